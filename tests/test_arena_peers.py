@@ -104,8 +104,8 @@ def test_label_weights_decide_what_a_reply_says(task: Task) -> None:
     plain = CandidatePrompt(task, PickedRows(task), PromptCandidate("zero-shot", "turns", task.instruction))
     bias = {"east": 0.0, "north": 0.0, "south": 0.0, "west": 3.0}
     weighted = replace(plain, candidate=replace(plain.candidate, weights=LabelWeights("fitted", bias)))
-    assert (plain.answer(reply), weighted.answer(reply)) == ("north", "west")
-    assert weighted.answer(None) == ""
+    assert (plain.answer(reply, task.test[0]), weighted.answer(reply, task.test[0])) == ("north", "west")
+    assert weighted.answer(None, task.test[0]) == ""
 
 
 def test_random_search_draws_every_kind_of_design_of_ours_and_none_twice(task: Task) -> None:

@@ -6,10 +6,13 @@ import asyncio
 import json
 import urllib.request
 from collections.abc import Sequence
+from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from agent.types import Completion, Request
+from agent.errors import BadResponse, ModelError, RowRefused
+from agent.types import Completion, Request, Usage
 from tests.child import ChildServer
 
 AT_ONCE = 16
@@ -39,23 +42,63 @@ def base_url(url: str, role: str) -> str:
     return f"{url}/{role}/v1"
 
 
+def post(url: str, body: bytes, timeout: float = 60.0) -> dict[str, Any]:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(urllib.request.Request(url, body), timeout=timeout) as response:
+        found: dict[str, Any] = json.load(response)
+    return found
+
+
+class OwnModel:
+    """The server's model with all that it can here: exact scores of labels, and its tokenizer.
+
+    Args:
+        url: the server's address with the run's tag.
+        role: of the calls.
+        name: what the ledger calls it.
+    """
+
+    concurrency = AT_ONCE
+
+    def __init__(self, url: str, role: str, name: str = "arena") -> None:
+        import httpx
+
+        self.name, self._url = name, f"{url}/{role}/own"
+        self._client = httpx.AsyncClient(timeout=None, trust_env=False)
+        self._facts = lru_cache(maxsize=4096)(lambda text: post(f"{self._url}/tokens", text.encode()))
+
+    @property
+    def scores_labels(self) -> bool:
+        return bool(self._facts("")["scores_labels"])
+
+    def count_tokens(self, text: str) -> int:
+        return int(self._facts(text)["tokens"])
+
+    async def complete(self, request: Request) -> Completion:
+        reply = await self._client.post(self._url, json=asdict(request))
+        body = reply.json()
+        if reply.status_code != 200:
+            raise (RowRefused if reply.status_code == 400 else BadResponse)(body["error"])
+        tops = tuple(tuple((token, log) for token, log in place) for place in body["logprobs"])
+        lists = {"logprobs": tops, "label_logprobs": tuple(body["label_logprobs"])}
+        return Completion(**{**body, **lists, "usage": Usage(**body["usage"])})
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
 def ask(url: str, role: str, requests: Sequence[Request]) -> list[str]:
     """The reply to each request, in order; "" where the server refused it."""
     return ["" if reply is None else reply.text for reply in completions(url, role, requests)]
 
 
 def completions(url: str, role: str, requests: Sequence[Request]) -> list[Completion | None]:
-    """The whole reply to each request, in order, with its log-probabilities where they were asked for; None where the
-    server refused it."""
+    """The whole reply to each request, in order; None where the server refused it."""
     return asyncio.run(_completions(url, role, requests)) if requests else []
 
 
 async def _completions(url: str, role: str, requests: Sequence[Request]) -> list[Completion | None]:
-    from agent.errors import ModelError
-    from agent.models.openai import OpenAIModel
-
-    model = OpenAIModel("arena", "arena", base_url=base_url(url, role))
-    slots = asyncio.Semaphore(AT_ONCE)
+    model, slots = OwnModel(url, role), asyncio.Semaphore(AT_ONCE)
 
     async def one(request: Request) -> Completion | None:
         async with slots:

@@ -27,11 +27,13 @@ from typing import Any
 
 from agent.errors import ModelError, RowRefused
 from agent.models.local import LocalModel
-from agent.types import LM, Completion, Message, Request
+from agent.types import LM, Completion, Message, Request, scores_labels
 from tests.bench.arena.toy import TOY, ToyModel
 
 MOST_TOKENS = 1024
 CALL = "/v1/chat/completions"
+OWN = "/own"
+"""The same for clients that speak of requests as this project does: with all that the model can, and its tokenizer."""
 JSON = dict[str, Any]
 
 
@@ -44,6 +46,11 @@ class Count:
     cached_tokens: int = 0
     completion_tokens: int = 0
     refused: int = 0
+
+    def add(self, reply: Completion) -> None:
+        self.prompt_tokens += reply.usage.prompt_tokens
+        self.cached_tokens += reply.usage.cached_prompt_tokens
+        self.completion_tokens += reply.usage.completion_tokens
 
 
 def read_request(body: JSON, sample: int) -> Request:
@@ -126,8 +133,7 @@ class Counter:
             first = self._samples[tag]
             requests = [read_request(body, first + number) for number in range(wanted)]
             self._samples[tag] = first + wanted
-            model = self._proposer if tag.endswith("/proposer") else self._model
-            replies = [await model.complete(request) for request in requests]
+            replies = [await self.model(tag).complete(request) for request in requests]
         except (RowRefused, ValueError, KeyError, TypeError, AttributeError) as error:
             count.refused += 1
             return 400, {"error": {"message": str(error), "type": "invalid_request_error", "code": "bad_request"}}
@@ -136,10 +142,26 @@ class Counter:
             return 500, {"error": {"message": str(error), "type": "server_error"}}
         count.calls += wanted - 1
         for reply in replies:
-            count.prompt_tokens += reply.usage.prompt_tokens
-            count.cached_tokens += reply.usage.cached_prompt_tokens
-            count.completion_tokens += reply.usage.completion_tokens
+            count.add(reply)
         return 200, write_reply(str(body.get("model") or "arena"), list(replies))
+
+    async def answer_own(self, tag: str, body: JSON) -> tuple[int, JSON]:
+        """`answer` to a Request as JSON, with a Completion as JSON."""
+        count = self._counts[tag]
+        count.calls += 1
+        lists = {name: tuple(body[name]) for name in ("stop", "choices", "labels")}
+        messages = tuple(Message(message["role"], message["content"]) for message in body["messages"])
+        try:
+            reply = await self.model(tag).complete(Request(**{**body, **lists, "messages": messages}))
+        except ModelError as error:
+            count.refused += 1
+            return 400 if isinstance(error, RowRefused) else 500, {"error": str(error)}
+        count.add(reply)
+        return 200, asdict(reply)
+
+    def model(self, tag: str) -> LM:
+        """Which model answers the calls of a tag."""
+        return self._proposer if tag.endswith("/proposer") else self._model
 
 
 async def serve(name: str, proposer: str = "") -> None:
@@ -159,11 +181,20 @@ async def serve(name: str, proposer: str = "") -> None:
         status, reply = await counter.answer(request.match_info["tag"], body)
         return web.json_response(reply, status=status)
 
+    async def own(request: web.Request) -> web.Response:
+        status, reply = await counter.answer_own(request.match_info["tag"], await request.json())
+        return web.json_response(reply, status=status)
+
+    async def tokens(request: web.Request) -> web.Response:
+        lm, text = counter.model(request.match_info["tag"]), await request.text()
+        return web.json_response({"tokens": lm.count_tokens(text), "scores_labels": scores_labels(lm)})
+
     async def counts(_: web.Request) -> web.Response:
         return web.json_response(counter.counts())
 
     app = web.Application(client_max_size=1 << 26)
     app.add_routes([web.get("/counts", counts), web.post("/{tag:.+}" + CALL, complete)])
+    app.add_routes([web.post("/{tag:.+}" + OWN, own), web.post("/{tag:.+}" + OWN + "/tokens", tokens)])
     runner = web.AppRunner(app, handler_cancellation=True)  # a call whose client is gone leaves the queue
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

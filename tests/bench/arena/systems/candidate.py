@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from agent.programs.picked_rows import PickedRows
 from agent.prompt.label_weights import logprobs_for
@@ -39,14 +40,17 @@ class CandidatePrompt:
     def replies(self, url: str, role: str, rows: Sequence[Example]) -> list[str]:
         new = [row for row in rows if row.id not in self.known]
         bought = dict(zip((row.id for row in new), self.completions(url, role, new), strict=True))
-        return [self.known[row.id] if row.id in self.known else self.answer(bought[row.id]) for row in rows]
+        return [self.known[row.id] if row.id in self.known else self.answer(bought[row.id], row) for row in rows]
 
     def completions(
         self, url: str, role: str, rows: Sequence[Example], logprobs: bool = False
     ) -> list[Completion | None]:
         """The reply on each row. `logprobs`: with log-probabilities also where this candidate has no label weights."""
-        wanted = logprobs_for(label_field(self.task).choices) if logprobs or self.candidate.weights else 0
-        asked = [Request(self.messages(row), self.max_tokens, logprobs=wanted, timeout=PATIENCE_S) for row in rows]
+        labels = label_field(self.task).choices
+        how: dict[str, Any] = {"timeout": PATIENCE_S}
+        if logprobs or self.candidate.weights:
+            how |= {"logprobs": logprobs_for(labels), "labels": labels}
+        asked = [Request(self.messages(row), self.max_tokens, **how) for row in rows]
         return completions(url, role, asked)
 
     def messages(self, row: Example) -> tuple[Message, ...]:
@@ -56,12 +60,14 @@ class CandidatePrompt:
             return fill_messages(shape, row.inputs)
         return self.pool.messages(self.candidate, shape, row, row.inputs)
 
-    def answer(self, reply: Completion | None) -> str:
+    def answer(self, reply: Completion | None, row: Example) -> str:
         """The text that the arena's scorer reads: of a candidate with label weights the label that they decide on."""
         if reply is None:
             return ""
         weights, outputs = self.candidate.weights, self.task.signature.outputs
         if weights is None:
             return reply.text
-        read = read_reply(reply.text, reply.logprobs, outputs, answers_last(self.candidate), weights)
+        votes = self.pool.votes(row, weights.neighbours.k) if weights.neighbours else ()
+        how = (answers_last(self.candidate), weights, votes, reply.label_logprobs)
+        read = read_reply(reply.text, reply.logprobs, outputs, *how)
         return str(read.fields.get(label_field(self.task).name, ""))

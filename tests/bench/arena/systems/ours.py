@@ -1,4 +1,4 @@
-"""Ours, run as the command line runs it: one model at an OpenAI-compatible address, a fresh ledger, the whole way to
+"""Ours, run as the command line runs it: the server's model with all that it can, a fresh ledger, the whole way to
 the sealed test. `budget` are calls of search, the baseline on dev among them. What comes on top is counted apart: the
 sealed test, and the calls that say what carries the gain of a winner that is chosen by then. Nobody else makes either.
 
@@ -24,7 +24,7 @@ from agent.programs.picked_rows import PickedRows
 from agent.release.result import RunResult
 from agent.search.context import SearchContext
 from agent.types import Budget, Task
-from tests.bench.arena.client import base_url
+from tests.bench.arena.client import OwnModel
 from tests.bench.arena.data import label_field
 from tests.bench.arena.systems.base import Found, Step
 from tests.bench.arena.systems.candidate import CandidatePrompt
@@ -69,20 +69,20 @@ def max_calls(task: Task, budget: int, has_proposer: bool) -> int:
 
 async def _run(task: Task, url: str, budget: int, seed: int, proposer: bool) -> Found:
     from agent.ledger.store import Ledger
-    from agent.models.openai import OpenAIModel
     from agent.run.optimize import Run
     from agent.run.settings import Settings
 
-    def model(role: str) -> OpenAIModel:
-        address = base_url(url, role)
-        return OpenAIModel(f"openai-compatible/{role}@{address}", role, base_url=address)
-
-    target, author = model("task"), model("proposer") if proposer else None
+    target, author = OwnModel(url, "task"), OwnModel(url, "proposer", "arena-proposer") if proposer else None
     cap = max_calls(task, budget, proposer)
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(path := Path(folder) / "ledger.db")
         settings = Settings(
-            seed=seed, budget=Budget(max_calls=cap), runs_folder=Path(folder), max_concurrency=AT_ONCE, calibrate=True
+            seed=seed,
+            budget=Budget(max_calls=cap),
+            runs_folder=Path(folder),
+            max_concurrency=AT_ONCE,
+            calibrate=True,
+            neighbours=True,
         )
         run = Run(task, target, author, ledger, settings)
         try:

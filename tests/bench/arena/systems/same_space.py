@@ -2,8 +2,8 @@
 
 Designs are drawn uniformly from those that ours can draw (`CandidateGenerator.space`): technique, layout, wording, sets
 of every kind and size, and every way to pick demos for each input. A coordinate that a design makes no use of counts
-once. As in ours each candidate has twins with label weights, which are read from the same replies and cost no call. The
-best on DEV_ROWS dev rows wins.
+once. As in ours each candidate has twins with label weights, those that pick one with neighbours, too, which are read
+from the same replies and cost no call. The best on DEV_ROWS dev rows wins.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from statistics import mean
 from agent.programs.moves.picking import NONE
 from agent.programs.moves.pool import CandidateGenerator, as_prompt
 from agent.programs.picked_rows import PickedRows
-from agent.prompt.label_weights import LabelWeights, Method, label_scores
+from agent.prompt.label_weights import LabelWeights, Method, Neighbours, label_scores
 from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.prompt.techniques import TECHNIQUES
+from agent.retrieval.votes import NEIGHBOURS, log_shares
 from agent.search.context import dev_rows
 from agent.search.label_weighting import FEWEST_ROWS, LEAST_SHARE
 from agent.stats.calibration import Weights, cross_fitted, fitted, label_free
@@ -98,22 +99,36 @@ def readings(
     wanted = right(task, rows)
 
     def score(each: Sequence[CandidatePrompt]) -> float:
-        said = [one.answer(reply) for one, reply in zip(each, replies, strict=True)]
+        said = [one.answer(reply, row) for one, reply, row in zip(each, replies, rows, strict=True)]
         return mean(map(int, marks(said, wanted, field.choices)))
 
     yield prompt, score([prompt] * len(rows))
-    logs = [label_scores(reply.logprobs, field.choices) if reply else None for reply in replies]
+    logs = [label_logs(reply, field.choices) for reply in replies]
     usable = [(at, found, field.choices.index(wanted[at])) for at, found in enumerate(logs) if found is not None]
     if len(usable) < max(FEWEST_ROWS, LEAST_SHARE * len(rows)):
         return
     scores, answers = [found for _, found, _ in usable], [label for _, _, label in usable]
 
     def twin(method: Method, weights: Weights) -> CandidatePrompt:
-        bias = dict(zip(field.choices, weights.bias, strict=True))
-        weighted = replace(prompt.candidate, weights=LabelWeights(method, bias, weights.temperature))
-        return replace(prompt, candidate=weighted)
+        near = Neighbours(NEIGHBOURS, weights.weight) if method == "neighbours" else None
+        named = LabelWeights(method, dict(zip(field.choices, weights.bias, strict=True)), weights.temperature, near)
+        return replace(prompt, candidate=replace(prompt.candidate, weights=named))
+
+    def apart(method: Method, shares: list[list[float]] | None) -> tuple[CandidatePrompt, float]:
+        each = zip(usable, cross_fitted(scores, answers, shares), strict=True)
+        by_row = {at: twin(method, weights) for (at, _, _), weights in each}
+        whole = twin(method, fitted(scores, answers, shares))
+        return whole, score([by_row.get(at, prompt) for at in range(len(rows))])
 
     free = twin("label-free", label_free(scores))
     yield free, score([free] * len(rows))
-    apart = {at: twin("fitted", one) for (at, _, _), one in zip(usable, cross_fitted(scores, answers), strict=True)}
-    yield twin("fitted", fitted(scores, answers)), score([apart.get(at, prompt) for at in range(len(rows))])
+    yield apart("fitted", None)
+    if prompt.candidate.picks:
+        yield apart("neighbours", [log_shares(prompt.pool.votes(rows[at], NEIGHBOURS)) for at, _, _ in usable])
+
+
+def label_logs(reply: Completion | None, labels: tuple[str, ...]) -> Sequence[float] | None:
+    """The log-probability of each label; None where the reply does not tell."""
+    if reply is None:
+        return None
+    return reply.label_logprobs or label_scores(reply.logprobs, labels)
