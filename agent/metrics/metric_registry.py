@@ -24,6 +24,8 @@ METRICS: Registry[MetricRule] = Registry(
         "token_f1": "agent.metrics.text_similarity",
         "json_schema": "agent.metrics.json_values",
         "json_fields": "agent.metrics.json_values",
+        "tool_calls": "agent.metrics.tool_calls",
+        "tool_choice": "agent.metrics.tool_calls",
         "rouge1": "agent.metrics.text_similarity",
         "rouge2": "agent.metrics.text_similarity",
         "rougeL": "agent.metrics.text_similarity",

@@ -1,0 +1,235 @@
+"""The metrics `tool_calls` (the right tools with the right arguments) and `tool_choice` (the right tools).
+
+An answer is a list of calls, [] where no tool fits. Calls are compared whatever their order, an argument by its type
+and value: 1 is 1.0 and not "1", true is not 1, and strings agree without their case, spaces and marks.
+
+Source: Patil et al. 2025, "The Berkeley Function Calling Leaderboard" (single-turn AST evaluation); strings and
+accepted values are compared as there, and optional arguments are those whose accepted values hold "".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field as Option
+
+from agent.metrics.comparison import Check, f1, short
+from agent.metrics.metric_rule import Options, metric
+from agent.shipped import composed
+from agent.types import Field
+from agent.worker import Verdict
+
+MARKS = re.compile(r"""[\s,./\-_*^"'‘’“”]""")
+"""What a string is compared without."""
+ABSENT = ""
+"""Among the accepted values of an argument: it may be left out."""
+
+
+class CallOptions(Options):
+    accepted: bool = Option(
+        False, description='Each argument of a label is the list of its right values; "" in it: may be left out.'
+    )
+    ordered: bool = Option(False, description="The order of the items of a list matters.")
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """The call of one tool."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+def calls_in(value: Any) -> list[ToolCall]:
+    """The calls in a JSON value: one or a list of them, as {"name", "arguments"} (without arguments: none),
+    {NAME: arguments}, or as OpenAI ("function", with the arguments as a text) and Anthropic ("input") write them.
+
+    Raises:
+        ValueError: The value holds something else; the message says what.
+
+    >>> calls_in({"lights_on": {"room": "hall"}})
+    [ToolCall(name='lights_on', arguments={'room': 'hall'})]
+    """
+    if value is None:
+        return []
+    return [_call(each) for each in (value if isinstance(value, list) else [value])]
+
+
+def _call(value: Any) -> ToolCall:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{short(value, 60)} is no call")
+    inner = value.get("function")
+    if isinstance(inner, Mapping):
+        value = inner
+    if isinstance(value.get("name"), str) and (len(value) == 1 or value.keys() & {"arguments", "input"}):
+        name, arguments = value["name"], value.get("arguments", value.get("input", {}))
+    elif len(value) == 1:
+        ((name, arguments),) = value.items()
+    else:
+        raise ValueError(f"{short(value, 60)} is no call: it has no name and arguments")
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments or "{}")
+        except (ValueError, RecursionError):
+            raise ValueError(f"the arguments of {short(name, 60)} are not JSON: {short(arguments, 60)}") from None
+    if not isinstance(arguments, Mapping):
+        raise ValueError(f"the arguments of {short(name, 60)} are no object: {short(arguments, 60)}")
+    return ToolCall(str(name), arguments)
+
+
+@metric(
+    "tool_calls",
+    about="The answer is the right tool calls, with the right arguments; [] where no tool fits.",
+    types=("json",),
+    options=CallOptions,
+)
+def tool_calls(options: CallOptions, field: Field) -> Check:
+    """1 where the calls of answer and label can be paired so that tools and arguments agree, else 0 with the reason."""
+
+    def check(got: Any, label: Any) -> Verdict:
+        try:
+            wanted = _wanted(label, options)
+        except ValueError as error:
+            return None, f"the label cannot be used: {error}"
+        try:
+            mine = calls_in(got)
+        except ValueError as error:
+            return 0.0, str(error)
+        wrong = _wrong_tools(mine, wanted) or _wrong_arguments(mine, wanted, options)
+        return float(not wrong), wrong
+
+    return check
+
+
+@metric(
+    "tool_choice",
+    about="F1 of the tools that are called, whatever their arguments; [] where no tool fits.",
+    types=("json",),
+)
+def tool_choice(options: Options, field: Field) -> Check:
+    """F1 of two multisets of names; two empty ones agree."""
+
+    def check(got: Any, label: Any) -> Verdict:
+        try:
+            wanted = calls_in(label)
+        except ValueError as error:
+            return None, f"the label cannot be used: {error}"
+        try:
+            mine = calls_in(got)
+        except ValueError as error:
+            return 0.0, str(error)
+        return f1([call.name for call in mine], [call.name for call in wanted]), _wrong_tools(mine, wanted)
+
+    return check
+
+
+def _wanted(label: Any, options: CallOptions) -> list[ToolCall]:
+    calls = calls_in(label)
+    for call in calls:
+        for name, values in call.arguments.items() if options.accepted else ():
+            if not isinstance(values, list) or not values:
+                raise ValueError(f"{call.name}.{name} is no list of accepted values: {short(values, 60)}")
+    return calls
+
+
+def _wrong_tools(got: Sequence[ToolCall], wanted: Sequence[ToolCall]) -> str:
+    """Which tools are missing or called too often, or ""."""
+    mine, right = (Counter(call.name for call in calls) for calls in (got, wanted))
+    parts = [(word, calls) for word, calls in (("missing", right - mine), ("extra", mine - right)) if calls]
+    if wanted or not parts:
+        return "; ".join(f"{word}: {short(', '.join(sorted(calls.elements())), 200)}" for word, calls in parts)
+    return f"no tool fits, and the answer calls {short(', '.join(sorted(mine.elements())), 200)}"
+
+
+def _wrong_arguments(got: Sequence[ToolCall], wanted: Sequence[ToolCall], options: CallOptions) -> str:
+    """What is wrong with the arguments of calls of the right tools, or "".
+
+    A call of the answer is paired with each of the label at most once (augmenting paths: Kuhn 1955), so that the order
+    in which they stand never decides.
+    """
+    taken: dict[int, int] = {}  # call of the answer by call of the label
+
+    def pair(mine: int, seen: set[int]) -> bool:
+        for place, right in enumerate(wanted):
+            if place not in seen and not _difference(got[mine], right, options):
+                seen.add(place)
+                if place not in taken or pair(taken[place], seen):
+                    taken[place] = mine
+                    return True
+        return False
+
+    for mine, call in enumerate(got):
+        if not pair(mine, set()):
+            left = [right for place, right in enumerate(wanted) if place not in taken and right.name == call.name]
+            return _difference(call, (left or [right for right in wanted if right.name == call.name])[0], options)
+    return ""
+
+
+def _difference(got: ToolCall, wanted: ToolCall, options: CallOptions) -> str:
+    """What is wrong with a call, or ""."""
+    if got.name != wanted.name:
+        return f"expected {short(wanted.name, 60)}, got {short(got.name, 60)}"
+    for name in sorted({*got.arguments, *wanted.arguments}):
+        if why := _wrong_argument(name, got.arguments, wanted.arguments, options):
+            return f"{short(wanted.name, 60)}: {why}"
+    return ""
+
+
+def _wrong_argument(name: str, got: Mapping[str, Any], wanted: Mapping[str, Any], options: CallOptions) -> str:
+    if name not in wanted:
+        return f"{short(name, 60)} is no argument that is wanted (got {short(got[name], 60)})"
+    right = wanted[name]
+    if name not in got:
+        is_optional = options.accepted and ABSENT in right
+        return "" if is_optional else f"{short(name, 60)} is missing (expected {_shown(right, options)})"
+    values = right if options.accepted else [right]
+    if any(_agree(got[name], value, options) for value in values):
+        return ""
+    return f"{short(name, 60)}: expected {_shown(right, options)}, got {short(got[name], 60)}"
+
+
+def _shown(right: Any, options: CallOptions) -> str:
+    return " or ".join(short(value, 60) for value in right if value != ABSENT) if options.accepted else short(right, 60)
+
+
+def _agree(got: Any, wanted: Any, options: CallOptions) -> bool:
+    """Whether two JSON values are the same argument."""
+    if isinstance(got, bool) or isinstance(wanted, bool):
+        return got is wanted
+    if isinstance(got, int | float) and isinstance(wanted, int | float):
+        return math.isclose(got, wanted, rel_tol=1e-9, abs_tol=1e-12)
+    if isinstance(got, str) and isinstance(wanted, str):
+        return _plain(got) == _plain(wanted)
+    if isinstance(got, list) and isinstance(wanted, list):
+        return len(got) == len(wanted) and _items_agree(got, wanted, options)
+    if isinstance(got, Mapping) and isinstance(wanted, Mapping):
+        return not any(_wrong_argument(name, got, wanted, _inside(wanted, options)) for name in {*got, *wanted})
+    return got is None and wanted is None
+
+
+def _inside(wanted: Mapping[str, Any], options: CallOptions) -> CallOptions:
+    """How the fields of an object are compared: by their accepted values where all of them are lists of such."""
+    is_listed = options.accepted and all(isinstance(values, list) for values in wanted.values())
+    return options if is_listed else options.model_copy(update={"accepted": False})
+
+
+def _items_agree(got: Sequence[Any], wanted: Sequence[Any], options: CallOptions) -> bool:
+    if options.ordered:
+        return all(_agree(mine, right, options) for mine, right in zip(got, wanted, strict=True))
+    left = list(wanted)
+    for mine in got:
+        place = next((at for at, right in enumerate(left) if _agree(mine, right, options)), None)
+        if place is None:
+            return False
+        del left[place]
+    return True
+
+
+def _plain(text: str) -> str:
+    return MARKS.sub("", composed(text).casefold())
