@@ -20,6 +20,7 @@ SIZES = {
     "podcast_blurb": (72, 60, 100),
     "clause_plain_english": (72, 60, 100),
     "bank_answers": (100, 80, 120),
+    "home_assistant": (50, 40, 60),
 }
 URGENCIES = {"routine", "soon", "emergency"}
 SYMPTOMS = {
@@ -106,3 +107,20 @@ def test_every_record_of_the_clinic_is_valid() -> None:
             assert not list(validator.iter_errors(row.labels["record"])), row.id
     assert task.signature.outputs[0].schema is not None
     assert json.loads(task.signature.outputs[0].schema) == schema
+
+
+def test_every_call_of_the_home_assistant_fits_its_tool() -> None:
+    import jsonschema
+
+    task = load_task(TASKS / "home_assistant")
+    schema = json.loads((TASKS / "home_assistant" / "calls.schema.json").read_text("utf-8"))
+    validator = jsonschema.Draft202012Validator(schema)
+    tools = re.findall(r"^(\w+)\((.+?)\)(?::|$)", task.instruction, re.MULTILINE)
+    known = {name: set(re.findall(r"(\w+)\??(?=,|:|$)", re.sub(r": [^,]+", "", words))) for name, words in tools}
+    assert set(known) == set(schema["items"]["properties"]["name"]["enum"])
+    for rows in splits(task).values():
+        calls = [call for row in rows for call in row.labels["calls"]]
+        assert {call["name"] for call in calls} == set(known)
+        assert all(call["arguments"] and set(call["arguments"]) <= known[call["name"]] for call in calls)
+        assert not [row.id for row in rows if list(validator.iter_errors(row.labels["calls"]))]
+        assert sum(not row.labels["calls"] for row in rows) >= len(rows) / 12
