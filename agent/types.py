@@ -49,11 +49,26 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool that a model may call. `parameters`: the JSON schema of its arguments, an object, as a JSON text."""
+
+    name: str
+    description: str
+    parameters: str
+
+    def as_dict(self) -> dict[str, str]:
+        """The fields, JSON-ready."""
+        return {"name": self.name, "description": self.description, "parameters": self.parameters}
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One model call. All fields but `timeout` (seconds) are its identity; `repeat` tells samples of one prompt apart.
 
     `json_schema` and `choices` ask for constrained decoding; a model that cannot do it ignores them. `labels` ask for
-    the log-probability of each as the beginning of the reply, of a model that scores labels (`scores_labels`).
+    the log-probability of each as the beginning of the reply, of a model that scores labels (`scores_labels`). With
+    `tools` the reply's text is the JSON list of the tool calls, [] for none, and what the model says besides after it;
+    an assistant's message among the messages that is such a list goes out as calls.
     """
 
     messages: tuple[Message, ...]
@@ -67,6 +82,7 @@ class Request:
     repeat: int = 0
     timeout: float = 120.0
     labels: tuple[str, ...] = ()
+    tools: tuple[Tool, ...] = ()
 
     def identity(self, endpoint: str = "") -> dict[str, Any]:
         """What makes two calls of a model the same, JSON-ready. `endpoint`: its address, if its name has none."""
@@ -82,6 +98,7 @@ class Request:
             "logprobs": self.logprobs,
             "repeat": self.repeat,
             **({"labels": list(self.labels)} if self.labels else {}),
+            **({"tools": [tool.as_dict() for tool in self.tools]} if self.tools else {}),
         }
 
 

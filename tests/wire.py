@@ -210,13 +210,21 @@ class _OpenAI:
 
     def reply(self, messages: list[dict[str, Any]], body: Mapping[str, Any], text: str) -> dict[str, Any]:
         prompt, completion = _words(messages), len(text.split())
-        message = {"role": "assistant", "content": text, "refusal": None}
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if calls := _calls(body, text):
+            functions = [{"name": call["name"], "arguments": call["arguments"]} for call in calls]
+            message |= {
+                "content": None,
+                "tool_calls": [{"id": f"call_{i}", "type": "function", "function": f} for i, f in enumerate(functions)],
+            }
         return {
             "id": "chatcmpl-1",
             "object": "chat.completion",
             "created": 1,
             "model": body.get("model", ""),
-            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+            "choices": [
+                {"index": 0, "message": message, "logprobs": None, "finish_reason": "tool_calls" if calls else "stop"}
+            ],
             "usage": {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion},
         }
 
@@ -292,13 +300,18 @@ class _Anthropic:
         return [{"role": "system", "content": _plain(system)}, *turns] if system else turns
 
     def reply(self, messages: list[dict[str, Any]], body: Mapping[str, Any], text: str) -> dict[str, Any]:
+        calls = _calls(body, text)
         return {
             "id": "msg_1",
             "type": "message",
             "role": "assistant",
             "model": body.get("model", ""),
-            "content": [{"type": "text", "text": text}],
-            "stop_reason": "end_turn",
+            "content": [
+                {"type": "tool_use", "id": f"toolu_{i}", "name": call["name"], "input": json.loads(call["arguments"])}
+                for i, call in enumerate(calls)
+            ]
+            or [{"type": "text", "text": text}],
+            "stop_reason": "tool_use" if calls else "end_turn",
             "stop_sequence": None,
             "usage": {
                 "input_tokens": _words(messages),
@@ -319,6 +332,16 @@ _DIALECTS: Mapping[str, _OpenAI | _Anthropic] = {
     ANTHROPIC_PATH: _Anthropic(),
     EMBEDDINGS_PATH: _Embeddings(),
 }
+
+
+def _calls(body: Mapping[str, Any], text: str) -> list[dict[str, str]]:
+    """The calls that a reply to a request with tools is made of: the text as a JSON list of name and arguments as text;
+    [] for any other text."""
+    try:
+        calls = json.loads(text) if body.get("tools") else []
+    except ValueError:
+        return []
+    return calls if isinstance(calls, list) else []
 
 
 def _plain(content: Any) -> str:

@@ -23,6 +23,7 @@ from agent.models.hosted import (
     token_count,
 )
 from agent.models.model_registry import model
+from agent.models.tool_calling import anthropic_blocks, anthropic_calls, anthropic_tools
 from agent.models.transport import http_client, time_limits
 from agent.types import Completion, Message, Request
 
@@ -75,11 +76,13 @@ class AnthropicModel(HostedModel):
         parameters: dict[str, Any] = {
             "model": self._model,
             "max_tokens": request.max_tokens,
-            "messages": _turns(m for m in request.messages if m.role != "system"),
+            "messages": _turns([m for m in request.messages if m.role != "system"], bool(request.tools)),
             "timeout": time_limits(request.timeout),
         }
         if system:
             parameters["system"] = [_cached(system)]
+        if request.tools:
+            parameters["tools"] = anthropic_tools(request.tools)
         if request.stop:
             parameters["stop_sequences"] = list(request.stop)
         if request.json_schema is not None and "schema" in self._sends:
@@ -112,10 +115,15 @@ class AnthropicModel(HostedModel):
             raise BadResponse(f"the reply has no content: {self._quote(data)}; try again")
         texts = [block.get("text") for block in blocks if block.get("type") == "text"]
         explained = finish in ("refusal", "length") or data.get("stop_reason") == "stop_sequence"
-        explained = explained or (finish == "stop" and not blocks)  # the model ended its turn at once
+        explained = explained or (
+            finish == "stop" and not (blocks or data.get("stop_reason") == "tool_use")
+        )  # the model ended its turn
+        explained = explained or (bool(request.tools) and any(block.get("type") == "tool_use" for block in blocks))
         if not all(isinstance(text, str) for text in texts) or not (texts or explained):
             raise BadResponse(f"the reply's content has no text: {self._quote(blocks)}; try again")
         text = "".join(str(part) for part in texts)
+        if request.tools and finish != "refusal":
+            text = anthropic_calls(blocks, text)
         usage = mapping(data.get("usage"))
         cached = token_count(usage.get("cache_read_input_tokens")) or 0
         prompt = token_count(usage.get("input_tokens"))
@@ -130,23 +138,46 @@ class AnthropicModel(HostedModel):
         )
 
 
+CACHED: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
+"""What marks a block for the prompt cache."""
+
+
 def _cached(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}
+    return {"type": "text", "text": text, **CACHED}
 
 
-def _turns(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    """Alternating turns; the one before the last user turn carries the cache mark."""
+def _turns(messages: Iterable[Message], with_calls: bool = False) -> list[dict[str, Any]]:
+    """Alternating turns; the one before the last user turn carries the cache mark. With calls, an assistant's message
+    that is a list of calls becomes these calls, and what comes next begins with their results."""
     turns: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for message in messages:
+        content: Any = message.content
+        if with_calls and message.role == "assistant" and (blocks := anthropic_blocks(content)) is not None:
+            content, results = blocks
+        elif results and message.role == "user":
+            content, results = [*results, {"type": "text", "text": content}], []
         if turns and turns[-1]["role"] == message.role:
-            turns[-1]["content"] += f"\n\n{message.content}"
+            turns[-1]["content"] = _after(turns[-1]["content"], content)
         else:
-            turns.append({"role": message.role, "content": message.content})
+            turns.append({"role": message.role, "content": content})
     last_user = max((i for i, turn in enumerate(turns) if turn["role"] == "user"), default=0)
     if last_user > 0:
         demo = turns[last_user - 1]
-        demo["content"] = [_cached(demo["content"])]
+        *before, last = _blocks(demo["content"])
+        demo["content"] = [*before, {**last, **CACHED}]
     return turns
+
+
+def _after(content: Any, more: Any) -> Any:
+    """Two contents of one turn as one; texts are joined by a blank line."""
+    if isinstance(content, str) and isinstance(more, str):
+        return f"{content}\n\n{more}"
+    return [*_blocks(content), *_blocks(more)]
+
+
+def _blocks(content: Any) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
 
 
 @model("anthropic", form="anthropic/NAME", about="needs ANTHROPIC_API_KEY", leads_elsewhere=False)

@@ -64,6 +64,8 @@ _FINISH: Mapping[str, FinishReason] = {
     "stop_sequence": "stop",
     "eos": "stop",
     "completed": "stop",
+    "tool_calls": "stop",
+    "tool_use": "stop",
     "length": "length",
     "max_tokens": "length",
     "max_output_tokens": "length",

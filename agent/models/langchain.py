@@ -19,6 +19,7 @@ from agent.models.anthropic import with_own_connections
 from agent.models.hosted import HostedModel, bare_address, finish_reason, key_from, mapping, token_count
 from agent.models.model_registry import model
 from agent.models.openai import OFFICIAL_URL, sdk_http_client
+from agent.models.tool_calling import calls_text, openai_messages, openai_tools
 from agent.privacy import silence_tracing
 from agent.types import Completion, Request
 
@@ -133,7 +134,8 @@ class LangChainModel(HostedModel):
             parameters["seed"] = request.seed
         if request.stop:
             parameters["stop"] = list(request.stop)
-        return await self._client.ainvoke([m.as_dict() for m in request.messages], **parameters)
+        client = self._client.bind_tools(openai_tools(request.tools)) if request.tools else self._client
+        return await client.ainvoke(openai_messages(request), **parameters)
 
     def _read(self, request: Request, reply: Any) -> Completion:
         metadata = mapping(getattr(reply, "response_metadata", None))
@@ -145,6 +147,8 @@ class LangChainModel(HostedModel):
         refusal = _refusal(reply)
         if isinstance(refusal, str) and refusal:
             finish, text = "refusal", text or refusal
+        if request.tools and finish != "refusal":
+            text = _calls(reply, text)
         if not text and finish not in ("refusal", "length") and not request.stop:
             raise BadResponse(f"the reply has no text: {self._quote(reply)}; try again")
         usage = mapping(getattr(reply, "usage_metadata", None))
@@ -165,6 +169,12 @@ class LangChainModel(HostedModel):
             ),
             model=served if isinstance(served, str) else self._model,
         )
+
+
+def _calls(reply: Any, said: str) -> str:
+    """The text of a reply with tool calls; those that LangChain could not read stand as they came."""
+    broken = [(str(call["name"]), call["args"]) for call in getattr(reply, "invalid_tool_calls", None) or ()]
+    return calls_text([*((call["name"], call["args"]) for call in reply.tool_calls), *broken], said)
 
 
 def _reason(metadata: Mapping[str, Any]) -> object:

@@ -20,6 +20,7 @@ from agent.models.label_scoring import LISTED
 from agent.models.local_engines import EngineCall, Engines, close_engines, open_engines
 from agent.models.model_registry import missing, model
 from agent.models.soft_prompt import with_soft_tokens
+from agent.models.tool_calling import calls_schema, described
 from agent.models.weights import known_weights, weights_path
 from agent.types import Completion, FinishReason, Message, Request, Usage
 
@@ -110,9 +111,19 @@ def engine_messages(messages: Sequence[Message], soft: Sequence[str]) -> list[di
     return [{"role": message.role, "content": text} for message, text in zip(messages, contents, strict=True)]
 
 
+def with_tools(request: Request) -> tuple[Message, ...]:
+    """The messages, whose system message describes the tools."""
+    if not request.tools:
+        return request.messages
+    words, messages = described(request.tools), request.messages
+    if messages[0].role != "system":
+        return (Message("system", words), *messages)
+    return (Message("system", f"{messages[0].content}\n\n{words}"), *messages[1:])
+
+
 def _body(request: Request, soft: Sequence[str] = ()) -> dict[str, Any]:
     body: dict[str, Any] = {
-        "messages": engine_messages(request.messages, soft),
+        "messages": engine_messages(with_tools(request), soft),
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
         "seed": ((request.seed or 0) + request.repeat) % 2**32,  # samples of one prompt differ
@@ -120,8 +131,9 @@ def _body(request: Request, soft: Sequence[str] = ()) -> dict[str, Any]:
     }
     if request.stop:
         body["stop"] = list(request.stop)
-    if request.json_schema is not None:
-        schema = json.loads(request.json_schema)
+    wanted = calls_schema(request.tools) if request.tools else request.json_schema
+    if wanted is not None:
+        schema = json.loads(wanted)
         body["response_format"] = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}
     elif request.choices:
         body["grammar"] = "root ::= " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in request.choices)

@@ -21,6 +21,7 @@ from agent.models.hosted import (
     web_address,
 )
 from agent.models.model_registry import model
+from agent.models.tool_calling import openai_calls, openai_messages, openai_tools
 from agent.models.transport import http_client, time_limits
 from agent.types import Completion, Request
 
@@ -93,7 +94,7 @@ class OpenAIModel(HostedModel):
     def _parameters(self, request: Request) -> dict[str, Any]:
         parameters: dict[str, Any] = {
             "model": self._model,
-            "messages": [message.as_dict() for message in request.messages],
+            "messages": openai_messages(request),
             "max_tokens" if "max_tokens" in self._sends else "max_completion_tokens": request.max_tokens,
         }
         if "temperature" in self._sends:
@@ -105,6 +106,8 @@ class OpenAIModel(HostedModel):
         if request.json_schema is not None and "schema" in self._sends:
             schema = {"name": "reply", "schema": schema_of(request.json_schema)}
             parameters["response_format"] = {"type": "json_schema", "json_schema": schema}
+        if request.tools:
+            parameters["tools"] = openai_tools(request.tools)
         if request.logprobs and "logprobs" in self._sends:
             parameters |= {"logprobs": True, "top_logprobs": min(request.logprobs, _MOST_LOGPROBS)}
         return parameters
@@ -145,6 +148,8 @@ class OpenAIModel(HostedModel):
             finish, content = "refusal", content or refusal
         if content is None and finish in ("refusal", "length"):  # length: all tokens went into reasoning
             content = ""
+        if request.tools and finish != "refusal" and (message.get("tool_calls") or isinstance(content, str)):
+            content = openai_calls(message, content if isinstance(content, str) else "")
         if not isinstance(content, str):
             raise BadResponse(f"the reply's message has no text: {self._quote(message)}; try again")
         usage = mapping(data.get("usage"))

@@ -1,0 +1,183 @@
+"""Tools out and tool calls in: the real SDKs against a server that speaks their wire formats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.errors import BadResponse
+from agent.gateway.gateway import key_of
+from agent.metrics.tool_calls import calls_in
+from agent.models.anthropic import AnthropicModel
+from agent.models.langchain import LangChainModel
+from agent.models.local import with_tools
+from agent.models.openai import OpenAIModel
+from agent.models.tool_calling import arguments_in, calls_of, calls_schema, calls_text
+from agent.types import LM, Completion, Message, Request, Tool
+from tests.wire import Fault, WireServer
+
+KEY = "secret-0123456789"
+LIGHT = Tool(
+    "set_light",
+    "Switches a light.",
+    json.dumps({"type": "object", "properties": {"room": {"type": "string"}}, "required": ["room"]}),
+)
+LOCK = Tool("set_lock", "Locks a door.", json.dumps({"type": "object", "properties": {"door": {"type": "string"}}}))
+HALL, DOOR = ("set_light", {"room": "hall"}), ("set_lock", {"door": "front"})
+REQUEST = Request(
+    messages=(
+        Message("system", "You run a house."),
+        Message("user", "Hall light and front door."),
+        Message("assistant", calls_text([HALL, DOOR])),
+        Message("user", "Thanks."),
+        Message("assistant", calls_text([])),
+        Message("user", "Light in the hall!"),
+    ),
+    max_tokens=64,
+    timeout=10.0,
+    tools=(LIGHT, LOCK),
+)
+MODELS = ("openai", "anthropic", "langchain-openai", "langchain-anthropic")
+
+
+def model(kind: str, server: WireServer) -> LM:
+    if kind == "openai":
+        return OpenAIModel("openai/m", "m", base_url=server.url, api_key=KEY)
+    if kind == "anthropic":
+        return AnthropicModel("anthropic/m", "m", base_url=server.root, api_key=KEY)
+    provider = kind.removeprefix("langchain-")
+    return LangChainModel(
+        f"langchain/{provider}:m", provider, "m", base_url=server.url if provider == "openai" else server.root
+    )
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+
+
+async def answer(kind: str, reply: str | Fault) -> tuple[Completion, Mapping[str, Any]]:
+    with WireServer(lambda messages, body: reply) as server:
+        lm = model(kind, server)
+        try:
+            return await lm.complete(REQUEST), server.requests[0].body
+        finally:
+            await lm.close()
+
+
+def wire(*calls: tuple[str, str]) -> str:
+    return json.dumps([{"name": name, "arguments": arguments} for name, arguments in calls])
+
+
+@pytest.mark.parametrize("kind", MODELS)
+async def test_a_reply_is_the_list_of_its_calls(kind: str) -> None:
+    """Parallel ones as well; tools go out as the provider wants them."""
+    reply, body = await answer(kind, wire(("set_light", '{"room": "hall"}'), ("set_lock", '{"door": "front"}')))
+    assert (reply.text, reply.finish) == (calls_text([HALL, DOOR]), "stop")
+    assert [(call.name, call.arguments) for call in calls_in(json.loads(reply.text))] == [HALL, DOOR]
+    first = body["tools"][0]
+    named = first if "input_schema" in first else first["function"]
+    assert (named["name"], named["description"]) == ("set_light", "Switches a light.")
+    assert named.get("input_schema", named.get("parameters")) == json.loads(LIGHT.parameters)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+async def test_demos_go_out_as_calls_with_results(kind: str) -> None:
+    _, body = await answer(kind, wire(("set_light", '{"room": "hall"}')))
+    turns = [turn for turn in body["messages"] if turn["role"] != "system"]
+    if "anthropic" in kind:
+        assert [turn["role"] for turn in turns] == ["user", "assistant", "user", "assistant", "user"]
+        blocks = turns[1]["content"]
+        assert [(block["name"], block["input"]) for block in blocks] == [HALL, DOOR]
+        results = [block for block in turns[2]["content"] if block["type"] == "tool_result"]
+        assert [block["tool_use_id"] for block in results] == [block["id"] for block in blocks]
+        assert turns[2]["content"][-1]["text"] == "Thanks."
+    else:
+        assert [turn["role"] for turn in turns] == ["user", "assistant", "tool", "tool", "user", "assistant", "user"]
+        calls = turns[1]["tool_calls"]
+        assert [(c["function"]["name"], json.loads(c["function"]["arguments"])) for c in calls] == [HALL, DOOR]
+        assert [turn["tool_call_id"] for turn in turns[2:4]] == [call["id"] for call in calls]
+        assert turns[5]["content"] == "No tool fits."
+
+
+@pytest.mark.parametrize("kind", MODELS)
+async def test_words_without_a_call_are_no_call_and_are_kept(kind: str) -> None:
+    reply, _ = await answer(kind, "Which room do you mean?")
+    assert reply.text == "[]\nWhich room do you mean?"
+
+
+@pytest.mark.parametrize("kind", ["openai", "langchain-openai"])
+async def test_malformed_arguments_are_the_answer_as_it_came(kind: str) -> None:
+    reply, _ = await answer(kind, wire(("set_light", '{"room": "ha'), ("set_lock", "{}")))
+    calls = json.loads(reply.text)
+    assert sorted(call["name"] for call in calls) == ["set_light", "set_lock"]
+    assert next(call for call in calls if call["name"] == "set_light")["arguments"] == '{"room": "ha'
+
+
+@pytest.mark.parametrize("kind", MODELS)
+async def test_a_refusal_is_no_answer(kind: str) -> None:
+    message = {"role": "assistant", "content": None, "refusal": "I cannot help."}
+    openai = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "model": "m"}
+    blocks = [{"type": "text", "text": "I cannot help."}]
+    usage = {"input_tokens": 1, "output_tokens": 1}
+    anthropic = {"id": "1", "type": "message", "role": "assistant", "content": blocks, "model": "m", "usage": usage}
+    body = {**anthropic, "stop_reason": "refusal", "stop_sequence": None} if "anthropic" in kind else openai
+    reply, _ = await answer(kind, Fault(body={"id": "1", "object": "chat.completion", "created": 1, **body}))
+    assert (reply.finish, reply.text) == ("refusal", "I cannot help.")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("openai", {"content": None, "tool_calls": [{"type": "function"}]}),
+        ("openai", {"content": None, "tool_calls": [{"function": {"name": 5}}]}),
+        ("openai", {"content": None, "tool_calls": 7}),
+        ("openai", {"content": None}),
+        ("anthropic", {"content": [{"type": "tool_use", "input": {}}]}),
+    ],
+)
+async def test_calls_that_are_none_are_the_fault_of_the_provider(kind: str, message: dict[str, Any]) -> None:
+    openai = {"choices": [{"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}]}
+    body = openai if kind == "openai" else {**message, "stop_reason": "tool_use", "usage": {}}
+    with pytest.raises(BadResponse):
+        await answer(kind, Fault(body=body))
+
+
+def test_tools_are_part_of_what_is_asked() -> None:
+    plain, other = replace(REQUEST, tools=()), replace(REQUEST, tools=(replace(LIGHT, description="Lamp."), LOCK))
+    assert len({key_of("m", each.identity()) for each in (REQUEST, plain, other)}) == 3
+    assert "tools" not in plain.identity()
+
+
+def test_a_local_model_reads_of_its_tools_and_can_only_call_them() -> None:
+    import jsonschema
+
+    system = with_tools(REQUEST)[0]
+    assert system.content.startswith("You run a house.\n\nYou can call these tools:\n")
+    assert system.content.count("set_light") == 1
+    assert [m.role for m in with_tools(replace(REQUEST, messages=REQUEST.messages[-1:]))] == ["system", "user"]
+    schema = json.loads(calls_schema(REQUEST.tools))
+    valid = jsonschema.Draft202012Validator(schema).is_valid
+    assert valid(json.loads(calls_text([HALL, DOOR])))
+    assert valid([])
+    assert not valid([{"name": "open_gate", "arguments": {}}])
+    assert not valid([{"name": "set_light", "arguments": {}}])
+
+
+@given(st.text())
+def test_any_text_of_arguments_is_an_object_or_itself(text: str) -> None:
+    found = arguments_in(text)
+    assert isinstance(found, dict) or found == text
+
+
+@given(st.lists(st.tuples(st.text(), st.dictionaries(st.text(), st.text() | st.integers()))), st.text(max_size=9))
+def test_calls_are_read_as_they_were_written(calls: list[tuple[str, dict[str, Any]]], said: str) -> None:
+    text = calls_text(calls, said)
+    assert calls_of(text.split("\n")[0]) == calls
