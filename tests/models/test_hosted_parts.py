@@ -52,8 +52,8 @@ def test_an_interrupted_run_is_no_failure_of_a_model() -> None:
 
 
 def test_unknown_reasons_to_stop_are_other() -> None:
-    assert finish_reason("END_TURN") == "stop"
-    assert [finish_reason(value) for value in ("tool_calls", None, 3)] == ["other"] * 3
+    assert [finish_reason(value) for value in ("END_TURN", "tool_calls", "tool_use")] == ["stop"] * 3
+    assert [finish_reason(value) for value in ("paused", None, 3)] == ["other"] * 3
 
 
 @given(st.text())
