@@ -1,0 +1,145 @@
+"""Tools from elsewhere: the forms that are read, and what is said of those that cannot be."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.task.tools import MOST_TOOLS, read_tools
+from agent.types import Tool
+
+SCHEMA = {"type": "object", "properties": {"room": {"type": "string"}}, "required": ["room"]}
+LIGHT = Tool("set_light", "Switches a light.", json.dumps(SCHEMA))
+PARTS = {"name": "set_light", "description": "Switches a light."}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"type": "function", "function": {**PARTS, "parameters": SCHEMA}}],
+        [{"type": "function", **PARTS, "parameters": SCHEMA}],
+        [{**PARTS, "input_schema": SCHEMA}],
+        {"tools": [{**PARTS, "inputSchema": SCHEMA}]},
+        {"jsonrpc": "2.0", "id": 1, "result": {"tools": [{**PARTS, "inputSchema": SCHEMA}]}},
+    ],
+    ids=["openai", "openai responses", "anthropic", "mcp", "mcp over the wire"],
+)
+def test_the_forms_of_others_are_the_same_tool(value: Any) -> None:
+    assert read_tools(value) == ((LIGHT,), [])
+
+
+def test_a_tool_may_have_no_arguments_and_no_words() -> None:
+    (tool,), wrong = read_tools([{"name": "stop"}])
+    assert (tool.description, json.loads(tool.parameters), wrong) == ("", {"type": "object", "properties": {}}, [])
+
+
+def test_operations_of_an_openapi_document_are_tools() -> None:
+    document = {
+        "openapi": "3.1.0",
+        "paths": {
+            "/rooms/{room}/light": {
+                "parameters": [{"$ref": "#/components/parameters/room"}],
+                "put": {
+                    "operationId": "set_light",
+                    "summary": "Switches a light.",
+                    "requestBody": {
+                        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Light"}}}
+                    },
+                },
+                "get": {"description": "Reads a light."},
+            }
+        },
+        "components": {
+            "parameters": {
+                "room": {
+                    "name": "room",
+                    "in": "path",
+                    "required": True,
+                    "schema": {"type": "string"},
+                    "description": "Which.",
+                }
+            },
+            "schemas": {
+                "Light": {"properties": {"on": {"type": "boolean"}, "next": {"$ref": "#/components/schemas/Light"}}},
+            },
+        },
+    }
+    tools, wrong = read_tools(document)
+    assert wrong == []
+    read, put = tools
+    assert (read.name, read.description) == ("get_rooms_room_light", "Reads a light.")
+    assert (put.name, put.description) == ("set_light", "Switches a light.")
+    schema = json.loads(put.parameters)
+    assert schema["required"] == ["room"]
+    assert schema["properties"]["room"] == {"type": "string", "description": "Which."}
+    assert schema["properties"]["on"] == {"type": "boolean"}
+    assert "$ref" not in put.parameters
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ({}, "holds no list of tools; write one, or the result of MCP's tools/list, or an OpenAPI document"),
+        ([], "holds no list of tools"),
+        ([{"name": "x"}] * (MOST_TOOLS + 1), f"holds {MOST_TOOLS + 1} tools; {MOST_TOOLS} at most"),
+        ([5], "tool 1: 5 is no object with name, description and"),
+        ([{"name": "two words"}], "tool 1: the name 'two words' is not of letters, digits, _, . and -, at most 64"),
+        ([{"name": "x"}, {"name": "x"}], "tool 2: there is a tool 'x' before it; give each its own name"),
+        ([{"name": "x", "description": 5}], "tool 1: the description of 'x' is no text"),
+        (
+            [{"name": "x", "parameters": {"type": "array"}}],
+            "tool 1: the schema of the arguments of 'x' is not of type object",
+        ),
+        (
+            [{"name": "x", "parameters": {"properties": {"a": {"type": "dict"}}}}],
+            "tool 1: the schema of the arguments of 'x' is wrong",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said(value: Any, what: str) -> None:
+    _, wrong = read_tools(value)
+    assert len(wrong) == 1
+    assert wrong[0].startswith(what)
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    tools, wrong = read_tools([{"name": ""}, {"name": "ok"}, 7])
+    assert ([tool.name for tool in tools], len(wrong)) == (["ok"], 2)
+
+
+def test_a_document_that_doubles_at_each_level_is_refused() -> None:
+    schemas = {
+        f"s{n}": {"properties": {side: {"$ref": f"#/components/schemas/s{n + 1}"} for side in "ab"}} for n in range(40)
+    }
+    body = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/s0"}}}}
+    document = {
+        "openapi": "3.0.0",
+        "paths": {"/x": {"post": {"requestBody": body}}},
+        "components": {"schemas": schemas},
+    }
+    tools, (wrong,) = read_tools(document)
+    assert tools == ()
+    assert wrong.startswith("has more than 100,000 parts")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["openapi", "paths", "tools", "get", "$ref", "name", "parameters", "result", "requestBody"]
+            ),
+            inner,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(JSON)
+def test_any_json_gives_tools_or_reasons(value: Any) -> None:
+    tools, wrong = read_tools(value)
+    assert bool(tools) or bool(wrong)
