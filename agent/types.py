@@ -7,7 +7,8 @@ process. Scores lie in [0, 1], higher is better; `None` means "could not be scor
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -59,6 +60,20 @@ class Tool:
     def as_dict(self) -> dict[str, str]:
         """The fields, JSON-ready."""
         return {"name": self.name, "description": self.description, "parameters": self.parameters}
+
+
+def calls_schema(tools: Sequence[Tool]) -> str:
+    """The JSON schema of a list of calls of these tools, as a JSON text."""
+    forms = [
+        {
+            "type": "object",
+            "properties": {"name": {"const": tool.name}, "arguments": json.loads(tool.parameters)},
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for tool in tools
+    ]
+    return json.dumps({"type": "array", "items": {"anyOf": forms}}, ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -479,7 +494,7 @@ class Task:
     scores are told apart; each of `repeats` samples of a row is a call of its own. `human_score` is
     what people reach, in (0, 1], or None. `monitor` says what is drift in production. `calibrate`: the finalists also
     compete with label weights. `precision`: the part of the answers, in (0, 1), that must be right where the prompt may
-    abstain.
+    abstain. With `tools` the answer is a list of calls of them.
     """
 
     name: str
@@ -508,6 +523,7 @@ class Task:
     calibrate: bool = True
     precision: float | None = None
     knowledge: Knowledge | None = None
+    tools: tuple[Tool, ...] = ()
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property

@@ -20,9 +20,9 @@ from agent.models.label_scoring import LISTED
 from agent.models.local_engines import EngineCall, Engines, close_engines, open_engines
 from agent.models.model_registry import missing, model
 from agent.models.soft_prompt import with_soft_tokens
-from agent.models.tool_calling import calls_schema, described
+from agent.models.tool_calling import described
 from agent.models.weights import known_weights, weights_path
-from agent.types import Completion, FinishReason, Message, Request, Usage
+from agent.types import Completion, FinishReason, Message, Request, Usage, calls_schema
 
 WEIGHTS = "sha256:"
 """Begins the endpoint of weights that have a name of ours; their hash follows."""

@@ -136,17 +136,3 @@ def described(tools: Sequence[Tool]) -> str:
     lines = [json.dumps({**t.as_dict(), "parameters": json.loads(t.parameters)}, ensure_ascii=False) for t in tools]
     how = 'Answer with a JSON list of calls, each {"name": ..., "arguments": {...}}, and with [] where no tool fits.'
     return "\n".join(["You can call these tools:", *lines, how])
-
-
-def calls_schema(tools: Sequence[Tool]) -> str:
-    """The JSON schema of a list of calls of these tools."""
-    forms = [
-        {
-            "type": "object",
-            "properties": {"name": {"const": t.name}, "arguments": json.loads(t.parameters)},
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
-        }
-        for t in tools
-    ]
-    return json.dumps({"type": "array", "items": {"anyOf": forms}})

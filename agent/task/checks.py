@@ -42,6 +42,8 @@ DEFAULTS: dict[FieldType, tuple[tuple[str, float], ...]] = {
     "json": (("json_schema", 0.3), ("json_fields", 0.7)),
     "text": (("exact_match", 1.0),),
 }
+TOOL_FORMATS: tuple[FormatName, ...] = ("turns", "labelled-turns")
+"""The layouts of prompts with tools: a demo's calls are a turn of their own."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 PLACEHOLDER = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
 
@@ -167,6 +169,20 @@ def check_knowledge(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[str,
         yield Fault(("knowledge",), what)
 
 
+def check_tools(file: TaskFile, outputs: tuple[str, ...]) -> Iterator[Fault]:
+    """Faults of `tools` against the signature and the layouts."""
+    if file.tools is None:
+        return
+    table = file.fields.get(outputs[0]) if len(outputs) == 1 else None
+    if table is None or table.type != "json":
+        what = 'the answer of a task with tools is a list of calls: one output, of type = "json"'
+        yield Fault(("tools",), what)
+    if file.program:
+        yield Fault(("tools",), "only a prompt calls tools, and this task has a program of its own; take tools out")
+    if "formats" in file.search.model_fields_set and not set(file.search.formats) & set(TOOL_FORMATS):
+        yield Fault(("search", "formats"), f"a prompt with tools has one of the layouts {listed(TOOL_FORMATS)}")
+
+
 def check_metrics(parsed: Parsed, outputs: Sequence[Field], unsure: Collection[str]) -> Iterator[Fault]:
     """Faults of [[metrics]] against the outputs. `unsure`: those whose definition is wrong."""
     fields = {field.name: field for field in outputs}
@@ -231,11 +247,14 @@ def without_dspy(formats: Sequence[FormatName]) -> tuple[FormatName, ...]:
 
 
 def metric_specs(parsed: Parsed, outputs: Sequence[Field]) -> tuple[MetricSpec, ...]:
-    """The metrics of a checked file, with weights that sum to 1; without [[metrics]] those of the outputs' types."""
+    """The metrics of a checked file, with weights that sum to 1; without [[metrics]] those of the outputs' types, or of
+    calls where there are tools."""
     specs = []
     for metric, options in zip(parsed.file.metrics, parsed.options, strict=True):
         given = {key: getattr(options, key) for key in sorted(metric.given)}
         specs.append(MetricSpec(metric.name, metric.field or outputs[0].name, metric.weight, given))
+    if not specs and parsed.file.tools is not None:
+        specs = [MetricSpec("tool_calls", outputs[0].name, 1.0)]
     if not specs:
         specs = [
             MetricSpec(name, field.name, weight)

@@ -15,13 +15,27 @@ from agent.errors import Problem, ProblemsError
 from agent.metrics.metric_registry import METRICS
 from agent.registry import OURS
 from agent.task import checks
-from agent.task.checks import Fault
+from agent.task.checks import TOOL_FORMATS, Fault
 from agent.task.examples import PlacedExample, RowReader, find_clashes, json_checker
 from agent.task.input_files import TEXT_CELLS, TomlLines, decode, parse_json, parse_toml, read_bytes, rows_of
 from agent.task.knowledge import read_documents
 from agent.task.rubric import read_rubric
+from agent.task.tools import read_tools
 from agent.task.words import near, problem, quoted, shown
-from agent.types import Budget, Constraints, Drift, Field, Knowledge, Rubric, SearchSpace, Signature, SplitName, Task
+from agent.types import (
+    Budget,
+    Constraints,
+    Drift,
+    Field,
+    Knowledge,
+    Rubric,
+    SearchSpace,
+    Signature,
+    SplitName,
+    Task,
+    Tool,
+    calls_schema,
+)
 
 if TYPE_CHECKING:
     from agent.task.task_file import FieldTable, Parsed, TaskFile
@@ -58,6 +72,7 @@ class _Loading:
         self.documents = None if documents is None else documents.resolve()
         self.problems: list[Problem] = []
         self.hashes: dict[str, str] = {}
+        self.tools: tuple[Tool, ...] = ()
 
     def task(self) -> Task:
         toml = self.folder / "task.toml"
@@ -116,6 +131,8 @@ class _Loading:
         if not parsed.doubts("slices"):
             found += checks.check_slices(parsed.file, inputs + outputs)
         found += checks.check_knowledge(parsed.file, inputs, outputs)
+        self._tools(parsed, found)
+        found += checks.check_tools(parsed.file, outputs)
         if not parsed.doubts("instruction"):
             found += checks.check_instruction(parsed.file, inputs, outputs)
         fields = {}
@@ -136,6 +153,8 @@ class _Loading:
         if table is None:
             return Field(name)
         schema: Any = table.schema_
+        if schema is None and table.type == "json" and self.tools:
+            return Field(name, table.type, table.description, (), calls_schema(self.tools))
         if schema is None or table.type != "json":
             limits = (table.min_words, table.max_words, tuple(table.forbidden), tuple(table.required))
             return Field(name, table.type, table.description, tuple(table.choices), None, *limits)
@@ -152,6 +171,21 @@ class _Loading:
             raise ValueError(f"cannot be written as JSON ({error}); use texts and finite numbers") from error
         json_checker(as_json)
         return Field(name, table.type, table.description, (), as_json)
+
+    def _tools(self, parsed: Parsed, faults: list[Fault]) -> None:
+        """Reads the tools into `self.tools`."""
+        value = parsed.file.tools
+        if value is None or parsed.doubts("tools"):
+            return
+        if not isinstance(value, str):
+            self.tools, wrong = read_tools(value)
+            faults += [Fault(("tools",), what) for what in wrong]
+        elif (text := self._text(value, value)) is not None:
+            try:
+                self.tools, wrong = read_tools(parse_json(text))
+            except ValueError as error:
+                wrong = [f"is not JSON: {error}"]
+            self.problems += [problem(shown(self.folder / value), 1, what) for what in wrong]
 
     def _metrics(self, parsed: Parsed, signature: Signature | None, unsure: frozenset[str]) -> Iterator[Fault]:
         if signature is not None and ("metrics",) not in parsed.broken:
@@ -262,6 +296,7 @@ class _Loading:
         train, dev, test = (tuple(row.example for row in placed) for placed in splits)
         search, limits, models = file.search, file.constraints, file.models
         left_out = checks.without_dspy(search.formats)
+        usable = TOOL_FORMATS if self.tools else set(search.formats) - set(left_out)
         return Task(
             name=file.name,
             description=file.description,
@@ -270,7 +305,7 @@ class _Loading:
             metrics=checks.metric_specs(parsed, signature.outputs),
             space=SearchSpace(
                 tuple(search.techniques),
-                tuple(name for name in search.formats if name not in left_out),
+                tuple(name for name in search.formats if name in usable),
                 tuple(sorted(search.demo_counts)),
                 tuple(search.roles),
                 left_out,
@@ -297,5 +332,6 @@ class _Loading:
             precision=file.calibration.precision,
             monitor=Drift(**file.monitor.model_dump()),
             knowledge=knowledge,
+            tools=self.tools,
             hashes=self.hashes,
         )

@@ -32,6 +32,14 @@ def _schema(value: Any) -> str | dict[str, Any]:
     raise ValueError("write the name of a file in the task folder, or the JSON schema as a table")
 
 
+def _tools(value: Any) -> str | list[dict[str, Any]]:
+    if (isinstance(value, str) and value.strip()) or (
+        isinstance(value, list) and value and all(isinstance(each, dict) for each in value)
+    ):
+        return value
+    raise ValueError("write the name of a JSON file in the task folder, or each tool as a table [[tools]]")
+
+
 def _metric(value: Any) -> Any:
     from pydantic_core import PydanticCustomError
 
@@ -51,6 +59,11 @@ Seconds = Annotated[
     ),
 ]
 Schema = Annotated[Any, BeforeValidator(_schema), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]})]
+Tools = Annotated[
+    Any,
+    BeforeValidator(_tools),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}),
+]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Optional = SkipJsonSchema[None]
 
@@ -244,6 +257,11 @@ class TaskFile(TomlTable):
     knowledge: KnowledgeTable = Field(
         default_factory=KnowledgeTable.defaults,
         description="Documents that prompts look passages up in; {{context}} in the instruction is their place.",
+    )
+    tools: Tools | Optional = Field(
+        None,
+        description="Tools that the model may call, where the answer is a list of calls: a JSON file as OpenAI, "
+        "Anthropic, MCP (tools/list) or OpenAPI write it, or tables [[tools]] with name, description and parameters.",
     )
 
 

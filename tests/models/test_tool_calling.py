@@ -18,8 +18,8 @@ from agent.models.anthropic import AnthropicModel
 from agent.models.langchain import LangChainModel
 from agent.models.local import with_tools
 from agent.models.openai import OpenAIModel
-from agent.models.tool_calling import arguments_in, calls_of, calls_schema, calls_text
-from agent.types import LM, Completion, Message, Request, Tool
+from agent.models.tool_calling import arguments_in, calls_of, calls_text
+from agent.types import LM, Completion, Message, Request, Tool, calls_schema
 from tests.wire import Fault, WireServer
 
 KEY = "secret-0123456789"
