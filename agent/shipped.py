@@ -62,6 +62,19 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool that a model may call. `parameters`: the JSON schema of its arguments, an object, as a JSON text."""
+
+    name: str
+    description: str
+    parameters: str
+
+    def as_dict(self) -> dict[str, str]:
+        """The fields, JSON-ready."""
+        return {"name": self.name, "description": self.description, "parameters": self.parameters}
+
+
+@dataclass(frozen=True, slots=True)
 class Field:
     """One input or output of a signature. `choices` belong to type choice, `schema` (JSON text) to type json.
 

@@ -18,6 +18,7 @@ from agent.shipped import FieldType as FieldType
 from agent.shipped import FormatName as FormatName
 from agent.shipped import Message as Message
 from agent.shipped import Prediction as Prediction
+from agent.shipped import Tool as Tool
 from agent.shipped import canonical as canonical
 from agent.shipped import content_id as content_id
 
@@ -47,19 +48,6 @@ class Usage:
             self.cached_prompt_tokens + other.cached_prompt_tokens,
             self.written_prompt_tokens + other.written_prompt_tokens,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """A tool that a model may call. `parameters`: the JSON schema of its arguments, an object, as a JSON text."""
-
-    name: str
-    description: str
-    parameters: str
-
-    def as_dict(self) -> dict[str, str]:
-        """The fields, JSON-ready."""
-        return {"name": self.name, "description": self.description, "parameters": self.parameters}
 
 
 def calls_schema(tools: Sequence[Tool]) -> str:

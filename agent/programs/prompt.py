@@ -124,6 +124,7 @@ class PromptProgram(Defaults):
             logprobs=0 if reasons_first(prompt) else logprobs,
             repeat=repeat,
             labels=outputs[0].choices if is_scored else (),
+            tools=self.task.tools,
         )
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
@@ -197,13 +198,14 @@ class PromptProgram(Defaults):
         return self._size(as_prompt(candidate), most=True)
 
     def _size(self, prompt: PromptCandidate, most: bool) -> int:
-        """Tokens of the template, with picked demos and passages of usual length or the longest."""
+        """Tokens of the template and the tools, with picked demos and passages of usual length or the longest."""
         count, pool, library = self._lm.count_tokens, self.pool, self.library
+        tools = sum(count(text) for tool in self.task.tools for text in tool.as_dict().values())
         if prompt.picks is None and prompt.passages is None:
-            return sum(count(message.content) for message in self.template(prompt))
+            return tools + sum(count(message.content) for message in self.template(prompt))
         if (prompt.id, most) not in self._sizes:
             empty = {CONTEXT: ""} if prompt.passages else {}
-            size = sum(count(message.content) for message in fill_picked(self.template(prompt), empty, ()))
+            size = tools + sum(count(message.content) for message in fill_picked(self.template(prompt), empty, ()))
             if prompt.picks is not None:
                 size += (pool.most_tokens if most else pool.mean_tokens)(prompt, count)
             if prompt.passages is not None:
@@ -308,4 +310,5 @@ class PromptProgram(Defaults):
             picks=self.pool.released(prompt) if prompt.picks is not None else None,
             passages=self.library.released(prompt.passages) if prompt.passages is not None else None,
             adapter=adapter,
+            tools=task.tools,
         )

@@ -60,6 +60,7 @@ class ReleasedProgram:
                 messages=release.fill(example.inputs, vector=vector),
                 max_tokens=int(parameters["max_tokens"]) + self._more,
                 repeat=repeat,
+                tools=release.tools,
                 **{name: parameters[name] for name in ("temperature", "stop", "seed", "logprobs", "labels")},
             )
         )

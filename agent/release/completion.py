@@ -49,7 +49,7 @@ def request_of(release: PromptRelease, messages: tuple[Message, ...]) -> Request
     parameters = parameters_of(release)
     if "abstain_below" in release.provenance and not parameters["logprobs"]:
         parameters["logprobs"] = logprobs_for(release.outputs[0].choices)
-    return Request(messages=messages, **parameters)
+    return Request(messages=messages, tools=release.tools, **parameters)
 
 
 async def acomplete(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from agent.errors import ReleaseError
 from agent.prompt.template import PICKED, fill_messages, fill_picked, placeholder
-from agent.shipped import ChatRole, Field, FieldType, FormatName, Message, content_id
+from agent.shipped import ChatRole, Field, FieldType, FormatName, Message, Tool, content_id
 from agent.strict import BadToml, parse_json, parse_toml, read_file
 
 if TYPE_CHECKING:
@@ -55,8 +55,9 @@ _KINDS: dict[str, type] = {
     "provenance": dict,
     "weights": dict,
     "adapter": dict,
+    "tools": list,
 }
-_OPTIONAL = ("weights", "adapter")
+_OPTIONAL = ("weights", "adapter", "tools")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +71,8 @@ class PromptRelease:
     `reasoning` says how `parse` finds the answer; `weights` decide among the labels of the one output when a reply has
     log-probabilities, which the parameter `logprobs` asks for (None: a reply is read as it stands). With `picks`, the
     messages hold one mark for the demos that are picked for each input; with `passages`, one for the block of passages
-    that are looked up for it. With `adapter`, `model` is the base, and both answer.
+    that are looked up for it. With `adapter`, `model` is the base, and both answer. With `tools`, these go with every
+    request, and the answer is a list of their calls.
     """
 
     name: str
@@ -86,6 +88,7 @@ class PromptRelease:
     picks: PickedDemos | None = None
     passages: ReleasedPassages | None = None
     adapter: ReleasedAdapter | None = None
+    tools: tuple[Tool, ...] = ()
     version: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -109,8 +112,8 @@ class PromptRelease:
         return f"{self.model}+{self.adapter.path}" if self.adapter else self.model
 
     def optional_data(self) -> dict[str, Any]:
-        """What only some prompts have, JSON-ready: label weights, what they pick and look up, with the rows, and the
-        hashes of an adapter."""
+        """What only some prompts have, JSON-ready: label weights, what they pick and look up, with the rows, the hashes
+        of an adapter, and tools."""
         found: dict[str, Any] = {"weights": self.weights.as_dict()} if self.weights else {}
         if self.picks is not None:
             found["picks"] = {**self.picks.settings(), "rows": self.picks.row_data()}
@@ -118,6 +121,8 @@ class PromptRelease:
             found["passages"] = {**self.passages.settings.as_dict(), "rows": self.passages.row_data()}
         if self.adapter is not None:
             found["adapter"] = self.adapter.as_dict()
+        if self.tools:
+            found["tools"] = [tool.as_dict() for tool in self.tools]
         return found
 
     def fill(
@@ -354,6 +359,9 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
     for item in data["outputs"]:
         if not _is_field(item):
             refuse("outputs", f"{item!r:.60} is not an output field")
+    for item in data.get("tools", ()):
+        if not _is_tool(item):
+            refuse("tools", f"{item!r:.60} is not a tool with name, description and the JSON schema of its parameters")
     weights = _weights(data.get("weights"), data["outputs"])
     if isinstance(weights, str):
         refuse("weights", weights)
@@ -413,6 +421,7 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
             picks=picks,
             passages=passages,
             adapter=adapter,
+            tools=tuple(Tool(**item) for item in data.get("tools", ())),
         )
     except ReleaseError as error:
         raise ReleaseError(f"{file}: {error}") from None
@@ -425,6 +434,17 @@ def _is_message(item: Any) -> bool:
         and item["role"] in get_args(ChatRole)
         and isinstance(item["content"], str)
     )
+
+
+def _is_tool(item: Any) -> bool:
+    """Whether the item is a tool, whose parameters are the text of a JSON object."""
+    names = ("name", "description", "parameters")
+    if not isinstance(item, dict) or set(item) != set(names) or not all(isinstance(item[name], str) for name in names):
+        return False
+    try:
+        return isinstance(parse_json(item["parameters"]), dict)
+    except ValueError:
+        return False
 
 
 def _is_field(item: Any) -> bool:

@@ -104,6 +104,8 @@ class Format:
     """Whether the target can decide by label weights: it keeps them, and gives log-probabilities."""
     carries_adapter: bool = False
     """Whether what is written goes with the adapter of a prompt that has one."""
+    carries_tools: bool = False
+    """Whether what is written holds the tools of a prompt that has some."""
     proof: str = ""
     """Of a format that is no template, whose `load` gives None: what `files` proved by itself."""
     as_code: Format | None = None

@@ -30,6 +30,7 @@ def _settings(name: str) -> Callable[[Path, PromptRelease], Settings]:
     settings=_settings(PROMPT_FILE),
     carries_weights=True,
     carries_picks=True,
+    carries_tools=True,
 )
 def markdown(material: Material) -> dict[str, str]:
     return {PROMPT_FILE: export_markdown(material.release)}
@@ -42,6 +43,7 @@ def markdown(material: Material) -> dict[str, str]:
     settings=_settings(MESSAGES_FILE),
     carries_weights=True,
     carries_picks=True,
+    carries_tools=True,
 )
 def messages(material: Material) -> dict[str, str]:
     return {MESSAGES_FILE: export_messages(material.release)}

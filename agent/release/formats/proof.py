@@ -137,6 +137,11 @@ def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) 
             f"{form.name}: {release.name!r} is answered with an adapter, which this target does not hold; export it as "
             "--format llama-server, or load the released folder with load_prompt"
         )
+    if release.tools and not form.carries_tools:
+        raise ReleaseError(
+            f"{form.name}: {release.name!r} calls tools, which this target does not hold; export it as --format md, "
+            "messages or python, or load it with load_prompt"
+        )
     if release.weights and not form.carries_weights:
         raise ReleaseError(
             f"{form.name}: {release.name!r} decides among its labels by log-probabilities (label weights), which this "

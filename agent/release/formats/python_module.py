@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError
+from agent.models.tool_calling import openai_tools
 from agent.prompt.template import PICKED
 from agent.release.formats.export_format import Material, Render, Settings, Values, export_format, parts_of
 from agent.release.formats.weights_source import require_same_answers, weights_source
@@ -90,6 +91,7 @@ def _settings(folder: Path, release: PromptRelease) -> Settings:
     settings=_settings,
     carries_weights=True,
     carries_picks=True,
+    carries_tools=True,
 )
 def files(material: Material) -> dict[str, str]:
     return {FILE: module_source(material.release)}
@@ -117,6 +119,7 @@ def module_source(release: PromptRelease) -> str:
         f"MODEL = {release.model!a}",
         f"PARAMETERS: dict[str, Any] = {dict(release.parameters)!a}",
         f"VERSION = {release.version!a}",
+        *_tools(release),
         *_picking(release),
         "",
         "",
@@ -157,6 +160,11 @@ def _head(release: PromptRelease) -> list[str]:
         "from typing import Any",
         "",
     ]
+
+
+def _tools(release: PromptRelease) -> list[str]:
+    """The tools, as OpenAI takes them."""
+    return [f"TOOLS: list[dict[str, Any]] = {openai_tools(release.tools)!a}"] if release.tools else []
 
 
 def _picking(release: PromptRelease) -> list[str]:
