@@ -1,0 +1,97 @@
+"""A task with tools from end to end: searched, released, asked again, exported, and refused where it cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from agent.release.formats.python_module import load_module
+from agent.release.runtime import load_prompt
+from tests.cli.world import compatible, good, good_json, refused
+from tests.wire import WireServer
+
+ROOMS = ("kitchen", "hall", "office", "bedroom", "attic", "cellar")
+TASK = """\
+name = "lamps"
+description = "Switch lamps."
+signature = "request -> calls"
+instruction = "Call the tool that does what is asked."
+tools = "tools.json"
+
+[fields.calls]
+type = "json"
+
+[search]
+techniques = ["zero-shot", "few-shot"]
+demo_counts = [2, 4]
+retrieval = false
+"""
+TOOLS = [
+    {"name": name, "description": about, "input_schema": {"type": "object", "properties": {"room": {"type": "string"}}}}
+    for name, about in (("lamp_on", "Lights a lamp."), ("lamp_off", "Puts a lamp out."))
+]
+
+
+def write_task() -> None:
+    folder = Path("lamps")
+    folder.mkdir()
+    (folder / "task.toml").write_text(TASK)
+    (folder / "tools.json").write_text(json.dumps(TOOLS))
+    number = 0
+    for split, count in (("train", 24), ("dev", 24), ("test", 40)):
+        rows = []
+        for _ in range(count):
+            number += 1
+            room, on = ROOMS[number % 6], number % 2
+            calls = [{"name": "lamp_on" if on else "lamp_off", "arguments": {"room": room}}]
+            request = f"{number}: please {'light' if on else 'darken'} the {room}"
+            rows.append({"id": f"r{number}", "request": request, "calls": calls if number % 3 else []})
+            if not number % 3:
+                rows[-1]["request"] = f"{number}: thanks for the {room}"
+        (folder / f"{split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def house(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
+    """Always calls a tool; with an example of a request that wants none, it also knows these."""
+    if "tools" not in body:  # the proposer is asked
+        return "no idea"
+    assert {tool["function"]["name"] for tool in body["tools"]} == {"lamp_on", "lamp_off"}
+    request = messages[-1]["content"]
+    if "thanks" in request and any("No tool fits." in str(message["content"]) for message in messages):
+        return "You are welcome."
+    name = "lamp_off" if "darken" in request else "lamp_on"
+    return json.dumps([{"name": name, "arguments": json.dumps({"room": request.split()[-1]})}])
+
+
+def test_a_prompt_with_tools_is_searched_released_and_asked() -> None:
+    write_task()
+    with WireServer(house) as server:
+        found = good_json("run", "lamps", "-m", compatible(server), "--price", "1,2", "--max-calls", "500")
+        assert found["decision"] == "promote", found
+        assert (found["baseline"]["test"], found["winner"]["test"]) == (0.675, 1.0)
+        prompt = load_prompt(Path(found["release"]))
+        assert [tool.name for tool in prompt.release.tools] == ["lamp_on", "lamp_off"]
+        answer = prompt.complete(request="darken the attic")
+        assert answer.fields["calls"] == [{"name": "lamp_off", "arguments": {"room": "attic"}}]
+        assert prompt.complete(request="thanks a lot").fields["calls"] == []
+        checked = good_json("check", found["release"], "--price", "1,2", "--repeats", "1")
+        assert checked["score"]["now"]["mean"] == 1.0
+    assert good_json("reproduce", found["run_id"])["same"]
+    good("export", found["run_id"], "--format", "python", "-o", "exported.py")
+    module = load_module(Path("exported.py"), "exported_with_tools")
+    assert [tool["function"]["name"] for tool in module.TOOLS] == ["lamp_on", "lamp_off"]
+    (said,) = refused(1, "export", found["run_id"], "--format", "prompty", "-o", "exported.prompty")
+    assert "calls tools, which this target does not hold" in said
+
+
+def test_tools_that_cannot_be_used_are_refused_before_any_call() -> None:
+    write_task()
+    run = ("run", "lamps", "-m", "openai-compatible/m@http://127.0.0.1:9/v1", "--price", "1,2")
+    Path("lamps/tools.json").write_text(json.dumps([{"name": "two words"}, {"name": "x", "parameters": 5}]))
+    said = "\n".join(refused(2, *run))
+    assert "tools.json:1: tool 1: the name 'two words'" in said
+    assert "tools.json:1: tool 2: the schema of the arguments of 'x' is not of type object" in said
+    Path("lamps/task.toml").write_text(TASK.replace('type = "json"', 'type = "text"'))
+    said = "\n".join(refused(2, *run))
+    assert "the answer of a task with tools is a list of calls: one output, of type" in said
