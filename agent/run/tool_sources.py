@@ -1,0 +1,164 @@
+"""The tools of an MCP server, of an OpenAPI document or of another tool's file, as the tools.json of a task."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty, Queue
+from typing import IO, Any
+
+from agent.errors import InputError, ProblemsError
+from agent.files import new_file
+from agent.models.tool_calling import openai_tools
+from agent.strict import parse_json
+from agent.task.input_files import decode, read_bytes
+from agent.task.tools import read_tools
+from agent.task.words import shown
+from agent.types import Tool
+
+SECONDS = 30.0
+"""For each answer of a server."""
+MOST_PAGES = 100
+MOST_LINE = 4_000_000
+VERSION = "2025-06-18"
+"""Of the protocol; a server that speaks an older one says so, and lists its tools all the same."""
+
+
+def tools_in_file(path: Path) -> tuple[Tool, ...]:
+    """The tools in a JSON file. Raises InputError with all that is wrong with it."""
+    try:
+        lines, problems = decode(read_bytes(path), shown(path))
+        if problems:
+            raise ProblemsError(tuple(problems))
+        value = parse_json("\n".join(line or "" for line in lines))
+    except ValueError as error:
+        raise InputError(f"{shown(path)}:1: is not JSON: {error}") from None
+    return _whole(value, shown(path))
+
+
+def tools_of_server(command: str, seconds: float = SECONDS) -> tuple[Tool, ...]:
+    """The tools of an MCP server that is started by `command`, speaks over its standard input and output, and is ended
+    again. Its own words on standard error are shown.
+
+    Args:
+        command: As typed in a shell; no shell runs it.
+        seconds: The longest wait for an answer.
+
+    Raises:
+        InputError: It cannot be started, does not answer, or its tools cannot be used.
+
+    Source: Model Context Protocol, revision 2025-06-18 ("Lifecycle", "Tools").
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise InputError(f"--mcp {command!r}: {error}") from None
+    if not words:
+        raise InputError("--mcp: no command; write how the server is started, such as 'python server.py'")
+    with _server(words, seconds) as ask:
+        client = {"name": "promptassay", "version": "0"}
+        ask("initialize", {"protocolVersion": VERSION, "capabilities": {}, "clientInfo": client})
+        ask("notifications/initialized", None)
+        tools: list[Any] = []
+        cursor: dict[str, str] = {}
+        for _ in range(MOST_PAGES):
+            page = ask("tools/list", cursor)
+            found = page.get("tools")
+            tools += found if isinstance(found, list) else []
+            if not isinstance(page.get("nextCursor"), str):
+                break
+            cursor = {"cursor": page["nextCursor"]}
+    return _whole(tools, words[0])
+
+
+def write_tools(tools: Sequence[Tool], path: Path) -> None:
+    """Writes tools as OpenAI takes them, one a line. Raises InputError where the disk refuses."""
+    lines = ",\n".join(f"  {json.dumps(each, ensure_ascii=False)}" for each in openai_tools(tools))
+    try:
+        with new_file(path) as file:
+            file.write(f"[\n{lines}\n]\n".encode("utf-8", "replace"))
+    except OSError as error:
+        raise InputError(f"{shown(path)}: cannot be written ({error.strerror or error})") from error
+
+
+def _whole(value: Any, where: str) -> tuple[Tool, ...]:
+    tools, wrong = read_tools(value)
+    if wrong:
+        raise InputError("\n".join(f"{where}: {what}" for what in wrong))
+    return tools
+
+
+@contextmanager
+def _server(words: Sequence[str], seconds: float) -> Iterator[Any]:
+    """A running server, as a function that sends a message and gives the result; a notification gets none."""
+    try:
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    except OSError as error:
+        raise InputError(f"{words[0]}: cannot be started ({error.strerror or error})") from error
+    stdin, stdout = process.stdin, process.stdout
+    assert stdin is not None
+    assert stdout is not None
+    lines: Queue[bytes] = Queue()
+    threading.Thread(target=_read, args=(stdout, lines), daemon=True).start()
+    number = 0
+
+    def ask(method: str, params: dict[str, Any] | None) -> dict[str, Any]:
+        nonlocal number
+        is_call = not method.startswith("notifications/")
+        number += is_call
+        ids = {"id": number} if is_call else {}
+        message = {"jsonrpc": "2.0", **ids, "method": method, **({} if params is None else {"params": params})}
+        try:
+            stdin.write(json.dumps(message).encode() + b"\n")
+            stdin.flush()
+        except OSError:
+            raise InputError(f"{words[0]}: ended before it was asked for {method}") from None
+        while is_call:
+            answer = _object(_next(lines, words[0], method, seconds))
+            if answer.get("id") == number:  # others are notifications, or requests that a list needs no answer to
+                if "result" not in answer:
+                    raise InputError(f"{words[0]}: refuses {method}: {str(answer.get('error'))[:300]}")
+                return _object(answer["result"])
+        return {}
+
+    try:
+        yield ask
+    finally:
+        stdin.close()
+        try:
+            process.wait(2.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _read(stream: IO[bytes], lines: Queue[bytes]) -> None:
+    """Puts each line into the queue, and b"" at the end or at a line that is too long."""
+    while True:
+        line = stream.readline(MOST_LINE)
+        if not line.endswith(b"\n"):
+            break
+        lines.put(line)
+    lines.put(b"")
+
+
+def _next(lines: Queue[bytes], name: str, method: str, seconds: float) -> Any:
+    try:
+        line = lines.get(timeout=seconds)
+    except Empty:
+        raise InputError(f"{name}: no answer to {method} in {seconds:g} s; is it an MCP server over stdio?") from None
+    if not line:
+        raise InputError(f"{name}: ended, or wrote no lines, before it answered {method}")
+    try:
+        return parse_json(line)
+    except ValueError:
+        raise InputError(f"{name}: wrote a line that is no JSON-RPC message: {line[:100]!r}") from None
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

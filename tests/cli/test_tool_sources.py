@@ -1,0 +1,76 @@
+"""Tools from elsewhere: a real server of the Model Context Protocol in a process of its own, and files."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.errors import InputError
+from agent.run.tool_sources import tools_of_server
+from agent.task.tools import read_tools
+from tests.cli.world import good, good_json, refused
+
+SERVER = """\
+import json, sys
+for line in sys.stdin:
+    asked = json.loads(line)
+    if asked["method"] == "initialize":
+        assert asked["params"]["protocolVersion"]
+        print(json.dumps({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info"}}))
+        result = {"protocolVersion": "2024-11-05", "capabilities": {}, "serverInfo": {"name": "s", "version": "1"}}
+    elif asked["method"] == "tools/list":
+        second = asked["params"].get("cursor") == "two"
+        name = "lamp_off" if second else "lamp_on"
+        tool = {"name": name, "description": "A lamp.", "inputSchema": {"type": "object", "properties": {}}}
+        result = {"tools": [tool], **({} if second else {"nextCursor": "two"})}
+    else:
+        continue
+    print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}), flush=True)
+"""
+
+
+def command(source: str) -> str:
+    Path("server.py").write_text(source)
+    return shlex.join([sys.executable, "server.py"])
+
+
+def test_the_tools_of_a_server_become_a_file_that_a_task_reads() -> None:
+    said = good("tools", "--mcp", command(SERVER), "-o", "tools.json")
+    assert said.splitlines() == [
+        "lamp_on: A lamp.",
+        "lamp_off: A lamp.",
+        'written: tools.json; in task.toml: tools = "tools.json"',
+    ]
+    tools, wrong = read_tools(json.loads(Path("tools.json").read_text()))
+    assert ([tool.name for tool in tools], wrong) == (["lamp_on", "lamp_off"], [])
+    assert [tool["name"] for tool in good_json("tools", "tools.json")["tools"]] == ["lamp_on", "lamp_off"]
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        ("", "ended, or wrote no lines, before it answered initialize"),
+        ("print('hello', flush=True); input(); input()", "wrote a line that is no JSON-RPC message: b'hello"),
+        ("input(); import time; time.sleep(60)", "no answer to initialize in 0.5 s; is it an MCP server over stdio?"),
+        (
+            'input(); print(\'{"jsonrpc": "2.0", "id": 1, "error": {"code": -1}}\', flush=True); input()',
+            "refuses initialize: {'code': -1}",
+        ),
+        (SERVER.replace('"lamp_on"', '"two words"'), "tool 1: the name 'two words' is not of letters"),
+    ],
+)
+def test_a_server_that_is_none_is_told_in_a_line(source: str, what: str) -> None:
+    with pytest.raises(InputError) as error:
+        tools_of_server(command(source), seconds=0.5 if "sleep" in source else 20.0)
+    assert what in str(error.value)
+
+
+def test_what_is_no_source_is_refused() -> None:
+    Path("tools.json").write_text("[")
+    assert "is not JSON" in refused(2, "tools", "tools.json")[0]
+    assert "cannot be started" in refused(2, "tools", "--mcp", "no-such-program-here")[0]
+    assert "give a FILE, or --mcp" in refused(2, "tools")[-1]
