@@ -3,8 +3,7 @@
 import ast
 from collections.abc import Iterator
 
-import pytest
-
+from tests.cases import each_case
 from tests.test_layers import SOURCES
 
 MESSAGES = {"reason", "why", "message", "error", "problem", "warning", "trouble", "blocked", "hint", "search_ended"}
@@ -84,7 +83,7 @@ def test_no_file_decides_by_the_words_of_a_message() -> None:
     assert [name for name in FROM_OUTSIDE if not found[name]] == [], "look at no message any more: take them out"
 
 
-@pytest.mark.parametrize(
+@each_case(
     "code",
     [
         "any(why.startswith('the gain') for why in result['blocked'])",
@@ -101,7 +100,7 @@ def test_a_look_at_words_is_found(code: str) -> None:
     assert looks(ast.parse(code))
 
 
-@pytest.mark.parametrize(
+@each_case(
     "code",
     [
         "'gain_not_shown' in result.blocked_codes",
