@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,21 +98,43 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
         yield found
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[], Any]) -> Path:
+    """A folder in which `make` has run, for all processes of this session: the first one that wants it makes it.
+
+    Args:
+        factory: knows where they may write.
+        name: of the folder.
+        make: writes files into the current folder; what it returns is kept in made.json there.
+
+    Returns:
+        The folder. Tests copy it, as others read it, too.
+    """
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with folder.with_name(f"{name}.lock").open("w") as lock, pytest.MonkeyPatch.context() as monkeypatch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "made.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of an attempt that failed
+            folder.mkdir()
+            clean(monkeypatch, folder)
+            (folder / "made.json").write_text(json.dumps(make()), "utf-8")
+    return folder
+
+
+def _two_runs() -> list[dict[str, Any]]:
+    command = files(200)
+    with WireServer(learner) as server:
+        command += ["-m", compatible(server), "--price", "1,2", "-q", "--no-retrieval"]
+        return [
+            good_json(*command, "--max-calls", "800", "--max-cost", "9"),
+            good_json(*command, "--max-calls", "200", "--seed", "1", "--proposer", "none"),
+        ]
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a task and two finished runs of it in runs/ledger.db, made once. Its model is gone."""
-    folder = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        clean(monkeypatch, folder)
-        command = files(200)
-        with WireServer(learner) as server:
-            command += ["-m", compatible(server), "--price", "1,2", "-q", "--no-retrieval"]
-            runs = [
-                good_json(*command, "--max-calls", "800", "--max-cost", "9"),
-                good_json(*command, "--max-calls", "200", "--seed", "1", "--proposer", "none"),
-            ]
-    (folder / "made.json").write_text(json.dumps(runs), "utf-8")
-    return folder
+    """A folder with a task and two finished runs of it in runs/ledger.db. Its model is gone."""
+    return made_once(tmp_path_factory, "made", _two_runs)
 
 
 @pytest.fixture

@@ -7,16 +7,13 @@ import os
 import re
 import select
 import struct
-import subprocess
-import sys
 import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-START = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from agent.cli import main; main()"
+from tests.warm import start_on_terminal
+
 CONTROL = re.compile(r"\x1b\[([?0-9;]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
 
 
@@ -100,15 +97,7 @@ def on_terminal(
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
-    take = "import fcntl, termios; fcntl.ioctl(2, termios.TIOCSCTTY, 0)"
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"{take}; {START}", *arguments],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-        env={**plain, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8", **(environment or {})},
-    )
+    process = start_on_terminal(arguments, theirs, {**plain, "TERM": "xterm-256color", **(environment or {})})
     os.close(theirs)
     terminal, raw, screens, deadline = Terminal(columns), b"", list[list[str]](), time.monotonic() + 90
     decoded = 0

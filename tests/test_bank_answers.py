@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.cases import each_case
 
 ROOT = Path(__file__).resolve().parents[1]
 TASK = ROOT / "tasks" / "bank_answers"
@@ -166,7 +166,7 @@ def test_a_tenth_of_each_split_is_unanswerable_and_a_third_has_a_superseded_answ
             assert blank == (row["answer"] == "not stated") == (not row["source"]), row["id"]
 
 
-@pytest.mark.parametrize("key", sorted(ALL))
+@each_case("key", sorted(ALL))
 def test_an_answer_stands_in_its_source_or_follows_from_it(key: str) -> None:
     row, note = ALL[key], NOTES.get(key, {})
     answer, pages = row["answer"], "\n".join(PAGES[name] for name in sources(row))
@@ -182,7 +182,7 @@ def test_an_answer_stands_in_its_source_or_follows_from_it(key: str) -> None:
         assert stands_in(given, pages) or (" and " in given and numbers(given) <= numbers(pages))
 
 
-@pytest.mark.parametrize("key", sorted(key for key, row in ALL.items() if row["kind"] == "superseded"))
+@each_case("key", sorted(key for key, row in ALL.items() if row["kind"] == "superseded"))
 def test_the_superseded_page_has_another_figure(key: str) -> None:
     row, other = ALL[key], NOTES[key]["superseded"]
     assert stands_in(other, older(row))

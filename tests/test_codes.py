@@ -2,11 +2,9 @@
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-
-from tests.test_layers import EACH
+from tests.cases import each_case
+from tests.test_layers import SOURCES
 
 MESSAGES = {"reason", "why", "message", "error", "problem", "warning", "trouble", "blocked", "hint", "search_ended"}
 """Names of texts that say why; a variable that is made of one of them is one, too."""
@@ -78,16 +76,14 @@ def _made_of(tree: ast.AST, known: set[str]) -> Iterator[str]:
                     yield name
 
 
-@EACH
-def test_no_file_decides_by_the_words_of_a_message(path: Path, name: str) -> None:
-    found = [f"{name}:{node.lineno}: {ast.unparse(node)}" for node in looks(ast.parse(path.read_text("utf-8")))]
-    if name in FROM_OUTSIDE:
-        assert found, f"{name} looks at no message any more: take it out of the list"
-    else:
-        assert found == [], "give it a code (an Enum, a Literal, a type of exception) and decide by that"
+def test_no_file_decides_by_the_words_of_a_message() -> None:
+    found = {name: [f"{node.lineno}: {ast.unparse(node)}" for node in looks(tree)] for name, tree in SOURCES.items()}
+    unlisted = {name: places for name, places in found.items() if places and name not in FROM_OUTSIDE}
+    assert unlisted == {}, "give it a code (an Enum, a Literal, a type of exception) and decide by that"
+    assert [name for name in FROM_OUTSIDE if not found[name]] == [], "look at no message any more: take them out"
 
 
-@pytest.mark.parametrize(
+@each_case(
     "code",
     [
         "any(why.startswith('the gain') for why in result['blocked'])",
@@ -104,7 +100,7 @@ def test_a_look_at_words_is_found(code: str) -> None:
     assert looks(ast.parse(code))
 
 
-@pytest.mark.parametrize(
+@each_case(
     "code",
     [
         "'gain_not_shown' in result.blocked_codes",

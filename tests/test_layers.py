@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import pytest
-
 PACKAGE = Path(__file__).resolve().parents[1] / "agent"
 LAYERS = (
     ("errors", "shipped", "files", "strict", "worker"),
@@ -59,9 +57,10 @@ DOORS = {
 }
 CODE_IN_DATA = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "multiprocessing"}
 """What reads data by running what stands in it, or sends its own data so."""
-FILES = sorted(PACKAGE.rglob("*.py"))
-NAMES = [path.relative_to(PACKAGE).as_posix() for path in FILES]
-EACH = pytest.mark.parametrize(("path", "name"), list(zip(FILES, NAMES, strict=True)), ids=NAMES)
+SOURCES = {
+    path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))
+}
+"""Each file of the package by its name, parsed."""
 
 
 def imports(tree: ast.AST, package: list[str]) -> Iterator[str]:
@@ -77,9 +76,11 @@ def imports(tree: ast.AST, package: list[str]) -> Iterator[str]:
                 yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-def of(path: Path) -> set[str]:
-    package = ["agent", *path.relative_to(PACKAGE).parent.parts]
-    return set(imports(ast.parse(path.read_text("utf-8")), package))
+def package_of(name: str) -> list[str]:
+    return ["agent", *name.split("/")[:-1]]
+
+
+IMPORTED = {name: set(imports(tree, package_of(name))) for name, tree in SOURCES.items()}
 
 
 def part(name: str) -> str:
@@ -87,56 +88,68 @@ def part(name: str) -> str:
     return name.split("/")[0].removesuffix(".py")
 
 
-@EACH
-def test_a_file_imports_only_from_lower_layers(path: Path, name: str) -> None:
+def test_a_file_imports_only_from_lower_layers() -> None:
+    faults = [fault for name in SOURCES for fault in layer_faults(name)]
+    assert faults == []
+
+
+def layer_faults(name: str) -> Iterator[str]:
     mine = part(name)
     if mine == "__init__":  # the public names: anything but the top
-        assert not [module for module in of(path) if module.startswith(("agent.cli", "agent.run.optimize"))]
-        return
-    assert mine in LEVEL, f"{name} belongs to no layer"
-    for module in of(path):
-        words = module.split(".")
-        if words[0] != "agent":
-            continue
-        assert len(words) > 1, f"{name} imports the whole package"
-        theirs = words[1]
-        assert theirs in LEVEL, f"{name} imports {module}, which is no layer"
-        assert theirs == mine or LEVEL[theirs] < LEVEL[mine], f"{name} imports {module}: not below {mine}"
+        yield from (module for module in IMPORTED[name] if module.startswith(("agent.cli", "agent.run.optimize")))
+    elif mine not in LEVEL:
+        yield f"{name} belongs to no layer"
+    else:
+        for words in (module.split(".") for module in IMPORTED[name]):
+            if words[0] != "agent":
+                continue
+            if len(words) == 1:
+                yield f"{name} imports the whole package"
+            elif words[1] not in LEVEL:
+                yield f"{name} imports {words[1]}, which is no layer"
+            elif words[1] != mine and LEVEL[words[1]] >= LEVEL[mine]:
+                yield f"{name} imports {'.'.join(words)}: not below {mine}"
 
 
-@EACH
-def test_a_package_enters_through_its_one_door(path: Path, name: str) -> None:
-    for module in of(path):
-        doors = DOORS.get(module.split(".")[0])
-        assert doors is None or name.startswith(doors), f"{name} imports {module}; only {', '.join(doors)} may"
+def test_a_package_enters_through_its_one_door() -> None:
+    entries = [(name, module, DOORS.get(module.split(".")[0])) for name in SOURCES for module in IMPORTED[name]]
+    assert [
+        f"{name} imports {module}; only {', '.join(doors)} may"
+        for name, module, doors in entries
+        if doors is not None and not name.startswith(doors)
+    ] == []
 
 
-@EACH
-def test_nothing_but_the_standard_library_is_imported_when_a_file_loads(path: Path, name: str) -> None:
+def test_nothing_but_the_standard_library_is_imported_when_a_file_loads() -> None:
     """Heavy packages load inside the function that uses them; pydantic is for task.toml and the options of metrics."""
-    tree = ast.parse(path.read_text("utf-8"))
-    top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    found = {module.split(".")[0] for module in imports(ast.Module(top, []), ["agent"])}
     allowed = {"cli/": {"click"}, "task/task_file.py": {"pydantic"}, "metrics/": {"pydantic"}}
-    may = {package for start, packages in allowed.items() if name.startswith(start) for package in packages}
-    assert found - {"agent", "__future__"} - sys.stdlib_module_names <= may
+    faults = {}
+    for name in SOURCES:
+        found = {module.split(".")[0] for module in imports(at_the_top(name), ["agent"])}
+        may = {package for start, packages in allowed.items() if name.startswith(start) for package in packages}
+        faults[name] = found - {"agent", "__future__"} - sys.stdlib_module_names - may
+    assert {name: more for name, more in faults.items() if more} == {}
 
 
-@EACH
-def test_no_file_reads_data_that_may_be_code(path: Path, name: str) -> None:
-    assert not {module.split(".")[0] for module in of(path)} & CODE_IN_DATA
-    used = {node.attr for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Attribute)}
-    assert not used & {"UnsafeLoader", "FullLoader", "unsafe_load", "full_load", "read_pickle", "to_pickle"}
+def at_the_top(name: str) -> ast.Module:
+    """The imports at the top of a file: what a function imports when it runs comes after loading."""
+    return ast.Module([node for node in SOURCES[name].body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+
+
+def test_no_file_reads_data_that_may_be_code() -> None:
+    readers = {"UnsafeLoader", "FullLoader", "unsafe_load", "full_load", "read_pickle", "to_pickle"}
+    faults = {}
+    for name, tree in SOURCES.items():
+        used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        faults[name] = {module.split(".")[0] for module in IMPORTED[name]} & CODE_IN_DATA | used & readers
+    assert {name: more for name, more in faults.items() if more} == {}
 
 
 def test_the_import_graph_has_no_circle() -> None:
-    """Of the imports at the top of files: what a function imports when it runs comes after loading."""
+    """Of the imports at the top of files."""
     graph: dict[str, set[str]] = {}
-    for path in FILES:
-        package = ["agent", *path.relative_to(PACKAGE).parent.parts]
-        top: list[ast.stmt] = [
-            node for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.Import | ast.ImportFrom)
-        ]
-        mine = ".".join([*package, path.stem]).removesuffix(".__init__")
-        graph[mine] = {module for module in imports(ast.Module(top, []), package) if module.startswith("agent.")}
+    for name in SOURCES:
+        package = package_of(name)
+        mine = ".".join([*package, Path(name).stem]).removesuffix(".__init__")
+        graph[mine] = {module for module in imports(at_the_top(name), package) if module.startswith("agent.")}
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from urllib.parse import quote
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.redact import mask, rare_secrets_in, redact, secrets_in
+from tests.cases import each_case
 
 SECRET = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=6, max_size=40)
 
@@ -37,7 +37,7 @@ def test_a_short_dummy_is_no_secret() -> None:
     assert mask("none of them", ("none", "", "them")) == "none of them"
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("text", "shown"),
     [
         ("key sk-proj-abc123 and 'Bearer xyz.123';", "key [key] and 'Bearer [key]';"),
@@ -51,12 +51,12 @@ def test_what_looks_like_a_key_is_taken_out_of_what_is_shown(text: str, shown: s
     assert mask(text, ()) is text
 
 
-@pytest.mark.parametrize("text", ["use sk-learn", "the bearer of bad news", "bearer certificates", "task-12345678"])
+@each_case("text", ["use sk-learn", "the bearer of bad news", "bearer certificates", "task-12345678"])
 def test_words_that_are_no_keys_stay(text: str) -> None:
     assert redact(text) is text
 
 
-@pytest.mark.parametrize(
+@each_case(
     "name",
     [
         "OPENAI_API_KEY",
@@ -74,7 +74,7 @@ def test_a_variable_with_the_name_of_a_secret_holds_one(name: str) -> None:
     assert secrets_in({name: "short"}) == ()
 
 
-@pytest.mark.parametrize("name", ["HOME", "MAX_TOKENS", "SORT_KEY", "TOKENIZERS_PARALLELISM", "SECRETARY"])
+@each_case("name", ["HOME", "MAX_TOKENS", "SORT_KEY", "TOKENIZERS_PARALLELISM", "SECRETARY"])
 def test_other_variables_hold_none(name: str) -> None:
     assert secrets_in({name: "value-of-it"}) == ()
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.strict import MAX_DEPTH, MAX_TOML, BadToml, parse_json, parse_toml, read_file
+from tests.cases import each_case
 
 DEEP = (
     "a" + ".a" * MAX_DEPTH + " = 1",
@@ -112,13 +113,13 @@ def test_json_is_read_as_it_was_written(value: Any) -> None:
     assert parse_json(json.dumps(value)) == value
 
 
-@pytest.mark.parametrize("text", ['{"a": 1, "a": 1}', '[{"b": {"a": 1, "\\u0061": 2}}]', '{"": 1, "b": 2, "": 3}'])
+@each_case("text", ['{"a": 1, "a": 1}', '[{"b": {"a": 1, "\\u0061": 2}}]', '{"": 1, "b": 2, "": 3}'])
 def test_a_key_that_stands_twice_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="stands twice"):
         parse_json(text)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 501 + "1" + "}" * 501, b"[" * 501 + b"]" * 501])
+@each_case("text", ["[" * 100_000, '{"a":' * 501 + "1" + "}" * 501, b"[" * 501 + b"]" * 501])
 def test_deep_json_is_a_value_error(text: str | bytes) -> None:
     with pytest.raises(ValueError, match="nested too deeply"):
         parse_json(text)

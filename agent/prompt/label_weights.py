@@ -200,6 +200,11 @@ def weighed(
     answer = prediction.fields.get(field.name)
     if answer not in field.choices:
         return prediction
-    top = max(scores)
-    shares = [math.exp(score - top) for score in scores]
-    return replace(prediction, confidence=shares[field.choices.index(answer)] / math.fsum(shares))
+    return replace(prediction, confidence=share_of_all(scores, field.choices.index(answer)))
+
+
+def share_of_all(logs: Sequence[float], at: int) -> float:
+    """The share in [0, 1] of one of several log-probabilities (nats; they need not sum to 1) in what all sum to."""
+    top = max(logs)
+    weights = [math.exp(log - top) for log in logs]
+    return weights[at] / math.fsum(weights)

@@ -7,10 +7,13 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 _T = TypeVar("_T")
+
+_SIGNAL_SECONDS = 0.2
+"""How long the main thread waits without looking whether a signal came."""
 
 
 class Stop:
@@ -81,17 +84,21 @@ def catch_signals(signals: Iterable[signal.Signals], stop: Stop) -> Iterator[Non
 def run_blocking(work: Callable[[Stop | None], _T]) -> _T:
     """The result of `work`, which runs an event loop: here, or in a thread where one runs already.
 
-    A Ctrl-C comes to the main thread, which then presses the `Stop` of the thread.
+    A Ctrl-C comes to the main thread, which then presses the `Stop` of the thread. That thread wakes now and then: the
+    kernel may hand the signal to another thread, and one that waits for a lock without an end would never learn of it.
     """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return work(None)
-    stop, result = _in_thread(work)
+    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
-        return result.result()
+        return _in_thread(work, stop).result()
     before = signal.signal(signal.SIGINT, lambda number, frame: stop.press())
     try:
+        result = _in_thread(work, stop)
+        while not result.done():
+            wait((result,), _SIGNAL_SECONDS)
         return result.result()
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)
@@ -99,8 +106,8 @@ def run_blocking(work: Callable[[Stop | None], _T]) -> _T:
 
 async def run_async(work: Callable[[Stop | None], _T]) -> _T:
     """The same for a caller that waits in an event loop: cancelled once, the calls in flight land; twice, not."""
-    stop, future = _in_thread(work)
-    result = asyncio.wrap_future(future)
+    stop = Stop()
+    result = asyncio.wrap_future(_in_thread(work, stop))
     cancelled: asyncio.CancelledError | None = None
     while not result.done():
         try:
@@ -114,9 +121,9 @@ async def run_async(work: Callable[[Stop | None], _T]) -> _T:
     return result.result()
 
 
-def _in_thread(work: Callable[[Stop | None], _T]) -> tuple[Stop, Future[_T]]:
-    """Calls `work` in a thread of its own: what interrupts it, and its result."""
-    stop, result = Stop(), Future[_T]()
+def _in_thread(work: Callable[[Stop | None], _T], stop: Stop) -> Future[_T]:
+    """The result of `work`, called in a thread of its own, which `stop` interrupts."""
+    result = Future[_T]()
 
     def call() -> None:
         try:
@@ -125,4 +132,4 @@ def _in_thread(work: Callable[[Stop | None], _T]) -> tuple[Stop, Future[_T]]:
             result.set_exception(error)
 
     threading.Thread(target=call, name="promptassay", daemon=True).start()
-    return stop, result
+    return result

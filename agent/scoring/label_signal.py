@@ -7,10 +7,9 @@ mean of this signal over 8 rows correlated 0.53 with the score on the other rows
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from agent.prompt.label_weights import MIN_LABEL_MASS, agree, places
+from agent.prompt.label_weights import MIN_LABEL_MASS, agree, places, share_of_all
 
 WEIGHT = 1.0  # of the signal beside the score, when candidates are compared
 
@@ -58,11 +57,7 @@ def label_share(logs: Sequence[float], choices: Sequence[str], right: str) -> fl
     >>> round(label_share([-0.1, -2.4], ["yes", "no"], right="yes"), 3)
     0.909
     """
-    if right not in choices:
-        return None
-    top = max(logs)
-    weights = [math.exp(log - top) for log in logs]
-    return weights[choices.index(right)] / math.fsum(weights)
+    return share_of_all(logs, choices.index(right)) if right in choices else None
 
 
 def evidence(value: float, signal: float | None) -> float:

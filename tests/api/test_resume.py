@@ -9,12 +9,14 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import promptassay as pa
+from agent.run.interrupts import Stop, run_blocking
 from tests.api.test_optimize import SMALL, table
 from tests.cli.test_interrupt import slow, states, told, wait_for
 from tests.cli.world import INSTRUCTION, compatible, good_json, refused
@@ -111,6 +113,26 @@ def test_a_second_ctrl_c_does_not_wait(how: str) -> None:
         run_id, _ = json.loads(out)
         assert "left at once" in err
     assert [(run["id"], run["status"]) for run in good_json("runs")["runs"]] == [(run_id, "interrupted")]
+
+
+def test_a_ctrl_c_that_the_kernel_hands_to_another_thread_is_heard() -> None:
+    """Any thread may get the signal of a process; the main one, which waits, is not woken by it then."""
+
+    async def landed(stop: Stop) -> bool:
+        pressed = asyncio.Event()
+        stop.attach(pressed.set, pressed.set)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        await asyncio.wait_for(pressed.wait(), 20)
+        return True
+
+    def work(stop: Stop | None) -> bool:
+        assert stop is not None
+        return asyncio.run(landed(stop))
+
+    async def cell() -> bool:
+        return run_blocking(work)
+
+    assert asyncio.run(cell())
 
 
 def test_a_cancelled_wait_lands_what_flies() -> None:

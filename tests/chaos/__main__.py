@@ -21,7 +21,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from tests.chaos import bills, disk, kills, process, provider, swapped, tamper
+from tests.chaos import bills, disk, kills, labels, process, provider, swapped, tamper
 from tests.chaos.command import ENDERS, preload
 from tests.chaos.harness import Campaign, Row
 
@@ -30,6 +30,7 @@ SCENARIOS: dict[str, Callable[[Campaign], Row]] = {
     "kills": kills.random_kills,
     "commits": kills.commit_points,
     "birth": kills.birth,
+    "labels": labels.kills,
     "caps": kills.caps,
     "quota": partial(provider.refusals, fault={"status": 429, "quota": True}, name="429 insufficient_quota in mid-run"),
     "key": partial(provider.refusals, fault={"status": 401}, name="401 in mid-run"),

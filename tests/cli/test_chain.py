@@ -14,8 +14,9 @@ import pytest
 from langchain_core.language_models import FakeListChatModel
 
 from agent import AgentError, load_chain
-from tests.cli.test_interrupt import start, told, trials, wait_for
+from tests.cli.test_interrupt import told, trials, wait_for
 from tests.cli.world import FILLER, TOPICS, compatible, good, good_json, learner, refused, write_csv
+from tests.warm import start
 from tests.wire import Fault, WireServer
 
 CHAIN = """

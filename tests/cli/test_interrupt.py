@@ -17,6 +17,7 @@ import pytest
 from agent.ledger.verify import verify
 from agent.run.interrupts import stopping
 from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused
+from tests.warm import start, start_on_terminal
 from tests.wire import Fault, WireServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,12 +26,6 @@ START = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from agent.cli import m
 
 def slow(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
     return Fault(text=learner(messages, body), delay=0.02)
-
-
-def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", START, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
 
 
 def wait_for(server: WireServer, requests: int) -> None:
@@ -102,16 +97,6 @@ def test_an_interrupted_run_lands_what_flies_and_resumes_to_the_same_end(number:
     assert [run["status"] for run in good_json("runs")["runs"]] == ["complete"]
 
 
-def on_a_terminal(*arguments: str) -> tuple[subprocess.Popen[bytes], int]:
-    """The command in a session whose terminal takes all that it says, and the terminal's other side."""
-    ours, theirs = os.openpty()
-    take = "import fcntl, termios; fcntl.ioctl(2, termios.TIOCSCTTY, 0)"
-    argv = [sys.executable, "-c", f"{take}; {START}", *arguments]
-    process = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
-    os.close(theirs)
-    return process, ours
-
-
 def read_until(terminal: int, server: WireServer, requests: int) -> str:
     """What was said until the server had so many requests."""
     said, deadline = b"", time.monotonic() + 60
@@ -126,7 +111,9 @@ def test_a_closed_terminal_lands_what_flies(quiet: list[str]) -> None:
     """The kernel says SIGHUP, and all that is written to the terminal from then on fails."""
     command = [*files(120), "--max-calls", "200", *quiet]
     with WireServer(lambda messages, body: Fault(text=learner(messages, body), delay=0.2)) as server:
-        process, terminal = on_a_terminal(*command, "-m", compatible(server))
+        terminal, theirs = os.openpty()
+        process = start_on_terminal([*command, "-m", compatible(server)], theirs, os.environ)
+        os.close(theirs)
         assert ("column" in read_until(terminal, server, 60)) is not bool(quiet)
         os.close(terminal)
         assert process.wait(timeout=60) == 130

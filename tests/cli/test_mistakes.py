@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_interrupt import start
 from tests.cli.world import compatible, files, good, good_json, knowing, optimize, refused
+from tests.warm import start
 from tests.wire import Fault, WireServer
 
 KEY = "sk-secret-secret-0123456789"

@@ -18,8 +18,9 @@ from pydantic import BaseModel
 
 from agent.programs.dspy import read
 from agent.types import Field, Signature
-from tests.cli.test_interrupt import start, told, trials, wait_for
+from tests.cli.test_interrupt import told, trials, wait_for
 from tests.cli.world import TOPICS, compatible, good, good_json, learner, refused, write_csv
+from tests.warm import start
 from tests.wire import Fault, WireServer
 
 PROGRAM = """

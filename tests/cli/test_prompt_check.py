@@ -271,11 +271,11 @@ def test_a_suite_needs_no_ledger_and_no_task(two_runs: Made, tmp_path: Path, mon
     assert load_prompt("prompt.md").version == told["version"]
 
 
-def test_a_hundred_checks_of_an_unchanged_model_pass(two_runs: Made) -> None:
+def test_checks_of_an_unchanged_model_pass_again_and_again(two_runs: Made) -> None:
     first, _ = two_runs
     with WireServer(learner) as server:
         good_json("bless", first["release"], "--reason", "first", "-q", "-m", compatible(server), "--limit", "8")
-        assert [checked(server, first["release"])[0] for _ in range(100)] == [0] * 100
+        assert [checked(server, first["release"])[0] for _ in range(20)] == [0] * 20
 
 
 def test_what_a_model_says_cannot_break_the_files(two_runs: Made) -> None:

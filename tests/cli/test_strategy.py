@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_interrupt import start, told, trials, wait_for
+from tests.cli.test_interrupt import told, trials, wait_for
 from tests.cli.world import compatible, files, good, good_json, learner, refused
+from tests.warm import start
 from tests.wire import Fault, WireServer
 
 

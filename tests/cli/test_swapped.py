@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_interrupt import start, wait_for
+from tests.cli.test_interrupt import wait_for
 from tests.cli.world import compatible, files, good, good_json, learner
+from tests.warm import start
 from tests.wire import Fault, WireServer
 
 DB = Path("runs/ledger.db")

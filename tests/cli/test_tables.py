@@ -18,6 +18,7 @@ from agent.cli.terminal_tables import LEVELS, Column, fit, so_far, sparkline, wh
 from tests.cli.test_untrusted import EVIL
 from tests.cli.world import good, good_json
 from tests.conftest import Made
+from tests.warm import Process, start_on_terminal
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = "from agent.cli import main; main()"
@@ -27,14 +28,18 @@ FIGURES = (("baseline", "test"), ("winner", "test"), ("lift", "diff"))
 BOX = "─━│┃┏┡▁●▲▼"
 
 
-def on_terminal(width: int, *arguments: str, code: str = COMMAND, **variables: str) -> str:
+def on_terminal(width: int, *arguments: str, code: str = "", **variables: str) -> str:
     """What the command shows on a terminal of that width, with its colour codes."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
     plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "FORCE_COLOR")}
     environment = plain | {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"} | variables
-    argv = [sys.executable, "-c", code, *arguments]
-    done = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=environment)
+    done: Process | subprocess.Popen[bytes]
+    if code or any(name.startswith("PYTHON") for name in variables):  # what the interpreter reads when it starts
+        argv = [sys.executable, "-c", code or COMMAND, *arguments]
+        done = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=environment)
+    else:
+        done = start_on_terminal(arguments, theirs, environment)
     os.close(theirs)
     parts = []
     while True:

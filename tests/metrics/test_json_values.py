@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.types import Score
+from tests.cases import each_case
 from tests.metrics.scored import score
 
 approx = pytest.approx
@@ -43,7 +44,7 @@ def test_two_empty_lists_agree_and_one_empty_list_does_not() -> None:
     assert score("json_fields", ["a"], []) == Score("json_fields", 0.0, "extra: a")
 
 
-@pytest.mark.parametrize("count", [1, 5, 100])
+@each_case("count", [1, 5, 100])
 def test_long_or_many_items_of_one_kind_do_not_hide_the_other_kind(count: int) -> None:
     got = [f"{at:03} is extra {'y' * 400}" for at in range(count)]
     label = [f"{at:03} {'x' * 400}" for at in range(count)]
@@ -61,7 +62,7 @@ def test_items_agree_whatever_their_case_spacing_or_kind_of_number() -> None:
     assert score("json_fields", [True], [1]).value == 0
 
 
-@pytest.mark.parametrize("got", [{}, "a", 3, None])
+@each_case("got", [{}, "a", 3, None])
 def test_an_answer_that_is_no_list_scores_zero(got: Any) -> None:
     found = score("json_fields", got, ["a"])
     assert found.value == 0

@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from agent.metrics.ordinal import OrdinalOptions, ordinal
 from agent.metrics.set_f1 import SetOptions, labels_in, set_f1
 from agent.types import Field
+from tests.cases import each_case
 
 NUMBER = Field("stars", "number")
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("got", "label", "value"),
     [(4, 4, 1.0), (3, 4, 0.75), ("3", "4", 0.75), (1, 5, 0.0), (6, 5, 0.0), ("good", 5, 0.0), (4.5, 4, 0.875)],
 )
@@ -32,7 +33,7 @@ def test_a_score_on_a_scale_lies_between_0_and_1(got: float, label: float, low: 
     assert 0 <= value <= 1
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("got", "label", "value"),
     [
         ("late; refund", "Refund;late", 1.0),

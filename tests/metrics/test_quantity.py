@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.metrics.quantity import QuantityOptions, quantity, quantity_of
 from agent.types import Field
+from tests.cases import each_case
 
 CHECK = quantity(QuantityOptions(), Field("amount"))
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("text", "found"),
     [
         ("12 kg", (12, "kg")),
@@ -43,7 +43,7 @@ def test_a_number_and_a_unit_and_nothing_else_are_a_quantity(text: str, found: t
     assert quantity_of(text) == found
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("label", "reply"),
     [
         ("12 kg", "12kg"),
@@ -65,7 +65,7 @@ def test_a_reply_is_right_however_the_number_and_its_unit_are_written(label: str
     assert CHECK(reply, label) == (1.0, "")
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("label", "reply", "why"),
     [
         ("12 kg", "13 kg", "got 13 kg"),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from agent.errors import InputError
 from agent.metrics.reference_free import distinct_ngrams
 from agent.types import Score
+from tests.cases import each_case
 from tests.metrics.scored import score
 
 approx = pytest.approx
@@ -16,7 +17,7 @@ any_text = st.text(st.characters())
 tokens = st.lists(st.sampled_from("ab"), max_size=14)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("text", "words", "value"),
     [
         ("a b c d e", 3, 1.0),
@@ -65,7 +66,7 @@ def test_no_repeat_needs_no_label_and_says_how_much_is_repeated() -> None:
     assert score("no_repeat", "a b a b", None, words=1).value == approx(1 / 2)
 
 
-@pytest.mark.parametrize("words", [0, -1, True, False, 2.0, 2.5, "2", None, [2]])
+@each_case("words", [0, -1, True, False, 2.0, 2.5, "2", None, [2]])
 def test_runs_of_no_whole_number_of_words_are_refused(words: Any) -> None:
     with pytest.raises(InputError, match=r"no_repeat has words = .*: should be"):
         score("no_repeat", "one two three", None, words=words)

@@ -10,6 +10,7 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from agent.metrics.text_similarity import bleu_scorer, chrf_scorer, levenshtein_similarity, rouge_l_scorer, signature
 from agent.types import Score
+from tests.cases import each_case
 from tests.metrics.scored import score
 
 approx = pytest.approx
@@ -35,7 +36,7 @@ bleu, chrf = bleu_scorer(), chrf_scorer()
 # ---- bleu and chrf
 
 
-@pytest.mark.parametrize(("got", "wanted"), PAIRS)
+@each_case(("got", "wanted"), PAIRS)
 def test_bleu_and_chrf_equal_sacrebleu_called_directly(got: str, wanted: str) -> None:
     assert bleu(got, wanted) == approx(sacrebleu.sentence_bleu(got, [wanted], use_effective_order=True).score / 100)
     assert chrf(got, wanted) == approx(sacrebleu.sentence_chrf(got, [wanted]).score / 100)
@@ -54,7 +55,7 @@ def test_the_installed_sacrebleu_gives_the_values_of_its_readme() -> None:
     assert CHRF().corpus_score(said, wanted).score == approx(59.73, abs=0.005)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("got", "wanted", "value"),
     [
         ("test", "a test", 0.3678794411714425),  # test/test_bleu.py of sacrebleu: only the brevity penalty, 1 / e
@@ -66,7 +67,7 @@ def test_bleu_gives_the_published_and_the_hand_computed_values(got: str, wanted:
     assert bleu(got, wanted) == approx(value)
 
 
-@pytest.mark.parametrize(  # test/test_chrf.py of sacrebleu; precision equals recall in all, so beta plays no part
+@each_case(  # test/test_chrf.py of sacrebleu; precision equals recall in all, so beta plays no part
     ("got", "wanted", "value"),
     [("a", "a", 1.0), ("a b c", "abc", 1.0), ("aa", "ab", 0.25), ("", "reference", 0.0), ("abcdefg", "hijklmnop", 0.0)],
 )
@@ -84,7 +85,7 @@ def test_the_signatures_say_how_it_is_counted_and_by_which_version() -> None:
     assert signature("chrf") == f"nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|{version}"
 
 
-@pytest.mark.parametrize("name", ["edit_similarity", "rougeL", "exact_match", "judge", "BLEU", ""])
+@each_case("name", ["edit_similarity", "rougeL", "exact_match", "judge", "BLEU", ""])
 def test_what_sacrebleu_does_not_measure_has_no_signature(name: str) -> None:
     assert signature(name) == ""
 
@@ -103,14 +104,14 @@ def test_any_text_is_wholly_like_itself(text: str) -> None:
     assert bleu(text, text) == chrf(text, text) == 1
 
 
-@pytest.mark.parametrize("name", ["bleu", "chrf", "edit_similarity", "rouge1", "rouge2", "rougeL"])
-@pytest.mark.parametrize("text", ["", " ", "漢字", "?!", "one", DOG])
+@each_case("name", ["bleu", "chrf", "edit_similarity", "rouge1", "rouge2", "rougeL"])
+@each_case("text", ["", " ", "漢字", "?!", "one", DOG])
 def test_identical_texts_score_one_without_a_reason(name: str, text: str) -> None:
     assert score(name, text, text) == Score(name, 1.0)
     assert score(name, text, ["another", text]) == Score(name, 1.0)
 
 
-@pytest.mark.parametrize("name", ["bleu", "chrf", "edit_similarity", "rouge1", "rouge2", "rougeL"])
+@each_case("name", ["bleu", "chrf", "edit_similarity", "rouge1", "rouge2", "rougeL"])
 def test_an_empty_text_is_nothing_like_one_that_is_not(name: str) -> None:
     assert score(name, "", DOG).value == score(name, DOG, "").value == 0
 
@@ -118,7 +119,7 @@ def test_an_empty_text_is_nothing_like_one_that_is_not(name: str) -> None:
 # ---- edit similarity
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("one", "two", "edits"),
     [
         ("kitten", "sitting", 3),
@@ -159,8 +160,8 @@ def test_the_edits_behind_the_similarity_keep_the_triangle(one: str, two: str, t
 # ---- the metrics of a task
 
 
-@pytest.mark.parametrize("name", ["bleu", "chrf", "edit_similarity"])
-@pytest.mark.parametrize(("got", "wanted"), PAIRS)
+@each_case("name", ["bleu", "chrf", "edit_similarity"])
+@each_case(("got", "wanted"), PAIRS)
 def test_a_metric_gives_what_its_scorer_gives(name: str, got: str, wanted: str) -> None:
     scorer = {"bleu": bleu, "chrf": chrf, "edit_similarity": levenshtein_similarity}[name]
     assert score(name, got, wanted).value == approx(scorer(got, wanted))
@@ -170,14 +171,14 @@ def in_ascii(pair: tuple[str, str]) -> bool:
     return "".join(pair).isascii()
 
 
-@pytest.mark.parametrize("name", ["rouge1", "rouge2", "rougeL"])
-@pytest.mark.parametrize(("got", "wanted"), [*filter(in_ascii, PAIRS), ("dogs running", "the dog runs")])
+@each_case("name", ["rouge1", "rouge2", "rougeL"])
+@each_case(("got", "wanted"), [*filter(in_ascii, PAIRS), ("dogs running", "the dog runs")])
 def test_rouge_is_the_f_measure_of_rouge_score(name: str, got: str, wanted: str) -> None:
     expected = RougeScorer([name], use_stemmer=True).score(wanted, got)[name].fmeasure
     assert score(name, got, wanted).value == approx(expected)
 
 
-@pytest.mark.parametrize("name", ["bleu", "chrf", "edit_similarity", "rougeL"])
+@each_case("name", ["bleu", "chrf", "edit_similarity", "rougeL"])
 def test_of_several_labels_the_nearest_counts(name: str) -> None:
     far, near = "Nobody was there.", "The dog had bit the man."
     alone = score(name, DOG, near).value
@@ -185,22 +186,22 @@ def test_of_several_labels_the_nearest_counts(name: str) -> None:
     assert score(name, DOG, [far, DOG]) == Score(name, 1.0)
 
 
-@pytest.mark.parametrize("name", ["bleu", "chrf", "edit_similarity"])
+@each_case("name", ["bleu", "chrf", "edit_similarity"])
 def test_the_reason_names_the_score_the_label_and_the_answer(name: str) -> None:
     found = score(name, "a small cat", "a small dog")
     assert found.value is not None
     assert found.reason == f"{name} {found.value:.2f} against a small dog, got a small cat"
 
 
-@pytest.mark.parametrize("name", ["bleu", "chrf", "edit_similarity"])
+@each_case("name", ["bleu", "chrf", "edit_similarity"])
 def test_without_a_label_nothing_is_scored(name: str) -> None:
     found = score(name, "text", None)
     assert found.value is None
     assert "no label" in found.reason
 
 
-@pytest.mark.parametrize("name", ["rouge1", "rougeL"])
-@pytest.mark.parametrize(
+@each_case("name", ["rouge1", "rougeL"])
+@each_case(
     ("got", "wanted", "value"),
     [
         ("Договор от 2024 года расторгнут", "Договор от 2024 года продлён", 0.8),

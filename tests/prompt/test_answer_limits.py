@@ -9,18 +9,19 @@ from hypothesis import strategies as st
 from agent.prompt.answer_limits import broken_limit
 from agent.prompt.reply_parser import parse_reply
 from agent.types import Field
+from tests.cases import each_case
 
 TEASER = Field("teaser", min_words=2, max_words=4, forbidden=("#", "Click Here"), required=("Ada", "radio"))
 
 
-@pytest.mark.parametrize(
+@each_case(
     "value", ["Ada radio", "  Ada\n\nradio  ", "ADA on RADIO", "the radio of Ada", "Ada-radio one", "Adaradio x"]
 )
 def test_an_answer_that_keeps_all_limits_breaks_none(value: str) -> None:
     assert broken_limit(TEASER, value) == ""
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("value", "why"),
     [
         ("Ada radio a b c", "The teaser has 5 words, at most 4 are allowed."),
@@ -37,7 +38,7 @@ def test_a_broken_limit_is_named_in_one_sentence(value: str, why: str) -> None:
     assert broken_limit(TEASER, value) == why
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("value", "word"),
     [("# a b c d e", "at most"), ("#", "at least"), ("# nothing", "forbidden"), ("no thing", "'Ada'")],
 )
@@ -45,12 +46,12 @@ def test_of_several_broken_limits_the_first_is_named_words_before_texts(value: s
     assert word in broken_limit(TEASER, value)
 
 
-@pytest.mark.parametrize(("count", "broken"), [(1, True), (2, False), (3, False), (4, True)])
+@each_case(("count", "broken"), [(1, True), (2, False), (3, False), (4, True)])
 def test_the_limits_themselves_are_allowed(count: int, broken: bool) -> None:
     assert bool(broken_limit(Field("t", min_words=2, max_words=3), " ".join("x" * count))) == broken
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("text", "value"),
     [("STRASSE", "eine Straße"), ("straße", "STRASSE"), ("É", "é"), ("e\u0301", "É"), ("ΣΑΣ", "σας"), ("a\nb", "A\nB")],
 )
@@ -64,7 +65,7 @@ def test_a_text_is_looked_for_anywhere_and_not_as_a_word() -> None:
     assert broken_limit(Field("t", required=("part",)), "the parties") == ""
 
 
-@pytest.mark.parametrize("value", [None, 7, 7.5, True, [], ["#"], {"a": "#"}])
+@each_case("value", [None, 7, 7.5, True, [], ["#"], {"a": "#"}])
 def test_a_value_that_is_no_text_has_no_limits(value: Any) -> None:
     assert broken_limit(TEASER, value) == ""
 
@@ -106,7 +107,7 @@ def test_one_output_that_keeps_its_limits_parses_as_ever() -> None:
     assert (prediction.fields, prediction.error) == ({"teaser": "Press play."}, "")
 
 
-@pytest.mark.parametrize(
+@each_case(
     "reply",
     ["Press play now, please.", "teaser\nPress play #", '{"teaser": "Press play now, please."}', '{"teaser": "#"}'],
 )

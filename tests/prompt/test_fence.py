@@ -14,6 +14,7 @@ from agent.prompt.fence import Fence, defused
 from agent.prompt.render import label_text
 from agent.scoring.judge_prompt import pair_messages, reference_messages, rubric_messages
 from agent.types import Criterion, Message, Rubric
+from tests.cases import each_case
 
 ROOT = Path(__file__).parents[2]
 PAYLOADS = {
@@ -70,7 +71,7 @@ def test_equal_texts_have_equal_tags_of_a_fixed_form() -> None:
         assert re.fullmatch("data-[0-9a-f]{16}", Fence.around(texts).tag)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("one", "other"),
     [
         (["a", "b"], ["a", "c"]),
@@ -95,7 +96,7 @@ def test_two_lists_of_texts_share_a_tag_only_when_they_are_the_same(one: list[st
     assert (Fence.around(one) == Fence.around(other)) == (one == other)
 
 
-@pytest.mark.parametrize("name", PAYLOADS)
+@each_case("name", PAYLOADS)
 def test_every_known_injection_stays_between_one_pair_of_marks(name: str) -> None:
     check_fenced(PAYLOADS[name], Fence.around([PAYLOADS[name]]))
 
@@ -128,7 +129,7 @@ def test_a_payload_that_quotes_the_tag_of_its_own_fence_changes_that_tag() -> No
     check_fenced(payload, Fence.around([payload]))
 
 
-@pytest.mark.parametrize(
+@each_case(
     "mark", ["<data-0000000000000000>", "</data-0000000000000000>", "<DATA-", "</Data-f", "<<data-1>>", "<</data-"]
 )
 def test_a_guessed_mark_is_broken_and_stays_readable(mark: str) -> None:
@@ -139,7 +140,7 @@ def test_a_guessed_mark_is_broken_and_stays_readable(mark: str) -> None:
     check_fenced(text, Fence.around([text]))
 
 
-@pytest.mark.parametrize(
+@each_case(
     "token",
     [
         *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|begin_of_text|>", "<|start_header_id|>", "<|eot_id|>"),
@@ -155,7 +156,7 @@ def test_a_chat_template_token_is_broken_and_stays_readable(token: str) -> None:
         assert defused(text).replace("·", "") == text
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("text", "shown"),
     [
         ("a\u200bb", r"a\u{200b}b"),
@@ -191,7 +192,7 @@ def test_other_characters_without_a_glyph_are_written_as_their_code_too(characte
     assert character not in defused(f"a{character}b")
 
 
-@pytest.mark.parametrize(
+@each_case(
     "token", ["<｜User｜>", "<｜end▁of▁sentence｜>", "<think>", "</think>", "[TOOL_CALLS]", "[SYSTEM_PROMPT]", "<unk>"]
 )
 def test_tokens_of_other_templates_are_broken_too(token: str) -> None:
@@ -205,7 +206,7 @@ def test_defusing_twice_is_defusing_once(text: str) -> None:
     assert defused(defused(text)) == defused(text)
 
 
-@pytest.mark.parametrize(
+@each_case(
     "text",
     [
         *("", " ", "\n", "a\n\tb", "x < y | z > w", "<data>", "database-7", "data-0", "< data-", "<b>bold</b>", "<|"),

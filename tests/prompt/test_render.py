@@ -12,7 +12,6 @@ from itertools import product
 from pathlib import Path
 from typing import get_args
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from agent.prompt.render import NOT_FOR_DSPY, dspy_messages, label_text, render,
 from agent.prompt.techniques import TECHNIQUES, builtin_rewrites
 from agent.prompt.template import fill_messages, marks
 from agent.types import Demo, Field, FormatName, Message, Signature, TechniqueName
+from tests.cases import each_case
 from tests.toys import SIGNATURE, make_task
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -92,7 +92,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@each_case("name", CASES)
 def test_a_prompt_is_rendered_as_its_golden_file(name: str) -> None:
     made, signature = CASES[name]
     text = as_text(render(made, signature, inputs_of(signature))).encode()
@@ -166,7 +166,7 @@ def test_a_demo_is_never_filled(technique, name, shown) -> None:
     assert ("Why {{message}}." in text) == (technique == "few-shot-cot")
 
 
-@pytest.mark.parametrize(("technique", "name"), list(product(TECHNIQUE_NAMES, FORMATS)))
+@each_case(("technique", "name"), list(product(TECHNIQUE_NAMES, FORMATS)))
 def test_a_template_holds_each_input_once_and_as_the_last_message(technique: str, name: str) -> None:
     for signature in (ONE, TWO):
         names = [field.name for field in signature.inputs]
@@ -176,7 +176,7 @@ def test_a_template_holds_each_input_once_and_as_the_last_message(technique: str
         assert not any(marks(message.content, names) for message in messages[:-1])
 
 
-@pytest.mark.parametrize("name", ["turns", "labelled-turns", "inline"])
+@each_case("name", ["turns", "labelled-turns", "inline"])
 def test_marks_in_the_users_own_layout_are_where_the_values_go(name: str) -> None:
     made = PromptCandidate(
         "few-shot", name, "<<{{message}}>> and again {{message}}; \\{{message}}", demos=(only(ONE, DEMOS[0]),)
@@ -208,7 +208,7 @@ def test_a_row_may_hold_what_dspy_would_read_as_an_attachment() -> None:
         assert value in render(candidate("few-shot", name), ONE, {"message": value})[-1].content
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("value", "text"), [("a", "a"), (3, "3"), (2.5, "2.5"), (True, "true"), (None, "null"), ({"é": 1}, '{"é": 1}')]
 )
 def test_a_label_is_written_as_text_or_as_json(value: object, text: str) -> None:
@@ -218,7 +218,7 @@ def test_a_label_is_written_as_text_or_as_json(value: object, text: str) -> None
 # -- built-in rewrites -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("instruction", ["Answer with one team.", "Route {{message}} to a team."])
+@each_case("instruction", ["Answer with one team.", "Route {{message}} to a team."])
 def test_a_rewrite_costs_no_call_keeps_the_placeholder_and_differs_from_the_users_words(instruction: str) -> None:
     task = make_task(instruction=instruction)
     found = builtin_rewrites(task)
@@ -230,7 +230,7 @@ def test_a_rewrite_costs_no_call_keeps_the_placeholder_and_differs_from_the_user
     assert SIGNATURE.outputs[0].choices
 
 
-@pytest.mark.parametrize("instruction", ["Answer with one team.", "Route {{message}} to a team."])
+@each_case("instruction", ["Answer with one team.", "Route {{message}} to a team."])
 def test_a_label_or_a_description_that_looks_like_a_mark_stays_a_text(instruction: str) -> None:
     label = replace(SIGNATURE.outputs[0], choices=("billing", "{{message}}"))
     signature = replace(SIGNATURE, outputs=(label, *SIGNATURE.outputs[1:]))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from agent.prompt.reply_parser import parse_reply, reasons_of
 from agent.prompt.value_readers import joined
 from agent.types import Field
+from tests.cases import each_case
 
 CHOICE = Field("team", "choice", choices=("account", "account changes", "billing", "card_payment"))
 NUMBER = Field("total", "number")
@@ -24,7 +25,7 @@ def value(reply, field, *, reasoning=False):
     return prediction.fields.get(field.name), prediction.error
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("reply", "choice"),
     [
         ("billing", "billing"),
@@ -53,7 +54,7 @@ def test_a_dressed_choice_is_read_in_its_declared_spelling(reply, choice):
     assert value(reply, CHOICE) == (choice, "")
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("reply", "why"),
     [
         ("billing or account changes", "names 2 choices"),
@@ -77,7 +78,7 @@ def test_an_unclear_choice_is_never_guessed_and_the_error_says_why(reply, why):
 LETTERS = Field("grade", "choice", choices=("A", "B", "I"))
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("reply", "choice"),
     [
         ("(b)", "B"), ("b)", "B"), ("B. because", "B"), ("**B**", "B"), ("option A", "A"), ("B is right", "B"),
@@ -92,7 +93,7 @@ def test_a_choice_of_one_letter_is_no_article_and_no_pronoun(reply, choice):
     assert value(reply, LETTERS)[0] == choice
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("choices", "reply", "choice"),
     [
         *(
@@ -113,17 +114,15 @@ def test_marks_that_belong_to_a_choice_are_no_dress(choices, reply, choice):
     assert value(reply, Field("x", "choice", choices=choices))[0] == choice
 
 
-@pytest.mark.parametrize("typed", ["Cafe\u0301-bar", "Caf\u00e9-bar"])
-@pytest.mark.parametrize("declared", ["Cafe\u0301 bar", "Caf\u00e9 bar"])
+@each_case("typed", ["Cafe\u0301-bar", "Caf\u00e9-bar"])
+@each_case("declared", ["Cafe\u0301 bar", "Caf\u00e9 bar"])
 def test_an_accent_is_the_same_however_it_was_typed(declared, typed):
     field = Field("x", "choice", choices=(declared, "Bar"))
     for reply in (typed, f"It is the {typed}, I think.", f'{{"x": "{typed}"}}'):
         assert value(reply, field)[0] == declared
 
 
-@pytest.mark.parametrize(
-    "dress", ['{{"data": {}}}', '```json\n{{"data": {}}}\n```', '{{"reasoning": "so", "data": {}}}']
-)
+@each_case("dress", ['{{"data": {}}}', '```json\n{{"data": {}}}\n```', '{{"reasoning": "so", "data": {}}}'])
 def test_json_under_its_own_name_is_unwrapped_where_the_schema_says_that_this_is_not_the_value(dress):
     made = {"age": 3, "tags": ["a"]}
     known = Field("data", "json", schema='{"type": "object", "properties": {"age": {}, "tags": {}}}')
@@ -135,7 +134,7 @@ def test_json_under_its_own_name_is_unwrapped_where_the_schema_says_that_this_is
     assert value('{"data": {"age": 1}}\nAnswer: {"age": 2}', known, reasoning=True)[0] == {"age": 2}
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("reply", "text"),
     [
         ("[[ ## reply ## ]]\nQuestion: why?\nAnswer: 42\n\n[[ ## completed ## ]]", "Question: why?\nAnswer: 42"),
@@ -143,7 +142,7 @@ def test_json_under_its_own_name_is_unwrapped_where_the_schema_says_that_this_is
         ('{"reasoning": "r", "reply": "one\\ntwo"}', "one\ntwo"),
     ],
 )
-@pytest.mark.parametrize("reasoning", [False, True])
+@each_case("reasoning", [False, True])
 def test_a_text_in_a_section_of_its_own_is_kept_whole(reply, text, reasoning):
     assert value(reply, TEXT, reasoning=reasoning) == (text, "")
 
@@ -184,7 +183,7 @@ def test_signs_and_decimals_do_not_count_as_the_shorter_choice():
     assert value("a 1.5", signed)[0] is None
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("reply", "choice"),
     [
         ("The account looks odd.\nAnswer: billing", "billing"),
@@ -206,7 +205,7 @@ def test_reasoning_that_was_cut_before_the_answer_does_not_parse():
     assert "stops after its answer marker" in error
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("reply", "number"),
     [
         ("42", 42),
@@ -245,7 +244,7 @@ def test_a_dressed_number_is_read(reply, number):
     assert type(got) is type(number)
 
 
-@pytest.mark.parametrize(
+@each_case(
     "reply",
     [
         *("10-20", "1, 2, 3", "1.234,5", "1.2.3", "2024-01-05", "12:30", "6 * 7", "3 or 4", "I have 3 and get 4"),
@@ -261,7 +260,7 @@ def test_an_unclear_or_unbounded_number_is_never_guessed(reply):
     assert error
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("reply", "number"),
     [
         ("3 and 4 are\n7 for 2 boys\nAnswer: $7", 7),
@@ -275,7 +274,7 @@ def test_reasoning_ends_in_the_marked_number_or_the_last_of_the_last_line(reply,
     assert value(reply, NUMBER, reasoning=True) == (number, "")
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("reply", "data"),
     [
         ('{"a": [1, "}"]}', {"a": [1, "}"]}),
@@ -288,7 +287,7 @@ def test_the_first_strict_json_value_is_read(reply, data):
     assert value(reply, JSON) == (data, "")
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("schema", "reply", "data"),
     [
         ('{"type": "object"}', 'Per note [1] it is {"a": 1}', {"a": 1}),
@@ -309,7 +308,7 @@ def test_what_a_model_thought_first_is_no_value():
     assert value("write <think> and </think> around it", TEXT) == ("write <think> and </think> around it", "")
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("reply", "choice"),
     [
         ("My answer is no.", "no"),
@@ -331,7 +330,7 @@ def test_a_choice_may_be_the_denial_of_another():
     assert value("It is not true that", truth)[0] is None
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("reply", "why"),
     [
         ('{"a": NaN}', "NaN is not JSON"),
@@ -359,7 +358,7 @@ def test_text_is_the_whole_reply_or_what_follows_the_marker():
     assert value("think\nAnswer: two\nlines", TEXT, reasoning=True) == ("two\nlines", "")
 
 
-@pytest.mark.parametrize(
+@each_case(
     "reply",
     [
         "team: billing\ntotal: 3\nreply: Dear you,\nbye",
@@ -460,7 +459,7 @@ def test_a_hundred_kilobytes_of_anything_take_linear_time(unit, outputs):
         assert time.process_time() - started < 10, "quadratic work takes minutes"
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("reply", "worked"),
     [
         ("First this.\nThen that.\nAnswer: billing", "First this.\nThen that."),

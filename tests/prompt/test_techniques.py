@@ -1,10 +1,9 @@
 """What a prompt asks for in words of its own."""
 
-import pytest
-
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import answers_last, reasons_first
 from agent.types import Demo
+from tests.cases import each_case
 
 DEMO = Demo("t0", {"text": "a"}, {"team": "billing"})
 LINES = (
@@ -13,7 +12,7 @@ LINES = (
 )
 
 
-@pytest.mark.parametrize(
+@each_case(
     "instruction",
     [
         "Think step by step.",
@@ -32,7 +31,7 @@ def test_reasons_are_asked_for_in_many_words(instruction):
     assert not reasons_first(shown), "answers of demos show that there are to be none"
 
 
-@pytest.mark.parametrize(
+@each_case(
     "instruction",
     [
         "Name the team.",

@@ -2,12 +2,12 @@
 
 import time
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.prompt.template import escape, fill, fill_messages, join, marks, placeholder, split
 from agent.types import Message
+from tests.cases import each_case
 
 NAMES = ("x", "message", "x_1")
 BITS = [
@@ -104,7 +104,7 @@ def test_a_mark_that_only_a_value_completes_is_not_a_mark():
     assert fill("{{x{{x}}}}", {"x": "}}"}) == "{{x}}}}"
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("template", "filled", "found"),
     [
         ("{{x}}", "V", {"x"}),
@@ -127,7 +127,7 @@ def test_backslashes_before_a_mark_count_in_pairs_and_elsewhere_are_text(templat
     assert marks(template, ["x"]) == found
 
 
-@pytest.mark.parametrize("slashes", range(6))
+@each_case("slashes", range(6))
 def test_backslashes_before_a_placeholder_are_kept(slashes):
     template = join(["\\" * slashes, ("x",)], ["x"])
     assert fill(template, {"x": "V"}) == "\\" * slashes + "V"
@@ -157,7 +157,7 @@ def test_messages_keep_their_roles_and_are_filled_one_by_one():
     assert fill_messages(template, {"x": "{{x}}"}) == (Message("system", "{{x}}"), Message("user", "{{x}}"))
 
 
-@pytest.mark.parametrize("text", ["\\" * 200_000, "{" * 200_000, "{{x" * 50_000, "\\{{x}}" * 20_000])
+@each_case("text", ["\\" * 200_000, "{" * 200_000, "{{x" * 50_000, "\\{{x}}" * 20_000])
 def test_long_runs_of_marks_and_backslashes_take_linear_time(text):
     start = time.perf_counter()
     assert fill(escape(text, NAMES), dict.fromkeys(NAMES, "V")) == text

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.retrieval.pick import ORDERS, RETRIEVERS, Picks, PoolIndex, PoolRow
+from tests.cases import each_case
 
 LABELS = ("a", "b", "c")
 WORDS = re.findall(r"\w+", "card lost stolen fee refund late parcel door code login reset screen noise fast slow open")
@@ -79,7 +80,7 @@ def test_picks_are_the_same_each_time_and_keep_their_rules(
     assert PoolIndex(pool).pick(text, other, left_out) == found[::-1]
 
 
-@pytest.mark.parametrize("retriever", RETRIEVERS)
+@each_case("retriever", RETRIEVERS)
 def test_the_nearest_row_stands_right_before_the_input(retriever: str) -> None:
     pool = PoolIndex(rows(["late parcel", "stolen card abroad", "login code", "card fee", "noise"]))
     found = pool.pick("my card was stolen abroad", Picks(retriever, 3))

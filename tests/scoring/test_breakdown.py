@@ -14,6 +14,7 @@ from agent.metrics.text_similarity import signature
 from agent.scoring.breakdown import FEWEST_ROWS, Pair, by_metric, by_slice, consistency, variety
 from agent.stats.intervals import mean_ci, paired_difference
 from agent.types import Example, MetricSpec, Outcome, Prediction, Score
+from tests.cases import each_case
 
 approx = pytest.approx
 NO_DIFFERENCE = {"diff": None, "diff_ci95": None, "p_value": None}
@@ -175,8 +176,8 @@ def test_a_group_of_few_rows_has_scores_but_no_difference_and_no_part_in_the_gap
     assert found["winner_gap"] == approx(0.5)
 
 
-@pytest.mark.parametrize("known", [0, FEWEST_ROWS - 1, FEWEST_ROWS, FEWEST_ROWS + 2])
-@pytest.mark.parametrize("turned", [False, True])
+@each_case("known", [0, FEWEST_ROWS - 1, FEWEST_ROWS, FEWEST_ROWS + 2])
+@each_case("turned", [False, True])
 def test_a_group_has_a_difference_where_enough_of_its_rows_are_scored_on_both_sides(known: int, turned: bool) -> None:
     lost = 6
     some, all_of_it = outcomes([1.0] * known + [None] * lost), outcomes([0.5] * (known + lost))
@@ -196,7 +197,7 @@ def test_rows_scored_on_one_side_each_are_not_counted_together() -> None:
     assert (group["winner"]["n"], group["baseline"]["n"], group["diff"]) == (5, 6, None)
 
 
-@pytest.mark.parametrize("groups", [4, 20])
+@each_case("groups", [4, 20])
 def test_groups_that_are_all_alike_are_seldom_said_to_differ(groups: int) -> None:
     rng, said = random.Random(groups), 0
     for seed in range(60):

@@ -9,6 +9,7 @@ import pytest
 from agent.errors import InputError
 from agent.scoring.function_metric import MAX_TIMEOUTS, FunctionMetric, register, registered
 from agent.types import Example, Prediction
+from tests.cases import each_case
 
 ROW = Example("r1", {"text": "hello"}, {"label": ["a"]})
 ANSWER = Prediction({"label": "a"}, "a")
@@ -95,7 +96,7 @@ async def _async(row: dict[str, Any], answer: Any) -> float:
     return 1.0
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("function", "name", "said"),
     [
         (len, "mine", "write a plain function"),

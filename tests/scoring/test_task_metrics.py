@@ -26,6 +26,7 @@ from agent.types import (
     Signature,
     Task,
 )
+from tests.cases import each_case
 from tests.toys import turns_beside
 from tests.wire import Fault, WireServer
 
@@ -61,7 +62,7 @@ def score(name, got, label, **options):
     return asyncio.run(metric.score(example, Prediction({"out": got}, str(got))))
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("name", "got", "label", "options", "value"),
     [
         ("exact_match", " Paris ", "Paris", {}, 1),
@@ -140,7 +141,7 @@ def test_a_remote_reference_in_a_schema_is_unscored_and_never_fetched():
     assert "cannot be applied" in result.reason
 
 
-@pytest.mark.parametrize("name", ["exact_match", "choice", "numeric", "contains", "token_f1", "rouge1", "json_fields"])
+@each_case("name", ["exact_match", "choice", "numeric", "contains", "token_f1", "rouge1", "json_fields"])
 def test_a_row_without_a_label_is_unscored_not_zero(name):
     result = score(name, "x", None)
     assert result.value is None
@@ -193,7 +194,7 @@ def test_json_fields_is_symmetric_in_range_and_one_on_itself(got, label):
     assert value == pytest.approx(score("json_fields", label, got).value)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("spec", "said"),
     [
         (MetricSpec("bleurgh", "out"), "no metric is called 'bleurgh'"),

@@ -21,6 +21,7 @@ from agent.scoring.verdict import (
 )
 from agent.task.examples import json_checker
 from agent.types import Criterion, Rubric
+from tests.cases import each_case
 
 
 def rubric_of(*names: str, low: int = 1, high: int = 5, weights: Sequence[float] = ()) -> Rubric:
@@ -42,7 +43,7 @@ def ratings(reply: str, rubric: Rubric = ONE) -> dict[str, float] | None:
 # ---- which verdict counts
 
 
-@pytest.mark.parametrize(
+@each_case(
     "reply",
     [
         '{"reason": "r", "hook": 4, "tone": 2}',
@@ -67,7 +68,7 @@ def test_the_last_whole_verdict_counts(reply: str) -> None:
 GOOD = '{"reason": "r", "hook": 4, "tone": 2}\nNo, wait.\n'
 
 
-@pytest.mark.parametrize(
+@each_case(
     "last",
     [
         '{"hook": 4}',
@@ -93,14 +94,12 @@ def test_a_last_verdict_that_is_not_whole_or_off_the_scale_is_none_even_after_a_
     assert ratings(last, TWO) is None
 
 
-@pytest.mark.parametrize(
-    "last", ['{"hook": 1, "to', '{"hook": 1, "tone": 1,}', '{"reason": "he said "no"", "hook": 1, "tone": 1}']
-)
+@each_case("last", ['{"hook": 1, "to', '{"hook": 1, "tone": 1,}', '{"reason": "he said "no"", "hook": 1, "tone": 1}'])
 def test_a_last_verdict_that_is_broken_json_is_none_even_after_a_good_one(last: str) -> None:
     assert ratings(GOOD + last, TWO) is None
 
 
-@pytest.mark.parametrize(
+@each_case(
     "reply",
     [
         'The answer contains {"hook": 5}, which tries to steer me. On the merits it',
@@ -115,7 +114,7 @@ def test_what_a_judge_quotes_from_the_answer_is_no_verdict(reply: str) -> None:
     assert ratings(reply) is None
 
 
-@pytest.mark.parametrize(
+@each_case(
     "reply",
     [
         *(f'{{"hook": 4}}\nhook: {again}' for again in ("4", "4/5", "4, because it is fine", "4 (good)", "**4**")),
@@ -148,9 +147,7 @@ def test_a_correction_in_lines_after_an_object_is_the_last_verdict() -> None:
     assert ratings(GOOD + "hook: 1\ntone: 1", TWO) in (None, {"hook": 1.0, "tone": 1.0})
 
 
-@pytest.mark.parametrize(
-    "reply", ["", " \n", "4", "A fine teaser.", "{}", "[]", '"hook"', "[4]", "null", "\0", "\ud800"]
-)
+@each_case("reply", ["", " \n", "4", "A fine teaser.", "{}", "[]", '"hook"', "[4]", "null", "\0", "\ud800"])
 def test_a_reply_without_a_verdict_is_none(reply: str) -> None:
     assert read_ratings(reply, ONE) is None
     assert read_choice(reply, PAIR) is None
@@ -159,7 +156,7 @@ def test_a_reply_without_a_verdict_is_none(reply: str) -> None:
 # ---- one rating
 
 
-@pytest.mark.parametrize(
+@each_case(
     "value",
     ["4", "4.0", "4e0", '"4"', '"4.0"', '" 4 "', '"4/5"', '"4 / 5"', '"**4**"', '"4."', '"4 - fine"', '"4- fine"'],
 )
@@ -167,7 +164,7 @@ def test_a_whole_rating_is_read_in_every_spelling(value: str) -> None:
     assert ratings(f'{{"hook": {value}}}') == {"hook": 4.0}
 
 
-@pytest.mark.parametrize(
+@each_case(
     "value",
     [
         *("true", "false", "null", "6", "0", "-1", "4.5", "3.9999", "40", "1e300", "NaN", "-Infinity", "[]", "{}"),
@@ -192,19 +189,19 @@ def test_what_is_no_whole_rating_on_the_scale_is_refused(value: str) -> None:
     assert ratings(f'{{"hook": {value}}}') is None
 
 
-@pytest.mark.parametrize("value", ["9" * 400, "-" + "9" * 400])
+@each_case("value", ["9" * 400, "-" + "9" * 400])
 def test_an_integer_past_a_float_is_refused_and_does_not_raise(value: str) -> None:
     assert ratings(f'{{"hook": {value}}}') is None
 
 
-@pytest.mark.parametrize(("rubric", "on_it", "off_it"), [(TEN, 10, 11), (rubric_of("hook", low=0, high=3), 0, 4)])
+@each_case(("rubric", "on_it", "off_it"), [(TEN, 10, 11), (rubric_of("hook", low=0, high=3), 0, 4)])
 def test_the_scale_is_the_rubrics(rubric: Rubric, on_it: int, off_it: int) -> None:
     assert ratings(f'{{"hook": {on_it}}}', rubric) == {"hook": on_it}
     assert ratings(f"hook: {on_it}/{rubric.high}", rubric) == {"hook": on_it}
     assert ratings(f'{{"hook": {off_it}}}', rubric) is None
 
 
-@pytest.mark.parametrize(
+@each_case(
     "line",
     [
         *("hook: 4", "Hook: 4", "HOOK : 4", "**hook:** 4", "**hook**: 4/5", "- hook: 4", '"hook": 4,', "* *hook*: 4"),
@@ -215,7 +212,7 @@ def test_a_rating_on_a_line_is_read_in_every_dress(line: str) -> None:
     assert ratings(f"It pulls.\n{line}\nThat is all.") == {"hook": 4.0}
 
 
-@pytest.mark.parametrize(
+@each_case(
     "line", ["the hook: 4", "hooked: 4", "hook 4", "hook: four", "hook: 6", "hook: 4 or 5", "hook:", "offhook: 4"]
 )
 def test_a_line_that_is_no_rating_is_not_guessed(line: str) -> None:
@@ -261,7 +258,7 @@ def test_a_reason_of_just_the_most_characters_is_whole() -> None:
     assert read_choice(json.dumps({"reason": reason, "verdict": "A"}), PAIR) == ChoiceVerdict(reason, "A")
 
 
-@pytest.mark.parametrize("reply", ['It pulls.\n{"hook": 4}', 'It pulls. {"reason": ["no text"], "hook": 4}'])
+@each_case("reply", ['It pulls.\n{"hook": 4}', 'It pulls. {"reason": ["no text"], "hook": 4}'])
 def test_without_a_reason_in_the_object_what_stands_before_it_is_the_reason(reply: str) -> None:
     assert read_ratings(reply, ONE) == RatingVerdict("It pulls.", {"hook": 4.0})
 
@@ -269,7 +266,7 @@ def test_without_a_reason_in_the_object_what_stands_before_it_is_the_reason(repl
 # ---- a choice
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("reply", "choice"),
     [
         ('{"reason": "r", "verdict": "A"}', "A"),
@@ -289,7 +286,7 @@ def test_the_last_choice_counts_in_every_dress(reply: str, choice: str) -> None:
     assert found.choice == choice
 
 
-@pytest.mark.parametrize(
+@each_case(
     "last",
     [
         *('{"verdict": "C"}', '{"verdict": "A or B"}', '{"verdict": ""}', '{"verdict": null}', '{"verdict": ["A"]}'),
@@ -345,7 +342,7 @@ def test_no_reply_raises_and_a_choice_is_of_the_list(reply: str) -> None:
     assert found is None or found.choice in PAIR
 
 
-@pytest.mark.parametrize(
+@each_case(
     "unit",
     [
         *(
@@ -477,7 +474,7 @@ def test_an_expected_rating_stays_on_the_scale(shares: list[float], said: int) -
 # ---- the value
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("hook", "tone", "value"),
     [(1, 1, 0.0), (5, 5, 1.0), (3, 3, 0.5), (5, 1, 2 / 3), (1, 5, 1 / 3), (4, 2, 7 / 12), (3.6, 3.6, 0.65)],
 )

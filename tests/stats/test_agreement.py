@@ -23,6 +23,7 @@ from agent.stats.agreement import (
     share,
     spearman,
 )
+from tests.cases import each_case
 
 approx = pytest.approx
 unit = st.floats(0, 1)
@@ -65,12 +66,12 @@ def test_between_the_two_middle_ratings_of_an_even_scale_halves_go_up() -> None:
     assert (categories(scaled([1.5, 2.5, 3.5], 1, 4), 4) + 1).tolist() == [2, 3, 3]
 
 
-@pytest.mark.parametrize("levels", [2, 3, 4, 5, 6, 7, 10, 11, 101])
+@each_case("levels", [2, 3, 4, 5, 6, 7, 10, 11, 101])
 def test_every_rating_comes_back_from_its_value(levels: int) -> None:
     assert categories([rating / (levels - 1) for rating in range(levels)], levels).tolist() == list(range(levels))
 
 
-@pytest.mark.parametrize("levels", [2, 3, 4, 5, 6, 7, 10, 11, 101])
+@each_case("levels", [2, 3, 4, 5, 6, 7, 10, 11, 101])
 def test_the_mean_of_two_neighbouring_ratings_goes_to_the_one_nearer_the_middle_of_every_scale(levels: int) -> None:
     means = [math.fsum([rating / (levels - 1), (rating + 1) / (levels - 1)]) / 2 for rating in range(levels - 1)]
     up = levels // 2  # so many of the means lie in the lower half, or in the middle of an even scale
@@ -139,7 +140,7 @@ def test_the_interval_of_a_steadiness_covers_it_though_an_item_is_asked_again_an
 # ---- kappa
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("table", "value"),
     [
         ([[20, 5], [10, 15]], 0.4),  # Wikipedia, Cohen's kappa, simple example
@@ -188,17 +189,17 @@ def test_a_near_miss_costs_less_than_a_far_one_only_with_weights() -> None:
     assert kappa_of(near, weighted=False) == approx(kappa_of(far, weighted=False), abs=0.02)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@each_case("weighted", [False, True])
 def test_identical_ratings_have_kappa_one(weighted: bool) -> None:
     assert kappa([0, 0.5, 1, 1], [0, 0.5, 1, 1], 5, weighted=weighted, seed=0) == IntervalEstimate(1.0, (1.0, 1.0))
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@each_case("weighted", [False, True])
 def test_opposite_ratings_have_kappa_below_zero(weighted: bool) -> None:
     assert kappa_of([[0, 10], [10, 0]], weighted=weighted) == approx(-1)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@each_case("weighted", [False, True])
 def test_independent_ratings_have_kappa_about_zero(weighted: bool) -> None:
     one, two = np.random.default_rng(1).integers(0, 5, (2, 2000)) / 4
     found = kappa(one, two, 5, weighted=weighted, seed=0)
@@ -206,7 +207,7 @@ def test_independent_ratings_have_kappa_about_zero(weighted: bool) -> None:
     assert covers(found, 0)
 
 
-@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+@each_case("value", [0.0, 0.5, 1.0])
 def test_without_variation_there_is_no_agreement_to_tell(value: float) -> None:
     nothing, same, other = IntervalEstimate(None, None), [value] * 6, [0, 0.25, 0.5, 0.75, 1, 1]
     assert kappa(same, same, 5, weighted=False, seed=0) == nothing
@@ -219,7 +220,7 @@ def test_a_judge_that_always_says_the_same_agrees_no_more_than_chance() -> None:
     assert kappa([0.5] * 8, [0, 0.25, 0.5, 0.75] * 2, 5, weighted=False, seed=0).value == approx(0)
 
 
-@pytest.mark.parametrize("n", [0, 1, 2])
+@each_case("n", [0, 1, 2])
 def test_fewer_than_three_items_say_nothing(n: int) -> None:
     one, two, nothing = [0.0, 1.0][:n], [0.0, 1.0][:n], IntervalEstimate(None, None)
     assert kappa(one, two, 5, weighted=True, seed=0) == nothing
@@ -264,7 +265,7 @@ def test_alpha_equals_krippendorffs_example_of_two_values() -> None:
     assert alpha([jon, han], 2, 0).value == approx(0.095, abs=5e-4)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("rows", "value"),
     [
         # 3, 2 and 3 of 8 ratings; squared distances (5/2)^2, (5/2)^2 and 5^2; 2 * 25 seen, 2/7 * (37.5 + 37.5 + 225)
@@ -408,7 +409,7 @@ def test_answers_of_the_middle_length_belong_to_neither_half() -> None:
     assert length_bias([0, 1, 0.5], [0, 0, 0], [1, 5, 9], 0).value == approx(0.5)
 
 
-@pytest.mark.parametrize("lengths", [[10, 10, 10, 50, 50], [10, 10, 10, 50, 60], [10, 20, 50, 50, 50], [1, 1, 1, 2, 2]])
+@each_case("lengths", [[10, 10, 10, 50, 50], [10, 10, 10, 50, 60], [10, 20, 50, 50, 50], [1, 1, 1, 2, 2]])
 def test_a_length_that_half_of_the_answers_share_does_not_hide_the_bias(lengths: list[int]) -> None:
     short = [length < sum(lengths) / 5 for length in lengths]
     found = length_bias([0.25 if small else 0.75 for small in short], [0.5] * 5, lengths, 0)
@@ -425,7 +426,7 @@ def test_length_bias_is_told_wherever_there_are_two_lengths(rows: list[tuple[flo
     assert found.value is None or -1 - 1e-9 <= found.value <= 1 + 1e-9
 
 
-@pytest.mark.parametrize(("one", "two"), [(3, 4), (4, 3), (1, 9), (0, 1)])
+@each_case(("one", "two"), [(3, 4), (4, 3), (1, 9), (0, 1)])
 def test_values_that_cannot_be_paired_are_refused(one: int, two: int) -> None:
     few, many = [0.5] * one, [0.5] * two
     for weighted in (True, False):
@@ -486,7 +487,7 @@ def test_kappa_and_alpha_do_not_care_who_is_the_judge(rows: list[tuple[float, fl
         assert alpha([judge, people], 5, 0).value == approx(alpha([people, judge], 5, 0).value)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@each_case("seed", range(2))
 def test_an_interval_holds_its_estimate_and_narrows_with_more_items(seed: int) -> None:
     widths = []
     for n in (20, 80, 320):
@@ -503,7 +504,7 @@ def test_an_interval_holds_its_estimate_and_narrows_with_more_items(seed: int) -
     assert widths == sorted(widths, reverse=True)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@each_case("weighted", [False, True])
 def test_the_interval_of_kappa_covers_the_truth(weighted: bool) -> None:
     cells = np.full((3, 3), 0.05) + np.diag([0.2, 0.15, 0.2])
     apart = np.abs(np.subtract.outer(np.arange(3), np.arange(3))) ** (2 if weighted else 1)

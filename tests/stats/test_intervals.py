@@ -11,6 +11,7 @@ from scipy import stats as scipy_stats
 
 from agent.stats import intervals
 from agent.stats.intervals import mean_ci, minimum_detectable_gain, paired_difference
+from tests.cases import each_case
 
 unit = st.floats(0, 1)
 binary = st.sampled_from([0.0, 1.0])
@@ -37,7 +38,7 @@ def test_few_hits_have_the_poisson_limit_and_few_misses_its_mirror():
     assert mean_ci(hits(99, 100))[1:] == pytest.approx((1 - high, 1 - low))
 
 
-@pytest.mark.parametrize("n", [40, 60, 100, 150, 200])
+@each_case("n", [40, 60, 100, 150, 200])
 def test_the_interval_of_a_rate_covers_it_for_every_rate(n):
     counts, rates = np.arange(n + 1), np.linspace(0, 0.5, 501)
     low, high = np.array([mean_ci(hits(count, n))[1:] for count in counts]).T
@@ -96,7 +97,7 @@ def test_more_hits_never_lower_a_limit(count, n):
     assert all(one <= other for one, other in zip(below, above, strict=True))
 
 
-@pytest.mark.parametrize("values", [[], [1.1], [float("nan")], [-0.1]])
+@each_case("values", [[], [1.1], [float("nan")], [-0.1]])
 def test_values_that_are_no_scores_are_refused(values):
     with pytest.raises(ValueError, match="values"):
         mean_ci(values)
@@ -159,8 +160,8 @@ CELLS = [  # both, wins, losses, neither
 ]
 
 
-@pytest.mark.parametrize("cells", CELLS)
-@pytest.mark.parametrize("n", [40, 120])
+@each_case("cells", CELLS)
+@each_case("n", [40, 120])
 def test_the_paired_interval_covers_the_truth_and_is_not_wasteful(cells, n):
     draws = np.random.default_rng(11).multinomial(n, cells, size=1500)[:, 1:3]
     kinds, counts = np.unique(draws, axis=0, return_counts=True)
