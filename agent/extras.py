@@ -13,6 +13,7 @@ MODULES: Mapping[str, str] = {
     "knowledge": "pypdf",
     "langchain": "langchain",
     "notebook": "pandas",
+    "tune": "peft",
     "ui": "datasette",
 }
 """By extra, the module that it installs. (`exports` has one for each format, see `release/formats/`.)"""
