@@ -59,7 +59,7 @@ DOORS = {
     "torch": ("tuning/peft/",),
     "transformers": ("tuning/peft/",),
     "peft": ("tuning/peft/",),
-    "safetensors": ("tuning/peft/", "release/formats/peft.py"),
+    "safetensors": ("tuning/peft/",),
 }
 CODE_IN_DATA = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "multiprocessing"}
 """What reads data by running what stands in it, or sends its own data so."""
