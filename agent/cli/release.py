@@ -103,7 +103,7 @@ def export_command(
     "--arm",
     type=click.Choice((*ARMS, *TUNED_ARMS)),
     help="classic: instead of a prompt the best that needs no language model; its version holds your train rows. lora, "
-    "lora+prompt: that arm of a run of `optimize customize`, with its adapter.",
+    "lora+prompt, full: that arm of a run of `optimize customize`, with its adapter or by the path of its model.",
 )
 @click.option("--own", is_flag=True, help="Your own prompt, which the run kept, and not the winner that it held back.")
 @click.option("--override", is_flag=True, help="Promote although the gate says no; needs --reason.")
@@ -136,8 +136,8 @@ def promote_command(
 
     With --arm classic the best that the run scored without a language model is promoted, unless the best prompt or your
     own is shown to be better on the sealed test. Programs get it by `load_classifier`; `load_prompt` refuses such a
-    label. With --arm lora or lora+prompt a model that `optimize customize` tuned is promoted if its gain over your own
-    prompt is shown and no prompt is shown to be better; `load_prompt` takes it.
+    label. With --arm lora, lora+prompt or full a model that `optimize customize` tuned is promoted if its gain over
+    your own prompt is shown and no prompt is shown to be better; `load_prompt` takes it.
     """
     from agent.run.promote import NO_CLAIM, promote
 
