@@ -72,8 +72,9 @@ def _about(one: Listed[Format]) -> str:
 )
 @click.option(
     "--arm",
-    type=click.Choice(ARMS),
-    help="Instead of the prompt the best that needs no language model, as Python with scikit-learn; needs -o DIR.",
+    type=click.Choice((*ARMS, *TUNED_ARMS)),
+    help="classic: instead of the prompt the best that needs no language model, as Python with scikit-learn; needs -o "
+    "DIR. lora, lora+prompt, full: that arm of a run of `optimize customize`.",
 )
 @click.option("-o", "--output", type=PATH, help="File or folder to write to. Default: print it.")
 @click.option("--strict", is_flag=True, help="Refuse a format that cannot be proved here or cannot carry every value.")
@@ -85,7 +86,7 @@ def export_command(
     from agent.run.launch import silence
 
     silence()
-    exported = export(run, form, db, output=output, yardstick=arm is not None, strict=strict, details=as_json)
+    exported = export(run, form, db, output=output, arm=arm or "", strict=strict, details=as_json)
     if as_json:
         print_json(exported.details)
         return

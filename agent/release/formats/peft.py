@@ -30,7 +30,7 @@ from agent.tuning.lora import Lora
 from agent.tuning.lora_file import read_lora
 from agent.tuning.peft.form import peft_form, read_peft_form
 
-README = "README.md"
+README = "PEFT.md"  # llama-server writes a README.md, and both may go into one folder
 VLLM_RANKS = (8, 16, 32, 64, 128, 256)
 """What vLLM takes as the largest rank."""
 _TEXT = """\
@@ -109,7 +109,7 @@ def _adapter(release: PromptRelease) -> tuple[Lora, Architecture]:
 
 @export_format(
     "peft",
-    about="the adapter for transformers and vLLM (safetensors), with prompt.md and a README",
+    about="the adapter for transformers and vLLM (safetensors), with prompt.md and how to serve both",
     load=_load,
     library="safetensors",
     install=command("exports"),

@@ -91,7 +91,8 @@ def checked(launch: Launch, asked: Asked) -> Checked:
     soft = [spec for spec in tuned if spec.method == "soft prompt"]
     if soft and not why and isinstance(launch.target, LocalModel) and (no := why_no_soft_prompt(launch.target.path)):
         problems.append(Problem(f"--arms {soft[0].name}", no))
-    trainer, not_here = require_trainer(asked.trainer, asked.weights, tuned if asked.arms else [])
+    base = launch.target.path if isinstance(launch.target, LocalModel) else None
+    trainer, not_here = require_trainer(asked.trainer, asked.weights, tuned if asked.arms else [], base)
     problems += not_here
     curve, wrong = curve_sizes(asked.curve, len(task.train))
     if asked.expected_calls is not None and asked.expected_calls < 1:

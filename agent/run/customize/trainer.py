@@ -16,20 +16,23 @@ from agent.tuning.settings import Trainer
 OPTION, FOLDER = "--trainer", "--hf-folder"
 
 
-def require_trainer(trainer: str, weights: Path | None, specs: Sequence[ArmSpec]) -> tuple[Trainer, list[Problem]]:
+def require_trainer(
+    trainer: str, weights: Path | None, specs: Sequence[ArmSpec], base: Path | None
+) -> tuple[Trainer, list[Problem]]:
     """The trainer of adapters, and all that speaks against what was asked for.
 
     Args:
         trainer: its name, as asked for.
         weights: a Hugging Face folder to train on. None: the weights of the model's own file.
         specs: the arms to train that were asked for by name.
+        base: the model's own file. None: it has none here.
     """
     problems = []
     known: tuple[Trainer, ...] = get_args(Trainer)
     found = next((name for name in known if name == trainer), None)
     if found is None:
         problems.append(Problem(f"{OPTION} {trainer:.60}", f"no trainer of this name{near(trainer, list(known))}"))
-    if weights is not None and (fault := folder_fault(weights)):
+    if weights is not None and (fault := folder_fault(weights, base)):
         problems.append(Problem(FOLDER, fault))
     soft = [spec.name for spec in specs if spec.method == "soft prompt"]
     if soft and found == "peft":

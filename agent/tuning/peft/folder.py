@@ -6,7 +6,7 @@ Only safetensors are read: other weight files of such folders hold code.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
 from agent.extras import require
+from agent.models.gguf import read_gguf
 from agent.strict import parse_json, read_file
-from agent.tuning.base_model import FAMILIES, BaseModel, Layer
+from agent.tuning.base_model import FAMILIES, BaseModel, Layer, read_architecture
 from agent.tuning.hf_names import hf_name, hf_order
 
 if TYPE_CHECKING:
@@ -30,8 +31,24 @@ _ALIKE = 0.9
 """The least cosine between a matrix and the one that it was rounded to; 4 bits give 0.99, another model about 0."""
 
 
-def folder_fault(folder: Path) -> str:
-    """Why a folder is no model of a family that is trained here, in one line; "" where it is. Reads no weights."""
+_SIZES = {
+    "hidden_size": "width",
+    "intermediate_size": "hidden",
+    "num_attention_heads": "heads",
+    "num_hidden_layers": "layers",
+    "num_key_value_heads": "kv_heads",
+    "vocab_size": "vocabulary",
+}
+"""Sizes in config.json, by our names."""
+
+
+def folder_fault(folder: Path, base: Path | None = None) -> str:
+    """Why a folder is no model that can be trained in the place of a file's, in one line; "" where it may be.
+
+    Args:
+        folder: of which no weights are read.
+        base: the GGUF file, whose sizes the folder's have to be; one that cannot be read is not compared with.
+    """
     if not (folder / CONFIG).is_file():
         return f"{folder}: no Hugging Face model folder; it has no {CONFIG}"
     try:
@@ -43,7 +60,17 @@ def folder_fault(folder: Path) -> str:
         return f"{folder}: a model of the family {family!r:.40}; training knows {', '.join(FAMILIES)}"
     if not any(folder.glob(WEIGHTS)):
         return f"{folder}: has no {WEIGHTS}; save the model with safetensors (`save_pretrained` does)"
-    return ""
+    return "" if base is None else _other_sizes(folder, config, base)
+
+
+def _other_sizes(folder: Path, config: Mapping[str, Any], base: Path) -> str:
+    try:
+        architecture = read_architecture(read_gguf(base))
+    except InputError:
+        return ""  # said where the file itself is asked for
+    wanted = {"model_type": architecture.family} | {key: getattr(architecture, ours) for key, ours in _SIZES.items()}
+    other = [f"{key} {config[key]!r:.40}, not {of}" for key, of in wanted.items() if config.get(key, of) != of]
+    return f"{folder}: another model than {base} was made from: {', '.join(other)}" if other else ""
 
 
 def with_weights(base: BaseModel, folder: Path) -> BaseModel:
@@ -57,7 +84,7 @@ def with_weights(base: BaseModel, folder: Path) -> BaseModel:
         InputError: the extra is not installed, or the folder is no model, or none that the file was made from.
     """
     require("tune", "training on a Hugging Face folder")
-    if fault := folder_fault(folder):
+    if fault := folder_fault(folder, base.path):
         raise InputError(fault)
     from safetensors import SafetensorError, safe_open
 

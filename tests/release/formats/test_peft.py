@@ -85,7 +85,7 @@ def test_its_files_say_how_to_serve_it_and_no_path_of_the_adapter(tmp_path: Path
     assert (config["r"], config["lora_alpha"], config["peft_type"]) == (3, 4, "LORA")
     assert config["base_model_name_or_path"] is None
     assert config["target_modules"] == ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    readme = (folder / "README.md").read_text()
+    readme = (folder / "PEFT.md").read_text()
     assert "vllm serve BASE --enable-lora --max-lora-rank 8 --lora-modules toy=." in readme
     assert release.adapter is not None
     assert release.adapter.base in readme
