@@ -31,6 +31,7 @@ test: setup ## every test but bench and chaos
 	$(BIN)/ruff check agent promptassay tests
 	@$(MAKE) --no-print-directory -j 2 types rooms
 	$(BIN)/python -m pytest tests/engine
+	@$(BIN)/python -c 'from importlib.util import find_spec; print("training by PyTorch (extra tune):", "tested" if find_spec("peft") else "not tested here, as peft is not installed")'
 
 types:
 	$(BIN)/mypy

@@ -26,6 +26,7 @@ from agent.run.session import run_job, start
 
 if TYPE_CHECKING:
     from agent.scoring.function_metric import MetricFunction
+    from agent.tuning.settings import Trainer
     from agent.types import Task
 
 Rows = Sequence[Mapping[str, Any]]
@@ -286,6 +287,8 @@ def customize(
     run: str = "",
     train_time: Seconds | None = None,
     expected_calls: int | None = None,
+    trainer: Trainer = "numpy",
+    hf_folder: str | Path | None = None,
     **options: Any,
 ) -> CustomizeResult:
     """Compares, on one sealed test, your prompt, the best prompt, adapters trained on your rows, and no language model.
@@ -295,11 +298,14 @@ def customize(
 
     Args:
         task: as of `optimize`.
-        arms: beside your own prompt only these: best, retrieved, calibrated, lora, lora+prompt, no-model. (): all.
+        arms: beside your own prompt only these: best, retrieved, calibrated, lora, lora+prompt, no-model, and on
+            request soft-prompt and full. (): all but those on request.
         curve: numbers of train rows, at least 16 each, that the arms which learn also learn from besides all.
         run: the search to take the prompts from. "": the latest of this task and model, else a new one.
         train_time: the most that one arm may train, in seconds or as a text. None: until dev gets no better.
         expected_calls: calls that you expect in all, at least 1; fewer than pay for the training speak against it.
+        trainer: what trains adapters: numpy, or transformers with peft (extra `tune`): "peft".
+        hf_folder: a Hugging Face folder of the model, whose weights are trained on. None: those of the model's file.
         options: as of `optimize`, for the search; `max_cost` caps the comparison, too, `seed` is also the training's.
 
     Returns:
@@ -319,8 +325,8 @@ def customize(
     words = {**OPTIONS, **{name: arguments[name] for name in ("max_cost", "seed", "thinking", "max_concurrency")}}
     words |= {name: as_text(arguments[name]) for name in ("price", "max_wait")}
     db, watcher = Path(arguments["ledger"]), LogWatcher(arguments["progress"])
-    names = ",".join(map(str, curve))
-    asked = Asked(tuple(arms), as_text(train_time), expected_calls, arguments["seed"], names)
+    names, weights = ",".join(map(str, curve)), None if hf_folder is None else Path(hf_folder)
+    asked = Asked(tuple(arms), as_text(train_time), expected_calls, arguments["seed"], names, None, trainer, weights)
 
     def compare(stop: Stop | None) -> CustomizeResult:
         launch = launch_of(arguments, db, watcher)

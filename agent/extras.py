@@ -13,6 +13,7 @@ MODULES: Mapping[str, str] = {
     "knowledge": "pypdf",
     "langchain": "langchain",
     "notebook": "pandas",
+    "tune": "peft",
     "ui": "datasette",
 }
 """By extra, the module that it installs. (`exports` has one for each format, see `release/formats/`.)"""
@@ -43,7 +44,16 @@ def brings(module: str | None) -> str:
     return next((f"; {command(extra)}" for extra, name in MODULES.items() if root.startswith(name)), "")
 
 
+def missing(extra: str) -> str:
+    """What is said where an extra is needed that is not installed.
+
+    >>> missing("ui")
+    'needs datasette, which is not installed; pip install "promptassay[ui]"'
+    """
+    return f"needs {MODULES[extra]}, which is not installed; {command(extra)}"
+
+
 def require(extra: str, what: str) -> None:
     """Raises InputError where `what`, in the user's words, needs an extra that is not installed."""
     if not is_here(extra):
-        raise InputError(f"{what} needs {MODULES[extra]}, which is not installed; {command(extra)}")
+        raise InputError(f"{what} {missing(extra)}")

@@ -16,6 +16,7 @@ from agent.extras import MODULES
 from agent.release.formats.export_format import FORMATS
 from tests import installs
 from tests.cli.world import compatible, files, learner
+from tests.tuning.tiny import speaking
 from tests.wire import WireServer
 
 EXTRAS = installs.PROJECT["optional-dependencies"]
@@ -54,7 +55,7 @@ def test_every_extra_is_known_by_a_module_that_a_plain_install_lacks(plain: Path
     assert not tops & {*MODULES.values(), "litellm", "langchain_core", "mlflow", "prompty", "llm"}
     assert {"xllamacpp", "optuna", "sklearn", "matplotlib", "openai", "anthropic", "sqlite_utils"} <= tops
     (every,) = EXTRAS["all"]
-    apart = {"all", "dev", "embedding", "knowledge", "tables"}
+    apart = {"all", "dev", "embedding", "knowledge", "tables", "tune"}
     assert set(every.partition("[")[2].rstrip("]").split(",")) == set(EXTRAS) - apart
 
 
@@ -84,6 +85,7 @@ def test_each_command_that_needs_an_extra_says_so_in_one_line(
 ) -> None:
     folder, _, _ = made
     monkeypatch.chdir(folder)
+    speaking(Path("tiny.gguf"))
     start = ["run", "rows.csv", "--target", "label", "--prompt", "p.txt", "-q"]
     needing = [
         ("dspy", [*start, "--strategy", "dspy-gepa", "--max-calls", "400"]),
@@ -91,6 +93,7 @@ def test_each_command_that_needs_an_extra_says_so_in_one_line(
         ("langchain", [*start, "-m", "langchain/openai:x", "--max-calls", "400"]),
         ("embedding", [*start, "--embeddings", "wordllama", "--max-calls", "400"]),
         ("ui", ["ui", "--no-open"]),
+        ("tune", ["customize", *start[1:6], "-m", "local/tiny.gguf", "--arms", "full"]),
     ]
     listed = ["runs", "--json"]
     before, *done, after = installs.commands(plain, listed, *(command for _, command in needing), listed)

@@ -54,6 +54,10 @@ DOORS = {
     "pypdf": ("task/documents.py",),
     "sklearn": ("programs/classifiers.py",),
     "wordllama": ("retrieval/static_vectors.py",),
+    "torch": ("tuning/peft/",),
+    "transformers": ("tuning/peft/",),
+    "peft": ("tuning/peft/",),
+    "safetensors": ("tuning/peft/",),
 }
 CODE_IN_DATA = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "multiprocessing"}
 """What reads data by running what stands in it, or sends its own data so."""

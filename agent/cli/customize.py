@@ -34,7 +34,18 @@ CUSTOMIZE_GROUPS = {
     "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "limit"),
     "Models": ("model", "price", "max_concurrency"),
     "Budget": ("max_calls", "max_cost", "time_limit", "effort"),
-    "Comparison": ("run", "arms", "curve", "train_time", "train_price", "export_only", "expected_calls", "seed"),
+    "Comparison": (
+        "run",
+        "arms",
+        "curve",
+        "trainer",
+        "hf_folder",
+        "train_time",
+        "train_price",
+        "export_only",
+        "expected_calls",
+        "seed",
+    ),
     "Output": ("quiet", "db", "as_json"),
 }
 COLUMNS: Sequence[Column | str] = (
@@ -73,8 +84,21 @@ COLUMNS: Sequence[Column | str] = (
     "--arms",
     metavar="A,B",
     default="",
-    help="Beside your own prompt only these: best, retrieved, calibrated, soft-prompt, lora, lora+prompt, hosted, "
-    "no-model. Default: all but soft-prompt and hosted.",
+    help="Beside your own prompt only these: best, retrieved, calibrated, soft-prompt, lora, lora+prompt, full, "
+    "hosted, no-model. Default: all but soft-prompt, full and hosted.",
+)
+@click.option(
+    "--trainer",
+    metavar="NAME",
+    default="numpy",
+    show_default=True,
+    help="What trains adapters: numpy, or peft (transformers and peft, extra `tune`).",
+)
+@click.option(
+    "--hf-folder",
+    metavar="DIR",
+    type=PATH,
+    help="Train on the weights of this Hugging Face folder, which the model's GGUF was made from (extra `tune`).",
 )
 @click.option(
     "--train-price",
@@ -130,6 +154,8 @@ def customize_command(
     train_time: str | None,
     expected_calls: int | None,
     train_price: float | None,
+    trainer: str,
+    hf_folder: Path | None,
     export_only: Path | None,
     quiet: bool,
     db: Path,
@@ -139,9 +165,10 @@ def customize_command(
     """Compare, on one sealed test: your prompt, the best prompt, adapters trained on your rows, and no language model.
 
     TASK is as for `optimize run`. The prompts are those of a finished search of the task, or of one that is made first.
-    Adapters (LoRA) and soft prompts are trained here, on the processor, for embedded models; `--arms hosted` uploads
-    your rows and has the model's provider train it. The table says what each arm scores, costs and takes, and a stated
-    rule says which to use. Killed or interrupted, the same command goes on where it was.
+    Adapters (LoRA) and soft prompts are trained here, on the processor, for embedded models, and with `--arms full` all
+    weights of a copy; `--arms hosted` uploads your rows and has the model's provider train it. The table says what each
+    arm scores, costs and takes, and a stated rule says which to use. Killed or interrupted, the same command goes on
+    where it was.
     """
     from agent.run.customize.hosted import require_service
     from agent.run.customize.prepare import Asked, checked, finished_search, prepare_customize
@@ -150,7 +177,7 @@ def customize_command(
 
     words = {**OPTIONS, **{name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}}
     names = tuple(name.strip() for name in arms.split(",") if name.strip())
-    asked = Asked(names, train_time, expected_calls, options["seed"], curve, train_price)
+    asked = Asked(names, train_time, expected_calls, options["seed"], curve, train_price, trainer, hf_folder)
     with Progress(quiet) as progress:
         launch = prepare(words, db, NO_OBSERVER if as_json else progress)
         if export_only is None:

@@ -72,8 +72,9 @@ def _about(one: Listed[Format]) -> str:
 )
 @click.option(
     "--arm",
-    type=click.Choice(ARMS),
-    help="Instead of the prompt the best that needs no language model, as Python with scikit-learn; needs -o DIR.",
+    type=click.Choice((*ARMS, *TUNED_ARMS)),
+    help="classic: instead of the prompt the best that needs no language model, as Python with scikit-learn; needs -o "
+    "DIR. lora, lora+prompt, full: that arm of a run of `optimize customize`.",
 )
 @click.option("-o", "--output", type=PATH, help="File or folder to write to. Default: print it.")
 @click.option("--strict", is_flag=True, help="Refuse a format that cannot be proved here or cannot carry every value.")
@@ -85,7 +86,7 @@ def export_command(
     from agent.run.launch import silence
 
     silence()
-    exported = export(run, form, db, output=output, yardstick=arm is not None, strict=strict, details=as_json)
+    exported = export(run, form, db, output=output, arm=arm or "", strict=strict, details=as_json)
     if as_json:
         print_json(exported.details)
         return
@@ -103,7 +104,7 @@ def export_command(
     "--arm",
     type=click.Choice((*ARMS, *TUNED_ARMS)),
     help="classic: instead of a prompt the best that needs no language model; its version holds your train rows. lora, "
-    "lora+prompt: that arm of a run of `optimize customize`, with its adapter.",
+    "lora+prompt, full: that arm of a run of `optimize customize`, with its adapter or by the path of its model.",
 )
 @click.option("--own", is_flag=True, help="Your own prompt, which the run kept, and not the winner that it held back.")
 @click.option("--override", is_flag=True, help="Promote although the gate says no; needs --reason.")
@@ -136,8 +137,8 @@ def promote_command(
 
     With --arm classic the best that the run scored without a language model is promoted, unless the best prompt or your
     own is shown to be better on the sealed test. Programs get it by `load_classifier`; `load_prompt` refuses such a
-    label. With --arm lora or lora+prompt a model that `optimize customize` tuned is promoted if its gain over your own
-    prompt is shown and no prompt is shown to be better; `load_prompt` takes it.
+    label. With --arm lora, lora+prompt or full a model that `optimize customize` tuned is promoted if its gain over
+    your own prompt is shown and no prompt is shown to be better; `load_prompt` takes it.
     """
     from agent.run.promote import NO_CLAIM, promote
 

@@ -40,6 +40,7 @@ class Weights:
         sha256: of the member, in hex digits.
         q4_0: the SHA-256 of the file that runs, where that is the member with its Q4_1 tensors as Q4_0; "": the member
             runs as it is.
+        hub: what Hugging Face calls the model that the file was made from; "": not known. Nothing is fetched there.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Weights:
     megabytes: int
     licence: str
     q4_0: str = ""
+    hub: str = ""
 
     @property
     def running(self) -> str:
@@ -65,6 +67,7 @@ CATALOG = (
         megabytes=98,
         licence="Apache-2.0",
         q4_0="390e4d6adc0b16a10f52e4cd230299e06f3ad55feedfa4d1f8baea2c38811717",
+        hub="HuggingFaceTB/SmolLM2-135M-Instruct",
     ),
 )
 

@@ -2,5 +2,5 @@
 
 ARMS = ("classic",)
 """What a run scores beside prompts and can ship when asked for."""
-TUNED_ARMS = ("lora", "lora+prompt")
+TUNED_ARMS = ("lora", "lora+prompt", "full")
 """What a comparison (`optimize customize`) trains and releases."""

@@ -1,11 +1,13 @@
-"""The kind `tuned`: a prompt that a local model answers with a LoRA adapter, one engine for the base and all adapters.
+"""The kind `tuned`: a prompt that a local model answers with a LoRA adapter, or a copy of it that was trained whole.
 
-A search makes none: whoever trains adapters gives them, and this kind runs, shows and releases prompts with them.
+One engine serves the base and all its adapters. A search makes none: whoever trains them gives them, and this kind
+runs, shows and releases prompts with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from agent.errors import InputError
@@ -32,6 +34,7 @@ class TunedProgram(PromptProgram):
         task: The task.
         lm: The base, which counts tokens and is what a run calls its target.
         models: The base with each adapter, named `local/BASE+ADAPTER.gguf`. Whoever makes them closes them.
+        copies: Models that were trained whole, by the SHA-256 of their files.
 
     Raises:
         InputError: A model has no adapter, or one that cannot be served with its base.
@@ -39,11 +42,14 @@ class TunedProgram(PromptProgram):
 
     kind = TunedCandidate.kind
 
-    def __init__(self, task: Task, lm: LM, models: Sequence[AdaptedModel]) -> None:
+    def __init__(
+        self, task: Task, lm: LM, models: Sequence[AdaptedModel], copies: Mapping[str, LM] = MappingProxyType({})
+    ) -> None:
         super().__init__(task, lm)
         if plain := [model.name for model in models if model.adapter is None]:
             raise InputError(f"{', '.join(plain)}: no adapter; name it as local/BASE+ADAPTER.gguf")
-        self._models = {model.adapter.sha256: model for model in models if model.adapter is not None}
+        self._models: dict[str, LM] = {model.adapter.sha256: model for model in models if model.adapter is not None}
+        self._models |= copies
 
     def candidates(self, prompt: PromptCandidate) -> list[TunedCandidate]:
         """A prompt with each of the adapters, in their order."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from agent.errors import AgentError, InputError
 from agent.ledger.query import History, Row, released_file, started_with
+from agent.programs import ARMS, TUNED_ARMS
 from agent.programs.yardsticks import exported
 from agent.release.file_release import MANIFEST
 from agent.release.formats.export_format import FORMATS, Material
@@ -19,9 +20,13 @@ from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, holds_prompt
 from agent.release.rescore import DevRun, dev_run
 from agent.release.runtime import PromptRelease, load_prompt
 from agent.report.facts import points, without_result
+from agent.run.customize.promote_tuned import tuned_file
 from agent.run.locations import open_history
 from agent.run.tasks import source_of, task_of
 from agent.types import Task
+
+NEEDS_OUTPUT = "--json needs -o: without it the export itself is what is printed"
+NO_DEV = "a comparison asks its arms the sealed rows alone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ def export(
     db: Path,
     *,
     output: Path | None = None,
-    yardstick: bool = False,
+    arm: str = "",
     strict: bool = False,
     details: bool = False,
 ) -> Export:
@@ -51,7 +56,7 @@ def export(
         formats: names of formats; of a program of the user's own they are not asked.
         db: the ledger; it is not written.
         output: the file or folder to write. None: the text comes back.
-        yardstick: instead of the prompt the best that needs no language model.
+        arm: instead of the winner the best that needs no language model ("classic"), or an arm that a comparison tuned.
         strict: refuses a format that cannot be proved here or cannot carry every value.
         details: refuses what has no `details`, before anything is written.
 
@@ -60,24 +65,36 @@ def export(
         ReleaseError: what would be written is not what was scored; nothing was written.
     """
     with closing(open_history(db)) as history:
+        if arm in TUNED_ARMS:
+            row, released = tuned_file(history, run, arm, db)
+            if details and output is None:
+                raise InputError(NEEDS_OUTPUT)
+            return _prompt(history, row, released, formats, output, strict, NO_DEV)
         row = history.run(run)
         released = released_file(row, db)
         if released is None:
             raise InputError(f"{row['id']}: {without_result(row)}, so it names no release")
-        if yardstick:
+        if arm in ARMS:
             return _yardstick(history, row, output)
         if not holds_prompt(released):
             if details:
                 raise InputError("--json tells how prompts were proved; the state of a program of your own is not")
             return _state(released, output)
         if details and output is None:
-            raise InputError("--json needs -o: without it the export itself is what is printed")
+            raise InputError(NEEDS_OUTPUT)
         return _prompt(history, row, released, formats, output, strict)
 
 
 def _prompt(
-    history: History, row: Row, released: Path, formats: Sequence[str], output: Path | None, strict: bool
+    history: History,
+    row: Row,
+    released: Path,
+    formats: Sequence[str],
+    output: Path | None,
+    strict: bool,
+    no_dev: str = "",
 ) -> Export:
+    """Exports a prompt; `no_dev` says why there are no replies to dev rows to score again."""
     chosen = [FORMATS.get(name) for name in dict.fromkeys(formats)]
     task = task_of_run(row) if any(one.needs_task for one in chosen) else None
     materials: dict[str, Material] = {}
@@ -85,7 +102,7 @@ def _prompt(
         source = released.with_name(PROMPT_FILE if one.name == "md" else MESSAGES_FILE)
         materials[one.name] = Material(load_prompt(source).release, task)
     release = materials[chosen[0].name].release
-    dev, why = _dev_run(history, row, release)
+    dev, why = (None, no_dev) if no_dev else _dev_run(history, row, release)
     exports = verify_exports(chosen, materials, dev=dev, strict=strict)
     alone = len(exports) == 1 and len(exports[0].texts) == 1
     if not alone and (output is None or os.path.isfile(output)):

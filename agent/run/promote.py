@@ -124,7 +124,8 @@ def promote(
         own: your own prompt, which the run kept, and not the winner that it held back.
         arm: "classic": instead of a prompt the best that needs no language model, if no prompt of the run is shown to
             be better. Its version holds the train rows; `load_classifier` loads it, and `load_prompt` refuses it.
-            "lora", "lora+prompt": that arm of a run of `optimize customize`; `load_prompt` loads it with its adapter.
+            "lora", "lora+prompt", "full": that arm of a run of `optimize customize`; `load_prompt` loads it with its
+            adapter, or with the path of its model.
         override: promote although the gate says no; needs `reason`.
         reason: why; kept in the history and in the ledger's chain.
         actor: who decides. "": the user of this machine.

@@ -90,7 +90,8 @@ class BaseModel:
         output: (vocabulary, width); the embedding itself where the file ties them.
         output_norm: (width,).
         frequencies: (head / 2,), radians a position.
-        sha256: of the file, in hex digits.
+        sha256: of the file, in hex digits; where the weights are of another place, of both.
+        path: of the file.
     """
 
     architecture: Architecture
@@ -100,6 +101,7 @@ class BaseModel:
     output_norm: Array
     frequencies: Array
     sha256: str
+    path: Path
 
 
 def read_architecture(file: GgufFile) -> Architecture:
@@ -197,6 +199,7 @@ def load_base(path: Path) -> BaseModel:
         output_norm=tensor("output_norm.weight", width),
         frequencies=_frequencies(architecture, file, tensor),
         sha256=hashlib.sha256(file.data).hexdigest(),
+        path=path,
     )
     if wrong:
         raise InputError(f"{path}: cannot be trained: {'; '.join(wrong[:5])}")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.files import new_file
+from agent.files import new_files
 from agent.tuning.adam import Adam
 
 if TYPE_CHECKING:
@@ -55,23 +54,23 @@ def save_checkpoint(folder: Path, training: str, progress: Progress) -> None:
     """
     import numpy as np
 
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        allow_pickle=False,
-        parameters=progress.parameters,
-        best=progress.best,
-        mean=progress.adam.mean,
-        square=progress.adam.square,
-        counts=np.array([progress.adam.step, progress.epoch, progress.best_epoch, progress.tokens]),
-        seconds=np.array(progress.seconds),
-        losses=np.array(progress.losses),
-        scores=np.array(progress.scores),
-    )
-    data = buffer.getvalue()
-    path = folder / f"{training}-epoch{progress.epoch}-{_digest(data)}.npz"
-    with new_file(path) as file:
-        file.write(data)
+    with new_files(folder) as beside:
+        with (beside / "state").open("wb") as file:
+            np.savez(
+                file,
+                allow_pickle=False,
+                parameters=progress.parameters,
+                best=progress.best,
+                mean=progress.adam.mean,
+                square=progress.adam.square,
+                counts=np.array([progress.adam.step, progress.epoch, progress.best_epoch, progress.tokens]),
+                seconds=np.array(progress.seconds),
+                losses=np.array(progress.losses),
+                scores=np.array(progress.scores),
+            )
+        name = f"{training}-epoch{progress.epoch}-{_digest(beside / 'state')}.npz"
+        (beside / "state").rename(beside / name)
+    path = folder / name
     for _, earlier in _kept(folder, training):
         if earlier != path:
             earlier.unlink()
@@ -86,10 +85,9 @@ def load_checkpoint(folder: Path, training: str, size: int) -> Progress | None:
     import numpy as np
 
     for _, path in sorted(_kept(folder, training), reverse=True):
-        data = path.read_bytes()
-        if not path.stem.endswith(_digest(data)):
+        if not path.stem.endswith(_digest(path)):
             continue  # damaged: an earlier one leads to the same adapter
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        with np.load(path, allow_pickle=False) as file:
             if file["parameters"].shape != (size,):
                 continue
             step, epoch, best_epoch, tokens = (int(count) for count in file["counts"])
@@ -113,5 +111,6 @@ def _kept(folder: Path, training: str) -> list[tuple[int, Path]]:
     return [(int(match[1]), path) for match, path in found if match]
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

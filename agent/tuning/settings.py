@@ -11,6 +11,8 @@ from agent.types import Message
 
 Ended = Literal["epochs", "early stop", "seconds", "tokens"]
 """Why a training ended: all epochs done, the validation score stopped rising, or a cap."""
+Trainer = Literal["numpy", "peft"]
+"""What computes a training: numpy, or transformers with peft (extra `tune`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class TrainingSettings:
         threads: parts of a batch that are worked on at once, 1 or more; another number rounds sums otherwise.
         patience: epochs without a better validation score after which training ends, 1 or more.
         max_seconds: of training, without validation; None: no cap.
-        max_tokens: through the model, those of a prefix that rows share counted once a step; None: no cap.
+        max_tokens: through the model; numpy counts those of a prefix that rows share once a step. None: no cap.
     """
 
     learning_rate: float
@@ -88,6 +90,14 @@ class SoftPromptSettings(TrainingSettings):
     epochs: int = 8
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullSettings(TrainingSettings):
+    """How all weights of a model are trained; a copy of the model is what comes out."""
+
+    learning_rate: float = 5e-5
+    epochs: int = 3
+
+
 _LEAST = (("rank", 1), ("vectors", 1), ("batch", 1), ("epochs", 1), ("seed", 0), ("threads", 1), ("patience", 1))
 _ABOVE_0 = ("alpha", "learning_rate", "max_seconds", "max_tokens")
 
@@ -115,7 +125,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class TrainedAdapter:
-    """An adapter or a soft prompt that was trained.
+    """An adapter, a soft prompt or a whole model that was trained.
 
     Args:
         path: of the GGUF file, named by its hash.

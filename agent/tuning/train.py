@@ -1,4 +1,4 @@
-"""Trains an adapter or a soft prompt: pairs in a seeded order, Adam, a validation after each epoch, the best epoch's.
+"""Trains an adapter, a soft prompt or a whole model: pairs in a seeded order, Adam, after each epoch a validation.
 
 The loss is that of the answers' tokens alone. On one machine the same training ends with the same bytes, also where it
 was killed and goes on from its last checkpoint; another machine may round sums otherwise.
@@ -9,22 +9,33 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from agent.errors import InputError
+from agent.extras import require
 from agent.models.gguf import read_gguf
 from agent.models.soft_prompt import SoftTokens, free_tokens
 from agent.tuning.base_model import BaseModel, load_base, read_architecture
-from agent.tuning.decoder import answer_loss
 from agent.tuning.engine_tokens import NO_TOKENS, engine_tokens
+from agent.tuning.learner import Learner
 from agent.tuning.lora_method import LoraMethod
-from agent.tuning.packing import AT_ONCE, TokenPair, packs
-from agent.tuning.parameters import Method, P
-from agent.tuning.settings import LoraSettings, SoftPromptSettings, TrainedAdapter, TrainingPair, TrainingSettings
+from agent.tuning.numpy_learner import NumpyLearner
+from agent.tuning.packing import TokenPair
+from agent.tuning.settings import (
+    FullSettings,
+    LoraSettings,
+    SoftPromptSettings,
+    TrainedAdapter,
+    Trainer,
+    TrainingPair,
+    TrainingSettings,
+)
 from agent.tuning.soft_prompt import SoftMethod
 from agent.tuning.training import OnStep, Training
 
 Validate = Callable[[Path], float]
 """The score of an epoch's file; higher is better."""
+NEEDS_PEFT = "the trainer peft"
 
 
 def train_pairs(
@@ -33,19 +44,26 @@ def train_pairs(
     settings: TrainingSettings,
     *,
     folder: Path,
+    trainer: Trainer = "numpy",
+    weights: Path | None = None,
     validate: Validate | None = None,
     validation: Sequence[TrainingPair] = (),
     on_step: OnStep | None = None,
 ) -> TrainedAdapter:
-    """Trains an adapter or a soft prompt of a GGUF model, as the settings say, on pairs of prompt and answer.
+    """Trains an adapter, a soft prompt or all weights of a GGUF model, as the settings say, on pairs of prompt and
+    answer.
 
     The checkpoint of the last epoch stays in `folder`, so that the same call goes on where it was stopped and gives at
     once what is done.
 
     Args:
         base: a GGUF file of the llama or qwen2 family.
-        settings: LoraSettings or SoftPromptSettings.
+        settings: LoraSettings, SoftPromptSettings, or FullSettings for all weights, which only "peft" trains.
         folder: for the result and the checkpoint; made if need be.
+        trainer: numpy, or transformers with peft (extra `tune`): "peft". Both take the same pairs in the same order,
+            begin with the same parameters and give the same kind of file.
+        weights: a Hugging Face folder of the model that `base` was made from, to train on in the place of the file's
+            own, rounded weights; needs the extra `tune`. None: the file's own.
         validate: scores each epoch's file; training ends when no epoch has been better for `settings.patience`.
         validation: pairs whose mean loss is that score, negative; instead of `validate`.
         on_step: is called after each step.
@@ -54,8 +72,8 @@ def train_pairs(
         The result of the best epoch; without validation, of the last.
 
     Raises:
-        InputError: the model cannot be trained, pairs are wrong or too long, the loss is no number any more, or the
-            model has no free tokens for a soft prompt.
+        InputError: the model cannot be trained, pairs are wrong or too long, the loss is no number any more, the
+            model has no free tokens for a soft prompt, the extra is not installed, or `weights` is no folder of it.
         OSError: the disk refuses.
     """
     if not pairs:
@@ -68,8 +86,21 @@ def train_pairs(
         raise InputError(f"{base}: its vocabulary has no free control token, whose place a soft prompt could take")
     made = engine_tokens(base, [*pairs, *validation], read_architecture(file), tokens)
     rows, held = made[: len(pairs)], made[len(pairs) :]
+    model = load_base(base)
+    if weights is not None:
+        from agent.tuning.peft.folder import with_weights
+
+        model = with_weights(model, weights)
     return train_tokens(
-        load_base(base), rows, settings, tokens, folder=folder, validate=validate, validation=held, on_step=on_step
+        model,
+        rows,
+        settings,
+        tokens,
+        folder=folder,
+        trainer=trainer,
+        validate=validate,
+        validation=held,
+        on_step=on_step,
     )
 
 
@@ -80,6 +111,7 @@ def train_tokens(
     soft: SoftTokens = NO_TOKENS,
     *,
     folder: Path,
+    trainer: Trainer = "numpy",
     validate: Validate | None = None,
     validation: Sequence[TokenPair] = (),
     on_step: OnStep | None = None,
@@ -89,29 +121,15 @@ def train_tokens(
     Args:
         soft: the tokens that stand in each prompt for the vectors of a soft prompt.
     """
-    if isinstance(settings, LoraSettings):
-        lora = LoraMethod(base.architecture, settings.rank, settings.alpha)
-        return _trained(base, lora, rows, settings, folder, validate, validation, on_step)
-    return _trained(base, SoftMethod(base, soft), rows, settings, folder, validate, validation, on_step)
-
-
-def _trained(
-    base: BaseModel,
-    method: Method[P],
-    rows: Sequence[TokenPair],
-    settings: TrainingSettings,
-    folder: Path,
-    validate: Validate | None,
-    validation: Sequence[TokenPair],
-    on_step: OnStep | None,
-) -> TrainedAdapter:
+    learner = _learner(base, settings, soft, trainer)
     scored = "file" if validate else [[row.prompt, row.answer] for row in validation]
-    with Training(base, method, settings, folder, rows, scored) as training:
+    with learner:
+        training = Training(learner, settings, folder, rows, scored)
         progress = training.begun()
-        ended = training.run(progress, _score(base, method, validate, validation), on_step)
+        ended = training.run(progress, _score(learner, validate, validation), on_step)
     if not progress.scores:
         progress.best, progress.best_epoch = progress.parameters, progress.epoch
-    path, digest = method.write(folder, method.of(progress.best))
+    path, digest = learner.write(folder, progress.best)
     return TrainedAdapter(
         path=path,
         sha256=digest,
@@ -125,19 +143,35 @@ def _trained(
     )
 
 
+def _learner(base: BaseModel, settings: TrainingSettings, soft: SoftTokens, trainer: Trainer) -> Learner[Any]:
+    """What trains what the settings ask for. Raises InputError where the trainer does not."""
+    if isinstance(settings, LoraSettings):
+        lora = LoraMethod(base.architecture, settings.rank, settings.alpha)
+        if trainer == "numpy":
+            return NumpyLearner(base, lora, settings.threads)
+        require("tune", NEEDS_PEFT)
+        from agent.tuning.peft.learners import lora_learner
+
+        return lora_learner(base, lora, settings)
+    if isinstance(settings, FullSettings):
+        require("tune", "training all weights")
+        from agent.tuning.peft.learners import full_learner
+
+        return full_learner(base, settings)
+    if trainer != "numpy":
+        raise InputError("a soft prompt is trained in numpy alone")
+    return NumpyLearner(base, SoftMethod(base, soft), settings.threads)
+
+
 def _score(
-    base: BaseModel, method: Method[P], validate: Validate | None, held: Sequence[TokenPair]
-) -> Callable[[P], float] | None:
+    learner: Learner[Any], validate: Validate | None, held: Sequence[TokenPair]
+) -> Callable[[Any], float] | None:
     """The score of parameters, by the caller's function or by the loss on held rows; None: there is none."""
     if validate is not None:
 
-        def by_file(parameters: P) -> float:
+        def by_file(parameters: Any) -> float:
             with tempfile.TemporaryDirectory(prefix="promptassay-") as name:
-                return validate(method.write(Path(name), parameters)[0])
+                return validate(learner.write(Path(name), parameters)[0])
 
         return by_file
-    if not held:
-        return None
-    batch = packs(held, AT_ONCE)
-    answers = sum(len(one.targets) for one in batch)
-    return lambda parameters: -sum(answer_loss(base, parameters, one) for one in batch) / answers
+    return (lambda parameters: learner.score(parameters, held)) if held else None

@@ -1,4 +1,4 @@
-"""Epochs and steps of one training, on threads of its own; where it ends, and what its checkpoints are named by."""
+"""Epochs and steps of one training; where it ends, and what its checkpoints are named by."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
 from agent.errors import InputError
 from agent.tuning.adam import Adam
-from agent.tuning.base_model import BaseModel
 from agent.tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
-from agent.tuning.decoder import add_gradients
-from agent.tuning.packing import AT_ONCE, Pack, TokenPair, packs, parts
-from agent.tuning.parameters import Method, P, Parameters
+from agent.tuning.learner import B, Learner
+from agent.tuning.packing import TokenPair
 from agent.tuning.settings import Ended, Step, TrainingSettings
 
 if TYPE_CHECKING:
@@ -28,35 +25,17 @@ if TYPE_CHECKING:
 OnStep = Callable[[Step], None]
 
 
-class Training(Generic[P]):
-    """One training: what stays the same over its epochs, the threads, and the gradients of each."""
+class Training(Generic[B]):
+    """One training: what stays the same over its epochs."""
 
     def __init__(
-        self,
-        base: BaseModel,
-        method: Method[P],
-        settings: TrainingSettings,
-        folder: Path,
-        rows: Sequence[TokenPair],
-        scored: Any,
+        self, learner: Learner[B], settings: TrainingSettings, folder: Path, rows: Sequence[TokenPair], scored: Any
     ) -> None:
-        self.base, self.method, self.settings, self.folder, self.rows = base, method, settings, folder, rows
-        self.name = _name(base, method, settings, rows, scored)
-        self.gradients = [method.of() for _ in range(settings.threads)]
+        self.learner, self.settings, self.folder, self.rows = learner, settings, folder, rows
+        self.name = _name(learner, settings, rows, scored)
         self.steps = math.ceil(len(rows) / settings.batch) * settings.epochs
 
-    def __enter__(self) -> Training[P]:
-        from threadpoolctl import threadpool_limits
-
-        self.threads = ThreadPoolExecutor(self.settings.threads, "training")
-        self.limits = threadpool_limits(1)  # threads of BLAS wait for each other by spinning: ruinous on a busy machine
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.threads.shutdown()
-        self.limits.restore_original_limits()
-
-    def run(self, progress: Progress, score: Callable[[P], float] | None, on_step: OnStep | None) -> Ended:
+    def run(self, progress: Progress, score: Callable[[Array], float] | None, on_step: OnStep | None) -> Ended:
         """Epochs until one of the ends; a checkpoint after each."""
         while progress.epoch < self.settings.epochs:
             if progress.scores and progress.epoch - progress.best_epoch >= self.settings.patience:
@@ -65,7 +44,7 @@ class Training(Generic[P]):
                 return cap
             progress.epoch += 1
             if score is not None:
-                _judge(progress, score(self.method.of(progress.parameters)))
+                _judge(progress, score(progress.parameters))
             else:
                 progress.best = progress.parameters
             save_checkpoint(self.folder, self.name, progress)
@@ -73,9 +52,9 @@ class Training(Generic[P]):
 
     def begun(self) -> Progress:
         """The state of the last checkpoint, or that before the first step."""
-        if (kept := load_checkpoint(self.folder, self.name, self.method.size)) and kept.epoch <= self.settings.epochs:
+        if (kept := load_checkpoint(self.folder, self.name, self.learner.size)) and kept.epoch <= self.settings.epochs:
             return kept
-        first = self.method.initial(self.settings.seed).flat
+        first = self.learner.initial(self.settings.seed)
         return Progress(first, Adam(first * 0, first * 0), first)
 
     def epoch(self, progress: Progress, on_step: OnStep | None) -> Ended | None:
@@ -83,18 +62,16 @@ class Training(Generic[P]):
         import numpy as np
 
         order = np.random.default_rng([self.settings.seed, progress.epoch]).permutation(len(self.rows))
-        tuned, last = self.method.of(progress.parameters), 0.0
+        last = 0.0
         for start in range(0, len(order), self.settings.batch):
             began = time.monotonic()
-            some = [self.rows[at] for at in order[start : start + self.settings.batch]]
-            batch = [packs(part, AT_ONCE) for part in parts(some, self.settings.threads)]
-            tokens = sum(len(one.ids) for part in batch for one in part)
-            if (cap := self._cap(progress, tokens, last)) is not None:
+            batch = self.learner.batch([self.rows[at] for at in order[start : start + self.settings.batch]])
+            if (cap := self._cap(progress, batch.tokens, last)) is not None:
                 return cap
-            loss = self._step(progress, tuned, batch)
+            loss = self._step(progress, batch)
             last = time.monotonic() - began
             progress.seconds += last
-            progress.tokens += tokens
+            progress.tokens += batch.tokens
             progress.losses.append(loss)
             if on_step is not None:
                 done = progress.adam.step
@@ -112,24 +89,13 @@ class Training(Generic[P]):
             return "seconds"
         return None
 
-    def _step(self, progress: Progress, tuned: Parameters, batch: Sequence[Sequence[Pack]]) -> float:
+    def _step(self, progress: Progress, batch: B) -> float:
         """One step of Adam; the mean loss of the batch's answer tokens before it."""
         import numpy as np
 
-        answers = sum(len(one.targets) for part in batch for one in part)
-
-        def worked(part: Sequence[Pack], gradients: Parameters) -> float:
-            gradients.flat[:] = 0
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # refused below
-                return sum(add_gradients(self.base, tuned, one, 1 / answers, gradients) for one in part)
-
-        used = self.gradients[: len(batch)]
-        loss = sum(self.threads.map(worked, batch, used)) / answers
-        gradient = used[0].flat
-        for other in used[1:]:
-            gradient += other.flat
+        loss, gradient = self.learner.gradient(progress.parameters, batch)
         with np.errstate(over="ignore", invalid="ignore"):
-            length = progress.adam.update(tuned.flat, gradient, self.settings.learning_rate)
+            length = progress.adam.update(progress.parameters, gradient, self.settings.learning_rate)
         if not math.isfinite(loss + length):
             raise InputError(
                 f"the training diverged at step {progress.adam.step} (loss {loss}); take a learning rate below "
@@ -147,10 +113,8 @@ def _judge(progress: Progress, score: float) -> None:
     progress.scores.append(score)
 
 
-def _name(
-    base: BaseModel, method: Method[P], settings: TrainingSettings, rows: Sequence[TokenPair], scored: Any
-) -> str:
+def _name(learner: Learner[B], settings: TrainingSettings, rows: Sequence[TokenPair], scored: Any) -> str:
     """A hash of all that decides the parameters and the score after an epoch (of the caller's function, that it is)."""
-    how = [*method.decides, settings.learning_rate, settings.batch, settings.seed, settings.threads]
-    of = [base.sha256, how, [[row.prompt, row.answer] for row in rows], scored]
+    how = [*learner.decides, settings.learning_rate, settings.batch, settings.seed, settings.threads]
+    of = [learner.base, how, [[row.prompt, row.answer] for row in rows], scored]
     return hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]

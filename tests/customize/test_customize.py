@@ -225,6 +225,7 @@ def test_arms_have_one_name_each() -> None:
         "soft-prompt",
         "lora",
         "lora+prompt",
+        "full",
         "hosted",
         "no-model",
     ]

@@ -10,7 +10,9 @@ from tests.tuning.tiny import tiny, with_vocabulary
 
 def test_it_takes_part_when_it_is_asked_for_alone() -> None:
     by_default, unknown = require_arms([])
-    assert [spec.name for spec in by_default] == [name for name in ARMS if name not in ("soft-prompt", "hosted")]
+    assert [spec.name for spec in by_default] == [
+        name for name in ARMS if name not in ("soft-prompt", "full", "hosted")
+    ]
     assert unknown == []
     asked, _ = require_arms(["lora", "soft-prompt"])
     assert [spec.name for spec in asked] == ["yours", "soft-prompt", "lora"]

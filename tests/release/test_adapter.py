@@ -220,12 +220,13 @@ def test_a_soft_prompt_is_not_exported_for_a_server_that_does_not_send_its_token
 
 def test_every_other_format_refuses_an_adapter_with_what_takes_it(folder: Path) -> None:
     made, task = read_release(folder), make_task()
-    for name in sorted(set(FORMATS.names()) - {"llama-server", "finetune-jsonl"}):
+    for name in sorted(set(FORMATS.names()) - {"llama-server", "peft", "finetune-jsonl"}):
         with pytest.raises(ReleaseError, match=f"{name}: 'toy' is answered with an adapter.*--format llama-server"):
             verify_exports([FORMATS.get(name)], {name: Material(made, task)})
     plain = replace(made, adapter=None)
-    with pytest.raises(ReleaseError, match="llama-server: 'toy' has no adapter"):
-        verify_exports([FORMATS.get("llama-server")], {"llama-server": Material(plain)})
+    for name in ("llama-server", "peft"):
+        with pytest.raises(ReleaseError, match=f"{name}: 'toy' has no adapter"):
+            verify_exports([FORMATS.get(name)], {name: Material(plain)})
 
 
 def test_a_model_without_an_adapter_is_released_by_its_name_alone(tmp_path: Path) -> None:

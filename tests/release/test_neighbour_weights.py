@@ -144,4 +144,5 @@ def test_only_targets_that_can_count_votes_take_it(tmp_path: Path) -> None:
     assert takes == {"md", "messages", "python", "dspy"}
     assert "does not see the input" in said.pop("langchain")
     assert said.pop("llama-server").startswith("llama-server: ")
+    assert said.pop("peft").startswith("peft: ")
     assert all("decides among its labels by log-probabilities (label weights)" in why for why in said.values())

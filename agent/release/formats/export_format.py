@@ -140,6 +140,7 @@ FORMATS: Registry[Format] = Registry(
         "llm": "agent.release.formats.llm",
         "python": "agent.release.formats.python_module",
         "llama-server": "agent.release.formats.llama_server",
+        "peft": "agent.release.formats.peft",
         "finetune-jsonl": "agent.release.formats.finetune",
     },
 )

@@ -135,7 +135,7 @@ def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) 
     if release.adapter is not None and not form.carries_adapter:
         raise ReleaseError(
             f"{form.name}: {release.name!r} is answered with an adapter, which this target does not hold; export it as "
-            "--format llama-server, or load the released folder with load_prompt"
+            "--format llama-server or peft, or load the released folder with load_prompt"
         )
     if release.tools and not form.carries_tools:
         raise ReleaseError(

@@ -21,7 +21,7 @@ from agent.run.recorded import recorded_prompt
 from agent.stats.advice import Family
 from agent.types import Task
 
-Method = Literal["prompt", "lora", "soft prompt", "hosted", "no model"]
+Method = Literal["prompt", "lora", "soft prompt", "full", "hosted", "no model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ ARMS: Mapping[str, ArmSpec] = {
         ArmSpec("soft-prompt", "soft prompt", "trained vectors before the bare input", by_default=False),
         ArmSpec(TUNED_ARMS[0], "lora", "a LoRA adapter, asked with the bare input"),
         ArmSpec(TUNED_ARMS[1], "lora", "a LoRA adapter trained with the instruction of the best prompt"),
+        ArmSpec(TUNED_ARMS[2], "full", "a copy with all weights trained, asked with the bare input", by_default=False),
         ArmSpec("hosted", "hosted", "the model trained at its provider, with the best instruction", by_default=False),
         ArmSpec("no-model", "no model", "largest class, classifier, nearest rows"),
     )

@@ -26,7 +26,6 @@ from agent.run.observers import LedgerObserver
 from agent.scoring.evaluate import Evaluator
 from agent.scoring.llm_judge import judge_builder
 from agent.scoring.task_metrics import build_metrics
-from agent.tuning.settings import TrainingSettings
 from agent.types import LM, Candidate, Proposal, Runner, Task
 
 ADAPTERS = "adapters"
@@ -107,7 +106,9 @@ class Customize(Job):
     def _measurement(self, task: Task, tuned: Sequence[TunedArm]) -> tuple[Measurement, TunedProgram]:
         """What scores prompts, adapters and methods that learnt from the train rows of this task."""
         plan = self._plan
-        program = TunedProgram(task, plan.lm, [each.model for each in tuned])
+        models = [each.model for each in tuned if each.model.adapter is not None]
+        whole = {each.adapter.sha256: each.model for each in tuned if each.model.adapter is None}
+        program = TunedProgram(task, plan.lm, models, whole)
         programs: list[PromptProgram | ClassicProgram] = [PromptProgram(task, plan.lm), program]
         if classic := self._classic(task):
             programs.append(classic)
@@ -131,10 +132,10 @@ class Customize(Job):
         """Trains an arm on the train rows of this task, or takes what the same command trained before."""
         plan, program = self._plan, PromptProgram(task, self._plan.lm)
         prompt = instructed_prompt(plan.best) if spec.name == "lora+prompt" else bare_prompt(task)
-        settings: TrainingSettings = plan.soft if spec.method == "soft prompt" else plan.settings
+        settings, how = plan.settings_of(spec), (plan.trainer_of(spec), plan.weights)
         rows = (task.train, task.dev)
         self._observer.on_message(f"{spec.name}: training on {len(rows[0])} rows, {len(rows[1])} to stop early by")
-        self._observer.on_event("training", planned_record(spec.name, *rows, settings))
+        self._observer.on_event("training", planned_record(spec.name, *rows, settings, *how))
         adapter = await trained(
             spec.name,
             plan.base,
@@ -143,8 +144,10 @@ class Customize(Job):
             plan.folder / ADAPTERS,
             self._observer,
             lambda: self._gateway.stopped,
+            *how,
         )
-        model = create_model(f"{plan.lm.name}+{adapter.path}")
+        name = f"local/{adapter.path}" if spec.method == "full" else f"{plan.lm.name}+{adapter.path}"
+        model = create_model(name)
         assert isinstance(model, LocalModel)
         self._adapters.append(model)
         return TunedArm(spec, prompt, adapter, model, len(rows[0]) + len(rows[1]))

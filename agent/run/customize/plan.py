@@ -11,7 +11,7 @@ from agent.run.customize.arms import ArmSpec, PromptArm
 from agent.run.customize.elsewhere import QUESTIONS
 from agent.run.customize.hosted import HostedPlan
 from agent.scoring.llm_judge import judge_calls
-from agent.tuning.settings import LoraSettings, SoftPromptSettings
+from agent.tuning.settings import FullSettings, LoraSettings, SoftPromptSettings, Trainer, TrainingSettings
 from agent.types import LM, Task
 
 LATENCY_ROWS = 5
@@ -35,6 +35,9 @@ class CustomizePlan:
         folder: of the ledger; adapters, checkpoints and releases are kept in it.
         settings: of the training of adapters.
         soft: of that of soft prompts.
+        full: of that of all weights.
+        trainer: what trains adapters.
+        weights: a Hugging Face folder to train on in the place of the weights of `base`; None: those of `base`.
         expected_calls: calls in the life of the prompt; None: as many as it takes.
         curve: numbers of train rows that the arms learn from besides all, ascending.
         hosted: the arm that the model's provider trains. None: there is none.
@@ -52,6 +55,9 @@ class CustomizePlan:
     folder: Path
     settings: LoraSettings
     soft: SoftPromptSettings
+    full: FullSettings
+    trainer: Trainer = "numpy"
+    weights: Path | None = None
     expected_calls: int | None = None
     curve: Sequence[int] = ()
     hosted: HostedPlan | None = None
@@ -60,6 +66,14 @@ class CustomizePlan:
     def is_local(self) -> bool:
         """Whether a call costs no dollars."""
         return self.lm.name.startswith("local/")
+
+    def settings_of(self, spec: ArmSpec) -> TrainingSettings:
+        """How an arm is trained."""
+        return {"soft prompt": self.soft, "full": self.full}.get(spec.method, self.settings)
+
+    def trainer_of(self, spec: ArmSpec) -> Trainer:
+        """What trains an arm."""
+        return "peft" if spec.method == "full" else self.trainer
 
     @property
     def picking(self) -> PromptArm | None:

@@ -21,13 +21,14 @@ from agent.run.customize.hosted import HostedPlan, hosted_plan, require_affordab
 from agent.run.customize.hosted_files import training_files, training_prompt, write_training_files
 from agent.run.customize.job import Customize
 from agent.run.customize.plan import CustomizePlan
+from agent.run.customize.trainer import require_trainer
 from agent.run.launch import Launch, budget_of
 from agent.run.locations import open_history
 from agent.run.recorded import recorded_prompt
 from agent.run.resume import changes_since
 from agent.run.session import PreparedJob
 from agent.task.words import seconds as read_seconds
-from agent.tuning.settings import LoraSettings, SoftPromptSettings
+from agent.tuning.settings import FullSettings, LoraSettings, SoftPromptSettings, Trainer
 
 if TYPE_CHECKING:
     from agent.types import Task
@@ -44,6 +45,8 @@ class Asked:
         seed: of the training, at least 0.
         curve: the numbers of train rows that arms learn from besides all, such as "24,75,all"; "": no curve.
         train_price: of training at a provider, dollars per million tokens. None: not known.
+        trainer: what trains adapters here.
+        weights: a Hugging Face folder of the model, to train on. None: the weights of the model's own file.
     """
 
     arms: Sequence[str] = ()
@@ -52,6 +55,8 @@ class Asked:
     seed: int = 0
     curve: str = ""
     train_price: float | None = None
+    trainer: str = "numpy"
+    weights: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,8 @@ class Checked:
     specs: Sequence[ArmSpec]
     settings: LoraSettings
     soft: SoftPromptSettings
+    full: FullSettings
+    trainer: Trainer
     curve: Sequence[int]
 
 
@@ -84,6 +91,9 @@ def checked(launch: Launch, asked: Asked) -> Checked:
     soft = [spec for spec in tuned if spec.method == "soft prompt"]
     if soft and not why and isinstance(launch.target, LocalModel) and (no := why_no_soft_prompt(launch.target.path)):
         problems.append(Problem(f"--arms {soft[0].name}", no))
+    base = launch.target.path if isinstance(launch.target, LocalModel) else None
+    trainer, not_here = require_trainer(asked.trainer, asked.weights, tuned if asked.arms else [], base)
+    problems += not_here
     curve, wrong = curve_sizes(asked.curve, len(task.train))
     if asked.expected_calls is not None and asked.expected_calls < 1:
         wrong.append(Problem("--expected-calls", f"{asked.expected_calls}: write a number of at least 1"))
@@ -95,8 +105,14 @@ def checked(launch: Launch, asked: Asked) -> Checked:
     require_none([*problems, *wrong])
     require_hosted(launch, specs, asked)
     kept = [spec for spec in specs if not why or spec not in tuned]
-    soft_settings = SoftPromptSettings(seed=asked.seed, max_seconds=seconds)
-    return Checked(kept, LoraSettings(seed=asked.seed, max_seconds=seconds), soft_settings, curve)
+    return Checked(
+        kept,
+        LoraSettings(seed=asked.seed, max_seconds=seconds),
+        SoftPromptSettings(seed=asked.seed, max_seconds=seconds),
+        FullSettings(seed=asked.seed, max_seconds=seconds),
+        trainer,
+        curve,
+    )
 
 
 def require_hosted(launch: Launch, specs: Sequence[ArmSpec], asked: Asked) -> HostedPlan | None:
@@ -171,6 +187,9 @@ def prepare_customize(launch: Launch, run: str, asked: Asked, options: Mapping[s
         db.parent,
         what.settings,
         what.soft,
+        what.full,
+        what.trainer,
+        asked.weights,
         asked.expected_calls,
         what.curve,
         hosted,

@@ -30,13 +30,8 @@ def tuned_arm(run: str, arm: str, db: Path) -> ArmRelease:
         ReleaseError: its folder holds something else than the comparison released.
     """
     with closing(open_history(db, by_chain=True)) as history:
-        found = history.run(run) if run else _latest(history)
-        lines = _arms_of(found)
-        if arm not in lines or not lines[arm].get("path"):
-            there = ", ".join(name for name, line in lines.items() if line.get("path")) or "none"
-            raise InputError(f"{found['id']}: it trained no arm {arm!r}; it has {there}")
+        found, lines, release = _found(history, run, arm, db)
         line = lines[arm]
-        release = _its_own(history, found, line, db)
         blocked = [*_not_shown(line), *blocked_arm(_ahead(history, found, line, lines))]
     evidence = {
         "candidate_id": line["candidate_id"],
@@ -45,6 +40,28 @@ def tuned_arm(run: str, arm: str, db: Path) -> ArmRelease:
         "lift": {key: line[key] for key in ("diff", "diff_ci95", "p_value")},
     }
     return ArmRelease(found["id"], arm, line["candidate_id"], release, blocked, evidence)
+
+
+def tuned_file(history: History, run: str, arm: str, db: Path) -> tuple[Row, Path]:
+    """The comparison, and the prompt.md that it released as a tuned arm. Raises what `tuned_arm` does.
+
+    Args:
+        run: its id, or the unique start of it. "": the latest comparison.
+        arm: its name.
+        db: the ledger.
+    """
+    found, _, _ = _found(history, run, arm, db)
+    return found, arm_folder(db.parent, found["id"], arm) / PROMPT_FILE
+
+
+def _found(history: History, run: str, arm: str, db: Path) -> tuple[Row, dict[str, Mapping[str, Any]], PromptRelease]:
+    """The comparison, the lines of its arms, and what it released as this one."""
+    found = history.run(run) if run else _latest(history)
+    lines = _arms_of(found)
+    if arm not in lines or not lines[arm].get("path"):
+        there = ", ".join(name for name, line in lines.items() if line.get("path")) or "none"
+        raise InputError(f"{found['id']}: it trained no arm {arm!r}; it has {there}")
+    return found, lines, _its_own(history, found, lines[arm], db)
 
 
 def _latest(history: History) -> Row:

@@ -12,6 +12,8 @@ from agent.scoring.breakdown import difference, summary
 from agent.stats.advice import FEW_ROWS, ROWS_A_LABEL, Advice, ArmScores, Family, advise
 
 MILLION = 1_000_000
+WHOLE = ("full", "hosted")
+"""Arms whose model has no adapter that is switched on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +142,9 @@ def advice_text(advice: Advice, lines: Sequence[Mapping[str, Any]]) -> str:
         parts.append(f"its training is paid for after {arm['break_even_calls']:,} calls")
     if advice.verdict == "customize" and arm["elsewhere"]:
         off = arm["elsewhere"]
+        when, so = ("once trained", "use it") if arm["arm"] in WHOLE else ("with the adapter on", "switch it on")
         parts.append(
-            f"with the adapter on, {off['same']} of {off['n']} general questions are answered as before, so switch it "
-            "on for this task alone"
+            f"{when}, {off['same']} of {off['n']} general questions are answered as before, so {so} for this task alone"
         )
     if advice.scarce and advice.verdict != "no model":
         named = ", ".join(f"{label} ({count})" for label, count in sorted(advice.scarce.items()))

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from agent.observer import Observer
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.run.customize.arms import training_answer
-from agent.tuning.settings import Step, TrainedAdapter, TrainingPair, TrainingSettings
+from agent.tuning.settings import Step, TrainedAdapter, Trainer, TrainingPair, TrainingSettings
 from agent.tuning.train import train_pairs
 from agent.types import Example
 
@@ -47,17 +48,21 @@ async def trained(
     folder: Path,
     observer: Observer,
     stopped: Callable[[], Exception | None],
+    trainer: Trainer = "numpy",
+    weights: Path | None = None,
 ) -> TrainedAdapter:
-    """Trains an adapter or a soft prompt in a thread; the same call goes on where a killed one stopped.
+    """Trains what an arm needs in a thread; the same call goes on where a killed one stopped.
 
     Args:
         arm: its name, for lines and events.
         base: the model's file.
         pairs: to train on, and to stop early by.
-        settings: how, and which of the two.
+        settings: how, and what: an adapter, a soft prompt or all weights.
         folder: for the adapter and its checkpoints.
         observer: gets a line each LINE_SECONDS and at the end, and the event of the end with the loss of each step.
         stopped: the error that ends the run, where there is one.
+        trainer: what computes it.
+        weights: a Hugging Face folder to train on; None: the weights of `base`.
 
     Raises:
         Interrupted: the run was stopped; the epochs that ended are kept.
@@ -78,16 +83,29 @@ async def trained(
             )
 
     made = await asyncio.to_thread(
-        train_pairs, base, pairs[0], settings, folder=folder, validation=pairs[1], on_step=on_step
+        train_pairs,
+        base,
+        pairs[0],
+        settings,
+        folder=folder,
+        trainer=trainer,
+        weights=weights,
+        validation=pairs[1],
+        on_step=on_step,
     )
     why = "" if made.ended == "epochs" else f" ({made.ended})"
     observer.on_message(f"{arm}: trained in {made.steps} steps{why}, {made.seconds:.0f} s")
-    observer.on_event("trained", {"arm": arm, "labels": len(pairs[0]), **training_record(made, settings)})
+    observer.on_event("trained", {"arm": arm, "labels": len(pairs[0]), **training_record(made, settings, trainer)})
     return made
 
 
 def planned_record(
-    arm: str, train: Sequence[Example], dev: Sequence[Example], settings: TrainingSettings
+    arm: str,
+    train: Sequence[Example],
+    dev: Sequence[Example],
+    settings: TrainingSettings,
+    trainer: Trainer = "numpy",
+    weights: Path | None = None,
 ) -> dict[str, Any]:
     """What the ledger keeps of a training before it begins, JSON-ready: enough to make it again from the same rows.
 
@@ -96,9 +114,9 @@ def planned_record(
         train: the rows to train on, in their order; each is kept as a hash of its id, inputs and answers.
         dev: the rows to stop early by.
         settings: how, with the seed.
+        trainer: what computes it.
+        weights: a Hugging Face folder to train on; None: the weights of the model's file.
     """
-    import numpy
-
     return {
         "arm": arm,
         "labels": len(train),
@@ -107,7 +125,9 @@ def planned_record(
         "dev": rows_hash(dev),
         "settings": asdict(settings),
         "seed": settings.seed,
-        "versions": {"promptassay": tool_version(), "numpy": numpy.__version__},
+        "trainer": trainer,
+        "weights": None if weights is None else str(weights),
+        "versions": {"promptassay": tool_version(), **_versions(trainer)},
     }
 
 
@@ -116,10 +136,8 @@ def _row_hash(row: Example) -> str:
     return hashlib.sha256(json.dumps(listed, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def training_record(made: TrainedAdapter, settings: TrainingSettings) -> dict[str, Any]:
+def training_record(made: TrainedAdapter, settings: TrainingSettings, trainer: Trainer = "numpy") -> dict[str, Any]:
     """What the ledger keeps of a training, JSON-ready."""
-    import numpy
-
     return {
         "adapter": made.sha256,
         "settings": asdict(settings),
@@ -129,5 +147,12 @@ def training_record(made: TrainedAdapter, settings: TrainingSettings) -> dict[st
         "ended": made.ended,
         "seconds": round(made.seconds, 2),
         "tokens": made.tokens,
-        "numpy": numpy.__version__,
+        "trainer": trainer,
+        **_versions(trainer),
     }
+
+
+def _versions(trainer: Trainer) -> dict[str, str]:
+    """Of the packages that compute a training."""
+    names = {"numpy": ("numpy",), "peft": ("numpy", "torch", "transformers", "peft")}[trainer]
+    return {name: version(name) for name in names}

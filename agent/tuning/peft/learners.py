@@ -1,0 +1,199 @@
+"""LoRA by peft and full fine-tuning by transformers, as learners: parameters in the layout of the file to write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.tuning.base_model import BaseModel
+from agent.tuning.hf_names import MODULES, hf_name, hf_order
+from agent.tuning.lora_method import LoraMethod
+from agent.tuning.model_file import write_model
+from agent.tuning.packing import TokenPair
+from agent.tuning.peft.model import hf_model, tensors_of
+from agent.tuning.settings import LoraSettings, TrainingSettings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+IGNORED = -100
+"""The target of what is not compared, as PyTorch has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaddedBatch:
+    """Rows of a step, each padded at its end.
+
+    Args:
+        ids: (rows, longest) tokens.
+        seen: (rows, longest), whether a token is one of the row.
+        targets: (rows, longest), the token that should follow, or IGNORED.
+        tokens: of the rows.
+    """
+
+    ids: Array
+    seen: Array
+    targets: Array
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where a parameter of PyTorch stands in the flat vector: `start`, and the order of its rows (None: the same)."""
+
+    parameter: Any
+    start: int
+    order: Array | None
+
+    def view(self, flat: Array) -> Array:
+        """Its part of a flat vector."""
+        shape = tuple(self.parameter.shape)
+        return flat[self.start : self.start + self.parameter.numel()].reshape(shape)
+
+
+class TorchLearner:
+    """What PyTorch computes the gradient of.
+
+    Args:
+        model: the causal language model, whose parameters in `slots` are trained.
+        slots: of all that is trained; together they fill the flat vector.
+        settings: the threads count; the rest is the loop's.
+        base: the SHA-256 of the weights.
+        decides: what tells this training from others of the same rows.
+        initial: the flat parameters before the first step, by seed.
+        write: the file of parameters.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        slots: Sequence[Slot],
+        settings: TrainingSettings,
+        base: str,
+        decides: Sequence[Any],
+        initial: Callable[[int], Array],
+        write: Callable[[Path, Array], tuple[Path, str]],
+    ) -> None:
+        import torch
+
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model, self.slots, self.base = model.to(self.device), slots, base
+        self.initial, self.write, self._settings = initial, write, settings
+        self.size = sum(slot.parameter.numel() for slot in slots)
+        self.decides: list[Any] = [*decides, "torch", str(torch.__version__), self.device]
+
+    def __enter__(self) -> TorchLearner:
+        import torch
+
+        self._threads = torch.get_num_threads()
+        torch.set_num_threads(self._settings.threads)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import torch
+
+        torch.set_num_threads(self._threads)
+
+    def batch(self, rows: Sequence[TokenPair]) -> PaddedBatch:
+        import numpy as np
+
+        longest = max(len(row.prompt) + len(row.answer) for row in rows) - 1  # the last token is only predicted
+        ids, seen, targets = (np.zeros((len(rows), longest), np.int64) for _ in range(3))
+        targets[:] = IGNORED
+        for at, row in enumerate(rows):
+            through = [*row.prompt, *row.answer[:-1]]
+            ids[at, : len(through)], seen[at, : len(through)] = through, 1
+            targets[at, len(row.prompt) - 1 : len(through)] = row.answer
+        return PaddedBatch(ids, seen, targets, int(seen.sum()))
+
+    def gradient(self, parameters: Array, batch: PaddedBatch) -> tuple[float, Array]:
+        import numpy as np
+
+        self._set(parameters)
+        self.model.zero_grad()
+        total, answers = self._loss(batch)
+        loss = total / answers
+        loss.backward()
+        gradient = np.empty(self.size, np.float32)
+        for slot in self.slots:
+            found = slot.parameter.grad.cpu().numpy()
+            slot.view(gradient)[slice(None) if slot.order is None else slot.order] = found
+        return loss.item(), gradient
+
+    def score(self, parameters: Array, rows: Sequence[TokenPair]) -> float:
+        import torch
+
+        self._set(parameters)
+        some = self._settings.batch
+        with torch.no_grad():
+            found = [self._loss(self.batch(rows[at : at + some])) for at in range(0, len(rows), some)]
+        return -sum(float(total) for total, _ in found) / sum(answers for _, answers in found)
+
+    def _loss(self, batch: PaddedBatch) -> tuple[Any, int]:
+        """The loss of all answer tokens, summed, and how many there are; only they reach the vocabulary."""
+        import torch
+
+        ids, seen, targets = (torch.from_numpy(each).to(self.device) for each in (batch.ids, batch.seen, batch.targets))
+        states = self.model.model(input_ids=ids, attention_mask=seen, use_cache=False).last_hidden_state
+        compared = targets != IGNORED
+        scores = self.model.lm_head(states[compared])
+        return torch.nn.functional.cross_entropy(scores, targets[compared], reduction="sum"), int(compared.sum())
+
+    def _set(self, parameters: Array) -> None:
+        """Gives the model the parameters."""
+        import torch
+
+        with torch.no_grad():
+            for slot in self.slots:
+                view = slot.view(parameters)
+                slot.parameter.copy_(torch.from_numpy(view if slot.order is None else view[slot.order]))
+
+
+def lora_learner(base: BaseModel, method: LoraMethod, settings: LoraSettings) -> TorchLearner:
+    """An adapter of peft beside a base that stays as it is, which begins as the one of numpy does."""
+    from peft import LoraConfig, get_peft_model
+
+    model = hf_model(base)
+    targets = [name.rpartition(".")[2] for name in MODULES.values()]
+    how = LoraConfig(r=method.rank, lora_alpha=method.alpha, target_modules=targets, task_type="CAUSAL_LM")
+    named: Mapping[str, Any] = dict(get_peft_model(model, how).eval().named_parameters())
+    slots, start = [], 0
+    for number, layer in enumerate(method.of().layers):
+        for name in layer:
+            for part, order in (("lora_A", None), ("lora_B", hf_order(name, base.architecture))):
+                parameter = named[f"base_model.model.model.layers.{number}.{MODULES[name]}.{part}.default.weight"]
+                slots.append(Slot(parameter, start, order))
+                start += parameter.numel()
+    return TorchLearner(
+        model,
+        slots,
+        settings,
+        base.sha256,
+        ["peft", *method.decides],
+        lambda seed: method.initial(seed).flat,
+        lambda folder, flat: method.write(folder, method.of(flat)),
+    )
+
+
+def full_learner(base: BaseModel, settings: TrainingSettings) -> TorchLearner:
+    """All weights of a base; what it writes is a model of its own."""
+    import numpy as np
+
+    model = hf_model(base)
+    named, shapes = dict(model.named_parameters()), {}
+    slots, start = [], 0
+    for name, tensor, order in tensors_of(base):
+        slots.append(Slot(named[hf_name(name)], start, order))
+        shapes[name], start = slots[-1], start + tensor.size
+
+    def first(seed: int) -> Array:
+        return np.concatenate([tensor.ravel() for _, tensor, _ in tensors_of(base)])
+
+    def write(folder: Path, flat: Array) -> tuple[Path, str]:
+        return write_model(folder, base.path, {name: slot.view(flat) for name, slot in shapes.items()})
+
+    return TorchLearner(model, slots, settings, base.sha256, ["full"], first, write)
