@@ -286,6 +286,8 @@ def customize(
     run: str = "",
     train_time: Seconds | None = None,
     expected_calls: int | None = None,
+    settings: int = 3,
+    seeds: int = 1,
     **options: Any,
 ) -> CustomizeResult:
     """Compares, on one sealed test, your prompt, the best prompt, adapters trained on your rows, and no language model.
@@ -300,6 +302,8 @@ def customize(
         run: the search to take the prompts from. "": the latest of this task and model, else a new one.
         train_time: the most that one arm may train, in seconds or as a text. None: until dev gets no better.
         expected_calls: calls that you expect in all, at least 1; fewer than pay for the training speak against it.
+        settings: settings of each training that are tried on dev, 1 to 4.
+        seeds: how often each arm is trained, 1 to 10, to show the spread; the arm itself is the first.
         options: as of `optimize`, for the search; `max_cost` caps the comparison, too, `seed` is also the training's.
 
     Returns:
@@ -320,7 +324,15 @@ def customize(
     words |= {name: as_text(arguments[name]) for name in ("price", "max_wait")}
     db, watcher = Path(arguments["ledger"]), LogWatcher(arguments["progress"])
     names = ",".join(map(str, curve))
-    asked = Asked(tuple(arms), as_text(train_time), expected_calls, arguments["seed"], names)
+    asked = Asked(
+        tuple(arms),
+        as_text(train_time),
+        expected_calls,
+        arguments["seed"],
+        names,
+        settings=settings,
+        seeds=seeds,
+    )
 
     def compare(stop: Stop | None) -> CustomizeResult:
         launch = launch_of(arguments, db, watcher)

@@ -34,7 +34,18 @@ CUSTOMIZE_GROUPS = {
     "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "limit"),
     "Models": ("model", "price", "max_concurrency"),
     "Budget": ("max_calls", "max_cost", "time_limit", "effort"),
-    "Comparison": ("run", "arms", "curve", "train_time", "train_price", "export_only", "expected_calls", "seed"),
+    "Comparison": (
+        "run",
+        "arms",
+        "curve",
+        "tried",
+        "seeds",
+        "train_time",
+        "train_price",
+        "export_only",
+        "expected_calls",
+        "seed",
+    ),
     "Output": ("quiet", "db", "as_json"),
 }
 COLUMNS: Sequence[Column | str] = (
@@ -95,6 +106,23 @@ COLUMNS: Sequence[Column | str] = (
     help="Also train each arm that learns on only so many train rows, and say where arms cross: 24,75,all.",
 )
 @click.option(
+    "--settings",
+    "tried",
+    metavar="N",
+    type=click.IntRange(1, 4),
+    default=3,
+    show_default=True,
+    help="Settings of each training (learning rate, rank) that are tried on dev, 1 to 4; the better half goes on.",
+)
+@click.option(
+    "--seeds",
+    metavar="N",
+    type=click.IntRange(1, 10),
+    default=1,
+    show_default=True,
+    help="Train each arm with so many seeds and show the spread; the arm itself is the first.",
+)
+@click.option(
     "--train-time", metavar="TIME", help="The most that one arm may train: 90, 5m. Default: until dev gets no better."
 )
 @click.option(
@@ -127,6 +155,8 @@ def customize_command(
     run: str,
     arms: str,
     curve: str,
+    tried: int,
+    seeds: int,
     train_time: str | None,
     expected_calls: int | None,
     train_price: float | None,
@@ -150,7 +180,7 @@ def customize_command(
 
     words = {**OPTIONS, **{name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}}
     names = tuple(name.strip() for name in arms.split(",") if name.strip())
-    asked = Asked(names, train_time, expected_calls, options["seed"], curve, train_price)
+    asked = Asked(names, train_time, expected_calls, options["seed"], curve, train_price, tried, seeds)
     with Progress(quiet) as progress:
         launch = prepare(words, db, NO_OBSERVER if as_json else progress)
         if export_only is None:

@@ -34,13 +34,19 @@ main(sys.argv[3:])
 
 
 def child(killed_at: int) -> subprocess.CompletedProcess[str]:
-    words = ["customize", *WORDS, "--arms", "lora", "-q", "--json"]
+    words = ["customize", *WORDS, "--arms", "lora", "--settings", "2", "-q", "--json"]
     command = [sys.executable, "-c", CHILD, str(ROOT), str(killed_at), *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=240)
 
 
 def steps(done: subprocess.CompletedProcess[str]) -> list[int]:
     return [int(line.split()[1]) for line in done.stderr.splitlines() if line.startswith("step ")]
+
+
+def tried(made: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What was chosen, and what of, without the seconds."""
+    (line,) = made["settings"]
+    return line["chosen"], [{name: each[name] for name in each if name != "seconds"} for each in line["tried"]]
 
 
 def trained(made: dict[str, Any]) -> dict[str, Any]:
@@ -52,16 +58,17 @@ def test_killed_in_an_epoch_the_same_command_ends_with_the_same_adapter(here: Pa
     good_json("run", *write_world(), "-n", "1", "-q")
     train = child(7)
     assert train.returncode == -signal.SIGKILL
-    assert steps(train) == list(range(8))  # 5 steps an epoch, so it was in the second
+    assert steps(train) == [*range(5), *range(5), 5, 6, 7]  # an epoch of both settings, then the second of one
     again = child(-1)
     assert again.returncode == 0, again.stderr
     made = json.loads(again.stdout)
-    assert steps(again)[0] == 5  # the first epoch is not paid twice
+    assert steps(again)[0] == 5  # no first epoch is paid twice
     losses = trained(made)["losses"]
     assert steps(again) == list(range(5, len(losses)))
     for file in Path("runs/adapters").iterdir():
         file.unlink()
-    whole = good_json("customize", *WORDS, "--arms", "lora", "-q")
+    whole = good_json("customize", *WORDS, "--arms", "lora", "--settings", "2", "-q")
+    assert tried(whole) == tried(made)
     assert trained(whole)["adapter"] == trained(made)["adapter"]
     assert trained(whole)["losses"] == losses
     assert by_name(whole)["lora"]["test"] == by_name(made)["lora"]["test"]

@@ -38,6 +38,9 @@ class CustomizePlan:
         expected_calls: calls in the life of the prompt; None: as many as it takes.
         curve: numbers of train rows that the arms learn from besides all, ascending.
         hosted: the arm that the model's provider trains. None: there is none.
+        tried: how many settings of each training are tried on dev, at least 1.
+        seeds: how often each arm is trained with the settings that were chosen, at least 1.
+        others: shipped tasks, with the rows that tuned arms are asked besides.
     """
 
     task: Task
@@ -55,6 +58,9 @@ class CustomizePlan:
     expected_calls: int | None = None
     curve: Sequence[int] = ()
     hosted: HostedPlan | None = None
+    tried: int = 1
+    seeds: int = 1
+    others: tuple[Task, ...] = ()
 
     @property
     def is_local(self) -> bool:
@@ -68,12 +74,26 @@ class CustomizePlan:
         return next((arm for arm in picks if arm.spec.name == "retrieved"), picks[0] if picks else None)
 
     @property
+    def trainings(self) -> int:
+        """How many are begun here; settings that are given up on dev are trained for an epoch or two."""
+        return len(self.tuned) * (self.tried + self.seeds - 1 + len(self.curve))
+
+    @property
     def calls(self) -> int:
         """How many it takes at most."""
         judged = 1 + judge_calls(self.task)
         rows = (len(self.task.test) + LATENCY_ROWS) * judged
         tuned = len(self.tuned) + (self.hosted is not None)
-        general = len(QUESTIONS) * (1 + tuned) if tuned else 0
+        general = (len(QUESTIONS) + sum(len(task.dev) for task in self.others)) * (1 + tuned) if tuned else 0
+        seeds = len(self.tuned) * (self.seeds - 1) * len(self.task.test) * judged
         learning = len(self.tuned) + (self.picking is not None)
         points = len(self.curve) * learning * len(self.task.test) * judged
-        return rows * (len(self.prompts) + tuned) + general + points
+        return rows * (len(self.prompts) + tuned) + general + points + seeds
+
+
+def trainings_line(plan: CustomizePlan) -> str:
+    """How many trainings there are and what they are for, in words."""
+    parts = [f"{plan.tried} settings on dev"] * (plan.tried > 1) + [f"{plan.seeds} seeds"] * (plan.seeds > 1)
+    parts += [f"{len(plan.curve)} more numbers of rows"] * bool(plan.curve)
+    arms = ", ".join(spec.name for spec in plan.tuned)
+    return f"trainings: {plan.trainings} ({arms}{': ' if parts else ''}{', '.join(parts)})"

@@ -17,6 +17,7 @@ from agent.prompt.prompt_candidate import baseline
 from agent.run.arguments import require_none
 from agent.run.customize.arms import ArmSpec, prompt_arms, require_arms, why_no_soft_prompt, why_not_tuned
 from agent.run.customize.curve import FEWEST_TRAIN, curve_sizes
+from agent.run.customize.elsewhere import other_tasks
 from agent.run.customize.hosted import HostedPlan, hosted_plan, require_affordable
 from agent.run.customize.hosted_files import training_files, training_prompt, write_training_files
 from agent.run.customize.job import Customize
@@ -28,9 +29,14 @@ from agent.run.resume import changes_since
 from agent.run.session import PreparedJob
 from agent.task.words import seconds as read_seconds
 from agent.tuning.settings import LoraSettings, SoftPromptSettings
+from agent.tuning.variants import MOST_SETTINGS
 
 if TYPE_CHECKING:
     from agent.types import Task
+
+TRIED_SETTINGS = 3
+"""How many settings of each training are tried on dev, where nothing else is asked for."""
+MOST_SEEDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,8 @@ class Asked:
         seed: of the training, at least 0.
         curve: the numbers of train rows that arms learn from besides all, such as "24,75,all"; "": no curve.
         train_price: of training at a provider, dollars per million tokens. None: not known.
+        settings: how many settings of each training are tried on dev, 1 to MOST_SETTINGS.
+        seeds: how often each arm is trained with the settings that were chosen, 1 to MOST_SEEDS.
     """
 
     arms: Sequence[str] = ()
@@ -52,6 +60,8 @@ class Asked:
     seed: int = 0
     curve: str = ""
     train_price: float | None = None
+    settings: int = TRIED_SETTINGS
+    seeds: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +97,11 @@ def checked(launch: Launch, asked: Asked) -> Checked:
     curve, wrong = curve_sizes(asked.curve, len(task.train))
     if asked.expected_calls is not None and asked.expected_calls < 1:
         wrong.append(Problem("--expected-calls", f"{asked.expected_calls}: write a number of at least 1"))
+    wrong += [
+        Problem(f"--{name}", f"{value}: write a number from 1 to {most}")
+        for name, value, most in (("settings", asked.settings, MOST_SETTINGS), ("seeds", asked.seeds, MOST_SEEDS))
+        if not 1 <= value <= most
+    ]
     seconds = None
     try:
         seconds = None if asked.train_seconds is None else read_seconds(asked.train_seconds)
@@ -174,6 +189,9 @@ def prepare_customize(launch: Launch, run: str, asked: Asked, options: Mapping[s
         asked.expected_calls,
         what.curve,
         hosted,
+        asked.settings,
+        asked.seeds,
+        other_tasks(task.name) if tuned or hosted else (),
     )
     return PreparedJob(lambda resources: Customize(plan, resources), launch.lms(), budget_of(options, plan.calls))
 
