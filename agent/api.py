@@ -336,7 +336,7 @@ def customize(
 
     def compare(stop: Stop | None) -> CustomizeResult:
         launch = launch_of(arguments, db, watcher)
-        checked(launch, asked)
+        checked(launch, asked, watcher.download)
         with _resume_note(db):
             found = run or finished_search(launch, as_text(arguments["limit"], "-"), db)
             if not found:

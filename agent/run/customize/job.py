@@ -17,7 +17,7 @@ from agent.run.customize.curve import CurvePoint, curve_lines, curve_text, first
 from agent.run.customize.elsewhere import replies
 from agent.run.customize.hosted import HostedArm, HostedTrainer
 from agent.run.customize.measure import Measurement, TunedArm
-from agent.run.customize.plan import CustomizePlan, trainings_line
+from agent.run.customize.plan import CustomizePlan
 from agent.run.customize.release_arm import write_arm
 from agent.run.customize.settings_search import SettingsChoice, choice_record, choose_settings
 from agent.run.customize.table import MeasuredArm, table
@@ -71,8 +71,8 @@ class Customize(Job):
 
     async def _compared(self) -> dict[str, Any]:
         plan, task = self._plan, self.task
-        if plan.trainings:
-            self._observer.on_message(trainings_line(plan))
+        if plan.tuned:
+            self._observer.on_message(plan.trainings.line)
         choices = {spec.name: await self._chosen(spec) for spec in plan.tuned}
         some = {size: first_rows(task, size, plan.settings.seed) for size in plan.curve}
         made = {

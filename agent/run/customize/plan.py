@@ -19,6 +19,29 @@ LATENCY_ROWS = 5
 
 
 @dataclass(frozen=True, slots=True)
+class Trainings:
+    """The trainings of a comparison: names of arms, settings of each that dev is shown, seeds of those it chooses, and
+    how many numbers of rows there are besides all."""
+
+    arms: Sequence[str]
+    tried: int
+    seeds: int
+    sizes: int
+
+    @property
+    def count(self) -> int:
+        """How many are begun; settings that dev gives up are trained for an epoch or two."""
+        return len(self.arms) * (self.tried + self.seeds - 1 + self.sizes)
+
+    @property
+    def line(self) -> str:
+        """How many there are, and what for."""
+        parts = [f"{self.tried} settings on dev"] * (self.tried > 1) + [f"{self.seeds} seeds"] * (self.seeds > 1)
+        parts += [f"{self.sizes} fewer numbers of rows"] * bool(self.sizes)
+        return f"{self.count} trainings ({', '.join(self.arms)}{': ' if parts else ''}{', '.join(parts)})"
+
+
+@dataclass(frozen=True, slots=True)
 class CustomizePlan:
     """What is compared.
 
@@ -74,9 +97,9 @@ class CustomizePlan:
         return next((arm for arm in picks if arm.spec.name == "retrieved"), picks[0] if picks else None)
 
     @property
-    def trainings(self) -> int:
-        """How many are begun here; settings that are given up on dev are trained for an epoch or two."""
-        return len(self.tuned) * (self.tried + self.seeds - 1 + len(self.curve))
+    def trainings(self) -> Trainings:
+        """What is trained here."""
+        return Trainings(tuple(spec.name for spec in self.tuned), self.tried, self.seeds, len(self.curve))
 
     @property
     def calls(self) -> int:
@@ -89,11 +112,3 @@ class CustomizePlan:
         learning = len(self.tuned) + (self.picking is not None)
         points = len(self.curve) * learning * len(self.task.test) * judged
         return rows * (len(self.prompts) + tuned) + general + points + seeds
-
-
-def trainings_line(plan: CustomizePlan) -> str:
-    """How many trainings there are and what they are for, in words."""
-    parts = [f"{plan.tried} settings on dev"] * (plan.tried > 1) + [f"{plan.seeds} seeds"] * (plan.seeds > 1)
-    parts += [f"{len(plan.curve)} more numbers of rows"] * bool(plan.curve)
-    arms = ", ".join(spec.name for spec in plan.tuned)
-    return f"trainings: {plan.trainings} ({arms}{': ' if parts else ''}{', '.join(parts)})"
