@@ -176,7 +176,11 @@ def test_lists_and_show_have_its_advice(compared: Made) -> None:
     assert made["advice"]["text"] in shown
     assert made["curve_text"] in shown
     assert good_json("show", made["run_id"])["result"] == made
-    assert any("`optimize show" in line for line in refused(2, "report", made["run_id"]))
+    good("report", made["run_id"], "-o", "report.html")
+    page = Path("report.html").read_text("utf-8")
+    assert made["advice"]["text"] in page
+    assert page.count("<svg") == 2
+    assert "<script" not in page
 
 
 def test_a_tuned_arm_is_a_released_prompt_with_its_adapter(compared: Made) -> None:

@@ -169,9 +169,7 @@ class Customize(Job):
         plan, prompt, program = self._plan, self._prompt(spec), PromptProgram(task, self._plan.lm)
         pairs = (pairs_of(program, prompt, task.train), pairs_of(program, prompt, task.dev))
         stopped = lambda: self._gateway.stopped  # noqa: E731
-        made = await trained(name, plan.base, pairs, settings, plan.folder / ADAPTERS, self._observer, stopped)
-        self._report()
-        return made
+        return await trained(name, plan.base, pairs, settings, plan.folder / ADAPTERS, self._observer, stopped)
 
     async def _tuned(self, spec: ArmSpec, task: Task, choice: SettingsChoice, again: int = 0) -> TunedArm:
         """An arm that is trained with the settings that were chosen; `again` counts further seeds, which have the cap
