@@ -148,7 +148,7 @@ def planned_record(
     return {
         "arm": arm,
         "labels": len(train),
-        "rows": [_row_hash(row) for row in train],
+        "rows": [row_hash(row) for row in train],
         "train": rows_hash(train),
         "dev": rows_hash(dev),
         "settings": asdict(settings),
@@ -157,7 +157,8 @@ def planned_record(
     }
 
 
-def _row_hash(row: Example) -> str:
+def row_hash(row: Example) -> str:
+    """Of a row's id, inputs and answers."""
     listed = [row.id, dict(row.inputs), dict(row.labels)]
     return hashlib.sha256(json.dumps(listed, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
