@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.cli.world import good_json
+from tests.cli.world import good_json, optimize, refused
 from tests.customize.test_customize import WORDS, by_name, events
 from tests.customize.world import write_world
+from tests.tuning.tiny import speaking
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = """
@@ -81,3 +82,14 @@ def test_a_cap_of_seconds_ends_a_training(here: Path) -> None:
     assert (found["ended"], len(found["losses"])) == ("seconds", 1)
     assert found["settings"]["max_seconds"] == 0.001
     assert Path(by_name(made)["lora"]["path"]).is_file()
+    again = good_json("reproduce", made["run_id"])  # ends at that very step
+    (line,) = again["trainings"]
+    assert (again["same"], line["same"], again["requests"], line["adapter"]) == (True, True, 0, found["adapter"])
+    speaking(Path("tiny.gguf"), seed=5)
+    done = optimize("reproduce", made["run_id"])
+    assert done.exit_code == 1
+    assert f"lora on {found['labels']} rows, seed 0: the adapter is " in done.stdout
+    assert f"it was {found['adapter'][:16]}; weights differ by at most " in done.stdout
+    assert "1 thing drifted: 1 trainings, 0 requests" in done.stdout
+    Path("tiny.gguf").unlink()
+    assert any("its weights are not here" in line for line in refused(2, "reproduce", made["run_id"]))
