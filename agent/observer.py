@@ -20,9 +20,9 @@ class TrainingProgress:
         name: of what is trained, such as "lora" or "lora, setting 2 of 3".
         epoch, epochs: the one that goes on, 1 and up, and how many there are at most.
         step, steps: that have ended, over all epochs, and how many there are at most.
-        losses: of the steps since this program began or went on, in nats; at least one.
+        losses: of the steps since this program began or went on, in nats.
         seconds: of training so far, those before a resume included.
-        left: seconds that it takes at most.
+        left: seconds that it takes at most; None: not known before the first step.
     """
 
     name: str
@@ -32,7 +32,7 @@ class TrainingProgress:
     steps: int
     losses: Sequence[float]
     seconds: float
-    left: float
+    left: float | None
 
 
 class Observer:

@@ -39,7 +39,7 @@ CUSTOMIZE_GROUPS = {
         "run",
         "arms",
         "curve",
-        "tried",
+        "settings",
         "seeds",
         "train_time",
         "train_price",
@@ -108,7 +108,6 @@ COLUMNS: Sequence[Column | str] = (
 )
 @click.option(
     "--settings",
-    "tried",
     metavar="N",
     type=click.IntRange(1, 4),
     default=3,
@@ -157,7 +156,7 @@ def customize_command(
     run: str,
     arms: str,
     curve: str,
-    tried: int,
+    settings: int,
     seeds: int,
     train_time: str | None,
     expected_calls: int | None,
@@ -183,7 +182,7 @@ def customize_command(
 
     words = {**OPTIONS, **{name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}}
     names = tuple(name.strip() for name in arms.split(",") if name.strip())
-    asked = Asked(names, train_time, expected_calls, options["seed"], curve, train_price, tried, seeds)
+    asked = Asked(names, train_time, expected_calls, options["seed"], curve, train_price, settings, seeds)
     with Progress(quiet) as progress:
         launch = prepare(words, db, NO_OBSERVER if as_json else progress)
         if export_only is None:

@@ -88,7 +88,7 @@ def block(view: View, in_flight: InFlight, mark: str, width: int, bars: str = BA
     if width >= WIDE:
         times += f" elapsed, {time_left(view.left)}"
         calls += f" {view.unit}"
-        if not view.losses:
+        if view.unit == "calls":
             calls += f", {view.cached:,} cached, {counted(view.retries, 'retry', 'retries')}"
     lines: list[RenderableType] = [_title_line(view, times), _bar_line(view.done, view.planned, calls)]
     if view.score:

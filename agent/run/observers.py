@@ -144,7 +144,7 @@ class LogWatcher(Watcher):
         _log.info("%s", line)
 
     def on_training_progress(self, progress: TrainingProgress) -> None:
-        if time.monotonic() - self._logged >= LINE_SECONDS:
+        if progress.losses and time.monotonic() - self._logged >= LINE_SECONDS:
             self._logged = time.monotonic()
             steps, loss = f"{progress.step} of {progress.steps}", recent_loss(progress.losses)
             _log.info("%s: step %s, loss %.3f, %.0f s", progress.name, steps, loss, progress.seconds)

@@ -6,10 +6,12 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.cli.world import good_json, optimize, refused
+from agent.run.customize.retrain import Retrained
+from tests.cli.world import good_json, refused
 from tests.customize.test_customize import WORDS, by_name, events
 from tests.customize.world import write_world
 from tests.tuning.tiny import speaking
@@ -86,10 +88,16 @@ def test_a_cap_of_seconds_ends_a_training(here: Path) -> None:
     (line,) = again["trainings"]
     assert (again["same"], line["same"], again["requests"], line["adapter"]) == (True, True, 0, found["adapter"])
     speaking(Path("tiny.gguf"), seed=5)
-    done = optimize("reproduce", made["run_id"])
-    assert done.exit_code == 1
-    assert f"lora on {found['labels']} rows, seed 0: the adapter is " in done.stdout
-    assert f"it was {found['adapter'][:16]}; weights differ by at most " in done.stdout
-    assert "1 thing drifted: 1 trainings, 0 requests" in done.stdout
-    Path("tiny.gguf").unlink()
-    assert any("its weights are not here" in line for line in refused(2, "reproduce", made["run_id"]))
+    assert any("the file behind local/tiny.gguf changed" in line for line in refused(2, "reproduce", made["run_id"]))
+
+
+def test_an_adapter_that_came_out_otherwise_is_said_with_what_differs() -> None:
+    made = Retrained("lora", 36, 0, "a" * 64, "b" * 64, 0.51, 0.5, 0.002, "2.1", "2.0")
+    assert not made.is_same
+    assert made.drift == (
+        "lora on 36 rows, seed 0: the adapter is aaaaaaaaaaaaaaaa, it was bbbbbbbbbbbbbbbb; dev loss 0.51000, it was "
+        "0.50000 (+0.01000); weights differ by at most 0.002; numpy 2.1, it was 2.0"
+    )
+    assert replace(made, adapter="b" * 64).is_same
+    bare = replace(made, dev_loss=None, weights=None, numpy="2.0")
+    assert bare.drift == "lora on 36 rows, seed 0: the adapter is aaaaaaaaaaaaaaaa, it was bbbbbbbbbbbbbbbb"

@@ -238,7 +238,8 @@ def _least(request: PageRequest) -> float | None:
 def live(request: PageRequest) -> dict[str, Any]:
     """How far a run is. A page asks every few seconds, so nothing here reads all calls one by one."""
     history = request.history
-    row = history.run(request.names["run"])
+    view = RunView(history, request.names["run"])
+    row = view.run
     (calls,) = history.select(
         "SELECT COUNT(*) AS all_calls, COALESCE(SUM(state = 'cached'), 0) AS cached, "
         "COALESCE(SUM(CASE WHEN state <> 'cached' THEN prompt_tokens + completion_tokens END), 0) AS tokens, "
@@ -252,7 +253,7 @@ def live(request: PageRequest) -> dict[str, Any]:
         states[trial["state"]] = states.get(trial["state"], 0) + 1
     complete = [trial["mean"] for trial in trials if trial["state"] == "complete" and trial["mean"] is not None]
     made = calls["all_calls"]
-    training = running_losses(RunView(history, row["id"])) if is_comparison(RunView(history, row["id"])) else {}
+    training = running_losses(view) if is_comparison(view) else {}
     steps = sum(map(len, training.values()))
     return {
         "run_id": row["id"],

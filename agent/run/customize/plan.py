@@ -36,6 +36,8 @@ class Trainings:
     @property
     def line(self) -> str:
         """How many there are, and what for."""
+        if not self.arms:
+            return "no training here"
         parts = [f"{self.tried} settings on dev"] * (self.tried > 1) + [f"{self.seeds} seeds"] * (self.seeds > 1)
         parts += [f"{self.sizes} fewer numbers of rows"] * bool(self.sizes)
         return f"{self.count} trainings ({', '.join(self.arms)}{': ' if parts else ''}{', '.join(parts)})"

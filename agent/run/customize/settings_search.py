@@ -15,7 +15,6 @@ from typing import Any
 
 from agent.errors import TrainingDiverged
 from agent.tuning.settings import TrainedAdapter, TrainingSettings
-from agent.tuning.variants import described
 
 Train = Callable[[TrainingSettings, str], Awaitable[TrainedAdapter]]
 """Trains with settings; the text says which they are."""
@@ -86,7 +85,7 @@ async def choose_settings(settings: Sequence[TrainingSettings], train: Train) ->
     diverged: TrainingDiverged | None = None
     while len(left) > 1:
         for each in left:
-            number = f"setting {tried.index(each) + 1} of {len(tried)} ({described(each.settings)})"
+            number = f"setting {tried.index(each) + 1} of {len(tried)}"
             try:
                 made = await train(replace(_capped(most, tried, each), pause_after=epochs), number)
             except TrainingDiverged as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -66,20 +67,17 @@ class _Watched:
         self.steps.append(step)
 
     def look(self) -> None:
-        """Shows the last step, and writes the epochs that have ended since the last look."""
+        """Shows how far it is, and writes the epochs that have ended since the last look."""
         steps, settings = self.steps[:], self.settings
-        if not steps:
-            return
-        last, an_epoch = steps[-1], steps[-1].steps // settings.epochs
-        epochs = settings.pause_after or settings.epochs
-        left = (epochs * an_epoch - last.step) * last.seconds / last.step
-        if settings.max_seconds is not None:
-            left = min(left, max(0.0, settings.max_seconds - last.seconds))
+        an_epoch, epochs = math.ceil(self.labels / settings.batch), settings.pause_after or settings.epochs
+        last = steps[-1] if steps else Step(1, 0, epochs * an_epoch, 0.0, 0, 0.0)
+        left = settings.max_seconds
+        if steps:
+            goes_on = max(0.0, (epochs * an_epoch - last.step) * last.seconds / last.step)
+            left = goes_on if left is None else min(goes_on, max(0.0, left - last.seconds))
         losses = [step.loss for step in steps]
         self.observer.on_training_progress(
-            TrainingProgress(
-                self.name, last.epoch, epochs, last.step, epochs * an_epoch, losses, last.seconds, max(0.0, left)
-            )
+            TrainingProgress(self.name, last.epoch, epochs, last.step, epochs * an_epoch, losses, last.seconds, left)
         )
         while len(steps) - self.written >= an_epoch:  # it began with an epoch
             own, self.written = steps[self.written : self.written + an_epoch], self.written + an_epoch
@@ -119,8 +117,9 @@ async def trained(
     )
     try:
         while not work.done():
-            await asyncio.wait({work}, timeout=SHOWN_SECONDS)
             watched.look()
+            await asyncio.wait({work}, timeout=SHOWN_SECONDS)
+        watched.look()
         made = work.result()
     finally:
         watched.is_left = True
