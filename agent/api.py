@@ -289,6 +289,8 @@ def customize(
     expected_calls: int | None = None,
     trainer: Trainer = "numpy",
     hf_folder: str | Path | None = None,
+    settings: int = 3,
+    seeds: int = 1,
     **options: Any,
 ) -> CustomizeResult:
     """Compares, on one sealed test, your prompt, the best prompt, adapters trained on your rows, and no language model.
@@ -306,6 +308,8 @@ def customize(
         expected_calls: calls that you expect in all, at least 1; fewer than pay for the training speak against it.
         trainer: what trains adapters: numpy, or transformers with peft (extra `tune`): "peft".
         hf_folder: a Hugging Face folder of the model, whose weights are trained on. None: those of the model's file.
+        settings: settings of each training that are tried on dev, 1 to 4.
+        seeds: how often each arm is trained, 1 to 10, to show the spread; the arm itself is the first.
         options: as of `optimize`, for the search; `max_cost` caps the comparison, too, `seed` is also the training's.
 
     Returns:
@@ -326,11 +330,21 @@ def customize(
     words |= {name: as_text(arguments[name]) for name in ("price", "max_wait")}
     db, watcher = Path(arguments["ledger"]), LogWatcher(arguments["progress"])
     names, weights = ",".join(map(str, curve)), None if hf_folder is None else Path(hf_folder)
-    asked = Asked(tuple(arms), as_text(train_time), expected_calls, arguments["seed"], names, None, trainer, weights)
+    asked = Asked(
+        tuple(arms),
+        as_text(train_time),
+        expected_calls,
+        arguments["seed"],
+        names,
+        trainer=trainer,
+        weights=weights,
+        settings=settings,
+        seeds=seeds,
+    )
 
     def compare(stop: Stop | None) -> CustomizeResult:
         launch = launch_of(arguments, db, watcher)
-        checked(launch, asked)
+        checked(launch, asked, watcher.download)
         with _resume_note(db):
             found = run or finished_search(launch, as_text(arguments["limit"], "-"), db)
             if not found:

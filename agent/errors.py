@@ -2,7 +2,8 @@
 
     AgentError
     ├── InputError            the user's files or options are wrong; nothing was called     exit 2
-    │   └── ProblemsError     several of them at once, each with file:line
+    │   ├── ProblemsError     several of them at once, each with file:line
+    │   └── TrainingDiverged  the learning rate is too high for the rows: the loss is no number
     ├── BudgetRefused         the plan cannot fit the budget; nothing was called            exit 3
     ├── BudgetExhausted       a call would pass a cap; a named stop, not a failure
     ├── GateFailed            a gate did not pass; nothing was changed                       exit 100
@@ -66,6 +67,10 @@ class ProblemsError(InputError):
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         self.problems = problems
         super().__init__("\n".join(str(problem) for problem in problems))
+
+
+class TrainingDiverged(InputError):
+    """The loss of a training is no number any more. Take a lower learning rate."""
 
 
 class BudgetRefused(AgentError):

@@ -6,9 +6,33 @@ The durable record of calls (reserve, send, settle) is not among it: the gateway
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from agent.types import Outcome, Proposal, SplitName, Trial
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingProgress:
+    """How far a training is.
+
+    Args:
+        name: of what is trained, such as "lora" or "lora, setting 2 of 3".
+        epoch, epochs: the one that goes on, 1 and up, and how many there are at most.
+        step, steps: that have ended, over all epochs, and how many there are at most.
+        losses: of the steps since this program began or went on, in nats.
+        seconds: of training so far, those before a resume included.
+        left: seconds that it takes at most; None: not known before the first step.
+    """
+
+    name: str
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    losses: Sequence[float]
+    seconds: float
+    left: float | None
 
 
 class Observer:
@@ -50,6 +74,9 @@ class Observer:
 
     def on_evaluation_ended(self, candidates: Sequence[str]) -> None:
         """Candidates were taken to their rows of dev; `candidates` are the ids of those that did not fail."""
+
+    def on_training_progress(self, progress: TrainingProgress) -> None:
+        """A training goes on; called about every half second, and when it has ended."""
 
 
 NO_OBSERVER = Observer()
@@ -96,3 +123,7 @@ class Observers(Observer):
     def on_evaluation_ended(self, candidates: Sequence[str]) -> None:
         for each in self._observers:
             each.on_evaluation_ended(candidates)
+
+    def on_training_progress(self, progress: TrainingProgress) -> None:
+        for each in self._observers:
+            each.on_training_progress(progress)

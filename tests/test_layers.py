@@ -45,7 +45,7 @@ DOORS = {
     "mlflow": ("release/formats/mlflow",),
     "yaml": ("task/promptfoo_tests.py", "release/formats/promptfoo.py"),
     "langsmith": ("models/langchain.py",),
-    "matplotlib": ("report/charts.py",),
+    "matplotlib": ("report/charts.py", "report/comparison_charts.py"),
     "jinja2": ("report/html.py",),
     "datasette": ("report/web/",),
     "pandas": ("report/notebook.py",),

@@ -20,6 +20,7 @@ from agent.cli.common import (
     plain,
     print_json,
 )
+from agent.cli.customize_tables import print_more
 from agent.cli.option_groups import GroupedCommand
 from agent.cli.progress import Progress, run_shown
 from agent.cli.terminal_tables import Column, print_table, say
@@ -40,13 +41,15 @@ CUSTOMIZE_GROUPS = {
         "curve",
         "trainer",
         "hf_folder",
+        "settings",
+        "seeds",
         "train_time",
         "train_price",
         "export_only",
         "expected_calls",
         "seed",
     ),
-    "Output": ("quiet", "db", "as_json"),
+    "Output": ("dry_run", "quiet", "db", "as_json"),
 }
 COLUMNS: Sequence[Column | str] = (
     Column("arm", floor=8),
@@ -119,6 +122,22 @@ COLUMNS: Sequence[Column | str] = (
     help="Also train each arm that learns on only so many train rows, and say where arms cross: 24,75,all.",
 )
 @click.option(
+    "--settings",
+    metavar="N",
+    type=click.IntRange(1, 4),
+    default=3,
+    show_default=True,
+    help="Settings of each training (learning rate, rank) that are tried on dev, 1 to 4; the better half goes on.",
+)
+@click.option(
+    "--seeds",
+    metavar="N",
+    type=click.IntRange(1, 10),
+    default=1,
+    show_default=True,
+    help="Train each arm with so many seeds and show the spread; the arm itself is the first.",
+)
+@click.option(
     "--train-time", metavar="TIME", help="The most that one arm may train: 90, 5m. Default: until dev gets no better."
 )
 @click.option(
@@ -145,18 +164,22 @@ COLUMNS: Sequence[Column | str] = (
 @click.option("--price", metavar="IN,OUT", help=PRICE_HELP)
 @click.option("-j", "--max-concurrency", metavar="N", type=click.IntRange(1), help=CONCURRENCY_HELP)
 @click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Of search and training.")
+@click.option("--dry-run", is_flag=True, help="Say what would be compared and trained, and with how many calls; stop.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @ledger_options
 def customize_command(
     run: str,
     arms: str,
     curve: str,
+    settings: int,
+    seeds: int,
     train_time: str | None,
     expected_calls: int | None,
     train_price: float | None,
     trainer: str,
     hf_folder: Path | None,
     export_only: Path | None,
+    dry_run: bool,
     quiet: bool,
     db: Path,
     as_json: bool,
@@ -177,14 +200,28 @@ def customize_command(
 
     words = {**OPTIONS, **{name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}}
     names = tuple(name.strip() for name in arms.split(",") if name.strip())
-    asked = Asked(names, train_time, expected_calls, options["seed"], curve, train_price, trainer, hf_folder)
+    asked = Asked(
+        names,
+        train_time,
+        expected_calls,
+        options["seed"],
+        curve,
+        train_price,
+        trainer=trainer,
+        weights=hf_folder,
+        settings=settings,
+        seeds=seeds,
+    )
     with Progress(quiet) as progress:
         launch = prepare(words, db, NO_OBSERVER if as_json else progress)
         if export_only is None:
-            checked(launch, asked)
+            checked(launch, asked, progress.download)
         run = run or finished_search(launch, options["limit"], db)
         if export_only is not None:
             _export(launch, asked, run, export_only, db, as_json)
+            return
+        if dry_run:
+            _say_plan(launch, asked, run, words, db, as_json)
             return
         if not run:
             if "hosted" in names:
@@ -198,6 +235,19 @@ def customize_command(
         print_json(result)
     else:
         click.echo(customize_report(result))
+
+
+def _say_plan(launch: Launch, asked: Asked, run: str, words: Mapping[str, Any], db: Path, as_json: bool) -> None:
+    from agent.run.customize import prepare
+
+    plan = prepare.dry_run(launch, run, asked, words, db)
+    if as_json:
+        print_json(plan)
+        return
+    click.echo(plain(f"{plan['task']} on {plan['model']}: {', '.join(plan['arms'])}"))
+    click.echo(plain(plan["trainings_text"]))
+    calls = "a search first (`optimize run --dry-run` says with how many calls), then the comparison"
+    click.echo(plain(f"at most {plan['calls']:,} calls, prompts of {run}" if run else calls))
 
 
 def _export(launch: Launch, asked: Asked, run: str, folder: Path, db: Path, as_json: bool) -> None:
@@ -227,6 +277,7 @@ def customize_report(result: Mapping[str, Any]) -> str:
         print_table("sealed test by the number of train rows", heads, curve_table(result["curve"]))
         click.echo()
         say(result["curve_text"])
+    print_more(result)
     say(result["advice"]["text"], "bold")
     lines = []
     if trained := result.get("fine_tuning"):

@@ -14,7 +14,7 @@ import click
 
 from agent.cli.common import plain
 from agent.cli.progress_screen import Screen, megabytes
-from agent.cli.progress_view import View, as_line, job_view, search_view, stage_key
+from agent.cli.progress_view import View, as_line, job_view, search_view, stage_key, training_view
 from agent.errors import Interrupted
 from agent.gateway.in_flight import InFlight
 from agent.run.observers import Snapshot, Watcher
@@ -22,6 +22,7 @@ from agent.run.session import PreparedJob, run_job
 
 if TYPE_CHECKING:
     from agent.gateway.budget import Account
+    from agent.observer import TrainingProgress
 
 LINE_SECONDS = 30.0
 """Between two lines of one stage, where stderr is no terminal."""
@@ -126,8 +127,15 @@ class JobProgress(Progress):
     def __init__(self, quiet: bool, title: str) -> None:
         super().__init__(quiet)
         self._title = title
+        self._account: Account | None = None
         self._last = time.monotonic()
 
     def on_job_progress(self, done: int, planned: int, account: Account, retries: int = 0) -> None:
+        self._account = account
         self._view = lambda: job_view(self._title, done, planned, account, retries)
         self._show(self._stage)
+
+    def on_training_progress(self, progress: TrainingProgress) -> None:
+        if (account := self._account) is not None:
+            self._view = lambda: training_view(progress, account)
+            self._show(self._stage)

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from agent.cli.common import plain
-from agent.cli.progress_view import clock, counted, time_left, waiting
+from agent.cli.progress_view import clock, counted, loss_words, sparkline, time_left, waiting
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -22,6 +22,9 @@ WIDE = 66
 """Columns that the longest words take."""
 MARKS = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 ASCII_MARKS = "|/-\\"
+BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-=+*#@"
+CURVE = 40
+"""Columns of a loss curve, at most."""
 
 
 class Screen:
@@ -41,8 +44,9 @@ class Screen:
 
     def draw(self, view: View, in_flight: InFlight, beats: int) -> None:
         """Draws what is shown of a run; `beats` counts its heartbeats."""
-        marks = ASCII_MARKS if self._console.options.ascii_only else MARKS
-        self._draw(block(view, in_flight, marks[beats % len(marks)], self._console.width))
+        is_ascii = self._console.options.ascii_only
+        marks, bars = (ASCII_MARKS, ASCII_BARS) if is_ascii else (MARKS, BARS)
+        self._draw(block(view, in_flight, marks[beats % len(marks)], self._console.width, bars))
 
     def draw_download(self, done: int, total: int) -> None:
         """Draws how many bytes of a model's weights have come; `total` is 0 where it is not known."""
@@ -68,7 +72,7 @@ def megabytes(done: int, total: int) -> str:
     return f"{done / 1e6:.0f}{f' of {total / 1e6:.0f}' if total else ''} MB"
 
 
-def block(view: View, in_flight: InFlight, mark: str, width: int) -> RenderableType:
+def block(view: View, in_flight: InFlight, mark: str, width: int, bars: str = BARS) -> RenderableType:
     """The lines of a view.
 
     Args:
@@ -76,16 +80,22 @@ def block(view: View, in_flight: InFlight, mark: str, width: int) -> RenderableT
         in_flight: what the run waits for.
         mark: one character; it changes as long as the run is alive.
         width: columns of the terminal, at least 1; no line is longer, and below WIDE some words are left out.
+        bars: characters of a loss curve, from the lowest to the highest.
     """
     from rich.console import Group
 
     times, calls = clock(view.seconds), f"{view.done:,} of {view.planned:,}"
     if width >= WIDE:
         times += f" elapsed, {time_left(view.left)}"
-        calls += f" calls, {view.cached:,} cached, {counted(view.retries, 'retry', 'retries')}"
+        calls += f" {view.unit}"
+        if view.unit == "calls":
+            calls += f", {view.cached:,} cached, {counted(view.retries, 'retry', 'retries')}"
     lines: list[RenderableType] = [_title_line(view, times), _bar_line(view.done, view.planned, calls)]
     if view.score:
         lines.append(_text(("  best ", "dim"), (view.score, "bold"), (f": {view.best}" if view.best else "", "")))
+    if view.losses:
+        curve = sparkline(view.losses, min(CURVE, max(1, width - 16)), bars)
+        lines.append(_text(("  loss ", "dim"), (loss_words(view.losses), "bold"), (f" {curve}", "")))
     lines += _spent_lines(view, width)
     style = "bold red" if in_flight.outage else "dim"
     lines.append(_text((f"{mark} ", "green"), (waiting(in_flight), style)))

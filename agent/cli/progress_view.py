@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.cli.common import short
 from agent.report.facts import bracketed, points
+from agent.run.observers import recent_loss
 
 if TYPE_CHECKING:
     from agent.gateway.budget import Account
     from agent.gateway.in_flight import InFlight
+    from agent.observer import TrainingProgress
     from agent.run.observers import Snapshot
     from agent.types import CallRole, Spend
 
@@ -58,6 +61,8 @@ class View:
         score: the same with its interval, and the baseline's; "" for a job.
         best: which candidate has it.
         spent: by role, the last one over all roles where there are several.
+        unit: what `done` and `planned` count.
+        losses: of the training that goes on, by step; none where there is none.
     """
 
     title: str
@@ -72,6 +77,8 @@ class View:
     score: str
     best: str
     spent: tuple[Spent, ...]
+    unit: str = "calls"
+    losses: Sequence[float] = ()
 
     @property
     def usd(self) -> str:
@@ -117,6 +124,46 @@ def job_view(title: str, done: int, planned: int, account: Account, retries: int
     return View(title, "", account.seconds, left, done, max(done, planned), account.cached, retries, "", "", "", spent)
 
 
+def training_view(progress: TrainingProgress, account: Account) -> View:
+    """What is shown of a training, in the place of the calls that a job makes."""
+    return View(
+        f"training {progress.name}",
+        f"epoch {progress.epoch} of {progress.epochs}",
+        progress.seconds,
+        progress.left,
+        progress.step,
+        progress.steps,
+        0,
+        0,
+        "",
+        "",
+        "",
+        _spent(account, ()),
+        "steps",
+        progress.losses,
+    )
+
+
+def loss_words(losses: Sequence[float]) -> str:
+    """The loss of the last steps in nats, as text."""
+    return f"{recent_loss(losses):.3f}"
+
+
+def sparkline(values: Sequence[float], columns: int, marks: str) -> str:
+    """A curve as text: each mark is the mean of some values, as high as it is between the least and the largest.
+
+    Args:
+        values: at least one.
+        columns: at most so many marks, at least 1.
+        marks: from the lowest to the highest, at least one.
+    """
+    count = min(columns, len(values))
+    ends = [len(values) * at // count for at in range(count + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(ends)]
+    least, spread = min(means), max(means) - min(means)
+    return "".join(marks[round((mean - least) / spread * (len(marks) - 1)) if spread else 0] for mean in means)
+
+
 def seconds_left(account: Account, done: int, planned: int) -> float | None:
     """The most seconds that the planned calls take, at the pace of those that were paid, and that the time limit
     leaves; None where too few were paid to tell."""
@@ -158,7 +205,8 @@ def counted(number: int, one: str, many: str) -> str:
 def as_line(view: View, in_flight: InFlight) -> str:
     """The view in one line of at most LINE_WIDTH characters; parts that do not fit are left out."""
     parts = [
-        f"[{clock(view.seconds)}] {view.title}: {view.done:,} of {view.planned:,} calls",
+        f"[{clock(view.seconds)}] {view.title}: {view.done:,} of {view.planned:,} {view.unit}",
+        *([f"loss {loss_words(view.losses)}"] if view.losses else []),
         *([f"best {view.points}"] if view.points else []),
         *([f"{clock(view.left)} left"] if view.left is not None else []),
         view.usd,

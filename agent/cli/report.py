@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 def report_command(run: str, output: Path | None, db: Path, as_json: bool) -> None:
     """Write RUN (default: the latest) as one HTML file: verdict, scores, prompt, rows that changed, cost, origin.
 
+    Of a comparison (`optimize customize`): advice, arms, score against cost, losses of the trainings.
+
     The file opens offline, asks no host for anything and holds no script. It shows rows, replies and prompts: whoever
     gets it reads them.
     """

@@ -1,14 +1,13 @@
 """Charts of a run as matplotlib figures, and a figure as SVG that takes the colours of the page it stands in.
 
-The only importer of matplotlib. The numbers of each chart are a table of the same name in `run_tables`.
+With `comparison_charts` the only importer of matplotlib. The numbers of each chart are a table of the same name in
+`run_tables`.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 import warnings
-from collections.abc import Mapping, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -55,8 +54,8 @@ STYLE: Any = {
 def progress(view: RunView) -> Figure:
     """Dev score (0 to 100) against calls: a dot for each finished trial, a cross for each pruned one, a line for
     the best so far."""
-    with _styled():
-        figure = _canvas(WIDTH, 2.6)
+    with styled():
+        figure = canvas(WIDTH, 2.6)
         axes = figure.add_subplot()
         done = [t for t in view.trials if t["mean"] is not None]
         for state, marker, colour in (("pruned", "x", LINE), ("complete", "o", BASE)):
@@ -74,25 +73,12 @@ def progress(view: RunView) -> Figure:
         return figure
 
 
-def losses(lines: Mapping[str, Sequence[float]]) -> Figure:
-    """The loss of each step of a training, in nats, a line for each training by its name."""
-    with _styled():
-        figure = _canvas(WIDTH, 2.6)
-        axes = figure.add_subplot()
-        styles = [(colour, dash) for dash in ("-", "--", ":") for colour in (BASE, GOOD, BAD, LINE)]
-        for (name, values), (colour, dash) in zip(lines.items(), itertools.cycle(styles), strict=False):
-            axes.plot(range(1, len(values) + 1), values, dash, color=colour, linewidth=1, label=visible(name))
-        axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2, borderaxespad=0)
-        return figure
-
-
 def sealed(view: RunView) -> Figure:
     """The prompts on the sealed test with 95 % intervals, beside their paired difference. Needs a result."""
     assert view.result is not None
     sides = facts.sides(view.result)
-    with _styled():
-        figure = _canvas(WIDTH, 1.5 if len(sides) > 1 else 1.1)
+    with styled():
+        figure = canvas(WIDTH, 1.5 if len(sides) > 1 else 1.1)
         scores, *beside = figure.subplots(1, len(sides), width_ratios=(3, 2)[: len(sides)], squeeze=False)[0]
         lift = view.result.lift
         low, high = (100 * end for end in lift.ci95)
@@ -120,8 +106,8 @@ def pareto(view: RunView) -> Figure:
     costs = [("prompt tokens", [float(row.prompt_tokens) for row in rows])]
     if any(row.usd_per_1000 for row in rows):
         costs.append(("$ per 1,000 calls", [row.usd_per_1000 or 0.0 for row in rows]))
-    with _styled():
-        figure = _canvas(WIDTH, 2.4)
+    with styled():
+        figure = canvas(WIDTH, 2.4)
         panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
         for axes, (name, paid) in zip(panels, costs, strict=True):
             front = sorted(zip(paid, rows, strict=True), key=lambda pair: (pair[0], pair[1].dev))
@@ -142,8 +128,8 @@ def attribution(view: RunView) -> Figure:
     """The gain of each part of the winner in points with 95 % intervals; quiet where its sign is not known."""
     assert view.result is not None
     rows = view.result.attribution
-    with _styled():
-        figure = _canvas(WIDTH, 0.8 + 0.32 * len(rows))
+    with styled():
+        figure = canvas(WIDTH, 0.8 + 0.32 * len(rows))
         axes = figure.add_subplot()
         for height, row in enumerate(rows):
             low, high = row.ci95
@@ -160,8 +146,8 @@ def reliability(view: RunView) -> Figure:
     are equal. Empty without log-probabilities."""
     assert view.result is not None
     found = view.result.calibration
-    with _styled():
-        figure = _canvas(WIDTH, 2.6)
+    with styled():
+        figure = canvas(WIDTH, 2.6)
         axes = figure.add_subplot()
         axes.plot([0, 100], [0, 100], color=LINE, linewidth=1)
         for one in found.bins if found else ():
@@ -180,7 +166,7 @@ def _whisker(axes: Axes, middle: float, low: float, high: float, height: float, 
 def svg(figure: Figure, name: str, title: str) -> str:
     """The figure as one inline <svg>, `title` for screen readers; `name`, unique on its page, keeps its ids apart."""
     target = StringIO()
-    with _styled():
+    with styled():
         figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
@@ -211,7 +197,7 @@ def _own(value: str, key: str, name: str, used: set[str]) -> str:
     return re.sub(r"#[0-9a-f]{6}\b", lambda m: f"var({COLOURS[m[0]]})" if m[0] in COLOURS else m[0], value)
 
 
-def _canvas(width: float, height: float) -> Figure:
+def canvas(width: float, height: float) -> Figure:
     """An empty figure, in inches, drawn without a window system."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -221,7 +207,7 @@ def _canvas(width: float, height: float) -> Figure:
     return figure
 
 
-class _styled:
+class styled:
     """Our style for what is drawn inside, and no warnings about letters that the font of the layout lacks."""
 
     def __enter__(self) -> None:

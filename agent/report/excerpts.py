@@ -3,8 +3,10 @@ prompt, and some replies that could not be read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from agent.ledger.query import History, Row
 from agent.prompt.fence import Fence
@@ -14,6 +16,19 @@ from agent.report.answer_facts import IN_A_SENTENCE
 from agent.report.facts import cut, prompt_text
 
 REPLY_LETTERS = 200
+NAMED_OPTIONS = {
+    "target_field": "--target",
+    "prompt": "--prompt",
+    "metric": "--metric",
+    "type": "--type",
+    "input": "--input",
+    "ignore": "--ignore",
+    "model": "-m",
+    "limit": "--limit",
+}
+"""Options of a run that another command takes too, by their names in the ledger."""
+OTHER_OPTIONS = ("judge", "knowledge", "embeddings", "metric_source")
+"""Those without which the task is another, and that it does not take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +42,13 @@ class Reply:
 @dataclass(frozen=True, slots=True)
 class Excerpts:
     """`prompt`: the winner's, whole; `replies`: of the prompt that `of` names; `own_function`: whether a function in
-    Python scores the run."""
+    Python scores the run; `task_words`: what names its task and model in a command, "" where more is needed."""
 
     prompt: str = ""
     replies: tuple[Reply, ...] = ()
     of: str = ""
     own_function: bool = False
+    task_words: str = ""
 
     def fenced(self) -> str:
         """The replies between marks that they cannot know, one a line."""
@@ -42,14 +58,14 @@ class Excerpts:
 
 def excerpts(history: History, run: Row, result: RunResult) -> Excerpts:
     """The texts of a run, as the ledger has them now; `run` is its row."""
-    own = bool((run["options"] or {}).get("metric_source"))
+    own, words = bool((run["options"] or {}).get("metric_source")), _task_words(run["options"] or {})
     prompt = prompt_text(history.candidate(result.winner.candidate_id))
     side = _quoted_side(result)
     if side is None or result.answers is None:
-        return Excerpts(prompt, own_function=own)
+        return Excerpts(prompt, own_function=own, task_words=words)
     of, rows = IN_A_SENTENCE[side], result.answers.side(side).unreadable_rows
     replies = _replies(history, result, side, rows)
-    return Excerpts(prompt, replies, of, own)
+    return Excerpts(prompt, replies, of, own, words)
 
 
 def _quoted_side(result: RunResult) -> SideName | None:
@@ -68,3 +84,15 @@ def _replies(history: History, result: RunResult, side: SideName, rows: Sequence
     said = {row["example_id"]: row for row in history.outcomes(result.run_id, candidate_id, "test")}
     texts = {row: said[row]["reply"].strip() or f"(no text: {said[row]['error']})" for row in rows if row in said}
     return tuple(Reply(row, cut(text, REPLY_LETTERS)) for row, text in texts.items())
+
+
+def _task_words(options: Mapping[str, Any]) -> str:
+    """Task and model as the words of a command that takes them as `optimize run` does."""
+    if not options.get("task") or any(options.get(name) for name in OTHER_OPTIONS):
+        return ""
+    words = [str(options["task"])]
+    for name, option in NAMED_OPTIONS.items():
+        value = options.get(name) or []
+        for each in value if isinstance(value, list) else [value]:
+            words += [option, str(each)]
+    return shlex.join(words)

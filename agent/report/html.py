@@ -6,7 +6,7 @@ escaped, and control characters become visible marks. Words come from `facts`, n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -18,6 +18,7 @@ from agent.files import new_file
 from agent.ledger.query import run_folder
 from agent.prompt.render import label_text
 from agent.report import compare, facts, run_tables, terms
+from agent.report.comparison import comparison
 from agent.report.run_details import run_details
 from agent.report.run_tables import RunTable
 from agent.report.view import EQUAL, RowPair, RunView
@@ -122,7 +123,9 @@ class Flips:
 
 
 def report_html(view: RunView) -> str:
-    """The report of a search, finished or not. Raises InputError for a run of another kind."""
+    """The report of a search, finished or not, or of a comparison. Raises InputError for a run of another kind."""
+    if (compared := comparison(view)) is not None:
+        return _comparison_html(view, compared)
     return render("report.html", **report_values(view), style=style())
 
 
@@ -172,6 +175,16 @@ def write_report(view: RunView, output: Path | None) -> tuple[Path, int]:
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another file with -o") from error
     return path, len(data)
+
+
+def _comparison_html(view: RunView, compared: Mapping[str, Any]) -> str:
+    from markupsafe import Markup
+
+    from agent.report.comparison_charts import comparison_svgs
+
+    drawn = {name: Markup(drawing) for name, drawing in comparison_svgs(view).items()}
+    origin = run_tables.provenance(view)
+    return render("comparison.html", run=view.run, comparison=compared, provenance=origin, style=style(), **drawn)
 
 
 def _of_result(view: RunView) -> dict[str, Any]:

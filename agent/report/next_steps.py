@@ -24,7 +24,11 @@ class NextStep:
 
 
 def next_steps(
-    result: RunResult, db: Path, promoted: Mapping[str, Any] | None = None, own_function: bool = False
+    result: RunResult,
+    db: Path,
+    promoted: Mapping[str, Any] | None = None,
+    own_function: bool = False,
+    task_words: str = "",
 ) -> list[NextStep]:
     """The next steps, the most likely first.
 
@@ -33,6 +37,7 @@ def next_steps(
         db: the ledger, as the commands are to name it.
         promoted: the promotion, since the run, of a winner that it had held back.
         own_function: whether a function in Python scores, without which no command can start such a run.
+        task_words: what names its task and model in a command; "": no short command does.
     """
     of_run = f"{result.run_id}{ledger_option(db)}"
     steps, need = [], result.to_show
@@ -52,11 +57,20 @@ def next_steps(
     if facts.against_yardsticks(result) and len(result.yardsticks) > 1:
         classic = f"optimize export {of_run} --arm classic -o DIR"
         steps.append(NextStep("take what needs no language model", classic))
+    if task_words and _can_be_trained(result):
+        steps.append(NextStep("see whether training pays", f"optimize customize {task_words} --run {of_run}"))
     return [
         *steps,
         NextStep("see it whole", f"optimize show {of_run}"),
         NextStep("send it", f"optimize report {of_run}"),
     ]
+
+
+def _can_be_trained(result: RunResult) -> bool:
+    """Whether its model is one that adapters are trained for here, and the prompt has one answer at most that is a
+    choice."""
+    is_plain = result.model.startswith("local/") and "+" not in result.model
+    return is_plain and len(result.labels) < 2 and facts.ships_prompt(result)
 
 
 def _takes_python(result: RunResult, promoted: Mapping[str, Any] | None) -> bool:

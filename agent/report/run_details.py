@@ -32,7 +32,10 @@ def run_details(view: RunView) -> dict[str, Any]:
         "quotes": [asdict(reply) for reply in texts.replies],
         "quotes_of": texts.of,
         "held": str(folder) if folder else "",
-        "steps": [asdict(step) for step in next_steps(result, view.history.path, view.promoted, texts.own_function)],
+        "steps": [
+            asdict(step)
+            for step in next_steps(result, view.history.path, view.promoted, texts.own_function, texts.task_words)
+        ],
     }
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agent.ledger.query import LABEL_WEIGHTS, LOOKED_UP
-from agent.observer import Observer
+from agent.observer import Observer, TrainingProgress
 
 if TYPE_CHECKING:
     from agent.gateway.budget import Account
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from agent.search.program import Describes
     from agent.types import Outcome, Proposal, Shown, SplitName, Trial
 
+LINE_SECONDS = 30.0
+"""Of a training between two lines of the log about it."""
+LOSSES_A_LINE = 25
+"""The last steps, whose mean loss stands for where a training is."""
 _log = logging.getLogger("promptassay")
 
 
@@ -129,6 +134,7 @@ class LogWatcher(Watcher):
 
     def __init__(self, progress: Callable[[Snapshot], None] | None) -> None:
         self._progress = progress
+        self._logged = time.monotonic()
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
         if self._progress is not None:
@@ -137,8 +143,20 @@ class LogWatcher(Watcher):
     def on_message(self, line: str) -> None:
         _log.info("%s", line)
 
+    def on_training_progress(self, progress: TrainingProgress) -> None:
+        if progress.losses and time.monotonic() - self._logged >= LINE_SECONDS:
+            self._logged = time.monotonic()
+            steps, loss = f"{progress.step} of {progress.steps}", recent_loss(progress.losses)
+            _log.info("%s: step %s, loss %.3f, %.0f s", progress.name, steps, loss, progress.seconds)
+
     def warn(self, line: str) -> None:
         _log.warning("%s", line)
+
+
+def recent_loss(losses: Sequence[float]) -> float:
+    """The mean loss of the last steps; one step alone says little."""
+    last = losses[-LOSSES_A_LINE:]
+    return sum(last) / len(last)
 
 
 class Changes(Observer):

@@ -10,7 +10,7 @@ import contextlib
 import json
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,12 +55,13 @@ NEWER = ("answers", "labels", "change", "proposer", "to_show", "human_score")
 @dataclass(frozen=True, slots=True)
 class Reproduction:
     """What came of it: `trials` and `scores` that were made again, and `drift`, what came out differently, a line
-    each."""
+    each; of a comparison `trainings`, JSON-ready, in the place of both."""
 
     run_id: str
     trials: int
     scores: int
     drift: tuple[str, ...]
+    trainings: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The object of `optimize reproduce --json`."""
@@ -71,15 +72,18 @@ class Reproduction:
             "trials": self.trials,
             "outcomes": self.scores,
             "drift": list(self.drift),
+            **({"trainings": list(self.trainings)} if self.trainings else {}),
         }
 
 
-def reproduce(run: str, db: Path) -> Reproduction:
-    """Makes a run again and compares every trial, the score of every row, the result and the released prompt.
+def reproduce(run: str, db: Path, say: Callable[[str], None] = lambda line: None) -> Reproduction:
+    """Makes a run again and compares every trial, the score of every row, the result and the released prompt; of a
+    comparison, trains its adapters again and compares the files.
 
     Args:
         run: its id, or the unique start of it. "": the latest.
         db: the ledger; it is read and not written.
+        say: gets a line before each training, which takes as long as it took then.
 
     Raises:
         InputError: the run has no result, or the task, its rows or the program changed since.
@@ -88,6 +92,12 @@ def reproduce(run: str, db: Path) -> Reproduction:
     row = history.run(run)
     if row["result"] is None:
         raise InputError(f"{row['id']}: {without_result(row)}, so there is nothing to compare with")
+    if row["result"].get("kind") == "customize":
+        from agent.run.customize.retrain import retrain  # loads the trainer
+
+        made = retrain(row, history, say)
+        lines = [each.drift for each in made if not each.is_same]
+        return Reproduction(row["id"], 0, 0, tuple(lines), tuple(each.as_dict() for each in made))
     with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:
         copy = Path(folder) / "ledger.db"
         launch = prepare(started_with(row), copy)

@@ -17,6 +17,7 @@ from agent.models.soft_prompt import SoftTokens
 from agent.tuning.base_model import Architecture
 from agent.tuning.packing import TokenPair
 from agent.tuning.settings import TrainingPair
+from agent.types import Message
 
 NO_TOKENS = SoftTokens((), ())
 MOST_TOKENS = 4096
@@ -47,6 +48,15 @@ def engine_tokens(
     if long := [Problem(f"pair {at}", _too_long(size, most)) for at, size in enumerate(sizes, 1) if size > most]:
         raise ProblemsError(tuple(long))
     return made
+
+
+def require_soft_tokens(base: Path, messages: Sequence[Message], soft: SoftTokens) -> None:
+    """Asks the engine whether it reads the tokens of a soft prompt before these messages as they are.
+
+    Raises:
+        InputError: it does not, or it cannot load the model.
+    """
+    _Engine(base).prompt(TrainingPair(tuple(messages), ""), soft)
 
 
 def _empty(at: int, pair: TrainingPair) -> list[Problem]:

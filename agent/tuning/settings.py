@@ -9,8 +9,8 @@ from typing import Literal
 from agent.errors import InputError
 from agent.types import Message
 
-Ended = Literal["epochs", "early stop", "seconds", "tokens"]
-"""Why a training ended: all epochs done, the validation score stopped rising, or a cap."""
+Ended = Literal["epochs", "early stop", "seconds", "tokens", "paused"]
+"""Why a training ended: all epochs done, the validation score stopped rising, a cap, or it is to go on later."""
 Trainer = Literal["numpy", "peft"]
 """What computes a training: numpy, or transformers with peft (extra `tune`)."""
 
@@ -36,6 +36,8 @@ class TrainingSettings:
         patience: epochs without a better validation score after which training ends, 1 or more.
         max_seconds: of training, without validation; None: no cap.
         max_tokens: through the model; numpy counts those of a prefix that rows share once a step. None: no cap.
+        pause_after: epochs after which it pauses, 1 or more; the same training without it goes on from there. None: it
+            does not pause.
     """
 
     learning_rate: float
@@ -46,6 +48,7 @@ class TrainingSettings:
     patience: int = 1
     max_seconds: float | None = None
     max_tokens: int | None = None
+    pause_after: int | None = None
 
     def __post_init__(self) -> None:
         wrong = [
@@ -99,7 +102,7 @@ class FullSettings(TrainingSettings):
 
 
 _LEAST = (("rank", 1), ("vectors", 1), ("batch", 1), ("epochs", 1), ("seed", 0), ("threads", 1), ("patience", 1))
-_ABOVE_0 = ("alpha", "learning_rate", "max_seconds", "max_tokens")
+_ABOVE_0 = ("alpha", "learning_rate", "max_seconds", "max_tokens", "pause_after")
 
 
 @dataclass(frozen=True, slots=True)

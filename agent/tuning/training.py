@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
-from agent.errors import InputError
+from agent.errors import InputError, TrainingDiverged
 from agent.tuning.adam import Adam
 from agent.tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
 from agent.tuning.learner import B, Learner
@@ -40,6 +40,8 @@ class Training(Generic[B]):
         while progress.epoch < self.settings.epochs:
             if progress.scores and progress.epoch - progress.best_epoch >= self.settings.patience:
                 return "early stop"
+            if self.settings.pause_after is not None and progress.epoch >= self.settings.pause_after:
+                return "paused"
             if (cap := self.epoch(progress, on_step)) is not None:
                 return cap
             progress.epoch += 1
@@ -97,7 +99,7 @@ class Training(Generic[B]):
         with np.errstate(over="ignore", invalid="ignore"):
             length = progress.adam.update(progress.parameters, gradient, self.settings.learning_rate)
         if not math.isfinite(loss + length):
-            raise InputError(
+            raise TrainingDiverged(
                 f"the training diverged at step {progress.adam.step} (loss {loss}); take a learning rate below "
                 f"{self.settings.learning_rate:g}"
             )

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -19,10 +20,13 @@ from agent.cli.progress_view import (
     job_view,
     search_view,
     seconds_left,
+    sparkline,
+    training_view,
     waiting,
 )
 from agent.gateway.budget import Account
 from agent.gateway.in_flight import InFlight, in_flight
+from agent.observer import TrainingProgress
 from agent.run.observers import Snapshot
 from agent.search.plan import Plan
 from agent.types import Budget, CallRole, Shown, Spend, Usage
@@ -150,6 +154,44 @@ def test_a_line_is_short_and_leaves_out_what_does_not_fit() -> None:
     assert as_line(view, InFlight()) == ("[1:40] searching, round 3, 9 tried: 200 of 1,100 calls, best 62.5, 7:30 left")
     first = replace(snapshot("baseline", account()), best=None)
     assert as_line(search_view(first), BUSY).endswith("0 of 1,100 calls, $0.0000, waiting 12 s")
+
+
+TRAINING = TrainingProgress("lora", 2, 4, 30, 80, [2.0, 1.5, 1.0, 0.5], 62.0, 103.0)
+
+
+def test_a_training_shows_its_steps_and_its_loss_in_the_place_of_calls() -> None:
+    view = training_view(TRAINING, account())
+    lines = drawn(view, 80)
+    assert lines[0].split() == [
+        "epoch",
+        "2",
+        "of",
+        "4:",
+        "training",
+        "lora",
+        *["1:02", "elapsed,", "at", "most", "1:43", "left"],
+    ]
+    assert lines[1].rstrip().endswith("30 of 80 steps")
+    assert lines[2].strip() == "loss 1.250 █▆▃▁"
+    assert as_line(view, InFlight()) == "[1:02] training lora: 30 of 80 steps, loss 1.250, 1:43 left, $0.0000"
+    for width in (10, 30, 66):
+        assert all(len(line) <= width for line in drawn(view, width))
+
+
+def test_a_loss_curve_has_no_more_marks_than_columns() -> None:
+    assert sparkline([3.0, 3.0], 5, "abc") == "aa"
+    assert sparkline([float(n) for n in range(100)], 4, "0123") == "0123"
+    assert sparkline([1.0], 1, "ab") == "a"
+
+
+def test_a_job_that_trains_prints_no_line_of_calls(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    with progress.JobProgress(False, "comparing the arms") as shown:
+        shown.on_job_progress(0, 1050, account())
+        shown.on_training_progress(TRAINING)
+        shown.on_heartbeat(InFlight())
+    lines = capsys.readouterr().err.splitlines()
+    assert ["training lora: 30 of 80 steps" in line for line in lines] == [False, True, True]
 
 
 def test_what_a_run_waits_for_is_said() -> None:

@@ -87,3 +87,9 @@ def test_a_model_of_this_machine_is_not_trained_at_a_provider(world: list[str]) 
     text = "\n".join(refused(2, *words_of(*world, "--arms", "hosted")))
     assert "--arms hosted: local/tiny.gguf is not trained at a provider" in text
     assert not Path("runs").exists()
+
+
+def test_a_tokenizer_that_takes_soft_prompts_apart_is_named_before_a_search(world: list[str]) -> None:
+    text = "\n".join(refused(2, *words_of(*world, "--arms", "soft-prompt")))
+    assert "--arms soft-prompt: tiny.gguf: its tokenizer or chat template changes the tokens of a soft prompt" in text
+    assert not Path("runs").exists()

@@ -14,6 +14,7 @@ from agent.ledger.query import History
 from agent.models.adapters import Adapter
 from agent.release.runtime import load_prompt
 from agent.run.customize.arms import ARMS, bare_prompt, instructed_prompt, prompt_arms, require_arms, rows_a_label
+from agent.run.customize.elsewhere import other_tasks
 from agent.run.recorded import recorded_prompt
 from tests.cli.world import good, good_json, optimize, refused
 from tests.customize.conftest import Made
@@ -126,6 +127,50 @@ def test_a_second_comparison_asks_nothing_again_and_trains_nothing_again(compare
     assert good("audit", "verify").startswith("whole: ")
 
 
+def test_seeds_show_a_spread_and_the_arm_is_the_first(compared: Made) -> None:
+    _, made = compared
+    words = ["customize", *WORDS, "--arms", "lora", "--seeds", "2"]
+    plan = good_json(*words, "--dry-run")
+    assert (plan["of_run"], plan["arms"], plan["trainings"]) == (made["of_run"], ["yours", "lora"], 3 + 1)
+    again = good_json(*words, "-q")
+    lora = by_name(again)["lora"]
+    each = lora["seeds"]["each"]
+    assert [one["seed"] for one in each] == [0, 1]
+    assert each[0]["test"] == lora["test"] == by_name(made)["lora"]["test"]
+    assert lora["seeds"]["min"] <= lora["seeds"]["mean"] <= lora["seeds"]["max"]
+    first, second = events(again["run_id"], "trained")
+    assert (first["settings"]["seed"], second["settings"]["seed"]) == (0, 1)
+    assert first["adapter"] != second["adapter"]
+    assert again["calls"]["target"] + again["calls"]["cached"] <= plan["calls"]
+
+
+def test_dev_chooses_the_settings_and_the_ledger_has_what_it_saw(compared: Made) -> None:
+    _, made = compared
+    chosen = events(made["run_id"], "settings_chosen")
+    assert [line["arm"] for line in made["settings"]] == [line["arm"] for line in chosen] == ["lora", "lora+prompt"]
+    for line, arm in zip(made["settings"], ("lora", "lora+prompt"), strict=True):
+        losses = [each["dev_loss"] for each in line["tried"]]
+        best = line["tried"][losses.index(min(losses))]
+        assert {line["chosen"][name] == best[name] for name in ("learning_rate", "rank")} == {True}
+        trained = [one for one in events(made["run_id"], "trained") if one["arm"] == arm]
+        assert {one["settings"]["learning_rate"] for one in trained} == {best["learning_rate"]}
+        assert by_name(made)[arm]["train_s"] >= trained[-1]["seconds"] - 0.1
+    epochs = events(made["run_id"], "training_epoch")
+    assert {one["name"] for one in epochs} > {"lora", "lora+prompt"}
+    assert all(one["losses"] for one in epochs)
+
+
+def test_an_adapter_is_tried_on_other_tasks(compared: Made) -> None:
+    _, made = compared
+    for name, arm in by_name(made).items():
+        if arm["family"] != "tuned":
+            assert arm["elsewhere"] is None
+            continue
+        assert [one["task"] for one in arm["elsewhere"]["tasks"]] == ["support_triage", "word_problems"], name
+        assert {one["n"] for one in arm["elsewhere"]["tasks"]} == {6}
+    assert [task.name for task in other_tasks("support_triage")] == ["word_problems", "clinic_intake"]
+
+
 def test_python_gets_the_same_comparison_typed(compared: Made) -> None:
     _, made = compared
     found = pa.customize("rows.csv", target="label", prompt="p.txt", model="local/tiny.gguf", arms=["best", "lora"])
@@ -176,7 +221,11 @@ def test_lists_and_show_have_its_advice(compared: Made) -> None:
     assert made["advice"]["text"] in shown
     assert made["curve_text"] in shown
     assert good_json("show", made["run_id"])["result"] == made
-    assert any("`optimize show" in line for line in refused(2, "report", made["run_id"]))
+    good("report", made["run_id"], "-o", "report.html")
+    page = Path("report.html").read_text("utf-8")
+    assert made["advice"]["text"] in page
+    assert page.count("<svg") == 2
+    assert "<script" not in page
 
 
 def test_a_tuned_arm_is_a_released_prompt_with_its_adapter(compared: Made) -> None:

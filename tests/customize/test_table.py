@@ -43,7 +43,7 @@ ROWS = {"a": 80, "b": 76, "c": 4}
 KEYS = {
     "arm", "about", "family", "candidate_id", "test", "ci95", "unscored", "diff", "diff_ci95", "p_value", "labels",
     "train_s", "tokens_per_call", "usd_per_1000", "latency_s", "break_even_calls", "elsewhere", "megabytes", "path",
-    "train_usd",
+    "train_usd", "seeds",
 }  # fmt: skip
 
 

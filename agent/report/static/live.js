@@ -4,6 +4,7 @@ const place = document.getElementById("live");
 const show = {
   points: (value) => (value === null ? "-" : (100 * value).toFixed(1)),
   dollars: (value) => (value === null ? "unknown price" : "$" + value.toFixed(4)),
+  loss: (value) => (value === null ? "-" : value.toFixed(3)),
   plain: (value) => String(value ?? 0),
 };
 let seen = null;

@@ -14,10 +14,11 @@ from agent.ledger.query import Row, cost_of
 from agent.ledger.resume_state import IS_CALL
 from agent.release.result import search_result
 from agent.report import charts, compare, facts
+from agent.report.comparison import comparison, is_comparison, running_losses
+from agent.report.comparison_charts import comparison_svgs
 from agent.report.html import PROMPT_LETTERS
 from agent.report.run_details import run_details
 from agent.report.view import RowPair, RunView
-from agent.report.web.comparison_page import KIND, comparison, losses_chart
 from agent.report.web.page_request import PageRequest, sql_link
 
 CHART = threading.Lock()
@@ -183,12 +184,12 @@ def drawn(request: PageRequest) -> dict[str, Any]:
     """The chart of a run, for its page alone."""
     view = CachedRunView(request)
 
-    def draw() -> str:
+    def draw() -> dict[str, str]:
         with CHART:
-            return without_style(losses_chart(view))
+            return {name: without_style(drawing) for name, drawing in comparison_svgs(view).items()}
 
-    is_comparison = (view.run["result"] or {}).get("kind") == KIND
-    return {"chart": chart(request), "losses": request.cached("losses", view.id, draw) if is_comparison else ""}
+    charts_of = request.cached("comparison charts", view.id, draw) if is_comparison(view) else {}
+    return {"chart": chart(request), "comparison_charts": charts_of}
 
 
 def board(request: PageRequest, view: RunView) -> dict[str, Any]:
@@ -237,7 +238,8 @@ def _least(request: PageRequest) -> float | None:
 def live(request: PageRequest) -> dict[str, Any]:
     """How far a run is. A page asks every few seconds, so nothing here reads all calls one by one."""
     history = request.history
-    row = history.run(request.names["run"])
+    view = RunView(history, request.names["run"])
+    row = view.run
     (calls,) = history.select(
         "SELECT COUNT(*) AS all_calls, COALESCE(SUM(state = 'cached'), 0) AS cached, "
         "COALESCE(SUM(CASE WHEN state <> 'cached' THEN prompt_tokens + completion_tokens END), 0) AS tokens, "
@@ -251,6 +253,8 @@ def live(request: PageRequest) -> dict[str, Any]:
         states[trial["state"]] = states.get(trial["state"], 0) + 1
     complete = [trial["mean"] for trial in trials if trial["state"] == "complete" and trial["mean"] is not None]
     made = calls["all_calls"]
+    training = running_losses(view) if is_comparison(view) else {}
+    steps = sum(map(len, training.values()))
     return {
         "run_id": row["id"],
         "status": row["status"],
@@ -262,7 +266,9 @@ def live(request: PageRequest) -> dict[str, Any]:
         "trials": states,
         "baseline": next((trial["mean"] for trial in trials if trial["number"] == 0), None),
         "best": max(complete, default=None),
-        "changes": len(trials) + sum(states.get(state, 0) for state in ("complete", "pruned", "failed")),
+        "training": next(reversed(training), ""),
+        "loss": next(reversed(training.values()))[-1] if training else None,
+        "changes": len(trials) + sum(states.get(state, 0) for state in ("complete", "pruned", "failed")) + steps,
     }
 
 

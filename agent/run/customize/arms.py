@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from agent.errors import Problem
+from agent.errors import InputError, Problem
 from agent.ledger.query import History, Row, is_weighted
 from agent.models.gguf import read_gguf
 from agent.models.soft_prompt import free_tokens
@@ -19,7 +19,9 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import label_text
 from agent.run.recorded import recorded_prompt
 from agent.stats.advice import Family
-from agent.types import Task
+from agent.tuning.engine_tokens import require_soft_tokens
+from agent.tuning.settings import SoftPromptSettings
+from agent.types import Message, Task
 
 Method = Literal["prompt", "lora", "soft prompt", "full", "hosted", "no model"]
 
@@ -144,11 +146,25 @@ def rows_a_label(task: Task) -> dict[str, int]:
     return counts
 
 
-def why_no_soft_prompt(base: Path) -> str:
-    """Why no soft prompt can be trained for a model file; "" where one can, or where the file is not here yet."""
-    if not base.is_file() or free_tokens(read_gguf(base), 1).ids:
+def why_no_soft_prompt(base: Path, messages: Sequence[Message] = ()) -> str:
+    """Why no soft prompt can be trained for a model file; "" where one can, or where the file is not here yet.
+
+    Args:
+        base: the model's file.
+        messages: that a soft prompt is to stand before, for which the engine is asked to cut them into tokens; none: it
+            is not.
+    """
+    if not base.is_file():
         return ""
-    return f"{base}: its vocabulary has no free control token for a soft prompt; leave the arm out"
+    tokens = free_tokens(read_gguf(base), SoftPromptSettings().vectors)
+    if not tokens.ids:
+        return f"{base}: its vocabulary has no free control token for a soft prompt; leave the arm out"
+    try:
+        if messages:
+            require_soft_tokens(base, messages, tokens)
+    except InputError as error:
+        return f"{error}; leave the arm out"
+    return ""
 
 
 def why_not_tuned(task: Task, model: str) -> str:

@@ -1,15 +1,21 @@
-"""What an adapter costs elsewhere: general questions, answered with it on and with it off."""
+"""What an adapter costs elsewhere: general questions and rows of other tasks, answered with it on and with it off."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.errors import BadResponse, RowRefused, Transient, TransportUnknown
 from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import Gateway
-from agent.types import LM, Message, Request
+from agent.programs.prompt import PromptProgram
+from agent.prompt.prompt_candidate import baseline
+from agent.run.tasks import SAMPLES
+from agent.scoring.evaluate import Evaluator
+from agent.scoring.task_metrics import build_metrics
+from agent.task.load import load_task
+from agent.types import LM, Message, Request, Task
 
 MOST_TOKENS = 24
 """Of an answer; it is looked for in the first words."""
@@ -38,17 +44,56 @@ QUESTIONS: tuple[tuple[str, str], ...] = (
 """Each with the words, one of which its answer must hold; written for this purpose."""
 
 
+OTHER_TASKS = ("support_triage", "word_problems", "clinic_intake")
+"""Shipped tasks with short answers that their own metrics judge, the shortest first."""
+OTHERS, OTHER_ROWS = 2, 6
+"""How many of them are asked, and dev rows of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherTask:
+    """A task that the adapter was not trained for: mean scores in [0, 1] of `n` rows with it on and with it off. None:
+    no row has a score."""
+
+    task: str
+    on: float | None
+    off: float | None
+    n: int
+
+
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """General questions answered by an arm: how many of `n` were right, and for how many the base's answer stayed."""
+    """General questions answered by an arm: how many of `n` were right, for how many the base's answer stayed, how many
+    the base has right, and the scores of other tasks."""
 
     right: int
     same: int
     n: int
+    base_right: int | None = None
+    tasks: tuple[OtherTask, ...] = ()
 
 
-async def answers(gateway: Gateway, lm: LM) -> list[str | None]:
-    """What the model says to each of QUESTIONS; None: no answer. Raises BudgetExhausted when the budget ends."""
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """What a model says elsewhere: its answer to each of QUESTIONS, None where there is none, and its mean score on
+    the rows of each other task."""
+
+    general: Sequence[str | None]
+    scores: Sequence[float | None]
+
+
+def other_tasks(name: str) -> tuple[Task, ...]:
+    """The shipped tasks that an adapter for the task of this name is tried on, with the dev rows that are asked."""
+    tasks = [load_task(SAMPLES / other) for other in OTHER_TASKS if other != name][:OTHERS]
+    return tuple(replace(task, dev=task.dev[:OTHER_ROWS]) for task in tasks)
+
+
+async def replies(gateway: Gateway, lm: LM, others: Sequence[Task]) -> Replies:
+    """What the model says to each of QUESTIONS and to the rows of other tasks, with the instruction of each.
+
+    Raises:
+        BudgetExhausted: the budget ends.
+    """
 
     async def one(question: str) -> str | None:
         request = Request(messages=(Message("user", question),), max_tokens=MOST_TOKENS)
@@ -57,14 +102,30 @@ async def answers(gateway: Gateway, lm: LM) -> list[str | None]:
         except (RowRefused, BadResponse, Transient, TransportUnknown):
             return None
 
-    return await all_of([one(question) for question, _ in QUESTIONS])
+    general = await all_of([one(question) for question, _ in QUESTIONS])
+    return Replies(general, [await _mean(gateway, lm, task) for task in others])
 
 
-def elsewhere(said: Sequence[str | None], base: Sequence[str | None]) -> Elsewhere:
-    """An arm's `answers` against those of the base without it."""
-    right = sum(
+async def _mean(gateway: Gateway, lm: LM, task: Task) -> float | None:
+    """The mean score of a task's dev rows; nothing of it becomes an outcome of the run."""
+    evaluator = Evaluator(task, gateway, lm, build_metrics(task), [PromptProgram(task, lm)])
+    outcomes = await evaluator.outcomes(baseline(task), task.dev, "dev")
+    known = [outcome.value for outcome in outcomes if outcome.value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def elsewhere(on: Replies, off: Replies, others: Sequence[Task]) -> Elsewhere:
+    """An arm's `replies` against those of the base without it."""
+    same = sum(a is not None and a == b for a, b in zip(on.general, off.general, strict=True))
+    tasks = tuple(
+        OtherTask(task.name, with_it, without, len(task.dev))
+        for task, with_it, without in zip(others, on.scores, off.scores, strict=True)
+    )
+    return Elsewhere(_right(on.general), same, len(QUESTIONS), _right(off.general), tasks)
+
+
+def _right(said: Sequence[str | None]) -> int:
+    return sum(
         text is not None and re.search(rf"\b(?:{words})\b", text.casefold()) is not None
         for text, (_, words) in zip(said, QUESTIONS, strict=True)
     )
-    same = sum(a is not None and a == b for a, b in zip(said, base, strict=True))
-    return Elsewhere(right, same, len(QUESTIONS))

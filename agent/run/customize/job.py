@@ -11,21 +11,24 @@ from agent.models.model_registry import create_model
 from agent.programs.classic import ClassicProgram
 from agent.programs.prompt import PromptProgram
 from agent.programs.tuned import TunedProgram
-from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.run.customize.arms import ArmSpec, bare_prompt, instructed_prompt, rows_a_label
 from agent.run.customize.curve import CurvePoint, curve_lines, curve_text, first_rows
-from agent.run.customize.elsewhere import answers
+from agent.run.customize.elsewhere import replies
 from agent.run.customize.hosted import HostedArm, HostedTrainer
 from agent.run.customize.measure import Measurement, TunedArm
 from agent.run.customize.plan import CustomizePlan
 from agent.run.customize.release_arm import write_arm
+from agent.run.customize.settings_search import SettingsChoice, choice_record, choose_settings
 from agent.run.customize.table import MeasuredArm, table
-from agent.run.customize.training import pairs_of, planned_record, rows_hash, trained
+from agent.run.customize.training import pairs_of, planned_record, rows_hash, trained, training_record
 from agent.run.job import Job, Resources
 from agent.run.observers import LedgerObserver
 from agent.scoring.evaluate import Evaluator
 from agent.scoring.llm_judge import judge_builder
 from agent.scoring.task_metrics import build_metrics
+from agent.tuning.settings import TrainedAdapter, TrainingSettings
+from agent.tuning.variants import described, variants
 from agent.types import LM, Candidate, Proposal, Runner, Task
 
 ADAPTERS = "adapters"
@@ -68,21 +71,35 @@ class Customize(Job):
 
     async def _compared(self) -> dict[str, Any]:
         plan, task = self._plan, self.task
+        if plan.tuned:
+            self._observer.on_message(plan.trainings.line)
+        choices = {spec.name: await self._chosen(spec) for spec in plan.tuned}
         some = {size: first_rows(task, size, plan.settings.seed) for size in plan.curve}
-        made = {size: [await self._tuned(spec, part) for spec in plan.tuned] for size, part in some.items()}
-        whole = [await self._tuned(spec, task) for spec in plan.tuned]
+        made = {
+            size: [await self._tuned(spec, part, choices[spec.name]) for spec in plan.tuned]
+            for size, part in some.items()
+        }
+        whole = [await self._tuned(spec, task, choices[spec.name]) for spec in plan.tuned]
+        more = {
+            spec.name: [await self._tuned(spec, task, choices[spec.name], at) for at in range(1, plan.seeds)]
+            for spec in plan.tuned
+        }
         hosted = await self._trainer.arm(lambda: self._gateway.stopped) if self._trainer else None
-        measurement, tuned = self._measurement(task, whole)
+        again = [each for some in more.values() for each in some]
+        measurement, tuned = self._measurement(task, [*whole, *again])
         arms: list[tuple[ArmSpec, PromptCandidate, TunedArm | HostedArm | None]] = []
         arms += [(arm.spec, arm.candidate, None) for arm in plan.prompts]
-        arms += [(each.spec, _candidate(each), each) for each in whole]
+        arms += [(each.spec, each.candidate, each) for each in whole]
         arms += [(hosted.spec, hosted.candidate, hosted)] if hosted else []
         for spec, candidate, _ in arms:
             measurement.records.on_candidate_accepted(0, Proposal(candidate, {}, f"arm:{spec.name}", None, spec.about))
+        for each in again:
+            proposal = Proposal(each.candidate, {}, f"seed:{each.spec.name}", None, f"seed {each.seed}")
+            measurement.records.on_candidate_accepted(0, proposal)
         opened = {"arms": {spec.name: candidate.id for spec, candidate, _ in arms}, "rows": len(task.test)}
         self._observer.on_event("test_opened", opened)
-        base = await answers(self._gateway, plan.lm) if whole or hosted else []
-        measured = [await measurement.measured(*arm, base) for arm in arms]
+        base = await replies(self._gateway, plan.lm, plan.others) if whole or hosted else None
+        measured = [await measurement.measured(*arm, base, more.get(arm[0].name, ())) for arm in arms]
         measured += await measurement.unmodelled()
         points = [point for size, part in some.items() for point in await self._points(part, made[size])]
         points += _whole_points(plan, measured) if points else []
@@ -97,6 +114,7 @@ class Customize(Job):
             **table(measured, rows_a_label(task), plan.expected_calls, self._resources.seed),
             "curve": curve_lines(points),
             "curve_text": curve_text(points, self._resources.seed),
+            "settings": [{"arm": each.spec.name, **choice_record(each.choice)} for each in whole],
             **({"fine_tuning": hosted.as_dict()} if hosted else {}),
             **self.cost(),
             "status": "complete",
@@ -128,29 +146,60 @@ class Customize(Job):
 
     # -- the arms -----------------------------------------------------------------------------------------------------
 
-    async def _tuned(self, spec: ArmSpec, task: Task) -> TunedArm:
-        """Trains an arm on the train rows of this task, or takes what the same command trained before."""
-        plan, program = self._plan, PromptProgram(task, self._plan.lm)
-        prompt = instructed_prompt(plan.best) if spec.name == "lora+prompt" else bare_prompt(task)
-        settings, how = plan.settings_of(spec), (plan.trainer_of(spec), plan.weights)
-        rows = (task.train, task.dev)
-        self._observer.on_message(f"{spec.name}: training on {len(rows[0])} rows, {len(rows[1])} to stop early by")
-        self._observer.on_event("training", planned_record(spec.name, *rows, settings, *how))
-        adapter = await trained(
-            spec.name,
+    def _prompt(self, spec: ArmSpec) -> PromptCandidate:
+        """What a tuned arm is asked."""
+        return instructed_prompt(self._plan.best) if spec.name == "lora+prompt" else bare_prompt(self.task)
+
+    async def _chosen(self, spec: ArmSpec) -> SettingsChoice:
+        """The settings that dev chooses for an arm, by trainings on all train rows."""
+
+        async def train(tried: TrainingSettings, about: str) -> TrainedAdapter:
+            return await self._trained(f"{spec.name}, {about}", spec, self.task, tried)
+
+        choice = await choose_settings(variants(self._plan.settings_of(spec), self._plan.tried), train)
+        if choice.tried:
+            self._observer.on_message(
+                f"{spec.name}: dev chose {described(choice.chosen)} of {len(choice.tried)} settings"
+            )
+            self._observer.on_event("settings_chosen", {"arm": spec.name, **choice_record(choice)})
+        return choice
+
+    async def _trained(self, name: str, spec: ArmSpec, task: Task, settings: TrainingSettings) -> TrainedAdapter:
+        """Trains on the train rows of this task, from where the same training stopped before."""
+        plan, prompt, program = self._plan, self._prompt(spec), PromptProgram(task, self._plan.lm)
+        pairs = (pairs_of(program, prompt, task.train), pairs_of(program, prompt, task.dev))
+        return await trained(
+            name,
             plan.base,
-            (pairs_of(program, prompt, rows[0]), pairs_of(program, prompt, rows[1])),
+            pairs,
             settings,
             plan.folder / ADAPTERS,
             self._observer,
             lambda: self._gateway.stopped,
-            *how,
+            plan.trainer_of(spec),
+            plan.weights,
         )
-        name = f"local/{adapter.path}" if spec.method == "full" else f"{plan.lm.name}+{adapter.path}"
-        model = create_model(name)
+
+    async def _tuned(self, spec: ArmSpec, task: Task, choice: SettingsChoice, again: int = 0) -> TunedArm:
+        """An arm that is trained with the settings that were chosen; `again` counts further seeds, which have the cap
+        of the command for themselves."""
+        plan, settings = self._plan, choice.chosen
+        trainer = plan.trainer_of(spec)
+        if again or task is not self.task:
+            settings = replace(settings, seed=settings.seed + again, max_seconds=plan.settings.max_seconds)
+        name = f"{spec.name}, seed {settings.seed}" if again else spec.name
+        rows = (task.train, task.dev)
+        self._observer.on_message(f"{name}: training on {len(rows[0])} rows, {len(rows[1])} to stop early by")
+        self._observer.on_event("training", planned_record(spec.name, *rows, settings, trainer, plan.weights))
+        adapter = await self._trained(name, spec, task, settings)
+        record = {"arm": spec.name, "labels": len(rows[0]), **training_record(adapter, settings, trainer)}
+        self._observer.on_event("trained", record)
+        is_whole = spec.method == "full"
+        model = create_model(f"local/{adapter.path}" if is_whole else f"{plan.lm.name}+{adapter.path}")
         assert isinstance(model, LocalModel)
         self._adapters.append(model)
-        return TunedArm(spec, prompt, adapter, model, len(rows[0]) + len(rows[1]))
+        labels = len(rows[0]) + len(rows[1])
+        return TunedArm(spec, self._prompt(spec), adapter, model, labels, choice, settings.seed)
 
     def _classic(self, task: Task) -> ClassicProgram | None:
         """The methods without a language model, where they take part and suit the rows."""
@@ -167,7 +216,7 @@ class Customize(Job):
         if (arm := plan.picking) is not None and arm.candidate.picks is not None:
             picks = replace(arm.candidate.picks, pool=program.pool.id)
             asked.append((arm.spec.name, replace(arm.candidate, picks=picks), 0.0))
-        asked += [(each.spec.name, _candidate(each), each.adapter.seconds) for each in tuned]
+        asked += [(each.spec.name, each.candidate, each.adapter.seconds) for each in tuned]
         points = []
         for name, candidate, seconds in asked:
             about = f"with {len(task.train)} train rows"
@@ -187,14 +236,10 @@ class Customize(Job):
         paths = {}
         for each in tuned:
             arm = next(one for one in measured if one.name == each.spec.name)
-            path, noted = write_arm(self._plan, self.id, self.ledger, program, arm, measured[0], _candidate(each))
+            path, noted = write_arm(self._plan, self.id, self.ledger, program, arm, measured[0], each.candidate)
             self._observer.on_event("released", noted)
             paths[arm.name] = str(path)
         return [replace(arm, path=paths.get(arm.name, "")) for arm in measured]
-
-
-def _candidate(tuned: TunedArm) -> TunedCandidate:
-    return TunedCandidate.of(tuned.prompt, tuned.adapter.sha256)
 
 
 def _whole_points(plan: CustomizePlan, measured: Sequence[MeasuredArm]) -> list[CurvePoint]:

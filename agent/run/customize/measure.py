@@ -13,12 +13,14 @@ from agent.ledger.store import Ledger
 from agent.models.local import LocalModel
 from agent.observer import Observer
 from agent.programs.classic import ClassicProgram
-from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate
 from agent.run.customize.arms import ArmSpec
-from agent.run.customize.elsewhere import answers, elsewhere
+from agent.run.customize.elsewhere import Replies, elsewhere, replies
 from agent.run.customize.hosted import HostedArm
 from agent.run.customize.plan import LATENCY_ROWS, CustomizePlan
-from agent.run.customize.table import MeasuredArm
+from agent.run.customize.settings_search import SettingsChoice
+from agent.run.customize.table import MeasuredArm, SeedScore
+from agent.scoring.breakdown import summary
 from agent.scoring.evaluate import Evaluator
 from agent.tuning.settings import TrainedAdapter
 from agent.types import LM, Candidate, Proposal, Runner
@@ -32,18 +34,25 @@ NO_MODEL = "answers without a language model"
 @dataclass(frozen=True, slots=True)
 class TunedArm:
     """An arm that was trained: what it is asked, its adapter, and the model that has it. `labels`: rows to train on and
-    to stop early by."""
+    to stop early by; `choice`: how its settings were chosen; `seed` of this training."""
 
     spec: ArmSpec
     prompt: PromptCandidate
     adapter: TrainedAdapter
     model: LocalModel
     labels: int
+    choice: SettingsChoice
+    seed: int
+
+    @property
+    def candidate(self) -> TunedCandidate:
+        """The prompt with the adapter."""
+        return TunedCandidate.of(self.prompt, self.adapter.sha256)
 
     @property
     def seconds(self) -> float:
-        """Of its training."""
-        return self.adapter.seconds
+        """Of its training, and of the settings that were given up for its own."""
+        return self.adapter.seconds + self.choice.seconds
 
     @property
     def usd(self) -> float | None:
@@ -87,10 +96,11 @@ class Measurement:
         spec: ArmSpec,
         candidate: PromptCandidate,
         tuned: TunedArm | HostedArm | None,
-        base: Sequence[str | None],
+        base: Replies | None,
+        seeds: Sequence[TunedArm] = (),
     ) -> MeasuredArm:
         """An arm on the sealed rows, the time of a call, and what its adapter costs elsewhere, against what the `base`
-        without it answers there."""
+        without it answers there. `seeds`: the same training with other seeds."""
         plan, test = self.plan, self.plan.task.test
         self.observer.on_message(f"{spec.name}: {len(test)} sealed rows")
         evaluator = self.evaluator
@@ -101,13 +111,16 @@ class Measurement:
         usage = evaluator.usage_of(candidate.id)
         price = self.prices.get((tuned.model if tuned else plan.lm).name)
         usd = 1000 * price(usage) if price else None
-        general = elsewhere(await answers(self.gateway, tuned.model), base) if tuned is not None else None
+        general = None
+        if tuned is not None and base is not None:
+            general = elsewhere(await replies(self.gateway, tuned.model, plan.others), base, plan.others)
+        values = [outcome.value for outcome in outcomes]
         return MeasuredArm(
             spec.name,
             spec.about,
             spec.family,
             candidate.id,
-            [outcome.value for outcome in outcomes],
+            values,
             tuned.labels if tuned else self._labels(candidate),
             tuned.seconds if tuned else 0.0,
             usage.prompt_tokens + usage.completion_tokens,
@@ -116,7 +129,20 @@ class Measurement:
             general,
             tuned.megabytes if tuned else 0.0,
             train_usd=tuned.usd if tuned else 0.0,
+            seeds=await self._seeds(tuned, values, seeds) if isinstance(tuned, TunedArm) and seeds else (),
         )
+
+    async def _seeds(
+        self, first: TunedArm, values: Sequence[float | None], others: Sequence[TunedArm]
+    ) -> list[SeedScore]:
+        """The sealed scores of the same training with each seed, that of the arm first."""
+        scores = [SeedScore(first.seed, summary(values)["mean"], round(first.adapter.seconds, 1))]
+        for each in others:
+            self.observer.on_message(f"{each.spec.name}, seed {each.seed}: {len(values)} sealed rows")
+            outcomes = await self.evaluator.outcomes(each.candidate, self.plan.task.test, "test")
+            mean = summary([outcome.value for outcome in outcomes])["mean"]
+            scores.append(SeedScore(each.seed, mean, round(each.adapter.seconds, 1)))
+        return scores
 
     async def unmodelled(self) -> list[MeasuredArm]:
         """The methods without a language model, the constant answer first."""

@@ -19,6 +19,31 @@ LATENCY_ROWS = 5
 
 
 @dataclass(frozen=True, slots=True)
+class Trainings:
+    """The trainings of a comparison: names of arms, settings of each that dev is shown, seeds of those it chooses, and
+    how many numbers of rows there are besides all."""
+
+    arms: Sequence[str]
+    tried: int
+    seeds: int
+    sizes: int
+
+    @property
+    def count(self) -> int:
+        """How many are begun; settings that dev gives up are trained for an epoch or two."""
+        return len(self.arms) * (self.tried + self.seeds - 1 + self.sizes)
+
+    @property
+    def line(self) -> str:
+        """How many there are, and what for."""
+        if not self.arms:
+            return "no training here"
+        parts = [f"{self.tried} settings on dev"] * (self.tried > 1) + [f"{self.seeds} seeds"] * (self.seeds > 1)
+        parts += [f"{self.sizes} fewer numbers of rows"] * bool(self.sizes)
+        return f"{self.count} trainings ({', '.join(self.arms)}{': ' if parts else ''}{', '.join(parts)})"
+
+
+@dataclass(frozen=True, slots=True)
 class CustomizePlan:
     """What is compared.
 
@@ -41,6 +66,9 @@ class CustomizePlan:
         expected_calls: calls in the life of the prompt; None: as many as it takes.
         curve: numbers of train rows that the arms learn from besides all, ascending.
         hosted: the arm that the model's provider trains. None: there is none.
+        tried: how many settings of each training are tried on dev, at least 1.
+        seeds: how often each arm is trained with the settings that were chosen, at least 1.
+        others: shipped tasks, with the rows that tuned arms are asked besides.
     """
 
     task: Task
@@ -61,6 +89,9 @@ class CustomizePlan:
     expected_calls: int | None = None
     curve: Sequence[int] = ()
     hosted: HostedPlan | None = None
+    tried: int = 1
+    seeds: int = 1
+    others: tuple[Task, ...] = ()
 
     @property
     def is_local(self) -> bool:
@@ -82,12 +113,18 @@ class CustomizePlan:
         return next((arm for arm in picks if arm.spec.name == "retrieved"), picks[0] if picks else None)
 
     @property
+    def trainings(self) -> Trainings:
+        """What is trained here."""
+        return Trainings(tuple(spec.name for spec in self.tuned), self.tried, self.seeds, len(self.curve))
+
+    @property
     def calls(self) -> int:
         """How many it takes at most."""
         judged = 1 + judge_calls(self.task)
         rows = (len(self.task.test) + LATENCY_ROWS) * judged
         tuned = len(self.tuned) + (self.hosted is not None)
-        general = len(QUESTIONS) * (1 + tuned) if tuned else 0
+        general = (len(QUESTIONS) + sum(len(task.dev) for task in self.others)) * (1 + tuned) if tuned else 0
+        seeds = len(self.tuned) * (self.seeds - 1) * len(self.task.test) * judged
         learning = len(self.tuned) + (self.picking is not None)
         points = len(self.curve) * learning * len(self.task.test) * judged
-        return rows * (len(self.prompts) + tuned) + general + points
+        return rows * (len(self.prompts) + tuned) + general + points + seeds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,25 +13,32 @@ from agent.ledger.query import History, Row, searched
 from agent.models.fine_tuning import TuningSettings
 from agent.models.local import LocalModel
 from agent.models.openai import OpenAIModel
+from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import baseline
 from agent.run.arguments import require_none
-from agent.run.customize.arms import ArmSpec, prompt_arms, require_arms, why_no_soft_prompt, why_not_tuned
+from agent.run.customize.arms import ArmSpec, bare_prompt, prompt_arms, require_arms, why_no_soft_prompt, why_not_tuned
 from agent.run.customize.curve import FEWEST_TRAIN, curve_sizes
+from agent.run.customize.elsewhere import other_tasks
 from agent.run.customize.hosted import HostedPlan, hosted_plan, require_affordable
 from agent.run.customize.hosted_files import training_files, training_prompt, write_training_files
 from agent.run.customize.job import Customize
-from agent.run.customize.plan import CustomizePlan
+from agent.run.customize.plan import CustomizePlan, Trainings
 from agent.run.customize.trainer import require_trainer
 from agent.run.launch import Launch, budget_of
 from agent.run.locations import open_history
 from agent.run.recorded import recorded_prompt
 from agent.run.resume import changes_since
-from agent.run.session import PreparedJob
+from agent.run.session import PreparedJob, fetch_weights
 from agent.task.words import seconds as read_seconds
 from agent.tuning.settings import FullSettings, LoraSettings, SoftPromptSettings, Trainer
+from agent.tuning.variants import MOST_SETTINGS
 
 if TYPE_CHECKING:
     from agent.types import Task
+
+TRIED_SETTINGS = 3
+"""How many settings of each training are tried on dev, where nothing else is asked for."""
+MOST_SEEDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,8 @@ class Asked:
         train_price: of training at a provider, dollars per million tokens. None: not known.
         trainer: what trains adapters here.
         weights: a Hugging Face folder of the model, to train on. None: the weights of the model's own file.
+        settings: how many settings of each training are tried on dev, 1 to MOST_SETTINGS.
+        seeds: how often each arm is trained with the settings that were chosen, 1 to MOST_SEEDS.
     """
 
     arms: Sequence[str] = ()
@@ -57,6 +66,8 @@ class Asked:
     train_price: float | None = None
     trainer: str = "numpy"
     weights: Path | None = None
+    settings: int = TRIED_SETTINGS
+    seeds: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +82,13 @@ class Checked:
     curve: Sequence[int]
 
 
-def checked(launch: Launch, asked: Asked) -> Checked:
+def checked(launch: Launch, asked: Asked, download: Callable[[int, int], None] = lambda done, total: None) -> Checked:
     """What is compared, before anything is searched or trained.
+
+    Args:
+        launch: task and models.
+        asked: what the user asked for.
+        download: is told bytes of weights as they come, where a soft prompt needs the model's tokenizer.
 
     Raises:
         InputError: arms are not known or cannot be trained for this task and model, or an option is wrong; all of it.
@@ -89,14 +105,23 @@ def checked(launch: Launch, asked: Asked) -> Checked:
     if why and asked.arms:
         problems.append(Problem(f"--arms {tuned[0].name}", why))
     soft = [spec for spec in tuned if spec.method == "soft prompt"]
-    if soft and not why and isinstance(launch.target, LocalModel) and (no := why_no_soft_prompt(launch.target.path)):
-        problems.append(Problem(f"--arms {soft[0].name}", no))
+    if soft and not why:
+        fetch_weights([launch.target.name], download)
+    if soft and not why and isinstance(launch.target, LocalModel):
+        asked_first = PromptProgram(task, launch.target).request(bare_prompt(task), task.train[0]).messages
+        if no := why_no_soft_prompt(launch.target.path, asked_first):
+            problems.append(Problem(f"--arms {soft[0].name}", no))
     base = launch.target.path if isinstance(launch.target, LocalModel) else None
     trainer, not_here = require_trainer(asked.trainer, asked.weights, tuned if asked.arms else [], base)
     problems += not_here
     curve, wrong = curve_sizes(asked.curve, len(task.train))
     if asked.expected_calls is not None and asked.expected_calls < 1:
         wrong.append(Problem("--expected-calls", f"{asked.expected_calls}: write a number of at least 1"))
+    wrong += [
+        Problem(f"--{name}", f"{value}: write a number from 1 to {most}")
+        for name, value, most in (("settings", asked.settings, MOST_SETTINGS), ("seeds", asked.seeds, MOST_SEEDS))
+        if not 1 <= value <= most
+    ]
     seconds = None
     try:
         seconds = None if asked.train_seconds is None else read_seconds(asked.train_seconds)
@@ -148,6 +173,30 @@ def _is_same(row: Row, launch: Launch) -> bool:
     return row["model"] == launch.target.name and not changes_since(row, launch)
 
 
+def dry_run(launch: Launch, run: str, asked: Asked, options: Mapping[str, Any], db: Path) -> dict[str, Any]:
+    """What a comparison would do, JSON-ready; calls nothing.
+
+    Args:
+        launch, asked, options, db: as of `prepare_customize`.
+        run: a finished search; "": one would be made first, and how many calls follow it is not known.
+
+    Raises:
+        InputError: as `prepare_customize`.
+    """
+    if run:
+        plan = planned(launch, run, asked, options, db)
+        arms = [arm.spec.name for arm in plan.prompts] + list(plan.trainings.arms)
+        arms += ["hosted"] * (plan.hosted is not None) + ["no-model"] * plan.classic
+        trainings, calls = plan.trainings, plan.calls
+    else:
+        what = checked(launch, asked)
+        arms, calls = [spec.name for spec in what.specs], None
+        tuned = [spec.name for spec in what.specs if spec.family == "tuned" and spec.method != "hosted"]
+        trainings = Trainings(tuned, asked.settings, asked.seeds, len(what.curve))
+    about = {"task": launch.task.name, "model": launch.target.name, "of_run": run, "arms": arms}
+    return {**about, "trainings": trainings.count, "trainings_text": trainings.line, "calls": calls}
+
+
 def prepare_customize(launch: Launch, run: str, asked: Asked, options: Mapping[str, Any], db: Path) -> PreparedJob:
     """A comparison that is ready to start; calls nothing.
 
@@ -161,6 +210,12 @@ def prepare_customize(launch: Launch, run: str, asked: Asked, options: Mapping[s
     Raises:
         InputError: the search is of another task or model, or arms cannot be trained.
     """
+    plan = planned(launch, run, asked, options, db)
+    return PreparedJob(lambda resources: Customize(plan, resources), launch.lms(), budget_of(options, plan.calls))
+
+
+def planned(launch: Launch, run: str, asked: Asked, options: Mapping[str, Any], db: Path) -> CustomizePlan:
+    """The plan of a comparison, as `prepare_customize` takes it."""
     what = checked(launch, asked)
     specs = what.specs
     with closing(open_history(db)) as history:
@@ -174,7 +229,7 @@ def prepare_customize(launch: Launch, run: str, asked: Asked, options: Mapping[s
     if hosted := require_hosted(launch, specs, asked):
         files = training_files(task, target, training_prompt(best))
         require_affordable(hosted, files, options["max_cost"])
-    plan = CustomizePlan(
+    return CustomizePlan(
         task,
         target,
         launch.judges,
@@ -193,8 +248,10 @@ def prepare_customize(launch: Launch, run: str, asked: Asked, options: Mapping[s
         asked.expected_calls,
         what.curve,
         hosted,
+        asked.settings,
+        asked.seeds,
+        other_tasks(task.name) if tuned or hosted else (),
     )
-    return PreparedJob(lambda resources: Customize(plan, resources), launch.lms(), budget_of(options, plan.calls))
 
 
 def export_training(launch: Launch, asked: Asked, run: str, folder: Path, db: Path) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class ComparedArm:
         latency_s: of one call, alone; None: not measured.
         break_even_calls: calls from which on its training is paid for; None: never, or not known.
         path: of its released prompt, for `load_prompt` and `promote`; None where none was written.
+        seeds: the scores of its training with each seed, its own first; () where it was trained once.
     """
 
     name: str
@@ -48,6 +49,7 @@ class ComparedArm:
     latency_s: float | None
     break_even_calls: int | None
     path: Path | None
+    seeds: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ def _arm(line: Mapping[str, Any]) -> ComparedArm:
         line["latency_s"],
         line["break_even_calls"],
         Path(line["path"]) if line["path"] else None,
+        tuple(each["test"] for each in (line.get("seeds") or {}).get("each", ())),
     )
 
 

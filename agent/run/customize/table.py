@@ -17,6 +17,16 @@ WHOLE = ("full", "hosted")
 
 
 @dataclass(frozen=True, slots=True)
+class SeedScore:
+    """The same training with another seed: its mean score on the sealed rows in [0, 1] (None: no row has one), and
+    seconds of training."""
+
+    seed: int
+    test: float | None
+    train_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class MeasuredArm:
     """What was measured of an arm.
 
@@ -34,6 +44,7 @@ class MeasuredArm:
         elsewhere: general questions with it on; None for what leaves the model as it is.
         megabytes: of what is shipped beside the model.
         train_usd: dollars of its training at a provider. None: nobody knows the price.
+        seeds: of all trainings with these settings, that of the arm first; none where there was one.
         path: of the released prompt; "" where none was written.
     """
 
@@ -51,6 +62,7 @@ class MeasuredArm:
     megabytes: float = 0.0
     path: str = ""
     train_usd: float | None = 0.0
+    seeds: Sequence[SeedScore] = ()
 
 
 def break_even(arm: MeasuredArm, prompt: MeasuredArm | None) -> int | None:
@@ -116,9 +128,19 @@ def _line(arm: MeasuredArm, yours: MeasuredArm, pays_from: int | None, seed: int
         "latency_s": None if arm.latency_s is None else round(arm.latency_s, 3),
         "break_even_calls": pays_from,
         "elsewhere": asdict(elsewhere) if elsewhere else None,
+        "seeds": _spread(arm.seeds),
         "megabytes": round(arm.megabytes, 1),
         "path": arm.path,
     }
+
+
+def _spread(seeds: Sequence[SeedScore]) -> dict[str, Any] | None:
+    """Mean, smallest and largest score over the seeds, and each of them; None where there is one training."""
+    known = [each.test for each in seeds if each.test is not None]
+    if not known:
+        return None
+    spread = {"n": len(known), "mean": math.fsum(known) / len(known), "min": min(known), "max": max(known)}
+    return {**spread, "each": [asdict(each) for each in seeds]}
 
 
 def advice_text(advice: Advice, lines: Sequence[Mapping[str, Any]]) -> str:

@@ -1,20 +1,20 @@
-"""Trains the adapter or soft prompt of an arm, says how far it is, and writes down what it took."""
+"""Trains the adapter or soft prompt of an arm, shows how far it is, and says what the ledger keeps of it."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import json
-import time
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from agent.errors import Interrupted
 from agent.ledger.provenance import tool_version
-from agent.observer import Observer
+from agent.observer import Observer, TrainingProgress
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.run.customize.arms import training_answer
@@ -22,10 +22,8 @@ from agent.tuning.settings import Step, TrainedAdapter, Trainer, TrainingPair, T
 from agent.tuning.train import train_pairs
 from agent.types import Example
 
-LINE_SECONDS = 30.0
-"""Of training between two lines about it."""
-LOSSES_A_LINE = 25
-"""The last steps, whose mean loss a line has."""
+SHOWN_SECONDS = 0.5
+"""Of training between two looks at it."""
 
 
 def pairs_of(program: PromptProgram, prompt: PromptCandidate, rows: Sequence[Example]) -> list[TrainingPair]:
@@ -40,8 +38,56 @@ def rows_hash(rows: Sequence[Example]) -> str:
     return hashlib.sha256(json.dumps(listed, sort_keys=True, default=str).encode()).hexdigest()
 
 
+@dataclass(slots=True)
+class _Watched:
+    """A training in its thread, as the run's own thread looks at it.
+
+    Args:
+        name: what is trained.
+        labels: rows to train on.
+        settings: has the caps.
+        observer: is shown how far it is, and gets the losses of each epoch that has ended.
+        stopped: the error that ends the run, where there is one.
+        steps: those since it began or went on.
+        written: how many of them the ledger has.
+        is_left: nobody waits for the training any more.
+    """
+
+    name: str
+    labels: int
+    settings: TrainingSettings
+    observer: Observer
+    stopped: Callable[[], Exception | None]
+    steps: list[Step] = field(default_factory=list)
+    written: int = 0
+    is_left: bool = False
+
+    def on_step(self, step: Step) -> None:
+        if self.is_left or self.stopped() is not None:
+            raise Interrupted
+        self.steps.append(step)
+
+    def look(self) -> None:
+        """Shows how far it is, and writes the epochs that have ended since the last look."""
+        steps, settings = self.steps[:], self.settings
+        an_epoch, epochs = math.ceil(self.labels / settings.batch), settings.pause_after or settings.epochs
+        last = steps[-1] if steps else Step(1, 0, epochs * an_epoch, 0.0, 0, 0.0)
+        left = settings.max_seconds
+        if steps:
+            goes_on = max(0.0, (epochs * an_epoch - last.step) * last.seconds / last.step)
+            left = goes_on if left is None else min(goes_on, max(0.0, left - last.seconds))
+        losses = [step.loss for step in steps]
+        self.observer.on_training_progress(
+            TrainingProgress(self.name, last.epoch, epochs, last.step, epochs * an_epoch, losses, last.seconds, left)
+        )
+        while len(steps) - self.written >= an_epoch:  # it began with an epoch
+            own, self.written = steps[self.written : self.written + an_epoch], self.written + an_epoch
+            body = {"name": self.name, "labels": self.labels, "epoch": own[0].epoch, "first_step": own[0].step}
+            self.observer.on_event("training_epoch", {**body, "losses": [round(step.loss, 5) for step in own]})
+
+
 async def trained(
-    arm: str,
+    name: str,
     base: Path,
     pairs: tuple[Sequence[TrainingPair], Sequence[TrainingPair]],
     settings: TrainingSettings,
@@ -54,12 +100,12 @@ async def trained(
     """Trains what an arm needs in a thread; the same call goes on where a killed one stopped.
 
     Args:
-        arm: its name, for lines and events.
+        name: what is trained, in words: the arm, and which settings or seed.
         base: the model's file.
         pairs: to train on, and to stop early by.
         settings: how, and what: an adapter, a soft prompt or all weights.
         folder: for the adapter and its checkpoints.
-        observer: gets a line each LINE_SECONDS and at the end, and the event of the end with the loss of each step.
+        observer: is shown how far it is, gets a line at the end of what is not to go on, and the losses of each epoch.
         stopped: the error that ends the run, where there is one.
         trainer: what computes it.
         weights: a Hugging Face folder to train on; None: the weights of `base`.
@@ -68,34 +114,33 @@ async def trained(
         Interrupted: the run was stopped; the epochs that ended are kept.
         InputError: the model cannot be trained.
     """
-    losses: list[float] = []
-    shown = time.monotonic()
-
-    def on_step(step: Step) -> None:
-        nonlocal shown
-        if stopped() is not None:
-            raise Interrupted
-        losses.append(step.loss)
-        if time.monotonic() - shown >= LINE_SECONDS:
-            shown, last = time.monotonic(), losses[-LOSSES_A_LINE:]
-            observer.on_message(
-                f"{arm}: step {step.step} of {step.steps}, loss {sum(last) / len(last):.3f}, {step.seconds:.0f} s"
-            )
-
-    made = await asyncio.to_thread(
-        train_pairs,
-        base,
-        pairs[0],
-        settings,
-        folder=folder,
-        trainer=trainer,
-        weights=weights,
-        validation=pairs[1],
-        on_step=on_step,
+    watched = _Watched(name, len(pairs[0]), settings, observer, stopped)
+    work = asyncio.ensure_future(
+        asyncio.to_thread(
+            train_pairs,
+            base,
+            pairs[0],
+            settings,
+            folder=folder,
+            trainer=trainer,
+            weights=weights,
+            validation=pairs[1],
+            on_step=watched.on_step,
+        )
     )
-    why = "" if made.ended == "epochs" else f" ({made.ended})"
-    observer.on_message(f"{arm}: trained in {made.steps} steps{why}, {made.seconds:.0f} s")
-    observer.on_event("trained", {"arm": arm, "labels": len(pairs[0]), **training_record(made, settings, trainer)})
+    try:
+        while not work.done():
+            watched.look()
+            await asyncio.wait({work}, timeout=SHOWN_SECONDS)
+        watched.look()
+        made = work.result()
+    finally:
+        watched.is_left = True
+        await asyncio.wait({work})  # ends after the step that it is in
+        work.exception()  # where nobody asks for its result
+    if made.ended != "paused":
+        why = "" if made.ended == "epochs" else f" ({made.ended})"
+        observer.on_message(f"{name}: trained in {made.steps} steps{why}, {made.seconds:.0f} s")
     return made
 
 
@@ -120,7 +165,7 @@ def planned_record(
     return {
         "arm": arm,
         "labels": len(train),
-        "rows": [_row_hash(row) for row in train],
+        "rows": [row_hash(row) for row in train],
         "train": rows_hash(train),
         "dev": rows_hash(dev),
         "settings": asdict(settings),
@@ -131,7 +176,8 @@ def planned_record(
     }
 
 
-def _row_hash(row: Example) -> str:
+def row_hash(row: Example) -> str:
+    """Of a row's id, inputs and answers."""
     listed = [row.id, dict(row.inputs), dict(row.labels)]
     return hashlib.sha256(json.dumps(listed, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

@@ -1,0 +1,159 @@
+"""Makes the trainings of a comparison again, from settings, rows and order in the ledger, and compares the files."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from agent.errors import InputError
+from agent.extras import require
+from agent.ledger.query import History, Row, started_with
+from agent.ledger.trail import facts_of
+from agent.models.local import LocalModel
+from agent.programs.prompt import PromptProgram
+from agent.run.customize.arms import bare_prompt, instructed_prompt
+from agent.run.customize.job import ADAPTERS
+from agent.run.customize.training import pairs_of, row_hash, rows_hash
+from agent.run.launch import Launch, prepare
+from agent.run.recorded import recorded_prompt
+from agent.run.resume import changes_since
+from agent.tuning.lora_file import read_lora
+from agent.tuning.settings import FullSettings, LoraSettings, SoftPromptSettings, TrainingSettings
+from agent.tuning.train import train_pairs
+from agent.types import Example
+
+
+@dataclass(frozen=True, slots=True)
+class Retrained:
+    """A training that was made again.
+
+    Args:
+        arm, labels, seed: which it is: its arm, its train rows and its seed.
+        adapter, adapter_was: SHA-256 of the file now and then.
+        dev_loss, dev_loss_was: the least of an epoch, in nats; None: no epoch ended.
+        weights: the largest difference of a weight; None: they are equal, or the file of then is gone or no LoRA.
+        numpy, numpy_was: versions.
+    """
+
+    arm: str
+    labels: int
+    seed: int
+    adapter: str
+    adapter_was: str
+    dev_loss: float | None
+    dev_loss_was: float | None
+    weights: float | None
+    numpy: str
+    numpy_was: str
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the file is equal to the bit."""
+        return self.adapter == self.adapter_was
+
+    @property
+    def drift(self) -> str:
+        """How it differs, in a line."""
+        parts = [f"{self.arm} on {self.labels} rows, seed {self.seed}: the adapter is {self.adapter[:16]}"]
+        parts[0] += f", it was {self.adapter_was[:16]}"
+        if self.dev_loss is not None and self.dev_loss_was is not None:
+            by = self.dev_loss - self.dev_loss_was
+            parts.append(f"dev loss {self.dev_loss:.5f}, it was {self.dev_loss_was:.5f} ({by:+.5f})")
+        parts += [f"weights differ by at most {self.weights:.2g}"] if self.weights is not None else []
+        parts += [f"numpy {self.numpy}, it was {self.numpy_was}"] if self.numpy != self.numpy_was else []
+        return "; ".join(parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**asdict(self), "same": self.is_same}
+
+
+def retrain(row: Row, history: History, say: Callable[[str], None]) -> list[Retrained]:
+    """Trains each adapter of a comparison again, in a folder that is thrown away. Sends nothing, and takes as long as
+    it took then.
+
+    Args:
+        row: a comparison with a result.
+        history: of its ledger.
+        say: gets a line before each training.
+
+    Raises:
+        InputError: nothing was trained here, or the task, its rows or the model's file changed since.
+    """
+    planned, done = (facts_of(history, row["id"], kind) for kind in ("training", "trained"))
+    if not done or len(planned) != len(done):
+        raise InputError(f"{row['id']}: this comparison trained no adapter here, so there is nothing to train again")
+    search = history.run(row["result"]["of_run"])
+    with tempfile.TemporaryDirectory(prefix="reproduce-") as name:
+        launch = prepare(started_with(search), Path(name) / "ledger.db")
+        base = launch.target.path if isinstance(launch.target, LocalModel) else Path()
+        if changed := changes_since(search, launch):
+            lines = [f"{row['id']}: {what}" for what in changed]
+            raise InputError("\n".join([*lines, "put it back to reproduce it"]))
+        if not base.is_file():
+            raise InputError(f"{row['id']}: {launch.target.name}: its weights are not here, so nothing can be trained")
+        best = recorded_prompt(history.candidate(search["result"]["winner"]["candidate_id"]))
+        prompts = {True: instructed_prompt(best), False: bare_prompt(launch.task)}
+        made = []
+        for before, after in zip(planned, done, strict=True):
+            plan, was = before["body"], after["body"]
+            train, dev = _rows(plan, launch, row["id"])
+            say(f"{plan['arm']}, seed {plan['seed']}: training on {len(train)} rows again")
+            program, prompt = PromptProgram(launch.task, launch.target), prompts[plan["arm"] == "lora+prompt"]
+            settings, trainer = _settings(was), plan.get("trainer", "numpy")
+            if trainer != "numpy":
+                require("tune", f"{row['id']}: {plan['arm']}, trained by {trainer}")
+            now = train_pairs(
+                base,
+                pairs_of(program, prompt, train),
+                settings,
+                folder=Path(name),
+                trainer=trainer,
+                weights=Path(plan["weights"]) if plan.get("weights") else None,
+                validation=pairs_of(program, prompt, dev),
+            )
+            kept = history.path.parent / ADAPTERS
+            weights = None if now.sha256 == was["adapter"] else _weights(now.path, kept, was["adapter"], base, settings)
+            made.append(_compared(plan, was, now.sha256, -max(now.scores) if now.scores else None, weights))
+    return made
+
+
+def _rows(plan: Mapping[str, Any], launch: Launch, run: str) -> tuple[list[Example], tuple[Example, ...]]:
+    """The rows of a training in their order, and those that stopped it."""
+    by_hash = {row_hash(example): example for example in launch.task.train}
+    if set(plan["rows"]) - set(by_hash) or plan["dev"] != rows_hash(launch.task.dev):
+        raise InputError(f"{run}: {plan['arm']}: the rows that it was trained on are not those of the task any more")
+    return [by_hash[digest] for digest in plan["rows"]], launch.task.dev
+
+
+def _settings(was: Mapping[str, Any]) -> TrainingSettings:
+    """The settings of a training; one that a cap on seconds ended ends by its tokens, at the very same step."""
+    words = dict(was["settings"])
+    kinds: dict[str, type[TrainingSettings]] = {"rank": LoraSettings, "vectors": SoftPromptSettings}
+    kind = next((kinds[name] for name in kinds if name in words), FullSettings)
+    settings = replace(kind(**words), max_seconds=None)
+    return replace(settings, max_tokens=was["tokens"]) if was["ended"] == "seconds" else settings
+
+
+def _weights(now: Path, kept: Path, digest: str, base: Path, settings: TrainingSettings) -> float | None:
+    """The largest difference of a weight, where both are LoRA adapters and the file of then is still there."""
+    was = kept / f"adapter-{digest[:16]}.gguf"
+    if not isinstance(settings, LoraSettings) or not re.fullmatch(r"[0-9a-f]{64}", digest) or not was.is_file():
+        return None
+    return float(abs(read_lora(now, base).flat - read_lora(was, base).flat).max())
+
+
+def _compared(
+    plan: Mapping[str, Any], was: Mapping[str, Any], adapter: str, dev_loss: float | None, weights: float | None
+) -> Retrained:
+    import numpy
+
+    loss = None if dev_loss is None else round(dev_loss, 5)
+    loss_was = min(was["dev_losses"], default=None)
+    versions = (numpy.__version__, str(was["numpy"]))
+    name = (str(plan["arm"]), int(plan["labels"]), int(plan["seed"]))
+    return Retrained(*name, adapter, str(was["adapter"]), loss, loss_was, weights, *versions)
