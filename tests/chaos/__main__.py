@@ -21,7 +21,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from tests.chaos import bills, disk, kills, process, provider, swapped, tamper
+from tests.chaos import bills, comparisons, disk, kills, process, provider, swapped, tamper
 from tests.chaos.command import ENDERS, preload
 from tests.chaos.harness import Campaign, Row
 
@@ -31,6 +31,8 @@ SCENARIOS: dict[str, Callable[[Campaign], Row]] = {
     "commits": kills.commit_points,
     "birth": kills.birth,
     "caps": kills.caps,
+    "customize": comparisons.trained_here,
+    "hosted": comparisons.hosted,
     "quota": partial(provider.refusals, fault={"status": 429, "quota": True}, name="429 insufficient_quota in mid-run"),
     "key": partial(provider.refusals, fault={"status": 401}, name="401 in mid-run"),
     **{f"429-{form}": partial(provider.rate_limits, form=form) for form in provider.FORMS},

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.world import compatible, knowing, refused, write_csv
+from tests.cli.world import compatible, good_json, knowing, refused, write_csv
 from tests.customize.conftest import Made
 from tests.customize.world import write_world
 from tests.wire import WireServer
@@ -72,6 +72,12 @@ def test_a_comparison_is_no_search_to_take_prompts_from(compared: Made) -> None:
     words = ["rows.csv", "--target", "label", "--prompt", "p.txt", "-m", "local/tiny.gguf"]
     (line,) = ends(refused(2, *words_of(*words, "--run", made["run_id"])))
     assert "`optimize customize` is no search; name a run of `optimize run`" in line
+
+
+def test_a_search_without_a_proposer_is_taken_too(world: list[str]) -> None:
+    search = good_json("run", *world, "--limit", "20-8-8", "-n", "1", "--proposer", "none", "-q")
+    made = good_json("customize", *world, "--limit", "20-8-8", "--arms", "no-model", "-q")
+    assert made["of_run"] == search["run_id"]
 
 
 def test_rows_that_changed_since_the_search(compared: Made) -> None:

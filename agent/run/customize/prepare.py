@@ -129,7 +129,7 @@ def finished_search(launch: Launch, limit: str | None, db: Path) -> str:
 def _is_same(row: Row, launch: Launch) -> bool:
     if row["status"] != "complete" or not row["result"] or (row["options"] or {}).get("command"):
         return False
-    return row["model"] == launch.target.name and not changes_since(row, launch)
+    return row["model"] == launch.target.name and not changes_since(row, launch, proposes=False)
 
 
 def prepare_customize(launch: Launch, run: str, asked: Asked, options: Mapping[str, Any], db: Path) -> PreparedJob:
@@ -214,7 +214,7 @@ def _require_same(row: Row, launch: Launch) -> None:
         raise InputError(f"{row['id']}: this run has no result; `optimize resume {row['id']}` goes on with it")
     if row["model"] != launch.target.name:
         raise InputError(f"{row['id']}: a run with {row['model']}, not {launch.target.name}; give -m {row['model']}")
-    if changed := changes_since(row, launch):
+    if changed := changes_since(row, launch, proposes=False):
         raise InputError("\n".join(f"{row['id']}: {what}" for what in changed))
 
 
