@@ -30,8 +30,8 @@ TINY_MODEL = "tiny.gguf"
 DATA = ("rows.csv", "--target", "label", "--prompt", "p.txt", "--limit", "48-12-16")
 SEARCH = ("-n", "1", "--proposer", "none")
 TRAINED_HERE = ("--arms", "lora,no-model", "--curve", "16,all")
-MOST_DOLLARS = 0.2
-"""The cap of a comparison, of which one job alone takes more than half."""
+MOST_DOLLARS = 0.3
+"""The cap of a comparison, which one job may take nearly all of."""
 HOSTED = ("--arms", "hosted", "--train-price", "25", "--max-cost", str(MOST_DOLLARS))
 PRICE = ("--price", f"{DOLLARS_IN},{DOLLARS_OUT}")
 PATIENCE = 600.0

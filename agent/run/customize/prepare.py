@@ -76,13 +76,14 @@ def checked(launch: Launch, asked: Asked) -> Checked:
     specs, unknown = require_arms(asked.arms)
     problems += unknown
     tuned = [spec for spec in specs if spec.family == "tuned" and spec.method != "hosted"]
-    why = why_not_tuned(task, launch.target.name) if tuned else ""
+    base = launch.target.path if isinstance(launch.target, LocalModel) else Path()
+    why = why_not_tuned(task, launch.target.name, base) if tuned else ""
     if tuned and not why and len(task.train) < FEWEST_TRAIN:
         why = f"{len(task.train)} train rows are too few to train on; give at least {FEWEST_TRAIN}"
     if why and asked.arms:
         problems.append(Problem(f"--arms {tuned[0].name}", why))
     soft = [spec for spec in tuned if spec.method == "soft prompt"]
-    if soft and not why and isinstance(launch.target, LocalModel) and (no := why_no_soft_prompt(launch.target.path)):
+    if soft and not why and (no := why_no_soft_prompt(base)):
         problems.append(Problem(f"--arms {soft[0].name}", no))
     curve, wrong = curve_sizes(asked.curve, len(task.train))
     if asked.expected_calls is not None and asked.expected_calls < 1:
