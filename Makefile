@@ -60,7 +60,7 @@ replay: $(VENV)/ready ## search policies and statistics over recorded outcomes, 
 	$(BIN)/python -m tests.bench.arena.replay $(ARGS)
 	$(BIN)/python -m tests.bench.arena.replay_stats
 
-chaos: $(VENV)/ready ## the fault campaign (under 10 minutes)
+chaos: $(VENV)/ready ## the fault campaign (about a quarter of an hour)
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
 build/docs-venv/ready: docs/requirements.txt

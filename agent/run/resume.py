@@ -121,8 +121,8 @@ def unfinished(runs: Sequence[dict[str, Any]], db: Path) -> dict[str, Any]:
     )
 
 
-def changes_since(run: dict[str, Any], launch: Launch) -> list[str]:
-    """What is not as it was when the run began, a line each."""
+def changes_since(run: dict[str, Any], launch: Launch, proposes: bool = True) -> list[str]:
+    """What is not as it was when the run began, a line each; `proposes`: another proposer counts, too."""
     from agent.ledger.provenance import tool_version
 
     then, now = run["hashes"], dict(launch.task.hashes)
@@ -134,7 +134,7 @@ def changes_since(run: dict[str, Any], launch: Launch) -> list[str]:
     if run["options"].get("model_digest", "") != launch.digest:
         changed.append(f"the file behind {launch.target.name} changed")
     proposer = launch.proposer.name if launch.proposer else ""
-    if run["proposer"] != proposer:
+    if proposes and run["proposer"] != proposer:
         changed.append(f"the proposer is {proposer or 'none'}, it was {run['proposer'] or 'none'}")
     if run["tool"] != tool_version():
         changed.append(f"this is version {tool_version()}, the run was made with {run['tool']}")

@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 OnStep = Callable[[Step], None]
+CAPS: tuple[Ended, ...] = ("seconds", "tokens")
 
 
 class Training(Generic[B]):
@@ -37,12 +39,15 @@ class Training(Generic[B]):
 
     def run(self, progress: Progress, score: Callable[[Array], float] | None, on_step: OnStep | None) -> Ended:
         """Epochs until one of the ends; a checkpoint after each."""
+        if (ended := self._ended_before(progress)) is not None:
+            return ended
         while progress.epoch < self.settings.epochs:
             if progress.scores and progress.epoch - progress.best_epoch >= self.settings.patience:
                 return "early stop"
             if self.settings.pause_after is not None and progress.epoch >= self.settings.pause_after:
                 return "paused"
             if (cap := self.epoch(progress, on_step)) is not None:
+                save_checkpoint(self.folder, self._at_cap(cap), progress)
                 return cap
             progress.epoch += 1
             if score is not None:
@@ -51,6 +56,20 @@ class Training(Generic[B]):
                 progress.best = progress.parameters
             save_checkpoint(self.folder, self.name, progress)
         return "epochs"
+
+    def _ended_before(self, progress: Progress) -> Ended | None:
+        """The cap at which this very training ended before, its state then put into `progress`; None: at none."""
+        for cap in CAPS:
+            if kept := load_checkpoint(self.folder, self._at_cap(cap), progress.parameters.size):
+                for field in fields(kept):
+                    setattr(progress, field.name, getattr(kept, field.name))
+                return cap
+        return None
+
+    def _at_cap(self, cap: Ended) -> str:
+        """What a checkpoint is named by that a cap left in the middle of an epoch: a run without it goes by others."""
+        most = self.settings.max_seconds if cap == "seconds" else self.settings.max_tokens
+        return f"{self.name}-{cap}-{most or 0:.3f}"
 
     def begun(self) -> Progress:
         """The state of the last checkpoint, or that before the first step."""

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.world import compatible, knowing, refused, write_csv
+from agent.run.customize.arms import why_not_tuned
+from agent.task.load import load_task
+from tests.child import ROOT
+from tests.cli.world import compatible, good_json, knowing, refused, write_csv
 from tests.customize.conftest import Made
 from tests.customize.world import write_world
+from tests.tuning.tiny import speaking
 from tests.wire import WireServer
 
 
@@ -32,6 +36,28 @@ def test_a_hosted_model_has_no_arm_to_train(here: Path) -> None:
         lines = refused(2, *words_of(*words, compatible(server), "--price", "1,2", "--arms", "lora"))
         assert not server.requests
     assert any("--arms lora: " in line and "is not trained here; name an embedded model" in line for line in lines)
+    assert not Path("runs").exists()
+
+
+def test_a_model_that_has_an_adapter_is_not_trained_on_top_of_it(compared: Made) -> None:
+    adapter = next(Path("runs/adapters").glob("adapter-*.gguf"))
+    words = ["rows.csv", "--target", "label", "--prompt", "p.txt", "-m", f"local/tiny.gguf+{adapter}"]
+    (line,) = ends(refused(2, *words_of(*words, "--arms", "lora", "--db", "other/ledger.db")))
+    assert f"--arms lora: local/tiny.gguf+{adapter} has an adapter already; name the model without it" in line
+    assert not Path("other").exists()
+
+
+@pytest.mark.parametrize("name", ["smollm2-135m", "mine.gguf"])
+def test_an_adapter_is_seen_in_each_form_of_a_name(name: str) -> None:
+    task = load_task(ROOT / "tasks" / "support_triage")
+    assert "has an adapter already" in why_not_tuned(task, f"local/{name}+a.gguf", Path("gone"))
+    assert not why_not_tuned(task, f"local/{name}", Path("gone"))
+
+
+def test_a_model_of_another_family_is_refused_before_a_search(world: list[str]) -> None:
+    speaking(Path("tiny.gguf"), expert_count=2)
+    (line,) = ends(refused(2, *words_of(*world, "--arms", "lora")))
+    assert "--arms lora: tiny.gguf: cannot be trained: it has a mixture of experts" in line
     assert not Path("runs").exists()
 
 
@@ -72,6 +98,12 @@ def test_a_comparison_is_no_search_to_take_prompts_from(compared: Made) -> None:
     words = ["rows.csv", "--target", "label", "--prompt", "p.txt", "-m", "local/tiny.gguf"]
     (line,) = ends(refused(2, *words_of(*words, "--run", made["run_id"])))
     assert "`optimize customize` is no search; name a run of `optimize run`" in line
+
+
+def test_a_search_without_a_proposer_is_taken_too(world: list[str]) -> None:
+    search = good_json("run", *world, "--limit", "20-8-8", "-n", "1", "--proposer", "none", "-q")
+    made = good_json("customize", *world, "--limit", "20-8-8", "--arms", "no-model", "-q")
+    assert made["of_run"] == search["run_id"]
 
 
 def test_rows_that_changed_since_the_search(compared: Made) -> None:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from agent.errors import InputError, Problem
 from agent.ledger.query import History, Row, is_weighted
+from agent.models.adapters import split_adapter
 from agent.models.gguf import read_gguf
 from agent.models.soft_prompt import free_tokens
 from agent.programs import TUNED_ARMS
@@ -19,6 +20,7 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import label_text
 from agent.run.recorded import recorded_prompt
 from agent.stats.advice import Family
+from agent.tuning.base_model import read_architecture
 from agent.tuning.engine_tokens import require_soft_tokens
 from agent.tuning.settings import SoftPromptSettings
 from agent.types import Message, Task
@@ -167,10 +169,17 @@ def why_no_soft_prompt(base: Path, messages: Sequence[Message] = ()) -> str:
     return ""
 
 
-def why_not_tuned(task: Task, model: str) -> str:
-    """Why no adapter can be trained for this task and model; "" where one can."""
+def why_not_tuned(task: Task, model: str, base: Path) -> str:
+    """Why no adapter can be trained for this task and model; "" where one can, as far as is known without the file."""
     if not model.startswith("local/"):
         return f"{model} is not trained here; name an embedded model (local/NAME or local/PATH.gguf)"
+    if split_adapter(model.removeprefix("local/"))[1]:
+        return f"{model} has an adapter already; name the model without it"
     if len(task.signature.outputs) != 1:
         return "only tasks with one output are tuned; leave the tuned arms out with --arms"
+    try:
+        if base.is_file():
+            read_architecture(read_gguf(base))
+    except InputError as error:
+        return str(error)
     return ""

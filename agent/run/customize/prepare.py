@@ -99,7 +99,8 @@ def checked(launch: Launch, asked: Asked, download: Callable[[int, int], None] =
     specs, unknown = require_arms(asked.arms)
     problems += unknown
     tuned = [spec for spec in specs if spec.family == "tuned" and spec.method != "hosted"]
-    why = why_not_tuned(task, launch.target.name) if tuned else ""
+    base = launch.target.path if isinstance(launch.target, LocalModel) else Path()
+    why = why_not_tuned(task, launch.target.name, base) if tuned else ""
     if tuned and not why and len(task.train) < FEWEST_TRAIN:
         why = f"{len(task.train)} train rows are too few to train on; give at least {FEWEST_TRAIN}"
     if why and asked.arms:
@@ -109,10 +110,10 @@ def checked(launch: Launch, asked: Asked, download: Callable[[int, int], None] =
         fetch_weights([launch.target.name], download)
     if soft and not why and isinstance(launch.target, LocalModel):
         asked_first = PromptProgram(task, launch.target).request(bare_prompt(task), task.train[0]).messages
-        if no := why_no_soft_prompt(launch.target.path, asked_first):
+        if no := why_no_soft_prompt(base, asked_first):
             problems.append(Problem(f"--arms {soft[0].name}", no))
-    base = launch.target.path if isinstance(launch.target, LocalModel) else None
-    trainer, not_here = require_trainer(asked.trainer, asked.weights, tuned if asked.arms else [], base)
+    own = base if isinstance(launch.target, LocalModel) else None
+    trainer, not_here = require_trainer(asked.trainer, asked.weights, tuned if asked.arms else [], own)
     problems += not_here
     curve, wrong = curve_sizes(asked.curve, len(task.train))
     if asked.expected_calls is not None and asked.expected_calls < 1:
@@ -170,7 +171,7 @@ def finished_search(launch: Launch, limit: str | None, db: Path) -> str:
 def _is_same(row: Row, launch: Launch) -> bool:
     if row["status"] != "complete" or not row["result"] or (row["options"] or {}).get("command"):
         return False
-    return row["model"] == launch.target.name and not changes_since(row, launch)
+    return row["model"] == launch.target.name and not changes_since(row, launch, proposes=False)
 
 
 def dry_run(launch: Launch, run: str, asked: Asked, options: Mapping[str, Any], db: Path) -> dict[str, Any]:
@@ -290,7 +291,7 @@ def _require_same(row: Row, launch: Launch) -> None:
         raise InputError(f"{row['id']}: this run has no result; `optimize resume {row['id']}` goes on with it")
     if row["model"] != launch.target.name:
         raise InputError(f"{row['id']}: a run with {row['model']}, not {launch.target.name}; give -m {row['model']}")
-    if changed := changes_since(row, launch):
+    if changed := changes_since(row, launch, proposes=False):
         raise InputError("\n".join(f"{row['id']}: {what}" for what in changed))
 
 
