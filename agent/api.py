@@ -81,6 +81,7 @@ def optimize(
     max_concurrency: int | None = None,
     max_wait: Seconds | None = None,
     limit: int | tuple[int, int, int] | None = None,
+    max_demos: int | None = None,
     seed: int = 0,
     tags: Mapping[str, str] | None = None,
     use_cache: bool = True,
@@ -133,6 +134,8 @@ def optimize(
         max_concurrency: calls in flight at once, at least 1.
         max_wait: longest wait for a provider that is down, in seconds or as a text. None: 5 minutes.
         limit: use at most so many rows of each split, or of (train, dev, test); each at least 1.
+        max_demos: at most so many demos in a prompt, fixed and picked, at least 0; 0: instructions only. The task's own
+            limit holds as well. None: as the task says.
         seed: 0 to 2**31 - 1; the same seed gives the same trials.
         tags: labels of the run.
         use_cache: False buys every call again, also those that the ledger holds.

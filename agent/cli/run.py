@@ -18,6 +18,7 @@ from agent.cli.common import (
     Registered,
     data_options,
     ledger_options,
+    max_demos_option,
     plain,
     print_json,
 )
@@ -40,7 +41,17 @@ RUN_GROUPS = {
     "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "knowledge", "limit"),
     "Models": ("model", "proposer", "judge", "thinking", "max_concurrency", "max_wait"),
     "Budget": (*_CAPS, "price", "effort", "no_cache", "dry_run"),
-    "Search": ("trials", "strategy", "prefer", "anyway", "no_retrieval", "embeddings", "no_calibrate", "seed"),
+    "Search": (
+        "trials",
+        "strategy",
+        "prefer",
+        "max_demos",
+        "anyway",
+        "no_retrieval",
+        "embeddings",
+        "no_calibrate",
+        "seed",
+    ),
     "Output": ("tag", *_OUTPUT),
 }
 RESUME_GROUPS = {
@@ -142,6 +153,7 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
     show_default=True,
     help="Which to test and ship: the best on dev, or the cheapest or shortest within noise of it.",
 )
+@max_demos_option
 @click.option("--anyway", is_flag=True, help="Search even when nothing can be won by the preflight.")
 @click.option("--no-retrieval", is_flag=True, help="Pick no examples for each input; the same ones for all.")
 @click.option(

@@ -31,7 +31,7 @@ from agent.types import Task
 
 MOST_LISTED = 20  # problems of rows
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
-AT_LEAST = {"trials": 1, "max_calls": 1, "max_tokens": 1, "thinking": 0, "max_concurrency": 1}
+AT_LEAST = {"trials": 1, "max_calls": 1, "max_tokens": 1, "max_demos": 0, "thinking": 0, "max_concurrency": 1}
 ONE_OF = {
     "effort": ("quick", "standard", "thorough"),
     "prefer": ("best", "cheap", "short"),

@@ -60,6 +60,7 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "max_concurrency": None,
         "max_wait": None,
         "limit": None,
+        "max_demos": None,
         "seed": 0,
         "tag": [],
         "no_cache": False,
@@ -124,6 +125,9 @@ class Launch:
         task, settings, proposer = self.task, self.settings, self.proposer.name if self.proposer else "none"
         longest = f"; prompts of at most {plan.longest_prompt} tokens" if plan.longest_prompt else ""
         judges = f"judge {', '.join(task.judges)}, " if task.judges else ""
+        most = task.constraints.max_demos
+        is_limited = settings.options.get("max_demos") is not None
+        demos = f"; {f'at most {most} demos a prompt' if most else 'no demos'}" * is_limited
         makes = f"{self.calls_each} call{'s' * (self.calls_each > 1)} or more"
         search = f"search {plan.search_calls} (finalists {plan.final_calls} of them) + " if plan.finalists else ""
         program = f"{task.program} runs in this process and makes {makes}, which the plan counts as one\n"
@@ -134,7 +138,7 @@ class Launch:
             f"plan: {plan.calls} calls = baseline {plan.baseline_calls} + {search}sealed test {plan.test_calls} "
             f"+ spare {plan.slack}; "
             f"rows: dev {plan.dev_rows}, test {plan.test_rows}"
-            f"{f', {plan.per_row} calls a row' * (plan.per_row > 1)}{longest}"
+            f"{f', {plan.per_row} calls a row' * (plan.per_row > 1)}{demos}{longest}"
         )
 
     @property

@@ -77,7 +77,7 @@ class Estimate:
     """What a run takes at most. `roles`: model, calls, tokens and US dollars (None: unknown) of target, proposer and
     judge; `cap`: the option whose cap bounds them, or ""; `gains`: by the rate of changed rows, the smallest gain in
     score that the test can show; `metrics`: names of those that score, and `scoring` why one of a data file does, or
-    ""."""
+    ""; `max_demos`: the most demos of a prompt, None without a limit."""
 
     task: str
     model: str
@@ -90,6 +90,7 @@ class Estimate:
     gains: Mapping[float, float]
     metrics: Sequence[str] = ()
     scoring: str = ""
+    max_demos: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The object of --dry-run --json."""
@@ -98,6 +99,7 @@ class Estimate:
             "model": self.model,
             "metrics": list(self.metrics),
             "scoring": self.scoring,
+            "max_demos": self.max_demos,
             "plan": self.plan.as_dict(),
             "roles": {role: dict(row) for role, row in self.roles.items()},
             "tokens_at_most": self.tokens,
@@ -138,7 +140,10 @@ def estimate(launch: Launch) -> Estimate:
     total = None if None in known else round(sum(known), 4)
     gain, gains = minimum_detectable_gain(plan.test_rows, 0.5), detectable_gains(plan.test_rows)
     names = [metric.name for metric in task.metrics]
-    return Estimate(task.name, launch.target.name, plan, rows, tokens, total, cap, gain, gains, names, launch.scoring)
+    most = task.constraints.max_demos
+    return Estimate(
+        task.name, launch.target.name, plan, rows, tokens, total, cap, gain, gains, names, launch.scoring, most
+    )
 
 
 def _of_embedding(launch: Launch, plan: Plan) -> tuple[int, Usage]:
