@@ -72,6 +72,7 @@ def optimize(
     effort: Effort = "standard",
     strategy: str | None = None,
     prefer: Prefer = "best",
+    margin: float = 5.0,
     anyway: bool = False,
     calibrate: bool = True,
     retrieval: bool = True,
@@ -123,7 +124,9 @@ def optimize(
         effort: how many calls to plan with when nothing is capped.
         strategy: our search (`evolve`, also called `bayes`), one of DSPy's optimizers, or one of another package. None:
             what suits the task.
-        prefer: which to test and ship: the best on dev, or the cheapest or shortest within noise of it.
+        prefer: which to test and ship: the best on dev, the cheapest of those that are shown there to lose less than
+            `margin` against it, or the shortest within noise of it.
+        margin: the loss in points that `prefer="cheap"` accepts, above 0 and at most 50.
         anyway: search even when the preflight finds that nothing can be won.
         calibrate: the finalists also compete with label weights, which cost no call; False: they do not.
         retrieval: False picks no examples for each input. True: as the task says.

@@ -155,7 +155,7 @@ def _details(
     title, *steady = facts.steadiness(result) or [""]
     return {
         "why it is held back": _held_back(result, promoted),
-        "remarks": [plain(line) for line in (facts.uncorrected(result), facts.uneven(result)) if line],
+        "remarks": [plain(line) for line in _remarks(result) if line],
         "yardsticks": score_blocks.yardsticks(result),
         "before the search": [plain(f"before the search: {before}")] * bool(before),
         "metrics": score_blocks.metrics(result),
@@ -170,6 +170,10 @@ def _details(
         "what carried the gain": score_blocks.attribution(result),
         "Pareto front": score_blocks.pareto(result),
     }
+
+
+def _remarks(result: RunResult) -> tuple[str, ...]:
+    return facts.cheaper(result), facts.uncorrected(result), facts.uneven(result)
 
 
 def _held_back(result: RunResult, promoted: Mapping[str, Any] | None) -> list[str]:

@@ -34,6 +34,7 @@ from agent.run.locations import open_history
 from agent.run.resume import prepare_resume
 from agent.run.session import start
 from agent.search.registered import STRATEGIES
+from agent.stats.noninferiority import MARGIN
 
 _CAPS = ("max_calls", "max_tokens", "max_cost", "time_limit")
 _OUTPUT = ("quiet", "db", "as_json")
@@ -45,6 +46,7 @@ RUN_GROUPS = {
         "trials",
         "strategy",
         "prefer",
+        "margin",
         "max_demos",
         "anyway",
         "no_retrieval",
@@ -151,7 +153,16 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
     type=click.Choice(["best", "cheap", "short"]),
     default="best",
     show_default=True,
-    help="Which to test and ship: the best on dev, or the cheapest or shortest within noise of it.",
+    help="Which to test and ship: the best on dev, the cheapest that is shown there to lose less than --margin against "
+    "it, or the shortest within noise of it.",
+)
+@click.option(
+    "--margin",
+    metavar="POINTS",
+    type=click.FloatRange(0, 50, min_open=True),
+    default=100 * MARGIN,
+    show_default=True,
+    help="The loss against the best that --prefer cheap accepts.",
 )
 @max_demos_option
 @click.option("--anyway", is_flag=True, help="Search even when nothing can be won by the preflight.")

@@ -12,6 +12,7 @@ from agent.release.gate import SIGNIFICANT, shown
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import RunResult
 from agent.release.result_breakdown import Abstain, Calibration, Carried, JudgeTrust, MetricPart, Slice
+from agent.release.result_details import NotWorse
 from agent.release.result_parts import SideName
 
 ERASED = "(erased)"
@@ -124,6 +125,27 @@ def uncorrected(result: RunResult) -> str:
     """Why the dev score of the best found was not corrected; "" where it was, or an older version does not say."""
     why = "" if result.is_own else result.uncorrected
     return f"the dev score is not corrected: {why}" if why else ""
+
+
+def cheaper(result: RunResult) -> str:
+    """How a winner that costs less compares with the best on dev, in a sentence; "" where the best was tested."""
+    found = result.cheaper
+    if found is None:
+        return ""
+    kind = "fewer prompt tokens" if found.saved_in == "tokens" else "cheaper a call"
+    saves = f"{100 * found.saved:.0f} % {kind} than the best on dev"
+    if found.test is None:
+        return f"{saves}; how they compare is not known: no sealed row has a score of the best"
+    return f"{saves}, and {at_most_worse(found.test, 'it')}"
+
+
+def at_most_worse(bound: NotWorse, other: str) -> str:
+    """Whether a loss of the margin against the other is ruled out, with the figures."""
+    margin = f"{100 * bound.margin:g} points"
+    said = f"not worse than {other} by more than {margin}"
+    said = said if bound.shown else f"a loss of more than {margin} against {other} is not ruled out"
+    figures = f"{gain(bound.diff)} points on {bound.n} sealed test rows, at worst {100 * bound.low:+.1f}"
+    return f"{said}: {figures} (one-sided 95 % limit)"
 
 
 def confidence(result: RunResult) -> list[str]:

@@ -20,6 +20,7 @@ from agent.extras import not_tried
 from agent.observer import NO_OBSERVER, Observer
 from agent.privacy import ALLOW_TRACING, silence_tracing
 from agent.run.tasks import METRIC, read_task, require_judging
+from agent.stats.noninferiority import MARGIN
 from agent.task.asked import READING
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "effort": "standard",
         "strategy": None,
         "prefer": "best",
+        "margin": 100 * MARGIN,
         "anyway": False,
         "no_calibrate": False,
         "no_retrieval": False,
@@ -266,6 +268,7 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
         effort=options["effort"],
         strategy=strategy.name,
         prefer=options.get("prefer") or "best",  # a run of an older version has none
+        margin=margin_of(options["margin"]) if options.get("margin") else None,  # an older run went by noise
         anyway=bool(options.get("anyway")),
         calibrate=program.task.calibrate and not options.get("no_calibrate", True),  # an older run had no label weights
         neighbours=bool(options.get("neighbours")),  # a run of an older version has none, and resumes as it began
@@ -284,6 +287,13 @@ def require_dollars(max_cost: float | None) -> None:
     """Raises InputError for a cap that is no number, such as nan, which no spending would pass."""
     if max_cost is not None and not math.isfinite(max_cost):
         raise InputError(f"--max-cost {max_cost}: write a number of US dollars")
+
+
+def margin_of(points: float) -> float:
+    """The margin that `--margin POINTS` gives, in (0, 0.5]. Raises InputError for one that is no such number."""
+    if not 0 < points <= 50:
+        raise InputError(f"--margin {points:g}: write the points of a loss that you accept, above 0 and at most 50")
+    return points / 100
 
 
 def budget_of(options: Mapping[str, Any], planned: int | None = None) -> Budget:

@@ -28,7 +28,7 @@ from agent.programs.yardsticks import measured
 from agent.release.prompt_file import HELD
 from agent.release.result import RunResult
 from agent.release.result_parts import Release
-from agent.run.build_result import SealedTest, build_result
+from agent.run.build_result import SealedTest, build_result, cheaper_part
 from agent.run.embeddings import embed_rows
 from agent.run.job import LedgerRun, Resources
 from agent.run.observers import Snapshot, Watcher
@@ -47,6 +47,7 @@ from agent.search.context import SearchContext
 from agent.search.label_weighting import add_label_weights
 from agent.search.plan import Plan, planned_calls
 from agent.search.registered import STRATEGIES
+from agent.stats.noninferiority import smallest_margin
 from agent.stats.preflight import Assessment, assess
 from agent.stats.selection import selection_corrected
 from agent.types import LM, Candidate, Outcome, Proposal, Shown, Task, scores_labels
@@ -140,6 +141,8 @@ class Run(LedgerRun[RunResult]):
         """Why the search ended before its plan did."""
         self._leader: Shown | None = None
         self.preflight: Assessment | None = None
+        self._cheaper: closing.CheaperChoice | None = None
+        """A winner that costs less than the best on dev."""
         self._searched = False
 
     # -- the order of things ------------------------------------------------------------------------------------------
@@ -250,10 +253,11 @@ class Run(LedgerRun[RunResult]):
     # -- the end ------------------------------------------------------------------------------------------------------
 
     async def _conclude(self, status: Literal["complete", "budget"]) -> RunResult:
-        """Opens the sealed test once, for baseline and winner, and writes the release."""
+        """Opens the sealed test once, for baseline and winner (and the best, where a cheaper one is the winner), and
+        writes the release."""
         if self._searched and self.settings.calibrate:
             await add_label_weights(self.context, self.settings.neighbours)
-        winner = closing.chosen(self.context, self._offers(), self.settings.prefer)
+        winner = self._chosen()
         corrected = self._corrected(winner)
         if status == "complete" and winner.id != self.context.baseline.id:
             self.context.stage("attribution", self.context.round)
@@ -269,6 +273,24 @@ class Run(LedgerRun[RunResult]):
             versions["held"] = (await self._write(result, winner, self.folder / HELD)).version
         self._observer.on_event("released", versions)
         return replace(result, release=Release(written.path))
+
+    def _chosen(self) -> Candidate:
+        """The candidate that goes to the sealed test, and in `_cheaper` whether it goes there in the place of the
+        best."""
+        margin, how = self.settings.margin, self.settings.prefer
+        if margin is None or not self.settings.by_margin:
+            return closing.chosen(self.context, self._offers(), how)
+        best = closing.chosen(self.context, self._offers(), "best")
+        self._cheaper = closing.cheaper(self.context, self._offers(), best, margin)
+        if self._cheaper is not None:
+            return self._cheaper.winner
+        points, rows = f"{100 * margin:g} points", len(self.context.dev)
+        self._observer.on_message(
+            f"prefer cheap: no cheaper prompt is shown to lose less than {points} on {rows} dev rows, so the best is "
+            f"tested (two of one quality pass from about --margin {100 * smallest_margin(rows):.0f} on)"
+        )
+        self.plan = self.context.plan = replace(self.plan, tested=2)  # what a third prompt would take may be spent
+        return best
 
     def _parameters(self, candidate: Candidate) -> dict[str, Any]:
         """What a candidate was scored with."""
@@ -305,10 +327,12 @@ class Run(LedgerRun[RunResult]):
         self.context.stage("sealed test", self.context.round)
         self.account.hold_back(HeldBack())
         opened = {"winner": winner.id, "baseline": baseline.id, "rows": len(self._test)}
+        opened |= {"best": self._cheaper.best.id} if self._cheaper else {}
         self._observer.on_event("test_opened", opened)
         try:
             base = await self._evaluator.outcomes(baseline, self._test, "test")
             won = base if winner.id == baseline.id else await self._evaluator.outcomes(winner, self._test, "test")
+            best = await self._evaluator.outcomes(self._cheaper.best, self._test, "test") if self._cheaper else []
             steady = {each.id: await self._samples(each) for each in (winner, baseline)}
         except BudgetExhausted as stop:
             raise BudgetExhausted(f"{stop}. The sealed test was not finished, so nothing is promoted") from stop
@@ -355,6 +379,7 @@ class Run(LedgerRun[RunResult]):
                 "attribution": closing.carried(self.context, winner, corrected),
                 "pareto": closing.pareto(self._offers(), winner),
                 "calibration": self._confidence(winner, won),
+                "cheaper": cheaper_part(self._cheaper, won, best, self.settings.seed) if self._cheaper else None,
             },
             test_rows=TestRows(len(self.task.test), self.plan, self.settings.budget),
         )

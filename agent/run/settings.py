@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 class Settings:
     """What the user chose for a run. `price` is for models without a known one; `max_wait` is in seconds; `options` are
     the command line's words, from which the run can be resumed; `parent` is the run that this one forks. One trial
-    scores the user's own prompt and searches nothing. `calibrate` lets the finalists compete with label weights, too,
-    and `neighbours` with those for which the nearest train rows vote.
+    scores the user's own prompt and searches nothing. `margin`, in (0, 1), is the loss against the best that `prefer`
+    cheap accepts; None, as in a run of an older version: what is within noise of it. `calibrate` lets the finalists
+    compete with label weights, too, and `neighbours` with those for which the nearest train rows vote.
     """
 
     seed: int = 0
@@ -43,9 +44,15 @@ class Settings:
     options: Mapping[str, Any] = field(default_factory=dict)
     strategy: str = DEFAULT
     prefer: Prefer = "best"
+    margin: float | None = None
     anyway: bool = False
     calibrate: bool = False
     neighbours: bool = False
+
+    @property
+    def by_margin(self) -> bool:
+        """Whether the cheapest that is not worse than the best by a margin is wanted."""
+        return self.prefer == "cheap" and self.margin is not None
 
 
 def models_by_role(target: LM, proposer: LM | None, judges: Sequence[LM], embedder: LM | None = None) -> Models:
@@ -69,7 +76,8 @@ def plan_for(program: Program, settings: Settings, models: Models, prices: Mappi
     """The plan of a run that is to begin. Raises BudgetRefused when a cap is too small."""
     strategy = None if settings.trials == 1 else STRATEGIES.get(settings.strategy)
     costs = call_costs(program.task, models, prices)
-    return plan_run(program, strategy, settings.budget, settings.effort, bool(models["proposer"]), costs)
+    tested = 3 if settings.by_margin else 2
+    return plan_run(program, strategy, settings.budget, settings.effort, bool(models["proposer"]), costs, tested)
 
 
 @dataclass(frozen=True, slots=True)
