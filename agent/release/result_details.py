@@ -192,3 +192,14 @@ class Cheaper(Part):
     dev: NotWorse
     best_test: float | None = None
     test: NotWorse | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated(Part):
+    """What a prompt was migrated from: the `run` that released its `version` for `model`, whose replies to the sealed
+    rows are those of that run. `test`: how much the new model may lose against it."""
+
+    run: str
+    version: str
+    model: str
+    test: NotWorse

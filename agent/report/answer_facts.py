@@ -34,6 +34,8 @@ def in_absolute_terms(result: RunResult) -> str:
 
 def winner_name(result: RunResult) -> str:
     """What the winner is called in a sentence."""
+    if result.migration is not None:
+        return "the new model"
     return IN_A_SENTENCE["baseline" if result.is_own else "winner"]
 
 

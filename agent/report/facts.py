@@ -12,12 +12,14 @@ from agent.release.gate import SIGNIFICANT, shown
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import RunResult
 from agent.release.result_breakdown import Abstain, Calibration, Carried, JudgeTrust, MetricPart, Slice
-from agent.release.result_details import NotWorse
+from agent.release.result_details import Migrated, NotWorse
 from agent.release.result_parts import SideName
 
 ERASED = "(erased)"
 SIDES: Sequence[tuple[SideName, str]] = (("baseline", "your prompt"), ("winner", "best found"))
 """The two prompts of a result: their keys, and their names for people."""
+MIGRATED: Sequence[tuple[SideName, str]] = (("baseline", "old model"), ("winner", "new model"))
+"""The same of a migration: the released prompt with its own model, and the new one."""
 
 
 def dollars(usd: float | None, unpriced: Sequence[str] = (), digits: int = 4) -> str:
@@ -47,6 +49,8 @@ def spent(usd: float, unpriced: Sequence[str], lost: float | None) -> str:
 
 def sides(result: RunResult) -> Sequence[tuple[SideName, str]]:
     """The prompts of this result: one of SIDES where the best found is the user's own, else both."""
+    if result.migration is not None:
+        return MIGRATED
     return SIDES[:1] if result.is_own else SIDES
 
 
@@ -88,6 +92,8 @@ def verdict(result: RunResult) -> str:
     """Whether a search made the prompt better: one sentence without its full stop."""
     lift = result.lift
     gained = f"{gain(lift.diff)} points on {lift.n} sealed test rows"
+    if result.migration is not None:
+        return _migration_verdict(result, result.migration)
     if stopped_before_search(result):
         return "Keep your prompt: no gain could be shown, so nothing was searched"
     if only_scored(result):
@@ -106,8 +112,17 @@ def verdict(result: RunResult) -> str:
     return f"Keep your prompt: {gained} is not significant"
 
 
+def _migration_verdict(result: RunResult, found: Migrated) -> str:
+    said = at_most_worse(found.test, found.model)
+    if result.decision == "promote":
+        return f"Migrated: {result.model} is {said}"
+    return f"Held back: {result.model} is {said}" if found.test.shown else f"Keep {found.model}: {said}"
+
+
 def outcome(result: RunResult) -> str:
     """How a search ended, in a few words for a list."""
+    if result.migration is not None:
+        return "migrated, released" if result.decision == "promote" else "old model kept"
     if result.decision == "promote":
         return "better, released"
     return "better, held back" if held_back(result) else "your prompt kept"
@@ -393,6 +408,8 @@ def whole_prompt(candidate: Mapping[str, Any]) -> str:
 def held_back(result: RunResult) -> list[str]:
     """The reasons against releasing a winner whose gain was shown; empty otherwise."""
     is_shown = shown(result.lift.ci95, result.lift.p_value) > 0
+    if result.migration is not None:
+        is_shown = result.migration.test.shown
     return list(result.blocked) if is_shown else []
 
 

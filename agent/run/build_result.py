@@ -60,7 +60,7 @@ def build_result(
         test_rows: what the rows of the sealed test come from.
     """
     paid, usage = account.paid, account.usage
-    is_own = sealed.winner.id == sealed.baseline.id
+    is_own = sealed.winner.id == sealed.baseline.id and "migration" not in parts
     shown = sealed.shown
     result = RunResult(
         run_id=run_id,
@@ -115,7 +115,7 @@ def build_result(
         decision="keep_baseline" if blocks else "promote",
         blocked=tuple(block.message for block in blocks),
         blocked_codes=tuple(block.code for block in blocks),
-        to_show=to_show(result, sealed.based, test_rows),
+        to_show=None if result.migration else to_show(result, sealed.based, test_rows),
     )
 
 

@@ -26,6 +26,7 @@ from agent.task.asked import READING
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
     from agent.programs.kinds import Kind
+    from agent.run.migration_source import Migration
     from agent.run.settings import Settings
     from agent.search.call_costs import Models
     from agent.search.plan import Plan
@@ -54,6 +55,7 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "strategy": None,
         "prefer": "best",
         "margin": 100 * MARGIN,
+        "migrates": None,
         "anyway": False,
         "no_calibrate": False,
         "no_retrieval": False,
@@ -92,6 +94,8 @@ class Launch:
     """What scores the answers and why, in a line."""
     embedder: LM | None = None
     """The provider's model by whose vectors examples are picked."""
+    migration: Migration | None = None
+    """What a migration starts from."""
 
     def lms(self) -> list[LM]:
         """Every model once."""
@@ -107,7 +111,12 @@ class Launch:
     def plan(self) -> Plan:
         """The plan of a run that is to begin."""
         from agent.run.settings import plan_for
+        from agent.search.migrate import migration_plan
+        from agent.search.plan import planned_calls
 
+        if self.migration is not None:
+            calls = planned_calls(self.settings.budget, self.settings.effort)
+            return migration_plan(self.task, calls, len(self.migration.sealed))
         return plan_for(self.program, self.settings, self.models_by_role(), self.prices())
 
     def models_by_role(self) -> Models:
@@ -130,6 +139,15 @@ class Launch:
         most = task.constraints.max_demos
         is_limited = settings.options.get("max_demos") is not None
         demos = f"; {f'at most {most} demos a prompt' if most else 'no demos'}" * is_limited
+        if old := self.migration:
+            return (
+                f"{task.name}: {task.signature}\n"
+                f"migrates {old.version} of {old.run_id} from {old.model} to {self.target.name}: "
+                f"{1 + len(old.seeds)} prompts of that run to start from\n"
+                f"plan: {plan.calls} calls = search {plan.calls - plan.slack - plan.test_calls} + sealed test "
+                f"{plan.test_calls} + spare {plan.slack}; rows: dev {plan.dev_rows}, test {plan.test_rows}; "
+                f"margin {100 * old.margin:g} points{demos}"
+            )
         makes = f"{self.calls_each} call{'s' * (self.calls_each > 1)} or more"
         search = f"search {plan.search_calls} (finalists {plan.final_calls} of them) + " if plan.finalists else ""
         program = f"{task.program} runs in this process and makes {makes}, which the plan counts as one\n"
@@ -164,6 +182,7 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
     from agent.models.model_registry import DEFAULT_MODEL, create_model, file_digest
     from agent.programs.kinds import program_for
     from agent.run.embeddings import embedding_model
+    from agent.run.migration_source import recorded_migration
 
     task, reading = read_task(options, observer)
     if task.space.left_out:
@@ -189,7 +208,11 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
     embedder = embedding_model(program, observer)
     settings = _settings(program, {**options, "model_digest": digest}, db)
     scoring = reading.metric_line if reading and not options.get("metric_source") else ""
-    launch = Launch(program.task, target, proposer, judges, settings, program, digest, scoring, embedder)
+    migration = None
+    if options.get("migrates"):
+        migration = recorded_migration(options, program.task, db)
+        settings = replace(settings, parent=migration.run_id)
+    launch = Launch(program.task, target, proposer, judges, settings, program, digest, scoring, embedder, migration)
     for line in remarks(launch.lms(), settings.price):
         observer.on_message(line)
     return launch

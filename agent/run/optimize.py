@@ -18,6 +18,7 @@ from typing import Any, Literal
 from agent.errors import BudgetExhausted, InputError, RunRefused
 from agent.gateway.bills import Excess
 from agent.gateway.budget import Account, HeldBack
+from agent.gateway.prices import Price
 from agent.ledger.provenance import new_run_id, tool_version, utc_now
 from agent.ledger.query import run_folder
 from agent.ledger.resume_state import ResumeState
@@ -43,6 +44,7 @@ from agent.scoring.task_metrics import build_metrics
 from agent.search import closing
 from agent.search.analysis.pareto import Finalist
 from agent.search.board import Board
+from agent.search.call_costs import Models
 from agent.search.context import SearchContext
 from agent.search.label_weighting import add_label_weights
 from agent.search.plan import Plan, planned_calls
@@ -63,14 +65,6 @@ class Resumed:
 
     run_id: str
     plan: Plan
-
-
-def _require_scored(won: Sequence[Outcome], base: Sequence[Outcome]) -> None:
-    """Raises RunRefused where no row of the sealed test has a score on both sides."""
-    pairs = list(zip(won, base, strict=True))
-    if all(one.value is None or other.value is None for one, other in pairs):
-        why = why_unscored(next(outcome for pair in pairs for outcome in pair if outcome.value is None))
-        raise RunRefused(f"no row of the sealed test got a score with both prompts: {why}")
 
 
 class Run(LedgerRun[RunResult]):
@@ -107,12 +101,13 @@ class Run(LedgerRun[RunResult]):
         embedder: LM | None = None,
     ) -> None:
         self.program = program or program_for(task, target)
+        self._own = self._baseline()
         self._embedder = embedder
         self.target, self.proposer, self.judges = target, proposer, tuple(judges) or (target,)
         self.settings, self._watcher = settings, observer or Watcher()
         models = models_by_role(target, proposer, self.judges, embedder)
         prices = known_prices(models, settings)
-        self.plan = resumed.plan if resumed else plan_for(self.program, settings, models, prices)
+        self.plan = resumed.plan if resumed else self._planned(settings, models, prices)
         self._planned_runs = self.plan
         """The plan as it was made: where a row takes no fixed number of calls, it counts runs of the program."""
         task = self.program.task
@@ -145,6 +140,14 @@ class Run(LedgerRun[RunResult]):
         """A winner that costs less than the best on dev."""
         self._searched = False
 
+    def _baseline(self) -> Candidate:
+        """The candidate of trial 0."""
+        return self.program.baseline()
+
+    def _planned(self, settings: Settings, models: Models, prices: Mapping[str, Price]) -> Plan:
+        """The plan of a run that is to begin. Raises BudgetRefused."""
+        return plan_for(self.program, settings, models, prices)
+
     # -- the order of things ------------------------------------------------------------------------------------------
 
     async def _perform(self) -> RunResult:
@@ -156,7 +159,7 @@ class Run(LedgerRun[RunResult]):
             self._kinds,
             self._observer,
             graded=STRATEGIES.get(self.settings.strategy).uses_logprobs,
-            baseline_id=self.program.baseline().id,
+            baseline_id=self._own.id,
         )
         self.context = self._make_context(self.program.calls)
         self._report()
@@ -226,6 +229,7 @@ class Run(LedgerRun[RunResult]):
             self.account,
             self._observer,
             self.settings.trials,
+            self._own,
         )
 
     async def _evaluate_baseline(self) -> None:
@@ -307,12 +311,16 @@ class Run(LedgerRun[RunResult]):
             result,
             self._board.trials[candidate.id].number,
             self._parameters(candidate),
-            {"tool": tool_version(), "created_utc": utc_now(), "ledger": self.ledger.id()},
+            self._origin(),
             folder,
             self._evaluator,
             self._test[:PROVED_ROWS],
         )
         return await self.program.write(candidate, spec)
+
+    def _origin(self) -> dict[str, str]:
+        """What a release says of where it comes from, beside its run."""
+        return {"tool": tool_version(), "created_utc": utc_now(), "ledger": self.ledger.id()}
 
     def _offers(self) -> list[Finalist]:
         """All that saw the whole of dev."""
@@ -336,7 +344,7 @@ class Run(LedgerRun[RunResult]):
             steady = {each.id: await self._samples(each) for each in (winner, baseline)}
         except BudgetExhausted as stop:
             raise BudgetExhausted(f"{stop}. The sealed test was not finished, so nothing is promoted") from stop
-        _require_scored(won, base)
+        self._require_scored(won, base)
         yardsticks = []
         if self._classic is not None:
             tested = (self._test, won)
@@ -383,6 +391,14 @@ class Run(LedgerRun[RunResult]):
             },
             test_rows=TestRows(len(self.task.test), self.plan, self.settings.budget),
         )
+
+    @staticmethod
+    def _require_scored(won: Sequence[Outcome], base: Sequence[Outcome]) -> None:
+        """Raises RunRefused where no row of the sealed test has a score on both sides."""
+        pairs = list(zip(won, base, strict=True))
+        if all(one.value is None or other.value is None for one, other in pairs):
+            why = why_unscored(next(outcome for pair in pairs for outcome in pair if outcome.value is None))
+            raise RunRefused(f"no row of the sealed test got a score with both prompts: {why}")
 
     def _confidence(self, winner: Candidate, won: Sequence[Outcome]) -> dict[str, Any] | None:
         """How far the winner's confidences can be trusted; None without any, and where label weights are switched off

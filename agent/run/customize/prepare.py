@@ -129,7 +129,8 @@ def finished_search(launch: Launch, limit: str | None, db: Path) -> str:
 
 
 def _is_same(row: Row, launch: Launch) -> bool:
-    if row["status"] != "complete" or not row["result"] or (row["options"] or {}).get("command"):
+    options = row["options"] or {}
+    if row["status"] != "complete" or not row["result"] or options.get("command") or options.get("migrates"):
         return False
     return row["model"] == launch.target.name and not changes_since(row, launch)
 
