@@ -196,10 +196,11 @@ class Cheaper(Part):
 
 @dataclass(frozen=True, slots=True)
 class Migrated(Part):
-    """What a prompt was migrated from: the `run` that released its `version` for `model`, whose replies to the sealed
-    rows are those of that run. `test`: how much the new model may lose against it."""
+    """What a prompt was migrated from: the `run` that released its candidate as `version` for `model`, whose replies to
+    the sealed rows are those of that run. `test`: how much the new model may lose against it."""
 
     run: str
+    candidate_id: str
     version: str
     model: str
     test: NotWorse

@@ -185,7 +185,7 @@ class MigrationRun(Run):
             ledger=self.ledger.path,
             ledger_head=self.ledger.head(),
             parts={
-                "migration": Migrated(old.run_id, old.version, old.model, not_worse(bound)).to_json(),
+                "migration": Migrated(old.run_id, old.released.id, old.version, old.model, not_worse(bound)).to_json(),
                 "search_ended": self._ended or self.context.failed,
                 "yardsticks": yardsticks,
                 **closing.explained(replace(self.task, repeats=1), pair, sides, judges, seed),
