@@ -250,8 +250,9 @@ def meaning(result: RunResult) -> str:
     if result.is_own:
         return f"Of 100 points your prompt gets {yours}, on {lift.n} rows that the search never saw."
     best, (low, high) = points(sealed_score(result, "winner")), map(gain, lift.ci95)
+    one, other = ("your prompt", "the best found") if result.migration is None else ("the old model", "the new one")
     return (
-        f"Of 100 points your prompt gets {yours} and the best found {best}, "
+        f"Of 100 points {one} gets {yours} and {other} {best}, "
         f"on {lift.n} rows that the search never saw. "
         f"With 95 % confidence the true difference lies between {low} and {high} points ({chance(lift.p_value)})."
     )
@@ -274,6 +275,8 @@ def ending(result: RunResult, promoted: Mapping[str, Any] | None = None) -> str:
         return f"The run kept your own prompt; since then the best found was {promotion(promoted)}."
     if result.decision == "promote":
         return "The best found is released."
+    if result.migration is not None:
+        return "The prompt of the old model is released."
     return "Your own prompt is released." if held_back(result) else "Your own prompt stays."
 
 
