@@ -18,8 +18,9 @@ from agent.release.result import CheckResult, RunResult
 from agent.run.arguments import as_text, launch_of, out_of_range, register_as_begun, require_none
 from agent.run.customize.result import CustomizeResult
 from agent.run.interrupts import Stop, run_async, run_blocking
-from agent.run.launch import OPTIONS, silence
+from agent.run.launch import OPTIONS, prepare, silence
 from agent.run.locations import LEDGER
+from agent.run.migration_source import CALLS, migration_words
 from agent.run.observers import LogWatcher, Snapshot
 from agent.run.resume import prepare_resume
 from agent.run.session import run_job, start
@@ -73,6 +74,7 @@ def optimize(
     effort: Effort = "standard",
     strategy: str | None = None,
     prefer: Prefer = "best",
+    margin: float = 5.0,
     anyway: bool = False,
     calibrate: bool = True,
     retrieval: bool = True,
@@ -82,6 +84,7 @@ def optimize(
     max_concurrency: int | None = None,
     max_wait: Seconds | None = None,
     limit: int | tuple[int, int, int] | None = None,
+    max_demos: int | None = None,
     seed: int = 0,
     tags: Mapping[str, str] | None = None,
     use_cache: bool = True,
@@ -123,7 +126,9 @@ def optimize(
         effort: how many calls to plan with when nothing is capped.
         strategy: our search (`evolve`, also called `bayes`), one of DSPy's optimizers, or one of another package. None:
             what suits the task.
-        prefer: which to test and ship: the best on dev, or the cheapest or shortest within noise of it.
+        prefer: which to test and ship: the best on dev, the cheapest of those that are shown there to lose less than
+            `margin` against it, or the shortest within noise of it.
+        margin: the loss in points that `prefer="cheap"` accepts, above 0 and at most 50.
         anyway: search even when the preflight finds that nothing can be won.
         calibrate: the finalists also compete with label weights, which cost no call; False: they do not.
         retrieval: False picks no examples for each input. True: as the task says.
@@ -134,6 +139,8 @@ def optimize(
         max_concurrency: calls in flight at once, at least 1.
         max_wait: longest wait for a provider that is down, in seconds or as a text. None: 5 minutes.
         limit: use at most so many rows of each split, or of (train, dev, test); each at least 1.
+        max_demos: at most so many demos in a prompt, fixed and picked, at least 0; 0: instructions only. The task's own
+            limit holds as well. None: as the task says.
         seed: 0 to 2**31 - 1; the same seed gives the same trials.
         tags: labels of the run.
         use_cache: False buys every call again, also those that the ledger holds.
@@ -277,6 +284,78 @@ def resume(
             return start(prepared.launch, db, watcher, prepared.resumed, stop)
 
     return run_blocking(go_on)
+
+
+def migrate(
+    prompt: str | Path,
+    *,
+    model: str,
+    max_calls: int = CALLS,
+    max_tokens: int | None = None,
+    max_cost: float | None = None,
+    time_limit: Seconds | None = None,
+    price: tuple[float, float] | None = None,
+    margin: float = 5.0,
+    max_demos: int | None = None,
+    max_concurrency: int | None = None,
+    max_wait: Seconds | None = None,
+    ledger: str | Path = LEDGER,
+    progress: Callable[[Snapshot], None] | None = None,
+) -> RunResult:
+    """Makes a released prompt one for another model in few calls, from the history of its run.
+
+    The prompts that its run tried are raced on the new model, and a few are made from the best. The sealed test asks
+    whether the new model loses less than `margin` against the old one, whose recorded replies are not bought again.
+
+    Args:
+        prompt: the path of a prompt.md or its folder, NAME@LABEL, NAME@VERSION, or the id of a run.
+        model: the model to migrate to, such as openai/NAME.
+        max_calls: cap on model calls, at least 1, all roles together.
+        max_tokens: cap on tokens in and out, at least 1.
+        max_cost: cap in US dollars, at least 0.
+        time_limit: cap on wall time, in seconds or as a text such as "1h30m".
+        price: dollars per million tokens in and out, for models whose price is not known.
+        margin: the loss in points against the old model that you accept, above 0 and at most 50.
+        max_demos: at most so many demos in a prompt, at least 0. None: as in the run of the prompt.
+        max_concurrency: calls in flight at once, at least 1.
+        max_wait: longest wait for a provider that is down, in seconds or as a text. None: as in that run.
+        ledger: the ledger file, with the run of the prompt.
+        progress: as of `optimize`.
+
+    Returns:
+        The result; `migration` has the test, and `decision` is "promote" where a larger loss is ruled out.
+
+    Raises:
+        InputError: the ledger does not know the prompt's run, its task changed, its texts were erased, or the model is
+            the one that it has; nothing was called.
+        BudgetRefused: the calls do not pay a race and a test; nothing was called.
+        AgentError: as `optimize`; `error.run_id` can be resumed.
+
+    Example:
+        >>> pa.migrate("triage@production", model="openai/NAME").migration.test.shown  # doctest: +SKIP
+    """
+    given = {
+        "max_calls": max_calls,
+        "max_tokens": max_tokens,
+        "max_cost": max_cost,
+        "time_limit": as_text(time_limit),
+        "price": as_text(price),
+        "margin": margin,
+        "max_demos": max_demos,
+        "max_concurrency": max_concurrency,
+        "max_wait": as_text(max_wait),
+    }
+    require_none(out_of_range(given))
+    db, watcher = Path(ledger), LogWatcher(progress)
+    silence(watcher.warn)
+    words = migration_words(str(prompt), model, given, db)
+
+    def run(stop: Stop | None) -> RunResult:
+        launch = prepare(words, db, watcher)
+        with _resume_note(db):
+            return start(launch, db, watcher, stop=stop)
+
+    return run_blocking(run)
 
 
 def customize(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from agent.api import customize as customize
     from agent.api import evaluate as evaluate
     from agent.api import metric as metric
+    from agent.api import migrate as migrate
     from agent.api import optimize as optimize
     from agent.api import resume as resume
     from agent.errors import AgentError as AgentError
@@ -56,6 +57,7 @@ _HOMES = {
     "load_run": "agent.report.notebook",
     "load_task": "agent.task.load",
     "metric": "agent.api",
+    "migrate": "agent.api",
     "optimize": "agent.api",
     "promote": "agent.run.promote",
     "resume": "agent.api",
@@ -77,6 +79,7 @@ __all__ = [
     "load_run",
     "load_task",
     "metric",
+    "migrate",
     "optimize",
     "promote",
     "resume",

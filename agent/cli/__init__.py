@@ -15,6 +15,7 @@ GROUPS = {
     "Search": {
         "run": "Search for the best prompt of TASK and test it (the default: `optimize TASK`).",
         "resume": "Go on with a run that did not finish; nothing is bought twice.",
+        "migrate": "Make a released prompt one for another model, and prove that it is not worse.",
         "transfer": "Score a run's best prompts on other models.",
         "customize": "Compare prompts, trained adapters and no language model on one sealed test.",
     },
@@ -60,6 +61,7 @@ HELP = {name: about for commands in GROUPS.values() for name, about in commands.
 _MODULES = {
     "run": ("run", "resume"),
     "rerun": ("reproduce", "transfer"),
+    "migrate": ("migrate",),
     "customize": ("customize",),
     "runs": ("runs", "show", "history"),
     "report": ("report", "compare", "ui"),

@@ -37,6 +37,13 @@ db_option = click.option("--db", type=PATH, default=LEDGER, show_default=True, h
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 actor_option = click.option("--actor", default="", help="Who decides. Default: the user of this machine.")
 reason_option = click.option("--reason", default="", help="Why; kept in the history and in the ledger's chain.")
+max_demos_option = click.option(
+    "--max-demos",
+    metavar="N",
+    type=click.IntRange(0),
+    help="At most so many demos in a prompt, fixed and picked; 0: instructions only. Default: as the task says, whose "
+    "own limit holds as well.",
+)
 
 
 def data_options(function: F) -> F:

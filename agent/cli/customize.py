@@ -17,6 +17,7 @@ from agent.cli.common import (
     cost_line,
     data_options,
     ledger_options,
+    max_demos_option,
     plain,
     print_json,
 )
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from agent.run.launch import Launch
 
 CUSTOMIZE_GROUPS = {
-    "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "limit"),
+    "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "max_demos", "limit"),
     "Models": ("model", "price", "max_concurrency"),
     "Budget": ("max_calls", "max_cost", "time_limit", "effort"),
     "Comparison": (
@@ -76,6 +77,7 @@ COLUMNS: Sequence[Column | str] = (
 @click.option("--target", "target_field", metavar="COL", help="The column to predict, when TASK is a data file.")
 @click.option("--prompt", metavar="FILE", help="Your prompt, when TASK is a data file: a file, or the text in quotes.")
 @data_options
+@max_demos_option
 @click.option("--limit", metavar="ROWS", help="ROWS or TRAIN-DEV-TEST: use at most that many rows of each split.")
 @click.option(
     "--run",

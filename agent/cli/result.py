@@ -90,16 +90,17 @@ def _verdict(result: RunResult) -> list[str]:
             f"your prompt: {design}",
         ]
     corrected = points(winner.dev_corrected)
+    (_, one), (_, other) = facts.sides(result)
     return [
         "",
         f"{facts.verdict(result)}  ({facts.certainty(result)})",
         *ending_blocks.absolute(result),
         "",
         f"{'':12}{'dev':>8}{'corrected':>12}{'sealed test':>14}",
-        f"{'your prompt':12}{points(base.dev):>8}{'':>12}{points(sealed_score(result, 'baseline')):>14}",
-        f"{'best found':12}{points(winner.dev):>8}{corrected:>12}{points(sealed_score(result, 'winner')):>14}",
+        f"{one:12}{points(base.dev):>8}{'':>12}{points(sealed_score(result, 'baseline')):>14}",
+        f"{other:12}{points(winner.dev):>8}{corrected:>12}{points(sealed_score(result, 'winner')):>14}",
         "",
-        f"best found: {design}",
+        f"{other}: {design}",
         f"test rows: {facts.tally(lift.wins, lift.losses, lift.ties)}",
     ]
 
@@ -132,7 +133,8 @@ def _counts(result: RunResult) -> list[str]:
 
 def _ending(result: RunResult, promoted: Mapping[str, Any] | None) -> list[str]:
     """Which prompt is released, and the ledger's head."""
-    released = "the best found" if promoted or result.decision == "promote" else "your own prompt"
+    own = "the prompt of the old model" if result.migration else "your own prompt"
+    released = "the best found" if promoted or result.decision == "promote" else own
     parameters = ", ".join(f"{name}={value}" for name, value in result.parameters.items())
     sets_no_parameters = bool(parameters) and not ships_prompt(result)  # the released state of a program does not
     return [
@@ -155,7 +157,7 @@ def _details(
     title, *steady = facts.steadiness(result) or [""]
     return {
         "why it is held back": _held_back(result, promoted),
-        "remarks": [plain(line) for line in (facts.uncorrected(result), facts.uneven(result)) if line],
+        "remarks": [plain(line) for line in _remarks(result) if line],
         "yardsticks": score_blocks.yardsticks(result),
         "before the search": [plain(f"before the search: {before}")] * bool(before),
         "metrics": score_blocks.metrics(result),
@@ -172,13 +174,18 @@ def _details(
     }
 
 
+def _remarks(result: RunResult) -> tuple[str, ...]:
+    return facts.cheaper(result), facts.uncorrected(result), facts.uneven(result)
+
+
 def _held_back(result: RunResult, promoted: Mapping[str, Any] | None) -> list[str]:
     reasons = [plain(f"  {why}") for why in facts.held_back(result)]
     if not reasons:
         return []
     if promoted is not None:
         return ["the best found was held back:", *reasons]
-    return ["the best found is held back, and your own prompt is released:", *reasons]
+    own = "the prompt of the old model" if result.migration else "your own prompt"
+    return [f"the best found is held back, and {own} is released:", *reasons]
 
 
 def detectable_line(gains: Mapping[float, float]) -> str:

@@ -18,6 +18,7 @@ from agent.cli.common import (
     Registered,
     data_options,
     ledger_options,
+    max_demos_option,
     plain,
     print_json,
 )
@@ -33,6 +34,7 @@ from agent.run.locations import open_history
 from agent.run.resume import prepare_resume
 from agent.run.session import start
 from agent.search.registered import STRATEGIES
+from agent.stats.noninferiority import MARGIN, smallest_margin
 
 _CAPS = ("max_calls", "max_tokens", "max_cost", "time_limit")
 _OUTPUT = ("quiet", "db", "as_json")
@@ -40,7 +42,18 @@ RUN_GROUPS = {
     "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "knowledge", "limit"),
     "Models": ("model", "proposer", "judge", "thinking", "max_concurrency", "max_wait"),
     "Budget": (*_CAPS, "price", "effort", "no_cache", "dry_run"),
-    "Search": ("trials", "strategy", "prefer", "anyway", "no_retrieval", "embeddings", "no_calibrate", "seed"),
+    "Search": (
+        "trials",
+        "strategy",
+        "prefer",
+        "margin",
+        "max_demos",
+        "anyway",
+        "no_retrieval",
+        "embeddings",
+        "no_calibrate",
+        "seed",
+    ),
     "Output": ("tag", *_OUTPUT),
 }
 RESUME_GROUPS = {
@@ -140,8 +153,18 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
     type=click.Choice(["best", "cheap", "short"]),
     default="best",
     show_default=True,
-    help="Which to test and ship: the best on dev, or the cheapest or shortest within noise of it.",
+    help="Which to test and ship: the best on dev, the cheapest that is shown there to lose less than --margin against "
+    "it, or the shortest within noise of it.",
 )
+@click.option(
+    "--margin",
+    metavar="POINTS",
+    type=click.FloatRange(0, 50, min_open=True),
+    default=100 * MARGIN,
+    show_default=True,
+    help="The loss against the best that --prefer cheap accepts.",
+)
+@max_demos_option
 @click.option("--anyway", is_flag=True, help="Search even when nothing can be won by the preflight.")
 @click.option("--no-retrieval", is_flag=True, help="Pick no examples for each input; the same ones for all.")
 @click.option(
@@ -175,11 +198,11 @@ def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: 
     progress = Progress(quiet)
     launch = prepare(words, db, NO_OBSERVER if as_json else progress)
     if dry_run:
-        _print_plan(launch, as_json)
+        print_plan(launch, as_json)
         return
     with progress:
         result = start(launch, db, progress)
-    _print_result(result, db, as_json)
+    print_run(result, db, as_json)
 
 
 @click.command(cls=GroupedCommand, groups=RESUME_GROUPS, context_settings=SETTINGS)
@@ -210,10 +233,11 @@ def resume_command(
         for line in prepared.lines:
             progress.on_message(line)
         result = start(prepared.launch, db, progress, prepared.resumed)
-    _print_result(result, db, as_json)
+    print_run(result, db, as_json)
 
 
-def _print_result(result: RunResult, db: Path, as_json: bool) -> None:
+def print_run(result: RunResult, db: Path, as_json: bool) -> None:
+    """Prints the result of a run."""
     if as_json:
         print_json(result.to_json())
     else:
@@ -223,7 +247,7 @@ def _print_result(result: RunResult, db: Path, as_json: bool) -> None:
         click.echo(report(result, db, excerpts=texts, whole=False))
 
 
-def _print_plan(launch: Launch, as_json: bool) -> None:
+def print_plan(launch: Launch, as_json: bool) -> None:
     """The priced plan: what each role may call at most, in calls, tokens and dollars."""
     from agent.run.settings import estimate
 
@@ -241,4 +265,8 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
     cost = "unknown price" if plan.usd is None else f"${plan.usd:.2f}"
     allowed = f", as {plan.cap} allows" if plan.cap else ""
     click.echo(f"at most about {plan.tokens:,} tokens, {cost}{allowed}; nothing was called")
-    click.echo(detectable_line(plan.gains))
+    if launch.migration is None:
+        click.echo(detectable_line(plan.gains))
+    else:
+        least = 100 * smallest_margin(plan.plan.test_rows)
+        click.echo(f"two models of one quality pass this sealed test from about --margin {least:.0f} on")

@@ -56,7 +56,7 @@ def consistency_checks(history: History, run: Row) -> list[Check]:
         test_opened_once(history, run["id"]),
         *scored_calls(history, run["id"], outcomes, calls),
         trial_means(run, trials, outcomes),
-        result_scores(run, trials, outcomes),
+        result_scores(run, trials, outcomes, _old_outcomes(history, run)),
         unscored_rows(outcomes),
         settled_calls(run, calls),
         charges(run, calls, _training_dollars(history, run["id"])),
@@ -106,15 +106,29 @@ def trial_means(run: Row, trials: list[Row], outcomes: list[Row]) -> Check:
     return Check.of("each trial's score is the mean of its rows", wrong)
 
 
-def result_scores(run: Row, trials: list[Row], outcomes: list[Row]) -> Check:
-    """The result's scores and its lift are those of the outcomes."""
+def _old_outcomes(history: History, run: Row) -> list[Row]:
+    """Of a migration the outcomes of the old model, which are another run's; else none."""
+    old = (run["result"] or {}).get("migration")
+    if old is None:
+        return []
+    both = "SELECT * FROM outcomes WHERE run_id = ? AND candidate_id = ?"
+    return history.select(both, old["run"], old["candidate_id"])
+
+
+def result_scores(run: Row, trials: list[Row], outcomes: list[Row], old: Sequence[Row] = ()) -> Check:
+    """The result's scores and its lift are those of the outcomes; `old`: those of a migration's old model."""
     name, result = "the result's scores are those of its rows", run["result"]
     if result is None:
         return Check(name, None, ("no result",))
     if "winner" not in result:
         return Check(name, None, ("a run that is no search has no winner",))
-    scores = _scores(outcomes)
     winner, base = result["winner"]["candidate_id"], trials[0]["candidate_id"] if trials else ""
+    if old:  # on the rows that the winner was asked; the two may be one candidate, on two models
+        asked = {(row["split"], row["example_id"]) for row in outcomes if row["candidate_id"] == winner}
+        base = "of the old model"
+        kept = [{**row, "candidate_id": base} for row in old if (row["split"], row["example_id"]) in asked]
+        outcomes = [*outcomes, *kept]
+    scores = _scores(outcomes)
     claims = {
         "baseline test": (result["baseline"]["test"], _mean(scores["test", base])),
         "winner test": (result["winner"]["test"], _mean(scores["test", winner])),

@@ -23,8 +23,8 @@ class Block:
 
 
 def blocked_by(result: RunResult) -> list[Block]:
-    """Why the winner may not be promoted: its gain is not shown or rests on rows without a score, it is not better than
-    one constant answer, a part got worse, or a judge has not earned trust.
+    """Why the winner may not be promoted: its gain (of a migration: that it is not worse) is not shown or rests on rows
+    without a score, it is not better than one constant answer, a part got worse, or a judge has not earned trust.
 
     A result of an older version, without parts and judges, is asked about its gain only.
     """
@@ -63,7 +63,13 @@ def blocked_arm(ahead: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _gain(result: RunResult) -> Iterator[Block]:
     lift = result.lift
-    if shown(lift.ci95, lift.p_value) <= 0:
+    if result.migration is not None:
+        test = result.migration.test
+        if not test.shown:
+            margin = f"{100 * test.margin:g} points against {result.migration.model}"
+            figures = f"{100 * test.diff:+.1f} points on {test.n} rows, at worst {100 * test.low:+.1f}"
+            yield Block("loss_not_ruled_out", f"a loss of more than {margin} is not ruled out: {figures}")
+    elif shown(lift.ci95, lift.p_value) <= 0:
         low, high = (100 * end for end in lift.ci95)
         uneven = lift.p_value < SIGNIFICANT and low <= 0 <= high
         but = f", but the 95 % interval, {low:+.1f} to {high:+.1f}, holds 0" if uneven else ""

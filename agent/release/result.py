@@ -22,7 +22,7 @@ from agent.release.result_breakdown import (
     Slice,
     Variety,
 )
-from agent.release.result_details import Answers, Change, LabelReport, ProposerUse, ToShow
+from agent.release.result_details import Answers, Change, Cheaper, LabelReport, Migrated, ProposerUse, ToShow
 from agent.release.result_parts import Baseline, BlockCode, Cost, Lift, Release, SideName, Winner, Yardstick
 
 
@@ -59,6 +59,9 @@ class RunResult(Part):
         to_show: what would show the gain; None where it was shown, or nothing was gained.
         calibration: the winner's label weights and how far its confidences can be trusted; None without
             log-probabilities, and then not in JSON.
+        cheaper: the winner beside the best on dev, where `--prefer cheap` took another one; else None, and not in JSON.
+        migration: where a migrated prompt comes from, and the test that it is not worse; `baseline` and `lift` are then
+            of the old model with the prompt that it had. None, and not in JSON, of a search.
     """
 
     run_id: str
@@ -96,6 +99,8 @@ class RunResult(Part):
     to_show: ToShow | None = None
     human_score: float | None = None
     calibration: Calibration | None = field(default=None, metadata=IF_SET)
+    cheaper: Cheaper | None = field(default=None, metadata=IF_SET)
+    migration: Migrated | None = field(default=None, metadata=IF_SET)
     is_own: bool = field(metadata=NOT_IN_JSON)
     ledger: Path = field(metadata=NOT_IN_JSON)
     _stored: Mapping[str, Any] | None = field(init=False, default=None, compare=False)

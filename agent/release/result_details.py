@@ -7,6 +7,7 @@ Rows are those of the sealed test. What an older version of the tool did not wri
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from agent.release.json_part import Part
 from agent.release.result_breakdown import TwoSided
@@ -165,3 +166,41 @@ class ToShow(Part):
     rows_there: int
     max_calls: int | None = None
     other_caps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NotWorse(Part):
+    """How much one prompt may lose against another over `n` paired rows: the difference of the means, and its one-sided
+    95 % limit `low`, both in [-1, 1]. `shown`: a loss of `margin`, in (0, 1), or more is ruled out."""
+
+    diff: float
+    low: float
+    margin: float
+    n: int
+    shown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cheaper(Part):
+    """The winner beside `best`, the best on dev, which costs more (`--prefer cheap`). `saved`: the share of the best
+    one's dollars, or tokens where no dollars are known, that a call saves, in [0, 1]. `dev` chose the winner; `test` is
+    of the sealed test, where `best_test` is the mean of the best; None where no row has a score."""
+
+    best: str
+    saved: float
+    saved_in: Literal["dollars", "tokens"]
+    dev: NotWorse
+    best_test: float | None = None
+    test: NotWorse | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated(Part):
+    """What a prompt was migrated from: the `run` that released its candidate as `version` for `model`, whose replies to
+    the sealed rows are those of that run. `test`: how much the new model may lose against it."""
+
+    run: str
+    candidate_id: str
+    version: str
+    model: str
+    test: NotWorse

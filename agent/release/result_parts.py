@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 Interval = tuple[float, float]
 SideName = Literal["baseline", "winner"]
 BlockCode = Literal[
-    "gain_not_shown", "gain_from_lost_rows", "no_better_than_constant", "metric_worse", "slice_worse", "judge_untrusted"
+    "gain_not_shown",
+    "loss_not_ruled_out",
+    "gain_from_lost_rows",
+    "no_better_than_constant",
+    "metric_worse",
+    "slice_worse",
+    "judge_untrusted",
 ]
 """What can stand between a winner and production (`gate.py`)."""
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from agent.release.result import RunResult
 from agent.release.result_details import LabelReport, LabelScore, LabelSide, RowCount
-from agent.release.result_parts import Yardstick
+from agent.release.result_parts import SideName, Yardstick
 from agent.report.facts import points, sealed_score, sides
 
 UNREADABLE = "unreadable"
 IN_A_SENTENCE = {"baseline": "your prompt", "winner": "the best found"}
+OF_A_MIGRATION = {"baseline": "the old model", "winner": "the new model"}
 PLAIN = (2, 3, 4, 5, 10)
 NEAR = 0.02
 """How far a plain ratio, such as 3 of 4, may lie from what it stands for."""
@@ -34,7 +35,12 @@ def in_absolute_terms(result: RunResult) -> str:
 
 def winner_name(result: RunResult) -> str:
     """What the winner is called in a sentence."""
-    return IN_A_SENTENCE["baseline" if result.is_own else "winner"]
+    return side_name(result, "baseline" if result.is_own else "winner")
+
+
+def side_name(result: RunResult, side: SideName) -> str:
+    """What a side of a result is called in a sentence."""
+    return (IN_A_SENTENCE if result.migration is None else OF_A_MIGRATION)[side]
 
 
 def _right_rows(counts: RowCount) -> str:
@@ -140,5 +146,5 @@ def unreadable(result: RunResult) -> str:
     counts = [(side, result.answers.side(side)) for side, _ in sides(result)]
     if not any(count.unreadable for _, count in counts):
         return ""
-    said = [f"{count.unreadable} of {count.scored} with {IN_A_SENTENCE[side]}" for side, count in counts]
+    said = [f"{count.unreadable} of {count.scored} with {side_name(result, side)}" for side, count in counts]
     return f"unreadable replies: {', '.join(said)}"

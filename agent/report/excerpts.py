@@ -12,7 +12,7 @@ from agent.ledger.query import History, Row
 from agent.prompt.fence import Fence
 from agent.release.result import RunResult
 from agent.release.result_parts import SideName
-from agent.report.answer_facts import IN_A_SENTENCE
+from agent.report.answer_facts import side_name
 from agent.report.facts import cut, prompt_text
 
 REPLY_LETTERS = 200
@@ -63,7 +63,7 @@ def excerpts(history: History, run: Row, result: RunResult) -> Excerpts:
     side = _quoted_side(result)
     if side is None or result.answers is None:
         return Excerpts(prompt, own_function=own, task_words=words)
-    of, rows = IN_A_SENTENCE[side], result.answers.side(side).unreadable_rows
+    of, rows = side_name(result, side), result.answers.side(side).unreadable_rows
     replies = _replies(history, result, side, rows)
     return Excerpts(prompt, replies, of, own, words)
 
@@ -77,11 +77,14 @@ def _quoted_side(result: RunResult) -> SideName | None:
 
 
 def _replies(history: History, result: RunResult, side: SideName, rows: Sequence[str]) -> tuple[Reply, ...]:
+    run_id, old = result.run_id, result.migration
     if side == "winner":
         candidate_id = result.winner.candidate_id
+    elif old is not None:
+        run_id, candidate_id = old.run, old.candidate_id
     else:
-        candidate_id = history.trials(result.run_id, [0])[0]["candidate_id"]
-    said = {row["example_id"]: row for row in history.outcomes(result.run_id, candidate_id, "test")}
+        candidate_id = history.trials(run_id, [0])[0]["candidate_id"]
+    said = {row["example_id"]: row for row in history.outcomes(run_id, candidate_id, "test")}
     texts = {row: said[row]["reply"].strip() or f"(no text: {said[row]['error']})" for row in rows if row in said}
     return tuple(Reply(row, cut(text, REPLY_LETTERS)) for row, text in texts.items())
 

@@ -12,11 +12,14 @@ from agent.release.gate import SIGNIFICANT, shown
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import RunResult
 from agent.release.result_breakdown import Abstain, Calibration, Carried, JudgeTrust, MetricPart, Slice
+from agent.release.result_details import Migrated, NotWorse
 from agent.release.result_parts import SideName
 
 ERASED = "(erased)"
 SIDES: Sequence[tuple[SideName, str]] = (("baseline", "your prompt"), ("winner", "best found"))
 """The two prompts of a result: their keys, and their names for people."""
+MIGRATED: Sequence[tuple[SideName, str]] = (("baseline", "old model"), ("winner", "new model"))
+"""The same of a migration: the released prompt with its own model, and the new one."""
 
 
 def dollars(usd: float | None, unpriced: Sequence[str] = (), digits: int = 4) -> str:
@@ -46,6 +49,8 @@ def spent(usd: float, unpriced: Sequence[str], lost: float | None) -> str:
 
 def sides(result: RunResult) -> Sequence[tuple[SideName, str]]:
     """The prompts of this result: one of SIDES where the best found is the user's own, else both."""
+    if result.migration is not None:
+        return MIGRATED
     return SIDES[:1] if result.is_own else SIDES
 
 
@@ -87,6 +92,8 @@ def verdict(result: RunResult) -> str:
     """Whether a search made the prompt better: one sentence without its full stop."""
     lift = result.lift
     gained = f"{gain(lift.diff)} points on {lift.n} sealed test rows"
+    if result.migration is not None:
+        return _migration_verdict(result, result.migration)
     if stopped_before_search(result):
         return "Keep your prompt: no gain could be shown, so nothing was searched"
     if only_scored(result):
@@ -105,8 +112,17 @@ def verdict(result: RunResult) -> str:
     return f"Keep your prompt: {gained} is not significant"
 
 
+def _migration_verdict(result: RunResult, found: Migrated) -> str:
+    said = at_most_worse(found.test, found.model)
+    if result.decision == "promote":
+        return f"Migrated: {result.model} is {said}"
+    return f"Held back: {result.model} is {said}" if found.test.shown else f"Keep {found.model}: {said}"
+
+
 def outcome(result: RunResult) -> str:
     """How a search ended, in a few words for a list."""
+    if result.migration is not None:
+        return "migrated, released" if result.decision == "promote" else "old model kept"
     if result.decision == "promote":
         return "better, released"
     return "better, held back" if held_back(result) else "your prompt kept"
@@ -124,6 +140,27 @@ def uncorrected(result: RunResult) -> str:
     """Why the dev score of the best found was not corrected; "" where it was, or an older version does not say."""
     why = "" if result.is_own else result.uncorrected
     return f"the dev score is not corrected: {why}" if why else ""
+
+
+def cheaper(result: RunResult) -> str:
+    """How a winner that costs less compares with the best on dev, in a sentence; "" where the best was tested."""
+    found = result.cheaper
+    if found is None:
+        return ""
+    kind = "fewer prompt tokens" if found.saved_in == "tokens" else "cheaper a call"
+    saves = f"{100 * found.saved:.0f} % {kind} than the best on dev"
+    if found.test is None:
+        return f"{saves}; how they compare is not known: no sealed row has a score of the best"
+    return f"{saves}, and {at_most_worse(found.test, 'it')}"
+
+
+def at_most_worse(bound: NotWorse, other: str) -> str:
+    """Whether a loss of the margin against the other is ruled out, with the figures."""
+    margin = f"{100 * bound.margin:g} points"
+    said = f"not worse than {other} by more than {margin}"
+    said = said if bound.shown else f"a loss of more than {margin} against {other} is not ruled out"
+    figures = f"{gain(bound.diff)} points on {bound.n} sealed test rows, at worst {100 * bound.low:+.1f}"
+    return f"{said}: {figures} (one-sided 95 % limit)"
 
 
 def confidence(result: RunResult) -> list[str]:
@@ -213,8 +250,9 @@ def meaning(result: RunResult) -> str:
     if result.is_own:
         return f"Of 100 points your prompt gets {yours}, on {lift.n} rows that the search never saw."
     best, (low, high) = points(sealed_score(result, "winner")), map(gain, lift.ci95)
+    one, other = ("your prompt", "the best found") if result.migration is None else ("the old model", "the new one")
     return (
-        f"Of 100 points your prompt gets {yours} and the best found {best}, "
+        f"Of 100 points {one} gets {yours} and {other} {best}, "
         f"on {lift.n} rows that the search never saw. "
         f"With 95 % confidence the true difference lies between {low} and {high} points ({chance(lift.p_value)})."
     )
@@ -237,6 +275,8 @@ def ending(result: RunResult, promoted: Mapping[str, Any] | None = None) -> str:
         return f"The run kept your own prompt; since then the best found was {promotion(promoted)}."
     if result.decision == "promote":
         return "The best found is released."
+    if result.migration is not None:
+        return "The prompt of the old model is released."
     return "Your own prompt is released." if held_back(result) else "Your own prompt stays."
 
 
@@ -371,6 +411,8 @@ def whole_prompt(candidate: Mapping[str, Any]) -> str:
 def held_back(result: RunResult) -> list[str]:
     """The reasons against releasing a winner whose gain was shown; empty otherwise."""
     is_shown = shown(result.lift.ci95, result.lift.p_value) > 0
+    if result.migration is not None:
+        is_shown = result.migration.test.shown
     return list(result.blocked) if is_shown else []
 
 

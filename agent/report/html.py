@@ -208,7 +208,7 @@ def _of_result(view: RunView) -> dict[str, Any]:
         "slices": run_tables.slices(result),
         "judges": run_tables.judges(result),
         "details": run_details(view),
-        "is_own": winner["id"] == baseline["id"],
+        "is_own": winner["id"] == baseline["id"] and result.migration is None,
         "changes": compare.changes(own, best),
         "baseline_text": facts.cut(facts.whole_prompt(baseline), PROMPT_LETTERS),
         "winner_text": facts.cut(facts.whole_prompt(winner), PROMPT_LETTERS),

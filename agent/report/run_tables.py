@@ -76,7 +76,9 @@ def scores(view: RunView) -> RunTable:
     counts = f"{facts.tally(lift.wins, lift.losses, lift.ties)} of {lift.n} sealed rows"
     corrected = "corrected takes that out on average, give or take 6 to 10 points"
     note = f"Dev scores chose the prompt, so they flatter it; {facts.uncorrected(view.result) or corrected}. "
-    note += "Only the sealed test counts."
+    note += (
+        f"Only the sealed test counts.{''.join(f' {_sentence(line)}' for line in [facts.cheaper(view.result)] if line)}"
+    )
     return _table("Scores, 0 to 100", columns, rows, f"{counts}; {facts.chance(lift.p_value)}. {note}")
 
 

@@ -124,8 +124,24 @@ class RunView:
 
     def pairs(self, split: SplitName, one: str, two: str) -> list[RowPair]:
         """The outcomes of the candidates `one` and `two` on each row of the split that either has one on."""
-        sides = [{row["example_id"]: row for row in self.history.outcomes(self.id, c, split)} for c in (one, two)]
+        own = self.baseline["id"] if self.baseline else ""
+        first = self._sealed_baseline if split == "test" and one == own else (self.id, one)
+        sides = [
+            {row["example_id"]: row for row in self.history.outcomes(run_id, candidate, split)}
+            for run_id, candidate in (first, (self.id, two))
+        ]
+        if first[0] != self.id:  # a migration may have fewer sealed rows than the run that it goes on from
+            sides[0] = {row: outcome for row, outcome in sides[0].items() if row in sides[1]}
         return row_pairs(self.examples.get(split, {}), *sides)
+
+    @cached_property
+    def _sealed_baseline(self) -> tuple[str, str]:
+        """The run and the candidate whose sealed rows the winner is compared with: of a migration those of the old
+        model."""
+        old = self.result.migration if self.result else None
+        if old is not None:
+            return old.run, old.candidate_id
+        return self.id, self.baseline["id"] if self.baseline else ""
 
     @cached_property
     def sealed(self) -> Mapping[str, tuple[float, float, float]]:
@@ -137,8 +153,9 @@ class RunView:
         from agent.stats.intervals import mean_ci
 
         scored: dict[str, dict[str, float]] = {}
-        for side, candidate in (("baseline", self.baseline), ("winner", self.winner)):
-            if rows := self.history.outcomes(self.id, candidate["id"], "test") if candidate else []:
+        of_winner = (self.id, self.winner["id"] if self.winner else "")
+        for side, (run_id, candidate_id) in (("baseline", self._sealed_baseline), ("winner", of_winner)):
+            if rows := self.history.outcomes(run_id, candidate_id, "test") if candidate_id else []:
                 scored[side] = {row["example_id"]: row["value"] for row in rows if row["value"] is not None}
         both = [row for row in next(iter(scored.values()), ()) if all(row in scores for scores in scored.values())]
         return {side: mean_ci([scores[row] for row in both]) for side, scores in scored.items() if both}

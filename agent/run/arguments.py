@@ -31,7 +31,7 @@ from agent.types import Task
 
 MOST_LISTED = 20  # problems of rows
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
-AT_LEAST = {"trials": 1, "max_calls": 1, "max_tokens": 1, "thinking": 0, "max_concurrency": 1}
+AT_LEAST = {"trials": 1, "max_calls": 1, "max_tokens": 1, "max_demos": 0, "thinking": 0, "max_concurrency": 1}
 ONE_OF = {
     "effort": ("quick", "standard", "thorough"),
     "prefer": ("best", "cheap", "short"),
@@ -118,6 +118,9 @@ def out_of_range(words: Mapping[str, Any]) -> list[Problem]:
             STRATEGIES.get(str(strategy))
         except InputError as error:
             problems.append(Problem("strategy", str(error)))
+    margin = words.get("margin", 1)
+    if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 < margin <= 50:
+        problems.append(Problem("margin", f"{margin!r}: write the points of a loss, above 0 and at most 50"))
     cost, seed = words.get("max_cost"), words.get("seed", 0)
     if cost is not None and (
         isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost < float("inf")

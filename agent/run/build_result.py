@@ -11,10 +11,13 @@ from agent.gateway.budget import Account
 from agent.release.gate import blocked_by
 from agent.release.json_part import typed
 from agent.release.result import RunResult
+from agent.release.result_details import Cheaper, NotWorse
 from agent.release.result_parts import Baseline, Cost, Lift, Release, Winner
 from agent.run.unshown_gain import TestRows, to_show
 from agent.scoring.evaluate import values
+from agent.search.closing import CheaperChoice
 from agent.stats.intervals import paired_difference
+from agent.stats.noninferiority import LossBound, loss_bound
 from agent.types import Candidate, Outcome, Shown
 
 
@@ -57,7 +60,7 @@ def build_result(
         test_rows: what the rows of the sealed test come from.
     """
     paid, usage = account.paid, account.usage
-    is_own = sealed.winner.id == sealed.baseline.id
+    is_own = sealed.winner.id == sealed.baseline.id and "migration" not in parts
     shown = sealed.shown
     result = RunResult(
         run_id=run_id,
@@ -112,8 +115,34 @@ def build_result(
         decision="keep_baseline" if blocks else "promote",
         blocked=tuple(block.message for block in blocks),
         blocked_codes=tuple(block.code for block in blocks),
-        to_show=to_show(result, sealed.based, test_rows),
+        to_show=None if result.migration else to_show(result, sealed.based, test_rows),
     )
+
+
+def not_worse(bound: LossBound) -> NotWorse:
+    """A bound as a part of the result."""
+    return NotWorse(bound.diff, bound.low, bound.margin, bound.n, bound.is_shown)
+
+
+def cheaper_part(choice: CheaperChoice, won: Sequence[Outcome], best: Sequence[Outcome], seed: int) -> dict[str, Any]:
+    """The winner beside the best on dev, which costs more, JSON-ready.
+
+    Args:
+        choice: what dev chose.
+        won: the outcomes of the winner on the sealed test.
+        best: those of the best on the same rows.
+        seed: of the bootstrap.
+    """
+    bound = loss_bound([o.value for o in won], [o.value for o in best], choice.bound.margin, seed)
+    found = Cheaper(
+        choice.best.id,
+        choice.saved,
+        choice.saved_in,
+        not_worse(choice.bound),
+        _mean(values(best)),
+        None if bound is None else not_worse(bound),
+    )
+    return found.to_json()
 
 
 def _lift(sealed: SealedTest, seed: int) -> Lift:

@@ -20,11 +20,13 @@ from agent.extras import not_tried
 from agent.observer import NO_OBSERVER, Observer
 from agent.privacy import ALLOW_TRACING, silence_tracing
 from agent.run.tasks import METRIC, read_task, require_judging
+from agent.stats.noninferiority import MARGIN
 from agent.task.asked import READING
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
     from agent.programs.kinds import Kind
+    from agent.run.migration_source import Migration
     from agent.run.settings import Settings
     from agent.search.call_costs import Models
     from agent.search.plan import Plan
@@ -52,6 +54,8 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "effort": "standard",
         "strategy": None,
         "prefer": "best",
+        "margin": 100 * MARGIN,
+        "migrates": None,
         "anyway": False,
         "no_calibrate": False,
         "no_retrieval": False,
@@ -60,6 +64,7 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "max_concurrency": None,
         "max_wait": None,
         "limit": None,
+        "max_demos": None,
         "seed": 0,
         "tag": [],
         "no_cache": False,
@@ -89,6 +94,8 @@ class Launch:
     """What scores the answers and why, in a line."""
     embedder: LM | None = None
     """The provider's model by whose vectors examples are picked."""
+    migration: Migration | None = None
+    """What a migration starts from."""
 
     def lms(self) -> list[LM]:
         """Every model once."""
@@ -104,7 +111,12 @@ class Launch:
     def plan(self) -> Plan:
         """The plan of a run that is to begin."""
         from agent.run.settings import plan_for
+        from agent.search.migrate import migration_plan
+        from agent.search.plan import planned_calls
 
+        if self.migration is not None:
+            calls = planned_calls(self.settings.budget, self.settings.effort)
+            return migration_plan(self.task, calls, len(self.migration.sealed))
         return plan_for(self.program, self.settings, self.models_by_role(), self.prices())
 
     def models_by_role(self) -> Models:
@@ -124,6 +136,18 @@ class Launch:
         task, settings, proposer = self.task, self.settings, self.proposer.name if self.proposer else "none"
         longest = f"; prompts of at most {plan.longest_prompt} tokens" if plan.longest_prompt else ""
         judges = f"judge {', '.join(task.judges)}, " if task.judges else ""
+        most = task.constraints.max_demos
+        is_limited = settings.options.get("max_demos") is not None
+        demos = f"; {f'at most {most} demos a prompt' if most else 'no demos'}" * is_limited
+        if old := self.migration:
+            return (
+                f"{task.name}: {task.signature}\n"
+                f"migrates {old.version} of {old.run_id} from {old.model} to {self.target.name}: "
+                f"{1 + len(old.seeds)} prompts of that run to start from\n"
+                f"plan: {plan.calls} calls = search {plan.calls - plan.slack - plan.test_calls} + sealed test "
+                f"{plan.test_calls} + spare {plan.slack}; rows: dev {plan.dev_rows}, test {plan.test_rows}; "
+                f"margin {100 * old.margin:g} points{demos}"
+            )
         makes = f"{self.calls_each} call{'s' * (self.calls_each > 1)} or more"
         search = f"search {plan.search_calls} (finalists {plan.final_calls} of them) + " if plan.finalists else ""
         program = f"{task.program} runs in this process and makes {makes}, which the plan counts as one\n"
@@ -134,7 +158,7 @@ class Launch:
             f"plan: {plan.calls} calls = baseline {plan.baseline_calls} + {search}sealed test {plan.test_calls} "
             f"+ spare {plan.slack}; "
             f"rows: dev {plan.dev_rows}, test {plan.test_rows}"
-            f"{f', {plan.per_row} calls a row' * (plan.per_row > 1)}{longest}"
+            f"{f', {plan.per_row} calls a row' * (plan.per_row > 1)}{demos}{longest}"
         )
 
     @property
@@ -158,6 +182,7 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
     from agent.models.model_registry import DEFAULT_MODEL, create_model, file_digest
     from agent.programs.kinds import program_for
     from agent.run.embeddings import embedding_model
+    from agent.run.migration_source import recorded_migration
 
     task, reading = read_task(options, observer)
     if task.space.left_out:
@@ -183,7 +208,11 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
     embedder = embedding_model(program, observer)
     settings = _settings(program, {**options, "model_digest": digest}, db)
     scoring = reading.metric_line if reading and not options.get("metric_source") else ""
-    launch = Launch(program.task, target, proposer, judges, settings, program, digest, scoring, embedder)
+    migration = None
+    if options.get("migrates"):
+        migration = recorded_migration(options, program.task, db)
+        settings = replace(settings, parent=migration.run_id)
+    launch = Launch(program.task, target, proposer, judges, settings, program, digest, scoring, embedder, migration)
     for line in remarks(launch.lms(), settings.price):
         observer.on_message(line)
     return launch
@@ -262,6 +291,7 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
         effort=options["effort"],
         strategy=strategy.name,
         prefer=options.get("prefer") or "best",  # a run of an older version has none
+        margin=margin_of(options["margin"]) if options.get("margin") else None,  # an older run went by noise
         anyway=bool(options.get("anyway")),
         calibrate=program.task.calibrate and not options.get("no_calibrate", True),  # an older run had no label weights
         neighbours=bool(options.get("neighbours")),  # a run of an older version has none, and resumes as it began
@@ -280,6 +310,13 @@ def require_dollars(max_cost: float | None) -> None:
     """Raises InputError for a cap that is no number, such as nan, which no spending would pass."""
     if max_cost is not None and not math.isfinite(max_cost):
         raise InputError(f"--max-cost {max_cost}: write a number of US dollars")
+
+
+def margin_of(points: float) -> float:
+    """The margin that `--margin POINTS` gives, in (0, 0.5]. Raises InputError for one that is no such number."""
+    if not 0 < points <= 50:
+        raise InputError(f"--margin {points:g}: write the points of a loss that you accept, above 0 and at most 50")
+    return points / 100
 
 
 def budget_of(options: Mapping[str, Any], planned: int | None = None) -> Budget:

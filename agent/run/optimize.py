@@ -18,6 +18,7 @@ from typing import Any, Literal
 from agent.errors import BudgetExhausted, InputError, RunRefused
 from agent.gateway.bills import Excess
 from agent.gateway.budget import Account, HeldBack
+from agent.gateway.prices import Price
 from agent.ledger.provenance import new_run_id, tool_version, utc_now
 from agent.ledger.query import run_folder
 from agent.ledger.resume_state import ResumeState
@@ -28,7 +29,7 @@ from agent.programs.yardsticks import measured
 from agent.release.prompt_file import HELD
 from agent.release.result import RunResult
 from agent.release.result_parts import Release
-from agent.run.build_result import SealedTest, build_result
+from agent.run.build_result import SealedTest, build_result, cheaper_part
 from agent.run.embeddings import embed_rows
 from agent.run.job import LedgerRun, Resources
 from agent.run.observers import Snapshot, Watcher
@@ -43,10 +44,12 @@ from agent.scoring.task_metrics import build_metrics
 from agent.search import closing
 from agent.search.analysis.pareto import Finalist
 from agent.search.board import Board
+from agent.search.call_costs import Models
 from agent.search.context import SearchContext
 from agent.search.label_weighting import add_label_weights
 from agent.search.plan import Plan, planned_calls
 from agent.search.registered import STRATEGIES
+from agent.stats.noninferiority import smallest_margin
 from agent.stats.preflight import Assessment, assess
 from agent.stats.selection import selection_corrected
 from agent.types import LM, Candidate, Outcome, Proposal, Shown, Task, scores_labels
@@ -62,14 +65,6 @@ class Resumed:
 
     run_id: str
     plan: Plan
-
-
-def _require_scored(won: Sequence[Outcome], base: Sequence[Outcome]) -> None:
-    """Raises RunRefused where no row of the sealed test has a score on both sides."""
-    pairs = list(zip(won, base, strict=True))
-    if all(one.value is None or other.value is None for one, other in pairs):
-        why = why_unscored(next(outcome for pair in pairs for outcome in pair if outcome.value is None))
-        raise RunRefused(f"no row of the sealed test got a score with both prompts: {why}")
 
 
 class Run(LedgerRun[RunResult]):
@@ -106,12 +101,13 @@ class Run(LedgerRun[RunResult]):
         embedder: LM | None = None,
     ) -> None:
         self.program = program or program_for(task, target)
+        self._own = self._baseline()
         self._embedder = embedder
         self.target, self.proposer, self.judges = target, proposer, tuple(judges) or (target,)
         self.settings, self._watcher = settings, observer or Watcher()
         models = models_by_role(target, proposer, self.judges, embedder)
         prices = known_prices(models, settings)
-        self.plan = resumed.plan if resumed else plan_for(self.program, settings, models, prices)
+        self.plan = resumed.plan if resumed else self._planned(settings, models, prices)
         self._planned_runs = self.plan
         """The plan as it was made: where a row takes no fixed number of calls, it counts runs of the program."""
         task = self.program.task
@@ -140,7 +136,17 @@ class Run(LedgerRun[RunResult]):
         """Why the search ended before its plan did."""
         self._leader: Shown | None = None
         self.preflight: Assessment | None = None
+        self._cheaper: closing.CheaperChoice | None = None
+        """A winner that costs less than the best on dev."""
         self._searched = False
+
+    def _baseline(self) -> Candidate:
+        """The candidate of trial 0."""
+        return self.program.baseline()
+
+    def _planned(self, settings: Settings, models: Models, prices: Mapping[str, Price]) -> Plan:
+        """The plan of a run that is to begin. Raises BudgetRefused."""
+        return plan_for(self.program, settings, models, prices)
 
     # -- the order of things ------------------------------------------------------------------------------------------
 
@@ -153,7 +159,7 @@ class Run(LedgerRun[RunResult]):
             self._kinds,
             self._observer,
             graded=STRATEGIES.get(self.settings.strategy).uses_logprobs,
-            baseline_id=self.program.baseline().id,
+            baseline_id=self._own.id,
         )
         self.context = self._make_context(self.program.calls)
         self._report()
@@ -223,6 +229,7 @@ class Run(LedgerRun[RunResult]):
             self.account,
             self._observer,
             self.settings.trials,
+            self._own,
         )
 
     async def _evaluate_baseline(self) -> None:
@@ -250,10 +257,11 @@ class Run(LedgerRun[RunResult]):
     # -- the end ------------------------------------------------------------------------------------------------------
 
     async def _conclude(self, status: Literal["complete", "budget"]) -> RunResult:
-        """Opens the sealed test once, for baseline and winner, and writes the release."""
+        """Opens the sealed test once, for baseline and winner (and the best, where a cheaper one is the winner), and
+        writes the release."""
         if self._searched and self.settings.calibrate:
             await add_label_weights(self.context, self.settings.neighbours)
-        winner = closing.chosen(self.context, self._offers(), self.settings.prefer)
+        winner = self._chosen()
         corrected = self._corrected(winner)
         if status == "complete" and winner.id != self.context.baseline.id:
             self.context.stage("attribution", self.context.round)
@@ -270,6 +278,24 @@ class Run(LedgerRun[RunResult]):
         self._observer.on_event("released", versions)
         return replace(result, release=Release(written.path))
 
+    def _chosen(self) -> Candidate:
+        """The candidate that goes to the sealed test, and in `_cheaper` whether it goes there in the place of the
+        best."""
+        margin, how = self.settings.margin, self.settings.prefer
+        if margin is None or not self.settings.by_margin:
+            return closing.chosen(self.context, self._offers(), how)
+        best = closing.chosen(self.context, self._offers(), "best")
+        self._cheaper = closing.cheaper(self.context, self._offers(), best, margin)
+        if self._cheaper is not None:
+            return self._cheaper.winner
+        points, rows = f"{100 * margin:g} points", len(self.context.dev)
+        self._observer.on_message(
+            f"prefer cheap: no cheaper prompt is shown to lose less than {points} on {rows} dev rows, so the best is "
+            f"tested (two of one quality pass from about --margin {100 * smallest_margin(rows):.0f} on)"
+        )
+        self.plan = self.context.plan = replace(self.plan, tested=2)  # what a third prompt would take may be spent
+        return best
+
     def _parameters(self, candidate: Candidate) -> dict[str, Any]:
         """What a candidate was scored with."""
         cap: dict[str, Any] = {"max_tokens": self.program.max_tokens(candidate)}
@@ -285,12 +311,16 @@ class Run(LedgerRun[RunResult]):
             result,
             self._board.trials[candidate.id].number,
             self._parameters(candidate),
-            {"tool": tool_version(), "created_utc": utc_now(), "ledger": self.ledger.id()},
+            self._origin(),
             folder,
             self._evaluator,
             self._test[:PROVED_ROWS],
         )
         return await self.program.write(candidate, spec)
+
+    def _origin(self) -> dict[str, str]:
+        """What a release says of where it comes from, beside its run."""
+        return {"tool": tool_version(), "created_utc": utc_now(), "ledger": self.ledger.id()}
 
     def _offers(self) -> list[Finalist]:
         """All that saw the whole of dev."""
@@ -305,14 +335,16 @@ class Run(LedgerRun[RunResult]):
         self.context.stage("sealed test", self.context.round)
         self.account.hold_back(HeldBack())
         opened = {"winner": winner.id, "baseline": baseline.id, "rows": len(self._test)}
+        opened |= {"best": self._cheaper.best.id} if self._cheaper else {}
         self._observer.on_event("test_opened", opened)
         try:
             base = await self._evaluator.outcomes(baseline, self._test, "test")
             won = base if winner.id == baseline.id else await self._evaluator.outcomes(winner, self._test, "test")
+            best = await self._evaluator.outcomes(self._cheaper.best, self._test, "test") if self._cheaper else []
             steady = {each.id: await self._samples(each) for each in (winner, baseline)}
         except BudgetExhausted as stop:
             raise BudgetExhausted(f"{stop}. The sealed test was not finished, so nothing is promoted") from stop
-        _require_scored(won, base)
+        self._require_scored(won, base)
         yardsticks = []
         if self._classic is not None:
             tested = (self._test, won)
@@ -355,9 +387,18 @@ class Run(LedgerRun[RunResult]):
                 "attribution": closing.carried(self.context, winner, corrected),
                 "pareto": closing.pareto(self._offers(), winner),
                 "calibration": self._confidence(winner, won),
+                "cheaper": cheaper_part(self._cheaper, won, best, self.settings.seed) if self._cheaper else None,
             },
             test_rows=TestRows(len(self.task.test), self.plan, self.settings.budget),
         )
+
+    @staticmethod
+    def _require_scored(won: Sequence[Outcome], base: Sequence[Outcome]) -> None:
+        """Raises RunRefused where no row of the sealed test has a score on both sides."""
+        pairs = list(zip(won, base, strict=True))
+        if all(one.value is None or other.value is None for one, other in pairs):
+            why = why_unscored(next(outcome for pair in pairs for outcome in pair if outcome.value is None))
+            raise RunRefused(f"no row of the sealed test got a score with both prompts: {why}")
 
     def _confidence(self, winner: Candidate, won: Sequence[Outcome]) -> dict[str, Any] | None:
         """How far the winner's confidences can be trusted; None without any, and where label weights are switched off

@@ -173,7 +173,8 @@ def promote(
             blocked = _blocked(result, book)
         if blocked and not override:
             lines = [f"{row['id']}: {why}" for why in blocked]
-            other = "--own promotes your own prompt; " if source.kind == "held" else ""
+            has_own = source.kind == "held" and result.migration is None
+            other = "--own promotes your own prompt; " if has_own else ""
             raise GateFailed("\n".join([*lines, f"not promoted; {other}--override --reason WHY promotes all the same"]))
         note = {"reason": reason.strip(), "actor": actor or user(), "against": "; ".join(blocked)}
         if source.kind == "held":
@@ -217,6 +218,8 @@ def _promotable(row: dict[str, Any], own: bool, db: Path) -> Promotable:
         if own:
             raise InputError(f"{row['id']}: this run released its winner, not your own prompt; leave out --own")
         return Promotable(result, released, released, "winner")
+    if own and result.migration is not None:
+        raise InputError(f"{row['id']}: a migration has no prompt of yours; that of the old model is a version already")
     held = released.parent / HELD / PROMPT_FILE
     if held.is_file() and not own:
         return Promotable(result, held, released, "held")

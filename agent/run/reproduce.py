@@ -27,7 +27,8 @@ from agent.release.runtime import load_prompt
 from agent.report.facts import without_result
 from agent.run.launch import Launch, prepare
 from agent.run.locations import open_history
-from agent.run.optimize import Resumed, Run
+from agent.run.migration import run_of
+from agent.run.optimize import Resumed
 from agent.run.resume import changes_since
 from agent.search.plan import Plan
 from agent.types import LM, Completion, Outcome, Request, Spend, SplitName, Trial, scores_labels
@@ -100,7 +101,8 @@ def reproduce(run: str, db: Path, say: Callable[[str], None] = lambda line: None
         return Reproduction(row["id"], 0, 0, tuple(lines), tuple(each.as_dict() for each in made))
     with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:
         copy = Path(folder) / "ledger.db"
-        launch = prepare(started_with(row), copy)
+        launch = prepare(started_with(row), db)
+        launch = replace(launch, settings=replace(launch.settings, runs_folder=copy.parent))
         if changed := changes_since(row, launch):
             lines = [f"{row['id']}: {what}" for what in changed]
             raise InputError("\n".join([*lines, "put it back to reproduce it"]))
@@ -150,7 +152,17 @@ def _run_again(row: Row, launch: Launch, ledger: ReplayLedger, history: History)
     judges = [models[id(lm)] for lm in launch.judges]
     target = models[id(launch.target)]
     embedder = None if launch.embedder is None else models[id(launch.embedder)]
-    again = Run(launch.task, target, proposer, ledger, settings, resumed=resumed, judges=judges, embedder=embedder)
+    again = run_of(
+        launch.migration,
+        launch.task,
+        target,
+        proposer,
+        ledger,
+        settings,
+        resumed=resumed,
+        judges=judges,
+        embedder=embedder,
+    )
 
     async def execute() -> Row:
         try:

@@ -75,7 +75,7 @@ def start(
     """
     from agent.ledger.store import Ledger
     from agent.models.model_registry import check_keys
-    from agent.run.optimize import Run
+    from agent.run.migration import run_of
 
     lms, settings = launch.lms(), launch.settings
     fetch_weights(launch.models, watcher.download)
@@ -83,7 +83,8 @@ def start(
     check_keys(lms)
     with closing(Ledger(db)) as ledger:
         _catch_up(ledger, db, watcher)
-        run = Run(
+        run = run_of(
+            launch.migration,
             launch.task,
             launch.target,
             launch.proposer,

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 class Settings:
     """What the user chose for a run. `price` is for models without a known one; `max_wait` is in seconds; `options` are
     the command line's words, from which the run can be resumed; `parent` is the run that this one forks. One trial
-    scores the user's own prompt and searches nothing. `calibrate` lets the finalists compete with label weights, too,
-    and `neighbours` with those for which the nearest train rows vote.
+    scores the user's own prompt and searches nothing. `margin`, in (0, 1), is the loss against the best that `prefer`
+    cheap accepts; None, as in a run of an older version: what is within noise of it. `calibrate` lets the finalists
+    compete with label weights, too, and `neighbours` with those for which the nearest train rows vote.
     """
 
     seed: int = 0
@@ -43,9 +44,15 @@ class Settings:
     options: Mapping[str, Any] = field(default_factory=dict)
     strategy: str = DEFAULT
     prefer: Prefer = "best"
+    margin: float | None = None
     anyway: bool = False
     calibrate: bool = False
     neighbours: bool = False
+
+    @property
+    def by_margin(self) -> bool:
+        """Whether the cheapest that is not worse than the best by a margin is wanted."""
+        return self.prefer == "cheap" and self.margin is not None
 
 
 def models_by_role(target: LM, proposer: LM | None, judges: Sequence[LM], embedder: LM | None = None) -> Models:
@@ -69,7 +76,8 @@ def plan_for(program: Program, settings: Settings, models: Models, prices: Mappi
     """The plan of a run that is to begin. Raises BudgetRefused when a cap is too small."""
     strategy = None if settings.trials == 1 else STRATEGIES.get(settings.strategy)
     costs = call_costs(program.task, models, prices)
-    return plan_run(program, strategy, settings.budget, settings.effort, bool(models["proposer"]), costs)
+    tested = 3 if settings.by_margin else 2
+    return plan_run(program, strategy, settings.budget, settings.effort, bool(models["proposer"]), costs, tested)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +85,7 @@ class Estimate:
     """What a run takes at most. `roles`: model, calls, tokens and US dollars (None: unknown) of target, proposer and
     judge; `cap`: the option whose cap bounds them, or ""; `gains`: by the rate of changed rows, the smallest gain in
     score that the test can show; `metrics`: names of those that score, and `scoring` why one of a data file does, or
-    ""."""
+    ""; `max_demos`: the most demos of a prompt, None without a limit."""
 
     task: str
     model: str
@@ -90,6 +98,7 @@ class Estimate:
     gains: Mapping[float, float]
     metrics: Sequence[str] = ()
     scoring: str = ""
+    max_demos: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The object of --dry-run --json."""
@@ -98,6 +107,7 @@ class Estimate:
             "model": self.model,
             "metrics": list(self.metrics),
             "scoring": self.scoring,
+            "max_demos": self.max_demos,
             "plan": self.plan.as_dict(),
             "roles": {role: dict(row) for role, row in self.roles.items()},
             "tokens_at_most": self.tokens,
@@ -138,7 +148,10 @@ def estimate(launch: Launch) -> Estimate:
     total = None if None in known else round(sum(known), 4)
     gain, gains = minimum_detectable_gain(plan.test_rows, 0.5), detectable_gains(plan.test_rows)
     names = [metric.name for metric in task.metrics]
-    return Estimate(task.name, launch.target.name, plan, rows, tokens, total, cap, gain, gains, names, launch.scoring)
+    most = task.constraints.max_demos
+    return Estimate(
+        task.name, launch.target.name, plan, rows, tokens, total, cap, gain, gains, names, launch.scoring, most
+    )
 
 
 def _of_embedding(launch: Launch, plan: Plan) -> tuple[int, Usage]:

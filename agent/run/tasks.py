@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import InputError, ProblemsError
 from agent.observer import NO_OBSERVER, Observer
 from agent.task.asked import NOTHING, Asked, metric_asked
+from agent.task.demo_limit import with_demo_limit
 from agent.task.input_files import prompt_text
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def read_task(options: Mapping[str, Any], observer: Observer = NO_OBSERVER) -> t
         task = _scored_as_asked(task, words)
     if embeddings := options.get("embeddings"):
         task = replace(task, space=replace(task.space, embeddings=embeddings))
+    if (most := options.get("max_demos")) is not None:
+        task = with_demo_limit(task, most)
     return _limited(task, options["limit"]), reading
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from agent.errors import BudgetExhausted
 from agent.scoring import answer_counts, breakdown
@@ -16,6 +16,7 @@ from agent.search.board import Board
 from agent.search.context import SearchContext
 from agent.search.program import PROPOSED, Program
 from agent.stats.family import best_of_many
+from agent.stats.noninferiority import LossBound, loss_bound
 from agent.types import Candidate, Outcome, Proposal, Task, Usage
 
 PROVED = 0.1
@@ -77,6 +78,60 @@ def chosen(context: SearchContext, candidates: list[Finalist], how: Prefer) -> C
         return winner
     context.note(NOT_PROVED, {"candidate_id": winner.id, "against": rival.id})
     return _preferred(context, others, how)
+
+
+@dataclass(frozen=True, slots=True)
+class CheaperChoice:
+    """A cheaper candidate in the place of the best.
+
+    Args:
+        winner: the candidate that goes to the sealed test.
+        best: the best on dev, which it is compared with there.
+        bound: how much the winner may lose against the best, by dev.
+        saved: the share of the cost of a call that it saves, in [0, 1].
+        saved_in: what the cost is counted in.
+    """
+
+    winner: Candidate
+    best: Candidate
+    bound: LossBound
+    saved: float
+    saved_in: Literal["dollars", "tokens"]
+
+
+def cheaper(
+    context: SearchContext, candidates: Sequence[Finalist], best: Candidate, margin: float
+) -> CheaperChoice | None:
+    """The cheapest of those that are shown on dev to lose less than a margin against the best; None where no other one
+    is cheaper. Dollars decide, then prompt tokens. One that picks its examples takes part only where the best does.
+
+    Args:
+        context: a search that is over.
+        candidates: those that saw the whole of dev.
+        best: the one of them that would go to the sealed test by its score.
+        margin: the loss that is accepted, in (0, 1).
+    """
+    compared, picks = counted(candidates), context.program.picks
+    reference = next(each for each in compared if each.candidate_id == best.id)
+    found = [(reference, LossBound(0.0, 0.0, margin, 0))]
+    for each in compared:
+        whole = each is not reference and len(each.scores) == len(reference.scores)
+        if not whole or (picks(context.board.candidate(each.candidate_id)) and not picks(best)):
+            continue
+        bound = loss_bound(each.scores, reference.scores, margin, context.seed)
+        if bound is not None and bound.is_shown:
+            found.append((each, bound))
+    chosen_one, bound = min(found, key=lambda pair: (pair[0].usd or 0.0, pair[0].prompt_tokens, -pair[0].mean))
+    if chosen_one is reference:
+        return None
+    saved, saved_in = _saved(chosen_one, reference)
+    return CheaperChoice(context.board.candidate(chosen_one.candidate_id), best, bound, saved, saved_in)
+
+
+def _saved(one: Finalist, best: Finalist) -> tuple[float, Literal["dollars", "tokens"]]:
+    if one.usd is not None and best.usd and one.usd < best.usd:
+        return 1 - one.usd / best.usd, "dollars"
+    return 1 - one.prompt_tokens / best.prompt_tokens, "tokens"
 
 
 def _is_proved(picking: Mapping[str, Scores], winner: str, rival: Scores, seed: int) -> bool:

@@ -44,6 +44,7 @@ class SearchContext:
         account: the spending of the run.
         observer: gets candidates, stages, evaluations and events.
         trials: the user's cap on trials, at least 1; None: no cap.
+        baseline: the candidate of trial 0; None: the user's own.
     """
 
     def __init__(
@@ -59,13 +60,14 @@ class SearchContext:
         account: Account,
         observer: Observer = NO_OBSERVER,
         trials: int | None = None,
+        baseline: Candidate | None = None,
     ) -> None:
         self.task, self.plan, self.seed = task, plan, seed
         self.target, self.proposer = models
         self.gateway, self.program, self.evaluator, self.board = gateway, program, evaluator, board
         self.rng = random.Random(f"{seed}/{task.name}")
         self.dev = dev_rows(task, plan.dev_rows, seed)
-        self.baseline: Candidate = program.baseline()
+        self.baseline: Candidate = baseline or program.baseline()
         self.stage_name, self.round = "baseline", 0
         self._account, self._observer, self._trials = account, observer, trials
         self.failed = ""

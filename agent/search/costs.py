@@ -59,14 +59,16 @@ class CandidateCosts:
     def through_test(self, *candidate_ids: str) -> float:
         """The cost of a candidate on the rest of dev, and of the sealed test of the baseline and the dearest possible
         winner where that exceeds what is kept for it; of several candidates the highest."""
-        tested = self._plan.test_calls // 2 // self._plan.calls_a_row
+        prompts = self._plan.tested
+        tested = self._plan.test_calls // prompts // self._plan.calls_a_row
         dearest_won = max(map(self._relative, self._board.in_state("complete")), default=0.0)
         own = self._relative(self._baseline_id)
         kept = self._rows_for(lambda cap, spent: cap * self._plan.test_share)
 
         def one(candidate_id: str) -> float:
             rows = self._plan.dev_rows - len(self._board.outcomes.get(candidate_id, ()))
-            test = MARGIN * tested * (max(dearest_won, self._relative(candidate_id)) + own)
+            dearest = max(dearest_won, self._relative(candidate_id))
+            test = MARGIN * tested * (max(1, prompts - 1) * dearest + (own if prompts > 1 else 0.0))
             return MARGIN * self.of_rows(candidate_id, rows + RESERVED) + max(0.0, test - kept)
 
         return max(map(one, candidate_ids), default=0.0)

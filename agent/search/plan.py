@@ -51,6 +51,7 @@ class Plan:
         repeats: how often `steady_rows` of the test rows are run at the end.
         longest_prompt: tokens above which a cap would not pay a prompt on all of dev and test; None: no such cap.
         calls_each: calls of the target in a row.
+        tested: prompts that the sealed test scores after a search.
     """
 
     calls: int
@@ -65,6 +66,7 @@ class Plan:
     repeats: int = 1
     longest_prompt: int | None = None
     calls_each: int = 1
+    tested: int = 2
 
     @property
     def calls_a_row(self) -> int:
@@ -84,7 +86,7 @@ class Plan:
     @property
     def test_calls(self) -> int:
         """Calls of the sealed test."""
-        prompts = 2 if self.finalists else 1
+        prompts = self.tested if self.finalists else 1
         return prompts * (self.test_rows + (self.repeats - 1) * self.steady_rows) * self.calls_a_row
 
     @property
@@ -159,7 +161,13 @@ def planned_calls(budget: Budget, effort: Effort) -> int:
 
 
 def plan_run(
-    program: Program, strategy: Strategy | None, budget: Budget, effort: Effort, has_proposer: bool, costs: CallCosts
+    program: Program,
+    strategy: Strategy | None,
+    budget: Budget,
+    effort: Effort,
+    has_proposer: bool,
+    costs: CallCosts,
+    tested: int = 2,
 ) -> Plan:
     """The plan of a run; in runs of the program where a row takes no fixed number of calls.
 
@@ -170,6 +178,7 @@ def plan_run(
         effort: stands for a number of calls where none is capped.
         has_proposer: whether calls are kept for a proposer.
         costs: of a call, by an estimate.
+        tested: prompts that the sealed test scores after a search, 2 or 3.
 
     Raises:
         BudgetRefused: a cap is too small.
@@ -180,6 +189,9 @@ def plan_run(
     if strategy is None:
         return scoring_plan(task, in_runs, effort, costs)
     plan = make_plan(task, in_runs, effort, has_proposer, costs)
+    if tested > plan.tested:
+        rows = _tested_rows(TEST_SHARE * plan.calls / tested / plan.per_row, plan.repeats)
+        plan = replace(plan, tested=tested, test_rows=min(plan.test_rows, max(FEWEST_ROWS, rows)))
     if not strategy.enough(task, plan, calls_each):
         raise BudgetRefused(_too_few(strategy, task, plan, budget, costs, calls_each, has_proposer))
     return plan if program.is_fixed else replace(plan, longest_prompt=None)

@@ -79,6 +79,30 @@ async def test_the_best_is_chosen_and_equal_scores_go_to_the_users_own_prompt(le
     assert closing.chosen(found.context, tied, "short") == found.context.baseline, "the shortest of equals"
 
 
+async def test_the_cheapest_is_taken_of_those_that_dev_shows_to_lose_less_than_the_margin(ledger: Ledger) -> None:
+    found, _ = await ended(ledger, BEST, PLAIN)
+    context, right = found.context, [1.0] * 100
+    own, best, plain = closing.finalists(context, None, {})
+    own, best = replace(own, scores=[0.0] * 100, usd=0.1), replace(best, scores=right, usd=4.0)
+    near = replace(plain, scores=[0.0] + [1.0] * 99, usd=1.0)
+    taken = closing.cheaper(context, [own, best, near], BEST, 0.1)
+    assert taken is not None
+    assert (taken.winner, taken.best, taken.saved, taken.saved_in) == (PLAIN, BEST, 0.75, "dollars")
+    assert taken.bound.is_shown
+    assert taken.bound.diff == -0.01
+    assert closing.cheaper(context, [own, best, near], BEST, 0.03) is None, "100 rows leave a larger loss possible"
+    dear = replace(near, usd=5.0)
+    assert closing.cheaper(context, [own, best, dear], BEST, 0.1) is None, "it costs more"
+    partly = replace(near, scores=[1.0] * 40)
+    assert closing.cheaper(context, [own, best, partly], BEST, 0.5) is None, "it has not seen all of dev"
+    lost = replace(near, scores=[None] * 20 + [1.0] * 80)
+    assert closing.cheaper(context, [own, best, lost], BEST, 0.1) is None, "a lost answer is a loss"
+    unpriced = [replace(each, usd=None) for each in (own, best, near)]
+    by_tokens = closing.cheaper(context, unpriced, BEST, 0.1)
+    assert by_tokens is not None
+    assert by_tokens.saved_in == "tokens"
+
+
 async def test_who_loses_its_hard_rows_is_not_the_better_for_it(ledger: Ledger) -> None:
     found, _ = await ended(ledger, BEST, PLAIN)
     own, best, plain = closing.finalists(found.context, None, {})

@@ -36,6 +36,7 @@ def rows(request: PageRequest) -> dict[str, Any]:
     if result is None or view.baseline is None or view.winner is None:
         raise InputError(f"{view.id}: {facts.without_result(view.run)}, so it has no sealed rows to show")
     one, two = view.baseline["id"], view.winner["id"]
+    is_own = one == two and result.migration is None
     pairs, rows_known = request.cached(
         "sealed rows", view.id, lambda: (view.pairs("test", one, two), "test" in view.examples)
     )
@@ -45,9 +46,9 @@ def rows(request: PageRequest) -> dict[str, Any]:
     shown, place = request.paged(filtered)
     return {
         "run": {name: view.run[name] for name in ("id", "task", "model")},
-        "is_own": one == two,
+        "is_own": is_own,
         "score": {side: facts.sealed_score(result, side) for side, _ in facts.sides(result)},
-        "lift": facts.tally(result.lift.wins, result.lift.losses, result.lift.ties) if one != two else "",
+        "lift": facts.tally(result.lift.wins, result.lift.losses, result.lift.ties) if not is_own else "",
         "shown": which,
         "text": text,
         "query": request.query("rows"),

@@ -158,18 +158,21 @@ def require_hosted(launch: Launch, specs: Sequence[ArmSpec], asked: Asked) -> Ho
 
 
 def finished_search(launch: Launch, limit: str | None, db: Path) -> str:
-    """The id of the latest complete search of this very task, rows (`--limit`) and model in the ledger; "" for none."""
+    """The id of the latest complete search of this very task, rows (`--limit`), model and limit on demos
+    (`--max-demos`) in the ledger; "" for none."""
     if not db.is_file():
         return ""
     with closing(open_history(db)) as history:
         for row in history.runs():
-            if _is_same(row, launch) and row["options"].get("limit") == limit:
+            options, most = row["options"] or {}, launch.settings.options.get("max_demos")
+            if _is_same(row, launch) and options.get("limit") == limit and options.get("max_demos") == most:
                 return str(row["id"])
     return ""
 
 
 def _is_same(row: Row, launch: Launch) -> bool:
-    if row["status"] != "complete" or not row["result"] or (row["options"] or {}).get("command"):
+    options = row["options"] or {}
+    if row["status"] != "complete" or not row["result"] or options.get("command") or options.get("migrates"):
         return False
     return row["model"] == launch.target.name and not changes_since(row, launch, proposes=False)
 

@@ -1,0 +1,219 @@
+"""A migration: a run whose candidates come from another run, and whose winner need not be better than that one's.
+
+    plan -> race of the old run's prompts on dev -> sealed test of the winner -> release
+
+The old model's replies to the sealed rows are in the ledger and are not bought again. What is tested is that the new
+model with its prompt loses less than the margin against the old model with the released one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from agent.errors import BudgetExhausted, RunRefused
+from agent.gateway.budget import HeldBack
+from agent.gateway.prices import Price
+from agent.ledger.provenance import tool_version, utc_now
+from agent.ledger.store import Ledger
+from agent.models.model_registry import create_model
+from agent.programs.kinds import Kind
+from agent.programs.prompt import PromptProgram
+from agent.programs.yardsticks import measured
+from agent.release.export import write_release
+from agent.release.prompt_file import HELD
+from agent.release.result import RunResult
+from agent.release.result_details import Migrated
+from agent.release.result_parts import Release
+from agent.run.build_result import SealedTest, build_result, not_worse
+from agent.run.embeddings import embed_rows
+from agent.run.migration_source import Migration
+from agent.run.observers import Watcher
+from agent.run.optimize import Resumed, Run
+from agent.run.settings import Settings
+from agent.run.unshown_gain import TestRows
+from agent.scoring.breakdown import Pair
+from agent.scoring.llm_judge import trust_record
+from agent.search import closing
+from agent.search.analysis.pareto import Finalist, counted
+from agent.search.call_costs import Models
+from agent.search.label_weighting import add_label_weights
+from agent.search.migrate import best_seen, migration_plan, search_from
+from agent.search.plan import Plan, planned_calls
+from agent.stats.noninferiority import loss_bound
+from agent.types import LM, Candidate, Outcome, Task
+
+
+class MigrationRun(Run):
+    """One migration. `execute` returns its result.
+
+    Args:
+        migration: where the candidates and the old model's replies come from.
+        task, target, ledger, settings, observer, resumed, judges, program, embedder: as of `Run`.
+
+    Raises:
+        InputError, BudgetRefused: as `Run`.
+    """
+
+    def __init__(
+        self,
+        migration: Migration,
+        task: Task,
+        target: LM,
+        ledger: Ledger,
+        settings: Settings,
+        observer: Watcher | None = None,
+        resumed: Resumed | None = None,
+        judges: Sequence[LM] = (),
+        program: Kind | None = None,
+        embedder: LM | None = None,
+    ) -> None:
+        self._migration = migration
+        super().__init__(task, target, None, ledger, settings, observer, resumed, judges, program, embedder)
+
+    def _baseline(self) -> Candidate:
+        return replace(self._migration.released, weights=None)
+
+    def _planned(self, settings: Settings, models: Models, prices: Mapping[str, Price]) -> Plan:
+        calls = planned_calls(settings.budget, settings.effort)
+        return migration_plan(self.program.task, calls, len(self._migration.sealed))
+
+    async def _search(self) -> None:
+        rows = [*self.context.dev, *self._test]
+        await embed_rows(self.program, self._gateway, self._embedder, rows)
+        self._observer.on_event("migration_begun", {"of_run": self._migration.run_id, "model": self._migration.model})
+        self._searched = True
+        await search_from(self.context, self._migration.seeds)
+
+    def _offers(self) -> list[Finalist]:
+        """Those that saw the whole of dev: the released prompt need not have."""
+        whole = self._board.in_state("complete")
+        return [each for each in super()._offers() if each.candidate_id in whole]
+
+    async def _conclude(self, status: Literal["complete", "budget"]) -> RunResult:
+        if self.settings.calibrate:
+            await add_label_weights(self.context, self.settings.neighbours)
+        offers = counted(self._offers())
+        if not offers:
+            raise RunRefused("no prompt came through the whole of dev; a larger --max-calls pays for more")
+        means = {each.candidate_id: each.mean for each in offers}
+        winner = best_seen(self.context, means, {each.candidate_id: each.prompt_tokens for each in offers})
+        self._board.close_open("the budget ended first")
+        result = await self._tested(winner, status, self._corrected(winner))
+        result = replace(result, parameters=self._parameters(winner))
+        await self.ledger.commit()  # no file may name a head that a kill takes back
+        if result.decision == "promote":
+            written = await self._write(result, winner, self.folder)
+            self._observer.on_event("released", {"version": written.version, "candidate_id": winner.id})
+            return replace(result, release=Release(written.path))
+        held = await self._write(result, winner, self.folder / HELD)
+        kept, version = self._write_old(result)
+        versions = {"version": version, "candidate_id": self._migration.released.id, "held": held.version}
+        self._observer.on_event("released", versions)
+        return replace(result, release=Release(kept), parameters=dict(self._migration.parameters))
+
+    def _origin(self) -> dict[str, str]:
+        old = self._migration
+        lineage = {"parent_version": old.version, "parent_run": old.run_id, "parent_model": old.model}
+        return {**super()._origin(), **lineage}
+
+    def _write_old(self, result: RunResult) -> tuple[Path, str]:
+        """Writes the released prompt as it was, for its own model, and returns its file and version."""
+        old = self._migration
+        program = PromptProgram(self.task, create_model(old.model))
+        program.pool, program.library = self.program.pool, self.program.library  # type: ignore[attr-defined]
+        provenance = {
+            "run_id": old.run_id,
+            "trial": old.trial,
+            "candidate_id": old.released.id,
+            "test": result.baseline.test,
+            "hashes": dict(self.task.hashes),
+            "tool": tool_version(),
+            "created_utc": utc_now(),
+            "ledger": self.ledger.id(),
+        }
+        release = program.release(old.released, old.parameters, provenance)
+        return write_release(release, self.folder), release.version
+
+    async def _tested(
+        self, winner: Candidate, status: Literal["complete", "budget"], corrected: float | None
+    ) -> RunResult:
+        """Opens the sealed test for the winner. Raises BudgetExhausted when it cannot be finished."""
+        old, board, seed = self._migration, self._board, self.settings.seed
+        self.context.stage("sealed test", self.context.round)
+        self.account.hold_back(HeldBack())
+        based = [old.sealed[row.id] for row in self._test]
+        self._observer.on_event("test_opened", {"winner": winner.id, "against": old.run_id, "rows": len(self._test)})
+        try:
+            won = await self._evaluator.outcomes(winner, self._test, "test")
+        except BudgetExhausted as stop:
+            raise BudgetExhausted(f"{stop}. The sealed test was not finished, so nothing is promoted") from stop
+        self._require_scored(won, based)
+        bound = loss_bound([o.value for o in won], [o.value for o in based], old.margin, seed)
+        assert bound is not None
+        yardsticks = []
+        if self._classic is not None:
+            tested = (self._test, won)
+            yardsticks = await measured(self._classic, self._evaluator, self._observer, self.context.dev, tested, seed)
+        pair = Pair(self._test, won, based)
+        judges = [
+            trust_record(judge, self.ledger.calibration(judge.judge.setup.id, self.id), self.task.name)
+            for judge in self._evaluator.judges()
+        ]
+        sides: dict[str, list[list[Outcome]]] = {"winner": [list(won)], "baseline": [based]}
+        known = [value for row in self.context.dev if (value := old.dev.get(row.id)) is not None]
+        dev = sum(known) / len(known) if known else None
+        return build_result(
+            SealedTest(
+                winner,
+                old.released,
+                won,
+                based,
+                self.program.shown(winner),
+                self.program.prompt_tokens(winner),
+            ),
+            run_id=self.id,
+            task=self.task.name,
+            status=status,
+            model=self.target.name,
+            seed=seed,
+            dev=(dev, board.mean(winner.id), corrected),
+            states=[trial.state for trial in board.trials.values()],
+            account=self.account,
+            ledger=self.ledger.path,
+            ledger_head=self.ledger.head(),
+            parts={
+                "migration": Migrated(old.run_id, old.released.id, old.version, old.model, not_worse(bound)).to_json(),
+                "search_ended": self._ended or self.context.failed,
+                "yardsticks": yardsticks,
+                **closing.explained(replace(self.task, repeats=1), pair, sides, judges, seed),
+                "human_score": self.task.human_score,
+                "change": closing.changed(self.context, winner),
+                "proposer": closing.proposer_use(self.context, winner, self._ended),
+                "retrieval": self._retrieval(pair, {"winner": winner, "baseline": self.context.baseline}),
+                "pareto": closing.pareto(self._offers(), winner),
+                "calibration": self._confidence(winner, won),
+            },
+            test_rows=TestRows(len(self.task.test), self.plan, self.settings.budget),
+        )
+
+
+def run_of(
+    migration: Migration | None,
+    task: Task,
+    target: LM,
+    proposer: LM | None,
+    ledger: Ledger,
+    settings: Settings,
+    observer: Watcher | None = None,
+    resumed: Resumed | None = None,
+    judges: Sequence[LM] = (),
+    program: Kind | None = None,
+    embedder: LM | None = None,
+) -> Run:
+    """The run of these parts: a search, or with a `migration` a `MigrationRun`, which asks no proposer."""
+    if migration is None:
+        return Run(task, target, proposer, ledger, settings, observer, resumed, judges, program, embedder)
+    return MigrationRun(migration, task, target, ledger, settings, observer, resumed, judges, program, embedder)

@@ -1,0 +1,119 @@
+"""The search of a migration: prompts of an earlier run are raced on another model, and a few are made from the best.
+
+There is no user's own prompt to beat here. Trial 0 is the released prompt as it is; it has no advantage, and the whole
+of dev is for those that come through the race.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from agent.errors import BudgetRefused
+from agent.scoring.llm_judge import judge_calls
+from agent.search.context import SearchContext
+from agent.search.evolve.decisions import rungs_for
+from agent.search.evolve.evolve import Search
+from agent.search.plan import FEWEST_ROWS, SLACK, Plan
+from agent.search.program import Moves, Parent
+from agent.search.study import Place
+from agent.types import Candidate, Proposal, Task
+
+FIRST_RUNG = 6
+TEST_SHARE = 0.45  # of all calls, at most, for the sealed test of the winner; the old model's replies are in the ledger
+BATCH = 4
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationPlan(Plan):
+    """The plan of a migration; trial 0 sees the first rung, as all others do."""
+
+    @property
+    def baseline_calls(self) -> int:
+        return self.rungs[0] * self.per_row
+
+
+def migration_plan(task: Task, calls: int, sealed_rows: int) -> MigrationPlan:
+    """How a migration spends its calls: the race, one or two finalists on dev, and one prompt on the sealed test.
+
+    Args:
+        task: the task.
+        calls: of the whole run, at least 1.
+        sealed_rows: rows of the sealed test on which the ledger has replies of the old model.
+
+    Raises:
+        BudgetRefused: the calls do not pay a race and a test on a few rows.
+    """
+    per_row = 1 + judge_calls(task)
+    test_rows = min(sealed_rows, int(calls * TEST_SHARE / per_row))
+    paid = (calls - math.ceil(SLACK * calls)) // per_row - test_rows
+    dev_rows = min(len(task.dev), paid // 2)
+    fewest = min(FEWEST_ROWS, sealed_rows, len(task.dev))
+    if min(test_rows, dev_rows) < fewest:
+        enough = next(each for each in range(calls, 10**7) if _pays(each, per_row, fewest))
+        raise BudgetRefused(f"{calls} calls are too few to migrate a prompt of this task; give at least {enough}")
+    finalists = 2 if paid >= 3 * dev_rows else 1
+    rungs = rungs_for(dev_rows, FIRST_RUNG)
+    return MigrationPlan(calls, dev_rows, test_rows, 0, BATCH, rungs, finalists, 0, per_row, tested=1)
+
+
+def _pays(calls: int, per_row: int, rows: int) -> bool:
+    test_rows = int(calls * TEST_SHARE / per_row)
+    return test_rows >= rows and ((calls - math.ceil(SLACK * calls)) // per_row - test_rows) // 2 >= rows
+
+
+async def search_from(context: SearchContext, seeds: Sequence[Proposal]) -> None:
+    """The search, from trial 0 on.
+
+    Args:
+        context: of the run; its baseline is the released prompt.
+        seeds: other prompts of the earlier run, the most promising first.
+
+    Raises:
+        BudgetExhausted: a cap ends it early.
+    """
+    own = context.baseline
+    place = context.program.place(own)
+    context.adopt(Proposal(own, place, "released", None, "the released prompt as it is"))
+    await context.see([own.id], context.plan.rungs[0])
+    await Search(context, _Seeded(context.program.moves(context), seeds)).run()
+
+
+class _Seeded:
+    """The moves of a kind, but for the first candidates, which are given."""
+
+    def __init__(self, moves: Moves, seeds: Sequence[Proposal]) -> None:
+        self._moves, self._seeds = moves, seeds
+
+    def designs(self) -> list[Proposal]:
+        return list(self._seeds)
+
+    def space(self) -> dict[str, tuple[str, ...]]:
+        return self._moves.space()
+
+    def fresh(self, place: Place) -> Proposal | None:
+        return self._moves.fresh(place)
+
+    def operators(self, parent: Parent | None) -> list[str]:
+        return self._moves.operators(parent)
+
+    def due(self, parent: Parent | None) -> str:
+        return self._moves.due(parent)
+
+    async def made(self, operator: str, parent: Parent | None, parents: Sequence[Parent]) -> list[Proposal]:
+        return await self._moves.made(operator, parent, parents)
+
+    async def warmed(self, rows: int) -> None:
+        """Nothing: few calls are for prompts that are there."""
+
+
+def best_seen(context: SearchContext, means: Mapping[str, float], sizes: Mapping[str, int]) -> Candidate:
+    """The best of the candidates with these means, the shortest of equals.
+
+    Args:
+        context: the search.
+        means: by candidate id, at least one; over the whole of dev.
+        sizes: their prompt tokens.
+    """
+    return context.board.candidate(min(means, key=lambda one: (-means[one], sizes[one])))

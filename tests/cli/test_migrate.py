@@ -1,0 +1,147 @@
+"""`optimize migrate`: a released prompt goes to another model from its run's history, and is shown not to be worse."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import promptassay as pa
+from agent.release.runtime import load_prompt
+from agent.run.locations import LEDGER, open_history
+from tests.cli.world import compatible, good, good_json, knowing, learner, optimize, refused, stubborn
+from tests.conftest import Made
+from tests.wire import Fault, WireServer
+
+FREE = ("--price", "0,0", "-q")
+
+
+def run_row(run_id: str) -> dict[str, Any]:
+    history = open_history(LEDGER)
+    try:
+        return history.run(run_id)
+    finally:
+        history.close()
+
+
+def test_a_model_that_is_as_good_is_released_with_its_lineage(two_runs: Made) -> None:
+    first, _ = two_runs
+    version = load_prompt(first["release"]).version
+    with WireServer(learner) as server:
+        words = ("migrate", first["run_id"], "--model", compatible(server), *FREE, "--margin", "10")
+        plan = good(*words, "--dry-run")
+        assert not server.requests
+        result = good_json(*words)
+        asked = [json.dumps(request.body) for request in server.requests]
+    assert "prompts of that run to start from" in plan
+    assert "pass this sealed test from about --margin" in plan
+    assert len(asked) == sum(result["calls"][role] for role in ("target", "proposer", "judge")) <= 150
+    test = result["migration"]["test"]
+    assert (result["migration"]["run"], result["migration"]["version"]) == (first["run_id"], version)
+    assert test["shown"] == (test["low"] > -0.1)
+    assert result["decision"] == ("promote" if test["shown"] else "keep_baseline")
+    assert test["shown"], "the same answers on the same rows"
+    assert test["n"] == len(
+        {row["id"] for row in sealed_rows(first["run_id"]) if any(row["text"] in text for text in asked)}
+    )
+    row = run_row(result["run_id"])
+    assert row["parent"] == first["run_id"]
+    assert row["tags"]["migrated_from"] == first["run_id"]
+    release = load_prompt(result["release"])
+    assert release.release.model == compatible(server)
+    assert release.provenance["parent_version"] == version
+    assert release.provenance["parent_model"] == first["model"]
+    history = open_history(LEDGER)
+    tried = {trial["candidate_id"] for trial in history.trials(result["run_id"])}
+    before = {trial["candidate_id"] for trial in history.trials(first["run_id"])}
+    history.close()
+    assert len(tried & before) >= 3, "the old run's prompts are raced"
+    screen, page = good("show", result["run_id"]), Path("m.html")
+    good("report", result["run_id"], "-o", page)
+    for surface in (screen, page.read_text("utf-8")):
+        assert "by more than 10 points" in surface
+        assert "old model" in surface
+        assert "Keep your prompt" not in surface
+    assert "the same" in good("reproduce", result["run_id"], "--offline")
+    assert "PROBLEM" not in good("audit", "check", result["run_id"])
+    moved = good_json("promote", result["run_id"], "--label", "staging")
+    assert moved["version"] == release.version
+
+
+def sealed_rows(run_id: str) -> list[dict[str, str]]:
+    """The rows that a run opened at its end."""
+    history = open_history(LEDGER)
+    opened = "SELECT DISTINCT example_id FROM outcomes WHERE split = 'test' AND run_id = ?"
+    ids = {row["example_id"] for row in history.select(opened, run_id)}
+    history.close()
+    with Path("rows.csv").open(encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if row["id"] in ids]
+
+
+def test_a_model_that_is_worse_leaves_the_release_as_it_was(two_runs: Made) -> None:
+    first, _ = two_runs
+    good("promote", first["run_id"])
+    with WireServer(stubborn) as server:
+        result = pa.migrate("rows@production", model=compatible(server), price=(0, 0))
+    assert result.decision == "keep_baseline"
+    assert set(result.blocked_codes) >= {"loss_not_ruled_out", "no_better_than_constant"}
+    assert result.migration is not None
+    assert not result.migration.test.shown
+    kept, old = load_prompt(result.release.path), load_prompt(first["release"])
+    assert kept.version == old.version, "the old model's prompt, to the letter"
+    assert (Path(result.release.path).parent / "held" / "prompt.md").is_file()
+    screen = good("show", result.run_id)
+    assert f"Keep {first['model']}: a loss of more than 5 points against" in screen
+    assert "the prompt of the old model" in screen
+    assert refused(100, "promote", result.run_id)
+
+
+def test_a_run_that_was_cut_off_goes_on_and_buys_nothing_twice(two_runs: Made) -> None:
+    first, _ = two_runs
+    cut = [True]
+
+    def breaks(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        return Fault(401) if cut[0] and len(server.requests) > 60 else knowing(messages, body)
+
+    with WireServer(breaks) as server:
+        ended = optimize("migrate", first["run_id"], "--model", compatible(server), *FREE, "-j", "2")
+        assert ended.exit_code in (1, 2), ended.output
+        (run_id,) = re.findall(r"optimize resume (\S+)", ended.stderr)[:1]
+        before, cut[0] = len(server.requests), False
+        result = good_json("resume", run_id, "-q", "-j", "2")
+        after = len(server.requests) - before
+    assert result["run_id"] == run_id
+    assert result["decision"] == "promote"
+    paid = result["calls"]["target"]
+    assert paid <= 150
+    assert after < paid, "what was settled before answers from the ledger"
+
+
+def test_what_cannot_be_migrated_is_refused_in_a_line_before_a_call(two_runs: Made) -> None:
+    first, _ = two_runs
+    with WireServer(knowing) as server:
+        new = compatible(server)
+
+        def said(code: int, *words: str) -> str:
+            (line, *_) = refused(code, "migrate", *words, *FREE)
+            return line
+
+        assert "this is the model that the prompt is for" in said(2, first["run_id"], "--model", first["model"])
+        assert "no ledger here" in said(2, first["release"], "--model", new, "--db", "elsewhere/ledger.db")
+        assert "are too few to migrate" in said(3, first["run_id"], "--model", new, "--max-calls", "20")
+        assert "no such file" in said(2, "nowhere/prompt.md", "--model", new)
+        assert "--margin" in refused(2, "migrate", first["run_id"], "--model", new, "--margin", "0")[-1]
+        with pytest.raises(pa.InputError, match="margin"):
+            pa.migrate(first["run_id"], model=new, margin=0)
+        rows = Path("rows.csv").read_text("utf-8")
+        Path("rows.csv").write_text(rows + "r999,one more row about a parcel,delivery\n", "utf-8")
+        assert "changed since, so its scores cannot be compared" in said(2, first["run_id"], "--model", new)
+        Path("rows.csv").write_text(rows, "utf-8")
+        erase = ("audit", "erase", "--containing", "billing", "--actor", "a", "--reason", "r", "--yes")
+        good(*erase)
+        assert "erased" in said(2, first["run_id"], "--model", new)
+        assert not server.requests

@@ -1,0 +1,63 @@
+"""The plan of a migration pays a race, a finalist and one sealed test, and the race has the old run's prompts in it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.errors import BudgetRefused
+from agent.ledger.store import Ledger
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.search.migrate import best_seen, migration_plan, search_from
+from agent.search.plan import Plan
+from agent.types import Budget, Demo, Proposal
+from tests.search.worlds import TASK, made_search, pupil
+from tests.toys import FakeModel, make_task
+
+DEMOS = tuple(Demo(row.id, row.inputs, {"team": str(row.labels["team"])}) for row in TASK.train[:3])
+SKILLED = PromptCandidate("few-shot", "inline", "Pick the team of this note.", demos=DEMOS)
+OTHERS = [PromptCandidate("zero-shot", name, "Which team is it?") for name in ("inline", "turns")]  # type: ignore[arg-type]
+
+
+@given(st.integers(60, 2000), st.integers(10, 200), st.integers(10, 200))
+def test_the_parts_of_the_plan_fit_into_its_calls(calls: int, rows: int, sealed: int) -> None:
+    plan = migration_plan(make_task(rows), calls, sealed)
+    assert plan.test_rows <= min(sealed, 0.45 * calls)
+    assert plan.dev_rows <= rows
+    spent = plan.baseline_calls + plan.final_calls + plan.test_calls + plan.slack
+    assert spent <= calls
+    assert plan.test_calls == plan.test_rows, "one prompt: the old model's replies are in the ledger"
+    assert Plan.restored(plan.as_dict()).test_calls == plan.test_calls
+    assert plan.as_dict()["search_calls"] >= plan.final_calls
+
+
+def test_calls_that_pay_no_race_are_refused_with_the_number_that_does() -> None:
+    with pytest.raises(BudgetRefused, match="give at least") as refusal:
+        migration_plan(make_task(60), 20, 80)
+    enough = int(str(refusal.value).split()[-1])
+    assert migration_plan(make_task(60), enough, 80).dev_rows >= 10
+    with pytest.raises(BudgetRefused):
+        migration_plan(make_task(60), enough - 1, 80)
+
+
+async def test_the_prompts_of_the_old_run_are_raced_and_the_best_sees_all_of_dev(ledger: Ledger) -> None:
+    found = made_search(
+        ledger, FakeModel(pupil(lambda front: 0.95 if "Pick" in front else 0.3)), budget=Budget(max_calls=300)
+    )
+    context = found.context
+    context.plan = replace(context.plan, tested=1)
+    seeds = [Proposal(made, {}, "from-history", None, "was good there") for made in (*OTHERS, SKILLED)]
+    await search_from(context, seeds)
+    board = context.board
+    assert board.trials[context.baseline.id].number == 0
+    assert {seed.candidate.id for seed in seeds} <= set(board.trials)
+    whole = board.in_state("complete")
+    assert whole
+    means = {one: board.mean(one) or 0.0 for one in whole}
+    best = best_seen(context, means, dict.fromkeys(whole, 1))
+    assert board.mean(best.id) == max(means.values())
+    assert board.mean(SKILLED.id) is not None
+    assert not any(trial.state == "incomplete" for trial in board.trials.values())
