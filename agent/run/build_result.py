@@ -46,6 +46,7 @@ def build_result(
     ledger_head: str,
     parts: Mapping[str, Any],
     test_rows: TestRows,
+    baseline_rows: int | None = None,
 ) -> RunResult:
     """The result before its release is written: no `parameters`, and the release without a place.
 
@@ -55,6 +56,7 @@ def build_result(
         states: of the trials.
         parts: what else is known, by the names of `RunResult` and JSON-ready: with it the gate decides.
         test_rows: what the rows of the sealed test come from.
+        baseline_rows: dev rows of the baseline; None: all.
     """
     paid, usage = account.paid, account.usage
     is_own = sealed.winner.id == sealed.baseline.id
@@ -65,7 +67,7 @@ def build_result(
         status=status,
         model=model,
         seed=seed,
-        baseline=Baseline(dev[0], _mean(values(sealed.based))),
+        baseline=Baseline(dev[0], _mean(values(sealed.based)), baseline_rows),
         winner=Winner(
             sealed.winner.id,
             shown.technique,

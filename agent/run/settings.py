@@ -12,7 +12,7 @@ from agent.gateway.gateway import MAX_WAIT
 from agent.gateway.prices import Price, prices_for
 from agent.search.analysis.pareto import Prefer
 from agent.search.call_costs import Cap, Models, call_costs, dearest, largest_calls
-from agent.search.plan import Effort, Plan, plan_run
+from agent.search.plan import DETECT, Effort, Plan, plan_run
 from agent.search.program import Program
 from agent.search.registered import DEFAULT, STRATEGIES
 from agent.types import LM, Budget, Spend, Usage
@@ -26,7 +26,8 @@ class Settings:
     """What the user chose for a run. `price` is for models without a known one; `max_wait` is in seconds; `options` are
     the command line's words, from which the run can be resumed; `parent` is the run that this one forks. One trial
     scores the user's own prompt and searches nothing. `calibrate` lets the finalists compete with label weights, too,
-    and `neighbours` with those for which the nearest train rows vote.
+    and `neighbours` with those for which the nearest train rows vote. `detect` is the smallest gain worth having, in
+    score.
     """
 
     seed: int = 0
@@ -46,6 +47,7 @@ class Settings:
     anyway: bool = False
     calibrate: bool = False
     neighbours: bool = False
+    detect: float = DETECT
 
 
 def models_by_role(target: LM, proposer: LM | None, judges: Sequence[LM], embedder: LM | None = None) -> Models:
@@ -69,7 +71,8 @@ def plan_for(program: Program, settings: Settings, models: Models, prices: Mappi
     """The plan of a run that is to begin. Raises BudgetRefused when a cap is too small."""
     strategy = None if settings.trials == 1 else STRATEGIES.get(settings.strategy)
     costs = call_costs(program.task, models, prices)
-    return plan_run(program, strategy, settings.budget, settings.effort, bool(models["proposer"]), costs)
+    has_proposer = bool(models["proposer"])
+    return plan_run(program, strategy, settings.budget, settings.effort, has_proposer, costs, settings.detect)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +148,12 @@ def _of_embedding(launch: Launch, plan: Plan) -> tuple[int, Usage]:
     """The calls that embed the rows, and the most tokens of one."""
     from agent.programs.prompt import PromptProgram
     from agent.run.embeddings import calls_to_embed
+    from agent.search.context import sealed_rows
 
     assert launch.embedder is not None
     assert isinstance(launch.program, PromptProgram)
     task = launch.task
-    calls, texts = calls_to_embed(launch.program, [*task.dev[: plan.dev_rows], *task.test[: plan.test_rows]])
+    calls, texts = calls_to_embed(launch.program, [*task.dev[: plan.dev_rows], *sealed_rows(task, plan)])
     tokens = sum(map(launch.embedder.count_tokens, texts))
     return calls, Usage(-(-tokens // calls), 0)
 

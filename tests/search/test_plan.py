@@ -172,7 +172,7 @@ def test_the_finalists_are_paid_from_the_rung_before_the_last():
 
 def test_the_plan_as_data_holds_every_number_that_a_reader_adds_up():
     data = planned(1400, 100, 160).as_dict()
-    assert data["baseline_calls"] == data["dev_rows"] + data["noise_rows"]
+    assert data["baseline_calls"] == data["baseline_rows"] + data["noise_rows"]
     assert data["test_calls"] == 2 * data["test_rows"]
     assert data["baseline_calls"] + data["search_calls"] + data["test_calls"] + data["slack"] == data["calls"]
     assert data["final_calls"] <= data["search_calls"]
