@@ -72,6 +72,7 @@ def optimize(
     effort: Effort = "standard",
     strategy: str | None = None,
     prefer: Prefer = "best",
+    detect: float | None = None,
     anyway: bool = False,
     calibrate: bool = True,
     retrieval: bool = True,
@@ -123,6 +124,8 @@ def optimize(
         strategy: our search (`evolve`, also called `bayes`), one of DSPy's optimizers, or one of another package. None:
             what suits the task.
         prefer: which to test and ship: the best on dev, or the cheapest or shortest within noise of it.
+        detect: the smallest gain worth having, in points, above 0 and at most 100: where calls are few, the sealed test
+            takes the rows that show it and the search the rest. None: the task's, 10 unless it says otherwise.
         anyway: search even when the preflight finds that nothing can be won.
         calibrate: the finalists also compete with label weights, which cost no call; False: they do not.
         retrieval: False picks no examples for each input. True: as the task says.

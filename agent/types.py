@@ -461,8 +461,8 @@ class Task:
     that judge (several: a panel), `rubrics` what they go by, by file name. `slices` are columns or fields by which
     scores are told apart; each of `repeats` samples of a row is a call of its own. `human_score` is
     what people reach, in (0, 1], or None. `monitor` says what is drift in production. `calibrate`: the finalists also
-    compete with label weights. `precision`: the part of the answers, in (0, 1), that must be right where the prompt may
-    abstain.
+    compete with label weights. `detect`: the smallest gain worth having, in points. `precision`: the part of the
+    answers, in (0, 1), that must be right where the prompt may abstain.
     """
 
     name: str
@@ -489,6 +489,7 @@ class Task:
     human_score: float | None = None
     monitor: Drift = Drift()
     calibrate: bool = True
+    detect: float = 10.0
     precision: float | None = None
     knowledge: Knowledge | None = None
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)

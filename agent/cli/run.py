@@ -40,7 +40,17 @@ RUN_GROUPS = {
     "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "knowledge", "limit"),
     "Models": ("model", "proposer", "judge", "thinking", "max_concurrency", "max_wait"),
     "Budget": (*_CAPS, "price", "effort", "no_cache", "dry_run"),
-    "Search": ("trials", "strategy", "prefer", "anyway", "no_retrieval", "embeddings", "no_calibrate", "seed"),
+    "Search": (
+        "trials",
+        "strategy",
+        "prefer",
+        "detect",
+        "anyway",
+        "no_retrieval",
+        "embeddings",
+        "no_calibrate",
+        "seed",
+    ),
     "Output": ("tag", *_OUTPUT),
 }
 RESUME_GROUPS = {
@@ -141,6 +151,13 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
     default="best",
     show_default=True,
     help="Which to test and ship: the best on dev, or the cheapest or shortest within noise of it.",
+)
+@click.option(
+    "--detect",
+    metavar="POINTS",
+    type=click.FloatRange(0, 100, min_open=True),
+    help="The smallest gain worth having: where calls are few, the sealed test takes the rows that show it and the "
+    "search the rest. Default: the task's, else 10.",
 )
 @click.option("--anyway", is_flag=True, help="Search even when nothing can be won by the preflight.")
 @click.option("--no-retrieval", is_flag=True, help="Pick no examples for each input; the same ones for all.")

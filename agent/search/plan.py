@@ -28,7 +28,7 @@ FEWEST_ROWS = 10
 NOISE_ROWS = 10
 BASELINE_ROWS = 22  # of dev for the user's own prompt before the search
 FIRST_RUNG = 8
-SHORT_RUNG = 4  # the first, where the other leaves fewer than ENOUGH_CANDIDATES
+SHORTEST_RUNG = 4  # the first, where longer ones leave fewer than ENOUGH_CANDIDATES
 CLIMBERS = 3.0  # candidates of a rung for each that climbs to the next
 ENOUGH_CANDIDATES = 40  # with fewer the sealed test takes no more rows than its decision needs
 FEW_CANDIDATES = 20  # with fewer the user is told what to change
@@ -307,10 +307,10 @@ def make_plan(
 
 
 def _with_rungs(plan: Plan) -> Plan:
-    """The plan with a short first rung where it would try few candidates."""
-    if plan.candidates >= ENOUGH_CANDIDATES:
-        return plan
-    return replace(plan, rungs=rungs_for(plan.dev_rows, SHORT_RUNG))
+    """The plan with the longest first rung with which it tries `ENOUGH_CANDIDATES`, or the shortest."""
+    rungs = (rungs_for(plan.dev_rows, first) for first in range(FIRST_RUNG, SHORTEST_RUNG - 1, -1))
+    plans = [replace(plan, rungs=each) for each in rungs]
+    return next((each for each in plans if each.candidates >= ENOUGH_CANDIDATES), plans[-1])
 
 
 def _proposals(plan: Plan) -> int:
@@ -366,6 +366,14 @@ def calls_for(test_rows: int, task: Task, plan: Plan) -> int:
     while not _pays(test_rows, runs, task, plan):
         runs += 1
     return math.ceil(runs * plan.calls_each / 10) * 10
+
+
+def calls_to_try(candidates: int, task: Task, plan: Plan) -> int | None:
+    """The fewest calls, in tens, of a plan like this one that tries so many candidates; None beyond `MOST_TRIED`."""
+    for calls in range(plan.calls // 10 * 10 + 10, MOST_TRIED, 10):
+        if make_plan(task, Budget(calls), "standard", False, detect=plan.detect).candidates >= candidates:
+            return calls
+    return None
 
 
 def _pays(test_rows: int, runs: int, task: Task, plan: Plan) -> bool:
