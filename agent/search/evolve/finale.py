@@ -5,7 +5,7 @@ What was kept for lost attempts and is not needed pays some of them (`SearchCont
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from agent.search.context import SearchContext
 from agent.search.evolve.decisions import Scores, close_to_best, mean, with_rival
@@ -70,11 +70,17 @@ def finalists(context: SearchContext, out: Collection[str]) -> list[str]:
 def _ordered(context: SearchContext, scores: Mapping[str, Scores]) -> list[str]:
     """Those of `scores`, the best first, that are close to the best, with a rival for those with picked examples."""
     close = close_to_best(scores, context.seed)
-    with_picks = {i for i in scores if context.program.picks(context.board.candidate(i))}
-    if not with_picks & {*close}:
-        return close
-    rival = next((i for i in scores if i not in with_picks), None)
-    if rival is not None and not {*close} - with_picks:
+    picks = {i for i in scores if context.program.picks(context.board.candidate(i))}
+    rival = next((i for i in scores if i not in picks), None)
+    if rival is not None and {*close} <= picks:
         close.append(rival)
-    left = {i: context.plan.dev_rows - len(context.board.outcomes[i]) for i in close}
-    return with_rival(left, with_picks & {*close}, context.payable())
+    return rival_placed(context, close)
+
+
+def rival_placed(context: SearchContext, best: Sequence[str]) -> list[str]:
+    """The order of these finalists, the best first, in which a rival of those with picked examples is paid in time; the
+    user's own prompt is no rival and left out."""
+    board = context.board
+    picks = {i for i in best if context.program.picks(board.candidate(i))}
+    left = {i: context.plan.dev_rows - len(board.outcomes.get(i, ())) for i in best if i != context.baseline.id}
+    return with_rival(left, picks, context.payable()) if picks else list(best)

@@ -237,6 +237,13 @@ def score(world: World, policy: str, plan: Plan, seed: int) -> float:
     return world.truth(POLICIES[policy](world, plan, seed))
 
 
+def plan_of(calls: int, dev_rows: int, test_rows: int) -> Plan:
+    """The plan of a run without a proposer on a task of this size."""
+    task = make_task(1)
+    task = replace(task, dev=task.dev * dev_rows, test=task.test * test_rows)
+    return make_plan(task, Budget(calls), "standard", has_proposer=False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Search policies over recorded outcomes.")
     parser.add_argument("--seeds", type=int, default=1000)
@@ -245,9 +252,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=130)
     parser.add_argument("--matrix", type=Path, nargs="*", default=sorted(FOLDER.glob("*.json.gz")))
     options = parser.parse_args()
-    task = make_task(1)
-    task = replace(task, dev=task.dev[:1] * options.dev, test=task.test[:1] * options.test)
-    plan = make_plan(task, Budget(options.calls), "standard", has_proposer=False)
+    plan = plan_of(options.calls, options.dev, options.test)
     for path in options.matrix:
         world = World.read(path)
         print(f"{world.name}: {len(world.hits)} candidates, the best {100 * world.best:.1f}, {options.calls} calls")
