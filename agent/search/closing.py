@@ -92,6 +92,8 @@ def _is_proved(picking: Mapping[str, Scores], winner: str, rival: Scores, seed: 
 
 def _preferred(context: SearchContext, compared: Sequence[Finalist], how: Prefer) -> Candidate:
     """The baseline, which is the first, where no other is better on the rows that both have, or than it by `how`."""
+    if not compared:
+        return context.baseline
     own, *others = compared
     is_whole = len(own.scores) == context.plan.dev_rows
     best = max((each.mean for each in others), default=0.0)

@@ -130,21 +130,29 @@ class Plan:
 
     @property
     def kept_rows(self) -> int:
-        """Rows that the steps of the search leave to its end: the finalists where nothing was lost, one of them where
-        all that is kept for lost attempts was."""
-        return max(self.final_rows, self.slack // self.calls_a_row + self.last_climb)
+        """Rows that the steps of the search leave to its end: the finalists and all that is kept for lost attempts.
+        Where that leaves fewer than `ENOUGH_CANDIDATES`: the finalists where nothing was lost, one where all was."""
+        least = max(self.final_rows, self.slack // self.calls_a_row + self.last_climb)
+        return self.most_kept if self._tried(self.most_kept) >= ENOUGH_CANDIDATES else least
+
+    @property
+    def most_kept(self) -> int:
+        """`kept_rows` where there are calls enough."""
+        return self.final_rows + self.slack // self.calls_a_row
 
     @property
     def candidates(self) -> int:
         """About how many candidates are tried on the first rung, where one of `CLIMBERS` climbs each further rung but
         the last and nothing is proposed; 0 without a search."""
-        if not self.finalists:
-            return 0
+        return self._tried(self.kept_rows) if self.finalists else 0
+
+    def _tried(self, kept: int) -> int:
+        """`candidates`, where so many rows are left to the end."""
         climbs = zip(self.rungs[1:-1], self.rungs[:-2], strict=True)
         each = self.rungs[0] + sum(
             (above - below) / CLIMBERS**step for step, (above, below) in enumerate(climbs, start=1)
         )
-        return int(max(0, self.search_rows + self.slack // self.per_row - self.kept_rows) / each)
+        return int(max(0, self.search_rows + self.slack // self.per_row - kept) / each)
 
     @property
     def final_calls(self) -> int:
@@ -307,10 +315,12 @@ def make_plan(
 
 
 def _with_rungs(plan: Plan) -> Plan:
-    """The plan with the longest first rung with which it tries `ENOUGH_CANDIDATES`, or the shortest."""
+    """The plan with the longest first rung with which it tries `ENOUGH_CANDIDATES` beside all that may be kept, or
+    beside the least; else with the shortest."""
     rungs = (rungs_for(plan.dev_rows, first) for first in range(FIRST_RUNG, SHORTEST_RUNG - 1, -1))
     plans = [replace(plan, rungs=each) for each in rungs]
-    return next((each for each in plans if each.candidates >= ENOUGH_CANDIDATES), plans[-1])
+    enough = [each for each in plans if each.candidates >= ENOUGH_CANDIDATES]
+    return next((each for each in enough if each.kept_rows == each.most_kept), (enough or plans[-1:])[0])
 
 
 def _proposals(plan: Plan) -> int:

@@ -22,13 +22,13 @@ async def finish(context: SearchContext, out: Collection[str]) -> None:
     board = context.board
     context.stage("finalists", context.round)
     unpaid = set()
-    for candidate_id in finalists(context, out):
+    for place, candidate_id in enumerate(finalists(context, out)):
         rows = context.plan.dev_rows - len(board.outcomes[candidate_id])
         if not rows:
             continue
         if context.costs.through_test(candidate_id) > context.costs.affordable():  # a cheaper one may be paid
             unpaid.add(candidate_id)
-        elif rows <= context.payable():
+        elif rows <= _for(place, context):
             await context.see([candidate_id], context.plan.dev_rows)
         else:
             unpaid.add(candidate_id)
@@ -38,6 +38,13 @@ async def finish(context: SearchContext, out: Collection[str]) -> None:
             board.settle(candidate_id, "pruned", f"{why} after {len(board.outcomes.get(candidate_id, ()))} rows")
     if unpaid and not set(board.in_state("complete")) - {context.baseline.id}:
         context.failed = "what was left did not pay any of the best on all of dev"
+
+
+def _for(place: int, context: SearchContext) -> int:
+    """Rows that may be paid for the finalist of this place: those beyond the planned ones leave as many as tell what a
+    part of the winner adds, where there are so many."""
+    payable, whole = context.payable(), context.plan.dev_rows
+    return payable - whole if place >= context.plan.finalists and payable >= whole else payable
 
 
 def finalists(context: SearchContext, out: Collection[str]) -> list[str]:
