@@ -75,6 +75,7 @@ def optimize(
     strategy: str | None = None,
     prefer: Prefer = "best",
     margin: float = 5.0,
+    detect: float | None = None,
     anyway: bool = False,
     calibrate: bool = True,
     retrieval: bool = True,
@@ -129,6 +130,8 @@ def optimize(
         prefer: which to test and ship: the best on dev, the cheapest of those that are shown there to lose less than
             `margin` against it, or the shortest within noise of it.
         margin: the loss in points that `prefer="cheap"` accepts, above 0 and at most 50.
+        detect: the smallest gain worth having, in points, above 0 and at most 100: where calls are few, the sealed test
+            takes the rows that show it and the search the rest. None: the task's, 10 unless it says otherwise.
         anyway: search even when the preflight finds that nothing can be won.
         calibrate: the finalists also compete with label weights, which cost no call; False: they do not.
         retrieval: False picks no examples for each input. True: as the task says.

@@ -481,8 +481,9 @@ class Task:
     that judge (several: a panel), `rubrics` what they go by, by file name. `slices` are columns or fields by which
     scores are told apart; each of `repeats` samples of a row is a call of its own. `human_score` is
     what people reach, in (0, 1], or None. `monitor` says what is drift in production. `calibrate`: the finalists also
-    compete with label weights. `precision`: the part of the answers, in (0, 1), that must be right where the prompt may
-    abstain. With `tools` the answer is a list of calls of them.
+    compete with label weights. `detect`: the smallest gain worth having, in points. `precision`: the part of the
+    answers, in (0, 1), that must be right where the prompt may abstain. With `tools` the answer is a list of calls of
+    them.
     """
 
     name: str
@@ -509,6 +510,7 @@ class Task:
     human_score: float | None = None
     monitor: Drift = Drift()
     calibrate: bool = True
+    detect: float = 10.0
     precision: float | None = None
     knowledge: Knowledge | None = None
     tools: tuple[Tool, ...] = ()

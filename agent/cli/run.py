@@ -47,6 +47,7 @@ RUN_GROUPS = {
         "strategy",
         "prefer",
         "margin",
+        "detect",
         "max_demos",
         "anyway",
         "no_retrieval",
@@ -163,6 +164,13 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
     default=100 * MARGIN,
     show_default=True,
     help="The loss against the best that --prefer cheap accepts.",
+)
+@click.option(
+    "--detect",
+    metavar="POINTS",
+    type=click.FloatRange(0, 100, min_open=True),
+    help="The smallest gain worth having: where calls are few, the sealed test takes the rows that show it and the "
+    "search the rest. Default: the task's, else 10.",
 )
 @max_demos_option
 @click.option("--anyway", is_flag=True, help="Search even when nothing can be won by the preflight.")

@@ -68,7 +68,7 @@ def dev_run(history: History, run: Row, task: Task, candidate_id: str) -> DevRun
     trial = next((each for each in history.trials(run["id"]) if each["candidate_id"] == candidate_id), None)
     if trial is None or trial["mean"] is None:
         raise InputError(f"the ledger has no score of {candidate_id or 'this prompt'} on dev")
-    if trial["n"] < run["plan"]["dev_rows"]:
+    if trial["n"] < run["plan"]["dev_rows"] and trial["number"]:  # the user's own prompt may do with a part of dev
         raise InputError(f"its trial ended after {trial['n']} of {run['plan']['dev_rows']} dev rows")
     rows = {row.id: row for row in task.dev}
     outcomes = history.outcomes(run["id"], candidate_id, "dev")

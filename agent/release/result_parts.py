@@ -52,10 +52,12 @@ class Winner(Part):
 
 @dataclass(frozen=True, slots=True)
 class Baseline(Part):
-    """The user's own prompt: its scores, None where nothing was scored."""
+    """The user's own prompt: its scores, None where nothing was scored. `dev_rows`: of how many dev rows, where it was
+    told from the best on a part of them; None: of all."""
 
     dev: float | None
     test: float | None
+    dev_rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

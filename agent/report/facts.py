@@ -101,7 +101,7 @@ def verdict(result: RunResult) -> str:
     if result.decision == "promote":
         return f"Better: {gained}"
     if lift.wins + lift.losses == 0:
-        if result.search_ended and result.trials["complete"] == 1:
+        if result.search_ended and result.trials["complete"] == (result.baseline.dev_rows is None):
             return "Keep your prompt: the search ended before anything else had seen the whole of dev"
         return "Keep your prompt: nothing better was found"
     sign = shown(lift.ci95, lift.p_value)

@@ -126,6 +126,10 @@ def out_of_range(words: Mapping[str, Any]) -> list[Problem]:
         isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost < float("inf")
     ):
         problems.append(Problem("max_cost", f"{cost!r}: write a number of US dollars"))
+    if (detect := words.get("detect")) is not None and (
+        isinstance(detect, bool) or not isinstance(detect, int | float) or not 0 < detect <= 100
+    ):
+        problems.append(Problem("detect", f"{detect!r}: write a number of points above 0, at most 100"))
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
         problems.append(Problem("seed", f"{seed!r}: write a whole number from 0 to 2**31 - 1"))
     for name in ("time_limit", "max_wait"):

@@ -49,6 +49,7 @@ def build_result(
     ledger_head: str,
     parts: Mapping[str, Any],
     test_rows: TestRows,
+    baseline_rows: int | None = None,
 ) -> RunResult:
     """The result before its release is written: no `parameters`, and the release without a place.
 
@@ -58,6 +59,7 @@ def build_result(
         states: of the trials.
         parts: what else is known, by the names of `RunResult` and JSON-ready: with it the gate decides.
         test_rows: what the rows of the sealed test come from.
+        baseline_rows: dev rows of the baseline; None: all.
     """
     paid, usage = account.paid, account.usage
     is_own = sealed.winner.id == sealed.baseline.id and "migration" not in parts
@@ -68,7 +70,7 @@ def build_result(
         status=status,
         model=model,
         seed=seed,
-        baseline=Baseline(dev[0], _mean(values(sealed.based))),
+        baseline=Baseline(dev[0], _mean(values(sealed.based)), baseline_rows),
         winner=Winner(
             sealed.winner.id,
             shown.technique,

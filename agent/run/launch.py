@@ -56,6 +56,7 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "prefer": "best",
         "margin": 100 * MARGIN,
         "migrates": None,
+        "detect": None,
         "anyway": False,
         "no_calibrate": False,
         "no_retrieval": False,
@@ -159,7 +160,23 @@ class Launch:
             f"+ spare {plan.slack}; "
             f"rows: dev {plan.dev_rows}, test {plan.test_rows}"
             f"{f', {plan.per_row} calls a row' * (plan.per_row > 1)}{demos}{longest}"
+            f"{self._search_line(plan) if plan.detect is not None and plan.finalists else ''}"
         )
+
+    def _search_line(self, plan: Plan) -> str:
+        """How many prompts the plan can try, with what to change where they are few, and what its test rows show."""
+        from agent.search.plan import FEW_CANDIDATES, calls_to_try
+        from agent.stats.preflight import rows_at_most
+
+        assert plan.detect is not None
+        tried = f"tries about {plan.candidates} prompts, each on {plan.rungs[0]} dev rows first"
+        if plan.candidates < FEW_CANDIDATES:
+            calls = calls_to_try(FEW_CANDIDATES, self.task, plan)
+            more = f"give {calls * self.calls_each} calls (--max-calls)" if calls else "give more calls (--max-calls)"
+            tried += f", which is few: {more} for {FEW_CANDIDATES}, or use fewer rows (--limit)"
+        needed = rows_at_most(plan.detect)
+        points = f"a gain of {100 * plan.detect:g} points (--detect)"
+        return f"\n{tried}; {points} takes up to {needed} test rows to show"
 
     @property
     def calls_each(self) -> int:
@@ -295,6 +312,7 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
         anyway=bool(options.get("anyway")),
         calibrate=program.task.calibrate and not options.get("no_calibrate", True),  # an older run had no label weights
         neighbours=bool(options.get("neighbours")),  # a run of an older version has none, and resumes as it began
+        detect=(options.get("detect") or program.task.detect) / 100,
         trials=options["trials"],
         max_concurrency=options["max_concurrency"],
         use_cache=not options["no_cache"],

@@ -196,7 +196,7 @@ class MigrationRun(Run):
                 "pareto": closing.pareto(self._offers(), winner),
                 "calibration": self._confidence(winner, won),
             },
-            test_rows=TestRows(len(self.task.test), self.plan, self.settings.budget),
+            test_rows=TestRows(self.task, self.plan, self.settings.budget),
         )
 
 

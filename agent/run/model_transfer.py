@@ -228,11 +228,16 @@ def _task(run_row: Row) -> Task:
 
 def _seen(history: History, run_row: Row, task: Task, top: int, limit: int | None) -> tuple[Task, list[Entrant]]:
     """The task with the first `limit` dev rows that the run scored; the baseline, and the best that saw all of them."""
-    trials = [trial for trial in history.trials(run_row["id"]) if trial["state"] == "complete"]
-    base = [trial for trial in trials if trial["number"] == 0]
+    every = history.trials(run_row["id"])
+    base = [trial for trial in every if trial["number"] == 0 and trial["mean"] is not None]
+    trials = [trial for trial in every if trial["state"] == "complete"]
     if not base:
         raise InputError(f"{run_row['id']}: this run is {run_row['status']} and has not scored its baseline")
-    scored = {outcome["example_id"] for outcome in history.outcomes(run_row["id"], base[0]["candidate_id"], "dev")}
+    scored = {
+        outcome["example_id"]
+        for trial in [*base, *trials]
+        for outcome in history.outcomes(run_row["id"], trial["candidate_id"], "dev")
+    }
     task = replace(task, dev=tuple(row for row in task.dev if row.id in scored)[:limit])
     own = [trial for trial in trials if trial["number"] and not is_weighted(trial)]  # weights are of one model alone
     whole = [trial for trial in own if trial["mean"] is not None]

@@ -45,14 +45,14 @@ from agent.search import closing
 from agent.search.analysis.pareto import Finalist
 from agent.search.board import Board
 from agent.search.call_costs import Models
-from agent.search.context import SearchContext
+from agent.search.context import UNSCORED_AT_MOST, SearchContext, sealed_rows
 from agent.search.label_weighting import add_label_weights
 from agent.search.plan import Plan, planned_calls
 from agent.search.registered import STRATEGIES
 from agent.stats.noninferiority import smallest_margin
-from agent.stats.preflight import Assessment, assess
+from agent.stats.preflight import Assessment, assess, rows_to_detect
 from agent.stats.selection import selection_corrected
-from agent.types import LM, Candidate, Outcome, Proposal, Shown, Task, scores_labels
+from agent.types import LM, Candidate, Outcome, Proposal, Shown, Task, TrialState, scores_labels
 
 CHOOSABLE = ("complete", "pruned")
 BASELINE_UNSCORED_AT_MOST = 0.5  # more and there is nothing to compare with
@@ -128,7 +128,7 @@ class Run(LedgerRun[RunResult]):
         super().__init__(task, list(every), resources, self._kinds)
         self.folder = run_folder(settings.runs_folder, self.id)
         self._resumes = resumed is not None
-        self._test = task.test[: self.plan.test_rows]
+        self._test = sealed_rows(task, self.plan)
         self._board = Board(self._observer)
         self._evaluator: Evaluator
         self.context: SearchContext
@@ -168,7 +168,7 @@ class Run(LedgerRun[RunResult]):
             await self._search()
         except BudgetExhausted as stop:
             await self._gateway.drain()
-            if not self._board.in_state("complete"):  # not even the user's own prompt: there is nothing to test
+            if not self.context.baseline_rows:  # not even the user's own prompt: there is nothing to test
                 raise
             status, self._ended = "budget", str(stop)
             self._observer.on_event("budget_exhausted", {"why": str(stop)})
@@ -203,9 +203,12 @@ class Run(LedgerRun[RunResult]):
         """Trial 0, and then the strategy, where there is something to win, with what the sealed test leaves."""
         await embed_rows(self.program, self._gateway, self._embedder, [*self.context.dev, *self._test])
         await self._evaluate_baseline()
+        a_row = self.program.calls
         if not self.program.is_fixed:  # how many calls a row takes is known now
-            a_row = math.ceil(self.account.total_used.calls / self._planned_runs.baseline_calls)
-            self.context = self._make_context(max(self.program.calls, a_row))
+            rows = (self.context.baseline_rows + self.plan.noise_rows) * self.plan.per_row
+            a_row = max(a_row, math.ceil(self.account.total_used.calls / rows))
+        if not self.program.is_fixed or self._planned_runs.test_rows != self.plan.test_rows:
+            self.context = self._make_context(a_row)
         worth = self.settings.anyway or self.preflight is None or self.preflight.worth
         if self.context.more() and worth:
             self._searched = True
@@ -213,6 +216,7 @@ class Run(LedgerRun[RunResult]):
 
     def _make_context(self, calls_each: int) -> SearchContext:
         """What the strategy is handed, with the plan in calls; the sealed test's share is kept from then on."""
+        self.plan = self._planned_runs
         if not self.program.is_fixed:
             most = planned_calls(self.settings.budget, self.settings.effort)
             self.plan = self._planned_runs.in_calls(most, self.program.calls, calls_each)
@@ -239,7 +243,23 @@ class Run(LedgerRun[RunResult]):
         place = self.program.place(context.baseline)
         context.adopt(Proposal(context.baseline, place, "baseline", None, "the user's own prompt"))
         board.open(context.baseline.id, 0)
-        outcomes = await self._evaluator.outcomes(context.baseline, context.dev, "dev")
+        scores = await self._own_scores(self.plan.first_rows)
+        again = await self._evaluator.outcomes(context.baseline, context.dev[: self.plan.noise_rows], "dev", repeat=1)
+        repeated = [outcome.value for outcome in again]
+        self._choose_sealed_rows(scores)
+        self.preflight = assess(scores, repeated, len(self._test), self.task.is_compared)
+        missing = sum(score is None for score in scores)
+        is_doubtful = missing > UNSCORED_AT_MOST * len(scores) or not self.preflight.worth
+        if len(scores) < len(context.dev) and is_doubtful:  # nothing is left out because of a few rows
+            scores = await self._own_scores(len(context.dev))
+            self.preflight = assess(scores, repeated, len(self._test), self.task.is_compared)
+        self._observer.on_event("preflight", {"rows": len(again), **self.preflight.as_dict()})
+        self._observer.on_evaluation_ended([context.baseline.id])
+
+    async def _own_scores(self, rows: int) -> list[float | None]:
+        """Scores the user's own prompt on the first `rows` rows of dev. Raises RunRefused where that says nothing."""
+        context, board = self.context, self._board
+        outcomes = await self._evaluator.outcomes(context.baseline, context.dev[:rows], "dev")
         if broken := self.program.broken(outcomes):
             raise RunRefused(broken)
         unscored = [outcome for outcome in outcomes if outcome.value is None]
@@ -247,12 +267,21 @@ class Run(LedgerRun[RunResult]):
             why = why_unscored(unscored[0])
             raise RunRefused(f"your own prompt got no score on {len(unscored)} of {len(outcomes)} rows: {why}")
         board.record(context.baseline.id, outcomes)
-        board.settle(context.baseline.id, "complete", "the user's own prompt")
-        again = await self._evaluator.outcomes(context.baseline, context.dev[: self.plan.noise_rows], "dev", repeat=1)
-        scores, repeated = ([o.value for o in each] for each in (outcomes, again))
-        self.preflight = assess(scores, repeated, len(self._test), self.task.is_compared)
-        self._observer.on_event("preflight", {"rows": len(again), **self.preflight.as_dict()})
-        self._observer.on_evaluation_ended([context.baseline.id])
+        state: TrialState = "complete" if len(outcomes) == len(context.dev) else "incomplete"
+        board.settle(context.baseline.id, state, "the user's own prompt")
+        return [outcome.value for outcome in outcomes]
+
+    def _choose_sealed_rows(self, scores: Sequence[float | None]) -> None:
+        """Leaves test rows that the decision does not need to the search, by the user's own prompt's scores on dev: the
+        rows themselves stand in an order that nothing changes."""
+        known, plan = [score for score in scores if score is not None], self._planned_runs
+        if plan.detect is None or not plan.finalists or not known or self.task.is_compared:
+            return
+        needed = rows_to_detect(plan.detect, known)
+        self._planned_runs = plan.tested_for(needed)
+        if self._planned_runs.test_rows < plan.test_rows:
+            self._test = sealed_rows(self.task, self._planned_runs)
+            self._observer.on_event("sealed_rows_chosen", {"needed": needed, "rows": len(self._test)})
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -361,6 +390,7 @@ class Run(LedgerRun[RunResult]):
             model=self.target.name,
             seed=self.settings.seed,
             dev=(board.mean(baseline.id), board.mean(winner.id), corrected),
+            baseline_rows=None if board.trials[baseline.id].state == "complete" else self.context.baseline_rows,
             states=[trial.state for trial in board.trials.values()],
             account=self.account,
             ledger=self.ledger.path,
@@ -389,7 +419,7 @@ class Run(LedgerRun[RunResult]):
                 "calibration": self._confidence(winner, won),
                 "cheaper": cheaper_part(self._cheaper, won, best, self.settings.seed) if self._cheaper else None,
             },
-            test_rows=TestRows(len(self.task.test), self.plan, self.settings.budget),
+            test_rows=TestRows(self.task, self.plan, self.settings.budget),
         )
 
     @staticmethod

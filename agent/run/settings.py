@@ -12,7 +12,7 @@ from agent.gateway.gateway import MAX_WAIT
 from agent.gateway.prices import Price, prices_for
 from agent.search.analysis.pareto import Prefer
 from agent.search.call_costs import Cap, Models, call_costs, dearest, largest_calls
-from agent.search.plan import Effort, Plan, plan_run
+from agent.search.plan import DETECT, Effort, Plan, plan_run
 from agent.search.program import Program
 from agent.search.registered import DEFAULT, STRATEGIES
 from agent.types import LM, Budget, Spend, Usage
@@ -27,7 +27,8 @@ class Settings:
     the command line's words, from which the run can be resumed; `parent` is the run that this one forks. One trial
     scores the user's own prompt and searches nothing. `margin`, in (0, 1), is the loss against the best that `prefer`
     cheap accepts; None, as in a run of an older version: what is within noise of it. `calibrate` lets the finalists
-    compete with label weights, too, and `neighbours` with those for which the nearest train rows vote.
+    compete with label weights, too, and `neighbours` with those for which the nearest train rows vote. `detect` is the
+    smallest gain worth having, in score.
     """
 
     seed: int = 0
@@ -48,6 +49,7 @@ class Settings:
     anyway: bool = False
     calibrate: bool = False
     neighbours: bool = False
+    detect: float = DETECT
 
     @property
     def by_margin(self) -> bool:
@@ -77,7 +79,8 @@ def plan_for(program: Program, settings: Settings, models: Models, prices: Mappi
     strategy = None if settings.trials == 1 else STRATEGIES.get(settings.strategy)
     costs = call_costs(program.task, models, prices)
     tested = 3 if settings.by_margin else 2
-    return plan_run(program, strategy, settings.budget, settings.effort, bool(models["proposer"]), costs, tested)
+    has_proposer, detect = bool(models["proposer"]), settings.detect
+    return plan_run(program, strategy, settings.budget, settings.effort, has_proposer, costs, detect, tested)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +161,12 @@ def _of_embedding(launch: Launch, plan: Plan) -> tuple[int, Usage]:
     """The calls that embed the rows, and the most tokens of one."""
     from agent.programs.prompt import PromptProgram
     from agent.run.embeddings import calls_to_embed
+    from agent.search.context import sealed_rows
 
     assert launch.embedder is not None
     assert isinstance(launch.program, PromptProgram)
     task = launch.task
-    calls, texts = calls_to_embed(launch.program, [*task.dev[: plan.dev_rows], *task.test[: plan.test_rows]])
+    calls, texts = calls_to_embed(launch.program, [*task.dev[: plan.dev_rows], *sealed_rows(task, plan)])
     tokens = sum(map(launch.embedder.count_tokens, texts))
     return calls, Usage(-(-tokens // calls), 0)
 

@@ -11,16 +11,16 @@ from agent.release.result_details import ToShow
 from agent.scoring.evaluate import values
 from agent.search.plan import Plan, calls_for
 from agent.stats.preflight import rows_to_show
-from agent.types import Budget, Outcome
+from agent.types import Budget, Outcome, Task
 
 OTHER_CAPS = ("max_tokens", "max_cost", "time_limit")
 
 
 @dataclass(frozen=True, slots=True)
 class TestRows:
-    """What a run's test rows come from: how many there are, and the plan and the budget that took some of them."""
+    """What a run's test rows come from: the task that has them, and the plan and the budget that took some of them."""
 
-    there: int
+    task: Task
     plan: Plan
     budget: Budget
 
@@ -36,9 +36,10 @@ def to_show(result: RunResult, based: Sequence[Outcome], rows: TestRows) -> ToSh
     lift, scores = result.lift, values(based)
     if result.is_own or lift.diff <= 0 or shown(lift.ci95, lift.p_value) > 0 or not scores:
         return None
+    there = len(rows.task.test)
     needed, tested = rows_to_show(lift.diff, scores), len(based)
-    wanted = needed if needed is not None and tested < needed < rows.there else rows.there
+    wanted = needed if needed is not None and tested < needed < there else there
     caps = tuple(f"--{name.replace('_', '-')}" for name in OTHER_CAPS if getattr(rows.budget, name) is not None)
     is_paid = wanted <= tested
-    calls = None if is_paid else calls_for(wanted, rows.plan)
-    return ToShow(lift.diff, needed, tested, rows.there, calls, () if is_paid else caps)
+    calls = None if is_paid else calls_for(wanted, rows.task, rows.plan)
+    return ToShow(lift.diff, needed, tested, there, calls, () if is_paid else caps)

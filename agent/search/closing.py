@@ -38,7 +38,7 @@ def scored_candidates(program: Program, board: Board) -> list[ScoredCandidate]:
 def finalists(
     context: SearchContext, price: Callable[[Usage], float] | None, seconds: Mapping[str, float]
 ) -> list[Finalist]:
-    """The candidates that were scored on the whole of dev, the user's own prompt first.
+    """The candidates that were scored on the whole of dev, and before them the user's own prompt, on all that it saw.
 
     Args:
         context: the search.
@@ -60,7 +60,7 @@ def finalists(
 
 def chosen(context: SearchContext, candidates: list[Finalist], how: Prefer) -> Candidate:
     """The candidate that goes to the sealed test. Equal scores go to the baseline, then to the shortest prompt; a dev
-    row that only others have a score for counts as 0.
+    row that only others have a score for counts as 0. A baseline that saw a part of dev is compared on that part.
 
     One whose examples are picked for each row costs more, in production too, and hangs on its pool: it goes there only
     where it beats the best of the others on dev, row by row, and that not by being the best of many that pick
@@ -136,7 +136,7 @@ def _saved(one: Finalist, best: Finalist) -> tuple[float, Literal["dollars", "to
 
 def _is_proved(picking: Mapping[str, Scores], winner: str, rival: Scores, seed: int) -> bool:
     """Whether the winner is better than the rival, alone and as one of all that pick."""
-    gain = breakdown.difference(picking[winner], rival, seed)
+    gain = breakdown.difference(picking[winner][: len(rival)], rival, seed)
     if gain["diff"] is None or gain["diff"] <= 0 or gain["p_value"] > PROVED:
         return False
     scored = [at for at, value in enumerate(rival) if value is not None]
@@ -146,16 +146,27 @@ def _is_proved(picking: Mapping[str, Scores], winner: str, rival: Scores, seed: 
 
 
 def _preferred(context: SearchContext, compared: Sequence[Finalist], how: Prefer) -> Candidate:
-    best = max((each.mean for each in compared), default=0.0)
-    if how == "best" and compared and compared[0].mean >= best:
+    """The baseline, which is the first, where no other is better on the rows that both have, or than it by `how`."""
+    if not compared:
         return context.baseline
-    preferred = prefer(compared, how)
-    return context.board.candidate(preferred.candidate_id) if preferred else context.baseline
+    own, *others = compared
+    is_whole = len(own.scores) == context.plan.dev_rows
+    best = max((each.mean for each in others), default=0.0)
+    if not others or (how == "best" and is_whole and own.mean >= best):
+        return context.baseline
+    preferred = prefer(compared if is_whole else others, how)
+    assert preferred is not None
+    if not is_whole and own.mean >= preferred.over(len(own.scores)):
+        return context.baseline
+    return context.board.candidate(preferred.candidate_id)
 
 
 def pareto(candidates: list[Finalist], winner: Candidate) -> list[dict[str, Any]]:
-    """The Pareto front, JSON-ready; latency is shown and does not decide, as a reproduced run must give the same."""
+    """The Pareto front of those that saw all of dev, JSON-ready; latency is shown and does not decide, as a reproduced
+    run must give the same."""
     seconds = {each.candidate_id: each.latency_s for each in candidates}
+    most = max(len(each.scores) for each in candidates)
+    candidates = [each for each in candidates if len(each.scores) == most or each.candidate_id == winner.id]
     rows = front_table([replace(each, latency_s=None) for each in candidates], winner.id)
     return [{**row, "latency_s": seconds[row["candidate_id"]]} for row in rows]
 

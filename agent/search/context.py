@@ -179,11 +179,15 @@ class SearchContext:
         return int(min(by_calls, self.costs.affordable() * self.plan.calls_each))
 
     def left_by_calls(self) -> int:
-        """Rows that the search may still score, by the number of calls alone."""
-        return max(0, self._calls(self.plan.slack)) // self.plan.calls_a_row
+        """Rows that the search may still score, by the number of calls alone, the plan's slack among them."""
+        return max(0, self._calls(0)) // self.plan.calls_a_row
 
     def payable(self) -> int:
-        """`left_by_calls`, or fewer where more attempts are lost than the plan's slack covers."""
+        """`left_by_calls`, or fewer where attempts are lost: as many as will be paid if as many more are lost.
+
+        What is kept for lost attempts is in it as far as it is not needed, by the losses so far (`Account.payable`): a
+        resumed run gets the same.
+        """
         return min(self.left_by_calls(), int(min(self._account.payable(), self.plan.calls)) // self.plan.calls_a_row)
 
     def spare(self) -> int:
@@ -193,6 +197,11 @@ class SearchContext:
     def _calls(self, slack: int) -> int:
         """Calls that the plan leaves to the search, less those that it used and `slack`."""
         return self.plan.calls - slack - self.plan.test_calls - self._account.total_used.calls
+
+    @property
+    def baseline_rows(self) -> int:
+        """Dev rows that the user's own prompt has seen so far."""
+        return len(self.board.outcomes.get(self.baseline.id, ()))
 
     def more(self) -> bool:
         """Whether the user's cap on trials allows another one."""
@@ -240,8 +249,23 @@ def dev_rows(task: Task, count: int, seed: int) -> tuple[Example, ...]:
     fields = [field.name for field in task.signature.outputs if field.choices]
     if not fields:
         return task.dev[:count]
-    labels = [tuple(str(row.labels[name]) for name in fields) for row in task.dev]
-    return tuple(stratified(task.dev, labels, random.Random(f"order/{seed}"))[:count])
+    return tuple(stratified(task.dev, _labels(task.dev, fields), random.Random(f"order/{seed}"))[:count])
+
+
+def sealed_rows(task: Task, plan: Plan) -> tuple[Example, ...]:
+    """The rows of the sealed test: the plan's first ones of an order that is the same for every run and every seed.
+
+    A part of them holds the labels about as often as the whole, in whatever order they stand; all of them, and those of
+    a plan that does not choose how many, come as they stand.
+    """
+    fields = [field.name for field in task.signature.outputs if field.choices]
+    if plan.detect is None or not fields or plan.test_rows >= len(task.test):
+        return task.test[: plan.test_rows]
+    return tuple(stratified(task.test, _labels(task.test, fields), random.Random("sealed"))[: plan.test_rows])
+
+
+def _labels(rows: Sequence[Example], fields: Sequence[str]) -> list[tuple[str, ...]]:
+    return [tuple(str(row.labels[name]) for name in fields) for row in rows]
 
 
 def stratified(rows: Sequence[T], labels: Sequence[Hashable], rng: random.Random) -> list[T]:

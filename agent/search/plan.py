@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agent.errors import BudgetRefused, InputError
 from agent.scoring.llm_judge import judge_calls
-from agent.search.call_costs import ROWS_A_PROPOSAL, CallCosts
+from agent.search.call_costs import CallCosts
 from agent.search.evolve.decisions import rungs_for
+from agent.stats.preflight import rows_at_most
 from agent.types import Budget, CallRole, Task
 
 if TYPE_CHECKING:
@@ -21,10 +22,19 @@ Effort = Literal["quick", "standard", "thorough"]
 
 EFFORT_CALLS: dict[Effort, int] = {"quick": 500, "standard": 1200, "thorough": 4000}
 TEST_SHARE = 0.35  # of all calls, at most, for the sealed test of baseline and winner
+KEPT_TEST_SHARE = 0.27  # that the sealed test keeps, as far as its decision needs it, however few candidates are tried
 DEV_SHARE = 0.12  # of all calls, at most, for one candidate on the whole of dev
 FEWEST_ROWS = 10
 NOISE_ROWS = 10
+BASELINE_ROWS = 22  # of dev for the user's own prompt before the search
 FIRST_RUNG = 8
+SHORTEST_RUNG = 4  # the first, where longer ones leave fewer than ENOUGH_CANDIDATES
+CLIMBERS = 3.0  # candidates of a rung for each that climbs to the next
+ENOUGH_CANDIDATES = 40  # with fewer the sealed test takes no more rows than its decision needs
+FEW_CANDIDATES = 20  # with fewer the user is told what to change
+DETECT = 0.1  # the smallest gain worth having, in score
+PROPOSAL_SHARE = 0.25  # of all calls, at most, for the proposer
+FINALISTS = 2  # that are planned: the best, and the rival of one that picks its examples
 SLACK = 0.1  # of all calls
 STEADY_ROWS = 20  # of test, that are run repeatedly
 MOST_TRIED = 20_000  # calls, above which a strategy must lack something else
@@ -45,13 +55,15 @@ class Plan:
         noise_rows: dev rows that are run twice with the baseline.
         batch: candidates that a step of the search takes.
         rungs: rows of dev at which candidates are compared, the last one all of dev.
-        finalists: candidates scored on all of dev at the end; 0: no search, only the baseline is tested.
+        finalists: candidates whose way to all of dev is kept for the end; 0: no search, only the baseline is tested.
         proposals: the most calls of the proposer.
         per_row: calls of a row: one of the target and those of the judges.
         repeats: how often `steady_rows` of the test rows are run at the end.
         longest_prompt: tokens above which a cap would not pay a prompt on all of dev and test; None: no such cap.
         calls_each: calls of the target in a row.
         tested: prompts that the sealed test scores after a search.
+        baseline_rows: dev rows of the baseline before the search; None: all of dev.
+        detect: the smallest gain that the sealed test has to show, in score; None: its rows stay as planned.
     """
 
     calls: int
@@ -67,6 +79,8 @@ class Plan:
     longest_prompt: int | None = None
     calls_each: int = 1
     tested: int = 2
+    baseline_rows: int | None = None
+    detect: float | None = None
 
     @property
     def calls_a_row(self) -> int:
@@ -76,7 +90,12 @@ class Plan:
     @property
     def baseline_calls(self) -> int:
         """Calls of trial 0."""
-        return (self.dev_rows + self.noise_rows) * self.per_row
+        return (self.first_rows + self.noise_rows) * self.per_row
+
+    @property
+    def first_rows(self) -> int:
+        """Dev rows of trial 0."""
+        return self.dev_rows if self.baseline_rows is None else self.baseline_rows
 
     @property
     def steady_rows(self) -> int:
@@ -92,7 +111,7 @@ class Plan:
     @property
     def slack(self) -> int:
         """Calls kept for lost attempts, so that losing a tenth does not change the search; what is left of them goes to
-        the attribution of the gain."""
+        finalists and to the attribution of the gain."""
         return math.ceil(SLACK * self.calls)
 
     @property
@@ -102,10 +121,40 @@ class Plan:
         return min(0.9, (1.5 if self.finalists else 1.0) * self.test_calls / self.calls)
 
     @property
+    def last_climb(self) -> int:
+        """Rows that take a finalist from the rung before the last to the whole of dev; none with one rung."""
+        return self.dev_rows - (self.rungs[-2] if len(self.rungs) > 1 else self.dev_rows)
+
+    @property
     def final_rows(self) -> int:
-        """Rows that take the finalists from the rung before the last to the whole of dev; none with one rung."""
-        before = self.rungs[-2] if len(self.rungs) > 1 else self.dev_rows
-        return self.finalists * (self.dev_rows - before)
+        """`last_climb` of all planned finalists."""
+        return self.finalists * self.last_climb
+
+    @property
+    def kept_rows(self) -> int:
+        """Rows that the steps of the search leave to its end: the finalists and all that is kept for lost attempts.
+        Where that leaves fewer than `ENOUGH_CANDIDATES`: the finalists where nothing was lost, one where all was."""
+        least = max(self.final_rows, self.slack // self.calls_a_row + self.last_climb)
+        return self.most_kept if self._tried(self.most_kept) >= ENOUGH_CANDIDATES else least
+
+    @property
+    def most_kept(self) -> int:
+        """`kept_rows` where there are calls enough."""
+        return self.final_rows + self.slack // self.calls_a_row
+
+    @property
+    def candidates(self) -> int:
+        """About how many candidates are tried on the first rung, where one of `CLIMBERS` climbs each further rung but
+        the last and nothing is proposed; 0 without a search."""
+        return self._tried(self.kept_rows) if self.finalists else 0
+
+    def _tried(self, kept: int) -> int:
+        """`candidates`, where so many rows are left to the end."""
+        climbs = zip(self.rungs[1:-1], self.rungs[:-2], strict=True)
+        each = self.rungs[0] + sum(
+            (above - below) / CLIMBERS**step for step, (above, below) in enumerate(climbs, start=1)
+        )
+        return int(max(0, self.search_rows + self.slack // self.per_row - kept) / each)
 
     @property
     def final_calls(self) -> int:
@@ -121,6 +170,18 @@ class Plan:
     def search_calls(self) -> int:
         """Calls between trial 0 and the sealed test."""
         return max(0, self.calls - self.slack - self.baseline_calls - self.test_calls)
+
+    def tested_for(self, needed: int) -> Plan:
+        """This plan without the test rows that `ENOUGH_CANDIDATES` candidates take the calls of, as far as its decision
+        does not need them.
+
+        Args:
+            needed: rows that show a gain of `detect`.
+        """
+        kept = tested_rows(self.calls * KEPT_TEST_SHARE / 2 / self.per_row, self.repeats)
+        least = min(self.test_rows, max(FEWEST_ROWS, min(needed, kept)))
+        plans = (replace(self, test_rows=rows) for rows in range(self.test_rows, least, -1))
+        return next((plan for plan in plans if plan.candidates >= ENOUGH_CANDIDATES), replace(self, test_rows=least))
 
     def in_calls(self, most: int, fewest_each: int, calls_each: int) -> Plan:
         """This plan, which was made in runs of a program, in calls.
@@ -140,7 +201,7 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """The fields and the calls of each part, JSON-ready."""
-        derived = ("baseline_calls", "search_calls", "final_calls", "test_calls", "slack")
+        derived = ("baseline_calls", "search_calls", "final_calls", "test_calls", "slack", "candidates")
         return {**asdict(self), **{name: getattr(self, name) for name in derived}}
 
     @staticmethod
@@ -167,6 +228,7 @@ def plan_run(
     effort: Effort,
     has_proposer: bool,
     costs: CallCosts,
+    detect: float = DETECT,
     tested: int = 2,
 ) -> Plan:
     """The plan of a run; in runs of the program where a row takes no fixed number of calls.
@@ -178,6 +240,7 @@ def plan_run(
         effort: stands for a number of calls where none is capped.
         has_proposer: whether calls are kept for a proposer.
         costs: of a call, by an estimate.
+        detect: the smallest gain worth having, in (0, 1].
         tested: prompts that the sealed test scores after a search, 2 or 3.
 
     Raises:
@@ -188,9 +251,9 @@ def plan_run(
     in_runs = replace(budget, max_calls=planned_calls(budget, effort) // calls_each)
     if strategy is None:
         return scoring_plan(task, in_runs, effort, costs)
-    plan = make_plan(task, in_runs, effort, has_proposer, costs)
+    plan = make_plan(task, in_runs, effort, has_proposer, costs, detect if strategy.races_baseline else None)
     if tested > plan.tested:
-        rows = _tested_rows(TEST_SHARE * plan.calls / tested / plan.per_row, plan.repeats)
+        rows = tested_rows(TEST_SHARE * plan.calls / tested / plan.per_row, plan.repeats)
         plan = replace(plan, tested=tested, test_rows=min(plan.test_rows, max(FEWEST_ROWS, rows)))
     if not strategy.enough(task, plan, calls_each):
         raise BudgetRefused(_too_few(strategy, task, plan, budget, costs, calls_each, has_proposer))
@@ -204,37 +267,73 @@ def _too_few(
     calls = plan.calls * calls_each
     what = f"no number of calls is enough{f': {strategy.lacks}' if strategy.lacks else ''}"
     for enough in range(calls + 10, MOST_TRIED * calls_each, 10):
-        if strategy.enough(task, make_plan(task, Budget(enough // calls_each), "standard", has_proposer), calls_each):
+        detect = plan.detect
+        more = make_plan(task, Budget(enough // calls_each), "standard", has_proposer, detect=detect)
+        if strategy.enough(task, more, calls_each):
             caps = ", ".join(costs.too_low(budget, -(-enough // calls_each), costs.usual))
             what = f"it takes at least {enough}: {caps}" if caps else f"give at least {enough}"
             break
     return f"{calls} calls are too few for --strategy {strategy.name} on this task; {what}"
 
 
-def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool, costs: CallCosts | None = None) -> Plan:
+def make_plan(
+    task: Task,
+    budget: Budget,
+    effort: Effort,
+    has_proposer: bool,
+    costs: CallCosts | None = None,
+    detect: float | None = DETECT,
+) -> Plan:
     """The plan of a search: of the capped calls, or as many as caps on tokens and dollars buy by `costs`.
 
-    Raises BudgetRefused when baseline and winner cannot even be compared on a few rows.
+    Args:
+        detect: the smallest gain worth having, in (0, 1]; None for a strategy that does not race the baseline.
+
+    Raises:
+        BudgetRefused: baseline and winner cannot even be compared on a few rows.
     """
     per_row = 1 + judge_calls(task)
     needed = int(per_row * FEWEST_ROWS * max(1 / DEV_SHARE, 2 * task.repeats / TEST_SHARE)) + 1
     calls = _affordable_calls(budget, effort, costs, needed, COMPARED)
-    test_rows = min(len(task.test), _tested_rows(calls * TEST_SHARE / 2 / per_row, task.repeats))
+    test_rows = min(len(task.test), tested_rows(calls * TEST_SHARE / 2 / per_row, task.repeats))
     dev_rows = min(len(task.dev), int(calls * DEV_SHARE / per_row))
     _require_rows(task, dev_rows, test_rows, calls, needed, costs, COMPARED)
-    return Plan(
+    plan = Plan(
         calls=calls,
         dev_rows=dev_rows,
         test_rows=test_rows,
         noise_rows=min(NOISE_ROWS, dev_rows) if calls >= 300 * per_row else 0,
         batch=8 if calls >= 500 * per_row else 4,
         rungs=rungs_for(dev_rows, FIRST_RUNG),
-        finalists=3 if calls >= 500 * per_row else 2,
-        proposals=calls // per_row // ROWS_A_PROPOSAL if has_proposer else 0,
+        finalists=FINALISTS,
+        proposals=0,
         per_row=per_row,
         repeats=task.repeats,
-        longest_prompt=costs.longest_prompt(budget, dev_rows + test_rows) if costs else None,
+        baseline_rows=None if detect is None else min(BASELINE_ROWS, dev_rows),
+        detect=detect,
     )
+    if detect is not None:
+        plan = _with_rungs(plan).tested_for(rows_at_most(detect))
+    return replace(
+        plan,
+        proposals=_proposals(plan) if has_proposer else 0,
+        longest_prompt=costs.longest_prompt(budget, dev_rows + plan.test_rows) if costs else None,
+    )
+
+
+def _with_rungs(plan: Plan) -> Plan:
+    """The plan with the longest first rung with which it tries `ENOUGH_CANDIDATES` beside all that may be kept, or
+    beside the least; else with the shortest."""
+    rungs = (rungs_for(plan.dev_rows, first) for first in range(FIRST_RUNG, SHORTEST_RUNG - 1, -1))
+    plans = [replace(plan, rungs=each) for each in rungs]
+    enough = [each for each in plans if each.candidates >= ENOUGH_CANDIDATES]
+    return next((each for each in enough if each.kept_rows == each.most_kept), (enough or plans[-1:])[0])
+
+
+def _proposals(plan: Plan) -> int:
+    """The most calls of the proposer: a quarter of all, as far as two new candidates can be paid beside them."""
+    left = plan.search_calls - plan.kept_rows * plan.per_row - 2 * plan.rungs[0] * plan.per_row
+    return max(0, min(int(PROPOSAL_SHARE * plan.calls / plan.per_row), left))
 
 
 def scoring_plan(task: Task, budget: Budget, effort: Effort, costs: CallCosts | None = None) -> Plan:
@@ -244,7 +343,7 @@ def scoring_plan(task: Task, budget: Budget, effort: Effort, costs: CallCosts | 
     needed = math.ceil(per_row * 2 * FEWEST_ROWS * task.repeats / (1 - SLACK))
     calls = _affordable_calls(budget, effort, costs, needed, SCORED)
     paid = (calls - math.ceil(SLACK * calls)) // per_row
-    test_rows = min(len(task.test), _tested_rows(max(paid / 2, paid - len(task.dev)), task.repeats))
+    test_rows = min(len(task.test), tested_rows(max(paid / 2, paid - len(task.dev)), task.repeats))
     plan = Plan(calls, 0, test_rows, 0, 0, (), 0, 0, per_row, task.repeats)
     left = paid - plan.test_calls // per_row
     dev_rows = min(len(task.dev), left)
@@ -277,15 +376,32 @@ def _require_rows(
         )
 
 
-def calls_for(test_rows: int, plan: Plan) -> int:
-    """The calls of a plan like this one that pays `test_rows` rows of the sealed test, rounded up to tens."""
+def calls_for(test_rows: int, task: Task, plan: Plan) -> int:
+    """The calls of a plan like this one that pays `test_rows` rows of the sealed test whatever its decision needs,
+    rounded up to tens."""
     runs = math.ceil(test_rows * 2 * plan.per_row / TEST_SHARE)
-    while _tested_rows(runs * TEST_SHARE / 2 / plan.per_row, plan.repeats) < test_rows:
+    while not _pays(test_rows, runs, task, plan):
         runs += 1
     return math.ceil(runs * plan.calls_each / 10) * 10
 
 
-def _tested_rows(samples: float, repeats: int) -> int:
+def calls_to_try(candidates: int, task: Task, plan: Plan) -> int | None:
+    """The fewest calls, in tens, of a plan like this one that tries so many candidates; None beyond `MOST_TRIED`."""
+    for calls in range(plan.calls // 10 * 10 + 10, MOST_TRIED, 10):
+        if make_plan(task, Budget(calls), "standard", False, detect=plan.detect).candidates >= candidates:
+            return calls
+    return None
+
+
+def _pays(test_rows: int, runs: int, task: Task, plan: Plan) -> bool:
+    if tested_rows(runs * TEST_SHARE / 2 / plan.per_row, plan.repeats) < test_rows:
+        return False
+    dev_rows = min(len(task.dev), int(runs * DEV_SHARE / plan.per_row))
+    larger = replace(plan, calls=runs, test_rows=test_rows, dev_rows=dev_rows, rungs=rungs_for(dev_rows, FIRST_RUNG))
+    return plan.detect is None or _with_rungs(larger).candidates >= ENOUGH_CANDIDATES
+
+
+def tested_rows(samples: float, repeats: int) -> int:
     """Test rows that `samples` runs of each prompt pay, when STEADY_ROWS of them are run `repeats` times."""
     rows = int(samples - (repeats - 1) * STEADY_ROWS)
     return rows if rows >= STEADY_ROWS else int(samples / repeats)

@@ -49,6 +49,7 @@ class Strategy:
         uses_logprobs: whether log-probabilities of labels are requested, to rank equal scores.
         enough: whether a plan leaves it enough calls; a run with fewer is refused before its first call.
         lacks: what is missing where no number of calls is enough.
+        races_baseline: whether the user's own prompt is raced as the candidates are; else it sees all of dev before.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Strategy:
     uses_logprobs: bool = False
     enough: Enough = always
     lacks: str = ""
+    races_baseline: bool = False
 
     def suits(self, kind: str, moves: bool = True) -> bool:
         """Whether it works on this kind, which has moves (`Program.moves`) or not."""
@@ -93,11 +95,12 @@ def strategy(
     uses_logprobs: bool = False,
     enough: Enough = always,
     lacks: str = "",
+    races_baseline: bool = False,
 ) -> Callable[[Function], Function]:
     """Registers the search below as the strategy `name`; see `Strategy`."""
 
     def register(search: Function) -> Function:
-        made = Strategy(name, about, search, kinds, counts_trials, uses_logprobs, enough, lacks)
+        made = Strategy(name, about, search, kinds, counts_trials, uses_logprobs, enough, lacks, races_baseline)
         STRATEGIES.add(name, made, search.__module__)
         return search
 

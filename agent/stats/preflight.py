@@ -119,6 +119,33 @@ def rows_for(gain: float, rate: float) -> int | None:
     return low
 
 
+def rows_at_most(gain: float) -> int:
+    """The test rows that show this gain, in (0, 1], whatever the baseline scores.
+
+    >>> rows_at_most(0.1), rows_at_most(0.2)
+    (395, 100)
+    """
+    return rows_for(gain, max(0.0, (1 - gain) / 2)) or MOST_ROWS
+
+
+def rows_to_detect(gain: float, scores: Sequence[float]) -> int:
+    """The test rows that show this gain over a baseline with these scores, in [0, 1], on some rows of dev.
+
+    Cautious: the baseline's true score is taken to lie where in its 95 % interval most rows are needed, and the two
+    prompts to fail on rows independently, so that most rows differ (`minimum_detectable_gain`).
+
+    Args:
+        gain: In (0, 1].
+        scores: At least one.
+
+    >>> rows_to_detect(0.1, [0.0] * 22) < rows_to_detect(0.1, [0.0, 1.0] * 11) == rows_at_most(0.1)
+    True
+    """
+    mean, low, high = mean_ci(scores)
+    worst = min(high, max(low, (1 - gain) / 2))
+    return math.ceil((rows_for(gain, worst) or MOST_ROWS) / _sharper(scores, mean))
+
+
 def rows_to_show(gain: float, scores: Sequence[float]) -> int | None:
     """About how many test rows show this gain over a baseline with these scores on some of them, rounded up to two
     digits; None beyond ten million.

@@ -329,6 +329,7 @@ class _Loading:
             repeats=file.repeats,
             human_score=file.human_score,
             calibrate=search.calibrate,
+            detect=search.detect,
             precision=file.calibration.precision,
             monitor=Drift(**file.monitor.model_dump()),
             knowledge=knowledge,

@@ -152,6 +152,9 @@ class SearchTable(TomlTable):
     calibrate: bool = Field(
         True, description="Whether the finalists also compete with label weights, where a reply begins with a label."
     )
+    detect: Annotated[float, Field(gt=0, le=100)] = Field(
+        10.0, description="The smallest gain worth having, in points: the sealed test takes the rows that show it."
+    )
 
 
 class ConstraintsTable(TomlTable):

@@ -126,7 +126,7 @@ def test_a_provider_that_only_talks_nonsense_ends_the_run_with_one_line() -> Non
     with WireServer(lambda messages, body: Fault(body={"choices": []})) as server:
         lines = refused(1, *command, "-m", compatible(server))
         assert len(server.requests) < 60
-    assert "your own prompt got no score on 24 of 24 rows" in lines[0]
+    assert "your own prompt got no score on 22 of 22 rows" in lines[0]
     assert "no choices" in lines[0]
     assert lines[1].startswith("optimize resume ")
 

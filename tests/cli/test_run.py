@@ -13,9 +13,11 @@ import pytest
 from agent.ledger.query import History
 from agent.release.runtime import load_prompt
 from agent.report.view import task_of
-from agent.search.plan import make_plan
+from agent.search.context import dev_rows, sealed_rows
+from agent.search.plan import DETECT, Plan, make_plan
+from agent.stats.preflight import rows_to_detect
 from agent.task.from_file import task_from_file
-from agent.types import Budget
+from agent.types import Budget, Task
 from tests.cli.world import (
     INSTRUCTION,
     UNSURE,
@@ -43,7 +45,7 @@ KEYS = {
     "uncorrected", "answers", "labels", "change", "proposer", "to_show", "human_score",
 }  # fmt: skip
 NESTED = {
-    "baseline": {"dev", "test"},
+    "baseline": {"dev", "test", "dev_rows"},
     "winner": {
         "candidate_id", "technique", "format", "n_demos", "instruction", "dev", "dev_corrected", "test",
         "prompt_tokens",
@@ -64,6 +66,14 @@ def trials(db: Path, run_id: str) -> list[tuple[Any, ...]]:
         ).fetchall()
 
 
+def first_scores(task: Task, plan: Plan, result: dict[str, Any]) -> list[float]:
+    """What the user's own prompt scored on the rows of trial 0, as the ledger has it."""
+    query = "SELECT o.example_id, o.value FROM outcomes o JOIN trials t USING (run_id, candidate_id) WHERE t.number = 0"
+    with sqlite3.connect("runs/ledger.db") as db:
+        scores = dict(db.execute(f"{query} AND o.split = 'dev' AND o.run_id = ?", (result["run_id"],)))
+    return [scores[row.id] for row in dev_rows(task, plan.dev_rows, result["seed"])[: plan.first_rows]]
+
+
 def check_result(result: dict[str, Any], server: WireServer, name: str) -> None:
     """The promises of the --json object that hold for every run."""
     assert set(result) == KEYS
@@ -79,9 +89,10 @@ def check_result(result: dict[str, Any], server: WireServer, name: str) -> None:
 
     task, _ = task_from_file("rows.csv", "label", INSTRUCTION, result["seed"])
     plan = make_plan(task, Budget(max_calls=CAP), "standard", has_proposer=True)
-    assert lift["n"] == plan.test_rows
+    tested = sealed_rows(task, plan.tested_for(rows_to_detect(DETECT, first_scores(task, plan, result))))
+    assert lift["n"] == len(tested)
     prompt = load_prompt(result["release"])
-    by_hand = scores_by_hand(server, prompt, task.test[: plan.test_rows], name, result["model"].startswith("anthropic"))
+    by_hand = scores_by_hand(server, prompt, tested, name, result["model"].startswith("anthropic"))
     released = "winner" if result["decision"] == "promote" else "baseline"
     assert sum(by_hand) / len(by_hand) == result[released]["test"]
     assert prompt.model == result["model"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,8 +14,20 @@ from hypothesis import strategies as st
 from agent.errors import BudgetRefused, InputError
 from agent.run.settings import Settings, models_by_role, plan_for
 from agent.search.call_costs import call_costs
-from agent.search.plan import EFFORT_CALLS, FEWEST_ROWS, Plan, calls_for, make_plan, plan_run, scoring_plan
+from agent.search.context import sealed_rows
+from agent.search.plan import (
+    EFFORT_CALLS,
+    ENOUGH_CANDIDATES,
+    FEWEST_ROWS,
+    Plan,
+    calls_for,
+    calls_to_try,
+    make_plan,
+    plan_run,
+    scoring_plan,
+)
 from agent.search.registered import Strategy
+from agent.stats.preflight import rows_at_most
 from agent.types import Budget
 from tests.toys import FakeModel, make_task
 
@@ -160,6 +173,46 @@ def test_an_effort_is_a_number_of_calls_and_a_cap_replaces_it(effort):
     assert make_plan(sized(100, 160), Budget(max_calls=333), effort, False).calls == 333
 
 
+def test_700_calls_on_a_file_of_330_rows_try_40_candidates_and_the_default_run_tests_all_rows_of_before():
+    small, usual = planned(700, 78, 130), planned(1200, 104, 160)
+    assert small.candidates >= 40
+    assert small.test_calls >= 0.27 * 700 - 2
+    assert (usual.test_rows, usual.candidates >= 40) == (160, True)
+
+
+@given(st.integers(100, 5_000), st.integers(20, 500), st.integers(20, 1_000), st.integers(0, 500), st.integers(0, 500))
+def test_test_rows_are_given_back_only_where_few_are_tried_and_not_those_that_the_decision_needs(
+    calls, dev, test, one, two
+):
+    plan = planned(calls, dev, test)
+    fewer, more = (plan.tested_for(needed) for needed in sorted((one, two)))
+    assert fewer.test_rows <= more.test_rows <= plan.test_rows
+    assert fewer.test_rows >= min(plan.test_rows, FEWEST_ROWS)
+    for needed, found in zip(sorted((one, two)), (fewer, more), strict=True):
+        if found.test_rows < plan.test_rows:
+            assert plan.candidates < ENOUGH_CANDIDATES
+            assert found.test_rows >= min(needed, 0.27 * calls / 2 - 1)
+
+
+def test_a_large_gain_is_shown_by_fewer_rows_which_are_the_same_for_every_seed():
+    task = sized(200, 300)
+    few = make_task(200, dev=task.dev, test=make_task(300).test)
+    plans = {points: make_plan(few, Budget(500), "standard", False, detect=points / 100) for points in (5, 10, 30)}
+    assert plans[5].test_rows == plans[10].test_rows > plans[30].test_rows >= rows_at_most(0.3)
+    rows = {points: sealed_rows(few, plan) for points, plan in plans.items()}
+    assert rows[10][: len(rows[30])] == rows[30]
+    labels = Counter(row.labels["team"] for row in rows[30])
+    assert max(labels.values()) - min(labels.values()) <= 2
+
+
+def test_a_plan_of_few_candidates_names_the_calls_for_more():
+    task, plan = sized(100, 160), planned(200, 100, 160)
+    assert plan.candidates < 20
+    calls = calls_to_try(20, task, plan)
+    assert calls > 200
+    assert planned(calls, 100, 160).candidates >= 20 > planned(calls - 10, 100, 160).candidates
+
+
 def test_without_a_proposer_no_call_is_set_aside_for_one():
     assert planned(1400, 100, 160, proposer=False).proposals == 0
     assert planned(1400, 100, 160, proposer=True).proposals > 0
@@ -172,7 +225,7 @@ def test_the_finalists_are_paid_from_the_rung_before_the_last():
 
 def test_the_plan_as_data_holds_every_number_that_a_reader_adds_up():
     data = planned(1400, 100, 160).as_dict()
-    assert data["baseline_calls"] == data["dev_rows"] + data["noise_rows"]
+    assert data["baseline_calls"] == data["baseline_rows"] + data["noise_rows"]
     assert data["test_calls"] == 2 * data["test_rows"]
     assert data["baseline_calls"] + data["search_calls"] + data["test_calls"] + data["slack"] == data["calls"]
     assert data["final_calls"] <= data["search_calls"]
@@ -191,6 +244,10 @@ def test_a_plan_that_was_kept_comes_back_and_one_of_another_version_is_named():
 def test_the_calls_that_are_named_for_test_rows_pay_them_and_little_less_does_not(rows, repeats):
     task = make_task(1000, repeats=repeats)
     plan = make_plan(task, Budget(3000), "standard", True)
-    calls = calls_for(rows, plan)
-    assert make_plan(task, Budget(calls), "standard", True).test_rows >= rows
-    assert make_plan(task, Budget(calls - 20), "standard", True).test_rows < rows
+    calls = calls_for(rows, task, plan)
+
+    def least(calls):  # whatever the user's own prompt scores
+        return make_plan(task, Budget(calls), "standard", True).tested_for(0).test_rows
+
+    assert least(calls) >= rows
+    assert least(calls - 20) < rows

@@ -13,7 +13,7 @@ from agent.retrieval.pick import Picks
 from agent.search import closing
 from agent.search.analysis.pareto import Finalist, Prefer
 from agent.search.context import SearchContext
-from agent.search.evolve.evolve import Search
+from agent.search.evolve.finale import rival_placed
 from agent.types import Demo, Proposal
 from tests.search.worlds import TASK, made_search
 from tests.toys import FakeModel
@@ -105,46 +105,45 @@ async def test_where_all_finalists_would_pick_one_that_does_not_is_among_them(le
     assert most >= 2
     others = [replace(picked, instruction=f"Wording {number}.") for number in range(most)]
     context.admit([Proposal(made, {}, "op", None, "why") for made in others])
-    search = Search(context, context.program.moves(context))
     best = [*(made.id for made in others), picked.id, SHORT.id, FIXED.id]
-    order = search._with_rival(best)
+    order = rival_placed(context, best)
     assert sorted(order) == sorted(best)
     assert order[1] == SHORT.id
     assert [i for i in order if i != SHORT.id] == [i for i in best if i != SHORT.id]
-    assert search._with_rival(order) == order
+    assert rival_placed(context, order) == order
 
 
 async def test_the_users_own_prompt_is_not_the_one_that_finalists_with_picks_are_compared_with(ledger: Ledger) -> None:
-    """It always sees the whole of dev, and may lack what any demos bring."""
+    """It may lack what any demos bring."""
     context, picked, _ = begun(ledger)
     others = [replace(picked, instruction=f"Wording {number}.") for number in range(3)]
     context.admit([Proposal(made, {}, "op", None, "why") for made in others])
-    search, first = Search(context, context.program.moves(context)), [made.id for made in others]
+    first = [made.id for made in others]
     own = context.baseline.id
     await context.see([own], context.plan.dev_rows)
-    assert search._with_rival([own, *first, SHORT.id]) == [first[0], SHORT.id, *first[1:]]
-    assert search._with_rival([*first, own, SHORT.id]) == [first[0], SHORT.id, *first[1:]]
-    assert search._with_rival([own, *first]) == first
+    assert rival_placed(context, [own, *first, SHORT.id]) == [first[0], SHORT.id, *first[1:]]
+    assert rival_placed(context, [*first, own, SHORT.id]) == [first[0], SHORT.id, *first[1:]]
+    assert rival_placed(context, [own, *first]) == first
 
 
 async def test_a_prompt_without_picks_that_saw_all_of_dev_needs_no_place_among_the_finalists(ledger: Ledger) -> None:
     context, picked, _ = begun(ledger)
     others = [replace(picked, instruction=f"Wording {number}.") for number in range(3)]
     context.admit([Proposal(made, {}, "op", None, "why") for made in others])
-    search, first = Search(context, context.program.moves(context)), [made.id for made in others]
+    first = [made.id for made in others]
     await context.see([FIXED.id], context.plan.dev_rows)
-    assert search._with_rival([*first, FIXED.id, SHORT.id]) == [*first, FIXED.id, SHORT.id]
-    assert search._with_rival([*first, SHORT.id, FIXED.id]) == [first[0], SHORT.id, *first[1:], FIXED.id]
+    assert rival_placed(context, [*first, FIXED.id, SHORT.id]) == [*first, FIXED.id, SHORT.id]
+    assert rival_placed(context, [*first, SHORT.id, FIXED.id]) == [first[0], SHORT.id, *first[1:], FIXED.id]
 
 
 async def test_it_comes_first_where_one_with_picks_saw_all_of_dev_or_both_cannot_be_paid(ledger: Ledger) -> None:
     context, picked, _ = begun(ledger)
     others = [replace(picked, instruction=f"Wording {number}.") for number in range(3)]
     context.admit([Proposal(made, {}, "op", None, "why") for made in others])
-    search, first = Search(context, context.program.moves(context)), [made.id for made in others]
+    first = [made.id for made in others]
     context.plan = replace(context.plan, dev_rows=int(context.payable() / 2) + 1)
-    assert search._with_rival([*first, SHORT.id]) == [SHORT.id, *first]
+    assert rival_placed(context, [*first, SHORT.id]) == [SHORT.id, *first]
     context.plan = replace(context.plan, dev_rows=len(context.dev))
-    assert search._with_rival([*first, SHORT.id]) == [first[0], SHORT.id, *first[1:]]
+    assert rival_placed(context, [*first, SHORT.id]) == [first[0], SHORT.id, *first[1:]]
     await context.see([picked.id], context.plan.dev_rows)
-    assert search._with_rival([*first, picked.id, SHORT.id]) == [SHORT.id, *first, picked.id]
+    assert rival_placed(context, [*first, picked.id, SHORT.id]) == [SHORT.id, *first, picked.id]

@@ -100,7 +100,9 @@ def prompt_arms(history: History, run: Row, specs: Sequence[ArmSpec]) -> list[Pr
         specs: the arms that are wanted.
     """
     trials = [
-        trial for trial in history.trials(run["id"]) if trial["state"] == "complete" and trial["mean"] is not None
+        trial
+        for trial in history.trials(run["id"])
+        if trial["mean"] is not None and (trial["state"] == "complete" or trial["number"] == 0)
     ]
     best = sorted(trials, key=lambda trial: (-trial["mean"], trial["number"]))
     winner = (run["result"] or {})["winner"]["candidate_id"]

@@ -35,7 +35,11 @@ class Finalist:
     @property
     def mean(self) -> float:
         """The mean of the scores; 0 for none."""
-        scored = [value for value in self.scores if value is not None]
+        return self.over(len(self.scores))
+
+    def over(self, rows: int) -> float:
+        """The mean of the scores of the first `rows` rows; 0 for none."""
+        scored = [value for value in self.scores[:rows] if value is not None]
         return sum(scored) / len(scored) if scored else 0.0
 
 

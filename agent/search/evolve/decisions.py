@@ -12,10 +12,14 @@ from dataclasses import dataclass, field
 from statistics import NormalDist
 
 from agent.search.study import MeanScore
+from agent.stats.intervals import scored_difference
 from agent.stats.racing import behind
 
 Scores = Sequence[float | None]
 PRIOR_WINS, PRIOR_LOSSES = 1.0, 2.0
+MOST_FINALISTS = 4
+APART = 0.1
+"""The two-sided p-value up to which a candidate is told from the best and is no finalist."""
 LATEST = 24  # candidates that the next ones are expected to be like; with fewer nothing is said
 
 
@@ -35,17 +39,20 @@ class Pull:
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """How far each candidate is taken. `rungs` are rising row counts, the last all of dev; one of `eta` climbs on.
+    """How far each candidate is taken. `rungs` are rising row counts, the last all of dev; one of `eta` climbs on, to
+    the last rung one of `last_eta`: most calls are for new candidates, and all of dev is for finalists.
 
     All candidates of a rung have the same rows, so their means are paired. One that is not promoted now may be when
-    more have come in below it, so that none is thrown away for one unlucky look.
+    more have come in below it, so that none is thrown away for one unlucky look. Those that climbed and were overtaken
+    keep their places, so that no more than that share ever climbs.
 
     Source: asynchronous successive halving (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning",
-    algorithm 2).
+    algorithm 2), which lets the newcomers climb as well.
     """
 
     rungs: tuple[int, ...]
     eta: float = 3.0
+    last_eta: float = 9.0
 
     def level(self, rows: int) -> int:
         """The index of the highest rung that `rows` rows reach; -1 for none."""
@@ -63,9 +70,10 @@ class Ladder:
         pulls = []
         for step in range(len(self.rungs) - 2, -1, -1):
             here = [i for i in scores if levels[i] >= step]
-            allowed = int(len(here) / self.eta)
+            allowed = int(len(here) / (self.last_eta if step == len(self.rungs) - 2 > 0 else self.eta))
             best = sorted(here, key=lambda i: -mean(scores[i][: self.rungs[step]]))[:allowed]
-            pulls += [Pull(i, self.rungs[step + 1]) for i in best if levels[i] == step and i not in out]
+            climbing = [Pull(i, self.rungs[step + 1]) for i in best if levels[i] == step and i not in out]
+            pulls += climbing[: max(0, allowed - sum(levels[i] > step for i in here))]
         return pulls
 
 
@@ -152,6 +160,28 @@ def stop_reason(others: Sequence[MeanScore], leader: float, more: int, rows: int
 def expected_maximum(count: int) -> float:
     """About the mean of the largest of `count` standard normal draws (Blom 1958)."""
     return NormalDist().inv_cdf((count - 0.375) / (count + 0.25))
+
+
+def close_to_best(scores: Mapping[str, Scores], seed: int) -> list[str]:
+    """The candidates that the first cannot be told from, on the rows that both have; at most `MOST_FINALISTS`.
+
+    Args:
+        scores: By candidate, the best first, its scores in [0, 1] on the first rows of dev; at least one.
+        seed: Of the paired test of graded scores.
+
+    >>> close_to_best({"a": [1.0] * 8, "b": [1.0] * 6 + [0.0] * 2, "c": [0.0] * 8}, seed=0)
+    ['a', 'b']
+    """
+    best, *others = scores
+    close = [best]
+    for name in others:
+        if len(close) == MOST_FINALISTS:
+            break
+        shared = min(len(scores[best]), len(scores[name]))
+        apart = scored_difference(scores[best][:shared], scores[name][:shared], seed)
+        if apart is None or apart.diff <= 0 or apart.p_value > APART:
+            close.append(name)
+    return close
 
 
 def with_rival(left: Mapping[str, int], with_picks: Collection[str], payable: float) -> list[str]:

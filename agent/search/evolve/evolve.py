@@ -15,10 +15,11 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from agent.search.context import SearchContext
-from agent.search.evolve.decisions import Bandit, Ladder, Pull, clearly_behind, stop_reason, with_rival
+from agent.search.evolve.decisions import Bandit, Ladder, Pull, clearly_behind, stop_reason
+from agent.search.evolve.finale import finish
 from agent.search.program import Moves, Parent
 from agent.search.registered import DEFAULT, strategy
-from agent.search.study import MeanScore, Study, shrunk
+from agent.search.study import MeanScore, Study
 from agent.types import FRESH, Proposal, content_id
 
 PARENTS = 6
@@ -30,6 +31,7 @@ ROUNDS = 500
     DEFAULT,
     about="Ours: many candidates on few rows, the best of them on more, changes of those that did well.",
     uses_logprobs=True,
+    races_baseline=True,
 )
 async def search(context: SearchContext) -> None:
     """The default strategy. Raises BudgetExhausted when a cap ends it early."""
@@ -70,7 +72,7 @@ class Search:
                 context.note("search_stopped", {"step": step, "why": why})
                 break
         context.failed = self._cut()
-        await self._finish()
+        await finish(context, self._out)
 
     async def _next(self) -> list[Pull]:
         """The pulls of a step that can still be paid: climbers first, then new candidates."""
@@ -116,14 +118,18 @@ class Search:
 
     def _room(self) -> int:
         """Rows that the finalists leave to the steps; the first of them, where attempts are lost or dollars are few."""
-        context, plan = self._context, self._context.plan
-        of_first = plan.final_rows // plan.finalists
-        return int(min(context.left_by_calls() - plan.final_rows, context.payable() - of_first, self._affordable()))
+        context = self._context
+        of_first = context.payable() - context.plan.last_climb
+        return int(min(self._planned_room(), of_first, self._affordable()))
+
+    def _planned_room(self) -> int:
+        """Rows that the plan's calls leave to the steps."""
+        return self._context.left_by_calls() - self._context.plan.kept_rows
 
     def _cut(self) -> str:
         """Why the steps end before the plan's calls do, or ""."""
-        context, plan, least = self._context, self._context.plan, 2 * self._context.plan.rungs[0]
-        planned = min(context.left_by_calls() - plan.final_rows, self._affordable())
+        least = 2 * self._context.plan.rungs[0]
+        planned = min(self._planned_room(), self._affordable())
         if self._room() >= least or planned < least:
             return ""
         return "of the calls under the cap too many brought nothing, or the cap is lower than the plan's"
@@ -137,10 +143,13 @@ class Search:
         return context.costs.affordable() - context.costs.through_test(*best, *wanted)
 
     def _climbers(self) -> list[Pull]:
-        board = self._board
+        board, rungs = self._board, self._context.plan.rungs
         alive = {i: board.evidence(i) for i, trial in board.trials.items() if trial.state != "failed"}
         rows = {i: len(board.outcomes.get(i, ())) for i in alive}
-        return self._ladder.promotions(alive, self._out, rows)
+        pulls = self._ladder.promotions(alive, self._out, rows)
+        far = [i for i in alive if rungs[-2:][0] <= rows[i] < rungs[-1] and board.mean(i) == 1.0]
+        flawless = [Pull(i, rungs[-1]) for i in far[:1] if Pull(i, rungs[-1]) not in pulls]  # may end the search
+        return [*flawless, *pulls]
 
     async def _new_candidates(self, count: int) -> list[str]:
         """About `count` new candidates, each by the operator that the bandit draws; a proposal may give two."""
@@ -207,41 +216,3 @@ class Search:
         others = [score for i, score in scores.items() if i != leader]
         best, plain = scores[leader].mean if leader else 0.0, max((board.mean(i) or 0.0 for i in full), default=0.0)
         return stop_reason(others, best, self._room() // (2 * plan.rungs[0]), plan.dev_rows, plain)
-
-    async def _finish(self) -> None:
-        """Scores the best few on the whole of dev, one after the other for as long as they can be paid."""
-        context, board = self._context, self._board
-        context.stage("finalists", context.round)
-        scores = {i: score for i, score in board.estimates().items() if score.n}
-        prior = sum(score.mean for score in scores.values()) / max(1, len(scores))
-        alive = [i for i in scores if board.trials[i].state != "failed" and i not in self._out]
-        unpaid, finalists = set(), 0
-        for candidate_id in self._with_rival(sorted(alive, key=lambda i: -shrunk(scores[i], prior))):
-            rows = context.plan.dev_rows - len(board.outcomes[candidate_id])
-            if not rows:
-                continue
-            if context.costs.through_test(candidate_id) > context.costs.affordable():  # a cheaper one may be paid
-                unpaid.add(candidate_id)
-                continue
-            finalists += 1
-            if finalists > context.plan.finalists:
-                break
-            if rows <= context.payable():
-                await context.see([candidate_id], context.plan.dev_rows)
-            else:
-                unpaid.add(candidate_id)
-        for candidate_id, trial in list(board.trials.items()):
-            if trial.state == "incomplete":
-                why = "what was left did not pay the rest of dev" if candidate_id in unpaid else "not among the best"
-                board.settle(candidate_id, "pruned", f"{why} after {len(board.outcomes.get(candidate_id, ()))} rows")
-        if unpaid and len(board.in_state("complete")) == 1:  # the baseline
-            context.failed = "what was left did not pay any of the best on all of dev"
-
-    def _with_rival(self, best: list[str]) -> list[str]:
-        """The order of the finalists, with a rival for those with picked examples."""
-        context, board = self._context, self._board
-        with_picks = {i for i in best if context.program.picks(board.candidate(i))}
-        if not with_picks or context.plan.finalists < 2:
-            return best
-        left = {i: context.plan.dev_rows - len(board.outcomes.get(i, ())) for i in best if i != context.baseline.id}
-        return with_rival(left, with_picks, context.payable())

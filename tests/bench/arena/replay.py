@@ -1,10 +1,12 @@
 """Search policies over recorded outcomes: thousands of runs without a model, against the truth.
 
-    python -m tests.bench.arena.replay [--seeds 1000] [--calls 640] [--matrix FILE ...]
+    python -m tests.bench.arena.replay [--seeds 1000] [--calls 700] [--dev 78] [--test 130] [--matrix FILE ...]
 
 The recorded rows are taken for the whole world: a candidate's true score is its mean over all of them, and each replay
 draws its dev rows from them with replacement. A policy can only make what was recorded: designs of a place, and the
 children of the candidates that had children. Regret is the best recorded true score minus that of what was chosen.
+`--calls` are those of a whole run on a task with so many dev and test rows: a policy gets what the plan leaves it
+beside the user's own prompt and the sealed test.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,16 +31,15 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search.board import Board
 from agent.search.context import stratified
 from agent.search.costs import CandidateCosts
-from agent.search.evolve.decisions import rungs_for
 from agent.search.evolve.evolve import Search
-from agent.search.plan import Plan
+from agent.search.plan import Plan, make_plan
 from agent.search.program import Parent
 from agent.types import Budget, Candidate, Demo, Outcome, Prediction, Proposal
+from tests.toys import make_task
 
 FOLDER = Path(__file__).parent / "matrix"
-DEV = 100
-Policy = Callable[["World", int, int], str]
-"""world, calls, seed -> the id of the candidate that it chose."""
+Policy = Callable[["World", Plan, int], str]
+"""world, plan, seed -> the id of the candidate that it chose."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,9 @@ class World:
     def best(self) -> float:
         return max(map(self.truth, self.hits))
 
-    def dev(self, rng: random.Random) -> list[int]:
+    def dev(self, count: int, rng: random.Random) -> list[int]:
         """Drawn rows in the common order that the search gives them."""
-        rows = [rng.randrange(len(self.labels)) for _ in range(DEV)]
+        rows = [rng.randrange(len(self.labels)) for _ in range(count)]
         return stratified(rows, [self.labels[row] for row in rows], rng)
 
 
@@ -149,15 +150,15 @@ class RecordedProgram:
 class RecordedContext:
     """Buys recorded outcomes; stands where a `SearchContext` stands."""
 
-    def __init__(self, world: World, calls: int, seed: int) -> None:
+    def __init__(self, world: World, plan: Plan, seed: int) -> None:
         self.seed, self.rng = seed, random.Random(seed)
         self.board = Board()
         self.task, self.proposer, self.round, self.spent = None, None, 0, 0
-        self.plan = Plan(calls, DEV, 0, 0, 8, rungs_for(DEV), 3, 0)
+        self.plan, self.baseline = plan, PromptCandidate("zero-shot", "turns", "the user's own")
         self.costs = CandidateCosts(self.plan, Account(Budget()), self.board, "", lambda candidate: 1)
         self.program = RecordedProgram()
         self.moves = RecordedMoves(world, self.rng, self.board)
-        self._world, self._rows = world, world.dev(random.Random(f"rows {seed}"))
+        self._world, self._rows = world, world.dev(plan.dev_rows, random.Random(f"rows {seed}"))
 
     def stage(self, name: str, round_: int) -> None:
         self.round = round_
@@ -169,7 +170,7 @@ class RecordedContext:
         return True
 
     def left(self) -> int:
-        return self.plan.calls - self.spent
+        return rows_of_search(self.plan) - self.spent
 
     left_by_calls = payable = left  # nothing is lost
 
@@ -197,28 +198,33 @@ class RecordedContext:
         return list(wanted)
 
 
-def ours(world: World, calls: int, seed: int) -> str:
-    context = RecordedContext(world, calls, seed)
+def rows_of_search(plan: Plan) -> int:
+    """Rows between trial 0 and the sealed test, where nothing is lost."""
+    return plan.search_calls + plan.slack
+
+
+def ours(world: World, plan: Plan, seed: int) -> str:
+    context = RecordedContext(world, plan, seed)
     asyncio.run(Search(context, context.moves).run())  # type: ignore[arg-type]
     complete = context.board.in_state("complete")
     best = max(complete, key=lambda i: context.board.mean(i) or 0.0)
     return context.moves.recorded[best]
 
 
-def random_search(world: World, calls: int, seed: int) -> str:
+def random_search(world: World, plan: Plan, seed: int) -> str:
     """Small random sets, each on the same 60 rows, the best by its mean."""
     rng = random.Random(seed)
     small = [i for i, made in world.candidates.items() if made["operator"] == "random"]
-    drawn = rng.sample(small, min(len(small), calls // 60))
+    drawn = rng.sample(small, min(len(small), rows_of_search(plan) // 60))
     rows = random.Random(f"rows {seed}").choices(range(len(world.labels)), k=60)
     return max(drawn, key=lambda i: sum(world.hits[i][row] for row in rows))
 
 
-def any_search(world: World, calls: int, seed: int) -> str:
+def any_search(world: World, plan: Plan, seed: int) -> str:
     """As random search, but over every recorded design: what the designs alone are worth."""
     rng = random.Random(seed)
     roots = [i for i, made in world.candidates.items() if made["parent"] is None]
-    drawn = rng.sample(roots, min(len(roots), calls // 60))
+    drawn = rng.sample(roots, min(len(roots), rows_of_search(plan) // 60))
     rows = random.Random(f"rows {seed}").choices(range(len(world.labels)), k=60)
     return max(drawn, key=lambda i: sum(world.hits[i][row] for row in rows))
 
@@ -226,24 +232,34 @@ def any_search(world: World, calls: int, seed: int) -> str:
 POLICIES: dict[str, Policy] = {"ours": ours, "random search": random_search, "random over all designs": any_search}
 
 
-def score(world: World, policy: str, calls: int, seed: int) -> float:
+def score(world: World, policy: str, plan: Plan, seed: int) -> float:
     """The true score of what the policy chose."""
-    return world.truth(POLICIES[policy](world, calls, seed))
+    return world.truth(POLICIES[policy](world, plan, seed))
+
+
+def plan_of(calls: int, dev_rows: int, test_rows: int) -> Plan:
+    """The plan of a run without a proposer on a task of this size."""
+    task = make_task(1)
+    task = replace(task, dev=task.dev * dev_rows, test=task.test * test_rows)
+    return make_plan(task, Budget(calls), "standard", has_proposer=False)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Search policies over recorded outcomes.")
     parser.add_argument("--seeds", type=int, default=1000)
-    parser.add_argument("--calls", type=int, default=640)
+    parser.add_argument("--calls", type=int, default=700)
+    parser.add_argument("--dev", type=int, default=78)
+    parser.add_argument("--test", type=int, default=130)
     parser.add_argument("--matrix", type=Path, nargs="*", default=sorted(FOLDER.glob("*.json.gz")))
     options = parser.parse_args()
+    plan = plan_of(options.calls, options.dev, options.test)
     for path in options.matrix:
         world = World.read(path)
         print(f"{world.name}: {len(world.hits)} candidates, the best {100 * world.best:.1f}, {options.calls} calls")
         for name in POLICIES:
             began = time.perf_counter()
             with ProcessPoolExecutor(2) as pool:
-                work = partial(score, world, name, options.calls)
+                work = partial(score, world, name, plan)
                 scores = list(pool.map(work, range(options.seeds), chunksize=25))
             mean = sum(scores) / len(scores)
             took = (time.perf_counter() - began) / options.seeds

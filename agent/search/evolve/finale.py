@@ -1,0 +1,93 @@
+"""The end of the default search: those that are close to the best see the whole of dev, as far as calls pay.
+
+What was kept for lost attempts and is not needed pays some of them (`SearchContext.payable`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from agent.search.context import SearchContext
+from agent.search.evolve.decisions import Scores, close_to_best, mean, with_rival
+from agent.search.study import shrunk
+
+
+async def finish(context: SearchContext, out: Collection[str]) -> None:
+    """Scores the finalists on the whole of dev, one after the other, and closes every trial.
+
+    Args:
+        context: A search whose steps are over.
+        out: Candidates that are clearly behind.
+    """
+    board = context.board
+    context.stage("finalists", context.round)
+    unpaid = set()
+    for place, candidate_id in enumerate(finalists(context, out)):
+        rows = context.plan.dev_rows - len(board.outcomes[candidate_id])
+        if not rows:
+            continue
+        if context.costs.through_test(candidate_id) > context.costs.affordable():  # a cheaper one may be paid
+            unpaid.add(candidate_id)
+        elif rows <= _for(place, context):
+            await context.see([candidate_id], context.plan.dev_rows)
+        else:
+            unpaid.add(candidate_id)
+    for candidate_id, trial in list(board.trials.items()):
+        if trial.state == "incomplete":
+            why = "what was left did not pay the rest of dev" if candidate_id in unpaid else "not among the best"
+            board.settle(candidate_id, "pruned", f"{why} after {len(board.outcomes.get(candidate_id, ()))} rows")
+    if unpaid and not set(board.in_state("complete")) - {context.baseline.id}:
+        context.failed = "what was left did not pay any of the best on all of dev"
+
+
+def _for(place: int, context: SearchContext) -> int:
+    """Rows that may be paid for the finalist of this place: those beyond the planned ones leave as many as tell what a
+    part of the winner adds, where there are so many."""
+    payable, whole = context.payable(), context.plan.dev_rows
+    return payable - whole if place >= context.plan.finalists and payable >= whole else payable
+
+
+def finalists(context: SearchContext, out: Collection[str]) -> list[str]:
+    """Those that are close to the best, in the order in which they are paid.
+
+    The user's own prompt is among them where it cannot be told from the best: before the others where it would be
+    preferred on the rows so far. Else those rows are enough.
+
+    Args:
+        context: A search whose steps are over.
+        out: Candidates that are clearly behind.
+    """
+    board, own = context.board, context.baseline.id
+    estimates = {i: score for i, score in board.estimates().items() if score.n}
+    prior = sum(score.mean for score in estimates.values()) / max(1, len(estimates))
+    alive = [i for i in estimates if board.trials[i].state != "failed" and i not in out]
+    best = sorted(alive, key=lambda i: -shrunk(estimates[i], prior))
+    scores = {i: [outcome.value for outcome in board.outcomes[i]] for i in best}
+    others = {i: row for i, row in scores.items() if i != own}
+    if not others:
+        return []
+    order = _ordered(context, others)
+    first = others[order[0]]
+    if own in scores and len(close_to_best({"": first, own: scores[own]}, context.seed)) == 2:
+        is_ahead = mean(scores[own][: len(first)]) >= mean(first[: len(scores[own])])
+        order.insert(1 if is_ahead else len(order), own)
+    return order
+
+
+def _ordered(context: SearchContext, scores: Mapping[str, Scores]) -> list[str]:
+    """Those of `scores`, the best first, that are close to the best, with a rival for those with picked examples."""
+    close = close_to_best(scores, context.seed)
+    picks = {i for i in scores if context.program.picks(context.board.candidate(i))}
+    rival = next((i for i in scores if i not in picks), None)
+    if rival is not None and {*close} <= picks:
+        close.append(rival)
+    return rival_placed(context, close)
+
+
+def rival_placed(context: SearchContext, best: Sequence[str]) -> list[str]:
+    """The order of these finalists, the best first, in which a rival of those with picked examples is paid in time; the
+    user's own prompt is no rival and left out."""
+    board = context.board
+    picks = {i for i in best if context.program.picks(board.candidate(i))}
+    left = {i: context.plan.dev_rows - len(board.outcomes.get(i, ())) for i in best if i != context.baseline.id}
+    return with_rival(left, picks, context.payable()) if picks else list(best)

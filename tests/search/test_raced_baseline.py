@@ -1,0 +1,107 @@
+"""The user's own prompt is raced too: a hopeless one costs few calls, and one that may be best sees all of dev."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agent.release.result import RunResult
+from agent.run.optimize import Run
+from agent.run.settings import Settings
+from agent.search.context import sealed_rows
+from agent.search.plan import Plan
+from agent.types import Budget, Task
+from tests.search.worlds import any_skill, pupil
+from tests.toys import FakeModel, make_task, open_ledger
+
+LARGE = make_task(200)
+FILE = make_task(200, train=LARGE.train[:122], dev=LARGE.dev[:78], test=LARGE.test[:130])
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run of 700 calls on a file of 330 rows, whose own prompt has a skill of its own."""
+
+    run: Run
+    result: RunResult
+    calls: int
+
+    @property
+    def own_rows(self) -> int:
+        return self.run.context.baseline_rows
+
+
+def ended(folder: Path, own_skill: float, others: float | None = None, task: Task = FILE, calls: int = 700) -> Ended:
+    first = list[str]()
+
+    def skill(front: str) -> float:
+        first.append(front)  # trial 0 is the user's own prompt
+        return own_skill if front == first[0] else any_skill(front) if others is None else others
+
+    ledger = open_ledger(folder / "ledger.db")
+    model = FakeModel(pupil(skill))
+    settings = Settings(budget=Budget(max_calls=calls), runs_folder=folder)
+    run = Run(task, model, None, ledger, settings)
+    try:
+        return Ended(run, asyncio.run(run.execute()), len(model.seen))
+    finally:
+        ledger.close()
+
+
+@pytest.fixture(scope="module")
+def hopeless(tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    return ended(tmp_path_factory.mktemp("hopeless"), 0.0)
+
+
+def test_a_hopeless_prompt_costs_few_calls_and_at_least_40_candidates_are_tried(hopeless: Ended) -> None:
+    own = hopeless.run.context.board.trials[hopeless.run.context.baseline.id]
+    assert (hopeless.own_rows, own.state, own.n) == (22, "pruned", 22)
+    assert hopeless.result.baseline.dev_rows == 22
+    assert sum(hopeless.result.trials.values()) >= 40
+    assert hopeless.result.decision == "promote"
+    assert 620 < hopeless.calls <= 700, "calls that were kept for lost attempts are used"
+
+
+def test_its_dev_score_is_of_the_rows_that_it_saw_and_it_is_no_finalist(hopeless: Ended) -> None:
+    board, own = hopeless.run.context.board, hopeless.run.context.baseline.id
+    assert hopeless.result.baseline.dev == board.mean(own) == 0.0
+    assert own not in {row["candidate_id"] for row in hopeless.result.to_json()["pareto"]}
+    assert own not in board.in_state("complete")
+
+
+def test_the_sealed_test_takes_its_planned_rows_and_no_row_of_it_was_seen_before(hopeless: Ended) -> None:
+    tested = hopeless.run._test
+    assert len(tested) == hopeless.run.plan.test_rows == hopeless.result.lift.n
+    assert len({row.id for row in tested}) == len(tested)
+    assert {row.id for row in tested} <= {row.id for row in FILE.test}
+    shares = Counter(row.labels["team"] for row in tested)
+    assert max(shares.values()) - min(shares.values()) <= 2, "each label about as often as in the whole"
+
+
+def test_a_prompt_that_is_better_than_any_sees_the_whole_of_dev_and_is_kept(tmp_path: Path) -> None:
+    found = ended(tmp_path, 0.7, others=0.05)
+    assert found.own_rows == len(FILE.dev)
+    assert found.result.baseline.dev_rows is None
+    assert found.result.is_own
+    assert found.result.decision == "keep_baseline"
+
+
+def test_nothing_is_left_out_because_a_few_rows_were_all_right(tmp_path: Path) -> None:
+    """A prompt that is right on its first rows sees all of dev before the search is called not worth it."""
+    found = ended(tmp_path, 1.0)
+    assert found.own_rows == len(FILE.dev)
+    assert found.run.preflight is not None
+    assert not found.run.preflight.worth
+    assert sum(found.result.trials.values()) == 1
+
+
+def test_a_run_of_an_older_plan_scores_the_whole_of_dev_and_takes_the_rows_as_they_stand(hopeless: Ended) -> None:
+    stored = hopeless.run.plan.as_dict()
+    del stored["baseline_rows"], stored["detect"]
+    plan = Plan.restored(stored)
+    assert plan.first_rows == plan.dev_rows
+    assert sealed_rows(FILE, plan) == FILE.test[: plan.test_rows]
