@@ -71,6 +71,8 @@ def optimize(
     price: tuple[float, float] | None = None,
     effort: Effort = "standard",
     strategy: str | None = None,
+    sampler: str = "bandit",
+    pruner: str = "race",
     prefer: Prefer = "best",
     anyway: bool = False,
     calibrate: bool = True,
@@ -122,6 +124,10 @@ def optimize(
         effort: how many calls to plan with when nothing is capped.
         strategy: our search (`evolve`, also called `bayes`), one of DSPy's optimizers, or one of another package. None:
             what suits the task.
+        sampler: what our search tries next: "bandit", by a bandit over its operators, or all of it by one Optuna study
+            with the sampler "tpe", "gp" (needs torch), "cmaes" (needs cmaes) or "random".
+        pruner: what ends losing candidates in our search: "race", paired and valid at every look, or "wilcoxon",
+            Optuna's WilcoxonPruner.
         prefer: which to test and ship: the best on dev, or the cheapest or shortest within noise of it.
         anyway: search even when the preflight finds that nothing can be won.
         calibrate: the finalists also compete with label weights, which cost no call; False: they do not.

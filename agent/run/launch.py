@@ -20,6 +20,7 @@ from agent.extras import not_tried
 from agent.observer import NO_OBSERVER, Observer
 from agent.privacy import ALLOW_TRACING, silence_tracing
 from agent.run.tasks import METRIC, read_task, require_judging
+from agent.search.samplers import BANDIT, RACE
 from agent.task.asked import READING
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "price": None,
         "effort": "standard",
         "strategy": None,
+        "sampler": BANDIT,
+        "pruner": RACE,
         "prefer": "best",
         "anyway": False,
         "no_calibrate": False,
@@ -238,6 +241,7 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
     from agent.gateway.gateway import MAX_WAIT
     from agent.run.settings import Settings
     from agent.search.registered import STRATEGIES
+    from agent.search.samplers import require_search
     from agent.types import Budget
 
     own = program.task.budget
@@ -256,11 +260,15 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
         tags[key] = value
     strategy = STRATEGIES.get(program.strategy(options.get("strategy")))  # a run of an older version has none
     strategy.require(program.kind, options["trials"])
+    sampler, pruner = options.get("sampler") or BANDIT, options.get("pruner") or RACE  # an older run has none
+    require_search(strategy.name, sampler, pruner)
     return Settings(
         seed=options["seed"],
         budget=budget,
         effort=options["effort"],
         strategy=strategy.name,
+        sampler=sampler,
+        pruner=pruner,
         prefer=options.get("prefer") or "best",  # a run of an older version has none
         anyway=bool(options.get("anyway")),
         calibrate=program.task.calibrate and not options.get("no_calibrate", True),  # an older run had no label weights

@@ -223,6 +223,8 @@ class Run(LedgerRun[RunResult]):
             self.account,
             self._observer,
             self.settings.trials,
+            self.settings.sampler,
+            self.settings.pruner,
         )
 
     async def _evaluate_baseline(self) -> None:
