@@ -73,6 +73,8 @@ def optimize(
     price: tuple[float, float] | None = None,
     effort: Effort = "standard",
     strategy: str | None = None,
+    sampler: str = "bandit",
+    pruner: str = "race",
     prefer: Prefer = "best",
     margin: float = 5.0,
     detect: float | None = None,
@@ -127,6 +129,10 @@ def optimize(
         effort: how many calls to plan with when nothing is capped.
         strategy: our search (`evolve`, also called `bayes`), one of DSPy's optimizers, or one of another package. None:
             what suits the task.
+        sampler: what our search tries next: "bandit", by a bandit over its operators, or all of it by one Optuna study
+            with the sampler "tpe", "gp" (needs torch), "cmaes" (needs cmaes) or "random".
+        pruner: what ends losing candidates in our search: "race", paired and valid at every look, or "wilcoxon",
+            Optuna's WilcoxonPruner.
         prefer: which to test and ship: the best on dev, the cheapest of those that are shown there to lose less than
             `margin` against it, or the shortest within noise of it.
         margin: the loss in points that `prefer="cheap"` accepts, above 0 and at most 50.

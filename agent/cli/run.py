@@ -34,6 +34,7 @@ from agent.run.locations import open_history
 from agent.run.resume import prepare_resume
 from agent.run.session import start
 from agent.search.registered import STRATEGIES
+from agent.search.samplers import BANDIT, PRUNERS, RACE, SAMPLERS
 from agent.stats.noninferiority import MARGIN, smallest_margin
 
 _CAPS = ("max_calls", "max_tokens", "max_cost", "time_limit")
@@ -43,17 +44,8 @@ RUN_GROUPS = {
     "Models": ("model", "proposer", "judge", "thinking", "max_concurrency", "max_wait"),
     "Budget": (*_CAPS, "price", "effort", "no_cache", "dry_run"),
     "Search": (
-        "trials",
-        "strategy",
-        "prefer",
-        "margin",
-        "detect",
-        "max_demos",
-        "anyway",
-        "no_retrieval",
-        "embeddings",
-        "no_calibrate",
-        "seed",
+        *("trials", "strategy", "sampler", "pruner", "prefer", "margin", "detect", "max_demos", "anyway"),
+        *("no_retrieval", "embeddings", "no_calibrate", "seed"),
     ),
     "Output": ("tag", *_OUTPUT),
 }
@@ -148,6 +140,20 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
     type=Registered(STRATEGIES),
     help="Our search (evolve, also called bayes), or one of DSPy's optimizers. Default: evolve; dspy-mipro for a DSPy "
     "program of your own.",
+)
+@click.option(
+    "--sampler",
+    type=click.Choice(SAMPLERS),
+    default=BANDIT,
+    show_default=True,
+    help="What our search tries next: by a bandit over its operators, or all of it by one Optuna study.",
+)
+@click.option(
+    "--pruner",
+    type=click.Choice(PRUNERS),
+    default=RACE,
+    show_default=True,
+    help="What ends losing candidates in our search: our paired race, valid at every look, or Optuna's WilcoxonPruner.",
 )
 @click.option(
     "--prefer",

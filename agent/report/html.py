@@ -145,6 +145,7 @@ def report_values(view: RunView) -> dict[str, Any]:
         "facts": facts,
         "progress": _chart("progress", view, "Dev score against calls", run_tables.best),
         "trials": run_tables.trials(view),
+        "mattered": run_tables.mattered(view),
         "rejected": view.history.rejected(view.id),
         "spend": run_tables.spend(view),
         "provenance": run_tables.provenance(view),

@@ -1,5 +1,5 @@
 """A run as an Optuna study in a SQLite file of its own, for optuna-dashboard. Derived: the ledger is what counts, and
-the file is made anew each time. One of the two importers of optuna.
+the file is made anew each time. Where a study proposed the candidates (`--sampler tpe`), it is that very study.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from agent.errors import InputError
 from agent.files import new_files
 from agent.ledger.query import Row, history_of, run_folder, searched
 from agent.report.facts import verdict
+from agent.report.importances import place, told_trials
 from agent.report.view import RunView
-from agent.types import content_id
+from agent.search.run_study import StudyTrial, built
 
 if TYPE_CHECKING:
     import optuna
@@ -58,20 +59,22 @@ def write_study(view: RunView, path: Path) -> int:
 
     The value is the mean dev score (0 to 1), rows seen are the steps in between. A pruned trial's value is its last
     one, on fewer rows than a complete trial's. What an unfinished run left incomplete stands as running.
-    Raises InputError when the disk refuses.
+    Of a run whose candidates a study proposed, parameters, values, states and steps are what that study was told: a
+    value is then the mean of the evidence, shrunk. Raises InputError when the disk refuses.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    told = told_trials(view)
     with closing(sqlite3.connect(":memory:")) as db:
         storage = optuna.storages.RDBStorage("sqlite://", {"creator": lambda: db})
         study = optuna.create_study(storage=storage, study_name=f"{view.run['task']} {view.id}", direction="maximize")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # optuna marks names of metrics as experimental
-            study.set_metric_names(["dev score"])
+            study.set_metric_names(["evidence on dev" if told else "dev score"])
         for name, value in _about(view).items():
             study.set_user_attr(name, value)
-        trials = _trials(view)
+        trials = _told(view, told) if told else _trials(view)
         study.add_trials(trials)
         storage.remove_session()
         data = db.serialize()
@@ -94,10 +97,10 @@ def _trials(view: RunView) -> list[optuna.trial.FrozenTrial]:
     from optuna.trial import FrozenTrial, TrialState
 
     by_trial = _events_by_trial(view)
-    places = [_place(trial) for trial in view.trials]
+    places = [place(trial) for trial in view.trials]
     distributions = _distributions(places)
     trials = []
-    for number, (trial, place) in enumerate(zip(view.trials, places, strict=True)):
+    for number, (trial, params) in enumerate(zip(view.trials, places, strict=True)):
         state = TrialState[STATES[trial["state"]]]
         events = by_trial.get(trial["number"], [])
         begun = _time(events[0]["utc"] if events else view.run["started_utc"])
@@ -109,7 +112,7 @@ def _trials(view: RunView) -> list[optuna.trial.FrozenTrial]:
                 value=trial["mean"] if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
                 datetime_start=begun,
                 datetime_complete=(_time(events[-1]["utc"]) if events else begun) if state.is_finished() else None,
-                params=place,
+                params=params,
                 distributions=distributions,
                 user_attrs=_attributes(trial),
                 system_attrs={},
@@ -119,16 +122,18 @@ def _trials(view: RunView) -> list[optuna.trial.FrozenTrial]:
     return trials
 
 
-def _place(trial: Row) -> dict[str, Any]:
-    """Where a trial lies in the space of designs; the instruction by a hash of its words."""
-    return {
-        "technique": trial["technique"],
-        "format": trial["format"],
-        "role": trial["role"] or "none",
-        "instruction": content_id("i", trial["instruction"])[:10],
-        "n_demos": trial["n_demos"],
-        "operator": (trial["operator"] or "").partition(":")[0],
-    }
+def _told(view: RunView, told: Sequence[StudyTrial]) -> list[optuna.trial.FrozenTrial]:
+    """The trials of the run's study, with what the ledger knows of each besides."""
+    by_trial, rows = _events_by_trial(view), {trial["candidate_id"]: trial for trial in view.trials}
+    trials = built(told).trials
+    for trial, known in zip(trials, told, strict=True):
+        row = rows[known.candidate_id]
+        events = by_trial.get(row["number"], [])
+        trial.datetime_start = _time(events[0]["utc"] if events else view.run["started_utc"])
+        if trial.state.is_finished():
+            trial.datetime_complete = _time(events[-1]["utc"]) if events else trial.datetime_start
+        trial.user_attrs = _attributes(row) | {"dev_score": row["mean"]}
+    return trials
 
 
 def _distributions(places: Sequence[Mapping[str, Any]]) -> dict[str, optuna.distributions.BaseDistribution]:

@@ -15,6 +15,7 @@ from agent.release.result_details import LabelReport
 from agent.report import facts
 from agent.report.answer_facts import label_rows
 from agent.report.facts import amount, bracketed, carried, cut, duration, gain, points
+from agent.report.importances import importances
 from agent.report.view import RunView
 
 BEST, LAST, WORDS = 100, 20, 100
@@ -186,6 +187,19 @@ def best(view: RunView) -> RunTable:
     rows = [(f"trial {trial['number']}", trial["used"], points(trial["mean"]), trial["n"]) for trial in view.best]
     columns = ("best so far", "after calls #", "dev score #", "rows #")
     return _table("The best so far, by calls made", columns, rows)
+
+
+def mattered(view: RunView) -> RunTable:
+    """What told the best candidates of the search from the others; no rows with too few trials."""
+    rows = [
+        (one.name, f"{one.share:.0%}", facts.cut(one.best, WORDS), points(one.mean), one.trials)
+        for one in importances(view)
+    ]
+    columns = ("parameter", "importance #", "its best choice ~", "dev score there #", "trials #")
+    note = (
+        "How far the choices of the best quarter of the trials differ from those of all (PED-ANOVA): a hint, no proof."
+    )
+    return _table("What mattered in the search", columns, rows, note)
 
 
 def trials(view: RunView) -> RunTable:

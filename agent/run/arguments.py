@@ -25,6 +25,7 @@ from agent.run.observers import Watcher
 from agent.run.resume import unfinished
 from agent.scoring.function_metric import MetricFunction, register, registered
 from agent.search.registered import STRATEGIES
+from agent.search.samplers import PRUNERS, SAMPLERS
 from agent.task.load import load_task
 from agent.task.words import seconds
 from agent.types import Task
@@ -35,6 +36,8 @@ AT_LEAST = {"trials": 1, "max_calls": 1, "max_tokens": 1, "max_demos": 0, "think
 ONE_OF = {
     "effort": ("quick", "standard", "thorough"),
     "prefer": ("best", "cheap", "short"),
+    "sampler": SAMPLERS,
+    "pruner": PRUNERS,
     "type": (None, "text", "choice", "number", "json"),
 }
 

@@ -20,6 +20,7 @@ from agent.extras import not_tried
 from agent.observer import NO_OBSERVER, Observer
 from agent.privacy import ALLOW_TRACING, silence_tracing
 from agent.run.tasks import METRIC, read_task, require_judging
+from agent.search.samplers import BANDIT, RACE
 from agent.stats.noninferiority import MARGIN
 from agent.task.asked import READING
 
@@ -53,6 +54,8 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "price": None,
         "effort": "standard",
         "strategy": None,
+        "sampler": BANDIT,
+        "pruner": RACE,
         "prefer": "best",
         "margin": 100 * MARGIN,
         "migrates": None,
@@ -284,6 +287,7 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
     from agent.gateway.gateway import MAX_WAIT
     from agent.run.settings import Settings
     from agent.search.registered import STRATEGIES
+    from agent.search.samplers import require_search
     from agent.types import Budget
 
     own = program.task.budget
@@ -302,11 +306,15 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
         tags[key] = value
     strategy = STRATEGIES.get(program.strategy(options.get("strategy")))  # a run of an older version has none
     strategy.require(program.kind, options["trials"])
+    sampler, pruner = options.get("sampler") or BANDIT, options.get("pruner") or RACE  # an older run has none
+    require_search(strategy.name, sampler, pruner)
     return Settings(
         seed=options["seed"],
         budget=budget,
         effort=options["effort"],
         strategy=strategy.name,
+        sampler=sampler,
+        pruner=pruner,
         prefer=options.get("prefer") or "best",  # a run of an older version has none
         margin=margin_of(options["margin"]) if options.get("margin") else None,  # an older run went by noise
         anyway=bool(options.get("anyway")),

@@ -234,6 +234,8 @@ class Run(LedgerRun[RunResult]):
             self._observer,
             self.settings.trials,
             self._own,
+            self.settings.sampler,
+            self.settings.pruner,
         )
 
     async def _evaluate_baseline(self) -> None:

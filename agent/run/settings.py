@@ -15,6 +15,7 @@ from agent.search.call_costs import Cap, Models, call_costs, dearest, largest_ca
 from agent.search.plan import DETECT, Effort, Plan, plan_run
 from agent.search.program import Program
 from agent.search.registered import DEFAULT, STRATEGIES
+from agent.search.samplers import BANDIT, RACE
 from agent.types import LM, Budget, Spend, Usage
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Settings:
     parent: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     strategy: str = DEFAULT
+    sampler: str = BANDIT
+    pruner: str = RACE
     prefer: Prefer = "best"
     margin: float | None = None
     anyway: bool = False

@@ -20,9 +20,11 @@ from agent.gateway.gateway import Gateway
 from agent.observer import NO_OBSERVER, Observer
 from agent.scoring.evaluate import Evaluator, why_unscored
 from agent.search.board import Board
+from agent.search.choices import Choices
 from agent.search.costs import CandidateCosts
 from agent.search.plan import Plan
 from agent.search.program import Program
+from agent.search.samplers import BANDIT, RACE
 from agent.types import LM, Candidate, Example, Proposal, Spend, Task
 
 T = TypeVar("T")
@@ -45,6 +47,8 @@ class SearchContext:
         observer: gets candidates, stages, evaluations and events.
         trials: the user's cap on trials, at least 1; None: no cap.
         baseline: the candidate of trial 0; None: the user's own.
+        sampler: what proposes candidates, one of `samplers.SAMPLERS`.
+        pruner: what ends losing ones, one of `samplers.PRUNERS`.
     """
 
     def __init__(
@@ -61,11 +65,14 @@ class SearchContext:
         observer: Observer = NO_OBSERVER,
         trials: int | None = None,
         baseline: Candidate | None = None,
+        sampler: str = BANDIT,
+        pruner: str = RACE,
     ) -> None:
         self.task, self.plan, self.seed = task, plan, seed
         self.target, self.proposer = models
         self.gateway, self.program, self.evaluator, self.board = gateway, program, evaluator, board
         self.rng = random.Random(f"{seed}/{task.name}")
+        self.choices, self.sampler, self.pruner = Choices(self.rng), sampler, pruner
         self.dev = dev_rows(task, plan.dev_rows, seed)
         self.baseline: Candidate = baseline or program.baseline()
         self.stage_name, self.round = "baseline", 0

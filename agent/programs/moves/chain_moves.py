@@ -182,7 +182,10 @@ class ChainMoves:
             for text in texts
             if text.instruction != old.texts(name).system
         ]
-        return self._with(parent, *self._context.rng.choice(others)) if others else None
+        if not others:
+            return None
+        words = self._context.choices.one("words", others, lambda other: f"{other[0]}: {other[1].operator}")
+        return self._with(parent, *words)
 
     def _shorter(self, parent: Parent) -> Proposal | None:
         """One of the prompts with fewer words or fewer demos."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.template import fill, marks
 from agent.retrieval.passages import CONTEXT, Passages
 from agent.retrieval.pick import RETRIEVERS
+from agent.search.choices import Choices
 from agent.types import Task
 
 SIZES = (2, 4, 8)
@@ -32,10 +32,10 @@ def own_passages(task: Task, library: PassageLibrary) -> Passages | None:
 
 
 class PassageMaker:
-    """Makes the passages of one run's candidates; the same seed of `rng` makes the same ones."""
+    """Makes the passages of one run's candidates; the same choices make the same ones."""
 
-    def __init__(self, task: Task, rng: random.Random, library: PassageLibrary) -> None:
-        self._rng, self._library = rng, library
+    def __init__(self, task: Task, choices: Choices, library: PassageLibrary) -> None:
+        self._choices, self._library = choices, library
         self._here = task.knowledge is not None
 
     def space(self) -> dict[str, tuple[str, ...]]:
@@ -83,7 +83,9 @@ class PassageMaker:
         """A changed candidate and the reason."""
         how = old.passages
         if how is None:
-            retriever, k, size = self._rng.choice((USUAL, *FIRST))
+            retriever, k, size = self._choices.one(
+                "first", (USUAL, *FIRST), lambda usual: f"{usual[0]} {usual[1]} {_named(usual[2])}"
+            )
             made = self._library.settings(retriever, k, *size)
             return replace(old, passages=made), f"{k} passages looked up for each input by {retriever}"
         changes: list[tuple[tuple[str, int, tuple[int, int]], str]] = [
@@ -92,7 +94,8 @@ class PassageMaker:
             *(((how.retriever, how.k, size), f"passages of {_named(size)} letters") for size in CHUNKS),
         ]
         present = (how.retriever, how.k, (how.chunk, how.overlap))
-        (retriever, k, size), reason = self._rng.choice([each for each in changes if each[0] != present])
+        others = [each for each in changes if each[0] != present]
+        (retriever, k, size), reason = self._choices.one("change", others, lambda change: change[1])
         return replace(old, passages=self._library.settings(retriever, k, *size)), reason
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ from agent.programs.picked_rows import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.retrieval.pick import ORDERS, RETRIEVERS, Picks
 from agent.retrieval.vectors import DENSE, DENSE_RETRIEVERS
+from agent.search.choices import Choices
 from agent.types import Task
 
 FEWEST_ROWS = 24
@@ -37,10 +37,10 @@ def pick_sizes(task: Task) -> list[int]:
 
 
 class PickMaker:
-    """Makes the picks of one run's candidates; the same seed of `rng` makes the same ones."""
+    """Makes the picks of one run's candidates; the same choices make the same ones."""
 
-    def __init__(self, task: Task, rng: random.Random, pool: PickedRows) -> None:
-        self._task, self._rng, self._pool = task, rng, pool
+    def __init__(self, task: Task, choices: Choices, pool: PickedRows) -> None:
+        self._task, self._choices, self._pool = task, choices, pool
         self.sizes = pick_sizes(task)
         self._retrievers = (*RETRIEVERS, *(DENSE_RETRIEVERS if task.space.embeddings else ()))
 
@@ -94,14 +94,14 @@ class PickMaker:
             return self._repicked(old, old.picks)
         if operator == "head":
             return self._headed(old, old.picks, maker)
-        k = self._rng.choice(demo_sizes(self._task) or [old.picks.k])
+        k = self._choices.one("size", demo_sizes(self._task) or [old.picks.k])
         demos = getattr(maker, demo_kinds(self._task)[0])(k).demos
         return replace(old, demos=demos, picks=None), f"{len(demos)} fixed rows in place of picked ones"
 
     def _picked(self, old: PromptCandidate) -> tuple[PromptCandidate, str]:
-        k = self._rng.choice(self.sizes)
-        kept = self._rng.choice([0, *(size for size in HEADS if size + k <= most_demos(self._task))])
-        retriever = self._rng.choice(self._retrievers)
+        k = self._choices.one("k", self.sizes)
+        kept = self._choices.one("head", [0, *(size for size in HEADS if size + k <= most_demos(self._task))])
+        retriever = self._choices.one("retriever", self._retrievers)
         picks = Picks(retriever, k, pool=self._pool.id_of(retriever))
         head = old.demos[:kept]
         after = f" after the first {len(head)} of its rows" if head else ""
@@ -127,7 +127,7 @@ class PickMaker:
         changed = [(made, reason) for made, reason in changes if made != picks]
         if not changed:
             return None
-        made, reason = self._rng.choice(changed)
+        made, reason = self._choices.one("change", changed, lambda change: change[1])
         return replace(old, picks=made), reason
 
     def _headed(self, old: PromptCandidate, picks: Picks, maker: DemoMaker) -> tuple[PromptCandidate, str] | None:
@@ -136,5 +136,5 @@ class PickMaker:
         sizes = [size for size in HEADS if size + picks.k <= most_demos(self._task)]
         if not sizes:
             return None
-        demos = getattr(maker, demo_kinds(self._task)[0])(self._rng.choice(sizes)).demos
+        demos = getattr(maker, demo_kinds(self._task)[0])(self._choices.one("head", sizes)).demos
         return replace(old, demos=demos), f"{len(demos)} fixed rows before the picked ones"

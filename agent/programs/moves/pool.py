@@ -14,6 +14,7 @@ from agent.programs.moves.picking import PickMaker
 from agent.programs.picked_rows import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
+from agent.search.choices import Choices
 from agent.search.program import PROPOSED, Parent
 from agent.search.study import Place
 from agent.types import FRESH, Candidate, Demo, Example, Proposal, Task
@@ -43,7 +44,7 @@ class CandidateGenerator:
 
     `rewrites` are the instructions so far, the user's own first; `rationales` are worked solutions by row id, verified
     by their answers, for chain-of-thought demos. `pool` has the rows that may be picked for each input, `library` the
-    passages that may be looked up.
+    passages that may be looked up. `choices` takes the settings of operators; without it they are left to chance.
     """
 
     def __init__(
@@ -52,15 +53,17 @@ class CandidateGenerator:
         rng: random.Random,
         pool: PickedRows | None = None,
         library: PassageLibrary | None = None,
+        choices: Choices | None = None,
     ) -> None:
         self._task = task
         self._rng = rng
+        self._choices = choices = choices or Choices(rng)
         self._dev: Mapping[str, Example] = {example.id: example for example in task.dev}
         self.counts, self.kinds = demo_sizes(task), demo_kinds(task)
         self.rewrites: list[Rewrite] = [Rewrite("own", task.instruction, "the user's words"), *builtin_rewrites(task)]
         self.rationales: dict[str, str] = {}
-        self._picks = PickMaker(task, rng, pool or PickedRows(task))
-        self._passages = PassageMaker(task, rng, library or PassageLibrary(task))
+        self._picks = PickMaker(task, choices, pool or PickedRows(task))
+        self._passages = PassageMaker(task, choices, library or PassageLibrary(task))
 
     @cached_property
     def _maker(self) -> DemoMaker:
@@ -188,12 +191,14 @@ class CandidateGenerator:
         """A new candidate from `parent` by one of its operators; None where there is nothing to change."""
         old = as_prompt(parent.proposal.candidate)
         if operator == "format":
-            name = self._rng.choice([name for name in self._task.space.formats if name != old.format])
+            name = self._choices.one("layout", [name for name in self._task.space.formats if name != old.format])
             made = replace(old, format=name)
             return self._child(parent, made, operator, f"the same prompt laid out as {name}", format=name)
         if operator == "instruction":
             rewrites = [rewrite for rewrite in self.rewrites if rewrite.instruction != old.instruction]
-            return self.instructed(parent, self._rng.choice(rewrites)) if rewrites else None
+            if not rewrites:
+                return None
+            return self.instructed(parent, self._choices.one("words", rewrites, lambda rewrite: rewrite.operator))
         if operator in self._picks.operators(old):
             changed = self._picks.child(operator, old, self._maker)
             if changed is None or changed[0] == old:

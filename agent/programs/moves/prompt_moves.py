@@ -28,7 +28,7 @@ class PromptMoves(CandidateGenerator):
         pool: PickedRows | None = None,
         library: PassageLibrary | None = None,
     ) -> None:
-        super().__init__(task, context.rng, pool, library)
+        super().__init__(task, context.rng, pool, library, context.choices)
         self._context, self._proposals = context, 0
         self._fitted, self._known_effects = -1, dict[str, Effect]()
 

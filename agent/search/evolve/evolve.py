@@ -2,10 +2,10 @@
 
     designs -> steps of (climb the ladder, make new candidates) -> finalists on the whole of dev
 
-Each step takes `batch` pulls: first the candidates that have earned the next rung, then new ones. A bandit says which
-operator makes the next one: a new design at a place that TPE proposes (`study.py`), or one of the moves of the kind of
-candidate. What is significantly worse is pruned, and the search stops where nothing more is to be expected. The
-decisions are in `decisions.py`.
+Each step takes `batch` pulls: first the candidates that have earned the next rung, then new ones. `choosing.py` says
+what makes the next one: a new design at a place that Optuna proposes, or one of the moves of the kind of candidate.
+What is significantly worse is pruned, and the search stops where nothing more is to be expected. The decisions are in
+`decisions.py`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from agent.search.context import SearchContext
-from agent.search.evolve.decisions import Bandit, Ladder, Pull, clearly_behind, stop_reason
+from agent.search.evolve.choosing import TRIES, choosing
+from agent.search.evolve.decisions import Ladder, Pull, clearly_behind, stop_reason
 from agent.search.evolve.finale import finish
-from agent.search.program import Moves, Parent
+from agent.search.program import Moves
 from agent.search.registered import DEFAULT, strategy
-from agent.search.study import MeanScore, Study
-from agent.types import FRESH, Proposal, content_id
+from agent.search.samplers import WILCOXON
+from agent.search.wilcoxon import behind_by_wilcoxon
 
-PARENTS = 6
-TRIES = 4  # to make one new candidate, before a step goes on with fewer
 ROUNDS = 500
 
 
@@ -45,7 +44,7 @@ class Search:
         self._context, self._board = context, context.board
         self._ladder = Ladder(context.plan.rungs)
         self._moves = moves
-        self._bandit = Bandit()
+        self._choosing = choosing(context, moves)
         self._waiting: deque[str] = deque()
         self._out: set[str] = set()
 
@@ -73,6 +72,7 @@ class Search:
                 break
         context.failed = self._cut()
         await finish(context, self._out)
+        self._choosing.learn({})
 
     async def _next(self) -> list[Pull]:
         """The pulls of a step that can still be paid: climbers first, then new candidates."""
@@ -103,7 +103,7 @@ class Search:
         first = self._context.plan.rungs[0]
         for _ in range(TRIES * count):
             if not self._waiting:
-                self._waiting += await self._new_candidates(count)
+                self._waiting += await self._choosing.made(count)
             if not self._waiting or first > self._room():  # the proposer was paid, too
                 return None
             if self._fits({self._waiting[0]: first}):
@@ -151,61 +151,17 @@ class Search:
         flawless = [Pull(i, rungs[-1]) for i in far[:1] if Pull(i, rungs[-1]) not in pulls]  # may end the search
         return [*flawless, *pulls]
 
-    async def _new_candidates(self, count: int) -> list[str]:
-        """About `count` new candidates, each by the operator that the bandit draws; a proposal may give two."""
-        context, made = self._context, list[str]()
-        parents = self._board.parents(PARENTS)
-        seed = int(content_id("s", [context.seed, context.round])[2:], 16)
-        study = Study(self._moves.space(), self._scored_designs(), seed)
-        for _ in range(TRIES * count):
-            if len(made) >= count:
-                break
-            made += context.admit(await self._one(study, parents))
-        return made
-
-    async def _one(self, study: Study, parents: Sequence[Parent]) -> list[Proposal]:
-        context, moves = self._context, self._moves
-        parent = self._drawn(parents)
-        operator = moves.due(parent) or self._bandit.draw([FRESH, *moves.operators(parent)], context.rng)
-        if operator != FRESH:
-            return await moves.made(operator, parent, parents)
-        proposal = moves.fresh(study.ask())
-        if proposal is None or proposal.candidate.id in self._board.proposals:
-            study.refuse()
-        return [proposal] if proposal is not None else []
-
-    def _drawn(self, parents: Sequence[Parent]) -> Parent | None:
-        """One of the parents, the better ones more often (Thompson draws from a Beta belief about each)."""
-        if not parents:
-            return None
-        rng = self._context.rng
-
-        def draw(parent: Parent) -> float:
-            score = self._board.estimate(parent.proposal.candidate.id)
-            return rng.betavariate(1.0 + score.mean * score.n, 1.0 + (1.0 - score.mean) * score.n)
-
-        return max(parents, key=draw)
-
-    def _scored_designs(self) -> list[tuple[dict[str, str], MeanScore]]:
-        """The designs that were scored, by place: children are left out, as they owe their score to their parents."""
-        designs, coordinates = [], set(self._moves.space())
-        for candidate_id, score in self._board.estimates().items():
-            proposal = self._board.proposals[candidate_id]
-            if proposal.parent_id is None and coordinates <= set(proposal.place):
-                designs.append((dict(proposal.place), score))
-        return designs
-
     def _learn(self, pulls: Sequence[Pull]) -> None:
-        """Updates the bandit by which new candidates climb, and prunes those that are clearly behind."""
+        """Notes which new candidates climb, and prunes those that are clearly behind."""
         climbing = {pull.candidate_id for pull in self._climbers()}
-        for pull in pulls:
-            if pull.rows == self._context.plan.rungs[0]:
-                self._bandit.update(self._board.proposals[pull.candidate_id].credit, pull.candidate_id in climbing)
+        new = [pull.candidate_id for pull in pulls if pull.rows == self._context.plan.rungs[0]]
         scores = {i: [o.value for o in outcomes] for i, outcomes in self._board.outcomes.items()}
-        for candidate_id, why in clearly_behind(scores, self._context.plan.rungs).items():
+        race = behind_by_wilcoxon if self._context.pruner == WILCOXON else clearly_behind
+        for candidate_id, why in race(scores, self._context.plan.rungs).items():
             if self._board.trials[candidate_id].state == "incomplete":
                 self._out.add(candidate_id)
                 self._board.settle(candidate_id, "pruned", why)
+        self._choosing.learn({candidate_id: candidate_id in climbing for candidate_id in new})
 
     def _stop_reason(self) -> str:
         """Why going on is not worth a call, or ""."""

@@ -1,12 +1,14 @@
 """Search policies over recorded outcomes: thousands of runs without a model, against the truth.
 
     python -m tests.bench.arena.replay [--seeds 1000] [--calls 700] [--dev 78] [--test 130] [--matrix FILE ...]
+                                       [--policy NAME ...]
 
 The recorded rows are taken for the whole world: a candidate's true score is its mean over all of them, and each replay
 draws its dev rows from them with replacement. A policy can only make what was recorded: designs of a place, and the
-children of the candidates that had children. Regret is the best recorded true score minus that of what was chosen.
-`--calls` are those of a whole run on a task with so many dev and test rows: a policy gets what the plan leaves it
-beside the user's own prompt and the sealed test.
+children of the candidates that had children. Regret is the best recorded true score minus that of what was chosen; the
+difference to the first policy is over the same seeds, with its 95 % interval. `--calls` are those of a whole run on a
+task with so many dev and test rows: a policy gets what the plan leaves it beside the user's own prompt and the sealed
+test.
 """
 
 from __future__ import annotations
@@ -29,11 +31,13 @@ from agent.programs.moves.pool import redraws
 from agent.programs.moves.prompt_moves import FEWEST_FITTED
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search.board import Board
+from agent.search.choices import Choices
 from agent.search.context import stratified
 from agent.search.costs import CandidateCosts
 from agent.search.evolve.evolve import Search
 from agent.search.plan import Plan, make_plan
 from agent.search.program import Parent
+from agent.search.samplers import BANDIT, RACE, WILCOXON
 from agent.types import Budget, Candidate, Demo, Outcome, Prediction, Proposal
 from tests.toys import make_task
 
@@ -150,8 +154,9 @@ class RecordedProgram:
 class RecordedContext:
     """Buys recorded outcomes; stands where a `SearchContext` stands."""
 
-    def __init__(self, world: World, plan: Plan, seed: int) -> None:
+    def __init__(self, world: World, plan: Plan, seed: int, sampler: str = BANDIT, pruner: str = RACE) -> None:
         self.seed, self.rng = seed, random.Random(seed)
+        self.choices, self.sampler, self.pruner = Choices(self.rng), sampler, pruner
         self.board = Board()
         self.task, self.proposer, self.round, self.spent = None, None, 0, 0
         self.plan, self.baseline = plan, PromptCandidate("zero-shot", "turns", "the user's own")
@@ -203,8 +208,8 @@ def rows_of_search(plan: Plan) -> int:
     return plan.search_calls + plan.slack
 
 
-def ours(world: World, plan: Plan, seed: int) -> str:
-    context = RecordedContext(world, plan, seed)
+def ours(world: World, plan: Plan, seed: int, sampler: str = BANDIT, pruner: str = RACE) -> str:
+    context = RecordedContext(world, plan, seed, sampler, pruner)
     asyncio.run(Search(context, context.moves).run())  # type: ignore[arg-type]
     complete = context.board.in_state("complete")
     best = max(complete, key=lambda i: context.board.mean(i) or 0.0)
@@ -229,7 +234,13 @@ def any_search(world: World, plan: Plan, seed: int) -> str:
     return max(drawn, key=lambda i: sum(world.hits[i][row] for row in rows))
 
 
-POLICIES: dict[str, Policy] = {"ours": ours, "random search": random_search, "random over all designs": any_search}
+POLICIES: dict[str, Policy] = {
+    "ours": ours,
+    **{f"ours, {name}": partial(ours, sampler=name) for name in ("tpe", "random")},
+    "ours, wilcoxon": partial(ours, pruner=WILCOXON),
+    "random search": random_search,
+    "random over all designs": any_search,
+}
 
 
 def score(world: World, policy: str, plan: Plan, seed: int) -> float:
@@ -244,6 +255,14 @@ def plan_of(calls: int, dev_rows: int, test_rows: int) -> Plan:
     return make_plan(task, Budget(calls), "standard", has_proposer=False)
 
 
+def difference(scores: Sequence[float], others: Sequence[float]) -> str:
+    """The mean difference in points over the same seeds, with half the width of its 95 % interval."""
+    points = [100 * (one - other) for one, other in zip(scores, others, strict=True)]
+    mean = sum(points) / len(points)
+    spread = (sum((each - mean) ** 2 for each in points) / max(1, len(points) - 1)) ** 0.5
+    return f"{mean:+5.1f} +- {1.96 * spread / len(points) ** 0.5:.1f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Search policies over recorded outcomes.")
     parser.add_argument("--seeds", type=int, default=1000)
@@ -251,20 +270,25 @@ def main() -> None:
     parser.add_argument("--dev", type=int, default=78)
     parser.add_argument("--test", type=int, default=130)
     parser.add_argument("--matrix", type=Path, nargs="*", default=sorted(FOLDER.glob("*.json.gz")))
+    parser.add_argument("--policy", nargs="*", default=list(POLICIES), choices=list(POLICIES), metavar="NAME")
     options = parser.parse_args()
     plan = plan_of(options.calls, options.dev, options.test)
     for path in options.matrix:
         world = World.read(path)
         print(f"{world.name}: {len(world.hits)} candidates, the best {100 * world.best:.1f}, {options.calls} calls")
-        for name in POLICIES:
+        first: list[float] = []
+        for name in options.policy:
             began = time.perf_counter()
             with ProcessPoolExecutor(2) as pool:
                 work = partial(score, world, name, plan)
                 scores = list(pool.map(work, range(options.seeds), chunksize=25))
-            mean = sum(scores) / len(scores)
+            mean, first = sum(scores) / len(scores), first or scores
             took = (time.perf_counter() - began) / options.seeds
             regret = 100 * (world.best - mean)
-            print(f"  {name:<24} {100 * mean:5.1f}  regret {regret:5.1f}  {1000 * took:6.1f} ms a run")
+            less = difference(scores, first)
+            print(
+                f"  {name:<24} {100 * mean:5.1f}  regret {regret:5.1f}  {less}  {1000 * took:6.1f} ms a run", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ SYSTEMS = {
         System("random-same-space", "same_space:random_search", 700, 1, title="random search over the space of ours"),
         System("ours", "ours:with_proposer", 700, title="ours"),
         System("ours-noproposer", "ours:without_proposer", 700, title="ours, no proposer"),
+        System("ours-study", "ours:by_study", 700, title="ours, one Optuna study (TPE)", trial=True),
         System("ours-220", "ours:with_proposer", 220, title="ours, 220 calls"),
         System("ours-300", "ours:with_proposer", 300, 1, title="ours, 300 calls"),
         System("ours-1500", "ours:with_proposer", 1500, 1, title="ours, 1,500 calls"),

@@ -23,6 +23,7 @@ from agent.programs.moves.pool import as_prompt
 from agent.programs.picked_rows import PickedRows
 from agent.release.result import RunResult
 from agent.search.context import SearchContext
+from agent.search.samplers import BANDIT
 from agent.types import Budget, Task
 from tests.bench.arena.client import OwnModel
 from tests.bench.arena.data import label_field
@@ -53,6 +54,11 @@ def without_proposer(task: Task, url: str, budget: int, seed: int) -> Found:
     return asyncio.run(_run(task, url, budget, seed, proposer=False))
 
 
+def by_study(task: Task, url: str, budget: int, seed: int) -> Found:
+    """With one Optuna study in the place of the bandit."""
+    return asyncio.run(_run(task, url, budget, seed, proposer=True, sampler="tpe"))
+
+
 def max_calls(task: Task, budget: int, has_proposer: bool) -> int:
     """The largest cap under which baseline and search together make at most `budget` calls."""
     from agent.search.plan import make_plan
@@ -67,7 +73,7 @@ def max_calls(task: Task, budget: int, has_proposer: bool) -> int:
     raise ValueError(f"no plan leaves {budget} calls to search")
 
 
-async def _run(task: Task, url: str, budget: int, seed: int, proposer: bool) -> Found:
+async def _run(task: Task, url: str, budget: int, seed: int, proposer: bool, sampler: str = BANDIT) -> Found:
     from agent.ledger.store import Ledger
     from agent.run.optimize import Run
     from agent.run.settings import Settings
@@ -83,6 +89,7 @@ async def _run(task: Task, url: str, budget: int, seed: int, proposer: bool) -> 
             max_concurrency=AT_ONCE,
             calibrate=True,
             neighbours=True,
+            sampler=sampler,
         )
         run = Run(task, target, author, ledger, settings)
         try:

@@ -1,0 +1,179 @@
+"""What makes the next candidates: a bandit over the operators, or one study over operators and their settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from agent.search.ask_tell import AskTell
+from agent.search.choices import Chooser
+from agent.search.context import SearchContext
+from agent.search.evolve.decisions import Bandit
+from agent.search.program import Moves, Parent
+from agent.search.run_study import OPERATOR, PARENT, TOLD, StudyTrial
+from agent.search.samplers import BANDIT
+from agent.search.study import MeanScore, Study
+from agent.types import FRESH, Proposal, content_id
+
+PARENTS = 6
+TRIES = 4  # to make one new candidate, before a step goes on with fewer
+FRUITLESS = 3
+"""Of proposals in a row that give no new candidate, each so many-th is drawn at random."""
+
+
+class Choosing(Protocol):
+    """Decides which operator makes the next candidates, and learns by how they do."""
+
+    async def made(self, count: int) -> list[str]:
+        """About `count` new candidates, admitted; a proposal of an operator may give two."""
+        ...
+
+    def learn(self, seen: Mapping[str, bool]) -> None:
+        """What became of a step: by candidate that was on its first rung, whether it climbs."""
+        ...
+
+
+def choosing(context: SearchContext, moves: Moves) -> Choosing:
+    """The one that the run's `sampler` names."""
+    return ByBandit(context, moves) if context.sampler == BANDIT else ByStudy(context, moves)
+
+
+def drawn(context: SearchContext, parents: Sequence[Parent]) -> Parent | None:
+    """One of the parents, the better ones more often (Thompson draws from a Beta belief about each)."""
+    if not parents:
+        return None
+    rng = context.rng
+
+    def draw(parent: Parent) -> float:
+        score = context.board.estimate(parent.proposal.candidate.id)
+        return rng.betavariate(1.0 + score.mean * score.n, 1.0 + (1.0 - score.mean) * score.n)
+
+    return max(parents, key=draw)
+
+
+class ByBandit:
+    """A bandit draws the operator, TPE proposes places of new designs, and a parent is drawn by its score."""
+
+    def __init__(self, context: SearchContext, moves: Moves) -> None:
+        self._context, self._moves, self._board = context, moves, context.board
+        self._bandit = Bandit()
+
+    async def made(self, count: int) -> list[str]:
+        """About `count` new candidates, each by the operator that the bandit draws."""
+        context, made = self._context, list[str]()
+        parents = self._board.parents(PARENTS)
+        seed = int(content_id("s", [context.seed, context.round])[2:], 16)
+        study = Study(self._moves.space(), self._scored_designs(), seed)
+        for _ in range(TRIES * count):
+            if len(made) >= count:
+                break
+            made += context.admit(await self._one(study, parents))
+        return made
+
+    async def _one(self, study: Study, parents: Sequence[Parent]) -> list[Proposal]:
+        context, moves = self._context, self._moves
+        parent = drawn(context, parents)
+        operator = moves.due(parent) or self._bandit.draw([FRESH, *moves.operators(parent)], context.rng)
+        if operator != FRESH:
+            return await moves.made(operator, parent, parents)
+        proposal = moves.fresh(study.ask())
+        if proposal is None or proposal.candidate.id in self._board.proposals:
+            study.refuse()
+        return [proposal] if proposal is not None else []
+
+    def _scored_designs(self) -> list[tuple[dict[str, str], MeanScore]]:
+        """The designs that were scored, by place: children are left out, as they owe their score to their parents."""
+        designs, coordinates = [], set(self._moves.space())
+        for candidate_id, score in self._board.estimates().items():
+            proposal = self._board.proposals[candidate_id]
+            if proposal.parent_id is None and coordinates <= set(proposal.place):
+                designs.append((dict(proposal.place), score))
+        return designs
+
+    def learn(self, seen: Mapping[str, bool]) -> None:
+        """Updates the bandit by which new candidates climb."""
+        for candidate_id, climbs in seen.items():
+            self._bandit.update(self._board.proposals[candidate_id].credit, climbs)
+
+
+class ByStudy:
+    """One study of the run proposes operator, parent, place and settings; it is told every trial's rows and state."""
+
+    def __init__(self, context: SearchContext, moves: Moves) -> None:
+        self._context, self._moves, self._board = context, moves, context.board
+        self._study = AskTell(context.sampler, context.seed)
+        self._params: dict[str, dict[str, str | int]] = {}
+        self._told: dict[str, StudyTrial] = {}
+        self._fruitless = 0  # proposals in a row that gave nothing new
+
+    async def made(self, count: int) -> list[str]:
+        """About `count` new candidates, each by what the study proposes."""
+        made, parents = list[str](), self._board.parents(PARENTS)
+        operators = sorted({name for parent in parents or [None] for name in self._moves.operators(parent)})
+        self._study.tell(self.trials(), self._moves.space(), operators, len(parents))
+        for _ in range(TRIES * count):
+            if len(made) >= count:
+                break
+            new = await self._one(parents)
+            self._fruitless = 0 if new else self._fruitless + 1
+            made += new
+        return made
+
+    async def _one(self, parents: Sequence[Parent]) -> list[str]:
+        """The candidates of one proposal that are new; their parameters are kept."""
+        moves, leader = self._moves, parents[0] if parents else None
+        if due := moves.due(leader):
+            params: dict[str, str | int] = {OPERATOR: due, PARENT: 0}
+        else:
+            params = dict(self._study.ask(by_chance=self._fruitless % FRUITLESS == FRUITLESS - 1))
+        operator = str(params[OPERATOR])
+        if operator == FRESH:
+            design = moves.fresh({name: str(word) for name, word in params.items() if name != OPERATOR})
+            proposals = [] if design is None else [design]
+        else:
+            able = [rank for rank, parent in enumerate(parents) if operator in moves.operators(parent)]
+            if parents and not able:
+                return []
+            parent = None
+            if able:  # the nearest that this operator can change
+                params[PARENT] = min(able, key=lambda rank: (abs(rank - int(params[PARENT])), rank))
+                parent = parents[int(params[PARENT])]
+            with self._context.choices.by(self._setting(operator, params)):
+                proposals = await moves.made(operator, parent, parents)
+        admitted = self._context.admit(proposals)
+        self._params |= dict.fromkeys(admitted, params)
+        return admitted
+
+    def _setting(self, operator: str, params: dict[str, str | int]) -> Chooser:
+        """Asks the study for the settings of this operator, and keeps what was chosen."""
+
+        def choose(name: str, words: Sequence[str]) -> str:
+            parameter = f"{operator}.{name}"
+            params[parameter] = self._study.setting(parameter, words)
+            return str(params[parameter])
+
+        return choose
+
+    def trials(self) -> list[StudyTrial]:
+        """Every trial of the run whose parameters are known, the first designs and the user's own prompt among them."""
+        coordinates, trials = set(self._moves.space()), []
+        for candidate_id, trial in self._board.trials.items():
+            params = self._params.get(candidate_id)
+            if params is None:
+                proposal = self._board.proposals[candidate_id]
+                if proposal.parent_id is not None or not coordinates <= set(proposal.place):
+                    continue
+                params = {OPERATOR: FRESH, **{name: proposal.place[name] for name in sorted(coordinates)}}
+            evidence, rungs = self._board.evidence(candidate_id), self._context.plan.rungs
+            rows = [rung for rung in rungs if rung < len(evidence)] + ([len(evidence)] if evidence else [])
+            steps = {n: round(sum(evidence[:n]) / n, 6) for n in rows}
+            trials.append(StudyTrial(candidate_id, params, trial.state, steps))
+        return trials
+
+    def learn(self, seen: Mapping[str, bool]) -> None:
+        """Writes down the trials that are new or have changed."""
+        changed = [trial for trial in self.trials() if self._told.get(trial.candidate_id) != trial]
+        if changed:
+            self._told |= {trial.candidate_id: trial for trial in changed}
+            body = {"sampler": self._context.sampler, "trials": [trial.as_dict() for trial in changed]}
+            self._context.note(TOLD, body)

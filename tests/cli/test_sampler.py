@@ -1,0 +1,118 @@
+"""`--sampler` and `--pruner` through the whole command: kept, refused early, the same after a kill, and shown."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+import promptassay as pa
+from agent.ledger.query import History
+from agent.report.importances import FEWEST, importances, told_trials
+from agent.report.view import RunView
+from agent.search.run_study import OPERATOR, built
+from tests.cli.test_interrupt import slow, start, trials, wait_for
+from tests.cli.world import compatible, files, good, good_json, learner, refused
+from tests.wire import WireServer
+
+DB = Path("runs/ledger.db")
+
+
+def study_of(path: Path) -> optuna.Study:
+    url = f"sqlite:///{path}"
+    (name,) = optuna.get_all_study_names(url)
+    return optuna.load_study(study_name=name, storage=url)
+
+
+def facts(trial: optuna.trial.FrozenTrial) -> tuple[Any, ...]:
+    return trial.params, trial.value, trial.state, trial.intermediate_values
+
+
+def told_events(db: Path) -> list[str]:
+    with closing(sqlite3.connect(f"file:{db}?mode=ro", uri=True)) as file:
+        bodies = file.execute("SELECT body FROM events WHERE kind = 'study_told' ORDER BY seq").fetchall()
+    return [body for (body,) in bodies]
+
+
+def test_a_run_by_a_study_is_the_same_after_a_kill_and_that_study_is_shown() -> None:
+    command = [*files(120), "--limit", "60-30-30", "--max-calls", "400", "-j", "8", "--sampler", "tpe"]
+    with WireServer(slow) as server:
+        command += ["-m", compatible(server)]
+        whole = good_json(*command, "--db", "whole/ledger.db")
+        first = len(server.requests)
+        process = start(*command)
+        wait_for(server, first + 150)
+        process.kill()
+        process.communicate(timeout=60)
+        result = good_json("resume")
+        assert good_json("reproduce")["same"]
+    assert whole["decision"] == result["decision"] == "promote"
+    assert result["winner"]["candidate_id"] == whole["winner"]["candidate_id"]
+    assert [t[:5] for t in trials()] == [t[:5] for t in trials("whole/ledger.db")]
+    assert told_events(DB) == told_events(Path("whole/ledger.db"))
+    good_json("audit", "verify")
+
+    good("ui", "--optuna", result["run_id"])
+    shown = study_of(DB.parent / result["run_id"] / "optuna.db")
+    view = RunView(History(DB), result["run_id"])
+    told = told_trials(view)
+    assert [facts(trial) for trial in shown.trials] == [facts(trial) for trial in built(told).trials]
+    assert {trial.user_attrs["candidate_id"] for trial in shown.trials} <= {t["candidate_id"] for t in view.trials}
+    assert {"PRUNED", "COMPLETE"} <= {trial.state.name for trial in shown.trials}
+    assert shown.metric_names == ["evidence on dev"]
+    rows = {trial["candidate_id"]: trial for trial in view.trials}
+    for trial in shown.trials:
+        row = rows[trial.user_attrs["candidate_id"]]
+        assert trial.user_attrs["trial"] == row["number"]
+        assert trial.user_attrs["dev_score"] == row["mean"]
+
+    assert len(told) >= FEWEST, "else the table below is not there"
+    mattered = importances(view)
+    assert abs(sum(one.share for one in mattered) - 1) < 1e-9
+    assert {one.name for one in mattered} <= {name for trial in told for name in trial.params}
+    for one in mattered:
+        having = [trial for trial in told if str(trial.params.get(one.name)) == one.best]
+        assert len(having) >= one.trials > 0
+    good("report", result["run_id"], "-o", "report.html")
+    assert "What mattered in the search" in Path("report.html").read_text("utf-8")
+
+
+def test_the_choice_is_kept_with_the_run_and_another_one_makes_another_search() -> None:
+    with WireServer(learner) as server:
+        command = [*files(120), "--limit", "60-30-30", "-m", compatible(server), "--max-calls", "300", "-q"]
+        ours = good_json(*command)
+        same = good_json(*command, "--sampler", "bandit", "--pruner", "race")
+        asked = len(server.requests)
+        other = good_json(*command, "--sampler", "random", "--pruner", "wilcoxon")
+        assert len(server.requests) > asked
+        again = good_json("resume", "--fork", other["run_id"])
+    assert ours["winner"] == same["winner"]
+    assert again["winner"] == other["winner"]
+    options = [json.loads(row["options"]) for row in History(DB).select("SELECT options FROM runs ORDER BY rowid")]
+    assert [(one["sampler"], one["pruner"]) for one in options] == [
+        *[("bandit", "race")] * 2,
+        *[("random", "wilcoxon")] * 2,
+    ]
+    operators = {trial.params[OPERATOR] for trial in told_trials(RunView(History(DB), other["run_id"]))}
+    assert len(operators) > 1
+    assert told_trials(RunView(History(DB), ours["run_id"])) == []
+
+
+def test_what_cannot_work_is_a_mistake_of_use_before_anything_is_called(monkeypatch: Any) -> None:
+    monkeypatch.setattr("agent.search.samplers.find_spec", lambda package: None)
+    with WireServer(learner) as server:
+        command = [*files(120), "-m", compatible(server), "--max-calls", "300"]
+        assert "tpe" in "".join(refused(2, *command, "--sampler", "what"))
+        assert "wilcoxon" in "".join(refused(2, *command, "--pruner", "what"))
+        *_, line = refused(2, *command, "--sampler", "gp")
+        assert "--sampler gp needs torch, which is not installed; pip install torch" in line
+        *_, line = refused(2, *command, "--strategy", "dspy-mipro", "--sampler", "tpe")
+        assert "--sampler tpe: dspy-mipro goes by none" in line
+        with pytest.raises(pa.InputError, match=r"(?s)sampler.*pruner"):
+            pa.optimize("rows.csv", target="label", prompt="p.txt", model=compatible(server), sampler="x", pruner="y")
+        assert not server.requests
