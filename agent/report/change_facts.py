@@ -70,7 +70,39 @@ def proposer(result: RunResult) -> str:
         return f"proposer: not asked, as {use.why_not}"
     if use.tried is None:
         return f"proposer: {use.asked} calls; the strategy does not say which prompts came of them"
-    return f"proposer: {use.asked} of at most {use.planned} planned calls; {'; '.join(_of_proposals(use))}"
+    said = _of_operators(use) if use.proposals else _of_proposals(use)
+    return f"proposer: {use.asked} of at most {use.planned} planned calls; {'; '.join(said)}"
+
+
+def _of_operators(use: ProposerUse) -> list[str]:
+    """What became of its proposals, where the run wrote down each of them."""
+    tried = sum(each.tried for each in use.operators)
+    finalists = sum(each.finalists for each in use.operators)
+    said = f"{tried} of {len(use.proposals)} proposals tried, {finalists or 'none'} among the finalists"
+    if use.points is not None:
+        said += f", {use.points:+.1f} points against the best prompt without one"
+    return [said, "the best found has one" if use.won else "the best found has none"]
+
+
+def proposals(result: RunResult) -> list[dict[str, str]]:
+    """Each proposal of the run as the cells of a table: what was asked for, why, for which rows, and what came of it."""
+    use = result.proposer
+    return [
+        {
+            "number": str(each.number),
+            "operator": each.operator,
+            "hypothesis": each.hypothesis or "-",
+            "rows": ", ".join(each.rows) or "all",
+            "before": _score(each.before),
+            "after": _score(each.after),
+            "became": f"refused: {each.refused}" if each.refused else each.became,
+        }
+        for each in (use.proposals if use else ())
+    ]
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _of_proposals(use: ProposerUse) -> list[str]:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from agent.search.context import SearchContext
 from agent.search.evolve.decisions import Bandit, Ladder, Pull, clearly_behind, stop_reason, with_rival
-from agent.search.program import Moves, Parent
+from agent.search.program import PROPOSED, Moves, Parent
 from agent.search.registered import DEFAULT, strategy
 from agent.search.study import MeanScore, Study, shrunk
 from agent.types import FRESH, Proposal, content_id
@@ -102,6 +102,8 @@ class Search:
         for _ in range(TRIES * count):
             if not self._waiting:
                 self._waiting += await self._new_candidates(count)
+            elif self._moves.due(self._best()):
+                self._waiting.extendleft(reversed(await self._new_candidates(1)))
             if not self._waiting or first > self._room():  # the proposer was paid, too
                 return None
             if self._fits({self._waiting[0]: first}):
@@ -159,11 +161,17 @@ class Search:
         parent = self._drawn(parents)
         operator = moves.due(parent) or self._bandit.draw([FRESH, *moves.operators(parent)], context.rng)
         if operator != FRESH:
-            return await moves.made(operator, parent, parents)
+            made = await moves.made(operator, parent, parents)
+            if not made and operator.startswith(PROPOSED):  # a reply that cannot be used
+                self._bandit.update(operator, won=False)
+            return made
         proposal = moves.fresh(study.ask())
         if proposal is None or proposal.candidate.id in self._board.proposals:
             study.refuse()
         return [proposal] if proposal is not None else []
+
+    def _best(self) -> Parent | None:
+        return next(iter(self._board.parents(1)), None)
 
     def _drawn(self, parents: Sequence[Parent]) -> Parent | None:
         """One of the parents, the better ones more often (Thompson draws from a Beta belief about each)."""
