@@ -6,6 +6,9 @@ from agent.release.result import RunResult
 from agent.release.result_details import Change, PromptSize, ProposerUse, ToShow
 from agent.report.facts import ships_prompt
 
+PROPOSALS = ("proposal", "asked for", "why", "for rows", "before", "after", "what became of it")
+"""What the cells of a proposal are."""
+
 REASONED = ("chain-of-thought", "few-shot-cot")
 ABOUT_THE_SAME = 0.05
 
@@ -84,19 +87,19 @@ def _of_operators(use: ProposerUse) -> list[str]:
     return [said, "the best found has one" if use.won else "the best found has none"]
 
 
-def proposals(result: RunResult) -> list[dict[str, str]]:
-    """Each proposal of the run as the cells of a table: what was asked for, why, for which rows, and what came of it."""
-    use = result.proposer
+def proposals(result: RunResult | None) -> list[tuple[str, ...]]:
+    """Each proposal of the run as the cells of a line of `PROPOSALS`; none of an older version."""
+    use = result.proposer if result is not None else None
     return [
-        {
-            "number": str(each.number),
-            "operator": each.operator,
-            "hypothesis": each.hypothesis or "-",
-            "rows": ", ".join(each.rows) or "all",
-            "before": _score(each.before),
-            "after": _score(each.after),
-            "became": f"refused: {each.refused}" if each.refused else each.became,
-        }
+        (
+            str(each.number),
+            each.operator,
+            each.hypothesis or "-",
+            ", ".join(each.rows) or "all",
+            _score(each.before),
+            _score(each.after),
+            f"refused: {each.refused}" if each.refused else each.became,
+        )
         for each in (use.proposals if use else ())
     ]
 
