@@ -259,8 +259,8 @@ def chain_of_parents(history: History, run_id: str, candidate_id: str) -> list[R
 
 
 def _proposal(history: History, proposals: list[Row], candidate: Row) -> Row | None:
-    """The event in which the proposer gave this instruction, if it is one of its: what was asked for, for which rows, and
-    why (None: not written down, or erased)."""
+    """The event in which the proposer gave this instruction, if it is one of its: what was asked for, for which rows,
+    and why (None: not written down, or erased)."""
     for event in proposals:
         body = event["body"]
         if body.get("instruction_hash") == candidate["instruction_hash"]:

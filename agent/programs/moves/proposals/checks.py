@@ -80,8 +80,8 @@ def why_part_refused(text: str, task: Task, request: Sequence[Message] = ()) -> 
 
 
 def _echoes(text: str, request: Sequence[Message]) -> bool:
-    """Whether the line has so many words in a row of the request, its last sentence (how to begin) left out."""
-    asked = " ".join(message.content for message in request)
+    """Whether the line has so many words in a row of the request, without data and how to begin."""
+    asked = "\n".join(re.sub(r"Begin with: .*", "", message.content) for message in request)
     asked = re.sub(r"<(data-[0-9a-f]+)>.*?</\1>", " | ", asked, flags=re.DOTALL)
     own = [tuple(re.findall(r"\w+", line.casefold())) for line in re.split(r"[\n|]", asked)]
     grams = {line[i : i + ECHOED_WORDS] for line in own for i in range(len(line) - ECHOED_WORDS + 1)}

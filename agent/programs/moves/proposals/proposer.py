@@ -41,7 +41,7 @@ OPERATORS: tuple[Operator, ...] = (
 """In the order in which each is tried for the first time."""
 
 BY_CREDIT = {f"{PROPOSED}:{operator.name}": operator for operator in OPERATORS}
-OF_ONE = 3  # proposals of an operator in a row that came to nothing, before it is not asked for any more
+OF_ONE = 2  # proposals of an operator in a row that came to nothing, before it is not asked for any more
 GOOD = 6  # candidates that are looked at
 OF_ALL = 6  # the same over all operators
 TRIALS_EACH = 3  # trials for each proposal while operators are tried for the first time
