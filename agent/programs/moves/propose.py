@@ -102,7 +102,8 @@ def request_messages(
             f"{reflect} {several} better instructions that differ in what they tell the reader. {style}",
             "Put each between <instruction> and </instruction>.",
         ]
-    system = "You improve the instruction of a prompt. You answer with the instruction only."
+    system = "You improve the instruction of a prompt."
+    system += " You answer with the instruction only." if several == 1 else ""
     return Message("system", system), Message("user", "\n".join(lines))
 
 

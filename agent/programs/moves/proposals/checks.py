@@ -35,10 +35,10 @@ def sentence(reply: Completion, begins: str) -> str:
         One line; "" where the reply does not begin so.
     """
     line = next((line for line in reply.text.splitlines() if line.strip()), "")
-    start = line.casefold().find(begins.casefold())
-    if start < 0 or start > len(begins) + MOST_BEFORE:
+    found = re.search(rf"(?<!\w){re.escape(begins)}(?!\w)", line, re.IGNORECASE)
+    if found is None or found.start() > MOST_BEFORE:
         return ""
-    rest = _SENTENCE.split(line[start + len(begins) :].strip(_QUOTES))[0]
+    rest = _SENTENCE.split(line[found.end() :].strip(_QUOTES))[0]
     return rest.replace("**", "").replace("`", "").rstrip(".!;:" + _QUOTES)
 
 

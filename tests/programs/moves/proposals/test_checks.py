@@ -49,6 +49,11 @@ def test_a_sentence_is_read_as_it_was_asked_to_begin(text: str, wanted: str) -> 
     assert sentence(reply(text), BEGINS) == wanted
 
 
+def test_the_words_to_begin_with_are_whole_words() -> None:
+    assert sentence(reply("Specify what is meant."), "If") == ""
+    assert sentence(reply("Rule: if it rains, say so."), "If") == "it rains, say so"
+
+
 def test_steps_are_the_lines_of_a_list() -> None:
     assert steps(reply("Here:\n1. Read it.\n2) **Add** up.\n- Answer\nDone")) == ("Read it.", "Add up.", "Answer")
 
