@@ -15,19 +15,19 @@ from tests.search.worlds import winner_of
 
 
 def main() -> None:
-    """Prints a line a seed and the count."""
+    """Prints a line a seed and the count, with the proposer and without."""
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
-    mended = 0
-    for seed in range(seeds):
-        with tempfile.TemporaryDirectory() as folder:
-            found = run(Path(folder) / "search", seed)
-        task, best = found.context.task, str(winner_of(found.context).parts()["instruction"])
-        before, after = right_of_swapped(INSTRUCTION, task), right_of_swapped(best, task)
-        mended += is_mended(found)
-        print(
-            f"seed {seed}: {before:.2f} -> {after:.2f} on the two labels, {found.context.asked} calls of the proposer"
-        )
-    print(f"mended in {mended} of {seeds}")
+    for has_proposer in (True, False):
+        mended = 0
+        for seed in range(seeds):
+            with tempfile.TemporaryDirectory() as folder:
+                found = run(Path(folder) / "search", seed, has_proposer=has_proposer)
+            task, best = found.context.task, str(winner_of(found.context).parts()["instruction"])
+            before, after = right_of_swapped(INSTRUCTION, task), right_of_swapped(best, task)
+            mended += is_mended(found)
+            calls = f"{found.context.asked} calls of the proposer"
+            print(f"seed {seed}: {before:.2f} -> {after:.2f} on the two labels, {calls}")
+        print(f"mended in {mended} of {seeds} {'with' if has_proposer else 'without'} a proposer", flush=True)
 
 
 if __name__ == "__main__":

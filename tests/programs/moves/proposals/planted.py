@@ -82,10 +82,11 @@ def small_proposer(request: Request) -> str:
     return f"Notes about {', '.join(known[:6])}."
 
 
-def run(folder: Path, seed: int, calls: int = 500) -> Searched:
+def run(folder: Path, seed: int, calls: int = 500, has_proposer: bool = True) -> Searched:
     """A whole search on the planted task."""
     more = {"task": planted(seed), "budget": Budget(max_calls=calls), "seed": seed}
-    return asyncio.run(searched(folder, search, FakeModel(target), FakeModel(small_proposer, "fake/author"), **more))
+    author = FakeModel(small_proposer, "fake/author") if has_proposer else None
+    return asyncio.run(searched(folder, search, FakeModel(target), author, **more))
 
 
 def right_of_swapped(instruction: str, task: Task) -> float:
