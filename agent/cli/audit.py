@@ -362,7 +362,8 @@ def _print_run_of(run: dict[str, Any], moved: int) -> None:
     click.echo(f"\nrun {run['run_id']}  {plain(run['task'])}  {plain(run['model'])}  {run['status']}")
     _print_chain(run["chain"])
     if made := run["proposal"]:
-        why = f" ({made['operator']}: {made['hypothesis']})" if made["operator"] and made["hypothesis"] else ""
+        words = filter(None, (made["operator"], made["hypothesis"], made["claim"]))
+        why = f" ({': '.join(words)})" if made["operator"] else ""
         click.echo(plain(f"the proposer wrote the instruction: event {made['seq']}{why}"))
     _print("trials", "number=trial round state n=rows mean=score low high reason", run["trials"])
     if run["released"]:

@@ -183,6 +183,8 @@ def history_command(run: str, trial: int | None, search: str | None, limit: int,
 
     With --search: where words stand in prompts, in the reasons of proposals and in replies.
     """
+    from agent.ledger.trail import claims
+
     history = open_history(db)
     if search is not None:
         if trial is not None:
@@ -196,7 +198,7 @@ def history_command(run: str, trial: int | None, search: str | None, limit: int,
         return
     rejected = history.rejected(row["id"])
     result = search_result(row["result"], history.path)
-    proposals = change_facts.proposals(result)
+    proposals = change_facts.proposals(result, claims(history, row["id"]))
     if as_json:
         state = {"status": row["status"], "error": row["error"]}
         use = result.proposer if result is not None else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from agent.release.result import RunResult
 from agent.release.result_details import Change, PromptSize, ProposerUse, ToShow
 from agent.report.facts import ships_prompt
@@ -87,14 +89,19 @@ def _of_operators(use: ProposerUse) -> list[str]:
     return [said, "the best found has one" if use.won else "the best found has none"]
 
 
-def proposals(result: RunResult | None) -> list[tuple[str, ...]]:
-    """Each proposal of the run as the cells of a line of `PROPOSALS`; none of an older version."""
+def proposals(result: RunResult | None, claims: Mapping[int, str]) -> list[tuple[str, ...]]:
+    """Each proposal of the run as the cells of a line of `PROPOSALS`; none of an older version.
+
+    Args:
+        result: of the run; None: it has none.
+        claims: by number the proposer's own words (`ledger.trail.claims`).
+    """
     use = result.proposer if result is not None else None
     return [
         (
             str(each.number),
             each.operator,
-            each.hypothesis or "-",
+            ": ".join(filter(None, (each.hypothesis, claims.get(each.number)))) or "-",
             ", ".join(each.rows) or "all",
             _score(each.before),
             _score(each.after),

@@ -26,7 +26,7 @@ def run_details(view: RunView) -> dict[str, Any]:
         "to_show": change_facts.to_show(result),
         "changes": change_facts.changes(result),
         "proposer": change_facts.proposer(result),
-        "proposals": asdict(table) if (table := proposals(result)) else None,
+        "proposals": asdict(table) if (table := proposals(view)) else None,
         "labels": [{"table": asdict(labels(result, one)), **_confused(one)} for one in result.labels],
         "winner_name": answer_facts.winner_name(result),
         "unreadable": answer_facts.unreadable(result),

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from agent.ledger.trail import claims
 from agent.release.result import RunResult
 from agent.release.result_details import LabelReport
 from agent.report import change_facts, facts
@@ -282,9 +283,9 @@ def provenance(view: RunView) -> RunTable:
     return _table("What ran", ("what", "value ~"), [row for row in rows if row[1] not in (None, "")])
 
 
-def proposals(result: RunResult | None) -> RunTable | None:
+def proposals(view: RunView) -> RunTable | None:
     """What the proposer was asked for, why, and what became of it; None where nothing is known of it."""
-    rows = change_facts.proposals(result)
+    rows = change_facts.proposals(view.result, claims(view.history, view.id))
     number, operator, why, of_rows, before, after, became = change_facts.PROPOSALS
     columns = (number, operator, f"{why} ~", f"{of_rows} ~", f"{before} #", f"{after} #", f"{became} ~")
     note = (

@@ -46,11 +46,13 @@ class Draft:
 
     Args:
         made: its parts.
-        hypothesis: what it is expected to mend, in a sentence.
+        hypothesis: what it is expected to mend, in a sentence of ours without words of a model or a row: it stays where
+            texts are erased.
         rows: ids of the dev rows that it is for; () for all.
         guard: ids of dev rows that were right and must stay so; with them the draft is looked at before it is tried.
         parent: the candidate that gets the instruction; None: the one that the search drew.
         alone: whether it is also tried without demos.
+        claim: the proposer's own words for what it expects, or "".
     """
 
     made: Assembled
@@ -59,6 +61,7 @@ class Draft:
     guard: tuple[str, ...] = ()
     parent: Parent | None = None
     alone: bool = False
+    claim: str = ""
 
 
 class Asks(Protocol):

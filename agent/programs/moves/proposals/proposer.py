@@ -7,6 +7,7 @@ climb is no longer offered, and after some such proposals in a row nothing is as
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from agent.programs.moves.author import best_instructions
 from agent.programs.moves.pool import as_prompt
@@ -94,7 +95,7 @@ class Proposer:
                 )
                 name = f"{PROPOSED}-{record.number}"
                 self._log.change(record.number, instruction=name)
-                self._note(self._log.records[-1], text)
+                self._note(record, {"instruction": text, **({"claim": draft.claim} if draft.claim else {})})
                 found.append((draft, Rewrite(name, text, draft.hypothesis, is_proposed=True, credit=credit)))
         if not found:
             why = asker.refused or "nothing new came of it"
@@ -102,7 +103,7 @@ class Proposer:
         self._is_strong = bool(found) if operator.name == "whole" else self._is_strong
         return found
 
-    def _note(self, record: ProposalRecord, text: str) -> None:
+    def _note(self, record: ProposalRecord, texts: Mapping[str, str]) -> None:
         body = {
             "round": self._context.round,
             "why": "",
@@ -110,8 +111,9 @@ class Proposer:
             "operator": record.operator,
             "rows": list(record.rows),
             "parent_id": record.parent_id,
+            "hypothesis": record.hypothesis,
         }
-        self._context.note("proposal", body, {"instruction": text, "hypothesis": record.hypothesis})
+        self._context.note("proposal", body, texts)
 
     def _evidence(self, parent: Parent) -> Evidence:
         context = self._context

@@ -44,8 +44,13 @@ class Rule:
         right = evidence.right()
         guard = tuple(evidence.rng.sample(right, min(GUARDED, len(right))))
         rows = tuple(wrong.row.id for wrong in cluster)
+        answer = f" where {cluster[0].row.labels[evidence.field]} is right" if evidence.field else ""
+        hypothesis = f"{len(rows)} answers are wrong{answer}: a rule mends them"
         old = evidence.instruction(evidence.best)
-        return [Draft(old.having([Part("rule", text)]), text, rows, guard, evidence.best) for text in texts]
+        return [
+            Draft(old.having([Part("rule", text)]), hypothesis, rows, guard, evidence.best, claim=text)
+            for text in texts
+        ]
 
 
 def clusters(evidence: Evidence) -> list[list[Wrong]]:

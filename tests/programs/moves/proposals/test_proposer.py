@@ -174,7 +174,7 @@ async def test_definitions_are_bought_once_and_put_together_under_the_users_word
 async def test_a_contrast_is_on_the_pair_that_is_mixed_up_most(ledger: Ledger) -> None:
     found, asked, parent = await after_baseline(ledger, good)
     ((draft, rewrite),) = await Proposer(found.context).drafts("proposed:contrast", parent)
-    assert f"- {TEAMS[0]} or {TEAMS[1]}: it is {TEAMS[0]} when" in rewrite.instruction
+    assert f"- {TEAMS[0]} or {TEAMS[1]}: {TEAMS[0]} is about case" in rewrite.instruction
     wrong = {o.example_id for o in parent.outcomes if not o.value and o.prediction.fields.get("team") in TEAMS[:2]}
     assert draft.rows
     assert set(draft.rows) <= wrong
