@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # Compiled once and kept, also where the environment says not to: pip compiles nothing here, and tests start hundreds of processes.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help optimize setup test types rooms check bench bench-quick replay chaos docs docs-reference clean
+.PHONY: help optimize setup test types rooms check bench bench-quick planted replay chaos docs docs-reference clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -55,6 +55,9 @@ bench: setup ## measurements, and the arena (hours; goes on where it was); nothi
 
 bench-quick: setup ## the arena in small: two tasks, ours against random search and, on the first, a DSPy optimizer (under 20 minutes)
 	$(BIN)/python -m tests.bench.arena --quick --fresh
+
+planted: $(VENV)/ready ## a prompt with two swapped labels, mended by a small proposer: ten seeds, scripted models
+	$(BIN)/python -m tests.bench.planted_defect $(ARGS)
 
 replay: $(VENV)/ready ## search policies and statistics over recorded outcomes, no model needed
 	$(BIN)/python -m tests.bench.arena.replay $(ARGS)

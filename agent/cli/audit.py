@@ -361,8 +361,10 @@ def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
 def _print_run_of(run: dict[str, Any], moved: int) -> None:
     click.echo(f"\nrun {run['run_id']}  {plain(run['task'])}  {plain(run['model'])}  {run['status']}")
     _print_chain(run["chain"])
-    if run["proposal"]:
-        click.echo(f"the proposer wrote the instruction: event {run['proposal']['seq']}")
+    if made := run["proposal"]:
+        words = filter(None, (made["operator"], made["hypothesis"], made["claim"]))
+        why = f" ({': '.join(words)})" if made["operator"] else ""
+        click.echo(plain(f"the proposer wrote the instruction: event {made['seq']}{why}"))
     _print("trials", "number=trial round state n=rows mean=score low high reason", run["trials"])
     if run["released"]:
         why = promotion(run["promoted"]) if run["promoted"] else run["decision"]

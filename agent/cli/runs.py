@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import asdict
 from importlib import import_module
 from operator import attrgetter, itemgetter
 from pathlib import Path
@@ -14,6 +15,7 @@ from agent.cli.common import SETTINGS, ledger_options, plain, print_json, short
 from agent.cli.terminal_tables import Column, print_table, say, say_diff, so_far, sparkline, whisker
 from agent.errors import InputError
 from agent.release.result import search_result
+from agent.report import change_facts
 from agent.report.facts import amount, decision, gain, instead_of_result, points, prompt_text, without_result
 from agent.run.locations import open_history
 
@@ -45,6 +47,10 @@ TRIALS = (
     Column("$", rank=9),
     Column("instruction", rank=4, floor=16),
     Column("reason", rank=6, floor=16),
+)
+PROPOSALS = tuple(
+    Column(name, rank=rank, floor=floor)
+    for name, rank, floor in zip(change_facts.PROPOSALS, (0, 0, 0, 3, 2, 1, 0), (0, 0, 24, 8, 0, 0, 12), strict=True)
 )
 DEMOS = (Column(""), Column("row"), Column("input", floor=20), Column("output", floor=12))
 COSTS = (
@@ -172,10 +178,13 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="With --search: how many.")
 @ledger_options
 def history_command(run: str, trial: int | None, search: str | None, limit: int, db: Path, as_json: bool) -> None:
-    """Show each trial of RUN (default: the latest): which instruction, demos and technique, its score and its cost.
+    """Show each trial of RUN (default: the latest): which instruction, demos and technique, its score and its cost. Of
+    a run that is done also each proposal: what was asked for, why, for which rows, and what became of it.
 
     With --search: where words stand in prompts, in the reasons of proposals and in replies.
     """
+    from agent.ledger.trail import claims
+
     history = open_history(db)
     if search is not None:
         if trial is not None:
@@ -188,9 +197,13 @@ def history_command(run: str, trial: int | None, search: str | None, limit: int,
         _show_trial(history, row["id"], trials, trial, as_json)
         return
     rejected = history.rejected(row["id"])
+    result = search_result(row["result"], history.path)
+    proposals = change_facts.proposals(result, claims(history, row["id"]))
     if as_json:
         state = {"status": row["status"], "error": row["error"]}
-        print_json({"run_id": row["id"], **state, "trials": trials, "rejected": rejected})
+        use = result.proposer if result is not None else None
+        made = [asdict(each) for each in use.proposals] if use else []
+        print_json({"run_id": row["id"], **state, "trials": trials, "rejected": rejected, "proposals": made})
         return
     rows = []
     for one in trials:
@@ -200,14 +213,16 @@ def history_command(run: str, trial: int | None, search: str | None, limit: int,
         texts = (short(one["instruction"], 50), short(one["reason"], 60))
         rows.append((one["number"], one["round"], one["state"], *mean, *design, *cost, *texts))
     print_table(f"trials of {row['id']}", TRIALS, rows, quiet=lambda cells: cells[2] != "complete")
+    if proposals:
+        print_table(
+            "what the proposer was asked for", PROPOSALS, [tuple(short(cell, 120) for cell in p) for p in proposals]
+        )
     for gone in rejected:
         say(f"rejected {gone['candidate_id']} ({gone['operator']}): {gone['rejected']}")
     _say_error(row)
 
 
 def _show_hits(history: Any, words: str, run_id: str, limit: int, as_json: bool) -> None:
-    from dataclasses import asdict
-
     from agent.ledger.texts import search
 
     result = search(history, words, run_id, limit)

@@ -230,7 +230,7 @@ def _in_run(history: History, run: Row, candidate: Row, promotions: list[Row], p
         "status": run["status"],
         "started_utc": run["started_utc"],
         "chain": chain_of_parents(history, run_id, candidate["id"]),
-        "proposal": _proposal(proposals, candidate),
+        "proposal": _proposal(history, proposals, candidate),
         "trials": [{name: t[name] for name in kept} for t in trials if t["candidate_id"] == candidate["id"]],
         "released": file is not None and released == candidate["id"],
         "decision": result.get("decision"),
@@ -258,10 +258,24 @@ def chain_of_parents(history: History, run_id: str, candidate_id: str) -> list[R
     return found
 
 
-def _proposal(proposals: list[Row], candidate: Row) -> Row | None:
-    """The event in which the proposer gave this instruction, if it is one of its."""
+def _proposal(history: History, proposals: list[Row], candidate: Row) -> Row | None:
+    """The event in which the proposer gave this instruction, if it is one of its: what was asked for, for which rows,
+    why, and the proposer's own words for it (None: there are none, or they were erased)."""
     for event in proposals:
         body = event["body"]
         if body.get("instruction_hash") == candidate["instruction_hash"]:
-            return {"seq": event["seq"], "utc": event["utc"], "round": body.get("round")}
+            known = {name: body.get(name) for name in ("round", "operator", "rows", "hypothesis")}
+            return {"seq": event["seq"], "utc": event["utc"], **known, "claim": _claim(history, body)}
     return None
+
+
+def claims(history: History, run_id: str) -> dict[int, str]:
+    """By the number of a proposal the proposer's own words for what it expects; only those that were not erased."""
+    bodies = [event["body"] for event in facts_of(history, run_id, "proposal")]
+    found = {body["number"]: _claim(history, body) for body in bodies if "number" in body}
+    return {number: claim for number, claim in found.items() if claim}
+
+
+def _claim(history: History, body: Row) -> str | None:
+    digest = body.get("claim_hash")
+    return history.text(digest) if digest else None

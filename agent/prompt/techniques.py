@@ -47,12 +47,14 @@ TECHNIQUES: dict[TechniqueName, Technique] = {
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """An instruction and how it came about; `is_proposed`: a model wrote it during the search."""
+    """An instruction and how it came about; `is_proposed`: a model wrote it during the search, in answer to what
+    `credit` names for the search (the operator that learns by it)."""
 
     operator: str
     instruction: str
     reason: str
     is_proposed: bool = False
+    credit: str = ""
 
 
 def reasoning_suffix(signature: Signature) -> str:

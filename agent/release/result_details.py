@@ -121,6 +121,57 @@ class Change(TwoSided[PromptSize]):
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorUse(Part):
+    """What came of one thing that the proposer was asked for.
+
+    Args:
+        operator: its name.
+        asked: proposals by it.
+        refused: those without a reply that can be used.
+        dropped: those that mended less than they broke on the rows that they were for.
+        tried: those that were scored, finalists among them.
+        finalists: those that saw the whole of dev.
+        points: the mean change against the prompts that they changed, on the rows of both; None: none was compared.
+    """
+
+    operator: str
+    asked: int
+    refused: int = 0
+    dropped: int = 0
+    tried: int = 0
+    finalists: int = 0
+    points: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalFate(Part):
+    """One proposal and what became of it.
+
+    Args:
+        number: in the order of the run, at least 1.
+        operator: what the proposer was asked for.
+        hypothesis: what it was expected to mend, in words.
+        rows: ids of the dev rows that it was for; empty: for all.
+        instruction: its name among the instructions of the run.
+        refused: why nothing came of it, or "".
+        parent_id: the candidate that it changes.
+        before, after: the mean score on shared rows without and with it, in [0, 1]; None: not compared.
+        became: `refused`, `dropped`, `waiting` (for its first rows), `tried`, `finalist` or `winner`.
+    """
+
+    number: int
+    operator: str
+    hypothesis: str = ""
+    rows: tuple[str, ...] = ()
+    instruction: str = ""
+    refused: str = ""
+    parent_id: str | None = None
+    before: float | None = None
+    after: float | None = None
+    became: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ProposerUse(Part):
     """What came of the model that writes instructions.
 
@@ -134,6 +185,10 @@ class ProposerUse(Part):
         finalists: those of them that saw the whole of dev.
         won: whether the winner has one.
         why_not: why it was not asked; "" where it was.
+        points: by how much the best prompt with such an instruction is above the best without, on the dev rows of both;
+            None: there is no such pair.
+        operators: what came of each thing that it was asked for.
+        proposals: each proposal, in the order of the run.
     """
 
     model: str = ""
@@ -145,6 +200,9 @@ class ProposerUse(Part):
     finalists: int = 0
     won: bool = False
     why_not: str = ""
+    points: float | None = None
+    operators: tuple[OperatorUse, ...] = ()
+    proposals: tuple[ProposalFate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from agent.release.result import RunResult
 from agent.release.result_details import Change, PromptSize, ProposerUse, ToShow
 from agent.report.facts import ships_prompt
+
+PROPOSALS = ("proposal", "asked for", "why", "for rows", "before", "after", "what became of it")
+"""What the cells of a proposal are."""
 
 REASONED = ("chain-of-thought", "few-shot-cot")
 ABOUT_THE_SAME = 0.05
@@ -70,7 +75,44 @@ def proposer(result: RunResult) -> str:
         return f"proposer: not asked, as {use.why_not}"
     if use.tried is None:
         return f"proposer: {use.asked} calls; the strategy does not say which prompts came of them"
-    return f"proposer: {use.asked} of at most {use.planned} planned calls; {'; '.join(_of_proposals(use))}"
+    said = _of_operators(use) if use.proposals else _of_proposals(use)
+    return f"proposer: {use.asked} of at most {use.planned} planned calls; {'; '.join(said)}"
+
+
+def _of_operators(use: ProposerUse) -> list[str]:
+    """What became of its proposals, where the run wrote down each of them."""
+    tried = sum(each.tried for each in use.operators)
+    finalists = sum(each.finalists for each in use.operators)
+    said = f"{tried} of {len(use.proposals)} proposals tried, {finalists or 'none'} among the finalists"
+    if use.points is not None:
+        said += f", {use.points:+.1f} points against the best prompt without one"
+    return [said, "the best found has one" if use.won else "the best found has none"]
+
+
+def proposals(result: RunResult | None, claims: Mapping[int, str]) -> list[tuple[str, ...]]:
+    """Each proposal of the run as the cells of a line of `PROPOSALS`; none of an older version.
+
+    Args:
+        result: of the run; None: it has none.
+        claims: by number the proposer's own words (`ledger.trail.claims`).
+    """
+    use = result.proposer if result is not None else None
+    return [
+        (
+            str(each.number),
+            each.operator,
+            ": ".join(filter(None, (each.hypothesis, claims.get(each.number)))) or "-",
+            ", ".join(each.rows) or "all",
+            _score(each.before),
+            _score(each.after),
+            f"refused: {each.refused}" if each.refused else each.became,
+        )
+        for each in (use.proposals if use else ())
+    ]
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _of_proposals(use: ProposerUse) -> list[str]:

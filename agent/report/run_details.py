@@ -10,7 +10,7 @@ from agent.release.result_details import LabelReport
 from agent.report import answer_facts, change_facts
 from agent.report.excerpts import excerpts
 from agent.report.next_steps import held_folder, next_steps
-from agent.report.run_tables import labels
+from agent.report.run_tables import labels, proposals
 from agent.report.view import RunView
 
 MOST_CONFUSIONS = 20
@@ -26,6 +26,7 @@ def run_details(view: RunView) -> dict[str, Any]:
         "to_show": change_facts.to_show(result),
         "changes": change_facts.changes(result),
         "proposer": change_facts.proposer(result),
+        "proposals": asdict(table) if (table := proposals(view)) else None,
         "labels": [{"table": asdict(labels(result, one)), **_confused(one)} for one in result.labels],
         "winner_name": answer_facts.winner_name(result),
         "unreadable": answer_facts.unreadable(result),

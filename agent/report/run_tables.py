@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from agent.ledger.trail import claims
 from agent.release.result import RunResult
 from agent.release.result_details import LabelReport
-from agent.report import facts
+from agent.report import change_facts, facts
 from agent.report.answer_facts import label_rows
 from agent.report.facts import amount, bracketed, carried, cut, duration, gain, points
 from agent.report.importances import importances
@@ -296,3 +297,15 @@ def provenance(view: RunView) -> RunTable:
         ("ledger head now", f"{head['hash']} (event {head['seq']:,})"),
     ]
     return _table("What ran", ("what", "value ~"), [row for row in rows if row[1] not in (None, "")])
+
+
+def proposals(view: RunView) -> RunTable | None:
+    """What the proposer was asked for, why, and what became of it; None where nothing is known of it."""
+    rows = change_facts.proposals(view.result, claims(view.history, view.id))
+    number, operator, why, of_rows, before, after, became = change_facts.PROPOSALS
+    columns = (number, operator, f"{why} ~", f"{of_rows} ~", f"{before} #", f"{after} #", f"{became} ~")
+    note = (
+        "Points before and after, on the dev rows that both prompts saw; of a rule that was looked at first, on the "
+        "rows that it is for and on some that were right."
+    )
+    return _table("Proposals", columns, rows, note) if rows else None

@@ -25,6 +25,7 @@ RUBRIC_TOKENS = 400  # of a judge's prompt beside the rubric and the row
 PROPOSER_TOKENS = 1000  # of a request to the proposer, on average
 PROPOSAL_TOKENS = 200  # of its reply, at most, unless the user's own prompt is longer than half of that
 ANSWER_TOKENS = 50  # of a reply of the target, at most
+SEVERAL = 3  # whole instructions in a reply of a proposer that can write them
 ROWS_A_PROPOSAL = 25  # rows of the target for each proposal
 ADAPTER_TOKENS = 250  # that DSPy adds to a call beside instruction, demos and row
 PASSAGE_LETTERS = 4 * 600  # of the passages in a prompt, on average
@@ -167,14 +168,16 @@ def largest_calls(task: Task, longest_request: int) -> dict[CallRole, Usage]:
     seen, verdict = _judged_passages(task, MOST_PASSAGE_LETTERS)
     return {
         "target": Usage(prompt, ANSWER_TOKENS + task.thinking),
-        "proposer": Usage(longest_request // LETTERS_A_TOKEN, proposal_tokens(task) + task.thinking),
+        "proposer": Usage(longest_request // LETTERS_A_TOKEN, proposal_tokens(task, SEVERAL) + task.thinking),
         "judge": Usage(row + rubrics + RUBRIC_TOKENS + seen // LETTERS_A_TOKEN, verdict + task.thinking),
     }
 
 
-def proposal_tokens(task: Task) -> int:
-    """The most tokens of a proposer's reply: about twice the user's own prompt, as one that is cut off is of no use."""
-    return max(PROPOSAL_TOKENS, 2 * _tokens([task.instruction]))
+def proposal_tokens(task: Task, several: int = 1) -> int:
+    """The most tokens of a proposer's reply: about twice the user's own prompt, as one that is cut off is of no use;
+    with `several` instructions so many times that, and once more for what it says before."""
+    one = max(PROPOSAL_TOKENS, 2 * _tokens([task.instruction]))
+    return one if several == 1 else (several + 1) * one
 
 
 def dearest(models: Iterable[str], usage: Usage, prices: Mapping[str, Price]) -> float:

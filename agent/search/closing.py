@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from agent.search.analysis.pareto import Finalist, Prefer, counted, front_table,
 from agent.search.board import Board
 from agent.search.context import SearchContext
 from agent.search.program import PROPOSED, Program
+from agent.search.proposal_log import by_operator
 from agent.stats.family import best_of_many
 from agent.stats.noninferiority import LossBound, loss_bound
 from agent.types import Candidate, Outcome, Proposal, Task, Usage
@@ -250,7 +251,9 @@ def proposer_use(context: SearchContext, winner: Candidate, ended: str) -> dict[
         return any(choice.startswith(f"{PROPOSED}-") for choice in place.values())
 
     tried = [candidate_id for candidate_id in board.trials if is_proposed(candidate_id)]
-    is_counted = context.asked == noted["proposal"] + noted["proposal_refused"] + noted["proposal_failed"]
+    log = context.proposal_log
+    is_counted = context.asked <= log.calls
+    proposals = log.as_dicts(board, winner.id)
     why_not = ""
     if context.asked == 0:
         early = f"the search had ended before: {context.stopped}" if context.stopped else "the search asked for none"
@@ -268,7 +271,25 @@ def proposer_use(context: SearchContext, winner: Candidate, ended: str) -> dict[
         "finalists": sum(board.trials[candidate_id].state == "complete" for candidate_id in tried),
         "won": winner.id in tried,
         "why_not": why_not,
+        "points": _over_others(board, tried),
+        "operators": by_operator(proposals),
+        "proposals": proposals,
     }
+
+
+def _over_others(board: Board, tried: Sequence[str]) -> float | None:
+    """By how many points the best candidate with an instruction of the proposer is above the best without, on the dev
+    rows that both have a score for; None where there is no such pair."""
+
+    def best(ids: Iterable[str]) -> Sequence[Outcome]:
+        seen = [i for i in ids if board.outcomes.get(i) and board.trials[i].state != "failed"]
+        most = max((len(board.outcomes[i]) for i in seen), default=0)
+        full = [i for i in seen if len(board.outcomes[i]) == most]
+        return board.outcomes[max(full, key=lambda i: board.mean(i) or 0.0)] if full else ()
+
+    pairs = zip(best(tried), best(i for i in board.trials if i not in tried), strict=False)
+    gains = [one.value - two.value for one, two in pairs if one.value is not None and two.value is not None]
+    return 100 * sum(gains) / len(gains) if gains else None
 
 
 def explained(

@@ -24,8 +24,9 @@ from agent.search.choices import Choices
 from agent.search.costs import CandidateCosts
 from agent.search.plan import Plan
 from agent.search.program import Program
+from agent.search.proposal_log import ProposalLog
 from agent.search.samplers import BANDIT, RACE
-from agent.types import LM, Candidate, Example, Proposal, Spend, Task
+from agent.types import LM, Candidate, Example, Outcome, Proposal, Spend, Task
 
 T = TypeVar("T")
 UNSCORED_AT_MOST = 0.2  # of a trial's rows; more and the trial fails
@@ -86,7 +87,10 @@ class SearchContext:
         self.noted: Counter[str] = Counter()
         """How many events of each kind the strategy has noted."""
         self.costs = CandidateCosts(plan, account, board, self.baseline.id, self._size, self._varies)
+        self.proposal_log = ProposalLog()
+        """What the proposer was asked for."""
         self._refused: set[str] = set()
+        self._looked_at: set[str] = set()
 
     def admit(self, proposals: Sequence[Proposal]) -> list[str]:
         """Takes candidates into the pool; those that break a hard rule are logged with the reason, never repaired.
@@ -100,6 +104,10 @@ class SearchContext:
         admitted = []
         for proposal in proposals:
             candidate = proposal.candidate
+            if candidate.id in self._looked_at:
+                self._looked_at.remove(candidate.id)
+                admitted.append(candidate.id)
+                continue
             if candidate.id in self.board.proposals or candidate.id in self._refused:
                 continue
             rejected = self.program.check(candidate) or self._too_long(candidate)
@@ -110,6 +118,30 @@ class SearchContext:
                 self.adopt(proposal)
                 admitted.append(candidate.id)
         return admitted
+
+    async def look(self, proposal: Proposal, rows: Sequence[Example]) -> list[Outcome]:
+        """Scores a new candidate on single dev rows before it gets a trial; `admit` then takes it as new, if it is
+        handed over once more.
+
+        Args:
+            proposal: the candidate.
+            rows: dev rows that the user's own prompt has seen.
+
+        Returns:
+            One outcome per row; none where the candidate breaks a hard rule, was proposed before or fails.
+
+        Raises:
+            BudgetExhausted, RunRefused: as `see`.
+        """
+        if not self.admit([proposal]):
+            return []
+        self._looked_at.add(proposal.candidate.id)
+        try:
+            return await self.evaluator.outcomes(proposal.candidate, rows, "dev")
+        except RunRefused:
+            raise
+        except ModelError:
+            return []
 
     def _too_long(self, candidate: Candidate) -> str:
         limit, paid = self.task.constraints.max_prompt_tokens, self.costs.longest_prompt()

@@ -8,6 +8,7 @@ import json
 import random
 import re
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -63,6 +64,8 @@ def learner(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
     """Answers as the demo turn that shares most words with the last user turn; without demos it knows one word only."""
     if "improve the instruction" in messages[0]["content"]:
         return f"<instruction>{_proposal(messages)}</instruction>"
+    if "describe texts" in messages[0]["content"]:
+        return _definition(messages)
     words = set(WORD.findall(messages[-1]["content"].lower())) - set(FILLER)
     best, answer = 0, UNSURE
     for user, assistant in pairwise(messages):
@@ -75,7 +78,15 @@ def learner(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
 
 def _proposal(messages: list[dict[str, Any]]) -> str:
     tag = hashlib.sha256(messages[-1]["content"].encode()).hexdigest()[:6]
-    return f"Decide which department handles the note (edition {tag}). Answer with one department only."
+    return f"Decide which department handles the note (edition {tag}). Answer with one of {', '.join(TOPICS)} only."
+
+
+def _definition(messages: list[dict[str, Any]]) -> str:
+    """What the shown texts are about: the words of a topic that they hold."""
+    words = Counter(WORD.findall(messages[-1]["content"].lower()))
+    topic = max(TOPICS.values(), key=lambda known: sum(words[word] for word in known.split()))
+    said = [word for word, _ in words.most_common() if word in topic.split()]
+    return f"Texts about {', '.join(said[:4])}."
 
 
 def knowing(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:

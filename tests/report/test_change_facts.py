@@ -93,6 +93,37 @@ def test_what_came_of_the_proposer(use: dict[str, Any], says: str) -> None:
     assert change_facts.proposer(of(proposer={**USE, **use})) == f"proposer: {says}"
 
 
+def fate(number: int, operator: str, became: str, **more: Any) -> dict[str, Any]:
+    return {
+        "number": number, "operator": operator, "hypothesis": f"why {number}", "rows": [], "instruction": "",
+        "refused": "", "parent_id": "c_1", "before": None, "after": None, "became": became, **more,
+    }  # fmt: skip
+
+
+def test_each_proposal_is_told_with_its_reason_its_rows_and_what_became_of_it() -> None:
+    fates = [
+        fate(1, "definitions", "winner", before=0.5, after=0.625),
+        fate(2, "rule", "dropped", rows=["d1", "d2"], before=0.5, after=0.25),
+        fate(3, "whole", "refused", refused="lost billing", hypothesis=""),
+    ]
+    operators = [
+        {"operator": "definitions", "asked": 1, "refused": 0, "dropped": 0, "tried": 1, "finalists": 1, "points": 12.5},
+        {"operator": "rule", "asked": 1, "refused": 0, "dropped": 1, "tried": 0, "finalists": 0, "points": None},
+        {"operator": "whole", "asked": 1, "refused": 1, "dropped": 0, "tried": 0, "finalists": 0, "points": None},
+    ]
+    result = of(proposer={**USE, "won": True, "points": 9.04, "operators": operators, "proposals": fates})
+    assert change_facts.proposer(result) == (
+        "proposer: 3 of at most 40 planned calls; 1 of 3 proposals tried, 1 among the finalists, +9.0 points against "
+        "the best prompt without one; the best found has one"
+    )
+    assert change_facts.proposals(result, {2: "If new, say it"}) == [
+        ("1", "definitions", "why 1", "all", "50.0", "62.5", "winner"),
+        ("2", "rule", "why 2: If new, say it", "d1, d2", "50.0", "25.0", "dropped"),
+        ("3", "whole", "-", "all", "-", "-", "refused: lost billing"),
+    ]
+    assert change_facts.proposals(None, {}) == change_facts.proposals(of(), {}) == []
+
+
 @pytest.mark.parametrize(
     ("need", "says"),
     [

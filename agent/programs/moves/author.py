@@ -11,7 +11,10 @@ from dataclasses import replace
 
 from agent.errors import ModelError, RunRefused
 from agent.programs.moves.pool import as_prompt
+from agent.programs.moves.proposals.checks import why_labels_lost
 from agent.programs.moves.propose import (
+    FAILURES,
+    HISTORY,
     MOST_OF_A_FAILURE,
     SHOWN_ROWS,
     STYLES,
@@ -33,34 +36,29 @@ from agent.search.context import SearchContext
 from agent.search.program import Parent
 from agent.types import Candidate, Request, Task
 
-HISTORY = 5
-FAILURES = 5
 
-
-async def proposed(context: SearchContext, parents: Sequence[Parent], number: int) -> Rewrite | None:
+async def rewritten(
+    context: SearchContext, task: Task, tried: Sequence[ScoredInstruction], parents: Sequence[Parent], number: int
+) -> Rewrite | None:
     """A new instruction, grounded on the scored history and on where the best candidate fails.
 
     Args:
         context: the search.
+        task: the task whose instruction is asked for, which may be a part of the run's.
+        tried: instructions with their scores, the worst first.
         parents: the best candidates, the best first.
         number: of the request in its run, at least 1; it decides style and seed.
 
     Returns:
         The instruction; None where there is no proposer, or its reply cannot be used.
     """
-    return await rewritten(context, context.task, best_instructions(context.board), parents, number)
-
-
-async def rewritten(
-    context: SearchContext, task: Task, tried: Sequence[ScoredInstruction], parents: Sequence[Parent], number: int
-) -> Rewrite | None:
-    """`proposed` for the instruction of `task`, which may be a part of the run's; `tried` are scored, worst first."""
     if context.proposer is None:
         return None
     failures = failures_of(task, context.dev, parents[0].outcomes, FAILURES) if parents else []
     style = STYLES[number % len(STYLES)]
     messages = request_messages(task, tried[-HISTORY:], failures, style, context.rng)
     request = Request(messages, proposal_tokens(task), temperature=0.7, seed=context.seed * 1000 + number)
+    context.proposal_log.calls += 1
     try:
         reply = await context.gateway.complete("proposer", context.proposer, request)
     except RunRefused:
@@ -69,7 +67,7 @@ async def rewritten(
         context.note("proposal_failed", {"round": context.round, "error": str(error)})
         return None
     instruction = read_proposal(reply.text)
-    refused = why_not_whole(reply) or why_refused(instruction, task)
+    refused = why_not_whole(reply) or why_refused(instruction, task) or why_labels_lost(instruction, task)
     kind = "proposal_refused" if refused else "proposal"
     context.note(kind, {"round": context.round, "why": refused}, {"instruction": instruction})
     if refused:

@@ -39,6 +39,11 @@ def demos_of(parent: Parent) -> DemoSet:
     return DemoSet(as_prompt(parent.proposal.candidate).demos, parent.proposal.operator)
 
 
+def credit_of(rewrite: Rewrite, otherwise: str) -> str:
+    """The operator that learns from a candidate with this instruction; `otherwise` where no model wrote it."""
+    return rewrite.credit or PROPOSED if rewrite.is_proposed else otherwise
+
+
 class CandidateGenerator:
     """Makes the candidates of one run; the same seed of `rng` makes the same ones.
 
@@ -142,7 +147,7 @@ class CandidateGenerator:
         operator = (
             demos.operator if candidate.n_demos else f"{technique}:{rewrite.operator}{'+role' if place['role'] else ''}"
         )
-        credit = PROPOSED if rewrite.is_proposed and not candidate.n_demos else FRESH
+        credit = credit_of(rewrite, FRESH) if not candidate.n_demos else FRESH
         return Proposal(candidate, dict(place), operator, None, demos.reason or rewrite.reason, credit)
 
     def _worked(self, k: int) -> DemoSet:
@@ -228,7 +233,7 @@ class CandidateGenerator:
     def instructed(self, parent: Parent, rewrite: Rewrite) -> Proposal:
         """The parent with another instruction."""
         made = replace(as_prompt(parent.proposal.candidate), instruction=rewrite.instruction)
-        credit = PROPOSED if rewrite.is_proposed else "instruction"
+        credit = credit_of(rewrite, "instruction")
         name = f"instruction:{rewrite.operator}"
         return self._child(parent, made, name, rewrite.reason, credit=credit, instruction=rewrite.operator)
 

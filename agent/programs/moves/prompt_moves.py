@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from agent.programs.looked_up import PassageLibrary
-from agent.programs.moves.author import proposed, rationales
+from agent.programs.moves.author import rationales
 from agent.programs.moves.compress import compressions
 from agent.programs.moves.pool import CandidateGenerator, as_prompt, redraws
+from agent.programs.moves.proposals.looks import is_worth_trying
+from agent.programs.moves.proposals.proposer import BY_CREDIT, Proposer
 from agent.programs.picked_rows import PickedRows
 from agent.search.analysis.effects import Effect, demo_effects, recombine
 from agent.search.closing import scored_candidates
 from agent.search.context import SearchContext
-from agent.search.program import PROPOSED, Parent
+from agent.search.program import Parent
 from agent.types import Proposal, Task
 
 FEWEST_FITTED = 12  # candidates, before effects of single demos are fitted
@@ -29,7 +31,7 @@ class PromptMoves(CandidateGenerator):
         library: PassageLibrary | None = None,
     ) -> None:
         super().__init__(task, context.rng, pool, library, context.choices)
-        self._context, self._proposals = context, 0
+        self._context, self._proposer = context, Proposer(context)
         self._fitted, self._known_effects = -1, dict[str, Effect]()
 
     def operators(self, parent: Parent | None) -> list[str]:
@@ -38,24 +40,15 @@ class PromptMoves(CandidateGenerator):
             operators += super().operators(parent)
             if redraws(parent.proposal.candidate) and len(context.board.outcomes) >= FEWEST_FITTED:
                 operators.append("attributed")
-        if context.proposer is not None and self._proposals < context.plan.proposals:
-            operators.append(PROPOSED)
-        return operators
+        return operators + self._proposer.operators(parent)
 
     def due(self, parent: Parent | None) -> str:
-        """One proposal as soon as there is a candidate to build on."""
-        return PROPOSED if parent is not None and not self._proposals and PROPOSED in self.operators(parent) else ""
+        return self._proposer.due(parent)
 
     async def made(self, operator: str, parent: Parent | None, parents: Sequence[Parent]) -> list[Proposal]:
-        if operator == PROPOSED:
-            self._proposals += 1
-            rewrite = await proposed(self._context, parents, self._proposals)
-            if rewrite is None:
-                return []
-            self.rewrites.append(rewrite)
-            made = [self.instructed(parent, rewrite) if parent else None, self.alone(rewrite)]
-            return [proposal for proposal in made if proposal]
         assert parent is not None
+        if operator in BY_CREDIT:
+            return await self._proposed(operator, parent)
         if operator == "attributed":
             proposal = self._attributed(parent)
         elif operator == "compress":
@@ -64,6 +57,20 @@ class PromptMoves(CandidateGenerator):
         else:
             proposal = self.child(operator, parent, parents)
         return [proposal] if proposal is not None else []
+
+    async def _proposed(self, operator: str, parent: Parent) -> list[Proposal]:
+        """The candidates with the instructions that an operator of the proposer makes, those that a look drops left
+        out."""
+        made = []
+        for draft, rewrite in await self._proposer.drafts(operator, parent):
+            changed = draft.parent or parent
+            proposal = self.instructed(changed, rewrite)
+            if await is_worth_trying(self._context, draft, proposal, changed):
+                self.rewrites.append(rewrite)
+                made.append(proposal)
+                if draft.alone and (without_demos := self.alone(rewrite)):
+                    made.append(without_demos)
+        return made
 
     async def warmed(self, rows: int) -> None:
         """Collects worked solutions of the target where a chain of thought scored: demos for few-shot-cot."""

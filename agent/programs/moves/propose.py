@@ -20,6 +20,8 @@ MAX_CHARACTERS = 4000
 MOST_OF_A_ROW = 600  # letters that are shown of its inputs, and of its labels
 MOST_OF_A_FAILURE = 200  # letters of each of its parts
 SHOWN_ROWS = 3
+HISTORY = 5  # instructions that are shown with their scores
+FAILURES = 5  # that are shown
 COPIED_WORDS = 9
 SHORTEST_COPY = 4  # words of a row that is shorter than that and stands whole in an instruction
 PERFECT = 0.999
@@ -65,9 +67,15 @@ def failures_of(task: Task, rows: Sequence[Example], outcomes: Sequence[Outcome]
 
 
 def request_messages(
-    task: Task, history: Sequence[ScoredInstruction], failures: Sequence[Failure], style: str, rng: random.Random
+    task: Task,
+    history: Sequence[ScoredInstruction],
+    failures: Sequence[Failure],
+    style: str,
+    rng: random.Random,
+    several: int = 1,
 ) -> tuple[Message, ...]:
-    """The messages to the proposer; `style` is a sentence on how to write the instruction, `rng` draws the rows."""
+    """The messages to the proposer; `style` is a sentence on how to write the instruction, `rng` draws the rows. With
+    `several` it is asked for so many, after a reflection on the failures."""
     shown = rng.sample(task.train, min(SHOWN_ROWS, len(task.train)))
     rows = [" => ".join(_cut(text, MOST_OF_A_ROW) for text in (inputs_of(row), labels_of(row))) for row in shown]
     tried = [_cut(scored.instruction, MAX_CHARACTERS) for scored in history]
@@ -86,8 +94,16 @@ def request_messages(
     ]
     if failures:
         lines += ["Where the best one fails:", *map(fence, wrong)]
-    lines += [f"Write one better instruction. {style}", "Put it between <instruction> and </instruction>."]
-    system = "You improve the instruction of a prompt. You answer with the instruction only."
+    if several == 1:
+        lines += [f"Write one better instruction. {style}", "Put it between <instruction> and </instruction>."]
+    else:
+        reflect = "First say in two or three sentences why these replies are wrong. Then write" if failures else "Write"
+        lines += [
+            f"{reflect} {several} better instructions that differ in what they tell the reader. {style}",
+            "Put each between <instruction> and </instruction>.",
+        ]
+    system = "You improve the instruction of a prompt."
+    system += " You answer with the instruction only." if several == 1 else ""
     return Message("system", system), Message("user", "\n".join(lines))
 
 
@@ -99,6 +115,14 @@ def read_proposal(reply: str) -> str:
     """
     match = re.search(r"<instruction>(.*?)(?:</instruction>|\Z)", reply, re.DOTALL | re.IGNORECASE)
     return (match[1] if match else reply).strip()
+
+
+def read_proposals(reply: Completion, several: int) -> list[str]:
+    """The instructions in a reply that was asked for `several`; one that is cut off is left out."""
+    if several == 1:
+        return [read_proposal(reply.text)]
+    found = re.findall(r"<instruction>(.*?)</instruction>", reply.text, re.DOTALL | re.IGNORECASE)
+    return [text.strip() for text in found][:several]
 
 
 def why_not_whole(reply: Completion) -> str:
@@ -118,14 +142,17 @@ def why_refused(instruction: str, task: Task) -> str:
         return "repeats the marks around the data"
     if len(instruction) > MAX_CHARACTERS:
         return f"{len(instruction)} characters, more than {MAX_CHARACTERS}"
-    counts = Counter(re.findall(r"\w+", instruction.casefold()))
+    return why_repeating(instruction) or why_copied(instruction, task)
+
+
+def why_repeating(text: str) -> str:
+    """Whether one word makes up a third of a text, as in a model that cannot stop: the reason, or ""."""
+    counts = Counter(re.findall(r"\w+", text.casefold()))
     total = sum(counts.values())
-    if total >= 20 and counts.most_common(1)[0][1] > total / 3:
-        return "repeats one word over and over"
-    return _copies(instruction, task)
+    return "repeats one word over and over" if total >= 20 and counts.most_common(1)[0][1] > total / 3 else ""
 
 
-def _copies(instruction: str, task: Task) -> str:
+def why_copied(instruction: str, task: Task) -> str:
     """Which row the instruction copies, or "": COPIED_WORDS words in a row, or the whole text of a shorter row. A short
     text that several rows share is a value, not a row; and what the user's own prompt says may stay."""
     own, new = _tokens(task.instruction), _tokens(instruction)

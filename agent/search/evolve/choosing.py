@@ -9,7 +9,7 @@ from agent.search.ask_tell import AskTell
 from agent.search.choices import Chooser
 from agent.search.context import SearchContext
 from agent.search.evolve.decisions import Bandit
-from agent.search.program import Moves, Parent
+from agent.search.program import PROPOSED, Moves, Parent
 from agent.search.run_study import OPERATOR, PARENT, TOLD, StudyTrial
 from agent.search.samplers import BANDIT
 from agent.search.study import MeanScore, Study
@@ -75,7 +75,10 @@ class ByBandit:
         parent = drawn(context, parents)
         operator = moves.due(parent) or self._bandit.draw([FRESH, *moves.operators(parent)], context.rng)
         if operator != FRESH:
-            return await moves.made(operator, parent, parents)
+            made = await moves.made(operator, parent, parents)
+            if not made and operator.startswith(PROPOSED):  # a reply that cannot be used
+                self._bandit.update(operator, won=False)
+            return made
         proposal = moves.fresh(study.ask())
         if proposal is None or proposal.candidate.id in self._board.proposals:
             study.refuse()
@@ -109,7 +112,8 @@ class ByStudy:
     async def made(self, count: int) -> list[str]:
         """About `count` new candidates, each by what the study proposes."""
         made, parents = list[str](), self._board.parents(PARENTS)
-        operators = sorted({name for parent in parents or [None] for name in self._moves.operators(parent)})
+        some: Sequence[Parent | None] = parents or [None]
+        operators = sorted({name for parent in some for name in self._moves.operators(parent)})
         self._study.tell(self.trials(), self._moves.space(), operators, len(parents))
         for _ in range(TRIES * count):
             if len(made) >= count:

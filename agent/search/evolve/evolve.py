@@ -18,7 +18,7 @@ from agent.search.context import SearchContext
 from agent.search.evolve.choosing import TRIES, choosing
 from agent.search.evolve.decisions import Ladder, Pull, clearly_behind, stop_reason
 from agent.search.evolve.finale import finish
-from agent.search.program import Moves
+from agent.search.program import Moves, Parent
 from agent.search.registered import DEFAULT, strategy
 from agent.search.samplers import WILCOXON
 from agent.search.wilcoxon import behind_by_wilcoxon
@@ -104,6 +104,8 @@ class Search:
         for _ in range(TRIES * count):
             if not self._waiting:
                 self._waiting += await self._choosing.made(count)
+            elif self._moves.due(self._best()):
+                self._waiting.extendleft(reversed(await self._choosing.made(1)))
             if not self._waiting or first > self._room():  # the proposer was paid, too
                 return None
             if self._fits({self._waiting[0]: first}):
@@ -150,6 +152,9 @@ class Search:
         far = [i for i in alive if rungs[-2:][0] <= rows[i] < rungs[-1] and board.mean(i) == 1.0]
         flawless = [Pull(i, rungs[-1]) for i in far[:1] if Pull(i, rungs[-1]) not in pulls]  # may end the search
         return [*flawless, *pulls]
+
+    def _best(self) -> Parent | None:
+        return next(iter(self._board.parents(1)), None)
 
     def _learn(self, pulls: Sequence[Pull]) -> None:
         """Notes which new candidates climb, and prunes those that are clearly behind."""

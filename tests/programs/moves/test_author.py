@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,13 +11,22 @@ import pytest
 from agent.errors import BudgetExhausted, RowRefused, RunRefused
 from agent.gateway.budget import HeldBack
 from agent.ledger.store import Ledger
-from agent.programs.moves.author import best_instructions, longest_request, proposed, rationales
+from agent.programs.moves.author import best_instructions, longest_request, rationales, rewritten
 from agent.programs.moves.propose import ScoredInstruction
 from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.techniques import Rewrite
 from agent.search.call_costs import PROPOSAL_TOKENS
+from agent.search.context import SearchContext
+from agent.search.program import Parent
 from agent.types import Completion, Example, FinishReason, Proposal, Request, SearchSpace, Trial
 from tests.search.worlds import TASK, Searched, any_skill, good_words, made_search, proposer, pupil, with_baseline
 from tests.toys import FakeModel
+
+
+async def proposed(context: SearchContext, parents: Sequence[Parent], number: int) -> Rewrite | None:
+    """A new instruction for the whole task."""
+    return await rewritten(context, context.task, best_instructions(context.board), parents, number)
+
 
 WORKED = replace(TASK, space=SearchSpace(("zero-shot", "chain-of-thought", "few-shot-cot"), ("turns",), (3,)))
 

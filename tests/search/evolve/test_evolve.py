@@ -17,6 +17,7 @@ from agent.prompt.candidate_rules import why_rejected
 from agent.scoring.evaluate import values
 from agent.search.evolve.decisions import MOST_FINALISTS, Bandit, mean
 from agent.search.evolve.evolve import Search, search
+from agent.search.program import PROPOSED
 from agent.types import Budget, Request
 from tests.search.worlds import (
     TASK,
@@ -185,7 +186,8 @@ def test_a_proposer_that_fails_every_time_spoils_nothing_that_was_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stubborn(bandit: Bandit, names: Sequence[str], rng: random.Random) -> str:
-        return "proposed" if "proposed" in names else rng.choice(names)
+        asking = [name for name in names if name.startswith(PROPOSED)]
+        return asking[0] if asking else rng.choice(names)
 
     monkeypatch.setattr(Bandit, "draw", stubborn)
     ended = Ended(tmp_path / "failing", "failing")

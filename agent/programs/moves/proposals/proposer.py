@@ -1,0 +1,143 @@
+"""The proposer of a search: which operator may be asked for now, what it makes, and what became of it so far.
+
+Which of them a proposer can do is learnt in the run: an operator whose replies are refused or whose candidates do not
+climb is no longer offered, and after some such proposals in a row nothing is asked any more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from agent.programs.moves.author import best_instructions
+from agent.programs.moves.pool import as_prompt
+from agent.programs.moves.proposals.asking import Asker, Draft, Operator
+from agent.programs.moves.proposals.checks import why_labels_lost
+from agent.programs.moves.proposals.contrast import Contrast
+from agent.programs.moves.proposals.definitions import Definitions
+from agent.programs.moves.proposals.effects import part_effects
+from agent.programs.moves.proposals.evidence import Evidence
+from agent.programs.moves.proposals.form import Form
+from agent.programs.moves.proposals.merge import Merge
+from agent.programs.moves.proposals.parts import Book
+from agent.programs.moves.proposals.procedure import Procedure
+from agent.programs.moves.proposals.rule import Rule
+from agent.programs.moves.proposals.shorter import Shorter
+from agent.programs.moves.proposals.whole import Whole
+from agent.prompt.techniques import Rewrite
+from agent.search.context import SearchContext
+from agent.search.program import PROPOSED, Parent
+from agent.search.proposal_log import ProposalRecord
+
+OPERATORS: tuple[Operator, ...] = (
+    Definitions(),
+    Rule(),
+    Contrast(),
+    Whole(),
+    Form(),
+    Procedure(),
+    Merge(),
+    Shorter(),
+)
+"""In the order in which each is tried for the first time."""
+
+BY_CREDIT = {f"{PROPOSED}:{operator.name}": operator for operator in OPERATORS}
+OF_ONE = 2  # proposals of an operator in a row that came to nothing, before it is not asked for any more
+GOOD = 6  # candidates that are looked at
+OF_ALL = 6  # the same over all operators
+TRIALS_EACH = 3  # trials for each proposal while operators are tried for the first time
+
+
+class Proposer:
+    """What is asked of the proposer in one search, and the parts of the instructions that came of it."""
+
+    def __init__(self, context: SearchContext) -> None:
+        self._context, self._log = context, context.proposal_log
+        self.book = Book(context.task)
+        self._dev = {row.id: row for row in context.dev}
+        self._asked: Counter[str] = Counter()
+        self._is_strong = False
+
+    def operators(self, parent: Parent | None) -> list[str]:
+        """The operators that may be asked for, as the bandit knows them."""
+        context = self._context
+        if context.proposer is None or parent is None or self._log.calls >= context.plan.proposals:
+            return []
+        if self._in_vain() >= OF_ALL:
+            return []
+        evidence = self._evidence(parent)
+        return [
+            credit
+            for credit, operator in BY_CREDIT.items()
+            if self._in_vain(operator.name) < OF_ONE and operator.applies(evidence)
+        ]
+
+    def due(self, parent: Parent | None) -> str:
+        """The next operator that was never used; "" for none, and as long as there are few trials for each proposal."""
+        if len(self._log.records) * TRIALS_EACH >= len(self._context.board.trials):
+            return ""
+        return next((credit for credit in self.operators(parent) if not self._asked[BY_CREDIT[credit].name]), "")
+
+    async def drafts(self, credit: str, parent: Parent) -> list[tuple[Draft, Rewrite]]:
+        """New instructions by one of `operators`, each with its record in the log; none where no reply can be used."""
+        operator, task = BY_CREDIT[credit], self._context.task
+        asker, evidence = Asker(self._context, operator.name), self._evidence(parent)
+        self._asked[operator.name] += 1
+        found = []
+        for draft in await operator.make(evidence, asker):
+            text, changed = draft.made.text(task), (draft.parent or parent).proposal.candidate
+            if refused := why_labels_lost(text, task):
+                asker.refused = refused
+            elif text not in self.book.instructions and text != as_prompt(changed).instruction:
+                self.book.add(draft.made)
+                record = self._log.open(
+                    operator.name, hypothesis=draft.hypothesis, rows=draft.rows, parent_id=changed.id
+                )
+                name = f"{PROPOSED}-{record.number}"
+                self._log.change(record.number, instruction=name)
+                self._note(record, {"instruction": text, **({"claim": draft.claim} if draft.claim else {})})
+                found.append((draft, Rewrite(name, text, draft.hypothesis, is_proposed=True, credit=credit)))
+        if not found:
+            why = asker.refused or "nothing new came of it"
+            self._log.open(operator.name, refused=why, parent_id=parent.proposal.candidate.id)
+        self._is_strong = bool(found) if operator.name == "whole" else self._is_strong
+        return found
+
+    def _note(self, record: ProposalRecord, texts: Mapping[str, str]) -> None:
+        body = {
+            "round": self._context.round,
+            "why": "",
+            "number": record.number,
+            "operator": record.operator,
+            "rows": list(record.rows),
+            "parent_id": record.parent_id,
+            "hypothesis": record.hypothesis,
+        }
+        self._context.note("proposal", body, texts)
+
+    def _evidence(self, parent: Parent) -> Evidence:
+        context = self._context
+        return Evidence(
+            context.task,
+            self._dev,
+            parent,
+            context.board.parents(GOOD),
+            self.book,
+            context.rng,
+            dict(self._asked),
+            lambda: part_effects(context, self.book),
+            best_instructions(context.board),
+            self._is_strong,
+        )
+
+    def _in_vain(self, operator: str = "") -> int:
+        """How many of the latest proposals (of an operator) in a row came to nothing: refused, dropped, or tried on the
+        first rows and not good enough to climb. Those that wait for their first rows do not count."""
+        board, first, count = self._context.board, self._context.plan.rungs[0], 0
+        for record in reversed(self._log.records):
+            if operator in ("", record.operator):
+                became = self._log.became(record, board)
+                if became != "waiting" and self._log.climbed(record, board, first):
+                    break
+                count += became != "waiting"
+        return count

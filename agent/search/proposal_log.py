@@ -1,0 +1,133 @@
+"""What the proposer was asked for in a search and what became of it: kept by the moves, read at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from agent.search.board import Board
+
+Became = Literal["refused", "dropped", "waiting", "tried", "finalist", "winner"]
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalRecord:
+    """One proposal: an operator that asked the proposer once or several times, and what it made of the replies.
+
+    Args:
+        number: of the proposal in its run, at least 1.
+        operator: what was asked for, such as `definitions`.
+        hypothesis: what the new text is expected to mend, in a sentence.
+        rows: ids of the dev rows that it is for; () where it is for all.
+        instruction: the name of the instruction among the run's, by which the places of its candidates name it; ""
+            where nothing came of it.
+        refused: why nothing came of it, or "".
+        parent_id: the candidate that it changes; None where there was none.
+        before, after: the mean score on `rows` and on as many that were right, without and with it; None: not compared.
+        is_kept: whether it was tried any further after that comparison.
+    """
+
+    number: int
+    operator: str
+    hypothesis: str = ""
+    rows: tuple[str, ...] = ()
+    instruction: str = ""
+    refused: str = ""
+    parent_id: str | None = None
+    before: float | None = None
+    after: float | None = None
+    is_kept: bool = True
+
+
+@dataclass(slots=True)
+class ProposalLog:
+    """The proposals of a search in their order; `calls` of the proposer that were made for them, failed ones too."""
+
+    calls: int = 0
+    records: list[ProposalRecord] = field(default_factory=list)
+
+    def open(self, operator: str, **values: Any) -> ProposalRecord:
+        """A new record with these values."""
+        self.records.append(ProposalRecord(len(self.records) + 1, operator, **values))
+        return self.records[-1]
+
+    def change(self, number: int, **changes: Any) -> None:
+        """Gives the record of this number other values."""
+        self.records[number - 1] = replace(self.records[number - 1], **changes)
+
+    def became(self, record: ProposalRecord, board: Board, winner_id: str = "") -> Became:
+        """How far the proposal came."""
+        if record.refused:
+            return "refused"
+        if not record.is_kept:
+            return "dropped"
+        tried = _tried(record, board)
+        if not tried:
+            return "waiting"
+        if winner_id in tried:
+            return "winner"
+        return "finalist" if any(board.trials[i].state == "complete" for i in tried) else "tried"
+
+    def climbed(self, record: ProposalRecord, board: Board, first: int) -> bool:
+        """Whether one of its candidates came further than the `first` rows."""
+        return any(len(board.outcomes[i]) > first or board.trials[i].state == "complete" for i in _tried(record, board))
+
+    def as_dicts(self, board: Board, winner_id: str) -> list[dict[str, Any]]:
+        """The records with what became of each, JSON-ready."""
+        found = []
+        for record in self.records:
+            made = {**asdict(record), "rows": list(record.rows)}
+            del made["is_kept"]
+            if record.before is None:
+                made |= _compared(record, board)
+            found.append({**made, "became": self.became(record, board, winner_id)})
+        return found
+
+
+def _tried(record: ProposalRecord, board: Board) -> list[str]:
+    """The candidates with the instruction of a proposal that have outcomes."""
+    proposals = board.proposals
+    return [i for i in board.outcomes if record.instruction and record.instruction in proposals[i].place.values()]
+
+
+def _compared(record: ProposalRecord, board: Board) -> dict[str, float | None]:
+    """The best of its candidates against the one that it changes, on the dev rows that both have a score for."""
+    tried = _tried(record, board)
+    if tried and record.parent_id:
+        best = max(tried, key=lambda i: (len(board.outcomes[i]), board.mean(i) or 0.0))
+        pairs = zip(board.outcomes.get(record.parent_id, ()), board.outcomes[best], strict=False)
+        scored = [(one.value, two.value) for one, two in pairs if one.value is not None and two.value is not None]
+        if scored:
+            before, after = zip(*scored, strict=True)
+            return {"before": sum(before) / len(scored), "after": sum(after) / len(scored)}
+    return {"before": None, "after": None}
+
+
+def by_operator(proposals: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What came of each operator, JSON-ready, in the order in which they were first used.
+
+    Args:
+        proposals: of `ProposalLog.as_dicts`.
+
+    Returns:
+        How often each was asked for, refused, dropped, tried (finalists among them) and a finalist, and the mean change
+        of the score in points over those that were compared; None without any.
+    """
+    found = []
+    for name in dict.fromkeys(str(each["operator"]) for each in proposals):
+        mine = [each for each in proposals if each["operator"] == name]
+        states = [each["became"] for each in mine]
+        changes = [each["after"] - each["before"] for each in mine if each["before"] is not None]
+        found.append(
+            {
+                "operator": name,
+                "asked": len(mine),
+                "refused": states.count("refused"),
+                "dropped": states.count("dropped"),
+                "tried": sum(state in ("tried", "finalist", "winner") for state in states),
+                "finalists": sum(state in ("finalist", "winner") for state in states),
+                "points": 100 * sum(changes) / len(changes) if changes else None,
+            }
+        )
+    return found

@@ -1,0 +1,89 @@
+"""An instruction that is put together keeps labels, places for inputs and what was bought."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.programs.moves.proposals.checks import why_labels_lost
+from agent.programs.moves.proposals.parts import HEADINGS, Assembled, Book, Part, goal, labels_of_task
+from agent.prompt.template import marks
+from tests.toys import TEAMS, make_task
+
+TASK = make_task(instruction=f"Choose one of {', '.join(TEAMS)}.")
+LAID_OUT = make_task(instruction="Read.\n{{message}}\nTeam:")
+LINES = st.text("abc xyz,", min_size=1, max_size=20).map(lambda text: f"texts about {text}".strip())
+PARTS = st.lists(
+    st.one_of(
+        st.builds(lambda text, label: Part("definition", text, (label,)), LINES, st.sampled_from(TEAMS)),
+        st.builds(
+            lambda text, pair: Part("contrast", text, tuple(pair)), LINES, st.permutations(TEAMS).map(lambda p: p[:2])
+        ),
+        st.builds(lambda text: Part("rule", text), LINES),
+        st.builds(lambda text: Part("procedure", f"1. {text}\n2. {text}"), LINES),
+        st.builds(lambda text: Part("form", f"{text}."), LINES),
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=40)
+@given(PARTS, PARTS)
+def test_parts_keep_the_words_the_labels_and_one_part_for_a_label(first: list[Part], second: list[Part]) -> None:
+    made = Assembled(TASK.instruction).having(first).having(second)
+    text = made.text(TASK)
+    assert text.startswith(TASK.instruction)
+    assert why_labels_lost(text, TASK) == ""
+    for part in second:
+        if second.index(part) == len(second) - 1:
+            assert part in made.parts
+    for kind in ("definition", "contrast"):
+        about = [frozenset(part.about) for part in made.of(kind)]
+        assert len(about) == len(set(about))
+    assert len(made.of("procedure")) <= 1
+    assert len(made.of("form")) <= 1
+    assert made.having(made.parts).parts == made.parts or set(made.having(made.parts).parts) == set(made.parts)
+
+
+def test_the_text_has_a_heading_for_each_kind_and_definitions_in_the_order_of_the_labels() -> None:
+    parts = [Part("definition", f"texts about {n}", (team,)) for n, team in enumerate(reversed(TEAMS))]
+    text = Assembled("Choose.", (Part("form", "One word."), *parts, Part("rule", "If new, say it"))).text(TASK)
+    named = re.findall(r"^- (\w+):", text, re.M)
+    assert named == list(labels_of_task(TASK))
+    assert text.splitlines()[0] == "Choose."
+    assert text.splitlines()[-1] == "One word."
+    assert text.index(HEADINGS["definition"]) < text.index(HEADINGS["rule"])
+
+
+def test_words_that_lay_out_the_input_come_last_and_keep_its_place() -> None:
+    text = Assembled(LAID_OUT.instruction, (Part("definition", "texts about x", (TEAMS[0],)),)).text(LAID_OUT)
+    assert text.endswith(LAID_OUT.instruction)
+    assert marks(text, ["message"]) == {"message"}
+    assert goal(LAID_OUT, []) is None
+
+
+def test_a_label_cannot_pose_as_a_place_for_the_input() -> None:
+    fields = (replace(TASK.signature.outputs[0], choices=("{{message}}", "other")),)
+    task = replace(TASK, signature=replace(TASK.signature, outputs=fields))
+    text = Assembled("Choose.", (Part("definition", "texts about x", ("{{message}}",)),)).text(task)
+    assert marks(text, ["message"]) == set()
+
+
+def test_the_goal_names_every_label_whether_it_is_defined_or_not() -> None:
+    made = goal(TASK, [Part("definition", "texts about x", (TEAMS[1],))])
+    assert made is not None
+    text = made.text(TASK)
+    assert TASK.description in text
+    assert TASK.instruction not in text
+    assert all(team in text for team in TEAMS)
+    assert why_labels_lost(text, TASK) == ""
+
+
+def test_a_book_knows_the_parts_of_what_it_was_given_and_takes_the_rest_as_words() -> None:
+    book = Book(TASK)
+    made = Assembled("Choose.", (Part("rule", "If new, say it"),))
+    assert book.of(book.add(made)) == made
+    assert book.of("Something else.") == Assembled("Something else.")
