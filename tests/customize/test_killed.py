@@ -33,8 +33,8 @@ main(sys.argv[3:])
 """
 
 
-def child(killed_at: int, *more: str) -> subprocess.CompletedProcess[str]:
-    words = ["customize", *WORDS, "--arms", "lora", "-q", "--json", *more]
+def child(killed_at: int) -> subprocess.CompletedProcess[str]:
+    words = ["customize", *WORDS, "--arms", "lora", "-q", "--json"]
     command = [sys.executable, "-c", CHILD, str(ROOT), str(killed_at), *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=240)
 
@@ -74,10 +74,3 @@ def test_a_cap_of_seconds_ends_a_training(here: Path) -> None:
     assert (found["ended"], len(found["losses"])) == ("seconds", 1)
     assert found["settings"]["max_seconds"] == 0.001
     assert Path(by_name(made)["lora"]["path"]).is_file()
-    again = child(-1, "--train-time", "0.001")
-    assert again.returncode == 0, again.stderr
-    assert steps(again) == []  # else each kill after the training would give it the cap once more
-    assert trained(json.loads(again.stdout)) == found
-    longer = child(-1, "--train-time", "1h")
-    assert steps(longer)[0] == 0
-    assert trained(json.loads(longer.stdout))["ended"] in ("epochs", "early stop")

@@ -83,7 +83,7 @@ def checked(launch: Launch, asked: Asked) -> Checked:
     if why and asked.arms:
         problems.append(Problem(f"--arms {tuned[0].name}", why))
     soft = [spec for spec in tuned if spec.method == "soft prompt"]
-    if soft and not why and (no := why_no_soft_prompt(base)):
+    if soft and not why and isinstance(launch.target, LocalModel) and (no := why_no_soft_prompt(launch.target.path)):
         problems.append(Problem(f"--arms {soft[0].name}", no))
     curve, wrong = curve_sizes(asked.curve, len(task.train))
     if asked.expected_calls is not None and asked.expected_calls < 1:
