@@ -24,10 +24,12 @@ def by(sampler: str, pruner: str = "race") -> Callable[[SearchContext], Any]:
     return run
 
 
-def ended(folder: Path, strategy: Callable[[SearchContext], Any], order: int = 1, author: bool = False) -> Searched:
+def ended(
+    folder: Path, strategy: Callable[[SearchContext], Any], order: int = 1, author: bool = False, calls: int = 400
+) -> Searched:
     model = Jumbled(pupil(), order)
     asked: FakeModel | None = proposer(good_words) if author else None
-    return asyncio.run(searched(folder, strategy, model, asked, budget=Budget(max_calls=400)))
+    return asyncio.run(searched(folder, strategy, model, asked, budget=Budget(max_calls=calls)))
 
 
 def told(found: Searched) -> list[StudyTrial]:
@@ -73,7 +75,7 @@ def test_the_order_of_replies_changes_nothing(whole: Searched, tmp_path: Path) -
 
 @pytest.mark.parametrize(("sampler", "pruner"), [("random", "race"), ("bandit", "wilcoxon")])
 def test_each_sampler_and_pruner_runs_the_whole_search(sampler: str, pruner: str, tmp_path: Path) -> None:
-    found = ended(tmp_path / "one", by(sampler, pruner))
+    found = ended(tmp_path / "one", by(sampler, pruner), calls=900)
     assert found.stop is None
     assert len(found.board.in_state("complete")) > 1
     assert bool(told(found)) == (sampler != "bandit")
