@@ -104,7 +104,7 @@ class Search:
         for _ in range(TRIES * count):
             if not self._waiting:
                 self._waiting += await self._choosing.made(count)
-            elif self._moves.due(self._best()):
+            elif len(self._board.trials) > 1 and self._moves.due(self._best()):  # the first designs come before it
                 self._waiting.extendleft(reversed(await self._choosing.made(1)))
             if not self._waiting or first > self._room():  # the proposer was paid, too
                 return None
