@@ -125,7 +125,7 @@ def _trials(view: RunView) -> list[optuna.trial.FrozenTrial]:
 def _told(view: RunView, told: Sequence[StudyTrial]) -> list[optuna.trial.FrozenTrial]:
     """The trials of the run's study, with what the ledger knows of each besides."""
     by_trial, rows = _events_by_trial(view), {trial["candidate_id"]: trial for trial in view.trials}
-    trials = built(told).trials
+    trials: list[optuna.trial.FrozenTrial] = built(told).trials
     for trial, known in zip(trials, told, strict=True):
         row = rows[known.candidate_id]
         events = by_trial.get(row["number"], [])

@@ -109,7 +109,8 @@ class ByStudy:
     async def made(self, count: int) -> list[str]:
         """About `count` new candidates, each by what the study proposes."""
         made, parents = list[str](), self._board.parents(PARENTS)
-        operators = sorted({name for parent in parents or [None] for name in self._moves.operators(parent)})
+        every: Sequence[Parent | None] = parents or [None]
+        operators = sorted({name for parent in every for name in self._moves.operators(parent)})
         self._study.tell(self.trials(), self._moves.space(), operators, len(parents))
         for _ in range(TRIES * count):
             if len(made) >= count:
