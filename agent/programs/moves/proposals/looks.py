@@ -20,7 +20,7 @@ async def is_worth_trying(context: SearchContext, draft: Draft, proposal: Propos
     seen = {outcome.example_id for outcome in context.board.outcomes.get(context.baseline.id, ())}
     wanted = [i for i in (*draft.rows, *draft.guard) if i in seen]
     rows = [row for row in context.dev if row.id in wanted]
-    left = min(context.left_by_calls() - context.plan.final_rows, context.payable())
+    left = min(context.left_by_calls() - context.plan.kept_rows, context.payable())
     if (
         not draft.guard
         or len(rows) > left
