@@ -3,8 +3,9 @@
     python -m tests.chaos [--only NAME,...] [--scale 1.0] [--json]
 
 Exit 1 if any promise was broken or a row could not be played, 130 after Ctrl-C or SIGTERM; the table always comes.
-`--scale` multiplies the number of kills, tampers and so on. About a quarter of an hour on two idle cores. No verdict hangs on how fast
-the machine is: ratios and seconds are figures, and where a time limits, it is many times what a busy machine needs.
+`--scale` multiplies the number of kills, tampers and so on. About a quarter of an hour on two idle cores. No verdict
+hangs on how fast the machine is: ratios and seconds are figures, and where a time limits, it is many times what a busy
+machine needs.
 """
 
 from __future__ import annotations
