@@ -6,10 +6,10 @@ Rows are those of the sealed test. What an older version of the tool did not wri
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from agent.release.json_part import Part
+from agent.release.json_part import IF_SET, Part
 from agent.release.result_breakdown import TwoSided
 
 
@@ -200,9 +200,9 @@ class ProposerUse(Part):
     finalists: int = 0
     won: bool = False
     why_not: str = ""
-    points: float | None = None
-    operators: tuple[OperatorUse, ...] = ()
-    proposals: tuple[ProposalFate, ...] = ()
+    points: float | None = field(default=None, metadata=IF_SET)
+    operators: tuple[OperatorUse, ...] = field(default=(), metadata=IF_SET)
+    proposals: tuple[ProposalFate, ...] = field(default=(), metadata=IF_SET)
 
 
 @dataclass(frozen=True, slots=True)

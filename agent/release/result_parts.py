@@ -53,11 +53,11 @@ class Winner(Part):
 @dataclass(frozen=True, slots=True)
 class Baseline(Part):
     """The user's own prompt: its scores, None where nothing was scored. `dev_rows`: of how many dev rows, where it was
-    told from the best on a part of them; None: of all."""
+    told from the best on a part of them; None, and not in JSON: of all."""
 
     dev: float | None
     test: float | None
-    dev_rows: int | None = None
+    dev_rows: int | None = field(default=None, metadata=IF_SET)
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,12 +222,13 @@ class SearchContext:
         return max(0, self._calls(0)) // self.plan.calls_a_row
 
     def payable(self) -> int:
-        """`left_by_calls`, or fewer where attempts are lost: as many as will be paid if as many more are lost.
+        """`left_by_calls` without the plan's slack, or fewer where more attempts are lost than it covers.
 
-        What is kept for lost attempts is in it as far as it is not needed, by the losses so far (`Account.payable`): a
-        resumed run gets the same.
+        A run that loses fewer, or is resumed, so comes out alike; what is left of the slack shows what the parts of the
+        winner carry (`spare`).
         """
-        return min(self.left_by_calls(), int(min(self._account.payable(), self.plan.calls)) // self.plan.calls_a_row)
+        kept = self._calls(self.plan.slack) // self.plan.calls_a_row
+        return max(0, min(kept, int(min(self._account.payable(), self.plan.calls)) // self.plan.calls_a_row))
 
     def spare(self) -> int:
         """Rows that may be scored when the search is over: the plan's slack, less twice what was lost so far."""

@@ -22,7 +22,7 @@ Effort = Literal["quick", "standard", "thorough"]
 
 EFFORT_CALLS: dict[Effort, int] = {"quick": 500, "standard": 1200, "thorough": 4000}
 TEST_SHARE = 0.35  # of all calls, at most, for the sealed test of baseline and winner
-KEPT_TEST_SHARE = 0.27  # that the sealed test keeps, as far as its decision needs it, however few candidates are tried
+KEPT_TEST_SHARE = 0.23  # that the sealed test keeps, as far as its decision needs it, however few candidates are tried
 DEV_SHARE = 0.12  # of all calls, at most, for one candidate on the whole of dev
 FEWEST_ROWS = 10
 NOISE_ROWS = 10
@@ -133,8 +133,8 @@ class Plan:
     @property
     def kept_rows(self) -> int:
         """Rows that the steps of the search leave to its end: the finalists and all that is kept for lost attempts.
-        Where that leaves fewer than `ENOUGH_CANDIDATES`: the finalists where nothing was lost, one where all was."""
-        least = max(self.final_rows, self.slack // self.calls_a_row + self.last_climb)
+        Where that leaves fewer than `ENOUGH_CANDIDATES`: two finalists at most."""
+        least = min(2, self.finalists) * self.last_climb + self.slack // self.calls_a_row
         return self.most_kept if self._tried(self.most_kept) >= ENOUGH_CANDIDATES else least
 
     @property
@@ -251,7 +251,8 @@ def plan_run(
     in_runs = replace(budget, max_calls=planned_calls(budget, effort) // calls_each)
     if strategy is None:
         return scoring_plan(task, in_runs, effort, costs)
-    plan = make_plan(task, in_runs, effort, has_proposer, costs, detect if strategy.races_baseline else None)
+    races = strategy.races_baseline and not task.is_compared  # a pairwise judge needs its answers to all rows
+    plan = make_plan(task, in_runs, effort, has_proposer, costs, detect if races else None)
     if tested > plan.tested:
         rows = tested_rows(TEST_SHARE * plan.calls / tested / plan.per_row, plan.repeats)
         plan = replace(plan, tested=tested, test_rows=min(plan.test_rows, max(FEWEST_ROWS, rows)))

@@ -176,7 +176,8 @@ def test_the_proposer_that_was_asked_says_what_came_of_it() -> None:
     use = result["proposer"]
     assert 0 < use["asked"] == result["calls"]["proposer"] <= use["planned"]
     assert use["tried"] > 0
-    assert f"proposer: {use['asked']} of at most {use['planned']} planned calls; of {use['tried']} prompt" in screen
+    assert f"proposer: {use['asked']} of at most {use['planned']} planned calls; " in screen
+    assert f" of {len(use['proposals'])} proposals tried, " in screen
     none, _ = screen_of(learner, count=120)
     assert "proposer: not asked, as there is no proposer" in none
 

@@ -64,7 +64,7 @@ def wordy(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
         (learner, ["--max-calls", "300", "--no-cache"], "complete"),
         (flaky, ["--max-calls", "300"], "complete"),
         (wordy, ["--max-calls", "600", "--max-tokens", "60000", "-j", "3"], "budget"),
-        (wordy, ["--max-cost", "0.07"], "budget"),
+        (wordy, ["--max-cost", "0.055"], "budget"),
     ],
     ids=["uncached", "refused rows", "ended by tokens", "ended by dollars"],
 )

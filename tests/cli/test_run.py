@@ -175,7 +175,7 @@ def test_where_nothing_is_left_to_win_it_stops_before_the_search_and_says_so() -
     assert (result["decision"], result["status"]) == ("keep_baseline", "complete")
     task, _ = task_from_file("rows.csv", "label", INSTRUCTION, 0)
     plan = make_plan(task, Budget(max_calls=200), "standard", has_proposer=True)
-    assert sent == result["calls"]["target"] == plan.baseline_calls + plan.test_rows
+    assert sent == result["calls"]["target"] == plan.dev_rows + plan.test_rows
     assert result["calls"]["proposer"] == 0
     assert sum(result["trials"].values()) == 1
     assert sum(anyway["trials"].values()) > 1

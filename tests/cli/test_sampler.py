@@ -47,7 +47,7 @@ def told_events(db: Path) -> list[str]:
 
 
 def test_a_run_by_a_study_is_the_same_after_a_break_and_that_study_is_shown() -> None:
-    command = [*files(200), "--no-retrieval", "--max-calls", "400", "--proposer", "none", "--sampler", "tpe"]
+    command = [*files(200), "--no-retrieval", "--max-calls", "700", "--proposer", "none", "--sampler", "tpe"]
     is_refused = False
 
     def answer(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:

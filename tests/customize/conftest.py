@@ -18,7 +18,7 @@ Made = tuple[dict[str, Any], dict[str, Any]]
 
 def _search_and_comparison() -> list[dict[str, Any]]:
     words = write_world()
-    search = good_json("run", *words, "--max-calls", "300", "-q")
+    search = good_json("run", *words, "--max-calls", "700", "-q")
     return [search, good_json("customize", *words, "--curve", "16,24,all", "--expected-calls", "1000", "-q")]
 
 

@@ -38,9 +38,9 @@ def playable_made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playable
     with WireServer(lambda messages, body: answers[-1](messages, body)) as server:
         with pytest.MonkeyPatch.context() as monkeypatch:
             clean(monkeypatch, folder)
-            command = [*files(120), "-m", compatible(server), "--price", "1,2", "-q", "--proposer", "none"]
-            command += ["--max-calls", "200"]
-            runs = [good_json(*command, *more)["run_id"] for more in (("--no-retrieval",), ("--seed", "1"))]
+            command = [*files(360), "-m", compatible(server), "--price", "1,2", "-q", "--proposer", "none"]
+            command += ["--max-calls", "400"]
+            runs = [good_json(*command, *more)["run_id"] for more in (("--no-retrieval",), ("--seed", "2"))]
             for run in runs:
                 good("promote", run, "--reason", f"better: <b>{run}</b>", "--actor", "Ann")
             good("rollback", "rows", "--reason", "too long", "--actor", "Bob")

@@ -80,7 +80,7 @@ class Evidence:
     def confusions(self) -> Counter[tuple[str, str]]:
         """How often the best candidate said the second label where the first one is right."""
         labels, mixed = labels_of_task(self.task), Counter[tuple[str, str]]()
-        for wrong in self.wrong():
+        for wrong in self.wrong() if labels else ():
             right, said = str(wrong.row.labels[self.field]), str(wrong.outcome.prediction.fields.get(self.field))
             if said in labels and said != right:
                 mixed[right, said] += 1
