@@ -72,6 +72,7 @@ class MigrationRun(Run):
     ) -> None:
         self._migration = migration
         super().__init__(task, target, None, ledger, settings, observer, resumed, judges, program, embedder)
+        self._test = tuple(row for row in task.test if row.id in migration.sealed)[: self.plan.test_rows]
 
     def _baseline(self) -> Candidate:
         return replace(self._migration.released, weights=None)
