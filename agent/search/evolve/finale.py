@@ -75,12 +75,16 @@ def finalists(context: SearchContext, out: Collection[str]) -> list[str]:
 
 
 def _ordered(context: SearchContext, scores: Mapping[str, Scores]) -> list[str]:
-    """Those of `scores`, the best first, that are close to the best, with a rival for those with picked examples."""
+    """Those of `scores`, the best first, that are close to the best, with a rival for those with picked examples, or the
+    best of these where none is close."""
     close = close_to_best(scores, context.seed)
     picks = {i for i in scores if context.program.picks(context.board.candidate(i))}
     rival = next((i for i in scores if i not in picks), None)
     if rival is not None and {*close} <= picks:
         close.append(rival)
+    picking = next((i for i in scores if i in picks), None)
+    if picking is not None and picks.isdisjoint(close):  # only its twin with neighbours shows what picking is worth
+        close.insert(1, picking)
     return rival_placed(context, close)
 
 
