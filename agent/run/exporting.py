@@ -66,10 +66,10 @@ def export(
     """
     with closing(open_history(db)) as history:
         if arm in TUNED_ARMS:
-            row, tuned = tuned_file(history, run, arm, db)
+            row, written = tuned_file(history, run, arm, db)
             if details and output is None:
                 raise InputError(NEEDS_OUTPUT)
-            return _prompt(history, row, tuned, formats, output, strict, NO_DEV)
+            return _prompt(history, row, written, formats, output, strict, NO_DEV)
         row = history.run(run)
         released = released_file(row, db)
         if released is None:

@@ -6,6 +6,7 @@ Runs where the extra `tune` is installed, and says that it was skipped where it 
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -118,6 +119,16 @@ def test_caps_are_kept(base: BaseModel, tmp_path: Path, settings: TrainingSettin
 def test_a_training_that_diverges_says_what_to_do(base: BaseModel, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"diverged at step \d+ .*learning rate below 1e\+30"):
         train_tokens(base, ROWS, replace(LORA, learning_rate=1e30), trainer="peft", folder=tmp_path)
+
+
+def test_it_connects_to_nothing(base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a connection was opened")
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    for settings in HOW:
+        train_tokens(base, ROWS, replace(settings, epochs=1), trainer="peft", folder=tmp_path)
 
 
 def test_a_soft_prompt_is_trained_in_numpy_alone(base: BaseModel, tmp_path: Path) -> None:
