@@ -254,7 +254,7 @@ def planned(launch: Launch, run: str, asked: Asked, options: Mapping[str, Any], 
         hosted,
         asked.settings,
         asked.seeds,
-        other_tasks(task.name) if tuned or hosted else (),
+        other_tasks(task.name) if tuned else (),
     )
 
 
