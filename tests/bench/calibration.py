@@ -120,7 +120,7 @@ def measured(path: Path) -> Iterator[dict[str, Any]]:
     with closing(open_history(path)) as history:
         for run in history.select("SELECT id FROM runs"):
             row = history.run(run["id"])
-            words: Mapping[str, Any] = started_with(row) or {}
+            words: Mapping[str, Any] = (started_with(row) or {}) if row["options"] else {}
             if not row["plan"] or words.get("command"):
                 continue
             task = task_of(words) if words else load(row["task"], data_folder())

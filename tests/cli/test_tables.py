@@ -79,12 +79,15 @@ def test_a_wide_terminal_shows_all_that_a_pipe_has_and_a_narrow_one_names_what_i
         _, header, rule, *lines = wide.splitlines()
         assert [head for head in heads if head not in header] == []
         assert set(rule) == {"─"}
-        for row, line in zip(rows, lines, strict=False):
+        body = [row for row in rows if len(row) == len(heads)]  # other tables come after
+        body = body[: next((at for at, row in enumerate(body) if row[0] == "proposal"), len(body))]
+        for row, line in zip(body, lines, strict=False):
             assert [cell for cell in row if cell not in line] == []
         narrow = bare(on_terminal(80, *command))
-        gone = narrow.partition("left out for want of room: ")[2].replace("\n", " ").strip().split(", ")
+        said = narrow.partition("left out for want of room: ")[2].partition("what the proposer")[0]
+        gone = said.replace("\n", " ").strip().split(", ")
         assert [head for head in heads if (head in narrow.splitlines()[1].split()) == (head in gone)] == []
-        for row in rows:
+        for row in body:
             assert any(line.split()[:1] == row[:1] for line in narrow.splitlines())
 
 

@@ -24,6 +24,7 @@ from tests.docs.pages import NAMES, PAGES, blocks, commands
 from tests.wire import WireServer
 
 NOT_RUN = {
+    "--trainer peft": "needs PyTorch: tests/customize/test_trainer.py, tests/tuning/test_peft.py",
     "optimize models fetch": "downloads; tests/models has it",
     "optimize resume": "needs an interrupted run: tests/cli/test_interrupt.py",
     "optimize ui$": "serves until Ctrl-C: tests/report/web",
