@@ -46,6 +46,18 @@ max_demos_option = click.option(
 )
 
 
+def margin_option(default: float, about: str) -> Callable[[F], F]:
+    """The loss that is accepted, in points; `about`: against what."""
+    return click.option(
+        "--margin",
+        metavar="POINTS",
+        type=click.FloatRange(0, 50, min_open=True),
+        default=default,
+        show_default=True,
+        help=about,
+    )
+
+
 def data_options(function: F) -> F:
     """How a data file is read and scored."""
     options = (

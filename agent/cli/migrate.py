@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from agent.cli.common import CONCURRENCY_HELP, MAX_WAIT_HELP, PRICE_HELP, SETTINGS, ledger_options, max_demos_option
+from agent.cli.common import (
+    CONCURRENCY_HELP,
+    MAX_WAIT_HELP,
+    PRICE_HELP,
+    SETTINGS,
+    ledger_options,
+    margin_option,
+    max_demos_option,
+)
 from agent.cli.option_groups import GroupedCommand
 from agent.cli.progress import Progress
 from agent.cli.run import print_plan, print_run
@@ -40,14 +48,7 @@ MIGRATE_GROUPS = {
 @click.option("--max-cost", metavar="USD", type=click.FloatRange(0), help="Cap in US dollars, all roles together.")
 @click.option("--time-limit", metavar="TIME", help="Cap on wall time, the sealed test included: 90, 5m or 1h30m.")
 @click.option("--price", metavar="IN,OUT", help=PRICE_HELP)
-@click.option(
-    "--margin",
-    metavar="POINTS",
-    type=click.FloatRange(0, 50, min_open=True),
-    default=100 * MARGIN,
-    show_default=True,
-    help="The loss against the old model that you accept.",
-)
+@margin_option(100 * MARGIN, "The loss against the old model that you accept.")
 @max_demos_option
 @click.option("-j", "--max-concurrency", metavar="N", type=click.IntRange(1), help=CONCURRENCY_HELP)
 @click.option("--max-wait", metavar="TIME", help=MAX_WAIT_HELP)

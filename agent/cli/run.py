@@ -18,6 +18,7 @@ from agent.cli.common import (
     Registered,
     data_options,
     ledger_options,
+    margin_option,
     max_demos_option,
     plain,
     print_json,
@@ -163,14 +164,7 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
     help="Which to test and ship: the best on dev, the cheapest that is shown there to lose less than --margin against "
     "it, or the shortest within noise of it.",
 )
-@click.option(
-    "--margin",
-    metavar="POINTS",
-    type=click.FloatRange(0, 50, min_open=True),
-    default=100 * MARGIN,
-    show_default=True,
-    help="The loss against the best that --prefer cheap accepts.",
-)
+@margin_option(100 * MARGIN, "The loss against the best that --prefer cheap accepts.")
 @click.option(
     "--detect",
     metavar="POINTS",

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from agent.errors import BadResponse
+from agent.metrics.calls import calls_in
 from agent.types import Message, Request, Tool
 
 NONE = "No tool fits."
@@ -33,11 +34,11 @@ def calls_text(calls: Sequence[Call], said: str = "") -> str:
 
 
 def calls_of(text: str) -> list[Call] | None:
-    """The calls in a message that is nothing but their list; None for another message."""
+    """The calls in a message that is nothing but their list, in any form that a label may have; None for another."""
     try:
-        calls = json.loads(text)
-        return [(call["name"], call["arguments"]) for call in calls] if isinstance(calls, list) else None
-    except (ValueError, RecursionError, TypeError, KeyError):
+        value = json.loads(text)
+        return [(call.name, call.arguments) for call in calls_in(value)] if isinstance(value, list) else None
+    except (ValueError, RecursionError):
         return None
 
 

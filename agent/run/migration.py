@@ -21,7 +21,6 @@ from agent.ledger.store import Ledger
 from agent.models.model_registry import create_model
 from agent.programs.kinds import Kind
 from agent.programs.prompt import PromptProgram
-from agent.programs.yardsticks import measured
 from agent.release.export import write_release
 from agent.release.prompt_file import HELD
 from agent.release.result import RunResult
@@ -35,7 +34,6 @@ from agent.run.optimize import Resumed, Run
 from agent.run.settings import Settings
 from agent.run.unshown_gain import TestRows
 from agent.scoring.breakdown import Pair
-from agent.scoring.llm_judge import trust_record
 from agent.search import closing
 from agent.search.analysis.pareto import Finalist, counted
 from agent.search.call_costs import Models
@@ -154,15 +152,8 @@ class MigrationRun(Run):
         self._require_scored(won, based)
         bound = loss_bound([o.value for o in won], [o.value for o in based], old.margin, seed)
         assert bound is not None
-        yardsticks = []
-        if self._classic is not None:
-            tested = (self._test, won)
-            yardsticks = await measured(self._classic, self._evaluator, self._observer, self.context.dev, tested, seed)
+        yardsticks = await self._yardsticks(won)
         pair = Pair(self._test, won, based)
-        judges = [
-            trust_record(judge, self.ledger.calibration(judge.judge.setup.id, self.id), self.task.name)
-            for judge in self._evaluator.judges()
-        ]
         sides: dict[str, list[list[Outcome]]] = {"winner": [list(won)], "baseline": [based]}
         known = [value for row in self.context.dev if (value := old.dev.get(row.id)) is not None]
         dev = sum(known) / len(known) if known else None
@@ -189,7 +180,7 @@ class MigrationRun(Run):
                 "migration": Migrated(old.run_id, old.released.id, old.version, old.model, not_worse(bound)).to_json(),
                 "search_ended": self._ended or self.context.failed,
                 "yardsticks": yardsticks,
-                **closing.explained(replace(self.task, repeats=1), pair, sides, judges, seed),
+                **closing.explained(replace(self.task, repeats=1), pair, sides, self._trust(), seed),
                 "human_score": self.task.human_score,
                 "change": closing.changed(self.context, winner),
                 "proposer": closing.proposer_use(self.context, winner, self._ended),

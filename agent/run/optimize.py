@@ -376,11 +376,7 @@ class Run(LedgerRun[RunResult]):
         except BudgetExhausted as stop:
             raise BudgetExhausted(f"{stop}. The sealed test was not finished, so nothing is promoted") from stop
         self._require_scored(won, base)
-        yardsticks = []
-        if self._classic is not None:
-            tested = (self._test, won)
-            seed = self.settings.seed
-            yardsticks = await measured(self._classic, self._evaluator, self._observer, self.context.dev, tested, seed)
+        yardsticks = await self._yardsticks(won)
         shown, length = self.program.shown(winner), self.program.prompt_tokens(winner)
         ended = self._ended or self.context.failed
         pair = Pair(self._test, won, base)
@@ -405,10 +401,7 @@ class Run(LedgerRun[RunResult]):
                     self.task,
                     pair,
                     {"winner": steady[winner.id], "baseline": steady[baseline.id]},
-                    [
-                        trust_record(judge, self.ledger.calibration(judge.judge.setup.id, self.id), self.task.name)
-                        for judge in self._evaluator.judges()
-                    ],
+                    self._trust(),
                     self.settings.seed,
                 ),
                 "human_score": self.task.human_score,
@@ -423,6 +416,21 @@ class Run(LedgerRun[RunResult]):
             },
             test_rows=TestRows(self.task, self.plan, self.settings.budget),
         )
+
+    async def _yardsticks(self, won: Sequence[Outcome]) -> list[dict[str, Any]]:
+        """What is reached without a language model, beside the winner's outcomes on the sealed test; none where no such
+        method suits the task."""
+        if self._classic is None:
+            return []
+        tested, seed = (self._test, won), self.settings.seed
+        return await measured(self._classic, self._evaluator, self._observer, self.context.dev, tested, seed)
+
+    def _trust(self) -> list[dict[str, Any]]:
+        """The trust record of each judge."""
+        return [
+            trust_record(judge, self.ledger.calibration(judge.judge.setup.id, self.id), self.task.name)
+            for judge in self._evaluator.judges()
+        ]
 
     @staticmethod
     def _require_scored(won: Sequence[Outcome], base: Sequence[Outcome]) -> None:

@@ -53,9 +53,8 @@ class NumpyLearner(Generic[P]):
         from threadpoolctl import threadpool_limits
 
         self._pool = ThreadPoolExecutor(self._threads, "training")
-        self._limits = threadpool_limits(
-            1
-        )  # threads of BLAS wait for each other by spinning: ruinous on a busy machine
+        # threads of BLAS wait for each other by spinning: ruinous on a busy machine
+        self._limits = threadpool_limits(1)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.metrics.calls import ToolCall, calls_in
 from agent.metrics.metric_rule import Options
-from agent.metrics.tool_calls import CallOptions, ToolCall, calls_in, tool_calls, tool_choice
+from agent.metrics.tool_calls import CallOptions, tool_calls, tool_choice
 from agent.types import Field
 
 CALLS = Field("calls", "json")

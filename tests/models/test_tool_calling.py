@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.errors import BadResponse
 from agent.gateway.gateway import key_of
-from agent.metrics.tool_calls import calls_in
+from agent.metrics.calls import calls_in
 from agent.models.anthropic import AnthropicModel
 from agent.models.langchain import LangChainModel
 from agent.models.local import with_tools
@@ -181,3 +181,8 @@ def test_any_text_of_arguments_is_an_object_or_itself(text: str) -> None:
 def test_calls_are_read_as_they_were_written(calls: list[tuple[str, dict[str, Any]]], said: str) -> None:
     text = calls_text(calls, said)
     assert calls_of(text.split("\n")[0]) == calls
+
+
+def test_a_demo_goes_out_as_calls_whatever_the_form_of_its_label() -> None:
+    forms = ('[{"set_light": {"room": "hall"}}]', '[{"name": "set_light", "input": {"room": "hall"}}]')
+    assert [calls_of(form) for form in (*forms, "[]", "hall", "5")] == [[HALL], [HALL], [], None, None]

@@ -44,6 +44,11 @@ class ArmSpec:
             return self.method
         return "tuned"
 
+    @property
+    def is_trained_here(self) -> bool:
+        """Whether it takes a training on this machine."""
+        return self.family == "tuned" and self.method != "hosted"
+
 
 ARMS: Mapping[str, ArmSpec] = {
     spec.name: spec
@@ -171,8 +176,14 @@ def why_no_soft_prompt(base: Path, messages: Sequence[Message] = ()) -> str:
     return ""
 
 
-def why_not_tuned(task: Task, model: str, base: Path) -> str:
-    """Why no adapter can be trained for this task and model; "" where one can, as far as is known without the file."""
+def why_not_tuned(task: Task, model: str, base: Path | None) -> str:
+    """Why no adapter can be trained for this task and model; "" where one can, as far as is known without the file.
+
+    Args:
+        task: to train on.
+        model: its name.
+        base: its file. None: it has none.
+    """
     if not model.startswith("local/"):
         return f"{model} is not trained here; name an embedded model (local/NAME or local/PATH.gguf)"
     if split_adapter(model.removeprefix("local/"))[1]:
@@ -180,7 +191,7 @@ def why_not_tuned(task: Task, model: str, base: Path) -> str:
     if len(task.signature.outputs) != 1:
         return "only tasks with one output are tuned; leave the tuned arms out with --arms"
     try:
-        if base.is_file():
+        if base is not None and base.is_file():
             read_architecture(read_gguf(base))
     except InputError as error:
         return str(error)

@@ -98,22 +98,21 @@ def checked(launch: Launch, asked: Asked, download: Callable[[int, int], None] =
         raise InputError(f"{task.name}: a program of your own; only prompts and models are compared")
     specs, unknown = require_arms(asked.arms)
     problems += unknown
-    tuned = [spec for spec in specs if spec.family == "tuned" and spec.method != "hosted"]
-    base = launch.target.path if isinstance(launch.target, LocalModel) else Path()
+    tuned = [spec for spec in specs if spec.is_trained_here]
+    local = launch.target if isinstance(launch.target, LocalModel) else None
+    base = local.path if local else None
     why = why_not_tuned(task, launch.target.name, base) if tuned else ""
     if tuned and not why and len(task.train) < FEWEST_TRAIN:
         why = f"{len(task.train)} train rows are too few to train on; give at least {FEWEST_TRAIN}"
     if why and asked.arms:
         problems.append(Problem(f"--arms {tuned[0].name}", why))
     soft = [spec for spec in tuned if spec.method == "soft prompt"]
-    if soft and not why:
-        fetch_weights([launch.target.name], download)
-    if soft and not why and isinstance(launch.target, LocalModel):
-        asked_first = PromptProgram(task, launch.target).request(bare_prompt(task), task.train[0]).messages
-        if no := why_no_soft_prompt(base, asked_first):
+    if soft and not why and local:
+        fetch_weights([local.name], download)
+        asked_first = PromptProgram(task, local).request(bare_prompt(task), task.train[0]).messages
+        if no := why_no_soft_prompt(local.path, asked_first):
             problems.append(Problem(f"--arms {soft[0].name}", no))
-    own = base if isinstance(launch.target, LocalModel) else None
-    trainer, not_here = require_trainer(asked.trainer, asked.weights, tuned if asked.arms else [], own)
+    trainer, not_here = require_trainer(asked.trainer, asked.weights, tuned if asked.arms else [], base)
     problems += not_here
     curve, wrong = curve_sizes(asked.curve, len(task.train))
     if asked.expected_calls is not None and asked.expected_calls < 1:
@@ -195,7 +194,7 @@ def dry_run(launch: Launch, run: str, asked: Asked, options: Mapping[str, Any], 
     else:
         what = checked(launch, asked)
         arms, calls = [spec.name for spec in what.specs], None
-        tuned = [spec.name for spec in what.specs if spec.family == "tuned" and spec.method != "hosted"]
+        tuned = [spec.name for spec in what.specs if spec.is_trained_here]
         trainings = Trainings(tuned, asked.settings, asked.seeds, len(what.curve))
     about = {"task": launch.task.name, "model": launch.target.name, "of_run": run, "arms": arms}
     return {**about, "trainings": trainings.count, "trainings_text": trainings.line, "calls": calls}
@@ -229,7 +228,7 @@ def planned(launch: Launch, run: str, asked: Asked, options: Mapping[str, Any], 
         prompts = prompt_arms(history, row, specs)
         best = recorded_prompt(history.candidate(row["result"]["winner"]["candidate_id"]))
     target = launch.target
-    tuned = tuple(spec for spec in specs if spec.family == "tuned" and spec.method != "hosted")
+    tuned = tuple(spec for spec in specs if spec.is_trained_here)
     if hosted := require_hosted(launch, specs, asked):
         files = training_files(task, target, training_prompt(best))
         require_affordable(hosted, files, options["max_cost"])
