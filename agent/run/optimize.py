@@ -45,6 +45,7 @@ from agent.search import closing
 from agent.search.analysis.pareto import Finalist
 from agent.search.board import Board
 from agent.search.call_costs import Models
+from agent.search.calibrated import Calibrated
 from agent.search.context import UNSCORED_AT_MOST, SearchContext, sealed_rows
 from agent.search.label_weighting import add_label_weights
 from agent.search.plan import Plan, planned_calls
@@ -236,6 +237,7 @@ class Run(LedgerRun[RunResult]):
             self._own,
             self.settings.sampler,
             self.settings.pruner,
+            Calibrated(self.program, self.settings.neighbours) if self.settings.calibrate else None,
         )
 
     async def _evaluate_baseline(self) -> None:
@@ -268,7 +270,7 @@ class Run(LedgerRun[RunResult]):
         if len(unscored) > BASELINE_UNSCORED_AT_MOST * len(outcomes):
             why = why_unscored(unscored[0])
             raise RunRefused(f"your own prompt got no score on {len(unscored)} of {len(outcomes)} rows: {why}")
-        board.record(context.baseline.id, outcomes)
+        context.record(context.baseline.id, outcomes)
         state: TrialState = "complete" if len(outcomes) == len(context.dev) else "incomplete"
         board.settle(context.baseline.id, state, "the user's own prompt")
         return [outcome.value for outcome in outcomes]

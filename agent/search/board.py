@@ -10,6 +10,7 @@ from agent.scoring.evaluate import values
 from agent.scoring.label_signal import evidence
 from agent.search.program import Parent
 from agent.search.study import MeanScore, shrunk
+from agent.stats.adjusted_means import adjusted_means
 from agent.stats.intervals import mean_ci
 from agent.types import Candidate, Outcome, Proposal, Trial, TrialState
 
@@ -25,12 +26,14 @@ class Board:
         self.proposals: dict[str, Proposal] = {}
         self._outcomes: dict[str, list[Outcome]] = {}
         self.outcomes: Mapping[str, Sequence[Outcome]] = self._outcomes
+        self._compared: dict[str, list[Outcome]] = {}
         self.looks = 0
         """How often outcomes were recorded."""
         self.trials: dict[str, Trial] = {}
         self._observer = observer
         self._signals: tuple[float, float] | None = None
-        self._evidence: dict[str, list[float]] = {}
+        self._evidence: dict[str, list[float | None]] = {}
+        self._means: dict[str, float] = {}
         self._order: list[str] = []
 
     def candidate(self, candidate_id: str) -> Candidate:
@@ -41,11 +44,21 @@ class Board:
         """Opens a candidate's trial, with the next number; `round_` is kept with it."""
         self._put(Trial(len(self.trials), round_, candidate_id, "incomplete", 0, None))
 
-    def record(self, candidate_id: str, outcomes: Sequence[Outcome]) -> None:
-        """Keeps all outcomes of a candidate so far: those of the first rows of dev, in their order."""
+    def record(
+        self, candidate_id: str, outcomes: Sequence[Outcome], compared: Sequence[Outcome] | None = None
+    ) -> None:
+        """Keeps all outcomes of a candidate so far: those of the first rows of dev, in their order.
+
+        Args:
+            candidate_id: whose.
+            outcomes: what is reported.
+            compared: the same rows as candidates are compared by them; None: as they are.
+        """
         self._outcomes[candidate_id] = list(outcomes)
+        self._compared[candidate_id] = list(outcomes if compared is None else compared)
         self.looks += 1
         self._evidence.clear()
+        self._means.clear()
         self._order.clear()
 
     def settle(self, candidate_id: str, state: TrialState, reason: str) -> None:
@@ -90,23 +103,31 @@ class Board:
             vectors[candidate_id] = [value for value in filled if value is not None]
         return vectors
 
+    def compared(self) -> dict[str, list[float | None]]:
+        """By candidate id the scores of its rows, as candidates are compared by them."""
+        return {i: [outcome.value for outcome in outcomes] for i, outcomes in self._compared.items()}
+
     def evidence(self, candidate_id: str) -> Sequence[float]:
         """By scored row its weight in comparisons: the score, with the model's own weight of the label beside it.
 
         A candidate without log-probabilities (a chain of thought) gets the mean signal of the others at its scores.
         """
+        return [value for value in self._by_row(candidate_id) if value is not None]
+
+    def _by_row(self, candidate_id: str) -> Sequence[float | None]:
+        """The evidence of each row; None for one without a score."""
         if not self._evidence:
             self._signals = self._mean_signals()
         if candidate_id not in self._evidence:
-            scored = [(o.value, o.signal) for o in self.outcomes.get(candidate_id, ()) if o.value is not None]
             self._evidence[candidate_id] = [
-                evidence(value, self._usual(value) if signal is None else signal) for value, signal in scored
+                None if o.value is None else evidence(o.value, self._usual(o.value) if o.signal is None else o.signal)
+                for o in self._compared.get(candidate_id, ())
             ]
         return self._evidence[candidate_id]
 
     def _mean_signals(self) -> tuple[float, float] | None:
         """The mean signal of the wrong and of the right rows; None where no outcome has one."""
-        given = [o for outcomes in self.outcomes.values() for o in outcomes if o.signal is not None]
+        given = [o for outcomes in self._compared.values() for o in outcomes if o.signal is not None]
         right = [o.signal or 0.0 for o in given if (o.value or 0.0) >= 0.5]
         wrong = [o.signal or 0.0 for o in given if (o.value or 0.0) < 0.5]
         low = math.fsum(wrong) / len(wrong) if wrong else 0.0
@@ -123,9 +144,10 @@ class Board:
         return {candidate_id: self.estimate(candidate_id) for candidate_id in self.trials}
 
     def estimate(self, candidate_id: str) -> MeanScore:
-        """The mean of a candidate's evidence, and over how many scored rows."""
-        rows = self.evidence(candidate_id)
-        return MeanScore(sum(rows) / len(rows) if rows else 0.0, len(rows))
+        """The mean of a candidate's evidence without what its rows add, and over how many scored rows."""
+        if not self._means:
+            self._means = adjusted_means({i: self._by_row(i) for i in self._compared})
+        return MeanScore(self._means.get(candidate_id, 0.0), len(self.evidence(candidate_id)))
 
     def parents(self, count: int) -> list[Parent]:
         """The best candidates so far, at most `count`, by their shrunk means."""

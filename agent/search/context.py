@@ -20,6 +20,7 @@ from agent.gateway.gateway import Gateway
 from agent.observer import NO_OBSERVER, Observer
 from agent.scoring.evaluate import Evaluator, why_unscored
 from agent.search.board import Board
+from agent.search.calibrated import Calibrated
 from agent.search.choices import Choices
 from agent.search.costs import CandidateCosts
 from agent.search.plan import Plan
@@ -48,6 +49,7 @@ class SearchContext:
         observer: gets candidates, stages, evaluations and events.
         trials: the user's cap on trials, at least 1; None: no cap.
         baseline: the candidate of trial 0; None: the user's own.
+        calibrated: how outcomes are read where candidates are compared; None: as they are.
         sampler: what proposes candidates, one of `samplers.SAMPLERS`.
         pruner: what ends losing ones, one of `samplers.PRUNERS`.
     """
@@ -68,11 +70,13 @@ class SearchContext:
         baseline: Candidate | None = None,
         sampler: str = BANDIT,
         pruner: str = RACE,
+        calibrated: Calibrated | None = None,
     ) -> None:
         self.task, self.plan, self.seed = task, plan, seed
         self.target, self.proposer = models
         self.gateway, self.program, self.evaluator, self.board = gateway, program, evaluator, board
         self.rng = random.Random(f"{seed}/{task.name}")
+        self._calibrated = calibrated
         self.choices, self.sampler, self.pruner = Choices(self.rng), sampler, pruner
         self.dev = dev_rows(task, plan.dev_rows, seed)
         self.baseline: Candidate = baseline or program.baseline()
@@ -195,7 +199,7 @@ class SearchContext:
         except ModelError as error:
             self.board.settle(candidate_id, "failed", str(error))
             return None
-        self.board.record(candidate_id, outcomes)
+        self.record(candidate_id, outcomes)
         unscored = [outcome for outcome in outcomes if outcome.value is None]
         if len(unscored) > UNSCORED_AT_MOST * len(outcomes):
             why = f"{len(unscored)} of {len(outcomes)} rows unscored: {why_unscored(unscored[0])}"
@@ -206,6 +210,14 @@ class SearchContext:
         else:
             self.board.settle(candidate_id, "incomplete", f"{len(outcomes)} rows so far")
         return candidate_id
+
+    def record(self, candidate_id: str, outcomes: Sequence[Outcome]) -> None:
+        """Keeps all outcomes of a candidate of the pool so far, on the first rows of dev."""
+        compared = None
+        if self._calibrated is not None:
+            candidate = self.board.candidate(candidate_id)
+            compared = self._calibrated.read(candidate, self.dev[: len(outcomes)], outcomes)
+        self.board.record(candidate_id, outcomes, compared)
 
     def left(self) -> int:
         """Calls of the target that the search may still make, each with those of its judges, by every cap; without the

@@ -132,15 +132,16 @@ class Plan:
 
     @property
     def kept_rows(self) -> int:
-        """Rows that the steps of the search leave to its end: the finalists and all that is kept for lost attempts.
-        Where that leaves fewer than `ENOUGH_CANDIDATES`: two finalists at most."""
+        """Rows that the steps of the search leave to its end: the finalists, one more climb to the rung before the
+        last, and all that is kept for lost attempts. Where that leaves fewer than `ENOUGH_CANDIDATES`: two finalists at
+        most."""
         least = min(2, self.finalists) * self.last_climb + self.slack // self.calls_a_row
         return self.most_kept if self._tried(self.most_kept) >= ENOUGH_CANDIDATES else least
 
     @property
     def most_kept(self) -> int:
         """`kept_rows` where there are calls enough."""
-        return self.final_rows + self.slack // self.calls_a_row
+        return self.final_rows + self.rungs[-2:][0] + self.slack // self.calls_a_row
 
     @property
     def candidates(self) -> int:

@@ -160,7 +160,7 @@ class Search:
         """Notes which new candidates climb, and prunes those that are clearly behind."""
         climbing = {pull.candidate_id for pull in self._climbers()}
         new = [pull.candidate_id for pull in pulls if pull.rows == self._context.plan.rungs[0]]
-        scores = {i: [o.value for o in outcomes] for i, outcomes in self._board.outcomes.items()}
+        scores = self._board.compared()
         race = behind_by_wilcoxon if self._context.pruner == WILCOXON else clearly_behind
         for candidate_id, why in race(scores, self._context.plan.rungs).items():
             if self._board.trials[candidate_id].state == "incomplete":

@@ -1,6 +1,7 @@
 """The end of the default search: those that are close to the best see the whole of dev, as far as calls pay.
 
-What was kept for lost attempts and is not needed pays some of them (`SearchContext.payable`).
+Few rows flatter the best of many. So the first of them climbs rung by rung, and when it falls the next one does, until
+the first has as many rows as all but the last rung asks for; only then is the whole of dev paid for.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ async def finish(context: SearchContext, out: Collection[str]) -> None:
     """
     board = context.board
     context.stage("finalists", context.round)
-    unpaid = set()
-    for place, candidate_id in enumerate(finalists(context, out)):
+    low = await _climb(context, out)
+    unpaid = set[str]()
+    for place, candidate_id in enumerate([*finalists(context, {*out, *low}), *low]):
         rows = context.plan.dev_rows - len(board.outcomes[candidate_id])
         if not rows:
             continue
@@ -38,6 +40,23 @@ async def finish(context: SearchContext, out: Collection[str]) -> None:
             board.settle(candidate_id, "pruned", f"{why} after {len(board.outcomes.get(candidate_id, ()))} rows")
     if unpaid and not set(board.in_state("complete")) - {context.baseline.id}:
         context.failed = "what was left did not pay any of the best on all of dev"
+
+
+async def _climb(context: SearchContext, out: Collection[str]) -> list[str]:
+    """Takes the first finalist to its next rung until it is on the last but one; returns those that were first and
+    could not be paid. The way of the planned finalists from there to the whole of dev is kept."""
+    plan, low = context.plan, list[str]()
+    while True:
+        left = [i for i in finalists(context, {*out, *low}) if i != context.baseline.id]
+        seen = len(context.board.outcomes[left[0]]) if left else plan.dev_rows
+        if seen >= plan.rungs[-2:][0]:
+            return low
+        rung = next(rung for rung in plan.rungs if rung > seen)
+        is_affordable = context.costs.through_test(left[0]) <= context.costs.affordable()
+        if is_affordable and rung - seen <= context.payable() - plan.final_rows:
+            await context.see(left[:1], rung)
+        else:
+            low.append(left[0])
 
 
 def _for(place: int, context: SearchContext) -> int:
@@ -62,7 +81,8 @@ def finalists(context: SearchContext, out: Collection[str]) -> list[str]:
     prior = sum(score.mean for score in estimates.values()) / max(1, len(estimates))
     alive = [i for i in estimates if board.trials[i].state != "failed" and i not in out]
     best = sorted(alive, key=lambda i: -shrunk(estimates[i], prior))
-    scores = {i: [outcome.value for outcome in board.outcomes[i]] for i in best}
+    compared = board.compared()
+    scores = {i: compared[i] for i in best}
     others = {i: row for i, row in scores.items() if i != own}
     if not others:
         return []
