@@ -44,8 +44,8 @@ from agent.scoring.task_metrics import build_metrics
 from agent.search import closing
 from agent.search.analysis.pareto import Finalist
 from agent.search.board import Board
-from agent.search.call_costs import Models
 from agent.search.calibrated import Calibrated
+from agent.search.call_costs import Models
 from agent.search.context import UNSCORED_AT_MOST, SearchContext, sealed_rows
 from agent.search.label_weighting import add_label_weights
 from agent.search.plan import Plan, planned_calls

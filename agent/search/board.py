@@ -44,9 +44,7 @@ class Board:
         """Opens a candidate's trial, with the next number; `round_` is kept with it."""
         self._put(Trial(len(self.trials), round_, candidate_id, "incomplete", 0, None))
 
-    def record(
-        self, candidate_id: str, outcomes: Sequence[Outcome], compared: Sequence[Outcome] | None = None
-    ) -> None:
+    def record(self, candidate_id: str, outcomes: Sequence[Outcome], compared: Sequence[Outcome] | None = None) -> None:
         """Keeps all outcomes of a candidate so far: those of the first rows of dev, in their order.
 
         Args:

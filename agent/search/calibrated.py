@@ -1,6 +1,6 @@
 """What replies would say if label weights decided: by that, candidates are compared while a search goes on.
 
-A finalist is scored with label weights as well (`label_weighting.py`), and there one that picks its examples gains most.
+A finalist is scored with label weights as well (`label_weighting.py`); one that picks its examples gains most there.
 Compared by what the replies say as they stand, such a prompt is cut on few rows. So each row is read here with weights
 that need no right answer, over the rows that the candidate has seen, and with the votes of its neighbours.
 """
@@ -46,9 +46,7 @@ class Calibrated:
         weights = LabelWeights("label-free", dict(zip(field.choices, label_free(scored).bias, strict=True)), 1.0, near)
         if self._program.weighted(candidate, weights) is None:
             return list(outcomes)
-        return [
-            self._one(candidate, row, outcome, field, weights) for row, outcome in zip(rows, outcomes, strict=True)
-        ]
+        return [self._one(candidate, row, outcome, field, weights) for row, outcome in zip(rows, outcomes, strict=True)]
 
     def _one(
         self, candidate: Candidate, row: Example, outcome: Outcome, field: Field, weights: LabelWeights

@@ -95,8 +95,8 @@ def finalists(context: SearchContext, out: Collection[str]) -> list[str]:
 
 
 def _ordered(context: SearchContext, scores: Mapping[str, Scores]) -> list[str]:
-    """Those of `scores`, the best first, that are close to the best, with a rival for those with picked examples, or the
-    best of these where none is close."""
+    """Those of `scores`, the best first, that are close to the best, with a rival for those with picked examples, or
+    the best of these where none is close."""
     close = close_to_best(scores, context.seed)
     picks = {i for i in scores if context.program.picks(context.board.candidate(i))}
     rival = next((i for i in scores if i not in picks), None)
