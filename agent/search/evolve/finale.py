@@ -43,20 +43,36 @@ async def finish(context: SearchContext, out: Collection[str]) -> None:
 
 
 async def _climb(context: SearchContext, out: Collection[str]) -> list[str]:
-    """Takes the first finalist to its next rung until it is on the last but one; returns those that were first and
-    could not be paid. The way of the planned finalists from there to the whole of dev is kept."""
+    """Takes the best to its next rung until it is on the last but one; returns those that were the best and could not
+    be paid. Its way from there to the whole of dev is kept, and that of its rival."""
     plan, low = context.plan, list[str]()
     while True:
-        left = [i for i in finalists(context, {*out, *low}) if i != context.baseline.id]
-        seen = len(context.board.outcomes[left[0]]) if left else plan.dev_rows
-        if seen >= plan.rungs[-2:][0]:
+        best = [i for i in _ranked(context, {*out, *low}) if i != context.baseline.id]
+        rows = {i: len(context.board.outcomes[i]) for i in best}
+        if not best or rows[best[0]] >= plan.rungs[-2:][0]:
             return low
-        rung = next(rung for rung in plan.rungs if rung > seen)
-        is_affordable = context.costs.through_test(left[0]) <= context.costs.affordable()
-        if is_affordable and rung - seen <= context.payable() - plan.final_rows:
-            await context.see(left[:1], rung)
+        rung = next(rung for rung in plan.rungs if rung > rows[best[0]])
+        kept = plan.last_climb + plan.dev_rows - rows.get(_rival(context, best), plan.dev_rows)
+        is_affordable = context.costs.through_test(best[0]) <= context.costs.affordable()
+        if is_affordable and rung - rows[best[0]] <= context.payable() - kept:
+            await context.see(best[:1], rung)
         else:
-            low.append(left[0])
+            low.append(best[0])
+
+
+def _rival(context: SearchContext, best: Sequence[str]) -> str:
+    """The best without picked examples where the first has some (`closing.chosen`), else the second; "" for none."""
+    picks = {i: context.program.picks(context.board.candidate(i)) for i in best}
+    return next((i for i in best[1:] if not (picks[i] and picks[best[0]])), "")
+
+
+def _ranked(context: SearchContext, out: Collection[str]) -> list[str]:
+    """The candidates that did not fail, the best first."""
+    board = context.board
+    estimates = {i: score for i, score in board.estimates().items() if score.n}
+    prior = sum(score.mean for score in estimates.values()) / max(1, len(estimates))
+    alive = [i for i in estimates if board.trials[i].state != "failed" and i not in out]
+    return sorted(alive, key=lambda i: -shrunk(estimates[i], prior))
 
 
 def _for(place: int, context: SearchContext) -> int:
@@ -77,12 +93,8 @@ def finalists(context: SearchContext, out: Collection[str]) -> list[str]:
         out: Candidates that are clearly behind.
     """
     board, own = context.board, context.baseline.id
-    estimates = {i: score for i, score in board.estimates().items() if score.n}
-    prior = sum(score.mean for score in estimates.values()) / max(1, len(estimates))
-    alive = [i for i in estimates if board.trials[i].state != "failed" and i not in out]
-    best = sorted(alive, key=lambda i: -shrunk(estimates[i], prior))
     compared = board.compared()
-    scores = {i: compared[i] for i in best}
+    scores = {i: compared[i] for i in _ranked(context, out)}
     others = {i: row for i, row in scores.items() if i != own}
     if not others:
         return []
