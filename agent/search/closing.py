@@ -179,6 +179,8 @@ async def ablate(context: SearchContext, winner: Candidate) -> None:
     """
     for ablation in context.program.ablations(winner, context.baseline):
         made = ablation.candidate
+        if made.id == context.baseline.id:  # the one part that differs carries all of the gain
+            continue
         rows = context.plan.dev_rows - len(context.board.outcomes.get(made.id, ()))
         cost = context.costs.of_rows(winner.id, rows) + context.costs.through_test(winner.id)
         if rows > context.spare() or cost > context.costs.affordable():

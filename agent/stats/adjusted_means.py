@@ -20,7 +20,11 @@ def adjusted_means(scores: Mapping[str, Sequence[float | None]]) -> dict[str, fl
     """The mean of each candidate as if it had seen all rows that any has seen.
 
     Args:
-        scores: by candidate its scores on the first rows of one order; None: no score. One without any is left out.
+        scores: by candidate its scores, in [0, 1], on the first rows of one order; None: no score. One without any is
+            left out.
+
+    Returns:
+        Means in [0, 1].
 
     >>> adjusted_means({"one": [1.0, 0.0], "other": [1.0, 0.0]})
     {'one': 0.5, 'other': 0.5}
@@ -47,4 +51,4 @@ def adjusted_means(scores: Mapping[str, Sequence[float | None]]) -> dict[str, fl
         effects -= effects.mean()
         if np.abs(means - before).max() < CLOSE:
             break
-    return dict(zip(names, means.tolist(), strict=True))
+    return dict(zip(names, means.clip(0.0, 1.0).tolist(), strict=True))

@@ -32,4 +32,4 @@ def test_rows_without_a_score_and_candidates_without_any() -> None:
     assert adjusted_means({"none": [None, None], "empty": []}) == {}
     found = adjusted_means({"one": [1.0, None, 0.0], "other": [None, 1.0]})
     assert set(found) == {"one", "other"}
-    assert all(-1 <= mean <= 2 for mean in found.values())
+    assert all(0 <= mean <= 1 for mean in found.values())

@@ -99,8 +99,10 @@ def finalists(context: SearchContext, out: Collection[str]) -> list[str]:
     if not others:
         return []
     order = _ordered(context, others)
-    first = others[order[0]]
-    if own in scores and len(close_to_best({"": first, own: scores[own]}, context.seed)) == 2:
+    if own not in scores:
+        return order
+    first = next((row for row in others.values() if len(row) >= len(scores[own])), others[order[0]])
+    if len(close_to_best({"": first, own: scores[own]}, context.seed)) == 2:
         is_ahead = mean(scores[own][: len(first)]) >= mean(first[: len(scores[own])])
         order.insert(1 if is_ahead else len(order), own)
     return order
