@@ -17,7 +17,7 @@ from agent.models.local import LocalModel
 from agent.programs.prompt import PromptProgram
 from agent.run.customize.arms import bare_prompt, instructed_prompt
 from agent.run.customize.job import ADAPTERS
-from agent.run.customize.training import pairs_of, row_hash, rows_hash
+from agent.run.customize.training import an_epoch, pairs_of, row_hash, rows_hash
 from agent.run.launch import Launch, prepare
 from agent.run.recorded import recorded_prompt
 from agent.run.resume import changes_since
@@ -107,9 +107,10 @@ def retrain(row: Row, history: History, say: Callable[[str], None]) -> list[Retr
             settings, trainer = _settings(was), plan.get("trainer", "numpy")
             if trainer != "numpy":
                 require("tune", f"{row['id']}: {plan['arm']}, trained by {trainer}")
+            pairs = pairs_of(program, prompt, train)
             now = train_pairs(
                 base,
-                pairs_of(program, prompt, train),
+                an_epoch(pairs) if "pairs" in plan else pairs,  # an older version passed few rows once
                 settings,
                 folder=Path(name),
                 trainer=trainer,

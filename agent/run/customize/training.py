@@ -24,12 +24,23 @@ from agent.types import Example
 
 SHOWN_SECONDS = 0.5
 """Of training between two looks at it."""
+FEWEST_PAIRS = 120
+"""Of an epoch: fewer rows are passed several times in it, as a dozen steps teach a model nothing."""
 
 
 def pairs_of(program: PromptProgram, prompt: PromptCandidate, rows: Sequence[Example]) -> list[TrainingPair]:
     """The rows as the arm will be asked them, each with its right answer."""
     answer = training_answer
     return [TrainingPair(program.request(prompt, row).messages, answer(program.task, row.labels)) for row in rows]
+
+
+def an_epoch(pairs: Sequence[TrainingPair]) -> list[TrainingPair]:
+    """The pairs that an epoch passes: all, or several times all where they are few."""
+    return [*pairs] * _passes(len(pairs))
+
+
+def _passes(rows: int) -> int:
+    return math.ceil(FEWEST_PAIRS / max(1, rows))
 
 
 def rows_hash(rows: Sequence[Example]) -> str:
@@ -45,6 +56,7 @@ class _Watched:
     Args:
         name: what is trained.
         labels: rows to train on.
+        pairs: of an epoch.
         settings: has the caps.
         observer: is shown how far it is, and gets the losses of each epoch that has ended.
         stopped: the error that ends the run, where there is one.
@@ -55,6 +67,7 @@ class _Watched:
 
     name: str
     labels: int
+    pairs: int
     settings: TrainingSettings
     observer: Observer
     stopped: Callable[[], Exception | None]
@@ -70,18 +83,18 @@ class _Watched:
     def look(self) -> None:
         """Shows how far it is, and writes the epochs that have ended since the last look."""
         steps, settings = self.steps[:], self.settings
-        an_epoch, epochs = math.ceil(self.labels / settings.batch), settings.pause_after or settings.epochs
-        last = steps[-1] if steps else Step(1, 0, epochs * an_epoch, 0.0, 0, 0.0)
+        each, epochs = math.ceil(self.pairs / settings.batch), settings.pause_after or settings.epochs
+        last = steps[-1] if steps else Step(1, 0, epochs * each, 0.0, 0, 0.0)
         left = settings.max_seconds
         if steps:
-            goes_on = max(0.0, (epochs * an_epoch - last.step) * last.seconds / last.step)
+            goes_on = max(0.0, (epochs * each - last.step) * last.seconds / last.step)
             left = goes_on if left is None else min(goes_on, max(0.0, left - last.seconds))
         losses = [step.loss for step in steps]
         self.observer.on_training_progress(
-            TrainingProgress(self.name, last.epoch, epochs, last.step, epochs * an_epoch, losses, last.seconds, left)
+            TrainingProgress(self.name, last.epoch, epochs, last.step, epochs * each, losses, last.seconds, left)
         )
-        while len(steps) - self.written >= an_epoch:  # it began with an epoch
-            own, self.written = steps[self.written : self.written + an_epoch], self.written + an_epoch
+        while len(steps) - self.written >= each:  # it began with an epoch
+            own, self.written = steps[self.written : self.written + each], self.written + each
             body = {"name": self.name, "labels": self.labels, "epoch": own[0].epoch, "first_step": own[0].step}
             self.observer.on_event("training_epoch", {**body, "losses": [round(step.loss, 5) for step in own]})
 
@@ -114,12 +127,13 @@ async def trained(
         Interrupted: the run was stopped; the epochs that ended are kept.
         InputError: the model cannot be trained.
     """
-    watched = _Watched(name, len(pairs[0]), settings, observer, stopped)
+    learnt = an_epoch(pairs[0])
+    watched = _Watched(name, len(pairs[0]), len(learnt), settings, observer, stopped)
     work = asyncio.ensure_future(
         asyncio.to_thread(
             train_pairs,
             base,
-            pairs[0],
+            learnt,
             settings,
             folder=folder,
             trainer=trainer,
@@ -166,6 +180,7 @@ def planned_record(
         "arm": arm,
         "labels": len(train),
         "rows": [row_hash(row) for row in train],
+        "pairs": len(train) * _passes(len(train)),
         "train": rows_hash(train),
         "dev": rows_hash(dev),
         "settings": asdict(settings),
