@@ -97,12 +97,14 @@ def export_command(run: str, form: str, output: Path, force: bool, db: Path) -> 
     """
     from agent.ledger.anchors import snapshot
     from agent.ledger.bundle import write_bundle, write_jsonl
+    from agent.ledger.merged import refuse_merged
 
     history = open_history(db)
     run_id = str(history.run(run)["id"]) if run else ""
     if output.is_dir():
         raise InputError(f"{output}: is a folder; name a file with -o")
     with snapshot(db) as connection:
+        refuse_merged(connection, db, "an export holds one whole chain")
         if form == "jsonl":
             click.echo(f"wrote {plain(str(output))}: {write_jsonl(connection, output, force)} events", err=True)
             return
