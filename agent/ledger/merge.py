@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 from agent.errors import InputError, LedgerError
 from agent.ledger.anchors import head_of
@@ -29,14 +30,24 @@ CACHE_KIB = 128_000
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What was merged: `chains` and their `events`, the `runs`, and `sources`, each with the chain that has it."""
+    """What was merged: `chains` with their `events`, `runs` and `calls`; of each of `sources` its name, the chain that
+    has it, its events and its head."""
 
     path: Path
     chains: int
     events: int
     runs: int
     calls: int
-    sources: tuple[tuple[str, int], ...]
+    sources: tuple[tuple[str, int, int, str], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `optimize ledger merge --json`."""
+        names = ("name", "chain", "events", "head")
+        return {
+            "ledger": str(self.path),
+            **{name: getattr(self, name) for name in ("chains", "events", "runs", "calls")},
+            "sources": [dict(zip(names, source, strict=True)) for source in self.sources],
+        }
 
 
 def merge(paths: Sequence[Path], output: Path, force: bool = False) -> Merged:
@@ -68,7 +79,8 @@ def merge(paths: Sequence[Path], output: Path, force: bool = False) -> Merged:
                 last_seq, last_call = _copy(db, part, parts, erased, last_seq, last_call)
         with closing(sqlite3.connect(new, isolation_level=None)) as db:
             counts = _finish(db, sourced, parts, last_seq)
-    return Merged(output, len(parts), last_seq, *counts, tuple((each.name, part.number) for each, part in sourced))
+    named = tuple((source.name, part.number, source.events, source.head) for source, part in sourced)
+    return Merged(output, len(parts), last_seq, *counts, named)
 
 
 def _distinct(paths: Sequence[Path], output: Path, force: bool) -> dict[Path, str]:
@@ -109,7 +121,7 @@ def _new_ledger(output: Path) -> Iterator[Path]:
         log_path(target).unlink(missing_ok=True)
         new.replace(target)
         with target.open("rb") as file:
-            set_seal(target, file.fileno())
+            set_seal(target, file.fileno(), read_only=True)
     except (OSError, sqlite3.Error) as error:
         raise LedgerError(f"{output}: cannot be written ({error}); nothing was merged") from error
     finally:
