@@ -44,7 +44,7 @@ GROUPS = {
     },
     "Audit": {
         "audit": "Check, read, export and erase from the ledger.",
-        "ledger": "Merge ledgers into one that is only read.",
+        "ledger": "Merge ledgers into one; publish finished runs into a team's ledger.",
         "reproduce": "Replay a run from the stored replies and report what comes out differently.",
     },
     "Set-up": {

@@ -45,6 +45,12 @@ class Published:
     digest: str
     new: bool
 
+    def line(self) -> str:
+        """What is said of it."""
+        how = "published" if self.new else "stands there already"
+        counts = f"{self.events} events, {self.rows} rows, {self.texts} texts"
+        return f"{self.run_id}: {how}: {counts}, digest {self.digest}"
+
     def to_json(self) -> dict[str, Any]:
         """The object of `optimize ledger publish --json`."""
         return asdict(self)
