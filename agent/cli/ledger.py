@@ -24,7 +24,7 @@ def ledger_command() -> None:
 @ledger_command.command(context_settings=SETTINGS)
 @click.argument("ledgers", nargs=-1, required=True, metavar="A.db B.db ...", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="The merged ledger to write.")
-@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@click.option("--force", is_flag=True, help="Write over a merged ledger that is there.")
 @json_option
 def merge_command(ledgers: tuple[Path, ...], output: Path, force: bool, as_json: bool) -> None:
     """Merge ledgers into one that is only read, with --db: by `history`, `show`, `report`, `compare`, `ui`, `audit`.
@@ -34,9 +34,9 @@ def merge_command(ledgers: tuple[Path, ...], output: Path, force: bool, as_json:
     one that has more of it, and refused where each has something of its own. A text that one of them erased is left
     out.
     """
-    from agent.ledger.merge import merge
+    from agent.ledger.merge import merge_ledgers
 
-    merged = merge(ledgers, output, force)
+    merged = merge_ledgers(ledgers, output, force)
     if as_json:
         print_json(merged.to_json())
         return

@@ -21,7 +21,7 @@ from agent.ledger.anchors import head_of
 from agent.ledger.connect import address_to_read, create, is_there
 from agent.ledger.files import break_seal, log_path, set_seal
 from agent.ledger.merge_plan import Part, Source, plan, verified
-from agent.ledger.merged import HOME, TABLES, Segment, segments_after
+from agent.ledger.merged import HOME, TABLES, Segment, is_merged, segments_after
 from agent.ledger.schema import expected_objects, sha256
 
 CALLS_BEGIN = ("call_reserved", "call_cached", "row_adopted")
@@ -50,19 +50,20 @@ class Merged:
         }
 
 
-def merge(paths: Sequence[Path], output: Path, force: bool = False) -> Merged:
-    """Writes one read-only ledger with all that these have. The same sources give the same bytes, in any order.
+def merge_ledgers(paths: Sequence[str | Path], output: str | Path, force: bool = False) -> Merged:
+    """Merges ledgers into one that is only read: the same sources give the same bytes, in any order.
 
     Args:
         paths: the ledgers, two or more.
         output: the file to write, whole or not at all.
-        force: write over a file that is there.
+        force: write over a merged ledger that is there.
 
     Raises:
         InputError: fewer than two, one of them is not there, or the output is there or is one of them.
         LedgerError: one is in use or not whole, or a run stands in two of them in two ways; all of it at once.
     """
-    parts, sourced = plan(verified(_distinct(paths, output, force)))
+    output = Path(output)
+    parts, sourced = plan(verified(_distinct([Path(path) for path in paths], output, force)))
     with _new_ledger(output) as new:
         with closing(sqlite3.connect(new, isolation_level=None)) as db:
             db.create_function("sha256", 1, sha256, deterministic=True)  # the steps of the schema name it
@@ -97,8 +98,18 @@ def _distinct(paths: Sequence[Path], output: Path, force: bool) -> dict[Path, st
         raise InputError(f"{output}: is a folder; name a file with -o")
     if output.exists() and not force:
         raise InputError(f"{output}: is there already; choose another name, or add --force")
+    if output.exists() and not _holds_merged(output):
+        raise InputError(f"{output}: is there, and is no merged ledger; choose another name with -o")
     folder = os.path.commonpath([path.parent for path in files])
     return {path: path.relative_to(folder).as_posix() for path in files}
+
+
+def _holds_merged(path: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(address_to_read(path), uri=True)) as db:
+            return is_merged(db)
+    except (sqlite3.Error, LedgerError):
+        return False
 
 
 # -- the new file -----------------------------------------------------------------------------------------------------

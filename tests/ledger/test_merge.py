@@ -13,7 +13,7 @@ import pytest
 
 from agent.errors import InputError, LedgerError
 from agent.ledger.anchors import unchecked
-from agent.ledger.merge import merge
+from agent.ledger.merge import merge_ledgers
 from agent.ledger.merged import HOME, TABLES, chains, home_of
 from agent.ledger.merged_verify import chain_events
 from agent.ledger.query import History
@@ -66,7 +66,7 @@ def seen(path: Path, run_id: str) -> dict[str, object]:
 
 def test_every_row_and_event_of_the_sources_is_there_once(tmp_path: Path) -> None:
     sources = [make(tmp_path / f"{name}.db", (f"{name}-1", f"{name}-2")) for name in "abc"]
-    merged = merge(sources, tmp_path / "team.db")
+    merged = merge_ledgers(sources, tmp_path / "team.db")
     assert (merged.chains, merged.runs, merged.calls) == (
         3,
         6,
@@ -86,14 +86,16 @@ def test_every_row_and_event_of_the_sources_is_there_once(tmp_path: Path) -> Non
 
 def test_the_order_of_the_sources_changes_no_byte(tmp_path: Path) -> None:
     sources = [make(tmp_path / f"{name}.db", (f"{name}-1",)) for name in "abc"]
-    whole = {merge(order, tmp_path / "team.db", force=True).path.read_bytes() for order in permutations(sources)}
+    whole = {
+        merge_ledgers(order, tmp_path / "team.db", force=True).path.read_bytes() for order in permutations(sources)
+    }
     assert len(whole) == 1
 
 
 def test_a_copy_adds_nothing_and_one_that_went_on_what_came_after(tmp_path: Path, original: Path) -> None:
     older = copy(original, tmp_path / "older.db")
     longer = go_on(copy(original, tmp_path / "longer.db"), "run-3")
-    merged = merge([older, longer, original], tmp_path / "team.db")
+    merged = merge_ledgers([older, longer, original], tmp_path / "team.db")
     assert (merged.chains, merged.runs) == (1, 3)
     assert read(merged.path, EVENTS) == read(longer, EVENTS)
     assert len(read(merged.path, "SELECT * FROM merged_sources")) == 3
@@ -105,7 +107,7 @@ def test_two_copies_that_both_went_on_share_their_beginning(tmp_path: Path, orig
     left = go_on(copy(original, tmp_path / "left.db"), "run-3")
     right = note(go_on(copy(original, tmp_path / "right.db"), "run-4"), "run-1", 7)
     third = go_on(copy(right, tmp_path / "third.db"), "run-5")
-    merged = merge([left, right, third], tmp_path / "team.db")
+    merged = merge_ledgers([left, right, third], tmp_path / "team.db")
     common = read(original, "SELECT MAX(seq) FROM events")[0][0]
     own = [read(path, "SELECT MAX(seq) FROM events")[0][0] - common for path in (left, third)]
     assert (merged.chains, merged.runs, merged.events) == (2, 5, common + sum(own))
@@ -129,22 +131,22 @@ def test_a_run_that_went_on_in_two_ways_is_refused(tmp_path: Path, original: Pat
     left = note(copy(original, tmp_path / "left.db"), "run-1", 1)
     right = note(copy(original, tmp_path / "right.db"), "run-1", 2)
     with pytest.raises(LedgerError, match="the run run-1 is another one than in"):
-        merge([left, right], tmp_path / "team.db")
+        merge_ledgers([left, right], tmp_path / "team.db")
     assert not (tmp_path / "team.db").exists()
     other = make(tmp_path / "other.db", ("run-2", "run-9"))
     with pytest.raises(LedgerError, match="the run run-2 is another one than in"):
-        merge([original, other], tmp_path / "team.db")
+        merge_ledgers([original, other], tmp_path / "team.db")
 
 
 def test_what_is_wrong_with_the_sources_is_said_at_once(tmp_path: Path, original: Path) -> None:
     changed = copy(original, tmp_path / "changed.db")
     with closing(sqlite3.connect(changed, isolation_level=None)) as db:
         alter(db, "UPDATE trials SET mean = 0.9 WHERE number = 1")
-    merged = merge([original, make(tmp_path / "b.db", ("b-1",))], tmp_path / "merged.db").path
+    merged = merge_ledgers([original, make(tmp_path / "b.db", ("b-1",))], tmp_path / "merged.db").path
     held = Ledger(tmp_path / "held.db")
     try:
         with pytest.raises(LedgerError) as caught:
-            merge([original, changed, merged, held.path], tmp_path / "team.db")
+            merge_ledgers([original, changed, merged, held.path], tmp_path / "team.db")
     finally:
         held.close()
     lines = str(caught.value).splitlines()
@@ -161,7 +163,9 @@ def test_what_is_wrong_with_the_sources_is_said_at_once(tmp_path: Path, original
         ([original, changed], ".", "is a folder"),
     ):
         with pytest.raises(InputError, match=why):
-            merge(paths, tmp_path / output)
+            merge_ledgers(paths, tmp_path / output)
+    with pytest.raises(InputError, match="is no merged ledger"):
+        merge_ledgers([original, merged], held.path, force=True)
 
 
 def test_a_text_that_one_source_erased_is_not_in_the_merged_ledger(tmp_path: Path, original: Path) -> None:
@@ -170,14 +174,14 @@ def test_a_text_that_one_source_erased_is_not_in_the_merged_ledger(tmp_path: Pat
     with closing(Ledger(erased)) as ledger:
         ledger.erase([digest], "someone", "asked for")
     assert read(original, "SELECT 1 FROM blobs WHERE hash = ?", digest)
-    merged = merge([original, erased], tmp_path / "team.db").path
+    merged = merge_ledgers([original, erased], tmp_path / "team.db").path
     assert not read(merged, "SELECT 1 FROM blobs WHERE hash = ?", digest)
     with unchecked(merged) as db:
         assert verify(db) == []
 
 
 def test_nothing_writes_to_a_merged_ledger(tmp_path: Path, original: Path) -> None:
-    merged = merge([original, make(tmp_path / "b.db", ("b-1",))], tmp_path / "team.db").path
+    merged = merge_ledgers([original, make(tmp_path / "b.db", ("b-1",))], tmp_path / "team.db").path
     before = merged.read_bytes()
     with pytest.raises(LedgerError, match="a merged ledger: it is only read; name the ledger of the run with --db"):
         Ledger(merged)
@@ -187,7 +191,7 @@ def test_nothing_writes_to_a_merged_ledger(tmp_path: Path, original: Path) -> No
 
 def test_a_call_is_shown_with_its_own_events(tmp_path: Path) -> None:
     sources = [make(tmp_path / f"{name}.db", (f"{name}-1",)) for name in "ab"]
-    merged = merge(sources, tmp_path / "team.db").path
+    merged = merge_ledgers(sources, tmp_path / "team.db").path
     with closing(History(merged)) as history, closing(History(sources[1])) as source:
         for number in range(1, source.select("SELECT MAX(id) AS last FROM calls")[0]["last"] + 1):
             of_b = history.select("SELECT MIN(id) AS first FROM calls WHERE run_id = 'b-1'")[0]["first"] + number - 1
@@ -226,7 +230,7 @@ CHANGES = {
 def test_whatever_is_changed_in_it_is_found(tmp_path: Path, original: Path) -> None:
     left = go_on(copy(original, tmp_path / "left.db"), "run-3")
     right = note(go_on(copy(original, tmp_path / "right.db"), "run-4"), "run-1", 7)
-    merged = merge([left, right], tmp_path / "team.db").path
+    merged = merge_ledgers([left, right], tmp_path / "team.db").path
     missed = []
     for what, statement in CHANGES.items():
         with closing(opened(merged)) as db:
