@@ -63,7 +63,7 @@ def publish_command(run: str, url: str, texts: bool, db: Path, as_json: bool) ->
 
     with closing(open_history(db)) as history:
         published = publish(history, run, url, texts)
-    print_json(published.to_json()) if as_json else click.echo(published.line())
+    print_json(published.to_json()) if as_json else click.echo(plain(published.line()))
 
 
 @ledger_command.command(context_settings=SETTINGS)
@@ -109,7 +109,7 @@ def publish_finished(url: str | None, run_id: str, db: Path) -> None:
 
     try:
         with closing(open_history(db)) as history:
-            click.echo(publish(history, run_id, url).line(), err=True)
+            click.echo(plain(publish(history, run_id, url).line()), err=True)
     except AgentError as error:
         again = f"optimize ledger publish {run_id} --to {shlex.quote(without_password(url))}{ledger_option(db)}"
         click.echo(f"not published: {plain(str(error))}\npublish it with: {plain(again)}", err=True)
