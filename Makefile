@@ -50,6 +50,7 @@ bench: setup ## measurements, and the arena (hours; goes on where it was); nothi
 	$(BIN)/python -m tests.bench.throughput
 	$(BIN)/python -m tests.bench.retrieval
 	$(BIN)/python -m tests.bench.big_ledger
+	$(BIN)/python -m tests.bench.merge
 	$(BIN)/python -m tests.bench.web_pages
 	$(BIN)/python -m tests.bench.arena $(ARGS)
 

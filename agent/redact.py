@@ -25,6 +25,9 @@ _KEY = re.compile(
     re.I,
 )
 
+_LOGIN = re.compile(r"(://[^\s/:@]*:)\S*@")  # up to the last @: a password may hold one
+_QUERY_PASSWORD = re.compile(r"([?&]\w*password=)[^&\s]*", re.I)
+
 
 def secrets_in(environ: Mapping[str, str]) -> tuple[str, ...]:
     """The secret values of an environment: of variables named like keys, and the passwords inside addresses.
@@ -91,6 +94,15 @@ def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
     if any(start in folded for start in _LIKELY):
         text = _KEY.sub(PLACEHOLDER, text)
     return text
+
+
+def without_password(text: str) -> str:
+    """A text, such as an address of a database, without what stands as a password in its addresses.
+
+    >>> without_password("postgresql://me:s3cret@host/db?password=s3cret&sslmode=require")
+    'postgresql://me:[key]@host/db?password=[key]&sslmode=require'
+    """
+    return _QUERY_PASSWORD.sub(rf"\1{PLACEHOLDER}", _LOGIN.sub(rf"\1{PLACEHOLDER}@", text))
 
 
 @lru_cache(maxsize=256)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from agent.errors import AgentError as AgentError
     from agent.errors import InputError as InputError
     from agent.errors import Interrupted as Interrupted
+    from agent.ledger.merge import merge_ledgers as merge_ledgers
     from agent.programs.chain_parts import load_chain as load_chain
     from agent.programs.classic_release import load_classifier as load_classifier
     from agent.release.result import CheckResult as CheckResult
@@ -56,6 +57,7 @@ _HOMES = {
     "load_classifier": "agent.programs.classic_release",
     "load_run": "agent.report.notebook",
     "load_task": "agent.task.load",
+    "merge_ledgers": "agent.ledger.merge",
     "metric": "agent.api",
     "migrate": "agent.api",
     "optimize": "agent.api",
@@ -78,6 +80,7 @@ __all__ = [
     "load_prompt",
     "load_run",
     "load_task",
+    "merge_ledgers",
     "metric",
     "migrate",
     "optimize",

@@ -56,6 +56,7 @@ DOORS = {
     "jinja2": ("report/html.py",),
     "datasette": ("report/web/",),
     "pandas": ("report/notebook.py",),
+    "sqlalchemy": ("ledger/team_store.py",),
     "sqlite_utils": ("ledger/connect.py", "ledger/texts.py"),
     "genai_prices": ("gateway/prices.py",),
     "pypdf": ("task/documents.py",),

@@ -44,6 +44,7 @@ GROUPS = {
     },
     "Audit": {
         "audit": "Check, read, export and erase from the ledger.",
+        "ledger": "Merge ledgers into one; publish finished runs into a team's ledger.",
         "reproduce": "Replay a run from the stored replies and report what comes out differently.",
     },
     "Set-up": {
@@ -72,6 +73,7 @@ _MODULES = {
     "tools": ("tools",),
     "judge": ("judge",),
     "audit": ("audit",),
+    "ledger": ("ledger",),
     "inventory": ("init", "tasks", "metrics", "models", "doctor"),
 }
 COMMANDS = {name: f"agent.cli.{module}" for name in HELP for module, names in _MODULES.items() if name in names}

@@ -34,10 +34,10 @@ def audit_command() -> None:
 def verify_command(anchor: str | None, db: Path, as_json: bool) -> None:
     """Check every byte that matters: structure, schema, the hash chain, each row and text against it.
 
-    Prints `whole: N events, head HASH` and ends with 0, or each thing that does not hold, the first event first, and
-    ends with 1 (with --json, `seq` 0 is the file as a whole). Releases, labels and reports beside the ledger name heads
-    that it must have: an older copy in its place is found. The file of --anchor may be what `optimize audit anchor`
-    wrote, a result of --json, or a released prompt.
+    Prints `whole: N events, head HASH` (of a merged ledger for each of its chains) and ends with 0, or each thing that
+    does not hold, the first event first, and ends with 1 (with --json, `seq` 0 is the file as a whole). Releases,
+    labels and reports beside the ledger name heads that it must have: an older copy in its place is found. The file of
+    --anchor may be what `optimize audit anchor` wrote, a result of --json, or a released prompt.
     """
     from agent.run.ledger_audit import verify_ledger
 
@@ -48,6 +48,10 @@ def verify_command(anchor: str | None, db: Path, as_json: bool) -> None:
         print_json(result.to_json())
     elif result.findings:
         click.echo("\n".join(plain(str(finding)) for finding in result.findings))
+    elif result.chains:
+        for chain in result.chains:
+            click.echo(f"whole: {plain(chain.name)}: {chain.events} events, head {chain.head}")
+        click.echo(f"whole: {len(result.chains)} chains, {result.events} events in a merged ledger")
     else:
         click.echo(f"whole: {result.events} events, head {result.head}")
     if result.findings:
@@ -97,12 +101,14 @@ def export_command(run: str, form: str, output: Path, force: bool, db: Path) -> 
     """
     from agent.ledger.anchors import snapshot
     from agent.ledger.bundle import write_bundle, write_jsonl
+    from agent.ledger.merged import refuse_merged
 
     history = open_history(db)
     run_id = str(history.run(run)["id"]) if run else ""
     if output.is_dir():
         raise InputError(f"{output}: is a folder; name a file with -o")
     with snapshot(db) as connection:
+        refuse_merged(connection, db, "an export holds one whole chain")
         if form == "jsonl":
             click.echo(f"wrote {plain(str(output))}: {write_jsonl(connection, output, force)} events", err=True)
             return

@@ -83,6 +83,14 @@ def data_options(function: F) -> F:
     return function
 
 
+ledger_url_option = click.option(
+    "--ledger-url",
+    metavar="URL",
+    help="A team's ledger, postgresql://USER@HOST/NAME or sqlite:///FILE: the run is published there when it has "
+    "finished. A failure to publish does not fail the run.",
+)
+
+
 def ledger_options(function: F) -> F:
     """--db and --json."""
     return db_option(json_option(function))

@@ -18,11 +18,13 @@ from agent.cli.common import (
     Registered,
     data_options,
     ledger_options,
+    ledger_url_option,
     margin_option,
     max_demos_option,
     plain,
     print_json,
 )
+from agent.cli.ledger import publish_finished, require_database
 from agent.cli.option_groups import GroupedCommand
 from agent.cli.progress import Progress
 from agent.cli.result import detectable_line, report
@@ -39,7 +41,7 @@ from agent.search.samplers import BANDIT, PRUNERS, RACE, SAMPLERS
 from agent.stats.noninferiority import MARGIN, smallest_margin
 
 _CAPS = ("max_calls", "max_tokens", "max_cost", "time_limit")
-_OUTPUT = ("quiet", "db", "as_json")
+_OUTPUT = ("quiet", "db", "ledger_url", "as_json")
 RUN_GROUPS = {
     "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "knowledge", "limit"),
     "Models": ("model", "proposer", "judge", "thinking", "max_concurrency", "max_wait"),
@@ -193,8 +195,9 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
 @click.option("--no-cache", is_flag=True, help="Buy every call again, also those that the ledger holds.")
 @click.option("--dry-run", is_flag=True, help="Print the priced plan; call nothing, connect to nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@ledger_url_option
 @ledger_options
-def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: Any) -> None:
+def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, ledger_url: str | None, **options: Any) -> None:
     """Search for the best prompt of TASK, test it once on sealed rows, and write the prompt to ship to runs/.
 
     TASK is a name under tasks/, a folder with a task.toml, or a data file (.csv, .tsv, .jsonl, .json, .xlsx, .parquet)
@@ -204,6 +207,7 @@ def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: 
     """
     words = {**OPTIONS, **{name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}}
     progress = Progress(quiet)
+    require_database(ledger_url)
     launch = prepare(words, db, NO_OBSERVER if as_json else progress)
     if dry_run:
         print_plan(launch, as_json)
@@ -211,6 +215,7 @@ def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: 
     with progress:
         result = start(launch, db, progress)
     print_run(result, db, as_json)
+    publish_finished(ledger_url, result.run_id, db)
 
 
 @click.command(cls=GroupedCommand, groups=RESUME_GROUPS, context_settings=SETTINGS)
@@ -226,9 +231,17 @@ def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: 
 @click.option("-j", "--max-concurrency", metavar="N", type=click.IntRange(1), help=CONCURRENCY_HELP)
 @click.option("--max-wait", metavar="TIME", help=MAX_WAIT_HELP)
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@ledger_url_option
 @ledger_options
 def resume_command(
-    run: str, fork: bool, model: str | None, quiet: bool, db: Path, as_json: bool, **changes: Any
+    run: str,
+    fork: bool,
+    model: str | None,
+    quiet: bool,
+    db: Path,
+    as_json: bool,
+    ledger_url: str | None,
+    **changes: Any,
 ) -> None:
     """Go on with RUN (default: the latest that did not finish). Nothing that was paid for is bought again.
 
@@ -236,12 +249,14 @@ def resume_command(
     starts a new run with what is there now, which still takes every call that it shares from the ledger.
     """
     progress = Progress(quiet)
+    require_database(ledger_url)
     prepared = prepare_resume(run, changes, model, fork, db, NO_OBSERVER if as_json else progress)
     with progress:
         for line in prepared.lines:
             progress.on_message(line)
         result = start(prepared.launch, db, progress, prepared.resumed)
     print_run(result, db, as_json)
+    publish_finished(ledger_url, result.run_id, db)
 
 
 def print_run(result: RunResult, db: Path, as_json: bool) -> None:

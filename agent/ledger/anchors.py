@@ -26,6 +26,7 @@ from typing import Any
 from agent.errors import InputError, LedgerError
 from agent.ledger.bundle_verify import GENESIS
 from agent.ledger.connect import reader, schema_of
+from agent.ledger.merged import ledger_ids, refuse_merged
 from agent.ledger.provenance import utc_now
 from agent.ledger.schema import STEPS, Finding, structure
 from agent.ledger.verify import verify
@@ -92,7 +93,8 @@ def checked(db: sqlite3.Connection, anchor: str | None = None) -> tuple[int, str
 
 
 def anchor(db: sqlite3.Connection, path: Path) -> dict[str, Any]:
-    """Where the chain ends now: seq, hash, utc and the ledger's path."""
+    """Where the chain ends now: seq, hash, utc and the ledger's path. Raises LedgerError for a merged ledger."""
+    refuse_merged(db, path, "each of its chains has a head, as `optimize audit verify --json` lists them")
     seq, digest = head_of(db)
     return {"seq": seq, "hash": digest, "utc": utc_now(), "ledger": str(path)}
 
@@ -144,9 +146,9 @@ def witnesses(folder: Path, releases: Path) -> list[Witness]:
 
 def missing_heads(db: sqlite3.Connection, path: Path, noted: list[Witness]) -> tuple[list[Finding], list[str]]:
     """What the chain lacks that a file of its own says, a finding a file; and notes. `noted` must be read before."""
-    first = db.execute("SELECT hash FROM events WHERE seq = 1").fetchone()
+    ids = ledger_ids(db)
     runs = {run_id for (run_id,) in db.execute("SELECT id FROM runs")}
-    own = [each for each in noted if (first and each.ledger == first[0]) or each.run_id in runs]
+    own = [each for each in noted if each.ledger in ids or each.run_id in runs]
     lacking = {each.head for each in own} - {head for (head,) in db.execute("SELECT hash FROM events")}
     lost = {each.file: each for each in own if each.head in lacking}
     findings, notes = [], []

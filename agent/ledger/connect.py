@@ -23,6 +23,7 @@ from agent.ledger.files import (
     seal_holds,
     seal_path,
 )
+from agent.ledger.merged import refuse_merged
 from agent.ledger.provenance import utc_now
 from agent.ledger.schema import AUDITED, STEPS, Finding, sha256, structure
 from agent.ledger.verify import link, verify
@@ -148,6 +149,8 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
             _require_old(path, db, version, held)
         if found := structure(db):
             raise _not_whole(path, found[0])
+        if ours:
+            refuse_merged(db, path)
         sealed = held or (seal_holds(path) and (log_is_empty(path) or log_is_ours(path, db)))
         if sealed and not by_chain:
             return

@@ -136,18 +136,29 @@ def digest(file: int) -> str:
 def seal_holds(path: Path) -> bool:
     """Whether the seal is there and fits the file."""
     try:
+        sealed, *kept = seal_path(path).read_text("ascii").splitlines()
         with path.open("rb") as file:
-            return seal_path(path).read_text("ascii").strip() == digest(file.fileno())
+            return kept == [_untouched(file.fileno())] or sealed == digest(file.fileno())
     except (OSError, ValueError):
         return False
 
 
-def set_seal(path: Path, main: int) -> None:
-    """Writes the seal whole or not at all. `main` is the open file that is sealed, whatever lies at `path` by now."""
+def _untouched(file: int) -> str:
+    """The file's place on the disk, size and times: these stay as they are while nothing touches it."""
+    found = os.fstat(file)
+    return f"{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+
+
+def set_seal(path: Path, main: int, read_only: bool = False) -> None:
+    """Writes the seal whole or not at all. `main` is the open file that is sealed, whatever lies at `path` by now.
+
+    `read_only`: nothing is ever written to the file, so that while nothing touches it, it need not be digested: of a
+    file of gigabytes that would take seconds each time.
+    """
     part = seal_path(path).with_name(seal_path(path).name + ".part")
     file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.write(file, digest(main).encode())
+        os.write(file, "\n".join([digest(main), *([_untouched(main)] if read_only else [])]).encode())
         os.fsync(file)
     finally:
         os.close(file)

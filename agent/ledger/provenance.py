@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from agent.redact import redact
+from agent.redact import redact, without_password
 
 PACKAGES = ("openai", "anthropic", "langchain", "dspy", "optuna", "xllamacpp", "genai-prices", "numpy", "scipy")
 
@@ -86,4 +86,4 @@ def _git(folder: Path) -> str:
 
 def command_line() -> list[str]:
     """How the process was called, without keys."""
-    return [Path(sys.argv[0]).name, *(redact(word) for word in sys.argv[1:])]
+    return [Path(sys.argv[0]).name, *(redact(without_password(word)) for word in sys.argv[1:])]

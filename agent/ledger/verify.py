@@ -18,10 +18,12 @@ import gc
 import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from json.encoder import encode_basestring as _quoted
 from typing import Any
 
 from agent.ledger.bundle_verify import GENESIS, Folded
+from agent.ledger.merged import is_merged
 from agent.ledger.schema import AUDITED, Finding, sha256, structure
 
 EVENT = ("seq", "run_id", "utc", "kind", "body", "prev_hash", "hash")
@@ -74,7 +76,8 @@ def verify(db: sqlite3.Connection, anchor: str | None = None, version: int | Non
     gc.disable()  # many small objects that all stay: to look for garbage among them would take a third of the time
     try:
         db.execute("BEGIN")
-        found = structure(db, version) or [*_damage(db), *_contents(db, anchor)]
+        contents = _merged if is_merged(db) else _contents
+        found = structure(db, version) or [*_damage(db), *contents(db, anchor)]
     except (sqlite3.Error, ValueError) as error:
         found = [Finding(0, f"the file is damaged: {error}")]
     finally:
@@ -91,44 +94,78 @@ def _damage(db: sqlite3.Connection) -> Iterator[Finding]:
             yield Finding(0, f"the file is damaged: {' '.join(line.split())}")
 
 
+def _merged(db: sqlite3.Connection, anchor: str | None) -> Iterator[Finding]:
+    from agent.ledger.merged_verify import merged_contents
+
+    return merged_contents(db, anchor)
+
+
 def _contents(db: sqlite3.Connection, anchor: str | None) -> Iterator[Finding]:
+    replayed = replay(events(db), anchor)
+    folded, seq = replayed.folded, replayed.seq
+    if replayed.broken:
+        yield replayed.broken
+        return
+    head = db.execute("SELECT seq, hash FROM head").fetchall()
+    if head != [(seq, replayed.head)]:
+        yield Finding(seq + 1, f"the chain ends at event {seq}, which is not the head that was noted")
+        return
+    if not replayed.anchored:
+        yield Finding(1, f"no event has the hash that was noted elsewhere: {anchor}")
+    for table in AUDITED:
+        cursor = db.execute(f"SELECT * FROM {table}")
+        names = [name for name, *_ in cursor.description]
+        rows = (dict(zip(names, values, strict=True)) for values in cursor)
+        yield from compare(table, rows, defaults(db, table), folded, seq)
+    yield from left_over(folded)
+    yield from _blobs(db, folded, seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What the events of one chain say up to its end, event `seq` with the hash `head`; `anchored`: whether one has the
+    hash that was noted elsewhere; `broken`: where the chain does not hold."""
+
+    folded: Folded
+    seq: int
+    head: str
+    anchored: bool
+    broken: Finding | None = None
+
+
+def replay(chain: Iterable[Mapping[str, Any]], anchor: str | None = None) -> Replayed:
+    """Follows a chain link by link from its first event, and folds what its events say into rows."""
     folded, prev, seq, anchored = Folded(), GENESIS, 0, anchor is None
-    for event in events(db):
+    for event in chain:
         seq += 1
         if event["seq"] != seq:
-            yield Finding(seq, f"event {seq} is missing")
-            return
+            return Replayed(folded, seq, prev, anchored, Finding(seq, f"event {seq} is missing"))
         try:
             if holds := follows(event, seq, prev):
                 folded.add(seq, event["run_id"], event["body"])
         except (ValueError, KeyError, TypeError, RecursionError):
             holds = False
         if not holds:
-            yield Finding(seq, f"event {seq} does not follow from the one before it")
-            return
+            broken = Finding(seq, f"event {seq} does not follow from the one before it")
+            return Replayed(folded, seq, prev, anchored, broken)
         prev = event["hash"]
         anchored = anchored or anchor == prev
-    head = db.execute("SELECT seq, hash FROM head").fetchall()
-    if head != [(seq, prev)]:
-        yield Finding(seq + 1, f"the chain ends at event {seq}, which is not the head that was noted")
-        return
-    if not anchored:
-        yield Finding(1, f"no event has the hash that was noted elsewhere: {anchor}")
-    for table in AUDITED:
-        yield from _table(db, table, folded, seq)
-    for place in folded.rows:
-        yield Finding(folded.seqs[place], f"a row of {place[0]} is missing: {', '.join(map(str, place[1:]))}")
-    yield from _blobs(db, folded, seq)
+    return Replayed(folded, seq, prev, anchored)
 
 
-def _table(db: sqlite3.Connection, table: str, folded: Folded, last: int) -> Iterator[Finding]:
-    """Compares each row with what the events say of it, and takes it out of `folded.rows`."""
-    defaults = {  # what a column holds that no event names
+def defaults(db: sqlite3.Connection, table: str) -> dict[str, Any]:
+    """By column of a table what it holds where no event names it."""
+    return {
         name: value if value is None else value.strip("'") if "'" in value else int(value)
         for _, name, _, _, value, _ in db.execute(f"PRAGMA table_info({table})")
     }
-    for values in db.execute(f"SELECT * FROM {table}"):
-        row = dict(zip(defaults, values, strict=True))
+
+
+def compare(
+    table: str, rows: Iterable[dict[str, Any]], defaults: Mapping[str, Any], folded: Folded, last: int
+) -> Iterator[Finding]:
+    """Compares each row with what the events say of it, and takes it out of `folded.rows`. `last`: the last event."""
+    for row in rows:
         place = (table, *(row[column] for column in AUDITED[table]))
         known = folded.rows.pop(place, None)
         name = ", ".join(map(str, place[1:]))
@@ -137,10 +174,16 @@ def _table(db: sqlite3.Connection, table: str, folded: Folded, last: int) -> Ite
             continue
         if table == "calls" and known["state"] == "reserved" and row["state"] == "sent":
             row["state"] = "reserved"  # the moment of sending is noted without an event; the outcome has one
-        if (said := defaults | known) != row:
+        if (said := {**defaults, **known}) != row:
             wrong = [column for column in row | said if said.get(column, ...) != row.get(column, ...)]
             seq = folded.seqs[place]
             yield Finding(seq, f"a row of {table} is not what event {seq} says ({', '.join(wrong)}): {name}")
+
+
+def left_over(folded: Folded) -> Iterator[Finding]:
+    """The rows that events tell of and that were not compared: they are not there."""
+    for place in folded.rows:
+        yield Finding(folded.seqs[place], f"a row of {place[0]} is missing: {', '.join(map(str, place[1:]))}")
 
 
 def _blobs(db: sqlite3.Connection, folded: Folded, last: int) -> Iterator[Finding]:

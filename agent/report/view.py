@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError, InputError
+from agent.ledger.merged import home_of
 from agent.ledger.query import History, Row
 from agent.ledger.trail import promoted_since
 from agent.release.result import RunResult, search_result
@@ -162,7 +163,10 @@ class RunView:
 
     @property
     def head(self) -> Row:
-        """The last link of the ledger's chain now: seq, hash and utc; `ledger` is the hash of the first."""
+        """The last link of the chain of the run's ledger now: seq, hash and utc; `ledger` is the hash of the first."""
+        if home := home_of(self.history.db, self.id):
+            last = self.history.select("SELECT utc FROM events WHERE seq = ?", home.seq_here(home.events))[0]
+            return {"seq": home.events, "hash": home.head, "utc": last["utc"], "ledger": home.ledger}
         return self.history.select(
             "SELECT seq, hash, utc, (SELECT hash FROM events WHERE seq = 1) AS ledger FROM events "
             "ORDER BY seq DESC LIMIT 1"

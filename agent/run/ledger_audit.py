@@ -15,6 +15,7 @@ from agent.errors import AgentError, InputError, LedgerError
 from agent.ledger.anchors import anchor, checked, head_of, missing_heads, noted_hash, snapshot, unchecked, witnesses
 from agent.ledger.connect import is_there
 from agent.ledger.files import is_held, log_is_empty, log_path
+from agent.ledger.merged import Chain, chains, is_merged
 from agent.ledger.query import History, Row, released_file, started_with
 from agent.ledger.schema import Finding
 from agent.ledger.store import Ledger
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Whether the ledger is whole: `findings` are what does not hold, the first event first; `notes` are no faults."""
+    """Whether the ledger is whole: `findings` are what does not hold, the first event first; `notes` are no faults.
+    `chains` are those of a merged ledger."""
 
     events: int
     head: str
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
+    chains: tuple[Chain, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The object of `optimize audit verify --json`."""
@@ -45,7 +48,12 @@ class Verification:
             "head": self.head,
             "first_bad_seq": self.findings[0].seq if self.findings else None,
             "findings": [{"seq": finding.seq, "what": finding.what} for finding in self.findings],
+            **({"chains": list(map(_chain, self.chains))} if self.chains else {}),
         }
+
+
+def _chain(chain: Chain) -> dict[str, Any]:
+    return {"name": chain.name, "ledger": chain.ledger, "events": chain.events, "head": chain.head}
 
 
 def verify_ledger(db: Path, noted: str | None) -> Verification:
@@ -67,7 +75,8 @@ def verify_ledger(db: Path, noted: str | None) -> Verification:
         events, head, findings = checked(connection, head_noted)
         if not findings:
             findings, notes = missing_heads(connection, db, named)
-    return Verification(events, head, tuple(findings), tuple(notes))
+        merged = tuple(chains(connection).values()) if not findings and is_merged(connection) else ()
+    return Verification(events, head, tuple(findings), tuple(notes), merged)
 
 
 def anchor_ledger(db: Path) -> dict[str, Any]:

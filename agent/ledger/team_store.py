@@ -1,0 +1,245 @@
+"""A team's ledger: finished runs, published into one database by SQLAlchemy and verified when they are read back.
+
+The tables are those of a ledger with `run` before the key: the run that a row was published with. Nothing here is read
+or written while a run goes on. A run is published in one transaction, so that what a cut connection leaves is nothing
+or all of it, and again is harmless.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import InputError, LedgerError
+from agent.extras import require
+from agent.ledger.merged import HOME, refuse_merged
+from agent.ledger.provenance import tool_version, utc_now
+from agent.ledger.publication import Publication, columns, differences, digest_of, plain, publication
+from agent.ledger.query import History
+from agent.ledger.schema import AUDITED, Finding
+from agent.ledger.verify import EVENT
+from agent.redact import redact, without_password
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Connection, Engine, MetaData
+
+BATCH = 1000  # rows that are sent at once
+PATIENCE = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+"""How long (seconds, tries) psycopg waits for a server that says nothing."""
+PREFIX = "promptassay_"
+FORMS = "postgresql://USER@HOST/NAME (the password in PGPASSWORD or ~/.pgpass) or sqlite:///FILE"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A run in a team's ledger: what stands there. `new`: it was written now; `texts`: with its payload texts."""
+
+    run_id: str
+    to: str
+    events: int
+    rows: int
+    texts: int
+    digest: str
+    new: bool
+
+    def line(self) -> str:
+        """What is said of it."""
+        how = "published" if self.new else "stands there already"
+        counts = f"{self.events} events, {self.rows} rows, {self.texts} texts"
+        return f"{self.run_id}: {how}: {counts}, digest {self.digest}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `optimize ledger publish --json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What `verify_published` found: `findings` are what does not hold."""
+
+    run_id: str
+    events: int
+    rows: int
+    texts: int
+    digest: str
+    findings: tuple[Finding, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `optimize ledger verify --json`."""
+        findings = [{"seq": finding.seq, "what": finding.what} for finding in self.findings]
+        names = ("run_id", "events", "rows", "texts", "digest")
+        return {"whole": not findings, **{name: getattr(self, name) for name in names}, "findings": findings}
+
+
+def database(url: str) -> URL:
+    """The address of a team's ledger. Raises InputError, without what may be a password, for one that is none."""
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        found = make_url(url)
+    except (ArgumentError, ValueError):
+        raise InputError(f"--ledger-url, --to, --from: no address of a database; give {FORMS}") from None
+    kind = found.get_backend_name()
+    if kind not in {"postgresql", "postgres", "sqlite"}:
+        raise InputError(f"{without_password(url)}: a database of another kind; give {FORMS}")
+    if kind == "sqlite":
+        return found
+    require("team", "a team's ledger in PostgreSQL")
+    return found.set(drivername="postgresql+psycopg")
+
+
+def publish(history: History, run_id: str, url: str, texts: bool = False) -> Published:
+    """Writes a finished run into a team's ledger, in one transaction; one that stands there already is left as it is.
+
+    Args:
+        history: the ledger of the run.
+        run_id: the run, by its id or the start of it.
+        url: `postgresql://...` or `sqlite:///...`.
+        texts: also prompts, requests and replies.
+
+    Raises:
+        InputError: no address of a database, or the ledger's own file.
+        LedgerError: the run is not finished, stands there as another one, or the database cannot be written.
+    """
+    target = database(url)
+    refuse_merged(history.db, history.path, "a run is published from its own ledger")
+    if target.database and os.path.realpath(target.database) == os.path.realpath(history.path):
+        raise InputError(f"{history.path}: is the ledger itself; name another database")
+    found = publication(history, run_id, texts)
+    with _connected(target, url) as (engine, metadata):
+        try:
+            new = _write(engine, metadata, found)
+        except _integrity_error():  # another has just published it
+            new = _write(engine, metadata, found)
+    rows = sum(map(len, found.rows.values()))
+    shown = without_password(url)
+    return Published(found.run_id, shown, len(found.events), rows, len(found.texts), found.digest, new)
+
+
+def _write(engine: Engine, metadata: MetaData, found: Publication) -> bool:
+    """False where all of it stands there."""
+    with engine.begin() as db:
+        metadata.create_all(db)
+        if (there := _there(db, metadata, found.run_id)) is not None:
+            if there["digest"] == found.digest and (there["texts"] or not found.texts):
+                return False
+            _require_older(db, metadata, found, there)
+            for table in metadata.tables.values():
+                db.execute(table.delete().where(table.c.run == found.run_id))
+        record = {"ledger": found.ledger, "events": len(found.events), "digest": found.digest}
+        record |= {"texts": len(found.texts), "tool": tool_version(), "published_utc": utc_now()}
+        _insert(db, metadata, "published", found.run_id, [record])  # the first: a second publisher waits for it
+        _insert(db, metadata, "events", found.run_id, found.events)
+        for name, rows in found.rows.items():
+            _insert(db, metadata, name, found.run_id, rows)
+        texts = [plain({"hash": digest, "body": body}) for digest, body in found.texts.items()]
+        _insert(db, metadata, "texts", found.run_id, texts)
+    return True
+
+
+def _require_older(db: Connection, metadata: MetaData, found: Publication, there: dict[str, Any]) -> None:
+    """Raises LedgerError unless what stands there is this run before more was recorded about it."""
+    events = metadata.tables[f"{PREFIX}events"]
+    hashes = {row.hash for row in db.execute(events.select().where(events.c.run == found.run_id))}
+    if there["ledger"] != found.ledger or not hashes <= {event["hash"] for event in found.events}:
+        raise LedgerError(f"{found.run_id}: stands there as another run than in this ledger; nothing was written")
+
+
+def _insert(db: Connection, metadata: MetaData, name: str, run_id: str, rows: Any) -> None:
+    table = metadata.tables[PREFIX + name]
+    for start in range(0, len(rows), BATCH):
+        db.execute(table.insert(), [{"run": run_id, **row} for row in rows[start : start + BATCH]])
+
+
+def verify_published(url: str, run_id: str, anchor: str | None = None) -> Reading:
+    """Reads a run back out of a team's ledger and checks each event, row and text against its hash.
+
+    Args:
+        url: where it was published.
+        run_id: its whole id.
+        anchor: the digest that `publish` gave, or the hash of one of its events, noted elsewhere.
+
+    Raises:
+        InputError: no address of a database, or the run is not there.
+        LedgerError: the database cannot be read.
+    """
+    with _connected(database(url), url) as (engine, metadata), engine.connect() as db:
+        there = _there(db, metadata, run_id)
+        if there is None:
+            raise InputError(
+                f"{run_id}: no such run in {without_password(url)}; `optimize ledger publish` puts it there"
+            )
+        events = _rows(db, metadata, "events", run_id, ("seq",))
+        rows = {table: _rows(db, metadata, table, run_id, AUDITED[table]) for table in HOME}
+        texts = _rows(db, metadata, "texts", run_id, ("hash",))
+    digest = digest_of(events)
+    found = list(differences([{name: event[name] for name in EVENT} for event in events], rows, texts))
+    if (len(events), digest) != (there["events"], there["digest"]) or len(texts) != there["texts"]:
+        found.append(Finding(0, "events or texts are missing, or there are more than were published"))
+    if anchor is not None and anchor not in {digest, *(event["hash"] for event in events)}:
+        found.append(Finding(0, f"neither the run nor one of its events has the hash that was noted: {anchor}"))
+    return Reading(run_id, len(events), sum(map(len, rows.values())), len(texts), digest, tuple(found))
+
+
+def _rows(db: Connection, metadata: MetaData, name: str, run_id: str, key: tuple[str, ...]) -> list[dict[str, Any]]:
+    table = metadata.tables[PREFIX + name]
+    asked = table.select().where(table.c.run == run_id).order_by(*(table.c[column] for column in key))
+    return [{column: value for column, value in row.items() if column != "run"} for row in db.execute(asked).mappings()]
+
+
+def _there(db: Connection, metadata: MetaData, run_id: str) -> dict[str, Any] | None:
+    from sqlalchemy import inspect
+
+    table = metadata.tables[f"{PREFIX}published"]
+    if not inspect(db).has_table(table.name):
+        return None
+    found = db.execute(table.select().where(table.c.run == run_id)).mappings().first()
+    return None if found is None else dict(found)
+
+
+@contextmanager
+def _connected(target: URL, url: str) -> Iterator[tuple[Engine, MetaData]]:
+    """The database and its tables. Raises LedgerError, in one line without the password, for whatever it refuses."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+    from sqlalchemy.pool import NullPool
+
+    arguments = PATIENCE if target.get_backend_name() == "postgresql" else {}
+    engine = create_engine(target, poolclass=NullPool, hide_parameters=True, connect_args=arguments)
+    try:
+        yield engine, _metadata()
+    except SQLAlchemyError as error:
+        said = str(error.orig if isinstance(error, DBAPIError) else error)
+        secrets = tuple(word for word in (target.password, str(target.query.get("password", ""))) if word)
+        line = without_password(redact(" ".join(said.split()), secrets))
+        raise LedgerError(f"{without_password(url)}: the database refused it: {line}") from None
+    finally:
+        engine.dispose()
+
+
+def _integrity_error() -> type[Exception]:
+    from sqlalchemy.exc import IntegrityError
+
+    return IntegrityError
+
+
+def _metadata() -> MetaData:
+    from sqlalchemy import BigInteger, Column, Double, MetaData, Table, Text
+
+    types = {"TEXT": Text, "INTEGER": BigInteger, "REAL": Double}
+    metadata = MetaData()
+    keys = {"published": (), "events": ("seq",), "texts": ("hash",), **{table: AUDITED[table] for table in HOME}}
+    named = {
+        "published": "ledger:TEXT events:INTEGER digest:TEXT texts:INTEGER tool:TEXT published_utc:TEXT",
+        "events": "seq:INTEGER run_id:TEXT utc:TEXT kind:TEXT body:TEXT prev_hash:TEXT hash:TEXT",
+        "texts": "hash:TEXT body:TEXT",
+    }
+    of = {name: [tuple(each.split(":")) for each in words.split()] for name, words in named.items()} | columns()
+    for name, key in keys.items():
+        made: list[Column[Any]] = [Column(column, types[kind], primary_key=column in key) for column, kind in of[name]]
+        Table(PREFIX + name, metadata, Column("run", Text, primary_key=True), *made)
+    return metadata

@@ -1,0 +1,170 @@
+"""`optimize ledger merge`: what commands and pages show of a merged ledger is what they show of its sources."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.ledger.connect import require_whole
+from agent.ledger.files import seal_path
+from agent.ledger.store import Ledger
+from agent.types import Completion, Usage
+from tests.cli.world import good, good_json, optimize, refused
+from tests.conftest import Made
+from tests.ledger.ledgers import read
+from tests.report.web_world import crawl, signed_in
+from tests.toys import ask, make_task
+
+DB, OTHER, TEAM = Path("runs/ledger.db"), Path("other/ledger.db"), Path("runs/team.db")
+NUMBERED = {"seq", "id", "call", "ledger"}
+"""What a merged ledger numbers anew."""
+
+
+@pytest.fixture
+def team(two_runs: Made) -> Made:
+    OTHER.parent.mkdir()
+    for run_id in ("run-1", "run-2"):
+        asyncio.run(failed(OTHER, run_id))
+    merged = good_json("ledger", "merge", OTHER, DB, "-o", TEAM)
+    assert (merged["chains"], merged["runs"]) == (2, 4)
+    assert {source["name"] for source in merged["sources"]} == {"runs/ledger.db", "other/ledger.db"}
+    return two_runs
+
+
+async def failed(path: Path, run_id: str) -> None:
+    """Adds a run that ended early."""
+    with closing(Ledger(path)) as ledger:
+        ledger.begin_run(run_id, make_task(), "m", "p", 7, {}, {}, options={"seed": 7})
+        for row in range(5):
+            call = await ledger.reserve(run_id, "target", "m", f"k-{row}", "", 1, ask(f"row {row}"), 0.5, 100)
+            await ledger.settle(run_id, call, Completion("x", "stop", Usage(7, 2), "m-1"), 0.125, 0.25)
+        ledger.end_run(run_id, "failed", 1.0, error="no key")
+
+
+def same(one: Any, other: Any) -> None:
+    """Asserts that two values are equal but for numbers of events and calls."""
+    if isinstance(one, dict):
+        assert isinstance(other, dict)
+        assert one.keys() == other.keys()
+        for key in one.keys() - NUMBERED:
+            same(one[key], other[key])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for left, right in zip(one, other, strict=True):
+            same(left, right)
+    else:
+        assert one == other
+
+
+def test_each_reading_command_says_the_same_of_a_run(team: Made) -> None:
+    first, second = (run["run_id"] for run in team)
+    winner = team[0]["winner"]["candidate_id"]
+    for words in (
+        ("history", first),
+        ("history", "--search", "invoice", second),
+        ("show", first),
+        ("compare", first, second),
+        ("audit", "show", first),
+        ("audit", "show", f"{first}:1"),
+        ("audit", "lineage", winner),
+        ("audit", "check", first),
+    ):
+        same(good_json(*words, "--db", TEAM), good_json(*words, "--db", DB))
+    assert {run["id"] for run in good_json("runs", "--db", TEAM)["runs"]} == {first, second, "run-1", "run-2"}
+    for db, name in ((TEAM, "team.html"), (DB, "own.html")):
+        good("report", first, "--db", db, "-o", name)
+    page, own = (Path(name).read_text("utf-8") for name in ("team.html", "own.html"))
+    assert page.replace(f" --db {TEAM}", "").replace(str(TEAM), str(DB)) == own
+
+
+def test_verify_says_that_each_chain_is_whole(team: Made) -> None:
+    lines = good("audit", "verify", "--db", TEAM).splitlines()
+    heads = {str(path): read(path, "SELECT seq, hash FROM head")[0] for path in (OTHER, DB)}
+    events = sum(seq for seq, _ in heads.values())
+    assert set(lines[:2]) == {f"whole: {name}: {seq} events, head {digest}" for name, (seq, digest) in heads.items()}
+    assert lines[2:] == [f"whole: 2 chains, {events} events in a merged ledger"]
+    found = good_json("audit", "verify", "--db", TEAM)
+    assert {(chain["name"], chain["events"], chain["head"]) for chain in found["chains"]} == {
+        (name, *head) for name, head in heads.items()
+    }
+
+
+def test_a_report_of_it_does_not_accuse_the_ledger_of_the_run(team: Made) -> None:
+    good("report", team[0]["run_id"], "--db", TEAM)
+    shutil.move(TEAM, "team.db")  # what the page names must be in the ledger itself
+    assert good("audit", "verify", "--db", DB).startswith("whole: ")
+
+
+def test_writing_commands_refuse_it_in_one_line(team: Made) -> None:
+    before = TEAM.read_bytes()
+    run_id = team[0]["run_id"]
+    for words in (
+        ("resume", run_id, "--fork"),
+        ("promote", run_id, "--label", "production"),
+        ("audit", "erase", "--containing", "invoice", "--actor", "a", "--reason", "r", "--yes"),
+        ("audit", "anchor"),
+        ("audit", "export", "-o", "x.jsonl"),
+        ("audit", "export", "--format", "zip", run_id, "-o", "x.zip"),
+        (
+            *[
+                "run",
+                "rows.csv",
+                "--target",
+                "label",
+                "--prompt",
+                "p.txt",
+                "--max-calls",
+                "100",
+                "-m",
+                "openai-compatible/x@http://[::1]:1/v1",
+            ],
+        ),
+    ):
+        result = optimize(*words, "--db", TEAM)
+        assert result.exit_code != 0
+        said = [line for line in result.stderr.splitlines() if line.startswith("error")]
+        assert len(said) == 1, (words, result.stderr)
+        assert "runs/team.db: a merged ledger: " in said[0], (words, said)
+    assert TEAM.read_bytes() == before
+
+
+def test_a_byte_that_changes_is_seen_although_the_file_is_not_digested_each_time(team: Made) -> None:
+    assert len(seal_path(TEAM).read_text("ascii").splitlines()) == 2
+    require_whole(TEAM)
+    content = bytearray(TEAM.read_bytes())
+    at = content.index(b"Read the message")
+    content[at : at + 4] = b"Heed"
+    TEAM.chmod(0o600)
+    TEAM.write_bytes(content)
+    (line,) = refused(1, "history", "--db", TEAM)
+    assert "the ledger is not what was written" in line
+
+
+def test_a_copy_of_it_is_read_as_it_is(team: Made) -> None:
+    for path in (TEAM, seal_path(TEAM)):
+        shutil.copy(path, Path("other") / path.name)
+    assert good("history", "--db", "other/team.db", team[0]["run_id"])
+
+
+def test_wrong_sources_are_named(team: Made) -> None:
+    assert refused(2, "ledger", "merge", DB, "none.db", "-o", "x.db") == ["error: none.db: no ledger here"]
+    (line, last) = refused(1, "ledger", "merge", DB, TEAM, "-o", "x.db")
+    assert line.endswith("runs/team.db: a merged ledger; name the ledgers that it was made of")
+    assert last == "error: nothing was merged"
+    assert not Path("x.db").exists()
+
+
+async def test_the_web_view_shows_it(team: Made) -> None:
+    async with signed_in(TEAM) as (client, _):
+        pages = await crawl(client, 1)
+    assert len(pages) > 10
+    assert all(run in pages["/"].text for run in ("run-1", "run-2", team[0]["run_id"]))
+
+
+def test_the_object_of_json_has_the_chains_only_where_it_is_merged(two_runs: Made) -> None:
+    assert "chains" not in good_json("audit", "verify")
