@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +77,8 @@ def label_command(
     agreement is printed, and rows on which they disagree are shown again.
     """
     from agent.ledger.provenance import user
-    from agent.run.labelling import add_rows, labels_wanted, opened
+    from agent.run.label_answers import answers_of
+    from agent.run.labelling import add_rows, labels_wanted, opened, rows_next
 
     if ask and not (options["max_calls"] or options["max_cost"]):
         raise click.UsageError("--ask asks models: give a cap with it, --max-calls N or --max-cost USD")
@@ -94,7 +98,7 @@ def label_command(
         _label(found, labeller or user(), count, overlap, (port, not no_open) if web else None, db)
     summary = labels_wanted(found)
     if as_json:
-        print_json(summary)
+        print_json({**summary, "next_rows": rows_next(found, answers_of(found, db))})
     else:
         click.echo(status_report(summary))
 
@@ -131,9 +135,14 @@ class Labelling:
         self.keys = keys_of(session.task.choices)
         self._skipped: set[str] = set()
         self._given = 0
+        self._read: Callable[[], str]
 
     def run(self) -> None:
         """Until nothing is left, or the labeller ends."""
+        with single_keys() as self._read:
+            self._ask()
+
+    def _ask(self) -> None:
         click.echo(plain(self._help()))
         again: NextRow | None = None
         while self._count is None or self._given < self._count:
@@ -182,7 +191,7 @@ class Labelling:
 
     def _key(self) -> str:
         while True:
-            key = read_key()
+            key = self._read()
             if key in self.keys or key in (SKIP, UNDO, QUIT):
                 return key
             click.echo(plain(self._help() if key == HELP else f"{key!r} is no key here; ? lists them"))
@@ -194,16 +203,44 @@ def keys_of(labels: Sequence[str]) -> dict[str, str]:
     return dict(zip([*letters, *letters.upper()[9:]], labels, strict=False))
 
 
-def read_key() -> str:
-    """The next key, as QUIT at the end of stdin or after Ctrl-C or Ctrl-D; line ends and blanks of a pipe are none."""
-    if sys.stdin.isatty():
-        try:
-            return click.getchar()
-        except (KeyboardInterrupt, EOFError):
-            return QUIT
+@contextmanager
+def single_keys() -> Iterator[Callable[[], str]]:
+    """A function that waits for the next key, and gives QUIT at the end of stdin or after Ctrl-C or Ctrl-D.
+
+    A terminal is in a mode for single keys all the while, so that none is lost that is pressed before a row is shown.
+    Line ends and blanks of a pipe are no keys.
+    """
+    if not sys.stdin.isatty():
+        yield _piped_key
+        return
+    import termios
+    import tty
+
+    file = sys.stdin.fileno()
+    before = termios.tcgetattr(file)
+    tty.setcbreak(file, termios.TCSADRAIN)
+    try:
+        yield lambda: _pressed_key(file)
+    finally:
+        termios.tcsetattr(file, termios.TCSADRAIN, before)
+
+
+def _piped_key() -> str:
     while (key := sys.stdin.read(1)).isspace():
         pass
     return key or QUIT
+
+
+def _pressed_key(file: int) -> str:
+    try:
+        data = os.read(file, 1)
+        while (
+            data.startswith(b"\x1b") and select.select([file], [], [], 0.02)[0]
+        ):  # an arrow, say: one key, and no label
+            data += os.read(file, 16)
+    except (KeyboardInterrupt, OSError):
+        return QUIT
+    return QUIT if data in (b"", b"\x04") else data.decode("ascii", "replace")
 
 
 def status_report(summary: Mapping[str, Any]) -> str:

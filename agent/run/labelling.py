@@ -14,7 +14,7 @@ from agent.stats.preflight import rows_for
 from agent.task.asked import NOTHING, Asked
 from agent.task.columns import DataColumn, column_named, decide_columns
 from agent.task.input_files import read_rows
-from agent.task.label_session import agreements
+from agent.task.label_session import LabelSession, agreements
 from agent.task.labelled_task import (
     SPLITS,
     UNLABELLED_FILE,
@@ -148,6 +148,14 @@ def labels_wanted(task: LabelledTask) -> dict[str, Any]:
         "wanted": wanted,
         "next": f"optimize {'label' if status.missing else 'run'} {name}",
     }
+
+
+def rows_next(task: LabelledTask, answers: Mapping[str, Sequence[str]], count: int = 20) -> list[dict[str, Any]]:
+    """The rows that are to be labelled next, JSON-ready: id, inputs and why."""
+    session, found = LabelSession(task, "next", answers, 0), list[dict[str, Any]]()
+    while len(found) < count and (shown := session.next([each["row"] for each in found])) is not None:
+        found.append({"row": shown.row.id, "inputs": dict(shown.row.inputs), "why": shown.why})
+    return found
 
 
 def verdict_lines(labels: int) -> list[str]:

@@ -202,6 +202,17 @@ def read_fields(folder: Path) -> tuple[tuple[str, ...], str]:
     return inputs, field
 
 
+def rows_to_label(folder: str) -> int:
+    """How many rows of a task folder have no label; 0 where it is no task that people label, or not readable."""
+    if not folder or not Path(folder, UNLABELLED_FILE).is_file():
+        return 0
+    try:
+        task = LabelledTask(Path(folder))
+        return len(task.rows) - len(task.labels(task.log.events()))
+    except InputError:
+        return 0
+
+
 def definitions_in(instruction: str, choices: Sequence[str]) -> dict[str, str]:
     """What each label means, by the lines `- LABEL: ...` of an instruction; "" for one without such a line.
 
