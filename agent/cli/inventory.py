@@ -35,7 +35,7 @@ INIT_GROUPS = {
     "Budget of a draft": (
         *("max_calls", "max_tokens", "max_cost", "price", "thinking", "max_concurrency", "max_wait", "quiet"),
     ),
-    "Output": (),
+    "Output": ("db",),
 }
 
 
@@ -138,8 +138,8 @@ def init_command(
         words = {"name": name, "describe": describe, "labels": labels, "source": source, "target": target}
         _draft({**options, **words, "rows": rows, "model": model}, asked, db)
         return
-    if labels or model:
-        raise click.UsageError("--labels and --model go with --describe")
+    if labels:
+        raise click.UsageError("--labels goes with --describe")
     if sample:
         if name or source or target or prompt or asked.is_any:
             raise click.UsageError("--sample copies a task as it is: give no NAME, and no option for a file of yours")

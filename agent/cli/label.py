@@ -25,7 +25,7 @@ GROUPS = {
     "Answers of prompts, to see where they disagree": (
         *("ask", "max_calls", "max_tokens", "max_cost", "price", "thinking", "max_concurrency", "max_wait", "quiet"),
     ),
-    "Output": (),
+    "Output": ("db", "as_json"),
 }
 
 

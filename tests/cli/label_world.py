@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from agent.cli.label import keys_of
+from agent.report.web.label_page import LabelPlace
+from agent.task.labelled_task import LabelledTask, rows_text, unlabelled_rows
 from tests.cli.world import TOPICS, WORD, compatible, good, learner, write_csv
 from tests.wire import WireServer
 
@@ -48,6 +52,24 @@ def write_unlabelled(path: Path, count: int = 60) -> Path:
     rows = write_csv(path.with_suffix(".csv"), count).read_text("utf-8").splitlines()[1:]
     path.write_text("".join(f"{row.split(',')[1]}\n" for row in rows), "utf-8")
     return path
+
+
+def write_label_task(folder: Path, count: int = 60) -> None:
+    """The task `mails` as it is drafted, without a model."""
+    folder.mkdir(parents=True)
+    meanings = "\n".join(f"- {label}: {about}" for label, about in MEANINGS.items())
+    head = f'name = "mails"\ndescription = "{DESCRIPTION}"\nsignature = "text -> label"\n'
+    body = f'instruction = """\nName the department.\n{meanings}"""\n\n[fields.label]\ntype = "choice"\n'
+    (folder / "task.toml").write_text(f"{head}{body}choices = {json.dumps(list(MEANINGS))}\n", "utf-8")
+    texts = write_unlabelled(folder / "mails.txt", count).read_text("utf-8").splitlines()
+    rows = unlabelled_rows([({"text": text}, f"mails.txt:{line}") for line, text in enumerate(texts, start=1)])
+    (folder / "unlabelled.jsonl").write_text(rows_text(rows), "utf-8")
+
+
+def label_place(folder: Path) -> LabelPlace:
+    """What `optimize label --web` shows of this task."""
+    task = LabelledTask(folder)
+    return LabelPlace(task, keys_of(task.choices), "ann", {}, 10, {})
 
 
 def drafted(server: WireServer, *more: str | Path) -> str:
