@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     from agent.task.asked import Asked
 
 INIT_GROUPS = {
-    "Task": ("sample", "source", "target", "prompt", "metric", "type", "input", "ignore", "seed"),
-    "Without labels": ("describe", "labels", "rows", "model"),
-    "Budget of a draft": (
-        *("max_calls", "max_tokens", "max_cost", "price", "thinking", "max_concurrency", "max_wait", "quiet"),
+    "Task": (
+        *("sample", "source", "target", "prompt", "metric", "type", "input", "ignore", "seed"),
+        *("describe", "labels", "rows"),
     ),
-    "Output": ("db",),
+    "Models": ("model", "thinking", "max_concurrency", "max_wait"),
+    "Budget": ("max_calls", "max_tokens", "max_cost", "price"),
+    "Output": ("quiet", "db"),
 }
 
 

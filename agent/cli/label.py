@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 
 SKIP, UNDO, HELP, QUIT = "s", "u", "?", "q"
 GROUPS = {
-    "Labelling": ("labeller", "count", "overlap", "add", "status", "web", "port", "no_open"),
-    "Answers of prompts, to see where they disagree": (
-        *("ask", "max_calls", "max_tokens", "max_cost", "price", "thinking", "max_concurrency", "max_wait", "quiet"),
-    ),
-    "Output": ("db", "as_json"),
+    "Task": ("labeller", "count", "overlap", "add", "status", "web", "port", "no_open", "ask"),
+    "Models": ("thinking", "max_concurrency", "max_wait"),
+    "Budget": ("max_calls", "max_tokens", "max_cost", "price"),
+    "Output": ("quiet", "db", "as_json"),
 }
 
 
