@@ -110,9 +110,10 @@ def test_an_undecided_run_says_which_rows_to_label_and_prompts_say_where_they_di
         drafted(server)
         label_all(30)
         model = ["-m", compatible(server), "--price", "1,2", "-q"]
-        text = good("run", "mails", *model, "--max-calls", "150", "--margin", "5")
-        if "optimize promote" not in text:
-            assert "optimize label mails --count 20" in text
+        text = good("run", "mails", *model, "-n", "1")
+        assert "label the 20 rows that help most" in text
+        assert "optimize label mails --count 20" in text
+        good("run", "mails", *model, "--max-calls", "150", "--no-retrieval")
         said = labelled("ann", "", "--ask", "--max-calls", "40", "--price", "1,2", "-q")
         assert "are answered differently by" in said
         answered = good_json("runs")["runs"][0]["result"]
