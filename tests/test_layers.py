@@ -60,7 +60,7 @@ DOORS = {
     "sqlite_utils": ("ledger/connect.py", "ledger/texts.py"),
     "genai_prices": ("gateway/prices.py",),
     "pypdf": ("task/documents.py",),
-    "sklearn": ("programs/classifiers.py",),
+    "sklearn": ("programs/classifiers.py", "task/label_queue.py"),
     "wordllama": ("retrieval/static_vectors.py",),
     "torch": ("tuning/peft/",),
     "transformers": ("tuning/peft/",),

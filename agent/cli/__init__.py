@@ -48,7 +48,8 @@ GROUPS = {
         "reproduce": "Replay a run from the stored replies and report what comes out differently.",
     },
     "Set-up": {
-        "init": "Make a task folder out of your own CSV or JSONL file, or copy a sample.",
+        "init": "Make a task folder out of your own file or out of a sentence, or copy a sample.",
+        "label": "Label rows of a task by single keys, in the terminal or in the browser.",
         "tasks": "List the tasks here, or check one.",
         "metrics": "List the metrics that a task may name.",
         "tools": "Read tools from an OpenAPI file or an MCP server, for a task that calls them.",
@@ -72,6 +73,7 @@ _MODULES = {
     "learn": ("learn",),
     "tools": ("tools",),
     "judge": ("judge",),
+    "label": ("label",),
     "audit": ("audit",),
     "ledger": ("ledger",),
     "inventory": ("init", "tasks", "metrics", "models", "doctor"),

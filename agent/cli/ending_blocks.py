@@ -143,7 +143,7 @@ def steps(
         lines.append(plain(f"the best found lies in {folder}"))
     own_function = excerpts is not None and excerpts.own_function
     words = excerpts.task_words if excerpts is not None else ""
-    made = next_steps(result, db, promoted, own_function, words)
+    made = next_steps(result, db, promoted, own_function, words, excerpts.to_label if excerpts is not None else 0)
     shown = [step for step in made if not (is_shown and step.command.startswith("optimize show "))]
     width = max(len(step.what) for step in shown)
     return [*lines, *[""] * bool(lines), "next:", *(plain(f"  {step.what:<{width}}  {step.command}") for step in shown)]

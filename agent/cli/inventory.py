@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,19 +13,30 @@ from agent.cli.common import (
     SEED,
     SETTINGS,
     about,
+    cost_line,
     data_options,
+    db_option,
     json_option,
     ledger_options,
     plain,
     print_json,
     short,
+    spending_options,
 )
 from agent.cli.option_groups import GroupedCommand
 from agent.cli.terminal_tables import Column, print_table
 
+if TYPE_CHECKING:
+    from agent.task.asked import Asked
+
 INIT_GROUPS = {
-    "Task": ("sample", "source", "target", "prompt", "metric", "type", "input", "ignore", "seed"),
-    "Output": (),
+    "Task": (
+        *("sample", "source", "target", "prompt", "metric", "type", "input", "ignore", "seed"),
+        *("describe", "labels", "rows"),
+    ),
+    "Models": ("model", "thinking", "max_concurrency", "max_wait"),
+    "Budget": ("max_calls", "max_tokens", "max_cost", "price"),
+    "Output": ("quiet", "db"),
 }
 
 
@@ -75,17 +87,60 @@ def tasks_command(task: str | None, as_json: bool) -> None:
 @click.option(
     "--seed", metavar="N", type=SEED, default=0, show_default=True, help="Decides which rows go to which split."
 )
+@click.option(
+    "--describe",
+    metavar="TEXT",
+    default="",
+    help="Without labels: a sentence on what the task is. A model drafts labels, definitions and a prompt.",
+)
+@click.option("--labels", metavar="A,B", default="", help="With --describe: the labels. Default: the model names them.")
+@click.option(
+    "--rows",
+    metavar="N",
+    type=click.IntRange(1, 500),
+    default=40,
+    show_default=True,
+    help="With --describe and no --from: how many synthetic rows are written.",
+)
+@click.option(
+    "-m", "--model", metavar="NAME", help="With --describe: the model that drafts. Default: the embedded one."
+)
+@spending_options
+@db_option
 def init_command(
-    name: str, sample: str, source: Path | None, target: str, prompt: str | None, seed: int, **options: Any
+    name: str,
+    sample: str,
+    source: Path | None,
+    target: str,
+    prompt: str | None,
+    seed: int,
+    describe: str,
+    labels: str,
+    rows: int,
+    model: str | None,
+    db: Path,
+    **options: Any,
 ) -> None:
     """Make the task folder NAME (under tasks/, or a path) out of your own file; shows how the columns were read.
 
     With --sample SAMPLE instead: tasks/SAMPLE, a copy of a task that ships with Promptassay.
+
+    With --describe instead: a task without labels, out of a sentence. A model drafts labels, a definition of each and a
+    first prompt, in small steps that are checked; rows come from --from (with a row a line in a .txt file), or it
+    writes synthetic ones. `optimize label NAME` then asks you for labels: no draft of a model ever is one.
     """
     from agent.run.tasks import copy_sample, make_task
     from agent.task.asked import READING, Asked
 
     asked = Asked.of({**options, "reading": READING})
+    if describe:
+        if sample or prompt:
+            raise click.UsageError("--describe drafts a task: give no --sample, and no --prompt")
+        words = {"name": name, "describe": describe, "labels": labels, "source": source, "target": target}
+        _draft({**options, **words, "rows": rows, "model": model}, asked, db)
+        return
+    if labels:
+        raise click.UsageError("--labels goes with --describe")
     if sample:
         if name or source or target or prompt or asked.is_any:
             raise click.UsageError("--sample copies a task as it is: give no NAME, and no option for a file of yours")
@@ -100,6 +155,41 @@ def init_command(
     for line in reading.lines():
         click.echo(plain(line))
     click.echo(f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize {name}")
+
+
+def _draft(options: dict[str, Any], asked: Asked, db: Path) -> None:
+    """Drafts a task without labels, and prints what came of it."""
+    from agent.cli.progress import run_shown
+    from agent.run.drafting import prepare_draft
+    from agent.run.launch import silence
+
+    if not options["name"]:
+        raise click.UsageError("Missing argument 'NAME'.")
+    silence()
+    job, opening = prepare_draft(options, asked)
+    if not options["quiet"]:
+        click.echo(plain(opening), err=True)
+    click.echo(draft_report(run_shown(job, options, db, False, "drafting the task")))
+
+
+def draft_report(result: Mapping[str, Any]) -> str:
+    """A draft as text: labels with their definitions, rows, and what is wanted next."""
+    lines = [f"labels, from {result['labels_from']}:"]
+    lines += [
+        f"  {label}: {about or '(no definition could be drafted; write one in task.toml)'}"
+        for label, about in result["labels"].items()
+    ]
+    lines.append(f"prompt: {result['opening'] or '(a plain one)'}")
+    kinds = f", {result['synthetic']} of them synthetic" if result["synthetic"] else ""
+    lines.append(f"rows without a label: {result['rows']}{kinds}")
+    if result["refused"]:
+        lines.append(f"replies that could not be used: {result['refused']} ({'; '.join(result['why_refused'])})")
+    if result["status"] == "budget":
+        lines.append("the budget ended it early: what is missing was left out")
+    lines += [*result["wanted"], cost_line(result)]
+    folder = Path(result["folder"])
+    name = folder.name if folder.parent == Path("tasks") else str(folder)
+    return plain("\n".join([*lines, f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize label {name}"]))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -19,6 +19,7 @@ from agent.errors import InputError
 from agent.run.locations import open_history, releases_folder
 
 if TYPE_CHECKING:
+    from agent.report.web.label_page import LabelPlace
     from agent.run.playground import Playground
 
 
@@ -143,23 +144,47 @@ def ui_command(
     if optuna is not None:
         _write_study(optuna, db, as_json)
         return
+    asker = _playground(db, allow_calls, max_calls, max_cost, price)
+    changed = "ratings" if asker is None else "ratings, and the calls of the playground were added"
+    serve_pages(db, port, no_open, as_json, f"nothing was changed but {changed}", asker)
+
+
+def serve_pages(
+    db: Path,
+    port: int,
+    no_open: bool,
+    as_json: bool,
+    ended: str,
+    asker: Playground | None = None,
+    labelling: LabelPlace | None = None,
+) -> None:
+    """Serves the web view until Ctrl-C, and then says what was changed: `ended`.
+
+    Args:
+        db: the ledger.
+        port: 0 for a free one.
+        no_open: the link is only printed.
+        as_json: it is printed as an object on one line.
+        ended: the last line.
+        asker: asks the models of the playground. None: it asks nobody.
+        labelling: the task whose rows are labelled, which is the page that is opened. None: there is no such page.
+    """
     from agent.report.web.app import bind, make, serve, warm
 
-    asker = _playground(db, allow_calls, max_calls, max_cost, price)
     socket = bind(port)
-    web = make(db, socket.getsockname()[1], open_history, releases_folder(db), asker)
+    web = make(db, socket.getsockname()[1], open_history, releases_folder(db), asker, labelling)
+    url = web.url if labelling is None else web.url.replace("/?", "/label?", 1)
     check = web.site.check_at_start
     click.echo(f"checked {plain(str(db))}: {check.seq} events in {check.seconds:.1f} s", err=True)
     warm(web.site)
-    click.echo(json.dumps({"url": web.url}) if as_json else web.url)
+    click.echo(json.dumps({"url": url}) if as_json else url)
     sys.stdout.flush()
     click.echo("open the link in a browser; Ctrl-C ends this", err=True)
-    with _opened(web.url, not no_open and not as_json and sys.stdout.isatty()):
+    with _opened(url, not no_open and not as_json and sys.stdout.isatty()):
         try:
             serve(web, socket)
         except KeyboardInterrupt:
-            changed = "ratings" if asker is None else "ratings, and the calls of the playground were added"
-            click.echo(f"\nended; nothing was changed but {changed}", err=True)
+            click.echo(f"\nended; {ended}", err=True)
 
 
 def _playground(

@@ -82,6 +82,8 @@ REPORTS = {
     "bless": ("agent.cli.check", "bless_report"),
     "transfer": ("agent.cli.rerun", "transfer_report"),
     "judge_calibration": ("agent.cli.judge", "calibration_report"),
+    "draft": ("agent.cli.inventory", "draft_report"),
+    "label_answers": ("agent.cli.label", "asked_report"),
 }
 """The function that makes text of the result of a run that is no search, by kind."""
 AXIS = len(TRIALS[4].head)

@@ -14,6 +14,7 @@ from agent.release.result import RunResult
 from agent.release.result_parts import SideName
 from agent.report.answer_facts import side_name
 from agent.report.facts import cut, prompt_text
+from agent.task.labelled_task import rows_to_label
 
 REPLY_LETTERS = 200
 NAMED_OPTIONS = {
@@ -42,13 +43,15 @@ class Reply:
 @dataclass(frozen=True, slots=True)
 class Excerpts:
     """`prompt`: the winner's, whole; `replies`: of the prompt that `of` names; `own_function`: whether a function in
-    Python scores the run; `task_words`: what names its task and model in a command, "" where more is needed."""
+    Python scores the run; `task_words`: what names its task and model in a command, "" where more is needed;
+    `to_label`: rows of its task that have no label yet."""
 
     prompt: str = ""
     replies: tuple[Reply, ...] = ()
     of: str = ""
     own_function: bool = False
     task_words: str = ""
+    to_label: int = 0
 
     def fenced(self) -> str:
         """The replies between marks that they cannot know, one a line."""
@@ -62,10 +65,10 @@ def excerpts(history: History, run: Row, result: RunResult) -> Excerpts:
     prompt = prompt_text(history.candidate(result.winner.candidate_id))
     side = _quoted_side(result)
     if side is None or result.answers is None:
-        return Excerpts(prompt, own_function=own, task_words=words)
+        return Excerpts(prompt, own_function=own, task_words=words, to_label=rows_to_label(run["folder"]))
     of, rows = side_name(result, side), result.answers.side(side).unreadable_rows
     replies = _replies(history, result, side, rows)
-    return Excerpts(prompt, replies, of, own, words)
+    return Excerpts(prompt, replies, of, own, words, rows_to_label(run["folder"]))
 
 
 def _quoted_side(result: RunResult) -> SideName | None:

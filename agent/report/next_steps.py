@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from agent.release.prompt_file import HELD
 from agent.release.released_adapter import ADAPTER_FILE
 from agent.release.result import RunResult
 from agent.report import facts
+
+LABELS_AT_ONCE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ def next_steps(
     promoted: Mapping[str, Any] | None = None,
     own_function: bool = False,
     task_words: str = "",
+    to_label: int = 0,
 ) -> list[NextStep]:
     """The next steps, the most likely first.
 
@@ -38,6 +42,7 @@ def next_steps(
         promoted: the promotion, since the run, of a winner that it had held back.
         own_function: whether a function in Python scores, without which no command can start such a run.
         task_words: what names its task and model in a command; "": no short command does.
+        to_label: rows of its task that have no label yet.
     """
     of_run = f"{result.run_id}{ledger_option(db)}"
     steps, need = [], result.to_show
@@ -45,6 +50,10 @@ def next_steps(
         caps = "".join(f" {option} MORE" for option in need.other_caps)
         more = f"optimize resume {of_run} --fork --max-calls {need.max_calls}{caps}"
         steps.append(NextStep("pay for more test rows", more))
+    if to_label and task_words and result.decision != "promote":
+        count = min(LABELS_AT_ONCE, to_label)
+        task = shlex.quote(shlex.split(task_words)[0])
+        steps.append(NextStep(f"label the {count} rows that help most", f"optimize label {task} --count {count}"))
     if facts.ships_prompt(result):
         steps += _promote(result, of_run, promoted)
         path = str(result.release.path)

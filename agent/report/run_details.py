@@ -35,7 +35,9 @@ def run_details(view: RunView) -> dict[str, Any]:
         "held": str(folder) if folder else "",
         "steps": [
             asdict(step)
-            for step in next_steps(result, view.history.path, view.promoted, texts.own_function, texts.task_words)
+            for step in next_steps(
+                result, view.history.path, view.promoted, texts.own_function, texts.task_words, texts.to_label
+            )
         ],
     }
 

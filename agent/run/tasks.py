@@ -136,6 +136,23 @@ def list_tasks(task: str | None) -> list[dict[str, Any]]:
     return tasks
 
 
+def task_folder(name: str) -> Path:
+    """The folder of a task that is to be made: under tasks/ where `name` is no path. Raises InputError for no name."""
+    if not re.fullmatch(r"[^\W_][\w.-]*", Path(name).name):
+        raise InputError(f"{name!r}: a task's folder has a name of letters, digits, dots, dashes and underscores")
+    return Path(name) if len(Path(name).parts) > 1 else Path("tasks") / name
+
+
+def new_folder(name: str) -> Path:
+    """The same, and InputError where it is there already."""
+    from agent.task.words import shown
+
+    folder = task_folder(name)
+    if folder.exists() or folder.is_symlink():
+        raise InputError(f"{shown(folder)} exists; choose another name or remove it first")
+    return folder
+
+
 def make_task(
     name: str, source: Path, target: str, prompt: str | None, seed: int, asked: Asked = NOTHING
 ) -> tuple[Path, Reading]:
@@ -158,9 +175,7 @@ def make_task(
     from agent.task.from_file import write_task
     from agent.task.promptfoo_tests import EXPECTED, is_promptfoo, promptfoo_tests
 
-    if not re.fullmatch(r"[^\W_][\w.-]*", Path(name).name):
-        raise InputError(f"{name!r}: a task's folder has a name of letters, digits, dots, dashes and underscores")
-    folder = Path(name) if len(Path(name).parts) > 1 else Path("tasks") / name
+    folder = task_folder(name)
     instruction = prompt_text(prompt) if prompt else ""
     tests = not target and is_promptfoo(source)
     if not target and not tests:

@@ -95,6 +95,8 @@ class _Loading:
         splits = self._splits(parsed.file, None if parsed.doubts("signature") else signature, unsure, knowledge)
         if (self.folder / "rubric.md").exists() and "rubric.md" not in self.hashes:
             self._text("rubric.md", "rubric.md")
+        if (self.folder / "labels.jsonl").exists():
+            self._text("labels.jsonl", "labels.jsonl")  # hashed, as the splits are made of it
         if self.problems or signature is None:
             raise ProblemsError(tuple(self.problems))
         return self._build(parsed, signature, splits, rubrics, knowledge)
@@ -279,6 +281,8 @@ class _Loading:
         if len(found) == 1:
             return found[0]
         what = "no such file; write it, as .jsonl or .csv"
+        if (self.folder / "unlabelled.jsonl").exists():
+            what = f"not written yet; `optimize label {self.folder.name}` makes it of the labels that you give"
         if found:
             what = f"{split}.csv is there too; remove one or name the right one under [splits]"
         self.problems.append(problem(shown(self.folder / f"{split}.jsonl"), 1, what))

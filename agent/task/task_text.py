@@ -94,6 +94,7 @@ def task_toml(
     choices: Sequence[str],
     instruction: str,
     metric: MetricSpec | None,
+    description: str = "",
 ) -> str:
     """The text of task.toml; every key left out has its default.
 
@@ -104,10 +105,13 @@ def task_toml(
         choices: Every choice, where the answers are some.
         instruction: The prompt.
         metric: The metric. None: none is written, and the answers have that of their type.
+        description: What the task is; "": made of the fields.
     """
     inputs = [column for column in columns if column.use == "input"]
     output = next(column for column in columns if column.use == "target")
-    description = f"Give the {words(output.field)} for the {' and '.join(words(c.field) for c in inputs)}."
+    description = (
+        description or f"Give the {words(output.field)} for the {' and '.join(words(c.field) for c in inputs)}."
+    )
     lines = [
         SCHEMA_LINE.rstrip(),
         f"name = {string(name)}",

@@ -30,6 +30,8 @@ NOT_RUN = {
     "optimize ui$": "serves until Ctrl-C: tests/report/web",
     "optimize ui --allow-calls": "serves until Ctrl-C: tests/report/test_web_playground.py",
     "docs/examples/": "each table with a model of its own: tests/docs/test_examples.py",
+    "optimize label .*--(web|ask)|optimize (run )?mails$": "needs labels of people: tests/cli/test_label.py",
+    "optimize init .*--rows": "needs a model that writes rows: tests/cli/test_label.py",
     "optimize init --sample": "the task is there already: tests/cli/test_samples.py",
     "optimize judge calibrate": "needs ratings of people: tests/cli/test_judge_calibrate.py",
     "optimize check prompts/": "a line of a workflow; `check` runs on other lines",

@@ -149,6 +149,17 @@ def test_more_calls_are_offered_only_where_a_command_can_start_the_run_again() -
     assert not any("resume" in step.command for step in next_steps(result, LEDGER, own_function=True))
 
 
+def test_rows_without_a_label_are_offered_where_no_gain_was_shown() -> None:
+    undecided = of(decision="keep_baseline", blocked=["not shown"])
+    steps = next_steps(undecided, LEDGER, task_words="'my mails' -m m", to_label=70)
+    assert [step.command for step in steps if "label" in step.command] == ["optimize label 'my mails' --count 20"]
+    (few,) = [each for each in next_steps(undecided, LEDGER, task_words="mails", to_label=7) if "label" in each.command]
+    assert (few.what, few.command) == ("label the 7 rows that help most", "optimize label mails --count 7")
+    for result, words, left in ((undecided, "mails", 0), (undecided, "", 70), (of(decision="promote"), "mails", 70)):
+        made = next_steps(result, LEDGER, task_words=words, to_label=left)
+        assert not any("optimize label" in step.command for step in made)
+
+
 def counts(right: int, wrong: int, partly: int = 0) -> RunResult:
     count = {"right": right, "partly": partly, "wrong": wrong, "unscored": 0, "unreadable": 0, "unreadable_rows": []}
     return of(answers={"winner": count, "baseline": count})

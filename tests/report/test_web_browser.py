@@ -12,6 +12,7 @@ import uvicorn
 
 from agent.report.web.app import ROUTES, Web, bind, make
 from agent.run.playground import Playground
+from tests.cli.label_world import label_place, write_label_task
 from tests.report.chromium import needs_chromium
 from tests.report.conftest import Playable
 
@@ -30,7 +31,11 @@ TOO_WIDE = "document.documentElement.scrollWidth - document.documentElement.clie
 def served(max_calls: int = 4) -> Iterator[Web]:
     """A web view on a free port, in a thread, that may ask so many calls."""
     socket = bind(0)
-    web = make(DB, socket.getsockname()[1], asker=Playground(DB, max_calls, 0.5, "1,2"))
+    folder = Path("tasks/mails")
+    if not folder.exists():
+        write_label_task(folder)
+    asker = Playground(DB, max_calls, 0.5, "1,2")
+    web = make(DB, socket.getsockname()[1], asker=asker, labelling=label_place(folder))
     server = uvicorn.Server(uvicorn.Config(web.app, log_level="warning", access_log=False, lifespan="off", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
     thread.start()
@@ -78,6 +83,7 @@ def addresses(playable: Playable) -> dict[str, str]:
         "releases.html": "/releases",
         "release.html": f"/release/rows/{playable.version}",
         "labels.html": "/labels",
+        "label.html": "/label?labeller=Ann",
         "audit.html": "/audit",
         "call.html": f"/call/{call}",
     }

@@ -1,4 +1,4 @@
-"""Access to every page: from this machine only, with the token only, and reading only, but for the forms of two pages.
+"""Access to every page: from this machine only, with the token only, reading only, but for the forms of three pages.
 
 An ASGI application around another; it knows no page and no SQL. What it refuses gets a page that says what to do, and
 every reply its security headers. What could steer a terminal or hide in a text leaves as a visible mark.
@@ -21,9 +21,22 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-WRITES = re.compile(r"/run/[^/]+/(?:rate|play)|/release/[^/]+/[^/]+/play")
-"""The only addresses that take a POST: ratings and the playground."""
-FIRST_PARTS = ("", "runs", "run", "compare", "audit", "call", "releases", "release", "labels", "assets", "ledger")
+WRITES = re.compile(r"/label|/run/[^/]+/(?:rate|play)|/release/[^/]+/[^/]+/play")
+"""The only addresses that take a POST: labels of rows, ratings and the playground."""
+FIRST_PARTS = (
+    "",
+    "runs",
+    "run",
+    "compare",
+    "audit",
+    "call",
+    "releases",
+    "release",
+    "labels",
+    "label",
+    "assets",
+    "ledger",
+)
 """First parts of a path: our pages, and Datasette's for the ledger. Whatever else Datasette has is refused."""
 FORM = "application/x-www-form-urlencoded"
 OPEN = ("/assets/style.css", "/assets/live.js")

@@ -28,6 +28,7 @@ from agent.report import html
 from agent.report.web import (
     audit_page,
     compare_page,
+    label_page,
     playground_page,
     rating_page,
     registry_pages,
@@ -61,6 +62,7 @@ MOST_FIELDS = 200
 STATIC: Mapping[str, tuple[tuple[str, ...], str]] = {
     "style.css": (("page.css", "web.css"), "text/css; charset=utf-8"),
     "live.js": (("live.js",), "text/javascript; charset=utf-8"),
+    "label.js": (("label.js",), "text/javascript; charset=utf-8"),
 }
 
 
@@ -96,6 +98,7 @@ ROUTES = (
     Route(RELEASE, "release.html", registry_pages.release),
     Route(f"{RELEASE}/play", "play.html", playground_page.play, post=playground_page.post),
     Route("/labels", "labels.html", registry_pages.labels),
+    Route("/label", "label.html", label_page.label, post=label_page.post),
     Route("/call/(?P<call>[^/.]+)", "call.html", audit_page.call),
 )
 
@@ -213,6 +216,7 @@ def make(
     opener: Callable[[Path], History] = History,
     releases: Path | None = None,
     asker: Asker | None = None,
+    labelling: label_page.LabelPlace | None = None,
 ) -> Web:
     """The application over a ledger, which is checked once, here.
 
@@ -222,12 +226,13 @@ def make(
         opener: opens the ledger and checks it.
         releases: the registry. None: the folder `releases` beside the ledger.
         asker: asks the models of the playground. None: it asks nobody.
+        labelling: the task whose rows are labelled. None: there is no page for it.
 
     Raises:
         LedgerError: the ledger is not what was written.
     """
     require("ui", "optimize ui")
-    site = Site(db, audit_page.check_at_start(db, opener), releases or db.parent / "releases", asker)
+    site = Site(db, audit_page.check_at_start(db, opener), releases or db.parent / "releases", asker, labelling)
     token = secrets.token_urlsafe(24)
     datasette, plugins = _datasette()
     plugin = _plugin(site)

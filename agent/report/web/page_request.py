@@ -108,13 +108,15 @@ class Asker(Protocol):
 @dataclass(slots=True)
 class Site:
     """What lives as long as the server: the ledger's file, its checks, the cache. One thread at a time makes the whole
-    check (`checking`), or writes a rating (`writing`). `releases` is the registry; `asker` asks the models of the
-    playground, None where no call is allowed."""
+    check (`checking`), or writes a rating or a label (`writing`). `releases` is the registry; `asker` asks the models
+    of the playground, None where no call is allowed; `labelling` is the task whose rows are labelled, None for none.
+    """
 
     db: Path
     check_at_start: LedgerCheck
     releases: Path
     asker: Asker | None = None
+    labelling: object | None = None
     whole_check: LedgerCheck | None = None
     cache: PageCache = field(default_factory=PageCache)
     checking: threading.Lock = field(default_factory=threading.Lock)

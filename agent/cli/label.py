@@ -1,0 +1,261 @@
+"""`optimize label`: people label rows by single keys, in the terminal or in the browser."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent.cli.common import PATH, SETTINGS, cost_line, ledger_options, plain, print_json, spending_options
+from agent.cli.option_groups import GroupedCommand
+
+if TYPE_CHECKING:
+    from agent.task.label_session import LabelSession, NextRow
+    from agent.task.labelled_task import LabelledTask
+
+SKIP, UNDO, HELP, QUIT = "s", "u", "?", "q"
+GROUPS = {
+    "Task": ("labeller", "count", "overlap", "add", "status", "web", "port", "no_open", "ask"),
+    "Models": ("thinking", "max_concurrency", "max_wait"),
+    "Budget": ("max_calls", "max_tokens", "max_cost", "price"),
+    "Output": ("quiet", "db", "as_json"),
+}
+
+
+@click.command(cls=GroupedCommand, groups=GROUPS, context_settings=SETTINGS)
+@click.argument("task")
+@click.option("--labeller", default="", help="Who labels: a name or initials. Default: the user of this machine.")
+@click.option("--count", metavar="N", type=click.IntRange(1), help="Stop after so many labels.")
+@click.option(
+    "--overlap",
+    metavar="N",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    help="Rows that another labeller has labelled and that you label, too, so that your agreement can be measured.",
+)
+@click.option("--add", metavar="FILE", type=PATH, help="Add the rows of FILE (.csv, .jsonl, .txt) to those to label.")
+@click.option("--status", is_flag=True, help="Only say how far labelling is, and what is wanted for a verdict.")
+@click.option("--web", is_flag=True, help="Label in the browser, on this machine only.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="With --web: the port. Default: a free one.")
+@click.option("--no-open", is_flag=True, help="With --web: print the link only.")
+@click.option(
+    "--ask",
+    is_flag=True,
+    help="Ask the best prompts of the last run the rows without a label, --max-calls in all; rows on which they "
+    "disagree come first from then on.",
+)
+@spending_options
+@ledger_options
+def label_command(
+    task: str,
+    labeller: str,
+    count: int | None,
+    overlap: int,
+    add: Path | None,
+    status: bool,
+    web: bool,
+    port: int,
+    no_open: bool,
+    ask: bool,
+    db: Path,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Label rows of TASK by single keys; train, dev and test are made of the labels.
+
+    The next row is the one whose label says most: where the best prompts of the last run disagree (--ask), of the label
+    that fewest rows have, and far from the rows that have a label. A key gives a label, s skips, u takes the last one
+    back, ? explains the labels, q ends. Each label is on the disk at once. Several labellers write to one file: their
+    agreement is printed, and rows on which they disagree are shown again.
+    """
+    from agent.ledger.provenance import user
+    from agent.run.label_answers import answers_of
+    from agent.run.labelling import add_rows, labels_wanted, opened, rows_next
+
+    if ask and not (options["max_calls"] or options["max_cost"]):
+        raise click.UsageError("--ask asks models: give a cap with it, --max-calls N or --max-cost USD")
+    if add is not None:
+        added = add_rows(task, add)
+        click.echo(f"added {added} rows to label", err=as_json)
+    found = opened(task)
+    if ask:
+        from agent.cli.progress import run_shown
+        from agent.run.label_answers import prepare_answers
+        from agent.run.launch import silence
+
+        silence()
+        result = run_shown(prepare_answers(found, options, db), options, db, as_json, "asking prompts")
+        click.echo(asked_report(result), err=as_json)
+    if not (status or as_json):
+        _label(found, labeller or user(), count, overlap, (port, not no_open) if web else None, db)
+    summary = labels_wanted(found)
+    if as_json:
+        print_json({**summary, "next_rows": rows_next(found, answers_of(found, db))})
+    else:
+        click.echo(status_report(summary))
+
+
+def _label(
+    task: LabelledTask, labeller: str, count: int | None, overlap: int, web: tuple[int, bool] | None, db: Path
+) -> None:
+    from agent.run.label_answers import answers_of
+    from agent.task.label_session import LabelSession
+
+    answers = answers_of(task, db)
+    if web is None:
+        Labelling(LabelSession(task, labeller, answers, overlap), count).run()
+        return
+    from agent.cli.report import serve_pages
+    from agent.extras import require
+    from agent.ledger.connect import is_there
+    from agent.run.locations import open_ledger
+
+    require("ui", "optimize label --web")
+    from agent.report.web.label_page import LabelPlace
+
+    if not is_there(db):
+        open_ledger(db).close()
+    place = LabelPlace(task, keys_of(task.choices), labeller, answers, overlap, {})
+    serve_pages(db, web[0], not web[1], False, f"the labels are in {task.log.path}", labelling=place)
+
+
+class Labelling:
+    """A session on a terminal, or over pipes, where each letter of stdin is a key."""
+
+    def __init__(self, session: LabelSession, count: int | None) -> None:
+        self._session, self._count = session, count
+        self.keys = keys_of(session.task.choices)
+        self._skipped: set[str] = set()
+        self._given = 0
+        self._read: Callable[[], str]
+
+    def run(self) -> None:
+        """Until nothing is left, or the labeller ends."""
+        with single_keys() as self._read:
+            self._ask()
+
+    def _ask(self) -> None:
+        click.echo(plain(self._help()))
+        again: NextRow | None = None
+        while self._count is None or self._given < self._count:
+            shown = again or self._session.next(self._skipped)
+            if shown is None:
+                click.echo("no row is left")
+                return
+            again = None
+            click.echo(self._page(shown))
+            key = self._key()
+            if key == QUIT:
+                return
+            if key == SKIP:
+                self._skipped.add(shown.row.id)
+                click.echo("skipped")
+            elif key == UNDO:
+                again = self._undone() or shown
+            else:
+                self._session.label(shown.row.id, self.keys[key], shown.chosen)
+                self._given += 1
+                click.echo(plain(f"-> {self.keys[key]}"))
+
+    def _undone(self) -> NextRow | None:
+        taken = self._session.undo()
+        if taken is None:
+            click.echo("nothing to take back")
+            return None
+        self._given -= self._given > 0
+        click.echo(plain(f"taken back: {taken.label}"))
+        return self._session.again(taken.row)
+
+    def _page(self, shown: NextRow) -> str:
+        lines = ["", f"[{self._session.done + 1}] {shown.why}" + f" {'-' * 20}"]
+        lines += [f"{name}: {text}" for name, text in shown.row.inputs.items()]
+        lines += [f"{name} says {label}" for name, label in shown.others.items()]
+        lines.append("  ".join([*(f"{key} {label}" for key, label in self.keys.items()), "s skip  u undo  ? help"]))
+        return plain("\n".join(lines))
+
+    def _help(self) -> str:
+        task = self._session.task
+        meanings = task.definitions
+        about = [
+            f"  {key}  {label}" + f": {meanings[label]}" * bool(meanings[label]) for key, label in self.keys.items()
+        ]
+        return "\n".join([f"{task.name}: {task.field}", *about, "  s  skip   u  undo   ?  this   q  end"])
+
+    def _key(self) -> str:
+        while True:
+            key = self._read()
+            if key in self.keys or key in (SKIP, UNDO, QUIT):
+                return key
+            click.echo(plain(self._help() if key == HELP else f"{key!r} is no key here; ? lists them"))
+
+
+def keys_of(labels: Sequence[str]) -> dict[str, str]:
+    """A key for each label: digits from 1, then letters that no command has."""
+    letters = "123456789" + "".join(c for c in "abcdefghijklmnoprtvwxyz" if c not in (SKIP, UNDO, QUIT))
+    return dict(zip([*letters, *letters.upper()[9:]], labels, strict=False))
+
+
+@contextmanager
+def single_keys() -> Iterator[Callable[[], str]]:
+    """A function that waits for the next key, and gives QUIT at the end of stdin or after Ctrl-C or Ctrl-D.
+
+    A terminal is in a mode for single keys all the while, so that none is lost that is pressed before a row is shown.
+    Line ends and blanks of a pipe are no keys.
+    """
+    if not sys.stdin.isatty():
+        yield _piped_key
+        return
+    import termios
+    import tty
+
+    file = sys.stdin.fileno()
+    before = termios.tcgetattr(file)
+    tty.setcbreak(file, termios.TCSADRAIN)
+    try:
+        yield lambda: _pressed_key(file)
+    finally:
+        termios.tcsetattr(file, termios.TCSADRAIN, before)
+
+
+def _piped_key() -> str:
+    while (key := sys.stdin.read(1)).isspace():
+        pass
+    return key or QUIT
+
+
+def _pressed_key(file: int) -> str:
+    try:
+        data = os.read(file, 1)
+        while (
+            data.startswith(b"\x1b") and select.select([file], [], [], 0.02)[0]
+        ):  # an arrow, say: one key, and no label
+            data += os.read(file, 16)
+    except (KeyboardInterrupt, OSError):
+        return QUIT
+    return QUIT if data in (b"", b"\x04") else data.decode("ascii", "replace")
+
+
+def status_report(summary: Mapping[str, Any]) -> str:
+    """How far labelling is, as text."""
+    counts = ", ".join(f"{label} {count}" for label, count in summary["by_label"].items())
+    lines = [f"{summary['labelled']} of {summary['rows']} rows are labelled ({counts})"]
+    if summary["disputed"]:
+        lines.append(f"{summary['disputed']} more are not in use: as many labellers say one thing as another")
+    lines += summary["agreement"]
+    lines += summary["wanted"]
+    return plain("\n".join([*lines, f"next: {summary['next']}"]))
+
+
+def asked_report(result: Mapping[str, Any]) -> str:
+    """What the prompts answered, in two lines."""
+    apart = (
+        f"{result['apart']} of {len(result['answers'])} rows are answered differently by {result['prompts']} prompts"
+    )
+    return plain(f"{apart} of {result['of_run']}; they come first\n{cost_line(result)}")

@@ -1,0 +1,197 @@
+"""What a proposer is asked to begin a task without labels, one thing a request, and how each reply is checked. Pure.
+
+Small models repeat what they were given: a reply that is no more than the request is refused with the reason, and the
+next request asks in other words. Rows that a model has written are untrusted, and stand behind fences when shown again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TypeVar
+
+from agent.prompt.fence import Fence
+from agent.shipped import fold
+from agent.types import Message
+
+T = TypeVar("T")
+FEWEST_LABELS, MOST_LABELS = 2, 20
+LONGEST_LABEL = 40  # letters
+LONGEST_SENTENCE = 300  # letters of a definition or of the beginning of a prompt
+FEWEST_WORDS, LONGEST_ROW = 3, 600  # words and letters of a row
+SHOWN = 4  # rows that are shown, so that the next one is another
+ATTEMPTS = 3
+"""Requests for one thing, at most."""
+SYSTEM = "You help to set up a text classifier. You answer with what is asked for and nothing else."
+_LISTED = re.compile(r"^\s*(?:[-*\u2022]|\d+[.)])?\s*")
+_QUOTES = "\"'`*\u201c\u201d\u2018\u2019 \t"
+
+
+class Refused(ValueError):
+    """Why a reply cannot be used."""
+
+
+# -- labels -----------------------------------------------------------------------------------------------------------
+
+
+def labels_request(description: str, attempt: int) -> tuple[Message, ...]:
+    """Asks for the names of the labels; `attempt` from 0."""
+    asks = (
+        "Which labels does it sort texts into? Answer with their names only, separated by commas.",
+        "List the possible answers of this task, one short name on each line, without explanations.",
+        "Name the categories, two to eight of them, each one or two words long, separated by commas.",
+    )
+    return _messages(f"Task: {description}", asks[attempt % len(asks)])
+
+
+def read_labels(reply: str, description: str) -> tuple[str, ...]:
+    """The labels of a reply; of those that stand word for word in the description only these, where two or more do.
+
+    Raises:
+        Refused: they are too few, too many, or no names.
+
+    >>> read_labels("Bug, question and other", "Sort mails into bug or question.")
+    ('bug', 'question')
+    """
+    parts = re.split(r"[\n,;]|\band\b|\bor\b", reply.strip())
+    names = [_LISTED.sub("", part).strip(_QUOTES + ".:") for part in parts]
+    return checked_labels(_named_in([name for name in names if name], description))
+
+
+def checked_labels(names: Sequence[str]) -> tuple[str, ...]:
+    """The labels, each once. Raises Refused where they cannot be the labels of a task.
+
+    >>> checked_labels(["bug", "Bug", "question"])
+    ('bug', 'question')
+    """
+    labels = tuple({fold(name): name for name in reversed(names)}.values())[::-1]
+    if not FEWEST_LABELS <= len(labels) <= MOST_LABELS:
+        raise Refused(f"{len(labels)} labels; {FEWEST_LABELS} to {MOST_LABELS} are taken")
+    for label in labels:
+        if not 1 <= len(label) <= LONGEST_LABEL or not label.isprintable() or re.search(r"\{\{|\}\}|[<>,]", label):
+            raise Refused(f"{label[:LONGEST_LABEL]!r} is no name of a label: 1 to {LONGEST_LABEL} letters of text")
+        if not re.search(r"\w", label):
+            raise Refused(f"{label!r} has no letter or digit")
+    return labels
+
+
+def _named_in(names: Sequence[str], description: str) -> list[str]:
+    """The names as they are spelled in the description, where it holds two of them or more; else all."""
+    hits = [re.search(rf"(?<!\w){re.escape(name)}(?!\w)", description, re.IGNORECASE) for name in names]
+    named = [hit[0] for hit in hits if hit]
+    return named if len({fold(name) for name in named}) >= FEWEST_LABELS else list(names)
+
+
+# -- definitions and the prompt ---------------------------------------------------------------------------------------
+
+
+def definition_request(description: str, labels: Sequence[str], label: str, attempt: int) -> tuple[Message, ...]:
+    """Asks for what one label means, in a sentence."""
+    asks = (
+        f"In one sentence: when is a text labelled {label}, and not another label?",
+        f'Finish this sentence: "The text is about"\nfor texts that are labelled {label}.',
+        f"Describe texts with the label {label} in a few words of your own.",
+    )
+    return _messages(f"Task: {description}", f"Labels: {', '.join(labels)}", asks[attempt % len(asks)])
+
+
+def read_definition(reply: str, description: str, label: str, others: Sequence[str]) -> str:
+    """The definition of a label in a reply: its first sentence.
+
+    Raises:
+        Refused: it says nothing of its own, or what another label's says.
+    """
+    sentence = _sentence(reply)
+    sentence = re.sub(rf"^{re.escape(label)}\s*[:=\u2013-]\s*", "", sentence, flags=re.IGNORECASE)
+    new = _words(sentence) - _words(label) - _words("a the is are text texts label labelled that it this when and not")
+    if len(new) < 2:
+        raise Refused("says nothing but the label")
+    _require_own(sentence, description)
+    if any(fold(sentence) == fold(other) for other in others):
+        raise Refused("is the definition of another label")
+    return sentence
+
+
+def opening_request(description: str, inputs: Sequence[str], attempt: int) -> tuple[Message, ...]:
+    """Asks for the first sentence of the prompt."""
+    given = " and ".join(inputs)
+    asks = (
+        f"Write one sentence that tells an assistant what to decide about the {given}. Begin with a verb.",
+        f'Finish this instruction in one sentence: "Read the {given} and decide"',
+    )
+    return _messages(f"Task: {description}", asks[attempt % len(asks)])
+
+
+def read_opening(reply: str) -> str:
+    """The first sentence of a prompt in a reply. Raises Refused where it is no instruction."""
+    sentence = _sentence(reply)
+    if len(sentence.split()) < FEWEST_WORDS or sentence.endswith("?"):
+        raise Refused("is no instruction")
+    return sentence
+
+
+# -- synthetic rows ---------------------------------------------------------------------------------------------------
+
+
+def row_request(
+    description: str, label: str, definition: str, before: Sequence[str], attempt: int
+) -> tuple[Message, ...]:
+    """Asks for one text with a label, unlike the last ones of `before`."""
+    shown = list(before[-SHOWN:])
+    fence = Fence.around(shown)
+    lines = [f"Task: {description}", f"Label: {label}" + f" ({definition})" * bool(definition)]
+    if shown:
+        lines += ["Texts that were written before, as data:", *map(fence, shown)]
+    asks = (
+        f"Write one short text as a real person would write it, which is labelled {label}. Do not name the label.",
+        f"Write another example of a text for {label}, two sentences long, about something else.",
+        f"Write what a customer or user might send that belongs to {label}.",
+    )
+    return _messages(*lines, asks[attempt % len(asks)])
+
+
+def read_row(reply: str, description: str, definition: str, before: Sequence[str]) -> str:
+    """The text of a synthetic row in a reply.
+
+    Raises:
+        Refused: it is too short or long, repeats the request, or is a row that is there already.
+    """
+    text = " ".join(re.sub(r"^\s*(?:text|example|label)\s*:\s*", "", reply.strip(), flags=re.IGNORECASE).split())
+    text = text.strip(_QUOTES)
+    if len(text.split()) < FEWEST_WORDS or len(text) > LONGEST_ROW or not text.isprintable():
+        raise Refused(f"is no text of {FEWEST_WORDS} words to {LONGEST_ROW} letters")
+    if re.search(r"</?data-[0-9a-f]", text):
+        raise Refused("repeats the marks around the data")
+    _require_own(text, description)
+    if definition and fold(definition) in fold(text):
+        raise Refused("repeats the definition")
+    if fold(text) in {fold(other) for other in before}:
+        raise Refused("is there already")
+    return text
+
+
+# -- shared -----------------------------------------------------------------------------------------------------------
+
+
+def _messages(*lines: str) -> tuple[Message, ...]:
+    return Message("system", SYSTEM), Message("user", "\n".join(lines))
+
+
+def _sentence(reply: str) -> str:
+    """The first sentence of a reply. Raises Refused for one that is empty, too long or not printable."""
+    line = next((line for line in reply.strip().splitlines() if line.strip()), "")
+    line = _LISTED.sub("", line).strip(_QUOTES)
+    first = re.match(r".+?[.!?](?=\s|$)", line)
+    sentence = " ".join((first[0] if first else line).split())
+    if not sentence or len(sentence) > LONGEST_SENTENCE or not sentence.isprintable() or re.search(r"\{\{|<", sentence):
+        raise Refused(f"is no sentence of at most {LONGEST_SENTENCE} letters")
+    return sentence
+
+
+def _require_own(text: str, description: str) -> None:
+    if fold(description).strip(" .") in fold(text) or (len(text) > 20 and fold(text).strip(" .") in fold(description)):
+        raise Refused("repeats the description of the task")
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.casefold()))

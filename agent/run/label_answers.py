@@ -1,0 +1,163 @@
+"""What the best prompts of a run answer on rows without a label: where they disagree, a label says which is better.
+
+Their calls go through the gateway, under a cap that the user gives. The answers are kept with the run of the ledger
+that asked them; `optimize label` looks them up there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from agent.errors import BudgetExhausted, InputError
+from agent.ledger.query import Row, is_weighted, started_with
+from agent.programs.kinds import program_for
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.render import label_text
+from agent.run.job import Job, Resources
+from agent.run.launch import budget_of, earlier_prices
+from agent.run.locations import open_history
+from agent.run.prompt_rows import Readable
+from agent.run.recorded import recorded_prompt
+from agent.run.session import PreparedJob
+from agent.run.tasks import task_of
+from agent.scoring.evaluate import Evaluator
+from agent.task.label_queue import LabelQueue, disagreement
+from agent.task.labelled_task import LabelledTask
+from agent.types import LM, Example, Task
+
+KIND = "label_answers"
+MOST_PROMPTS = 3
+"""Prompts that are asked: the user's own and the best others."""
+
+
+class LabelAnswers(Job):
+    """Each prompt on each row."""
+
+    command, kind, done = "label", KIND, "answered_unlabelled"
+
+    def __init__(
+        self,
+        task: Task,
+        prompts: Sequence[PromptCandidate],
+        rows: Sequence[Example],
+        of_run: str,
+        lm: LM,
+        resources: Resources,
+    ) -> None:
+        super().__init__(task, (lm.name,), resources)
+        self._prompts, self._rows, self._of_run, self._lm = prompts, rows, of_run, lm
+
+    @property
+    def planned(self) -> int:
+        return len(self._prompts) * len(self._rows)
+
+    async def work(self) -> dict[str, Any]:
+        evaluator = Evaluator(self.task, self._gateway, self._lm, [Readable()], [program_for(self.task, self._lm)])
+        field = self.task.signature.outputs[0].name
+        answers: dict[str, list[str]] = {}
+        for row in self._rows:
+            outcomes = await self.gathered([evaluator.outcome(prompt, row) for prompt in self._prompts])
+            known = [each.prediction.fields.get(field) for each in outcomes if each is not None]
+            if len(known) < len(self._prompts):
+                break  # the budget has ended
+            answers[row.id] = ["" if value is None else label_text(value) for value in known]
+        if not answers:
+            raise BudgetExhausted(self._stopped)
+        return {
+            "kind": self.kind,
+            "run_id": self.id,
+            "of_run": self._of_run,
+            "task": self.task.name,
+            "folder": self.task.folder,
+            "prompts": len(self._prompts),
+            "answers": answers,
+            "apart": sum(disagreement(given) > 0 for given in answers.values()),
+            **self.cost(),
+            "status": "budget" if self._stopped else "complete",
+        }
+
+    def for_chain(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
+        names = ("of_run", "prompts", "apart", "status")
+        return {**{name: result[name] for name in names}, "rows": len(result["answers"])}
+
+
+def prepare_answers(labelled: LabelledTask, options: Mapping[str, Any], db: Path) -> PreparedJob:
+    """Finds the prompts of the last run of this task and the rows to ask; calls nothing.
+
+    Args:
+        labelled: the task.
+        options: has the caps (`budget_of`).
+        db: the ledger.
+
+    Raises:
+        InputError: there is no such run, no row is left, or the cap is too small for one row.
+    """
+    from agent.models.model_registry import create_model
+
+    with closing(open_history(db)) as history:
+        run = next((row for row in history.runs() if _is_of(row, labelled)), None)
+        if run is None:
+            raise InputError(
+                f"{labelled.name}: no run of this task in {db} yet; label rows, then `optimize run {labelled.folder}`"
+            )
+        trials = [trial for trial in history.trials(run["id"]) if trial["state"] == "complete"]
+        own = [trial for trial in trials if trial["number"] == 0]
+        others = [trial for trial in trials if trial["number"] and trial["mean"] is not None and not is_weighted(trial)]
+        best = sorted(others, key=lambda trial: (-trial["mean"], trial["number"]))
+        found = [history.candidate(trial["candidate_id"]) for trial in [*own, *best]]
+        whole = [row for row in found if not (row["picks"] or row["passages"])]  # these look up rows of that run
+        prompts = [recorded_prompt(row) for row in whole[:MOST_PROMPTS]]
+    words = started_with(run)
+    if len(prompts) < 2:
+        raise InputError(f"{run['id']}: fewer than two prompts of it can be asked without its rows; run the task again")
+    most = options["max_calls"] // len(prompts) if options["max_calls"] else len(labelled.rows)
+    rows = _rows(labelled, most)
+    if not rows:
+        raise InputError(f"{labelled.name}: no row is left to ask, or --max-calls is below {len(prompts)}, for one row")
+    task, lm = task_of({**words, "task": str(labelled.folder)}), create_model(run["model"])
+    budget = budget_of(options, len(prompts) * len(rows))
+    return PreparedJob(
+        lambda resources: LabelAnswers(task, prompts, rows, run["id"], lm, resources),
+        [lm],
+        budget,
+        prices=earlier_prices(words, run["model"]),
+    )
+
+
+def _is_of(run: Row, labelled: LabelledTask) -> bool:
+    """Whether it is a search of this very folder that ended."""
+    is_search = bool(run["options"]) and "command" not in run["options"] and run["status"] in ("complete", "budget")
+    return is_search and Path(run["folder"]).resolve() == labelled.folder.resolve()
+
+
+def _rows(labelled: LabelledTask, most: int) -> list[Example]:
+    """At most so many rows without a label, spread over all of them."""
+    labels = labelled.labels(labelled.log.events())
+    queue = LabelQueue([row.text for row in labelled.rows], {})
+    left = [at for at, row in enumerate(labelled.rows) if row.id not in labels]
+    taken = {at: "" for at, row in enumerate(labelled.rows) if row.id in labels}
+    found: list[Example] = []
+    while left and len(found) < most:
+        at = queue.pick(taken, left)
+        left.remove(at)
+        taken[at] = ""
+        found.append(Example(labelled.rows[at].id, labelled.rows[at].inputs, {}))
+    return found
+
+
+def answers_of(labelled: LabelledTask, db: Path) -> dict[str, list[str]]:
+    """By row what the prompts answered that were asked last; nothing where none were."""
+    from agent.ledger.connect import is_there
+
+    if not is_there(db):
+        return {}
+    with closing(open_history(db)) as history:
+        for run in history.runs():
+            result = run["result"] or {}
+            is_here = result.get("kind") == KIND and Path(result["folder"]).resolve() == labelled.folder.resolve()
+            if is_here:
+                return {row: list(given) for row, given in result["answers"].items()}
+    return {}

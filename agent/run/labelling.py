@@ -1,0 +1,168 @@
+"""What `optimize label` runs: a task to label by its name, rows that are added, and what is wanted for a verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.errors import InputError, ProblemsError
+from agent.files import new_file
+from agent.run.tasks import find_task
+from agent.stats.preflight import rows_for
+from agent.task.asked import NOTHING, Asked
+from agent.task.columns import DataColumn, column_named, decide_columns
+from agent.task.input_files import read_rows
+from agent.task.label_session import LabelSession, agreements
+from agent.task.labelled_task import (
+    SPLITS,
+    UNLABELLED_FILE,
+    LabelledTask,
+    UnlabelledRow,
+    folded,
+    read_fields,
+    rows_text,
+    unlabelled_rows,
+)
+from agent.task.splits import FRACTIONS
+from agent.task.words import near, problem, quoted, shown
+
+GAINS = (0.3, 0.1)
+"""Gains for which the labels are counted, as shares."""
+TEXT = "text"
+"""The input of a .txt file: a row a line."""
+
+
+def opened(name: str) -> LabelledTask:
+    """The task of this name or path, with its splits as its labels are. Raises InputError where it is none."""
+    task = LabelledTask(find_task(name))
+    task.write_splits()
+    return task
+
+
+def add_rows(name: str, path: Path) -> int:
+    """Adds rows of a file to those without a label; returns how many were new.
+
+    Raises InputError or ProblemsError where the task or the file is wrong.
+    """
+    folder = find_task(name)
+    inputs, field = read_fields(folder)
+    table = _table(path)
+    names = list(dict.fromkeys(key for _, row in table for key in row))
+    columns = {own: column_named(names, own) for own in inputs}
+    if missing := [own for own, column in columns.items() if column is None]:
+        raise InputError(f"{shown(path)}: no column for the input {quoted(missing[0])}{near(missing[0], names)}")
+    made = _made(table, {own: column or "" for own, column in columns.items()}, path)
+    known = {folded(row.inputs) for row in LabelledTask(folder).rows} if (folder / UNLABELLED_FILE).exists() else set()
+    for split in SPLITS:
+        if (file := folder / f"{split}.jsonl").exists():
+            rows, _ = read_rows(file)
+            known |= {folded({own: str(row.get(own, "")) for own in inputs}) for _, row in rows}
+    new = [row for row in made if folded(row.inputs) not in known]
+    before = (folder / UNLABELLED_FILE).read_bytes() if (folder / UNLABELLED_FILE).exists() else b""
+    if not new:
+        raise InputError(f"{shown(path)}: none of its rows is new to {field} of {name}; give a file with others")
+    with new_file(folder / UNLABELLED_FILE) as opened_file:
+        opened_file.write(before + rows_text(new).encode("utf-8"))
+    return len(new)
+
+
+def read_unlabelled(
+    path: Path, target: str, asked: Asked = NOTHING
+) -> tuple[tuple[DataColumn, ...], list[UnlabelledRow]]:
+    """The columns and rows of a file without labels.
+
+    Args:
+        path: .txt with a row a line, or a data file.
+        target: the name of the output, which may be no column of it.
+        asked: `--input` and `--ignore`.
+
+    Raises:
+        InputError: there is such a column, no input, or no row.
+        ProblemsError: the file has broken rows.
+    """
+    table = _table(path)
+    names = list(dict.fromkeys(key for _, row in table for key in row))
+    if (column := column_named(names, target)) is not None:
+        raise InputError(
+            f"{shown(path)}: has a column {quoted(column)}; where it holds the labels: optimize init NAME --from "
+            f"{shown(path)} --target {column}; else name another output with --target"
+        )
+    columns = decide_columns([{**row, target: ""} for _, row in table], target, asked=asked)
+    inputs = {column.field: column.name for column in columns if column.use == "input"}
+    return columns, _made(table, inputs, path)
+
+
+def _made(
+    table: Sequence[tuple[int, Mapping[str, Any]]], columns: Mapping[str, str], path: Path
+) -> list[UnlabelledRow]:
+    """Rows of fields out of a table, without those that lack one. Raises InputError where none is left."""
+    from agent.task.answers import text_of
+
+    texts = [({own: text_of(row.get(column)) for own, column in columns.items()}, line) for line, row in table]
+    full = [(inputs, f"{path.name}:{line}") for inputs, line in texts if all(map(str.strip, inputs.values()))]
+    if not full:
+        raise InputError(f"{shown(path)}: no row has a text for {' and '.join(columns)}; give a file with others")
+    return unlabelled_rows(full)
+
+
+def _table(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    from agent.task.input_files import decode, read_bytes
+
+    if path.suffix.lower() == ".txt":
+        lines, problems = decode(read_bytes(path), shown(path))
+        rows = [(number, {TEXT: line}) for number, line in enumerate(lines, start=1) if line and line.strip()]
+    else:
+        rows, problems = read_rows(path)
+    if not rows and not problems:
+        problems = [problem(shown(path), 1, "no rows; write one a line")]
+    if problems:
+        raise ProblemsError(tuple(problems))
+    return rows
+
+
+def labels_wanted(task: LabelledTask) -> dict[str, Any]:
+    """How far labelling is and what is wanted for a verdict, JSON-ready."""
+    status = task.status()
+    splits = ", ".join(f"{split} {count}" for split, count in status.splits.items())
+    wanted = [f"rows: {splits}"]
+    if status.missing:
+        wanted = [f"at least {status.missing} more labels are wanted before train, dev and test are written"]
+    wanted += list(verdict_lines(len(task.choices)))
+    if status.chosen_in_test:
+        wanted.append(
+            f"{status.chosen_in_test} of {status.splits['test']} test rows were chosen because prompts answered them "
+            "differently: the gain that is measured on them is larger than on all rows"
+        )
+    name = task.folder.name if task.folder.parent == Path("tasks") else str(task.folder)
+    return {
+        "task": task.name,
+        "folder": str(task.folder),
+        "rows": status.rows,
+        "labelled": status.labelled,
+        "disputed": status.disputed,
+        "by_label": dict(status.by_label),
+        "splits": dict(status.splits),
+        "agreement": [pair.line for pair in agreements(task)],
+        "wanted": wanted,
+        "next": f"optimize {'label' if status.missing else 'run'} {name}",
+    }
+
+
+def rows_next(task: LabelledTask, answers: Mapping[str, Sequence[str]], count: int = 20) -> list[dict[str, Any]]:
+    """The rows that are to be labelled next, JSON-ready: id, inputs and why."""
+    session, found = LabelSession(task, "next", answers, 0), list[dict[str, Any]]()
+    while len(found) < count and (shown := session.next([each["row"] for each in found])) is not None:
+        found.append({"row": shown.row.id, "inputs": dict(shown.row.inputs), "why": shown.why})
+    return found
+
+
+def verdict_lines(labels: int) -> list[str]:
+    """How many labels show which gain, in words; `labels`: how many there are to choose from."""
+    parts = []
+    for gain in GAINS:
+        rows = rows_for(gain, 0.5) or 0
+        count = math.ceil(rows / FRACTIONS[2])
+        parts.append(f"{100 * gain:.0f} points about {count} labels ({math.ceil(count / labels)} a label)")
+    return [f"to show a gain of {', of '.join(parts)} are wanted, as {FRACTIONS[2]:.0%} of them become test rows"]

@@ -1,0 +1,198 @@
+"""Labels that people give to rows: labels.jsonl in a task folder, which only grows.
+
+    {"row": "row_1f...", "label": "bug", "labeller": "ann", "time": "...", "chosen": "spread", "prev": "..."}
+    {"row": "row_1f...", "undo": true, "labeller": "ann", "time": "...", "prev": "..."}
+
+Each line holds the SHA-256 of the line before, so that a line that was changed or taken out later is seen. An undo
+takes back the labeller's last label that stands. Several processes may write: each appends under a lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agent.errors import InputError, Problem, ProblemsError
+from agent.task.input_files import decode, parse_json
+from agent.task.words import problem, quoted, shown
+
+LABELS_FILE = "labels.jsonl"
+LONGEST_NAME = 100
+SPREAD, DISAGREEMENT = "spread", "disagreement"
+"""How a row was chosen: far from those that have a label, or because prompts answered it differently."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelEvent:
+    """One line: a label, or with None an undo. `time` is in UTC, ISO 8601; `chosen` as above."""
+
+    row: str
+    label: str | None
+    labeller: str
+    time: str
+    chosen: str = ""
+
+
+Standing = Mapping[str, Mapping[str, LabelEvent]]
+"""By row and labeller the label that stands."""
+
+
+def standing(events: Iterable[LabelEvent]) -> dict[str, dict[str, LabelEvent]]:
+    """The labels that stand after these events; of a row the labellers in the order of their last label."""
+    stacks: dict[str, list[tuple[int, LabelEvent]]] = {}
+    for number, event in enumerate(events):
+        stack = stacks.setdefault(event.labeller, [])
+        if event.label is not None:
+            stack.append((number, event))
+        elif stack:
+            stack.pop()
+    found: dict[str, dict[str, LabelEvent]] = {}
+    for _, event in sorted((each for stack in stacks.values() for each in stack), key=lambda each: each[0]):
+        of_row = found.setdefault(event.row, {})
+        of_row.pop(event.labeller, None)
+        of_row[event.labeller] = event
+    return found
+
+
+def first_labels(events: Iterable[LabelEvent]) -> dict[str, str]:
+    """By row its first label, taken back or not, in their order."""
+    found: dict[str, str] = {}
+    for event in events:
+        if event.label is not None:
+            found.setdefault(event.row, event.label)
+    return found
+
+
+def agreed(of_row: Mapping[str, LabelEvent]) -> str | None:
+    """The label that more labellers gave than any other; None where two labels have as many."""
+    counts = Counter(event.label for event in of_row.values()).most_common(2)
+    return None if not counts or (len(counts) > 1 and counts[0][1] == counts[1][1]) else counts[0][0]
+
+
+class LabelLog:
+    """The file. `then` gets all events after each one that is added, while no other process can write."""
+
+    def __init__(self, path: Path, then: Callable[[Sequence[LabelEvent]], None] = lambda events: None) -> None:
+        self.path, self._then = path, then
+
+    def events(self) -> list[LabelEvent]:
+        """All events. Raises ProblemsError with each line that is not as it was written; a last line without its end
+        was cut off while it was written, and is none."""
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return self._parsed(data[: data.rfind(b"\n") + 1])
+
+    def add(self, row: str, label: str, labeller: str, chosen: str) -> LabelEvent:
+        """Appends a label; it is on the disk when this returns. Raises InputError for a name that is none."""
+        event = LabelEvent(row, label, labeller_name(labeller), _now(), chosen)
+        self._append(lambda events: event)
+        return event
+
+    def undo(self, labeller: str) -> LabelEvent | None:
+        """Takes back the last label of this labeller that stands, and returns it; None where there is none."""
+        name, taken = labeller_name(labeller), list[LabelEvent]()
+
+        def made(events: Sequence[LabelEvent]) -> LabelEvent | None:
+            stack: list[LabelEvent] = []
+            for event in events:
+                if event.labeller == name:
+                    stack = stack[:-1] if event.label is None else [*stack, event]
+            taken.extend(stack[-1:])
+            return LabelEvent(taken[0].row, None, name, _now()) if taken else None
+
+        self._append(made)
+        return taken[0] if taken else None
+
+    def _append(self, make: Callable[[Sequence[LabelEvent]], LabelEvent | None]) -> None:
+        try:
+            with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                file.seek(0)
+                data = file.read()
+                whole = data[: data.rfind(b"\n") + 1]
+                events = self._parsed(whole)
+                if (event := make(events)) is None:
+                    return
+                if len(whole) < len(data):  # of a process that was killed in the line
+                    file.truncate(len(whole))
+                file.write(_line(event, _hash(whole.splitlines()[-1]) if whole else ""))
+                file.flush()
+                os.fsync(file.fileno())
+                self._then([*events, event])
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> InputError:
+        return InputError(f"{shown(self.path)}: cannot be read and written ({error.strerror}); mend its permissions")
+
+    def _parsed(self, data: bytes) -> list[LabelEvent]:
+        where = shown(self.path)
+        lines, problems = decode(data, where)
+        raw, events, before = data.split(b"\n"), list[LabelEvent](), ""
+        for number, line in enumerate(lines[:-1] if not problems else [], start=1):
+            try:
+                event, prev = _event(parse_json(line or ""))
+            except ValueError as error:
+                problems.append(problem(where, number, f"is no label as it was written: {error}"))
+                break
+            if prev != before:
+                problems.append(_broken(where, number))
+                break
+            events.append(event)
+            before = _hash(raw[number - 1])
+        if problems:
+            raise ProblemsError(tuple(problems))
+        return events
+
+
+def labeller_name(name: str) -> str:
+    """A labeller's name as it is kept. Raises InputError for one that is empty, too long or not printable."""
+    name = name.strip()
+    if not name or len(name) > LONGEST_NAME or not name.isprintable():
+        raise InputError(f"--labeller {quoted(name)}: give a name or initials of 1 to {LONGEST_NAME} printable letters")
+    return name
+
+
+def _broken(where: str, number: int) -> Problem:
+    what = "the line before is not the one that was there when this one was written; put labels.jsonl back as it was"
+    return problem(where, number, what)
+
+
+def _event(value: Any) -> tuple[LabelEvent, str]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{quoted(value)} is no object")
+    texts = {name: value.get(name) for name in ("row", "labeller", "time", "prev")}
+    if wrong := [name for name, text in texts.items() if not isinstance(text, str)]:
+        raise ValueError(f"no text under {quoted(wrong[0])}")
+    label = None if value.get("undo") is True else value.get("label")
+    if value.get("undo") is not True and not isinstance(label, str):
+        raise ValueError("neither a label nor an undo")
+    event = LabelEvent(value["row"], label, value["labeller"], value["time"], str(value.get("chosen", "")))
+    return event, value["prev"]
+
+
+def _line(event: LabelEvent, before: str) -> bytes:
+    given = {"undo": True} if event.label is None else {"label": event.label}
+    chosen = {"chosen": event.chosen} if event.chosen else {}
+    row = {"row": event.row, **given, "labeller": event.labeller, "time": event.time, **chosen, "prev": before}
+    return json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n"
+
+
+def _hash(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")

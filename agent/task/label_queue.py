@@ -1,0 +1,82 @@
+"""Which row to label next: the one whose label says most.
+
+    rows that prompts answered differently  ->  labels of which there are fewest  ->  far from all that is labelled
+
+Source: disagreement of a committee: Seung, Opper & Sompolinsky 1992, "Query by committee"; farthest first: Gonzalez
+1985, "Clustering to minimize the maximum intercluster distance"; Sener & Savarese 2018, "Active learning for
+convolutional neural networks: a core-set approach".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MOST_TERMS = 50_000
+
+
+def disagreement(answers: Sequence[str]) -> float:
+    """The share of answers, in [0, 1), that are not the most frequent one; 0 for none.
+
+    >>> disagreement(["bug", "bug", "question", "bug"])
+    0.25
+    """
+    return 1 - max(Counter(answers).values()) / len(answers) if answers else 0.0
+
+
+class LabelQueue:
+    """The rows of a task by their TF-IDF vectors.
+
+    Args:
+        texts: of all rows, at least one.
+        drafted: by position the label that a synthetic row was written for.
+        answers: by position what prompts answered, one answer for each prompt.
+    """
+
+    def __init__(
+        self, texts: Sequence[str], drafted: Mapping[int, str], answers: Mapping[int, Sequence[str]] | None = None
+    ) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        vectors = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", sublinear_tf=True, max_features=MOST_TERMS)
+        self._vectors: Any = vectors.fit_transform(texts)
+        self._drafted, self._answers = drafted, answers or {}
+
+    def disagreement(self, at: int) -> float:
+        """How far the prompts disagree on a row, in [0, 1)."""
+        return disagreement(self._answers.get(at, ()))
+
+    def pick(self, labelled: Mapping[int, str], candidates: Sequence[int]) -> int:
+        """The position to label next out of the `candidates`, at least one; of equal ones the first.
+
+        Args:
+            labelled: by position the label that a row has.
+            candidates: positions without a label.
+        """
+        import numpy as np
+
+        if not labelled:  # the most typical row: the next ones are far from it
+            similar = np.asarray(self._vectors[list(candidates)] @ self._vectors.sum(axis=0).T).ravel()
+            nearest = dict(zip(candidates, (-similar).tolist(), strict=True))
+            predicted = {at: self._drafted.get(at, "") for at in candidates}
+        else:
+            known = list(labelled)
+            shared = (self._vectors[list(candidates)] @ self._vectors[known].T).toarray()
+            nearest = dict(zip(candidates, shared.max(axis=1).tolist(), strict=True))
+            closest = dict(zip(candidates, shared.argmax(axis=1).tolist(), strict=True))
+            predicted = {
+                at: self._drafted.get(at) or (labelled[known[closest[at]]] if nearest[at] > 0 else "")
+                for at in candidates
+            }
+        for at in candidates:
+            if given := self._answers.get(at):
+                predicted[at] = Counter(given).most_common(1)[0][0]
+        counts = Counter(labelled.values())
+        fewest = min(counts.values(), default=0)  # of a label that no row suggests it is not known that it is rare
+
+        def order(at: int) -> tuple[float, int, float]:
+            of_label = counts[predicted[at]] if predicted[at] else fewest
+            return -self.disagreement(at), of_label, round(nearest[at], 9)
+
+        return min(candidates, key=order)

@@ -1,0 +1,149 @@
+"""What one labeller labels: the next row, why it comes next, undo, and how well labellers agree.
+
+rows on which labellers disagree  ->  some that others have labelled  ->  rows without a label
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+
+from agent.stats.agreement import IntervalEstimate, kappa, share
+from agent.task.label_log import DISAGREEMENT, SPREAD, LabelEvent, agreed, labeller_name
+from agent.task.label_queue import LabelQueue
+from agent.task.labelled_task import LabelledTask, UnlabelledRow
+
+OVERLAP = 10
+"""Rows of others that a labeller gets first, so that agreement can be measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class NextRow:
+    """A row to label. `why`, in words; `chosen`, as the log keeps it; `others`: what others said, where they do not
+    agree with this labeller."""
+
+    row: UnlabelledRow
+    why: str
+    chosen: str
+    others: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PairAgreement:
+    """How well two labellers agree on the `rows` that both have labelled: Cohen's kappa, the share that is equal."""
+
+    labellers: tuple[str, str]
+    rows: int
+    kappa: IntervalEstimate
+    share: IntervalEstimate
+
+    @property
+    def line(self) -> str:
+        """In words."""
+        one, two = self.labellers
+        level = "too few to tell"
+        if self.kappa.value is not None and self.kappa.ci95:
+            low, high = self.kappa.ci95
+            level = f"Cohen's kappa {self.kappa.value:.2f} ({low:.2f} to {high:.2f})"
+        same = f", {100 * self.share.value:.0f} % the same" if self.share.value is not None else ""
+        return f"agreement of {one} and {two} on {self.rows} row{'s' * (self.rows != 1)}: {level}{same}"
+
+
+class LabelSession:
+    """One labeller at work.
+
+    Args:
+        task: what is labelled.
+        labeller: a name or initials.
+        answers: by row what prompts answered, one answer for each prompt.
+        overlap: how many rows of others come first, 0 or more.
+    """
+
+    def __init__(
+        self,
+        task: LabelledTask,
+        labeller: str,
+        answers: Mapping[str, Sequence[str]] | None = None,
+        overlap: int = OVERLAP,
+    ) -> None:
+        self.task, self.labeller, self._overlap = task, labeller_name(labeller), overlap
+        self._answers = answers or {}
+        self._place = {row.id: at for at, row in enumerate(task.rows)}
+
+    @cached_property
+    def _queue(self) -> LabelQueue:
+        rows, place = self.task.rows, self._place
+        drafted = {place[row.id]: row.drafted for row in rows if row.drafted}
+        answers = {place[row]: given for row, given in self._answers.items() if row in place}
+        return LabelQueue([row.text for row in rows], drafted, answers)
+
+    def next(self, skipped: Collection[str] = ()) -> NextRow | None:
+        """The next row, but for those that were `skipped`; None where nothing is left."""
+        events = self.task.log.events()
+        labels = self.task.labels(events)
+        given_before = Counter((event.row, event.labeller) for event in events if event.label is not None)
+        once = {row for (row, name), count in given_before.items() if name == self.labeller and count == 1}
+        if found := self._disputed({row: labels[row] for row in labels if row in once}, skipped):
+            return found
+        mine = {row for row, given in labels.items() if self.labeller in given}
+        others = [row for row in labels if row not in mine and row not in skipped]
+        shared = [row for row in mine if len(labels[row]) > 1]
+        if others and len(shared) < self._overlap:
+            return NextRow(self.task.by_id[others[0]], "another labeller has labelled it, too", "", {})
+        known = {self._place[row]: label for row, given in labels.items() if (label := agreed(given)) is not None}
+        open_rows = [at for row, at in self._place.items() if row not in labels and row not in skipped]
+        if not open_rows:
+            return None
+        at = self._queue.pick(known, open_rows)
+        row, apart = self.task.rows[at], self._queue.disagreement(at)
+        if apart > 0:
+            answered = sorted({*self._answers[row.id]})
+            return NextRow(row, f"prompts answer it differently: {', '.join(answered)}", DISAGREEMENT, {})
+        return NextRow(row, "unlike the rows that have a label" if known else "the most typical row", SPREAD, {})
+
+    def _disputed(self, labels: Mapping[str, Mapping[str, LabelEvent]], skipped: Collection[str]) -> NextRow | None:
+        """A row that another labeller has given another label after this one did; each is shown again once."""
+        for row, given in labels.items():
+            own = given.get(self.labeller)
+            last = list(given)[-1]
+            others = {name: event.label or "" for name, event in given.items() if own and event.label != own.label}
+            if others and last in others and row not in skipped:
+                return NextRow(self.task.by_id[row], f"you said {own.label if own else ''}", "", others)
+        return None
+
+    def label(self, row: str, label: str, chosen: str = SPREAD) -> LabelEvent:
+        """Writes a label of this labeller down."""
+        return self.task.label(row, label, self.labeller, chosen)
+
+    def again(self, row: str) -> NextRow | None:
+        """A row whose label was taken back; None where there is no such row."""
+        found = self.task.by_id.get(row)
+        return NextRow(found, "its label was taken back", SPREAD, {}) if found else None
+
+    def undo(self) -> LabelEvent | None:
+        """Takes back the last label of this labeller; None where there is none."""
+        return self.task.undo(self.labeller)
+
+    @property
+    def done(self) -> int:
+        """How many rows this labeller has labelled."""
+        return sum(self.labeller in given for given in self.task.labels(self.task.log.events()).values())
+
+
+def agreements(task: LabelledTask) -> list[PairAgreement]:
+    """The agreement of each two labellers that have labelled a row both."""
+    labels = task.labels(task.log.events())
+    names = sorted({name for given in labels.values() for name in given})
+    found = []
+    for one, two in combinations(names, 2):
+        both = [(given[one].label, given[two].label) for given in labels.values() if one in given and two in given]
+        if not both:
+            continue
+        steps = max(1, len(task.choices) - 1)
+        first, second = ([task.choices.index(pair[side] or "") / steps for pair in both] for side in (0, 1))
+        agreed_on = kappa(first, second, len(task.choices), weighted=False, seed=0)
+        found.append(PairAgreement((one, two), len(both), agreed_on, share([a == b for a, b in both])))
+    return found

@@ -1,0 +1,300 @@
+"""A task whose rows people label: its fields, the rows without a label, the labels, and the splits made of both.
+
+    task.toml + unlabelled.jsonl + labels.jsonl  ->  train.jsonl, dev.jsonl, test.jsonl
+
+The splits are written again after each label. Rows in them that are none of unlabelled.jsonl stay as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from agent.errors import InputError, ProblemsError
+from agent.files import new_files
+from agent.shipped import fold
+from agent.task.clean_rows import MIN_ROWS
+from agent.task.input_files import parse_toml, read_bytes, read_rows, rows_of
+from agent.task.label_log import DISAGREEMENT, LABELS_FILE, LabelEvent, LabelLog, agreed, first_labels, standing
+from agent.task.label_splits import SplitRow, places
+from agent.task.words import listed, problem, quoted, shown
+from agent.types import SplitName, content_id
+
+UNLABELLED_FILE = "unlabelled.jsonl"
+SYNTHETIC = "synthetic"
+"""The source of a row that a model wrote."""
+SPLITS: tuple[SplitName, ...] = ("train", "dev", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class UnlabelledRow:
+    """A row of unlabelled.jsonl. `source`: FILE:LINE, or SYNTHETIC, and then `drafted` is the label that it was written
+    for; it is never shown and goes into no split."""
+
+    id: str
+    inputs: Mapping[str, str]
+    source: str
+    drafted: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row as it stands in the file."""
+        drafted = {"drafted": self.drafted} if self.drafted else {}
+        return {"id": self.id, **self.inputs, "source": self.source, **drafted}
+
+    @property
+    def text(self) -> str:
+        """The inputs as one text."""
+        return "\n".join(self.inputs.values())
+
+
+@dataclass(frozen=True, slots=True)
+class LabelStatus:
+    """How far labelling is.
+
+    Args:
+        rows: in unlabelled.jsonl.
+        labelled: rows with a label that stands and on which the labellers agree.
+        disputed: rows on which as many labellers say one thing as another.
+        by_label: labelled rows by label.
+        splits: rows in each split, from labels or not.
+        chosen_in_test: test rows that were chosen because prompts answered them differently.
+        missing: labels that are wanted before the splits are written, 0 when they are.
+    """
+
+    rows: int
+    labelled: int
+    disputed: int
+    by_label: Mapping[str, int]
+    splits: Mapping[str, int]
+    chosen_in_test: int
+    missing: int
+
+
+class LabelledTask:
+    """A task folder whose rows people label.
+
+    Raises ProblemsError or InputError where the folder is no such task: it has one output, a choice, and a file
+    unlabelled.jsonl.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name, self.inputs, self.field, self.choices, self.instruction = _read_toml(folder)
+        if not (folder / UNLABELLED_FILE).is_file():
+            raise InputError(
+                f"{shown(folder / UNLABELLED_FILE)}: no such file; add rows without a label with "
+                f"`optimize label {folder.name} --add FILE`"
+            )
+        self.rows = _read_unlabelled(folder / UNLABELLED_FILE, self.inputs)
+        self.log = LabelLog(folder / LABELS_FILE, lambda events: self._write_splits(events))
+        self._base = self._given_rows()
+
+    @property
+    def definitions(self) -> dict[str, str]:
+        """What each label means, as the instruction says it in a line `- LABEL: ...`; "" where it does not."""
+        return definitions_in(self.instruction, self.choices)
+
+    @cached_property
+    def by_id(self) -> Mapping[str, UnlabelledRow]:
+        """The rows by their ids."""
+        return {row.id: row for row in self.rows}
+
+    def label(self, row: str, label: str, labeller: str, chosen: str) -> LabelEvent:
+        """Writes a label down, and the splits. Raises InputError for another row or label."""
+        if row not in self.by_id:
+            raise InputError(
+                f"{quoted(row)} is no row of {shown(self.folder / UNLABELLED_FILE)}; label one of its rows"
+            )
+        if label not in self.choices:
+            raise InputError(f"{quoted(label)} is no label of {self.name}; the labels are {listed(self.choices)}")
+        return self.log.add(row, label, labeller, chosen)
+
+    def undo(self, labeller: str) -> LabelEvent | None:
+        """Takes back the last label of a labeller that stands, and returns it; None where there is none."""
+        return self.log.undo(labeller)
+
+    def write_splits(self) -> None:
+        """Writes the splits as the labels are now, as after a process that was killed between a label and them."""
+        if events := self.log.events():
+            self._write_splits(events)
+
+    def status(self) -> LabelStatus:
+        """How far labelling is."""
+        events = self.log.events()
+        placed, chosen = self._placed(events), {event.row: event.chosen for event in events if event.chosen}
+        of_rows = {row: agreed(given) for row, given in self.labels(events).items()}
+        made = self._made(events)
+        in_test = [row for row, split in placed.items() if split == "test" and of_rows.get(row) is not None]
+        return LabelStatus(
+            rows=len(self.rows),
+            labelled=sum(label is not None for label in of_rows.values()),
+            disputed=sum(label is None for label in of_rows.values()),
+            by_label={choice: sum(label == choice for label in of_rows.values()) for choice in self.choices},
+            splits={split: len(made[split]) for split in SPLITS},
+            chosen_in_test=sum(chosen.get(row) == DISAGREEMENT for row in in_test),
+            missing=0 if self._is_enough(made) else max(1, MIN_ROWS - sum(map(len, made.values()))),
+        )
+
+    def labels(self, events: Sequence[LabelEvent]) -> dict[str, dict[str, LabelEvent]]:
+        """By row and labeller the labels that stand; those that the task does not have any more are left out."""
+        found = {
+            row: {name: event for name, event in given.items() if event.label in self.choices}
+            for row, given in standing(events).items()
+            if row in self.by_id
+        }
+        return {row: given for row, given in found.items() if given}
+
+    def _placed(self, events: Sequence[LabelEvent]) -> dict[str, SplitName | None]:
+        """By row of the log its split."""
+        base = [SplitRow(_text(row, self.inputs), str(row[self.field]), split) for split, row in self._base]
+        first = {row: label for row, label in first_labels(events).items() if row in self.by_id}
+        rows = [SplitRow(self.by_id[row].text, label) for row, label in first.items()]
+        return dict(zip(first, places([*base, *rows])[len(base) :], strict=True))
+
+    def _made(self, events: Sequence[LabelEvent]) -> dict[str, list[dict[str, Any]]]:
+        """The rows of each split: those given otherwise, then the labelled ones."""
+        made: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+        for given, row in self._base:
+            made[given].append(row)
+        labels = {row: agreed(given) for row, given in self.labels(events).items()}
+        for row_id, split in self._placed(events).items():
+            if split is not None and (label := labels.get(row_id)) is not None:
+                made[split].append({"id": row_id, **self.by_id[row_id].inputs, self.field: label})
+        return made
+
+    def _is_enough(self, made: Mapping[str, Sequence[Mapping[str, Any]]]) -> bool:
+        kinds = Counter(row[self.field] for rows in made.values() for row in rows)
+        return bool(self._base) or (sum(map(len, made.values())) >= MIN_ROWS and all(made.values()) and len(kinds) > 1)
+
+    def _write_splits(self, events: Sequence[LabelEvent]) -> None:
+        made = self._made(events)
+        is_written = (self.folder / "test.jsonl").exists()
+        if not self._is_enough(made) and not (is_written and all(made.values())):
+            return
+        texts = {f"{split}.jsonl": "".join(map(_json_line, rows)).encode() for split, rows in made.items()}
+        changed = {name: text for name, text in texts.items() if _bytes(self.folder / name) != text}
+        with new_files(self.folder) as beside:
+            for name, text in changed.items():
+                (beside / name).write_bytes(text)
+
+    def _given_rows(self) -> list[tuple[SplitName, dict[str, Any]]]:
+        """The rows of the splits that are none of unlabelled.jsonl."""
+        found: list[tuple[SplitName, dict[str, Any]]] = []
+        for split in SPLITS:
+            path = self.folder / f"{split}.jsonl"
+            if path.exists():
+                rows, problems = read_rows(path)
+                if problems:
+                    raise ProblemsError(tuple(problems))
+                found += [(split, row) for _, row in rows if row.get("id") not in self.by_id]
+        return found
+
+
+def read_fields(folder: Path) -> tuple[tuple[str, ...], str]:
+    """Inputs and output of a task that people can label. Raises ProblemsError or InputError where it is none."""
+    _, inputs, field, _, _ = _read_toml(folder)
+    return inputs, field
+
+
+def rows_to_label(folder: str) -> int:
+    """How many rows of a task folder have no label; 0 where it is no task that people label, or not readable."""
+    if not folder or not Path(folder, UNLABELLED_FILE).is_file():
+        return 0
+    try:
+        task = LabelledTask(Path(folder))
+        return len(task.rows) - len(task.labels(task.log.events()))
+    except InputError:
+        return 0
+
+
+def definitions_in(instruction: str, choices: Sequence[str]) -> dict[str, str]:
+    """What each label means, by the lines `- LABEL: ...` of an instruction; "" for one without such a line.
+
+    >>> definitions_in("Name the team.\\n- bug: Something is broken.", ["bug", "question"])
+    {'bug': 'Something is broken.', 'question': ''}
+    """
+    lines = {choice: re.search(rf"^- {re.escape(choice)}: *(.*)$", instruction, re.MULTILINE) for choice in choices}
+    return {choice: line[1].strip() if line else "" for choice, line in lines.items()}
+
+
+def unlabelled_rows(table: Sequence[tuple[Mapping[str, str], str]]) -> list[UnlabelledRow]:
+    """Rows of inputs and source, of equal inputs (whatever the case) the first."""
+    found: dict[tuple[str, ...], UnlabelledRow] = {}
+    for inputs, source in table:
+        row = UnlabelledRow(content_id("row", dict(inputs)), dict(inputs), source)
+        found.setdefault(folded(row.inputs), row)
+    return list(found.values())
+
+
+def folded(inputs: Mapping[str, str]) -> tuple[str, ...]:
+    """The inputs as they are compared."""
+    return tuple(fold(text) for text in inputs.values())
+
+
+def rows_text(rows: Sequence[UnlabelledRow]) -> str:
+    """The text of unlabelled.jsonl."""
+    return "".join(_json_line(row.as_dict()) for row in rows)
+
+
+def _json_line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _bytes(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def _text(row: Mapping[str, Any], inputs: Sequence[str]) -> str:
+    return "\n".join(str(row.get(name, "")) for name in inputs)
+
+
+def _read_toml(folder: Path) -> tuple[str, tuple[str, ...], str, tuple[str, ...], str]:
+    """Name, inputs, output, labels and instruction of the task. Raises where it is none that people can label."""
+    from agent.task.checks import parse_signature
+    from agent.task.task_file import parse
+
+    toml = folder / "task.toml"
+    where = shown(toml)
+    parsed = parse(parse_toml(read_bytes(toml, folder).decode("utf-8-sig"), where))
+    if parsed.faults:
+        raise ProblemsError(tuple(problem(where, 1, fault.what) for fault in parsed.faults))
+    file = parsed.file
+    inputs, outputs = parse_signature(file.signature)
+    table = file.fields.get(outputs[0])
+    if len(outputs) != 1 or table is None or table.type != "choice" or len(table.choices) < 2:
+        raise InputError(f'{where}: labels are for a task with one output of type = "choice" and its choices')
+    if set(inputs) & {"id", "source", "drafted"}:
+        raise InputError(
+            f"{where}: an input is called id, source or drafted, as a part of {UNLABELLED_FILE}; rename it"
+        )
+    if any(getattr(file.splits, split) not in (None, f"{split}.jsonl") for split in SPLITS) or any(
+        (folder / f"{split}.csv").exists() for split in SPLITS
+    ):
+        raise InputError(f"{where}: labelled rows are added to train.jsonl, dev.jsonl and test.jsonl; name the rows so")
+    return file.name, tuple(inputs), outputs[0], tuple(table.choices), file.instruction
+
+
+def _read_unlabelled(path: Path, inputs: Sequence[str]) -> list[UnlabelledRow]:
+    data, where = read_bytes(path), shown(path)
+    rows, problems = rows_of(data, path)
+    found: dict[str, UnlabelledRow] = {}
+    for line, row in rows:
+        texts = {name: row.get(name) for name in ("id", *inputs, "source")}
+        if wrong := [name for name, text in texts.items() if not isinstance(text, str) or not text.strip()]:
+            problems.append(problem(where, line, f"{wrong[0]}: no text; write one"))
+        elif row["id"] in found:
+            problems.append(
+                problem(where, line, f"the id {quoted(row['id'])} stands there before; keep one of the two")
+            )
+        else:
+            own = {name: row[name] for name in inputs}
+            found[row["id"]] = UnlabelledRow(row["id"], own, row["source"], str(row.get("drafted", "")))
+    if problems:
+        raise ProblemsError(tuple(problems))
+    return list(found.values())

@@ -1,0 +1,253 @@
+"""`optimize init --describe` and `optimize label`: from a sentence and rows without labels to a released prompt."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import select
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from agent.cli import main
+from agent.cli.label import keys_of
+from agent.release.runtime import load_prompt
+from agent.task.label_log import standing
+from agent.task.labelled_task import LabelledTask
+from tests.cli.label_world import DESCRIPTION, MEANINGS, drafted, drafter, keys, topic_of, write_unlabelled
+from tests.cli.world import TOPICS, compatible, good, good_json, refused
+from tests.terminal import Terminal, on_terminal
+from tests.warm import start_on_terminal
+from tests.wire import WireServer
+
+FOLDER = Path("tasks/mails")
+LABELS = FOLDER / "labels.jsonl"
+KEYS = keys_of(list(TOPICS))
+
+
+def rows(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (FOLDER / name).read_text("utf-8").splitlines()]
+
+
+def labelled(labeller: str, typed: str, *more: str) -> str:
+    """What `optimize label` prints where these keys come over a pipe."""
+    result = CliRunner().invoke(main, ["label", "mails", "--labeller", labeller, *more], input=typed)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+class Person:
+    """Presses the key of the right topic for each row that comes, so many times, and then `q`."""
+
+    def __init__(self, count: int) -> None:
+        self.left, self.seen = count, 0
+
+    def __call__(self, terminal: Terminal) -> str:
+        screen = "\n".join(terminal.shown())
+        asked = screen.count("s skip  u undo  ? help")
+        if asked == self.seen or not screen.rstrip().endswith("? help"):
+            return ""
+        self.seen = asked
+        if not self.left:
+            return "q"
+        self.left -= 1
+        return keys(KEYS, screen)
+
+
+def test_from_a_sentence_and_sixty_rows_to_a_released_prompt_with_forty_keys() -> None:
+    with WireServer(drafter) as server:
+        said = drafted(server)
+        assert "labels, from the description:" in said
+        assert "at least" not in said
+        assert "replies that could not be used: 1 (repeats the description of the task)" in said
+        task = LabelledTask(FOLDER)
+        assert task.definitions == MEANINGS
+        assert "not written yet; `optimize label mails`" in refused(2, "run", "mails", "-n", "1")[0]
+        done = on_terminal(["label", "mails", "--labeller", "ann", "--db", "runs/ledger.db"], 200, keys=Person(40))
+        assert done.code == 0, done.terminal.shown()[-5:]
+        assert "40 of 60 rows are labelled" in done.written
+        made = {split: rows(f"{split}.jsonl") for split in ("train", "dev", "test")}
+        assert sum(map(len, made.values())) == 40
+        assert min(map(len, made.values())) >= 8
+        assert all(row["label"] == topic_of(row["text"]) for split in made.values() for row in split)
+        assert all(len({row["label"] for row in split}) == 4 for split in made.values())
+        result = good_json("run", "mails", "-m", compatible(server), "--price", "1,2", "-q", "--max-calls", "400")
+    prompt = load_prompt(result["release"])
+    assert prompt.release.inputs == ("text",)
+    assert result["winner"]["test"] >= result["baseline"]["test"]
+
+
+def test_the_ledger_has_the_draft_and_the_labels_of_a_run() -> None:
+    with WireServer(drafter) as server:
+        drafted(server)
+        (draft,) = good_json("runs")["runs"]
+        assert draft["result"]["kind"] == "draft"
+        assert "labels, from the description:" in good("show", draft["id"])
+        label_all(32)
+        run = good_json("run", "mails", "-m", compatible(server), "-n", "1", "-q", "--price", "1,2")["run_id"]
+        (found,) = [each for each in good_json("runs")["runs"] if each["id"] == run]
+        assert found["hashes"]["labels.jsonl"] == hashlib.sha256(LABELS.read_bytes()).hexdigest()
+        assert good("audit", "verify")
+
+
+def label_all(count: int, labeller: str = "ann") -> None:
+    """Gives so many rows their label, as a person does."""
+    from agent.task.label_session import LabelSession
+
+    session = LabelSession(LabelledTask(FOLDER), labeller, overlap=0)
+    for _ in range(count):
+        shown = session.next()
+        assert shown is not None
+        session.label(shown.row.id, topic_of(shown.row.text), shown.chosen)
+
+
+def test_an_undecided_run_says_which_rows_to_label_and_prompts_say_where_they_disagree() -> None:
+    with WireServer(drafter) as server:
+        drafted(server)
+        label_all(30)
+        model = ["-m", compatible(server), "--price", "1,2", "-q"]
+        text = good("run", "mails", *model, "-n", "1")
+        assert "label the 20 rows that help most" in text
+        assert "optimize label mails --count 20" in text
+        good("run", "mails", *model, "--max-calls", "150", "--no-retrieval")
+        said = labelled("ann", "", "--ask", "--max-calls", "40", "--price", "1,2", "-q")
+        assert "are answered differently by" in said
+        answered = good_json("runs")["runs"][0]["result"]
+        assert answered["kind"] == "label_answers"
+        assert answered["calls"].get("target", 0) + answered["calls"]["cached"] <= 40
+        first = good_json("label", "mails")["next_rows"][0]
+        apart = {row for row, given in answered["answers"].items() if len(set(given)) > 1}
+        assert apart, "the learner answers without and with demos differently"
+        assert first["row"] in apart
+        assert first["why"].startswith("prompts answer it differently")
+
+
+def test_asking_prompts_needs_a_cap() -> None:
+    with WireServer(drafter) as server:
+        drafted(server)
+    assert "--ask asks models: give a cap" in "\n".join(refused(2, "label", "mails", "--ask"))
+
+
+def test_keys_over_a_pipe_label_skip_take_back_and_explain() -> None:
+    with WireServer(drafter) as server:
+        drafted(server)
+    said = labelled("ann", "1\n2\nu\n3\ns\n?\nx\nq\n")
+    assert "taken back: delivery" in said
+    assert said.count("its label was taken back") == 1
+    assert "'x' is no key here" in said
+    assert said.count("billing: Money that was paid or is due.") == 2
+    task = LabelledTask(FOLDER)
+    (one, other) = standing(task.log.events()).values()
+    assert [each["ann"].label for each in (one, other)] == ["billing", "account"]
+    assert [("undo" in row) for row in rows("labels.jsonl")] == [False, False, True, False]
+
+
+def test_two_labellers_agree_or_see_the_row_again() -> None:
+    with WireServer(drafter) as server:
+        drafted(server)
+    labelled("ann", "1234" * 3, "--count", "12")
+    said = labelled("ben", "1234" * 2 + "42", "--count", "10")
+    assert said.count("another labeller has labelled it, too") == 10
+    assert "agreement of ann and ben on 10 rows: Cohen's kappa 0." in said
+    assert "90 % the same" in said
+    assert "1 more are not in use" in said
+    again = labelled("ann", "4", "--count", "1")
+    assert "you said billing" in again
+    assert "ben says repair" in again
+    assert "100 % the same" in again
+    task = LabelledTask(FOLDER)
+    assert task.status().disputed == 0
+
+
+def test_a_kill_in_the_middle_loses_no_label() -> None:
+    with WireServer(drafter) as server:
+        drafted(server)
+    ours, theirs = os.openpty()
+    process = start_on_terminal(["label", "mails", "--labeller", "ann"], theirs, os.environ)
+    os.close(theirs)
+    os.write(ours, b"1" * 31)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (LABELS.exists() and LABELS.read_bytes().count(b"\n") == 31):
+        if select.select([ours], [], [], 0.05)[0]:
+            os.read(ours, 65536)
+    process.kill()
+    process.wait(20)
+    os.close(ours)
+    assert len(rows("labels.jsonl")) == 31
+    whole = LABELS.read_bytes()
+    LABELS.write_bytes(whole + b'{"row": "row_')  # a kill in the line
+    assert len(LabelledTask(FOLDER).log.events()) == 31
+    labelled("ann", "2q")
+    assert LABELS.read_bytes().startswith(whole)
+    assert len(LabelledTask(FOLDER).log.events()) == 32
+    assert len(rows("train.jsonl")) + len(rows("dev.jsonl")) + len(rows("test.jsonl")) == 32
+
+
+def test_a_line_that_was_changed_is_seen() -> None:
+    with WireServer(drafter) as server:
+        drafted(server)
+    labelled("ann", "123q")
+    LABELS.write_text(LABELS.read_text("utf-8").replace('"delivery"', '"account"'), "utf-8")
+    (line, *_) = refused(2, "label", "mails", "--status")
+    assert line.startswith("error: tasks/mails/labels.jsonl:3: the line before is not the one")
+
+
+def test_synthetic_rows_are_marked_and_no_split_has_one_without_a_label_of_a_person() -> None:
+    with WireServer(drafter) as server:
+        words = ["init", "mails", "--describe", DESCRIPTION, "--rows", "36", "-m", compatible(server)]
+        said = good(*words, "--labels", ",".join(TOPICS), "--price", "1,2", "-q")
+        assert "labels, from the user:" in said
+        assert "36 of them synthetic" in said
+    written = rows("unlabelled.jsonl")
+    assert {row["source"] for row in written} == {"synthetic"}
+    assert {row["drafted"] for row in written} == set(TOPICS)
+    assert not any((FOLDER / f"{split}.jsonl").exists() for split in ("train", "dev", "test"))
+    assert "billing" not in labelled("ann", "").split("most typical row")[1].split("1 billing")[0]
+
+
+def test_rows_are_added_to_a_task_that_has_splits_and_those_stay() -> None:
+    with WireServer(drafter) as server:
+        drafted(server)
+    label_all(30)
+    before = {split: rows(f"{split}.jsonl") for split in ("train", "dev", "test")}
+    for name in ("unlabelled.jsonl", "labels.jsonl"):
+        (FOLDER / name).unlink()
+    Path("more.txt").write_text("".join(f"the courier lost box {n}\n" for n in ("one", "two", "of mine")) + "\n")
+    assert "added 3 rows to label" in labelled("ann", "222", "--add", "more.txt")
+    after = {split: rows(f"{split}.jsonl") for split in before}
+    assert all(after[split][: len(before[split])] == before[split] for split in before)
+    assert refused(2, "label", "mails", "--add", "more.txt")[0].startswith("error: more.txt: none of its rows is new")
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--describe", "short"], "say in a sentence what the task is"),
+        (["--describe", DESCRIPTION, "--labels", "one"], "1 labels; 2 to 20 are taken"),
+        (["--describe", DESCRIPTION, "--target", "text"], "--target text: give a name"),
+        (["--describe", DESCRIPTION, "--from", "none.csv"], "none.csv:1: no such file"),
+        (["--describe", DESCRIPTION, "--from", "mails.csv"], "has a column 'label'"),
+        (["--describe", DESCRIPTION, "--type", "text"], "--metric and --type"),
+    ],
+)
+def test_what_is_wrong_is_refused_before_anything_is_asked(more: list[str], says: str) -> None:
+    write_unlabelled(Path("mails.txt"))
+    with WireServer(drafter) as server:
+        lines = refused(2, "init", "mails", *more, "-m", compatible(server), "--price", "1,2", "-q")
+        assert says in "\n".join(lines)
+        assert server.requests == []
+    assert not FOLDER.exists()
+
+
+def test_a_model_that_names_no_labels_is_said_and_nothing_is_written() -> None:
+    write_unlabelled(Path("mails.txt"))
+    with WireServer(lambda messages, body: "I am not sure.") as server:
+        words = ["init", "mails", "--describe", DESCRIPTION, "--from", "mails.txt", "-m", compatible(server)]
+        (line,) = refused(2, *words, "--price", "1,2", "-q")
+    assert "named no labels that can be used" in line
+    assert "--labels a,b,c" in line
+    assert not FOLDER.exists()

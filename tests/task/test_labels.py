@@ -1,0 +1,178 @@
+"""Labels of people: the log, where a labelled row goes, and which row comes next."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.errors import InputError, ProblemsError
+from agent.prompt.draft_requests import Refused, read_definition, read_labels, read_opening, read_row
+from agent.task.label_log import LabelLog, agreed, standing
+from agent.task.label_queue import LabelQueue
+from agent.task.label_session import LabelSession
+from agent.task.label_splits import SplitRow, places
+from agent.task.labelled_task import LabelledTask
+from agent.task.load import load_task
+from tests.cli.label_world import DESCRIPTION, topic_of, write_label_task
+
+FOLDER = Path("tasks/mails")
+WORDS = ("red", "blue", "green", "grey", "pink", "gold", "black", "white", "brown", "amber", "coral", "khaki", "lilac")
+ROWS = st.lists(
+    st.builds(SplitRow, st.lists(st.sampled_from(WORDS), min_size=3, max_size=4).map(" ".join), st.sampled_from("abc")),
+    max_size=40,
+)
+
+
+@given(ROWS, st.integers(0, 40))
+def test_more_labels_move_no_row(rows: list[SplitRow], cut: int) -> None:
+    assert places(rows)[:cut] == places(rows[:cut])
+
+
+def test_each_split_gets_its_share_of_each_label() -> None:
+    rows = [SplitRow(" ".join(f"{word}{n}" for word in WORDS[:3]), "ab"[n % 3 == 0]) for n in range(120)]
+    found = Counter(zip(places(rows), (row.label for row in rows), strict=True))
+    for label, count in (("a", 80), ("b", 40)):
+        for split, share in (("train", 0.3), ("dev", 0.25), ("test", 0.45)):
+            assert abs(found[split, label] - share * count) <= 1, (split, label)
+
+
+def test_a_near_duplicate_of_a_test_row_goes_nowhere_and_of_a_train_row_into_train() -> None:
+    rows = [SplitRow("one two three four five", "a"), SplitRow("six seven eight nine ten", "a")]
+    assert places(rows) == ["train", "test"]
+    twins = [SplitRow("one two three four five!", "a"), SplitRow("ten six seven eight nine", "b")]
+    assert places([*rows, *twins]) == ["train", "test", "train", None]
+
+
+def test_several_write_to_one_file_and_the_chain_holds(tmp_path: Path) -> None:
+    logs = [LabelLog(tmp_path / "labels.jsonl") for _ in range(4)]
+
+    def work(number: int) -> None:
+        for row in range(25):
+            logs[number].add(f"r{row}", "a", f"labeller {number}", "spread")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    events = logs[0].events()
+    assert len(events) == 100
+    assert all(len(of_row) == 4 for of_row in standing(events).values())
+    assert (tmp_path / "labels.jsonl").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("line", [0, 1, 2])
+def test_a_line_that_is_gone_or_another_is_named(tmp_path: Path, line: int) -> None:
+    path = tmp_path / "labels.jsonl"
+    log = LabelLog(path)
+    for row in ("r1", "r2", "r3", "r4"):
+        log.add(row, "a", "ann", "spread")
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    path.write_text("".join([*lines[:line], *lines[line + 1 :]]), "utf-8")
+    with pytest.raises(ProblemsError, match=rf"labels\.jsonl:{line + 1}: "):
+        log.events()
+    with pytest.raises(ProblemsError):
+        log.add("r5", "a", "ann", "spread")
+
+
+def test_an_undo_brings_back_what_the_labeller_said_before(tmp_path: Path) -> None:
+    log = LabelLog(tmp_path / "labels.jsonl")
+    log.add("r1", "a", "ann", "spread")
+    log.add("r1", "b", "ann", "spread")
+    log.add("r1", "b", "ben", "spread")
+    assert agreed(standing(log.events())["r1"]) == "b"
+    taken = log.undo("ann")
+    assert taken is not None
+    assert taken.label == "b"
+    assert agreed(standing(log.events())["r1"]) is None
+    assert log.undo("ann") is not None
+    assert log.undo("ann") is None
+    assert agreed(standing(log.events())["r1"]) == "b"
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 101, "\x1b[31m"])
+def test_a_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="--labeller"):
+        LabelLog(tmp_path / "labels.jsonl").add("r1", "a", name, "spread")
+
+
+def test_rows_come_first_where_prompts_disagree_then_of_the_rarest_label_then_far_from_all() -> None:
+    texts = ["pay the bill", "pay the bill today", "lost parcel", "parcel late", "broken screen glass"]
+    queue = LabelQueue(texts, {}, {3: ["a", "b"], 1: ["a", "a"]})
+    assert queue.pick({0: "money", 2: "post"}, [1, 3, 4]) == 3
+    plain = LabelQueue(texts, {})
+    assert plain.pick({0: "money", 2: "post"}, [1, 3, 4]) == 4, "unlike all that is labelled"
+    assert plain.pick({0: "money", 4: "money", 2: "post"}, [1, 3]) == 3, "post has fewer labels"
+
+
+def test_labels_are_about_as_many_of_each_topic_as_there_are() -> None:
+    write_label_task(FOLDER)
+    session = LabelSession(LabelledTask(FOLDER), "ann")
+    given_labels: Counter[str] = Counter()
+    for _ in range(32):
+        shown = session.next()
+        assert shown is not None
+        label = topic_of(shown.row.text)
+        given_labels[label] += 1
+        session.label(shown.row.id, label, shown.chosen)
+    assert min(given_labels.values()) >= 5
+    task = load_task(FOLDER)
+    assert len(task.train) + len(task.dev) + len(task.test) == 32
+    assert "labels.jsonl" in task.hashes
+
+
+def test_a_label_that_the_task_has_no_more_is_in_no_split() -> None:
+    write_label_task(FOLDER)
+    session = LabelSession(LabelledTask(FOLDER), "ann")
+    for _ in range(34):
+        shown = session.next()
+        assert shown is not None
+        session.label(shown.row.id, topic_of(shown.row.text), shown.chosen)
+    toml = FOLDER / "task.toml"
+    toml.write_text(toml.read_text("utf-8").replace(', "repair"', ', "mending"'), "utf-8")
+    changed = LabelledTask(FOLDER)
+    changed.write_splits()
+    rows = [
+        json.loads(line) for s in ("train", "dev", "test") for line in (FOLDER / f"{s}.jsonl").open(encoding="utf-8")
+    ]
+    assert {row["label"] for row in rows} == {"billing", "delivery", "account"}
+    load_task(FOLDER)
+
+
+@pytest.mark.parametrize(
+    ("reply", "labels"),
+    [
+        ("bug, question", ("bug", "question")),
+        ("1. Bug\n2. Question\n- praise", ("Bug", "Question", "praise")),
+        ('"bug" or "question".', ("bug", "question")),
+    ],
+)
+def test_labels_are_read_from_lists_of_any_form(reply: str, labels: tuple[str, ...]) -> None:
+    assert read_labels(reply, "Sort mails.") == labels
+
+
+@pytest.mark.parametrize(
+    ("read", "reply"),
+    [
+        (lambda text: read_labels(text, DESCRIPTION), "I cannot tell."),
+        (lambda text: read_labels(text, DESCRIPTION), "<b>one</b>, two"),
+        (lambda text: read_labels(text, DESCRIPTION), "{{text}}, two"),
+        (lambda text: read_definition(text, DESCRIPTION, "billing", []), "It is labelled billing."),
+        (lambda text: read_definition(text, DESCRIPTION, "billing", []), DESCRIPTION),
+        (lambda text: read_definition(text, DESCRIPTION, "billing", ["Money is due."]), "money is due."),
+        (lambda text: read_definition(text, DESCRIPTION, "billing", []), "x" * 400),
+        (lambda text: read_opening(text), "Which department?"),
+        (lambda text: read_opening(text), "Fill {{text}} in and answer."),
+        (lambda text: read_row(text, DESCRIPTION, "", []), "Sure!"),
+        (lambda text: read_row(text, DESCRIPTION, "", ["My parcel is late."]), "my parcel is late."),
+        (lambda text: read_row(text, DESCRIPTION, "", []), f"Here: {DESCRIPTION}"),
+        (lambda text: read_row(text, DESCRIPTION, "", []), "my parcel \x1b[31m is late today"),
+    ],
+)
+def test_a_reply_that_says_nothing_of_its_own_is_refused(read: object, reply: str) -> None:
+    assert callable(read)
+    with pytest.raises(Refused):
+        read(reply)
