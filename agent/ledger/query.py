@@ -268,12 +268,13 @@ class History(Queries):
 
     def _tool_texts(self, candidate_id: str) -> Row:
         found = self.select(
-            "SELECT b.body FROM events e LEFT JOIN blobs b ON b.hash = json_extract(e.body, '$.tool_texts_hash') "
+            "SELECT json_extract(e.body, '$.tool_texts_hash') AS hash, b.body FROM events e "
+            "LEFT JOIN blobs b ON b.hash = json_extract(e.body, '$.tool_texts_hash') "
             "WHERE e.kind = ? AND json_extract(e.body, '$.candidate_id') = ? LIMIT 1",
             TOOL_TEXTS,
             candidate_id,
         )
-        return {"tool_texts": _load(found[0]["body"])} if found else {}
+        return {"tool_texts": _load(found[0]["body"]), "tool_texts_hash": found[0]["hash"]} if found else {}
 
     def _weights(self, candidate_id: str) -> Row:
         """`weights`, the label weights of a candidate that has some (a bias of None: erased); else nothing."""

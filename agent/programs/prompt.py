@@ -203,7 +203,8 @@ class PromptProgram(Defaults):
     def _size(self, prompt: PromptCandidate, most: bool) -> int:
         """Tokens of the template and the tools, with picked demos and passages of usual length or the longest."""
         count, pool, library = self._lm.count_tokens, self.pool, self.library
-        tools = sum(count(text) for tool in with_texts(self.task.tools, prompt.tool_texts) for text in tool.as_dict().values())
+        shown = with_texts(self.task.tools, prompt.tool_texts)
+        tools = sum(count(text) for tool in shown for text in tool.as_dict().values())
         if prompt.picks is None and prompt.passages is None:
             return tools + sum(count(message.content) for message in self.template(prompt))
         if (prompt.id, most) not in self._sizes:

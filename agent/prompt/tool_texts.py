@@ -141,6 +141,11 @@ def tool_changes(shown: Mapping[str, Any]) -> list[TextChange]:
     return found
 
 
+def as_text(shown: Mapping[str, Any]) -> str:
+    """What `shown_texts` gives as the ledger keeps it: equal texts are one there."""
+    return json.dumps(shown, ensure_ascii=False)
+
+
 def shown_texts(texts: ToolTexts, tools: Sequence[Tool]) -> dict[str, Any]:
     """The texts with what stands in their places in the task, JSON-ready: what `tool_changes` reads."""
     named = {tool.name: tool for tool in tools}

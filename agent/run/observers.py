@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from agent.ledger.query import LABEL_WEIGHTS, LOOKED_UP, TOOL_TEXTS
 from agent.observer import Observer, TrainingProgress
+from agent.prompt.tool_texts import as_text
 
 if TYPE_CHECKING:
     from agent.gateway.budget import Account
@@ -68,7 +69,7 @@ class LedgerObserver(Observer):
             texts = {"bias": json.dumps(shown.weights["bias"], ensure_ascii=False)}  # the labels are the user's words
             self._ledger.event(self._run_id, LABEL_WEIGHTS, {"candidate_id": shown.id, **body}, texts)
         if shown.tool_texts and not rejected:
-            texts = {"tool_texts": json.dumps(shown.tool_texts, ensure_ascii=False)}
+            texts = {"tool_texts": as_text(shown.tool_texts)}
             self._ledger.event(self._run_id, TOOL_TEXTS, {"candidate_id": shown.id}, texts)
 
 

@@ -15,6 +15,7 @@ from agent.programs.moves.tool_moves import ToolMaker
 from agent.programs.picked_rows import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
+from agent.prompt.tool_texts import ToolTexts
 from agent.search.choices import Choices
 from agent.search.program import PROPOSED, Parent
 from agent.search.study import Place
@@ -149,9 +150,8 @@ class CandidateGenerator:
             passages=self._passages.at(place, rewrite.instruction),
             tool_texts=self._tools.at(place),
         )
-        operator = (
-            demos.operator if candidate.n_demos else f"{technique}:{rewrite.operator}{'+role' if place['role'] else ''}"
-        )
+        more = "+role" * bool(place["role"]) + "+tools" * bool(candidate.tool_texts)
+        operator = demos.operator if candidate.n_demos else f"{technique}:{rewrite.operator}{more}"
         credit = credit_of(rewrite, FRESH) if not candidate.n_demos else FRESH
         return Proposal(candidate, dict(place), operator, None, demos.reason or rewrite.reason, credit)
 
@@ -246,6 +246,12 @@ class CandidateGenerator:
         credit = credit_of(rewrite, "instruction")
         name = f"instruction:{rewrite.operator}"
         return self._child(parent, made, name, rewrite.reason, credit=credit, instruction=rewrite.operator)
+
+    def with_tool_texts(self, parent: Parent, rewrite: Rewrite, texts: ToolTexts) -> Proposal:
+        """The parent with other texts of the tools; `rewrite` says how they came about."""
+        made = replace(as_prompt(parent.proposal.candidate), tool_texts=texts)
+        name, credit = f"tools:{rewrite.operator}", credit_of(rewrite, "tools")
+        return self._child(parent, made, name, rewrite.reason, credit=credit, tools=rewrite.operator)
 
     def alone(self, rewrite: Rewrite) -> Proposal | None:
         """The instruction without demos, where the task allows a prompt without any."""
