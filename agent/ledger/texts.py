@@ -168,9 +168,8 @@ def _texts(history: History, run_id: str) -> Iterator[Row]:
         run_id,
     ):
         texts = json.loads(found["body"])
-        yield text(
-            "prompt", found, "\n".join([*texts["descriptions"].values(), *_strings([*texts["arguments"].values()])])
-        )
+        said = [*texts["descriptions"].values(), *(each for of in texts["arguments"].values() for each in of.values())]
+        yield text("prompt", found, "\n".join(said))
     for found in history.each(
         f"SELECT o.run_id, o.candidate_id, o.example_id, o.split, o.value, {REPLY} AS reply FROM outcomes o "
         f"WHERE {_OF_RUN} ORDER BY o.rowid",
