@@ -17,8 +17,9 @@ from agent.files import new_file
 from agent.models.tool_calling import openai_tools
 from agent.strict import parse_json
 from agent.task.input_files import decode, read_bytes
-from agent.task.tool_file import FUNCTIONS, tools_of_functions
+from agent.task.tool_file import tools_of_functions
 from agent.task.tool_functions import tool_of_function
+from agent.task.tool_source import FUNCTIONS
 from agent.task.tools import read_tools
 from agent.task.words import shown
 from agent.types import Tool
@@ -36,7 +37,8 @@ def tools_in_file(path: Path) -> tuple[Tool, ...]:
     that is wrong with it."""
     if functions := FUNCTIONS.fullmatch(str(path)):
         where = Path(functions["file"])
-        found, wrong = tools_of_functions(where, functions["names"], read_bytes(where))
+        read_bytes(where)
+        found, wrong = tools_of_functions(where, functions["names"])
         if wrong:
             raise ProblemsError(tuple(wrong))
         return _whole(found, shown(where))

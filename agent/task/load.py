@@ -20,7 +20,7 @@ from agent.task.examples import PlacedExample, RowReader, find_clashes, json_che
 from agent.task.input_files import TEXT_CELLS, TomlLines, decode, parse_json, parse_toml, read_bytes, rows_of
 from agent.task.knowledge import read_documents
 from agent.task.rubric import read_rubric
-from agent.task.tool_file import FUNCTIONS, tools_of_functions
+from agent.task.tool_source import FUNCTIONS, tools_in_source
 from agent.task.tools import read_tools
 from agent.task.words import near, problem, quoted, shown
 from agent.types import (
@@ -36,7 +36,6 @@ from agent.types import (
     Task,
     Tool,
     calls_schema,
-    canonical,
 )
 
 if TYPE_CHECKING:
@@ -186,9 +185,8 @@ class _Loading:
             data = self._read(functions["file"], functions["file"])
             if data is not None:
                 where = self.folder / functions["file"]
-                found, problems = tools_of_functions(where, functions["names"], data)
+                found, problems = tools_in_source(where, functions["names"], data)
                 self.tools, wrong = read_tools(found) if not problems else ((), [])
-                self.hashes["tools"] = hashlib.sha256(canonical(found).encode("utf-8", "replace")).hexdigest()
                 self.problems += problems
                 self.problems += [problem(shown(where), 1, what) for what in wrong]
         elif (text := self._text(value, value)) is not None:

@@ -1,19 +1,20 @@
-"""Functions of the user's own Python file as tools: a child process without the environment loads it, and ends."""
+"""Functions of the user's own Python file as tools, by running it in a child process without the environment.
+
+For the command that names the file; a task is only read (`tool_source.py`).
+"""
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from agent.errors import Problem
 from agent.task import tool_functions
+from agent.task.tool_source import names_of
 from agent.task.words import problem, shown
 from agent.worker import Worker
 
-FUNCTIONS = re.compile(r"(?P<file>[^:]+\.py):(?P<names>\w+(?:\s*,\s*\w+)*)")
-"""FILE.py:NAME, or several names set apart by commas."""
 SECONDS = 60.0
 _SCRIPT = r"""
 import types
@@ -54,19 +55,17 @@ for line in pipe_in:
 """
 
 
-@lru_cache(64)
-def tools_of_functions(path: Path, names: str, data: bytes) -> tuple[list[dict[str, Any]], list[Problem]]:
+def tools_of_functions(path: Path, names: str) -> tuple[list[dict[str, Any]], list[Problem]]:
     """The functions of a file as tools, JSON-ready, and what is wrong with it.
 
     Args:
         path: of the file.
         names: of functions, set apart by commas.
-        data: what the file holds; equal files are loaded once.
     """
     source = Path(tool_functions.__file__).read_text("utf-8")
     worker = Worker(path.name, _SCRIPT, [str(path.resolve()), source], SECONDS, folder=path.resolve().parent)
     try:
-        found, why = worker.now([name.strip() for name in names.split(",")])
+        found, why = worker.now(names_of(names))
     finally:
         worker.close()
     if not isinstance(found, dict):
