@@ -2,7 +2,7 @@
 
     python -m tests.bench.bfcl                                            # the scorer, no model
     python -m tests.bench.bfcl --model local/qwen2.5-0.5b --rows 20       # asks a model, each row with its own tools
-    python -m tests.bench.bfcl --task tasks/bfcl && optimize run bfcl     # simple and multiple rows that share 128 tools
+    python -m tests.bench.bfcl --task tasks/bfcl && optimize run bfcl     # simple and multiple rows, 128 tools
 
 The rows are those of `--data` (default ../shared/data/bfcl). Each published answer, written with its first and its last
 accepted values and without what may be left out, must be right; the same with a wrong tool, without a required
