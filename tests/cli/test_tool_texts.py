@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from agent.release.formats.python_module import load_module
 from agent.release.runtime import load_prompt
+from agent.report.view import RunView
+from agent.report.web.tried_prompts import _released
+from agent.run.locations import LEDGER, open_history
 from agent.types import Message, Request, Tool
 from tests.cli.world import compatible, good, good_json, refused
 from tests.programs.moves.proposals.planted_tools import ABOUT, SCHEMA, pick, planted, small_proposer
@@ -84,6 +88,10 @@ def test_descriptions_are_mended_shown_released_exported_and_erased() -> None:
     compared = {each["what"]: each for each in good_json("compare", f"{run_id}:0", f"{run_id}:{number}")["tools"]}
     assert compared["send_billing"]["b"] == texts["send_billing"]
     assert "== the texts of tools" in good("compare", f"{run_id}:0", f"{run_id}:{number}")
+    with closing(open_history(LEDGER)) as history:  # the playground makes the prompt that was not released
+        view, own = RunView(history, run_id), next(t["candidate_id"] for t in trials if t["number"] == 0)
+        made = _released(view, history.candidate(own), prompt.release)
+    assert [(tool.name, tool.description) for tool in made.tools] == list(ABOUT.items())
     good("report", run_id, "-o", "report.html")
     page = Path("report.html").read_text("utf-8")
     assert "Texts of tools are changed" in page
