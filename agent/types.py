@@ -244,7 +244,8 @@ class Proposal:
 class Shown:
     """A candidate as people read it and the ledger keeps it. `text`: its instruction or state; `n_demos`: its number
     of worked examples, fixed and picked; `weights`: its label weights; `picks`: how those examples are picked that
-    differ from input to input; `passages`: how passages are looked up. Each is JSON-ready, None where it has none."""
+    differ from input to input; `passages`: how passages are looked up; `tool_texts`: its texts of the task's tools,
+    with the task's own under "own". Each is JSON-ready, None where it has none."""
 
     id: str
     technique: str
@@ -256,6 +257,7 @@ class Shown:
     weights: Mapping[str, Any] | None = None
     picks: Mapping[str, Any] | None = None
     passages: Mapping[str, Any] | None = None
+    tool_texts: Mapping[str, Any] | None = None
 
 
 class Call(Protocol):

@@ -83,6 +83,10 @@ class Worker:
         """The answer to a JSON-ready question."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._ask, _line(question))
 
+    def now(self, question: Any) -> tuple[Any, str]:
+        """The answer to a JSON-ready question, waited for here."""
+        return self._ask(_line(question))
+
     def close(self) -> None:
         """Ends the child process; a later question starts a new one. Also happens when the worker is let go."""
         self._process = None

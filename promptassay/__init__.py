@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from agent.report.notebook import load_run as load_run
     from agent.run.customize.result import CustomizeResult as CustomizeResult
     from agent.run.promote import promote as promote
+    from agent.run.tool_sources import write_tools as write_tools
     from agent.task.load import load_task as load_task
 
     __version__: str
@@ -63,6 +64,7 @@ _HOMES = {
     "optimize": "agent.api",
     "promote": "agent.run.promote",
     "resume": "agent.api",
+    "write_tools": "agent.run.tool_sources",
 }
 __all__ = [
     "AgentError",
@@ -86,6 +88,7 @@ __all__ = [
     "optimize",
     "promote",
     "resume",
+    "write_tools",
 ]
 
 

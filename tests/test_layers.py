@@ -45,7 +45,7 @@ DOORS = {
     "anthropic": ("models/anthropic.py",),
     "xllamacpp": ("models/local_engines.py", "tuning/engine_tokens.py"),
     "langchain": ("models/langchain.py", "models/embeddings.py"),
-    "langchain_core": ("models/langchain.py", "programs/chain", "release/formats/langchain.py"),
+    "langchain_core": ("models/langchain.py", "programs/chain", "release/formats/langchain"),
     "llm": ("release/formats/llm.py",),
     "prompty": ("release/formats/prompty.py",),
     "dotpromptz": ("release/formats/dotprompt.py",),

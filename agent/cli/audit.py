@@ -333,6 +333,7 @@ def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
     instruction; the start of one will do.
     """
     from agent.ledger.trail import candidates_named, lineage
+    from agent.report.tool_facts import change_lines
     from agent.run.ledger_audit import released_versions
 
     history = open_history(db)
@@ -351,6 +352,8 @@ def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
         )
         click.echo(plain(f"template {candidate['template_hash']}\ninstruction {candidate['instruction_hash']}"))
         click.echo(plain(candidate["instruction"]))
+        for line in change_lines(candidate):
+            click.echo(plain(f"tools: {line}"))
         if weights := candidate.get("weights"):
             near = weights.get("neighbours")
             voting = f", {near['k']} neighbours with weight {near['weight']:g}" if near else ""
@@ -370,7 +373,7 @@ def _print_run_of(run: dict[str, Any], moved: int) -> None:
     if made := run["proposal"]:
         words = filter(None, (made["operator"], made["hypothesis"], made["claim"]))
         why = f" ({': '.join(words)})" if made["operator"] else ""
-        click.echo(plain(f"the proposer wrote the instruction: event {made['seq']}{why}"))
+        click.echo(plain(f"the proposer wrote the {made['of']}: event {made['seq']}{why}"))
     _print("trials", "number=trial round state n=rows mean=score low high reason", run["trials"])
     if run["released"]:
         why = promotion(run["promoted"]) if run["promoted"] else run["decision"]

@@ -54,7 +54,7 @@ def labels(result: RunResult, whole: bool) -> list[str]:
     """Precision and recall by label, and what was read as what."""
     return [
         line
-        for report in result.labels
+        for report in result.by_answer
         for line in (*_by_label(result, report, whole), *_confused(result, report, whole))
     ]
 

@@ -63,6 +63,7 @@ def compare_command(a: str, b: str, db: Path, as_json: bool) -> None:
     """
     from agent.report.compare import compared_prompt, fact_lines, paired_tests
     from agent.report.facts import paired_test
+    from agent.report.tool_facts import tool_differences
 
     history = open_history(db)
     sides = (compared_prompt(history, a), compared_prompt(history, b))
@@ -70,12 +71,15 @@ def compare_command(a: str, b: str, db: Path, as_json: bool) -> None:
     tests, why_not = paired_tests(*sides)
     first, second = sides[0].candidate, sides[1].candidate
     words = word_diff(first["instruction"], second["instruction"])
+    tools = tool_differences(first, second)
     demos = [[demo["example_id"] for demo in candidate["demos"]] for candidate in (first, second)]
     if as_json:
         table = {name: {"a": one, "b": two, "same": one == two} for name, one, two in lines}
         instruction = {"a": first["instruction"], "b": second["instruction"], "diff": words}
         shown = {"a": demos[0], "b": demos[1]}
-        print_json({"facts": table, "paired": tests, "not_tested": why_not, "instruction": instruction, "demos": shown})
+        more = {"tools": [{"what": each.what, "a": each.before, "b": each.after} for each in tools]} if tools else {}
+        of_words = {"instruction": instruction, "demos": shown, **more}
+        print_json({"facts": table, "paired": tests, "not_tested": why_not, **of_words})
         return
     rows = [(name, _words(one), _words(two), "" if one == two else "differs") for name, one, two in lines]
     print_table("compared", COLUMNS, rows, quiet=lambda row: not row[3])
@@ -87,6 +91,10 @@ def compare_command(a: str, b: str, db: Path, as_json: bool) -> None:
         say(why_not)
     say("\n== the instruction, [-A-]{+B+} ==", "bold")
     click.echo(plain(words) if first["instruction"] != second["instruction"] else "(the same)")
+    if tools:
+        say("\n== the texts of tools, [-A-]{+B+} ==", "bold")
+        for each in tools:
+            click.echo(plain(f"{each.what}: {word_diff(each.before, each.after)}"))
     for name, these, others in (("only in A", *demos), ("only in B", *reversed(demos))):
         if extra := [row for row in these if row not in others]:
             say(f"demos {name}: {', '.join(extra)}")

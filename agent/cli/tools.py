@@ -19,8 +19,9 @@ def tools_command(file: Path | None, mcp: str | None, output: Path | None, as_js
     """List the tools in FILE, or of an MCP server, and write them for a task.
 
     FILE is JSON: a list of tools as OpenAI or Anthropic take it, the result of MCP's tools/list, or an OpenAPI document
-    of version 3, whose operations become tools. With --mcp the command is run, asked for its tools, and ended; give
-    only a server that you would run yourself. A task names the file that is written: tools = "tools.json".
+    of version 3, whose operations become tools. FILE.py:NAME,... names functions of a Python file, which is run: types
+    and docstring of each become its schema and descriptions. With --mcp the command is run, asked for its tools, and
+    ended; give only a server that you would run yourself. A task names the file that is written: tools = "tools.json".
     """
     from agent.run.tool_sources import tools_in_file, tools_of_server, write_tools
 

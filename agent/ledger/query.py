@@ -26,6 +26,8 @@ LABEL_WEIGHTS = "label_weights"
 """The event with the label weights of a candidate."""
 LOOKED_UP = {"picks": "candidate_picks", "passages": "candidate_passages"}
 """The events that say how a candidate picks demos and looks passages up."""
+TOOL_TEXTS = "candidate_tool_texts"
+"""The event with a candidate's texts of the tools of its task."""
 FINE_TUNING = ("fine_tuning_files", "fine_tuning_started", "fine_tuning_ended")
 """The events of a training at a provider: its files are there, its job has started, its job has ended."""
 NO_PRICE = "no price of "
@@ -243,8 +245,8 @@ class History(Queries):
         return found
 
     def candidate(self, candidate_id: str) -> Row:
-        """A candidate with its template, its demos in order, and how others are picked and passages looked up
-        (None: none are)."""
+        """A candidate with its template, its demos in order, how others are picked and passages looked up (None: none
+        are), and `tool_texts` if it has some (None: erased)."""
         rows = self.select("SELECT * FROM prompts WHERE id = ?", candidate_id)
         if not rows:
             raise InputError(f"{candidate_id}: no such candidate in {self.path}")
@@ -261,7 +263,18 @@ class History(Queries):
             "demos": decoded,
             **self._looked_up(candidate_id),
             **self._weights(candidate_id),
+            **self._tool_texts(candidate_id),
         }
+
+    def _tool_texts(self, candidate_id: str) -> Row:
+        found = self.select(
+            "SELECT json_extract(e.body, '$.tool_texts_hash') AS hash, b.body FROM events e "
+            "LEFT JOIN blobs b ON b.hash = json_extract(e.body, '$.tool_texts_hash') "
+            "WHERE e.kind = ? AND json_extract(e.body, '$.candidate_id') = ? LIMIT 1",
+            TOOL_TEXTS,
+            candidate_id,
+        )
+        return {"tool_texts": _load(found[0]["body"]), "tool_texts_hash": found[0]["hash"]} if found else {}
 
     def _weights(self, candidate_id: str) -> Row:
         """`weights`, the label weights of a candidate that has some (a bias of None: erased); else nothing."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
-from agent.ledger.query import REPLY, History, Row
+from agent.ledger.query import REPLY, TOOL_TEXTS, History, Row
 
 MOST_TEXTS = 2_000_000
 MOST_CHARS = 500_000_000
@@ -161,6 +161,15 @@ def _texts(history: History, run_id: str) -> Iterator[Row]:
     ):
         yield text("prompt", found, _prompt(found))
         yield text("reason", found, " - ".join(filter(None, (found["reason"], found["rejected"]))))
+    for found in history.each(
+        "SELECT e.run_id, json_extract(e.body, '$.candidate_id') AS candidate_id, b.body FROM events e "
+        "JOIN blobs b ON b.hash = json_extract(e.body, '$.tool_texts_hash') "
+        f"WHERE e.kind = '{TOOL_TEXTS}' AND {_OF_RUN} ORDER BY e.seq",
+        run_id,
+    ):
+        texts = json.loads(found["body"])
+        said = [*texts["descriptions"].values(), *(each for of in texts["arguments"].values() for each in of.values())]
+        yield text("prompt", found, "\n".join(said))
     for found in history.each(
         f"SELECT o.run_id, o.candidate_id, o.example_id, o.split, o.value, {REPLY} AS reply FROM outcomes o "
         f"WHERE {_OF_RUN} ORDER BY o.rowid",

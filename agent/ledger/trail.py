@@ -266,13 +266,15 @@ def chain_of_parents(history: History, run_id: str, candidate_id: str) -> list[R
 
 
 def _proposal(history: History, proposals: list[Row], candidate: Row) -> Row | None:
-    """The event in which the proposer gave this instruction, if it is one of its: what was asked for, for which rows,
-    why, and the proposer's own words for it (None: there are none, or they were erased)."""
-    for event in proposals:
-        body = event["body"]
-        if body.get("instruction_hash") == candidate["instruction_hash"]:
-            known = {name: body.get(name) for name in ("round", "operator", "rows", "hypothesis")}
-            return {"seq": event["seq"], "utc": event["utc"], **known, "claim": _claim(history, body)}
+    """The event in which the proposer gave this instruction or these texts of tools, the latter first: what was asked
+    for, for which rows, why, and the proposer's own words for it (None: there are none, or they were erased)."""
+    for name, of in (("tool_texts_hash", "texts of the tools"), ("instruction_hash", "instruction")):
+        for event in proposals:
+            body = event["body"]
+            if name not in candidate or body.get(name) != candidate[name]:
+                continue
+            known = {key: body.get(key) for key in ("round", "operator", "rows", "hypothesis")}
+            return {"seq": event["seq"], "utc": event["utc"], "of": of, **known, "claim": _claim(history, body)}
     return None
 
 

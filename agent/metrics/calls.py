@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from agent.metrics.comparison import short
+
+NO_CALL = "(no call)"
+"""Stands for a tool that is missing; no tool has such a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,45 @@ def calls_in(value: Any) -> list[ToolCall]:
     return [_call(each) for each in (value if isinstance(value, list) else [value])]
 
 
+def names_in(value: Any) -> list[str]:
+    """The tools that are called in a JSON value, whatever their arguments. Raises ValueError as `calls_in`."""
+    if value is None:
+        return []
+    return [_parts(each)[0] for each in (value if isinstance(value, list) else [value])]
+
+
+def paired_names(wanted: Sequence[str], said: Sequence[str]) -> list[tuple[str, str]]:
+    """Each wanted tool with the one that was called in its place; `NO_CALL` where there is none on one side.
+
+    Args:
+        wanted: the tools of the label.
+        said: those of the answer.
+
+    >>> paired_names(["play", "set_scene"], ["set_light", "play"])
+    [('play', 'play'), ('set_scene', 'set_light')]
+    """
+    left, over = Counter(wanted), Counter(said)
+    both = left & over
+    pairs = [(name, name) for name in sorted(both.elements())]
+    missing, extra = sorted((left - both).elements()), sorted((over - both).elements())
+    pairs += zip_longest(missing, extra, fillvalue=NO_CALL)
+    return pairs or [(NO_CALL, NO_CALL)]
+
+
 def _call(value: Any) -> ToolCall:
+    name, arguments = _parts(value)
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments or "{}")
+        except (ValueError, RecursionError):
+            raise ValueError(f"the arguments of {short(name, 60)} are not JSON: {short(arguments, 60)}") from None
+    if not isinstance(arguments, Mapping):
+        raise ValueError(f"the arguments of {short(name, 60)} are no object: {short(arguments, 60)}")
+    return ToolCall(name, arguments)
+
+
+def _parts(value: Any) -> tuple[str, Any]:
+    """Name and arguments, as they were written. Raises ValueError."""
     if not isinstance(value, Mapping):
         raise ValueError(f"{short(value, 60)} is no call")
     inner = value.get("function")
@@ -45,11 +88,4 @@ def _call(value: Any) -> ToolCall:
         ((name, arguments),) = value.items()
     else:
         raise ValueError(f"{short(value, 60)} is no call: it has no name and arguments")
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments or "{}")
-        except (ValueError, RecursionError):
-            raise ValueError(f"the arguments of {short(name, 60)} are not JSON: {short(arguments, 60)}") from None
-    if not isinstance(arguments, Mapping):
-        raise ValueError(f"the arguments of {short(name, 60)} are no object: {short(arguments, 60)}")
-    return ToolCall(str(name), arguments)
+    return str(name), arguments

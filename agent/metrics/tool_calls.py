@@ -129,10 +129,14 @@ def _difference(got: ToolCall, wanted: ToolCall, options: CallOptions) -> str:
     """What is wrong with a call, or ""."""
     if got.name != wanted.name:
         return f"expected {short(wanted.name, 60)}, got {short(got.name, 60)}"
-    for name in sorted({*got.arguments, *wanted.arguments}):
-        if why := _wrong_argument(name, got.arguments, wanted.arguments, options):
-            return f"{short(wanted.name, 60)}: {why}"
-    return ""
+    return next((f"{short(wanted.name, 60)}: {why}" for why in argument_faults(got, wanted, options).values()), "")
+
+
+def argument_faults(got: ToolCall, wanted: ToolCall, options: CallOptions) -> dict[str, str]:
+    """What is wrong with each argument of a call of the right tool that is wrong, by its name."""
+    names = sorted({*got.arguments, *wanted.arguments})
+    whys = {name: _wrong_argument(name, got.arguments, wanted.arguments, options) for name in names}
+    return {name: why for name, why in whys.items() if why}
 
 
 def _wrong_argument(name: str, got: Mapping[str, Any], wanted: Mapping[str, Any], options: CallOptions) -> str:

@@ -151,10 +151,12 @@ def _turns(messages: Iterable[Message], with_calls: bool = False) -> list[dict[s
     that is a list of calls becomes these calls, and what comes next begins with their results."""
     turns: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
+    made = 0
     for message in messages:
         content: Any = message.content
-        if with_calls and message.role == "assistant" and (blocks := anthropic_blocks(content)) is not None:
+        if with_calls and message.role == "assistant" and (blocks := anthropic_blocks(content, made)) is not None:
             content, results = blocks
+            made += len(results)
         elif results and message.role == "user":
             content, results = [*results, {"type": "text", "text": content}], []
         if turns and turns[-1]["role"] == message.role:

@@ -110,15 +110,15 @@ def anthropic_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
     return [{"name": t.name, "description": t.description, "input_schema": json.loads(t.parameters)} for t in tools]
 
 
-def anthropic_blocks(content: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]] | None:
+def anthropic_blocks(content: str, made: int = 0) -> tuple[list[dict[str, Any]], list[dict[str, Any]]] | None:
     """The calls of an assistant's message as blocks, and the blocks of their results, for the next message; None for a
-    message that is no list of calls. Ids stand for their place in the message."""
+    message that is no list of calls. Ids are numbered on from `made`, the calls before: each occurs once."""
     calls = calls_of(content)
     if calls is None:
         return None
     if not calls:
         return [{"type": "text", "text": NONE}], []
-    ids = [f"call_{number}" for number in range(len(calls))]
+    ids = [f"call_{made + number}" for number in range(len(calls))]
     pairs = zip(ids, calls, strict=True)
     used = [{"type": "tool_use", "id": i, "name": n, "input": a if isinstance(a, dict) else {}} for i, (n, a) in pairs]
     return used, [{"type": "tool_result", "tool_use_id": i, "content": DONE} for i in ids]

@@ -27,6 +27,7 @@ from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.prompt.render import label_text, template
 from agent.prompt.techniques import answers_last, labels_first, reasons_first
 from agent.prompt.template import fill_messages, fill_picked, marks
+from agent.prompt.tool_texts import shown_texts, with_texts
 from agent.prompt.weighted_reply import read_reply
 from agent.release.adapted_model import released_model
 from agent.release.export import write_release
@@ -124,7 +125,7 @@ class PromptProgram(Defaults):
             logprobs=0 if reasons_first(prompt) else logprobs,
             repeat=repeat,
             labels=outputs[0].choices if is_scored else (),
-            tools=self.task.tools,
+            tools=with_texts(self.task.tools, prompt.tool_texts),
         )
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
@@ -189,7 +190,9 @@ class PromptProgram(Defaults):
         return CandidateGenerator(self.task, random.Random(0), self.pool, self.library).place(as_prompt(candidate))
 
     def shown(self, candidate: Candidate) -> Shown:
-        return as_prompt(candidate).shown()
+        prompt = as_prompt(candidate)
+        texts = prompt.tool_texts
+        return replace(prompt.shown(), tool_texts=shown_texts(texts, self.task.tools) if texts else None)
 
     def prompt_tokens(self, candidate: Candidate) -> int:
         return self._size(as_prompt(candidate), most=False)
@@ -200,7 +203,8 @@ class PromptProgram(Defaults):
     def _size(self, prompt: PromptCandidate, most: bool) -> int:
         """Tokens of the template and the tools, with picked demos and passages of usual length or the longest."""
         count, pool, library = self._lm.count_tokens, self.pool, self.library
-        tools = sum(count(text) for tool in self.task.tools for text in tool.as_dict().values())
+        shown = with_texts(self.task.tools, prompt.tool_texts)
+        tools = sum(count(text) for tool in shown for text in tool.as_dict().values())
         if prompt.picks is None and prompt.passages is None:
             return tools + sum(count(message.content) for message in self.template(prompt))
         if (prompt.id, most) not in self._sizes:
@@ -310,5 +314,5 @@ class PromptProgram(Defaults):
             picks=self.pool.released(prompt) if prompt.picks is not None else None,
             passages=self.library.released(prompt.passages) if prompt.passages is not None else None,
             adapter=adapter,
-            tools=task.tools,
+            tools=with_texts(task.tools, prompt.tool_texts),
         )

@@ -23,7 +23,8 @@ def why_rejected(candidate: PromptCandidate, task: Task) -> str:
     names = [field.name for field in task.signature.inputs]
     if not candidate.instruction.strip():
         return "the instruction is empty"
-    if _SURROGATE.search(candidate.role + candidate.instruction):
+    texts = " ".join(candidate.tool_texts.texts) if candidate.tool_texts else ""
+    if _SURROGATE.search(candidate.role + candidate.instruction + texts):
         return "the instruction holds a lone surrogate, which is no text"
     needed, present = marks(task.instruction, names), marks(candidate.instruction, names)
     if lost := needed - present:
@@ -39,7 +40,9 @@ def why_rejected(candidate: PromptCandidate, task: Task) -> str:
         return f"the instruction lays out its own input, and so does the format {candidate.format}"
     if candidate.format.startswith("dspy-") and any(mark in canonical(candidate.parts()) for mark in NOT_FOR_DSPY):
         return f"holds a text that the format {candidate.format} reads as a mark of its own"
-    if problem := forbidden_in(f"{candidate.role} {candidate.instruction}", task):
+    if problem := forbidden_in(f"{candidate.role} {candidate.instruction} {texts}", task):
+        return problem
+    if candidate.tool_texts and (problem := candidate.tool_texts.why_other(task.tools)):
         return problem
     if TECHNIQUES[candidate.technique].demos != bool(candidate.n_demos):
         return f"technique {candidate.technique} with {candidate.n_demos} demos"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from agent.prompt.label_weights import LabelWeights
+from agent.prompt.tool_texts import ToolTexts
 from agent.retrieval.passages import Passages
 from agent.retrieval.pick import Picks
 from agent.types import Candidate, Demo, FormatName, Shown, Task, TechniqueName
@@ -18,7 +19,7 @@ class PromptCandidate(Candidate):
     `demos` are the same for each input; with `picks`, more are picked for each input, and stand after them. With
     `passages`, passages of the task's documents are looked up for each input: they stand where the instruction has
     `{{context}}`, else before the input. `weights` decide among the labels when the reply is read (None: the reply is
-    read as it stands).
+    read as it stands). `tool_texts` stand in the place of the texts of the task's tools (None: these).
     """
 
     kind: ClassVar[str] = "prompt"
@@ -31,6 +32,7 @@ class PromptCandidate(Candidate):
     weights: LabelWeights | None = None
     picks: Picks | None = None
     passages: Passages | None = None
+    tool_texts: ToolTexts | None = None
 
     def parts(self) -> dict[str, Any]:
         parts = {
@@ -41,7 +43,7 @@ class PromptCandidate(Candidate):
             "demos": [demo.as_dict() for demo in self.demos],
             **({"weights": self.weights.as_dict()} if self.weights else {}),
         }
-        given = {"picks": self.picks, "passages": self.passages}
+        given = {"picks": self.picks, "passages": self.passages, "tool_texts": self.tool_texts}
         return parts | {name: how.as_dict() for name, how in given.items() if how is not None}
 
     @property

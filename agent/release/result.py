@@ -53,6 +53,7 @@ class RunResult(Part):
         parameters: what the released prompt was scored with.
         answers: how many rows of the sealed test are right, wrong and unreadable; None of an older version, as below.
         labels: precision, recall and confusions by label, for each field that is a choice.
+        tools: the same by tool, of the calls of a task with tools: a "row" of it is a call; not in JSON without.
         change: what differs from the user's own prompt; None when that one won.
         proposer: what came of the model that writes instructions.
         human_score: what people reach on such rows, in (0, 1], where the task says so.
@@ -94,6 +95,7 @@ class RunResult(Part):
     parameters: Mapping[str, Any] = field(default_factory=dict)
     answers: Answers | None = None
     labels: tuple[LabelReport, ...] = ()
+    tools: tuple[LabelReport, ...] = field(default=(), metadata=IF_SET)
     change: Change | None = None
     proposer: ProposerUse | None = None
     to_show: ToShow | None = None
@@ -131,6 +133,11 @@ class RunResult(Part):
         for name, value in write(self).items():
             found |= value if name == "cost" else {name: value}
         return found
+
+    @property
+    def by_answer(self) -> tuple[LabelReport, ...]:
+        """The answers by label and by tool."""
+        return (*self.labels, *self.tools)
 
     def dev(self, side: SideName) -> tuple[float | None, float | None]:
         """A prompt's mean on dev, and corrected for having been chosen on it; None where there is none."""

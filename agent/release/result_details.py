@@ -113,11 +113,13 @@ class PromptSize(Part):
 
 @dataclass(frozen=True, slots=True)
 class Change(TwoSided[PromptSize]):
-    """What the winner has that the user's own prompt has not. `instruction`: whether the text differs."""
+    """What the winner has that the user's own prompt has not. `instruction`: whether the text differs; `tools`: which
+    texts of tools do, as `TOOL` and `TOOL.ARGUMENT`."""
 
     winner: PromptSize
     baseline: PromptSize
     instruction: bool = False
+    tools: tuple[str, ...] = field(default=(), metadata=IF_SET)
 
 
 @dataclass(frozen=True, slots=True)

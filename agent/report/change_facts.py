@@ -13,6 +13,8 @@ PROPOSALS = ("proposal", "asked for", "why", "for rows", "before", "after", "wha
 
 REASONED = ("chain-of-thought", "few-shot-cot")
 ABOUT_THE_SAME = 0.05
+MOST_TOOLS = 8
+"""That are named."""
 
 
 def changes(result: RunResult) -> list[str]:
@@ -21,17 +23,23 @@ def changes(result: RunResult) -> list[str]:
     change = result.change
     if change is None:
         return []
-    return [*_texts(result, change), *_design(change), _tokens(change.baseline, change.winner)]
+    return [*_texts(result, change), *_tools(change), *_design(change), _tokens(change.baseline, change.winner)]
 
 
 def _texts(result: RunResult, change: Change) -> list[str]:
     if change.winner.technique == "program" or not ships_prompt(result):
         return ["the prompts of your program are changed"] if change.instruction else []
-    is_proposed = change.instruction and result.proposer is not None and result.proposer.won
+    is_proposed = change.instruction and not change.tools and result.proposer is not None and result.proposer.won
     new = (
         "your instruction is replaced by one that the proposer wrote" if is_proposed else "your instruction is changed"
     )
     return [new if change.instruction else "your instruction is unchanged"]
+
+
+def _tools(change: Change) -> list[str]:
+    named = ", ".join(change.tools[:MOST_TOOLS])
+    more = f" and {left} more" if (left := len(change.tools) - MOST_TOOLS) > 0 else ""
+    return [f"texts of tools are changed: {named}{more}"] if named else []
 
 
 def _design(change: Change) -> list[str]:

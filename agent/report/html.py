@@ -21,6 +21,7 @@ from agent.report import compare, facts, run_tables, terms
 from agent.report.comparison import comparison
 from agent.report.run_details import run_details
 from agent.report.run_tables import RunTable
+from agent.report.tool_facts import compared_texts
 from agent.report.view import EQUAL, RowPair, RunView
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def _of_result(view: RunView) -> dict[str, Any]:
     assert result is not None
     assert winner is not None
     assert baseline is not None
-    own, best = (facts.cut(facts.prompt_text(candidate), PROMPT_LETTERS) for candidate in (baseline, winner))
+    own, best = (facts.cut(text, PROMPT_LETTERS) for text in compared_texts(baseline, winner))
     sealed = (
         "Your prompt on the sealed test" if result.is_own else "Both prompts on the sealed test, and their difference"
     )

@@ -27,7 +27,7 @@ def run_details(view: RunView) -> dict[str, Any]:
         "changes": change_facts.changes(result),
         "proposer": change_facts.proposer(result),
         "proposals": asdict(table) if (table := proposals(view)) else None,
-        "labels": [{"table": asdict(labels(result, one)), **_confused(one)} for one in result.labels],
+        "labels": [{"table": asdict(labels(result, one)), **_confused(one)} for one in result.by_answer],
         "winner_name": answer_facts.winner_name(result),
         "unreadable": answer_facts.unreadable(result),
         "quotes": [asdict(reply) for reply in texts.replies],

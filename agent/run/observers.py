@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from agent.ledger.query import LABEL_WEIGHTS, LOOKED_UP
+from agent.ledger.query import LABEL_WEIGHTS, LOOKED_UP, TOOL_TEXTS
 from agent.observer import Observer, TrainingProgress
+from agent.prompt.tool_texts import as_text
 
 if TYPE_CHECKING:
     from agent.gateway.budget import Account
@@ -67,6 +68,9 @@ class LedgerObserver(Observer):
             body = {key: value for key, value in shown.weights.items() if key != "bias"}
             texts = {"bias": json.dumps(shown.weights["bias"], ensure_ascii=False)}  # the labels are the user's words
             self._ledger.event(self._run_id, LABEL_WEIGHTS, {"candidate_id": shown.id, **body}, texts)
+        if shown.tool_texts and not rejected:
+            texts = {"tool_texts": as_text(shown.tool_texts)}
+            self._ledger.event(self._run_id, TOOL_TEXTS, {"candidate_id": shown.id}, texts)
 
 
 @dataclass(frozen=True, slots=True)

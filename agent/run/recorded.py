@@ -8,6 +8,7 @@ from typing import Any
 from agent.errors import InputError
 from agent.prompt.label_weights import LabelWeights
 from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.tool_texts import ToolTexts
 from agent.retrieval.passages import Passages
 from agent.retrieval.pick import Picks
 from agent.types import Demo
@@ -26,6 +27,8 @@ def recorded_prompt(row: Mapping[str, Any]) -> PromptCandidate:
     weights = row.get("weights")
     if weights and weights["bias"] is None:
         raise InputError(f"{row['id']}: the label weights of this prompt were erased from the ledger")
+    if "tool_texts" in row and row["tool_texts"] is None:
+        raise InputError(f"{row['id']}: this prompt's texts of the tools were erased from the ledger")
     candidate = PromptCandidate(
         row["technique"],
         row["format"],
@@ -35,6 +38,7 @@ def recorded_prompt(row: Mapping[str, Any]) -> PromptCandidate:
         weights=LabelWeights.of(weights) if weights else None,
         picks=Picks(**row["picks"]) if row["picks"] else None,
         passages=Passages(**row["passages"]) if row["passages"] else None,
+        tool_texts=ToolTexts.of(row["tool_texts"]) if "tool_texts" in row else None,
     )
     if candidate.id != row["id"]:
         raise InputError(f"{row['id']}: parts of this prompt were erased from the ledger, so it cannot be tried again")

@@ -49,7 +49,7 @@ NOT_COMPARED = (
 )
 
 
-NEWER = ("answers", "labels", "change", "proposer", "to_show", "human_score")
+NEWER = ("answers", "labels", "tools", "change", "proposer", "to_show", "human_score")
 """What a run of an older version has not in its result: compared where it has."""
 
 

@@ -6,7 +6,7 @@ import json
 import shlex
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, Queue
@@ -17,6 +17,9 @@ from agent.files import new_file
 from agent.models.tool_calling import openai_tools
 from agent.strict import parse_json
 from agent.task.input_files import decode, read_bytes
+from agent.task.tool_file import tools_of_functions
+from agent.task.tool_functions import tool_of_function
+from agent.task.tool_source import FUNCTIONS
 from agent.task.tools import read_tools
 from agent.task.words import shown
 from agent.types import Tool
@@ -30,7 +33,15 @@ VERSION = "2025-06-18"
 
 
 def tools_in_file(path: Path) -> tuple[Tool, ...]:
-    """The tools in a JSON file. Raises InputError with all that is wrong with it."""
+    """The tools in a JSON file, or those of FILE.py:NAME,...: functions of a Python file. Raises InputError with all
+    that is wrong with it."""
+    if functions := FUNCTIONS.fullmatch(str(path)):
+        where = Path(functions["file"])
+        read_bytes(where)
+        found, wrong = tools_of_functions(where, functions["names"])
+        if wrong:
+            raise ProblemsError(tuple(wrong))
+        return _whole(found, shown(where))
     try:
         lines, problems = decode(read_bytes(path), shown(path))
         if problems:
@@ -39,6 +50,19 @@ def tools_in_file(path: Path) -> tuple[Tool, ...]:
     except ValueError as error:
         raise InputError(f"{shown(path)}:1: is not JSON: {error}") from None
     return _whole(value, shown(path))
+
+
+def tools_in_functions(functions: Sequence[Callable[..., Any]]) -> tuple[Tool, ...]:
+    """Python functions as tools. Raises InputError with all that is wrong with them."""
+    found, wrong = list[dict[str, Any]](), list[str]()
+    for function in functions:
+        try:
+            found.append(tool_of_function(function))
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong or not found:
+        raise InputError("\n".join(f"tools: {what}" for what in wrong or ["no functions; give at least one"]))
+    return _whole(found, "tools")
 
 
 def tools_of_server(command: str, seconds: float = SECONDS) -> tuple[Tool, ...]:
@@ -76,14 +100,30 @@ def tools_of_server(command: str, seconds: float = SECONDS) -> tuple[Tool, ...]:
     return _whole(tools, words[0])
 
 
-def write_tools(tools: Sequence[Tool], path: Path) -> None:
-    """Writes tools as OpenAI takes them, one a line. Raises InputError where the disk refuses."""
-    lines = ",\n".join(f"  {json.dumps(each, ensure_ascii=False)}" for each in openai_tools(tools))
+def write_tools(tools: Sequence[Tool | Callable[..., Any]], path: str | Path) -> Path:
+    """Writes tools as OpenAI takes them, one a line: the `tools.json` of a task.
+
+    Args:
+        tools: tools, or functions of Python. The types of a function's parameters become the schema of its arguments,
+            its docstring their descriptions; it is not called.
+        path: of the file, such as "tasks/house/tools.json".
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: a function has a parameter without a type that JSON has, or the disk refuses.
+    """
+    functions = [each for each in tools if not isinstance(each, Tool)]
+    made = iter(tools_in_functions(functions) if functions else ())
+    found = [each if isinstance(each, Tool) else next(made) for each in tools]
+    lines = ",\n".join(f"  {json.dumps(each, ensure_ascii=False)}" for each in openai_tools(found))
     try:
-        with new_file(path) as file:
+        with new_file(Path(path)) as file:
             file.write(f"[\n{lines}\n]\n".encode("utf-8", "replace"))
     except OSError as error:
-        raise InputError(f"{shown(path)}: cannot be written ({error.strerror or error})") from error
+        raise InputError(f"{shown(Path(path))}: cannot be written ({error.strerror or error})") from error
+    return Path(path)
 
 
 def _whole(value: Any, where: str) -> tuple[Tool, ...]:

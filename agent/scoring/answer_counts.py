@@ -1,5 +1,5 @@
 """The answers on the sealed test, counted: right and wrong rows, unreadable replies, and the confusion matrix of a
-choice; JSON-ready. Pure."""
+choice or of the tools that are called; JSON-ready. Pure."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from agent.metrics.calls import NO_CALL, names_in, paired_names
 from agent.scoring.breakdown import PASS, Pair, readable
 from agent.scoring.evaluate import values
 from agent.shipped import Field, fold
-from agent.types import Example, Outcome
+from agent.types import Example, Outcome, Tool
 
 SHOWN_ROWS = 3
 """Rows with an unreadable reply that are named."""
@@ -57,12 +58,57 @@ def _by_label(rows: Sequence[Example], outcomes: Sequence[Outcome], field: Field
         for row, outcome in zip(rows, outcomes, strict=True)
         if readable(outcome) is not None
     ]
-    cells = Counter((label, said) for label, said in pairs if label is not None)
-    order = {label: at for at, label in enumerate(field.choices)}
+    return _side(field.choices, Counter((label, said) for label, said in pairs if label is not None))
+
+
+def by_tool(pair: Pair, field: Field, tools: Sequence[Tool]) -> list[dict[str, Any]]:
+    """As `by_label`, of the calls of the field: a wanted call that was not made stands beside one that was made in its
+    place, if any. Nothing where there are no tools."""
+    labels = (*(tool.name for tool in tools), NO_CALL)
+    sides = {"winner": pair.won, "baseline": pair.based}
+    found = {
+        side: _side(labels, tool_cells(pair.rows, outcomes, field.name, labels)) for side, outcomes in sides.items()
+    }
+    return [{"field": field.name, "labels": list(labels), **found}] if tools else []
+
+
+def tool_cells(
+    rows: Sequence[Example], outcomes: Sequence[Outcome], field: str, labels: Sequence[str]
+) -> Counter[tuple[str, str | None]]:
+    """How often each tool was called where each was right; None for a reply that could not be read and for a tool that
+    there is not. A row without an answer, or whose label cannot be used, is left out.
+
+    Args:
+        rows: with the right calls.
+        outcomes: of the rows, in their order.
+        field: that holds the calls.
+        labels: the names of the tools, and `NO_CALL`.
+    """
+    cells = Counter[tuple[str, str | None]]()
+    for row, outcome in zip(rows, outcomes, strict=True):
+        wanted = _names(row.labels.get(field))
+        if readable(outcome) is None or wanted is None or not set(wanted) <= set(labels):
+            continue
+        said = None if outcome.prediction.error else _names(outcome.prediction.fields.get(field))
+        pairs = [(name, None) for name in wanted or [NO_CALL]] if said is None else paired_names(wanted, said)
+        cells.update((label, name if name in labels else None) for label, name in pairs)
+    return cells
+
+
+def _names(value: Any) -> list[str] | None:
+    """The tools that are called; None where the value holds no calls."""
+    try:
+        return names_in(value)
+    except ValueError:
+        return None
+
+
+def _side(labels: Sequence[str], cells: Mapping[tuple[str, str | None], int]) -> dict[str, Any]:
+    order = {label: at for at, label in enumerate(labels)}
     end = len(order)
     ranked = sorted(cells, key=lambda cell: (order[cell[0]], order.get(cell[1] or "", end)))
     return {
-        "scores": [_label_score(label, cells) for label in field.choices],
+        "scores": [_label_score(label, cells) for label in labels],
         "cells": [{"label": label, "said": said, "rows": cells[label, said]} for label, said in ranked],
     }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from agent.errors import BudgetExhausted
+from agent.prompt.tool_texts import tool_changes
 from agent.scoring import answer_counts, breakdown
 from agent.scoring.breakdown import Pair
 from agent.search.analysis.attribution import attribution
@@ -233,7 +234,13 @@ def changed(context: SearchContext, winner: Candidate) -> dict[str, Any] | None:
         }
 
     is_other = program.shown(winner).text != program.shown(baseline).text
-    return {"instruction": is_other, "winner": side(winner), "baseline": side(baseline)}
+    texts = program.shown(winner).tool_texts
+    return {
+        "instruction": is_other,
+        "tools": [change.what for change in tool_changes(texts)] if texts else [],
+        "winner": side(winner),
+        "baseline": side(baseline),
+    }
 
 
 def proposer_use(context: SearchContext, winner: Candidate, ended: str) -> dict[str, Any]:
@@ -316,6 +323,7 @@ def explained(
     return {
         "answers": answer_counts.row_counts(pair),
         "labels": answer_counts.by_label(pair, task.signature.outputs),
+        "tools": answer_counts.by_tool(pair, task.signature.outputs[0], task.tools),
         "metrics": breakdown.by_metric(pair, task.metrics, seed),
         "slices": breakdown.by_slice(pair, task.slices, seed),
         "consistency": steady if task.repeats > 1 else None,

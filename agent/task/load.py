@@ -20,6 +20,7 @@ from agent.task.examples import PlacedExample, RowReader, find_clashes, json_che
 from agent.task.input_files import TEXT_CELLS, TomlLines, decode, parse_json, parse_toml, read_bytes, rows_of
 from agent.task.knowledge import read_documents
 from agent.task.rubric import read_rubric
+from agent.task.tool_source import FUNCTIONS, tools_in_source
 from agent.task.tools import read_tools
 from agent.task.words import near, problem, quoted, shown
 from agent.types import (
@@ -182,6 +183,14 @@ class _Loading:
         if not isinstance(value, str):
             self.tools, wrong = read_tools(value)
             faults += [Fault(("tools",), what) for what in wrong]
+        elif functions := FUNCTIONS.fullmatch(value):
+            data = self._read(functions["file"], functions["file"])
+            if data is not None:
+                where = self.folder / functions["file"]
+                found, problems = tools_in_source(where, functions["names"], data)
+                self.tools, wrong = read_tools(found) if not problems else ((), [])
+                self.problems += problems
+                self.problems += [problem(shown(where), 1, what) for what in wrong]
         elif (text := self._text(value, value)) is not None:
             try:
                 self.tools, wrong = read_tools(parse_json(text))

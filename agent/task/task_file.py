@@ -37,7 +37,9 @@ def _tools(value: Any) -> str | list[dict[str, Any]]:
         isinstance(value, list) and value and all(isinstance(each, dict) for each in value)
     ):
         return value
-    raise ValueError("write the name of a JSON file in the task folder, or each tool as a table [[tools]]")
+    raise ValueError(
+        "write the name of a JSON file in the task folder, or FILE.py:FUNCTION,..., or each tool as a table [[tools]]"
+    )
 
 
 def _metric(value: Any) -> Any:
@@ -264,7 +266,8 @@ class TaskFile(TomlTable):
     tools: Tools | Optional = Field(
         None,
         description="Tools that the model may call, where the answer is a list of calls: a JSON file as OpenAI, "
-        "Anthropic, MCP (tools/list) or OpenAPI write it, or tables [[tools]] with name, description and parameters.",
+        "Anthropic, MCP (tools/list) or OpenAPI write it; FILE.py:NAME,... for functions of a Python file beside it; "
+        "or tables [[tools]] with name, description and parameters.",
     )
 
 

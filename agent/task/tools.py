@@ -71,6 +71,9 @@ def _tool(value: Any) -> Tool:
     from agent.task.examples import json_checker
 
     try:
+        if "$ref" in json.dumps(schema):  # it stands inside another schema, where its references would lead nowhere
+            found = _Document(schema)._resolved(schema)
+            schema = {key: part for key, part in found.items() if key not in ("$defs", "definitions")}
         text = json.dumps({"type": "object", **schema}, ensure_ascii=False, allow_nan=False)
         json_checker(text)
     except (TypeError, ValueError) as error:

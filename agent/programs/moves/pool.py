@@ -11,9 +11,11 @@ from agent.programs.looked_up import PassageLibrary
 from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes, most_demos
 from agent.programs.moves.passage_moves import PassageMaker
 from agent.programs.moves.picking import PickMaker
+from agent.programs.moves.tool_moves import ToolMaker
 from agent.programs.picked_rows import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
+from agent.prompt.tool_texts import ToolTexts
 from agent.search.choices import Choices
 from agent.search.program import PROPOSED, Parent
 from agent.search.study import Place
@@ -69,6 +71,7 @@ class CandidateGenerator:
         self.rationales: dict[str, str] = {}
         self._picks = PickMaker(task, choices, pool or PickedRows(task))
         self._passages = PassageMaker(task, choices, library or PassageLibrary(task))
+        self._tools = ToolMaker(task, choices, rng)
 
     @cached_property
     def _maker(self) -> DemoMaker:
@@ -85,7 +88,8 @@ class CandidateGenerator:
             for rewrite in self.rewrites[: 3 if not TECHNIQUES[technique].reasoning else 1]
             for role in ("", *space.roles[:1])[: 2 if rewrite.operator == own else 1]
         ]
-        places += [{**self._place(space.techniques[0], space.formats[0], own), **how} for how in self._passages.first()]
+        others = [*self._passages.first(), *self._tools.first()]
+        places += [{**self._place(space.techniques[0], space.formats[0], own), **how} for how in others]
         if "few-shot" in space.techniques and self.counts:
             places += [{**self._place("few-shot", space.formats[0], own), **picked} for picked in self._picks.first()]
             places += [
@@ -110,6 +114,7 @@ class CandidateGenerator:
             "size": tuple(str(k) for k in self.counts) or ("0",),
             **self._picks.space(),
             **self._passages.space(),
+            **self._tools.space(),
         }
 
     def _usable(self, technique: str) -> bool:
@@ -143,10 +148,10 @@ class CandidateGenerator:
             demos.demos,
             picks=picks,
             passages=self._passages.at(place, rewrite.instruction),
+            tool_texts=self._tools.at(place),
         )
-        operator = (
-            demos.operator if candidate.n_demos else f"{technique}:{rewrite.operator}{'+role' if place['role'] else ''}"
-        )
+        more = "+role" * bool(place["role"]) + "+tools" * bool(candidate.tool_texts)
+        operator = demos.operator if candidate.n_demos else f"{technique}:{rewrite.operator}{more}"
         credit = credit_of(rewrite, FRESH) if not candidate.n_demos else FRESH
         return Proposal(candidate, dict(place), operator, None, demos.reason or rewrite.reason, credit)
 
@@ -178,6 +183,7 @@ class CandidateGenerator:
             "size": size,
             **self._picks.place(),
             **self._passages.place(),
+            **self._tools.place(),
         }
 
     def operators(self, parent: Parent) -> list[str]:
@@ -185,6 +191,7 @@ class CandidateGenerator:
         operators = [*OPERATORS] if redraws(parent.proposal.candidate) else []
         operators += self._picks.operators(as_prompt(parent.proposal.candidate))
         operators += self._passages.operators(as_prompt(parent.proposal.candidate))
+        operators += self._tools.operators()
         operators.append("compress")
         if len(self._task.space.formats) > 1:
             operators.append("format")
@@ -212,6 +219,9 @@ class CandidateGenerator:
         if operator in self._passages.operators(old):
             made, reason = self._passages.child(old)
             return self._child(parent, made, operator, reason, **self._passages.place_of(made))
+        if operator in self._tools.operators():
+            retold = self._tools.child(old, parent.outcomes, self._dev)
+            return self._child(parent, retold[0], operator, retold[1]) if retold else None
         others = [good for other in parents if other is not parent and (good := demos_of(other)).demos]
         demos = self._maker.child(operator, demos_of(parent), parent.outcomes, self._dev, others)
         if demos is None or not demos.demos or demos.demos == old.demos:
@@ -236,6 +246,12 @@ class CandidateGenerator:
         credit = credit_of(rewrite, "instruction")
         name = f"instruction:{rewrite.operator}"
         return self._child(parent, made, name, rewrite.reason, credit=credit, instruction=rewrite.operator)
+
+    def with_tool_texts(self, parent: Parent, rewrite: Rewrite, texts: ToolTexts) -> Proposal:
+        """The parent with other texts of the tools; `rewrite` says how they came about."""
+        made = replace(as_prompt(parent.proposal.candidate), tool_texts=texts)
+        name, credit = f"tools:{rewrite.operator}", credit_of(rewrite, "tools")
+        return self._child(parent, made, name, rewrite.reason, credit=credit, tools=rewrite.operator)
 
     def alone(self, rewrite: Rewrite) -> Proposal | None:
         """The instruction without demos, where the task allows a prompt without any."""

@@ -11,6 +11,7 @@ from agent.programs.moves.pool import CandidateGenerator, as_prompt, redraws
 from agent.programs.moves.proposals.looks import is_worth_trying
 from agent.programs.moves.proposals.proposer import BY_CREDIT, Proposer
 from agent.programs.picked_rows import PickedRows
+from agent.prompt.tool_texts import ToolTexts
 from agent.search.analysis.effects import Effect, demo_effects, recombine
 from agent.search.closing import scored_candidates
 from agent.search.context import SearchContext
@@ -64,6 +65,12 @@ class PromptMoves(CandidateGenerator):
         made = []
         for draft, rewrite in await self._proposer.drafts(operator, parent):
             changed = draft.parent or parent
+            if isinstance(draft.made, ToolTexts):
+                proposal = self.with_tool_texts(changed, rewrite, draft.made)
+                if await is_worth_trying(self._context, draft, proposal, changed):
+                    self._tools.variants[rewrite.operator] = draft.made
+                    made.append(proposal)
+                continue
             proposal = self.instructed(changed, rewrite)
             if await is_worth_trying(self._context, draft, proposal, changed):
                 self.rewrites.append(rewrite)

@@ -20,7 +20,7 @@ def features_of(candidate: Candidate) -> dict[Feature, float]:
 
     One-hot: instruction, technique, format and role, instruction and format once more where there are demos, each fixed
     demo, how others are picked and passages looked up. Numbers: the logs of how many fixed and picked demos and
-    passages there are, and the share of each label among the fixed ones.
+    passages there are, and the share of each label among the fixed ones. Of tools one-hot: their order and each text.
     """
     assert isinstance(candidate, PromptCandidate)
     columns: dict[Feature, float] = {
@@ -43,6 +43,9 @@ def features_of(candidate: Candidate) -> dict[Feature, float]:
         columns["passages", candidate.passages.retriever] = 1.0
         columns["passage size", str(candidate.passages.chunk)] = 1.0
         columns["log2 passages", ""] = math.log2(1 + candidate.passages.k) / 2
+    if candidate.tool_texts is not None:
+        columns["tool order", " ".join(candidate.tool_texts.order)] = 1.0
+        columns |= {("tool text", text): 1.0 for text in candidate.tool_texts.texts}
     if candidate.demos:
         columns["log2 demos", ""] = math.log2(1 + len(candidate.demos)) / 2
         labels = Counter(label_of(demo) for demo in candidate.demos)
@@ -73,6 +76,8 @@ def leave_one_out(winner: PromptCandidate, baseline: PromptCandidate) -> list[Ab
     if winner.passages != baseline.passages:
         own = replace(winner, passages=baseline.passages) if baseline.passages else without_passages(winner)
         ablations.append(Ablation("passages", own))
+    if winner.tool_texts != baseline.tool_texts:
+        ablations.append(Ablation("tool texts", replace(winner, tool_texts=baseline.tool_texts)))
     reasoning = TECHNIQUES[baseline.technique].reasoning
     if TECHNIQUES[winner.technique].reasoning != reasoning:
         ablations.append(Ablation("technique", _laid_out(winner, winner.demos, reasoning)))

@@ -112,9 +112,14 @@ class Format:
     """The same target by Python code, for a release that a template cannot hold."""
 
     def fitting(self, release: PromptRelease) -> Format:
-        """This format, or `as_code` where the release looks something up or weighs labels and this one cannot."""
+        """This format, or `as_code` where the release looks something up, weighs labels or calls tools and this one
+        cannot."""
         looks_up = bool(release.picks or release.passages)
-        lacks = (looks_up and not self.carries_picks) or (release.weights and not self.carries_weights)
+        lacks = (
+            (looks_up and not self.carries_picks)
+            or (release.weights and not self.carries_weights)
+            or (release.tools and not self.carries_tools)
+        )
         return self.as_code if lacks and self.as_code else self
 
     def __call__(self, files: Files) -> Files:
@@ -141,6 +146,7 @@ FORMATS: Registry[Format] = Registry(
         "python": "agent.release.formats.python_module",
         "llama-server": "agent.release.formats.llama_server",
         "peft": "agent.release.formats.peft",
+        "tools": "agent.release.formats.tools",
         "finetune-jsonl": "agent.release.formats.finetune",
     },
 )

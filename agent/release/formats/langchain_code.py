@@ -11,7 +11,7 @@ from typing import Any
 from agent.errors import ReleaseError
 from agent.extras import command
 from agent.release.formats.export_format import Format, Material, Render, Sent, Settings, Values
-from agent.release.formats.python_module import load_module, module_source
+from agent.release.formats.python_module import load_module, module_source, rendered_calls
 from agent.release.formats.weights_source import as_openai, from_openai, require_same_answers
 from agent.release.prompt_file import PromptRelease
 
@@ -19,7 +19,7 @@ FILE = "langchain_prompt.py"
 ROLES = {"system": "system", "human": "user", "ai": "assistant"}
 _TEMPLATE = '''
 
-# LangChain: `chain = prompt | ChatOpenAI(model=..., **prompt.metadata)`; `prompt.invoke({"INPUT": "..."})`.
+# LangChain: `chain = prompt | ChatOpenAI(model=..., **prompt.metadata)@tools@`; `prompt.invoke({"INPUT": "..."})`.
 from langchain_core.messages import BaseMessage, convert_to_messages
 from langchain_core.prompts.chat import BaseChatPromptTemplate
 
@@ -29,7 +29,7 @@ class ReleasedPrompt(BaseChatPromptTemplate):
 
     def format_messages(self, **values: Any) -> list[BaseMessage]:
         """The messages for an input."""
-        return convert_to_messages(render(**{name: values[name] for name in self.input_variables}))
+        return convert_to_messages(@sent@(**{name: values[name] for name in self.input_variables}))
 
     def pretty_repr(self, html: bool = False) -> str:
         """Which prompt it is."""
@@ -68,10 +68,18 @@ def _load(folder: Path, release: PromptRelease) -> Render:
         require_same_answers("langchain", _answers(module), release)
 
     def render(values: Values) -> Sent:
+        if release.tools:
+            return rendered_calls("langchain", module, values, _as_openai(module.prompt.invoke(dict(values))))
         sent = module.prompt.invoke(dict(values)).to_messages()
         return [{"role": ROLES[message.type], "content": message.content} for message in sent]
 
     return render
+
+
+def _as_openai(prompt: Any) -> Any:
+    from langchain_core.messages import convert_to_openai_messages
+
+    return convert_to_openai_messages(prompt.to_messages())
 
 
 def _answers(module: Any) -> Any:
@@ -105,6 +113,8 @@ def _files(material: Material) -> dict[str, str]:
             "does not see the input; export it as md, messages, python or dspy"
         )
     template = _TEMPLATE.replace("@inputs@", ascii(list(release.inputs)))
+    template = template.replace("@sent@", "sent" if release.tools else "render")
+    template = template.replace("@tools@", ".bind_tools(TOOLS)" if release.tools else "")
     template = template.replace("@metadata@", ascii(as_openai(release.parameters)))
     return {FILE: module_source(release) + template + (_LABEL if release.weights else "")}
 
@@ -119,5 +129,6 @@ CODE = Format(
     install=command("langchain"),
     carries_picks=True,
     carries_weights=True,
+    carries_tools=True,
     settings_note="a template sends no parameters; give them to your model, as in ChatOpenAI(**prompt.metadata)",
 )

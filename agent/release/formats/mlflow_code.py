@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.release.formats.export_format import Format, Material, Render, Sent, Settings, Values, installed_version
-from agent.release.formats.python_module import load_module, module_source
+from agent.release.formats.python_module import load_module, module_source, rendered_calls
 from agent.release.prompt_file import PromptRelease
 
 FILE = "mlflow_model.py"
@@ -29,14 +29,14 @@ INPUTS = @inputs@
 class ReleasedPrompt(mlflow.pyfunc.PythonModel):
     """Gives the messages of a released prompt; it calls no model."""
 
-    def predict(self, model_input: list[dict[str, str]]) -> list[list[dict[str, str]]]:
+    def predict(self, model_input: list[dict[str, str]]) -> list[list[dict[str, @value@]]]:
         """The messages for each row of inputs."""
-        return [render(**{name: row[name] for name in INPUTS}) for row in model_input]
+        return [@sent@(**{name: row[name] for name in INPUTS}) for row in model_input]
 
 
 def arguments() -> dict[str, Any]:
     """What `mlflow.pyfunc.save_model` and `log_model` take: this file as code, and what else belongs to the prompt."""
-    metadata = {"release": VERSION, "model_name": MODEL, "parameters": PARAMETERS, **@provenance@}
+    metadata = {"release": VERSION, "model_name": MODEL, "parameters": PARAMETERS, @tools@**@provenance@}
     return {"python_model": __file__, "pip_requirements": ["mlflow"], "metadata": metadata}
 
 
@@ -80,6 +80,8 @@ def _load(folder: Path, release: PromptRelease) -> Render:
 
     def render(values: Values) -> Sent:
         (sent,) = model.predict([dict(values)])
+        if release.tools:
+            return rendered_calls("mlflow", load_module(folder / FILE, "exported_mlflow_model"), values, sent)
         return [{"role": message["role"], "content": message["content"]} for message in sent]
 
     return render
@@ -98,6 +100,9 @@ def _find_library(library: str) -> str:
 def _files(material: Material) -> dict[str, str]:
     release = material.release
     source = _SOURCE.replace("@name@", registered_name(release)).replace("@inputs@", ascii(release.inputs))
+    source = source.replace("@sent@", "sent" if release.tools else "render")
+    source = source.replace("@value@", "Any" if release.tools else "str")
+    source = source.replace("@tools@", '"tools": TOOLS, ' if release.tools else "")
     return {FILE: module_source(release) + source.replace("@provenance@", ascii(provenance_tags(release)))}
 
 
@@ -111,4 +116,5 @@ CODE = Format(
     install="pip install mlflow",
     find_library=_find_library,
     carries_picks=True,
+    carries_tools=True,
 )

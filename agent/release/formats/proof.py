@@ -22,6 +22,8 @@ from agent.release.rescore import DevRun, Rescored, release_parser, rescore
 
 WITH_PICKS = "md, messages, python, langchain, dspy, mlflow or promptfoo"
 """The formats that pick examples and look passages up for each input, for a message."""
+WITH_TOOLS = "--format md, messages, python, langchain, mlflow or tools"
+"""Those that hold tools."""
 WITH_WEIGHTS = "md, messages, python, langchain or dspy"
 """Those that decide by label weights."""
 
@@ -139,8 +141,8 @@ def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) 
         )
     if release.tools and not form.carries_tools:
         raise ReleaseError(
-            f"{form.name}: {release.name!r} calls tools, which this target does not hold; export it as --format md, "
-            "messages or python, or load it with load_prompt"
+            f"{form.name}: {release.name!r} calls tools, which this target does not hold; export it as {WITH_TOOLS}, "
+            "or load it with load_prompt"
         )
     if release.weights and not form.carries_weights:
         raise ReleaseError(

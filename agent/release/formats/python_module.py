@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import json
 import keyword
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError
-from agent.models.tool_calling import openai_tools
+from agent.models.tool_calling import openai_messages, openai_tools
 from agent.prompt.template import PICKED
+from agent.release.formats import calls_source
 from agent.release.formats.export_format import Material, Render, Settings, Values, export_format, parts_of
 from agent.release.formats.weights_source import require_same_answers, weights_source
 from agent.release.runtime import PromptRelease
 from agent.retrieval import passages, pick
+from agent.task.tools import read_tools
+from agent.types import Message, Request
 
 FILE = "prompt.py"
 _PICKING = """
@@ -74,6 +78,8 @@ def _load(folder: Path, release: PromptRelease) -> Render:
         require_same_answers("python", module.answer, release)
 
     def render(values: Values) -> list[dict[str, str]]:
+        if release.tools:
+            return rendered_calls("python", module, values, module.sent(**values))
         return list(module.render(**values))
 
     return render
@@ -135,7 +141,43 @@ def module_source(release: PromptRelease) -> str:
         pieces = [_piece(part, release.inputs) for part in parts] or ['""']
         lines += [f'        {{"role": "{role}", "content": "".join((', *[f"            {piece}," for piece in pieces]]
         lines += ["        ))},"]
-    return "\n".join([*lines, "    ]"]) + "\n" + weights_source(release)
+    lines.append("    ]")
+    if release.tools:
+        given = ", ".join(f"{name}={name}" for name in release.inputs)
+        about = '    """The messages to send with TOOLS, as OpenAI takes them: examples as calls with results."""'
+        lines += ["", "", f"def sent({arguments}) -> list[dict[str, Any]]:", about]
+        lines.append(f"    return called(render({given}))")
+    return "\n".join(lines) + "\n" + weights_source(release)
+
+
+def rendered_calls(name: str, module: Any, values: Values, got: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The messages of a module whose prompt has tools.
+
+    Args:
+        name: of the target, for errors.
+        module: the exported module.
+        values: of an input.
+        got: what the target sends, as OpenAI takes it.
+
+    Raises:
+        ReleaseError: The calls of examples are not sent as they were in the run.
+    """
+    found = [dict(message) for message in module.render(**values)]
+    messages = tuple(Message(message["role"], message["content"]) for message in found)
+    tools = tuple(read_tools(module.TOOLS)[0])
+    if _plain(got) != _plain(openai_messages(Request(messages, 1, tools=tools))):
+        raise ReleaseError(f"{name}: does not send the calls of the examples as the run did")
+    return found
+
+
+def _plain(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The messages, whatever stands beside calls as content and however their arguments are spaced."""
+    found = []
+    for message in messages:
+        calls = [(call["id"], call["function"]) for call in message.get("tool_calls") or ()]
+        functions = [(i, function["name"], json.loads(function["arguments"])) for i, function in calls]
+        found.append({**message, "content": message.get("content") or "", "tool_calls": functions})
+    return found
 
 
 def _piece(part: str | tuple[str], names: Sequence[str]) -> str:
@@ -163,8 +205,11 @@ def _head(release: PromptRelease) -> list[str]:
 
 
 def _tools(release: PromptRelease) -> list[str]:
-    """The tools, as OpenAI takes them."""
-    return [f"TOOLS: list[dict[str, Any]] = {openai_tools(release.tools)!a}"] if release.tools else []
+    """The tools as OpenAI takes them, and what makes calls of the examples that are sent with them."""
+    if not release.tools:
+        return []
+    code = Path(calls_source.__file__).read_text("utf-8").partition("from typing import Any\n")[2]
+    return [f"TOOLS: list[dict[str, Any]] = {openai_tools(release.tools)!a}", "", "import json", code.rstrip("\n")]
 
 
 def _picking(release: PromptRelease) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from agent.errors import InputError
 from agent.report import compare, facts
 from agent.report.compare import ComparedPrompt
+from agent.report.tool_facts import compared_texts
 from agent.report.view import EQUAL, RunView, row_pairs
 from agent.report.web.page_request import PageRequest, sql_link
 from agent.report.web.run_pages import words_changed
@@ -44,14 +45,15 @@ def compared(request: PageRequest) -> dict[str, Any]:
     lines = compare.fact_lines(*sides)
     paired = {split: compare.paired(split, *sides) for split in SPLITS}
     examples = RunView(request.history, sides[0].run["id"]).examples if any(paired.values()) else {}
+    words = compared_texts(first, second)
     return {
         **page,
         "sides": [_side(name, side) for name, side in zip(names, sides, strict=True)],
         "facts": [{"what": what, "a": one, "b": two, "same": one == two} for what, one, two in lines],
         "paired": paired,
         "unlike": compare.scoring_difference(*sides),
-        "changes": words_changed(facts.prompt_text(first), facts.prompt_text(second), compare.CONTEXT),
-        "same_words": facts.prompt_text(first) == facts.prompt_text(second),
+        "changes": words_changed(*words, compare.CONTEXT),
+        "same_words": words[0] == words[1],
         "only": {
             "A": [row for row in demos[0] if row not in demos[1]],
             "B": [row for row in demos[1] if row not in demos[0]],

@@ -18,6 +18,7 @@ from agent.report.comparison import comparison, is_comparison, running_losses
 from agent.report.comparison_charts import comparison_svgs
 from agent.report.html import PROMPT_LETTERS
 from agent.report.run_details import run_details
+from agent.report.tool_facts import compared_texts
 from agent.report.view import RowPair, RunView
 from agent.report.web.page_request import PageRequest, sql_link
 
@@ -155,7 +156,7 @@ def _marked(view: RunView) -> list[dict[str, Any]]:
 def _changes(view: RunView) -> list[dict[str, str]]:
     if view.baseline is None or view.winner is None or view.baseline["id"] == view.winner["id"]:
         return []
-    return words_changed(facts.prompt_text(view.baseline), facts.prompt_text(view.winner))
+    return words_changed(*compared_texts(view.baseline, view.winner))
 
 
 def words_changed(one: str, two: str, keep: int | None = None) -> list[dict[str, str]]:
@@ -298,7 +299,7 @@ def trial(request: PageRequest) -> dict[str, Any]:
         "whole_prompt": facts.cut(facts.whole_prompt(own), PROMPT_LETTERS),
         "which": facts.which(numbered[number], view.result),
         "demos": own["demos"],
-        "changes": words_changed(facts.prompt_text(base), facts.prompt_text(own)) if number else [],
+        "changes": words_changed(*compared_texts(base, own)) if number else [],
         "shown": which,
         "counts": {
             name: {"words": words, "rows": sum(map(holds, pairs))} for name, (words, holds) in ROW_FILTERS.items()

@@ -14,6 +14,7 @@ from agent.ledger.query import Row, released_file
 from agent.prompt.label_weights import LabelWeights
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import answers_last
+from agent.prompt.tool_texts import ToolTexts, with_texts
 from agent.release.completion import DEFAULT_PARAMETERS
 from agent.release.prompt_file import PROMPT_FILE, PromptRelease, holds_prompt, read_release
 from agent.release.runtime import Prompt
@@ -22,7 +23,7 @@ from agent.report.next_steps import held_folder
 from agent.report.view import RunView
 from agent.report.web.page_request import PageRequest
 from agent.report.web.registry_pages import version_folder
-from agent.types import Demo, Example, Message, SplitName
+from agent.types import Demo, Example, Message, SplitName, Tool
 
 SPLITS: Final[tuple[SplitName, ...]] = ("dev", "train")
 """The splits whose rows can be picked, never the sealed test."""
@@ -121,7 +122,21 @@ def _released(view: RunView, candidate: Row, released: PromptRelease) -> PromptR
         provenance={"run_id": view.id, "candidate_id": candidate["id"]},
         weights=LabelWeights.of(weights) if weights else None,
         adapter=released.adapter if view.run["model"] != released.model else None,  # else the base alone answered it
+        tools=_tools(view, candidate, released),
     )
+
+
+def _tools(view: RunView, candidate: Row, released: PromptRelease) -> tuple[Tool, ...]:
+    """The tools of a candidate, by those of the run's release and the texts that the ledger has of both."""
+    if not released.tools:
+        return ()
+    of_release = view.history.candidate(str(released.provenance.get("candidate_id")))
+    both = (("own", of_release), ("new", candidate))
+    found = {name: each["tool_texts"] for name, each in both if "tool_texts" in each}
+    if None in found.values():
+        raise InputError(f"{view.id}: the texts of the tools of {candidate['id']} were erased from the ledger")
+    own = with_texts(released.tools, ToolTexts.of(found["own"]["own"])) if "own" in found else released.tools
+    return with_texts(own, ToolTexts.of(found["new"])) if "new" in found else own
 
 
 def _held_back(view: RunView) -> PromptRelease | None:

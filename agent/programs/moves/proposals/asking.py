@@ -11,6 +11,7 @@ from agent.gateway.concurrency import all_of
 from agent.programs.moves.proposals.checks import why_cut
 from agent.programs.moves.proposals.evidence import Evidence
 from agent.programs.moves.proposals.parts import Assembled
+from agent.prompt.tool_texts import ToolTexts
 from agent.search.context import SearchContext
 from agent.search.program import Parent
 from agent.types import Completion, Message, Request
@@ -42,7 +43,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An instruction that an operator made.
+    """An instruction, or texts of tools, that an operator made.
 
     Args:
         made: its parts.
@@ -55,7 +56,7 @@ class Draft:
         claim: the proposer's own words for what it expects, or "".
     """
 
-    made: Assembled
+    made: Assembled | ToolTexts
     hypothesis: str
     rows: tuple[str, ...] = ()
     guard: tuple[str, ...] = ()
@@ -91,7 +92,7 @@ class Operator(Protocol):
         ...
 
     async def make(self, evidence: Evidence, ask: Asks) -> list[Draft]:
-        """The instructions that come of it; none where no reply can be used."""
+        """What comes of it; nothing where no reply can be used."""
         ...
 
 

@@ -14,7 +14,7 @@ async def is_worth_trying(context: SearchContext, draft: Draft, proposal: Propos
     Args:
         context: the search; its log gets the scores before and after.
         draft: one without a guard set is always worth it.
-        proposal: the candidate with its instruction; its place names the instruction.
+        proposal: the candidate with it; its place names it.
         parent: the candidate that it changes, which has outcomes on the rows of the draft.
     """
     seen = {outcome.example_id for outcome in context.board.outcomes.get(context.baseline.id, ())}
@@ -32,7 +32,7 @@ async def is_worth_trying(context: SearchContext, draft: Draft, proposal: Propos
     pairs = [(before[i], after[i]) for i in after if before[i] is not None and after[i] is not None]
     gain = sum((new or 0.0) - (old or 0.0) for old, new in pairs)
     is_kept = gain > 0
-    record = next(r for r in context.proposal_log.records if r.instruction == proposal.place["instruction"])
+    record = next(r for r in reversed(context.proposal_log.records) if r.instruction in proposal.place.values())
     body = {"number": record.number, "operator": record.operator, "rows": list(draft.rows), "guard": list(draft.guard)}
     scores = _means(pairs)
     context.proposal_log.change(record.number, **scores, is_kept=is_kept)

@@ -119,6 +119,10 @@ class Book:
     instructions: dict[str, Assembled] = field(default_factory=dict)
     definitions: dict[str, list[Part]] = field(default_factory=dict)
     """By label, the latest last: one that was bought is never bought again."""
+    tools: dict[str, str] = field(default_factory=dict)
+    """By tool, what it is called for: the latest sentence."""
+    tool_pairs: set[tuple[str, str]] = field(default_factory=set)
+    """What was asked for: tool and other tool, tool and argument, or tool and description."""
 
     def of(self, instruction: str) -> Assembled:
         """The parts of an instruction; one of another origin is words alone."""

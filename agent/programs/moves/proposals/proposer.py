@@ -23,14 +23,23 @@ from agent.programs.moves.proposals.parts import Book
 from agent.programs.moves.proposals.procedure import Procedure
 from agent.programs.moves.proposals.rule import Rule
 from agent.programs.moves.proposals.shorter import Shorter
+from agent.programs.moves.proposals.tool_argument import ToolArgument
+from agent.programs.moves.proposals.tool_contrast import ToolContrast
+from agent.programs.moves.proposals.tool_shorter import ToolShorter
+from agent.programs.moves.proposals.tool_use import ToolUse
 from agent.programs.moves.proposals.whole import Whole
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import Rewrite
+from agent.prompt.tool_texts import ToolTexts, as_text, shown_texts
 from agent.search.context import SearchContext
 from agent.search.program import PROPOSED, Parent
 from agent.search.proposal_log import ProposalRecord
 
 OPERATORS: tuple[Operator, ...] = (
     Definitions(),
+    ToolUse(),
+    ToolContrast(),
+    ToolArgument(),
     Rule(),
     Contrast(),
     Whole(),
@@ -38,6 +47,7 @@ OPERATORS: tuple[Operator, ...] = (
     Procedure(),
     Merge(),
     Shorter(),
+    ToolShorter(),
 )
 """In the order in which each is tried for the first time."""
 
@@ -57,6 +67,7 @@ class Proposer:
         self._dev = {row.id: row for row in context.dev}
         self._asked: Counter[str] = Counter()
         self._is_strong = False
+        self._tool_texts = set[ToolTexts]()
 
     def operators(self, parent: Parent | None) -> list[str]:
         """The operators that may be asked for, as the bandit knows them."""
@@ -79,29 +90,46 @@ class Proposer:
         return next((credit for credit in self.operators(parent) if not self._asked[BY_CREDIT[credit].name]), "")
 
     async def drafts(self, credit: str, parent: Parent) -> list[tuple[Draft, Rewrite]]:
-        """New instructions by one of `operators`, each with its record in the log; none where no reply can be used."""
-        operator, task = BY_CREDIT[credit], self._context.task
+        """What one of `operators` makes, each with its record in the log and its name; nothing where no reply can be
+        used. Texts of tools have no instruction."""
+        operator = BY_CREDIT[credit]
         asker, evidence = Asker(self._context, operator.name), self._evidence(parent)
         self._asked[operator.name] += 1
         found = []
         for draft in await operator.make(evidence, asker):
-            text, changed = draft.made.text(task), (draft.parent or parent).proposal.candidate
-            if refused := why_labels_lost(text, task):
-                asker.refused = refused
-            elif text not in self.book.instructions and text != as_prompt(changed).instruction:
-                self.book.add(draft.made)
+            changed = as_prompt((draft.parent or parent).proposal.candidate)
+            texts, refused = self._new(draft, changed)
+            asker.refused = refused or asker.refused
+            if texts:
                 record = self._log.open(
                     operator.name, hypothesis=draft.hypothesis, rows=draft.rows, parent_id=changed.id
                 )
                 name = f"{PROPOSED}-{record.number}"
                 self._log.change(record.number, instruction=name)
-                self._note(record, {"instruction": text, **({"claim": draft.claim} if draft.claim else {})})
+                self._note(record, {**texts, **({"claim": draft.claim} if draft.claim else {})})
+                text = texts.get("instruction", "")
                 found.append((draft, Rewrite(name, text, draft.hypothesis, is_proposed=True, credit=credit)))
         if not found:
             why = asker.refused or "nothing new came of it"
             self._log.open(operator.name, refused=why, parent_id=parent.proposal.candidate.id)
         self._is_strong = bool(found) if operator.name == "whole" else self._is_strong
         return found
+
+    def _new(self, draft: Draft, changed: PromptCandidate) -> tuple[dict[str, str], str]:
+        """The text of a draft as the ledger names it; none for one that was there before, and for one that is refused
+        with the reason."""
+        made, task = draft.made, self._context.task
+        if isinstance(made, ToolTexts):
+            is_new = made not in self._tool_texts and made != changed.tool_texts
+            self._tool_texts.add(made)
+            return ({"tool_texts": as_text(shown_texts(made, task.tools))} if is_new else {}), ""
+        text = made.text(task)
+        if refused := why_labels_lost(text, task):
+            return {}, refused
+        if text in self.book.instructions or text == changed.instruction:
+            return {}, ""
+        self.book.add(made)
+        return {"instruction": text}, ""
 
     def _note(self, record: ProposalRecord, texts: Mapping[str, str]) -> None:
         body = {

@@ -1,0 +1,93 @@
+"""A Python function as a tool: its signature is the schema of its arguments, its docstring the descriptions.
+
+It imports the standard library and pydantic alone: this file is also run in the process that reads a user's file.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_SECTION = re.compile(r"^(Args|Arguments|Parameters|Returns|Return|Yields|Raises|Examples?|Notes?|Source):\s*$")
+_ARGUMENTS = ("Args", "Arguments", "Parameters")
+_ARGUMENT = re.compile(r"^\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)$")
+_FIELD = re.compile(r"^:param\s+(?:[^:]*\s)?(\w+)\s*:\s*(.*)$")
+
+
+def tool_of_function(function: Callable[..., Any]) -> dict[str, Any]:
+    """The function as a tool in JSON; it is not called.
+
+    Args:
+        function: with a name, and a type for each of its parameters.
+
+    Returns:
+        `name`, `description` and `parameters`, a JSON schema.
+
+    Raises:
+        ValueError: it has no name, takes any number of arguments, or one whose type has no JSON form.
+    """
+    from pydantic import TypeAdapter
+
+    name = getattr(function, "__name__", "")
+    if not callable(function) or inspect.isclass(function) or not name.isidentifier():
+        raise ValueError(f"{name or repr(function)} is no function with a name")
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise ValueError(f"{name}: the parameter {parameter} is given by no name; name each argument")
+        if parameter.annotation is parameter.empty:
+            raise ValueError(f"{name}: the parameter {parameter.name} has no type; write it, such as str")
+    form: Any = function
+    try:
+        schema = TypeAdapter[Any](form).json_schema()
+    except Exception as error:  # pydantic's own, and those of the user's types
+        raise ValueError(f"{name}: its types have no JSON form ({str(error).splitlines()[0]})") from error
+    about, arguments = docstring_parts(inspect.getdoc(function) or "")
+    schema = {key: value for key, value in _untitled(schema).items() if key != "description"}
+    for argument, words in arguments.items():
+        here = schema.get("properties", {}).get(argument)
+        if isinstance(here, dict) and words:
+            here.setdefault("description", words)
+    return {"name": name, "description": about, "parameters": schema}
+
+
+def docstring_parts(text: str) -> tuple[str, dict[str, str]]:
+    """What a docstring says of a function, in one line, and of each of its arguments (Google's style, or `:param`)."""
+    about, arguments = list[str](), dict[str, str]()
+    section = last = ""
+    indent = 0
+    for line in text.splitlines():
+        stripped = line.strip()
+        if found := _SECTION.match(line):
+            section, last = found[1], ""
+        elif field := _FIELD.match(stripped):
+            section, last = "Args", field[1]
+            arguments[last] = field[2]
+        elif stripped.startswith(":"):
+            section, last = "Returns", ""
+        elif section in _ARGUMENTS and stripped:
+            depth = len(line) - len(line.lstrip())
+            entry = _ARGUMENT.match(stripped)
+            if entry and (not last or depth <= indent):
+                last, indent = entry[1], depth
+                arguments[last] = entry[2]
+            elif last:
+                arguments[last] = f"{arguments[last]} {stripped}".strip()
+        elif not section:
+            about.append(stripped)
+    return " ".join(" ".join(about).split()), arguments
+
+
+def _untitled(schema: Any) -> Any:
+    """A schema without the titles that pydantic makes of names."""
+    if isinstance(schema, list):
+        return [_untitled(each) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    named = ("properties", "$defs")
+    return {
+        key: {name: _untitled(inner) for name, inner in value.items()} if key in named else _untitled(value)
+        for key, value in schema.items()
+        if key != "title" or not isinstance(value, str)
+    }

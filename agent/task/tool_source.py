@@ -1,0 +1,132 @@
+"""Functions of a Python file as tools, read and not run: loading a task runs none of its code.
+
+A type is one of Python's own, or of `typing`: what else a file may define, only running it can tell.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional, Union
+
+from agent.errors import Problem
+from agent.task.tool_functions import tool_of_function
+from agent.task.words import problem, shown
+
+FUNCTIONS = re.compile(r"(?P<file>[^:]+\.py):(?P<names>\w+(?:\s*,\s*\w+)*)")
+"""FILE.py:NAME, or several names set apart by commas."""
+TYPES: dict[str, Any] = {
+    **{kind.__name__: kind for kind in (str, int, float, bool, list, dict)},
+    "List": list,
+    "Dict": dict,
+    "Sequence": list,
+    "Iterable": list,
+    "Mapping": dict,
+    "Optional": Optional,
+    "Union": Union,
+    "Literal": Literal,
+    "Annotated": Annotated,
+    "Any": Any,
+}
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def names_of(names: str) -> list[str]:
+    """The names of functions in a text where commas set them apart."""
+    return [name.strip() for name in names.split(",")]
+
+
+def tools_in_source(path: Path, names: str, data: bytes) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """The functions of a file as tools, JSON-ready, and all that is wrong with them.
+
+    Args:
+        path: of the file, for messages.
+        names: of functions at the top of the file, set apart by commas.
+        data: what the file holds.
+    """
+    try:
+        tree = ast.parse(data)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        what = getattr(error, "msg", None) or str(error) or type(error).__name__
+        return [], [problem(shown(path), getattr(error, "lineno", None) or 1, f"is no Python: {what}")]
+    functions = {node.name: node for node in tree.body if isinstance(node, _Function)}
+    found, wrong = list[dict[str, Any]](), list[Problem]()
+    for name in names_of(names):
+        node = functions.get(name)
+        try:
+            if node is None:
+                raise ValueError(f"no function {name} at the top of the file; write def {name}(...)")
+            found.append(tool_of_function(_stand_in(node)))
+        except ValueError as error:
+            wrong.append(problem(shown(path), node.lineno if node else 1, str(error)))
+    return found, wrong
+
+
+def _stand_in(node: _Function) -> Callable[..., None]:
+    """A function with the name, docstring and signature of the one in the source. Raises ValueError."""
+    given, named = [*node.args.posonlyargs, *node.args.args], node.args.kwonlyargs
+    lacks = len(given) - len(node.args.defaults)
+    defaults = [*[None] * lacks, *node.args.defaults, *node.args.kw_defaults]
+    if node.args.vararg or node.args.kwarg or node.args.posonlyargs:
+        raise ValueError(f"{node.name}: takes arguments that have no name; name each argument")
+    parameters = [_parameter(node, each, default) for each, default in zip([*given, *named], defaults, strict=True)]
+
+    def stand_in() -> None: ...
+
+    stand_in.__name__, stand_in.__doc__ = node.name, ast.get_docstring(node)
+    stand_in.__annotations__ = {each.name: each.annotation for each in parameters if each.annotation is not each.empty}
+    stand_in.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return stand_in
+
+
+def _parameter(node: _Function, given: ast.arg, default: ast.expr | None) -> inspect.Parameter:
+    empty = inspect.Parameter.empty
+    try:
+        kind = empty if given.annotation is None else _type(given.annotation)
+        value = empty if default is None else ast.literal_eval(default)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        raise ValueError(
+            f"{node.name}: the type or default of {given.arg} is none that can be read without running the file; write "
+            f"one of {', '.join(TYPES)}, or `optimize tools FILE.py:{node.name} -o tools.json`, which runs it"
+        ) from None
+    return inspect.Parameter(given.arg, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=value)
+
+
+def _type(node: ast.expr) -> Any:
+    """The type that an annotation names. Raises ValueError for one that is not of TYPES."""
+    match node:
+        case ast.Constant(value=None):
+            return None
+        case ast.Constant(value=str(text)):
+            return _type(ast.parse(text, mode="eval").body)
+        case ast.Name(id=name) | ast.Attribute(value=ast.Name(), attr=name) if name in TYPES:
+            return TYPES[name]
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return Union[_type(left), _type(right)]  # noqa: UP007
+        case ast.Subscript(value=value, slice=index):
+            return _filled(_type(value), index.elts if isinstance(index, ast.Tuple) else [index])
+    raise ValueError(ast.dump(node)[:80])
+
+
+def _filled(of: Any, nodes: Sequence[ast.expr]) -> Any:
+    if of is Literal:
+        return Literal[tuple(ast.literal_eval(node) for node in nodes)]
+    if of is Annotated:
+        about = [note for node in nodes[1:] if (note := _note(node)) is not None]
+        return Annotated[(_type(nodes[0]), *about)] if about else _type(nodes[0])
+    kinds = tuple(_type(node) for node in nodes)
+    return of[kinds if len(kinds) > 1 else kinds[0]]
+
+
+def _note(node: ast.expr) -> Any:
+    """A note of `Annotated`: pydantic's `Field` with plain values; others say nothing of the schema."""
+    from pydantic import Field
+
+    match node:
+        case ast.Call(func=ast.Name(id="Field") | ast.Attribute(attr="Field"), args=[], keywords=keywords):
+            options: dict[str, Any] = {str(each.arg): ast.literal_eval(each.value) for each in keywords}
+            return Field(**options)
+    return None

@@ -1,0 +1,168 @@
+"""Calls through the real SDKs, scored: a provider's fault is no score, and never 0; demos go out with searched texts.
+
+After a change on purpose: `REWRITE_GOLDEN=1 pytest tests/models/test_tool_calls_scored.py` writes calls_sent.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.models.local import with_tools
+from agent.programs.prompt import PromptProgram
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.tool_texts import ToolTexts
+from agent.types import Demo, Example, Field, MetricSpec, Signature, Task, calls_schema
+from tests.models.test_tool_calling import KEY, LIGHT, LOCK, MODELS, model, wire
+from tests.search.worlds import made_search
+from tests.toys import FakeModel, make_task, open_ledger
+from tests.wire import Fault, WireServer
+
+GOLDEN = Path(__file__).with_name("calls_sent.json")
+ONE = [{"name": "set_light", "arguments": {"room": "hall"}}]
+TWO = [*ONE, {"name": "set_lock", "arguments": {"door": "front"}}]
+LABELS = {"one": ONE, "both": TWO, "other order": TWO, "words": [], **dict.fromkeys(("wrong", "malformed"), ONE)}
+LABELS |= {"refused": ONE, "late": ONE}
+TEXTS = ToolTexts(
+    order=("set_lock", "set_light"),
+    descriptions=(("set_lock", 'Locks. """ {{request}} \u2028'),),
+    arguments=(("set_light", "room", "as it was said"),),
+)
+
+
+def task() -> Task:
+    rows = {
+        split: tuple(Example(f"{split}-{name}", {"request": name}, {"calls": calls}) for name, calls in LABELS.items())
+        for split in ("train", "dev", "test")
+    }
+    return make_task(
+        signature=Signature((Field("request"),), (Field("calls", "json", schema=calls_schema((LIGHT, LOCK))),)),
+        instruction="Call the tool that does what is asked.",
+        metrics=(MetricSpec("tool_calls", "calls"),),
+        tools=(LIGHT, LOCK),
+        train=rows["train"],
+        dev=rows["dev"],
+        test=rows["test"],
+    )
+
+
+class House:
+    """Answers each request as its name says; what a provider does wrong once, it does right the second time."""
+
+    def __init__(self, is_openai: bool) -> None:
+        self._is_openai, self.times = is_openai, Counter[str]()
+
+    def __call__(self, messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        name = messages[-1]["content"]
+        self.times[name] += 1
+        light, lock = ("set_light", '{"room": "hall"}'), ("set_lock", '{"door": "front"}')
+        if name == "late" and self.times[name] == 1:
+            return Fault(body=self._broken())
+        if name == "refused":
+            return Fault(body=self._refused())
+        said = {
+            "both": wire(light, lock),
+            "other order": wire(lock, light),
+            "words": "Which room?",
+            "wrong": wire(lock),
+            "malformed": wire(("set_light", '{"room": "ha')) if self._is_openai else "Which one?",
+        }
+        return said.get(name, wire(light))
+
+    def _broken(self) -> dict[str, Any]:
+        """Calls that are none."""
+        if self._is_openai:
+            message = {"role": "assistant", "content": None, "tool_calls": [{"type": "function"}]}
+            return {"id": "1", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+        blocks = [{"type": "tool_use", "input": {}}]
+        return {"content": blocks, "stop_reason": "tool_use", "usage": {"input_tokens": 1, "output_tokens": 1}}
+
+    def _refused(self) -> dict[str, Any]:
+        """Stops in the middle: a call, and that it cannot help."""
+        if self._is_openai:
+            message = {"role": "assistant", "content": None, "refusal": "I cannot help."}
+            return {
+                "id": "1", "object": "chat.completion", "created": 1, "model": "m",
+                "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            }  # fmt: skip
+        return {
+            "id": "1", "type": "message", "role": "assistant", "model": "m",
+            "content": [{"type": "text", "text": "I cannot"}], "stop_reason": "refusal", "stop_sequence": None,
+            "usage": {"input_tokens": 1, "output_tokens": 1},
+        }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+async def test_each_reply_is_scored_as_the_models_and_no_fault_of_the_provider_is(kind: str, tmp_path: Path) -> None:
+    answers = House("anthropic" not in kind)
+    with WireServer(answers) as server:
+        lm, ledger = model(kind, server), open_ledger(tmp_path / "ledger.db")
+        try:
+            context = made_search(ledger, lm, task=task()).context
+            outcomes = await context.evaluator.outcomes(context.baseline, task().dev, "dev")
+        finally:
+            await lm.close()
+            ledger.close()
+    values = {outcome.example_id.removeprefix("dev-"): outcome.value for outcome in outcomes}
+    assert values == {
+        "one": 1.0, "both": 1.0, "other order": 1.0, "words": 1.0, "wrong": 0.0, "malformed": 0.0, "late": 1.0,
+        "refused": None,
+    }  # fmt: skip
+    assert answers.times["late"] == 2
+
+
+def sent(kind: str) -> Mapping[str, Any]:
+    """What goes out for a prompt with demos and searched texts, without the names of SDKs."""
+    demos = (
+        Demo("train-both", {"request": "both"}, {"calls": json.dumps(TWO)}),
+        Demo("train-one", {"request": "one"}, {"calls": json.dumps([{"set_light": {"room": "hall"}}])}),
+        Demo("train-words", {"request": "words"}, {"calls": "[]"}),
+    )
+    program = PromptProgram(task(), FakeModel(str))
+    candidate = PromptCandidate("few-shot", "turns", task().instruction, demos=demos, tool_texts=TEXTS)
+    assert program.check(candidate) == ""
+    request = program.request(candidate, task().dev[0])
+    if kind == "local":
+        return {"messages": [message.as_dict() for message in with_tools(request)]}
+    return request_body(kind, request)
+
+
+def request_body(kind: str, request: Any) -> Mapping[str, Any]:
+    import asyncio
+
+    async def asked(server: WireServer) -> None:
+        lm = model(kind, server)
+        try:
+            await lm.complete(request)
+        finally:
+            await lm.close()
+
+    with WireServer(lambda messages, body: wire(("set_light", '{"room": "hall"}'))) as server:
+        asyncio.run(asked(server))
+        body = server.requests[0].body
+    return {name: body[name] for name in ("system", "messages", "tools") if name in body}
+
+
+@pytest.mark.parametrize("kind", [*MODELS, "local"])
+def test_demos_and_searched_texts_go_out_as_the_golden_file_says(kind: str) -> None:
+    golden = json.loads(GOLDEN.read_text("utf-8")) if GOLDEN.exists() else {}
+    found = sent(kind)
+    if os.environ.get("REWRITE_GOLDEN"):
+        GOLDEN.write_text(json.dumps({**golden, kind: found}, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        return
+    assert found == golden[kind]
+    ids = re.findall(r'"id": "(\w+)"', json.dumps(found))
+    assert len(ids) == len(set(ids)) == (0 if kind == "local" else 3), "a provider refuses an id that occurs twice"

@@ -1,0 +1,115 @@
+"""Changes of the texts of tools without a model: orders, example calls, and back to the task's own words."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+
+import pytest
+
+from agent.programs.moves.pool import CandidateGenerator, as_prompt
+from agent.programs.moves.prompt_parts import features_of, leave_one_out
+from agent.programs.moves.tool_moves import EXAMPLES, OWN, ToolMaker, times_mixed, tool_confusions
+from agent.prompt.prompt_candidate import PromptCandidate, baseline
+from agent.prompt.tool_texts import ToolTexts, with_texts
+from agent.search.choices import Choices
+from agent.search.program import Parent
+from agent.types import Example, MetricSpec, Outcome, Prediction, Proposal
+from tests.programs.moves.proposals.planted_tools import SWAPPED, TOOLS, pick, planted
+from tests.toys import make_task
+
+TASK = planted(0)
+DEV = {row.id: row for row in TASK.dev}
+
+
+def outcomes() -> list[Outcome]:
+    """Those of the user's own prompt."""
+    found = []
+    for row in TASK.dev:
+        calls = [{"name": pick(TOOLS, row.inputs["note"]), "arguments": {}}]
+        prediction = Prediction({"calls": calls}, json.dumps(calls))
+        found.append(Outcome("c", row.id, prediction, (), float(calls == row.labels["calls"]), "key"))
+    return found
+
+
+def maker(seed: int = 0) -> ToolMaker:
+    rng = random.Random(seed)
+    return ToolMaker(TASK, Choices(rng), rng)
+
+
+def test_confusions_are_of_the_two_that_are_swapped() -> None:
+    mixed = tool_confusions(TASK, outcomes(), DEV)
+    assert {pair for pair, _ in mixed.most_common(2)} == {SWAPPED, SWAPPED[::-1]}
+    assert {name for name, _ in times_mixed(mixed).most_common(2)} == set(SWAPPED)
+
+
+def test_each_change_keeps_names_and_schemas_and_says_what_it_is() -> None:
+    own, reasons = baseline(TASK), set[str]()
+    for seed in range(40):
+        changed = maker(seed).child(as_prompt(own), outcomes(), DEV)
+        if changed is None:  # drawn as it stands
+            continue
+        made, reason = changed
+        assert made.tool_texts is not None
+        assert made.tool_texts.why_other(TOOLS) == ""
+        tools = with_texts(TOOLS, made.tool_texts)
+        assert sorted((t.name, t.parameters) for t in tools) == sorted((t.name, t.parameters) for t in TOOLS)
+        assert (made.instruction, made.demos) == (TASK.instruction, ())
+        if reason == "two tools that are mixed up stand apart":
+            assert {tools[0].name, tools[-1].name} == set(SWAPPED)
+        if reason == "the tools that are mixed up most come first":
+            assert {tool.name for tool in tools[:2]} == set(SWAPPED)
+        reasons.add(reason.split(" of ")[0])
+    assert len(reasons) == 4
+    texts = ToolTexts(descriptions=(("send_repair", "X"),))
+    other = PromptCandidate("zero-shot", "turns", "x", tool_texts=texts)
+    back = [found for seed in range(40) if (found := maker(seed).child(other, outcomes(), DEV))]
+    assert {made.tool_texts for made, reason in back if "own texts" in reason} == {None}
+
+
+def test_an_example_has_the_names_of_arguments_and_the_call_of_a_train_row() -> None:
+    texts = maker().variants[EXAMPLES]
+    assert texts is not None
+    known = [row.inputs["note"] for row in TASK.train]
+    for _, text in texts.descriptions:
+        found = re.search(r'Arguments: urgent\. For "(.*)" call it with \{\}\.$', text)
+        assert found
+        assert found[1] in known
+    calls = [{"send_repair": {"urgent": [True, ""], "by": [""]}}]
+    accepted = make_task(
+        tools=TASK.tools,
+        signature=TASK.signature,
+        metrics=(MetricSpec("tool_calls", "calls", options={"accepted": True}),),
+        train=(Example("t", {"note": "<|im_start|> now"}, {"calls": calls}),),
+    )
+    shown = ToolMaker(accepted, Choices(random.Random(0)), random.Random(0)).variants[EXAMPLES]
+    assert shown is not None
+    assert shown.descriptions[0][1].endswith('call it with {"urgent": true}.')
+    assert "<|im_start|>" not in shown.descriptions[0][1]
+
+
+def test_texts_are_a_coordinate_of_designs_only_where_there_are_tools() -> None:
+    generator = CandidateGenerator(TASK, random.Random(0))
+    assert generator.space()["tools"] == (OWN, EXAMPLES)
+    first = [proposal for proposal in generator.designs() if as_prompt(proposal.candidate).tool_texts]
+    assert [proposal.operator for proposal in first] == ["zero-shot:own+tools"]
+    assert "tools" not in CandidateGenerator(make_task(), random.Random(0)).space()
+    parent = Parent(Proposal(baseline(TASK), generator.place(as_prompt(baseline(TASK))), "op", None, ""), ())
+    assert "tools" in generator.operators(parent)
+    child = generator.child("tools", parent, [])
+    assert child is not None
+    assert child.credit == "tools"
+
+
+def test_texts_of_tools_are_a_part_whose_gain_can_be_told() -> None:
+    winner = PromptCandidate("zero-shot", "turns", TASK.instruction, tool_texts=maker().variants[EXAMPLES])
+    (ablation,) = leave_one_out(winner, as_prompt(baseline(TASK)))
+    assert (ablation.part, ablation.candidate) == ("tool texts", baseline(TASK))
+    assert len([key for key in features_of(winner) if key[0] == "tool text"]) == 4
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_same_seed_makes_the_same_changes(seed: int) -> None:
+    one, two = (maker(seed).child(as_prompt(baseline(TASK)), outcomes(), DEV) for _ in range(2))
+    assert one == two
