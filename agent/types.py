@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
+from agent.conversation import AS_TURNS
 from agent.shipped import ChatRole as ChatRole
 from agent.shipped import Field as Field
 from agent.shipped import FieldType as FieldType
@@ -157,13 +158,24 @@ class Signature:
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...]
 
+    @property
+    def conversation(self) -> str:
+        """The name of the input that is a conversation, "" for none."""
+        return next((field.name for field in self.inputs if field.type == "conversation"), "")
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """What rows are compared by: the names of the inputs; of a conversation its last turns."""
+        return tuple(field.name + AS_TURNS * (field.type == "conversation") for field in self.inputs)
+
     def __str__(self) -> str:
         return f"{', '.join(f.name for f in self.inputs)} -> {', '.join(f.name for f in self.outputs)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row: `inputs` are strings by field name, `labels` the right outputs (str, number or JSON value).
+    """One row: `inputs` are strings by field name (a conversation as its text), `labels` the right outputs (str, number
+    or JSON value).
 
     `slices` names the group that the row belongs to, for each slice of the task; `sources` the documents that its
     answer comes from.

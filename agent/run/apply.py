@@ -123,7 +123,7 @@ class Apply(Job):
             some = rows[start : start + AT_ONCE]
             if embedder is not None:
                 embedder.forget()
-                await embedder.vectors(text_of(row.inputs, applied.prompt.release.inputs) for row in some)
+                await embedder.vectors(text_of(row.inputs, applied.prompt.release.compared) for row in some)
             outcomes = await self.gathered([evaluator.outcome(program.candidate, row) for row in some])
             found |= {row.id: each for row, each in zip(some, outcomes, strict=True) if each is not None}
             if self._stopped:

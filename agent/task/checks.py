@@ -44,6 +44,8 @@ DEFAULTS: dict[FieldType, tuple[tuple[str, float], ...]] = {
 }
 TOOL_FORMATS: tuple[FormatName, ...] = ("turns", "labelled-turns")
 """The layouts of prompts with tools: a demo's calls are a turn of their own."""
+CONVERSATION_FORMATS: tuple[FormatName, ...] = ("turns", "inline")
+"""The layouts that send a conversation as messages: demos are turns before it, or texts in the system message."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 PLACEHOLDER = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
 
@@ -181,6 +183,26 @@ def check_tools(file: TaskFile, outputs: tuple[str, ...]) -> Iterator[Fault]:
         yield Fault(("tools",), "only a prompt calls tools, and this task has a program of its own; take tools out")
     if "formats" in file.search.model_fields_set and not set(file.search.formats) & set(TOOL_FORMATS):
         yield Fault(("search", "formats"), f"a prompt with tools has one of the layouts {listed(TOOL_FORMATS)}")
+
+
+def check_conversation(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
+    """Faults of a field of type conversation against the signature, the instruction and the layouts."""
+    for name in (name for name, table in file.fields.items() if table.type == "conversation"):
+        if name in outputs:
+            yield Fault(("fields", name, "type"), "a conversation is an input; the answer to it is a text or a label")
+        if name in inputs and len(inputs) > 1:
+            what = "a conversation is the only input; put what goes with it into its first message, of the role system"
+            yield Fault(("signature",), what)
+        if any(found[1] == name for found in PLACEHOLDER.finditer(file.instruction)):
+            what = f"the conversation goes to the model as messages after the instruction; take {{{{{name}}}}} out"
+            yield Fault(("instruction",), what)
+        if file.program:
+            yield Fault(
+                ("program",), "a program of your own takes texts; write the conversation as a field of type text"
+            )
+        if "formats" in file.search.model_fields_set and not set(file.search.formats) & set(CONVERSATION_FORMATS):
+            what = f"a conversation is sent in one of the layouts {listed(CONVERSATION_FORMATS)}"
+            yield Fault(("search", "formats"), what)
 
 
 def check_metrics(parsed: Parsed, outputs: Sequence[Field], unsure: Collection[str]) -> Iterator[Fault]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from agent.conversation import as_text, order_faults, read_turns
 from agent.errors import Problem
 from agent.shipped import MAX_NUMBER, fold
 from agent.task.input_files import Rows, parse_json
@@ -116,16 +117,17 @@ class RowReader:
             where: The file, for problems.
             cells: The values are texts out of a CSV file.
         """
-        if cells and rows and (header := list(self._columns(rows[0][1]))):
+        if cells and rows and (header := list(self._columns(self._header(rows[0][1])))):
             return [], [problem(where, 1, f"{what} (header)") for what in header]
         placed = []
         lines_by_fault: dict[tuple[str, str], list[int]] = {}
-        for line, row in rows:
+        for line, given_row in rows:
+            row = self._with_answer(given_row)
             wrong = [("", what) for what in self._columns(row)]
             values = {}
             for name in filter(row.__contains__, self._fields):
                 try:
-                    values[name] = self._value(self._fields[name], row[name], cells)
+                    values[name] = self._value(self._fields[name], row[name], cells or name not in given_row)
                 except ValueError as error:
                     wrong.append((name, f"{name}: {error}"))
             try:
@@ -153,6 +155,25 @@ class RowReader:
                 placed.append(PlacedExample(where, line, example))
         return placed, list(_listed_problems(lines_by_fault, where))
 
+    def _header(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The columns of a CSV file; that of the one output may be left out where conversations end with the answer."""
+        outputs = [field.name for field in self._signature.outputs]
+        return row | dict.fromkeys(outputs if self._signature.conversation in row and len(outputs) == 1 else ())
+
+    def _with_answer(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row; without a column for its one output, the conversation's last message is the answer, if it is the
+        assistant's."""
+        name, outputs = self._signature.conversation, self._signature.outputs
+        if name not in row or len(outputs) != 1 or outputs[0].name in row:
+            return row
+        try:
+            turns = read_turns(_messages(row[name]))
+        except ValueError:  # said where its value is read
+            return row
+        if turns[-1][0] != "assistant":
+            return row
+        return {**row, name: as_text(turns[:-1]), outputs[0].name: turns[-1][1]}
+
     def _columns(self, row: Mapping[str, Any]) -> Iterator[str]:
         known = dict.fromkeys([*self._fields, *self._slices, *([self._sources] if self._sources else [])])
         unknown = [name for name in row if name not in known and name != "id"]
@@ -168,6 +189,8 @@ class RowReader:
             raise ValueError("is empty; write the text or remove the row")
         if field.name in self._unsure:
             return value
+        if field.type == "conversation":
+            return self._conversation(value)
         if field.type == "number":
             number = _number(value, cells)
             if not is_input and abs(number) > MAX_NUMBER:
@@ -182,6 +205,12 @@ class RowReader:
             raise ValueError(f"{quoted(value)} is not one of the choices{self._near(value, field.choices)}")
         return value
 
+    def _conversation(self, value: Any) -> str:
+        turns = read_turns(_messages(value))
+        if wrong := list(order_faults(turns)):
+            raise ValueError("; ".join(wrong))
+        return as_text(turns)
+
     def _json(self, field: Field, value: Any, cells: bool) -> Any:
         if cells:
             try:
@@ -191,6 +220,16 @@ class RowReader:
         if (checker := self._checkers.get(field.name)) and (wrong := checker(value)):
             raise ValueError(f"{quoted(value)} {wrong}")
         return value
+
+
+def _messages(value: Any) -> Any:
+    """A list of messages out of its JSON in a cell. Raises ValueError."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        return parse_json(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{quoted(value)} is not JSON: {error.msg}; write the list of messages") from error
 
 
 def _listed_problems(lines_by_fault: Mapping[tuple[str, str], Sequence[int]], where: str) -> Iterator[Problem]:

@@ -15,7 +15,7 @@ from agent.errors import Problem, ProblemsError
 from agent.metrics.metric_registry import METRICS
 from agent.registry import OURS
 from agent.task import checks
-from agent.task.checks import TOOL_FORMATS, Fault
+from agent.task.checks import CONVERSATION_FORMATS, TOOL_FORMATS, Fault
 from agent.task.examples import PlacedExample, RowReader, find_clashes, json_checker
 from agent.task.input_files import TEXT_CELLS, TomlLines, decode, parse_json, parse_toml, read_bytes, rows_of
 from agent.task.knowledge import read_documents
@@ -133,6 +133,7 @@ class _Loading:
         found += checks.check_knowledge(parsed.file, inputs, outputs)
         self._tools(parsed, found)
         found += checks.check_tools(parsed.file, outputs)
+        found += checks.check_conversation(parsed.file, inputs, outputs)
         if not parsed.doubts("instruction"):
             found += checks.check_instruction(parsed.file, inputs, outputs)
         fields = {}
@@ -296,7 +297,9 @@ class _Loading:
         train, dev, test = (tuple(row.example for row in placed) for placed in splits)
         search, limits, models = file.search, file.constraints, file.models
         left_out = checks.without_dspy(search.formats)
-        usable = TOOL_FORMATS if self.tools else set(search.formats) - set(left_out)
+        usable = set(TOOL_FORMATS) if self.tools else set(search.formats) - set(left_out)
+        if signature.conversation:
+            usable &= set(CONVERSATION_FORMATS)
         return Task(
             name=file.name,
             description=file.description,

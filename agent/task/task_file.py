@@ -81,7 +81,10 @@ class FieldTable(TomlTable):
     """One field of the signature."""
 
     description: str = Field("", description="What the field holds, in a few words; shown to the model.")
-    type: FieldType = Field("text", description="text, choice (one of a list), number, or json.")
+    type: FieldType = Field(
+        "text",
+        description="text, choice (one of a list), number, json, or conversation (an input: a list of messages).",
+    )
     choices: list[Line] = Field([], description="Type choice: every allowed value, spelled as it must be answered.")
     schema_: Schema | Optional = Field(
         None, alias="schema", description="Type json: a JSON schema, as a file in the task folder or as a table."
