@@ -112,12 +112,12 @@ def _filled(
 ) -> tuple[Message, ...]:
     filled: list[tuple[ChatRole, str]] = []
     template = tuple(template)
-    name = turns_input(template)
+    name = found if (found := turns_input(template)) in values else ""
     inner = {**values, f"{name}{AS_TURNS}": ""} if name else values
     for message in template:
         if message.content == placeholder(PICKED) and PICKED in values:
             filled += [turn for texts in shown for turn in zip(cycle(DEMO_ROLES), texts)]
-        elif _TURNS.fullmatch(message.content):
+        elif name and message.content == placeholder(f"{name}{AS_TURNS}"):
             filled = after(filled, values[name])
         else:
             filled.append((message.role, fill(message.content, inner)))

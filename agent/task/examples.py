@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from agent.conversation import as_text, order_faults, read_turns
+from agent.conversation import as_text, read_turns
 from agent.errors import Problem
 from agent.shipped import MAX_NUMBER, fold
+from agent.task.conversations import conversation_text, messages_in
 from agent.task.input_files import Rows, parse_json
 from agent.task.words import listed, near, problem, quoted
 from agent.types import Example, Field, Signature, canonical, content_id
@@ -167,7 +168,7 @@ class RowReader:
         if name not in row or len(outputs) != 1 or outputs[0].name in row:
             return row
         try:
-            turns = read_turns(_messages(row[name]))
+            turns = read_turns(messages_in(row[name]))
         except ValueError:  # said where its value is read
             return row
         if turns[-1][0] != "assistant":
@@ -190,7 +191,7 @@ class RowReader:
         if field.name in self._unsure:
             return value
         if field.type == "conversation":
-            return self._conversation(value)
+            return conversation_text(value)
         if field.type == "number":
             number = _number(value, cells)
             if not is_input and abs(number) > MAX_NUMBER:
@@ -205,12 +206,6 @@ class RowReader:
             raise ValueError(f"{quoted(value)} is not one of the choices{self._near(value, field.choices)}")
         return value
 
-    def _conversation(self, value: Any) -> str:
-        turns = read_turns(_messages(value))
-        if wrong := list(order_faults(turns)):
-            raise ValueError("; ".join(wrong))
-        return as_text(turns)
-
     def _json(self, field: Field, value: Any, cells: bool) -> Any:
         if cells:
             try:
@@ -220,16 +215,6 @@ class RowReader:
         if (checker := self._checkers.get(field.name)) and (wrong := checker(value)):
             raise ValueError(f"{quoted(value)} {wrong}")
         return value
-
-
-def _messages(value: Any) -> Any:
-    """A list of messages out of its JSON in a cell. Raises ValueError."""
-    if not isinstance(value, str) or not value.lstrip().startswith("["):
-        return value
-    try:
-        return parse_json(value)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{quoted(value)} is not JSON: {error.msg}; write the list of messages") from error
 
 
 def _listed_problems(lines_by_fault: Mapping[tuple[str, str], Sequence[int]], where: str) -> Iterator[Problem]:

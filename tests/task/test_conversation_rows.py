@@ -61,7 +61,7 @@ def test_any_text_is_messages_and_stays_in_them(text: str) -> None:
     turns = turns_of(text)
     assert turns
     assert turns_of(as_text(turns)) == turns
-    assert [role for role, _ in after([("system", "S")], text)][0] == "system"
+    assert after([("system", "S")], text)[0][0] == "system"
 
 
 @given(conversations(), st.sampled_from(["jsonl", "csv", "text"]))
@@ -135,7 +135,10 @@ def test_every_wrong_row_is_named_at_its_line(here: Path) -> None:
         (("messages -> want", "messages, tone -> want"), "a conversation is the only input"),
         (("in the end.", "in the end. {{messages}}"), "take {{messages}} out"),
         (('type = "conversation"', 'type = "conversation"\n[search]\nformats = ["dspy-chat"]'), "turns, inline"),
-        (("[fields.messages]", '[fields.want]\ntype = "conversation"\n[fields.messages]'), "a conversation is an input"),
+        (
+            ("[fields.messages]", '[fields.want]\ntype = "conversation"\n[fields.messages]'),
+            "a conversation is an input",
+        ),
     ],
 )
 def test_what_a_conversation_cannot_have_is_refused(here: Path, changes: tuple[str, str], said: str) -> None:

@@ -111,4 +111,5 @@ CODE = Format(
     install="pip install mlflow",
     find_library=_find_library,
     carries_picks=True,
+    carries_conversation=True,
 )
