@@ -104,6 +104,7 @@ class Prediction:
 
     `confidence` in [0, 1] is the probability of the answer among the labels; None where it is no label, and without
     log-probabilities. `passages` are the passages that the prompt showed for the input, numbered; "" for none.
+    `conversation` is the text of what was said before the reply, where that is more than the row has.
     """
 
     fields: Mapping[str, Any]
@@ -111,3 +112,4 @@ class Prediction:
     error: str = ""
     confidence: float | None = None
     passages: str = ""
+    conversation: str = ""

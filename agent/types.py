@@ -285,6 +285,10 @@ class Call(Protocol):
 
     async def __call__(self, request: Request, lm: LM | None = None) -> Completion: ...
 
+    async def aside(self, request: Request, lm: LM) -> Completion:
+        """A call of a model that does not answer the row, such as one that plays the user."""
+        ...
+
 
 class Runner(Protocol):
     """Runs candidates of one kind on rows."""
@@ -486,6 +490,26 @@ class Knowledge:
 
 
 @dataclass(frozen=True, slots=True)
+class SimulatedUser:
+    """What writes the user's messages of a conversation that goes on with the model's own replies.
+
+    Args:
+        model: the name of the model that plays the user, towards the goal that a row's input says; "": a row's input
+            has the user's messages, which are sent one after the other whatever is replied.
+        prompt: what that model is told to be.
+        max_turns: the most messages that it writes, at least 1.
+        stop: the text by which it ends its last message.
+        reply_tokens: the most tokens of a message, and of a reply before the last one.
+    """
+
+    model: str = ""
+    prompt: str = ""
+    max_turns: int = 6
+    stop: str = "[DONE]"
+    reply_tokens: int = 200
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """A loaded and checked task. `hashes` names the SHA-256 of each split and of task.toml and what lies beside it.
 
@@ -494,7 +518,8 @@ class Task:
     scores are told apart; each of `repeats` samples of a row is a call of its own. `human_score` is
     what people reach, in (0, 1], or None. `monitor` says what is drift in production. `calibrate`: the finalists also
     compete with label weights. `precision`: the part of the answers, in (0, 1), that must be right where the prompt may
-    abstain. With `tools` the answer is a list of calls of them.
+    abstain. With `tools` the answer is a list of calls of them. With `user` a row is a conversation that goes on with
+    the model's own replies, and the last of them is the answer.
     """
 
     name: str
@@ -524,6 +549,7 @@ class Task:
     precision: float | None = None
     knowledge: Knowledge | None = None
     tools: tuple[Tool, ...] = ()
+    user: SimulatedUser | None = None
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property

@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
-from agent.conversation import AS_TURNS, last_said
+from agent.conversation import AS_TURNS, MOST_MESSAGES, last_said
 from agent.errors import InputError, ReleaseError
 from agent.retrieval.pick import MOST_PICKED, ORDERS, RETRIEVERS, Picks, PoolIndex, PoolRow, chosen, words_of
 from agent.retrieval.static_vectors import static_vector
@@ -254,6 +254,6 @@ def _is_row(row: Any, has_vector: bool) -> bool:
         and set(row) == {*texts, "shown"}
         and all(isinstance(row[name], str) for name in texts)
         and isinstance(row["shown"], list)
-        and (len(row["shown"]) == 1 or (row["shown"] and len(row["shown"]) % 2 == 0))
+        and (len(row["shown"]) == 1 or len(row["shown"]) in range(2, 2 + 2 * MOST_MESSAGES, 2))
         and all(isinstance(text, str) for text in row["shown"])
     )

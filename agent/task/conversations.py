@@ -9,6 +9,9 @@ from agent.conversation import as_text, order_faults, read_turns
 from agent.task.input_files import parse_json
 from agent.task.words import quoted
 
+PLAYED = "its rows are conversations that go on with the model's own replies"
+"""Why a task with [conversation] is refused, for a message."""
+
 
 def messages_in(value: Any) -> Any:
     """The value of a cell; the list of messages where it is the JSON of one. Raises ValueError."""
@@ -26,3 +29,23 @@ def conversation_text(value: Any) -> str:
     if wrong := list(order_faults(turns)):
         raise ValueError("; ".join(wrong))
     return as_text(turns)
+
+
+def script_text(value: Any) -> str:
+    """The text of the user's messages, in a list of texts or of messages. Raises ValueError."""
+    found = messages_in(value)
+    if isinstance(found, list):
+        found = [{"role": "user", "content": each} if isinstance(each, str) else each for each in found]
+    turns = read_turns(found)
+    if others := [f"message {n} is the {role}'s" for n, (role, _) in enumerate(turns, 1) if role == "assistant"]:
+        raise ValueError(f"{'; '.join(others)}; the model replies by itself, so write the user's messages alone")
+    if any(role == "system" for role, _ in turns[1:]) or turns[-1][0] == "system":
+        raise ValueError("a message of the system may come first, before those of the user")
+    return as_text(turns)
+
+
+def goal_text(value: Any) -> str:
+    """The goal of a user. Raises ValueError."""
+    if not isinstance(value, str):
+        raise ValueError(f"{quoted(value)} is not a text; put it in quotes")
+    return value

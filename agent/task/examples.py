@@ -87,7 +87,7 @@ class RowReader:
     """Turns rows into examples. `unsure`: fields whose own definition is wrong, so their values are not judged.
 
     `slices` are fields, or columns of their own whose values are kept as texts; `sources` is the field or column that
-    names documents out of `documents`, "" for none.
+    names documents out of `documents`, "" for none; `read_conversation` gives the text of a conversation.
     """
 
     def __init__(
@@ -97,10 +97,12 @@ class RowReader:
         slices: tuple[str, ...] = (),
         sources: str = "",
         documents: tuple[str, ...] = (),
+        read_conversation: Callable[[Any], str] = conversation_text,
     ) -> None:
         self._signature = signature
         self._slices = slices
         self._sources, self._documents = sources, documents
+        self._read_conversation = read_conversation
         self._fields = {field.name: field for field in signature.inputs + signature.outputs}
         self._unsure = unsure
         self._near = cache(near)  # one mistake may stand in thousands of rows
@@ -165,7 +167,12 @@ class RowReader:
         """The row; without a column for its one output, the conversation's last message is the answer, if it is the
         assistant's."""
         name, outputs = self._signature.conversation, self._signature.outputs
-        if name not in row or len(outputs) != 1 or outputs[0].name in row:
+        if (
+            self._read_conversation is not conversation_text
+            or name not in row
+            or len(outputs) != 1
+            or outputs[0].name in row
+        ):
             return row
         try:
             turns = read_turns(messages_in(row[name]))
@@ -191,7 +198,7 @@ class RowReader:
         if field.name in self._unsure:
             return value
         if field.type == "conversation":
-            return conversation_text(value)
+            return self._read_conversation(value)
         if field.type == "number":
             number = _number(value, cells)
             if not is_input and abs(number) > MAX_NUMBER:

@@ -116,9 +116,11 @@ class Format:
     def fitting(self, release: PromptRelease) -> Format:
         """This format, or `as_code` where the release looks something up, weighs labels or takes a conversation, and
         this one cannot."""
-        looks_up = bool(release.picks or release.passages)
-        lacks = (looks_up and not self.carries_picks) or (release.weights and not self.carries_weights)
-        lacks = lacks or (release.conversation and not self.carries_conversation)
+        lacks = (
+            (bool(release.picks or release.passages) and not self.carries_picks)
+            or (bool(release.weights) and not self.carries_weights)
+            or (bool(release.conversation) and not self.carries_conversation)
+        )
         return self.as_code if lacks and self.as_code else self
 
     def __call__(self, files: Files) -> Files:
