@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from agent.conversation import as_text, order_faults, read_turns
-from agent.task.input_files import parse_json
-from agent.task.words import quoted
+from agent.errors import Problem
+from agent.task.input_files import Rows, parse_json
+from agent.task.words import problem, quoted
 
 PLAYED = "its rows are conversations that go on with the model's own replies"
 """Why a task with [conversation] is refused, for a message."""
@@ -49,3 +51,31 @@ def goal_text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{quoted(value)} is not a text; put it in quotes")
     return value
+
+
+def conversations_in(rows: Rows, names: Iterable[str], where: str) -> tuple[Rows, frozenset[str], list[Problem]]:
+    """The rows with conversations as their texts, the columns out of `names` that hold some, and what is wrong with
+    them, at the lines of `where`. A column holds conversations where its first value is a list of messages."""
+    found = frozenset(
+        name for name in names if _is_conversation(next((row[name] for _, row in rows if row.get(name)), ""))
+    )
+    made: Rows = []
+    problems: list[Problem] = []
+    for line, row in rows:
+        texts = {}
+        for name in found:
+            if row.get(name):
+                try:
+                    texts[name] = conversation_text(row[name])
+                except ValueError as error:
+                    problems.append(problem(where, line, f"{name}: {error}"))
+        made.append((line, {**row, **texts}))
+    return made, found, problems
+
+
+def _is_conversation(value: Any) -> bool:
+    try:
+        messages = messages_in(value)
+    except ValueError:
+        return False
+    return isinstance(messages, list) and bool(messages) and all(isinstance(m, dict) and "role" in m for m in messages)

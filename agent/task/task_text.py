@@ -94,6 +94,7 @@ def task_toml(
     choices: Sequence[str],
     instruction: str,
     metric: MetricSpec | None,
+    spoken: frozenset[str] = frozenset(),
 ) -> str:
     """The text of task.toml; every key left out has its default.
 
@@ -104,6 +105,7 @@ def task_toml(
         choices: Every choice, where the answers are some.
         instruction: The prompt.
         metric: The metric. None: none is written, and the answers have that of their type.
+        spoken: The columns that hold conversations.
     """
     inputs = [column for column in columns if column.use == "input"]
     output = next(column for column in columns if column.use == "target")
@@ -117,6 +119,8 @@ def task_toml(
     ]
     for column in (*inputs, output):
         about = [f"description = {string(' '.join(column.name.split()))}"] if column.name != column.field else []
+        if column.name in spoken:
+            about.append('type = "conversation"')
         if column is output and rule.type != "text":
             about.append(f'type = "{rule.type}"')
         if column is output and choices:

@@ -11,6 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.conversation import MOST_MESSAGES, Turns, after, as_text, last_said, order_faults, read_turns, turns_of
+from agent.errors import ProblemsError
+from agent.task.asked import Asked
+from agent.task.from_file import task_from_file
 from agent.task.load import load_task
 from tests.task.folders import jsonl, make, problems
 
@@ -147,3 +150,26 @@ def test_what_a_conversation_cannot_have_is_refused(here: Path, changes: tuple[s
 
 def test_only_the_layouts_that_send_messages_are_tried(here: Path) -> None:
     assert load_task(make(here / "t", TOML, **good())).space.formats == ("turns", "inline")
+
+
+def test_a_column_of_conversations_in_a_data_file_is_its_input(here: Path) -> None:
+    words = ("tea", "coffee", "cocoa")
+    table = [
+        {"id": f"r{n}", "who": f"guest {n}", "chat": row(f"no {n} {words[n % 3]}", "a", "b", "c")["messages"]}
+        | {"drink": words[n % 3]}
+        for n in range(60)
+    ]
+    file = here / "chats.jsonl"
+    file.write_text(jsonl(table))
+    task, reading = task_from_file(file, "drink")
+    assert str(task.signature) == "chat -> drink"
+    assert task.signature.conversation == "chat"
+    assert {column.name: column.reason for column in reading.columns}["who"] == "a conversation is the only input"
+    assert turns_of(task.dev[0].inputs["chat"])[1][0] == "assistant"
+    old, _ = task_from_file(file, "drink", asked=Asked(reading=2))
+    assert old.signature.conversation == "", "a run of an older version goes on as it began"
+    table[7]["chat"] = [{"role": "tool", "content": "x"}]
+    file.write_text(jsonl(table))
+    with pytest.raises(ProblemsError, match=r"chats.jsonl:8: chat: message 1 has the role 'tool'"):
+        task_from_file(file, "drink")
+    assert "who" in str(task_from_file(file, "drink", asked=Asked(ignored=("chat",)))[0].signature)
