@@ -97,6 +97,21 @@ def test_a_scripted_conversation_is_searched_turn_by_turn() -> None:
     )
 
 
+def test_commands_that_ask_rows_one_by_one_refuse_it() -> None:
+    write_task()
+    with WireServer(counter) as server:
+        model, other = compatible(server), compatible(server).replace("/x@", "/y@")
+        found = good_json("run", "counter", "-m", model, "--max-calls", "900", "-n", "1")
+        sent = len(server.requests)
+        for command in (
+            ["transfer", found["run_id"], "--models", other],
+            ["migrate", found["release"], "--model", other, "--price", "1,2"],
+            ["customize", "counter", "-m", model, "--arms", "prompt"],
+        ):
+            assert "go on with the model's own replies" in "\n".join(refused(2, *command))
+        assert len(server.requests) == sent
+
+
 def test_a_killed_conversation_buys_no_turn_twice() -> None:
     write_task()
     with WireServer(counter) as server:
