@@ -20,6 +20,9 @@ from agent.types import LM, Call, Candidate, Completion, Example, Message, Predi
 OPENING = "(The conversation begins. Write your first message.)"
 """What the model that plays the user is sent before its first message."""
 
+NO_REPLY = "(no reply)"
+"""What stands for an empty reply in the next call: providers refuse a message without text."""
+
 
 class ConversationProgram(PromptProgram):
     """Prompts for one task and one model; a row takes a call for each turn.
@@ -65,7 +68,7 @@ class ConversationProgram(PromptProgram):
             if text.strip():
                 said.append(("user", text.strip()))
                 prediction = await self._answered(candidate, example, said, call, repeat)
-                said.append(("assistant", prediction.raw))
+                said.append(("assistant", prediction.raw if prediction.raw.strip() else NO_REPLY))
             if stop or not text.strip():
                 break
         if prediction is None:
@@ -92,10 +95,10 @@ class ConversationProgram(PromptProgram):
 
 
 def _reply(completion: Completion) -> str:
-    """The text of a reply; one without any is a blank that the next call can hold."""
+    """The text of a reply. Raises RowRefused where there is none because the provider refuses."""
     if completion.finish == "refusal":
         raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
-    return completion.text if completion.text.strip() else "(no reply)"
+    return completion.text if completion.text.strip() else NO_REPLY
 
 
 def _user_request(user: SimulatedUser, goal: str, said: Turns, repeat: int) -> Request:
