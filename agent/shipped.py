@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 ChatRole = Literal["system", "user", "assistant"]
-FieldType = Literal["text", "choice", "number", "json"]
+FieldType = Literal["text", "choice", "number", "json", "conversation"]
 FormatName = Literal["turns", "labelled-turns", "inline", "dspy-chat", "dspy-json", "dspy-xml"]
 
 
@@ -76,7 +76,8 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One input or output of a signature. `choices` belong to type choice, `schema` (JSON text) to type json.
+    """One input or output of a signature. `choices` belong to type choice, `schema` (JSON text) to type json; the type
+    conversation is for an input.
 
     An output of type text may have limits: a reply that breaks one counts like one that does not parse.
     """
@@ -103,6 +104,7 @@ class Prediction:
 
     `confidence` in [0, 1] is the probability of the answer among the labels; None where it is no label, and without
     log-probabilities. `passages` are the passages that the prompt showed for the input, numbered; "" for none.
+    `conversation` is the text of what was said before the reply, where that is more than the row has.
     """
 
     fields: Mapping[str, Any]
@@ -110,3 +112,4 @@ class Prediction:
     error: str = ""
     confidence: float | None = None
     passages: str = ""
+    conversation: str = ""

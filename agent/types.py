@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
+from agent.conversation import AS_TURNS
 from agent.shipped import ChatRole as ChatRole
 from agent.shipped import Field as Field
 from agent.shipped import FieldType as FieldType
@@ -157,13 +158,24 @@ class Signature:
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...]
 
+    @property
+    def conversation(self) -> str:
+        """The name of the input that is a conversation, "" for none."""
+        return next((field.name for field in self.inputs if field.type == "conversation"), "")
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """What rows are compared by: the names of the inputs; of a conversation its last turns."""
+        return tuple(field.name + AS_TURNS * (field.type == "conversation") for field in self.inputs)
+
     def __str__(self) -> str:
         return f"{', '.join(f.name for f in self.inputs)} -> {', '.join(f.name for f in self.outputs)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row: `inputs` are strings by field name, `labels` the right outputs (str, number or JSON value).
+    """One row: `inputs` are strings by field name (a conversation as its text), `labels` the right outputs (str, number
+    or JSON value).
 
     `slices` names the group that the row belongs to, for each slice of the task; `sources` the documents that its
     answer comes from.
@@ -274,6 +286,10 @@ class Call(Protocol):
     def stopped(self) -> Exception | None: ...
 
     async def __call__(self, request: Request, lm: LM | None = None) -> Completion: ...
+
+    async def aside(self, request: Request, lm: LM) -> Completion:
+        """A call of a model that does not answer the row, such as one that plays the user."""
+        ...
 
 
 class Runner(Protocol):
@@ -476,6 +492,26 @@ class Knowledge:
 
 
 @dataclass(frozen=True, slots=True)
+class SimulatedUser:
+    """What writes the user's messages of a conversation that goes on with the model's own replies.
+
+    Args:
+        model: the name of the model that plays the user, towards the goal that a row's input says; "": a row's input
+            has the user's messages, which are sent one after the other whatever is replied.
+        prompt: what that model is told to be.
+        max_turns: the most messages that it writes, at least 1.
+        stop: the text by which it ends its last message.
+        reply_tokens: the most tokens of a message, and of a reply before the last one.
+    """
+
+    model: str = ""
+    prompt: str = ""
+    max_turns: int = 6
+    stop: str = "[DONE]"
+    reply_tokens: int = 200
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """A loaded and checked task. `hashes` names the SHA-256 of each split and of task.toml and what lies beside it.
 
@@ -485,7 +521,8 @@ class Task:
     what people reach, in (0, 1], or None. `monitor` says what is drift in production. `calibrate`: the finalists also
     compete with label weights. `detect`: the smallest gain worth having, in points. `precision`: the part of the
     answers, in (0, 1), that must be right where the prompt may abstain. With `tools` the answer is a list of calls of
-    them.
+    them. With `user` a row is a conversation that goes on with the model's own replies, and the last of them is the
+    answer.
     """
 
     name: str
@@ -516,6 +553,7 @@ class Task:
     precision: float | None = None
     knowledge: Knowledge | None = None
     tools: tuple[Tool, ...] = ()
+    user: SimulatedUser | None = None
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property

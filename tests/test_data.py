@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.conversation import turns_of
 from agent.task.load import load_task
 from agent.task.splits import near_duplicates
 from agent.types import Example, Task, calls_schema
@@ -21,6 +22,7 @@ SIZES = {
     "clause_plain_english": (72, 60, 100),
     "bank_answers": (100, 80, 120),
     "home_assistant": (50, 40, 60),
+    "clinic_desk": (28, 28, 42),
 }
 URGENCIES = {"routine", "soon", "emergency"}
 SYMPTOMS = {
@@ -107,6 +109,18 @@ def test_every_record_of_the_clinic_is_valid() -> None:
             assert not list(validator.iter_errors(row.labels["record"])), row.id
     assert task.signature.outputs[0].schema is not None
     assert json.loads(task.signature.outputs[0].schema) == schema
+
+
+def test_every_conversation_of_the_clinic_desk_takes_turns_and_has_a_job() -> None:
+    task = load_task(TASKS / "clinic_desk")
+    for rows in splits(task).values():
+        talks = [turns_of(row.inputs["messages"]) for row in rows]
+        assert {len(talk) for talk in talks} == {3, 5, 7}
+        assert all(turn[0] == ("user", "assistant")[at % 2] for talk in talks for at, turn in enumerate(talk))
+        counts = Counter(row.labels["job"] for row in rows)
+        assert set(counts.values()) == {len(rows) // 7}, "no job is asked for more often than another"
+        named = [row.labels["job"] in talk[-1][1].lower() for row, talk in zip(rows, talks, strict=True)]
+        assert sum(named) <= len(rows) / 20, "the last message alone does not say it"
 
 
 def test_every_call_of_the_home_assistant_fits_its_tool() -> None:

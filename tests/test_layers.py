@@ -8,7 +8,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "agent"
 LAYERS = (
-    ("errors", "shipped", "files", "strict", "worker"),
+    ("errors", "conversation", "shipped", "files", "strict", "worker"),
     ("types", "redact", "privacy", "registry", "extras", "retrieval"),
     ("metrics", "stats", "observer"),
     ("task", "models", "ledger"),

@@ -21,6 +21,7 @@ METRICS: Registry[MetricRule] = Registry(
         "set_f1": "agent.metrics.set_f1",
         "contains": "agent.metrics.text_match",
         "regex": "agent.metrics.text_match",
+        "goal": "agent.metrics.goal",
         "token_f1": "agent.metrics.text_similarity",
         "json_schema": "agent.metrics.json_values",
         "json_fields": "agent.metrics.json_values",

@@ -45,7 +45,8 @@ def no_faults(options: Options, field: Field | None) -> Iterable[tuple[str, str]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricRule:
     """A registered metric. `types`: of the fields that it can score; `needs`: at least one of these options must be
-    given; `needs_label`: a row without a label is left out. `build` is None where a run builds the metric, since it
+    given; `needs_label`: a row without a label is left out; `reads_replies`: the check takes the list of all replies of
+    a conversation in the place of the predicted field. `build` is None where a run builds the metric, since it
     takes more than options and a field."""
 
     name: str
@@ -54,6 +55,7 @@ class MetricRule:
     options: type[Options] = Options
     needs: tuple[str, ...] = ()
     needs_label: bool = True
+    reads_replies: bool = False
     faults: Faults = no_faults
     build: Build | None = None
 
@@ -66,6 +68,7 @@ def metric(
     options: type[Options] = Options,
     needs: tuple[str, ...] = (),
     needs_label: bool = True,
+    reads_replies: bool = False,
     faults: Faults = no_faults,
 ) -> Callable[[Function], Function]:
     """Registers the function below as the metric `name`; the arguments are those of `MetricRule`."""
@@ -78,6 +81,7 @@ def metric(
             options=options,
             needs=needs,
             needs_label=needs_label,
+            reads_replies=reads_replies,
             faults=faults,
             build=build,
         )

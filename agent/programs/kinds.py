@@ -75,6 +75,8 @@ class Kind(Program, Protocol):
 class Defaults:
     """What most kinds answer to a search (see `Program`); a kind overrides what differs."""
 
+    models: tuple[LM, ...] = ()
+
     def broken(self, outcomes: Sequence[Outcome]) -> str:
         return ""
 
@@ -157,14 +159,19 @@ def program(name: str, *, about: str, takes: str, claims: Callable[[Any], bool])
     return register
 
 
-def program_for(task: Task, lm: LM) -> Kind:
+def program_for(task: Task, lm: LM, user: LM | None = None) -> Kind:
     """The program that a run of this task with this target model optimizes.
 
-    A program of the user's own is of the first kind that claims it: ours, then those of other packages.
+    A program of the user's own is of the first kind that claims it: ours, then those of other packages. `user` is the
+    model that plays the user, where the task names one.
 
     Raises:
         InputError: the user's own program cannot be made; names file and line.
     """
+    if task.user is not None:
+        from agent.programs.conversation import ConversationProgram
+
+        return ConversationProgram(task, lm, user)
     if not task.program:
         from agent.programs.prompt import PromptProgram
 

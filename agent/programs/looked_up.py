@@ -21,7 +21,7 @@ class PassageLibrary:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._names = [field.name for field in task.signature.inputs]
+        self._names = task.signature.compared
         self._indexes: dict[tuple[int, int], PassageIndex] = {}
         self._longest: dict[tuple[int, int], list[str]] = {}
         self._means: dict[Passages, int] = {}

@@ -32,7 +32,7 @@ class PickedRows:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._names = [field.name for field in task.signature.inputs]
+        self._names = task.signature.compared
         self._shown: dict[tuple[str, ...], dict[int, tuple[str, ...]]] = {}
         self._embedded: dict[str, Vector] = {}
 

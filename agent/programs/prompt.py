@@ -242,6 +242,11 @@ class PromptProgram(Defaults):
                 f"--strategy {name}: DSPy takes an input called {taken[0]} for its own; rename it, or use --strategy "
                 f"{DEFAULT}"
             )
+        if task.signature.conversation:
+            raise InputError(
+                f"--strategy {name}: DSPy lays a conversation out as one text, and {task.name} sends messages; use "
+                f"--strategy {DEFAULT}"
+            )
         if task.knowledge is not None:
             raise InputError(
                 f"--strategy {name}: DSPy's optimizers do not look passages up, and {task.name} has [knowledge]; use "

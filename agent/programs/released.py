@@ -54,7 +54,7 @@ class ReleasedProgram:
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
         parameters, release, vector = self._parameters, self._release, None
         if self._embedder is not None:
-            vector = await self._embedder.vector(text_of(example.inputs, release.inputs))
+            vector = await self._embedder.vector(text_of(example.inputs, release.compared))
         completion = await call(
             Request(
                 messages=release.fill(example.inputs, vector=vector),
@@ -72,5 +72,5 @@ class ReleasedProgram:
         prediction = await run_aside(len(completion.text), read)
         if release.passages is None:
             return prediction
-        block = release.passages.for_inputs(example.inputs, release.inputs)
+        block = release.passages.for_inputs(example.inputs, release.compared)
         return replace(prediction, passages=bare_passages(block))

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
+from agent.conversation import AS_TURNS, worked_turns
 from agent.extras import require
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, reasoning_suffix
-from agent.prompt.template import PICKED, escape, fill_messages, join, marks, placeholder, split
+from agent.prompt.template import DEMO_ROLES, PICKED, escape, fill_messages, join, marks, placeholder, split
 from agent.prompt.worked import answer_text, title, worked_text
 from agent.prompt.worked import label_text as label_text
 from agent.retrieval.passages import CONTEXT
@@ -40,6 +42,8 @@ def template(candidate: PromptCandidate, signature: Signature) -> tuple[Message,
     and one for passages."""
     if candidate.format.startswith("dspy-"):
         return _dspy_template(candidate, signature)
+    if signature.conversation:
+        return _conversation_template(candidate, signature)
     inputs = [field.name for field in signature.inputs]
     names = _names(candidate, signature)
     reasoning = TECHNIQUES[candidate.technique].reasoning
@@ -70,6 +74,29 @@ def template(candidate: PromptCandidate, signature: Signature) -> tuple[Message,
     return (*messages, Message("user", join(last, names)))
 
 
+def _conversation_template(candidate: PromptCandidate, signature: Signature) -> tuple[Message, ...]:
+    """The conversation as messages, after demos as turns; the layout `inline` has demos as texts in the system message,
+    where passages stand, too."""
+    names = _names(candidate, signature)
+    reasoning = TECHNIQUES[candidate.technique].reasoning
+    system: Parts = [f"{candidate.role.strip()}\n\n" if candidate.role.strip() else ""]
+    own = split(candidate.instruction.strip(), [CONTEXT] if candidate.passages else [])
+    system += [*own, f"\n\n{reasoning_suffix(signature)}" if reasoning else ""]
+    if candidate.passages and (CONTEXT,) not in own:
+        system += ["\n\n", (CONTEXT,)]
+    is_inline = candidate.format == "inline" and candidate.n_demos > 0
+    shown = [shown_demo(candidate, demo, signature) for demo in candidate.demos]
+    if is_inline:
+        system += ["\n\nExamples:\n\n", *(text for texts in shown for text in texts)]
+        system += [(PICKED,)] if candidate.picks else []
+    messages = [Message("system", join(system, names))]
+    if not is_inline:
+        turns = [turn for texts in shown for turn in zip(cycle(DEMO_ROLES), texts)]
+        messages += [Message(role, escape(text, names)) for role, text in turns]
+        messages += [Message("user", placeholder(PICKED))] if candidate.picks else []
+    return (*messages, Message("user", placeholder(f"{signature.conversation}{AS_TURNS}")))
+
+
 def shown_demo(candidate: PromptCandidate, demo: Demo, signature: Signature) -> tuple[str, ...]:
     """The texts of a picked demo in the candidate's layout, as `fill_picked` takes them."""
     reasoning = TECHNIQUES[candidate.technique].reasoning
@@ -79,12 +106,18 @@ def shown_demo(candidate: PromptCandidate, demo: Demo, signature: Signature) -> 
         return user.content, assistant.content
     if candidate.format == "inline":
         return (f"{_worked(demo, signature, reasoning)}\n\n",)
+    if signature.conversation:
+        return *worked_turns(demo.inputs[signature.conversation]), answer_of(demo, signature, reasoning)
     return _filled(_turn(candidate, signature), demo), answer_of(demo, signature, reasoning)
 
 
 def _names(candidate: PromptCandidate, signature: Signature) -> list[str]:
     """The fields of the candidate's template."""
-    given = {PICKED: candidate.picks, CONTEXT: candidate.passages}
+    given = {
+        PICKED: candidate.picks,
+        CONTEXT: candidate.passages,
+        f"{signature.conversation}{AS_TURNS}": signature.conversation,
+    }
     return [*(field.name for field in signature.inputs), *(name for name, how in given.items() if how)]
 
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import cycle
 
-from agent.shipped import Message
+from agent.conversation import AS_TURNS, after
+from agent.shipped import ChatRole, Message
 
 PICKED = "picked demos"
 """The field of a template that stands for the demos that are picked for each input: no input can be called so."""
+_TURNS = re.compile(r"\{\{([A-Za-z]\w*)" + AS_TURNS + r"\}\}")
+DEMO_ROLES: tuple[ChatRole, ChatRole] = ("user", "assistant")
 
 
 @lru_cache(maxsize=64)
@@ -81,8 +85,13 @@ def fill(template: str, values: Mapping[str, str]) -> str:
 
 
 def fill_messages(template: Iterable[Message], values: Mapping[str, str]) -> tuple[Message, ...]:
-    """`fill` over the contents of messages."""
-    return tuple(Message(message.role, fill(message.content, values)) for message in template)
+    """`fill` over the contents of messages; the messages of a conversation take the place of its mark."""
+    return _filled(template, values, ())
+
+
+def turns_input(template: Iterable[Message]) -> str:
+    """The name of the input whose messages the template has a mark for, "" for none."""
+    return next((found[1] for message in template if (found := _TURNS.fullmatch(message.content))), "")
 
 
 def fill_picked(
@@ -93,17 +102,26 @@ def fill_picked(
     Args:
         messages: the template; a message that is nothing but the mark stands for the turns of the demos.
         values: the inputs.
-        shown: of each demo the texts of the user's and the assistant's turn, or the one text that goes into a message.
+        shown: of each demo the texts of its turns, the user's first, or the one text that goes into a message.
     """
-    filled: list[Message] = []
-    inner = {**values, PICKED: "".join(texts[0] for texts in shown if len(texts) == 1)}
-    for message in messages:
-        if message.content == placeholder(PICKED):
-            for user, assistant in shown:
-                filled += [Message("user", user), Message("assistant", assistant)]
+    return _filled(messages, {**values, PICKED: "".join(texts[0] for texts in shown if len(texts) == 1)}, shown)
+
+
+def _filled(
+    template: Iterable[Message], values: Mapping[str, str], shown: Sequence[Sequence[str]]
+) -> tuple[Message, ...]:
+    filled: list[tuple[ChatRole, str]] = []
+    template = tuple(template)
+    name = found if (found := turns_input(template)) in values else ""
+    inner = {**values, f"{name}{AS_TURNS}": ""} if name else values
+    for message in template:
+        if message.content == placeholder(PICKED) and PICKED in values:
+            filled += [turn for texts in shown for turn in zip(cycle(DEMO_ROLES), texts)]
+        elif name and message.content == placeholder(f"{name}{AS_TURNS}"):
+            filled = after(filled, values[name])
         else:
-            filled.append(Message(message.role, fill(message.content, inner)))
-    return tuple(filled)
+            filled.append((message.role, fill(message.content, inner)))
+    return tuple(Message(role, content) for role, content in filled)
 
 
 def marks(text: str, names: Iterable[str]) -> set[str]:

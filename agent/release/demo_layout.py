@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from agent.conversation import worked_turns
 from agent.errors import ReleaseError
 from agent.prompt.template import PICKED, fill
 from agent.prompt.worked import answer_text, worked_text
@@ -29,6 +30,8 @@ def demo_texts(release: PromptRelease, inputs: Mapping[str, str], answers: Mappi
     names = [output.name for output in release.outputs]
     if release.format == "inline":
         return (f"{worked_text(inputs, names, answers)}\n\n",)
+    if release.conversation:
+        return *worked_turns(inputs[release.conversation]), answer_text(names, answers)
     if not release.format.startswith("dspy-"):
         user = fill(release.messages[-1].content, {**inputs, PICKED: ""})
         return user, answer_text(names, answers)

@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from agent.conversation import as_text
 from agent.errors import ReleaseError
 from agent.files import new_files
 from agent.prompt.template import placeholder
@@ -31,7 +32,7 @@ from agent.release.prompt_file import (
 )
 from agent.release.released_adapter import ADAPTER_FILE
 from agent.release.runtime import Prompt, load_prompt
-from agent.types import Field
+from agent.types import ChatRole, Field
 
 LINE = 100  # a longer list in the front matter goes one item per line
 HOSTILE = (
@@ -115,7 +116,7 @@ def verify_file(path: Path, release: PromptRelease) -> None:
     for name, value in _data(release).items():
         if (loaded := read.get(name)) != value:
             raise ReleaseError(f"{path.name}: {name} drifted: wrote {value!r:.60}, read {loaded!r:.60}")
-    for values in hostile_rows(release.inputs):
+    for values in (*conversation_rows(release), *hostile_rows(release.inputs)):
         require_same(path.name, wanted(release, values), rendered(prompt, values), values)
 
 
@@ -160,6 +161,15 @@ def hostile_rows(inputs: tuple[str, ...]) -> Iterator[dict[str, str]]:
     values = (*HOSTILE, *marks)
     for start in range(len(values)):
         yield {name: values[(start + number) % len(values)] for number, name in enumerate(inputs)}
+
+
+def conversation_rows(release: PromptRelease) -> Iterator[dict[str, str]]:
+    """Conversations of hostile messages, for a release that takes one."""
+    if name := release.conversation:
+        roles: tuple[ChatRole, ...] = ("system", "user", "assistant", "user")
+        for at in range(len(HOSTILE)):
+            said = (*HOSTILE[at:], *HOSTILE[:at])
+            yield {name: as_text(list(zip(roles, said, strict=False)))}
 
 
 def probe_rows(inputs: tuple[str, ...], count: int = 200) -> Iterator[Mapping[str, str]]:

@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
+from agent.conversation import AS_TURNS
 from agent.errors import ReleaseError
-from agent.prompt.template import PICKED, fill_messages, fill_picked, placeholder
+from agent.prompt.template import PICKED, fill_messages, fill_picked, placeholder, turns_input
 from agent.shipped import ChatRole, Field, FieldType, FormatName, Message, Tool, content_id
 from agent.strict import BadToml, parse_json, parse_toml, read_file
 
@@ -107,6 +108,16 @@ class PromptRelease:
         object.__setattr__(self, "version", content_id("p", content))
 
     @property
+    def conversation(self) -> str:
+        """The name of the input that is a conversation, whose messages are sent; "" for none."""
+        return turns_input(self.messages)
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """What inputs are compared by, as of `Signature.compared`."""
+        return tuple(name + AS_TURNS * (name == self.conversation) for name in self.inputs)
+
+    @property
     def target(self) -> str:
         """The name of the model that answers, as it can be called here: with the path of the adapter, if any."""
         return f"{self.model}+{self.adapter.path}" if self.adapter else self.model
@@ -149,8 +160,8 @@ class PromptRelease:
                 raise ReleaseError("vector=... was given, and this prompt picks no examples by vectors; leave it out")
             return fill_messages(self.messages, filled)
         if not own:
-            return fill_picked(self.messages, filled, self.picks.for_inputs(values, self.inputs, vector))
-        return fill_picked(self.messages, filled, self.picks.with_own(values, self.inputs, own, shown, vector))
+            return fill_picked(self.messages, filled, self.picks.for_inputs(values, self.compared, vector))
+        return fill_picked(self.messages, filled, self.picks.with_own(values, self.compared, own, shown, vector))
 
     @property
     def embeddings(self) -> str:
@@ -173,7 +184,7 @@ class PromptRelease:
         near = self.weights.neighbours if self.weights else None
         if near is None or self.picks is None:
             return ()
-        return self.picks.votes(values, self.inputs, self.outputs[0].choices, near.k, own)
+        return self.picks.votes(values, self.compared, self.outputs[0].choices, near.k, own)
 
     def with_passages(self, values: Mapping[str, str]) -> Mapping[str, str]:
         """The values of an input and, where the prompt looks passages up, the block of them."""
@@ -181,7 +192,7 @@ class PromptRelease:
             return values
         from agent.retrieval.passages import CONTEXT  # most prompts have none, and start faster without
 
-        return {**values, CONTEXT: self.passages.for_inputs(values, self.inputs)}
+        return {**values, CONTEXT: self.passages.for_inputs(values, self.compared)}
 
     def write(self, folder: Path) -> Path:
         """Writes prompt.md and messages.json, proved (`export.write_release`); gives the path of prompt.md."""
@@ -381,7 +392,7 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
         mark, contents = placeholder(PICKED), [item["content"] for item in data["messages"]]
         if not any(mark in content for content in contents):
             refuse("messages", f"hold no {mark}, where the picked demos go")
-        if len(picks.shown[0]) != (2 if mark in contents else 1):
+        if len(picks.shown[0]) % 2 != (0 if mark in contents else 1):
             refuse("messages", "show picked demos in another form than the rows of the pool have")
     passages = None
     if "passages" in data:

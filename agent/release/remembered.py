@@ -178,7 +178,7 @@ class RememberedRows:
         label = outputs[0].name if len(outputs) == 1 and outputs[0].choices else ""
         made = []
         for row in rows:
-            text = text_of(row.inputs, self._release.inputs)
+            text = text_of(row.inputs, self._release.compared)
             name = content_id("remembered", dict(row.inputs))
             made.append(PoolRow(name, text, str(row.answers[label]) if label else "", f"own {same_words(text)}"))
         return made

@@ -21,6 +21,7 @@ from agent.release.formats.export_format import Parse, Render, Sent, Values
 from agent.release.runtime import PromptRelease
 from agent.scoring.function_metric import require_all
 from agent.scoring.task_metrics import build_metrics, combine
+from agent.task.conversations import PLAYED
 from agent.types import Example, MetricSpec, Prediction, Score, Task, canonical
 
 SCORED_BY = ("dev", "task.toml", "metric.py", "metric", "rubric.md")
@@ -64,6 +65,8 @@ def dev_run(history: History, run: Row, task: Task, candidate_id: str) -> DevRun
         if run["hashes"].get(name) != task.hashes.get(name):
             what = "the dev rows" if name == "dev" else name
             raise InputError(f"{what} of the task changed since the run")
+    if task.user is not None:
+        raise InputError(PLAYED)
     require_all(task)
     trial = next((each for each in history.trials(run["id"]) if each["candidate_id"] == candidate_id), None)
     if trial is None or trial["mean"] is None:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from agent.errors import ReleaseError
 from agent.release.labels import PRODUCTION, NeedsUnit, Reference, ResolvedVersion, releases_root, resolve
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from agent.shipped import Message, Prediction
     from agent.types import LM
 
+Input: TypeAlias = str | list[dict[str, str]]
+"""The value of an input: a text, or the messages of a conversation."""
 REMEMBERED = "remembered"
 """The folder of the examples that users confirm, beside a prompt's file."""
 
@@ -72,16 +74,17 @@ class Prompt:
         return dict(self.release.provenance)
 
     def render(
-        self, /, *, who: str | None = None, vector: Sequence[float] | str | None = None, **fields: str
+        self, /, *, who: str | None = None, vector: Sequence[float] | str | None = None, **fields: Input
     ) -> list[dict[str, str]]:
-        """The messages to send, [{"role", "content"}]. Needs exactly the declared inputs, each a str.
+        """The messages to send, [{"role", "content"}]. Needs exactly the declared inputs, each a str; a conversation
+        may be a list of messages.
 
         Args:
             who: A user or tenant: examples that this one has confirmed (`remember`) are picked before the others.
                 Where an input has the name `who`, it is that input, and so with `vector`.
             vector: Of a prompt that picks its examples by vectors of a provider: that of the input, as this provider's
                 model gives it for `embedded_text`.
-            fields: The inputs.
+            fields: The inputs: texts, a conversation also as a list of {"role", "content"}.
 
         Raises:
             ReleaseError: One that names what is missing, unknown or not text.
@@ -93,12 +96,13 @@ class Prompt:
         """The provider's model whose vector of the input `render` needs, as "PROVIDER:NAME"; "" where it needs none."""
         return self.release.embeddings
 
-    def embedded_text(self, **fields: str) -> str:
+    def embedded_text(self, **fields: Input) -> str:
         """The text of an input that is embedded, for a program that asks the provider itself."""
         from agent.retrieval.pool import text_of
 
-        self._require_inputs("embed", fields)
-        return text_of(fields, self.release.inputs)
+        texts = self._texts(fields, "embed")
+        self._require_inputs("embed", texts)
+        return text_of(texts, self.release.compared)
 
     def _named(
         self, who: Any, vector: Any, fields: Mapping[str, Any], verb: str = "render"
@@ -106,7 +110,7 @@ class Prompt:
         """The user, the vector and the inputs: `who` and `vector` are inputs where the prompt has some of that name."""
         given = {"who": who, "vector": vector}
         own = {name: value for name, value in given.items() if value is not None and name in self.release.inputs}
-        inputs = {**fields, **own}
+        inputs = self._texts({**fields, **own}, verb)
         self._require_inputs(verb, inputs)
         return (None if "who" in own else who), (None if "vector" in own else vector), inputs
 
@@ -122,6 +126,19 @@ class Prompt:
             return ()
         return self.release.votes(inputs) if who is None else self._rows_of(who).votes(inputs)
 
+    def _texts(self, given: Mapping[str, Any], verb: str) -> dict[str, str]:
+        """The inputs with the text of a conversation in the place of its messages. Raises a ReleaseError where one of
+        these is none."""
+        fields, name = dict(given), self.release.conversation
+        if isinstance(fields.get(name), list):
+            from agent.conversation import as_text, read_turns  # most prompts take none
+
+            try:
+                fields[name] = as_text(read_turns(fields[name]))
+            except ValueError as error:
+                raise ReleaseError(f"cannot {verb} {self.name!r}: {name} {error}") from None
+        return fields
+
     def _require_inputs(self, verb: str, fields: Mapping[str, Any]) -> None:
         """Raises a ReleaseError where `fields` is anything but a text for each input."""
         inputs = self.release.inputs
@@ -136,7 +153,7 @@ class Prompt:
             needs = ", ".join(inputs) or "none"
             raise ReleaseError(f"cannot {verb} {self.name!r}: {'; '.join(wrong)}; give exactly these as text: {needs}")
 
-    def remember(self, inputs: Mapping[str, str], answer: Any, *, who: str) -> None:
+    def remember(self, inputs: Mapping[str, Input], answer: Any, *, who: str) -> None:
         """Keeps a confirmed example of a user or tenant beside the release, whose version stays as it is.
 
         It is shown to this user alone, by `render(..., who=...)` and `complete(..., who=...)`. At most 200 examples and
@@ -160,17 +177,17 @@ class Prompt:
             )
         if "who" in self.release.inputs:
             raise ReleaseError(f"cannot remember: {self.name!r} has an input with the name who; rename it in the task")
-        rows = self._rows_of(who)
-        self._require_inputs("remember an example of", inputs)
+        rows, texts = self._rows_of(who), self._texts(inputs, "remember an example of")
+        self._require_inputs("remember an example of", texts)
         answers = answers_of(self.release.outputs, answer)
         if wrong := wrong_answers(self.release.outputs, answers):
             raise ReleaseError(
                 f"cannot remember an example of {self.name!r}: {'; '.join(wrong)}; give the right answer"
             )
         require_layout(self.release)
-        rows.add(inputs, answers)
+        rows.add(texts, answers)
 
-    def forget(self, who: str, *, inputs: Mapping[str, str] | None = None) -> int:
+    def forget(self, who: str, *, inputs: Mapping[str, Input] | None = None) -> int:
         """Erases what a user or tenant has confirmed.
 
         Args:
@@ -180,7 +197,8 @@ class Prompt:
         Returns:
             How many examples were erased.
         """
-        return self._rows_of(who).forget(inputs)
+        given = inputs if inputs is None else self._texts(inputs, "forget an example of")
+        return self._rows_of(who).forget(given)
 
     def _rows_of(self, who: str) -> RememberedRows:
         from agent.release.remembered import RememberedRows
@@ -194,7 +212,7 @@ class Prompt:
         reply: str,
         logprobs: Sequence[Any] = (),
         *,
-        inputs: Mapping[str, str] | None = None,
+        inputs: Mapping[str, Input] | None = None,
         who: str | None = None,
     ) -> Prediction:
         """Reads a reply as it was read when it was scored, whatever the model wrote.
@@ -232,7 +250,7 @@ class Prompt:
         *,
         who: str | None = None,
         vector: Sequence[float] | str | None = None,
-        **fields: str,
+        **fields: Input,
     ) -> Prediction:
         """Renders, calls the model once, parses. Not inside a running event loop: there, await `acomplete`."""
         from agent.release.completion import blocking
@@ -247,7 +265,7 @@ class Prompt:
         *,
         who: str | None = None,
         vector: Sequence[float] | str | None = None,
-        **fields: str,
+        **fields: Input,
     ) -> Prediction:
         """`complete` inside an event loop: one attempt, and another for a parameter that the model refuses.
 
@@ -258,7 +276,7 @@ class Prompt:
             lm: A model to use and keep open; without it one is made and closed.
             who: A user or tenant, as of `render`.
             vector: The input's, as of `render`.
-            fields: The inputs.
+            fields: The inputs: texts, a conversation also as a list of {"role", "content"}.
 
         Raises:
             ModelError: The call failed; its `retry` says whether to try again.

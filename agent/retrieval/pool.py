@@ -11,6 +11,7 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
+from agent.conversation import AS_TURNS, MOST_MESSAGES, last_said
 from agent.errors import InputError, ReleaseError
 from agent.retrieval.pick import MOST_PICKED, ORDERS, RETRIEVERS, Picks, PoolIndex, PoolRow, chosen, words_of
 from agent.retrieval.static_vectors import static_vector
@@ -33,8 +34,11 @@ _OF_VECTORS = ("embeddings", "dimensions")
 
 
 def text_of(inputs: Mapping[str, str], names: Sequence[str]) -> str:
-    """What of an input is compared: its values, a line each, in the order of the signature."""
-    return SEPARATOR.join(inputs[name] for name in names)
+    """What of an input is compared: its values, a line each, in the order of the signature; of a conversation, whose
+    name ends in `AS_TURNS`, the user's last messages."""
+    return SEPARATOR.join(
+        last_said(inputs[name.removesuffix(AS_TURNS)]) if name.endswith(AS_TURNS) else inputs[name] for name in names
+    )
 
 
 def same_words(text: str) -> str:
@@ -217,7 +221,7 @@ def picked_demos(settings: Any, rows: Any) -> PickedDemos:
     if not isinstance(rows, list) or not rows:
         raise ValueError("there are picks and no rows that may be picked")
     for number, row in enumerate(rows, start=1):
-        if not _is_row(row, is_dense) or len(row["shown"]) != len(rows[0]["shown"]):
+        if not _is_row(row, is_dense) or len(row["shown"]) % 2 != len(rows[0]["shown"]) % 2:
             held = "id, text, label, group, shown and vector" if is_dense else "id, text, label, group and shown"
             raise ValueError(f"row {number} of the pool is no row with {held}: {row!r:.60}")
     vectors = _vectors(settings, rows) if is_dense else None
@@ -250,6 +254,6 @@ def _is_row(row: Any, has_vector: bool) -> bool:
         and set(row) == {*texts, "shown"}
         and all(isinstance(row[name], str) for name in texts)
         and isinstance(row["shown"], list)
-        and len(row["shown"]) in (1, 2)
+        and (len(row["shown"]) == 1 or len(row["shown"]) in range(2, 2 + 2 * MOST_MESSAGES, 2))
         and all(isinstance(text, str) for text in row["shown"])
     )

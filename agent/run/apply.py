@@ -30,8 +30,9 @@ from agent.run.locations import models_of, prompt_path, require_named
 from agent.run.prompt_rows import Readable, rows_task
 from agent.run.session import PreparedJob
 from agent.scoring.evaluate import Evaluator
+from agent.task.conversations import conversation_text
 from agent.task.input_files import TEXT_CELLS, read_bytes, rows_of
-from agent.task.words import listed, quoted, shown
+from agent.task.words import listed, problem, quoted, shown
 from agent.types import (
     LM,
     Example,
@@ -123,7 +124,7 @@ class Apply(Job):
             some = rows[start : start + AT_ONCE]
             if embedder is not None:
                 embedder.forget()
-                await embedder.vectors(text_of(row.inputs, applied.prompt.release.inputs) for row in some)
+                await embedder.vectors(text_of(row.inputs, applied.prompt.release.compared) for row in some)
             outcomes = await self.gathered([evaluator.outcome(program.candidate, row) for row in some])
             found |= {row.id: each for row, each in zip(some, outcomes, strict=True) if each is not None}
             if self._stopped:
@@ -220,6 +221,16 @@ def _read(source: Path, prompt: Prompt, prefix: str) -> tuple[list[dict[str, Any
             f"{where}: has a column {listed(map(quoted, twice))} already, which the answers would take; rename it, or "
             "give the new columns other names, such as --prefix answer_"
         )
+    wrong = []
+    for line, row in found:
+        try:
+            for name in inputs:
+                if not _is_empty(row.get(name)):
+                    _text(row[name], prompt.release.conversation == name)
+        except ValueError as error:
+            wrong.append(problem(where, line, f"{name}: {error}"))
+    if wrong:
+        raise ProblemsError(tuple(wrong))
     return rows, columns, hashlib.sha256(data).hexdigest()
 
 
@@ -227,7 +238,7 @@ def _task(prompt: Prompt, path: Path, source: Path, rows: Sequence[Mapping[str, 
     """The rows that can be asked as the dev rows of a task; the id of each is its number."""
     inputs = prompt.release.inputs
     examples = [
-        Example(str(number), {name: _text(row[name]) for name in inputs}, {})
+        Example(str(number), {name: _text(row[name], prompt.release.conversation == name) for name in inputs}, {})
         for number, row in enumerate(rows)
         if not any(_is_empty(row.get(name)) for name in inputs)
     ]
@@ -235,6 +246,8 @@ def _task(prompt: Prompt, path: Path, source: Path, rows: Sequence[Mapping[str, 
     return rows_task(prompt, path.parent, about, examples, digest)
 
 
-def _text(value: Any) -> str:
-    """A value as the text that a prompt was scored with."""
+def _text(value: Any, is_conversation: bool) -> str:
+    """A value as the text that a prompt was scored with. Raises ValueError for what is no conversation."""
+    if is_conversation:
+        return conversation_text(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -120,5 +120,5 @@ async def embedder_of(prompt: Prompt, client: ModelClient, lm: LM | None, rows: 
     if lm is None:
         return None
     embedder = Embedder(client, lm)
-    await embedder.vectors(text_of(row.inputs, prompt.release.inputs) for row in rows)
+    await embedder.vectors(text_of(row.inputs, prompt.release.compared) for row in rows)
     return embedder

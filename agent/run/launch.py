@@ -104,7 +104,7 @@ class Launch:
     def lms(self) -> list[LM]:
         """Every model once."""
         others = [lm for lm in (self.proposer, self.embedder) if lm is not None]
-        every = [self.target, *others, *self.judges]
+        every = [self.target, *others, *self.judges, *self.program.models]
         return list({id(lm): lm for lm in every}.values())
 
     @property
@@ -127,7 +127,7 @@ class Launch:
         """The names of the models."""
         from agent.run.settings import models_by_role
 
-        return models_by_role(self.target, self.proposer, self.judges, self.embedder)
+        return models_by_role(self.target, self.proposer, self.judges, self.embedder, self.program.models)
 
     def prices(self) -> dict[str, Price]:
         """Their prices, as far as they are known. Raises InputError where one is needed and is not."""
@@ -154,7 +154,8 @@ class Launch:
             )
         makes = f"{self.calls_each} call{'s' * (self.calls_each > 1)} or more"
         search = f"search {plan.search_calls} (finalists {plan.final_calls} of them) + " if plan.finalists else ""
-        program = f"{task.program} runs in this process and makes {makes}, which the plan counts as one\n"
+        what = "a row is a conversation of" if task.user else f"{task.program} runs in this process and makes"
+        program = f"{what} {makes}, which the plan counts as one\n"
         return (
             f"{task.name}: {task.signature}\n"
             f"model {self.target.name}, proposer {proposer}, {judges}seed {settings.seed}\n"
@@ -224,7 +225,8 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
     known = {name: target, **({writer: proposer} if proposer else {})}
     judges = tuple(known.get(judge) or create_model(judge) for judge in task.judges)
     digest = file_digest(name)
-    program = program_for(task, target)
+    played = task.user.model if task.user else ""
+    program = program_for(task, target, known.get(played) or create_model(played) if played else None)
     embedder = embedding_model(program, observer)
     settings = _settings(program, {**options, "model_digest": digest}, db)
     scoring = reading.metric_line if reading and not options.get("metric_source") else ""

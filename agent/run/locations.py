@@ -14,6 +14,7 @@ from agent.errors import InputError, LedgerBusy
 from agent.ledger.place import LEDGER as LEDGER
 from agent.ledger.place import ledger_option as ledger_option
 from agent.run.tasks import find_task, task_named, task_of
+from agent.task.conversations import PLAYED
 
 if TYPE_CHECKING:
     from agent.ledger.query import History, Row
@@ -127,6 +128,8 @@ def task_for(prompt: Prompt, name: str | None, db: Path) -> Task:
         raise InputError(
             f"{task.name}: its inputs are {', '.join(sorted(has))}, the prompt needs {needs}; name the task"
         )
+    if task.user is not None:
+        raise InputError(f"{task.name}: {PLAYED}, which are not asked again one by one; run the task again")
     if not task.is_judged:
         return replace(task, judges=())
     return task if task.judges else replace(task, judges=(task.model or prompt.model,))

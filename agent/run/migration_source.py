@@ -19,6 +19,7 @@ from agent.report.facts import without_result
 from agent.run.locations import open_history, prompt_path
 from agent.run.recorded import recorded_prompt
 from agent.run.tasks import source_of, task_of
+from agent.task.conversations import PLAYED
 from agent.types import Outcome, Prediction, Proposal, Score, Task
 
 if TYPE_CHECKING:
@@ -153,6 +154,8 @@ def recorded_migration(options: Mapping[str, Any], task: Task, db: Path) -> Migr
 def _require_same_task(row: Row, task: Task) -> None:
     if task.program:
         raise InputError(f"{row['id']}: a program of your own; only prompts can be migrated")
+    if task.user is not None:
+        raise InputError(f"{row['id']}: {PLAYED}, which no other model repeats; run the task on the other model")
     if task.is_compared:
         raise InputError(f"{row['id']}: its judge compares with another prompt's answers, which no other run repeats")
     names = dict.fromkeys([*row["hashes"], *task.hashes])

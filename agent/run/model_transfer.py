@@ -30,6 +30,7 @@ from agent.scoring.function_metric import require_all
 from agent.scoring.llm_judge import judge_builder, judge_calls
 from agent.scoring.task_metrics import build_metrics
 from agent.stats.intervals import mean_ci, paired_difference
+from agent.task.conversations import PLAYED
 from agent.types import LM, Task
 
 Scores = Sequence[float | None]
@@ -218,6 +219,8 @@ def _task(run_row: Row) -> Task:
     task = task_of(options)
     if task.program:
         raise InputError(f"{run_row['id']}: a program of your own; only prompts can be tried on other models")
+    if task.user is not None:
+        raise InputError(f"{run_row['id']}: {PLAYED}; run the task on the other model")
     for name in SCORED_BY:
         if run_row["hashes"].get(name) != task.hashes.get(name):
             what = source_of(name, options) + (f" of {task.folder}" if task.folder else "")

@@ -106,7 +106,7 @@ class Run(LedgerRun[RunResult]):
         self._embedder = embedder
         self.target, self.proposer, self.judges = target, proposer, tuple(judges) or (target,)
         self.settings, self._watcher = settings, observer or Watcher()
-        models = models_by_role(target, proposer, self.judges, embedder)
+        models = models_by_role(target, proposer, self.judges, embedder, self.program.models)
         prices = known_prices(models, settings)
         self.plan = resumed.plan if resumed else self._planned(settings, models, prices)
         self._planned_runs = self.plan

@@ -23,6 +23,7 @@ from agent.ledger.resume_state import ResumeState
 from agent.ledger.store import Ledger
 from agent.ledger.trail import facts_of
 from agent.models.local import WEIGHTS
+from agent.programs.kinds import Kind, program_for
 from agent.release.runtime import load_prompt
 from agent.report.facts import without_result
 from agent.run.launch import Launch, prepare
@@ -161,6 +162,7 @@ def _run_again(row: Row, launch: Launch, ledger: ReplayLedger, history: History)
         settings,
         resumed=resumed,
         judges=judges,
+        program=_program_again(launch, target, models),
         embedder=embedder,
     )
 
@@ -175,6 +177,12 @@ def _run_again(row: Row, launch: Launch, ledger: ReplayLedger, history: History)
         return asyncio.run(execute()), ""
     except AgentError as error:
         return None, str(error)
+
+
+def _program_again(launch: Launch, target: Offline, models: Mapping[int, Offline]) -> Kind | None:
+    """The program on models that answer nothing, where it asks others than the target; None for any other."""
+    others = [models[id(lm)] for lm in launch.program.models]
+    return program_for(launch.task, target, others[0]) if others else None
 
 
 def _release_drift(history: History, run: Row, now: Row | None) -> Iterator[str]:

@@ -60,10 +60,13 @@ class Settings:
         return self.prefer == "cheap" and self.margin is not None
 
 
-def models_by_role(target: LM, proposer: LM | None, judges: Sequence[LM], embedder: LM | None = None) -> Models:
-    """The names of a run's models; the role "embedding" is there where a provider makes vectors."""
+def models_by_role(
+    target: LM, proposer: LM | None, judges: Sequence[LM], embedder: LM | None = None, others: Sequence[LM] = ()
+) -> Models:
+    """The names of a run's models; the role "embedding" is there where a provider makes vectors, and `others` are asked
+    beside the target."""
     return {
-        "target": [target.name],
+        "target": list(dict.fromkeys([target.name, *(other.name for other in others)])),
         "proposer": [proposer.name] if proposer else [],
         "judge": [judge.name for judge in judges],
         **({"embedding": [embedder.name]} if embedder else {}),

@@ -160,7 +160,8 @@ class Evaluator:
         if usage is not None:
             self._usage[candidate.id] = usage
         outcome = replace(like, candidate_id=candidate.id)
-        prediction = replace(prediction, passages=like.prediction.passages)
+        was = like.prediction
+        prediction = replace(prediction, passages=was.passages, conversation=was.conversation)
         if like.value is not None:
             scores = await self.scores(example, prediction)
             value = combine(scores, self._task.metrics)
@@ -221,6 +222,9 @@ class RowCall:
         self._answered(self._candidate_id, request, completion)
         self.key, self.reply = call_key(model, request), (request, completion)
         return completion
+
+    async def aside(self, request: Request, lm: LM) -> Completion:
+        return await self._client.complete("target", lm, request, self._candidate_id)
 
 
 class _StoredReply:

@@ -188,7 +188,10 @@ class JudgeMetric:
         label = example.labels.get(self.field)
         if self.judge.setup.mode == "reference" and label is None:
             return Score(self.name, None, f"row {example.id} has no label for {self.field}")
-        judgement = await self.judge.rate(example.inputs, answer, label, passages=prediction.passages)
+        inputs = example.inputs
+        if prediction.conversation:
+            inputs = dict.fromkeys(inputs, prediction.conversation)
+        judgement = await self.judge.rate(inputs, answer, label, passages=prediction.passages)
         return Score(self.name, judgement.value, judgement.reason)
 
     async def _against_anchor(self, example: Example, answer: Any) -> Score:

@@ -49,7 +49,8 @@ for line in pipe_in:
 class PythonMetric:
     """`def metric(example: dict, prediction: dict) -> float | dict(value=, reason=)` in the task folder's metric.py.
 
-    `example` has id, inputs and labels; `prediction` has fields and raw. A failure scores None with the reason.
+    `example` has id, inputs and labels; `prediction` has fields and raw, and what was said before the reply as
+    `conversation` where the model plays its part in it. A failure scores None with the reason.
     """
 
     def __init__(self, name: str, path: Path, timeout: float = 5.0) -> None:
@@ -73,7 +74,11 @@ class PythonMetric:
         value, reason = await self._worker.ask(
             {
                 "example": {"id": example.id, "inputs": dict(example.inputs), "labels": dict(example.labels)},
-                "prediction": {"fields": dict(prediction.fields), "raw": prediction.raw},
+                "prediction": {
+                    "fields": dict(prediction.fields),
+                    "raw": prediction.raw,
+                    **({"conversation": prediction.conversation} if prediction.conversation else {}),
+                },
             }
         )
         if value is not None and not 0 <= value <= 1:

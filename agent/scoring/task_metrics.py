@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from agent.conversation import turns_of
 from agent.errors import InputError
 from agent.metrics.bounded import BoundedCheck
 from agent.metrics.comparison import Check
@@ -55,7 +56,7 @@ def build_metrics(
                 check = _check(rule, spec, field)
             except (InputError, ValueError) as problem:
                 raise InputError(f"{_file(task)}: {problem}") from problem
-            metrics.append(FieldMetric(name, field.name, check, rule.needs_label))
+            metrics.append(FieldMetric(name, field.name, check, rule.needs_label, rule.reads_replies))
     return tuple(metrics)
 
 
@@ -101,6 +102,7 @@ class FieldMetric:
     field: str
     check: Check | BoundedCheck
     needs_label: bool = True
+    reads_replies: bool = False
 
     async def score(self, example: Example, prediction: Prediction) -> Score:
         if prediction.error:
@@ -110,7 +112,11 @@ class FieldMetric:
             return Score(self.name, None, f"row {example.id} has no label for {self.field}")
         if self.field not in prediction.fields:
             return Score(self.name, 0.0, f"the reply has no {self.field}")
-        check: Callable[[], Verdict | Awaitable[Verdict]] = partial(self.check, prediction.fields[self.field], label)
+        got = prediction.fields[self.field]
+        if self.reads_replies:
+            said = turns_of(prediction.conversation) if prediction.conversation else []
+            got = [*(content for role, content in said if role == "assistant"), prediction.raw]
+        check: Callable[[], Verdict | Awaitable[Verdict]] = partial(self.check, got, label)
         try:
             verdict = await run_aside(len(prediction.raw), check)
             value, reason = verdict if isinstance(verdict, tuple) else await verdict

@@ -10,7 +10,7 @@ from agent.gateway.gateway import Gateway, ModelClient
 from agent.prompt.label_weights import LabelWeights
 from agent.search.analysis.effects import Feature
 from agent.search.study import Place
-from agent.types import Candidate, Example, Message, Outcome, Proposal, Runner, Shown, Task
+from agent.types import LM, Candidate, Example, Message, Outcome, Proposal, Runner, Shown, Task
 
 if TYPE_CHECKING:
     from agent.search.context import SearchContext
@@ -97,6 +97,11 @@ class Program(Describes, Protocol):
     @property
     def is_fixed(self) -> bool:
         """Whether a row always takes `calls` calls and `prompt_tokens` is what each of them sends."""
+        ...
+
+    @property
+    def models(self) -> tuple[LM, ...]:
+        """The models that a row asks beside the target."""
         ...
 
     def baseline(self) -> Candidate:

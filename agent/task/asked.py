@@ -12,9 +12,9 @@ from agent.metrics.metric_registry import METRICS
 from agent.task.words import listed, near, quoted
 from agent.types import FieldType, MetricSpec
 
-READING = 2
+READING = 3
 """The version of how a data file is read, a word of each run. 1: a run of an older version, whose metric is that of the
-answers' type, and whose splits follow the inputs."""
+answers' type, and whose splits follow the inputs. 2: one that read lists of messages as texts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from agent.retrieval.passages import CONTEXT
 from agent.shipped import fold
 from agent.task.input_files import KeyPath, walk
 from agent.task.words import listed, near, problem, quoted
-from agent.types import Field, FieldType, FormatName, MetricSpec
+from agent.types import Field, FieldType, FormatName, MetricSpec, TechniqueName
 
 if TYPE_CHECKING:
     from agent.task.task_file import FieldTable, Parsed, TaskFile
@@ -44,6 +44,8 @@ DEFAULTS: dict[FieldType, tuple[tuple[str, float], ...]] = {
 }
 TOOL_FORMATS: tuple[FormatName, ...] = ("turns", "labelled-turns")
 """The layouts of prompts with tools: a demo's calls are a turn of their own."""
+CONVERSATION_FORMATS: tuple[FormatName, ...] = ("turns", "inline")
+"""The layouts that send a conversation as messages: demos are turns before it, or texts in the system message."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 PLACEHOLDER = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
 
@@ -181,6 +183,68 @@ def check_tools(file: TaskFile, outputs: tuple[str, ...]) -> Iterator[Fault]:
         yield Fault(("tools",), "only a prompt calls tools, and this task has a program of its own; take tools out")
     if "formats" in file.search.model_fields_set and not set(file.search.formats) & set(TOOL_FORMATS):
         yield Fault(("search", "formats"), f"a prompt with tools has one of the layouts {listed(TOOL_FORMATS)}")
+
+
+def check_conversation(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
+    """Faults of a field of type conversation against the signature, the instruction and the layouts."""
+    for name in (name for name, table in file.fields.items() if table.type == "conversation"):
+        if name in outputs:
+            yield Fault(("fields", name, "type"), "a conversation is an input; the answer to it is a text or a label")
+        if name in inputs and len(inputs) > 1:
+            what = "a conversation is the only input; put what goes with it into its first message, of the role system"
+            yield Fault(("signature",), what)
+        if any(found[1] == name for found in PLACEHOLDER.finditer(file.instruction)):
+            what = f"the conversation goes to the model as messages after the instruction; take {{{{{name}}}}} out"
+            yield Fault(("instruction",), what)
+        if file.program:
+            yield Fault(
+                ("program",), "a program of your own takes texts; write the conversation as a field of type text"
+            )
+        if "formats" in file.search.model_fields_set and not set(file.search.formats) & set(CONVERSATION_FORMATS):
+            what = f"a conversation is sent in one of the layouts {listed(CONVERSATION_FORMATS)}"
+            yield Fault(("search", "formats"), what)
+
+
+DEMO_TECHNIQUES = frozenset[TechniqueName](("few-shot", "few-shot-cot"))
+"""What a conversation that goes on with the model's own replies cannot have: rows do not say what was replied."""
+
+
+def check_simulated_user(parsed: Parsed, inputs: tuple[str, ...]) -> Iterator[Fault]:
+    """Faults of [conversation] against the signature and the search."""
+    file, place = parsed.file, ("conversation",)
+    table = file.conversation
+    if "conversation" not in file.model_fields_set:
+        return
+    if len(inputs) > 1:
+        what = "is one input: " + ("the goal of the user" if table.user else "the messages of the user, in a list")
+        yield Fault(("signature",), f"what the user of [conversation] goes by {what}")
+    kind = file.fields[inputs[0]].type if inputs[0] in file.fields else "text"
+    if table.user and kind != "text":
+        what = f"the goal of the user is a text; remove type from [fields.{inputs[0]}]"
+        yield Fault(("fields", inputs[0], "type"), what)
+    if not table.user and kind != "conversation":
+        what = f'the messages of the user are a conversation; write type = "conversation" below [fields.{inputs[0]}]'
+        yield Fault(place, what)
+    if any(found[1] == inputs[0] for found in PLACEHOLDER.finditer(file.instruction)) and table.user:
+        what = f"the instruction holds {{{{{inputs[0]}}}}}, the goal that only the user knows; take it out"
+        yield Fault(("instruction",), what)
+    if table.user and not table.prompt:
+        yield Fault(place, "the key 'prompt' is missing; write what the model that plays the user is to be")
+    if not table.user and (given := table.model_fields_set & {"prompt", "max_turns", "stop"}):
+        yield Fault((*place, min(given)), f"{min(given)} is for a model that plays the user; name it: user = ...")
+    if "techniques" in file.search.model_fields_set and not set(file.search.techniques) - DEMO_TECHNIQUES:
+        yield Fault(("search", "techniques"), "a conversation that goes on with own replies has no demos to show")
+    for what, is_there in (("tools", file.tools is not None), ("knowledge", file.knowledge.path is not None)):
+        if is_there:
+            yield Fault(
+                (what,), f"a conversation that goes on with own replies takes no {what} yet; take one of them out"
+            )
+    if file.program:
+        yield Fault(("program",), "a program of your own makes its calls itself; take [conversation] out")
+    for index, options in enumerate(parsed.options):
+        if getattr(options, "mode", "") == "pairwise":
+            what = "mode = 'pairwise' compares two answers to the same messages; take another mode"
+            yield Fault(("metrics", index, "mode"), what)
 
 
 def check_metrics(parsed: Parsed, outputs: Sequence[Field], unsure: Collection[str]) -> Iterator[Fault]:

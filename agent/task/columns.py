@@ -77,6 +77,7 @@ def decide_columns(
     asked: Asked = NOTHING,
     beside: frozenset[str] = frozenset(),
     dates: bool = False,
+    spoken: frozenset[str] = frozenset(),
 ) -> tuple[DataColumn, ...]:
     """The use of every column, by the rows that are not all blank.
 
@@ -87,6 +88,7 @@ def decide_columns(
         asked: `--input`, which does the same, and `--ignore`.
         beside: Columns out of the object that the target stands in: no inputs unless named.
         dates: Whether a column of dates is an input without being named.
+        spoken: Columns of conversations: the first of them is the only input.
 
     Raises:
         InputError: A column that was named is none or is the target, or no input is left.
@@ -119,6 +121,8 @@ def decide_columns(
         elif use == "input" and not dates and _are_dates(texts):
             use, reason = "ignored", "dates; name it in the prompt or with --input to keep it"
         known.add(made)
+        if use == "input" and spoken and name != next(one for one in names if one in spoken):
+            use, reason = "ignored", "a conversation is the only input"
         if use == "input":
             taken.append(made)
         if use in ("input", "target") and made != name:

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from agent.conversation import as_text, read_turns
 from agent.errors import Problem
 from agent.shipped import MAX_NUMBER, fold
+from agent.task.conversations import conversation_text, messages_in
 from agent.task.input_files import Rows, parse_json
 from agent.task.words import listed, near, problem, quoted
 from agent.types import Example, Field, Signature, canonical, content_id
@@ -85,7 +87,7 @@ class RowReader:
     """Turns rows into examples. `unsure`: fields whose own definition is wrong, so their values are not judged.
 
     `slices` are fields, or columns of their own whose values are kept as texts; `sources` is the field or column that
-    names documents out of `documents`, "" for none.
+    names documents out of `documents`, "" for none; `read_conversation` gives the text of a conversation.
     """
 
     def __init__(
@@ -95,10 +97,12 @@ class RowReader:
         slices: tuple[str, ...] = (),
         sources: str = "",
         documents: tuple[str, ...] = (),
+        read_conversation: Callable[[Any], str] = conversation_text,
     ) -> None:
         self._signature = signature
         self._slices = slices
         self._sources, self._documents = sources, documents
+        self._read_conversation = read_conversation
         self._fields = {field.name: field for field in signature.inputs + signature.outputs}
         self._unsure = unsure
         self._near = cache(near)  # one mistake may stand in thousands of rows
@@ -116,16 +120,17 @@ class RowReader:
             where: The file, for problems.
             cells: The values are texts out of a CSV file.
         """
-        if cells and rows and (header := list(self._columns(rows[0][1]))):
+        if cells and rows and (header := list(self._columns(self._header(rows[0][1])))):
             return [], [problem(where, 1, f"{what} (header)") for what in header]
         placed = []
         lines_by_fault: dict[tuple[str, str], list[int]] = {}
-        for line, row in rows:
+        for line, given_row in rows:
+            row = self._with_answer(given_row)
             wrong = [("", what) for what in self._columns(row)]
             values = {}
             for name in filter(row.__contains__, self._fields):
                 try:
-                    values[name] = self._value(self._fields[name], row[name], cells)
+                    values[name] = self._value(self._fields[name], row[name], cells or name not in given_row)
                 except ValueError as error:
                     wrong.append((name, f"{name}: {error}"))
             try:
@@ -153,6 +158,30 @@ class RowReader:
                 placed.append(PlacedExample(where, line, example))
         return placed, list(_listed_problems(lines_by_fault, where))
 
+    def _header(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The columns of a CSV file; that of the one output may be left out where conversations end with the answer."""
+        outputs = [field.name for field in self._signature.outputs]
+        return row | dict.fromkeys(outputs if self._signature.conversation in row and len(outputs) == 1 else ())
+
+    def _with_answer(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row; without a column for its one output, the conversation's last message is the answer, if it is the
+        assistant's."""
+        name, outputs = self._signature.conversation, self._signature.outputs
+        if (
+            self._read_conversation is not conversation_text
+            or name not in row
+            or len(outputs) != 1
+            or outputs[0].name in row
+        ):
+            return row
+        try:
+            turns = read_turns(messages_in(row[name]))
+        except ValueError:  # said where its value is read
+            return row
+        if turns[-1][0] != "assistant":
+            return row
+        return {**row, name: as_text(turns[:-1]), outputs[0].name: turns[-1][1]}
+
     def _columns(self, row: Mapping[str, Any]) -> Iterator[str]:
         known = dict.fromkeys([*self._fields, *self._slices, *([self._sources] if self._sources else [])])
         unknown = [name for name in row if name not in known and name != "id"]
@@ -168,6 +197,8 @@ class RowReader:
             raise ValueError("is empty; write the text or remove the row")
         if field.name in self._unsure:
             return value
+        if field.type == "conversation":
+            return self._read_conversation(value)
         if field.type == "number":
             number = _number(value, cells)
             if not is_input and abs(number) > MAX_NUMBER:

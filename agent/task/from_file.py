@@ -20,6 +20,7 @@ from agent.task.asked import NOTHING, Asked
 from agent.task.checks import PLACEHOLDER
 from agent.task.clean_rows import MIN_ROWS, Splitting, each_once
 from agent.task.columns import DataColumn, answer_inside, column_named, decide_columns, find_target
+from agent.task.conversations import conversations_in
 from agent.task.input_files import read_rows
 from agent.task.load import SPLITS, load_task
 from agent.task.nested import expanded
@@ -184,9 +185,14 @@ def _draft(
     metric: MetricSpec | None = None,
 ) -> tuple[dict[str, str], Reading]:
     """The files of the task folder as texts, and the reading."""
-    is_read, table = table is not None, _table(path) if table is None else list(table)
+    spoken = frozenset[str]()
+    is_read = table is not None
+    if table is None:
+        table, spoken = _table(
+            path, target, asked if asked.reading > 2 and not PLACEHOLDER.search(instruction) else None
+        )
     _enough(path, len(table), "rows")
-    table, beside = expanded(table, [target])
+    table, beside = expanded(list(table), [target])
     target = find_target(_names(table), target)
     if re.search("[\x00\ud800-\udfff]", instruction):
         raise InputError("the prompt holds a NUL or half a character; save it as plain UTF-8 text")
@@ -195,7 +201,9 @@ def _draft(
     table, _ = expanded(table, [*marks, *asked.inputs, *asked.ignored])
     if asked.reading > 1:
         _require_double_braces(instruction, _names(table))
-    columns = decide_columns(each_once(table), target, prompt_fields, asked, beside, dates=asked.reading == 1)
+    columns = decide_columns(
+        each_once(table), target, prompt_fields, asked, beside, dates=asked.reading == 1, spoken=spoken
+    )
     splitting = Splitting(plain, table, target, columns, beside, asked)
     field = splitting.field
 
@@ -223,7 +231,7 @@ def _draft(
         _rename(instruction, columns) if instruction.strip() else plain_prompt(columns, rule, choices, trained)
     )
     written = metric if is_read or asked.reading == 1 else rule.metric
-    files = {"task.toml": task_toml(slug(name or path.stem), columns, rule, choices, instruction, written)}
+    files = {"task.toml": task_toml(slug(name or path.stem), columns, rule, choices, instruction, written, spoken)}
     if asked.knowledge:
         if any(column.field == CONTEXT and column.use != "ignored" for column in columns):
             raise InputError(f"--knowledge: a column is called {CONTEXT}, as the place of passages is; rename it")
@@ -268,11 +276,19 @@ def _require_double_braces(instruction: str, names: Sequence[str]) -> None:
             )
 
 
-def _table(path: Path) -> list[dict[str, Any]]:
+def _table(path: Path, target: str, asked: Asked | None) -> tuple[list[dict[str, Any]], frozenset[str]]:
+    """The rows, and the columns that hold conversations, whose texts are in the rows; none is looked for without
+    `asked`."""
     found, problems = read_rows(path)
+    names = _names([row for _, row in found]) if asked else []
+    spoken = frozenset[str]()
+    if asked and not problems:
+        named = [name for name in names if name in asked.inputs] or names
+        left = [name for name in named if name not in (target, *asked.ignored)]
+        found, spoken, problems = conversations_in(found, left, shown(path))
     if problems:
         raise ProblemsError(tuple(problems))
-    return [row for _, row in found]
+    return [row for _, row in found], spoken
 
 
 def _enough(path: Path, count: int, what: str) -> None:

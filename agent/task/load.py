@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,7 +16,8 @@ from agent.errors import Problem, ProblemsError
 from agent.metrics.metric_registry import METRICS
 from agent.registry import OURS
 from agent.task import checks
-from agent.task.checks import TOOL_FORMATS, Fault
+from agent.task.checks import CONVERSATION_FORMATS, DEMO_TECHNIQUES, TOOL_FORMATS, Fault
+from agent.task.conversations import conversation_text, goal_text, script_text
 from agent.task.examples import PlacedExample, RowReader, find_clashes, json_checker
 from agent.task.input_files import TEXT_CELLS, TomlLines, decode, parse_json, parse_toml, read_bytes, rows_of
 from agent.task.knowledge import read_documents
@@ -32,6 +34,7 @@ from agent.types import (
     Rubric,
     SearchSpace,
     Signature,
+    SimulatedUser,
     SplitName,
     Task,
     Tool,
@@ -63,6 +66,13 @@ def _folder(path: Path) -> Path:
     except (OSError, ValueError):
         beside = []
     raise ProblemsError((problem(shown(folder), 1, f"no such task folder{near(folder.name, beside)}"),))
+
+
+def _read_from(file: TaskFile) -> Callable[[Any], str]:
+    """What reads the conversation of a row: the user's goal, the user's messages, or all that was said."""
+    if "conversation" not in file.model_fields_set:
+        return conversation_text
+    return goal_text if file.conversation.user else script_text
 
 
 class _Loading:
@@ -136,6 +146,9 @@ class _Loading:
         found += checks.check_knowledge(parsed.file, inputs, outputs)
         self._tools(parsed, found)
         found += checks.check_tools(parsed.file, outputs)
+        found += checks.check_conversation(parsed.file, inputs, outputs)
+        if not parsed.doubts("conversation"):
+            found += checks.check_simulated_user(parsed, inputs)
         if not parsed.doubts("instruction"):
             found += checks.check_instruction(parsed.file, inputs, outputs)
         fields = {}
@@ -143,6 +156,8 @@ class _Loading:
             table = parsed.file.fields.get(name)
             try:
                 fields[name] = self._field(name, table)
+                if name in inputs and parsed.file.conversation.user:
+                    fields[name] = replace(fields[name], type="conversation")
             except ValueError as error:
                 fields[name] = Field(name, "json")
                 found.append(Fault(("fields", name, "schema"), f"schema: {error}"))
@@ -262,7 +277,7 @@ class _Loading:
         slices = tuple(name for name in file.slices if name != "id")
         source = knowledge.source if knowledge else ""
         names = knowledge.names if knowledge else ()
-        reader = None if signature is None else RowReader(signature, unsure, slices, source, names)
+        reader = None if signature is None else RowReader(signature, unsure, slices, source, names, _read_from(file))
         files = [self._split_name(file, split) for split in SPLITS]
         splits: list[list[PlacedExample]] = []
         for split, name in zip(SPLITS, files, strict=True):
@@ -309,7 +324,13 @@ class _Loading:
         train, dev, test = (tuple(row.example for row in placed) for placed in splits)
         search, limits, models = file.search, file.constraints, file.models
         left_out = checks.without_dspy(search.formats)
-        usable = TOOL_FORMATS if self.tools else set(search.formats) - set(left_out)
+        usable = set(TOOL_FORMATS) if self.tools else set(search.formats) - set(left_out)
+        if signature.conversation:
+            usable &= set(CONVERSATION_FORMATS)
+        talk = file.conversation
+        user = SimulatedUser(talk.user or "", talk.prompt or "", talk.max_turns, talk.stop, talk.reply_tokens)
+        is_played = "conversation" in file.model_fields_set
+        techniques = [name for name in search.techniques if not is_played or name not in DEMO_TECHNIQUES]
         return Task(
             name=file.name,
             description=file.description,
@@ -317,12 +338,12 @@ class _Loading:
             instruction=checks.PLACEHOLDER.sub(lambda mark: f"{{{{{mark[1]}}}}}", file.instruction.strip()),
             metrics=checks.metric_specs(parsed, signature.outputs),
             space=SearchSpace(
-                tuple(search.techniques),
+                tuple(techniques),
                 tuple(name for name in search.formats if name in usable),
                 tuple(sorted(search.demo_counts)),
                 tuple(search.roles),
                 left_out,
-                search.retrieval,
+                search.retrieval and not is_played,
                 search.embeddings or "",
             ),
             constraints=Constraints(limits.max_prompt_tokens, limits.max_demos, tuple(limits.forbidden)),
@@ -347,5 +368,6 @@ class _Loading:
             monitor=Drift(**file.monitor.model_dump()),
             knowledge=knowledge,
             tools=self.tools,
+            user=user if is_played else None,
             hashes=self.hashes,
         )

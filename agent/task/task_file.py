@@ -83,7 +83,10 @@ class FieldTable(TomlTable):
     """One field of the signature."""
 
     description: str = Field("", description="What the field holds, in a few words; shown to the model.")
-    type: FieldType = Field("text", description="text, choice (one of a list), number, or json.")
+    type: FieldType = Field(
+        "text",
+        description="text, choice (one of a list), number, json, or conversation (an input: a list of messages).",
+    )
     choices: list[Line] = Field([], description="Type choice: every allowed value, spelled as it must be answered.")
     schema_: Schema | Optional = Field(
         None, alias="schema", description="Type json: a JSON schema, as a file in the task folder or as a table."
@@ -221,6 +224,22 @@ class KnowledgeTable(TomlTable):
     unanswerable: Line | Optional = Field(None, description="The answer of rows that no document answers.")
 
 
+class ConversationTable(TomlTable):
+    """A conversation that goes on with the model's own replies; the last of them is the answer."""
+
+    user: Line | Optional = Field(
+        None,
+        description="The model that plays the user, towards the goal that a row's input says; default: a row's input "
+        "has the user's messages, which are sent one after the other.",
+    )
+    prompt: Text | Optional = Field(None, description="What the model that plays the user is told to be.")
+    max_turns: Annotated[int, Field(ge=1, le=50)] = Field(6, description="The most messages that it writes.")
+    stop: Line = Field("[DONE]", description="The text by which it ends its last message.")
+    reply_tokens: Count = Field(
+        200, description="The most tokens of a message of it, and of a reply of the target before the last one."
+    )
+
+
 class TaskFile(TomlTable):
     """A task: what goes in, what must come out, how it is scored, and what the search may spend."""
 
@@ -262,6 +281,10 @@ class TaskFile(TomlTable):
     knowledge: KnowledgeTable = Field(
         default_factory=KnowledgeTable.defaults,
         description="Documents that prompts look passages up in; {{context}} in the instruction is their place.",
+    )
+    conversation: ConversationTable = Field(
+        default_factory=ConversationTable.defaults,
+        description="Conversations of several turns, in which a script or a model answers in the user's place.",
     )
     tools: Tools | Optional = Field(
         None,

@@ -95,6 +95,7 @@ def task_toml(
     instruction: str,
     metric: MetricSpec | None,
     description: str = "",
+    spoken: frozenset[str] = frozenset(),
 ) -> str:
     """The text of task.toml; every key left out has its default.
 
@@ -106,6 +107,7 @@ def task_toml(
         instruction: The prompt.
         metric: The metric. None: none is written, and the answers have that of their type.
         description: What the task is; "": made of the fields.
+        spoken: The columns that hold conversations.
     """
     inputs = [column for column in columns if column.use == "input"]
     output = next(column for column in columns if column.use == "target")
@@ -121,6 +123,8 @@ def task_toml(
     ]
     for column in (*inputs, output):
         about = [f"description = {string(' '.join(column.name.split()))}"] if column.name != column.field else []
+        if column.name in spoken:
+            about.append('type = "conversation"')
         if column is output and rule.type != "text":
             about.append(f'type = "{rule.type}"')
         if column is output and choices:

@@ -68,7 +68,7 @@ def test_a_run_keeps_what_was_asked_and_all_that_shows_it_reads_the_same_task() 
     assert [each["metric"] for each in result["metrics"]] == ["readable", "exact_match"]
     with closing(History(Path("runs/ledger.db"))) as history:
         run = history.run(result["run_id"])
-    assert (run["options"]["input"], run["options"]["ignore"], run["options"]["reading"]) == (["text"], ["stars"], 2)
+    assert (run["options"]["input"], run["options"]["ignore"], run["options"]["reading"]) == (["text"], ["stars"], 3)
     assert set(run["options"]) >= set(OPTIONS)
     assert task_of(run) == task_of_words(run["options"])
     assert [field.name for field in task_of(run).signature.inputs] == ["text"]

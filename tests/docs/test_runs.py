@@ -46,6 +46,7 @@ NOT_RUN = {
     r"adapter\.gguf": "needs a prompt with an adapter: tests/engine/test_tuned_release.py",
     r"customize .*(lora|hosted|export-only|curve)|--arm lora|pa\.customize": "trains a model: tests/customize",
     r"questions\.csv|knowledge=": "documents of the reader's own: tests/knowledge/test_own_documents.py",
+    r"complete\(messages=": "a prompt of the reader's own: tests/cli/test_conversation.py",
     r"def metric\(example": "a file of a task: tests/scoring",
     r"pa\.migrate": "a model of a provider: tests/cli/test_migrate.py",
     "import dspy": "a file of a task: tests/search",
@@ -98,6 +99,11 @@ def _data() -> None:
         table = csv.writer(file)
         table.writerow(["message", "team", "label"])
         table.writerows((row["text"], row["label"], row["label"]) for row in rows)
+    with Path("chats.jsonl").open("w", encoding="utf-8") as file:
+        for row in rows[:90]:
+            said = (row["text"], "Tell me more.", f"It is about that, number {row['id']}.")
+            turns = [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(said)]
+            file.write(json.dumps({"messages": turns, "label": row["label"]}) + "\n")
     with Path("mail.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["message"])

@@ -106,19 +106,21 @@ class Format:
     """Whether what is written goes with the adapter of a prompt that has one."""
     carries_tools: bool = False
     """Whether what is written holds the tools of a prompt that has some."""
+    carries_conversation: bool = False
+    """Whether the target takes the messages of a conversation as an input."""
     proof: str = ""
     """Of a format that is no template, whose `load` gives None: what `files` proved by itself."""
     as_code: Format | None = None
     """The same target by Python code, for a release that a template cannot hold."""
 
     def fitting(self, release: PromptRelease) -> Format:
-        """This format, or `as_code` where the release looks something up, weighs labels or calls tools and this one
-        cannot."""
-        looks_up = bool(release.picks or release.passages)
+        """This format, or `as_code` where the release looks something up, weighs labels, calls tools or takes a
+        conversation, and this one cannot."""
         lacks = (
-            (looks_up and not self.carries_picks)
-            or (release.weights and not self.carries_weights)
-            or (release.tools and not self.carries_tools)
+            (bool(release.picks or release.passages) and not self.carries_picks)
+            or (bool(release.weights) and not self.carries_weights)
+            or (bool(release.tools) and not self.carries_tools)
+            or (bool(release.conversation) and not self.carries_conversation)
         )
         return self.as_code if lacks and self.as_code else self
 
@@ -154,7 +156,12 @@ FORMATS: Registry[Format] = Registry(
 
 def parts_of(release: PromptRelease) -> list[tuple[str, Parts]]:
     """Role and parts of each message; with picked demos, `PICKED` is one more input, and `CONTEXT` with passages."""
-    names = (*release.inputs, *([PICKED] if release.picks else []), *([CONTEXT] if release.passages else []))
+    names = (
+        *release.inputs,
+        *release.compared,
+        *([PICKED] if release.picks else []),
+        *([CONTEXT] if release.passages else []),
+    )
     return [(message.role, split(message.content, names)) for message in release.messages]
 
 

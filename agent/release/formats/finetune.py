@@ -54,6 +54,7 @@ def _load(folder: Path, release: PromptRelease) -> Render | None:
     load=_load,
     needs_task=True,
     carries_picks=True,
+    carries_conversation=True,
     carries_adapter=True,
     proof="train rows only; each answer was read back by the prompt's own parser",
 )

@@ -128,6 +128,7 @@ CODE = Format(
     library="langchain-core",
     install=command("langchain"),
     carries_picks=True,
+    carries_conversation=True,
     carries_weights=True,
     carries_tools=True,
     settings_note="a template sends no parameters; give them to your model, as in ChatOpenAI(**prompt.metadata)",

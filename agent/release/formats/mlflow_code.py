@@ -117,4 +117,5 @@ CODE = Format(
     find_library=_find_library,
     carries_picks=True,
     carries_tools=True,
+    carries_conversation=True,
 )

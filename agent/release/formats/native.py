@@ -30,6 +30,7 @@ def _settings(name: str) -> Callable[[Path, PromptRelease], Settings]:
     settings=_settings(PROMPT_FILE),
     carries_weights=True,
     carries_picks=True,
+    carries_conversation=True,
     carries_tools=True,
 )
 def markdown(material: Material) -> dict[str, str]:
@@ -43,6 +44,7 @@ def markdown(material: Material) -> dict[str, str]:
     settings=_settings(MESSAGES_FILE),
     carries_weights=True,
     carries_picks=True,
+    carries_conversation=True,
     carries_tools=True,
 )
 def messages(material: Material) -> dict[str, str]:

@@ -160,6 +160,7 @@ CODE = replace(
     load=promptfoo_code.load,
     files=_code_files,
     carries_picks=True,
+    carries_conversation=True,
 )
 
 

@@ -9,13 +9,14 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError
 from agent.files import new_file, new_files
 from agent.release.completion import DEFAULT_PARAMETERS
-from agent.release.export import probe_rows, require_same, wanted
+from agent.release.export import conversation_rows, probe_rows, require_same, wanted
 from agent.release.formats.export_format import Content, Format, Material, Settings, Values, settings_of
 from agent.release.prompt_file import PromptRelease
 from agent.release.rescore import DevRun, Rescored, release_parser, rescore
@@ -24,6 +25,8 @@ WITH_PICKS = "md, messages, python, langchain, dspy, mlflow or promptfoo"
 """The formats that pick examples and look passages up for each input, for a message."""
 WITH_TOOLS = "--format md, messages, python, langchain, mlflow or tools"
 """Those that hold tools."""
+WITH_CONVERSATION = "md, messages, python, langchain, mlflow, promptfoo or finetune-jsonl"
+"""Those that take the messages of a conversation."""
 WITH_WEIGHTS = "md, messages, python, langchain or dspy"
 """Those that decide by label weights."""
 
@@ -155,6 +158,11 @@ def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) 
             f"{form.name}: a template cannot {what} for each input, as this prompt does; export it as "
             f"{WITH_PICKS}, or load it with load_prompt"
         )
+    if release.conversation and not form.carries_conversation:
+        raise ReleaseError(
+            f"{form.name}: {release.name!r} takes the messages of a conversation, and this target has no place for "
+            f"them; export it as {WITH_CONVERSATION}, or load it with load_prompt"
+        )
     texts = form.files(material)
     _write(texts, folder)
     library = ""
@@ -171,7 +179,7 @@ def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) 
         settings = form.settings(folder, release) if form.settings else {}
         _require_same_settings(form.name, release, settings)
         if render:
-            for values in probe_rows(release.inputs):
+            for values in chain(conversation_rows(release), probe_rows(release.inputs)):
                 if reason := form.unfit(release, values):
                     unfit[reason] += 1
                     continue

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.conversation import AS_TURNS, as_text
 from agent.errors import ReleaseError
 from agent.models.tool_calling import openai_messages, openai_tools
 from agent.prompt.template import PICKED
@@ -38,7 +39,17 @@ def _turns(*values: str) -> list[dict[str, str]]:
     roles = ("user", "assistant")
     return [{"role": role, "content": text} for texts in _texts(*values) for role, text in zip(roles, texts)]
 """
+_ROLES = '("user", "assistant")'
+_SENDING = """
 
+def _said(messages: str | list[dict[str, str]]) -> str:
+    return messages if isinstance(messages, str) else as_text(read_turns(messages))
+
+
+def _sent(before: list[dict[str, str]], messages: str | list[dict[str, str]]) -> list[dict[str, str]]:
+    turns: Any = [(each["role"], each["content"]) for each in before]
+    return [{"role": role, "content": content} for role, content in after(turns, _said(messages))]
+"""
 _LOOKING_UP = """
 _PASSAGES = PoolIndex([PoolRow(str(at), text, "", "") for at, text in enumerate(PASSAGES)])
 
@@ -97,6 +108,7 @@ def _settings(folder: Path, release: PromptRelease) -> Settings:
     settings=_settings,
     carries_weights=True,
     carries_picks=True,
+    carries_conversation=True,
     carries_tools=True,
 )
 def files(material: Material) -> dict[str, str]:
@@ -114,11 +126,13 @@ def module_source(release: PromptRelease) -> str:
             f"{release.name!r}: picks its examples by vectors of {release.picks.vectors.model}, which a module without "
             "dependencies cannot make; export it as md or messages, and load it with load_prompt"
         )
-    taken = ("_texts", "_turns", "_context")
+    spoken = release.conversation
+    taken = ("_texts", "_turns", "_context", *(("_said", "_sent", "last_said") if spoken else ()))
     bad = [name for name in release.inputs if keyword.iskeyword(name) or not name.isidentifier() or name in taken]
     if bad:
         raise ReleaseError(f"{release.name!r}: the input {bad[0]!r} cannot be an argument of a Python function")
-    arguments = f"*, {', '.join(f'{name}: str' for name in release.inputs)}" if release.inputs else ""
+    kind = "str | list[dict[str, str]]" if spoken else "str"
+    arguments = f"*, {', '.join(f'{name}: {kind}' for name in release.inputs)}" if release.inputs else ""
     lines = [
         f"# {ascii(release.name)[1:-1]}, {release.version}",
         *_head(release),
@@ -131,17 +145,20 @@ def module_source(release: PromptRelease) -> str:
         "",
         f"def render({arguments}) -> list[dict[str, str]]:",
         '    """The messages to send, exactly as they were scored."""',
-        "    return [",
+        "    return _sent([" if spoken else "    return [",
     ]
-    texts = f"({', '.join(release.inputs)})"
+    asked = [f"last_said(_said({spoken}))"] if spoken else list(release.inputs)
+    texts = f"({', '.join(asked)})"
     for role, parts in parts_of(release):
         if parts == [(PICKED,)] and release.format != "inline":
             lines.append(f"        *_turns{texts},")
             continue
-        pieces = [_piece(part, release.inputs) for part in parts] or ['""']
+        if spoken and parts == [(f"{spoken}{AS_TURNS}",)]:
+            continue
+        pieces = [_piece(part, asked) for part in parts] or ['""']
         lines += [f'        {{"role": "{role}", "content": "".join((', *[f"            {piece}," for piece in pieces]]
         lines += ["        ))},"]
-    lines.append("    ]")
+    lines.append(f"    ], {spoken})" if spoken else "    ]")
     if release.tools:
         given = ", ".join(f"{name}={name}" for name in release.inputs)
         about = '    """The messages to send with TOOLS, as OpenAI takes them: examples as calls with results."""'
@@ -181,7 +198,7 @@ def _plain(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _piece(part: str | tuple[str], names: Sequence[str]) -> str:
-    """A part of a message as an expression; `names` are the inputs, the arguments of what picks."""
+    """A part of a message as an expression; `names` are the arguments of what picks."""
     inputs = f"({', '.join(names)})"
     if isinstance(part, str):
         return _text(part)
@@ -191,9 +208,11 @@ def _piece(part: str | tuple[str], names: Sequence[str]) -> str:
 
 
 def _head(release: PromptRelease) -> list[str]:
-    """The start of the module: of a prompt that picks, the code that does."""
-    if release.picks is not None or release.passages is not None:
-        return [Path(pick.__file__).read_text("utf-8"), ""]
+    """The start of the module: of a prompt that picks or takes a conversation, the code for that."""
+    needed = [pick.__file__] if release.picks is not None or release.passages is not None else []
+    needed += [inspect.getfile(as_text)] if release.conversation else []
+    if needed:
+        return [*(Path(file).read_text("utf-8") for file in needed), _SENDING if release.conversation else ""]
     return [
         '"""The messages of a released prompt. Needs only Python."""',
         "",
@@ -247,5 +266,5 @@ def _picks(release: PromptRelease) -> list[str]:
         "ROWS: list[Any] = [",
         *rows,
         "]",
-        _PICKING.rstrip("\n"),
+        (_PICKING.replace(_ROLES, f"{_ROLES} * MOST_MESSAGES") if release.conversation else _PICKING).rstrip("\n"),
     ]

@@ -61,7 +61,9 @@ def weights_source(release: PromptRelease) -> str:
     weights = release.weights
     if weights is None:
         return ""
-    near = weights.neighbours
+    near, near_answer = weights.neighbours, NEAR_ANSWER
+    if release.conversation:
+        near_answer = NEAR_ANSWER.replace("inputs[name] for", "last_said(inputs[name]) for")
     parts: list[Any] = [label_weights.agree, label_weights.Place, label_weights.places, label_weights.label_scores]
     parts += [votes.label_votes, votes.log_shares] if near else []
     numbers = (
@@ -83,7 +85,7 @@ def weights_source(release: PromptRelease) -> str:
                 *(inspect.getsource(part) for part in parts),
             ]
         )
-        + f"\n{NEAR_ANSWER if near else ANSWER}"
+        + f"\n{near_answer if near else ANSWER}"
     )
 
 

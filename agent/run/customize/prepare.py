@@ -29,6 +29,7 @@ from agent.run.locations import open_history
 from agent.run.recorded import recorded_prompt
 from agent.run.resume import changes_since
 from agent.run.session import PreparedJob, fetch_weights
+from agent.task.conversations import PLAYED
 from agent.task.words import seconds as read_seconds
 from agent.tuning.settings import FullSettings, LoraSettings, SoftPromptSettings, Trainer
 from agent.tuning.variants import MOST_SETTINGS
@@ -96,6 +97,8 @@ def checked(launch: Launch, asked: Asked, download: Callable[[int, int], None] =
     task, problems = launch.task, []
     if task.program:
         raise InputError(f"{task.name}: a program of your own; only prompts and models are compared")
+    if task.user is not None:
+        raise InputError(f"{task.name}: {PLAYED}; a model is trained on conversations as they were (type conversation)")
     specs, unknown = require_arms(asked.arms)
     problems += unknown
     tuned = [spec for spec in specs if spec.is_trained_here]
@@ -278,6 +281,8 @@ def export_training(launch: Launch, asked: Asked, run: str, folder: Path, db: Pa
         raise InputError(f"--export-only: {target.name}: name a provider's model, openai/NAME, with -m")
     if task.program:
         raise InputError(f"{task.name}: a program of your own; only prompts are written for training")
+    if task.user is not None:
+        raise InputError(f"{task.name}: {PLAYED}; write conversations as they were (type conversation)")
     if run:
         with closing(open_history(db)) as history:
             row = searched(history.run(run))

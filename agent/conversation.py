@@ -1,0 +1,125 @@
+"""A conversation as one text, and the text as messages again. Imports the standard library alone.
+
+In a row a conversation is a text: each message begins on a line of its own with `User: `, `Assistant: ` or `System: `,
+and its further lines are indented by two spaces, so that no message can look like another one. All that reads, compares
+or shows rows reads this text; a prompt sends it as messages. An export to Python holds this file whole.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, TypeAlias
+
+Role: TypeAlias = Literal["system", "user", "assistant"]
+Turns: TypeAlias = list[tuple[Role, str]]
+"""Messages as (role, content)."""
+ROLES = ("system", "user", "assistant")
+MOST_MESSAGES = 200
+AS_TURNS = " as turns"
+"""After the name of an input in a template: the message of this mark stands for the messages of a conversation."""
+QUERY_TURNS = 2
+"""How many of the user's last messages other rows and documents are compared with."""
+_TITLES: dict[str, Role] = {"System": "system", "User": "user", "Assistant": "assistant"}
+_START = re.compile(rf"({'|'.join(_TITLES)}):(?: (.*))?")
+
+
+def as_text(turns: Sequence[tuple[Role, str]]) -> str:
+    r"""The text of messages, from which `turns_of` makes the same messages.
+
+    >>> as_text([("user", "Two seats.\nBy the window."), ("assistant", "When?")])
+    'User: Two seats.\n  By the window.\nAssistant: When?'
+    """
+    return "\n".join(f"{role.capitalize()}: " + content.replace("\n", "\n  ") for role, content in turns)
+
+
+def turns_of(text: str) -> Turns:
+    """The messages in a text of `as_text`; a text of another form is one message of the user.
+
+    >>> turns_of("Hello")
+    [('user', 'Hello')]
+    """
+    turns: list[tuple[Role, list[str]]] = []
+    for line in text.split("\n"):
+        if start := _START.fullmatch(line):
+            turns.append((_TITLES[start[1]], [start[2] or ""]))
+        elif turns and (not line or line.startswith("  ")):
+            turns[-1][1].append(line[2:])
+        else:
+            return [("user", text)]
+    return [(role, "\n".join(lines)) for role, lines in turns]
+
+
+def after(before: Sequence[tuple[Role, str]], text: str) -> Turns:
+    """The messages of a prompt and those of a conversation after them; a system message of the conversation goes to the
+    end of the prompt's own."""
+    turns = turns_of(text)
+    system = "\n\n".join(content for role, content in turns if role == "system")
+    if not system:
+        return [*before, *turns]
+    head, rest = (before[0][1], before[1:]) if before and before[0][0] == "system" else ("", before)
+    said = [turn for turn in turns if turn[0] != "system"]
+    return [("system", f"{head}\n\n{system}" if head else system), *rest, *said]
+
+
+def last_said(text: str) -> str:
+    """The user's last messages, a line each: what a conversation is compared by."""
+    said = [content for role, content in turns_of(text) if role == "user"]
+    return "\n".join(said[-QUERY_TURNS:])
+
+
+def worked_turns(text: str) -> tuple[str, ...]:
+    """The messages of an example by turns, the user's first; a system message opens the first of them."""
+    turns = after([], text)
+    if turns[0][0] == "system":
+        (_, system), (role, first), *turns = turns if len(turns) > 1 else [*turns, ("user", "")]
+        turns = [(role, f"{system}\n\n{first}"), *turns]
+    return tuple(content for _, content in turns)
+
+
+def read_turns(value: Any) -> Turns:
+    """The messages in a list of {"role", "content"}, or in a text of `as_text`.
+
+    Raises:
+        ValueError: Names every message that is none.
+    """
+    if isinstance(value, str):
+        turns, wrong = turns_of(value), list[str]()
+    elif isinstance(value, list):
+        turns = [(each["role"], each["content"]) for each in value if not _fault(each)]
+        wrong = [f"message {number} {fault}" for number, each in enumerate(value, 1) if (fault := _fault(each))]
+    else:
+        raise ValueError('is no list of messages; write [{"role": "user", "content": "..."}, ...]')
+    wrong += [f"message {number} is empty" for number, turn in enumerate(turns, 1) if not wrong and not turn[1].strip()]
+    if not turns and not wrong:
+        wrong.append('has no message; write {"role": "user", "content": "..."}')
+    if len(turns) > MOST_MESSAGES:
+        wrong.append(f"has {len(turns)} messages, at most {MOST_MESSAGES} are sent; leave the oldest out")
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return turns
+
+
+def _fault(message: Any) -> str:
+    """Why this is no message; "" where it is one."""
+    if not isinstance(message, dict):
+        return 'is no object; write {"role": "user", "content": "..."}'
+    if message.get("role") not in ROLES:
+        return f"has the role {str(message.get('role'))[:40]!r}, which is none of {', '.join(ROLES)}"
+    if not isinstance(message.get("content"), str):
+        return "has no text as content (pictures and tool calls are not carried)"
+    more = [key for key, part in message.items() if key not in ("role", "content") and part not in (None, [], "")]
+    return f"has {str(more[0])[:40]!r} beside role and content, which is not carried" if more else ""
+
+
+def order_faults(turns: Sequence[tuple[Role, str]]) -> Iterator[str]:
+    """What is wrong with the order of messages: one of the system may come first, then user and assistant in turn, from
+    the user to the user."""
+    expected = "user"
+    for number, (role, _) in enumerate(turns, 1):
+        if role == "system" and number == 1:
+            continue
+        if role != expected:
+            yield f"message {number} is the {role}'s where the {expected}'s comes; join or remove it"
+            return
+        expected = "assistant" if role == "user" else "user"
+    if expected == "user":
+        yield "ends with the assistant's message, or has none of the user; the user's comes last, the answer is scored"

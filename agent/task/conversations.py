@@ -1,0 +1,81 @@
+"""Cells that hold a conversation: a list of messages, its JSON, or its text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from agent.conversation import as_text, order_faults, read_turns
+from agent.errors import Problem
+from agent.task.input_files import Rows, parse_json
+from agent.task.words import problem, quoted
+
+PLAYED = "its rows are conversations that go on with the model's own replies"
+"""Why a task with [conversation] is refused, for a message."""
+
+
+def messages_in(value: Any) -> Any:
+    """The value of a cell; the list of messages where it is the JSON of one. Raises ValueError."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        return parse_json(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{quoted(value)} is not JSON: {error.msg}; write the list of messages") from error
+
+
+def conversation_text(value: Any) -> str:
+    """The text of a conversation that waits for an answer. Raises ValueError, with all that is wrong with it."""
+    turns = read_turns(messages_in(value))
+    if wrong := list(order_faults(turns)):
+        raise ValueError("; ".join(wrong))
+    return as_text(turns)
+
+
+def script_text(value: Any) -> str:
+    """The text of the user's messages, in a list of texts or of messages. Raises ValueError."""
+    found = messages_in(value)
+    if isinstance(found, list):
+        found = [{"role": "user", "content": each} if isinstance(each, str) else each for each in found]
+    turns = read_turns(found)
+    if others := [f"message {n} is the {role}'s" for n, (role, _) in enumerate(turns, 1) if role == "assistant"]:
+        raise ValueError(f"{'; '.join(others)}; the model replies by itself, so write the user's messages alone")
+    if any(role == "system" for role, _ in turns[1:]) or turns[-1][0] == "system":
+        raise ValueError("a message of the system may come first, before those of the user")
+    return as_text(turns)
+
+
+def goal_text(value: Any) -> str:
+    """The goal of a user. Raises ValueError."""
+    if not isinstance(value, str):
+        raise ValueError(f"{quoted(value)} is not a text; put it in quotes")
+    return value
+
+
+def conversations_in(rows: Rows, names: Iterable[str], where: str) -> tuple[Rows, frozenset[str], list[Problem]]:
+    """The rows with conversations as their texts, the columns out of `names` that hold some, and what is wrong with
+    them, at the lines of `where`. A column holds conversations where its first value is a list of messages."""
+    found = frozenset(
+        name for name in names if _is_conversation(next((row[name] for _, row in rows if row.get(name)), ""))
+    )
+    made: Rows = []
+    problems: list[Problem] = []
+    for line, row in rows:
+        texts = {}
+        for name in found:
+            if row.get(name):
+                try:
+                    texts[name] = conversation_text(row[name])
+                except ValueError as error:
+                    problems.append(problem(where, line, f"{name}: {error}"))
+        made.append((line, {**row, **texts}))
+    return made, found, problems
+
+
+def _is_conversation(value: Any) -> bool:
+    try:
+        messages = messages_in(value)
+    except ValueError:
+        return False
+    return isinstance(messages, list) and bool(messages) and all(isinstance(m, dict) and "role" in m for m in messages)

@@ -1,0 +1,182 @@
+"""Conversations that go on with the model's own replies: a script or a model plays the user; a kill loses no turn."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.test_interrupt import told, trials, wait_for
+from tests.cli.world import compatible, good, good_json, refused
+from tests.warm import start
+from tests.wire import Fault, WireServer
+
+TASK = """\
+name = "counter"
+description = "Take a coffee order over several messages."
+signature = "messages -> order"
+instruction = "You take orders at a counter."
+
+[fields.messages]
+type = "conversation"
+
+[[metrics]]
+name = "exact_match"
+
+[conversation]
+reply_tokens = 30
+"""
+SIZES, DRINKS = ("small", "large", "double"), ("mocha", "latte", "espresso", "chai")
+PLAYER = TASK.replace("messages ->", "goal ->").replace('[fields.messages]\ntype = "conversation"\n', "").replace(
+    "[conversation]", '[conversation]\nuser = "USER"\nprompt = "You are a guest."\nmax_turns = 4'
+).replace('"exact_match"', '"goal"\nwithin = 3')  # fmt: skip
+
+
+def write_task(toml: str = TASK) -> None:
+    """60 rows a split, of three messages each or of a goal."""
+    folder = Path("counter")
+    folder.mkdir()
+    (folder / "task.toml").write_text(toml)
+    number = 0
+    for split in ("train", "dev", "test"):
+        rows = []
+        for _ in range(40):
+            number += 1
+            size, drink = SIZES[number % 3], DRINKS[number // 3 % 4]
+            said = [f"Number {number}: a {drink}, please.", f"Make it {size}.", "That is all; repeat my order."]
+            asked = {"goal": f"Number {number}: order a {size} {drink}."} if "goal ->" in toml else {"messages": said}
+            rows.append({"id": f"r{number}", **asked, "order": f"{size} {drink}"})
+        (folder / f"{split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def counter(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
+    """Repeats the order at the end; only a prompt that says `carefully` makes it keep the size in mind."""
+    first, last = messages[0]["content"], messages[-1]["content"]
+    if "improve the instruction" in first:
+        return Fault(text="<instruction>You take orders at a counter, carefully and to the end.</instruction>")
+    assert [message["role"] for message in messages] == ["system", *["user", "assistant"] * 3][: len(messages)]
+    if "repeat my order" not in last:
+        return Fault(text=f"Noted, {last.split(': ')[-1]}", delay=0.003)
+    said = " ".join(message["content"] for message in messages[1:])
+    drink = next(drink for drink in DRINKS if drink in said)
+    size = next((size for size in SIZES if size in said), "?") if "carefully" in first else "small"
+    return Fault(text=f"{size} {drink}", delay=0.003)
+
+
+def asked(server: WireServer) -> list[str]:
+    """What each request is known by."""
+    return [json.dumps([body["messages"], body.get("max_tokens")]) for body in map(json.loads, bodies(server))]
+
+
+def bodies(server: WireServer) -> list[str]:
+    return [json.dumps(request.body) for request in server.requests]
+
+
+def test_a_scripted_conversation_is_searched_turn_by_turn() -> None:
+    write_task()
+    with WireServer(counter) as server:
+        run = ["run", "counter", "-m", compatible(server), "--max-calls", "1500"]
+        planned = good_json(*run, "--dry-run")
+        found = good_json(*run)
+        sent = len(server.requests)
+        assert good_json(*run)["winner"] == found["winner"]
+        assert len(server.requests) == sent <= 1500, "each turn was in the ledger"
+        assert good_json("reproduce", found["run_id"])["same"]
+        turns = Counter(len(request.body["messages"]) for request in server.requests)
+    assert planned["plan"]["calls"] <= 500, "of three calls each"
+    assert found["decision"] == "promote", found
+    assert (found["winner"]["test"], found["baseline"]["test"] < 0.5) == (1.0, True)
+    assert set(turns) >= {2, 4, 6}, "one, two and three messages of the user"
+    assert [check["ok"] for check in good_json("audit", "check")["checks"]].count(False) == 0
+    assert "go on with the model's own replies" in good("export", "--format", "messages", "-o", "m.json") + str(
+        refused(2, "check", found["release"])
+    )
+
+
+def test_commands_that_ask_rows_one_by_one_refuse_it() -> None:
+    write_task()
+    with WireServer(counter) as server:
+        model, other = compatible(server), compatible(server).replace("/x@", "/y@")
+        found = good_json("run", "counter", "-m", model, "--max-calls", "900", "-n", "1")
+        sent = len(server.requests)
+        for command in (
+            ["transfer", found["run_id"], "--models", other],
+            ["migrate", found["release"], "--model", other, "--price", "1,2"],
+            ["customize", "counter", "-m", model, "--arms", "prompt"],
+        ):
+            assert "go on with the model's own replies" in "\n".join(refused(2, *command))
+        assert len(server.requests) == sent
+
+
+def test_a_killed_conversation_buys_no_turn_twice() -> None:
+    write_task()
+    with WireServer(counter) as server:
+        command = ["run", "counter", "-m", compatible(server), "--max-calls", "900"]
+        whole = good_json(*command, "--db", "whole/ledger.db")
+        first = len(server.requests)
+        process = start(*command)
+        wait_for(server, first + 150)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+        killed = len(server.requests) - first
+        result = good_json("resume")
+        again = Counter(asked(server)[first:])
+    assert 0 < killed < first, "in the middle"
+    assert sum(again.values()) <= first + 32, "only what was in the air at the kill is sent again"
+    assert told(result)["winner"] == told(whole)["winner"]
+    assert [t[:5] for t in trials()] == [t[:5] for t in trials("whole/ledger.db")]
+
+
+def test_a_model_plays_the_user_until_its_goal_is_reached() -> None:
+    def both(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault | str:
+        first = messages[0]["content"]
+        if "You are a guest." not in first:
+            return counter(messages, body)
+        goal = first.partition("order a ")[2].partition(".")[0]
+        size, drink = goal.split()
+        number = first.partition("Your goal: ")[2].partition(":")[0]
+        said = [f"{number}: a {drink}, please.", f"Make it {size}.", "That is all; repeat my order. [DONE]"]
+        return said[len(messages) // 2 - 1]
+
+    with WireServer(both) as server:
+        write_task(PLAYER.replace("USER", f"openai-compatible/guest@{server.url}"))
+        found = good_json("run", "counter", "-m", compatible(server), "--max-calls", "2400")
+        names = Counter(request.body["model"] for request in server.requests)
+        assert good_json("reproduce", found["run_id"])["same"]
+    assert found["decision"] == "promote", found
+    assert found["winner"]["test"] == 1.0
+    assert names["guest"] > 100
+    assert not any("[DONE]" in body for body in bodies(server) if "You are a guest." not in body)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (('type = "conversation"', ""), 'write type = "conversation"'),
+        (
+            ("[conversation]", '[conversation]\nprompt = "You are a guest."'),
+            "prompt is for a model that plays the user",
+        ),
+        (("[conversation]", '[conversation]\nuser = "local/x"'), "the key 'prompt' is missing"),
+        (("[conversation]", '[search]\ntechniques = ["few-shot"]\n[conversation]'), "no demos to show"),
+        (("[conversation]", '[knowledge]\npath = "x"\n[conversation]'), "takes no knowledge yet"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_a_call(changes: tuple[str, str], said: str) -> None:
+    write_task(TASK.replace(*changes))
+    assert said in "\n".join(refused(2, "run", "counter", "-m", "openai-compatible/x@http://127.0.0.1:9"))
+
+
+def test_a_script_has_the_users_messages_alone() -> None:
+    write_task()
+    lines = ['["a", {"role": "assistant", "content": "b"}]', '["a", ""]', '[{"role": "system", "content": "s"}]']
+    Path("counter/dev.jsonl").write_text("".join(f'{{"messages": {line}, "order": "x"}}\n' for line in lines))
+    found = refused(2, "run", "counter", "-m", "openai-compatible/x@http://127.0.0.1:9")
+    assert "dev.jsonl:1" in found[0]
+    assert "message 2 is the assistant's; the model replies by itself" in found[0]
+    assert "message 2 is empty" in found[1]
+    assert "a message of the system may come first" in found[2]
