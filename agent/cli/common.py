@@ -88,6 +88,28 @@ def ledger_options(function: F) -> F:
     return db_option(json_option(function))
 
 
+def batch_options(function: F) -> F:
+    """--batch, --batch-only and --batch-wait."""
+    options = (
+        click.option(
+            "--batch",
+            is_flag=True,
+            help="Send fixed sets of calls as batches of the provider, at half the price and within a day.",
+        ),
+        click.option(
+            "--batch-only", is_flag=True, help="As --batch; what a batch leaves unanswered is not asked one by one."
+        ),
+        click.option(
+            "--batch-wait",
+            metavar="TIME",
+            help="Longest wait for a batch: 90m, 6h; then the command ends, and goes on later. Default: no limit.",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 def spending_options(function: F) -> F:
     """Caps, price, thinking tokens, concurrency and the longest wait."""
     options = (

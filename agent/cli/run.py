@@ -16,6 +16,7 @@ from agent.cli.common import (
     SETTINGS,
     THINKING_HELP,
     Registered,
+    batch_options,
     data_options,
     ledger_options,
     margin_option,
@@ -38,11 +39,12 @@ from agent.search.registered import STRATEGIES
 from agent.stats.noninferiority import MARGIN, smallest_margin
 
 _CAPS = ("max_calls", "max_tokens", "max_cost", "time_limit")
+_BATCH = ("batch", "batch_only", "batch_wait")
 _OUTPUT = ("quiet", "db", "as_json")
 RUN_GROUPS = {
     "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "knowledge", "limit"),
     "Models": ("model", "proposer", "judge", "thinking", "max_concurrency", "max_wait"),
-    "Budget": (*_CAPS, "price", "effort", "no_cache", "dry_run"),
+    "Budget": (*_CAPS, "price", "effort", "no_cache", *_BATCH, "dry_run"),
     "Search": (
         "trials",
         "strategy",
@@ -177,6 +179,7 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
 @click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Same seed, same trials.")
 @click.option("--tag", multiple=True, metavar="K=V", help="Label the run; repeatable.")
 @click.option("--no-cache", is_flag=True, help="Buy every call again, also those that the ledger holds.")
+@batch_options
 @click.option("--dry-run", is_flag=True, help="Print the priced plan; call nothing, connect to nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @ledger_options
