@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from agent.cli.common import (
+    BATCH_WAIT_HELP,
     CONCURRENCY_HELP,
     MAX_WAIT_HELP,
     PRICE_HELP,
@@ -61,7 +62,7 @@ RUN_GROUPS = {
 }
 RESUME_GROUPS = {
     "Models": ("model", "max_concurrency", "max_wait"),
-    "Budget": _CAPS,
+    "Budget": (*_CAPS, "batch_wait"),
     "Search": ("fork",),
     "Output": _OUTPUT,
 }
@@ -214,6 +215,7 @@ def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: 
 @click.option("--time-limit", metavar="TIME", help="A new cap on wall time: 90, 5m or 1h30m.")
 @click.option("-j", "--max-concurrency", metavar="N", type=click.IntRange(1), help=CONCURRENCY_HELP)
 @click.option("--max-wait", metavar="TIME", help=MAX_WAIT_HELP)
+@click.option("--batch-wait", metavar="TIME", help=BATCH_WAIT_HELP)
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @ledger_options
 def resume_command(

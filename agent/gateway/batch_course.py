@@ -20,6 +20,7 @@ SKEW = timedelta(days=1)
 GONE, REFUSED = "gone", "refused"
 """The statuses of a batch that its provider does not know, or would not take."""
 _ENDINGS = {
+    "completed": "is complete",
     "failed": "failed",
     "expired": "has expired",
     "cancelled": "was cancelled",
@@ -90,6 +91,8 @@ class Course:
             await asyncio.sleep(wait if most is None else min(wait, most - (now - began)))
             wait, before = min(LONGEST_WAIT, GROWTH * wait), job
             job = await self.look(job.id)
+            if job.is_ended:
+                break
             if is_sure and job.done > taken:
                 taken = job.done
                 await self._take(job)

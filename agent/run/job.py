@@ -32,6 +32,7 @@ from agent.search.program import Describes
 from agent.types import Budget, Task
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ class LedgerRun(ABC, Generic[T]):
         """The command that goes on with what was left at a provider."""
         return "the same command"
 
-    async def _sets(self, sets: Sequence[Callable[[], Awaitable[T]]], in_turn: bool = False) -> list[T]:
+    async def _sets(self, sets: Sequence[Callable[[], Awaitable[S]]], in_turn: bool = False) -> list[S]:
         """The results of fixed sets of calls, one set after the other; where calls go as batches, all sets as one.
 
         Args:

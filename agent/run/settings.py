@@ -28,8 +28,8 @@ class Settings:
     the command line's words, from which the run can be resumed; `parent` is the run that this one forks. One trial
     scores the user's own prompt and searches nothing. `margin`, in (0, 1), is the loss against the best that `prefer`
     cheap accepts; None, as in a run of an older version: what is within noise of it. `calibrate` lets the finalists
-    compete with label weights, too, and `neighbours` with those for which the nearest train rows vote.
-    `batch`: how fixed sets of calls go as batches.
+    compete with label weights, too, and `neighbours` with those for which the nearest train rows vote. `batch`
+    says how fixed sets of calls go as batches.
     """
 
     seed: int = 0
