@@ -65,12 +65,17 @@ class Batches:
         self.settings = settings
         self._ledger, self._run_id, self._observer, self._max_wait = ledger, run_id, observer, max_wait
         self._is_fresh = is_fresh
-        self._of: dict[str, Batch] | None = None  # by call key, the batch that has its row
+        self._open: dict[str, Batch] = {}  # by call key, the batch without an end that has its row
         self._count = 0  # batches of this run so far, for their names
         self._jobs: set[str] = set()  # ids at the provider of all batches that are known
         self._collected: dict[str, tuple[LM, dict[str, Wanted]]] = {}  # by the model's name
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._begun: list[Batch] = []
+        for row in ledger.batches():
+            self._count += row["run_id"] == run_id
+            self._jobs.add(row["job"])
+            if row["end"] is None:
+                self._open.update(self._taken_up(row))
 
     async def reply(self, lm: LM, key: str, request: Request, worst: Spend) -> RowReply:
         """What a batch brings for a call; a status of None, and why, where it brings nothing.
@@ -85,7 +90,7 @@ class Batches:
             RunRefused: the provider refuses batches, does not answer, or takes longer than is waited for.
         """
         waiting = Wanted(request, worst, asyncio.get_running_loop().create_future())
-        if (batch := self._open().get(key)) is None:
+        if (batch := self._open.get(key)) is None:
             self._collect(lm, key, waiting)
         else:
             batch.want(key, waiting)
@@ -95,7 +100,7 @@ class Batches:
 
     async def recorded(self, key: str) -> None:
         """Notes that what came of a row is in the ledger; the last one ends the batch there."""
-        if (batch := self._open().pop(key, None)) is not None:
+        if (batch := self._open.pop(key, None)) is not None:
             batch.pending.discard(key)
             await self._end(batch)
 
@@ -143,23 +148,12 @@ class Batches:
         name = content_id("b", [self._ledger.id(), self._run_id, self._count, sorted(rows)])
         self._count += 1
         batch = Batch(name, datetime.now(UTC), len(rows), set(rows), is_new=True, wanted=rows)
-        self._open().update(dict.fromkeys(rows, batch))
+        self._open.update(dict.fromkeys(rows, batch))
         self._start(batch, lm)
 
     def _start(self, batch: Batch, lm: LM) -> None:
         self._begun.append(batch)
         batch.task = asyncio.create_task(self._run(batch, lm))
-
-    def _open(self) -> dict[str, Batch]:
-        """By call key the batches without an end; the first time those that the ledger has."""
-        if self._of is None:
-            self._of = {}
-            for row in self._ledger.batches():
-                self._count += row["run_id"] == self._run_id
-                self._jobs.add(row["job"])
-                if row["end"] is None:
-                    self._of.update(self._taken_up(row))
-        return self._of
 
     def _taken_up(self, row: Row) -> dict[str, Batch]:
         """By call key what is missing of a batch that the ledger knows without an end."""
@@ -210,7 +204,7 @@ class Batches:
             batch.others.add(job.id)
         words = ending(job)
         for key in batch.leave_unserved(words):
-            self._open().pop(key, None)
+            self._open.pop(key, None)
         rest = "stay without an answer" if self.settings.only else "go one by one"
         say(f"{words}; {batch.unserved} of its {batch.rows} calls {rest}" if batch.unserved else words)
         await self._end(batch, job)
@@ -218,7 +212,7 @@ class Batches:
     async def _restart(self, batch: Batch, lm: LM) -> None:
         """Ends a batch that was never submitted; its rows go with the next one."""
         for key in batch.pending:
-            self._open().pop(key, None)
+            self._open.pop(key, None)
         batch.pending.clear()
         await self._end(batch, BatchJob("", GONE, True))
         for key, waiting in batch.wanted.items():

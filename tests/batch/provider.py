@@ -56,6 +56,8 @@ class BatchProvider:
     ) -> None:
         self.reply, self.course, self.row, self.partial = reply, course, row, partial
         self.disturb, self.words = disturb, words
+        self.refused: Callable[[Mapping[str, Any]], Any] = lambda body: None
+        """The body of the error with which a request is refused (400); None where it is not."""
         self.files: dict[str, list[dict[str, Any]]] = {}
         self.jobs: dict[str, Job] = {}
         self.seen: list[tuple[str, str]] = []
@@ -129,6 +131,8 @@ class BatchProvider:
         for number, (custom_id, body) in enumerate(job.rows.items()):
             status = self.row(number) if number < reached else EXPIRED
             said = None if status is EXPIRED else in_dialect(path, self.reply, body, status)
+            if status is not EXPIRED and (refusal := self.refused(body)) is not None:
+                status, said = 400, refusal
             rows.append((custom_id, status, said))
         return rows[::-1]  # in any order
 
