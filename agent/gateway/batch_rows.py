@@ -51,6 +51,7 @@ class Batch:
         ended: the batch as its provider showed it at its end.
         is_noted: whether the ledger has that.
         error: why it is not waited for any more.
+        is_refused: whether the provider would not take it.
         task: what waits for it.
     """
 
@@ -67,6 +68,7 @@ class Batch:
     ended: BatchJob | None = None
     is_noted: bool = False
     error: Exception | None = None
+    is_refused: bool = False
     task: asyncio.Task[None] | None = None
 
     def want(self, key: str, waiting: Wanted) -> None:

@@ -106,7 +106,7 @@ class Batches:
 
     def left(self) -> list[str]:
         """The batches that were waited for and go on at the provider: their ids there, or their names."""
-        return [batch.job or batch.name for batch in self._begun if batch.ended is None]
+        return [batch.job or batch.name for batch in self._begun if batch.ended is None and not batch.is_refused]
 
     async def close(self) -> None:
         """Waits for nothing any more; what was submitted goes on at the provider."""
@@ -176,6 +176,7 @@ class Batches:
         except ModelError as error:
             what = str(error).removeprefix(f"{lm.name}: ")
             more = "; go on when the provider is back" * error.retry
+            batch.is_refused = not error.retry and not batch.job
             batch.fail(RunRefused(f"{lm.name}: {what}{more}", status=error.status))
         except Exception as error:
             batch.fail(error)

@@ -24,30 +24,27 @@ from agent.errors import (
     ParameterRefused,
     RateLimited,
     RequestRefused,
-    RowRefused,
     RunRefused,
     Transient,
     TransportUnknown,
 )
+from agent.gateway.batched_call import BatchedCall
 from agent.gateway.batches import Batches
 from agent.gateway.bills import STEADY, times
 from agent.gateway.budget import Account
 from agent.gateway.in_flight import InFlight, in_flight
 from agent.gateway.limiter import Limiter
-from agent.gateway.prices import Price, in_a_batch
+from agent.gateway.prices import Price
 from agent.gateway.retry import Retries, maybe_paid
 from agent.ledger.resume_state import OVERBILLED, ResumeState
 from agent.ledger.store import Ledger
-from agent.models.batch_jobs import RowReply, batch_api
-from agent.models.hosted import HostedModel
+from agent.models.batch_jobs import batch_api
 from agent.observer import NO_OBSERVER, Observer
 from agent.types import LM, CallRole, Completion, Request, Spend, Usage, content_id
 
 DEFAULT_CONCURRENCY = 32
 MAX_WAIT = 300.0  # seconds
 TEMPLATE_TOKENS = 8  # what a chat template may add to each message, for the reservation
-BATCH_ROUNDS = 5
-"""Batches that a call may go with: one for each parameter that a model refuses, and one more."""
 _TOGETHER: ContextVar[bool] = ContextVar("_TOGETHER", default=False)
 """Whether the calls of the current task may go as a batch."""
 
@@ -326,7 +323,7 @@ class Gateway:
     async def _send(self, call: PendingCall, flight: Flight) -> Completion:
         attempt = 0
         if self.batches is not None and _TOGETHER.get() and batch_api(call.lm) is not None:
-            batched, attempt = await self._in_a_batch(call, flight, self.batches)
+            batched, attempt = await BatchedCall(self, self.batches, call, flight).reply()
             if batched is not None:
                 return batched
         limiter = self._limiter(call.lm)
@@ -366,64 +363,8 @@ class Gateway:
                 raise outcome
             await asyncio.sleep(min(delay, limiter.patience(), self.account.time_left()))
 
-    async def _in_a_batch(self, call: PendingCall, flight: Flight, batches: Batches) -> tuple[Completion | None, int]:
-        """The reply that a batch brings, None where the call is to go on live; and how many attempts were made."""
-        cheap = replace(call, worst=in_a_batch(call.worst))
-        for attempt in range(BATCH_ROUNDS):
-            held = replace(cheap, worst=await self._set_aside(cheap))
-            flight.since = time.monotonic()
-            try:
-                left = self.account.time_left()
-                async with asyncio.timeout(None if left == math.inf else left):
-                    row = await batches.reply(call.lm, call.key, call.request, held.worst)
-            except TimeoutError as late:  # its reservation stays: it goes on at the provider
-                raise self.account.exhausted("time_limit") from late
-            except BaseException:
-                self._release(held.worst)
-                raise
-            finally:
-                flight.since = None
-            if row.status is None:
-                self._release(held.worst)
-                if batches.settings.only and row.body:
-                    raise RowRefused(f"{call.lm.name}: {row.body}; without --batch-only it is asked live")
-                return None, attempt
-            flight.sent = True  # from here on it lands
-            outcome = await self._record_row(cheap, held, row)
-            await batches.recorded(call.key)
-            flight.sent = False
-            if isinstance(outcome, Completion):
-                return outcome, attempt + 1
-            if not outcome.retry:
-                raise self._refused_row(call, outcome)
-            if not isinstance(outcome, ParameterRefused):
-                if batches.settings.only:
-                    raise outcome
-                break
-        return None, attempt + 1
-
-    async def _record_row(self, plain: PendingCall, call: PendingCall, row: RowReply) -> Completion | ModelError:
-        """The reply or the error in a row of a batch, charged and on the disk."""
-        outcome: Completion | ModelError
-        try:
-            assert isinstance(call.lm, HostedModel)
-            assert row.status is not None
-            outcome = call.lm.read_batched(call.request, row.status, row.body)
-        except ModelError as error:
-            outcome = error
-        if isinstance(outcome, Completion):
-            usage = outcome.usage
-            spend = in_a_batch(Spend(1, usage.prompt_tokens + usage.completion_tokens, self._cost(call.lm, usage)))
-            self.account.charge(call.role, spend)
-            self._read_bill(plain, spend, self._limiter(call.lm))
-        elif isinstance(outcome, RateLimited):
-            spend = Spend()
-            self.account.limited += 1
-        else:
-            spend = call.worst if maybe_paid(outcome) else Spend(1)
-            self.account.lose(call.role, spend)
-            self.account.failed += 1
-        self._release(call.worst)
+    async def record(self, call: PendingCall, outcome: Completion | ModelError, usd: float) -> None:
+        """Writes a call down with its outcome, both or nothing."""
         await self._ledger.record(
             self._run_id,
             call.role,
@@ -434,23 +375,8 @@ class Gateway:
             (call.worst.usd, call.worst.tokens),
             endpoint_of(call.lm),
             outcome,
-            spend.usd,
+            usd,
         )
-        if isinstance(outcome, Completion):
-            self._use(call.role, call.lm, call.candidate_id, usage, self._cost(call.lm, usage))
-        return outcome
-
-    def _refused_row(self, call: PendingCall, error: ModelError) -> ModelError:
-        """The error of a row that asking again does not mend; what refuses all calls stops the run, as a live one."""
-        limiter = self._limiter(call.lm)
-        try:
-            if isinstance(error, RequestRefused) and (call.lm.name, call.candidate_id) in self._answered:
-                limiter.refused(error, call.turn)
-        except RunRefused as refusal:
-            error = refusal
-        if isinstance(error, RunRefused):
-            limiter.close(error)
-        return error
 
     async def _attempt(
         self, call: PendingCall, flight: Flight, limiter: Limiter, attempt: int
