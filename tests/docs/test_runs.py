@@ -47,6 +47,7 @@ NOT_RUN = {
     r"customize .*(lora|hosted|export-only|curve)|--arm lora|pa\.customize": "trains a model: tests/customize",
     r"questions\.csv|knowledge=": "documents of the reader's own: tests/knowledge/test_own_documents.py",
     r"def metric\(example": "a file of a task: tests/scoring",
+    "batch=True": "a model of a provider: tests/cli/test_batch.py",
     r"pa\.migrate": "a model of a provider: tests/cli/test_migrate.py",
     "import dspy": "a file of a task: tests/search",
     "from langchain_core": "a file of a task: tests/cli/test_program.py",
