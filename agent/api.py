@@ -91,6 +91,9 @@ def optimize(
     seed: int = 0,
     tags: Mapping[str, str] | None = None,
     use_cache: bool = True,
+    batch: bool = False,
+    batch_only: bool = False,
+    batch_wait: Seconds | None = None,
     name: str = "rows",
     ledger: str | Path = LEDGER,
     progress: Callable[[Snapshot], None] | None = None,
@@ -153,6 +156,10 @@ def optimize(
         seed: 0 to 2**31 - 1; the same seed gives the same trials.
         tags: labels of the run.
         use_cache: False buys every call again, also those that the ledger holds.
+        batch: send fixed sets of calls as batches of the provider, at half the price and within a day.
+        batch_only: as `batch`; what a batch leaves unanswered is not asked one by one.
+        batch_wait: longest wait for a batch, in seconds or as a text; then the run ends, and can be resumed. None: no
+            limit.
         name: what the task is called, where rows are given.
         ledger: the ledger file; releases and kept rows lie beside it.
         progress: called with a Snapshot whenever something happened, in the thread of the run; it must be quick.
@@ -238,6 +245,7 @@ def resume(
     time_limit: Seconds | None = None,
     max_concurrency: int | None = None,
     max_wait: Seconds | None = None,
+    batch_wait: Seconds | None = None,
     ledger: str | Path = LEDGER,
     progress: Callable[[Snapshot], None] | None = None,
 ) -> RunResult:
@@ -254,6 +262,7 @@ def resume(
         time_limit: the same for wall time, in seconds or as a text such as "1h30m".
         max_concurrency: calls in flight at once, at least 1.
         max_wait: longest wait for a provider that is down, in seconds or as a text.
+        batch_wait: longest wait for a batch, in seconds or as a text, for a run that sends batches.
         ledger: the ledger file.
         progress: as of `optimize`.
 
@@ -278,6 +287,7 @@ def resume(
         "time_limit": as_text(time_limit),
         "max_concurrency": max_concurrency,
         "max_wait": as_text(max_wait),
+        "batch_wait": as_text(batch_wait),
     }
     require_none(out_of_range(changes))
     db, watcher = Path(ledger), LogWatcher(progress)
@@ -485,6 +495,9 @@ def check(
     thinking: int | None = None,
     max_concurrency: int | None = None,
     max_wait: Seconds | None = None,
+    batch: bool = False,
+    batch_only: bool = False,
+    batch_wait: Seconds | None = None,
     seed: int = 0,
     ledger: str | Path = LEDGER,
 ) -> CheckResult:
@@ -506,6 +519,9 @@ def check(
         thinking: tokens that models may think in each call, at least 0. None: the task's.
         max_concurrency: calls in flight at once, at least 1.
         max_wait: longest wait for a provider that is down, in seconds or as a text. None: 5 minutes.
+        batch: as of `optimize`.
+        batch_only: as of `optimize`.
+        batch_wait: as of `optimize`; the same check goes on later.
         seed: 0 to 2**31 - 1, for tests and intervals.
         ledger: the ledger file.
 
@@ -529,6 +545,9 @@ def check(
         "thinking": thinking,
         "max_concurrency": max_concurrency,
         "max_wait": as_text(max_wait),
+        "batch": batch,
+        "batch_only": batch_only,
+        "batch_wait": as_text(batch_wait),
         "seed": seed,
     }
     problems = out_of_range(options)

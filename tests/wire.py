@@ -334,6 +334,17 @@ _DIALECTS: Mapping[str, _OpenAI | _Anthropic] = {
 }
 
 
+def in_dialect(path: str, reply: Reply, body: Mapping[str, Any], status: int = 200) -> Any:
+    """The body of the answer to a request at a path, as the server gives it; an error for a status from 400 on."""
+    dialect = _DIALECTS[path]
+    messages = dialect.messages(body)
+    if status >= 400:
+        return dialect.error(status, f"the test asked for {status}")
+    said = reply(messages, dict(body))
+    fault = said if isinstance(said, Fault) else Fault(text=said)
+    return dialect.reply(messages, body, fault.text) if fault.body is None else fault.body
+
+
 def _calls(body: Mapping[str, Any], text: str) -> list[dict[str, str]]:
     """The calls that a reply to a request with tools is made of: the text as a JSON list of name and arguments as text;
     [] for any other text."""

@@ -17,6 +17,7 @@ GROUPS = {
         "resume": "Go on with a run that did not finish; nothing is bought twice.",
         "migrate": "Make a released prompt one for another model, and prove that it is not worse.",
         "transfer": "Score a run's best prompts on other models.",
+        "batch": "List batches of calls at providers, or cancel those of a run.",
         "customize": "Compare prompts, trained adapters and no language model on one sealed test.",
     },
     "Look": {
@@ -64,6 +65,7 @@ _MODULES = {
     "run": ("run", "resume"),
     "rerun": ("reproduce", "transfer"),
     "migrate": ("migrate",),
+    "batch": ("batch",),
     "customize": ("customize",),
     "runs": ("runs", "show", "history"),
     "report": ("report", "compare", "ui"),

@@ -14,6 +14,7 @@ from agent.cli.common import (
     SETTINGS,
     F,
     actor_option,
+    batch_options,
     cost_line,
     json_option,
     ledger_options,
@@ -58,6 +59,7 @@ def by_key(columns: Mapping[str, str]) -> dict[str, str]:
 @click.option("--markdown", type=PATH, help="Write the result as Markdown.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="For tests and intervals.")
 @spending_options
+@batch_options
 @ledger_options
 def check_command(
     prompt: str,
@@ -151,6 +153,7 @@ def _steadiness(result: dict[str, Any]) -> str:
 @click.option("--limit", type=click.IntRange(1), help="Take the first so many rows.")
 @click.option("--repeats", type=click.IntRange(1, 5), default=3, show_default=True, help="How often each row is asked.")
 @spending_options
+@batch_options
 @ledger_options
 def bless_command(
     prompt: str,

@@ -27,6 +27,7 @@ SEED = click.IntRange(0, 2**31 - 1)
 PRICE_HELP = "Dollars per million tokens in and out, for models whose price is not known; a known one stands."
 THINKING_HELP = "Tokens that models may think in each call beside the reply: for reasoning models. Default: the task's."
 MAX_WAIT_HELP = "Longest wait for a provider that is down or asks to wait: 90, 5m. Default: 5m."
+BATCH_WAIT_HELP = "Longest wait for a batch: 90m, 6h; then the command ends, and goes on later. Default: no limit."
 CONCURRENCY_HELP = (
     "Calls in flight at once, at most. Default: 32 for hosted models; for the embedded one, as many as it takes."
 )
@@ -94,6 +95,24 @@ ledger_url_option = click.option(
 def ledger_options(function: F) -> F:
     """--db and --json."""
     return db_option(json_option(function))
+
+
+def batch_options(function: F) -> F:
+    """--batch, --batch-only and --batch-wait."""
+    options = (
+        click.option(
+            "--batch",
+            is_flag=True,
+            help="Send fixed sets of calls as batches of the provider, at half the price and within a day.",
+        ),
+        click.option(
+            "--batch-only", is_flag=True, help="As --batch; what a batch leaves unanswered is not asked one by one."
+        ),
+        click.option("--batch-wait", metavar="TIME", help=BATCH_WAIT_HELP),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 def spending_options(function: F) -> F:

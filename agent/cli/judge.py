@@ -15,6 +15,7 @@ from agent.cli.common import (
     PATH,
     SEED,
     SETTINGS,
+    batch_options,
     cost_line,
     db_option,
     ledger_options,
@@ -62,6 +63,7 @@ def judge_command() -> None:
 @click.option("--limit", type=click.IntRange(1), help="Use the first so many items.")
 @click.option("--repeats", type=click.IntRange(1, 10), default=3, show_default=True, help="How often an item is asked.")
 @spending_options
+@batch_options
 @click.option("--seed", type=SEED, default=0, show_default=True, help="For the intervals.")
 @click.option("--gate", is_flag=True, help="End with 100 when the judge is not to be trusted.")
 @click.option("--dry-run", is_flag=True, help="Print what would be asked; call nothing.")

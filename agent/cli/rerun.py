@@ -11,6 +11,7 @@ import click
 from agent.cli.common import (
     SEED,
     SETTINGS,
+    batch_options,
     cost_line,
     ledger_options,
     plain,
@@ -64,6 +65,7 @@ def reproduce_command(run: str, offline: bool, db: Path, as_json: bool) -> None:
 @click.option("--limit", type=click.IntRange(1), help="Take the first so many dev rows.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="For tests and intervals.")
 @spending_options
+@batch_options
 @ledger_options
 def transfer_command(
     run: str, models: str, top: int, limit: int | None, db: Path, as_json: bool, **options: Any

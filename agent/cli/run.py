@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from agent.cli.common import (
+    BATCH_WAIT_HELP,
     CONCURRENCY_HELP,
     MAX_WAIT_HELP,
     PRICE_HELP,
@@ -16,6 +17,7 @@ from agent.cli.common import (
     SETTINGS,
     THINKING_HELP,
     Registered,
+    batch_options,
     data_options,
     ledger_options,
     ledger_url_option,
@@ -41,11 +43,12 @@ from agent.search.samplers import BANDIT, PRUNERS, RACE, SAMPLERS
 from agent.stats.noninferiority import MARGIN, smallest_margin
 
 _CAPS = ("max_calls", "max_tokens", "max_cost", "time_limit")
+_BATCH = ("batch", "batch_only", "batch_wait")
 _OUTPUT = ("quiet", "db", "ledger_url", "as_json")
 RUN_GROUPS = {
     "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "knowledge", "limit"),
     "Models": ("model", "proposer", "judge", "thinking", "max_concurrency", "max_wait"),
-    "Budget": (*_CAPS, "price", "effort", "no_cache", "dry_run"),
+    "Budget": (*_CAPS, "price", "effort", "no_cache", *_BATCH, "dry_run"),
     "Search": (
         *("trials", "strategy", "sampler", "pruner", "prefer", "margin", "detect", "max_demos", "anyway"),
         *("no_retrieval", "embeddings", "no_calibrate", "seed"),
@@ -54,7 +57,7 @@ RUN_GROUPS = {
 }
 RESUME_GROUPS = {
     "Models": ("model", "max_concurrency", "max_wait"),
-    "Budget": _CAPS,
+    "Budget": (*_CAPS, "batch_wait"),
     "Search": ("fork",),
     "Output": _OUTPUT,
 }
@@ -193,6 +196,7 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
 @click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Same seed, same trials.")
 @click.option("--tag", multiple=True, metavar="K=V", help="Label the run; repeatable.")
 @click.option("--no-cache", is_flag=True, help="Buy every call again, also those that the ledger holds.")
+@batch_options
 @click.option("--dry-run", is_flag=True, help="Print the priced plan; call nothing, connect to nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @ledger_url_option
@@ -230,6 +234,7 @@ def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, ledger_url:
 @click.option("--time-limit", metavar="TIME", help="A new cap on wall time: 90, 5m or 1h30m.")
 @click.option("-j", "--max-concurrency", metavar="N", type=click.IntRange(1), help=CONCURRENCY_HELP)
 @click.option("--max-wait", metavar="TIME", help=MAX_WAIT_HELP)
+@click.option("--batch-wait", metavar="TIME", help=BATCH_WAIT_HELP)
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @ledger_url_option
 @ledger_options

@@ -11,7 +11,8 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -27,6 +28,8 @@ from agent.errors import (
     Transient,
     TransportUnknown,
 )
+from agent.gateway.batched_call import BatchedCall
+from agent.gateway.batches import Batches
 from agent.gateway.bills import STEADY, times
 from agent.gateway.budget import Account
 from agent.gateway.in_flight import InFlight, in_flight
@@ -35,12 +38,15 @@ from agent.gateway.prices import Price
 from agent.gateway.retry import Retries, maybe_paid
 from agent.ledger.resume_state import OVERBILLED, ResumeState
 from agent.ledger.store import Ledger
+from agent.models.batch_jobs import batch_api
 from agent.observer import NO_OBSERVER, Observer
 from agent.types import LM, CallRole, Completion, Request, Spend, Usage, content_id
 
 DEFAULT_CONCURRENCY = 32
 MAX_WAIT = 300.0  # seconds
 TEMPLATE_TOKENS = 8  # what a chat template may add to each message, for the reservation
+_TOGETHER: ContextVar[bool] = ContextVar("_TOGETHER", default=False)
+"""Whether the calls of the current task may go as a batch."""
 
 
 class ModelClient(Protocol):
@@ -123,6 +129,7 @@ class Gateway:
         past: the calls of a resumed run before it was interrupted.
         max_wait: seconds for which a provider that answers nothing is tried.
         thinking: tokens added to the reply cap of proposer and judges; the target's cap holds its own.
+        batches: sends what is asked `together`. None: all calls go one by one.
     """
 
     def __init__(
@@ -138,8 +145,10 @@ class Gateway:
         past: ResumeState | None = None,
         max_wait: float = MAX_WAIT,
         thinking: int = 0,
+        batches: Batches | None = None,
     ) -> None:
         self.account = account
+        self.batches = batches
         self._jitter = jitter or random.Random(0)
         self.retries = Retries(self._jitter)
         self._ledger = ledger
@@ -209,6 +218,15 @@ class Gateway:
             self._record_hit(role, lm, key, candidate_id, completion)
         return completion
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Calls that begin inside are a fixed set: where there are batches, they go as one."""
+        token = _TOGETHER.set(True)
+        try:
+            yield
+        finally:
+            _TOGETHER.reset(token)
+
     def stop(self, error: Exception) -> None:
         """Sends nothing more: calls that wait for a slot, or come later, raise `error`. What was sent goes on."""
         self.stopped = self.stopped or error
@@ -240,6 +258,11 @@ class Gateway:
             flight.cancel()
         tasks = [flight.task for flight in self._flights if flight.task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Waits for no batch any more."""
+        if self.batches is not None:
+            await self.batches.close()
 
     def _settled(self, role: CallRole, lm: LM, key: str, candidate_id: str) -> Completion | None:
         """The settled reply: first of this run before it was interrupted, then of any run."""
@@ -298,8 +321,13 @@ class Gateway:
         return flight
 
     async def _send(self, call: PendingCall, flight: Flight) -> Completion:
+        attempt = 0
+        if self.batches is not None and _TOGETHER.get() and batch_api(call.lm) is not None:
+            batched, attempt = await BatchedCall(self, self.batches, call, flight).reply()
+            if batched is not None:
+                return batched
         limiter = self._limiter(call.lm)
-        attempt = failed = paid = limited = 0
+        failed = paid = limited = 0
         answers: int | None = None
         while True:
             left = self.account.time_left()
@@ -334,6 +362,21 @@ class Gateway:
             if delay is None:
                 raise outcome
             await asyncio.sleep(min(delay, limiter.patience(), self.account.time_left()))
+
+    async def record(self, call: PendingCall, outcome: Completion | ModelError, usd: float) -> None:
+        """Writes a call down with its outcome, both or nothing."""
+        await self._ledger.record(
+            self._run_id,
+            call.role,
+            call.lm.name,
+            call.key,
+            call.candidate_id,
+            call.request,
+            (call.worst.usd, call.worst.tokens),
+            endpoint_of(call.lm),
+            outcome,
+            usd,
+        )
 
     async def _attempt(
         self, call: PendingCall, flight: Flight, limiter: Limiter, attempt: int

@@ -17,7 +17,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -29,7 +29,7 @@ from agent.errors import InputError, ProblemsError
 from agent.ledger.query import NO_PRICE
 from agent.task.input_files import TomlLines, decode, parse_toml, read_bytes
 from agent.task.words import near, problem, quoted, shown
-from agent.types import Budget, Usage
+from agent.types import Budget, Spend, Usage
 
 Price = Callable[[Usage], float]
 """Tokens of one call -> dollars."""
@@ -127,6 +127,15 @@ def fixed_price(dollars_in: float, dollars_out: float) -> Price:
     2.0
     """
     return lambda usage: (usage.prompt_tokens * dollars_in + usage.completion_tokens * dollars_out) / 1e6
+
+
+BATCH_PART = 0.5
+"""Of the price of a live call, what the same call costs in a batch: at OpenAI and Anthropic alike (November 2026)."""
+
+
+def in_a_batch(worst: Spend) -> Spend:
+    """What a call costs in a batch, from what it costs live."""
+    return replace(worst, usd=BATCH_PART * worst.usd)
 
 
 def prices_version(unpriced: Sequence[str] = ()) -> str:

@@ -30,6 +30,8 @@ TOOL_TEXTS = "candidate_tool_texts"
 """The event with a candidate's texts of the tools of its task."""
 FINE_TUNING = ("fine_tuning_files", "fine_tuning_started", "fine_tuning_ended")
 """The events of a training at a provider: its files are there, its job has started, its job has ended."""
+BATCH = ("batch_intended", "batch_submitted", "batch_ended")
+"""The events of a batch of calls: it is about to be submitted, it has an id at the provider, all its rows came."""
 NO_PRICE = "no price of "
 """Begins what `runs.prices` says of a model whose price nobody knows; the parts are set apart by `; `."""
 REPLY = (
@@ -119,6 +121,24 @@ class Queries:
             "SELECT kind, body FROM events WHERE kind IN (?, ?, ?) AND json_extract(body, '$.key') = ? ORDER BY seq"
         )
         return [(kind, json.loads(body)) for kind, body in self.db.execute(of_key, (*FINE_TUNING, key))]
+
+    def batches(self) -> list[Row]:
+        """Every batch of calls of every run, in the order of the chain.
+
+        Each has `run_id`, `utc` and `body` of its first event, `job`, its id at the provider ("" where that is not
+        known), and `end`, the body of its last event (None: it is not known to have ended).
+        """
+        of_batches = "SELECT kind, run_id, utc, body FROM events WHERE kind IN (?, ?, ?) ORDER BY seq"
+        found: dict[str, Row] = {}
+        for kind, run_id, utc, text in self.db.execute(of_batches, BATCH):
+            body = json.loads(text)
+            if kind == BATCH[0]:
+                found[body["name"]] = {"run_id": run_id, "utc": utc, "body": body, "job": "", "end": None}
+            elif kind == BATCH[1]:
+                found[body["name"]]["job"] = body["job"]
+            else:
+                found[body["name"]]["end"] = body
+        return list(found.values())
 
     def text(self, digest: str) -> str | None:
         """A payload text by its hash; None when it was erased or never written."""

@@ -12,11 +12,11 @@ import os
 import platform
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from agent.errors import LedgerError, ModelError
+from agent.errors import LedgerError, ModelError, TransportUnknown
 from agent.ledger.ledger_file import LedgerFile
 from agent.ledger.provenance import tool_version, utc_now
 from agent.ledger.query import Queries
@@ -189,6 +189,14 @@ class Ledger(LedgerFile, Queries):
         found = self.db.execute(first, (call_key,)).fetchone()
         return None if found is None or found[0] is None else float(found[0])
 
+    def recorded_since(self, utc: str, call_keys: Collection[str]) -> set[str]:
+        """Those of the calls of which an attempt was written down at `utc` or later."""
+        since = (
+            "SELECT DISTINCT call_key FROM calls WHERE call_key IN (SELECT value FROM json_each(?)) "
+            "AND sent_utc >= ? AND state <> 'cached'"
+        )
+        return {key for (key,) in self.db.execute(since, (json.dumps([*call_keys]), utc))}
+
     def has_replies(self, model: str, task: Task) -> bool:
         """Whether the model has answered for this very task (its rows, metrics and prompt as they are now)."""
         answered = (
@@ -276,6 +284,54 @@ class Ledger(LedgerFile, Queries):
         endpoint: str = "",
     ) -> int:
         """Writes an attempt down, with what it may cost at most, before anything is sent; returns its id."""
+        call_id = self._reserve(run_id, role, model, call_key, candidate_id, attempt, request, usd, tokens, endpoint)
+        await self.commit()
+        return call_id
+
+    async def record(
+        self,
+        run_id: str,
+        role: CallRole,
+        model: str,
+        call_key: str,
+        candidate_id: str,
+        request: Request,
+        reserved: tuple[float, int],
+        endpoint: str,
+        outcome: Completion | ModelError,
+        usd: float,
+    ) -> None:
+        """Writes an attempt down whose outcome is known, both or nothing: what a batch brought.
+
+        How long it took is not told, as the provider answers the rows of a batch when it likes.
+
+        Args:
+            reserved: the dollars and tokens that it could cost at most.
+            outcome: the reply, or why there is none; an error is charged `usd` all the same.
+            usd: what it cost.
+        """
+        with self._as_one():
+            call_id = self._reserve(run_id, role, model, call_key, candidate_id, 1, request, *reserved, endpoint)
+            if isinstance(outcome, Completion):
+                self._settle(run_id, call_id, outcome, usd, None)
+            else:
+                state = "unknown" if isinstance(outcome, TransportUnknown) else "error"
+                self._fail(run_id, call_id, state, outcome, None, usd)
+        await self.commit()
+
+    def _reserve(
+        self,
+        run_id: str,
+        role: CallRole,
+        model: str,
+        call_key: str,
+        candidate_id: str,
+        attempt: int,
+        request: Request,
+        usd: float,
+        tokens: int,
+        endpoint: str,
+    ) -> int:
         statements: list[Statement] = []
         identity = request.identity(endpoint)
         *before, last = identity["messages"]
@@ -298,7 +354,6 @@ class Ledger(LedgerFile, Queries):
             "request_hash": self._text(body, statements),
         }
         self._put(run_id, "call_reserved", "calls", row, statements)
-        await self.commit()
         return call_id
 
     def sent(self, call_id: int) -> None:
@@ -307,6 +362,10 @@ class Ledger(LedgerFile, Queries):
         self._writer.put(Entry([statement], self._position, None))
 
     async def settle(self, run_id: str, call_id: int, completion: Completion, usd: float, latency: float) -> None:
+        self._settle(run_id, call_id, completion, usd, latency)
+        await self.commit()
+
+    def _settle(self, run_id: str, call_id: int, completion: Completion, usd: float, latency: float | None) -> None:
         statements: list[Statement] = []
         scores = {"label_logprobs": completion.label_logprobs} if completion.label_logprobs else {}
         reply = json.dumps({"text": completion.text, "logprobs": completion.logprobs, **scores}, ensure_ascii=True)
@@ -315,17 +374,22 @@ class Ledger(LedgerFile, Queries):
             "finish": completion.finish,
             **_tokens(completion.usage),
             "cost_usd": usd,
-            "latency_s": round(latency, 6),
+            "latency_s": None if latency is None else round(latency, 6),
             "served_model": completion.model,
             "response_hash": self._text(reply, statements),
         }
         self._set(run_id, "call_ok", "calls", (call_id,), changes, statements)
-        await self.commit()
 
     async def fail(
         self, run_id: str, call_id: int, state: str, error: ModelError | str, latency: float, usd: float
     ) -> None:
         """`usd` is what the failed attempt must be charged: its reservation where it may have been paid for."""
+        self._fail(run_id, call_id, state, error, latency, usd)
+        await self.commit()
+
+    def _fail(
+        self, run_id: str, call_id: int, state: str, error: ModelError | str, latency: float | None, usd: float
+    ) -> None:
         changes: dict[str, Any] = {
             "state": state,
             "error_class": error,
@@ -336,9 +400,8 @@ class Ledger(LedgerFile, Queries):
         if isinstance(error, ModelError):
             changes |= {"error_class": error.kind, "error": str(error)}
             changes |= {"http_status": error.status, "retry_after": error.retry_after}
-        changes |= {"latency_s": round(latency, 6), "cost_usd": usd}
+        changes |= {"latency_s": None if latency is None else round(latency, 6), "cost_usd": usd}
         self._set(run_id, f"call_{state}", "calls", (call_id,), changes)
-        await self.commit()
 
     def cache_hit(
         self, run_id: str, role: CallRole, model: str, call_key: str, candidate_id: str, usage: Usage

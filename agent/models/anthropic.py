@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
     from httpx2 import Response
 
+    from agent.models.anthropic_batches import AnthropicBatches
+
 OFFICIAL_URL = "https://api.anthropic.com"
 _UNSUPPORTED = ("minLength", "maxLength", "maxItems")  # keywords that structured outputs refuse
 
@@ -52,6 +54,12 @@ class AnthropicModel(HostedModel):
 
     def check_key(self) -> None:
         key_from(self._variable, self._given_key)
+
+    def batch_api(self) -> AnthropicBatches:
+        """The batch API at the model's address."""
+        from agent.models.anthropic_batches import AnthropicBatches
+
+        return AnthropicBatches(self)
 
     def _start(self) -> AsyncAnthropic:
         key = key_from(self._variable, self._given_key)
@@ -98,11 +106,22 @@ class AnthropicModel(HostedModel):
         response: Response = reply.http_response
         return response
 
-    async def _look(self) -> str:
+    def body(self, request: Request) -> dict[str, Any]:
+        """The JSON object that is sent for a request."""
+        parameters = self._parameters(request)
+        del parameters["timeout"]
+        extra = parameters.pop("extra_body", {})
+        return {**parameters, **extra}
+
+    async def get(self, path: str, seconds: float) -> Response:
+        """What stands at a path of the address."""
         from httpx2 import Response
 
-        path, limits = f"/v1/models/{quote(self._model, safe='')}", time_limits(PROBE_SECONDS)
-        await self._client.get(path, cast_to=Response, options={"timeout": limits})
+        reply: Response = await self._client.get(path, cast_to=Response, options={"timeout": time_limits(seconds)})
+        return reply
+
+    async def _look(self) -> str:
+        await self.get(f"/v1/models/{quote(self._model, safe='')}", PROBE_SECONDS)
         return ""
 
     def _read(self, request: Request, reply: Response) -> Completion:

@@ -5,14 +5,12 @@ The client is that of the model's calls: same key, same address, bounded replies
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent.errors import BadResponse, ModelError, RequestRefused, RunRefused, TransportUnknown
-from agent.models.failures import translate
+from agent.errors import BadResponse, ModelError, RequestRefused, RunRefused
 from agent.models.hosted import mapping, token_count
 from agent.models.openai import OpenAIModel
 from agent.models.transport import time_limits
@@ -85,7 +83,7 @@ class FineTuning(OpenAIModel):
         """Raises RunRefused where there is no such API or the key is refused; what is unclear passes."""
         await self._started()
         try:
-            await self._asked(self._jobs(1, ""), ASK_SECONDS)
+            await self.asked(self._jobs(1, ""), ASK_SECONDS)
         except RunRefused as refusal:
             if refusal.status in _NO_SUCH_ADDRESS:
                 raise RunRefused(
@@ -104,7 +102,7 @@ class FineTuning(OpenAIModel):
         await self._started()
         files = self._client.files.with_raw_response
         sending = files.create(file=(name, data), purpose="fine-tune", timeout=time_limits(UPLOAD_SECONDS))
-        return self._id((await self._asked(sending, UPLOAD_SECONDS)).get("id"), "file")
+        return self._id((await self.asked(sending, UPLOAD_SECONDS)).get("id"), "file")
 
     async def create(self, training_file: str, validation_file: str, settings: TuningSettings) -> TuningJob:
         """Starts a job on uploaded files; `validation_file` "" for none. What raises TransportUnknown or BadResponse
@@ -112,14 +110,14 @@ class FineTuning(OpenAIModel):
         await self._started()
         body = tuning_body(self, training_file, validation_file, settings)
         jobs = self._client.fine_tuning.jobs.with_raw_response
-        return self._job(await self._asked(jobs.create(**body, timeout=time_limits(ASK_SECONDS)), ASK_SECONDS))
+        return self._job(await self.asked(jobs.create(**body, timeout=time_limits(ASK_SECONDS)), ASK_SECONDS))
 
     async def find(self, training_file: str) -> TuningJob | None:
         """The latest job on this file; None where there is none."""
         await self._started()
         after = ""
         for _ in range(MOST_PAGES):
-            data = await self._asked(self._jobs(PAGE, after), ASK_SECONDS)
+            data = await self.asked(self._jobs(PAGE, after), ASK_SECONDS)
             jobs = [each for each in data.get("data") or [] if isinstance(each, dict)]
             for each in jobs:
                 if each.get("training_file") == training_file:
@@ -133,13 +131,13 @@ class FineTuning(OpenAIModel):
         """The job as it is now."""
         await self._started()
         jobs = self._client.fine_tuning.jobs.with_raw_response
-        return self._job(await self._asked(jobs.retrieve(job, timeout=time_limits(ASK_SECONDS)), ASK_SECONDS))
+        return self._job(await self.asked(jobs.retrieve(job, timeout=time_limits(ASK_SECONDS)), ASK_SECONDS))
 
     async def cancel(self, job: str) -> TuningJob:
         """Asks the provider to end the job."""
         await self._started()
         jobs = self._client.fine_tuning.jobs.with_raw_response
-        return self._job(await self._asked(jobs.cancel(job, timeout=time_limits(CANCEL_SECONDS)), CANCEL_SECONDS))
+        return self._job(await self.asked(jobs.cancel(job, timeout=time_limits(CANCEL_SECONDS)), CANCEL_SECONDS))
 
     # -- requests and replies -----------------------------------------------------------------------------------------
 
@@ -148,20 +146,6 @@ class FineTuning(OpenAIModel):
         start = {"after": after} if after else {}
         sending: Awaitable[Any] = jobs.list(limit=limit, timeout=time_limits(ASK_SECONDS), **start)
         return sending
-
-    async def _asked(self, sending: Awaitable[Any], seconds: float) -> dict[str, Any]:
-        """The JSON object of the reply to a request that is about to be sent."""
-        try:
-            async with asyncio.timeout(seconds):
-                reply = await sending
-            return self._object(reply.content)
-        except ModelError as error:
-            raise error.within(self.name) from error.__cause__
-        except TimeoutError as error:
-            raise TransportUnknown(f"{self.name}: no reply within {seconds:g} seconds; try again") from error
-        except Exception as error:
-            self._scrub(error)
-            raise translate(error, where=self.name, variable=self._variable, quote=self._quote) from error
 
     def _id(self, value: object, what: str) -> str:
         if not isinstance(value, str) or not _ID.fullmatch(value):

@@ -10,10 +10,10 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Set
+from collections.abc import Awaitable, Mapping, Set
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -189,6 +189,21 @@ WITHOUT = {
 """What is done about a parameter that a model refuses, for the message."""
 
 
+@dataclass(frozen=True, slots=True)
+class BatchedReply:
+    """The reply to a request of a batch, with the body that a live call would have got."""
+
+    content: bytes
+
+
+class BatchedError(Exception):
+    """The error that a request of a batch got, in the shape of an SDK's."""
+
+    def __init__(self, status: int, body: Any) -> None:
+        self.status_code, self.body = status, body
+        super().__init__(f"HTTP {status}")
+
+
 class HostedModel(ABC):
     """The part of the LM protocol that hosted models share; a subclass has `_start`, `_stop`, `_send` and `_read`.
 
@@ -254,15 +269,49 @@ class HostedModel(ABC):
         except Exception as error:
             self._scrub(error)
             if isinstance(error, TimeoutError):
-                raise TransportUnknown(
-                    f"{self._name}: no reply within {request.timeout:g} seconds; try again"
-                ) from error
-            failure = translate(error, where=self._name, variable=self._variable, quote=self._quote)
-            if learned := self._learn(request, sent, failure):
-                kind = TemperatureRefused if learned == "temperature" else ParameterRefused
-                refused = f"{self._name}: the model {WITHOUT[learned]} from now on; try again"
-                raise kind(refused, status=failure.status) from error
-            raise failure from error
+                raise self._too_late(request.timeout) from error
+            raise self._failure(request, sent, error) from error
+
+    def read_batched(self, request: Request, status: int, body: Any) -> Completion:
+        """The reply to a request that went with a batch, as `complete` reads that of a live call; raises what it does.
+
+        Args:
+            request: what was asked.
+            status: the HTTP status of the reply, 100 to 599.
+            body: the reply's JSON.
+        """
+        try:
+            if status >= 400:
+                raise BatchedError(status, body)
+            return self._settled(request, BatchedReply(json.dumps(body).encode()))
+        except ModelError as error:
+            raise error.within(self._name, status) from error.__cause__
+        except Exception as error:
+            self._scrub(error)
+            raise self._failure(request, WITHOUT.keys(), error) from error
+
+    async def asked(self, sending: Awaitable[Any], seconds: float) -> dict[str, Any]:
+        """The JSON object of the reply to a request that is no call, and that is about to be sent."""
+        content = await self.answered(sending, seconds)
+        try:
+            return self._object(content)
+        except ModelError as error:
+            raise error.within(self._name) from error.__cause__
+
+    async def answered(self, sending: Awaitable[Any], seconds: float) -> bytes:
+        """The body of the reply to a request that is no call, and that is about to be sent."""
+        try:
+            async with asyncio.timeout(seconds):
+                reply = await sending
+            content: bytes = getattr(reply, "http_response", reply).content
+            return content
+        except ModelError as error:
+            raise error.within(self._name) from error.__cause__
+        except TimeoutError as error:
+            raise self._too_late(seconds) from error
+        except Exception as error:
+            self._scrub(error)
+            raise translate(error, where=self._name, variable=self._variable, quote=self._quote) from error
 
     async def probe(self) -> str:
         """Asks the provider about the model, at no cost and within PROBE_SECONDS, by the connection of calls.
@@ -327,6 +376,18 @@ class HostedModel(ABC):
                 self._sends.discard(parameter)
                 return parameter
         return ""
+
+    def _too_late(self, seconds: float) -> TransportUnknown:
+        return TransportUnknown(f"{self._name}: no reply within {seconds:g} seconds; try again")
+
+    def _failure(self, request: Request, sent: Set[str], error: Exception) -> ModelError:
+        """The error of a call with these parameters that are not for every model."""
+        failure = translate(error, where=self._name, variable=self._variable, quote=self._quote)
+        if learned := self._learn(request, sent, failure):
+            kind = TemperatureRefused if learned == "temperature" else ParameterRefused
+            refused = f"{self._name}: the model {WITHOUT[learned]} from now on; try again"
+            return kind(refused, status=failure.status)
+        return failure
 
     async def _look(self) -> str:
         """One request about the model that is no call. Returns "", or why it cannot be made."""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from httpx2 import AsyncClient, Response
     from openai import AsyncOpenAI
 
+    from agent.models.openai_batches import OpenAIBatches
+
 OFFICIAL_URL = "https://api.openai.com/v1"
 NO_KEY = "no-key"
 """Sent where an address that is not OpenAI's has no key."""
@@ -76,6 +78,12 @@ class OpenAIModel(HostedModel):
         if urlsplit(self._url).path.strip("/"):
             return ""
         return f"{self.name}: the address has no path; most servers answer below /v1: {self._url.rstrip('/')}/v1"
+
+    def batch_api(self) -> OpenAIBatches:
+        """The batch API at the model's address."""
+        from agent.models.openai_batches import OpenAIBatches
+
+        return OpenAIBatches(self)
 
     def _start(self) -> AsyncOpenAI:
         key = self._key()

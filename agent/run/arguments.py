@@ -63,6 +63,7 @@ def launch_of(arguments: Mapping[str, Any], db: Path, watcher: Watcher) -> Launc
         "target_field": arguments["target"],
         "time_limit": as_text(arguments["time_limit"]),
         "max_wait": as_text(arguments["max_wait"]),
+        "batch_wait": as_text(arguments["batch_wait"]),
         "price": as_text(arguments["price"]),
         "limit": as_text(arguments["limit"], "-"),
         "tag": [f"{key}={value}" for key, value in (arguments["tags"] or {}).items()],
@@ -135,7 +136,7 @@ def out_of_range(words: Mapping[str, Any]) -> list[Problem]:
         problems.append(Problem("detect", f"{detect!r}: write a number of points above 0, at most 100"))
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
         problems.append(Problem("seed", f"{seed!r}: write a whole number from 0 to 2**31 - 1"))
-    for name in ("time_limit", "max_wait"):
+    for name in ("time_limit", "max_wait", "batch_wait"):
         try:
             if words.get(name) is not None:
                 seconds(words[name])

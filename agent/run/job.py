@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from agent.errors import BudgetExhausted, Interrupted, LedgerError, message_of
+from agent.gateway.batch_rows import BatchSettings
+from agent.gateway.batches import Batches
 from agent.gateway.budget import Account
-from agent.gateway.concurrency import side_by_side
+from agent.gateway.concurrency import all_of, side_by_side
 from agent.gateway.gateway import MAX_WAIT, Gateway
 from agent.gateway.in_flight import InFlight
 from agent.gateway.prices import Price, prices_version
@@ -24,11 +26,13 @@ from agent.ledger.provenance import command_line, provenance
 from agent.ledger.resume_state import ResumeState
 from agent.ledger.store import Ledger
 from agent.observer import Observers
+from agent.run.locations import ledger_option
 from agent.run.observers import Changes, LedgerObserver, Watcher
 from agent.search.program import Describes
 from agent.types import Budget, Task
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Resources:
         use_cache: lets settled calls of the ledger answer.
         max_wait: longest wait for a provider that is down, in seconds.
         thinking: tokens that models may think in each call, at least 0. None: the task's.
+        batch: how fixed sets of calls go as batches. None: all calls go one by one.
     """
 
     run_id: str
@@ -58,6 +63,7 @@ class Resources:
     use_cache: bool = True
     max_wait: float = MAX_WAIT
     thinking: int | None = None
+    batch: BatchSettings | None = None
 
 
 class LedgerRun(ABC, Generic[T]):
@@ -91,6 +97,11 @@ class LedgerRun(ABC, Generic[T]):
     async def execute(self) -> T:
         """Runs to the end. Raises Interrupted after `interrupt`, and whatever else ends it; paid replies are kept."""
         past, resources = self._begin(), self._resources
+        batches = None
+        if resources.batch is not None:
+            batches = Batches(
+                self.ledger, self.id, resources.batch, self._observer, resources.max_wait, not resources.use_cache
+            )
         self._open_gateway = Gateway(
             self.ledger,
             self.id,
@@ -103,6 +114,7 @@ class LedgerRun(ABC, Generic[T]):
             past=past,
             max_wait=resources.max_wait,
             thinking=self.task.thinking,
+            batches=batches,
         )
         try:
             result = await self._perform()
@@ -114,6 +126,25 @@ class LedgerRun(ABC, Generic[T]):
         except Exception as error:
             await self._leave("failed", error)
             raise
+        finally:
+            await self._gateway.close()
+
+    @property
+    def comes_back(self) -> str:
+        """The command that goes on with what was left at a provider."""
+        return "the same command"
+
+    async def _sets(self, sets: Sequence[Callable[[], Awaitable[S]]], in_turn: bool = False) -> list[S]:
+        """The results of fixed sets of calls, one set after the other; where calls go as batches, all sets as one.
+
+        Args:
+            sets: each asks the calls of one.
+            in_turn: whether a set needs what the one before it brought.
+        """
+        with self._gateway.together():
+            if self._gateway.batches is None or in_turn:
+                return [await each() for each in sets]
+            return await all_of([each() for each in sets])
 
     def interrupt(self) -> int:
         """Lets no more calls out; `execute` ends when those in flight have landed. Returns how many these are."""
@@ -167,6 +198,12 @@ class LedgerRun(ABC, Generic[T]):
         """Ends a run that did not finish: what is in flight lands first, so that it need not be bought again."""
         self._gateway.stop(why if isinstance(why, Exception) else Interrupted())
         await self._gateway.drain()
+        if (batches := self._gateway.batches) is not None and (left := batches.left()):
+            self._resources.observer.warn(
+                f"{len(left)} batch{'es go' if len(left) > 1 else ' goes'} on at the provider ({', '.join(left)}): "
+                f"{self.comes_back} takes what comes, `optimize batch cancel {self.id}"
+                f"{ledger_option(self.ledger.path)}` ends it"
+            )
         try:
             message = message_of(why)
             self._observer.on_event("stopped", {"why": message, **self._spent()})

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,16 +117,23 @@ class Calibration(Job):
     async def work(self) -> dict[str, Any]:
         plan, setup = self._plan, self._setup
         self._judge = Judge(setup, self._lms, self._gateway)
-        first = await self._each(plan.items, 0)
-        again = [await self._each(plan.items[:SAMPLED], repeat) for repeat in range(1, plan.repeats)]
+        repeated = [(plan.items, 0), *((plan.items[:SAMPLED], repeat) for repeat in range(1, plan.repeats))]
+        asked: list[Callable[[], Awaitable[list[Any]]]] = [partial(self._each, *each) for each in repeated]
+        asked += [self._orders, *(partial(self._control, text) for text in CONTROLS.values())]
+        answers = await self._sets(asked)
+        first, again, orders = answers[0], answers[1 : plan.repeats], answers[plan.repeats]
+        controls = dict(zip(CONTROLS, answers[plan.repeats + 1 :], strict=True))
         if self._is_pairwise:
             orders = [verdict if isinstance(verdict, Comparison) else None for verdict in first]
-        else:
-            pair_setup = JudgeSetup("pairwise", setup.models, setup.description, setup.rubric)
-            judge = Judge(pair_setup, self._lms, self._gateway)
-            orders = await self.gathered([self._compared(judge, pair) for pair in self._pairs()])
-        controls = {name: await self._control(text) for name, text in CONTROLS.items()}
         return self._result(Verdicts(first, again, orders, controls))
+
+    async def _orders(self) -> list[Comparison | None]:
+        """Pairs that a judge of single answers is asked to compare in both orders."""
+        if self._is_pairwise:
+            return []
+        setup = self._setup
+        judge = Judge(JudgeSetup("pairwise", setup.models, setup.description, setup.rubric), self._lms, self._gateway)
+        return await self.gathered([self._compared(judge, pair) for pair in self._pairs()])
 
     async def _each(self, items: Sequence[RatedItem], repeat: int) -> list[Any]:
         if self._is_pairwise:

@@ -25,6 +25,7 @@ from agent.stats.noninferiority import MARGIN
 from agent.task.asked import READING
 
 if TYPE_CHECKING:
+    from agent.gateway.batch_rows import BatchSettings
     from agent.gateway.prices import Price
     from agent.programs.kinds import Kind
     from agent.run.migration_source import Migration
@@ -74,6 +75,9 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "no_cache": False,
         "reading": READING,
         "neighbours": True,
+        "batch": False,
+        "batch_only": False,
+        "batch_wait": None,
     }
 )
 """Every word of a run, as it is where it is not given. A run of an older version lacks the newer ones."""
@@ -235,9 +239,22 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
         migration = recorded_migration(options, program.task, db)
         settings = replace(settings, parent=migration.run_id)
     launch = Launch(program.task, target, proposer, judges, settings, program, digest, scoring, embedder, migration)
+    if settings.batch is not None:
+        require_batches(launch.lms())
     for line in remarks(launch.lms(), settings.price):
         observer.on_message(line)
     return launch
+
+
+def require_batches(lms: Sequence[LM]) -> None:
+    """Raises InputError where none of the models has a batch API."""
+    from agent.models.batch_jobs import batch_api
+
+    if not any(batch_api(lm) for lm in lms):
+        names = ", ".join(dict.fromkeys(lm.name for lm in lms))
+        raise InputError(
+            f"--batch: {names}: no batch API; openai/, anthropic/ and openai-compatible/ servers that offer it have one"
+        )
 
 
 def remarks(lms: Sequence[LM], price: Price | None, earlier: Mapping[str, Price] | None = None) -> list[str]:
@@ -331,7 +348,20 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
         runs_folder=db.parent,
         max_wait=seconds_of("--max-wait", options["max_wait"]) or MAX_WAIT,
         options=json.loads(json.dumps(options)),
+        batch=batch_of(options),
     )
+
+
+def batch_of(options: Mapping[str, Any]) -> BatchSettings | None:
+    """How calls go as batches, by --batch, --batch-only and --batch-wait; None where they do not."""
+    from agent.gateway.batch_rows import BatchSettings
+
+    only, wait = bool(options.get("batch_only")), seconds_of("--batch-wait", options.get("batch_wait"))
+    if options.get("batch") or only:
+        return BatchSettings(wait, only)
+    if wait is not None:
+        raise InputError("--batch-wait: says how long a batch is waited for; add --batch")
+    return None
 
 
 def require_dollars(max_cost: float | None) -> None:

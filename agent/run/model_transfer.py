@@ -8,8 +8,9 @@ touched.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,10 @@ class Transfer(Job):
 
     async def work(self) -> dict[str, Any]:
         columns: dict[str, Sequence[Scores]] = {self._own: [entrant.scores for entrant in self._entrants]}
-        for lm in self._lms:
-            columns[lm.name] = await self._column(lm)
+        evaluators = [await self._evaluator(lm) for lm in self._lms]
+        await self._ahead(evaluators)
+        for lm, evaluator in zip(self._lms, evaluators, strict=True):
+            columns[lm.name] = await self._column(evaluator)
         own, *others = (self._scored(name, column) for name, column in columns.items())
         _test(own, others)
         return {
@@ -109,14 +112,29 @@ class Transfer(Job):
         ids = [each["candidate_id"] for each in result["candidates"]]
         return {"of_run": self._run, "candidates": ids, "models": result["models"], "status": result["status"]}
 
-    async def _column(self, lm: LM) -> list[Scores]:
-        """Each candidate's scores on one model; where the budget ends, none for what was not finished."""
+    async def _ahead(self, evaluators: Sequence[Evaluator]) -> None:
+        """Where calls go as batches, asks all before their turn, so that all go as one."""
+        if self._gateway.batches is None:
+            return
+        asked = [
+            partial(evaluator.outcomes, entrant.candidate, self.task.dev, "dev")
+            for entrant in self._entrants
+            for evaluator in evaluators
+        ]
+        with suppress(BudgetExhausted):  # told in its turn
+            await self._sets(asked, in_turn=self.task.is_compared)
+
+    async def _evaluator(self, lm: LM) -> Evaluator:
+        """What scores candidates on one model."""
         judges = judge_builder(self.task, self._judges or (lm,), self._gateway)
         metrics = build_metrics(self.task, {"judge": judges})
         base = self._entrants[0].candidate.id
         program = program_for(self.task, lm)
         await embed_rows(program, self._gateway, self._embedder, self.task.dev)
-        evaluator = Evaluator(self.task, self._gateway, lm, metrics, [program], baseline_id=base)
+        return Evaluator(self.task, self._gateway, lm, metrics, [program], baseline_id=base)
+
+    async def _column(self, evaluator: Evaluator) -> list[Scores]:
+        """Each candidate's scores on one model; where the budget ends, none for what was not finished."""
         column: list[Scores] = []
         for entrant in self._entrants:
             try:

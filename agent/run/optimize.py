@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from agent.release.result_parts import Release
 from agent.run.build_result import SealedTest, build_result, cheaper_part
 from agent.run.embeddings import embed_rows
 from agent.run.job import LedgerRun, Resources
+from agent.run.locations import ledger_option
 from agent.run.observers import Snapshot, Watcher
 from agent.run.settings import Settings, known_prices, models_by_role, plan_for
 from agent.run.unshown_gain import TestRows
@@ -53,7 +55,18 @@ from agent.search.registered import STRATEGIES
 from agent.stats.noninferiority import smallest_margin
 from agent.stats.preflight import Assessment, assess, rows_to_detect
 from agent.stats.selection import selection_corrected
-from agent.types import LM, Candidate, Outcome, Proposal, Shown, Task, TrialState, scores_labels
+from agent.types import (
+    LM,
+    Candidate,
+    Example,
+    Outcome,
+    Proposal,
+    Shown,
+    SplitName,
+    Task,
+    TrialState,
+    scores_labels,
+)
 
 CHOOSABLE = ("complete", "pruned")
 BASELINE_UNSCORED_AT_MOST = 0.5  # more and there is nothing to compare with
@@ -124,6 +137,7 @@ class Run(LedgerRun[RunResult]):
             settings.max_concurrency,
             settings.use_cache,
             settings.max_wait,
+            batch=settings.batch,
         )
         every = dict.fromkeys(name for names in models.values() for name in names)
         super().__init__(task, list(every), resources, self._kinds)
@@ -140,6 +154,10 @@ class Run(LedgerRun[RunResult]):
         self._cheaper: closing.CheaperChoice | None = None
         """A winner that costs less than the best on dev."""
         self._searched = False
+
+    @property
+    def comes_back(self) -> str:
+        return f"`optimize resume {self.id}{ledger_option(self.ledger.path)}`"
 
     def _baseline(self) -> Candidate:
         """The candidate of trial 0."""
@@ -240,6 +258,14 @@ class Run(LedgerRun[RunResult]):
             Calibrated(self.program, self.settings.neighbours) if self.settings.calibrate else None,
         )
 
+    async def _ahead(self, sets: Sequence[tuple[Candidate, Sequence[Example], SplitName, int]]) -> None:
+        """Where calls go as batches, asks candidates on rows of a split before their turn, so that all go as one; the
+        evaluator keeps what comes. What the budget does not pay is told in its turn."""
+        if self._gateway.batches is None:
+            return
+        with suppress(BudgetExhausted):
+            await self._sets([partial(self._evaluator.outcomes, *each) for each in sets], self.task.is_compared)
+
     async def _evaluate_baseline(self) -> None:
         context, board = self.context, self._board
         if problem := self.program.check(context.baseline):
@@ -247,8 +273,10 @@ class Run(LedgerRun[RunResult]):
         place = self.program.place(context.baseline)
         context.adopt(Proposal(context.baseline, place, "baseline", None, "the user's own prompt"))
         board.open(context.baseline.id, 0)
+        first, noisy = context.dev[: self.plan.first_rows], context.dev[: self.plan.noise_rows]
+        await self._ahead([(context.baseline, first, "dev", 0), (context.baseline, noisy, "dev", 1)])
         scores = await self._own_scores(self.plan.first_rows)
-        again = await self._evaluator.outcomes(context.baseline, context.dev[: self.plan.noise_rows], "dev", repeat=1)
+        again = await self._evaluator.outcomes(context.baseline, noisy, "dev", repeat=1)
         repeated = [outcome.value for outcome in again]
         self._choose_sealed_rows(scores)
         self.preflight = assess(scores, repeated, len(self._test), self.task.is_compared)
@@ -370,6 +398,13 @@ class Run(LedgerRun[RunResult]):
         opened = {"winner": winner.id, "baseline": baseline.id, "rows": len(self._test)}
         opened |= {"best": self._cheaper.best.id} if self._cheaper else {}
         self._observer.on_event("test_opened", opened)
+        tested = [baseline, winner, *([self._cheaper.best] if self._cheaper else [])]
+        repeated = [(each, k) for each in tested[:2] for k in range(1, self.plan.repeats)]
+        steady_rows = self._test[: self.plan.steady_rows]
+        await self._ahead(
+            [(each, self._test, "test", 0) for each in tested]
+            + [(each, steady_rows, "test", k) for each, k in repeated]
+        )
         try:
             base = await self._evaluator.outcomes(baseline, self._test, "test")
             won = base if winner.id == baseline.id else await self._evaluator.outcomes(winner, self._test, "test")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ class _PromptJob(Job):
             for row, seen in zip(rows, recorded, strict=False):
                 if first := next((each for each in seen if is_answer(each)), None):
                     judge.anchor(row, first.prediction)
-        passes = [await evaluator.outcomes(program.candidate, rows, "dev", repeat) for repeat in range(plan.repeats)]
+        asked = [partial(evaluator.outcomes, program.candidate, rows, "dev", each) for each in range(plan.repeats)]
+        passes = await self._sets(asked, in_turn=plan.task.is_compared)
         return [list(each) for each in zip(*passes, strict=True)]
 
     def _head(self) -> dict[str, Any]:

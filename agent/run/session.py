@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from agent.errors import AgentError, InputError, Interrupted, ReleaseError, RunRefused
 from agent.observer import Observer
 from agent.run.interrupts import Stop, catch_signals, stopping
-from agent.run.launch import Launch, price_of, remarks, seconds_of
+from agent.run.launch import Launch, batch_of, price_of, remarks, require_batches, seconds_of
 from agent.run.locations import ledger_option, releases_folder
 from agent.run.observers import Watcher
 
@@ -99,7 +99,7 @@ def start(
         command = f"optimize resume {run.id}{ledger_option(db)}"
         new = [] if resumed else models_to_probe(lms, ledger, launch.task, settings.use_cache)
         try:
-            return asyncio.run(watched(run, lms, watcher, command, new, stop))
+            return asyncio.run(watched(run, lms, watcher, command, new, stop, settings.batch is not None))
         except AgentError as error:
             if isinstance(error, InputError):
                 raise
@@ -128,7 +128,7 @@ def run_job(
 
     Args:
         prepared: what to run.
-        options: of the command: max_wait, price, seed, max_concurrency, thinking.
+        options: of the command: max_wait, price, seed, max_concurrency, thinking, and those of `batch_of`.
         db: the ledger.
         watcher: shows the run while it goes on.
         stop: interrupts it from another thread.
@@ -148,6 +148,8 @@ def run_job(
     from agent.run.job import Resources
 
     lms, max_wait = prepared.lms, seconds_of("--max-wait", options["max_wait"]) or MAX_WAIT
+    if (batch := batch_of(options)) is not None:
+        require_batches(lms)
     names = list(dict.fromkeys(lm.name for lm in lms))
     fetch_weights(names, watcher.download)
     check_keys(lms)
@@ -167,10 +169,11 @@ def run_job(
             prepared.use_cache,
             max_wait,
             options["thinking"],
+            batch,
         )
         job = prepared.make(resources)
         new = models_to_probe(lms, ledger, job.task, prepared.use_cache)
-        return asyncio.run(watched(job, lms, watcher, new=new, stop=stop))
+        return asyncio.run(watched(job, lms, watcher, new=new, stop=stop, batches=batch is not None))
 
 
 def _catch_up(ledger: Ledger, db: Path, watcher: Watcher) -> None:
@@ -198,14 +201,17 @@ async def watched(
     command: str = "",
     new: Iterable[LM] = (),
     stop: Stop | None = None,
+    batches: bool = False,
 ) -> _T:
-    """Asks about the models that are `new`, executes `run` and closes its models `lms`.
+    """Asks about the models that are `new`, with `batches` about the batch APIs, executes `run` and closes its models
+    `lms`.
 
     The first Ctrl-C (or SIGTERM) lets what is in flight land, the second leaves at once and shows the `command` that
     goes on from there. A closed terminal (SIGHUP) lets it land as well, and is no second press: the kernel and the
     shell both tell of it. Where it is ignored from the start, as under nohup, it stays ignored. `stop` does the same
     from another thread. Raises Interrupted.
     """
+    from agent.models.batch_jobs import check_batches
     from agent.models.model_registry import probe_models
 
     loop, stop = asyncio.get_running_loop(), stop or Stop()
@@ -213,6 +219,7 @@ async def watched(
 
     try:
         await probe_models(new)
+        await check_batches(lms if batches else ())
         with catch_signals(watcher.signals, stop):
             execution = loop.create_task(run.execute())
             waits = loop.create_task(_report_waits(run.in_flight, watcher))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.gateway.batch_rows import BatchSettings
 from agent.gateway.gateway import MAX_WAIT
 from agent.gateway.prices import Price, prices_for
 from agent.search.analysis.pareto import Prefer
@@ -29,7 +30,7 @@ class Settings:
     scores the user's own prompt and searches nothing. `margin`, in (0, 1), is the loss against the best that `prefer`
     cheap accepts; None, as in a run of an older version: what is within noise of it. `calibrate` lets the finalists
     compete with label weights, too, and `neighbours` with those for which the nearest train rows vote. `detect` is the
-    smallest gain worth having, in score.
+    smallest gain worth having, in score. `batch` says how fixed sets of calls go as batches.
     """
 
     seed: int = 0
@@ -53,6 +54,7 @@ class Settings:
     calibrate: bool = False
     neighbours: bool = False
     detect: float = DETECT
+    batch: BatchSettings | None = None
 
     @property
     def by_margin(self) -> bool:

@@ -231,7 +231,9 @@ def _draft(
         _rename(instruction, columns) if instruction.strip() else plain_prompt(columns, rule, choices, trained)
     )
     written = metric if is_read or asked.reading == 1 else rule.metric
-    files = {"task.toml": task_toml(slug(name or path.stem), columns, rule, choices, instruction, written, spoken)}
+    files = {
+        "task.toml": task_toml(slug(name or path.stem), columns, rule, choices, instruction, written, spoken=spoken)
+    }
     if asked.knowledge:
         if any(column.field == CONTEXT and column.use != "ignored" for column in columns):
             raise InputError(f"--knowledge: a column is called {CONTEXT}, as the place of passages is; rename it")

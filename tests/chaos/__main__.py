@@ -22,7 +22,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from tests.chaos import bills, comparisons, disk, kills, labels, process, provider, swapped, tamper
+from tests.chaos import batches, bills, comparisons, disk, kills, labels, process, provider, swapped, tamper
 from tests.chaos.command import ENDERS, preload
 from tests.chaos.harness import Campaign, Row
 
@@ -33,6 +33,7 @@ SCENARIOS: dict[str, Callable[[Campaign], Row]] = {
     "birth": kills.birth,
     "labels": labels.kills,
     "caps": kills.caps,
+    "batch": batches.kills,
     "customize": comparisons.trained_here,
     "hosted": comparisons.hosted,
     "quota": partial(provider.refusals, fault={"status": 429, "quota": True}, name="429 insufficient_quota in mid-run"),

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests.batch.provider import BatchProvider
 from tests.cli.world import INSTRUCTION, TOPICS, compatible, good, good_json, learner, optimize, write_csv
 from tests.docs.pages import NAMES, PAGES, blocks, commands
 from tests.wire import WireServer
@@ -27,6 +28,7 @@ NOT_RUN = {
     "--trainer peft": "needs PyTorch: tests/customize/test_trainer.py, tests/tuning/test_peft.py",
     "optimize models fetch": "downloads; tests/models has it",
     "optimize resume": "needs an interrupted run: tests/cli/test_interrupt.py",
+    "optimize batch cancel": "needs a batch that is under way: tests/cli/test_batch.py",
     "optimize ui$": "serves until Ctrl-C: tests/report/web",
     "optimize ui --allow-calls": "serves until Ctrl-C: tests/report/test_web_playground.py",
     "docs/examples/": "each table with a model of its own: tests/docs/test_examples.py",
@@ -48,6 +50,7 @@ NOT_RUN = {
     r"questions\.csv|knowledge=": "documents of the reader's own: tests/knowledge/test_own_documents.py",
     r"complete\(messages=": "a prompt of the reader's own: tests/cli/test_conversation.py",
     r"def metric\(example": "a file of a task: tests/scoring",
+    "batch=True": "a model of a provider: tests/cli/test_batch.py",
     r"pa\.migrate": "a model of a provider: tests/cli/test_migrate.py",
     "import dspy": "a file of a task: tests/search",
     "from langchain_core": "a file of a task: tests/cli/test_program.py",
@@ -123,7 +126,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     before = Path.cwd()
     os.chdir(folder)
     try:
-        with WireServer(learner) as server:
+        with WireServer(learner, other=BatchProvider(learner)) as server:
             _data()
             good("init", "support_triage", "--from", "data.csv", "--target", "team", "--prompt", "prompt.txt")
             for seed in (1, 0):  # two versions: a rollback has where to go

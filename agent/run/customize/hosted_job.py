@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from agent.errors import AgentError, ModelError, RunRefused
+from agent.gateway.patience import FIRST_WAIT as FIRST_WAIT
+from agent.gateway.patience import GROWTH, LINE_SECONDS, LONGEST_WAIT, patiently
 from agent.ledger.query import FINE_TUNING
 from agent.ledger.store import Ledger
 from agent.models.fine_tuning import SUCCEEDED, FineTuning, TuningJob, TuningSettings
@@ -22,10 +24,6 @@ from agent.run.observers import Watcher
 
 T = TypeVar("T")
 FILES, STARTED, ENDED = FINE_TUNING
-FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-"""Seconds between two looks at a job: they grow from the first to the longest."""
-LINE_SECONDS = 300.0
-"""Between two lines about a job whose state stays."""
 GRACE_SECONDS = 10.0
 """After a first Ctrl-C, in which a second one cancels the job at the provider."""
 REFUSED = "refused"
@@ -190,7 +188,7 @@ class HostedTraining:
         wait, began, said = FIRST_WAIT, time.monotonic(), time.monotonic()
         while not job.is_ended:
             await self._pause(wait)
-            wait, before = min(LONGEST_WAIT, 1.5 * wait), job.status
+            wait, before = min(LONGEST_WAIT, GROWTH * wait), job.status
             job = await self._look(job.id)
             now = time.monotonic()
             if job.status != before:
@@ -217,21 +215,7 @@ class HostedTraining:
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """The answer to a question, which is asked again while the provider fails."""
-        wait, began = FIRST_WAIT, time.monotonic()
-        while True:
-            try:
-                return await ask()
-            except ModelError as error:
-                waited = time.monotonic() - began
-                if not error.retry or waited > self._max_wait:
-                    raise
-                if wait == FIRST_WAIT:
-                    self._say(f"asking again: {error}")
-                asked = error.retry_after or 0.0
-                if asked > self._max_wait:
-                    raise
-                await self._pause(max(asked, wait))
-            wait = min(LONGEST_WAIT, 2 * wait)
+        return await patiently(ask, self._pause, self._say, self._max_wait, FIRST_WAIT)
 
     async def _pause(self, seconds: float) -> None:
         """Waits; a run that is stopped ends here, after time for a second Ctrl-C where a job is running."""

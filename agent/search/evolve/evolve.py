@@ -62,7 +62,12 @@ class Search:
             if not pulls:
                 context.stopped = "what was left paid for no further prompt beside the finalists"
                 break
-            await context.see_all({pull.candidate_id: pull.rows for pull in pulls})
+            wanted = {pull.candidate_id: pull.rows for pull in pulls}
+            if step == 1:  # nothing before it decides what these are
+                with context.gateway.together():
+                    await context.see_all(wanted)
+            else:
+                await context.see_all(wanted)
             self._learn(pulls)
             if step == 1:
                 await self._moves.warmed(self._room() // 8)

@@ -1,0 +1,146 @@
+"""One batch at its provider: submitted once or found again, waited for with patience, its results handed out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection
+from datetime import timedelta
+from typing import TypeVar
+
+from agent.errors import ModelError, RunRefused
+from agent.gateway.batch_rows import Batch, BatchSettings
+from agent.gateway.patience import FIRST_WAIT as FIRST_WAIT
+from agent.gateway.patience import GROWTH, LINE_SECONDS, LONGEST_WAIT, patiently
+from agent.models.batch_jobs import BatchApi, BatchJob
+
+T = TypeVar("T")
+SKEW = timedelta(days=1)
+"""That the provider's clock may differ from ours."""
+GONE, REFUSED = "gone", "refused"
+"""The statuses of a batch that its provider does not know, or would not take."""
+_ENDINGS = {
+    "completed": "is complete",
+    "failed": "failed",
+    "expired": "has expired",
+    "cancelled": "was cancelled",
+    GONE: "is not known to the provider any more",
+    REFUSED: "was refused",
+}
+
+
+class Course:
+    """The course of a batch.
+
+    Args:
+        batch: the batch.
+        api: of its provider.
+        settings: how long it is waited for.
+        say: gets lines meanwhile.
+        max_wait: seconds for which a provider that does not answer is asked again.
+    """
+
+    def __init__(
+        self, batch: Batch, api: BatchApi, settings: BatchSettings, say: Callable[[str], None], max_wait: float
+    ) -> None:
+        self._batch, self._api, self._settings, self._say, self._max_wait = batch, api, settings, say, max_wait
+
+    async def submitted(self, known: Collection[str]) -> tuple[BatchJob | None, bool]:
+        """The batch at the provider: found where it may be there, else submitted where its requests are known.
+
+        Args:
+            known: ids of batches at the provider that others are.
+
+        Returns:
+            The batch, None for one that was never submitted; and whether it is this one for sure.
+        """
+        batch, api = self._batch, self._api
+        if batch.job:
+            return await self.look(batch.job), True
+        may_be_there = not batch.is_new or bool(batch.others)
+        rows = list(batch.requests().items())
+
+        async def once() -> tuple[BatchJob | None, bool]:
+            nonlocal may_be_there
+            if may_be_there:
+                since = (batch.since - SKEW).timestamp()
+                job = await api.find(batch.name, batch.rows, since, {*batch.others, *known})
+                if job is not None or not batch.is_new:
+                    return job, api.is_sure
+            may_be_there = True  # whatever comes back
+            try:
+                return await api.submit(batch.name, rows), True
+            except ModelError as error:
+                if error.retry or isinstance(error, RunRefused):
+                    raise
+                return BatchJob("", REFUSED, True, words=str(error)), True
+
+        return await self._patiently(once)
+
+    async def until_ended(self, job: BatchJob, is_sure: bool) -> BatchJob:
+        """The batch as it is at its end, with its results handed out. Raises RunRefused where that takes too long."""
+        wait, began, most = FIRST_WAIT, time.monotonic(), self._settings.wait
+        said, taken = began, 0
+        while not job.is_ended:
+            now = time.monotonic()
+            if most is not None and now - began >= most:
+                raise RunRefused(
+                    f"the batch {job.id} has not ended within {most:g} seconds ({_progress(job)}); it goes on at the "
+                    "provider: come back later"
+                )
+            await asyncio.sleep(wait if most is None else min(wait, most - (now - began)))
+            wait, before = min(LONGEST_WAIT, GROWTH * wait), job
+            job = await self.look(job.id)
+            if job.is_ended:
+                break
+            if is_sure and job.done > taken:
+                taken = job.done
+                await self._take(job)
+            if _progress(job) != _progress(before) or now - said >= LINE_SECONDS:
+                said = now
+                self._say(f"the batch {job.id} is {_progress(job)}")
+        if is_sure or await self.is_named(job):
+            await self._take(job)
+        return job
+
+    async def is_named(self, job: BatchJob) -> bool:
+        """Whether a batch that has ended is this one."""
+        return await self._patiently(lambda: self._api.is_named(job, self._batch.name))
+
+    async def look(self, job: str) -> BatchJob:
+        """The batch as it is now."""
+
+        async def once() -> BatchJob:
+            try:
+                return await self._api.look(job)
+            except RunRefused as refusal:
+                if refusal.status != 404:
+                    raise
+                return BatchJob(job, GONE, True)
+
+        return await self._patiently(once)
+
+    async def _take(self, job: BatchJob) -> None:
+        """Hands out what there is of results."""
+
+        async def once() -> None:
+            async for custom_id, reply in self._api.results(job):
+                name, _, key = custom_id.partition("-")
+                if name == self._batch.name and reply.status is not None:
+                    self._batch.deliver(key, reply)
+
+        if job.status not in (GONE, REFUSED):
+            await self._patiently(once)
+
+    def _patiently(self, ask: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+        return patiently(ask, asyncio.sleep, self._say, self._max_wait, FIRST_WAIT)
+
+
+def ending(job: BatchJob) -> str:
+    """How a batch ended, in words."""
+    name = f"the batch {job.id}" if job.id else "the batch"
+    return f"{name} {_ENDINGS.get(job.status, 'has ended')}{f' ({job.words})' if job.words else ''}"
+
+
+def _progress(job: BatchJob) -> str:
+    return f"{job.status}, {job.done} of {job.rows} done" if job.rows else job.status

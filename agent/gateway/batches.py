@@ -1,0 +1,236 @@
+"""Calls that go to a provider as batches: collected, submitted once, waited for, and found again after a kill.
+
+Three events tell how far a batch came: `batch_intended` is on the disk before anything is sent, `batch_submitted` has
+its id at the provider, `batch_ended` follows when each of its rows was written down. Of a batch without the last one
+the rows that are not in the ledger are looked for at the provider, by whichever run asks for them, and are bought again
+only where the provider has no such batch. Rows become calls when their replies come: a kill leaves no call with an
+unknown outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from agent.errors import ModelError, RunRefused
+from agent.gateway.batch_course import GONE, Course, ending
+from agent.gateway.batch_rows import Batch, BatchSettings, Wanted
+from agent.ledger.query import BATCH, Row
+from agent.ledger.store import Ledger
+from agent.models.batch_jobs import BatchJob, RowReply, batch_api
+from agent.models.hosted import cut
+from agent.observer import NO_OBSERVER, Observer
+from agent.types import LM, Request, Spend, content_id
+
+INTENDED, SUBMITTED, ENDED = BATCH
+QUIET_SECONDS = 0.5
+"""Without a new row, after which the rows so far are submitted."""
+LEAST_ROWS = 10
+"""Of a batch; fewer calls go one by one, as waiting for them would save next to nothing."""
+MOST_ROWS = 5_000
+"""Of a batch; more rows go as several."""
+MOST_BYTES = 100_000_000
+"""Of the requests of a batch, about."""
+ROW_BYTES = 2_000
+"""Of a row beside its messages, about."""
+RECORDED = "recorded"
+"""The status of a batch of which no row was missing any more when it was looked for."""
+FRESH = timedelta(days=2)
+"""The age of a batch that may still answer a run which asks afresh."""
+
+
+class Batches:
+    """The batches of a run.
+
+    Args:
+        ledger: keeps what became of them.
+        run_id: the run, which the ledger knows.
+        settings: how they are waited for.
+        observer: gets lines while they are waited for.
+        max_wait: seconds for which a provider that does not answer is asked again.
+        is_fresh: whether the run asks afresh, so that old batches do not answer.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        run_id: str,
+        settings: BatchSettings,
+        observer: Observer = NO_OBSERVER,
+        max_wait: float = 300.0,
+        is_fresh: bool = False,
+    ) -> None:
+        self.settings = settings
+        self._ledger, self._run_id, self._observer, self._max_wait = ledger, run_id, observer, max_wait
+        self._is_fresh = is_fresh
+        self._open: dict[str, Batch] = {}  # by call key, the batch without an end that has its row
+        self._count = 0  # batches of this run so far, for their names
+        self._jobs: set[str] = set()  # ids at the provider of all batches that are known
+        self._collected: dict[str, tuple[LM, dict[str, Wanted]]] = {}  # by the model's name
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._begun: list[Batch] = []
+        for row in ledger.batches():
+            self._count += row["run_id"] == run_id
+            self._jobs.add(row["job"])
+            if row["end"] is None:
+                self._open.update(self._taken_up(row))
+
+    async def reply(self, lm: LM, key: str, request: Request, worst: Spend) -> RowReply:
+        """What a batch brings for a call; a status of None, and why, where it brings nothing.
+
+        Args:
+            lm: the model, which has a batch API.
+            key: of the call.
+            request: what is sent.
+            worst: the most that it can cost.
+
+        Raises:
+            RunRefused: the provider refuses batches, does not answer, or takes longer than is waited for.
+        """
+        waiting = Wanted(request, worst, asyncio.get_running_loop().create_future())
+        if (batch := self._open.get(key)) is None:
+            self._collect(lm, key, waiting)
+        else:
+            batch.want(key, waiting)
+            if batch.task is None:
+                self._start(batch, lm)
+        return await waiting.reply
+
+    async def recorded(self, key: str) -> None:
+        """Notes that what came of a row is in the ledger; the last one ends the batch there."""
+        if (batch := self._open.pop(key, None)) is not None:
+            batch.pending.discard(key)
+            await self._end(batch)
+
+    def left(self) -> list[str]:
+        """The batches that were waited for and go on at the provider: their ids there, or their names."""
+        return [batch.job or batch.name for batch in self._begun if batch.ended is None and not batch.is_refused]
+
+    async def close(self) -> None:
+        """Waits for nothing any more; what was submitted goes on at the provider."""
+        for timer in self._timers.values():
+            timer.cancel()
+        tasks = [batch.task for batch in self._begun if batch.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- sets of rows -------------------------------------------------------------------------------------------------
+
+    def _collect(self, lm: LM, key: str, waiting: Wanted) -> None:
+        self._collected.setdefault(lm.name, (lm, {}))[1][key] = waiting
+        if (timer := self._timers.get(lm.name)) is not None:
+            timer.cancel()
+        self._timers[lm.name] = asyncio.get_running_loop().call_later(QUIET_SECONDS, self._close_set, lm.name)
+
+    def _close_set(self, name: str) -> None:
+        """Makes batches of the rows that were collected, without those that nobody waits for any more."""
+        lm, every = self._collected.pop(name)
+        rows = {key: waiting for key, waiting in every.items() if not waiting.reply.done()}
+        if len(rows) < LEAST_ROWS and not self.settings.only:
+            for waiting in rows.values():
+                waiting.reply.set_result(RowReply(None))
+            return
+        part: dict[str, Wanted] = {}
+        size = 0
+        for key, waiting in rows.items():
+            more = ROW_BYTES + sum(len(json.dumps(message.content)) for message in waiting.request.messages)
+            if part and (len(part) == MOST_ROWS or size + more > MOST_BYTES):
+                self._begin(lm, part)
+                part, size = {}, 0
+            part[key], size = waiting, size + more
+        if part:
+            self._begin(lm, part)
+
+    def _begin(self, lm: LM, rows: dict[str, Wanted]) -> None:
+        name = content_id("b", [self._ledger.id(), self._run_id, self._count, sorted(rows)])
+        self._count += 1
+        batch = Batch(name, datetime.now(UTC), len(rows), set(rows), is_new=True, wanted=rows)
+        self._open.update(dict.fromkeys(rows, batch))
+        self._start(batch, lm)
+
+    def _start(self, batch: Batch, lm: LM) -> None:
+        self._begun.append(batch)
+        batch.task = asyncio.create_task(self._run(batch, lm))
+
+    def _taken_up(self, row: Row) -> dict[str, Batch]:
+        """By call key what is missing of a batch that the ledger knows without an end."""
+        body, since = row["body"], datetime.fromisoformat(row["utc"])
+        if self._is_fresh and datetime.now(UTC) - since > FRESH:
+            return {}
+        missing = set(body["rows"]) - self._ledger.recorded_since(row["utc"], body["rows"])
+        if not missing:  # it was killed before it noted that
+            end = {"job": row["job"], "status": RECORDED, "words": "", "unserved": 0}
+            self._ledger.event(self._run_id, ENDED, {"name": body["name"], **end})
+        batch = Batch(body["name"], since, len(body["rows"]), missing, is_new=False, job=row["job"])
+        return dict.fromkeys(missing, batch)
+
+    # -- one batch ----------------------------------------------------------------------------------------------------
+
+    async def _run(self, batch: Batch, lm: LM) -> None:
+        """Takes a batch to its end at the provider. What ends it early, all rows that are waited for raise."""
+        try:
+            await self._to_end(batch, lm)
+        except ModelError as error:
+            what = str(error).removeprefix(f"{lm.name}: ")
+            more = "; go on when the provider is back" * error.retry
+            batch.is_refused = not error.retry and not batch.job
+            batch.fail(RunRefused(f"{lm.name}: {what}{more}", status=error.status))
+        except Exception as error:
+            batch.fail(error)
+
+    async def _to_end(self, batch: Batch, lm: LM) -> None:
+        api, say = batch_api(lm), partial(self._say, lm)
+        assert api is not None
+        course = Course(batch, api, self.settings, say, self._max_wait)
+        if batch.is_new:
+            worst = sum((waiting.worst for waiting in batch.wanted.values()), Spend())
+            reserved = {"calls": worst.calls, "tokens": worst.tokens, "usd": worst.usd}
+            await self._note(INTENDED, batch, model=lm.name, rows=list(batch.wanted), reserved=reserved)
+        while True:
+            job, is_sure = await course.submitted(self._jobs)
+            if job is None:
+                await self._restart(batch, lm)
+                return
+            if is_sure and job.id != batch.job:
+                await self._note(SUBMITTED, batch, job=job.id)
+                batch.job = job.id
+                self._jobs.add(job.id)
+                say(f"the batch {job.id} of {batch.rows} calls is at the provider ({job.status})")
+            job = await course.until_ended(job, is_sure)
+            if is_sure or await course.is_named(job):
+                break
+            batch.others.add(job.id)
+        words = ending(job)
+        for key in batch.leave_unserved(words):
+            self._open.pop(key, None)
+        rest = "stay without an answer" if self.settings.only else "go one by one"
+        say(f"{words}; {batch.unserved} of its {batch.rows} calls {rest}" if batch.unserved else words)
+        await self._end(batch, job)
+
+    async def _restart(self, batch: Batch, lm: LM) -> None:
+        """Ends a batch that was never submitted; its rows go with the next one."""
+        for key in batch.pending:
+            self._open.pop(key, None)
+        batch.pending.clear()
+        await self._end(batch, BatchJob("", GONE, True))
+        for key, waiting in batch.wanted.items():
+            self._collect(lm, key, waiting)
+
+    async def _end(self, batch: Batch, job: BatchJob | None = None) -> None:
+        """Notes the end of a batch that has ended at its provider, once none of its rows is missing."""
+        batch.ended = batch.ended or job
+        if batch.ended is not None and not batch.pending and not batch.is_noted:
+            batch.is_noted = True
+            job = batch.ended
+            how = {"job": job.id, "status": job.status, "words": cut(job.words)}
+            await self._note(ENDED, batch, **how, unserved=batch.unserved)
+
+    async def _note(self, kind: str, batch: Batch, **body: object) -> None:
+        self._ledger.event(self._run_id, kind, {"name": batch.name, **body})
+        await self._ledger.commit()
+
+    def _say(self, lm: LM, line: str) -> None:
+        self._observer.on_message(f"{lm.name}: {line.removeprefix(f'{lm.name}: ')}")

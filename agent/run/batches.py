@@ -1,0 +1,136 @@
+"""The batches of calls that a ledger knows: those that have not ended, and their cancellation at the provider."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from agent.errors import InputError, ModelError
+from agent.gateway.batch_course import SKEW
+from agent.ledger.query import Row
+from agent.models.batch_jobs import BatchApi, BatchJob, batch_api
+from agent.models.model_registry import create_model
+from agent.run.locations import open_history
+from agent.types import LM
+
+
+@dataclass(frozen=True, slots=True)
+class BatchEntry:
+    """A batch as the ledger has it.
+
+    Args:
+        run_id: of the run that began it.
+        name: its own.
+        job: its id at the provider; "": not known.
+        model: the model that answers.
+        calls: how many it has.
+        reserved_usd: what it costs at most.
+        since_utc: when it was intended.
+        state: "intended", "submitted", or the provider's status at its end.
+        is_open: whether it is not known to have ended.
+    """
+
+    run_id: str
+    name: str
+    job: str
+    model: str
+    calls: int
+    reserved_usd: float
+    since_utc: str
+    state: str
+    is_open: bool
+
+    @staticmethod
+    def of(row: Row) -> BatchEntry:
+        """From what the ledger has."""
+        body, end = row["body"], row["end"]
+        state = end["status"] if end else "submitted" if row["job"] else "intended"
+        return BatchEntry(
+            row["run_id"],
+            body["name"],
+            row["job"],
+            body["model"],
+            len(body["rows"]),
+            body["reserved"]["usd"],
+            row["utc"],
+            state,
+            end is None,
+        )
+
+
+def list_batches(db: Path, run: str = "", ended: bool = False) -> list[BatchEntry]:
+    """The batches that are not known to have ended; nobody is asked.
+
+    Args:
+        db: the ledger.
+        run: only those of this run: its id, or the unique start of it. "": of all runs.
+        ended: also those that have ended.
+
+    Raises:
+        InputError: there is no such run.
+    """
+    with closing(open_history(db)) as history:
+        run_id = history.run(run)["id"] if run else ""
+        found = [BatchEntry.of(row) for row in history.batches()]
+    return [each for each in found if (ended or each.is_open) and run_id in ("", each.run_id)]
+
+
+def cancel_batches(run: str, db: Path) -> list[dict[str, Any]]:
+    """Asks the providers to end the batches of a run. What they have answered so far can still be taken.
+
+    Args:
+        run: its id, or the unique start of it.
+        db: the ledger; it is read and not written, so that the run may go on meanwhile.
+
+    Returns:
+        For each batch its `name`, `job` and `status`, "never submitted" for one that the provider does not know.
+
+    Raises:
+        InputError: the run has no batch that is under way.
+        ModelError: a provider cannot be asked.
+    """
+    batches = list_batches(db, run)
+    if not batches:
+        raise InputError(f"{run}: no batch of it is under way; `optimize batch list` has those that are")
+    return asyncio.run(_cancelled(batches))
+
+
+async def _cancelled(batches: Sequence[BatchEntry]) -> list[dict[str, Any]]:
+    lms = {name: create_model(name) for name in dict.fromkeys(each.model for each in batches)}
+    try:
+        return [await _cancel(each, lms[each.model]) for each in batches]
+    finally:
+        for lm in lms.values():
+            await lm.close()
+
+
+async def _cancel(batch: BatchEntry, lm: LM) -> dict[str, Any]:
+    api = batch_api(lm)
+    if api is None:
+        raise InputError(f"{lm.name}: no batch API")
+    job = await _known(batch, api)
+    status = "never submitted"
+    if job is not None and not job.is_ended:
+        job = await api.cancel(job.id)
+    if job is not None:
+        status = job.status
+    return {"name": batch.name, "job": job.id if job else "", "status": status}
+
+
+async def _known(batch: BatchEntry, api: BatchApi) -> BatchJob | None:
+    """The batch at its provider."""
+    if batch.job:
+        return await api.look(batch.job)
+    since = (datetime.fromisoformat(batch.since_utc) - SKEW).timestamp()
+    job = await api.find(batch.name, batch.calls, since)
+    if job is not None and not api.is_sure:
+        raise ModelError(
+            f"{batch.model}: {job.id} may be the batch {batch.name}, which the provider shows only at its end; "
+            "cancel it there if it is yours"
+        )
+    return job

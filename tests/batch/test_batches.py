@@ -1,0 +1,369 @@
+"""Batches over a real server: half the price, nothing submitted twice, no row lost, whatever fails or is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import json
+import sqlite3
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import BudgetExhausted, Interrupted, RowRefused, RunRefused
+from agent.ledger.store import Ledger
+from agent.types import Budget
+from tests.batch.provider import BATCHES, EXPIRED, MESSAGES
+from tests.batch.world import BOTH, ROWS, World, expected, half_price, texts, world
+from tests.toys import ask, open_ledger, until
+from tests.wire import Fault, Seen
+
+CREATE = {"openai": BATCHES, "anthropic": MESSAGES}
+
+
+@BOTH
+def test_a_set_goes_as_one_batch_at_half_the_price_and_each_row_is_a_call(tmp_path: Path, kind: str) -> None:
+    with world(tmp_path, kind) as there:
+        assert texts(there.ask()) == expected()
+        assert there.server.requests == []
+        assert [len(job.rows) for job in there.provider.jobs.values()] == [ROWS]
+        calls = there.calls()
+        assert [call["state"] for call in calls] == ["ok"] * ROWS
+        assert half_price(calls)
+        assert {call["latency_s"] for call in calls} == {None}
+        (batch,) = there.batches()
+        assert batch["end"]["status"] in ("completed", "ended")
+        assert batch["end"]["unserved"] == 0
+        assert batch["body"]["reserved"]["usd"] >= sum(call["cost_usd"] for call in calls)
+        assert sorted(batch["body"]["rows"]) == sorted(call["call_key"] for call in calls)
+
+
+@BOTH
+def test_the_keys_are_those_of_live_calls_so_that_either_answers_the_other(tmp_path: Path, kind: str) -> None:
+    with world(tmp_path, kind) as there:
+        there.ask()
+        ledger = Ledger(there.path)
+        live = there.gateway(ledger)
+
+        async def ask_live() -> list[Any]:
+            lm = there.model()
+            try:
+                return [await live.complete("target", lm, ask(f"row {n}"), "c") for n in range(ROWS)]
+            finally:
+                await lm.close()
+
+        with contextlib.closing(ledger):
+            assert texts(asyncio.run(ask_live())) == expected()
+        assert there.server.requests == []
+        assert Counter(call["state"] for call in there.calls()) == {"ok": ROWS, "cached": ROWS}
+
+
+def test_what_is_asked_outside_of_a_set_and_a_set_of_few_calls_goes_live(tmp_path: Path) -> None:
+    with world(tmp_path) as there:
+        assert texts(there.ask(9)) == expected(9)
+        assert there.provider.jobs == {}
+        assert len(there.server.requests) == 9
+        assert not half_price(there.calls())
+
+
+def test_with_batch_only_a_set_of_few_calls_is_a_batch(tmp_path: Path) -> None:
+    with world(tmp_path) as there:
+        assert texts(there.ask(2, only=True)) == expected(2)
+        assert there.server.requests == []
+
+
+# -- rows that fail ---------------------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_rows_that_were_not_asked_or_failed_go_one_by_one(tmp_path: Path, kind: str) -> None:
+    lost = {1: EXPIRED, 4: 500, 7: EXPIRED}
+    with world(tmp_path, kind, row=lambda number: lost.get(number, 200)) as there:
+        assert texts(there.ask()) == expected()
+        assert len(there.server.requests) == len(lost)
+        calls = there.calls()
+        assert Counter(call["state"] for call in calls) == {"ok": ROWS, "error": 1}
+        (failed,) = [call for call in calls if call["state"] == "error"]
+        assert (failed["error_class"], failed["http_status"], failed["cost_usd"]) == ("transient", 500, 0.0)
+        assert half_price([call for call in calls if call["state"] == "ok" and call["latency_s"] is None])
+        assert sum(call["state"] == "ok" and call["latency_s"] is not None for call in calls) == len(lost)
+        assert there.batches()[0]["end"]["unserved"] == 2
+        assert "2 of its 12 calls go one by one" in there.lines[-1]
+
+
+@BOTH
+def test_with_batch_only_they_stay_without_an_answer_and_say_why(tmp_path: Path, kind: str) -> None:
+    with world(tmp_path, kind, course=("in_progress", "expired")) as there:
+        replies = there.ask(only=True)
+        assert there.server.requests == []
+        unanswered = [each for each in replies if isinstance(each, RowRefused)]
+        assert len(unanswered) == ROWS // 2
+        assert "without --batch-only it is asked live" in str(unanswered[0])
+
+
+@BOTH
+def test_a_row_that_is_refused_is_classified_as_a_live_call_is(tmp_path: Path, kind: str) -> None:
+    with world(tmp_path, kind, row=lambda number: 400 if number == 3 else 200) as there:
+        replies = there.ask()
+        (refusal,) = [each for each in replies if isinstance(each, Exception)]
+        assert isinstance(refusal, RowRefused)
+        assert there.server.requests == []
+        assert [call["error_class"] for call in there.calls() if call["state"] == "error"] == ["permanent_row"]
+
+
+def test_a_parameter_that_a_model_refuses_is_left_out_in_a_second_batch(tmp_path: Path) -> None:
+    """All rows of the first are refused, which costs nothing; live they would cost twice as much."""
+
+    def reply(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
+        return Fault(text=f"reply to {messages[-1]['content']}")
+
+    with world(tmp_path) as there:
+        told = {"error": {"message": "Unsupported parameter: temperature is not supported", "code": "unsupported"}}
+        there.provider.refused = lambda body: told if "temperature" in body else None
+        assert texts(there.ask()) == expected()
+        assert there.server.requests == []
+        assert [len(job.rows) for job in there.provider.jobs.values()] == [ROWS, ROWS]
+        calls = there.calls()
+        assert Counter(call["error_class"] for call in calls) == {"temperature_refused": ROWS, None: ROWS}
+        assert half_price([call for call in calls if call["state"] == "ok"])
+
+
+def test_partial_results_are_taken_while_the_batch_is_under_way(tmp_path: Path) -> None:
+    course = ("in_progress", "in_progress", "in_progress", "completed")
+    with world(tmp_path, course=course, partial=5) as there:
+        settled: list[int] = []
+
+        def disturb(seen: Seen) -> None:
+            with contextlib.closing(sqlite3.connect(f"file:{there.path}?mode=ro", uri=True)) as db:
+                settled.append(db.execute("SELECT COUNT(*) FROM calls WHERE state = 'ok'").fetchone()[0])
+
+        there.provider.disturb = disturb
+        assert texts(there.ask()) == expected()
+        assert 5 in settled
+        assert settled[-1] < ROWS
+
+
+def test_a_batch_that_fails_whole_is_told_in_the_providers_words_and_its_rows_go_live(tmp_path: Path) -> None:
+    with world(tmp_path, course=("validating", "failed"), words="enqueued token limit reached") as there:
+        assert texts(there.ask()) == expected()
+        assert "failed (enqueued token limit reached); 12 of its 12 calls go one by one" in there.lines[-1]
+        assert there.batches()[0]["end"]["status"] == "failed"
+
+
+# -- a provider that fails --------------------------------------------------------------------------------------------
+
+
+def failing(times: int, path: str, fault: Fault, method: str) -> Any:
+    left = [times]
+
+    def disturb(seen: Seen) -> Fault | None:
+        if (seen.method, seen.path) != (method, path) or not left[0]:
+            return None
+        left[0] -= 1
+        return fault
+
+    return disturb
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "fault",
+    [Fault(503, body={"error": {"message": "busy"}}), Fault(429, {"retry-after-ms": "20"}), Fault(raw=b"")],
+    ids=["503", "429", "cut"],
+)
+@pytest.mark.parametrize("step", ["submit", "look", "results"])
+def test_a_step_that_fails_is_made_again_and_nothing_is_submitted_twice(
+    tmp_path: Path, kind: str, fault: Fault, step: str
+) -> None:
+    method, path = {
+        "submit": ("POST", CREATE[kind]),
+        "look": ("GET", f"{CREATE[kind]}/batch_1"),
+        "results": (
+            "GET",
+            "/v1/files/results-ok-batch_1/content" if kind == "openai" else f"{MESSAGES}/batch_1/results",
+        ),
+    }[step]
+    with world(tmp_path, kind, disturb=failing(2, path, fault, method)) as there:
+        assert texts(there.ask()) == expected()
+        assert len(there.provider.jobs) == 1
+        assert there.server.requests == []
+
+
+@BOTH
+def test_a_submission_whose_reply_is_lost_is_found_again_among_those_of_others(tmp_path: Path, kind: str) -> None:
+    """The provider has it; of Anthropic's others one has as many rows, and shows only at its end that it is another."""
+    with world(tmp_path, kind) as there:
+        provider, lost = there.provider, [True]
+
+        def disturb(seen: Seen) -> Fault | None:
+            if (seen.method, seen.path) != ("POST", CREATE[kind]) or not lost.pop():
+                return None
+            lost.append(False)
+            provider.answer(seen)
+            for number in range(3):
+                body = {"messages": [{"role": "user", "content": f"of another, {number}"}]}
+                rows = [{"custom_id": f"other-{row}", "params": body} for row in range(ROWS + number)]
+                provider.submit({"requests": rows})
+            return Fault(raw=b"")
+
+        provider.disturb = disturb
+        assert texts(there.ask()) == expected()
+        assert provider.seen.count(("POST", CREATE[kind])) == 1
+        assert there.server.requests == []
+        assert there.batches()[0]["end"]["job"] == "batch_1"
+
+
+@BOTH
+def test_a_provider_that_stays_away_ends_the_run_and_the_batch_is_taken_up_later(tmp_path: Path, kind: str) -> None:
+    away = Fault(503, body={"error": {"message": "away"}})
+    with world(tmp_path, kind, disturb=failing(10**6, f"{CREATE[kind]}/batch_1", away, "GET")) as there:
+        replies = there.ask(max_wait=0.2)
+        assert {type(each) for each in replies} == {RunRefused}
+        assert "go on when the provider is back" in str(replies[0])
+        there.provider.disturb = lambda seen: None
+        assert texts(there.ask(resumed=True)) == expected()
+        assert len(there.provider.jobs) == 1
+
+
+def test_a_batch_that_the_provider_forgot_is_bought_again(tmp_path: Path) -> None:
+    with world(tmp_path, course=("in_progress",)) as there:
+        there.ask(wait=0.1)
+        there.provider.jobs.clear()
+        there.provider.course = ("completed",)
+        assert texts(there.ask(resumed=True)) == expected()
+        assert len(there.server.requests) == ROWS  # of a batch that is gone the rows go one by one
+        assert there.batches()[0]["end"]["status"] == "gone"
+
+
+def test_results_of_other_rows_and_second_results_of_a_row_are_not_taken(tmp_path: Path) -> None:
+    with world(tmp_path) as there:
+        provider, real = there.provider, there.provider._results
+
+        def results(job: Any, kind: str) -> str:
+            text = real(job, kind)
+            row = json.loads(text.splitlines()[0])
+            row["response"]["body"]["choices"][0]["message"]["content"] = "forged"
+            stranger = {**row, "custom_id": "b_0-k_0"}
+            unknown = {**row, "custom_id": row["custom_id"].split("-")[0] + "-k_0"}
+            return f"{json.dumps(stranger)}\n{json.dumps(unknown)}\n{text}{json.dumps(row)}\n"
+
+        provider._results = results  # type: ignore[method-assign]
+        assert texts(there.ask()) == expected()
+
+
+# -- limits -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_does_not_fit_the_cap_is_not_submitted(tmp_path: Path) -> None:
+    with world(tmp_path) as there:
+        replies = there.ask(budget=Budget(max_calls=10))
+        assert sum(isinstance(each, BudgetExhausted) for each in replies) == 2
+        assert [len(job.rows) for job in there.provider.jobs.values()] == [10]
+
+
+def test_a_cap_in_dollars_pays_twice_as_many_calls(tmp_path: Path) -> None:
+    with world(tmp_path) as there:
+        there.ask()
+        most = there.batches()[0]["body"]["reserved"]["usd"]
+        there.path.unlink()
+        assert texts(there.ask(budget=Budget(max_cost=most))) == expected()
+        there.path.unlink()
+        assert any(isinstance(each, BudgetExhausted) for each in there.ask(budget=Budget(max_cost=most / 3)))
+
+
+def test_a_batch_is_waited_for_so_long_and_goes_on_without_us(tmp_path: Path) -> None:
+    with world(tmp_path, course=("in_progress",)) as there:
+        replies = there.ask(wait=0.1)
+        assert {type(each) for each in replies} == {RunRefused}
+        assert "has not ended within 0.1 seconds (in_progress, 0 of 12 done); it goes on at the provider" in str(
+            replies[0]
+        )
+        there.provider.course = ("completed",)
+        assert texts(there.ask(resumed=True)) == expected()
+        assert len(there.provider.jobs) == 1
+        assert there.server.requests == []
+
+
+def test_an_interrupted_run_leaves_the_batch_and_takes_it_up_again(tmp_path: Path) -> None:
+    with world(tmp_path, course=("in_progress",)) as there:
+
+        async def interrupted(ledger: Ledger) -> list[str]:
+            gateway = there.gateway(ledger)
+            asking = asyncio.create_task(there.asked(gateway))
+            await until(lambda: there.provider.seen.count(("GET", f"{BATCHES}/batch_1")) > 1)
+            gateway.stop(Interrupted())
+            assert gateway.in_flight() == 0
+            await gateway.drain()
+            assert {type(each) for each in await asking} == {Interrupted}
+            assert gateway.batches is not None
+            return gateway.batches.left()
+
+        with contextlib.closing(open_ledger(there.path)) as ledger:
+            assert asyncio.run(interrupted(ledger)) == ["batch_1"]
+        assert there.calls() == []
+        there.provider.course = ("completed",)
+        assert texts(there.ask(resumed=True)) == expected()
+        assert len(there.provider.jobs) == 1
+
+
+# -- kills ------------------------------------------------------------------------------------------------------------
+
+
+class Kills:
+    """What a kill would leave at every step of one run: the ledger as it is on the disk, and the provider."""
+
+    def __init__(self, there: World, folder: Path) -> None:
+        self.there, self.folder = there, folder
+        self.left: list[tuple[str, Path, dict[str, Any], dict[str, Any]]] = []
+
+    def note(self, step: str) -> None:
+        copied = self.folder / f"{len(self.left)}.db"
+        with (
+            contextlib.closing(sqlite3.connect(f"file:{self.there.path}?mode=ro", uri=True)) as db,
+            contextlib.closing(sqlite3.connect(copied)) as copy_of,
+        ):
+            db.backup(copy_of)
+        provider = self.there.provider
+        self.left.append((step, copied, copy.deepcopy(provider.jobs), copy.deepcopy(provider.files)))
+
+
+@BOTH
+def test_a_kill_at_any_step_loses_no_row_and_submits_nothing_twice(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every request to the provider, before it has it and when its reply is lost, and at every commit."""
+    with world(tmp_path, kind, course=("validating", "in_progress", "completed"), partial=4) as there:
+        (tmp_path / "kills").mkdir()
+        kills, real, commit = Kills(there, tmp_path / "kills"), there.provider.answer, Ledger.commit
+
+        def answer(seen: Seen) -> Fault | None:
+            kills.note(f"before {seen.method} {seen.path}")
+            fault = real(seen)
+            kills.note(f"after {seen.method} {seen.path}")
+            return fault
+
+        async def committed(ledger: Ledger) -> None:
+            await commit(ledger)
+            kills.note("a commit")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(there.provider, "answer", answer)
+            patch.setattr(Ledger, "commit", committed)
+            whole = texts(there.ask())
+        assert whole == expected()
+        steps = Counter(step for step, *_ in kills.left)
+        assert steps["a commit"] >= ROWS
+        assert len(steps) >= 6
+        for step, path, jobs, files in kills.left:
+            there.path = path
+            there.provider.jobs, there.provider.files = jobs, files
+            assert texts(there.ask(resumed=True)) == expected(), step
+            assert set(there.provider.asked.values()) == {1}, step
+            assert there.server.requests == [], step
+            calls = there.calls()
+            assert [call["state"] for call in calls] == ["ok"] * ROWS, step
+            assert half_price(calls), step
+            assert [batch["end"] is None for batch in there.batches()].count(True) == 0, step

@@ -1,0 +1,260 @@
+"""`--batch` and `optimize batch` over a real server: the same winner at a lower price, and back after a kill."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import promptassay as pa
+from tests.batch.provider import BATCHES, BatchProvider
+from tests.cli.judges import PlantedJudge, write_labels
+from tests.cli.test_interrupt import START, told, trials
+from tests.cli.world import compatible, files, good, good_json, learner, refused
+from tests.conftest import Made
+from tests.wire import Fault, Reply, Seen, WireServer
+
+SHORT = "from agent.gateway import batch_course as c, batches as b; c.FIRST_WAIT, b.QUIET_SECONDS = 0.02, 0.1; main()"
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    from agent.gateway import batch_course, batches
+
+    monkeypatch.setattr(batches, "QUIET_SECONDS", 0.1)
+    monkeypatch.setattr(batch_course, "FIRST_WAIT", 0.02)
+
+
+@contextmanager
+def serving(reply: Reply = learner, **how: Any) -> Iterator[tuple[WireServer, BatchProvider]]:
+    provider = BatchProvider(reply, **how)
+    with WireServer(reply, other=provider) as server:
+        yield server, provider
+
+
+def words(server: WireServer, *more: str) -> list[str]:
+    run = [*files(120), "-m", compatible(server), "--price", "1,2", "--max-cost", "5", "--max-calls", "240"]
+    return [*run, "--proposer", "none", "-q", *more]
+
+
+def calls(db: str = "runs/ledger.db") -> list[dict[str, Any]]:
+    with sqlite3.connect(f"file:{db}?mode=ro", uri=True) as found:
+        found.row_factory = sqlite3.Row
+        return [dict(row) for row in found.execute("SELECT * FROM calls ORDER BY id")]
+
+
+def live_price(call: dict[str, Any]) -> float:
+    return float(call["prompt_tokens"] + 2 * call["completion_tokens"]) / 1e6
+
+
+def alike(result: dict[str, Any]) -> dict[str, Any]:
+    """What a batch may not change of a result: all but what it cost, and how long it took."""
+    left_out = ("cost_usd", "calls", "ledger")
+    return {key: value for key, value in told(result).items() if key not in left_out}
+
+
+def test_a_run_with_batches_ends_as_one_without_at_half_the_price_of_what_went_so() -> None:
+    """The same winner, trials and numbers. Live stay the steps of the search, which hang on what came before."""
+    with serving() as (server, provider):
+        live = good_json(*words(server, "--db", "runs/live.db"))
+        asked = len(server.requests)
+        result = good_json(*words(server, "--batch"))
+        batched = sum(len(job.rows) for job in provider.jobs.values())
+        assert len(server.requests) == 2 * asked - batched
+    assert alike(result) == alike(live)
+    assert [trial[1:5] for trial in trials()] == [trial[1:5] for trial in trials("runs/live.db")]
+    assert len(provider.jobs) == 3  # the baseline, the first rungs, the sealed test
+    assert set(provider.asked.values()) == {1}
+    in_batches = [call for call in calls() if call["latency_s"] is None]
+    assert len(in_batches) == batched
+    for call in calls():
+        part = 0.5 if call["latency_s"] is None else 1.0
+        assert call["cost_usd"] == pytest.approx(part * live_price(call))
+    assert result["cost_usd"] == pytest.approx(sum(call["cost_usd"] for call in calls()))
+    assert result["cost_usd"] < live["cost_usd"]
+    assert good_json("audit", "check", result["run_id"])["holds"]
+    assert good_json("reproduce", result["run_id"])["same"]
+    good("audit", "verify")
+    assert good_json("batch", "list") == {"batches": []}
+    ended = good_json("batch", "list", result["run_id"], "--all")["batches"]
+    assert [(each["state"], each["is_open"]) for each in ended] == [("completed", False)] * 3
+    assert sum(each["calls"] for each in ended) == batched
+
+
+def test_rows_that_expire_change_nothing_but_the_price() -> None:
+    with serving(row=lambda number: None if number % 3 else 200) as (server, _):
+        live = good_json(*words(server, "--db", "runs/live.db"))
+        result = good_json(*words(server, "--batch"))
+    assert alike(result) == alike(live)
+    assert good_json("audit", "check", result["run_id"])["holds"]
+
+
+def _started(*command: str) -> subprocess.Popen[str]:
+    program = START.replace("main()", SHORT)
+    return subprocess.Popen([sys.executable, "-c", program, *command], stderr=subprocess.PIPE, text=True)
+
+
+def _wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("moment", ["submitted", "under way"])
+def test_a_killed_run_finds_its_batch_again_and_ends_as_undisturbed(moment: str) -> None:
+    with serving() as (server, provider):
+        undisturbed = good_json(*words(server, "--batch", "--db", "runs/whole.db"))
+        provider.jobs.clear()
+        hangs = ("POST", BATCHES) if moment == "submitted" else ("GET", f"{BATCHES}/batch_1")
+
+        def disturb(seen: Seen) -> Fault | None:
+            if (seen.method, seen.path) != hangs:
+                return None
+            if seen.method == "POST":
+                provider.answer(seen)
+            return Fault(delay=120)
+
+        provider.disturb, before = disturb, provider.seen.count(hangs)
+        process = _started(*words(server, "--batch"))
+        _wait_until(lambda: provider.seen.count(hangs) > before)
+        process.kill()
+        process.communicate()
+        (left,) = good_json("batch", "list")["batches"]
+        assert (left["state"], left["job"]) == (("intended", "") if moment == "submitted" else ("submitted", "batch_1"))
+        provider.disturb = lambda seen: None
+        result = good_json("resume", "-q")
+        assert set(provider.asked.values()) == {1}
+    assert alike(result) == alike(undisturbed)
+    assert result["cost_usd"] == pytest.approx(undisturbed["cost_usd"])
+    assert Counter(call["state"] for call in calls())["unknown"] == 0
+    assert good_json("audit", "check", result["run_id"])["holds"]
+
+
+def test_ctrl_c_leaves_the_batch_and_says_how_to_come_back_and_how_to_end_it() -> None:
+    with serving(course=("in_progress",)) as (server, provider):
+        process = _started(*words(server, "--batch"))
+        _wait_until(lambda: ("GET", f"{BATCHES}/batch_1") in provider.seen)
+        process.send_signal(signal.SIGINT)
+        _, lines = process.communicate(timeout=120)
+        assert process.returncode == 130
+        (run,) = good_json("runs")["runs"]
+        assert (
+            f"1 batch goes on at the provider (batch_1): `optimize resume {run['id']}` takes what comes, "
+            f"`optimize batch cancel {run['id']}` ends it" in lines
+        )
+        assert lines.splitlines()[-1] == f"optimize resume {run['id']}"
+        assert ("POST", f"{BATCHES}/batch_1/cancel") not in provider.seen
+        ended = refused(1, "resume", "-q", "--batch-wait", "0.2")
+        assert any("has not ended within 0.2 seconds" in line for line in ended)
+        assert ended[-1] == f"optimize resume {run['id']}"
+        shown = good("batch", "list")
+        assert "batch_1" in shown
+        assert "submitted" in shown
+        cancelled = good_json("batch", "cancel", run["id"])["cancelled"]
+        assert [(each["job"], each["status"]) for each in cancelled] == [("batch_1", "cancelled")]
+        provider.course = ("completed",)
+        result = good_json("resume", "-q")  # a third of its rows was answered by then
+        taken = [call for call in calls() if call["latency_s"] is None]
+        assert len(taken) >= len(provider.jobs["batch_1"].rows) // 3
+        assert set(provider.asked.values()) == {1}
+    assert good_json("audit", "check", result["run_id"])["holds"]
+
+
+# -- what cannot go as a batch ----------------------------------------------------------------------------------------
+
+
+def test_a_model_without_a_batch_api_is_refused_before_anything_is_asked() -> None:
+    *_, line = refused(2, *files(120), "-m", "local/smollm2-135m", "--batch")
+    assert "--batch: local/smollm2-135m: no batch API" in line
+    assert not Path("runs").exists()
+
+
+def test_a_server_without_a_batch_api_is_refused_before_a_run_is_made() -> None:
+    with WireServer(learner) as server:
+        (line,) = refused(2, *words(server, "--batch"))
+        assert "the server has no batch API (HTTP 404); leave --batch out" in line
+        assert [(seen.method, seen.path) for seen in server.requests] == [("GET", BATCHES)]
+    assert good_json("runs")["runs"] == []
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [(["--batch-wait", "soon"], "--batch-wait soon"), (["--batch-wait", "2h"], "add --batch")],
+)
+def test_a_wait_that_is_no_time_or_waits_for_nothing_is_refused(more: list[str], says: str) -> None:
+    *_, line = refused(2, *files(120), "-m", "openai/gpt-4o-mini", *more)
+    assert says in line
+
+
+def test_there_is_nothing_to_cancel_in_a_run_without_batches(two_runs: Made) -> None:
+    first, _ = two_runs
+    (line,) = refused(2, "batch", "cancel", first["run_id"])
+    assert "no batch of it is under way" in line
+
+
+# -- jobs -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_check_asks_all_its_repeats_in_one_batch_and_goes_on_after_it_was_left(two_runs: Made) -> None:
+    first, _ = two_runs
+    with serving(course=("in_progress",)) as (server, provider):
+        command = ["check", first["release"], "-m", compatible(server), "--price", "1,2", "-q", "--batch"]
+        refused(1, *command, "--batch-wait", "0.2")
+        provider.course = ("completed",)
+        checked = good_json(*command)
+        assert len(provider.jobs) == 1
+        assert server.requests == []
+        live = good_json(*[word for word in command if word != "--batch"])
+    assert checked["gate"] == "passed"
+    assert checked["score"] == live["score"]
+    assert checked["flips"] == live["flips"]
+    assert checked["cost_usd"] == pytest.approx(live["cost_usd"] / 2)
+
+
+def test_a_transfer_asks_all_its_models_at_once(two_runs: Made) -> None:
+    first, _ = two_runs
+    with serving() as (one, there), serving() as (two, elsewhere):
+        models = ",".join(map(compatible, (one, two)))
+        command = ["transfer", first["run_id"], "--models", models, "--top", "2", "--price", "1,2", "-q"]
+        result = good_json(*command, "--batch")
+        assert one.requests == two.requests == []
+        assert [len(each.jobs) for each in (there, elsewhere)] == [1, 1]
+        again = good_json(*command)
+        assert one.requests == two.requests == []  # live, they are answered by what the batches brought
+    assert result["models"] == again["models"]
+
+
+def test_a_calibration_asks_its_judge_in_one_batch() -> None:
+    labels = write_labels(Path("labels.jsonl"))
+    rated = ["judge", "calibrate", "--labels", labels, "--input", "question", "--output", "answer", "--price", "1,2"]
+    with serving(PlantedJudge()) as (server, provider):
+        command = [*rated, "-q", "--judge", compatible(server)]
+        result = good_json(*command, "--batch")
+        assert len(provider.jobs) == 1
+        assert server.requests == []
+        live = good_json(*command, "--db", "runs/live.db")
+    left_out = ("run_id", "seconds", "cost_usd")
+    assert {k: v for k, v in result.items() if k not in left_out} == {
+        k: v for k, v in live.items() if k not in left_out
+    }
+    assert result["cost_usd"] == pytest.approx(live["cost_usd"] / 2)
+
+
+def test_python_takes_the_same_words(two_runs: Made) -> None:
+    first, _ = two_runs
+    with serving() as (server, provider):
+        passed = pa.check(first["release"], model=compatible(server), price=(1, 2), batch=True, batch_wait="1h").passed
+        assert passed
+        assert len(provider.jobs) == 1
+        with pytest.raises(pa.InputError, match="batch_wait"):
+            pa.optimize("rows.csv", target="label", prompt="p.txt", batch=True, batch_wait="soon")
