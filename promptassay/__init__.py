@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from agent.api import migrate as migrate
     from agent.api import optimize as optimize
     from agent.api import resume as resume
+    from agent.api import sweep as sweep
     from agent.errors import AgentError as AgentError
     from agent.errors import InputError as InputError
     from agent.errors import Interrupted as Interrupted
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from agent.report.notebook import load_run as load_run
     from agent.run.customize.result import CustomizeResult as CustomizeResult
     from agent.run.promote import promote as promote
+    from agent.run.sweep.sweep import SweepResult as SweepResult
     from agent.task.load import load_task as load_task
 
     __version__: str
@@ -47,6 +49,7 @@ _HOMES = {
     "InputError": "agent.errors",
     "Interrupted": "agent.errors",
     "RunResult": "agent.release.result",
+    "SweepResult": "agent.run.sweep.sweep",
     "aoptimize": "agent.api",
     "check": "agent.api",
     "customize": "agent.api",
@@ -61,6 +64,7 @@ _HOMES = {
     "optimize": "agent.api",
     "promote": "agent.run.promote",
     "resume": "agent.api",
+    "sweep": "agent.api",
 }
 __all__ = [
     "AgentError",
@@ -69,6 +73,7 @@ __all__ = [
     "InputError",
     "Interrupted",
     "RunResult",
+    "SweepResult",
     "aoptimize",
     "check",
     "customize",
@@ -83,6 +88,7 @@ __all__ = [
     "optimize",
     "promote",
     "resume",
+    "sweep",
 ]
 
 

@@ -17,6 +17,7 @@ GROUPS = {
         "resume": "Go on with a run that did not finish; nothing is bought twice.",
         "migrate": "Make a released prompt one for another model, and prove that it is not worse.",
         "transfer": "Score a run's best prompts on other models.",
+        "sweep": "Run tasks x models x strategies x seeds out of one file, here or on a Ray cluster.",
         "customize": "Compare prompts, trained adapters and no language model on one sealed test.",
     },
     "Look": {
@@ -62,6 +63,7 @@ _MODULES = {
     "run": ("run", "resume"),
     "rerun": ("reproduce", "transfer"),
     "migrate": ("migrate",),
+    "sweep": ("sweep",),
     "customize": ("customize",),
     "runs": ("runs", "show", "history"),
     "report": ("report", "compare", "ui"),

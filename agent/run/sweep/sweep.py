@@ -8,11 +8,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import AgentError, InputError, Interrupted, Problem, ProblemsError, RunRefused
+from agent.report.sweep_page import write_page
 from agent.run.arguments import launch_of
 from agent.run.locations import LEDGER
 from agent.run.observers import Watcher
@@ -282,7 +283,7 @@ class _Board:
 
 
 def run_sweep(
-    prepared: PreparedSweep, executor: Executor | None = None, show: Show = lambda lines: None, jobs: int | None = None
+    prepared: PreparedSweep, show: Show = lambda lines: None, ray: str | None = None, jobs: int | None = None
 ) -> SweepResult:
     """Runs the cells that have no result yet, and says what all of them came to.
 
@@ -290,11 +291,12 @@ def run_sweep(
 
     Args:
         prepared: the sweep.
-        executor: where cells run. None: processes of this machine.
-        show: is given the lines of all cells whenever it is time to draw them.
-        jobs: cells at once on this machine, at least 1. None: 1 where a model is embedded, else 4.
+        show: is given the lines of all cells, again and again.
+        ray: the address of a Ray cluster, "local" for one of this machine. None: processes of this machine.
+        jobs: how many of them, at least 1. None: 1 where a model is embedded, else 4.
 
     Raises:
+        InputError: there is no such cluster; nothing was called.
         Interrupted: the user stopped it; the same sweep goes on where it was.
     """
     prepared.folder.mkdir(parents=True, exist_ok=True)
@@ -303,20 +305,27 @@ def run_sweep(
     for cell in prepared.cells:
         if cell.name not in todo:
             board.read(cell)
-    if executor is None:
-        if todo:
-            fetch_weights(prepared.models, Watcher().download)
-        executor = Processes(jobs or prepared.jobs)
-    with presses.caught(), contextlib.closing(executor):
-        _run(todo, executor, board, presses, show)
+    if todo:
+        with presses.caught(), contextlib.closing(_executor(prepared, ray, jobs)) as executor:
+            _run(todo, executor, board, presses, show)
     if presses.count:
         raise Interrupted("the sweep was interrupted; the same command goes on with it, and nothing is bought twice")
     outcomes = [board.outcomes[cell.name] for cell in prepared.cells]
     cells = tuple(outcome.as_dict(board.errors.get(outcome.cell.name, "")) for outcome in outcomes)
     found = summary(outcomes)
-    return SweepResult(
-        prepared.file.name, prepared.folder, cells, tuple(found["groups"]), tuple(found["tasks"]), found["cost_usd"]
-    )
+    groups, tasks = tuple(found["groups"]), tuple(found["tasks"])
+    result = SweepResult(prepared.file.name, prepared.folder, cells, groups, tasks, found["cost_usd"])
+    return replace(result, report=write_page(result.to_json()))
+
+
+def _executor(prepared: PreparedSweep, ray: str | None, jobs: int | None) -> Executor:
+    """Where cells run."""
+    if ray is not None:
+        from agent.run.sweep.on_ray import RayTasks
+
+        return RayTasks(ray, prepared.file.num_cpus, prepared.file.num_gpus)
+    fetch_weights(prepared.models, Watcher().download)
+    return Processes(jobs or prepared.jobs)
 
 
 def _run(todo: Mapping[str, Cell], executor: Executor, board: _Board, presses: Presses, show: Show) -> None:
