@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shutil import get_terminal_size
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.common import PATH, SETTINGS, json_option, plain, print_json, short
-from agent.cli.option_groups import GroupedCommand
 from agent.cli.terminal_tables import Column, print_table, say
 from agent.errors import AgentError
 from agent.report.facts import amount, bracketed, dollars, gain, points
@@ -22,10 +20,6 @@ from agent.run.sweep.sweep import CellLine, PreparedSweep, SweepResult, prepare_
 if TYPE_CHECKING:
     from rich.live import Live
 
-SWEEP_GROUPS = {
-    "Where": ("ray", "jobs", "folder"),
-    "Output": ("dry_run", "quiet", "as_json"),
-}
 CELLS = (
     Column("cell", floor=16),
     Column("state", floor=8),
@@ -54,10 +48,9 @@ PLAN = (
     Column("cap, $"),
     Column("$ at most"),
 )
-DRAW_SECONDS, LINE_SECONDS = 0.5, 60.0
 
 
-@click.command(cls=GroupedCommand, groups=SWEEP_GROUPS, context_settings=SETTINGS)
+@click.command(context_settings=SETTINGS)
 @click.argument("file", type=PATH)
 @click.option("--ray", metavar="ADDRESS", help="Run the cells on a Ray cluster: its address, auto, or local.")
 @click.option(
@@ -111,7 +104,7 @@ class _Shown:
     """The cells on stderr: a live table on a terminal, elsewhere a line for each change of a state."""
 
     def __init__(self, quiet: bool) -> None:
-        self._quiet, self._live, self._drawn = quiet, _live() if not quiet else None, 0.0
+        self._quiet, self._live = quiet, _live() if not quiet else None
         self._states: dict[str, str] = {}
 
     def __enter__(self) -> _Shown:
@@ -124,11 +117,9 @@ class _Shown:
             self._live.stop()
 
     def show(self, lines: Sequence[CellLine]) -> None:
-        """Draws the cells, not more often than is useful."""
+        """Draws the cells."""
         if self._live is not None:
-            if time.monotonic() - self._drawn >= DRAW_SECONDS:
-                self._drawn = time.monotonic()
-                self._live.update(_table(lines), refresh=True)
+            self._live.update(_table(lines), refresh=True)
             return
         for line in lines:
             if self._states.get(line.cell.name) != line.state:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,13 @@ CALLS = 150
 
 
 def write_sweep(models: Sequence[str], seeds: Sequence[int] = (0,), more: str = "", rows: int = 80) -> Path:
-    """Writes rows.csv, p.txt and small.toml here: each model with each seed. `more` stands at the end of the file."""
+    """Writes rows.csv, p.txt and small.toml here: each model with each seed. `more` stands behind the options."""
     files(rows)
     path = Path("small.toml")
     path.write_text(
-        f'tasks = ["rows.csv"]\nmodels = {json.dumps(list(models))}\nseeds = {list(seeds)}\n'
-        f"{more if not more.startswith('[') else ''}\n"
+        f'tasks = ["rows.csv"]\nmodels = {json.dumps(list(models))}\nseeds = {list(seeds)}\n\n'
         f'[options]\ntarget = "label"\nprompt = "p.txt"\nmax_calls = {CALLS}\nprice = [1, 2]\nretrieval = false\n'
-        f"{more if more.startswith('[') else ''}\n",
+        f"{more}\n",
         "utf-8",
     )
     return path
@@ -40,8 +40,6 @@ def resumed(folder: Path = FOLDER) -> list[str]:
 
 
 def _kinds(db: Path) -> set[str]:
-    import sqlite3
-
     with sqlite3.connect(f"file:{db}?mode=ro", uri=True) as open_:
         return {kind for (kind,) in open_.execute("SELECT DISTINCT kind FROM events")}
 

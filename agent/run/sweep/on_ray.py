@@ -40,19 +40,22 @@ class RayTasks:
     def __init__(self, address: str, num_cpus: float, num_gpus: float) -> None:
         require("ray", "--ray")
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # before the import, as Ray reports to its makers otherwise
+        if address == LOCAL:
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on every system: its one node is at 127.0.0.1
         import ray
 
         self._ray: Any = ray
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
             quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-            where = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == LOCAL else {}
+            where = {"include_dashboard": False} if address == LOCAL else {}
             try:
                 ray.init(address=address, **where, **quiet)
-            except (ConnectionError, ValueError, RuntimeError) as error:
+            except Exception as error:  # Ray raises a bare one where a node does not come up in time
+                why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+                what = "the cluster did not start" if address == LOCAL else "no Ray cluster answers there"
                 raise InputError(
-                    f"--ray {address}: no Ray cluster answers there ({error}); start one with `ray start`, or "
-                    "give --ray local"
+                    f"--ray {address}: {what} ({why}); start one with `ray start --head`, or type the command again"
                 ) from error
         self._task = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=RETRIES)(on_node)
         self._names: dict[Any, str] = {}

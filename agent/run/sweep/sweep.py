@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from agent.run.settings import Estimate
 
 LOOK_SECONDS = 0.1
-"""Between two looks at the cells."""
+"""Between two looks at whether cells have ended."""
+SHOW_SECONDS = 0.5
+"""Between two looks at how far those that run are."""
 HOSTED_JOBS = 4
 """Cells at once where no model runs in this machine's own processes."""
 LEFT = 3
@@ -329,7 +331,7 @@ def _executor(prepared: PreparedSweep, ray: str | None, jobs: int | None) -> Exe
 
 
 def _run(todo: Mapping[str, Cell], executor: Executor, board: _Board, presses: Presses, show: Show) -> None:
-    waiting, heard = dict(todo), 0
+    waiting, heard, due = dict(todo), 0, 0.0
     for cell in todo.values():
         if not presses.count:
             executor.submit(cell)
@@ -337,11 +339,14 @@ def _run(todo: Mapping[str, Cell], executor: Executor, board: _Board, presses: P
         if presses.count > heard:
             heard += 1
             executor.interrupt()
-        for end in executor.ended():
+        ended = executor.ended()
+        for end in ended:
             cell = waiting.pop(end.name)
             if end.error and not end.interrupted:
                 board.errors[end.name] = end.error
             board.read(cell)
-        show(board.lines())
+        if ended or time.monotonic() >= due:
+            show(board.lines())
+            due = time.monotonic() + SHOW_SECONDS
         if waiting:
             time.sleep(LOOK_SECONDS)
