@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,11 @@ from tests.wire import Fault, WireServer
 
 WORDS = ("--target", "label", "--prompt", "p.txt", "--price", "1,2", "--no-retrieval", "-n", "1", "-j", "1")
 OPTIONS = "trials = 1\nmax_concurrency = 1\n"
+
+
+def cpu() -> float:
+    """Seconds of CPU that this process and its ended children took; the model's server is in it, the same for all."""
+    return sum(sum(resource.getrusage(of)[:2]) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def plain(model: str, seed: int) -> None:
@@ -53,6 +59,7 @@ def main() -> None:
         return Fault(text=knowing(messages, body), delay=asked.delay)
 
     took: dict[str, list[float]] = {"plain": [], "sweep": []}
+    worked: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder, WireServer(reply) as server:
         os.chdir(folder)
         cluster = None
@@ -64,20 +71,25 @@ def main() -> None:
         for number in range(asked.cells + 1):
             path = write_sweep([compatible(server)], (number,), f"{OPTIONS}[resources]\nnum_cpus = 1\n")
             for name, times in took.items():
-                started = time.perf_counter()
+                started, before = time.perf_counter(), cpu()
                 if name == "plain":
                     plain(compatible(server), number)
                 else:
                     sweep(path, f"{name}-{number}", LOCAL if name == "ray" else None)
                 seconds = time.perf_counter() - started
-                print(f"{name:<6} {seconds:6.1f} s{'' if number else ' (first, not counted)'}", flush=True)
+                print(
+                    f"{name:<6} {seconds:6.1f} s, {cpu() - before:5.2f} s of CPU{'' if number else ' (first, not counted)'}",
+                    flush=True,
+                )
                 if number:
                     times.append(seconds)
+                    worked[name] = worked.get(name, 0.0) + cpu() - before
         if cluster is not None:
             cluster.close()
         os.chdir("/")
     for name in [name for name in took if name != "plain"]:
-        print(f"{name}: {sum(took[name]) / sum(took['plain']):.3f} of the time of a plain run")
+        ratio, more = sum(took[name]) / sum(took["plain"]), (worked[name] - worked["plain"]) / asked.cells
+        print(f"{name}: {ratio:.3f} of the time of a plain run; {more:+.2f} s of CPU a cell (on Ray: of this process)")
 
 
 if __name__ == "__main__":

@@ -75,16 +75,10 @@ def read_outcome(cell: Cell) -> CellOutcome:
         if result is None:
             return CellOutcome(cell, progress, usd=usd)
         own = history.trials(run["id"], [0])[0]["candidate_id"]
-        sides = [
-            {
-                row["example_id"]: row["value"]
-                for row in history.outcomes(run["id"], candidate, "test")
-                if row["value"] is not None
-            }
-            for candidate in (own, result.winner.candidate_id)
-        ]
+        sides = (history.outcomes(run["id"], candidate, "test") for candidate in (own, result.winner.candidate_id))
+        yours, best = ({row["example_id"]: row["value"] for row in side if row["value"] is not None} for side in sides)
         rows = str((run["hashes"] or {}).get("test", ""))
-        return CellOutcome(cell, progress, result, *sides, rows, usd, str(released_file(run, cell.db) or ""))
+        return CellOutcome(cell, progress, result, yours, best, rows, usd, str(released_file(run, cell.db) or ""))
 
 
 def _axes(outcome: CellOutcome) -> dict[str, Any]:
@@ -175,10 +169,9 @@ def _described(group: _Group) -> dict[str, Any]:
 def _paired(seeds: Sequence[tuple[Scores, Scores]], seed: int) -> dict[str, Any] | None:
     """The first minus the second of each seed, over the rows that both have; None where there is none. `seed` is of
     the draws: that of its run, so that a single cell shows what its run says."""
-    both = [(one, other, one.keys() & other.keys()) for one, other in seeds]
-    first, second = (
-        _mean([{row: each[side][row] for row in each[side] if row in each[2]} for each in both]) for side in (0, 1)
-    )
+    both = [({row: one[row] for row in one if row in other}, other) for one, other in seeds]
+    first = _mean([one for one, _ in both])
+    second = _mean([{row: other[row] for row in one} for one, other in both])
     if not first:
         return None
     test = asdict(paired_difference(list(first.values()), [second[row] for row in first], seed))
