@@ -77,10 +77,8 @@ def main() -> None:
                 else:
                     sweep(path, f"{name}-{number}", LOCAL if name == "ray" else None)
                 seconds = time.perf_counter() - started
-                print(
-                    f"{name:<6} {seconds:6.1f} s, {cpu() - before:5.2f} s of CPU{'' if number else ' (first, not counted)'}",
-                    flush=True,
-                )
+                note = "" if number else " (first, not counted)"
+                print(f"{name:<6} {seconds:6.1f} s, {cpu() - before:5.2f} s of CPU{note}", flush=True)
                 if number:
                     times.append(seconds)
                     worked[name] = worked.get(name, 0.0) + cpu() - before
