@@ -52,6 +52,7 @@ bench: setup ## measurements, and the arena (hours; goes on where it was); nothi
 	$(BIN)/python -m tests.bench.big_ledger
 	$(BIN)/python -m tests.bench.merge
 	$(BIN)/python -m tests.bench.web_pages
+	$(BIN)/python -m tests.bench.sweep
 	$(BIN)/python -m tests.bench.arena $(ARGS)
 
 bench-quick: setup ## the arena in small: two tasks, ours against random search and, on the first, a DSPy optimizer (under 20 minutes)

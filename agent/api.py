@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
 
-from agent.errors import AgentError, Problem
+from agent.errors import AgentError, InputError, Problem
 from agent.release.result import CheckResult, RunResult
 from agent.run.arguments import as_text, launch_of, out_of_range, register_as_begun, require_none
 from agent.run.customize.result import CustomizeResult
@@ -26,6 +26,7 @@ from agent.run.resume import prepare_resume
 from agent.run.session import run_job, start
 
 if TYPE_CHECKING:
+    from agent.run.sweep.sweep import SweepResult
     from agent.scoring.function_metric import MetricFunction
     from agent.tuning.settings import Trainer
     from agent.types import Task
@@ -452,6 +453,43 @@ def customize(
         return CustomizeResult.from_json(run_job(job, words, db, watcher, stop=stop))
 
     return run_blocking(compare)
+
+
+def sweep(
+    file: str | Path, *, ray: str | None = None, jobs: int | None = None, folder: str | Path | None = None
+) -> SweepResult:
+    """Runs every combination of tasks, models, strategies and seeds that a sweep.toml lists, each with its own ledger.
+
+    All are checked before anything is spent. Interrupted or killed, the same call goes on where it was: nothing that
+    was paid for is bought again. The first Ctrl-C lets the calls in flight land.
+
+    Args:
+        file: the sweep.toml.
+        ray: the address of a Ray cluster whose nodes run the cells ("auto", "local", or HOST:PORT). None: processes of
+            this machine.
+        jobs: cells at once on this machine, at least 1. None: 1 where a model is embedded, else 4. Not with `ray`.
+        folder: for ledgers and report. None: runs/sweep-NAME.
+
+    Returns:
+        Scores, gains and costs of all cells; `unfinished` names those that have no result.
+
+    Raises:
+        InputError: what the file says is wrong, all of it at once; nothing was called.
+        Interrupted: Ctrl-C.
+
+    Example:
+        >>> result = pa.sweep("sweep.toml", jobs=2)  # doctest: +SKIP
+        >>> [(group["model"], group["score"]) for group in result.groups]  # doctest: +SKIP
+    """
+    from agent.run.sweep.sweep import prepare_sweep, run_sweep
+
+    if ray is not None and jobs is not None:
+        raise InputError("jobs: counts processes of this machine; with ray=, [resources] of the file say it")
+    if jobs is not None and (isinstance(jobs, bool) or jobs < 1):
+        raise InputError(f"jobs: {jobs!r}: write a whole number of at least 1")
+    silence()
+    prepared = prepare_sweep(Path(file), None if folder is None else Path(folder), check_keys=ray is None)
+    return run_sweep(prepared, ray=ray, jobs=jobs)
 
 
 def metric(name: str) -> Callable[[_F], _F]:

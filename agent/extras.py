@@ -13,6 +13,7 @@ MODULES: Mapping[str, str] = {
     "knowledge": "pypdf",
     "langchain": "langchain",
     "notebook": "pandas",
+    "ray": "ray",
     "team": "psycopg",
     "tune": "peft",
     "ui": "datasette",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from agent.api import migrate as migrate
     from agent.api import optimize as optimize
     from agent.api import resume as resume
+    from agent.api import sweep as sweep
     from agent.errors import AgentError as AgentError
     from agent.errors import InputError as InputError
     from agent.errors import Interrupted as Interrupted
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from agent.report.notebook import load_run as load_run
     from agent.run.customize.result import CustomizeResult as CustomizeResult
     from agent.run.promote import promote as promote
+    from agent.run.sweep.sweep import SweepResult as SweepResult
     from agent.run.tool_sources import write_tools as write_tools
     from agent.task.load import load_task as load_task
 
@@ -49,6 +51,7 @@ _HOMES = {
     "InputError": "agent.errors",
     "Interrupted": "agent.errors",
     "RunResult": "agent.release.result",
+    "SweepResult": "agent.run.sweep.sweep",
     "aoptimize": "agent.api",
     "check": "agent.api",
     "customize": "agent.api",
@@ -64,6 +67,7 @@ _HOMES = {
     "optimize": "agent.api",
     "promote": "agent.run.promote",
     "resume": "agent.api",
+    "sweep": "agent.api",
     "write_tools": "agent.run.tool_sources",
 }
 __all__ = [
@@ -73,6 +77,7 @@ __all__ = [
     "InputError",
     "Interrupted",
     "RunResult",
+    "SweepResult",
     "aoptimize",
     "check",
     "customize",
@@ -88,6 +93,7 @@ __all__ = [
     "optimize",
     "promote",
     "resume",
+    "sweep",
     "write_tools",
 ]
 

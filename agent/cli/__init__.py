@@ -18,6 +18,7 @@ GROUPS = {
         "migrate": "Make a released prompt one for another model, and prove that it is not worse.",
         "transfer": "Score a run's best prompts on other models.",
         "batch": "List batches of calls at providers, or cancel those of a run.",
+        "sweep": "Run tasks x models x strategies x seeds out of one file, here or on a Ray cluster.",
         "customize": "Compare prompts, trained adapters and no language model on one sealed test.",
     },
     "Look": {
@@ -66,6 +67,7 @@ _MODULES = {
     "rerun": ("reproduce", "transfer"),
     "migrate": ("migrate",),
     "batch": ("batch",),
+    "sweep": ("sweep",),
     "customize": ("customize",),
     "runs": ("runs", "show", "history"),
     "report": ("report", "compare", "ui"),

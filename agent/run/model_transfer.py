@@ -30,6 +30,7 @@ from agent.scoring.evaluate import Evaluator
 from agent.scoring.function_metric import require_all
 from agent.scoring.llm_judge import judge_builder, judge_calls
 from agent.scoring.task_metrics import build_metrics
+from agent.stats.family import holm
 from agent.stats.intervals import mean_ci, paired_difference
 from agent.task.conversations import PLAYED
 from agent.types import LM, Task
@@ -176,9 +177,8 @@ def _test(own: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> None:
     for lift in _lifts(own):
         lift["p_value"] = None
     lifts = [lift for column in others for lift in _lifts(column)]
-    least = 0.0
-    for place, lift in enumerate(sorted(lifts, key=lambda lift: float(lift["p_value"]))):
-        lift["p_holm"] = least = min(1.0, max(least, (len(lifts) - place) * lift["p_value"]))
+    for lift, corrected in zip(lifts, holm([lift["p_value"] for lift in lifts]), strict=True):
+        lift["p_holm"] = corrected
 
 
 def _lifts(column: Mapping[str, Any]) -> list[dict[str, Any]]:

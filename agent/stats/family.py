@@ -1,4 +1,5 @@
-"""Is the best of several prompts better than a rival, where it is the best by the very scores that say so? Pure.
+"""Tests of which there are several: is the best of many prompts better than a rival, where it is the best by the very
+scores that say so, and what is left of many p-values. Pure.
 
 Of nine prompts that are no better than their rival the best beats it at the 5 % level, if it is tested as if it were
 the only one, in 11 to 13 of 100 cases (simulated, on 30 and 100 rows).
@@ -52,3 +53,24 @@ def best_of_many(candidates: Sequence[Sequence[float]], chosen: int, rival: Sequ
         signs = rng.choice((-1.0, 1.0), size=(BLOCK, len(differences)))
         as_large += int(((signs @ differences).max(axis=1) >= gain - 1e-9).sum())
     return (as_large + 1) / (FLIPS + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values of a family of tests, each corrected for all of them: one below 0.05 is shown at the 5 % level,
+    however many tests there are.
+
+    Args:
+        p_values: in [0, 1], of any number of tests.
+
+    Returns:
+        The corrected ones, in the same order, each at least as large as it was and at most 1.
+
+    Source: Holm 1979, Scand. J. Statist. 6:65 (step-down).
+
+    >>> [round(value, 3) for value in holm([0.01, 0.04, 0.02])]
+    [0.03, 0.04, 0.04]
+    """
+    corrected, least = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        corrected[place] = least = min(1.0, max(least, (len(p_values) - rank) * p_values[place]))
+    return corrected

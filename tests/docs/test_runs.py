@@ -25,6 +25,7 @@ from tests.docs.pages import NAMES, PAGES, blocks, commands
 from tests.wire import WireServer
 
 NOT_RUN = {
+    "--ray": "needs Ray: tests/cli/test_sweep_ray.py",
     "--trainer peft": "needs PyTorch: tests/customize/test_trainer.py, tests/tuning/test_peft.py",
     "optimize models fetch": "downloads; tests/models has it",
     "optimize resume": "needs an interrupted run: tests/cli/test_interrupt.py",
@@ -120,6 +121,12 @@ def _data() -> None:
     Path("outcomes.jsonl").write_text("".join(json.dumps(each) + "\n" for each in outcomes), "utf-8")
 
 
+def _sweep(model: str) -> None:
+    """A sweep of one cell: that of the page has twelve."""
+    text = f'tasks = ["support_triage"]\nmodels = ["{model}"]\n[options]\ntrials = 1\nmax_calls = 300\nprice = [0, 0]\n'
+    Path("sweep.toml").write_text(text, "utf-8")
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("world")
@@ -128,6 +135,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     try:
         with WireServer(learner, other=BatchProvider(learner)) as server:
             _data()
+            _sweep(compatible(server))
             good("init", "support_triage", "--from", "data.csv", "--target", "team", "--prompt", "prompt.txt")
             for seed in (1, 0):  # two versions: a rollback has where to go
                 words = ["-m", compatible(server), "--max-calls", "400", "-q", "--seed", str(seed), "--no-retrieval"]

@@ -13,6 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from agent.cli import main
+from agent.run.sweep.file import read_sweep
 from agent.task.task_file import json_schema
 from tests.docs.pages import DOCS, NAMES, PAGES, blocks, commands, prose
 
@@ -95,3 +96,11 @@ def test_toml_is_read(page: Path) -> None:
 def test_the_task_in_the_manual_fits_the_schema() -> None:
     (toml,) = [block for block in blocks(DOCS / "tasks.md") if block.language == "toml"]
     Draft202012Validator(json_schema()).validate(tomllib.loads(toml.text))
+
+
+def test_the_sweeps_in_the_manual_are_read() -> None:
+    texts = [block.text for block in blocks(DOCS / "sweep.md") if block.language == "toml"]
+    for number, text in enumerate(texts):
+        Path(f"{number}.toml").write_text(text, "utf-8")
+    cells = [len(read_sweep(Path(f"{number}.toml")).points) for number in range(len(texts))]
+    assert cells == [12, 1]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.stats import family
-from agent.stats.family import best_of_many
+from agent.stats.family import best_of_many, holm
 from agent.stats.intervals import paired_difference
 
 LEVEL = 0.05
@@ -69,3 +71,15 @@ def test_without_a_row_that_differs_nothing_is_shown() -> None:
 def test_what_cannot_be_compared_is_refused(chosen: int, rows: int) -> None:
     with pytest.raises(ValueError, match="candidates must hold"):
         best_of_many([[1.0] * rows], chosen, [0.0, 0.0], 0)
+
+
+def test_holm_is_the_step_down_of_bonferroni() -> None:
+    """By hand, and at most 5 % of families of true hypotheses have one that is shown."""
+    assert holm([]) == []
+    assert holm([0.2]) == [0.2]
+    assert holm([0.04, 0.001, 0.03, 0.9]) == pytest.approx([0.09, 0.004, 0.09, 0.9])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    rng = random.Random(3)
+    families = [[rng.random() for _ in range(10)] for _ in range(2000)]
+    shown = sum(min(holm(family)) < 0.05 for family in families) / len(families)
+    assert 0.03 < shown < 0.065

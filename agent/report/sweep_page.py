@@ -1,0 +1,170 @@
+"""A sweep as one HTML file: the matrix of sealed scores, gains, which prompt is best for which task, and each cell.
+
+Takes the object of `optimize sweep --json`, which other files make; all of its texts are untrusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.errors import InputError
+from agent.files import new_file
+from agent.report import facts
+from agent.report.html import REPORT_FILE, render, style
+from agent.report.run_tables import RunColumn, RunTable
+
+OWN = "task's own"
+"""Stands for a model or strategy that the file does not name."""
+SHOWN: Mapping[int, str] = {1: "yes", 0: "not shown", -1: "worse"}
+"""Whether a difference is shown, in words."""
+_WORDS = 300  # characters of an instruction
+
+
+def short_model(model: str | None) -> str:
+    """A model without its address, for a table."""
+    return OWN if model is None else model.split("@")[0]
+
+
+def group_name(group: Mapping[str, Any]) -> str:
+    """Model and strategy of a group."""
+    return f"{short_model(group['model'])}, {group['strategy'] or OWN}"
+
+
+def best_of_task(task: Mapping[str, Any]) -> str:
+    """Which combination is best for a task, and what is shown of it, in a sentence or two."""
+    best = f"{task['task']}: {group_name(task['best'])} has the highest score, {facts.points(task['score'])}"
+    beaten, level = ([group_name(each) for each in task[key]] for key in ("beats", "not_shown"))
+    if not beaten and not level:
+        return f"{best}."
+    ahead = f"It is shown to be better than {'; '.join(beaten)}." if beaten else ""
+    even = f"Not shown to be better than {'; '.join(level)}." if level else ""
+    return " ".join(filter(None, (f"{best}.", ahead, even)))
+
+
+def sweep_html(sweep: Mapping[str, Any]) -> str:
+    """The page of a sweep, from the object of `optimize sweep --json`."""
+    best = [(best_of_task(task), _prompt_of(task, sweep["groups"])) for task in sweep["tasks"]]
+    tables = (_matrix(sweep["groups"]), _gains(sweep["groups"]))
+    return render(
+        "sweep.html",
+        sweep=sweep,
+        best=best,
+        tables=tables,
+        pairs=_pairs(sweep["tasks"]),
+        cells=_cells(sweep),
+        style=style(),
+    )
+
+
+def write_page(sweep: Mapping[str, Any]) -> Path:
+    """Writes the page into the sweep's folder, for its owner only. Raises InputError where the disk refuses."""
+    path = Path(sweep["folder"]) / REPORT_FILE
+    try:
+        with new_file(path, private=True) as file:
+            file.write(sweep_html(sweep).encode("utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); make room") from error
+    return path
+
+
+def _prompt_of(task: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return next(
+        group
+        for group in groups
+        if group["task"] == task["task"] and all(group[key] == task["best"][key] for key in ("model", "strategy"))
+    )
+
+
+def _table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> RunTable:
+    """A column whose name ends in " #" holds numbers."""
+    made = (RunColumn(name.removesuffix(" #"), "number" if name.endswith(" #") else "") for name in columns)
+    return RunTable(caption, tuple(made), tuple(map(tuple, rows)), note)
+
+
+def _matrix(groups: Sequence[Mapping[str, Any]]) -> RunTable:
+    """Tasks and strategies down, models across."""
+    models = list(dict.fromkeys(group["model"] for group in groups))
+    lines: dict[tuple[str, str | None], dict[str | None, str]] = {}
+    for group in groups:
+        cell = facts.points(group["score"]) + facts.bracketed(group["ci95"])
+        lines.setdefault((group["task"], group["strategy"]), {})[group["model"]] = cell
+    rows = [
+        (f"{task}, {strategy or OWN}", *(line.get(m, "-") for m in models)) for (task, strategy), line in lines.items()
+    ]
+    return _table(
+        "Score of the best found on the sealed rows, 0 to 100 (95 % CI)",
+        ("task, strategy", *(f"{short_model(model)} #" for model in models)),
+        rows,
+        "Over the seeds: each row counts with its mean.",
+    )
+
+
+def _gains(groups: Sequence[Mapping[str, Any]]) -> RunTable:
+    rows = []
+    for group in groups:
+        lift = group["lift"]
+        tested = (
+            ("-", "-", "-")
+            if lift is None
+            else (
+                facts.gain(lift["diff"], lift["ci95"]),
+                facts.chance(lift["p_holm"]),
+                SHOWN[lift["shown"]],
+            )
+        )
+        promoted = f"{group['promoted']} of {len(group['seeds'])}"
+        cost = facts.amount(group["cost_usd"])
+        rows.append((f"{group['task']}: {group_name(group)}", facts.points(group["baseline"]), *tested, promoted, cost))
+    return _table(
+        "Gain over your prompt on the sealed rows",
+        (
+            "task: model, strategy",
+            "your prompt #",
+            "gain (95 % CI) #",
+            "p, corrected #",
+            "better",
+            "seeds promoted #",
+            "US $ #",
+        ),
+        rows,
+        "p-values are corrected for all lines of this table (Holm). The intervals are of each line alone.",
+    )
+
+
+def _pairs(tasks: Sequence[Mapping[str, Any]]) -> list[RunTable]:
+    return [
+        _table(
+            task["task"],
+            ("one", "other", "difference (95 % CI) #", "p, corrected #", "shown"),
+            [
+                (
+                    group_name(pair["one"]),
+                    group_name(pair["other"]),
+                    facts.gain(pair["diff"], pair["ci95"]),
+                    facts.chance(pair["p_holm"]),
+                    "yes" if pair["shown"] else "no",
+                )
+                for pair in task["pairs"]
+            ],
+            "Paired by sealed row; corrected for all lines of this table (Holm).",
+        )
+        for task in tasks
+        if task["pairs"]
+    ]
+
+
+def _cells(sweep: Mapping[str, Any]) -> RunTable:
+    rows = [
+        (
+            cell["cell"],
+            f"{cell['state']}{': ' if cell['error'] else ''}{facts.cut(cell['error'], _WORDS)}",
+            cell["run_id"] or "-",
+            facts.points(cell["baseline"]),
+            facts.points(cell["score"]),
+            facts.amount(cell["cost_usd"]) if cell["run_id"] else "-",
+        )
+        for cell in sweep["cells"]
+    ]
+    return _table("Cells", ("cell", "state", "run", "your prompt #", "best found #", "US $ #"), rows)

@@ -1,0 +1,91 @@
+"""Cells as tasks of a Ray cluster: this process asks and waits, and each cell runs on a node.
+
+A node or worker that dies takes its cell with it; Ray starts the cell again elsewhere, where it goes on from its
+ledger. So the folder of the sweep must be one that all nodes see, with locks that hold between them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from agent.errors import InputError
+from agent.extras import require
+from agent.run.sweep.cell import answer, order_of
+from agent.run.sweep.cells import Cell
+from agent.run.sweep.processes import RETRIES, Ended
+
+LOCAL = "local"
+"""The address that means a cluster of this machine alone, which ends with the sweep."""
+
+
+def on_node(order: str) -> str:
+    """What a worker of the cluster does."""
+    return answer(order)
+
+
+class RayTasks:
+    """A task a cell.
+
+    Args:
+        address: of a cluster, such as "auto" or "ray-head:6379", or "local".
+        num_cpus: CPUs that a cell takes of a node, at least 0.
+        num_gpus: GPUs that a cell takes, at least 0.
+
+    Raises:
+        InputError: Ray is not installed, or there is no such cluster.
+    """
+
+    def __init__(self, address: str, num_cpus: float, num_gpus: float) -> None:
+        require("ray", "--ray")
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # before the import, as Ray reports to its makers otherwise
+        if address == LOCAL:
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on every system: its one node is at 127.0.0.1
+        import ray
+
+        self._ray: Any = ray
+        self._is_ours = not ray.is_initialized()
+        if self._is_ours:
+            quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+            where = {"include_dashboard": False} if address == LOCAL else {}
+            try:
+                ray.init(address=address, **where, **quiet)
+            except Exception as error:  # Ray raises a bare one where a node does not come up in time
+                why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+                what = "the cluster did not start" if address == LOCAL else "no Ray cluster answers there"
+                raise InputError(
+                    f"--ray {address}: {what} ({why}); start one with `ray start --head`, or type the command again"
+                ) from error
+        self._task = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=RETRIES)(on_node)
+        self._names: dict[Any, str] = {}
+        self._presses = 0
+
+    def submit(self, cell: Cell) -> None:
+        self._names[self._task.options(name=cell.name).remote(order_of(cell))] = cell.name
+
+    def ended(self) -> list[Ended]:
+        if not self._names:
+            return []
+        ready, _ = self._ray.wait(list(self._names), num_returns=len(self._names), timeout=0)
+        return [self._end(reference) for reference in ready]
+
+    def interrupt(self) -> None:
+        self._presses += 1
+        for reference in self._names:
+            self._ray.cancel(reference, force=self._presses > 1)
+
+    def close(self) -> None:
+        if self._is_ours:
+            self._ray.shutdown()
+
+    def _end(self, reference: Any) -> Ended:
+        name = self._names.pop(reference)
+        try:
+            found = json.loads(self._ray.get(reference))
+        except self._ray.exceptions.TaskCancelledError:
+            return Ended(name, "was not started", True)
+        except self._ray.exceptions.RayError as error:
+            lines = str(error).strip().split("\n")
+            return Ended(name, f"its task failed: {lines[0]}", self._presses > 0)
+        return Ended(name, found["error"], found["interrupted"])

@@ -1,0 +1,352 @@
+"""A sweep from its file to its result: everything is checked first, then cells run where an executor has room."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import AgentError, InputError, Interrupted, Problem, ProblemsError, RunRefused
+from agent.report.sweep_page import write_page
+from agent.run.arguments import launch_of
+from agent.run.locations import LEDGER
+from agent.run.observers import Watcher
+from agent.run.resume import prepare_resume
+from agent.run.session import fetch_weights
+from agent.run.sweep.cell import read_progress
+from agent.run.sweep.cells import Cell, Progress, cells_of, progress_of, with_shares
+from agent.run.sweep.figures import CellOutcome, read_outcome, summary
+from agent.run.sweep.file import SweepFile, read_sweep
+from agent.run.sweep.processes import Executor, Processes
+
+if TYPE_CHECKING:
+    from agent.run.launch import Launch
+    from agent.run.settings import Estimate
+
+LOOK_SECONDS = 0.1
+"""Between two looks at whether cells have ended."""
+SHOW_SECONDS = 0.5
+"""Between two looks at how far those that run are."""
+HOSTED_JOBS = 4
+"""Cells at once where no model runs in this machine's own processes."""
+LEFT = 3
+"""So many presses end the sweep without a word of its cells; what they bought is in their ledgers."""
+_NAMED = 3  # cells of one problem
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSweep:
+    """A sweep that may start. `estimates`: by cell what a run takes at most, of those that have not begun."""
+
+    file: SweepFile
+    folder: Path
+    cells: Sequence[Cell]
+    progress: Mapping[str, Progress]
+    estimates: Mapping[str, Estimate]
+    models: Sequence[str]
+
+    @property
+    def jobs(self) -> int:
+        """How many cells run at once on this machine where nothing else is said."""
+        return 1 if any(model.startswith("local/") for model in self.models) else HOSTED_JOBS
+
+    def open_cells(self) -> list[Cell]:
+        """The cells that have no result yet."""
+        return [cell for cell in self.cells if self.progress[cell.name].state != "finished"]
+
+
+@dataclass(frozen=True, slots=True)
+class CellLine:
+    """How far a cell is, for a table: `state` in words, scores in [0, 1], US dollars (None: unknown or none yet)."""
+
+    cell: Cell
+    state: str
+    calls: int | None = None
+    planned: int | None = None
+    best: float | None = None
+    score: float | None = None
+    usd: float | None = None
+
+
+Show = Callable[[Sequence[CellLine]], None]
+
+
+@dataclass(slots=True)
+class Presses:
+    """How often the user asked to stop."""
+
+    count: int = 0
+
+    def press(self, *_: object) -> None:
+        self.count += 1
+
+    @contextlib.contextmanager
+    def caught(self) -> Iterator[None]:
+        """While it lasts Ctrl-C and SIGTERM are counted; outside the main thread nothing is changed."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.press) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResult:
+    """What a sweep came to; `to_json` has all of it.
+
+    Args:
+        name: of the sweep.
+        folder: with a ledger for each cell.
+        cells: each cell: its values, state, run, ledger, scores (0 to 1), lift, decision, cost, and why it has no
+            result (`error`).
+        groups: each task, model and strategy over its seeds: score with interval, lift (`p_holm`: corrected over all
+            groups), cost, the best prompt's instruction.
+        tasks: the best group of each task, which it is shown to beat, and all comparisons.
+        cost_usd: US dollars of all cells; None where a price is not known.
+        report: the page that was written; None: none was.
+    """
+
+    name: str
+    folder: Path
+    cells: tuple[Mapping[str, Any], ...]
+    groups: tuple[Mapping[str, Any], ...]
+    tasks: tuple[Mapping[str, Any], ...]
+    cost_usd: float | None
+    report: Path | None = None
+
+    @property
+    def unfinished(self) -> tuple[str, ...]:
+        """The names of the cells without a result."""
+        return tuple(cell["cell"] for cell in self.cells if cell["state"] != "finished")
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `optimize sweep --json`."""
+        return {
+            "kind": "sweep",
+            "sweep": self.name,
+            "folder": str(self.folder),
+            "cells": [dict(cell) for cell in self.cells],
+            "groups": [dict(group) for group in self.groups],
+            "tasks": [dict(task) for task in self.tasks],
+            "cost_usd": self.cost_usd,
+            "report": None if self.report is None else str(self.report),
+        }
+
+
+# -- before anything is spent -----------------------------------------------------------------------------------------
+
+
+def prepare_sweep(path: Path, folder: Path | None = None, check_keys: bool = True) -> PreparedSweep:
+    """Reads a sweep's file and checks every cell of it; calls nothing.
+
+    Args:
+        path: the file.
+        folder: for the ledgers. None: runs/sweep-NAME.
+        check_keys: whether the keys of providers must be here, where the cells run on this machine.
+
+    Raises:
+        ProblemsError: all that is wrong with the file, or with any cell.
+    """
+    file = read_sweep(path)
+    folder = folder or LEDGER.parent / f"sweep-{file.name}"
+    cells = cells_of(file, folder)
+    problems: list[Problem] = []
+    progress: dict[str, Progress] = {}
+    for cell in cells:
+        try:
+            progress[cell.name] = found = progress_of(cell.db)
+            if found.state == "running":
+                problems.append(Problem(str(cell.db), "another process runs this cell; wait for it"))
+        except AgentError as error:
+            problems.append(Problem(cell.name, str(error)))
+    if problems:
+        raise ProblemsError(tuple(problems))
+    cells, problems = with_shares(file, cells, progress)
+    if problems:
+        raise ProblemsError(tuple(problems))
+    return _Checking(file, folder, cells, progress, check_keys).prepared()
+
+
+class _Checking:
+    """Makes each run ready as it would start. Runs that differ in their seed alone are looked at once."""
+
+    def __init__(
+        self, file: SweepFile, folder: Path, cells: Sequence[Cell], progress: Mapping[str, Progress], keys: bool
+    ) -> None:
+        self._file, self._folder, self._cells, self._progress, self._keys = file, folder, cells, progress, keys
+        self._wrong: dict[str, list[str]] = {}
+        self._models: dict[str, None] = {}
+
+    def prepared(self) -> PreparedSweep:
+        estimates: dict[str, Estimate] = {}
+        seen: dict[str, Estimate | AgentError] = {}
+        for cell in self._cells:
+            progress = self._progress[cell.name]
+            if progress.state == "finished":
+                continue
+            if progress.run_id:
+                self._resumes(cell, progress.run_id)
+                continue
+            key = json.dumps({**cell.arguments, "seed": 0}, sort_keys=True, default=str)
+            if key not in seen:
+                seen[key] = self._estimate(cell)
+            found = seen[key]
+            if isinstance(found, AgentError):
+                self._note(cell, found)
+            else:
+                estimates[cell.name] = found
+        if self._wrong:
+            raise ProblemsError(tuple(self._problems()))
+        return PreparedSweep(self._file, self._folder, self._cells, self._progress, estimates, tuple(self._models))
+
+    def _estimate(self, cell: Cell) -> Estimate | AgentError:
+        from agent.run.settings import estimate
+
+        try:
+            launch = launch_of(cell.arguments, cell.db, Watcher())
+            found = estimate(launch)
+            self._require(launch)
+        except AgentError as error:
+            return error
+        return found
+
+    def _resumes(self, cell: Cell, run_id: str) -> None:
+        try:
+            self._require(prepare_resume(run_id, {}, None, False, cell.db).launch)
+        except AgentError as error:
+            self._note(cell, error)
+
+    def _require(self, launch: Launch) -> None:
+        from agent.models.hosted import HostedModel
+
+        self._models.update(dict.fromkeys(launch.models))
+        for lm in launch.lms():
+            if self._keys and isinstance(lm, HostedModel):
+                try:
+                    lm.check_key()
+                except RunRefused as error:
+                    raise InputError(f"{lm.name}: {error}") from None
+
+    def _note(self, cell: Cell, error: AgentError) -> None:
+        for line in str(error).split("\n"):
+            self._wrong.setdefault(line, []).append(cell.name)
+
+    def _problems(self) -> Iterator[Problem]:
+        """What is wrong, once each, with the cells that have it."""
+        for what, names in self._wrong.items():
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            yield Problem(f"{self._file.path}: {', '.join(names[:_NAMED])}{more}", what)
+
+
+# -- the run ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Board:
+    """What is known of the cells while they run."""
+
+    prepared: PreparedSweep
+    outcomes: dict[str, CellOutcome] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+
+    def read(self, cell: Cell) -> None:
+        self.outcomes[cell.name] = read_outcome(cell)
+
+    def lines(self) -> list[CellLine]:
+        return [self._line(cell) for cell in self.prepared.cells]
+
+    def _line(self, cell: Cell) -> CellLine:
+        outcome = self.outcomes.get(cell.name)
+        if outcome is not None:
+            result, state = outcome.result, outcome.progress.state
+            if result is None and self.errors.get(cell.name):
+                state_words = f"{state}: {self.errors[cell.name]}"
+                return CellLine(cell, state_words, usd=outcome.usd)
+            if result is None:
+                return CellLine(cell, state, usd=outcome.usd)
+            calls = sum(result.cost.calls.values()) + result.cost.cached
+            return CellLine(cell, state, calls, calls, result.winner.dev, result.winner.test, outcome.usd)
+        if now := read_progress(cell.db):
+            return CellLine(
+                cell, "running", now.get("calls"), now.get("planned"), now.get("best"), None, now.get("usd")
+            )
+        before = self.prepared.progress[cell.name].state
+        return CellLine(cell, "waits" if before == "not begun" else f"waits, {before}")
+
+
+def run_sweep(
+    prepared: PreparedSweep, show: Show = lambda lines: None, ray: str | None = None, jobs: int | None = None
+) -> SweepResult:
+    """Runs the cells that have no result yet, and says what all of them came to.
+
+    The first Ctrl-C (or SIGTERM) lets the calls in flight land, the second leaves at once.
+
+    Args:
+        prepared: the sweep.
+        show: is given the lines of all cells, again and again.
+        ray: the address of a Ray cluster, "local" for one of this machine. None: processes of this machine.
+        jobs: how many of them, at least 1. None: 1 where a model is embedded, else 4.
+
+    Raises:
+        InputError: there is no such cluster; nothing was called.
+        Interrupted: the user stopped it; the same sweep goes on where it was.
+    """
+    prepared.folder.mkdir(parents=True, exist_ok=True)
+    board, presses = _Board(prepared), Presses()
+    todo = {cell.name: cell for cell in prepared.open_cells()}
+    for cell in prepared.cells:
+        if cell.name not in todo:
+            board.read(cell)
+    if todo:
+        with presses.caught(), contextlib.closing(_executor(prepared, ray, jobs)) as executor:
+            _run(todo, executor, board, presses, show)
+    if presses.count:
+        raise Interrupted("the sweep was interrupted; the same command goes on with it, and nothing is bought twice")
+    outcomes = [board.outcomes[cell.name] for cell in prepared.cells]
+    cells = tuple(outcome.as_dict(board.errors.get(outcome.cell.name, "")) for outcome in outcomes)
+    found = summary(outcomes)
+    groups, tasks = tuple(found["groups"]), tuple(found["tasks"])
+    result = SweepResult(prepared.file.name, prepared.folder, cells, groups, tasks, found["cost_usd"])
+    return replace(result, report=write_page(result.to_json()))
+
+
+def _executor(prepared: PreparedSweep, ray: str | None, jobs: int | None) -> Executor:
+    """Where cells run."""
+    if ray is not None:
+        from agent.run.sweep.on_ray import RayTasks
+
+        return RayTasks(ray, prepared.file.num_cpus, prepared.file.num_gpus)
+    fetch_weights(prepared.models, Watcher().download)
+    return Processes(jobs or prepared.jobs)
+
+
+def _run(todo: Mapping[str, Cell], executor: Executor, board: _Board, presses: Presses, show: Show) -> None:
+    waiting, heard, due = dict(todo), 0, 0.0
+    for cell in todo.values():
+        if not presses.count:
+            executor.submit(cell)
+    while waiting and presses.count < LEFT:
+        if presses.count > heard:
+            heard += 1
+            executor.interrupt()
+        ended = executor.ended()
+        for end in ended:
+            cell = waiting.pop(end.name)
+            if end.error and not end.interrupted:
+                board.errors[end.name] = end.error
+            board.read(cell)
+        if ended or time.monotonic() >= due:
+            show(board.lines())
+            due = time.monotonic() + SHOW_SECONDS
+        if waiting:
+            time.sleep(LOOK_SECONDS)
