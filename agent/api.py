@@ -24,6 +24,7 @@ from agent.run.migration_source import CALLS, migration_words
 from agent.run.observers import LogWatcher, Snapshot
 from agent.run.resume import prepare_resume
 from agent.run.session import run_job, start
+from agent.run.tracking import Tracking
 
 if TYPE_CHECKING:
     from agent.scoring.function_metric import MetricFunction
@@ -89,6 +90,8 @@ def optimize(
     tags: Mapping[str, str] | None = None,
     use_cache: bool = True,
     name: str = "rows",
+    track: str | Sequence[str] = (),
+    track_texts: bool = False,
     ledger: str | Path = LEDGER,
     progress: Callable[[Snapshot], None] | None = None,
 ) -> RunResult:
@@ -145,6 +148,9 @@ def optimize(
         tags: labels of the run.
         use_cache: False buys every call again, also those that the ledger holds.
         name: what the task is called, where rows are given.
+        track: the trackers that show the run, too: "mlflow", "wandb", "clearml". Nothing leaves this machine unless
+            the tracker's server is configured.
+        track_texts: whether trackers get texts of your rows: demos, inputs and replies.
         ledger: the ledger file; releases and kept rows lie beside it.
         progress: called with a Snapshot whenever something happened, in the thread of the run; it must be quick.
 
@@ -229,6 +235,8 @@ def resume(
     time_limit: Seconds | None = None,
     max_concurrency: int | None = None,
     max_wait: Seconds | None = None,
+    track: str | Sequence[str] = (),
+    track_texts: bool = False,
     ledger: str | Path = LEDGER,
     progress: Callable[[Snapshot], None] | None = None,
 ) -> RunResult:
@@ -245,6 +253,8 @@ def resume(
         time_limit: the same for wall time, in seconds or as a text such as "1h30m".
         max_concurrency: calls in flight at once, at least 1.
         max_wait: longest wait for a provider that is down, in seconds or as a text.
+        track: as of `optimize`; the tracker gets the whole run again, as a new one.
+        track_texts: as of `optimize`.
         ledger: the ledger file.
         progress: as of `optimize`.
 
@@ -272,6 +282,7 @@ def resume(
     }
     require_none(out_of_range(changes))
     db, watcher = Path(ledger), LogWatcher(progress)
+    tracking = Tracking.of(track, track_texts)
     silence(watcher.warn)
     if metric is not None:
         register_as_begun(run, metric, db)
@@ -281,7 +292,7 @@ def resume(
 
     def go_on(stop: Stop | None) -> RunResult:
         with _resume_note(db):
-            return start(prepared.launch, db, watcher, prepared.resumed, stop)
+            return start(prepared.launch, db, watcher, prepared.resumed, stop, tracking)
 
     return run_blocking(go_on)
 
@@ -408,6 +419,7 @@ def customize(
     words = {**OPTIONS, **{name: arguments[name] for name in ("max_cost", "seed", "thinking", "max_concurrency")}}
     words |= {name: as_text(arguments[name]) for name in ("price", "max_wait")}
     db, watcher = Path(arguments["ledger"]), LogWatcher(arguments["progress"])
+    tracking = Tracking.of(arguments["track"], arguments["track_texts"])
     names, weights = ",".join(map(str, curve)), None if hf_folder is None else Path(hf_folder)
     asked = Asked(
         tuple(arms),
@@ -427,10 +439,10 @@ def customize(
         with _resume_note(db):
             found = run or finished_search(launch, as_text(arguments["limit"], "-"), db)
             if not found:
-                found = start(launch, db, watcher, stop=stop).run_id
+                found = start(launch, db, watcher, stop=stop, tracking=tracking).run_id
                 launch = launch_of(arguments, db, watcher)  # the models of the search are closed
         job = prepare_customize(launch, found, asked, words, db)
-        return CustomizeResult.from_json(run_job(job, words, db, watcher, stop=stop))
+        return CustomizeResult.from_json(run_job(job, words, db, watcher, stop, tracking))
 
     return run_blocking(compare)
 
@@ -477,6 +489,8 @@ def check(
     max_concurrency: int | None = None,
     max_wait: Seconds | None = None,
     seed: int = 0,
+    track: str | Sequence[str] = (),
+    track_texts: bool = False,
     ledger: str | Path = LEDGER,
 ) -> CheckResult:
     """Asks a released prompt the rows of its suite again, and compares with what was recorded.
@@ -498,6 +512,8 @@ def check(
         max_concurrency: calls in flight at once, at least 1.
         max_wait: longest wait for a provider that is down, in seconds or as a text. None: 5 minutes.
         seed: 0 to 2**31 - 1, for tests and intervals.
+        track: as of `optimize`.
+        track_texts: as of `optimize`.
         ledger: the ledger file.
 
     Returns:
@@ -527,12 +543,13 @@ def check(
         problems.append(Problem("repeats", f"{repeats!r}: write a whole number from 1 to 5"))
     require_none(problems)
     db, watcher, judges = Path(ledger), LogWatcher(None), [judge] if isinstance(judge, str) else list(judge)
+    tracking = Tracking.of(track, track_texts)
     silence(watcher.warn)
     own, file = None if task is None else str(task), None if suite is None else Path(suite)
     job, _ = prepare_check(str(prompt), model, judges, own, file, repeats, options, db)
 
     def ask(stop: Stop | None) -> CheckResult:
-        return CheckResult.from_json(run_job(job, options, db, watcher, stop=stop))
+        return CheckResult.from_json(run_job(job, options, db, watcher, stop, tracking))
 
     return run_blocking(ask)
 
@@ -547,11 +564,12 @@ def _bound(task: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
 def _work(arguments: Mapping[str, Any]) -> Callable[[Stop | None], RunResult]:
     """The run that the arguments of `optimize` ask for."""
     db, watcher = Path(arguments["ledger"]), LogWatcher(arguments["progress"])
+    tracking = Tracking.of(arguments["track"], arguments["track_texts"])
 
     def run(stop: Stop | None) -> RunResult:
         launch = launch_of(arguments, db, watcher)
         with _resume_note(db):
-            return start(launch, db, watcher, stop=stop)
+            return start(launch, db, watcher, stop=stop, tracking=tracking)
 
     return run
 

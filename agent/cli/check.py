@@ -22,6 +22,7 @@ from agent.cli.common import (
     short,
     spending_options,
 )
+from agent.cli.tracking import tracking_options
 from agent.report.facts import gain, gain_interval, paired_test, points
 
 SHOWN = 20  # flips in the text
@@ -57,6 +58,7 @@ def by_key(columns: Mapping[str, str]) -> dict[str, str]:
 @click.option("--junit", type=PATH, help="Write the result as JUnit XML.")
 @click.option("--markdown", type=PATH, help="Write the result as Markdown.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="For tests and intervals.")
+@tracking_options
 @spending_options
 @ledger_options
 def check_command(
@@ -68,6 +70,8 @@ def check_command(
     repeats: int,
     junit: Path | None,
     markdown: Path | None,
+    track: tuple[str, ...],
+    track_texts: bool,
     db: Path,
     as_json: bool,
     **options: Any,
@@ -83,13 +87,15 @@ def check_command(
     from agent.release.regression import as_junit, as_markdown, require_place, write_text
     from agent.run.launch import silence
     from agent.run.prompt_check import prepare_check
+    from agent.run.tracking import Tracking
 
+    tracking = Tracking.of(track, track_texts)
     silence()
     for option, place in (("--junit", junit), ("--markdown", markdown)):
         if place is not None:
             require_place(place, option)
     job, suite_then = prepare_check(prompt, model, judge, task, suite, repeats, options, db)
-    result = run_shown(job, options, db, as_json, "checking the prompt")
+    result = run_shown(job, options, db, as_json, "checking the prompt", tracking)
     print_result(result, as_json, check_report)
     if junit:
         write_text(junit, as_junit(result, [row.id for row in suite_then.rows]))

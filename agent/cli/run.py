@@ -26,6 +26,7 @@ from agent.cli.common import (
 from agent.cli.option_groups import GroupedCommand
 from agent.cli.progress import Progress
 from agent.cli.result import detectable_line, report
+from agent.cli.tracking import TRACKING, tracking_options
 from agent.errors import AgentError
 from agent.observer import NO_OBSERVER
 from agent.release.result import RunResult
@@ -34,6 +35,7 @@ from agent.run.launch import OPTIONS, Launch, prepare
 from agent.run.locations import open_history
 from agent.run.resume import prepare_resume
 from agent.run.session import start
+from agent.run.tracking import Tracking
 from agent.search.registered import STRATEGIES
 from agent.stats.noninferiority import MARGIN, smallest_margin
 
@@ -55,13 +57,13 @@ RUN_GROUPS = {
         "no_calibrate",
         "seed",
     ),
-    "Output": ("tag", *_OUTPUT),
+    "Output": ("tag", *TRACKING, *_OUTPUT),
 }
 RESUME_GROUPS = {
     "Models": ("model", "max_concurrency", "max_wait"),
     "Budget": _CAPS,
     "Search": ("fork",),
-    "Output": _OUTPUT,
+    "Output": (*TRACKING, *_OUTPUT),
 }
 
 
@@ -176,11 +178,14 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
 )
 @click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Same seed, same trials.")
 @click.option("--tag", multiple=True, metavar="K=V", help="Label the run; repeatable.")
+@tracking_options
 @click.option("--no-cache", is_flag=True, help="Buy every call again, also those that the ledger holds.")
 @click.option("--dry-run", is_flag=True, help="Print the priced plan; call nothing, connect to nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @ledger_options
-def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: Any) -> None:
+def run_command(
+    track: tuple[str, ...], track_texts: bool, db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: Any
+) -> None:
     """Search for the best prompt of TASK, test it once on sealed rows, and write the prompt to ship to runs/.
 
     TASK is a name under tasks/, a folder with a task.toml, or a data file (.csv, .tsv, .jsonl, .json, .xlsx, .parquet)
@@ -189,13 +194,13 @@ def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: 
     refuses), 3 budget too small, 130 interrupted; after 1 and 130 the last line is the command that goes on from there.
     """
     words = {**OPTIONS, **{name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}}
-    progress = Progress(quiet)
+    progress, tracking = Progress(quiet), Tracking.of(track, track_texts)
     launch = prepare(words, db, NO_OBSERVER if as_json else progress)
     if dry_run:
         print_plan(launch, as_json)
         return
     with progress:
-        result = start(launch, db, progress)
+        result = start(launch, db, progress, tracking=tracking)
     print_run(result, db, as_json)
 
 
@@ -211,22 +216,31 @@ def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: 
 @click.option("--time-limit", metavar="TIME", help="A new cap on wall time: 90, 5m or 1h30m.")
 @click.option("-j", "--max-concurrency", metavar="N", type=click.IntRange(1), help=CONCURRENCY_HELP)
 @click.option("--max-wait", metavar="TIME", help=MAX_WAIT_HELP)
+@tracking_options
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @ledger_options
 def resume_command(
-    run: str, fork: bool, model: str | None, quiet: bool, db: Path, as_json: bool, **changes: Any
+    run: str,
+    fork: bool,
+    model: str | None,
+    track: tuple[str, ...],
+    track_texts: bool,
+    quiet: bool,
+    db: Path,
+    as_json: bool,
+    **changes: Any,
 ) -> None:
     """Go on with RUN (default: the latest that did not finish). Nothing that was paid for is bought again.
 
     Refuses when the task, its data or metrics, the model or the program changed since, naming what changed; --fork
     starts a new run with what is there now, which still takes every call that it shares from the ledger.
     """
-    progress = Progress(quiet)
+    progress, tracking = Progress(quiet), Tracking.of(track, track_texts)
     prepared = prepare_resume(run, changes, model, fork, db, NO_OBSERVER if as_json else progress)
     with progress:
         for line in prepared.lines:
             progress.on_message(line)
-        result = start(prepared.launch, db, progress, prepared.resumed)
+        result = start(prepared.launch, db, progress, prepared.resumed, tracking=tracking)
     print_run(result, db, as_json)
 
 

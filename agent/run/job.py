@@ -23,7 +23,7 @@ from agent.gateway.prices import Price, prices_version
 from agent.ledger.provenance import command_line, provenance
 from agent.ledger.resume_state import ResumeState
 from agent.ledger.store import Ledger
-from agent.observer import Observers
+from agent.observer import Observer, Observers
 from agent.run.observers import Changes, LedgerObserver, Watcher
 from agent.search.program import Describes
 from agent.types import Budget, Task
@@ -82,6 +82,10 @@ class LedgerRun(ABC, Generic[T]):
         records = LedgerObserver(self.ledger, self.id, programs)
         self._observer = Observers(records, resources.observer, Changes(self._report))
         self._open_gateway: Gateway | None = None
+
+    def observe(self, observer: Observer) -> None:
+        """Has one more observer follow the run, which has not begun."""
+        self._observer.add(observer)
 
     @property
     def _gateway(self) -> Gateway:
