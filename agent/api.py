@@ -92,6 +92,7 @@ def optimize(
     name: str = "rows",
     track: str | Sequence[str] = (),
     track_texts: bool = False,
+    trace: str | None = None,
     ledger: str | Path = LEDGER,
     progress: Callable[[Snapshot], None] | None = None,
 ) -> RunResult:
@@ -151,6 +152,8 @@ def optimize(
         track: the trackers that show the run, too: "mlflow", "wandb", "clearml". Nothing leaves this machine unless
             the tracker's server is configured.
         track_texts: whether trackers get texts of your rows: demos, inputs and replies.
+        trace: the address of an OTLP/HTTP receiver that gets the run, its trials and calls as OpenTelemetry spans, such
+            as "http://localhost:4318"; "env": the one of OTEL_EXPORTER_OTLP_ENDPOINT. None: none.
         ledger: the ledger file; releases and kept rows lie beside it.
         progress: called with a Snapshot whenever something happened, in the thread of the run; it must be quick.
 
@@ -237,6 +240,7 @@ def resume(
     max_wait: Seconds | None = None,
     track: str | Sequence[str] = (),
     track_texts: bool = False,
+    trace: str | None = None,
     ledger: str | Path = LEDGER,
     progress: Callable[[Snapshot], None] | None = None,
 ) -> RunResult:
@@ -255,6 +259,7 @@ def resume(
         max_wait: longest wait for a provider that is down, in seconds or as a text.
         track: as of `optimize`; the tracker gets the whole run again, as a new one.
         track_texts: as of `optimize`.
+        trace: as of `optimize`.
         ledger: the ledger file.
         progress: as of `optimize`.
 
@@ -282,7 +287,7 @@ def resume(
     }
     require_none(out_of_range(changes))
     db, watcher = Path(ledger), LogWatcher(progress)
-    tracking = Tracking.of(track, track_texts)
+    tracking = Tracking.of(track, track_texts, trace)
     silence(watcher.warn)
     if metric is not None:
         register_as_begun(run, metric, db)
@@ -419,7 +424,7 @@ def customize(
     words = {**OPTIONS, **{name: arguments[name] for name in ("max_cost", "seed", "thinking", "max_concurrency")}}
     words |= {name: as_text(arguments[name]) for name in ("price", "max_wait")}
     db, watcher = Path(arguments["ledger"]), LogWatcher(arguments["progress"])
-    tracking = Tracking.of(arguments["track"], arguments["track_texts"])
+    tracking = Tracking.of(arguments["track"], arguments["track_texts"], arguments["trace"])
     names, weights = ",".join(map(str, curve)), None if hf_folder is None else Path(hf_folder)
     asked = Asked(
         tuple(arms),
@@ -491,6 +496,7 @@ def check(
     seed: int = 0,
     track: str | Sequence[str] = (),
     track_texts: bool = False,
+    trace: str | None = None,
     ledger: str | Path = LEDGER,
 ) -> CheckResult:
     """Asks a released prompt the rows of its suite again, and compares with what was recorded.
@@ -514,6 +520,7 @@ def check(
         seed: 0 to 2**31 - 1, for tests and intervals.
         track: as of `optimize`.
         track_texts: as of `optimize`.
+        trace: as of `optimize`.
         ledger: the ledger file.
 
     Returns:
@@ -543,7 +550,7 @@ def check(
         problems.append(Problem("repeats", f"{repeats!r}: write a whole number from 1 to 5"))
     require_none(problems)
     db, watcher, judges = Path(ledger), LogWatcher(None), [judge] if isinstance(judge, str) else list(judge)
-    tracking = Tracking.of(track, track_texts)
+    tracking = Tracking.of(track, track_texts, trace)
     silence(watcher.warn)
     own, file = None if task is None else str(task), None if suite is None else Path(suite)
     job, _ = prepare_check(str(prompt), model, judges, own, file, repeats, options, db)
@@ -564,7 +571,7 @@ def _bound(task: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
 def _work(arguments: Mapping[str, Any]) -> Callable[[Stop | None], RunResult]:
     """The run that the arguments of `optimize` ask for."""
     db, watcher = Path(arguments["ledger"]), LogWatcher(arguments["progress"])
-    tracking = Tracking.of(arguments["track"], arguments["track_texts"])
+    tracking = Tracking.of(arguments["track"], arguments["track_texts"], arguments["trace"])
 
     def run(stop: Stop | None) -> RunResult:
         launch = launch_of(arguments, db, watcher)

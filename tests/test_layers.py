@@ -45,6 +45,7 @@ DOORS = {
     "mlflow": ("release/formats/mlflow", "tracking/to_mlflow.py"),
     "wandb": ("tracking/to_wandb.py",),
     "clearml": ("tracking/to_clearml.py",),
+    "opentelemetry": ("tracking/spans.py", "tracking/run_spans.py"),
     "yaml": ("task/promptfoo_tests.py", "release/formats/promptfoo.py"),
     "langsmith": ("models/langchain.py",),
     "matplotlib": ("report/charts.py", "report/comparison_charts.py"),

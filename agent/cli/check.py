@@ -72,6 +72,7 @@ def check_command(
     markdown: Path | None,
     track: tuple[str, ...],
     track_texts: bool,
+    trace: str | None,
     db: Path,
     as_json: bool,
     **options: Any,
@@ -89,7 +90,7 @@ def check_command(
     from agent.run.prompt_check import prepare_check
     from agent.run.tracking import Tracking
 
-    tracking = Tracking.of(track, track_texts)
+    tracking = Tracking.of(track, track_texts, trace)
     silence()
     for option, place in (("--junit", junit), ("--markdown", markdown)):
         if place is not None:

@@ -185,6 +185,7 @@ def customize_command(
     export_only: Path | None,
     track: tuple[str, ...],
     track_texts: bool,
+    trace: str | None,
     dry_run: bool,
     quiet: bool,
     db: Path,
@@ -205,7 +206,7 @@ def customize_command(
     from agent.run.session import start
     from agent.run.tracking import Tracking
 
-    tracking = Tracking.of(track, track_texts)
+    tracking = Tracking.of(track, track_texts, trace)
     words = {**OPTIONS, **{name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}}
     names = tuple(name.strip() for name in arms.split(",") if name.strip())
     asked = Asked(

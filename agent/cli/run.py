@@ -184,7 +184,14 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @ledger_options
 def run_command(
-    track: tuple[str, ...], track_texts: bool, db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: Any
+    track: tuple[str, ...],
+    track_texts: bool,
+    trace: str | None,
+    db: Path,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Search for the best prompt of TASK, test it once on sealed rows, and write the prompt to ship to runs/.
 
@@ -194,7 +201,7 @@ def run_command(
     refuses), 3 budget too small, 130 interrupted; after 1 and 130 the last line is the command that goes on from there.
     """
     words = {**OPTIONS, **{name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}}
-    progress, tracking = Progress(quiet), Tracking.of(track, track_texts)
+    progress, tracking = Progress(quiet), Tracking.of(track, track_texts, trace)
     launch = prepare(words, db, NO_OBSERVER if as_json else progress)
     if dry_run:
         print_plan(launch, as_json)
@@ -225,6 +232,7 @@ def resume_command(
     model: str | None,
     track: tuple[str, ...],
     track_texts: bool,
+    trace: str | None,
     quiet: bool,
     db: Path,
     as_json: bool,
@@ -235,7 +243,7 @@ def resume_command(
     Refuses when the task, its data or metrics, the model or the program changed since, naming what changed; --fork
     starts a new run with what is there now, which still takes every call that it shares from the ledger.
     """
-    progress, tracking = Progress(quiet), Tracking.of(track, track_texts)
+    progress, tracking = Progress(quiet), Tracking.of(track, track_texts, trace)
     prepared = prepare_resume(run, changes, model, fork, db, NO_OBSERVER if as_json else progress)
     with progress:
         for line in prepared.lines:

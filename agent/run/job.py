@@ -26,6 +26,7 @@ from agent.ledger.store import Ledger
 from agent.observer import Observer, Observers
 from agent.run.observers import Changes, LedgerObserver, Watcher
 from agent.search.program import Describes
+from agent.tracking.spans import NO_TRACER, CallTracer
 from agent.types import Budget, Task
 
 T = TypeVar("T")
@@ -82,6 +83,8 @@ class LedgerRun(ABC, Generic[T]):
         records = LedgerObserver(self.ledger, self.id, programs)
         self._observer = Observers(records, resources.observer, Changes(self._report))
         self._open_gateway: Gateway | None = None
+        self.tracer: CallTracer = NO_TRACER
+        """Makes a span of each call; set before the run begins."""
 
     def observe(self, observer: Observer) -> None:
         """Has one more observer follow the run, which has not begun."""
@@ -107,6 +110,7 @@ class LedgerRun(ABC, Generic[T]):
             past=past,
             max_wait=resources.max_wait,
             thinking=self.task.thinking,
+            tracer=self.tracer,
         )
         try:
             result = await self._perform()

@@ -15,12 +15,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from agent.errors import AgentError, InputError, message_of
 from agent.extras import require
 from agent.observer import Observer
+from agent.privacy import ALLOW_TRACING
 from agent.redact import redact, secrets_in
 from agent.run.tracked_files import tracked_files
+from agent.tracking.spans import ENDPOINT, CountedExporter, headers_of, otlp_exporter, provider_for, traces_url
 from agent.tracking.tracker import TRACKERS, Cell, TrackedStart, Tracker, TrackerKind
 
 if TYPE_CHECKING:
@@ -44,27 +47,53 @@ class Tracking:
     Args:
         kinds: the trackers.
         texts: whether texts of rows are tracked, too.
+        spans_url: where spans of OpenTelemetry are sent; "": nowhere.
         environ: the user's environment variables.
     """
 
     kinds: tuple[TrackerKind, ...] = ()
     texts: bool = False
+    spans_url: str = ""
     environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
     @classmethod
-    def of(cls, names: str | Sequence[str], texts: bool = False) -> Tracking:
-        """From names of trackers. Raises InputError for one that there is none of, or whose package is missing."""
+    def of(cls, names: str | Sequence[str], texts: bool = False, trace: str | None = None) -> Tracking:
+        """From names of trackers and the address for spans (`env`: what OTEL_EXPORTER_OTLP_ENDPOINT says).
+
+        Raises InputError for a tracker that is not there, an address that is none, or a package that is missing.
+        """
         each = dict.fromkeys([names] if isinstance(names, str) else names)
         kinds = tuple(TRACKERS.get(name) for name in each)
         for kind in kinds:
             if kind.extra:
                 require(kind.extra, f"--track {kind.name}")
         if texts and not kinds:
-            raise InputError("--track-texts: names what a tracker gets; name the tracker with --track")
-        return cls(kinds, texts, MappingProxyType(dict(os.environ)))
+            raise InputError("--track-texts: says what a tracker gets; name the tracker with --track")
+        if url := _spans_url(trace or ""):
+            require("otel", f"--trace {trace}" if trace else f"{ALLOW_TRACING}=1 with {ENDPOINT}")
+        return cls(kinds, texts, url, MappingProxyType(dict(os.environ)))
 
 
 NO_TRACKING = Tracking()
+
+
+def _spans_url(trace: str) -> str:
+    """The address that `--trace` names, or, where tracing is allowed, the environment; "" for none."""
+    configured = traces_url(os.environ)
+    if not trace:
+        return configured if os.environ.get(ALLOW_TRACING) == "1" else ""
+    if trace == "env":
+        if not configured:
+            raise InputError(f"--trace env: {ENDPOINT} is not set; set it, or give the address of your receiver")
+        return configured
+    try:
+        parts = urlsplit(trace)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise InputError(f"--trace {trace}: write `env`, or the address of a receiver, such as http://localhost:4318")
+    return trace if parts.path.strip("/") else f"{trace.rstrip('/')}/v1/traces"
 
 
 class _Line:
@@ -95,6 +124,25 @@ class _Line:
             self.fault = why or type(error).__name__
 
 
+class _SentSpans:
+    """The spans of one run, sent to a receiver."""
+
+    def __init__(self, tracking: Tracking, run: LedgerRun[Any]) -> None:
+        from agent.tracking.run_spans import RunSpans
+
+        self._exporter = CountedExporter(otlp_exporter(tracking.spans_url, headers_of(tracking.environ)))
+        self._provider = provider_for(self._exporter, on_exit=False)
+        self._spans = RunSpans(self._provider, tracking.environ, run.task.name, run.id)
+        run.tracer = self._spans
+        run.observe(self._spans)
+
+    def end(self, error: BaseException | None) -> int:
+        """Sends the rest; how many spans could not be delivered."""
+        self._spans.end(error)
+        self._provider.shutdown()
+        return self._exporter.lost
+
+
 class TrackedRun(Observer):
     """Passes what happens in one run on to its trackers."""
 
@@ -106,6 +154,7 @@ class TrackedRun(Observer):
         self._account: Account | None = None
         self._trials: dict[int, Trial] = {}
         self._run_id, self._best, self._succeeded = "", float("-inf"), False
+        self._spans: _SentSpans | None = None
 
     def begin(self, run: LedgerRun[Any], params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """Opens the run in each tracker, and follows it from now on.
@@ -115,6 +164,8 @@ class TrackedRun(Observer):
             params: what it was begun with, JSON-ready.
             tags: the user's labels of it.
         """
+        if self._tracking.spans_url:
+            self._spans = _SentSpans(self._tracking, run)
         if not self._tracking.kinds:
             return
         self._run_id, self._account = run.id, run.account
@@ -140,9 +191,9 @@ class TrackedRun(Observer):
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """What came of the run: figures, tables, report and prompt. `result` is the object of the command's --json."""
+        self._succeeded = True
         if not self._lines:
             return
-        self._succeeded = True
         self._mark_best()
         figures = {name: float(value) for name, value in flat(result).items() if _is_number(value)}
         self._all(lambda tracker: tracker.summary(figures))
@@ -157,12 +208,14 @@ class TrackedRun(Observer):
             for path in files:
                 self._all(lambda tracker, path=path: tracker.file(path))  # type: ignore[misc]
 
-    def close(self) -> None:
-        """Waits until the trackers have taken everything, but not for ever."""
+    def close(self, error: BaseException | None = None) -> None:
+        """Waits until the trackers have taken everything, but not for ever. `error`: what ended the run early."""
         self._all(lambda tracker: tracker.end(self._succeeded))
         for line in self._lines:
             line.close()
         self._tell()
+        if self._spans is not None and (lost := self._spans.end(error)):
+            self._warn(f"warning: {self._tracking.spans_url} did not take {lost} spans of this run")
 
     def _mark_best(self) -> None:
         if self._account is None or self._best == float("-inf"):
@@ -206,8 +259,10 @@ def tracked(tracking: Tracking, db: Path, warn: Callable[[str], None]) -> Iterat
     run = TrackedRun(tracking, db, warn)
     try:
         yield run
-    finally:
-        run.close()
+    except BaseException as error:
+        run.close(error)
+        raise
+    run.close()
 
 
 def search_params(launch: Launch) -> dict[str, Any]:

@@ -26,6 +26,8 @@ ENDPOINT, TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_T
 HEADERS = ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
 DISABLED = "OTEL_SDK_DISABLED"
 SCOPE = "promptassay"
+ROLE = "promptassay.role"
+"""The attribute that says which part of a run makes a call."""
 EXPORT_SECONDS = 5.0
 """For one request to the receiver."""
 PROVIDERS: Mapping[str, str] = {"openai-compatible": "openai", "local": "llama_cpp"}
@@ -211,6 +213,24 @@ def otlp_exporter(url: str, headers: Mapping[str, str]) -> Any:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     return OTLPSpanExporter(endpoint=url, headers=dict(headers), timeout=EXPORT_SECONDS)
+
+
+class CountedExporter:
+    """Hands spans to another exporter, and counts those that it could not deliver."""
+
+    def __init__(self, exporter: Any) -> None:
+        self._exporter, self.lost = exporter, 0
+
+    def export(self, spans: Any) -> Any:
+        result = self._exporter.export(spans)
+        self.lost += 0 if result.name == "SUCCESS" else len(spans)
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return bool(self._exporter.force_flush(timeout_millis))
 
 
 def program_tracer() -> CallTracer:
