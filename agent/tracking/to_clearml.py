@@ -51,9 +51,11 @@ class ClearmlTracker:
 
     def __init__(self, start: TrackedStart) -> None:
         import clearml.logger
+        import clearml.task
         from clearml import Task
 
-        vars(clearml.logger)["print"] = lambda *_: None  # stdout is for our JSON, and it has no switch for its lines
+        for module in (clearml.logger, clearml.task):  # stdout is for our JSON, and its lines have no switch
+            vars(module)["print"] = lambda *_: None
         if is_offline(start.environ):
             os.environ.setdefault("CLEARML_CACHE_DIR", str((start.folder / "clearml").resolve()))
             Task.set_offline(offline_mode=True)

@@ -29,7 +29,7 @@ class Written:
 def of_mlflow(folder: Path) -> Written:
     from mlflow import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    client = MlflowClient(f"sqlite:///{(folder / 'mlflow.db').resolve()}")
     (run,) = client.search_runs([each.experiment_id for each in client.search_experiments()])
     written = Written(str(run.info.run_name), dict(run.data.params), dict(run.data.tags))
     written.succeeded = run.info.status == "FINISHED"
