@@ -48,7 +48,7 @@ DOORS = {
     "opentelemetry": ("tracking/spans.py", "tracking/run_spans.py"),
     "yaml": ("task/promptfoo_tests.py", "release/formats/promptfoo.py"),
     "langsmith": ("models/langchain.py",),
-    "matplotlib": ("report/charts.py", "report/comparison_charts.py"),
+    "matplotlib": ("report/charts.py", "report/comparison_charts.py", "report/checks.py"),
     "jinja2": ("report/html.py",),
     "datasette": ("report/web/",),
     "pandas": ("report/notebook.py",),
