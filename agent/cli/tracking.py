@@ -28,7 +28,7 @@ def tracking_options(function: F) -> F:
             "--trace",
             metavar="ADDRESS",
             help="Send the run, its trials and calls as OpenTelemetry spans to this OTLP/HTTP receiver, such as "
-            "http://localhost:4318; `env`: the one of OTEL_EXPORTER_OTLP_ENDPOINT.",
+            "http://localhost:4318 (`env`: the one of OTEL_EXPORTER_OTLP_ENDPOINT).",
         ),
     )
     for option in reversed(options):

@@ -105,7 +105,7 @@ def of_clearml(folder: Path) -> Written:
     with zipfile.ZipFile(session) as archive:
         task = json.loads(archive.read("task.json"))
         parsed = tasks.Task.from_dict({name: task[name] for name in ("name", "tags", "hyperparams")})
-        assert not task["script"].get("diff")
+        assert not task.get("script", {}).get("diff")
         written.name, written.tags = str(parsed.name), dict(tag.split("=", 1) for tag in parsed.tags)
         written.params = {name: str(each["value"]) for name, each in task["hyperparams"]["promptassay"].items()}
         for line in archive.read("metrics.jsonl").decode().splitlines():
