@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.files import new_file
 from agent.ledger.query import run_folder
+from agent.release.prompt_file import holds_prompt
 from agent.release.result import search_result
 from agent.run.locations import open_history
 
@@ -41,7 +42,10 @@ def tracked_files(run_id: str, result: Mapping[str, Any], db: Path, texts: bool)
     folder, files = run_folder(db.parent, run_id) / FOLDER, []
     with closing(open_history(db)) as history:
         view = RunView(history, run_id)
-        if (found := search_result(view.run["result"], db)) is None:
+        found = search_result(view.run["result"], db)
+        if found is not None and not texts and not holds_prompt(found.release.path):
+            return tables, []  # what a program of the user's own shows of rows is not known
+        if found is None:
             html, prompt = report_html(view), None
         else:
             html = report_html(view) if texts else report_without_rows(view)

@@ -10,14 +10,15 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from agent.errors import AgentError, InputError, message_of
+from agent.errors import InputError, message_of
 from agent.extras import require
 from agent.observer import Observer
 from agent.privacy import ALLOW_TRACING
@@ -199,14 +200,18 @@ class TrackedRun(Observer):
         self._all(lambda tracker: tracker.summary(figures))
         if self._trials:
             rows = [self._row(trial) for _, trial in sorted(self._trials.items())]
-            self._all(lambda tracker: tracker.table("trials", COLUMNS, rows))
-        with suppress(AgentError):  # a kind of run without a report
+            self._all(partial(_put_table, "trials", COLUMNS, rows))
+        try:
             tables, files = tracked_files(self._run_id, result, self._db, self._tracking.texts)
-            for name, columns, cells in tables:
-                clean = [[self._cell(cell) for cell in row] for row in cells]
-                self._all(lambda tracker, name=name, columns=columns, clean=clean: tracker.table(name, columns, clean))  # type: ignore[misc]
-            for path in files:
-                self._all(lambda tracker, path=path: tracker.file(path))  # type: ignore[misc]
+        except InputError:  # a kind of run without a report
+            return
+        except Exception as error:
+            self._warn(f"warning: report and prompt of this run are not tracked ({message_of(error)})")
+            return
+        for name, columns, cells in tables:
+            self._all(partial(_put_table, name, columns, [[self._cell(cell) for cell in row] for row in cells]))
+        for path in files:
+            self._all(partial(_put_file, path))
 
     def close(self, error: BaseException | None = None) -> None:
         """Waits until the trackers have taken everything, but not for ever. `error`: what ended the run early."""
@@ -298,6 +303,14 @@ def job_params(job: Job, models: Sequence[str]) -> dict[str, Any]:
         "hashes": dict(job.task.hashes),
         "promptassay": tool_version(),
     }
+
+
+def _put_table(name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], tracker: Tracker) -> None:
+    tracker.table(name, columns, rows)
+
+
+def _put_file(path: Path, tracker: Tracker) -> None:
+    tracker.file(path)
 
 
 def _rows(task: Task) -> dict[str, int]:

@@ -107,11 +107,12 @@ class OtelTracer(CallTracer):
     ) -> Iterator[CallSpan]:
         from opentelemetry.trace import SpanKind
 
-        found = {**_asked(model, request), **(more or {})}
+        operation = "embeddings" if (more or {}).get(ROLE) == "embedding" else "chat"
+        found = {"gen_ai.operation.name": operation, **_asked(model, request), **(more or {})}
         if self._texts:
             found |= self._messages(request)
         span = self._tracer.start_span(
-            f"chat {found['gen_ai.request.model']}", self.parent(candidate_id), SpanKind.CLIENT, found
+            f"{operation} {found['gen_ai.request.model']}", self.parent(candidate_id), SpanKind.CLIENT, found
         )
         try:
             yield OtelSpan(span, self._texts, self._secrets)
@@ -146,7 +147,6 @@ def _asked(model: str, request: Request) -> dict[str, Any]:
     kind, _, rest = model.partition("/")
     name, _, address = rest.partition("@")
     found: dict[str, Any] = {
-        "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": PROVIDERS.get(kind, kind),
         "gen_ai.request.model": name or model,
         "gen_ai.request.max_tokens": request.max_tokens,
