@@ -112,7 +112,7 @@ def of_clearml(folder: Path) -> Written:
             for event in json.loads(line):
                 if event["type"] == "training_stats_scalar":
                     point = events.MetricsScalarEvent(
-                        **{key: event[key] for key in ("metric", "variant", "value", "iter")}
+                        **{key: event[key] for key in ("task", "metric", "variant", "value", "iter")}
                     )
                     if point.metric == "Summary":
                         written.figures[str(point.variant)] = float(point.value)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -122,6 +123,9 @@ def check_private(folder: Path, written: Written) -> None:
     with open("rows.csv", encoding="utf-8", newline="") as file:
         texts = [row["text"] for row in csv.DictReader(file)]
     kept = {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for path in folder.rglob("*.zip"):
+        with zipfile.ZipFile(path) as archive:
+            kept |= {f"{path}/{name}": archive.read(name) for name in archive.namelist()}
     for name, data in {**kept, **written.files}.items():
         assert SECRET.encode() not in data, name
         assert not [text for text in texts if text.encode() in data], name
