@@ -24,6 +24,7 @@ from agent.run.migration_source import CALLS, migration_words
 from agent.run.observers import LogWatcher, Snapshot
 from agent.run.resume import prepare_resume
 from agent.run.session import run_job, start
+from agent.run.tracking import Tracking
 
 if TYPE_CHECKING:
     from agent.run.sweep.sweep import SweepResult
@@ -96,6 +97,9 @@ def optimize(
     batch_only: bool = False,
     batch_wait: Seconds | None = None,
     name: str = "rows",
+    track: str | Sequence[str] = (),
+    track_texts: bool = False,
+    trace: str | None = None,
     ledger: str | Path = LEDGER,
     progress: Callable[[Snapshot], None] | None = None,
 ) -> RunResult:
@@ -162,6 +166,11 @@ def optimize(
         batch_wait: longest wait for a batch, in seconds or as a text; then the run ends, and can be resumed. None: no
             limit.
         name: what the task is called, where rows are given.
+        track: the trackers that show the run, too: "mlflow", "wandb", "clearml". Nothing leaves this machine unless
+            the tracker's server is configured.
+        track_texts: whether trackers get texts of your rows: demos, inputs and replies.
+        trace: the address of an OTLP/HTTP receiver that gets the run, its trials and calls as OpenTelemetry spans, such
+            as "http://localhost:4318"; "env": the one of OTEL_EXPORTER_OTLP_ENDPOINT. None: none.
         ledger: the ledger file; releases and kept rows lie beside it.
         progress: called with a Snapshot whenever something happened, in the thread of the run; it must be quick.
 
@@ -247,6 +256,9 @@ def resume(
     max_concurrency: int | None = None,
     max_wait: Seconds | None = None,
     batch_wait: Seconds | None = None,
+    track: str | Sequence[str] = (),
+    track_texts: bool = False,
+    trace: str | None = None,
     ledger: str | Path = LEDGER,
     progress: Callable[[Snapshot], None] | None = None,
 ) -> RunResult:
@@ -264,6 +276,9 @@ def resume(
         max_concurrency: calls in flight at once, at least 1.
         max_wait: longest wait for a provider that is down, in seconds or as a text.
         batch_wait: longest wait for a batch, in seconds or as a text, for a run that sends batches.
+        track: as of `optimize`; the tracker gets the whole run again, as a new one.
+        track_texts: as of `optimize`.
+        trace: as of `optimize`.
         ledger: the ledger file.
         progress: as of `optimize`.
 
@@ -292,6 +307,7 @@ def resume(
     }
     require_none(out_of_range(changes))
     db, watcher = Path(ledger), LogWatcher(progress)
+    tracking = Tracking.of(track, track_texts, trace)
     silence(watcher.warn)
     if metric is not None:
         register_as_begun(run, metric, db)
@@ -301,7 +317,7 @@ def resume(
 
     def go_on(stop: Stop | None) -> RunResult:
         with _resume_note(db):
-            return start(prepared.launch, db, watcher, prepared.resumed, stop)
+            return start(prepared.launch, db, watcher, prepared.resumed, stop, tracking)
 
     return run_blocking(go_on)
 
@@ -428,6 +444,7 @@ def customize(
     words = {**OPTIONS, **{name: arguments[name] for name in ("max_cost", "seed", "thinking", "max_concurrency")}}
     words |= {name: as_text(arguments[name]) for name in ("price", "max_wait")}
     db, watcher = Path(arguments["ledger"]), LogWatcher(arguments["progress"])
+    tracking = Tracking.of(arguments["track"], arguments["track_texts"], arguments["trace"])
     names, weights = ",".join(map(str, curve)), None if hf_folder is None else Path(hf_folder)
     asked = Asked(
         tuple(arms),
@@ -447,10 +464,10 @@ def customize(
         with _resume_note(db):
             found = run or finished_search(launch, as_text(arguments["limit"], "-"), db)
             if not found:
-                found = start(launch, db, watcher, stop=stop).run_id
+                found = start(launch, db, watcher, stop=stop, tracking=tracking).run_id
                 launch = launch_of(arguments, db, watcher)  # the models of the search are closed
         job = prepare_customize(launch, found, asked, words, db)
-        return CustomizeResult.from_json(run_job(job, words, db, watcher, stop=stop))
+        return CustomizeResult.from_json(run_job(job, words, db, watcher, stop, tracking))
 
     return run_blocking(compare)
 
@@ -537,6 +554,9 @@ def check(
     batch_only: bool = False,
     batch_wait: Seconds | None = None,
     seed: int = 0,
+    track: str | Sequence[str] = (),
+    track_texts: bool = False,
+    trace: str | None = None,
     ledger: str | Path = LEDGER,
 ) -> CheckResult:
     """Asks a released prompt the rows of its suite again, and compares with what was recorded.
@@ -561,6 +581,9 @@ def check(
         batch_only: as of `optimize`.
         batch_wait: as of `optimize`; the same check goes on later.
         seed: 0 to 2**31 - 1, for tests and intervals.
+        track: as of `optimize`.
+        track_texts: as of `optimize`.
+        trace: as of `optimize`.
         ledger: the ledger file.
 
     Returns:
@@ -593,12 +616,13 @@ def check(
         problems.append(Problem("repeats", f"{repeats!r}: write a whole number from 1 to 5"))
     require_none(problems)
     db, watcher, judges = Path(ledger), LogWatcher(None), [judge] if isinstance(judge, str) else list(judge)
+    tracking = Tracking.of(track, track_texts, trace)
     silence(watcher.warn)
     own, file = None if task is None else str(task), None if suite is None else Path(suite)
     job, _ = prepare_check(str(prompt), model, judges, own, file, repeats, options, db)
 
     def ask(stop: Stop | None) -> CheckResult:
-        return CheckResult.from_json(run_job(job, options, db, watcher, stop=stop))
+        return CheckResult.from_json(run_job(job, options, db, watcher, stop, tracking))
 
     return run_blocking(ask)
 
@@ -613,11 +637,12 @@ def _bound(task: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
 def _work(arguments: Mapping[str, Any]) -> Callable[[Stop | None], RunResult]:
     """The run that the arguments of `optimize` ask for."""
     db, watcher = Path(arguments["ledger"]), LogWatcher(arguments["progress"])
+    tracking = Tracking.of(arguments["track"], arguments["track_texts"], arguments["trace"])
 
     def run(stop: Stop | None) -> RunResult:
         launch = launch_of(arguments, db, watcher)
         with _resume_note(db):
-            return start(launch, db, watcher, stop=stop)
+            return start(launch, db, watcher, stop=stop, tracking=tracking)
 
     return run
 

@@ -8,22 +8,29 @@ from importlib.util import find_spec
 from agent.errors import InputError
 
 MODULES: Mapping[str, str] = {
+    "clearml": "clearml",
     "dspy": "dspy",
     "embedding": "wordllama",
     "knowledge": "pypdf",
     "langchain": "langchain",
+    "mlflow": "mlflow",
     "notebook": "pandas",
+    "otel": "opentelemetry.exporter.otlp.proto.http",
     "ray": "ray",
     "team": "psycopg",
     "tune": "peft",
     "ui": "datasette",
+    "wandb": "wandb",
 }
 """By extra, the module that it installs. (`exports` has one for each format, see `release/formats/`.)"""
 
 
 def is_here(extra: str) -> bool:
     """Whether an extra is installed; imports nothing."""
-    return find_spec(MODULES[extra]) is not None
+    try:
+        return find_spec(MODULES[extra]) is not None
+    except ModuleNotFoundError:  # of a package that it would lie in
+        return False
 
 
 def command(extra: str) -> str:

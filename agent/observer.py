@@ -88,6 +88,10 @@ class Observers(Observer):
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
 
+    def add(self, observer: Observer) -> None:
+        """Passes all that happens from now on to one more."""
+        self._observers = (*self._observers, observer)
+
     def on_message(self, line: str) -> None:
         for each in self._observers:
             each.on_message(line)

@@ -403,6 +403,7 @@ class Drift:
     length: float = 0.15
     repeats: float = 0.05
     score: float = 0.05
+    confidence: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from agent.cli.common import (
     short,
     spending_options,
 )
+from agent.cli.tracking import tracking_options
 from agent.report.facts import gain, gain_interval, paired_test, points
 
 SHOWN = 20  # flips in the text
@@ -55,9 +56,18 @@ def by_key(columns: Mapping[str, str]) -> dict[str, str]:
 @click.option("--task", help="The task, where neither the suite nor the ledger says enough.")
 @click.option("--suite", type=PATH, help="The recorded answers. Default: suite.json beside PROMPT.")
 @click.option("--repeats", type=click.IntRange(1, 5), default=2, show_default=True, help="How often each row is asked.")
+@click.option(
+    "--every",
+    metavar="TIME",
+    help="For schedulers: do nothing and end with 0 where the last check of this version on this model began less than "
+    "TIME ago (12h, 1d).",
+)
+@click.option("--history", is_flag=True, help="Show the checks of this prompt so far, and ask nothing.")
+@click.option("--page", type=PATH, metavar="FILE", help="With --history: also write them as an HTML page with a chart.")
 @click.option("--junit", type=PATH, help="Write the result as JUnit XML.")
 @click.option("--markdown", type=PATH, help="Write the result as Markdown.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="For tests and intervals.")
+@tracking_options
 @spending_options
 @batch_options
 @ledger_options
@@ -68,8 +78,14 @@ def check_command(
     task: str | None,
     suite: Path | None,
     repeats: int,
+    every: str | None,
+    history: bool,
+    page: Path | None,
     junit: Path | None,
     markdown: Path | None,
+    track: tuple[str, ...],
+    track_texts: bool,
+    trace: str | None,
     db: Path,
     as_json: bool,
     **options: Any,
@@ -81,17 +97,29 @@ def check_command(
     more answers changed than repeat noise explains; repeat noise alone fails it in at most 5 % of all checks. The model
     is asked afresh, not the ledger.
     """
+    from agent.cli.check_history import show_history, show_not_due
     from agent.cli.progress import run_shown
     from agent.release.regression import as_junit, as_markdown, require_place, write_text
+    from agent.run.check_history import check_history, not_due
     from agent.run.launch import silence
     from agent.run.prompt_check import prepare_check
+    from agent.run.tracking import Tracking
 
+    if page is not None and not history:
+        raise click.UsageError("--page goes with --history")
+    if history:
+        show_history(*check_history(prompt, model, db), page, as_json)
+        return
+    tracking = Tracking.of(track, track_texts, trace)
     silence()
     for option, place in (("--junit", junit), ("--markdown", markdown)):
         if place is not None:
             require_place(place, option)
     job, suite_then = prepare_check(prompt, model, judge, task, suite, repeats, options, db)
-    result = run_shown(job, options, db, as_json, "checking the prompt")
+    if (early := not_due(prompt, job, every, db)) is not None:
+        show_not_due(early, as_json)
+        return
+    result = run_shown(job, options, db, as_json, "checking the prompt", tracking)
     print_result(result, as_json, check_report)
     if junit:
         write_text(junit, as_junit(result, [row.id for row in suite_then.rows]))
@@ -207,7 +235,7 @@ def bless_report(result: dict[str, Any]) -> str:
     "--alpha", type=click.FloatRange(0, 0.5, min_open=True), help="False alarms of one look; over the task's."
 )
 @click.option("--seed", type=SEED, default=0, show_default=True, help="For permutation tests.")
-@column_options("reply", "inputs", "time", "score")
+@column_options("reply", "inputs", "time", "score", "confidence")
 @ledger_options
 def monitor_command(
     prompt: str,
@@ -223,11 +251,12 @@ def monitor_command(
 ) -> None:
     """Compare LOG, answers of production, with the reference answers of a released PROMPT; 100 when they drifted.
 
-    LOG is a .jsonl or .csv file, a row for each answer: reply, and where known inputs, time, score (0 to 1). Other keys
-    are ignored, --reply-column and its like name these otherwise (of both logs), and rows that cannot be read are left
-    out, with a note. Looked at are replies that cannot be read, the mix of labels, lengths, answers to inputs that come
-    again, and scores. An alarm needs a change that is significant, corrected for the number of tests, and as large as
-    [monitor] in task.toml says. No model is asked.
+    LOG is a .jsonl or .csv file, a row for each answer: reply, and where known inputs, time, score and confidence (0 to
+    1). Other keys are ignored, --reply-column and its like name these otherwise (of both logs), and rows that cannot be
+    read are left out, with a note. Looked at are replies that cannot be read, the mix of labels, lengths, answers to
+    inputs that come again, scores, and the share of answers below the confidence that the release names. An alarm needs
+    a change that is significant, corrected for the number of tests, and as large as [monitor] in task.toml says. No
+    model is asked.
     """
     from agent.run.prompt_check import compare_log
 

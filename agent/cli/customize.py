@@ -25,6 +25,7 @@ from agent.cli.customize_tables import print_more
 from agent.cli.option_groups import GroupedCommand
 from agent.cli.progress import Progress, run_shown
 from agent.cli.terminal_tables import Column, print_table, say
+from agent.cli.tracking import TRACKING, tracking_options
 from agent.observer import NO_OBSERVER
 from agent.report.facts import curve_table, points
 
@@ -50,7 +51,7 @@ CUSTOMIZE_GROUPS = {
         "expected_calls",
         "seed",
     ),
-    "Output": ("dry_run", "quiet", "db", "as_json"),
+    "Output": (*TRACKING, "dry_run", "quiet", "db", "as_json"),
 }
 COLUMNS: Sequence[Column | str] = (
     Column("arm", floor=8),
@@ -166,6 +167,7 @@ COLUMNS: Sequence[Column | str] = (
 @click.option("--price", metavar="IN,OUT", help=PRICE_HELP)
 @click.option("-j", "--max-concurrency", metavar="N", type=click.IntRange(1), help=CONCURRENCY_HELP)
 @click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Of search and training.")
+@tracking_options
 @click.option("--dry-run", is_flag=True, help="Say what would be compared and trained, and with how many calls; stop.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @ledger_options
@@ -181,6 +183,9 @@ def customize_command(
     trainer: str,
     hf_folder: Path | None,
     export_only: Path | None,
+    track: tuple[str, ...],
+    track_texts: bool,
+    trace: str | None,
     dry_run: bool,
     quiet: bool,
     db: Path,
@@ -199,7 +204,9 @@ def customize_command(
     from agent.run.customize.prepare import Asked, checked, finished_search, prepare_customize
     from agent.run.launch import OPTIONS, prepare
     from agent.run.session import start
+    from agent.run.tracking import Tracking
 
+    tracking = Tracking.of(track, track_texts, trace)
     words = {**OPTIONS, **{name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}}
     names = tuple(name.strip() for name in arms.split(",") if name.strip())
     asked = Asked(
@@ -228,11 +235,11 @@ def customize_command(
         if not run:
             if "hosted" in names:
                 require_service(launch.target)
-            run = start(launch, db, progress).run_id
+            run = start(launch, db, progress, tracking=tracking).run_id
             launch = prepare(words, db)  # the models of the search are closed
     spending = {**words, "max_calls": None, "max_tokens": None, "time_limit": None, "quiet": quiet}
     job = prepare_customize(launch, run, asked, spending, db)
-    result = run_shown(job, spending, db, as_json, "comparing the arms")
+    result = run_shown(job, spending, db, as_json, "comparing the arms", tracking)
     if as_json:
         print_json(result)
     else:

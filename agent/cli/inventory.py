@@ -74,10 +74,12 @@ def tasks_command(task: str | None, as_json: bool) -> None:
     "source",
     metavar="FILE",
     type=PATH,
-    help="Your data file (.csv, .tsv, .jsonl, .json, .xlsx, .parquet), or promptfoo's tests: a promptfooconfig.yaml, "
-    "or a .csv with __expected.",
+    help="Your data file (.csv, .tsv, .jsonl, .json, .xlsx, .parquet), promptfoo's tests (a promptfooconfig.yaml, or a "
+    ".csv with __expected), or traces (Langfuse, OpenAI chat logs, OpenTelemetry, a production log).",
 )
-@click.option("--target", metavar="COL", default="", help="The column to predict. Not needed for promptfoo's tests.")
+@click.option(
+    "--target", metavar="COL", default="", help="The column to predict. Not needed for promptfoo's tests and traces."
+)
 @click.option(
     "--prompt",
     metavar="FILE",
@@ -130,7 +132,9 @@ def init_command(
     writes synthetic ones. `optimize label NAME` then asks you for labels: no draft of a model ever is one.
     """
     from agent.run.tasks import copy_sample, make_task
+    from agent.run.trace_task import task_from_traces
     from agent.task.asked import READING, Asked
+    from agent.task.traces import is_traces
 
     asked = Asked.of({**options, "reading": READING})
     if describe:
@@ -151,6 +155,11 @@ def init_command(
         raise click.UsageError("Missing argument 'NAME'.")
     if not source:
         raise click.UsageError("Missing option '--from'.")
+    if not target and is_traces(source):
+        folder, lines = task_from_traces(name, source, prompt, seed, asked)
+        click.echo("\n".join(map(plain, lines)))
+        click.echo(f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize {name}")
+        return
     folder, reading = make_task(name, source, target, prompt, seed, asked)
     for line in reading.lines():
         click.echo(plain(line))

@@ -19,6 +19,7 @@ from agent.errors import Interrupted
 from agent.gateway.in_flight import InFlight
 from agent.run.observers import Snapshot, Watcher
 from agent.run.session import PreparedJob, run_job
+from agent.run.tracking import NO_TRACKING, Tracking
 
 if TYPE_CHECKING:
     from agent.gateway.budget import Account
@@ -107,7 +108,14 @@ class Progress(Watcher):
             self._screen = None
 
 
-def run_shown(job: PreparedJob, options: Mapping[str, Any], db: Path, as_json: bool, title: str) -> dict[str, Any]:
+def run_shown(
+    job: PreparedJob,
+    options: Mapping[str, Any],
+    db: Path,
+    as_json: bool,
+    title: str,
+    tracking: Tracking = NO_TRACKING,
+) -> dict[str, Any]:
     """Runs a job to its end with its progress on stderr, but for --quiet and --json; returns its result.
 
     Args:
@@ -116,9 +124,10 @@ def run_shown(job: PreparedJob, options: Mapping[str, Any], db: Path, as_json: b
         db: the ledger.
         as_json: whether stdout gets one JSON object.
         title: what the job does, for its progress.
+        tracking: where it is shown beside the ledger.
     """
     with JobProgress(bool(options["quiet"] or as_json), title) as progress:
-        return run_job(job, options, db, progress)
+        return run_job(job, options, db, progress, tracking=tracking)
 
 
 class JobProgress(Progress):

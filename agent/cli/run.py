@@ -30,6 +30,7 @@ from agent.cli.ledger import publish_finished, require_database
 from agent.cli.option_groups import GroupedCommand
 from agent.cli.progress import Progress
 from agent.cli.result import detectable_line, report
+from agent.cli.tracking import TRACKING, tracking_options
 from agent.errors import AgentError
 from agent.observer import NO_OBSERVER
 from agent.release.result import RunResult
@@ -38,6 +39,7 @@ from agent.run.launch import OPTIONS, Launch, prepare
 from agent.run.locations import open_history
 from agent.run.resume import prepare_resume
 from agent.run.session import start
+from agent.run.tracking import Tracking
 from agent.search.registered import STRATEGIES
 from agent.search.samplers import BANDIT, PRUNERS, RACE, SAMPLERS
 from agent.stats.noninferiority import MARGIN, smallest_margin
@@ -53,13 +55,13 @@ RUN_GROUPS = {
         *("trials", "strategy", "sampler", "pruner", "prefer", "margin", "detect", "max_demos", "anyway"),
         *("no_retrieval", "embeddings", "no_calibrate", "seed"),
     ),
-    "Output": ("tag", *_OUTPUT),
+    "Output": ("tag", *TRACKING, *_OUTPUT),
 }
 RESUME_GROUPS = {
     "Models": ("model", "max_concurrency", "max_wait"),
     "Budget": (*_CAPS, "batch_wait"),
     "Search": ("fork",),
-    "Output": _OUTPUT,
+    "Output": (*TRACKING, *_OUTPUT),
 }
 
 
@@ -195,13 +197,24 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
 )
 @click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Same seed, same trials.")
 @click.option("--tag", multiple=True, metavar="K=V", help="Label the run; repeatable.")
+@tracking_options
 @click.option("--no-cache", is_flag=True, help="Buy every call again, also those that the ledger holds.")
 @batch_options
 @click.option("--dry-run", is_flag=True, help="Print the priced plan; call nothing, connect to nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @ledger_url_option
 @ledger_options
-def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, ledger_url: str | None, **options: Any) -> None:
+def run_command(
+    track: tuple[str, ...],
+    track_texts: bool,
+    trace: str | None,
+    db: Path,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+    ledger_url: str | None,
+    **options: Any,
+) -> None:
     """Search for the best prompt of TASK, test it once on sealed rows, and write the prompt to ship to runs/.
 
     TASK is a name under tasks/, a folder with a task.toml, or a data file (.csv, .tsv, .jsonl, .json, .xlsx, .parquet)
@@ -210,14 +223,14 @@ def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, ledger_url:
     refuses), 3 budget too small, 130 interrupted; after 1 and 130 the last line is the command that goes on from there.
     """
     words = {**OPTIONS, **{name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}}
-    progress = Progress(quiet)
+    progress, tracking = Progress(quiet), Tracking.of(track, track_texts, trace)
     require_database(ledger_url)
     launch = prepare(words, db, NO_OBSERVER if as_json else progress)
     if dry_run:
         print_plan(launch, as_json)
         return
     with progress:
-        result = start(launch, db, progress)
+        result = start(launch, db, progress, tracking=tracking)
     print_run(result, db, as_json)
     publish_finished(ledger_url, result.run_id, db)
 
@@ -235,6 +248,7 @@ def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, ledger_url:
 @click.option("-j", "--max-concurrency", metavar="N", type=click.IntRange(1), help=CONCURRENCY_HELP)
 @click.option("--max-wait", metavar="TIME", help=MAX_WAIT_HELP)
 @click.option("--batch-wait", metavar="TIME", help=BATCH_WAIT_HELP)
+@tracking_options
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @ledger_url_option
 @ledger_options
@@ -242,6 +256,9 @@ def resume_command(
     run: str,
     fork: bool,
     model: str | None,
+    track: tuple[str, ...],
+    track_texts: bool,
+    trace: str | None,
     quiet: bool,
     db: Path,
     as_json: bool,
@@ -253,13 +270,13 @@ def resume_command(
     Refuses when the task, its data or metrics, the model or the program changed since, naming what changed; --fork
     starts a new run with what is there now, which still takes every call that it shares from the ledger.
     """
-    progress = Progress(quiet)
+    progress, tracking = Progress(quiet), Tracking.of(track, track_texts, trace)
     require_database(ledger_url)
     prepared = prepare_resume(run, changes, model, fork, db, NO_OBSERVER if as_json else progress)
     with progress:
         for line in prepared.lines:
             progress.on_message(line)
-        result = start(prepared.launch, db, progress, prepared.resumed)
+        result = start(prepared.launch, db, progress, prepared.resumed, tracking=tracking)
     print_run(result, db, as_json)
     publish_finished(ledger_url, result.run_id, db)
 

@@ -40,6 +40,7 @@ from agent.ledger.resume_state import OVERBILLED, ResumeState
 from agent.ledger.store import Ledger
 from agent.models.batch_jobs import batch_api
 from agent.observer import NO_OBSERVER, Observer
+from agent.tracking.spans import NO_TRACER, ROLE, CallTracer
 from agent.types import LM, CallRole, Completion, Request, Spend, Usage, content_id
 
 DEFAULT_CONCURRENCY = 32
@@ -130,6 +131,7 @@ class Gateway:
         max_wait: seconds for which a provider that answers nothing is tried.
         thinking: tokens added to the reply cap of proposer and judges; the target's cap holds its own.
         batches: sends what is asked `together`. None: all calls go one by one.
+        tracer: makes a span of each attempt that is sent.
     """
 
     def __init__(
@@ -146,6 +148,7 @@ class Gateway:
         max_wait: float = MAX_WAIT,
         thinking: int = 0,
         batches: Batches | None = None,
+        tracer: CallTracer = NO_TRACER,
     ) -> None:
         self.account = account
         self.batches = batches
@@ -160,6 +163,7 @@ class Gateway:
         self._past = past or ResumeState()
         self._max_wait = max_wait
         self._thinking = thinking
+        self._tracer = tracer
         self._own: dict[str, int] = {}  # by call key, the attempt that this run paid before it was interrupted
         self._answered: set[tuple[str, str]] = set()  # models and candidates of replies
         self._limiters: dict[str, Limiter] = {}
@@ -396,7 +400,9 @@ class Gateway:
         self._ledger.sent(call_id)
         started = flight.since = time.monotonic()
         try:
-            reply = await call.lm.complete(call.request)
+            with self._tracer.call(call.lm.name, call.request, call.candidate_id, {ROLE: call.role}) as span:
+                reply = await call.lm.complete(call.request)
+                span.answered(reply)
         except ModelError as error:
             await self._failed(call, call_id, error, limiter, time.monotonic() - started)
             return error

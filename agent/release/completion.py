@@ -17,6 +17,7 @@ from agent.models.model_registry import create_model
 from agent.prompt.label_weights import logprobs_for
 from agent.prompt.weighted_reply import read_reply
 from agent.release.prompt_file import PromptRelease
+from agent.tracking.spans import program_tracer
 from agent.types import LM, Completion, Message, Prediction, Request
 from agent.worker import run_aside
 
@@ -73,7 +74,7 @@ async def acomplete(
         require_base(release)
     model = lm or create_model(release.target)
     try:
-        completion = await _complete(model, request)
+        completion = await _complete(model, request, release)
     finally:
         if lm is None:
             await model.close()
@@ -83,11 +84,20 @@ async def acomplete(
     return await run_aside(len(completion.text), partial(read_reply, completion.text, completion.logprobs, *how))
 
 
-async def _complete(model: LM, request: Request) -> Completion:
+async def _complete(model: LM, request: Request, release: PromptRelease) -> Completion:
     for _ in ("temperature", "max_tokens"):  # what it may refuse, one at each attempt
         with suppress(ParameterRefused):
-            return await model.complete(request)
-    return await model.complete(request)
+            return await _traced(model, request, release)
+    return await _traced(model, request, release)
+
+
+async def _traced(model: LM, request: Request, release: PromptRelease) -> Completion:
+    """One call, with a span where the program or its environment has set up OpenTelemetry."""
+    about = {"gen_ai.prompt.name": release.name, "promptassay.prompt.version": release.version}
+    with program_tracer().call(model.name, request, more=about) as span:
+        completion = await model.complete(request)
+        span.answered(completion)
+    return completion
 
 
 async def input_vector(embeddings: str, text: str) -> Sequence[float]:

@@ -1,6 +1,6 @@
 """Logs of production: answers against a reference window, and the outcomes of an A/B test. Asks no model.
 
-    answers:  {"reply": "...", "inputs": {...}, "time": "2026-11-25T08:00:00Z", "score": 0.8}
+    answers:  {"reply": "...", "inputs": {...}, "time": "2026-11-25T08:00:00Z", "score": 0.8, "confidence": 0.9}
     outcomes: {"unit": "user-17", "arm": "A", "outcome": 1}        in the order in which they came
 
 Of an answer only the reply must be there. Other keys are ignored, and each of these may have another name
@@ -38,13 +38,15 @@ AS_THEY_ARE: Mapping[str, str] = {}
 
 @dataclass(frozen=True, slots=True)
 class LoggedAnswer:
-    """One answer. `inputs_key`: its inputs as one text, "" where they are not known; `score` in [0, 1] or None."""
+    """One answer. `inputs_key`: its inputs as one text, "" where they are not known; `score` and `confidence` in [0, 1]
+    or None."""
 
     reply: str
     prediction: Prediction
     inputs_key: str = ""
     score: float | None = None
     time: str = ""
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +89,18 @@ def _logged_answer(row: Mapping[str, Any], prompt: Prompt, columns: Mapping[str,
     reply = required(row, "reply", columns)
     if not isinstance(reply, str):
         raise ValueError(f"reply: {quoted(reply)} is not a text; write what the model answered")
-    score, inputs = optional(row, "score", columns), optional(row, "inputs", columns)
-    if isinstance(score, bool):
-        raise ValueError(f"score: {score} is not a number from 0 to 1")
-    score = None if score is None else _fraction("score", score)
+    score, confidence = (_share(name, optional(row, name, columns)) for name in ("score", "confidence"))
+    inputs = optional(row, "inputs", columns)
     inputs_key = canonical(inputs) if inputs else ""
-    return LoggedAnswer(reply, prompt.parse(reply), inputs_key, score, time_of(optional(row, "time", columns)))
+    time = time_of(optional(row, "time", columns))
+    return LoggedAnswer(reply, prompt.parse(reply), inputs_key, score, time, confidence)
+
+
+def _share(name: str, value: Any) -> float | None:
+    """A number from 0 to 1 that may be missing. Raises ValueError."""
+    if isinstance(value, bool):
+        raise ValueError(f"{name}: {value} is not a number from 0 to 1")
+    return None if value is None else _fraction(name, value)
 
 
 def _fraction(name: str, value: Any) -> float:
@@ -142,6 +150,7 @@ def compare_windows(was: Window, now: Window, prompt: Prompt, limits: Drift, see
         sizes_moved("length in characters", _lengths(before), _lengths(after), limits.length),
         more_often("another answer when asked again", _changed(was.repeats), _changed(now.repeats), limits.repeats),
         scores_fell("score", _scores(before), _scores(after), limits.score),
+        *_unsure(before, after, prompt, limits, seed),
     ]
     raised = alarms(tests, limits.alpha)
     times = sorted(answer.time for answer in now.answers if answer.time)
@@ -166,6 +175,19 @@ def _labels(
         categories_moved(f"labels of {name}", _counts(before, name), _counts(after, name), limits.labels, seed)
         for name in names
     ]
+
+
+def _unsure(
+    before: Sequence[LoggedAnswer], after: Sequence[LoggedAnswer], prompt: Prompt, limits: Drift, seed: int
+) -> list[DriftTest]:
+    """Whether the share of answers below the confidence that a release names moved, in either direction."""
+    if (threshold := prompt.abstain_below) is None:
+        return []
+    was, now = (
+        Counter("below" if each.confidence < threshold else "above" for each in side if each.confidence is not None)
+        for side in (before, after)
+    )
+    return [categories_moved(f"confidence below {threshold:.3g}", was, now, limits.confidence, seed)]
 
 
 def _counts(answers: Sequence[LoggedAnswer], name: str) -> Counter[str]:

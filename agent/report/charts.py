@@ -1,7 +1,7 @@
 """Charts of a run as matplotlib figures, and a figure as SVG that takes the colours of the page it stands in.
 
-With `comparison_charts` the only importer of matplotlib. The numbers of each chart are a table of the same name in
-`run_tables`.
+With `comparison_charts` and `checks` the only importer of matplotlib. The numbers of each chart are a table of the same
+name in `run_tables`.
 """
 
 from __future__ import annotations

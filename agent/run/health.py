@@ -57,10 +57,17 @@ def _machine() -> list[Examined]:
         except PackageNotFoundError:
             checks.append((package, False, "not installed; run `make setup`"))
     for extra, package in MODULES.items():
-        checks.append((package, True, version(package) if is_here(extra) else f"an extra; {command(extra)} brings it"))
+        checks.append((package, True, _version(package) if is_here(extra) else f"an extra; {command(extra)} brings it"))
     checks.append(_prices())
     checks.append(_weights())
     return checks + [(key, True, "set" if os.environ.get(key) else "not set") for key in KEYS]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # its distribution has another name
+        return "installed"
 
 
 def _sqlite() -> str:

@@ -25,10 +25,11 @@ from agent.gateway.prices import Price, prices_version
 from agent.ledger.provenance import command_line, provenance
 from agent.ledger.resume_state import ResumeState
 from agent.ledger.store import Ledger
-from agent.observer import Observers
+from agent.observer import Observer, Observers
 from agent.run.locations import ledger_option
 from agent.run.observers import Changes, LedgerObserver, Watcher
 from agent.search.program import Describes
+from agent.tracking.spans import NO_TRACER, CallTracer
 from agent.types import Budget, Task
 
 T = TypeVar("T")
@@ -88,6 +89,12 @@ class LedgerRun(ABC, Generic[T]):
         records = LedgerObserver(self.ledger, self.id, programs)
         self._observer = Observers(records, resources.observer, Changes(self._report))
         self._open_gateway: Gateway | None = None
+        self.tracer: CallTracer = NO_TRACER
+        """Makes a span of each call; set before the run begins."""
+
+    def observe(self, observer: Observer) -> None:
+        """Has one more observer follow the run, which has not begun."""
+        self._observer.add(observer)
 
     @property
     def _gateway(self) -> Gateway:
@@ -115,6 +122,7 @@ class LedgerRun(ABC, Generic[T]):
             max_wait=resources.max_wait,
             thinking=self.task.thinking,
             batches=batches,
+            tracer=self.tracer,
         )
         try:
             result = await self._perform()

@@ -18,6 +18,7 @@ from agent.run.interrupts import Stop, catch_signals, stopping
 from agent.run.launch import Launch, batch_of, price_of, remarks, require_batches, seconds_of
 from agent.run.locations import ledger_option, releases_folder
 from agent.run.observers import Watcher
+from agent.run.tracking import NO_TRACKING, TrackedRun, Tracking, job_params, search_params, tracked
 
 if TYPE_CHECKING:
     from agent.gateway.in_flight import InFlight
@@ -56,7 +57,12 @@ def fetch_weights(models: Iterable[str], download: Callable[[int, int], None]) -
 
 
 def start(
-    launch: Launch, db: Path, watcher: Watcher, resumed: Resumed | None = None, stop: Stop | None = None
+    launch: Launch,
+    db: Path,
+    watcher: Watcher,
+    resumed: Resumed | None = None,
+    stop: Stop | None = None,
+    tracking: Tracking = NO_TRACKING,
 ) -> RunResult:
     """Fetches weights that are not here yet, says what is about to run, and runs it in an event loop of this thread.
 
@@ -68,19 +74,32 @@ def start(
         watcher: shows the run while it goes on.
         resumed: the run to go on with. None: a new one.
         stop: interrupts it from another thread.
+        tracking: where it is shown beside the ledger.
 
     Raises:
         InputError: a file or a key is missing; nothing was called.
         AgentError: whatever ends the run early, with its id (`run_id`) and the command that resumes it (`hint`).
     """
-    from agent.ledger.store import Ledger
     from agent.models.model_registry import check_keys
-    from agent.run.migration import run_of
 
-    lms, settings = launch.lms(), launch.settings
+    lms = launch.lms()
     fetch_weights(launch.models, watcher.download)
     watcher.on_message(launch.opening(resumed.plan if resumed else launch.plan()))
     check_keys(lms)
+    with tracked(tracking, db, watcher.warn) as shown:
+        result = _executed(launch, db, watcher, resumed, stop, shown)
+        shown.finish(result.to_json())
+    return result
+
+
+def _executed(
+    launch: Launch, db: Path, watcher: Watcher, resumed: Resumed | None, stop: Stop | None, shown: TrackedRun
+) -> RunResult:
+    """The run itself, from its entry in the ledger to its end there."""
+    from agent.ledger.store import Ledger
+    from agent.run.migration import run_of
+
+    lms, settings = launch.lms(), launch.settings
     with closing(Ledger(db)) as ledger:
         _catch_up(ledger, db, watcher)
         run = run_of(
@@ -96,6 +115,7 @@ def start(
             launch.program,
             launch.embedder,
         )
+        shown.begin(run, search_params(launch), settings.tags)
         command = f"optimize resume {run.id}{ledger_option(db)}"
         new = [] if resumed else models_to_probe(lms, ledger, launch.task, settings.use_cache)
         try:
@@ -122,7 +142,12 @@ class PreparedJob:
 
 
 def run_job(
-    prepared: PreparedJob, options: Mapping[str, Any], db: Path, watcher: Watcher, stop: Stop | None = None
+    prepared: PreparedJob,
+    options: Mapping[str, Any],
+    db: Path,
+    watcher: Watcher,
+    stop: Stop | None = None,
+    tracking: Tracking = NO_TRACKING,
 ) -> dict[str, Any]:
     """Runs what is no search to its end, or to a Ctrl-C as of a search.
 
@@ -132,6 +157,7 @@ def run_job(
         db: the ledger.
         watcher: shows the run while it goes on.
         stop: interrupts it from another thread.
+        tracking: where it is shown beside the ledger.
 
     Returns:
         The object of the command's --json.
@@ -157,23 +183,27 @@ def run_job(
     prices = prices_for(names, prepared.budget, given, prepared.prices)
     for line in remarks(lms, given, prepared.prices):
         watcher.on_message(line)
-    with closing(Ledger(db)) as ledger:
-        resources = Resources(
-            new_run_id(),
-            ledger,
-            prices,
-            prepared.budget,
-            options.get("seed") or 0,
-            watcher,
-            options["max_concurrency"],
-            prepared.use_cache,
-            max_wait,
-            options["thinking"],
-            batch,
-        )
-        job = prepared.make(resources)
-        new = models_to_probe(lms, ledger, job.task, prepared.use_cache)
-        return asyncio.run(watched(job, lms, watcher, new=new, stop=stop, batches=batch is not None))
+    with tracked(tracking, db, watcher.warn) as shown:
+        with closing(Ledger(db)) as ledger:
+            resources = Resources(
+                new_run_id(),
+                ledger,
+                prices,
+                prepared.budget,
+                options.get("seed") or 0,
+                watcher,
+                options["max_concurrency"],
+                prepared.use_cache,
+                max_wait,
+                options["thinking"],
+                batch,
+            )
+            job = prepared.make(resources)
+            new = models_to_probe(lms, ledger, job.task, prepared.use_cache)
+            shown.begin(job, job_params(job, names), {})
+            result = asyncio.run(watched(job, lms, watcher, new=new, stop=stop, batches=batch is not None))
+        shown.finish(result)
+    return result
 
 
 def _catch_up(ledger: Ledger, db: Path, watcher: Watcher) -> None:

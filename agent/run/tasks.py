@@ -6,7 +6,7 @@ import hashlib
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,7 +154,13 @@ def new_folder(name: str) -> Path:
 
 
 def make_task(
-    name: str, source: Path, target: str, prompt: str | None, seed: int, asked: Asked = NOTHING
+    name: str,
+    source: Path,
+    target: str,
+    prompt: str | None,
+    seed: int,
+    asked: Asked = NOTHING,
+    rows: Sequence[dict[str, Any]] | None = None,
 ) -> tuple[Path, Reading]:
     """Makes a task folder out of a file.
 
@@ -165,6 +171,7 @@ def make_task(
         prompt: the prompt of today, as a file or a text. None: a plain one is written.
         seed: decides which rows go to which split.
         asked: what else the user says of the file; not with promptfoo's tests, which say it themselves.
+        rows: what was read of the file already.
 
     Returns:
         The folder, and how the file was read.
@@ -182,7 +189,7 @@ def make_task(
         raise InputError(f"{source}: name the column to predict with --target COLUMN")
     if tests and asked.is_any:
         raise InputError(f"{source}: --metric, --type, --input and --ignore do not go with promptfoo's tests")
-    table, metric = promptfoo_tests(source) if tests else (None, None)
+    table, metric = promptfoo_tests(source) if tests else (rows, None)
     column = EXPECTED if tests else target
     _, reading = write_task(folder, source, column, instruction, seed, folder.name, table, metric, asked)
     return folder, reading

@@ -192,6 +192,9 @@ class MonitorTable(TomlTable):
     length: Share = Field(0.15, description="The largest distance between the distributions of lengths (0 to 1).")
     repeats: Share = Field(0.05, description="How much more often an input that comes again gets another answer.")
     score: Share = Field(0.05, description="How far the mean score fell.")
+    confidence: Share = Field(
+        0.05, description="How far the share of answers below the confidence that a release names moved."
+    )
 
 
 class CalibrationTable(TomlTable):

@@ -17,6 +17,7 @@ HOST = re.compile(r"https?://([^/\s`\"')>]+)")
 HOSTS = {
     "127.0.0.1:8080": "a server of the reader's own",
     "host:port": "a server of the reader's own",
+    "localhost:4318": "a receiver of spans of the reader's own",
     "datasette.io": "what `optimize ui` is made with",
 }
 EACH = pytest.mark.parametrize("page", PAGES, ids=NAMES)

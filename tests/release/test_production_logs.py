@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +237,31 @@ def test_a_time_is_iso_or_counts_from_1970() -> None:
 def test_a_dotted_name_that_is_a_key_itself_comes_first() -> None:
     assert value_of({"a.b": 1, "a": {"b": 2}}, "a.b") == 1
     assert value_of({"a": {"b": {"c": 3}}}, "a.b.c") == 3
+
+
+def test_a_share_of_unsure_answers_that_moved_is_an_alarm(tmp_path: Path) -> None:
+    sure = Prompt(replace(PROMPT.release, provenance={"abstain_below": 0.6}))
+
+    def confident(below: int, name: str) -> Window:
+        found = [
+            {**row, "confidence": 0.3 if at < below else 0.9} for at, row in enumerate(rows(random.Random(3), 400))
+        ]
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in found), "utf-8")
+        return window_of_log(path, sure)
+
+    was, same, less, more = (confident(n, f"{n}.jsonl") for n in (80, 84, 20, 160))
+    assert compare_windows(was, same, sure, Drift())["alarms"] == []
+    for moved in (less, more):
+        found = compare_windows(was, moved, sure, Drift())
+        assert found["alarms"] == ["confidence below 0.6"]
+    assert found["tests"][-1]["was"]["below"] == 0.2
+    assert found["tests"][-1]["now"]["below"] == 0.4
+    assert "confidence" not in str(compare_windows(was, more, PROMPT, Drift())["tests"])  # the release names none
+
+
+def test_a_confidence_is_a_number_from_0_to_1(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"reply": "team: billing", "confidence": 1.4}\n', "utf-8")
+    with pytest.raises(ProblemsError, match=r"log.jsonl:1: confidence: 1.4 is not a number from 0 to 1"):
+        window_of_log(path, PROMPT)

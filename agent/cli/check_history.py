@@ -1,0 +1,45 @@
+"""The checks of a prompt so far, as `optimize check --history` shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from agent.cli.common import plain, print_json
+from agent.cli.terminal_tables import Column, print_table
+from agent.files import new_file
+from agent.report.checks import CheckPoint, checks_page
+from agent.report.facts import points
+
+if TYPE_CHECKING:
+    from agent.run.check_history import NotDue
+
+
+def show_history(name: str, found: Sequence[CheckPoint], page: Path | None, as_json: bool) -> None:
+    """Prints the checks of a prompt, and writes their page where one is wanted."""
+    if page is not None:
+        with new_file(page, private=True) as file:
+            file.write(checks_page(name, found).encode("utf-8"))
+    if as_json:
+        print_json({"name": name, "checks": [point.as_dict() for point in found]})
+        return
+    columns = (Column("when (UTC)"), "version", "model", "gate", "score", "reference", "flipped")
+    rows = [
+        (p.utc[:16], p.version, p.model, p.gate, points(p.score), points(p.reference), f"{p.flipped} of {p.rows}")
+        for p in found
+    ]
+    print_table(plain(f"checks of {name}"), columns, rows)
+    if page is not None:
+        click.echo(plain(f"wrote {page}"), err=True)
+
+
+def show_not_due(found: NotDue, as_json: bool) -> None:
+    """Prints why no check was made."""
+    last = found.last
+    if as_json:
+        print_json({"kind": "check", "skipped": True, "due_utc": found.due_utc, "last": last.as_dict()})
+        return
+    click.echo(plain(f"{last.series}: checked at {last.utc[:16]} ({last.gate}), due again at {found.due_utc}"))

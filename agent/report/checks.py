@@ -1,0 +1,141 @@
+"""The checks of a released prompt over time: which there were, by version and model, and their chart and page."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from agent.ledger.query import History
+from agent.report.html import Chart, render, style, visible
+from agent.report.run_tables import RunColumn, RunTable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+KIND = "check"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckPoint:
+    """One check that was finished.
+
+    Args:
+        run_id: of the ledger.
+        utc: when it began, in ISO 8601.
+        name, version, model: what was checked.
+        gate: `passed` or `failed`, as its own test against the reference said.
+        score, reference: mean scores in [0, 1], now and as recorded, over the rows that both have; None without any.
+        flipped, rows: answers that changed, of how many.
+        p_value: of so many flips by repeat noise alone.
+    """
+
+    run_id: str
+    utc: str
+    name: str
+    version: str
+    model: str
+    gate: str
+    score: float | None
+    reference: float | None
+    flipped: int
+    rows: int
+    p_value: float
+
+    @property
+    def series(self) -> str:
+        """The prompt's version and its model, which are looked at over time."""
+        return f"{self.version} on {self.model}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def checks_of(history: History, name: str, version: str = "", model: str = "") -> list[CheckPoint]:
+    """The finished checks of a released prompt, the oldest first; `version`, `model`: only those of this one."""
+    found = []
+    for run in reversed(history.runs()):
+        result = run["result"] or {}
+        if run["status"] != "complete" or result.get("kind") != KIND or result.get("name") != name:
+            continue
+        if (not version or result["version"] == version) and (not model or result["model"] == model):
+            found.append(_point(run["started_utc"], result))
+    return found
+
+
+def _point(utc: str, result: Mapping[str, Any]) -> CheckPoint:
+    score, flips = result["score"], result["flip_test"]
+    return CheckPoint(
+        result["run_id"],
+        utc,
+        result["name"],
+        result["version"],
+        result["model"],
+        result["gate"],
+        score["now"]["mean"],
+        score["was"]["mean"],
+        flips["flipped"],
+        result["compared"],
+        flips["p_value"],
+    )
+
+
+def time_of(point: CheckPoint) -> datetime:
+    """When a check began."""
+    found = datetime.fromisoformat(point.utc)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def over_time(points: Sequence[CheckPoint]) -> Figure:
+    """Scores (0 to 100) of checks against their time, a line for each version and model; a cross where the gate failed,
+    and the reference of the last check as a dashed line."""
+    from agent.report.charts import BAD, BASE, GOOD, INK, LINE, SOFT, WIDTH, canvas, styled
+
+    series: dict[str, list[CheckPoint]] = {}
+    for point in points:
+        if point.score is not None:
+            series.setdefault(point.series, []).append(point)
+    with styled():
+        figure = canvas(WIDTH, 2.6 + 0.16 * len(series))
+        axes = figure.add_subplot()
+        for (name, of), colour in zip(series.items(), itertools.cycle((BASE, GOOD, INK, SOFT)), strict=False):
+            times: list[Any] = [time_of(point) for point in of]
+            scores = [100 * (point.score or 0.0) for point in of]
+            axes.plot(times, scores, "o-", color=colour, markersize=4, linewidth=1, label=visible(name))
+            failed = [at for at, point in enumerate(of) if point.gate != "passed"]
+            axes.plot([times[at] for at in failed], [scores[at] for at in failed], "x", color=BAD, markersize=8)
+            if (was := of[-1].reference) is not None:
+                axes.axhline(100 * was, color=LINE, linewidth=1, linestyle="--")
+        axes.set(ylabel="score on the suite", ylim=(-2, 102))
+        axes.tick_params(axis="x", rotation=30)
+        if series:
+            axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=1, borderaxespad=0)
+        return figure
+
+
+def checks_page(name: str, points: Sequence[CheckPoint]) -> str:
+    """A page without script that shows the checks of a prompt: their chart, and a table."""
+    from markupsafe import Markup
+
+    from agent.report import charts
+
+    rows = tuple(
+        (p.utc[:16].replace("T", " "), p.version, p.model, p.gate, *_figures(p), f"{p.p_value:.2g}", p.run_id)
+        for p in points
+    )
+    numbers = ("score", "reference", "flipped", "p")
+    columns = tuple(RunColumn(each) for each in ("when (UTC)", "version", "model", "gate"))
+    columns += (*(RunColumn(each, "number") for each in numbers), RunColumn("run"))
+    note = "p: of so many changed answers by repeat noise alone. Each gate is the test of its own check."
+    table = RunTable(f"{len(points)} checks of {name}", columns, rows, note)
+    drawn = charts.svg(over_time(points), "checks", f"Scores of {name} over time")
+    return render("checks.html", name=name, chart=Chart(Markup(drawn), table), style=style())
+
+
+def _figures(point: CheckPoint) -> tuple[str, str, str]:
+    from agent.report.facts import points
+
+    return points(point.score), points(point.reference), f"{point.flipped} of {point.rows}"

@@ -1,0 +1,336 @@
+"""A run in trackers such as MLflow, and as spans of OpenTelemetry, while it goes on. What a tracker cannot take never
+ends a run: it is said once, and the run goes on.
+
+Only numbers, names and prompts are tracked. Texts of rows (demos and replies among them) are, with `texts` alone.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from agent.errors import InputError, message_of
+from agent.extras import require
+from agent.observer import Observer
+from agent.privacy import ALLOW_TRACING
+from agent.redact import redact, secrets_in
+from agent.run.tracked_files import tracked_files
+from agent.tracking.spans import ENDPOINT, CountedExporter, headers_of, otlp_exporter, provider_for, traces_url
+from agent.tracking.tracker import TRACKERS, Cell, TrackedStart, Tracker, TrackerKind
+
+if TYPE_CHECKING:
+    from agent.gateway.budget import Account
+    from agent.run.job import Job, LedgerRun
+    from agent.run.launch import Launch
+    from agent.types import Task, Trial
+
+LAST_SECONDS = 60.0
+"""How long a run waits at its end for a tracker that has not taken everything."""
+COLUMNS = ("trial", "round", "candidate", "state", "rows", "dev", "ci_low", "ci_high", "reason")
+RUN_ID = "promptassay.run_id"
+FOLDER = "tracking"
+"""Beside the ledger, what trackers keep on this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """Where a run is shown beside its ledger, as the user chose. Made before tracing of third parties is switched off.
+
+    Args:
+        kinds: the trackers.
+        texts: whether texts of rows are tracked, too.
+        spans_url: where spans of OpenTelemetry are sent; "": nowhere.
+        environ: the user's environment variables.
+    """
+
+    kinds: tuple[TrackerKind, ...] = ()
+    texts: bool = False
+    spans_url: str = ""
+    environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+
+    @classmethod
+    def of(cls, names: str | Sequence[str], texts: bool = False, trace: str | None = None) -> Tracking:
+        """From names of trackers and the address for spans (`env`: what OTEL_EXPORTER_OTLP_ENDPOINT says).
+
+        Raises InputError for a tracker that is not there, an address that is none, or a package that is missing.
+        """
+        each = dict.fromkeys([names] if isinstance(names, str) else names)
+        kinds = tuple(TRACKERS.get(name) for name in each)
+        for kind in kinds:
+            if kind.extra:
+                require(kind.extra, f"--track {kind.name}")
+        if texts and not kinds:
+            raise InputError("--track-texts: says what a tracker gets; name the tracker with --track")
+        if url := _spans_url(trace or ""):
+            require("otel", f"--trace {trace}" if trace else f"{ALLOW_TRACING}=1 with {ENDPOINT}")
+        return cls(kinds, texts, url, MappingProxyType(dict(os.environ)))
+
+
+NO_TRACKING = Tracking()
+
+
+def _spans_url(trace: str) -> str:
+    """The address that `--trace` names, or, where tracing is allowed, the environment; "" for none."""
+    configured = traces_url(os.environ)
+    if not trace:
+        return configured if os.environ.get(ALLOW_TRACING) == "1" else ""
+    if trace == "env":
+        if not configured:
+            raise InputError(f"--trace env: {ENDPOINT} is not set; set it, or give the address of your receiver")
+        return configured
+    try:
+        parts = urlsplit(trace)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise InputError(f"--trace {trace}: write `env`, or the address of a receiver, such as http://localhost:4318")
+    return trace if parts.path.strip("/") else f"{trace.rstrip('/')}/v1/traces"
+
+
+class _Line:
+    """One tracker of one run, in a thread of its own: a server that is slow or gone does not hold up the run."""
+
+    def __init__(self, kind: TrackerKind, start: TrackedStart) -> None:
+        self.name, self.fault = kind.name, ""
+        self._tasks: queue.SimpleQueue[Callable[[Tracker], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, args=(kind, start), name=f"track {kind.name}", daemon=True)
+        self._thread.start()
+
+    def put(self, task: Callable[[Tracker], None]) -> None:
+        self._tasks.put(task)
+
+    def close(self) -> None:
+        self._tasks.put(None)
+        self._thread.join(LAST_SECONDS)
+        if self._thread.is_alive():
+            self.fault = self.fault or f"did not end within {LAST_SECONDS:.0f} s"
+
+    def _work(self, kind: TrackerKind, start: TrackedStart) -> None:
+        try:
+            tracker = kind.begin(start)
+            while (task := self._tasks.get()) is not None:
+                task(tracker)
+        except (Exception, SystemExit) as error:
+            why = " ".join(redact(message_of(error), secrets_in(start.environ)).split())[:300]
+            self.fault = why or type(error).__name__
+
+
+class _SentSpans:
+    """The spans of one run, sent to a receiver."""
+
+    def __init__(self, tracking: Tracking, run: LedgerRun[Any]) -> None:
+        from agent.tracking.run_spans import RunSpans
+
+        self._exporter = CountedExporter(otlp_exporter(tracking.spans_url, headers_of(tracking.environ)))
+        self._provider = provider_for(self._exporter, on_exit=False)
+        self._spans = RunSpans(self._provider, tracking.environ, run.task.name, run.id)
+        run.tracer = self._spans
+        run.observe(self._spans)
+
+    def end(self, error: BaseException | None) -> int:
+        """Sends the rest; how many spans could not be delivered."""
+        self._spans.end(error)
+        self._provider.shutdown()
+        return self._exporter.lost
+
+
+class TrackedRun(Observer):
+    """Passes what happens in one run on to its trackers."""
+
+    def __init__(self, tracking: Tracking, db: Path, warn: Callable[[str], None]) -> None:
+        self._tracking, self._db, self._warn = tracking, db, warn
+        self._secrets = secrets_in(tracking.environ)
+        self._lines: list[_Line] = []
+        self._told: set[str] = set()
+        self._account: Account | None = None
+        self._trials: dict[int, Trial] = {}
+        self._run_id, self._best, self._succeeded = "", float("-inf"), False
+        self._spans: _SentSpans | None = None
+
+    def begin(self, run: LedgerRun[Any], params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        """Opens the run in each tracker, and follows it from now on.
+
+        Args:
+            run: before its start.
+            params: what it was begun with, JSON-ready.
+            tags: the user's labels of it.
+        """
+        if self._tracking.spans_url:
+            self._spans = _SentSpans(self._tracking, run)
+        if not self._tracking.kinds:
+            return
+        self._run_id, self._account = run.id, run.account
+        given = {name: self._cell(value) for name, value in flat(params).items() if value is not None}
+        labels = {RUN_ID: run.id, **{name: self._clean(value) for name, value in tags.items()}}
+        folder, environ = self._db.parent / FOLDER, self._tracking.environ
+        start = TrackedStart(run.id, run.task.name, given, labels, folder, environ)
+        self._lines = [_Line(kind, start) for kind in self._tracking.kinds]
+        run.observe(self)
+
+    def on_trial_updated(self, trial: Trial) -> None:
+        before = self._trials.get(trial.number)
+        self._trials[trial.number] = trial
+        settled = trial.state != "incomplete" and (before is None or before.state != trial.state)
+        if settled and trial.mean is not None:
+            self._point("dev by trial", trial.mean, "trial", trial.number)
+            if trial.state == "complete" and trial.mean > self._best:
+                self._best = trial.mean
+                self._mark_best()
+
+    def on_stage_started(self, name: str, round_: int) -> None:
+        self._mark_best()
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """What came of the run: figures, tables, report and prompt. `result` is the object of the command's --json."""
+        self._succeeded = True
+        if not self._lines:
+            return
+        self._mark_best()
+        figures = {name: float(value) for name, value in flat(result).items() if _is_number(value)}
+        self._all(lambda tracker: tracker.summary(figures))
+        if self._trials:
+            rows = [self._row(trial) for _, trial in sorted(self._trials.items())]
+            self._all(partial(_put_table, "trials", COLUMNS, rows))
+        try:
+            tables, files = tracked_files(self._run_id, result, self._db, self._tracking.texts)
+        except InputError:  # a kind of run without a report
+            return
+        except Exception as error:
+            self._warn(f"warning: report and prompt of this run are not tracked ({message_of(error)})")
+            return
+        for name, columns, cells in tables:
+            self._all(partial(_put_table, name, columns, [[self._cell(cell) for cell in row] for row in cells]))
+        for path in files:
+            self._all(partial(_put_file, path))
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Waits until the trackers have taken everything, but not for ever. `error`: what ended the run early."""
+        self._all(lambda tracker: tracker.end(self._succeeded))
+        for line in self._lines:
+            line.close()
+        self._tell()
+        if self._spans is not None and (lost := self._spans.end(error)):
+            self._warn(f"warning: {self._tracking.spans_url} did not take {lost} spans of this run")
+
+    def _mark_best(self) -> None:
+        if self._account is None or self._best == float("-inf"):
+            return
+        spent = self._account.total_paid
+        self._point("best dev by calls", self._best, "calls", self._account.total_used.calls)
+        self._point("best dev by cost", self._best, "hundredths of a cent", round(spent.usd * 10_000))
+
+    def _point(self, curve: str, value: float, axis: str, at: int) -> None:
+        self._all(lambda tracker: tracker.point(curve, value, axis, at))
+
+    def _all(self, task: Callable[[Tracker], None]) -> None:
+        self._tell()
+        for line in self._lines:
+            if not line.fault:
+                line.put(task)
+
+    def _tell(self) -> None:
+        """Says of each tracker that failed, once, why."""
+        for line in self._lines:
+            if line.fault and line.name not in self._told:
+                self._told.add(line.name)
+                self._warn(f"warning: {line.name} does not track this run any more ({line.fault}); the run goes on")
+
+    def _row(self, trial: Trial) -> list[Cell]:
+        low, high = trial.ci95 or (None, None)
+        reason = self._clean(trial.reason)
+        found = (trial.number, trial.round, trial.candidate_id, trial.state, trial.n, trial.mean, low, high, reason)
+        return list(found)
+
+    def _cell(self, value: Any) -> Cell:
+        return value if value is None or isinstance(value, int | float) else self._clean(str(value))
+
+    def _clean(self, text: str) -> str:
+        return redact(text, self._secrets)
+
+
+@contextmanager
+def tracked(tracking: Tracking, db: Path, warn: Callable[[str], None]) -> Iterator[TrackedRun]:
+    """A run that is tracked until the end of the block, however it ends."""
+    run = TrackedRun(tracking, db, warn)
+    try:
+        yield run
+    except BaseException as error:
+        run.close(error)
+        raise
+    run.close()
+
+
+def search_params(launch: Launch) -> dict[str, Any]:
+    """What a search was begun with, as trackers show it."""
+    from agent.ledger.provenance import tool_version
+
+    settings = launch.settings
+    return {
+        "task": launch.task.name,
+        "models": {role: list(names) for role, names in launch.models_by_role().items()},
+        "budget": asdict(settings.budget),
+        "seed": settings.seed,
+        "strategy": settings.strategy,
+        "effort": settings.effort,
+        "prefer": settings.prefer,
+        "trials": settings.trials,
+        "rows": _rows(launch.task),
+        "hashes": dict(launch.task.hashes),
+        "promptassay": tool_version(),
+    }
+
+
+def job_params(job: Job, models: Sequence[str]) -> dict[str, Any]:
+    """What a run that is no search was begun with, as trackers show it."""
+    from agent.ledger.provenance import tool_version
+
+    return {
+        "command": job.command,
+        "task": job.task.name,
+        "models": list(models),
+        "budget": asdict(job.account.budget),
+        "rows": _rows(job.task),
+        "hashes": dict(job.task.hashes),
+        "promptassay": tool_version(),
+    }
+
+
+def _put_table(name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], tracker: Tracker) -> None:
+    tracker.table(name, columns, rows)
+
+
+def _put_file(path: Path, tracker: Tracker) -> None:
+    tracker.file(path)
+
+
+def _rows(task: Task) -> dict[str, int]:
+    return {"train": len(task.train), "dev": len(task.dev), "test": len(task.test)}
+
+
+def flat(found: Mapping[str, Any], start: str = "") -> dict[str, Any]:
+    """Nested mappings as one, lists joined.
+
+    >>> flat({"a": {"b": 1}, "c": [2, 3]})
+    {'a.b': 1, 'c': '2, 3'}
+    """
+    flattened: dict[str, Any] = {}
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            flattened |= flat(value, f"{start}{name}.")
+        else:
+            flattened[f"{start}{name}"] = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+    return flattened
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,211 @@
+"""One record of a trace file, of each kind that is read: what was asked, what was answered, and what people said of it.
+
+    Langfuse        {"input": ..., "output": ..., "scores": [{"name": "correct", "value": 1}]}
+    OpenAI          {"messages": [...], "choices": [{"message": {...}}]}, or with request and response
+    OTLP/JSON       {"resourceSpans": [{"scopeSpans": [{"spans": [...]}]}]} with gen_ai attributes
+    production log  {"reply": "...", "inputs": {...}, "score": 1}, as `optimize monitor` reads it
+
+All of it is untrusted: nothing in it is run, and texts are only copied.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+GOOD = {"correct", "good", "yes", "true", "up", "thumbs_up", "thumbsup", "positive", "like", "pass", "passed", "accept"}
+"""Words of a feedback that say that an answer is right."""
+FEEDBACK = ("score", "scores", "feedback", "rating", "correct")
+"""Keys of a record that hold what people said of its answer."""
+INPUT = "input"
+"""The column of a question that is one text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One answer. `inputs`: texts by column; `label`: the answer that is known to be right, "" where none is; `system`:
+    the instruction that the model got."""
+
+    inputs: Mapping[str, str]
+    output: str
+    label: str = ""
+    system: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceKind:
+    """A kind of trace file: its name, whether a record is of it, and the traces of a record."""
+
+    name: str
+    holds: Callable[[Mapping[str, Any]], bool]
+    read: Callable[[Mapping[str, Any]], Iterator[Trace]]
+
+
+def is_good(said: Any) -> bool:
+    """Whether a feedback says that the answer is right: 1 of 1, true or a word such as `correct`; of several, all do.
+
+    >>> is_good([{"name": "user", "value": 1}]), is_good({"correct": [True]}), is_good("thumbs_up"), is_good(0.5)
+    (True, True, True, False)
+    """
+    if isinstance(said, Mapping):
+        value = said.get("value", said.get("stringValue")) if {"value", "stringValue"} & {*said} else None
+        return is_good(list(said.values())) if value is None else is_good(value)
+    if isinstance(said, list):
+        return bool(said) and all(map(is_good, said))
+    if isinstance(said, str):
+        return said.strip().lower().replace(" ", "_") in GOOD or said.strip() in ("1", "1.0")
+    return isinstance(said, bool | int | float) and said == 1
+
+
+def _label(record: Mapping[str, Any], output: str) -> str:
+    """The right answer: one that a person wrote down, or the model's own where a feedback confirms it."""
+    if expected := record.get("expectedOutput", record.get("expected_output")):
+        return _text(expected)
+    said = [record[key] for key in FEEDBACK if record.get(key) not in (None, "", [], {})]
+    return output if said and all(map(is_good, said)) else ""
+
+
+def _text(value: Any) -> str:
+    """A text of any form in which one comes: a text, a message, parts of one, else JSON."""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, Mapping):
+        for key in ("content", "text", "parts"):
+            if key in value:
+                return _text(value[key])
+    if isinstance(value, list) and value and all(isinstance(part, Mapping | str) for part in value):
+        return "\n".join(filter(None, map(_text, value)))
+    return "" if value is None else json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _asked(turns: Sequence[Any]) -> tuple[dict[str, str], str]:
+    """The question of a dialogue, and its system text: the last user turn, or where there are several, all turns."""
+    messages = [turn for turn in turns if isinstance(turn, Mapping)]
+    system = "\n".join(_text(turn) for turn in messages if turn.get("role") in ("system", "developer"))
+    said = [
+        (str(turn.get("role")), _text(turn)) for turn in messages if turn.get("role") not in ("system", "developer")
+    ]
+    users = [text for role, text in said if role == "user"]
+    whole = "\n".join(f"{role}: {text}" for role, text in said)
+    text = whole if len(said) > 1 else (users or [whole])[0]
+    return {INPUT: text}, system
+
+
+def _messages(record: Mapping[str, Any]) -> list[Any]:
+    """The messages of a request, wherever they stand; [] where there are none."""
+    request = record.get("request") or record.get("body") or record
+    found = request.get("messages") if isinstance(request, Mapping) else None
+    found = found if found is not None else record.get("messages", record.get("input"))
+    return list(found) if isinstance(found, list) and all(isinstance(turn, Mapping) for turn in found) else []
+
+
+def _openai(record: Mapping[str, Any]) -> Iterator[Trace]:
+    turns, response = _messages(record), record.get("response")
+    reply = response.get("body", response) if isinstance(response, Mapping) else {}
+    choices = record.get("choices") or reply.get("choices") or []
+    beside = next((record[key] for key in ("reply", "completion", "output") if record.get(key)), response)
+    if choices and isinstance(choices[0], Mapping):
+        output = _text(choices[0].get("message", choices[0]))
+    elif isinstance(reply.get("output"), list):
+        output = _text(
+            [part for part in reply["output"] if isinstance(part, Mapping) and part.get("type") == "message"]
+        )
+    elif beside is not None:
+        output = _text(beside)
+    else:
+        output, turns = (_text(turns[-1]), turns[:-1]) if turns[-1].get("role") == "assistant" else ("", turns)
+    inputs, system = _asked(turns)
+    yield Trace(inputs, output, _label(record, output), system)
+
+
+def _langfuse(record: Mapping[str, Any]) -> Iterator[Trace]:
+    asked, output = record["input"], _text(record.get("output"))
+    system = ""
+    if isinstance(asked, Mapping) and isinstance(asked.get("messages"), list):
+        asked = asked["messages"]
+    if isinstance(asked, list) and asked and all(isinstance(turn, Mapping) for turn in asked):
+        inputs, system = _asked(asked)
+    elif isinstance(asked, Mapping) and asked and all(isinstance(value, str) for value in asked.values()):
+        inputs = {str(name): value.strip() for name, value in asked.items()}
+    else:
+        inputs = {INPUT: _text(asked)}
+    yield Trace(inputs, output, _label(record, output), system)
+
+
+def _production(record: Mapping[str, Any]) -> Iterator[Trace]:
+    asked, output = record.get("inputs") or {}, _text(record["reply"])
+    inputs = {str(name): _text(value) for name, value in asked.items()} if isinstance(asked, Mapping) else {}
+    yield Trace(inputs or {INPUT: _text(asked)}, output, _label(record, output))
+
+
+def _otlp(record: Mapping[str, Any]) -> Iterator[Trace]:
+    for resource in _mappings(record["resourceSpans"]):
+        for scope in _mappings(resource.get("scopeSpans")):
+            for span in _mappings(scope.get("spans")):
+                found = {
+                    str(each.get("key")): _any_value(each.get("value")) for each in _mappings(span.get("attributes"))
+                }
+                if any(name.startswith(("gen_ai.input", "gen_ai.prompt.", "gen_ai.output")) for name in found):
+                    yield _of_span(found)
+
+
+def _of_span(found: Mapping[str, Any]) -> Trace:
+    turns = _parsed(found.get("gen_ai.input.messages")) or _numbered(found, "gen_ai.prompt.")
+    inputs, system = _asked(turns)
+    system = system or _text(_parsed(found.get("gen_ai.system_instructions")))
+    said = _parsed(found.get("gen_ai.output.messages")) or _numbered(found, "gen_ai.completion.")
+    output = _text(said[:1])
+    scores = {
+        name: found[name]
+        for name in ("gen_ai.evaluation.score.value", "gen_ai.evaluation.score.label")
+        if name in found
+    }
+    return Trace(inputs, output, output if scores and is_good(scores) else "", system)
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
+
+
+def _any_value(value: Any) -> Any:
+    """An attribute's value as OTLP writes it in JSON: {"stringValue": ...}."""
+    if not isinstance(value, Mapping):
+        return value
+    kind, found = next(iter(value.items()), ("", None))
+    return float(found) if kind in ("intValue", "doubleValue") and isinstance(found, str | int | float) else found
+
+
+def _parsed(value: Any) -> list[Any]:
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return []
+    return found if isinstance(found, list) else []
+
+
+def _numbered(found: Mapping[str, Any], start: str) -> list[dict[str, Any]]:
+    """Messages as older instrumentation writes them: `gen_ai.prompt.0.role`, `gen_ai.prompt.0.content`, ..."""
+    turns: list[dict[str, Any]] = []
+    while f"{start}{len(turns)}.content" in found:
+        at = f"{start}{len(turns)}"
+        turns.append({"role": found.get(f"{at}.role", "assistant"), "content": found[f"{at}.content"]})
+    return turns
+
+
+KINDS: tuple[TraceKind, ...] = (
+    TraceKind("OpenTelemetry spans (OTLP/JSON)", lambda record: "resourceSpans" in record, _otlp),
+    TraceKind(
+        "a production log", lambda record: isinstance(record.get("reply"), str) and "inputs" in record, _production
+    ),
+    TraceKind("OpenAI chat logs", lambda record: bool(_messages(record)) and not _is_langfuse(record), _openai),
+    TraceKind("Langfuse traces", lambda record: "input" in record and "output" in record, _langfuse),
+)
+"""In the order in which a record is tried."""
+
+
+def _is_langfuse(record: Mapping[str, Any]) -> bool:
+    """A trace or observation of Langfuse whose input is a list of messages."""
+    own = ("traceId", "projectId", "observations", "htmlPath", "scores", "userId", "sessionId")
+    return "input" in record and "output" in record and any(name in record for name in own)

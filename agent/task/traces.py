@@ -1,0 +1,158 @@
+"""A trace file as rows of a task: its kind told by its records, answers as labels only where people confirmed them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.errors import Problem, ProblemsError
+from agent.task.input_files import Rows, decode, parse_json, read_bytes, read_rows
+from agent.task.trace_kinds import KINDS, Trace, TraceKind
+from agent.task.words import problem, quoted, shown
+from agent.types import canonical
+
+LABEL = "output"
+"""The column of the right answers."""
+MOST_LISTED = 20
+_PERSONAL = re.compile(
+    r"[\w.+-]+@[\w-]+\.[\w.-]+"  # e-mail
+    r"|(?<![\w.])\+?\d[\d ()/-]{8,16}\d(?![\w.])"  # telephone and card numbers
+    r"|\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}\b"  # IBAN
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRows:
+    """What a trace file holds.
+
+    Args:
+        kind: in words.
+        column: that of the right answers.
+        traces: answers in it.
+        labelled, unlabelled: rows with and without a right answer, each input once.
+        repeated: answers to inputs that came before.
+        contradicted: inputs whose confirmed answers differ; they are rows without a label.
+        empty: answers without a question or a text.
+        personal: rows that look as if they held personal data.
+        instruction: the system text of most traces, "" where they have none.
+    """
+
+    kind: str
+    column: str
+    traces: int
+    labelled: tuple[dict[str, str], ...]
+    unlabelled: tuple[dict[str, str], ...]
+    repeated: int
+    contradicted: int
+    empty: int
+    personal: int
+    instruction: str
+
+    def lines(self) -> Iterator[str]:
+        """The reading for people, one line each."""
+        inputs = len(self.labelled) + len(self.unlabelled)
+        yield f"read as {self.kind}: {self.traces} answers, {inputs} different inputs"
+        yield (
+            f"labels: {len(self.labelled)} answers that a score or feedback confirms; {len(self.unlabelled)} rows have "
+            f"none ({self.contradicted} of them as confirmed answers contradict each other)"
+        )
+        yield f"left out: {self.repeated} answers to inputs that came before, {self.empty} without a question or a text"
+        if self.personal:
+            yield (
+                f"warning: {self.personal} rows look as if they held personal data (e-mail addresses, telephone, card "
+                "or account numbers); rows become demos, and are sent to models: take out what must not be there"
+            )
+
+
+def is_traces(path: Path) -> bool:
+    """Whether the first record of a .jsonl or .json file is of a kind of trace."""
+    if path.suffix.lower() not in (".jsonl", ".json") or not path.is_file():
+        return False
+    records, _ = _records(path)
+    return bool(records) and _kind_of(records[0][1]) is not None
+
+
+def read_traces(path: Path) -> TraceRows:
+    """The rows of a trace file. Raises ProblemsError, with file and line, where a record is of no kind, or of another
+    kind than the first."""
+    records, problems = _records(path)
+    where, found = shown(path), []
+    kind = _kind_of(records[0][1]) if records else None
+    for line, record in records:
+        own = _kind_of(record)
+        if own is None or own is not kind:
+            is_a = own.name if own else f"an object with the keys {quoted(', '.join(map(str, record)))}"
+            known = f"the file began as {kind.name}" if kind else f"known are {', '.join(each.name for each in KINDS)}"
+            problems.append(problem(where, line, f"{is_a}; {known}"))
+            continue
+        found += [(line, trace) for trace in own.read(record)]
+    if not found and not problems:
+        problems = [Problem(f"{where}:1", "no answers of a model; give a file of traces")]
+    if problems:
+        more = len(problems) - MOST_LISTED
+        rest = [Problem(where, f"and {more} more records with a problem")] if more > 0 else []
+        raise ProblemsError((*problems[:MOST_LISTED], *rest))
+    assert kind is not None
+    return _rows(kind, [trace for _, trace in found])
+
+
+def _records(path: Path) -> tuple[Rows, list[Problem]]:
+    """The records with their lines: of a .json file also those of one object, as servers export them."""
+    if path.suffix.lower() == ".json":
+        try:
+            lines, problems = decode(read_bytes(path), shown(path))
+        except ProblemsError as error:
+            return [], list(error.problems)
+        text = "\n".join(line or "" for line in lines)
+        if not problems and text.lstrip().startswith("{"):
+            try:
+                whole = parse_json(text)
+            except ValueError as error:
+                return [], [problem(shown(path), getattr(error, "lineno", 1), f"not valid JSON: {error}; correct it")]
+            inside = whole.get("data")
+            return [(1, each) for each in inside if isinstance(each, dict)] if isinstance(inside, list) else [
+                (1, whole)
+            ], []
+    return read_rows(path)
+
+
+def _kind_of(record: Mapping[str, Any]) -> TraceKind | None:
+    return next((kind for kind in KINDS if kind.holds(record)), None)
+
+
+def _rows(kind: TraceKind, traces: list[Trace]) -> TraceRows:
+    usable = [trace for trace in traces if trace.output and any(trace.inputs.values())]
+    labels: dict[str, set[str]] = {}
+    first: dict[str, Trace] = {}
+    for trace in usable:
+        key = canonical(dict(trace.inputs))
+        first.setdefault(key, trace)
+        if trace.label:
+            labels.setdefault(key, set()).add(trace.label)
+    column = f"right_{LABEL}" if any(LABEL in trace.inputs for trace in usable) else LABEL
+    labelled: list[dict[str, str]] = []
+    unlabelled: list[dict[str, str]] = []
+    personal = 0
+    for key, trace in first.items():
+        confirmed = labels.get(key, set())
+        label = next(iter(confirmed)) if len(confirmed) == 1 else ""
+        personal += any(_PERSONAL.search(text) for text in (*trace.inputs.values(), label))
+        (labelled if label else unlabelled).append({**trace.inputs, **({column: label} if label else {})})
+    systems = Counter(trace.system for trace in usable if trace.system)
+    instruction, count = systems.most_common(1)[0] if systems else ("", 0)
+    return TraceRows(
+        kind.name,
+        column,
+        len(traces),
+        tuple(labelled),
+        tuple(unlabelled),
+        len(usable) - len(first),
+        sum(len(confirmed) > 1 for confirmed in labels.values()),
+        len(traces) - len(usable),
+        personal,
+        instruction if count > len(usable) / 2 else "",
+    )

@@ -1,0 +1,252 @@
+"""Model calls as spans of OpenTelemetry, named and attributed as its conventions for generative AI say.
+
+Off unless the user configured a receiver. Texts are in a span only with
+OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true.
+
+Source: OpenTelemetry, Semantic conventions for generative AI systems (`gen_ai.*`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+from agent.extras import is_here
+from agent.redact import mask, rare_secrets_in
+from agent.types import Completion, Request
+
+CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+ENDPOINT, TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+HEADERS = ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
+DISABLED = "OTEL_SDK_DISABLED"
+SCOPE = "promptassay"
+ROLE = "promptassay.role"
+"""The attribute that says which part of a run makes a call."""
+EXPORT_SECONDS = 5.0
+"""For one request to the receiver."""
+PROVIDERS: Mapping[str, str] = {"openai-compatible": "openai", "local": "llama_cpp"}
+"""The conventions' names of kinds of models that have another here."""
+
+
+class CallSpan:
+    """A call that is not traced."""
+
+    def answered(self, completion: Completion) -> None:
+        """The model replied."""
+
+
+class CallTracer:
+    """Traces nothing; the ones below trace."""
+
+    @contextmanager
+    def call(
+        self, model: str, request: Request, candidate_id: str = "", more: Mapping[str, Any] | None = None
+    ) -> Iterator[CallSpan]:
+        """A span around one call of a model; an error that leaves the block is on it.
+
+        Args:
+            model: its name here, such as openai/NAME.
+            request: what is sent.
+            candidate_id: the candidate that it is for; "": none.
+            more: attributes beside those of the conventions.
+        """
+        yield CallSpan()
+
+
+NO_TRACER = CallTracer()
+
+
+class OtelSpan(CallSpan):
+    """A call whose span is `span`; `texts`: whether the reply is on it."""
+
+    def __init__(self, span: Any, texts: bool, secrets: tuple[str, ...]) -> None:
+        self._span, self._texts, self._secrets = span, texts, secrets
+
+    def answered(self, completion: Completion) -> None:
+        usage = completion.usage
+        found: dict[str, Any] = {
+            "gen_ai.response.model": completion.model,
+            "gen_ai.response.finish_reasons": (completion.finish,),
+            "gen_ai.usage.input_tokens": usage.prompt_tokens,
+            "gen_ai.usage.output_tokens": usage.completion_tokens,
+            "gen_ai.usage.cache_read.input_tokens": usage.cached_prompt_tokens,
+            "gen_ai.usage.cache_creation.input_tokens": usage.written_prompt_tokens,
+        }
+        if self._texts:
+            said = {**_message("assistant", mask(completion.text, self._secrets)), "finish_reason": completion.finish}
+            found["gen_ai.output.messages"] = json.dumps([said], ensure_ascii=False)
+        self._span.set_attributes(found)
+
+
+class OtelTracer(CallTracer):
+    """Spans by a tracer of OpenTelemetry.
+
+    Args:
+        tracer: of `opentelemetry.trace`.
+        environ: says whether texts are captured, and what in them is secret.
+    """
+
+    def __init__(self, tracer: Any, environ: Mapping[str, str]) -> None:
+        self._tracer = tracer
+        self._texts = environ.get(CAPTURE, "").lower() == "true"
+        self._secrets = rare_secrets_in(environ)
+
+    def parent(self, candidate_id: str) -> Any:
+        """The context of a call's span. None: the one that is current."""
+        return None
+
+    @contextmanager
+    def call(
+        self, model: str, request: Request, candidate_id: str = "", more: Mapping[str, Any] | None = None
+    ) -> Iterator[CallSpan]:
+        from opentelemetry.trace import SpanKind
+
+        operation = "embeddings" if (more or {}).get(ROLE) == "embedding" else "chat"
+        found = {"gen_ai.operation.name": operation, **_asked(model, request), **(more or {})}
+        if self._texts:
+            found |= self._messages(request)
+        span = self._tracer.start_span(
+            f"{operation} {found['gen_ai.request.model']}", self.parent(candidate_id), SpanKind.CLIENT, found
+        )
+        try:
+            yield OtelSpan(span, self._texts, self._secrets)
+        except BaseException as error:
+            end_failed(span, error)
+            raise
+        finally:
+            span.end()
+
+    def _messages(self, request: Request) -> dict[str, str]:
+        turns = [(message.role, mask(message.content, self._secrets)) for message in request.messages]
+        system = [_message("", text)["parts"][0] for role, text in turns if role == "system"]
+        rest = [_message(role, text) for role, text in turns if role != "system"]
+        found = {"gen_ai.input.messages": json.dumps(rest, ensure_ascii=False)}
+        return {**found, "gen_ai.system_instructions": json.dumps(system, ensure_ascii=False)} if system else found
+
+
+def end_failed(span: Any, error: BaseException) -> None:
+    """Marks a span as failed. The words of an error may quote a row, so its kind alone is on it."""
+    from opentelemetry.trace import Status, StatusCode
+
+    span.set_attribute("error.type", type(error).__name__)
+    span.set_status(Status(StatusCode.ERROR))
+
+
+def _message(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "parts": [{"type": "text", "content": text}]}
+
+
+def _asked(model: str, request: Request) -> dict[str, Any]:
+    """The attributes of a request."""
+    kind, _, rest = model.partition("/")
+    name, _, address = rest.partition("@")
+    found: dict[str, Any] = {
+        "gen_ai.provider.name": PROVIDERS.get(kind, kind),
+        "gen_ai.request.model": name or model,
+        "gen_ai.request.max_tokens": request.max_tokens,
+        "gen_ai.request.temperature": request.temperature,
+    }
+    if request.seed is not None:
+        found["gen_ai.request.seed"] = request.seed
+    if request.stop:
+        found["gen_ai.request.stop_sequences"] = request.stop
+    if request.tools or request.json_schema:
+        found["gen_ai.output.type"] = "json"
+    with suppress(ValueError):
+        place = urlsplit(address)
+        found |= {"server.address": place.hostname} if place.hostname else {}
+        found |= {"server.port": place.port} if place.port else {}
+    return found
+
+
+# -- where spans go ----------------------------------------------------------------------------------------------------
+
+
+def traces_url(environ: Mapping[str, str]) -> str:
+    """The address for spans that the environment configures; "" for none.
+
+    >>> traces_url({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318/"})
+    'http://localhost:4318/v1/traces'
+    """
+    if own := environ.get(TRACES_ENDPOINT):
+        return own
+    base = environ.get(ENDPOINT, "")
+    return f"{base.rstrip('/')}/v1/traces" if base else ""
+
+
+def headers_of(environ: Mapping[str, str]) -> dict[str, str]:
+    """The headers for the receiver that the environment configures, as `name=value,name=value`."""
+    from urllib.parse import unquote
+
+    text = next((environ[name] for name in HEADERS if environ.get(name)), "")
+    pairs = (part.partition("=") for part in text.split(",") if "=" in part)
+    return {name.strip().lower(): unquote(value.strip()) for name, _, value in pairs}
+
+
+def provider_for(exporter: Any, on_exit: bool) -> Any:
+    """A provider of tracers that hands spans to `exporter` in batches, in a thread of its own.
+
+    `on_exit`: it is shut down when the process ends; otherwise whoever made it does that.
+    """
+    from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    off = os.environ.pop(DISABLED, None)  # the user asked for these spans; those of third parties stay off
+    try:
+        provider = TracerProvider(resource=Resource.create({SERVICE_NAME: SCOPE}), shutdown_on_exit=on_exit)
+    finally:
+        if off is not None:
+            os.environ[DISABLED] = off
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    return provider
+
+
+def otlp_exporter(url: str, headers: Mapping[str, str]) -> Any:
+    """An exporter of spans by OTLP over HTTP."""
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter(endpoint=url, headers=dict(headers), timeout=EXPORT_SECONDS)
+
+
+class CountedExporter:
+    """Hands spans to another exporter, and counts those that it could not deliver."""
+
+    def __init__(self, exporter: Any) -> None:
+        self._exporter, self.lost = exporter, 0
+
+    def export(self, spans: Any) -> Any:
+        result = self._exporter.export(spans)
+        self.lost += 0 if result.name == "SUCCESS" else len(spans)
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return bool(self._exporter.force_flush(timeout_millis))
+
+
+def program_tracer() -> CallTracer:
+    """For `complete`: spans to the provider that the program around it has set up, else to the receiver that the
+    environment names; without either, and without the extra `otel`, none."""
+    if "opentelemetry.trace" in sys.modules:
+        from opentelemetry import trace
+
+        if not isinstance(provider := trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            return OtelTracer(provider.get_tracer(SCOPE), os.environ)
+    url = traces_url(os.environ)
+    if not url or os.environ.get(DISABLED, "").lower() == "true" or not is_here("otel"):
+        return NO_TRACER
+    return OtelTracer(_own_provider(url).get_tracer(SCOPE), os.environ)
+
+
+@lru_cache(maxsize=1)
+def _own_provider(url: str) -> Any:
+    return provider_for(otlp_exporter(url, headers_of(os.environ)), on_exit=True)

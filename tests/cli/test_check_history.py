@@ -1,0 +1,68 @@
+"""`optimize check --every` and `--history`: nothing is asked before it is due, and what was checked is shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.cli.test_prompt_check import checked, flipping
+from tests.cli.world import compatible, good, good_json, learner, optimize, refused
+from tests.conftest import Made
+from tests.wire import WireServer
+
+
+def test_a_check_is_made_when_it_is_due_and_its_history_is_shown(two_runs: Made) -> None:
+    release = two_runs[0]["release"]
+    assert good_json("check", release, "--history") == {"name": "rows", "checks": []}
+    with WireServer(learner) as server:
+        code, first = checked(server, release, "--every", "1d", "--repeats", "1")
+        assert code == 0
+        asked = len(server.requests)
+        code, skipped = checked(server, release, "--every", "1d", "--repeats", "1")
+        assert (code, len(server.requests)) == (0, asked)
+        assert skipped["skipped"]
+        assert skipped["last"]["run_id"] == first["run_id"]
+        said = good("check", "-q", "-m", compatible(server), release, "--every", "1d")
+        assert "checked at" in said
+        assert "due again at" in said
+        model = first["model"]
+    with WireServer(flipping(2)) as worse:
+        code, second = checked(worse, release, "--every", "1d", "--repeats", "1")  # another model: its own history
+        assert code == 100
+        other = second["model"]
+        code, _ = checked(worse, release, "--every", "1s", "--repeats", "1")
+        assert code == 100
+    found = good_json("check", release, "--history")
+    points = found["checks"]
+    assert [(each["model"], each["gate"]) for each in points] == [(model, "passed"), *[(other, "failed")] * 2]
+    assert points[0]["score"] == first["score"]["now"]["mean"]
+    assert points[1]["flipped"] == second["flip_test"]["flipped"] > 0
+    assert len(good_json("check", release, "--history", "-m", other)["checks"]) == 2
+    shown = optimize("check", release, "--history", "--page", "checks.html")
+    assert "failed" in shown.stdout
+    check_page(Path("checks.html").read_text("utf-8"), points)
+
+
+def check_page(page: str, points: list[dict[str, Any]]) -> None:
+    assert page.count("<svg") == 1
+    assert "<script" not in page
+    assert "http-equiv" in page
+    for point in points:
+        assert point["run_id"] in page
+    assert page.count("<tr>") == len(points) + 1
+
+
+def test_what_makes_no_sense_is_refused(two_runs: Made) -> None:
+    release = two_runs[0]["release"]
+    with WireServer(learner) as server:
+        lines = refused(2, "check", release, "-m", compatible(server), "--every", "soon")
+        assert "--every soon: write seconds above 0" in lines[0]
+        assert server.requests == []
+    assert "--page goes with --history" in optimize("check", release, "--page", "x.html").stderr
+
+
+def confident(path: str, below: int, count: int = 400) -> Path:
+    rows = [{"reply": "billing", "confidence": 0.2 if at < below else 0.95} for at in range(count)]
+    Path(path).write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    return Path(path)

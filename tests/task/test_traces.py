@@ -1,0 +1,199 @@
+"""Trace files as rows: each kind, labels only where people confirmed them, and what is refused with its line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import ProblemsError
+from agent.task.load import load_task
+from agent.task.trace_kinds import is_good
+from agent.task.traces import TraceRows, is_traces, read_traces
+from tests.cli.world import TOPICS, good, refused
+
+SYSTEM = "Which department? Answer with its name."
+
+
+def written(path: Path, records: Sequence[Any]) -> Path:
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in records), "utf-8")
+    return path
+
+
+def chat(text: str, reply: str, **more: Any) -> dict[str, Any]:
+    messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
+    return {"messages": [*messages, {"role": "assistant", "content": reply}], **more}
+
+
+def stored(text: str, reply: str, **more: Any) -> dict[str, Any]:
+    asked = [{"role": "developer", "content": SYSTEM}, {"role": "user", "content": [{"type": "text", "text": text}]}]
+    choices = [{"index": 0, "message": {"role": "assistant", "content": reply}, "finish_reason": "stop"}]
+    return {"object": "chat.completion", "request": {"model": "m", "messages": asked}, "choices": choices, **more}
+
+
+def langfuse(text: str, reply: str, **more: Any) -> dict[str, Any]:
+    asked = {"messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]}
+    return {"id": "t", "projectId": "p", "input": asked, "output": {"role": "assistant", "content": reply}, **more}
+
+
+def production(text: str, reply: str, **more: Any) -> dict[str, Any]:
+    return {"reply": reply, "inputs": {"input": text}, "time": "2026-11-25T08:00:00Z", **more}
+
+
+def spans(text: str, reply: str, **more: Any) -> dict[str, Any]:
+    asked = [{"role": "user", "parts": [{"type": "text", "content": text}]}]
+    said = [{"role": "assistant", "parts": [{"type": "text", "content": reply}], "finish_reason": "stop"}]
+    found = {
+        "gen_ai.operation.name": {"stringValue": "chat"},
+        "gen_ai.system_instructions": {"stringValue": json.dumps([{"type": "text", "content": SYSTEM}])},
+        "gen_ai.input.messages": {"stringValue": json.dumps(asked)},
+        "gen_ai.output.messages": {"stringValue": json.dumps(said)},
+    }
+    if "score" in more:
+        found["gen_ai.evaluation.score.value"] = {"doubleValue": more["score"]}
+    called = {"name": "chat m", "attributes": [{"key": key, "value": value} for key, value in found.items()]}
+    other = {"name": "GET /", "attributes": [{"key": "http.method", "value": {"stringValue": "GET"}}]}
+    return {"resourceSpans": [{"resource": {}, "scopeSpans": [{"spans": [other, called]}]}]}
+
+
+MAKERS = {
+    "OpenAI chat logs": (chat, stored),
+    "Langfuse traces": (langfuse,),
+    "a production log": (production,),
+    "OpenTelemetry spans (OTLP/JSON)": (spans,),
+}
+EACH = [(name, make) for name, makers in MAKERS.items() for make in makers]
+
+
+@pytest.mark.parametrize(("name", "make"), EACH)
+def test_each_kind_gives_the_same_rows(name: str, make: Any, tmp_path: Path) -> None:
+    records = [make("late parcel", "delivery", score=1), make("no invoice", "repair", score=0)]
+    records += [make("late parcel", "delivery", score=1), make("who are you", "account"), make("", "billing", score=1)]
+    path = written(tmp_path / "t.jsonl", records)
+    assert is_traces(path)
+    found = read_traces(path)
+    assert found.kind == name
+    assert found.labelled == ({"input": "late parcel", "output": "delivery"},)
+    assert found.unlabelled == ({"input": "no invoice"}, {"input": "who are you"})
+    assert (found.traces, found.repeated, found.empty, found.contradicted) == (5, 1, 1, 0)
+    assert found.instruction == ("" if make is production else SYSTEM)
+
+
+def rows(tmp_path: Path, *records: Any) -> TraceRows:
+    return read_traces(written(tmp_path / "t.jsonl", records))
+
+
+def test_confirmed_answers_that_contradict_each_other_are_no_label(tmp_path: Path) -> None:
+    found = rows(tmp_path, production("a b", "x", score=1), production("a b", "y", score=1))
+    assert found.labelled == ()
+    assert found.contradicted == 1
+
+
+def test_what_a_person_wrote_down_is_the_label(tmp_path: Path) -> None:
+    found = rows(tmp_path, langfuse("a b", "x", expectedOutput="y", scores=[{"name": "ok", "value": 0}]))
+    assert found.labelled == ({"input": "a b", "output": "y"},)
+
+
+def test_feedback_of_several_forms() -> None:
+    good_ones = [1, 1.0, True, "correct", "Thumbs up", {"value": 1}, [{"name": "a", "value": 1}], {"a": [1], "b": True}]
+    bad_ones = [0, 0.9, False, "wrong", 5, "", None, [], {}, {"value": 0}, [{"value": 1}, {"value": 0}], {"a": [1, 0]}]
+    assert [each for each in good_ones if not is_good(each)] == []
+    assert [each for each in bad_ones if is_good(each)] == []
+
+
+def test_a_dialogue_of_several_turns_is_kept_whole(tmp_path: Path) -> None:
+    turns = [("user", "hi"), ("assistant", "yes?"), ("user", "late parcel"), ("assistant", "delivery")]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    found = rows(tmp_path, {"messages": messages, "feedback": "up"})
+    assert found.labelled == ({"input": "user: hi\nassistant: yes?\nuser: late parcel", "output": "delivery"},)
+
+
+def test_variables_are_columns_of_their_own(tmp_path: Path) -> None:
+    record = {"projectId": "p", "input": {"city": "Bern", "output": "x"}, "output": "rain", "scores": {"ok": [1]}}
+    found = rows(tmp_path, record)
+    assert found.labelled == ({"city": "Bern", "output": "x", "right_output": "rain"},)
+    assert found.column == "right_output"
+
+
+def test_older_spans_and_whole_json_files_are_read(tmp_path: Path) -> None:
+    pairs = {
+        "gen_ai.prompt.0.role": "user",
+        "gen_ai.prompt.0.content": "late parcel",
+        "gen_ai.completion.0.content": "x",
+    }
+    attributes = [{"key": key, "value": {"stringValue": value}} for key, value in pairs.items()]
+    path = tmp_path / "t.json"
+    path.write_text(
+        json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [{"attributes": attributes}]}]}]}, indent=1)
+    )
+    assert read_traces(path).unlabelled == ({"input": "late parcel"},)
+    path.write_text(json.dumps({"data": [langfuse("a b", "x"), langfuse("c d", "y")], "meta": {}}))
+    assert len(read_traces(path).unlabelled) == 2
+
+
+def test_records_of_no_kind_are_refused_with_their_lines(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.jsonl", [production("a", "x"), {"b": 1}, chat("a", "x")])
+    path.write_text(path.read_text("utf-8") + "{no json\n", "utf-8")
+    with pytest.raises(ProblemsError) as refusal:
+        read_traces(path)
+    where = [each.where.rpartition(":")[2] for each in refusal.value.problems]
+    assert sorted(where) == ["2", "3", "4"]
+    assert "an object with the keys 'b'; the file began as a production log" in str(refusal.value)
+
+
+def test_personal_data_is_pointed_out(tmp_path: Path) -> None:
+    found = rows(
+        tmp_path,
+        production("write to eva@example.org", "x"),
+        production("call +41 44 668 18 00", "x"),
+        production("ticket 12 of 2026", "x"),
+    )
+    assert found.personal == 2
+    assert any("personal data" in line for line in found.lines())
+
+
+def labelled(count: int, make: Any = chat) -> list[dict[str, Any]]:
+    words = [(label, word) for label, text in TOPICS.items() for word in text.split()]
+    asked = [
+        (f"note {at}: {words[at % len(words)][1]} {at * 7919 % 1000}", words[at % len(words)][0]) for at in range(count)
+    ]
+    return [make(text, label, score=1) for text, label in asked]
+
+
+def test_init_makes_a_task_and_keeps_the_rest_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    records = [*labelled(90), *[chat(f"question {at}", "billing") for at in range(5)]]
+    written(Path("t.jsonl"), records)
+    said = good("init", "inbox", "--from", "t.jsonl")
+    assert "read as OpenAI chat logs: 95 answers, 95 different inputs" in said
+    assert "prompt: the system text of most traces" in said
+    task = load_task("tasks/inbox")
+    assert task.instruction == SYSTEM
+    assert task.signature.outputs[0].choices == ("account", "billing", "delivery", "repair")
+    texts = [row.inputs["input"] for row in (*task.train, *task.dev, *task.test)]
+    assert not [text for text in texts if text.startswith("question")]
+    assert len(Path("tasks/inbox/unlabelled.jsonl").read_text("utf-8").splitlines()) == 5
+
+
+def test_a_system_text_is_never_taken_as_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("secret.txt").write_text("the secret", "utf-8")
+    records = labelled(90)
+    for record in records:
+        record["messages"][0]["content"] = "secret.txt"
+    written(Path("t.jsonl"), records)
+    good("init", "inbox", "--from", "t.jsonl")
+    assert load_task("tasks/inbox").instruction == "secret.txt"
+
+
+def test_too_few_confirmed_answers_are_kept_to_be_labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(Path("t.jsonl"), [*labelled(3), chat("a question", "billing")])
+    lines = refused(2, "init", "inbox", "--from", "t.jsonl")
+    assert "3 answers are confirmed by a score or feedback, and a task needs 30" in lines[-1]
+    rows = [json.loads(line) for line in Path("inbox-unlabelled.jsonl").read_text("utf-8").splitlines()]
+    assert [row.get("output") for row in rows] == ["billing", "billing", "billing", None]
+    assert not Path("tasks").exists()

@@ -1,0 +1,233 @@
+"""Spans of runs and of `complete`: in memory, and at an OTLP/HTTP receiver of our own."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import Transient
+from agent.release.runtime import load_prompt
+from agent.tracking.spans import CAPTURE, NO_TRACER, OtelTracer, headers_of, program_tracer
+from agent.types import Completion, Message, Request, Trial, Usage
+from tests.cli.world import compatible, files, good_json, knowing, learner, refused
+from tests.wire import WireServer
+
+SECRET = "correct-horse-4711-battery"
+CALLS = ["--max-calls", "200", "--price", "1,2"]
+REQUEST = Request((Message("system", "Sort."), Message("user", f"parcel {SECRET}")), 20, seed=7, stop=("END",))
+REPLY = Completion("delivery", "stop", Usage(12, 3, 4, 1), "x-2026")
+
+
+class Receiver:
+    """An OTLP/HTTP receiver: what it got, as spans by name, and the headers."""
+
+    def __init__(self) -> None:
+        self.spans: list[Any] = []
+        self.resources: list[Any] = []
+        self.headers: list[dict[str, str]] = []
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.headers.get("Content-Encoding") == "gzip":
+                    import gzip
+
+                    body = gzip.decompress(body)
+                message = ExportTraceServiceRequest()
+                message.ParseFromString(body)
+                outer.headers.append({name.lower(): value for name, value in self.headers.items()})
+                for resource in message.resource_spans:
+                    outer.resources.append(resource.resource)
+                    outer.spans += [span for scope in resource.scope_spans for span in scope.spans]
+                self.send_response(200 if self.path == "/v1/traces" else 404)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the extra otel is not installed here")
+    server = Receiver()
+    yield server
+    server.close()
+
+
+def in_memory() -> tuple[Any, Any]:
+    """A provider whose finished spans are kept, and what keeps them."""
+    pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed here")
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    provider, kept = TracerProvider(), InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    return provider, kept
+
+
+def values(span: Any) -> dict[str, Any]:
+    return {item.key: getattr(item.value, item.value.WhichOneof("value")) for item in span.attributes}
+
+
+def test_a_call_has_the_attributes_of_the_conventions() -> None:
+    provider, kept = in_memory()
+    from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as conventions
+    from opentelemetry.trace import SpanKind
+
+    with OtelTracer(provider.get_tracer("t"), {}).call("openai-compatible/x@http://127.0.0.1:81/v1", REQUEST) as span:
+        span.answered(REPLY)
+    (done,) = kept.get_finished_spans()
+    found = dict(done.attributes)
+    assert done.name == "chat x"
+    assert done.kind == SpanKind.CLIENT
+    assert found == {
+        conventions.GEN_AI_OPERATION_NAME: "chat",
+        conventions.GEN_AI_PROVIDER_NAME: "openai",
+        conventions.GEN_AI_REQUEST_MODEL: "x",
+        conventions.GEN_AI_REQUEST_MAX_TOKENS: 20,
+        conventions.GEN_AI_REQUEST_TEMPERATURE: 0.0,
+        conventions.GEN_AI_REQUEST_SEED: 7,
+        conventions.GEN_AI_REQUEST_STOP_SEQUENCES: ("END",),
+        conventions.GEN_AI_RESPONSE_MODEL: "x-2026",
+        conventions.GEN_AI_RESPONSE_FINISH_REASONS: ("stop",),
+        conventions.GEN_AI_USAGE_INPUT_TOKENS: 12,
+        conventions.GEN_AI_USAGE_OUTPUT_TOKENS: 3,
+        conventions.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: 4,
+        conventions.GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS: 1,
+        "server.address": "127.0.0.1",
+        "server.port": 81,
+    }
+
+
+def test_texts_are_captured_on_request_alone_and_without_keys() -> None:
+    provider, kept = in_memory()
+    environ = {CAPTURE: "true", "DEMO_API_KEY": SECRET}
+    with OtelTracer(provider.get_tracer("t"), environ).call("openai/x", REQUEST) as span:
+        span.answered(REPLY)
+    (done,) = kept.get_finished_spans()
+    assert json.loads(done.attributes["gen_ai.system_instructions"]) == [{"type": "text", "content": "Sort."}]
+    assert json.loads(done.attributes["gen_ai.input.messages"]) == [
+        {"role": "user", "parts": [{"type": "text", "content": "parcel [key]"}]}
+    ]
+    assert json.loads(done.attributes["gen_ai.output.messages"]) == [
+        {"role": "assistant", "parts": [{"type": "text", "content": "delivery"}], "finish_reason": "stop"}
+    ]
+
+
+def test_an_error_marks_the_span_and_quotes_nothing() -> None:
+    provider, kept = in_memory()
+    tracer = OtelTracer(provider.get_tracer("t"), {})
+    with pytest.raises(Transient), tracer.call("openai/x", REQUEST):
+        raise Transient("the row said: parcel")
+    (done,) = kept.get_finished_spans()
+    assert done.attributes["error.type"] == "Transient"
+    assert not done.status.is_ok
+    assert "parcel" not in done.to_json()
+
+
+def test_calls_stand_below_their_trial_and_trials_below_the_run() -> None:
+    provider, kept = in_memory()
+    from agent.tracking.run_spans import RunSpans
+
+    spans = RunSpans(provider, {}, "triage", "r1")
+    spans.on_trial_updated(Trial(0, 0, "c_0", "incomplete", 0, None))
+    for candidate in ("c_0", ""):
+        with spans.call("openai/x", REQUEST, candidate) as span:
+            span.answered(REPLY)
+    spans.on_trial_updated(Trial(0, 0, "c_0", "complete", 30, 0.5))
+    spans.end(ValueError("x"))
+    by_name = {span.name: span for span in kept.get_finished_spans()}
+    run, trial = by_name["promptassay run triage"], by_name["promptassay trial 0"]
+    called, proposed = (span for span in kept.get_finished_spans() if span.name == "chat x")
+    assert run.parent is None
+    assert run.attributes["error.type"] == "ValueError"
+    assert trial.parent.span_id == run.context.span_id == proposed.parent.span_id
+    assert called.parent.span_id == trial.context.span_id
+    assert trial.attributes["gen_ai.evaluation.score.value"] == 0.5
+    assert trial.start_time <= called.start_time <= trial.end_time
+
+
+def test_a_run_arrives_at_a_receiver(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-team=blue%20one")
+    with WireServer(learner) as server:
+        command = [*files(80), "-m", compatible(server), *CALLS]
+        result = good_json(*command, "--trace", "env")
+        sent = len(receiver.spans)
+        good_json(*command, "--no-cache", "--trials", "1")  # the variable alone is no wish of the user
+    assert len(receiver.spans) == sent
+    (run,) = [span for span in receiver.spans if not span.parent_span_id]
+    trials = [span for span in receiver.spans if span.name.startswith("promptassay trial")]
+    calls = [span for span in receiver.spans if span.name == "chat x"]
+    assert values(run)["promptassay.run.id"] == result["run_id"]
+    assert len(trials) == sum(result["trials"].values())
+    assert len(calls) == sum(count for role, count in result["calls"].items() if role != "cached")
+    assert sum(values(span)["gen_ai.usage.input_tokens"] for span in calls) == result["tokens"]["prompt"]
+    above = {span.span_id for span in (run, *trials)}
+    assert {span.parent_span_id for span in calls} <= above
+    assert not [span for span in calls if "gen_ai.input.messages" in values(span)]
+    assert receiver.headers[0]["x-team"] == "blue one"
+    assert {"service.name": "promptassay"}.items() <= values(receiver.resources[0]).items()
+
+
+def test_a_receiver_that_is_gone_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the extra otel is not installed here")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("agent.tracking.spans.EXPORT_SECONDS", 1.0)
+    with WireServer(knowing) as server:
+        command = [*files(80), "-m", compatible(server), *CALLS, "--trials", "1"]
+        result = good_json(*command, "--trace", "http://127.0.0.1:9")
+        assert result["status"] == "complete"
+        assert "no address" not in refused(2, *command, "--trace", "localhost")[0]
+
+
+def test_complete_has_a_span_where_the_program_or_its_environment_says_so(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from agent.tracking import spans
+
+    monkeypatch.chdir(tmp_path)
+    with WireServer(knowing) as server:
+        made = good_json(*files(80), "-m", compatible(server), *CALLS, "--trials", "1")
+        monkeypatch.delenv("OTEL_SDK_DISABLED", raising=False)
+        prompt = load_prompt(made["release"])
+        assert program_tracer() is NO_TRACER
+        prompt.complete(text="the parcel is late")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{receiver.url}/v1/traces")
+        prompt.complete(text="the parcel is late")
+    spans._own_provider(f"{receiver.url}/v1/traces").shutdown()
+    spans._own_provider.cache_clear()
+    (span,) = receiver.spans
+    found = values(span)
+    assert found["gen_ai.prompt.name"] == prompt.name
+    assert found["promptassay.prompt.version"] == prompt.version
+    assert found["gen_ai.usage.output_tokens"] == 1
+    assert "gen_ai.output.messages" not in found
+
+
+def test_headers_are_those_of_the_environment() -> None:
+    assert headers_of({"OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Basic%20x, b=c"}) == {
+        "authorization": "Basic x",
+        "b": "c",
+    }
+    assert headers_of({}) == {}
