@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.errors import BadResponse, BudgetExhausted, InputError, RowRefused
@@ -31,6 +28,7 @@ from agent.prompt.draft_requests import (
     read_row,
     row_request,
 )
+from agent.run.draft_files import DraftPlan, write_draft
 from agent.run.job import Job, Resources
 from agent.run.labelling import TEXT, read_unlabelled, verdict_lines
 from agent.run.launch import budget_of
@@ -38,10 +36,8 @@ from agent.run.session import PreparedJob
 from agent.run.tasks import new_folder
 from agent.task.asked import Asked
 from agent.task.columns import DataColumn
-from agent.task.from_file import has_schema
-from agent.task.labelled_task import SYNTHETIC, UNLABELLED_FILE, LabelledTask, UnlabelledRow, rows_text
-from agent.task.scoring_rule import ScoringRule
-from agent.task.task_text import SCHEMA_LINE, slug, task_toml, words
+from agent.task.task_text import slug, words
+from agent.task.unlabelled import SYNTHETIC, UnlabelledRow, rows_text
 from agent.task.words import listed, shown
 from agent.types import (
     LM,
@@ -49,7 +45,6 @@ from agent.types import (
     Constraints,
     Field,
     Message,
-    MetricSpec,
     Request,
     SearchSpace,
     Signature,
@@ -61,34 +56,6 @@ T = TypeVar("T")
 KIND = "draft"
 REPLY_TOKENS = 160
 GUESSED_LABELS = 6  # for the plan, where the labels are not known
-
-
-@dataclass(frozen=True, slots=True)
-class DraftPlan:
-    """What is drafted: a folder for a task that the user describes.
-
-    Args:
-        folder: it is not there yet.
-        description: the user's words.
-        target: the name of the output.
-        labels: as the user gave them; none: the proposer names them.
-        columns: of the file without labels; none: there is no file.
-        rows: of that file.
-        synthetic: how many rows are written where there is no file.
-    """
-
-    folder: Path
-    description: str
-    target: str
-    labels: tuple[str, ...]
-    columns: tuple[DataColumn, ...]
-    rows: tuple[UnlabelledRow, ...]
-    synthetic: int
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """The names of the inputs."""
-        return tuple(column.field for column in self.columns if column.use == "input")
 
 
 class Drafting(Job):
@@ -125,7 +92,7 @@ class Drafting(Job):
             self._stopped = str(stop)
         if not rows:
             raise BudgetExhausted(self._stopped or "no row could be drafted; give your own rows with --from FILE")
-        _write(plan, labels, definitions, opening, rows)
+        write_draft(plan, labels, definitions, opening, rows)
         return {
             "kind": self.kind,
             "run_id": self.id,
@@ -280,39 +247,3 @@ def _stand_in(plan: DraftPlan) -> Task:
         str(plan.folder),
         hashes={"unlabelled": digest},
     )
-
-
-def drafted_prompt(plan: DraftPlan, labels: Sequence[str], definitions: Mapping[str, str], opening: str) -> str:
-    """The first prompt: what to do, the labels with their definitions, the form of the answer."""
-    given = " and ".join(map(words, plan.inputs))
-    answer = words(plan.target)
-    lines = [opening or f"Read the {given} and give the {answer}.", f"The {answer} is exactly one of:"]
-    lines += [f"- {label}" + f": {definitions[label]}" * bool(definitions.get(label)) for label in labels]
-    return "\n".join([*lines, "Answer with that one only, spelled as above."])
-
-
-def _write(
-    plan: DraftPlan,
-    labels: Sequence[str],
-    definitions: Mapping[str, str],
-    opening: str,
-    rows: Sequence[UnlabelledRow],
-) -> None:
-    """Writes the folder, whole or not at all."""
-    folder = plan.folder
-    prompt = drafted_prompt(plan, labels, definitions, opening)
-    rule = ScoringRule("choice", MetricSpec("choice", plan.target))
-    text = task_toml(slug(folder.name), plan.columns, rule, labels, prompt, None, plan.description)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if not has_schema(folder.parent):
-            text = text.removeprefix(SCHEMA_LINE)
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as temporary:
-            beside = Path(temporary) / folder.name
-            beside.mkdir()
-            (beside / "task.toml").write_text(text, "utf-8")
-            (beside / UNLABELLED_FILE).write_text(rows_text(rows), "utf-8")
-            LabelledTask(beside)  # raises where it could not be labelled
-            beside.rename(folder)
-    except OSError as error:
-        raise InputError(f"{shown(folder)} cannot be written ({error.strerror}); choose another place") from error

@@ -15,17 +15,9 @@ from agent.task.asked import NOTHING, Asked
 from agent.task.columns import DataColumn, column_named, decide_columns
 from agent.task.input_files import read_rows
 from agent.task.label_session import LabelSession, agreements
-from agent.task.labelled_task import (
-    SPLITS,
-    UNLABELLED_FILE,
-    LabelledTask,
-    UnlabelledRow,
-    folded,
-    read_fields,
-    rows_text,
-    unlabelled_rows,
-)
+from agent.task.labelled_task import SPLITS, LabelledTask, read_fields
 from agent.task.splits import FRACTIONS
+from agent.task.unlabelled import UNLABELLED_FILE, UnlabelledRow, folded, rows_text, unlabelled_rows
 from agent.task.words import near, problem, quoted, shown
 
 GAINS = (0.3, 0.1)

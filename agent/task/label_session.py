@@ -14,7 +14,8 @@ from itertools import combinations
 from agent.stats.agreement import IntervalEstimate, kappa, share
 from agent.task.label_log import DISAGREEMENT, SPREAD, LabelEvent, agreed, labeller_name
 from agent.task.label_queue import LabelQueue
-from agent.task.labelled_task import LabelledTask, UnlabelledRow
+from agent.task.labelled_task import LabelledTask
+from agent.task.unlabelled import UnlabelledRow
 
 OVERLAP = 10
 """Rows of others that a labeller gets first, so that agreement can be measured."""

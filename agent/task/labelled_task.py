@@ -7,7 +7,6 @@ The splits are written again after each label. Rows in them that are none of unl
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,39 +17,15 @@ from typing import Any
 
 from agent.errors import InputError, ProblemsError
 from agent.files import new_files
-from agent.shipped import fold
 from agent.task.clean_rows import MIN_ROWS
-from agent.task.input_files import parse_toml, read_bytes, read_rows, rows_of
+from agent.task.input_files import parse_toml, read_bytes, read_rows
 from agent.task.label_log import DISAGREEMENT, LABELS_FILE, LabelEvent, LabelLog, agreed, first_labels, standing
 from agent.task.label_splits import SplitRow, places
+from agent.task.unlabelled import UNLABELLED_FILE, UnlabelledRow, json_line, read_unlabelled_file
 from agent.task.words import listed, problem, quoted, shown
-from agent.types import SplitName, content_id
+from agent.types import SplitName
 
-UNLABELLED_FILE = "unlabelled.jsonl"
-SYNTHETIC = "synthetic"
-"""The source of a row that a model wrote."""
 SPLITS: tuple[SplitName, ...] = ("train", "dev", "test")
-
-
-@dataclass(frozen=True, slots=True)
-class UnlabelledRow:
-    """A row of unlabelled.jsonl. `source`: FILE:LINE, or SYNTHETIC, and then `drafted` is the label that it was written
-    for; it is never shown and goes into no split."""
-
-    id: str
-    inputs: Mapping[str, str]
-    source: str
-    drafted: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """The row as it stands in the file."""
-        drafted = {"drafted": self.drafted} if self.drafted else {}
-        return {"id": self.id, **self.inputs, "source": self.source, **drafted}
-
-    @property
-    def text(self) -> str:
-        """The inputs as one text."""
-        return "\n".join(self.inputs.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +66,7 @@ class LabelledTask:
                 f"{shown(folder / UNLABELLED_FILE)}: no such file; add rows without a label with "
                 f"`optimize label {folder.name} --add FILE`"
             )
-        self.rows = _read_unlabelled(folder / UNLABELLED_FILE, self.inputs)
+        self.rows = read_unlabelled_file(folder / UNLABELLED_FILE, self.inputs)
         self.log = LabelLog(folder / LABELS_FILE, lambda events: self._write_splits(events))
         self._base = self._given_rows()
 
@@ -177,7 +152,7 @@ class LabelledTask:
         is_written = (self.folder / "test.jsonl").exists()
         if not self._is_enough(made) and not (is_written and all(made.values())):
             return
-        texts = {f"{split}.jsonl": "".join(map(_json_line, rows)).encode() for split, rows in made.items()}
+        texts = {f"{split}.jsonl": "".join(map(json_line, rows)).encode() for split, rows in made.items()}
         changed = {name: text for name, text in texts.items() if _bytes(self.folder / name) != text}
         with new_files(self.folder) as beside:
             for name, text in changed.items():
@@ -223,29 +198,6 @@ def definitions_in(instruction: str, choices: Sequence[str]) -> dict[str, str]:
     return {choice: line[1].strip() if line else "" for choice, line in lines.items()}
 
 
-def unlabelled_rows(table: Sequence[tuple[Mapping[str, str], str]]) -> list[UnlabelledRow]:
-    """Rows of inputs and source, of equal inputs (whatever the case) the first."""
-    found: dict[tuple[str, ...], UnlabelledRow] = {}
-    for inputs, source in table:
-        row = UnlabelledRow(content_id("row", dict(inputs)), dict(inputs), source)
-        found.setdefault(folded(row.inputs), row)
-    return list(found.values())
-
-
-def folded(inputs: Mapping[str, str]) -> tuple[str, ...]:
-    """The inputs as they are compared."""
-    return tuple(fold(text) for text in inputs.values())
-
-
-def rows_text(rows: Sequence[UnlabelledRow]) -> str:
-    """The text of unlabelled.jsonl."""
-    return "".join(_json_line(row.as_dict()) for row in rows)
-
-
-def _json_line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
-
-
 def _bytes(path: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
 
@@ -278,23 +230,3 @@ def _read_toml(folder: Path) -> tuple[str, tuple[str, ...], str, tuple[str, ...]
     ):
         raise InputError(f"{where}: labelled rows are added to train.jsonl, dev.jsonl and test.jsonl; name the rows so")
     return file.name, tuple(inputs), outputs[0], tuple(table.choices), file.instruction
-
-
-def _read_unlabelled(path: Path, inputs: Sequence[str]) -> list[UnlabelledRow]:
-    data, where = read_bytes(path), shown(path)
-    rows, problems = rows_of(data, path)
-    found: dict[str, UnlabelledRow] = {}
-    for line, row in rows:
-        texts = {name: row.get(name) for name in ("id", *inputs, "source")}
-        if wrong := [name for name, text in texts.items() if not isinstance(text, str) or not text.strip()]:
-            problems.append(problem(where, line, f"{wrong[0]}: no text; write one"))
-        elif row["id"] in found:
-            problems.append(
-                problem(where, line, f"the id {quoted(row['id'])} stands there before; keep one of the two")
-            )
-        else:
-            own = {name: row[name] for name in inputs}
-            found[row["id"]] = UnlabelledRow(row["id"], own, row["source"], str(row.get("drafted", "")))
-    if problems:
-        raise ProblemsError(tuple(problems))
-    return list(found.values())

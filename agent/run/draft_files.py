@@ -1,0 +1,82 @@
+"""The folder of a task that is drafted: what was asked for, and the files that come of it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import InputError
+from agent.task.columns import DataColumn
+from agent.task.from_file import has_schema
+from agent.task.labelled_task import LabelledTask
+from agent.task.scoring_rule import ScoringRule
+from agent.task.task_text import SCHEMA_LINE, slug, task_toml, words
+from agent.task.unlabelled import UNLABELLED_FILE, UnlabelledRow, rows_text
+from agent.task.words import shown
+from agent.types import MetricSpec
+
+
+@dataclass(frozen=True, slots=True)
+class DraftPlan:
+    """What is drafted: a folder for a task that the user describes.
+
+    Args:
+        folder: it is not there yet.
+        description: the user's words.
+        target: the name of the output.
+        labels: as the user gave them; none: the proposer names them.
+        columns: of the file without labels; none: there is no file.
+        rows: of that file.
+        synthetic: how many rows are written where there is no file.
+    """
+
+    folder: Path
+    description: str
+    target: str
+    labels: tuple[str, ...]
+    columns: tuple[DataColumn, ...]
+    rows: tuple[UnlabelledRow, ...]
+    synthetic: int
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the inputs."""
+        return tuple(column.field for column in self.columns if column.use == "input")
+
+
+def drafted_prompt(plan: DraftPlan, labels: Sequence[str], definitions: Mapping[str, str], opening: str) -> str:
+    """The first prompt: what to do, the labels with their definitions, the form of the answer."""
+    given = " and ".join(map(words, plan.inputs))
+    answer = words(plan.target)
+    lines = [opening or f"Read the {given} and give the {answer}.", f"The {answer} is exactly one of:"]
+    lines += [f"- {label}" + f": {definitions[label]}" * bool(definitions.get(label)) for label in labels]
+    return "\n".join([*lines, "Answer with that one only, spelled as above."])
+
+
+def write_draft(
+    plan: DraftPlan,
+    labels: Sequence[str],
+    definitions: Mapping[str, str],
+    opening: str,
+    rows: Sequence[UnlabelledRow],
+) -> None:
+    """Writes the folder, whole or not at all. Raises InputError where that cannot be."""
+    folder = plan.folder
+    prompt = drafted_prompt(plan, labels, definitions, opening)
+    rule = ScoringRule("choice", MetricSpec("choice", plan.target))
+    text = task_toml(slug(folder.name), plan.columns, rule, labels, prompt, None, plan.description)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if not has_schema(folder.parent):
+            text = text.removeprefix(SCHEMA_LINE)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as temporary:
+            beside = Path(temporary) / folder.name
+            beside.mkdir()
+            (beside / "task.toml").write_text(text, "utf-8")
+            (beside / UNLABELLED_FILE).write_text(rows_text(rows), "utf-8")
+            LabelledTask(beside)  # raises where it could not be labelled
+            beside.rename(folder)
+    except OSError as error:
+        raise InputError(f"{shown(folder)} cannot be written ({error.strerror}); choose another place") from error
