@@ -55,7 +55,7 @@ def test_every_extra_is_known_by_a_module_that_a_plain_install_lacks(plain: Path
     assert not tops & {*MODULES.values(), "litellm", "langchain_core", "mlflow", "prompty", "llm"}
     assert {"xllamacpp", "optuna", "sklearn", "matplotlib", "openai", "anthropic", "sqlite_utils"} <= tops
     (every,) = EXTRAS["all"]
-    apart = {"all", "dev", "embedding", "knowledge", "tables", "tune"}
+    apart = {"all", "dev", "embedding", "knowledge", "ray", "tables", "tune"}
     assert set(every.partition("[")[2].rstrip("]").split(",")) == set(EXTRAS) - apart
 
 
