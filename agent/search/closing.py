@@ -212,7 +212,7 @@ def carried(context: SearchContext, winner: Candidate, corrected: float | None) 
     optimism = max(0.0, mean - corrected) if corrected is not None else 0.0
     ablations = context.program.ablations(winner, context.baseline)
     table = scored_candidates(context.program, context.board)
-    parts = attribution(winner, ablations, table, context.program.features, optimism, context.seed)
+    parts = attribution(winner, ablations, table, context.program.features, optimism, context.seed, context.baseline.id)
     return [part.as_dict() for part in parts]
 
 

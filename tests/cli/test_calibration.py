@@ -48,7 +48,7 @@ def test_label_weights_win_where_the_model_prefers_a_label_and_cost_no_call() ->
     assert 0.5 < answer.confidence <= 1
     trials = good_json("history", found["run_id"])["trials"]
     twins = [trial for trial in trials if trial["operator"].startswith("label-weights:")]
-    assert {trial["operator"] for trial in twins} == {"label-weights:label-free", "label-weights:fitted"}
+    assert {trial["operator"] for trial in twins} >= {"label-weights:label-free", "label-weights:fitted"}
     assert not moved & {trial["candidate_id"] for trial in twins}, "weights belong to one model"
     others = [trial for trial in twins if trial["candidate_id"] != found["winner"]["candidate_id"]]
     assert others

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def test_a_check_is_made_when_it_is_due_and_its_history_is_shown(two_runs: Made)
         code, second = checked(worse, release, "--every", "1d", "--repeats", "1")  # another model: its own history
         assert code == 100
         other = second["model"]
+        time.sleep(1.1)
         code, _ = checked(worse, release, "--every", "1s", "--repeats", "1")
         assert code == 100
     found = good_json("check", release, "--history")

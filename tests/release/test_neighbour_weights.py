@@ -145,4 +145,5 @@ def test_only_targets_that_can_count_votes_take_it(tmp_path: Path) -> None:
     assert "does not see the input" in said.pop("langchain")
     assert said.pop("llama-server").startswith("llama-server: ")
     assert said.pop("peft").startswith("peft: ")
+    assert "calls no tools" in said.pop("tools")
     assert all("decides among its labels by log-probabilities (label weights)" in why for why in said.values())

@@ -137,6 +137,7 @@ def test_only_targets_that_can_decide_by_weights_take_them() -> None:
             said[name] = str(error)
     for name in ("llama-server", "peft"):  # they take weights with one
         assert said.pop(name).startswith(f"{name}: 'pick' has no adapter")
+    assert said.pop("tools") == "'pick': calls no tools; leave --format tools out"
     assert takes == {"md", "messages", "python", "langchain", "dspy"}
     assert len(said) > 5
     assert all("export it as md, messages, python, langchain or dspy, or run" in why for why in said.values())

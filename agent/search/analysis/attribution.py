@@ -47,6 +47,7 @@ def attribution(
     features: Callable[[Candidate], Mapping[Feature, float]],
     optimism: float = 0.0,
     seed: int = 0,
+    own: str = "",
 ) -> list[PartContribution]:
     """What each part of the winner contributes.
 
@@ -58,6 +59,7 @@ def attribution(
         optimism: how much choosing the best flatters the winner on these rows, in score, at least 0: measured intervals
             reach down by it. Estimates shrink by themselves.
         seed: of the bootstrap.
+        own: the id of the user's own prompt, which is compared on the rows that it saw.
 
     Returns:
         The parts that were measured or can be estimated, the largest contribution first.
@@ -66,7 +68,8 @@ def attribution(
     model: PartsModel | None = None
     parts = []
     for ablation in ablations:
-        pairs = _pairs(rows.get(winner.id), rows.get(ablation.candidate.id))
+        other = ablation.candidate.id
+        pairs = _pairs(rows.get(winner.id), rows.get(other), other == own)
         if pairs:
             diff = paired_difference([mine for mine, _ in pairs], [theirs for _, theirs in pairs], seed)
             points, low, high = diff.diff, diff.ci95[0] - max(0.0, optimism), diff.ci95[1]
@@ -81,9 +84,12 @@ def attribution(
     return sorted(parts, key=lambda part: -part.points)
 
 
-def _pairs(winner: ScoredCandidate | None, other: ScoredCandidate | None) -> list[tuple[float, float]]:
-    """Both scores on each row of the winner's; empty unless the other has them all and they are enough."""
-    if winner is None or other is None or len(other.values) < len(winner.values):
+def _pairs(
+    winner: ScoredCandidate | None, other: ScoredCandidate | None, is_own: bool = False
+) -> list[tuple[float, float]]:
+    """Both scores on each row of the winner's; empty unless the other has them all (`is_own`: or some) and they are
+    enough."""
+    if winner is None or other is None or (len(other.values) < len(winner.values) and not is_own):
         return []
     both = zip(winner.values, other.values, strict=False)
     pairs = [(mine, theirs) for mine, theirs in both if mine is not None and theirs is not None]

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from agent.search.context import SearchContext
 from agent.search.evolve.choosing import TRIES, choosing
 from agent.search.evolve.decisions import Ladder, Pull, clearly_behind, stop_reason
-from agent.search.evolve.finale import finish
+from agent.search.evolve.finale import finish, ranked, rival_of
 from agent.search.program import Moves, Parent
 from agent.search.registered import DEFAULT, strategy
 from agent.search.samplers import WILCOXON
@@ -156,7 +156,19 @@ class Search:
         pulls = self._ladder.promotions(alive, self._out, rows)
         far = [i for i in alive if rungs[-2:][0] <= rows[i] < rungs[-1] and board.mean(i) == 1.0]
         flawless = [Pull(i, rungs[-1]) for i in far[:1] if Pull(i, rungs[-1]) not in pulls]  # may end the search
-        return [*flawless, *pulls]
+        return [*flawless, *self._rival(), *pulls]
+
+    def _rival(self) -> list[Pull]:
+        """The best without picked examples keeps pace with a leader that has some: the end of a search compares both on
+        the whole of dev, and pays their last rung alone."""
+        board, rungs = self._board, self._context.plan.rungs
+        best = [i for i in ranked(self._context, self._out) if i != self._context.baseline.id]
+        rival = rival_of(self._context, best)
+        if not rival or not self._context.program.picks(board.candidate(best[0])):
+            return []
+        has, goal = (len(board.outcomes[i]) for i in (rival, best[0]))
+        above = [rung for rung in rungs[:-1] if has < rung <= goal]
+        return [Pull(rival, above[0])] if above else []
 
     def _best(self) -> Parent | None:
         return next(iter(self._board.parents(1)), None)

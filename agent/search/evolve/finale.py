@@ -38,7 +38,7 @@ async def finish(context: SearchContext, out: Collection[str]) -> None:
         if trial.state == "incomplete":
             why = "what was left did not pay the rest of dev" if candidate_id in unpaid else "not among the best"
             board.settle(candidate_id, "pruned", f"{why} after {len(board.outcomes.get(candidate_id, ()))} rows")
-    if unpaid and not set(board.in_state("complete")) - {context.baseline.id}:
+    if unpaid and not context.failed and not set(board.in_state("complete")) - {context.baseline.id}:
         context.failed = "what was left did not pay any of the best on all of dev"
 
 
@@ -47,12 +47,15 @@ async def _climb(context: SearchContext, out: Collection[str]) -> list[str]:
     be paid. Its way from there to the whole of dev is kept, and that of its rival."""
     plan, low = context.plan, list[str]()
     while True:
-        best = [i for i in _ranked(context, {*out, *low}) if i != context.baseline.id]
+        best = [i for i in ranked(context, {*out, *low}) if i != context.baseline.id]
         rows = {i: len(context.board.outcomes[i]) for i in best}
-        if not best or rows[best[0]] >= plan.rungs[-2:][0]:
+        if not best:  # none can climb so far beside what is kept
+            return []
+        if rows[best[0]] >= plan.rungs[-2:][0]:
             return low
         rung = next(rung for rung in plan.rungs if rung > rows[best[0]])
-        kept = plan.last_climb + plan.dev_rows - rows.get(_rival(context, best), plan.dev_rows)
+        rival = rival_of(context, best) if plan.finalists > 1 else ""
+        kept = plan.last_climb + plan.dev_rows - rows.get(rival, plan.dev_rows)
         is_affordable = context.costs.through_test(best[0]) <= context.costs.affordable()
         if is_affordable and rung - rows[best[0]] <= context.payable() - kept:
             await context.see(best[:1], rung)
@@ -60,14 +63,24 @@ async def _climb(context: SearchContext, out: Collection[str]) -> list[str]:
             low.append(best[0])
 
 
-def _rival(context: SearchContext, best: Sequence[str]) -> str:
-    """The best without picked examples where the first has some (`closing.chosen`), else the second; "" for none."""
+def rival_of(context: SearchContext, best: Sequence[str]) -> str:
+    """The best without picked examples where the first has some (`closing.chosen`), else the second; "" for none.
+
+    Args:
+        context: A search.
+        best: Ids of candidates, the best first.
+    """
     picks = {i: context.program.picks(context.board.candidate(i)) for i in best}
     return next((i for i in best[1:] if not (picks[i] and picks[best[0]])), "")
 
 
-def _ranked(context: SearchContext, out: Collection[str]) -> list[str]:
-    """The candidates that did not fail, the best first."""
+def ranked(context: SearchContext, out: Collection[str]) -> list[str]:
+    """The candidates that did not fail, the best first.
+
+    Args:
+        context: A search.
+        out: Candidates that are left out.
+    """
     board = context.board
     estimates = {i: score for i, score in board.estimates().items() if score.n}
     prior = sum(score.mean for score in estimates.values()) / max(1, len(estimates))
@@ -94,7 +107,7 @@ def finalists(context: SearchContext, out: Collection[str]) -> list[str]:
     """
     board, own = context.board, context.baseline.id
     compared = board.compared()
-    scores = {i: compared[i] for i in _ranked(context, out)}
+    scores = {i: compared[i] for i in ranked(context, out)}
     others = {i: row for i, row in scores.items() if i != own}
     if not others:
         return []
@@ -113,9 +126,11 @@ def _ordered(context: SearchContext, scores: Mapping[str, Scores]) -> list[str]:
     the best of these where none is close."""
     close = close_to_best(scores, context.seed)
     picks = {i for i in scores if context.program.picks(context.board.candidate(i))}
-    rival = next((i for i in scores if i not in picks), None)
-    if rival is not None and {*close} <= picks:
-        close.append(rival)
+    fixed = [i for i in scores if i not in picks]
+    if fixed and {*close} <= picks:
+        payable = context.payable() - context.plan.dev_rows + len(scores[close[0]])
+        both = (i for i in fixed if context.plan.dev_rows - len(scores[i]) <= payable)  # the best that can be paid, too
+        close.append(next(both, fixed[0]))
     picking = next((i for i in scores if i in picks), None)
     if picking is not None and picks.isdisjoint(close):  # only its twin with neighbours shows what picking is worth
         close.insert(1, picking)
