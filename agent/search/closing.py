@@ -180,8 +180,6 @@ async def ablate(context: SearchContext, winner: Candidate) -> None:
     """
     for ablation in context.program.ablations(winner, context.baseline):
         made = ablation.candidate
-        if made.id == context.baseline.id:  # the one part that differs carries all of the gain
-            continue
         rows = context.plan.dev_rows - len(context.board.outcomes.get(made.id, ()))
         cost = context.costs.of_rows(winner.id, rows) + context.costs.through_test(winner.id)
         if rows > context.spare() or cost > context.costs.affordable():
@@ -212,7 +210,7 @@ def carried(context: SearchContext, winner: Candidate, corrected: float | None) 
     optimism = max(0.0, mean - corrected) if corrected is not None else 0.0
     ablations = context.program.ablations(winner, context.baseline)
     table = scored_candidates(context.program, context.board)
-    parts = attribution(winner, ablations, table, context.program.features, optimism, context.seed, context.baseline.id)
+    parts = attribution(winner, ablations, table, context.program.features, optimism, context.seed)
     return [part.as_dict() for part in parts]
 
 

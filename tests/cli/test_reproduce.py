@@ -64,9 +64,10 @@ def wordy(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
         (learner, ["--max-calls", "300", "--no-cache"], "complete"),
         (flaky, ["--max-calls", "300"], "complete"),
         (wordy, ["--max-calls", "600", "--max-tokens", "70000", "-j", "3"], "budget"),
-        (wordy, ["--max-cost", "0.07"], "complete"),
+        (wordy, ["--max-cost", "0.07"], "budget"),
+        (learner, ["--max-cost", "0.07"], "complete"),
     ],
-    ids=["uncached", "refused rows", "ended by tokens", "near the cap of dollars"],
+    ids=["uncached", "refused rows", "ended by tokens", "ended by dollars", "within a cap of dollars"],
 )
 def test_every_kind_of_run_comes_out_the_same(answer: Answer, options: list[str], status: str) -> None:
     command = files(200)

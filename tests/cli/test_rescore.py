@@ -155,7 +155,7 @@ def test_what_cannot_be_scored_again_is_said(two_runs: Made) -> None:
     history = History(DB)
     found = history.run(run["run_id"])
     task = task_of(found["options"])
-    pruned = next(each for each in history.trials(found["id"]) if each["state"] == "pruned" and each["n"])
+    pruned = next(each for each in history.trials(found["id"]) if each["state"] == "pruned" and each["number"])
     with pytest.raises(InputError, match=rf"its trial ended after {pruned['n']} of \d+ dev rows"):
         dev_run(history, found, task, pruned["candidate_id"])
     with pytest.raises(InputError, match="no score of c_0 on dev"):

@@ -227,7 +227,7 @@ def test_options_of_cells_make_other_cells() -> None:
 def test_a_file_takes_the_options_of_a_run() -> None:
     """All arguments of `optimize` but those that are axes, or no words of a file."""
     arguments = set(inspect.signature(pa.optimize).parameters)
-    assert set(OPTIONS) == arguments - {*AXES, "name", "ledger", "progress"}
+    assert set(OPTIONS) == arguments - {*AXES, "name", "ledger", "progress", "track", "track_texts", "trace"}
 
 
 def test_jobs_are_not_for_ray() -> None:

@@ -44,6 +44,7 @@ NOT_RUN = {
     "unit=user_id": "a user of the reader's own: tests/release/test_ab.py",
     r"prompt\.remember": "needs a prompt that picks its examples: tests/release/test_remembered.py",
     r"my_client\.embed": "a client of the reader's own: tests/retrieval/test_provided_vectors.py",
+    r"ledger (merge|publish|verify)|merge_ledgers|-url|TEAM.db": "several ledgers: tests/cli/test_ledger_merge.py",
     "--track wandb": "packages that not every install has: tests/tracking/test_trackers.py",
     "--trace": "needs a receiver and an extra: tests/tracking/test_spans.py",
     r"traces\.jsonl": "a file of the reader's own: tests/task/test_traces.py",

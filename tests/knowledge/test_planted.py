@@ -32,7 +32,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(folder: Path, **more: Any) -> tuple[Any, list[Any]]:
     with WireServer(reader) as server:
-        result = pa.optimize(folder, model=compatible(server), proposer="none", max_calls=500, **more)
+        result = pa.optimize(folder, model=compatible(server), proposer="none", max_calls=600, **more)
         return result, server.requests
 
 
@@ -136,7 +136,7 @@ def test_a_stopped_run_goes_on_with_the_documents_that_it_began_with(here: Path)
     text = page.read_text("utf-8")
     with WireServer(stopping) as server:
         with pytest.raises(pa.AgentError) as caught:
-            pa.optimize(folder, model=compatible(server), proposer="none", max_calls=500, use_cache=False)
+            pa.optimize(folder, model=compatible(server), proposer="none", max_calls=600, use_cache=False)
         asked = 1000
         page.write_text(f"{text}\nMore.\n", "utf-8")
         with pytest.raises(pa.AgentError, match="knowledge"):

