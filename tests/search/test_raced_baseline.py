@@ -61,7 +61,8 @@ def searched_rows(found: Ended) -> int:
     parts = {i for i, proposal in board.proposals.items() if proposal.operator.startswith("without:")}
     with closing(sqlite3.connect(found.db)) as db:
         rows = [i for (i,) in db.execute("SELECT candidate_id FROM outcomes WHERE split = 'dev' ORDER BY rowid")]
-    last = max(at for at, candidate_id in enumerate(rows) if candidate_id not in {own, *parts})
+    others = {*board.proposals} - {own, *parts}  # yardsticks are scored on dev, too
+    last = max(at for at, candidate_id in enumerate(rows) if candidate_id in others)
     return rows[:last].count(own)
 
 
