@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # Compiled once and kept, also where the environment says not to: pip compiles nothing here, and tests start hundreds of processes.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help optimize setup test types rooms check bench bench-quick planted replay chaos docs docs-reference clean
+.PHONY: help optimize setup test types rooms long check bench bench-quick planted replay chaos docs docs-reference clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -27,17 +27,20 @@ setup: $(VENV)/ready ## make the environment and fetch the embedded model
 optimize: setup ## search for the best prompt: make optimize TASK=support_triage MODEL=local/smollm2-135m
 	@$(BIN)/optimize run $(TASK) --model $(MODEL) $(ARGS)
 
-test: setup ## every test but bench and chaos
+test: setup ## every test but long, bench and chaos
 	$(BIN)/ruff check agent promptassay tests
 	@$(MAKE) --no-print-directory -j 2 types rooms
-	$(BIN)/python -m pytest tests/engine
+	$(BIN)/python -m pytest tests/engine -m "not long"
 	@$(BIN)/python -c 'from importlib.util import find_spec; print("training by PyTorch (extra tune):", "tested" if find_spec("peft") else "not tested here, as peft is not installed")'
 
 types:
 	$(BIN)/mypy
 
 rooms:
-	$(BIN)/python -m pytest --ignore tests/engine -n auto --dist worksteal
+	$(BIN)/python -m pytest --ignore tests/engine -m "not long" -n auto --dist worksteal
+
+long: setup ## the long tests: kills in every kind of run, samplers, sweeps that are broken off, more of the engine
+	$(BIN)/python -m pytest -m long
 
 check: $(VENV)/ready ## format, lint and types only
 	$(BIN)/ruff format agent promptassay tests

@@ -90,6 +90,7 @@ def test_a_run_with_batches_ends_as_one_without_at_half_the_price_of_what_went_s
     assert sum(each["calls"] for each in ended) == batched
 
 
+@pytest.mark.long
 def test_rows_that_expire_change_nothing_but_the_price() -> None:
     with serving(row=lambda number: None if number % 3 else 200) as (server, _):
         live = good_json(*words(server, "--db", "runs/live.db"))
@@ -111,6 +112,7 @@ def _wait_until(holds: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("moment", ["submitted", "under way"])
+@pytest.mark.long
 def test_a_killed_run_finds_its_batch_again_and_ends_as_undisturbed(moment: str) -> None:
     with serving() as (server, provider):
         undisturbed = good_json(*words(server, "--batch", "--db", "runs/whole.db"))

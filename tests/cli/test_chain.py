@@ -113,6 +113,7 @@ def test_a_chain_is_optimized_tested_and_shipped_as_a_file_that_its_user_can_loa
     assert sum(right) / len(right) == pytest.approx(result["winner"]["test"], abs=0.05)  # of these rows, or of a part
 
 
+@pytest.mark.long
 def test_a_killed_run_of_a_chain_resumes_to_the_same_chain() -> None:
     command = ["run", str(folder()), "--max-calls", "700"]
     with WireServer(helper) as server:

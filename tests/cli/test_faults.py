@@ -68,6 +68,7 @@ def test_a_tenth_of_failures_costs_calls_but_no_score(faults: list[Fault]) -> No
     assert result["baseline"] == clean["baseline"]
 
 
+@pytest.mark.long
 def test_a_search_that_loses_more_than_its_slack_ends_earlier_with_a_whole_winner() -> None:
     """One in seven is lost: the steps end while a finalist can still see all of dev, but for very bad luck."""
     ended = Counter[str]()
@@ -76,7 +77,7 @@ def test_a_search_that_loses_more_than_its_slack_ends_earlier_with_a_whole_winne
         with WireServer(flaky) as server:
             command = [*files(120), "-m", compatible(server), "--max-calls", "300", "--db", f"{salt}/ledger.db"]
             result = good_json(*command)
-        assert given["faults"] > 25
+        assert given["faults"] > 20
         assert result["decision"] == "promote"
         ended[result["status"]] += 1
         if result["status"] == "complete":

@@ -127,6 +127,7 @@ def test_a_program_is_optimized_tested_and_shipped_as_a_state_that_its_user_can_
         assert program(text="x").label == "billing"
 
 
+@pytest.mark.long
 def test_a_killed_run_of_a_program_resumes_to_the_same_state() -> None:
     place = folder()
     command = ["run", str(place), "--max-calls", "700"]

@@ -46,6 +46,7 @@ def told_events(db: Path) -> list[str]:
     return [body for (body,) in bodies]
 
 
+@pytest.mark.long
 def test_a_run_by_a_study_is_the_same_after_a_break_and_that_study_is_shown() -> None:
     command = [*files(200), "--no-retrieval", "--max-calls", "700", "--proposer", "none", "--sampler", "tpe"]
     is_refused = False
@@ -85,6 +86,7 @@ def test_a_run_by_a_study_is_the_same_after_a_break_and_that_study_is_shown() ->
         assert trial.user_attrs["dev_score"] == row["mean"]
 
 
+@pytest.mark.long
 def test_the_choice_is_kept_with_the_run() -> None:
     with WireServer(doubtful) as server:
         command = [*files(200), "--no-retrieval", "-m", compatible(server), "--max-calls", "400", "-q"]

@@ -85,6 +85,7 @@ def test_the_result_of_a_cell_is_that_of_a_plain_run() -> None:
     assert Path(cell["release"]).is_file()
 
 
+@pytest.mark.long
 def test_a_killed_cell_is_gone_on_with_and_nothing_is_bought_twice() -> None:
     with WireServer(slow) as server:
         path = write_sweep([compatible(server)], (0, 1))
@@ -100,6 +101,7 @@ def test_a_killed_cell_is_gone_on_with_and_nothing_is_bought_twice() -> None:
     assert broken_cells() == {}
 
 
+@pytest.mark.long
 def test_ctrl_c_stops_cells_gently_and_the_same_command_goes_on() -> None:
     with WireServer(slow) as server:
         path = write_sweep([compatible(server)], (0, 1, 2))
@@ -121,6 +123,7 @@ def test_ctrl_c_stops_cells_gently_and_the_same_command_goes_on() -> None:
     assert [cell["state"] for cell in found["cells"]] == ["finished"] * 3
 
 
+@pytest.mark.long
 def test_a_sweep_whose_process_is_killed_lets_its_cells_land() -> None:
     with WireServer(slow) as server:
         path = write_sweep([compatible(server)])
@@ -140,6 +143,7 @@ def test_a_sweep_whose_process_is_killed_lets_its_cells_land() -> None:
     assert broken_cells() == {}
 
 
+@pytest.mark.long
 def test_a_cell_that_fails_leaves_the_others_and_is_tried_again() -> None:
     broken = True
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.cli.world import good_json
 from tests.customize.test_customize import WORDS, events
 from tests.customize.test_killed import CHILD, ROOT, steps
@@ -23,6 +25,7 @@ def child(*more: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.long
 def test_the_same_command_does_not_give_it_the_time_again(here: Path) -> None:
     good_json("run", *write_world(), "-n", "1", "-q")
     first, again = child("--train-time", "0.001"), child("--train-time", "0.001")

@@ -185,6 +185,7 @@ def test_python_gets_the_same_comparison_typed(compared: Made) -> None:
     assert found.to_json()["advice"]["text"] == found.text
 
 
+@pytest.mark.long
 def test_a_training_is_two_short_lines_and_not_one_for_each_step(compared: Made) -> None:
     for file in Path("runs/adapters").iterdir():
         file.unlink()

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from agent.run.customize.retrain import Retrained
 from tests.cli.world import good_json, refused
 from tests.customize.test_customize import WORDS, by_name, events
@@ -57,6 +59,7 @@ def trained(made: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_killed_in_an_epoch_the_same_command_ends_with_the_same_adapter(here: Path) -> None:
     good_json("run", *write_world(), "-n", "1", "-q")
     train = child(22)
@@ -79,6 +82,7 @@ def test_killed_in_an_epoch_the_same_command_ends_with_the_same_adapter(here: Pa
     assert by_name(whole)["lora"]["test"] == by_name(made)["lora"]["test"]
 
 
+@pytest.mark.long
 def test_a_cap_of_seconds_ends_a_training(here: Path) -> None:
     good_json("run", *write_world(), "-n", "1", "-q")
     made = good_json("customize", *WORDS, "--arms", "lora", "--train-time", "0.001", "-q")

@@ -131,6 +131,7 @@ def check_private(folder: Path, written: Written) -> None:
         assert not [text for text in texts if text.encode() in data], name
 
 
+@pytest.mark.long
 def test_texts_of_rows_are_tracked_on_request_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: Proxy
 ) -> None:

@@ -74,6 +74,7 @@ def test_the_order_of_replies_changes_nothing(whole: Searched, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("sampler", "pruner"), [("random", "race"), ("bandit", "wilcoxon")])
+@pytest.mark.long
 def test_each_sampler_and_pruner_runs_the_whole_search(sampler: str, pruner: str, tmp_path: Path) -> None:
     found = ended(tmp_path / "one", by(sampler, pruner), calls=900)
     assert found.stop is None
