@@ -40,6 +40,7 @@ rooms:
 	$(BIN)/python -m pytest --ignore tests/engine -m "not long" -n auto --dist worksteal
 
 long: setup ## the long tests: kills in every kind of run, samplers, sweeps that are broken off, more of the engine
+	@[ -x build/promptfoo/node_modules/.bin/promptfoo ] || npm install --prefix build/promptfoo --no-audit --no-fund promptfoo@0.121.20 @libsql/linux-x64-gnu@0.5.29 >/dev/null 2>&1 || echo "promptfoo could not be installed; its tests will be skipped"
 	$(BIN)/python -m pytest -m long
 
 check: $(VENV)/ready ## format, lint and types only

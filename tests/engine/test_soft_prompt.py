@@ -40,6 +40,7 @@ def asked(name: str) -> list[Completion]:
     return asyncio.run(run())
 
 
+@pytest.mark.long
 def test_a_soft_prompt_that_was_trained_is_served_beside_the_base(tmp_path: Path) -> None:
     settings = SoftPromptSettings(batch=5, epochs=6)
     made = train_pairs(BASE, PAIRS, settings, folder=tmp_path)

@@ -69,6 +69,7 @@ def test_scores_are_close_to_those_of_the_engine() -> None:
             assert ours[token] == pytest.approx(value, abs=CLOSE)
 
 
+@pytest.mark.long
 def test_an_adapter_that_was_trained_is_served_and_changes_the_answers(tmp_path: Path) -> None:
     adapter = train_pairs(BASE, PAIRS, LoraSettings(batch=5, epochs=5), folder=tmp_path)
     assert adapter.losses[-1] < 0.2 < 3 < adapter.losses[0]
