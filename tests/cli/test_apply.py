@@ -102,6 +102,7 @@ def test_what_is_there_stays_until_the_whole_is_written(two_runs: Made) -> None:
     assert sorted(path.name for path in Path().iterdir() if path.name.startswith(".new-")) == []
 
 
+@pytest.mark.long
 def test_ctrl_c_keeps_the_replies_and_the_same_command_goes_on(two_runs: Made) -> None:
     texts = [f"invoice number {at} of the bank" for at in range(40)]
 

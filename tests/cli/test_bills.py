@@ -95,6 +95,7 @@ def test_a_provider_that_refuses_and_asks_for_no_wait_ends_the_run_by_the_longes
     good("audit", "check", result["run_id"])
 
 
+@pytest.mark.long
 def test_429s_change_no_trial_and_take_no_call_of_the_cap() -> None:
     """One in six is refused first, which was more than a cap's slack."""
     command, seen = (*files(120), "--proposer", "none", "--max-calls", "300", "-q"), 0

@@ -143,6 +143,7 @@ def test_repeat_noise_fails_the_gate_in_at_most_a_twentieth_of_all_checks(before
     assert failed / tries <= 0.05
 
 
+@pytest.mark.long
 def test_noisy_scores_of_texts_fail_the_gate_in_at_most_a_twentieth() -> None:
     """As a judge gives them: a row has its own level, and each answer is off by some of it.
 

@@ -122,6 +122,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(here: Path) -> Non
     assert [part.part for part in resumed.attribution] == [part.part for part in whole.attribution]
 
 
+@pytest.mark.long
 def test_where_labels_follow_from_nothing_no_picks_are_chosen(here: Path) -> None:
     for seed in range(3):
         result = run(rows(200, planted=False, seed=seed), name=f"noise{seed}", seed=seed)
