@@ -6,28 +6,16 @@ from pathlib import Path
 
 from agent.errors import InputError
 from agent.types import Example, Prediction, Score
-from agent.worker import Worker
+from agent.worker import LOAD, Worker
 
-_SCRIPT = r"""
-import types
-
-def blame(problem):
-    lines, frame = [0], problem.__traceback__
-    while frame:
-        if frame.tb_frame.f_code.co_filename == path:
-            lines.append(frame.tb_lineno)
-        frame = frame.tb_next
-    return f"metric.py:{lines[-1]}: {type(problem).__name__}: {problem}"
-
+_SCRIPT = (
+    LOAD
+    + r"""
 path = opening
 try:
-    module = sys.modules["metric"] = types.ModuleType("metric")
-    module.__file__ = path
-    with open(path, "rb") as source:
-        exec(compile(source.read(), path, "exec"), module.__dict__)
-    metric = module.metric
+    metric = load("metric", path).metric
 except BaseException as problem:
-    answer(None, blame(problem))
+    answer(None, "metric.py:" + blame(problem, path))
     sys.exit(1)
 answer(1, "ready")
 for line in pipe_in:
@@ -42,8 +30,9 @@ for line in pipe_in:
         else:
             answer(float(value), reason)
     except Exception as problem:
-        answer(None, blame(problem))
+        answer(None, "metric.py:" + blame(problem, path))
 """
+)
 
 
 class PythonMetric:

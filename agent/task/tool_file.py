@@ -13,31 +13,20 @@ from agent.errors import Problem
 from agent.task import tool_functions
 from agent.task.tool_source import names_of
 from agent.task.words import problem, shown
-from agent.worker import Worker
+from agent.worker import LOAD, Worker
 
 SECONDS = 60.0
-_SCRIPT = r"""
-import types
-
-def blame(problem):
-    lines, frame = [0], problem.__traceback__
-    while frame:
-        if frame.tb_frame.f_code.co_filename == path:
-            lines.append(frame.tb_lineno)
-        frame = frame.tb_next
-    return f"{lines[-1] or getattr(problem, 'lineno', 0) or 1}: {type(problem).__name__}: {problem}"
-
+_SCRIPT = (
+    LOAD
+    + r"""
 path, source = opening
 tools = sys.modules["tools_of_functions"] = types.ModuleType("tools_of_functions")
 exec(compile(source, "tools_of_functions", "exec"), tools.__dict__)
 try:
-    module = sys.modules["tools_file"] = types.ModuleType("tools_file")
-    module.__file__ = path
     sys.path.insert(0, os.path.dirname(path))
-    with open(path, "rb") as file:
-        exec(compile(file.read(), path, "exec"), module.__dict__)
+    module = load("tools_file", path)
 except BaseException as problem:
-    answer(None, blame(problem))
+    answer(None, blame(problem, path, 1))
     sys.exit(1)
 answer(1, "ready")
 for line in pipe_in:
@@ -53,6 +42,7 @@ for line in pipe_in:
             wrong.append(f"{getattr(getattr(function, '__code__', None), 'co_firstlineno', 1)}: {problem}")
     answer({"tools": found, "wrong": wrong}, "")
 """
+)
 
 
 def tools_of_functions(path: Path, names: str) -> tuple[list[dict[str, Any]], list[Problem]]:
