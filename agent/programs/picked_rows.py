@@ -35,6 +35,7 @@ class PickedRows:
         self._names = task.signature.compared
         self._shown: dict[tuple[str, ...], dict[int, tuple[str, ...]]] = {}
         self._embedded: dict[str, Vector] = {}
+        self._votes: dict[tuple[str, frozenset[str], int], tuple[float, ...]] = {}
 
     @cached_property
     def rows(self) -> tuple[PoolRow, ...]:
@@ -137,8 +138,11 @@ class PickedRows:
     def votes(self, row: Example, k: int) -> tuple[float, ...]:
         """The votes of the `k` nearest rows for each choice of the one output; the row itself and its near-duplicates
         have none."""
-        labels = self._task.signature.outputs[0].choices
-        return label_votes(self._index, text_of(row.inputs, self._names), labels, k, self._same(row))
+        text, same = text_of(row.inputs, self._names), self._same(row)
+        if (text, same, k) not in self._votes:  # a search reads each dev row again for every candidate that picks
+            labels = self._task.signature.outputs[0].choices
+            self._votes[text, same, k] = label_votes(self._index, text, labels, k, same)
+        return self._votes[text, same, k]
 
     @cached_property
     def _by_id(self) -> dict[str, PoolRow]:

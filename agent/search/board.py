@@ -149,11 +149,15 @@ class Board:
 
     def parents(self, count: int) -> list[Parent]:
         """The best candidates so far, at most `count`, by their shrunk means."""
+        return [Parent(self.proposals[i], tuple(self.outcomes[i])) for i in self.ranked()[:count]]
+
+    def ranked(self) -> Sequence[str]:
+        """The ids of all that have a score and did not fail, the best first, by their shrunk means."""
         if not self._order:
             scored = {i: score for i, score in self.estimates().items() if score.n and self.trials[i].state != "failed"}
             prior = sum(score.mean for score in scored.values()) / len(scored) if scored else 0.0
             self._order = sorted(scored, key=lambda i: -shrunk(scored[i], prior))
-        return [Parent(self.proposals[i], tuple(self.outcomes[i])) for i in self._order[:count]]
+        return self._order
 
     def leader(self, rows: int) -> Trial | None:
         """The best trial of those with at least `rows` scored rows; None where there is none."""

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from agent.search.context import SearchContext
 from agent.search.evolve.choosing import TRIES, choosing
 from agent.search.evolve.decisions import Ladder, Pull, clearly_behind, stop_reason
-from agent.search.evolve.finale import finish, ranked, rival_of
+from agent.search.evolve.finale import finish, rival_of
 from agent.search.program import Moves, Parent
 from agent.search.registered import DEFAULT, strategy
 from agent.search.samplers import WILCOXON
@@ -162,7 +162,7 @@ class Search:
         """The best without picked examples keeps pace with a leader that has some: the end of a search compares both on
         the whole of dev, and pays their last rung alone."""
         board, rungs = self._board, self._context.plan.rungs
-        best = [i for i in ranked(self._context, self._out) if i != self._context.baseline.id]
+        best = [i for i in board.ranked() if i not in {*self._out, self._context.baseline.id}]
         rival = rival_of(self._context, best)
         if not rival or not self._context.program.picks(board.candidate(best[0])):
             return []

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping, Sequence
 
 from agent.search.context import SearchContext
 from agent.search.evolve.decisions import Scores, close_to_best, mean, with_rival
-from agent.search.study import shrunk
 
 
 async def finish(context: SearchContext, out: Collection[str]) -> None:
@@ -47,7 +46,7 @@ async def _climb(context: SearchContext, out: Collection[str]) -> list[str]:
     be paid. Its way from there to the whole of dev is kept, and that of its rival."""
     plan, low = context.plan, list[str]()
     while True:
-        best = [i for i in ranked(context, {*out, *low}) if i != context.baseline.id]
+        best = [i for i in context.board.ranked() if i not in {*out, *low, context.baseline.id}]
         rows = {i: len(context.board.outcomes[i]) for i in best}
         if not best:  # none can climb so far beside what is kept
             return []
@@ -74,20 +73,6 @@ def rival_of(context: SearchContext, best: Sequence[str]) -> str:
     return next((i for i in best[1:] if not (picks[i] and picks[best[0]])), "")
 
 
-def ranked(context: SearchContext, out: Collection[str]) -> list[str]:
-    """The candidates that did not fail, the best first.
-
-    Args:
-        context: A search.
-        out: Candidates that are left out.
-    """
-    board = context.board
-    estimates = {i: score for i, score in board.estimates().items() if score.n}
-    prior = sum(score.mean for score in estimates.values()) / max(1, len(estimates))
-    alive = [i for i in estimates if board.trials[i].state != "failed" and i not in out]
-    return sorted(alive, key=lambda i: -shrunk(estimates[i], prior))
-
-
 def _for(place: int, context: SearchContext) -> int:
     """Rows that may be paid for the finalist of this place: those beyond the planned ones leave as many as tell what a
     part of the winner adds, where there are so many."""
@@ -107,7 +92,7 @@ def finalists(context: SearchContext, out: Collection[str]) -> list[str]:
     """
     board, own = context.board, context.baseline.id
     compared = board.compared()
-    scores = {i: compared[i] for i in ranked(context, out)}
+    scores = {i: compared[i] for i in board.ranked() if i not in out}
     others = {i: row for i, row in scores.items() if i != own}
     if not others:
         return []
