@@ -1,5 +1,6 @@
-"""A merged ledger: the chains of several ledgers in one file that is only read. How one is told, and how its rows are
-those of its sources.
+"""A merged ledger: the chains of several ledgers in one file that is only read.
+
+How such a file is recognized, and how its rows are those of its sources.
 
 The tables are those of a ledger, so that whatever reads one reads this. Three more say what came from where:
 `merged_chains` has a row for each chain, `merged_sources` for each file, `merged_homes` the chain whose rows of a run
