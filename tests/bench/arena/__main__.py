@@ -49,6 +49,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         help="trec and snips, 300 calls, one seed, DSPy on the first of them: under 20 minutes; results go to "
         "runs/arena-quick",
     )
+    parser.add_argument("--replies", type=Path, help="keep replies in this file, so that no request is computed twice")
     parser.add_argument("--fresh", action="store_true", help="forget the results of these runs and make them again")
     parser.add_argument("--report-only", action="store_true", help="run nothing")
     given = parser.parse_args(words)
@@ -81,7 +82,9 @@ def main() -> None:
             wanted = [(s, n, m, given.budget if b else 0, seed, rows) for s, n, m, b, seed, rows in wanted]
         if given.fresh:
             results.forget(wanted, given.results)
-        arena = Arena(model, data_folder(given.data), 60 * given.time_limit, given.steps, given.rows, given.results)
+        arena = Arena(
+            model, data_folder(given.data), 60 * given.time_limit, given.steps, given.rows, given.results, given.replies
+        )
         try:
             proposer = gguf(given.proposer, say) if given.proposer else None
             run_all(arena, wanted, gguf(given.model, say), say, proposer)

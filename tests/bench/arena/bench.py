@@ -39,7 +39,8 @@ PACKAGES = ("promptassay", "dspy", "gepa", "optuna", "litellm", "xllamacpp")
 
 @dataclass(frozen=True, slots=True)
 class Arena:
-    """What all runs of a bench have in common. `rows` cuts dev and test for smoke runs; `most_s` is for one search."""
+    """What all runs of a bench have in common. `rows` cuts dev and test for smoke runs; `most_s` is for one search;
+    `replies` is a file of replies that the runs share."""
 
     model: str
     data: Path
@@ -47,6 +48,7 @@ class Arena:
     steps: int = 4
     rows: int = 0
     path: Path = results.FILE
+    replies: Path | None = None
 
 
 def schedule(systems: Sequence[str], sets: Sequence[str], seeds: int, model: str, rows: int) -> list[results.Key]:
@@ -87,7 +89,7 @@ def run_all(
                 import_module(f"tests.bench.arena.systems.{extra}_peers").install()
             except (OSError, subprocess.CalledProcessError) as error:
                 tell(f"arena: {extra} cannot be installed ({error}); its systems will be reported as crashed")
-    with ModelServer(weights, proposer) as server:
+    with ModelServer(weights, proposer, arena.replies) as server:
         for number, one in enumerate(todo, 1):
             line = run(arena, server, one)
             results.append(line, arena.path)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import BadResponse, ModelError, RowRefused
-from agent.types import Completion, Request, Usage
+from agent.types import Completion, Request
+from tests.bench.arena.replies import completion
 from tests.child import ChildServer
 
 AT_ONCE = 16
@@ -20,10 +21,11 @@ AT_ONCE = 16
 
 class ModelServer(ChildServer):
     """The server over one GGUF file while the `with` block lasts; `proposer` answers the calls of that role, where it
-    is another model."""
+    is another model. Replies are kept in the file `replies`, if one is named."""
 
-    def __init__(self, path: Path, proposer: Path | None = None) -> None:
-        super().__init__("tests.bench.arena.server", *map(str, [path, proposer] if proposer else [path]))
+    def __init__(self, path: Path, proposer: Path | None = None, replies: Path | None = None) -> None:
+        kept = ["--replies", str(replies.absolute())] if replies else []
+        super().__init__("tests.bench.arena.server", *map(str, [path, proposer] if proposer else [path]), *kept)
 
     @property
     def url(self) -> str:
@@ -79,9 +81,7 @@ class OwnModel:
         body = reply.json()
         if reply.status_code != 200:
             raise (RowRefused if reply.status_code == 400 else BadResponse)(body["error"])
-        tops = tuple(tuple((token, log) for token, log in place) for place in body["logprobs"])
-        lists = {"logprobs": tops, "label_logprobs": tuple(body["label_logprobs"])}
-        return Completion(**{**body, **lists, "usage": Usage(**body["usage"])})
+        return completion(body)
 
     async def close(self) -> None:
         await self._client.aclose()

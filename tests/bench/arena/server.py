@@ -1,6 +1,6 @@
 """The task model of the arena behind an OpenAI-compatible address, in a process of its own; counts calls by tag.
 
-    python -m tests.bench.arena.server MODEL.gguf|toy [PROPOSER.gguf|toy]
+    python -m tests.bench.arena.server MODEL.gguf|toy [PROPOSER.gguf|toy] [--replies FILE]
 
 It listens on 127.0.0.1 only, prints {"url": ...} when it is ready and ends when its stdin, a pipe, closes. The base
 address for a client is `URL/TAG/v1`, where TAG may hold slashes (system/set/seed/role). GET /counts gives, by tag,
@@ -14,11 +14,11 @@ a seed get seeds 0, 1, 2 ... by tag, so that equal prompts get different samples
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import json
 import os
-import sys
 import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass
@@ -28,6 +28,7 @@ from typing import Any
 from agent.errors import ModelError, RowRefused
 from agent.models.local import LocalModel
 from agent.types import LM, Completion, Message, Request, scores_labels
+from tests.bench.arena.replies import KeptReplies
 from tests.bench.arena.toy import TOY, ToyModel
 
 MOST_TOKENS = 1024
@@ -164,11 +165,12 @@ class Counter:
         return self._proposer if tag.endswith("/proposer") else self._model
 
 
-async def serve(name: str, proposer: str = "") -> None:
+async def serve(name: str, proposer: str = "", replies: Path | None = None) -> None:
     from aiohttp import web
 
     def loaded(file: str) -> LM:
-        return ToyModel() if file == TOY else LocalModel("arena", Path(file))
+        model: LM = ToyModel() if file == TOY else LocalModel("arena", Path(file))
+        return KeptReplies(model, Path(file).name, replies) if replies else model
 
     model = loaded(name)
     counter = Counter(model, loaded(proposer) if proposer else model)
@@ -210,5 +212,10 @@ async def _stdin_closes() -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model")
+    parser.add_argument("proposer", nargs="?", default="")
+    parser.add_argument("--replies", type=Path)
+    given = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(*sys.argv[1:3]))
+        asyncio.run(serve(given.model, given.proposer, given.replies))
