@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from agent.task.demo_limit import with_demo_limit
 from agent.types import Budget, Constraints, Example, Field, MetricSpec, SearchSpace, Signature, Task
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -48,7 +49,10 @@ def load(name: str, folder: Path) -> Task:
     """The task `name`. Raises FileNotFoundError when its rows are not under `folder`, KeyError for no such name."""
     base, colon, demos = name.partition(":")
     task = _load(base, folder)
-    return replace(task, name=name, space=with_at_most(int(demos), task.space)) if colon else task
+    if not colon:
+        return task
+    most = int(demos)  # picked examples count as well
+    return with_demo_limit(replace(task, name=name, space=with_at_most(most, task.space)), most)
 
 
 def with_at_most(demos: int, space: SearchSpace) -> SearchSpace:
