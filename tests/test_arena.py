@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.types import Message
+from agent.types import Completion, Message, Request
 from tests.bench.arena import replay, results, stats
 from tests.bench.arena.bench import last_words, schedule
 from tests.bench.arena.data import MORE_SETS, MOST, SETS, data_folder, label_field, load, right
 from tests.bench.arena.plot import chart
+from tests.bench.arena.replies import KeptReplies
 from tests.bench.arena.report import report
 from tests.bench.arena.score import hit, marks, named
 from tests.bench.arena.server import MOST_TOKENS, read_request
@@ -67,8 +68,10 @@ def test_queue_codes_are_the_teams_under_other_names() -> None:
 
 @pytest.mark.parametrize(("most", "counts"), [(0, ()), (1, (1,)), (4, (1, 2, 4))])
 def test_a_name_with_a_number_bounds_the_demos(most: int, counts: tuple[int, ...]) -> None:
-    space = load(f"queue_codes:{most}", data_folder()).space
+    task = load(f"queue_codes:{most}", data_folder())
+    space = task.space
     assert space.demo_counts == counts
+    assert task.constraints.max_demos == most, "picked examples are counted, too"
     assert space.retrieval == ("few-shot" in space.techniques) == (most > 0)
 
 
@@ -147,6 +150,27 @@ async def test_calls_are_counted_by_tag_and_malformed_ones_are_refused() -> None
 
 
 # -- order of work and books
+
+
+async def test_what_was_asked_before_is_not_computed_again_and_samples_are(tmp_path: Path) -> None:
+    asked = []
+
+    class Asked(ToyModel):
+        async def complete(self, request: Request) -> Completion:
+            asked.append(request)
+            return await super().complete(request)
+
+    hello, sample = Request((Message("user", "hello"),), 8), Request((Message("user", "hello"),), 8, temperature=1.0)
+    first = KeptReplies(Asked(), "one.gguf", tmp_path / "replies.db")
+    reply = await first.complete(hello)
+    await first.complete(sample)
+    await first.complete(sample)
+    await first.close()
+    again = KeptReplies(Asked(), "one.gguf", tmp_path / "replies.db")
+    assert await again.complete(hello) == reply
+    assert len(asked) == 3
+    await KeptReplies(Asked(), "other.gguf", tmp_path / "replies.db").complete(hello)
+    assert len(asked) == 4, "other weights may answer otherwise"
 
 
 def test_the_users_prompt_comes_first_and_slow_peers_last() -> None:
