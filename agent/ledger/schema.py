@@ -138,6 +138,7 @@ STEPS: tuple[str, ...] = (
     """,
     "ALTER TABLE calls ADD COLUMN written_prompt_tokens INTEGER NOT NULL DEFAULT 0;",
     "ALTER TABLE runs ADD COLUMN error TEXT NOT NULL DEFAULT '';",
+    "CREATE INDEX events_by_kind ON events(kind);",
 )
 
 
