@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from agent.task.labelled_task import LabelledTask
 
 SKIP, UNDO, HELP, QUIT = "s", "u", "?", "q"
+GLUED = "\N{NO-BREAK SPACE}"
 GROUPS = {
     "Task": ("labeller", "count", "overlap", "add", "status", "web", "port", "no_open", "ask"),
     "Models": ("thinking", "max_concurrency", "max_wait"),
@@ -177,8 +180,14 @@ class Labelling:
         lines = ["", f"[{self._session.done + 1}] {shown.why}" + f" {'-' * 20}"]
         lines += [f"{name}: {text}" for name, text in shown.row.inputs.items()]
         lines += [f"{name} says {label}" for name, label in shown.others.items()]
-        lines.append("  ".join([*(f"{key} {label}" for key, label in self.keys.items()), "s skip  u undo  ? help"]))
-        return plain("\n".join(lines))
+        return plain("\n".join(lines + self._choices()))
+
+    def _choices(self) -> list[str]:
+        """The keys and what each does, in lines of the terminal's width that part no key from its label."""
+        choices = [*(f"{key} {label}" for key, label in self.keys.items()), "s skip", "u undo", "? help"]
+        whole = "  ".join(choice.replace(" ", GLUED) for choice in choices)
+        width = shutil.get_terminal_size().columns - 1
+        return [line.replace(GLUED, " ") for line in textwrap.wrap(whole, width, break_on_hyphens=False)]
 
     def _help(self) -> str:
         task = self._session.task
