@@ -231,7 +231,7 @@ def _draft(
         )
     trained = [splitting.labels[at] for at in parts[0]]
     instruction = (
-        _rename(instruction, columns) if instruction.strip() else plain_prompt(columns, rule, choices, trained)
+        renamed(instruction, columns) if instruction.strip() else plain_prompt(columns, rule, choices, trained)
     )
     written = metric if is_read or asked.reading == 1 else rule.metric
     tools = {TOOLS_FILE: tools_json(asked.tools)} if asked.tools else {}
@@ -303,7 +303,7 @@ def _enough(path: Path, count: int, what: str) -> None:
         raise InputError(f"{shown(path)} has {count} {what}; at least {MIN_ROWS} are needed to split and compare")
 
 
-def _rename(instruction: str, columns: tuple[DataColumn, ...]) -> str:
+def renamed(instruction: str, columns: tuple[DataColumn, ...]) -> str:
     """The prompt with every `{{DataColumn Name}}` under its field name."""
     names = {key: column.field for column in columns if column.use == "input" for key in (column.field, column.name)}
     return PLACEHOLDER.sub(lambda mark: f"{{{{{names.get(mark[1], mark[1])}}}}}", instruction.strip())
