@@ -71,9 +71,7 @@ def task_from_traces(
             )
         )
     if choices:
-        raise InputError(
-            f"--labels: {len(found.labelled)} answers are confirmed and say the labels; leave --labels out"
-        )
+        raise InputError(f"--labels: {len(found.labelled)} answers are confirmed and say the labels; leave it out")
     if prompt is None and found.instruction:
         prompt = f"{found.instruction}\n"  # with the end of a line it is never taken as the name of a file
         lines.append(SYSTEM_LINE)
