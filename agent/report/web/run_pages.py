@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cached_property
@@ -14,16 +12,17 @@ from agent.ledger.query import Row, cost_of
 from agent.ledger.resume_state import IS_CALL
 from agent.release.result import search_result
 from agent.report import charts, compare, facts
+from agent.report.checks import KIND
 from agent.report.comparison import comparison, is_comparison, running_losses
 from agent.report.comparison_charts import comparison_svgs
 from agent.report.html import PROMPT_LETTERS
 from agent.report.run_details import run_details
 from agent.report.tool_facts import compared_texts
 from agent.report.view import RowPair, RunView
+from agent.report.web.checks_page import checks_named
+from agent.report.web.drawing import CHART, without_style
 from agent.report.web.page_request import PageRequest, sql_link
 
-CHART = threading.Lock()
-"""Held while a chart is drawn: matplotlib's settings are the whole process's."""
 SORTS: Mapping[str, str] = {"score": "mean", "cost": "cost_usd", "tokens": "tokens", "trial": "number"}
 FILTERS = ("state", "technique", "format", "operator")
 ABOUT = ("id", "task", "folder", "status", "model", "proposer", "seed", "started_utc", "ended_utc", "seconds", "parent")
@@ -118,9 +117,17 @@ def run(request: PageRequest) -> dict[str, Any]:
         "costs": view.costs,
         "board": board(request, view),
         "playable": result is not None and facts.ships_prompt(result),
+        "checked": _checked(request, view),
         "rated": any(trial["state"] == "complete" for trial in view.trials),
         "sql": sql_link("SELECT * FROM trials WHERE run_id = :run ORDER BY mean DESC", run=view.id),
     }
+
+
+def _checked(request: PageRequest, view: RunView) -> str:
+    """The name of the prompt that a check checked, or that a search made and checks have checked; "" for none."""
+    of_check = view.run["status"] == "complete" and (view.run["result"] or {}).get("kind") == KIND
+    name = str(view.run["result"]["name"] if of_check else view.run["task"] if _is_search(view.run) else "")
+    return name if checks_named(request, name) else ""
 
 
 def _scores(view: RunView) -> list[dict[str, Any]]:
@@ -175,11 +182,6 @@ def chart(request: PageRequest) -> str:
             )
 
     return request.cached("chart", view.id, draw) if view.trials else ""
-
-
-def without_style(svg: str) -> str:
-    """An <svg> without its style element, which the policy of our pages refuses; web.css has the same rules."""
-    return re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
 
 
 def drawn(request: PageRequest) -> dict[str, Any]:
