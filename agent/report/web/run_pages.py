@@ -96,6 +96,7 @@ def run(request: PageRequest) -> dict[str, Any]:
     best = result.winner if result else None
     return {
         "run": {name: view.run[name] for name in (*ABOUT, "error")},
+        "own": asdict(view.own),
         "is_search": _is_search(view.run),
         "command": (view.run["options"] or {}).get("command", ""),
         "result": view.run["result"],
@@ -144,9 +145,9 @@ def _scores(view: RunView) -> list[dict[str, Any]]:
 
 
 def _prompts(view: RunView) -> list[dict[str, str]]:
-    """The prompts in full, the best found first; the user's own alone where nothing better is known."""
+    """The prompts in full, the best found first; the baseline alone where nothing better is known."""
     is_other = view.winner is not None and view.baseline is not None and view.winner["id"] != view.baseline["id"]
-    shown = [("Best found", view.winner)] * is_other + [("Your prompt", view.baseline)]
+    shown = [("Best found", view.winner)] * is_other + [(view.own.name.capitalize(), view.baseline)]
     return [
         {"title": f"{title} in full", "text": facts.cut(facts.whole_prompt(candidate), PROMPT_LETTERS)}
         for title, candidate in shown
@@ -156,7 +157,7 @@ def _prompts(view: RunView) -> list[dict[str, str]]:
 
 def _marked(view: RunView) -> list[dict[str, Any]]:
     """The trials of the two prompts that a run compares: number, which of them it is, and its score."""
-    named = [(facts.which(trial, view.result), trial) for trial in view.trials]
+    named = [(facts.which(trial, view.result, view.own), trial) for trial in view.trials]
     return [{"number": trial["number"], "which": name, "mean": trial["mean"]} for name, trial in named if name]
 
 
@@ -216,7 +217,7 @@ def board(request: PageRequest, view: RunView) -> dict[str, Any]:
     rows, place = request.paged(trials)
     choices = {name: sorted({str(trial[name]) for trial in view.trials if trial[name]}) for name in FILTERS}
     return {
-        "trials": [{**trial, "which": facts.which(trial, view.result)} for trial in rows],
+        "trials": [{**trial, "which": facts.which(trial, view.result, view.own)} for trial in rows],
         "place": place,
         "of": len(view.trials),
         "choices": choices,
@@ -293,13 +294,14 @@ def trial(request: PageRequest) -> dict[str, Any]:
     parent = numbered[number]["parent_id"]
     return {
         "run": {name: view.run[name] for name in ("id", "task", "model")},
+        "own": asdict(view.own),
         "trial": numbered[number],
         "baseline": {name: numbered[0][name] for name in ("number", "mean", "low", "high", "n", "candidate_id")},
         "parent": _number_of(request, view.id, parent) if parent else None,
         "prompt": own["template"] if not own["demos"] else None,
         "prompt_text": facts.prompt_text(own),
         "whole_prompt": facts.cut(facts.whole_prompt(own), PROMPT_LETTERS),
-        "which": facts.which(numbered[number], view.result),
+        "which": facts.which(numbered[number], view.result, view.own),
         "demos": own["demos"],
         "changes": words_changed(*compared_texts(base, own)) if number else [],
         "shown": which,
