@@ -68,6 +68,7 @@ def optimize(
     input: str | Sequence[str] = (),
     ignore: str | Sequence[str] = (),
     knowledge: str | Path | None = None,
+    tools: Sequence[Callable[..., Any] | Mapping[str, Any]] | str | Path | None = None,
     max_calls: int | None = None,
     max_tokens: int | None = None,
     max_cost: float | None = None,
@@ -129,6 +130,9 @@ def optimize(
         knowledge: for rows and data files: a folder of documents (or one file) that prompts look passages up in. A
             prompt with the mark {{context}} gets them there. The documents are read where they are, and a run goes on
             only with those that it began with.
+        tools: for rows and data files: what the model may call; the target then holds the right calls of each row, []
+            where no tool fits. Functions of Python, whose types and docstrings are read and which are not called; tools
+            as JSON, as OpenAI, Anthropic or MCP write them; or a file, as `optimize tools` takes it.
         max_calls: cap on model calls, at least 1, all roles together.
         max_tokens: cap on tokens in and out, at least 1, all roles together.
         max_cost: cap in US dollars, at least 0, all roles together.

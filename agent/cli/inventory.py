@@ -95,7 +95,13 @@ def tasks_command(task: str | None, as_json: bool) -> None:
     default="",
     help="Without labels: a sentence on what the task is. A model drafts labels, definitions and a prompt.",
 )
-@click.option("--labels", metavar="A,B", default="", help="With --describe: the labels. Default: the model names them.")
+@click.option(
+    "--labels",
+    metavar="A,B",
+    default="",
+    help="With --describe, or traces of which few are confirmed: the labels. Default: the model names them, or the "
+    "answers in the traces do.",
+)
 @click.option(
     "--rows",
     metavar="N",
@@ -129,7 +135,8 @@ def init_command(
 
     With --describe instead: a task without labels, out of a sentence. A model drafts labels, a definition of each and a
     first prompt, in small steps that are checked; rows come from --from (with a row a line in a .txt file), or it
-    writes synthetic ones. `optimize label NAME` then asks you for labels: no draft of a model ever is one.
+    writes synthetic ones. `optimize label NAME` then asks you for labels: no draft of a model ever is one. So it does
+    for traces of which fewer than 30 answers are confirmed by feedback; those are the first labels.
     """
     from agent.run.tasks import copy_sample, make_task
     from agent.run.trace_task import task_from_traces
@@ -143,8 +150,9 @@ def init_command(
         words = {"name": name, "describe": describe, "labels": labels, "source": source, "target": target}
         _draft({**options, **words, "rows": rows, "model": model}, asked, db)
         return
-    if labels:
-        raise click.UsageError("--labels goes with --describe")
+    is_traced = source is not None and not target and is_traces(source)
+    if labels and not is_traced:
+        raise click.UsageError("--labels goes with --describe, or with traces")
     if sample:
         if name or source or target or prompt or asked.is_any:
             raise click.UsageError("--sample copies a task as it is: give no NAME, and no option for a file of yours")
@@ -155,10 +163,10 @@ def init_command(
         raise click.UsageError("Missing argument 'NAME'.")
     if not source:
         raise click.UsageError("Missing option '--from'.")
-    if not target and is_traces(source):
-        folder, lines = task_from_traces(name, source, prompt, seed, asked)
+    if is_traced:
+        folder, lines, then = task_from_traces(name, source, prompt, seed, asked, labels)
         click.echo("\n".join(map(plain, lines)))
-        click.echo(f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize {name}")
+        click.echo(f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize {then} {name}")
         return
     folder, reading = make_task(name, source, target, prompt, seed, asked)
     for line in reading.lines():
@@ -190,7 +198,9 @@ def draft_report(result: Mapping[str, Any]) -> str:
     ]
     lines.append(f"prompt: {result['opening'] or '(a plain one)'}")
     kinds = f", {result['synthetic']} of them synthetic" if result["synthetic"] else ""
-    lines.append(f"rows without a label: {result['rows']}{kinds}")
+    lines.append(f"rows without a label: {result['rows'] - result['confirmed']}{kinds}")
+    if result["confirmed"]:
+        lines.append(f"rows labelled by feedback in the traces: {result['confirmed']}")
     if result["refused"]:
         lines.append(f"replies that could not be used: {result['refused']} ({'; '.join(result['why_refused'])})")
     if result["status"] == "budget":

@@ -91,6 +91,7 @@ def _verdict(result: RunResult) -> list[str]:
         ]
     corrected = points(winner.dev_corrected)
     (_, one), (_, other) = facts.sides(result)
+    own = facts.baseline_words(result).phrase
     return [
         "",
         f"{facts.verdict(result)}  ({facts.certainty(result)})",
@@ -99,7 +100,7 @@ def _verdict(result: RunResult) -> list[str]:
         f"{'':12}{'dev':>8}{'corrected':>12}{'sealed test':>14}",
         f"{one:12}{points(base.dev):>8}{'':>12}{points(sealed_score(result, 'baseline')):>14}",
         f"{other:12}{points(winner.dev):>8}{corrected:>12}{points(sealed_score(result, 'winner')):>14}",
-        *([f"your prompt was compared on {base.dev_rows} dev rows, which was enough"] if base.dev_rows else []),
+        *([f"{own} was compared on {base.dev_rows} dev rows, which was enough"] if base.dev_rows else []),
         "",
         f"{other}: {design}",
         f"test rows: {facts.tally(lift.wins, lift.losses, lift.ties)}",

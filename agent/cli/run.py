@@ -48,7 +48,7 @@ _CAPS = ("max_calls", "max_tokens", "max_cost", "time_limit")
 _BATCH = ("batch", "batch_only", "batch_wait")
 _OUTPUT = ("quiet", "db", "ledger_url", "as_json")
 RUN_GROUPS = {
-    "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "knowledge", "limit"),
+    "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "knowledge", "tools", "limit"),
     "Models": ("model", "proposer", "judge", "thinking", "max_concurrency", "max_wait"),
     "Budget": (*_CAPS, "price", "effort", "no_cache", *_BATCH, "dry_run"),
     "Search": (
@@ -114,6 +114,11 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
     "--knowledge",
     metavar="DIR",
     help="Documents that have the answers, when TASK is a data file: a folder, or one file. Prompts look passages up.",
+)
+@click.option(
+    "--tools",
+    metavar="FILE",
+    help="Tools that the answers call, when TASK is a data file: JSON, or FILE.py:NAME,... as `optimize tools` has it.",
 )
 @click.option(
     "-n",

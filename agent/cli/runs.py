@@ -16,7 +16,16 @@ from agent.cli.terminal_tables import Column, print_table, say, say_diff, so_far
 from agent.errors import InputError
 from agent.release.result import search_result
 from agent.report import change_facts
-from agent.report.facts import amount, decision, gain, instead_of_result, points, prompt_text, without_result
+from agent.report.facts import (
+    amount,
+    baseline_words,
+    decision,
+    gain,
+    instead_of_result,
+    points,
+    prompt_text,
+    without_result,
+)
 from agent.run.locations import open_history
 
 RUNS = (
@@ -157,9 +166,10 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
             inputs, outputs = (" | ".join(demo[side].values()) for side in ("inputs", "outputs"))
             rows.append((demo["position"] + 1, demo["example_id"], short(inputs, 80), short(outputs, 40)))
         print_table(f"{len(rows)} demos", DEMOS, rows)
-    say("\n== diff to your prompt ==", "bold")
+    own = baseline_words(row)
+    say(f"\n== diff to {own.phrase} ==", "bold")
     diff = difflib.unified_diff(
-        prompt_text(base).splitlines(), prompt_text(winner).splitlines(), "your prompt", "winner", lineterm="", n=2
+        prompt_text(base).splitlines(), prompt_text(winner).splitlines(), own.name, "winner", lineterm="", n=2
     )
     say_diff(list(diff) or ["(the same)"])
     click.echo("")

@@ -7,7 +7,7 @@ from agent.cli.common import plain
 from agent.release.result import RunResult
 from agent.release.result_breakdown import Group, MetricPart
 from agent.report import facts
-from agent.report.facts import amount, carried, gain, points, sides
+from agent.report.facts import amount, baseline_words, carried, gain, points, sides
 
 
 def yardsticks(result: RunResult) -> list[str]:
@@ -75,7 +75,8 @@ def attribution(result: RunResult) -> list[str]:
     if not result.attribution:
         return []
     width = max(len(plain(row.part)) for row in result.attribution)
-    lines = ["what carried the gain: points lost with your prompt's part in its place (95 % CI)"]
+    own = baseline_words(result).phrase
+    lines = [f"what carried the gain: points lost with {own}'s part in its place (95 % CI)"]
     for row in result.attribution:
         share, interval, source = carried(row)
         lines.append(f"  {plain(row.part):<{width}} {share:>6}   {interval}, {source}")

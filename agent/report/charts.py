@@ -116,7 +116,7 @@ def pareto(view: RunView) -> Figure:
                 own = view.baseline is not None and row.candidate_id == view.baseline["id"]
                 colour = GOOD if row.chosen else BASE if own else SOFT
                 axes.scatter([cost], [100 * row.dev], s=60 if row.chosen else 28, c=colour, zorder=3)
-                word = "chosen" if row.chosen else "your prompt" if own else ""
+                word = "chosen" if row.chosen else view.own.name if own else ""
                 axes.annotate(word, (cost, 100 * row.dev), (0, 7), textcoords="offset points", ha="center")
             axes.set(xlabel=name, ylim=(-2, 112), xlim=(0, None))
             axes.margins(x=0.15)

@@ -118,6 +118,11 @@ def over_time(points: Sequence[CheckPoint]) -> Figure:
 
 def checks_page(name: str, points: Sequence[CheckPoint]) -> str:
     """A page without script that shows the checks of a prompt: their chart, and a table."""
+    return render("checks.html", name=name, chart=checks_chart(name, points), style=style())
+
+
+def checks_chart(name: str, points: Sequence[CheckPoint]) -> Chart:
+    """The chart of the checks of a prompt, with its table."""
     from markupsafe import Markup
 
     from agent.report import charts
@@ -132,7 +137,7 @@ def checks_page(name: str, points: Sequence[CheckPoint]) -> str:
     note = "p: of so many changed answers by repeat noise alone. Each gate is the test of its own check."
     table = RunTable(f"{len(points)} checks of {name}", columns, rows, note)
     drawn = charts.svg(over_time(points), "checks", f"Scores of {name} over time")
-    return render("checks.html", name=name, chart=Chart(Markup(drawn), table), style=style())
+    return Chart(Markup(drawn), table)
 
 
 def _figures(point: CheckPoint) -> tuple[str, str, str]:

@@ -28,7 +28,7 @@ NAMED_OPTIONS = {
     "limit": "--limit",
 }
 """Options of a run that another command takes too, by their names in the ledger."""
-OTHER_OPTIONS = ("judge", "knowledge", "embeddings", "metric_source")
+OTHER_OPTIONS = ("judge", "knowledge", "tools", "embeddings", "metric_source")
 """Those without which the task is another, and that it does not take."""
 
 

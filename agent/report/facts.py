@@ -6,6 +6,7 @@ Scores and their differences come in as 0 to 1 and -1 to 1, and stand in the tex
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from agent.release.gate import SIGNIFICANT, shown
@@ -18,6 +19,19 @@ from agent.release.result_parts import SideName
 ERASED = "(erased)"
 SIDES: Sequence[tuple[SideName, str]] = (("baseline", "your prompt"), ("winner", "best found"))
 """The two prompts of a result: their keys, and their names for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineWords:
+    """What trial 0 of a run is called: its `name`, in a sentence (`phrase`), and beside another one (`short`)."""
+
+    name: str
+    phrase: str
+    short: str
+
+
+OWN = BaselineWords("your prompt", "your prompt", "yours")
+RELEASED = BaselineWords("released prompt", "the released prompt", "the released one")
 MIGRATED: Sequence[tuple[SideName, str]] = (("baseline", "old model"), ("winner", "new model"))
 """The same of a migration: the released prompt with its own model, and the new one."""
 
@@ -45,6 +59,13 @@ def spent(usd: float, unpriced: Sequence[str], lost: float | None) -> str:
     """What a run paid: US dollars, and at most how many of them (`lost`) went to calls that brought nothing."""
     paid = dollars(usd, unpriced)
     return f"{paid} ({dollars(lost)} of it for calls that brought nothing, at most)" if lost else paid
+
+
+def baseline_words(of: Mapping[str, Any] | RunResult) -> BaselineWords:
+    """What trial 0 of a run, by its row of the ledger or its result, is called: the user's own prompt, or of a
+    migration the released one, there with the new model."""
+    is_migration = of.migration if isinstance(of, RunResult) else (of["options"] or {}).get("migrates")
+    return RELEASED if is_migration else OWN
 
 
 def sides(result: RunResult) -> Sequence[tuple[SideName, str]]:
@@ -364,11 +385,10 @@ def latency(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds:.2f} s"
 
 
-def which(trial: Mapping[str, Any], result: RunResult | None) -> str:
-    """Whether a trial is the user's own prompt or the best found, which can be the same; "" for all others."""
+def which(trial: Mapping[str, Any], result: RunResult | None, own: BaselineWords) -> str:
+    """Whether a trial is the baseline, as `own` calls it, or the best found, which can be the same; "" for others."""
     is_winner = result is not None and trial["candidate_id"] == result.winner.candidate_id
-    own, best = (name for _, name in SIDES)
-    return " and ".join([own] * (trial["number"] == 0) + [best] * is_winner)
+    return " and ".join([own.name] * (trial["number"] == 0) + [SIDES[1][1]] * is_winner)
 
 
 def design(technique: str, layout: str, demos: int) -> str:

@@ -216,6 +216,7 @@ def _of_result(view: RunView) -> dict[str, Any]:
         "winner_text": facts.cut(facts.whole_prompt(winner), PROMPT_LETTERS),
         "demos": winner["demos"][:DEMOS],
         "demos_total": len(winner["demos"]),
+        "names": [name for _, name in facts.sides(result)],
         "flips": flips(view.pairs("test", baseline["id"], winner["id"])),
         "rows_known": "test" in view.examples,
     }

@@ -140,7 +140,7 @@ def attribution(view: RunView) -> RunTable:
     assert view.result is not None
     rows = [(row.part, *carried(row)) for row in view.result.attribution]
     columns = ("part", "points #", "95 % CI #", "how it is known")
-    note = "Points that are lost with your prompt's part in its place."
+    note = f"Points that are lost with {view.own.phrase}'s part in its place."
     return _table("What carried the gain", columns, rows, note)
 
 
@@ -152,7 +152,7 @@ def pareto(view: RunView) -> RunTable:
     for row in view.result.pareto:
         number = numbers.get(row.candidate_id)
         name = f"trial {number}" if number is not None else row.candidate_id
-        own = ", your prompt" * (number == 0)
+        own = f", {view.own.name}" * (number == 0)
         cells = (points(row.dev), f"{row.prompt_tokens:,}", amount(row.usd_per_1000), facts.latency(row.latency_s))
         rows.append((name + own, "yes" if row.chosen else "", *cells))
     columns = ("prompt", "chosen", "dev #", "prompt tokens #", "$ per 1,000 calls #", "latency #")
@@ -221,7 +221,7 @@ def trials(view: RunView) -> RunTable:
             points(trial["mean"]),
             _interval(trial["low"], trial["high"]),
             trial["n"],
-            facts.which(trial, view.result),
+            facts.which(trial, view.result, view.own),
             facts.design(trial["technique"], trial["format"], trial["n_demos"]),
             trial["operator"],
             f"{trial['calls'] + trial['cached']:,}",

@@ -18,6 +18,7 @@ from agent.ledger.merged import home_of
 from agent.ledger.query import History, Row
 from agent.ledger.trail import promoted_since
 from agent.release.result import RunResult, search_result
+from agent.report.facts import BaselineWords, baseline_words
 from agent.types import Example, SplitName, Task
 
 EQUAL = 1e-12
@@ -82,6 +83,11 @@ class RunView:
     def costs(self) -> list[Row]:
         """Calls, tokens and dollars by role, model and state, as `History.costs` gives them."""
         return self.history.costs(self.id)
+
+    @property
+    def own(self) -> BaselineWords:
+        """What trial 0 is called."""
+        return baseline_words(self.run)
 
     @cached_property
     def baseline(self) -> Row | None:

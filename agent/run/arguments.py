@@ -23,13 +23,16 @@ from agent.run.launch import OPTIONS, Launch, prepare, silence
 from agent.run.locations import open_history
 from agent.run.observers import Watcher
 from agent.run.resume import unfinished
+from agent.run.tool_sources import given_tools
 from agent.scoring.function_metric import MetricFunction, register, registered
 from agent.search.registered import STRATEGIES
 from agent.search.samplers import PRUNERS, SAMPLERS
+from agent.task.called_tools import TOOLS_FILE, tools_json
 from agent.task.load import load_task
 from agent.task.words import seconds
 from agent.types import Task
 
+PROMPT_FILE = "prompt.txt"
 MOST_LISTED = 20  # problems of rows
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 AT_LEAST = {"trials": 1, "max_calls": 1, "max_tokens": 1, "max_demos": 0, "thinking": 0, "max_concurrency": 1}
@@ -90,14 +93,24 @@ def launch_of(arguments: Mapping[str, Any], db: Path, watcher: Watcher) -> Launc
         elif not prompt.strip():
             problems.append(Problem("prompt", "is empty; write what the model is told today"))
         else:
-            texts["prompt.txt"] = prompt
+            texts[PROMPT_FILE] = prompt
+    if (tools := arguments["tools"]) is not None:
+        if isinstance(tools, str | Path):
+            words["tools"] = str(tools)
+        elif not isinstance(tools, Sequence):
+            problems.append(Problem("tools", f"is {type(tools).__name__}; give a list of functions, or a file"))
+        else:
+            made, faults = given_tools(tools)
+            problems += [Problem("tools", what) for what in faults]
+            texts[TOOLS_FILE] = tools_json(made)
     if arguments["metric"] is not None:
         words |= _metric_words(arguments["metric"], problems)
     require_none(problems)
     if not texts:
         return prepare(words, db, watcher)
     folder, is_new = keep(db.parent, texts)
-    places = {"prompt" if name == "prompt.txt" else "task": str(folder / name) for name in texts}
+    parts = {PROMPT_FILE: "prompt", TOOLS_FILE: "tools"}
+    places = {parts.get(name, "task"): str(folder / name) for name in texts}
     try:
         return prepare({**words, **places}, db, watcher)
     except AgentError:

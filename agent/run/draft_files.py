@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import InputError
+from agent.prompt.draft_requests import Refused, checked_labels
+from agent.task.asked import Asked
 from agent.task.columns import DataColumn
 from agent.task.from_file import has_schema
 from agent.task.labelled_task import LabelledTask
@@ -16,6 +18,9 @@ from agent.task.task_text import SCHEMA_LINE, slug, task_toml, words
 from agent.task.unlabelled import UNLABELLED_FILE, UnlabelledRow, rows_text
 from agent.task.words import shown
 from agent.types import MetricSpec
+
+CONFIRMED_BY = "feedback in the traces"
+"""The labeller of answers that a trace file confirms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,8 @@ class DraftPlan:
         columns: of the file without labels; none: there is no file.
         rows: of that file.
         synthetic: how many rows are written where there is no file.
+        confirmed: row and answer, where feedback in the file confirms it.
+        prompt: the user's own, "" where it is drafted.
     """
 
     folder: Path
@@ -38,12 +45,28 @@ class DraftPlan:
     labels: tuple[str, ...]
     columns: tuple[DataColumn, ...]
     rows: tuple[UnlabelledRow, ...]
-    synthetic: int
+    synthetic: int = 0
+    confirmed: tuple[tuple[str, str], ...] = ()
+    prompt: str = ""
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The names of the inputs."""
         return tuple(column.field for column in self.columns if column.use == "input")
+
+
+def labels_given(text: str) -> tuple[str, ...]:
+    """The labels of `--labels A,B`; () for none. Raises InputError for those that cannot be."""
+    try:
+        return checked_labels([name.strip() for name in text.split(",")]) if text else ()
+    except Refused as error:
+        raise InputError(f"--labels {text}: {error}") from None
+
+
+def require_choice(asked: Asked) -> None:
+    """Raises InputError for options that say how answers without labels are scored."""
+    if asked.metric or asked.type:
+        raise InputError("--metric and --type: a task without labels has a choice of labels as its answer; leave them")
 
 
 def drafted_prompt(plan: DraftPlan, labels: Sequence[str], definitions: Mapping[str, str], opening: str) -> str:
@@ -61,10 +84,11 @@ def write_draft(
     definitions: Mapping[str, str],
     opening: str,
     rows: Sequence[UnlabelledRow],
-) -> None:
-    """Writes the folder, whole or not at all. Raises InputError where that cannot be."""
+) -> int:
+    """Writes the folder, whole or not at all; returns how many rows have a label. Raises InputError where that cannot
+    be."""
     folder = plan.folder
-    prompt = drafted_prompt(plan, labels, definitions, opening)
+    prompt = plan.prompt or drafted_prompt(plan, labels, definitions, opening)
     rule = ScoringRule("choice", MetricSpec("choice", plan.target))
     text = task_toml(slug(folder.name), plan.columns, rule, labels, prompt, None, plan.description)
     try:
@@ -76,7 +100,9 @@ def write_draft(
             beside.mkdir()
             (beside / "task.toml").write_text(text, "utf-8")
             (beside / UNLABELLED_FILE).write_text(rows_text(rows), "utf-8")
-            LabelledTask(beside)  # raises where it could not be labelled
+            task = LabelledTask(beside)  # raises where it could not be labelled
+            labelled = task.label_confirmed(plan.confirmed, CONFIRMED_BY)
             beside.rename(folder)
+            return labelled
     except OSError as error:
         raise InputError(f"{shown(folder)} cannot be written ({error.strerror}); choose another place") from error

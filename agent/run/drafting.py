@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from agent.errors import BadResponse, BudgetExhausted, InputError, RowRefused
@@ -18,7 +19,6 @@ from agent.models.model_registry import DEFAULT_MODEL, create_model
 from agent.prompt.draft_requests import (
     ATTEMPTS,
     Refused,
-    checked_labels,
     definition_request,
     labels_request,
     opening_request,
@@ -28,7 +28,7 @@ from agent.prompt.draft_requests import (
     read_row,
     row_request,
 )
-from agent.run.draft_files import DraftPlan, write_draft
+from agent.run.draft_files import DraftPlan, labels_given, require_choice, write_draft
 from agent.run.job import Job, Resources
 from agent.run.labelling import TEXT, read_unlabelled, verdict_lines
 from agent.run.launch import budget_of
@@ -92,7 +92,7 @@ class Drafting(Job):
             self._stopped = str(stop)
         if not rows:
             raise BudgetExhausted(self._stopped or "no row could be drafted; give your own rows with --from FILE")
-        write_draft(plan, labels, definitions, opening, rows)
+        confirmed = write_draft(plan, labels, definitions, opening, rows)
         return {
             "kind": self.kind,
             "run_id": self.id,
@@ -104,6 +104,7 @@ class Drafting(Job):
             "opening": opening,
             "rows": len(rows),
             "synthetic": sum(row.source == SYNTHETIC for row in rows),
+            "confirmed": confirmed,
             "refused": len(self._refused),
             "why_refused": self._refused[:5],
             "wanted": verdict_lines(len(labels)),
@@ -199,23 +200,19 @@ def prepare_draft(options: Mapping[str, Any], asked: Asked) -> tuple[PreparedJob
     target = options["target"] or "label"
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", target) or target in (TEXT, "id", "source", "drafted"):
         raise InputError(f"--target {target}: give a name of letters, digits and underscores, such as label")
-    if asked.metric or asked.type:
-        raise InputError("--metric and --type: a task without labels has a choice of labels as its answer; leave them")
-    try:
-        labels = checked_labels([name.strip() for name in options["labels"].split(",")]) if options["labels"] else ()
-    except Refused as error:
-        raise InputError(f"--labels {options['labels']}: {error}") from None
-    folder = new_folder(options["name"])
-    columns, rows = read_unlabelled(options["source"], target, asked) if options["source"] else (_columns(target), [])
-    plan = DraftPlan(
-        folder, description, target, labels, columns, tuple(rows), 0 if options["source"] else options["rows"]
-    )
+    require_choice(asked)
+    labels = labels_given(options["labels"])
+    plan = DraftPlan(new_folder(options["name"]), description, target, labels, _columns(target), (), options["rows"])
+    if options["source"]:
+        columns, rows, confirmed = read_unlabelled(options["source"], target, asked)
+        plan = replace(plan, columns=columns, rows=tuple(rows), synthetic=0, confirmed=confirmed)
     lm = create_model(options["model"] or DEFAULT_MODEL)
     job = PreparedJob(
         lambda resources: Drafting(plan, lm, resources), [lm], budget_of(options, ATTEMPTS * Drafting.calls(plan))
     )
-    have = f"{len(rows)} rows of {shown(options['source'])}" if options["source"] else f"{plan.synthetic} rows to write"
-    return job, f"{folder.name}: {lm.name} drafts {listed(labels) or 'labels'}, definitions and a prompt; {have}"
+    source = options["source"]
+    have = f"{len(plan.rows)} rows of {shown(source)}" if source else f"{plan.synthetic} rows to write"
+    return job, f"{plan.folder.name}: {lm.name} drafts {listed(labels) or 'labels'}, definitions and a prompt; {have}"
 
 
 def _columns(target: str) -> tuple[DataColumn, ...]:

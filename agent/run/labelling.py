@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from agent.task.input_files import read_rows
 from agent.task.label_session import LabelSession, agreements
 from agent.task.labelled_task import SPLITS, LabelledTask, read_fields
 from agent.task.splits import FRACTIONS
+from agent.task.traces import TraceRows, is_traces, read_traces
 from agent.task.unlabelled import UNLABELLED_FILE, UnlabelledRow, folded, rows_text, unlabelled_rows
 from agent.task.words import near, problem, quoted, shown
+from agent.types import content_id
 
 GAINS = (0.3, 0.1)
 """Gains for which the labels are counted, as shares."""
@@ -45,7 +47,7 @@ def add_rows(name: str, path: Path) -> int:
     columns = {own: column_named(names, own) for own in inputs}
     if missing := [own for own, column in columns.items() if column is None]:
         raise InputError(f"{shown(path)}: no column for the input {quoted(missing[0])}{near(missing[0], names)}")
-    made = _made(table, {own: column or "" for own, column in columns.items()}, path)
+    made = _some(made_rows(table, {own: column or "" for own, column in columns.items()}, path), inputs, path)
     known = {folded(row.inputs) for row in LabelledTask(folder).rows} if (folder / UNLABELLED_FILE).exists() else set()
     for split in SPLITS:
         if (file := folder / f"{split}.jsonl").exists():
@@ -60,13 +62,15 @@ def add_rows(name: str, path: Path) -> int:
     return len(new)
 
 
-def read_unlabelled(
-    path: Path, target: str, asked: Asked = NOTHING
-) -> tuple[tuple[DataColumn, ...], list[UnlabelledRow]]:
+Unlabelled = tuple[tuple[DataColumn, ...], list[UnlabelledRow], tuple[tuple[str, str], ...]]
+"""Columns, rows, and row and answer where feedback confirms it."""
+
+
+def read_unlabelled(path: Path, target: str, asked: Asked = NOTHING) -> Unlabelled:
     """The columns and rows of a file without labels.
 
     Args:
-        path: .txt with a row a line, or a data file.
+        path: .txt with a row a line, a data file, or traces.
         target: the name of the output, which may be no column of it.
         asked: `--input` and `--ignore`.
 
@@ -74,29 +78,61 @@ def read_unlabelled(
         InputError: there is such a column, no input, or no row.
         ProblemsError: the file has broken rows.
     """
-    table = _table(path)
+    if is_traces(path):
+        return unlabelled_traces(read_traces(path), path, target, asked)
+    columns, rows = _unlabelled(_table(path), path, target, asked, frozenset())
+    return columns, rows, ()
+
+
+def unlabelled_traces(
+    found: TraceRows, path: Path, target: str, asked: Asked, marks: frozenset[str] = frozenset()
+) -> Unlabelled:
+    """The same of a trace file that was read; `marks` are the columns in the `{{ }}` of its prompt."""
+    table = [(line, {name: text for name, text in row.items() if name != found.column}) for line, row in found.table]
+    columns, rows = _unlabelled(table, path, target, asked, marks)
+    inputs, ids = input_columns(columns), {row.id for row in rows}
+    confirmed = {content_id("row", _inputs(row, inputs)): row[found.column] for row in found.labelled}
+    return columns, rows, tuple((row, answer) for row, answer in confirmed.items() if row in ids)
+
+
+def input_columns(columns: Sequence[DataColumn]) -> dict[str, str]:
+    """By input the name of its column."""
+    return {column.field: column.name for column in columns if column.use == "input"}
+
+
+def _unlabelled(
+    table: Sequence[tuple[int, Mapping[str, Any]]], path: Path, target: str, asked: Asked, marks: frozenset[str]
+) -> tuple[tuple[DataColumn, ...], list[UnlabelledRow]]:
     names = list(dict.fromkeys(key for _, row in table for key in row))
     if (column := column_named(names, target)) is not None:
         raise InputError(
             f"{shown(path)}: has a column {quoted(column)}; where it holds the labels: optimize init NAME --from "
             f"{shown(path)} --target {column}; else name another output with --target"
         )
-    columns = decide_columns([{**row, target: ""} for _, row in table], target, asked=asked)
-    inputs = {column.field: column.name for column in columns if column.use == "input"}
-    return columns, _made(table, inputs, path)
+    columns = decide_columns([{**row, target: ""} for _, row in table], target, marks, asked)
+    inputs = input_columns(columns)
+    return columns, _some(made_rows(table, inputs, path), inputs, path)
 
 
-def _made(
+def made_rows(
     table: Sequence[tuple[int, Mapping[str, Any]]], columns: Mapping[str, str], path: Path
 ) -> list[UnlabelledRow]:
-    """Rows of fields out of a table, without those that lack one. Raises InputError where none is left."""
+    """Rows of fields out of a table, without those that lack one."""
+    texts = [(_inputs(row, columns), line) for line, row in table]
+    full = [(inputs, f"{path.name}:{line}") for inputs, line in texts if all(map(str.strip, inputs.values()))]
+    return unlabelled_rows(full)
+
+
+def _some(rows: list[UnlabelledRow], inputs: Iterable[str], path: Path) -> list[UnlabelledRow]:
+    if not rows:
+        raise InputError(f"{shown(path)}: no row has a text for {' and '.join(inputs)}; give a file with others")
+    return rows
+
+
+def _inputs(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str]:
     from agent.task.answers import text_of
 
-    texts = [({own: text_of(row.get(column)) for own, column in columns.items()}, line) for line, row in table]
-    full = [(inputs, f"{path.name}:{line}") for inputs, line in texts if all(map(str.strip, inputs.values()))]
-    if not full:
-        raise InputError(f"{shown(path)}: no row has a text for {' and '.join(columns)}; give a file with others")
-    return unlabelled_rows(full)
+    return {own: text_of(row.get(column)) for own, column in columns.items()}
 
 
 def _table(path: Path) -> list[tuple[int, dict[str, Any]]]:

@@ -47,6 +47,7 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "input": [],
         "ignore": [],
         "knowledge": None,
+        "tools": None,
         "trials": None,
         "max_calls": None,
         "max_tokens": None,

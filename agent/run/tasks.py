@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import InputError, ProblemsError
 from agent.observer import NO_OBSERVER, Observer
 from agent.task.asked import NOTHING, Asked, metric_asked
+from agent.task.called_tools import TOOLS_FILE
 from agent.task.demo_limit import with_demo_limit
 from agent.task.input_files import prompt_text
 
@@ -93,6 +94,8 @@ def source_of(part: str, options: Mapping[str, Any]) -> str:
         return part
     if part == "knowledge":
         return f"the documents in {options['knowledge']}"
+    if part == TOOLS_FILE:
+        return f"the tools in {options['tools']}"
     file, prompt = options["task"], options["prompt"]
     named = prompt if len(prompt) <= 80 else "the prompt"
     return f"{named} (or how {file} is read)" if part == "task.toml" else str(file)
@@ -263,6 +266,10 @@ def _load(options: Mapping[str, Any], observer: Observer) -> tuple[Task, Reading
 
         if asked.knowledge and not Path(asked.knowledge).exists():
             raise InputError(f"--knowledge {asked.knowledge}: no such file or folder; name that of your documents")
+        if options.get("tools"):  # a run of an older version has none
+            from agent.run.tool_sources import tools_in_file
+
+            asked = replace(asked, tools=tools_in_file(Path(options["tools"])))
         instruction = prompt_text(prompt)
         if not instruction.strip():
             raise InputError(f"{prompt}:1: the prompt is empty; write what the model is told today")
@@ -273,10 +280,11 @@ def _load(options: Mapping[str, Any], observer: Observer) -> tuple[Task, Reading
         return task, reading
     if path.suffix.lower() in SPREADSHEETS or ((target or prompt) and path.is_file()):
         raise InputError(f"{name}: not a .csv or .jsonl file; save a spreadsheet as CSV UTF-8")
-    if target or prompt or asked.type or asked.inputs or asked.ignored or asked.knowledge:
+    others = (asked.type, asked.inputs, asked.ignored, asked.knowledge, options.get("tools"))
+    if target or prompt or any(others):
         raise InputError(
-            f"{name}: --target, --prompt, --type, --input, --ignore, --knowledge go with a data file (.csv, .jsonl); "
-            "a task folder has them in task.toml"
+            f"{name}: --target, --prompt, --type, --input, --ignore, --tools, --knowledge go with a data file (.csv, "
+            ".jsonl); a task folder has them in task.toml"
         )
     from agent.task.load import load_task
 

@@ -6,7 +6,7 @@ import json
 import shlex
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, Queue
@@ -52,17 +52,27 @@ def tools_in_file(path: Path) -> tuple[Tool, ...]:
     return _whole(value, shown(path))
 
 
-def tools_in_functions(functions: Sequence[Callable[..., Any]]) -> tuple[Tool, ...]:
-    """Python functions as tools. Raises InputError with all that is wrong with them."""
-    found, wrong = list[dict[str, Any]](), list[str]()
-    for function in functions:
-        try:
-            found.append(tool_of_function(function))
-        except ValueError as error:
-            wrong.append(str(error))
-    if wrong or not found:
-        raise InputError("\n".join(f"tools: {what}" for what in wrong or ["no functions; give at least one"]))
-    return _whole(found, "tools")
+GivenTool = Tool | Callable[..., Any] | Mapping[str, Any]
+"""A tool, a function of Python, or a tool in JSON as OpenAI, Anthropic or MCP write it."""
+
+
+def given_tools(given: Sequence[GivenTool]) -> tuple[tuple[Tool, ...], list[str]]:
+    """The tools that a Python program gives, and all that is wrong with them. No function is called."""
+    found, wrong = list[Any](), list[str]()
+    for each in given:
+        if isinstance(each, Tool):
+            each = {**each.as_dict(), "parameters": json.loads(each.parameters)}
+        elif callable(each):
+            try:
+                each = tool_of_function(each)
+            except ValueError as error:
+                wrong.append(str(error))
+                continue
+        found.append(each)
+    if not found:
+        return (), wrong or ["no tools; give at least one"]
+    tools, more = read_tools(found)
+    return tools, wrong + more
 
 
 def tools_of_server(command: str, seconds: float = SECONDS) -> tuple[Tool, ...]:
@@ -100,12 +110,12 @@ def tools_of_server(command: str, seconds: float = SECONDS) -> tuple[Tool, ...]:
     return _whole(tools, words[0])
 
 
-def write_tools(tools: Sequence[Tool | Callable[..., Any]], path: str | Path) -> Path:
+def write_tools(tools: Sequence[GivenTool], path: str | Path) -> Path:
     """Writes tools as OpenAI takes them, one a line: the `tools.json` of a task.
 
     Args:
-        tools: tools, or functions of Python. The types of a function's parameters become the schema of its arguments,
-            its docstring their descriptions; it is not called.
+        tools: functions of Python, or tools as JSON. The types of a function's parameters become the schema of its
+            arguments, its docstring their descriptions; it is not called.
         path: of the file, such as "tasks/house/tools.json".
 
     Returns:
@@ -114,9 +124,9 @@ def write_tools(tools: Sequence[Tool | Callable[..., Any]], path: str | Path) ->
     Raises:
         InputError: a function has a parameter without a type that JSON has, or the disk refuses.
     """
-    functions = [each for each in tools if not isinstance(each, Tool)]
-    made = iter(tools_in_functions(functions) if functions else ())
-    found = [each if isinstance(each, Tool) else next(made) for each in tools]
+    found, wrong = given_tools(tools)
+    if wrong:
+        raise InputError("\n".join(f"tools: {what}" for what in wrong))
     lines = ",\n".join(f"  {json.dumps(each, ensure_ascii=False)}" for each in openai_tools(found))
     try:
         with new_file(Path(path)) as file:

@@ -1,26 +1,36 @@
-"""A task folder out of traces: confirmed answers are its rows, the others lie beside them without a label."""
+"""A task folder out of traces: confirmed answers are its rows, the others lie beside them without a label. Where few
+are confirmed it is a task to label: they are its first labels."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from agent.errors import InputError
 from agent.files import new_file
-from agent.run.tasks import make_task
+from agent.prompt.draft_requests import Refused, checked_labels
+from agent.run.draft_files import CONFIRMED_BY, DraftPlan, labels_given, require_choice, write_draft
+from agent.run.labelling import input_columns, made_rows, unlabelled_traces, verdict_lines
+from agent.run.tasks import make_task, new_folder
+from agent.task.answers import label_reader, target_type
 from agent.task.asked import NOTHING, Asked
+from agent.task.checks import PLACEHOLDER
 from agent.task.clean_rows import MIN_ROWS
-from agent.task.traces import read_traces
-from agent.task.words import shown
+from agent.task.from_file import renamed
+from agent.task.input_files import prompt_text
+from agent.task.traces import TraceRows, read_traces
+from agent.task.unlabelled import UNLABELLED_FILE, json_line, rows_text
+from agent.task.words import listed, shown
 
-UNLABELLED = "unlabelled.jsonl"
-"""The rows of a trace file without a right answer, in the folder of its task."""
+SYSTEM_LINE = "prompt: the system text of most traces"
+Next = Literal["run", "label"]
+"""The command that goes on with the task."""
 
 
 def task_from_traces(
-    name: str, source: Path, prompt: str | None, seed: int, asked: Asked = NOTHING
-) -> tuple[Path, list[str]]:
+    name: str, source: Path, prompt: str | None, seed: int, asked: Asked = NOTHING, labels: str = ""
+) -> tuple[Path, list[str], Next]:
     """Makes a task folder out of a trace file.
 
     Args:
@@ -29,41 +39,81 @@ def task_from_traces(
         prompt: as of `make_task`. None: the system text of most traces, else a plain one.
         seed: decides which rows go to which split.
         asked: what else the user says of the rows.
+        labels: the labels, apart by commas, where fewer than 30 answers are confirmed. "": the answers in the file.
 
     Returns:
-        The folder, and what was read of the file, in lines.
+        The folder, what was read of the file, in lines, and the command that is next.
 
     Raises:
-        InputError: fewer than 30 answers are confirmed (the rows are then kept in a file to be labelled), or what
-            `make_task` refuses.
+        InputError: fewer than 30 answers are confirmed and the answers are no labels (the rows are then kept in a file
+            to be filled in), or what `make_task` refuses.
     """
-    found = read_traces(source)
+    found, choices = read_traces(source), labels_given(labels)
     lines = list(found.lines())
     if len(found.labelled) < MIN_ROWS:
-        file = Path(f"{Path(name).name}-{UNLABELLED}")
+        if choices or (choices := _labels_in(found.answers)):
+            origin = "--labels" if labels else "the answers in the file"
+            folder, more = _task_to_label(name, source, found, prompt, asked, choices)
+            return folder, [*lines, f"labels, from {origin}: {listed(choices)}", *more], "label"
+        file = Path(f"{Path(name).name}-{UNLABELLED_FILE}")
         if file.exists():
             raise InputError(f"{shown(file)} exists, and the rows to label would be written there; move it away")
-        _write(file, [*found.labelled, *found.unlabelled])
+        _write(file, "".join(map(json_line, [*found.labelled, *found.unlabelled])))
         raise InputError(
             "\n".join(
                 [
                     *lines,
                     f"{shown(source)}: {len(found.labelled)} answers are confirmed by a score or feedback, and a task "
                     f"needs {MIN_ROWS}; wrote the rows to {shown(file)}: fill in {found.column!r}, then "
-                    f"`optimize init {name} --from {shown(file)} --target {found.column}`",
+                    f"`optimize init {name} --from {shown(file)} --target {found.column}`; where the answer is one of "
+                    f"some labels, give them: `optimize init {name} --from {shown(source)} --labels A,B`",
                 ]
             )
         )
+    if choices:
+        raise InputError(f"--labels: {len(found.labelled)} answers are confirmed and say the labels; leave it out")
     if prompt is None and found.instruction:
         prompt = f"{found.instruction}\n"  # with the end of a line it is never taken as the name of a file
-        lines.append("prompt: the system text of most traces")
+        lines.append(SYSTEM_LINE)
     folder, reading = make_task(name, source, found.column, prompt, seed, asked, found.labelled)
-    if found.unlabelled:
-        _write(folder / UNLABELLED, found.unlabelled)
-        lines.append(f"{folder / UNLABELLED}: {len(found.unlabelled)} rows without a label, which no run reads")
-    return folder, [*lines, *reading.lines()]
+    table = list(zip(found.unlabelled_at, found.unlabelled, strict=True))
+    if rows := made_rows(table, input_columns(reading.columns), source):
+        _write(folder / UNLABELLED_FILE, rows_text(rows))
+        lines.append(f"{folder / UNLABELLED_FILE}: {len(rows)} rows without a label, which no run reads")
+    return folder, [*lines, *reading.lines()], "run"
 
 
-def _write(path: Path, rows: Sequence[dict[str, str]]) -> None:
+def _task_to_label(
+    name: str, source: Path, found: TraceRows, prompt: str | None, asked: Asked, labels: tuple[str, ...]
+) -> tuple[Path, list[str]]:
+    """A task whose confirmed answers are its first labels, and what is in it."""
+    require_choice(asked)
+    folder = new_folder(name)
+    instruction = prompt_text(prompt) if prompt else found.instruction
+    marks = frozenset(mark[1] for mark in PLACEHOLDER.finditer(instruction))
+    columns, rows, confirmed = unlabelled_traces(found, source, found.column, asked, marks)
+    own = renamed(instruction, columns)
+    plan = DraftPlan(folder, "", found.column, labels, columns, tuple(rows), confirmed=confirmed, prompt=own)
+    labelled = write_draft(plan, labels, {}, "", rows)
+    lines = [f"{folder / UNLABELLED_FILE}: {len(rows)} rows, {labelled} of them labelled by {CONFIRMED_BY}"]
+    if others := len(confirmed) - labelled:
+        lines.append(f"{others} confirmed answers are none of the labels: their rows have no label")
+    if not prompt:
+        lines.append(SYSTEM_LINE if found.instruction else "prompt: a plain one")
+    return folder, [*lines, *verdict_lines(len(labels))]
+
+
+def _labels_in(answers: Sequence[str]) -> tuple[str, ...]:
+    """The labels that the answers are, each in its usual spelling; () where they are none."""
+    if target_type(answers) != "choice":
+        return ()
+    read = label_reader("choice", answers)
+    try:
+        return checked_labels(sorted({read(answer) for answer in answers}))
+    except Refused:  # a text that can be no label stands among them
+        return ()
+
+
+def _write(path: Path, text: str) -> None:
     with new_file(path, private=True) as file:
-        file.write("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows).encode("utf-8"))
+        file.write(text.encode("utf-8"))

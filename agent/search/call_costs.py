@@ -59,7 +59,7 @@ class CallCosts:
         least: with prompts as short as the user's own.
         usual: with the fewest demos that the task allows on every other prompt.
         usd_a_token: dollars for a token in a prompt of the target.
-        own_prompt: tokens of the user's own prompt.
+        own_prompt: tokens of the user's own prompt and its tools.
         calls_each: calls of a run of the program, where the plan counts runs as calls.
     """
 
@@ -110,7 +110,7 @@ def call_costs(task: Task, models: Models, prices: Mapping[str, Price]) -> CallC
     """What a call of a run on this task costs on average; a model without a price is free."""
     passages = _passage_letters(task, PASSAGE_LETTERS) // BYTES_A_TOKEN
     has_place = bool(marks(task.instruction, [CONTEXT]))
-    own = _tokens([task.instruction]) + MESSAGE_TOKENS + (passages if has_place else 0)
+    own = _tokens([task.instruction, *_tool_texts(task)]) + MESSAGE_TOKENS + (passages if has_place else 0)
     row, reply = _row_and_reply(task)
     demos = min(task.space.demo_counts, default=0) * (row + reply + 2 * MESSAGE_TOKENS)
     a_row = {"target": 1.0, "judge": float(judge_calls(task)), "proposer": 1 / ROWS_A_PROPOSAL}
@@ -140,6 +140,11 @@ def average_calls(task: Task, prompt: int) -> dict[CallRole, Usage]:
     }
 
 
+def _tool_texts(task: Task) -> list[str]:
+    """What each call of the target says of the task's tools."""
+    return [text for tool in task.tools for text in tool.as_dict().values()]
+
+
 def _passage_letters(task: Task, most: int) -> int:
     """Letters of the passages in a prompt, at most `most`; 0 for a task without documents."""
     documents = task.knowledge.documents if task.knowledge else ()
@@ -163,7 +168,7 @@ def largest_calls(task: Task, longest_request: int) -> dict[CallRole, Usage]:
     """
     row = max(sum(len(text) for text in row.inputs.values()) for row in task.train) // LETTERS_A_TOKEN
     prompt = len(task.instruction) // LETTERS_A_TOKEN + (row + 10) * (1 + max(task.space.demo_counts, default=0))
-    prompt += _passage_letters(task, MOST_PASSAGE_LETTERS) // LETTERS_A_TOKEN
+    prompt += (sum(map(len, _tool_texts(task))) + _passage_letters(task, MOST_PASSAGE_LETTERS)) // LETTERS_A_TOKEN
     rubrics = sum(len(rubric.text) for rubric in task.rubrics.values()) // LETTERS_A_TOKEN
     seen, verdict = _judged_passages(task, MOST_PASSAGE_LETTERS)
     return {

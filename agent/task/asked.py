@@ -1,4 +1,5 @@
-"""What the user says of a data file beside its target: `--metric`, `--type`, `--input`, `--ignore`, `--knowledge`."""
+"""What the user says of a data file beside its target: `--metric`, `--type`, `--input`, `--ignore`, `--knowledge`,
+`--tools`."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import Any
 from agent.errors import InputError
 from agent.metrics.metric_registry import METRICS
 from agent.task.words import listed, near, quoted
-from agent.types import FieldType, MetricSpec
+from agent.types import FieldType, MetricSpec, Tool
 
 READING = 3
 """The version of how a data file is read, a word of each run. 1: a run of an older version, whose metric is that of the
@@ -20,7 +21,7 @@ answers' type, and whose splits follow the inputs. 2: one that read lists of mes
 @dataclass(frozen=True, slots=True)
 class Asked:
     """The options of a data file, as they were typed; `reading`: by which version it is read; `knowledge`: the folder
-    of its documents, "" for none."""
+    of its documents, "" for none; `tools`: those that the answers call."""
 
     metric: str = ""
     type: FieldType | None = None
@@ -28,10 +29,11 @@ class Asked:
     ignored: tuple[str, ...] = ()
     reading: int = READING
     knowledge: str = ""
+    tools: tuple[Tool, ...] = ()
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Asked:
-        """Those of a run, by its words. A metric that is a Python function is no option of the file."""
+        """Those of a run, by its words, without tools. A metric that is a Python function is no option of the file."""
         return cls(
             "" if options.get("metric_source") else options.get("metric") or "",
             options.get("type"),

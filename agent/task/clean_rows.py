@@ -122,6 +122,7 @@ class Splitting:
         self._plain, self._table, self._target = plain, table, target
         self._columns = [column for column in columns if column.use == "input"]
         self._inputs = [column.name for column in self._columns]
+        self._are_calls = bool(asked.tools)
         self._has_id = any(column.use == "id" for column in columns)
         self.field = next(column.field for column in columns if column.use == "target")
         self._full = full_rows(table, self._inputs, target)
@@ -140,7 +141,7 @@ class Splitting:
         """Labels and usable rows by the rule that the answers have."""
         values = [self._plain[at][self._target] for at in self._basis_full]
         rule = rule_of(values) if values else ScoringRule("text", MetricSpec("exact_match", self.field))
-        read = label_reader(rule.type, values)
+        read = (lambda calls: calls) if self._are_calls else label_reader(rule.type, values)
         self.labels: dict[int, Any] = {}
         for at in full_rows(self._plain, (), self._target):
             try:

@@ -156,7 +156,7 @@ class RowReader:
                 groups = {name: _text(row[name]) for name in self._slices}
                 example = Example(given or content_id("row", inputs), inputs, labels, groups, sources)
                 placed.append(PlacedExample(where, line, example))
-        return placed, list(_listed_problems(lines_by_fault, where))
+        return placed, list(listed_problems(lines_by_fault, where))
 
     def _header(self, row: dict[str, Any]) -> dict[str, Any]:
         """The columns of a CSV file; that of the one output may be left out where conversations end with the answer."""
@@ -224,7 +224,7 @@ class RowReader:
         return value
 
 
-def _listed_problems(lines_by_fault: Mapping[tuple[str, str], Sequence[int]], where: str) -> Iterator[Problem]:
+def listed_problems(lines_by_fault: Mapping[tuple[str, str], Sequence[int]], where: str) -> Iterator[Problem]:
     """Each problem once, at its first line; of one column at most MOST_LISTED, and how many more."""
     listed_of: Counter[str] = Counter()
     more: dict[str, list[int]] = {}

@@ -17,6 +17,7 @@ from agent.files import new_files
 from agent.retrieval.passages import CONTEXT
 from agent.task.answers import misspelled, other_spellings, thousands_warning, why_text
 from agent.task.asked import NOTHING, Asked
+from agent.task.called_tools import TOOLS_FILE, tools_json, with_calls
 from agent.task.checks import PLACEHOLDER
 from agent.task.clean_rows import MIN_ROWS, Splitting, each_once
 from agent.task.columns import DataColumn, answer_inside, column_named, decide_columns, find_target
@@ -186,14 +187,16 @@ def _draft(
 ) -> tuple[dict[str, str], Reading]:
     """The files of the task folder as texts, and the reading."""
     spoken = frozenset[str]()
-    is_read = table is not None
+    is_read, lines = table is not None, list[int]()
     if table is None:
-        table, spoken = _table(
+        table, spoken, lines = _table(
             path, target, asked if asked.reading > 2 and not PLACEHOLDER.search(instruction) else None
         )
     _enough(path, len(table), "rows")
     table, beside = expanded(list(table), [target])
     target = find_target(_names(table), target)
+    if asked.tools:
+        table = with_calls(table, lines, path, target, asked.tools)
     if re.search("[\x00\ud800-\udfff]", instruction):
         raise InputError("the prompt holds a NUL or half a character; save it as plain UTF-8 text")
     marks = [mark[1] for mark in PLACEHOLDER.finditer(instruction) if not (asked.knowledge and mark[1] == CONTEXT)]
@@ -228,12 +231,14 @@ def _draft(
         )
     trained = [splitting.labels[at] for at in parts[0]]
     instruction = (
-        _rename(instruction, columns) if instruction.strip() else plain_prompt(columns, rule, choices, trained)
+        renamed(instruction, columns) if instruction.strip() else plain_prompt(columns, rule, choices, trained)
     )
     written = metric if is_read or asked.reading == 1 else rule.metric
-    files = {
-        "task.toml": task_toml(slug(name or path.stem), columns, rule, choices, instruction, written, spoken=spoken)
-    }
+    tools = {TOOLS_FILE: tools_json(asked.tools)} if asked.tools else {}
+    toml = task_toml(
+        slug(name or path.stem), columns, rule, choices, instruction, written, spoken=spoken, tools="".join(tools)
+    )
+    files = {"task.toml": toml, **tools}
     if asked.knowledge:
         if any(column.field == CONTEXT and column.use != "ignored" for column in columns):
             raise InputError(f"--knowledge: a column is called {CONTEXT}, as the place of passages is; rename it")
@@ -278,9 +283,9 @@ def _require_double_braces(instruction: str, names: Sequence[str]) -> None:
             )
 
 
-def _table(path: Path, target: str, asked: Asked | None) -> tuple[list[dict[str, Any]], frozenset[str]]:
-    """The rows, and the columns that hold conversations, whose texts are in the rows; none is looked for without
-    `asked`."""
+def _table(path: Path, target: str, asked: Asked | None) -> tuple[list[dict[str, Any]], frozenset[str], list[int]]:
+    """The rows, the columns that hold conversations, whose texts are in the rows (none is looked for without `asked`),
+    and the line of each row."""
     found, problems = read_rows(path)
     names = _names([row for _, row in found]) if asked else []
     spoken = frozenset[str]()
@@ -290,7 +295,7 @@ def _table(path: Path, target: str, asked: Asked | None) -> tuple[list[dict[str,
         found, spoken, problems = conversations_in(found, left, shown(path))
     if problems:
         raise ProblemsError(tuple(problems))
-    return [row for _, row in found], spoken
+    return [row for _, row in found], spoken, [line for line, _ in found]
 
 
 def _enough(path: Path, count: int, what: str) -> None:
@@ -298,7 +303,7 @@ def _enough(path: Path, count: int, what: str) -> None:
         raise InputError(f"{shown(path)} has {count} {what}; at least {MIN_ROWS} are needed to split and compare")
 
 
-def _rename(instruction: str, columns: tuple[DataColumn, ...]) -> str:
+def renamed(instruction: str, columns: tuple[DataColumn, ...]) -> str:
     """The prompt with every `{{DataColumn Name}}` under its field name."""
     names = {key: column.field for column in columns if column.use == "input" for key in (column.field, column.name)}
     return PLACEHOLDER.sub(lambda mark: f"{{{{{names.get(mark[1], mark[1])}}}}}", instruction.strip())

@@ -26,8 +26,9 @@ from agent.task.words import problem, quoted, shown
 
 LABELS_FILE = "labels.jsonl"
 LONGEST_NAME = 100
-SPREAD, DISAGREEMENT = "spread", "disagreement"
-"""How a row was chosen: far from those that have a label, or because prompts answered it differently."""
+SPREAD, DISAGREEMENT, CONFIRMED = "spread", "disagreement", "confirmed"
+"""How a row was chosen: far from those that have a label, because prompts answered it differently, or by feedback that
+confirmed its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,26 +97,31 @@ class LabelLog:
 
     def add(self, row: str, label: str, labeller: str, chosen: str) -> LabelEvent:
         """Appends a label; it is on the disk when this returns. Raises InputError for a name that is none."""
-        event = LabelEvent(row, label, labeller_name(labeller), _now(), chosen)
-        self._append(lambda events: event)
-        return event
+        return self.add_all([(row, label)], labeller, chosen)[0]
+
+    def add_all(self, labels: Sequence[tuple[str, str]], labeller: str, chosen: str) -> list[LabelEvent]:
+        """The same for labels of several rows, in one write."""
+        name, time = labeller_name(labeller), _now()
+        added = [LabelEvent(row, label, name, time, chosen) for row, label in labels]
+        self._append(lambda events: added)
+        return added
 
     def undo(self, labeller: str) -> LabelEvent | None:
         """Takes back the last label of this labeller that stands, and returns it; None where there is none."""
         name, taken = labeller_name(labeller), list[LabelEvent]()
 
-        def made(events: Sequence[LabelEvent]) -> LabelEvent | None:
+        def made(events: Sequence[LabelEvent]) -> list[LabelEvent]:
             stack: list[LabelEvent] = []
             for event in events:
                 if event.labeller == name:
                     stack = stack[:-1] if event.label is None else [*stack, event]
             taken.extend(stack[-1:])
-            return LabelEvent(taken[0].row, None, name, _now()) if taken else None
+            return [LabelEvent(each.row, None, name, _now()) for each in taken]
 
         self._append(made)
         return taken[0] if taken else None
 
-    def _append(self, make: Callable[[Sequence[LabelEvent]], LabelEvent | None]) -> None:
+    def _append(self, make: Callable[[Sequence[LabelEvent]], Sequence[LabelEvent]]) -> None:
         try:
             with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
@@ -123,14 +129,17 @@ class LabelLog:
                 data = file.read()
                 whole = data[: data.rfind(b"\n") + 1]
                 events = self._parsed(whole)
-                if (event := make(events)) is None:
+                if not (added := make(events)):
                     return
                 if len(whole) < len(data):  # of a process that was killed in the line
                     file.truncate(len(whole))
-                file.write(_line(event, _hash(whole.splitlines()[-1]) if whole else ""))
+                before = _hash(whole.splitlines()[-1]) if whole else ""
+                for event in added:
+                    file.write(line := _line(event, before))
+                    before = _hash(line[:-1])
                 file.flush()
                 os.fsync(file.fileno())
-                self._then([*events, event])
+                self._then([*events, *added])
         except OSError as error:
             raise self._unwritable(error) from error
 

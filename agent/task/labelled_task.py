@@ -17,9 +17,19 @@ from typing import Any
 
 from agent.errors import InputError, ProblemsError
 from agent.files import new_files
+from agent.shipped import fold
 from agent.task.clean_rows import MIN_ROWS
 from agent.task.input_files import parse_toml, read_bytes, read_rows
-from agent.task.label_log import DISAGREEMENT, LABELS_FILE, LabelEvent, LabelLog, agreed, first_labels, standing
+from agent.task.label_log import (
+    CONFIRMED,
+    DISAGREEMENT,
+    LABELS_FILE,
+    LabelEvent,
+    LabelLog,
+    agreed,
+    first_labels,
+    standing,
+)
 from agent.task.label_splits import SplitRow, places
 from agent.task.unlabelled import UNLABELLED_FILE, UnlabelledRow, json_line, read_unlabelled_file
 from agent.task.words import listed, problem, quoted, shown
@@ -89,6 +99,22 @@ class LabelledTask:
         if label not in self.choices:
             raise InputError(f"{quoted(label)} is no label of {self.name}; the labels are {listed(self.choices)}")
         return self.log.add(row, label, labeller, chosen)
+
+    def label_confirmed(self, answers: Sequence[tuple[str, str]], labeller: str) -> int:
+        """Gives rows the answers that feedback confirmed, in the spelling of the labels.
+
+        Args:
+            answers: row and answer; those that are no label of the task are left out.
+            labeller: says where they come from.
+
+        Returns:
+            How many are labels.
+        """
+        spelled = {fold(choice): choice for choice in self.choices}
+        labels = [(row, spelled[fold(answer)]) for row, answer in answers if fold(answer) in spelled]
+        if labels:
+            self.log.add_all(labels, labeller, CONFIRMED)
+        return len(labels)
 
     def undo(self, labeller: str) -> LabelEvent | None:
         """Takes back the last label of a labeller that stands, and returns it; None where there is none."""

@@ -63,8 +63,10 @@ def scoring_rule(values: Sequence[Any], field: str, asked: Asked) -> ScoringRule
     Raises:
         InputError: The answers are not of the type, or the metric does not score it.
     """
-    proposed = found = _proposed(values, field)
-    if asked.type:
+    proposed = found = _of_calls(field, len(asked.tools)) if asked.tools else _proposed(values, field)
+    if asked.tools and asked.type not in (None, "json"):
+        raise InputError(f"--type {asked.type}: the answers are calls of tools, which are json; leave --type out")
+    if asked.type and not asked.tools:
         _require_type(values, asked.type)
         found = found if found.type == asked.type else _of_type(values, field, asked.type)
     if not asked.metric:
@@ -98,7 +100,7 @@ def _fitting(values: Sequence[Any], spec: MetricSpec, kind: FieldType, asked: As
     types = METRICS.get(spec.name).types
     if kind in types:
         return kind
-    if not asked.type:
+    if not asked.type and not asked.tools:
         for other in ("number", "json", "text"):
             if other in types and not _unlike(values, other):
                 return other
@@ -139,6 +141,11 @@ def _proposed(values: Sequence[Any], field: str) -> ScoringRule:
     if kind in ("choice", "number") and (scale := _scale(texts, field)):
         return scale
     return _of_type(values, field, kind)
+
+
+def _of_calls(field: str, count: int) -> ScoringRule:
+    about = "the tool" if count == 1 else f"{count} tools"
+    return ScoringRule("json", MetricSpec("tool_calls", field), f"the answers are calls of {about}")
 
 
 def _of_type(values: Sequence[Any], field: str, kind: FieldType) -> ScoringRule:

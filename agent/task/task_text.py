@@ -96,6 +96,7 @@ def task_toml(
     metric: MetricSpec | None,
     description: str = "",
     spoken: frozenset[str] = frozenset(),
+    tools: str = "",
 ) -> str:
     """The text of task.toml; every key left out has its default.
 
@@ -108,6 +109,7 @@ def task_toml(
         metric: The metric. None: none is written, and the answers have that of their type.
         description: What the task is; "": made of the fields.
         spoken: The columns that hold conversations.
+        tools: The file of the tools that the answers call; "": none.
     """
     inputs = [column for column in columns if column.use == "input"]
     output = next(column for column in columns if column.use == "target")
@@ -120,6 +122,7 @@ def task_toml(
         f"description = {string(description)}",
         f"signature = {string(', '.join(c.field for c in inputs) + ' -> ' + output.field)}",
         f"instruction = {string(instruction)}",
+        *([f"tools = {string(tools)}"] if tools else []),
     ]
     for column in (*inputs, output):
         about = [f"description = {string(' '.join(column.name.split()))}"] if column.name != column.field else []

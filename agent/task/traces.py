@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ class TraceRows:
         column: that of the right answers.
         traces: answers in it.
         labelled, unlabelled: rows with and without a right answer, each input once.
+        labelled_at, unlabelled_at: their lines in the file.
+        answers: all of them, confirmed or not.
         repeated: answers to inputs that came before.
         contradicted: inputs whose confirmed answers differ; they are rows without a label.
         empty: answers without a question or a text.
@@ -46,11 +49,20 @@ class TraceRows:
     traces: int
     labelled: tuple[dict[str, str], ...]
     unlabelled: tuple[dict[str, str], ...]
+    labelled_at: tuple[int, ...]
+    unlabelled_at: tuple[int, ...]
+    answers: tuple[str, ...]
     repeated: int
     contradicted: int
     empty: int
     personal: int
     instruction: str
+
+    @property
+    def table(self) -> list[tuple[int, dict[str, str]]]:
+        """All rows with their lines, in the order of the file."""
+        at, rows = (*self.labelled_at, *self.unlabelled_at), (*self.labelled, *self.unlabelled)
+        return sorted(zip(at, rows, strict=True), key=itemgetter(0))
 
     def lines(self) -> Iterator[str]:
         """The reading for people, one line each."""
@@ -97,7 +109,7 @@ def read_traces(path: Path) -> TraceRows:
         rest = [Problem(where, f"and {more} more records with a problem")] if more > 0 else []
         raise ProblemsError((*problems[:MOST_LISTED], *rest))
     assert kind is not None
-    return _rows(kind, [trace for _, trace in found])
+    return _rows(kind, found)
 
 
 def _records(path: Path) -> tuple[Rows, list[Problem]]:
@@ -124,35 +136,39 @@ def _kind_of(record: Mapping[str, Any]) -> TraceKind | None:
     return next((kind for kind in KINDS if kind.holds(record)), None)
 
 
-def _rows(kind: TraceKind, traces: list[Trace]) -> TraceRows:
-    usable = [trace for trace in traces if trace.output and any(trace.inputs.values())]
+def _rows(kind: TraceKind, placed: list[tuple[int, Trace]]) -> TraceRows:
+    full = [(line, trace) for line, trace in placed if trace.output and any(trace.inputs.values())]
+    usable = [trace for _, trace in full]
     labels: dict[str, set[str]] = {}
-    first: dict[str, Trace] = {}
-    for trace in usable:
+    first: dict[str, tuple[int, Trace]] = {}
+    for line, trace in full:
         key = canonical(dict(trace.inputs))
-        first.setdefault(key, trace)
+        first.setdefault(key, (line, trace))
         if trace.label:
             labels.setdefault(key, set()).add(trace.label)
     column = f"right_{LABEL}" if any(LABEL in trace.inputs for trace in usable) else LABEL
-    labelled: list[dict[str, str]] = []
-    unlabelled: list[dict[str, str]] = []
+    labelled: list[tuple[int, dict[str, str]]] = []
+    unlabelled: list[tuple[int, dict[str, str]]] = []
     personal = 0
-    for key, trace in first.items():
+    for key, (line, trace) in first.items():
         confirmed = labels.get(key, set())
         label = next(iter(confirmed)) if len(confirmed) == 1 else ""
         personal += any(_PERSONAL.search(text) for text in (*trace.inputs.values(), label))
-        (labelled if label else unlabelled).append({**trace.inputs, **({column: label} if label else {})})
+        (labelled if label else unlabelled).append((line, {**trace.inputs, **({column: label} if label else {})}))
     systems = Counter(trace.system for trace in usable if trace.system)
     instruction, count = systems.most_common(1)[0] if systems else ("", 0)
     return TraceRows(
         kind.name,
         column,
-        len(traces),
-        tuple(labelled),
-        tuple(unlabelled),
+        len(placed),
+        tuple(row for _, row in labelled),
+        tuple(row for _, row in unlabelled),
+        tuple(line for line, _ in labelled),
+        tuple(line for line, _ in unlabelled),
+        tuple(trace.label or trace.output for trace in usable),
         len(usable) - len(first),
         sum(len(confirmed) > 1 for confirmed in labels.values()),
-        len(traces) - len(usable),
+        len(placed) - len(usable),
         personal,
         instruction if count > len(usable) / 2 else "",
     )

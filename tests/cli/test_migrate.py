@@ -66,6 +66,9 @@ def test_a_model_that_is_as_good_is_released_with_its_lineage(two_runs: Made) ->
         assert "by more than 10 points" in surface
         assert "old model" in surface
         assert "Keep your prompt" not in surface
+        assert "your prompt" not in surface.casefold().partition("your prompt, or baseline")[0]
+    assert "== diff to the released prompt ==" in screen
+    assert ">released prompt" in page.read_text("utf-8")
     assert "the same" in good("reproduce", result["run_id"], "--offline")
     assert "PROBLEM" not in good("audit", "check", result["run_id"])
     moved = good_json("promote", result["run_id"], "--label", "staging")

@@ -38,7 +38,7 @@ NOT_RUN = {
     "optimize init --sample": "the task is there already: tests/cli/test_samples.py",
     "optimize judge calibrate": "needs ratings of people: tests/cli/test_judge_calibrate.py",
     "optimize check prompts/": "a line of a workflow; `check` runs on other lines",
-    r"rows = \[": "`...` stands for the reader's rows: tests/api/test_optimize.py",
+    r"rows = \[": "`...` stands for the reader's rows: tests/api/test_optimize.py, tests/api/test_tools.py",
     "call_your_model": "a client of the reader's own: tests/release/test_runtime.py",
     'root="/srv/releases"': "a folder of the reader's own: tests/release/test_fallback.py",
     "unit=user_id": "a user of the reader's own: tests/release/test_ab.py",

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from agent.errors import BudgetRefused
 from agent.gateway.prices import fixed_price
-from agent.search.call_costs import CallCosts, Models, call_costs
+from agent.search.call_costs import LETTERS_A_TOKEN, CallCosts, Models, call_costs, largest_calls
 from agent.search.plan import DEV_SHARE, EFFORT_CALLS, FEWEST_ROWS, Plan, make_plan
-from agent.types import Budget
+from agent.types import Budget, Tool
 from tests.toys import make_task
 
 TASK = make_task(3)
@@ -34,6 +34,20 @@ def planned(budget: Budget) -> Plan:
 def test_room_to_think_makes_every_call_dearer() -> None:
     plain, thinking = (call_costs(make_task(thinking=n), ALONE, {}) for n in (0, 1000))
     assert (thinking.least.tokens, thinking.usual.tokens) == (plain.least.tokens + 500, plain.usual.tokens + 500)
+
+
+def test_tools_make_every_call_dearer_and_leave_room_for_as_long_a_prompt() -> None:
+    tools = tuple(Tool(f"tool{n:04}", "d" * 240, "{}" + " " * 150) for n in range(5))  # 400 letters each
+    bare, equipped = (call_costs(make_task(tools=each), ALONE, PRICES) for each in ((), tools))
+    assert (equipped.least.tokens, equipped.usual.tokens) == (bare.least.tokens + 500, bare.usual.tokens + 500)
+    assert equipped.own_prompt == bare.own_prompt + 500
+    assert equipped.least.usd == pytest.approx(bare.least.usd + 500 * bare.usd_a_token)
+    most = [largest_calls(make_task(tools=each), 0) for each in ((), tools)]
+    assert most[1]["target"].prompt_tokens == most[0]["target"].prompt_tokens + 2000 // LETTERS_A_TOKEN
+    assert most[1]["judge"] == most[0]["judge"]
+    capped = Budget(max_tokens=50_000)
+    fewer = [make_plan(TASK, capped, "standard", False, each).calls for each in (bare, equipped)]
+    assert fewer[0] > fewer[1] > 0
 
 
 def test_demos_make_a_call_dearer_and_a_model_without_a_price_costs_nothing() -> None:

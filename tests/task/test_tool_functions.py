@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from agent.errors import InputError, ProblemsError
-from agent.run.tool_sources import tools_in_functions
+from agent.run.tool_sources import given_tools
 from agent.task.load import load_task
 from agent.task.tool_functions import docstring_parts, tool_of_function
 from agent.task.tool_source import tools_in_source
@@ -60,7 +60,7 @@ def old_style(when: str, days: list[str] | None = None) -> str:
 
 
 def test_types_and_docstring_become_a_tool() -> None:
-    light, nothing, old = tools_in_functions([set_light, stop, old_style])
+    (light, nothing, old), _ = given_tools([set_light, stop, old_style])
     assert (light.name, light.description) == ("set_light", "Switches the light of one room.")
     schema = json.loads(light.parameters)
     assert schema["required"] == ["place"]
@@ -102,8 +102,11 @@ def test_what_is_no_tool_is_refused(function: Any, why: str) -> None:
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
     with pytest.raises(InputError) as error:
-        tools_in_functions([any_number, set_light, untyped])
-    assert len(str(error.value).splitlines()) == 2
+        write_tools([any_number, set_light, untyped, {"name": "two words"}], "tools.json")
+    assert len(str(error.value).splitlines()) == 3
+    with pytest.raises(InputError, match="no tools; give at least one"):
+        write_tools([], "tools.json")
+    assert not Path("tools.json").exists()
 
 
 @given(st.text())
@@ -179,7 +182,7 @@ def test_a_file_is_read_as_it_would_be_run(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_list_of_functions_is_written_for_a_task() -> None:
     assert write_tools([set_light, stop], "more.json") == Path("more.json")
     tools, wrong = read_tools(json.loads(Path("more.json").read_text()))
-    assert (tools, wrong) == (tools_in_functions([set_light, stop]), [])
+    assert (tools, wrong) == given_tools([set_light, stop])
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 
 from agent.errors import ProblemsError
+from agent.task.labelled_task import LabelledTask
 from agent.task.load import load_task
 from agent.task.trace_kinds import is_good
 from agent.task.traces import TraceRows, is_traces, read_traces
-from tests.cli.world import TOPICS, good, refused
+from tests.cli.label_world import DESCRIPTION, MEANINGS, drafter
+from tests.cli.world import TOPICS, compatible, good, refused
+from tests.wire import WireServer
 
 SYSTEM = "Which department? Answer with its name."
 
@@ -197,3 +200,86 @@ def test_too_few_confirmed_answers_are_kept_to_be_labelled(tmp_path: Path, monke
     rows = [json.loads(line) for line in Path("inbox-unlabelled.jsonl").read_text("utf-8").splitlines()]
     assert [row.get("output") for row in rows] == ["billing", "billing", "billing", None]
     assert not Path("tasks").exists()
+
+
+def test_few_confirmed_answers_are_the_first_labels_of_a_task_to_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    records = [*labelled(22), *[chat(f"open question {at}", [*TOPICS][at % 4]) for at in range(20)]]
+    written(Path("t.jsonl"), records)
+    said = good("init", "inbox", "--from", "t.jsonl")
+    assert "labels, from the answers in the file: account, billing, delivery, repair" in said
+    assert "42 rows, 22 of them labelled by feedback in the traces" in said
+    assert said.splitlines()[-1].endswith("then: optimize label inbox")
+    task = LabelledTask(Path("tasks/inbox"))
+    assert (task.choices, task.field) == (("account", "billing", "delivery", "repair"), "output")
+    assert task.instruction == SYSTEM
+    assert {event.labeller for event in task.log.events()} == {"feedback in the traces"}
+    assert {event.chosen for event in task.log.events()} == {"confirmed"}
+    known = {record["messages"][1]["content"]: record["messages"][2]["content"] for record in records[:22]}
+    assert {task.by_id[event.row].inputs["input"]: event.label for event in task.log.events()} == known
+    assert [row.source for row in task.rows[20:23]] == ["t.jsonl:21", "t.jsonl:22", "t.jsonl:23"]
+    assert "not written yet" in refused(2, "run", "inbox", "-n", "1")[0]
+    for row in [row for row in task.rows if row.inputs["input"].startswith("open")][:12]:
+        task.label(row.id, "billing", "ann", "spread")
+    loaded = load_task("tasks/inbox")
+    texts = [row.inputs["input"] for row in (*loaded.train, *loaded.dev, *loaded.test)]
+    assert sum(text.startswith("open") for text in texts) < len(texts) <= 34
+    assert task.status().missing == 0
+
+
+def test_labels_may_be_given_where_no_answer_is_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    records = [langfuse(f"question {at}", f"I think it is number {at}.") for at in range(9)]
+    records.append(langfuse("the last", "x", expectedOutput="Bug"))
+    records.append(langfuse("and this", "x", expectedOutput="nonsense"))
+    written(Path("t.jsonl"), records)
+    prompt = "Bug or question? {{input}}"
+    said = good("init", "inbox", "--from", "t.jsonl", "--labels", "bug,question", "--prompt", prompt)
+    assert "labels, from --labels: bug, question" in said
+    assert "1 confirmed answers are none of the labels" in said
+    task = LabelledTask(Path("tasks/inbox"))
+    assert task.instruction == prompt
+    assert [(event.label, task.by_id[event.row].inputs) for event in task.log.events()] == [
+        ("bug", {"input": "the last"})
+    ]
+    assert "exists; choose another name" in refused(2, "init", "inbox", "--from", "t.jsonl", "--labels", "a,b")[-1]
+    assert "1 labels; 2 to" in refused(2, "init", "other", "--from", "t.jsonl", "--labels", "a")[-1]
+    more = ("--from", "t.jsonl", "--labels", "a,b")
+    assert "--metric and --type" in refused(2, "init", "other", *more, "--type", "text")[-1]
+    written(Path("t.jsonl"), labelled(40))
+    assert "say the labels; leave it out" in refused(2, "init", "other", *more)[-1]
+    assert not Path("tasks/other").exists()
+
+
+def test_a_sentence_and_traces_are_a_task_that_has_its_first_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(Path("t.jsonl"), [*labelled(9), *[chat(f"open question {at}", "billing") for at in range(20)]])
+    with WireServer(drafter) as server:
+        words = ("--describe", DESCRIPTION, "-m", compatible(server), "--price", "1,2", "-q")
+        said = good("init", "mails", "--from", "t.jsonl", *words)
+    assert "rows without a label: 20" in said
+    assert "rows labelled by feedback in the traces: 9" in said
+    task = LabelledTask(Path("tasks/mails"))
+    assert (task.inputs, task.field, task.definitions["account"]) == (("input",), "label", MEANINGS["account"])
+    assert len(task.log.events()) == 9
+
+
+def test_rows_beside_a_task_of_confirmed_answers_can_be_labelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(Path("t.jsonl"), [*labelled(90), *[chat(f"open question {at}", "billing") for at in range(5)]])
+    good("init", "inbox", "--from", "t.jsonl")
+    before = load_task("tasks/inbox")
+    task = LabelledTask(Path("tasks/inbox"))
+    assert [row.source for row in task.rows] == [f"t.jsonl:{line}" for line in range(91, 96)]
+    for row in task.rows:
+        task.label(row.id, "billing", "ann", "spread")
+    after = load_task("tasks/inbox")
+    sizes = [sum(len(split) for split in (each.train, each.dev, each.test)) for each in (before, after)]
+    assert sizes[0] < sizes[1] <= sizes[0] + 5
+    assert [row.id for row in after.test][: len(before.test)] == [row.id for row in before.test]

@@ -31,6 +31,7 @@ FIRST_PARTS = (
     "audit",
     "call",
     "releases",
+    "checks",
     "release",
     "labels",
     "label",

@@ -27,6 +27,7 @@ from agent.ledger.query import History
 from agent.report import html
 from agent.report.web import (
     audit_page,
+    checks_page,
     compare_page,
     label_page,
     playground_page,
@@ -97,6 +98,7 @@ ROUTES = (
     Route("/releases", "releases.html", registry_pages.releases),
     Route(RELEASE, "release.html", registry_pages.release),
     Route(f"{RELEASE}/play", "play.html", playground_page.play, post=playground_page.post),
+    Route("/checks/(?P<name>[^/]+?)", "checks.html", checks_page.checks, checks_page.drawn),
     Route("/labels", "labels.html", registry_pages.labels),
     Route("/label", "label.html", label_page.label, post=label_page.post),
     Route("/call/(?P<call>[^/.]+)", "call.html", audit_page.call),

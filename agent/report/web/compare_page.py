@@ -82,8 +82,8 @@ def _side(name: str, side: ComparedPrompt) -> dict[str, Any]:
             mean, low, high = mean_ci(list(scores.values()))
             means[split] = {"mean": mean, "low": low, "high": high, "n": len(scores)}
     number = side.trial["number"] if side.trial else None
-    own, best = (words for _, words in facts.SIDES)
-    what = own if side.result is not None and side.result.is_own else best
+    is_own = side.result is not None and side.result.is_own
+    what = facts.baseline_words(side.run).name if is_own else facts.SIDES[1][1]
     return {
         "name": name,
         "run": side.run["id"],

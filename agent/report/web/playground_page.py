@@ -26,7 +26,6 @@ from agent.types import Example
 
 FIELD = "in."
 """Begins the name of the form's field of an input."""
-WORDS = {"baseline": "your prompt", "winner": "best found", "release": "released prompt"}
 
 
 def play(request: PageRequest, problem: str = "") -> dict[str, Any]:
@@ -52,7 +51,7 @@ def play(request: PageRequest, problem: str = "") -> dict[str, Any]:
         "row": "" if row is None else f"{row[0]}:{row[1].id}",
         "is_row": row is not None and fields == row[1].inputs,
         "labels": {} if row is None else dict(row[1].labels),
-        "prompts": [_shown(side, prompt, fields, is_filled, asked) for side, prompt in tried.prompts.items()],
+        "prompts": [_shown(tried, side, fields, is_filled, asked) for side in tried.prompts],
         "asked": asked,
         "problem": problem,
         "asking": None
@@ -158,14 +157,15 @@ def _holds(split: str, row: Example, text: str) -> bool:
 
 
 def _shown(
-    side: str, prompt: Prompt, fields: Mapping[str, str], is_filled: bool, asked: Mapping[str, Any] | None
+    tried: Tried, side: str, fields: Mapping[str, str], is_filled: bool, asked: Mapping[str, Any] | None
 ) -> dict[str, Any]:
+    prompt = tried.prompts[side]
     is_filled = is_filled and not prompt.embeddings  # a preview asks no provider for a vector
     rendered = prompt.render(**fields) if is_filled else [message.as_dict() for message in prompt.release.messages]
     answers: Sequence[Mapping[str, Any]] = asked["answers"] if asked else ()
     return {
         "side": side,
-        "words": WORDS[side],
+        "words": tried.names[side],
         "version": prompt.version,
         "messages": rendered,
         "answer": next((answer for answer in answers if answer["side"] == side), None),

@@ -27,6 +27,7 @@ from agent.release.labels import (
     releases_root,
 )
 from agent.release.prompt_file import PROMPT_FILE, PromptRelease, read_release
+from agent.report.web.checks_page import checks_named
 from agent.report.web.page_request import PageRequest
 
 
@@ -70,6 +71,7 @@ def release(request: PageRequest) -> dict[str, Any]:
         **found,
         **_origin(found["provenance"], runs),
         "is_prompt": is_prompt,
+        "checks": len(checks_named(request, name)),
         "labels": _pointing(current(history), version),
         "moves": [_move(change, runs) for change in reversed(history) if version in (change.version, change.before)],
         "folder": str(folder),

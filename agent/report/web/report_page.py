@@ -7,8 +7,8 @@ from typing import Any
 
 from agent.report.html import Chart, report_values
 from agent.report.view import RunView
+from agent.report.web.drawing import CHART, without_style
 from agent.report.web.page_request import PageRequest
-from agent.report.web.run_pages import CHART, without_style
 
 
 def report(request: PageRequest) -> dict[str, Any]:

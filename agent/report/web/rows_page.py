@@ -47,6 +47,7 @@ def rows(request: PageRequest) -> dict[str, Any]:
     return {
         "run": {name: view.run[name] for name in ("id", "task", "model")},
         "is_own": is_own,
+        "names": dict(facts.sides(result)),
         "score": {side: facts.sealed_score(result, side) for side, _ in facts.sides(result)},
         "lift": facts.tally(result.lift.wins, result.lift.losses, result.lift.ties) if not is_own else "",
         "shown": which,

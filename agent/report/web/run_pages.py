@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cached_property
@@ -14,16 +12,17 @@ from agent.ledger.query import Row, cost_of
 from agent.ledger.resume_state import IS_CALL
 from agent.release.result import search_result
 from agent.report import charts, compare, facts
+from agent.report.checks import KIND
 from agent.report.comparison import comparison, is_comparison, running_losses
 from agent.report.comparison_charts import comparison_svgs
 from agent.report.html import PROMPT_LETTERS
 from agent.report.run_details import run_details
 from agent.report.tool_facts import compared_texts
 from agent.report.view import RowPair, RunView
+from agent.report.web.checks_page import checks_named
+from agent.report.web.drawing import CHART, without_style
 from agent.report.web.page_request import PageRequest, sql_link
 
-CHART = threading.Lock()
-"""Held while a chart is drawn: matplotlib's settings are the whole process's."""
 SORTS: Mapping[str, str] = {"score": "mean", "cost": "cost_usd", "tokens": "tokens", "trial": "number"}
 FILTERS = ("state", "technique", "format", "operator")
 ABOUT = ("id", "task", "folder", "status", "model", "proposer", "seed", "started_utc", "ended_utc", "seconds", "parent")
@@ -97,6 +96,7 @@ def run(request: PageRequest) -> dict[str, Any]:
     best = result.winner if result else None
     return {
         "run": {name: view.run[name] for name in (*ABOUT, "error")},
+        "own": asdict(view.own),
         "is_search": _is_search(view.run),
         "command": (view.run["options"] or {}).get("command", ""),
         "result": view.run["result"],
@@ -118,9 +118,17 @@ def run(request: PageRequest) -> dict[str, Any]:
         "costs": view.costs,
         "board": board(request, view),
         "playable": result is not None and facts.ships_prompt(result),
+        "checked": _checked(request, view),
         "rated": any(trial["state"] == "complete" for trial in view.trials),
         "sql": sql_link("SELECT * FROM trials WHERE run_id = :run ORDER BY mean DESC", run=view.id),
     }
+
+
+def _checked(request: PageRequest, view: RunView) -> str:
+    """The name of the prompt that a check checked, or that a search made and checks have checked; "" for none."""
+    of_check = view.run["status"] == "complete" and (view.run["result"] or {}).get("kind") == KIND
+    name = str(view.run["result"]["name"] if of_check else view.run["task"] if _is_search(view.run) else "")
+    return name if checks_named(request, name) else ""
 
 
 def _scores(view: RunView) -> list[dict[str, Any]]:
@@ -137,9 +145,9 @@ def _scores(view: RunView) -> list[dict[str, Any]]:
 
 
 def _prompts(view: RunView) -> list[dict[str, str]]:
-    """The prompts in full, the best found first; the user's own alone where nothing better is known."""
+    """The prompts in full, the best found first; the baseline alone where nothing better is known."""
     is_other = view.winner is not None and view.baseline is not None and view.winner["id"] != view.baseline["id"]
-    shown = [("Best found", view.winner)] * is_other + [("Your prompt", view.baseline)]
+    shown = [("Best found", view.winner)] * is_other + [(view.own.name.capitalize(), view.baseline)]
     return [
         {"title": f"{title} in full", "text": facts.cut(facts.whole_prompt(candidate), PROMPT_LETTERS)}
         for title, candidate in shown
@@ -149,7 +157,7 @@ def _prompts(view: RunView) -> list[dict[str, str]]:
 
 def _marked(view: RunView) -> list[dict[str, Any]]:
     """The trials of the two prompts that a run compares: number, which of them it is, and its score."""
-    named = [(facts.which(trial, view.result), trial) for trial in view.trials]
+    named = [(facts.which(trial, view.result, view.own), trial) for trial in view.trials]
     return [{"number": trial["number"], "which": name, "mean": trial["mean"]} for name, trial in named if name]
 
 
@@ -175,11 +183,6 @@ def chart(request: PageRequest) -> str:
             )
 
     return request.cached("chart", view.id, draw) if view.trials else ""
-
-
-def without_style(svg: str) -> str:
-    """An <svg> without its style element, which the policy of our pages refuses; web.css has the same rules."""
-    return re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
 
 
 def drawn(request: PageRequest) -> dict[str, Any]:
@@ -214,7 +217,7 @@ def board(request: PageRequest, view: RunView) -> dict[str, Any]:
     rows, place = request.paged(trials)
     choices = {name: sorted({str(trial[name]) for trial in view.trials if trial[name]}) for name in FILTERS}
     return {
-        "trials": [{**trial, "which": facts.which(trial, view.result)} for trial in rows],
+        "trials": [{**trial, "which": facts.which(trial, view.result, view.own)} for trial in rows],
         "place": place,
         "of": len(view.trials),
         "choices": choices,
@@ -291,13 +294,14 @@ def trial(request: PageRequest) -> dict[str, Any]:
     parent = numbered[number]["parent_id"]
     return {
         "run": {name: view.run[name] for name in ("id", "task", "model")},
+        "own": asdict(view.own),
         "trial": numbered[number],
         "baseline": {name: numbered[0][name] for name in ("number", "mean", "low", "high", "n", "candidate_id")},
         "parent": _number_of(request, view.id, parent) if parent else None,
         "prompt": own["template"] if not own["demos"] else None,
         "prompt_text": facts.prompt_text(own),
         "whole_prompt": facts.cut(facts.whole_prompt(own), PROMPT_LETTERS),
-        "which": facts.which(numbered[number], view.result),
+        "which": facts.which(numbered[number], view.result, view.own),
         "demos": own["demos"],
         "changes": words_changed(*compared_texts(base, own)) if number else [],
         "shown": which,

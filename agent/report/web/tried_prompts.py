@@ -33,13 +33,14 @@ DEMO = ("example_id", "inputs", "outputs", "rationale", "source")
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What is tried: the id of a run or NAME@VERSION, its address, its prompts by side, and the rows that can be
-    picked."""
+    """What is tried: the id of a run or NAME@VERSION, its address, its prompts by side, the rows that can be picked,
+    and what each side is called."""
 
     of: str
     back: str
     prompts: Mapping[str, Prompt]
     rows: Mapping[str, Mapping[str, Example]]
+    names: Mapping[str, str]
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -71,7 +72,8 @@ def _of_run(request: PageRequest) -> Tried:
         for side, _ in facts.sides(view.result)
         if (candidate := candidates[side]) is not None
     }
-    return Tried(view.id, f"/run/{quote(view.id, safe='')}", prompts, _rows(view, released))
+    names = {"baseline": view.own.name, "winner": "best found"}
+    return Tried(view.id, f"/run/{quote(view.id, safe='')}", prompts, _rows(view, released), names)
 
 
 def _of_release(request: PageRequest) -> Tried:
@@ -83,7 +85,8 @@ def _of_release(request: PageRequest) -> Tried:
     run_id = str(released.provenance.get("run_id") or "")
     is_known = bool(run_id and request.history.select("SELECT 1 FROM runs WHERE id = ?", run_id))
     rows = _rows(RunView(request.history, run_id), released) if is_known else {}
-    return Tried(f"{name}@{version}", f"/release/{quote(name)}/{version}", {"release": Prompt(released)}, rows)
+    names, prompts = {"release": "released prompt"}, {"release": Prompt(released)}
+    return Tried(f"{name}@{version}", f"/release/{quote(name)}/{version}", prompts, rows, names)
 
 
 def _rows(view: RunView, released: PromptRelease) -> Mapping[str, Mapping[str, Example]]:

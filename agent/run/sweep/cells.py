@@ -30,6 +30,7 @@ ARGUMENTS: Mapping[str, Any] = MappingProxyType(
         "input": (),
         "ignore": (),
         "knowledge": None,
+        "tools": None,
         "time_limit": None,
         "max_wait": None,
         "batch_wait": None,

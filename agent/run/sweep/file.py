@@ -32,6 +32,7 @@ OPTIONS: Mapping[str, tuple[type, ...]] = MappingProxyType(
         "input": _TEXTS,
         "ignore": _TEXTS,
         "knowledge": _TEXT,
+        "tools": _TEXT,
         "max_calls": _COUNT,
         "max_tokens": _COUNT,
         "max_cost": _NUMBER,
