@@ -67,6 +67,8 @@ def _connect(ray: Any, address: str, option: str) -> None:
         raise InputError(
             f"{option} {address}: {what} ({why}); start one with `ray start --head`, or type the command again"
         ) from error
+    else:
+        ray._private.worker._worker_logs_enabled = False  # else stdout, ours, also gets the deaths of workers
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)

@@ -86,7 +86,8 @@ class RayEngines(Engines):
         super().__init__(path, count)
         self._sha256 = Adapter.read(path).sha256
         self._counter: Engines | None = None
-        self._failed: dict[int, str] = {}
+        self._actors: dict[int, Any] = {}
+        self._failed: set[int] = set()
         self._ray = join_cluster(os.environ.get(ADDRESS) or LOCAL, ADDRESS)
         cpus = int(self._ray.cluster_resources().get("CPU", 0))
         if cpus < count:
@@ -101,6 +102,12 @@ class RayEngines(Engines):
         return self._counter.count_tokens(text)
 
     def end(self) -> None:
+        """Ends the actors, also one that hangs: what they work on is not waited for."""
+        with self._wake:
+            self._closed = True
+            running = list(self._actors.values())
+        for actor in running:
+            self._ray.kill(actor)
         super().end()
         if self._counter is not None:
             close_engines(self._counter, None)
@@ -109,11 +116,14 @@ class RayEngines(Engines):
     def _serve(self, number: int, ready: threading.Event) -> None:
         ready.set()  # calls wait in the queue until an actor is there
         while (actor := self._started(number)) is not None:
+            with self._wake:
+                self._actors[number] = actor
             is_alive = True
             while is_alive and (call := self._next(number)) is not None:
                 is_alive = self._asked(actor, call)
             with self._wake:
-                self._held.pop(number, None)
+                del self._actors[number]
+                self._held.pop(number, None)  # free for the others
                 self._wake.notify_all()
             self._ray.kill(actor)
 
@@ -143,11 +153,11 @@ class RayEngines(Engines):
             actor = self._actor()
             fault = self._start(actor)
             if fault is None and not self._closed:
-                self._failed.pop(number, None)
+                self._failed.discard(number)
                 return actor
             self._ray.kill(actor)
             if fault is not None:
-                self._failed[number] = str(fault)
+                self._failed.add(number)
                 if isinstance(fault, InputError) or len(self._failed) == self.count:
                     self._refuse(fault)
                 time.sleep(AGAIN_SECONDS)
