@@ -37,6 +37,7 @@ def join_cluster(address: str, option: str) -> Any:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # before the import, as Ray reports to its makers otherwise
     if address == LOCAL:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on every system: its one node is at 127.0.0.1
+        os.environ.setdefault("RAY_worker_niceness", "0")  # 15 where nothing is said: any other work goes first
     import ray
 
     with _CHANGING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 from collections.abc import Iterable, Iterator
@@ -24,10 +25,14 @@ from agent.tuning.lora import Lora, lora_size
 from agent.tuning.lora_file import write_lora
 from agent.types import LM, Completion, Message, Request
 from tests.cli.test_sweep_ray import HAS_RAY, needs_ray
+from tests.cli.world import good_json
 from tests.gateway.doors import gateway, states
 from tests.models.engine_actors import engine_pids
 from tests.toys import until
 from tests.tuning.tiny import speaking
+from tests.warm import start
+
+TASKS = Path(__file__).resolve().parents[2] / "tasks"
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +125,7 @@ async def test_an_actor_that_dies_leaves_one_call_unknown_and_another_takes_its_
     try:
         found = [await door.complete("target", pool, question(0))]
         (first,) = engine_pids()
+        assert os.getpriority(os.PRIO_PROCESS, first) == os.getpriority(os.PRIO_PROCESS, 0)
         os.kill(first, signal.SIGSTOP)  # over a call for certain
         calls = [asyncio.create_task(door.complete("target", pool, question(number))) for number in range(1, 4)]
         await until(lambda: states(ledger).total() == 4)
@@ -132,6 +138,31 @@ async def test_an_actor_that_dies_leaves_one_call_unknown_and_another_takes_its_
     finally:
         await pool.close()
     assert uncached(found) == uncached(await replies(create_model(f"local/{path}"), *map(question, range(4))))
+
+
+@needs_ray
+def test_a_run_on_a_pool_is_bought_for_the_local_model_too(path: Path, tmp_path: Path) -> None:
+    """By the command, with a cluster of its own."""
+    command = [
+        "run",
+        str(TASKS / "word_problems"),
+        "-q",
+        "--json",
+        "--max-calls",
+        "120",
+        "--proposer",
+        "none",
+        "-n",
+        "1",
+    ]
+    command += ["--db", str(tmp_path / "ledger.db")]
+    process = start(*command, "-m", f"ray/local/{path}?engines=1")
+    out, err = process.communicate(240)
+    assert process.returncode == 0, err
+    pool, local = json.loads(out), good_json(*command, "-m", f"local/{path}")
+    assert pool["model"] == local["model"] == f"local/{path}"
+    assert sum(local["cost"]["calls"].values()) == 0 < sum(pool["cost"]["calls"].values())
+    assert local["baseline"] == pool["baseline"]
 
 
 @needs_ray
