@@ -17,6 +17,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +130,12 @@ class RayEngines(Engines):
 
     def _asked(self, actor: Any, call: EngineCall) -> bool:
         """Settles a call with what an actor answers. False where it died over it."""
+        adapter = call.adapter and replace(call.adapter, path=call.adapter.path.absolute())
         try:
-            reply = self._ray.get(actor.answer.remote(call.body, call.text, call.adapter, call.labels))
-            call.settle(reply, None)
+            call.settle(self._ray.get(actor.answer.remote(call.body, call.text, adapter, call.labels)), None)
         except self._ray.exceptions.RayTaskError as error:
             call.settle(None, self._own(error))
-        except self._ray.exceptions.RayError as error:
+        except Exception as error:  # Ray raises bare ones where it is gone itself
             why = f"{self.path}: an engine of the pool died, and another takes its place ({_first_line(error)})"
             call.settle(None, TransportUnknown(why))
             return False
@@ -180,8 +181,8 @@ class RayEngines(Engines):
             self._ray.get(up)
         except self._ray.exceptions.RayTaskError as error:
             return self._own(error)
-        except self._ray.exceptions.RayError as error:
-            return RunRefused(f"{self.path}: no engine of the pool starts ({_first_line(error)})")
+        except Exception as error:
+            return Transient(f"{self.path}: an engine of the pool died as it started ({_first_line(error)})")
         return None
 
     def _refuse(self, fault: AgentError) -> None:
