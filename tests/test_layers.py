@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "agent"
 LAYERS = (
     ("errors", "conversation", "shipped", "files", "strict", "worker"),
     ("types", "redact", "privacy", "registry", "extras", "retrieval"),
-    ("metrics", "stats", "observer"),
+    ("metrics", "stats", "observer", "cluster"),
     ("task", "models", "ledger", "tracking"),
     ("prompt", "gateway", "tuning"),
     ("scoring",),
@@ -69,7 +69,7 @@ DOORS = {
     "transformers": ("tuning/peft/",),
     "peft": ("tuning/peft/",),
     "safetensors": ("tuning/peft/",),
-    "ray": ("run/sweep/on_ray.py",),
+    "ray": ("cluster.py",),
 }
 CODE_IN_DATA = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "multiprocessing"}
 """What reads data by running what stands in it, or sends its own data so."""

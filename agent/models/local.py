@@ -38,15 +38,22 @@ class LocalModel:
         endpoint: What tells the replies of these weights from those of others under the same name.
         adapter: The file of a LoRA adapter or soft prompt that answers with these weights; its hash becomes part of
             the endpoint.
+        kind: Where the engines run: in this process, or as `ray_engines.py` has them.
     """
 
     def __init__(
-        self, name: str, path: Path, engines: int | None = None, endpoint: str = "", adapter: Path | None = None
+        self,
+        name: str,
+        path: Path,
+        engines: int | None = None,
+        endpoint: str = "",
+        adapter: Path | None = None,
+        kind: type[Engines] = Engines,
     ) -> None:
         self.name = name
         self.path = path
         self.engines = engines or max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
-        self._weights, self._adapter_path = endpoint, adapter
+        self._weights, self._adapter_path, self._kind = endpoint, adapter, kind
         self._running: tuple[Engines, Adapter | None] | None = None
         self._tokenize = lru_cache(maxsize=4096)(self._ask_tokenizer)
 
@@ -97,7 +104,7 @@ class LocalModel:
     def _start(self) -> tuple[Engines, Adapter | None]:
         if self._running is None:
             path = self.adapter.runs_on(self.path) if self.adapter else self.path
-            self._running = open_engines(path, self.engines, self.adapter), self.adapter
+            self._running = open_engines(path, self.engines, self.adapter, self._kind), self.adapter
         return self._running
 
     def _ask_tokenizer(self, text: str) -> int:
@@ -210,8 +217,8 @@ def _faults(rest: str) -> list[str]:
     faults=_faults,
     leads_elsewhere=False,
 )
-def embedded(name: str, rest: str) -> LocalModel:
+def embedded(name: str, rest: str, engines: int | None = None, kind: type[Engines] = Engines) -> LocalModel:
     base, adapter = split_adapter(rest)
     weights = None if base.endswith(SUFFIX) else known_weights(base)
     endpoint = f"{WEIGHTS}{weights.running[:16]}" if weights else ""
-    return LocalModel(name, weights_path(base), endpoint=endpoint, adapter=adapter)
+    return LocalModel(name, weights_path(base), engines, endpoint, adapter, kind)

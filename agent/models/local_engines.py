@@ -120,9 +120,7 @@ class Engines:
     # -- life -------------------------------------------------------------------------------------------------------
 
     def join(self, adapter: Adapter | None) -> None:
-        """Adds a model that uses the engines, and starts them where none runs. Raises InputError for a missing file."""
-        if not self.path.is_file():
-            raise InputError(f"{self.path}: {NO_FILE}")
+        """Adds a model that uses the engines, and starts them where none runs."""
         self._users.append(adapter)
         if self._threads:
             return
@@ -229,16 +227,21 @@ class Engines:
         return taken[-1] if len(taken) >= WORTH_STEALING else None
 
 
-_RUNNING: dict[tuple[str, int], Engines] = {}
-"""The engines of this process by their file and number."""
+_RUNNING: dict[tuple[type[Engines], str, int], Engines] = {}
+"""The engines that this process uses, by their kind, file and number."""
 _CHANGING = threading.RLock()
 
 
-def open_engines(path: Path, count: int, adapter: Adapter | None) -> Engines:
-    """The engines of a file, started where none runs yet; each call needs one `close_engines`."""
+def open_engines(path: Path, count: int, adapter: Adapter | None, kind: type[Engines] = Engines) -> Engines:
+    """The engines of a file, started where none runs yet; each call needs one `close_engines`.
+
+    Raises InputError for a missing file.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: {NO_FILE}")
     with _CHANGING:
-        key = os.path.abspath(path), count
-        engines = _RUNNING.get(key) or Engines(path, count)
+        key = kind, os.path.abspath(path), count
+        engines = _RUNNING.get(key) or kind(path, count)
         engines.join(adapter)
         _RUNNING[key] = engines
         return engines
@@ -249,7 +252,7 @@ def close_engines(engines: Engines, adapter: Adapter | None) -> None:
     with _CHANGING:
         if not engines.leave(adapter):
             return
-        _RUNNING.pop((os.path.abspath(engines.path), engines.count), None)
+        _RUNNING.pop((type(engines), os.path.abspath(engines.path), engines.count), None)
     engines.end()
 
 

@@ -67,6 +67,7 @@ MODELS: Registry[ModelForm] = Registry(
     "promptassay.models",
     {
         "local": "agent.models.local",
+        "ray": "agent.models.ray_engines",
         "openai": "agent.models.openai",
         "anthropic": "agent.models.anthropic",
         "openai-compatible": "agent.models.openai",

@@ -98,7 +98,8 @@ def _model(name: str) -> Examined:
     except (InputError, RunRefused) as error:
         return (name, False, str(error).removeprefix(f"{name}: "))
     state = f"cannot be told without a call: {unclear.removeprefix(f'{name}: ')}" if unclear else "answers"
-    return (name, True, state if isinstance(lm, HostedModel) else "runs in this process")
+    here = "runs on Ray" if name.startswith("ray/") else "runs in this process"
+    return (name, True, state if isinstance(lm, HostedModel) else here)
 
 
 async def _probed(lm: HostedModel) -> str:

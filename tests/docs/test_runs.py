@@ -26,6 +26,7 @@ from tests.wire import WireServer
 
 NOT_RUN = {
     "--ray": "needs Ray: tests/cli/test_sweep_ray.py",
+    "ray/local/": "needs Ray: tests/models/test_ray_engines.py",
     "--trainer peft": "needs PyTorch: tests/customize/test_trainer.py, tests/tuning/test_peft.py",
     "optimize models fetch": "downloads; tests/models has it",
     "optimize resume": "needs an interrupted run: tests/cli/test_interrupt.py",

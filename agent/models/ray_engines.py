@@ -1,0 +1,221 @@
+"""Engines of a local model on a Ray cluster: one actor an engine, one thread and one CPU each.
+
+    ray/local/smollm2-135m?engines=8
+
+The model is `local/smollm2-135m` in all but place: the same weights give the same replies on any engine, so name,
+endpoint and keys of calls are those of the local model, and what one bought answers the other. Calls wait in this
+process, in the queue of `local_engines.py`, and an actor has one at a time: the rows of a candidate stay with the actor
+that holds their prefix, and an actor that dies leaves one call of unknown outcome. The gateway makes that call again,
+and a new actor takes the place of the dead one.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agent.cluster import ADDRESS, LOCAL, join_cluster, leave_cluster
+from agent.errors import AgentError, InputError, RunRefused, Transient, TransportUnknown
+from agent.extras import require
+from agent.models.adapters import Adapter
+from agent.models.local import LocalModel, embedded
+from agent.models.local_engines import EngineCall, Engines, close_engines, open_engines
+from agent.models.model_registry import MODELS, NO_FILE, model
+from agent.models.weights import CATALOG, fetch, weights_path
+
+START_SECONDS = 120.0
+"""For an actor to be placed, to import this package and to load the weights."""
+LOOK_SECONDS = 0.5
+"""How often it is looked whether a starting actor is wanted still."""
+AGAIN_SECONDS = 2.0
+"""Between a start that failed and the next."""
+NAME = re.compile(r"local/(?P<rest>.+)\?engines=(?P<engines>[1-9]\d{0,3})", re.DOTALL)
+
+
+class EngineActor:
+    """What runs on a node: one engine."""
+
+    def start(self, path: str, sha256: str) -> None:
+        """Loads the weights.
+
+        Args:
+            path: Of the file, the same on every node; weights of the catalogue are fetched where they are not here.
+            sha256: What the file must be, in hex digits.
+
+        Raises:
+            InputError: There is no such file on this node, or it is another one.
+        """
+        file, node = Path(path), platform.node()
+        if not file.is_file():
+            name = next((known.name for known in CATALOG if weights_path(known.name).name == file.name), None)
+            if name is None:
+                raise InputError(f"{path} on {node}: {NO_FILE}; a pool needs the file under this path on every node")
+            file = fetch(name, lambda done, total: None)
+        if Adapter.read(file).sha256 != sha256:
+            raise InputError(f"{file} on {node}: not the file that this machine has; copy it to every node")
+        self._engines = Engines(file, 1)
+        self._engines.join(None)
+        self._adapters: set[Adapter | None] = {None}
+
+    async def answer(self, body: dict[str, Any], text: str, adapter: Adapter | None, labels: tuple[str, ...]) -> Any:
+        """As `Engines.complete`."""
+        if adapter not in self._adapters:  # named once, it stays loaded
+            self._adapters.add(adapter)
+            self._engines.join(adapter)
+        return await self._engines.complete(EngineCall(body, text, adapter, labels))
+
+
+class RayEngines(Engines):
+    """The engines of one model file as actors of the cluster at RAY_ADDRESS, or of one of this machine.
+
+    Args:
+        path: Of the file.
+        count: How many run at once.
+
+    Raises:
+        InputError: Ray is not installed, there is no such cluster, or it has too few CPUs.
+    """
+
+    def __init__(self, path: Path, count: int) -> None:
+        super().__init__(path, count)
+        self._sha256 = Adapter.read(path).sha256
+        self._counter: Engines | None = None
+        self._actors: dict[int, Any] = {}
+        self._failed: set[int] = set()
+        self._ray = join_cluster(os.environ.get(ADDRESS) or LOCAL, ADDRESS)
+        cpus = int(self._ray.cluster_resources().get("CPU", 0))
+        if cpus < count:
+            leave_cluster(self._ray)
+            raise InputError(f"ray/...?engines={count}: an engine takes one CPU, and the cluster has {cpus}")
+        self._actor: Callable[[], Any] = self._ray.remote(num_cpus=1)(EngineActor).remote
+
+    def count_tokens(self, text: str) -> int:
+        with self._publishing:
+            if self._counter is None:  # one of this process, as those of the pool are busy or gone
+                self._counter = open_engines(self.path, 1, None)
+        return self._counter.count_tokens(text)
+
+    def end(self) -> None:
+        """Ends the actors, also one that hangs: what they work on is not waited for."""
+        with self._wake:
+            self._closed = True
+            running = list(self._actors.values())
+        for actor in running:
+            self._ray.kill(actor)
+        super().end()
+        if self._counter is not None:
+            close_engines(self._counter, None)
+        leave_cluster(self._ray)
+
+    def _serve(self, number: int, ready: threading.Event) -> None:
+        ready.set()  # calls wait in the queue until an actor is there
+        while (actor := self._started(number)) is not None:
+            with self._wake:
+                self._actors[number] = actor
+            is_alive = True
+            while is_alive and (call := self._next(number)) is not None:
+                is_alive = self._asked(actor, call)
+            with self._wake:
+                del self._actors[number]
+                self._held.pop(number, None)  # free for the others
+                self._wake.notify_all()
+            self._ray.kill(actor)
+
+    def _asked(self, actor: Any, call: EngineCall) -> bool:
+        """Settles a call with what an actor answers. False where it died over it."""
+        adapter = call.adapter and replace(call.adapter, path=call.adapter.path.absolute())
+        try:
+            call.settle(self._ray.get(actor.answer.remote(call.body, call.text, adapter, call.labels)), None)
+        except self._ray.exceptions.RayTaskError as error:
+            call.settle(None, self._own(error))
+        except Exception as error:  # Ray raises bare ones where it is gone itself
+            why = f"{self.path}: an engine of the pool died, and another takes its place ({_first_line(error)})"
+            call.settle(None, TransportUnknown(why))
+            return False
+        return True
+
+    def _own(self, error: Any) -> AgentError:
+        """What an actor raised, as it would be raised here."""
+        cause = error.cause
+        return cause if isinstance(cause, AgentError) else Transient(f"{self.path}: the engine failed: {cause}")
+
+    # -- starting ---------------------------------------------------------------------------------------------------
+
+    def _started(self, number: int) -> Any:
+        """An actor with the weights loaded; None where the engines end. Tries until one is there."""
+        while not self._closed:
+            actor = self._actor()
+            fault = self._start(actor)
+            if fault is None and not self._closed:
+                self._failed.discard(number)
+                return actor
+            self._ray.kill(actor)
+            if fault is not None:
+                self._failed.add(number)
+                if isinstance(fault, InputError) or len(self._failed) == self.count:
+                    self._refuse(fault)
+                time.sleep(AGAIN_SECONDS)
+        return None
+
+    def _start(self, actor: Any) -> AgentError | None:
+        """Why an actor does not start; None where it did, or is not wanted any more."""
+        up = actor.start.remote(os.path.abspath(self.path), self._sha256)
+        late = time.monotonic() + START_SECONDS
+        try:
+            while not self._ray.wait([up], timeout=LOOK_SECONDS)[0]:
+                if self._closed:
+                    return None
+                if time.monotonic() > late:
+                    free = self._ray.available_resources().get("CPU", 0)
+                    return RunRefused(
+                        f"{self.path}: no engine of the pool started in {START_SECONDS:.0f} s; "
+                        f"the cluster has {free:g} CPUs free, and an engine takes one"
+                    )
+            self._ray.get(up)
+        except self._ray.exceptions.RayTaskError as error:
+            return self._own(error)
+        except Exception as error:
+            return Transient(f"{self.path}: an engine of the pool died as it started ({_first_line(error)})")
+        return None
+
+    def _refuse(self, fault: AgentError) -> None:
+        """Fails the calls that wait."""
+        with self._wake:
+            waiting = list(self._waiting)
+            self._waiting.clear()
+        for call in waiting:
+            call.settle(None, fault)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _local(rest: str) -> str:
+    """What follows `local/` in a name; "" where it is no such name."""
+    found = NAME.fullmatch(rest)
+    return found["rest"] if found else ""
+
+
+@model(
+    "ray",
+    form="ray/local/NAME?engines=N",
+    about="a local model with N engines on a Ray cluster (RAY_ADDRESS; else one of this machine)",
+    own_files=lambda rest: MODELS.get("local").own_files(_local(rest)),
+    faults=lambda rest: MODELS.get("local").faults(_local(rest)),
+    leads_elsewhere=False,
+)
+def pool(name: str, rest: str) -> LocalModel:
+    found = NAME.fullmatch(rest)
+    if found is None:
+        raise InputError(f"{name!r}: name it as ray/local/NAME?engines=N, with N from 1 to 9999")
+    require("ray", name)
+    local = found["rest"]
+    return embedded(f"local/{local}", local, int(found["engines"]), RayEngines)
