@@ -20,7 +20,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from agent.run.sweep.on_ray import LOCAL, RayTasks
+from agent.run.ray_cluster import LOCAL
+from agent.run.sweep.on_ray import RayTasks
 from agent.run.sweep.sweep import prepare_sweep, run_sweep
 from tests.cli.sweeps import write_sweep
 from tests.cli.world import compatible, knowing

@@ -7,17 +7,12 @@ ledger. So the folder of the sweep must be one that all nodes see, with locks th
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
-from agent.errors import InputError
-from agent.extras import require
+from agent.run.ray_cluster import connect
 from agent.run.sweep.cell import answer, order_of
 from agent.run.sweep.cells import Cell
 from agent.run.sweep.processes import RETRIES, Ended
-
-LOCAL = "local"
-"""The address that means a cluster of this machine alone, which ends with the sweep."""
 
 
 def on_node(order: str) -> str:
@@ -38,26 +33,8 @@ class RayTasks:
     """
 
     def __init__(self, address: str, num_cpus: float, num_gpus: float) -> None:
-        require("ray", "--ray")
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # before the import, as Ray reports to its makers otherwise
-        if address == LOCAL:
-            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on every system: its one node is at 127.0.0.1
-        import ray
-
-        self._ray: Any = ray
-        self._is_ours = not ray.is_initialized()
-        if self._is_ours:
-            quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-            where = {"include_dashboard": False} if address == LOCAL else {}
-            try:
-                ray.init(address=address, **where, **quiet)
-            except Exception as error:  # Ray raises a bare one where a node does not come up in time
-                why = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
-                what = "the cluster did not start" if address == LOCAL else "no Ray cluster answers there"
-                raise InputError(
-                    f"--ray {address}: {what} ({why}); start one with `ray start --head`, or type the command again"
-                ) from error
-        self._task = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=RETRIES)(on_node)
+        self._ray, self._is_ours = connect(address)
+        self._task = self._ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=RETRIES)(on_node)
         self._names: dict[Any, str] = {}
         self._presses = 0
 
