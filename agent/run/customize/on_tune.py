@@ -60,6 +60,9 @@ class _Search:
     reports: SimpleQueue[tuple[int, Mapping[str, Any]]] = field(default_factory=SimpleQueue)
     is_left: bool = False
 
+    def __reduce__(self) -> tuple[type[_Search], tuple[()]]:
+        return _Search, ()  # Tune puts a copy of its callbacks into its folder, which nobody reads
+
     def run(self, orders: Sequence[TrainingOrder], cluster: RayTrainings) -> None:
         """Until each setting has ended. Raises AgentError where the workers of one died too often."""
         os.environ.update(ENVIRONMENT)

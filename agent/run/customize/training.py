@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class WatchedTraining:
         observer: is shown how far it is, and gets the losses of each epoch that has ended.
         stopped: the error that ends the run, where there is one.
         steps: those since it began or went on, each once.
-        written: the last epoch that the ledger has.
+        written: the epochs that the ledger has.
         is_left: nobody waits for the training any more.
     """
 
@@ -73,7 +73,7 @@ class WatchedTraining:
     observer: Observer
     stopped: Callable[[], Exception | None]
     steps: list[Step] = field(default_factory=list)
-    written: int = 0
+    written: set[int] = field(default_factory=set)
     is_left: bool = False
 
     def on_step(self, step: Step) -> None:
@@ -101,13 +101,26 @@ class WatchedTraining:
         self.observer.on_training_progress(
             TrainingProgress(self.name, last.epoch, epochs, last.step, epochs * each, losses, last.seconds, left)
         )
-        for epoch in range(max(self.written, steps[0].epoch - 1) + 1 if steps else 1, last.epoch + 1):
+        for epoch in range(steps[0].epoch if steps else 1, last.epoch + 1):
             own = [step for step in steps if step.epoch == epoch]
-            if len(own) < each:
-                break
-            self.written = epoch
+            if epoch in self.written or len(own) < each:
+                continue
+            self.written.add(epoch)
             body = {"name": self.name, "labels": self.labels, "epoch": epoch, "first_step": own[0].step}
             self.observer.on_event("training_epoch", {**body, "losses": [round(step.loss, 5) for step in own]})
+
+    def complete(self, losses: Sequence[float]) -> None:
+        """Puts in the steps that a node made before it died and could not send any more.
+
+        Args:
+            losses: of all steps, from the first on.
+        """
+        if not self.steps:
+            return
+        each, steps = math.ceil(self.pairs / self.settings.batch), {step.step: step for step in self.steps}
+        for at in range(self.steps[0].step, len(losses) + 1):
+            steps.setdefault(at, replace(self.steps[-1], epoch=math.ceil(at / each), step=at, loss=losses[at - 1]))
+        self.steps = [steps[at] for at in sorted(steps)]
 
 
 async def trained(
@@ -153,8 +166,9 @@ async def trained(
         while not work.done():
             watched.look()
             await asyncio.wait({work}, timeout=SHOWN_SECONDS)
-        watched.look()
         made = work.result()
+        watched.complete(made.losses)
+        watched.look()
     finally:
         watched.is_left = True
         await asyncio.wait({work})  # ends after the step that it is in
