@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,19 @@ def same_code(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def cluster() -> Iterator[RayTrainings]:
-    made = RayTrainings("local")
+def nodes() -> Iterator[Any]:
+    """A head that trains nothing and two nodes of one CPU each, on this machine."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
+        made.trains = [made.add_node(num_cpus=1) for _ in range(2)]
         yield made
     finally:
-        made.close()
+        ray.shutdown()
+        made.shutdown()
 
 
 @pytest.mark.skipif(HAS_RAY, reason="Ray is installed")
@@ -70,7 +78,7 @@ def record(made: Mapping[str, Any]) -> list[Any]:
         for line in events(made["run_id"], "settings_chosen")
     ]
     epochs = sorted(map(str, without_seconds(events(made["run_id"], "training_epoch"))))
-    tests = {name: (arm["test"], arm.get("seeds")) for name, arm in by_name(dict(made)).items()}
+    tests = {name: (arm["test"], arm["path"] != "") for name, arm in by_name(dict(made)).items()}
     return [*(without_seconds(events(made["run_id"], kind)) for kind in kinds), sorted(chosen, key=str), epochs, tests]
 
 
@@ -78,7 +86,7 @@ def record(made: Mapping[str, Any]) -> list[Any]:
 @needs_ray
 def test_a_comparison_on_ray_has_the_record_and_the_adapters_of_one_without(here: Path) -> None:
     good_json("run", *write_world(), "-n", "1", "-q")
-    words = ["customize", *WORDS, "--arms", "lora,soft-prompt", "--settings", "2", "--seeds", "2", "--curve", "16,all"]
+    words = ["customize", *WORDS, "--arms", "lora,lora+prompt", "--settings", "2", "--seeds", "2", "--curve", "16,all"]
     there = good_json(*words, "-q", "--ray")
     for file in Path("runs/adapters").iterdir():
         file.unlink()
@@ -116,30 +124,30 @@ def test_drawn_settings_are_stopped_early_and_dev_chooses_the_best(here: Path) -
 
 
 class Watch(Observer):
-    """Notes events; kills the worker in the middle of a training, once, where it is to."""
+    """Notes events; in the middle of the training it does once what it is given."""
 
-    def __init__(self, kills: bool) -> None:
-        self.kills, self.events = kills, list[Any]()
+    def __init__(self, kill: Callable[[], None] | None = None) -> None:
+        self.kill, self.events = kill, list[Any]()
 
     def on_event(self, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> None:
         self.events.append((kind, dict(body)))
 
     def on_training_progress(self, progress: TrainingProgress) -> None:
-        if self.kills and progress.epoch > 2:
-            self.kills = False
-            os.kill(worker(), signal.SIGKILL)
+        if self.kill is not None and progress.epoch > 2:
+            kill, self.kill = self.kill, None
+            kill()
 
 
-def worker() -> int:
-    """The process below this one that trains for Ray."""
+def worker_and_parents() -> list[int]:
+    """The process below this one that trains for Ray, and those above it."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            title, parents = (path / "cmdline").read_text().rstrip("\0"), list(ancestors(int(path.name)))
+            title, parents = (path / "cmdline").read_text(), list(ancestors(int(path.name)))
         except OSError:
             continue
         if title.startswith("ray::on_node") and os.getpid() in parents:
-            found.append(int(path.name))
+            found.append([int(path.name), *parents])
     (one,) = found
     return one
 
@@ -152,18 +160,29 @@ def ancestors(process: int) -> Iterator[int]:
 
 @pytest.mark.long
 @needs_ray
-def test_a_worker_that_is_killed_costs_an_epoch_at_most_and_counts_nothing_twice(
-    cluster: RayTrainings, tmp_path: Path
+@pytest.mark.parametrize("what", ["worker", "node"])
+def test_what_is_killed_in_mid_training_costs_an_epoch_at_most_and_counts_nothing_twice(
+    nodes: Any, tmp_path: Path, what: str
 ) -> None:
+    def kill() -> None:
+        worker, *parents = worker_and_parents()
+        if what == "worker":
+            os.kill(worker, signal.SIGKILL)
+            return
+        (node,) = [node for node in nodes.trains if node.all_processes["raylet"][0].process.pid in parents]
+        nodes.remove_node(node, allow_graceful=False)
+
     base, settings = speaking(tmp_path / "tiny.gguf"), LoraSettings(epochs=16, patience=16)
 
     def train(observer: Watch, folder: str, on: RayTrainings | None) -> TrainedAdapter:
         pairs, args = (PAIRS, PAIRS), (settings, tmp_path / folder, observer, lambda: None)
         return asyncio.run(trained("lora", base, pairs, *args, cluster=on))
 
-    killed, plain = Watch(True), Watch(False)
-    made, whole = train(killed, "ray", cluster), train(plain, "here", None)
-    assert not killed.kills, "the worker was killed"
+    killed, plain = Watch(kill), Watch()
+    with contextlib.closing(RayTrainings(nodes.address)) as cluster:
+        made = train(killed, "ray", cluster)
+    whole = train(plain, "here", None)
+    assert killed.kill is None, "it was killed"
     assert made.path == tmp_path / "ray" / whole.path.name
     assert made.path.read_bytes() == whole.path.read_bytes()
     assert (made.losses, made.scores, made.tokens) == (whole.losses, whole.scores, whole.tokens)
