@@ -409,7 +409,9 @@ def customize(
     trainer: Trainer = "numpy",
     hf_folder: str | Path | None = None,
     settings: int = 3,
+    tune: int = 0,
     seeds: int = 1,
+    ray: str | None = None,
     **options: Any,
 ) -> CustomizeResult:
     """Compares, on one sealed test, your prompt, the best prompt, adapters trained on your rows, and no language model.
@@ -428,7 +430,9 @@ def customize(
         trainer: what trains adapters: numpy, or transformers with peft (extra `tune`): "peft".
         hf_folder: a Hugging Face folder of the model, whose weights are trained on. None: those of the model's file.
         settings: settings of each training that are tried on dev, 1 to 4.
+        tune: in the place of `settings`: so many are drawn, 2 to 64, which Ray Tune (ASHA) stops early on dev. 0: none.
         seeds: how often each arm is trained, 1 to 10, to show the spread; the arm itself is the first.
+        ray: the address of a Ray cluster that trains ("auto", "local", or HOST:PORT). None: this process does.
         options: as of `optimize`, for the search; `max_cost` caps the comparison, too, `seed` is also the training's.
 
     Returns:
@@ -442,7 +446,13 @@ def customize(
         >>> result = pa.customize("tasks/support_triage", arms=["best", "lora"], curve=[24, 75])  # doctest: +SKIP
         >>> result.verdict, result.arm, result.text  # doctest: +SKIP
     """
-    from agent.run.customize.prepare import Asked, checked, finished_search, prepare_customize  # loads the trainer
+    from agent.run.customize.prepare import (  # loads the trainer
+        Asked,
+        checked,
+        finished_search,
+        prepare_customize,
+        require_cluster,
+    )
 
     arguments = _bound(task, options)
     words = {**OPTIONS, **{name: arguments[name] for name in ("max_cost", "seed", "thinking", "max_concurrency")}}
@@ -460,6 +470,8 @@ def customize(
         weights=weights,
         settings=settings,
         seeds=seeds,
+        ray=ray,
+        tune=tune,
     )
 
     def compare(stop: Stop | None) -> CustomizeResult:
@@ -468,6 +480,7 @@ def customize(
         with _resume_note(db):
             found = run or finished_search(launch, as_text(arguments["limit"], "-"), db)
             if not found:
+                require_cluster(asked)
                 found = start(launch, db, watcher, stop=stop, tracking=tracking).run_id
                 launch = launch_of(arguments, db, watcher)  # the models of the search are closed
         job = prepare_customize(launch, found, asked, words, db)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from agent.cli.common import (
     CONCURRENCY_HELP,
@@ -44,7 +45,9 @@ CUSTOMIZE_GROUPS = {
         "trainer",
         "hf_folder",
         "settings",
+        "tune",
         "seeds",
+        "ray",
         "train_time",
         "train_price",
         "export_only",
@@ -133,6 +136,19 @@ COLUMNS: Sequence[Column | str] = (
     help="Settings of each training (learning rate, rank) that are tried on dev, 1 to 4; the better half goes on.",
 )
 @click.option(
+    "--tune",
+    metavar="N",
+    type=click.IntRange(2, 64),
+    help="In the place of --settings: draw N settings of each training, which Ray Tune (ASHA) stops early on dev.",
+)
+@click.option(
+    "--ray",
+    metavar="[ADDRESS]",
+    is_flag=False,
+    flag_value="local",
+    help="Train on a Ray cluster: its address, auto, or local, the default. Write it after TASK.",
+)
+@click.option(
     "--seeds",
     metavar="N",
     type=click.IntRange(1, 10),
@@ -176,6 +192,8 @@ def customize_command(
     arms: str,
     curve: str,
     settings: int,
+    tune: int | None,
+    ray: str | None,
     seeds: int,
     train_time: str | None,
     expected_calls: int | None,
@@ -201,11 +219,13 @@ def customize_command(
     where it was.
     """
     from agent.run.customize.hosted import require_service
-    from agent.run.customize.prepare import Asked, checked, finished_search, prepare_customize
+    from agent.run.customize.prepare import Asked, checked, finished_search, prepare_customize, require_cluster
     from agent.run.launch import OPTIONS, prepare
     from agent.run.session import start
     from agent.run.tracking import Tracking
 
+    if tune is not None and click.get_current_context().get_parameter_source("settings") != ParameterSource.DEFAULT:
+        raise click.UsageError("--settings and --tune both say how many settings are tried; give one")
     tracking = Tracking.of(track, track_texts, trace)
     words = {**OPTIONS, **{name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}}
     names = tuple(name.strip() for name in arms.split(",") if name.strip())
@@ -220,6 +240,8 @@ def customize_command(
         weights=hf_folder,
         settings=settings,
         seeds=seeds,
+        ray=ray,
+        tune=tune or 0,
     )
     with Progress(quiet) as progress:
         launch = prepare(words, db, NO_OBSERVER if as_json else progress)
@@ -233,6 +255,7 @@ def customize_command(
             _say_plan(launch, asked, run, words, db, as_json)
             return
         if not run:
+            require_cluster(asked)
             if "hosted" in names:
                 require_service(launch.target)
             run = start(launch, db, progress, tracking=tracking).run_id

@@ -53,8 +53,8 @@ def _settings(result: Mapping[str, Any]) -> Iterator[list[str]]:
             loss = "diverged" if each["diverged"] else "-" if each["dev_loss"] is None else f"{each['dev_loss']:.3f}"
             is_chosen = all(line["chosen"][name] == each[name] for name in ("learning_rate", "rank") if name in each)
             rank = str(each.get("rank", ""))
-            seconds, chosen = f"{each['seconds']:.0f}", "chosen" if is_chosen else ""
-            yield [line["arm"], f"{each['learning_rate']:g}", rank, str(each["epochs"]), loss, seconds, chosen]
+            seconds, last = f"{each['seconds']:.0f}", "chosen" if is_chosen else each.get("ended", "")
+            yield [line["arm"], f"{each['learning_rate']:g}", rank, str(each["epochs"]), loss, seconds, last]
 
 
 def _seeds(result: Mapping[str, Any]) -> Iterator[list[str]]:

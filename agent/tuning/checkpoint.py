@@ -73,7 +73,7 @@ def save_checkpoint(folder: Path, training: str, progress: Progress) -> None:
     path = folder / name
     for _, earlier in _kept(folder, training):
         if earlier != path:
-            earlier.unlink()
+            earlier.unlink(missing_ok=True)  # the same training on another node may have been first
 
 
 def load_checkpoint(folder: Path, training: str, size: int) -> Progress | None:

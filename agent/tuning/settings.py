@@ -140,6 +140,7 @@ class TrainedAdapter:
         scores: of each epoch that was validated.
         best_epoch: the one that the parameters are of; where nothing was validated, the last.
         ended: why training ended.
+        training: what the names of its checkpoints begin with, in hex digits.
     """
 
     path: Path
@@ -151,3 +152,4 @@ class TrainedAdapter:
     scores: tuple[float, ...]
     best_epoch: int
     ended: Ended
+    training: str = ""

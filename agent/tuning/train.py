@@ -31,7 +31,7 @@ from agent.tuning.settings import (
     TrainingSettings,
 )
 from agent.tuning.soft_prompt import SoftMethod
-from agent.tuning.training import OnStep, Training
+from agent.tuning.training import OnEpoch, OnStep, Training
 
 Validate = Callable[[Path], float]
 """The score of an epoch's file; higher is better."""
@@ -49,6 +49,7 @@ def train_pairs(
     validate: Validate | None = None,
     validation: Sequence[TrainingPair] = (),
     on_step: OnStep | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> TrainedAdapter:
     """Trains an adapter, a soft prompt or all weights of a GGUF model, as the settings say, on pairs of prompt and
     answer.
@@ -67,6 +68,8 @@ def train_pairs(
         validate: scores each epoch's file; training ends when no epoch has been better for `settings.patience`.
         validation: pairs whose mean loss is that score, negative; instead of `validate`.
         on_step: is called after each step.
+        on_epoch: is called for each validated epoch, with its number, its score and the seconds of training so far;
+            first for those of a checkpoint.
 
     Returns:
         The result of the best epoch; without validation, of the last.
@@ -101,6 +104,7 @@ def train_pairs(
         validate=validate,
         validation=held,
         on_step=on_step,
+        on_epoch=on_epoch,
     )
 
 
@@ -115,6 +119,7 @@ def train_tokens(
     validate: Validate | None = None,
     validation: Sequence[TokenPair] = (),
     on_step: OnStep | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> TrainedAdapter:
     """As `train_pairs`, of weights and token ids that are there already.
 
@@ -126,7 +131,7 @@ def train_tokens(
     with learner:
         training = Training(learner, settings, folder, rows, scored)
         progress = training.begun()
-        ended = training.run(progress, _score(learner, validate, validation), on_step)
+        ended = training.run(progress, _score(learner, validate, validation), on_step, on_epoch)
     if not progress.scores:
         progress.best, progress.best_epoch = progress.parameters, progress.epoch
     path, digest = learner.write(folder, progress.best)
@@ -140,6 +145,7 @@ def train_tokens(
         scores=tuple(progress.scores),
         best_epoch=progress.best_epoch,
         ended=ended,
+        training=training.name,
     )
 
 

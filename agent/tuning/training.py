@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 OnStep = Callable[[Step], None]
+OnEpoch = Callable[[int, float, float], None]
+"""Is called for each epoch that ended, those of a checkpoint first: number, score, seconds of training so far."""
 CAPS: tuple[Ended, ...] = ("seconds", "tokens")
 
 
@@ -37,8 +39,17 @@ class Training(Generic[B]):
         self.name = _name(learner, settings, rows, scored)
         self.steps = math.ceil(len(rows) / settings.batch) * settings.epochs
 
-    def run(self, progress: Progress, score: Callable[[Array], float] | None, on_step: OnStep | None) -> Ended:
+    def run(
+        self,
+        progress: Progress,
+        score: Callable[[Array], float] | None,
+        on_step: OnStep | None,
+        on_epoch: OnEpoch | None = None,
+    ) -> Ended:
         """Epochs until one of the ends; a checkpoint after each."""
+        if on_epoch is not None:
+            for epoch, kept in enumerate(progress.scores, 1):
+                on_epoch(epoch, kept, progress.seconds)
         if (ended := self._ended_before(progress)) is not None:
             return ended
         while progress.epoch < self.settings.epochs:
@@ -55,6 +66,8 @@ class Training(Generic[B]):
             else:
                 progress.best = progress.parameters
             save_checkpoint(self.folder, self.name, progress)
+            if on_epoch is not None and progress.scores:
+                on_epoch(progress.epoch, progress.scores[-1], progress.seconds)
         return "epochs"
 
     def _ended_before(self, progress: Progress) -> Ended | None:

@@ -25,8 +25,8 @@ from tests.docs.pages import NAMES, PAGES, blocks, commands
 from tests.wire import WireServer
 
 NOT_RUN = {
-    "--ray": "needs Ray: tests/cli/test_sweep_ray.py",
     "ray/local/": "needs Ray: tests/models/test_ray_engines.py",
+    "--ray|--tune": "needs Ray: tests/cli/test_sweep_ray.py, tests/customize/test_on_ray.py",
     "--trainer peft": "needs PyTorch: tests/customize/test_trainer.py, tests/tuning/test_peft.py",
     "optimize models fetch": "downloads; tests/models has it",
     "optimize resume": "needs an interrupted run: tests/cli/test_interrupt.py",

@@ -6,33 +6,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from agent.models.local import LocalModel
-from agent.models.model_registry import create_model
 from agent.programs.classic import ClassicProgram
 from agent.programs.prompt import PromptProgram
 from agent.programs.tuned import TunedProgram
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.run.customize.arms import ArmSpec, bare_prompt, instructed_prompt, rows_a_label
+from agent.run.customize.arm_trainings import ArmTrainings
+from agent.run.customize.arms import ArmSpec, rows_a_label
 from agent.run.customize.curve import CurvePoint, curve_lines, curve_text, first_rows
 from agent.run.customize.elsewhere import replies
 from agent.run.customize.hosted import HostedArm, HostedTrainer
 from agent.run.customize.measure import Measurement, TunedArm
 from agent.run.customize.plan import CustomizePlan
 from agent.run.customize.release_arm import write_arm
-from agent.run.customize.settings_search import SettingsChoice, choice_record, choose_settings
+from agent.run.customize.settings_search import choice_record
 from agent.run.customize.table import MeasuredArm, table
-from agent.run.customize.training import pairs_of, planned_record, rows_hash, trained, training_record
+from agent.run.customize.training import rows_hash
 from agent.run.job import Job, Resources
 from agent.run.observers import LedgerObserver
 from agent.scoring.evaluate import Evaluator
 from agent.scoring.llm_judge import judge_builder
 from agent.scoring.task_metrics import build_metrics
-from agent.tuning.settings import TrainedAdapter, TrainingSettings
-from agent.tuning.variants import described, variants
 from agent.types import LM, Candidate, Proposal, Runner, Task
-
-ADAPTERS = "adapters"
-"""The folder beside the ledger that keeps them."""
 
 
 class Customize(Job):
@@ -45,7 +39,7 @@ class Customize(Job):
     def __init__(self, plan: CustomizePlan, resources: Resources) -> None:
         super().__init__(plan.task, [plan.lm.name], resources)
         self._plan = plan
-        self._adapters: list[LocalModel] = []
+        self._trainings = ArmTrainings(plan, self._observer, lambda: self._gateway.stopped)
         hosted = plan.hosted
         self._trainer = HostedTrainer(hosted, plan.task, plan.best, resources, self.account) if hosted else None
 
@@ -57,8 +51,7 @@ class Customize(Job):
         try:
             return await self._compared()
         finally:
-            for lm in self._adapters:
-                await lm.close()
+            await self._trainings.close()
             if self._trainer is not None:
                 await self._trainer.close()
 
@@ -73,19 +66,16 @@ class Customize(Job):
         plan, task = self._plan, self.task
         if plan.tuned:
             self._observer.on_message(plan.trainings.line)
-        choices = {spec.name: await self._chosen(spec) for spec in plan.tuned}
+        await self._trainings.begin()
         some = {size: first_rows(task, size, plan.settings.seed) for size in plan.curve}
-        made = {
-            size: [await self._tuned(spec, part, choices[spec.name]) for spec in plan.tuned]
-            for size, part in some.items()
-        }
-        whole = [await self._tuned(spec, task, choices[spec.name]) for spec in plan.tuned]
-        more = {
-            spec.name: [await self._tuned(spec, task, choices[spec.name], at) for at in range(1, plan.seeds)]
-            for spec in plan.tuned
-        }
+        asked = [(spec, part, 0) for part in [*some.values(), task] for spec in plan.tuned]
+        asked += [(spec, task, at) for spec in plan.tuned for at in range(1, plan.seeds)]
+        every = await self._trainings.tuned(asked)
+        width = len(plan.tuned)
+        made = {size: every[at * width : (at + 1) * width] for at, size in enumerate(some)}
+        whole, again = every[len(some) * width :][:width], every[(len(some) + 1) * width :]
+        more = {spec.name: [each for each in again if each.spec is spec] for spec in plan.tuned}
         hosted = await self._trainer.arm(lambda: self._gateway.stopped) if self._trainer else None
-        again = [each for some in more.values() for each in some]
         measurement, tuned = self._measurement(task, [*whole, *again])
         arms: list[tuple[ArmSpec, PromptCandidate, TunedArm | HostedArm | None]] = []
         arms += [(arm.spec, arm.candidate, None) for arm in plan.prompts]
@@ -143,63 +133,6 @@ class Customize(Job):
             plan, evaluator, self._gateway, self.ledger, self._observer, records, prices, classic, evaluator_of
         )
         return found, program
-
-    # -- the arms -----------------------------------------------------------------------------------------------------
-
-    def _prompt(self, spec: ArmSpec) -> PromptCandidate:
-        """What a tuned arm is asked."""
-        return instructed_prompt(self._plan.best) if spec.name == "lora+prompt" else bare_prompt(self.task)
-
-    async def _chosen(self, spec: ArmSpec) -> SettingsChoice:
-        """The settings that dev chooses for an arm, by trainings on all train rows."""
-
-        async def train(tried: TrainingSettings, about: str) -> TrainedAdapter:
-            return await self._trained(f"{spec.name}, {about}", spec, self.task, tried)
-
-        choice = await choose_settings(variants(self._plan.settings_of(spec), self._plan.tried), train)
-        if choice.tried:
-            self._observer.on_message(
-                f"{spec.name}: dev chose {described(choice.chosen)} of {len(choice.tried)} settings"
-            )
-            self._observer.on_event("settings_chosen", {"arm": spec.name, **choice_record(choice)})
-        return choice
-
-    async def _trained(self, name: str, spec: ArmSpec, task: Task, settings: TrainingSettings) -> TrainedAdapter:
-        """Trains on the train rows of this task, from where the same training stopped before."""
-        plan, prompt, program = self._plan, self._prompt(spec), PromptProgram(task, self._plan.lm)
-        pairs = (pairs_of(program, prompt, task.train), pairs_of(program, prompt, task.dev))
-        return await trained(
-            name,
-            plan.base,
-            pairs,
-            settings,
-            plan.folder / ADAPTERS,
-            self._observer,
-            lambda: self._gateway.stopped,
-            plan.trainer_of(spec),
-            plan.weights,
-        )
-
-    async def _tuned(self, spec: ArmSpec, task: Task, choice: SettingsChoice, again: int = 0) -> TunedArm:
-        """An arm that is trained with the settings that were chosen; `again` counts further seeds, which have the cap
-        of the command for themselves."""
-        plan, settings = self._plan, choice.chosen
-        trainer = plan.trainer_of(spec)
-        if again or task is not self.task:
-            settings = replace(settings, seed=settings.seed + again, max_seconds=plan.settings.max_seconds)
-        name = f"{spec.name}, seed {settings.seed}" if again else spec.name
-        rows = (task.train, task.dev)
-        self._observer.on_message(f"{name}: training on {len(rows[0])} rows, {len(rows[1])} to stop early by")
-        self._observer.on_event("training", planned_record(spec.name, *rows, settings, trainer, plan.weights))
-        adapter = await self._trained(name, spec, task, settings)
-        record = {"arm": spec.name, "labels": len(rows[0]), **training_record(adapter, settings, trainer)}
-        self._observer.on_event("trained", record)
-        is_whole = spec.method == "full"
-        model = create_model(f"local/{adapter.path}" if is_whole else f"{plan.lm.name}+{adapter.path}")
-        assert isinstance(model, LocalModel)
-        self._adapters.append(model)
-        labels = len(rows[0]) + len(rows[1])
-        return TunedArm(spec, self._prompt(spec), adapter, model, labels, choice, settings.seed)
 
     def _classic(self, task: Task) -> ClassicProgram | None:
         """The methods without a language model, where they take part and suit the rows."""

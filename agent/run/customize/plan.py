@@ -69,6 +69,8 @@ class CustomizePlan:
         tried: how many settings of each training are tried on dev, at least 1.
         seeds: how often each arm is trained with the settings that were chosen, at least 1.
         others: shipped tasks, with the rows that tuned arms are asked besides.
+        ray: the address of a Ray cluster that trains. None: this process does.
+        is_drawn: whether the settings that are tried are drawn, and stopped by Ray Tune.
     """
 
     task: Task
@@ -92,6 +94,8 @@ class CustomizePlan:
     tried: int = 1
     seeds: int = 1
     others: tuple[Task, ...] = ()
+    ray: str | None = None
+    is_drawn: bool = False
 
     @property
     def is_local(self) -> bool:

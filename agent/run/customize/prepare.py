@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.cluster import LOCAL, join_cluster, leave_cluster
 from agent.errors import InputError, Problem
 from agent.ledger.query import History, Row, searched
 from agent.models.fine_tuning import TuningSettings
@@ -23,7 +24,7 @@ from agent.run.customize.hosted import HostedPlan, hosted_plan, require_affordab
 from agent.run.customize.hosted_files import training_files, training_prompt, write_training_files
 from agent.run.customize.job import Customize
 from agent.run.customize.plan import CustomizePlan, Trainings
-from agent.run.customize.trainer import require_trainer
+from agent.run.customize.trainer import require_ray, require_trainer
 from agent.run.launch import Launch, budget_of
 from agent.run.locations import open_history
 from agent.run.recorded import recorded_prompt
@@ -57,6 +58,9 @@ class Asked:
         weights: a Hugging Face folder of the model, to train on. None: the weights of the model's own file.
         settings: how many settings of each training are tried on dev, 1 to MOST_SETTINGS.
         seeds: how often each arm is trained with the settings that were chosen, 1 to MOST_SEEDS.
+        ray: the address of a Ray cluster that trains. None: this process does, but for `tune`.
+        tune: how many settings of each training are drawn and stopped early by Ray Tune, in the place of `settings`,
+            2 to MOST_DRAWN. 0: none is drawn.
     """
 
     arms: Sequence[str] = ()
@@ -69,6 +73,18 @@ class Asked:
     weights: Path | None = None
     settings: int = TRIED_SETTINGS
     seeds: int = 1
+    ray: str | None = None
+    tune: int = 0
+
+    @property
+    def tried(self) -> int:
+        """How many settings of each training are tried on dev."""
+        return self.tune or self.settings
+
+    @property
+    def cluster(self) -> str | None:
+        """The address of the cluster that trains; None: none does."""
+        return self.ray or (LOCAL if self.tune else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +141,7 @@ def checked(launch: Launch, asked: Asked, download: Callable[[int, int], None] =
         for name, value, most in (("settings", asked.settings, MOST_SETTINGS), ("seeds", asked.seeds, MOST_SEEDS))
         if not 1 <= value <= most
     ]
+    wrong += require_ray(asked.ray is not None, asked.tune, tuned)
     seconds = None
     try:
         seconds = None if asked.train_seconds is None else read_seconds(asked.train_seconds)
@@ -157,6 +174,13 @@ def require_hosted(launch: Launch, specs: Sequence[ArmSpec], asked: Asked) -> Ho
         raise InputError(f"--arms {spec.name}: {few}")
     require_affordable(plan, training_files(task, launch.target, training_prompt(baseline(task))), most)
     return plan
+
+
+def require_cluster(asked: Asked) -> None:
+    """Asks for the cluster before a search is paid for; one of this machine is started when it is needed. Raises
+    InputError where none answers."""
+    if asked.ray not in (None, LOCAL):
+        leave_cluster(join_cluster(asked.ray, "--ray"))
 
 
 def finished_search(launch: Launch, limit: str | None, db: Path) -> str:
@@ -198,7 +222,7 @@ def dry_run(launch: Launch, run: str, asked: Asked, options: Mapping[str, Any], 
         what = checked(launch, asked)
         arms, calls = [spec.name for spec in what.specs], None
         tuned = [spec.name for spec in what.specs if spec.is_trained_here]
-        trainings = Trainings(tuned, asked.settings, asked.seeds, len(what.curve))
+        trainings = Trainings(tuned, asked.tried, asked.seeds, len(what.curve))
     about = {"task": launch.task.name, "model": launch.target.name, "of_run": run, "arms": arms}
     return {**about, "trainings": trainings.count, "trainings_text": trainings.line, "calls": calls}
 
@@ -254,9 +278,11 @@ def planned(launch: Launch, run: str, asked: Asked, options: Mapping[str, Any], 
         asked.expected_calls,
         what.curve,
         hosted,
-        asked.settings,
+        asked.tried,
         asked.seeds,
         other_tasks(task.name) if tuned else (),
+        asked.cluster if tuned else None,
+        asked.tune > 0,
     )
 
 

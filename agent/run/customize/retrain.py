@@ -15,8 +15,8 @@ from agent.ledger.query import History, Row, started_with
 from agent.ledger.trail import facts_of
 from agent.models.local import LocalModel
 from agent.programs.prompt import PromptProgram
+from agent.run.customize.arm_trainings import ADAPTERS
 from agent.run.customize.arms import bare_prompt, instructed_prompt
-from agent.run.customize.job import ADAPTERS
 from agent.run.customize.training import an_epoch, pairs_of, row_hash, rows_hash
 from agent.run.launch import Launch, prepare
 from agent.run.recorded import recorded_prompt

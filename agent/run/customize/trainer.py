@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
 from agent.errors import Problem
-from agent.extras import is_here, missing
+from agent.extras import command, is_here, missing
 from agent.run.customize.arms import ArmSpec
 from agent.task.words import near
 from agent.tuning.peft.folder import folder_fault
 from agent.tuning.settings import Trainer
+from agent.tuning.variants import MOST_DRAWN
 
 OPTION, FOLDER = "--trainer", "--hf-folder"
 
@@ -42,3 +45,30 @@ def require_trainer(
     if asked and not is_here("tune"):
         problems.append(Problem(", ".join(asked), missing("tune")))
     return found or "numpy", problems
+
+
+def require_ray(is_asked: bool, tune: int, tuned: Sequence[ArmSpec]) -> list[Problem]:
+    """All that speaks against trainings on Ray.
+
+    Args:
+        is_asked: whether `--ray` was.
+        tune: how many settings are to be drawn; 0: none.
+        tuned: the arms to train.
+    """
+    asked = [*(["--ray"] if is_asked else []), *([f"--tune {tune}"] if tune else [])]
+    problems = []
+    if tune and not 2 <= tune <= MOST_DRAWN:
+        problems.append(Problem(f"--tune {tune}", f"write a number from 2 to {MOST_DRAWN}"))
+    if asked and not tuned:
+        problems.append(Problem(", ".join(asked), "no arm is trained here; name one with --arms, or leave it out"))
+    if asked and not is_here("ray"):
+        problems.append(Problem(", ".join(asked), missing("ray")))
+    elif tune and find_spec("pyarrow") is None:  # which Ray Tune needs and Ray alone does not bring
+        problems.append(Problem(f"--tune {tune}", f"needs the whole extra; {command('ray')}"))
+    return problems
+
+
+def versions_of(trainer: Trainer) -> dict[str, str]:
+    """Of the packages that compute a training."""
+    names = {"numpy": ("numpy",), "peft": ("numpy", "torch", "transformers", "peft")}[trainer]
+    return {name: version(name) for name in names}

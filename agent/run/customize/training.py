@@ -7,8 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from agent.observer import Observer, TrainingProgress
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.run.customize.arms import training_answer
+from agent.run.customize.on_ray import RayTrainings
+from agent.run.customize.trainer import versions_of
 from agent.tuning.settings import Step, TrainedAdapter, Trainer, TrainingPair, TrainingSettings
 from agent.tuning.train import train_pairs
 from agent.types import Example
@@ -50,8 +51,8 @@ def rows_hash(rows: Sequence[Example]) -> str:
 
 
 @dataclass(slots=True)
-class _Watched:
-    """A training in its thread, as the run's own thread looks at it.
+class WatchedTraining:
+    """A training in its thread or on a node, as the run's own thread looks at it.
 
     Args:
         name: what is trained.
@@ -60,8 +61,8 @@ class _Watched:
         settings: has the caps.
         observer: is shown how far it is, and gets the losses of each epoch that has ended.
         stopped: the error that ends the run, where there is one.
-        steps: those since it began or went on.
-        written: how many of them the ledger has.
+        steps: those since it began or went on, each once.
+        written: the epochs that the ledger has.
         is_left: nobody waits for the training any more.
     """
 
@@ -72,13 +73,20 @@ class _Watched:
     observer: Observer
     stopped: Callable[[], Exception | None]
     steps: list[Step] = field(default_factory=list)
-    written: int = 0
+    written: set[int] = field(default_factory=set)
     is_left: bool = False
 
     def on_step(self, step: Step) -> None:
+        self.on_steps((step,))
+
+    def on_steps(self, steps: Sequence[Step]) -> None:
+        """Notes steps; none asks whether the training is to go on. Raises Interrupted where it is not."""
         if self.is_left or self.stopped() is not None:
             raise Interrupted
-        self.steps.append(step)
+        for step in steps:
+            while self.steps and self.steps[-1].step >= step.step:  # made again after a node died
+                self.steps.pop()
+            self.steps.append(step)
 
     def look(self) -> None:
         """Shows how far it is, and writes the epochs that have ended since the last look."""
@@ -93,10 +101,26 @@ class _Watched:
         self.observer.on_training_progress(
             TrainingProgress(self.name, last.epoch, epochs, last.step, epochs * each, losses, last.seconds, left)
         )
-        while len(steps) - self.written >= each:  # it began with an epoch
-            own, self.written = steps[self.written : self.written + each], self.written + each
-            body = {"name": self.name, "labels": self.labels, "epoch": own[0].epoch, "first_step": own[0].step}
+        for epoch in range(steps[0].epoch if steps else 1, last.epoch + 1):
+            own = [step for step in steps if step.epoch == epoch]
+            if epoch in self.written or len(own) < each:
+                continue
+            self.written.add(epoch)
+            body = {"name": self.name, "labels": self.labels, "epoch": epoch, "first_step": own[0].step}
             self.observer.on_event("training_epoch", {**body, "losses": [round(step.loss, 5) for step in own]})
+
+    def complete(self, losses: Sequence[float]) -> None:
+        """Puts in the steps that a node made before it died and could not send any more.
+
+        Args:
+            losses: of all steps, from the first on.
+        """
+        if not self.steps:
+            return
+        each, steps = math.ceil(self.pairs / self.settings.batch), {step.step: step for step in self.steps}
+        for at in range(self.steps[0].step, len(losses) + 1):
+            steps.setdefault(at, replace(self.steps[-1], epoch=math.ceil(at / each), step=at, loss=losses[at - 1]))
+        self.steps = [steps[at] for at in sorted(steps)]
 
 
 async def trained(
@@ -109,8 +133,9 @@ async def trained(
     stopped: Callable[[], Exception | None],
     trainer: Trainer = "numpy",
     weights: Path | None = None,
+    cluster: RayTrainings | None = None,
 ) -> TrainedAdapter:
-    """Trains what an arm needs in a thread; the same call goes on where a killed one stopped.
+    """Trains what an arm needs in a thread, or on a cluster; the same call goes on where a killed one stopped.
 
     Args:
         name: what is trained, in words: the arm, and which settings or seed.
@@ -122,32 +147,28 @@ async def trained(
         stopped: the error that ends the run, where there is one.
         trainer: what computes it.
         weights: a Hugging Face folder to train on; None: the weights of `base`.
+        cluster: whose node trains. None: this process does.
 
     Raises:
         Interrupted: the run was stopped; the epochs that ended are kept.
         InputError: the model cannot be trained.
     """
     learnt = an_epoch(pairs[0])
-    watched = _Watched(name, len(pairs[0]), len(learnt), settings, observer, stopped)
+    watched = WatchedTraining(name, len(pairs[0]), len(learnt), settings, observer, stopped)
+    what = (base, learnt, settings)
+    how: dict[str, Any] = {"folder": folder, "trainer": trainer, "weights": weights, "validation": pairs[1]}
     work = asyncio.ensure_future(
-        asyncio.to_thread(
-            train_pairs,
-            base,
-            learnt,
-            settings,
-            folder=folder,
-            trainer=trainer,
-            weights=weights,
-            validation=pairs[1],
-            on_step=watched.on_step,
-        )
+        cluster.train(*what, **how, on_steps=watched.on_steps)
+        if cluster is not None
+        else asyncio.to_thread(train_pairs, *what, **how, on_step=watched.on_step)
     )
     try:
         while not work.done():
             watched.look()
             await asyncio.wait({work}, timeout=SHOWN_SECONDS)
-        watched.look()
         made = work.result()
+        watched.complete(made.losses)
+        watched.look()
     finally:
         watched.is_left = True
         await asyncio.wait({work})  # ends after the step that it is in
@@ -187,7 +208,7 @@ def planned_record(
         "seed": settings.seed,
         "trainer": trainer,
         "weights": None if weights is None else str(weights),
-        "versions": {"promptassay": tool_version(), **_versions(trainer)},
+        "versions": {"promptassay": tool_version(), **versions_of(trainer)},
     }
 
 
@@ -209,11 +230,5 @@ def training_record(made: TrainedAdapter, settings: TrainingSettings, trainer: T
         "seconds": round(made.seconds, 2),
         "tokens": made.tokens,
         "trainer": trainer,
-        **_versions(trainer),
+        **versions_of(trainer),
     }
-
-
-def _versions(trainer: Trainer) -> dict[str, str]:
-    """Of the packages that compute a training."""
-    names = {"numpy": ("numpy",), "peft": ("numpy", "torch", "transformers", "peft")}[trainer]
-    return {name: version(name) for name in names}

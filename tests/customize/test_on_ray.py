@@ -1,0 +1,189 @@
+"""`optimize customize --ray` and `--tune`: the record of a comparison that a cluster trained is that of one without."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.observer import Observer, TrainingProgress
+from agent.run.customize.on_ray import RayTrainings
+from agent.run.customize.training import trained
+from agent.tuning.settings import LoraSettings, TrainedAdapter, TrainingPair
+from agent.tuning.variants import drawn
+from agent.types import Message
+from tests.cli.world import good_json, refused
+from tests.customize.test_customize import WORDS, by_name, events
+from tests.customize.world import write_world
+from tests.tuning.tiny import speaking
+
+HAS_RAY = find_spec("ray") is not None
+needs_ray = pytest.mark.skipif(not HAS_RAY, reason='Ray is not installed; pip install "promptassay[ray]"')
+WORDS_OF = ("apple", "bear", "cat", "dog", "eel", "fox")
+PAIRS = [TrainingPair((Message("user", f"Sort: {word}"),), word[0]) for word in WORDS_OF]
+
+
+@pytest.fixture(autouse=True)
+def same_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers import what is tested here."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+
+
+@pytest.fixture
+def nodes() -> Iterator[Any]:
+    """A head that trains nothing and two nodes of one CPU each, on this machine."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        made.trains = [made.add_node(num_cpus=1) for _ in range(2)]
+        yield made
+    finally:
+        ray.shutdown()
+        made.shutdown()
+
+
+@pytest.mark.skipif(HAS_RAY, reason="Ray is installed")
+def test_ray_is_asked_for_where_it_is_missing(here: Path) -> None:
+    words = ["customize", *write_world(), "--arms", "lora", "-q"]
+    for asked in (["--ray"], ["--tune", "6"]):
+        (line,) = refused(2, *words, *asked)
+        assert line == f'error: {" ".join(asked)}: needs ray, which is not installed; pip install "promptassay[ray]"'
+    assert not Path("runs").exists(), "nothing was searched"
+
+
+def test_settings_and_tune_are_one_number(here: Path) -> None:
+    lines = refused(2, "customize", *write_world(), "--settings", "2", "--tune", "6", "-q")
+    assert lines[-1].endswith("--settings and --tune both say how many settings are tried; give one")
+
+
+def without_seconds(bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: body[name] for name in body if name != "seconds"} for body in bodies]
+
+
+def record(made: Mapping[str, Any]) -> list[Any]:
+    """What the ledger has of the trainings of a comparison, and what came of them."""
+    kinds = ("training", "trained", "test_opened")
+    chosen = [
+        (line["arm"], line["chosen"], without_seconds(line["tried"]))
+        for line in events(made["run_id"], "settings_chosen")
+    ]
+    epochs = sorted(map(str, without_seconds(events(made["run_id"], "training_epoch"))))
+    tests = {name: (arm["test"], arm["path"] != "") for name, arm in by_name(dict(made)).items()}
+    return [*(without_seconds(events(made["run_id"], kind)) for kind in kinds), sorted(chosen, key=str), epochs, tests]
+
+
+@pytest.mark.long
+@needs_ray
+def test_a_comparison_on_ray_has_the_record_and_the_adapters_of_one_without(here: Path) -> None:
+    good_json("run", *write_world(), "-n", "1", "-q")
+    words = ["customize", *WORDS, "--arms", "lora,lora+prompt", "--settings", "2", "--seeds", "2", "--curve", "16,all"]
+    there = good_json(*words, "-q", "--ray")
+    for file in Path("runs/adapters").iterdir():
+        file.unlink()
+    here_ = good_json(*words, "-q")
+    assert len(events(there["run_id"], "trained")) == 6
+    assert record(there) == record(here_)
+
+
+@pytest.mark.long
+@needs_ray
+def test_drawn_settings_are_stopped_early_and_dev_chooses_the_best(here: Path) -> None:
+    good_json("run", *write_world(), "-n", "1", "-q")
+    made = good_json("customize", *WORDS, "--arms", "lora", "--tune", "6", "-q")
+    (line,) = made["settings"]
+    tried = line["tried"]
+    assert [(one["learning_rate"], one["rank"]) for one in tried] == [
+        (one.learning_rate, one.rank) for one in drawn(LoraSettings(), 6) if isinstance(one, LoraSettings)
+    ]
+    ended = [one["ended"] for one in tried]
+    assert "ASHA" in ended
+    assert set(ended) <= {"ASHA", "epochs", "early stop"}
+    assert all(1 <= one["epochs"] < 4 for one in tried if one["ended"] == "ASHA")
+    best = min(tried, key=lambda one: one["dev_loss"])
+    assert (line["chosen"]["learning_rate"], line["chosen"]["rank"]) == (best["learning_rate"], best["rank"])
+    (chosen,) = events(made["run_id"], "settings_chosen")
+    assert chosen["tried"] == tried
+    epochs = [(one["name"], one["epoch"]) for one in events(made["run_id"], "training_epoch")]
+    assert sorted(epochs) == sorted(
+        (f"lora, setting {number} of 6", epoch)
+        for number, one in enumerate(tried, 1)
+        for epoch in range(1, one["epochs"] + 1)
+    ), "each epoch once, those of the chosen are not trained again"
+    again = good_json("reproduce", made["run_id"])  # without Ray
+    assert again["same"]
+
+
+class Watch(Observer):
+    """Notes events; in the middle of the training it does once what it is given."""
+
+    def __init__(self, kill: Callable[[], None] | None = None) -> None:
+        self.kill, self.events = kill, list[Any]()
+
+    def on_event(self, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> None:
+        self.events.append((kind, dict(body)))
+
+    def on_training_progress(self, progress: TrainingProgress) -> None:
+        if self.kill is not None and progress.epoch > 2:
+            kill, self.kill = self.kill, None
+            kill()
+
+
+def worker_and_parents() -> list[int]:
+    """The process below this one that trains for Ray, and those above it."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            title, parents = (path / "cmdline").read_text(), list(ancestors(int(path.name)))
+        except OSError:
+            continue
+        if title.startswith("ray::on_node") and os.getpid() in parents:
+            found.append([int(path.name), *parents])
+    (one,) = found
+    return one
+
+
+def ancestors(process: int) -> Iterator[int]:
+    while process > 1:
+        process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        yield process
+
+
+@pytest.mark.long
+@needs_ray
+@pytest.mark.parametrize("what", ["worker", "node"])
+def test_what_is_killed_in_mid_training_costs_an_epoch_at_most_and_counts_nothing_twice(
+    nodes: Any, tmp_path: Path, what: str
+) -> None:
+    def kill() -> None:
+        worker, *parents = worker_and_parents()
+        if what == "worker":
+            os.kill(worker, signal.SIGKILL)
+            return
+        (node,) = [node for node in nodes.trains if node.all_processes["raylet"][0].process.pid in parents]
+        nodes.remove_node(node, allow_graceful=False)
+
+    base, settings = speaking(tmp_path / "tiny.gguf"), LoraSettings(epochs=16, patience=16)
+
+    def train(observer: Watch, folder: str, on: RayTrainings | None) -> TrainedAdapter:
+        pairs, args = (PAIRS, PAIRS), (settings, tmp_path / folder, observer, lambda: None)
+        return asyncio.run(trained("lora", base, pairs, *args, cluster=on))
+
+    killed, plain = Watch(kill), Watch()
+    with contextlib.closing(RayTrainings(nodes.address)) as cluster:
+        made = train(killed, "ray", cluster)
+    whole = train(plain, "here", None)
+    assert killed.kill is None, "it was killed"
+    assert made.path == tmp_path / "ray" / whole.path.name
+    assert made.path.read_bytes() == whole.path.read_bytes()
+    assert (made.losses, made.scores, made.tokens) == (whole.losses, whole.scores, whole.tokens)
+    assert sorted(killed.events, key=lambda event: event[1]["epoch"]) == plain.events
