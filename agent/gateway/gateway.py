@@ -37,7 +37,7 @@ from agent.gateway.limiter import Limiter
 from agent.gateway.prices import Price
 from agent.gateway.retry import Retries, maybe_paid
 from agent.ledger.resume_state import OVERBILLED, ResumeState
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, Reservation
 from agent.models.batch_jobs import batch_api
 from agent.observer import NO_OBSERVER, Observer
 from agent.tracking.spans import NO_TRACER, ROLE, CallTracer
@@ -369,18 +369,11 @@ class Gateway:
 
     async def record(self, call: PendingCall, outcome: Completion | ModelError, usd: float) -> None:
         """Writes a call down with its outcome, both or nothing."""
-        await self._ledger.record(
-            self._run_id,
-            call.role,
-            call.lm.name,
-            call.key,
-            call.candidate_id,
-            call.request,
-            (call.worst.usd, call.worst.tokens),
-            endpoint_of(call.lm),
-            outcome,
-            usd,
-        )
+        await self._ledger.record(self._reservation(call, 1), outcome, usd)
+
+    def _reservation(self, call: PendingCall, attempt: int) -> Reservation:
+        worst, who = call.worst, (self._run_id, call.role, call.lm.name, call.key, call.candidate_id)
+        return Reservation(*who, attempt, call.request, worst.usd, worst.tokens, endpoint_of(call.lm))
 
     async def _attempt(
         self, call: PendingCall, flight: Flight, limiter: Limiter, attempt: int
@@ -473,20 +466,7 @@ class Gateway:
 
     async def _reserve(self, call: PendingCall, attempt: int) -> int:
         """Records the attempt before it is sent. Cancelled while the disk works, it is recorded as not sent."""
-        writing = asyncio.ensure_future(
-            self._ledger.reserve(
-                self._run_id,
-                call.role,
-                call.lm.name,
-                call.key,
-                call.candidate_id,
-                attempt,
-                call.request,
-                call.worst.usd,
-                call.worst.tokens,
-                endpoint_of(call.lm),
-            )
-        )
+        writing = asyncio.ensure_future(self._ledger.reserve(self._reservation(call, attempt)))
         try:
             return await asyncio.shield(writing)
         except asyncio.CancelledError:

@@ -13,6 +13,7 @@ import platform
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -37,6 +38,30 @@ from agent.types import (
 )
 
 LONGEST_ERROR = 500  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """An attempt of a call, as it is written down before anything is sent.
+
+    Args:
+        run_id, role, model, call_key, candidate_id: whose call it is.
+        attempt: which try, from 1.
+        request: what is sent.
+        usd, tokens: what it may cost at most.
+        endpoint: the address of the model where it is part of the call's identity, else "".
+    """
+
+    run_id: str
+    role: CallRole
+    model: str
+    call_key: str
+    candidate_id: str
+    attempt: int
+    request: Request
+    usd: float
+    tokens: int
+    endpoint: str = ""
 
 
 class Ledger(LedgerFile, Queries):
@@ -270,90 +295,54 @@ class Ledger(LedgerFile, Queries):
         usage, scores = Usage(row[2], row[5], row[3], row[4]), tuple(reply.get("label_logprobs", ()))
         return Completion(reply["text"], row[1], usage, row[0], logprobs, scores)
 
-    async def reserve(
-        self,
-        run_id: str,
-        role: CallRole,
-        model: str,
-        call_key: str,
-        candidate_id: str,
-        attempt: int,
-        request: Request,
-        usd: float,
-        tokens: int,
-        endpoint: str = "",
-    ) -> int:
+    async def reserve(self, call: Reservation) -> int:
         """Writes an attempt down, with what it may cost at most, before anything is sent; returns its id."""
-        call_id = self._reserve(run_id, role, model, call_key, candidate_id, attempt, request, usd, tokens, endpoint)
+        call_id = self._reserve(call)
         await self.commit()
         return call_id
 
-    async def record(
-        self,
-        run_id: str,
-        role: CallRole,
-        model: str,
-        call_key: str,
-        candidate_id: str,
-        request: Request,
-        reserved: tuple[float, int],
-        endpoint: str,
-        outcome: Completion | ModelError,
-        usd: float,
-    ) -> None:
+    async def record(self, call: Reservation, outcome: Completion | ModelError, usd: float) -> None:
         """Writes an attempt down whose outcome is known, both or nothing: what a batch brought.
 
         How long it took is not told, as the provider answers the rows of a batch when it likes.
 
         Args:
-            reserved: the dollars and tokens that it could cost at most.
+            call: the attempt.
             outcome: the reply, or why there is none; an error is charged `usd` all the same.
             usd: what it cost.
         """
         with self._as_one():
-            call_id = self._reserve(run_id, role, model, call_key, candidate_id, 1, request, *reserved, endpoint)
+            call_id = self._reserve(call)
             if isinstance(outcome, Completion):
-                self._settle(run_id, call_id, outcome, usd, None)
+                self._settle(call.run_id, call_id, outcome, usd, None)
             else:
                 state = "unknown" if isinstance(outcome, TransportUnknown) else "error"
-                self._fail(run_id, call_id, state, outcome, None, usd)
+                self._fail(call.run_id, call_id, state, outcome, None, usd)
         await self.commit()
 
-    def _reserve(
-        self,
-        run_id: str,
-        role: CallRole,
-        model: str,
-        call_key: str,
-        candidate_id: str,
-        attempt: int,
-        request: Request,
-        usd: float,
-        tokens: int,
-        endpoint: str,
-    ) -> int:
+    def _reserve(self, call: Reservation) -> int:
         statements: list[Statement] = []
-        identity = request.identity(endpoint)
+        identity = call.request.identity(call.endpoint)
         *before, last = identity["messages"]
-        prefix = self._text(_prefix(request.messages[:-1]), statements) if before else ""
+        prefix = self._text(_prefix(call.request.messages[:-1]), statements) if before else ""
         body = json.dumps({**identity, "messages": [last]}, ensure_ascii=True)
         call_id, self._next_call = self._next_call, self._next_call + 1
         row = {
             "id": call_id,
-            "run_id": run_id,
-            "role": role,
-            "model": model,
-            "call_key": call_key,
-            "candidate_id": candidate_id,
-            "attempt": attempt,
+            "run_id": call.run_id,
+            "role": call.role,
+            "model": call.model,
+            "call_key": call.call_key,
+            "candidate_id": call.candidate_id,
+            "attempt": call.attempt,
             "state": "reserved",
-            "reserved_usd": usd,
-            "reserved_tokens": tokens,
+            "reserved_usd": call.usd,
+            "reserved_tokens": call.tokens,
             "sent_utc": utc_now(),
             "prefix_hash": prefix,
             "request_hash": self._text(body, statements),
         }
-        self._put(run_id, "call_reserved", "calls", row, statements)
+        self._put(call.run_id, "call_reserved", "calls", row, statements)
         return call_id
 
     def sent(self, call_id: int) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, Reservation
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import template
 from agent.prompt.template import fill_messages
@@ -87,7 +87,7 @@ async def buy(
     request = Request(fill_messages(laid_out, row.inputs), max_tokens=8)
     key = content_id("k", request.identity())
     reply, label = TEAMS[(len(row.id) + trial) % len(TEAMS)], row.labels["team"]
-    call_id = await ledger.reserve(RUN, "target", MODEL, key, candidate.id, 1, request, 0.0, 300)
+    call_id = await ledger.reserve(Reservation(RUN, "target", MODEL, key, candidate.id, 1, request, 0.0, 300))
     ledger.sent(call_id)
     await ledger.settle(RUN, call_id, Completion(reply, "stop", Usage(290, 3), MODEL), 0.0, 0.2)
     value = float(reply == label)

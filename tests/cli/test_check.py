@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.ledger.checks import copied_answers
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, Reservation
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.task.from_file import task_from_file
 from agent.types import Completion, Demo, Example, Outcome, Prediction, Score, Task, Trial, Usage
@@ -91,12 +91,12 @@ def trial_with_more_rows(ledger: Ledger, run_id: str, task: Task) -> None:
 
 
 def call_left_open(ledger: Ledger, run_id: str, task: Task) -> None:
-    asyncio.run(ledger.reserve(run_id, "target", "m", "k", "", 1, ask("x"), 0.0, 0))
+    asyncio.run(ledger.reserve(Reservation(run_id, "target", "m", "k", "", 1, ask("x"), 0.0, 0)))
 
 
 def call_that_costs_more_than_the_cap(ledger: Ledger, run_id: str, task: Task) -> None:
     async def buy() -> None:
-        call = await ledger.reserve(run_id, "target", "m", "k", "", 1, ask("x"), 9.5, 10)
+        call = await ledger.reserve(Reservation(run_id, "target", "m", "k", "", 1, ask("x"), 9.5, 10))
         await ledger.settle(run_id, call, Completion("x", "stop", Usage(1, 1), "m"), 0.0, 0.1)
 
     asyncio.run(buy())

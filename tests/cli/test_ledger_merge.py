@@ -12,7 +12,7 @@ import pytest
 
 from agent.ledger.connect import require_whole
 from agent.ledger.files import seal_path
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, Reservation
 from agent.types import Completion, Usage
 from tests.cli.world import good, good_json, optimize, refused
 from tests.conftest import Made
@@ -41,7 +41,9 @@ async def failed(path: Path, run_id: str) -> None:
     with closing(Ledger(path)) as ledger:
         ledger.begin_run(run_id, make_task(), "m", "p", 7, {}, {}, options={"seed": 7})
         for row in range(5):
-            call = await ledger.reserve(run_id, "target", "m", f"k-{row}", "", 1, ask(f"row {row}"), 0.5, 100)
+            call = await ledger.reserve(
+                Reservation(run_id, "target", "m", f"k-{row}", "", 1, ask(f"row {row}"), 0.5, 100)
+            )
             await ledger.settle(run_id, call, Completion("x", "stop", Usage(7, 2), "m-1"), 0.125, 0.25)
         ledger.end_run(run_id, "failed", 1.0, error="no key")
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from agent.errors import Transient, TransportUnknown
 from agent.ledger.files import set_seal
 from agent.ledger.schema import AUDITED
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, Reservation
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.types import Completion, Demo, Message, Outcome, Prediction, Score, Trial, Usage
 from tests.toys import TEAMS, ask, make_task
@@ -59,7 +59,9 @@ async def fill(ledger: Ledger, run_id: str = "run-1", rows: int = 4) -> dict[str
         ledger.put_trial(run_id, Trial(number, number, candidate.id, "incomplete", 0, None))
         for row in range(rows):
             key = f"k-{candidate.id}-{row}"
-            call = await ledger.reserve(run_id, "target", "m", key, candidate.id, 1, ask(f"row {row}"), 0.5, 100)
+            call = await ledger.reserve(
+                Reservation(run_id, "target", "m", key, candidate.id, 1, ask(f"row {row}"), 0.5, 100)
+            )
             ledger.sent(call)
             await ledger.settle(run_id, call, Completion(TEAMS[row % 3], "stop", USAGE, "m-1"), 0.125, 0.25)
             made = Prediction({"team": TEAMS[row % 3]}, TEAMS[row % 3])
@@ -84,7 +86,9 @@ async def _failures(ledger: Ledger, run_id: str) -> None:
         ("error", "not_sent", 0.0),
     )
     for number, (state, error, usd) in enumerate(failures):
-        call = await ledger.reserve(run_id, "proposer", "p", f"f-{number}", "", 1, ask("propose"), 0.5, 100)
+        call = await ledger.reserve(
+            Reservation(run_id, "proposer", "p", f"f-{number}", "", 1, ask("propose"), 0.5, 100)
+        )
         await ledger.fail(run_id, call, state, error, 0.25, usd)
     first = candidates()[0].id
     ledger.cache_hit(run_id, "target", "m", f"k-{first}-0", first, USAGE)

@@ -14,7 +14,7 @@ import pytest
 from agent.errors import BadResponse, RateLimited, Transient, TransportUnknown
 from agent.ledger import ledger_file, store
 from agent.ledger.resume_state import resume_state
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, Reservation
 from agent.ledger.verify import verify
 from agent.types import Completion, Message, Outcome, Prediction, Score, Spend, Trial, Usage
 from tests.ledger.ledgers import candidates, read
@@ -22,7 +22,7 @@ from tests.toys import TEAMS, ask, make_task, open_ledger
 
 
 async def buy(ledger: Ledger, key: str, run_id: str = "run-1", text: str = "ok", finish: Any = "stop") -> int:
-    call = await ledger.reserve(run_id, "target", "m", key, "c", 1, ask(key), 0.5, 100)
+    call = await ledger.reserve(Reservation(run_id, "target", "m", key, "c", 1, ask(key), 0.5, 100))
     await ledger.settle(run_id, call, Completion(text, finish, Usage(7, 2), "m"), 0.125, 0.1)
     return call
 
@@ -35,7 +35,7 @@ async def test_bought_are_the_runs_own_settled_attempts_in_their_order(ledger: L
     first = await buy(ledger, "k")
     await buy(ledger, "k", "run-2")
     second, other = await buy(ledger, "k"), await buy(ledger, "other")
-    failed = await ledger.reserve("run-1", "target", "m", "failed", "c", 1, ask("x"), 0.5, 100)
+    failed = await ledger.reserve(Reservation("run-1", "target", "m", "failed", "c", 1, ask("x"), 0.5, 100))
     await ledger.fail("run-1", failed, "error", Transient("busy"), 0.1, 0.0)
     assert resume_state(ledger.db, "run-1").bought == {"k": [first, second], "other": [other]}
 
@@ -58,7 +58,7 @@ async def test_paid_is_what_was_charged_by_role(ledger: Ledger) -> None:
         ("error", "not_sent", 0.0),
     ]
     for number, (state, error, usd) in enumerate(failures):
-        call = await ledger.reserve("run-1", "proposer", "p", f"f{number}", "", 1, ask("x"), 0.5, 100)
+        call = await ledger.reserve(Reservation("run-1", "proposer", "p", f"f{number}", "", 1, ask("x"), 0.5, 100))
         await ledger.fail("run-1", call, state, error, 0.1, usd)
     ledger.cache_hit("run-1", "judge", "m", "k", "c", Usage(7, 2))
     await ledger.commit()
@@ -185,7 +185,7 @@ async def test_another_runs_words_do_not_stand_for_a_runs_own(ledger: Ledger) ->
 
 async def test_calls_and_starts_are_always_told(ledger: Ledger) -> None:
     """A call that is made again, with the same words, is another call."""
-    call = await ledger.reserve("run-1", "target", "m", "k", "c", 1, ask("a"), 0.5, 100)
+    call = await ledger.reserve(Reservation("run-1", "target", "m", "k", "c", 1, ask("a"), 0.5, 100))
     await ledger.fail("run-1", call, "error", Transient("busy"), 0.1, 0.0)
     ledger.close()
     with closing(Ledger(ledger.path)) as again:

@@ -19,7 +19,7 @@ from agent.errors import BadResponse, InputError, LedgerError, RateLimited, Tran
 from agent.ledger import trail
 from agent.ledger.provenance import provenance
 from agent.ledger.query import History
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, Reservation
 from agent.ledger.verify import verify
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.types import Completion, Demo, Message, Outcome, Prediction, Request, Score, Trial, Usage
@@ -31,7 +31,7 @@ REPLY = Completion("billing", "stop", Usage(7, 5, 3), "m-1")
 
 
 async def reserve(ledger: Ledger, key: str = "k", request: Request | None = None, usd: float = 0.5) -> int:
-    return await ledger.reserve("run-1", "target", "m", key, "c", 1, request or ask("a"), usd, 40)
+    return await ledger.reserve(Reservation("run-1", "target", "m", key, "c", 1, request or ask("a"), usd, 40))
 
 
 async def buy(ledger: Ledger, key: str, reply: Completion = REPLY) -> int:
@@ -123,7 +123,7 @@ async def test_beside_an_outcome_stands_the_reply_that_its_run_took(ledger: Ledg
     candidate = candidates()[0]
     ledger.add_candidate("run-1", 0, candidate.shown(), (), "op", None, "", "")
     for run_id, text, finish in (("run-1", "no", "refusal"), ("run-1", "one", "stop"), ("run-2", "two", "stop")):
-        call = await ledger.reserve(run_id, "target", "m", "k_1", candidate.id, 1, ask("a"), 0.5, 40)
+        call = await ledger.reserve(Reservation(run_id, "target", "m", "k_1", candidate.id, 1, ask("a"), 0.5, 40))
         await ledger.settle(run_id, call, replace(REPLY, text=text, finish=finish), 0.25, 0.5)
     ledger.cache_hit("run-3", "target", "m", "k_1", candidate.id, REPLY.usage)
     for run_id in ("run-1", "run-2", "run-3"):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from agent.ledger.connect import reader
 from agent.ledger.query import History
 from agent.ledger.schema import AUDITED, STEPS, sha256
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, Reservation
 from agent.ledger.verify import EVENT, link, verify
 from tests.ledger.ledgers import (
     alter,
@@ -90,7 +90,7 @@ async def test_a_ledger_that_is_being_written_verifies_at_any_moment(tmp_path: P
         found.append(verify(db))
         await fill(ledger, "run-1", rows=1)
         found.append(verify(db))
-        call = await ledger.reserve("run-1", "target", "m", "k", "", 1, ask("a"), 0.5, 9)
+        call = await ledger.reserve(Reservation("run-1", "target", "m", "k", "", 1, ask("a"), 0.5, 9))
         found.append(verify(db))
         ledger.sent(call)
         await ledger.commit()

@@ -16,7 +16,7 @@ import pytest
 from agent.errors import LedgerError, Transient
 from agent.ledger import files, writer
 from agent.ledger.connect import reader
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, Reservation
 from agent.ledger.verify import verify
 from agent.types import Completion, Usage
 from tests.ledger.ledgers import Disk, read
@@ -36,7 +36,9 @@ def ledger(tmp_path: Path, disk: type[Disk]) -> Iterator[Ledger]:
 
 
 async def reserve(ledger: Ledger, number: int = 0) -> int:
-    return await ledger.reserve("run-1", "target", "m", f"k{number}", "c", 1, ask(f"row {number}"), 0.5, 40)
+    return await ledger.reserve(
+        Reservation("run-1", "target", "m", f"k{number}", "c", 1, ask(f"row {number}"), 0.5, 40)
+    )
 
 
 async def buy(ledger: Ledger, number: int = 0) -> None:

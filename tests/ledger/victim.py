@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from agent.ledger import writer
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, Reservation
 from agent.types import Completion, Usage
 from tests.toys import ask, open_ledger
 
@@ -22,7 +22,7 @@ async def main(path: Path) -> None:
 async def buy(ledger: Ledger, worker: int) -> None:
     for number in range(100_000):
         key = f"k{worker}-{number}"
-        call = await ledger.reserve("run-1", "target", "m", key, "c", 1, ask(key * 50), 0.5, 40)
+        call = await ledger.reserve(Reservation("run-1", "target", "m", key, "c", 1, ask(key * 50), 0.5, 40))
         print(f"reserved {key}", flush=True)
         ledger.sent(call)
         await asyncio.sleep(0)

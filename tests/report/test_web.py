@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli import main
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, Reservation
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.result import RunResult
 from agent.report import facts
@@ -281,7 +281,9 @@ async def test_a_run_is_followed_while_another_process_writes_and_its_log_can_be
         assert any(a.get("src") == "/assets/live.js" for tag, a in (await page(client, "/run/live")).nodes)
         seen = []
         for number in range(3):
-            call = await ledger.reserve("live", "target", "m", f"k_{number}", candidate.id, 1, ask("x"), 0.0, 10)
+            call = await ledger.reserve(
+                Reservation("live", "target", "m", f"k_{number}", candidate.id, 1, ask("x"), 0.0, 10)
+            )
             await ledger.settle("live", call, Completion("billing", "stop", Usage(7, 2), "m"), 0.5, 0.1)
             score = (Score("exact_match", 1.0, ""),)
             outcome = Outcome(

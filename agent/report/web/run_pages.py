@@ -126,8 +126,9 @@ def run(request: PageRequest) -> dict[str, Any]:
 
 def _checked(request: PageRequest, view: RunView) -> str:
     """The name of the prompt that a check checked, or that a search made and checks have checked; "" for none."""
-    of_check = view.run["status"] == "complete" and (view.run["result"] or {}).get("kind") == KIND
-    name = str(view.run["result"]["name"] if of_check else view.run["task"] if _is_search(view.run) else "")
+    result = view.run["result"] or {}
+    of_check = result.get("name") if result.get("kind") == KIND else ""
+    name = str(of_check or (view.run["task"] if _is_search(view.run) else ""))
     return name if checks_named(request, name) else ""
 
 
