@@ -133,7 +133,24 @@ def anthropic_calls(blocks: Sequence[dict[str, Any]], said: str) -> str:
 
 
 def described(tools: Sequence[Tool]) -> str:
-    """Tools as words of a system message, for a model that is constrained to `calls_schema`."""
-    lines = [json.dumps({**t.as_dict(), "parameters": json.loads(t.parameters)}, ensure_ascii=False) for t in tools]
-    how = 'Answer with a JSON list of calls, each {"name": ..., "arguments": {...}}, and with [] where no tool fits.'
-    return "\n".join(["You can call these tools:", *lines, how])
+    """Tools as words of a system message, for a model that is constrained to `calls_schema`.
+
+    They are those of the chat templates that open models are trained with (Hermes, Qwen 2.5), but for the list: in
+    others, small models answer [] to all.
+    """
+    lines = [json.dumps(tool, ensure_ascii=False) for tool in openai_tools(tools)]
+    return "\n".join([*_BEFORE, "<tools>", *lines, "</tools>", "", *_HOW])
+
+
+_BEFORE = (
+    "# Tools",
+    "",
+    "You may call one or more functions to assist with the user query.",
+    "",
+    "You are provided with function signatures within <tools></tools> XML tags:",
+)
+_HOW = (
+    "Return a JSON list with an object for each function call, with function name and arguments:",
+    '[{"name": <function-name>, "arguments": <args-json-object>}]',
+    "Return [] where no function fits.",
+)

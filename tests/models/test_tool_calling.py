@@ -160,7 +160,7 @@ def test_a_local_model_reads_of_its_tools_and_can_only_call_them() -> None:
     import jsonschema
 
     system = with_tools(REQUEST)[0]
-    assert system.content.startswith("You run a house.\n\nYou can call these tools:\n")
+    assert system.content.startswith("You run a house.\n\n# Tools\n")
     assert system.content.count("set_light") == 1
     assert [m.role for m in with_tools(replace(REQUEST, messages=REQUEST.messages[-1:]))] == ["system", "user"]
     schema = json.loads(calls_schema(REQUEST.tools))
