@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -16,6 +15,7 @@ import pytest
 from agent.run.sweep.sweep import CellLine, prepare_sweep, run_sweep
 from tests.cli.sweeps import broken_cells, resumed, scores, settled, write_sweep
 from tests.cli.world import compatible, good_json, learner, refused
+from tests.ray_nodes import ray_nodes
 from tests.warm import start
 from tests.wire import Fault, WireServer
 
@@ -30,18 +30,9 @@ def slow(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
-    """Three nodes on this machine, with one CPU each."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    import ray
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        made.nodes = [made.add_node(num_cpus=1) for _ in range(2)]
+    """Three nodes with one CPU each."""
+    with ray_nodes(1) as made:
         yield made
-    finally:
-        ray.shutdown()
-        made.shutdown()
 
 
 @pytest.mark.skipif(HAS_RAY, reason="Ray is installed")
@@ -60,7 +51,7 @@ def test_a_killed_node_loses_no_cell_and_buys_nothing_twice(cluster: Any) -> Non
         running = [line.cell.name for line in lines if line.state == "running" and (line.calls or 0) > 3]
         if not killed and len(running) == 3 and any(line.state == "finished" for line in lines):
             killed.extend(running)
-            cluster.remove_node(cluster.nodes[0], allow_graceful=False)
+            cluster.remove_node(cluster.others[0], allow_graceful=False)
 
     with WireServer(slow) as server:
         prepared = prepare_sweep(write_sweep([compatible(server)], range(12), SLOW))

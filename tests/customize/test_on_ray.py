@@ -22,6 +22,7 @@ from agent.types import Message
 from tests.cli.world import good_json, refused
 from tests.customize.test_customize import WORDS, by_name, events
 from tests.customize.world import write_world
+from tests.ray_nodes import ray_nodes
 from tests.tuning.tiny import speaking
 
 HAS_RAY = find_spec("ray") is not None
@@ -38,18 +39,9 @@ def same_code(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def nodes() -> Iterator[Any]:
-    """A head that trains nothing and two nodes of one CPU each, on this machine."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    import ray
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        made.trains = [made.add_node(num_cpus=1) for _ in range(2)]
+    """A head that trains nothing and two nodes of one CPU each."""
+    with ray_nodes(0) as made:
         yield made
-    finally:
-        ray.shutdown()
-        made.shutdown()
 
 
 @pytest.mark.skipif(HAS_RAY, reason="Ray is installed")
@@ -169,7 +161,7 @@ def test_what_is_killed_in_mid_training_costs_an_epoch_at_most_and_counts_nothin
         if what == "worker":
             os.kill(worker, signal.SIGKILL)
             return
-        (node,) = [node for node in nodes.trains if node.all_processes["raylet"][0].process.pid in parents]
+        (node,) = [node for node in nodes.others if node.all_processes["raylet"][0].process.pid in parents]
         nodes.remove_node(node, allow_graceful=False)
 
     base, settings = speaking(tmp_path / "tiny.gguf"), LoraSettings(epochs=16, patience=16)
