@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,11 @@ import uvicorn
 from agent.report.web.app import ROUTES, Web, bind, make
 from agent.run.playground import Playground
 from tests.cli.label_world import label_place, write_label_task
+from tests.cli.test_prompt_check import checked
+from tests.cli.world import learner
 from tests.report.chromium import needs_chromium
 from tests.report.conftest import Playable
+from tests.wire import WireServer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -65,7 +69,9 @@ def opened(browser: "Browser", web: Web, width: int, **context: Any) -> Iterator
 
 
 def addresses(playable: Playable) -> dict[str, str]:
-    """An address of each page, by its template."""
+    """An address of each page, by its template; that of checks has one first."""
+    with WireServer(learner) as server, ThreadPoolExecutor(1) as apart:  # Playwright has a loop in this thread
+        apart.submit(checked, server, f"rows@{playable.version}", "--repeats", "1").result()
     run = f"/run/{playable.run_id}"
     with sqlite3.connect(f"file:{DB}?mode=ro", uri=True) as db:
         ((call,),) = db.execute("SELECT MIN(id) FROM calls WHERE run_id = ?", (playable.run_id,)).fetchall()
@@ -81,6 +87,7 @@ def addresses(playable: Playable) -> dict[str, str]:
         "events.html": f"{run}/events",
         "compare.html": f"/compare?a={runs[0]}&b={runs[1]}",
         "releases.html": "/releases",
+        "checks.html": "/checks/rows",
         "release.html": f"/release/rows/{playable.version}",
         "labels.html": "/labels",
         "label.html": "/label?labeller=Ann",

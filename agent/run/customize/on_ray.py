@@ -155,7 +155,7 @@ class RayTrainings:
                 made, files = await self._once(order, on_steps)
                 break
             except errors.RayTaskError as error:
-                last = str(error).strip().rpartition("\n")[2]
+                last = str(error).strip().split("\n")[-1]
                 raise AgentError(f"a training failed on a node of --ray {self.address}: {last}") from error
             except errors.RayError as error:
                 lives -= 1

@@ -104,7 +104,7 @@ class _Search:
                 ),
             ).fit()
         if grid.errors and not self.is_left:
-            last = str(grid.errors[0]).strip().rpartition("\n")[2]
+            last = str(grid.errors[0]).strip().split("\n")[-1]
             raise AgentError(f"a training failed {1 + RETRIES} times on --ray {cluster.address}: {last}")
 
     def hand_on(self, tried: Sequence[TriedSettings], heard: Heard) -> None:
