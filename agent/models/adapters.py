@@ -8,12 +8,12 @@ Source: Hu et al. 2021, LoRA, section 4; llama.cpp, src/llama-adapter.cpp (what 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from agent.errors import InputError
+from agent.files import sha256_of
 from agent.models.adapter_file import changed_tensor, unlike_base, unusable_adapter
 from agent.models.gguf import GgufFile, read_gguf
 from agent.models.soft_prompt import is_soft_prompt, soft_texts, unfit_soft_prompt
@@ -61,8 +61,7 @@ class Adapter:
 
 @lru_cache(maxsize=64)
 def _sha256(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def split_adapter(rest: str) -> tuple[str, Path | None]:

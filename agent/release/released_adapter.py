@@ -8,13 +8,13 @@ Needs the standard library only.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError
+from agent.files import sha256_of
 
 ADAPTER_FILE = "adapter.gguf"
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -41,8 +41,7 @@ class ReleasedAdapter:
     def require_whole(self) -> None:
         """Raises a ReleaseError unless the file is there with every byte."""
         try:
-            with self.path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = sha256_of(self.path)
         except OSError as error:
             raise ReleaseError(
                 f"{self.path}: the adapter of the prompt cannot be read ({error.strerror or error}); restore the "

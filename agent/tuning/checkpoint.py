@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.files import new_files
+from agent.files import new_files, sha256_of
 from agent.tuning.adam import Adam
 
 if TYPE_CHECKING:
@@ -112,5 +111,4 @@ def _kept(folder: Path, training: str) -> list[tuple[int, Path]]:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return sha256_of(path)[:16]

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from agent.errors import InputError
+from agent.files import sha256_of
 from agent.run.customize.arms import ARMS
 from agent.run.customize.order import (
     TrainingOrder,
     carry_out,
     deciding_versions,
-    digest_of,
     files_to_send,
     write_files,
 )
@@ -29,7 +29,7 @@ def an_order(folder: Path, **changed: object) -> TrainingOrder:
     base = speaking(folder / "tiny.gguf")
     order = TrainingOrder(
         base=base,
-        digest=digest_of(base),
+        digest=sha256_of(base),
         pairs=PAIRS * 4,
         validation=PAIRS,
         settings=LoraSettings(epochs=3, patience=9),

@@ -18,13 +18,13 @@ from typing import IO, Any
 
 from agent.cluster import join_cluster, leave_cluster
 from agent.errors import AgentError, InputError, Interrupted, TrainingDiverged
+from agent.files import sha256_of
 from agent.run.customize.order import (
     Files,
     TrainingOrder,
     carry_out,
     checkpoints,
     deciding_versions,
-    digest_of,
     files_to_send,
     write_files,
 )
@@ -108,7 +108,7 @@ class RayTrainings:
         """What a node is sent for a training; the arguments are those of `train_pairs`."""
         base = base.absolute()
         if base not in self._digests:
-            self._digests[base] = digest_of(base)
+            self._digests[base] = sha256_of(base)
         if folder not in self._markers:
             folder.mkdir(parents=True, exist_ok=True)
             self._markers[folder] = NamedTemporaryFile(prefix=".ray-", dir=folder)  # noqa: SIM115 (`close` closes it)

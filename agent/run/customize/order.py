@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import InputError
-from agent.files import new_file
+from agent.files import new_file, sha256_of
 from agent.ledger.provenance import tool_version
 from agent.run.customize.trainer import versions_of
 from agent.tuning.settings import TrainedAdapter, Trainer, TrainingPair, TrainingSettings
@@ -56,12 +55,6 @@ def deciding_versions(trainer: Trainer) -> dict[str, str]:
     return {"promptassay": tool_version(), **versions_of(trainer)}
 
 
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file, in hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def carry_out(order: TrainingOrder, on_step: OnStep, on_epoch: OnEpoch | None = None) -> TrainedAdapter:
     """What a node does: trains, from the checkpoint in its folder where there is one.
 
@@ -69,7 +62,7 @@ def carry_out(order: TrainingOrder, on_step: OnStep, on_epoch: OnEpoch | None = 
         InputError: the node has not the same model or packages, or the training is refused as `train_pairs` refuses it.
     """
     node = f"node {platform.node()}"
-    if not order.base.is_file() or digest_of(order.base) != order.digest:
+    if not order.base.is_file() or sha256_of(order.base) != order.digest:
         what = "is another file there" if order.base.is_file() else "is not there"
         raise InputError(f"{node}: {order.base}: {what}; give every node the same file under this path")
     here = deciding_versions(order.trainer)
