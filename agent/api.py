@@ -339,6 +339,9 @@ def migrate(
     max_demos: int | None = None,
     max_concurrency: int | None = None,
     max_wait: Seconds | None = None,
+    batch: bool = False,
+    batch_only: bool = False,
+    batch_wait: Seconds | None = None,
     ledger: str | Path = LEDGER,
     progress: Callable[[Snapshot], None] | None = None,
 ) -> RunResult:
@@ -359,6 +362,9 @@ def migrate(
         max_demos: at most so many demos in a prompt, at least 0. None: as in the run of the prompt.
         max_concurrency: calls in flight at once, at least 1.
         max_wait: longest wait for a provider that is down, in seconds or as a text. None: as in that run.
+        batch: as of `optimize`.
+        batch_only: as of `optimize`.
+        batch_wait: as of `optimize`.
         ledger: the ledger file, with the run of the prompt.
         progress: as of `optimize`.
 
@@ -384,6 +390,9 @@ def migrate(
         "max_demos": max_demos,
         "max_concurrency": max_concurrency,
         "max_wait": as_text(max_wait),
+        "batch": batch,
+        "batch_only": batch_only,
+        "batch_wait": as_text(batch_wait),
     }
     require_none(out_of_range(given))
     db, watcher = Path(ledger), LogWatcher(progress)
@@ -433,7 +442,7 @@ def customize(
         tune: in the place of `settings`: so many are drawn, 2 to 64, which Ray Tune (ASHA) stops early on dev. 0: none.
         seeds: how often each arm is trained, 1 to 10, to show the spread; the arm itself is the first.
         ray: the address of a Ray cluster that trains ("auto", "local", or HOST:PORT). None: this process does.
-        options: as of `optimize`, for the search; `max_cost` caps the comparison, too, `seed` is also the training's.
+        options: as of `optimize`, for the search; `max_cost` and `batch` also for the comparison, `seed` for training.
 
     Returns:
         Arms, advice and curve.
@@ -455,8 +464,9 @@ def customize(
     )
 
     arguments = _bound(task, options)
-    words = {**OPTIONS, **{name: arguments[name] for name in ("max_cost", "seed", "thinking", "max_concurrency")}}
-    words |= {name: as_text(arguments[name]) for name in ("price", "max_wait")}
+    same = ("max_cost", "seed", "thinking", "max_concurrency", "batch", "batch_only")
+    words = {**OPTIONS, **{name: arguments[name] for name in same}}
+    words |= {name: as_text(arguments[name]) for name in ("price", "max_wait", "batch_wait")}
     db, watcher = Path(arguments["ledger"]), LogWatcher(arguments["progress"])
     tracking = Tracking.of(arguments["track"], arguments["track_texts"], arguments["trace"])
     names, weights = ",".join(map(str, curve)), None if hf_folder is None else Path(hf_folder)

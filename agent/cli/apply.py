@@ -8,7 +8,16 @@ from typing import Any
 
 import click
 
-from agent.cli.common import SETTINGS, cost_line, db_option, json_option, plain, print_json, spending_options
+from agent.cli.common import (
+    SETTINGS,
+    batch_options,
+    cost_line,
+    db_option,
+    json_option,
+    plain,
+    print_json,
+    spending_options,
+)
 
 
 @click.command(context_settings=SETTINGS)
@@ -21,6 +30,7 @@ from agent.cli.common import SETTINGS, cost_line, db_option, json_option, plain,
 @click.option("--limit", type=click.IntRange(1), help="Take the first so many rows.")
 @click.option("--prefix", default="", help="Before the names of the new columns: answer_. Default: nothing.")
 @spending_options
+@batch_options
 @db_option
 @json_option
 def apply_command(

@@ -97,6 +97,10 @@ def ledger_options(function: F) -> F:
     return db_option(json_option(function))
 
 
+BATCH = ("batch", "batch_only", "batch_wait")
+"""The names of those of `batch_options`, for the groups of a help text."""
+
+
 def batch_options(function: F) -> F:
     """--batch, --batch-only and --batch-wait."""
     options = (

@@ -10,11 +10,13 @@ import click
 from click.core import ParameterSource
 
 from agent.cli.common import (
+    BATCH,
     CONCURRENCY_HELP,
     PATH,
     PRICE_HELP,
     SEED,
     SETTINGS,
+    batch_options,
     cost_line,
     data_options,
     ledger_options,
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 CUSTOMIZE_GROUPS = {
     "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "max_demos", "limit"),
     "Models": ("model", "price", "max_concurrency"),
-    "Budget": ("max_calls", "max_cost", "time_limit", "effort"),
+    "Budget": ("max_calls", "max_cost", "time_limit", "effort", *BATCH),
     "Comparison": (
         "run",
         "arms",
@@ -180,6 +182,7 @@ COLUMNS: Sequence[Column | str] = (
     show_default=True,
     help="How many calls to plan the search with when nothing is capped.",
 )
+@batch_options
 @click.option("--price", metavar="IN,OUT", help=PRICE_HELP)
 @click.option("-j", "--max-concurrency", metavar="N", type=click.IntRange(1), help=CONCURRENCY_HELP)
 @click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Of search and training.")

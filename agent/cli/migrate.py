@@ -8,10 +8,12 @@ from typing import Any
 import click
 
 from agent.cli.common import (
+    BATCH,
     CONCURRENCY_HELP,
     MAX_WAIT_HELP,
     PRICE_HELP,
     SETTINGS,
+    batch_options,
     ledger_options,
     margin_option,
     max_demos_option,
@@ -27,7 +29,7 @@ from agent.stats.noninferiority import MARGIN
 
 MIGRATE_GROUPS = {
     "Models": ("model", "max_concurrency", "max_wait"),
-    "Budget": ("max_calls", "max_tokens", "max_cost", "time_limit", "price", "dry_run"),
+    "Budget": ("max_calls", "max_tokens", "max_cost", "time_limit", "price", *BATCH, "dry_run"),
     "Search": ("margin", "max_demos"),
     "Output": ("quiet", "db", "as_json"),
 }
@@ -48,6 +50,7 @@ MIGRATE_GROUPS = {
 @click.option("--max-cost", metavar="USD", type=click.FloatRange(0), help="Cap in US dollars, all roles together.")
 @click.option("--time-limit", metavar="TIME", help="Cap on wall time, the sealed test included: 90, 5m or 1h30m.")
 @click.option("--price", metavar="IN,OUT", help=PRICE_HELP)
+@batch_options
 @margin_option(100 * MARGIN, "The loss against the old model that you accept.")
 @max_demos_option
 @click.option("-j", "--max-concurrency", metavar="N", type=click.IntRange(1), help=CONCURRENCY_HELP)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from agent.cli.common import (
+    BATCH,
     BATCH_WAIT_HELP,
     CONCURRENCY_HELP,
     MAX_WAIT_HELP,
@@ -45,12 +46,11 @@ from agent.search.samplers import BANDIT, PRUNERS, RACE, SAMPLERS
 from agent.stats.noninferiority import MARGIN, smallest_margin
 
 _CAPS = ("max_calls", "max_tokens", "max_cost", "time_limit")
-_BATCH = ("batch", "batch_only", "batch_wait")
 _OUTPUT = ("quiet", "db", "ledger_url", "as_json")
 RUN_GROUPS = {
     "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "knowledge", "tools", "limit"),
     "Models": ("model", "proposer", "judge", "thinking", "max_concurrency", "max_wait"),
-    "Budget": (*_CAPS, "price", "effort", "no_cache", *_BATCH, "dry_run"),
+    "Budget": (*_CAPS, "price", "effort", "no_cache", *BATCH, "dry_run"),
     "Search": (
         *("trials", "strategy", "sampler", "pruner", "prefer", "margin", "detect", "max_demos", "anyway"),
         *("no_retrieval", "embeddings", "no_calibrate", "seed"),

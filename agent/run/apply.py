@@ -44,6 +44,8 @@ ERROR = "error"
 """The column that says why a row has no answer, or which part of a reply could not be read."""
 AT_ONCE = 1000
 """Rows that are begun together, however long the file is."""
+IN_BATCHES = 50_000
+"""The same where they go as batches, which are waited for together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +122,14 @@ class Apply(Job):
         program = ReleasedProgram(applied.prompt, self.task, applied.lm, embedder)
         evaluator = Evaluator(self.task, self._gateway, applied.lm, [Readable()], [program])
         found: dict[str, Outcome] = {}
-        for start in range(0, len(rows), AT_ONCE):
-            some = rows[start : start + AT_ONCE]
+        many = AT_ONCE if self._gateway.batches is None else IN_BATCHES
+        for start in range(0, len(rows), many):
+            some = rows[start : start + many]
             if embedder is not None:
                 embedder.forget()
                 await embedder.vectors(text_of(row.inputs, applied.prompt.release.compared) for row in some)
-            outcomes = await self.gathered([evaluator.outcome(program.candidate, row) for row in some])
+            with self._gateway.together():
+                outcomes = await self.gathered([evaluator.outcome(program.candidate, row) for row in some])
             found |= {row.id: each for row, each in zip(some, outcomes, strict=True) if each is not None}
             if self._stopped:
                 raise BudgetExhausted(

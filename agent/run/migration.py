@@ -146,7 +146,8 @@ class MigrationRun(Run):
         based = [old.sealed[row.id] for row in self._test]
         self._observer.on_event("test_opened", {"winner": winner.id, "against": old.run_id, "rows": len(self._test)})
         try:
-            won = await self._evaluator.outcomes(winner, self._test, "test")
+            with self._gateway.together():
+                won = await self._evaluator.outcomes(winner, self._test, "test")
         except BudgetExhausted as stop:
             raise BudgetExhausted(f"{stop}. The sealed test was not finished, so nothing is promoted") from stop
         self._require_scored(won, based)

@@ -102,6 +102,9 @@ def migration_words(prompt: str, model: str, given: Mapping[str, Any], db: Path)
         "strategy": None,
         "prefer": "best",
         "anyway": True,
+        "batch": False,
+        "batch_only": False,
+        "batch_wait": None,
         "tag": [f"migrated_from={row['id']}"],
         "migrates": {"run": row["id"], "candidate": source["candidate_id"], "version": loaded.version},
     }

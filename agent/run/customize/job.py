@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from agent.programs.classic import ClassicProgram
@@ -13,7 +14,7 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.run.customize.arm_trainings import ArmTrainings
 from agent.run.customize.arms import ArmSpec, rows_a_label
 from agent.run.customize.curve import CurvePoint, curve_lines, curve_text, first_rows
-from agent.run.customize.elsewhere import replies
+from agent.run.customize.elsewhere import Replies, replies
 from agent.run.customize.hosted import HostedArm, HostedTrainer
 from agent.run.customize.measure import Measurement, TunedArm
 from agent.run.customize.plan import CustomizePlan
@@ -27,6 +28,9 @@ from agent.scoring.evaluate import Evaluator
 from agent.scoring.llm_judge import judge_builder
 from agent.scoring.task_metrics import build_metrics
 from agent.types import LM, Candidate, Proposal, Runner, Task
+
+Arm = tuple[ArmSpec, PromptCandidate, TunedArm | HostedArm | None]
+"""What an arm is, what it is asked, and what was trained for it."""
 
 
 class Customize(Job):
@@ -76,8 +80,8 @@ class Customize(Job):
         whole, again = every[len(some) * width :][:width], every[(len(some) + 1) * width :]
         more = {spec.name: [each for each in again if each.spec is spec] for spec in plan.tuned}
         hosted = await self._trainer.arm(lambda: self._gateway.stopped) if self._trainer else None
-        measurement, tuned = self._measurement(task, [*whole, *again])
-        arms: list[tuple[ArmSpec, PromptCandidate, TunedArm | HostedArm | None]] = []
+        measurement, tuned = self._measurement(task, [*whole, *again], hosted)
+        arms: list[Arm] = []
         arms += [(arm.spec, arm.candidate, None) for arm in plan.prompts]
         arms += [(each.spec, each.candidate, each) for each in whole]
         arms += [(hosted.spec, hosted.candidate, hosted)] if hosted else []
@@ -88,8 +92,8 @@ class Customize(Job):
             measurement.records.on_candidate_accepted(0, proposal)
         opened = {"arms": {spec.name: candidate.id for spec, candidate, _ in arms}, "rows": len(task.test)}
         self._observer.on_event("test_opened", opened)
-        base = await replies(self._gateway, plan.lm, plan.others) if whole or hosted else None
-        measured = [await measurement.measured(*arm, base, more.get(arm[0].name, ())) for arm in arms]
+        general = await self._asked(measurement, arms)
+        measured = [await measurement.measured(*arm, general, more.get(arm[0].name, ())) for arm in arms]
         measured += await measurement.unmodelled()
         points = [point for size, part in some.items() for point in await self._points(part, made[size])]
         points += _whole_points(plan, measured) if points else []
@@ -111,7 +115,27 @@ class Customize(Job):
             "ledger_head": self.ledger.head(),
         }
 
-    def _measurement(self, task: Task, tuned: Sequence[TunedArm]) -> tuple[Measurement, TunedProgram]:
+    async def _asked(self, measurement: Measurement, arms: Sequence[Arm]) -> Mapping[str, Replies]:
+        """What the models of trained arms say elsewhere, by the name of the arm, and the model as it is ("").
+
+        Where calls go as batches, the sealed rows of all arms go with them; the evaluators keep what comes.
+        """
+        trained = {spec.name: tuned.model for spec, _, tuned in arms if tuned is not None}
+        asked: dict[str, LM] = {"": self._plan.lm, **trained} if trained else {}
+        found: dict[str, Replies] = {}
+
+        async def ask(name: str, lm: LM) -> None:
+            found[name] = await replies(self._gateway, lm, self._plan.others)
+
+        sets: list[Callable[[], Awaitable[object]]] = [partial(ask, name, lm) for name, lm in asked.items()]
+        if self._gateway.batches is not None:
+            sets += [partial(measurement.sealed, candidate, tuned) for _, candidate, tuned in arms]
+        await self._sets(sets, in_turn=self.task.is_compared)
+        return found
+
+    def _measurement(
+        self, task: Task, tuned: Sequence[TunedArm], hosted: HostedArm | None = None
+    ) -> tuple[Measurement, TunedProgram]:
         """What scores prompts, adapters and methods that learnt from the train rows of this task."""
         plan = self._plan
         models = [each.model for each in tuned if each.model.adapter is not None]
@@ -129,10 +153,8 @@ class Customize(Job):
             return Evaluator(task, self._gateway, lm, metrics, runners, records, graded=True, baseline_id=base)
 
         evaluator, prices = evaluator_of(plan.lm, programs), self._resources.prices
-        found = Measurement(
-            plan, evaluator, self._gateway, self.ledger, self._observer, records, prices, classic, evaluator_of
-        )
-        return found, program
+        other = evaluator_of(hosted.model, [hosted.program]) if hosted else None
+        return Measurement(plan, evaluator, self.ledger, self._observer, records, prices, classic, other), program
 
     def _classic(self, task: Task) -> ClassicProgram | None:
         """The methods without a language model, where they take part and suit the rows."""
@@ -150,16 +172,20 @@ class Customize(Job):
             picks = replace(arm.candidate.picks, pool=program.pool.id)
             asked.append((arm.spec.name, replace(arm.candidate, picks=picks), 0.0))
         asked += [(each.spec.name, each.candidate, each.adapter.seconds) for each in tuned]
-        points = []
-        for name, candidate, seconds in asked:
+        for name, candidate, _ in asked:
             about = f"with {len(task.train)} train rows"
             measurement.records.on_candidate_accepted(0, Proposal(candidate, {}, f"curve:{name}", None, about))
-            outcomes = await measurement.evaluator.outcomes(candidate, test, "test")
-            points.append(CurvePoint(name, len(task.train), [one.value for one in outcomes], seconds))
+        found = await self._sets(
+            [partial(measurement.evaluator.outcomes, candidate, test, "test") for _, candidate, _ in asked]
+        )
+        points = [
+            CurvePoint(name, len(task.train), [one.value for one in outcomes], seconds)
+            for (name, _, seconds), outcomes in zip(asked, found, strict=True)
+        ]
         for each in tuned:
             await each.model.close()
-        found = await measurement.unmodelled()
-        return points + [CurvePoint(one.name, len(task.train), one.scores) for one in found[1:]]
+        unmodelled = await measurement.unmodelled()
+        return points + [CurvePoint(one.name, len(task.train), one.scores) for one in unmodelled[1:]]
 
     async def _released(
         self, measured: Sequence[MeasuredArm], tuned: Sequence[TunedArm], program: TunedProgram

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from agent.gateway.gateway import Gateway
 from agent.gateway.prices import Price
 from agent.ledger.store import Ledger
 from agent.models.local import LocalModel
@@ -15,7 +14,7 @@ from agent.observer import Observer
 from agent.programs.classic import ClassicProgram
 from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate
 from agent.run.customize.arms import ArmSpec
-from agent.run.customize.elsewhere import Replies, elsewhere, replies
+from agent.run.customize.elsewhere import Replies, elsewhere
 from agent.run.customize.hosted import HostedArm
 from agent.run.customize.plan import LATENCY_ROWS, CustomizePlan
 from agent.run.customize.settings_search import SettingsChoice
@@ -23,7 +22,7 @@ from agent.run.customize.table import MeasuredArm, SeedScore
 from agent.scoring.breakdown import summary
 from agent.scoring.evaluate import Evaluator
 from agent.tuning.settings import TrainedAdapter
-from agent.types import LM, Candidate, Proposal, Runner
+from agent.types import Candidate, Outcome, Proposal
 
 LATENCY_REPEAT = 1
 """Which sample of them: none that the search has bought."""
@@ -72,48 +71,52 @@ class Measurement:
     Args:
         plan: the comparison.
         evaluator: scores candidates.
-        gateway: for questions that are no rows.
         ledger: knows how long a call took.
         observer: gets lines.
         records: gets the methods without a language model as candidates.
         prices: of the models, as far as they are known.
         classic: the methods without a language model, which the evaluator runs; None: they take no part.
-        evaluator_of: an evaluator of another model and what runs its candidates.
+        hosted: scores the arm that a provider trained. None: there is none.
     """
 
     plan: CustomizePlan
     evaluator: Evaluator
-    gateway: Gateway
     ledger: Ledger
     observer: Observer
     records: Observer
     prices: Mapping[str, Price]
     classic: ClassicProgram | None
-    evaluator_of: Callable[[LM, Sequence[Runner]], Evaluator]
+    hosted: Evaluator | None = None
+
+    async def sealed(self, candidate: PromptCandidate, tuned: TunedArm | HostedArm | None) -> list[Outcome]:
+        """The outcomes of an arm on the sealed rows, each bought once."""
+        return await self._evaluator(tuned).outcomes(candidate, self.plan.task.test, "test")
 
     async def measured(
         self,
         spec: ArmSpec,
         candidate: PromptCandidate,
         tuned: TunedArm | HostedArm | None,
-        base: Replies | None,
+        general: Mapping[str, Replies],
         seeds: Sequence[TunedArm] = (),
     ) -> MeasuredArm:
-        """An arm on the sealed rows, the time of a call, and what its adapter costs elsewhere, against what the `base`
-        without it answers there. `seeds`: the same training with other seeds."""
+        """An arm on the sealed rows, the time of a call, and what its adapter costs elsewhere.
+
+        Args:
+            spec: the arm.
+            candidate: what it is asked.
+            tuned: what was trained for it. None: nothing was.
+            general: what models say elsewhere, by the name of the arm, "" for the model as it is.
+            seeds: the same training with other seeds.
+        """
         plan, test = self.plan, self.plan.task.test
         self.observer.on_message(f"{spec.name}: {len(test)} sealed rows")
-        evaluator = self.evaluator
-        if isinstance(tuned, HostedArm):
-            evaluator = self.evaluator_of(tuned.model, [tuned.program])
-        outcomes = await evaluator.outcomes(candidate, test, "test")
+        evaluator = self._evaluator(tuned)
+        outcomes = await self.sealed(candidate, tuned)
         latency = await self._latency(evaluator, candidate)
         usage = evaluator.usage_of(candidate.id)
         price = self.prices.get((tuned.model if tuned else plan.lm).name)
         usd = 1000 * price(usage) if price else None
-        general = None
-        if tuned is not None and base is not None:
-            general = elsewhere(await replies(self.gateway, tuned.model, plan.others), base, plan.others)
         values = [outcome.value for outcome in outcomes]
         return MeasuredArm(
             spec.name,
@@ -126,7 +129,7 @@ class Measurement:
             usage.prompt_tokens + usage.completion_tokens,
             0.0 if plan.is_local else usd,
             latency,
-            general,
+            elsewhere(general[spec.name], general[""], plan.others) if tuned else None,
             tuned.megabytes if tuned else 0.0,
             train_usd=tuned.usd if tuned else 0.0,
             seeds=await self._seeds(tuned, values, seeds) if isinstance(tuned, TunedArm) and seeds else (),
@@ -163,6 +166,9 @@ class Measurement:
                 )
             )
         return arms
+
+    def _evaluator(self, tuned: TunedArm | HostedArm | None) -> Evaluator:
+        return self.hosted if isinstance(tuned, HostedArm) and self.hosted else self.evaluator
 
     async def _latency(self, evaluator: Evaluator, candidate: Candidate) -> float | None:
         """Seconds of one call, the median of a few dev rows that are asked one after the other."""
