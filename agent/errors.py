@@ -44,6 +44,11 @@ def message_of(error: BaseException) -> str:
     return str(error) if isinstance(error, AgentError) else f"{type(error).__name__}: {error}"
 
 
+def lines_of(error: BaseException) -> list[str]:
+    """The lines of what an error says, at least one: the name of its class where it says nothing."""
+    return str(error).strip().splitlines() or [type(error).__name__]
+
+
 class InputError(AgentError):
     """The user's input is wrong, and nothing was called. Fault: user. Fix the named place."""
 

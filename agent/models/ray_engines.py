@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.cluster import ADDRESS, LOCAL, join_cluster, leave_cluster
-from agent.errors import AgentError, InputError, RunRefused, Transient, TransportUnknown
+from agent.errors import AgentError, InputError, RunRefused, Transient, TransportUnknown, lines_of
 from agent.extras import require
 from agent.models.adapters import Adapter
 from agent.models.local import LocalModel, embedded
@@ -136,7 +136,7 @@ class RayEngines(Engines):
         except self._ray.exceptions.RayTaskError as error:
             call.settle(None, self._own(error))
         except Exception as error:  # Ray raises bare ones where it is gone itself
-            why = f"{self.path}: an engine of the pool died, and another takes its place ({_first_line(error)})"
+            why = f"{self.path}: an engine of the pool died, and another takes its place ({lines_of(error)[0]})"
             call.settle(None, TransportUnknown(why))
             return False
         return True
@@ -182,7 +182,7 @@ class RayEngines(Engines):
         except self._ray.exceptions.RayTaskError as error:
             return self._own(error)
         except Exception as error:
-            return Transient(f"{self.path}: an engine of the pool died as it started ({_first_line(error)})")
+            return Transient(f"{self.path}: an engine of the pool died as it started ({lines_of(error)[0]})")
         return None
 
     def _refuse(self, fault: AgentError) -> None:
@@ -192,10 +192,6 @@ class RayEngines(Engines):
             self._waiting.clear()
         for call in waiting:
             call.settle(None, fault)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _local(rest: str) -> str:

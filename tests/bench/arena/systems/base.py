@@ -7,11 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from agent.prompt.template import fill_messages
-from agent.types import Example, Message, Request
+from agent.types import Example, Message, Request, Task
 from tests.bench.arena.client import ask
 
 REPLY_TOKENS = 32
 """Room for a reply to a prompt that names no cap of its own: about three times the longest label."""
+
+
+def most_demos(task: Task, default: int) -> int:
+    """How many demos a peer may show that shows `default` at most; a set NAME:N allows N."""
+    limit = task.constraints.max_demos
+    return default if limit is None else min(default, limit)
 
 
 class Prompt(Protocol):

@@ -19,7 +19,7 @@ from agent.types import Example, Task
 from tests.bench.arena.client import base_url
 from tests.bench.arena.data import label_field, text_field
 from tests.bench.arena.score import hit
-from tests.bench.arena.systems.base import Found, Step
+from tests.bench.arena.systems.base import Found, Step, most_demos
 
 DEV_ROWS = 60
 PILOT = 16
@@ -28,7 +28,7 @@ REPLY_TOKENS = 96
 PROPOSAL_TOKENS = 1024
 NEVER = 1_000_000
 MINIBATCH, FULL_EVERY = 35, 5  # MIPROv2's own defaults, which its cost depends on
-BOOTSTRAPPED = 4  # demos of the teacher's own, at most, in DSPy's defaults
+BOOTSTRAPPED = 4  # demos of the teacher's own, and labelled ones, at most, in DSPy's defaults
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,7 +132,8 @@ def prepare(task: Task, url: str, budget: int, json_adapter: bool = False, demos
         reply = str(getattr(prediction, output.name, "") or "")
         return hit(reply, getattr(example, output.name), output.choices)
 
-    pilot = dspy.LabeledFewShot(k=16).compile(program, trainset=train) if demos else program
+    shown = most_demos(task, 16) if demos else 0
+    pilot = dspy.LabeledFewShot(k=shown).compile(program, trainset=train) if shown else program
     calls, hits = ProgramPrompt(pilot, adapter, task).calls_and_hits(url, task.train[-PILOT:])
     proposer = connect(url, "proposer", max_tokens=PROPOSAL_TOKENS, temperature=1.0)
     left = budget - calls * PILOT
@@ -186,6 +187,8 @@ def mipro(task: Task, url: str, budget: int, seed: int) -> Found:
         prompt_model=setup.proposer,
         auto=None,
         num_candidates=candidates(trials),
+        max_bootstrapped_demos=most_demos(task, BOOTSTRAPPED),
+        max_labeled_demos=most_demos(task, BOOTSTRAPPED),
         num_threads=THREADS,
         max_errors=NEVER,
         seed=seed + 1,

@@ -19,7 +19,7 @@ from agent.prompt.template import escape, join
 from agent.types import Example, Message, Task
 from tests.bench.arena.client import base_url
 from tests.bench.arena.data import label_field, right, text_field
-from tests.bench.arena.systems.base import Found, TemplatePrompt
+from tests.bench.arena.systems.base import Found, TemplatePrompt, most_demos
 
 REQUIREMENT = "promptolution==2.3.0"
 SCRIPT = Path(__file__).with_name("promptolution_script.py")
@@ -27,6 +27,7 @@ SYSTEM = "You are a helpful assistant."
 DEV_ROWS = 60
 REPLY_TOKENS = 96
 PROPOSAL_TOKENS = 1024
+SHOTS = 5  # CAPO's own default
 
 
 def capo(task: Task, url: str, budget: int, seed: int) -> Found:
@@ -68,6 +69,7 @@ def _run(optimizer: str, task: Task, url: str, budget: int, seed: int) -> Found:
         "proposer_url": base_url(url, "proposer"),
         "reply_tokens": REPLY_TOKENS,
         "proposal_tokens": PROPOSAL_TOKENS,
+        "shots": most_demos(task, SHOTS),
         "budget": budget,
         "seed": seed,
     }

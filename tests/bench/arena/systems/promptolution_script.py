@@ -91,7 +91,9 @@ def main():
     )
     variations = create_prompt_variation([job["instruction"]] * (POPULATION - 1), proposer)
     stop = Stop(purse)
-    own = {"df_few_shots": pd.DataFrame(job["train"], columns=["x", "y"])} if job["optimizer"] == "capo" else {}
+    own = {}
+    if job["optimizer"] == "capo":
+        own = {"df_few_shots": pd.DataFrame(job["train"], columns=["x", "y"]), "upper_shots": job["shots"]}
     optimizer = {"capo": CAPO, "evopromptga": EvoPromptGA}[job["optimizer"]](
         predictor=MarkerBasedPredictor(model),
         task=task,
