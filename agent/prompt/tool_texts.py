@@ -103,6 +103,12 @@ def argument_texts(tool: Tool) -> dict[str, str]:
     }
 
 
+def optional_arguments(tool: Tool) -> list[str]:
+    """The names of the arguments that a call may leave out."""
+    required = json.loads(tool.parameters).get("required") or ()
+    return [name for name in argument_texts(tool) if name not in required]
+
+
 def with_argument(tool: Tool, name: str, text: str) -> Tool:
     """The tool with another description of one of its arguments; "" takes it out."""
     schema = json.loads(tool.parameters)

@@ -12,7 +12,7 @@ from functools import cached_property
 from agent.metrics.calls import NO_CALL, ToolCall, calls_in
 from agent.prompt.fence import defused
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.tool_texts import ToolTexts, argument_texts, with_texts
+from agent.prompt.tool_texts import ToolTexts, argument_texts, optional_arguments, with_texts
 from agent.scoring.answer_counts import tool_cells
 from agent.search.choices import Choices
 from agent.types import Example, Outcome, Task, Tool
@@ -21,6 +21,8 @@ OWN, EXAMPLES = "own", "examples"
 """The texts of the task, and these with an example call of each tool."""
 MOST_LETTERS = 120
 """Of the request of an example."""
+MOST_EXAMPLES = 2
+"""Of a tool."""
 
 
 class ToolMaker:
@@ -97,34 +99,47 @@ class ToolMaker:
         order = sorted(self._rng.sample(tools, len(tools)), key=lambda tool: -times[tool.name])
         lacks = [tool for tool in order if self._with_example(tool) != tool]
         if lacks:
-            put(self._with_example(lacks[0]), f"arguments and an example of {lacks[0].name}")
+            put(self._with_example(lacks[0]), f"an example of {lacks[0].name}")
         changed = [tool for tool in order if tool != own[tool.name]]
         if changed:
             put(own[changed[-1].name], f"the task's own texts of {changed[-1].name}")
         return found
 
     def _with_example(self, tool: Tool) -> Tool:
-        """The tool with the names of its arguments and an example call at the end of its description; the tool itself
-        where there is no example, or it has it."""
-        example = self._examples.get(tool.name)
-        if example is None or example in tool.description:
-            return tool
-        return replace(tool, description=" ".join(filter(None, [tool.description, example])))
+        """The tool with one more example call at the end of its description, before the first one what arguments it
+        takes; the tool itself where there is no other example."""
+        new = next((text for text in self._examples.get(tool.name, ()) if text not in tool.description), None)
+        return replace(tool, description=" ".join(filter(None, [tool.description, new]))) if new else tool
 
     @cached_property
-    def _examples(self) -> dict[str, str]:
-        """By tool, its arguments and the call of the shortest train row that calls it alone."""
-        task, found = self._task, dict[str, str]()
-        arguments = {tool.name: ", ".join(argument_texts(tool)) for tool in task.tools}
+    def _examples(self) -> dict[str, list[str]]:
+        """By tool, calls of the shortest train rows that call it alone, each with other arguments where some may be
+        left out; before the first one which arguments there are."""
+        task, found = self._task, dict[str, list[str]]()
+        tools, shown = {tool.name: tool for tool in task.tools}, set[tuple[str, ...]]()
         for row in sorted(task.train, key=lambda row: (sum(map(len, row.inputs.values())), row.id)):
             request = " ".join(defused(" | ".join(row.inputs.values())).split())
             calls = _calls(row, task)
-            if len(calls) == 1 and len(request) <= MOST_LETTERS and calls[0].name in arguments:
-                (call,) = calls
-                about = f"Arguments: {arguments[call.name]}. " if arguments[call.name] else ""
-                written = json.dumps(dict(call.arguments), ensure_ascii=False)
-                found.setdefault(call.name, f'{about}For "{request}" call it with {written}.')
+            if len(calls) != 1 or len(request) > MOST_LETTERS or calls[0].name not in tools:
+                continue
+            (call,) = calls
+            texts = found.setdefault(call.name, [])
+            optional = optional_arguments(tools[call.name])
+            given = (call.name, *sorted(call.arguments)) if optional else (call.name, row.id)
+            if given not in shown and len(texts) < MOST_EXAMPLES:
+                shown.add(given)
+                about = "" if texts else _about(tools[call.name], optional)
+                texts.append(
+                    f'{about}For "{request}" call it with {json.dumps(dict(call.arguments), ensure_ascii=False)}.'
+                )
         return found
+
+
+def _about(tool: Tool, optional: Sequence[str]) -> str:
+    """Which arguments a tool takes, and which of them may be left out: a small model gives all that it reads of."""
+    required = ", ".join(name for name in argument_texts(tool) if name not in optional)
+    parts = [f"Arguments: {required}." if required else "", f"Only if said: {', '.join(optional)}." if optional else ""]
+    return "".join(f"{part} " for part in parts if part)
 
 
 def _calls(row: Example, task: Task) -> list[ToolCall]:

@@ -15,7 +15,7 @@ from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.prompt.tool_texts import ToolTexts, with_texts
 from agent.search.choices import Choices
 from agent.search.program import Parent
-from agent.types import Example, MetricSpec, Outcome, Prediction, Proposal
+from agent.types import Example, MetricSpec, Outcome, Prediction, Proposal, Tool
 from tests.programs.moves.proposals.planted_tools import SWAPPED, TOOLS, pick, planted
 from tests.toys import make_task
 
@@ -73,7 +73,7 @@ def test_an_example_has_the_names_of_arguments_and_the_call_of_a_train_row() -> 
     assert texts is not None
     known = [row.inputs["note"] for row in TASK.train]
     for _, text in texts.descriptions:
-        found = re.search(r'Arguments: urgent\. For "(.*)" call it with \{\}\.$', text)
+        found = re.search(r'Only if said: urgent\. For "(.*)" call it with \{\}\.$', text)
         assert found
         assert found[1] in known
     calls = [{"send_repair": {"urgent": [True, ""], "by": [""]}}]
@@ -87,6 +87,37 @@ def test_an_example_has_the_names_of_arguments_and_the_call_of_a_train_row() -> 
     assert shown is not None
     assert shown.descriptions[0][1].endswith('call it with {"urgent": true}.')
     assert "<|im_start|>" not in shown.descriptions[0][1]
+
+
+def test_a_second_example_has_other_arguments_and_a_third_is_not_given() -> None:
+    schema = {
+        "type": "object",
+        "properties": {name: {"type": "string"} for name in ("room", "colour")},
+        "required": ["room"],
+    }
+    calls = [
+        {"room": "hall"},
+        {"room": "office"},
+        {"room": "hall", "colour": "red"},
+        {"room": "office", "colour": "blue"},
+    ]
+    task = make_task(
+        tools=(Tool("light", "Light.", json.dumps(schema)),),
+        signature=TASK.signature,
+        metrics=(MetricSpec("tool_calls", "calls"),),
+        train=tuple(
+            Example(str(at), {"note": "x" * (at + 1)}, {"calls": [{"name": "light", "arguments": call}]})
+            for at, call in enumerate(calls)
+        ),
+    )
+    made = PromptCandidate("zero-shot", "turns", "x")
+    for rng in map(random.Random, range(60)):
+        changed = ToolMaker(task, Choices(rng), rng).child(made, [], {})
+        made = changed[0] if changed and "example" in changed[1] else made
+    assert with_texts(task.tools, made.tool_texts)[0].description == (
+        'Light. Arguments: room. Only if said: colour. For "x" call it with {"room": "hall"}. '
+        'For "xxx" call it with {"room": "hall", "colour": "red"}.'
+    )
 
 
 def test_texts_are_a_coordinate_of_designs_only_where_there_are_tools() -> None:
