@@ -21,7 +21,7 @@ from agent.report import compare, facts, run_tables, terms
 from agent.report.comparison import comparison
 from agent.report.run_details import run_details
 from agent.report.run_tables import RunTable
-from agent.report.tool_facts import compared_texts
+from agent.report.tool_facts import compared_texts, whole_text
 from agent.report.view import EQUAL, RowPair, RunView
 
 if TYPE_CHECKING:
@@ -212,8 +212,8 @@ def _of_result(view: RunView) -> dict[str, Any]:
         "details": run_details(view),
         "is_own": winner["id"] == baseline["id"] and result.migration is None,
         "changes": compare.changes(own, best),
-        "baseline_text": facts.cut(facts.whole_prompt(baseline), PROMPT_LETTERS),
-        "winner_text": facts.cut(facts.whole_prompt(winner), PROMPT_LETTERS),
+        "baseline_text": facts.cut(whole_text(baseline), PROMPT_LETTERS),
+        "winner_text": facts.cut(whole_text(winner), PROMPT_LETTERS),
         "demos": winner["demos"][:DEMOS],
         "demos_total": len(winner["demos"]),
         "names": [name for _, name in facts.sides(result)],

@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.ledger.query import ERASED
 from agent.prompt.tool_texts import TextChange, tool_changes
-from agent.report.facts import prompt_text
+from agent.report.facts import prompt_text, whole_prompt
 
 NONE = "(no description)"
 
@@ -40,6 +40,12 @@ def compared_texts(one: Mapping[str, Any], two: Mapping[str, Any]) -> tuple[str,
     first = "\n".join(f"{change.what}: {change.before or NONE}" for change in changed)
     second = "\n".join(f"{change.what}: {change.after or NONE}" for change in changed)
     return f"{texts[0]}\n[tools]\n{first}", f"{texts[1]}\n[tools]\n{second}"
+
+
+def whole_text(candidate: Mapping[str, Any]) -> str:
+    """All messages of a candidate, and under them its own texts of tools."""
+    own = "\n".join(f"{change.what}: {change.after or NONE}" for change in text_changes(candidate))
+    return f"{whole_prompt(candidate)}\n\n[tools]\n{own}" if own else whole_prompt(candidate)
 
 
 def change_lines(candidate: Mapping[str, Any]) -> list[str]:

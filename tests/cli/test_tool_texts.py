@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,9 @@ def test_descriptions_are_mended_shown_released_exported_and_erased() -> None:
     good("report", run_id, "-o", "report.html")
     page = Path("report.html").read_text("utf-8")
     assert "Texts of tools are changed" in page
+    whole = page.partition("The best found in full")[2].partition("Your prompt in full")[0]
+    assert "[tools]\n" in whole
+    assert all(escape(text) in whole for name, text in texts.items() if text != ABOUT[name])
     assert "By label of calls, on the sealed test" in page
     assert good_json("history", "--search", f'"{texts["send_billing"][:40]}"')["matches"] > 0
 
