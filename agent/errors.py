@@ -44,7 +44,7 @@ def message_of(error: BaseException) -> str:
     return str(error) if isinstance(error, AgentError) else f"{type(error).__name__}: {error}"
 
 
-def lines_of(error: BaseException) -> list[str]:
+def error_lines(error: BaseException) -> list[str]:
     """The lines of what an error says, at least one: the name of its class where it says nothing."""
     return str(error).strip().splitlines() or [type(error).__name__]
 

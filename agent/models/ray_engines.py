@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.cluster import ADDRESS, LOCAL, join_cluster, leave_cluster
-from agent.errors import AgentError, InputError, RunRefused, Transient, TransportUnknown, lines_of
+from agent.errors import AgentError, InputError, RunRefused, Transient, TransportUnknown, error_lines
 from agent.extras import require
 from agent.models.adapters import Adapter
 from agent.models.local import LocalModel, embedded
@@ -136,7 +136,7 @@ class RayEngines(Engines):
         except self._ray.exceptions.RayTaskError as error:
             call.settle(None, self._own(error))
         except Exception as error:  # Ray raises bare ones where it is gone itself
-            why = f"{self.path}: an engine of the pool died, and another takes its place ({lines_of(error)[0]})"
+            why = f"{self.path}: an engine of the pool died, and another takes its place ({error_lines(error)[0]})"
             call.settle(None, TransportUnknown(why))
             return False
         return True
@@ -182,7 +182,7 @@ class RayEngines(Engines):
         except self._ray.exceptions.RayTaskError as error:
             return self._own(error)
         except Exception as error:
-            return Transient(f"{self.path}: an engine of the pool died as it started ({lines_of(error)[0]})")
+            return Transient(f"{self.path}: an engine of the pool died as it started ({error_lines(error)[0]})")
         return None
 
     def _refuse(self, fault: AgentError) -> None:

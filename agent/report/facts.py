@@ -419,12 +419,6 @@ def prompt_text(candidate: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def whole_prompt(candidate: Mapping[str, Any]) -> str:
-    """All messages of a candidate, demos among them, each under its role; ERASED when its text was erased."""
-    parts = (f"[{part['role']}]\n{part['content']}" for part in candidate["template"] or ())
-    return "\n\n".join(parts) or ERASED
-
-
 # -- what not every run has -------------------------------------------------------------------------------------------
 
 

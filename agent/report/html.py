@@ -21,7 +21,7 @@ from agent.report import compare, facts, run_tables, terms
 from agent.report.comparison import comparison
 from agent.report.run_details import run_details
 from agent.report.run_tables import RunTable
-from agent.report.tool_facts import compared_texts, whole_text
+from agent.report.tool_facts import compared_texts, whole_prompt
 from agent.report.view import EQUAL, RowPair, RunView
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shared = (facts.dollars, facts.points, facts.gain, facts.duration, facts.chance, facts.cut)
+    shared = (facts.dollars, facts.points, facts.gain, facts.duration, facts.chance, facts.cut, whole_prompt)
     made.filters |= {filter_.__name__: filter_ for filter_ in shared} | {"text": label_text, "term": explained}
     made.filters["meaning"] = terms.meaning_of
     made.globals["legend"] = terms.legend
@@ -212,8 +212,8 @@ def _of_result(view: RunView) -> dict[str, Any]:
         "details": run_details(view),
         "is_own": winner["id"] == baseline["id"] and result.migration is None,
         "changes": compare.changes(own, best),
-        "baseline_text": facts.cut(whole_text(baseline), PROMPT_LETTERS),
-        "winner_text": facts.cut(whole_text(winner), PROMPT_LETTERS),
+        "baseline_text": facts.cut(whole_prompt(baseline), PROMPT_LETTERS),
+        "winner_text": facts.cut(whole_prompt(winner), PROMPT_LETTERS),
         "demos": winner["demos"][:DEMOS],
         "demos_total": len(winner["demos"]),
         "names": [name for _, name in facts.sides(result)],

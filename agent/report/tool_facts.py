@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.ledger.query import ERASED
 from agent.prompt.tool_texts import TextChange, tool_changes
-from agent.report.facts import prompt_text, whole_prompt
+from agent.report.facts import prompt_text
 
 NONE = "(no description)"
 
@@ -42,10 +42,12 @@ def compared_texts(one: Mapping[str, Any], two: Mapping[str, Any]) -> tuple[str,
     return f"{texts[0]}\n[tools]\n{first}", f"{texts[1]}\n[tools]\n{second}"
 
 
-def whole_text(candidate: Mapping[str, Any]) -> str:
-    """All messages of a candidate, and under them its own texts of tools."""
+def whole_prompt(candidate: Mapping[str, Any]) -> str:
+    """All messages of a candidate, demos among them, each under its role, and its own texts of tools; ERASED when its
+    text was erased."""
+    parts = [f"[{part['role']}]\n{part['content']}" for part in candidate["template"] or ()] or [ERASED]
     own = "\n".join(f"{change.what}: {change.after or NONE}" for change in text_changes(candidate))
-    return f"{whole_prompt(candidate)}\n\n[tools]\n{own}" if own else whole_prompt(candidate)
+    return "\n\n".join([*parts, *([f"[tools]\n{own}"] if own else [])])
 
 
 def change_lines(candidate: Mapping[str, Any]) -> list[str]:

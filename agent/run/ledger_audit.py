@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import AgentError, InputError, LedgerError, lines_of
+from agent.errors import AgentError, InputError, LedgerError, error_lines
 from agent.ledger.anchors import anchor, checked, head_of, missing_heads, noted_hash, snapshot, unchecked, witnesses
 from agent.ledger.connect import is_there
 from agent.ledger.files import is_held, log_is_empty, log_path
@@ -124,7 +124,7 @@ def _task(run: Row) -> tuple[Task | None, str]:
     try:
         task = task_of(started_with(run))
     except AgentError as error:
-        return None, f"the task is not at hand: {lines_of(error)[0]}"
+        return None, f"the task is not at hand: {error_lines(error)[0]}"
     parts = [name for name in ("train", "dev", "test") if task.hashes.get(name) != run["hashes"].get(name)]
     changed = dict.fromkeys(source_of(name, run["options"]) for name in parts)
     return (None, f"the rows changed since: {', '.join(changed)}") if changed else (task, "")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agent.errors import lines_of
+from agent.errors import error_lines
 
 _SECTION = re.compile(r"^(Args|Arguments|Parameters|Returns|Return|Yields|Raises|Examples?|Notes?|Source):\s*$")
 _ARGUMENTS = ("Args", "Arguments", "Parameters")
@@ -44,7 +44,7 @@ def tool_of_function(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         schema = TypeAdapter[Any](form).json_schema()
     except Exception as error:  # pydantic's own, and those of the user's types
-        raise ValueError(f"{name}: its types have no JSON form ({lines_of(error)[0]})") from error
+        raise ValueError(f"{name}: its types have no JSON form ({error_lines(error)[0]})") from error
     about, arguments = docstring_parts(inspect.getdoc(function) or "")
     schema = {key: value for key, value in _untitled(schema).items() if key != "description"}
     for argument, words in arguments.items():

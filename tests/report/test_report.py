@@ -14,8 +14,9 @@ import pytest
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.report.facts import duration, points, whole_prompt
+from agent.report.facts import duration, points
 from agent.report.html import FLIPS, report_html
+from agent.report.tool_facts import whole_prompt
 from agent.report.view import RunView
 from agent.types import Message, Trial
 from tests.bench.report_size import LIMIT, build_finished, report_of

@@ -9,6 +9,7 @@ from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.report import facts
 from agent.report.terms import TERMS
+from agent.report.tool_facts import whole_prompt
 from agent.report.view import RunView
 from tests.conftest import Made
 from tests.report.test_web import data, page
@@ -96,7 +97,7 @@ async def test_both_prompts_stand_on_the_page_of_a_run_in_full(two_runs: Made) -
     run_id = two_runs[0]["run_id"]
     with closing(History(DB)) as history:
         view = RunView(history, run_id)
-        prompts = [facts.whole_prompt(candidate or {}) for candidate in (view.winner, view.baseline)]
+        prompts = [whole_prompt(candidate or {}) for candidate in (view.winner, view.baseline)]
         demos = (view.winner or {})["demos"]
     assert demos
     assert all(str(value) in prompts[0] for demo in demos for value in demo["inputs"].values())

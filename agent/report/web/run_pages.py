@@ -17,7 +17,7 @@ from agent.report.comparison import comparison, is_comparison, running_losses
 from agent.report.comparison_charts import comparison_svgs
 from agent.report.html import PROMPT_LETTERS
 from agent.report.run_details import run_details
-from agent.report.tool_facts import compared_texts, whole_text
+from agent.report.tool_facts import compared_texts, whole_prompt
 from agent.report.view import RowPair, RunView
 from agent.report.web.checks_page import checks_named
 from agent.report.web.drawing import CHART, without_style
@@ -150,7 +150,7 @@ def _prompts(view: RunView) -> list[dict[str, str]]:
     is_other = view.winner is not None and view.baseline is not None and view.winner["id"] != view.baseline["id"]
     shown = [("Best found", view.winner)] * is_other + [(view.own.name.capitalize(), view.baseline)]
     return [
-        {"title": f"{title} in full", "text": facts.cut(whole_text(candidate), PROMPT_LETTERS)}
+        {"title": f"{title} in full", "text": facts.cut(whole_prompt(candidate), PROMPT_LETTERS)}
         for title, candidate in shown
         if candidate is not None
     ]
@@ -301,7 +301,7 @@ def trial(request: PageRequest) -> dict[str, Any]:
         "parent": _number_of(request, view.id, parent) if parent else None,
         "prompt": own["template"] if not own["demos"] else None,
         "prompt_text": facts.prompt_text(own),
-        "whole_prompt": facts.cut(whole_text(own), PROMPT_LETTERS),
+        "whole_prompt": facts.cut(whole_prompt(own), PROMPT_LETTERS),
         "which": facts.which(numbered[number], view.result, view.own),
         "demos": own["demos"],
         "changes": words_changed(*compared_texts(base, own)) if number else [],

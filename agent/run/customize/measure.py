@@ -168,7 +168,10 @@ class Measurement:
         return arms
 
     def _evaluator(self, tuned: TunedArm | HostedArm | None) -> Evaluator:
-        return self.hosted if isinstance(tuned, HostedArm) and self.hosted else self.evaluator
+        if not isinstance(tuned, HostedArm):
+            return self.evaluator
+        assert self.hosted is not None
+        return self.hosted
 
     async def _latency(self, evaluator: Evaluator, candidate: Candidate) -> float | None:
         """Seconds of one call, the median of a few dev rows that are asked one after the other."""

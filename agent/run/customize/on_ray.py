@@ -17,7 +17,7 @@ from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
 from agent.cluster import join_cluster, leave_cluster
-from agent.errors import AgentError, InputError, Interrupted, TrainingDiverged, lines_of
+from agent.errors import AgentError, InputError, Interrupted, TrainingDiverged, error_lines
 from agent.files import sha256_of
 from agent.run.customize.order import (
     Files,
@@ -155,12 +155,12 @@ class RayTrainings:
                 made, files = await self._once(order, on_steps)
                 break
             except errors.RayTaskError as error:
-                last = lines_of(error)[-1]
+                last = error_lines(error)[-1]
                 raise AgentError(f"a training failed on a node of --ray {self.address}: {last}") from error
             except errors.RayError as error:
                 lives -= 1
                 if not lives:
-                    why = lines_of(error)[0]
+                    why = error_lines(error)[0]
                     raise AgentError(f"the workers of a training died {1 + RETRIES} times: {why}") from error
         if files:
             write_files(folder, files)

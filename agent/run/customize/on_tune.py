@@ -15,7 +15,7 @@ from dataclasses import astuple, dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
-from agent.errors import AgentError, InputError, TrainingDiverged, lines_of
+from agent.errors import AgentError, InputError, TrainingDiverged, error_lines
 from agent.run.customize.on_ray import LOOK_SECONDS, RayTrainings
 from agent.run.customize.order import TrainingOrder, carry_out
 from agent.run.customize.settings_search import ASHA, DIVERGED, SettingsChoice, TriedSettings, choice_of
@@ -104,7 +104,7 @@ class _Search:
                 ),
             ).fit()
         if grid.errors and not self.is_left:
-            last = lines_of(grid.errors[0])[-1]
+            last = error_lines(grid.errors[0])[-1]
             raise AgentError(f"a training failed {1 + RETRIES} times on --ray {cluster.address}: {last}")
 
     def hand_on(self, tried: Sequence[TriedSettings], heard: Heard) -> None:

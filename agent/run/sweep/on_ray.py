@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from agent.cluster import join_cluster, leave_cluster
-from agent.errors import lines_of
+from agent.errors import error_lines
 from agent.run.sweep.cell import answer, order_of
 from agent.run.sweep.cells import Cell
 from agent.run.sweep.processes import RETRIES, Ended
@@ -63,5 +63,5 @@ class RayTasks:
         except self._ray.exceptions.TaskCancelledError:
             return Ended(name, "was not started", True)
         except self._ray.exceptions.RayError as error:
-            return Ended(name, f"its task failed: {lines_of(error)[0]}", self._presses > 0)
+            return Ended(name, f"its task failed: {error_lines(error)[0]}", self._presses > 0)
         return Ended(name, found["error"], found["interrupted"])
