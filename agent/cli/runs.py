@@ -134,6 +134,7 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
     from agent.cli.result import report
     from agent.ledger.trail import promoted_since
     from agent.report.excerpts import excerpts
+    from agent.report.tool_facts import compared_texts
 
     history = open_history(db)
     row = history.run(run)
@@ -168,9 +169,8 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
         print_table(f"{len(rows)} demos", DEMOS, rows)
     own = baseline_words(row)
     say(f"\n== diff to {own.phrase} ==", "bold")
-    diff = difflib.unified_diff(
-        prompt_text(base).splitlines(), prompt_text(winner).splitlines(), own.name, "winner", lineterm="", n=2
-    )
+    before, after = (text.splitlines() for text in compared_texts(base, winner))
+    diff = difflib.unified_diff(before, after, own.name, "winner", lineterm="", n=2)
     say_diff(list(diff) or ["(the same)"])
     click.echo("")
     names = ("role", "model", "state", "calls", "prompt_tokens", "cached_prompt_tokens", "completion_tokens")

@@ -93,6 +93,8 @@ def test_descriptions_are_mended_shown_released_exported_and_erased() -> None:
         view, own = RunView(history, run_id), next(t["candidate_id"] for t in trials if t["number"] == 0)
         made = _released(view, history.candidate(own), prompt.release)
     assert [(tool.name, tool.description) for tool in made.tools] == list(ABOUT.items())
+    screen = good("show", run_id)
+    assert all(f"+{name}: {text}" in screen for name, text in texts.items() if text != ABOUT[name])
     good("report", run_id, "-o", "report.html")
     page = Path("report.html").read_text("utf-8")
     assert "Texts of tools are changed" in page
