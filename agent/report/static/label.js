@@ -12,6 +12,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   button.click();
 });
-window.addEventListener("pageshow", () => {
-  sent = false;
+// A page that the browser kept and shows again (its back button) takes keys again.
+window.addEventListener("pageshow", (event) => {
+  if (event.persisted) sent = false;
 });
