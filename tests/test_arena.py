@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from agent.types import Completion, Message, Request
 from tests.bench.arena import replay, results, stats
 from tests.bench.arena.bench import last_words, schedule
-from tests.bench.arena.data import MORE_SETS, MOST, SETS, data_folder, label_field, load, right
+from tests.bench.arena.data import MORE_SETS, MOST, SETS, answers, data_folder, label_field, load, right, scorer
+from tests.bench.arena.ifeval.metric import RULES, broken
 from tests.bench.arena.plot import chart
 from tests.bench.arena.replies import KeptReplies
 from tests.bench.arena.report import report
-from tests.bench.arena.score import hit, marks, named
+from tests.bench.arena.score import Scorer, last_number, named
 from tests.bench.arena.server import MOST_TOKENS, read_request
 from tests.bench.arena.server import Counter as CallCounter
 from tests.bench.arena.stats import difference_interval, matrix, mean_interval, seed_spread
@@ -27,7 +28,8 @@ from tests.bench.arena.systems.ours import incumbents
 from tests.bench.arena.toy import ToyModel
 from tests.bench.arena.worker import thinned
 
-EVERY, SHIPPED = (*SETS, *MORE_SETS), ("support_triage", "queue_codes")
+EVERY, SHIPPED = (*SETS, *MORE_SETS), ("support_triage", "queue_codes", "word_problems")
+LABELLED = [name for name in EVERY if answers(name) == "label"]
 LABELS = ("card_arrival", "card_arrival_late", "Top Up", "refund")
 HERE = pytest.mark.skipif(not (data_folder() / "trec").is_dir(), reason="the rows are not there")
 
@@ -41,12 +43,13 @@ def test_splits_share_no_row_and_keep_their_caps(name: str) -> None:
     splits = (task.train, task.dev, task.test)
     for rows, most in zip(splits, MOST, strict=True):
         assert 0 < len(rows) <= most
-        assert set(right(task, rows)) <= set(label_field(task).choices)
+        if name in LABELLED:
+            assert set(right(task, rows)) <= set(label_field(task).choices)
     ids = Counter(row.id for rows in splits for row in rows)
     assert max(ids.values()) == 1
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in SHIPPED else HERE) for n in EVERY])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in SHIPPED else HERE) for n in LABELLED])
 def test_the_instruction_names_every_label(name: str) -> None:
     task = load(name, data_folder())
     assert all(label in task.instruction for label in label_field(task).choices)
@@ -98,7 +101,7 @@ def test_a_reply_names_the_first_label_in_it(reply: str, label: str) -> None:
 @given(st.sampled_from(LABELS), st.text(alphabet=" .,:!?\n\"'"), st.text(alphabet=" .,:!?\n\"'"))
 def test_a_label_is_found_in_any_case_between_any_marks(label: str, before: str, after: str) -> None:
     for spelled in (label, label.upper(), label.replace("_", " ")):
-        assert hit(before + spelled + after, label, LABELS)
+        assert Scorer("label", LABELS).hit(before + spelled + after, label)
 
 
 @given(st.text())
@@ -107,7 +110,101 @@ def test_what_is_named_is_a_label_or_nothing(reply: str) -> None:
 
 
 def test_marks_stand_in_the_order_of_the_rows() -> None:
-    assert marks(["refund", "refund", "?"], ["refund", "Top Up", "refund"], LABELS) == "100"
+    assert Scorer("label", LABELS).marks(["refund", "refund", "?"], ["refund", "Top Up", "refund"]) == "100"
+
+
+@pytest.mark.parametrize(
+    ("reply", "number"),
+    [
+        ("12", 12),
+        ("3 x 4 is 12.", 12),
+        ("It is 1,250.5 m", 1250.5),
+        ("minus: -3", -3),
+        ("about 1, 2, 3", 3),
+        ("", None),
+    ],
+)
+def test_the_last_number_of_a_reply_counts(reply: str, number: float | None) -> None:
+    assert last_number(reply) == number
+    if number is not None:
+        assert Scorer("number").marks([reply, reply], [str(float(number)), str(number + 1)]) == "10"
+
+
+KEPT = [
+    ("punctuation:no_comma", {}, "one and two", "one, two"),
+    ("length_constraints:number_words", {"relation": "at least", "num_words": 3}, "one two three", "one two"),
+    ("length_constraints:number_words", {"relation": "less than", "num_words": 3}, "one two", "one two three"),
+    (
+        "length_constraints:number_sentences",
+        {"relation": "less than", "num_sentences": 2},
+        'He said "Go."',
+        "A b. C d!",
+    ),
+    ("length_constraints:number_paragraphs", {"num_paragraphs": 2}, "a\n***\nb", "a\n***\n***\nb"),
+    (
+        "length_constraints:nth_paragraph_first_word",
+        {"first_word": "elm", "num_paragraphs": 2, "nth_paragraph": 2},
+        "Oak.\n\n**Elm**, too",
+        "Elm.\n\nOak",
+    ),
+    ("keywords:existence", {"keywords": ["river", "C++"]}, "A RIVER of C++", "a river of C"),
+    ("keywords:forbidden_words", {"forbidden_words": ["tax"]}, "a taxi", "the Tax."),
+    ("keywords:frequency", {"relation": "at least", "keyword": "oh", "frequency": 2}, "Oh, oh", "oh"),
+    ("keywords:letter_frequency", {"let_relation": "less than", "letter": "a", "let_frequency": 2}, "A b", "a A"),
+    ("change_case:english_lowercase", {}, "all small, 1 2", "Not small"),
+    ("change_case:english_capital", {}, "ALL, 1", "ALL but"),
+    (
+        "change_case:capital_word_frequency",
+        {"capital_relation": "at least", "capital_frequency": 2},
+        "GO and RUN",
+        "GO and run",
+    ),
+    ("startend:quotation", {}, ' "so it is" ', '"so it is'),
+    (
+        "startend:end_checker",
+        {"end_phrase": "Any other questions?"},
+        "Yes. any other questions?",
+        "Any other questions? No",
+    ),
+    ("detectable_format:title", {}, "<<Night>>\nIt was", "<< >>\nIt was"),
+    ("detectable_format:number_highlighted_sections", {"num_highlights": 2}, "*one* and **two**", "*one* and * *"),
+    ("detectable_format:number_bullet_lists", {"num_bullets": 2}, "* a\n  - b\n**bold**", "* a"),
+    (
+        "detectable_format:multiple_sections",
+        {"section_spliter": "SECTION", "num_sections": 2},
+        "SECTION 1\na\nSECTION 2\nb",
+        "Section 1\na\nSECTION 2",
+    ),
+    ("detectable_format:json_format", {}, '```json\n{"a": [1]}\n```', "{'a': 1}"),
+    ("detectable_format:constrained_response", {}, "My answer is no.", "No."),
+    ("detectable_content:number_placeholders", {"num_placeholders": 2}, "[name] of [place]", "[name] of place"),
+    ("detectable_content:postscript", {"postscript_marker": "P.P.S"}, "Bye\nP. P. S. more", "Bye\nP.S. more"),
+    ("combination:repeat_prompt", {"prompt_to_repeat": "Write a song."}, "write a song. La", "La. Write a song."),
+    ("combination:two_responses", {}, "one\n******\ntwo", "same\n******\nsame"),
+]
+
+
+@pytest.mark.parametrize(("rule", "arguments", "keeps", "breaks"), KEPT)
+def test_a_rule_is_kept_or_broken(rule: str, arguments: dict[str, Any], keeps: str, breaks: str) -> None:
+    rules = json.dumps([[rule, arguments]])
+    assert Scorer("rules").marks([keeps, breaks], [rules, rules]) == "10"
+    assert len(broken(breaks, rules)) == 1
+    assert rule.partition(":")[2].replace("_", " ") in Scorer("rules").why(breaks, rules)
+
+
+@HERE
+def test_every_rule_of_the_texts_has_a_check_and_a_test() -> None:
+    task = load("ifeval", data_folder())
+    used = {rule for row in task.train + task.dev + task.test for rule, _ in json.loads(str(row.labels["response"]))}
+    assert used == set(RULES) == {rule for rule, *_ in KEPT}
+    assert scorer(task) == Scorer("rules")
+
+
+def test_a_system_runs_on_the_sets_that_it_is_made_for() -> None:
+    sets = ["trec", "word_problems", "ifeval"]
+    keys = schedule(["dspy-knn", "capo", "dspy-gepa"], sets, 1, "m", 0)
+    ran = {system: [name for name in sets if (system, name) in {key[:2] for key in keys}] for system, *_ in keys}
+    assert ran == {"user": sets, "dspy-knn": sets[:1], "capo": sets[:2], "dspy-gepa": sets}
 
 
 # -- server

@@ -23,8 +23,8 @@ from tests.bench.arena import goods, guard
 from tests.bench.arena.client import ModelServer
 from tests.bench.arena.data import right
 from tests.bench.arena.report import report
-from tests.bench.arena.score import marks
-from tests.bench.arena.systems import SYSTEMS, dspy_knn, neighbours, ours, same_space
+from tests.bench.arena.score import Scorer
+from tests.bench.arena.systems import SYSTEMS, dspy_knn, neighbours, ours, same_space, simple
 from tests.bench.arena.systems.base import Prompt
 from tests.bench.arena.systems.candidate import CandidatePrompt
 from tests.bench.arena.weights import label
@@ -50,7 +50,7 @@ def task() -> Task:
 
 
 def hits(task: Task, prompt: Prompt, url: str) -> float:
-    seen = marks(prompt.replies(url, "score", task.test), right(task, task.test), goods.LABELS)
+    seen = Scorer("label", goods.LABELS).marks(prompt.replies(url, "score", task.test), right(task, task.test))
     return seen.count("1") / len(seen)
 
 
@@ -88,6 +88,13 @@ def test_dspys_nearest_rows_share_the_rare_words_of_the_input(server: ModelServe
     count = server.counts("dspy")["score"]
     assert count["calls"] == 8, "one call a row"
     assert count["prompt_tokens"] / 8 > 150, "demos are in it"
+
+
+def test_random_search_over_demos_keeps_to_its_calls_and_helps(server: ModelServer, task: Task) -> None:
+    url = f"{server.url}/random"
+    found = simple.random_demos(task, url, 100, 0)
+    assert server.counts("random")["task"]["calls"] == 3 * len(task.dev)
+    assert hits(task, found.prompt, url) > hits(task, simple.user(task, url, 0, 0).prompt, url)
 
 
 def test_answers_that_are_known_are_not_bought_again(server: ModelServer, task: Task) -> None:

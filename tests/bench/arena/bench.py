@@ -25,6 +25,7 @@ from typing import Any
 
 from tests.bench.arena import results
 from tests.bench.arena.client import ModelServer
+from tests.bench.arena.data import answers
 from tests.bench.arena.systems import SYSTEMS, System
 from tests.bench.arena.worker import Job, write
 from tests.child import ROOT
@@ -53,7 +54,7 @@ class Arena:
 
 def schedule(systems: Sequence[str], sets: Sequence[str], seeds: int, model: str, rows: int) -> list[results.Key]:
     """Every run in the order of work: the user's prompt on all tasks, then what is fast, then what is slow; in each,
-    the first seed on all tasks before the second."""
+    the first seed on all tasks before the second; none of a system on a set that it is not made for."""
     chosen = [SYSTEMS[name] for name in dict.fromkeys(("user", *systems))]
 
     def place(system: System) -> int:
@@ -65,7 +66,9 @@ def schedule(systems: Sequence[str], sets: Sequence[str], seeds: int, model: str
         for seed in range(max((system.seeds or seeds for system in group), default=0)):
             for name in sets:
                 found += [
-                    (s.name, name, model, s.budget, seed, rows) for s in group if seed < min(s.seeds or seeds, seeds)
+                    (s.name, name, model, s.budget, seed, rows)
+                    for s in group
+                    if seed < min(s.seeds or seeds, seeds) and answers(name) in s.answers
                 ]
     return found
 

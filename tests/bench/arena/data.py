@@ -16,14 +16,20 @@ from typing import Any
 
 from agent.task.demo_limit import with_demo_limit
 from agent.types import Budget, Constraints, Example, Field, MetricSpec, SearchSpace, Signature, Task
+from tests.bench.arena.ifeval.metric import UNCHECKED
+from tests.bench.arena.score import Answers, Scorer
 
 ROOT = Path(__file__).resolve().parents[3]
 SETS = ("trec", "snips", "banking8", "banking20", "support_triage")
-MORE_SETS = ("queue_codes", "emotion")
-"""Sets that run when asked for."""
+MORE_SETS = ("queue_codes", "emotion", "word_problems", "ifeval")
+"""Sets that run when asked for. The answers of the last two are numbers, and texts that keep rules."""
 MOST = (200, 100, 150)
 """Rows of train, dev and test, at most."""
 SPACE = SearchSpace(("zero-shot", "few-shot"), ("turns", "labelled-turns", "inline"), (8, 16, 32, 48), retrieval=True)
+WORDED = SearchSpace(("zero-shot", "chain-of-thought"), ("turns", "labelled-turns"), ())
+"""Where there are no right answers to show."""
+TEXT_TOKENS = 400
+"""Room for an answer that is a text."""
 SPLITS = ("train", "dev", "test")
 ABOUT = {
     "trec": "Say what kind of answer a question asks for.",
@@ -67,6 +73,11 @@ def _load(name: str, folder: Path) -> Task:
         return _shipped(name)
     if name == "queue_codes":
         return coded(_shipped("support_triage"))
+    if name == "word_problems":
+        reasoned = replace(SPACE, techniques=("zero-shot", "few-shot", "chain-of-thought", "few-shot-cot"))
+        return replace(_shipped(name), space=replace(reasoned, demo_counts=(4, 8)))
+    if name == "ifeval":
+        return _ifeval(folder / name)
     if name.startswith("banking"):
         parts = _banking(folder / "banking77", int(name.removeprefix("banking")))
         return task_of(name, ABOUT["banking"], parts, "label")
@@ -96,6 +107,48 @@ def coded(task: Task) -> Task:
         dev=rows(task.dev),
         test=rows(task.test),
     )
+
+
+def _ifeval(folder: Path) -> Task:
+    """Texts that keep rules; rows with a rule that is not checked are left out, and there are no demos."""
+
+    def rows(split: str, most: int | None) -> tuple[Example, ...]:
+        kept = [row for row in _read(folder / f"{split}.jsonl") if UNCHECKED not in row["instruction_ids"]]
+        rules = [list(zip(row["instruction_ids"], json.loads(row["kwargs_json"]), strict=True)) for row in kept[:most]]
+        return tuple(
+            Example(row["id"], {"prompt": row["prompt"]}, {"response": json.dumps(each)})
+            for row, each in zip(kept, rules, strict=False)
+        )
+
+    train, dev, test = (rows(split, most) for split, most in zip(SPLITS, MOST, strict=True))
+    return Task(
+        name="ifeval",
+        description="Write what a request asks for, and keep to every rule in it.",
+        signature=Signature((Field("prompt"),), (Field("response"),)),
+        instruction="Write what the request asks for.",
+        metrics=(MetricSpec("python", "response"),),
+        space=WORDED,
+        constraints=Constraints(max_demos=0),
+        budget=Budget(),
+        train=train,
+        dev=dev,
+        test=test,
+        folder=str(Path(__file__).parent / "ifeval"),
+        max_tokens=TEXT_TOKENS,
+    )
+
+
+def answers(name: str) -> Answers:
+    """What the answers of a set are."""
+    base = name.partition(":")[0]
+    return "number" if base == "word_problems" else "rules" if base == "ifeval" else "label"
+
+
+def scorer(task: Task) -> Scorer:
+    """Which replies are right on a task of the arena."""
+    field = label_field(task)
+    kind: Answers = "label" if field.choices else "number" if field.type == "number" else "rules"
+    return Scorer(kind, tuple(field.choices))
 
 
 def label_field(task: Task) -> Field:

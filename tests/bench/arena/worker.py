@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.types import Example, Task
-from tests.bench.arena.data import label_field, load, right
-from tests.bench.arena.score import marks
+from tests.bench.arena.data import load, right, scorer
 from tests.bench.arena.systems import SYSTEMS
 from tests.bench.arena.systems.base import Found, Prompt, Step
 
@@ -60,7 +59,7 @@ def work(job: Job) -> None:
 
 
 def on_test(task: Task, url: str, prompt: Prompt, rows: Sequence[Example]) -> str:
-    return marks(prompt.replies(url, "score", rows), right(task, rows), label_field(task).choices)
+    return scorer(task).marks(prompt.replies(url, "score", rows), right(task, rows))
 
 
 def scored(job: Job, task: Task, found: Found) -> dict[str, Any]:

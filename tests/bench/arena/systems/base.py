@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from agent.prompt.template import fill_messages
 from agent.types import Example, Message, Request, Task
 from tests.bench.arena.client import ask
+from tests.bench.arena.data import TEXT_TOKENS, scorer
 
 REPLY_TOKENS = 32
 """Room for a reply to a prompt that names no cap of its own: about three times the longest label."""
@@ -18,6 +19,11 @@ def most_demos(task: Task, default: int) -> int:
     """How many demos a peer may show that shows `default` at most; a set NAME:N allows N."""
     limit = task.constraints.max_demos
     return default if limit is None else min(default, limit)
+
+
+def reply_tokens(task: Task, label_tokens: int) -> int:
+    """Room for a reply through a peer's own layout: `label_tokens` for a label, else enough for reasons or a text."""
+    return label_tokens if scorer(task).answers == "label" else TEXT_TOKENS
 
 
 class Prompt(Protocol):

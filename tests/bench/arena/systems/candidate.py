@@ -16,7 +16,7 @@ from agent.prompt.template import fill_messages
 from agent.prompt.weighted_reply import read_reply
 from agent.types import Completion, Example, Message, Request, Task
 from tests.bench.arena.client import completions
-from tests.bench.arena.data import label_field
+from tests.bench.arena.data import label_field, scorer
 from tests.bench.arena.systems.base import REPLY_TOKENS
 
 PATIENCE_S = 600.0
@@ -65,9 +65,9 @@ class CandidatePrompt:
         if reply is None:
             return ""
         weights, outputs = self.candidate.weights, self.task.signature.outputs
-        if weights is None:
+        if weights is None and scorer(self.task).answers == "label":
             return reply.text
-        votes = self.pool.votes(row, weights.neighbours.k) if weights.neighbours else ()
+        votes = self.pool.votes(row, weights.neighbours.k) if weights and weights.neighbours else ()
         how = (answers_last(self.candidate), weights, votes, reply.label_logprobs)
         read = read_reply(reply.text, reply.logprobs, outputs, *how)
         return str(read.fields.get(label_field(self.task).name, ""))

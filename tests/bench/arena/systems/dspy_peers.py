@@ -17,9 +17,8 @@ from typing import Any, Literal
 
 from agent.types import Example, Task
 from tests.bench.arena.client import base_url
-from tests.bench.arena.data import label_field, text_field
-from tests.bench.arena.score import hit
-from tests.bench.arena.systems.base import Found, Step, most_demos
+from tests.bench.arena.data import label_field, right, scorer, text_field
+from tests.bench.arena.systems.base import Found, Step, most_demos, reply_tokens
 
 DEV_ROWS = 60
 PILOT = 16
@@ -49,14 +48,14 @@ class ProgramPrompt:
     def calls_and_hits(self, url: str, rows: Sequence[Example]) -> tuple[float, float]:
         """Model calls a row, and the part of the rows that is right."""
         replies, calls = self._run(url, "task", rows)
-        output = label_field(self.task)
-        right = [hit(reply, row.labels[output.name], output.choices) for reply, row in zip(replies, rows, strict=True)]
-        return max(1.0, calls / len(rows)), sum(right) / len(rows)
+        hits = scorer(self.task).marks(replies, right(self.task, rows)).count("1")
+        return max(1.0, calls / len(rows)), hits / len(rows)
 
     def _run(self, url: str, role: str, rows: Sequence[Example]) -> tuple[list[str], int]:
         import dspy
 
-        model, program = connect(url, role), self.program.deepcopy()
+        tokens = reply_tokens(self.task, REPLY_TOKENS)
+        model, program = connect(url, role, max_tokens=tokens), self.program.deepcopy()
         program.set_lm(model)
         with dspy.context(lm=model, adapter=self.adapter):
             run = dspy.Evaluate(
@@ -110,27 +109,30 @@ def examples(task: Task, rows: Sequence[Example]) -> list[Any]:
 
 
 def program_of(task: Task, json_adapter: bool) -> tuple[Any, Any]:
-    """The task as `dspy.Predict`, and its adapter: JSONAdapter with the labels as a Literal, or DSPy's default."""
+    """The task as `dspy.Predict` (`ChainOfThought` where numbers are worked out), and its adapter: JSONAdapter with the
+    labels as a Literal, or DSPy's default."""
     import dspy
 
     output = label_field(task)
     kind: Any = Literal[tuple(output.choices)] if json_adapter else str
     fields = {text_field(task): (str, dspy.InputField()), output.name: (kind, dspy.OutputField())}
-    return dspy.Predict(dspy.make_signature(fields, task.instruction)), dspy.JSONAdapter() if json_adapter else None
+    module = dspy.ChainOfThought if scorer(task).answers == "number" else dspy.Predict
+    return module(dspy.make_signature(fields, task.instruction)), dspy.JSONAdapter() if json_adapter else None
 
 
 def prepare(task: Task, url: str, budget: int, json_adapter: bool = False, demos: bool = True) -> Setup:
     """Configures DSPy for the task and makes the pilot."""
     import dspy
 
-    output = label_field(task)
+    output, score = label_field(task), scorer(task)
     program, adapter = program_of(task, json_adapter)
-    dspy.configure(lm=connect(url, "task"), adapter=adapter, max_errors=NEVER, num_threads=THREADS)
+    model = connect(url, "task", max_tokens=reply_tokens(task, REPLY_TOKENS))
+    dspy.configure(lm=model, adapter=adapter, max_errors=NEVER, num_threads=THREADS)
     train = examples(task, task.train)
 
     def metric(example: Any, prediction: Any, trace: Any = None) -> bool:
         reply = str(getattr(prediction, output.name, "") or "")
-        return hit(reply, getattr(example, output.name), output.choices)
+        return score.hit(reply, getattr(example, output.name))
 
     shown = most_demos(task, 16) if demos else 0
     pilot = dspy.LabeledFewShot(k=shown).compile(program, trainset=train) if shown else program
@@ -207,10 +209,10 @@ def gepa(task: Task, url: str, budget: int, seed: int) -> Found:
     output = label_field(task)
 
     def with_feedback(gold: Any, pred: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None) -> Any:
-        right = setup.metric(gold, pred)
-        label, reply = getattr(gold, output.name), getattr(pred, output.name, "")
-        feedback = "The label is right." if right else f"The answer was {reply!r}. The right label is {label!r}."
-        return dspy.Prediction(score=float(right), feedback=feedback)
+        hit = setup.metric(gold, pred)
+        reply, wanted = str(getattr(pred, output.name, "") or ""), getattr(gold, output.name)
+        feedback = "The answer is right." if hit else scorer(task).why(reply, wanted)
+        return dspy.Prediction(score=float(hit), feedback=feedback)
 
     optimizer = dspy.GEPA(
         metric=with_feedback,

@@ -26,7 +26,7 @@ from agent.search.context import SearchContext
 from agent.search.samplers import BANDIT
 from agent.types import Budget, Task
 from tests.bench.arena.client import OwnModel
-from tests.bench.arena.data import label_field
+from tests.bench.arena.data import label_field, scorer
 from tests.bench.arena.systems.base import Found, Step
 from tests.bench.arena.systems.candidate import CandidatePrompt
 
@@ -197,8 +197,9 @@ def _prompt(
     """The candidate as it was scored: its cap, and its answers on the sealed test."""
     candidate = as_prompt(context.board.candidate(candidate_id))
     output = label_field(context.task).name
+    reads = candidate.weights or scorer(context.task).answers != "label"
     known = {
-        row["example_id"]: row["fields"].get(output, "") if candidate.weights else row["reply"]
+        row["example_id"]: str(row["fields"].get(output, "")) if reads else row["reply"]
         for row in history.outcomes(run_id, candidate_id, "test")
         if row["reply"]
     }

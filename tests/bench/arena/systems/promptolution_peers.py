@@ -18,8 +18,8 @@ from agent.models.weights import cache_folder
 from agent.prompt.template import escape, join
 from agent.types import Example, Message, Task
 from tests.bench.arena.client import base_url
-from tests.bench.arena.data import label_field, right, text_field
-from tests.bench.arena.systems.base import Found, TemplatePrompt, most_demos
+from tests.bench.arena.data import right, scorer, text_field
+from tests.bench.arena.systems.base import Found, TemplatePrompt, most_demos, reply_tokens
 
 REQUIREMENT = "promptolution==2.3.0"
 SCRIPT = Path(__file__).with_name("promptolution_script.py")
@@ -59,15 +59,17 @@ def _run(optimizer: str, task: Task, url: str, budget: int, seed: int) -> Found:
     python = environment()
     if not python.is_file():
         raise RuntimeError(f"{python}: promptolution is not installed")
+    score = scorer(task)
     job = {
         "optimizer": optimizer,
         "instruction": task.instruction,
-        "labels": list(label_field(task).choices),
+        "answers": score.answers,
+        "labels": score.labels,
         "dev": _table(task, task.dev[:DEV_ROWS]),
         "train": _table(task, task.train),
         "task_url": base_url(url, "task"),
         "proposer_url": base_url(url, "proposer"),
-        "reply_tokens": REPLY_TOKENS,
+        "reply_tokens": reply_tokens(task, REPLY_TOKENS),
         "proposal_tokens": PROPOSAL_TOKENS,
         "shots": most_demos(task, SHOTS),
         "budget": budget,
@@ -91,4 +93,4 @@ def _prompt(task: Task, prompt: str) -> TemplatePrompt:
     names = [text_field(task)]
     turn = join([f"{prompt}\n", (names[0],)], names)
     messages = (Message("system", escape(SYSTEM, names)), Message("user", turn))
-    return TemplatePrompt(prompt, messages, REPLY_TOKENS)
+    return TemplatePrompt(prompt, messages, reply_tokens(task, REPLY_TOKENS))

@@ -23,8 +23,8 @@ from promptolution.tasks.classification_tasks import ClassificationTask
 from promptolution.utils.callbacks import BaseCallback
 from promptolution.utils.prompt_creation import create_prompt_variation
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from score import hit
+sys.path.insert(0, str(Path(__file__).resolve().parents[4]))
+from tests.bench.arena.score import Scorer
 
 POPULATION = 5
 BLOCK = 30
@@ -77,7 +77,7 @@ def main():
     job = json.load(sys.stdin)
     random.seed(job["seed"])
     np.random.seed(job["seed"])
-    labels = job["labels"]
+    score = Scorer(job["answers"], tuple(label.lower() for label in job["labels"]))
     purse = Purse(job["budget"])
     model = connect(purse, job["task_url"], job["reply_tokens"], 0.0)
     proposer = connect(purse, job["proposer_url"], job["proposal_tokens"], 1.0)
@@ -87,7 +87,7 @@ def main():
         n_subsamples=min(BLOCK, len(job["dev"])),
         eval_strategy="sequential_block",
         seed=job["seed"],
-        metric=lambda right, reply: float(hit(reply[0], right[0], [label.lower() for label in labels])),
+        metric=lambda right, reply: float(score.hit(reply[0], right[0])),
     )
     variations = create_prompt_variation([job["instruction"]] * (POPULATION - 1), proposer)
     stop = Stop(purse)

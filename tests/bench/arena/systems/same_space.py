@@ -24,8 +24,7 @@ from agent.search.context import dev_rows
 from agent.search.label_weighting import FEWEST_ROWS, LEAST_SHARE
 from agent.stats.calibration import Weights, cross_fitted, fitted, label_free
 from agent.types import Completion, Example, Task
-from tests.bench.arena.data import label_field, right
-from tests.bench.arena.score import marks
+from tests.bench.arena.data import label_field, right, scorer
 from tests.bench.arena.systems.base import Found, Step
 from tests.bench.arena.systems.candidate import CandidatePrompt
 
@@ -100,7 +99,7 @@ def readings(
 
     def score(each: Sequence[CandidatePrompt]) -> float:
         said = [one.answer(reply, row) for one, reply, row in zip(each, replies, rows, strict=True)]
-        return mean(map(int, marks(said, wanted, field.choices)))
+        return mean(map(int, scorer(task).marks(said, wanted)))
 
     yield prompt, score([prompt] * len(rows))
     logs = [label_logs(reply, field.choices) for reply in replies]
