@@ -7,7 +7,7 @@ import signal
 import threading
 from typing import Any
 
-from agent.errors import InputError, error_lines
+from agent.errors import InputError, one_line
 from agent.extras import require
 
 LOCAL = "local"
@@ -63,7 +63,7 @@ def _connect(ray: Any, address: str, option: str) -> None:
     try:
         ray.init(address=address, **where, **quiet)
     except Exception as error:  # Ray raises a bare one where a node does not come up in time
-        why = f"{type(error).__name__}: {error_lines(error)[0]}"
+        why = one_line(error)
         what = "the cluster did not start" if address == LOCAL else "no Ray cluster answers there"
         raise InputError(
             f"{option} {address}: {what} ({why}); start one with `ray start --head`, or type the command again"

@@ -49,6 +49,12 @@ def error_lines(error: BaseException) -> list[str]:
     return str(error).strip().splitlines() or [type(error).__name__]
 
 
+def one_line(error: BaseException, most: int = 300) -> str:
+    """The name of an error's class and the first line of what it says, in at most `most` characters."""
+    says = str(error).strip().splitlines()
+    return ": ".join([type(error).__name__, *says[:1]])[:most]
+
+
 class InputError(AgentError):
     """The user's input is wrong, and nothing was called. Fault: user. Fix the named place."""
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from agent.errors import BadResponse, InputError, RowRefused, Transient, TransportUnknown
+from agent.errors import BadResponse, InputError, RowRefused, Transient, TransportUnknown, one_line
 from agent.gateway.gateway import Gateway
 from agent.models.langchain import untraced
 from agent.programs.chain_model import ROW, ChainRow, chat_model, is_ours, use_candidate_messages
@@ -36,7 +36,6 @@ from agent.programs.user_program import (
     ProgramErrors,
     RowClient,
     UserProgram,
-    named,
     plain,
     prove,
     read_fields,
@@ -131,7 +130,7 @@ class ChainProgram(Defaults):
             if bridge.stopped is not None:
                 raise
             self._raised.note(candidate.id, example.id)
-            return Prediction({}, "", f"the chain raised {named(problem)}")
+            return Prediction({}, "", f"the chain raised {one_line(problem)}")
         finally:
             ROW.reset(token)
         if candidate.id == self.baseline().id:

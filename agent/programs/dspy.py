@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from agent.errors import BadResponse, InputError, ReleaseError, RowRefused, Transient, TransportUnknown
+from agent.errors import BadResponse, InputError, ReleaseError, RowRefused, Transient, TransportUnknown, one_line
 from agent.files import new_files
 from agent.gateway.gateway import Gateway
 from agent.programs.kinds import Defaults, ReleaseSpec, WrittenRelease, program, refuse_pairwise
-from agent.programs.user_program import REPLY_TOKENS, ProgramErrors, RowClient, UserProgram, named, prove, read_fields
+from agent.programs.user_program import REPLY_TOKENS, ProgramErrors, RowClient, UserProgram, prove, read_fields
 from agent.prompt.candidate_rules import forbidden_in
 from agent.prompt.template import escape
 from agent.search.context import SearchContext
@@ -160,7 +160,7 @@ class DspyProgram(Defaults):
             if bridge.stopped is not None:
                 raise
             self._raised.note(candidate.id, example.id)
-            return Prediction({}, "", f"the program raised {named(problem)}")
+            return Prediction({}, "", f"the program raised {one_line(problem)}")
 
     def max_tokens(self, candidate: Candidate) -> int:
         return (self.task.max_tokens or REPLY_TOKENS) + self.task.thinking

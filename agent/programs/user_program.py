@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from agent.errors import AgentError, BudgetExhausted, InputError, ReleaseError
+from agent.errors import AgentError, BudgetExhausted, InputError, ReleaseError, one_line
 from agent.extras import brings
 from agent.programs.kinds import ReleaseSpec
 from agent.prompt.render import label_text
@@ -62,18 +62,13 @@ class UserProgram:
             required = [p for p in parameters if p.kind in BY_PLACE and p.default is inspect.Parameter.empty]
             return factory(*[model() for _ in required[:1]])
         except Exception as problem:
-            words = str(problem) if isinstance(problem, AgentError) else named(problem)
+            words = str(problem) if isinstance(problem, AgentError) else one_line(problem)
             words += brings(problem.name) if isinstance(problem, ModuleNotFoundError) else ""
             raise InputError(f"{self._where}:{_line(problem, self._file)}: {words}") from problem
 
     def wrong(self, what: str) -> InputError:
         """The error for an unusable program, with the factory's file and line."""
         return InputError(f"{self._where}:{self._line}: {what}")
-
-
-def named(problem: Exception) -> str:
-    """An error of the user's program in one line."""
-    return f"{type(problem).__name__}: {problem}".splitlines()[0][:300]
 
 
 def _line(problem: Exception, path: Path) -> int:

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from agent.errors import ReleaseError
+from agent.errors import ReleaseError, one_line
 from agent.files import new_file, new_files
 from agent.release.completion import DEFAULT_PARAMETERS
 from agent.release.export import conversation_rows, probe_rows, require_same, wanted
@@ -192,9 +192,8 @@ def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) 
         raise
     except Exception as error:
         by = f" ({library})" if library else ""
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ReleaseError(
-            f"{form.name}{by}: does not load or render with {dict(values)!a:.60}: {what:.200}"
+            f"{form.name}{by}: does not load or render with {dict(values)!a:.60}: {one_line(error, 200)}"
         ) from error
     unset = {key: value for key, value in settings_of(release).items() if key not in settings and value not in ("", [])}
     return VerifiedExport(

@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import Any
 from unittest.mock import patch
 
-from agent.errors import BudgetExhausted
+from agent.errors import BudgetExhausted, one_line
 from agent.search.dspy.bridge import Bridge
 from agent.search.dspy.sizes import FULL_EVERY, MINIBATCH, REFLECTED, Size
 
@@ -106,7 +106,7 @@ async def optimize(bridge: Bridge, method: str, job: OptimizerJob, settings: Map
     except Exception as error:
         if bridge.stopped is not None:
             raise
-        result.ended = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+        result.ended = one_line(error, 500)
     else:
         state = state_of(program)
         result.chosen = next((tried for tried in result.tried if tried.state == state), None)
