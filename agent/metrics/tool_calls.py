@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import Field as Option
 
-from agent.metrics.calls import ToolCall, calls_in
+from agent.metrics.calls import ToolCall, calls_in, names_in
 from agent.metrics.comparison import Check, f1, short
 from agent.metrics.metric_rule import Options, metric
 from agent.shipped import composed
@@ -55,7 +55,9 @@ def tool_calls(options: CallOptions, field: Field) -> Check:
             mine = calls_in(got)
         except ValueError as error:
             return 0.0, str(error)
-        wrong = _wrong_tools(mine, wanted) or _wrong_arguments(mine, wanted, options)
+        wrong = _wrong_tools([call.name for call in mine], [call.name for call in wanted]) or _wrong_arguments(
+            mine, wanted, options
+        )
         return float(not wrong), wrong
 
     return check
@@ -71,14 +73,14 @@ def tool_choice(options: Options, field: Field) -> Check:
 
     def check(got: Any, label: Any) -> Verdict:
         try:
-            wanted = calls_in(label)
+            wanted = names_in(label)
         except ValueError as error:
             return None, f"the label cannot be used: {error}"
         try:
-            mine = calls_in(got)
+            mine = names_in(got)
         except ValueError as error:
             return 0.0, str(error)
-        return f1([call.name for call in mine], [call.name for call in wanted]), _wrong_tools(mine, wanted)
+        return f1(mine, wanted), _wrong_tools(mine, wanted)
 
     return check
 
@@ -92,9 +94,9 @@ def _wanted(label: Any, options: CallOptions) -> list[ToolCall]:
     return calls
 
 
-def _wrong_tools(got: Sequence[ToolCall], wanted: Sequence[ToolCall]) -> str:
+def _wrong_tools(got: Sequence[str], wanted: Sequence[str]) -> str:
     """Which tools are missing or called too often, or ""."""
-    mine, right = (Counter(call.name for call in calls) for calls in (got, wanted))
+    mine, right = Counter(got), Counter(wanted)
     parts = [(word, calls) for word, calls in (("missing", right - mine), ("extra", mine - right)) if calls]
     if wanted or not parts:
         return "; ".join(f"{word}: {short(', '.join(sorted(calls.elements())), 200)}" for word, calls in parts)

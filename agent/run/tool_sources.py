@@ -6,8 +6,9 @@ import json
 import shlex
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, Queue
 from typing import IO, Any
@@ -168,8 +169,9 @@ def _server(words: Sequence[str], seconds: float) -> Iterator[Any]:
             stdin.flush()
         except OSError:
             raise InputError(f"{words[0]}: ended before it was asked for {method}") from None
+        until = time.monotonic() + seconds
         while is_call:
-            answer = _object(_next(lines, words[0], method, seconds))
+            answer = _object(_next(lines, words[0], method, (seconds, until)))
             if answer.get("id") == number:  # others are notifications, or requests that a list needs no answer to
                 if "result" not in answer:
                     raise InputError(f"{words[0]}: refuses {method}: {str(answer.get('error'))[:300]}")
@@ -179,7 +181,8 @@ def _server(words: Sequence[str], seconds: float) -> Iterator[Any]:
     try:
         yield ask
     finally:
-        stdin.close()
+        with suppress(OSError):  # what could not be sent to a server that is gone is sent again when it is closed
+            stdin.close()
         try:
             process.wait(2.0)
         except subprocess.TimeoutExpired:
@@ -188,22 +191,23 @@ def _server(words: Sequence[str], seconds: float) -> Iterator[Any]:
 
 
 def _read(stream: IO[bytes], lines: Queue[bytes]) -> None:
-    """Puts each line into the queue, and b"" at the end or at a line that is too long."""
-    while True:
-        line = stream.readline(MOST_LINE)
-        if not line.endswith(b"\n"):
-            break
+    """Puts each line into the queue; the last one is the one without an end, b"" or too long."""
+    while (line := stream.readline(MOST_LINE)).endswith(b"\n"):
         lines.put(line)
-    lines.put(b"")
+    lines.put(line)
 
 
-def _next(lines: Queue[bytes], name: str, method: str, seconds: float) -> Any:
+def _next(lines: Queue[bytes], name: str, method: str, patience: tuple[float, float]) -> Any:
+    """The next message of the server. `patience`: seconds in all, and the moment of the monotonic clock at which they
+    are over."""
+    seconds, until = patience
     try:
-        line = lines.get(timeout=seconds)
+        line = lines.get(timeout=max(0.0, until - time.monotonic()))
     except Empty:
         raise InputError(f"{name}: no answer to {method} in {seconds:g} s; is it an MCP server over stdio?") from None
-    if not line:
-        raise InputError(f"{name}: ended, or wrote no lines, before it answered {method}")
+    if not line.endswith(b"\n"):
+        why = f"wrote a line of more than {MOST_LINE:,} bytes" if len(line) == MOST_LINE else "ended"
+        raise InputError(f"{name}: {why} before it answered {method}")
     try:
         return parse_json(line)
     except ValueError:

@@ -10,8 +10,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agent.errors import error_lines
-
 _SECTION = re.compile(r"^(Args|Arguments|Parameters|Returns|Return|Yields|Raises|Examples?|Notes?|Source):\s*$")
 _ARGUMENTS = ("Args", "Arguments", "Parameters")
 _ARGUMENT = re.compile(r"^\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)$")
@@ -44,7 +42,8 @@ def tool_of_function(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         schema = TypeAdapter[Any](form).json_schema()
     except Exception as error:  # pydantic's own, and those of the user's types
-        raise ValueError(f"{name}: its types have no JSON form ({error_lines(error)[0]})") from error
+        says = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{name}: its types have no JSON form ({says})") from error
     about, arguments = docstring_parts(inspect.getdoc(function) or "")
     schema = {key: value for key, value in _untitled(schema).items() if key != "description"}
     for argument, words in arguments.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import InputError
-from agent.run.tool_sources import tools_of_server
+from agent.run.tool_sources import MOST_LINE, tools_of_server
 from agent.task.tools import read_tools
 from tests.cli.world import good, good_json, refused
 
@@ -50,16 +50,27 @@ def test_the_tools_of_a_server_become_a_file_that_a_task_reads() -> None:
     assert [tool["name"] for tool in good_json("tools", "tools.json")["tools"]] == ["lamp_on", "lamp_off"]
 
 
+CHATTY = """
+import json, time
+while True:
+    print(json.dumps({"jsonrpc": "2.0", "method": "notifications/message"}), flush=True)
+    time.sleep(0.05)
+"""
+
+
 @pytest.mark.parametrize(
     ("source", "what"),
     [
-        ("", "ended, or wrote no lines, before it answered initialize"),
+        ("", "ended before it answered initialize"),
         ("print('hello', flush=True); input(); input()", "wrote a line that is no JSON-RPC message: b'hello"),
         ("input(); import time; time.sleep(60)", "no answer to initialize in 0.5 s; is it an MCP server over stdio?"),
         (
             'input(); print(\'{"jsonrpc": "2.0", "id": 1, "error": {"code": -1}}\', flush=True); input()',
             "refuses initialize: {'code': -1}",
         ),
+        (f"input(); print('x' * {MOST_LINE})", f"wrote a line of more than {MOST_LINE:,} bytes before it answered"),
+        ("input(); print('" + json.dumps({"id": 1, "result": {}}) + "', flush=True)", "before it"),
+        (CHATTY, "no answer to initialize in 0.5 s"),
         (SERVER.replace('"lamp_on"', '"two words"'), "tool 1: the name 'two words' is not of letters"),
     ],
 )

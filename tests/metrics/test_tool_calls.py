@@ -109,6 +109,7 @@ def test_the_choice_of_tools_is_scored_apart() -> None:
     check = tool_choice(Options(), CALLS)
     assert check([changed(LIGHT, level=1)], [LIGHT]) == (1.0, "")
     assert check([ALARM, LIGHT], [LIGHT]) == (pytest.approx(2 / 3), "extra: set_alarm")
+    assert check([{"name": "set_light", "arguments": "{broken"}], [LIGHT]) == (1.0, "")
     assert check("none", [])[0] == 0.0
     assert check([], [])[0] == 1.0
 

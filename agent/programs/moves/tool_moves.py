@@ -23,6 +23,7 @@ MOST_LETTERS = 120
 """Of the request of an example."""
 MOST_EXAMPLES = 2
 """Of a tool."""
+APART, LONE = "two tools that are mixed up stand apart", "a tool that is mixed up with no call stands at an end"
 
 
 class ToolMaker:
@@ -83,9 +84,10 @@ class ToolMaker:
         if mixed:
             times = times_mixed(mixed)
             found.append((sorted(tools, key=lambda t: -times[t.name]), "the tools that are mixed up most come first"))
-            one, two = mixed.most_common(1)[0][0]
+            one, two = pair = mixed.most_common(1)[0][0]
             ends = {one: 0, two: 2}
-            found.append((sorted(tools, key=lambda t: ends.get(t.name, 1)), "two tools that are mixed up stand apart"))
+            apart = sorted(tools, key=lambda t: ends.get(t.name, 1))
+            found.append((apart, LONE if NO_CALL in pair else APART))
         return found
 
     def _texts(self, tools: Sequence[Tool], mixed: Counter[tuple[str, str]]) -> list[tuple[Sequence[Tool], str]]:

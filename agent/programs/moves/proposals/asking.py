@@ -8,13 +8,13 @@ from typing import Protocol
 
 from agent.errors import ModelError, RunRefused
 from agent.gateway.concurrency import all_of
-from agent.programs.moves.proposals.checks import why_cut
+from agent.programs.moves.proposals.checks import sentence, why_cut, why_part_refused
 from agent.programs.moves.proposals.evidence import Evidence
 from agent.programs.moves.proposals.parts import Assembled
 from agent.prompt.tool_texts import ToolTexts
 from agent.search.context import SearchContext
 from agent.search.program import Parent
-from agent.types import Completion, Message, Request
+from agent.types import Completion, Message, Request, Task
 
 SENTENCE_TOKENS = 80  # of a reply of one sentence, at most
 STEADY, FREE = 0.3, 0.7  # temperatures: of a sentence about rows, and of a text that may be written in many ways
@@ -39,6 +39,33 @@ class Question:
     read: Callable[[Completion], Read]
     max_tokens: int = SENTENCE_TOKENS
     temperature: float = STEADY
+
+
+def one_sentence(
+    messages: tuple[Message, ...],
+    begins: str,
+    task: Task,
+    whole: Callable[[str], str] | None = None,
+    why: Callable[[str], str] = lambda text: "",
+) -> Question:
+    """A question whose reply is one sentence that begins as the request says.
+
+    Args:
+        messages: what is sent.
+        begins: the words that the request ends with.
+        task: its rows and placeholders may not stand in the sentence.
+        whole: makes the text that is kept of what follows `begins`; None: the sentence as it stands.
+        why: says of that text why it is refused all the same, or "".
+    """
+
+    def read(reply: Completion) -> Read:
+        rest = sentence(reply, begins)
+        text = whole(rest) if whole else f"{begins} {rest}"
+        refused = why_part_refused(f"{begins} {rest}", task, messages) if rest else f'does not begin with "{begins}"'
+        refused = refused or why(text)
+        return ((), refused) if refused else ((text,), "")
+
+    return Question(messages, read)
 
 
 @dataclass(frozen=True, slots=True)

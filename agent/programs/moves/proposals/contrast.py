@@ -6,17 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.programs.moves.proposals.asking import Asks, Draft, Question, Read
-from agent.programs.moves.proposals.checks import sentence, why_part_refused
+from agent.programs.moves.proposals.asking import Asks, Draft, Question, one_sentence
 from agent.programs.moves.proposals.evidence import Evidence, Wrong, listed, nouns
 from agent.programs.moves.proposals.parts import Part
 from agent.prompt.fence import Fence
 from agent.prompt.template import escape
-from agent.types import Completion, Message, Task
+from agent.types import Message, Task
 
 ROWS = 6
 BEGINS = "The first kind is about"
-NOT_BEGUN = f'does not begin with "{BEGINS}"'
 SYSTEM = "You tell two kinds of texts apart. You answer with one short sentence."
 
 
@@ -62,13 +60,7 @@ def _part(evidence: Evidence, pair: tuple[str, str], text: str) -> Part:
 def _question(evidence: Evidence, pair: tuple[str, str]) -> Question:
     groups = [listed(evidence.rows_of(label, ROWS)) for label in pair]
     messages = request(evidence.task, groups)
-
-    def read(reply: Completion) -> Read:
-        text = sentence(reply, BEGINS)
-        refused = why_part_refused(f"{BEGINS} {text}", evidence.task, messages) if text else NOT_BEGUN
-        return ((), refused) if refused else ((text,), "")
-
-    return Question(messages, read)
+    return one_sentence(messages, BEGINS, evidence.task, lambda rest: rest)
 
 
 def request(task: Task, groups: Sequence[str]) -> tuple[Message, ...]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import islice
 
-from agent.programs.moves.proposals.asking import Asks, Draft, Question, Read
-from agent.programs.moves.proposals.checks import sentence, why_alike, why_part_refused
+from agent.programs.moves.proposals.asking import Asks, Draft, Question, one_sentence
+from agent.programs.moves.proposals.checks import why_alike
 from agent.programs.moves.proposals.evidence import Evidence, listed, nouns
 from agent.programs.moves.proposals.parts import Part, goal, labels_of_task
 from agent.prompt.fence import Fence
-from agent.types import Completion, Message, Task
+from agent.types import Message, Task
 
 ROWS = 8
 AT_ONCE = 8  # labels of one proposal, at most
@@ -70,15 +70,9 @@ def _question(evidence: Evidence, label: str, others: list[str], is_again: bool)
     task, what = evidence.task, nouns(evidence.task)
     begins = f"{what.capitalize()} about"
     messages = request(task, listed(evidence.rows_of(label, ROWS)), begins, is_again)
-
-    def read(reply: Completion) -> Read:
-        rest = sentence(reply, begins)
-        text = f"{what} about {rest}"
-        refused = why_part_refused(text, task, messages) if rest else f'does not begin with "{begins}"'
-        refused = refused or why_alike(text, others)
-        return ((), refused) if refused else ((text,), "")
-
-    return Question(messages, read)
+    return one_sentence(
+        messages, begins, task, lambda rest: f"{what} about {rest}", lambda text: why_alike(text, others)
+    )
 
 
 def request(task: Task, rows: str, begins: str, is_again: bool = False) -> tuple[Message, ...]:

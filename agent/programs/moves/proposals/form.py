@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.programs.moves.proposals.asking import Asks, Draft, Question, Read
-from agent.programs.moves.proposals.checks import sentence, why_part_refused
+from agent.programs.moves.proposals.asking import Asks, Draft, one_sentence
 from agent.programs.moves.proposals.evidence import Evidence, Wrong, line_of
 from agent.programs.moves.proposals.parts import Part
 from agent.prompt.fence import Fence
 from agent.prompt.techniques import form_sentence
-from agent.types import Completion, Message, Task
+from agent.types import Message, Task
 
 MOST = 4  # replies that are shown
 BEGINS = "Write"
@@ -29,13 +28,8 @@ class Form:
     async def make(self, evidence: Evidence, ask: Asks) -> list[Draft]:
         unread = _unread(evidence)[:MOST]
         messages = request(evidence.task, unread)
-
-        def read(reply: Completion) -> Read:
-            text = f"{BEGINS} {sentence(reply, BEGINS)}"
-            refused = why_part_refused(text, evidence.task, messages)
-            return ((), refused) if refused else ((f"{text}.",), "")
-
-        texts = [text for texts in await ask([Question(messages, read)]) for text in texts]
+        question = one_sentence(messages, BEGINS, evidence.task, lambda rest: f"{BEGINS} {rest}.")
+        texts = [text for texts in await ask([question]) for text in texts]
         rows = tuple(each.row.id for each in unread)
         old = evidence.instruction(evidence.best)
         hypothesis = f"replies cannot be read ({len(rows)} rows): the form of the answer is said"

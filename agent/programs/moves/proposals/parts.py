@@ -121,8 +121,8 @@ class Book:
     """By label, the latest last: one that was bought is never bought again."""
     tools: dict[str, str] = field(default_factory=dict)
     """By tool, what it is called for: the latest sentence."""
-    tool_pairs: set[tuple[str, str]] = field(default_factory=set)
-    """What was asked for: tool and other tool, tool and argument, or tool and description."""
+    tools_asked: set[tuple[str, str, str]] = field(default_factory=set)
+    """What was asked for: the operator, the tool, and the other tool, the argument or the description."""
 
     def of(self, instruction: str) -> Assembled:
         """The parts of an instruction; one of another origin is words alone."""

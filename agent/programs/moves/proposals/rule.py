@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from agent.programs.moves.proposals.asking import Asks, Draft, Question, Read
-from agent.programs.moves.proposals.checks import sentence, why_part_refused
+from agent.programs.moves.proposals.asking import Asks, Draft, one_sentence
 from agent.programs.moves.proposals.evidence import Evidence, Wrong, line_of
 from agent.programs.moves.proposals.parts import Part
 from agent.programs.moves.propose import inputs_of, labels_of
 from agent.prompt.fence import Fence
-from agent.types import Completion, Message, Task
+from agent.types import Message, Task
 
 FEWEST, MOST = 2, 5  # failures of a cluster
 GUARDED = 4  # rows that were right
@@ -33,14 +32,8 @@ class Rule:
 
     async def make(self, evidence: Evidence, ask: Asks) -> list[Draft]:
         cluster = clusters(evidence)[evidence.asked.get(self.name, 0) % len(clusters(evidence))]
-        messages = request(evidence.task, cluster)
-
-        def read(reply: Completion) -> Read:
-            text = f"{BEGINS} {sentence(reply, BEGINS)}"
-            refused = why_part_refused(text, evidence.task, messages)
-            return ((), refused) if refused else ((text,), "")
-
-        texts = [text for texts in await ask([Question(messages, read)]) for text in texts]
+        question = one_sentence(request(evidence.task, cluster), BEGINS, evidence.task)
+        texts = [text for texts in await ask([question]) for text in texts]
         right = evidence.right()
         guard = tuple(evidence.rng.sample(right, min(GUARDED, len(right))))
         rows = tuple(wrong.row.id for wrong in cluster)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.programs.moves.proposals.asking import Asks, Draft, Question, Read
-from agent.programs.moves.proposals.checks import sentence, why_part_refused
+from agent.programs.moves.proposals.asking import Asks, Draft, Question, one_sentence
 from agent.programs.moves.proposals.evidence import Evidence, line_of
 from agent.programs.moves.proposals.tool_evidence import WrongArgument, having, tools_of, wrong_arguments
 from agent.programs.moves.propose import inputs_of
 from agent.prompt.fence import Fence
 from agent.prompt.tool_texts import argument_texts, with_argument
-from agent.types import Completion, Message
+from agent.types import Message
 
 FEWEST, MOST = 2, 5  # rows
 BEGINS = "The value"
@@ -31,7 +30,7 @@ class ToolArgument:
     def _wrong(self, evidence: Evidence) -> tuple[str, str, list[WrongArgument]] | None:
         known = {name: argument_texts(tool) for name, tool in tools_of(evidence).items()}
         for (tool, argument), rows in wrong_arguments(evidence).items():
-            is_open = (tool, argument) not in evidence.book.tool_pairs
+            is_open = (self.name, tool, argument) not in evidence.book.tools_asked
             if is_open and len(rows) >= FEWEST and argument in known.get(tool, {}):
                 return tool, argument, rows[:MOST]
         return None
@@ -41,7 +40,7 @@ class ToolArgument:
         if found is None:
             return []
         name, argument, rows = found
-        evidence.book.tool_pairs.add((name, argument))
+        evidence.book.tools_asked.add((self.name, name, argument))
         tool = tools_of(evidence)[name]
         own = argument_texts(tool)[argument].rstrip(".")
         texts = [text for texts in await ask([_question(evidence, argument, rows)]) for text in texts]
@@ -64,10 +63,4 @@ def _question(evidence: Evidence, argument: str, rows: list[WrongArgument]) -> Q
         f"Begin with: {BEGINS}",
     ]
     messages = Message("system", SYSTEM), Message("user", "\n".join(lines))
-
-    def read(reply: Completion) -> Read:
-        text = f"{BEGINS} {sentence(reply, BEGINS)}"
-        refused = why_part_refused(text, evidence.task, messages)
-        return ((), refused) if refused else ((text,), "")
-
-    return Question(messages, read)
+    return one_sentence(messages, BEGINS, evidence.task)

@@ -34,14 +34,14 @@ class ToolContrast:
     def _pair(self, evidence: Evidence) -> tuple[str, str] | None:
         """The tool to say more of, and the other one or `NO_CALL`."""
         pairs = [(said, right) if right == NO_CALL else (right, said) for right, said in mixed_tools(evidence)]
-        open_pairs = [pair for pair in pairs if pair not in evidence.book.tool_pairs]
+        open_pairs = [pair for pair in pairs if (self.name, *pair) not in evidence.book.tools_asked]
         return next((pair for pair in open_pairs if all(has_rows(evidence, name) for name in pair)), None)
 
     async def make(self, evidence: Evidence, ask: Asks) -> list[Draft]:
         pair = self._pair(evidence)
         if pair is None:
             return []
-        evidence.book.tool_pairs.add(pair)
+        evidence.book.tools_asked.add((self.name, *pair))
         (name, other), what = pair, nouns(evidence.task)
         rather = "only when" if other == NO_CALL else f"rather than {other} when"
         groups = [

@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 from agent.metrics.calls import NO_CALL, calls_in, names_in
 from agent.metrics.tool_calls import CallOptions, argument_faults
 from agent.programs.moves.pool import as_prompt
-from agent.programs.moves.proposals.asking import Question, Read
-from agent.programs.moves.proposals.checks import sentence, why_part_refused
+from agent.programs.moves.proposals.asking import Question, one_sentence
 from agent.programs.moves.proposals.evidence import Evidence, listed
 from agent.programs.moves.tool_moves import tool_confusions
 from agent.prompt.fence import Fence
 from agent.prompt.tool_texts import ToolTexts, with_texts
-from agent.types import Completion, Example, Message, Tool
+from agent.types import Example, Message, Tool
 
 ROWS = 8
 
@@ -123,15 +122,7 @@ def asked_about(
     lines.append(f"In one short sentence, say {asked}. Begin with: {begins}")
     system = "You describe when a tool is called. You answer with one short sentence."
     messages = Message("system", system), Message("user", "\n".join(lines))
-
-    def read(reply: Completion) -> Read:
-        rest = sentence(reply, begins)
-        refused = f'does not begin with "{begins}"'
-        if rest:
-            refused = why_part_refused(f"{begins} {rest}", evidence.task, messages)
-        return ((), refused) if refused else ((whole(rest),), "")
-
-    return Question(messages, read)
+    return one_sentence(messages, begins, evidence.task, whole)
 
 
 def described(tool: Tool, *sentences: str) -> Tool:

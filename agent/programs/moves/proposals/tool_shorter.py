@@ -25,13 +25,13 @@ class ToolShorter:
     name: str = "tool_shorter"
 
     def applies(self, evidence: Evidence) -> bool:
-        return _longest(evidence) is not None
+        return self._longest(evidence) is not None
 
     async def make(self, evidence: Evidence, ask: Asks) -> list[Draft]:
-        tool = _longest(evidence)
+        tool = self._longest(evidence)
         if tool is None:
             return []
-        evidence.book.tool_pairs.add((tool.name, tool.description))
+        evidence.book.tools_asked.add((self.name, tool.name, tool.description))
         texts = [text for texts in await ask([_question(evidence, tool)]) for text in texts]
         return [
             Draft(made, f"fewer words do as well for {tool.name}: {len(text)} characters, not {len(tool.description)}")
@@ -39,12 +39,12 @@ class ToolShorter:
             if (made := having(evidence, described(tool, text)))
         ]
 
-
-def _longest(evidence: Evidence) -> Tool | None:
-    """The tool with the longest description that was not shortened yet."""
-    tools = [tool for tool in tools_of(evidence).values() if len(tool.description.split()) >= FEWEST_WORDS]
-    open_tools = [tool for tool in tools if (tool.name, tool.description) not in evidence.book.tool_pairs]
-    return max(open_tools, key=lambda tool: len(tool.description), default=None)
+    def _longest(self, evidence: Evidence) -> Tool | None:
+        """The tool with the longest description that was not shortened yet."""
+        tools = [tool for tool in tools_of(evidence).values() if len(tool.description.split()) >= FEWEST_WORDS]
+        asked = evidence.book.tools_asked
+        open_tools = [tool for tool in tools if (self.name, tool.name, tool.description) not in asked]
+        return max(open_tools, key=lambda tool: len(tool.description), default=None)
 
 
 def _question(evidence: Evidence, tool: Tool) -> Question:

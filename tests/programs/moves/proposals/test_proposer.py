@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -108,15 +109,20 @@ def test_a_proposer_whose_replies_cannot_be_used_is_soon_asked_no_more(
     assert [kind for kind, _ in found.written.events if kind.startswith("proposal")] == ["proposal_refused"] * log.calls
 
 
-@pytest.mark.parametrize("author", [good, hostile, copying, label_dropping])
-def test_whatever_is_tried_keeps_the_labels_and_copies_no_row(tmp_path: Path, author: Callable[[Request], str]) -> None:
-    found, _ = run(tmp_path / "kept", author, seed=1)
-    for proposal in found.written.admitted:
+@pytest.mark.parametrize("bad", [hostile, copying, label_dropping])
+def test_whatever_is_tried_keeps_the_labels_and_copies_no_row(tmp_path: Path, bad: Callable[[Request], str]) -> None:
+    """Every second reply is a bad one."""
+    turn = itertools.cycle((good, bad))
+    found, _ = run(tmp_path / "kept", lambda request: next(turn)(request), seed=1)
+    admitted = found.written.admitted
+    tried = [each for each in admitted if any("proposed-" in place for place in each.place.values())]
+    assert tried
+    assert any(record.refused for record in found.context.proposal_log.records)
+    for proposal in tried:
         text = as_prompt(proposal.candidate).instruction
-        if any("proposed-" in place for place in proposal.place.values()):
-            assert why_labels_lost(text, NAMED) == ""
-            assert why_copied(text, NAMED) == ""
-            assert "<|im_start|>" not in text
+        assert why_labels_lost(text, NAMED) == ""
+        assert why_copied(text, NAMED) == ""
+        assert "<|im_start|>" not in text
 
 
 def test_the_same_seed_and_replies_give_the_same_proposals(tmp_path: Path) -> None:

@@ -184,6 +184,7 @@ def test_a_reply_that_cannot_be_used_is_refused(operator: Operator, say: str, wh
 )
 def test_rows_stand_between_marks_that_they_cannot_close(operator: Operator) -> None:
     _, script = made(operator, "do something of its own kind")
+    assert script.asked
     for asked in script.asked:
         tag = re.search(r"Text between <(data-[0-9a-f]{16})> marks", asked)
         assert tag
