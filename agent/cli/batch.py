@@ -51,11 +51,13 @@ def list_command(run: str, ended: bool, db: Path, as_json: bool) -> None:
 def cancel_command(run: str, db: Path, as_json: bool) -> None:
     """Ask the providers to end the batches of RUN. What is answered by then is paid, and the run takes it when it goes
     on; the rest goes one by one then, or with --batch-only stays without an answer."""
-    from agent.run.batches import cancel_batches
+    from agent.run.batches import NOT_CANCELLED, cancel_batches
 
     cancelled = cancel_batches(run, db)
     if as_json:
         print_json({"cancelled": cancelled})
-        return
-    for each in cancelled:
-        click.echo(plain(f"{each['name']} ({each['job'] or 'no id'}): {each['status']}"))
+    else:
+        for each in cancelled:
+            click.echo(plain(f"{each['name']} ({each['job'] or 'no id'}): {each['status']}"))
+    if any(each["status"].startswith(NOT_CANCELLED) for each in cancelled):
+        raise SystemExit(1)

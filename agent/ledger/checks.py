@@ -54,7 +54,7 @@ def consistency_checks(history: History, run: Row) -> list[Check]:
     trials = history.trials(run["id"])
     return [
         test_opened_once(history, run["id"]),
-        *scored_calls(history, run["id"], outcomes, calls),
+        *scored_calls(history, outcomes, calls),
         trial_means(run, trials, outcomes),
         result_scores(run, trials, outcomes, _old_outcomes(history, run)),
         unscored_rows(outcomes),
@@ -78,7 +78,7 @@ def test_opened_once(history: History, run_id: str) -> Check:
     return Check.of("the test was opened once", wrong, often if opened else "not opened")
 
 
-def scored_calls(history: History, run_id: str, outcomes: list[Row], calls: list[Row]) -> Iterator[Check]:
+def scored_calls(history: History, outcomes: list[Row], calls: list[Row]) -> Iterator[Check]:
     """Each score rests on a reply that was settled, and that this run bought or took from the ledger; but for answers
     without a language model, which take none."""
     settled = {row["call_key"] for row in history.select("SELECT DISTINCT call_key FROM calls WHERE state = 'ok'")}

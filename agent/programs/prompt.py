@@ -57,7 +57,7 @@ OF_PREDICT = ("config", "demos", "lm", "signature")
 """What `dspy.Predict` takes out of its arguments."""
 REASONING_TOKENS = 180
 DSPY_TOKENS = 16  # markers around each field of a reply
-SLACK = 4
+REPLY_SLACK = 4
 HOSTED_SLACK = 60  # a hosted model may say a sentence around the answer; it ends by itself
 
 
@@ -80,7 +80,7 @@ class ReplyCap:
             widest = sorted(texts, key=len)[-5:]  # the longest in characters hold the longest in tokens
             tokens = max(lm.count_tokens(text) for text in widest)
             longest += tokens if field.choices else int(tokens * 1.5)
-        slack = SLACK * len(outputs) if lm.concurrency is not None else HOSTED_SLACK
+        slack = REPLY_SLACK * len(outputs) if lm.concurrency is not None else HOSTED_SLACK
         return ReplyCap(longest + slack + (0 if len(outputs) == 1 else 4 * len(outputs)), task.thinking)
 
     def tokens(self, candidate: PromptCandidate, n_outputs: int) -> int:

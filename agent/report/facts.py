@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agent.ledger.query import ERASED
 from agent.release.gate import SIGNIFICANT, shown
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import RunResult
@@ -16,7 +17,6 @@ from agent.release.result_breakdown import Abstain, Calibration, Carried, JudgeT
 from agent.release.result_details import Migrated, NotWorse
 from agent.release.result_parts import SideName
 
-ERASED = "(erased)"
 SIDES: Sequence[tuple[SideName, str]] = (("baseline", "your prompt"), ("winner", "best found"))
 """The two prompts of a result: their keys, and their names for people."""
 

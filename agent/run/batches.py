@@ -18,6 +18,9 @@ from agent.models.model_registry import create_model
 from agent.run.locations import open_history
 from agent.types import LM
 
+NOT_CANCELLED = "not cancelled"
+"""What the status of a batch begins with whose provider could not be asked to end it."""
+
 
 @dataclass(frozen=True, slots=True)
 class BatchEntry:
@@ -88,46 +91,49 @@ def cancel_batches(run: str, db: Path) -> list[dict[str, Any]]:
         db: the ledger; it is read and not written, so that the run may go on meanwhile.
 
     Returns:
-        For each batch its `name`, `job` and `status`, "never submitted" for one that the provider does not know.
+        For each batch its `name`, `job` and `status`: "never submitted" for one that the provider does not know, "not
+        cancelled: WHY" where the provider could not be asked.
 
     Raises:
         InputError: the run has no batch that is under way.
-        ModelError: a provider cannot be asked.
     """
     batches = list_batches(db, run)
     if not batches:
         raise InputError(f"{run}: no batch of it is under way; `optimize batch list` has those that are")
-    return asyncio.run(_cancelled(batches))
+    taken = {each.job for each in list_batches(db, ended=True) if each.job}
+    return asyncio.run(_cancelled(batches, taken))
 
 
-async def _cancelled(batches: Sequence[BatchEntry]) -> list[dict[str, Any]]:
+async def _cancelled(batches: Sequence[BatchEntry], taken: set[str]) -> list[dict[str, Any]]:
+    """`taken`: ids at the provider that are known to be those of a batch."""
     lms = {name: create_model(name) for name in dict.fromkeys(each.model for each in batches)}
     try:
-        return [await _cancel(each, lms[each.model]) for each in batches]
+        return [await _cancel(each, lms[each.model], taken) for each in batches]
     finally:
         for lm in lms.values():
             await lm.close()
 
 
-async def _cancel(batch: BatchEntry, lm: LM) -> dict[str, Any]:
-    api = batch_api(lm)
-    if api is None:
-        raise InputError(f"{lm.name}: no batch API")
-    job = await _known(batch, api)
-    status = "never submitted"
-    if job is not None and not job.is_ended:
-        job = await api.cancel(job.id)
-    if job is not None:
-        status = job.status
-    return {"name": batch.name, "job": job.id if job else "", "status": status}
+async def _cancel(batch: BatchEntry, lm: LM, taken: set[str]) -> dict[str, Any]:
+    api, job = batch_api(lm), None
+    try:
+        if api is None:
+            raise ModelError(f"{lm.name} has no batch API here; cancel it at the provider")
+        job = await _known(batch, api, taken)
+        if job is not None and not job.is_ended:
+            job = await api.cancel(job.id)
+        status = job.status if job else "never submitted"
+    except ModelError as error:  # the others are cancelled all the same
+        status = f"{NOT_CANCELLED}: {error}"
+    return {"name": batch.name, "job": job.id if job else batch.job, "status": status}
 
 
-async def _known(batch: BatchEntry, api: BatchApi) -> BatchJob | None:
-    """The batch at its provider."""
+async def _known(batch: BatchEntry, api: BatchApi, taken: set[str]) -> BatchJob | None:
+    """The batch at its provider. Raises ModelError where it may be another one."""
     if batch.job:
         return await api.look(batch.job)
     since = (datetime.fromisoformat(batch.since_utc) - SKEW).timestamp()
-    job = await api.find(batch.name, batch.calls, since)
+    job = await api.find(batch.name, batch.calls, since, taken)
     if job is not None and not api.is_sure:
         raise ModelError(
             f"{batch.model}: {job.id} may be the batch {batch.name}, which the provider shows only at its end; "

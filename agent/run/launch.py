@@ -84,7 +84,7 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
 """Every word of a run, as it is where it is not given. A run of an older version lacks the newer ones."""
 
 
-SLACK = 2
+UNCAPPED_TIMES = 2
 """Without any cap a job may make so many times the calls that it plans: some fail and are tried again."""
 
 
@@ -385,7 +385,7 @@ def budget_of(options: Mapping[str, Any], planned: int | None = None) -> Budget:
     require_dollars(options["max_cost"])
     caps = (options["max_calls"], options["max_tokens"], options["max_cost"])
     if planned is not None and caps == (None, None, None):
-        return Budget(max_calls=SLACK * planned + 1)
+        return Budget(max_calls=UNCAPPED_TIMES * planned + 1)
     return Budget(*caps)
 
 

@@ -15,7 +15,7 @@ from agent.scoring.llm_judge import judge_calls
 from agent.search.context import SearchContext
 from agent.search.evolve.decisions import rungs_for
 from agent.search.evolve.evolve import Search
-from agent.search.plan import FEWEST_ROWS, SLACK, Plan
+from agent.search.plan import CALL_SLACK, FEWEST_ROWS, Plan
 from agent.search.program import Moves, Parent
 from agent.search.study import Place
 from agent.types import Candidate, Proposal, Task
@@ -47,7 +47,7 @@ def migration_plan(task: Task, calls: int, sealed_rows: int) -> MigrationPlan:
     """
     per_row = 1 + judge_calls(task)
     test_rows = min(sealed_rows, int(calls * TEST_SHARE / per_row))
-    paid = (calls - math.ceil(SLACK * calls)) // per_row - test_rows
+    paid = (calls - math.ceil(CALL_SLACK * calls)) // per_row - test_rows
     dev_rows = min(len(task.dev), paid // 2)
     fewest = min(FEWEST_ROWS, sealed_rows, len(task.dev))
     if min(test_rows, dev_rows) < fewest:
@@ -60,7 +60,7 @@ def migration_plan(task: Task, calls: int, sealed_rows: int) -> MigrationPlan:
 
 def _pays(calls: int, per_row: int, rows: int) -> bool:
     test_rows = int(calls * TEST_SHARE / per_row)
-    return test_rows >= rows and ((calls - math.ceil(SLACK * calls)) // per_row - test_rows) // 2 >= rows
+    return test_rows >= rows and ((calls - math.ceil(CALL_SLACK * calls)) // per_row - test_rows) // 2 >= rows
 
 
 async def search_from(context: SearchContext, seeds: Sequence[Proposal]) -> None:

@@ -35,7 +35,7 @@ FEW_CANDIDATES = 20  # with fewer the user is told what to change
 DETECT = 0.1  # the smallest gain worth having, in score
 PROPOSAL_SHARE = 0.25  # of all calls, at most, for the proposer
 FINALISTS = 2  # that are planned: the best, and the rival of one that picks its examples
-SLACK = 0.1  # of all calls
+CALL_SLACK = 0.1  # of all calls
 STEADY_ROWS = 20  # of test, that are run repeatedly
 MOST_TRIED = 20_000  # calls, above which a strategy must lack something else
 COMPARED, SCORED = "compare two prompts", "score a prompt"
@@ -112,7 +112,7 @@ class Plan:
     def slack(self) -> int:
         """Calls kept for lost attempts, so that losing a tenth does not change the search; what is left of them goes to
         finalists and to the attribution of the gain."""
-        return math.ceil(SLACK * self.calls)
+        return math.ceil(CALL_SLACK * self.calls)
 
     @property
     def test_share(self) -> float:
@@ -342,9 +342,9 @@ def scoring_plan(task: Task, budget: Budget, effort: Effort, costs: CallCosts | 
     """The plan of a run without a search: the user's own prompt on as many rows of dev and test as the calls pay, half
     of each where they do not pay all. Raises BudgetRefused where they pay only a few."""
     per_row = 1 + judge_calls(task)
-    needed = math.ceil(per_row * 2 * FEWEST_ROWS * task.repeats / (1 - SLACK))
+    needed = math.ceil(per_row * 2 * FEWEST_ROWS * task.repeats / (1 - CALL_SLACK))
     calls = _affordable_calls(budget, effort, costs, needed, SCORED)
-    paid = (calls - math.ceil(SLACK * calls)) // per_row
+    paid = (calls - math.ceil(CALL_SLACK * calls)) // per_row
     test_rows = min(len(task.test), tested_rows(max(paid / 2, paid - len(task.dev)), task.repeats))
     plan = Plan(calls, 0, test_rows, 0, 0, (), 0, 0, per_row, task.repeats)
     left = paid - plan.test_calls // per_row
@@ -352,7 +352,7 @@ def scoring_plan(task: Task, budget: Budget, effort: Effort, costs: CallCosts | 
     _require_rows(task, dev_rows, test_rows, calls, needed, costs, SCORED)
     noise_rows = min(NOISE_ROWS, dev_rows, left - dev_rows) if calls >= 300 * per_row else 0
     plan = replace(plan, dev_rows=dev_rows, noise_rows=noise_rows, rungs=rungs_for(dev_rows, FIRST_RUNG))
-    return replace(plan, calls=math.ceil((plan.baseline_calls + plan.test_calls) / (1 - SLACK)))
+    return replace(plan, calls=math.ceil((plan.baseline_calls + plan.test_calls) / (1 - CALL_SLACK)))
 
 
 def _affordable_calls(budget: Budget, effort: Effort, costs: CallCosts | None, needed: int, what: str) -> int:

@@ -23,7 +23,7 @@ from tests.batch.provider import BATCHES, BatchProvider
 from tests.cli.judges import PlantedJudge, write_labels
 from tests.cli.test_interrupt import START, told, trials
 from tests.cli.tuning_provider import TUNED, Provider, answers
-from tests.cli.world import compatible, files, good, good_json, learner, refused
+from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused
 from tests.conftest import Made
 from tests.wire import Fault, Reply, Seen, WireServer
 
@@ -168,6 +168,11 @@ def test_ctrl_c_leaves_the_batch_and_says_how_to_come_back_and_how_to_end_it() -
         shown = good("batch", "list")
         assert "batch_1" in shown
         assert "submitted" in shown
+        provider.disturb = lambda seen: Fault(403) if seen.path.endswith("/cancel") else None
+        refusal = optimize("batch", "cancel", run["id"])
+        assert refusal.exit_code == 1
+        assert "(batch_1): not cancelled: " in refusal.stdout
+        provider.disturb = lambda seen: None
         cancelled = good_json("batch", "cancel", run["id"])["cancelled"]
         assert [(each["job"], each["status"]) for each in cancelled] == [("batch_1", "cancelled")]
         provider.course = ("completed",)

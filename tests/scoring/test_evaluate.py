@@ -21,7 +21,7 @@ from agent.gateway.budget import Account, Spend
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
 from agent.observer import Observer
-from agent.programs.prompt import HOSTED_SLACK, REASONING_TOKENS, SLACK, PromptProgram, ReplyCap
+from agent.programs.prompt import HOSTED_SLACK, REASONING_TOKENS, REPLY_SLACK, PromptProgram, ReplyCap
 from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.prompt.render import render
 from agent.scoring.evaluate import SILENT, Evaluator, values
@@ -264,7 +264,7 @@ def test_a_number_in_the_task_file_wins() -> None:
 
 def test_a_hosted_model_may_say_a_sentence_around_the_answer_and_one_in_this_process_only_the_answer() -> None:
     own = ReplyCap.of(TASK, FakeModel(lambda r: "", concurrency=2))
-    assert cap(TASK).answer - own.answer == HOSTED_SLACK - SLACK
+    assert cap(TASK).answer - own.answer == HOSTED_SLACK - REPLY_SLACK
 
 
 def test_reasons_that_a_prompt_asks_for_itself_get_the_room_of_the_technique() -> None:

@@ -54,7 +54,7 @@ async def rewritten(
     """
     if context.proposer is None:
         return None
-    failures = failures_of(task, context.dev, parents[0].outcomes, FAILURES) if parents else []
+    failures = failures_of(context.dev, parents[0].outcomes, FAILURES) if parents else []
     style = STYLES[number % len(STYLES)]
     messages = request_messages(task, tried[-HISTORY:], failures, style, context.rng)
     request = Request(messages, proposal_tokens(task), temperature=0.7, seed=context.seed * 1000 + number)

@@ -51,7 +51,7 @@ class Failure:
     reason: str
 
 
-def failures_of(task: Task, rows: Sequence[Example], outcomes: Sequence[Outcome], limit: int) -> list[Failure]:
+def failures_of(rows: Sequence[Example], outcomes: Sequence[Outcome], limit: int) -> list[Failure]:
     """The first `limit` rows below half a point; where a graded score has no such rows, its worst ones."""
     by_id = {row.id: row for row in rows}
     known = [(o.value, o) for o in outcomes if o.value is not None and o.value < PERFECT and o.example_id in by_id]
@@ -77,8 +77,8 @@ def request_messages(
     """The messages to the proposer; `style` is a sentence on how to write the instruction, `rng` draws the rows. With
     `several` it is asked for so many, after a reflection on the failures."""
     shown = rng.sample(task.train, min(SHOWN_ROWS, len(task.train)))
-    rows = [" => ".join(_cut(text, MOST_OF_A_ROW) for text in (inputs_of(row), labels_of(row))) for row in shown]
-    tried = [_cut(scored.instruction, MAX_CHARACTERS) for scored in history]
+    rows = [" => ".join(cut(text, MOST_OF_A_ROW) for text in (inputs_of(row), labels_of(row))) for row in shown]
+    tried = [cut(scored.instruction, MAX_CHARACTERS) for scored in history]
     wrong = [f"{_line(f.inputs)} => {_line(f.reply)} (right: {_line(f.wanted)}; {_line(f.reason)})" for f in failures]
     fence = Fence.around([*rows, *tried, *wrong])
     lines = [
@@ -200,8 +200,9 @@ def labels_of(row: Example) -> str:
 
 def _line(text: str) -> str:
     """A part of a failure, in one line."""
-    return _cut(" ".join(text.split()), MOST_OF_A_FAILURE)
+    return cut(" ".join(text.split()), MOST_OF_A_FAILURE)
 
 
-def _cut(text: str, limit: int) -> str:
+def cut(text: str, limit: int) -> str:
+    """A text of at most `limit` characters, the last three dots where it is cut."""
     return text if len(text) <= limit else text[: limit - 3] + "..."

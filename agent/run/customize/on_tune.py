@@ -71,7 +71,7 @@ class _Search:
 
         search, most = self, max(order.settings.epochs for order in orders)
 
-        class Heard(tune.Callback):  # type: ignore[misc]
+        class Reports(tune.Callback):  # type: ignore[misc]
             def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
                 search.reports.put((trial.config["setting"], dict(result)))
 
@@ -98,7 +98,7 @@ class _Search:
                     name="settings",
                     storage_path=folder,  # of this machine alone: checkpoints are ours
                     failure_config=tune.FailureConfig(max_failures=RETRIES),
-                    callbacks=[Heard()],
+                    callbacks=[Reports()],
                     stop=Left(),
                     verbose=0,
                 ),

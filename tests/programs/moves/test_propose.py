@@ -79,7 +79,7 @@ def test_without_a_row_below_half_a_point_the_worst_ones_are_shown_with_every_re
 
     rows = [Example(f"d{n}", {"message": f"note {n}"}, {"team": "billing"}) for n in range(3)]
     seen = [outcome("d0", 1.0, 1.0), outcome("d1", 0.8, 1.0), outcome("d2", 0.7, 0.6)]
-    first, second = failures_of(TASK, rows, seen, 5)
+    first, second = failures_of(rows, seen, 5)
     assert (first.reason, second.reason) == ("why d2 0; why d2 1", "why d1 0")
 
 
@@ -189,7 +189,7 @@ def test_failures_are_rows_below_half_a_point_and_unscored_ones_are_none():
         return Outcome("c", f"dev-{number}", Prediction({}, "reply", "no label"), (Score("m", value, reason),), value)
 
     seen = [outcome(0, 1.0), outcome(1, 0.0, "wrong"), outcome(2, None), outcome(3, 0.0), outcome(4, 0.0)]
-    found = failures_of(TASK, TASK.dev, seen, 2)
+    found = failures_of(TASK.dev, seen, 2)
     assert [failure.reason for failure in found] == ["wrong", "no label"]
     assert found[0].wanted == "delivery"
     assert found[0].reply == "reply"

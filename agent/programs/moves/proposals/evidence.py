@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from agent.programs.moves.pool import as_prompt
 from agent.programs.moves.proposals.parts import Assembled, Book, labels_of_task
-from agent.programs.moves.propose import PERFECT, ScoredInstruction, inputs_of
+from agent.programs.moves.propose import PERFECT, ScoredInstruction, cut, inputs_of
 from agent.search.program import Parent
 from agent.types import Example, Outcome, Task
 
@@ -101,8 +101,7 @@ class Evidence:
 
 def line_of(text: str) -> str:
     """A text in one line, cut."""
-    line = " ".join(text.split())
-    return line if len(line) <= MOST_OF_A_TEXT else line[: MOST_OF_A_TEXT - 3] + "..."
+    return cut(" ".join(text.split()), MOST_OF_A_TEXT)
 
 
 def listed(rows: Sequence[Example]) -> str:

@@ -40,7 +40,7 @@ class Whole:
         several = SEVERAL if evidence.is_strong else 1
         wrong = [outcome for outcome in evidence.best.outcomes if outcome.value is not None]
         start = FAILURES * number % max(1, len(evidence.wrong()))
-        failures = failures_of(task, list(evidence.dev.values()), wrong, len(wrong))
+        failures = failures_of(list(evidence.dev.values()), wrong, len(wrong))
         batch = [*failures[start:], *failures[:start]][:FAILURES]
         style = STYLES[number % len(STYLES)]
         messages = request_messages(task, evidence.tried[-HISTORY:], batch, style, evidence.rng, several)
