@@ -26,13 +26,12 @@ from agent.release.prompt_file import HELD
 from agent.release.result import RunResult
 from agent.release.result_details import Migrated
 from agent.release.result_parts import Release
-from agent.run.build_result import SealedTest, build_result, not_worse
+from agent.run.build_result import not_worse
 from agent.run.embeddings import embed_rows
 from agent.run.migration_source import Migration
 from agent.run.observers import Watcher
 from agent.run.optimize import Resumed, Run
 from agent.run.settings import Settings
-from agent.run.unshown_gain import TestRows
 from agent.scoring.breakdown import Pair
 from agent.search import closing
 from agent.search.analysis.pareto import Finalist, counted
@@ -140,7 +139,7 @@ class MigrationRun(Run):
         self, winner: Candidate, status: Literal["complete", "budget"], corrected: float | None
     ) -> RunResult:
         """Opens the sealed test for the winner. Raises BudgetExhausted when it cannot be finished."""
-        old, board, seed = self._migration, self._board, self.settings.seed
+        old, seed = self._migration, self.settings.seed
         self.context.stage("sealed test", self.context.round)
         self.account.hold_back(HeldBack())
         based = [old.sealed[row.id] for row in self._test]
@@ -158,38 +157,15 @@ class MigrationRun(Run):
         sides: dict[str, list[list[Outcome]]] = {"winner": [list(won)], "baseline": [based]}
         known = [value for row in self.context.dev if (value := old.dev.get(row.id)) is not None]
         dev = sum(known) / len(known) if known else None
-        return build_result(
-            SealedTest(
-                winner,
-                old.released,
-                won,
-                based,
-                self.program.shown(winner),
-                self.program.prompt_tokens(winner),
-            ),
-            run_id=self.id,
-            task=self.task.name,
-            status=status,
-            model=self.target.name,
-            seed=seed,
-            dev=(dev, board.mean(winner.id), corrected),
-            states=[trial.state for trial in board.trials.values()],
-            account=self.account,
-            ledger=self.ledger.path,
-            ledger_head=self.ledger.head(),
-            parts={
+        return self._result(
+            self._sealed(winner, won, old.released, based),
+            status,
+            (dev, self._board.mean(winner.id), corrected),
+            {
                 "migration": Migrated(old.run_id, old.released.id, old.version, old.model, not_worse(bound)).to_json(),
-                "search_ended": self._ended or self.context.failed,
                 "yardsticks": yardsticks,
                 **closing.explained(replace(self.task, repeats=1), pair, sides, self._trust(), seed),
-                "human_score": self.task.human_score,
-                "change": closing.changed(self.context, winner),
-                "proposer": closing.proposer_use(self.context, winner, self._ended),
-                "retrieval": self._retrieval(pair, {"winner": winner, "baseline": self.context.baseline}),
-                "pareto": closing.pareto(self._offers(), winner),
-                "calibration": self._confidence(winner, won),
             },
-            test_rows=TestRows(self.task, self.plan, self.settings.budget),
         )
 
 

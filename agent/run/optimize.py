@@ -240,22 +240,23 @@ class Run(LedgerRun[RunResult]):
             most = planned_calls(self.settings.budget, self.settings.effort)
             self.plan = self._planned_runs.in_calls(most, self.program.calls, calls_each)
         self.account.hold_back(HeldBack(self.plan.test_calls, self.plan.test_share))
+        settings = self.settings
         return SearchContext(
             self.task,
             self.plan,
-            self.settings.seed,
-            (self.target, self.proposer),
-            self._gateway,
-            self.program,
-            self._evaluator,
-            self._board,
-            self.account,
-            self._observer,
-            self.settings.trials,
-            self._own,
-            self.settings.sampler,
-            self.settings.pruner,
-            Calibrated(self.program, self.settings.neighbours) if self.settings.calibrate else None,
+            settings.seed,
+            models=(self.target, self.proposer),
+            gateway=self._gateway,
+            program=self.program,
+            evaluator=self._evaluator,
+            board=self._board,
+            account=self.account,
+            observer=self._observer,
+            trials=settings.trials,
+            baseline=self._own,
+            sampler=settings.sampler,
+            pruner=settings.pruner,
+            calibrated=Calibrated(self.program, settings.neighbours) if settings.calibrate else None,
         )
 
     async def _ahead(self, sets: Sequence[tuple[Candidate, Sequence[Example], SplitName, int]]) -> None:
@@ -414,42 +415,64 @@ class Run(LedgerRun[RunResult]):
             raise BudgetExhausted(f"{stop}. The sealed test was not finished, so nothing is promoted") from stop
         self._require_scored(won, base)
         yardsticks = await self._yardsticks(won)
-        shown, length = self.program.shown(winner), self.program.prompt_tokens(winner)
-        ended = self._ended or self.context.failed
-        pair = Pair(self._test, won, base)
+        sides = {"winner": steady[winner.id], "baseline": steady[baseline.id]}
+        is_whole = board.trials[baseline.id].state == "complete"
+        return self._result(
+            self._sealed(winner, won, baseline, base),
+            status,
+            (board.mean(baseline.id), board.mean(winner.id), corrected),
+            {
+                "yardsticks": yardsticks,
+                "uncorrected": self._uncorrected(winner),
+                **closing.explained(self.task, Pair(self._test, won, base), sides, self._trust(), self.settings.seed),
+                "preflight": self.preflight.as_dict() if self.preflight else None,
+                "attribution": closing.carried(self.context, winner, corrected),
+                "cheaper": cheaper_part(self._cheaper, won, best, self.settings.seed) if self._cheaper else None,
+            },
+            None if is_whole else self.context.baseline_rows,
+        )
+
+    def _sealed(
+        self, winner: Candidate, won: Sequence[Outcome], baseline: Candidate, based: Sequence[Outcome]
+    ) -> SealedTest:
+        """What the sealed test showed of two candidates."""
+        return SealedTest(winner, baseline, won, based, self.program.shown(winner), self.program.prompt_tokens(winner))
+
+    def _result(
+        self,
+        sealed: SealedTest,
+        status: Literal["complete", "budget"],
+        dev: tuple[float | None, float | None, float | None],
+        parts: Mapping[str, Any],
+        baseline_rows: int | None = None,
+    ) -> RunResult:
+        """The result of the sealed test: `parts`, and what every run tells of its winner. `dev`, `baseline_rows`: as of
+        `build_result`."""
+        context, winner = self.context, sealed.winner
+        ended = self._ended or context.failed
+        pair, sides = Pair(self._test, sealed.won, sealed.based), {"winner": winner, "baseline": context.baseline}
         return build_result(
-            SealedTest(winner, baseline, won, base, shown, length),
+            sealed,
             run_id=self.id,
             task=self.task.name,
             status=status,
             model=self.target.name,
             seed=self.settings.seed,
-            dev=(board.mean(baseline.id), board.mean(winner.id), corrected),
-            baseline_rows=None if board.trials[baseline.id].state == "complete" else self.context.baseline_rows,
-            states=[trial.state for trial in board.trials.values()],
+            dev=dev,
+            baseline_rows=baseline_rows,
+            states=[trial.state for trial in self._board.trials.values()],
             account=self.account,
             ledger=self.ledger.path,
             ledger_head=self.ledger.head(),
             parts={
                 "search_ended": ended,
-                "yardsticks": yardsticks,
-                "uncorrected": self._uncorrected(winner),
-                **closing.explained(
-                    self.task,
-                    pair,
-                    {"winner": steady[winner.id], "baseline": steady[baseline.id]},
-                    self._trust(),
-                    self.settings.seed,
-                ),
                 "human_score": self.task.human_score,
-                "change": closing.changed(self.context, winner),
-                "proposer": closing.proposer_use(self.context, winner, ended),
-                "retrieval": self._retrieval(pair, {"winner": winner, "baseline": baseline}),
-                "preflight": self.preflight.as_dict() if self.preflight else None,
-                "attribution": closing.carried(self.context, winner, corrected),
+                "change": closing.changed(context, winner),
+                "proposer": closing.proposer_use(context, winner, ended),
+                "retrieval": self._retrieval(pair, sides),
                 "pareto": closing.pareto(self._offers(), winner),
-                "calibration": self._confidence(winner, won),
-                "cheaper": cheaper_part(self._cheaper, won, best, self.settings.seed) if self._cheaper else None,
+                "calibration": self._confidence(winner, sealed.won),
+                **parts,
             },
             test_rows=TestRows(self.task, self.plan, self.settings.budget),
         )
