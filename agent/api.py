@@ -456,7 +456,7 @@ def customize(
         >>> result.verdict, result.arm, result.text  # doctest: +SKIP
     """
     from agent.run.customize.prepare import (  # loads the trainer
-        Asked,
+        ComparisonAsked,
         checked,
         finished_search,
         prepare_customize,
@@ -470,7 +470,7 @@ def customize(
     db, watcher = Path(arguments["ledger"]), LogWatcher(arguments["progress"])
     tracking = Tracking.of(arguments["track"], arguments["track_texts"], arguments["trace"])
     names, weights = ",".join(map(str, curve)), None if hf_folder is None else Path(hf_folder)
-    asked = Asked(
+    asked = ComparisonAsked(
         tuple(arms),
         as_text(train_time),
         expected_calls,

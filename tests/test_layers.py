@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -169,3 +170,12 @@ def test_the_import_graph_has_no_circle() -> None:
         mine = ".".join([*package, Path(name).stem]).removesuffix(".__init__")
         graph[mine] = {module for module in imports(at_the_top(name), package) if module.startswith("agent.")}
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_a_public_class_name_stands_for_one_thing() -> None:
+    found = defaultdict[str, list[str]](list)
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found[node.name].append(str(path.relative_to(PACKAGE)))
+    assert {name: files for name, files in found.items() if len(files) > 1} == {}

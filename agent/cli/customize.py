@@ -33,7 +33,7 @@ from agent.observer import NO_OBSERVER
 from agent.report.facts import curve_table, points
 
 if TYPE_CHECKING:
-    from agent.run.customize.prepare import Asked
+    from agent.run.customize.prepare import ComparisonAsked
     from agent.run.launch import Launch
 
 CUSTOMIZE_GROUPS = {
@@ -222,7 +222,13 @@ def customize_command(
     where it was.
     """
     from agent.run.customize.hosted import require_service
-    from agent.run.customize.prepare import Asked, checked, finished_search, prepare_customize, require_cluster
+    from agent.run.customize.prepare import (
+        ComparisonAsked,
+        checked,
+        finished_search,
+        prepare_customize,
+        require_cluster,
+    )
     from agent.run.launch import OPTIONS, prepare
     from agent.run.session import start
     from agent.run.tracking import Tracking
@@ -232,7 +238,7 @@ def customize_command(
     tracking = Tracking.of(track, track_texts, trace)
     words = {**OPTIONS, **{name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}}
     names = tuple(name.strip() for name in arms.split(",") if name.strip())
-    asked = Asked(
+    asked = ComparisonAsked(
         names,
         train_time,
         expected_calls,
@@ -272,7 +278,9 @@ def customize_command(
         click.echo(customize_report(result))
 
 
-def _say_plan(launch: Launch, asked: Asked, run: str, words: Mapping[str, Any], db: Path, as_json: bool) -> None:
+def _say_plan(
+    launch: Launch, asked: ComparisonAsked, run: str, words: Mapping[str, Any], db: Path, as_json: bool
+) -> None:
     from agent.run.customize import prepare
 
     plan = prepare.dry_run(launch, run, asked, words, db)
@@ -285,7 +293,7 @@ def _say_plan(launch: Launch, asked: Asked, run: str, words: Mapping[str, Any], 
     click.echo(plain(f"at most {plan['calls']:,} calls, prompts of {run}" if run else calls))
 
 
-def _export(launch: Launch, asked: Asked, run: str, folder: Path, db: Path, as_json: bool) -> None:
+def _export(launch: Launch, asked: ComparisonAsked, run: str, folder: Path, db: Path, as_json: bool) -> None:
     from agent.run.customize.prepare import export_training
 
     told = export_training(launch, asked, run, folder, db)

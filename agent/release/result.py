@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.release.json_part import IF_SET, NOT_IN_JSON, Part, read, require, write
+from agent.release.json_part import IF_SET, NOT_IN_JSON, JsonPart, read, require, write
 from agent.release.result_breakdown import (
     Calibration,
     Carried,
@@ -27,7 +27,7 @@ from agent.release.result_parts import Baseline, BlockCode, Cost, Lift, Release,
 
 
 @dataclass(frozen=True, slots=True, repr=False, kw_only=True)
-class RunResult(Part):
+class RunResult(JsonPart):
     """What came of a run. `decision` is `promote` where the gain was shown and no gate is against it; `blocked` says
     what is, a sentence each, and `blocked_codes` the same in words for programs. `to_json` has all of it, as `optimize
     run --json` prints it.

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
-from agent.release.json_part import IF_SET, Part, if_set
+from agent.release.json_part import IF_SET, JsonPart, if_set
 from agent.release.result_parts import Interval, SideName
 
 _S = TypeVar("_S")
 
 
-class TwoSided(Part, Generic[_S]):
+class TwoSided(JsonPart, Generic[_S]):
     """A part with something of each of the two prompts."""
 
     __slots__ = ()
@@ -26,7 +26,7 @@ class TwoSided(Part, Generic[_S]):
 
 
 @dataclass(frozen=True, slots=True)
-class Side(Part):
+class Side(JsonPart):
     """What one prompt scores: mean and interval over the `n` rows with a score (None without any); `unscored` rows."""
 
     mean: float | None = None
@@ -65,7 +65,7 @@ class Group(TwoSided[Side]):
 
 
 @dataclass(frozen=True, slots=True)
-class Slice(Part):
+class Slice(JsonPart):
     """The groups of one slice. By side the largest distance between two groups (None for a single one), and the p-value
     of "all groups are alike" (None: an older version did not test it)."""
 
@@ -84,7 +84,7 @@ class Slice(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class Steadiness(Part):
+class Steadiness(JsonPart):
     """How alike `k` answers to each of `rows` rows are: `agreement` in [0, 1], `entropy` in bits, `pass_at_k` and
     `pass_hat_k` the parts of the rows that some and that all answers get right, `spread` the mean standard deviation of
     a row's scores."""
@@ -107,7 +107,7 @@ class Consistency(TwoSided["Steadiness | None"]):
 
 
 @dataclass(frozen=True, slots=True)
-class TextVariety(Part):
+class TextVariety(JsonPart):
     """How varied `n` texts are: `distinct_2` is the part of all word pairs that are different ones, `openings` the part
     of the texts whose first three words no other has. In [0, 1]."""
 
@@ -127,7 +127,7 @@ class Variety(TwoSided["TextVariety | None"]):
 
 
 @dataclass(frozen=True, slots=True)
-class LookedUp(Part):
+class LookedUp(JsonPart):
     """What one prompt's passages hold and what it makes of them, shares in [0, 1], None where it cannot be said:
     `recall`, of the rows that name their documents those with one of them shown, `recall_all` with all of them;
     `unanswerable_right`, of the rows that no document answers those answered so; `answerable_wrong`, of the others."""
@@ -151,7 +151,7 @@ class Retrieval(TwoSided[LookedUp]):
 
 
 @dataclass(frozen=True, slots=True)
-class JudgeTrust(Part):
+class JudgeTrust(JsonPart):
     """A judge of a metric with what its latest calibration said: Cohen's `kappa` in [-1, 1] with its interval, and
     `why` it is not trusted. Of a pairwise judge `turned` of `compared` verdicts changed with the order."""
 
@@ -168,7 +168,7 @@ class JudgeTrust(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class ReliabilityBin(Part):
+class ReliabilityBin(JsonPart):
     """The `n` sealed rows whose confidence is in (`low`, `high`]: its mean, and the part of them that is right."""
 
     low: float
@@ -179,7 +179,7 @@ class ReliabilityBin(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class Abstain(Part):
+class Abstain(JsonPart):
     """What is left where answers with a confidence lower than `below` are not given. `below` was chosen on dev for the
     wanted `precision` (None: no threshold reaches it there); on the sealed test the part `answered` of the rows is, and
     `reached` of these answers are right (None without any). All in [0, 1]."""
@@ -192,7 +192,7 @@ class Abstain(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration(Part):
+class Calibration(JsonPart):
     """The winner's label weights (`method` none: it has no weights), and how far the confidences of its answers can be
     trusted on the sealed `rows` that have one. `ece`: the expected calibration error, in [0, 1], 0 is perfect;
     `neighbours`: `k` rows that vote, and the `weight` of their votes."""
@@ -216,7 +216,7 @@ class Calibration(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class Preflight(Part):
+class Preflight(JsonPart):
     """What was said before the search, as of `search/preflight.py`: `noise`, the part of the `noise_rows` asked twice
     whose score changed; `headroom` above the baseline; `detectable`, the smallest gain that the test rows show. None
     where it is not known, and where no gain can be shown."""
@@ -231,7 +231,7 @@ class Preflight(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class Carried(Part):
+class Carried(JsonPart):
     """What one part of the winner carries, in points (hundredths of score, -100 to 100), with its interval, and how it
     is known. `rows`: on which it was measured, 0 where it was not."""
 
@@ -243,7 +243,7 @@ class Carried(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class ParetoRow(Part):
+class ParetoRow(JsonPart):
     """A candidate that nothing beats in score, tokens, US dollars per 1,000 calls and seconds a call; None: unknown."""
 
     candidate_id: str

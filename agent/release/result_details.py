@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from agent.release.json_part import IF_SET, Part
+from agent.release.json_part import IF_SET, JsonPart
 from agent.release.result_breakdown import TwoSided
 
 
 @dataclass(frozen=True, slots=True)
-class RowCount(Part):
+class RowCount(JsonPart):
     """How one prompt's rows were scored: full marks, some, none, or no score. `unreadable` of those with a score had a
     reply that did not parse or broke the limits of its fields; `unreadable_rows` are the ids of the first of them."""
 
@@ -40,7 +40,7 @@ class Answers(TwoSided[RowCount]):
 
 
 @dataclass(frozen=True, slots=True)
-class LabelScore(Part):
+class LabelScore(JsonPart):
     """One label: `support`, the rows whose right answer it is; `said`, the rows that were answered with it; `right`,
     those that are both. `precision` and `recall` in [0, 1]; None where no row was answered with it, or it has none."""
 
@@ -53,7 +53,7 @@ class LabelScore(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class ConfusionCell(Part):
+class ConfusionCell(JsonPart):
     """How many rows of `label`, 1 or more, were answered with `said`; None: the reply named no label that there is."""
 
     label: str
@@ -62,7 +62,7 @@ class ConfusionCell(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class LabelSide(Part):
+class LabelSide(JsonPart):
     """One prompt's answers by label. `cells` are the cells of the confusion matrix that are not 0."""
 
     scores: tuple[LabelScore, ...] = ()
@@ -97,7 +97,7 @@ class LabelReport(TwoSided[LabelSide]):
 
 
 @dataclass(frozen=True, slots=True)
-class PromptSize(Part):
+class PromptSize(JsonPart):
     """A prompt's design and length; `role` is the sentence that gives it one, if any.
 
     `prompt_tokens`: without the row; `tokens_a_call`: the mean of its calls, prompt and reply, 0 where the provider
@@ -123,7 +123,7 @@ class Change(TwoSided[PromptSize]):
 
 
 @dataclass(frozen=True, slots=True)
-class OperatorUse(Part):
+class OperatorUse(JsonPart):
     """What came of one thing that the proposer was asked for.
 
     Args:
@@ -146,7 +146,7 @@ class OperatorUse(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class ProposalFate(Part):
+class ProposalFate(JsonPart):
     """One proposal and what became of it.
 
     Args:
@@ -174,7 +174,7 @@ class ProposalFate(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class ProposerUse(Part):
+class ProposerUse(JsonPart):
     """What came of the model that writes instructions.
 
     Args:
@@ -208,7 +208,7 @@ class ProposerUse(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class ToShow(Part):
+class ToShow(JsonPart):
     """What would show a gain that was measured and not shown.
 
     Args:
@@ -229,7 +229,7 @@ class ToShow(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class NotWorse(Part):
+class NotWorse(JsonPart):
     """How much one prompt may lose against another over `n` paired rows: the difference of the means, and its one-sided
     95 % limit `low`, both in [-1, 1]. `shown`: a loss of `margin`, in (0, 1), or more is ruled out."""
 
@@ -241,7 +241,7 @@ class NotWorse(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class Cheaper(Part):
+class Cheaper(JsonPart):
     """The winner beside `best`, the best on dev, which costs more (`--prefer cheap`). `saved`: the share of the best
     one's dollars, or tokens where no dollars are known, that a call saves, in [0, 1]. `dev` chose the winner; `test` is
     of the sealed test, where `best_test` is the mean of the best; None where no row has a score."""
@@ -255,7 +255,7 @@ class Cheaper(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class Migrated(Part):
+class Migrated(JsonPart):
     """What a prompt was migrated from: the `run` that released its candidate as `version` for `model`, whose replies to
     the sealed rows are those of that run. `test`: how much the new model may lose against it."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from agent.release.json_part import IF_SET, Part, require
+from agent.release.json_part import IF_SET, JsonPart, require
 
 if TYPE_CHECKING:
     from agent.release.runtime import Prompt
@@ -31,7 +31,7 @@ BlockCode = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Winner(Part):
+class Winner(JsonPart):
     """The best found. None where nothing was scored; `dev_corrected` is `dev` without what choosing the best of many
     adds to it. `prompt_tokens`: at least 0, without the row and the chat template. `n_demos`: fixed and picked;
     `picks`: how those are picked that differ from input to input, and `passages`, how passages are looked up; in JSON
@@ -51,7 +51,7 @@ class Winner(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class Baseline(Part):
+class Baseline(JsonPart):
     """The user's own prompt: its scores, None where nothing was scored. `dev_rows`: of how many dev rows, where it was
     told from the best on a part of them; None, and not in JSON: of all."""
 
@@ -61,7 +61,7 @@ class Baseline(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class Lift(Part):
+class Lift(JsonPart):
     """What the winner gains on the sealed test, over the `n` rows that both got a score on: the mean difference, its
     interval, and the p-value of the paired test. `lost` rows got no score with the winner alone; `diff_if_wrong` is the
     difference with these counted as wrong. `baseline` and `winner`: their means over the `n` rows."""
@@ -80,7 +80,7 @@ class Lift(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class Yardstick(Part):
+class Yardstick(JsonPart):
     """What a method without a language model, trained on `trained_on` rows, reaches on the same rows, with the interval
     of its `test`. `diff`: how much better the winner is; None where no row has a score on both sides."""
 
@@ -96,7 +96,7 @@ class Yardstick(Part):
 
 
 @dataclass(frozen=True, slots=True)
-class Cost(Part):
+class Cost(JsonPart):
     """What the run paid: calls by role (target, proposer, judge; requests refused as too many, `limited`, are none),
     calls answered from the ledger, tokens, US dollars (of `unpriced` models nothing is known; at most `lost_usd` of
     them brought nothing), seconds of wall time. `overspent`: by how much it passes a cap, and why; "" for by nothing.

@@ -180,14 +180,14 @@ _WORDS = re.compile(r"\s+|\[\w+\]\s*|\w+\s*|[^\w\s]\s*")  # a blank of its own w
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class TextStretch:
     """A stretch of text that two versions share, that only the first has (`gone`), or only the second (`new`)."""
 
     kind: Kind
     text: str
 
 
-def changes(one: str, two: str, keep: int | None = None) -> list[Change]:
+def changes(one: str, two: str, keep: int | None = None) -> list[TextStretch]:
     """The changes from text `one` to `two`, by words.
 
     Args:
@@ -197,7 +197,7 @@ def changes(one: str, two: str, keep: int | None = None) -> list[Change]:
     pieces = (piece for gone, new in _stretches(one, two) for piece in _pieces(gone, new))
     runs = [(kind, [text for _, text in group]) for kind, group in groupby(pieces, key=itemgetter(0))]
     return [
-        Change(kind, _shortened(texts, at == 0, at == len(runs) - 1, keep if kind == "same" else None))
+        TextStretch(kind, _shortened(texts, at == 0, at == len(runs) - 1, keep if kind == "same" else None))
         for at, (kind, texts) in enumerate(runs)
     ]
 

@@ -87,7 +87,7 @@ class Verdicts:
     controls: dict[str, list[float | None]]
 
 
-class Calibration(Job):
+class JudgeCalibration(Job):
     """One calibration. `execute` returns the object of the command line's --json."""
 
     command = "judge calibrate"
@@ -318,7 +318,7 @@ def prepare_calibration(options: Mapping[str, Any]) -> tuple[PreparedJob, str]:
     lms = [created[name] for name in models]
     things = "pairs" if setup.mode == "pairwise" else "answers"
     opening = f"judge {', '.join(models)} ({setup.mode}, {setup.id}) on {len(items)} {things} of {labels.name}"
-    return PreparedJob(lambda resources: Calibration(task, setup, lms, plan, resources), lms, budget), opening
+    return PreparedJob(lambda resources: JudgeCalibration(task, setup, lms, plan, resources), lms, budget), opening
 
 
 def _scale(text: str) -> Scale:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Progress:
+class TrainingState:
     """How far a training is.
 
     Args:
@@ -42,7 +42,7 @@ class Progress:
     scores: list[float] = field(default_factory=list)
 
 
-def save_checkpoint(folder: Path, training: str, progress: Progress) -> None:
+def save_checkpoint(folder: Path, training: str, progress: TrainingState) -> None:
     """Writes `TRAINING-epochN-HASH.npz` and takes out those of earlier epochs.
 
     Args:
@@ -75,7 +75,7 @@ def save_checkpoint(folder: Path, training: str, progress: Progress) -> None:
             earlier.unlink(missing_ok=True)  # the same training on another node may have been first
 
 
-def load_checkpoint(folder: Path, training: str, size: int) -> Progress | None:
+def load_checkpoint(folder: Path, training: str, size: int) -> TrainingState | None:
     """The latest state of a training that is whole; None where there is none.
 
     Args:
@@ -90,7 +90,7 @@ def load_checkpoint(folder: Path, training: str, size: int) -> Progress | None:
             if file["parameters"].shape != (size,):
                 continue
             step, epoch, best_epoch, tokens = (int(count) for count in file["counts"])
-            return Progress(
+            return TrainingState(
                 parameters=file["parameters"],
                 adam=Adam(file["mean"], file["square"], step),
                 best=file["best"],

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-class Batch(Protocol):
+class LaidRows(Protocol):
     """Rows laid out for one step."""
 
     @property
@@ -23,7 +23,7 @@ class Batch(Protocol):
         ...
 
 
-B = TypeVar("B", bound=Batch)
+B = TypeVar("B", bound=LaidRows)
 
 
 class Learner(Protocol[B]):

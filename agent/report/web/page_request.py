@@ -70,7 +70,7 @@ PLAYGROUND = "playground"
 """The kind of a run of the ledger that the playground made."""
 
 
-class Asker(Protocol):
+class PlaygroundAsker(Protocol):
     """Asks models for the playground, under hard caps over all that one server asks."""
 
     @property
@@ -115,7 +115,7 @@ class Site:
     db: Path
     check_at_start: LedgerCheck
     releases: Path
-    asker: Asker | None = None
+    asker: PlaygroundAsker | None = None
     labelling: object | None = None
     whole_check: LedgerCheck | None = None
     cache: PageCache = field(default_factory=PageCache)

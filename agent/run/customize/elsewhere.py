@@ -74,7 +74,7 @@ class Elsewhere:
 
 
 @dataclass(frozen=True, slots=True)
-class Replies:
+class RepliesElsewhere:
     """What a model says elsewhere: its answer to each of QUESTIONS, None where there is none, and its mean score on
     the rows of each other task."""
 
@@ -88,7 +88,7 @@ def other_tasks(name: str) -> tuple[Task, ...]:
     return tuple(replace(task, dev=task.dev[:OTHER_ROWS]) for task in tasks)
 
 
-async def replies(gateway: Gateway, lm: LM, others: Sequence[Task]) -> Replies:
+async def replies(gateway: Gateway, lm: LM, others: Sequence[Task]) -> RepliesElsewhere:
     """What the model says to each of QUESTIONS and to the rows of other tasks, with the instruction of each.
 
     Raises:
@@ -103,7 +103,7 @@ async def replies(gateway: Gateway, lm: LM, others: Sequence[Task]) -> Replies:
             return None
 
     general = await all_of([one(question) for question, _ in QUESTIONS])
-    return Replies(general, [await _mean(gateway, lm, task) for task in others])
+    return RepliesElsewhere(general, [await _mean(gateway, lm, task) for task in others])
 
 
 async def _mean(gateway: Gateway, lm: LM, task: Task) -> float | None:
@@ -114,7 +114,7 @@ async def _mean(gateway: Gateway, lm: LM, task: Task) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def elsewhere(on: Replies, off: Replies, others: Sequence[Task]) -> Elsewhere:
+def elsewhere(on: RepliesElsewhere, off: RepliesElsewhere, others: Sequence[Task]) -> Elsewhere:
     """An arm's `replies` against those of the base without it."""
     same = sum(a is not None and a == b for a, b in zip(on.general, off.general, strict=True))
     tasks = tuple(

@@ -14,7 +14,7 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.run.customize.arm_trainings import ArmTrainings
 from agent.run.customize.arms import ArmSpec, rows_a_label
 from agent.run.customize.curve import CurvePoint, curve_lines, curve_text, first_rows
-from agent.run.customize.elsewhere import Replies, replies
+from agent.run.customize.elsewhere import RepliesElsewhere, replies
 from agent.run.customize.hosted import HostedArm, HostedTrainer
 from agent.run.customize.measure import Measurement, TunedArm
 from agent.run.customize.plan import CustomizePlan
@@ -115,14 +115,14 @@ class Customize(Job):
             "ledger_head": self.ledger.head(),
         }
 
-    async def _asked(self, measurement: Measurement, arms: Sequence[Arm]) -> Mapping[str, Replies]:
+    async def _asked(self, measurement: Measurement, arms: Sequence[Arm]) -> Mapping[str, RepliesElsewhere]:
         """What the models of trained arms say elsewhere, by the name of the arm, and the model as it is ("").
 
         Where calls go as batches, the sealed rows of all arms go with them; the evaluators keep what comes.
         """
         trained = {spec.name: tuned.model for spec, _, tuned in arms if tuned is not None}
         asked: dict[str, LM] = {"": self._plan.lm, **trained} if trained else {}
-        found: dict[str, Replies] = {}
+        found: dict[str, RepliesElsewhere] = {}
 
         async def ask(name: str, lm: LM) -> None:
             found[name] = await replies(self._gateway, lm, self._plan.others)

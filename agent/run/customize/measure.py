@@ -14,7 +14,7 @@ from agent.observer import Observer
 from agent.programs.classic import ClassicProgram
 from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate
 from agent.run.customize.arms import ArmSpec
-from agent.run.customize.elsewhere import Replies, elsewhere
+from agent.run.customize.elsewhere import RepliesElsewhere, elsewhere
 from agent.run.customize.hosted import HostedArm
 from agent.run.customize.plan import LATENCY_ROWS, CustomizePlan
 from agent.run.customize.settings_search import SettingsChoice
@@ -97,7 +97,7 @@ class Measurement:
         spec: ArmSpec,
         candidate: PromptCandidate,
         tuned: TunedArm | HostedArm | None,
-        general: Mapping[str, Replies],
+        general: Mapping[str, RepliesElsewhere],
         seeds: Sequence[TunedArm] = (),
     ) -> MeasuredArm:
         """An arm on the sealed rows, the time of a call, and what its adapter costs elsewhere.

@@ -44,7 +44,7 @@ MOST_SEEDS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ComparisonAsked:
     """What the user asked for.
 
     Args:
@@ -99,7 +99,9 @@ class Checked:
     curve: Sequence[int]
 
 
-def checked(launch: Launch, asked: Asked, download: Callable[[int, int], None] = lambda done, total: None) -> Checked:
+def checked(
+    launch: Launch, asked: ComparisonAsked, download: Callable[[int, int], None] = lambda done, total: None
+) -> Checked:
     """What is compared, before anything is searched or trained.
 
     Args:
@@ -160,7 +162,7 @@ def checked(launch: Launch, asked: Asked, download: Callable[[int, int], None] =
     )
 
 
-def require_hosted(launch: Launch, specs: Sequence[ArmSpec], asked: Asked) -> HostedPlan | None:
+def require_hosted(launch: Launch, specs: Sequence[ArmSpec], asked: ComparisonAsked) -> HostedPlan | None:
     """The training at the model's provider, where that is asked for. Raises InputError or BudgetRefused where it cannot
     be, or may cost more than the cap with the user's own prompt."""
     spec = next((spec for spec in specs if spec.method == "hosted"), None)
@@ -176,7 +178,7 @@ def require_hosted(launch: Launch, specs: Sequence[ArmSpec], asked: Asked) -> Ho
     return plan
 
 
-def require_cluster(asked: Asked) -> None:
+def require_cluster(asked: ComparisonAsked) -> None:
     """Asks for the cluster before a search is paid for; one of this machine is started when it is needed. Raises
     InputError where none answers."""
     if asked.ray not in (None, LOCAL):
@@ -203,7 +205,7 @@ def _is_same(row: Row, launch: Launch) -> bool:
     return row["model"] == launch.target.name and not changes_since(row, launch, proposes=False)
 
 
-def dry_run(launch: Launch, run: str, asked: Asked, options: Mapping[str, Any], db: Path) -> dict[str, Any]:
+def dry_run(launch: Launch, run: str, asked: ComparisonAsked, options: Mapping[str, Any], db: Path) -> dict[str, Any]:
     """What a comparison would do, JSON-ready; calls nothing.
 
     Args:
@@ -227,7 +229,9 @@ def dry_run(launch: Launch, run: str, asked: Asked, options: Mapping[str, Any], 
     return {**about, "trainings": trainings.count, "trainings_text": trainings.line, "calls": calls}
 
 
-def prepare_customize(launch: Launch, run: str, asked: Asked, options: Mapping[str, Any], db: Path) -> PreparedJob:
+def prepare_customize(
+    launch: Launch, run: str, asked: ComparisonAsked, options: Mapping[str, Any], db: Path
+) -> PreparedJob:
     """A comparison that is ready to start; calls nothing.
 
     Args:
@@ -244,7 +248,7 @@ def prepare_customize(launch: Launch, run: str, asked: Asked, options: Mapping[s
     return PreparedJob(lambda resources: Customize(plan, resources), launch.lms(), budget_of(options, plan.calls))
 
 
-def planned(launch: Launch, run: str, asked: Asked, options: Mapping[str, Any], db: Path) -> CustomizePlan:
+def planned(launch: Launch, run: str, asked: ComparisonAsked, options: Mapping[str, Any], db: Path) -> CustomizePlan:
     """The plan of a comparison, as `prepare_customize` takes it."""
     what = checked(launch, asked)
     specs = what.specs
@@ -286,7 +290,7 @@ def planned(launch: Launch, run: str, asked: Asked, options: Mapping[str, Any], 
     )
 
 
-def export_training(launch: Launch, asked: Asked, run: str, folder: Path, db: Path) -> dict[str, Any]:
+def export_training(launch: Launch, asked: ComparisonAsked, run: str, folder: Path, db: Path) -> dict[str, Any]:
     """Writes what a training at the provider would upload, and the commands for it; calls nothing.
 
     Args:

@@ -72,7 +72,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class CellProgress:
     """How far a cell is, as its ledger says. `running`: a process writes it now. `max_cost`: the cap of its run."""
 
     state: State
@@ -101,22 +101,22 @@ def _name(point: Point, options: Mapping[str, Any]) -> str:
     return ".".join([*filter(None, slugs), digest[:8]])
 
 
-def progress_of(db: Path) -> Progress:
+def progress_of(db: Path) -> CellProgress:
     """How far the cell with this ledger is. Raises LedgerError for a file that is damaged."""
     if not is_there(db):
-        return Progress("not begun")
+        return CellProgress("not begun")
     held = is_held(db)
     with closing(open_history(db)) as history:
         runs = [run for run in history.runs() if not (run["options"] or {}).get("command")]
     if not runs:
-        return Progress("running" if held else "not begun")
+        return CellProgress("running" if held else "not begun")
     run = next((run for run in runs if run["status"] in FINISHED), runs[0])
     state: State = "finished" if run["status"] in FINISHED else "running" if held else "partial"
-    return Progress(state, run["id"], run["status"], run["error"] or "", (run["options"] or {}).get("max_cost"))
+    return CellProgress(state, run["id"], run["status"], run["error"] or "", (run["options"] or {}).get("max_cost"))
 
 
 def with_shares(
-    sweep: SweepFile, cells: Sequence[Cell], begun: Mapping[str, Progress]
+    sweep: SweepFile, cells: Sequence[Cell], begun: Mapping[str, CellProgress]
 ) -> tuple[list[Cell], list[Problem]]:
     """The cells with their caps, so that all caps together are within that of the sweep, and what is wrong with it.
 

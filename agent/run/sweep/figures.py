@@ -16,7 +16,7 @@ from agent.ledger.query import released_file
 from agent.release.gate import shown
 from agent.release.result import RunResult, search_result
 from agent.run.locations import open_history
-from agent.run.sweep.cells import Cell, Progress, progress_of
+from agent.run.sweep.cells import Cell, CellProgress, progress_of
 from agent.stats.family import holm
 from agent.stats.intervals import mean_ci, paired_difference
 
@@ -30,7 +30,7 @@ class CellOutcome:
     found; `rows`: the hash of the sealed rows; `usd`: what was paid, None where a price is not known."""
 
     cell: Cell
-    progress: Progress
+    progress: CellProgress
     result: RunResult | None = None
     own: Scores = field(default_factory=dict)
     best: Scores = field(default_factory=dict)

@@ -20,7 +20,7 @@ from agent.run.observers import Watcher
 from agent.run.resume import prepare_resume
 from agent.run.session import fetch_weights
 from agent.run.sweep.cell import read_progress
-from agent.run.sweep.cells import Cell, Progress, cells_of, progress_of, with_shares
+from agent.run.sweep.cells import Cell, CellProgress, cells_of, progress_of, with_shares
 from agent.run.sweep.figures import CellOutcome, read_outcome, summary
 from agent.run.sweep.file import SweepFile, read_sweep
 from agent.run.sweep.processes import Executor, Processes
@@ -47,7 +47,7 @@ class PreparedSweep:
     file: SweepFile
     folder: Path
     cells: Sequence[Cell]
-    progress: Mapping[str, Progress]
+    progress: Mapping[str, CellProgress]
     estimates: Mapping[str, Estimate]
     models: Sequence[str]
 
@@ -161,7 +161,7 @@ def prepare_sweep(path: Path, folder: Path | None = None, check_keys: bool = Tru
     folder = folder or LEDGER.parent / f"sweep-{file.name}"
     cells = cells_of(file, folder)
     problems: list[Problem] = []
-    progress: dict[str, Progress] = {}
+    progress: dict[str, CellProgress] = {}
     for cell in cells:
         try:
             progress[cell.name] = found = progress_of(cell.db)
@@ -181,7 +181,7 @@ class _Checking:
     """Makes each run ready as it would start. Runs that differ in their seed alone are looked at once."""
 
     def __init__(
-        self, file: SweepFile, folder: Path, cells: Sequence[Cell], progress: Mapping[str, Progress], keys: bool
+        self, file: SweepFile, folder: Path, cells: Sequence[Cell], progress: Mapping[str, CellProgress], keys: bool
     ) -> None:
         self._file, self._folder, self._cells, self._progress, self._keys = file, folder, cells, progress, keys
         self._wrong: dict[str, list[str]] = {}

@@ -42,7 +42,7 @@ class PaddedBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class ParameterSlot:
     """Where a parameter of PyTorch stands in the flat vector: `start`, and the order of its rows (None: the same)."""
 
     parameter: Any
@@ -71,7 +71,7 @@ class TorchLearner:
     def __init__(
         self,
         model: Any,
-        slots: Sequence[Slot],
+        slots: Sequence[ParameterSlot],
         settings: TrainingSettings,
         base: str,
         decides: Sequence[Any],
@@ -166,7 +166,7 @@ def lora_learner(base: BaseModel, method: LoraMethod, settings: LoraSettings) ->
         for name in layer:
             for part, order in (("lora_A", None), ("lora_B", hf_order(name, base.architecture))):
                 parameter = named[f"base_model.model.model.layers.{number}.{MODULES[name]}.{part}.default.weight"]
-                slots.append(Slot(parameter, start, order))
+                slots.append(ParameterSlot(parameter, start, order))
                 start += parameter.numel()
     return TorchLearner(
         model,
@@ -187,7 +187,7 @@ def full_learner(base: BaseModel, settings: TrainingSettings) -> TorchLearner:
     named, shapes = dict(model.named_parameters()), {}
     slots, start = [], 0
     for name, tensor, order in tensors_of(base):
-        slots.append(Slot(named[hf_name(name)], start, order))
+        slots.append(ParameterSlot(named[hf_name(name)], start, order))
         shapes[name], start = slots[-1], start + tensor.size
 
     def first(seed: int) -> Array:
