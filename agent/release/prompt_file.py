@@ -9,7 +9,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -347,74 +347,25 @@ _LISTS = ("choices", "forbidden", "required")
 # -- data -> release --------------------------------------------------------------------------------------------------
 
 
+Refuse = Callable[[str, str], NoReturn]
+"""Ends the reading for a key and the reason."""
+
+
 def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
     def refuse(key: str, what: str) -> NoReturn:
         raise ReleaseError(f"{_where(file, text, key)}: {what}; restore the released file")
 
     if missing := [key for key in _KINDS if key not in data and key not in _OPTIONAL]:
         raise ReleaseError(f"{file}: lacks {', '.join(missing)}; restore the released file")
-    for key, value in data.items():
-        if key in _LOOKED_UP:
-            continue
-        if key not in _KINDS:
-            refuse(key, f"unknown key {key!r:.60}, known are {', '.join([*_KINDS, *_LOOKED_UP])}")
-        if not isinstance(value, _KINDS[key]):
-            refuse(key, f"{key} must be {_KINDS[key].__name__}, not {value!r:.60}")
-    if not data["messages"]:
-        refuse("messages", "holds no messages")
-    for item in data["messages"]:
-        if not _is_message(item):
-            refuse("messages", f"{item!r:.60} is not a message with a role ({_ROLES.replace('|', ', ')}) and a content")
-    if not all(isinstance(name, str) for name in data["inputs"]):
-        refuse("inputs", f"inputs must be names, not {data['inputs']!r:.60}")
-    for item in data["outputs"]:
-        if not _is_field(item):
-            refuse("outputs", f"{item!r:.60} is not an output field")
-    for item in data.get("tools", ()):
-        if not _is_tool(item):
-            refuse("tools", f"{item!r:.60} is not a tool with name, description and the JSON schema of its parameters")
+    _require_shapes(data, refuse)
     weights = _weights(data.get("weights"), data["outputs"])
     if isinstance(weights, str):
         refuse("weights", weights)
     if weights and weights.neighbours and "picks" not in data:
         refuse("weights", "neighbours decide on the answers, and there is no pool that they are of (picks)")
-    if data["format"] not in get_args(FormatName):
-        refuse("format", f"unknown format {data['format']!r:.60}, known are {', '.join(get_args(FormatName))}")
-    picks = None
-    if "picks" in data:
-        from agent.retrieval.pool import picked_demos  # most prompts have none, and start faster without
-
-        try:
-            settings = dict(data["picks"]) if isinstance(data["picks"], dict) else {}
-            picks = picked_demos(settings, settings.pop("rows", None))
-        except ValueError as error:
-            refuse("picks", str(error))
-        mark, contents = placeholder(PICKED), [item["content"] for item in data["messages"]]
-        if not any(mark in content for content in contents):
-            refuse("messages", f"hold no {mark}, where the picked demos go")
-        if len(picks.shown[0]) % 2 != (0 if mark in contents else 1):
-            refuse("messages", "show picked demos in another form than the rows of the pool have")
-    passages = None
-    if "passages" in data:
-        from agent.retrieval.passages import CONTEXT, released_passages
-
-        try:
-            settings = dict(data["passages"]) if isinstance(data["passages"], dict) else {}
-            passages = released_passages(settings, settings.pop("rows", None))
-        except ValueError as error:
-            refuse("passages", str(error))
-        if CONTEXT in data["inputs"]:
-            refuse("inputs", f"{CONTEXT!r} is the place of the passages and cannot be an input")
-        if not any(placeholder(CONTEXT) in item["content"] for item in data["messages"]):
-            refuse("messages", f"hold no {placeholder(CONTEXT)}, where the passages go")
-    adapter = None
-    if "adapter" in data:
-        from agent.release.released_adapter import adapter_from
-
-        try:
-            adapter = adapter_from(data["adapter"], data["model"], file.parent)
-        except ValueError as error:
-            refuse("adapter", str(error))
+    picks = _picks(data, refuse) if "picks" in data else None
+    passages = _passages(data, refuse) if "passages" in data else None
+    adapter = _adapter(data, file.parent, refuse) if "adapter" in data else None
     try:
         return PromptRelease(
             name=data["name"],
@@ -436,6 +387,75 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
         )
     except ReleaseError as error:
         raise ReleaseError(f"{file}: {error}") from None
+
+
+def _require_shapes(data: dict[str, Any], refuse: Refuse) -> None:
+    """Refuses unknown keys, and values of another kind than they have in a release."""
+    for key, value in data.items():
+        if key in _LOOKED_UP:
+            continue
+        if key not in _KINDS:
+            refuse(key, f"unknown key {key!r:.60}, known are {', '.join([*_KINDS, *_LOOKED_UP])}")
+        if not isinstance(value, _KINDS[key]):
+            refuse(key, f"{key} must be {_KINDS[key].__name__}, not {value!r:.60}")
+    if not data["messages"]:
+        refuse("messages", "holds no messages")
+    for item in data["messages"]:
+        if not _is_message(item):
+            refuse("messages", f"{item!r:.60} is not a message with a role ({_ROLES.replace('|', ', ')}) and a content")
+    if not all(isinstance(name, str) for name in data["inputs"]):
+        refuse("inputs", f"inputs must be names, not {data['inputs']!r:.60}")
+    for item in data["outputs"]:
+        if not _is_field(item):
+            refuse("outputs", f"{item!r:.60} is not an output field")
+    for item in data.get("tools", ()):
+        if not _is_tool(item):
+            refuse("tools", f"{item!r:.60} is not a tool with name, description and the JSON schema of its parameters")
+    if data["format"] not in get_args(FormatName):
+        refuse("format", f"unknown format {data['format']!r:.60}, known are {', '.join(get_args(FormatName))}")
+
+
+def _picks(data: dict[str, Any], refuse: Refuse) -> PickedDemos:
+    """The rows that examples are picked from, whose place the messages have."""
+    from agent.retrieval.pool import picked_demos  # most prompts have none, and start faster without
+
+    try:
+        settings = dict(data["picks"]) if isinstance(data["picks"], dict) else {}
+        picks = picked_demos(settings, settings.pop("rows", None))
+    except ValueError as error:
+        refuse("picks", str(error))
+    mark, contents = placeholder(PICKED), [item["content"] for item in data["messages"]]
+    if not any(mark in content for content in contents):
+        refuse("messages", f"hold no {mark}, where the picked demos go")
+    if len(picks.shown[0]) % 2 != (0 if mark in contents else 1):
+        refuse("messages", "show picked demos in another form than the rows of the pool have")
+    return picks
+
+
+def _passages(data: dict[str, Any], refuse: Refuse) -> ReleasedPassages:
+    """The passages that are looked up, whose place the messages have."""
+    from agent.retrieval.passages import CONTEXT, released_passages
+
+    try:
+        settings = dict(data["passages"]) if isinstance(data["passages"], dict) else {}
+        passages = released_passages(settings, settings.pop("rows", None))
+    except ValueError as error:
+        refuse("passages", str(error))
+    if CONTEXT in data["inputs"]:
+        refuse("inputs", f"{CONTEXT!r} is the place of the passages and cannot be an input")
+    if not any(placeholder(CONTEXT) in item["content"] for item in data["messages"]):
+        refuse("messages", f"hold no {placeholder(CONTEXT)}, where the passages go")
+    return passages
+
+
+def _adapter(data: dict[str, Any], folder: Path, refuse: Refuse) -> ReleasedAdapter:
+    """The adapter beside the release, whose weights are those that it names."""
+    from agent.release.released_adapter import adapter_from
+
+    try:
+        return adapter_from(data["adapter"], data["model"], folder)
+    except ValueError as error:
+        refuse("adapter", str(error))
 
 
 def _is_message(item: Any) -> bool:

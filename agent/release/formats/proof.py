@@ -137,32 +137,7 @@ def write_file(text: Content, path: Path) -> None:
 def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) -> VerifiedExport:
     release = material.release
     form = form.fitting(release)
-    if release.adapter is not None and not form.carries_adapter:
-        raise ReleaseError(
-            f"{form.name}: {release.name!r} is answered with an adapter, which this target does not hold; export it as "
-            "--format llama-server or peft, or load the released folder with load_prompt"
-        )
-    if release.tools and not form.carries_tools:
-        raise ReleaseError(
-            f"{form.name}: {release.name!r} calls tools, which this target does not hold; export it as {WITH_TOOLS}, "
-            "or load it with load_prompt"
-        )
-    if release.weights and not form.carries_weights:
-        raise ReleaseError(
-            f"{form.name}: {release.name!r} decides among its labels by log-probabilities (label weights), which this "
-            f"target does not give; export it as {WITH_WEIGHTS}, or run again with --no-calibrate"
-        )
-    what = "pick examples" if release.picks is not None else "look passages up" if release.passages is not None else ""
-    if what and not form.carries_picks:
-        raise ReleaseError(
-            f"{form.name}: a template cannot {what} for each input, as this prompt does; export it as "
-            f"{WITH_PICKS}, or load it with load_prompt"
-        )
-    if release.conversation and not form.carries_conversation:
-        raise ReleaseError(
-            f"{form.name}: {release.name!r} takes the messages of a conversation, and this target has no place for "
-            f"them; export it as {WITH_CONVERSATION}, or load it with load_prompt"
-        )
+    _require_carried(form, release)
     texts = form.files(material)
     _write(texts, folder)
     library = ""
@@ -207,6 +182,45 @@ def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) 
         dev=rescored,
         embeddings=release.embeddings,
     )
+
+
+def _require_carried(form: Format, release: PromptRelease) -> None:
+    """Raises a ReleaseError for a part of the release that the target has no place for."""
+    what = "pick examples" if release.picks is not None else "look passages up" if release.passages is not None else ""
+    name, or_load = repr(release.name), "or load it with load_prompt"
+    parts = (
+        (
+            release.adapter is not None,
+            form.carries_adapter,
+            f"{name} is answered with an adapter, which this target does not hold; export it as --format llama-server "
+            "or peft, or load the released folder with load_prompt",
+        ),
+        (
+            bool(release.tools),
+            form.carries_tools,
+            f"{name} calls tools, which this target does not hold; export it as {WITH_TOOLS}, {or_load}",
+        ),
+        (
+            release.weights is not None,
+            form.carries_weights,
+            f"{name} decides among its labels by log-probabilities (label weights), which this target does not give; "
+            f"export it as {WITH_WEIGHTS}, or run again with --no-calibrate",
+        ),
+        (
+            bool(what),
+            form.carries_picks,
+            f"a template cannot {what} for each input, as this prompt does; export it as {WITH_PICKS}, {or_load}",
+        ),
+        (
+            bool(release.conversation),
+            form.carries_conversation,
+            f"{name} takes the messages of a conversation, and this target has no place for them; export it as "
+            f"{WITH_CONVERSATION}, {or_load}",
+        ),
+    )
+    for has, carries, why in parts:
+        if has and not carries:
+            raise ReleaseError(f"{form.name}: {why}")
 
 
 def _require_same_settings(name: str, release: PromptRelease, settings: Settings) -> None:
