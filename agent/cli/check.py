@@ -13,6 +13,7 @@ from agent.cli.common import (
     SEED,
     SETTINGS,
     F,
+    Number,
     actor_option,
     batch_options,
     cost_line,
@@ -231,9 +232,7 @@ def bless_report(result: dict[str, Any]) -> str:
 @click.option("--reference", type=PATH, help="A log of good answers. Default: the suite.")
 @click.option("--suite", type=PATH, help="Recorded answers. Default: suite.json beside PROMPT.")
 @click.option("--task", help="Whose [monitor] limits hold. Default: the prompt's own task, if it is here.")
-@click.option(
-    "--alpha", type=click.FloatRange(0, 0.5, min_open=True), help="False alarms of one look; over the task's."
-)
+@click.option("--alpha", type=Number(0, 0.5, min_open=True), help="False alarms of one look; over the task's.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="For permutation tests.")
 @column_options("reply", "inputs", "time", "score", "confidence")
 @ledger_options
@@ -304,12 +303,10 @@ def ab_command() -> None:
 @ab_command.command("report", context_settings=SETTINGS)
 @click.argument("outcomes", type=PATH)
 @click.option("--control", help="The arm to compare with. Default: the first by name.")
-@click.option(
-    "--alpha", type=click.FloatRange(0, 0.5, min_open=True), default=0.05, show_default=True, help="The error rate."
-)
+@click.option("--alpha", type=Number(0, 0.5, min_open=True), default=0.05, show_default=True, help="The error rate.")
 @click.option(
     "--smallest",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=0.0,
     show_default=True,
     help="A difference below it does not matter, so that equal arms can be told as well.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from agent.registry import Listed, Registry
+
+
+class Number(click.FloatRange):
+    """A finite number in a range; nan, which no comparison finds outside of it, is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a number.", param, ctx)
+        return number
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -52,7 +64,7 @@ def margin_option(default: float, about: str) -> Callable[[F], F]:
     return click.option(
         "--margin",
         metavar="POINTS",
-        type=click.FloatRange(0, 50, min_open=True),
+        type=Number(0, 50, min_open=True),
         default=default,
         show_default=True,
         help=about,
@@ -126,7 +138,7 @@ def spending_options(function: F) -> F:
             "--max-calls", metavar="N", type=click.IntRange(1), help="Cap on model calls, retries (not 429s) included."
         ),
         click.option("--max-tokens", metavar="N", type=click.IntRange(1), help="Cap on tokens in and out."),
-        click.option("--max-cost", metavar="USD", type=click.FloatRange(0), help="Cap in US dollars."),
+        click.option("--max-cost", metavar="USD", type=Number(0), help="Cap in US dollars."),
         click.option("--price", metavar="IN,OUT", help=PRICE_HELP),
         click.option("--thinking", metavar="N", type=click.IntRange(0), help=THINKING_HELP),
         click.option("-j", "--max-concurrency", metavar="N", type=click.IntRange(1), help=CONCURRENCY_HELP),

@@ -16,6 +16,7 @@ from agent.cli.common import (
     PRICE_HELP,
     SEED,
     SETTINGS,
+    Number,
     batch_options,
     cost_line,
     data_options,
@@ -114,7 +115,7 @@ COLUMNS: Sequence[Column | str] = (
 @click.option(
     "--train-price",
     metavar="USD",
-    type=click.FloatRange(0),
+    type=Number(0),
     help="Dollars per million trained tokens, for --arms hosted: the model trained at its provider.",
 )
 @click.option(
@@ -171,7 +172,7 @@ COLUMNS: Sequence[Column | str] = (
 @click.option(
     "--max-cost",
     metavar="USD",
-    type=click.FloatRange(0),
+    type=Number(0),
     help="Cap in US dollars, of the search and of the comparison each.",
 )
 @click.option("--time-limit", metavar="TIME", help="Cap on the time of the search.")

@@ -13,6 +13,7 @@ from agent.cli.common import (
     MAX_WAIT_HELP,
     PRICE_HELP,
     SETTINGS,
+    Number,
     batch_options,
     ledger_options,
     margin_option,
@@ -47,7 +48,7 @@ MIGRATE_GROUPS = {
     help="Cap on model calls, retries (not 429s) included, all roles together.",
 )
 @click.option("--max-tokens", metavar="N", type=click.IntRange(1), help="Cap on tokens in and out, all roles together.")
-@click.option("--max-cost", metavar="USD", type=click.FloatRange(0), help="Cap in US dollars, all roles together.")
+@click.option("--max-cost", metavar="USD", type=Number(0), help="Cap in US dollars, all roles together.")
 @click.option("--time-limit", metavar="TIME", help="Cap on wall time, the sealed test included: 90, 5m or 1h30m.")
 @click.option("--price", metavar="IN,OUT", help=PRICE_HELP)
 @batch_options

@@ -11,6 +11,7 @@ import click
 from agent.cli.common import (
     PATH,
     SETTINGS,
+    Number,
     Registered,
     about,
     actor_option,
@@ -99,7 +100,7 @@ def export_command(
 @click.command(context_settings=SETTINGS)
 @click.argument("run", required=False, default="")
 @click.option("--label", default="production", show_default=True, help="The label to move: production, staging, ab.")
-@click.option("--share", type=float, help="Makes the label an A/B label: the candidate's part of the units, 0 to 1.")
+@click.option("--share", type=Number(), help="Makes the label an A/B label: the candidate's part of the units, 0 to 1.")
 @click.option(
     "--arm",
     type=click.Choice((*ARMS, *TUNED_ARMS)),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from agent.cli.common import PATH, PRICE_HELP, SETTINGS, cost_line, ledger_options, plain, print_json
+from agent.cli.common import PATH, PRICE_HELP, SETTINGS, Number, cost_line, ledger_options, plain, print_json
 from agent.cli.terminal_tables import LOST, TIED, WON, Column, print_table, say, say_marks, won_and_lost
 from agent.errors import InputError
 from agent.run.locations import open_history, releases_folder
@@ -128,7 +128,7 @@ def word_diff(one: str, two: str) -> str:
 )
 @click.option("--allow-calls", is_flag=True, help="Lets the playground ask models; needs a cap.")
 @click.option("--max-calls", type=click.IntRange(1), help="Cap on all calls of the playground, retries included.")
-@click.option("--max-cost", type=click.FloatRange(0), help="Cap on all dollars of the playground.")
+@click.option("--max-cost", type=Number(0), help="Cap on all dollars of the playground.")
 @click.option("--price", help=PRICE_HELP)
 @ledger_options
 def ui_command(

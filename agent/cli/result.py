@@ -117,10 +117,11 @@ def _prompt(result: RunResult, excerpts: Excerpts | None, db: Path) -> list[str]
 def _counts(result: RunResult) -> list[str]:
     """Trials, calls and cost, and what ended the search."""
     cost = result.cost
+    with_kept = " (with those of replies from the ledger)" * bool(cost.cached)
     lines = [
         "trials: " + ", ".join(f"{n} {state}" for state, n in result.trials.items() if n or state != "incomplete"),
         f"calls: {', '.join(f'{role} {count}' for role, count in cost.calls.items())}, from the ledger {cost.cached}",
-        f"cost: {cost.prompt_tokens + cost.completion_tokens:,} tokens, "
+        f"cost: {cost.prompt_tokens + cost.completion_tokens:,} tokens{with_kept}, "
         f"{facts.spent(cost.usd, cost.unpriced, cost.lost_usd)}, {cost.seconds:.0f} s",
         *ending_blocks.proposer(result),
     ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from agent.cli.common import (
     BATCH,
@@ -17,6 +18,7 @@ from agent.cli.common import (
     SEED,
     SETTINGS,
     THINKING_HELP,
+    Number,
     Registered,
     batch_options,
     data_options,
@@ -32,7 +34,7 @@ from agent.cli.option_groups import GroupedCommand
 from agent.cli.progress import Progress
 from agent.cli.result import detectable_line, report
 from agent.cli.tracking import TRACKING, tracking_options
-from agent.errors import AgentError
+from agent.errors import AgentError, InputError
 from agent.observer import NO_OBSERVER
 from agent.release.result import RunResult
 from agent.report.excerpts import excerpts
@@ -134,7 +136,7 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
     help="Cap on model calls, retries (not 429s) included, all roles together. Default: the task's, else by --effort.",
 )
 @click.option("--max-tokens", metavar="N", type=click.IntRange(1), help="Cap on tokens in and out, all roles together.")
-@click.option("--max-cost", metavar="USD", type=click.FloatRange(0), help="Cap in US dollars, all roles together.")
+@click.option("--max-cost", metavar="USD", type=Number(0), help="Cap in US dollars, all roles together.")
 @click.option(
     "--time-limit",
     metavar="TIME",
@@ -180,7 +182,7 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
 @click.option(
     "--detect",
     metavar="POINTS",
-    type=click.FloatRange(0, 100, min_open=True),
+    type=Number(0, 100, min_open=True),
     help="The smallest gain worth having: where calls are few, the sealed test takes the rows that show it and the "
     "search the rest. Default: the task's, else 10.",
 )
@@ -230,6 +232,9 @@ def run_command(
     words = {**OPTIONS, **{name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}}
     progress, tracking = Progress(quiet), Tracking.of(track, track_texts, trace)
     require_database(ledger_url)
+    margin = click.get_current_context().get_parameter_source("margin")
+    if margin is ParameterSource.COMMANDLINE and options["prefer"] != "cheap":
+        raise InputError("--margin: what --prefer cheap may lose; add --prefer cheap")
     launch = prepare(words, db, NO_OBSERVER if as_json else progress)
     if dry_run:
         print_plan(launch, as_json)
@@ -248,7 +253,7 @@ def run_command(
     "--max-calls", metavar="N", type=click.IntRange(1), help="A new cap on model calls; what was paid before counts."
 )
 @click.option("--max-tokens", metavar="N", type=click.IntRange(1), help="A new cap on tokens.")
-@click.option("--max-cost", metavar="USD", type=click.FloatRange(0), help="A new cap in US dollars.")
+@click.option("--max-cost", metavar="USD", type=Number(0), help="A new cap in US dollars.")
 @click.option("--time-limit", metavar="TIME", help="A new cap on wall time: 90, 5m or 1h30m.")
 @click.option("-j", "--max-concurrency", metavar="N", type=click.IntRange(1), help=CONCURRENCY_HELP)
 @click.option("--max-wait", metavar="TIME", help=MAX_WAIT_HELP)
@@ -302,8 +307,10 @@ def print_plan(launch: Launch, as_json: bool) -> None:
     from agent.run.settings import estimate
 
     plan = estimate(launch)
+    least = smallest_margin(max(1, plan.plan.test_rows))
     if as_json:
-        print_json(plan.as_dict())
+        margins = {"margin": launch.migration.margin, "smallest_margin": least} if launch.migration else {}
+        print_json({**plan.as_dict(), **margins})
         return
     click.echo(plain(launch.opening(plan.plan)))
     for role, row in plan.roles.items():
@@ -318,5 +325,4 @@ def print_plan(launch: Launch, as_json: bool) -> None:
     if launch.migration is None:
         click.echo(detectable_line(plan.gains))
     else:
-        least = 100 * smallest_margin(plan.plan.test_rows)
-        click.echo(f"two models of one quality pass this sealed test from about --margin {least:.0f} on")
+        click.echo(f"two models of one quality pass this sealed test from about --margin {100 * least:.0f} on")

@@ -88,12 +88,14 @@ def launch_of(arguments: Mapping[str, Any], db: Path, watcher: Watcher) -> Launc
             if arguments[part] is None:
                 problems.append(Problem(part, "is missing; rows need the column to predict and your prompt"))
     if (prompt := arguments["prompt"]) is not None:
-        if is_file(prompt):
+        if not isinstance(prompt, str | Path):
+            problems.append(Problem("prompt", f"is {type(prompt).__name__}; give a text, or a file"))
+        elif is_file(prompt):
             words["prompt"] = str(prompt)
-        elif not prompt.strip():
+        elif not (text := str(prompt)).strip():
             problems.append(Problem("prompt", "is empty; write what the model is told today"))
         else:
-            texts[PROMPT_FILE] = prompt
+            texts[PROMPT_FILE] = text
     if (tools := arguments["tools"]) is not None:
         if isinstance(tools, str | Path):
             words["tools"] = str(tools)
@@ -112,7 +114,9 @@ def launch_of(arguments: Mapping[str, Any], db: Path, watcher: Watcher) -> Launc
     parts = {PROMPT_FILE: "prompt", TOOLS_FILE: "tools"}
     places = {parts.get(name, "task"): str(folder / name) for name in texts}
     try:
-        return prepare({**words, **places}, db, watcher)
+        launch = prepare({**words, **places}, db, watcher)
+        launch.plan()  # what is refused leaves no rows here
+        return launch
     except AgentError:
         if is_new:
             shutil.rmtree(folder, ignore_errors=True)
@@ -256,7 +260,13 @@ def lines_of(rows: Sequence[Any]) -> tuple[list[str], list[Problem]]:
             problems.append(Problem(where, f"is {type(row).__name__} {row!r:.60}; write a dict with column names"))
             continue
         try:
-            lines.append(json.dumps(dict(row), ensure_ascii=False, allow_nan=False))
+            line = json.dumps(dict(row), ensure_ascii=False, allow_nan=False)
+            line.encode("utf-8")
+            lines.append(line)
+        except UnicodeEncodeError:
+            halves = [key for key, value in row.items() if re.search("[\ud800-\udfff]", f"{key}{value}")]
+            columns = ", ".join(map(ascii, halves)) or "a nested value"
+            problems.append(Problem(where, f"{columns}: holds half a character (a lone surrogate); take it out"))
         except (TypeError, ValueError) as error:
             problems.append(Problem(where, f"{error}; write texts, finite numbers, lists or dicts"))
     if len(problems) > MOST_LISTED:

@@ -120,12 +120,9 @@ class Launch:
     def plan(self) -> Plan:
         """The plan of a run that is to begin."""
         from agent.run.settings import plan_for
-        from agent.search.migrate import migration_plan
-        from agent.search.plan import planned_calls
 
         if self.migration is not None:
-            calls = planned_calls(self.settings.budget, self.settings.effort)
-            return migration_plan(self.task, calls, len(self.migration.sealed))
+            return self.migration.plan(self.task, self.settings, self.models_by_role(), self.prices())
         return plan_for(self.program, self.settings, self.models_by_role(), self.prices())
 
     def models_by_role(self) -> Models:
@@ -152,7 +149,7 @@ class Launch:
             return (
                 f"{task.name}: {task.signature}\n"
                 f"migrates {old.version} of {old.run_id} from {old.model} to {self.target.name}: "
-                f"{1 + len(old.seeds)} prompts of that run to start from\n"
+                f"{1 + len(old.seeds)} prompts of that run to start from, about {plan.candidates} can be tried\n"
                 f"plan: {plan.calls} calls = search {plan.calls - plan.slack - plan.test_calls} + sealed test "
                 f"{plan.test_calls} + spare {plan.slack}; rows: dev {plan.dev_rows}, test {plan.test_rows}; "
                 f"margin {100 * old.margin:g} points{demos}"
@@ -175,17 +172,21 @@ class Launch:
     def _search_line(self, plan: Plan) -> str:
         """How many prompts the plan can try, with what to change where they are few, and what its test rows show."""
         from agent.search.plan import FEW_CANDIDATES, calls_to_try
-        from agent.stats.preflight import rows_at_most
+        from agent.stats.preflight import MOST_ROWS, rows_at_most
 
         assert plan.detect is not None
-        tried = f"tries about {plan.candidates} prompts, each on {plan.rungs[0]} dev rows first"
-        if plan.candidates < FEW_CANDIDATES:
+        most = min(plan.candidates, self.settings.trials or plan.candidates)
+        tried = f"tries about {most} prompts, each on {plan.rungs[0]} dev rows first"
+        if most < plan.candidates:
+            tried += f" (--trials {most})"
+        elif plan.candidates < FEW_CANDIDATES:
             calls = calls_to_try(FEW_CANDIDATES, self.task, plan)
             more = f"give {calls * self.calls_each} calls (--max-calls)" if calls else "give more calls (--max-calls)"
             tried += f", which is few: {more} for {FEW_CANDIDATES}, or use fewer rows (--limit)"
         needed = rows_at_most(plan.detect)
         points = f"a gain of {100 * plan.detect:g} points (--detect)"
-        return f"\n{tried}; {points} takes up to {needed} test rows to show"
+        most_rows = f"up to {needed:,}" if needed < MOST_ROWS else f"{MOST_ROWS:,} or more"
+        return f"\n{tried}; {points} takes {most_rows} test rows to show"
 
     @property
     def calls_each(self) -> int:
@@ -233,7 +234,7 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
     played = task.user.model if task.user else ""
     program = program_for(task, target, known.get(played) or create_model(played) if played else None)
     embedder = embedding_model(program, observer)
-    settings = _settings(program, {**options, "model_digest": digest}, db)
+    settings = _settings(program, {**options, "model_digest": digest}, db, proposer is not None)
     scoring = reading.metric_line if reading and not options.get("metric_source") else ""
     migration = None
     if options.get("migrates"):
@@ -303,7 +304,7 @@ def earlier_prices(words: Mapping[str, Any], *models: str) -> dict[str, Price]:
     return {} if price is None else {model: price for model in models if model}
 
 
-def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
+def _settings(program: Kind, options: Mapping[str, Any], db: Path, has_proposer: bool) -> Settings:
     from agent.gateway.gateway import MAX_WAIT
     from agent.run.settings import Settings
     from agent.search.registered import STRATEGIES
@@ -325,7 +326,7 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
             raise InputError(f"--tag {tag}: write K=V")
         tags[key] = value
     strategy = STRATEGIES.get(program.strategy(options.get("strategy")))  # a run of an older version has none
-    strategy.require(program.kind, options["trials"])
+    strategy.require(program.kind, options["trials"], has_proposer)
     sampler, pruner = options.get("sampler") or BANDIT, options.get("pruner") or RACE  # an older run has none
     require_search(strategy.name, sampler, pruner)
     return Settings(
@@ -340,7 +341,7 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
         anyway=bool(options.get("anyway")),
         calibrate=program.task.calibrate and not options.get("no_calibrate", True),  # an older run had no label weights
         neighbours=bool(options.get("neighbours")),  # a run of an older version has none, and resumes as it began
-        detect=(options.get("detect") or program.task.detect) / 100,
+        detect=detect_of(options.get("detect") or program.task.detect),
         trials=options["trials"],
         max_concurrency=options["max_concurrency"],
         use_cache=not options["no_cache"],
@@ -375,6 +376,13 @@ def margin_of(points: float) -> float:
     """The margin that `--margin POINTS` gives, in (0, 0.5]. Raises InputError for one that is no such number."""
     if not 0 < points <= 50:
         raise InputError(f"--margin {points:g}: write the points of a loss that you accept, above 0 and at most 50")
+    return points / 100
+
+
+def detect_of(points: float) -> float:
+    """The gain that `--detect POINTS` gives, in (0, 1]. Raises InputError for one that is no such number."""
+    if not 0 < points <= 100:
+        raise InputError(f"--detect {points:g}: write the points of a gain that is worth having, above 0, at most 100")
     return points / 100
 
 

@@ -79,6 +79,8 @@ def prompt_path(word: str, db: Path) -> Path:
     path = Path(word)
     if os.path.isdir(path):
         path = path / PROMPT_FILE
+        if not os.path.exists(path):
+            raise InputError(f"{path}: no such file; a released prompt lies in the folder of its run, runs/RUN")
     if os.path.exists(path):
         return path
     if (reference := Reference.of(word)) is not None:

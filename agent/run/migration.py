@@ -37,8 +37,8 @@ from agent.search import closing
 from agent.search.analysis.pareto import Finalist, counted
 from agent.search.call_costs import Models
 from agent.search.label_weighting import add_label_weights
-from agent.search.migrate import best_seen, migration_plan, search_from
-from agent.search.plan import Plan, planned_calls
+from agent.search.migrate import best_seen, search_from
+from agent.search.plan import Plan
 from agent.stats.noninferiority import loss_bound
 from agent.types import LM, Candidate, Outcome, Task
 
@@ -75,8 +75,7 @@ class MigrationRun(Run):
         return replace(self._migration.released, weights=None)
 
     def _planned(self, settings: Settings, models: Models, prices: Mapping[str, Price]) -> Plan:
-        calls = planned_calls(settings.budget, settings.effort)
-        return migration_plan(self.program.task, calls, len(self._migration.sealed))
+        return self._migration.plan(self.program.task, settings, models, prices)
 
     async def _search(self) -> None:
         rows = [*self.context.dev, *self._test]

@@ -23,7 +23,11 @@ from agent.task.conversations import PLAYED
 from agent.types import Outcome, Prediction, Proposal, Score, Task
 
 if TYPE_CHECKING:
+    from agent.gateway.prices import Price
     from agent.prompt.prompt_candidate import PromptCandidate
+    from agent.run.settings import Settings
+    from agent.search.call_costs import Models
+    from agent.search.migrate import MigrationPlan
 
 CALLS = 150
 """The default cap on calls."""
@@ -45,6 +49,7 @@ class Migration:
         sealed: what it did there on the sealed test, by row.
         parameters: those that it was called with.
         margin: the loss that is accepted, in (0, 1).
+        prompt_tokens: of a call with the released prompt, on average.
     """
 
     run_id: str
@@ -57,6 +62,15 @@ class Migration:
     sealed: Mapping[str, Outcome]
     parameters: Mapping[str, Any]
     margin: float
+    prompt_tokens: int
+
+    def plan(self, task: Task, settings: Settings, models: Models, prices: Mapping[str, Price]) -> MigrationPlan:
+        """The plan of the migration, by what calls with the released prompt took. Raises BudgetRefused."""
+        from agent.search.call_costs import average_call
+        from agent.search.migrate import migration_plan
+
+        each = average_call(task, models, prices, self.prompt_tokens)
+        return migration_plan(task, settings.budget, settings.effort, len(self.sealed), each)
 
 
 def migration_words(prompt: str, model: str, given: Mapping[str, Any], db: Path) -> dict[str, Any]:
@@ -84,8 +98,7 @@ def migration_words(prompt: str, model: str, given: Mapping[str, Any], db: Path)
         row = history.search(source["run_id"])
     if loaded.release.adapter is not None:
         raise InputError(f"{path}: its model has an adapter, which goes with no other model; train one for {model}")
-    if model == row["model"]:
-        raise InputError(f"--model {model}: this is the model that the prompt is for; name another one")
+    require_other_model(model, row["id"], db)
     begun = started_with(row)
     task = task_of(begun)
     judge = begun.get("judge") or list(task.judges) or [row["model"]]  # scores of other judges cannot be compared
@@ -110,6 +123,13 @@ def migration_words(prompt: str, model: str, given: Mapping[str, Any], db: Path)
     }
     known = {name: value for name, value in begun.items() if name in OPTIONS}
     return {**OPTIONS, **known, **own, **{name: value for name, value in given.items() if value is not None}}
+
+
+def require_other_model(model: str, run: str, db: Path) -> None:
+    """Raises InputError where a model is the one that the prompt of a run is for."""
+    with closing(open_history(db)) as history:
+        if model == history.search(run)["model"]:
+            raise InputError(f"--model {model}: this is the model that the prompt is for; name another one")
 
 
 def recorded_migration(options: Mapping[str, Any], task: Task, db: Path) -> Migration:
@@ -140,6 +160,12 @@ def recorded_migration(options: Mapping[str, Any], task: Task, db: Path) -> Migr
             raise InputError(f"{row['id']}: has no sealed replies of {named['candidate']} to compare with")
         dev = {each["example_id"]: each["value"] for each in history.outcomes(row["id"], named["candidate"], "dev")}
         seeds = _seeds(history, trials, replace(released, weights=None))
+        (size,) = history.select(
+            "SELECT AVG(prompt_tokens) AS n FROM calls WHERE run_id = ? AND candidate_id = ? AND role = 'target' AND "
+            "state IN ('ok', 'cached')",
+            row["id"],
+            named["candidate"],
+        )
     return Migration(
         row["id"],
         named["version"],
@@ -151,6 +177,7 @@ def recorded_migration(options: Mapping[str, Any], task: Task, db: Path) -> Migr
         sealed,
         result.parameters,
         options["margin"] / 100,
+        round(size["n"] or 0),
     )
 
 

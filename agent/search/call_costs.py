@@ -113,18 +113,20 @@ def call_costs(task: Task, models: Models, prices: Mapping[str, Price]) -> CallC
     own = _tokens([task.instruction, *_tool_texts(task)]) + MESSAGE_TOKENS + (passages if has_place else 0)
     row, reply = _row_and_reply(task)
     demos = min(task.space.demo_counts, default=0) * (row + reply + 2 * MESSAGE_TOKENS)
-    a_row = {"target": 1.0, "judge": float(judge_calls(task)), "proposer": 1 / ROWS_A_PROPOSAL}
-
-    def average(prompt: int) -> Spend:
-        sizes = average_calls(task, prompt)
-        parts = [(a_row[role], models[role], usage) for role, usage in sizes.items() if models[role]]
-        calls = sum(share for share, _, _ in parts)
-        tokens = sum(share * (usage.prompt_tokens + usage.completion_tokens) for share, _, usage in parts)
-        cost = sum(share * dearest(names, usage, prices) for share, names, usage in parts)
-        return Spend(1, math.ceil(tokens / calls), cost / calls)
-
     per_token = dearest(models["target"], Usage(1000, 0), prices) / 1000
-    return CallCosts(average(own), average(own + demos // 2 + (0 if has_place else passages)), per_token, own)
+    usual = own + demos // 2 + (0 if has_place else passages)
+    least, most = (average_call(task, models, prices, prompt) for prompt in (own, usual))
+    return CallCosts(least, most, per_token, own)
+
+
+def average_call(task: Task, models: Models, prices: Mapping[str, Price], prompt: int) -> Spend:
+    """What a call costs on average over all roles, where the target's prompts have `prompt` tokens without the row."""
+    a_row = {"target": 1.0, "judge": float(judge_calls(task)), "proposer": 1 / ROWS_A_PROPOSAL}
+    parts = [(a_row[role], models[role], usage) for role, usage in average_calls(task, prompt).items() if models[role]]
+    calls = sum(share for share, _, _ in parts)
+    tokens = sum(share * (usage.prompt_tokens + usage.completion_tokens) for share, _, usage in parts)
+    cost = sum(share * dearest(names, usage, prices) for share, names, usage in parts)
+    return Spend(1, math.ceil(tokens / calls), cost / calls)
 
 
 def average_calls(task: Task, prompt: int) -> dict[CallRole, Usage]:

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 from agent.errors import BudgetRefused
 from agent.scoring.llm_judge import judge_calls
+from agent.search.call_costs import CallCosts
 from agent.search.context import SearchContext
 from agent.search.evolve.decisions import rungs_for
 from agent.search.evolve.evolve import Search
-from agent.search.plan import CALL_SLACK, FEWEST_ROWS, Plan
+from agent.search.plan import CALL_SLACK, FEWEST_ROWS, Effort, Plan, planned_calls
 from agent.search.program import Moves, Parent
 from agent.search.study import Place
-from agent.types import Candidate, Proposal, Task
+from agent.types import Budget, Candidate, Proposal, Spend, Task
 
 FIRST_RUNG = 6
 TEST_SHARE = 0.45  # of all calls, at most, for the sealed test of the winner; the old model's replies are in the ledger
@@ -34,25 +35,30 @@ class MigrationPlan(Plan):
         return self.rungs[0] * self.per_row
 
 
-def migration_plan(task: Task, calls: int, sealed_rows: int) -> MigrationPlan:
+def migration_plan(task: Task, budget: Budget, effort: Effort, sealed_rows: int, each: Spend) -> MigrationPlan:
     """How a migration spends its calls: the race, one or two finalists on dev, and one prompt on the sealed test.
 
     Args:
         task: the task.
-        calls: of the whole run, at least 1.
+        budget: the caps.
+        effort: stands for a number of calls where none is capped.
         sealed_rows: rows of the sealed test on which the ledger has replies of the old model.
+        each: what a call costs, by an estimate.
 
     Raises:
-        BudgetRefused: the calls do not pay a race and a test on a few rows.
+        BudgetRefused: a cap does not pay a race and a test on a few rows.
     """
-    per_row = 1 + judge_calls(task)
+    calls, per_row = planned_calls(budget, effort), 1 + judge_calls(task)
+    calls = min(calls, paid_for) if (paid_for := CallCosts.affordable(budget, each)) is not None else calls
     test_rows = min(sealed_rows, int(calls * TEST_SHARE / per_row))
     paid = (calls - math.ceil(CALL_SLACK * calls)) // per_row - test_rows
     dev_rows = min(len(task.dev), paid // 2)
     fewest = min(FEWEST_ROWS, sealed_rows, len(task.dev))
     if min(test_rows, dev_rows) < fewest:
         enough = next(each for each in range(calls, 10**7) if _pays(each, per_row, fewest))
-        raise BudgetRefused(f"{calls} calls are too few to migrate a prompt of this task; give at least {enough}")
+        caps = ", ".join(CallCosts.too_low(budget, enough, each))
+        more = f"it takes at least {enough}: {caps}" if caps else f"give at least {enough}"
+        raise BudgetRefused(f"{calls} calls are too few to migrate a prompt of this task; {more}")
     finalists = 2 if paid >= 3 * dev_rows else 1
     rungs = rungs_for(dev_rows, FIRST_RUNG)
     return MigrationPlan(calls, dev_rows, test_rows, 0, BATCH, rungs, finalists, 0, per_row, tested=1)
@@ -76,7 +82,12 @@ async def search_from(context: SearchContext, seeds: Sequence[Proposal]) -> None
     own = context.baseline
     place = context.program.place(own)
     context.adopt(Proposal(own, place, "released", None, "the released prompt as it is"))
-    await context.see([own.id], context.plan.rungs[0])
+    limit, demos = context.task.constraints.max_demos, context.program.shown(own).n_demos
+    if limit is not None and demos > limit:  # this run may have another limit than the one that released it
+        context.board.open(own.id, 0)
+        context.board.settle(own.id, "failed", f"{demos} demos, more than the {limit} of this run: it takes no part")
+    else:
+        await context.see([own.id], context.plan.rungs[0])
     await Search(context, _Seeded(context.program.moves(context), seeds)).run()
 
 

@@ -50,6 +50,7 @@ class Strategy:
         enough: whether a plan leaves it enough calls; a run with fewer is refused before its first call.
         lacks: what is missing where no number of calls is enough.
         races_baseline: whether the user's own prompt is raced as the candidates are; else it sees all of dev before.
+        needs_proposer: whether it comes to nothing without a model that writes instructions.
     """
 
     name: str
@@ -61,13 +62,15 @@ class Strategy:
     enough: Enough = always
     lacks: str = ""
     races_baseline: bool = False
+    needs_proposer: bool = False
 
     def suits(self, kind: str, moves: bool = True) -> bool:
         """Whether it works on this kind, which has moves (`Program.moves`) or not."""
         return kind in self.kinds or (moves and not self.kinds)
 
-    def require(self, kind: str, trials: int | None) -> None:
-        """Raises InputError where it does not work on this kind, or does not heed the number of trials."""
+    def require(self, kind: str, trials: int | None, has_proposer: bool) -> None:
+        """Raises InputError where it does not work on this kind, does not heed the number of trials, or lacks a
+        proposer."""
         if not self.suits(kind):
             raise InputError(
                 f"--strategy {self.name}: works on {', '.join(self.kinds)}, and this task's kind is {kind}"
@@ -76,6 +79,8 @@ class Strategy:
             raise InputError(
                 f"--trials: {self.name} tries as many programs as the budget buys; cap --max-calls instead"
             )
+        if self.needs_proposer and not has_proposer and trials != 1:
+            raise InputError(f"--strategy {self.name}: has a model write instructions; leave out --proposer none")
 
 
 STRATEGIES: Registry[Strategy] = Registry(
@@ -96,11 +101,13 @@ def strategy(
     enough: Enough = always,
     lacks: str = "",
     races_baseline: bool = False,
+    needs_proposer: bool = False,
 ) -> Callable[[Function], Function]:
     """Registers the search below as the strategy `name`; see `Strategy`."""
 
     def register(search: Function) -> Function:
-        made = Strategy(name, about, search, kinds, counts_trials, uses_logprobs, enough, lacks, races_baseline)
+        flags = (counts_trials, uses_logprobs, enough, lacks, races_baseline, needs_proposer)
+        made = Strategy(name, about, search, kinds, *flags)
         STRATEGIES.add(name, made, search.__module__)
         return search
 

@@ -211,6 +211,12 @@ def test_rows_that_make_no_task_are_not_kept() -> None:
         pa.optimize(table()[:20], target="label", prompt=INSTRUCTION)
     with pytest.raises(pa.InputError, match="is not a column"):
         pa.optimize(table(), target="nothing", prompt=INSTRUCTION)
+    with pytest.raises(pa.InputError, match="prompt: is int"):
+        pa.optimize(table(), target="label", prompt=3)  # type: ignore[arg-type]
+    with pytest.raises(pa.InputError, match="row 120: 'text': holds half a character"):
+        pa.optimize([*table(), {"text": "\ud800", "label": "billing"}], target="label", prompt=INSTRUCTION)
+    with pytest.raises(pa.AgentError, match="too few"):
+        pa.optimize(table(), target="label", prompt=INSTRUCTION, max_calls=20)
     assert not list(Path("runs/tasks").iterdir())
 
 

@@ -37,7 +37,7 @@ def test_a_model_that_is_as_good_is_released_with_its_lineage(two_runs: Made) ->
         assert not server.requests
         result = good_json(*words)
         asked = [json.dumps(request.body) for request in server.requests]
-    assert "prompts of that run to start from" in plan
+    assert "prompts of that run to start from, about " in plan
     assert "pass this sealed test from about --margin" in plan
     assert len(asked) == sum(result["calls"][role] for role in ("target", "proposer", "judge")) <= 150
     test = result["migration"]["test"]
@@ -103,6 +103,24 @@ def test_a_model_that_is_worse_leaves_the_release_as_it_was(two_runs: Made) -> N
     assert refused(100, "promote", result.run_id)
 
 
+def test_a_limit_on_demos_keeps_the_released_prompt_out(two_runs: Made) -> None:
+    first, _ = two_runs
+    with WireServer(knowing) as server:
+        words = ("migrate", first["run_id"], "--model", compatible(server), *FREE, "--max-demos", "0")
+        plan, result = good_json(*words, "--dry-run"), good_json(*words)
+        assert first["winner"]["n_demos"] > 0
+        assert result["winner"]["n_demos"] == 0
+        history = open_history(LEDGER)
+        (released, *others) = history.trials(result["run_id"])
+        history.close()
+        assert (released["state"], released["n"]) == ("failed", 0)
+        assert "more than the 0 of this run" in released["reason"]
+        assert {trial["n_demos"] for trial in others} == {0}
+        assert plan["margin"] == 0.05 <= plan["smallest_margin"]
+        again = ("resume", result["run_id"], "--fork", "-q", "--model")
+        assert "this is the model that the prompt is for" in refused(2, *again, first["model"])[0]
+
+
 def test_a_run_that_was_cut_off_goes_on_and_buys_nothing_twice(two_runs: Made) -> None:
     first, _ = two_runs
     cut = [True]
@@ -137,6 +155,10 @@ def test_what_cannot_be_migrated_is_refused_in_a_line_before_a_call(two_runs: Ma
         assert "no ledger here" in said(2, first["release"], "--model", new, "--db", "elsewhere/ledger.db")
         assert "are too few to migrate" in said(3, first["run_id"], "--model", new, "--max-calls", "20")
         assert "no such file" in said(2, "nowhere/prompt.md", "--model", new)
+        assert "prompt.md: no such file; a released prompt lies in" in said(2, ".", "--model", new)
+        few = ("--max-tokens", "2000")
+        assert "it takes at least" in said(3, first["run_id"], "--model", new, *few)
+        assert "it takes at least" in said(3, first["run_id"], "--model", new, *few, "--dry-run")
         assert "--margin" in refused(2, "migrate", first["run_id"], "--model", new, "--margin", "0")[-1]
         with pytest.raises(pa.InputError, match="margin"):
             pa.migrate(first["run_id"], model=new, margin=0)

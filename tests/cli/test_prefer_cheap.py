@@ -76,5 +76,14 @@ def test_where_no_cheaper_one_is_shown_the_best_is_tested_and_the_user_is_told()
 
 
 def test_a_margin_out_of_range_is_refused() -> None:
-    for margin in ("0", "51", "-1"):
+    for margin in ("0", "51", "-1", "nan"):
         assert "--margin" in refused(2, *files(), "--prefer", "cheap", "--margin", margin)[-1]
+    assert "add --prefer cheap" in refused(2, *files(), "--margin", "3")[-1]
+
+
+def test_a_gain_that_is_no_number_is_refused() -> None:
+    assert "--detect" in refused(2, *files(), "--detect", "nan")[-1]
+    assert "takes 10,000,000 or more test rows" in good(*files(), *CALLS, "--detect", "0.001", "--dry-run")
+    few = good(*files(), *CALLS, "--trials", "5", "--dry-run")
+    assert "tries about 5 prompts" in few
+    assert "which is few" not in few

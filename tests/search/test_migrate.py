@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 from agent.errors import BudgetRefused
 from agent.ledger.store import Ledger
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.search.migrate import best_seen, migration_plan, search_from
+from agent.search.migrate import MigrationPlan, best_seen, migration_plan, search_from
 from agent.search.plan import Plan
-from agent.types import Budget, Demo, Proposal
+from agent.types import Budget, Demo, Proposal, Spend
 from tests.search.worlds import TASK, made_search, pupil
 from tests.toys import FakeModel, make_task
 
@@ -22,9 +23,16 @@ SKILLED = PromptCandidate("few-shot", "inline", "Pick the team of this note.", d
 OTHERS = [PromptCandidate("zero-shot", name, "Which team is it?") for name in ("inline", "turns")]  # type: ignore[arg-type]
 
 
+CALL = Spend(1, 100, 0.01)
+
+
+def planned(calls: int, rows: int = 60, sealed: int = 80, **caps: Any) -> MigrationPlan:
+    return migration_plan(make_task(rows), Budget(max_calls=calls, **caps), "standard", sealed, CALL)
+
+
 @given(st.integers(60, 2000), st.integers(10, 200), st.integers(10, 200))
 def test_the_parts_of_the_plan_fit_into_its_calls(calls: int, rows: int, sealed: int) -> None:
-    plan = migration_plan(make_task(rows), calls, sealed)
+    plan = planned(calls, rows, sealed)
     assert plan.test_rows <= min(sealed, 0.45 * calls)
     assert plan.dev_rows <= rows
     spent = plan.baseline_calls + plan.final_calls + plan.test_calls + plan.slack
@@ -36,11 +44,18 @@ def test_the_parts_of_the_plan_fit_into_its_calls(calls: int, rows: int, sealed:
 
 def test_calls_that_pay_no_race_are_refused_with_the_number_that_does() -> None:
     with pytest.raises(BudgetRefused, match="give at least") as refusal:
-        migration_plan(make_task(60), 20, 80)
+        planned(20)
     enough = int(str(refusal.value).split()[-1])
-    assert migration_plan(make_task(60), enough, 80).dev_rows >= 10
+    assert planned(enough).dev_rows >= 10
     with pytest.raises(BudgetRefused):
-        migration_plan(make_task(60), enough - 1, 80)
+        planned(enough - 1)
+
+
+def test_caps_on_tokens_and_dollars_shorten_the_plan_or_refuse_it() -> None:
+    assert planned(150, max_tokens=10_000).calls == planned(150, max_cost=1.0).calls == 100
+    assert planned(150, max_tokens=10**6).calls == 150
+    with pytest.raises(BudgetRefused, match=r"takes at least \d+: max_tokens = 2000 \(give at least "):
+        planned(150, max_tokens=2000)
 
 
 async def test_the_prompts_of_the_old_run_are_raced_and_the_best_sees_all_of_dev(ledger: Ledger) -> None:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.prompt.fence import Fence
+from agent.prompt.fence import Fence, defused
 from agent.prompt.render import label_text
 from agent.types import Completion, Example, Message, Outcome, Task
 
@@ -142,6 +142,8 @@ def why_refused(instruction: str, task: Task) -> str:
         return "repeats the marks around the data"
     if len(instruction) > MAX_CHARACTERS:
         return f"{len(instruction)} characters, more than {MAX_CHARACTERS}"
+    if defused(instruction) != instruction:
+        return "holds control characters or tokens of a chat template"
     return why_repeating(instruction) or why_copied(instruction, task)
 
 

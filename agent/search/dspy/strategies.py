@@ -50,6 +50,7 @@ def _dspy(name: str, about: str) -> Callable[[Search], Search]:
         counts_trials=False,
         enough=partial(enough, name),
         lacks="the task allows no demos",
+        needs_proposer=name != "dspy-bootstrap",
     )
 
 
