@@ -80,6 +80,7 @@ async def search_from(context: SearchContext, seeds: Sequence[Proposal]) -> None
         BudgetExhausted: a cap ends it early.
     """
     own = context.baseline
+    context.stage("the released prompt", 0)
     place = context.program.place(own)
     context.adopt(Proposal(own, place, "released", None, "the released prompt as it is"))
     limit, demos = context.task.constraints.max_demos, context.program.shown(own).n_demos
