@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from agent.errors import InputError, ProblemsError
 from agent.prompt.draft_requests import Refused, read_definition, read_labels, read_opening, read_row
+from agent.task import label_splits
 from agent.task.label_log import LabelLog, agreed, standing
 from agent.task.label_queue import LabelQueue
 from agent.task.label_session import LabelSession
 from agent.task.label_splits import SplitRow, places
 from agent.task.labelled_task import LabelledTask
 from agent.task.load import load_task
+from agent.task.splits import near_duplicates
 from tests.cli.label_world import DESCRIPTION, topic_of, write_label_task
 
 FOLDER = Path("tasks/mails")
@@ -47,6 +49,34 @@ def test_a_near_duplicate_of_a_test_row_goes_nowhere_and_of_a_train_row_into_tra
     assert places(rows) == ["train", "test"]
     twins = [SplitRow("one two three four five!", "a"), SplitRow("ten six seven eight nine", "b")]
     assert places([*rows, *twins]) == ["train", "test", "train", None]
+
+
+@given(ROWS)
+def test_a_row_goes_by_its_own_near_duplicates_and_not_by_those_of_a_chain(rows: list[SplitRow]) -> None:
+    found = places(rows)
+    for at, row in enumerate(rows):
+        before = zip(rows[:at], found, strict=False)
+        homes = {home for other, home in before if home and near_duplicates([other.text, row.text])}
+        assert not homes or found[at] == ("train" if homes == {"train"} else None)
+
+
+def test_near_duplicates_are_searched_for_once_a_label_and_once_to_say_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searched: list[int] = []
+
+    def counted(texts: list[str]) -> list[tuple[int, ...]]:
+        searched.append(len(texts))
+        return near_duplicates(texts)
+
+    monkeypatch.setattr(label_splits, "near_duplicates", counted)
+    write_label_task(FOLDER)
+    task = LabelledTask(FOLDER)
+    for row in task.rows[:5]:
+        task.label(row.id, topic_of(row.text), "ann", "spread")
+    assert searched == [1, 2, 3, 4, 5]
+    task.status()
+    assert searched == [1, 2, 3, 4, 5, 5]
 
 
 def test_several_write_to_one_file_and_the_chain_holds(tmp_path: Path) -> None:
