@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.errors import InputError, ProblemsError
 from agent.prompt.draft_requests import Refused, read_definition, read_labels, read_opening, read_row
-from agent.task import label_splits
+from agent.task import label_queue, label_splits
 from agent.task.label_log import LabelLog, agreed, standing
 from agent.task.label_queue import LabelQueue
 from agent.task.label_session import LabelSession
@@ -136,6 +136,47 @@ def test_rows_come_first_where_prompts_disagree_then_of_the_rarest_label_then_fa
     plain = LabelQueue(texts, {})
     assert plain.pick({0: "money", 2: "post"}, [1, 3, 4]) == 4, "unlike all that is labelled"
     assert plain.pick({0: "money", 4: "money", 2: "post"}, [1, 3]) == 3, "post has fewer labels"
+
+
+def plain_pick(texts: list[str], labelled: dict[int, str], candidates: list[int]) -> int:
+    """The choice of a queue, each row compared with each labelled one."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectors = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", sublinear_tf=True).fit_transform(texts)
+    similar = (vectors @ vectors.T).toarray()
+    counts = Counter(labelled.values())
+
+    def order(at: int) -> tuple[int, float]:
+        closest = max(labelled, key=lambda other: similar[at, other])
+        nearest = similar[at, closest]
+        return counts[labelled[closest]] if nearest > 0 else min(counts.values()), round(nearest, 9)
+
+    return min(candidates, key=order)
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join), min_size=9, max_size=12),
+    st.lists(st.tuples(st.sampled_from(["label", "take back", "both", "change"]), st.sampled_from("abc")), max_size=9),
+    st.integers(0, 7),
+    st.integers(1, 3),
+)
+def test_a_queue_that_remembers_what_is_nearest_chooses_as_one_that_compares_all(
+    texts: list[str], steps: list[tuple[str, str]], gone: int, at_once: int
+) -> None:
+    queue, labelled = LabelQueue(texts, {}), {8: "a"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(label_queue, "AT_ONCE", at_once)
+        for step, label in steps:
+            if not (left := [at for at in range(len(texts)) if at not in labelled]):
+                return
+            at, known = queue.pick(labelled, left), list(labelled)[gone % len(labelled)]
+            assert at == plain_pick(texts, labelled, left)
+            if step == "change":
+                labelled[known] = label
+            if step in ("label", "both"):
+                labelled[at] = label
+            if step in ("take back", "both") and len(labelled) > 1:
+                del labelled[known]
 
 
 def test_labels_are_about_as_many_of_each_topic_as_there_are() -> None:
