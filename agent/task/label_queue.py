@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 MOST_TERMS = 50_000
@@ -38,7 +39,7 @@ class NearestKnown:
 
 
 class LabelQueue:
-    """The rows of a task by their TF-IDF vectors.
+    """The rows of a task by their TF-IDF vectors; one queue is for all labellers, who may be in several threads.
 
     Args:
         texts: of all rows, at least one.
@@ -49,14 +50,19 @@ class LabelQueue:
     def __init__(
         self, texts: Sequence[str], drafted: Mapping[int, str], answers: Mapping[int, Sequence[str]] | None = None
     ) -> None:
-        import numpy as np
+        self._texts, self._drafted, self._answers = texts, drafted, answers or {}
+        self._last: NearestKnown | None = None  # replaced and never changed, as threads share it
+
+    @cached_property
+    def _vectors(self) -> Any:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         vectors = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", sublinear_tf=True, max_features=MOST_TERMS)
-        self._vectors: Any = vectors.fit_transform(texts)
-        self._drafted, self._answers = drafted, answers or {}
-        self._of_none = NearestKnown((), np.zeros(len(texts)), np.zeros(len(texts), int))
-        self._last = self._of_none
+        return vectors.fit_transform(self._texts)
+
+    def answered(self, at: int) -> list[str]:
+        """What prompts answered on a row, each answer once."""
+        return sorted({*self._answers.get(at, ())})
 
     def disagreement(self, at: int) -> float:
         """How far the prompts disagree on a row, in [0, 1)."""
@@ -96,12 +102,12 @@ class LabelQueue:
 
     def _nearest(self, known: tuple[int, ...]) -> NearestKnown:
         """What is nearest among the `known` rows: only those are compared that came after the last ones. Where a label
-        was taken back, all are. Threads may share a queue, as what was found last is replaced and never changed."""
+        was taken back, all are."""
         import numpy as np
 
-        last = self._last
-        if known[: len(last.known)] != last.known:
-            last = self._of_none
+        last, rows = self._last, len(self._texts)
+        if last is None or known[: len(last.known)] != last.known:
+            last = NearestKnown((), np.zeros(rows), np.zeros(rows, int))
         similarity, position = last.similarity, last.position
         for start in range(len(last.known), len(known), AT_ONCE):
             some = np.array(known[start : start + AT_ONCE])
@@ -109,5 +115,5 @@ class LabelQueue:
             is_nearer = shared.max(axis=1) > similarity
             similarity = np.where(is_nearer, shared.max(axis=1), similarity)
             position = np.where(is_nearer, some[shared.argmax(axis=1)], position)
-        self._last = NearestKnown(known, similarity, position)
-        return self._last
+        self._last = found = NearestKnown(known, similarity, position)
+        return found

@@ -90,6 +90,11 @@ class LabelledTask:
         """The rows by their ids."""
         return {row.id: row for row in self.rows}
 
+    @cached_property
+    def positions(self) -> Mapping[str, int]:
+        """By id the position of a row."""
+        return {row.id: at for at, row in enumerate(self.rows)}
+
     def label(self, row: str, label: str, labeller: str, chosen: str) -> LabelEvent:
         """Writes a label down, and the splits. Raises InputError for another row or label."""
         if row not in self.by_id:
@@ -125,9 +130,8 @@ class LabelledTask:
         if events := self.log.events():
             self._write_splits(events)
 
-    def status(self) -> LabelStatus:
-        """How far labelling is."""
-        events = self.log.events()
+    def status(self, events: Sequence[LabelEvent]) -> LabelStatus:
+        """How far labelling is after all `events` of the log."""
         placed, chosen = self._placed(events), {event.row: event.chosen for event in events if event.chosen}
         of_rows = self._agreed(events)
         made = self._made(of_rows, placed)

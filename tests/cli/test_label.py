@@ -100,7 +100,7 @@ def label_all(count: int, labeller: str = "ann") -> None:
 
     session = LabelSession(LabelledTask(FOLDER), labeller, overlap=0)
     for _ in range(count):
-        shown = session.next()
+        shown = session.next(session.task.log.events())
         assert shown is not None
         session.label(shown.row.id, topic_of(shown.row.text), shown.chosen)
 
@@ -160,7 +160,7 @@ def test_two_labellers_agree_or_see_the_row_again() -> None:
     assert "ben says repair" in again
     assert "100 % the same" in again
     task = LabelledTask(FOLDER)
-    assert task.status().disputed == 0
+    assert task.status(task.log.events()).disputed == 0
 
 
 def test_a_kill_in_the_middle_loses_no_label() -> None:

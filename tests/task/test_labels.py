@@ -75,7 +75,7 @@ def test_near_duplicates_are_searched_for_once_a_label_and_once_to_say_how_far_i
     for row in task.rows[:5]:
         task.label(row.id, topic_of(row.text), "ann", "spread")
     assert searched == [1, 2, 3, 4, 5]
-    task.status()
+    task.status(task.log.events())
     assert searched == [1, 2, 3, 4, 5, 5]
 
 
@@ -184,7 +184,7 @@ def test_labels_are_about_as_many_of_each_topic_as_there_are() -> None:
     session = LabelSession(LabelledTask(FOLDER), "ann")
     given_labels: Counter[str] = Counter()
     for _ in range(32):
-        shown = session.next()
+        shown = session.next(session.task.log.events())
         assert shown is not None
         label = topic_of(shown.row.text)
         given_labels[label] += 1
@@ -199,7 +199,7 @@ def test_a_label_that_the_task_has_no_more_is_in_no_split() -> None:
     write_label_task(FOLDER)
     session = LabelSession(LabelledTask(FOLDER), "ann")
     for _ in range(34):
-        shown = session.next()
+        shown = session.next(session.task.log.events())
         assert shown is not None
         session.label(shown.row.id, topic_of(shown.row.text), shown.chosen)
     toml = FOLDER / "task.toml"
