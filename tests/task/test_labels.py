@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
@@ -121,6 +122,21 @@ def test_an_undo_brings_back_what_the_labeller_said_before(tmp_path: Path) -> No
     assert log.undo("ann") is not None
     assert log.undo("ann") is None
     assert agreed(standing(log.events())["r1"]) == "b"
+
+
+@given(st.lists(st.tuples(st.sampled_from(["ann", "ben"]), st.sampled_from(["r1", "r2", "undo"])), max_size=12))
+def test_an_undo_leaves_what_stood_before_the_label_that_it_takes_back(steps: list[tuple[str, str]]) -> None:
+    with TemporaryDirectory() as folder:
+        log, stand = LabelLog(Path(folder) / "labels.jsonl"), list[tuple[str, str]]()
+        for labeller, step in steps:
+            if step != "undo":
+                log.add(step, "a", labeller, "spread")
+                stand.append((labeller, step))
+                continue
+            taken, own = log.undo(labeller), [at for at, (name, _) in enumerate(stand) if name == labeller]
+            assert (taken.row if taken else None) == (stand.pop(own[-1])[1] if own else None)
+        found = {(name, row) for row, of_row in standing(log.events()).items() for name in of_row}
+        assert found == set(stand)
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 101, "\x1b[31m"])
