@@ -109,11 +109,11 @@ def _label(
     task: LabelledTask, labeller: str, count: int | None, overlap: int, web: tuple[int, bool] | None, db: Path
 ) -> None:
     from agent.run.label_answers import answers_of
-    from agent.task.label_session import LabelSession
+    from agent.task.label_session import LabelSession, queue_of
 
-    answers = answers_of(task, db)
+    queue = queue_of(task, answers_of(task, db))
     if web is None:
-        Labelling(LabelSession(task, labeller, answers, overlap), count).run()
+        Labelling(LabelSession(task, labeller, queue, overlap), count).run()
         return
     from agent.cli.report import serve_pages
     from agent.extras import require
@@ -125,7 +125,7 @@ def _label(
 
     if not is_there(db):
         open_ledger(db).close()
-    place = LabelPlace(task, keys_of(task.choices), labeller, answers, overlap, {})
+    place = LabelPlace(task, keys_of(task.choices), labeller, queue, overlap)
     serve_pages(db, web[0], not web[1], False, f"the labels are in {task.log.path}", labelling=place)
 
 
@@ -148,12 +148,13 @@ class Labelling:
         click.echo(plain(self._help()))
         again: NextRow | None = None
         while self._count is None or self._given < self._count:
-            shown = again or self._session.next(self._skipped)
+            events = self._session.task.log.events()
+            shown = again or self._session.next(events, self._skipped)
             if shown is None:
                 click.echo("no row is left")
                 return
             again = None
-            click.echo(self._page(shown))
+            click.echo(self._page(shown, self._session.done(events)))
             key = self._key()
             if key == QUIT:
                 return
@@ -176,8 +177,8 @@ class Labelling:
         click.echo(plain(f"taken back: {taken.label}"))
         return self._session.again(taken.row)
 
-    def _page(self, shown: NextRow) -> str:
-        lines = ["", f"[{self._session.done + 1}] {shown.why}" + f" {'-' * 20}"]
+    def _page(self, shown: NextRow, done: int) -> str:
+        lines = ["", f"[{done + 1}] {shown.why}" + f" {'-' * 20}"]
         lines += [f"{name}: {text}" for name, text in shown.row.inputs.items()]
         lines += [f"{name} says {label}" for name, label in shown.others.items()]
         return plain("\n".join(lines + self._choices()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from agent.types import LM, Example, Task
 KIND = "label_answers"
 MOST_PROMPTS = 3
 """Prompts that are asked: the user's own and the best others."""
+AT_ONCE = 100
+"""Rows that are begun together. Not all of them: where the budget ends, those that were begun may lack an answer."""
 
 
 class LabelAnswers(Job):
@@ -58,12 +61,17 @@ class LabelAnswers(Job):
         evaluator = Evaluator(self.task, self._gateway, self._lm, [Readable()], [program_for(self.task, self._lm)])
         field = self.task.signature.outputs[0].name
         answers: dict[str, list[str]] = {}
-        for row in self._rows:
-            outcomes = await self.gathered([evaluator.outcome(prompt, row) for prompt in self._prompts])
-            known = [each.prediction.fields.get(field) for each in outcomes if each is not None]
-            if len(known) < len(self._prompts):
-                break  # the budget has ended
-            answers[row.id] = ["" if value is None else label_text(value) for value in known]
+        for start in range(0, len(self._rows), AT_ONCE):
+            some = self._rows[start : start + AT_ONCE]
+            calls = [evaluator.outcome(prompt, row) for row in some for prompt in self._prompts]
+            outcomes = iter(await self.gathered(calls))
+            for row in some:
+                given = islice(outcomes, len(self._prompts))
+                known = [each.prediction.fields.get(field) for each in given if each is not None]
+                if len(known) == len(self._prompts):
+                    answers[row.id] = ["" if value is None else label_text(value) for value in known]
+            if self._stopped:  # the budget has ended
+                break
         if not answers:
             raise BudgetExhausted(self._stopped)
         return {

@@ -14,7 +14,7 @@ from agent.stats.preflight import rows_for
 from agent.task.asked import NOTHING, Asked
 from agent.task.columns import DataColumn, column_named, decide_columns
 from agent.task.input_files import read_rows
-from agent.task.label_session import LabelSession, agreements
+from agent.task.label_session import LabelSession, agreements, queue_of
 from agent.task.labelled_task import SPLITS, LabelledTask, read_fields
 from agent.task.splits import FRACTIONS
 from agent.task.traces import TraceRows, is_traces, read_traces
@@ -152,7 +152,8 @@ def _table(path: Path) -> list[tuple[int, dict[str, Any]]]:
 
 def labels_wanted(task: LabelledTask) -> dict[str, Any]:
     """How far labelling is and what is wanted for a verdict, JSON-ready."""
-    status = task.status()
+    events = task.log.events()
+    status = task.status(events)
     splits = ", ".join(f"{split} {count}" for split, count in status.splits.items())
     wanted = [f"rows: {splits}"]
     if status.missing:
@@ -172,7 +173,7 @@ def labels_wanted(task: LabelledTask) -> dict[str, Any]:
         "disputed": status.disputed,
         "by_label": dict(status.by_label),
         "splits": dict(status.splits),
-        "agreement": [pair.line for pair in agreements(task)],
+        "agreement": [pair.line for pair in agreements(task, events)],
         "wanted": wanted,
         "next": f"optimize {'label' if status.missing else 'run'} {name}",
     }
@@ -180,8 +181,9 @@ def labels_wanted(task: LabelledTask) -> dict[str, Any]:
 
 def rows_next(task: LabelledTask, answers: Mapping[str, Sequence[str]], count: int = 20) -> list[dict[str, Any]]:
     """The rows that are to be labelled next, JSON-ready: id, inputs and why."""
-    session, found = LabelSession(task, "next", answers, 0), list[dict[str, Any]]()
-    while len(found) < count and (shown := session.next([each["row"] for each in found])) is not None:
+    session, found = LabelSession(task, "next", queue_of(task, answers), 0), list[dict[str, Any]]()
+    events = task.log.events()
+    while len(found) < count and (shown := session.next(events, [each["row"] for each in found])) is not None:
         found.append({"row": shown.row.id, "inputs": dict(shown.row.inputs), "why": shown.why})
     return found
 

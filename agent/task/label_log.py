@@ -42,12 +42,19 @@ class LabelEvent:
     chosen: str = ""
 
 
-Standing = Mapping[str, Mapping[str, LabelEvent]]
-"""By row and labeller the label that stands."""
-
-
 def standing(events: Iterable[LabelEvent]) -> dict[str, dict[str, LabelEvent]]:
     """The labels that stand after these events; of a row the labellers in the order of their last label."""
+    found: dict[str, dict[str, LabelEvent]] = {}
+    stacks = _not_taken_back(events).values()
+    for _, event in sorted((each for stack in stacks for each in stack), key=lambda each: each[0]):
+        of_row = found.setdefault(event.row, {})
+        of_row.pop(event.labeller, None)
+        of_row[event.labeller] = event
+    return found
+
+
+def _not_taken_back(events: Iterable[LabelEvent]) -> dict[str, list[tuple[int, LabelEvent]]]:
+    """By labeller the labels that no undo took back, each with its number, in their order."""
     stacks: dict[str, list[tuple[int, LabelEvent]]] = {}
     for number, event in enumerate(events):
         stack = stacks.setdefault(event.labeller, [])
@@ -55,12 +62,7 @@ def standing(events: Iterable[LabelEvent]) -> dict[str, dict[str, LabelEvent]]:
             stack.append((number, event))
         elif stack:
             stack.pop()
-    found: dict[str, dict[str, LabelEvent]] = {}
-    for _, event in sorted((each for stack in stacks.values() for each in stack), key=lambda each: each[0]):
-        of_row = found.setdefault(event.row, {})
-        of_row.pop(event.labeller, None)
-        of_row[event.labeller] = event
-    return found
+    return stacks
 
 
 def first_labels(events: Iterable[LabelEvent]) -> dict[str, str]:
@@ -111,11 +113,7 @@ class LabelLog:
         name, taken = labeller_name(labeller), list[LabelEvent]()
 
         def made(events: Sequence[LabelEvent]) -> list[LabelEvent]:
-            stack: list[LabelEvent] = []
-            for event in events:
-                if event.labeller == name:
-                    stack = stack[:-1] if event.label is None else [*stack, event]
-            taken.extend(stack[-1:])
+            taken.extend(event for _, event in _not_taken_back(events).get(name, [])[-1:])
             return [LabelEvent(each.row, None, name, _now()) for each in taken]
 
         self._append(made)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import combinations
 
 from agent.stats.agreement import IntervalEstimate, kappa, share
@@ -53,38 +52,33 @@ class PairAgreement:
         return f"agreement of {one} and {two} on {self.rows} row{'s' * (self.rows != 1)}: {level}{same}"
 
 
+def queue_of(task: LabelledTask, answers: Mapping[str, Sequence[str]] | None = None) -> LabelQueue:
+    """The queue of a task's rows; `answers`: by row what prompts answered, one answer for each prompt."""
+    place = task.positions
+    drafted = {place[row.id]: row.drafted for row in task.rows if row.drafted}
+    given = {place[row]: texts for row, texts in (answers or {}).items() if row in place}
+    return LabelQueue([row.text for row in task.rows], drafted, given)
+
+
 class LabelSession:
-    """One labeller at work.
+    """One labeller at work. `events` are always all those of the task's log.
 
     Args:
         task: what is labelled.
         labeller: a name or initials.
-        answers: by row what prompts answered, one answer for each prompt.
+        queue: of the task, which labellers may share. None: one of its own, without answers of prompts.
         overlap: how many rows of others come first, 0 or more.
     """
 
     def __init__(
-        self,
-        task: LabelledTask,
-        labeller: str,
-        answers: Mapping[str, Sequence[str]] | None = None,
-        overlap: int = OVERLAP,
+        self, task: LabelledTask, labeller: str, queue: LabelQueue | None = None, overlap: int = OVERLAP
     ) -> None:
         self.task, self.labeller, self._overlap = task, labeller_name(labeller), overlap
-        self._answers = answers or {}
-        self._place = {row.id: at for at, row in enumerate(task.rows)}
+        self._queue = queue or queue_of(task)
 
-    @cached_property
-    def _queue(self) -> LabelQueue:
-        rows, place = self.task.rows, self._place
-        drafted = {place[row.id]: row.drafted for row in rows if row.drafted}
-        answers = {place[row]: given for row, given in self._answers.items() if row in place}
-        return LabelQueue([row.text for row in rows], drafted, answers)
-
-    def next(self, skipped: Collection[str] = ()) -> NextRow | None:
+    def next(self, events: Sequence[LabelEvent], skipped: Collection[str] = ()) -> NextRow | None:
         """The next row, but for those that were `skipped`; None where nothing is left."""
-        events = self.task.log.events()
-        labels = self.task.labels(events)
+        place, labels = self.task.positions, self.task.labels(events)
         given_before = Counter((event.row, event.labeller) for event in events if event.label is not None)
         once = {row for (row, name), count in given_before.items() if name == self.labeller and count == 1}
         if found := self._disputed({row: labels[row] for row in labels if row in once}, skipped):
@@ -94,15 +88,15 @@ class LabelSession:
         shared = [row for row in mine if len(labels[row]) > 1]
         if others and len(shared) < self._overlap:
             return NextRow(self.task.by_id[others[0]], "another labeller has labelled it, too", "", {})
-        known = {self._place[row]: label for row, given in labels.items() if (label := agreed(given)) is not None}
-        open_rows = [at for row, at in self._place.items() if row not in labels and row not in skipped]
+        known = {place[row]: label for row, given in labels.items() if (label := agreed(given)) is not None}
+        open_rows = [at for row, at in place.items() if row not in labels and row not in skipped]
         if not open_rows:
             return None
         at = self._queue.pick(known, open_rows)
         row, apart = self.task.rows[at], self._queue.disagreement(at)
         if apart > 0:
-            answered = sorted({*self._answers[row.id]})
-            return NextRow(row, f"prompts answer it differently: {', '.join(answered)}", DISAGREEMENT, {})
+            answered = ", ".join(self._queue.answered(at))
+            return NextRow(row, f"prompts answer it differently: {answered}", DISAGREEMENT, {})
         return NextRow(row, "unlike the rows that have a label" if known else "the most typical row", SPREAD, {})
 
     def _disputed(self, labels: Mapping[str, Mapping[str, LabelEvent]], skipped: Collection[str]) -> NextRow | None:
@@ -128,15 +122,14 @@ class LabelSession:
         """Takes back the last label of this labeller; None where there is none."""
         return self.task.undo(self.labeller)
 
-    @property
-    def done(self) -> int:
+    def done(self, events: Sequence[LabelEvent]) -> int:
         """How many rows this labeller has labelled."""
-        return sum(self.labeller in given for given in self.task.labels(self.task.log.events()).values())
+        return sum(self.labeller in given for given in self.task.labels(events).values())
 
 
-def agreements(task: LabelledTask) -> list[PairAgreement]:
-    """The agreement of each two labellers that have labelled a row both."""
-    labels = task.labels(task.log.events())
+def agreements(task: LabelledTask, events: Sequence[LabelEvent]) -> list[PairAgreement]:
+    """The agreement of each two labellers that have labelled a row both; `events`: all of the task's log."""
+    labels = task.labels(events)
     names = sorted({name for given in labels.values() for name in given})
     found = []
     for one, two in combinations(names, 2):

@@ -9,10 +9,10 @@ left out.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
-from agent.task.splits import CAPS, FRACTIONS, near_duplicates
+from agent.task.splits import CAPS, FRACTIONS, are_near, compared, near_duplicates
 from agent.types import SplitName
 
 _PREFERRED: tuple[SplitName, ...] = ("test", "dev", "train")  # of splits that lack as much
@@ -36,25 +36,23 @@ def places(rows: Sequence[SplitRow]) -> list[SplitName | None]:
     ['train', 'test', 'dev', 'test', 'train']
     """
     groups = {at: group for group in near_duplicates([row.text for row in rows]) for at in group}
+    words = {at: compared(rows[at].text) for at in groups}
     placed: list[SplitName | None] = []
     total: Counter[str] = Counter()
     by_label: Counter[tuple[str, str]] = Counter()
     for at, row in enumerate(rows):
-        twins = [placed[other] for other in groups.get(at, ()) if other < at and _are_near(rows[other], row)]
-        found = row.split or (_beside(twins) if any(twins) else _lacking(row.label, by_label, total))
-        if row.split or not any(twins):
+        earlier = [other for other in groups.get(at, ()) if other < at and placed[other]] if not row.split else []
+        twins = {placed[other] for other in earlier if are_near(words[other], words[at])}
+        found = row.split or (_beside(twins) if twins else _lacking(row.label, by_label, total))
+        if not twins:
             by_label[row.label, found or ""] += 1
         total[found or ""] += 1
         placed.append(found)
     return placed
 
 
-def _are_near(one: SplitRow, other: SplitRow) -> bool:
-    return bool(near_duplicates([one.text, other.text]))
-
-
-def _beside(twins: Sequence[SplitName | None]) -> SplitName | None:
-    return "train" if all(split in (None, "train") for split in twins) else None
+def _beside(twins: Set[SplitName | None]) -> SplitName | None:
+    return "train" if twins == {"train"} else None
 
 
 def _lacking(label: str, by_label: Counter[tuple[str, str]], total: Counter[str]) -> SplitName | None:

@@ -90,6 +90,11 @@ class LabelledTask:
         """The rows by their ids."""
         return {row.id: row for row in self.rows}
 
+    @cached_property
+    def positions(self) -> Mapping[str, int]:
+        """By id the position of a row."""
+        return {row.id: at for at, row in enumerate(self.rows)}
+
     def label(self, row: str, label: str, labeller: str, chosen: str) -> LabelEvent:
         """Writes a label down, and the splits. Raises InputError for another row or label."""
         if row not in self.by_id:
@@ -125,12 +130,11 @@ class LabelledTask:
         if events := self.log.events():
             self._write_splits(events)
 
-    def status(self) -> LabelStatus:
-        """How far labelling is."""
-        events = self.log.events()
+    def status(self, events: Sequence[LabelEvent]) -> LabelStatus:
+        """How far labelling is after all `events` of the log."""
         placed, chosen = self._placed(events), {event.row: event.chosen for event in events if event.chosen}
-        of_rows = {row: agreed(given) for row, given in self.labels(events).items()}
-        made = self._made(events)
+        of_rows = self._agreed(events)
+        made = self._made(of_rows, placed)
         in_test = [row for row, split in placed.items() if split == "test" and of_rows.get(row) is not None]
         return LabelStatus(
             rows=len(self.rows),
@@ -158,13 +162,18 @@ class LabelledTask:
         rows = [SplitRow(self.by_id[row].text, label) for row, label in first.items()]
         return dict(zip(first, places([*base, *rows])[len(base) :], strict=True))
 
-    def _made(self, events: Sequence[LabelEvent]) -> dict[str, list[dict[str, Any]]]:
+    def _agreed(self, events: Sequence[LabelEvent]) -> dict[str, str | None]:
+        """By row with a label the one that most labellers gave it, None where they do not agree."""
+        return {row: agreed(given) for row, given in self.labels(events).items()}
+
+    def _made(
+        self, labels: Mapping[str, str | None], placed: Mapping[str, SplitName | None]
+    ) -> dict[str, list[dict[str, Any]]]:
         """The rows of each split: those given otherwise, then the labelled ones."""
         made: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
         for given, row in self._base:
             made[given].append(row)
-        labels = {row: agreed(given) for row, given in self.labels(events).items()}
-        for row_id, split in self._placed(events).items():
+        for row_id, split in placed.items():
             if split is not None and (label := labels.get(row_id)) is not None:
                 made[split].append({"id": row_id, **self.by_id[row_id].inputs, self.field: label})
         return made
@@ -174,7 +183,7 @@ class LabelledTask:
         return bool(self._base) or (sum(map(len, made.values())) >= MIN_ROWS and all(made.values()) and len(kinds) > 1)
 
     def _write_splits(self, events: Sequence[LabelEvent]) -> None:
-        made = self._made(events)
+        made = self._made(self._agreed(events), self._placed(events))
         is_written = (self.folder / "test.jsonl").exists()
         if not self._is_enough(made) and not (is_written and all(made.values())):
             return

@@ -13,9 +13,12 @@ from typing import Any, TypeVar
 from agent.shipped import fold
 
 Row = TypeVar("Row", bound=Mapping[str, Any])
+Compared = frozenset[str] | str
+"""What of a text is compared: its words, or the folded text where it has none."""
 
 FRACTIONS = (0.30, 0.25, 0.45)
 CAPS = (300, 200, 400)
+NEAR = 0.8
 _COMPARE_ALL = 32  # up to so many sets are compared each with each
 _WORTH_SPLITTING = 0.8  # more are divided by their next word if that leaves at most this share of the pairs
 _WORD = re.compile(r"\w+")
@@ -24,7 +27,7 @@ _SCRIPT = re.compile(  # Thai, Lao, Myanmar, Khmer, Kana and Han: no spaces betw
 )
 
 
-def near_duplicates(texts: Sequence[str], threshold: float = 0.8) -> list[tuple[int, ...]]:
+def near_duplicates(texts: Sequence[str], threshold: float = NEAR) -> list[tuple[int, ...]]:
     """Groups of positions (each sorted, two or more) whose texts are near-duplicates, directly or by a chain.
 
     Two texts are near when they are equal after folding or when the Jaccard similarity of their sets of lower-cased
@@ -33,13 +36,29 @@ def near_duplicates(texts: Sequence[str], threshold: float = 0.8) -> list[tuple[
     without comparing all of them.
     """
     groups = _Groups(len(texts))
-    first: dict[object, int] = {}
+    first: dict[Compared, int] = {}
     for position, text in enumerate(texts):
-        words = _words(fold(text))
-        groups.join(position, first.setdefault(words or fold(text), position))
+        groups.join(position, first.setdefault(compared(text), position))
     sets = {position: words for words, position in first.items() if isinstance(words, frozenset)}
     _NearDuplicates(sets, threshold, groups).join(list(sets))
     return groups.found()
+
+
+def compared(text: str) -> Compared:
+    """What `are_near` compares of a text."""
+    folded = fold(text)
+    return _words(folded) or folded
+
+
+def are_near(one: Compared, other: Compared, threshold: float = NEAR) -> bool:
+    """Whether two texts are near-duplicates, as in `near_duplicates`, and not only by a chain."""
+    if isinstance(one, str) or isinstance(other, str):
+        return one == other
+    fewer, more = sorted((len(one), len(other)))
+    if fewer < threshold * more - 1e-9:
+        return False
+    common = len(one & other)
+    return common >= threshold * (fewer + more - common) - 1e-9
 
 
 class _NearDuplicates:
@@ -87,12 +106,7 @@ class _NearDuplicates:
         for one, other in combinations(members, 2):
             if parent[one] == parent[other]:  # known to be alike, as in a table full of copies
                 continue
-            first, second = self._sets[one], self._sets[other]
-            both = len(first) + len(second)
-            if min(len(first), len(second)) < self._threshold * max(len(first), len(second)) - 1e-9:
-                continue
-            common = len(first & second)
-            if common >= self._threshold * (both - common) - 1e-9:
+            if are_near(self._sets[one], self._sets[other], self._threshold):
                 self._groups.join(one, other)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from agent.cli.label import keys_of
 from agent.report.web.label_page import LabelPlace
+from agent.task.label_session import queue_of
 from agent.task.labelled_task import LabelledTask
 from agent.task.unlabelled import rows_text, unlabelled_rows
 from tests.cli.world import TOPICS, WORD, compatible, good, learner, write_csv
@@ -70,7 +71,7 @@ def write_label_task(folder: Path, count: int = 60) -> None:
 def label_place(folder: Path) -> LabelPlace:
     """What `optimize label --web` shows of this task."""
     task = LabelledTask(folder)
-    return LabelPlace(task, keys_of(task.choices), "ann", {}, 10, {})
+    return LabelPlace(task, keys_of(task.choices), "ann", queue_of(task), 10)
 
 
 def drafted(server: WireServer, *more: str | Path) -> str:

@@ -8,6 +8,7 @@ import os
 import select
 import time
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from click.testing import CliRunner
 from agent.cli import main
 from agent.cli.label import keys_of
 from agent.release.runtime import load_prompt
+from agent.run import label_answers
 from agent.task.label_log import standing
 from agent.task.labelled_task import LabelledTask
 from tests.cli.label_world import DESCRIPTION, MEANINGS, drafted, drafter, keys, topic_of, write_unlabelled
@@ -100,7 +102,7 @@ def label_all(count: int, labeller: str = "ann") -> None:
 
     session = LabelSession(LabelledTask(FOLDER), labeller, overlap=0)
     for _ in range(count):
-        shown = session.next()
+        shown = session.next(session.task.log.events())
         assert shown is not None
         session.label(shown.row.id, topic_of(shown.row.text), shown.chosen)
 
@@ -124,6 +126,48 @@ def test_an_undecided_run_says_which_rows_to_label_and_prompts_say_where_they_di
         assert apart, "the learner answers without and with demos differently"
         assert first["row"] in apart
         assert first["why"].startswith("prompts answer it differently")
+
+
+class Crowd:
+    """Answers as `drafter`, and counts the calls that are in flight together."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self._lock = Lock()
+
+    def __call__(self, messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(0.05)
+        with self._lock:
+            self.now -= 1
+        return drafter(messages, body)
+
+
+def test_rows_are_asked_side_by_side_and_where_the_budget_ends_whole_rows_are_kept_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crowd = Crowd()
+    with WireServer(crowd) as server:
+        drafted(server)
+        label_all(30)
+        model = ["-m", compatible(server), "--price", "1,2", "-q"]
+        good("run", "mails", *model, "--max-calls", "150", "--no-retrieval")
+        crowd.most = 0
+        monkeypatch.setattr(label_answers, "AT_ONCE", 6)
+        order = [row.id for row in label_answers._rows(LabelledTask(FOLDER), 30)]
+        labelled("ann", "", "--ask", "--max-cost", "0.004", "--price", "1,2", "-q")
+        part = good_json("runs")["runs"][0]["result"]
+        assert part["status"] == "budget"
+        assert 0 < len(part["answers"]) < 30
+        assert list(part["answers"]) == [row for row in order if row in part["answers"]]
+        assert crowd.most > label_answers.MOST_PROMPTS
+        labelled("ann", "", "--ask", "--max-cost", "1", "--price", "1,2", "-q")
+        whole = good_json("runs")["runs"][0]["result"]
+    assert (whole["status"], list(whole["answers"])) == ("complete", order)
+    assert {row: whole["answers"][row] for row in part["answers"]} == part["answers"]
+    assert whole["calls"]["cached"] >= part["prompts"] * len(part["answers"])
 
 
 def test_asking_prompts_needs_a_cap() -> None:
@@ -160,7 +204,7 @@ def test_two_labellers_agree_or_see_the_row_again() -> None:
     assert "ben says repair" in again
     assert "100 % the same" in again
     task = LabelledTask(FOLDER)
-    assert task.status().disputed == 0
+    assert task.status(task.log.events()).disputed == 0
 
 
 def test_a_kill_in_the_middle_loses_no_label() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from agent.report.web.app import Web, make
-from agent.task.label_log import standing
+from agent.report.web.label_page import LabelPlace
+from agent.task import label_session
+from agent.task.label_log import LabelLog, standing
 from agent.task.labelled_task import LabelledTask
 from tests.cli.label_world import label_place, topic_of, write_label_task
 from tests.cli.world import TOPICS
@@ -93,6 +96,40 @@ async def test_without_a_task_to_label_there_is_no_such_page(two_runs: Made) -> 
         reply = await client.get("/label")
         assert reply.status_code == 404
         assert "optimize label TASK --web" in reply.text
+
+
+async def test_a_page_reads_the_labels_once_and_estimates_agreement_only_where_no_row_is_left(
+    two_runs: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    for owner, name in ((LabelLog, "events"), (label_session, "kappa"), (TfidfVectorizer, "fit_transform")):
+        monkeypatch.setattr(owner, name, noted(done, name, getattr(owner, name)))
+    async with labelling() as (client, web):
+        place = web.site.labelling
+        assert isinstance(place, LabelPlace)
+        rows = [row.id for row in place.task.rows]
+        for labeller in ("ann", "ben", "cat"):
+            assert (await client.get(f"/label.json?labeller={labeller}")).json()["shown"]
+        assert done == ["events", "fit_transform", "events", "events"], "all labellers share one matrix"
+        for labeller in ("ann", "ben"):
+            place.task.log.add_all([(row, "billing") for row in rows[:-1]], labeller, "")
+        done.clear()
+        page = (await client.get("/label.json?labeller=ann")).json()
+        assert (page["shown"]["row"], page["agreement"], done) == (rows[-1], [], ["events"])
+        done.clear()
+        last = (await client.get(f"/label?labeller=ann&skipped={rows[-1]}")).text
+        assert "agreement of ann and ben on 59 rows" in last
+        assert done == ["events", "kappa"]
+
+
+def noted(done: list[str], name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which notes its name each time."""
+
+    def called(*args: Any, **named: Any) -> Any:
+        done.append(name)
+        return call(*args, **named)
+
+    return called
 
 
 async def test_a_hostile_row_is_text(two_runs: Made) -> None:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
@@ -13,12 +14,14 @@ from hypothesis import strategies as st
 
 from agent.errors import InputError, ProblemsError
 from agent.prompt.draft_requests import Refused, read_definition, read_labels, read_opening, read_row
+from agent.task import label_queue, label_splits
 from agent.task.label_log import LabelLog, agreed, standing
 from agent.task.label_queue import LabelQueue
 from agent.task.label_session import LabelSession
 from agent.task.label_splits import SplitRow, places
 from agent.task.labelled_task import LabelledTask
 from agent.task.load import load_task
+from agent.task.splits import near_duplicates
 from tests.cli.label_world import DESCRIPTION, topic_of, write_label_task
 
 FOLDER = Path("tasks/mails")
@@ -47,6 +50,34 @@ def test_a_near_duplicate_of_a_test_row_goes_nowhere_and_of_a_train_row_into_tra
     assert places(rows) == ["train", "test"]
     twins = [SplitRow("one two three four five!", "a"), SplitRow("ten six seven eight nine", "b")]
     assert places([*rows, *twins]) == ["train", "test", "train", None]
+
+
+@given(ROWS)
+def test_a_row_goes_by_its_own_near_duplicates_and_not_by_those_of_a_chain(rows: list[SplitRow]) -> None:
+    found = places(rows)
+    for at, row in enumerate(rows):
+        before = zip(rows[:at], found, strict=False)
+        homes = {home for other, home in before if home and near_duplicates([other.text, row.text])}
+        assert not homes or found[at] == ("train" if homes == {"train"} else None)
+
+
+def test_near_duplicates_are_searched_for_once_a_label_and_once_to_say_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searched: list[int] = []
+
+    def counted(texts: list[str]) -> list[tuple[int, ...]]:
+        searched.append(len(texts))
+        return near_duplicates(texts)
+
+    monkeypatch.setattr(label_splits, "near_duplicates", counted)
+    write_label_task(FOLDER)
+    task = LabelledTask(FOLDER)
+    for row in task.rows[:5]:
+        task.label(row.id, topic_of(row.text), "ann", "spread")
+    assert searched == [1, 2, 3, 4, 5]
+    task.status(task.log.events())
+    assert searched == [1, 2, 3, 4, 5, 5]
 
 
 def test_several_write_to_one_file_and_the_chain_holds(tmp_path: Path) -> None:
@@ -93,6 +124,21 @@ def test_an_undo_brings_back_what_the_labeller_said_before(tmp_path: Path) -> No
     assert agreed(standing(log.events())["r1"]) == "b"
 
 
+@given(st.lists(st.tuples(st.sampled_from(["ann", "ben"]), st.sampled_from(["r1", "r2", "undo"])), max_size=12))
+def test_an_undo_leaves_what_stood_before_the_label_that_it_takes_back(steps: list[tuple[str, str]]) -> None:
+    with TemporaryDirectory() as folder:
+        log, stand = LabelLog(Path(folder) / "labels.jsonl"), list[tuple[str, str]]()
+        for labeller, step in steps:
+            if step != "undo":
+                log.add(step, "a", labeller, "spread")
+                stand.append((labeller, step))
+                continue
+            taken, own = log.undo(labeller), [at for at, (name, _) in enumerate(stand) if name == labeller]
+            assert (taken.row if taken else None) == (stand.pop(own[-1])[1] if own else None)
+        found = {(name, row) for row, of_row in standing(log.events()).items() for name in of_row}
+        assert found == set(stand)
+
+
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 101, "\x1b[31m"])
 def test_a_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="--labeller"):
@@ -108,12 +154,53 @@ def test_rows_come_first_where_prompts_disagree_then_of_the_rarest_label_then_fa
     assert plain.pick({0: "money", 4: "money", 2: "post"}, [1, 3]) == 3, "post has fewer labels"
 
 
+def plain_pick(texts: list[str], labelled: dict[int, str], candidates: list[int]) -> int:
+    """The choice of a queue, each row compared with each labelled one."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectors = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", sublinear_tf=True).fit_transform(texts)
+    similar = (vectors @ vectors.T).toarray()
+    counts = Counter(labelled.values())
+
+    def order(at: int) -> tuple[int, float]:
+        closest = max(labelled, key=lambda other: similar[at, other])
+        nearest = similar[at, closest]
+        return counts[labelled[closest]] if nearest > 0 else min(counts.values()), round(nearest, 9)
+
+    return min(candidates, key=order)
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join), min_size=9, max_size=12),
+    st.lists(st.tuples(st.sampled_from(["label", "take back", "both", "change"]), st.sampled_from("abc")), max_size=9),
+    st.integers(0, 7),
+    st.integers(1, 3),
+)
+def test_a_queue_that_remembers_what_is_nearest_chooses_as_one_that_compares_all(
+    texts: list[str], steps: list[tuple[str, str]], gone: int, at_once: int
+) -> None:
+    queue, labelled = LabelQueue(texts, {}), {8: "a"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(label_queue, "AT_ONCE", at_once)
+        for step, label in steps:
+            if not (left := [at for at in range(len(texts)) if at not in labelled]):
+                return
+            at, known = queue.pick(labelled, left), list(labelled)[gone % len(labelled)]
+            assert at == plain_pick(texts, labelled, left)
+            if step == "change":
+                labelled[known] = label
+            if step in ("label", "both"):
+                labelled[at] = label
+            if step in ("take back", "both") and len(labelled) > 1:
+                del labelled[known]
+
+
 def test_labels_are_about_as_many_of_each_topic_as_there_are() -> None:
     write_label_task(FOLDER)
     session = LabelSession(LabelledTask(FOLDER), "ann")
     given_labels: Counter[str] = Counter()
     for _ in range(32):
-        shown = session.next()
+        shown = session.next(session.task.log.events())
         assert shown is not None
         label = topic_of(shown.row.text)
         given_labels[label] += 1
@@ -128,7 +215,7 @@ def test_a_label_that_the_task_has_no_more_is_in_no_split() -> None:
     write_label_task(FOLDER)
     session = LabelSession(LabelledTask(FOLDER), "ann")
     for _ in range(34):
-        shown = session.next()
+        shown = session.next(session.task.log.events())
         assert shown is not None
         session.label(shown.row.id, topic_of(shown.row.text), shown.chosen)
     toml = FOLDER / "task.toml"

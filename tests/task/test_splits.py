@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.shipped import fold
 from agent.task import splits
-from agent.task.splits import near_duplicates, split_rows
+from agent.task.splits import are_near, compared, near_duplicates, split_rows
 
 WORDS = [f"word{n}" for n in range(4000)]
 
@@ -133,6 +133,13 @@ def test_case_spaces_and_one_word_of_ten_make_near_duplicates() -> None:
     texts = ["One two  three four five six seven eight nine ten", "one TWO three four five six seven eight nine eleven",
              "?!", " ?! ", "other words here", "!!"]  # fmt: skip
     assert near_duplicates(texts) == [(0, 1), (2, 3)]
+
+
+@given(*[st.lists(st.sampled_from(["a", "b", "c", "d", "E", "?!", "昨天", "!"]), max_size=6).map(" ".join)] * 2)
+def test_two_texts_are_near_where_the_search_over_both_finds_them(one: str, other: str) -> None:
+    for threshold in (0.3, 0.8, 1.0):
+        found = near_duplicates([one, other], threshold) != []
+        assert are_near(compared(one), compared(other), threshold) is found
 
 
 @given(st.integers(0, 999))

@@ -5,7 +5,7 @@ Only `optimize label TASK --web` shows it; the task is the one that was named th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from agent.errors import InputError
 from agent.report.web.page_request import PageRequest, Posted, Site
 from agent.task.label_log import DISAGREEMENT, LONGEST_NAME, SPREAD
+from agent.task.label_queue import LabelQueue
 from agent.task.label_session import LabelSession, agreements
 from agent.task.labelled_task import LabelledTask
 
@@ -22,21 +23,17 @@ MOST_SKIPPED = 30
 
 @dataclass(frozen=True, slots=True)
 class LabelPlace:
-    """What is labelled in the browser. `keys`: by key its label; `answers`: by row what prompts answered; `sessions`:
-    by labeller, made once."""
+    """What is labelled in the browser. `keys`: by key its label; `queue`: of the task, for all labellers."""
 
     task: LabelledTask
     keys: Mapping[str, str]
     labeller: str
-    answers: Mapping[str, Sequence[str]]
+    queue: LabelQueue
     overlap: int
-    sessions: dict[str, LabelSession]
 
     def session(self, labeller: str) -> LabelSession:
         """The session of a labeller. Raises InputError for a name that is none."""
-        if labeller not in self.sessions:
-            self.sessions[labeller] = LabelSession(self.task, labeller, self.answers, self.overlap)
-        return self.sessions[labeller]
+        return LabelSession(self.task, labeller, self.queue, self.overlap)
 
 
 def _place(site: Site) -> LabelPlace:
@@ -51,14 +48,15 @@ def label(request: PageRequest) -> dict[str, Any]:
     labeller = request.arg("labeller")[:LONGEST_NAME]
     task, skipped = place.task, _skipped(request.arg("skipped"))
     session = place.session(labeller) if labeller else None
-    shown = session.again(request.arg("again")) or session.next(skipped) if session else None
-    status, meanings = task.status(), task.definitions
+    events = task.log.events()
+    shown = session.again(request.arg("again")) or session.next(events, skipped) if session else None
+    status, meanings = task.status(events), task.definitions
     return {
         "task": task.name,
         "field": task.field,
         "labeller": labeller,
         "suggested": place.labeller,
-        "done": session.done if session else 0,
+        "done": session.done(events) if session else 0,
         "labelled": status.labelled,
         "of": status.rows,
         "missing": status.missing,
@@ -74,7 +72,7 @@ def label(request: PageRequest) -> dict[str, Any]:
         },
         "labels": [{"key": key, "label": name, "about": meanings[name]} for key, name in place.keys.items()],
         "by_label": dict(status.by_label),
-        "agreement": [pair.line for pair in agreements(task)],
+        "agreement": [pair.line for pair in agreements(task, events)] if shown is None else [],
         "file": str(task.log.path),
     }
 
