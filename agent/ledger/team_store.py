@@ -87,7 +87,9 @@ def database(url: str) -> URL:
     if kind not in {"postgresql", "postgres", "sqlite"}:
         raise InputError(f"{without_password(url)}: a database of another kind; give {FORMS}")
     if kind == "sqlite":
-        return found
+        if found.host or found.username or found.query:
+            raise InputError(f"{without_password(url)}: SQLite takes a file and nothing else; give sqlite:///FILE")
+        return found.set(drivername="sqlite")
     require("team", "a team's ledger in PostgreSQL")
     return found.set(drivername="postgresql+psycopg")
 
@@ -209,16 +211,17 @@ def _connected(target: URL, url: str) -> Iterator[tuple[Engine, MetaData]]:
     from sqlalchemy.pool import NullPool
 
     arguments = PATIENCE if target.get_backend_name() == "postgresql" else {}
-    engine = create_engine(target, poolclass=NullPool, hide_parameters=True, connect_args=arguments)
     try:
-        yield engine, _metadata()
-    except SQLAlchemyError as error:
+        engine = create_engine(target, poolclass=NullPool, hide_parameters=True, connect_args=arguments)
+        try:
+            yield engine, _metadata()
+        finally:
+            engine.dispose()
+    except (SQLAlchemyError, ValueError) as error:  # a ValueError: what an address asks of the driver
         said = str(error.orig if isinstance(error, DBAPIError) else error)
         secrets = tuple(word for word in (target.password, str(target.query.get("password", ""))) if word)
         line = without_password(redact(" ".join(said.split()), secrets))
         raise LedgerError(f"{without_password(url)}: the database refused it: {line}") from None
-    finally:
-        engine.dispose()
 
 
 def _integrity_error() -> type[Exception]:
