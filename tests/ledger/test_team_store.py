@@ -232,6 +232,18 @@ def test_an_address_that_sqlite_does_not_take_is_refused_before_it_is_used(url: 
         database(url)
 
 
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+def test_a_database_that_vanishes_is_refused(url: str) -> None:
+    with pytest.raises(InputError, match=f"{url}: names no file, so nothing would be kept"):
+        database(url)
+
+
+def test_what_is_only_read_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="run-1: no such run"):
+        verify_published(f"sqlite:///{tmp_path}/none.sqlite", "run-1")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_the_driver_does_not_take_is_said_in_a_line(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unchecked = make_url("sqlite:///team.sqlite?timeout=abc")
     monkeypatch.setattr(team_store, "database", lambda url: unchecked)
