@@ -14,7 +14,7 @@ from agent.cli.common import PATH, SETTINGS, json_option, plain, print_json, sho
 from agent.cli.terminal_tables import Column, print_table, say
 from agent.errors import AgentError
 from agent.report.facts import amount, bracketed, dollars, gain, points
-from agent.report.sweep_page import OWN, SHOWN, best_of_task, short_model
+from agent.report.sweep_page import OWN, SHOWN, Names, best_of_task, model_names
 from agent.run.sweep.sweep import CellLine, PreparedSweep, SweepResult, prepare_sweep, run_sweep
 
 if TYPE_CHECKING:
@@ -207,18 +207,19 @@ def _print_plan(prepared: PreparedSweep, as_json: bool) -> None:
 
 
 def _print_result(result: SweepResult) -> None:
-    rows = [_group_row(group) for group in result.groups]
+    names = model_names(result.groups)
+    rows = [_group_row(group, names) for group in result.groups]
     print_table(f"sweep {result.name}, sealed test", GROUPS, rows)
     for task in result.tasks:
-        say(best_of_task(task))
+        say(best_of_task(task, names))
     say(f"{len(result.cells)} cells, {dollars(result.cost_usd)}; {result.report}")
 
 
-def _group_row(group: Mapping[str, Any]) -> tuple[Any, ...]:
+def _group_row(group: Mapping[str, Any], names: Names) -> tuple[Any, ...]:
     lift = group["lift"] or {}
     return (
         group["task"],
-        short_model(group["model"]),
+        names[group["model"]],
         group["strategy"] or OWN,
         len(group["seeds"]),
         points(group["baseline"]),

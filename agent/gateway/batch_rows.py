@@ -43,6 +43,7 @@ class Batch:
         rows: how many it has.
         pending: the call keys of those that are not in the ledger.
         is_new: whether this run begins it, and so has all its requests.
+        run_id: of the run that began it.
         job: its id at the provider; "": not known.
         wanted: by call key the calls that wait.
         replies: by call key what came.
@@ -60,6 +61,7 @@ class Batch:
     rows: int
     pending: set[str]
     is_new: bool
+    run_id: str
     job: str = ""
     wanted: dict[str, Wanted] = field(default_factory=dict)
     replies: dict[str, RowReply] = field(default_factory=dict)

@@ -104,9 +104,14 @@ class Batches:
             batch.pending.discard(key)
             await self._end(batch)
 
-    def left(self) -> list[str]:
-        """The batches that were waited for and go on at the provider: their ids there, or their names."""
-        return [batch.job or batch.name for batch in self._begun if batch.ended is None and not batch.is_refused]
+    def left(self) -> dict[str, list[str]]:
+        """The batches that were waited for and go on at the provider: by the run that began them, their ids there, or
+        their names."""
+        found: dict[str, list[str]] = {}
+        for batch in self._begun:
+            if batch.ended is None and not batch.is_refused:
+                found.setdefault(batch.run_id, []).append(batch.job or batch.name)
+        return found
 
     async def close(self) -> None:
         """Waits for nothing any more; what was submitted goes on at the provider."""
@@ -147,7 +152,7 @@ class Batches:
     def _begin(self, lm: LM, rows: dict[str, Wanted]) -> None:
         name = content_id("b", [self._ledger.id(), self._run_id, self._count, sorted(rows)])
         self._count += 1
-        batch = Batch(name, datetime.now(UTC), len(rows), set(rows), is_new=True, wanted=rows)
+        batch = Batch(name, datetime.now(UTC), len(rows), set(rows), True, self._run_id, wanted=rows)
         self._open.update(dict.fromkeys(rows, batch))
         self._start(batch, lm)
 
@@ -164,7 +169,7 @@ class Batches:
         if not missing:  # it was killed before it noted that
             end = {"job": row["job"], "status": RECORDED, "words": "", "unserved": 0}
             self._ledger.event(self._run_id, ENDED, {"name": body["name"], **end})
-        batch = Batch(body["name"], since, len(body["rows"]), missing, is_new=False, job=row["job"])
+        batch = Batch(body["name"], since, len(body["rows"]), missing, False, row["run_id"], row["job"])
         return dict.fromkeys(missing, batch)
 
     # -- one batch ----------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from agent.ledger.files import (
     seal_path,
 )
 from agent.ledger.merged import refuse_merged
+from agent.ledger.place import ledger_option
 from agent.ledger.provenance import utc_now
 from agent.ledger.schema import AUDITED, STEPS, Finding, sha256, structure
 from agent.ledger.verify import link, verify
@@ -167,7 +168,7 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
 def _not_whole(path: Path, finding: Finding) -> LedgerError:
     return LedgerError(
         f"{path}: the ledger is not what was written: {finding}; nothing was changed; "
-        f"`optimize audit verify` lists all; {RESCUE}"
+        f"`optimize audit verify{ledger_option(path)}` lists all; {RESCUE}"
     )
 
 

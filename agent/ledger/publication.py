@@ -17,6 +17,7 @@ from typing import Any
 from agent.errors import LedgerError
 from agent.ledger.bundle_verify import Folded
 from agent.ledger.merged import HOME
+from agent.ledger.place import ledger_option
 from agent.ledger.query import History, Row
 from agent.ledger.schema import Finding, sha256
 from agent.ledger.verify import EVENT, compare, defaults, left_over, link
@@ -57,7 +58,8 @@ def publication(history: History, run_id: str, with_texts: bool) -> Publication:
     events = tuple(dict(zip(EVENT, found, strict=True)) for found in history.db.execute(_OF_RUN, {"run": run["id"]}))
     folded, findings = fold(events)
     if findings:
-        raise LedgerError(f"{history.path}: not whole: {findings[0]}; `optimize audit verify` lists all")
+        verify = f"`optimize audit verify{ledger_option(history.path)}`"
+        raise LedgerError(f"{history.path}: not whole: {findings[0]}; {verify} lists all")
     rows: dict[str, list[Row]] = {table: [] for table in HOME}
     empty = {table: defaults(history.db, table) for table in HOME}
     for place, row in folded.rows.items():

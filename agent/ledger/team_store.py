@@ -87,7 +87,11 @@ def database(url: str) -> URL:
     if kind not in {"postgresql", "postgres", "sqlite"}:
         raise InputError(f"{without_password(url)}: a database of another kind; give {FORMS}")
     if kind == "sqlite":
-        return found
+        if found.host or found.username or found.query:
+            raise InputError(f"{without_password(url)}: SQLite takes a file and nothing else; give sqlite:///FILE")
+        if found.database in {None, "", ":memory:"}:
+            raise InputError(f"{url}: names no file, so nothing would be kept; give sqlite:///FILE")
+        return found.set(drivername="sqlite")
     require("team", "a team's ledger in PostgreSQL")
     return found.set(drivername="postgresql+psycopg")
 
@@ -167,12 +171,14 @@ def verify_published(url: str, run_id: str, anchor: str | None = None) -> Publis
         InputError: no address of a database, or the run is not there.
         LedgerError: the database cannot be read.
     """
-    with _connected(database(url), url) as (engine, metadata), engine.connect() as db:
+    target = database(url)
+    missing = InputError(f"{run_id}: no such run in {without_password(url)}; `optimize ledger publish` puts it there")
+    if target.get_backend_name() == "sqlite" and not os.path.exists(target.database or ""):
+        raise missing  # to connect would make the file
+    with _connected(target, url) as (engine, metadata), engine.connect() as db:
         there = _there(db, metadata, run_id)
         if there is None:
-            raise InputError(
-                f"{run_id}: no such run in {without_password(url)}; `optimize ledger publish` puts it there"
-            )
+            raise missing
         events = _rows(db, metadata, "events", run_id, ("seq",))
         rows = {table: _rows(db, metadata, table, run_id, AUDITED[table]) for table in HOME}
         texts = _rows(db, metadata, "texts", run_id, ("hash",))
@@ -209,16 +215,17 @@ def _connected(target: URL, url: str) -> Iterator[tuple[Engine, MetaData]]:
     from sqlalchemy.pool import NullPool
 
     arguments = PATIENCE if target.get_backend_name() == "postgresql" else {}
-    engine = create_engine(target, poolclass=NullPool, hide_parameters=True, connect_args=arguments)
     try:
-        yield engine, _metadata()
-    except SQLAlchemyError as error:
+        engine = create_engine(target, poolclass=NullPool, hide_parameters=True, connect_args=arguments)
+        try:
+            yield engine, _metadata()
+        finally:
+            engine.dispose()
+    except (SQLAlchemyError, ValueError) as error:  # a ValueError: what an address asks of the driver
         said = str(error.orig if isinstance(error, DBAPIError) else error)
         secrets = tuple(word for word in (target.password, str(target.query.get("password", ""))) if word)
         line = without_password(redact(" ".join(said.split()), secrets))
         raise LedgerError(f"{without_password(url)}: the database refused it: {line}") from None
-    finally:
-        engine.dispose()
 
 
 def _integrity_error() -> type[Exception]:

@@ -5,6 +5,7 @@ Takes the object of `optimize sweep --json`, which other files make; all of its 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,20 +23,27 @@ SHOWN: Mapping[int, str] = {1: "yes", 0: "not shown", -1: "worse"}
 _WORDS = 300  # characters of an instruction
 
 
-def short_model(model: str | None) -> str:
-    """A model without its address, for a table."""
-    return OWN if model is None else model.split("@")[0]
+Names = Mapping[str | None, str]
+"""How models are shown in tables."""
 
 
-def group_name(group: Mapping[str, Any]) -> str:
+def model_names(groups: Sequence[Mapping[str, Any]]) -> Names:
+    """The models of groups without their addresses, but for those that only the address tells apart."""
+    models = list(dict.fromkeys(group["model"] for group in groups))
+    short = {model: OWN if model is None else model.split("@")[0] for model in models}
+    shared = Counter(short.values())
+    return {model: name if model is None or shared[name] == 1 else model for model, name in short.items()}
+
+
+def group_name(group: Mapping[str, Any], names: Names) -> str:
     """Model and strategy of a group."""
-    return f"{short_model(group['model'])}, {group['strategy'] or OWN}"
+    return f"{names[group['model']]}, {group['strategy'] or OWN}"
 
 
-def best_of_task(task: Mapping[str, Any]) -> str:
+def best_of_task(task: Mapping[str, Any], names: Names) -> str:
     """Which combination is best for a task, and what is shown of it, in a sentence or two."""
-    best = f"{task['task']}: {group_name(task['best'])} has the highest score, {facts.points(task['score'])}"
-    beaten, level = ([group_name(each) for each in task[key]] for key in ("beats", "not_shown"))
+    best = f"{task['task']}: {group_name(task['best'], names)} has the highest score, {facts.points(task['score'])}"
+    beaten, level = ([group_name(each, names) for each in task[key]] for key in ("beats", "not_shown"))
     if not beaten and not level:
         return f"{best}."
     ahead = f"It is shown to be better than {'; '.join(beaten)}." if beaten else ""
@@ -45,14 +53,15 @@ def best_of_task(task: Mapping[str, Any]) -> str:
 
 def sweep_html(sweep: Mapping[str, Any]) -> str:
     """The page of a sweep, from the object of `optimize sweep --json`."""
-    best = [(best_of_task(task), _prompt_of(task, sweep["groups"])) for task in sweep["tasks"]]
-    tables = (_matrix(sweep["groups"]), _gains(sweep["groups"]))
+    groups, names = sweep["groups"], model_names(sweep["groups"])
+    best = [(best_of_task(task, names), _prompt_of(task, groups)) for task in sweep["tasks"]]
+    tables = (_matrix(groups, names), _gains(groups, names))
     return render(
         "sweep.html",
         sweep=sweep,
         best=best,
         tables=tables,
-        pairs=_pairs(sweep["tasks"]),
+        pairs=_pairs(sweep["tasks"], names),
         cells=_cells(sweep),
         style=style(),
     )
@@ -83,25 +92,24 @@ def _table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], 
     return RunTable(caption, tuple(made), tuple(map(tuple, rows)), note)
 
 
-def _matrix(groups: Sequence[Mapping[str, Any]]) -> RunTable:
+def _matrix(groups: Sequence[Mapping[str, Any]], names: Names) -> RunTable:
     """Tasks and strategies down, models across."""
-    models = list(dict.fromkeys(group["model"] for group in groups))
     lines: dict[tuple[str, str | None], dict[str | None, str]] = {}
     for group in groups:
         cell = facts.points(group["score"]) + facts.bracketed(group["ci95"])
         lines.setdefault((group["task"], group["strategy"]), {})[group["model"]] = cell
     rows = [
-        (f"{task}, {strategy or OWN}", *(line.get(m, "-") for m in models)) for (task, strategy), line in lines.items()
+        (f"{task}, {strategy or OWN}", *(line.get(m, "-") for m in names)) for (task, strategy), line in lines.items()
     ]
     return _table(
         "Score of the best found on the sealed rows, 0 to 100 (95 % CI)",
-        ("task, strategy", *(f"{short_model(model)} #" for model in models)),
+        ("task, strategy", *(f"{name} #" for name in names.values())),
         rows,
         "Over the seeds: each row counts with its mean.",
     )
 
 
-def _gains(groups: Sequence[Mapping[str, Any]]) -> RunTable:
+def _gains(groups: Sequence[Mapping[str, Any]], names: Names) -> RunTable:
     rows = []
     for group in groups:
         lift = group["lift"]
@@ -116,7 +124,8 @@ def _gains(groups: Sequence[Mapping[str, Any]]) -> RunTable:
         )
         promoted = f"{group['promoted']} of {len(group['seeds'])}"
         cost = facts.amount(group["cost_usd"])
-        rows.append((f"{group['task']}: {group_name(group)}", facts.points(group["baseline"]), *tested, promoted, cost))
+        name = f"{group['task']}: {group_name(group, names)}"
+        rows.append((name, facts.points(group["baseline"]), *tested, promoted, cost))
     return _table(
         "Gain over your prompt on the sealed rows",
         (
@@ -133,15 +142,15 @@ def _gains(groups: Sequence[Mapping[str, Any]]) -> RunTable:
     )
 
 
-def _pairs(tasks: Sequence[Mapping[str, Any]]) -> list[RunTable]:
+def _pairs(tasks: Sequence[Mapping[str, Any]], names: Names) -> list[RunTable]:
     return [
         _table(
             task["task"],
             ("one", "other", "difference (95 % CI) #", "p, corrected #", "shown"),
             [
                 (
-                    group_name(pair["one"]),
-                    group_name(pair["other"]),
+                    group_name(pair["one"], names),
+                    group_name(pair["other"], names),
                     facts.gain(pair["diff"], pair["ci95"]),
                     facts.chance(pair["p_holm"]),
                     "yes" if pair["shown"] else "no",

@@ -207,11 +207,7 @@ class LedgerRun(ABC, Generic[T]):
         self._gateway.stop(why if isinstance(why, Exception) else Interrupted())
         await self._gateway.drain()
         if (batches := self._gateway.batches) is not None and (left := batches.left()):
-            self._resources.observer.warn(
-                f"{len(left)} batch{'es go' if len(left) > 1 else ' goes'} on at the provider ({', '.join(left)}): "
-                f"{self.comes_back} takes what comes, `optimize batch cancel {self.id}"
-                f"{ledger_option(self.ledger.path)}` ends it"
-            )
+            self._resources.observer.warn(self._said_of(left))
         try:
             message = message_of(why)
             self._observer.on_event("stopped", {"why": message, **self._spent()})
@@ -219,6 +215,16 @@ class LedgerRun(ABC, Generic[T]):
             await self.ledger.commit()
         except LedgerError:
             pass  # the disk is why it ends; the next opening of the ledger notes that the run was cut off
+
+    def _said_of(self, left: Mapping[str, Sequence[str]]) -> str:
+        """What is said of batches that go on, by the runs that began them."""
+        ids = [each for several in left.values() for each in several]
+        go, them = ("es go", "them") if len(ids) > 1 else (" goes", "it")
+        ending = " and ".join(f"`optimize batch cancel {run}{ledger_option(self.ledger.path)}`" for run in left)
+        return (
+            f"{len(ids)} batch{go} on at the provider ({', '.join(ids)}): {self.comes_back} takes what comes, "
+            f"{ending} end{'s' if len(left) == 1 else ''} {them}"
+        )
 
 
 class Job(LedgerRun[dict[str, Any]]):

@@ -21,7 +21,7 @@ from agent.ledger.schema import Finding
 from agent.ledger.store import Ledger
 from agent.ledger.texts import events_with, files_with, kinds_of, older_copies, texts_with
 from agent.ledger.verify import verify
-from agent.run.locations import open_history, releases_folder
+from agent.run.locations import ledger_option, open_history, releases_folder
 from agent.run.tasks import source_of, task_of
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def anchor_ledger(db: Path) -> dict[str, Any]:
 
 def _require_whole(connection: sqlite3.Connection, db: Path) -> None:
     if findings := verify(connection):
-        raise LedgerError(f"{db}: not whole: {findings[0]}; see `audit verify`")
+        raise LedgerError(f"{db}: not whole: {findings[0]}; `optimize audit verify{ledger_option(db)}` lists all")
 
 
 def check_run(history: History, run: Row) -> list[Check]:

@@ -18,6 +18,7 @@ from agent.run.tasks import source_of
 if TYPE_CHECKING:
     from agent.run.optimize import Resumed
     from agent.search.plan import Plan
+    from agent.types import Task
 
 UNFINISHED = ("running", "interrupted", "killed", "failed")
 
@@ -128,10 +129,7 @@ def changes_since(run: dict[str, Any], launch: Launch, proposes: bool = True) ->
     """What is not as it was when the run began, a line each; `proposes`: another proposer counts, too."""
     from agent.ledger.provenance import tool_version
 
-    then, now = run["hashes"], dict(launch.task.hashes)
-    parts = [(name, "changed" if name in now else "is gone") for name in then if then[name] != now.get(name)]
-    parts += [(name, "is new") for name in now if name not in then]
-    changed = list(dict.fromkeys(f"{source_of(name, run['options'])} {what}" for name, what in parts))
+    changed = task_changes(run, launch.task)
     if run["model"] != launch.target.name:
         changed.append(f"the model is {launch.target.name}, it was {run['model']}")
     if run["options"].get("model_digest", "") != launch.digest:
@@ -142,3 +140,11 @@ def changes_since(run: dict[str, Any], launch: Launch, proposes: bool = True) ->
     if run["tool"] != tool_version():
         changed.append(f"this is version {tool_version()}, the run was made with {run['tool']}")
     return changed
+
+
+def task_changes(run: Mapping[str, Any], task: Task) -> list[str]:
+    """Which files of a task are not as they were when the run began, a line each."""
+    then, now = run["hashes"], dict(task.hashes)
+    parts = [(name, "changed" if name in now else "is gone") for name in then if then[name] != now.get(name)]
+    parts += [(name, "is new") for name in now if name not in then]
+    return list(dict.fromkeys(f"{source_of(name, run['options'])} {what}" for name, what in parts))

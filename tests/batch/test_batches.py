@@ -290,7 +290,7 @@ def test_a_batch_is_waited_for_so_long_and_goes_on_without_us(tmp_path: Path) ->
 def test_an_interrupted_run_leaves_the_batch_and_takes_it_up_again(tmp_path: Path) -> None:
     with world(tmp_path, course=("in_progress",)) as there:
 
-        async def interrupted(ledger: Ledger) -> list[str]:
+        async def interrupted(ledger: Ledger) -> dict[str, list[str]]:
             gateway = there.gateway(ledger)
             asking = asyncio.create_task(there.asked(gateway))
             await until(lambda: there.provider.seen.count(("GET", f"{BATCHES}/batch_1")) > 1)
@@ -302,7 +302,7 @@ def test_an_interrupted_run_leaves_the_batch_and_takes_it_up_again(tmp_path: Pat
             return gateway.batches.left()
 
         with contextlib.closing(open_ledger(there.path)) as ledger:
-            assert asyncio.run(interrupted(ledger)) == ["batch_1"]
+            assert asyncio.run(interrupted(ledger)) == {"run-1": ["batch_1"]}
         assert there.calls() == []
         there.provider.course = ("completed",)
         assert texts(there.ask(resumed=True)) == expected()

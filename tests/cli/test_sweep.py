@@ -14,6 +14,7 @@ import pytest
 
 import promptassay as pa
 from agent.errors import ProblemsError
+from agent.run.sweep.cell import run_cell
 from agent.run.sweep.file import AXES, OPTIONS, read_sweep
 from agent.run.sweep.sweep import prepare_sweep
 from tests.cli.sweeps import FOLDER, broken_cells, resumed, scores, settled, write_sweep
@@ -202,6 +203,34 @@ def test_every_cell_is_checked_before_anything_is_spent() -> None:
     assert any("OPENAI_API_KEY" in line for line in lines)
     assert not list(FOLDER.glob("*.db"))
     assert len(lines) == 2, "once each, with the cells that have it"
+
+
+def finish(path: Path) -> str:
+    """Runs the only cell of a sweep in this process; its name."""
+    (cell,) = prepare_sweep(path).cells
+    run_cell(cell.arguments, cell.db)
+    return cell.name
+
+
+def test_a_finished_cell_of_other_files_is_refused_by_name() -> None:
+    with WireServer(learner) as server:
+        path = write_sweep([compatible(server)], more='proposer = "none"')
+        name = finish(path)
+        prompt, rows = (Path(file).read_text("utf-8") for file in ("p.txt", "rows.csv"))
+        Path("p.txt").write_text("Another prompt.", "utf-8")
+        for more in ((), ("--dry-run",)):
+            (line,) = refused(2, "sweep", path, *more)
+            said = (
+                "p.txt (or how rows.csv is read) changed since this cell finished; put it back, or sweep into another"
+            )
+            assert line == f"error: small.toml: {name}: {said} folder (--folder)"
+        Path("p.txt").write_text(prompt, "utf-8")
+        Path("rows.csv").write_text(rows.replace("billing", "repair"), "utf-8")
+        path.write_text(path.read_text("utf-8").replace("seeds = [0]", "seeds = [0, 1]"), "utf-8")
+        assert any(f"{name}: rows.csv changed" in line for line in refused(2, "sweep", path))
+        Path("rows.csv").write_text(rows, "utf-8")
+        states = [cell["state"] for cell in good_json("sweep", path, "--dry-run")["cells"]]
+    assert states == ["finished", "not begun"]
 
 
 def test_caps_of_cells_are_within_the_cap_of_the_sweep() -> None:

@@ -11,10 +11,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 
 from agent.errors import InputError, LedgerError
 from agent.extras import is_here
+from agent.ledger import team_store
 from agent.ledger.merge import merge_ledgers
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
@@ -221,6 +222,33 @@ def test_a_password_is_in_no_error(original: Path, tmp_path: Path) -> None:
             assert form not in str(caught.value), url
         assert "\n" not in str(caught.value)
         assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite://team.sqlite", "sqlite:///team.sqlite?timeout=abc", "sqlite://me@/team.sqlite"]
+)
+def test_an_address_that_sqlite_does_not_take_is_refused_before_it_is_used(url: str) -> None:
+    with pytest.raises(InputError, match="SQLite takes a file and nothing else; give sqlite:///FILE"):
+        database(url)
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+def test_a_database_that_vanishes_is_refused(url: str) -> None:
+    with pytest.raises(InputError, match=f"{url}: names no file, so nothing would be kept"):
+        database(url)
+
+
+def test_what_is_only_read_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="run-1: no such run"):
+        verify_published(f"sqlite:///{tmp_path}/none.sqlite", "run-1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_driver_does_not_take_is_said_in_a_line(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unchecked = make_url("sqlite:///team.sqlite?timeout=abc")
+    monkeypatch.setattr(team_store, "database", lambda url: unchecked)
+    with pytest.raises(LedgerError, match="the database refused it: could not convert string to float"):
+        put(original, "run-1", "sqlite:///team.sqlite")
 
 
 def test_what_cannot_be_published_is_refused(original: Path, tmp_path: Path) -> None:

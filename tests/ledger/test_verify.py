@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -15,7 +16,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from agent.errors import LedgerError
 from agent.ledger.connect import reader
+from agent.ledger.publication import publication
 from agent.ledger.query import History
 from agent.ledger.schema import AUDITED, STEPS, sha256
 from agent.ledger.store import Ledger, Reservation
@@ -603,3 +606,15 @@ def test_a_ledger_whose_texts_are_all_erased_still_opens_and_tells_its_numbers(t
     assert history.run()["result"] is None
     assert {row["error"] for row in history.outcomes("run-1", candidates()[0].id, "dev")} == {"(erased)"}
     assert history.candidate(candidates()[1].id)["demos"][0]["rationale"] == "(erased)"
+
+
+def test_a_message_about_a_damaged_ledger_names_the_command_that_reads_it(tmp_path: Path) -> None:
+    path = make(tmp_path / "cell.db", ["run-1"])
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        alter(db, "UPDATE events SET body = '{}' WHERE run_id = 'run-1'")
+    says = re.escape(f"`optimize audit verify --db {path}` lists all")
+    with pytest.raises(LedgerError, match=says):
+        History(path)
+    reseal(path)
+    with closing(History(path)) as history, pytest.raises(LedgerError, match=says):
+        publication(history, "run-1", with_texts=False)

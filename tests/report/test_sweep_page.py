@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.report.sweep_page import best_of_task, sweep_html, write_page
+from agent.report.sweep_page import best_of_task, model_names, sweep_html, write_page
 from tests.report.hostile import PAYLOADS
 from tests.report.pages import assert_harmless
 
@@ -51,7 +51,15 @@ def test_the_page_has_the_scores_and_is_its_owners(tmp_path: Path) -> None:
 def test_the_best_is_named_with_what_is_shown_of_it() -> None:
     names = [{"model": f"openai/{name}@https://host/v1", "strategy": None} for name in "abc"]
     task = {"task": "t", "best": names[0], "score": 0.9, "beats": [names[1]], "not_shown": [names[2]]}
-    said = best_of_task(task)
+    said = best_of_task(task, model_names(names))
     assert "openai/a, task's own has the highest score, 90.0." in said
     assert "better than openai/b, task's own. Not shown to be better than openai/c, task's own." in said
-    assert best_of_task({**task, "beats": [], "not_shown": []}).endswith("90.0.")
+    assert best_of_task({**task, "beats": [], "not_shown": []}, model_names(names)).endswith("90.0.")
+
+
+def test_models_that_only_their_addresses_tell_apart_keep_them() -> None:
+    one, other = (f"openai-compatible/x@http://{host}:8000/v1" for host in ("127.0.0.1", "localhost"))
+    groups = [{"model": model, "strategy": None} for model in (one, other, "openai/a@https://host/v1", None)]
+    assert list(model_names(groups).values()) == [one, other, "openai/a", "task's own"]
+    task = {"task": "t", "best": groups[0], "score": 0.9, "beats": groups[1:2], "not_shown": []}
+    assert f"better than {other}," in best_of_task(task, model_names(groups))

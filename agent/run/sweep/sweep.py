@@ -24,6 +24,7 @@ from agent.run.sweep.cells import Cell, CellProgress, cells_of, progress_of, wit
 from agent.run.sweep.figures import CellOutcome, read_outcome, summary
 from agent.run.sweep.file import SweepFile, read_sweep
 from agent.run.sweep.processes import Executor, Processes
+from agent.run.sweep.stale import Files
 
 if TYPE_CHECKING:
     from agent.run.launch import Launch
@@ -185,6 +186,8 @@ class _Checking:
     ) -> None:
         self._file, self._folder, self._cells, self._progress, self._keys = file, folder, cells, progress, keys
         self._wrong: dict[str, list[str]] = {}
+        self._stale: dict[str, list[str]] = {}
+        self._files = Files()
         self._models: dict[str, None] = {}
 
     def prepared(self) -> PreparedSweep:
@@ -193,6 +196,7 @@ class _Checking:
         for cell in self._cells:
             progress = self._progress[cell.name]
             if progress.state == "finished":
+                self._require_unchanged(cell, progress.run_id)
                 continue
             if progress.run_id:
                 self._resumes(cell, progress.run_id)
@@ -205,7 +209,7 @@ class _Checking:
                 self._note(cell, found)
             else:
                 estimates[cell.name] = found
-        if self._wrong:
+        if self._wrong or self._stale:
             raise ProblemsError(tuple(self._problems()))
         return PreparedSweep(self._file, self._folder, self._cells, self._progress, estimates, tuple(self._models))
 
@@ -223,6 +227,13 @@ class _Checking:
     def _resumes(self, cell: Cell, run_id: str) -> None:
         try:
             self._require(prepare_resume(run_id, {}, None, False, cell.db).launch)
+        except AgentError as error:
+            self._note(cell, error)
+
+    def _require_unchanged(self, cell: Cell, run_id: str) -> None:
+        try:
+            for what in self._files.changes(cell.db, run_id):
+                self._stale.setdefault(what, []).append(cell.name)
         except AgentError as error:
             self._note(cell, error)
 
@@ -246,6 +257,12 @@ class _Checking:
         for what, names in self._wrong.items():
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             yield Problem(f"{self._file.path}: {', '.join(names[:_NAMED])}{more}", what)
+        for what, names in self._stale.items():
+            since = f"since {'this cell' if len(names) == 1 else 'these cells'} finished"
+            yield Problem(
+                f"{self._file.path}: {', '.join(names)}",
+                f"{what} {since}; put it back, or sweep into another folder (--folder)",
+            )
 
 
 # -- the run ----------------------------------------------------------------------------------------------------------
