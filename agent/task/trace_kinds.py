@@ -15,23 +15,35 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-GOOD = {"correct", "good", "yes", "true", "up", "thumbs_up", "thumbsup", "positive", "like", "pass", "passed", "accept"}
-"""Words of a feedback that say that an answer is right."""
-FEEDBACK = ("score", "scores", "feedback", "rating", "correct")
-"""Keys of a record that hold what people said of its answer."""
+from agent.task.feedback import Feedback, Scales, feedback_of, is_right, said_in
+
 INPUT = "input"
 """The column of a question that is one text."""
+EVALUATION = "gen_ai.evaluation"
+"""What the attributes of an evaluation begin with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One answer. `inputs`: texts by column; `label`: the answer that is known to be right, "" where none is; `system`:
-    the instruction that the model got."""
+    """One answer.
+
+    Args:
+        inputs: texts by column.
+        output: what the model answered.
+        expected: the right answer that a person wrote down, "" where none did.
+        feedback: what people said of the output.
+        system: the instruction that the model got.
+    """
 
     inputs: Mapping[str, str]
     output: str
-    label: str = ""
+    expected: str = ""
+    feedback: tuple[Feedback, ...] = ()
     system: str = ""
+
+    def label(self, scales: Scales) -> str:
+        """The right answer: what a person wrote down, or the output where people say that it is right; else ""."""
+        return self.expected or (self.output if is_right(self.feedback, scales) else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,28 +55,9 @@ class TraceKind:
     read: Callable[[Mapping[str, Any]], Iterator[Trace]]
 
 
-def is_good(said: Any) -> bool:
-    """Whether a feedback says that the answer is right: 1 of 1, true or a word such as `correct`; of several, all do.
-
-    >>> is_good([{"name": "user", "value": 1}]), is_good({"correct": [True]}), is_good("thumbs_up"), is_good(0.5)
-    (True, True, True, False)
-    """
-    if isinstance(said, Mapping):
-        value = said.get("value", said.get("stringValue")) if {"value", "stringValue"} & {*said} else None
-        return is_good(list(said.values())) if value is None else is_good(value)
-    if isinstance(said, list):
-        return bool(said) and all(map(is_good, said))
-    if isinstance(said, str):
-        return said.strip().lower().replace(" ", "_") in GOOD or said.strip() in ("1", "1.0")
-    return isinstance(said, bool | int | float) and said == 1
-
-
-def _label(record: Mapping[str, Any], output: str) -> str:
-    """The right answer: one that a person wrote down, or the model's own where a feedback confirms it."""
-    if expected := record.get("expectedOutput", record.get("expected_output")):
-        return _text(expected)
-    said = [record[key] for key in FEEDBACK if record.get(key) not in (None, "", [], {})]
-    return output if said and all(map(is_good, said)) else ""
+def _expected(record: Mapping[str, Any]) -> str:
+    """The right answer that a person wrote down."""
+    return _text(expected) if (expected := record.get("expectedOutput", record.get("expected_output"))) else ""
 
 
 def _text(value: Any) -> str:
@@ -117,7 +110,7 @@ def _openai(record: Mapping[str, Any]) -> Iterator[Trace]:
     else:
         output, turns = (_text(turns[-1]), turns[:-1]) if turns[-1].get("role") == "assistant" else ("", turns)
     inputs, system = _asked(turns)
-    yield Trace(inputs, output, _label(record, output), system)
+    yield Trace(inputs, output, _expected(record), feedback_of(record), system)
 
 
 def _langfuse(record: Mapping[str, Any]) -> Iterator[Trace]:
@@ -131,13 +124,13 @@ def _langfuse(record: Mapping[str, Any]) -> Iterator[Trace]:
         inputs = {str(name): value.strip() for name, value in asked.items()}
     else:
         inputs = {INPUT: _text(asked)}
-    yield Trace(inputs, output, _label(record, output), system)
+    yield Trace(inputs, output, _expected(record), feedback_of(record), system)
 
 
 def _production(record: Mapping[str, Any]) -> Iterator[Trace]:
     asked, output = record.get("inputs") or {}, _text(record["reply"])
     inputs = {str(name): _text(value) for name, value in asked.items()} if isinstance(asked, Mapping) else {}
-    yield Trace(inputs or {INPUT: _text(asked)}, output, _label(record, output))
+    yield Trace(inputs or {INPUT: _text(asked)}, output, _expected(record), feedback_of(record))
 
 
 def _otlp(record: Mapping[str, Any]) -> Iterator[Trace]:
@@ -157,12 +150,14 @@ def _of_span(found: Mapping[str, Any]) -> Trace:
     system = system or _text(_parsed(found.get("gen_ai.system_instructions")))
     said = _parsed(found.get("gen_ai.output.messages")) or _numbered(found, "gen_ai.completion.")
     output = _text(said[:1])
-    scores = {
-        name: found[name]
-        for name in ("gen_ai.evaluation.score.value", "gen_ai.evaluation.score.label")
-        if name in found
-    }
-    return Trace(inputs, output, output if scores and is_good(scores) else "", system)
+    return Trace(inputs, output, "", tuple(_evaluated(found)), system)
+
+
+def _evaluated(found: Mapping[str, Any]) -> Iterator[Feedback]:
+    """What the attributes of an evaluation say."""
+    score = {"stringValue": found.get(f"{EVALUATION}.score.label"), "value": found.get(f"{EVALUATION}.score.value")}
+    if score != {"stringValue": None, "value": None}:
+        yield from said_in(str(found.get(f"{EVALUATION}.name") or EVALUATION), score)
 
 
 def _mappings(value: Any) -> list[Mapping[str, Any]]:

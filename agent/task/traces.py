@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import Problem, ProblemsError
+from agent.task.feedback import Scales, scales_of
 from agent.task.input_files import Rows, decode, parse_json, read_bytes, read_rows
 from agent.task.trace_kinds import KINDS, Trace, TraceKind
-from agent.task.words import problem, quoted, shown
+from agent.task.words import listed, problem, quoted, shown
 from agent.types import canonical
 
 LABEL = "output"
@@ -40,6 +41,7 @@ class TraceRows:
         repeated: answers to inputs that came before.
         contradicted: inputs whose confirmed answers differ; they are rows without a label.
         empty: answers without a question or a text.
+        scales: of what people said, by name the highest number in the file where that is above 1.
         personal: rows that look as if they held personal data.
         instruction: the system text of most traces, "" where they have none.
     """
@@ -55,6 +57,7 @@ class TraceRows:
     repeated: int
     contradicted: int
     empty: int
+    scales: Scales
     personal: int
     instruction: str
 
@@ -72,6 +75,9 @@ class TraceRows:
             f"labels: {len(self.labelled)} answers that a score or feedback confirms; {len(self.unlabelled)} rows have "
             f"none ({self.contradicted} of them as confirmed answers contradict each other)"
         )
+        if self.scales:
+            highest = listed(f"{name} {most:g}" for name, most in self.scales.items())
+            yield f"with numbers above 1 only the highest in the file says that an answer is right: {highest}"
         yield f"left out: {self.repeated} answers to inputs that came before, {self.empty} without a question or a text"
         if self.personal:
             yield (
@@ -139,13 +145,14 @@ def _kind_of(record: Mapping[str, Any]) -> TraceKind | None:
 def _rows(kind: TraceKind, placed: list[tuple[int, Trace]]) -> TraceRows:
     full = [(line, trace) for line, trace in placed if trace.output and any(trace.inputs.values())]
     usable = [trace for _, trace in full]
+    scales = scales_of(said for _, trace in placed for said in trace.feedback)
     labels: dict[str, set[str]] = {}
     first: dict[str, tuple[int, Trace]] = {}
     for line, trace in full:
         key = canonical(dict(trace.inputs))
         first.setdefault(key, (line, trace))
-        if trace.label:
-            labels.setdefault(key, set()).add(trace.label)
+        if label := trace.label(scales):
+            labels.setdefault(key, set()).add(label)
     column = f"right_{LABEL}" if any(LABEL in trace.inputs for trace in usable) else LABEL
     labelled: list[tuple[int, dict[str, str]]] = []
     unlabelled: list[tuple[int, dict[str, str]]] = []
@@ -165,10 +172,11 @@ def _rows(kind: TraceKind, placed: list[tuple[int, Trace]]) -> TraceRows:
         tuple(row for _, row in unlabelled),
         tuple(line for line, _ in labelled),
         tuple(line for line, _ in unlabelled),
-        tuple(trace.label or trace.output for trace in usable),
+        tuple(trace.expected or trace.output for trace in usable),
         len(usable) - len(first),
         sum(len(confirmed) > 1 for confirmed in labels.values()),
         len(placed) - len(usable),
+        scales,
         personal,
         instruction if count > len(usable) / 2 else "",
     )

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from agent.errors import ProblemsError
+from agent.task.feedback import is_right, said_in
 from agent.task.labelled_task import LabelledTask
 from agent.task.load import load_task
-from agent.task.trace_kinds import is_good
 from agent.task.traces import TraceRows, is_traces, read_traces
 from tests.cli.label_world import DESCRIPTION, MEANINGS, drafter
 from tests.cli.world import TOPICS, compatible, good, refused
@@ -103,8 +103,25 @@ def test_what_a_person_wrote_down_is_the_label(tmp_path: Path) -> None:
 def test_feedback_of_several_forms() -> None:
     good_ones = [1, 1.0, True, "correct", "Thumbs up", {"value": 1}, [{"name": "a", "value": 1}], {"a": [1], "b": True}]
     bad_ones = [0, 0.9, False, "wrong", 5, "", None, [], {}, {"value": 0}, [{"value": 1}, {"value": 0}], {"a": [1, 0]}]
-    assert [each for each in good_ones if not is_good(each)] == []
-    assert [each for each in bad_ones if is_good(each)] == []
+    good_ones += [{"dataType": "CATEGORICAL", "value": value, "stringValue": "correct"} for value in (None, 0, 1)]
+    bad_ones += [{"dataType": "CATEGORICAL", "value": 1, "stringValue": "incorrect"}, {"value": None}]
+    assert [each for each in good_ones if not is_right(said_in("x", each), {})] == []
+    assert [each for each in bad_ones if is_right(said_in("x", each), {})] == []
+
+
+@pytest.mark.parametrize("form", ["key", "text", "list"])
+def test_one_of_five_stars_is_no_label_and_the_most_stars_are(form: str, tmp_path: Path) -> None:
+    def rated(stars: int) -> dict[str, Any]:
+        return {"key": {"rating": stars}, "text": {"rating": str(stars)}}.get(
+            form, {"scores": [{"name": "rating", "value": stars}, {"name": "checked", "value": 1}]}
+        )
+
+    found = rows(
+        tmp_path, *[production(f"question {at}", "x", **rated(stars)) for at, stars in enumerate((1, 5, 3, 5))]
+    )
+    assert [row["input"] for row in found.labelled] == ["question 1", "question 3"]
+    assert [line for line in found.lines() if line.endswith("says that an answer is right: rating 5")]
+    assert not [line for line in rows(tmp_path, production("a", "x", score=1)).lines() if "highest" in line]
 
 
 def test_a_dialogue_of_several_turns_is_kept_whole(tmp_path: Path) -> None:
