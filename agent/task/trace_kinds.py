@@ -11,16 +11,23 @@ All of it is untrusted: nothing in it is run, and texts are only copied.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agent.task.feedback import Feedback, Scales, feedback_of, is_right, said_in
+from agent.task.input_files import parse_json
+from agent.task.words import quoted
 
 INPUT = "input"
 """The column of a question that is one text."""
 EVALUATION = "gen_ai.evaluation"
 """What the attributes of an evaluation begin with."""
+
+
+class Malformed(ValueError):
+    """Why a record of a known kind cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class TraceKind:
-    """A kind of trace file: its name, whether a record is of it, and the traces of a record."""
+    """A kind of trace file: its name, whether a record is of it, and the traces of a record, or Malformed."""
 
     name: str
     holds: Callable[[Mapping[str, Any]], bool]
@@ -96,10 +103,10 @@ def _messages(record: Mapping[str, Any]) -> list[Any]:
 
 def _openai(record: Mapping[str, Any]) -> Iterator[Trace]:
     turns, response = _messages(record), record.get("response")
-    reply = response.get("body", response) if isinstance(response, Mapping) else {}
-    choices = record.get("choices") or reply.get("choices") or []
+    reply = _object(response.get("body", response), "body") if isinstance(response, Mapping) else {}
+    choices = _objects(record.get("choices") or reply.get("choices"), "choices")
     beside = next((record[key] for key in ("reply", "completion", "output") if record.get(key)), response)
-    if choices and isinstance(choices[0], Mapping):
+    if choices:
         output = _text(choices[0].get("message", choices[0]))
     elif isinstance(reply.get("output"), list):
         output = _text(
@@ -111,6 +118,20 @@ def _openai(record: Mapping[str, Any]) -> Iterator[Trace]:
         output, turns = (_text(turns[-1]), turns[:-1]) if turns[-1].get("role") == "assistant" else ("", turns)
     inputs, system = _asked(turns)
     yield Trace(inputs, output, _expected(record), feedback_of(record), system)
+
+
+def _object(value: Any, key: str) -> Mapping[str, Any]:
+    """The object of a key that may be missing. Raises Malformed."""
+    if value is not None and not isinstance(value, Mapping):
+        raise Malformed(f"{key} is {quoted(value)}, and no object; correct the record or take it out")
+    return value or {}
+
+
+def _objects(value: Any, key: str) -> list[Mapping[str, Any]]:
+    """The objects in the list of a key that may be missing. Raises Malformed."""
+    if value is not None and not (isinstance(value, list) and all(isinstance(each, Mapping) for each in value)):
+        raise Malformed(f"{key} is {quoted(value)}, and no list of objects; correct the record or take it out")
+    return value or []
 
 
 def _langfuse(record: Mapping[str, Any]) -> Iterator[Trace]:
@@ -165,17 +186,22 @@ def _mappings(value: Any) -> list[Mapping[str, Any]]:
 
 
 def _any_value(value: Any) -> Any:
-    """An attribute's value as OTLP writes it in JSON: {"stringValue": ...}."""
+    """An attribute's value as OTLP writes it in JSON: {"stringValue": ...}. Raises Malformed for no number."""
     if not isinstance(value, Mapping):
         return value
     kind, found = next(iter(value.items()), ("", None))
-    return float(found) if kind in ("intValue", "doubleValue") and isinstance(found, str | int | float) else found
+    if kind not in ("intValue", "doubleValue"):
+        return found
+    try:
+        return number if math.isfinite(number := float(found)) else None
+    except (TypeError, ValueError):
+        raise Malformed(f"{kind} is {quoted(found)}, and no number; correct the record or take it out") from None
 
 
 def _parsed(value: Any) -> list[Any]:
     try:
-        found = json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError):
+        found = parse_json(value) if isinstance(value, str) else value
+    except ValueError:
         return []
     return found if isinstance(found, list) else []
 

@@ -13,7 +13,7 @@ from typing import Any
 from agent.errors import Problem, ProblemsError
 from agent.task.feedback import Scales, scales_of
 from agent.task.input_files import Rows, decode, parse_json, read_bytes, read_rows
-from agent.task.trace_kinds import KINDS, Trace, TraceKind
+from agent.task.trace_kinds import KINDS, Malformed, Trace, TraceKind
 from agent.task.words import listed, problem, quoted, shown
 from agent.types import canonical
 
@@ -95,8 +95,8 @@ def is_traces(path: Path) -> bool:
 
 
 def read_traces(path: Path) -> TraceRows:
-    """The rows of a trace file. Raises ProblemsError, with file and line, where a record is of no kind, or of another
-    kind than the first."""
+    """The rows of a trace file. Raises ProblemsError, with file and line, where a record is of no kind, of another kind
+    than the first, or malformed."""
     records, problems = _records(path)
     where, found = shown(path), []
     kind = _kind_of(records[0][1]) if records else None
@@ -107,7 +107,10 @@ def read_traces(path: Path) -> TraceRows:
             known = f"the file began as {kind.name}" if kind else f"known are {', '.join(each.name for each in KINDS)}"
             problems.append(problem(where, line, f"{is_a}; {known}"))
             continue
-        found += [(line, trace) for trace in own.read(record)]
+        try:
+            found += [(line, trace) for trace in own.read(record)]
+        except Malformed as error:
+            problems.append(problem(where, line, f"{own.name}: {error}"))
     if not found and not problems:
         problems = [Problem(f"{where}:1", "no answers of a model; give a file of traces")]
     if problems:

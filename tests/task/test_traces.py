@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.errors import ProblemsError
 from agent.task.feedback import is_right, said_in
@@ -162,6 +165,78 @@ def test_records_of_no_kind_are_refused_with_their_lines(tmp_path: Path) -> None
     where = [each.where.rpartition(":")[2] for each in refusal.value.problems]
     assert sorted(where) == ["2", "3", "4"]
     assert "an object with the keys 'b'; the file began as a production log" in str(refusal.value)
+
+
+ASKED = [{"role": "user", "content": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        ({"messages": ASKED, "choices": {"x": 1}}, "OpenAI chat logs: choices is {'x': 1}, and no list of objects"),
+        ({"messages": ASKED, "response": {"choices": 5}}, "choices is 5, and no list of objects"),
+        ({"messages": ASKED, "response": {"body": [1]}}, "body is [1], and no object"),
+        (spans("b", "x", score="abc"), "doubleValue is 'abc', and no number"),
+    ],
+)
+def test_a_malformed_record_is_refused_with_its_line(record: Any, says: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "t.jsonl", [spans("a", "x") if "resourceSpans" in record else chat("a", "x"), record])
+    with pytest.raises(ProblemsError) as refusal:
+        read_traces(path)
+    (found,) = refusal.value.problems
+    assert (found.where.rpartition(":")[2], says in found.what) == ("2", True), found.what
+
+
+NAMES = (
+    "content",
+    "text",
+    "parts",
+    "role",
+    "name",
+    "value",
+    "stringValue",
+    "arrayValue",
+    "kvlistValue",
+    "values",
+    "key",
+)
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inside, max_size=3),
+    max_leaves=8,
+)
+
+
+def objects(*keys: str, of: st.SearchStrategy[Any] = VALUES, **known: Any) -> st.SearchStrategy[Any]:
+    """Objects that have what is known, and some of the keys."""
+    return st.fixed_dictionaries(
+        {key: st.just(value) for key, value in known.items()}, optional=dict.fromkeys(keys, of)
+    )
+
+
+ATTRIBUTES = st.builds(
+    lambda key, value: {"key": f"gen_ai.{key}", "value": value},
+    st.sampled_from(("input.messages", "output.messages", "evaluation.score.value", "prompt.0.content")),
+    VALUES | objects("intValue") | objects("arrayValue", "kvlistValue", of=objects("values")),
+)
+EVENTS = st.builds(
+    lambda found: {"name": "gen_ai.evaluation.result", "attributes": found}, VALUES | st.lists(ATTRIBUTES)
+)
+SPANS = st.builds(lambda found, events: {"attributes": found, "events": events}, st.lists(ATTRIBUTES), st.lists(EVENTS))
+RECORDS = (
+    objects("choices", "output", "scores", messages=ASKED)
+    | objects("response", of=VALUES | objects("body", "choices", "output"), messages=ASKED)
+    | objects("scores", "expectedOutput", "rating", projectId="p", input="a", output="b")
+    | objects("score", "feedback", reply="x", inputs={"a": "b"})
+    | st.builds(lambda spans: {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}, st.lists(SPANS, max_size=2))
+    | objects("resourceSpans", "messages", "input", "output", "request", "reply", "inputs")
+)
+
+
+@given(RECORDS)
+def test_any_record_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, record: Any) -> None:
+    with contextlib.suppress(ProblemsError):
+        assert list(read_traces(written(tmp_path_factory.getbasetemp() / "any.jsonl", [record])).lines())
 
 
 def test_personal_data_is_pointed_out(tmp_path: Path) -> None:
