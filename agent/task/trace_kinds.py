@@ -158,20 +158,22 @@ def _otlp(record: Mapping[str, Any]) -> Iterator[Trace]:
     for resource in _mappings(record["resourceSpans"]):
         for scope in _mappings(resource.get("scopeSpans")):
             for span in _mappings(scope.get("spans")):
-                found = {
-                    str(each.get("key")): _any_value(each.get("value")) for each in _mappings(span.get("attributes"))
-                }
+                found = _attributes(span.get("attributes"))
                 if any(name.startswith(("gen_ai.input", "gen_ai.prompt.", "gen_ai.output")) for name in found):
-                    yield _of_span(found)
+                    events = [
+                        each for each in _mappings(span.get("events")) if each.get("name") == f"{EVALUATION}.result"
+                    ]
+                    yield _of_span(found, [_attributes(each.get("attributes")) for each in events])
 
 
-def _of_span(found: Mapping[str, Any]) -> Trace:
+def _of_span(found: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]) -> Trace:
+    """The answer of a span by its attributes, and by those of the events that evaluate it."""
     turns = _parsed(found.get("gen_ai.input.messages")) or _numbered(found, "gen_ai.prompt.")
     inputs, system = _asked(turns)
     system = system or _text(_parsed(found.get("gen_ai.system_instructions")))
     said = _parsed(found.get("gen_ai.output.messages")) or _numbered(found, "gen_ai.completion.")
     output = _text(said[:1])
-    return Trace(inputs, output, "", tuple(_evaluated(found)), system)
+    return Trace(inputs, output, "", tuple(said for each in (found, *evaluations) for said in _evaluated(each)), system)
 
 
 def _evaluated(found: Mapping[str, Any]) -> Iterator[Feedback]:
@@ -185,11 +187,19 @@ def _mappings(value: Any) -> list[Mapping[str, Any]]:
     return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
 
 
+def _attributes(listed: Any) -> dict[str, Any]:
+    """Attributes as OTLP writes them in JSON: [{"key": ..., "value": {"stringValue": ...}}]."""
+    return {str(each.get("key")): _any_value(each.get("value")) for each in _mappings(listed)}
+
+
 def _any_value(value: Any) -> Any:
-    """An attribute's value as OTLP writes it in JSON: {"stringValue": ...}. Raises Malformed for no number."""
+    """The value of an attribute. Raises Malformed for no number."""
     if not isinstance(value, Mapping):
         return value
     kind, found = next(iter(value.items()), ("", None))
+    if kind in ("arrayValue", "kvlistValue"):
+        inside = found.get("values") if isinstance(found, Mapping) else None
+        return [_any_value(each) for each in _mappings(inside)] if kind == "arrayValue" else _attributes(inside)
     if kind not in ("intValue", "doubleValue"):
         return found
     try:

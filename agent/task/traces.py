@@ -96,7 +96,7 @@ def is_traces(path: Path) -> bool:
 
 def read_traces(path: Path) -> TraceRows:
     """The rows of a trace file. Raises ProblemsError, with file and line, where a record is of no kind, of another kind
-    than the first, or malformed."""
+    than the first, or malformed, or where no record has both a question and an answer."""
     records, problems = _records(path)
     where, found = shown(path), []
     kind = _kind_of(records[0][1]) if records else None
@@ -118,7 +118,13 @@ def read_traces(path: Path) -> TraceRows:
         rest = [Problem(where, f"and {more} more records with a problem")] if more > 0 else []
         raise ProblemsError((*problems[:MOST_LISTED], *rest))
     assert kind is not None
-    return _rows(kind, found)
+    made = _rows(kind, found)
+    if not made.table:
+        what = (
+            f"read as {kind.name}: {made.traces} answer{'s' * (made.traces > 1)}, none with both a question and a text"
+        )
+        raise ProblemsError((problem(where, found[0][0], f"{what}; give a file that holds both"),))
+    return made
 
 
 def _records(path: Path) -> tuple[Rows, list[Problem]]:

@@ -157,6 +157,47 @@ def test_older_spans_and_whole_json_files_are_read(tmp_path: Path) -> None:
     assert len(read_traces(path).unlabelled) == 2
 
 
+def in_otlp(value: Any) -> dict[str, Any]:
+    """A value as OTLP/JSON writes it."""
+    if isinstance(value, list):
+        return {"arrayValue": {"values": [in_otlp(each) for each in value]}}
+    if isinstance(value, dict):
+        return {"kvlistValue": {"values": attributes(value)}}
+    return {"stringValue" if isinstance(value, str) else "doubleValue": value}
+
+
+def attributes(values: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"key": key, "value": in_otlp(value)} for key, value in values.items()]
+
+
+def test_lists_and_evaluations_of_spans_are_read(tmp_path: Path) -> None:
+    def span(text: str, *evaluations: dict[str, Any]) -> dict[str, Any]:
+        asked = [{"role": "user", "parts": [{"type": "text", "content": text}]}]
+        said = [{"role": "assistant", "parts": [{"type": "text", "content": "delivery"}]}]
+        found = {"gen_ai.input.messages": asked, "gen_ai.output.messages": said}
+        given = [{f"gen_ai.evaluation.{key}": value for key, value in each.items()} for each in evaluations]
+        events = [{"name": "gen_ai.evaluation.result", "attributes": attributes(each)} for each in given]
+        other = {"name": "exception", "attributes": attributes({"gen_ai.evaluation.score.value": 0})}
+        return {"attributes": attributes(found), "events": [*events, other]}
+
+    right, wrong = {"name": "right", "score.label": "correct", "score.value": 0.9}, {"name": "ok", "score.value": 0}
+    spans = [span("late parcel", right), span("no invoice", right, wrong), span("who are you")]
+    found = rows(tmp_path, {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]})
+    assert found.labelled == ({"input": "late parcel", "output": "delivery"},)
+    assert found.unlabelled == ({"input": "no invoice"}, {"input": "who are you"})
+
+
+def test_records_without_a_question_or_an_answer_are_refused_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(Path("t.jsonl"), [spans("", "x"), spans("a", "")])
+    says = "t.jsonl:1: read as OpenTelemetry spans (OTLP/JSON): 2 answers, none with both a question and a text"
+    for more in ([], ["--labels", "a,b"], ["--describe", DESCRIPTION]):
+        assert says in refused(2, "init", "inbox", "--from", "t.jsonl", *more)[-1]
+    assert [path.name for path in Path().iterdir()] == ["t.jsonl"]
+
+
 def test_records_of_no_kind_are_refused_with_their_lines(tmp_path: Path) -> None:
     path = written(tmp_path / "t.jsonl", [production("a", "x"), {"b": 1}, chat("a", "x")])
     path.write_text(path.read_text("utf-8") + "{no json\n", "utf-8")
