@@ -278,10 +278,15 @@ def monitor_report(result: dict[str, Any]) -> str:
         if test["p_value"] is None:
             lines.append(plain(f"{name}: cannot be told, {test['why']}"))
             continue
-        size = f"change {test['effect']:+.3f} (alarms from {test['limit']:g}), p = {test['p_value']:.2g}"
-        lines.append(plain(f"{name}: {_before_and_now(test)}; {size}"))
+        lines.append(plain(f"{name}: {_before_and_now(test)}; {_change(test)}, p = {test['p_value']:.2g}"))
     lines += [plain(f"note: {note}") for note in result["notes"]]
     return "\n".join(lines)
+
+
+def _change(test: dict[str, Any]) -> str:
+    """The size of a change; of scores, where a fall alarms, below 0 for a fall."""
+    sign = -1 if test["name"] == "score" else 1
+    return f"change {sign * test['effect'] + 0.0:+.3f} (alarms from {sign * test['limit']:g})"  # + 0.0: never -0.000
 
 
 def _before_and_now(test: dict[str, Any]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KIND = "check"
+NAME_WIDTH, NAME_LINES = 60, 4
+"""Letters of a line, and lines, of a name in the legend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,29 +95,35 @@ def time_of(point: CheckPoint) -> datetime:
 
 def over_time(points: Sequence[CheckPoint]) -> Figure:
     """Scores (0 to 100) of checks against their time, a line for each version and model; a cross where the gate failed,
-    and the reference of the last check as a dashed line."""
-    from agent.report.charts import BAD, BASE, GOOD, INK, LINE, SOFT, WIDTH, canvas, styled
+    and the reference of each check as a dashed line."""
+    from agent.report.charts import BAD, BASE, GOOD, INK, SOFT, WIDTH, canvas, styled
 
     series: dict[str, list[CheckPoint]] = {}
     for point in points:
         if point.score is not None:
             series.setdefault(point.series, []).append(point)
+    names = [_wrapped(name) for name in series]
     with styled():
-        figure = canvas(WIDTH, 2.6 + 0.16 * len(series))
+        figure = canvas(WIDTH, 2.4 + 0.16 * sum(name.count("\n") + 1 for name in names))
         axes = figure.add_subplot()
-        for (name, of), colour in zip(series.items(), itertools.cycle((BASE, GOOD, INK, SOFT)), strict=False):
+        for name, of, colour in zip(names, series.values(), itertools.cycle((BASE, GOOD, INK, SOFT)), strict=False):
             times: list[Any] = [time_of(point) for point in of]
             scores = [100 * (point.score or 0.0) for point in of]
-            axes.plot(times, scores, "o-", color=colour, markersize=4, linewidth=1, label=visible(name))
+            axes.plot(times, scores, "o-", color=colour, markersize=4, linewidth=1, label=name)
             failed = [at for at, point in enumerate(of) if point.gate != "passed"]
             axes.plot([times[at] for at in failed], [scores[at] for at in failed], "x", color=BAD, markersize=8)
-            if (was := of[-1].reference) is not None:
-                axes.axhline(100 * was, color=LINE, linewidth=1, linestyle="--")
+            was = [math.nan if point.reference is None else 100 * point.reference for point in of]
+            axes.plot(times, was, "_--", color=colour, alpha=0.6, linewidth=1, markersize=9, drawstyle="steps-mid")
         axes.set(ylabel="score on the suite", ylim=(-2, 102))
         axes.tick_params(axis="x", rotation=30)
-        if series:
-            axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=1, borderaxespad=0)
+        if series:  # outside: a long name takes no room from the plot
+            figure.legend(loc="outside upper left", fontsize=8)
         return figure
+
+
+def _wrapped(name: str) -> str:
+    """The name of a series in lines that the width of a chart holds, and in no more than the legend has room for."""
+    return "\n".join(textwrap.wrap(visible(name), NAME_WIDTH, max_lines=NAME_LINES, placeholder=" ..."))
 
 
 def checks_page(name: str, points: Sequence[CheckPoint]) -> str:
@@ -132,10 +142,11 @@ def checks_chart(name: str, points: Sequence[CheckPoint]) -> Chart:
         for p in points
     )
     numbers = ("score", "reference", "flipped", "p")
-    columns = tuple(RunColumn(each) for each in ("when (UTC)", "version", "model", "gate"))
+    columns = (RunColumn("when (UTC)"), RunColumn("version"), RunColumn("model", "long"), RunColumn("gate"))
     columns += (*(RunColumn(each, "number") for each in numbers), RunColumn("run"))
-    note = "p: of so many changed answers by repeat noise alone. Each gate is the test of its own check."
-    table = RunTable(f"{len(points)} checks of {name}", columns, rows, note)
+    note = "Dashed: the reference of each check. A cross: its gate failed; each gate is the test of its own check."
+    note += " p: of so many changed answers by repeat noise alone."
+    table = RunTable(f"{len(points)} check{'s' * (len(points) != 1)} of {name}", columns, rows, note)
     drawn = charts.svg(over_time(points), "checks", f"Scores of {name} over time")
     return Chart(Markup(drawn), table)
 

@@ -74,7 +74,7 @@ def drafted_prompt(plan: DraftPlan, labels: Sequence[str], definitions: Mapping[
     given = " and ".join(map(words, plan.inputs))
     answer = words(plan.target)
     lines = [opening or f"Read the {given} and give the {answer}.", f"The {answer} is exactly one of:"]
-    lines += [f"- {label}" + f": {definitions[label]}" * bool(definitions.get(label)) for label in labels]
+    lines += [f"- {label}: {about}" if (about := definitions.get(label)) else f"- {label}" for label in labels]
     return "\n".join([*lines, "Answer with that one only, spelled as above."])
 
 

@@ -11,60 +11,60 @@ All of it is untrusted: nothing in it is run, and texts are only copied.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-GOOD = {"correct", "good", "yes", "true", "up", "thumbs_up", "thumbsup", "positive", "like", "pass", "passed", "accept"}
-"""Words of a feedback that say that an answer is right."""
-FEEDBACK = ("score", "scores", "feedback", "rating", "correct")
-"""Keys of a record that hold what people said of its answer."""
+from agent.task.feedback import Feedback, Scales, feedback_of, is_right, said_in
+from agent.task.input_files import parse_json
+from agent.task.words import quoted
+
 INPUT = "input"
 """The column of a question that is one text."""
+EVALUATION = "gen_ai.evaluation"
+"""What the attributes of an evaluation begin with."""
+
+
+class Malformed(ValueError):
+    """Why a record of a known kind cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One answer. `inputs`: texts by column; `label`: the answer that is known to be right, "" where none is; `system`:
-    the instruction that the model got."""
+    """One answer.
+
+    Args:
+        inputs: texts by column.
+        output: what the model answered.
+        expected: the right answer that a person wrote down, "" where none did.
+        feedback: what people said of the output.
+        system: the instruction that the model got.
+    """
 
     inputs: Mapping[str, str]
     output: str
-    label: str = ""
+    expected: str = ""
+    feedback: tuple[Feedback, ...] = ()
     system: str = ""
+
+    def label(self, scales: Scales) -> str:
+        """The right answer: what a person wrote down, or the output where people say that it is right; else ""."""
+        return self.expected or (self.output if is_right(self.feedback, scales) else "")
 
 
 @dataclass(frozen=True, slots=True)
 class TraceKind:
-    """A kind of trace file: its name, whether a record is of it, and the traces of a record."""
+    """A kind of trace file: its name, whether a record is of it, and the traces of a record, or Malformed."""
 
     name: str
     holds: Callable[[Mapping[str, Any]], bool]
     read: Callable[[Mapping[str, Any]], Iterator[Trace]]
 
 
-def is_good(said: Any) -> bool:
-    """Whether a feedback says that the answer is right: 1 of 1, true or a word such as `correct`; of several, all do.
-
-    >>> is_good([{"name": "user", "value": 1}]), is_good({"correct": [True]}), is_good("thumbs_up"), is_good(0.5)
-    (True, True, True, False)
-    """
-    if isinstance(said, Mapping):
-        value = said.get("value", said.get("stringValue")) if {"value", "stringValue"} & {*said} else None
-        return is_good(list(said.values())) if value is None else is_good(value)
-    if isinstance(said, list):
-        return bool(said) and all(map(is_good, said))
-    if isinstance(said, str):
-        return said.strip().lower().replace(" ", "_") in GOOD or said.strip() in ("1", "1.0")
-    return isinstance(said, bool | int | float) and said == 1
-
-
-def _label(record: Mapping[str, Any], output: str) -> str:
-    """The right answer: one that a person wrote down, or the model's own where a feedback confirms it."""
-    if expected := record.get("expectedOutput", record.get("expected_output")):
-        return _text(expected)
-    said = [record[key] for key in FEEDBACK if record.get(key) not in (None, "", [], {})]
-    return output if said and all(map(is_good, said)) else ""
+def _expected(record: Mapping[str, Any]) -> str:
+    """The right answer that a person wrote down."""
+    return _text(expected) if (expected := record.get("expectedOutput", record.get("expected_output"))) else ""
 
 
 def _text(value: Any) -> str:
@@ -103,10 +103,10 @@ def _messages(record: Mapping[str, Any]) -> list[Any]:
 
 def _openai(record: Mapping[str, Any]) -> Iterator[Trace]:
     turns, response = _messages(record), record.get("response")
-    reply = response.get("body", response) if isinstance(response, Mapping) else {}
-    choices = record.get("choices") or reply.get("choices") or []
+    reply = _object(response.get("body", response), "body") if isinstance(response, Mapping) else {}
+    choices = _objects(record.get("choices") or reply.get("choices"), "choices")
     beside = next((record[key] for key in ("reply", "completion", "output") if record.get(key)), response)
-    if choices and isinstance(choices[0], Mapping):
+    if choices:
         output = _text(choices[0].get("message", choices[0]))
     elif isinstance(reply.get("output"), list):
         output = _text(
@@ -117,7 +117,21 @@ def _openai(record: Mapping[str, Any]) -> Iterator[Trace]:
     else:
         output, turns = (_text(turns[-1]), turns[:-1]) if turns[-1].get("role") == "assistant" else ("", turns)
     inputs, system = _asked(turns)
-    yield Trace(inputs, output, _label(record, output), system)
+    yield Trace(inputs, output, _expected(record), feedback_of(record), system)
+
+
+def _object(value: Any, key: str) -> Mapping[str, Any]:
+    """The object of a key that may be missing. Raises Malformed."""
+    if value is not None and not isinstance(value, Mapping):
+        raise Malformed(f"{key} is {quoted(value)}, and no object; correct the record or take it out")
+    return value or {}
+
+
+def _objects(value: Any, key: str) -> list[Mapping[str, Any]]:
+    """The objects in the list of a key that may be missing. Raises Malformed."""
+    if value is not None and not (isinstance(value, list) and all(isinstance(each, Mapping) for each in value)):
+        raise Malformed(f"{key} is {quoted(value)}, and no list of objects; correct the record or take it out")
+    return value or []
 
 
 def _langfuse(record: Mapping[str, Any]) -> Iterator[Trace]:
@@ -131,56 +145,73 @@ def _langfuse(record: Mapping[str, Any]) -> Iterator[Trace]:
         inputs = {str(name): value.strip() for name, value in asked.items()}
     else:
         inputs = {INPUT: _text(asked)}
-    yield Trace(inputs, output, _label(record, output), system)
+    yield Trace(inputs, output, _expected(record), feedback_of(record), system)
 
 
 def _production(record: Mapping[str, Any]) -> Iterator[Trace]:
     asked, output = record.get("inputs") or {}, _text(record["reply"])
     inputs = {str(name): _text(value) for name, value in asked.items()} if isinstance(asked, Mapping) else {}
-    yield Trace(inputs or {INPUT: _text(asked)}, output, _label(record, output))
+    yield Trace(inputs or {INPUT: _text(asked)}, output, _expected(record), feedback_of(record))
 
 
 def _otlp(record: Mapping[str, Any]) -> Iterator[Trace]:
     for resource in _mappings(record["resourceSpans"]):
         for scope in _mappings(resource.get("scopeSpans")):
             for span in _mappings(scope.get("spans")):
-                found = {
-                    str(each.get("key")): _any_value(each.get("value")) for each in _mappings(span.get("attributes"))
-                }
+                found = _attributes(span.get("attributes"))
                 if any(name.startswith(("gen_ai.input", "gen_ai.prompt.", "gen_ai.output")) for name in found):
-                    yield _of_span(found)
+                    events = [
+                        each for each in _mappings(span.get("events")) if each.get("name") == f"{EVALUATION}.result"
+                    ]
+                    yield _of_span(found, [_attributes(each.get("attributes")) for each in events])
 
 
-def _of_span(found: Mapping[str, Any]) -> Trace:
+def _of_span(found: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]) -> Trace:
+    """The answer of a span by its attributes, and by those of the events that evaluate it."""
     turns = _parsed(found.get("gen_ai.input.messages")) or _numbered(found, "gen_ai.prompt.")
     inputs, system = _asked(turns)
     system = system or _text(_parsed(found.get("gen_ai.system_instructions")))
     said = _parsed(found.get("gen_ai.output.messages")) or _numbered(found, "gen_ai.completion.")
     output = _text(said[:1])
-    scores = {
-        name: found[name]
-        for name in ("gen_ai.evaluation.score.value", "gen_ai.evaluation.score.label")
-        if name in found
-    }
-    return Trace(inputs, output, output if scores and is_good(scores) else "", system)
+    return Trace(inputs, output, "", tuple(said for each in (found, *evaluations) for said in _evaluated(each)), system)
+
+
+def _evaluated(found: Mapping[str, Any]) -> Iterator[Feedback]:
+    """What the attributes of an evaluation say."""
+    score = {"stringValue": found.get(f"{EVALUATION}.score.label"), "value": found.get(f"{EVALUATION}.score.value")}
+    if score != {"stringValue": None, "value": None}:
+        yield from said_in(str(found.get(f"{EVALUATION}.name") or EVALUATION), score)
 
 
 def _mappings(value: Any) -> list[Mapping[str, Any]]:
     return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
 
 
+def _attributes(listed: Any) -> dict[str, Any]:
+    """Attributes as OTLP writes them in JSON: [{"key": ..., "value": {"stringValue": ...}}]."""
+    return {str(each.get("key")): _any_value(each.get("value")) for each in _mappings(listed)}
+
+
 def _any_value(value: Any) -> Any:
-    """An attribute's value as OTLP writes it in JSON: {"stringValue": ...}."""
+    """The value of an attribute. Raises Malformed for no number."""
     if not isinstance(value, Mapping):
         return value
     kind, found = next(iter(value.items()), ("", None))
-    return float(found) if kind in ("intValue", "doubleValue") and isinstance(found, str | int | float) else found
+    if kind in ("arrayValue", "kvlistValue"):
+        inside = found.get("values") if isinstance(found, Mapping) else None
+        return [_any_value(each) for each in _mappings(inside)] if kind == "arrayValue" else _attributes(inside)
+    if kind not in ("intValue", "doubleValue"):
+        return found
+    try:
+        return number if math.isfinite(number := float(found)) else None
+    except (TypeError, ValueError):
+        raise Malformed(f"{kind} is {quoted(found)}, and no number; correct the record or take it out") from None
 
 
 def _parsed(value: Any) -> list[Any]:
     try:
-        found = json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError):
+        found = parse_json(value) if isinstance(value, str) else value
+    except ValueError:
         return []
     return found if isinstance(found, list) else []
 

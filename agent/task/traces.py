@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import Problem, ProblemsError
+from agent.task.feedback import Scales, scales_of
 from agent.task.input_files import Rows, decode, parse_json, read_bytes, read_rows
-from agent.task.trace_kinds import KINDS, Trace, TraceKind
-from agent.task.words import problem, quoted, shown
+from agent.task.trace_kinds import KINDS, Malformed, Trace, TraceKind
+from agent.task.words import listed, problem, quoted, shown
 from agent.types import canonical
 
 LABEL = "output"
@@ -40,6 +41,7 @@ class TraceRows:
         repeated: answers to inputs that came before.
         contradicted: inputs whose confirmed answers differ; they are rows without a label.
         empty: answers without a question or a text.
+        scales: of what people said, by name the highest number in the file where that is above 1.
         personal: rows that look as if they held personal data.
         instruction: the system text of most traces, "" where they have none.
     """
@@ -55,6 +57,7 @@ class TraceRows:
     repeated: int
     contradicted: int
     empty: int
+    scales: Scales
     personal: int
     instruction: str
 
@@ -72,6 +75,9 @@ class TraceRows:
             f"labels: {len(self.labelled)} answers that a score or feedback confirms; {len(self.unlabelled)} rows have "
             f"none ({self.contradicted} of them as confirmed answers contradict each other)"
         )
+        if self.scales:
+            highest = listed(f"{name} {most:g}" for name, most in self.scales.items())
+            yield f"with numbers above 1 only the highest in the file says that an answer is right: {highest}"
         yield f"left out: {self.repeated} answers to inputs that came before, {self.empty} without a question or a text"
         if self.personal:
             yield (
@@ -89,8 +95,8 @@ def is_traces(path: Path) -> bool:
 
 
 def read_traces(path: Path) -> TraceRows:
-    """The rows of a trace file. Raises ProblemsError, with file and line, where a record is of no kind, or of another
-    kind than the first."""
+    """The rows of a trace file. Raises ProblemsError, with file and line, where a record is of no kind, of another kind
+    than the first, or malformed, or where no record has both a question and an answer."""
     records, problems = _records(path)
     where, found = shown(path), []
     kind = _kind_of(records[0][1]) if records else None
@@ -101,7 +107,10 @@ def read_traces(path: Path) -> TraceRows:
             known = f"the file began as {kind.name}" if kind else f"known are {', '.join(each.name for each in KINDS)}"
             problems.append(problem(where, line, f"{is_a}; {known}"))
             continue
-        found += [(line, trace) for trace in own.read(record)]
+        try:
+            found += [(line, trace) for trace in own.read(record)]
+        except Malformed as error:
+            problems.append(problem(where, line, f"{own.name}: {error}"))
     if not found and not problems:
         problems = [Problem(f"{where}:1", "no answers of a model; give a file of traces")]
     if problems:
@@ -109,7 +118,13 @@ def read_traces(path: Path) -> TraceRows:
         rest = [Problem(where, f"and {more} more records with a problem")] if more > 0 else []
         raise ProblemsError((*problems[:MOST_LISTED], *rest))
     assert kind is not None
-    return _rows(kind, found)
+    made = _rows(kind, found)
+    if not made.table:
+        what = (
+            f"read as {kind.name}: {made.traces} answer{'s' * (made.traces > 1)}, none with both a question and a text"
+        )
+        raise ProblemsError((problem(where, found[0][0], f"{what}; give a file that holds both"),))
+    return made
 
 
 def _records(path: Path) -> tuple[Rows, list[Problem]]:
@@ -139,13 +154,14 @@ def _kind_of(record: Mapping[str, Any]) -> TraceKind | None:
 def _rows(kind: TraceKind, placed: list[tuple[int, Trace]]) -> TraceRows:
     full = [(line, trace) for line, trace in placed if trace.output and any(trace.inputs.values())]
     usable = [trace for _, trace in full]
+    scales = scales_of(said for _, trace in placed for said in trace.feedback)
     labels: dict[str, set[str]] = {}
     first: dict[str, tuple[int, Trace]] = {}
     for line, trace in full:
         key = canonical(dict(trace.inputs))
         first.setdefault(key, (line, trace))
-        if trace.label:
-            labels.setdefault(key, set()).add(trace.label)
+        if label := trace.label(scales):
+            labels.setdefault(key, set()).add(label)
     column = f"right_{LABEL}" if any(LABEL in trace.inputs for trace in usable) else LABEL
     labelled: list[tuple[int, dict[str, str]]] = []
     unlabelled: list[tuple[int, dict[str, str]]] = []
@@ -165,10 +181,11 @@ def _rows(kind: TraceKind, placed: list[tuple[int, Trace]]) -> TraceRows:
         tuple(row for _, row in unlabelled),
         tuple(line for line, _ in labelled),
         tuple(line for line, _ in unlabelled),
-        tuple(trace.label or trace.output for trace in usable),
+        tuple(trace.expected or trace.output for trace in usable),
         len(usable) - len(first),
         sum(len(confirmed) > 1 for confirmed in labels.values()),
         len(placed) - len(usable),
+        scales,
         personal,
         instruction if count > len(usable) / 2 else "",
     )

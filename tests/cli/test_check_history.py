@@ -58,8 +58,9 @@ def check_page(page: str, points: list[dict[str, Any]]) -> None:
 def test_what_makes_no_sense_is_refused(two_runs: Made) -> None:
     release = two_runs[0]["release"]
     with WireServer(learner) as server:
-        lines = refused(2, "check", release, "-m", compatible(server), "--every", "soon")
-        assert "--every soon: write seconds above 0" in lines[0]
+        for every in ("soon", "0d", "-1d", "0"):
+            lines = refused(2, "check", release, "-m", compatible(server), "--every", every)
+            assert f"--every {every}: write a time above 0, such as 90s, 12h or 1d" in lines[0]
         assert server.requests == []
     assert "--page goes with --history" in optimize("check", release, "--page", "x.html").stderr
 

@@ -37,6 +37,15 @@ def test_a_shift_ends_with_100_and_a_clean_log_with_0(two_runs: Made) -> None:
     assert "ALARM labels of label: " in shown
 
 
+def test_a_fall_of_the_score_is_shown_below_0(two_runs: Made) -> None:
+    for name, right in (("good.jsonl", 270), ("bad.jsonl", 210)):
+        rows = [{"reply": "billing", "score": float(at < right)} for at in range(300)]
+        Path(name).write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    words = ("monitor", two_runs[0]["release"], "--reference", "good.jsonl")
+    assert "ALARM score: 90.0 % -> 70.0 %; change -0.200 (alarms from -0.05)" in optimize(*words, "bad.jsonl").stdout
+    assert "score: 90.0 % -> 90.0 %; change +0.000 (alarms from -0.05)" in good(*words, "good.jsonl")
+
+
 def test_the_suite_is_the_reference_unless_another_is_given(two_runs: Made) -> None:
     release = two_runs[0]["release"]
     clean = log("clean.jsonl", [1, 1, 1, 1])

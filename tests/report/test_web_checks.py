@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agent.report.checks import CheckPoint, over_time
 from tests.cli.test_prompt_check import checked, flipping
 from tests.cli.world import learner
 from tests.report.conftest import Playable
@@ -51,6 +52,26 @@ async def test_checks_over_time_are_a_page_that_runs_and_versions_link_to(
             f"/release/rows/{playable.version}",
         ):
             assert LINK in Page((await client.get(address)).text).links, address
+
+
+def test_a_long_model_name_takes_no_room_from_the_plot_and_the_reference_is_that_of_each_check() -> None:
+    model = "openai-compatible/" + "a_model_with_a_long_name" * 4 + "@http://127.0.0.1:8080/v1"
+    times = [f"2026-11-{day}T08:00:00+00:00" for day in (10, 11, 12)]
+    points = [
+        CheckPoint("r", time, "rows", "p_1", model, "passed", 0.9, reference, 1, 30, 0.5)
+        for time, reference in zip(times, (0.867, 0.867, 0.933), strict=True)
+    ]
+    figure = over_time(points)
+    figure.draw_without_rendering()
+    (axes,), (legend,) = figure.axes, figure.legends
+    assert axes.get_position().width > 0.75
+    assert axes.get_position().height > 0.4
+    shown = legend.get_window_extent().transformed(figure.transFigure.inverted())
+    assert 0 <= shown.x0 < shown.x1 <= 1
+    assert axes.get_position().y1 < shown.y0 < shown.y1 <= 1
+    assert "".join(legend.get_texts()[0].get_text().split()) == f"p_1on{model}"
+    (dashed,) = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert list(dashed.get_ydata()) == pytest.approx([86.7, 86.7, 93.3])  # type: ignore[arg-type]
 
 
 async def test_without_a_check_there_is_no_page_and_no_link(playable: Playable) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.errors import ProblemsError
+from agent.task.feedback import is_right, said_in
 from agent.task.labelled_task import LabelledTask
 from agent.task.load import load_task
-from agent.task.trace_kinds import is_good
 from agent.task.traces import TraceRows, is_traces, read_traces
 from tests.cli.label_world import DESCRIPTION, MEANINGS, drafter
 from tests.cli.world import TOPICS, compatible, good, refused
@@ -103,8 +106,25 @@ def test_what_a_person_wrote_down_is_the_label(tmp_path: Path) -> None:
 def test_feedback_of_several_forms() -> None:
     good_ones = [1, 1.0, True, "correct", "Thumbs up", {"value": 1}, [{"name": "a", "value": 1}], {"a": [1], "b": True}]
     bad_ones = [0, 0.9, False, "wrong", 5, "", None, [], {}, {"value": 0}, [{"value": 1}, {"value": 0}], {"a": [1, 0]}]
-    assert [each for each in good_ones if not is_good(each)] == []
-    assert [each for each in bad_ones if is_good(each)] == []
+    good_ones += [{"dataType": "CATEGORICAL", "value": value, "stringValue": "correct"} for value in (None, 0, 1)]
+    bad_ones += [{"dataType": "CATEGORICAL", "value": 1, "stringValue": "incorrect"}, {"value": None}]
+    assert [each for each in good_ones if not is_right(said_in("x", each), {})] == []
+    assert [each for each in bad_ones if is_right(said_in("x", each), {})] == []
+
+
+@pytest.mark.parametrize("form", ["key", "text", "list"])
+def test_one_of_five_stars_is_no_label_and_the_most_stars_are(form: str, tmp_path: Path) -> None:
+    def rated(stars: int) -> dict[str, Any]:
+        return {"key": {"rating": stars}, "text": {"rating": str(stars)}}.get(
+            form, {"scores": [{"name": "rating", "value": stars}, {"name": "checked", "value": 1}]}
+        )
+
+    found = rows(
+        tmp_path, *[production(f"question {at}", "x", **rated(stars)) for at, stars in enumerate((1, 5, 3, 5))]
+    )
+    assert [row["input"] for row in found.labelled] == ["question 1", "question 3"]
+    assert [line for line in found.lines() if line.endswith("says that an answer is right: rating 5")]
+    assert not [line for line in rows(tmp_path, production("a", "x", score=1)).lines() if "highest" in line]
 
 
 def test_a_dialogue_of_several_turns_is_kept_whole(tmp_path: Path) -> None:
@@ -137,6 +157,47 @@ def test_older_spans_and_whole_json_files_are_read(tmp_path: Path) -> None:
     assert len(read_traces(path).unlabelled) == 2
 
 
+def in_otlp(value: Any) -> dict[str, Any]:
+    """A value as OTLP/JSON writes it."""
+    if isinstance(value, list):
+        return {"arrayValue": {"values": [in_otlp(each) for each in value]}}
+    if isinstance(value, dict):
+        return {"kvlistValue": {"values": attributes(value)}}
+    return {"stringValue" if isinstance(value, str) else "doubleValue": value}
+
+
+def attributes(values: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"key": key, "value": in_otlp(value)} for key, value in values.items()]
+
+
+def test_lists_and_evaluations_of_spans_are_read(tmp_path: Path) -> None:
+    def span(text: str, *evaluations: dict[str, Any]) -> dict[str, Any]:
+        asked = [{"role": "user", "parts": [{"type": "text", "content": text}]}]
+        said = [{"role": "assistant", "parts": [{"type": "text", "content": "delivery"}]}]
+        found = {"gen_ai.input.messages": asked, "gen_ai.output.messages": said}
+        given = [{f"gen_ai.evaluation.{key}": value for key, value in each.items()} for each in evaluations]
+        events = [{"name": "gen_ai.evaluation.result", "attributes": attributes(each)} for each in given]
+        other = {"name": "exception", "attributes": attributes({"gen_ai.evaluation.score.value": 0})}
+        return {"attributes": attributes(found), "events": [*events, other]}
+
+    right, wrong = {"name": "right", "score.label": "correct", "score.value": 0.9}, {"name": "ok", "score.value": 0}
+    spans = [span("late parcel", right), span("no invoice", right, wrong), span("who are you")]
+    found = rows(tmp_path, {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]})
+    assert found.labelled == ({"input": "late parcel", "output": "delivery"},)
+    assert found.unlabelled == ({"input": "no invoice"}, {"input": "who are you"})
+
+
+def test_records_without_a_question_or_an_answer_are_refused_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(Path("t.jsonl"), [spans("", "x"), spans("a", "")])
+    says = "t.jsonl:1: read as OpenTelemetry spans (OTLP/JSON): 2 answers, none with both a question and a text"
+    for more in ([], ["--labels", "a,b"], ["--describe", DESCRIPTION]):
+        assert says in refused(2, "init", "inbox", "--from", "t.jsonl", *more)[-1]
+    assert [path.name for path in Path().iterdir()] == ["t.jsonl"]
+
+
 def test_records_of_no_kind_are_refused_with_their_lines(tmp_path: Path) -> None:
     path = written(tmp_path / "t.jsonl", [production("a", "x"), {"b": 1}, chat("a", "x")])
     path.write_text(path.read_text("utf-8") + "{no json\n", "utf-8")
@@ -145,6 +206,78 @@ def test_records_of_no_kind_are_refused_with_their_lines(tmp_path: Path) -> None
     where = [each.where.rpartition(":")[2] for each in refusal.value.problems]
     assert sorted(where) == ["2", "3", "4"]
     assert "an object with the keys 'b'; the file began as a production log" in str(refusal.value)
+
+
+ASKED = [{"role": "user", "content": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        ({"messages": ASKED, "choices": {"x": 1}}, "OpenAI chat logs: choices is {'x': 1}, and no list of objects"),
+        ({"messages": ASKED, "response": {"choices": 5}}, "choices is 5, and no list of objects"),
+        ({"messages": ASKED, "response": {"body": [1]}}, "body is [1], and no object"),
+        (spans("b", "x", score="abc"), "doubleValue is 'abc', and no number"),
+    ],
+)
+def test_a_malformed_record_is_refused_with_its_line(record: Any, says: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "t.jsonl", [spans("a", "x") if "resourceSpans" in record else chat("a", "x"), record])
+    with pytest.raises(ProblemsError) as refusal:
+        read_traces(path)
+    (found,) = refusal.value.problems
+    assert (found.where.rpartition(":")[2], says in found.what) == ("2", True), found.what
+
+
+NAMES = (
+    "content",
+    "text",
+    "parts",
+    "role",
+    "name",
+    "value",
+    "stringValue",
+    "arrayValue",
+    "kvlistValue",
+    "values",
+    "key",
+)
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inside, max_size=3),
+    max_leaves=8,
+)
+
+
+def objects(*keys: str, of: st.SearchStrategy[Any] = VALUES, **known: Any) -> st.SearchStrategy[Any]:
+    """Objects that have what is known, and some of the keys."""
+    return st.fixed_dictionaries(
+        {key: st.just(value) for key, value in known.items()}, optional=dict.fromkeys(keys, of)
+    )
+
+
+ATTRIBUTES = st.builds(
+    lambda key, value: {"key": f"gen_ai.{key}", "value": value},
+    st.sampled_from(("input.messages", "output.messages", "evaluation.score.value", "prompt.0.content")),
+    VALUES | objects("intValue") | objects("arrayValue", "kvlistValue", of=objects("values")),
+)
+EVENTS = st.builds(
+    lambda found: {"name": "gen_ai.evaluation.result", "attributes": found}, VALUES | st.lists(ATTRIBUTES)
+)
+SPANS = st.builds(lambda found, events: {"attributes": found, "events": events}, st.lists(ATTRIBUTES), st.lists(EVENTS))
+RECORDS = (
+    objects("choices", "output", "scores", messages=ASKED)
+    | objects("response", of=VALUES | objects("body", "choices", "output"), messages=ASKED)
+    | objects("scores", "expectedOutput", "rating", projectId="p", input="a", output="b")
+    | objects("score", "feedback", reply="x", inputs={"a": "b"})
+    | st.builds(lambda spans: {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}, st.lists(SPANS, max_size=2))
+    | objects("resourceSpans", "messages", "input", "output", "request", "reply", "inputs")
+)
+
+
+@given(RECORDS)
+def test_any_record_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, record: Any) -> None:
+    with contextlib.suppress(ProblemsError):
+        assert list(read_traces(written(tmp_path_factory.getbasetemp() / "any.jsonl", [record])).lines())
 
 
 def test_personal_data_is_pointed_out(tmp_path: Path) -> None:
