@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -13,6 +13,8 @@ from agent.metrics.comparison import short
 
 NO_CALL = "(no call)"
 """Stands for a tool that is missing; no tool has such a name."""
+ABSENT = ""
+"""Among the accepted values of an argument: it may be left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,14 @@ def names_in(value: Any) -> list[str]:
     if value is None:
         return []
     return [_parts(each)[0] for each in (value if isinstance(value, list) else [value])]
+
+
+def require_accepted(calls: Iterable[ToolCall]) -> None:
+    """Raises ValueError where an argument of a label is no list of accepted values."""
+    for call in calls:
+        for name, values in call.arguments.items():
+            if not isinstance(values, list) or not values:
+                raise ValueError(f"{call.name}.{name} is no list of accepted values: {short(values, 60)}")
 
 
 def paired_names(wanted: Sequence[str], said: Sequence[str]) -> list[tuple[str, str]]:

@@ -16,11 +16,11 @@ from agent.errors import InputError, ProblemsError
 from agent.files import new_files
 from agent.retrieval.passages import CONTEXT
 from agent.task.answers import misspelled, other_spellings, thousands_warning, why_text
-from agent.task.asked import NOTHING, Asked
+from agent.task.asked import NOTHING, Asked, metric_asked
 from agent.task.called_tools import TOOLS_FILE, tools_json, with_calls
 from agent.task.checks import PLACEHOLDER
 from agent.task.clean_rows import MIN_ROWS, Splitting, each_once
-from agent.task.columns import DataColumn, answer_inside, column_named, decide_columns, find_target
+from agent.task.columns import DataColumn, answer_inside, column_named, decide_columns, field_name, find_target
 from agent.task.conversations import conversations_in
 from agent.task.examples import listed_problems
 from agent.task.input_files import read_rows
@@ -196,7 +196,9 @@ def _draft(
     table, beside = expanded(list(table), [target])
     target = find_target(_names(table), target)
     if asked.tools:
-        table = with_calls(table, lines, path, target, asked.tools)
+        outputs = [field_name(target, _names(table).index(target) + 1, ())]
+        accepted = bool(asked.metric and metric_asked(asked.metric, outputs).options.get("accepted"))
+        table = with_calls(table, lines, path, target, asked.tools, accepted)
     if re.search("[\x00\ud800-\udfff]", instruction):
         raise InputError("the prompt holds a NUL or half a character; save it as plain UTF-8 text")
     prompt_fields, plain = frozenset(marks), table
