@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import Field as Option
 
-from agent.metrics.calls import ABSENT, ToolCall, calls_in, names_in, require_accepted
+from agent.metrics.calls import ABSENT, ToolCall, calls_in, has_accepted, names_in, require_accepted
 from agent.metrics.comparison import Check, f1, short
 from agent.metrics.metric_rule import Options, metric
 from agent.shipped import composed
@@ -171,8 +171,7 @@ def _agree(got: Any, wanted: Any, options: CallOptions) -> bool:
 
 def _inside(wanted: Mapping[str, Any], options: CallOptions) -> CallOptions:
     """How the fields of an object are compared: by their accepted values where all of them are lists of such."""
-    is_listed = options.accepted and all(isinstance(values, list) for values in wanted.values())
-    return options if is_listed else options.model_copy(update={"accepted": False})
+    return options if options.accepted and has_accepted(wanted) else options.model_copy(update={"accepted": False})
 
 
 def _items_agree(got: Sequence[Any], wanted: Sequence[Any], options: CallOptions) -> bool:

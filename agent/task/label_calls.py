@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from agent.metrics.calls import ABSENT, calls_in, require_accepted
+from agent.metrics.calls import ABSENT, calls_in, has_accepted, require_accepted
 from agent.task.examples import json_checker
 from agent.task.words import near, quoted
 from agent.types import Tool
@@ -77,5 +77,4 @@ def _values(value: Any) -> list[Any]:
     are lists of accepted values, too."""
     if value == ABSENT:
         return []
-    is_listed = isinstance(value, Mapping) and all(isinstance(inner, list) for inner in value.values())
-    return [*_single(value)] if is_listed else [value]
+    return [*_single(value)] if has_accepted(value) else [value]

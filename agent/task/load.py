@@ -218,9 +218,15 @@ class _Loading:
         self, parsed: Parsed, signature: Signature, unsure: frozenset[str]
     ) -> dict[str, Callable[[Any], str]]:
         """By output, what says whether a label is calls that can be scored."""
+        from agent.metrics.tool_calls import CallOptions
+
         first = signature.outputs[0].name
         metrics = zip(parsed.file.metrics, parsed.options, strict=True)
-        accepted = {metric.field or first for metric, options in metrics if getattr(options, "accepted", False)}
+        accepted = {
+            metric.field or first
+            for metric, options in metrics
+            if isinstance(options, CallOptions) and options.accepted
+        }
         checkers: dict[str, Callable[[Any], str]] = {}
         for field in signature.outputs:
             table = parsed.file.fields.get(field.name)

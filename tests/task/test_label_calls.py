@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from agent.errors import ProblemsError
+from agent.errors import InputError, ProblemsError
+from agent.run.tasks import _scored_as_asked
 from agent.task.called_tools import with_calls
 from agent.task.label_calls import calls_checker
 from agent.task.load import load_task
@@ -103,3 +104,11 @@ def test_wrong_answers_of_a_data_file_come_by_line() -> None:
     assert [int(each.where.split(":")[1]) for each in refused.value.problems] == list(range(2, 12))
     accepted = [{"calls": lamp_on(room=["hall"])}]
     assert with_calls(accepted, [2], Path("rows.jsonl"), "calls", TOOLS, accepted=True) == accepted
+
+
+def test_a_metric_of_accepted_values_is_refused_for_plain_labels(here: Path) -> None:
+    rows = {split: jsonl([{"request": split, "calls": lamp_on(room="hall")}]) for split in ("train", "dev", "test")}
+    folder = make(here / "lamps", TOML.replace("accepted = true", ""), **rows)
+    (folder / "tools.json").write_text(json.dumps([{"name": "lamp_on"}]))
+    with pytest.raises(InputError, match=r"the label of the row .* lamp_on\.room is no list of accepted values: hall"):
+        _scored_as_asked(load_task(folder), "tool_calls,accepted=true")
