@@ -564,6 +564,13 @@ class Task:
         return any(spec.name == "judge" for spec in self.metrics)
 
     @property
+    def accepted(self) -> frozenset[str]:
+        """The outputs whose labels are calls with lists of accepted values."""
+        return frozenset(
+            spec.field for spec in self.metrics if spec.name == "tool_calls" and spec.options.get("accepted")
+        )
+
+    @property
     def is_compared(self) -> bool:
         """Whether a judge of it compares each answer with that of the user's own prompt."""
         return any(spec.options.get("mode") == "pairwise" for spec in self.metrics)

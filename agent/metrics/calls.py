@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -13,6 +13,8 @@ from agent.metrics.comparison import short
 
 NO_CALL = "(no call)"
 """Stands for a tool that is missing; no tool has such a name."""
+ABSENT = ""
+"""Among the accepted values of an argument: it may be left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,34 @@ def names_in(value: Any) -> list[str]:
     if value is None:
         return []
     return [_parts(each)[0] for each in (value if isinstance(value, list) else [value])]
+
+
+def require_accepted(calls: Iterable[ToolCall]) -> None:
+    """Raises ValueError where an argument of a label is no list of accepted values."""
+    for call in calls:
+        for name, values in call.arguments.items():
+            if not isinstance(values, list) or not values:
+                raise ValueError(f"{call.name}.{name} is no list of accepted values: {short(values, 60)}")
+
+
+def one_answer(labels: Mapping[str, Any], accepted: Collection[str]) -> dict[str, Any]:
+    """The labels of a row as an answer. Those of the fields `accepted` are calls whose arguments are lists of accepted
+    values: the first of each is taken, and left out where that is ABSENT."""
+    return {name: _first_values(value) if name in accepted else value for name, value in labels.items()}
+
+
+def _first_values(label: Any) -> list[dict[str, Any]]:
+    return [{"name": call.name, "arguments": _first_of_each(call.arguments)} for call in calls_in(label)]
+
+
+def _first_of_each(accepted: Mapping[str, Any]) -> dict[str, Any]:
+    first = {name: values[0] for name, values in accepted.items() if values and values[0] != ABSENT}
+    return {name: _first_of_each(value) if has_accepted(value) else value for name, value in first.items()}
+
+
+def has_accepted(value: Any) -> bool:
+    """Whether an accepted value is an object whose fields are lists of accepted values, too."""
+    return isinstance(value, Mapping) and all(isinstance(values, list) for values in value.values())
 
 
 def paired_names(wanted: Sequence[str], said: Sequence[str]) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import Field as Option
 
-from agent.metrics.calls import ToolCall, calls_in, names_in
+from agent.metrics.calls import ABSENT, ToolCall, calls_in, has_accepted, names_in, require_accepted
 from agent.metrics.comparison import Check, f1, short
 from agent.metrics.metric_rule import Options, metric
 from agent.shipped import composed
@@ -26,8 +26,6 @@ from agent.worker import Verdict
 
 MARKS = re.compile(r"""[\s,./\-_*^"'‘’“”]""")
 """What a string is compared without."""
-ABSENT = ""
-"""Among the accepted values of an argument: it may be left out."""
 
 
 class CallOptions(Options):
@@ -87,10 +85,8 @@ def tool_choice(options: Options, field: Field) -> Check:
 
 def _wanted(label: Any, options: CallOptions) -> list[ToolCall]:
     calls = calls_in(label)
-    for call in calls:
-        for name, values in call.arguments.items() if options.accepted else ():
-            if not isinstance(values, list) or not values:
-                raise ValueError(f"{call.name}.{name} is no list of accepted values: {short(values, 60)}")
+    if options.accepted:
+        require_accepted(calls)
     return calls
 
 
@@ -175,8 +171,7 @@ def _agree(got: Any, wanted: Any, options: CallOptions) -> bool:
 
 def _inside(wanted: Mapping[str, Any], options: CallOptions) -> CallOptions:
     """How the fields of an object are compared: by their accepted values where all of them are lists of such."""
-    is_listed = options.accepted and all(isinstance(values, list) for values in wanted.values())
-    return options if is_listed else options.model_copy(update={"accepted": False})
+    return options if options.accepted and has_accepted(wanted) else options.model_copy(update={"accepted": False})
 
 
 def _items_agree(got: Sequence[Any], wanted: Sequence[Any], options: CallOptions) -> bool:

@@ -21,7 +21,7 @@ OPENING = "(The conversation begins. Write your first message.)"
 """What the model that plays the user is sent before its first message."""
 
 NO_REPLY = "(no reply)"
-"""What stands for an empty reply in the next call: providers refuse a message without text."""
+"""What stands for an empty reply of the target in the next call: providers refuse a message without text."""
 
 
 class ConversationProgram(PromptProgram):
@@ -56,7 +56,8 @@ class ConversationProgram(PromptProgram):
             said.append(("user", message))
             request = self._request(as_prompt(candidate), self._row(example, said), "", repeat, 0)
             most = max(request.max_tokens, self._user.reply_tokens)
-            said.append(("assistant", _reply(await self.asked(candidate, replace(request, max_tokens=most), call))))
+            reply = _reply(await self.asked(candidate, replace(request, max_tokens=most), call))
+            said.append(("assistant", _sendable(reply)))
         return await self._answered(candidate, example, [*said, ("user", last)], call, repeat)
 
     async def _played(self, user: LM, candidate: Candidate, example: Example, call: Call, repeat: int) -> Prediction:
@@ -68,7 +69,7 @@ class ConversationProgram(PromptProgram):
             if text.strip():
                 said.append(("user", text.strip()))
                 prediction = await self._answered(candidate, example, said, call, repeat)
-                said.append(("assistant", prediction.raw if prediction.raw.strip() else NO_REPLY))
+                said.append(("assistant", _sendable(prediction.raw)))
             if stop or not text.strip():
                 break
         if prediction is None:
@@ -98,7 +99,12 @@ def _reply(completion: Completion) -> str:
     """The text of a reply. Raises RowRefused where there is none because the provider refuses."""
     if completion.finish == "refusal":
         raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
-    return completion.text if completion.text.strip() else NO_REPLY
+    return completion.text
+
+
+def _sendable(reply: str) -> str:
+    """The target's reply as a message of the next call."""
+    return reply if reply.strip() else NO_REPLY
 
 
 def _user_request(user: SimulatedUser, goal: str, said: Turns, repeat: int) -> Request:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from statistics import mean
 
 from agent.errors import InputError
+from agent.metrics.calls import one_answer
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import label_text, shown_demo
 from agent.prompt.template import fill_picked, marks
@@ -22,9 +23,10 @@ SAMPLE = 50
 """Train rows over which the mean length of a prompt with picks is taken."""
 
 
-def as_demo(row: Example) -> Demo:
-    """A row as a worked example with its label."""
-    return Demo(row.id, row.inputs, {name: label_text(value) for name, value in row.labels.items()})
+def as_demo(row: Example, accepted: Collection[str] = ()) -> Demo:
+    """A row as a worked example with its label; `accepted`: the outputs whose labels hold accepted values."""
+    answers = one_answer(row.labels, accepted)
+    return Demo(row.id, row.inputs, {name: label_text(value) for name, value in answers.items()})
 
 
 class PickedRows:
@@ -160,7 +162,8 @@ class PickedRows:
         own = prompt.instruction if marks(prompt.instruction, self._names) else ""
         known = self._shown.setdefault((prompt.technique, prompt.format, own), {})
         if position not in known:
-            known[position] = shown_demo(prompt, as_demo(self._task.train[position]), self._task.signature)
+            demo = as_demo(self._task.train[position], self._task.accepted)
+            known[position] = shown_demo(prompt, demo, self._task.signature)
         return known[position]
 
     def mean_tokens(self, prompt: PromptCandidate, count: Callable[[str], int]) -> int:

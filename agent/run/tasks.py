@@ -223,6 +223,7 @@ def copy_sample(name: str) -> Path:
 
 def _scored_as_asked(task: Task, words: str) -> Task:
     """A task folder with the metric of `--metric` in the place of its own."""
+    from agent.metrics.calls import calls_in, require_accepted
     from agent.metrics.metric_registry import METRICS
 
     spec = metric_asked(words, [field.name for field in task.signature.outputs])
@@ -237,7 +238,13 @@ def _scored_as_asked(task: Task, words: str) -> Task:
         raise InputError(f"--metric {words}: it goes by a file of the task; write it under [[metrics]] in task.toml")
     if spec.options.get("mode") == "faithfulness" and task.knowledge is None:
         raise InputError(f"--metric {words}: it goes by passages of documents, and {task.name} has no [knowledge]")
-    return replace(task, metrics=(spec,), hashes={**task.hashes, METRIC: hashlib.sha256(words.encode()).hexdigest()})
+    scored = replace(task, metrics=(spec,))
+    for row in (*task.train, *task.dev, *task.test) if scored.accepted else ():
+        try:
+            require_accepted(calls_in(row.labels[spec.field]))
+        except ValueError as error:
+            raise InputError(f"--metric {words}: the label of the row {row.id} cannot be used: {error}") from None
+    return replace(scored, hashes={**task.hashes, METRIC: hashlib.sha256(words.encode()).hexdigest()})
 
 
 def _scored_by(task: Task, name: str, source: str) -> Task:

@@ -10,16 +10,22 @@ from typing import Any
 from agent.errors import ProblemsError
 from agent.metrics.calls import calls_in
 from agent.task.answers import text_of
-from agent.task.examples import json_checker, listed_problems
+from agent.task.examples import listed_problems
 from agent.task.input_files import parse_json
+from agent.task.label_calls import calls_checker
 from agent.task.words import quoted, shown
-from agent.types import Tool, calls_schema
+from agent.types import Tool
 
 TOOLS_FILE = "tools.json"
 
 
 def with_calls(
-    table: Sequence[Mapping[str, Any]], lines: Sequence[int], path: Path, target: str, tools: Sequence[Tool]
+    table: Sequence[Mapping[str, Any]],
+    lines: Sequence[int],
+    path: Path,
+    target: str,
+    tools: Sequence[Tool],
+    accepted: bool = False,
 ) -> list[dict[str, Any]]:
     """The rows with their answers as lists of calls, [] where no tool fits; a blank answer stays blank.
 
@@ -29,11 +35,12 @@ def with_calls(
         path: the file.
         target: the column of the answers: calls in a form that `calls_in` reads, or such JSON as a text.
         tools: those that may be called.
+        accepted: each argument is the list of its right values.
 
     Raises:
         ProblemsError: answers that are no calls of these tools.
     """
-    check = json_checker(calls_schema(tools))
+    check = calls_checker(tools, accepted)
     made: list[dict[str, Any]] = []
     wrong: dict[tuple[str, str], list[int]] = {}
     for row, line in zip(table, lines, strict=True):
@@ -51,7 +58,7 @@ def with_calls(
                 wrong.setdefault((target, f"{target}: {error}"), []).append(line)
         made.append({**row, target: value} if target in row else dict(row))
     if wrong:
-        raise ProblemsError(tuple(sorted(listed_problems(wrong, shown(path)), key=lambda each: each.where)))
+        raise ProblemsError(tuple(listed_problems(wrong, shown(path))))
     return made
 
 

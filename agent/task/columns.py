@@ -123,6 +123,8 @@ def decide_columns(
         known.add(made)
         if use == "input" and spoken and name != next(one for one in names if one in spoken):
             use, reason = "ignored", "a conversation is the only input"
+        if use == "input" and name in spoken:
+            reason = "holds conversations"
         if use == "input":
             taken.append(made)
         if use in ("input", "target") and made != name:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from agent.conversation import as_text, order_faults, read_turns
-from agent.errors import Problem
 from agent.task.input_files import Rows, parse_json
-from agent.task.words import problem, quoted
+from agent.task.words import quoted
 
 PLAYED = "its rows are conversations that go on with the model's own replies"
 """Why a task with [conversation] is refused, for a message."""
@@ -53,24 +52,36 @@ def goal_text(value: Any) -> str:
     return value
 
 
-def conversations_in(rows: Rows, names: Iterable[str], where: str) -> tuple[Rows, frozenset[str], list[Problem]]:
+Faults = dict[tuple[str, str], list[int]]
+"""The lines of each mistake, by column and what is wrong."""
+
+
+def conversations_in(rows: Rows, names: Iterable[str]) -> tuple[Rows, frozenset[str], Faults]:
     """The rows with conversations as their texts, the columns out of `names` that hold some, and what is wrong with
-    them, at the lines of `where`. A column holds conversations where its first value is a list of messages."""
-    found = frozenset(
-        name for name in names if _is_conversation(next((row[name] for _, row in rows if row.get(name)), ""))
-    )
+    them. A column holds conversations where half of its values or more are lists of messages: a single odd row does
+    not make texts of all others."""
+    found = frozenset(name for name in names if _are_conversations([row[name] for _, row in rows if _holds(row, name)]))
     made: Rows = []
-    problems: list[Problem] = []
+    wrong: Faults = {}
     for line, row in rows:
         texts = {}
         for name in found:
-            if row.get(name):
+            if _holds(row, name):
                 try:
-                    texts[name] = conversation_text(row[name])
+                    texts[name] = conversation_text(_no_text(row[name]))
                 except ValueError as error:
-                    problems.append(problem(where, line, f"{name}: {error}"))
+                    wrong.setdefault((name, f"{name}: {error}"), []).append(line)
         made.append((line, {**row, **texts}))
-    return made, found, problems
+    return made, found, wrong
+
+
+def _holds(row: Mapping[str, Any], name: str) -> bool:
+    value = row.get(name)
+    return bool(value.strip() if isinstance(value, str) else value)
+
+
+def _are_conversations(values: Sequence[Any]) -> bool:
+    return bool(values) and 2 * sum(map(_is_conversation, values)) >= len(values)
 
 
 def _is_conversation(value: Any) -> bool:
@@ -79,3 +90,12 @@ def _is_conversation(value: Any) -> bool:
     except ValueError:
         return False
     return isinstance(messages, list) and bool(messages) and all(isinstance(m, dict) and "role" in m for m in messages)
+
+
+def _no_text(value: Any) -> Any:
+    """The value of a cell. Raises ValueError for a text among lists of messages."""
+    found = messages_in(value)
+    if isinstance(found, str):
+        fix = 'write [{"role": "user", "content": "..."}]'
+        raise ValueError(f"{quoted(found, 60)} is a text, and the column holds lists of messages; {fix}")
+    return found

@@ -87,7 +87,8 @@ class RowReader:
     """Turns rows into examples. `unsure`: fields whose own definition is wrong, so their values are not judged.
 
     `slices` are fields, or columns of their own whose values are kept as texts; `sources` is the field or column that
-    names documents out of `documents`, "" for none; `read_conversation` gives the text of a conversation.
+    names documents out of `documents`, "" for none; `read_conversation` gives the text of a conversation; `checkers`
+    say, by field and in the place of its schema, what is wrong with a label.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class RowReader:
         sources: str = "",
         documents: tuple[str, ...] = (),
         read_conversation: Callable[[Any], str] = conversation_text,
+        checkers: Mapping[str, Callable[[Any], str]] | None = None,
     ) -> None:
         self._signature = signature
         self._slices = slices
@@ -110,7 +112,7 @@ class RowReader:
             name: json_checker(field.schema)
             for name, field in self._fields.items()
             if field.schema is not None and name not in unsure
-        }
+        } | dict(checkers or {})
 
     def examples(self, rows: Rows, where: str, cells: bool) -> tuple[list[PlacedExample], list[Problem]]:
         """The valid rows as examples, and the problems of the others, each once.
@@ -225,8 +227,9 @@ class RowReader:
 
 
 def listed_problems(lines_by_fault: Mapping[tuple[str, str], Sequence[int]], where: str) -> Iterator[Problem]:
-    """Each problem once, at its first line; of one column at most MOST_LISTED, and how many more."""
+    """Each problem once, at its first line, by their lines; of one column at most MOST_LISTED, and how many more."""
     listed_of: Counter[str] = Counter()
+    found: list[tuple[int, str]] = []
     more: dict[str, list[int]] = {}
     for (column, what), lines in lines_by_fault.items():
         listed_of[column] += 1
@@ -234,10 +237,11 @@ def listed_problems(lines_by_fault: Mapping[tuple[str, str], Sequence[int]], whe
             more.setdefault(column, []).extend(lines)
         else:
             so_in = f" (so in {len(lines)} rows, this is the first)" if len(lines) > 1 else ""
-            yield problem(where, lines[0], what + so_in)
+            found.append((lines[0], what + so_in))
     for column, lines in more.items():
         rows = "1 more row" if len(lines) == 1 else f"{len(lines)} more rows"
-        yield problem(where, min(lines), f"{column}: wrong in {rows} from here on; correct those above first")
+        found.append((min(lines), f"{column}: wrong in {rows} from here on; correct those above first"))
+    yield from (problem(where, line, what) for line, what in sorted(found, key=lambda each: each[0]))
 
 
 def _number(value: Any, cells: bool) -> int | float:

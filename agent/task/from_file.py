@@ -16,12 +16,13 @@ from agent.errors import InputError, ProblemsError
 from agent.files import new_files
 from agent.retrieval.passages import CONTEXT
 from agent.task.answers import misspelled, other_spellings, thousands_warning, why_text
-from agent.task.asked import NOTHING, Asked
+from agent.task.asked import NOTHING, Asked, metric_asked
 from agent.task.called_tools import TOOLS_FILE, tools_json, with_calls
 from agent.task.checks import PLACEHOLDER
 from agent.task.clean_rows import MIN_ROWS, Splitting, each_once
-from agent.task.columns import DataColumn, answer_inside, column_named, decide_columns, find_target
+from agent.task.columns import DataColumn, answer_inside, column_named, decide_columns, field_name, find_target
 from agent.task.conversations import conversations_in
+from agent.task.examples import listed_problems
 from agent.task.input_files import read_rows
 from agent.task.load import SPLITS, load_task
 from agent.task.nested import expanded
@@ -188,18 +189,18 @@ def _draft(
     """The files of the task folder as texts, and the reading."""
     spoken = frozenset[str]()
     is_read, lines = table is not None, list[int]()
+    marks = [mark[1] for mark in PLACEHOLDER.finditer(instruction) if not (asked.knowledge and mark[1] == CONTEXT)]
     if table is None:
-        table, spoken, lines = _table(
-            path, target, asked if asked.reading > 2 and not PLACEHOLDER.search(instruction) else None
-        )
+        table, spoken, lines = _table(path, target, asked, marks)
     _enough(path, len(table), "rows")
     table, beside = expanded(list(table), [target])
     target = find_target(_names(table), target)
     if asked.tools:
-        table = with_calls(table, lines, path, target, asked.tools)
+        outputs = [field_name(target, _names(table).index(target) + 1, ())]
+        accepted = bool(asked.metric and metric_asked(asked.metric, outputs).options.get("accepted"))
+        table = with_calls(table, lines, path, target, asked.tools, accepted)
     if re.search("[\x00\ud800-\udfff]", instruction):
         raise InputError("the prompt holds a NUL or half a character; save it as plain UTF-8 text")
-    marks = [mark[1] for mark in PLACEHOLDER.finditer(instruction) if not (asked.knowledge and mark[1] == CONTEXT)]
     prompt_fields, plain = frozenset(marks), table
     table, _ = expanded(table, [*marks, *asked.inputs, *asked.ignored])
     if asked.reading > 1:
@@ -283,16 +284,25 @@ def _require_double_braces(instruction: str, names: Sequence[str]) -> None:
             )
 
 
-def _table(path: Path, target: str, asked: Asked | None) -> tuple[list[dict[str, Any]], frozenset[str], list[int]]:
-    """The rows, the columns that hold conversations, whose texts are in the rows (none is looked for without `asked`),
-    and the line of each row."""
+def _table(
+    path: Path, target: str, asked: Asked, marks: Sequence[str]
+) -> tuple[list[dict[str, Any]], frozenset[str], list[int]]:
+    """The rows, the columns that hold conversations, whose texts are in the rows, and the line of each row. `marks`:
+    the columns in the prompt, which hold none."""
     found, problems = read_rows(path)
-    names = _names([row for _, row in found]) if asked else []
     spoken = frozenset[str]()
-    if asked and not problems:
-        named = [name for name in names if name in asked.inputs] or names
+    if asked.reading > 2 and not problems:
+        names = _names([row for _, row in found])
+        marked = {name: mark for mark in marks if (name := column_named(names, mark)) is not None}
+        named = [*marked] if marks else [name for name in names if name in asked.inputs] or names
         left = [name for name in named if name not in (target, *asked.ignored)]
-        found, spoken, problems = conversations_in(found, left, shown(path))
+        found, spoken, wrong = conversations_in(found, left)
+        if mark := next((mark for name, mark in marked.items() if name in spoken), ""):
+            raise InputError(
+                f"the prompt holds {quoted(f'{{{{{mark}}}}}')}, a column of conversations, whose messages follow the "
+                "prompt anyway; take it out"
+            )
+        problems = list(listed_problems(wrong, shown(path)))
     if problems:
         raise ProblemsError(tuple(problems))
     return [row for _, row in found], spoken, [line for line, _ in found]

@@ -21,6 +21,7 @@ from agent.task.conversations import conversation_text, goal_text, script_text
 from agent.task.examples import PlacedExample, RowReader, find_clashes, json_checker
 from agent.task.input_files import TEXT_CELLS, TomlLines, decode, parse_json, parse_toml, read_bytes, rows_of
 from agent.task.knowledge import read_documents
+from agent.task.label_calls import accepted_checker, calls_checker
 from agent.task.rubric import read_rubric
 from agent.task.tool_source import FUNCTIONS, tools_in_source
 from agent.task.tools import read_tools
@@ -103,7 +104,7 @@ class _Loading:
         places = sorted((lines.of(fault.path, fault.holding), fault.what) for fault in faults)
         self.problems[:0] = [problem(shown(toml), line, what) for line, what in places]
         rubrics, knowledge = self._rubrics(parsed), self._knowledge(parsed.file)
-        splits = self._splits(parsed.file, None if parsed.doubts("signature") else signature, unsure, knowledge)
+        splits = self._splits(parsed, None if parsed.doubts("signature") else signature, unsure, knowledge)
         if (self.folder / "rubric.md").exists() and "rubric.md" not in self.hashes:
             self._text("rubric.md", "rubric.md")
         if (self.folder / "labels.jsonl").exists():
@@ -213,6 +214,30 @@ class _Loading:
                 wrong = [f"is not JSON: {error}"]
             self.problems += [problem(shown(self.folder / value), 1, what) for what in wrong]
 
+    def _label_checkers(
+        self, parsed: Parsed, signature: Signature, unsure: frozenset[str]
+    ) -> dict[str, Callable[[Any], str]]:
+        """By output, what says whether a label is calls that can be scored."""
+        from agent.metrics.tool_calls import CallOptions
+
+        first = signature.outputs[0].name
+        metrics = zip(parsed.file.metrics, parsed.options, strict=True)
+        accepted = {
+            metric.field or first
+            for metric, options in metrics
+            if isinstance(options, CallOptions) and options.accepted
+        }
+        checkers: dict[str, Callable[[Any], str]] = {}
+        for field in signature.outputs:
+            table = parsed.file.fields.get(field.name)
+            if table is None or field.type != "json" or field.name in unsure:
+                continue
+            if self.tools and table.schema_ is None:
+                checkers[field.name] = calls_checker(self.tools, field.name in accepted)
+            elif field.name in accepted:
+                checkers[field.name] = accepted_checker(field.schema)
+        return checkers
+
     def _metrics(self, parsed: Parsed, signature: Signature | None, unsure: frozenset[str]) -> Iterator[Fault]:
         if signature is not None and ("metrics",) not in parsed.broken:
             yield from checks.check_metrics(parsed, signature.outputs, unsure)
@@ -272,12 +297,16 @@ class _Loading:
             self.problems += checks.check_program_file(source, factory, shown(self.folder / name))
 
     def _splits(
-        self, file: TaskFile, signature: Signature | None, unsure: frozenset[str], knowledge: Knowledge | None
+        self, parsed: Parsed, signature: Signature | None, unsure: frozenset[str], knowledge: Knowledge | None
     ) -> list[list[PlacedExample]]:
+        file = parsed.file
         slices = tuple(name for name in file.slices if name != "id")
         source = knowledge.source if knowledge else ""
         names = knowledge.names if knowledge else ()
-        reader = None if signature is None else RowReader(signature, unsure, slices, source, names, _read_from(file))
+        reader = None
+        if signature is not None:
+            checkers = self._label_checkers(parsed, signature, unsure)
+            reader = RowReader(signature, unsure, slices, source, names, _read_from(file), checkers)
         files = [self._split_name(file, split) for split in SPLITS]
         splits: list[list[PlacedExample]] = []
         for split, name in zip(SPLITS, files, strict=True):

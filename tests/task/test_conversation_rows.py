@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.conversation import MOST_MESSAGES, Turns, after, as_text, last_said, order_faults, read_turns, turns_of
-from agent.errors import ProblemsError
+from agent.errors import InputError, ProblemsError
 from agent.task.asked import Asked
 from agent.task.from_file import task_from_file
 from agent.task.load import load_task
@@ -173,3 +173,34 @@ def test_a_column_of_conversations_in_a_data_file_is_its_input(here: Path) -> No
     with pytest.raises(ProblemsError, match=r"chats.jsonl:8: chat: message 1 has the role 'tool'"):
         task_from_file(file, "drink")
     assert "who" in str(task_from_file(file, "drink", asked=Asked(ignored=("chat",)))[0].signature)
+
+
+def drinks(here: Path, **odd: Any) -> Path:
+    """A data file of 60 conversations, with other values in the rows named by `rN`."""
+    words = ("tea", "coffee", "cocoa")
+    table = [
+        {"chat": odd.get(f"r{n}", row(f"no {n} {words[n % 3]}", "a", "b", "c")["messages"]), "drink": words[n % 3]}
+        for n in range(60)
+    ]
+    file = here / "chats.jsonl"
+    file.write_text(jsonl(table))
+    return file
+
+
+def test_one_odd_row_does_not_make_texts_of_conversations(here: Path) -> None:
+    odd = {"r0": "just text", "r1": "", "r9": "just text", **{f"r{n}": f"text {n}" for n in range(20, 43)}}
+    with pytest.raises(ProblemsError) as refused:
+        task_from_file(drinks(here, **odd, r50=[]), "drink")
+    lines = [str(each) for each in refused.value.problems]
+    assert len(lines) == 21, "a line for each of 20 mistakes, and one for all others"
+    assert lines[0].startswith("chats.jsonl:1: chat: 'just text' is a text, and the column holds lists of messages")
+    assert lines[0].endswith("(so in 2 rows, this is the first)")
+    _, reading = task_from_file(drinks(here, r1=""), "drink")
+    assert next((column.name, column.reason) for column in reading.columns) == ("chat", "holds conversations")
+    mostly_text = {f"r{n}": f"no {n} text" for n in range(40)}
+    assert task_from_file(drinks(here, **mostly_text), "drink")[0].signature.conversation == ""
+
+
+def test_a_mark_of_a_column_of_conversations_is_refused(here: Path) -> None:
+    with pytest.raises(InputError, match=r"'\{\{chat\}\}', a column of conversations.*take it out"):
+        task_from_file(drinks(here), "drink", "Name the drink: {{chat}}")

@@ -64,7 +64,7 @@ class DemoMaker:
 
     def demo(self, example_id: str) -> Demo:
         """A train row as a demo."""
-        return as_demo(self._rows[example_id])
+        return as_demo(self._rows[example_id], self._task.accepted)
 
     def _set(self, ids: Sequence[str], operator: str, reason: str = "") -> DemoSet:
         return DemoSet(tuple(self.demo(i) for i in ids), operator, reason)

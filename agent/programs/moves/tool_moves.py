@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from agent.metrics.calls import NO_CALL, ToolCall, calls_in
+from agent.metrics.calls import NO_CALL, ToolCall, calls_in, one_answer
 from agent.prompt.fence import defused
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.tool_texts import ToolTexts, argument_texts, optional_arguments, with_texts
@@ -147,15 +147,9 @@ def _about(tool: Tool, optional: Sequence[str]) -> str:
 def _calls(row: Example, task: Task) -> list[ToolCall]:
     """The calls of a row's label, of accepted values the first of each argument; none where it holds none."""
     try:
-        calls = calls_in(row.labels.get(task.signature.outputs[0].name))
+        return calls_in(one_answer(row.labels, task.accepted).get(task.signature.outputs[0].name))
     except ValueError:
         return []
-    if not any(spec.options.get("accepted") for spec in task.metrics):
-        return calls
-    return [
-        ToolCall(call.name, {name: values[0] for name, values in call.arguments.items() if values and values[0] != ""})
-        for call in calls
-    ]
 
 
 def tool_confusions(task: Task, outcomes: Sequence[Outcome], dev: Mapping[str, Example]) -> Counter[tuple[str, str]]:

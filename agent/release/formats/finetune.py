@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.errors import ReleaseError
+from agent.metrics.calls import one_answer
 from agent.prompt.render import answer_of, label_text
 from agent.prompt.reply_parser import parse_reply
 from agent.prompt.template import fill_picked
 from agent.release.formats.export_format import Material, Render, export_format
 from agent.release.runtime import PromptRelease
-from agent.types import Demo, Example, Field, Message, Signature, canonical
+from agent.types import Demo, Example, Field, Message, Task, canonical
 
 FILE = "finetune.jsonl"
 
@@ -27,18 +28,19 @@ def chat_line(messages: Sequence[Message], answer: str) -> str:
     return json.dumps({"messages": [*turns, {"role": "assistant", "content": answer}]}, ensure_ascii=False) + "\n"
 
 
-def right_answer(row: Example, signature: Signature, outputs: tuple[Field, ...], reasoning: bool) -> str:
+def right_answer(row: Example, task: Task, outputs: tuple[Field, ...], reasoning: bool) -> str:
     """The row's right answer as a reply. Raises ReleaseError where it would not be read back as the row has it."""
-    answers = {name: label_text(value) for name, value in row.labels.items()}
+    signature, labels = task.signature, one_answer(row.labels, task.accepted)
+    answers = {name: label_text(value) for name, value in labels.items()}
     answer = answer_of(Demo(row.id, row.inputs, answers), signature, reasoning)
     read = parse_reply(answer, outputs, reasoning=reasoning)
-    if read.error or canonical(dict(read.fields)) != canonical(dict(row.labels)):
+    if read.error or canonical(dict(read.fields)) != canonical(labels):
         raise ReleaseError(f"{FILE}: the answer of the train row {row.id} reads back as {dict(read.fields)!a:.60}")
     return answer
 
 
-def _line(kept: tuple[Message, ...], release: PromptRelease, row: Example, signature: Signature) -> str:
-    answer = right_answer(row, signature, release.outputs, release.reasoning)
+def _line(kept: tuple[Message, ...], release: PromptRelease, row: Example, task: Task) -> str:
+    answer = right_answer(row, task, release.outputs, release.reasoning)
     return chat_line(fill_picked(kept, release.with_passages(row.inputs), ()), answer)
 
 
@@ -74,4 +76,4 @@ def files(material: Material) -> dict[str, str]:
     if last.role != "user":
         raise ReleaseError(f"{release.name!r}: the last message is the {last.role}'s; a row needs an answer after it")
     kept = (*(message for message in release.messages if message.role == "system"), last)
-    return {FILE: "".join(_line(kept, release, row, task.signature) for row in task.train)}
+    return {FILE: "".join(_line(kept, release, row, task) for row in task.train)}

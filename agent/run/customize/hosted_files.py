@@ -52,13 +52,13 @@ def training_files(task: Task, lm: LM, prompt: PromptCandidate) -> TrainingFiles
     Raises:
         InputError: the answer of a row would not be read back as the row has it.
     """
-    program, signature = PromptProgram(task, lm), task.signature
+    program = PromptProgram(task, lm)
 
     def chats(rows: Sequence[Example]) -> tuple[bytes, int]:
         lines, tokens = [], 0
         for row in rows:
             try:
-                answer = right_answer(row, signature, signature.outputs, reasoning=False)
+                answer = right_answer(row, task, task.signature.outputs, reasoning=False)
             except ReleaseError as error:
                 raise InputError(f"{error}, so no model can be trained on it; leave the row out") from error
             messages = program.request(prompt, row).messages

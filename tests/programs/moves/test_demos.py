@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 
@@ -10,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.programs.moves.demos import DemoMaker, jaccard
-from agent.types import Example, Field, Outcome, Prediction, Signature
+from agent.programs.picked_rows import as_demo
+from agent.release.formats.finetune import right_answer
+from agent.types import Example, Field, MetricSpec, Outcome, Prediction, Signature
 from tests.toys import TEAMS, make_task
 
 TASK = make_task(24)
@@ -181,3 +184,19 @@ def test_overlap_is_symmetric_and_one_only_for_equal_sets(one, two):
 def test_an_unknown_row_is_no_demo():
     with pytest.raises(KeyError):
         DemoMaker(TASK, random.Random(0)).demo("dev-1")
+
+
+def test_an_example_of_accepted_values_is_one_right_answer() -> None:
+    label = [{"find": {"place": ["New York", "NYC"], "radius": ["", 5], "filter": [{"open": [True], "stars": [4, 5]}]}}]
+    row = Example("r1", {"note": "Open places?"}, {"calls": label})
+    once = [{"name": "find", "arguments": {"place": "New York", "filter": {"open": True, "stars": 4}}}]
+    assert json.loads(as_demo(row, {"calls"}).outputs["calls"]) == once
+    assert json.loads(as_demo(row).outputs["calls"]) == label
+    calls = Field("calls", "json")
+    task = make_task(
+        signature=Signature((Field("note"),), (calls,)),
+        metrics=(MetricSpec("tool_calls", "calls", options={"accepted": True}),),
+        train=(row,),
+    )
+    assert json.loads(DemoMaker(task, random.Random(0)).demo("r1").outputs["calls"]) == once
+    assert json.loads(right_answer(row, task, (calls,), reasoning=False)) == once
