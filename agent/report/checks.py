@@ -141,9 +141,9 @@ def checks_chart(name: str, points: Sequence[CheckPoint]) -> Chart:
         (p.utc[:16].replace("T", " "), p.version, p.model, p.gate, *_figures(p), f"{p.p_value:.2g}", p.run_id)
         for p in points
     )
-    numbers = ("score", "reference", "flipped", "p")
-    columns = (RunColumn("when (UTC)"), RunColumn("version"), RunColumn("model", "long"), RunColumn("gate"))
-    columns += (*(RunColumn(each, "number") for each in numbers), RunColumn("run"))
+    words = (RunColumn("when (UTC)"), RunColumn("version"), RunColumn("model", "long"), RunColumn("gate"))
+    numbers = tuple(RunColumn(each, "number") for each in ("score", "reference", "flipped", "p"))
+    columns = (*words, *numbers, RunColumn("run"))
     note = "Dashed: the reference of each check. A cross: its gate failed; each gate is the test of its own check."
     note += " p: of so many changed answers by repeat noise alone."
     table = RunTable(f"{len(points)} check{'s' * (len(points) != 1)} of {name}", columns, rows, note)
