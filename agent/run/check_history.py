@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -46,8 +45,7 @@ def not_due(prompt: str, job: PreparedJob, every: str | None, db: Path) -> NotDu
     Raises:
         InputError: `every` is no time.
     """
-    days = re.fullmatch(r"\s*([0-9]{1,4})\s*d\s*", every or "")
-    seconds = 86_400.0 * int(days[1]) if days else seconds_of("--every", every)
+    seconds = seconds_of("--every", every)
     if seconds is None or not is_there(db):
         return None
     loaded = load_prompt(prompt_path(prompt, db))
