@@ -45,7 +45,7 @@ class Table(Protocol):
 
 
 Seconds = float | str
-"""Seconds, or a text such as 90s, 5m or 1h30m."""
+"""Seconds, or a text such as 90s, 5m, 1h30m or 1d."""
 Effort = Literal["quick", "standard", "thorough"]
 Prefer = Literal["best", "cheap", "short"]
 AnswerType = Literal["text", "choice", "number", "json"]

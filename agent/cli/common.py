@@ -39,7 +39,7 @@ SEED = click.IntRange(0, 2**31 - 1)
 PRICE_HELP = "Dollars per million tokens in and out, for models whose price is not known; a known one stands."
 THINKING_HELP = "Tokens that models may think in each call beside the reply: for reasoning models. Default: the task's."
 MAX_WAIT_HELP = "Longest wait for a provider that is down or asks to wait: 90, 5m. Default: 5m."
-BATCH_WAIT_HELP = "Longest wait for a batch: 90m, 6h; then the command ends, and goes on later. Default: no limit."
+BATCH_WAIT_HELP = "Longest wait for a batch: 90m, 6h, 1d; then the command ends, and goes on later. Default: no limit."
 CONCURRENCY_HELP = (
     "Calls in flight at once, at most. Default: 32 for hosted models; for the embedded one, as many as it takes."
 )

@@ -87,6 +87,8 @@ def sweep_command(
         print_json(result.to_json())
     else:
         _print_result(result)
+    if result.report_error:
+        click.echo(plain(f"no page: {result.report_error}; the same command writes it"), err=True)
     if result.unfinished:
         errors = [f"{cell['cell']}: {cell['error'] or cell['state']}" for cell in result.cells if cell["error"]]
         raise AgentError(
@@ -212,7 +214,11 @@ def _print_result(result: SweepResult) -> None:
     print_table(f"sweep {result.name}, sealed test", GROUPS, rows)
     for task in result.tasks:
         say(best_of_task(task, names))
-    say(f"{len(result.cells)} cells, {dollars(result.cost_usd)}; {result.report}")
+    say(
+        "; ".join(
+            [f"{len(result.cells)} cells, {dollars(result.cost_usd)}", *([str(result.report)] if result.report else [])]
+        )
+    )
 
 
 def _group_row(group: Mapping[str, Any], names: Names) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from agent.errors import InputError, ModelError
+from agent.errors import InputError, ModelError, RunRefused
 from agent.gateway.batch_course import SKEW
 from agent.ledger.query import Row
 from agent.models.batch_jobs import BatchApi, BatchJob, batch_api
@@ -20,6 +20,8 @@ from agent.types import LM
 
 NOT_CANCELLED = "not cancelled"
 """What the status of a batch begins with whose provider could not be asked to end it."""
+FORGOTTEN = "gone at the provider"
+"""The status of a batch that its provider does not know any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +93,8 @@ def cancel_batches(run: str, db: Path) -> list[dict[str, Any]]:
         db: the ledger; it is read and not written, so that the run may go on meanwhile.
 
     Returns:
-        For each batch its `name`, `job` and `status`: "never submitted" for one that the provider does not know, "not
-        cancelled: WHY" where the provider could not be asked.
+        For each batch its `name`, `job` and `status`: "never submitted" for one that the provider never had, "gone at
+        the provider" for one that it does not know any more, "not cancelled: WHY" where it could not be asked.
 
     Raises:
         InputError: the run has no batch that is under way.
@@ -131,7 +133,12 @@ async def _cancel(batch: BatchEntry, lm: LM, taken: set[str]) -> dict[str, Any]:
 async def _known(batch: BatchEntry, api: BatchApi, taken: set[str]) -> BatchJob | None:
     """The batch at its provider. Raises ModelError where it may be another one."""
     if batch.job:
-        return await api.look(batch.job)
+        try:
+            return await api.look(batch.job)
+        except RunRefused as refusal:
+            if refusal.status != 404:
+                raise
+            return BatchJob(batch.job, FORGOTTEN, is_ended=True)
     since = (datetime.fromisoformat(batch.since_utc) - SKEW).timestamp()
     job = await api.find(batch.name, batch.calls, since, taken)
     if job is not None and not api.is_sure:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from agent.errors import InputError
 from agent.ledger.connect import is_there
 from agent.release.runtime import load_prompt
 from agent.report.checks import CheckPoint, checks_of, time_of
+from agent.run.launch import seconds_of
 from agent.run.locations import open_history, prompt_path
 from agent.run.session import PreparedJob
-from agent.task.words import seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +45,13 @@ def not_due(prompt: str, job: PreparedJob, every: str | None, db: Path) -> NotDu
     Raises:
         InputError: `every` is no time.
     """
-    if every is None:
-        return None
-    between = timedelta(seconds=_seconds_of(every))
-    if not is_there(db):
+    seconds = seconds_of("--every", every)
+    if seconds is None or not is_there(db):
         return None
     loaded = load_prompt(prompt_path(prompt, db))
     with closing(open_history(db)) as history:
         done = checks_of(history, loaded.name, loaded.version, job.lms[0].name)
-    due = time_of(done[-1]) + between if done else None
+    due = time_of(done[-1]) + timedelta(seconds=seconds) if done else None
     if due is None or due <= datetime.now(UTC):
         return None
     return NotDue(done[-1], due.isoformat(timespec="seconds"))
-
-
-def _seconds_of(every: str) -> float:
-    """The time of `--every` in seconds, days among them. Raises InputError."""
-    days = re.fullmatch(r"\s*([0-9]{1,4})\s*d\s*", every)
-    with contextlib.suppress(ValueError):
-        found = 86_400.0 * int(days[1]) if days else seconds(every)
-        if found > 0:
-            return found
-    raise InputError(f"--every {every}: write a time above 0, such as 90s, 12h or 1d")

@@ -260,7 +260,7 @@ def _table(lines: list[str], delimiter: str, where: str) -> tuple[Rows, list[Pro
     header: list[str] | None = None
     for start, cells in _records(lines, delimiter):
         if isinstance(cells, csv.Error):
-            wrong.append((start, f'not valid CSV: {cells}; put the cell in " and write an inner " twice'))
+            wrong.append((start, _not_csv(cells)))
             if header is None:
                 break
         elif header is None:
@@ -280,6 +280,12 @@ def _table(lines: list[str], delimiter: str, where: str) -> tuple[Rows, list[Pro
         what = f"the row has {count} cells, the header has {len(header)}{_and_more(ragged, 'row')}"
         wrong.append((start, f"{what}; quote cells that hold a {DELIMITERS[delimiter]}"))
     return rows, [problem(where, start, what) for start, what in sorted(wrong)]
+
+
+def _not_csv(error: csv.Error) -> str:
+    if "new-line" in str(error):  # Python's words would have the file opened in another way
+        return "a carriage return (\\r) stands outside of quotes; save the file with \\n at the ends of its lines"
+    return f'not valid CSV: {error}; put the cell in " and write an inner " twice'
 
 
 def _records(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[str] | csv.Error]]:

@@ -226,7 +226,9 @@ def test_a_check_asks_all_its_repeats_in_one_batch_and_goes_on_after_it_was_left
         begun = good_json("batch", "list")["batches"][0]["run_id"]
         lines = refused(1, *command, "--batch-wait", "0.2")  # of a run that took up the batch of the first one
         assert any(f"`optimize batch cancel {begun}` ends it" in line for line in lines), lines
-        provider.course = ("completed",)
+        forgotten, provider.jobs = provider.jobs, {}
+        assert good("batch", "cancel", begun).endswith("(batch_1): gone at the provider\n")
+        provider.jobs, provider.course = forgotten, ("completed",)
         checked = good_json(*command)
         assert len(provider.jobs) == 1
         assert server.requests == []

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,37 @@ def test_every_cell_is_checked_before_anything_is_spent() -> None:
     assert len(lines) == 2, "once each, with the cells that have it"
 
 
+def test_models_are_checked_where_the_task_cannot_be_read() -> None:
+    path = write_sweep(["nosuch/kind", "openai/some"], (0, 1))
+    Path("p.txt").unlink()
+    lines = refused(2, "sweep", path)
+    assert [word for word in ("p.txt", "unknown kind 'nosuch'", "OPENAI_API_KEY") if word in "".join(lines)] == [
+        *("p.txt", "unknown kind 'nosuch'", "OPENAI_API_KEY")
+    ]
+    assert len(lines) == 3
+
+
+def test_a_task_that_is_written_in_two_ways_stands_twice() -> None:
+    path = write_sweep(["scripted/a.jsonl"])
+    path.write_text(path.read_text("utf-8").replace('["rows.csv"]', '["rows.csv", "./rows.csv"]'), "utf-8")
+    with pytest.raises(ProblemsError, match=r"tasks: '\./rows\.csv' stands twice, also as 'rows\.csv'; keep one"):
+        read_sweep(path)
+
+
+def test_a_page_that_cannot_be_written_takes_no_result_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_sweep(["scripted/a.jsonl"])
+    Path("a.jsonl").write_text('{"reply": "billing"}\n', "utf-8")
+    without_cells = replace(prepare_sweep(path), cells=())
+    monkeypatch.setattr("agent.cli.sweep.prepare_sweep", lambda *_, **__: without_cells)
+    (FOLDER / "report.html").mkdir(parents=True)
+    result = optimize("sweep", path, "--json")
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert (found["sweep"], found["report"]) == ("small", None)
+    assert f"no page: {FOLDER}/report.html: cannot be written" in result.stderr
+    assert good("sweep", path).endswith("0 cells, $0.0000\n")
+
+
 def finish(path: Path) -> str:
     """Runs the only cell of a sweep in this process; its name."""
     (cell,) = prepare_sweep(path).cells
@@ -214,7 +246,7 @@ def finish(path: Path) -> str:
 
 def test_a_finished_cell_of_other_files_is_refused_by_name() -> None:
     with WireServer(learner) as server:
-        path = write_sweep([compatible(server)], more='proposer = "none"')
+        path = write_sweep([compatible(server)], more='proposer = "none"\ntrials = 1')
         name = finish(path)
         prompt, rows = (Path(file).read_text("utf-8") for file in ("p.txt", "rows.csv"))
         Path("p.txt").write_text("Another prompt.", "utf-8")
@@ -244,6 +276,9 @@ def test_caps_of_cells_are_within_the_cap_of_the_sweep() -> None:
     assert caps == [4, 3, 3]
     path.write_text(path.read_text("utf-8").replace("max_cost = 10", "max_cost = 3"), "utf-8")
     with pytest.raises(ProblemsError, match=r"small.toml:1: max_cost = 3 is less than what single cells may spend, 4"):
+        prepare_sweep(path)
+    path.write_text(path.read_text("utf-8").replace("max_cost = 3", "max_cost = 4", 1), "utf-8")
+    with pytest.raises(ProblemsError, match="max_cost = 4 leaves nothing for 2 cells without a cap: the others may sp"):
         prepare_sweep(path)
 
 

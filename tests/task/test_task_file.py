@@ -56,7 +56,7 @@ def test_every_metric_has_a_help_line_and_its_options_are_keys() -> None:
     ("text", "wanted"),
     [
         *((90, 90.0), (0.5, 0.5), ("90s", 90.0), ("5m", 300.0), ("1h30m", 5400.0), ("1.5 h", 5400.0)),
-        *(("90", 90.0), (" 0.5 ", 0.5), ("2399h", 8_636_400.0)),
+        *(("90", 90.0), (" 0.5 ", 0.5), ("2399h", 8_636_400.0), ("1d12h", 129_600.0)),
     ],
 )
 def test_a_time_is_seconds_or_a_text_with_units(text: Any, wanted: float) -> None:
@@ -66,8 +66,8 @@ def test_a_time_is_seconds_or_a_text_with_units(text: Any, wanted: float) -> Non
 @pytest.mark.parametrize(
     "text",
     [
-        *(0, -1, True, "", "m", "5d", "-5m", 10**400, float("nan"), float("inf"), [1]),
-        *("0", "5 5", "2m5", "1e3", "2400h", 8_640_000),
+        *(0, -1, True, "", "m", "5w", "-5m", 10**400, float("nan"), float("inf"), [1]),
+        *("0", "5 5", "2m5", "1e3", "2400h", "100d", 8_640_000),
     ],
 )
 def test_other_times_are_refused(text: Any) -> None:

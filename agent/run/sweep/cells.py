@@ -141,9 +141,13 @@ def with_shares(
     taken = sum(cap for cap in caps.values() if cap is not None)
     sharing = [name for name, cap in caps.items() if cap is None]
     left = sweep.max_cost - taken
-    if left < -1e-9 * max(1.0, taken) or (sharing and sweep.max_cost > 0 and left <= 1e-9 * taken):
-        what = f"max_cost = {sweep.max_cost:g} is less than what single cells may spend, {taken:g} US dollars"
-        without = f", and {len(sharing)} cells have no cap of their own" if sharing else ""
-        return list(cells), [sweep.problem("max_cost", f"{what}{without}; raise it")]
+    cap = f"max_cost = {sweep.max_cost:g}"
+    if left < -1e-9 * max(1.0, taken):
+        what = f"{cap} is less than what single cells may spend, {taken:g} US dollars; raise it"
+        return list(cells), [sweep.problem("max_cost", what)]
+    if sharing and sweep.max_cost > 0 and left <= 1e-9 * taken:
+        whom = f"{len(sharing)} cell{'s' * (len(sharing) > 1)} without a cap"
+        what = f"{cap} leaves nothing for {whom}: the others may spend {taken:g} US dollars; raise it"
+        return list(cells), [sweep.problem("max_cost", what)]
     share = max(0.0, left) / len(sharing) if sharing else 0.0
     return [replace(cell, max_cost=share if caps[cell.name] is None else caps[cell.name]) for cell in cells], []

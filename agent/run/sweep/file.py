@@ -5,6 +5,7 @@ Every problem of the file is found in one pass, at its line.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -243,15 +244,18 @@ class _Reading:
         values = raw.get(key)
         if not values:
             return without
-        kept = []
+        kept: dict[Any, Any] = {}  # by the place of a task, by itself of anything else
         for value in values:
             if not isinstance(value, kind) or isinstance(value, bool) or value == "":
                 self._refuse((key,), f"{key}: {quoted(value)}: write {_KINDS[kind]}")
-            elif value in kept:
-                self._refuse((key,), f"{key}: {quoted(value)} stands twice; keep one")
+                continue
+            what = _place(str(value)) if key == "tasks" else value
+            if what in kept:
+                also = "" if kept[what] == value else f", also as {quoted(kept[what])}"
+                self._refuse((key,), f"{key}: {quoted(value)} stands twice{also}; keep one")
             else:
-                kept.append(value)
-        return kept
+                kept[what] = value
+        return list(kept.values())
 
     def _strategy(self, at: KeyPath, name: str) -> None:
         try:
@@ -295,3 +299,8 @@ class _Reading:
                 self._refuse(at, f"[[cells]]: no cell has {said}; write the values as above")
             else:
                 yield made
+
+
+def _place(task: str) -> str:
+    """Where a task or data file lies, however it is written."""
+    return os.path.abspath(task if os.path.exists(task) else os.path.join("tasks", task))

@@ -29,6 +29,7 @@ from agent.run.sweep.stale import Files
 if TYPE_CHECKING:
     from agent.run.launch import Launch
     from agent.run.settings import Estimate
+    from agent.types import LM
 
 LOOK_SECONDS = 0.1
 """Between two looks at whether cells have ended."""
@@ -115,6 +116,7 @@ class SweepResult:
         tasks: the best group of each task, which it is shown to beat, and all comparisons.
         cost_usd: US dollars of all cells; None where a price is not known.
         report: the page that was written; None: none was.
+        report_error: why none could be written.
     """
 
     name: str
@@ -124,6 +126,7 @@ class SweepResult:
     tasks: tuple[Mapping[str, Any], ...]
     cost_usd: float | None
     report: Path | None = None
+    report_error: str = ""
 
     @property
     def unfinished(self) -> tuple[str, ...]:
@@ -141,6 +144,7 @@ class SweepResult:
             "tasks": [dict(task) for task in self.tasks],
             "cost_usd": self.cost_usd,
             "report": None if self.report is None else str(self.report),
+            "report_error": self.report_error,
         }
 
 
@@ -192,7 +196,7 @@ class _Checking:
 
     def prepared(self) -> PreparedSweep:
         estimates: dict[str, Estimate] = {}
-        seen: dict[str, Estimate | AgentError] = {}
+        seen: dict[str, Estimate | list[str]] = {}
         for cell in self._cells:
             progress = self._progress[cell.name]
             if progress.state == "finished":
@@ -205,7 +209,7 @@ class _Checking:
             if key not in seen:
                 seen[key] = self._estimate(cell)
             found = seen[key]
-            if isinstance(found, AgentError):
+            if isinstance(found, list):
                 self._note(cell, found)
             else:
                 estimates[cell.name] = found
@@ -213,7 +217,8 @@ class _Checking:
             raise ProblemsError(tuple(self._problems()))
         return PreparedSweep(self._file, self._folder, self._cells, self._progress, estimates, tuple(self._models))
 
-    def _estimate(self, cell: Cell) -> Estimate | AgentError:
+    def _estimate(self, cell: Cell) -> Estimate | list[str]:
+        """What a cell takes at most, or what is wrong with it."""
         from agent.run.settings import estimate
 
         try:
@@ -221,35 +226,50 @@ class _Checking:
             found = estimate(launch)
             self._require(launch)
         except AgentError as error:
-            return error
+            return list(dict.fromkeys([*str(error).split("\n"), *self._wrong_models(cell)]))
         return found
+
+    def _wrong_models(self, cell: Cell) -> Iterator[str]:
+        """What is wrong with the models that a cell names, whatever its task is."""
+        from agent.models.model_registry import create_model
+
+        judges = cell.arguments["judge"]
+        named = [cell.point.model, cell.options.get("proposer"), *([judges] if isinstance(judges, str) else judges)]
+        for name in dict.fromkeys(each for each in named if each not in {None, "none"}):
+            try:
+                self._require_key(create_model(name))
+            except AgentError as error:
+                yield from str(error).split("\n")
 
     def _resumes(self, cell: Cell, run_id: str) -> None:
         try:
             self._require(prepare_resume(run_id, {}, None, False, cell.db).launch)
         except AgentError as error:
-            self._note(cell, error)
+            self._note(cell, str(error).split("\n"))
 
     def _require_unchanged(self, cell: Cell, run_id: str) -> None:
         try:
             for what in self._files.changes(cell.db, run_id):
                 self._stale.setdefault(what, []).append(cell.name)
         except AgentError as error:
-            self._note(cell, error)
+            self._note(cell, str(error).split("\n"))
 
     def _require(self, launch: Launch) -> None:
-        from agent.models.hosted import HostedModel
-
         self._models.update(dict.fromkeys(launch.models))
         for lm in launch.lms():
-            if self._keys and isinstance(lm, HostedModel):
-                try:
-                    lm.check_key()
-                except RunRefused as error:
-                    raise InputError(f"{lm.name}: {error}") from None
+            self._require_key(lm)
 
-    def _note(self, cell: Cell, error: AgentError) -> None:
-        for line in str(error).split("\n"):
+    def _require_key(self, lm: LM) -> None:
+        from agent.models.hosted import HostedModel
+
+        if self._keys and isinstance(lm, HostedModel):
+            try:
+                lm.check_key()
+            except RunRefused as error:
+                raise InputError(f"{lm.name}: {error}") from None
+
+    def _note(self, cell: Cell, lines: Sequence[str]) -> None:
+        for line in lines:
             self._wrong.setdefault(line, []).append(cell.name)
 
     def _problems(self) -> Iterator[Problem]:
@@ -334,7 +354,10 @@ def run_sweep(
     found = summary(outcomes)
     groups, tasks = tuple(found["groups"]), tuple(found["tasks"])
     result = SweepResult(prepared.file.name, prepared.folder, cells, groups, tasks, found["cost_usd"])
-    return replace(result, report=write_page(result.to_json()))
+    try:
+        return replace(result, report=write_page(result.to_json()))
+    except InputError as error:  # what was paid for is shown all the same
+        return replace(result, report_error=str(error))
 
 
 def _executor(prepared: PreparedSweep, ray: str | None, jobs: int | None) -> Executor:
