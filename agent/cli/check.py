@@ -108,7 +108,7 @@ def check_command(
     if page is not None and not history:
         raise click.UsageError("--page goes with --history")
     if history:
-        show_history(*check_history(prompt, model, db), page, as_json)
+        show_history(*check_history(prompt, model, db), model, page, as_json)
         return
     tracking = Tracking.of(track, track_texts, trace)
     silence()
