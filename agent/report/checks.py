@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agent.ledger.query import History
 from agent.report.html import Chart, render, style, visible
 from agent.report.run_tables import RunColumn, RunTable
+from agent.task.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -142,11 +143,11 @@ def checks_chart(name: str, points: Sequence[CheckPoint]) -> Chart:
         for p in points
     )
     numbers = ("score", "reference", "flipped", "p")
-    columns = (RunColumn("when (UTC)"), RunColumn("version"), RunColumn("model", "long"), RunColumn("gate"))
-    columns += (*(RunColumn(each, "number") for each in numbers), RunColumn("run"))
+    heads = (RunColumn("when (UTC)"), RunColumn("version"), RunColumn("model", "long"), RunColumn("gate"))
+    columns = (*heads, *(RunColumn(each, "number") for each in numbers), RunColumn("run"))
     note = "Dashed: the reference of each check. A cross: its gate failed; each gate is the test of its own check."
     note += " p: of so many changed answers by repeat noise alone."
-    table = RunTable(f"{len(points)} check{'s' * (len(points) != 1)} of {name}", columns, rows, note)
+    table = RunTable(f"{counted(len(points), 'check')} of {name}", columns, rows, note)
     drawn = charts.svg(over_time(points), "checks", f"Scores of {name} over time")
     return Chart(Markup(drawn), table)
 

@@ -39,7 +39,7 @@ from agent.task.asked import Asked
 from agent.task.columns import DataColumn
 from agent.task.task_text import slug, words
 from agent.task.unlabelled import SYNTHETIC, UnlabelledRow, rows_text
-from agent.task.words import listed, shown
+from agent.task.words import counted, listed, shown
 from agent.types import (
     LM,
     Budget,
@@ -212,7 +212,7 @@ def prepare_draft(options: Mapping[str, Any], asked: Asked) -> tuple[PreparedJob
         lambda resources: Drafting(plan, lm, resources), [lm], budget_of(options, ATTEMPTS * Drafting.calls(plan))
     )
     source = options["source"]
-    have = f"{len(plan.rows)} rows of {shown(source)}" if source else f"{plan.synthetic} rows to write"
+    have = f"{counted(len(plan.rows) or plan.synthetic, 'row')} {f'of {shown(source)}' if source else 'to write'}"
     return job, f"{plan.folder.name}: {lm.name} drafts {listed(labels) or 'labels'}, definitions and a prompt; {have}"
 
 
