@@ -18,6 +18,7 @@ from agent.cli.common import (
     print_json,
     spending_options,
 )
+from agent.task.words import counted
 
 
 @click.command(context_settings=SETTINGS)
@@ -70,7 +71,7 @@ def apply_report(result: Mapping[str, Any]) -> str:
     """What was written, for people."""
     parts = ", ".join(f"{result[key]} {key}" for key in ("answered", "unreadable", "failed"))
     lines = [
-        plain(f"wrote {result['path']}: {result['rows']} rows ({parts})"),
+        plain(f"wrote {result['path']}: {counted(result['rows'], 'row')} ({parts})"),
         plain(f"{result['name']} {result['version']} on {result['model']}"),
         cost_line(result),
     ]

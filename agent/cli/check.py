@@ -26,6 +26,7 @@ from agent.cli.common import (
 )
 from agent.cli.tracking import tracking_options
 from agent.report.facts import gain, gain_interval, paired_test, points
+from agent.task.words import counted
 
 SHOWN = 20  # flips in the text
 LABELS = 6  # shown of a mix, the most that moved first
@@ -109,7 +110,7 @@ def check_command(
     if page is not None and not history:
         raise click.UsageError("--page goes with --history")
     if history:
-        show_history(*check_history(prompt, model, db), page, as_json)
+        show_history(*check_history(prompt, model, db), model, page, as_json)
         return
     tracking = Tracking.of(track, track_texts, trace)
     silence()
@@ -270,8 +271,9 @@ def monitor_report(result: dict[str, Any]) -> str:
     verdict = "DRIFT" if result["drift"] else "no drift"
     when = f", {result['from']} to {result['to']}" if result["from"] else ""
     rows = result["rows"]
-    lines = ["", plain(f"{result['name']} {result['version']}: {verdict} in {rows['now']} answers{when}")]
-    lines.append(f"reference: {rows['was']} answers; at most {100 * result['alpha']:g} % false alarms a look")
+    lines = ["", plain(f"{result['name']} {result['version']}: {verdict} in {counted(rows['now'], 'answer')}{when}")]
+    look = f"at most {100 * result['alpha']:g} % false alarms a look"
+    lines.append(f"reference: {counted(rows['was'], 'answer')}; {look}")
     lines.append("")
     for test in sorted(result["tests"], key=lambda each: not each["alarm"]):
         name = f"{'ALARM ' if test['alarm'] else '      '}{test['name']}"

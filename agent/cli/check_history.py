@@ -18,13 +18,18 @@ if TYPE_CHECKING:
     from agent.run.check_history import NotDue
 
 
-def show_history(name: str, found: Sequence[CheckPoint], page: Path | None, as_json: bool) -> None:
-    """Prints the checks of a prompt, and writes their page where one is wanted."""
+def show_history(name: str, found: Sequence[CheckPoint], model: str | None, page: Path | None, as_json: bool) -> None:
+    """Prints the checks of a prompt, and writes their page where one is wanted; without a check there is none."""
+    if not found:
+        none = f"no finished check of {name}{f' on {model}' * bool(model)}; `optimize check PROMPT` makes one"
+        click.echo(plain(f"{none}; {page} was not written" if page else none), err=as_json)
+        page = None
     if page is not None:
         with new_file(page, private=True) as file:
             file.write(checks_page(name, found).encode("utf-8"))
     if as_json:
         print_json({"name": name, "checks": [point.as_dict() for point in found]})
+    if as_json or not found:
         return
     columns = (Column("when (UTC)"), "version", "model", "gate", "score", "reference", "flipped")
     rows = [

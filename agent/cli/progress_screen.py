@@ -9,7 +9,8 @@ import time
 from typing import TYPE_CHECKING
 
 from agent.cli.common import plain
-from agent.cli.progress_view import clock, counted, loss_words, sparkline, time_left, waiting
+from agent.cli.progress_view import clock, loss_words, sparkline, time_left, waiting
+from agent.task.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from agent.cli.common import short
 from agent.report.facts import bracketed, points
 from agent.run.observers import recent_loss
+from agent.task.words import counted
 
 if TYPE_CHECKING:
     from agent.gateway.budget import Account
@@ -195,11 +196,6 @@ def waiting(in_flight: InFlight) -> str:
     names = dict.fromkeys(name.partition("@")[0] for name in in_flight.models)
     since = f"{'the oldest ' if in_flight.calls > 1 else ''}{in_flight.oldest:.0f} s"
     return f"waiting for {counted(in_flight.calls, 'reply', 'replies')} of {short(', '.join(names), 36)}, {since}"
-
-
-def counted(number: int, one: str, many: str) -> str:
-    """A number with its noun: "1 retry", "2 retries"."""
-    return f"{number:,} {one if number == 1 else many}"
 
 
 def as_line(view: View, in_flight: InFlight) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agent.ledger.query import History
 from agent.report.html import Chart, render, style, visible
 from agent.report.run_tables import RunColumn, RunTable
+from agent.task.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -141,12 +142,12 @@ def checks_chart(name: str, points: Sequence[CheckPoint]) -> Chart:
         (p.utc[:16].replace("T", " "), p.version, p.model, p.gate, *_figures(p), f"{p.p_value:.2g}", p.run_id)
         for p in points
     )
-    words = (RunColumn("when (UTC)"), RunColumn("version"), RunColumn("model", "long"), RunColumn("gate"))
-    numbers = tuple(RunColumn(each, "number") for each in ("score", "reference", "flipped", "p"))
-    columns = (*words, *numbers, RunColumn("run"))
+    numbers = ("score", "reference", "flipped", "p")
+    heads = (RunColumn("when (UTC)"), RunColumn("version"), RunColumn("model", "long"), RunColumn("gate"))
+    columns = (*heads, *(RunColumn(each, "number") for each in numbers), RunColumn("run"))
     note = "Dashed: the reference of each check. A cross: its gate failed; each gate is the test of its own check."
     note += " p: of so many changed answers by repeat noise alone."
-    table = RunTable(f"{len(points)} check{'s' * (len(points) != 1)} of {name}", columns, rows, note)
+    table = RunTable(f"{counted(len(points), 'check')} of {name}", columns, rows, note)
     drawn = charts.svg(over_time(points), "checks", f"Scores of {name} over time")
     return Chart(Markup(drawn), table)
 

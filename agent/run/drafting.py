@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -38,7 +39,7 @@ from agent.task.asked import Asked
 from agent.task.columns import DataColumn
 from agent.task.task_text import slug, words
 from agent.task.unlabelled import SYNTHETIC, UnlabelledRow, rows_text
-from agent.task.words import listed, shown
+from agent.task.words import counted, listed, shown
 from agent.types import (
     LM,
     Budget,
@@ -106,7 +107,7 @@ class Drafting(Job):
             "synthetic": sum(row.source == SYNTHETIC for row in rows),
             "confirmed": confirmed,
             "refused": len(self._refused),
-            "why_refused": self._refused[:5],
+            "why_refused": _grouped(self._refused),
             "wanted": verdict_lines(len(labels)),
             **self.cost(),
             "status": "budget" if self._stopped else "complete",
@@ -211,7 +212,7 @@ def prepare_draft(options: Mapping[str, Any], asked: Asked) -> tuple[PreparedJob
         lambda resources: Drafting(plan, lm, resources), [lm], budget_of(options, ATTEMPTS * Drafting.calls(plan))
     )
     source = options["source"]
-    have = f"{len(plan.rows)} rows of {shown(source)}" if source else f"{plan.synthetic} rows to write"
+    have = f"{counted(len(plan.rows) or plan.synthetic, 'row')} {f'of {shown(source)}' if source else 'to write'}"
     return job, f"{plan.folder.name}: {lm.name} drafts {listed(labels) or 'labels'}, definitions and a prompt; {have}"
 
 
@@ -223,6 +224,15 @@ def _origin(labels: Sequence[str], description: str) -> str:
     """Whether the labels stand in the description, which the user wrote."""
     text = description.casefold()
     return "the description" if all(label.casefold() in text for label in labels) else "the model"
+
+
+def _grouped(reasons: Sequence[str], most: int = 5) -> list[str]:
+    """Each reason once, the most frequent first, with how often it came.
+
+    >>> _grouped(["is there already", "is no instruction", "is there already"])
+    ['is there already, 2 times', 'is no instruction']
+    """
+    return [reason + f", {count} times" * (count > 1) for reason, count in Counter(reasons).most_common(most)]
 
 
 def _stand_in(plan: DraftPlan) -> Task:

@@ -189,7 +189,10 @@ def make_task(
     instruction = prompt_text(prompt) if prompt else ""
     tests = not target and is_promptfoo(source)
     if not target and not tests:
-        raise InputError(f"{source}: name the column to predict with --target COLUMN")
+        raise InputError(
+            f"{source}: name the column to predict with --target COLUMN; where none holds the answers, "
+            f"say what the task is: `optimize init {name} --describe TEXT --from {source}`"
+        )
     if tests and asked.is_any:
         raise InputError(f"{source}: --metric, --type, --input and --ignore do not go with promptfoo's tests")
     table, metric = promptfoo_tests(source) if tests else (rows, None)

@@ -21,7 +21,7 @@ from agent.task.from_file import renamed
 from agent.task.input_files import prompt_text
 from agent.task.traces import TraceRows, read_traces
 from agent.task.unlabelled import UNLABELLED_FILE, json_line, rows_text
-from agent.task.words import listed, shown
+from agent.task.words import counted, listed, shown
 
 SYSTEM_LINE = "prompt: the system text of most traces"
 Next = Literal["run", "label"]
@@ -55,6 +55,7 @@ def task_from_traces(
             origin = "--labels" if labels else "the answers in the file"
             folder, more = _task_to_label(name, source, found, prompt, asked, choices)
             return folder, [*lines, f"labels, from {origin}: {listed(choices)}", *more], "label"
+        confirmed = counted(len(found.labelled), "answer is", "answers are")
         file = Path(f"{Path(name).name}-{UNLABELLED_FILE}")
         if file.exists():
             raise InputError(f"{shown(file)} exists, and the rows to label would be written there; move it away")
@@ -63,7 +64,7 @@ def task_from_traces(
             "\n".join(
                 [
                     *lines,
-                    f"{shown(source)}: {len(found.labelled)} answers are confirmed by a score or feedback, and a task "
+                    f"{shown(source)}: {confirmed} confirmed by a score or feedback, and a task "
                     f"needs {MIN_ROWS}; wrote the rows to {shown(file)}: fill in {found.column!r}, then "
                     f"`optimize init {name} --from {shown(file)} --target {found.column}`; where the answer is one of "
                     f"some labels, give them: `optimize init {name} --from {shown(source)} --labels A,B`",
@@ -79,7 +80,7 @@ def task_from_traces(
     table = list(zip(found.unlabelled_at, found.unlabelled, strict=True))
     if rows := made_rows(table, input_columns(reading.columns), source):
         _write(folder / UNLABELLED_FILE, rows_text(rows))
-        lines.append(f"{folder / UNLABELLED_FILE}: {len(rows)} rows without a label, which no run reads")
+        lines.append(f"{folder / UNLABELLED_FILE}: {counted(len(rows), 'row')} without a label, which no run reads")
     return folder, [*lines, *reading.lines()], "run"
 
 
@@ -95,9 +96,10 @@ def _task_to_label(
     own = renamed(instruction, columns)
     plan = DraftPlan(folder, "", found.column, labels, columns, tuple(rows), confirmed=confirmed, prompt=own)
     labelled = write_draft(plan, labels, {}, "", rows)
-    lines = [f"{folder / UNLABELLED_FILE}: {len(rows)} rows, {labelled} of them labelled by {CONFIRMED_BY}"]
+    lines = [f"{folder / UNLABELLED_FILE}: {counted(len(rows), 'row')}, {labelled} of them labelled by {CONFIRMED_BY}"]
     if others := len(confirmed) - labelled:
-        lines.append(f"{others} confirmed answers are none of the labels: their rows have no label")
+        are = counted(others, "confirmed answer is", "confirmed answers are")
+        lines.append(f"{are} none of the labels: such a row has no label")
     if not prompt:
         lines.append(SYSTEM_LINE if found.instruction else "prompt: a plain one")
     return folder, [*lines, *verdict_lines(len(labels))]

@@ -196,8 +196,7 @@ def _any_value(value: Any) -> Any:
     """The value of an attribute. Raises Malformed for no number."""
     if not isinstance(value, Mapping):
         return value
-    pair: tuple[str, Any] = next(iter(value.items()), ("", None))
-    kind, found = pair
+    kind, found = next(iter(value.items()), ("", ""))
     if kind in ("arrayValue", "kvlistValue"):
         inside = found.get("values") if isinstance(found, Mapping) else None
         return [_any_value(each) for each in _mappings(inside)] if kind == "arrayValue" else _attributes(inside)

@@ -14,7 +14,7 @@ from agent.errors import Problem, ProblemsError
 from agent.task.feedback import Scales, scales_of
 from agent.task.input_files import Rows, decode, parse_json, read_bytes, read_rows
 from agent.task.trace_kinds import KINDS, Malformed, Trace, TraceKind
-from agent.task.words import listed, problem, quoted, shown
+from agent.task.words import counted, listed, problem, quoted, shown
 from agent.types import canonical
 
 LABEL = "output"
@@ -69,20 +69,24 @@ class TraceRows:
 
     def lines(self) -> Iterator[str]:
         """The reading for people, one line each."""
-        inputs = len(self.labelled) + len(self.unlabelled)
-        yield f"read as {self.kind}: {self.traces} answers, {inputs} different inputs"
+        confirmed, others = len(self.labelled), len(self.unlabelled)
+        inputs = counted(confirmed + others, "different input")
+        yield f"read as {self.kind}: {counted(self.traces, 'answer')}, {inputs}"
         yield (
-            f"labels: {len(self.labelled)} answers that a score or feedback confirms; {len(self.unlabelled)} rows have "
-            f"none ({self.contradicted} of them as confirmed answers contradict each other)"
+            f"labels: {counted(confirmed, 'answer')} that a score or feedback confirms; "
+            f"{counted(others, 'row has', 'rows have')} none ({self.contradicted} of them as "
+            "confirmed answers contradict each other)"
         )
         if self.scales:
             highest = listed(f"{name} {most:g}" for name, most in self.scales.items())
             yield f"with numbers above 1 only the highest in the file says that an answer is right: {highest}"
-        yield f"left out: {self.repeated} answers to inputs that came before, {self.empty} without a question or a text"
+        before = counted(self.repeated, "answer")
+        yield f"left out: {before} to inputs that came before, {self.empty} without a question or a text"
         if self.personal:
             yield (
-                f"warning: {self.personal} rows look as if they held personal data (e-mail addresses, telephone, card "
-                "or account numbers); rows become demos, and are sent to models: take out what must not be there"
+                f"warning: {counted(self.personal, 'row seems', 'rows seem')} to hold personal data (e-mail "
+                "addresses, telephone, card or account numbers); rows become demos, and are sent to "
+                "models: take out what must not be there"
             )
 
 
@@ -115,14 +119,12 @@ def read_traces(path: Path) -> TraceRows:
         problems = [Problem(f"{where}:1", "no answers of a model; give a file of traces")]
     if problems:
         more = len(problems) - MOST_LISTED
-        rest = [Problem(where, f"and {more} more records with a problem")] if more > 0 else []
+        rest = [Problem(where, f"and {counted(more, 'more record')} with a problem")] if more > 0 else []
         raise ProblemsError((*problems[:MOST_LISTED], *rest))
     assert kind is not None
     made = _rows(kind, found)
     if not made.table:
-        what = (
-            f"read as {kind.name}: {made.traces} answer{'s' * (made.traces > 1)}, none with both a question and a text"
-        )
+        what = f"read as {kind.name}: {counted(made.traces, 'answer')}, none with both a question and a text"
         raise ProblemsError((problem(where, found[0][0], f"{what}; give a file that holds both"),))
     return made
 

@@ -42,6 +42,15 @@ def listed(words: Iterable[str], limit: int = 20) -> str:
     return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with its noun; `many` where that is not `one` with an s.
+
+    >>> counted(1, "row"), counted(1200, "row"), counted(2, "retry", "retries")
+    ('1 row', '1,200 rows', '2 retries')
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def closest(word: str, known: Iterable[str]) -> str:
     """The one of `known` that was probably meant by `word`, or ""."""
     folded = {name.casefold(): name for name in known}

@@ -65,6 +65,14 @@ def test_what_makes_no_sense_is_refused(two_runs: Made) -> None:
     assert "--page goes with --history" in optimize("check", release, "--page", "x.html").stderr
 
 
+def test_without_a_check_it_is_said_and_no_page_is_written(two_runs: Made) -> None:
+    words = ("check", two_runs[0]["release"], "--history", "-m", "openai/x", "--page", "checks.html")
+    says = "no finished check of rows on openai/x; `optimize check PROMPT` makes one; checks.html was not written"
+    assert good(*words).strip() == says
+    assert says in optimize(*words, "--json").stderr
+    assert not Path("checks.html").exists()
+
+
 def confident(path: str, below: int, count: int = 400) -> Path:
     rows = [{"reply": "billing", "confidence": 0.2 if at < below else 0.95} for at in range(count)]
     Path(path).write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")

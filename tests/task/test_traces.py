@@ -371,7 +371,7 @@ def test_labels_may_be_given_where_no_answer_is_confirmed(tmp_path: Path, monkey
     prompt = "Bug or question? {{input}}"
     said = good("init", "inbox", "--from", "t.jsonl", "--labels", "bug,question", "--prompt", prompt)
     assert "labels, from --labels: bug, question" in said
-    assert "1 confirmed answers are none of the labels" in said
+    assert "1 confirmed answer is none of the labels: such a row has no label" in said
     task = LabelledTask(Path("tasks/inbox"))
     assert task.instruction == prompt
     assert [(event.label, task.by_id[event.row].inputs) for event in task.log.events()] == [
