@@ -175,6 +175,12 @@ class RowRefused(ModelError):
 
     kind = "permanent_row"
 
+    @classmethod
+    def by_provider(cls, reply: str, what: str = "the provider refused this row") -> Self:
+        """For a reply that is a refusal, which need not say anything."""
+        said = reply.strip()[:200]
+        return cls(f"{what}: {said}" if said else f"{what} without a word")
+
 
 class RequestRefused(RowRefused):
     """A refusal for neither length nor content; many in succession are no fault of the rows."""

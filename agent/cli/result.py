@@ -125,6 +125,9 @@ def _counts(result: RunResult) -> list[str]:
         f"{facts.spent(cost.usd, cost.unpriced, cost.lost_usd)}, {cost.seconds:.0f} s",
         *ending_blocks.proposer(result),
     ]
+    if result.failed_because:
+        failed = result.trials["failed"]
+        lines.insert(1, plain(f"{failed} candidate{'s' * (failed > 1)} failed: {result.failed_because}"))
     if facts.stopped_before_search(result):
         lines.append("--anyway searches all the same")
     if cost.overspent:

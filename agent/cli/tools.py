@@ -36,7 +36,8 @@ def tools_command(file: Path | None, mcp: str | None, output: Path | None, as_js
 
 def tools_report(result: dict[str, Any]) -> str:
     """The tools, a line each."""
-    lines = [plain(f"{tool['name']}: {tool['description'] or '(no description)'}") for tool in result["tools"]]
+    about = {tool["name"]: " ".join(tool["description"].split()) for tool in result["tools"]}
+    lines = [plain(f"{name}: {words or '(no description)'}") for name, words in about.items()]
     if result["file"]:
         lines.append(plain(f'written: {result["file"]}; in task.toml: tools = "{Path(result["file"]).name}"'))
     return "\n".join(lines)

@@ -76,7 +76,7 @@ def _kind(block: Any) -> str:
 
 def _answered(completion: Completion) -> Completion:
     if completion.finish == "refusal":
-        raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
+        raise RowRefused.by_provider(completion.text)
     return completion
 
 

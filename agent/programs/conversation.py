@@ -98,7 +98,7 @@ class ConversationProgram(PromptProgram):
 def _reply(completion: Completion) -> str:
     """The text of a reply. Raises RowRefused where there is none because the provider refuses."""
     if completion.finish == "refusal":
-        raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
+        raise RowRefused.by_provider(completion.text)
     return completion.text
 
 

@@ -134,7 +134,7 @@ class PromptProgram(Defaults):
         request = self._request(prompt, example, block, repeat, call.logprobs)
         completion = await self.asked(candidate, request, call)
         if completion.finish == "refusal":
-            raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
+            raise RowRefused.by_provider(completion.text)
         tokens = completion.logprobs if labels_first(prompt, outputs) else ()
         exact = completion.label_logprobs
         near = prompt.weights.neighbours if prompt.weights and (tokens or exact) else None

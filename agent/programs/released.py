@@ -65,7 +65,7 @@ class ReleasedProgram:
             )
         )
         if completion.finish == "refusal":
-            raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
+            raise RowRefused.by_provider(completion.text)
         votes, exact = release.votes(example.inputs), completion.label_logprobs
         how = (release.outputs, release.reasoning, release.weights, votes, exact)
         read = partial(read_reply, completion.text, completion.logprobs, *how)

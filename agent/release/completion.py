@@ -79,7 +79,7 @@ async def acomplete(
         if lm is None:
             await model.close()
     if completion.finish == "refusal":
-        raise RowRefused(f"{release.model} refused to answer: {completion.text[:200]}")
+        raise RowRefused.by_provider(completion.text, f"{release.model} refused to answer")
     how = (release.outputs, release.reasoning, release.weights, votes, completion.label_logprobs)
     return await run_aside(len(completion.text), partial(read_reply, completion.text, completion.logprobs, *how))
 

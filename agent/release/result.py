@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.release.json_part import IF_SET, NOT_IN_JSON, JsonPart, read, require, write
+from agent.release.json_part import IF_SET, NOT_IN_JSON, JsonPart, if_set, read, require, write
 from agent.release.result_breakdown import (
     Calibration,
     Carried,
@@ -40,6 +40,7 @@ class RunResult(JsonPart):
         ledger: the ledger file that the run is in.
         ledger_head: the hash of the ledger's last event, when the result was made.
         search_ended: why the search ended before its plan did; "" when it did not.
+        failed_because: the most frequent reason of trials that failed; "", and not in JSON, where none did.
         uncorrected: why the winner's dev score was not corrected; "" when it was.
         yardsticks: what is reached without a language model, the constant answer first.
         metrics: the score by metric, `readable` first; `slices`, by slice of the rows.
@@ -79,6 +80,7 @@ class RunResult(JsonPart):
     release: Release
     ledger_head: str
     search_ended: str = ""
+    failed_because: str = if_set()
     yardsticks: tuple[Yardstick, ...] = ()
     uncorrected: str = ""
     metrics: tuple[MetricPart, ...] = ()

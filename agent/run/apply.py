@@ -26,11 +26,11 @@ from agent.run.answer_file import require_kind, write_answers
 from agent.run.embeddings import embedder_of, model_of_prompt
 from agent.run.job import Job, Resources
 from agent.run.launch import budget_of
-from agent.run.locations import models_of, prompt_path, require_named
+from agent.run.locations import has_goals, models_of, prompt_path, require_named
 from agent.run.prompt_rows import Readable, rows_task
 from agent.run.session import PreparedJob
 from agent.scoring.evaluate import Evaluator
-from agent.task.conversations import conversation_text
+from agent.task.conversations import conversation_text, messages_in
 from agent.task.input_files import TEXT_CELLS, read_bytes, rows_of
 from agent.task.words import listed, problem, quoted, shown
 from agent.types import (
@@ -191,7 +191,7 @@ def prepare_apply(
     require_kind(out)
     if out.exists() and source.exists() and out.samefile(source):
         raise InputError(f"-o {out}: is the file of rows itself; name another file")
-    rows, columns, digest = _read(source, loaded, prefix)
+    rows, columns, digest = _read(source, loaded, prefix, has_goals(loaded, db))
     rows = rows[:limit]
     name = model or loaded.model
     require_named(path, brought(loaded.release), {"--model": [] if model else [name]}, db)
@@ -206,8 +206,13 @@ def prepare_apply(
     return PreparedJob(lambda resources: Apply(applied, resources), lms, budget)
 
 
-def _read(source: Path, prompt: Prompt, prefix: str) -> tuple[list[dict[str, Any]], list[str], str]:
-    """The rows, the names of their columns, and the hash of the file. Raises InputError where they do not fit."""
+def _read(
+    source: Path, prompt: Prompt, prefix: str, goals: bool = False
+) -> tuple[list[dict[str, Any]], list[str], str]:
+    """The rows, the names of their columns, and the hash of the file. Raises InputError where they do not fit.
+
+    `goals`: the texts of a conversation's column are goals of a model that played the user, and no messages.
+    """
     data, where = read_bytes(source), shown(source)
     found, problems = rows_of(data, source)
     if problems or not found:
@@ -229,8 +234,11 @@ def _read(source: Path, prompt: Prompt, prefix: str) -> tuple[list[dict[str, Any
     for line, row in found:
         try:
             for name in inputs:
-                if not _is_empty(row.get(name)):
-                    _text(row[name], prompt.release.conversation == name)
+                if _is_empty(row.get(name)):
+                    continue
+                if goals and name == prompt.release.conversation and isinstance(messages_in(row[name]), str):
+                    raise ValueError("is a goal, which no model plays here; write the list of messages so far")
+                _text(row[name], prompt.release.conversation == name)
         except ValueError as error:
             wrong.append(problem(where, line, f"{name}: {error}"))
     if wrong:

@@ -157,6 +157,16 @@ def run_options(prompt: Prompt, db: Path) -> Mapping[str, Any]:
     return {} if "command" in options else options
 
 
+def has_goals(prompt: Prompt, db: Path) -> bool:
+    """Whether a model played the user in the prompt's own run, as far as that is known."""
+    options = run_options(prompt, db) if prompt.release.conversation else {}
+    try:
+        user = task_of(options).user if options else None
+    except InputError:  # the task is gone
+        return False
+    return user is not None and bool(user.model)
+
+
 def suite_in_run(prompt: Prompt, task: Task, db: Path) -> Suite:
     """What the prompt's own run has recorded of it on the dev rows. Raises InputError where there is nothing."""
     from agent.ledger.query import is_erased

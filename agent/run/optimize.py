@@ -466,6 +466,7 @@ class Run(LedgerRun[RunResult]):
             ledger_head=self.ledger.head(),
             parts={
                 "search_ended": ended,
+                "failed_because": self._board.why_failed(),
                 "human_score": self.task.human_score,
                 "change": closing.changed(context, winner),
                 "proposer": closing.proposer_use(context, winner, ended),

@@ -29,6 +29,12 @@ SECONDS = 30.0
 """For each answer of a server."""
 MOST_PAGES = 100
 MOST_LINE = 4_000_000
+OTHERS = {
+    ".py": "which functions? write FILE.py:NAME,...",
+    ".yaml": "YAML is not read; convert it to JSON",
+    ".yml": "YAML is not read; convert it to JSON",
+}
+"""What to do with a file that is no JSON, by the end of its name."""
 VERSION = "2025-06-18"
 """Of the protocol; a server that speaks an older one says so, and lists its tools all the same."""
 
@@ -43,6 +49,8 @@ def tools_in_file(path: Path) -> tuple[Tool, ...]:
         if wrong:
             raise ProblemsError(tuple(wrong))
         return _whole(found, shown(where))
+    if fix := OTHERS.get(path.suffix.lower()):
+        raise InputError(f"{shown(path)}: {fix}")
     try:
         lines, problems = decode(read_bytes(path), shown(path))
         if problems:
@@ -172,7 +180,9 @@ def _server(words: Sequence[str], seconds: float) -> Iterator[Any]:
         until = time.monotonic() + seconds
         while is_call:
             answer = _object(_next(lines, words[0], method, (seconds, until)))
-            if answer.get("id") == number:  # others are notifications, or requests that a list needs no answer to
+            if "method" in answer:  # a notification, or the server's own request, whose id may be like ours
+                continue
+            if answer.get("id") == number:
                 if "result" not in answer:
                     raise InputError(f"{words[0]}: refuses {method}: {str(answer.get('error'))[:300]}")
                 return _object(answer["result"])

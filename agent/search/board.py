@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from agent.observer import NO_OBSERVER, Observer
@@ -81,6 +82,11 @@ class Board:
     def in_state(self, state: TrialState) -> list[str]:
         """The ids of candidates whose trials are in this state, in the order of their trials."""
         return [i for i, trial in self.trials.items() if trial.state == state]
+
+    def why_failed(self) -> str:
+        """The most frequent reason of trials that failed; "" where none did."""
+        whys = Counter(self.trials[candidate_id].reason for candidate_id in self.in_state("failed"))
+        return max(whys, key=whys.__getitem__, default="")
 
     def mean(self, candidate_id: str) -> float | None:
         """The mean score of a candidate's trial, in [0, 1]; None without a trial or a score."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from agent.errors import ModelError, RunRefused
@@ -186,12 +186,14 @@ class SearchContext:
         for candidate_id in wanted:
             if candidate_id not in self.board.trials:
                 self.board.open(candidate_id, self.round)
-        results = await all_of(self._one(candidate_id, rows) for candidate_id, rows in wanted.items())
+        lost = {each.example_id for each in self.board.outcomes.get(self.baseline.id, ()) if each.value is None}
+        results = await all_of(self._one(candidate_id, rows, lost) for candidate_id, rows in wanted.items())
         alive = [candidate_id for candidate_id in results if candidate_id is not None]
         self._observer.on_evaluation_ended(alive)
         return alive
 
-    async def _one(self, candidate_id: str, rows: int) -> str | None:
+    async def _one(self, candidate_id: str, rows: int, lost: Collection[str]) -> str | None:
+        """`lost`: the rows that the user's own prompt got no score on, which say nothing against a candidate."""
         try:
             outcomes = await self.evaluator.outcomes(self.board.candidate(candidate_id), self.dev[:rows], "dev")
         except RunRefused:
@@ -201,8 +203,10 @@ class SearchContext:
             return None
         self.record(candidate_id, outcomes)
         unscored = [outcome for outcome in outcomes if outcome.value is None]
-        if len(unscored) > UNSCORED_AT_MOST * len(outcomes):
-            why = f"{len(unscored)} of {len(outcomes)} rows unscored: {why_unscored(unscored[0])}"
+        told = [outcome for outcome in unscored if candidate_id == self.baseline.id or outcome.example_id not in lost]
+        scored = len(outcomes) - len(unscored)
+        if not scored or len(told) > UNSCORED_AT_MOST * (scored + len(told)):
+            why = f"{len(unscored)} of {len(outcomes)} rows unscored: {why_unscored((told or unscored)[0])}"
             self.board.settle(candidate_id, "failed", why)
             return None
         if len(outcomes) == len(self.dev):

@@ -192,27 +192,29 @@ class _Loading:
         return Field(name, table.type, table.description, (), as_json)
 
     def _tools(self, parsed: Parsed, faults: list[Fault]) -> None:
-        """Reads the tools into `self.tools`."""
+        """Reads the tools into `self.tools`; none where one of them is wrong, as labels may call it."""
         value = parsed.file.tools
         if value is None or parsed.doubts("tools"):
             return
+        tools, wrong = tuple[Tool, ...](), list[str]()
         if not isinstance(value, str):
-            self.tools, wrong = read_tools(value)
+            tools, wrong = read_tools(value, own=True)
             faults += [Fault(("tools",), what) for what in wrong]
         elif functions := FUNCTIONS.fullmatch(value):
             data = self._read(functions["file"], functions["file"])
             if data is not None:
                 where = self.folder / functions["file"]
                 found, problems = tools_in_source(where, functions["names"], data)
-                self.tools, wrong = read_tools(found) if not problems else ((), [])
+                tools, wrong = read_tools(found) if not problems else ((), [])
                 self.problems += problems
                 self.problems += [problem(shown(where), 1, what) for what in wrong]
         elif (text := self._text(value, value)) is not None:
             try:
-                self.tools, wrong = read_tools(parse_json(text))
+                tools, wrong = read_tools(parse_json(text))
             except ValueError as error:
                 wrong = [f"is not JSON: {error}"]
             self.problems += [problem(shown(self.folder / value), 1, what) for what in wrong]
+        self.tools = () if wrong else tools
 
     def _label_checkers(
         self, parsed: Parsed, signature: Signature, unsure: frozenset[str]

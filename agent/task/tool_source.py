@@ -16,7 +16,7 @@ from agent.errors import Problem
 from agent.task.tool_functions import tool_of_function
 from agent.task.words import problem, shown
 
-FUNCTIONS = re.compile(r"(?P<file>[^:]+\.py):(?P<names>\w+(?:\s*,\s*\w+)*)")
+FUNCTIONS = re.compile(r"(?P<file>[^:]+\.py):\s*(?P<names>\w+(?:\s*,\s*\w+)*)")
 """FILE.py:NAME, or several names set apart by commas."""
 TYPES: dict[str, Any] = {
     **{kind.__name__: kind for kind in (str, int, float, bool, list, dict)},

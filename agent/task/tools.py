@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from agent.task.words import listed, quoted
+from agent.task.words import listed, near, quoted
 from agent.types import Tool
 
 MOST_TOOLS = 128
@@ -18,22 +18,31 @@ MOST_TOOLS = 128
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 SCHEMAS = ("parameters", "input_schema", "inputSchema")
 """The key of the schema of the arguments: OpenAI's, Anthropic's, and that of MCP."""
+KEYS = ("name", "description", "type", "strict", *SCHEMAS)
+"""Of a tool in task.toml, as OpenAI and Anthropic write one."""
 METHODS = ("get", "post", "put", "patch", "delete")
+MOST_STEPS = 100
+"""From reference to reference."""
 MOST_PARTS = 100_000
 """Of an OpenAPI document: one that refers to itself twice at each of 30 levels would fill the memory."""
 
 
-def read_tools(value: Any) -> tuple[tuple[Tool, ...], list[str]]:
+def read_tools(value: Any, own: bool = False) -> tuple[tuple[Tool, ...], list[str]]:
     """The tools in a JSON value, and all that is wrong with them.
 
     Args:
         value: A list of tools, the result of MCP's `tools/list`, or an OpenAPI document of version 3.
+        own: They are tables of task.toml, where a key that is not known is a mistake.
     """
+    if isinstance(value, Mapping) and "swagger" in value:
+        return (), ["is a Swagger document of version 2; convert it to OpenAPI 3, which is read"]
     if isinstance(value, Mapping) and "openapi" in value:
         try:
-            value = list(_Document(value).operations())
+            value, wrong = _Document(value).tools()
         except ValueError as error:
             return (), [str(error)]
+        if wrong:
+            return (), wrong
     if isinstance(value, Mapping):
         inner = value.get("result", value)
         value = inner.get("tools") if isinstance(inner, Mapping) else None
@@ -42,10 +51,10 @@ def read_tools(value: Any) -> tuple[tuple[Tool, ...], list[str]]:
     if len(value) > MOST_TOOLS:
         return (), [f"holds {len(value)} tools; {MOST_TOOLS} at most"]
     tools: dict[str, Tool] = {}
-    wrong: list[str] = []
+    wrong = []
     for number, each in enumerate(value, start=1):
         try:
-            tool = _tool(each)
+            tool = _tool(each, own)
             if tool.name in tools:
                 raise ValueError(f"there is a tool {quoted(tool.name)} before it; give each its own name")
             tools[tool.name] = tool
@@ -54,15 +63,19 @@ def read_tools(value: Any) -> tuple[tuple[Tool, ...], list[str]]:
     return tuple(tools.values()), wrong
 
 
-def _tool(value: Any) -> Tool:
+def _tool(value: Any, own: bool) -> Tool:
     """One tool. Raises ValueError with what is wrong."""
     if isinstance(value, Mapping) and isinstance(value.get("function"), Mapping):
         value = value["function"]
+    if own and (unknown := [key for key in _object(value) if key not in KEYS]):
+        raise ValueError(f"unknown key {quoted(unknown[0])}{near(unknown[0], KEYS)}")
     if not isinstance(value, Mapping):
         raise ValueError(f"{quoted(value)} is no object with name, description and {listed(SCHEMAS)}")
     name, about = value.get("name"), value.get("description", "")
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise ValueError(f"the name {quoted(name)} is not of letters, digits, _, . and -, at most 64")
+        raise ValueError(
+            f"the name {quoted(name)} is not of letters, digits, _, . and -, at most 64, the first a letter or _"
+        )
     if not isinstance(about, str):
         raise ValueError(f"the description of {quoted(name)} is no text")
     schema = next((value[key] for key in SCHEMAS if key in value), {"type": "object", "properties": {}})
@@ -87,33 +100,84 @@ class _Document:
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._document, self._copied = document, 0
 
-    def operations(self) -> Iterator[dict[str, Any]]:
-        """The operations as tools; what is no operation is left out."""
-        paths = self._document.get("paths")
-        for path, methods in paths.items() if isinstance(paths, Mapping) else ():
+    def tools(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """The operations as tools, and what is wrong with those whose arguments cannot be read whole; what is no
+        operation is left out. Raises ValueError for a document that is too large."""
+        tools, wrong = list[dict[str, Any]](), list[str]()
+        for path, given in _object(self._document.get("paths")).items():
+            try:
+                methods = self._followed(given)
+            except ValueError as error:
+                wrong.append(f"{path}: {error}")
+                continue
             for method in METHODS:
-                operation = methods.get(method) if isinstance(methods, Mapping) else None
+                operation = methods.get(method)
                 if isinstance(operation, Mapping):
                     name = operation.get("operationId") or re.sub(r"\W+", "_", f"{method} {path}").strip("_")
                     about = operation.get("description") or operation.get("summary") or ""
-                    arguments = self._arguments(operation, methods.get("parameters"))
-                    yield {"name": name, "description": about, "parameters": arguments}
+                    try:
+                        arguments = self._arguments(operation, methods.get("parameters"))
+                    except ValueError as error:
+                        if self._copied > MOST_PARTS:
+                            raise
+                        wrong.append(f"{method} {path}: {error}; or take the operation out")
+                    else:
+                        tools.append({"name": name, "description": about, "parameters": arguments})
+        return tools, wrong
 
     def _arguments(self, operation: Mapping[str, Any], shared: Any) -> dict[str, Any]:
-        """The schema of the arguments of an operation: its parameters, and the fields of its JSON body."""
+        """The schema of the arguments of an operation: its parameters, and the fields of its body. Raises ValueError
+        for what has no place among them."""
         properties: dict[str, Any] = {}
         required: list[str] = []
         for given in [*_items(shared), *_items(operation.get("parameters"))]:
-            parameter = self._resolved(given)
-            if isinstance(parameter, Mapping) and isinstance(parameter.get("name"), str):
+            parameter = self._followed(given)
+            if isinstance(parameter.get("name"), str):
                 about = {"description": parameter["description"]} if parameter.get("description") else {}
-                properties[parameter["name"]] = {**_object(parameter.get("schema")), **about}
+                schema = parameter.get("schema") or _first_schema(parameter)
+                properties[parameter["name"]] = {**_object(self._resolved(schema)), **about}
                 required += [parameter["name"]] if parameter.get("required") else []
-        body = _object(self._resolved(operation.get("requestBody")))
-        schema = _object(_object(_object(body.get("content")).get("application/json")).get("schema"))
-        properties |= _object(schema.get("properties"))
-        required += [name for name in _items(schema.get("required")) if isinstance(name, str)]
-        return {"type": "object", "properties": properties, "required": list(dict.fromkeys(required))}
+        fields, needed = self._fields(_first_schema(self._followed(operation.get("requestBody"))), frozenset())
+        properties |= {name: self._resolved(schema) for name, schema in fields.items()}
+        return {"type": "object", "properties": properties, "required": list(dict.fromkeys(required + needed))}
+
+    def _fields(self, given: Any, inside: frozenset[int]) -> tuple[dict[str, Any], list[str]]:
+        """The fields of a body, those of all its parts, and the names of those that it needs. Raises ValueError for a
+        body without fields."""
+        schema = self._followed(given)
+        if id(schema) in inside:
+            raise ValueError("a part of its body (allOf) is the body itself; write its fields out")
+        kind = schema.get("type", "object")
+        other = next((word for word in ("oneOf", "anyOf") if word in schema), "")
+        if other or (kind != "object" and kind != ["object", "null"]):
+            what = f"is one of several ({other})" if other else f"is of type {quoted(kind, 40)}"
+            raise ValueError(f"its body {what}, and arguments have names; describe it as an object with fields")
+        fields = dict(_object(schema.get("properties")))
+        required = [name for name in _items(schema.get("required")) if isinstance(name, str)]
+        for part in _items(schema.get("allOf")):
+            more, needed = self._fields(part, inside | {id(schema)})
+            fields, required = fields | more, required + needed
+        return fields, required
+
+    def _followed(self, value: Any) -> Mapping[str, Any]:
+        """The object that a value is or refers to; {} for what is none. Raises ValueError for a reference that leads
+        nowhere or into another document."""
+        for _ in range(MOST_STEPS):
+            reference = _object(value).get("$ref")
+            if not isinstance(reference, str):
+                return _object(value)
+            if not reference.startswith("#/"):
+                raise ValueError(f"{quoted(reference)} lies in another document, which is not read; put it in place")
+            if (value := self._found(reference)) is None:
+                raise ValueError(f"{quoted(reference)} leads nowhere; correct it")
+        raise ValueError(f"more than {MOST_STEPS} references lead to each other; correct them")
+
+    def _found(self, reference: str) -> Any:
+        """What lies at a reference into the document; None for nothing."""
+        found: Any = self._document
+        for part in reference[2:].split("/"):
+            found = _object(found).get(part.replace("~1", "/").replace("~0", "~"))
+        return found
 
     def _resolved(self, value: Any, inside: frozenset[str] = frozenset()) -> Any:
         """A copy of the value with references to other parts of the document replaced by these; {} for one that leads
@@ -127,13 +191,27 @@ class _Document:
             return value
         reference = value.get("$ref")
         if not isinstance(reference, str):
-            return {key: self._resolved(each, inside) for key, each in value.items()}
+            return _with_bounds({key: self._resolved(each, inside) for key, each in value.items()})
         if not reference.startswith("#/") or reference in inside:
             return {}
-        found: Any = self._document
-        for part in reference[2:].split("/"):
-            found = _object(found).get(part.replace("~1", "/").replace("~0", "~"))
+        found = self._found(reference)
         return {} if found is None else self._resolved(found, inside | {reference})
+
+
+def _with_bounds(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with exclusive bounds as numbers: in OpenAPI 3.0 they are true or false beside the bound."""
+    for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+        if isinstance(schema.get(exclusive), bool):
+            is_exclusive = schema.pop(exclusive)
+            if is_exclusive and bound in schema:
+                schema[exclusive] = schema.pop(bound)
+    return schema
+
+
+def _first_schema(described: Mapping[str, Any]) -> Any:
+    """The schema of a body or a parameter that is described by its media types: that of JSON, or of the first one."""
+    content = _object(described.get("content"))
+    return _object(content.get("application/json", next(iter(content.values()), None))).get("schema")
 
 
 def _object(value: Any) -> Mapping[str, Any]:

@@ -147,6 +147,9 @@ def test_a_model_plays_the_user_until_its_goal_is_reached() -> None:
         found = good_json("run", "counter", "-m", compatible(server), "--max-calls", "2400")
         names = Counter(request.body["model"] for request in server.requests)
         assert good_json("reproduce", found["run_id"])["same"]
+    Path("goals.csv").write_text("goal\nOrder a mocha.\n")
+    said = refused(2, "apply", found["release"], "goals.csv", "-o", "out.csv")
+    assert "goals.csv:2: goal: is a goal, which no model plays here; write the list of messages so far" in said[0]
     assert found["decision"] == "promote", found
     assert found["winner"]["test"] == 1.0
     assert names["guest"] > 100

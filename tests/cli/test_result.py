@@ -141,6 +141,13 @@ def test_a_search_that_was_cut_short_is_not_said_to_have_found_nothing_better() 
     assert facts.verdict(RunResult.from_json(alone)) == "Your prompt was scored, and nothing was searched"
 
 
+def test_why_candidates_failed_is_said() -> None:
+    why = "1 of 4 rows unscored: the provider refused this row"
+    result = {**RESULT, "trials": {"complete": 1, "pruned": 0, "failed": 11}, "failed_because": why}
+    assert f"11 candidates failed: {why}" in report(result).splitlines()
+    assert "failed:" not in report(RESULT)
+
+
 def test_rows_without_a_score_are_told_where_there_is_one_metric_and_every_reply_can_be_read() -> None:
     def side(mean: float, lost: int) -> dict[str, Any]:
         return {"mean": mean, "ci95": [0.0, 1.0], "n": 26 - lost, "unscored": lost}

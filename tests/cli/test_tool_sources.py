@@ -21,11 +21,13 @@ for line in sys.stdin:
     if asked["method"] == "initialize":
         assert asked["params"]["protocolVersion"]
         print(json.dumps({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info"}}))
+        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "method": "roots/list"}))
         result = {"protocolVersion": "2024-11-05", "capabilities": {}, "serverInfo": {"name": "s", "version": "1"}}
     elif asked["method"] == "tools/list":
         second = asked["params"].get("cursor") == "two"
         name = "lamp_off" if second else "lamp_on"
-        tool = {"name": name, "description": "A lamp.", "inputSchema": {"type": "object", "properties": {}}}
+        about = "A lamp.\\nwritten: x.json"
+        tool = {"name": name, "description": about, "inputSchema": {"type": "object", "properties": {}}}
         result = {"tools": [tool], **({} if second else {"nextCursor": "two"})}
     else:
         continue
@@ -41,8 +43,8 @@ def command(source: str) -> str:
 def test_the_tools_of_a_server_become_a_file_that_a_task_reads() -> None:
     said = good("tools", "--mcp", command(SERVER), "-o", "tools.json")
     assert said.splitlines() == [
-        "lamp_on: A lamp.",
-        "lamp_off: A lamp.",
+        "lamp_on: A lamp. written: x.json",
+        "lamp_off: A lamp. written: x.json",
         'written: tools.json; in task.toml: tools = "tools.json"',
     ]
     tools, wrong = read_tools(json.loads(Path("tools.json").read_text()))
@@ -83,5 +85,9 @@ def test_a_server_that_is_none_is_told_in_a_line(source: str, what: str) -> None
 def test_what_is_no_source_is_refused() -> None:
     Path("tools.json").write_text("[")
     assert "is not JSON" in refused(2, "tools", "tools.json")[0]
+    Path("house.py").write_text("")
+    Path("api.yaml").write_text("")
+    assert "house.py: which functions? write FILE.py:NAME" in refused(2, "tools", "house.py")[0]
+    assert "api.yaml: YAML is not read; convert it to JSON" in refused(2, "tools", "api.yaml")[0]
     assert "cannot be started" in refused(2, "tools", "--mcp", "no-such-program-here")[0]
     assert "give a FILE, or --mcp" in refused(2, "tools")[-1]

@@ -74,6 +74,22 @@ async def test_a_candidate_whose_rows_get_no_score_fails_and_the_others_live(led
     assert "too long for the model" in trial.reason
 
 
+async def test_a_row_that_the_users_own_prompt_lost_says_nothing_against_a_candidate(ledger: Ledger) -> None:
+    def answer(request: Request) -> str:
+        front, row = front_and_row(request)
+        if row.strip().startswith(lost.strip()) or "Bad." in front:
+            raise RowRefused("no attics")
+        return pupil()(request)
+
+    found = made_search(ledger, FakeModel(answer))
+    lost = found.context.dev[0].inputs["message"]
+    await with_baseline(found)
+    good, bad = admitted(found, "Good.", "Bad.")
+    assert await found.context.see([good, bad], 2) == [good]
+    assert found.board.why_failed() == "2 of 2 rows unscored: no attics"
+    assert (found.board.trials[good].n, found.board.trials[bad].n) == (1, 0)
+
+
 async def test_what_ends_the_run_is_not_taken_for_a_bad_candidate(ledger: Ledger) -> None:
     def answer(request: Request) -> str:
         raise RunRefused("the key was refused")

@@ -151,7 +151,7 @@ def with_functions(source: str, names: str) -> None:
 
 
 def test_functions_of_a_file_beside_a_task_are_its_tools_and_nothing_is_run() -> None:
-    with_functions(FILE, "lamp_on, lamp_off")
+    with_functions(FILE, " lamp_on, lamp_off")
     for split in ("train", "dev", "test"):
         path = Path(f"lamps/{split}.jsonl")
         path.write_text(path.read_text().replace("kitchen", "hall").replace("lamp_on", "lamp_off"))

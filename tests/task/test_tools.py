@@ -78,6 +78,71 @@ def test_operations_of_an_openapi_document_are_tools() -> None:
     assert "$ref" not in put.parameters
 
 
+def document(operation: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"openapi": "3.0.1", "paths": {"/pets": {"post": operation}}, **more}
+
+
+def body(schema: Any, media: str = "application/json") -> dict[str, Any]:
+    return {"requestBody": {"content": {media: {"schema": schema}}}}
+
+
+A, B = ({"properties": {name: {"type": "string"}}, "required": [name]} for name in "ab")
+
+
+@pytest.mark.parametrize(
+    ("given", "properties", "required"),
+    [
+        (
+            document(body({"allOf": [A, {"$ref": "#/b"}]}), b=B),
+            {"a": {"type": "string"}, "b": {"type": "string"}},
+            "ab",
+        ),
+        (document(body(A, "application/x-www-form-urlencoded")), {"a": {"type": "string"}}, "a"),
+        (
+            document(body({"properties": {"n": {"type": "integer", "minimum": 0, "exclusiveMinimum": True}}})),
+            {"n": {"type": "integer", "exclusiveMinimum": 0}},
+            "",
+        ),
+        (
+            document(body({"properties": {"n": {"type": "integer", "maximum": 9, "exclusiveMaximum": False}}})),
+            {"n": {"type": "integer", "maximum": 9}},
+            "",
+        ),
+    ],
+    ids=["allOf", "form", "exclusive", "inclusive"],
+)
+def test_the_fields_of_a_body_are_arguments(given: Any, properties: Any, required: str) -> None:
+    (tool,), wrong = read_tools(given)
+    assert (json.loads(tool.parameters), wrong) == (
+        {"type": "object", "properties": properties, "required": list(required)},
+        [],
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        (document(body({"type": "array"})), "post /pets: its body is of type 'array', and arguments have names"),
+        (document(body({"oneOf": [A, B]})), "post /pets: its body is one of several (oneOf)"),
+        (document(body({"$ref": "#/a"}), a={"allOf": [{"$ref": "#/a"}]}), "a part of its body (allOf) is the body"),
+        (document({"parameters": [{"$ref": "x.json#/p"}]}), "post /pets: 'x.json#/p' lies in another document"),
+        (document(body({"$ref": "#/none"})), "post /pets: '#/none' leads nowhere; correct it; or take the operation"),
+        ({"swagger": "2.0", "paths": {}}, "is a Swagger document of version 2; convert it to OpenAPI 3"),
+    ],
+)
+def test_arguments_that_would_vanish_are_named(given: Any, what: str) -> None:
+    tools, (wrong,) = read_tools(given)
+    assert tools == ()
+    assert what in wrong
+
+
+def test_a_key_that_is_not_known_is_a_mistake_in_task_toml_alone() -> None:
+    tool = {"name": "x", "descripton": "Waits."}
+    _, wrong = read_tools([tool], own=True)
+    assert wrong[0].startswith("tool 1: unknown key 'descripton'; did you mean 'description'?")
+    assert read_tools([tool])[1] == []
+
+
 @pytest.mark.parametrize(
     ("value", "what"),
     [

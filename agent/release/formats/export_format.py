@@ -17,6 +17,7 @@ from agent.prompt.template import PICKED, split
 from agent.registry import Registry
 from agent.release.prompt_file import PromptRelease
 from agent.retrieval.passages import CONTEXT
+from agent.task.conversations import PLAYED
 from agent.types import Prediction, Task
 
 Values = Mapping[str, str]
@@ -46,9 +47,11 @@ class Material:
 
     @property
     def rows(self) -> Task:
-        """The task. Raises a ReleaseError where there is none."""
+        """The task. Raises a ReleaseError where there is none, or its rows do not hold what was said."""
         if self.task is None:
             raise ReleaseError(f"{self.release.name!r}: this format writes rows of the task; the task is needed")
+        if self.task.user is not None:
+            raise ReleaseError(f"{self.release.name!r}: {PLAYED}, and this format writes rows; take another format")
         return self.task
 
 

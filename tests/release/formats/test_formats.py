@@ -19,7 +19,7 @@ from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import verify_exports
 from agent.release.formats.python_module import load_module
 from agent.release.runtime import PromptRelease
-from agent.types import Message
+from agent.types import Message, SimulatedUser
 from tests.release.formats.sample import INPUTS, TAME, WILD, plain_turns, proved, refused, release, two, wanted, write
 from tests.toys import make_task
 
@@ -259,6 +259,8 @@ def test_fine_tuning_rows_are_train_rows_with_the_instruction_and_the_right_answ
     assert not any(text in made.texts["finetune.jsonl"] for text in unseen)
     with pytest.raises(ReleaseError, match="task is needed"):
         form.files(Material(toy()))
+    with pytest.raises(ReleaseError, match="go on with the model's own replies, and this format writes rows"):
+        form.files(Material(toy(), make_task(user=SimulatedUser())))
     with pytest.raises(ReleaseError, match="dspy-chat wraps answers"):
         form.files(Material(toy(format="dspy-chat"), task))
 
