@@ -77,7 +77,66 @@ def test_near_duplicates_are_searched_for_once_a_label_and_once_to_say_how_far_i
         task.label(row.id, topic_of(row.text), "ann", "spread")
     assert searched == [1, 2, 3, 4, 5]
     task.status(task.log.events())
-    assert searched == [1, 2, 3, 4, 5, 5]
+    assert searched == [1, 2, 3, 4, 5], "the log keeps the splits"
+
+
+def label_rows(task: LabelledTask, start: int, end: int) -> None:
+    """Gives these rows of a task their labels."""
+    task.log.add_all([(row.id, topic_of(row.text)) for row in task.rows[start:end]], "ann", "spread")
+
+
+def splits() -> dict[str, str]:
+    """By row of the files its split."""
+    return {
+        json.loads(line)["id"]: name
+        for name in ("train", "dev", "test")
+        for line in (FOLDER / f"{name}.jsonl").read_text("utf-8").splitlines()
+    }
+
+
+def test_a_session_that_was_open_before_rows_came_moves_none() -> None:
+    write_label_task(FOLDER, 100)
+    file = FOLDER / "unlabelled.jsonl"
+    lines = file.read_text("utf-8").splitlines(keepends=True)
+    file.write_text("".join(lines[:50]), "utf-8")
+    open_before = LabelledTask(FOLDER)
+    label_rows(open_before, 0, 40)
+    file.write_text("".join(lines), "utf-8")
+    label_rows(LabelledTask(FOLDER), 50, 100)
+    before = splits()
+    assert len(before) == 90
+    open_before.label(open_before.rows[45].id, "billing", "ben", "spread")
+    assert before.items() <= splits().items()
+    assert len(splits()) == 91
+
+
+def test_a_row_that_is_deleted_leaves_its_split_and_moves_no_other() -> None:
+    write_label_task(FOLDER)
+    task = LabelledTask(FOLDER)
+    label_rows(task, 0, 50)
+    before = splits()
+    gone = {row.id for row in task.rows[:9:3]}
+    file = FOLDER / "unlabelled.jsonl"
+    lines = file.read_text("utf-8").splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if json.loads(line)["id"] not in gone), "utf-8")
+    after = LabelledTask(FOLDER)
+    after.write_splits()
+    assert splits() == {row: split for row, split in before.items() if row not in gone}
+    label_rows(after, 50, 57)
+    assert {row: split for row, split in splits().items() if row in before} == {
+        row: split for row, split in before.items() if row not in gone
+    }
+
+
+def test_labels_that_do_not_say_their_splits_keep_them_beside_new_ones() -> None:
+    write_label_task(FOLDER)
+    task = LabelledTask(FOLDER)
+    LabelLog(task.log.path).add_all([(row.id, topic_of(row.text)) for row in task.rows[:40]], "ann", "spread")
+    task.write_splits()
+    before = splits()
+    label_rows(task, 40, 60)
+    assert before.items() <= splits().items()
+    assert Counter(bool(event.split) for event in task.log.events()) == {False: 40, True: 20}
 
 
 def test_several_write_to_one_file_and_the_chain_holds(tmp_path: Path) -> None:
