@@ -86,7 +86,7 @@ def label_command(
         raise click.UsageError("--ask asks models: give a cap with it, --max-calls N or --max-cost USD")
     if add is not None:
         added = add_rows(task, add)
-        click.echo(f"added {added} rows to label", err=as_json)
+        click.echo(f"added {added} row{'s' * (added != 1)} to label", err=as_json)
     found = opened(task)
     if ask:
         from agent.cli.progress import run_shown

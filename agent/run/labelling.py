@@ -58,7 +58,8 @@ def add_rows(name: str, path: Path) -> int:
     if not new:
         raise InputError(f"{shown(path)}: none of its rows is new to {field} of {name}; give a file with others")
     with new_file(folder / UNLABELLED_FILE) as opened_file:
-        opened_file.write(before + rows_text(new).encode("utf-8"))
+        end = b"\n" if before and not before.endswith(b"\n") else b""  # an editor may have left it out
+        opened_file.write(before + end + rows_text(new).encode("utf-8"))
     return len(new)
 
 

@@ -20,7 +20,16 @@ from agent.release.runtime import load_prompt
 from agent.run import label_answers
 from agent.task.label_log import standing
 from agent.task.labelled_task import LabelledTask
-from tests.cli.label_world import DESCRIPTION, MEANINGS, drafted, drafter, keys, topic_of, write_unlabelled
+from tests.cli.label_world import (
+    DESCRIPTION,
+    MEANINGS,
+    drafted,
+    drafter,
+    keys,
+    topic_of,
+    write_label_task,
+    write_unlabelled,
+)
 from tests.cli.world import TOPICS, compatible, good, good_json, refused
 from tests.terminal import Terminal, on_terminal
 from tests.warm import start_on_terminal
@@ -265,6 +274,14 @@ def test_rows_are_added_to_a_task_that_has_splits_and_those_stay() -> None:
     after = {split: rows(f"{split}.jsonl") for split in before}
     assert all(after[split][: len(before[split])] == before[split] for split in before)
     assert refused(2, "label", "mails", "--add", "more.txt")[0].startswith("error: more.txt: none of its rows is new")
+
+
+def test_rows_are_added_behind_a_line_without_its_end() -> None:
+    write_label_task(FOLDER)
+    file = FOLDER / "unlabelled.jsonl"
+    file.write_bytes(file.read_bytes().removesuffix(b"\n"))
+    Path("more.txt").write_text("the courier lost my box\n")
+    assert good("label", "mails", "--add", "more.txt", "--status").startswith("added 1 row to label\n0 of 61 rows")
 
 
 @pytest.mark.parametrize(
