@@ -43,7 +43,9 @@ GROUPS = {
     show_default=True,
     help="Rows that another labeller has labelled and that you label, too, so that your agreement can be measured.",
 )
-@click.option("--add", metavar="FILE", type=PATH, help="Add the rows of FILE (.csv, .jsonl, .txt) to those to label.")
+@click.option(
+    "--add", metavar="FILE", type=PATH, help="Add the rows of FILE (.csv, .jsonl, .txt, traces) to those to label."
+)
 @click.option("--status", is_flag=True, help="Only say how far labelling is, and what is wanted for a verdict.")
 @click.option("--web", is_flag=True, help="Label in the browser, on this machine only.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="With --web: the port. Default: a free one.")
@@ -80,13 +82,14 @@ def label_command(
     """
     from agent.ledger.provenance import user
     from agent.run.label_answers import answers_of
-    from agent.run.labelling import add_rows, labels_wanted, opened, rows_next
+    from agent.run.labelling import labels_wanted, opened, rows_next
+    from agent.run.rows_to_label import add_rows
 
     if ask and not (options["max_calls"] or options["max_cost"]):
         raise click.UsageError("--ask asks models: give a cap with it, --max-calls N or --max-cost USD")
     if add is not None:
-        added = add_rows(task, add)
-        click.echo(f"added {added} row{'s' * (added != 1)} to label", err=as_json)
+        for line in add_rows(task, add).lines():
+            click.echo(plain(line), err=as_json)
     found = opened(task)
     if ask:
         from agent.cli.progress import run_shown

@@ -284,6 +284,17 @@ def test_rows_are_added_behind_a_line_without_its_end() -> None:
     assert good("label", "mails", "--add", "more.txt", "--status").startswith("added 1 row to label\n0 of 61 rows")
 
 
+def test_a_line_of_text_is_the_only_input_whatever_its_name() -> None:
+    write_label_task(FOLDER)
+    toml, file = FOLDER / "task.toml", FOLDER / "unlabelled.jsonl"
+    toml.write_text(toml.read_text("utf-8").replace("text -> ", "message -> "), "utf-8")
+    file.write_text(file.read_text("utf-8").replace('"text":', '"message":'), "utf-8")
+    Path("more.txt").write_text("the courier lost my box\n")
+    assert "of 61 rows" in good("label", "mails", "--add", "more.txt", "--status")
+    toml.write_text(toml.read_text("utf-8").replace("message -> ", "title, message -> "), "utf-8")
+    assert "the inputs are title, message; give a .csv" in refused(2, "label", "mails", "--add", "more.txt")[0]
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
