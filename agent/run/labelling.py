@@ -134,7 +134,7 @@ def labels_wanted(task: LabelledTask) -> dict[str, Any]:
     splits = ", ".join(f"{split} {count}" for split, count in status.splits.items())
     wanted = [f"rows: {splits}"]
     if status.missing:
-        wanted = [f"at least {status.missing} more labels are wanted before train, dev and test are written"]
+        wanted = [f"wanted before train, dev and test are written: {status.missing}"]
     wanted += list(verdict_lines(len(task.choices)))
     if status.chosen_in_test:
         wanted.append(
@@ -142,6 +142,7 @@ def labels_wanted(task: LabelledTask) -> dict[str, Any]:
             "differently: the gain that is measured on them is larger than on all rows"
         )
     name = task.folder.name if task.folder.parent == Path("tasks") else str(task.folder)
+    more = " --add FILE" * (status.labelled == status.rows)
     return {
         "task": task.name,
         "folder": str(task.folder),
@@ -152,7 +153,7 @@ def labels_wanted(task: LabelledTask) -> dict[str, Any]:
         "splits": dict(status.splits),
         "agreement": [pair.line for pair in agreements(task, events)],
         "wanted": wanted,
-        "next": f"optimize {'label' if status.missing else 'run'} {name}",
+        "next": f"optimize label {name}{more}" if status.missing else f"optimize run {name}",
     }
 
 

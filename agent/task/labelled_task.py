@@ -9,7 +9,6 @@ the splits that are no labelled ones stay as they are.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -51,7 +50,7 @@ class LabelStatus:
         by_label: labelled rows by label.
         splits: rows in each split, from labels or not.
         chosen_in_test: test rows that were chosen because prompts answered them differently.
-        missing: labels that are wanted before the splits are written, 0 when they are.
+        missing: what is wanted before the splits are written, in words; "" when they are.
     """
 
     rows: int
@@ -60,7 +59,7 @@ class LabelStatus:
     by_label: Mapping[str, int]
     splits: Mapping[str, int]
     chosen_in_test: int
-    missing: int
+    missing: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +152,7 @@ class LabelledTask:
             by_label={choice: sum(label == choice for label in of_rows.values()) for choice in self.choices},
             splits={split: len(made[split]) for split in SPLITS},
             chosen_in_test=sum(chosen.get(row) == DISAGREEMENT for row in in_test),
-            missing=0 if self._is_enough(made, now) else max(1, MIN_ROWS - sum(map(len, made.values()))),
+            missing="" if self._is_enough(made, now) else _missing(made, self.field),
         )
 
     def labels(self, events: Sequence[LabelEvent]) -> dict[str, dict[str, LabelEvent]]:
@@ -210,8 +209,7 @@ class LabelledTask:
         return made
 
     def _is_enough(self, made: Mapping[str, Sequence[Mapping[str, Any]]], now: FilesNow) -> bool:
-        kinds = Counter(row[self.field] for rows in made.values() for row in rows)
-        return bool(now.given) or (sum(map(len, made.values())) >= MIN_ROWS and all(made.values()) and len(kinds) > 1)
+        return bool(now.given) or not _missing(made, self.field)
 
     def _write_splits(self, events: Sequence[LabelEvent]) -> None:
         now = self._now(events)
@@ -269,6 +267,16 @@ def definitions_in(instruction: str, choices: Sequence[str]) -> dict[str, str]:
 
 def _bytes(path: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
+
+
+def _missing(made: Mapping[str, Sequence[Mapping[str, Any]]], field: str) -> str:
+    """What the splits lack, in words; "" where that is nothing."""
+    rows = [row for of_split in made.values() for row in of_split]
+    if (more := MIN_ROWS - len(rows)) > 0:
+        return f"at least {more} more label{'s' * (more > 1)}"
+    if len({row[field] for row in rows}) < 2:
+        return "rows of a second label"
+    return "" if all(made.values()) else "rows that are less alike"
 
 
 def _split(event: LabelEvent) -> SplitName | None:

@@ -296,6 +296,33 @@ def test_a_line_of_text_is_the_only_input_whatever_its_name() -> None:
 
 
 @pytest.mark.parametrize(
+    ("count", "label", "wanted", "then"),
+    [
+        (
+            29,
+            "billing",
+            "wanted before train, dev and test are written: at least 1 more label\n",
+            "optimize label mails --add FILE",
+        ),
+        (
+            40,
+            "billing",
+            "wanted before train, dev and test are written: rows of a second label\n",
+            "optimize label mails --add FILE",
+        ),
+        (40, "", "rows: train 12, dev", "optimize run mails"),
+    ],
+)
+def test_what_is_wanted_next_is_what_is_missing(count: int, label: str, wanted: str, then: str) -> None:
+    write_label_task(FOLDER, count)
+    task = LabelledTask(FOLDER)
+    task.log.add_all([(row.id, label or topic_of(row.text)) for row in task.rows], "ann", "spread")
+    said = good("label", "mails", "--status")
+    assert f"\n{wanted}" in said
+    assert said.endswith(f"next: {then}\n")
+
+
+@pytest.mark.parametrize(
     ("more", "says"),
     [
         (["--describe", "short"], "say in a sentence what the task is"),

@@ -226,7 +226,7 @@ def test_few_confirmed_answers_are_the_first_labels_of_a_task_to_label(
     loaded = load_task("tasks/inbox")
     texts = [row.inputs["input"] for row in (*loaded.train, *loaded.dev, *loaded.test)]
     assert sum(text.startswith("open") for text in texts) < len(texts) <= 34
-    assert task.status(task.log.events()).missing == 0
+    assert task.status(task.log.events()).missing == ""
 
 
 def test_labels_may_be_given_where_no_answer_is_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
