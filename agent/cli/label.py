@@ -143,7 +143,7 @@ class Labelling:
         self._read: Callable[[], str]
 
     def run(self) -> None:
-        """Until nothing is left, or the labeller ends."""
+        """Until the labeller ends, or has given `count` labels."""
         with single_keys() as self._read:
             self._ask()
 
@@ -153,19 +153,18 @@ class Labelling:
         while self._count is None or self._given < self._count:
             events = self._session.task.log.events()
             shown = again or self._session.next(events, self._skipped)
-            if shown is None:
-                click.echo("no row is left")
-                return
             again = None
-            click.echo(self._page(shown, self._session.done(events)))
-            key = self._key()
+            click.echo(self._page(shown, self._session.done(events)) if shown else self._end())
+            key = self._key(bool(shown))
             if key == QUIT:
                 return
-            if key == SKIP:
+            if key == UNDO:
+                again = self._undone() or shown
+            elif shown is None:
+                continue
+            elif key == SKIP:
                 self._skipped.add(shown.row.id)
                 click.echo("skipped")
-            elif key == UNDO:
-                again = self._undone() or shown
             else:
                 self._session.label(shown.row.id, self.keys[key], shown.chosen)
                 self._given += 1
@@ -186,6 +185,11 @@ class Labelling:
         lines += [f"{name} says {label}" for name, label in shown.others.items()]
         return plain("\n".join(lines + self._choices()))
 
+    def _end(self) -> str:
+        """What stands where no row is left but those that were skipped."""
+        skipped = f" but {len(self._skipped)} that you skipped" if self._skipped else ""
+        return f"\nno row is left{skipped}\nu undo  q end"
+
     def _choices(self) -> list[str]:
         """The keys and what each does, in lines of the terminal's width that part no key from its label."""
         choices = [*(f"{key} {label}" for key, label in self.keys.items()), "s skip", "u undo", "? help"]
@@ -201,10 +205,10 @@ class Labelling:
         ]
         return "\n".join([f"{task.name}: {task.field}", *about, "  s  skip   u  undo   ?  this   q  end"])
 
-    def _key(self) -> str:
+    def _key(self, has_row: bool) -> str:
         while True:
             key = self._read()
-            if key in self.keys or key in (SKIP, UNDO, QUIT):
+            if key in (UNDO, QUIT) or (has_row and (key in self.keys or key == SKIP)):
                 return key
             click.echo(plain(self._help() if key == HELP else f"{key!r} is no key here; ? lists them"))
 

@@ -199,6 +199,15 @@ def test_keys_over_a_pipe_label_skip_take_back_and_explain() -> None:
     assert [("undo" in row) for row in rows("labels.jsonl")] == [False, False, True, False]
 
 
+def test_the_last_label_can_be_taken_back_and_rows_that_were_skipped_are_said() -> None:
+    write_label_task(FOLDER, 3)
+    said = labelled("ann", "1s2" + "1" + "u3" + "q")
+    assert said.count("no row is left but 1 that you skipped\nu undo  q end") == 2
+    assert "'1' is no key here" in said
+    assert [event.label for event in LabelledTask(FOLDER).log.events()] == ["billing", "delivery", None, "account"]
+    assert "\nno row is left\n" in labelled("ann", "4")
+
+
 def test_two_labellers_agree_or_see_the_row_again() -> None:
     with WireServer(drafter) as server:
         drafted(server)
