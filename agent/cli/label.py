@@ -10,12 +10,14 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from agent.cli.common import PATH, SETTINGS, cost_line, ledger_options, plain, print_json, spending_options
 from agent.cli.option_groups import GroupedCommand
+from agent.errors import InputError
 
 if TYPE_CHECKING:
     from agent.task.label_session import LabelSession, NextRow
@@ -91,6 +93,8 @@ def label_command(
         for line in add_rows(task, add).lines():
             click.echo(plain(line), err=as_json)
     found = opened(task)
+    if not (status or as_json):
+        keys_of(found.choices)  # where they are too few, no model is asked first
     if ask:
         from agent.cli.progress import run_shown
         from agent.run.label_answers import prepare_answers
@@ -214,9 +218,15 @@ class Labelling:
 
 
 def keys_of(labels: Sequence[str]) -> dict[str, str]:
-    """A key for each label: digits from 1, then letters that no command has."""
-    letters = "123456789" + "".join(c for c in "abcdefghijklmnoprtvwxyz" if c not in (SKIP, UNDO, QUIT))
-    return dict(zip([*letters, *letters.upper()[9:]], labels, strict=False))
+    """A key for each label: digits from 1, then letters that no command has. Raises InputError where they are too few."""
+    letters = "".join(letter for letter in ascii_lowercase if letter not in (SKIP, UNDO, QUIT))
+    keys = f"123456789{letters}{letters.upper()}"
+    if len(labels) > len(keys):
+        raise InputError(
+            f"{len(labels)} labels, and single keys are enough for {len(keys)}; write the labels into a column of a "
+            "table instead, and make a task of it: optimize init NAME --from FILE --target COLUMN"
+        )
+    return dict(zip(keys, labels, strict=False))
 
 
 @contextmanager
