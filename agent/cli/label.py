@@ -89,6 +89,9 @@ def label_command(
 
     if ask and not (options["max_calls"] or options["max_cost"]):
         raise click.UsageError("--ask asks models: give a cap with it, --max-calls N or --max-cost USD")
+    if web and (count or status or as_json):
+        other = "--count" if count else "--status" if status else "--json"
+        raise click.UsageError(f"--web labels in the browser until you end it, without {other}; leave one of them out")
     if add is not None:
         for line in add_rows(task, add).lines():
             click.echo(plain(line), err=as_json)
@@ -218,7 +221,7 @@ class Labelling:
 
 
 def keys_of(labels: Sequence[str]) -> dict[str, str]:
-    """A key for each label: digits from 1, then letters that no command has. Raises InputError where they are too few."""
+    """A key for each label: digits from 1, then letters that no command has. Raises InputError for too many labels."""
     letters = "".join(letter for letter in ascii_lowercase if letter not in (SKIP, UNDO, QUIT))
     keys = f"123456789{letters}{letters.upper()}"
     if len(labels) > len(keys):

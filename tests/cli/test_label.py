@@ -221,6 +221,11 @@ def test_more_labels_than_there_are_keys_are_refused() -> None:
     assert len(keys_of([f"l{n}" for n in range(55)])) == 55
 
 
+@pytest.mark.parametrize("other", [("--count", "1"), ("--status",), ("--json",)])
+def test_what_the_browser_does_not_heed_is_refused(other: tuple[str, ...]) -> None:
+    assert f"without {other[0]}; leave one" in "\n".join(refused(2, "label", "mails", "--web", *other))
+
+
 def test_two_labellers_agree_or_see_the_row_again() -> None:
     with WireServer(drafter) as server:
         drafted(server)
