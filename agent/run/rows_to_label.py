@@ -12,6 +12,7 @@ from agent.files import new_file
 from agent.run.draft_files import CONFIRMED_BY
 from agent.run.labelling import confirmed_answers, made_rows, read_table, some_rows
 from agent.run.tasks import find_task
+from agent.task.answers import text_of
 from agent.task.columns import column_named
 from agent.task.input_files import read_rows
 from agent.task.labelled_task import SPLITS, LabelledTask, read_fields
@@ -29,12 +30,16 @@ class AddedRows:
         traces: what was read, where the file holds traces.
         confirmed: rows that confirmed answers of traces are for and that had no label.
         labelled: those of them that got it; the other answers are no labels of the task.
+        column: of a table, the one that has the name of the output, "" where there is none.
+        not_taken: texts in it, which are no labels of a person.
     """
 
     rows: int
     traces: TraceRows | None
     confirmed: int
     labelled: int
+    column: str
+    not_taken: int
 
     def lines(self) -> Iterator[str]:
         """The same in words."""
@@ -43,6 +48,8 @@ class AddedRows:
         yield f"added {self.rows} row{'s' * (self.rows != 1)} to label"
         if self.confirmed:
             yield f"labelled by {CONFIRMED_BY}: {self.labelled} of {self.confirmed}; other answers are no labels here"
+        if self.not_taken:
+            yield f"column {quoted(self.column)}, with {self.not_taken} filled in, is left out: people give the labels"
 
 
 def add_rows(name: str, path: Path) -> AddedRows:
@@ -63,14 +70,16 @@ def add_rows(name: str, path: Path) -> AddedRows:
     confirmed, labelled = _label(folder, confirmed_answers(traces, columns)) if traces else (0, 0)
     if not new and not labelled:
         raise InputError(f"{shown(path)}: none of its rows is new to {field} of {name}; give a file with others")
-    return AddedRows(len(new), traces, confirmed, labelled)
+    column = "" if traces else column_named(_names(table), field) or ""
+    not_taken = sum(bool(text_of(row.get(column)).strip()) for _, row in table)
+    return AddedRows(len(new), traces, confirmed, labelled, column, not_taken)
 
 
 def _columns(
     table: Sequence[tuple[int, Mapping[str, Any]]], inputs: Sequence[str], path: Path, is_text: bool
 ) -> dict[str, str]:
     """By input its column; `is_text`: one that is alone has no name of the user's, and is the only input."""
-    names = list(dict.fromkeys(key for _, row in table for key in row))
+    names = _names(table)
     if is_text and len(names) == len(inputs) == 1:
         return {inputs[0]: names[0]}
     columns = {own: column_named(names, own) for own in inputs}
@@ -81,6 +90,10 @@ def _columns(
             )
         raise InputError(f"{shown(path)}: no column for the input {quoted(missing[0])}{near(missing[0], names)}")
     return {own: column or "" for own, column in columns.items()}
+
+
+def _names(table: Sequence[tuple[int, Mapping[str, Any]]]) -> list[str]:
+    return list(dict.fromkeys(key for _, row in table for key in row))
 
 
 def _known(folder: Path, inputs: Sequence[str]) -> set[tuple[str, ...]]:

@@ -311,6 +311,13 @@ def test_rows_are_added_behind_a_line_without_its_end() -> None:
     assert good("label", "mails", "--add", "more.txt", "--status").startswith("added 1 row to label\n0 of 61 rows")
 
 
+def test_labels_in_a_table_that_is_added_are_not_taken_and_that_is_said() -> None:
+    write_label_task(FOLDER)
+    Path("more.csv").write_text("text,label\nthe courier lost it,delivery\nmy box is gone,\n")
+    said = good("label", "mails", "--add", "more.csv", "--status")
+    assert "added 2 rows to label\ncolumn 'label', with 1 filled in, is left out: people give the labels\n0 of" in said
+
+
 def test_a_line_of_text_is_the_only_input_whatever_its_name() -> None:
     write_label_task(FOLDER)
     toml, file = FOLDER / "task.toml", FOLDER / "unlabelled.jsonl"
