@@ -17,7 +17,7 @@ from agent.prompt.draft_requests import Refused, read_definition, read_labels, r
 from agent.task import label_queue, label_splits
 from agent.task.label_log import LabelLog, agreed, standing
 from agent.task.label_queue import LabelQueue
-from agent.task.label_session import LabelSession
+from agent.task.label_session import LabelSession, agreements
 from agent.task.label_splits import SplitRow, places
 from agent.task.labelled_task import LabelledTask
 from agent.task.load import load_task
@@ -252,6 +252,15 @@ def test_a_queue_that_remembers_what_is_nearest_chooses_as_one_that_compares_all
                 labelled[at] = label
             if step in ("take back", "both") and len(labelled) > 1:
                 del labelled[known]
+
+
+def test_of_a_labeller_with_one_label_only_no_kappa_is_said() -> None:
+    write_label_task(FOLDER)
+    task = LabelledTask(FOLDER)
+    label_rows(task, 0, 20)
+    task.log.add_all([(row.id, "billing") for row in task.rows[:20]], "ben", "")
+    (pair,) = agreements(task, task.log.events())
+    assert pair.line == "agreement of ann and ben on 20 rows: too few to tell, 25 % the same"
 
 
 def test_labels_are_about_as_many_of_each_topic_as_there_are() -> None:
