@@ -277,7 +277,8 @@ def status_report(summary: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{label} {count}" for label, count in summary["by_label"].items())
     lines = [f"{summary['labelled']} of {summary['rows']} rows are labelled ({counts})"]
     if summary["disputed"]:
-        lines.append(f"{summary['disputed']} more are not in use: as many labellers say one thing as another")
+        are = "is" if summary["disputed"] == 1 else "are"
+        lines.append(f"{summary['disputed']} more {are} not in use: as many labellers say one thing as another")
     lines += summary["agreement"]
     lines += summary["wanted"]
     return plain("\n".join([*lines, f"next: {summary['next']}"]))

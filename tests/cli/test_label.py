@@ -234,7 +234,7 @@ def test_two_labellers_agree_or_see_the_row_again() -> None:
     assert said.count("another labeller has labelled it, too") == 10
     assert "agreement of ann and ben on 10 rows: Cohen's kappa 0." in said
     assert "90 % the same" in said
-    assert "1 more are not in use" in said
+    assert "1 more is not in use" in said
     again = labelled("ann", "4", "--count", "1")
     assert "you said billing" in again
     assert "ben says repair" in again
@@ -360,7 +360,7 @@ def test_what_is_wanted_next_is_what_is_missing(count: int, label: str, wanted: 
     ("more", "says"),
     [
         (["--describe", "short"], "say in a sentence what the task is"),
-        (["--describe", DESCRIPTION, "--labels", "one"], "1 labels; 2 to 20 are taken"),
+        (["--describe", DESCRIPTION, "--labels", "one"], "1 label; 2 to 20 are taken"),
         (["--describe", DESCRIPTION, "--target", "text"], "--target text: give a name"),
         (["--describe", DESCRIPTION, "--from", "none.csv"], "none.csv:1: no such file"),
         (["--describe", DESCRIPTION, "--from", "mails.csv"], "has a column 'label'"),

@@ -245,7 +245,7 @@ def test_labels_may_be_given_where_no_answer_is_confirmed(tmp_path: Path, monkey
         ("bug", {"input": "the last"})
     ]
     assert "exists; choose another name" in refused(2, "init", "inbox", "--from", "t.jsonl", "--labels", "a,b")[-1]
-    assert "1 labels; 2 to" in refused(2, "init", "other", "--from", "t.jsonl", "--labels", "a")[-1]
+    assert "1 label; 2 to" in refused(2, "init", "other", "--from", "t.jsonl", "--labels", "a")[-1]
     more = ("--from", "t.jsonl", "--labels", "a,b")
     assert "--metric and --type" in refused(2, "init", "other", *more, "--type", "text")[-1]
     written(Path("t.jsonl"), labelled(40))
