@@ -10,12 +10,14 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from agent.cli.common import PATH, SETTINGS, cost_line, ledger_options, plain, print_json, spending_options
 from agent.cli.option_groups import GroupedCommand
+from agent.errors import InputError
 
 if TYPE_CHECKING:
     from agent.task.label_session import LabelSession, NextRow
@@ -43,7 +45,9 @@ GROUPS = {
     show_default=True,
     help="Rows that another labeller has labelled and that you label, too, so that your agreement can be measured.",
 )
-@click.option("--add", metavar="FILE", type=PATH, help="Add the rows of FILE (.csv, .jsonl, .txt) to those to label.")
+@click.option(
+    "--add", metavar="FILE", type=PATH, help="Add the rows of FILE (.csv, .jsonl, .txt, traces) to those to label."
+)
 @click.option("--status", is_flag=True, help="Only say how far labelling is, and what is wanted for a verdict.")
 @click.option("--web", is_flag=True, help="Label in the browser, on this machine only.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="With --web: the port. Default: a free one.")
@@ -80,14 +84,20 @@ def label_command(
     """
     from agent.ledger.provenance import user
     from agent.run.label_answers import answers_of
-    from agent.run.labelling import add_rows, labels_wanted, opened, rows_next
+    from agent.run.labelling import labels_wanted, opened, rows_next
+    from agent.run.rows_to_label import add_rows
 
     if ask and not (options["max_calls"] or options["max_cost"]):
         raise click.UsageError("--ask asks models: give a cap with it, --max-calls N or --max-cost USD")
+    if web and (count or status or as_json):
+        other = "--count" if count else "--status" if status else "--json"
+        raise click.UsageError(f"--web labels in the browser until you end it, without {other}; leave one of them out")
     if add is not None:
-        added = add_rows(task, add)
-        click.echo(f"added {added} rows to label", err=as_json)
+        for line in add_rows(task, add).lines():
+            click.echo(plain(line), err=as_json)
     found = opened(task)
+    if not (status or as_json):
+        keys_of(found.choices)  # where they are too few, no model is asked first
     if ask:
         from agent.cli.progress import run_shown
         from agent.run.label_answers import prepare_answers
@@ -140,7 +150,7 @@ class Labelling:
         self._read: Callable[[], str]
 
     def run(self) -> None:
-        """Until nothing is left, or the labeller ends."""
+        """Until the labeller ends, or has given `count` labels."""
         with single_keys() as self._read:
             self._ask()
 
@@ -150,19 +160,18 @@ class Labelling:
         while self._count is None or self._given < self._count:
             events = self._session.task.log.events()
             shown = again or self._session.next(events, self._skipped)
-            if shown is None:
-                click.echo("no row is left")
-                return
             again = None
-            click.echo(self._page(shown, self._session.done(events)))
-            key = self._key()
+            click.echo(self._page(shown, self._session.done(events)) if shown else self._end())
+            key = self._key(bool(shown))
             if key == QUIT:
                 return
-            if key == SKIP:
+            if key == UNDO:
+                again = self._undone() or shown
+            elif shown is None:
+                continue
+            elif key == SKIP:
                 self._skipped.add(shown.row.id)
                 click.echo("skipped")
-            elif key == UNDO:
-                again = self._undone() or shown
             else:
                 self._session.label(shown.row.id, self.keys[key], shown.chosen)
                 self._given += 1
@@ -183,6 +192,11 @@ class Labelling:
         lines += [f"{name} says {label}" for name, label in shown.others.items()]
         return plain("\n".join(lines + self._choices()))
 
+    def _end(self) -> str:
+        """What stands where no row is left but those that were skipped."""
+        skipped = f" but {len(self._skipped)} that you skipped" if self._skipped else ""
+        return f"\nno row is left{skipped}\nu undo  q end"
+
     def _choices(self) -> list[str]:
         """The keys and what each does, in lines of the terminal's width that part no key from its label."""
         choices = [*(f"{key} {label}" for key, label in self.keys.items()), "s skip", "u undo", "? help"]
@@ -198,18 +212,24 @@ class Labelling:
         ]
         return "\n".join([f"{task.name}: {task.field}", *about, "  s  skip   u  undo   ?  this   q  end"])
 
-    def _key(self) -> str:
+    def _key(self, has_row: bool) -> str:
         while True:
             key = self._read()
-            if key in self.keys or key in (SKIP, UNDO, QUIT):
+            if key in (UNDO, QUIT) or (has_row and (key in self.keys or key == SKIP)):
                 return key
             click.echo(plain(self._help() if key == HELP else f"{key!r} is no key here; ? lists them"))
 
 
 def keys_of(labels: Sequence[str]) -> dict[str, str]:
-    """A key for each label: digits from 1, then letters that no command has."""
-    letters = "123456789" + "".join(c for c in "abcdefghijklmnoprtvwxyz" if c not in (SKIP, UNDO, QUIT))
-    return dict(zip([*letters, *letters.upper()[9:]], labels, strict=False))
+    """A key for each label: digits from 1, then letters that no command has. Raises InputError for too many labels."""
+    letters = "".join(letter for letter in ascii_lowercase if letter not in (SKIP, UNDO, QUIT))
+    keys = f"123456789{letters}{letters.upper()}"
+    if len(labels) > len(keys):
+        raise InputError(
+            f"{len(labels)} labels, and single keys are enough for {len(keys)}; write the labels into a column of a "
+            "table instead, and make a task of it: optimize init NAME --from FILE --target COLUMN"
+        )
+    return dict(zip(keys, labels, strict=False))
 
 
 @contextmanager
@@ -257,7 +277,8 @@ def status_report(summary: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{label} {count}" for label, count in summary["by_label"].items())
     lines = [f"{summary['labelled']} of {summary['rows']} rows are labelled ({counts})"]
     if summary["disputed"]:
-        lines.append(f"{summary['disputed']} more are not in use: as many labellers say one thing as another")
+        are = "is" if summary["disputed"] == 1 else "are"
+        lines.append(f"{summary['disputed']} more {are} not in use: as many labellers say one thing as another")
     lines += summary["agreement"]
     lines += summary["wanted"]
     return plain("\n".join([*lines, f"next: {summary['next']}"]))

@@ -66,7 +66,7 @@ def checked_labels(names: Sequence[str]) -> tuple[str, ...]:
     """
     labels = tuple({fold(name): name for name in reversed(names)}.values())[::-1]
     if not FEWEST_LABELS <= len(labels) <= MOST_LABELS:
-        raise Refused(f"{len(labels)} labels; {FEWEST_LABELS} to {MOST_LABELS} are taken")
+        raise Refused(f"{len(labels)} label{'s' * (len(labels) != 1)}; {FEWEST_LABELS} to {MOST_LABELS} are taken")
     for label in labels:
         if not 1 <= len(label) <= LONGEST_LABEL or not label.isprintable() or re.search(r"\{\{|\}\}|[<>,]", label):
             raise Refused(f"{label[:LONGEST_LABEL]!r} is no name of a label: 1 to {LONGEST_LABEL} letters of text")

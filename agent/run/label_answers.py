@@ -157,15 +157,19 @@ def _rows(labelled: LabelledTask, most: int) -> list[Example]:
 
 
 def answers_of(labelled: LabelledTask, db: Path) -> dict[str, list[str]]:
-    """By row what the prompts answered that were asked last; nothing where none were."""
+    """By row what the prompts of the run that was asked last answered, of all that they were asked; nothing where none
+    were."""
     from agent.ledger.connect import is_there
 
     if not is_there(db):
         return {}
+    folder = labelled.folder.resolve()
     with closing(open_history(db)) as history:
-        for run in history.runs():
-            result = run["result"] or {}
-            is_here = result.get("kind") == KIND and Path(result["folder"]).resolve() == labelled.folder.resolve()
-            if is_here:
-                return {row: list(given) for row, given in result["answers"].items()}
-    return {}
+        results = [run["result"] or {} for run in history.runs()]  # the latest first
+    here = [each for each in results if each.get("kind") == KIND and Path(each["folder"]).resolve() == folder]
+    return {
+        row: list(given)
+        for result in reversed(here)
+        if result["of_run"] == here[0]["of_run"]
+        for row, given in result["answers"].items()
+    }

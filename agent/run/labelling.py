@@ -1,4 +1,4 @@
-"""What `optimize label` runs: a task to label by its name, rows that are added, and what is wanted for a verdict."""
+"""What `optimize label` runs: a task to label by its name, rows out of files, and what is wanted for a verdict."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, ProblemsError
-from agent.files import new_file
 from agent.run.tasks import find_task
 from agent.stats.preflight import rows_for
 from agent.task.asked import NOTHING, Asked
 from agent.task.columns import DataColumn, column_named, decide_columns
 from agent.task.input_files import read_rows
 from agent.task.label_session import LabelSession, agreements, queue_of
-from agent.task.labelled_task import SPLITS, LabelledTask, read_fields
+from agent.task.labelled_task import LabelledTask
 from agent.task.splits import FRACTIONS
 from agent.task.traces import TraceRows, is_traces, read_traces
-from agent.task.unlabelled import UNLABELLED_FILE, UnlabelledRow, folded, rows_text, unlabelled_rows
-from agent.task.words import near, problem, quoted, shown
+from agent.task.unlabelled import UnlabelledRow, unlabelled_rows
+from agent.task.words import problem, quoted, shown
 from agent.types import content_id
 
 GAINS = (0.3, 0.1)
@@ -33,33 +32,6 @@ def opened(name: str) -> LabelledTask:
     task = LabelledTask(find_task(name))
     task.write_splits()
     return task
-
-
-def add_rows(name: str, path: Path) -> int:
-    """Adds rows of a file to those without a label; returns how many were new.
-
-    Raises InputError or ProblemsError where the task or the file is wrong.
-    """
-    folder = find_task(name)
-    inputs, field = read_fields(folder)
-    table = _table(path)
-    names = list(dict.fromkeys(key for _, row in table for key in row))
-    columns = {own: column_named(names, own) for own in inputs}
-    if missing := [own for own, column in columns.items() if column is None]:
-        raise InputError(f"{shown(path)}: no column for the input {quoted(missing[0])}{near(missing[0], names)}")
-    made = _some(made_rows(table, {own: column or "" for own, column in columns.items()}, path), inputs, path)
-    known = {folded(row.inputs) for row in LabelledTask(folder).rows} if (folder / UNLABELLED_FILE).exists() else set()
-    for split in SPLITS:
-        if (file := folder / f"{split}.jsonl").exists():
-            rows, _ = read_rows(file)
-            known |= {folded({own: str(row.get(own, "")) for own in inputs}) for _, row in rows}
-    new = [row for row in made if folded(row.inputs) not in known]
-    before = (folder / UNLABELLED_FILE).read_bytes() if (folder / UNLABELLED_FILE).exists() else b""
-    if not new:
-        raise InputError(f"{shown(path)}: none of its rows is new to {field} of {name}; give a file with others")
-    with new_file(folder / UNLABELLED_FILE) as opened_file:
-        opened_file.write(before + rows_text(new).encode("utf-8"))
-    return len(new)
 
 
 Unlabelled = tuple[tuple[DataColumn, ...], list[UnlabelledRow], tuple[tuple[str, str], ...]]
@@ -80,7 +52,7 @@ def read_unlabelled(path: Path, target: str, asked: Asked = NOTHING) -> Unlabell
     """
     if is_traces(path):
         return unlabelled_traces(read_traces(path), path, target, asked)
-    columns, rows = _unlabelled(_table(path), path, target, asked, frozenset())
+    columns, rows = _unlabelled(read_table(path), path, target, asked, frozenset())
     return columns, rows, ()
 
 
@@ -88,11 +60,14 @@ def unlabelled_traces(
     found: TraceRows, path: Path, target: str, asked: Asked, marks: frozenset[str] = frozenset()
 ) -> Unlabelled:
     """The same of a trace file that was read; `marks` are the columns in the `{{ }}` of its prompt."""
-    table = [(line, {name: text for name, text in row.items() if name != found.column}) for line, row in found.table]
-    columns, rows = _unlabelled(table, path, target, asked, marks)
-    inputs, ids = input_columns(columns), {row.id for row in rows}
-    confirmed = {content_id("row", _inputs(row, inputs)): row[found.column] for row in found.labelled}
+    columns, rows = _unlabelled(found.questions, path, target, asked, marks)
+    confirmed, ids = confirmed_answers(found, input_columns(columns)), {row.id for row in rows}
     return columns, rows, tuple((row, answer) for row, answer in confirmed.items() if row in ids)
+
+
+def confirmed_answers(found: TraceRows, columns: Mapping[str, str]) -> dict[str, str]:
+    """By row the answer of a trace file that feedback confirms; `columns`: by input its column."""
+    return {content_id("row", _inputs(row, columns)): row[found.column] for row in found.labelled}
 
 
 def input_columns(columns: Sequence[DataColumn]) -> dict[str, str]:
@@ -111,7 +86,7 @@ def _unlabelled(
         )
     columns = decide_columns([{**row, target: ""} for _, row in table], target, marks, asked)
     inputs = input_columns(columns)
-    return columns, _some(made_rows(table, inputs, path), inputs, path)
+    return columns, some_rows(made_rows(table, inputs, path), inputs, path)
 
 
 def made_rows(
@@ -123,7 +98,8 @@ def made_rows(
     return unlabelled_rows(full)
 
 
-def _some(rows: list[UnlabelledRow], inputs: Iterable[str], path: Path) -> list[UnlabelledRow]:
+def some_rows(rows: list[UnlabelledRow], inputs: Iterable[str], path: Path) -> list[UnlabelledRow]:
+    """These rows of a file. Raises InputError where there are none."""
     if not rows:
         raise InputError(f"{shown(path)}: no row has a text for {' and '.join(inputs)}; give a file with others")
     return rows
@@ -135,7 +111,8 @@ def _inputs(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str
     return {own: text_of(row.get(column)) for own, column in columns.items()}
 
 
-def _table(path: Path) -> list[tuple[int, dict[str, Any]]]:
+def read_table(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The rows of a data file, or the lines of a .txt one, with their lines. Raises ProblemsError for broken ones."""
     from agent.task.input_files import decode, read_bytes
 
     if path.suffix.lower() == ".txt":
@@ -157,7 +134,7 @@ def labels_wanted(task: LabelledTask) -> dict[str, Any]:
     splits = ", ".join(f"{split} {count}" for split, count in status.splits.items())
     wanted = [f"rows: {splits}"]
     if status.missing:
-        wanted = [f"at least {status.missing} more labels are wanted before train, dev and test are written"]
+        wanted = [f"wanted before train, dev and test are written: {status.missing}"]
     wanted += list(verdict_lines(len(task.choices)))
     if status.chosen_in_test:
         wanted.append(
@@ -165,6 +142,7 @@ def labels_wanted(task: LabelledTask) -> dict[str, Any]:
             "differently: the gain that is measured on them is larger than on all rows"
         )
     name = task.folder.name if task.folder.parent == Path("tasks") else str(task.folder)
+    more = " --add FILE" * (status.labelled == status.rows)
     return {
         "task": task.name,
         "folder": str(task.folder),
@@ -175,7 +153,7 @@ def labels_wanted(task: LabelledTask) -> dict[str, Any]:
         "splits": dict(status.splits),
         "agreement": [pair.line for pair in agreements(task, events)],
         "wanted": wanted,
-        "next": f"optimize {'label' if status.missing else 'run'} {name}",
+        "next": f"optimize label {name}{more}" if status.missing else f"optimize run {name}",
     }
 
 

@@ -1,10 +1,12 @@
 """Labels that people give to rows: labels.jsonl in a task folder, which only grows.
 
-    {"row": "row_1f...", "label": "bug", "labeller": "ann", "time": "...", "chosen": "spread", "prev": "..."}
+    {"row": "row_1f...", "label": "bug", "labeller": "ann", "time": "...", "chosen": "spread", "split": "train",
+     "prev": "..."}
     {"row": "row_1f...", "undo": true, "labeller": "ann", "time": "...", "prev": "..."}
 
 Each line holds the SHA-256 of the line before, so that a line that was changed or taken out later is seen. An undo
-takes back the labeller's last label that stands. Several processes may write: each appends under a lock.
+takes back the labeller's last label that stands. The first label of a row says the split that the row has from then
+on. Several processes may write: each appends under a lock.
 """
 
 from __future__ import annotations
@@ -29,17 +31,25 @@ LONGEST_NAME = 100
 SPREAD, DISAGREEMENT, CONFIRMED = "spread", "disagreement", "confirmed"
 """How a row was chosen: far from those that have a label, because prompts answered it differently, or by feedback that
 confirmed its answer."""
+LEFT_OUT = "none"
+"""The split of a row that is in none, as it is nearly another one."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelEvent:
-    """One line: a label, or with None an undo. `time` is in UTC, ISO 8601; `chosen` as above."""
+    """One line: a label, or with None an undo. `time` is in UTC, ISO 8601; `chosen` as above; `split` of the row stands
+    at its first label, as train, dev, test or LEFT_OUT."""
 
     row: str
     label: str | None
     labeller: str
     time: str
     chosen: str = ""
+    split: str = ""
+
+
+Place = Callable[[Sequence[LabelEvent], Sequence[LabelEvent]], Sequence[LabelEvent]]
+"""Takes the events so far and labels that come behind them; returns these labels with their splits."""
 
 
 def standing(events: Iterable[LabelEvent]) -> dict[str, dict[str, LabelEvent]]:
@@ -65,12 +75,12 @@ def _not_taken_back(events: Iterable[LabelEvent]) -> dict[str, list[tuple[int, L
     return stacks
 
 
-def first_labels(events: Iterable[LabelEvent]) -> dict[str, str]:
+def first_labels(events: Iterable[LabelEvent]) -> dict[str, LabelEvent]:
     """By row its first label, taken back or not, in their order."""
-    found: dict[str, str] = {}
+    found: dict[str, LabelEvent] = {}
     for event in events:
         if event.label is not None:
-            found.setdefault(event.row, event.label)
+            found.setdefault(event.row, event)
     return found
 
 
@@ -81,10 +91,16 @@ def agreed(of_row: Mapping[str, LabelEvent]) -> str | None:
 
 
 class LabelLog:
-    """The file. `then` gets all events after each one that is added, while no other process can write."""
+    """The file. While no other process can write, `place` gives labels that are added their splits, and `then` gets all
+    events after them."""
 
-    def __init__(self, path: Path, then: Callable[[Sequence[LabelEvent]], None] = lambda events: None) -> None:
-        self.path, self._then = path, then
+    def __init__(
+        self,
+        path: Path,
+        then: Callable[[Sequence[LabelEvent]], None] = lambda events: None,
+        place: Place = lambda events, added: added,
+    ) -> None:
+        self.path, self._then, self._place = path, then, place
 
     def events(self) -> list[LabelEvent]:
         """All events. Raises ProblemsError with each line that is not as it was written; a last line without its end
@@ -105,8 +121,7 @@ class LabelLog:
         """The same for labels of several rows, in one write."""
         name, time = labeller_name(labeller), _now()
         added = [LabelEvent(row, label, name, time, chosen) for row, label in labels]
-        self._append(lambda events: added)
-        return added
+        return self._append(lambda events: self._place(events, added))
 
     def undo(self, labeller: str) -> LabelEvent | None:
         """Takes back the last label of this labeller that stands, and returns it; None where there is none."""
@@ -119,7 +134,7 @@ class LabelLog:
         self._append(made)
         return taken[0] if taken else None
 
-    def _append(self, make: Callable[[Sequence[LabelEvent]], Sequence[LabelEvent]]) -> None:
+    def _append(self, make: Callable[[Sequence[LabelEvent]], Sequence[LabelEvent]]) -> list[LabelEvent]:
         try:
             with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
@@ -127,8 +142,8 @@ class LabelLog:
                 data = file.read()
                 whole = data[: data.rfind(b"\n") + 1]
                 events = self._parsed(whole)
-                if not (added := make(events)):
-                    return
+                if not (added := list(make(events))):
+                    return []
                 if len(whole) < len(data):  # of a process that was killed in the line
                     file.truncate(len(whole))
                 before = _hash(whole.splitlines()[-1]) if whole else ""
@@ -138,6 +153,7 @@ class LabelLog:
                 file.flush()
                 os.fsync(file.fileno())
                 self._then([*events, *added])
+                return added
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -186,14 +202,14 @@ def _event(value: Any) -> tuple[LabelEvent, str]:
     label = None if value.get("undo") is True else value.get("label")
     if value.get("undo") is not True and not isinstance(label, str):
         raise ValueError("neither a label nor an undo")
-    event = LabelEvent(value["row"], label, value["labeller"], value["time"], str(value.get("chosen", "")))
-    return event, value["prev"]
+    more = [str(value.get(name, "")) for name in ("chosen", "split")]
+    return LabelEvent(value["row"], label, value["labeller"], value["time"], *more), value["prev"]
 
 
 def _line(event: LabelEvent, before: str) -> bytes:
     given = {"undo": True} if event.label is None else {"label": event.label}
-    chosen = {"chosen": event.chosen} if event.chosen else {}
-    row = {"row": event.row, **given, "labeller": event.labeller, "time": event.time, **chosen, "prev": before}
+    more = {name: text for name, text in (("chosen", event.chosen), ("split", event.split)) if text}
+    row = {"row": event.row, **given, "labeller": event.labeller, "time": event.time, **more, "prev": before}
     return json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n"
 
 

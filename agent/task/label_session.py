@@ -47,7 +47,8 @@ class PairAgreement:
         level = "too few to tell"
         if self.kappa.value is not None and self.kappa.ci95:
             low, high = self.kappa.ci95
-            level = f"Cohen's kappa {self.kappa.value:.2f} ({low:.2f} to {high:.2f})"
+            if low < high or self.kappa.value == 1:  # else one of them gave one label only, and it is 0 in every draw
+                level = f"Cohen's kappa {self.kappa.value:.2f} ({low:.2f} to {high:.2f})"
         same = f", {100 * self.share.value:.0f} % the same" if self.share.value is not None else ""
         return f"agreement of {one} and {two} on {self.rows} row{'s' * (self.rows != 1)}: {level}{same}"
 

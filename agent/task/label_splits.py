@@ -1,9 +1,9 @@
-"""Labelled rows into train, dev and test, so that no row ever moves: its place follows from the labels before it.
+"""Labelled rows into train, dev and test: the place of a row follows from the labels before it.
 
 Rows come in the order of their first label. Each goes where its label is most lacking, by the fractions of
-`agent/task/splits.py`, and stays there, whatever is labelled, changed or undone later: a prompt that was chosen on a
-dev row is never tested on it. Of near-duplicates the first stands for all; a later one follows it into train, or is
-left out.
+`agent/task/splits.py`, and stays there, as the log keeps its split: whatever is labelled, changed, undone, added or
+deleted later, a prompt that was chosen on a dev row is never tested on it. Of near-duplicates the first stands for all;
+a later one follows it into train, or is left out.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def places(rows: Sequence[SplitRow]) -> list[SplitName | None]:
     total: Counter[str] = Counter()
     by_label: Counter[tuple[str, str]] = Counter()
     for at, row in enumerate(rows):
-        earlier = [other for other in groups.get(at, ()) if other < at and placed[other]] if not row.split else []
+        earlier = [other for other in groups.get(at, ()) if other < at and placed[other]]
         twins = {placed[other] for other in earlier if are_near(words[other], words[at])}
         found = row.split or (_beside(twins) if twins else _lacking(row.label, by_label, total))
         if not twins:

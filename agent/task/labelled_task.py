@@ -2,15 +2,15 @@
 
     task.toml + unlabelled.jsonl + labels.jsonl  ->  train.jsonl, dev.jsonl, test.jsonl
 
-The splits are written again after each label. Rows in them that are none of unlabelled.jsonl stay as they are.
+The splits are written again after each label, by what the files hold then: other processes may have added rows. Rows in
+the splits that are no labelled ones stay as they are.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from agent.task.label_log import (
     CONFIRMED,
     DISAGREEMENT,
     LABELS_FILE,
+    LEFT_OUT,
     LabelEvent,
     LabelLog,
     agreed,
@@ -49,7 +50,7 @@ class LabelStatus:
         by_label: labelled rows by label.
         splits: rows in each split, from labels or not.
         chosen_in_test: test rows that were chosen because prompts answered them differently.
-        missing: labels that are wanted before the splits are written, 0 when they are.
+        missing: what is wanted before the splits are written, in words; "" when they are.
     """
 
     rows: int
@@ -58,11 +59,20 @@ class LabelStatus:
     by_label: Mapping[str, int]
     splits: Mapping[str, int]
     chosen_in_test: int
-    missing: int
+    missing: str
+
+
+@dataclass(frozen=True, slots=True)
+class FilesNow:
+    """What the files of a task hold at a moment. `rows`: those of unlabelled.jsonl by their ids; `given`: split and row
+    of those in the splits that are no labelled ones."""
+
+    rows: Mapping[str, UnlabelledRow]
+    given: Sequence[tuple[SplitName, Mapping[str, Any]]]
 
 
 class LabelledTask:
-    """A task folder whose rows people label.
+    """A task folder whose rows people label. `rows` are those of unlabelled.jsonl when it was opened.
 
     Raises ProblemsError or InputError where the folder is no such task: it has one output, a choice, and a file
     unlabelled.jsonl.
@@ -76,9 +86,8 @@ class LabelledTask:
                 f"{shown(folder / UNLABELLED_FILE)}: no such file; add rows without a label with "
                 f"`optimize label {folder.name} --add FILE`"
             )
-        self.rows = read_unlabelled_file(folder / UNLABELLED_FILE, self.inputs)
-        self.log = LabelLog(folder / LABELS_FILE, lambda events: self._write_splits(events))
-        self._base = self._given_rows()
+        self.rows = list(self._now(()).rows.values())
+        self.log = LabelLog(folder / LABELS_FILE, self._write_splits, self._with_splits)
 
     @property
     def definitions(self) -> dict[str, str]:
@@ -132,60 +141,81 @@ class LabelledTask:
 
     def status(self, events: Sequence[LabelEvent]) -> LabelStatus:
         """How far labelling is after all `events` of the log."""
-        placed, chosen = self._placed(events), {event.row: event.chosen for event in events if event.chosen}
-        of_rows = self._agreed(events)
-        made = self._made(of_rows, placed)
+        now, chosen = self._now(events), {event.row: event.chosen for event in events if event.chosen}
+        placed, of_rows = self._placed(events, now), self._agreed(events, now)
+        made = self._made(of_rows, placed, now)
         in_test = [row for row, split in placed.items() if split == "test" and of_rows.get(row) is not None]
         return LabelStatus(
-            rows=len(self.rows),
+            rows=len(now.rows),
             labelled=sum(label is not None for label in of_rows.values()),
             disputed=sum(label is None for label in of_rows.values()),
             by_label={choice: sum(label == choice for label in of_rows.values()) for choice in self.choices},
             splits={split: len(made[split]) for split in SPLITS},
             chosen_in_test=sum(chosen.get(row) == DISAGREEMENT for row in in_test),
-            missing=0 if self._is_enough(made) else max(1, MIN_ROWS - sum(map(len, made.values()))),
+            missing="" if self._is_enough(made, now) else _missing(made, self.field),
         )
 
     def labels(self, events: Sequence[LabelEvent]) -> dict[str, dict[str, LabelEvent]]:
         """By row and labeller the labels that stand; those that the task does not have any more are left out."""
+        return self._labels(events, self.by_id)
+
+    def _labels(
+        self, events: Sequence[LabelEvent], rows: Mapping[str, UnlabelledRow]
+    ) -> dict[str, dict[str, LabelEvent]]:
         found = {
             row: {name: event for name, event in given.items() if event.label in self.choices}
             for row, given in standing(events).items()
-            if row in self.by_id
+            if row in rows
         }
         return {row: given for row, given in found.items() if given}
 
-    def _placed(self, events: Sequence[LabelEvent]) -> dict[str, SplitName | None]:
-        """By row of the log its split."""
-        base = [SplitRow(_text(row, self.inputs), str(row[self.field]), split) for split, row in self._base]
-        first = {row: label for row, label in first_labels(events).items() if row in self.by_id}
-        rows = [SplitRow(self.by_id[row].text, label) for row, label in first.items()]
-        return dict(zip(first, places([*base, *rows])[len(base) :], strict=True))
+    def _with_splits(self, events: Sequence[LabelEvent], added: Sequence[LabelEvent]) -> list[LabelEvent]:
+        """The added labels, each that is the first one of its row with the split that the row has from now on."""
+        whole = [*events, *added]
+        placed, first = self._placed(whole, self._now(whole)), first_labels(whole)
+        return [
+            replace(event, split=placed[event.row] or LEFT_OUT) if first[event.row] is event else event
+            for event in added
+        ]
 
-    def _agreed(self, events: Sequence[LabelEvent]) -> dict[str, str | None]:
+    def _placed(self, events: Sequence[LabelEvent], now: FilesNow) -> dict[str, SplitName | None]:
+        """By row of the log its split: as the log keeps it, else by the labels before."""
+        first = first_labels(events)
+        kept: dict[str, SplitName | None] = {row: _split(event) for row, event in first.items() if event.split}
+        if len(kept) == len(first):
+            return kept
+        beside = [SplitRow(_text(row, self.inputs), str(row[self.field]), split) for split, row in now.given]
+        rows = {
+            row: SplitRow(now.rows[row].text if row in now.rows else row, event.label or "", kept.get(row))
+            for row, event in first.items()
+            if row not in kept or (kept[row] and row in now.rows)  # others say nothing of where the next ones go
+        }
+        return {**dict(zip(rows, places([*beside, *rows.values()])[len(beside) :], strict=True)), **kept}
+
+    def _agreed(self, events: Sequence[LabelEvent], now: FilesNow) -> dict[str, str | None]:
         """By row with a label the one that most labellers gave it, None where they do not agree."""
-        return {row: agreed(given) for row, given in self.labels(events).items()}
+        return {row: agreed(given) for row, given in self._labels(events, now.rows).items()}
 
     def _made(
-        self, labels: Mapping[str, str | None], placed: Mapping[str, SplitName | None]
-    ) -> dict[str, list[dict[str, Any]]]:
-        """The rows of each split: those given otherwise, then the labelled ones."""
-        made: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-        for given, row in self._base:
+        self, labels: Mapping[str, str | None], placed: Mapping[str, SplitName | None], now: FilesNow
+    ) -> dict[str, list[Mapping[str, Any]]]:
+        """The rows of each split: those given otherwise, then the labelled ones in the order of their first label."""
+        made: dict[str, list[Mapping[str, Any]]] = {split: [] for split in SPLITS}
+        for given, row in now.given:
             made[given].append(row)
         for row_id, split in placed.items():
             if split is not None and (label := labels.get(row_id)) is not None:
-                made[split].append({"id": row_id, **self.by_id[row_id].inputs, self.field: label})
+                made[split].append({"id": row_id, **now.rows[row_id].inputs, self.field: label})
         return made
 
-    def _is_enough(self, made: Mapping[str, Sequence[Mapping[str, Any]]]) -> bool:
-        kinds = Counter(row[self.field] for rows in made.values() for row in rows)
-        return bool(self._base) or (sum(map(len, made.values())) >= MIN_ROWS and all(made.values()) and len(kinds) > 1)
+    def _is_enough(self, made: Mapping[str, Sequence[Mapping[str, Any]]], now: FilesNow) -> bool:
+        return bool(now.given) or not _missing(made, self.field)
 
     def _write_splits(self, events: Sequence[LabelEvent]) -> None:
-        made = self._made(self._agreed(events), self._placed(events))
+        now = self._now(events)
+        made = self._made(self._agreed(events, now), self._placed(events, now), now)
         is_written = (self.folder / "test.jsonl").exists()
-        if not self._is_enough(made) and not (is_written and all(made.values())):
+        if not self._is_enough(made, now) and not (is_written and all(made.values())):
             return
         texts = {f"{split}.jsonl": "".join(map(json_line, rows)).encode() for split, rows in made.items()}
         changed = {name: text for name, text in texts.items() if _bytes(self.folder / name) != text}
@@ -193,17 +223,19 @@ class LabelledTask:
             for name, text in changed.items():
                 (beside / name).write_bytes(text)
 
-    def _given_rows(self) -> list[tuple[SplitName, dict[str, Any]]]:
-        """The rows of the splits that are none of unlabelled.jsonl."""
-        found: list[tuple[SplitName, dict[str, Any]]] = []
+    def _now(self, events: Sequence[LabelEvent]) -> FilesNow:
+        """What the files hold now. Raises ProblemsError or InputError where one is broken or gone."""
+        rows = {row.id: row for row in read_unlabelled_file(self.folder / UNLABELLED_FILE, self.inputs)}
+        labelled = {*rows, *(event.row for event in events)}  # one that is deleted from unlabelled.jsonl is not given
+        found: list[tuple[SplitName, Mapping[str, Any]]] = []
         for split in SPLITS:
             path = self.folder / f"{split}.jsonl"
             if path.exists():
-                rows, problems = read_rows(path)
+                table, problems = read_rows(path)
                 if problems:
                     raise ProblemsError(tuple(problems))
-                found += [(split, row) for _, row in rows if row.get("id") not in self.by_id]
-        return found
+                found += [(split, row) for _, row in table if row.get("id") not in labelled]
+        return FilesNow(rows, found)
 
 
 def read_fields(folder: Path) -> tuple[tuple[str, ...], str]:
@@ -235,6 +267,20 @@ def definitions_in(instruction: str, choices: Sequence[str]) -> dict[str, str]:
 
 def _bytes(path: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
+
+
+def _missing(made: Mapping[str, Sequence[Mapping[str, Any]]], field: str) -> str:
+    """What the splits lack, in words; "" where that is nothing."""
+    rows = [row for of_split in made.values() for row in of_split]
+    if (more := MIN_ROWS - len(rows)) > 0:
+        return f"at least {more} more label{'s' * (more > 1)}"
+    if len({row[field] for row in rows}) < 2:
+        return "rows of a second label"
+    return "" if all(made.values()) else "rows that are less alike"
+
+
+def _split(event: LabelEvent) -> SplitName | None:
+    return next((split for split in SPLITS if split == event.split), None)
 
 
 def _text(row: Mapping[str, Any], inputs: Sequence[str]) -> str:

@@ -67,6 +67,11 @@ class TraceRows:
         at, rows = (*self.labelled_at, *self.unlabelled_at), (*self.labelled, *self.unlabelled)
         return sorted(zip(at, rows, strict=True), key=itemgetter(0))
 
+    @property
+    def questions(self) -> list[tuple[int, dict[str, str]]]:
+        """The same without the right answers."""
+        return [(line, {name: text for name, text in row.items() if name != self.column}) for line, row in self.table]
+
     def lines(self) -> Iterator[str]:
         """The reading for people, one line each."""
         confirmed, others = len(self.labelled), len(self.unlabelled)

@@ -20,7 +20,16 @@ from agent.release.runtime import load_prompt
 from agent.run import label_answers
 from agent.task.label_log import standing
 from agent.task.labelled_task import LabelledTask
-from tests.cli.label_world import DESCRIPTION, MEANINGS, drafted, drafter, keys, topic_of, write_unlabelled
+from tests.cli.label_world import (
+    DESCRIPTION,
+    MEANINGS,
+    drafted,
+    drafter,
+    keys,
+    topic_of,
+    write_label_task,
+    write_unlabelled,
+)
 from tests.cli.world import TOPICS, compatible, good, good_json, refused
 from tests.terminal import Terminal, on_terminal
 from tests.warm import start_on_terminal
@@ -28,6 +37,7 @@ from tests.wire import WireServer
 
 FOLDER = Path("tasks/mails")
 LABELS = FOLDER / "labels.jsonl"
+DB = Path("runs/ledger.db")
 KEYS = keys_of(list(TOPICS))
 
 
@@ -165,6 +175,9 @@ def test_rows_are_asked_side_by_side_and_where_the_budget_ends_whole_rows_are_ke
         assert crowd.most > label_answers.MOST_PROMPTS
         labelled("ann", "", "--ask", "--max-cost", "1", "--price", "1,2", "-q")
         whole = good_json("runs")["runs"][0]["result"]
+        labelled("ann", "", "--ask", "--max-calls", "9", "--price", "1,2", "-q")
+        assert len(good_json("runs")["runs"][0]["result"]["answers"]) == 3
+        assert label_answers.answers_of(LabelledTask(FOLDER), DB) == whole["answers"], "a smaller ask takes none away"
     assert (whole["status"], list(whole["answers"])) == ("complete", order)
     assert {row: whole["answers"][row] for row in part["answers"]} == part["answers"]
     assert whole["calls"]["cached"] >= part["prompts"] * len(part["answers"])
@@ -190,6 +203,29 @@ def test_keys_over_a_pipe_label_skip_take_back_and_explain() -> None:
     assert [("undo" in row) for row in rows("labels.jsonl")] == [False, False, True, False]
 
 
+def test_the_last_label_can_be_taken_back_and_rows_that_were_skipped_are_said() -> None:
+    write_label_task(FOLDER, 3)
+    said = labelled("ann", "1s2" + "1" + "u3" + "q")
+    assert said.count("no row is left but 1 that you skipped\nu undo  q end") == 2
+    assert "'1' is no key here" in said
+    assert [event.label for event in LabelledTask(FOLDER).log.events()] == ["billing", "delivery", None, "account"]
+    assert "\nno row is left\n" in labelled("ann", "4")
+
+
+def test_more_labels_than_there_are_keys_are_refused() -> None:
+    write_label_task(FOLDER, 3)
+    toml = FOLDER / "task.toml"
+    toml.write_text(toml.read_text("utf-8").replace('"billing"', ", ".join(f'"l{n}"' for n in range(53))), "utf-8")
+    assert "56 labels, and single keys are enough for 55" in refused(2, "label", "mails")[0]
+    assert "0 of 3 rows" in good("label", "mails", "--status")
+    assert len(keys_of([f"l{n}" for n in range(55)])) == 55
+
+
+@pytest.mark.parametrize("other", [("--count", "1"), ("--status",), ("--json",)])
+def test_what_the_browser_does_not_heed_is_refused(other: tuple[str, ...]) -> None:
+    assert f"without {other[0]}; leave one" in "\n".join(refused(2, "label", "mails", "--web", *other))
+
+
 def test_two_labellers_agree_or_see_the_row_again() -> None:
     with WireServer(drafter) as server:
         drafted(server)
@@ -198,7 +234,7 @@ def test_two_labellers_agree_or_see_the_row_again() -> None:
     assert said.count("another labeller has labelled it, too") == 10
     assert "agreement of ann and ben on 10 rows: Cohen's kappa 0." in said
     assert "90 % the same" in said
-    assert "1 more are not in use" in said
+    assert "1 more is not in use" in said
     again = labelled("ann", "4", "--count", "1")
     assert "you said billing" in again
     assert "ben says repair" in again
@@ -267,11 +303,64 @@ def test_rows_are_added_to_a_task_that_has_splits_and_those_stay() -> None:
     assert refused(2, "label", "mails", "--add", "more.txt")[0].startswith("error: more.txt: none of its rows is new")
 
 
+def test_rows_are_added_behind_a_line_without_its_end() -> None:
+    write_label_task(FOLDER)
+    file = FOLDER / "unlabelled.jsonl"
+    file.write_bytes(file.read_bytes().removesuffix(b"\n"))
+    Path("more.txt").write_text("the courier lost my box\n")
+    assert good("label", "mails", "--add", "more.txt", "--status").startswith("added 1 row to label\n0 of 61 rows")
+
+
+def test_labels_in_a_table_that_is_added_are_not_taken_and_that_is_said() -> None:
+    write_label_task(FOLDER)
+    Path("more.csv").write_text("text,label\nthe courier lost it,delivery\nmy box is gone,\n")
+    said = good("label", "mails", "--add", "more.csv", "--status")
+    assert "added 2 rows to label\ncolumn 'label', with 1 filled in, is left out: people give the labels\n0 of" in said
+
+
+def test_a_line_of_text_is_the_only_input_whatever_its_name() -> None:
+    write_label_task(FOLDER)
+    toml, file = FOLDER / "task.toml", FOLDER / "unlabelled.jsonl"
+    toml.write_text(toml.read_text("utf-8").replace("text -> ", "message -> "), "utf-8")
+    file.write_text(file.read_text("utf-8").replace('"text":', '"message":'), "utf-8")
+    Path("more.txt").write_text("the courier lost my box\n")
+    assert "of 61 rows" in good("label", "mails", "--add", "more.txt", "--status")
+    toml.write_text(toml.read_text("utf-8").replace("message -> ", "title, message -> "), "utf-8")
+    assert "the inputs are title, message; give a .csv" in refused(2, "label", "mails", "--add", "more.txt")[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "label", "wanted", "then"),
+    [
+        (
+            29,
+            "billing",
+            "wanted before train, dev and test are written: at least 1 more label\n",
+            "optimize label mails --add FILE",
+        ),
+        (
+            40,
+            "billing",
+            "wanted before train, dev and test are written: rows of a second label\n",
+            "optimize label mails --add FILE",
+        ),
+        (40, "", "rows: train 12, dev", "optimize run mails"),
+    ],
+)
+def test_what_is_wanted_next_is_what_is_missing(count: int, label: str, wanted: str, then: str) -> None:
+    write_label_task(FOLDER, count)
+    task = LabelledTask(FOLDER)
+    task.log.add_all([(row.id, label or topic_of(row.text)) for row in task.rows], "ann", "spread")
+    said = good("label", "mails", "--status")
+    assert f"\n{wanted}" in said
+    assert said.endswith(f"next: {then}\n")
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
         (["--describe", "short"], "say in a sentence what the task is"),
-        (["--describe", DESCRIPTION, "--labels", "one"], "1 labels; 2 to 20 are taken"),
+        (["--describe", DESCRIPTION, "--labels", "one"], "1 label; 2 to 20 are taken"),
         (["--describe", DESCRIPTION, "--target", "text"], "--target text: give a name"),
         (["--describe", DESCRIPTION, "--from", "none.csv"], "none.csv:1: no such file"),
         (["--describe", DESCRIPTION, "--from", "mails.csv"], "has a column 'label'"),

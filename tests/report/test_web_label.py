@@ -132,6 +132,19 @@ def noted(done: list[str], name: str, call: Callable[..., Any]) -> Callable[...,
     return called
 
 
+async def test_the_last_label_can_be_taken_back_where_no_row_is_left(two_runs: Made) -> None:
+    async with labelling() as (client, web):
+        place = web.site.labelling
+        assert isinstance(place, LabelPlace)
+        rows = [row.id for row in place.task.rows]
+        place.task.log.add_all([(row, "billing") for row in rows[1:]], "ann", "")
+        page = ReadPage((await client.get(f"/label?labeller=ann&skipped={rows[0]}")).text)
+        assert "No row is left for ann but 1 skipped" in page.text
+        form = {name: page.field(name) for name in ("csrftoken", "labeller", "skipped")}
+        back = await client.post("/label", data=form | {"action": "undo"})
+        assert (await form_of(client, back.headers["location"]))["row"] == rows[-1]
+
+
 async def test_a_hostile_row_is_text(two_runs: Made) -> None:
     async with labelling() as (client, _):
         first = (await form_of(client))["row"]

@@ -17,7 +17,7 @@ from agent.prompt.draft_requests import Refused, read_definition, read_labels, r
 from agent.task import label_queue, label_splits
 from agent.task.label_log import LabelLog, agreed, standing
 from agent.task.label_queue import LabelQueue
-from agent.task.label_session import LabelSession
+from agent.task.label_session import LabelSession, agreements
 from agent.task.label_splits import SplitRow, places
 from agent.task.labelled_task import LabelledTask
 from agent.task.load import load_task
@@ -77,7 +77,66 @@ def test_near_duplicates_are_searched_for_once_a_label_and_once_to_say_how_far_i
         task.label(row.id, topic_of(row.text), "ann", "spread")
     assert searched == [1, 2, 3, 4, 5]
     task.status(task.log.events())
-    assert searched == [1, 2, 3, 4, 5, 5]
+    assert searched == [1, 2, 3, 4, 5], "the log keeps the splits"
+
+
+def label_rows(task: LabelledTask, start: int, end: int) -> None:
+    """Gives these rows of a task their labels."""
+    task.log.add_all([(row.id, topic_of(row.text)) for row in task.rows[start:end]], "ann", "spread")
+
+
+def splits() -> dict[str, str]:
+    """By row of the files its split."""
+    return {
+        json.loads(line)["id"]: name
+        for name in ("train", "dev", "test")
+        for line in (FOLDER / f"{name}.jsonl").read_text("utf-8").splitlines()
+    }
+
+
+def test_a_session_that_was_open_before_rows_came_moves_none() -> None:
+    write_label_task(FOLDER, 100)
+    file = FOLDER / "unlabelled.jsonl"
+    lines = file.read_text("utf-8").splitlines(keepends=True)
+    file.write_text("".join(lines[:50]), "utf-8")
+    open_before = LabelledTask(FOLDER)
+    label_rows(open_before, 0, 40)
+    file.write_text("".join(lines), "utf-8")
+    label_rows(LabelledTask(FOLDER), 50, 100)
+    before = splits()
+    assert len(before) == 90
+    open_before.label(open_before.rows[45].id, "billing", "ben", "spread")
+    assert before.items() <= splits().items()
+    assert len(splits()) == 91
+
+
+def test_a_row_that_is_deleted_leaves_its_split_and_moves_no_other() -> None:
+    write_label_task(FOLDER)
+    task = LabelledTask(FOLDER)
+    label_rows(task, 0, 50)
+    before = splits()
+    gone = {row.id for row in task.rows[:9:3]}
+    file = FOLDER / "unlabelled.jsonl"
+    lines = file.read_text("utf-8").splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if json.loads(line)["id"] not in gone), "utf-8")
+    after = LabelledTask(FOLDER)
+    after.write_splits()
+    assert splits() == {row: split for row, split in before.items() if row not in gone}
+    label_rows(after, 50, 57)
+    assert {row: split for row, split in splits().items() if row in before} == {
+        row: split for row, split in before.items() if row not in gone
+    }
+
+
+def test_labels_that_do_not_say_their_splits_keep_them_beside_new_ones() -> None:
+    write_label_task(FOLDER)
+    task = LabelledTask(FOLDER)
+    LabelLog(task.log.path).add_all([(row.id, topic_of(row.text)) for row in task.rows[:40]], "ann", "spread")
+    task.write_splits()
+    before = splits()
+    label_rows(task, 40, 60)
+    assert before.items() <= splits().items()
+    assert Counter(bool(event.split) for event in task.log.events()) == {False: 40, True: 20}
 
 
 def test_several_write_to_one_file_and_the_chain_holds(tmp_path: Path) -> None:
@@ -193,6 +252,15 @@ def test_a_queue_that_remembers_what_is_nearest_chooses_as_one_that_compares_all
                 labelled[at] = label
             if step in ("take back", "both") and len(labelled) > 1:
                 del labelled[known]
+
+
+def test_of_a_labeller_with_one_label_only_no_kappa_is_said() -> None:
+    write_label_task(FOLDER)
+    task = LabelledTask(FOLDER)
+    label_rows(task, 0, 20)
+    task.log.add_all([(row.id, "billing") for row in task.rows[:20]], "ben", "")
+    (pair,) = agreements(task, task.log.events())
+    assert pair.line == "agreement of ann and ben on 20 rows: too few to tell, 25 % the same"
 
 
 def test_labels_are_about_as_many_of_each_topic_as_there_are() -> None:

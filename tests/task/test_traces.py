@@ -359,7 +359,7 @@ def test_few_confirmed_answers_are_the_first_labels_of_a_task_to_label(
     loaded = load_task("tasks/inbox")
     texts = [row.inputs["input"] for row in (*loaded.train, *loaded.dev, *loaded.test)]
     assert sum(text.startswith("open") for text in texts) < len(texts) <= 34
-    assert task.status(task.log.events()).missing == 0
+    assert task.status(task.log.events()).missing == ""
 
 
 def test_labels_may_be_given_where_no_answer_is_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,12 +378,34 @@ def test_labels_may_be_given_where_no_answer_is_confirmed(tmp_path: Path, monkey
         ("bug", {"input": "the last"})
     ]
     assert "exists; choose another name" in refused(2, "init", "inbox", "--from", "t.jsonl", "--labels", "a,b")[-1]
-    assert "1 labels; 2 to" in refused(2, "init", "other", "--from", "t.jsonl", "--labels", "a")[-1]
+    assert "1 label; 2 to" in refused(2, "init", "other", "--from", "t.jsonl", "--labels", "a")[-1]
     more = ("--from", "t.jsonl", "--labels", "a,b")
     assert "--metric and --type" in refused(2, "init", "other", *more, "--type", "text")[-1]
     written(Path("t.jsonl"), labelled(40))
     assert "say the labels; leave it out" in refused(2, "init", "other", *more)[-1]
     assert not Path("tasks/other").exists()
+
+
+def test_traces_are_added_as_rows_and_what_they_confirm_as_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    records = [langfuse(f"question {at}", "bug") for at in range(6)]
+    written(Path("t.jsonl"), [*records[:5], {**records[5], "scores": [{"value": 1}]}])
+    good("init", "inbox", "--from", "t.jsonl", "--labels", "bug,question")
+    scored = [{**record, "scores": [{"value": 1}]} for record in records[:2]]
+    more = [*scored, chat("a new one", "bug", score=1), chat("and one more", "other", score=1)]
+    written(Path("more.jsonl"), scored)
+    assert "added 0 rows to label\nlabelled by feedback in the traces: 2 of 2" in good(
+        "label", "inbox", "--add", "more.jsonl", "--status"
+    )
+    written(Path("chats.jsonl"), more[2:])
+    said = good("label", "inbox", "--add", "chats.jsonl", "--status")
+    assert "labelled by feedback in the traces: 1 of 2; other answers are no labels here" in said
+    assert "4 of 8 rows are labelled" in said
+    task = LabelledTask(Path("tasks/inbox"))
+    assert [row.inputs["input"] for row in task.rows[6:]] == ["a new one", "and one more"]
+    assert "none of its rows is new" in refused(2, "label", "inbox", "--add", "chats.jsonl")[-1]
 
 
 def test_a_sentence_and_traces_are_a_task_that_has_its_first_labels(
