@@ -15,7 +15,8 @@ from agent.run.tasks import find_task
 from agent.task.answers import text_of
 from agent.task.columns import column_named
 from agent.task.input_files import read_rows
-from agent.task.labelled_task import SPLITS, LabelledTask, read_fields
+from agent.task.label_files import SPLITS
+from agent.task.labelled_task import LabelledTask, read_fields
 from agent.task.traces import TraceRows, is_traces, read_traces
 from agent.task.unlabelled import UNLABELLED_FILE, UnlabelledRow, folded, rows_text
 from agent.task.words import listed, near, quoted, shown

@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from agent.errors import InputError, ProblemsError
 from agent.files import new_files
 from agent.shipped import fold
-from agent.task.clean_rows import MIN_ROWS
-from agent.task.input_files import parse_toml, read_bytes, read_rows
+from agent.task.input_files import parse_toml, read_bytes
+from agent.task.label_files import SPLITS, LabelFiles, read_label_files
 from agent.task.label_log import (
     CONFIRMED,
     DISAGREEMENT,
@@ -31,12 +30,8 @@ from agent.task.label_log import (
     first_labels,
     standing,
 )
-from agent.task.label_splits import SplitRow, places
-from agent.task.unlabelled import UNLABELLED_FILE, UnlabelledRow, json_line, read_unlabelled_file
+from agent.task.unlabelled import UNLABELLED_FILE, UnlabelledRow, json_line
 from agent.task.words import listed, problem, quoted, shown
-from agent.types import SplitName
-
-SPLITS: tuple[SplitName, ...] = ("train", "dev", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +57,6 @@ class LabelStatus:
     missing: str
 
 
-@dataclass(frozen=True, slots=True)
-class FilesNow:
-    """What the files of a task hold at a moment. `rows`: those of unlabelled.jsonl by their ids; `given`: split and row
-    of those in the splits that are no labelled ones."""
-
-    rows: Mapping[str, UnlabelledRow]
-    given: Sequence[tuple[SplitName, Mapping[str, Any]]]
-
-
 class LabelledTask:
     """A task folder whose rows people label. `rows` are those of unlabelled.jsonl when it was opened.
 
@@ -86,7 +72,7 @@ class LabelledTask:
                 f"{shown(folder / UNLABELLED_FILE)}: no such file; add rows without a label with "
                 f"`optimize label {folder.name} --add FILE`"
             )
-        self.rows = list(self._now(()).rows.values())
+        self.rows = list(read_label_files(folder, self.inputs, self.field).rows.values())
         self.log = LabelLog(folder / LABELS_FILE, self._write_splits, self._with_splits)
 
     @property
@@ -141,9 +127,9 @@ class LabelledTask:
 
     def status(self, events: Sequence[LabelEvent]) -> LabelStatus:
         """How far labelling is after all `events` of the log."""
-        now, chosen = self._now(events), {event.row: event.chosen for event in events if event.chosen}
-        placed, of_rows = self._placed(events, now), self._agreed(events, now)
-        made = self._made(of_rows, placed, now)
+        now, chosen = self._files(events), {event.row: event.chosen for event in events if event.chosen}
+        placed, of_rows = now.placed(events), self._agreed(events, now)
+        made = now.made(of_rows, placed)
         in_test = [row for row, split in placed.items() if split == "test" and of_rows.get(row) is not None]
         return LabelStatus(
             rows=len(now.rows),
@@ -152,7 +138,7 @@ class LabelledTask:
             by_label={choice: sum(label == choice for label in of_rows.values()) for choice in self.choices},
             splits={split: len(made[split]) for split in SPLITS},
             chosen_in_test=sum(chosen.get(row) == DISAGREEMENT for row in in_test),
-            missing="" if self._is_enough(made, now) else _missing(made, self.field),
+            missing=now.missing(made),
         )
 
     def labels(self, events: Sequence[LabelEvent]) -> dict[str, dict[str, LabelEvent]]:
@@ -172,70 +158,30 @@ class LabelledTask:
     def _with_splits(self, events: Sequence[LabelEvent], added: Sequence[LabelEvent]) -> list[LabelEvent]:
         """The added labels, each that is the first one of its row with the split that the row has from now on."""
         whole = [*events, *added]
-        placed, first = self._placed(whole, self._now(whole)), first_labels(whole)
+        placed, first = self._files(whole).placed(whole), first_labels(whole)
         return [
             replace(event, split=placed[event.row] or LEFT_OUT) if first[event.row] is event else event
             for event in added
         ]
 
-    def _placed(self, events: Sequence[LabelEvent], now: FilesNow) -> dict[str, SplitName | None]:
-        """By row of the log its split: as the log keeps it, else by the labels before."""
-        first = first_labels(events)
-        kept: dict[str, SplitName | None] = {row: _split(event) for row, event in first.items() if event.split}
-        if len(kept) == len(first):
-            return kept
-        beside = [SplitRow(_text(row, self.inputs), str(row[self.field]), split) for split, row in now.given]
-        rows = {
-            row: SplitRow(now.rows[row].text if row in now.rows else row, event.label or "", kept.get(row))
-            for row, event in first.items()
-            if row not in kept or (kept[row] and row in now.rows)  # others say nothing of where the next ones go
-        }
-        return {**dict(zip(rows, places([*beside, *rows.values()])[len(beside) :], strict=True)), **kept}
+    def _files(self, events: Sequence[LabelEvent]) -> LabelFiles:
+        return read_label_files(self.folder, self.inputs, self.field, {event.row for event in events})
 
-    def _agreed(self, events: Sequence[LabelEvent], now: FilesNow) -> dict[str, str | None]:
+    def _agreed(self, events: Sequence[LabelEvent], now: LabelFiles) -> dict[str, str | None]:
         """By row with a label the one that most labellers gave it, None where they do not agree."""
         return {row: agreed(given) for row, given in self._labels(events, now.rows).items()}
 
-    def _made(
-        self, labels: Mapping[str, str | None], placed: Mapping[str, SplitName | None], now: FilesNow
-    ) -> dict[str, list[Mapping[str, Any]]]:
-        """The rows of each split: those given otherwise, then the labelled ones in the order of their first label."""
-        made: dict[str, list[Mapping[str, Any]]] = {split: [] for split in SPLITS}
-        for given, row in now.given:
-            made[given].append(row)
-        for row_id, split in placed.items():
-            if split is not None and (label := labels.get(row_id)) is not None:
-                made[split].append({"id": row_id, **now.rows[row_id].inputs, self.field: label})
-        return made
-
-    def _is_enough(self, made: Mapping[str, Sequence[Mapping[str, Any]]], now: FilesNow) -> bool:
-        return bool(now.given) or not _missing(made, self.field)
-
     def _write_splits(self, events: Sequence[LabelEvent]) -> None:
-        now = self._now(events)
-        made = self._made(self._agreed(events, now), self._placed(events, now), now)
+        now = self._files(events)
+        made = now.made(self._agreed(events, now), now.placed(events))
         is_written = (self.folder / "test.jsonl").exists()
-        if not self._is_enough(made, now) and not (is_written and all(made.values())):
+        if now.missing(made) and not (is_written and all(made.values())):
             return
         texts = {f"{split}.jsonl": "".join(map(json_line, rows)).encode() for split, rows in made.items()}
         changed = {name: text for name, text in texts.items() if _bytes(self.folder / name) != text}
         with new_files(self.folder) as beside:
             for name, text in changed.items():
                 (beside / name).write_bytes(text)
-
-    def _now(self, events: Sequence[LabelEvent]) -> FilesNow:
-        """What the files hold now. Raises ProblemsError or InputError where one is broken or gone."""
-        rows = {row.id: row for row in read_unlabelled_file(self.folder / UNLABELLED_FILE, self.inputs)}
-        labelled = {*rows, *(event.row for event in events)}  # one that is deleted from unlabelled.jsonl is not given
-        found: list[tuple[SplitName, Mapping[str, Any]]] = []
-        for split in SPLITS:
-            path = self.folder / f"{split}.jsonl"
-            if path.exists():
-                table, problems = read_rows(path)
-                if problems:
-                    raise ProblemsError(tuple(problems))
-                found += [(split, row) for _, row in table if row.get("id") not in labelled]
-        return FilesNow(rows, found)
 
 
 def read_fields(folder: Path) -> tuple[tuple[str, ...], str]:
@@ -267,24 +213,6 @@ def definitions_in(instruction: str, choices: Sequence[str]) -> dict[str, str]:
 
 def _bytes(path: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
-
-
-def _missing(made: Mapping[str, Sequence[Mapping[str, Any]]], field: str) -> str:
-    """What the splits lack, in words; "" where that is nothing."""
-    rows = [row for of_split in made.values() for row in of_split]
-    if (more := MIN_ROWS - len(rows)) > 0:
-        return f"at least {more} more label{'s' * (more > 1)}"
-    if len({row[field] for row in rows}) < 2:
-        return "rows of a second label"
-    return "" if all(made.values()) else "rows that are less alike"
-
-
-def _split(event: LabelEvent) -> SplitName | None:
-    return next((split for split in SPLITS if split == event.split), None)
-
-
-def _text(row: Mapping[str, Any], inputs: Sequence[str]) -> str:
-    return "\n".join(str(row.get(name, "")) for name in inputs)
 
 
 def _read_toml(folder: Path) -> tuple[str, tuple[str, ...], str, tuple[str, ...], str]:
