@@ -123,3 +123,11 @@ def order_faults(turns: Sequence[tuple[Role, str]]) -> Iterator[str]:
         expected = "assistant" if role == "user" else "user"
     if expected == "user":
         yield "ends with the assistant's message, or has none of the user; the user's comes last, the answer is scored"
+
+
+def waiting_text(value: Any) -> str:
+    """The text of messages that wait for an answer. Raises ValueError, with all that is wrong with them."""
+    turns = read_turns(value)
+    if wrong := list(order_faults(turns)):
+        raise ValueError("; ".join(wrong))
+    return as_text(turns)

@@ -131,10 +131,10 @@ class Prompt:
         these is none."""
         fields, name = dict(given), self.release.conversation
         if isinstance(fields.get(name), list):
-            from agent.conversation import as_text, read_turns  # most prompts take none
+            from agent.conversation import waiting_text  # most prompts take none
 
             try:
-                fields[name] = as_text(read_turns(fields[name]))
+                fields[name] = waiting_text(fields[name])
             except ValueError as error:
                 raise ReleaseError(f"cannot {verb} {self.name!r}: {name} {error}") from None
         return fields

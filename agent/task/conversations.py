@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from agent.conversation import as_text, order_faults, read_turns
+from agent.conversation import as_text, read_turns, waiting_text
 from agent.task.input_files import Rows, parse_json
 from agent.task.words import quoted
 
@@ -26,10 +26,7 @@ def messages_in(value: Any) -> Any:
 
 def conversation_text(value: Any) -> str:
     """The text of a conversation that waits for an answer. Raises ValueError, with all that is wrong with it."""
-    turns = read_turns(messages_in(value))
-    if wrong := list(order_faults(turns)):
-        raise ValueError("; ".join(wrong))
-    return as_text(turns)
+    return waiting_text(messages_in(value))
 
 
 def script_text(value: Any) -> str:

@@ -43,7 +43,7 @@ _ROLES = '("user", "assistant")'
 _SENDING = """
 
 def _said(messages: str | list[dict[str, str]]) -> str:
-    return messages if isinstance(messages, str) else as_text(read_turns(messages))
+    return messages if isinstance(messages, str) else waiting_text(messages)
 
 
 def _sent(before: list[dict[str, str]], messages: str | list[dict[str, str]]) -> list[dict[str, str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.conversation import AS_TURNS, as_text, last_said
+from agent.errors import ReleaseError
 from agent.prompt.label_weights import LabelWeights, Neighbours
 from agent.release.export import export_markdown
 from agent.release.export import wanted as sent
@@ -43,6 +44,21 @@ def test_the_messages_arrive_as_they_were_said(name: str, made: PromptRelease, t
         assert module.render(talk=SAID) == Prompt(made).render(talk=SAID)
         with pytest.raises(ValueError, match="message 1 has the role 'x'"):
             module.render(talk=[{"role": "x"}])
+        with pytest.raises(ValueError, match="ends with the assistant's message"):
+            module.render(talk=SAID[:2])
+
+
+@pytest.mark.parametrize(
+    ("talk", "said"),
+    [
+        ([SAID[0], SAID[0]], "talk message 2 is the user's where the assistant's comes"),
+        (SAID[:2], "talk ends with the assistant's message"),
+        ([{"role": "system", "content": "S"}], "or has none of the user"),
+    ],
+)
+def test_messages_out_of_order_are_refused_as_in_a_task(talk: list[dict[str, str]], said: str) -> None:
+    with pytest.raises(ReleaseError, match=said):
+        Prompt(PLAIN).render(talk=talk)
 
 
 @pytest.mark.parametrize("name", ["anthropic", "prompty", "dotprompt", "llm", "llama-server"])
