@@ -11,7 +11,6 @@ import click
 from agent.cli.common import (
     PATH,
     SETTINGS,
-    Number,
     Registered,
     about,
     actor_option,
@@ -100,11 +99,7 @@ def export_command(
 @click.command(context_settings=SETTINGS)
 @click.argument("run", required=False, default="")
 @click.option("--label", default="production", show_default=True, help="The label to move: production, staging, ab.")
-@click.option(
-    "--share",
-    type=Number(0, 1, min_open=True, max_open=True),
-    help="Makes the label an A/B label: the candidate's part of the units, 0 to 1.",
-)
+@click.option("--share", type=float, help="Makes the label an A/B label: the candidate's part of the units, 0 to 1.")
 @click.option(
     "--arm",
     type=click.Choice((*ARMS, *TUNED_ARMS)),
