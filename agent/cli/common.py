@@ -29,7 +29,7 @@ class Number(click.FloatRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value} is not a number.", param, ctx)
+            self.fail(f"{value} is no finite number.", param, ctx)
         return number
 
 

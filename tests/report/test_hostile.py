@@ -11,6 +11,7 @@ import pytest
 
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
+from agent.prompt.fence import defused
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.report import html as page_module
 from agent.report.html import report_html, visible
@@ -56,7 +57,8 @@ class Evil(PlantedJudge):
             found = json.loads(str(super().__call__(messages, body)))
             return json.dumps({**found, "reason": f"reason {payload}"})
         if "improve the instruction" in messages[0]["content"]:
-            return f"<instruction>Answer {payload}</instruction>"
+            short = [each for each in PAYLOADS[:30] if defused(each) == each and len(each) < 40]  # others are refused
+            return f"<instruction>Answer {random.Random(messages[-1]['content']).choice(short)}</instruction>"
         is_shown = any(message["role"] == "assistant" for message in messages)
         return f"reply {payload} quality-{5 if is_shown else 2}"
 

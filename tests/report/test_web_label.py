@@ -164,11 +164,11 @@ async def test_a_hostile_row_is_text(two_runs: Made) -> None:
 
 
 def pressed(page: Page, key: str) -> None:
-    """Presses a key and waits for the next page, with its script: before that nobody listens for the next key."""
+    """Presses a key and waits for the next page. Before a page's script ran nobody listens for a key."""
     before = page.locator("article.row").inner_text()
+    page.wait_for_load_state()
     page.keyboard.press(key)
     page.wait_for_function("text => document.querySelector('article.row')?.innerText !== text", arg=before)
-    page.wait_for_load_state()
 
 
 @needs_chromium
