@@ -306,8 +306,18 @@ def _load(path: Path, adapters: Sequence[Adapter] = ()) -> tuple[Any, EngineServ
         params.lora_init_without_apply = True
         params.cache_ram_mib = 0
         params.n_ctx_checkpoints = 0
-    server = xllamacpp.Server(params)
+    server = begun(params)
     return server, EngineServer(server.listening_address, key)
+
+
+def begun(params: Any) -> Any:
+    """An engine whose loop runs: one that is ended before it does would never end."""
+    import xllamacpp
+
+    params.endpoint_metrics = True
+    server = xllamacpp.Server(params)
+    server.handle_metrics()  # the loop answers this, and nothing is computed
+    return server
 
 
 def cannot_load(what: object, error: Exception) -> InputError:

@@ -12,7 +12,7 @@ from pathlib import Path
 from agent.errors import InputError, Problem, ProblemsError
 from agent.models.engine_server import EngineServer
 from agent.models.local import engine_messages, without_turn_marks
-from agent.models.local_engines import cannot_load
+from agent.models.local_engines import begun, cannot_load
 from agent.models.soft_prompt import SoftTokens
 from agent.tuning.base_model import Architecture
 from agent.tuning.packing import TokenPair
@@ -84,7 +84,7 @@ class _Engine:
         params.verbosity = -1
         params.api_keys = [key]
         try:
-            self._server = xllamacpp.Server(params)
+            self._server = begun(params)
         except Exception as error:  # the engine raises plain RuntimeErrors for damaged files
             raise cannot_load(base, error) from error
         self._api = EngineServer(self._server.listening_address, key)
