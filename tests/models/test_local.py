@@ -118,7 +118,7 @@ def test_the_engine_listens_on_loopback_with_a_new_random_key_each_time(monkeypa
 
     def server(params: Any) -> SimpleNamespace:
         asked.append((list(params.hostnames), list(params.api_keys)))
-        return SimpleNamespace(listening_address="http://127.0.0.1:1")
+        return SimpleNamespace(listening_address="http://127.0.0.1:1", handle_metrics=lambda: "")
 
     monkeypatch.setattr(xllamacpp, "Server", server)
     keys = [_load(Path("x.gguf"))[1].key for _ in range(2)]
@@ -137,7 +137,7 @@ def test_an_engine_with_adapters_keeps_no_prefixes_by_their_tokens(
     def server(params: Any) -> SimpleNamespace:
         adapters = [(each.path, each.scale) for each in params.lora_adapters]
         asked.append((params.cache_ram_mib, params.n_ctx_checkpoints, adapters, params.lora_init_without_apply))
-        return SimpleNamespace(listening_address="http://127.0.0.1:1")
+        return SimpleNamespace(listening_address="http://127.0.0.1:1", handle_metrics=lambda: "")
 
     monkeypatch.setattr(xllamacpp, "Server", server)
     path = lora(tmp_path / "a.gguf", 0, layers=1)
