@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args
 
 from agent.conversation import AS_TURNS
 from agent.errors import ReleaseError
@@ -347,6 +347,7 @@ _LISTS = ("choices", "forbidden", "required")
 # -- data -> release --------------------------------------------------------------------------------------------------
 
 
+T = TypeVar("T")
 Refuse = Callable[[str, str], NoReturn]
 """Ends the reading for a key and the reason."""
 
@@ -415,15 +416,20 @@ def _require_shapes(data: dict[str, Any], refuse: Refuse) -> None:
         refuse("format", f"unknown format {data['format']!r:.60}, known are {', '.join(get_args(FormatName))}")
 
 
+def _looked_up(data: dict[str, Any], key: str, read: Callable[[Any, Any], T], refuse: Refuse) -> T:
+    """What `read` makes of the settings and the rows under a key."""
+    settings = dict(data[key]) if isinstance(data[key], dict) else {}
+    try:
+        return read(settings, settings.pop("rows", None))
+    except ValueError as error:
+        refuse(key, str(error))
+
+
 def _picks(data: dict[str, Any], refuse: Refuse) -> PickedDemos:
     """The rows that examples are picked from, whose place the messages have."""
     from agent.retrieval.pool import picked_demos  # most prompts have none, and start faster without
 
-    try:
-        settings = dict(data["picks"]) if isinstance(data["picks"], dict) else {}
-        picks = picked_demos(settings, settings.pop("rows", None))
-    except ValueError as error:
-        refuse("picks", str(error))
+    picks = _looked_up(data, "picks", picked_demos, refuse)
     mark, contents = placeholder(PICKED), [item["content"] for item in data["messages"]]
     if not any(mark in content for content in contents):
         refuse("messages", f"hold no {mark}, where the picked demos go")
@@ -436,11 +442,7 @@ def _passages(data: dict[str, Any], refuse: Refuse) -> ReleasedPassages:
     """The passages that are looked up, whose place the messages have."""
     from agent.retrieval.passages import CONTEXT, released_passages
 
-    try:
-        settings = dict(data["passages"]) if isinstance(data["passages"], dict) else {}
-        passages = released_passages(settings, settings.pop("rows", None))
-    except ValueError as error:
-        refuse("passages", str(error))
+    passages = _looked_up(data, "passages", released_passages, refuse)
     if CONTEXT in data["inputs"]:
         refuse("inputs", f"{CONTEXT!r} is the place of the passages and cannot be an input")
     if not any(placeholder(CONTEXT) in item["content"] for item in data["messages"]):

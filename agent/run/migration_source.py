@@ -83,7 +83,7 @@ def migration_words(prompt: str, model: str, given: Mapping[str, Any], db: Path)
         db: the ledger.
 
     Raises:
-        InputError: the ledger does not know the prompt's run, or the model is the one that it has.
+        InputError: the ledger does not know the prompt's run.
         ReleaseError: the prompt's file is damaged.
     """
     from agent.release.runtime import load_prompt
@@ -98,7 +98,6 @@ def migration_words(prompt: str, model: str, given: Mapping[str, Any], db: Path)
         row = history.search(source["run_id"])
     if loaded.release.adapter is not None:
         raise InputError(f"{path}: its model has an adapter, which goes with no other model; train one for {model}")
-    require_other_model(model, row["id"], db)
     begun = started_with(row)
     task = task_of(begun)
     judge = begun.get("judge") or list(task.judges) or [row["model"]]  # scores of other judges cannot be compared
@@ -125,13 +124,6 @@ def migration_words(prompt: str, model: str, given: Mapping[str, Any], db: Path)
     return {**OPTIONS, **known, **own, **{name: value for name, value in given.items() if value is not None}}
 
 
-def require_other_model(model: str, run: str, db: Path) -> None:
-    """Raises InputError where a model is the one that the prompt of a run is for."""
-    with closing(open_history(db)) as history:
-        if model == history.search(run)["model"]:
-            raise InputError(f"--model {model}: this is the model that the prompt is for; name another one")
-
-
 def recorded_migration(options: Mapping[str, Any], task: Task, db: Path) -> Migration:
     """What the words of a migration name, as the ledger has it.
 
@@ -141,11 +133,14 @@ def recorded_migration(options: Mapping[str, Any], task: Task, db: Path) -> Migr
         db: the ledger.
 
     Raises:
-        InputError: the task changed since, texts were erased, or the run has no sealed replies of the prompt.
+        InputError: the model is the one that the prompt is for, the task changed since, texts were erased, or the run
+            has no sealed replies of the prompt.
     """
     named = options["migrates"]
     with closing(open_history(db)) as history:
         row = history.search(named["run"])
+        if options["model"] == row["model"]:
+            raise InputError(f"--model {row['model']}: this is the model that the prompt is for; name another one")
         _require_same_task(row, task)
         result = search_result(row["result"], db)
         if result is None:

@@ -12,7 +12,6 @@ from agent.errors import InputError
 from agent.observer import NO_OBSERVER, Observer
 from agent.run.launch import Launch, prepare
 from agent.run.locations import open_history
-from agent.run.migration_source import require_other_model
 from agent.run.tasks import source_of
 
 if TYPE_CHECKING:
@@ -67,8 +66,6 @@ def prepare_resume(
     given = {name: value for name, value in changes.items() if value is not None}
     if not fork:
         require_above(given, paid, row["id"])
-    if model and (migrates := begun.get("migrates")):
-        require_other_model(model, migrates["run"], db)
     launch = prepare({**begun, **given, **({"model": model} if model else {})}, db, observer)
     if fork:
         launch = replace(launch, settings=replace(launch.settings, parent=row["id"]))

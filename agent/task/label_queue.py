@@ -39,7 +39,7 @@ class NearestKnown:
 
 
 class LabelQueue:
-    """The rows of a task by their TF-IDF vectors; one queue is for all labellers, who may be in several threads.
+    """The rows of a task by their TF-IDF vectors. All labellers share one queue, from several threads.
 
     Args:
         texts: of all rows, at least one.
