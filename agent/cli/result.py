@@ -17,6 +17,7 @@ from agent.report import facts
 from agent.report.excerpts import Excerpts
 from agent.report.facts import points, promotion, sealed_score, ships_prompt
 from agent.run.locations import LEDGER, ledger_option
+from agent.task.words import counted
 
 MOST_LINES = 60
 """Of the end of a run; a screen."""
@@ -126,8 +127,8 @@ def _counts(result: RunResult) -> list[str]:
         *ending_blocks.proposer(result),
     ]
     if result.failed_because:
-        failed = result.trials["failed"]
-        lines.insert(1, plain(f"{failed} candidate{'s' * (failed > 1)} failed: {result.failed_because}"))
+        failed = counted(result.trials["failed"], "candidate")
+        lines.insert(1, plain(f"{failed} failed: {result.failed_because}"))
     if facts.stopped_before_search(result):
         lines.append("--anyway searches all the same")
     if cost.overspent:

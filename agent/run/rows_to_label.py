@@ -19,7 +19,7 @@ from agent.task.label_files import SPLITS
 from agent.task.labelled_task import LabelledTask, read_fields
 from agent.task.traces import TraceRows, is_traces, read_traces
 from agent.task.unlabelled import UNLABELLED_FILE, UnlabelledRow, folded, rows_text
-from agent.task.words import listed, near, quoted, shown
+from agent.task.words import counted, listed, near, quoted, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class AddedRows:
         """The same in words."""
         if self.traces:
             yield from self.traces.lines()
-        yield f"added {self.rows} row{'s' * (self.rows != 1)} to label"
+        yield f"added {counted(self.rows, 'row')} to label"
         if self.confirmed:
             yield f"labelled by {CONFIRMED_BY}: {self.labelled} of {self.confirmed}; other answers are no labels here"
         if self.not_taken:

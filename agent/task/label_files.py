@@ -13,6 +13,7 @@ from agent.task.input_files import read_rows
 from agent.task.label_log import LabelEvent, first_labels
 from agent.task.label_splits import SplitRow, places
 from agent.task.unlabelled import UNLABELLED_FILE, UnlabelledRow, read_unlabelled_file
+from agent.task.words import counted
 from agent.types import SplitName
 
 SPLITS: tuple[SplitName, ...] = ("train", "dev", "test")
@@ -72,7 +73,7 @@ class LabelFiles:
         if self.given:
             return ""
         if (more := MIN_ROWS - len(rows)) > 0:
-            return f"at least {more} more label{'s' * (more > 1)}"
+            return f"at least {counted(more, 'more label')}"
         if len({row[self.field] for row in rows}) < 2:
             return "rows of a second label"
         return "" if all(made.values()) else "rows that are less alike"

@@ -17,6 +17,7 @@ from agent.ledger.connect import is_there
 from agent.ledger.files import is_held
 from agent.run.locations import open_history
 from agent.run.sweep.file import Point, SweepFile
+from agent.task.words import counted
 
 State = Literal["not begun", "partial", "running", "finished"]
 FINISHED = ("complete", "budget")
@@ -146,8 +147,8 @@ def with_shares(
         what = f"{cap} is less than what single cells may spend, {taken:g} US dollars; raise it"
         return list(cells), [sweep.problem("max_cost", what)]
     if sharing and sweep.max_cost > 0 and left <= 1e-9 * taken:
-        whom = f"{len(sharing)} cell{'s' * (len(sharing) > 1)} without a cap"
-        what = f"{cap} leaves nothing for {whom}: the others may spend {taken:g} US dollars; raise it"
+        whom = counted(len(sharing), "cell")
+        what = f"{cap} leaves nothing for {whom} without a cap: the others may spend {taken:g} US dollars; raise it"
         return list(cells), [sweep.problem("max_cost", what)]
     share = max(0.0, left) / len(sharing) if sharing else 0.0
     return [replace(cell, max_cost=share if caps[cell.name] is None else caps[cell.name]) for cell in cells], []
