@@ -379,12 +379,14 @@ def _require_rows(
 
 
 def calls_for(test_rows: int, task: Task, plan: Plan) -> int:
-    """The calls of a plan like this one that pays `test_rows` rows of the sealed test whatever its decision needs,
-    rounded up to tens."""
-    runs = math.ceil(test_rows * 2 * plan.per_row / TEST_SHARE)
-    while not _pays(test_rows, runs, task, plan):
-        runs += 1
-    return math.ceil(runs * plan.calls_each / 10) * 10
+    """The calls, in tens, of a plan like this one that pays `test_rows` sealed test rows whatever its decision needs.
+
+    More calls may pay fewer test rows, as they buy a longer dev as well: so the rounded number itself must pay.
+    """
+    tens = math.ceil(test_rows * 2 * plan.per_row / TEST_SHARE * plan.calls_each / 10)
+    while not _pays(test_rows, tens * 10 // plan.calls_each, task, plan):
+        tens += 1
+    return tens * 10
 
 
 def calls_to_try(candidates: int, task: Task, plan: Plan) -> int | None:
