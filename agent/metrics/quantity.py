@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import Field as Option
@@ -31,11 +31,18 @@ class QuantityOptions(Options):
     tolerance: float = Option(0.0, ge=0, allow_inf_nan=False, description="How far off still counts as right.")
 
 
+def _faults(options: QuantityOptions, field: Field | None) -> Iterator[tuple[str, str]]:
+    odd = next((choice for choice in (field.choices if field else ()) if quantity_of(choice) is None), None)
+    if odd is not None:
+        yield "", f"the choice {odd!r} is no number with a unit, so quantity cannot score it; take another metric"
+
+
 @metric(
     "quantity",
     about="A number within a tolerance of the label's, with the label's unit.",
     types=("text", "choice"),
     options=QuantityOptions,
+    faults=_faults,
 )
 def quantity(options: QuantityOptions, field: Field) -> Check:
     """1 where the reply holds one number, within `tolerance` (absolute) of the label's, and the label's unit beside it,

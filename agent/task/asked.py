@@ -13,9 +13,10 @@ from agent.metrics.metric_registry import METRICS
 from agent.task.words import listed, near, quoted
 from agent.types import FieldType, MetricSpec, Tool
 
-READING = 3
+READING = 4
 """The version of how a data file is read, a word of each run. 1: a run of an older version, whose metric is that of the
-answers' type, and whose splits follow the inputs. 2: one that read lists of messages as texts."""
+answers' type, and whose splits follow the inputs. 2: one that read lists of messages as texts. 3: one that read numbers
+in the text and scales of words as labels, and dropped rows with an empty cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +97,11 @@ def metric_asked(text: str, outputs: Sequence[str]) -> MetricSpec:
 
 
 def _value(options: Any, key: str, text: str, whole: str) -> Any:
-    """An option's value: as a number, true or false where the metric takes it, else as the text."""
+    """An option's value: as a number, true or false where the metric takes it, else as the text or its parts."""
     from pydantic import ValidationError
 
     said = ""
-    for read in (json.loads, str):
+    for read in (json.loads, str, _parts):
         try:
             value = read(text)
             options.model_validate({key: value})
@@ -111,3 +112,7 @@ def _value(options: Any, key: str, text: str, whole: str) -> Any:
         else:
             return value
     raise InputError(f"--metric {whole}: {key} = {quoted(text)}: {said[:1].lower()}{said[1:]}")
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]

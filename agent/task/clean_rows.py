@@ -137,10 +137,11 @@ class Splitting:
             if len(full) >= MIN_ROWS:
                 self._basis, self._basis_full = basis, full
 
-    def read(self, rule_of: Callable[[Sequence[Any]], ScoringRule]) -> ScoringRule:
-        """Labels and usable rows by the rule that the answers have."""
+    def read(self, rule_of: Callable[[Sequence[Any], Sequence[str]], ScoringRule]) -> ScoringRule:
+        """Labels and usable rows by the rule for answers with these texts."""
         values = [self._plain[at][self._target] for at in self._basis_full]
-        rule = rule_of(values) if values else ScoringRule("text", MetricSpec("exact_match", self.field))
+        texts = ["\n".join(text_of(self._plain[at].get(name)) for name in self._basis) for at in self._basis_full]
+        rule = rule_of(values, texts) if values else ScoringRule("text", MetricSpec("exact_match", self.field))
         read = (lambda calls: calls) if self._are_calls else label_reader(rule.type, values)
         self.labels: dict[int, Any] = {}
         for at in full_rows(self._plain, (), self._target):

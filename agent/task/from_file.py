@@ -15,14 +15,15 @@ from typing import Any
 from agent.errors import InputError, ProblemsError
 from agent.files import new_files
 from agent.retrieval.passages import CONTEXT
-from agent.task.answers import misspelled, other_spellings, thousands_warning, why_text
+from agent.shipped import fold
+from agent.task.answers import lost_as_number, misspelled, other_spellings, thousands_warning, why_text
 from agent.task.asked import NOTHING, Asked, metric_asked
 from agent.task.called_tools import TOOLS_FILE, tools_json, with_calls
 from agent.task.checks import PLACEHOLDER
 from agent.task.clean_rows import MIN_ROWS, Splitting, each_once
 from agent.task.columns import DataColumn, answer_inside, column_named, decide_columns, field_name, find_target
 from agent.task.conversations import conversations_in
-from agent.task.examples import listed_problems
+from agent.task.examples import listed_problems, parse_number
 from agent.task.input_files import read_rows
 from agent.task.load import SPLITS, load_task
 from agent.task.nested import expanded
@@ -69,7 +70,8 @@ class Reading:
     @property
     def metric_line(self) -> str:
         """The metric and why it fits."""
-        options = ", ".join(f"{key} {value}" for key, value in self.metric.options.items())
+        given = {key: " < ".join(value) if key == "order" else value for key, value in self.metric.options.items()}
+        options = ", ".join(f"{key} {value}" for key, value in given.items())
         if not self.rule.because:
             case = ", whatever the case" if self.metric.options.get("ignore_case") else ""
             return f"metric: {self.metric.name}{case}"
@@ -96,7 +98,7 @@ class Reading:
             yield f"target {self.target}: {seen}; correct the file if it is"
         yield self.metric_line
         for split, classes in self.counts.items():
-            each = ", ".join(f"{name} {count}" for name, count in classes.items() if name)
+            each = ", ".join(f"{name}: {count}" for name, count in classes.items() if name)
             yield f"{split}: {sum(classes.values())} rows" + (f" ({each})" if each else "")
 
 
@@ -211,10 +213,10 @@ def _draft(
     splitting = Splitting(plain, table, target, columns, beside, asked)
     field = splitting.field
 
-    def rule_of(values: Sequence[Any]) -> ScoringRule:
+    def rule_of(values: Sequence[Any], texts: Sequence[str]) -> ScoringRule:
         if is_read or asked.reading == 1:
             return usual_rule(values, field, metric)
-        return scoring_rule(values, field, asked)
+        return scoring_rule(values, field, asked, texts)
 
     rule = splitting.read(rule_of)
     usable, kept = splitting.usable, splitting.usable.kept
@@ -224,7 +226,7 @@ def _draft(
         raise InputError(
             f"the target {quoted(target)} holds one value only in {shown(path)}; take a column that varies"
         )
-    choices = tuple(sorted({splitting.labels[at] for at in kept})) if rule.type == "choice" else ()
+    choices = _choices({splitting.labels[at] for at in kept}, rule, asked) if rule.type == "choice" else ()
     parts = splitting.parts(random.Random(seed), rule)
     if not all(parts):
         raise InputError(
@@ -269,6 +271,14 @@ def _draft(
         misspelled([row[field] for row in made]) if choices and asked.reading > 1 else (),
         rule,
     )
+
+
+def _choices(labels: set[str], rule: ScoringRule, asked: Asked) -> tuple[str, ...]:
+    """The labels in the order of their scale, of their numbers, or of the alphabet."""
+    ordered = [label for step in rule.order for label in labels if fold(label) == fold(step)]
+    if asked.reading > 3 and not ordered and all(not lost_as_number(label) for label in labels):
+        return tuple(sorted(labels, key=lambda label: (parse_number(label), label)))
+    return tuple(dict.fromkeys([*ordered, *sorted(labels)]))
 
 
 def _names(table: Sequence[Mapping[str, Any]]) -> list[str]:

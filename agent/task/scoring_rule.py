@@ -19,7 +19,9 @@ from agent.task.answers import label_reader, lost_as_number, target_type, text_o
 from agent.task.asked import Asked, metric_asked
 from agent.task.checks import DEFAULTS
 from agent.task.examples import parse_number
-from agent.task.words import listed, quoted
+from agent.task.numbers_in_text import rows_with_number
+from agent.task.scales import known_scale
+from agent.task.words import counted, listed, quoted
 from agent.types import Field, FieldType, MetricSpec
 
 SEPARATORS = (";", "|", ",")
@@ -44,6 +46,11 @@ class ScoringRule:
         """Whether the answers are steps of a scale."""
         return self.metric.name == "ordinal"
 
+    @property
+    def order(self) -> list[str]:
+        """The labels of a scale of words, from one end to the other; [] for any other answers."""
+        return list(self.metric.options.get("order", ()))
+
 
 def usual_rule(values: Sequence[Any], field: str, metric: MetricSpec | None = None) -> ScoringRule:
     """The rule by the type of the answers alone; with a `metric` that does not score this type they are texts."""
@@ -52,18 +59,19 @@ def usual_rule(values: Sequence[Any], field: str, metric: MetricSpec | None = No
     return ScoringRule(kind, metric or MetricSpec(DEFAULTS[kind][-1][0], field))
 
 
-def scoring_rule(values: Sequence[Any], field: str, asked: Asked) -> ScoringRule:
+def scoring_rule(values: Sequence[Any], field: str, asked: Asked, texts: Sequence[str] = ()) -> ScoringRule:
     """The rule that was asked for; where nothing was, the one that fits the form of the answers.
 
     Args:
         values: The answers, none of them blank.
         field: Name of the output.
         asked: `--metric` and `--type`.
+        texts: The input of each answer.
 
     Raises:
         InputError: The answers are not of the type, or the metric does not score it.
     """
-    proposed = found = _of_calls(field, len(asked.tools)) if asked.tools else _proposed(values, field)
+    proposed = found = _of_calls(field, len(asked.tools)) if asked.tools else _proposed(values, field, asked, texts)
     if asked.tools and asked.type not in (None, "json"):
         raise InputError(f"--type {asked.type}: the answers are calls of tools, which are json; leave --type out")
     if asked.type and not asked.tools:
@@ -78,7 +86,8 @@ def scoring_rule(values: Sequence[Any], field: str, asked: Asked) -> ScoringRule
     labels = proposed.labels if spec == proposed.metric else ()
     kind = _fitting(values, spec, found.type, asked)
     rule = METRICS.get(spec.name)
-    for _, what in rule.faults(rule.options.model_validate(spec.options), Field(field, kind)):
+    choices = tuple(sorted({*map(label_reader("choice", values), values)})) if kind == "choice" else ()
+    for _, what in rule.faults(rule.options.model_validate(spec.options), Field(field, kind, choices=choices)):
         raise InputError(f"--metric {asked.metric}: {what}")
     return ScoringRule(kind, spec, "--metric names it", labels)
 
@@ -133,14 +142,32 @@ def _unlike(values: Sequence[Any], kind: FieldType | str) -> tuple[int, str] | N
     return (len(odd), quoted(text_of(odd[0]), 40)) if odd else None
 
 
-def _proposed(values: Sequence[Any], field: str) -> ScoringRule:
+def _proposed(values: Sequence[Any], field: str, asked: Asked, sources: Sequence[str]) -> ScoringRule:
     texts = [text_of(value).strip() for value in values]
     kind = target_type(values)
     if kind in ("choice", "text") and (several := _several(texts, field)):
         return several
+    if kind in ("choice", "number") and asked.reading > 3 and (copied := _copied(texts, field, sources)):
+        return copied
     if kind in ("choice", "number") and (scale := _scale(texts, field)):
         return scale
+    if kind == "choice" and asked.reading > 3 and (scale := _scale_of_words(values, field)):
+        return scale
     return _of_type(values, field, kind)
+
+
+def _copied(texts: Sequence[str], field: str, sources: Sequence[str]) -> ScoringRule | None:
+    """Numbers that can be read in the input: amounts, and no labels."""
+    rows = rows_with_number(texts, sources)
+    if not rows:
+        return None
+    where = f"stand in the text in {rows} of {counted(len(texts), 'row')}; where they are labels: --type choice"
+    if not any(lost_as_number(text) for text in texts):
+        return ScoringRule("number", MetricSpec("numeric", field), f"the answers are numbers that {where}")
+    if units := _units(texts):
+        why = f"the answers are numbers with a unit ({listed(units, 8)}) that {where}"
+        return ScoringRule("text", MetricSpec("quantity", field), why)
+    return None
 
 
 def _of_calls(field: str, count: int) -> ScoringRule:
@@ -207,6 +234,17 @@ def _scale(texts: Sequence[str], field: str) -> ScoringRule | None:
     spec = MetricSpec("ordinal", field, options={"low": low, "high": high})
     why = f"the answers are a scale from {low:g} to {high:g}, and near ones count; where they are codes: --type choice"
     return ScoringRule("number", spec, why)
+
+
+def _scale_of_words(values: Sequence[Any], field: str) -> ScoringRule | None:
+    """Labels that are steps of a known scale, such as never, sometimes, always."""
+    order = known_scale({*map(label_reader("choice", values), values)})
+    if not order:
+        return None
+    ends = f"{quoted(order[0], 40)} to {quoted(order[-1], 40)}"
+    why = f"the answers are a scale from {ends}, and near ones count; where only the label itself is right: "
+    spec = MetricSpec("ordinal", field, options={"order": order})
+    return ScoringRule("choice", spec, f"{why}--metric choice")
 
 
 def _several(texts: Sequence[str], field: str) -> ScoringRule | None:

@@ -28,7 +28,7 @@ OTHERS: Mapping[FieldType, Sequence[tuple[str, str]]] = {
     ),
     "choice": (
         ('name = "choice"', "the label, whatever its case"),
-        ('name = "ordinal"\n# low = 1\n# high = 5', "labels are steps of a scale, and near ones count"),
+        ('name = "ordinal"\n# order = ["low", "medium", "high"]', "labels are steps of a scale, and near ones count"),
         ('name = "set_f1"\n# separator = ";"', "several labels, in any order"),
     ),
     "number": (

@@ -82,7 +82,7 @@ def test_each_column_has_a_use_and_a_reason(here: Path, name: str) -> None:
         "dev": {"billing": 5, "delivery": 5, "refunds": 5},
         "test": {"billing": 9, "delivery": 9, "refunds": 9},
     }
-    assert any("train: 18 rows (billing 6" in line for line in reading.lines())
+    assert any("train: 18 rows (billing: 6" in line for line in reading.lines())
 
 
 def test_repeated_conflicting_and_empty_rows_are_dropped_and_counted(here: Path) -> None:

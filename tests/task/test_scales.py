@@ -1,0 +1,169 @@
+"""Scales of words, and numbers that stand in the text: which metric they get, and what is refused before a call."""
+
+import json
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.errors import InputError
+from agent.metrics.ordinal import OrdinalOptions, ordinal
+from agent.task.asked import metric_asked
+from agent.task.from_file import Reading, write_task
+from agent.task.input_files import parse_toml
+from agent.task.scales import known_scale
+from agent.types import Field, Task
+from tests.task.folders import changed, line_of, make, problems
+from tests.task.test_scoring_rule import WORDS, answered, read
+
+AGREEMENT = ["Strongly disagree", "Disagree", "Neutral", "Agree", "Strongly agree"]
+LEVELS = Field("severity", "choice", choices=("low", "medium", "high"))
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [
+        AGREEMENT,
+        ["very dissatisfied", "dissatisfied", "neutral", "satisfied", "very satisfied"],
+        ["Never", "Rarely", "Sometimes", "Often", "Always"],
+        ["LOW", "MEDIUM", "HIGH"],
+        ["low", "medium", "high", "critical"],
+        ["Low", "Normal", "High", "Urgent"],
+        ["minor", "major", "critical"],
+        ["poor", "fair", "good", "excellent"],
+        ["Stimme gar nicht zu", "Stimme eher nicht zu", "teils/teils", "Stimme eher zu", "Stimme voll zu"],
+        ["sehr unzufrieden", "unzufrieden", "neutral", "zufrieden", "sehr zufrieden"],
+        ["nie", "selten", "manchmal", "häufig", "immer"],
+        ["niedrig", "mittel", "hoch"],
+        ["gering", "mittel", "hoch", "kritisch"],
+    ],
+)
+def test_labels_of_a_known_scale_are_scored_by_their_distance(here: Path, scale: list[str]) -> None:
+    task, reading = read(answered(sorted(scale) * 12))
+    assert reading.metric_line.startswith(
+        f"metric: ordinal (order {' < '.join(scale)}), because the answers are a scale"
+    )
+    assert (reading.target_type, reading.choices) == ("choice", tuple(scale))
+    assert task.metrics[0].options == {"order": scale}
+    check = ordinal(OrdinalOptions(order=scale), task.signature.outputs[0])
+    assert [check(label, scale[0])[0] for label in scale] == [1 - at / (len(scale) - 1) for at in range(len(scale))]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [["billing", "low", "high"], ["yes", "no", "not sure"], ["high", "low"], ["agree", "mostly agree", "neutral"]],
+)
+def test_labels_that_are_no_steps_of_one_scale_stay_labels(here: Path, labels: list[str]) -> None:
+    assert known_scale(labels) == []
+    assert read(answered(labels * 20))[1].metric_line.startswith("metric: choice")
+
+
+def test_the_plain_label_or_another_order_may_be_asked_for(here: Path) -> None:
+    assert read(answered(AGREEMENT * 12), metric="choice")[1].metric.name == "choice"
+    task, reading = read(answered(["gold", "bronze", "silver"] * 20), metric="ordinal,order=bronze,Silver,gold")
+    assert task.metrics[0].options == {"order": ["bronze", "Silver", "gold"]}
+    assert reading.choices == ("bronze", "silver", "gold")
+    assert metric_asked('ordinal,order=["a, b", "c"]', ["x"]).options == {"order": ["a, b", "c"]}
+
+
+@pytest.mark.parametrize(
+    ("metric", "says"),
+    [
+        ("ordinal", "the choice 'bronze' is not a number; list the labels from one end to the other: order = [...]"),
+        ("ordinal,order=bronze,gold", "the choice 'silver' is not in order; list every choice"),
+        ("ordinal,order=bronze,Bronze,gold", "order needs two or more different labels"),
+        ("quantity", "the choice 'bronze' is no number with a unit, so quantity cannot score it"),
+    ],
+)
+def test_a_metric_that_cannot_score_the_labels_is_refused(here: Path, metric: str, says: str) -> None:
+    with pytest.raises(InputError, match=re.escape(f"--metric {metric}: {says}")):
+        read(answered(["gold", "bronze", "silver"] * 20), metric=metric)
+
+
+@pytest.mark.parametrize(
+    ("written", "key", "says"),
+    [
+        ('name = "ordinal"', "[[metrics]]", "the choice 'billing' is not a number; list the labels from one end to"),
+        ('name = "ordinal"\norder = ["billing", "refunds"]', "order = ", "the choice 'delivery' is not in order"),
+    ],
+)
+def test_a_task_whose_metric_cannot_score_its_labels_is_refused_at_its_line(
+    here: Path, written: str, key: str, says: str
+) -> None:
+    folder = make(here / "tasks" / "t", changed('name = "choice"', written))
+    text = (folder / "task.toml").read_text("utf-8")
+    place = line_of(text, "order = ") if key == "order = " else text.splitlines().index('name = "ordinal"')
+    (found,) = problems(folder)
+    assert found.startswith(f"tasks/t/task.toml:{place}: ")
+    assert says in found
+
+
+def test_init_writes_the_order_of_a_scale(here: Path) -> None:
+    Path("t.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in answered(AGREEMENT * 12)))
+    write_task("tasks/survey", "t.jsonl", "answer")
+    toml = parse_toml(Path("tasks/survey/task.toml").read_text("utf-8"), "task.toml")
+    assert toml["metrics"] == [{"name": "ordinal", "order": AGREEMENT}]
+    assert toml["fields"]["answer"]["choices"] == AGREEMENT
+
+
+@given(st.lists(st.text(st.characters(categories=["L"]), min_size=1), min_size=2, unique_by=str.casefold), st.data())
+def test_a_step_on_a_scale_of_words_scores_as_one_on_a_scale_of_numbers(words: list[str], data: st.DataObject) -> None:
+    at, other = (data.draw(st.integers(0, len(words) - 1)) for _ in range(2))
+    numbers = ordinal(OrdinalOptions(low=0, high=len(words) - 1), Field("n", "number"))
+    if len({word.casefold() for word in words}) == len(words):
+        named = ordinal(OrdinalOptions(order=words), Field("w", "choice", choices=tuple(words)))
+        assert named(words[at], words[other])[0] == numbers(at, other)[0]
+
+
+def test_an_answer_off_the_scale_scores_0_and_a_label_off_it_is_not_scored() -> None:
+    check = ordinal(OrdinalOptions(order=["low", "medium", "high"]), LEVELS)
+    assert check("extreme", "low") == (0.0, "expected low, got extreme, which is none of low, medium, high")
+    assert check("low", "extreme") == (None, "the label extreme is not in order")
+    assert check(" HIGH ", "high") == (1.0, "")
+
+
+def sentences(text: str, count: int = 60) -> list[str]:
+    """Texts that differ in most of their words; {row} is their number from 100 on."""
+    rng = random.Random(4)
+    return [f"{' '.join(rng.sample(WORDS, 20))} {text.format(row=row)}" for row in range(100, 100 + count)]
+
+
+def ordered(numbers: list[int], **asked: Any) -> tuple[Task, Reading]:
+    texts = zip(numbers, sentences("to bay 7, order 4711-{row}"), strict=True)
+    return read([{"mail": f"{n} boxes of {text}", "quantity": n} for n, text in texts], target="quantity", **asked)
+
+
+def test_numbers_that_stand_in_the_text_are_numbers_and_no_labels(here: Path) -> None:
+    numbers = [n % 20 + 1 for n in range(60)]
+    task, reading = ordered(numbers)
+    assert (reading.target_type, task.metrics[0].name) == ("number", "numeric")
+    assert reading.metric_line == (
+        "metric: numeric, because the answers are numbers that stand in the text in 60 of 60 rows; where they are "
+        "labels: --type choice"
+    )
+    assert ordered([n % 5 + 1 for n in range(60)])[1].metric.name == "numeric"  # and no scale from 1 to 5
+    assert ordered(numbers, type="choice")[1].target_type == "choice"
+    assert ordered(numbers, reading=3)[1].target_type == "choice"
+
+
+def test_quantities_with_a_unit_that_stand_in_the_text_are_no_labels(here: Path) -> None:
+    texts = enumerate(sentences("as lot {row}"))
+    table = [{"note": f"{n % 9 + 1} kg of {text}", "weight": f"{n % 9 + 1} kg"} for n, text in texts]
+    assert read(table, target="weight")[1].metric_line.startswith("metric: quantity, because the answers are numbers")
+    assert read(table, target="weight", reading=3)[1].metric.name == "choice"
+
+
+def test_ratings_of_texts_with_many_numbers_stay_a_scale(here: Path) -> None:
+    texts = enumerate(sentences("Room 1 on floor 2, 3 beds, 4 towels, 5 keys"))
+    table = [{"note": text, "stars": n % 5 + 1} for n, text in texts]
+    assert read(table, target="stars")[1].metric.name == "ordinal"
+
+
+def test_counts_of_numbers_are_told_apart_from_them_and_in_order(here: Path) -> None:
+    _, reading = read(answered([2, 10, 9, 1] * 15), type="choice")
+    (train,) = (line for line in reading.lines() if line.startswith("train: "))
+    assert train == "train: 18 rows (1: 4, 2: 5, 9: 5, 10: 4)"
