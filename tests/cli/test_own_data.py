@@ -16,6 +16,7 @@ from agent.ledger.query import History
 from agent.report.view import task_of
 from agent.run.launch import OPTIONS
 from agent.run.tasks import task_of as task_of_words
+from agent.task.asked import READING
 from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, optimize, refused
 from tests.wire import WireServer
 
@@ -68,7 +69,8 @@ def test_a_run_keeps_what_was_asked_and_all_that_shows_it_reads_the_same_task() 
     assert [each["metric"] for each in result["metrics"]] == ["readable", "exact_match"]
     with closing(History(Path("runs/ledger.db"))) as history:
         run = history.run(result["run_id"])
-    assert (run["options"]["input"], run["options"]["ignore"], run["options"]["reading"]) == (["text"], ["stars"], 3)
+    kept = tuple(run["options"][name] for name in ("input", "ignore", "reading"))
+    assert kept == (["text"], ["stars"], READING)
     assert set(run["options"]) >= set(OPTIONS)
     assert task_of(run) == task_of_words(run["options"])
     assert [field.name for field in task_of(run).signature.inputs] == ["text"]
