@@ -72,8 +72,11 @@ def is_local(model: str) -> bool:
     kind, _, rest = model.partition("/")
     if kind != "openai-compatible":
         return False
+    from agent.models.openai import OpenAIServer
+
+    server = OpenAIServer.compatible(rest.partition("@")[2])
     try:
-        host = urlsplit(rest.partition("@")[2]).hostname or ""
+        host = urlsplit(server.url if server else "").hostname or ""
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from agent.models.anthropic_batches import AnthropicBatches
 
 OFFICIAL_URL = "https://api.anthropic.com"
+ADDRESS = "ANTHROPIC_BASE_URL"
+"""The environment variable of the address."""
 _UNSUPPORTED = ("minLength", "maxLength", "maxItems")  # keywords that structured outputs refuse
 
 
@@ -47,10 +49,10 @@ class AnthropicModel(HostedModel):
     """
 
     def __init__(self, name: str, model: str, base_url: str | None = None, api_key: str | None = None) -> None:
-        self._url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or OFFICIAL_URL
+        self._url = base_url or os.environ.get(ADDRESS) or OFFICIAL_URL
         self._given_key = api_key
-        endpoint = bare_address(self._url)
-        super().__init__(name, model, "ANTHROPIC_API_KEY", "" if endpoint == OFFICIAL_URL else endpoint)
+        endpoint, variable = bare_address(self._url), "" if base_url else ADDRESS
+        super().__init__(name, model, "ANTHROPIC_API_KEY", "" if endpoint == OFFICIAL_URL else endpoint, variable)
 
     def check_key(self) -> None:
         key_from(self._variable, self._given_key)
@@ -64,7 +66,8 @@ class AnthropicModel(HostedModel):
     def _start(self) -> AsyncAnthropic:
         key = key_from(self._variable, self._given_key)
         self._secrets += (key,)
-        require_address(self._url, "https://HOST", f"{self._variable}, or ANTHROPIC_CUSTOM_HEADERS for a gateway,")
+        instead = f"{self._variable}, or ANTHROPIC_CUSTOM_HEADERS for a gateway,"
+        require_address(self._url, "https://HOST", instead, self._address_variable)
 
         from anthropic import AsyncAnthropic, DefaultAioHttpClient, DefaultAsyncHttpxClient
 
@@ -201,7 +204,12 @@ def _blocks(content: Any) -> list[dict[str, Any]]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
 
 
-@model("anthropic", form="anthropic/NAME", about="needs ANTHROPIC_API_KEY", leads_elsewhere=False)
+@model(
+    "anthropic",
+    form="anthropic/NAME",
+    about="needs ANTHROPIC_API_KEY; asked at ANTHROPIC_BASE_URL if set",
+    leads_elsewhere=False,
+)
 def claude(name: str, rest: str) -> AnthropicModel:
     return AnthropicModel(name, rest)
 

@@ -11,13 +11,16 @@ from typing import Any
 
 from agent.errors import BadResponse, InputError
 from agent.extras import require
-from agent.models.hosted import MAX_RESPONSE_BYTES, HostedModel, key_from, require_address
-from agent.models.langchain import KEY_VARIABLES, key_variable_of, untraced
-from agent.models.openai import NO_KEY, OFFICIAL_URL, key_for, key_variable, sdk_client
+from agent.models.hosted import MAX_RESPONSE_BYTES, HostedModel, key_from
+from agent.models.langchain import KEY_VARIABLES, OPENAI_ADDRESSES, key_variable_of, untraced
+from agent.models.openai import NO_KEY, OpenAIServer
 from agent.retrieval.vectors import MOST_DIMENSIONS, Vector, packed, unpacked
 from agent.types import Completion, Message, Request, Usage
 
-FORMS = "PROVIDER:NAME, such as openai:text-embedding-3-small, or openai-compatible:NAME@http://HOST:PORT/v1"
+FORMS = (
+    "PROVIDER:NAME, such as openai:text-embedding-3-small, or openai-compatible:NAME@http://HOST:PORT/v1 "
+    "(without @ it is asked at OPENAI_BASE_URL)"
+)
 MOST_TEXTS = 32
 """Texts in a call."""
 MOST_CHARS = 6_000
@@ -55,14 +58,22 @@ class EmbeddingModel(HostedModel):
     def __init__(self, named: str) -> None:
         require("langchain", f"embeddings {named}")
         self._provider, _, rest = named.partition(":")
-        model, at, url = rest.rpartition("@") if self._provider == _COMPATIBLE else (rest, "", "")
-        if not self._provider or not model or (self._provider == _COMPATIBLE and not at):
-            raise InputError(f"embeddings {named!r}: no such model; write wordllama, {FORMS}")
-        self._url = url or OFFICIAL_URL
         is_compatible = self._provider == _COMPATIBLE
-        variable = key_variable(self._url) if is_compatible else key_variable_of(self._provider)
+        model, at, url = rest.partition("@") if is_compatible else (rest, "", "")
+        self._server = self._found_server(url)
+        if not self._provider or not model or (is_compatible and (self._server is None or bool(at) != bool(url))):
+            raise InputError(f"embeddings {named!r}: no such model; write wordllama, {FORMS}")
+        variable, endpoint, address_variable = key_variable_of(self._provider), "", ""
+        if server := self._server:
+            variable, endpoint, address_variable = server.key_variable, server.endpoint, server.variable
         name = f"{_COMPATIBLE}/{rest}" if is_compatible else f"langchain/{named}"
-        super().__init__(name, model, variable)
+        super().__init__(name, model, variable, endpoint, address_variable)
+
+    def _found_server(self, url: str) -> OpenAIServer | None:
+        """The server that speaks as OpenAI does; None for another provider, and for one without an address."""
+        if self._provider == _COMPATIBLE:
+            return OpenAIServer.compatible(url)
+        return OpenAIServer.own(*OPENAI_ADDRESSES) if self._provider == "openai" else None
 
     def check_key(self) -> None:
         if self._provider in KEY_VARIABLES:
@@ -80,10 +91,9 @@ class EmbeddingModel(HostedModel):
 
         if self._provider in KEY_VARIABLES:
             self._secrets += (key_from(self._variable),)
-        if self._provider not in ("openai", _COMPATIBLE):
+        if self._server is None:
             return init_embeddings(f"{self._provider}:{self._model}")
-        require_address(self._url, "http://HOST:PORT/v1", self._variable)
-        own = sdk_client(self._url, key_for(self._url))
+        own = self._server.client(self._server.key())
         self._secrets += tuple(key for key in (own.api_key,) if key != NO_KEY)
         return init_embeddings(
             f"openai:{self._model}",

@@ -77,7 +77,7 @@ class FineTuning(OpenAIModel):
     @staticmethod
     def of(model: OpenAIModel) -> FineTuning:
         """The API for a model that is to be trained."""
-        return FineTuning(model.name, model.served, model.address, model._given_key)
+        return FineTuning(model.name, model.served, api_key=model._given_key, server=model.server)
 
     async def check(self) -> None:
         """Raises RunRefused where there is no such API or the key is refused; what is unclear passes."""
@@ -182,7 +182,7 @@ def tuning_body(
         **({"validation_file": validation_file} if validation_file else {}),
         "seed": settings.seed,
         **(
-            {"method": {"type": "supervised", "supervised": how}} if model.is_official else how
+            {"method": {"type": "supervised", "supervised": how}} if model.server.is_official else how
         ),  # others know the older
     }
 

@@ -139,15 +139,17 @@ def web_address(url: str) -> tuple[str, str]:
     return (scheme, host) if host and scheme in ("http", "https") else ("", "")
 
 
-def require_address(url: str, form: str, instead: str) -> None:
+def require_address(url: str, form: str, instead: str, variable: str = "") -> None:
     """Raises RunRefused unless `url` is a web address without a login, which the message leaves out, and without a
-    query, after which an SDK would put its paths. `form` and `instead` are for the message."""
+    query, after which an SDK would put its paths. The others, as the `variable` that holds it, are for the message."""
+    where = f"{variable}: " if variable else ""
     if "@" in (url.partition("://")[2] or url).partition("/")[0]:
-        raise RunRefused(f"no name or password in the address; set {instead} instead")
+        raise RunRefused(f"{where}no name or password in the address; set {instead} instead")
     if "?" in url:
-        raise RunRefused(f"no query in the address: {url.partition('?')[0]!r} ends before its '?'; write it as {form}")
+        ending = f"{url.partition('?')[0]!r} ends before its '?'; write it as {form}"
+        raise RunRefused(f"{where}no query in the address: {ending}")
     if not all(web_address(url)):
-        raise RunRefused(f"{url!r} is not a web address; write it as {form}")
+        raise RunRefused(f"{where}{bare_address(url)!r} is not a web address; write it as {form}")
 
 
 def bare_address(address: str) -> str:
@@ -214,12 +216,14 @@ class HostedModel(ABC):
         model: The provider's name of the model.
         variable: The environment variable of the key, for messages.
         endpoint: An address that `name` does not stand for.
+        address_variable: The environment variable that names this address; "" for any other.
     """
 
-    def __init__(self, name: str, model: str, variable: str, endpoint: str = "") -> None:
+    def __init__(self, name: str, model: str, variable: str, endpoint: str = "", address_variable: str = "") -> None:
         self._name = name
         self._model = model
         self.endpoint = endpoint
+        self._address_variable = address_variable
         self._variable = variable
         self._secrets: tuple[str, ...] = ()
         self._rare_secrets: tuple[str, ...] = ()  # those that no reply holds by chance
@@ -236,9 +240,11 @@ class HostedModel(ABC):
         key_from(self._variable)
 
     @property
-    def hint(self) -> str:
-        """What is odd about the model's address though it may be right, in a line; "" for nothing."""
-        return ""
+    def hints(self) -> list[str]:
+        """Lines to print before the first call: an address from the environment, or one that looks odd."""
+        if not (self.endpoint and self._address_variable):
+            return []
+        return [f"{self.name}: rows go to {self.endpoint.partition(' ')[0]} ({self._address_variable})"]
 
     @property
     def concurrency(self) -> int | None:

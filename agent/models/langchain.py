@@ -16,9 +16,17 @@ from typing import Any, cast
 from agent.errors import BadResponse, InputError
 from agent.extras import require
 from agent.models.anthropic import with_own_connections
-from agent.models.hosted import HostedModel, bare_address, finish_reason, key_from, mapping, token_count
+from agent.models.hosted import (
+    HostedModel,
+    bare_address,
+    finish_reason,
+    key_from,
+    mapping,
+    require_address,
+    token_count,
+)
 from agent.models.model_registry import model
-from agent.models.openai import OFFICIAL_URL, sdk_http_client
+from agent.models.openai import OpenAIServer, sdk_http_client
 from agent.models.tool_calling import calls_text, openai_messages, openai_tools
 from agent.privacy import silence_tracing
 from agent.types import Completion, Request
@@ -39,6 +47,8 @@ _ADDRESSES: Mapping[str, tuple[str, ...]] = {
     "mistralai": ("MISTRAL_BASE_URL",),
     "openai": (),
 }
+OPENAI_ADDRESSES = ("OPENAI_API_BASE", "OPENAI_BASE_URL")
+"""The environment variables of OpenAI's address, in the order in which LangChain looks at them."""
 _ADDRESS_ENDINGS = ("API_BASE", "API_URL", "BASE_URL", "HOST")  # after the name of any other provider
 
 
@@ -62,24 +72,21 @@ class LangChainModel(HostedModel):
     OpenAI, not to its responses; `json_schema`, `choices` and `logprobs` are ignored. An empty text is a reply only
     where stop sequences, a refusal or the token limit explain it: LangChain shows a missing one as "".
 
-    `base_url=None` is OpenAI itself for OpenAI, whatever OPENAI_API_BASE and OPENAI_BASE_URL say; for all others the
-    address that LangChain finds. Tracing by third parties is switched off in this process's environment before
-    LangChain is imported, unless OPTIMIZE_ALLOW_TRACING=1.
+    `base_url=None` is the address that LangChain finds. Tracing by third parties is switched off in this process's
+    environment before LangChain is imported, unless OPTIMIZE_ALLOW_TRACING=1.
     """
 
     def __init__(self, name: str, provider: str, model: str, chat: Any = None, base_url: str | None = None) -> None:
         require("langchain", name)
         self._provider = provider
         self._given_chat = chat
-        self._url = base_url or (OFFICIAL_URL if provider == "openai" else None)
-        super().__init__(name, model, key_variable_of(provider), self._endpoint(base_url))
+        self._url = base_url
+        endpoint, variable = _found_address(provider, base_url)
+        if provider == "openai" and not base_url:
+            server = OpenAIServer.own(*OPENAI_ADDRESSES)
+            self._url, endpoint, variable = server.url, server.endpoint, server.variable
+        super().__init__(name, model, key_variable_of(provider), endpoint, variable)
         self._sends.add("max_tokens")
-
-    def _endpoint(self, base_url: str | None) -> str:
-        """The provider's address by `base_url` and the environment, as LangChain will find it."""
-        usual = tuple(f"{self._provider.upper()}_{ending}" for ending in _ADDRESS_ENDINGS)
-        addresses = [base_url, *map(os.environ.get, _ADDRESSES.get(self._provider, usual))]
-        return " ".join(bare_address(each) for each in addresses if each)
 
     def check_key(self) -> None:
         if self._given_chat is None and self._provider in KEY_VARIABLES:
@@ -102,6 +109,7 @@ class LangChainModel(HostedModel):
 
         options: dict[str, Any] = {"max_retries": 0}
         if self._url:
+            require_address(self._url, "http://HOST:PORT/v1", self._variable, self._address_variable)
             options["base_url"] = self._url
         if self._provider in _OPENAI and not os.environ.get("OPENAI_PROXY"):  # LangChain's own client for that proxy
             options["http_async_client"] = sdk_http_client()
@@ -169,6 +177,14 @@ class LangChainModel(HostedModel):
             ),
             model=served if isinstance(served, str) else self._model,
         )
+
+
+def _found_address(provider: str, base_url: str | None) -> tuple[str, str]:
+    """The provider's address by `base_url` and the environment, as LangChain will find it, and the first variable."""
+    usual = tuple(f"{provider.upper()}_{ending}" for ending in _ADDRESS_ENDINGS)
+    found = {name: address for name in _ADDRESSES.get(provider, usual) if (address := os.environ.get(name))}
+    addresses = [base_url, *found.values()]
+    return " ".join(bare_address(each) for each in addresses if each), "" if base_url else next(iter(found), "")
 
 
 def _calls(reply: Any, said: str) -> str:

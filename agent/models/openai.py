@@ -6,6 +6,7 @@ The openai SDK sends; the reply's JSON is read here, so that a broken reply cann
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -13,6 +14,7 @@ from agent.errors import BadResponse, InputError
 from agent.models.hosted import (
     PROBE_SECONDS,
     HostedModel,
+    bare_address,
     finish_reason,
     key_from,
     mapping,
@@ -32,27 +34,104 @@ if TYPE_CHECKING:
     from agent.models.openai_batches import OpenAIBatches
 
 OFFICIAL_URL = "https://api.openai.com/v1"
+ADDRESS = "OPENAI_BASE_URL"
+"""The environment variable of OpenAI's address."""
 NO_KEY = "no-key"
 """Sent where an address that is not OpenAI's has no key."""
 _MOST_LOGPROBS = 20
 
 
+@dataclass(frozen=True, slots=True)
+class OpenAIServer:
+    """Where OpenAI's API is asked, and whose key goes there.
+
+    Args:
+        url: Its address.
+        variable: The environment variable that names the address; "" for any other.
+        is_foreign: Whether it gets OPENAI_COMPATIBLE_API_KEY, or a dummy, and nothing of OpenAI's from the environment:
+            neither OPENAI_API_KEY nor the organisation, project and custom headers that the SDK would take.
+    """
+
+    url: str
+    variable: str = ""
+    is_foreign: bool = False
+
+    @staticmethod
+    def own(*variables: str) -> OpenAIServer:
+        """OpenAI, or the address that the first of `variables` (OPENAI_BASE_URL) names."""
+        for variable in variables or (ADDRESS,):
+            if url := os.environ.get(variable, "").strip():
+                return OpenAIServer(url, variable)
+        return OpenAIServer(OFFICIAL_URL)
+
+    @staticmethod
+    def at(url: str) -> OpenAIServer:
+        """The server of an address that the user wrote."""
+        return OpenAIServer(url, is_foreign=not _is_official(url))
+
+    @staticmethod
+    def compatible(url: str = "") -> OpenAIServer | None:
+        """The server at `url`, or at OPENAI_BASE_URL; None where neither is set."""
+        if url:
+            return OpenAIServer.at(url)
+        named = os.environ.get(ADDRESS, "").strip()
+        return OpenAIServer(named, ADDRESS, is_foreign=not _is_official(named)) if named else None
+
+    @property
+    def is_official(self) -> bool:
+        """Whether it is OpenAI itself."""
+        return _is_official(self.url)
+
+    @property
+    def endpoint(self) -> str:
+        """The address as part of a call; "" for OpenAI's, and for one that a model's name holds."""
+        address = bare_address(self.url) if self.variable else ""
+        return "" if address == OFFICIAL_URL else address
+
+    @property
+    def key_variable(self) -> str:
+        """The environment variable of its key."""
+        return "OPENAI_COMPATIBLE_API_KEY" if self.is_foreign else "OPENAI_API_KEY"
+
+    def key(self, given: str | None = None) -> str:
+        """Its key; a dummy for a foreign server that has none. Raises RunRefused."""
+        if self.is_foreign and not (given or os.environ.get(self.key_variable, "")).strip():
+            return NO_KEY
+        return key_from(self.key_variable, given)
+
+    def client(self, key: str) -> AsyncOpenAI:
+        """OpenAI's SDK, bounded and without retries. Raises RunRefused for an address that cannot be asked."""
+        require_address(self.url, "http://HOST:PORT/v1", self.key_variable, self.variable)
+        from openai import AsyncOpenAI
+
+        return AsyncOpenAI(
+            api_key=key,
+            base_url=self.url,
+            max_retries=0,
+            default_headers=_without_environment(key) if self.is_foreign else None,
+            http_client=sdk_http_client(),  # closed by close() alone, not by garbage collection
+        )
+
+
 class OpenAIModel(HostedModel):
     """A model behind the chat completions API.
 
-    `base_url=None` is OpenAI itself, whatever OPENAI_BASE_URL says. Any other address gets `api_key`, or
-    OPENAI_COMPATIBLE_API_KEY, or a dummy, but never OPENAI_API_KEY, nor the organisation, project and custom headers
-    that the SDK would take from the environment.
-
-    `json_schema` becomes a `response_format`; `choices` are ignored; `logprobs` above 20 are cut to 20.
+    `server` is by default that at `base_url`, else OpenAI or what OPENAI_BASE_URL names. `json_schema` becomes a
+    `response_format`; `choices` are ignored; `logprobs` above 20 are cut to 20.
     """
 
-    def __init__(self, name: str, model: str, base_url: str | None = None, api_key: str | None = None) -> None:
-        self._url = base_url or OFFICIAL_URL
+    def __init__(
+        self,
+        name: str,
+        model: str,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        server: OpenAIServer | None = None,
+    ) -> None:
+        self.server = server or (OpenAIServer.at(base_url) if base_url else OpenAIServer.own())
         self._given_key = api_key
-        self._official = _is_official(self._url)
-        super().__init__(name, model, key_variable(self._url))
-        if not self._official:  # many servers know the old name only
+        super().__init__(name, model, self.server.key_variable, self.server.endpoint, self.server.variable)
+        if not self.server.is_official:  # many servers know the old name only
             self._sends.add("max_tokens")
 
     def check_key(self) -> None:
@@ -64,20 +143,12 @@ class OpenAIModel(HostedModel):
         return self._model
 
     @property
-    def address(self) -> str:
-        """Where it is asked."""
-        return self._url
-
-    @property
-    def is_official(self) -> bool:
-        """Whether that is OpenAI itself."""
-        return self._official
-
-    @property
-    def hint(self) -> str:
-        if urlsplit(self._url).path.strip("/"):
-            return ""
-        return f"{self.name}: the address has no path; most servers answer below /v1: {self._url.rstrip('/')}/v1"
+    def hints(self) -> list[str]:
+        url = self.server.url
+        if urlsplit(url).path.strip("/"):
+            return super().hints
+        odd = f"{self.name}: the address has no path; most servers answer below /v1: {bare_address(url)}/v1"
+        return [*super().hints, odd]
 
     def batch_api(self) -> OpenAIBatches:
         """The batch API at the model's address."""
@@ -86,15 +157,13 @@ class OpenAIModel(HostedModel):
         return OpenAIBatches(self)
 
     def _start(self) -> AsyncOpenAI:
-        key = self._key()
-        require_address(self._url, "http://HOST:PORT/v1", self._variable)
-        return sdk_client(self._url, key)
+        return self.server.client(self._key())
 
     async def _stop(self, client: AsyncOpenAI) -> None:
         await client.close()
 
     def _key(self) -> str:
-        key = key_for(self._url, self._given_key)
+        key = self.server.key(self._given_key)
         if key != NO_KEY:
             self._secrets += (key,)
         return key
@@ -179,32 +248,6 @@ class OpenAIModel(HostedModel):
         )
 
 
-def key_variable(url: str) -> str:
-    """The environment variable of the key for an address."""
-    return "OPENAI_API_KEY" if _is_official(url) else "OPENAI_COMPATIBLE_API_KEY"
-
-
-def key_for(url: str, given: str | None = None) -> str:
-    """The key for an address; a dummy for one that is not OpenAI's and has none. Raises RunRefused."""
-    variable = key_variable(url)
-    if not _is_official(url) and not (given or os.environ.get(variable, "")).strip():
-        return NO_KEY
-    return key_from(variable, given)
-
-
-def sdk_client(url: str, key: str) -> AsyncOpenAI:
-    """OpenAI's SDK for an address, bounded and without retries; one that is not OpenAI's gets `key` alone."""
-    from openai import AsyncOpenAI
-
-    return AsyncOpenAI(
-        api_key=key,
-        base_url=url,
-        max_retries=0,
-        default_headers=None if _is_official(url) else _without_environment(key),
-        http_client=sdk_http_client(),  # closed by close() alone, not by garbage collection
-    )
-
-
 def sdk_http_client() -> AsyncClient:
     """A bounded HTTP client for OpenAI's SDK, also inside LangChain."""
     from openai import DefaultAioHttpClient, DefaultAsyncHttpxClient
@@ -246,7 +289,9 @@ def _logprobs(value: Any) -> tuple[tuple[tuple[str, float], ...], ...]:
         return ()
 
 
-@model("openai", form="openai/NAME", about="needs OPENAI_API_KEY", leads_elsewhere=False)
+@model(
+    "openai", form="openai/NAME", about="needs OPENAI_API_KEY; asked at OPENAI_BASE_URL if set", leads_elsewhere=False
+)
 def official(name: str, rest: str) -> OpenAIModel:
     return OpenAIModel(name, rest)
 
@@ -254,12 +299,13 @@ def official(name: str, rest: str) -> OpenAIModel:
 @model(
     "openai-compatible",
     form="openai-compatible/NAME@http://host:port/v1",
-    about="any server that speaks the OpenAI wire format",
+    about="any server that speaks the OpenAI wire format; without @ the one at OPENAI_BASE_URL",
 )
 def compatible(name: str, rest: str) -> OpenAIModel:
-    served, _, url = rest.partition("@")
-    if not served or not url.startswith(("http://", "https://")):
-        raise InputError(f"{name!r}: write openai-compatible/NAME@http://host:port/v1")
+    served, at, url = rest.partition("@")
+    server = OpenAIServer.compatible(url)
+    if not served or server is None or (at and not url.startswith(("http://", "https://"))):
+        raise InputError(f"{name!r}: write openai-compatible/NAME@http://host:port/v1, or set {ADDRESS}")
     if "@" in url:
         raise InputError("openai-compatible: no password in the address; set OPENAI_COMPATIBLE_API_KEY instead")
-    return OpenAIModel(name, served, base_url=url)
+    return OpenAIModel(name, served, server=server)

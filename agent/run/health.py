@@ -22,11 +22,15 @@ from agent.ledger.files import is_held, seal_holds
 from agent.ledger.query import History
 from agent.ledger.schema import STEPS
 from agent.models import model_registry, weights
-from agent.models.hosted import HostedModel
+from agent.models.hosted import HostedModel, bare_address
 from agent.privacy import ALLOW_TRACING, silence_tracing
 
 PACKAGES = ("promptassay", "xllamacpp", "openai", "anthropic", "optuna", "sqlite-utils", "click")
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_COMPATIBLE_API_KEY")
+ADDRESSES = {
+    "OPENAI_BASE_URL": "openai/NAME and openai-compatible/NAME:",
+    "ANTHROPIC_BASE_URL": "anthropic/NAME:",
+}
 OLDEST_SQLITE = (3, 38)
 WAL_BUG = ((3, 7, 0), (3, 51, 2))  # the first and the last version of SQLite that have it
 SYNCS = 5
@@ -60,7 +64,13 @@ def _machine() -> list[Examined]:
         checks.append((package, True, _version(package) if is_here(extra) else f"an extra; {command(extra)} brings it"))
     checks.append(_prices())
     checks.append(_weights())
-    return checks + [(key, True, "set" if os.environ.get(key) else "not set") for key in KEYS]
+    checks += [(key, True, "set" if os.environ.get(key) else "not set") for key in KEYS]
+    return checks + [(name, True, _address(name, kinds)) for name, kinds in ADDRESSES.items()]
+
+
+def _address(variable: str, kinds: str) -> str:
+    address = bare_address(os.environ.get(variable, ""))
+    return f"{kinds} rows go to {address}" if address else "not set"
 
 
 def _version(package: str) -> str:

@@ -264,7 +264,7 @@ def remarks(lms: Sequence[LM], price: Price | None, earlier: Mapping[str, Price]
     from agent.gateway.prices import assumed_free
     from agent.models.hosted import HostedModel
 
-    hints = [lm.hint for lm in lms if isinstance(lm, HostedModel) and lm.hint]
+    hints = dict.fromkeys(hint for lm in lms if isinstance(lm, HostedModel) for hint in lm.hints)
     return [*hints, *assumed_free([lm.name for lm in lms], price, earlier or {})]
 
 

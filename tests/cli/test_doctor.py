@@ -86,3 +86,10 @@ def test_the_disk_the_prices_and_the_known_bug_of_sqlite_are_told(monkeypatch: p
     for version, has_bug in (((3, 51, 2), True), ((3, 51, 3), False), ((3, 46, 1), True)):
         monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
         assert ("WAL-reset" in checks()["sqlite"]["found"]) is has_bug
+
+
+def test_addresses_of_the_environment_are_told_without_their_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks()["OPENAI_BASE_URL"]["found"] == checks()["ANTHROPIC_BASE_URL"]["found"] == "not set"
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://user:pass-word-1@gateway.example/v1")
+    found = checks()["OPENAI_BASE_URL"]["found"]
+    assert found == "openai/NAME and openai-compatible/NAME: rows go to http://gateway.example/v1"

@@ -112,6 +112,21 @@ def test_an_anthropic_model_is_asked_about_by_the_real_sdk(monkeypatch: pytest.M
     assert runs() == []
 
 
+@pytest.mark.parametrize("more", [["--dry-run"], []])
+@pytest.mark.parametrize("model", ["openai/x", "openai-compatible/x"])
+def test_a_gateway_is_named_before_its_first_call(monkeypatch: pytest.MonkeyPatch, model: str, more: list[str]) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with WireServer(knowing) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        found = optimize(*files(120), "-m", model, "--price", "1,2", "--max-calls", "200", "-n", "1", *more)
+        assert found.exit_code == 0, found.stderr
+        assert bool(server.requests) is not bool(more)
+    told = found.stderr.splitlines()
+    line = f"{model}: rows go to {server.url} (OPENAI_BASE_URL)"
+    assert told.count(line) == 1
+    assert not any(each.startswith("plan:") for each in told[: told.index(line)])
+
+
 def test_what_the_ledger_answers_needs_nobody_and_a_dry_run_connects_to_nobody() -> None:
     with WireServer(knowing) as server:
         command = [*files(120), "-m", compatible(server), *SHORT]

@@ -17,8 +17,8 @@ from agent.gateway.budget import Spend
 from agent.gateway.gateway import call_key, endpoint_of, key_of
 from agent.gateway.prices import fixed_price
 from agent.ledger.store import Ledger
-from agent.models.anthropic import AnthropicModel
 from agent.models.langchain import LangChainModel
+from agent.models.model_registry import create_model
 from agent.observer import Observer
 from agent.types import Budget, Request
 from tests.gateway.doors import burst, classes, gateway, model, states
@@ -80,24 +80,35 @@ async def test_two_models_never_share_a_reply(ledger: Ledger) -> None:
     assert (await door.complete("target", two, ask("a"))).text == "two"
 
 
+@pytest.mark.parametrize(
+    ("name", "variable", "path"),
+    [
+        ("anthropic/m", "ANTHROPIC_BASE_URL", ""),
+        ("openai/m", "OPENAI_BASE_URL", "/v1"),
+        ("openai-compatible/m", "OPENAI_BASE_URL", "/v1"),
+    ],
+)
 async def test_an_address_of_the_environment_is_part_of_a_call_and_its_login_is_not(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, name: str, variable: str, path: str
 ) -> None:
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "secret-0123456789")
+    for key in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.setenv(key, "secret-0123456789")
     with WireServer(lambda messages, body: "one") as first, WireServer(lambda messages, body: "two") as second:
         for server, said in ((first, "one"), (second, "two"), (first, "one")):
-            monkeypatch.setenv("ANTHROPIC_BASE_URL", f"{server.root}/")
-            lm = AnthropicModel("anthropic/m", "m")
+            monkeypatch.setenv(variable, f"{server.root}{path}/")
+            lm = create_model(name)
             assert (await gateway(ledger).complete("target", lm, ask("a"))).text == said
             await lm.close()
     assert [len(server.requests) for server in (first, second)] == [1, 1]
     asked = [json.loads(body) for (body,) in read(ledger.path, "SELECT body FROM blobs")]
-    assert [each["endpoint"] for each in asked if "endpoint" in each] == [first.root, second.root]
+    addresses = [f"{server.root}{path}" for server in (first, second)]
+    assert [each["endpoint"] for each in asked if "endpoint" in each] == addresses
 
 
 async def test_a_model_where_its_name_says_has_the_key_that_it_always_had() -> None:
     request = ask("a")
-    for lm in (AnthropicModel("anthropic/m", "m"), LangChainModel("langchain/openai:m", "openai", "m")):
+    compatible = "openai-compatible/m@http://127.0.0.1:9/v1"
+    for lm in map(create_model, ("anthropic/m", "openai/m", "langchain/openai:m", compatible)):
         assert call_key(lm, request) == key_of(lm.name, request.identity())
     assert "endpoint" not in request.identity()
 
@@ -107,7 +118,9 @@ async def test_a_model_where_its_name_says_has_the_key_that_it_always_had() -> N
     [
         ("azure_openai", {"AZURE_OPENAI_ENDPOINT": "https://x.y/", "OPENAI_API_VERSION": "1-2"}, "https://x.y 1-2"),
         ("anthropic", {"ANTHROPIC_API_URL": "http://user:pass-word1@h:1/v1?key=a#b"}, "http://h:1/v1"),
-        ("openai", {"OPENAI_BASE_URL": "http://h/v1", "OPENAI_API_BASE": "http://h/v1"}, ""),
+        ("openai", {"OPENAI_BASE_URL": "http://h/v1", "OPENAI_API_BASE": "http://i/v1"}, "http://i/v1"),
+        ("openai", {"OPENAI_BASE_URL": "http://h/v1"}, "http://h/v1"),
+        ("openai", {"OPENAI_BASE_URL": "https://api.openai.com/v1"}, ""),
     ],
 )
 def test_where_langchain_finds_a_provider_is_told_without_secrets(

@@ -33,6 +33,21 @@ def job(**changes: Any) -> Fault:
     return Fault(body={"id": "ftjob-1", "status": "running", "training_file": "file-1", **changes})
 
 
+async def test_a_gateway_trains_and_runs_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai-0123")
+    listed = Fault(body={"object": "list", "data": [], "has_more": False})
+    with WireServer(none, other=lambda seen: listed) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        model = OpenAIModel("openai/m", "m")
+        api = FineTuning.of(model)
+        await api.check()
+        await api.close()
+        await model.batch_api().check()
+        await model.close()
+    assert [seen.path for seen in server.others] == ["/v1/fine_tuning/jobs", "/v1/batches"]
+    assert {seen.headers["authorization"] for seen in server.others} == {"Bearer sk-of-openai-0123"}
+
+
 async def test_openai_gets_the_method_and_other_servers_the_older_field() -> None:
     settings = TuningSettings(epochs=2, seed=7)
     official = tuning_body(OpenAIModel("openai/m", "m"), "file-1", "", settings)

@@ -78,15 +78,20 @@ async def test_a_provider_is_started_by_name_with_its_retries_off(monkeypatch: p
 
 
 @pytest.mark.parametrize("variable", ["OPENAI_API_BASE", "OPENAI_BASE_URL"])
-async def test_openais_key_goes_to_openai_wherever_the_environment_points(
+async def test_openais_rows_go_where_the_environment_says_and_a_line_says_so(
     monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setenv(variable, "http://127.0.0.1:9/v1")
-    model = LangChainModel("langchain/openai:m", "openai", "m")
-    await model._ready()
-    assert str(model._client.root_async_client.base_url) == "https://api.openai.com/v1/"
-    await model.close()
+    for address, hints in (
+        ("", []),
+        ("http://127.0.0.1:9/v1", [f"langchain/openai:m: rows go to http://127.0.0.1:9/v1 ({variable})"]),
+    ):
+        monkeypatch.setenv(variable, address)
+        model = LangChainModel("langchain/openai:m", "openai", "m")
+        await model._ready()
+        assert str(model._client.root_async_client.base_url) == f"{address or 'https://api.openai.com/v1'}/"
+        assert model.hints == hints
+        await model.close()
 
 
 @pytest.mark.parametrize(

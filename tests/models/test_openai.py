@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from agent.errors import BadResponse, ParameterRefused, RowRefused, RunRefused, Transient
+from agent.errors import BadResponse, InputError, ParameterRefused, RowRefused, RunRefused, Transient
+from agent.gateway.prices import is_local
+from agent.models.hosted import HostedModel
+from agent.models.model_registry import create_model
 from agent.models.openai import OFFICIAL_URL, OpenAIModel
 from agent.types import Message, Request, Usage
 from tests.wire import Fault, WireServer
@@ -75,18 +78,79 @@ async def test_a_foreign_address_gets_its_own_key_if_there_is_one(monkeypatch: p
     assert server.requests[0].headers["authorization"] == "Bearer own-key"
 
 
-async def test_openai_base_url_does_not_redirect_a_model_that_was_typed_as_openai(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with WireServer(ok) as server:
-        monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai")
-        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+async def test_openai_itself_is_asked_where_no_address_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai")
+    for address in (None, "", " ", f"{OFFICIAL_URL}/"):
+        if address is not None:
+            monkeypatch.setenv("OPENAI_BASE_URL", address)
         model = OpenAIModel("openai/m", "m")
         await model._ready()
         assert str(model._client.base_url).rstrip("/") == OFFICIAL_URL
         assert model._client.max_retries == 0
+        assert (model.endpoint, model.hints) == ("", [])
         await model.close()
-    assert server.requests == []
+
+
+async def test_a_gateway_gets_openais_rows_and_key_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai")
+    monkeypatch.setenv("OPENAI_COMPATIBLE_API_KEY", "key-of-another-server")
+    with WireServer(ok) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/")
+        model = create_model("openai/m")
+        assert isinstance(model, OpenAIModel)
+        assert (await ask(model)).text == "ok"
+    (seen,) = server.requests
+    assert seen.headers["authorization"] == "Bearer sk-of-openai"
+    assert (seen.path, seen.body["model"]) == ("/v1/chat/completions", "m")
+    assert model.endpoint == server.url
+    assert model.hints == [f"openai/m: rows go to {server.url} (OPENAI_BASE_URL)"]
+
+
+async def test_a_compatible_model_without_an_address_is_asked_at_openai_base_url(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-of-openai")
+    with pytest.raises(InputError, match=r"write openai-compatible/NAME@http://host:port/v1, or set OPENAI_BASE_URL"):
+        create_model("openai-compatible/m")
+    with WireServer(ok) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        model = create_model("openai-compatible/m")
+        assert isinstance(model, OpenAIModel)
+        assert (await ask(model)).text == "ok"
+    (seen,) = server.requests
+    assert seen.body["model"] == "m"
+    assert "of-openai" not in json.dumps(dict(seen.headers))
+    assert model.hints == [f"openai-compatible/m: rows go to {server.url} (OPENAI_BASE_URL)"]
+    named = create_model(f"openai-compatible/m@{server.url}")
+    assert isinstance(named, OpenAIModel)
+    assert (named.endpoint, named.hints) == ("", [])
+    assert is_local("openai-compatible/m")
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://gateway.example/v1")
+    assert not is_local("openai-compatible/m")
+
+
+@pytest.mark.parametrize("name", ["openai/m", "openai-compatible/m", "langchain/openai:m"])
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://user:pass-word-1@h/v1", "no name or password in the address"),
+        ("http://h/v1?key=pass-word-1", "no query in the address"),
+        ("user:pass-word-1@h/v1", "no name or password in the address"),
+        ("gateway.example/v1", "'gateway.example/v1' is not a web address"),
+    ],
+)
+async def test_an_address_of_the_environment_that_cannot_be_asked_is_refused_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, name: str, url: str, says: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai")
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    model = create_model(name)
+    assert isinstance(model, HostedModel)
+    with pytest.raises(RunRefused, match=says) as caught:
+        await model.complete(REQUEST)
+    assert "OPENAI_BASE_URL" in str(caught.value)
+    assert "pass-word-1" not in str(caught.value) + model.endpoint + "".join(model.hints)
 
 
 @pytest.mark.parametrize(

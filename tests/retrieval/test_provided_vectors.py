@@ -110,9 +110,22 @@ def test_a_name_of_no_model_is_refused(name: str) -> None:
         EmbeddingModel(name)
 
 
+@pytest.mark.parametrize("name", ["openai:e", "openai-compatible:e"])
+async def test_a_gateway_makes_the_vectors(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with WireServer(copier) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        model = EmbeddingModel(name)
+        await model.complete(embedding_request(["a late parcel"]))
+        await model.close()
+    (seen,) = server.requests
+    assert (seen.path, seen.body["model"]) == (EMBEDDINGS_PATH, "e")
+    assert (KEY in json.dumps(dict(seen.headers))) is (name == "openai:e")
+    assert model.endpoint == server.url
+    assert model.hints == [f"{model.name}: rows go to {server.url} (OPENAI_BASE_URL)"]
+
+
 async def test_openai_is_asked_at_its_own_address_with_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
-    monkeypatch.setenv("OPENAI_API_BASE", "http://127.0.0.1:9/v1")
     model = EmbeddingModel("openai:text-embedding-3-small")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(RunRefused, match="OPENAI_API_KEY is not set"):

@@ -189,6 +189,6 @@ def hosted_name(model: str, provider: str) -> str:
 
 
 def compatible_parts(model: str) -> tuple[str, str]:
-    """Name and address of `openai-compatible/NAME@ADDRESS`; two empty texts for any other model."""
-    name, _, address = hosted_name(model, "openai-compatible").rpartition("@")
+    """Name and address of `openai-compatible/NAME@ADDRESS`; an empty text for what is not there."""
+    name, _, address = hosted_name(model, "openai-compatible").partition("@")
     return name, address

@@ -66,10 +66,10 @@ def _provider(release: PromptRelease) -> list[str]:
     config = []
     if provider in _SERVED:
         name, base = compatible_parts(release.model) if provider == "openai-compatible" else (name, LOCAL_SERVER)
-        address = base.replace("'", "%27")
+        address = f"'{base.replace(chr(39), '%27')}'" if base else "env.OPENAI_BASE_URL"
         config = [
             f"apiBaseUrl: {_from_environment(BASE_URL, address)}",
-            f"apiKey: {_from_environment('OPENAI_COMPATIBLE_API_KEY', 'none')}",
+            f"apiKey: {_from_environment('OPENAI_COMPATIBLE_API_KEY', repr('none'))}",
         ]
     config += [
         f"{key}: {release.parameters[key]}" for key in ("max_tokens", "temperature") if key in release.parameters
@@ -79,7 +79,7 @@ def _provider(release: PromptRelease) -> list[str]:
 
 
 def _from_environment(name: str, otherwise: str) -> str:
-    return yaml_quoted(f"{{{{ env.{name} | default('{otherwise}') }}}}")
+    return yaml_quoted(f"{{{{ env.{name} | default({otherwise}) }}}}")
 
 
 def _settings(folder: Path, release: PromptRelease) -> Settings:
@@ -92,9 +92,12 @@ def _settings(folder: Path, release: PromptRelease) -> Settings:
     settings = dict(provider.get("config", {}))
     settings.pop("apiKey", None)
     kind, _, name = provider["id"].split(":", 2)
-    address = settings.pop("apiBaseUrl", "").partition("default('")[2].rpartition("')")[0].replace("%27", "'")
+    server = settings.pop("apiBaseUrl", "")
+    address = server.partition("default('")[2].rpartition("')")[0].replace("%27", "'")
     if address == LOCAL_SERVER and release.model.startswith("local/"):
         return {**settings, "model": f"local/{name}"}
+    if server and not address:
+        return {**settings, "model": f"openai-compatible/{name}"}
     return {**settings, "model": f"openai-compatible/{name}@{address}" if address else f"{kind}/{name}"}
 
 

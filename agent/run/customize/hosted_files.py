@@ -12,7 +12,7 @@ from agent.errors import InputError, ReleaseError
 from agent.files import new_files
 from agent.gateway.gateway import TEMPLATE_TOKENS
 from agent.models.fine_tuning import TuningSettings, tuning_body
-from agent.models.openai import OpenAIModel, key_variable
+from agent.models.openai import OpenAIModel
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.formats.finetune import chat_line, right_answer
@@ -110,8 +110,8 @@ def _script(files: TrainingFiles, model: OpenAIModel, settings: TuningSettings) 
         "#!/bin/sh",
         "# Uploads the files of this folder and starts the training. It costs money at the provider.",
         "set -eu",
-        f"url={shlex.quote(model.address)}",
-        f'key="Authorization: Bearer ${{{key_variable(model.address)}}}"',
+        f"url={shlex.quote(model.server.url)}",
+        f'key="Authorization: Bearer ${{{model.server.key_variable}}}"',
         "upload() {",
         '    curl -sSf "$url/files" -H "$key" -F purpose=fine-tune -F "file=@$1" |',
         """        tr -d '\\n' | sed 's/.*"id": *"\\([^"]*\\)".*/\\1/'""",

@@ -313,6 +313,7 @@ def test_the_promptfoo_folder_holds_the_dev_rows_and_no_other() -> None:
         "openai/a:b",
         "anthropic/c",
         "openai-compatible/m@http://h:1/v1?x='y'",
+        "openai-compatible/m",
         "openai-compatible/m@http://127.0.0.1:8080/v1",
         "local/m",
     ],
