@@ -77,7 +77,7 @@ class Tool:
 @dataclass(frozen=True, slots=True)
 class Field:
     """One input or output of a signature. `choices` belong to type choice, `schema` (JSON text) to type json; the type
-    conversation is for an input.
+    conversation is for an input. An `optional` input may be empty.
 
     An output of type text may have limits: a reply that breaks one counts like one that does not parse.
     """
@@ -91,6 +91,7 @@ class Field:
     max_words: int | None = None
     forbidden: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
+    optional: bool = False
 
     @property
     def has_schema(self) -> bool:

@@ -88,6 +88,9 @@ def check_fields(parsed: Parsed, inputs: tuple[str, ...], outputs: tuple[str, ..
             )
             yield Fault(("fields", name, "schema"), what)
         yield from _check_reply_limits(name, table, inputs)
+        if table.optional and (name in outputs or table.type != "text" or len(inputs) == 1):
+            what = f"the field {quoted(name)} cannot be empty; optional is for one of several inputs, of type text"
+            yield Fault(("fields", name, "optional"), what)
 
 
 def _check_reply_limits(name: str, table: FieldTable, inputs: tuple[str, ...]) -> Iterator[Fault]:

@@ -9,18 +9,20 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from agent.errors import InputError
 from agent.shipped import fold
 from agent.task.answers import label_reader, text_of
 from agent.task.asked import Asked
-from agent.task.columns import DataColumn, decide_columns
+from agent.task.columns import DataColumn, decide_columns, split_of
 from agent.task.scoring_rule import ScoringRule
-from agent.task.splits import CAPS, near_duplicates, split_rows
-from agent.types import MetricSpec, canonical
+from agent.task.splits import CAPS, FRACTIONS, near_duplicates, split_rows
+from agent.task.words import quoted
+from agent.types import MetricSpec, SplitName, canonical
 
 MIN_ROWS = 30
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 Table = Sequence[Mapping[str, Any]]
 Parts = tuple[list[int], list[int], list[int]]
 """Positions of the rows of train, dev and test."""
@@ -39,23 +41,26 @@ class Usable:
         return [group[0] for group in self.groups]
 
 
-def full_rows(table: Table, inputs: Sequence[str], target: str) -> list[int]:
-    """The rows whose inputs and target are not blank."""
-    needed = [*inputs, target]
+def full_rows(table: Table, needed: Sequence[str]) -> list[int]:
+    """The rows in which none of the columns is blank."""
     return [at for at, row in enumerate(table) if all(text_of(row.get(name)).strip() for name in needed)]
 
 
+def main_input(table: Table, inputs: Sequence[str]) -> str:
+    """The input with the most text; the others may be empty."""
+    return max(inputs, key=lambda name: sum(len(text_of(row.get(name)).strip()) for row in table))
+
+
 def usable_rows(table: Table, inputs: Sequence[str], full: Sequence[int], labels: Mapping[int, Any]) -> Usable:
-    """The `full` rows without repeated and contradictory ones, and how many of the table went for what."""
+    """The `full` rows without repeated and contradictory ones, and how many went for what."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for at in full:
-        groups.setdefault(tuple(fold(text_of(table[at][name])) for name in inputs), []).append(at)
+        groups.setdefault(tuple(fold(text_of(table[at].get(name))) for name in inputs), []).append(at)
     agreed = [group for group in groups.values() if len({canonical(labels[at]) for at in group}) == 1]
     in_agreed = sum(map(len, agreed))
     dropped = {
-        "empty": len(table) - len(full),
-        "duplicate": in_agreed - len(agreed),
-        "conflicting": len(full) - in_agreed,
+        "repeated": in_agreed - len(agreed),
+        "with the same inputs but different answers": len(full) - in_agreed,
     }
     return Usable(tuple(map(tuple, agreed)), dropped)
 
@@ -67,13 +72,14 @@ def parts_of(
     labels: Mapping[int, Any],
     rng: random.Random,
     even: bool,
+    fractions: tuple[float, float, float] = FRACTIONS,
 ) -> Parts:
     """`split_rows` over the texts of `inputs`; `even`: each label in the same share."""
     rows = [
         {"id": at, **{f"{n} input": text_of(table[at].get(name)) for n, name in enumerate(inputs)}, "label": labels[at]}
         for at in positions
     ]
-    train, dev, test = split_rows(rows, "label", rng, stratify=even)
+    train, dev, test = split_rows(rows, "label", rng, fractions, stratify=even)
     return [row["id"] for row in train], [row["id"] for row in dev], [row["id"] for row in test]
 
 
@@ -91,7 +97,7 @@ def settled(table: Table, inputs: Sequence[str], parts: Sequence[Parts], usable:
                     merged[split].append(at)
     order = [(split, at) for split in (2, 1, 0) for at in merged[split]]
     left_out: set[int] = set()
-    for twins in near_duplicates(["\n".join(text_of(table[at][name]) for name in inputs) for _, at in order]):
+    for twins in near_duplicates(["\n".join(text_of(table[at].get(name)) for name in inputs) for _, at in order]):
         if order[twins[0]][0]:  # not all in train
             left_out |= {order[twin][1] for twin in twins[1:]}
     train, dev, test = ([at for at in part if at not in left_out] for part in merged)
@@ -125,17 +131,57 @@ class Splitting:
         self._are_calls = bool(asked.tools)
         self._has_id = any(column.use == "id" for column in columns)
         self.field = next(column.field for column in columns if column.use == "target")
-        self._full = full_rows(table, self._inputs, target)
+        self._split = next((column.name for column in columns if column.use == "split"), "")
+        self._asked = asked
+        self._full = self._complete(table, self._inputs)
         self._basis, self._basis_full = self._inputs, self._full
         if asked.reading > 1:
             try:
-                usual = decide_columns(each_once(plain), target, beside=beside, dates=True)
+                version = Asked(reading=asked.reading)
+                usual = decide_columns(each_once(plain), target, asked=version, beside=beside, dates=True)
             except InputError:  # nothing is an input unless it is named
                 return
             basis = [column.name for column in usual if column.use == "input"]
-            full = full_rows(plain, basis, target)
+            full = self._complete(plain, basis)
             if len(full) >= MIN_ROWS:
                 self._basis, self._basis_full = basis, full
+
+    def _complete(self, table: Table, inputs: Sequence[str]) -> list[int]:
+        """The rows with a target and the main input; older versions wanted all inputs."""
+        needed = [main_input(table, inputs)] if self._asked.reading > 3 else inputs
+        return full_rows(table, [*needed, self._target])
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """How many rows cannot be used, by the reason."""
+        with_target = len(full_rows(self._table, [self._target]))
+        main = (
+            main_input(self._table, self._inputs) if self._asked.reading > 3 or len(self._inputs) == 1 else "an input"
+        )
+        return {
+            f"without {quoted(self._target)}": len(self._table) - with_target,
+            f"without {quoted(main) if main in self._inputs else main}": with_target - len(self._full),
+            **self.usable.dropped,
+        }
+
+    @property
+    def empty(self) -> dict[str, int]:
+        """By input that is empty in usable rows, in how many."""
+        found = {
+            name: sum(not text_of(self._table[at].get(name)).strip() for at in self.usable.kept)
+            for name in self._inputs
+        }
+        return {name: count for name, count in found.items() if count}
+
+    @property
+    def split_line(self) -> str:
+        """How the rows are split where a column says it; else ""."""
+        if not self._split:
+            return ""
+        given = {split_of(self._table[at].get(self._split)) for at in self.usable.kept}
+        missing = [split for split in ("dev", "test") if split not in given]
+        cut = f"; {' and '.join(missing)} rows are cut from its train rows, as it names none" if missing else ""
+        return f"splits: as the column {quoted(self._split)} says{cut}"
 
     def read(self, rule_of: Callable[[Sequence[Any], Sequence[str]], ScoringRule]) -> ScoringRule:
         """Labels and usable rows by the rule for answers with these texts."""
@@ -144,7 +190,7 @@ class Splitting:
         rule = rule_of(values, texts) if values else ScoringRule("text", MetricSpec("exact_match", self.field))
         read = (lambda calls: calls) if self._are_calls else label_reader(rule.type, values)
         self.labels: dict[int, Any] = {}
-        for at in full_rows(self._plain, (), self._target):
+        for at in full_rows(self._plain, [self._target]):
             try:
                 self.labels[at] = read(self._plain[at][self._target])
             except ValueError:  # only where a column that the splits rest on is blank
@@ -156,6 +202,8 @@ class Splitting:
     def parts(self, rng: random.Random, rule: ScoringRule) -> Parts:
         """The rows of train, dev and test."""
         even = rule.type == "choice" or rule.is_scale
+        if self._split:
+            return settled(self._table, self._inputs, (self._given_parts(rng, even),), self.usable)
         usable = usable_rows(self._plain, self._basis, self._basis_full, self.labels)
         first = parts_of(self._plain, self._basis, usable.kept, self.labels, rng, even)
         if self._basis == self._inputs:
@@ -165,8 +213,27 @@ class Splitting:
         second = parts_of(self._plain, self._basis, rest, self.labels, rng, even) if rest else ([], [], [])
         return settled(self._table, self._inputs, (first, second), self.usable)
 
+    def _given_parts(self, rng: random.Random, even: bool) -> Parts:
+        """The rows as the column of splits has them; dev and test rows that it lacks are cut from train."""
+        parts: Parts = ([], [], [])
+        for group in self.usable.groups:
+            places = {SPLITS.index(split_of(self._table[at].get(self._split))): at for at in group}
+            parts[max(places)].append(places[max(places)])
+        for part in parts:
+            rng.shuffle(part)
+        train, dev, test = parts
+        rest = (self._table, self._inputs, train, self.labels, rng, even)
+        if not dev and not test:
+            return parts_of(*rest)
+        if dev and test:
+            return parts
+        lacking = FRACTIONS[2 if dev else 1]
+        share = lacking / (FRACTIONS[0] + lacking)
+        train, _, cut = parts_of(*rest, (1 - share, 0.0, share))
+        return train, dev or cut, test or cut
+
     def made(self, at: int) -> dict[str, Any]:
         """A row of fields."""
         row = self._table[at]
         made: dict[str, Any] = {"id": text_of(row["id"]).strip()} if self._has_id else {}
-        return made | {c.field: text_of(row[c.name]) for c in self._columns} | {self.field: self.labels[at]}
+        return made | {c.field: text_of(row.get(c.name)) for c in self._columns} | {self.field: self.labels[at]}

@@ -17,9 +17,9 @@ from agent.errors import InputError
 from agent.shipped import fold
 from agent.task.answers import most_choices, text_of
 from agent.task.asked import NOTHING, Asked
-from agent.task.words import listed, near, quoted
+from agent.task.words import counted, listed, near, quoted
 
-Use = Literal["input", "target", "id", "ignored"]
+Use = Literal["input", "target", "id", "split", "ignored"]
 Table = Sequence[Mapping[str, Any]]
 
 COPIED = 0.9  # share of rows equal to their label from which a column is a copy of it
@@ -30,6 +30,17 @@ _WORD = re.compile(r"[^\W_]+")
 _DATE = re.compile(
     r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ]\d{1,2}:\d{2}.*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}( \d{1,2}:\d{2}.*)?"
 )  # 2026-11-01, 2026-11-01T12:00:00Z, 1.11.2026, 11/01/26 10:30
+SPLIT_OF = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("dev", "development", "val", "valid", "validation", "eval", "evaluation"), "dev"),
+    **dict.fromkeys(("test", "testing", "holdout", "hold-out", "held-out"), "test"),
+}
+"""By the values of a column of splits, which split they mean."""
+_LATER_NAME = re.compile(
+    r"(.*_)?(predict(ed|ion|ions)|split|fold|(closed|solved|resolved|completed)(_(at|on|by|date|time))?|resolution|outcome"
+    r"|csat|nps|satisfaction|assignee|assigned(_to)?|handled_by|status|score|probability|confidence"
+    r"|vorhersage|geschlossen(_am)?|erledigt(_am)?|gelost(_am)?|bearbeiter|zugewiesen(_an)?|zufriedenheit)(_(id|name|score))?"
+)  # as field names
 _ID_NAME = re.compile(r"(.*_)?(id|ids|uuid|guid|index|idx|key|row|row_?number|unnamed_\d+)|")
 
 
@@ -103,6 +114,7 @@ def decide_columns(
     for position, name in enumerate(names, start=1):
         texts = [text_of(row.get(name)) for row in table]
         use, reason = _use(name, texts, labels)
+        splits = _split_use(texts) if asked.reading > 3 and not any(c.use == "split" for c in columns) else None
         made = field_name(name, position, taken)
         if name == target:
             use, reason, made = "target", "the column to predict", taken[1]
@@ -112,6 +124,8 @@ def decide_columns(
             use, reason = "input", "named in the prompt"
         elif name in named:
             use, reason = "input", "as --input says"
+        elif splits:
+            use, reason = splits
         elif use == "input" and prompt_fields:
             use, reason = "ignored", "not named in the prompt"
         elif use == "input" and named:
@@ -129,7 +143,7 @@ def decide_columns(
             taken.append(made)
         if use in ("input", "target") and made != name:
             reason = f"{reason}; called {made} from here on"
-        columns.append(DataColumn(name, {"id": "id", "ignored": ""}.get(use, made), use, reason))
+        columns.append(DataColumn(name, {"id": "id", "split": "", "ignored": ""}.get(use, made), use, reason))
     for mark in sorted(prompt_fields):
         said = f"the prompt holds {quoted(f'{{{{{mark}}}}}')}, which is"
         if mark not in known:
@@ -194,6 +208,30 @@ def _use(name: str, texts: list[str], labels: list[str]) -> tuple[Use, str]:
     if leak := _copies(pairs) or _codes(pairs):
         return "ignored", f"{leak}: it would give the answer away; name it in the prompt to keep it"
     return "input", "holds text"
+
+
+def split_of(cell: Any) -> str:
+    """Which split a cell names; "" for none."""
+    return SPLIT_OF.get(fold(text_of(cell)), "")
+
+
+def _split_use(texts: Sequence[str]) -> tuple[Use, str] | None:
+    """The use of a column whose values are names of splits; None for any other."""
+    filled = [split_of(text) for text in texts if text.strip()]
+    if "" in filled or len(set(filled)) < 2:
+        return None
+    if "train" not in filled:
+        return "ignored", "names splits, but no train rows; rows are split afresh"
+    if len(filled) < len(texts):
+        empty = len(texts) - len(filled)
+        return "ignored", f"names splits, but is empty in {counted(empty, 'row')}; fill it in to have it used"
+    return "split", "says which rows are train, dev and test"
+
+
+def filled_in_later(columns: Sequence[DataColumn]) -> list[str]:
+    """Inputs that are often unknown when a prompt is used, by their names."""
+    plain = {column.name: field_name(column.name, 1, ()).lower() for column in columns if column.use == "input"}
+    return [name for name, field in plain.items() if _LATER_NAME.fullmatch(field)]
 
 
 def _copies(pairs: Counter[tuple[str, str]]) -> str:

@@ -196,6 +196,8 @@ class RowReader:
     def _value(self, field: Field, value: Any, cells: bool) -> Any:
         is_input = field in self._signature.inputs
         if is_input and (value is None or (isinstance(value, str) and not value.strip())):
+            if field.optional:
+                return ""
             raise ValueError("is empty; write the text or remove the row")
         if field.name in self._unsure:
             return value

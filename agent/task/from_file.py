@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shlex
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,15 @@ from agent.task.asked import NOTHING, Asked, metric_asked
 from agent.task.called_tools import TOOLS_FILE, tools_json, with_calls
 from agent.task.checks import PLACEHOLDER
 from agent.task.clean_rows import MIN_ROWS, Splitting, each_once
-from agent.task.columns import DataColumn, answer_inside, column_named, decide_columns, field_name, find_target
+from agent.task.columns import (
+    DataColumn,
+    answer_inside,
+    column_named,
+    decide_columns,
+    field_name,
+    filled_in_later,
+    find_target,
+)
 from agent.task.conversations import conversations_in
 from agent.task.examples import listed_problems, parse_number
 from agent.task.input_files import read_rows
@@ -29,7 +38,7 @@ from agent.task.load import SPLITS, load_task
 from agent.task.nested import expanded
 from agent.task.scoring_rule import ScoringRule, scoring_rule, usual_rule
 from agent.task.task_text import SCHEMA_FILE, SCHEMA_LINE, plain_prompt, slug, string, task_toml
-from agent.task.words import quoted, shown
+from agent.task.words import counted, quoted, shown
 from agent.types import FieldType, MetricSpec, Task, canonical
 
 SINGLE = re.compile(r"(?<!\{)\{\s*([^{}]+?)\s*\}(?!\})")
@@ -56,6 +65,12 @@ class Reading:
     thousands_warning: str
     spellings: Mapping[str, Sequence[str]]
     """By choice, its other spellings in the file."""
+    empty: Mapping[str, int]
+    """Inputs that are empty in rows that are kept, and in how many."""
+    split_line: str
+    """How a column of the file splits the rows; "" where none does."""
+    later: Sequence[str]
+    """Inputs whose names say that they are filled in later."""
     inside: Mapping[str, int]
     """Inputs that contain the answer word for word, and in how many rows."""
     misspelled: Sequence[tuple[str, int, str, int]]
@@ -79,11 +94,13 @@ class Reading:
 
     def lines(self) -> Iterator[str]:
         """The reading for people, one line each."""
-        dropped = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items() if count)
         left_out = f"left out of the splits (near-duplicates, or past their sizes): {self.unused}"
-        yield f"{self.file}: {self.rows} rows; dropped: {dropped or 'none'}; {left_out}"
+        yield f"{self.file}: {self.rows} rows; dropped: {listed_counts(self.dropped)}; {left_out}"
         for column in self.columns:
-            yield f"column {quoted(column.name)}: {column.use} ({column.reason})"
+            kept = f"; empty in {counted(self.empty[column.name], 'row')}, kept" if column.name in self.empty else ""
+            yield f"column {quoted(column.name)}: {column.use} ({column.reason}{kept})"
+        for name in self.later:
+            yield f"column {quoted(name)}: is it known when the prompt is used? If not: --ignore {shlex.quote(name)}"
         for name, count in self.inside.items():
             fix = "if it will not be known when the prompt is used, name the other inputs in the prompt: {{column}}"
             yield f"column {quoted(name)}: the answer stands in it word for word in {count} rows; {fix}"
@@ -97,6 +114,8 @@ class Reading:
             seen = f"{quoted(rare)} ({rows} of the rows) looks like {quoted(other)} ({many}) misspelled"
             yield f"target {self.target}: {seen}; correct the file if it is"
         yield self.metric_line
+        if self.split_line:
+            yield self.split_line
         for split, classes in self.counts.items():
             each = ", ".join(f"{name}: {count}" for name, count in classes.items() if name)
             yield f"{split}: {sum(classes.values())} rows" + (f" ({each})" if each else "")
@@ -219,9 +238,8 @@ def _draft(
         return scoring_rule(values, field, asked, texts)
 
     rule = splitting.read(rule_of)
-    usable, kept = splitting.usable, splitting.usable.kept
-    why = ", ".join(f"{n} {why}" for why, n in usable.dropped.items() if n)
-    _enough(path, len(kept), f"usable rows ({why} dropped)")
+    dropped, kept = splitting.dropped, splitting.usable.kept
+    _enough(path, len(kept), f"usable rows (dropped: {listed_counts(dropped)})")
     if len({canonical(splitting.labels[at]) for at in kept}) < 2:
         raise InputError(
             f"the target {quoted(target)} holds one value only in {shown(path)}; take a column that varies"
@@ -239,7 +257,15 @@ def _draft(
     written = metric if is_read or asked.reading == 1 else rule.metric
     tools = {TOOLS_FILE: tools_json(asked.tools)} if asked.tools else {}
     toml = task_toml(
-        slug(name or path.stem), columns, rule, choices, instruction, written, spoken=spoken, tools="".join(tools)
+        slug(name or path.stem),
+        columns,
+        rule,
+        choices,
+        instruction,
+        written,
+        spoken=spoken,
+        tools="".join(tools),
+        optional=frozenset(splitting.empty),
     )
     files = {"task.toml": toml, **tools}
     if asked.knowledge:
@@ -257,7 +283,7 @@ def _draft(
     return files, Reading(
         shown(path),
         len(table),
-        usable.dropped,
+        dropped,
         len(kept) - sum(map(len, parts)),
         columns,
         field,
@@ -267,6 +293,9 @@ def _draft(
         why_text([row[field] for row in made]) if rule.type == "text" and not rule.labels and not asked.is_any else "",
         thousands_warning(values) if rule.type == "number" else "",
         other_spellings(values, choices),
+        splitting.empty,
+        splitting.split_line,
+        [] if prompt_fields or asked.inputs else filled_in_later(columns),
         {} if prompt_fields or asked.inputs else answer_inside(columns, made, field),
         misspelled([row[field] for row in made]) if choices and asked.reading > 1 else (),
         rule,
@@ -279,6 +308,11 @@ def _choices(labels: set[str], rule: ScoringRule, asked: Asked) -> tuple[str, ..
     if asked.reading > 3 and not ordered and all(not lost_as_number(label) for label in labels):
         return tuple(sorted(labels, key=lambda label: (parse_number(label), label)))
     return tuple(dict.fromkeys([*ordered, *sorted(labels)]))
+
+
+def listed_counts(counts: Mapping[str, int]) -> str:
+    """The counts above 0 with what they count; `none` without any."""
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "none"
 
 
 def _names(table: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -176,7 +176,7 @@ class _Loading:
             return Field(name, table.type, table.description, (), calls_schema(self.tools))
         if schema is None or table.type != "json":
             limits = (table.min_words, table.max_words, tuple(table.forbidden), tuple(table.required))
-            return Field(name, table.type, table.description, tuple(table.choices), None, *limits)
+            return Field(name, table.type, table.description, tuple(table.choices), None, *limits, table.optional)
         if isinstance(schema, str):
             text = self._text(schema, "")
             if text is None:

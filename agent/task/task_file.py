@@ -100,6 +100,7 @@ class FieldTable(TomlTable):
     forbidden: list[Text] = Field(
         [], description="Type text: an answer that holds one of these, in any case, scores 0."
     )
+    optional: bool = Field(False, description="An input of type text: rows may leave it empty.")
     required: list[Text] = Field([], description="Type text: an answer that lacks one of these, in any case, scores 0.")
 
 

@@ -97,6 +97,7 @@ def task_toml(
     description: str = "",
     spoken: frozenset[str] = frozenset(),
     tools: str = "",
+    optional: frozenset[str] = frozenset(),
 ) -> str:
     """The text of task.toml; every key left out has its default.
 
@@ -110,6 +111,7 @@ def task_toml(
         description: What the task is; "": made of the fields.
         spoken: The columns that hold conversations.
         tools: The file of the tools that the answers call; "": none.
+        optional: The input columns that may be empty.
     """
     inputs = [column for column in columns if column.use == "input"]
     output = next(column for column in columns if column.use == "target")
@@ -128,6 +130,8 @@ def task_toml(
         about = [f"description = {string(' '.join(column.name.split()))}"] if column.name != column.field else []
         if column.name in spoken:
             about.append('type = "conversation"')
+        if column.name in optional:
+            about.append("optional = true")
         if column is output and rule.type != "text":
             about.append(f'type = "{rule.type}"')
         if column is output and choices:

@@ -95,7 +95,14 @@ def test_repeated_conflicting_and_empty_rows_are_dropped_and_counted(here: Path)
         del row["Ticket ID"]
     _, reading = task_from_file(write(here / "d.csv", table), "Team")
     assert reading.rows == 64
-    assert dict(reading.dropped) == {"empty": 2, "duplicate": 1, "conflicting": 2}
+    assert dict(reading.dropped) == {
+        "without 'Team'": 1,
+        "without 'Customer Message'": 1,
+        "repeated": 1,
+        "with the same inputs but different answers": 2,
+    }
+    dropped = "1 without 'Team', 1 without 'Customer Message', 1 repeated, 2 with the same inputs but different answers"
+    assert f"64 rows; dropped: {dropped}; " in next(reading.lines())
     assert sum(sum(each.values()) for each in reading.counts.values()) + reading.unused == 59
 
 
@@ -180,7 +187,7 @@ def test_thirty_usable_rows_are_needed(here: Path) -> None:
         task_from_file(write(here / "t.csv", tickets(29)), "Team")
     table = tickets(30)
     table[3]["Team"] = ""
-    with pytest.raises(InputError, match=r"has 29 usable rows \(1 empty dropped\); at least 30"):
+    with pytest.raises(InputError, match=r"has 29 usable rows \(dropped: 1 without 'Team'\); at least 30"):
         task_from_file(write(here / "t.csv", table), "Team")
     assert task_from_file(write(here / "t.csv", tickets(30)), "Team")[0].test
 
@@ -425,7 +432,7 @@ def test_an_empty_row_changes_no_column(here: Path, place: int) -> None:
     table.insert(place, dict.fromkeys(table[0], " "))
     reading = task_from_file(write(here / "data.csv", table), "Team")[1]
     assert reading.columns == clean.columns
-    assert (reading.rows, reading.dropped["empty"]) == (61, 1)
+    assert (reading.rows, reading.dropped["without 'Team'"]) == (61, 1)
 
 
 def test_a_file_of_empty_rows_is_refused(here: Path) -> None:
@@ -484,7 +491,7 @@ def test_rows_that_stand_there_twice_do_not_turn_the_id_into_an_input(here: Path
     ]
     task, reading = task_from_file(write(here / "data.csv", [*table, *table[:20]]), "Team")
     assert uses(reading)["id"] == ("id", "id")
-    assert reading.dropped["duplicate"] == 20
+    assert reading.dropped["repeated"] == 20
     assert [field.name for field in task.signature.inputs] == ["customer_message"]
 
 
@@ -526,7 +533,7 @@ def test_a_row_without_the_target_is_dropped_and_ends_nothing(here: Path) -> Non
     table = tickets()
     table += [{key: value for key, value in row.items() if key != "Team"} for row in table[:5]]
     _, reading = task_from_file(write(here / "data.jsonl", table), "Team")
-    assert reading.dropped["empty"] == 5
+    assert reading.dropped["without 'Team'"] == 5
 
 
 def test_spellings_of_a_label_that_were_taken_as_one_are_told(here: Path) -> None:
