@@ -25,7 +25,7 @@ _KEY = re.compile(
     re.I,
 )
 
-_LOGIN = re.compile(r"(://[^\s/:@]*:)\S*@")  # up to the last @: a password may hold one
+_LOGIN = re.compile(r"(://[^\s/:@]*:)(\S*+)")
 _QUERY_PASSWORD = re.compile(r"([?&]\w*password=)[^&\s]*", re.I)
 
 
@@ -102,7 +102,12 @@ def without_password(text: str) -> str:
     >>> without_password("postgresql://me:s3cret@host/db?password=s3cret&sslmode=require")
     'postgresql://me:[key]@host/db?password=[key]&sslmode=require'
     """
-    return _QUERY_PASSWORD.sub(rf"\1{PLACEHOLDER}", _LOGIN.sub(rf"\1{PLACEHOLDER}@", text))
+    return _QUERY_PASSWORD.sub(rf"\1{PLACEHOLDER}", _LOGIN.sub(_without_login, text))
+
+
+def _without_login(found: re.Match[str]) -> str:
+    _, at, host = found[2].rpartition("@")  # the last one: a password may hold others
+    return f"{found[1]}{PLACEHOLDER}@{host}" if at else found[0]
 
 
 @lru_cache(maxsize=256)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
-NUMBER = re.compile(r"[-+]?[\d,]*\.?\d+|-|")
+NUMBER = re.compile(r"[-+]?[\d,]*+(?:(?<=\d)|\.\d++)|-|")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 GAP, WRAPPED, WORD = 2, 12, 30
 

@@ -189,7 +189,7 @@ class Limiter:
         """Notes a refusal of the call of this turn. Raises RunRefused when it is one of `SAME_REFUSALS` in a row that
         say the same but for words with digits: a quota, a closed account, a parameter that the server does not know."""
         self.answered()
-        says = self._refusals[turn] = re.sub(r"\w*\d\w*", "#", str(error))
+        says = self._refusals[turn] = re.sub(r"\b(?=[^\W\d]*\d)\w+", "#", str(error))
         first, after = turn, turn + 1
         while self._refusals.get(first - 1) == says:
             first -= 1

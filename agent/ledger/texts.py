@@ -251,7 +251,7 @@ def _page_holds(path: Path, needle: str) -> bool:
         page = path.read_text("utf-8", "replace")
     except OSError:
         return False
-    return needle in html.unescape(re.sub(r"<[^>]*>", "", page))
+    return needle in html.unescape(re.sub(r"<[^<>]*>", "", page))
 
 
 def _forms(needle: str) -> Iterable[str]:

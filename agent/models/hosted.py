@@ -158,7 +158,8 @@ def bare_address(address: str) -> str:
     >>> bare_address("https://user:secret@host/v1/?key=1")
     'https://host/v1'
     """
-    return re.sub(r"[^/@]*@", "", re.split(r"[?#]", address.strip())[0]).rstrip("/")
+    parts = re.split(r"[?#]", address.strip())[0].split("/")
+    return "/".join(part.rpartition("@")[2] for part in parts).rstrip("/")
 
 
 def mapping(value: object) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from agent.prompt.fence import defused
 from agent.retrieval.passages import Passage
 from agent.types import Document, Section, TextBlock
 
-_SENTENCE_END = re.compile(r"(?<=[.!?;:。！？])\s+|\n(?=\s*(?:[-*+•]|\d+[.)])\s)")
+_SENTENCE_END = re.compile(r"(?<=[.!?;:。！？])\s+|\n(?=\s{0,99}(?:[-*+•]|\d+[.)])\s)")
 _NUMBERED = re.compile(r"^\[(?=\d+\])", re.MULTILINE)
 _GAP = "\u00b7"
 

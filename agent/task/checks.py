@@ -47,7 +47,7 @@ TOOL_FORMATS: tuple[FormatName, ...] = ("turns", "labelled-turns")
 CONVERSATION_FORMATS: tuple[FormatName, ...] = ("turns", "inline")
 """The layouts that send a conversation as messages: demos are turns before it, or texts in the system message."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-PLACEHOLDER = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
+PLACEHOLDER = re.compile(r"\{\{\s*+((?:[^\s{}]++(?:\s++(?=[^\s{}]))?)*+)\s*+\}\}")
 
 
 def parse_signature(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

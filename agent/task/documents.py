@@ -16,8 +16,8 @@ from agent.extras import command, is_here
 from agent.types import Section, TextBlock
 
 MOST_PAGES = 2_000
-_HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*#*\s*")
-_RULE_OF_TABLE = re.compile(r"\|?\s*:?-{2,}:?\s*(?:\|\s*:?-{2,}:?\s*)*\|?\s*")
+_HEADING = re.compile(r"(#{1,6})\s++(.*)")
+_RULE_OF_TABLE = re.compile(r"\|?\s*+:?-{2,}+:?\s*+(?:\|\s*+:?-{2,}+:?\s*+)*+\|?\s*+")
 _NOT_SHOWN = re.compile(  # taken out first: where one of them is not closed, html.parser takes the square of the time
     r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\s*>|\Z)|<![^>]*>?", re.DOTALL | re.IGNORECASE
 )
@@ -82,7 +82,7 @@ def read_markdown(text: str) -> tuple[Section, ...]:
             at = last
         elif heading := _HEADING.fullmatch(line):
             end()
-            outline.head(len(heading[1]), heading[2])
+            outline.head(len(heading[1]), heading[2].rstrip().rstrip("#").rstrip())
         elif "|" in line and at + 1 < len(lines) and "|" in lines[at + 1] and _RULE_OF_TABLE.fullmatch(lines[at + 1]):
             end()
             last = at + 2

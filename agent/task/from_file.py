@@ -41,7 +41,7 @@ from agent.task.task_text import SCHEMA_FILE, SCHEMA_LINE, plain_prompt, slug, s
 from agent.task.words import counted, quoted, shown
 from agent.types import FieldType, MetricSpec, Task, canonical
 
-SINGLE = re.compile(r"(?<!\{)\{\s*([^{}]+?)\s*\}(?!\})")
+SINGLE = re.compile(r"(?<!\{)\{\s*+((?:[^\s{}]++(?:\s++(?=[^\s{}]))?)++)\s*+\}(?!\})")
 
 
 @dataclass(frozen=True, slots=True)

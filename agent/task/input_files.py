@@ -38,9 +38,13 @@ KeyPath = tuple[str | int, ...]
 _UNSAFE = re.compile("[\x00\ud800-\udfff]")
 _SEP = re.compile('"?sep=([,;\t])"?', re.IGNORECASE)  # what Excel writes and understands on the first line
 _HIDDEN = re.compile(
-    r'"""(?:\\.|[^\\])*?"{3,5}' + r"|'''.*?'{3,5}" + r'|"(?:\\.|[^"\\\n])*"' + r"|'[^'\n]*'" + r"|#[^\n]*", re.DOTALL
+    r'"""(?:[^"\\]|\\.|"(?!""))*+(?:"{3,5}|\Z)'  # one that is never closed goes to the end
+    r"|'''(?:[^']|'(?!''))*+(?:'{3,5}|\Z)"
+    r'|"(?:\\.|[^"\\\n])*+"?'
+    r"|'[^'\n]*+'?|#[^\n]*+",
+    re.DOTALL,
 )
-_PART = re.compile(r'"((?:\\.|[^"\\])*)"' + r"|'([^']*)'" + r"|([A-Za-z0-9_-]+)")
+_PART = re.compile(r'"((?:\\.|[^"\\])*+)"?' + r"|'([^']*+)'?" + r"|([A-Za-z0-9_-]+)")
 
 
 def read_bytes(path: Path, folder: Path | None = None) -> bytes:

@@ -12,8 +12,8 @@ from typing import Any
 
 _SECTION = re.compile(r"^(Args|Arguments|Parameters|Returns|Return|Yields|Raises|Examples?|Notes?|Source):\s*$")
 _ARGUMENTS = ("Args", "Arguments", "Parameters")
-_ARGUMENT = re.compile(r"^\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)$")
-_FIELD = re.compile(r"^:param\s+(?:[^:]*\s)?(\w+)\s*:\s*(.*)$")
+_ARGUMENT = re.compile(r"\*{0,2}(\w+)\s*+(?:\([^)]*\)\s*+)?:\s*+(.*)")
+_FIELD = re.compile(r":param\s++(?:[^\s:]++\s++)*?(\w+)\s*+:\s*+(.*)")
 
 
 def tool_of_function(function: Callable[..., Any]) -> dict[str, Any]:
@@ -62,14 +62,14 @@ def docstring_parts(text: str) -> tuple[str, dict[str, str]]:
         stripped = line.strip()
         if found := _SECTION.match(line):
             section, last = found[1], ""
-        elif field := _FIELD.match(stripped):
+        elif field := _FIELD.fullmatch(stripped):
             section, last = "Args", field[1]
             arguments[last] = field[2]
         elif stripped.startswith(":"):
             section, last = "Returns", ""
         elif section in _ARGUMENTS and stripped:
             depth = len(line) - len(line.lstrip())
-            entry = _ARGUMENT.match(stripped)
+            entry = _ARGUMENT.fullmatch(stripped)
             if entry and (not last or depth <= indent):
                 last, indent = entry[1], depth
                 arguments[last] = entry[2]

@@ -21,7 +21,7 @@ LABEL = "output"
 """The column of the right answers."""
 MOST_LISTED = 20
 _PERSONAL = re.compile(
-    r"[\w.+-]+@[\w-]+\.[\w.-]+"  # e-mail
+    r"(?<![\w.+-])[\w.+-]++@[\w-]++\.[\w.-]"  # e-mail
     r"|(?<![\w.])\+?\d[\d ()/-]{8,16}\d(?![\w.])"  # telephone and card numbers
     r"|\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}\b"  # IBAN
 )

@@ -121,8 +121,8 @@ def read_proposals(reply: Completion, several: int) -> list[str]:
     """The instructions in a reply that was asked for `several`; one that is cut off is left out."""
     if several == 1:
         return [read_proposal(reply.text)]
-    found = re.findall(r"<instruction>(.*?)</instruction>", reply.text, re.DOTALL | re.IGNORECASE)
-    return [text.strip() for text in found][:several]
+    found = re.findall(r"<instruction>(.*?)(</instruction>|\Z)", reply.text, re.DOTALL | re.IGNORECASE)
+    return [text.strip() for text, end in found if end][:several]
 
 
 def why_not_whole(reply: Completion) -> str:

@@ -31,7 +31,7 @@ from agent.release.runtime import PromptRelease
 FILE = "prompt.prompt"
 _ROLES = {"system": "system", "user": "user", "assistant": "model"}
 _OPTIONS = {"maxOutputTokens": "max_tokens", "temperature": "temperature"}
-_AWKWARD = re.compile(r"\\*\{\{+|(?:\\+|\{)\s*\Z")
+_AWKWARD = re.compile(r"(?<!\\)(?:\\*+\{\{+|\\+\s*\Z)|\{\s*\Z")
 _HELPERS = {
     "each", "if", "ifEquals", "history", "json", "log", "lookup", "media", "role", "section", "unless", "unlessEquals",
     "with", "this", "true", "false", "null", "undefined", "else", "as",
@@ -108,7 +108,7 @@ def files(material: Material) -> dict[str, str]:
         body += f'{{{{role "{_ROLES[role]}"}}}}'
         for part in parts:
             body += f"{{{{{part[0]}}}}}" if isinstance(part, tuple) else _AWKWARD.sub(named, part)
-    body = re.sub(r"\s+\Z", named, body)
+    body = re.sub(r"(?<!\s)\s+\Z", named, body)
     lines = ["---"]
     if release.model:
         lines.append(f"model: {yaml_quoted(release.model)}")

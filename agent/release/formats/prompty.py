@@ -29,7 +29,7 @@ from agent.release.formats.export_format import (
 from agent.release.runtime import PromptRelease
 
 FILE = "prompt.prompty"
-_ROLE_LINE = re.compile(r"\s*#?\s*(?:system|user|assistant|developer)(?:\[.*\])?\s*:\s*", re.IGNORECASE)
+_ROLE_LINE = re.compile(r"\s*(?:#\s*)?(?:system|user|assistant|developer)(?:\[.*\])?\s*:\s*", re.IGNORECASE)
 
 
 def _unfit(release: PromptRelease, values: Values) -> str:

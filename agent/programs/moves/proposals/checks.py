@@ -21,7 +21,7 @@ ECHOED_WORDS = 6  # of the request, in a row
 MOST_BEFORE = 40  # letters before the words that a reply was asked to begin with
 _QUOTES = " \t\"'*“”‘’"
 _SENTENCE = re.compile(r"(?<=[.!?])\s")
-_STEP = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s*(.+?)\s*$")
+_STEP = re.compile(r"(?:\d+[.)]|[-*•])\s*+(.+)")
 
 
 def sentence(reply: Completion, begins: str) -> str:
@@ -44,7 +44,7 @@ def sentence(reply: Completion, begins: str) -> str:
 
 def steps(reply: Completion) -> tuple[str, ...]:
     """The steps of a numbered or dotted list."""
-    lines = [match[1] for line in reply.text.splitlines() if (match := _STEP.match(line))]
+    lines = [match[1] for line in reply.text.splitlines() if (match := _STEP.fullmatch(line.strip()))]
     return tuple(line.replace("**", "").replace("`", "") for line in lines)
 
 
@@ -82,7 +82,7 @@ def why_part_refused(text: str, task: Task, request: Sequence[Message] = ()) -> 
 def _echoes(text: str, request: Sequence[Message]) -> bool:
     """Whether the line has so many words in a row of the request, without data and how to begin."""
     asked = "\n".join(re.sub(r"Begin with: .*", "", message.content) for message in request)
-    asked = re.sub(r"<(data-[0-9a-f]+)>.*?</\1>", " | ", asked, flags=re.DOTALL)
+    asked = re.sub(r"<(data-[0-9a-f]+)>(?:[^<]|<(?!/?data-))*+</\1>", " | ", asked)
     own = [tuple(re.findall(r"\w+", line.casefold())) for line in re.split(r"[\n|]", asked)]
     grams = {line[i : i + ECHOED_WORDS] for line in own for i in range(len(line) - ECHOED_WORDS + 1)}
     said = tuple(re.findall(r"\w+", text.casefold()))
