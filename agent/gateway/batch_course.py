@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
-from agent.errors import ModelError, RunRefused
+from agent.errors import BadResponse, ModelError, RunRefused
 from agent.gateway.batch_rows import Batch, BatchSettings
 from agent.gateway.patience import FIRST_WAIT as FIRST_WAIT
 from agent.gateway.patience import GROWTH, LINE_SECONDS, LONGEST_WAIT, patiently
-from agent.models.batch_jobs import BatchApi, BatchJob
+from agent.models.batch_jobs import BatchApi, BatchJob, BatchResults
+from agent.task.words import counted
 
 T = TypeVar("T")
 SKEW = timedelta(days=1)
@@ -95,17 +99,20 @@ class Course:
                 break
             if is_sure and job.done > taken:
                 taken = job.done
-                await self._take(job)
+                with suppress(BadResponse):  # the whole results come at the end
+                    self._deliver(await self._patiently(partial(self._api.results, job)))
             if _progress(job) != _progress(before) or now - said >= LINE_SECONDS:
                 said = now
                 self._say(f"the batch {job.id} is {_progress(job)}")
         if is_sure or await self.is_named(job):
-            await self._take(job)
+            self._batch.is_over = True
+            job = await self._take(job)
         return job
 
     async def is_named(self, job: BatchJob) -> bool:
-        """Whether a batch that has ended is this one."""
-        return await self._patiently(lambda: self._api.is_named(job, self._batch.name))
+        """Whether a batch that has ended is this one, by the names of its rows."""
+        results, _ = await self._results(job)
+        return any(custom_id.startswith(f"{self._batch.name}-") for custom_id, _ in results.rows)
 
     async def look(self, job: str) -> BatchJob:
         """The batch as it is now."""
@@ -120,17 +127,38 @@ class Course:
 
         return await self._patiently(once)
 
-    async def _take(self, job: BatchJob) -> None:
-        """Hands out what there is of results."""
+    async def _take(self, job: BatchJob) -> BatchJob:
+        """Hand out all results; the batch says how much of them is unreadable."""
+        if job.status in (GONE, REFUSED):
+            return job
+        results, fault = await self._results(job)
+        self._deliver(results)
+        if results.bad_lines:
+            fault = f"{counted(results.bad_lines, 'line')} of its results cannot be read"
+        return replace(job, words="; ".join(filter(None, (job.words, fault))))
 
-        async def once() -> None:
-            async for custom_id, reply in self._api.results(job):
-                name, _, key = custom_id.partition("-")
-                if name == self._batch.name and reply.status is not None:
-                    self._batch.deliver(key, reply)
+    async def _results(self, job: BatchJob) -> tuple[BatchResults, str]:
+        """Fetch the results of a batch that has ended, and why nothing of them can be read; "" where something can.
 
-        if job.status not in (GONE, REFUSED):
-            await self._patiently(once)
+        What cannot be read at all may be a proxy's page: it is fetched again before it counts.
+        """
+
+        async def once() -> BatchResults:
+            results = await self._api.results(job)
+            if results.bad_lines and not results.rows:
+                raise BadResponse("its results are not JSON Lines")
+            return results
+
+        try:
+            return await self._patiently(once), ""
+        except BadResponse as error:
+            return BatchResults(), str(error)
+
+    def _deliver(self, results: BatchResults) -> None:
+        for custom_id, reply in results.rows:
+            name, _, key = custom_id.partition("-")
+            if name == self._batch.name and reply.status is not None:
+                self._batch.deliver(key, reply)
 
     def _patiently(self, ask: Callable[[], Awaitable[T]]) -> Awaitable[T]:
         return patiently(ask, asyncio.sleep, self._say, self._max_wait, FIRST_WAIT)

@@ -53,6 +53,7 @@ class Batch:
         is_noted: whether the ledger has that.
         error: why it is not waited for any more.
         is_refused: whether the provider would not take it.
+        is_over: whether it has ended at the provider.
         task: what waits for it.
     """
 
@@ -71,6 +72,7 @@ class Batch:
     is_noted: bool = False
     error: Exception | None = None
     is_refused: bool = False
+    is_over: bool = False
     task: asyncio.Task[None] | None = None
 
     def want(self, key: str, waiting: Wanted) -> None:

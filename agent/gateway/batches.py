@@ -104,12 +104,11 @@ class Batches:
             batch.pending.discard(key)
             await self._end(batch)
 
-    def left(self) -> dict[str, list[str]]:
-        """The batches that were waited for and go on at the provider: by the run that began them, their ids there, or
-        their names."""
+    def left(self, is_over: bool = False) -> dict[str, list[str]]:
+        """List batches without their results, by run: still under way at the provider, or over there."""
         found: dict[str, list[str]] = {}
         for batch in self._begun:
-            if batch.ended is None and not batch.is_refused:
+            if batch.ended is None and not batch.is_refused and batch.is_over is is_over:
                 found.setdefault(batch.run_id, []).append(batch.job or batch.name)
         return found
 

@@ -6,7 +6,7 @@ in the end, by the names of the rows in its results.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from agent.models.batch_jobs import (
     MOVE_SECONDS,
     BatchApi,
     BatchJob,
+    BatchResults,
     RowReply,
     counts,
 )
@@ -65,12 +66,12 @@ class AnthropicBatches(BatchApi):
         cancellation = batches.cancel(job, timeout=time_limits(ASK_SECONDS))
         return self._job(await self._model.asked(cancellation, ASK_SECONDS))
 
-    async def results(self, job: BatchJob) -> AsyncIterator[tuple[str, RowReply]]:
+    async def results(self, job: BatchJob) -> BatchResults:
         """By an address of our own: the one in the reply may lead anywhere, and would get the key."""
-        if job.is_ended:
-            await self._model._started()
-            for row in await self._lines(self._model.get(f"{PATH}/{job.id}/results", MOVE_SECONDS)):
-                yield str(row.get("custom_id")), _reply(mapping(row.get("result")))
+        if not job.is_ended:
+            return BatchResults()
+        await self._model._started()
+        return await self._rows(self._model.get(f"{PATH}/{job.id}/results", MOVE_SECONDS), _reply)
 
     async def _page(self, limit: int, after: str) -> dict[str, Any]:
         batches = self._model._client.messages.batches.with_raw_response
@@ -94,13 +95,9 @@ class AnthropicBatches(BatchApi):
     def _may_be(self, shown: dict[str, Any], job: BatchJob, name: str, rows: int) -> bool:
         return job.rows == rows
 
-    async def is_named(self, job: BatchJob, name: str) -> bool:
-        async for custom_id, _ in self.results(job):
-            return custom_id.startswith(f"{name}-")
-        return False
 
-
-def _reply(result: Any) -> RowReply:
+def _reply(row: dict[str, Any]) -> RowReply:
+    result = mapping(row.get("result"))
     if result.get("type") == "succeeded":
         return RowReply(200, result.get("message"))
     if result.get("type") == "errored":

@@ -9,8 +9,9 @@ import asyncio
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from agent.errors import BadResponse, InputError, ModelError, RunRefused
@@ -29,6 +30,7 @@ MOST_BYTES = 200_000_000
 NO_SUCH_ADDRESS = (404, 405, 501)
 _ID = re.compile(r"\w[\w.:-]{0,199}")
 _STATUS = re.compile(r"\w{1,40}")
+_HTTP_STATUS = re.compile(r"[1-5][0-9]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,14 @@ class RowReply:
 
     status: int | None
     body: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResults:
+    """The results of a batch: by `custom_id` what came of a row, and how many lines could not be read."""
+
+    rows: tuple[tuple[str, RowReply], ...] = ()
+    bad_lines: int = 0
 
 
 class BatchApi(ABC):
@@ -134,8 +144,8 @@ class BatchApi(ABC):
         """Asks the provider to end the batch."""
 
     @abstractmethod
-    def results(self, job: BatchJob) -> AsyncIterator[tuple[str, RowReply]]:
-        """What there is of results: for each row its `custom_id`, and what came. `job`: as it was last looked at."""
+    async def results(self, job: BatchJob) -> BatchResults:
+        """Fetch the results so far. `job`: as it was last looked at."""
 
     @abstractmethod
     async def _page(self, limit: int, after: str) -> dict[str, Any]:
@@ -148,10 +158,6 @@ class BatchApi(ABC):
     @abstractmethod
     def _may_be(self, shown: dict[str, Any], job: BatchJob, name: str, rows: int) -> bool:
         """Whether a batch of the list may be the one of this name."""
-
-    async def is_named(self, job: BatchJob, name: str) -> bool:
-        """Whether a batch that was found, and has ended, is the one of this name."""
-        return True
 
     # -- replies ------------------------------------------------------------------------------------------------------
 
@@ -168,13 +174,32 @@ class BatchApi(ABC):
             )
         return status
 
-    async def _lines(self, asking: Awaitable[Any]) -> list[dict[str, Any]]:
-        """The objects in a reply of JSON Lines."""
+    async def _rows(self, asking: Awaitable[Any], read: Callable[[dict[str, Any]], RowReply]) -> BatchResults:
+        """Read each line of a reply of JSON Lines that is an object; count the others."""
         ALLOWED_BYTES.set(MOST_BYTES)
         content = await self._model.answered(asking, MOVE_SECONDS)
-        return await run_aside(
-            len(content), lambda: [self._model._object(line) for line in content.splitlines() if line.strip()]
-        )
+        return await run_aside(len(content), partial(_read_lines, content, read))
+
+
+def _read_lines(content: bytes, read: Callable[[dict[str, Any]], RowReply]) -> BatchResults:
+    rows, bad_lines = list[tuple[str, RowReply]](), 0
+    for line in content.splitlines():
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict):
+            rows.append((str(row.get("custom_id")), read(row)))
+        else:
+            bad_lines += 1
+    return BatchResults(tuple(rows), bad_lines)
+
+
+def http_status(value: object) -> int | None:
+    """Read an HTTP status, a number or its text; None for anything else."""
+    return int(value) if isinstance(value, int | str) and _HTTP_STATUS.fullmatch(str(value)) else None
 
 
 def counts(value: object) -> dict[str, int]:

@@ -5,7 +5,7 @@ A batch is named in its metadata, by which it is found again.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from agent.models.batch_jobs import (
@@ -13,8 +13,10 @@ from agent.models.batch_jobs import (
     MOVE_SECONDS,
     BatchApi,
     BatchJob,
+    BatchResults,
     RowReply,
     counts,
+    http_status,
     line_of,
 )
 from agent.models.hosted import mapping
@@ -67,15 +69,12 @@ class OpenAIBatches(BatchApi):
         cancellation = batches.cancel(job, timeout=time_limits(ASK_SECONDS))
         return self._job(await self._model.asked(cancellation, ASK_SECONDS))
 
-    async def results(self, job: BatchJob) -> AsyncIterator[tuple[str, RowReply]]:
+    async def results(self, job: BatchJob) -> BatchResults:
         await self._model._started()
-        for file in job.files:
-            files = self._model._client.files.with_raw_response
-            for row in await self._lines(files.content(file, timeout=time_limits(MOVE_SECONDS))):
-                reply = mapping(row.get("response"))
-                status = reply.get("status_code")
-                known = isinstance(status, int) and 100 <= status <= 599
-                yield str(row.get("custom_id")), RowReply(status if known else None, reply.get("body"))
+        files = self._model._client.files.with_raw_response
+        parts = [await self._rows(files.content(file, timeout=time_limits(MOVE_SECONDS)), _reply) for file in job.files]
+        rows = tuple(row for part in parts for row in part.rows)
+        return BatchResults(rows, sum(part.bad_lines for part in parts))
 
     async def _page(self, limit: int, after: str) -> dict[str, Any]:
         batches = self._model._client.batches.with_raw_response
@@ -104,3 +103,8 @@ class OpenAIBatches(BatchApi):
 
     def _may_be(self, shown: dict[str, Any], job: BatchJob, name: str, rows: int) -> bool:
         return mapping(shown.get("metadata")).get(NAMED) == name
+
+
+def _reply(row: dict[str, Any]) -> RowReply:
+    reply = mapping(row.get("response"))
+    return RowReply(http_status(reply.get("status_code")), reply.get("body"))

@@ -29,6 +29,7 @@ from agent.observer import Observer, Observers
 from agent.run.locations import ledger_option
 from agent.run.observers import Changes, LedgerObserver, Watcher
 from agent.search.program import Describes
+from agent.task.words import counted
 from agent.tracking.spans import NO_TRACER, CallTracer
 from agent.types import Budget, Task
 
@@ -206,8 +207,15 @@ class LedgerRun(ABC, Generic[T]):
         """Ends a run that did not finish: what is in flight lands first, so that it need not be bought again."""
         self._gateway.stop(why if isinstance(why, Exception) else Interrupted())
         await self._gateway.drain()
-        if (batches := self._gateway.batches) is not None and (left := batches.left()):
-            self._resources.observer.warn(self._said_of(left))
+        if (batches := self._gateway.batches) is not None:
+            if left := batches.left():
+                self._resources.observer.warn(self._said_of(left))
+            if over := [each for several in batches.left(is_over=True).values() for each in several]:
+                verb, whose = ("have", "their") if len(over) > 1 else ("has", "its")
+                self._resources.observer.warn(
+                    f"{counted(len(over), 'batch', 'batches')} {verb} ended at the provider ({', '.join(over)}): "
+                    f"{self.comes_back} takes {whose} results"
+                )
         try:
             message = message_of(why)
             self._observer.on_event("stopped", {"why": message, **self._spent()})

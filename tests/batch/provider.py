@@ -19,6 +19,15 @@ BATCHES = "/v1/batches"
 MESSAGES = "/v1/messages/batches"
 EXPIRED = None
 """The status of a row that was not asked."""
+HTML = "<html><body>502 Bad Gateway</body></html>"
+DAMAGE: dict[str, Callable[[str], str]] = {
+    "html": lambda text: HTML + text[text.index("\n") :],
+    "list": lambda text: "[1]" + text[text.index("\n") :],
+    "cut": lambda text: text[:-50],
+    "deep": lambda text: "[" * 100_000 + text[text.index("\n") :],
+    "bytes": lambda text: text.replace(":", "\0", 1),
+}
+"""What makes one line of results unreadable."""
 
 
 @dataclass
@@ -58,6 +67,8 @@ class BatchProvider:
         self.disturb, self.words = disturb, words
         self.refused: Callable[[Mapping[str, Any]], Any] = lambda body: None
         """The body of the error with which a request is refused (400); None where it is not."""
+        self.damage: Callable[[str], str] = lambda text: text
+        """What becomes of results on their way."""
         self.files: dict[str, list[dict[str, Any]]] = {}
         self.jobs: dict[str, Job] = {}
         self.seen: list[tuple[str, str]] = []
@@ -81,7 +92,7 @@ class BatchProvider:
             case "POST", ["files"]:
                 return Fault(body=self._file(seen))
             case "GET", ["files", file, "content"] if file.startswith("results-"):
-                return Fault(body=self._results(self.jobs[file.split("-", 2)[2]], file.split("-")[1]))
+                return Fault(body=self.damage(self._results(self.jobs[file.split("-", 2)[2]], file.split("-")[1])))
             case "POST", ["batches"]:
                 return Fault(body=self._shown(self.submit(seen.body)))
             case "GET", ["batches"]:
@@ -103,7 +114,7 @@ class BatchProvider:
                 self.jobs[job].is_cancelled = True
                 return Fault(body=self._message_batch(self.jobs[job]))
             case "GET", ["messages", "batches", job, "results"] if job in self.jobs:
-                return Fault(body=self._message_results(self.jobs[job]))
+                return Fault(body=self.damage(self._message_results(self.jobs[job])))
         return None
 
     def submit(self, body: Mapping[str, Any]) -> Job:

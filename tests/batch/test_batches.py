@@ -8,15 +8,17 @@ import copy
 import json
 import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.errors import BudgetExhausted, Interrupted, RowRefused, RunRefused
+from agent.gateway.batches import Batches
 from agent.ledger.store import Ledger
 from agent.types import Budget
-from tests.batch.provider import BATCHES, EXPIRED, MESSAGES
+from tests.batch.provider import BATCHES, DAMAGE, EXPIRED, HTML, MESSAGES
 from tests.batch.world import BOTH, ROWS, World, expected, half_price, texts, world
 from tests.toys import ask, open_ledger, until
 from tests.wire import Fault, Seen
@@ -252,6 +254,72 @@ def test_results_of_other_rows_and_second_results_of_a_row_are_not_taken(tmp_pat
 
         provider._results = results  # type: ignore[method-assign]
         assert texts(there.ask()) == expected()
+
+
+# -- results that cannot be read -------------------------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_line_of_results_that_cannot_be_read_costs_its_row_alone(
+    tmp_path: Path, kind: str, damage: Callable[[str], str]
+) -> None:
+    with world(tmp_path, kind) as there:
+        there.provider.damage = damage
+        assert texts(there.ask()) == expected()
+        assert len(there.provider.jobs) == 1
+        assert len(there.server.requests) == 1
+        assert there.batches()[0]["end"]["unserved"] == 1
+        assert there.batches()[0]["end"]["words"] == "1 line of its results cannot be read"
+        assert "(1 line of its results cannot be read); 1 of its 12 calls go one by one" in there.lines[-1]
+
+
+@BOTH
+def test_with_batch_only_the_row_of_an_unreadable_line_stays_without_an_answer(tmp_path: Path, kind: str) -> None:
+    with world(tmp_path, kind) as there:
+        there.provider.damage = DAMAGE["cut"]
+        (refused,) = [each for each in there.ask(only=True) if isinstance(each, Exception)]
+        assert isinstance(refused, RowRefused)
+        assert "(1 line of its results cannot be read); without --batch-only it is asked live" in str(refused)
+        assert there.server.requests == []
+
+
+@BOTH
+def test_results_of_which_nothing_can_be_read_are_fetched_again_and_then_given_up(tmp_path: Path, kind: str) -> None:
+    with world(tmp_path, kind) as there:
+        pages = [HTML]
+        there.provider.damage = lambda text: pages.pop() if pages else text
+        assert texts(there.ask()) == expected()
+        assert there.server.requests == []
+    there.path.unlink()
+    with world(tmp_path, kind) as there:
+        there.provider.damage = lambda text: HTML
+        assert texts(there.ask(max_wait=0.05)) == expected()
+        assert len(there.server.requests) == ROWS
+        assert "(its results are not JSON Lines); 12 of its 12 calls go one by one" in there.lines[-1]
+
+
+def test_a_status_as_text_is_a_status(tmp_path: Path) -> None:
+    with world(tmp_path) as there:
+        there.provider.damage = lambda text: text.replace('"status_code": 200', '"status_code": "200"')
+        assert texts(there.ask()) == expected()
+        assert there.server.requests == []
+
+
+def test_a_batch_that_is_complete_is_not_said_to_be_under_way(tmp_path: Path) -> None:
+    away = failing(10**6, "/v1/files/results-ok-batch_1/content", Fault(503), "GET")
+    with world(tmp_path, disturb=away) as there, contextlib.closing(open_ledger(there.path)) as ledger:
+
+        async def go() -> tuple[list[Any], Batches]:
+            gateway = there.gateway(ledger, max_wait=0.05)
+            replies = await there.asked(gateway)
+            assert gateway.batches is not None
+            return replies, gateway.batches
+
+        replies, batches = asyncio.run(go())
+        assert {type(each) for each in replies} == {RunRefused}
+        assert batches.left() == {}
+        assert batches.left(is_over=True) == {"run-1": ["batch_1"]}
 
 
 # -- limits -----------------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ SCENARIOS: dict[str, Callable[[Campaign], Row]] = {
     "labels": labels.kills,
     "caps": kills.caps,
     "batch": batches.kills,
+    "batch-lines": batches.unreadable_lines,
     "customize": comparisons.trained_here,
     "hosted": comparisons.hosted,
     "quota": partial(provider.refusals, fault={"status": 429, "quota": True}, name="429 insufficient_quota in mid-run"),

@@ -1,5 +1,6 @@
-"""`kill -9` of runs with `--batch`, at random moments. After each kill the run goes on; in the end it must be as an
-undisturbed one, no request may have been submitted in two batches, and no settled call bought again.
+"""Runs with `--batch`: killed at random moments, and with results of which a line cannot be read.
+
+In the end each must be as an undisturbed one, with no request in two batches and no settled call bought again.
 """
 
 from __future__ import annotations
@@ -7,7 +8,8 @@ from __future__ import annotations
 import signal
 import time
 
-from tests.chaos.books import broken_promises, differences
+from tests.batch.provider import DAMAGE
+from tests.chaos.books import Books, broken_promises, differences
 from tests.chaos.comparisons import bill
 from tests.chaos.harness import MAX_COST, TINY, Campaign, Row
 from tests.child import ChildServer
@@ -59,3 +61,27 @@ def kills(c: Campaign) -> Row:
     happened = f"{runs} runs, {last['batches'] - before_all['batches']} batches of {last['rows']} rows in all"
     promised = "as undisturbed; no batch submitted twice, no settled call bought again, under the cap"
     return Row("kill -9 with batches", killed, promised, happened, tuple(broken))
+
+
+def unreadable_lines(c: Campaign) -> Row:
+    """Damage one line in each file of results: that row alone is bought live, and it is told."""
+    broken, told = list[str](), list[str]()
+
+    def played(*damage: str) -> tuple[Books, int, int, str]:
+        with ChildServer("tests.chaos.batch_server", *damage) as server:
+            folder = c.folder("lines")
+            ended = folder.run(f"{server.root}/v1", *TINY, "--batch", hook=impatient).wait()
+            seen = bill(server)
+        broken.extend([f"{damage}: exit {ended.code}: {ended.err[-300:]}"] if ended.code else [])
+        return folder.books(), seen["batches"], seen["requests"], ended.err
+
+    expected, batches, live, _ = played()
+    for damage in DAMAGE:
+        books, submitted, requests, err = played(damage)
+        told.append(f"{damage}: {requests - live} rows bought live")
+        broken += differences(books, expected) + broken_promises(books, None, None, MAX_COST)
+        broken += [] if "of its results cannot be read" in err else [f"{damage}: not told"]
+        broken += [] if submitted == batches else [f"{damage}: {submitted} batches for {batches}"]
+        broken += [] if 0 < requests - live <= batches else [f"{damage}: {requests - live} rows of {batches} batches"]
+    promised = f"as undisturbed; one row of each of {batches} batches live, and told"
+    return Row("results with an unreadable line", len(DAMAGE), promised, "; ".join(told), tuple(broken))
