@@ -3,6 +3,9 @@
 In a row a conversation is a text: each message begins on a line of its own with `User: `, `Assistant: ` or `System: `,
 and its further lines are indented by two spaces, so that no message can look like another one. All that reads, compares
 or shows rows reads this text; a prompt sends it as messages. An export to Python holds this file whole.
+
+`turns_of` and `messages_of` alone read this text, of rows that `as_text` wrote. A text from outside is one message of
+the user, whatever stands in it.
 """
 
 import re
@@ -48,6 +51,23 @@ def turns_of(text: str) -> Turns:
     return [(role, "\n".join(lines)) for role, lines in turns]
 
 
+def messages_of(text: str) -> list[dict[str, str]] | str:
+    """The messages in a text of `as_text`, as a program gives them; a single user message as its content.
+
+    >>> messages_of("User: Hello"), messages_of("User: Hello\\nAssistant: Hi")
+    ('Hello', [{'role': 'user', 'content': 'Hello'}, {'role': 'assistant', 'content': 'Hi'}])
+    """
+    turns = turns_of(text)
+    if [role for role, _ in turns] == ["user"]:
+        return turns[0][1]
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+def user_text(content: str) -> str:
+    """The text of a conversation that is one message of the user, whatever stands in it."""
+    return as_text([("user", content)])
+
+
 def after(before: Sequence[tuple[Role, str]], text: str) -> Turns:
     """The messages of a prompt and those of a conversation after them; a system message of the conversation goes to the
     end of the prompt's own."""
@@ -76,13 +96,13 @@ def worked_turns(text: str) -> tuple[str, ...]:
 
 
 def read_turns(value: Any) -> Turns:
-    """The messages in a list of {"role", "content"}, or in a text of `as_text`.
+    """The messages in a list of {"role", "content"}; a text is one message of the user.
 
     Raises:
         ValueError: Names every message that is none.
     """
     if isinstance(value, str):
-        turns, wrong = turns_of(value), list[str]()
+        turns, wrong = Turns([("user", value)]), list[str]()
     elif isinstance(value, list):
         turns = [(each["role"], each["content"]) for each in value if not _fault(each)]
         wrong = [f"message {number} {fault}" for number, each in enumerate(value, 1) if (fault := _fault(each))]

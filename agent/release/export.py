@@ -12,12 +12,12 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from agent.conversation import as_text
+from agent.conversation import as_text, messages_of, user_text
 from agent.errors import ReleaseError
 from agent.files import new_files
 from agent.prompt.template import placeholder
@@ -116,7 +116,7 @@ def verify_file(path: Path, release: PromptRelease) -> None:
     for name, value in _data(release).items():
         if (loaded := read.get(name)) != value:
             raise ReleaseError(f"{path.name}: {name} drifted: wrote {value!r:.60}, read {loaded!r:.60}")
-    for values in (*conversation_rows(release), *hostile_rows(release.inputs)):
+    for values in tried_rows(release, hostile_rows(release.inputs)):
         require_same(path.name, wanted(release, values), rendered(prompt, values), values)
 
 
@@ -127,7 +127,13 @@ def wanted(release: PromptRelease, values: Mapping[str, str]) -> list[dict[str, 
 
 def rendered(prompt: Prompt, values: Mapping[str, str]) -> list[dict[str, str]]:
     """The messages that a loaded prompt renders, by the same vector."""
-    return wanted(prompt.release, values) if prompt.release.embeddings else prompt.render(**values)
+    release = prompt.release
+    return wanted(release, values) if release.embeddings else prompt.render(**as_given(release, values))
+
+
+def as_given(release: PromptRelease, values: Mapping[str, str]) -> dict[str, Any]:
+    """The inputs of a row as a program gives them: a conversation as its messages."""
+    return {name: messages_of(text) if name == release.conversation else text for name, text in values.items()}
 
 
 def require_same(
@@ -163,12 +169,21 @@ def hostile_rows(inputs: tuple[str, ...]) -> Iterator[dict[str, str]]:
         yield {name: values[(start + number) % len(values)] for number, name in enumerate(inputs)}
 
 
+def tried_rows(release: PromptRelease, rows: Iterable[Mapping[str, str]]) -> Iterator[Mapping[str, str]]:
+    """Conversations of hostile messages for a release that takes one, then rows whose texts a user wrote."""
+    yield from conversation_rows(release)
+    name = release.conversation
+    for values in rows:
+        yield {**values, name: user_text(values[name])} if name else values
+
+
 def conversation_rows(release: PromptRelease) -> Iterator[dict[str, str]]:
     """Conversations of hostile messages, for a release that takes one."""
     if name := release.conversation:
         roles: tuple[ChatRole, ...] = ("system", "user", "assistant", "user")
-        for at in range(len(HOSTILE)):
-            said = (*HOSTILE[at:], *HOSTILE[:at])
+        texts = [text for text in HOSTILE if text.strip()]  # an empty message is refused
+        for at in range(len(texts)):
+            said = (*texts[at:], *texts[:at])
             yield {name: as_text(list(zip(roles, said, strict=False)))}
 
 

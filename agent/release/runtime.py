@@ -127,14 +127,17 @@ class Prompt:
         return self.release.votes(inputs) if who is None else self._rows_of(who).votes(inputs)
 
     def _texts(self, given: Mapping[str, Any], verb: str) -> dict[str, str]:
-        """The inputs with the text of a conversation in the place of its messages. Raises a ReleaseError where one of
-        these is none."""
+        """The inputs with a conversation as the text of its messages; a str is one message of the user.
+
+        Raises:
+            ReleaseError: A message is none.
+        """
         fields, name = dict(given), self.release.conversation
-        if isinstance(fields.get(name), list):
-            from agent.conversation import waiting_text  # most prompts take none
+        if isinstance(value := fields.get(name), list | str):
+            from agent.conversation import user_text, waiting_text  # most prompts take none
 
             try:
-                fields[name] = waiting_text(fields[name])
+                fields[name] = user_text(value) if isinstance(value, str) else waiting_text(value)
             except ValueError as error:
                 raise ReleaseError(f"cannot {verb} {self.name!r}: {name} {error}") from None
         return fields

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.conversation import user_text
 from agent.errors import BudgetExhausted, InputError, Problem, ProblemsError, RunRefused
 from agent.gateway.embedding import Embedder
 from agent.programs.released import ReleasedProgram
@@ -30,7 +31,7 @@ from agent.run.locations import has_goals, models_of, prompt_path, require_named
 from agent.run.prompt_rows import Readable, rows_task
 from agent.run.session import PreparedJob
 from agent.scoring.evaluate import Evaluator
-from agent.task.conversations import conversation_text, messages_in
+from agent.task.conversations import reader_of
 from agent.task.input_files import TEXT_CELLS, read_bytes, rows_of
 from agent.task.words import listed, problem, quoted, shown
 from agent.types import (
@@ -230,15 +231,15 @@ def _read(
             f"{where}: has a column {listed(map(quoted, twice))} already, which the answers would take; rename it, or "
             "give the new columns other names, such as --prefix answer_"
         )
-    wrong = []
+    wrong, read = [], _reader(prompt, source, rows)
     for line, row in found:
         try:
             for name in inputs:
                 if _is_empty(row.get(name)):
                     continue
-                if goals and name == prompt.release.conversation and isinstance(messages_in(row[name]), str):
+                text = read(name, row[name])
+                if goals and name == prompt.release.conversation and text == user_text(str(row[name])):
                     raise ValueError("is a goal, which no model plays here; write the list of messages so far")
-                _text(row[name], prompt.release.conversation == name)
         except ValueError as error:
             wrong.append(problem(where, line, f"{name}: {error}"))
     if wrong:
@@ -248,9 +249,9 @@ def _read(
 
 def _task(prompt: Prompt, path: Path, source: Path, rows: Sequence[Mapping[str, Any]], digest: str) -> Task:
     """The rows that can be asked as the dev rows of a task; the id of each is its number."""
-    inputs = prompt.release.inputs
+    inputs, read = prompt.release.inputs, _reader(prompt, source, rows)
     examples = [
-        Example(str(number), {name: _text(row[name], prompt.release.conversation == name) for name in inputs}, {})
+        Example(str(number), {name: read(name, row[name]) for name in inputs}, {})
         for number, row in enumerate(rows)
         if not any(_is_empty(row.get(name)) for name in inputs)
     ]
@@ -258,8 +259,14 @@ def _task(prompt: Prompt, path: Path, source: Path, rows: Sequence[Mapping[str, 
     return rows_task(prompt, path.parent, about, examples, digest)
 
 
-def _text(value: Any, is_conversation: bool) -> str:
-    """A value as the text that a prompt was scored with. Raises ValueError for what is no conversation."""
-    if is_conversation:
-        return conversation_text(value)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _reader(prompt: Prompt, source: Path, rows: Sequence[Mapping[str, Any]]) -> Callable[[str, Any], str]:
+    """Return what gives a value of an input as the text that a prompt was scored with, or raises ValueError."""
+    talk = prompt.release.conversation
+    said = reader_of([row.get(talk) for row in rows], source.suffix.lower() in TEXT_CELLS)
+
+    def text(name: str, value: Any) -> str:
+        if name == talk:
+            return said(value)
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+    return text

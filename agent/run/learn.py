@@ -24,6 +24,7 @@ from agent.redact import rare_secrets_in, redact
 from agent.release.log_lines import MISSING, listed_once, value_of
 from agent.run.tasks import find_task
 from agent.shipped import content_id
+from agent.task.conversations import messages_in
 from agent.task.corrections import sorted_out
 from agent.task.examples import PlacedExample, RowReader, parse_number
 from agent.task.input_files import TEXT_CELLS, parse_json, parse_toml, read_bytes, rows_of
@@ -169,7 +170,8 @@ def _matched(task: Task, row: Mapping[str, Any], columns: Mapping[str, str], cel
         value = (
             inputs[field.name] if isinstance(inputs, Mapping) and field.name in inputs else value_of(row, field.name)
         )
-        found[field.name] = _typed(field, value, cells)
+        is_said = field.type == "conversation" and task.user is None
+        found[field.name] = _messages(value, cells) if is_said else _typed(field, value, cells)
     for field in signature.outputs:
         value = value_of(row, field.name)
         if answer is not MISSING:
@@ -197,6 +199,12 @@ def _part(answer: Any, name: str) -> Any:
     if not isinstance(answer, Mapping):
         raise ValueError(f"answer: {quoted(answer)} is no object; write an answer for each output by its name")
     return answer.get(name, MISSING)
+
+
+def _messages(value: Any, cells: bool) -> Any:
+    """The messages of a conversation; a text is one message of the user, a cell of a table may hold a JSON list."""
+    found = messages_in(value) if cells else value
+    return [{"role": "user", "content": found}] if isinstance(found, str) else found
 
 
 def _typed(field: Field, value: Any, cells: bool) -> Any:

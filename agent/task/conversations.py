@@ -1,9 +1,9 @@
-"""Cells that hold a conversation: a list of messages, its JSON, or its text."""
+"""Cells that hold a conversation: a list of messages or its JSON; any other text is one message of the user."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from agent.conversation import as_text, read_turns, waiting_text
@@ -27,6 +27,21 @@ def messages_in(value: Any) -> Any:
 def conversation_text(value: Any) -> str:
     """The text of a conversation that waits for an answer. Raises ValueError, with all that is wrong with it."""
     return waiting_text(messages_in(value))
+
+
+def reader_of(values: Sequence[Any], cells: bool) -> Callable[[Any], str]:
+    """Return what reads the conversations of a column of outside rows.
+
+    Args:
+        values: All values of the column.
+        cells: They are cells of a table, which may hold lists of messages as JSON. They do where half of them or more
+            are such lists, so that no single cell makes messages of a text.
+    """
+    return _listed_text if cells and _are_conversations([value for value in values if value]) else waiting_text
+
+
+def _listed_text(value: Any) -> str:
+    return waiting_text(_no_text(value))
 
 
 def script_text(value: Any) -> str:
@@ -65,7 +80,7 @@ def conversations_in(rows: Rows, names: Iterable[str]) -> tuple[Rows, frozenset[
         for name in found:
             if _holds(row, name):
                 try:
-                    texts[name] = conversation_text(_no_text(row[name]))
+                    texts[name] = _listed_text(row[name])
                 except ValueError as error:
                     wrong.setdefault((name, f"{name}: {error}"), []).append(line)
         made.append((line, {**row, **texts}))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from agent.conversation import as_text, read_turns
+from agent.conversation import read_turns
 from agent.errors import Problem
 from agent.shipped import MAX_NUMBER, fold
 from agent.task.conversations import conversation_text, messages_in
@@ -182,7 +182,8 @@ class RowReader:
             return row
         if turns[-1][0] != "assistant":
             return row
-        return {**row, name: as_text(turns[:-1]), outputs[0].name: turns[-1][1]}
+        messages = [{"role": role, "content": content} for role, content in turns[:-1]]
+        return {**row, name: messages, outputs[0].name: turns[-1][1]}
 
     def _columns(self, row: Mapping[str, Any]) -> Iterator[str]:
         known = dict.fromkeys([*self._fields, *self._slices, *([self._sources] if self._sources else [])])

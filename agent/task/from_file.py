@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from agent.conversation import messages_of
 from agent.errors import InputError, ProblemsError
 from agent.files import new_files
 from agent.retrieval.passages import CONTEXT
@@ -272,10 +273,15 @@ def _draft(
         if any(column.field == CONTEXT and column.use != "ignored" for column in columns):
             raise InputError(f"--knowledge: a column is called {CONTEXT}, as the place of passages is; rename it")
         files["task.toml"] += f"\n[knowledge]\npath = {string(Path(asked.knowledge).resolve().name)}\n"
+    talks = [column.field for column in columns if column.use == "input" and column.name in spoken]
+
+    def said(row: dict[str, Any]) -> dict[str, Any]:
+        return {name: messages_of(row[name]) for name in talks}
+
     counts: dict[str, dict[str, int]] = {}
     for split, part in zip(SPLITS, parts, strict=True):
         rows = [splitting.made(at) for at in part]
-        files[f"{split}.jsonl"] = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
+        files[f"{split}.jsonl"] = "".join(f"{json.dumps(row | said(row), ensure_ascii=False)}\n" for row in rows)
         classes = Counter(row[field] if choices else "" for row in rows)
         counts[split] = {choice: classes[choice] for choice in choices or ("",)}
     values = [row.get(target) for row in table]

@@ -81,14 +81,17 @@ def _text(value: Any) -> str:
 
 
 def _asked(turns: Sequence[Any]) -> tuple[dict[str, str], str]:
-    """The question of a dialogue, and its system text: the last user turn, or where there are several, all turns."""
+    """The question of a dialogue, and its system text: the last user turn, or where there are several, all turns.
+
+    Further lines of a turn are indented, so that no turn can look like another one.
+    """
     messages = [turn for turn in turns if isinstance(turn, Mapping)]
     system = "\n".join(_text(turn) for turn in messages if turn.get("role") in ("system", "developer"))
     said = [
         (str(turn.get("role")), _text(turn)) for turn in messages if turn.get("role") not in ("system", "developer")
     ]
     users = [text for role, text in said if role == "user"]
-    whole = "\n".join(f"{role}: {text}" for role, text in said)
+    whole = "\n".join(f"{' '.join(role.split())}: " + text.replace("\n", "\n  ") for role, text in said)
     text = whole if len(said) > 1 else (users or [whole])[0]
     return {INPUT: text}, system
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from agent.errors import ReleaseError
 from agent.extras import command
+from agent.release.export import as_given
 from agent.release.formats.export_format import Format, Material, Render, Sent, Settings, Values
 from agent.release.formats.python_module import load_module, module_source, rendered_calls
 from agent.release.formats.weights_source import as_openai, from_openai, require_same_answers
@@ -68,9 +69,10 @@ def _load(folder: Path, release: PromptRelease) -> Render:
         require_same_answers("langchain", _answers(module), release)
 
     def render(values: Values) -> Sent:
+        given = as_given(release, values)
         if release.tools:
-            return rendered_calls("langchain", module, values, _as_openai(module.prompt.invoke(dict(values))))
-        sent = module.prompt.invoke(dict(values)).to_messages()
+            return rendered_calls("langchain", module, given, _as_openai(module.prompt.invoke(given)))
+        sent = module.prompt.invoke(given).to_messages()
         return [{"role": ROLES[message.type], "content": message.content} for message in sent]
 
     return render

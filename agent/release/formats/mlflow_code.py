@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from agent.release.export import as_given
 from agent.release.formats.export_format import Format, Material, Render, Sent, Settings, Values, installed_version
 from agent.release.formats.python_module import load_module, module_source, rendered_calls
 from agent.release.prompt_file import PromptRelease
@@ -29,7 +30,7 @@ INPUTS = @inputs@
 class ReleasedPrompt(mlflow.pyfunc.PythonModel):
     """Gives the messages of a released prompt; it calls no model."""
 
-    def predict(self, model_input: list[dict[str, str]]) -> list[list[dict[str, @value@]]]:
+    def predict(self, model_input: list[dict[str, @given@]]) -> list[list[dict[str, @value@]]]:
         """The messages for each row of inputs."""
         return [@sent@(**{name: row[name] for name in INPUTS}) for row in model_input]
 
@@ -79,9 +80,10 @@ def _load(folder: Path, release: PromptRelease) -> Render:
     model = _loaded(folder)
 
     def render(values: Values) -> Sent:
-        (sent,) = model.predict([dict(values)])
+        given = as_given(release, values)
+        (sent,) = model.predict([given])
         if release.tools:
-            return rendered_calls("mlflow", load_module(folder / FILE, "exported_mlflow_model"), values, sent)
+            return rendered_calls("mlflow", load_module(folder / FILE, "exported_mlflow_model"), given, sent)
         return [{"role": message["role"], "content": message["content"]} for message in sent]
 
     return render
@@ -102,6 +104,7 @@ def _files(material: Material) -> dict[str, str]:
     source = _SOURCE.replace("@name@", registered_name(release)).replace("@inputs@", ascii(release.inputs))
     source = source.replace("@sent@", "sent" if release.tools else "render")
     source = source.replace("@value@", "Any" if release.tools else "str")
+    source = source.replace("@given@", "Any" if release.conversation else "str")
     source = source.replace("@tools@", '"tools": TOOLS, ' if release.tools else "")
     return {FILE: module_source(release) + source.replace("@provenance@", ascii(provenance_tags(release)))}
 

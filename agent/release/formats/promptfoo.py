@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from agent.release.export import export_messages
+from agent.release.export import as_given, export_messages
 from agent.release.formats import promptfoo_code
 from agent.release.formats.escaping import jinja, yaml_quoted
 from agent.release.formats.export_format import (
@@ -20,13 +20,12 @@ from agent.release.formats.export_format import (
     Render,
     Sent,
     Settings,
-    Values,
     compatible_parts,
     export_format,
     no_lone_surrogates,
     parts_of,
 )
-from agent.release.formats.promptfoo_run import FOLDER, asked_rows, echo, find_library, rendered, require_valid
+from agent.release.formats.promptfoo_run import FOLDER, Given, asked_rows, echo, find_library, rendered, require_valid
 from agent.release.runtime import MESSAGES_FILE, PromptRelease
 
 PROMPT = "prompt.json"
@@ -104,12 +103,12 @@ def _settings(folder: Path, release: PromptRelease) -> Settings:
 def _load(folder: Path, release: PromptRelease) -> Render:
     """Every row in one evaluation, since each start of promptfoo takes seconds."""
 
-    def echoed(rows: Sequence[Values]) -> list[Sent]:
+    def echoed(rows: Sequence[Given]) -> list[Sent]:
         return echo(folder, PROMPT, f"file://{PROMPT}", rows)
 
     require_valid(folder)
     rows = asked_rows(folder, release)
-    return rendered(zip(rows, echoed(rows), strict=True), echoed)
+    return rendered(release, zip(rows, echoed(rows), strict=True), echoed)
 
 
 def _code_files(material: Material) -> dict[str, str]:
@@ -122,7 +121,8 @@ def _folder(material: Material, file: str, reference: str, prompt: str) -> dict[
     """The whole folder around a file with the prompt."""
     release, task = material.release, material.rows
     tests = [
-        {"description": row.id, "vars": {"row": dict(row.inputs), "expected": dict(row.labels)}} for row in task.dev
+        {"description": row.id, "vars": {"row": as_given(release, row.inputs), "expected": dict(row.labels)}}
+        for row in task.dev
     ]
     lines = [
         f"description: {yaml_quoted(f'{release.name} {release.version}')}",

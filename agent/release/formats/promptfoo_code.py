@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.release.export import hostile_rows
+from agent.release.export import as_given, hostile_rows, tried_rows
 from agent.release.formats.escaping import OPENS
-from agent.release.formats.export_format import Render, Sent, Values, no_lone_surrogates
-from agent.release.formats.promptfoo_run import FOLDER, asked_rows, echo, rendered, require_valid
+from agent.release.formats.export_format import Render, Sent, no_lone_surrogates
+from agent.release.formats.promptfoo_run import FOLDER, Given, asked_rows, echo, rendered, require_valid
 from agent.release.formats.python_module import load_module, module_source
 from agent.release.prompt_file import PromptRelease
 
@@ -58,7 +58,7 @@ def load(folder: Path, release: PromptRelease) -> Render:
     require_valid(folder)
     module = load_module(folder / FOLDER / FILE, "exported_promptfoo_prompt")
 
-    def echoed(rows: Sequence[Values]) -> list[Sent]:
+    def echoed(rows: Sequence[Given]) -> list[Sent]:
         return echo(folder, FILE, REFERENCE, rows)
 
     rows = asked_rows(folder, release)
@@ -66,5 +66,6 @@ def load(folder: Path, release: PromptRelease) -> Render:
     returned = [{"returned": module.promptfoo_prompt({"vars": {"row": dict(values)}})} for values in rows]
     filled = echo(folder, _RETURNED, f"file://{_RETURNED}", returned)
     each = list(hostile_rows(release.inputs))[:: max(1, len(release.inputs))]  # every hostile value is in one of them
-    hostile = [values for values in each if not no_lone_surrogates(release, values)]
-    return rendered([*zip(rows, filled, strict=True), *zip(hostile, echoed(hostile), strict=True)], echoed)
+    sent = [values for values in each if not no_lone_surrogates(release, values)]
+    hostile = [as_given(release, values) for values in tried_rows(release, sent)]
+    return rendered(release, [*zip(rows, filled, strict=True), *zip(hostile, echoed(hostile), strict=True)], echoed)

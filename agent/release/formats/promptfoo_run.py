@@ -8,14 +8,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError
-from agent.release.export import probe_rows
+from agent.release.export import as_given, probe_rows, tried_rows
 from agent.release.formats.export_format import Render, Sent, Values, no_lone_surrogates
 from agent.release.prompt_file import PromptRelease
+from agent.shipped import canonical
 
 FOLDER = "promptfoo"
 SECONDS = 120
@@ -30,18 +31,26 @@ QUIET = {
 }
 
 
-def asked_rows(folder: Path, release: PromptRelease) -> list[Values]:
+Given = Mapping[str, Any]
+"""Inputs as a program gives them."""
+
+
+def asked_rows(folder: Path, release: PromptRelease) -> list[Given]:
     """The rows of the exported tests, and the hostile ones that promptfoo can carry."""
-    rows: list[Values] = [test["vars"]["row"] for test in json.loads((folder / FOLDER / "tests.json").read_bytes())]
-    return rows + [values for values in probe_rows(release.inputs) if not no_lone_surrogates(release, values)]
+    rows: list[Given] = [test["vars"]["row"] for test in json.loads((folder / FOLDER / "tests.json").read_bytes())]
+    probes = (values for values in probe_rows(release.inputs) if not no_lone_surrogates(release, values))
+    return rows + [as_given(release, values) for values in tried_rows(release, probes)]
 
 
-def rendered(known: Iterable[tuple[Values, Sent]], echoed: Callable[[Sequence[Values]], list[Sent]]) -> Render:
+def rendered(
+    release: PromptRelease, known: Iterable[tuple[Given, Sent]], echoed: Callable[[Sequence[Given]], list[Sent]]
+) -> Render:
     """Renders a row by what is known, and by another evaluation where it is not."""
-    by_values = {tuple(values.items()): sent for values, sent in known}
+    by_values = {canonical(given): sent for given, sent in known}
 
     def render(values: Values) -> Sent:
-        return by_values.get(tuple(values.items())) or echoed([values])[0]
+        given = as_given(release, values)
+        return by_values.get(canonical(given)) or echoed([given])[0]
 
     return render
 
@@ -62,7 +71,7 @@ def find_library(library: str) -> str:
     return f"{library} {said[-1].strip()}" if said else library
 
 
-def echo(folder: Path, file: str, reference: str, rows: Sequence[Values]) -> list[Sent]:
+def echo(folder: Path, file: str, reference: str, rows: Sequence[Given]) -> list[Sent]:
     """What promptfoo would send for each row.
 
     Args:

@@ -9,14 +9,13 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError, one_line
 from agent.files import new_file, new_files
 from agent.release.completion import DEFAULT_PARAMETERS
-from agent.release.export import conversation_rows, probe_rows, require_same, wanted
+from agent.release.export import probe_rows, require_same, tried_rows, wanted
 from agent.release.formats.export_format import Content, Format, Material, Settings, Values, settings_of
 from agent.release.prompt_file import PromptRelease
 from agent.release.rescore import DevRun, Rescored, release_parser, rescore
@@ -154,7 +153,7 @@ def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) 
         settings = form.settings(folder, release) if form.settings else {}
         _require_same_settings(form.name, release, settings)
         if render:
-            for values in chain(conversation_rows(release), probe_rows(release.inputs)):
+            for values in tried_rows(release, probe_rows(release.inputs)):
                 if reason := form.unfit(release, values):
                     unfit[reason] += 1
                     continue

@@ -18,6 +18,7 @@ from agent.conversation import AS_TURNS, as_text
 from agent.errors import ReleaseError
 from agent.models.tool_calling import openai_messages, openai_tools
 from agent.prompt.template import PICKED
+from agent.release.export import as_given
 from agent.release.formats import calls_source
 from agent.release.formats.export_format import Material, Render, Settings, Values, export_format, parts_of
 from agent.release.formats.weights_source import require_same_answers, weights_source
@@ -43,7 +44,7 @@ _ROLES = '("user", "assistant")'
 _SENDING = """
 
 def _said(messages: str | list[dict[str, str]]) -> str:
-    return messages if isinstance(messages, str) else waiting_text(messages)
+    return user_text(messages) if isinstance(messages, str) else waiting_text(messages)
 
 
 def _sent(before: list[dict[str, str]], messages: str | list[dict[str, str]]) -> list[dict[str, str]]:
@@ -89,9 +90,10 @@ def _load(folder: Path, release: PromptRelease) -> Render:
         require_same_answers("python", module.answer, release)
 
     def render(values: Values) -> list[dict[str, str]]:
+        given = as_given(release, values)
         if release.tools:
-            return rendered_calls("python", module, values, module.sent(**values))
-        return list(module.render(**values))
+            return rendered_calls("python", module, given, module.sent(**given))
+        return list(module.render(**given))
 
     return render
 
@@ -167,19 +169,21 @@ def module_source(release: PromptRelease) -> str:
     return "\n".join(lines) + "\n" + weights_source(release)
 
 
-def rendered_calls(name: str, module: Any, values: Values, got: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def rendered_calls(
+    name: str, module: Any, given: Mapping[str, Any], got: Sequence[Mapping[str, Any]]
+) -> list[dict[str, str]]:
     """The messages of a module whose prompt has tools.
 
     Args:
         name: of the target, for errors.
         module: the exported module.
-        values: of an input.
+        given: the inputs of a row, as a program gives them.
         got: what the target sends, as OpenAI takes it.
 
     Raises:
         ReleaseError: The calls of examples are not sent as they were in the run.
     """
-    found = [dict(message) for message in module.render(**values)]
+    found = [dict(message) for message in module.render(**given)]
     messages = tuple(Message(message["role"], message["content"]) for message in found)
     tools = tuple(read_tools(module.TOOLS)[0])
     if _plain(got) != _plain(openai_messages(Request(messages, 1, tools=tools))):

@@ -11,7 +11,7 @@ from typing import Any
 from agent.errors import ReleaseError
 from agent.prompt import label_weights
 from agent.prompt.label_weights import FLOOR, MIN_LABEL_MASS, LabelWeights, Tokens, label_scores, weighed
-from agent.release.export import probe_rows
+from agent.release.export import as_given, probe_rows, tried_rows
 from agent.release.prompt_file import PromptRelease
 from agent.retrieval import votes
 from agent.retrieval.votes import SMOOTHING
@@ -63,7 +63,7 @@ def weights_source(release: PromptRelease) -> str:
         return ""
     near, near_answer = weights.neighbours, NEAR_ANSWER
     if release.conversation:
-        near_answer = NEAR_ANSWER.replace("inputs[name] for", "last_said(inputs[name]) for")
+        near_answer = NEAR_ANSWER.replace("inputs[name] for", "last_said(_said(inputs[name])) for")
     parts: list[Any] = [label_weights.agree, label_weights.Place, label_weights.places, label_weights.label_scores]
     parts += [votes.label_votes, votes.log_shares] if near else []
     numbers = (
@@ -138,17 +138,17 @@ def require_same_answers(
         if logs is not None:
             found = weighed(Prediction({}, ""), logs, field, weights, release.votes(values))
             want = found.fields[field.name], found.confidence
-        got = answer(tokens, values) if weights.neighbours else answer(tokens)
+        got = answer(tokens, as_given(release, values)) if weights.neighbours else answer(tokens)
         if (got and got[0]) != (want and want[0]) or (got and want and abs(got[1] - (want[1] or 0)) > 1e-9):
             raise ReleaseError(f"{name}: the label weights drift: {got!a:.80} for {tokens!a:.80}, not {want!a:.80}")
 
 
-def _inputs(release: PromptRelease, least: int) -> Iterator[dict[str, str]]:
+def _inputs(release: PromptRelease, least: int) -> Iterator[Mapping[str, str]]:
     """Inputs, hostile ones and texts of the pool, at least so many."""
     texts = [row.text for row in release.picks.rows[:least]] if release.picks else []
-    probes = [dict(values) for values in probe_rows(release.inputs)]
+    probes = list(probe_rows(release.inputs))
     made = [*probes, *(dict.fromkeys(release.inputs, text) for text in texts)]
-    return islice(cycle(made), max(least, len(made)))
+    return islice(cycle(tried_rows(release, made)), max(least, len(made)))
 
 
 def _replies(labels: Sequence[str], weights: LabelWeights) -> Iterator[Tokens]:

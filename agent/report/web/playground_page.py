@@ -161,13 +161,13 @@ def _shown(
 ) -> dict[str, Any]:
     prompt = tried.prompts[side]
     is_filled = is_filled and not prompt.embeddings  # a preview asks no provider for a vector
-    rendered = prompt.render(**fields) if is_filled else [message.as_dict() for message in prompt.release.messages]
+    sent = prompt.release.fill(fields) if is_filled else prompt.release.messages
     answers: Sequence[Mapping[str, Any]] = asked["answers"] if asked else ()
     return {
         "side": side,
         "words": tried.names[side],
         "version": prompt.version,
-        "messages": rendered,
+        "messages": [message.as_dict() for message in sent],
         "answer": next((answer for answer in answers if answer["side"] == side), None),
     }
 
