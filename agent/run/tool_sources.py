@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import shlex
+import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from queue import Empty, Queue
-from typing import IO, Any
+from typing import Any, Self
 
 from agent.errors import InputError, ProblemsError
 from agent.files import new_file
@@ -21,14 +22,23 @@ from agent.task.input_files import decode, read_bytes
 from agent.task.tool_file import tools_of_functions
 from agent.task.tool_functions import tool_of_function
 from agent.task.tool_source import FUNCTIONS
-from agent.task.tools import read_tools
+from agent.task.tools import MOST_TOOLS, read_tools
 from agent.task.words import shown
 from agent.types import Tool
 
-SECONDS = 30.0
-"""For each answer of a server."""
-MOST_PAGES = 100
+SECONDS = 60.0
+"""For all answers of a server together."""
+LEAVE_SECONDS = 2.0
+"""In which a server may end by itself once its input has ended."""
+PASSED = ("PATH", "HOME", "LANG", "TMPDIR")
+"""The variables of the environment that a server gets: where programs are, and where it may keep its files."""
+MOST_PAGES = 50
 MOST_LINE = 4_000_000
+MOST_BYTES = 20_000_000
+"""Of all that a server writes."""
+MOST_CURSOR = 1_000
+"""Characters: all that is sent fits into the pipe, so that a server that reads nothing holds up nobody."""
+READ_BYTES = 1 << 16
 OTHERS = {
     ".py": "which functions? write FILE.py:NAME,...",
     ".yaml": "YAML is not read; convert it to JSON",
@@ -84,13 +94,14 @@ def given_tools(given: Sequence[GivenTool]) -> tuple[tuple[Tool, ...], list[str]
     return tools, wrong + more
 
 
-def tools_of_server(command: str, seconds: float = SECONDS) -> tuple[Tool, ...]:
+def tools_of_server(command: str, seconds: float = SECONDS, names: Sequence[str] = ()) -> tuple[Tool, ...]:
     """The tools of an MCP server that is started by `command`, speaks over its standard input and output, and is ended
     again. Its own words on standard error are shown.
 
     Args:
         command: As typed in a shell; no shell runs it.
-        seconds: The longest wait for an answer.
+        seconds: The longest time in all, after which it is killed.
+        names: Of variables of the environment that it gets in addition to `PASSED`.
 
     Raises:
         InputError: It cannot be started, does not answer, or its tools cannot be used.
@@ -103,18 +114,20 @@ def tools_of_server(command: str, seconds: float = SECONDS) -> tuple[Tool, ...]:
         raise InputError(f"--mcp {command!r}: {error}") from None
     if not words:
         raise InputError("--mcp: no command; write how the server is started, such as 'python server.py'")
-    with _server(words, seconds) as ask:
+    with _Server(words, seconds, names) as server:
         client = {"name": "promptassay", "version": "0"}
-        ask("initialize", {"protocolVersion": VERSION, "capabilities": {}, "clientInfo": client})
-        ask("notifications/initialized", None)
+        server.ask("initialize", {"protocolVersion": VERSION, "capabilities": {}, "clientInfo": client})
+        server.tell("notifications/initialized")
         tools: list[Any] = []
         cursor: dict[str, str] = {}
         for _ in range(MOST_PAGES):
-            page = ask("tools/list", cursor)
+            page = server.ask("tools/list", cursor)
             found = page.get("tools")
             tools += found if isinstance(found, list) else []
-            if not isinstance(page.get("nextCursor"), str):
+            if not isinstance(page.get("nextCursor"), str) or len(tools) > MOST_TOOLS:
                 break
+            if len(page["nextCursor"]) > MOST_CURSOR:
+                raise InputError(f"{words[0]}: nextCursor has more than {MOST_CURSOR:,} characters")
             cursor = {"cursor": page["nextCursor"]}
     return _whole(tools, words[0])
 
@@ -152,76 +165,100 @@ def _whole(value: Any, where: str) -> tuple[Tool, ...]:
     return tools
 
 
-@contextmanager
-def _server(words: Sequence[str], seconds: float) -> Iterator[Any]:
-    """A running server, as a function that sends a message and gives the result; a notification gets none."""
-    try:
-        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    except OSError as error:
-        raise InputError(f"{words[0]}: cannot be started ({error.strerror or error})") from error
-    stdin, stdout = process.stdin, process.stdout
-    assert stdin is not None
-    assert stdout is not None
-    lines: Queue[bytes] = Queue()
-    threading.Thread(target=_read, args=(stdout, lines), daemon=True).start()
-    number = 0
+class _Server:
+    """A running MCP server that is asked over its standard input and output, until a deadline.
 
-    def ask(method: str, params: dict[str, Any] | None) -> dict[str, Any]:
-        nonlocal number
-        is_call = not method.startswith("notifications/")
-        number += is_call
-        ids = {"id": number} if is_call else {}
-        message = {"jsonrpc": "2.0", **ids, "method": method, **({} if params is None else {"params": params})}
+    It leads a process group, which is killed with it: what it started ends, too.
+
+    Args:
+        words: Its command.
+        seconds: The longest time in all.
+        names: Of variables of the environment that it gets in addition to `PASSED`.
+    """
+
+    def __init__(self, words: Sequence[str], seconds: float, names: Sequence[str]) -> None:
+        if missing := [name for name in names if name not in os.environ]:
+            raise InputError(f"--env {missing[0]}: is not set; set it, or leave it out")
+        passed = {name: os.environ[name] for name in (*PASSED, *names) if name in os.environ}
+        self._name, self._seconds, self._until = words[0], seconds, time.monotonic() + seconds
         try:
-            stdin.write(json.dumps(message).encode() + b"\n")
-            stdin.flush()
-        except OSError:
-            raise InputError(f"{words[0]}: ended before it was asked for {method}") from None
-        until = time.monotonic() + seconds
-        while is_call:
-            answer = _object(_next(lines, words[0], method, (seconds, until)))
-            if "method" in answer:  # a notification, or the server's own request, whose id may be like ours
-                continue
-            if answer.get("id") == number:
-                if "result" not in answer:
-                    raise InputError(f"{words[0]}: refuses {method}: {str(answer.get('error'))[:300]}")
-                return _object(answer["result"])
-        return {}
+            self._process = subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=passed, start_new_session=True
+            )
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise InputError(f"{words[0]}: cannot be started ({why})") from error
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self._read, self._total, self._number = bytearray(), 0, 0
 
-    try:
-        yield ask
-    finally:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the server and its group: it has two seconds after its input ends."""
         with suppress(OSError):  # what could not be sent to a server that is gone is sent again when it is closed
-            stdin.close()
+            self._stdin.close()
+        until = time.monotonic() + LEAVE_SECONDS
+        while not self._has_ended() and time.monotonic() < until:
+            time.sleep(0.02)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._stdout.close()
+
+    def tell(self, method: str, params: Mapping[str, Any] | None = None, **more: int) -> None:
+        """Send a notification, or with an `id` a call."""
+        given = {} if params is None else {"params": params}
         try:
-            process.wait(2.0)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            self._stdin.write(json.dumps({"jsonrpc": "2.0", **more, "method": method, **given}).encode() + b"\n")
+            self._stdin.flush()
+        except OSError:
+            raise self._fault(method, f"ended before it was asked for {method}") from None
 
+    def ask(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the result of a call. Raises InputError."""
+        self._number += 1
+        self.tell(method, params, id=self._number)
+        while True:
+            answer = _object(self._message(method))
+            # a notification, or the server's own request, whose id may be like ours, has a method
+            if "method" not in answer and answer.get("id") == self._number:
+                break
+        if "result" not in answer:
+            raise InputError(f"{self._name}: refuses {method}: {str(answer.get('error'))[:300]}")
+        return _object(answer["result"])
 
-def _read(stream: IO[bytes], lines: Queue[bytes]) -> None:
-    """Puts each line into the queue; the last one is the one without an end, b"" or too long."""
-    while (line := stream.readline(MOST_LINE)).endswith(b"\n"):
-        lines.put(line)
-    lines.put(line)
+    def _message(self, method: str) -> Any:
+        while (end := self._read.find(b"\n", 0, MOST_LINE)) < 0:
+            if len(self._read) >= MOST_LINE:
+                raise self._fault(method, f"wrote a line of more than {MOST_LINE:,} bytes before it answered {method}")
+            ready, _, _ = select.select([self._stdout], [], [], max(0.0, self._until - time.monotonic()))
+            data = os.read(self._stdout.fileno(), READ_BYTES) if ready else b""
+            if not data:
+                raise self._fault(method, f"ended before it answered {method}")
+            self._read += data
+            self._total += len(data)
+            if self._total > MOST_BYTES:
+                raise self._fault(method, f"wrote more than {MOST_BYTES:,} bytes before it answered {method}")
+        if time.monotonic() >= self._until:
+            raise self._fault(method, "")
+        line = bytes(self._read[:end])
+        del self._read[: end + 1]
+        try:
+            return parse_json(line)
+        except ValueError:
+            raise InputError(f"{self._name}: wrote a line that is no JSON-RPC message: {line[:100]!r}") from None
 
+    def _fault(self, method: str, what: str) -> InputError:
+        if time.monotonic() >= self._until:
+            what = f"no answer to {method} in {self._seconds:g} s; is it an MCP server over stdio?"
+        return InputError(f"{self._name}: {what}")
 
-def _next(lines: Queue[bytes], name: str, method: str, patience: tuple[float, float]) -> Any:
-    """The next message of the server. `patience`: seconds in all, and the moment of the monotonic clock at which they
-    are over."""
-    seconds, until = patience
-    try:
-        line = lines.get(timeout=max(0.0, until - time.monotonic()))
-    except Empty:
-        raise InputError(f"{name}: no answer to {method} in {seconds:g} s; is it an MCP server over stdio?") from None
-    if not line.endswith(b"\n"):
-        why = f"wrote a line of more than {MOST_LINE:,} bytes" if len(line) == MOST_LINE else "ended"
-        raise InputError(f"{name}: {why} before it answered {method}")
-    try:
-        return parse_json(line)
-    except ValueError:
-        raise InputError(f"{name}: wrote a line that is no JSON-RPC message: {line[:100]!r}") from None
+    def _has_ended(self) -> bool:
+        """Tell whether the server itself has ended, which is not yet reaped: its id stays that of its group."""
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _object(value: Any) -> dict[str, Any]:

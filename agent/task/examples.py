@@ -65,6 +65,8 @@ def json_checker(schema: str) -> Callable[[Any], str]:
         kind.check_schema(document)
     except SchemaError as error:
         raise ValueError(f"not a valid JSON schema at {error.json_path}: {error.message[:200]}") from error
+    except RecursionError as error:
+        raise ValueError("the JSON schema is nested too deep; flatten it") from error
     except Exception as error:  # a schema is free text to its library, which may fail in any way on it
         raise ValueError(f"not a usable JSON schema ({type(error).__name__}: {str(error)[:200]})") from error
     validator = kind(document, registry=Registry())

@@ -25,6 +25,10 @@ MOST_STEPS = 100
 """From reference to reference."""
 MOST_PARTS = 100_000
 """Of an OpenAPI document: one that refers to itself twice at each of 30 levels would fill the memory."""
+MOST_SCHEMA = 100_000
+"""Characters of the schema of a tool: to check it takes seconds."""
+MOST_LEVELS = 60
+"""Of a schema inside another, with its references in place."""
 
 
 def read_tools(value: Any, own: bool = False) -> tuple[tuple[Tool, ...], list[str]]:
@@ -88,7 +92,11 @@ def _tool(value: Any, own: bool) -> Tool:
             found = _Document(schema)._resolved(schema)
             schema = {key: part for key, part in found.items() if key not in ("$defs", "definitions")}
         text = json.dumps({"type": "object", **schema}, ensure_ascii=False, allow_nan=False)
+        if len(text) > MOST_SCHEMA:
+            raise ValueError(f"it has {len(text):,} characters with its references in place; {MOST_SCHEMA:,} at most")
         json_checker(text)
+    except RecursionError as error:
+        raise ValueError(f"the schema of the arguments of {quoted(name)} is nested too deep; flatten it") from error
     except (TypeError, ValueError) as error:
         raise ValueError(f"the schema of the arguments of {quoted(name)} is wrong: {error}") from error
     return Tool(name, about.strip(), text)
@@ -99,6 +107,8 @@ class _Document:
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._document, self._copied = document, 0
+        self._read: dict[int, tuple[dict[str, Any], list[str]]] = {}
+        """Fields of schemas that were read, by `id`: a part that is named twice is read once."""
 
     def tools(self) -> tuple[list[dict[str, Any]], list[str]]:
         """The operations as tools, and what is wrong with those whose arguments cannot be read whole; what is no
@@ -145,6 +155,10 @@ class _Document:
         """The fields of a body, those of all its parts, and the names of those that it needs. Raises ValueError for a
         body without fields."""
         schema = self._followed(given)
+        if id(schema) in self._read:
+            return self._read[id(schema)]
+        if len(inside) > MOST_LEVELS:
+            raise ValueError(f"its body is nested more than {MOST_LEVELS} levels deep (allOf); write its fields out")
         if id(schema) in inside:
             raise ValueError("a part of its body (allOf) is the body itself; write its fields out")
         kind = schema.get("type", "object")
@@ -156,7 +170,10 @@ class _Document:
         required = [name for name in _items(schema.get("required")) if isinstance(name, str)]
         for part in _items(schema.get("allOf")):
             more, needed = self._fields(part, inside | {id(schema)})
-            fields, required = fields | more, required + needed
+            fields, required = fields | more, list(dict.fromkeys(required + needed))
+            self._count(len(more) + len(needed))
+        if schema:  # an empty one is made anew by `_object`, and its id may be another's later
+            self._read[id(schema)] = fields, required
         return fields, required
 
     def _followed(self, value: Any) -> Mapping[str, Any]:
@@ -166,36 +183,45 @@ class _Document:
             reference = _object(value).get("$ref")
             if not isinstance(reference, str):
                 return _object(value)
-            if not reference.startswith("#/"):
-                raise ValueError(f"{quoted(reference)} lies in another document, which is not read; put it in place")
-            if (value := self._found(reference)) is None:
-                raise ValueError(f"{quoted(reference)} leads nowhere; correct it")
+            value = self._at(reference)
         raise ValueError(f"more than {MOST_STEPS} references lead to each other; correct them")
 
-    def _found(self, reference: str) -> Any:
-        """What lies at a reference into the document; None for nothing."""
+    def _at(self, reference: str) -> Any:
+        """Return what lies at a reference. Raises ValueError where that is nothing, or in another document."""
+        if not reference.startswith("#/"):
+            raise ValueError(f"{quoted(reference)} lies in another document, which is not read; put it in place")
         found: Any = self._document
         for part in reference[2:].split("/"):
             found = _object(found).get(part.replace("~1", "/").replace("~0", "~"))
+        if found is None:
+            raise ValueError(f"{quoted(reference)} leads nowhere; correct it")
         return found
 
-    def _resolved(self, value: Any, inside: frozenset[str] = frozenset()) -> Any:
+    def _resolved(self, value: Any, inside: frozenset[str] = frozenset(), depth: int = 0) -> Any:
         """A copy of the value with references to other parts of the document replaced by these; {} for one that leads
-        nowhere, elsewhere, or back to what it stands in. Raises ValueError where that grows beyond MOST_PARTS."""
-        self._copied += 1
-        if self._copied > MOST_PARTS:
-            raise ValueError(f"has more than {MOST_PARTS:,} parts with its references in place; take fewer operations")
+        back to what it stands in.
+
+        Raises:
+            ValueError: A reference leads nowhere or into another document, or the copy is too large or too deep.
+        """
+        self._count(1)
+        if depth > MOST_LEVELS:
+            raise ValueError(f"is nested more than {MOST_LEVELS} levels deep with its references in place; flatten it")
         if isinstance(value, list):
-            return [self._resolved(each, inside) for each in value]
+            return [self._resolved(each, inside, depth + 1) for each in value]
         if not isinstance(value, Mapping):
             return value
         reference = value.get("$ref")
         if not isinstance(reference, str):
-            return _with_bounds({key: self._resolved(each, inside) for key, each in value.items()})
-        if not reference.startswith("#/") or reference in inside:
+            return _with_bounds({key: self._resolved(each, inside, depth + 1) for key, each in value.items()})
+        if reference == "#" or reference in inside:
             return {}
-        found = self._found(reference)
-        return {} if found is None else self._resolved(found, inside | {reference})
+        return self._resolved(self._at(reference), inside | {reference}, depth + 1)
+
+    def _count(self, parts: int) -> None:
+        self._copied += parts
+        if self._copied > MOST_PARTS:
+            raise ValueError(f"has more than {MOST_PARTS:,} parts with its references in place; take fewer operations")
 
 
 def _with_bounds(schema: dict[str, Any]) -> dict[str, Any]:

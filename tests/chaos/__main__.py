@@ -22,7 +22,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from tests.chaos import batches, bills, comparisons, disk, kills, labels, process, provider, swapped, tamper
+from tests.chaos import batches, bills, comparisons, disk, kills, labels, process, provider, sources, swapped, tamper
 from tests.chaos.command import ENDERS, preload
 from tests.chaos.harness import Campaign, Row
 
@@ -63,6 +63,7 @@ SCENARIOS: dict[str, Callable[[Campaign], Row]] = {
     "schemas": disk.schemas,
     "swaps": swapped.swaps,
     "tamper": tamper.tampers,
+    "tools": sources.hostile,
 }
 
 

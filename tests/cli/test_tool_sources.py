@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from agent.errors import InputError
-from agent.run.tool_sources import MOST_LINE, tools_of_server
+from agent.run.tool_sources import MOST_BYTES, MOST_LINE, tools_of_server
 from agent.task.tools import read_tools
 from tests.cli.world import good, good_json, refused
 
@@ -80,6 +81,45 @@ def test_a_server_that_is_none_is_told_in_a_line(source: str, what: str) -> None
     with pytest.raises(InputError) as error:
         tools_of_server(command(source), seconds=0.5 if "sleep" in source else 20.0)
     assert what in str(error.value)
+
+
+FLOOD = """
+import sys
+while True:
+    sys.stdout.write('{"jsonrpc": "2.0", "method": "notifications/message"}\\n' * 1000)
+"""
+
+
+def test_a_server_that_never_stops_talking_is_given_up() -> None:
+    for seconds, what in ((0.3, "no answer to initialize in 0.3 s"), (120.0, f"more than {MOST_BYTES:,} bytes")):
+        with pytest.raises(InputError, match=what):
+            tools_of_server(command(FLOOD), seconds=seconds)
+
+
+FORKS = """
+import os, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+open("pid", "w").write(str(child.pid))
+open("names", "w").write(" ".join(os.environ))
+"""
+
+
+def test_what_a_server_started_ends_with_it_and_it_gets_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-secret")
+    monkeypatch.setenv("LAMP_TOKEN", "lamp-secret")
+    good("tools", "--mcp", command(FORKS + SERVER), "--env", "LAMP_TOKEN")
+    child = Path("/proc", Path("pid").read_text(), "cmdline")
+    for _ in range(1000):
+        if not child.exists() or not child.read_bytes():  # gone, or waiting to be reaped
+            break
+        time.sleep(0.01)
+    else:
+        pytest.fail("a child of the server lives on")
+    names = set(Path("names").read_text().split())
+    assert {"PATH", "LAMP_TOKEN"} <= names
+    assert "OPENAI_API_KEY" not in names
+    assert "--env NONE_SUCH: is not set" in refused(2, "tools", "--mcp", "x", "--env", "NONE_SUCH")[0]
+    assert "--env is for the server of --mcp" in refused(2, "tools", "tools.json", "--env", "PATH")[-1]
 
 
 def test_what_is_no_source_is_refused() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.task.tools import MOST_TOOLS, read_tools
+from agent.task.tools import MOST_LEVELS, MOST_SCHEMA, MOST_TOOLS, read_tools
 from agent.types import Tool
 
 SCHEMA = {"type": "object", "properties": {"room": {"type": "string"}}, "required": ["room"]}
@@ -176,8 +176,9 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
 
 def test_a_document_that_doubles_at_each_level_is_refused() -> None:
     schemas = {
-        f"s{n}": {"properties": {side: {"$ref": f"#/components/schemas/s{n + 1}"} for side in "ab"}} for n in range(40)
+        f"s{n}": {"properties": {side: {"$ref": f"#/components/schemas/s{n + 1}"} for side in "ab"}} for n in range(18)
     }
+    schemas["s18"] = {}
     body = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/s0"}}}}
     document = {
         "openapi": "3.0.0",
@@ -187,6 +188,56 @@ def test_a_document_that_doubles_at_each_level_is_refused() -> None:
     tools, (wrong,) = read_tools(document)
     assert tools == ()
     assert wrong.startswith("has more than 100,000 parts")
+
+
+def doubling(levels: int, **last: Any) -> dict[str, Any]:
+    """A document whose body names each next part twice."""
+    parts = {
+        f"s{n}": {"allOf": [{"$ref": f"#/s{n + 1}"}] * 2, "properties": {f"p{n}": {"type": "string"}}}
+        for n in range(levels)
+    }
+    return document(body({"$ref": "#/s0"}), **parts, **{f"s{levels}": last})
+
+
+def test_parts_that_are_named_twice_at_each_level_are_read_once() -> None:
+    (tool,), wrong = read_tools(doubling(40, **A))
+    assert wrong == []
+    assert set(json.loads(tool.parameters)["properties"]) == {"a", *(f"p{n}" for n in range(40))}
+    tools, (deep,) = read_tools(doubling(400))
+    assert tools == ()
+    assert f"nested more than {MOST_LEVELS} levels deep (allOf)" in deep
+
+
+def nested(levels: int) -> Any:
+    schema: Any = {"type": "object"}
+    for _ in range(levels):
+        schema = {"allOf": [schema]}
+    return schema
+
+
+CHAIN = {f"s{n}": {"$ref": f"#/$defs/s{n + 1}"} for n in range(1000)} | {"s1000": {}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "what"),
+    [
+        ({"properties": {"a": {"$ref": "#/$defs/s0"}}, "$defs": CHAIN}, f"more than {MOST_LEVELS} levels deep"),
+        ({"properties": {"a": nested(3000)}}, "nested too deep; flatten it"),
+        ({"properties": {"a": nested(240)}}, "nested too deep; flatten it"),
+        (
+            {"properties": {"a": {"$ref": "https://evil.example/s.json"}}},
+            "'https://evil.example/s.json' lies in another",
+        ),
+        ({"properties": {"a": {"items": {"$ref": "#/$defs/x"}}}}, "'#/$defs/x' leads nowhere"),
+        ({"properties": {"a": {"description": "x" * MOST_SCHEMA}}}, f"{MOST_SCHEMA:,} at most"),
+    ],
+    ids=["chain", "deep", "checked", "remote", "nowhere", "long"],
+)
+def test_a_schema_that_cannot_be_put_in_place_is_refused(schema: dict[str, Any], what: str) -> None:
+    tools, (wrong,) = read_tools([{"name": "x", "parameters": {"type": "object", **schema}}])
+    assert tools == ()
+    assert what in wrong
+    assert "RecursionError" not in wrong
 
 
 JSON = st.recursive(
