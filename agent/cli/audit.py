@@ -357,6 +357,8 @@ def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
         if weights := candidate.get("weights"):
             near = weights.get("neighbours")
             voting = f", {near['k']} neighbours with weight {near['weight']:g}" if near else ""
+            if prior := weights.get("prior"):
+                voting = f", a classifier of the train rows with weight {prior['weight']:g}"
             numbers = f"temperature {weights['temperature']:g}{voting}, {weights['bias']}"
             click.echo(plain(f"label weights: {weights['method']}, {numbers}"))
         if candidate["demos"]:

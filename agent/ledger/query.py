@@ -309,9 +309,9 @@ class History(Queries):
             candidate_id,
         )
         body = json.loads(found[0]["body"])
-        near = {"neighbours": body["neighbours"]} if "neighbours" in body else {}
+        more = {name: body[name] for name in ("neighbours", "prior") if name in body}
         bias = _load(found[0]["bias"])
-        return {"weights": {"method": body["method"], "bias": bias, "temperature": body["temperature"], **near}}
+        return {"weights": {"method": body["method"], "bias": bias, "temperature": body["temperature"], **more}}
 
     def _looked_up(self, candidate_id: str) -> Row:
         """How a candidate picks demos and looks passages up; None where it does not."""

@@ -67,15 +67,21 @@ def _features() -> Any:
     return FeatureUnion([("words", words), ("characters", characters)])
 
 
-def _of_choices(texts: Sequence[str], labels: Sequence[str]) -> dict[str, Fitted]:
+def regression() -> Any:
+    """The classifier that is fitted to rows of features."""
     from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=STRENGTH, solver="newton-cg", max_iter=200)
+
+
+def _of_choices(texts: Sequence[str], labels: Sequence[str]) -> dict[str, Fitted]:
     from sklearn.neighbors import KNeighborsClassifier
 
     counted = Counter(labels)
     largest = min(counted, key=lambda label: (-counted[label], label))
     features = _features()
     rows = features.fit_transform(texts)
-    classifier = LogisticRegression(C=STRENGTH, solver="newton-cg", max_iter=200).fit(rows, labels)
+    classifier = regression().fit(rows, labels)
     nearest = KNeighborsClassifier(min(NEIGHBOURS, len(texts)), weights=_similarity, metric="cosine").fit(rows, labels)
     return {
         "largest class": lambda texts: [largest] * len(texts),

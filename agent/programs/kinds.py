@@ -101,6 +101,12 @@ class Defaults:
     def votes(self, candidate: Candidate, example: Example, k: int) -> tuple[float, ...] | None:
         return None
 
+    def prior_rows(self) -> str:
+        return ""
+
+    def prior(self, example: Example) -> tuple[float, ...]:
+        return ()
+
     def features(self, candidate: Candidate) -> Mapping[Feature, float]:
         return {}
 

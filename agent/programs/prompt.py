@@ -14,6 +14,7 @@ from typing import Any
 from agent.errors import InputError, RowRefused
 from agent.extras import require
 from agent.programs.kinds import Defaults, ReleaseSpec, WrittenRelease, refuse_pairwise
+from agent.programs.label_classifier import TrainedPrior
 from agent.programs.looked_up import PassageLibrary
 from agent.programs.moves.passage_moves import own_passages
 from agent.programs.moves.pool import CandidateGenerator, as_prompt
@@ -105,6 +106,7 @@ class PromptProgram(Defaults):
         self._sizes: dict[tuple[str, bool], int] = {}
         self.pool = PickedRows(task)
         self.library = PassageLibrary(task)
+        self.classifier = TrainedPrior(task)
 
     def request(self, candidate: Candidate, example: Example, repeat: int = 0, logprobs: int = 0) -> Request:
         """The request of this candidate on this row."""
@@ -137,8 +139,7 @@ class PromptProgram(Defaults):
             raise RowRefused.by_provider(completion.text)
         tokens = completion.logprobs if labels_first(prompt, outputs) else ()
         exact = completion.label_logprobs
-        near = prompt.weights.neighbours if prompt.weights and (tokens or exact) else None
-        votes = self.pool.votes(example, near.k) if near else ()
+        votes = self._opinion(prompt.weights, example) if prompt.weights and (tokens or exact) else ()
         reply = (completion.text, tokens, outputs, answers_last(prompt), prompt.weights, votes, exact)
         prediction = await run_aside(len(completion.text), partial(read_reply, *reply))
         return replace(prediction, passages=bare_passages(block)) if block else prediction
@@ -153,6 +154,18 @@ class PromptProgram(Defaults):
 
     def votes(self, candidate: Candidate, example: Example, k: int) -> tuple[float, ...] | None:
         return self.pool.votes(example, k) if as_prompt(candidate).picks is not None else None
+
+    def _opinion(self, weights: LabelWeights, example: Example) -> tuple[float, ...]:
+        """What decides next to the model: votes of the neighbours, or what the classifier says."""
+        if weights.neighbours is not None:
+            return self.pool.votes(example, weights.neighbours.k)
+        return self.prior(example) if weights.prior is not None else ()
+
+    def prior_rows(self) -> str:
+        return self.classifier.rows
+
+    def prior(self, example: Example) -> tuple[float, ...]:
+        return self.classifier.log_probabilities(example)
 
     def weighted(self, candidate: Candidate, weights: LabelWeights) -> Candidate | None:
         prompt = as_prompt(candidate)
@@ -182,6 +195,8 @@ class PromptProgram(Defaults):
             return why
         if prompt.weights and prompt.weights.neighbours and prompt.picks is None:
             return "neighbours decide on its answers, and it has no pool: it picks no examples"
+        if prompt.weights and prompt.weights.prior and (why := self.classifier.why_other(prompt.weights.prior.rows)):
+            return why
         if prompt.passages is not None and (why := self.library.why_other(prompt.passages)):
             return why
         return why_rejected(prompt, self.task)
@@ -316,6 +331,7 @@ class PromptProgram(Defaults):
             parameters=dict(parameters),
             provenance=dict(provenance),
             weights=prompt.weights,
+            classifier=self.classifier.trained if prompt.weights and prompt.weights.prior else None,
             picks=self.pool.released(prompt) if prompt.picks is not None else None,
             passages=self.library.released(prompt.passages) if prompt.passages is not None else None,
             adapter=adapter,

@@ -2,8 +2,8 @@
 
 A small model prefers some labels whatever the input says. A bias for each label and one temperature, estimated on dev,
 take that preference out when a reply is read; the request stays as it is. With neighbours the labels of the most
-similar rows of a pool decide, too. `stats/calibration.py` estimates the weights. Pure, and only the standard library,
-as a shipped prompt reads its replies here.
+similar rows of a pool decide, too, and with a prior a classifier of the train rows. `stats/calibration.py` estimates
+the weights. Pure, and only the standard library, as a shipped prompt reads its replies here.
 
 Source: Zhao et al. 2021, "Calibrate Before Use", section 4; Zhou et al. 2023, "Batch Calibration", section 3;
 neighbours: Khandelwal et al. 2020, "Generalization through Memorization", section 2; Shi et al. 2022, "kNN-Prompt",
@@ -22,7 +22,7 @@ from agent.shipped import Field, Prediction
 
 Tokens = Sequence[Sequence[tuple[str, float]]]
 """For each token of a reply its most likely (token, log-probability) pairs."""
-Method = Literal["label-free", "fitted", "neighbours"]
+Method = Literal["label-free", "fitted", "neighbours", "prior"]
 FLOOR = 1e-6  # the least probability of a label: a list of the most likely tokens says no more about it
 MIN_LABEL_MASS = 0.05  # of a token's probability; below it the reply is about something other than the labels
 MOST_LOGPROBS = 20
@@ -49,45 +49,77 @@ class Neighbours:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelWeights:
-    """The answer is the label with the highest `log p(label) / temperature + bias[label]`, to which neighbours add
-    `weight * log(share of the label in their votes)`.
+class Prior:
+    """A classifier of the train rows (`retrieval/linear.py`) that votes for labels.
 
     Args:
-        method: How they were estimated: without the right answers, or fitted to them, alone or with neighbours.
+        weight: Of its log-probability of a label, at least 0.
+        rows: The hash of what it learnt from.
+    """
+
+    weight: float
+    rows: str
+
+
+@dataclass(frozen=True, slots=True)
+class LabelWeights:
+    """The answer is the label with the highest `log p(label) / temperature + bias[label]`, to which neighbours add
+    `weight * log(share of the label in their votes)`, and a prior `weight * log(probability by its classifier)`.
+
+    Args:
+        method: How they were estimated: without the right answers, or fitted to them, alone, with neighbours or with
+            a classifier.
         bias: For each label, in nats.
         temperature: Above 0; 1 leaves the log-probabilities as they are.
-        neighbours: None: the model's log-probabilities alone decide.
+        neighbours: None: they do not decide.
+        prior: The same of a classifier.
     """
 
     method: Method
     bias: Mapping[str, float]
     temperature: float = 1.0
     neighbours: Neighbours | None = None
+    prior: Prior | None = None
 
     @staticmethod
     def of(data: Mapping[str, Any]) -> LabelWeights:
         """Those that gave `as_dict`."""
-        near = data.get("neighbours")
-        return LabelWeights(data["method"], data["bias"], data["temperature"], Neighbours(**near) if near else None)
+        near, prior = data.get("neighbours"), data.get("prior")
+        return LabelWeights(
+            data["method"],
+            data["bias"],
+            data["temperature"],
+            Neighbours(**near) if near else None,
+            Prior(**prior) if prior else None,
+        )
+
+    @property
+    def reads_input(self) -> bool:
+        """Whether the input itself decides, too, by neighbours or a classifier."""
+        return self.neighbours is not None or self.prior is not None
 
     def as_dict(self) -> dict[str, Any]:
         """The fields, JSON-ready."""
         found = {"method": self.method, "bias": dict(self.bias), "temperature": self.temperature}
-        return {**found, "neighbours": asdict(self.neighbours)} if self.neighbours else found
+        more = {"neighbours": self.neighbours, "prior": self.prior}
+        return found | {name: asdict(part) for name, part in more.items() if part is not None}
 
     def scores(self, logs: Sequence[float], votes: Sequence[float] = ()) -> list[float]:
         """The weighted scores of the labels.
 
         Args:
             logs: Their log-probabilities, in the order of `bias`.
-            votes: Those of the neighbours for them, in the same order; needed where there are neighbours.
+            votes: Those of the neighbours for them, in the same order; with a prior the classifier's log-probabilities.
+                Needed where there is either.
         """
         scores = [log / self.temperature + bias for log, bias in zip(logs, self.bias.values(), strict=True)]
-        if self.neighbours is None:
+        if self.neighbours is not None:
+            weight, shares = self.neighbours.weight, log_shares(votes)
+        elif self.prior is not None:
+            weight, shares = self.prior.weight, list(votes)
+        else:
             return scores
-        weight = self.neighbours.weight
-        return [score + weight * share for score, share in zip(scores, log_shares(votes), strict=True)]
+        return [score + weight * share for score, share in zip(scores, shares, strict=True)]
 
 
 def label_scores(tokens: Tokens, labels: Sequence[str]) -> tuple[float, ...] | None:
@@ -192,7 +224,7 @@ def weighed(
         logs: The log-probability of each choice of `field`, from `label_scores`.
         field: The one output.
         weights: None: the answer stays, and its confidence is its share in the probability of all labels.
-        votes: For each choice those of its neighbours, where the weights have some.
+        votes: For each choice those of `LabelWeights.scores`, where the weights need some.
     """
     scores = weights.scores(logs, votes) if weights else list(logs)
     if weights:

@@ -27,7 +27,7 @@ def read_reply(
         outputs: The output fields.
         reasoning: As of `parse_reply`.
         weights: None: the reply as it stands says the answer.
-        votes: For each label those of the input's neighbours, where the weights have some.
+        votes: For each label those of `LabelWeights.scores`, where the weights need some.
         exact: The log-probability of each label, of a model that scores labels; then `tokens` are not looked at.
     """
     prediction = parse_reply(text, outputs, reasoning=reasoning)

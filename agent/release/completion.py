@@ -62,7 +62,7 @@ async def acomplete(
         release: The prompt.
         messages: For the input.
         lm: None: the release's own.
-        votes: Of the input's neighbours (`PromptRelease.votes`).
+        votes: For the input, as of `PromptRelease.votes`.
 
     Raises:
         ModelError: The call failed; RowRefused also where the model replied that it refuses.

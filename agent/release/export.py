@@ -22,6 +22,7 @@ from agent.errors import ReleaseError
 from agent.files import new_files
 from agent.prompt.template import placeholder
 from agent.release.prompt_file import (
+    CLASSIFIER_HEADING,
     FENCE,
     HEADING_LIKE,
     MESSAGES_FILE,
@@ -60,7 +61,11 @@ def export_markdown(release: PromptRelease) -> str:
     """The text of prompt.md. Raises a ReleaseError when a text holds a lone surrogate, which UTF-8 cannot write."""
     data = _data(release)
     del data["messages"]
-    lists = {PASSAGES_HEADING: data.get("passages"), POOL_HEADING: data.get("picks")}
+    lists = {
+        CLASSIFIER_HEADING: data.get("classifier"),
+        PASSAGES_HEADING: data.get("passages"),
+        POOL_HEADING: data.get("picks"),
+    }
     sections = [f"## {m.role}\n\n{HEADING_LIKE.sub(_backslash, m.content)}\n" for m in release.messages]
     for title, looked_up in lists.items():
         if looked_up is not None:

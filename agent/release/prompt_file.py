@@ -24,6 +24,7 @@ from agent.strict import BadToml, parse_json, parse_toml, read_file
 if TYPE_CHECKING:
     from agent.prompt.label_weights import LabelWeights
     from agent.release.released_adapter import ReleasedAdapter
+    from agent.retrieval.linear import LabelClassifier
     from agent.retrieval.passages import ReleasedPassages
     from agent.retrieval.pick import PoolRow
     from agent.retrieval.pool import PickedDemos
@@ -34,6 +35,8 @@ POOL_HEADING = "## pool"
 """Of the last section of a prompt.md with picked demos: a row a line, as JSON."""
 PASSAGES_HEADING = "## passages"
 """Of the section before it in a prompt.md that looks passages up: a passage a line, as JSON."""
+CLASSIFIER_HEADING = "## classifier"
+"""Of the section before these in a prompt.md with a classifier: a line for its terms and one for each label."""
 HELD = "held"  # inside a run's folder, the folder of a winner that was not promoted
 FENCE = "+++"
 MAX_FILE = 16_000_000
@@ -70,10 +73,10 @@ class PromptRelease:
     value is None are left out, other types and non-finite numbers raise a ReleaseError. `version` is the hash of all
     that decides what is sent, to which model, and how the reply is read: everything but name and provenance.
     `reasoning` says how `parse` finds the answer; `weights` decide among the labels of the one output when a reply has
-    log-probabilities, which the parameter `logprobs` asks for (None: a reply is read as it stands). With `picks`, the
-    messages hold one mark for the demos that are picked for each input; with `passages`, one for the block of passages
-    that are looked up for it. With `adapter`, `model` is the base, and both answer. With `tools`, these go with every
-    request, and the answer is a list of their calls.
+    log-probabilities, which the parameter `logprobs` asks for (None: a reply is read as it stands), and some combine
+    the model with a `classifier`. With `picks`, the messages hold one mark for the demos that are picked for each
+    input; with `passages`, one for the block of passages that are looked up for it. With `adapter`, `model` is the
+    base, and both answer. With `tools`, these go with every request, and the answer is a list of their calls.
     """
 
     name: str
@@ -86,6 +89,7 @@ class PromptRelease:
     parameters: Mapping[str, Any]
     provenance: Mapping[str, Any]
     weights: LabelWeights | None = None
+    classifier: LabelClassifier | None = None
     picks: PickedDemos | None = None
     passages: ReleasedPassages | None = None
     adapter: ReleasedAdapter | None = None
@@ -126,6 +130,9 @@ class PromptRelease:
         """What only some prompts have, JSON-ready: label weights, what they pick and look up, with the rows, the hashes
         of an adapter, and tools."""
         found: dict[str, Any] = {"weights": self.weights.as_dict()} if self.weights else {}
+        if self.classifier is not None:
+            lines = self.classifier.lines(self.outputs[0].choices)
+            found["classifier"] = {**self.classifier.settings(), "rows": lines}
         if self.picks is not None:
             found["picks"] = {**self.picks.settings(), "rows": self.picks.row_data()}
         if self.passages is not None:
@@ -175,12 +182,16 @@ class PromptRelease:
         return vectors.vector(0) if vectors and vectors.is_provided else None
 
     def votes(self, values: Mapping[str, str], own: Sequence[PoolRow] = ()) -> tuple[float, ...]:
-        """For each label the votes of the input's neighbours; () where none decide.
+        """For each label the votes of the input's neighbours, or what the classifier says; () where neither decides.
 
         Args:
             values: A text for each of `inputs`.
             own: Rows of a user, which vote with those of the pool.
         """
+        if self.classifier is not None:
+            from agent.retrieval.pool import text_of
+
+            return self.classifier.log_probabilities(text_of(values, self.compared))
         near = self.weights.neighbours if self.weights else None
         if near is None or self.picks is None:
             return ()
@@ -288,7 +299,8 @@ def _markdown(text: str, file: Path) -> dict[str, Any]:
         line = text.count("\n", 0, text.index(stray, fences.end())) + 1
         raise ReleaseError(f"{file}:{line}: {stray[:40]!r} stands before the first heading such as `## user`")
     end, lists = len(text), dict[str, list[Any]]()
-    for key, title in (("picks", POOL_HEADING), ("passages", PASSAGES_HEADING)):  # the last section first
+    sections = (("picks", POOL_HEADING), ("passages", PASSAGES_HEADING), ("classifier", CLASSIFIER_HEADING))
+    for key, title in sections:  # the last section first
         if key in data:
             end, lists[key] = _lines_of(text[:end], title, key, file)
     headings = [heading for heading in headings if heading.start() < end]
@@ -341,7 +353,7 @@ def _json(text: str, file: Path) -> dict[str, Any]:
     return data
 
 
-_LOOKED_UP = ("picks", "passages")
+_LOOKED_UP = ("picks", "passages", "classifier")
 _LISTS = ("choices", "forbidden", "required")
 
 # -- data -> release --------------------------------------------------------------------------------------------------
@@ -364,6 +376,7 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
         refuse("weights", weights)
     if weights and weights.neighbours and "picks" not in data:
         refuse("weights", "neighbours decide on the answers, and there is no pool that they are of (picks)")
+    classifier = _classifier(data, weights, refuse)
     picks = _picks(data, refuse) if "picks" in data else None
     passages = _passages(data, refuse) if "passages" in data else None
     adapter = _adapter(data, file.parent, refuse) if "adapter" in data else None
@@ -381,6 +394,7 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
             parameters=data["parameters"],
             provenance=data["provenance"],
             weights=weights,
+            classifier=classifier,
             picks=picks,
             passages=passages,
             adapter=adapter,
@@ -436,6 +450,24 @@ def _picks(data: dict[str, Any], refuse: Refuse) -> PickedDemos:
     if len(picks.shown[0]) % 2 != (0 if mark in contents else 1):
         refuse("messages", "show picked demos in another form than the rows of the pool have")
     return picks
+
+
+def _classifier(data: dict[str, Any], weights: LabelWeights | None, refuse: Refuse) -> LabelClassifier | None:
+    """The classifier that the weights name."""
+    prior = weights.prior if weights else None
+    if (prior is None) != ("classifier" not in data):
+        refuse("weights", "a classifier decides on the answers, and there is none, or one that no weights name")
+    if prior is None:
+        return None
+    from agent.retrieval.linear import label_classifier
+
+    def read(settings: Any, lines: Any) -> LabelClassifier:
+        return label_classifier(settings, lines, data["outputs"][0]["choices"])
+
+    found = _looked_up(data, "classifier", read, refuse)
+    if found.trained_on != prior.rows:
+        refuse("classifier", f"was trained on {found.trained_on!r:.40}, and the weights name {prior.rows!r:.40}")
+    return found
 
 
 def _passages(data: dict[str, Any], refuse: Refuse) -> ReleasedPassages:
@@ -496,13 +528,14 @@ def _weights(data: Mapping[str, Any] | None, outputs: Sequence[Mapping[str, Any]
     """The label weights with the labels in the order of the one output's choices, or what is wrong with them."""
     if data is None:
         return None
-    from agent.prompt.label_weights import LabelWeights, Method, Neighbours
+    from agent.prompt.label_weights import LabelWeights, Method, Neighbours, Prior
     from agent.retrieval.votes import MOST_NEIGHBOURS
 
     choices = outputs[0].get("choices", []) if len(outputs) == 1 else []
     bias: Any = data.get("bias")
     temperature: Any = data.get("temperature")
-    known = data.keys() - {"neighbours"} if data.get("method") == "neighbours" else data.keys()
+    own = {data.get("method")} & {"neighbours", "prior"}
+    known = data.keys() - own
     if known != {"method", "bias", "temperature"} or data["method"] not in get_args(Method):
         return f"weights need a method ({', '.join(get_args(Method))}), a bias for each label and a temperature"
     if not isinstance(bias, dict) or not choices or set(bias) != set(choices):
@@ -520,7 +553,16 @@ def _weights(data: Mapping[str, Any] | None, outputs: Sequence[Mapping[str, Any]
         if not _is_real(weight) or weight < 0:
             return f"the weight of the neighbours is a number of 0 or more, not {weight!r:.20}"
         near = Neighbours(k, float(weight))
-    return LabelWeights(data["method"], {label: float(bias[label]) for label in choices}, float(temperature), near)
+    prior = None
+    if data["method"] == "prior":
+        given = data.get("prior")
+        if not isinstance(given, dict) or set(given) != {"weight", "rows"} or not isinstance(given["rows"], str):
+            return "a prior needs weight and rows"
+        if not _is_real(given["weight"]) or given["weight"] < 0:
+            return f"the weight of the prior is a number of 0 or more, not {given['weight']!r:.20}"
+        prior = Prior(float(given["weight"]), given["rows"])
+    in_order = {label: float(bias[label]) for label in choices}
+    return LabelWeights(data["method"], in_order, float(temperature), near, prior)
 
 
 def _is_real(value: Any) -> bool:

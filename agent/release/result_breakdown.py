@@ -192,12 +192,23 @@ class Abstain(JsonPart):
 
 
 @dataclass(frozen=True, slots=True)
+class PriorVote(JsonPart):
+    """A classifier of the train `rows` (their hash) that votes next to the model: the weights of their
+    log-probabilities, and whether that of the model is negligible."""
+
+    weight: float
+    rows: str
+    model_weight: float
+    model_adds_nothing: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration(JsonPart):
     """The winner's label weights (`method` none: it has no weights), and how far the confidences of its answers can be
     trusted on the sealed `rows` that have one. `ece`: the expected calibration error, in [0, 1], 0 is perfect;
-    `neighbours`: `k` rows that vote, and the `weight` of their votes."""
+    `neighbours`: `k` rows that vote, and the `weight` of their votes; `prior`: a classifier that votes."""
 
-    method: Literal["none", "label-free", "fitted", "neighbours"]
+    method: Literal["none", "label-free", "fitted", "neighbours", "prior"]
     rows: int
     ece: float
     bias: Mapping[str, float] = field(default_factory=dict)
@@ -205,6 +216,7 @@ class Calibration(JsonPart):
     bins: tuple[ReliabilityBin, ...] = ()
     abstain: Abstain | None = None
     neighbours: Mapping[str, float] | None = field(default=None, metadata=IF_SET)
+    prior: PriorVote | None = field(default=None, metadata=IF_SET)
 
     @property
     def is_weighted(self) -> bool:

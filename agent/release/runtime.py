@@ -121,10 +121,13 @@ class Prompt:
         return self._rows_of(who).fill(inputs, vector)
 
     def _votes(self, who: str | None, inputs: dict[str, str]) -> tuple[float, ...]:
-        """The votes of the neighbours for the inputs and a user; () where none decide."""
-        if self.release.weights is None or self.release.weights.neighbours is None:
+        """What decides next to the model: the neighbours' votes for the inputs and a user, or the classifier's; ()
+        where the model decides alone."""
+        if self.release.weights is None or not self.release.weights.reads_input:
             return ()
-        return self.release.votes(inputs) if who is None else self._rows_of(who).votes(inputs)
+        if who is None or self.release.weights.prior is not None:
+            return self.release.votes(inputs)
+        return self._rows_of(who).votes(inputs)
 
     def _texts(self, given: Mapping[str, Any], verb: str) -> dict[str, str]:
         """The inputs with a conversation as the text of its messages; a str is one message of the user.
@@ -225,8 +228,8 @@ class Prompt:
             logprobs: For each token of the reply its most likely tokens, as (token, log-probability) pairs or as OpenAI
                 gives them (`choice.logprobs.content`). A release with label weights decides by them; without them its
                 reply is read as it stands. They also give the prediction its `confidence`.
-            inputs: Those that the prompt was rendered with. Needed beside `logprobs` where the labels of the nearest
-                rows of the pool decide, too (the method `neighbours`); else not looked at.
+            inputs: Those that the prompt was rendered with. Needed with `logprobs` where the nearest rows of the pool
+                or a classifier decide, too (the methods `neighbours` and `prior`); else not looked at.
             who: The user or tenant that it was rendered for, as of `render`.
 
         Raises:
@@ -236,10 +239,11 @@ class Prompt:
 
         release, tokens = self.release, tokens_of(logprobs)
         votes: tuple[float, ...] = ()
-        if tokens and release.weights is not None and release.weights.neighbours is not None:
+        if tokens and release.weights is not None and release.weights.reads_input:
             if inputs is None:
+                what = "the labels of the nearest rows decide" if release.weights.neighbours else "a classifier decides"
                 raise ReleaseError(
-                    f"cannot parse a reply of {self.name!r} without its inputs: the labels of the nearest rows decide, "
+                    f"cannot parse a reply of {self.name!r} without its inputs: {what}, "
                     "too; write prompt.parse(reply, logprobs, inputs={...})"
                 )
             user, _, given = self._named(who, None, inputs, "parse a reply of")

@@ -190,7 +190,8 @@ def confidence(result: RunResult) -> list[str]:
     if found is None:
         return []
     weights = f"{found.method} label weights; " if found.is_weighted else ""
-    weights = f"answers are {neighbours(found)}; " if found.neighbours else weights
+    decides = combined(found)
+    weights = f"{decides}; " if decides else weights
     lines = [f"{weights}expected calibration error of its confidences {points(found.ece)} on {found.rows} test rows"]
     if found.abstain is not None:
         lines.append(_abstaining(found.abstain))
@@ -204,17 +205,23 @@ def label_weights(result: RunResult) -> str:
         return ""
     each = ", ".join(f"{label} {bias:+.2f}" for label, bias in found.bias.items())
     temperature = f", temperature {found.temperature:.2f}" if found.method != "label-free" else ""
-    near = f"Answers are {neighbours(found)}. " if found.neighbours else ""
-    return f"{near}Answers are decided by label weights ({found.method}{temperature}): {cut(each, 600)}."
+    decides = combined(found)
+    first = f"{decides[0].upper()}{decides[1:]}. " if decides else ""
+    return f"{first}Answers are decided by label weights ({found.method}{temperature}): {cut(each, 600)}."
 
 
-def neighbours(found: Calibration) -> str:
-    """Which rows decide beside the model; "" where none do."""
+def combined(found: Calibration) -> str:
+    """What decides together with the model, in a sentence without its full stop; "" where the model decides alone."""
+    if found.prior:
+        if found.prior.model_adds_nothing:
+            return "the model adds nothing to the classifier of the train rows, which decides alone"
+        weights = f"weight {found.prior.weight:.2f}, that of the model {found.prior.model_weight:.2f}"
+        return f"answers are combined with a classifier's vote (prior: {weights})"
     if not found.neighbours:
         return ""
     weight = found.neighbours["weight"]
-    k = f"{found.neighbours['k']:.0f}"
-    return f"decided by the model and the {k} nearest train rows together (weight of their votes {weight:.2f})"
+    together = f"the model and the {found.neighbours['k']:.0f} nearest train rows together"
+    return f"answers are decided by {together} (weight of their votes {weight:.2f})"
 
 
 def _abstaining(found: Abstain) -> str:

@@ -76,6 +76,7 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "no_cache": False,
         "reading": READING,
         "neighbours": True,
+        "prior": True,
         "batch": False,
         "batch_only": False,
         "batch_wait": None,
@@ -341,6 +342,7 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path, has_proposer:
         anyway=bool(options.get("anyway")),
         calibrate=program.task.calibrate and not options.get("no_calibrate", True),  # an older run had no label weights
         neighbours=bool(options.get("neighbours")),  # a run of an older version has none, and resumes as it began
+        prior=bool(options.get("prior")),
         detect=detect_of(options.get("detect") or program.task.detect),
         trials=options["trials"],
         max_concurrency=options["max_concurrency"],

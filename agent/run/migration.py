@@ -91,7 +91,7 @@ class MigrationRun(Run):
 
     async def _conclude(self, status: Literal["complete", "budget"]) -> RunResult:
         if self.settings.calibrate:
-            await add_label_weights(self.context, self.settings.neighbours)
+            await add_label_weights(self.context, self.settings.neighbours, self.settings.prior)
         offers = counted(self._offers())
         if not offers:
             raise RunRefused("no prompt came through the whole of dev; a larger --max-calls pays for more")

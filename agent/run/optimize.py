@@ -322,7 +322,7 @@ class Run(LedgerRun[RunResult]):
         """Opens the sealed test once, for baseline and winner (and the best, where a cheaper one is the winner), and
         writes the release."""
         if self._searched and self.settings.calibrate:
-            await add_label_weights(self.context, self.settings.neighbours)
+            await add_label_weights(self.context, self.settings.neighbours, self.settings.prior)
         winner = self._chosen()
         corrected = self._corrected(winner)
         if status == "complete" and winner.id != self.context.baseline.id:

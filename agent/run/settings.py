@@ -29,7 +29,8 @@ class Settings:
     the command line's words, from which the run can be resumed; `parent` is the run that this one forks. One trial
     scores the user's own prompt and searches nothing. `margin`, in (0, 1), is the loss against the best that `prefer`
     cheap accepts; None, as in a run of an older version: what is within noise of it. `calibrate` lets the finalists
-    compete with label weights, too, and `neighbours` with those for which the nearest train rows vote. `detect` is the
+    compete with label weights, too, `neighbours` with those for which the nearest train rows vote, and `prior` with
+    those for which a classifier of the train rows does. `detect` is the
     smallest gain worth having, in score. `batch` says how fixed sets of calls go as batches.
     """
 
@@ -53,6 +54,7 @@ class Settings:
     anyway: bool = False
     calibrate: bool = False
     neighbours: bool = False
+    prior: bool = False
     detect: float = DETECT
     batch: BatchSettings | None = None
 

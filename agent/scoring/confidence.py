@@ -10,6 +10,9 @@ from agent.scoring.breakdown import PASS, summary
 from agent.stats.calibration import abstain_below, expected_calibration_error, reliability
 from agent.types import Outcome
 
+NEGLIGIBLE = 0.01
+"""A weight of the model up to which it decides only ties of a classifier."""
+
 
 def confidence_report(
     won: Sequence[Outcome], dev: Sequence[Outcome], weights: Mapping[str, Any] | None, precision: float | None
@@ -38,7 +41,13 @@ def confidence_report(
         "bins": [asdict(one) for one in bins],
         "abstain": _abstaining(confidences, right, dev, precision) if precision is not None else None,
         **({"neighbours": weights["neighbours"]} if weights and "neighbours" in weights else {}),
+        **({"prior": _prior(weights)} if weights and "prior" in weights else {}),
     }
+
+
+def _prior(weights: Mapping[str, Any]) -> dict[str, Any]:
+    model = 1 / weights["temperature"]
+    return {**weights["prior"], "model_weight": model, "model_adds_nothing": model <= NEGLIGIBLE}
 
 
 def _known(outcomes: Sequence[Outcome]) -> tuple[list[float], list[bool]]:

@@ -1,23 +1,25 @@
 """Twins of the finalists that decide among the labels by label weights: the same calls, read otherwise.
 
-A finalist with log-probabilities gets two, `label-free` and `fitted`, and one that picks its examples a third,
-`neighbours`, for which the nearest rows of its pool vote. They are trials like any other, so the correction
-for having chosen among all (`stats/selection.py`) counts them. What a fitted twin scores on a dev row comes from
-weights that were fitted without that row's fold; the twin itself has those of all rows. A row of another fold did help
-to fit them, so two halves of dev are not quite independent: by one row in FOLDS and through a few shrunk numbers.
-The pool is of train rows alone, and no dev row is in it.
+A finalist with log-probabilities gets `label-free`, `fitted` and `prior`, for which a classifier of the train rows
+votes, and one that picks its examples `neighbours`, for which the nearest rows of its pool vote. They are trials like
+any other, so the correction for having chosen among all (`stats/selection.py`) counts them. What a fitted twin scores
+on a dev row comes from weights that were fitted without that row's fold; the twin itself has those of all rows. A row
+of another fold did help to fit them, so two halves of dev are not quite independent: by one row in FOLDS and through a
+few shrunk numbers.
+Pool and classifier are of train rows alone: no dev row is in them, so what they say of dev is out of sample.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.ledger.query import WEIGHTED
-from agent.prompt.label_weights import LabelWeights, Method, Neighbours, weighed
+from agent.prompt.label_weights import LabelWeights, Method, Neighbours, Prior, weighed
 from agent.retrieval.votes import NEIGHBOURS, log_shares
 from agent.search.context import SearchContext
-from agent.stats.calibration import Weights, cross_fitted, fitted, label_free
+from agent.stats.calibration import Weights, cross_fitted, fitted, label_free, stacked
 from agent.types import Candidate, Field, Outcome, Prediction, Proposal
 
 FEWEST_ROWS = 20
@@ -27,6 +29,8 @@ REASONS: dict[Method, str] = {
     "label-free": "takes out how much the model prefers each label over all dev rows; no right answer was used",
     "fitted": "a bias for each label and one temperature, fitted to the dev rows; its score here is cross-fitted",
     "neighbours": f"fitted, and the labels of the {NEIGHBOURS} nearest train rows decide, too; its score here is "
+    "cross-fitted",
+    "prior": "combined with a classifier of the train rows: one weight each, fitted to the dev rows; its score here is "
     "cross-fitted",
 }
 
@@ -39,18 +43,22 @@ class _Estimate:
         method: Its name.
         all_rows: Of all dev rows together: those of the twin.
         each: For each dev row those that it is read with; None: it reads as it stands.
-        votes: For each dev row the votes of its neighbours; () without.
+        votes: For each dev row the votes of its neighbours, or what the classifier says; () without.
+        rows: The hash of what the classifier learnt from; "" without one.
     """
 
     method: Method
     all_rows: Weights
     each: Sequence[Weights | None]
     votes: Sequence[Sequence[float]] = ()
+    rows: str = ""
 
     def named(self, field: Field, weights: Weights) -> LabelWeights:
         """Weights by the labels of a field."""
-        near = Neighbours(NEIGHBOURS, weights.weight) if self.votes else None
-        return LabelWeights(self.method, dict(zip(field.choices, weights.bias, strict=True)), weights.temperature, near)
+        near = Neighbours(NEIGHBOURS, weights.weight) if self.method == "neighbours" else None
+        prior = Prior(weights.weight, self.rows) if self.method == "prior" else None
+        bias = dict(zip(field.choices, weights.bias, strict=True))
+        return LabelWeights(self.method, bias, weights.temperature, near, prior)
 
     def read(self, field: Field, outcomes: Sequence[Outcome]) -> list[Prediction]:
         """The replies of the dev rows as the twin reads them."""
@@ -63,12 +71,46 @@ class _Estimate:
         ]
 
 
-async def add_label_weights(context: SearchContext, with_neighbours: bool = True) -> None:
+@dataclass(frozen=True, slots=True)
+class _Usable:
+    """The dev rows from which weights are estimated: those with log-probabilities and one of the labels.
+
+    Args:
+        at: Their positions.
+        scores: Of each the log-probability of each label.
+        answers: Of each the right label.
+        rows: How many dev rows there are.
+    """
+
+    at: Sequence[int]
+    scores: Sequence[Sequence[float]]
+    answers: Sequence[int]
+    rows: int
+
+    @staticmethod
+    def of(context: SearchContext, field: Field, outcomes: Sequence[Outcome]) -> _Usable:
+        found = [
+            (at, outcome.label_scores, field.choices.index(context.dev[at].labels[field.name]))
+            for at, outcome in enumerate(outcomes)
+            if outcome.label_scores is not None and context.dev[at].labels[field.name] in field.choices
+        ]
+        return _Usable([at for at, _, _ in found], [s for _, s, _ in found], [y for _, _, y in found], len(outcomes))
+
+    def apart(self, weights: Sequence[Weights]) -> list[Weights | None]:
+        """Weights of these rows by the position of each dev row."""
+        each: list[Weights | None] = [None] * self.rows
+        for at, one in zip(self.at, weights, strict=True):
+            each[at] = one
+        return each
+
+
+async def add_label_weights(context: SearchContext, with_neighbours: bool = True, with_prior: bool = True) -> None:
     """Scores the twins of every candidate that saw the whole of dev; makes no call.
 
     Args:
         context: a search that is over.
         with_neighbours: whether those that pick examples get a twin with neighbours.
+        with_prior: whether all get a twin with a classifier.
     """
     outputs = context.task.signature.outputs
     if len(outputs) != 1 or len(outputs[0].choices) < 2:
@@ -79,7 +121,11 @@ async def add_label_weights(context: SearchContext, with_neighbours: bool = True
             continue
         base = context.board.proposals[candidate_id]
         votes = _votes(context, base.candidate) if with_neighbours else ()
-        for estimate in _estimates(context, outputs[0], outcomes, votes):
+        estimates = _estimates(context, outputs[0], outcomes, votes)
+        if estimates and with_prior:
+            rows = await asyncio.to_thread(context.program.prior_rows)  # trains the classifier the first time
+            estimates += _priors(context, outputs[0], outcomes, rows) if rows else []
+        for estimate in estimates:
             twin = context.program.weighted(base.candidate, estimate.named(outputs[0], estimate.all_rows))
             if twin is None:
                 continue
@@ -98,31 +144,30 @@ def _votes(context: SearchContext, candidate: Candidate) -> Sequence[Sequence[fl
 def _estimates(
     context: SearchContext, field: Field, outcomes: Sequence[Outcome], votes: Sequence[Sequence[float]]
 ) -> list[_Estimate]:
-    """The weights by each method; none where too few rows have log-probabilities."""
-    usable = [
-        (at, outcome.label_scores, field.choices.index(context.dev[at].labels[field.name]))
-        for at, outcome in enumerate(outcomes)
-        if outcome.label_scores is not None and context.dev[at].labels[field.name] in field.choices
-    ]
-    if len(usable) < max(FEWEST_ROWS, LEAST_SHARE * len(outcomes)):
+    """The weights by each method but `prior`; none where too few rows have log-probabilities."""
+    usable = _Usable.of(context, field, outcomes)
+    if len(usable.at) < max(FEWEST_ROWS, LEAST_SHARE * len(outcomes)):
         return []
-    scores, answers = [logs for _, logs, _ in usable], [right for _, _, right in usable]
+    scores, answers = usable.scores, usable.answers
     free = label_free(scores)
-
-    def apart(shares: Sequence[Sequence[float]] | None) -> list[Weights | None]:
-        each: list[Weights | None] = [None] * len(outcomes)
-        for (at, _, _), weights in zip(usable, cross_fitted(scores, answers, shares), strict=True):
-            each[at] = weights
-        return each
-
     found = [
         _Estimate("label-free", free, [free] * len(outcomes)),
-        _Estimate("fitted", fitted(scores, answers), apart(None)),
+        _Estimate("fitted", fitted(scores, answers), usable.apart(cross_fitted(scores, answers))),
     ]
     if votes:
-        shares = [log_shares(votes[at]) for at, _, _ in usable]
-        found.append(_Estimate("neighbours", fitted(scores, answers, shares), apart(shares), votes))
+        shares = [log_shares(votes[at]) for at in usable.at]
+        each = usable.apart(cross_fitted(scores, answers, shares))
+        found.append(_Estimate("neighbours", fitted(scores, answers, shares), each, votes))
     return found
+
+
+def _priors(context: SearchContext, field: Field, outcomes: Sequence[Outcome], rows: str) -> list[_Estimate]:
+    """The weights with a classifier that learnt from `rows`."""
+    usable = _Usable.of(context, field, outcomes)
+    said = [context.program.prior(row) for row in context.dev]
+    logs = [said[at] for at in usable.at]
+    each = usable.apart(cross_fitted(usable.scores, usable.answers, logs, stacked))
+    return [_Estimate("prior", stacked(usable.scores, usable.answers, logs), each, said, rows)]
 
 
 async def _score(

@@ -153,6 +153,15 @@ class Program(Describes, Protocol):
         not one of them; None where the candidate has no pool."""
         ...
 
+    def prior_rows(self) -> str:
+        """The hash of the train rows that a classifier has learnt from, which the first call trains; "" where the kind
+        or the task has none."""
+        ...
+
+    def prior(self, example: Example) -> tuple[float, ...]:
+        """For each label of the one output its log-probability by that classifier."""
+        ...
+
     def features(self, candidate: Candidate) -> Mapping[Feature, float]:
         """The candidate as columns of the model of the parts (`analysis/effects.py`); none where the kind has none, and
         parts that were not scored are not estimated."""

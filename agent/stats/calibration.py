@@ -2,7 +2,8 @@
 
 `scores` is a table here: for each row the log-probability of each label, in nats. A row's answer is the label with the
 highest `scores / temperature + bias`; with `shares`, a table of the logs of each label's share in the votes of the
-row's neighbours, the one with the highest `scores / temperature + bias + weight * shares`.
+row's neighbours or of its probability by a classifier, the one with the highest `scores / temperature + bias +
+weight * shares`.
 
 Source: Zhao et al. 2021, "Calibrate Before Use", section 4; Zhou et al. 2023, "Batch Calibration", section 3; Platt
 1999; Guo et al. 2017, "On Calibration of Modern Neural Networks", sections 2 and 4.
@@ -25,13 +26,18 @@ PRIOR = 1.0
 """The standard deviation, in nats, of what a fitted bias adds to the label-free one: a penalty of L2."""
 HOTTEST = 100.0
 """The highest temperature; from there on the log-probabilities say nothing."""
+STACKED_HOTTEST = 1000.0
+"""The same next to a classifier, where they must not even break ties of two likely labels."""
+STACKED_PRIOR = 3.0
+"""The standard deviation of the weights of model and classifier around 1."""
 DIGITS = 4
 """Decimals of a bias and a temperature, so that another machine's last digits make the same candidate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A bias in nats for each label, a temperature above 0, and the weight of the neighbours, at least 0."""
+    """A bias in nats for each label, a temperature above 0, and the weight of the neighbours or the classifier, at
+    least 0."""
 
     bias: tuple[float, ...]
     temperature: float = 1.0
@@ -87,13 +93,47 @@ def fitted(
     return Weights(bias, round(1 / sharpness, DIGITS), weight)
 
 
-def penalised_loss(tables: Sequence[Table], right: Table) -> Callable[[Table], tuple[float, Table]]:
+def stacked(scores: Sequence[Sequence[float]], answers: Sequence[int], logs: Sequence[Sequence[float]]) -> Weights:
+    """One weight of the model's label-free scores and one of a classifier's log-probabilities, by log-loss.
+
+    Both are at least 0 (the model's 1 / STACKED_HOTTEST) and shrunk towards 1. Two numbers are all that is fitted, so
+    few rows are enough, and where the model tells nothing its weight vanishes.
+
+    Args:
+        scores: At least one row, each with two labels or more.
+        answers: For each row the index of the right label.
+        logs: The classifier's, of the same shape; it must not have learnt from these rows.
+
+    Source: Wolpert 1992, "Stacked Generalization"; Breiman 1996, "Stacked Regressions" (weights of at least 0).
+    """
+    import numpy as np
+    from scipy.optimize import minimize
+
+    mean = np.asarray(scores, dtype=float).mean(axis=0)
+    tables = [np.asarray(scores, dtype=float) - mean, np.asarray(logs, dtype=float)]
+    loss, none = penalised_loss(tables, np.asarray(answers), STACKED_PRIOR), np.zeros(len(mean))
+
+    def of_two(slopes: Table) -> tuple[float, Table]:
+        value, slope = loss(np.concatenate([slopes, none]))
+        return value, slope[:2]
+
+    bounds = [(1 / STACKED_HOTTEST, None), (0.0, None)]
+    found = minimize(of_two, np.ones(2), jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-12})
+    sharpness, weight = map(float, found.x)
+    bias = tuple(round(float(value), DIGITS) for value in -sharpness * mean)
+    return Weights(bias, round(1 / sharpness, DIGITS), round(weight, DIGITS))
+
+
+def penalised_loss(
+    tables: Sequence[Table], right: Table, spread: float = PRIOR
+) -> Callable[[Table], tuple[float, Table]]:
     """The loss of the multinomial logistic regression, and its gradient, as a function of the parameters.
 
     Args:
         tables: For each row a number for each label: each table has one parameter, which is shrunk towards 1. They come
             first; then comes a bias for each label, shrunk towards 0.
         right: For each row the index of the right label.
+        spread: The standard deviation of a parameter around what it is shrunk towards.
     """
     import numpy as np
 
@@ -110,21 +150,25 @@ def penalised_loss(tables: Sequence[Table], right: Table) -> Callable[[Table], t
         value = float((np.log(totals) - logits[rows, right]).sum())
         parts[rows, right] -= 1.0  # from here on the gradient of the logits
         slope = np.concatenate([[float((parts * table).sum()) for table in tables], parts.sum(axis=0)])
-        away = np.concatenate([parameters[:slopes] - 1.0, parameters[slopes:]]) / PRIOR
-        return value + 0.5 * float(away @ away), slope + away / PRIOR
+        away = np.concatenate([parameters[:slopes] - 1.0, parameters[slopes:]]) / spread
+        return value + 0.5 * float(away @ away), slope + away / spread
 
     return loss
 
 
 def cross_fitted(
-    scores: Sequence[Sequence[float]], answers: Sequence[int], shares: Sequence[Sequence[float]] | None = None
+    scores: Sequence[Sequence[float]],
+    answers: Sequence[int],
+    shares: Sequence[Sequence[float]] | None = None,
+    fit: Callable[[Any, Any, Any], Weights] = fitted,
 ) -> list[Weights]:
-    """For each row the weights `fitted` to the rows of the other folds, so that no row reads itself.
+    """For each row the weights fitted to the rows of the other folds, so that no row reads itself.
 
     Args:
         scores: Rows in an order in which every beginning holds the labels evenly; the folds are every FOLDS-th row.
         answers: For each row the index of the right label.
-        shares: As of `fitted`.
+        shares: As of `fitted`, or the classifier's as of `stacked`.
+        fit: One of these two.
 
     Source: Chernozhukov et al. 2018 (cross-fitting).
     """
@@ -133,7 +177,7 @@ def cross_fitted(
     for fold in range(folds):
         kept = [at for at in range(len(scores)) if at % folds != fold]
         near = None if shares is None else [shares[at] for at in kept]
-        made.append(fitted([scores[at] for at in kept], [answers[at] for at in kept], near))
+        made.append(fit([scores[at] for at in kept], [answers[at] for at in kept], near))
     return [made[at % folds] for at in range(len(scores))]
 
 

@@ -2,9 +2,10 @@
 
     python -m tests.bench.calibration LEDGER|FOLDER [...] [--json]
 
-Each is read four ways on the same stored replies: as it stands, with label-free weights, with fitted ones and with
-neighbours, all from its dev rows alone; the neighbours are train rows, whether the prompt picks examples or not (a run
-gives them to prompts that do). Shown are the scores on the test, the paired differences to "as it stands" with their
+Each is read five ways on the same stored replies: as it stands, with label-free weights, with fitted ones, with
+neighbours and with a classifier (`prior`), all from its dev rows alone; the neighbours are train rows, whether the
+prompt picks examples or not (a run gives them to prompts that do). The classifier of the train rows alone comes last.
+Shown are the scores on the test, the paired differences to "as it stands" with their
 95 % intervals, the expected calibration error of each way, and how often answers with a confidence of SURE or more are
 right. At the end come the winners together, each once: the mean gain of a way with its interval over winners, how many
 are more than a point worse, and the answers that are sure. The task's rows are read from its folder; runs whose rows
@@ -16,8 +17,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +27,31 @@ from typing import Any
 
 from agent.errors import AgentError
 from agent.ledger.query import History, started_with
+from agent.programs.label_classifier import TrainedPrior
 from agent.programs.picked_rows import PickedRows
-from agent.prompt.label_weights import LABELS_FIRST, LabelWeights, Neighbours, label_scores, weighed
+from agent.prompt.label_weights import (
+    LABELS_FIRST,
+    LabelWeights,
+    Method,
+    Neighbours,
+    Prior,
+    label_scores,
+    weighed,
+)
 from agent.prompt.reply_parser import parse_reply
 from agent.retrieval.votes import NEIGHBOURS, log_shares
 from agent.run.locations import open_history
 from agent.run.tasks import task_of
 from agent.search.context import dev_rows
-from agent.stats.calibration import Weights, cross_fitted, expected_calibration_error, fitted, label_free, reliability
+from agent.stats.calibration import (
+    Weights,
+    cross_fitted,
+    expected_calibration_error,
+    fitted,
+    label_free,
+    reliability,
+    stacked,
+)
 from agent.stats.intervals import mean_ci, paired_difference
 from agent.types import Example, Prediction, Task
 from tests.bench.arena.data import data_folder, load
@@ -45,12 +64,14 @@ Reply = tuple[Prediction, tuple[float, ...] | None]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to read the replies: the score of each test row, the confidence of those that have one."""
+    """One way to read the replies: the score of each test row, the confidence of those that have one, and with a
+    classifier the weights of the model and of it."""
 
     name: str
     hits: list[float]
     sure: list[tuple[float, bool]]
     dev: float
+    weighs: tuple[float, float] | None = None
 
 
 def replies(history: History, run: str, candidate: str, split: str, task: Task) -> dict[str, Reply]:
@@ -67,7 +88,8 @@ def replies(history: History, run: str, candidate: str, split: str, task: Task) 
     for row in rows:
         if row["reply"]:  # what the run read may have been decided by weights already
             reply = json.loads(row["reply"])
-            logs = label_scores(reply["logprobs"], task.signature.outputs[0].choices)
+            exact = tuple(reply.get("label_logprobs") or ())
+            logs = exact or label_scores(reply["logprobs"], task.signature.outputs[0].choices)
             found[row["example_id"]] = parse_reply(reply["text"], task.signature.outputs), logs
     return found
 
@@ -81,37 +103,66 @@ def ways(task: Task, dev: list[tuple[Example, Reply]], test: list[tuple[Example,
     votes = {row.id: pool.votes(row, NEIGHBOURS) for row, _ in (*dev, *test)}
     shares = [log_shares(votes[row.id]) for row, _ in usable]
     free = label_free(scores)
+    classifier = TrainedPrior(task)
+    said = {row.id: classifier.log_probabilities(row) for row, _ in (*dev, *test)}
+    logs = [said[row.id] for row, _ in usable]
 
-    def cross(near: list[list[float]] | None) -> list[Weights | None]:
-        apart = iter(cross_fitted(scores, answers, near))
+    def cross(near: Sequence[Sequence[float]] | None, fit: Any = fitted) -> list[Weights | None]:
+        apart = iter(cross_fitted(scores, answers, near, fit))
         return [None if reply[1] is None else next(apart) for _, reply in dev]
 
-    every: list[tuple[str, Weights | None, list[Weights | None]]] = [
-        ("as it stands", None, [None] * len(dev)),
+    every: list[tuple[Method | None, Weights | None, list[Weights | None]]] = [
+        (None, None, [None] * len(dev)),
         ("label-free", free, [free] * len(dev)),
         ("fitted", fitted(scores, answers), cross(None)),
         ("neighbours", fitted(scores, answers, shares), cross(shares)),
+        ("prior", stacked(scores, answers, logs), cross(logs, stacked)),
     ]
     for name, weights, each in every:
-        on_dev = [_read(task, row, reply, one, votes[row.id]) for (row, reply), one in zip(dev, each, strict=True)]
-        read = [_read(task, row, reply, weights, votes[row.id]) for row, reply in test]
-        sure = [(confidence, hit > 0) for hit, confidence in read if confidence is not None]
-        yield Way(name, [hit for hit, _ in read], sure, sum(hit for hit, _ in on_dev) / len(on_dev))
+        beside = said if name == "prior" else votes
+        on_dev = [_read(task, row, reply, name, one, beside) for (row, reply), one in zip(dev, each, strict=True)]
+        read = [_read(task, row, reply, name, weights, beside) for row, reply in test]
+        weighs = (1 / weights.temperature, weights.weight) if weights and name == "prior" else None
+        yield _way(name or "as it stands", read, on_dev, weighs)
+    alone = [[_alone(task, row, said[row.id]) for row, _ in rows] for rows in (test, dev)]
+    yield _way("classifier", *alone)
+
+
+def _way(
+    name: str,
+    read: Sequence[tuple[float, float | None]],
+    on_dev: Sequence[tuple[float, float | None]],
+    weighs: tuple[float, float] | None = None,
+) -> Way:
+    sure = [(confidence, hit > 0) for hit, confidence in read if confidence is not None]
+    return Way(name, [hit for hit, _ in read], sure, sum(hit for hit, _ in on_dev) / len(on_dev), weighs)
+
+
+def _alone(task: Task, row: Example, logs: tuple[float, ...]) -> tuple[float, float | None]:
+    """Whether the classifier alone is right, and its confidence."""
+    field = task.signature.outputs[0]
+    return float(field.choices[logs.index(max(logs))] == row.labels[field.name]), math.exp(max(logs))
 
 
 def _read(
-    task: Task, row: Example, reply: Reply, weights: Weights | None, votes: tuple[float, ...]
+    task: Task,
+    row: Example,
+    reply: Reply,
+    method: Method | None,
+    weights: Weights | None,
+    beside: Mapping[str, tuple[float, ...]],
 ) -> tuple[float, float | None]:
     """Whether the answer is right (1 or 0), and its confidence."""
     field = task.signature.outputs[0]
     prediction, logs = reply
     if logs is not None:
         named = None
-        if weights is not None:
+        if method is not None and weights is not None:
             bias = dict(zip(field.choices, weights.bias, strict=True))
-            near = Neighbours(NEIGHBOURS, weights.weight)  # with a weight of 0 as without any
-            named = LabelWeights("neighbours", bias, weights.temperature, near)
-        prediction = weighed(prediction, logs, field, named, votes)
+            near = Neighbours(NEIGHBOURS, weights.weight) if method == "neighbours" else None
+            prior = Prior(weights.weight, "") if method == "prior" else None
+            named = LabelWeights(method, bias, weights.temperature, near, prior)
+        prediction = weighed(prediction, logs, field, named, beside[row.id])
     return float(prediction.fields.get(field.name) == row.labels[field.name]), prediction.confidence
 
 
@@ -164,6 +215,7 @@ def _table(found: Iterator[Way]) -> dict[str, Any]:
                 "sure": len(surely),
                 "right": sum(surely),
                 "sure_right": sum(surely) / len(surely) if surely else None,
+                "weights": way.weighs,
             }
         )
     return {"rows": len(plain.hits), "ways": lines}
@@ -192,6 +244,7 @@ def main() -> None:
                     f"  {way['way']:<13} dev {100 * way['dev']:5.1f}  test {100 * way['test']:5.1f}  "
                     f"difference {100 * way['diff']:+5.1f} [{low:+.1f}, {high:+.1f}]  ECE {ece}  "
                     f"sure ({SURE:g}): {way['sure']} rows, right {right}"
+                    + ("  weights of model {:.2f}, classifier {:.2f}".format(*way["weights"]) if way["weights"] else "")
                 )
     together = list(summary(list(winners.values())))
     for line in together:

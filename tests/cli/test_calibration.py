@@ -133,6 +133,9 @@ def test_words_of_an_older_version_and_a_task_that_says_no_get_no_label_weights(
     assert prepare(words, Path("runs/ledger.db")).settings.neighbours
     older = {name: value for name, value in words.items() if name != "neighbours"}
     assert not prepare(older, Path("runs/ledger.db")).settings.neighbours
+    assert prepare(words, Path("runs/ledger.db")).settings.prior
+    older = {name: value for name, value in words.items() if name != "prior"}
+    assert not prepare(older, Path("runs/ledger.db")).settings.prior
     good("init", "--sample", "support_triage")
     file = Path("tasks/support_triage/task.toml")
     text = file.read_text("utf-8").replace("[search]\n", "[search]\ncalibrate = false\n")

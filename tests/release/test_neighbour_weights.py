@@ -141,8 +141,7 @@ def test_only_targets_that_can_count_votes_take_it(tmp_path: Path) -> None:
             takes.add(name)
         except ReleaseError as error:
             said[name] = str(error)
-    assert takes == {"md", "messages", "python", "dspy"}
-    assert "does not see the input" in said.pop("langchain")
+    assert takes == {"md", "messages", "python", "langchain", "dspy"}
     assert said.pop("llama-server").startswith("llama-server: ")
     assert said.pop("peft").startswith("peft: ")
     assert "calls no tools" in said.pop("tools")

@@ -77,7 +77,7 @@ def test_a_release_without_weights_has_the_version_and_the_files_that_it_had(tmp
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"method": "guessed"}, "weights need a method (label-free, fitted, neighbours)"),
+        ({"method": "guessed"}, "weights need a method (label-free, fitted, neighbours, prior)"),
         ({"more": 1}, "weights need a method"),
         ({"bias": {"b c": 1.0}}, "a bias for each choice of the one output, and no other"),
         ({"bias": [1, 2, 3]}, "a bias for each choice"),

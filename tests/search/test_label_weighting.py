@@ -57,7 +57,7 @@ def twins(found: Searched) -> dict[str, PromptCandidate]:
     }
 
 
-async def test_each_finalist_gets_both_twins_and_no_call_is_made(ledger: Ledger) -> None:
+async def test_each_finalist_gets_its_twins_and_no_call_is_made(ledger: Ledger) -> None:
     model = Biased()
     found = await searched(ledger, model, PLAIN, REASONS)
     context = found.context
@@ -66,7 +66,9 @@ async def test_each_finalist_gets_both_twins_and_no_call_is_made(ledger: Ledger)
     assert model.seen == []
     assert context.left() == used
     parents = (context.baseline.id, PLAIN.id)
-    assert set(twins(found)) == {f"label-weights:{m} of {i}" for m in ("label-free", "fitted") for i in parents}
+    assert set(twins(found)) == {
+        f"label-weights:{m} of {i}" for m in ("label-free", "fitted", "prior") for i in parents
+    }
     for twin in twins(found).values():
         assert context.board.trials[twin.id].state == "complete"
         assert (context.board.mean(twin.id) or 0) > 0.9 > 0.4 > (context.board.mean(PLAIN.id) or 0)
@@ -101,7 +103,7 @@ async def test_without_log_probabilities_nothing_is_added(ledger: Ledger) -> Non
 async def test_where_no_label_is_preferred_the_prompt_without_weights_stays(ledger: Ledger) -> None:
     found = await searched(ledger, Biased(likes=0.0), PLAIN)
     await add_label_weights(found.context)
-    assert len(twins(found)) == 4
+    assert len(twins(found)) == 6
     assert closing.chosen(found.context, closing.finalists(found.context, None, {}), "best") == found.context.baseline
 
 

@@ -83,7 +83,7 @@ def twin_of(found: Searched) -> PromptCandidate:
 async def test_what_the_model_does_not_know_its_neighbours_do_and_no_call_is_made(ledger: Ledger) -> None:
     model = Clueless()
     found = await searched(ledger, model)
-    await add_label_weights(found.context)
+    await add_label_weights(found.context, with_prior=False)
     twin = twin_of(found)
     assert model.seen == []
     assert (found.board.mean(twin.id) or 0) > 0.9 > 0.6 > (found.board.mean(PICKED.id) or 0)
@@ -96,7 +96,7 @@ async def test_what_the_model_does_not_know_its_neighbours_do_and_no_call_is_mad
 
 async def test_an_older_run_that_goes_on_has_no_such_twin(ledger: Ledger) -> None:
     found = await searched(ledger, Clueless())
-    await add_label_weights(found.context, with_neighbours=False)
+    await add_label_weights(found.context, with_neighbours=False, with_prior=False)
     assert {p.operator for p in found.board.proposals.values()} == {
         "baseline",
         "op",

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from agent.stats.calibration import (
     BINS,
     FEWEST_ANSWERED,
+    STACKED_HOTTEST,
+    STACKED_PRIOR,
     Weights,
     abstain_below,
     cross_fitted,
@@ -22,6 +24,7 @@ from agent.stats.calibration import (
     label_free,
     penalised_loss,
     reliability,
+    stacked,
 )
 
 approx = pytest.approx
@@ -233,3 +236,52 @@ def test_without_votes_the_weights_are_those_that_they_were():
     assert alone.weight == 0.0
     assert (equal.bias, equal.temperature) == (approx(alone.bias, abs=1e-3), approx(alone.temperature, abs=1e-3))
     assert equal.weight == 1.0, "votes that are equal for all labels say nothing about their weight"
+
+
+# -- a classifier -----------------------------------------------------------------------------------------------------
+
+
+def test_model_and_classifier_weigh_as_much_as_they_know():
+    known = [stacked(*with_votes(400, seed=4, known=share)) for share in (0.0, 0.6, 0.95)]
+    weights = [one.weight for one in known]
+    assert 0 <= weights[0] < 0.3 < weights[1] < weights[2]
+    rng = random.Random(5)
+    noise = [[rng.uniform(-13.8, 0) for _ in range(LABELS)] for _ in range(400)]
+    _, answers, logs = with_votes(400, seed=4, known=0.9)
+    assert 1 / stacked(noise, answers, logs).temperature < 0.02, "scores that say nothing decide nothing"
+
+
+def test_two_weights_are_the_minimum_of_the_penalised_loss():
+    scores, answers, logs = with_votes(80, seed=6, known=0.6)
+    found = stacked(scores, answers, logs)
+    table = np.asarray(scores)
+    tables = [table - table.mean(axis=0), np.asarray(logs)]
+    loss = penalised_loss(tables, np.asarray(answers), STACKED_PRIOR)
+    none = [0.0] * LABELS
+
+    def at(model: float, classifier: float) -> float:
+        return loss(np.asarray([model, classifier, *none]))[0]
+
+    best = at(1 / found.temperature, found.weight)
+    for model, classifier in ((0.05, 0.0), (-0.05, 0.0), (0.0, 0.05), (0.0, -0.05)):
+        assert best <= at(1 / found.temperature + model, found.weight + classifier) + 1e-6
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 7), st.integers(1, 30))
+def test_any_tables_have_finite_weights_of_at_least_0(seed: int, labels: int, count: int):
+    rng = random.Random(seed)
+    scores, logs = ([[rng.uniform(-13.8, 0) for _ in range(labels)] for _ in range(count)] for _ in range(2))
+    found = stacked(scores, [rng.randrange(labels) for _ in range(count)], logs)
+    assert all(map(math.isfinite, [*found.bias, found.temperature, found.weight]))
+    assert 0 < found.temperature <= STACKED_HOTTEST
+    assert found.weight >= 0
+
+
+def test_a_row_is_read_with_a_classifier_whose_weight_its_own_fold_did_not_touch():
+    scores, answers, logs = with_votes(60, seed=7, known=0.7)
+    before = cross_fitted(scores, answers, logs, stacked)
+    changed = [(answer + 1) % LABELS if place == 7 else answer for place, answer in enumerate(answers)]
+    after = cross_fitted(scores, changed, logs, stacked)
+    assert after[7] == before[7]
+    assert after[8] != before[8]

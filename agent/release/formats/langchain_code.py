@@ -1,6 +1,7 @@
 """A LangChain prompt template in Python, for what its JSON cannot hold: the exported module, and a class around it.
 
-With label weights it also has `label`, which reads a reply by its log-probabilities: `prompt | model | label`.
+With label weights it also has `label`, which reads a reply by its log-probabilities: `prompt | model | label`. Where
+the input decides, too, it has `labelled` instead: `labelled(model)` is the whole chain.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from agent.errors import ReleaseError
 from agent.extras import command
+from agent.prompt.label_weights import LabelWeights
 from agent.release.export import as_given
 from agent.release.formats.export_format import Format, Material, Render, Sent, Settings, Values
 from agent.release.formats.python_module import load_module, module_source, rendered_calls
@@ -41,32 +42,48 @@ prompt = ReleasedPrompt(input_variables=@inputs@, metadata=@metadata@)
 '''
 _LABEL = '''
 
-# `chain = prompt | model | label` gives {"label": ..., "confidence": ...}.
+# `@chain@` gives {"label": ..., "confidence": ...}.
 from langchain_core.exceptions import OutputParserException
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 
 
-def _label(reply: BaseMessage) -> dict[str, Any]:
+def _label(reply: BaseMessage, *inputs: dict[str, Any]) -> dict[str, Any]:
     """The label of a reply by the label weights, and its confidence."""
     content = (reply.response_metadata.get("logprobs") or {}).get("content")
     if not content:
         raise OutputParserException(
             "the reply has no log-probabilities; ask the model for them, as in ChatOpenAI(model=..., **prompt.metadata)"
         )
-    found = answer([[(top["token"], top["logprob"]) for top in place["top_logprobs"]] for place in content])
+    tokens = [[(top["token"], top["logprob"]) for top in place["top_logprobs"]] for place in content]
+    found = answer(tokens, *inputs)
     if found is None:
         raise OutputParserException("the reply does not begin with a label", llm_output=str(reply.content))
     return {"label": found[0], "confidence": found[1]}
 
 
-label = RunnableLambda(_label)
 '''
+_ALONE = "label = RunnableLambda(_label)\n"
+_WITH_INPUT = '''\
+def labelled(model: Any) -> Any:
+    """The chain from an input to its label; the model must give log-probabilities (`prompt.metadata`)."""
+    both = {"reply": prompt | model, "inputs": RunnablePassthrough()}
+    return both | RunnableLambda(lambda found: _label(found["reply"], found["inputs"]))
+'''
+
+
+def _reading(weights: LabelWeights | None) -> str:
+    """What reads a reply by label weights; "" without any."""
+    if weights is None:
+        return ""
+    if weights.reads_input:
+        return _LABEL.replace("@chain@", "labelled(model).invoke(inputs)") + _WITH_INPUT
+    return _LABEL.replace("@chain@", "chain = prompt | model | label") + _ALONE
 
 
 def _load(folder: Path, release: PromptRelease) -> Render:
     module = load_module(folder / FILE, "exported_langchain_prompt")
     if release.weights:
-        require_same_answers("langchain", _answers(module), release)
+        require_same_answers("langchain", _answers(module, release.weights.reads_input), release)
 
     def render(values: Values) -> Sent:
         given = as_given(release, values)
@@ -84,10 +101,10 @@ def _as_openai(prompt: Any) -> Any:
     return convert_to_openai_messages(prompt.to_messages())
 
 
-def _answers(module: Any) -> Any:
+def _answers(module: Any, with_inputs: bool) -> Any:
     """How the module reads replies, from their log-probabilities, through messages as LangChain's models give them."""
 
-    def answer(tokens: Any) -> tuple[str, float] | None:
+    def answer(tokens: Any, inputs: Any = None) -> tuple[str, float] | None:
         content = [
             {"token": place[0][0], "top_logprobs": [{"token": token, "logprob": log} for token, log in place]}
             for place in tokens
@@ -95,7 +112,8 @@ def _answers(module: Any) -> Any:
         reply = module.convert_to_messages([{"role": "assistant", "content": "x"}])[0]
         reply.response_metadata["logprobs"] = {"content": content}
         try:
-            found = module.label.invoke(reply)
+            chain = module.labelled(module.RunnableLambda(lambda _: reply)) if with_inputs else module.label
+            found = chain.invoke(inputs if with_inputs else reply)
         except module.OutputParserException:
             return None
         return found["label"], found["confidence"]
@@ -109,16 +127,11 @@ def _settings(folder: Path, release: PromptRelease) -> Settings:
 
 def _files(material: Material) -> dict[str, str]:
     release = material.release
-    if release.weights and release.weights.neighbours:
-        raise ReleaseError(
-            f"langchain: of {release.name!r} the labels of the nearest rows decide, too, and the end of a chain "
-            "does not see the input; export it as md, messages, python or dspy"
-        )
     template = _TEMPLATE.replace("@inputs@", ascii(list(release.inputs)))
     template = template.replace("@sent@", "sent" if release.tools else "render")
     template = template.replace("@tools@", ".bind_tools(TOOLS)" if release.tools else "")
     template = template.replace("@metadata@", ascii(as_openai(release.parameters)))
-    return {FILE: module_source(release) + template + (_LABEL if release.weights else "")}
+    return {FILE: module_source(release) + template + _reading(release.weights)}
 
 
 CODE = Format(

@@ -23,7 +23,7 @@ from agent.release.formats import calls_source
 from agent.release.formats.export_format import Material, Render, Settings, Values, export_format, parts_of
 from agent.release.formats.weights_source import require_same_answers, weights_source
 from agent.release.runtime import PromptRelease
-from agent.retrieval import passages, pick
+from agent.retrieval import linear, passages, pick
 from agent.task.tools import read_tools
 from agent.types import Message, Request
 
@@ -214,6 +214,7 @@ def _piece(part: str | tuple[str], names: Sequence[str]) -> str:
 def _head(release: PromptRelease) -> list[str]:
     """The start of the module: of a prompt that picks or takes a conversation, the code for that."""
     needed = [pick.__file__] if release.picks is not None or release.passages is not None else []
+    needed += [linear.__file__] if release.classifier is not None else []
     needed += [inspect.getfile(as_text)] if release.conversation else []
     if needed:
         return [*(Path(file).read_text("utf-8") for file in needed), _SENDING if release.conversation else ""]

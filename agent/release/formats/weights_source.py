@@ -34,13 +34,14 @@ def answer(logprobs: Tokens) -> tuple[str, float] | None:
     top = max(scores)
     return list(BIAS)[scores.index(top)], 1 / math.fsum(math.exp(score - top) for score in scores)
 '''
+_SHARES = "log_shares(label_votes(_INDEX, text, list(BIAS), NEIGHBOURS))"
 NEAR_ANSWER = '''
 def answer(logprobs: Tokens, inputs: dict[str, str]) -> tuple[str, float] | None:
     """The label of a reply and its confidence.
 
     Args:
         logprobs: For each token of the reply its most likely (token, log-probability) pairs.
-        inputs: What the prompt was rendered with; the labels of the nearest rows decide, too.
+        inputs: What the prompt was rendered with; @deciding@, too.
 
     Returns:
         None where the reply does not begin with a label.
@@ -49,7 +50,7 @@ def answer(logprobs: Tokens, inputs: dict[str, str]) -> tuple[str, float] | None
     if logs is None:
         return None
     text = "\\n".join(inputs[name] for name in INPUTS)
-    shares = log_shares(label_votes(_INDEX, text, list(BIAS), NEIGHBOURS))
+    shares = @shares@
     scores = [log / TEMPERATURE + bias + WEIGHT * share for log, bias, share in zip(logs, BIAS.values(), shares)]
     top = max(scores)
     return list(BIAS)[scores.index(top)], 1 / math.fsum(math.exp(score - top) for score in scores)
@@ -61,16 +62,18 @@ def weights_source(release: PromptRelease) -> str:
     weights = release.weights
     if weights is None:
         return ""
-    near, near_answer = weights.neighbours, NEAR_ANSWER
-    if release.conversation:
-        near_answer = NEAR_ANSWER.replace("inputs[name] for", "last_said(_said(inputs[name])) for")
+    near = weights.neighbours
     parts: list[Any] = [label_weights.agree, label_weights.Place, label_weights.places, label_weights.label_scores]
     parts += [votes.label_votes, votes.log_shares] if near else []
-    numbers = (
-        f"INPUTS = {release.inputs!a}\nNEIGHBOURS, WEIGHT, SMOOTHING = {near.k!r}, {near.weight!r}, {SMOOTHING!r}\n"
-        if near
-        else ""
-    )
+    numbers, read = "", ANSWER
+    if near:
+        numbers = f"NEIGHBOURS, WEIGHT, SMOOTHING = {near.k!r}, {near.weight!r}, {SMOOTHING!r}\n"
+        read = _with_input(release, "the labels of the nearest rows decide", _SHARES)
+    elif weights.prior and release.classifier:
+        data = (release.classifier.settings(), release.classifier.lines(release.outputs[0].choices), [*weights.bias])
+        numbers = f"WEIGHT = {weights.prior.weight!r}\nCLASSIFIER = label_classifier(*{data!a})\n"
+        read = _with_input(release, "a classifier of the train rows decides", "CLASSIFIER.log_probabilities(text)")
+    numbers += f"INPUTS = {release.inputs!a}\n" if numbers else ""
     return (
         "\n\n".join(
             [
@@ -85,8 +88,14 @@ def weights_source(release: PromptRelease) -> str:
                 *(inspect.getsource(part) for part in parts),
             ]
         )
-        + f"\n{near_answer if near else ANSWER}"
+        + f"\n{read}"
     )
+
+
+def _with_input(release: PromptRelease, deciding: str, shares: str) -> str:
+    """An `answer` that reads the inputs, too."""
+    said = "last_said(_said(inputs[name])) for" if release.conversation else "inputs[name] for"
+    return NEAR_ANSWER.replace("@deciding@", deciding).replace("@shares@", shares).replace("inputs[name] for", said)
 
 
 def as_openai(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,14 +140,14 @@ def require_same_answers(
     assert weights is not None
     replies = list(_replies(field.choices, weights))
     for tokens, values in zip(cycle(replies), _inputs(release, len(replies)), strict=False):
-        if weights.neighbours and unfit(release, values):
+        if weights.reads_input and unfit(release, values):
             continue
         logs = label_scores(tokens, field.choices)
         want = None
         if logs is not None:
             found = weighed(Prediction({}, ""), logs, field, weights, release.votes(values))
             want = found.fields[field.name], found.confidence
-        got = answer(tokens, as_given(release, values)) if weights.neighbours else answer(tokens)
+        got = answer(tokens, as_given(release, values)) if weights.reads_input else answer(tokens)
         if (got and got[0]) != (want and want[0]) or (got and want and abs(got[1] - (want[1] or 0)) > 1e-9):
             raise ReleaseError(f"{name}: the label weights drift: {got!a:.80} for {tokens!a:.80}, not {want!a:.80}")
 

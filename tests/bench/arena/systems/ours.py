@@ -89,6 +89,7 @@ async def _run(task: Task, url: str, budget: int, seed: int, proposer: bool, sam
             max_concurrency=AT_ONCE,
             calibrate=True,
             neighbours=True,
+            prior=True,
             sampler=sampler,
         )
         run = Run(task, target, author, ledger, settings)

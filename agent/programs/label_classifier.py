@@ -1,0 +1,105 @@
+"""Trains the classifier whose numbers a prompt with the label weights `prior` takes along (`retrieval/linear.py`)."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from agent.programs.classifiers import regression
+from agent.retrieval.linear import MOST_FEATURES, MOST_NUMBERS, LabelClassifier, term_counts
+from agent.retrieval.pool import text_of
+from agent.shipped import content_id
+from agent.types import Example, Task
+
+MOST_ROWS = 10_000
+"""Train rows that it learns from."""
+RARITY_UNIT = 20.0  # of one nat of inverse document frequency
+UNSEEN = 0.5  # of a row, for a label that no train row has
+DIGITS = 4
+
+
+class TrainedPrior:
+    """The classifier of a task's train rows; trained when first needed."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._names = task.signature.compared
+        self._known: dict[str, tuple[float, ...]] = {}
+
+    @cached_property
+    def trained(self) -> LabelClassifier | None:
+        """None where the task has no single choice, or train rows too few to tell labels apart."""
+        outputs = self._task.signature.outputs
+        if len(outputs) != 1 or len(outputs[0].choices) < 2:
+            return None
+        field = outputs[0]
+        rows = [row for row in self._task.train if row.labels[field.name] in field.choices][:MOST_ROWS]
+        texts = [text_of(row.inputs, self._names) for row in rows]
+        return trained(texts, [field.choices.index(row.labels[field.name]) for row in rows], len(field.choices))
+
+    @property
+    def rows(self) -> str:
+        """The hash of what it learnt from; "" where there is none."""
+        return self.trained.trained_on if self.trained else ""
+
+    def log_probabilities(self, row: Example) -> tuple[float, ...]:
+        """Of each label for a row, in nats."""
+        assert self.trained is not None
+        text = text_of(row.inputs, self._names)
+        if text not in self._known:  # a search reads each dev row again for every finalist
+            self._known[text] = self.trained.log_probabilities(text)
+        return self._known[text]
+
+    def why_other(self, rows: str) -> str:
+        """Why a classifier of these rows is not this task's; "" where it is."""
+        own = self.rows or "too few to train one"
+        return "" if rows == own else f"its classifier was trained on {rows}, and the train rows of the task are {own}"
+
+
+def trained(texts: Sequence[str], answers: Sequence[int], labels: int) -> LabelClassifier | None:
+    """A classifier of these rows; None where they have one label or no text.
+
+    Args:
+        texts: Of the rows.
+        answers: For each row the position of its label.
+        labels: How many labels there are.
+    """
+    counts = [term_counts(text) for text in texts]
+    frequency = Counter(term for row in counts for kind in row for term in kind)
+    if len(set(answers)) < 2 or not frequency:
+        return None
+    most = max(1, min(MOST_FEATURES, MOST_NUMBERS // labels))
+    features = sorted(heapq.nsmallest(most, frequency, key=lambda term: (-frequency[term], term)))
+    nats = [math.log((1 + len(texts)) / (1 + frequency[term])) + 1 for term in features]
+    rarity = bytes(min(255, round(RARITY_UNIT * nat)) for nat in nats)
+    blank = LabelClassifier("", features, rarity, (), (), 1.0)
+    weights, intercepts = _fitted([blank.values(text) for text in texts], answers, len(features), labels)
+    scale = float(f"{max(abs(weights).max(), 1e-9) / 127:.6g}")
+    whole = [bytes(round(float(value)) & 0xFF for value in row / scale) for row in weights]
+    rows = content_id("rows", [[text, answer] for text, answer in zip(texts, answers, strict=True)])
+    return LabelClassifier(rows, features, rarity, whole, [round(float(one), DIGITS) for one in intercepts], scale)
+
+
+def _fitted(
+    values: Sequence[Sequence[tuple[int, float]]], answers: Sequence[int], features: int, labels: int
+) -> tuple[Any, Any]:
+    """Weights by label and feature, and intercepts; a label without rows is as unlikely as UNSEEN of a row makes it."""
+    import numpy as np
+    from scipy.sparse import csr_matrix
+    from threadpoolctl import threadpool_limits
+
+    starts = np.cumsum([0, *map(len, values)])
+    columns = [at for row in values for at, _ in row]
+    table = csr_matrix(([value for row in values for _, value in row], columns, starts), (len(values), features))
+    with threadpool_limits(1):
+        model = regression().fit(table, answers)
+    weights = np.zeros((labels, features))
+    intercepts = np.full(labels, math.log(UNSEEN / len(values)))
+    two = len(model.classes_) == 2
+    weights[model.classes_] = np.vstack([-model.coef_ / 2, model.coef_ / 2]) if two else model.coef_
+    intercepts[model.classes_] = [-model.intercept_[0] / 2, model.intercept_[0] / 2] if two else model.intercept_
+    return weights, intercepts
