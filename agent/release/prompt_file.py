@@ -102,7 +102,7 @@ class PromptRelease:
         content = {
             "messages": [message.as_dict() for message in self.messages],
             "inputs": list(self.inputs),
-            "outputs": [asdict(output) for output in self.outputs],
+            "outputs": [_hashed(output) for output in self.outputs],
             "parameters": self.parameters,
             "format": self.format,
             "reasoning": self.reasoning,
@@ -210,6 +210,11 @@ class PromptRelease:
         from agent.release.export import write_release  # a program that only loads a prompt does without
 
         return write_release(self, folder)
+
+
+def _hashed(output: Field) -> dict[str, Any]:
+    """An output as versions hash it: whether it is optional is a matter of inputs, and older releases lack it."""
+    return {name: value for name, value in asdict(output).items() if name != "optional"}
 
 
 def holds_prompt(path: str | os.PathLike[str]) -> bool:
