@@ -24,9 +24,9 @@ _COMPARED = ("precision yours", "found", "recall yours", "found")
 
 
 def absolute(result: RunResult) -> list[str]:
-    """What the prompt reaches without any comparison, in a line."""
-    said = answer_facts.in_absolute_terms(result)
-    return [plain(f"in absolute terms: {said}")] * bool(said)
+    """What the prompt reaches without any comparison, and that its answers hardly vary."""
+    said, alike = answer_facts.in_absolute_terms(result), answer_facts.hardly_varied(result)
+    return [plain(line) for line in (said and f"in absolute terms: {said}", alike and f"note: {alike}") if line]
 
 
 def changes(result: RunResult) -> list[str]:

@@ -1,7 +1,7 @@
 """The kind `classic`: answers without a language model, learnt from the train rows, as a yardstick for prompts.
 
-For one output that is a choice (largest class, classifier, vote of the nearest rows) or a number (mean, ridge
-regression, mean of the nearest rows). It makes no call and costs nothing.
+The best constant answer, a classifier where the answer is made of few values, and the nearest rows. It makes no call
+and costs nothing; a task whose score rests on a judge has none, as each score would be a call.
 """
 
 from __future__ import annotations
@@ -15,23 +15,27 @@ from typing import Any, ClassVar
 
 from agent.programs import classifiers as learnt
 from agent.programs.classifiers import NEIGHBOURS, fit, text_of
-from agent.prompt.render import label_text
+from agent.programs.constants import Constant, Scorer, answers, best_constant, predicted, reads_labels, separator_of
 from agent.types import NO_MODEL, Call, Candidate, Example, Message, Prediction, Shown, Task
 
+CONSTANT = "the one answer for every row that scores best on train"
+FEATURES = "TF-IDF of words (1-2) and characters (2-5)"
+VOTE = f"the {NEIGHBOURS} nearest train rows by TF-IDF, weighted by similarity"
 ABOUT = {
-    "largest class": "always the most frequent label of train",
-    "classifier": "TF-IDF of words (1-2) and characters (2-5), logistic regression",
-    "mean": "always the mean of train",
-    "ridge": "TF-IDF of words (1-2) and characters (2-5), ridge regression",
-    "nearest": f"the {NEIGHBOURS} nearest train rows by TF-IDF, weighted by similarity",
+    ("choice", "classifier"): f"{FEATURES}, logistic regression",
+    ("choice", "nearest"): VOTE,
+    ("number", "ridge"): f"{FEATURES}, ridge regression",
+    ("number", "nearest"): VOTE,
+    ("set", "classifier"): f"{FEATURES}, a ridge regression for each label",
+    ("list", "classifier"): f"{FEATURES}, a ridge regression for each item",
+    ("record", "classifier"): f"{FEATURES}, a ridge regression for each field of few values",
 }
-METHODS = {"choice": ("largest class", "classifier", "nearest"), "number": ("mean", "ridge", "nearest")}
-"""By the type of the output; the first is the constant answer."""
+COPIED = "the answer of the nearest train row by TF-IDF"
 
 
 @dataclass(frozen=True, slots=True)
 class ClassicCandidate(Candidate):
-    """A way to answer, by its name in METHODS; `rows` is the hash of what it learns from, "" for the whole of train."""
+    """A way to answer, by its name; `rows` is the hash of what it learns from, "" for the whole of train."""
 
     kind: ClassVar[str] = "classic"
 
@@ -55,18 +59,17 @@ class ClassicProgram:
     def __init__(self, task: Task, rows: str = "") -> None:
         self._task = task
         self._rows = rows
-        self._field = task.signature.outputs[0]
+        self._outputs = [field.name for field in task.signature.outputs]
+        self._known = answers(task)
+        self._kind = _kind(task, [answer for _, answer in self._known])
+        self._constant: Constant
         self._answers: Mapping[str, Mapping[str, Any]] = {}
         """By method and text of a row."""
 
     @staticmethod
     def suits(task: Task) -> bool:
-        """Whether the answer is one choice or number, scored without a judge, and train has words and two answers."""
-        outputs = task.signature.outputs
-        if len(outputs) != 1 or outputs[0].type not in METHODS or task.is_judged:
-            return False
-        answers = {label_text(row.labels[outputs[0].name]) for row in task.train}
-        return len(answers) > 1 and any(" ".join(row.inputs.values()).strip() for row in task.train)
+        """Whether train has answers, and scoring one makes no call and compares it with something of its row."""
+        return not task.is_judged and task.user is None and reads_labels(task) and bool(answers(task))
 
     @property
     def rows(self) -> int:
@@ -74,29 +77,51 @@ class ClassicProgram:
         return len(self._task.train)
 
     def candidates(self) -> list[ClassicCandidate]:
-        """One for each method, the constant answer first."""
-        return [ClassicCandidate(method, self._rows) for method in METHODS[self._field.type]]
+        """One for each method that could be fitted, the constant answer first."""
+        return [ClassicCandidate(method, self._rows) for method in (self._constant.name, *self._answers)]
 
-    async def fit(self, rows: Sequence[Example]) -> None:
-        """Trains every method and has each answer all `rows` at once, in a thread of its own."""
-        train, texts = self._task.train, [self._text(row) for row in rows]
+    async def fit(self, rows: Sequence[Example], score: Scorer) -> None:
+        """Trains every method and has each answer all `rows` at once, in a thread; `score` chooses the constant."""
+        texts = [self._text(row) for row in rows]
+        self._constant = await best_constant(self._task, score)
 
-        def answers() -> dict[str, dict[str, Any]]:
-            labels = [row.labels[self._field.name] for row in train]
-            fitted = fit(self._field.type, [self._text(row) for row in train], labels)
-            return {name: dict(zip(texts, method(texts), strict=True)) for name, method in fitted.items()}
+        def answered() -> dict[str, dict[str, Any]]:
+            return {name: dict(zip(texts, method(texts), strict=True)) for name, method in self._fitted().items()}
 
-        self._answers = await asyncio.to_thread(answers)
+        self._answers = await asyncio.to_thread(answered) if self._is_learnable() else {}
+
+    def _is_learnable(self) -> bool:
+        """Whether train has words and two answers."""
+        different = {predicted(answer).raw for _, answer in self._known}
+        return len(different) > 1 and any(self._text(row).strip() for row, _ in self._known)
+
+    def _fitted(self) -> dict[str, learnt.Fitted]:
+        texts = [self._text(row) for row, _ in self._known]
+        return fit(self._kind, texts, [self._plain(answer) for _, answer in self._known], self._separator())
+
+    def _separator(self) -> str:
+        return separator_of(self._task, self._task.signature.outputs[0]) if self._kind == "set" else ""
+
+    def _plain(self, fields: Mapping[str, Any]) -> Any:
+        """The value of a single output, all of several."""
+        return fields[self._outputs[0]] if len(self._outputs) == 1 else dict(fields)
+
+    def fields(self, plain: Any) -> dict[str, Any]:
+        """The outputs of an answer as an export gives it."""
+        return {self._outputs[0]: plain} if len(self._outputs) == 1 else dict(plain)
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
         """The answer of a method to one of the rows of `fit`."""
         assert isinstance(candidate, ClassicCandidate)
-        answer = self._answers[candidate.method][self._text(example)]
-        return Prediction({self._field.name: answer}, label_text(answer))
+        if candidate.method == self._constant.name:
+            return self._constant.prediction
+        return predicted(self.fields(self._answers[candidate.method][self._text(example)]))
 
     def shown(self, candidate: Candidate) -> Shown:
         assert isinstance(candidate, ClassicCandidate)
-        return Shown(candidate.id, self.kind, NO_MODEL, f"{candidate.method}: {ABOUT[candidate.method]}")
+        learns = candidate.method != self._constant.name
+        about = ABOUT.get((self._kind, candidate.method), COPIED) if learns else CONSTANT
+        return Shown(candidate.id, self.kind, NO_MODEL, f"{candidate.method}: {about}")
 
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
         return ()
@@ -107,13 +132,30 @@ class ClassicProgram:
     def exported(self, method: str) -> dict[str, str]:
         """The files of an export, by name: the code that learns, its rows, and the model's description."""
         names = [field.name for field in self._task.signature.inputs]
-        model = {"method": method, "field": self._field.name, "type": self._field.type, "inputs": names}
+        model = {"method": method, "field": ", ".join(self._outputs), "type": self._kind, "inputs": names}
+        if separator := self._separator():
+            model["separator"] = separator
         rows = [
-            {"inputs": {name: row.inputs[name] for name in names}, "answer": row.labels[self._field.name]}
-            for row in self._task.train
+            {"inputs": {name: row.inputs[name] for name in names}, "answer": self._plain(answer)}
+            for row, answer in self._known
         ]
         return {
             "classifier.py": Path(learnt.__file__).read_text("utf-8"),
             "model.json": json.dumps(model, indent=2, ensure_ascii=True) + "\n",
             "rows.jsonl": "".join(f"{json.dumps(row, ensure_ascii=True)}\n" for row in rows),
         }
+
+
+def _kind(task: Task, known: Sequence[Mapping[str, Any]]) -> str:
+    """What `fit` calls answers like these."""
+    if len(task.signature.outputs) > 1:
+        return "record"
+    (field,) = task.signature.outputs
+    if field.type in ("choice", "number"):
+        return field.type
+    if separator_of(task, field):
+        return "set"
+    values = [answer[field.name] for answer in known]
+    if all(isinstance(value, list) for value in values):
+        return "list"
+    return "record" if all(isinstance(value, Mapping) for value in values) else "other"

@@ -1,4 +1,4 @@
-"""Answers learnt from rows without a language model: a classifier, the nearest rows, the constant answer.
+"""Answers learnt from rows without a language model: a classifier, the nearest rows.
 
 Needs scikit-learn and nothing else: an export holds this very file, with `model.json` and `rows.jsonl` beside it.
 
@@ -16,24 +16,39 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-NEIGHBOURS = 9
+NEIGHBOURS = 9  # that vote on a choice or a number; other answers are copied from the nearest row
 STRENGTH = 10.0  # inverse of the L2 penalty of the classifier
 PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)  # of the ridge; leave-one-out on train chooses
 TOKEN = r"\w+|[^\w\s]+"  # a word, or a run of signs: each text that is not blank has one
 MOST_FEATURES = 200_000  # of each kind of n-gram
+MOST_CLASSES = (
+    20  # different values of a field of a record, for it to be learnt; and its rows are this many times more:
+)
+ROWS_A_CLASS = 3
+MOST_ROWS = 2000  # that sets and records are learnt from
+MOST_TAGS = 50  # of a set that are learnt, the most frequent ones
 
 Fitted = Callable[[Sequence[str]], Sequence[Any]]
 """From the texts of rows to their answers."""
+Learnt = Callable[[Any], list[Any]]
+"""From the features of rows to their answers."""
 
 
-def fit(kind: str, texts: Sequence[str], answers: Sequence[Any]) -> dict[str, Fitted]:
-    """Every method for answers of this `kind` ("choice" or "number"), by its name."""
+def fit(kind: str, texts: Sequence[str], answers: Sequence[Any], separator: str = "") -> dict[str, Fitted]:
+    """Every method for answers of this `kind`, by its name: "choice", "number", "set" (texts of labels, apart by the
+    `separator`), "list", "record" (JSON objects) or "other"."""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # threads that spin cost a busy machine more than they bring on so few rows
         if kind == "choice":
             return _of_choices(texts, [str(answer) for answer in answers])
-        return _of_numbers(texts, answers)
+        if kind == "number":
+            return _of_numbers(texts, answers)
+        features = _features()
+        rows = features.fit_transform(texts)
+        learnt = _learnt(kind, rows, answers, separator)
+        classifier = {"classifier": lambda texts: learnt(features.transform(texts))} if learnt else {}
+        return {**classifier, "nearest": _copied(features, rows, answers)}
 
 
 def text_of(inputs: Sequence[str]) -> str:
@@ -50,7 +65,8 @@ def trained(told: str, learnt_from: str) -> Callable[..., Any]:
     """The answering function of the texts of `model.json` and `rows.jsonl`."""
     model, rows = json.loads(told), [json.loads(line) for line in learnt_from.splitlines()]
     texts = [text_of([row["inputs"][name] for name in model["inputs"]]) for row in rows]
-    fitted = fit(model["type"], texts, [row["answer"] for row in rows])[model["method"]]
+    answers = [row["answer"] for row in rows]
+    fitted = fit(model["type"], texts, answers, model.get("separator", ""))[model["method"]]
 
     def answer(**inputs: str) -> Any:
         return fitted([text_of([inputs[name] for name in model["inputs"]])])[0]
@@ -77,14 +93,11 @@ def regression() -> Any:
 def _of_choices(texts: Sequence[str], labels: Sequence[str]) -> dict[str, Fitted]:
     from sklearn.neighbors import KNeighborsClassifier
 
-    counted = Counter(labels)
-    largest = min(counted, key=lambda label: (-counted[label], label))
     features = _features()
     rows = features.fit_transform(texts)
     classifier = regression().fit(rows, labels)
     nearest = KNeighborsClassifier(min(NEIGHBOURS, len(texts)), weights=_similarity, metric="cosine").fit(rows, labels)
     return {
-        "largest class": lambda texts: [largest] * len(texts),
         "classifier": lambda texts: list(map(str, classifier.predict(features.transform(texts)))),
         "nearest": lambda texts: list(map(str, nearest.predict(features.transform(texts)))),
     }
@@ -100,16 +113,119 @@ def _of_numbers(texts: Sequence[str], numbers: Sequence[float]) -> dict[str, Fit
         """As the train rows have it: whole where all of them are."""
         return round(float(value)) if whole else float(value)
 
-    mean = answer(sum(numbers) / len(numbers))
     features = _features()
     rows = features.fit_transform(texts)
     ridge = RidgeCV(PENALTIES).fit(rows, numbers)
     nearest = KNeighborsRegressor(min(NEIGHBOURS, len(texts)), weights=_similarity, metric="cosine").fit(rows, numbers)
     return {
-        "mean": lambda texts: [mean] * len(texts),
         "ridge": lambda texts: list(map(answer, ridge.predict(features.transform(texts)))),
         "nearest": lambda texts: list(map(answer, nearest.predict(features.transform(texts)))),
     }
+
+
+def _learnt(kind: str, rows: Any, answers: Sequence[Any], separator: str) -> Learnt | None:
+    """From features of rows to their answers; None where nothing can be learnt but the nearest row."""
+    if kind == "set":
+        return _of_sets(rows, answers, separator)
+    if kind == "list":
+        return _of_lists(rows, answers)
+    return _of_records(rows, answers) if kind == "record" else None
+
+
+def _copied(features: Any, rows: Any, answers: Sequence[Any]) -> Fitted:
+    """The answer of the nearest row."""
+    from sklearn.neighbors import NearestNeighbors
+
+    nearest = NearestNeighbors(n_neighbors=1, metric="cosine", algorithm="brute").fit(rows)
+    return lambda texts: [answers[at] for (at,) in nearest.kneighbors(features.transform(texts))[1]]
+
+
+def _of_sets(rows: Any, answers: Sequence[str], separator: str) -> Learnt | None:
+    """One classifier for each label against the rest; None where no label tells rows apart."""
+    spelled = {}
+    sets = [[label for label in map(str.strip, answer.split(separator)) if label] for answer in answers]
+    for label in (label for each in sets for label in each):
+        spelled.setdefault(" ".join(label.casefold().split()), label)
+    folded = [[" ".join(label.casefold().split()) for label in each] for each in sets]
+    learnt = _of_tags(rows, folded)
+    if learnt is None:
+        return None
+    return lambda rows: [f"{separator} ".join(spelled[label] for label in each) for each in learnt(rows)]
+
+
+def _of_tags(rows: Any, sets: Sequence[Sequence[str]]) -> Learnt | None:
+    """The labels that are more likely than not; where no row of train is without any, at least the likeliest."""
+    counted = Counter(label for each in sets for label in set(each))
+    labels = [label for label, count in counted.most_common(MOST_TAGS) if count < len(sets)]
+    always = [label for label, count in counted.items() if count == len(sets)]
+    if not labels:
+        return None
+    ridge = _ridge(rows, [[1.0 if label in each else -1.0 for label in labels] for each in sets])
+    is_never_empty = all(sets)
+
+    def answer(rows: Any) -> list[list[str]]:
+        found = []
+        for scores in ridge(rows):
+            likely = [label for label, score in zip(labels, scores, strict=True) if score > 0]
+            best = max(range(len(labels)), key=scores.__getitem__)
+            found.append([*always, *(likely or [labels[best]] * (is_never_empty and not always))])
+        return found
+
+    return answer
+
+
+def _ridge(rows: Any, targets: Sequence[Sequence[float]]) -> Callable[[Any], Any]:
+    """Ridge regression of several targets, in its dual form, as there are fewer rows than features."""
+    import numpy as np
+    from sklearn.kernel_ridge import KernelRidge
+
+    wanted = np.asarray(targets[:MOST_ROWS])
+    mean = wanted.mean(axis=0)
+    ridge = KernelRidge(alpha=1 / STRENGTH).fit(rows[:MOST_ROWS], wanted - mean)
+    return lambda rows: ridge.predict(rows) + mean
+
+
+def _of_records(rows: Any, records: Sequence[dict[str, Any]]) -> Learnt | None:
+    """A classifier for each field of few values, and the most frequent value of the others; None where no field has few
+    values."""
+    names = list(dict.fromkeys(name for record in records for name in record))
+    columns = {name: [json.dumps(record.get(name, _ABSENT), sort_keys=True) for record in records] for name in names}
+    fields = {name: _of_field(rows, values) for name, values in columns.items()}
+    if not any(fields.values()):
+        return None
+    usual = {name: Counter(values).most_common(1)[0][0] for name, values in columns.items()}
+
+    def answer(rows: Any) -> list[dict[str, Any]]:
+        said = {name: field(rows) if field else [usual[name]] * rows.shape[0] for name, field in fields.items()}
+        values = {name: [json.loads(value) for value in column] for name, column in said.items()}
+        return [
+            {name: column[at] for name, column in values.items() if column[at] != _ABSENT}
+            for at in range(rows.shape[0])
+        ]
+
+    return answer
+
+
+_ABSENT = ["this record has no such field"]
+
+
+def _of_field(rows: Any, values: Sequence[str]) -> Learnt | None:
+    """The field of a record, its values as JSON texts."""
+    classes = sorted(set(values))
+    if 1 < len(classes) <= MOST_CLASSES and len(classes) * ROWS_A_CLASS <= len(values):
+        ridge = _ridge(rows, [[1.0 if value == one else -1.0 for one in classes] for value in values])
+        return lambda rows: [classes[at] for at in ridge(rows).argmax(axis=1)]
+    lists = [json.loads(value) for value in values]
+    if not all(isinstance(each, list) and each != _ABSENT for each in lists):
+        return None
+    learnt = _of_lists(rows, lists)
+    return (lambda rows: list(map(json.dumps, learnt(rows)))) if learnt else None
+
+
+def _of_lists(rows: Any, lists: Sequence[list[Any]]) -> Learnt | None:
+    """One classifier for each item."""
+    learnt = _of_tags(rows, [[json.dumps(item, sort_keys=True) for item in each] for each in lists])
+    return (lambda rows: [list(map(json.loads, items)) for items in learnt(rows)]) if learnt else None
 
 
 def _similarity(distances: Any) -> Any:

@@ -42,7 +42,7 @@ async def measured(
         JSON-ready, by method: its scores in [0, 1], and `diff`, `diff_ci95` and `p_value`, the winner's gain over it,
         paired; None where no row has a score on both sides.
     """
-    await program.fit([*dev, *won[0]])
+    await program.fit([*dev, *won[0]], evaluator.value)
     results = []
     for candidate in program.candidates():
         proposal = Proposal(candidate, {}, "yardstick", None, "answers without a language model")
@@ -99,7 +99,7 @@ def released(found: Row, task: Task, history: History) -> Arm:
 def _best(found: Row) -> tuple[RunResult, Yardstick]:
     result = search_result(found["result"])
     if result is None or len(result.yardsticks) < 2:
-        raise InputError(f"{found['id']}: this run has no classifier; its answer is no single choice or number")
+        raise InputError(f"{found['id']}: this run scored no method without a language model that reads the rows")
     return result, max(result.yardsticks[1:], key=lambda each: each.dev or 0.0)
 
 
@@ -125,11 +125,12 @@ def _ahead(result: RunResult, best: Yardstick, history: History) -> dict[str, di
 
 def _proved(found: Row, task: Task, history: History, best: Yardstick) -> dict[str, str]:
     """The files, whose answers to the dev rows are those that were scored."""
-    files = ClassicProgram(task).exported(best.name)
+    program = ClassicProgram(task)
+    files = program.exported(best.name)
     scored = {row["example_id"]: row["fields"] for row in history.outcomes(found["id"], best.candidate_id, "dev")}
     answer = trained(files["model.json"], files["rows.jsonl"])
     for row in task.dev:
         said = answer(**row.inputs)
-        if row.id in scored and list((scored[row.id] or {}).values()) != [said]:
+        if row.id in scored and (scored[row.id] or {}) != program.fields(said):
             raise ReleaseError(f"{found['id']}: on dev row {row.id} the export says {said!r:.60}, not what was scored")
     return files

@@ -16,7 +16,8 @@ from agent.release.result_breakdown import TwoSided
 @dataclass(frozen=True, slots=True)
 class RowCount(JsonPart):
     """How one prompt's rows were scored: full marks, some, none, or no score. `unreadable` of those with a score had a
-    reply that did not parse or broke the limits of its fields; `unreadable_rows` are the ids of the first of them."""
+    reply that did not parse or broke the limits of its fields; `unreadable_rows` are the ids of the first of them.
+    `different` answers were given to the `readable` rows, which have `different_right` right ones (0: not counted)."""
 
     right: int = 0
     partly: int = 0
@@ -24,6 +25,9 @@ class RowCount(JsonPart):
     unscored: int = 0
     unreadable: int = 0
     unreadable_rows: tuple[str, ...] = ()
+    readable: int = field(default=0, metadata=IF_SET)
+    different: int = field(default=0, metadata=IF_SET)
+    different_right: int = field(default=0, metadata=IF_SET)
 
     @property
     def scored(self) -> int:

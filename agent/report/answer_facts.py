@@ -14,6 +14,8 @@ UNREADABLE = "unreadable"
 IN_A_SENTENCE = {"baseline": "your prompt", "winner": "the best found"}
 OF_A_MIGRATION = {"baseline": "the old model", "winner": "the new model"}
 PLAIN = (2, 3, 4, 5, 10)
+FEWEST_READ, MUCH_LESS = 5, 3
+"""Rows with an answer, and right answers to each different one, from which answers are said to hardly vary."""
 NEAR = 0.02
 """How far a plain ratio, such as 3 of 4, may lie from what it stands for."""
 
@@ -31,6 +33,21 @@ def in_absolute_terms(result: RunResult) -> str:
     if result.human_score is not None:
         parts.append(f"people: {points(result.human_score)}, as the task says")
     return "; ".join(parts) if len(parts) > 1 else ""
+
+
+def hardly_varied(result: RunResult) -> str:
+    """That the answers are much less varied than the right ones; "" where they are not, or an older result."""
+    counts = result.answers.winner if result.answers else None
+    if counts is None or counts.readable < FEWEST_READ or not _is_alike(counts):
+        return ""
+    gave = "the same answer" if counts.different == 1 else f"{counts.different} different answers"
+    return f"{winner_name(result)} gave {gave} on {counts.readable} rows (your rows have {counts.different_right})"
+
+
+def _is_alike(counts: RowCount) -> bool:
+    if counts.different == 1:
+        return counts.different_right > 1
+    return 0 < counts.different * MUCH_LESS <= counts.different_right
 
 
 def winner_name(result: RunResult) -> str:

@@ -23,6 +23,7 @@ def run_details(view: RunView) -> dict[str, Any]:
     texts, folder = excerpts(view.history, view.run, result), held_folder(result)
     return {
         "absolute": answer_facts.in_absolute_terms(result),
+        "alike": answer_facts.hardly_varied(result),
         "to_show": change_facts.to_show(result),
         "changes": change_facts.changes(result),
         "proposer": change_facts.proposer(result),

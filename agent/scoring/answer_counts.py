@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agent.metrics.calls import NO_CALL, names_in, paired_names
+from agent.metrics.comparison import key
 from agent.scoring.breakdown import PASS, Pair, readable
 from agent.scoring.evaluate import values
 from agent.shipped import Field, fold
@@ -18,14 +19,15 @@ SHOWN_ROWS = 3
 
 
 def row_counts(pair: Pair) -> dict[str, dict[str, Any]]:
-    """How many rows each side gets right, and how many of its replies cannot be read."""
-    return {"winner": _counted(pair.won), "baseline": _counted(pair.based)}
+    """How many rows each side gets right, how many of its replies cannot be read, and how many answers differ."""
+    return {"winner": _counted(pair.rows, pair.won), "baseline": _counted(pair.rows, pair.based)}
 
 
-def _counted(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def _counted(rows: Sequence[Example], outcomes: Sequence[Outcome]) -> dict[str, Any]:
     scores = values(outcomes)
     right, wrong = sum(score >= PASS for score in scores), sum(score <= 0 for score in scores)
     unreadable = [outcome.example_id for outcome in outcomes if readable(outcome) == 0 and outcome.value is not None]
+    read = [(row, outcome.prediction.fields) for row, outcome in zip(rows, outcomes, strict=True) if readable(outcome)]
     return {
         "right": right,
         "partly": len(scores) - right - wrong,
@@ -33,6 +35,9 @@ def _counted(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "unscored": len(outcomes) - len(scores),
         "unreadable": len(unreadable),
         "unreadable_rows": unreadable[:SHOWN_ROWS],
+        "readable": len(read),
+        "different": len({key(fields, fold) for _, fields in read}),
+        "different_right": len({key({name: row.labels.get(name) for name in fields}, fold) for row, fields in read}),
     }
 
 

@@ -185,6 +185,10 @@ class Evaluator:
         """One score per metric of the task, in its order."""
         return tuple([await metric.score(example, prediction) for metric in self._metrics])
 
+    async def value(self, example: Example, prediction: Prediction) -> float | None:
+        """The score of an answer that came from anywhere, in [0, 1]; None where it cannot be scored."""
+        return combine(await self.scores(example, prediction), self._task.metrics)
+
     def judges(self) -> list[JudgeMetric]:
         """The judges among the metrics."""
         return [metric for metric in self._metrics if isinstance(metric, JudgeMetric)]

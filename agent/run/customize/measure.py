@@ -153,7 +153,7 @@ class Measurement:
         if classic is None:
             return []
         arms = []
-        await classic.fit(test)
+        await classic.fit(test, self.evaluator.value)
         for candidate in classic.candidates():
             self.records.on_candidate_accepted(0, Proposal(candidate, {}, "yardstick", None, NO_MODEL))
             began = time.perf_counter()
