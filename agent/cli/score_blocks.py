@@ -16,7 +16,7 @@ def yardsticks(result: RunResult) -> list[str]:
         return []
     rows = facts.yardsticks(result)
     width = max(12, *(len(name) + 2 for name, _, _ in rows))
-    lines = [f"without a language model, trained on {result.yardsticks[0].trained_on} rows:"]
+    lines = [f"without a language model, trained on {result.yardsticks[-1].trained_on} rows:"]
     lines += [f"{'  ' + plain(name):<{width}}{dev:>8}{'':>{24 - width}}{test:>14}" for name, dev, test in rows]
     return [*lines, *([plain(better)] if (better := facts.against_yardsticks(result)) else [])]
 

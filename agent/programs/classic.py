@@ -18,7 +18,7 @@ from agent.programs.classifiers import NEIGHBOURS, fit, text_of
 from agent.programs.constants import Constant, Scorer, answers, best_constant, predicted, reads_labels, separator_of
 from agent.types import NO_MODEL, Call, Candidate, Example, Message, Prediction, Shown, Task
 
-CONSTANT = "the one answer for every row that scores best on train"
+CONSTANT = "the one answer for every row that scores best on train and dev"
 FEATURES = "TF-IDF of words (1-2) and characters (2-5)"
 VOTE = f"the {NEIGHBOURS} nearest train rows by TF-IDF, weighted by similarity"
 ABOUT = {
@@ -60,7 +60,7 @@ class ClassicProgram:
         self._task = task
         self._rows = rows
         self._outputs = [field.name for field in task.signature.outputs]
-        self._known = answers(task)
+        self._known = answers(task, task.train)
         self._kind = _kind(task, [answer for _, answer in self._known])
         self._constant: Constant
         self._answers: Mapping[str, Mapping[str, Any]] = {}
@@ -69,12 +69,14 @@ class ClassicProgram:
     @staticmethod
     def suits(task: Task) -> bool:
         """Whether train has answers, and scoring one makes no call and compares it with something of its row."""
-        return not task.is_judged and task.user is None and reads_labels(task) and bool(answers(task))
+        return not task.is_judged and task.user is None and reads_labels(task) and bool(answers(task, task.train))
 
-    @property
-    def rows(self) -> int:
-        """How many rows it is trained on."""
-        return len(self._task.train)
+    def rows(self, candidate: ClassicCandidate) -> int:
+        """How many rows a method is trained on."""
+        return len(self._task.train) + len(self._task.dev) * self._is_constant(candidate)
+
+    def _is_constant(self, candidate: ClassicCandidate) -> bool:
+        return candidate.method == self._constant.name
 
     def candidates(self) -> list[ClassicCandidate]:
         """One for each method that could be fitted, the constant answer first."""
@@ -113,14 +115,14 @@ class ClassicProgram:
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
         """The answer of a method to one of the rows of `fit`."""
         assert isinstance(candidate, ClassicCandidate)
-        if candidate.method == self._constant.name:
+        if self._is_constant(candidate):
             return self._constant.prediction
         return predicted(self.fields(self._answers[candidate.method][self._text(example)]))
 
     def shown(self, candidate: Candidate) -> Shown:
         assert isinstance(candidate, ClassicCandidate)
-        learns = candidate.method != self._constant.name
-        about = ABOUT.get((self._kind, candidate.method), COPIED) if learns else CONSTANT
+        learnt_by = ABOUT.get((self._kind, candidate.method), COPIED)
+        about = CONSTANT if self._is_constant(candidate) else learnt_by
         return Shown(candidate.id, self.kind, NO_MODEL, f"{candidate.method}: {about}")
 
     def template(self, candidate: Candidate) -> tuple[Message, ...]:

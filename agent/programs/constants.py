@@ -1,8 +1,8 @@
-"""The best answer that is the same for every row: chosen on train by the task's own metrics, without a call.
+"""The best answer that is the same for every row: chosen on train and dev by the task's own metrics, without a call.
 
-Candidates are the answers of train rows. Sets, lists, records and texts are then improved part by part: an item in or
-out, another value of a field, words of another text. The work is bounded by a number of scores, so that the same rows
-give the same answer.
+Dev takes part, as it chose the prompt that is compared. Candidates are the answers of the rows. Sets, lists, records and
+texts are then improved part by part: an item in or out, another value of a field, words of another text. The work is
+bounded by a number of scores, so that the same rows give the same answer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from agent.prompt.render import label_text
 from agent.types import Example, Field, Prediction, Task
 
 MOST_ROWS, MOST_VALUES, MOST_SCORES = 100, 40, 15_000
-"""Rows with different labels that answers are scored on, answers of train that are tried, and scores in all."""
+"""Rows with different labels that answers are scored on, answers of rows that are tried, and scores in all."""
 OWN_ROWS, OWN_VALUES, OWN_SCORES = 50, 6, 400
 """The same where a metric is the user's code, which may be slow."""
 MOST_PARTS, PART_VALUES, MERGED = 40, 8, 16
@@ -66,11 +66,11 @@ def reads_labels(task: Task) -> bool:
     return is_own(task) or any(METRICS.get(spec.name).needs_label for spec in task.metrics)
 
 
-def answers(task: Task) -> list[tuple[Example, dict[str, Any]]]:
-    """The train rows that have an answer for each output, with it."""
+def answers(task: Task, rows: Iterable[Example]) -> list[tuple[Example, dict[str, Any]]]:
+    """The rows that have an answer for each output, with it."""
     names = [field.name for field in task.signature.outputs]
-    rows = [(row, _answer(task, row)) for row in task.train]
-    return [(row, answer) for row, answer in rows if all(answer.get(name) is not None for name in names)]
+    found = [(row, _answer(task, row)) for row in rows]
+    return [(row, answer) for row, answer in found if all(answer.get(name) is not None for name in names)]
 
 
 def _answer(task: Task, row: Example) -> dict[str, Any]:
@@ -85,8 +85,8 @@ def _answer(task: Task, row: Example) -> dict[str, Any]:
 
 
 async def best_constant(task: Task, score: Scorer) -> Constant:
-    """Find the best constant answer of a task with at least one of `answers`."""
-    known = answers(task)
+    """Find the best constant answer of a task whose train has `answers`."""
+    known = answers(task, (*task.train, *task.dev))
     search = _Search(task, score, [row for row, _ in known])
     given = {field.name: [answer[field.name] for _, answer in known] for field in task.signature.outputs}
     wholes: list[Step] = []
@@ -128,7 +128,7 @@ def joined(items: Sequence[Any], separator: str) -> str:
 
 
 class _Search:
-    """Scores answers on train rows, each answer once, until the scores that may be made are spent."""
+    """Scores answers on rows, each answer once, until the scores that may be made are spent."""
 
     def __init__(self, task: Task, score: Scorer, rows: Sequence[Example]) -> None:
         own = is_own(task)
@@ -197,7 +197,7 @@ def _key(value: Any) -> str:
 
 
 def _pool(field: Field, values: Sequence[Any]) -> list[Any]:
-    """The values of train, the most frequent first; numbers begin with their mean and median."""
+    """Different values, the most frequent first; numbers begin with their mean and median."""
     if field.type == "choice":
         counted = Counter(map(str, values))
         return sorted(counted, key=lambda value: (-counted[value], value))
@@ -207,7 +207,7 @@ def _pool(field: Field, values: Sequence[Any]) -> list[Any]:
 
 
 def _middles(numbers: Sequence[float]) -> dict[str, float]:
-    """Mean and median, whole where all of train are."""
+    """Mean and median, whole where all numbers are."""
     middles = {"mean": math.fsum(numbers) / len(numbers), "median": median(numbers)}
     whole = all(float(number).is_integer() for number in numbers)
     return {name: round(value) if whole else float(value) for name, value in middles.items()}

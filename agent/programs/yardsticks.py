@@ -54,7 +54,7 @@ async def measured(
             {
                 "name": candidate.method,
                 "candidate_id": candidate.id,
-                "trained_on": program.rows,
+                "trained_on": program.rows(candidate),
                 "dev": summary(on_dev)["mean"],
                 "test": scored["mean"],
                 "ci95": scored["ci95"],

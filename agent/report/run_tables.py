@@ -87,7 +87,7 @@ def scores(view: RunView) -> RunTable:
 def yardsticks(result: RunResult) -> RunTable:
     """The methods without a language model on dev and on the sealed test."""
     rows = [(name, test, dev) for name, dev, test in facts.yardsticks(result)]
-    trained = f", trained on {result.yardsticks[0].trained_on} rows" if rows else ""
+    trained = f", trained on {result.yardsticks[-1].trained_on} rows" if rows else ""
     note = _sentence(facts.against_yardsticks(result))
     return _table(f"Without a language model{trained}", ("method", "sealed test (95 % CI) #", "dev #"), rows, note)
 

@@ -327,8 +327,10 @@ def test_a_run_without_yardsticks_has_none() -> None:
         )
         Path("p.txt").write_text("Reply to the note.", "utf-8")
         command = ["run", "r.csv", "--target", "reply", "--prompt", "p.txt", "--price", "0,0", "-q", "-n", "1"]
-        run = good_json(*command, "-m", compatible(server), "--max-calls", "200")
-    assert "this run has no classifier" in refused(2, "promote", run["run_id"], *ARM)[0]
+        metric = ["--metric", "length,max_words=5"]  # accepts one answer for every row
+        run = good_json(*command, *metric, "-m", compatible(server), "--max-calls", "200")
+    assert run["yardsticks"] == []
+    assert "scored no method without a language model" in refused(2, "promote", run["run_id"], *ARM)[0]
 
 
 def test_code_that_was_released_by_another_version_is_told(two_runs: Made, caplog: pytest.LogCaptureFixture) -> None:

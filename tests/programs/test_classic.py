@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
+import random
+import statistics
 from dataclasses import replace
 from typing import Any
 
@@ -10,9 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.programs.classic import METHODS, ClassicProgram
-from agent.programs.classifiers import text_of
-from agent.types import Example, Field, MetricSpec, Signature, Task
+from agent.programs.classic import ClassicProgram
+from agent.programs.classifiers import text_of, trained
+from agent.programs.constants import Scorer, best_constant, predicted
+from agent.scoring.task_metrics import build_metrics, combine
+from agent.types import Example, Field, MetricSpec, Prediction, Signature, Task
 from tests.toys import TEAMS, make_task
 
 NUMBERS = Signature((Field("message"),), (Field("total", "number"),))
@@ -29,13 +35,38 @@ def numbers(count: int = 36, shift: float = 0.0) -> Task:
     return make_task(signature=NUMBERS, metrics=(MetricSpec("numeric", "total"),), **rows)
 
 
+def scorer(task: Task) -> Scorer:
+    """The task's own score of an answer."""
+    metrics = build_metrics(task)
+
+    async def score(row: Example, prediction: Prediction) -> float | None:
+        return combine([await metric.score(row, prediction) for metric in metrics], task.metrics)
+
+    return score
+
+
+def mean(task: Task, answer: Any, rows: tuple[Example, ...]) -> float:
+    """The mean score of one answer for all rows."""
+    score, fields = scorer(task), {task.signature.outputs[0].name: answer}
+
+    async def work() -> list[float]:
+        return [await score(row, predicted(fields)) or 0.0 for row in rows]
+
+    return statistics.mean(asyncio.run(work()))
+
+
+def constant(task: Task) -> Any:
+    """The best constant answer of a task with one output."""
+    return asyncio.run(best_constant(task, scorer(task))).fields[task.signature.outputs[0].name]
+
+
 def answers(task: Task, rows: tuple[Example, ...]) -> dict[str, list[Any]]:
     """What each method says to the rows; a call would fail, as there is none to make."""
     name = task.signature.outputs[0].name
 
     async def work() -> dict[str, list[Any]]:
         program = ClassicProgram(task)
-        await program.fit(rows)
+        await program.fit(rows, scorer(task))
         return {
             candidate.method: [(await program.run(candidate, row, None)).fields[name] for row in rows]  # type: ignore[arg-type]
             for candidate in program.candidates()
@@ -46,10 +77,10 @@ def answers(task: Task, rows: tuple[Example, ...]) -> dict[str, list[Any]]:
 
 def test_a_word_that_names_the_class_is_learnt_and_the_largest_class_is_said_to_every_row() -> None:
     task = make_task(30)
-    task = replace(task, train=task.train[:-1])  # one row less of the last class
+    task = replace(task, train=task.train[:-1], dev=())  # one row less of the last class
     said = answers(task, task.test)
     right = [row.labels["team"] for row in task.test]
-    assert list(said) == list(METHODS["choice"])
+    assert list(said) == ["largest class", "classifier", "nearest"]
     assert said["classifier"] == right
     assert said["nearest"] == right
     assert set(said["largest class"]) == {TEAMS[0]}, "of equally large ones the first by name"
@@ -65,25 +96,182 @@ def test_a_number_is_whole_where_all_of_train_are() -> None:
     assert not all(isinstance(value, int) for value in answers(numbers(shift=0.5), task.test)["ridge"])
 
 
-def test_the_same_rows_give_the_same_answers_and_only_train_is_looked_at() -> None:
+def test_the_same_rows_give_the_same_answers_and_test_is_not_looked_at() -> None:
     task = make_task(20)
-    dark = replace(task, dev=(), test=())
+    dark = replace(task, test=())
     assert answers(task, task.test) == answers(dark, task.test)
+    assert answers(replace(task, dev=()), task.test)["classifier"] == answers(task, task.test)["classifier"]
 
 
 @pytest.mark.parametrize(
     "task",
     [
-        make_task(train=make_task().train[:1]),
-        make_task(train=tuple(replace(row, inputs={"message": " "}) for row in make_task().train)),
-        make_task(signature=Signature((Field("message"),), (Field("team"),))),
+        make_task(train=()),
         make_task(metrics=(MetricSpec("judge", "team"),)),
+        make_task(
+            signature=Signature((Field("message"),), (Field("team"),)),
+            metrics=(MetricSpec("length", "team", options={"max_words": 3}),),
+        ),
     ],
-    ids=["one answer", "no words", "text", "judged"],
+    ids=["no rows", "judged", "no metric reads a label"],
 )
-def test_where_nothing_can_be_learnt_there_is_no_yardstick(task: Task) -> None:
+def test_where_nothing_can_be_compared_there_is_no_yardstick(task: Task) -> None:
     assert not ClassicProgram.suits(task)
     assert ClassicProgram.suits(make_task())
+
+
+@pytest.mark.parametrize(
+    "train",
+    [make_task().train[:1], tuple(replace(row, inputs={"message": " "}) for row in make_task().train)],
+    ids=["one answer", "no words"],
+)
+def test_where_nothing_can_be_learnt_there_is_still_the_constant_answer(train: tuple[Example, ...]) -> None:
+    task = make_task(train=train, dev=())
+    assert list(answers(task, task.test)) == ["largest class"]
+
+
+# -- the best constant answer -----------------------------------------------------------------------------------------
+
+TAGS = ("billing", "login", "shipping", "refund")
+
+
+def labelled(field: Field, metric: MetricSpec, labels: list[Any]) -> Task:
+    """A task with these labels, the same in each split."""
+    rows = tuple(Example(f"r{n}", {"message": f"note {n}"}, {field.name: label}) for n, label in enumerate(labels))
+    changes: dict[str, Any] = {"train": rows, "dev": rows, "test": rows}
+    return make_task(signature=Signature((Field("message"),), (field,)), metrics=(metric,), **changes)
+
+
+tag_sets = st.lists(st.sets(st.sampled_from(TAGS), min_size=1, max_size=3), min_size=2, max_size=12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(tag_sets)
+def test_no_set_of_tags_is_better_than_the_constant_one(sets: list[set[str]]) -> None:
+    task = labelled(Field("tags"), MetricSpec("set_f1", "tags"), ["; ".join(sorted(each)) for each in sets])
+    every = [subset for size in range(5) for subset in itertools.combinations(TAGS, size)]
+    best = max(mean(task, "; ".join(subset), task.train) for subset in every)
+    assert mean(task, constant(task), task.train) >= best - 0.02, "greedy search may miss the best by little"
+
+
+def test_the_constant_record_has_the_most_frequent_value_of_each_field() -> None:
+    labels = [
+        {"team": "a", "urgent": True, "tags": ["x"]},
+        {"team": "a", "urgent": False, "tags": ["x", "y"]},
+        {"team": "b", "urgent": True, "tags": ["y"]},
+        {"team": "c", "urgent": True, "tags": ["y", "x"]},
+    ]
+    task = labelled(Field("record", "json"), MetricSpec("json_fields", "record"), labels)
+    found = constant(task)
+    assert (found["team"], found["urgent"], sorted(found["tags"])) == ("a", True, ["x", "y"])
+    assert next(iter(answers(task, task.test))) == "constant record"
+
+
+def test_on_a_scale_the_constant_answer_is_in_the_middle_and_not_the_most_frequent() -> None:
+    field = Field("stars", "choice", choices=("1", "2", "3", "4", "5"))
+    task = labelled(field, MetricSpec("ordinal", "stars"), ["1", "1", "1", "3", "4", "5", "5"])
+    assert constant(task) == "3"
+    assert next(iter(answers(task, task.test))) == "constant class"
+    plain = replace(task, metrics=(MetricSpec("choice", "stars"),))
+    assert constant(plain) == "1"
+
+
+def test_the_constant_text_is_at_least_as_good_as_any_answer_of_train() -> None:
+    rng = random.Random(3)
+    words = ["we", "are", "sorry", "your", "order", "will", "be", "sent", "again", "today", "free", "of", "charge"]
+    labels = [" ".join(word for word in words if rng.random() < 0.6) for _ in range(30)]
+    task = labelled(Field("reply"), MetricSpec("rougeL", "reply"), labels)
+    best = max(mean(task, label, task.train) for label in labels)
+    assert mean(task, constant(task), task.train) >= best
+
+
+@pytest.mark.parametrize("calls", [[], [{"name": "lights_on", "arguments": {"room": "hall"}}]])
+def test_the_constant_calls_are_the_most_frequent_ones(calls: list[Any]) -> None:
+    other = [{"name": "lights_off", "arguments": {"room": "den"}}]
+    task = labelled(Field("calls", "json"), MetricSpec("tool_calls", "calls"), [calls, other, calls])
+    assert constant(task) == calls
+
+
+def test_accepted_values_become_one_value() -> None:
+    label = [{"name": "lights_on", "arguments": {"room": ["hall", "hallway"], "level": ["", 3]}}]
+    metric = MetricSpec("tool_calls", "calls", options={"accepted": True})
+    task = labelled(Field("calls", "json"), metric, [label] * 3)
+    assert mean(task, constant(task), task.train) == 1.0
+
+
+def test_several_outputs_are_chosen_field_by_field() -> None:
+    outputs = (Field("team", "choice", choices=TEAMS), Field("total", "number"))
+    labels = [("billing", 1), ("billing", 2), ("refunds", 2), ("delivery", 2)]
+    rows = tuple(
+        Example(f"r{n}", {"message": f"note {n}"}, {"team": team, "total": total})
+        for n, (team, total) in enumerate(labels)
+    )
+    task = make_task(
+        signature=Signature((Field("message"),), outputs),
+        metrics=(MetricSpec("choice", "team", 0.5), MetricSpec("numeric", "total", 0.5)),
+        train=rows,
+        dev=(),
+    )
+    found = asyncio.run(best_constant(task, scorer(task)))
+    assert (found.name, dict(found.fields)) == ("constant record", {"team": "billing", "total": 2})
+
+
+# -- sets, lists and records ------------------------------------------------------------------------------------------
+
+
+def worded(count: int = 40) -> list[tuple[str, set[str]]]:
+    """Texts that name their tags."""
+    rng = random.Random(7)
+    drawn = [set(rng.sample(TAGS, rng.randint(1, 2))) for _ in range(count)]
+    return [(f"about {' and '.join(sorted(tags))}, number {n}", tags) for n, tags in enumerate(drawn)]
+
+
+@pytest.mark.parametrize(
+    ("field", "metric", "label"),
+    [
+        (Field("answer"), MetricSpec("set_f1", "answer"), lambda tags: "; ".join(sorted(tags))),
+        (Field("answer", "json"), MetricSpec("json_fields", "answer"), sorted),
+        (
+            Field("answer", "json"),
+            MetricSpec("json_fields", "answer"),
+            lambda tags: {"first": min(tags), "is_login": "login" in tags, "all": sorted(tags)},
+        ),
+    ],
+    ids=["set", "list", "record"],
+)
+def test_words_that_name_the_parts_of_an_answer_are_learnt_and_the_export_says_the_same(
+    field: Field, metric: MetricSpec, label: Any
+) -> None:
+    rows = tuple(
+        Example(f"r{n}", {"message": text}, {"answer": label(tags)}) for n, (text, tags) in enumerate(worded())
+    )
+    task = make_task(
+        signature=Signature((Field("message"),), (field,)), metrics=(metric,), train=rows[:30], dev=(), test=rows
+    )
+    said = answers(task, rows[30:])
+    assert list(said)[1:] == ["classifier", "nearest"]
+
+    def score(method: str) -> float:
+        return statistics.mean(mean(task, value, (row,)) for value, row in zip(said[method], rows[30:], strict=True))
+
+    assert score("classifier") > 0.8 > mean(task, constant(task), rows[30:])
+    assert score("nearest") > 0.5
+    for method in ("classifier", "nearest"):
+        files = ClassicProgram(task).exported(method)
+        answer = trained(files["model.json"], files["rows.jsonl"])
+        assert [answer(**row.inputs) for row in rows[30:]] == json.loads(json.dumps(said[method]))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), min_size=1, max_size=8), st.booleans())
+def test_any_texts_and_sets_have_a_yardstick_that_answers(rows: list[tuple[str, str]], is_set: bool) -> None:
+    train = tuple(Example(f"t{n}", {"message": text}, {"answer": label}) for n, (text, label) in enumerate(rows))
+    metric = MetricSpec("set_f1" if is_set else "rougeL", "answer")
+    task = make_task(
+        signature=Signature((Field("message"),), (Field("answer"),)), metrics=(metric,), train=train, dev=()
+    )
+    asked = (Example("x", {"message": "a word"}, {"answer": "a"}),)
+    assert all(isinstance(value, str) for values in answers(task, asked).values() for value in values)
 
 
 @settings(max_examples=40, deadline=None)

@@ -162,7 +162,13 @@ class Measurement:
             values = [outcome.value for outcome in outcomes]
             arms.append(
                 MeasuredArm(
-                    candidate.method, NO_MODEL, "no model", candidate.id, values, classic.rows, latency_s=seconds
+                    candidate.method,
+                    NO_MODEL,
+                    "no model",
+                    candidate.id,
+                    values,
+                    classic.rows(candidate),
+                    latency_s=seconds,
                 )
             )
         return arms
