@@ -1,8 +1,8 @@
 """The best answer that is the same for every row: chosen on train and dev by the task's own metrics, without a call.
 
-Dev takes part, as it chose the prompt that is compared. Candidates are the answers of the rows. Sets, lists, records and
-texts are then improved part by part: an item in or out, another value of a field, words of another text. The work is
-bounded by a number of scores, so that the same rows give the same answer.
+Dev takes part, as it chose the prompt that is compared. Candidates are the answers of the rows. Sets, lists, records
+and texts are then improved part by part: an item in or out, another value of a field, words of another text. The work
+is bounded by a number of scores, so that the same rows give the same answer.
 """
 
 from __future__ import annotations
@@ -23,10 +23,21 @@ from agent.metrics.set_f1 import SetOptions, labels_in
 from agent.prompt.render import label_text
 from agent.types import Example, Field, Prediction, Task
 
-MOST_ROWS, MOST_VALUES, MOST_SCORES = 100, 40, 15_000
-"""Rows with different labels that answers are scored on, answers of rows that are tried, and scores in all."""
-OWN_ROWS, OWN_VALUES, OWN_SCORES = 50, 6, 400
-"""The same where a metric is the user's code, which may be slow."""
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """The most `rows` with different labels that answers are scored on, answers of rows that are tried, and scores."""
+
+    rows: int
+    values: int
+    scores: int
+
+
+EFFORT = Effort(200, 40, 20_000)
+OF_TEXTS = Effort(60, 40, 8_000)
+"""Texts take longer to compare."""
+OF_OWN_METRICS = Effort(50, 6, 400)
+"""Code of the user may take longer still."""
 MOST_PARTS, PART_VALUES, MERGED = 40, 8, 16
 """Items of a set, fields of a record and words of a text that are varied; values of such a field, and texts that are
 merged with another."""
@@ -131,11 +142,11 @@ class _Search:
     """Scores answers on rows, each answer once, until the scores that may be made are spent."""
 
     def __init__(self, task: Task, score: Scorer, rows: Sequence[Example]) -> None:
-        own = is_own(task)
-        self.most_values = OWN_VALUES if own else MOST_VALUES
-        self._left = OWN_SCORES if own else MOST_SCORES
+        texts = any(field.type == "text" and not separator_of(task, field) for field in task.signature.outputs)
+        effort = OF_OWN_METRICS if is_own(task) else OF_TEXTS if texts else EFFORT
+        self.most_values, self._left = effort.values, effort.scores
         self._score = score
-        self._rows = _weighted(rows, own)
+        self._rows = [(row, 1) for row in _spread(rows, effort.rows)] if is_own(task) else _grouped(rows, effort.rows)
         self._known: dict[str, float] = {}
 
     def known(self, fields: Fields) -> float:
@@ -169,18 +180,13 @@ class _Search:
         return self._known[_key(fields)]
 
 
-def _weighted(rows: Sequence[Example], own: bool) -> list[tuple[Example, int]]:
-    """Rows to score on, with how many they stand for. Rows with the same labels get the same score, unless the metric
-    is the user's code, which may look at the inputs."""
-    if own:
-        return [(row, 1) for row in _spread(rows, OWN_ROWS)]
+def _grouped(rows: Sequence[Example], most: int) -> list[tuple[Example, int]]:
+    """Rows with different labels, and how many rows each stands for: rows with the same labels get the same score,
+    unless the metric is the user's code, which may look at the inputs."""
     first: dict[str, Example] = {}
-    counted = Counter(_key(row.labels) for row in rows)
     for row in rows:
         first.setdefault(_key(row.labels), row)
-    if len(first) <= MOST_ROWS:
-        return [(row, counted[label]) for label, row in first.items()]
-    counted = Counter(_key(row.labels) for row in _spread(rows, MOST_ROWS))
+    counted = Counter(_key(row.labels) for row in (rows if len(first) <= most else _spread(rows, most)))
     return [(first[label], count) for label, count in counted.items()]
 
 

@@ -84,14 +84,22 @@ def _gain(result: RunResult) -> Iterator[Block]:
 
 
 def _constant(result: RunResult) -> Iterator[Block]:
-    """The first yardstick answers every row alike: a winner that is not better than that has not read the rows."""
+    """A winner that answers every row alike, or is not better than the best that does, has not read the rows.
+
+    That best is the first yardstick.
+    """
     for one in result.yardsticks[:1]:
         if one.diff is None or one.diff_ci95 is None or one.p_value is None or one.test is None:
-            return
+            break
         if shown(one.diff_ci95, one.p_value) <= 0:
             alike = f"answering every row alike ({one.name}: {100 * one.test:.1f})"
             gained = f"{100 * one.diff:+.1f} points, p = {one.p_value:.2g}"
             yield Block("no_better_than_constant", f"it is not shown to be better than {alike}: {gained}")
+            return
+    counts = result.answers.winner if result.answers else None
+    if counts is not None and counts.different == 1 < counts.different_right:
+        rows = f"all {counts.readable} rows, which have {counts.different_right} different right answers"
+        yield Block("no_better_than_constant", f"it gives the same answer to {rows}")
 
 
 def _worse(result: RunResult) -> Iterator[Block]:

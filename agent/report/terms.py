@@ -18,7 +18,7 @@ TERMS: Mapping[str, str] = {
     "lift": "the paired difference between winner and baseline on the sealed test",
     "p-value": "how often chance alone would give a difference at least as large",
     "held back": "not released although the gain was shown, for the reasons that are listed",
-    "yardstick": "the score of a method without a language model (largest class, classifier, nearest rows) on the "
+    "yardstick": "the score of a method without a language model (constant answer, classifier, nearest rows) on the "
     "same rows",
     "candidate": "one prompt that may be tried: instruction, demos, technique, layout, role, label weights",
     "trial": "one candidate with the rows that it saw: complete, pruned, failed or incomplete",

@@ -22,6 +22,7 @@ from tests.cli.world import compatible, files, good, good_json, learner, refused
 from tests.wire import WireServer
 
 CALLS = ("--max-calls", "300", "--proposer", "none", "--price", "0,0")
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 NAMES = ["largest class", "classifier", "nearest"]
 
 
@@ -105,3 +106,38 @@ def test_a_winner_that_one_answer_for_all_rows_matches_is_held_back() -> None:
     (why,) = result["blocked"]
     assert "answering every row alike (largest class" in why
     assert "without a language model, classifier trained on" in good("show", result["run_id"])
+
+
+TAGS = ("--target", "tags", "--prompt", "p.txt", "--max-calls", "250", "--proposer", "none", "--price", "0,0")
+
+
+def same_tags(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
+    """A model that says the same two tags to every row once it is shown examples, and nothing of use before."""
+    return "bug; login" if len(messages) > 3 or "shipping" in messages[-1]["content"] else "I am not sure"
+
+
+def test_a_set_that_is_the_same_for_all_rows_is_held_back_and_a_line_says_that_answers_hardly_vary() -> None:
+    Path("tags.csv").write_text((EXAMPLES / "tags.csv").read_text("utf-8"), "utf-8")
+    Path("p.txt").write_text("Name the tags of the ticket.", "utf-8")
+    with WireServer(same_tags) as server:
+        result = good_json("run", "tags.csv", *TAGS, "-m", compatible(server))
+    assert result["lift"]["p_value"] < 0.05, "it beats your prompt, which got nothing right"
+    assert result["decision"] == "keep_baseline"
+    assert result["blocked_codes"] == ["no_better_than_constant"]
+    assert "answering every row alike (constant set: " in result["blocked"][0]
+    names = [each["name"] for each in result["yardsticks"]]
+    assert names == ["constant set", "classifier", "nearest"]
+    assert result["yardsticks"][1]["test"] > result["yardsticks"][0]["test"], "which tags fit stands in the ticket"
+    counts = result["answers"]["winner"]
+    assert counts["different"] == 1
+    right = counts["different_right"]
+    screen, page = good("show", result["run_id"]), Path("report.html")
+    good("report", result["run_id"], "-o", page)
+    for surface in (screen, page.read_text("utf-8")):
+        assert f"gave the same answer on {counts['readable']} rows (your rows have {right})" in surface
+        assert f"constant set {100 * result['yardsticks'][0]['test']:.1f}" in surface
+    assert "the same" in good("reproduce", result["run_id"], "--offline")
+    promoted = good_json("promote", result["run_id"], "--arm", "classic", "--override", "--reason", "as a test")
+    ticket = "We were charged twice this month."
+    said = pa.load_classifier(f"tags@{promoted['label']}")(ticket=ticket)
+    assert "billing" in said.split("; ")

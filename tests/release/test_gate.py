@@ -30,6 +30,7 @@ def code_of(message: str) -> str:
         "the gain is not shown": "gain_not_shown",
         "the gain may come from": "gain_from_lost_rows",
         "it is not shown to be": "no_better_than_constant",
+        "it gives the same answer": "no_better_than_constant",
         "metric ": "metric_worse",
         "slice ": "slice_worse",
         "the judge ": "judge_untrusted",
@@ -114,6 +115,16 @@ def test_who_is_not_better_than_one_constant_answer_is_blocked(diff: float, p_va
     assert len(found) == blocks, "a classifier that is better is told of, and blocks nothing"
     assert all("largest class: 50.0" in why for why in found)
     assert blocked_by({**CLEAN, "yardsticks": [{**constant, "diff": None, "diff_ci95": None, "p_value": None}]}) == []
+
+
+def test_who_gives_one_answer_to_rows_that_have_several_is_blocked() -> None:
+    def answers(different: int, right: int) -> dict[str, Any]:
+        counts = {"right": 60, "wrong": 40, "readable": 100, "different": different, "different_right": right}
+        return {**CLEAN, "answers": {"winner": counts, "baseline": {}}}
+
+    (why,) = blocked_by(answers(1, 3))
+    assert why == "it gives the same answer to all 100 rows, which have 3 different right answers"
+    assert blocked_by(answers(2, 3)) == blocked_by(answers(1, 1)) == []
 
 
 def test_a_gain_on_the_rows_that_the_winner_got_a_score_on_is_none_where_the_rest_would_undo_it() -> None:
