@@ -28,7 +28,8 @@ def load_classifier(path: str | os.PathLike[str], *, root: str | os.PathLike[str
         root: The folder of the releases; default: PROMPTASSAY_RELEASES, else runs/releases.
 
     Returns:
-        The answering function: the inputs of the task by name, as text, in; the answer out: a text, a number or a JSON value, and of several outputs a dict.
+        The answering function: the inputs of the task by name, as text, in; the answer out: a text, a number or a JSON
+        value, and of several outputs a dict.
 
     Raises:
         ReleaseError: One line with the file: it cannot be read, was edited, or is no classifier.

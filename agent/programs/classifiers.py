@@ -142,7 +142,7 @@ def _copied(features: Any, rows: Any, answers: Sequence[Any]) -> Fitted:
 
 def _of_sets(rows: Any, answers: Sequence[str], separator: str) -> Learnt | None:
     """One classifier for each label against the rest; None where no label tells rows apart."""
-    spelled = {}
+    spelled: dict[str, str] = {}
     sets = [[label for label in map(str.strip, answer.split(separator)) if label] for answer in answers]
     for label in (label for each in sets for label in each):
         spelled.setdefault(" ".join(label.casefold().split()), label)
