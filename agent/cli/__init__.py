@@ -12,6 +12,9 @@ from typing import Any, NoReturn
 import click
 
 GROUPS = {
+    "Start": {
+        "demo": "See a whole run in seconds, over recorded replies: no model, no key, no network.",
+    },
     "Search": {
         "run": "Search for the best prompt of TASK and test it (the default: `optimize TASK`).",
         "resume": "Go on with a run that did not finish; nothing is bought twice.",
@@ -63,6 +66,7 @@ GROUPS = {
 """By heading of the help each command, with what it does."""
 HELP = {name: about for commands in GROUPS.values() for name, about in commands.items()}
 _MODULES = {
+    "demo": ("demo",),
     "run": ("run", "resume"),
     "rerun": ("reproduce", "transfer"),
     "migrate": ("migrate",),
@@ -201,6 +205,7 @@ def main(debug: bool) -> None:
     """Promptassay finds the best prompt that a budget can buy, and proves how much better it is.
 
     \b
+    optimize demo                       see a whole run in seconds
     optimize support_triage             run a task under tasks/
     optimize run data.csv --target label --prompt prompt.txt
     optimize show                       the last run

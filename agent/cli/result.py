@@ -182,7 +182,7 @@ def _details(
 
 
 def _remarks(result: RunResult) -> tuple[str, ...]:
-    return facts.cheaper(result), facts.uncorrected(result), facts.uneven(result)
+    return facts.recorded(result), facts.cheaper(result), facts.uncorrected(result), facts.uneven(result)
 
 
 def _held_back(result: RunResult, promoted: Mapping[str, Any] | None) -> list[str]:

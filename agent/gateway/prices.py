@@ -100,7 +100,7 @@ def price_of(model: str) -> Price | None:
     listed = read_price_list()
     if listed is not None and (price := listed.of(model) or listed.of(f"{kind}/{rest}")) is not None:
         return price
-    if kind in ("local", "scripted"):
+    if kind in ("local", "recorded", "scripted"):
         return _free
     if kind == "openai-compatible":
         return None

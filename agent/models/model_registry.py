@@ -74,6 +74,7 @@ MODELS: Registry[ModelForm] = Registry(
         "openai-compatible": "agent.models.openai",
         "langchain": "agent.models.langchain",
         "scripted": "agent.models.scripted",
+        "recorded": "agent.models.recorded",
     },
 )
 

@@ -271,6 +271,13 @@ def uneven(result: RunResult) -> str:
     return f"the scores on the sealed test are over the {result.lift.n} rows that both prompts got a score on"
 
 
+def recorded(result: RunResult) -> str:
+    """Say that the model's replies were recorded, and from which model; "" for a model that ran."""
+    from agent.models.recorded import note
+
+    return note(result.model)
+
+
 def meaning(result: RunResult) -> str:
     """The scores on the sealed test and the interval of the gain, in full sentences."""
     lift = result.lift

@@ -261,12 +261,15 @@ def require_batches(lms: Sequence[LM]) -> None:
 
 
 def remarks(lms: Sequence[LM], price: Price | None, earlier: Mapping[str, Price] | None = None) -> list[str]:
-    """What is to be said of the models before a job: addresses that look odd, and those that are taken as free."""
+    """What is to be said of the models before a job: odd addresses, recorded replies, and what is taken as free."""
     from agent.gateway.prices import assumed_free
     from agent.models.hosted import HostedModel
+    from agent.models.recorded import note
 
     hints = dict.fromkeys(hint for lm in lms if isinstance(lm, HostedModel) for hint in lm.hints)
-    return [*hints, *assumed_free([lm.name for lm in lms], price, earlier or {})]
+    names = [lm.name for lm in lms]
+    recorded = [line for name in names if (line := note(name))]
+    return [*hints, *recorded, *assumed_free(names, price, earlier or {})]
 
 
 def _require_function(task: Task) -> None:

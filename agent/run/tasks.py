@@ -206,7 +206,6 @@ def copy_sample(name: str) -> Path:
 
     Raises InputError where there is no such sample, the folder is there already, or it cannot be written.
     """
-    from agent.task.from_file import has_schema
     from agent.task.words import near, shown
 
     if name not in (known := samples()):
@@ -214,14 +213,28 @@ def copy_sample(name: str) -> Path:
     folder = Path("tasks") / name
     if folder.exists() or folder.is_symlink():
         raise InputError(f"{shown(folder)} exists; `optimize run {name}` runs it, or remove it first")
+    copy_task(folder, SAMPLES / name)
+    return folder
+
+
+def copy_task(folder: Path, *sources: Path) -> None:
+    """Make `folder` of the files of all sources, a later one's in place of an earlier one's; whole or not at all.
+
+    Raises InputError where it cannot be written.
+    """
+    from agent.task.from_file import has_schema
+    from agent.task.words import shown
+
     try:
         folder.parent.mkdir(exist_ok=True)
         has_schema(folder.parent)
         with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as temporary:
-            shutil.copytree(SAMPLES / name, Path(temporary) / name, copy_function=shutil.copyfile).rename(folder)
+            new = Path(temporary) / folder.name
+            for source in sources:
+                shutil.copytree(source, new, copy_function=shutil.copyfile, dirs_exist_ok=True)
+            new.rename(folder)
     except OSError as error:
         raise InputError(f"{shown(folder)} cannot be written ({error.strerror}); choose another place") from error
-    return folder
 
 
 def _scored_as_asked(task: Task, words: str) -> Task:

@@ -88,7 +88,7 @@ def sections(arguments: list[str]) -> dict[str, str]:
 
 
 def test_every_command_stands_in_one_group() -> None:
-    assert list(GROUPS) == ["Search", "Look", "Ship", "Watch", "Audit", "Set-up"]
+    assert list(GROUPS) == ["Start", "Search", "Look", "Ship", "Watch", "Audit", "Set-up"]
     assert sum(len(commands) for commands in GROUPS.values()) == len(COMMANDS)
     shown = sections([])
     assert list(shown) == ["", "Options", *GROUPS]

@@ -106,6 +106,7 @@ def run(request: PageRequest) -> dict[str, Any]:
         "verdict": facts.verdict(result) if result else None,
         "certainty": facts.certainty(result) if result else None,
         "scores": _scores(view),
+        "recorded": facts.recorded(result) if result else "",
         "cheaper": facts.cheaper(result) if result else "",
         "uncorrected": facts.uncorrected(result) if result else "",
         "design": facts.design(best.technique, best.format, best.n_demos) if best else "",

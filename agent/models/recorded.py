@@ -1,0 +1,145 @@
+"""A model whose replies were recorded: it answers from a file that ships with the package, and calls nothing.
+
+The file is gzipped JSON Lines. The first line describes the model that was recorded. Every other line is a reply under
+the key of its request. A request without a recorded reply is refused; a reply is never invented.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from agent.errors import InputError, RowRefused
+from agent.files import new_file
+from agent.models.hosted import estimate_tokens
+from agent.models.model_registry import DEFAULT_MODEL, model
+from agent.types import Completion, Request, Usage, content_id
+
+PREFIX = "recorded/"
+RECORDINGS = Path(__file__).parents[1] / "demo"
+SUFFIX = ".jsonl.gz"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedWeights:
+    """The model that was recorded: its `title` for people, the SHA-256 of its weights, its licence."""
+
+    title: str
+    sha256: str
+    licence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Replies by the key of their request, and the model that gave them."""
+
+    weights: RecordedWeights
+    replies: Mapping[str, Completion]
+
+
+def request_key(request: Request) -> str:
+    """The key of a request in a recording: a hash of everything that is sent."""
+    return content_id("q", request.identity())
+
+
+class RecordedModel:
+    """Replies of a recording, behind the LM protocol. Token usage and log-probabilities are those that were recorded.
+
+    Args:
+        name: What the user typed.
+        recording: Where replies are looked up.
+    """
+
+    scores_labels = True
+    concurrency = 16
+
+    def __init__(self, name: str, recording: Recording) -> None:
+        self.name = name
+        self._replies = recording.replies
+
+    async def complete(self, request: Request) -> Completion:
+        reply = self._replies.get(request_key(request))
+        if reply is None:
+            raise RowRefused(
+                f"{self.name}: no reply to this request was recorded; take a model that runs, such as {DEFAULT_MODEL}"
+            )
+        return reply
+
+    def count_tokens(self, text: str) -> int:
+        """An upper estimate: the tokenizer of the model is not shipped."""
+        return estimate_tokens(text)
+
+    async def close(self) -> None:
+        return None
+
+
+def note(name: str) -> str:
+    """Say that a model's replies are recorded, and from which model; "" for a model that runs."""
+    if not name.startswith(PREFIX):
+        return ""
+    try:
+        weights = recording_of(name.removeprefix(PREFIX)).weights
+    except InputError:  # recorded with another version
+        return f"the replies are recorded, not live ({name})"
+    return f"the replies are recorded, not live ({weights.title}, {weights.licence})"
+
+
+@lru_cache(maxsize=1)
+def recording_of(name: str) -> Recording:
+    """Read the recording NAME that ships with the package. Raises InputError for an unknown name."""
+    known = {path.name.removesuffix(SUFFIX): path for path in sorted(RECORDINGS.glob(f"*{SUFFIX}"))}
+    if name not in known:
+        raise InputError(f"{PREFIX}{name}: no such recording; use one of: {', '.join(known)}")
+    return read_recording(known[name], f"{PREFIX}{name}")
+
+
+def read_recording(path: Path, model_name: str) -> Recording:
+    """Read a recording from `path`; its replies name `model_name` as their model."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        head, *lines = (json.loads(line) for line in file)
+    return Recording(RecordedWeights(**head), {line["key"]: _completion(line, model_name) for line in lines})
+
+
+def write_recording(path: Path, recording: Recording) -> None:
+    """Write a recording, sorted by key, so that equal recordings are equal files."""
+    lines = [
+        {"title": recording.weights.title, "sha256": recording.weights.sha256, "licence": recording.weights.licence},
+        *(_line(key, reply) for key, reply in sorted(recording.replies.items())),
+    ]
+    data = "".join(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in lines)
+    with new_file(path) as file:
+        file.write(gzip.compress(data.encode("utf-8"), mtime=0))
+
+
+def _line(key: str, reply: Completion) -> dict[str, Any]:
+    usage = reply.usage
+    line: dict[str, Any] = {"key": key, "text": reply.text, "finish": reply.finish}
+    line["tokens"] = [usage.prompt_tokens, usage.completion_tokens, usage.cached_prompt_tokens]
+    if reply.logprobs:
+        line["logprobs"] = reply.logprobs
+    if reply.label_logprobs:
+        line["labels"] = reply.label_logprobs
+    return line
+
+
+def _completion(line: Mapping[str, Any], model_name: str) -> Completion:
+    tops: Iterable[Any] = line.get("logprobs", ())
+    logprobs = tuple(tuple((token, value) for token, value in top) for top in tops)
+    return Completion(
+        line["text"], line["finish"], Usage(*line["tokens"]), model_name, logprobs, tuple(line.get("labels", ()))
+    )
+
+
+@model(
+    "recorded",
+    form="recorded/NAME",
+    about="recorded replies that ship with the package, for `optimize demo`",
+    leads_elsewhere=False,
+)
+def recorded(name: str, rest: str) -> RecordedModel:
+    return RecordedModel(name, recording_of(rest))
