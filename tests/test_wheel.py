@@ -77,6 +77,11 @@ def test_the_wheel_holds_the_program_and_the_samples_and_nothing_else(wheel: Pat
         names = set(file.namelist())
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"agent", "promptassay"}
     assert {"promptassay/py.typed", "agent/py.typed", "agent/samples/support_triage/task.toml"} <= names
+    assert {name for name in names if name.startswith("agent/demo/")} == {
+        f"agent/demo/{path.relative_to(ROOT / 'agent/demo').as_posix()}"
+        for path in (ROOT / "agent/demo").rglob("*")
+        if path.is_file()
+    }
     assert {name for name in names if name.startswith("agent/samples/")} == {
         f"agent/samples/{path.relative_to(ROOT / 'tasks').as_posix()}"
         for path in (ROOT / "tasks").glob("*/**/*")
@@ -84,6 +89,12 @@ def test_the_wheel_holds_the_program_and_the_samples_and_nothing_else(wheel: Pat
     }
     assert not [name for name in names if name.endswith((".pyc", ".db"))]
     assert all("/docs/" in name for name in names if name.endswith(".csv"))  # price lists of bank_answers
+
+
+def test_the_demo_runs_where_nothing_else_is(bin_folder: Path, tmp_path: Path) -> None:
+    result = json.loads(run(bin_folder / "optimize", "demo", "--json", "-q", cwd=tmp_path).stdout)
+    assert (result["decision"], result["model"].partition("/")[0]) == ("promote", "recorded")
+    run(bin_folder / "optimize", "audit", "verify", cwd=tmp_path)
 
 
 def test_the_first_steps_end_with_a_release(bin_folder: Path, tmp_path: Path) -> None:
