@@ -61,7 +61,7 @@ def optimize(
     model: str | None = None,
     proposer: str | None = None,
     judge: str | Sequence[str] = (),
-    target: str | None = None,
+    target: str | Sequence[str] | None = None,
     prompt: str | Path | None = None,
     metric: MetricFunction | str | None = None,
     type: AnswerType | None = None,
@@ -116,7 +116,7 @@ def optimize(
         model: the model to prompt, such as openai/NAME. None: the task's, else the embedded one.
         proposer: the model that writes instructions, or "none". None: the task's, else `model`.
         judge: the model or models that judge, for a task with a judge. (): the task's, else `model`.
-        target: for rows and data files: the column to predict.
+        target: for rows and data files: the column to predict, or several; an answer then has a value for each.
         prompt: for rows and data files: your prompt, as a text or as a file (a Path, or a name that ends with .txt or
             .md, or that is there).
         metric: what scores an answer instead of the task's metrics: a function `(row, answer) -> float` in [0, 1], the

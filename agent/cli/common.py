@@ -71,6 +71,21 @@ def margin_option(default: float, about: str) -> Callable[[F], F]:
     )
 
 
+def _one_or_several(ctx: click.Context, option: click.Parameter, names: tuple[str, ...]) -> str | list[str] | None:
+    return list(names) if len(names) > 1 else names[0] if names else None
+
+
+target_option = click.option(
+    "--target",
+    "target_field",
+    metavar="COL",
+    multiple=True,
+    callback=_one_or_several,
+    help="The column to predict, when TASK is a data file; repeat it for several. label.queue is a key in the JSON "
+    "objects of label.",
+)
+
+
 def data_options(function: F) -> F:
     """How a data file is read and scored."""
     options = (

@@ -24,6 +24,7 @@ from agent.cli.common import (
     max_demos_option,
     plain,
     print_json,
+    target_option,
 )
 from agent.cli.customize_tables import print_more
 from agent.cli.option_groups import GroupedCommand
@@ -81,7 +82,7 @@ COLUMNS: Sequence[Column | str] = (
 @click.option(
     "-m", "--model", metavar="NAME", help="The model of all arms. Default: the task's, else the embedded one."
 )
-@click.option("--target", "target_field", metavar="COL", help="The column to predict, when TASK is a data file.")
+@target_option
 @click.option("--prompt", metavar="FILE", help="Your prompt, when TASK is a data file: a file, or the text in quotes.")
 @data_options
 @max_demos_option

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 INIT_GROUPS = {
     "Task": (
-        *("sample", "source", "target", "prompt", "metric", "type", "input", "ignore", "seed"),
+        *("sample", "source", "targets", "prompt", "metric", "type", "input", "ignore", "seed"),
         *("describe", "labels", "rows"),
     ),
     "Models": ("model", "thinking", "max_concurrency", "max_wait"),
@@ -78,7 +78,11 @@ def tasks_command(task: str | None, as_json: bool) -> None:
     ".csv with __expected), or traces (Langfuse, OpenAI chat logs, OpenTelemetry, a production log).",
 )
 @click.option(
-    "--target", metavar="COL", default="", help="The column to predict. Not needed for promptfoo's tests and traces."
+    "--target",
+    "targets",
+    metavar="COL",
+    multiple=True,
+    help="The column to predict; repeat it for several. Not needed for promptfoo's tests and traces.",
 )
 @click.option(
     "--prompt",
@@ -119,7 +123,7 @@ def init_command(
     name: str,
     sample: str,
     source: Path | None,
-    target: str,
+    targets: tuple[str, ...],
     prompt: str | None,
     seed: int,
     describe: str,
@@ -144,6 +148,9 @@ def init_command(
     from agent.task.traces import is_traces
 
     asked = Asked.of({**options, "reading": READING})
+    target = targets[0] if targets else ""
+    if describe and len(targets) > 1:
+        raise click.UsageError("--describe drafts labels of one kind: give one --target")
     if describe:
         if sample or prompt:
             raise click.UsageError("--describe drafts a task: give no --sample, and no --prompt")
@@ -168,7 +175,7 @@ def init_command(
         click.echo("\n".join(map(plain, lines)))
         click.echo(f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize {then} {name}")
         return
-    folder, reading = make_task(name, source, target, prompt, seed, asked)
+    folder, reading = make_task(name, source, targets if len(targets) > 1 else target, prompt, seed, asked)
     for line in reading.lines():
         click.echo(plain(line))
     click.echo(f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize {name}")

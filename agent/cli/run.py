@@ -28,6 +28,7 @@ from agent.cli.common import (
     max_demos_option,
     plain,
     print_json,
+    target_option,
 )
 from agent.cli.ledger import publish_finished, require_database
 from agent.cli.option_groups import GroupedCommand
@@ -102,12 +103,7 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
     multiple=True,
     help="The model that judges; repeat it for a panel. Default: the task's, else the target.",
 )
-@click.option(
-    "--target",
-    "target_field",
-    metavar="COL",
-    help="The column to predict, when TASK is a data file; label.queue is a key in the JSON objects of label.",
-)
+@target_option
 @click.option(
     "--prompt", metavar="FILE", help="Your prompt, when TASK is a data file: a text file, or the text itself in quotes."
 )

@@ -63,7 +63,7 @@ def launch_of(arguments: Mapping[str, Any], db: Path, watcher: Watcher) -> Launc
         **{name: _several(arguments[name]) for name in ("judge", "input", "ignore")},
         "metric": None,
         "knowledge": as_text(arguments["knowledge"]),
-        "target_field": arguments["target"],
+        "target_field": _targets(arguments["target"]),
         "time_limit": as_text(arguments["time_limit"]),
         "max_wait": as_text(arguments["max_wait"]),
         "batch_wait": as_text(arguments["batch_wait"]),
@@ -193,6 +193,13 @@ def register_as_begun(run: str, function: MetricFunction, db: Path) -> None:
     if not name or not begun.get("metric_source"):
         raise InputError(f"{row['id']}: its task has metrics of its own; leave out metric=")
     register(function, name)
+
+
+def _targets(value: str | Sequence[str] | None) -> str | list[str] | None:
+    """One column by its name, or several."""
+    if value is None or isinstance(value, str):
+        return value
+    return list(value) if len(value) > 1 else next(iter(value), None)
 
 
 def _several(value: str | Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from agent.task.columns import DataColumn
 from agent.task.from_file import has_schema
 from agent.task.labelled_task import LabelledTask
 from agent.task.scoring_rule import ScoringRule
-from agent.task.task_text import SCHEMA_LINE, slug, task_toml, words
+from agent.task.task_text import SCHEMA_LINE, Output, slug, task_toml, words
 from agent.task.unlabelled import UNLABELLED_FILE, UnlabelledRow, rows_text
 from agent.task.words import shown
 from agent.types import MetricSpec
@@ -90,7 +90,9 @@ def write_draft(
     folder = plan.folder
     prompt = plan.prompt or drafted_prompt(plan, labels, definitions, opening)
     rule = ScoringRule("choice", MetricSpec("choice", plan.target))
-    text = task_toml(slug(folder.name), plan.columns, rule, labels, prompt, None, plan.description)
+    field = next(column.field for column in plan.columns if column.use == "target")
+    output = Output(field, rule, tuple(labels))
+    text = task_toml(slug(folder.name), plan.columns, [output], prompt, has_metrics=False, description=plan.description)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if not has_schema(folder.parent):

@@ -84,7 +84,7 @@ def _unlabelled(
             f"{shown(path)}: has a column {quoted(column)}; where it holds the labels: optimize init NAME --from "
             f"{shown(path)} --target {column}; else name another output with --target"
         )
-    columns = decide_columns([{**row, target: ""} for _, row in table], target, marks, asked)
+    columns = decide_columns([{**row, target: ""} for _, row in table], [target], marks, asked)
     inputs = input_columns(columns)
     return columns, some_rows(made_rows(table, inputs, path), inputs, path)
 

@@ -236,7 +236,7 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
     program = program_for(task, target, known.get(played) or create_model(played) if played else None)
     embedder = embedding_model(program, observer)
     settings = _settings(program, {**options, "model_digest": digest}, db, proposer is not None)
-    scoring = reading.metric_line if reading and not options.get("metric_source") else ""
+    scoring = "\n".join(reading.metric_lines) if reading and not options.get("metric_source") else ""
     migration = None
     if options.get("migrates"):
         migration = recorded_migration(options, program.task, db)

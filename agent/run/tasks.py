@@ -19,7 +19,7 @@ from agent.task.demo_limit import with_demo_limit
 from agent.task.input_files import prompt_text
 
 if TYPE_CHECKING:
-    from agent.task.from_file import Reading
+    from agent.task.from_file import Reading, Targets
     from agent.types import Task
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -159,7 +159,7 @@ def new_folder(name: str) -> Path:
 def make_task(
     name: str,
     source: Path,
-    target: str,
+    target: Targets,
     prompt: str | None,
     seed: int,
     asked: Asked = NOTHING,
@@ -170,7 +170,7 @@ def make_task(
     Args:
         name: the folder, under tasks/ where it is no path.
         source: a data file, or promptfoo's tests.
-        target: the column to predict; "" for promptfoo's tests.
+        target: the column to predict, or several; "" for promptfoo's tests.
         prompt: the prompt of today, as a file or a text. None: a plain one is written.
         seed: decides which rows go to which split.
         asked: what else the user says of the file; not with promptfoo's tests, which say it themselves.
@@ -283,7 +283,7 @@ def _load(options: Mapping[str, Any], observer: Observer) -> tuple[Task, Reading
             raise InputError(f"{name}: no such file")
         if target is None or prompt is None:
             raise InputError(
-                f"{name}: a data file needs --target FIELD (the column to predict) and --prompt FILE, or its text"
+                f"{name}: a data file needs --target COL (the column to predict) and --prompt FILE, or its text"
             )
         from agent.task.from_file import task_from_file
 
@@ -298,7 +298,7 @@ def _load(options: Mapping[str, Any], observer: Observer) -> tuple[Task, Reading
             raise InputError(f"{prompt}:1: the prompt is empty; write what the model is told today")
         task, reading = task_from_file(path, target, instruction, options["seed"], asked=asked)
         for line in reading.lines():
-            if line != reading.metric_line or not options.get("metric_source"):  # else a function of the user scores
+            if line not in reading.metric_lines or not options.get("metric_source"):  # a function of the user scores
                 observer.on_message(line)
         return task, reading
     if path.suffix.lower() in SPREADSHEETS or ((target or prompt) and path.is_file()):

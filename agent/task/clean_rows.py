@@ -120,17 +120,18 @@ class Splitting:
         self,
         plain: list[dict[str, Any]],
         table: list[dict[str, Any]],
-        target: str,
+        targets: Sequence[str],
         columns: tuple[DataColumn, ...],
         beside: frozenset[str],
         asked: Asked,
     ) -> None:
-        self._plain, self._table, self._target = plain, table, target
+        self._plain, self._table, self._targets = plain, table, targets
         self._columns = [column for column in columns if column.use == "input"]
         self._inputs = [column.name for column in self._columns]
         self._are_calls = bool(asked.tools)
         self._has_id = any(column.use == "id" for column in columns)
-        self.field = next(column.field for column in columns if column.use == "target")
+        fields = {column.name: column.field for column in columns if column.use == "target"}
+        self.fields = tuple(fields[name] for name in targets)
         self._split = next((column.name for column in columns if column.use == "split"), "")
         self._asked = asked
         self._full = self._complete(table, self._inputs)
@@ -138,7 +139,7 @@ class Splitting:
         if asked.reading > 1:
             try:
                 version = Asked(reading=asked.reading)
-                usual = decide_columns(each_once(plain), target, asked=version, beside=beside, dates=True)
+                usual = decide_columns(each_once(plain), targets, asked=version, beside=beside, dates=True)
             except InputError:  # nothing is an input unless it is named
                 return
             basis = [column.name for column in usual if column.use == "input"]
@@ -147,22 +148,23 @@ class Splitting:
                 self._basis, self._basis_full = basis, full
 
     def _complete(self, table: Table, inputs: Sequence[str]) -> list[int]:
-        """The rows with a target and the main input; older versions wanted all inputs."""
+        """The rows with every target and the main input; older versions wanted all inputs."""
         needed = [main_input(table, inputs)] if self._asked.reading > 3 else inputs
-        return full_rows(table, [*needed, self._target])
+        return full_rows(table, [*needed, *self._targets])
 
     @property
     def dropped(self) -> dict[str, int]:
         """How many rows cannot be used, by the reason."""
-        with_target = len(full_rows(self._table, [self._target]))
-        main = (
-            main_input(self._table, self._inputs) if self._asked.reading > 3 or len(self._inputs) == 1 else "an input"
-        )
-        return {
-            f"without {quoted(self._target)}": len(self._table) - with_target,
-            f"without {quoted(main) if main in self._inputs else main}": with_target - len(self._full),
-            **self.usable.dropped,
-        }
+        lacking: dict[str, int] = {}
+        left = len(self._table)
+        for count, name in enumerate(self._targets, start=1):
+            now = len(full_rows(self._table, self._targets[:count]))
+            lacking[f"without {quoted(name)}"] = left - now
+            left = now
+        main = main_input(self._table, self._inputs)
+        is_main = self._asked.reading > 3 or len(self._inputs) == 1
+        lacking[f"without {quoted(main) if is_main else 'an input'}"] = left - len(self._full)
+        return lacking | dict(self.usable.dropped)
 
     @property
     def empty(self) -> dict[str, int]:
@@ -183,37 +185,44 @@ class Splitting:
         cut = f"; {' and '.join(missing)} rows are cut from its train rows, as it names none" if missing else ""
         return f"splits: as the column {quoted(self._split)} says{cut}"
 
-    def read(self, rule_of: Callable[[Sequence[Any], Sequence[str]], ScoringRule]) -> ScoringRule:
-        """Labels and usable rows by the rule for answers with these texts."""
-        values = [self._plain[at][self._target] for at in self._basis_full]
+    def read(self, rule_of: Callable[[str, Sequence[Any], Sequence[str]], ScoringRule]) -> tuple[ScoringRule, ...]:
+        """Labels and usable rows by the rule for each field with these answers and texts."""
         texts = ["\n".join(text_of(self._plain[at].get(name)) for name in self._basis) for at in self._basis_full]
-        rule = rule_of(values, texts) if values else ScoringRule("text", MetricSpec("exact_match", self.field))
-        read = (lambda calls: calls) if self._are_calls else label_reader(rule.type, values)
-        self.labels: dict[int, Any] = {}
-        for at in full_rows(self._plain, [self._target]):
+        rules: list[ScoringRule] = []
+        readers: list[Callable[[Any], Any]] = []
+        for target, field in zip(self._targets, self.fields, strict=True):
+            values = [self._plain[at][target] for at in self._basis_full]
+            rule = rule_of(field, values, texts) if values else ScoringRule("text", MetricSpec("exact_match", field))
+            rules.append(rule)
+            readers.append((lambda calls: calls) if self._are_calls else label_reader(rule.type, values))
+        self.labels: dict[int, tuple[Any, ...]] = {}
+        for at in full_rows(self._plain, self._targets):
             try:
-                self.labels[at] = read(self._plain[at][self._target])
+                cells = (self._plain[at][target] for target in self._targets)
+                self.labels[at] = tuple(read(cell) for read, cell in zip(readers, cells, strict=True))
             except ValueError:  # only where a column that the splits rest on is blank
                 continue
         full = [at for at in self._full if at in self.labels]
         self.usable: Usable = usable_rows(self._table, self._inputs, full, self.labels)
-        return rule
+        return tuple(rules)
 
-    def parts(self, rng: random.Random, rule: ScoringRule) -> Parts:
-        """The rows of train, dev and test."""
-        even = rule.type == "choice" or rule.is_scale
+    def parts(self, rng: random.Random, rules: Sequence[ScoringRule]) -> Parts:
+        """The rows of train, dev and test, each with the same share of the labels of the first target that has some."""
+        labelled = [at for at, rule in enumerate(rules) if rule.type == "choice" or rule.is_scale]
+        even, first = bool(labelled), labelled[0] if labelled else 0
+        strata = {at: label[first] for at, label in self.labels.items()}
         if self._split:
-            return settled(self._table, self._inputs, (self._given_parts(rng, even),), self.usable)
+            return settled(self._table, self._inputs, (self._given_parts(rng, strata, even),), self.usable)
         usable = usable_rows(self._plain, self._basis, self._basis_full, self.labels)
-        first = parts_of(self._plain, self._basis, usable.kept, self.labels, rng, even)
+        given = parts_of(self._plain, self._basis, usable.kept, strata, rng, even)
         if self._basis == self._inputs:
-            return first
+            return given
         based = set(self._basis_full)
         rest = [at for at in self.labels if at not in based]
-        second = parts_of(self._plain, self._basis, rest, self.labels, rng, even) if rest else ([], [], [])
-        return settled(self._table, self._inputs, (first, second), self.usable)
+        others = parts_of(self._plain, self._basis, rest, strata, rng, even) if rest else ([], [], [])
+        return settled(self._table, self._inputs, (given, others), self.usable)
 
-    def _given_parts(self, rng: random.Random, even: bool) -> Parts:
+    def _given_parts(self, rng: random.Random, strata: Mapping[int, Any], even: bool) -> Parts:
         """The rows as the column of splits has them; dev and test rows that it lacks are cut from train."""
         parts: Parts = ([], [], [])
         for group in self.usable.groups:
@@ -222,7 +231,7 @@ class Splitting:
         for part in parts:
             rng.shuffle(part)
         train, dev, test = parts
-        rest = (self._table, self._inputs, train, self.labels, rng, even)
+        rest = (self._table, self._inputs, train, strata, rng, even)
         if not dev and not test:
             return parts_of(*rest)
         if dev and test:
@@ -236,4 +245,8 @@ class Splitting:
         """A row of fields."""
         row = self._table[at]
         made: dict[str, Any] = {"id": text_of(row["id"]).strip()} if self._has_id else {}
-        return made | {c.field: text_of(row.get(c.name)) for c in self._columns} | {self.field: self.labels[at]}
+        return (
+            made
+            | {c.field: text_of(row.get(c.name)) for c in self._columns}
+            | dict(zip(self.fields, self.labels[at], strict=True))
+        )

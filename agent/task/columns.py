@@ -81,9 +81,17 @@ def column_named(names: Sequence[str], word: str) -> str | None:
     return next((name for position, name in numbered if field_name(name, position, ()) == word), None)
 
 
+def find_targets(names: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
+    """The columns called `targets`. Raises InputError also for one that is named twice."""
+    found = tuple(find_target(names, target) for target in targets)
+    if twice := next((name for name in found if found.count(name) > 1), ""):
+        raise InputError(f"--target {quoted(twice)} is named twice; name each column once")
+    return found
+
+
 def decide_columns(
     table: Table,
-    target: str,
+    targets: Sequence[str],
     prompt_fields: frozenset[str] = frozenset(),
     asked: Asked = NOTHING,
     beside: frozenset[str] = frozenset(),
@@ -94,7 +102,7 @@ def decide_columns(
 
     Args:
         table: The rows.
-        target: Name of the column to predict.
+        targets: Names of the columns to predict.
         prompt_fields: Columns in the prompt's `{{ }}`; if there are any, they are the only inputs.
         asked: `--input`, which does the same, and `--ignore`.
         beside: Columns out of the object that the target stands in: no inputs unless named.
@@ -102,22 +110,26 @@ def decide_columns(
         spoken: Columns of conversations: the first of them is the only input.
 
     Raises:
-        InputError: A column that was named is none or is the target, or no input is left.
+        InputError: A column that was named is none or is a target, or no input is left.
     """
     names = list(dict.fromkeys(name for row in table for name in row))
-    named, ignored = _named(names, target, prompt_fields, asked)
+    named, ignored = _named(names, targets, prompt_fields, asked)
     table = [row for row in table if any(text_of(value).strip() for value in row.values())]
     columns: list[DataColumn] = []
-    taken = ["id", field_name(target, names.index(target) + 1, ())]
+    taken = ["id"]
+    for target in targets:
+        taken.append(field_name(target, names.index(target) + 1, taken))
+    predicted = dict(zip(targets, taken[1:], strict=True))
     known = {*names}
-    labels = [fold(text_of(row.get(target))) for row in table]
+    labels = [[fold(text_of(row.get(target))) for row in table] for target in targets]
     for position, name in enumerate(names, start=1):
         texts = [text_of(row.get(name)) for row in table]
         use, reason = _use(name, texts, labels)
         splits = _split_use(texts) if asked.reading > 3 and not any(c.use == "split" for c in columns) else None
         made = field_name(name, position, taken)
-        if name == target:
-            use, reason, made = "target", "the column to predict", taken[1]
+        if name in predicted:
+            one = "the column to predict" if len(targets) == 1 else "a column to predict"
+            use, reason, made = "target", one, predicted[name]
         elif name in ignored:
             use, reason = "ignored", "as --ignore says"
         elif {name, made} & prompt_fields:
@@ -148,7 +160,7 @@ def decide_columns(
         said = f"the prompt holds {quoted(f'{{{{{mark}}}}}')}, which is"
         if mark not in known:
             raise InputError(f"{said} not a column{near(mark, names)}")
-        if mark in (target, taken[1]):
+        if mark in (*targets, *predicted.values()):
             raise InputError(f"{said} the column to predict; take it out of the prompt")
     if not any(column.use == "input" for column in columns):
         why = listed(f"{quoted(c.name)} ({c.reason})" for c in columns if c.use != "target")
@@ -159,7 +171,7 @@ def decide_columns(
 
 
 def _named(
-    names: Sequence[str], target: str, prompt_fields: frozenset[str], asked: Asked
+    names: Sequence[str], targets: Sequence[str], prompt_fields: frozenset[str], asked: Asked
 ) -> tuple[frozenset[str], frozenset[str]]:
     """The columns of `--input` and of `--ignore`, by their names in the file."""
     found: dict[str, list[str]] = {"--input": [], "--ignore": []}
@@ -168,7 +180,7 @@ def _named(
             name = column_named(names, word)
             if name is None:
                 raise InputError(f"{option} {quoted(word)} is not a column{near(word, names)}")
-            if name == target:
+            if name in targets:
                 raise InputError(f"{option} {quoted(word)} is the column to predict; name another one")
             found[option].append(name)
     inputs, ignored = frozenset(found["--input"]), frozenset(found["--ignore"])
@@ -188,7 +200,7 @@ def _are_dates(texts: Sequence[str]) -> bool:
     return sum(_DATE.fullmatch(text) is not None for text in filled) >= DATED * len(filled)
 
 
-def _use(name: str, texts: list[str], labels: list[str]) -> tuple[Use, str]:
+def _use(name: str, texts: list[str], labels: Sequence[list[str]]) -> tuple[Use, str]:
     filled = [text for text in texts if text.strip()]
     distinct = set(filled)
     plain = field_name(name, 0, ())
@@ -204,9 +216,10 @@ def _use(name: str, texts: list[str], labels: list[str]) -> tuple[Use, str]:
     named = _ID_NAME.fullmatch("" if not name.strip() else "id" if plain == "row_id" else plain.lower()) is not None
     if unique and not any(" " in text for text in texts) and (named or _counts_up(texts)):
         return "ignored", "id-like: another short value in every row"
-    pairs = Counter((fold(text), label) for text, label in zip(texts, labels, strict=True) if label)
-    if leak := _copies(pairs) or _codes(pairs):
-        return "ignored", f"{leak}: it would give the answer away; name it in the prompt to keep it"
+    for each in labels:
+        pairs = Counter((fold(text), label) for text, label in zip(texts, each, strict=True) if label)
+        if leak := _copies(pairs) or _codes(pairs):
+            return "ignored", f"{leak}: it would give the answer away; name it in the prompt to keep it"
     return "input", "holds text"
 
 

@@ -30,19 +30,63 @@ from agent.task.columns import (
     decide_columns,
     field_name,
     filled_in_later,
-    find_target,
+    find_targets,
 )
 from agent.task.conversations import conversations_in
 from agent.task.examples import listed_problems, parse_number
 from agent.task.input_files import read_rows
 from agent.task.load import SPLITS, load_task
-from agent.task.nested import expanded
+from agent.task.nested import Rows, expanded
 from agent.task.scoring_rule import ScoringRule, scoring_rule, usual_rule
-from agent.task.task_text import SCHEMA_FILE, SCHEMA_LINE, plain_prompt, slug, string, task_toml
+from agent.task.task_text import SCHEMA_FILE, SCHEMA_LINE, Output, plain_prompt, slug, string, task_toml
 from agent.task.words import counted, quoted, shown
-from agent.types import FieldType, MetricSpec, Task, canonical
+from agent.types import MetricSpec, Task, canonical
 
 SINGLE = re.compile(r"(?<!\{)\{\s*+((?:[^\s{}]++(?:\s++(?=[^\s{}]))?)++)\s*+\}(?!\})")
+
+
+Targets = str | Sequence[str]
+"""The column to predict, or several; an answer then is one value for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetReading:
+    """How a column to predict was understood."""
+
+    field: str
+    rule: ScoringRule
+    choices: tuple[str, ...]
+    why_text: str
+    """Why a target of few values, or of numbers, is a text all the same."""
+    thousands_warning: str
+    spellings: Mapping[str, Sequence[str]]
+    """By choice, its other spellings in the file."""
+    misspelled: Sequence[tuple[str, int, str, int]]
+    """Rare labels that look like a frequent one: the label, its rows, the frequent one, its rows."""
+    counts: Mapping[str, Mapping[str, int]]
+    """Rows by split and class; one class "" when the target is not a choice."""
+
+    def lines(self) -> Iterator[str]:
+        """The reading for people, one line each, without the metric."""
+        about = f" of {len(self.choices)}" if self.choices else f" ({self.why_text})" if self.why_text else ""
+        yield f"target {self.field}: {self.rule.type}{about}"
+        if self.thousands_warning:
+            yield f"target {self.field}: {self.thousands_warning}"
+        for choice, others in self.spellings.items():
+            yield f"target {self.field}: {', '.join(map(quoted, others))} read as {quoted(choice)}, the usual spelling"
+        for rare, rows, other, many in self.misspelled:
+            seen = f"{quoted(rare)} ({rows} of the rows) looks like {quoted(other)} ({many}) misspelled"
+            yield f"target {self.field}: {seen}; correct the file if it is"
+
+    @property
+    def metric_text(self) -> str:
+        """The metric and why it fits."""
+        metric = self.rule.metric
+        given = {key: " < ".join(value) if key == "order" else value for key, value in metric.options.items()}
+        options = ", ".join(f"{key} {value}" for key, value in given.items())
+        if not self.rule.because:
+            return f"{metric.name}{', whatever the case' * bool(metric.options.get('ignore_case'))}"
+        return f"{metric.name}{f' ({options})' * bool(options)}, because {self.rule.because}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +100,7 @@ class Reading:
     unused: int
     """Usable rows that no split took."""
     columns: tuple[DataColumn, ...]
-    target: str
-    target_type: FieldType
-    choices: tuple[str, ...]
-    counts: Mapping[str, Mapping[str, int]]
-    """Rows by split and class; one class "" when the target is not a choice."""
-    why_text: str
-    """Why a target of few values, or of numbers, is a text all the same."""
-    thousands_warning: str
-    spellings: Mapping[str, Sequence[str]]
-    """By choice, its other spellings in the file."""
+    targets: tuple[TargetReading, ...]
     empty: Mapping[str, int]
     """Inputs that are empty in rows that are kept, and in how many."""
     split_line: str
@@ -74,24 +109,13 @@ class Reading:
     """Inputs whose names say that they are filled in later."""
     inside: Mapping[str, int]
     """Inputs that contain the answer word for word, and in how many rows."""
-    misspelled: Sequence[tuple[str, int, str, int]]
-    """Rare labels that look like a frequent one: the label, its rows, the frequent one, its rows."""
-    rule: ScoringRule
 
     @property
-    def metric(self) -> MetricSpec:
-        """What scores the answers."""
-        return self.rule.metric
-
-    @property
-    def metric_line(self) -> str:
-        """The metric and why it fits."""
-        given = {key: " < ".join(value) if key == "order" else value for key, value in self.metric.options.items()}
-        options = ", ".join(f"{key} {value}" for key, value in given.items())
-        if not self.rule.because:
-            case = ", whatever the case" if self.metric.options.get("ignore_case") else ""
-            return f"metric: {self.metric.name}{case}"
-        return f"metric: {self.metric.name}{f' ({options})' * bool(options)}, because {self.rule.because}"
+    def metric_lines(self) -> list[str]:
+        """The metric of each target, and why it fits."""
+        if len(self.targets) == 1:
+            return [f"metric: {self.targets[0].metric_text}"]
+        return [f"metric of {target.field}: {target.metric_text}" for target in self.targets]
 
     def lines(self) -> Iterator[str]:
         """The reading for people, one line each."""
@@ -105,26 +129,28 @@ class Reading:
         for name, count in self.inside.items():
             fix = "if it will not be known when the prompt is used, name the other inputs in the prompt: {{column}}"
             yield f"column {quoted(name)}: the answer stands in it word for word in {count} rows; {fix}"
-        about = f" of {len(self.choices)}" if self.choices else f" ({self.why_text})" if self.why_text else ""
-        yield f"target {self.target}: {self.target_type}{about}"
-        if self.thousands_warning:
-            yield f"target {self.target}: {self.thousands_warning}"
-        for choice, others in self.spellings.items():
-            yield f"target {self.target}: {', '.join(map(quoted, others))} read as {quoted(choice)}, the usual spelling"
-        for rare, rows, other, many in self.misspelled:
-            seen = f"{quoted(rare)} ({rows} of the rows) looks like {quoted(other)} ({many}) misspelled"
-            yield f"target {self.target}: {seen}; correct the file if it is"
-        yield self.metric_line
+        for target in self.targets:
+            yield from target.lines()
+        if len(self.targets) > 1:
+            lines = " and ".join(quoted(f"{target.field}: ...") for target in self.targets)
+            yield f"replies: the lines {lines}, or one JSON object with these keys; ask for one of them in your prompt"
+        yield from self.metric_lines
         if self.split_line:
             yield self.split_line
-        for split, classes in self.counts.items():
-            each = ", ".join(f"{name}: {count}" for name, count in classes.items() if name)
-            yield f"{split}: {sum(classes.values())} rows" + (f" ({each})" if each else "")
+        for split in SPLITS:
+            classes = [(target, target.counts[split]) for target in self.targets]
+            each = [
+                f"{target.field + ' ' if len(self.targets) > 1 else ''}"
+                + ", ".join(f"{name}: {count}" for name, count in counts.items())
+                for target, counts in classes
+                if target.choices
+            ]
+            yield f"{split}: {sum(classes[0][1].values())} rows" + (f" ({'; '.join(each)})" if each else "")
 
 
 def task_from_file(
     path: str | Path,
-    target: str,
+    target: Targets,
     instruction: str = "",
     seed: int = 0,
     name: str | None = None,
@@ -132,9 +158,9 @@ def task_from_file(
 ) -> tuple[Task, Reading]:
     """A checked task out of a data file, with no folder (`folder` is ""); `seed` decides the splits.
 
-    Without an `instruction` a plain one is written. `asked`: what else the user says of the file. Raises InputError
-    (unknown target, fewer than 30 usable rows, no usable column, a `{{placeholder}}` that is no column, an option that
-    does not fit) or ProblemsError (the file has broken rows).
+    Without an `instruction` a plain one is written. `target`: the column to predict, or several; `asked`: what else the
+    user says of the file. Raises InputError (unknown target, fewer than 30 usable rows, no usable column, a
+    `{{placeholder}}` that is no column, an option that does not fit) or ProblemsError (the file has broken rows).
     """
     files, reading = _draft(Path(path), target, instruction, seed, name, asked)
     with tempfile.TemporaryDirectory() as temporary:
@@ -146,7 +172,7 @@ def task_from_file(
 def write_task(
     folder: str | Path,
     path: str | Path,
-    target: str,
+    target: Targets,
     instruction: str = "",
     seed: int = 0,
     name: str | None = None,
@@ -200,7 +226,7 @@ def _write(folder: Path, files: Mapping[str, str]) -> None:
 
 def _draft(
     path: Path,
-    target: str,
+    target: Targets,
     instruction: str,
     seed: int,
     name: str | None,
@@ -212,15 +238,17 @@ def _draft(
     spoken = frozenset[str]()
     is_read, lines = table is not None, list[int]()
     marks = [mark[1] for mark in PLACEHOLDER.finditer(instruction) if not (asked.knowledge and mark[1] == CONTEXT)]
+    named = (target,) if isinstance(target, str) else tuple(target)
     if table is None:
-        table, spoken, lines = _table(path, target, asked, marks)
+        table, spoken, lines = _table(path, named, asked, marks)
     _enough(path, len(table), "rows")
-    table, beside = expanded(list(table), [target])
-    target = find_target(_names(table), target)
+    table, beside = expanded(list(table), named)
+    targets = find_targets(_names(table), named)
+    _require_one_target(targets, asked)
     if asked.tools:
-        outputs = [field_name(target, _names(table).index(target) + 1, ())]
+        outputs = [field_name(targets[0], _names(table).index(targets[0]) + 1, ())]
         accepted = bool(asked.metric and metric_asked(asked.metric, outputs).options.get("accepted"))
-        table = with_calls(table, lines, path, target, asked.tools, accepted)
+        table = with_calls(table, lines, path, targets[0], asked.tools, accepted)
     if re.search("[\x00\ud800-\udfff]", instruction):
         raise InputError("the prompt holds a NUL or half a character; save it as plain UTF-8 text")
     prompt_fields, plain = frozenset(marks), table
@@ -228,42 +256,48 @@ def _draft(
     if asked.reading > 1:
         _require_double_braces(instruction, _names(table))
     columns = decide_columns(
-        each_once(table), target, prompt_fields, asked, beside, dates=asked.reading == 1, spoken=spoken
+        each_once(table), targets, prompt_fields, asked, beside, dates=asked.reading == 1, spoken=spoken
     )
-    splitting = Splitting(plain, table, target, columns, beside, asked)
-    field = splitting.field
+    splitting = Splitting(plain, table, targets, columns, beside, asked)
+    scored = metric_asked(asked.metric, splitting.fields).field if asked.metric and len(targets) > 1 else ""
 
-    def rule_of(values: Sequence[Any], texts: Sequence[str]) -> ScoringRule:
+    def rule_of(field: str, values: Sequence[Any], texts: Sequence[str]) -> ScoringRule:
         if is_read or asked.reading == 1:
             return usual_rule(values, field, metric)
-        return scoring_rule(values, field, asked, texts)
+        return scoring_rule(values, field, replace(asked, metric="") if scored not in ("", field) else asked, texts)
 
-    rule = splitting.read(rule_of)
+    rules = splitting.read(rule_of)
     dropped, kept = splitting.dropped, splitting.usable.kept
     _enough(path, len(kept), f"usable rows (dropped: {listed_counts(dropped)})")
-    if len({canonical(splitting.labels[at]) for at in kept}) < 2:
-        raise InputError(
-            f"the target {quoted(target)} holds one value only in {shown(path)}; take a column that varies"
-        )
-    choices = _choices({splitting.labels[at] for at in kept}, rule, asked) if rule.type == "choice" else ()
-    parts = splitting.parts(random.Random(seed), rule)
+    parts = splitting.parts(random.Random(seed), rules)
+    made = [splitting.made(at) for at in kept]
+    rows: dict[str, Rows] = {
+        split: [splitting.made(at) for at in part] for split, part in zip(SPLITS, parts, strict=True)
+    }
+    readings = tuple(
+        _target_reading(field, rule, [row.get(target) for row in table], made, rows, asked)
+        for target, field, rule in zip(targets, splitting.fields, rules, strict=True)
+    )
+    for constant, field in zip(targets, splitting.fields, strict=True):
+        if len({canonical(row[field]) for row in made}) < 2:
+            raise InputError(
+                f"the target {quoted(constant)} holds one value only in {shown(path)}; take a column that varies"
+            )
     if not all(parts):
         raise InputError(
             f"the rows of {shown(path)} are too much alike to split: nearly all are near-duplicates; add others"
         )
-    trained = [splitting.labels[at] for at in parts[0]]
+    answers = [Output(each.field, each.rule, each.choices) for each in readings]
     instruction = (
-        renamed(instruction, columns) if instruction.strip() else plain_prompt(columns, rule, choices, trained)
+        renamed(instruction, columns) if instruction.strip() else plain_prompt(columns, answers, rows["train"])
     )
-    written = metric if is_read or asked.reading == 1 else rule.metric
     tools = {TOOLS_FILE: tools_json(asked.tools)} if asked.tools else {}
     toml = task_toml(
         slug(name or path.stem),
         columns,
-        rule,
-        choices,
+        answers,
         instruction,
-        written,
+        has_metrics=not (is_read or asked.reading == 1) or metric is not None,
         spoken=spoken,
         tools="".join(tools),
         optional=frozenset(splitting.empty),
@@ -274,38 +308,60 @@ def _draft(
             raise InputError(f"--knowledge: a column is called {CONTEXT}, as the place of passages is; rename it")
         files["task.toml"] += f"\n[knowledge]\npath = {string(Path(asked.knowledge).resolve().name)}\n"
     talks = [column.field for column in columns if column.use == "input" and column.name in spoken]
-
-    def said(row: dict[str, Any]) -> dict[str, Any]:
-        return {name: messages_of(row[name]) for name in talks}
-
-    counts: dict[str, dict[str, int]] = {}
-    for split, part in zip(SPLITS, parts, strict=True):
-        rows = [splitting.made(at) for at in part]
-        files[f"{split}.jsonl"] = "".join(f"{json.dumps(row | said(row), ensure_ascii=False)}\n" for row in rows)
-        classes = Counter(row[field] if choices else "" for row in rows)
-        counts[split] = {choice: classes[choice] for choice in choices or ("",)}
-    values = [row.get(target) for row in table]
-    made = [splitting.made(at) for at in kept]
+    for split, part in rows.items():
+        said = [row | {talk: messages_of(row[talk]) for talk in talks} for row in part]
+        files[f"{split}.jsonl"] = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in said)
+    is_named = bool(prompt_fields or asked.inputs)
     return files, Reading(
         shown(path),
         len(table),
         dropped,
         len(kept) - sum(map(len, parts)),
         columns,
-        field,
-        rule.type,
-        choices,
-        counts,
-        why_text([row[field] for row in made]) if rule.type == "text" and not rule.labels and not asked.is_any else "",
-        thousands_warning(values) if rule.type == "number" else "",
-        other_spellings(values, choices),
+        readings,
         splitting.empty,
         splitting.split_line,
-        [] if prompt_fields or asked.inputs else filled_in_later(columns),
-        {} if prompt_fields or asked.inputs else answer_inside(columns, made, field),
-        misspelled([row[field] for row in made]) if choices and asked.reading > 1 else (),
-        rule,
+        [] if is_named else filled_in_later(columns),
+        {} if is_named else {k: n for each in answers for k, n in answer_inside(columns, made, each.field).items()},
     )
+
+
+def _target_reading(
+    field: str,
+    rule: ScoringRule,
+    values: Sequence[Any],
+    made: Sequence[Mapping[str, Any]],
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    asked: Asked,
+) -> TargetReading:
+    """How a target was understood: its cells, and the usable rows, all of them and by split."""
+    labels = [row[field] for row in made]
+    choices = _choices(set(labels), rule, asked) if rule.type == "choice" else ()
+    counts: dict[str, dict[str, int]] = {}
+    for split, part in rows.items():
+        classes = Counter(row[field] if choices else "" for row in part)
+        counts[split] = {choice: classes[choice] for choice in choices or ("",)}
+    return TargetReading(
+        field,
+        rule,
+        choices,
+        why_text(labels) if rule.type == "text" and not rule.labels and not asked.is_any else "",
+        thousands_warning(values) if rule.type == "number" else "",
+        other_spellings(values, choices),
+        misspelled(labels) if choices and asked.reading > 1 else (),
+        counts,
+    )
+
+
+def _require_one_target(targets: Sequence[str], asked: Asked) -> None:
+    """Raises InputError for options that go with one target only."""
+    if len(targets) == 1:
+        return
+    if asked.type:
+        fix = "leave it out, or make a task folder with `optimize init` and set the types in task.toml"
+        raise InputError(f"--type {asked.type}: there are {len(targets)} targets; {fix}")
+    if asked.tools:
+        raise InputError("--tools: the answer is one column of calls; give one --target")
 
 
 def _choices(labels: set[str], rule: ScoringRule, asked: Asked) -> tuple[str, ...]:
@@ -335,7 +391,7 @@ def _require_double_braces(instruction: str, names: Sequence[str]) -> None:
 
 
 def _table(
-    path: Path, target: str, asked: Asked, marks: Sequence[str]
+    path: Path, targets: Sequence[str], asked: Asked, marks: Sequence[str]
 ) -> tuple[list[dict[str, Any]], frozenset[str], list[int]]:
     """The rows, the columns that hold conversations, whose texts are in the rows, and the line of each row. `marks`:
     the columns in the prompt, which hold none."""
@@ -345,7 +401,7 @@ def _table(
         names = _names([row for _, row in found])
         marked = {name: mark for mark in marks if (name := column_named(names, mark)) is not None}
         named = [*marked] if marks else [name for name in names if name in asked.inputs] or names
-        left = [name for name in named if name not in (target, *asked.ignored)]
+        left = [name for name in named if name not in (*targets, *asked.ignored)]
         found, spoken, wrong = conversations_in(found, left)
         if mark := next((mark for name, mark in marked.items() if name in spoken), ""):
             raise InputError(

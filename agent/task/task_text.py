@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from agent.errors import InputError
@@ -13,7 +14,7 @@ from agent.task.checks import PLACEHOLDER
 from agent.task.columns import DataColumn, field_name
 from agent.task.scoring_rule import ScoringRule
 from agent.task.words import listed, printable, quoted
-from agent.types import FieldType, MetricSpec
+from agent.types import FieldType
 
 SCHEMA_FILE = "task.schema.json"
 SCHEMA_LINE = f"#:schema ../{SCHEMA_FILE}\n"
@@ -43,38 +44,60 @@ OTHERS: Mapping[FieldType, Sequence[tuple[str, str]]] = {
 """By type of the answers: other metrics that score them, as lines of task.toml, and what each is for."""
 
 
-def plain_prompt(
-    columns: Sequence[DataColumn], rule: ScoringRule, choices: Sequence[str], labels: Sequence[Any]
-) -> str:
-    """A plain fair prompt: what to do, the fields, every choice, the form of the answer. `labels` are of train, since
-    those of the other splits stay unseen."""
+@dataclass(frozen=True, slots=True)
+class Output:
+    """An answer: its field, how it is scored, and its labels."""
+
+    field: str
+    rule: ScoringRule
+    choices: tuple[str, ...] = ()
+
+
+def plain_prompt(columns: Sequence[DataColumn], outputs: Sequence[Output], train: Sequence[Mapping[str, Any]]) -> str:
+    """Write a plain fair prompt: what to do, the fields, every choice, the form of the answer.
+
+    `train`: the train rows; those of the other splits stay unseen.
+    """
     inputs = [words(column.field) for column in columns if column.use == "input"]
-    answer = next(words(column.field) for column in columns if column.use == "target")
-    given = inputs[0] if len(inputs) == 1 else f"{', '.join(inputs[:-1])} and {inputs[-1]}"
-    start = f"Read the {given} and give the {answer}."
-    named = choices or rule.labels
+    start = f"Read the {_joined(inputs)} and give the {_joined([words(output.field) for output in outputs])}."
+    parts = [_answer_form(output, [row[output.field] for row in train]) for output in outputs]
+    if len(parts) == 1:
+        about, form = parts[0]
+        return "\n".join([start, *about, f"Answer with {form}"])
+    lines = [f"{output.field}: {form}" for output, (_, form) in zip(outputs, parts, strict=True)]
+    return "\n".join([start, *(line for about, _ in parts for line in about), "Answer with these lines:", *lines])
+
+
+def _joined(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _answer_form(output: Output, labels: Sequence[Any]) -> tuple[list[str], str]:
+    """Lines about an answer, and its form, as the end of a sentence."""
+    rule, answer = output.rule, words(output.field)
+    named = output.choices or rule.labels
     if braced := next((choice for choice in named if PLACEHOLDER.search(choice)), None):
         raise InputError(f"the choice {quoted(braced)} looks like a placeholder; rename it or give a prompt without it")
-    options = "\n".join(f"- {choice}" for choice in named)
+    options = [f"- {choice}" for choice in named]
     if rule.labels:
         apart = rule.metric.options["separator"]
-        return f"{start}\nThe {answer} is one or more of:\n{options}\nAnswer with these only, separated by {apart}"
+        return [f"The {answer} is one or more of:", *options], f"these only, separated by {apart}"
     if rule.type == "choice":
-        return f"{start}\nThe {answer} is exactly one of:\n{options}\nAnswer with that one only, spelled as above."
+        return [f"The {answer} is exactly one of:", *options], "that one only, spelled as above."
     if rule.type == "number":
         ends = rule.metric.options
         scale = f" from {ends['low']:g} to {ends['high']:g}" if rule.is_scale and {"low", "high"} <= {*ends} else ""
-        return f"{start}\nAnswer with one number{scale} only, in digits, without a unit or other words."
+        return [], f"one number{scale} only, in digits, without a unit or other words."
     if rule.type == "json":
         keys = ", ".join(sorted({json.dumps(key, ensure_ascii=False) for label in labels for key in label})[:50])
         about = f" It may hold the keys {keys}." if keys else ""
-        return f"{start}\nThe {answer} is one JSON object.{about}\nAnswer with the JSON object only."
+        return [f"The {answer} is one JSON object.{about}"], "the JSON object only."
     if rule.metric.name == "quantity":
         from agent.metrics.quantity import units_in
 
         units = listed(units_in(map(text_of, labels)))
-        return f"{start}\nAnswer with one number in digits and its unit only. The units are: {units}"
-    return f"{start}\nAnswer with the {answer} only, without an explanation."
+        return [], f"one number in digits and its unit only. The units are: {units}"
+    return [], f"the {answer} only, without an explanation."
 
 
 def words(field: str) -> str:
@@ -90,10 +113,9 @@ def slug(name: str) -> str:
 def task_toml(
     name: str,
     columns: Sequence[DataColumn],
-    rule: ScoringRule,
-    choices: Sequence[str],
+    outputs: Sequence[Output],
     instruction: str,
-    metric: MetricSpec | None,
+    has_metrics: bool = True,
     description: str = "",
     spoken: frozenset[str] = frozenset(),
     tools: str = "",
@@ -104,47 +126,57 @@ def task_toml(
     Args:
         name: The task's name.
         columns: Use and field of each column.
-        rule: Type of the answers, and why the metric fits: it stands in the file with others that would.
-        choices: Every choice, where the answers are some.
+        outputs: The answers, in the order of the signature.
         instruction: The prompt.
-        metric: The metric. None: none is written, and the answers have that of their type.
+        has_metrics: Whether metrics are written; else the answers have those of their types.
         description: What the task is; "": made of the fields.
         spoken: The columns that hold conversations.
         tools: The file of the tools that the answers call; "": none.
         optional: The input columns that may be empty.
     """
     inputs = [column for column in columns if column.use == "input"]
-    output = next(column for column in columns if column.use == "target")
-    description = (
-        description or f"Give the {words(output.field)} for the {' and '.join(words(c.field) for c in inputs)}."
-    )
+    named = {column.field: column.name for column in columns if column.use == "target"}
+    answers = _joined([words(output.field) for output in outputs])
+    description = description or f"Give the {answers} for the {' and '.join(words(c.field) for c in inputs)}."
+    signature = f"{', '.join(c.field for c in inputs)} -> {', '.join(output.field for output in outputs)}"
     lines = [
         SCHEMA_LINE.rstrip(),
         f"name = {string(name)}",
         f"description = {string(description)}",
-        f"signature = {string(', '.join(c.field for c in inputs) + ' -> ' + output.field)}",
+        f"signature = {string(signature)}",
         f"instruction = {string(instruction)}",
         *([f"tools = {string(tools)}"] if tools else []),
     ]
-    for column in (*inputs, output):
-        about = [f"description = {string(' '.join(column.name.split()))}"] if column.name != column.field else []
-        if column.name in spoken:
-            about.append('type = "conversation"')
-        if column.name in optional:
-            about.append("optional = true")
-        if column is output and rule.type != "text":
-            about.append(f'type = "{rule.type}"')
-        if column is output and choices:
-            about += ["choices = [", *(f"    {string(choice)}," for choice in choices), "]"]
-        if about:
-            lines += ["", f"[fields.{column.field}]", *about]
-    if metric:
-        lines += ["", *([f"# {metric.name}, because {printable(rule.because)}"] if rule.because else []), "[[metrics]]"]
-        lines += [f"name = {string(metric.name)}"]
-        lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in metric.options.items()]
-        if rule.because:
-            lines += _others(rule)
+    for column in inputs:
+        about = _described(column.name, column.field)
+        about += ['type = "conversation"'] * (column.name in spoken) + ["optional = true"] * (column.name in optional)
+        lines += _table(column.field, about)
+    for output in outputs:
+        about = _described(named[output.field], output.field)
+        about += [f'type = "{output.rule.type}"'] * (output.rule.type != "text")
+        if output.choices:
+            about += ["choices = [", *(f"    {string(choice)}," for choice in output.choices), "]"]
+        lines += _table(output.field, about)
+    for output in outputs if has_metrics else ():
+        lines += _metric(output, len(outputs) > 1)
     return "\n".join(lines) + "\n"
+
+
+def _described(name: str, field: str) -> list[str]:
+    return [f"description = {string(' '.join(name.split()))}"] if name != field else []
+
+
+def _table(field: str, about: Sequence[str]) -> list[str]:
+    return ["", f"[fields.{field}]", *about] if about else []
+
+
+def _metric(output: Output, is_one_of_several: bool) -> list[str]:
+    """The lines of a metric, with others that would do as comments."""
+    rule, metric = output.rule, output.rule.metric
+    lines = ["", *([f"# {metric.name}, because {printable(rule.because)}"] if rule.because else []), "[[metrics]]"]
+    lines += [f"name = {string(metric.name)}", *([f"field = {string(output.field)}"] if is_one_of_several else [])]
+    lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in metric.options.items()]
+    return [*lines, *(_others(rule) if rule.because else [])]
 
 
 def _others(rule: ScoringRule) -> list[str]:

@@ -76,8 +76,13 @@ def test_each_column_has_a_use_and_a_reason(here: Path, name: str) -> None:
     assert "customer_message" in reasons["Customer Message"]
     assert str(task.signature) == "customer_message -> Team"
     assert task.signature.inputs[0].description == "Customer Message"
-    assert (reading.target_type, reading.choices, task.folder, task.name) == ("choice", TEAMS, "", "data")
-    assert {split: dict(each) for split, each in reading.counts.items()} == {
+    assert (reading.targets[0].rule.type, reading.targets[0].choices, task.folder, task.name) == (
+        "choice",
+        TEAMS,
+        "",
+        "data",
+    )
+    assert {split: dict(each) for split, each in reading.targets[0].counts.items()} == {
         "train": {"billing": 6, "delivery": 6, "refunds": 6},
         "dev": {"billing": 5, "delivery": 5, "refunds": 5},
         "test": {"billing": 9, "delivery": 9, "refunds": 9},
@@ -103,7 +108,7 @@ def test_repeated_conflicting_and_empty_rows_are_dropped_and_counted(here: Path)
     }
     dropped = "1 without 'Team', 1 without 'Customer Message', 1 repeated, 2 with the same inputs but different answers"
     assert f"64 rows; dropped: {dropped}; " in next(reading.lines())
-    assert sum(sum(each.values()) for each in reading.counts.values()) + reading.unused == 59
+    assert sum(sum(each.values()) for each in reading.targets[0].counts.values()) + reading.unused == 59
 
 
 def test_near_duplicates_that_no_split_takes_are_counted_as_left_out(here: Path) -> None:
@@ -281,7 +286,7 @@ def test_every_kind_of_target_makes_a_task_with_a_plain_prompt(
     table = [{"question": row["Customer Message"], "answer": a} for row, a in zip(tickets(), labels, strict=True)]
     for name in ("t.csv", "t.jsonl"):
         task, reading = task_from_file(write(here / name, table), "answer")
-        assert reading.target_type == task.signature.outputs[0].type == kind
+        assert reading.targets[0].rule.type == task.signature.outputs[0].type == kind
         assert words in task.instruction
         assert "Read the question" in task.instruction
 
@@ -298,7 +303,7 @@ def test_choices_that_differ_in_case_become_the_most_frequent_one(here: Path) ->
     table = tickets()
     for n in (0, 3, 6):
         table[n]["Team"] = " Billing"
-    assert task_from_file(write(here / "t.csv", table), "Team")[1].choices == TEAMS
+    assert task_from_file(write(here / "t.csv", table), "Team")[1].targets[0].choices == TEAMS
 
 
 def test_a_choice_that_looks_like_a_placeholder_is_refused_without_a_prompt(here: Path) -> None:
@@ -306,7 +311,7 @@ def test_a_choice_that_looks_like_a_placeholder_is_refused_without_a_prompt(here
     source = write(here / "t.csv", table)
     with pytest.raises(InputError, match="looks like a placeholder"):
         task_from_file(source, "Team")
-    assert "{{x}}" in task_from_file(source, "Team", "Name the team.")[1].choices
+    assert "{{x}}" in task_from_file(source, "Team", "Name the team.")[1].targets[0].choices
 
 
 def test_an_id_column_gives_the_ids(here: Path) -> None:
@@ -361,7 +366,7 @@ def answered(count: int = 60) -> list[dict[str, Any]]:
 
 
 def use_of(table: list[dict[str, Any]], target: str, column: str, **more: Any) -> tuple[str, str]:
-    (found,) = (each for each in decide_columns(table, target, **more) if each.name == column)
+    (found,) = (each for each in decide_columns(table, [target], **more) if each.name == column)
     return found.use, found.reason
 
 
@@ -422,7 +427,7 @@ def test_of_an_only_input_it_is_not_told_where_the_answer_is_found_in_it(here: P
 
 def test_a_column_that_is_mostly_empty_is_ignored_and_keeps_the_rows() -> None:
     table = [{"text": f"some text {n}", "rare": "x" if n < 9 else "", "y": n % 2} for n in range(40)]
-    assert [column.use for column in decide_columns(table, "y")] == ["input", "ignored", "target"]
+    assert [column.use for column in decide_columns(table, ["y"])] == ["input", "ignored", "target"]
 
 
 @pytest.mark.parametrize("place", [0, 30, 60])
@@ -514,10 +519,10 @@ def test_a_file_as_a_german_excel_saves_it_makes_the_same_task(here: Path, mark:
 def test_labels_that_cannot_be_labels_are_told(here: Path) -> None:
     table = [{**row, "Team": row["Team"].replace("refunds", "re\nfunds")} for row in tickets()]
     _, reading = task_from_file(write(here / "data.jsonl", table), "Team")
-    assert reading.target_type == "text"
+    assert reading.targets[0].rule.type == "text"
     assert any("holds a line break" in line for line in reading.lines())
     _, fine = task_from_file(write(here / "fine.jsonl", tickets()), "Team")
-    assert fine.why_text == ""
+    assert fine.targets[0].why_text == ""
 
 
 def test_more_labels_than_a_file_can_have_are_told(here: Path) -> None:
@@ -539,7 +544,7 @@ def test_a_row_without_the_target_is_dropped_and_ends_nothing(here: Path) -> Non
 def test_spellings_of_a_label_that_were_taken_as_one_are_told(here: Path) -> None:
     table = [{**row, "Team": row["Team"].upper() if n % 5 == 0 else row["Team"]} for n, row in enumerate(tickets())]
     _, reading = task_from_file(write(here / "data.jsonl", table), "Team")
-    assert reading.choices == TEAMS
+    assert reading.targets[0].choices == TEAMS
     assert "target Team: 'BILLING' read as 'billing', the usual spelling" in list(reading.lines())
     _, plain = task_from_file(write(here / "plain.jsonl", tickets()), "Team")
     assert not any("spelling" in line for line in plain.lines())

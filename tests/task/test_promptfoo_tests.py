@@ -89,7 +89,7 @@ def test_answers_that_a_reply_contains_are_texts_though_they_are_numbers(here: P
         here, "message,__expected\n" + "".join(f"case {n} of {n * 37},contains:{n}\n" for n in range(40)), "t.csv"
     )
     task, reading = write_task("t", path, EXPECTED, "Answer.", 0, None, *promptfoo_tests(path))
-    assert reading.target_type == task.signature.outputs[0].type == "text"
+    assert reading.targets[0].rule.type == task.signature.outputs[0].type == "text"
     assert [(each.name, dict(each.options)) for each in task.metrics] == [("contains", {})]
 
 

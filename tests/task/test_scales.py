@@ -44,10 +44,10 @@ LEVELS = Field("severity", "choice", choices=("low", "medium", "high"))
 )
 def test_labels_of_a_known_scale_are_scored_by_their_distance(here: Path, scale: list[str]) -> None:
     task, reading = read(answered(sorted(scale) * 12))
-    assert reading.metric_line.startswith(
+    assert reading.metric_lines[0].startswith(
         f"metric: ordinal (order {' < '.join(scale)}), because the answers are a scale"
     )
-    assert (reading.target_type, reading.choices) == ("choice", tuple(scale))
+    assert (reading.targets[0].rule.type, reading.targets[0].choices) == ("choice", tuple(scale))
     assert task.metrics[0].options == {"order": scale}
     check = ordinal(OrdinalOptions(order=scale), task.signature.outputs[0])
     assert [check(label, scale[0])[0] for label in scale] == [1 - at / (len(scale) - 1) for at in range(len(scale))]
@@ -59,14 +59,14 @@ def test_labels_of_a_known_scale_are_scored_by_their_distance(here: Path, scale:
 )
 def test_labels_that_are_no_steps_of_one_scale_stay_labels(here: Path, labels: list[str]) -> None:
     assert known_scale(labels) == []
-    assert read(answered(labels * 20))[1].metric_line.startswith("metric: choice")
+    assert read(answered(labels * 20))[1].metric_lines[0].startswith("metric: choice")
 
 
 def test_the_plain_label_or_another_order_may_be_asked_for(here: Path) -> None:
-    assert read(answered(AGREEMENT * 12), metric="choice")[1].metric.name == "choice"
+    assert read(answered(AGREEMENT * 12), metric="choice")[1].targets[0].rule.metric.name == "choice"
     task, reading = read(answered(["gold", "bronze", "silver"] * 20), metric="ordinal,order=bronze,Silver,gold")
     assert task.metrics[0].options == {"order": ["bronze", "Silver", "gold"]}
-    assert reading.choices == ("bronze", "silver", "gold")
+    assert reading.targets[0].choices == ("bronze", "silver", "gold")
     assert metric_asked('ordinal,order=["a, b", "c"]', ["x"]).options == {"order": ["a, b", "c"]}
 
 
@@ -140,27 +140,31 @@ def ordered(numbers: list[int], **asked: Any) -> tuple[Task, Reading]:
 def test_numbers_that_stand_in_the_text_are_numbers_and_no_labels(here: Path) -> None:
     numbers = [n % 20 + 1 for n in range(60)]
     task, reading = ordered(numbers)
-    assert (reading.target_type, task.metrics[0].name) == ("number", "numeric")
-    assert reading.metric_line == (
+    assert (reading.targets[0].rule.type, task.metrics[0].name) == ("number", "numeric")
+    assert reading.metric_lines[0] == (
         "metric: numeric, because the answers are numbers that stand in the text in 60 of 60 rows; where they are "
         "labels: --type choice"
     )
-    assert ordered([n % 5 + 1 for n in range(60)])[1].metric.name == "numeric"  # and no scale from 1 to 5
-    assert ordered(numbers, type="choice")[1].target_type == "choice"
-    assert ordered(numbers, reading=3)[1].target_type == "choice"
+    assert (
+        ordered([n % 5 + 1 for n in range(60)])[1].targets[0].rule.metric.name == "numeric"
+    )  # and no scale from 1 to 5
+    assert ordered(numbers, type="choice")[1].targets[0].rule.type == "choice"
+    assert ordered(numbers, reading=3)[1].targets[0].rule.type == "choice"
 
 
 def test_quantities_with_a_unit_that_stand_in_the_text_are_no_labels(here: Path) -> None:
     texts = enumerate(sentences("as lot {row}"))
     table = [{"note": f"{n % 9 + 1} kg of {text}", "weight": f"{n % 9 + 1} kg"} for n, text in texts]
-    assert read(table, target="weight")[1].metric_line.startswith("metric: quantity, because the answers are numbers")
-    assert read(table, target="weight", reading=3)[1].metric.name == "choice"
+    assert (
+        read(table, target="weight")[1].metric_lines[0].startswith("metric: quantity, because the answers are numbers")
+    )
+    assert read(table, target="weight", reading=3)[1].targets[0].rule.metric.name == "choice"
 
 
 def test_ratings_of_texts_with_many_numbers_stay_a_scale(here: Path) -> None:
     texts = enumerate(sentences("Room 1 on floor 2, 3 beds, 4 towels, 5 keys"))
     table = [{"note": text, "stars": n % 5 + 1} for n, text in texts]
-    assert read(table, target="stars")[1].metric.name == "ordinal"
+    assert read(table, target="stars")[1].targets[0].rule.metric.name == "ordinal"
 
 
 def test_counts_of_numbers_are_told_apart_from_them_and_in_order(here: Path) -> None:

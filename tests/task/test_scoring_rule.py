@@ -83,11 +83,11 @@ def test_the_metric_follows_the_form_of_the_answers_and_says_why(
     here: Path, labels: list[Any], kind: str, line: str
 ) -> None:
     task, reading = read(answered(labels))
-    assert (reading.target_type, task.signature.outputs[0].type) == (kind, kind)
-    assert reading.metric_line.startswith(line)
-    assert reading.metric_line in list(reading.lines())
-    assert task.metrics[0].name == reading.metric.name
-    assert dict(task.metrics[0].options) == dict(reading.metric.options)
+    assert (reading.targets[0].rule.type, task.signature.outputs[0].type) == (kind, kind)
+    assert reading.metric_lines[0].startswith(line)
+    assert reading.metric_lines[0] in list(reading.lines())
+    assert task.metrics[0].name == reading.targets[0].rule.metric.name
+    assert dict(task.metrics[0].options) == dict(reading.targets[0].rule.metric.options)
 
 
 def test_the_plain_prompt_names_the_units(here: Path) -> None:
@@ -97,14 +97,14 @@ def test_the_plain_prompt_names_the_units(here: Path) -> None:
 
 def test_what_is_asked_for_comes_before_what_is_proposed(here: Path) -> None:
     task, reading = read(answered(rated()), metric="numeric,tolerance=1")
-    assert reading.metric_line == "metric: numeric (tolerance 1), because --metric names it"
+    assert reading.metric_lines[0] == "metric: numeric (tolerance 1), because --metric names it"
     assert (task.metrics[0].name, dict(task.metrics[0].options)) == ("numeric", {"tolerance": 1})
     task, reading = read(answered(rated()), type="choice")
-    assert (task.metrics[0].name, reading.choices) == ("choice", ("1", "2", "3", "4", "5"))
+    assert (task.metrics[0].name, reading.targets[0].choices) == ("choice", ("1", "2", "3", "4", "5"))
     task, reading = read(answered([n % 11 for n in range(60)]), type="choice", metric="ordinal")
-    assert (reading.target_type, dict(task.metrics[0].options)) == ("choice", {"low": 0, "high": 10})
+    assert (reading.targets[0].rule.type, dict(task.metrics[0].options)) == ("choice", {"low": 0, "high": 10})
     task, reading = read(answered(["a", "b"] * 30), metric="rougeL")
-    assert (reading.target_type, task.metrics[0].name) == ("text", "rougeL")
+    assert (reading.targets[0].rule.type, task.metrics[0].name) == ("text", "rougeL")
     task, _ = read(answered(["a", "b"] * 30), metric="judge,mode=reference")
     assert task.is_judged
 
@@ -167,11 +167,11 @@ def test_init_writes_the_metric_with_its_reason_and_others_as_comments_and_numbe
 def test_a_run_of_an_older_version_reads_its_file_as_it_did(here: Path) -> None:
     table = [row | {"when": f"2026-01-{n % 28 + 1:02}"} for n, row in enumerate(answered(rated()))]
     task, reading = read(table, reading=1)
-    assert (reading.target_type, reading.metric_line) == ("choice", "metric: choice")
+    assert (reading.targets[0].rule.type, reading.metric_lines[0]) == ("choice", "metric: choice")
     assert [field.name for field in task.signature.inputs] == ["text", "when"]
     assert Asked.of({"target_field": "answer"}).reading == 1
     prose = [f"Dear customer {n}, we are sorry that the parcel is late" for n in range(60)]
-    assert read(answered(prose), "Answer {text}.", reading=1)[1].metric_line == "metric: exact_match"
+    assert read(answered(prose), "Answer {text}.", reading=1)[1].metric_lines[0] == "metric: exact_match"
 
 
 def test_dates_are_no_input_unless_they_are_asked_for(here: Path) -> None:
@@ -253,11 +253,11 @@ def test_dotted_names_lead_into_json_objects(here: Path) -> None:
     ]
     task, reading = read(table, target="label.queue")
     assert str(task.signature) == "text, from -> label_queue"
-    assert reading.choices == ("x", "y")
+    assert reading.targets[0].choices == ("x", "y")
     assert "column 'label.sure': ignored" in "\n".join(reading.lines())
     task, _ = read(table, "{{text}} {{from.plan.tier}}", target="label.queue")
     assert str(task.signature) == "text, from_plan_tier -> label_queue"
-    assert read(table, target="label")[1].target_type == "json"
+    assert read(table, target="label")[1].targets[0].rule.type == "json"
     with pytest.raises(InputError, match=re.escape("'label.que' is not a column; did you mean 'label.queue'?")):
         read(table, target="label.que")
 
