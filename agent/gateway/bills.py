@@ -1,7 +1,8 @@
 """What replies cost beside what was reserved for them, by model.
 
 A provider may bill more than the worst case at which a call is reserved: it ignores `max_tokens`, or bills reasoning
-that is not shown. No cap can hold what is in flight then; all later calls are reserved at the higher cost.
+that is not shown. No cap can hold what is in flight then; so a model begins with one call, and the number doubles as
+its bills agree. All later calls are reserved at the higher cost.
 """
 
 from __future__ import annotations

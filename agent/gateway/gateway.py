@@ -33,7 +33,7 @@ from agent.gateway.batches import Batches
 from agent.gateway.bills import STEADY, times
 from agent.gateway.budget import Account
 from agent.gateway.in_flight import InFlight, in_flight
-from agent.gateway.limiter import Limiter
+from agent.gateway.limiter import START, Limiter
 from agent.gateway.prices import Price
 from agent.gateway.retry import Retries, maybe_paid
 from agent.ledger.resume_state import OVERBILLED, ResumeState
@@ -507,12 +507,18 @@ class Gateway:
         limiter = self._limiters.get(lm.name)
         if limiter is None:
             ceiling = self._max_concurrency or lm.concurrency or DEFAULT_CONCURRENCY
-            limiter = Limiter(lm.name, ceiling, lm.concurrency is not None, self._max_wait, self._jitter)
+            start = 1 if self._hangs_on_bills(lm) else START
+            limiter = Limiter(lm.name, ceiling, lm.concurrency is not None, self._max_wait, self._jitter, start)
             self._limiters[lm.name] = limiter
             limiter.one_by_one = not self.account.bills.is_predictable(lm.name)
             if self.stopped is not None:
                 limiter.close(self.stopped)
         return limiter
+
+    def _hangs_on_bills(self, lm: LM) -> bool:
+        """Tell whether a cap can be passed by what a provider bills: how much, its first replies tell."""
+        budget, has_price = self.account.budget, lm.name in self._prices
+        return lm.concurrency is None and (budget.max_tokens is not None or (budget.max_cost is not None and has_price))
 
     def width(self, lm: LM) -> int:
         """How many calls of the model may be in flight at once now."""

@@ -2,8 +2,8 @@
 
 Three things delay calls of the model, all before they get their slot:
 
-- the width: starts small, doubles with each clean round up to the ceiling, and shrinks in an episode of 429s to what
-  the provider let through, at most by half;
+- the width: starts small (at one call where a cap hangs on bills that nobody has seen yet), doubles with each clean
+  round up to the ceiling, and shrinks in an episode of 429s to what the provider let through, at most by half;
 - a pause that the provider asked for (Retry-After), never shorter than our own jittered backoff, and after it a pace:
   the rate that was let through before;
 - the circuit breaker: failures in a row open it, then one probe at a time tests whether the provider is back. Only when
@@ -43,15 +43,21 @@ IDLE = 0.25  # seconds without a call in flight, after which the traffic before 
 
 
 class Limiter:
-    """The slots of one model: at most `ceiling` calls in flight; `fixed` keeps the width there."""
+    """The slots of one model: at most `ceiling` calls in flight, `start` at first; `fixed` keeps the width there."""
 
     def __init__(
-        self, name: str, ceiling: int, fixed: bool = False, max_wait: float = 300.0, jitter: random.Random | None = None
+        self,
+        name: str,
+        ceiling: int,
+        fixed: bool = False,
+        max_wait: float = 300.0,
+        jitter: random.Random | None = None,
+        start: int = START,
     ) -> None:
         self.name = name
         self.ceiling = ceiling
         self.max_wait = max_wait
-        self.width = ceiling if fixed else min(START, ceiling)
+        self.width = ceiling if fixed else min(start, ceiling)
         self._fixed = fixed
         self.one_by_one = False
         """Whether only one may be in flight, whatever the width: what a call costs cannot be predicted."""

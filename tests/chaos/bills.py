@@ -4,7 +4,6 @@ is bounded, and told.
 
 from __future__ import annotations
 
-from agent.gateway.limiter import START
 from tests.chaos.books import DOLLARS_IN, DOLLARS_OUT, broken_promises, copied, differences
 from tests.chaos.harness import MAX_COST, TINY, Campaign, Folder, Row
 
@@ -48,7 +47,7 @@ def retry_zero(c: Campaign) -> Row:
 
 
 def over_bill(c: Campaign) -> Row:
-    """Replies that cost many times their reservation: a cap is passed by what was in flight when the first bill came at
+    """Replies that cost many times their reservation: one call flies before the first bill, a cap is passed by it at
     most, and the end says by how much. Where the cap is large enough, the result is that of an honest provider.
     """
     broken, told, runs = [], [], 0
@@ -63,7 +62,7 @@ def over_bill(c: Campaign) -> Row:
                 over = max(0.0, paid - float(cap[1]))
                 name = f"+{tokens} tokens, cap {cap[1]} {what}"
                 told.append(f"{name}: paid {paid:g}, {above} calls above their reservation")
-                broken += [f"{name}: {above} calls above their reservation"] if not 1 <= above <= START else []
+                broken += [f"{name}: {above} calls above their reservation"] if above != 1 else []
                 broken += [f"{name}: passed by {over:g}, by these calls {excess:g}"] if over > excess + 1e-9 else []
                 broken += [f"{name}: not told"] if TOLD not in ended.err else []
                 passed = "which passes the cap" in ended.err + ended.out
@@ -75,7 +74,7 @@ def over_bill(c: Campaign) -> Row:
         broken += [f"exit {ended.code}: {ended.err[-300:]}"] if ended.code else []
         broken += differences(folder.books(), c.reference(*TINY))
         broken += broken_promises(folder.books(), server.bill(), None, MAX_COST)
-    promised = f"<= {START} calls above their reservation, the cap passed by these alone, and told"
+    promised = "one call above its reservation, the cap passed by this one alone, and told"
     return Row("bills above what was reserved", runs, promised, "; ".join(told), tuple(broken))
 
 

@@ -296,6 +296,7 @@ async def test_tokens_that_cost_less_when_they_are_written_to_a_cache_are_reserv
     lm = GatedModel(lambda request: "ok")
     prices = {lm.name: lambda usage: float(usage.prompt_tokens - usage.written_prompt_tokens)}
     door = gateway(ledger, Budget(max_cost=20.0), prices=prices)
+    door._limiter(lm).width = 8  # as after some replies
     jobs = [asyncio.ensure_future(door.complete("target", lm, ask(str(n)))) for n in range(4)]
     await until(lambda: lm.arrived == 2)  # at $9 each
     await asyncio.sleep(0.05)
@@ -308,6 +309,7 @@ async def test_what_the_worst_case_of_others_crowds_out_waits_for_what_they_cost
     """Ten calls of at most 100 tokens under a cap of 250: two fly at once, and all are paid, as each takes a few."""
     lm = GatedModel(lambda request: "ok")
     door = gateway(ledger, Budget(max_tokens=250), max_concurrency=8)
+    door._limiter(lm).width = 8  # as after some replies
     jobs = [asyncio.ensure_future(door.complete("target", lm, ask(str(n), max_tokens=90))) for n in range(10)]
     await until(lambda: lm.arrived == 2)
     await asyncio.sleep(0.05)
