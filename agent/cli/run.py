@@ -136,7 +136,7 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
 @click.option(
     "--time-limit",
     metavar="TIME",
-    help="Cap on wall time, the sealed test included, calls in flight not: 90, 5m or 1h30m.",
+    help="Cap on wall time, the sealed test included: 90, 5m or 1h30m. Calls in flight have 10 s more.",
 )
 @click.option("--price", metavar="IN,OUT", help=PRICE_HELP)
 @click.option(

@@ -17,6 +17,8 @@ from agent.errors import BudgetExhausted
 from agent.gateway.bills import Bills, Excess, times
 from agent.types import Budget, CallRole, Spend, Usage
 
+LANDING_SECONDS = 10.0
+"""That calls in flight have when the time limit has passed."""
 MOST_LOST = 0.25  # of the calls that came back; a provider that loses more is stopped by other means
 
 
@@ -131,6 +133,11 @@ class Account:
         """Seconds until calls are too late; inf without a time limit."""
         limit = self.budget.time_limit
         return math.inf if limit is None else max(0.0, limit * (1.0 - self.held_back.share) - self.seconds)
+
+    def landing_left(self) -> float | None:
+        """Seconds until calls in flight are called off; None without a time limit."""
+        limit = self.budget.time_limit
+        return None if limit is None else max(0.0, limit + LANDING_SECONDS - self.seconds)
 
     def may_fit(self, worst: Spend) -> bool:
         """Whether `worst` fits when the calls in flight turn out to cost next to nothing."""

@@ -392,15 +392,17 @@ class Gateway:
         flight.sent = call.lm.concurrency is None  # what runs in this process costs nothing and may be called off
         self._ledger.sent(call_id)
         started = flight.since = time.monotonic()
+        limit = asyncio.timeout(self.account.landing_left())
         try:
             with self._tracer.call(call.lm.name, call.request, call.candidate_id, {ROLE: call.role}) as span:
-                reply = await call.lm.complete(call.request)
+                async with limit:
+                    reply = await call.lm.complete(call.request)
                 span.answered(reply)
         except ModelError as error:
             await self._failed(call, call_id, error, limiter, time.monotonic() - started)
             return error
         except BaseException as error:
-            # cancelled, or a fault of our own: unknown, and charged as if answered, unless the model runs here
+            # cancelled, too late or a fault of our own: unknown, and charged as if answered, unless the model runs here
             free = call.lm.concurrency is not None
             self._release(call.worst)
             self.account.lose(call.role, Spend(1) if free else call.worst)
@@ -408,6 +410,8 @@ class Gateway:
             with contextlib.suppress(LedgerError):  # the first error is the one that counts
                 latency = time.monotonic() - started
                 await self._ledger.fail(self._run_id, call_id, state, type(error).__name__, latency, usd)
+            if limit.expired():
+                raise self.account.exhausted("time_limit") from error
             raise
         usd = self._cost(call.lm, reply.usage)
         spend = Spend(1, reply.usage.prompt_tokens + reply.usage.completion_tokens, usd)

@@ -47,6 +47,7 @@ SCENARIOS: dict[str, Callable[[Campaign], Row]] = {
     "room": partial(provider.capacity, kind=provider.ROOM),
     "5xx": provider.server_errors,
     "outage": provider.outage,
+    "time-limit": provider.endless,
     **{provider.name_of(odd): partial(provider.odd_replies, odd=odd) for odd in provider.ODD},
     "sigint": partial(process.interrupted, number=signal.SIGINT),
     "sigterm": partial(process.interrupted, number=signal.SIGTERM),

@@ -19,9 +19,10 @@ from random import Random
 from typing import Any, Literal
 
 JSON = dict[str, Any]
-Way = Literal["whole", "closed", "truncated", "slow", "padded", "hang", "reset"]
+Way = Literal["whole", "closed", "truncated", "slow", "padded", "hang", "reset", "heads", "chunk"]
 """How the bytes go out: in one piece; in one piece, then closed; cut before the promised length; byte by byte; in
-chunks after megabytes of blanks; not at all, the connection kept; not at all, the connection reset."""
+chunks after megabytes of blanks; not at all, the connection kept; not at all, the connection reset; as heads of 1xx, or
+as the extension of a chunk, without an end."""
 
 REFUSALS = ("status", "outage", "capacity")
 BROKEN = (
@@ -38,7 +39,8 @@ ODD = (
     "model_change",
     "echo_key",
 )
-KINDS = (*REFUSALS, *BROKEN, *ODD)
+ENDLESS = ("endless_heads", "endless_chunk")
+KINDS = (*REFUSALS, *BROKEN, *ODD, *ENDLESS)
 _WAITS = {"seconds", "ms", "date", "text"}
 _NUMBERS = ("rate", "after", "status", "seconds", "per_second", "burst", "concurrent", "megabytes", "tokens")
 _MEANINGS = {
@@ -215,6 +217,10 @@ def spoil(fault: Fault, openai: bool, reply: JSON, secret: str) -> Outcome:
             return Outcome(way="hang")
         case "reset":
             return Outcome(way="reset")
+        case "endless_heads":
+            return Outcome(way="heads")
+        case "endless_chunk":
+            return Outcome(way="chunk")
         case "truncated":
             return Outcome(body=whole, way="truncated")
         case "slow_loris":

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.chaos.books import broken_promises, differences
+from tests.chaos.faults import ENDLESS
 from tests.chaos.harness import MAX_COST, OTHER_KEY, QUICK, TINY, WIDTH, Campaign, Row, impatient
 
 FORMS: dict[str, dict[str, float]] = {
@@ -21,6 +22,8 @@ SLACK = 3.0  # of the time that the same run takes without limits and that the p
 DEADLINE = 0.5  # seconds for an attempt at a slow provider
 LATE = 20.0  # seconds, also on a busy machine, for an attempt with that deadline; a reply byte by byte takes 200
 DOWN = 4.0  # seconds: two probes of the breaker fail
+LIMIT = 4  # seconds of --time-limit
+OVER = 60.0  # seconds, also on a busy machine, for a run with this limit; a call without one is given up after 120
 LARGE = ("huge", "gzip_bomb", "deep_json")
 MOST_MORE = 200_000  # KB of memory more than an undisturbed run has: some replies at once, of 10 MB each at most
 
@@ -273,3 +276,29 @@ def _deadline(seconds: float) -> None:
         return await plain(self, replace(request, timeout=seconds))
 
     HostedModel.complete = complete  # type: ignore[method-assign]
+
+
+def endless(c: Campaign) -> Row:
+    """Replies that never end: the time limit ends the run, and what is in flight counts as paid."""
+    broken, told = list[str](), list[str]()
+    with c.provider() as server:
+        for kind in ENDLESS:
+            server.reset({"kind": kind, "after": 40})
+            folder = c.folder("endless")
+            ended = folder.run(server.url, *TINY, "--time-limit", str(LIMIT), hook=hasty).wait()
+            books = folder.books()
+            unknown = len(books.in_state("unknown"))
+            told.append(f"{kind}: exit {ended.code} after {ended.seconds:.1f} s, {unknown} unknown")
+            broken += [] if ended.seconds < OVER else [f"{kind}: {ended.seconds:.1f} s"]
+            broken += [] if "time_limit" in ended.err + ended.out else [f"{kind}: not told: {ended.err[-300:]!r}"]
+            broken += [] if 1 <= unknown <= WIDTH else [f"{kind}: {unknown} unknown outcomes"]
+            broken += broken_promises(books, server.bill(), None, MAX_COST)
+    promised = f"ended by --time-limit {LIMIT}, what was in flight unknown and charged, under the cap"
+    return Row("replies without an end", len(told), promised, "; ".join(told), tuple(broken))
+
+
+def hasty() -> None:
+    """A hook: calls in flight have a second after the time limit."""
+    from agent.gateway import budget
+
+    budget.LANDING_SECONDS = 1.0

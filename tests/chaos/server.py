@@ -261,6 +261,9 @@ class Connection(asyncio.Protocol):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._transport.abort()
             return
+        if outcome.way in ("heads", "chunk"):
+            self._task = asyncio.get_running_loop().create_task(self._endlessly(outcome.way == "chunk"))
+            return
         bill, body = self._server.bill, outcome.body
         bill.by_status[str(outcome.status)] += 1
         if outcome.wait is not None:
@@ -282,6 +285,14 @@ class Connection(asyncio.Protocol):
             await asyncio.sleep(outcome.pace)
             self._write(bytes((byte,)))
         self._settle(outcome, key)
+
+    async def _endlessly(self, is_chunk: bool) -> None:
+        if is_chunk:
+            self._write(_head(200, {"transfer-encoding": "chunked"}, None) + b"2;")
+        while not self._gone:
+            await self._writable.wait()
+            self._write(b"x" if is_chunk else b"HTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\n")
+            await asyncio.sleep(0.01)
 
     async def _padded(self, outcome: Outcome) -> None:
         self._write(_head(outcome.status, {"transfer-encoding": "chunked"}, None))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from agent.errors import BudgetExhausted, Interrupted, RateLimited, RowRefused, RunRefused
+from agent.errors import BudgetExhausted, Interrupted, RateLimited, RowRefused, RunRefused, TransportUnknown
+from agent.gateway import budget
 from agent.gateway.budget import Spend
 from agent.gateway.in_flight import InFlight
 from agent.gateway.prices import fixed_price
 from agent.ledger.store import Ledger
+from agent.models.openai import OpenAIModel
 from agent.types import Budget, Completion, Request
 from tests.gateway.doors import classes, gateway, model, scripted, states
 from tests.ledger.ledgers import read
@@ -390,3 +394,70 @@ async def test_a_call_between_two_attempts_is_not_waited_for(ledger: Ledger) -> 
     await until(lambda: door.retries.count)
     assert door.waiting().calls == 0
     assert (await job).text == "billing"
+
+
+# -- the time limit ----------------------------------------------------------------------------------------------------
+
+ENDLESS = {
+    "1xx": (b"", b"HTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\n"),
+    "extension": (b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n2;", b"x"),
+    "head": (b"HTTP/1.1 200 OK\r\n", b"x"),
+}
+
+
+@contextlib.asynccontextmanager
+async def endless(head: bytes, more: bytes) -> AsyncIterator[str]:
+    """The address of a server whose replies never end."""
+
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.read(1)
+            writer.write(head)
+            while not writer.is_closing():
+                writer.write(more)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+    server = await asyncio.start_server(reply, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    finally:
+        server.close()
+
+
+async def test_the_time_limit_bounds_calls_in_flight(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "LANDING_SECONDS", 0.1)
+    lm, prices = GatedModel(billing), {"fake/m": fixed_price(0.0, 1000.0)}
+    door = gateway(ledger, Budget(time_limit=0.2), prices=prices)
+    results = await ends(*start(door, lm, "a", "b"))
+    assert [type(each) for each in results] == [BudgetExhausted] * 2
+    assert "time_limit = 0.2" in str(results[0])
+    assert states(ledger) == {"unknown": 2}
+    assert door.account.total_paid.usd == pytest.approx(2 * 0.008), "each at its reservation"
+
+
+async def test_a_call_that_lands_soon_after_the_time_limit_counts(ledger: Ledger) -> None:
+    lm = GatedModel(billing)
+    door = gateway(ledger, Budget(time_limit=0.2))
+    job, *_ = start(door, lm, "a")
+    await asyncio.sleep(0.3)
+    lm.open.set()
+    assert (await job).text == "billing"
+    assert isinstance((await ends(*start(door, lm, "b")))[0], BudgetExhausted)
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+async def test_a_reply_that_never_ends_is_called_off(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """By the time limit of the run, or by the deadline of the call, which is one in all."""
+    monkeypatch.setattr(budget, "LANDING_SECONDS", 0.1)
+    async with endless(*ENDLESS[kind]) as url:
+        lm = OpenAIModel(f"openai-compatible/x@{url}", "x", base_url=url)
+        door = gateway(ledger, Budget(time_limit=0.5))
+        job = door.complete("target", lm, ask("a"))
+        assert isinstance((await ends(asyncio.ensure_future(job)))[0], BudgetExhausted)
+        assert states(ledger) == {"unknown": 1}
+        with pytest.raises(TransportUnknown, match=r"no reply within 0\.5 seconds"):
+            await asyncio.wait_for(lm.complete(ask("b", timeout=0.5)), 10)
+        await lm.close()
