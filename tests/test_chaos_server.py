@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.client import ChaosServer
-from tests.chaos.faults import BROKEN, KINDS, REFUSALS, Fault, Faults, spoil
+from tests.chaos.faults import BROKEN, ENDLESS, KINDS, REFUSALS, Fault, Faults, spoil
 from tests.chaos.server import Bill, body_key
 from tests.cli.world import TOPICS
 from tests.wire import ANTHROPIC_PATH, OPENAI_PATH
@@ -129,6 +129,16 @@ def test_a_broken_answer_is_billed_and_no_answer(server: ChaosServer, path: str,
     assert bill["by_fault"] == {kind: 1}
 
 
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_an_answer_without_an_end_is_billed_and_no_answer(server: ChaosServer, kind: str) -> None:
+    server.control({"kind": kind})
+    with connect(server, 5.0) as connection:
+        connection.request("POST", OPENAI_PATH, json.dumps(BODY), {"Authorization": KEY})
+        assert all(connection.sock.recv(1000) for _ in range(20))
+    bill = server.bill()
+    assert (bill["requests"], bill["billed_requests"], bill["answered"]) == (1, 1, 0)
+
+
 @BOTH
 def test_a_reply_of_many_megabytes_is_valid_behind_its_blanks(server: ChaosServer, path: str) -> None:
     server.control({"kind": "huge", "megabytes": 3, "times": 1}, {"kind": "gzip_bomb", "megabytes": 3})
@@ -166,7 +176,7 @@ def test_an_odd_answer_is_an_answer(server: ChaosServer, path: str, kind: str) -
 
 
 def test_every_kind_is_tested_here() -> None:
-    assert set(KINDS) == {*REFUSALS, *BROKEN, *ODDITIES, "overbill"}
+    assert set(KINDS) == {*REFUSALS, *BROKEN, *ODDITIES, *ENDLESS, "overbill"}
 
 
 @BOTH
