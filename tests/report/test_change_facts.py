@@ -208,3 +208,21 @@ def test_a_run_that_is_no_search_is_called_so() -> None:
     row = {"result": {"kind": "judge_calibration"}, "result_hash": "h", "status": "complete", "error": ""}
     assert facts.without_result(row) == "this run is no search (judge calibration)"
     assert facts.without_result({**row, "result": None}) == "its result was erased"
+
+
+@pytest.mark.parametrize(
+    ("readable", "different", "right", "said"),
+    [
+        (17, 2, 9, "the best found gave 2 different answers on 17 rows (your rows have 9)"),
+        (160, 1, 2, "the best found gave the same answer on 160 rows (your rows have 2)"),
+        (160, 3, 8, ""),
+        (40, 1, 1, ""),
+        (4, 1, 4, ""),
+        (0, 0, 0, ""),
+    ],
+)
+def test_answers_that_hardly_vary_are_told_of_and_others_are_not(
+    readable: int, different: int, right: int, said: str
+) -> None:
+    counts = {"right": 0, "readable": readable, "different": different, "different_right": right}
+    assert answer_facts.hardly_varied(of(answers={"winner": counts, "baseline": {}})) == said

@@ -69,9 +69,20 @@ def test_both_sides_are_counted_and_the_first_unreadable_rows_named() -> None:
     counts = row_counts(pair(["billing"] * 6, [None] * 4 + ["billing", LOST], ["billing"] * 6))
     assert counts["winner"] == {
         "right": 1, "partly": 0, "wrong": 4, "unscored": 1, "unreadable": 4, "unreadable_rows": ["r0", "r1", "r2"],
+        "readable": 1, "different": 1, "different_right": 1,
     }  # fmt: skip
     assert counts["baseline"]["right"] == 6
     assert counts["baseline"]["unreadable_rows"] == []
+
+
+def test_different_answers_are_counted_on_the_rows_that_have_one() -> None:
+    labels = ["billing", "account", "refunds", "billing", "refunds"]
+    counts = row_counts(pair(labels, ["billing", "Billing ", "account", None, LOST], labels))
+    winner, baseline = (
+        tuple(counts[side][name] for name in ("readable", "different", "different_right"))
+        for side in ("winner", "baseline")
+    )
+    assert (winner, baseline) == ((3, 2, 3), (5, 3, 3))
 
 
 def test_a_graded_score_is_partly_right() -> None:
