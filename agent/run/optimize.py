@@ -49,7 +49,7 @@ from agent.search.board import Board
 from agent.search.calibrated import Calibrated
 from agent.search.call_costs import Models
 from agent.search.context import UNSCORED_AT_MOST, SearchContext, sealed_rows
-from agent.search.label_weighting import add_label_weights
+from agent.search.label_weighting import add_label_weights, best_readings
 from agent.search.plan import Plan, planned_calls
 from agent.search.registered import STRATEGIES
 from agent.stats.noninferiority import smallest_margin
@@ -344,10 +344,11 @@ class Run(LedgerRun[RunResult]):
         """The candidate that goes to the sealed test, and in `_cheaper` whether it goes there in the place of the
         best."""
         margin, how = self.settings.margin, self.settings.prefer
+        offers = best_readings(self.context, self._offers())
         if margin is None or not self.settings.by_margin:
-            return closing.chosen(self.context, self._offers(), how)
-        best = closing.chosen(self.context, self._offers(), "best")
-        self._cheaper = closing.cheaper(self.context, self._offers(), best, margin)
+            return closing.chosen(self.context, offers, how)
+        best = closing.chosen(self.context, offers, "best")
+        self._cheaper = closing.cheaper(self.context, offers, best, margin)
         if self._cheaper is not None:
             return self._cheaper.winner
         points, rows = f"{100 * margin:g} points", len(self.context.dev)

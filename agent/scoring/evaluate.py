@@ -146,7 +146,7 @@ class Evaluator:
         return Outcome(candidate.id, example.id, prediction, scores, value, call.key, signal, logs)
 
     async def read_again(
-        self, candidate: Candidate, example: Example, like: Outcome, prediction: Prediction
+        self, candidate: Candidate, example: Example, like: Outcome, prediction: Prediction, signal: float | None
     ) -> Outcome:
         """The outcome on a dev row of a candidate that makes the same call as another and reads its reply otherwise.
 
@@ -155,6 +155,7 @@ class Evaluator:
             example: the row.
             like: the outcome of the other candidate; a row without an answer stays without one.
             prediction: the reply as `candidate` reads it.
+            signal: the probability of the right label as `candidate` reads it; None where it is not known.
         """
         usage = self._usage.get(like.candidate_id)
         if usage is not None:
@@ -165,7 +166,7 @@ class Evaluator:
         if like.value is not None:
             scores = await self.scores(example, prediction)
             value = combine(scores, self._task.metrics)
-            outcome = replace(outcome, prediction=prediction, scores=scores, value=value)
+            outcome = replace(outcome, prediction=prediction, scores=scores, value=value, signal=signal)
         return self._keep(outcome, "dev", 0)
 
     def _answered(self, candidate_id: str, request: Request, completion: Completion) -> None:

@@ -12,15 +12,17 @@ Pool and classifier are of train rows alone: no dev row is in them, so what they
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.ledger.query import WEIGHTED
-from agent.prompt.label_weights import LabelWeights, Method, Neighbours, Prior, weighed
+from agent.prompt.label_weights import FLOOR, LabelWeights, Method, Neighbours, Prior, share_of_all, weighed
 from agent.retrieval.votes import NEIGHBOURS, log_shares
+from agent.search.analysis.pareto import Finalist
 from agent.search.context import SearchContext
 from agent.stats.calibration import Weights, cross_fitted, fitted, label_free, stacked
-from agent.types import Candidate, Field, Outcome, Prediction, Proposal
+from agent.types import Candidate, Example, Field, Outcome, Prediction, Proposal
 
 FEWEST_ROWS = 20
 """Rows with log-probabilities of the labels below which no weights are estimated."""
@@ -33,6 +35,14 @@ REASONS: dict[Method, str] = {
     "prior": "combined with a classifier of the train rows: one weight each, fitted to the dev rows; its score here is "
     "cross-fitted",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A reply as a twin reads it, and the probability of the right label by its weights."""
+
+    prediction: Prediction
+    signal: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +70,22 @@ class _Estimate:
         bias = dict(zip(field.choices, weights.bias, strict=True))
         return LabelWeights(self.method, bias, weights.temperature, near, prior)
 
-    def read(self, field: Field, outcomes: Sequence[Outcome]) -> list[Prediction]:
-        """The replies of the dev rows as the twin reads them."""
+    def read(self, field: Field, rows: Sequence[Example], outcomes: Sequence[Outcome]) -> list[_Read]:
+        """The replies of the dev rows as the twin reads them, each with the probability of the right label."""
         votes = self.votes or [()] * len(outcomes)
-        return [
-            outcome.prediction
-            if outcome.label_scores is None or weights is None
-            else weighed(outcome.prediction, outcome.label_scores, field, self.named(field, weights), vote)
-            for outcome, weights, vote in zip(outcomes, self.each, votes, strict=True)
-        ]
+        found = []
+        for row, outcome, weights, vote in zip(rows, outcomes, self.each, votes, strict=True):
+            if outcome.label_scores is None or weights is None:
+                found.append(_Read(outcome.prediction, outcome.signal))
+                continue
+            named = self.named(field, weights)
+            scores = named.scores(outcome.label_scores, vote)
+            read = weighed(outcome.prediction, outcome.label_scores, field, named, vote)
+            right = row.labels[field.name]
+            found.append(
+                _Read(read, share_of_all(scores, field.choices.index(right)) if right in field.choices else None)
+            )
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +149,28 @@ async def add_label_weights(context: SearchContext, with_neighbours: bool = True
             method = estimate.method
             twin_proposal = Proposal(twin, base.place, f"{WEIGHTED}{method}", candidate_id, REASONS[method])
             if context.admit([twin_proposal]):
-                await _score(context, twin, outcomes, estimate.read(outputs[0], outcomes))
+                await _score(context, twin, outcomes, estimate.read(outputs[0], context.dev, outcomes))
+
+
+def best_readings(context: SearchContext, candidates: Sequence[Finalist]) -> list[Finalist]:
+    """The candidates without the twins that another twin of the same prompt beats by log-loss on dev.
+
+    Such twins make the same calls and differ in how replies are read alone. Log-loss tells them apart on fewer rows
+    than right answers do. Runs of an older version, which had no `prior`, choose by right answers alone.
+    """
+    board = context.board
+    losses: dict[str, dict[str, float]] = {}
+    for each in candidates:
+        proposal = board.proposals[each.candidate_id]
+        if proposal.operator.startswith(WEIGHTED) and proposal.parent_id is not None:
+            signals = [one.signal for one in board.outcomes[each.candidate_id] if one.signal is not None]
+            loss = -math.fsum(math.log(max(signal, FLOOR)) for signal in signals) / max(1, len(signals))
+            losses.setdefault(proposal.parent_id, {})[each.candidate_id] = loss
+    beaten = set[str]()
+    for twins in losses.values():
+        if any(board.proposals[twin].operator == f"{WEIGHTED}prior" for twin in twins):
+            beaten |= twins.keys() - {min(twins, key=lambda twin: twins[twin])}
+    return [each for each in candidates if each.candidate_id not in beaten]
 
 
 def _votes(context: SearchContext, candidate: Candidate) -> Sequence[Sequence[float]]:
@@ -170,11 +208,10 @@ def _priors(context: SearchContext, field: Field, outcomes: Sequence[Outcome], r
     return [_Estimate("prior", stacked(usable.scores, usable.answers, logs), each, said, rows)]
 
 
-async def _score(
-    context: SearchContext, twin: Candidate, outcomes: Sequence[Outcome], read: Sequence[Prediction]
-) -> None:
+async def _score(context: SearchContext, twin: Candidate, outcomes: Sequence[Outcome], read: Sequence[_Read]) -> None:
     context.board.open(twin.id, context.round)
     rows = zip(context.dev, outcomes, read, strict=True)
-    seen = [await context.evaluator.read_again(twin, row, outcome, reply) for row, outcome, reply in rows]
+    again = context.evaluator.read_again
+    seen = [await again(twin, row, outcome, one.prediction, one.signal) for row, outcome, one in rows]
     context.board.record(twin.id, seen)
     context.board.settle(twin.id, "complete", "read from the replies of its parent, the whole of dev")

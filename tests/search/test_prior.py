@@ -23,7 +23,7 @@ from agent.release.formats.python_module import load_module
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease
 from agent.release.runtime import load_prompt
 from agent.search import closing
-from agent.search.label_weighting import add_label_weights
+from agent.search.label_weighting import add_label_weights, best_readings
 from agent.types import Budget, Example, Proposal
 from tests.search.test_label_weighting import Biased
 from tests.search.test_neighbours import FIXED, PICKED, PROGRAM, TASK, Clueless, searched
@@ -75,11 +75,33 @@ async def test_a_model_that_knows_more_keeps_its_say(ledger: Ledger) -> None:
     assert (found.board.mean(twin.id) or 0) > 0.9
 
 
+async def test_of_the_readings_of_one_prompt_the_one_with_the_least_log_loss_is_offered(ledger: Ledger) -> None:
+    """Also where another one is right on more dev rows, by chance."""
+    found = await searched(ledger, Clueless())
+    await add_label_weights(found.context)
+    board, made = found.context.board, twins(found)
+    fitted = next(
+        p.candidate
+        for p in found.board.proposals.values()
+        if p.operator == "label-weights:fitted" and p.parent_id == FIXED.id
+    )
+    board.outcomes[fitted.id] = [replace(one, value=1.0) for one in board.outcomes[fitted.id]]
+    offered = {each.candidate_id for each in best_readings(found.context, closing.finalists(found.context, None, {}))}
+    parents = {found.context.baseline.id, FIXED.id, PICKED.id}
+    assert parents <= offered, "a prompt that is read as it stands stays"
+    assert made[FIXED.id].id in offered
+    assert len(offered - parents) == len(parents), "one reading for each"
+    signals = [[one.signal or 0 for one in board.outcomes[i]] for i in (made[FIXED.id].id, fitted.id)]
+    assert math.fsum(map(math.log, signals[0])) > math.fsum(map(math.log, signals[1]))
+
+
 async def test_a_run_of_an_older_version_has_no_such_twin(ledger: Ledger) -> None:
     found = await searched(ledger, Clueless())
     await add_label_weights(found.context, with_prior=False)
     assert twins(found) == {}
     assert "label-weights:fitted" in {p.operator for p in found.board.proposals.values()}
+    offers = closing.finalists(found.context, None, {})
+    assert best_readings(found.context, offers) == offers, "nor the choice that goes with it"
 
 
 async def test_what_dev_was_read_with_is_cross_fitted(ledger: Ledger) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from agent.programs.label_classifier import TrainedPrior
 from agent.programs.picked_rows import PickedRows
 from agent.prompt.label_weights import logprobs_for
 from agent.prompt.prompt_candidate import PromptCandidate
@@ -23,7 +25,7 @@ PATIENCE_S = 600.0
 """Seconds that a call may wait for one engine on one busy core."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class CandidatePrompt:
     """A candidate of `task`. `pool` has its train rows; `known` holds answers that were bought before, by row id."""
 
@@ -32,6 +34,10 @@ class CandidatePrompt:
     candidate: PromptCandidate
     max_tokens: int = REPLY_TOKENS
     known: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def _classifier(self) -> TrainedPrior:
+        return TrainedPrior(self.task)
 
     @property
     def key(self) -> str:
@@ -68,6 +74,7 @@ class CandidatePrompt:
         if weights is None and scorer(self.task).answers == "label":
             return reply.text
         votes = self.pool.votes(row, weights.neighbours.k) if weights and weights.neighbours else ()
+        votes = self._classifier.log_probabilities(row) if weights and weights.prior else votes
         how = (answers_last(self.candidate), weights, votes, reply.label_logprobs)
         read = read_reply(reply.text, reply.logprobs, outputs, *how)
         return str(read.fields.get(label_field(self.task).name, ""))
