@@ -91,7 +91,13 @@ async def run_once(model: str, dev_rows: int, budget: int, seed: int) -> tuple[C
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "ledger.db")
         cap = Budget(max_calls=max_calls(task, budget, has_proposer=False))
-        run = Run(task, lm, None, ledger, Settings(seed=seed, budget=cap, runs_folder=Path(folder), calibrate=True, prior=True))
+        run = Run(
+            task,
+            lm,
+            None,
+            ledger,
+            Settings(seed=seed, budget=cap, runs_folder=Path(folder), calibrate=True, prior=True),
+        )
         try:
             result = await run.execute()
         finally:
