@@ -135,8 +135,8 @@ class Reading:
             lines = " and ".join(quoted(f"{target.field}: ...") for target in self.targets)
             yield f"replies: the lines {lines}, or one JSON object with these keys; ask for one of them in your prompt"
         yield from self.metric_lines
-        if self.split_line:
-            yield self.split_line
+        usual = "splits: train rows give examples, dev rows compare prompts, test rows are opened once, at the end"
+        yield self.split_line or usual
         for split in SPLITS:
             classes = [(target, target.counts[split]) for target in self.targets]
             each = [
