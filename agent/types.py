@@ -112,7 +112,8 @@ FinishReason = Literal["stop", "length", "refusal", "other"]
 @dataclass(frozen=True, slots=True)
 class Completion:
     """What a model answered. `logprobs`: per generated token, (token, log-probability) of the most likely ones;
-    `label_logprobs`: the log-probability of each of the request's labels, of a model that scores labels."""
+    `label_logprobs`: the log-probability of each of the request's labels, of a model that scores labels; `seconds`: how
+    long it took, without its queue; None: as long as the caller waited."""
 
     text: str
     finish: FinishReason
@@ -120,6 +121,7 @@ class Completion:
     model: str
     logprobs: tuple[tuple[tuple[str, float], ...], ...] = ()
     label_logprobs: tuple[float, ...] = ()
+    seconds: float | None = dataclasses.field(default=None, compare=False)
 
 
 class LM(Protocol):

@@ -140,8 +140,9 @@ class _Commands(click.Group):
         except AgentError as error:
             if ctx.params.get("debug"):
                 traceback.print_exc()
+            mark = "" if isinstance(error, Interrupted) else "error: "
             for line in str(error).split("\n"):
-                click.echo(f"error: {plain(line)}", err=True)
+                click.echo(f"{mark}{plain(line)}", err=True)
             if error.hint:
                 click.echo(error.hint, err=True)
             ctx.exit(error.exit_code)

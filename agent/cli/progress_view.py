@@ -217,7 +217,11 @@ def as_line(view: View, in_flight: InFlight) -> str:
 
 def _score(snapshot: Snapshot) -> str:
     if snapshot.best is None:
-        return "none yet: your own prompt is scored first"
+        if snapshot.baseline is None and snapshot.trials <= 1:
+            return "none yet: your own prompt is scored first"
+        rows = counted(snapshot.plan.rungs[-2:][0], "dev row")
+        own = "" if snapshot.baseline is None else f"; your prompt {points(snapshot.baseline)}"
+        return f"none of {snapshot.trials:,} tried was scored on {rows} yet{own}"
     mean, *ci95 = snapshot.best
     is_own = snapshot.leader is not None and snapshot.leader.id == snapshot.baseline_id
     baseline = "" if is_own or snapshot.baseline is None else f", baseline {points(snapshot.baseline)}"

@@ -419,7 +419,8 @@ class Gateway:
         self._read_bill(plain, spend, limiter)
         self._release(call.worst)
         limiter.succeeded()
-        await self._ledger.settle(self._run_id, call_id, reply, usd, time.monotonic() - started)
+        latency = time.monotonic() - started if reply.seconds is None else reply.seconds
+        await self._ledger.settle(self._run_id, call_id, reply, usd, latency)
         self._use(call.role, call.lm, call.candidate_id, reply.usage, usd)
         return reply
 

@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,9 @@ class LocalModel:
         engines, adapter = self._start()
         text = "\0".join(message.content for message in request.messages)
         labels = () if adapter else tuple(map(without_turn_marks, request.labels))
-        reply, scores = await engines.complete(EngineCall(_body(request, self._soft), text, adapter, labels))
-        return _completion(self.name, reply, request.logprobs, scores)
+        call = EngineCall(_body(request, self._soft), text, adapter, labels)
+        reply, scores = await engines.complete(call)
+        return replace(_completion(self.name, reply, request.logprobs, scores), seconds=call.seconds)
 
     def count_tokens(self, text: str) -> int:
         """The exact number of tokens of `text`, without the chat template."""

@@ -21,6 +21,7 @@ import asyncio
 import os
 import secrets
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,11 +49,14 @@ class EngineCall:
         labels: Whose log-probabilities are asked for; none with an adapter.
     """
 
-    __slots__ = ("adapter", "body", "future", "labels", "loop", "text")
+    __slots__ = ("adapter", "body", "future", "labels", "loop", "seconds", "taken", "text")
 
     def __init__(self, body: dict[str, Any], text: str, adapter: Adapter | None, labels: tuple[str, ...] = ()) -> None:
         self.body, self.adapter, self.labels = body, adapter, labels
         self.text = "" if adapter else text  # no engine holds anything of it
+        self.taken = 0.0
+        self.seconds = 0.0
+        """How long an engine worked on it."""
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
 
@@ -64,6 +68,8 @@ class EngineCall:
         return {"lora": scales, "cache_prompt": self.adapter is None}
 
     def settle(self, result: Any, error: BaseException | None) -> None:
+        self.seconds = time.monotonic() - self.taken
+
         def deliver() -> None:
             if self.future.done():
                 return
@@ -206,6 +212,7 @@ class Engines:
                 if call is not None:
                     self._waiting.remove(call)
                     self._held[number] = call.text
+                    call.taken = time.monotonic()
                     return call
                 self._wake.wait()
 

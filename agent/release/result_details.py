@@ -117,12 +117,13 @@ class PromptSize(JsonPart):
 
 @dataclass(frozen=True, slots=True)
 class Change(TwoSided[PromptSize]):
-    """What the winner has that the user's own prompt has not. `instruction`: whether the text differs; `tools`: which
-    texts of tools do, as `TOOL` and `TOOL.ARGUMENT`."""
+    """What the winner has that the user's own prompt has not. `instruction`: whether the text differs; `keeps`: whether
+    it differs and holds the user's whole; `tools`: which texts of tools do, as `TOOL` and `TOOL.ARGUMENT`."""
 
     winner: PromptSize
     baseline: PromptSize
     instruction: bool = False
+    keeps: bool = field(default=False, metadata=IF_SET)
     tools: tuple[str, ...] = field(default=(), metadata=IF_SET)
 
 

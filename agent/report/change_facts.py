@@ -30,10 +30,13 @@ def _texts(result: RunResult, change: Change) -> list[str]:
     if change.winner.technique == "program" or not ships_prompt(result):
         return ["the prompts of your program are changed"] if change.instruction else []
     is_proposed = change.instruction and not change.tools and result.proposer is not None and result.proposer.won
-    new = (
+    if not change.instruction:
+        return ["your instruction is unchanged"]
+    if change.keeps:
+        return [f"your instruction is kept; {'the proposer added text' if is_proposed else 'text was added'} to it"]
+    return [
         "your instruction is replaced by one that the proposer wrote" if is_proposed else "your instruction is changed"
-    )
-    return [new if change.instruction else "your instruction is unchanged"]
+    ]
 
 
 def _tools(change: Change) -> list[str]:

@@ -231,10 +231,11 @@ def changed(context: SearchContext, winner: Candidate) -> dict[str, Any] | None:
             "role": shown.role,
         }
 
-    is_other = program.shown(winner).text != program.shown(baseline).text
+    own, new = program.shown(baseline).text, program.shown(winner).text
     texts = program.shown(winner).tool_texts
     return {
-        "instruction": is_other,
+        "instruction": new != own,
+        **({"keeps": True} if new != own and own.strip() and own.strip() in new else {}),
         "tools": [change.what for change in tool_changes(texts)] if texts else [],
         "winner": side(winner),
         "baseline": side(baseline),

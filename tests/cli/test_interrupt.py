@@ -88,6 +88,7 @@ def test_an_interrupted_run_lands_what_flies_and_resumes_to_the_same_end(number:
         assert "Traceback" not in err
         assert err.splitlines()[-1] == f"optimize resume {run['id']}"
         assert "calls in flight are being finished" in err
+        assert err.splitlines()[-2] == "the run was interrupted; it can be resumed"
         assert run["status"] == "interrupted"
         assert states() == {"ok": before}
         result = good_json("resume")

@@ -98,8 +98,11 @@ def test_a_run_without_a_search_has_two_stages() -> None:
 
 
 def test_before_a_score_there_is_none_and_the_own_prompt_is_called_so() -> None:
-    none = replace(snapshot("baseline"), best=None, leader=None, baseline=None)
+    none = replace(snapshot("baseline"), best=None, leader=None, baseline=None, trials=1)
     assert "best none yet: your own prompt is scored first" in "\n".join(drawn(search_view(none), 80))
+    tried = replace(none, trials=15, baseline=0.125)
+    said = "\n".join(drawn(search_view(tried), 100))
+    assert f"none of 15 tried was scored on {PLAN.rungs[-2:][0]} dev rows yet; your prompt 12.5" in said
     own = replace(snapshot(), baseline_id="c_12ab34cd56ef7890")
     assert "(95 % CI 54.1 to 70.3): your own prompt (the baseline)" in "\n".join(drawn(search_view(own), 80))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 
 from agent.cli import main
 from agent.errors import RowRefused
+from agent.models.local import LocalModel
 from agent.models.local_engines import _load
 from agent.models.model_registry import create_model
 from agent.models.weights import weights_path
@@ -54,6 +56,24 @@ def test_a_reply_is_bit_equal_whatever_the_prefix_cache_holds() -> None:
     assert [reply.text for reply in warm] == [reply.text for reply in cold]
     assert [reply.logprobs for reply in warm] == [reply.logprobs for reply in cold]
     assert sum(reply.usage.cached_prompt_tokens for reply in warm) > 0
+
+
+def test_the_time_of_a_reply_is_the_engine_s_without_the_queue() -> None:
+    """One engine answers one call after the other, so that their times add up to at most the time of all."""
+    requests = [Request(turns(text), 6) for text in ("The parcel is late.", "Give me my money.", "It is wet.") * 2]
+
+    async def run() -> tuple[list[Completion], float]:
+        model = LocalModel("local/smollm2-135m", weights_path("smollm2-135m"), engines=1)
+        started = time.monotonic()
+        try:
+            return list(await asyncio.gather(*map(model.complete, requests))), time.monotonic() - started
+        finally:
+            await model.close()
+
+    replies, whole = asyncio.run(run())
+    seconds = [reply.seconds or 0.0 for reply in replies]
+    assert min(seconds) > 0
+    assert sum(seconds) <= whole
 
 
 LABELS = ("card_arrival", "card_linking", "balance_cash", "balance_cheque", "refund", "zither")

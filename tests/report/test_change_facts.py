@@ -28,8 +28,8 @@ def of(**parts: Any) -> RunResult:
     return RunResult.from_json({**RESULT, **parts})
 
 
-def changes(*, instruction: bool = False, won: bool = False, **winner: Any) -> list[str]:
-    change = {"winner": {**OWN, **winner}, "baseline": OWN, "instruction": instruction}
+def changes(*, instruction: bool = False, keeps: bool = False, won: bool = False, **winner: Any) -> list[str]:
+    change = {"winner": {**OWN, **winner}, "baseline": OWN, "instruction": instruction, "keeps": keeps}
     return change_facts.changes(of(change=change, proposer={**USE, "won": won}))
 
 
@@ -44,6 +44,9 @@ def test_what_changed_is_said_in_plain_words() -> None:
         "your instruction is replaced by one that the proposer wrote",
         "a call costs about as many tokens (76 instead of 75)",
     ]
+    kept = "your instruction is kept; the proposer added text to it"
+    assert changes(instruction=True, keeps=True, won=True)[0] == kept
+    assert changes(instruction=True, keeps=True)[0] == "your instruction is kept; text was added to it"
     assert changes(instruction=True, technique="chain-of-thought", role="You are a clerk.")[:3] == [
         "your instruction is changed",
         "it is asked to reason before it answers",

@@ -28,6 +28,8 @@ pytestmark = [needs_chromium, pytest.mark.usefixtures("playable_made")]  # first
 DB = Path("runs/ledger.db")
 LOOKS = ((390, "light"), (1280, "dark"))
 """Widths of the screen and colour schemes, each once: axe takes a second a page."""
+CUT = "Math.max(...[...document.querySelectorAll('.scroll')].map(one => one.scrollWidth - one.clientWidth))"
+"""How much of the widest table is hidden."""
 TOO_WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -119,6 +121,8 @@ def test_every_page_fits_is_quiet_and_readable(browser: "Browser", playable: Pla
                     assert reply.status == 200, address
                     page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
                     wide = page.evaluate(TOO_WIDE)
+                    if name == "releases.html":
+                        wide = max(wide, page.evaluate(CUT))
                     if found := [*serious(page), *wrong, *([f"{wide} px too wide"] if wide > 0 else [])]:
                         faults[f"{name} {width} {scheme}"] = found
                     wrong.clear()
@@ -138,8 +142,7 @@ def test_the_playground_from_a_row_to_the_ledger_and_to_its_cap(browser: "Browse
     with served(max_calls=3) as web, opened(browser, web, 1280) as (page, wrong):
         here = web.url.partition("/?")[0]
         page.goto(f"{here}/run/{playable.run_id}")
-        page.get_by_role("link", name="Playground").click()
-        assert page.get_by_role("button", name="Ask the model").is_disabled()
+        page.get_by_role("link", name="Try the prompt").click()
         page.get_by_role("region", name="Rows").get_by_role("link").first.click()
         row = page.get_by_label("text").input_value()
         for side in ("your prompt", "best found"):
@@ -147,12 +150,14 @@ def test_the_playground_from_a_row_to_the_ledger_and_to_its_cap(browser: "Browse
 
         typed = 'two\nlines & <b>"quotes"</b>: my parcel and the courier'
         page.get_by_label("text").fill(typed)
-        page.get_by_role("button", name="Fill in the prompts").click()
+        page.get_by_role("button", name="Only fill in the prompts").click()
         assert typed in page.get_by_role("region", name="best found").inner_text()
         assert page.get_by_label("text").input_value() == typed
         assert len(playable.server.requests) == sent
+        assert "This input: at most 2 calls, $" in page.locator("main").inner_text()
 
-        page.get_by_role("button", name="Ask the model: at most 2 calls, $").click()
+        page.get_by_label("text").fill(typed := typed + " again")
+        page.get_by_role("button", name="Ask the model").click()
         page.get_by_text("Answered by").wait_for()
         assert len(playable.server.requests) == sent + 2
         assert playable.server.requests[-1].body["messages"][-1]["content"] == typed
@@ -163,7 +168,7 @@ def test_the_playground_from_a_row_to_the_ledger_and_to_its_cap(browser: "Browse
         assert len(playable.server.requests) == sent + 2
 
         page.get_by_label("text").fill("another one")
-        page.get_by_role("button", name="Fill in the prompts").click()
+        page.get_by_role("button", name="Only fill in the prompts").click()
         assert page.get_by_role("button", name="Ask the model").is_disabled()
         assert "the cap is used up: 1 of 3 calls are left" in page.locator("main").inner_text()
         page.go_back()

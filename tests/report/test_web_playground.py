@@ -135,6 +135,23 @@ async def test_a_row_that_was_changed_is_that_row_no_more(playable: Playable) ->
         assert "right label" not in Page(changed.text).words
 
 
+async def test_the_menu_and_a_button_lead_to_the_playground(playable: Playable) -> None:
+    async with signed_in(DB) as (client, _):
+        page = Page((await client.get(f"/run/{playable.run_id}")).text)
+        assert "/play" in page.links
+        assert f"/run/{playable.run_id}/play" in page.links
+        newest = (await client.get("/runs.json")).json()["runs"][0]["id"]
+        latest = (await client.get("/play.json")).json()
+        assert latest == (await client.get(f"/run/{newest}/play.json")).json()
+        assert f'action="/run/{newest}/play#prompts"' in (await client.get("/play")).text
+
+
+async def test_without_a_run_the_playground_says_what_to_type(here: Path) -> None:
+    Ledger(DB).close()
+    async with signed_in(DB) as (client, _):
+        assert "No prompt to try yet" in Page((await client.get("/play")).text).words
+
+
 async def test_a_typed_text_is_filled_in_exactly(playable: Playable) -> None:
     """A browser sends CR LF; marks and markup stay text."""
     for address in (f"/run/{playable.run_id}/play", f"/release/rows/{playable.version}/play"):

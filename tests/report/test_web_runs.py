@@ -11,10 +11,13 @@ from agent.report import facts
 from agent.report.terms import TERMS
 from agent.report.tool_facts import whole_prompt
 from agent.report.view import RunView
+from tests.cli.world import compatible, files, good_json, knowing
 from tests.conftest import Made
+from tests.report.pages import Page
 from tests.report.test_web import data, page
 from tests.report.web_world import signed_in
 from tests.toys import make_task
+from tests.wire import WireServer
 
 DB = Path("runs/ledger.db")
 
@@ -74,6 +77,19 @@ async def test_an_empty_ledger_says_what_to_type(here: Path) -> None:
         shown = await page(client, "/")
         assert "optimize run support_triage" in shown.words
         assert "table" not in shown.structure
+
+
+async def test_where_the_own_prompt_is_kept_nothing_was_compared(here: Path) -> None:
+    """A gain of 0 with an interval would say that two prompts were tested."""
+    with WireServer(knowing) as server:
+        command = [*files(120), "-m", compatible(server), "--max-calls", "200", "-q"]
+        kept = await asyncio.to_thread(good_json, *command)
+    assert kept["decision"] == "keep_baseline"
+    assert kept["lift"]["ci95"][0] < 0 < kept["lift"]["ci95"][1]
+    async with signed_in(DB) as (client, _):
+        (line,) = (await client.get("/runs.json")).json()["runs"]
+        assert line["lift"] is None
+        assert "+0.0" not in Page((await client.get("/")).text).words
 
 
 async def test_the_trials_of_both_prompts_are_marked_in_words(two_runs: Made) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from agent.gateway.budget import HeldBack
 from agent.ledger.store import Ledger
 from agent.prompt.prompt_candidate import PromptCandidate
+from agent.release.result_details import Change
 from agent.search import closing
 from agent.types import Budget, Demo, Proposal, Usage
 from tests.search.worlds import TASK, Searched, made_search, pupil, with_baseline
@@ -151,6 +152,14 @@ async def test_a_cap_that_ends_while_explaining_does_not_end_the_run(ledger: Led
     assert model.seen == []
     told = {row["part"]: row for row in closing.carried(found.context, BEST, None)}
     assert told["instruction"]["how"] != "measured"
+
+
+async def test_an_instruction_that_stands_below_a_preface_is_kept(ledger: Ledger) -> None:
+    preface = PromptCandidate("zero-shot", "turns", f"You sort mail.\n\n{TASK.instruction}\n")
+    found, _ = await ended(ledger, BEST, preface)
+    new, kept = (Change.from_json(closing.changed(found.context, each)) for each in (BEST, preface))
+    assert (new.instruction, new.keeps) == (True, False)
+    assert (kept.instruction, kept.keeps) == (True, True)
 
 
 async def test_where_the_users_own_prompt_wins_there_is_nothing_to_explain(ledger: Ledger) -> None:

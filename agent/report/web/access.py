@@ -27,6 +27,7 @@ FIRST_PARTS = (
     "",
     "runs",
     "run",
+    "play",
     "compare",
     "audit",
     "call",

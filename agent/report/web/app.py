@@ -93,6 +93,7 @@ ROUTES = (
     Route(f"{RUN}/rows", "rows.html", rows_page.rows),
     Route(f"{RUN}/play", "play.html", playground_page.play, post=playground_page.post),
     Route(f"{RUN}/events", "events.html", audit_page.events),
+    Route("/play", "play.html", playground_page.latest),
     Route("/compare", "compare.html", compare_page.compared),
     Route("/audit", "audit.html", audit_page.audit),
     Route("/releases", "releases.html", registry_pages.releases),

@@ -7,13 +7,13 @@ the ledger, and the page reads it from there.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import asdict
+from contextlib import closing, suppress
+from dataclasses import asdict, replace
 from itertools import chain
 from typing import Any
 from urllib.parse import urlencode
 
-from agent.errors import AgentError, InputError
+from agent.errors import AgentError, InputError, ReleaseError
 from agent.ledger import trail
 from agent.ledger.query import History
 from agent.prompt.render import label_text
@@ -26,6 +26,8 @@ from agent.types import Example
 
 FIELD = "in."
 """Begins the name of the form's field of an input."""
+MOST_LOOKED_AT = 50
+"""Runs, the newest first, among which one to try is looked for."""
 
 
 def play(request: PageRequest, problem: str = "") -> dict[str, Any]:
@@ -60,6 +62,14 @@ def play(request: PageRequest, problem: str = "") -> dict[str, Any]:
         "enable": "optimize ui --allow-calls --max-calls 50 --max-cost 0.50",
         "pick": _pick(request, tried),
     }
+
+
+def latest(request: PageRequest) -> dict[str, Any]:
+    """The playground of the newest run whose prompts can be tried; `of` is "" where none can."""
+    for run in request.history.runs()[:MOST_LOOKED_AT]:
+        with suppress(InputError, ReleaseError):
+            return play(replace(request, names={"run": run["id"]}))
+    return {"of": "", "back": "/play", "prompts": [], "row": ""}
 
 
 def post(site: Site, names: Mapping[str, str], form: Mapping[str, str]) -> Posted:

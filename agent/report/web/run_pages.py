@@ -80,7 +80,7 @@ def _line(run: Row) -> dict[str, Any]:
         **{name: run[name] for name in ("id", "task", "model", "seed", "started_utc", "status", "error")},
         "baseline": search.baseline.test if search else None,
         "winner": search.winner.test if search else None,
-        "lift": result.get("lift"),
+        "lift": result.get("lift") if search and not search.is_own else None,
         "decision": facts.decision(result),
         "cost": facts.dollars(result["cost_usd"], result.get("unpriced", ())) if "cost_usd" in result else "-",
     }
