@@ -362,6 +362,12 @@ class Trial:
     reason: str = ""
 
 
+MOST_DOLLARS = 1e9
+"""Of a cap."""
+MOST_COUNT = 2**53
+"""Of a cap on calls or tokens: up to here a float is exact."""
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """Hard caps over all roles together: calls, tokens in and out, US dollars, seconds. None: no cap."""

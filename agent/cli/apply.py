@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from agent.cli.common import (
+    PATH,
     SETTINGS,
     batch_options,
     cost_line,
@@ -23,10 +24,8 @@ from agent.task.words import counted
 
 @click.command(context_settings=SETTINGS)
 @click.argument("prompt")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The .csv or .jsonl file to write."
-)
+@click.argument("file", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="The .csv or .jsonl file to write.")
 @click.option("-m", "--model", help="The model to ask. Default: the one of the prompt.")
 @click.option("--limit", type=click.IntRange(1), help="Take the first so many rows.")
 @click.option("--prefix", default="", help="Before the names of the new columns: answer_. Default: nothing.")

@@ -16,6 +16,7 @@ import click
 from agent.errors import InputError
 from agent.run.locations import LEDGER
 from agent.run.tasks import samples, tasks_here
+from agent.types import MOST_COUNT, MOST_DOLLARS
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -33,6 +34,31 @@ class Number(click.FloatRange):
         return number
 
 
+class FilePath(click.Path):
+    """The path of a file or folder: "" and "-", which would name the current folder and a file called so, are refused.
+
+    Args:
+        allows_stdout: "-" stands for standard output.
+        is_file: a folder is refused.
+    """
+
+    def __init__(self, allows_stdout: bool = False, is_file: bool = False) -> None:
+        super().__init__(path_type=Path, allow_dash=allows_stdout)
+        self._is_file = is_file
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = os.fspath(value)
+        if not text:
+            self.fail("the path is empty; name a file.", param, ctx)
+        if text == "-" and not self.allow_dash:
+            self.fail("'-' is no path here; name a file (./- for one that is called so).", param, ctx)
+        if "\0" in text:
+            self.fail("a path holds no NUL; name a file.", param, ctx)
+        if self._is_file and os.path.isdir(text):
+            self.fail(f"{text} is a folder; name a file in it, such as {os.path.join(text, 'ledger.db')}.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 SEED = click.IntRange(0, 2**31 - 1)
@@ -44,9 +70,13 @@ CONCURRENCY_HELP = (
     "Calls in flight at once, at most. Default: 32 for hosted models; for the embedded one, as many as it takes."
 )
 SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OPTIMIZE"}
-PATH = click.Path(path_type=Path)
+PATH = FilePath()
+DOLLARS = Number(0, MOST_DOLLARS)
+COUNT = click.IntRange(1, MOST_COUNT)
 
-db_option = click.option("--db", type=PATH, default=LEDGER, show_default=True, help="The ledger file.")
+db_option = click.option(
+    "--db", type=FilePath(is_file=True), default=LEDGER, show_default=True, help="The ledger file."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 actor_option = click.option("--actor", default="", help="Who decides. Default: the user of this machine.")
 reason_option = click.option("--reason", default="", help="Why; kept in the history and in the ledger's chain.")
@@ -149,11 +179,9 @@ def batch_options(function: F) -> F:
 def spending_options(function: F) -> F:
     """Caps, price, thinking tokens, concurrency and the longest wait."""
     options = (
-        click.option(
-            "--max-calls", metavar="N", type=click.IntRange(1), help="Cap on model calls, retries (not 429s) included."
-        ),
-        click.option("--max-tokens", metavar="N", type=click.IntRange(1), help="Cap on tokens in and out."),
-        click.option("--max-cost", metavar="USD", type=Number(0), help="Cap in US dollars."),
+        click.option("--max-calls", metavar="N", type=COUNT, help="Cap on model calls, retries (not 429s) included."),
+        click.option("--max-tokens", metavar="N", type=COUNT, help="Cap on tokens in and out."),
+        click.option("--max-cost", metavar="USD", type=DOLLARS, help="Cap in US dollars."),
         click.option("--price", metavar="IN,OUT", help=PRICE_HELP),
         click.option("--thinking", metavar="N", type=click.IntRange(0), help=THINKING_HELP),
         click.option("-j", "--max-concurrency", metavar="N", type=click.IntRange(1), help=CONCURRENCY_HELP),

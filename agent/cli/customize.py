@@ -12,6 +12,8 @@ from click.core import ParameterSource
 from agent.cli.common import (
     BATCH,
     CONCURRENCY_HELP,
+    COUNT,
+    DOLLARS,
     PATH,
     PRICE_HELP,
     SEED,
@@ -169,11 +171,11 @@ COLUMNS: Sequence[Column | str] = (
     type=click.IntRange(1),
     help="Calls that you expect in all; fewer than pay for the training speak against it.",
 )
-@click.option("--max-calls", metavar="N", type=click.IntRange(1), help="Cap on calls of the search, where one is made.")
+@click.option("--max-calls", metavar="N", type=COUNT, help="Cap on calls of the search, where one is made.")
 @click.option(
     "--max-cost",
     metavar="USD",
-    type=Number(0),
+    type=DOLLARS,
     help="Cap in US dollars, of the search and of the comparison each.",
 )
 @click.option("--time-limit", metavar="TIME", help="Cap on the time of the search.")

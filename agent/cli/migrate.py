@@ -10,10 +10,11 @@ import click
 from agent.cli.common import (
     BATCH,
     CONCURRENCY_HELP,
+    COUNT,
+    DOLLARS,
     MAX_WAIT_HELP,
     PRICE_HELP,
     SETTINGS,
-    Number,
     batch_options,
     ledger_options,
     margin_option,
@@ -42,13 +43,13 @@ MIGRATE_GROUPS = {
 @click.option(
     "--max-calls",
     metavar="N",
-    type=click.IntRange(1),
+    type=COUNT,
     default=CALLS,
     show_default=True,
     help="Cap on model calls, retries (not 429s) included, all roles together.",
 )
-@click.option("--max-tokens", metavar="N", type=click.IntRange(1), help="Cap on tokens in and out, all roles together.")
-@click.option("--max-cost", metavar="USD", type=Number(0), help="Cap in US dollars, all roles together.")
+@click.option("--max-tokens", metavar="N", type=COUNT, help="Cap on tokens in and out, all roles together.")
+@click.option("--max-cost", metavar="USD", type=DOLLARS, help="Cap in US dollars, all roles together.")
 @click.option("--time-limit", metavar="TIME", help="Cap on wall time, the sealed test included: 90, 5m or 1h30m.")
 @click.option("--price", metavar="IN,OUT", help=PRICE_HELP)
 @batch_options

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from agent.cli.common import PATH, PRICE_HELP, SETTINGS, Number, cost_line, ledger_options, plain, print_json
+from agent.cli.common import (
+    COUNT,
+    DOLLARS,
+    PRICE_HELP,
+    SETTINGS,
+    FilePath,
+    cost_line,
+    ledger_options,
+    plain,
+    print_json,
+)
 from agent.cli.terminal_tables import LOST, TIED, WON, Column, print_table, say, say_marks, won_and_lost
 from agent.errors import InputError
 from agent.run.locations import open_history, releases_folder
@@ -25,7 +35,12 @@ if TYPE_CHECKING:
 
 @click.command(context_settings=SETTINGS)
 @click.argument("run", required=False, default="")
-@click.option("-o", "--output", type=PATH, help="The file. Default: runs/RUN/report.html beside the ledger.")
+@click.option(
+    "-o",
+    "--output",
+    type=FilePath(allows_stdout=True),
+    help="The file; - for standard output. Default: runs/RUN/report.html beside the ledger.",
+)
 @ledger_options
 def report_command(run: str, output: Path | None, db: Path, as_json: bool) -> None:
     """Write RUN (default: the latest) as one HTML file: verdict, scores, prompt, rows that changed, cost, origin.
@@ -35,10 +50,16 @@ def report_command(run: str, output: Path | None, db: Path, as_json: bool) -> No
     The file opens offline, asks no host for anything and holds no script. It shows rows, replies and prompts: whoever
     gets it reads them.
     """
-    from agent.report.html import write_report
+    from agent.report.html import report_html, write_report
     from agent.report.view import RunView
 
+    to_stdout = output == Path("-")
+    if to_stdout and as_json:
+        raise click.UsageError("-o - prints the page and --json an object; leave out one of them")
     view = RunView(open_history(db), run)
+    if to_stdout:
+        click.echo(report_html(view), nl=False)
+        return
     path, size = write_report(view, output)
     if as_json:
         print_json({"run_id": view.id, "file": str(path), "bytes": size})
@@ -127,8 +148,8 @@ def word_diff(one: str, two: str) -> str:
     help="Serve nothing: write RUN (default: the latest) as an Optuna study, for optuna-dashboard to open.",
 )
 @click.option("--allow-calls", is_flag=True, help="Lets the playground ask models; needs a cap.")
-@click.option("--max-calls", type=click.IntRange(1), help="Cap on all calls of the playground, retries included.")
-@click.option("--max-cost", type=Number(0), help="Cap on all dollars of the playground.")
+@click.option("--max-calls", type=COUNT, help="Cap on all calls of the playground, retries included.")
+@click.option("--max-cost", type=DOLLARS, help="Cap on all dollars of the playground.")
 @click.option("--price", help=PRICE_HELP)
 @ledger_options
 def ui_command(

@@ -13,6 +13,8 @@ from agent.cli.common import (
     BATCH,
     BATCH_WAIT_HELP,
     CONCURRENCY_HELP,
+    COUNT,
+    DOLLARS,
     MAX_WAIT_HELP,
     PRICE_HELP,
     SEED,
@@ -128,11 +130,11 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
 @click.option(
     "--max-calls",
     metavar="N",
-    type=click.IntRange(1),
+    type=COUNT,
     help="Cap on model calls, retries (not 429s) included, all roles together. Default: the task's, else by --effort.",
 )
-@click.option("--max-tokens", metavar="N", type=click.IntRange(1), help="Cap on tokens in and out, all roles together.")
-@click.option("--max-cost", metavar="USD", type=Number(0), help="Cap in US dollars, all roles together.")
+@click.option("--max-tokens", metavar="N", type=COUNT, help="Cap on tokens in and out, all roles together.")
+@click.option("--max-cost", metavar="USD", type=DOLLARS, help="Cap in US dollars, all roles together.")
 @click.option(
     "--time-limit",
     metavar="TIME",
@@ -245,11 +247,9 @@ def run_command(
 @click.argument("run", required=False, default="")
 @click.option("--fork", is_flag=True, help="Start a new run from it, with the task as it is now.")
 @click.option("-m", "--model", metavar="NAME", help="Another model; only with --fork.")
-@click.option(
-    "--max-calls", metavar="N", type=click.IntRange(1), help="A new cap on model calls; what was paid before counts."
-)
-@click.option("--max-tokens", metavar="N", type=click.IntRange(1), help="A new cap on tokens.")
-@click.option("--max-cost", metavar="USD", type=Number(0), help="A new cap in US dollars.")
+@click.option("--max-calls", metavar="N", type=COUNT, help="A new cap on model calls; what was paid before counts.")
+@click.option("--max-tokens", metavar="N", type=COUNT, help="A new cap on tokens.")
+@click.option("--max-cost", metavar="USD", type=DOLLARS, help="A new cap in US dollars.")
 @click.option("--time-limit", metavar="TIME", help="A new cap on wall time: 90, 5m or 1h30m.")
 @click.option("-j", "--max-concurrency", metavar="N", type=click.IntRange(1), help=CONCURRENCY_HELP)
 @click.option("--max-wait", metavar="TIME", help=MAX_WAIT_HELP)

@@ -35,6 +35,7 @@ from agent.ledger.connect import (
     writer,
 )
 from agent.ledger.files import Lock, break_seal, set_seal
+from agent.ledger.place import require_file
 from agent.ledger.provenance import boot_id, utc_now
 from agent.ledger.schema import AUDITED, STEPS, sha256
 from agent.ledger.verify import link
@@ -60,6 +61,7 @@ class LedgerFile:
         self._together: list[Statement] | None = None
         self._known: set[str] = set()  # ids of candidates that are in the file
         self._secrets = rare_secrets_in(os.environ)
+        require_file(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = Lock(path)

@@ -5,8 +5,16 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from agent.errors import InputError
+
 LEDGER = Path("runs/ledger.db")
 """Where it is looked for when none is named."""
+
+
+def require_file(db: Path) -> None:
+    """Raises InputError for a folder, as "" and "." are."""
+    if db.is_dir():
+        raise InputError(f"{db}: a folder; name a file in it with --db, such as {db / 'ledger.db'}")
 
 
 def ledger_option(db: Path) -> str:

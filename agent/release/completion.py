@@ -17,6 +17,7 @@ from agent.models.model_registry import create_model
 from agent.prompt.label_weights import logprobs_for
 from agent.prompt.weighted_reply import read_reply
 from agent.release.prompt_file import PromptRelease
+from agent.task.words import printable
 from agent.tracking.spans import program_tracer
 from agent.types import LM, Completion, Message, Prediction, Request
 from agent.worker import run_aside
@@ -36,7 +37,7 @@ def parameters_of(release: PromptRelease) -> dict[str, Any]:
     """A value for each of DEFAULT_PARAMETERS. Raises a ReleaseError for a parameter that cannot be sent."""
     if unknown := [name for name in release.parameters if name not in DEFAULT_PARAMETERS]:
         raise ReleaseError(
-            f"{release.name!r}: cannot send the parameter {', '.join(unknown)}; known: "
+            f"{release.name!r}: cannot send the parameter {printable(', '.join(unknown))}; known: "
             f"{', '.join(DEFAULT_PARAMETERS)}; take it out, or send render() yourself"
         )
     stop = release.parameters.get("stop", ())
@@ -48,7 +49,7 @@ def request_of(release: PromptRelease, messages: tuple[Message, ...]) -> Request
     """The request with these messages and the parameters of the release, and with log-probabilities where an answer
     that is not sure enough is to be left out. Raises a ReleaseError."""
     parameters = parameters_of(release)
-    if "abstain_below" in release.provenance and not parameters["logprobs"]:
+    if "abstain_below" in release.provenance and release.outputs and not parameters["logprobs"]:
         parameters["logprobs"] = logprobs_for(release.outputs[0].choices)
     return Request(messages=messages, tools=release.tools, **parameters)
 

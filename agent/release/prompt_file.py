@@ -41,6 +41,10 @@ HELD = "held"  # inside a run's folder, the folder of a winner that was not prom
 FENCE = "+++"
 MAX_FILE = 16_000_000
 """Bytes of either file: more than the longest context window takes. The front matter has the limits of `strict.py`."""
+MOST_FIELDS = 1_000
+"""Inputs, and outputs, of a prompt."""
+MOST_COUNT = 2**53
+"""Of a whole number among the parameters."""
 _MAX_INT = 10**308  # as in the rows of a task: about the largest float; thousands of digits cannot even be shown
 _ROLES = "|".join(get_args(ChatRole))
 HEADING = re.compile(rf"^## ({_ROLES})[ \t\r]*$", re.MULTILINE)
@@ -425,6 +429,12 @@ def _require_shapes(data: dict[str, Any], refuse: Refuse) -> None:
             refuse("messages", f"{item!r:.60} is not a message with a role ({_ROLES.replace('|', ', ')}) and a content")
     if not all(isinstance(name, str) for name in data["inputs"]):
         refuse("inputs", f"inputs must be names, not {data['inputs']!r:.60}")
+    for key in ("inputs", "outputs"):
+        if len(data[key]) > MOST_FIELDS:
+            refuse(key, f"{len(data[key]):,} {key}; at most {MOST_FIELDS:,} can be read")
+    for name, value in data["parameters"].items():
+        if (wanted := _PARAMETERS.get(name)) and not wanted[0](value):
+            refuse("parameters", f"parameters.{name} must be {wanted[1]}, not {value!r:.60}")
     for item in data["outputs"]:
         if not _is_field(item):
             refuse("outputs", f"{item!r:.60} is not an output field")
@@ -517,6 +527,33 @@ def _is_tool(item: Any) -> bool:
         return False
 
 
+def _is_json(text: str) -> bool:
+    try:
+        parse_json(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_count(value: Any, least: int = 0) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= MOST_COUNT
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
+
+
+_PARAMETERS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "max_tokens": (lambda value: _is_count(value, 1), "a whole number of at least 1"),
+    "temperature": (lambda value: _is_real(value) and value >= 0, "a number of at least 0"),
+    "stop": (lambda value: isinstance(value, str) or _are_texts(value), "a text or a list of texts"),
+    "seed": (lambda value: value is None or _is_count(value, -MOST_COUNT), "a whole number"),
+    "logprobs": (_is_count, "a whole number of at least 0"),
+    "labels": (_are_texts, "a list of texts"),
+}
+"""What the parameters that can be sent must be: the check, and its words."""
+
+
 def _is_field(item: Any) -> bool:
     kinds = {"name": str, "type": str, "description": str, "schema": str, "min_words": int, "max_words": int}
     kinds |= dict.fromkeys(_LISTS, list)
@@ -526,6 +563,7 @@ def _is_field(item: Any) -> bool:
         and all(isinstance(value, kinds[key]) for key, value in item.items())
         and item["type"] in get_args(FieldType)
         and all(isinstance(text, str) for key in _LISTS for text in item.get(key, ()))
+        and (not item.get("schema") or _is_json(item["schema"]))
     )
 
 

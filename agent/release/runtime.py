@@ -157,7 +157,10 @@ class Prompt:
         ]
         if wrong:
             needs = ", ".join(inputs) or "none"
-            raise ReleaseError(f"cannot {verb} {self.name!r}: {'; '.join(wrong)}; give exactly these as text: {needs}")
+            from agent.task.words import printable
+
+            said = printable(f"{'; '.join(wrong)}; give exactly these as text: {needs}")
+            raise ReleaseError(f"cannot {verb} {self.name!r}: {said}")
 
     def remember(self, inputs: Mapping[str, Input], answer: Any, *, who: str) -> None:
         """Keeps a confirmed example of a user or tenant beside the release, whose version stays as it is.

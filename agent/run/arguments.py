@@ -30,7 +30,7 @@ from agent.search.samplers import PRUNERS, SAMPLERS
 from agent.task.called_tools import TOOLS_FILE, tools_json
 from agent.task.load import load_task
 from agent.task.words import seconds
-from agent.types import Task
+from agent.types import MOST_COUNT, MOST_DOLLARS, Task
 
 PROMPT_FILE = "prompt.txt"
 MOST_LISTED = 20  # problems of rows
@@ -130,6 +130,8 @@ def out_of_range(words: Mapping[str, Any]) -> list[Problem]:
         value = words.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
             problems.append(Problem(name, f"{value!r}: write a whole number of at least {least}"))
+        elif value is not None and value > MOST_COUNT:
+            problems.append(Problem(name, f"{value:.0e}: write a whole number of at most {MOST_COUNT:,}"))
     for name, known in ONE_OF.items():
         if name in words and words[name] not in known:
             choices = ", ".join(repr(each) for each in known)
@@ -144,9 +146,9 @@ def out_of_range(words: Mapping[str, Any]) -> list[Problem]:
         problems.append(Problem("margin", f"{margin!r}: write the points of a loss, above 0 and at most 50"))
     cost, seed = words.get("max_cost"), words.get("seed", 0)
     if cost is not None and (
-        isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost < float("inf")
+        isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost <= MOST_DOLLARS
     ):
-        problems.append(Problem("max_cost", f"{cost!r}: write a number of US dollars"))
+        problems.append(Problem("max_cost", f"{cost!r:.40}: write US dollars from 0 to {MOST_DOLLARS:,.0f}"))
     if (detect := words.get("detect")) is not None and (
         isinstance(detect, bool) or not isinstance(detect, int | float) or not 0 < detect <= 100
     ):

@@ -372,9 +372,11 @@ def batch_of(options: Mapping[str, Any]) -> BatchSettings | None:
 
 
 def require_dollars(max_cost: float | None) -> None:
-    """Raises InputError for a cap that is no number, such as nan, which no spending would pass."""
-    if max_cost is not None and not math.isfinite(max_cost):
-        raise InputError(f"--max-cost {max_cost}: write a number of US dollars")
+    """Raises InputError for a cap that is no number, such as nan, or out of its range."""
+    from agent.types import MOST_DOLLARS
+
+    if max_cost is not None and not 0 <= max_cost <= MOST_DOLLARS:
+        raise InputError(f"--max-cost {max_cost:g}: write US dollars from 0 to {MOST_DOLLARS:,.0f}")
 
 
 def margin_of(points: float) -> float:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import InputError, LedgerBusy
 from agent.ledger.place import LEDGER as LEDGER
 from agent.ledger.place import ledger_option as ledger_option
+from agent.ledger.place import require_file
 from agent.run.tasks import find_task, task_named, task_of
 from agent.task.conversations import PLAYED
 
@@ -38,6 +39,7 @@ def open_history(db: Path, by_chain: bool = False) -> History:
     from agent.ledger.connect import is_there
     from agent.ledger.query import history_of
 
+    require_file(db)
     if not is_there(db):
         raise InputError(f"{db}: no ledger here yet; `optimize TASK` makes one, or name another with --db")
     return history_of(db, by_chain)

@@ -18,12 +18,12 @@ from agent.metrics.metric_registry import METRICS
 from agent.task.checks import Fault
 from agent.task.input_files import KeyPath
 from agent.task.words import listed, near, quoted, seconds
-from agent.types import FieldType, FormatName, TechniqueName
+from agent.types import MOST_COUNT, MOST_DOLLARS, FieldType, FormatName, TechniqueName
 
 if TYPE_CHECKING:
     from agent.metrics.metric_rule import Options
 
-_MOST = 2**53
+_MOST = MOST_COUNT
 
 
 def _schema(value: Any) -> str | dict[str, Any]:
@@ -178,7 +178,9 @@ class BudgetTable(TomlTable):
 
     max_calls: Count | Optional = Field(None, description="The most model calls.")
     max_tokens: Count | Optional = Field(None, description="The most tokens, prompts and replies together.")
-    max_cost: Annotated[float, Field(ge=0, le=1e9)] | Optional = Field(None, description="The most US dollars.")
+    max_cost: Annotated[float, Field(ge=0, le=MOST_DOLLARS)] | Optional = Field(
+        None, description="The most US dollars."
+    )
     time_limit: Seconds | Optional = Field(
         None, description='The longest run: seconds, or a text such as "5m" or "1h".'
     )

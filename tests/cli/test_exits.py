@@ -13,7 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli import main
-from tests.cli.world import compatible, files, good_json, learner, optimize, refused
+from agent.errors import InputError
+from agent.ledger.store import Ledger
+from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused
 from tests.conftest import Made
 from tests.wire import WireServer
 
@@ -219,3 +221,35 @@ def test_json_is_ascii_where_stdout_is_not_utf_8() -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "latin-1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
     assert json.loads(done.stdout.decode("ascii")) == value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--max-cost", "1e308"], "is not in the range"),
+        (["--max-tokens", str(10**400)], "is not in the range"),
+        (["--max-calls", str(10**19)], "is not in the range"),
+        (["--db", ""], "the path is empty; name a file"),
+        (["--db", "."], ". is a folder; name a file in it, such as ./ledger.db"),
+        (["--db", "a\0b"], "a path holds no NUL"),
+    ],
+)
+def test_a_budget_or_a_path_out_of_its_range_is_a_usage_error(arguments: list[str], says: str) -> None:
+    files(40)
+    lines = refused(2, *FILE, "--dry-run", *arguments)
+    assert says in lines[-1]
+    assert not Path("ledger.db").exists()
+
+
+def test_a_folder_is_no_ledger_from_python_either() -> None:
+    with pytest.raises(InputError, match="a folder; name a file in it"):
+        Ledger(Path())
+
+
+def test_a_report_goes_to_standard_output(two_runs: Made) -> None:
+    run_id = two_runs[0]["run_id"]
+    good("report", run_id)
+    assert good("report", run_id, "-o", "-") == Path(f"runs/{run_id}/report.html").read_text("utf-8")
+    assert not Path("-").exists()
+    assert "leave out one of them" in refused(2, "report", run_id, "-o", "-", "--json")[-1]
+    assert "'-' is no path here" in refused(2, "export", run_id, "-o", "-")[-1]

@@ -196,8 +196,8 @@ def test_a_path_that_cannot_be_read_is_a_release_error(tmp_path):
         (b'"labelled-turns"', b'"labeled"', 5, "unknown format 'labeled'"),
         (b'["message"]', b"[1]", 4, "inputs must be names"),
         (b'type = "choice"', b'type = "choices"', 9, "is not an output field"),
-        (b"temperature = 0.5", b"temperature = nan", None, "parameters.temperature"),
-        (b"temperature = 0.5", b"temperature = 2026-11-24", None, "parameters.temperature"),
+        (b"temperature = 0.5", b"temperature = nan", 14, "parameters.temperature"),
+        (b"temperature = 0.5", b"temperature = 2026-11-24", 14, "parameters.temperature"),
         (b"Route", b"Ro\xffute", 28, "is not UTF-8"),
     ],
 )
@@ -277,3 +277,39 @@ def test_loading_a_prompt_needs_no_third_party_package(tmp_path):
             *("agent.release", "agent.release.labels", "agent.release.prompt_file", "agent.release.runtime"),
             *("agent.shipped", "agent.strict"),
         ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [
+        ("parameters", {"max_tokens": "x"}, "max_tokens must be a whole number of at least 1, not 'x'"),
+        ("parameters", {"max_tokens": True}, "max_tokens must be a whole number"),
+        ("parameters", {"temperature": "\x1b[2J"}, "temperature must be a number"),
+        ("parameters", {"temperature": -1}, "temperature must be a number of at least 0"),
+        ("parameters", {"stop": 5}, "stop must be a text or a list of texts"),
+        ("parameters", {"seed": [1]}, "seed must be a whole number"),
+        ("parameters", {"logprobs": "many"}, "logprobs must be a whole number"),
+        ("parameters", {"labels": "abc"}, "labels must be a list of texts"),
+        ("outputs", [{"name": "a", "type": "json", "schema": "{no json"}], "is not an output field"),
+        ("outputs", [{"name": "a", "type": "json", "schema": "[" * 2000}], "is not an output field"),
+        ("inputs", [f"i{number}" for number in range(100_000)], "100,000 inputs; at most 1,000 can be read"),
+    ],
+)
+def test_what_parse_and_complete_cannot_use_is_refused_when_it_is_loaded(tmp_path, key, value, what):
+    write_release(RELEASE, tmp_path)
+    data = json.loads((tmp_path / MESSAGES_FILE).read_text("utf-8")) | {key: value}
+    (tmp_path / MESSAGES_FILE).write_text(json.dumps(data), "utf-8")
+    line = refused(tmp_path / MESSAGES_FILE, verify=False)
+    assert what in line
+    assert line.isprintable()
+
+
+def test_an_exception_holds_no_control_character_of_the_file(tmp_path):
+    hostile = dataclasses.replace(RELEASE, inputs=("\x1b[2J\nmessage",), parameters={"\x1b[31m": 1})
+    messages = tmp_path / MESSAGES_FILE
+    messages.write_text(export_messages(hostile), "utf-8")
+    prompt = load_prompt(messages, verify=False)
+    for ask in (lambda: prompt.render(x="y"), lambda: prompt.complete(**{"\x1b[2J\nmessage": "y"})):
+        with pytest.raises(ReleaseError) as caught:
+            ask()
+        assert str(caught.value).isprintable()
