@@ -13,7 +13,7 @@ from tests.chaos.command import PATIENCE, Command
 from tests.chaos.harness import MAX_COST, QUICK, TINY, WIDTH, Campaign, Provider, Row
 
 UNDER_WAY = 150  # requests before anything happens
-HUNG = 8  # requests that hang, at least, when Ctrl-C comes
+HUNG = 4  # requests that hang, at least, when Ctrl-C comes
 AT_ONCE = 10.0  # seconds, also on a busy machine; a call that hangs is given up after 120
 STANDS = 3.0  # seconds
 
