@@ -1,20 +1,44 @@
-"""Rows of `.xlsx` and `.parquet` files, by the libraries of the extra `tables`."""
+"""Rows of `.xlsx` and `.parquet` files, read by the libraries of the extra `tables` in a child process."""
 
 from __future__ import annotations
 
-import datetime
-import io
-import math
-from collections.abc import Iterable, Sequence
+import sys
+import tempfile
 from typing import Any
 
 from agent.errors import Problem
 from agent.extras import command
+from agent.task.limits import MEMORY
 from agent.task.words import problem, quoted
+from agent.worker import Worker
 
 Rows = list[tuple[int, dict[str, Any]]]
-MOST_UNPACKED = 1024 * 1024 * 1024
-"""Bytes of the unpacked parts of a workbook, or of the rows of a Parquet file."""
+SECONDS = 300.0
+"""For one part of the rows, and for what is read before the first one."""
+_LIBRARIES = {".xlsx": "openpyxl", ".parquet": "pyarrow"}
+_SCRIPT = r"""
+sys.path[:] = opening["path"]
+from agent.task.limits import TooMuch
+from agent.task.table_child import TableFile, limit_memory
+limit_memory()
+answer(True, "")
+table = None
+for line in pipe_in:
+    try:
+        if table is None:
+            table = TableFile(*json.loads(line))
+            answer({"header": table.header, "sheets": table.sheets}, "")
+        else:
+            answer({"rows": table.part()}, "")
+    except ImportError:
+        answer({"error": "missing"}, "")
+    except TooMuch as error:
+        answer({"error": "limit", "what": str(error)}, "")
+    except MemoryError:
+        answer({"error": "memory"}, "")
+    except Exception as error:  # a library may fail in any way on a damaged file
+        answer({"error": "damaged", "what": f"{type(error).__name__}: {str(error)[:200]}"}, "")
+"""
 
 
 def rows_of_binary(data: bytes, suffix: str, where: str) -> tuple[Rows, list[Problem]]:
@@ -22,69 +46,55 @@ def rows_of_binary(data: bytes, suffix: str, where: str) -> tuple[Rows, list[Pro
 
     Cells are texts, numbers, true and false, or JSON; dates are ISO texts, and what is empty is "".
     """
-    read, library = (_workbook, "openpyxl") if suffix == ".xlsx" else (_parquet, "pyarrow")
+    worker = Worker("the reader", _SCRIPT, {"path": [place for place in sys.path if place]}, SECONDS, SECONDS)
     try:
-        header, rows = read(data)
-    except ImportError:
-        return [], [problem(where, 1, f"{suffix} needs {library}, which is not installed; {command('tables')}")]
-    except Exception as error:  # a library may fail in any way on a damaged file
-        return [], [
-            problem(where, 1, f"cannot be read as {suffix} ({type(error).__name__}: {str(error)[:200]}); save it anew")
-        ]
-    if twice := sorted({name for name in header if header.count(name) > 1}):
-        return [], [problem(where, 1, f"two columns are called {quoted(twice[0])}; rename one")]
-    made = [(number, [plain_cell(cell) for cell in row]) for number, row in enumerate(rows, start=2)]
-    if bad := next((n for n, row in made if any(isinstance(cell, str) and "\x00" in cell for cell in row)), 0):
-        return [], [problem(where, bad, "holds a NUL character; remove it")]
-    return [(n, dict(zip(header, row, strict=False))) for n, row in made if any(cell != "" for cell in row)], []
+        with tempfile.NamedTemporaryFile(suffix=suffix) as file:
+            file.write(data)
+            file.flush()
+            return _read(worker, file.name, suffix, where)
+    except OSError as error:
+        return [], [problem(where, 1, f"cannot be unpacked ({error.strerror}); make room for temporary files")]
+    finally:
+        worker.close()
 
 
-def plain_cell(value: Any) -> Any:
-    """A cell as JSON has it."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return ""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)
-    if isinstance(value, str | bool | int | float):
-        return value
-    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
-        return value.date().isoformat()
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    if isinstance(value, dict):
-        return {str(key): plain_cell(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain_cell(part) for part in value]
-    return str(value)
+def _read(worker: Worker, name: str, suffix: str, where: str) -> tuple[Rows, list[Problem]]:
+    opened, why = worker.now([name, suffix, ""])
+    if wrong := _fault(opened, why, suffix):
+        return [], [problem(where, 1, wrong)]
+    header = opened["header"]
+    if twice := _twice(header):
+        return [], [problem(where, 1, f"two columns are called {quoted(twice)}; rename one")]
+    rows: Rows = []
+    while True:
+        part, why = worker.now("next")
+        if wrong := _fault(part, why, suffix):
+            return [], [problem(where, rows[-1][0] + 1 if rows else 1, wrong)]
+        if not part["rows"]:
+            return rows, []
+        for number, cells in part["rows"]:
+            if any(isinstance(cell, str) and "\x00" in cell for cell in cells):
+                return [], [problem(where, number, "holds a NUL character; remove it")]
+            rows.append((number, dict(zip(header, cells, strict=True))))
 
 
-def _workbook(data: bytes) -> tuple[list[str], Iterable[Sequence[Any]]]:
-    import warnings
-    import zipfile
-
-    import openpyxl
-
-    with zipfile.ZipFile(io.BytesIO(data)) as parts:
-        if sum(part.file_size for part in parts.infolist()) > MOST_UNPACKED:
-            raise ValueError("its parts are larger than 1 GB")
-    with warnings.catch_warnings(action="ignore"):  # about styles and extensions, which hold no cells
-        sheet = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True).worksheets[0]
-        sheet.reset_dimensions()  # some programs write a wrong size, and cells beyond it would be lost
-        first, *rows = list(sheet.iter_rows(values_only=True)) or [()]
-    width = max((at for at, cell in enumerate(first, start=1) if cell is not None), default=0)
-    blank = (None,) * width
-    return [str(plain_cell(cell)) for cell in first[:width]], [(*row, *blank)[:width] for row in rows]
+def _fault(found: Any, why: str, suffix: str) -> str:
+    """What is wrong with an answer of the child, in words; "" where nothing is."""
+    if found is None:
+        return f"cannot be read as {suffix} ({why}); take fewer rows, or save it as CSV"
+    match found.get("error"):
+        case None:
+            return ""
+        case "missing":
+            return f"{suffix} needs {_LIBRARIES[suffix]}, which is not installed; {command('tables')}"
+        case "limit":
+            return str(found["what"])
+        case "memory":
+            return f"takes more than {MEMORY >> 30} GB of memory; take fewer rows, or save it as CSV"
+    return f"cannot be read as {suffix} ({found['what']}); save it anew"
 
 
-def _parquet(data: bytes) -> tuple[list[str], Iterable[Sequence[Any]]]:
-    import pyarrow.parquet
-
-    file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
-    groups = range(file.metadata.num_row_groups)
-    if sum(file.metadata.row_group(number).total_byte_size for number in groups) > MOST_UNPACKED:
-        raise ValueError("its rows are larger than 1 GB")
-    table = file.read()
-    header = [str(name) for name in table.column_names]
-    return header, zip(*(column.to_pylist() for column in table.columns), strict=True)
+def _twice(header: list[str]) -> str:
+    """A name that stands twice, or ""."""
+    seen: set[str] = set()
+    return next((name for name in header if name in seen or seen.add(name)), "")  # type: ignore[func-returns-value]

@@ -10,18 +10,18 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from agent.errors import InputError, Problem, ProblemsError
 from agent.strict import MAX_DEPTH, BadToml
 from agent.strict import parse_json as parse_json_strictly
 from agent.strict import parse_toml as parse_toml_strictly
+from agent.task.limits import CELL_TEXT, CELLS, FILE, LINE, LINES, FileMeter, TooMuch, more_than
 from agent.task.words import problem, quoted, shown
 
-MAX_BYTES = 200 * 1024 * 1024
-MAX_CELL = 1_000_000
+_T = TypeVar("_T")
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 TABLES = (".csv", ".tsv", ".jsonl", ".json", ".xlsx", ".parquet")
 """The kinds of files that rows are read from."""
@@ -44,11 +44,12 @@ _HIDDEN = re.compile(
     r"|'[^'\n]*+'?|#[^\n]*+",
     re.DOTALL,
 )
+_JSON_MARK = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{,]', re.DOTALL)
 _PART = re.compile(r'"((?:\\.|[^"\\])*+)"?' + r"|'([^']*+)'?" + r"|([A-Za-z0-9_-]+)")
 
 
 def read_bytes(path: Path, folder: Path | None = None) -> bytes:
-    """The bytes of a regular file of at most 200 MB; with `folder`, one that really lies inside it.
+    """The bytes of a regular file of at most FILE bytes; with `folder`, one that really lies inside it.
 
     Raises `ProblemsError` (one problem, at line 1) when it is missing, unreadable, too large or outside.
     """
@@ -60,8 +61,9 @@ def read_bytes(path: Path, folder: Path | None = None) -> bytes:
         if not real.is_file():
             raise _refused(where, "is not a regular file; give a file")
         size = real.stat().st_size
-        if size > MAX_BYTES:
-            raise _refused(where, f"is {size / 1024 / 1024:.0f} MB; a file may have 200 MB at most, so take fewer rows")
+        if size > FILE:
+            most = f"a file may have {FILE >> 20} MB at most, so take fewer rows"
+            raise _refused(where, f"is {size / 1024 / 1024:.0f} MB; {most}")
         return real.read_bytes()
     except FileNotFoundError:
         raise _refused(where, "no such file; write it or correct its name") from None
@@ -80,9 +82,13 @@ def decode(data: bytes, where: str) -> tuple[list[str | None], list[Problem]]:
     """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return [], [problem(where, 1, "is UTF-16; save the file as UTF-8")]
+    if data.count(b"\n") > LINES:
+        return [], [problem(where, LINES, str(more_than(LINES, "lines")))]
     lines: list[str | None] = []
     places_by_fix: dict[str, list[tuple[int, str]]] = {}
-    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+    for number, raw in enumerate(_lines(data), start=1):
+        if len(raw) > LINE:
+            return [], [problem(where, number, f"the line has more than {LINE >> 20} MB; cut it into several")]
         line: str | None = None
         try:
             line = raw.removesuffix(b"\r").decode("utf-8")
@@ -100,6 +106,15 @@ def decode(data: bytes, where: str) -> tuple[list[str | None], list[Problem]]:
     return lines, problems
 
 
+def _lines(data: bytes) -> Iterator[bytes]:
+    """The lines without their ends and without a BOM, one at a time."""
+    at = 3 if data.startswith(b"\xef\xbb\xbf") else 0
+    while (end := data.find(b"\n", at)) >= 0:
+        yield data[at:end]
+        at = end + 1
+    yield data[at:]
+
+
 def _and_more(places: Sequence[Any], what: str) -> str:
     """How many more places there are than the first."""
     return f", and so in {len(places) - 1} more {what}{'s' * (len(places) > 2)}" * (len(places) > 1)
@@ -108,15 +123,28 @@ def _and_more(places: Sequence[Any], what: str) -> str:
 def parse_json(text: str) -> Any:
     """Strict JSON: no NaN or Infinity, no number past a float, no key twice, no NUL or lone surrogate, 50 levels.
 
-    Raises ValueError (`json.JSONDecodeError` for bad syntax) with a reason that fits on a line.
+    Raises ValueError (`json.JSONDecodeError` for bad syntax, TooMuch beyond the limits) with a reason of one line.
     """
+    if text.count(",") + text.count("[") + text.count("{") > CELLS:
+        _require_few(text)
     value = parse_json_strictly(text, parse_constant=_constant, parse_float=_float, parse_int=_int)
     for part, depth in walk(value):
         if depth > MAX_DEPTH:
             raise ValueError(f"JSON nested deeper than {MAX_DEPTH} levels; flatten it")
+        if isinstance(part, str) and len(part) > CELL_TEXT:
+            raise more_than(CELL_TEXT, "characters in a text", "shorten it")
         if isinstance(part, str) and (bad := _UNSAFE.search(part)):
             raise ValueError(f"{quoted(bad[0])} in the text {quoted(part)} is a NUL or half a character; remove it")
     return value
+
+
+def _require_few(text: str) -> None:
+    """Raise TooMuch for JSON of more than CELLS values, before they are made."""
+    values = 0
+    for token in _JSON_MARK.finditer(text):
+        values += not token[0].startswith('"')
+        if values > CELLS:
+            raise more_than(CELLS, "values", "take fewer rows")
 
 
 def walk(value: Any) -> Iterator[tuple[Any, int]]:
@@ -185,26 +213,39 @@ def rows_of(data: bytes, path: Path) -> tuple[Rows, list[Problem]]:
         from agent.task.binary_tables import rows_of_binary
 
         return rows_of_binary(data, suffix, where)
+    if suffix == ".json":
+        text, problems = whole_text(data, where)
+        return _json_array(text, where) if not problems else ([], problems)
     lines, problems = decode(data, where)
     if suffix == ".jsonl":
         rows, more = _jsonl(lines, where)
     elif problems:  # a CSV row may span lines, so with one line unreadable no row is sure
         return [], problems
-    elif suffix == ".json":
-        rows, more = _json_array("\n".join(line or "" for line in lines), where)
     else:
         rows, more = _csv([line or "" for line in lines], where, "\t" if suffix == ".tsv" else "")
     return rows, problems + more
 
 
+def whole_text(data: bytes, where: str) -> tuple[str, list[Problem]]:
+    """The text of a .json file, which is read as a whole and so is smaller than others; its problems else."""
+    if len(data) > LINE:
+        return "", [problem(where, 1, f"has more than {LINE >> 20} MB; save it as .jsonl, one object a line")]
+    lines, problems = decode(data, where)
+    return "\n".join(line or "" for line in lines), problems
+
+
 def _jsonl(lines: list[str | None], where: str) -> tuple[Rows, list[Problem]]:
     rows: Rows = []
-    problems = []
+    problems, meter = list[Problem](), FileMeter()
     for number, line in enumerate(lines, start=1):
         if not line or not line.strip(" \t\r"):
             continue
         try:
             value = parse_json(line)
+            if isinstance(value, dict):
+                meter.json_row(value)
+        except TooMuch as error:
+            return [], [problem(where, number, str(error))]
         except json.JSONDecodeError as error:
             what = f"not valid JSON: {error.msg} at column {error.colno}; write one JSON object per line"
             problems.append(problem(where, number, what))
@@ -230,13 +271,17 @@ def _json_array(text: str, where: str) -> tuple[Rows, list[Problem]]:
     if not isinstance(items, list):
         return [], [problem(where, 1, 'is not an array; write [{"field": value, ...}, ...], or a .jsonl file')]
     rows: Rows = []
-    problems = []
+    problems, meter = list[Problem](), FileMeter()
     at, decoder = text.index("[") + 1, json.JSONDecoder()
     line, seen = 1, 0
     for item in items:
         at = _NEXT.match(text, at).end()  # type: ignore[union-attr]
         line, seen = line + text.count("\n", seen, at), at
         if isinstance(item, dict):
+            try:
+                meter.json_row(item)
+            except TooMuch as error:
+                return [], [problem(where, line, str(error))]
             rows.append((line, item))
         else:
             problems.append(problem(where, line, f'the row {quoted(item)} is not an object; write {{"field": value}}'))
@@ -247,12 +292,23 @@ def _json_array(text: str, where: str) -> tuple[Rows, list[Problem]]:
 _NEXT = re.compile(r"[\s,]*")
 
 
+def _beyond(check: Callable[[_T], None], what: _T) -> str:
+    """What a limit says, or ""."""
+    try:
+        check(what)
+    except TooMuch as error:
+        return str(error)
+    return ""
+
+
 def _csv(lines: list[str], where: str, delimiter: str) -> tuple[Rows, list[Problem]]:
-    before = csv.field_size_limit(MAX_CELL)
+    before = csv.field_size_limit(CELL_TEXT)
     try:
         stated = _SEP.fullmatch(lines[0])
         lines = ["", *lines[1:]] if stated else lines
         return _table(lines, stated[1] if stated else delimiter or _delimiter(lines), where)
+    except TooMuch as error:  # within a row that spans lines
+        return [], [problem(where, 1, str(error))]
     finally:
         csv.field_size_limit(before)
 
@@ -262,6 +318,7 @@ def _table(lines: list[str], delimiter: str, where: str) -> tuple[Rows, list[Pro
     wrong: list[tuple[int, str]] = []
     ragged: list[tuple[int, int]] = []
     header: list[str] | None = None
+    meter = FileMeter()
     for start, cells in _records(lines, delimiter):
         if isinstance(cells, csv.Error):
             wrong.append((start, _not_csv(cells)))
@@ -272,9 +329,13 @@ def _table(lines: list[str], delimiter: str, where: str) -> tuple[Rows, list[Pro
             if len(cells) == 1 and "|" in cells[0]:
                 wrong.append((start, "the columns stand apart by '|'; save it with commas"))
                 break
+            if too_many := _beyond(meter.header, header):
+                return [], [problem(where, start, too_many)]
             if twice := sorted({name for name in header if header.count(name) > 1}):
                 wrong.append((start, f"two columns are called {quoted(twice[0])}; rename one"))
                 break
+        elif too_many := _beyond(meter.row, len(cells)):
+            return [], [problem(where, start, too_many)]
         elif len(cells) != len(header):
             ragged.append((start, len(cells)))
         else:
@@ -287,15 +348,28 @@ def _table(lines: list[str], delimiter: str, where: str) -> tuple[Rows, list[Pro
 
 
 def _not_csv(error: csv.Error) -> str:
+    if "field limit" in str(error):
+        return str(more_than(CELL_TEXT, "characters in a cell", "shorten it, or close the quotes of the cell before"))
     if "new-line" in str(error):  # Python's words would have the file opened in another way
         return "a carriage return (\\r) stands outside of quotes; save the file with \\n at the ends of its lines"
     return f'not valid CSV: {error}; put the cell in " and write an inner " twice'
 
 
 def _records(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
-    """The header and the rows, each with the line where it starts; empty lines are left out."""
-    reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
+    """The header and the rows, each with the line where it starts; empty lines are left out. Raises TooMuch."""
+    marks = 0
+
+    def fed() -> Iterator[str]:
+        nonlocal marks
+        for line in lines:
+            marks += line.count(delimiter)
+            if marks > CELLS:
+                raise more_than(CELLS, "cells in a row", "close the quotes of its cells")
+            yield f"{line}\n"
+
+    reader = csv.reader(fed(), delimiter=delimiter, strict=True)
     while True:
+        marks = 0
         start = reader.line_num + 1
         try:
             cells = next(reader)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from agent.errors import InputError
 from agent.task.answers import parse_object
+from agent.task.limits import COLUMNS
+from agent.task.words import quoted
 
 Rows = list[dict[str, Any]]
 
@@ -32,6 +35,9 @@ def _opened(rows: Rows, parent: str) -> tuple[Rows, set[str]] | None:
     """The rows with the keys of the column `parent` in its place; None where it holds no object."""
     objects = [_object(row.get(parent)) for row in rows]
     keys = list(dict.fromkeys(key for value in objects for key in value or ()))
+    if len(keys) > COLUMNS:
+        what = f"its objects have more than {COLUMNS:,} different keys"
+        raise InputError(f"the column {quoted(parent)}: {what}; write those that are needed as columns")
     if not keys or any(f"{parent}.{key}" in row for key in keys for row in rows):
         return None
     opened: Rows = []

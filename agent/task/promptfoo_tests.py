@@ -14,6 +14,7 @@ from typing import Any
 
 from agent.errors import Problem, ProblemsError
 from agent.task.input_files import read_bytes, read_rows
+from agent.task.limits import YAML, YAML_NODES, TooMuch, more_than
 from agent.task.words import listed, problem, quoted, shown
 from agent.types import MetricSpec
 
@@ -139,8 +140,12 @@ def _of_yaml(path: Path) -> tuple[list[_Test], list[Problem]]:
 
     where = shown(path)
     try:
-        text = read_bytes(path).decode("utf-8-sig")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = read_bytes(path)
+        if len(data) > YAML:
+            return [], [problem(where, 1, f"has more than {YAML >> 20} MB; take fewer tests, or a CSV")]
+        root = yaml.compose(data.decode("utf-8-sig"), Loader=_loader(yaml.SafeLoader))
+    except TooMuch as error:
+        return [], [problem(where, 1, str(error))]
     except UnicodeDecodeError:
         return [], [problem(where, 1, "is not UTF-8; save the file as UTF-8")]
     except RecursionError:
@@ -161,6 +166,21 @@ def _of_yaml(path: Path) -> tuple[list[_Test], list[Problem]]:
         except _Stop as stop:
             problems.append(problem(where, stop.line, str(stop)))
     return tests, problems
+
+
+def _loader(safe: type[Any]) -> type[Any]:
+    """The safe loader, which stops at a file of too many parts."""
+    count = 0
+
+    class Counting(safe):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count > YAML_NODES:
+                raise more_than(YAML_NODES, "names and values", "take fewer tests, or a CSV")
+            return super().compose_node(parent, index)
+
+    return Counting
 
 
 def _tests(root: Any) -> Iterator[Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.errors import Problem, ProblemsError
 from agent.task.feedback import Scales, scales_of
-from agent.task.input_files import Rows, decode, parse_json, read_bytes, read_rows
+from agent.task.input_files import Rows, parse_json, read_bytes, read_rows, whole_text
 from agent.task.trace_kinds import KINDS, Malformed, Trace, TraceKind
 from agent.task.words import counted, listed, problem, quoted, shown
 from agent.types import canonical
@@ -138,10 +138,9 @@ def _records(path: Path) -> tuple[Rows, list[Problem]]:
     """The records with their lines: of a .json file also those of one object, as servers export them."""
     if path.suffix.lower() == ".json":
         try:
-            lines, problems = decode(read_bytes(path), shown(path))
+            text, problems = whole_text(read_bytes(path), shown(path))
         except ProblemsError as error:
             return [], list(error.problems)
-        text = "\n".join(line or "" for line in lines)
         if not problems and text.lstrip().startswith("{"):
             try:
                 whole = parse_json(text)

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from agent.errors import InputError
-from agent.task import binary_tables
 from agent.task.input_files import parse_json, prompt_text, read_rows, rows_of
 from agent.task.load import load_task
 from tests.task.folders import TOML, WHERE, changed, jsonl, make, problems, rows
@@ -386,14 +385,6 @@ def test_a_parquet_file_with_odd_cells_or_names_is_refused(
     assert says in str(read_rows(here / "t.parquet")[1][0])
     (here / "t.parquet").write_bytes(b"PAR1oops")
     assert "t.parquet:1: cannot be read as .parquet (Arrow" in str(read_rows(here / "t.parquet")[1][0])
-
-
-def test_a_binary_table_that_unpacks_to_more_than_fits_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    workbook(here / "t.xlsx", ["text"], ["a"])
-    parquet.write_table(pyarrow.table({"text": ["a"]}), here / "t.parquet")
-    monkeypatch.setattr(binary_tables, "MOST_UNPACKED", 10)
-    for suffix in ("xlsx", "parquet"):
-        assert "are larger than 1 GB" in str(read_rows(here / f"t.{suffix}")[1][0])
 
 
 def test_a_prompt_is_a_file_or_where_there_is_none_a_text_with_a_blank(here: Path) -> None:
