@@ -67,6 +67,9 @@ def optimize(
     type: AnswerType | None = None,
     input: str | Sequence[str] = (),
     ignore: str | Sequence[str] = (),
+    encoding: str | None = None,
+    sheet: str | None = None,
+    strip_html: bool = False,
     knowledge: str | Path | None = None,
     tools: Sequence[Callable[..., Any] | Mapping[str, Any]] | str | Path | None = None,
     max_calls: int | None = None,
@@ -127,6 +130,9 @@ def optimize(
         type: for rows and data files: what the target holds. None: as its values say.
         input: for rows and data files: the columns to use. (): all that hold text.
         ignore: for rows and data files: columns not to use.
+        encoding: for data files: that of the text, such as "cp1252". None: UTF-8, or what the file is told to be in.
+        sheet: for data files: the sheet of an .xlsx file. None: the first.
+        strip_html: for data files: take HTML out of the inputs.
         knowledge: for rows and data files: a folder of documents (or one file) that prompts look passages up in. A
             prompt with the mark {{context}} gets them there. The documents are read where they are, and a run goes on
             only with those that it began with.

@@ -14,6 +14,7 @@ from agent.cli.common import (
     batch_options,
     cost_line,
     db_option,
+    form_options,
     json_option,
     plain,
     print_json,
@@ -29,6 +30,7 @@ from agent.task.words import counted
 @click.option("-m", "--model", help="The model to ask. Default: the one of the prompt.")
 @click.option("--limit", type=click.IntRange(1), help="Take the first so many rows.")
 @click.option("--prefix", default="", help="Before the names of the new columns: answer_. Default: nothing.")
+@form_options
 @spending_options
 @batch_options
 @db_option
@@ -70,6 +72,7 @@ def apply_report(result: Mapping[str, Any]) -> str:
     """What was written, for people."""
     parts = ", ".join(f"{result[key]} {key}" for key in ("answered", "unreadable", "failed"))
     lines = [
+        *map(plain, result["notes"]),
         plain(f"wrote {result['path']}: {counted(result['rows'], 'row')} ({parts})"),
         plain(f"{result['name']} {result['version']} on {result['model']}"),
         cost_line(result),

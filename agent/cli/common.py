@@ -136,6 +136,31 @@ def data_options(function: F) -> F:
         ),
         click.option("--ignore", multiple=True, metavar="COL", help="A column not to use; repeatable."),
     )
+    function = form_options(function)
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+FORM = ("encoding", "sheet", "strip_html")
+"""The names of `form_options`, for the groups of a help text."""
+
+
+def form_options(function: F) -> F:
+    """--encoding, --sheet and --strip-html."""
+    options = (
+        click.option(
+            "--encoding",
+            metavar="NAME",
+            help="The encoding of a data file, such as cp1252. Default: UTF-8, or what the file is told to be in.",
+        ),
+        click.option("--sheet", metavar="NAME", help="The sheet of an .xlsx file to read. Default: the first."),
+        click.option(
+            "--strip-html",
+            is_flag=True,
+            help="Take HTML tags out of the inputs in a data file, and decode entities such as &amp;.",
+        ),
+    )
     for option in reversed(options):
         function = option(function)
     return function

@@ -14,6 +14,7 @@ from agent.cli.common import (
     CONCURRENCY_HELP,
     COUNT,
     DOLLARS,
+    FORM,
     PATH,
     PRICE_HELP,
     SEED,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from agent.run.launch import Launch
 
 CUSTOMIZE_GROUPS = {
-    "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "max_demos", "limit"),
+    "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", *FORM, "max_demos", "limit"),
     "Models": ("model", "price", "max_concurrency"),
     "Budget": ("max_calls", "max_cost", "time_limit", "effort", *BATCH),
     "Comparison": (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.common import (
+    FORM,
     PATH,
     SEED,
     SETTINGS,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 INIT_GROUPS = {
     "Task": (
-        *("sample", "source", "targets", "prompt", "metric", "type", "input", "ignore", "seed"),
+        *("sample", "source", "targets", "prompt", "metric", "type", "input", "ignore", *FORM, "seed"),
         *("describe", "labels", "rows"),
     ),
     "Models": ("model", "thinking", "max_concurrency", "max_wait"),
@@ -161,7 +162,7 @@ def init_command(
     if labels and not is_traced:
         raise click.UsageError("--labels goes with --describe, or with traces")
     if sample:
-        if name or source or target or prompt or asked.is_any:
+        if name or source or target or prompt or asked.is_any or asked.form.is_any:
             raise click.UsageError("--sample copies a task as it is: give no NAME, and no option for a file of yours")
         folder = copy_sample(sample)
         click.echo(f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize run {sample}")
@@ -171,6 +172,8 @@ def init_command(
     if not source:
         raise click.UsageError("Missing option '--from'.")
     if is_traced:
+        if asked.form.is_any:
+            raise click.UsageError("--encoding, --sheet and --strip-html go with tables; leave them out for traces")
         folder, lines, then = task_from_traces(name, source, prompt, seed, asked, labels)
         click.echo("\n".join(map(plain, lines)))
         click.echo(f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize {then} {name}")

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import PATH, SETTINGS, cost_line, ledger_options, plain, print_json, spending_options
+from agent.cli.common import (
+    FORM,
+    PATH,
+    SETTINGS,
+    cost_line,
+    form_options,
+    ledger_options,
+    plain,
+    print_json,
+    spending_options,
+)
 from agent.cli.option_groups import GroupedCommand
 from agent.errors import InputError
 
@@ -26,7 +36,7 @@ if TYPE_CHECKING:
 SKIP, UNDO, HELP, QUIT = "s", "u", "?", "q"
 GLUED = "\N{NO-BREAK SPACE}"
 GROUPS = {
-    "Task": ("labeller", "count", "overlap", "add", "status", "web", "port", "no_open", "ask"),
+    "Task": ("labeller", "count", "overlap", "add", *FORM, "status", "web", "port", "no_open", "ask"),
     "Models": ("thinking", "max_concurrency", "max_wait"),
     "Budget": ("max_calls", "max_tokens", "max_cost", "price"),
     "Output": ("quiet", "db", "as_json"),
@@ -58,6 +68,7 @@ GROUPS = {
     help="Ask the best prompts of the last run the rows without a label, --max-calls in all; rows on which they "
     "disagree come first from then on.",
 )
+@form_options
 @spending_options
 @ledger_options
 def label_command(
@@ -86,6 +97,7 @@ def label_command(
     from agent.run.label_answers import answers_of
     from agent.run.labelling import labels_wanted, opened, rows_next
     from agent.run.rows_to_label import add_rows
+    from agent.task.input_files import FileForm
 
     if ask and not (options["max_calls"] or options["max_cost"]):
         raise click.UsageError("--ask asks models: give a cap with it, --max-calls N or --max-cost USD")
@@ -93,7 +105,7 @@ def label_command(
         other = "--count" if count else "--status" if status else "--json"
         raise click.UsageError(f"--web labels in the browser until you end it, without {other}; leave one of them out")
     if add is not None:
-        for line in add_rows(task, add).lines():
+        for line in add_rows(task, add, FileForm.of(options)).lines():
             click.echo(plain(line), err=as_json)
     found = opened(task)
     if not (status or as_json):

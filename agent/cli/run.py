@@ -15,6 +15,7 @@ from agent.cli.common import (
     CONCURRENCY_HELP,
     COUNT,
     DOLLARS,
+    FORM,
     MAX_WAIT_HELP,
     PRICE_HELP,
     SEED,
@@ -53,7 +54,7 @@ from agent.stats.noninferiority import MARGIN, smallest_margin
 _CAPS = ("max_calls", "max_tokens", "max_cost", "time_limit")
 _OUTPUT = ("quiet", "db", "ledger_url", "as_json")
 RUN_GROUPS = {
-    "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "knowledge", "tools", "limit"),
+    "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", *FORM, "knowledge", "tools", "limit"),
     "Models": ("model", "proposer", "judge", "thinking", "max_concurrency", "max_wait"),
     "Budget": (*_CAPS, "price", "effort", "no_cache", *BATCH, "dry_run"),
     "Search": (

@@ -24,11 +24,13 @@ NAMED_OPTIONS = {
     "type": "--type",
     "input": "--input",
     "ignore": "--ignore",
+    "encoding": "--encoding",
+    "sheet": "--sheet",
     "model": "-m",
     "limit": "--limit",
 }
 """Options of a run that another command takes too, by their names in the ledger."""
-OTHER_OPTIONS = ("judge", "knowledge", "tools", "embeddings", "metric_source")
+OTHER_OPTIONS = ("judge", "knowledge", "tools", "embeddings", "metric_source", "strip_html")
 """Those without which the task is another, and that it does not take."""
 
 

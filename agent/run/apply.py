@@ -32,7 +32,8 @@ from agent.run.prompt_rows import Readable, rows_task
 from agent.run.session import PreparedJob
 from agent.scoring.evaluate import Evaluator
 from agent.task.conversations import reader_of
-from agent.task.input_files import TEXT_CELLS, read_bytes, rows_of
+from agent.task.html_text import html_notes, stripped
+from agent.task.input_files import TEXT_CELLS, FileForm, data_file, read_bytes
 from agent.task.words import listed, problem, quoted, shown
 from agent.types import (
     LM,
@@ -62,6 +63,7 @@ class Application:
     out: Path
     prefix: str
     embedder: LM | None = None
+    notes: Sequence[str] = ()
 
     @property
     def added(self) -> list[str]:
@@ -109,6 +111,7 @@ class Apply(Job):
             "answered": sum(outcome.value == 1 for outcome in outcomes.values()),
             "unreadable": sum(outcome.value == 0 for outcome in outcomes.values()),
             "failed": failed,
+            "notes": [*applied.notes],
             **self.cost(),
             "ledger_head": self.ledger.head(),
         }
@@ -143,7 +146,7 @@ class Apply(Job):
         applied = self._applied
         if outcome is None:
             empty = [name for name in applied.prompt.release.inputs if _is_empty(row.get(name))]
-            return {applied.added[-1]: f"not asked: {listed(empty)} is empty"}
+            return {applied.added[-1]: f"not asked: {listed(empty or applied.prompt.release.inputs)} is empty"}
         prediction = outcome.prediction
         if prediction.confidence is None and (reply := mask(prediction.raw, self._secrets)) != prediction.raw:
             prediction = applied.prompt.parse(reply)  # as from the ledger, which holds no key
@@ -181,7 +184,7 @@ def prepare_apply(
         model: the model to ask. None: the released one.
         limit: only the first so many rows, at least 1. None: all.
         prefix: stands before the names of the new columns.
-        options: has the caps (`budget_of`).
+        options: has the caps (`budget_of`) and how the file is read (`FileForm.of`).
         db: the ledger.
 
     Raises:
@@ -192,15 +195,19 @@ def prepare_apply(
     require_kind(out)
     if out.exists() and source.exists() and out.samefile(source):
         raise InputError(f"-o {out}: is the file of rows itself; name another file")
-    rows, columns, digest = _read(source, loaded, prefix, has_goals(loaded, db))
+    form = FileForm.of(options)
+    rows, columns, digest, notes = _read(source, loaded, prefix, form, has_goals(loaded, db))
     rows = rows[:limit]
     name = model or loaded.model
     require_named(path, brought(loaded.release), {"--model": [] if model else [name]}, db)
     require_place(out, "-o")
     lm, _ = models_of(name, (), loaded)
-    task = _task(loaded, path, source, rows, digest)
+    inputs = loaded.release.inputs
+    asked = [row | {name: stripped(row.get(name)) for name in inputs} for row in rows] if form.strip_html else rows
+    task = _task(loaded, path, source, asked, digest)
     embedder = model_of_prompt(loaded, path, db)
-    applied = Application(loaded, lm, source, rows, columns, task, out, prefix, embedder)
+    notes = [*notes, *html_notes(rows, inputs, form)] if not form.strip_html else notes
+    applied = Application(loaded, lm, source, rows, columns, task, out, prefix, embedder, notes)
     more = Embedder.calls(len(task.dev)) if embedder else 0
     budget = budget_of(options, max(1, len(task.dev)) + more)
     lms = (lm, *([embedder] if embedder else []))
@@ -208,14 +215,15 @@ def prepare_apply(
 
 
 def _read(
-    source: Path, prompt: Prompt, prefix: str, goals: bool = False
-) -> tuple[list[dict[str, Any]], list[str], str]:
-    """The rows, the names of their columns, and the hash of the file. Raises InputError where they do not fit.
+    source: Path, prompt: Prompt, prefix: str, form: FileForm, goals: bool = False
+) -> tuple[list[dict[str, Any]], list[str], str, Sequence[str]]:
+    """The rows, their columns, the hash of the file, and notes on it. Raises InputError where they do not fit.
 
     `goals`: the texts of a conversation's column are goals of a model that played the user, and no messages.
     """
     data, where = read_bytes(source), shown(source)
-    found, problems = rows_of(data, source)
+    file = data_file(data, source, form)
+    found, problems = file.rows, file.problems
     if problems or not found:
         raise ProblemsError(tuple(problems) or (Problem(f"{where}:1", "no rows; write one for each call"),))
     rows = [row for _, row in found]
@@ -244,7 +252,8 @@ def _read(
             wrong.append(problem(where, line, f"{name}: {error}"))
     if wrong:
         raise ProblemsError(tuple(wrong))
-    return rows, columns, hashlib.sha256(data).hexdigest()
+    how = repr(form).encode() if form.is_any else b""
+    return rows, columns, hashlib.sha256(data + how).hexdigest(), file.notes
 
 
 def _task(prompt: Prompt, path: Path, source: Path, rows: Sequence[Mapping[str, Any]], digest: str) -> Task:

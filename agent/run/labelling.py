@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from agent.run.tasks import find_task
 from agent.stats.preflight import rows_for
 from agent.task.asked import NOTHING, Asked
 from agent.task.columns import DataColumn, column_named, decide_columns
-from agent.task.input_files import read_rows
+from agent.task.encodings import as_utf8
+from agent.task.html_text import html_notes, stripped
+from agent.task.input_files import DataFile, FileForm, Rows, decode, encoding_notes, read_bytes, read_data_file
 from agent.task.label_session import LabelSession, agreements, queue_of
 from agent.task.labelled_task import LabelledTask
 from agent.task.splits import FRACTIONS
@@ -52,7 +55,7 @@ def read_unlabelled(path: Path, target: str, asked: Asked = NOTHING) -> Unlabell
     """
     if is_traces(path):
         return unlabelled_traces(read_traces(path), path, target, asked)
-    columns, rows = _unlabelled(read_table(path), path, target, asked, frozenset())
+    columns, rows = _unlabelled(read_table(path, asked.form).rows, path, target, asked, frozenset())
     return columns, rows, ()
 
 
@@ -111,20 +114,24 @@ def _inputs(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str
     return {own: text_of(row.get(column)) for own, column in columns.items()}
 
 
-def read_table(path: Path) -> list[tuple[int, dict[str, Any]]]:
+def read_table(path: Path, form: FileForm) -> DataFile:
     """The rows of a data file, or the lines of a .txt one, with their lines. Raises ProblemsError for broken ones."""
-    from agent.task.input_files import decode, read_bytes
+    file = _lines_of(path, form) if path.suffix.lower() == ".txt" else read_data_file(path, form)
+    if not file.rows and not file.problems:
+        raise ProblemsError((problem(shown(path), 1, "no rows; write one a line"),))
+    if file.problems:
+        raise ProblemsError(tuple(file.problems))
+    table = [row for _, row in file.rows]
+    notes = (*file.notes, *html_notes(table, dict.fromkeys(name for row in table for name in row), form))
+    rows = [(line, stripped(row)) for line, row in file.rows] if form.strip_html else file.rows
+    return replace(file, rows=rows, notes=notes)
 
-    if path.suffix.lower() == ".txt":
-        lines, problems = decode(read_bytes(path), shown(path))
-        rows = [(number, {TEXT: line}) for number, line in enumerate(lines, start=1) if line and line.strip()]
-    else:
-        rows, problems = read_rows(path)
-    if not rows and not problems:
-        problems = [problem(shown(path), 1, "no rows; write one a line")]
-    if problems:
-        raise ProblemsError(tuple(problems))
-    return rows
+
+def _lines_of(path: Path, form: FileForm) -> DataFile:
+    data, name = as_utf8(read_bytes(path), form.encoding)
+    lines, problems = decode(data, shown(path))
+    rows: Rows = [(number, {TEXT: line}) for number, line in enumerate(lines, start=1) if line and line.strip()]
+    return DataFile(rows, problems, encoding_notes(path, name, form))
 
 
 def labels_wanted(task: LabelledTask) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from agent.run.labelling import confirmed_answers, made_rows, read_table, some_r
 from agent.run.tasks import find_task
 from agent.task.answers import text_of
 from agent.task.columns import column_named
-from agent.task.input_files import read_rows
+from agent.task.input_files import DataFile, FileForm, read_rows
 from agent.task.label_files import SPLITS
 from agent.task.labelled_task import LabelledTask, read_fields
 from agent.task.traces import TraceRows, is_traces, read_traces
@@ -33,6 +33,7 @@ class AddedRows:
         labelled: those of them that got it; the other answers are no labels of the task.
         column: of a table, the one that has the name of the output, "" where there is none.
         not_taken: texts in it, which are no labels of a person.
+        notes: on how the file was read.
     """
 
     rows: int
@@ -41,11 +42,13 @@ class AddedRows:
     labelled: int
     column: str
     not_taken: int
+    notes: Sequence[str] = ()
 
     def lines(self) -> Iterator[str]:
         """The same in words."""
         if self.traces:
             yield from self.traces.lines()
+        yield from self.notes
         yield f"added {counted(self.rows, 'row')} to label"
         if self.confirmed:
             yield f"labelled by {CONFIRMED_BY}: {self.labelled} of {self.confirmed}; other answers are no labels here"
@@ -53,7 +56,7 @@ class AddedRows:
             yield f"column {quoted(self.column)}, with {self.not_taken} filled in, is left out: people give the labels"
 
 
-def add_rows(name: str, path: Path) -> AddedRows:
+def add_rows(name: str, path: Path, form: FileForm) -> AddedRows:
     """Adds rows of a file to those without a label, and labels that traces confirm to rows that have none.
 
     Raises InputError or ProblemsError where the task or the file is wrong.
@@ -61,7 +64,8 @@ def add_rows(name: str, path: Path) -> AddedRows:
     folder = find_task(name)
     inputs, field = read_fields(folder)
     traces = read_traces(path) if is_traces(path) else None
-    table = traces.questions if traces else read_table(path)
+    file = DataFile(traces.questions, []) if traces else read_table(path, form)
+    table = file.rows
     columns = _columns(table, inputs, path, traces is not None or path.suffix.lower() == ".txt")
     made = some_rows(made_rows(table, columns, path), inputs, path)
     known = _known(folder, inputs)
@@ -73,7 +77,7 @@ def add_rows(name: str, path: Path) -> AddedRows:
         raise InputError(f"{shown(path)}: none of its rows is new to {field} of {name}; give a file with others")
     column = "" if traces else column_named(_names(table), field) or ""
     not_taken = sum(bool(text_of(row.get(column)).strip()) for _, row in table)
-    return AddedRows(len(new), traces, confirmed, labelled, column, not_taken)
+    return AddedRows(len(new), traces, confirmed, labelled, column, not_taken, file.notes)
 
 
 def _columns(

@@ -193,8 +193,9 @@ def make_task(
             f"{source}: name the column to predict with --target COLUMN; where none holds the answers, "
             f"say what the task is: `optimize init {name} --describe TEXT --from {source}`"
         )
-    if tests and asked.is_any:
-        raise InputError(f"{source}: --metric, --type, --input and --ignore do not go with promptfoo's tests")
+    if tests and (asked.is_any or asked.form.is_any):
+        names = "--metric, --type, --input, --ignore, --encoding, --sheet and --strip-html"
+        raise InputError(f"{source}: {names} do not go with promptfoo's tests")
     table, metric = promptfoo_tests(source) if tests else (rows, None)
     column = EXPECTED if tests else target
     _, reading = write_task(folder, source, column, instruction, seed, folder.name, table, metric, asked)
@@ -303,11 +304,11 @@ def _load(options: Mapping[str, Any], observer: Observer) -> tuple[Task, Reading
         return task, reading
     if path.suffix.lower() in SPREADSHEETS or ((target or prompt) and path.is_file()):
         raise InputError(f"{name}: not a .csv or .jsonl file; save a spreadsheet as CSV UTF-8")
-    others = (asked.type, asked.inputs, asked.ignored, asked.knowledge, options.get("tools"))
+    others = (asked.type, asked.inputs, asked.ignored, asked.form.is_any, asked.knowledge, options.get("tools"))
     if target or prompt or any(others):
         raise InputError(
-            f"{name}: --target, --prompt, --type, --input, --ignore, --tools, --knowledge go with a data file (.csv, "
-            ".jsonl); a task folder has them in task.toml"
+            f"{name}: --target, --prompt, --type, --input, --ignore, --encoding, --sheet, --strip-html, --tools, "
+            "--knowledge go with a data file (.csv, .jsonl); a task folder has them in task.toml"
         )
     from agent.task.load import load_task
 

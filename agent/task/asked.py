@@ -1,5 +1,5 @@
 """What the user says of a data file beside its target: `--metric`, `--type`, `--input`, `--ignore`, `--knowledge`,
-`--tools`."""
+`--tools`, `--encoding`, `--sheet`, `--strip-html`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.metrics.metric_registry import METRICS
+from agent.task.input_files import AS_IT_IS, FileForm
 from agent.task.words import listed, near, quoted
 from agent.types import FieldType, MetricSpec, Tool
 
@@ -31,6 +32,7 @@ class Asked:
     reading: int = READING
     knowledge: str = ""
     tools: tuple[Tool, ...] = ()
+    form: FileForm = AS_IT_IS
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Asked:
@@ -42,6 +44,7 @@ class Asked:
             tuple(options.get("ignore") or ()),
             options.get("reading", 1),
             options.get("knowledge") or "",
+            form=FileForm.of(options),
         )
 
     @property

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from agent.errors import Problem
 from agent.extras import command
+from agent.task.input_files import DataFile, Rows
 from agent.task.limits import MEMORY
-from agent.task.words import problem, quoted
+from agent.task.words import listed, near, printable, problem, quoted
 from agent.worker import Worker
 
-Rows = list[tuple[int, dict[str, Any]]]
 SECONDS = 300.0
 """For one part of the rows, and for what is read before the first one."""
+PACKAGE = Path(__file__).parents[1] / "__init__.py"
 _LIBRARIES = {".xlsx": "openpyxl", ".parquet": "pyarrow"}
 _SCRIPT = r"""
 sys.path[:] = opening["path"]
+from importlib.util import module_from_spec, spec_from_file_location
+spec = spec_from_file_location("agent", opening["package"])  # by its place: a user's agent.py is not taken for it
+sys.modules["agent"] = package = module_from_spec(spec)
+spec.loader.exec_module(package)
 from agent.task.limits import TooMuch
 from agent.task.table_child import TableFile, limit_memory
 limit_memory()
@@ -41,40 +47,51 @@ for line in pipe_in:
 """
 
 
-def rows_of_binary(data: bytes, suffix: str, where: str) -> tuple[Rows, list[Problem]]:
-    """The rows of the first sheet, or of the table, with their numbers (the header is 1); raises nothing.
+def table_of_binary(data: bytes, suffix: str, where: str, sheet: str = "") -> DataFile:
+    """The rows of a sheet ("": the first), or of the table, with their numbers (the header is 1); raises nothing.
 
     Cells are texts, numbers, true and false, or JSON; dates are ISO texts, and what is empty is "".
     """
-    worker = Worker("the reader", _SCRIPT, {"path": [place for place in sys.path if place]}, SECONDS, SECONDS)
+    if find_spec(_LIBRARIES[suffix]) is None:
+        return DataFile([], [problem(where, 1, _fault({"error": "missing"}, "", suffix))])
+    opening = {"path": [place for place in sys.path if place], "package": str(PACKAGE)}
+    worker = Worker("the reader", _SCRIPT, opening, SECONDS, SECONDS)
     try:
         with tempfile.NamedTemporaryFile(suffix=suffix) as file:
             file.write(data)
             file.flush()
-            return _read(worker, file.name, suffix, where)
+            return _read(worker, file.name, suffix, where, sheet)
     except OSError as error:
-        return [], [problem(where, 1, f"cannot be unpacked ({error.strerror}); make room for temporary files")]
+        return DataFile([], [problem(where, 1, f"cannot be unpacked ({error.strerror}); make room in the temp folder")])
     finally:
         worker.close()
 
 
-def _read(worker: Worker, name: str, suffix: str, where: str) -> tuple[Rows, list[Problem]]:
-    opened, why = worker.now([name, suffix, ""])
+def _read(worker: Worker, name: str, suffix: str, where: str, sheet: str) -> DataFile:
+    opened, why = worker.now([name, suffix, sheet])
     if wrong := _fault(opened, why, suffix):
-        return [], [problem(where, 1, wrong)]
-    header = opened["header"]
+        return DataFile([], [problem(where, 1, wrong)])
+    header, sheets = opened["header"], opened["sheets"]
+    if sheet and sheet not in sheets:
+        return DataFile([], [problem(where, 1, f"no sheet {quoted(sheet)}{near(sheet, sheets)}")])
+    notes: tuple[str, ...] = ()
+    if len(sheets) > 1:
+        name = sheet or sheets[0]
+        others = listed(each for each in sheets if each != name)
+        read = f'{where}: sheet "{printable(name)}" of {len(sheets)} was read'
+        notes = (f"{read}; --sheet NAME reads another: {others}",)
     if twice := _twice(header):
-        return [], [problem(where, 1, f"two columns are called {quoted(twice)}; rename one")]
+        return DataFile([], [problem(where, 1, f"two columns are called {quoted(twice)}; rename one")])
     rows: Rows = []
     while True:
         part, why = worker.now("next")
         if wrong := _fault(part, why, suffix):
-            return [], [problem(where, rows[-1][0] + 1 if rows else 1, wrong)]
+            return DataFile([], [problem(where, rows[-1][0] + 1 if rows else 1, wrong)])
         if not part["rows"]:
-            return rows, []
+            return DataFile(rows, [], notes)
         for number, cells in part["rows"]:
             if any(isinstance(cell, str) and "\x00" in cell for cell in cells):
-                return [], [problem(where, number, "holds a NUL character; remove it")]
+                return DataFile([], [problem(where, number, "holds a NUL character; remove it")])
             rows.append((number, dict(zip(header, cells, strict=True))))
 
 

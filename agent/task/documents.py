@@ -18,7 +18,7 @@ from agent.types import Section, TextBlock
 MOST_PAGES = 2_000
 _HEADING = re.compile(r"(#{1,6})\s++(.*)")
 _RULE_OF_TABLE = re.compile(r"\|?\s*+:?-{2,}+:?\s*+(?:\|\s*+:?-{2,}+:?\s*+)*+\|?\s*+")
-_NOT_SHOWN = re.compile(  # taken out first: where one of them is not closed, html.parser takes the square of the time
+NOT_SHOWN = re.compile(  # taken out first: where one of them is not closed, html.parser takes the square of the time
     r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\s*>|\Z)|<![^>]*>?", re.DOTALL | re.IGNORECASE
 )
 _CODE = re.compile(r"\s*(```+|~~~+)")
@@ -212,7 +212,7 @@ class _Page(HTMLParser):
 def read_html(text: str) -> tuple[Section, ...]:
     """The text of a page under its headings. Raises ValueError where its declarations are broken."""
     page = _Page()
-    shown = _NOT_SHOWN.sub(" ", text)
+    shown = NOT_SHOWN.sub(" ", text)
     end = shown.rfind(">") + 1
     try:
         page.feed(shown[:end] + escape(shown[end:]))

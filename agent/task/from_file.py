@@ -34,7 +34,8 @@ from agent.task.columns import (
 )
 from agent.task.conversations import conversations_in
 from agent.task.examples import listed_problems, parse_number
-from agent.task.input_files import read_rows
+from agent.task.html_text import html_notes, stripped
+from agent.task.input_files import read_data_file
 from agent.task.load import SPLITS, load_task
 from agent.task.nested import Rows, expanded
 from agent.task.scoring_rule import ScoringRule, scoring_rule, usual_rule
@@ -109,6 +110,8 @@ class Reading:
     """Inputs whose names say that they are filled in later."""
     inside: Mapping[str, int]
     """Inputs that contain the answer word for word, and in how many rows."""
+    notes: Sequence[str] = ()
+    """What to say of the file itself: its encoding, its sheet, HTML in it."""
 
     @property
     def metric_lines(self) -> list[str]:
@@ -119,6 +122,7 @@ class Reading:
 
     def lines(self) -> Iterator[str]:
         """The reading for people, one line each."""
+        yield from self.notes
         left_out = f"left out of the splits (near-duplicates, or past their sizes): {self.unused}"
         yield f"{self.file}: {self.rows} rows; dropped: {listed_counts(self.dropped)}; {left_out}"
         for column in self.columns:
@@ -236,11 +240,11 @@ def _draft(
 ) -> tuple[dict[str, str], Reading]:
     """The files of the task folder as texts, and the reading."""
     spoken = frozenset[str]()
-    is_read, lines = table is not None, list[int]()
+    is_read, lines, notes = table is not None, list[int](), list[str]()
     marks = [mark[1] for mark in PLACEHOLDER.finditer(instruction) if not (asked.knowledge and mark[1] == CONTEXT)]
     named = (target,) if isinstance(target, str) else tuple(target)
     if table is None:
-        table, spoken, lines = _table(path, named, asked, marks)
+        table, spoken, lines, notes = _table(path, named, asked, marks)
     _enough(path, len(table), "rows")
     table, beside = expanded(list(table), named)
     targets = find_targets(_names(table), named)
@@ -323,6 +327,7 @@ def _draft(
         splitting.split_line,
         [] if is_named else filled_in_later(columns),
         {} if is_named else {k: n for each in answers for k, n in answer_inside(columns, made, each.field).items()},
+        (*notes, *html_notes(table, [column.name for column in columns if column.use == "input"], asked.form)),
     )
 
 
@@ -392,10 +397,18 @@ def _require_double_braces(instruction: str, names: Sequence[str]) -> None:
 
 def _table(
     path: Path, targets: Sequence[str], asked: Asked, marks: Sequence[str]
-) -> tuple[list[dict[str, Any]], frozenset[str], list[int]]:
-    """The rows, the columns that hold conversations, whose texts are in the rows, and the line of each row. `marks`:
-    the columns in the prompt, which hold none."""
-    found, problems = read_rows(path)
+) -> tuple[list[dict[str, Any]], frozenset[str], list[int], list[str]]:
+    """The rows, the columns that hold conversations, whose texts are in the rows, the line of each row, and notes on
+    the file. `marks`: the columns in the prompt, which hold none."""
+    file = read_data_file(path, asked.form)
+    found, problems = file.rows, file.problems
+    if asked.form.strip_html:
+        names = _names([row for _, row in found])
+        kept = {name for each in targets for name in (each.partition(".")[0], column_named(names, each), each)}
+        found = [
+            (line, {name: cell if name in kept else stripped(cell) for name, cell in row.items()})
+            for line, row in found
+        ]
     spoken = frozenset[str]()
     if asked.reading > 2 and not problems:
         names = _names([row for _, row in found])
@@ -411,7 +424,7 @@ def _table(
         problems = list(listed_problems(wrong, shown(path)))
     if problems:
         raise ProblemsError(tuple(problems))
-    return [row for _, row in found], spoken, [line for line, _ in found]
+    return [row for _, row in found], spoken, [line for line, _ in found], [*file.notes]
 
 
 def _enough(path: Path, count: int, what: str) -> None:

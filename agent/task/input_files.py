@@ -10,7 +10,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -18,6 +19,7 @@ from agent.errors import InputError, Problem, ProblemsError
 from agent.strict import MAX_DEPTH, BadToml
 from agent.strict import parse_json as parse_json_strictly
 from agent.strict import parse_toml as parse_toml_strictly
+from agent.task.encodings import UnknownEncoding, as_utf8
 from agent.task.limits import CELL_TEXT, CELLS, FILE, LINE, LINES, FileMeter, TooMuch, more_than
 from agent.task.words import problem, quoted, shown
 
@@ -25,10 +27,34 @@ _T = TypeVar("_T")
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 TABLES = (".csv", ".tsv", ".jsonl", ".json", ".xlsx", ".parquet")
 """The kinds of files that rows are read from."""
+PACKED = (".xlsx", ".parquet")
 TEXT_CELLS = (".csv", ".tsv")
 """Those whose cells are texts, whatever they hold."""
 SPREADSHEETS = (".xls", ".ods", ".numbers")
 """Kinds that are not read, and can be saved as CSV."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileForm:
+    """How the user says that a data file is read: its encoding and its sheet, "" for what the file says itself; and
+    whether HTML is taken out of its inputs."""
+
+    encoding: str = ""
+    sheet: str = ""
+    strip_html: bool = False
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> FileForm:
+        """That of the words of a command."""
+        return cls(options.get("encoding") or "", options.get("sheet") or "", bool(options.get("strip_html")))
+
+    @property
+    def is_any(self) -> bool:
+        """Whether an option was given."""
+        return self != AS_IT_IS
+
+
+AS_IT_IS = FileForm()
 
 Rows = list[tuple[int, dict[str, Any]]]
 """Each row with the line where it starts."""
@@ -202,6 +228,49 @@ def read_rows(path: Path) -> tuple[Rows, list[Problem]]:
         return [], list(error.problems)
 
 
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """The rows of a data file, its problems, and what to say of how it was read."""
+
+    rows: Rows
+    problems: list[Problem]
+    notes: tuple[str, ...] = ()
+
+
+def read_data_file(path: Path, form: FileForm) -> DataFile:
+    """`read_rows` of a file of the user's, in any encoding and of any sheet; raises nothing."""
+    try:
+        return data_file(read_bytes(path), path, form)
+    except ProblemsError as error:
+        return DataFile([], list(error.problems))
+
+
+def data_file(data: bytes, path: Path, form: FileForm) -> DataFile:
+    """`read_data_file` over bytes already read from `path`."""
+    where, suffix = shown(path), path.suffix.lower()
+    if form.sheet and suffix != ".xlsx":
+        return DataFile([], [problem(where, 1, "--sheet goes with .xlsx files; leave it out")])
+    if suffix in PACKED:
+        if form.encoding:
+            return DataFile([], [problem(where, 1, "--encoding goes with text files; leave it out")])
+        from agent.task.binary_tables import table_of_binary
+
+        return table_of_binary(data, suffix, where, form.sheet)
+    try:
+        data, name = as_utf8(data, form.encoding) if suffix in TABLES else (data, "")
+    except UnknownEncoding as error:
+        return DataFile([], [problem(where, 1, str(error))])
+    rows, problems = rows_of(data, path)
+    return DataFile(rows, problems, encoding_notes(path, name, form))
+
+
+def encoding_notes(path: Path, name: str, form: FileForm) -> tuple[str, ...]:
+    """What to say of a file that was read in the encoding `name`, which nobody asked for."""
+    if not name or form.encoding:
+        return ()
+    return (f"{shown(path)}: read as {name} (not UTF-8); --encoding NAME sets another",)
+
+
 def rows_of(data: bytes, path: Path) -> tuple[Rows, list[Problem]]:
     """`read_rows` over bytes already read from `path`."""
     where = shown(path)
@@ -209,10 +278,11 @@ def rows_of(data: bytes, path: Path) -> tuple[Rows, list[Problem]]:
     if suffix not in TABLES:
         fix = "save it as CSV UTF-8" if suffix in SPREADSHEETS else "give a .jsonl or a .csv file"
         return [], [problem(where, 1, f"unknown kind of file {quoted(suffix)}; {fix}")]
-    if suffix in (".xlsx", ".parquet"):
-        from agent.task.binary_tables import rows_of_binary
+    if suffix in PACKED:
+        from agent.task.binary_tables import table_of_binary
 
-        return rows_of_binary(data, suffix, where)
+        table = table_of_binary(data, suffix, where)
+        return table.rows, table.problems
     if suffix == ".json":
         text, problems = whole_text(data, where)
         return _json_array(text, where) if not problems else ([], problems)

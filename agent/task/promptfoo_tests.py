@@ -172,7 +172,7 @@ def _loader(safe: type[Any]) -> type[Any]:
     """The safe loader, which stops at a file of too many parts."""
     count = 0
 
-    class Counting(safe):
+    class Counting(safe):  # type: ignore[misc]
         def compose_node(self, parent: Any, index: Any) -> Any:
             nonlocal count
             count += 1

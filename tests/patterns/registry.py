@@ -109,6 +109,8 @@ def _text(node: ast.expr, texts: Mapping[str, ast.expr], depth: int = 0) -> str 
     """The pattern that an expression makes, with `ab` for parts that are unknown; None where all of it is."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
+    if isinstance(node, ast.Constant) and isinstance(node.value, bytes):
+        return node.value.decode("latin-1")
     if isinstance(node, ast.Name) and node.id in texts and depth < 5:
         return _text(texts[node.id], texts, depth + 1)
     if isinstance(node, ast.JoinedStr):
