@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from agent.release.result import RunResult
 from agent.release.result_details import Change, PromptSize, ProposerUse, ToShow
-from agent.report.facts import ships_prompt
+from agent.report.facts import combined, ships_prompt
 
 PROPOSALS = ("proposal", "asked for", "why", "for rows", "before", "after", "what became of it")
 """What the cells of a proposal are."""
@@ -23,7 +23,14 @@ def changes(result: RunResult) -> list[str]:
     change = result.change
     if change is None:
         return []
-    return [*_texts(result, change), *_tools(change), *_design(change), _tokens(change.baseline, change.winner)]
+    size = _tokens(change.baseline, change.winner)
+    return [*_texts(result, change), *_tools(change), *_design(change), *_voting(result), size]
+
+
+def _voting(result: RunResult) -> list[str]:
+    """What decides together with the model; nothing where it decides alone."""
+    found = result.calibration
+    return [said] if found is not None and (said := combined(found)) else []
 
 
 def _texts(result: RunResult, change: Change) -> list[str]:

@@ -88,7 +88,9 @@ def test_a_model_that_adds_nothing_is_said_to() -> None:
     assert found["calibration"]["prior"]["model_adds_nothing"]
     classifier = next(one for one in found["yardsticks"] if one["name"] == "classifier")
     assert found["winner"]["test"] == pytest.approx(classifier["test"], abs=0.03)
-    assert ADDS_NOTHING in good("show", found["run_id"])
+    shown = good("show", found["run_id"])
+    assert f"  {ADDS_NOTHING}\n" in shown, "under what changed"
+    assert f"{ADDS_NOTHING}; expected calibration error" in shown
     page = Path(good_json("report", found["run_id"])["file"]).read_text("utf-8")
     assert ADDS_NOTHING[1:] in page
     assert "calibration" not in plain
