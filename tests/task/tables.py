@@ -140,7 +140,7 @@ PLACES_DE = [
     "am Schalter",
     "im Onlineshop",
 ]
-NAMES_DE = ["Müller", "Yılmaz", "Schäfer", "Groß", "Weiß", "Lindner"]
+NAMES_DE = ["Müller", "Öztürk", "Schäfer", "Groß", "Weiß", "Lindner"]
 WHEN_DE = [
     "letzte Woche",
     "gestern Abend",
@@ -264,6 +264,7 @@ class Table:
     rows: Callable[[], list[Row]]
     targets: tuple[str, ...]
     prompt: str
+    encoding: str = "utf-8"
 
     def write(self) -> list[str]:
         """Write the file here; returns the command that runs it."""
@@ -273,7 +274,7 @@ class Table:
         elif path.suffix == ".xlsx":
             _write_workbook(path, rows)
         else:
-            with path.open("w", encoding="utf-8", newline="") as file:
+            with path.open("w", encoding=self.encoding, newline="") as file:
                 table = csv.DictWriter(file, list(rows[0]), delimiter=";" if self.file == "umfrage.csv" else ",")
                 table.writeheader()
                 table.writerows(rows)
@@ -303,8 +304,8 @@ def _write_workbook(path: Path, rows: Sequence[Row]) -> None:
 ROUTE = "Which queue is this message for: billing, delivery or account? Answer with one word."
 TABLES = (
     Table("helpdesk.csv", helpdesk, ("Queue",), ROUTE),
-    Table("survey.csv", survey, ("agreement",), "How much does the writer agree that work goes well?"),
-    Table("umfrage.csv", umfrage, ("Zufriedenheit",), "Wie zufrieden ist der Kunde?"),
+    Table("survey.csv", survey, ("agreement",), "How much does the writer agree that work goes well?", "utf-16"),
+    Table("umfrage.csv", umfrage, ("Zufriedenheit",), "Wie zufrieden ist der Kunde?", "cp1252"),
     Table("two_targets.jsonl", two_targets, ("queue", "priority"), "Name the queue and the priority of this message."),
     Table("tags.csv", tags, ("tags",), "Which topics does the note have? Separate them by semicolons."),
     Table("orders.csv", orders, ("quantity",), "How many pieces are ordered? Answer with a number."),
