@@ -198,21 +198,23 @@ class Launch:
         return 1 if self.program.is_fixed else self.program.calls
 
 
-def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERVER) -> Launch:
+def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERVER, is_new: bool = True) -> Launch:
     """Loads and checks everything; calls nothing. Tracing of third parties is off from here on, unless opted in.
 
     Args:
         options: as `OPTIONS`; those that a run of an older version has not may be missing.
         db: the ledger; releases and kept rows lie beside it.
         observer: gets messages about the task.
+        is_new: whether a run begins; the metrics of one that began are not checked again.
 
     Raises:
-        InputError: an option, the task or a model's name is wrong.
+        InputError: an option, the task, a metric or a model's name is wrong.
     """
     silence(observer.on_message)
     from agent.models.model_registry import DEFAULT_MODEL, create_model, file_digest
     from agent.programs.kinds import program_for
     from agent.run.embeddings import embedding_model
+    from agent.run.metric_check import check_metrics
     from agent.run.migration_source import recorded_migration
 
     task, reading = read_task(options, observer)
@@ -221,6 +223,8 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
     if options.get("metric_source"):
         _require_function(task)
         options = {**options, "metric_source": task.hashes[METRIC]}
+    if is_new:
+        check_metrics(task, observer.on_message)
     name = options["model"] or task.model or DEFAULT_MODEL
     target = create_model(name)
     writer = options["proposer"] or task.proposer or name

@@ -103,7 +103,7 @@ def reproduce(run: str, db: Path, say: Callable[[str], None] = lambda line: None
         return Reproduction(row["id"], 0, 0, tuple(lines), tuple(each.as_dict() for each in made))
     with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:
         copy = Path(folder) / "ledger.db"
-        launch = prepare(started_with(row), db)
+        launch = prepare(started_with(row), db, is_new=False)
         launch = replace(launch, settings=replace(launch.settings, runs_folder=copy.parent))
         if changed := changes_since(row, launch):
             lines = [f"{row['id']}: {what}" for what in changed]

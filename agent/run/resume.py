@@ -66,7 +66,7 @@ def prepare_resume(
     given = {name: value for name, value in changes.items() if value is not None}
     if not fork:
         require_above(given, paid, row["id"])
-    launch = prepare({**begun, **given, **({"model": model} if model else {})}, db, observer)
+    launch = prepare({**begun, **given, **({"model": model} if model else {})}, db, observer, is_new=fork)
     if fork:
         launch = replace(launch, settings=replace(launch.settings, parent=row["id"]))
         return PreparedRun(launch, None, (f"forking {row['id']} ({row['status']})",))

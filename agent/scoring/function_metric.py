@@ -11,7 +11,7 @@ import copy
 import hashlib
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
@@ -24,6 +24,13 @@ MAX_TIMEOUTS = 3
 """After these the function is not called any more: a thread cannot be ended from outside."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,79}")
 _PLAIN = (str, bytes, int, float, complex, bool, type(None))
+
+ROWS, LABELS, ANSWERS = (
+    frozenset({"row", "example"}),
+    frozenset({"expected", "label", "target", "reference", "truth"}),
+    frozenset({"answer", "prediction", "predicted", "pred", "output", "got", "reply", "response"}),
+)
+"""Names of arguments that tell what a function takes there."""
 
 MetricFunction = Callable[[dict[str, Any], Any], Any]
 """(row with its fields and `id`, answer) -> a score in [0, 1], or None where it cannot be scored."""
@@ -58,8 +65,20 @@ def register(function: MetricFunction, name: str = "") -> RegisteredFunction:
     least = most - len(function.__defaults__ or ())
     if not (least <= 2 <= most or (least <= 2 and function.__code__.co_flags & 0x04)):
         raise InputError(f"metric {name}: takes {least} arguments; write def {name}(row, answer)")
+    _require_order(name, function.__code__.co_varnames[:2])
     _REGISTERED[name] = RegisteredFunction(name, function, _digest(function))
     return _REGISTERED[name]
+
+
+def _require_order(name: str, arguments: Sequence[str]) -> None:
+    """Raises InputError where the names of the arguments tell that they are not the row and then the answer."""
+    first, second = [*map(str.casefold, arguments), "", ""][:2]
+    if first in ANSWERS or first in LABELS or second in ROWS:
+        given = f"{name}({', '.join(arguments)})"
+        raise InputError(
+            f"metric {given}: it is called with the whole row first, then the answer; write def {name}(row, answer) "
+            'and read the label as row["COLUMN"]'
+        )
 
 
 def registered(name: str) -> RegisteredFunction | None:

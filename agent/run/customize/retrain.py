@@ -89,7 +89,7 @@ def retrain(row: Row, history: History, say: Callable[[str], None]) -> list[Retr
         raise InputError(f"{row['id']}: this comparison trained no adapter here, so there is nothing to train again")
     search = history.run(row["result"]["of_run"])
     with tempfile.TemporaryDirectory(prefix="reproduce-") as name:
-        launch = prepare(started_with(search), Path(name) / "ledger.db")
+        launch = prepare(started_with(search), Path(name) / "ledger.db", is_new=False)
         base = launch.target.path if isinstance(launch.target, LocalModel) else Path()
         if changed := changes_since(search, launch):
             lines = [f"{row['id']}: {what}" for what in changed]
