@@ -83,6 +83,7 @@ def _verdict(result: RunResult) -> list[str]:
         return [
             "",
             facts.verdict(result),
+            *[plain(line) for line in [facts.untested(result)] if line],
             *ending_blocks.absolute(result),
             "",
             f"{'':12}{'dev':>8}{'sealed test':>14}",
@@ -182,7 +183,8 @@ def _details(
 
 
 def _remarks(result: RunResult) -> tuple[str, ...]:
-    return facts.recorded(result), facts.cheaper(result), facts.uncorrected(result), facts.uneven(result)
+    left_out = "" if result.is_own else facts.untested(result)
+    return left_out, facts.recorded(result), facts.cheaper(result), facts.uncorrected(result), facts.uneven(result)
 
 
 def _held_back(result: RunResult, promoted: Mapping[str, Any] | None) -> list[str]:

@@ -22,7 +22,16 @@ from agent.release.result_breakdown import (
     Slice,
     Variety,
 )
-from agent.release.result_details import Answers, Change, Cheaper, LabelReport, Migrated, ProposerUse, ToShow
+from agent.release.result_details import (
+    Answers,
+    Change,
+    Cheaper,
+    LabelReport,
+    Migrated,
+    ProposerUse,
+    ToShow,
+    Untested,
+)
 from agent.release.result_parts import Baseline, BlockCode, Cost, Lift, Release, SideName, Winner, Yardstick
 
 
@@ -62,6 +71,7 @@ class RunResult(JsonPart):
         calibration: the winner's label weights and how far its confidences can be trusted; None without
             log-probabilities, and then not in JSON.
         cheaper: the winner beside the best on dev, where `--prefer cheap` took another one; else None, and not in JSON.
+        untested: the prompt that led the user's own on dev and was not tested; None, and not in JSON, without one.
         migration: where a migrated prompt comes from, and the test that it is not worse; `baseline` and `lift` are then
             of the old model with the prompt that it had. None, and not in JSON, of a search.
     """
@@ -104,6 +114,7 @@ class RunResult(JsonPart):
     human_score: float | None = None
     calibration: Calibration | None = field(default=None, metadata=IF_SET)
     cheaper: Cheaper | None = field(default=None, metadata=IF_SET)
+    untested: Untested | None = field(default=None, metadata=IF_SET)
     migration: Migrated | None = field(default=None, metadata=IF_SET)
     is_own: bool = field(metadata=NOT_IN_JSON)
     ledger: Path = field(metadata=NOT_IN_JSON)

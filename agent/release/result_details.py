@@ -234,6 +234,33 @@ class ToShow(JsonPart):
 
 
 @dataclass(frozen=True, slots=True)
+class Untested(JsonPart):
+    """A prompt that leads the user's own on dev and did not go to the sealed test.
+
+    Args:
+        candidate_id: its id.
+        dev: its mean, in [0, 1], on the dev rows that both saw.
+        baseline: the mean of the user's own prompt on these rows.
+        rows: how many these are.
+        dev_rows: all dev rows of the run.
+        p_value: of the paired difference.
+        is_chance: whether chance explains the lead: it saw a part of dev, and no prompt that saw all of dev leads.
+        why: why it was not tested, to stand after "because".
+        next: the options with which a run may test it; "": none is known.
+    """
+
+    candidate_id: str
+    dev: float
+    baseline: float
+    rows: int
+    dev_rows: int
+    p_value: float
+    is_chance: bool
+    why: str
+    next: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NotWorse(JsonPart):
     """How much one prompt may lose against another over `n` paired rows: the difference of the means, and its one-sided
     95 % limit `low`, both in [-1, 1]. `shown`: a loss of `margin`, in (0, 1), or more is ruled out."""

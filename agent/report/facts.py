@@ -121,16 +121,43 @@ def verdict(result: RunResult) -> str:
         return "Your prompt was scored, and nothing was searched"
     if result.decision == "promote":
         return f"Better: {gained}"
+    if result.is_own or (lift.wins + lift.losses == 0 and not result.blocked):
+        return _kept(result)
     if lift.wins + lift.losses == 0:
-        if result.search_ended and result.trials["complete"] == (result.baseline.dev_rows is None):
-            return "Keep your prompt: the search ended before anything else had seen the whole of dev"
-        return "Keep your prompt: nothing better was found"
+        return f"Keep your prompt: the best found scores the same on {lift.n} sealed test rows"
     sign = shown(lift.ci95, lift.p_value)
     if sign:
         return f"Held back: {gained}" if sign > 0 else f"Keep your prompt: the best found is worse, {gained}"
     if lift.p_value < SIGNIFICANT:
         return f"Keep your prompt: {gained} is not shown, its 95 % interval holds 0"
     return f"Keep your prompt: {gained} is not significant"
+
+
+def _kept(result: RunResult) -> str:
+    """Why the user's own prompt is the best found."""
+    left_out = result.untested
+    if result.search_ended and result.trials["complete"] == (result.baseline.dev_rows is None):
+        return "Keep your prompt: the search ended before anything else had seen the whole of dev"
+    if left_out is not None and not left_out.is_chance:
+        return "Keep your prompt: one that scored higher on dev was not tested"
+    if result.cheaper is not None:
+        return "Keep your prompt: it costs less than the best on dev"
+    if left_out is not None:
+        return "Keep your prompt: no other that saw all of dev scored higher"
+    return "Keep your prompt: nothing better was found"
+
+
+def untested(result: RunResult) -> str:
+    """The prompt that led the user's own on dev and was not tested, why, and what may test it; "" without one."""
+    found = result.untested
+    if found is None or result.decision == "promote":
+        return ""
+    is_whole = found.rows == found.dev_rows
+    on, there = ("dev", "") if is_whole else (f"{found.rows} of {found.dev_rows} dev rows", " there")
+    what = f"a prompt scored {points(found.dev)} on {on} (yours {points(found.baseline)}{there})"
+    chance_said = f", which chance explains ({chance(found.p_value)})," if found.is_chance else ""
+    following = f"; next: {found.next}" if found.next else ""
+    return f"{what}{chance_said} and was not tested, because {found.why}{following}"
 
 
 def _migration_verdict(result: RunResult, found: Migrated) -> str:

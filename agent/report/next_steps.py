@@ -50,6 +50,9 @@ def next_steps(
         caps = "".join(f" {option} MORE" for option in need.other_caps)
         more = f"optimize resume {of_run} --fork --max-calls {need.max_calls}{caps}"
         steps.append(NextStep("pay for more test rows", more))
+    left_out = result.untested
+    if left_out is not None and left_out.next.startswith("--max-calls") and not (own_function or steps):
+        steps.append(NextStep("test what led on dev", f"optimize resume {of_run} --fork {left_out.next}"))
     if to_label and task_words and result.decision != "promote":
         count = min(LABELS_AT_ONCE, to_label)
         task = shlex.quote(shlex.split(task_words)[0])

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from agent.release.result_details import LabelReport
-from agent.report import answer_facts, change_facts
+from agent.report import answer_facts, change_facts, facts
 from agent.report.excerpts import excerpts
 from agent.report.next_steps import held_folder, next_steps
 from agent.report.run_tables import labels, proposals
@@ -25,6 +25,7 @@ def run_details(view: RunView) -> dict[str, Any]:
         "absolute": answer_facts.in_absolute_terms(result),
         "alike": answer_facts.hardly_varied(result),
         "to_show": change_facts.to_show(result),
+        "untested": facts.untested(result),
         "changes": change_facts.changes(result),
         "proposer": change_facts.proposer(result),
         "proposals": asdict(table) if (table := proposals(view)) else None,

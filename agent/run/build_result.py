@@ -11,11 +11,12 @@ from agent.gateway.budget import Account
 from agent.release.gate import blocked_by
 from agent.release.json_part import typed
 from agent.release.result import RunResult
-from agent.release.result_details import Cheaper, NotWorse
+from agent.release.result_details import Cheaper, NotWorse, Untested
 from agent.release.result_parts import Baseline, Cost, Lift, Release, Winner
 from agent.run.unshown_gain import TestRows, to_show
 from agent.scoring.evaluate import values
 from agent.search.closing import CheaperChoice
+from agent.search.untested import LeftOut
 from agent.stats.intervals import paired_difference
 from agent.stats.noninferiority import LossBound, loss_bound
 from agent.types import Candidate, Outcome, Shown
@@ -145,6 +146,22 @@ def cheaper_part(choice: CheaperChoice, won: Sequence[Outcome], best: Sequence[O
         None if bound is None else not_worse(bound),
     )
     return found.to_json()
+
+
+def untested_part(left_out: LeftOut, dev_rows: int) -> dict[str, Any]:
+    """The prompt that led on dev and was not tested, JSON-ready; `dev_rows`: all of the run."""
+    ahead = left_out.lead
+    return Untested(
+        left_out.candidate_id,
+        ahead.mean,
+        ahead.other,
+        ahead.rows,
+        dev_rows,
+        ahead.p_value,
+        left_out.is_chance,
+        left_out.why,
+        left_out.options,
+    ).to_json()
 
 
 def _lift(sealed: SealedTest, seed: int) -> Lift:

@@ -30,7 +30,7 @@ from agent.programs.yardsticks import measured
 from agent.release.prompt_file import HELD
 from agent.release.result import RunResult
 from agent.release.result_parts import Release
-from agent.run.build_result import SealedTest, build_result, cheaper_part
+from agent.run.build_result import SealedTest, build_result, cheaper_part, untested_part
 from agent.run.embeddings import embed_rows
 from agent.run.job import LedgerRun, Resources
 from agent.run.locations import ledger_option
@@ -52,6 +52,7 @@ from agent.search.context import UNSCORED_AT_MOST, SearchContext, sealed_rows
 from agent.search.label_weighting import add_label_weights, best_readings
 from agent.search.plan import Plan, planned_calls
 from agent.search.registered import STRATEGIES
+from agent.search.untested import LeftOut, untested
 from agent.stats.noninferiority import smallest_margin
 from agent.stats.preflight import Assessment, assess, rows_to_detect
 from agent.stats.selection import selection_corrected
@@ -153,6 +154,7 @@ class Run(LedgerRun[RunResult]):
         self.preflight: Assessment | None = None
         self._cheaper: closing.CheaperChoice | None = None
         """A winner that costs less than the best on dev."""
+        self._untested: LeftOut | None = None
         self._searched = False
 
     @property
@@ -324,6 +326,9 @@ class Run(LedgerRun[RunResult]):
         if self._searched and self.settings.calibrate:
             await add_label_weights(self.context, self.settings.neighbours, self.settings.prior)
         winner = self._chosen()
+        tested = {winner.id, *([self._cheaper.best.id] if self._cheaper else [])}
+        unproved = self.context.unproved
+        self._untested = untested(self.context, tested, self.settings.prefer, unproved, self.settings.budget)
         corrected = self._corrected(winner)
         if status == "complete" and winner.id != self.context.baseline.id:
             self.context.stage("attribution", self.context.round)
@@ -429,6 +434,7 @@ class Run(LedgerRun[RunResult]):
                 "preflight": self.preflight.as_dict() if self.preflight else None,
                 "attribution": closing.carried(self.context, winner, corrected),
                 "cheaper": cheaper_part(self._cheaper, won, best, self.settings.seed) if self._cheaper else None,
+                "untested": untested_part(self._untested, len(self.context.dev)) if self._untested else None,
             },
             None if is_whole else self.context.baseline_rows,
         )

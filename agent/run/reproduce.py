@@ -51,7 +51,7 @@ NOT_COMPARED = (
 )
 
 
-NEWER = ("answers", "labels", "tools", "change", "proposer", "to_show", "human_score", "failed_because")
+NEWER = ("answers", "labels", "tools", "change", "proposer", "to_show", "human_score", "failed_because", "untested")
 """What a run of an older version has not in its result: compared where it has."""
 
 

@@ -17,6 +17,7 @@ from agent.search.board import Board
 from agent.search.context import SearchContext
 from agent.search.program import PROPOSED, Program
 from agent.search.proposal_log import by_operator
+from agent.search.untested import lead
 from agent.stats.family import best_of_many
 from agent.stats.noninferiority import LossBound, loss_bound
 from agent.types import Candidate, Outcome, Proposal, Task, Usage
@@ -64,9 +65,10 @@ def chosen(context: SearchContext, candidates: list[Finalist], how: Prefer) -> C
     """The candidate that goes to the sealed test. Equal scores go to the baseline, then to the shortest prompt; a dev
     row that only others have a score for counts as 0. A baseline that saw a part of dev is compared on that part.
 
-    One whose examples are picked for each row costs more, in production too, and hangs on its pool: it goes there only
-    where it beats the best of the others on dev, row by row, and that not by being the best of many that pick
-    (`PROVED`).
+    One whose examples are picked for each row costs more, in production too, and depends on its pool: against a rival
+    with fixed examples it must be better on dev, row by row, and that not by being the best of many that pick
+    (`PROVED`). The user's own prompt is no such rival, nor is one that leads it by no more than chance where the
+    picking one leads it by more: then the sealed test is the proof.
     """
     compared, picks = counted(candidates), context.program.picks
     winner = _preferred(context, compared, how)
@@ -76,8 +78,13 @@ def chosen(context: SearchContext, candidates: list[Finalist], how: Prefer) -> C
     others = [each for each in compared if each.candidate_id not in picking]
     rival = _preferred(context, others, "best")
     rival_scores = next(each.scores for each in others if each.candidate_id == rival.id)
-    if _is_proved(picking, winner.id, rival_scores, context.seed):
+    if rival.id == context.baseline.id or _is_proved(picking, winner.id, rival_scores, context.seed):
         return winner
+    leads = [lead(scores, compared[0].scores, context.seed) for scores in (picking[winner.id], rival_scores)]
+    ahead, of_rival = (bool(each and each.is_significant) for each in leads)
+    if ahead and not of_rival:
+        return winner
+    context.unproved = winner.id
     context.note(NOT_PROVED, {"candidate_id": winner.id, "against": rival.id})
     return _preferred(context, others, how)
 
@@ -156,11 +163,12 @@ def _preferred(context: SearchContext, compared: Sequence[Finalist], how: Prefer
     best = max((each.mean for each in others), default=0.0)
     if not others or (how == "best" and is_whole and own.mean >= best):
         return context.baseline
-    preferred = prefer(compared if is_whole else others, how)
-    assert preferred is not None
-    if not is_whole and own.mean >= preferred.over(len(own.scores)):
-        return context.baseline
-    return context.board.candidate(preferred.candidate_id)
+    if is_whole:
+        preferred = prefer(compared, how)
+    else:  # the preferred of all, where it is better on the rows that the baseline saw
+        better = [each for each in others if each.over(len(own.scores)) > own.mean]
+        preferred = of_all if (of_all := prefer(others, how)) in better else prefer(better, how)
+    return context.board.candidate(preferred.candidate_id) if preferred else context.baseline
 
 
 def pareto(candidates: list[Finalist], winner: Candidate) -> list[dict[str, Any]]:

@@ -86,6 +86,8 @@ class SearchContext:
         """Why the strategy came to nothing."""
         self.stopped = ""
         """Why the strategy made no further candidates, where it says so."""
+        self.unproved = ""
+        """The best on dev, where it picks its examples and is not shown to be better than the best that does not."""
         self.sifted = False
         """Whether an optimizer dropped candidates by scores on dev rows that the board does not have."""
         self.noted: Counter[str] = Counter()
@@ -253,6 +255,10 @@ class SearchContext:
     def _calls(self, slack: int) -> int:
         """Calls that the plan leaves to the search, less those that it used and `slack`."""
         return self.plan.calls - slack - self.plan.test_calls - self._account.total_used.calls
+
+    def calls_so_far(self) -> int:
+        """Calls of the run, those answered from the ledger among them."""
+        return self._account.total_used.calls
 
     @property
     def baseline_rows(self) -> int:

@@ -389,6 +389,23 @@ def calls_for(test_rows: int, task: Task, plan: Plan) -> int:
     return tens * 10
 
 
+def calls_to_finish(rows: int, spent: int, task: Task, plan: Plan) -> int | None:
+    """The fewest calls, in tens, of a plan like this one that pays all of dev for one more candidate.
+
+    Args:
+        rows: dev rows that the candidate has seen.
+        spent: calls of the run before its sealed test.
+        task: the task.
+        plan: of the run.
+    """
+    for calls in range(plan.calls // 10 * 10 + 10, MOST_TRIED * plan.calls_each, 10):
+        more = make_plan(task, Budget(calls // plan.calls_each), "standard", False, detect=plan.detect)
+        left = (more.calls - more.slack - more.test_calls) * plan.calls_each - spent
+        if left >= (more.dev_rows - rows) * plan.calls_a_row:
+            return calls
+    return None
+
+
 def calls_to_try(candidates: int, task: Task, plan: Plan) -> int | None:
     """The fewest calls, in tens, of a plan like this one that tries so many candidates; None beyond `MOST_TRIED`."""
     for calls in range(plan.calls // 10 * 10 + 10, MOST_TRIED, 10):

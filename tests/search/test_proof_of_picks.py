@@ -79,11 +79,37 @@ async def test_the_best_of_many_that_pick_must_be_better_than_the_best_of_many_i
     assert choice(context, "best", own=own, fixed=fixed, picked=clear, **others) == picked.id
 
 
-async def test_without_another_it_must_beat_the_users_own(ledger: Ledger) -> None:
-    context, picked, _ = begun(ledger)
+async def test_the_users_own_prompt_is_no_rival_as_the_sealed_test_compares_with_it(ledger: Ledger) -> None:
+    context, picked, events = begun(ledger)
     own = (context.baseline.id, scores(20))
-    assert choice(context, "best", own=own, picked=(picked.id, scores(22))) == context.baseline.id
-    assert choice(context, "best", own=own, picked=(picked.id, scores(30))) == picked.id
+    assert choice(context, "best", own=own, picked=(picked.id, scores(20))) == context.baseline.id
+    assert choice(context, "best", own=own, picked=(picked.id, scores(22))) == picked.id
+    part = (context.baseline.id, scores(20)[:22])
+    assert choice(context, "best", own=part, picked=(picked.id, scores(28))) == picked.id
+    assert choice(context, "best", own=own, fixed=(FIXED.id, scores(18)), picked=(picked.id, scores(22))) == picked.id
+    assert events == []
+
+
+async def test_a_rival_that_leads_the_users_own_by_chance_alone_does_not_stop_one_that_leads_it_clearly(
+    ledger: Ledger,
+) -> None:
+    context, picked, events = begun(ledger)
+    own, fixed = (context.baseline.id, scores(20)), (FIXED.id, scores(22))
+    assert choice(context, "best", own=own, fixed=fixed, picked=(picked.id, scores(26))) == picked.id
+    assert choice(context, "best", own=own, fixed=fixed, picked=(picked.id, scores(24))) == FIXED.id
+    assert context.unproved == picked.id
+
+
+async def test_where_the_preferred_of_all_is_no_better_on_the_rows_of_the_users_own_another_that_is_goes_to_the_test(
+    ledger: Ledger,
+) -> None:
+    context, _, _ = begun(ledger)
+    own = (context.baseline.id, scores(11)[:22])
+    late, early = (FIXED.id, scores(30, first=10)), (SHORT.id, scores(22))
+    assert choice(context, "best", own=own, late=late) == FIXED.id
+    later = (FIXED.id, scores(29, first=11))
+    assert choice(context, "best", own=own, late=later) == context.baseline.id
+    assert choice(context, "best", own=own, late=later, early=early) == SHORT.id
 
 
 async def test_what_is_chosen_in_its_place_follows_the_users_wish(ledger: Ledger) -> None:

@@ -1,0 +1,85 @@
+"""A prompt that leads the user's own on dev goes to the sealed test, or the result says that it did not, and why."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as profile
+from hypothesis import strategies as st
+
+from agent.ledger.store import Ledger
+from agent.release.result import RunResult
+from agent.report import facts
+from agent.run.optimize import Run
+from agent.run.settings import Settings
+from agent.search.analysis.pareto import Prefer
+from agent.stats.intervals import paired_difference
+from agent.types import Budget
+from tests.search.unsteady import Unsteady
+from tests.toys import FakeModel, make_task
+
+NOTHING = "nothing better was found"
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """A candidate that leads the user's own prompt on the dev rows that both saw."""
+
+    candidate_id: str
+    is_whole: bool
+    p_value: float
+
+
+def simulated(seed: int, calls: int, prefer: Prefer = "best") -> tuple[RunResult, list[Ahead]]:
+    """A whole run, and the candidates that lead the user's own prompt on dev."""
+    task = make_task(60)
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Ledger(Path(folder) / "ledger.db")
+        settings = Settings(seed=seed, budget=Budget(max_calls=calls), runs_folder=Path(folder), prefer=prefer)
+        run = Run(task, FakeModel(Unsteady(seed)), None, ledger, settings)
+        try:
+            result = asyncio.run(run.execute())
+        finally:
+            ledger.close()
+    board, own, ahead = run.context.board, run.context.baseline.id, []
+    for candidate_id, trial in board.trials.items():
+        pairs = zip(board.outcomes.get(candidate_id, ()), board.outcomes[own], strict=False)
+        scored = [(a.value or 0.0, b.value or 0.0) for a, b in pairs if a.value is not None or b.value is not None]
+        if candidate_id != own and sum(a for a, _ in scored) > sum(b for _, b in scored):
+            found = paired_difference([a for a, _ in scored], [b for _, b in scored], 0)
+            ahead.append(Ahead(candidate_id, trial.state == "complete", found.p_value))
+    return result, ahead
+
+
+def holds(result: RunResult, ahead: list[Ahead], prefer: Prefer = "best") -> None:
+    """The winner is the user's own prompt only where no other leads clearly, and the verdict tells of those that do."""
+    if prefer == "best" and any(one.is_whole and one.p_value < 0.05 for one in ahead):
+        assert not result.is_own, [one for one in ahead if one.is_whole]
+    if result.is_own and ahead:
+        assert result.untested is not None
+        assert result.untested.candidate_id in {one.candidate_id for one in ahead}
+        assert result.untested.dev > result.untested.baseline
+        assert NOTHING not in facts.verdict(result)
+        assert "and was not tested, because" in facts.untested(result)
+    if result.is_own and not ahead:
+        assert result.untested is None
+
+
+@given(st.integers(0, 10_000), st.integers(30, 60), st.sampled_from(["best", "best", "short"]))
+@profile(max_examples=5, deadline=None)
+def test_no_prompt_that_leads_clearly_on_dev_is_left_untested(seed: int, tens: int, prefer: Prefer) -> None:
+    holds(*simulated(seed, 10 * tens, prefer), prefer)
+
+
+@pytest.mark.long
+@given(st.integers(0, 10_000), st.integers(30, 60), st.sampled_from(["best", "best", "short"]))
+@profile(max_examples=300, deadline=None)
+def test_no_prompt_of_many_runs_that_leads_clearly_on_dev_is_left_untested(
+    seed: int, tens: int, prefer: Prefer
+) -> None:
+    holds(*simulated(seed, 10 * tens, prefer), prefer)
