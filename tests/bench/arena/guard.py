@@ -10,7 +10,10 @@ The labels of the rows are drawn by chance (`goods.py`), and what a demo says of
   these, and is wrongly chosen where it is worse than the best fixed prompt on fresh rows.
 
 Each run is ours, whole, with a fresh ledger; the model answers in this process and gives log-probabilities, so that
-twins with label weights compete as well. Exit 1 when one was wrongly chosen.
+twins with label weights compete as well. `chosen` are winners that pick, `wrongly` those of them that are no better than
+the best fixed prompt, `better` all runs that say "Better", and `falsely` those of them whose winner is no better than
+the user's own prompt. Exit 1 when one that picks was wrongly chosen against a fixed prompt other than the user's own,
+or said to be better falsely.
 """
 
 from __future__ import annotations
@@ -46,7 +49,10 @@ class Chosen:
         refused: whether one that picks was the best on dev, and not shown to be better.
         finalists_that_pick: how many of those that saw the whole of dev.
         dev, rival: the score on dev of the winner, and of the best prompt that does not pick.
+        against_own: whether that prompt is the user's own, so that only the sealed test could decide.
+        better: whether the run says "Better".
         loss: what that one has more of than the winner on fresh rows, in points; None for a winner that does not pick.
+        gain: what the winner has more of than the user's own prompt there; None where the run does not say "Better".
     """
 
     model: str
@@ -57,12 +63,25 @@ class Chosen:
     finalists_that_pick: int
     dev: float
     rival: float
+    against_own: bool
+    better: bool
     loss: float | None = None
+    gain: float | None = None
 
     @property
     def wrong(self) -> bool:
         """Whether a prompt that picks was chosen where none is better, or one that is worse."""
         return self.loss is not None and (self.model != "planted" or self.loss > 0)
+
+    @property
+    def false(self) -> bool:
+        """Whether a run says "Better" of a prompt that is not."""
+        return self.gain is not None and (self.model == "copier" or self.gain <= 0)
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether this must not happen."""
+        return self.wrong and (self.false or not self.against_own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +129,15 @@ async def run_once(model: str, dev_rows: int, budget: int, seed: int) -> tuple[C
         is_whole = board.trials[candidate_id].state == "complete"
         tried.append(Tried(candidate_id, prompt.picks is not None, prompt.weights is not None, is_whole, scores))
     winner = as_prompt(board.candidate(result.winner.candidate_id))
-    fixed = max((one for one in tried if one.whole and not one.picks), key=lambda one: mean(one.scores))
-    loss = None
+    own = next(one for one in tried if one.candidate_id == context.baseline.id)  # may have seen a part of dev
+    others = (one for one in tried if one.whole and not one.picks)
+    fixed = max((own, *others), key=lambda one: mean(one.scores))
+    loss = gain = None
+    better = result.decision == "promote"
     if winner.picks is not None:
-        mine, theirs = [await score(fresh, lm, one) for one in (winner, as_prompt(board.candidate(fixed.candidate_id)))]
-        loss = 100 * (theirs - mine)
+        loss = -await _points_over(fresh, lm, winner, as_prompt(board.candidate(fixed.candidate_id)))
+    if better:
+        gain = await _points_over(fresh, lm, winner, as_prompt(context.baseline))
     return Chosen(
         model,
         dev_rows,
@@ -124,8 +147,15 @@ async def run_once(model: str, dev_rows: int, budget: int, seed: int) -> tuple[C
         sum(one.whole and one.picks for one in tried),
         board.mean(winner.id) or 0.0,
         mean(fixed.scores),
+        fixed.candidate_id == context.baseline.id,
+        better,
         loss,
+        gain,
     ), tried
+
+
+async def _points_over(task: Task, lm: LM, one: PromptCandidate, other: PromptCandidate) -> float:
+    return 100 * (await score(task, lm, one) - await score(task, lm, other))
 
 
 async def score(task: Task, lm: LM, candidate: PromptCandidate) -> float:
@@ -141,13 +171,13 @@ async def score(task: Task, lm: LM, candidate: PromptCandidate) -> float:
 
 def table(found: Sequence[Chosen]) -> str:
     """A line for each model and number of dev rows."""
-    heads = ("dev rows", "runs", "chosen", "wrongly", "refused", "picks saw dev", "loss, points")
+    heads = ("dev rows", "runs", "chosen", "wrongly", "refused", "better", "falsely", "picks saw dev", "loss, points")
     out = [f"{'model':<9} " + " ".join(f"{head:>13}" for head in heads)]
     for model, dev_rows in dict.fromkeys((one.model, one.dev_rows) for one in found):
         mine = [one for one in found if (one.model, one.dev_rows) == (model, dev_rows)]
         losses = [one.loss for one in mine if one.loss is not None]
         loss = f"{sum(losses) / len(losses):+.1f}" if losses else "-"
-        flags = zip(*((one.picked, one.wrong, one.refused) for one in mine), strict=True)
+        flags = zip(*((one.picked, one.wrong, one.refused, one.better, one.false) for one in mine), strict=True)
         counts = (dev_rows, len(mine), *map(sum, flags))
         cells = (*map(str, counts), str(sum(one.finalists_that_pick > 0 for one in mine)), loss)
         out.append(f"{model:<9} " + " ".join(f"{cell:>13}" for cell in cells))
@@ -175,7 +205,7 @@ def main() -> int:
                     with given.tried.open("a", encoding="utf-8") as out:
                         out.write(json.dumps({**asdict(one), "tried": [asdict(each) for each in tried]}) + "\n")
     print(table(found))
-    return int(any(one.wrong for one in found))
+    return int(any(one.is_fault for one in found))
 
 
 if __name__ == "__main__":
