@@ -327,8 +327,7 @@ class Run(LedgerRun[RunResult]):
             await add_label_weights(self.context, self.settings.neighbours, self.settings.prior)
         winner = self._chosen()
         tested = {winner.id, *([self._cheaper.best.id] if self._cheaper else [])}
-        unproved = self.context.unproved
-        self._untested = untested(self.context, tested, self.settings.prefer, unproved, self.settings.budget)
+        self._untested = untested(self.context, tested, self.settings.prefer, self.settings.budget)
         corrected = self._corrected(winner)
         if status == "complete" and winner.id != self.context.baseline.id:
             self.context.stage("attribution", self.context.round)

@@ -71,21 +71,18 @@ def lead(one: Scores, other: Scores, seed: int) -> Lead | None:
     return Lead(len(both), sum(mine) / len(both), sum(theirs) / len(both), found.p_value)
 
 
-def untested(
-    context: SearchContext, tested: Collection[str], how: Prefer, unproved: str, budget: Budget
-) -> LeftOut | None:
-    """The best candidate that leads the user's own prompt on dev and is not tested; None where there is none.
+def untested(context: SearchContext, tested: Collection[str], how: Prefer, budget: Budget) -> LeftOut | None:
+    """Find the best candidate that leads the user's own prompt on dev and is not tested.
 
-    Where another candidate is tested, only the one that it replaced (`unproved`) counts.
+    Where another candidate is tested, only the one that it replaced (`context.unproved`) counts.
 
     Args:
         context: a search that is over, before the sealed test.
         tested: ids of the candidates that go to the sealed test.
         how: the user's preference.
-        unproved: the candidate that was not proved on dev, or "".
         budget: of the run.
     """
-    board, own = context.board, context.baseline.id
+    board, own, unproved = context.board, context.baseline.id, context.unproved
     ids = [i for i in board.trials if i not in tested and i != own]
     if set(tested) - {own}:
         ids = [i for i in ids if i == unproved]
@@ -111,7 +108,7 @@ def untested(
 
 def _because(context: SearchContext, candidate_id: str, how: Prefer, is_unproved: bool) -> tuple[str, str]:
     """Why a candidate is not tested, to stand after "because", and the option of a run that may test it, or ""."""
-    trial, own = context.board.trials[candidate_id], context.baseline.id
+    trial = context.board.trials[candidate_id]
     if trial.state == "failed":
         return f"it failed: {trial.reason}", ""
     if is_unproved:

@@ -93,7 +93,7 @@ async def test_the_users_own_prompt_is_no_rival_as_the_sealed_test_compares_with
 async def test_a_rival_that_leads_the_users_own_by_chance_alone_does_not_stop_one_that_leads_it_clearly(
     ledger: Ledger,
 ) -> None:
-    context, picked, events = begun(ledger)
+    context, picked, _ = begun(ledger)
     own, fixed = (context.baseline.id, scores(20)), (FIXED.id, scores(22))
     assert choice(context, "best", own=own, fixed=fixed, picked=(picked.id, scores(26))) == picked.id
     assert choice(context, "best", own=own, fixed=fixed, picked=(picked.id, scores(24))) == FIXED.id

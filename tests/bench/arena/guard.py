@@ -10,10 +10,10 @@ The labels of the rows are drawn by chance (`goods.py`), and what a demo says of
   these, and is wrongly chosen where it is worse than the best fixed prompt on fresh rows.
 
 Each run is ours, whole, with a fresh ledger; the model answers in this process and gives log-probabilities, so that
-twins with label weights compete as well. `chosen` are winners that pick, `wrongly` those of them that are no better than
-the best fixed prompt, `better` all runs that say "Better", and `falsely` those of them whose winner is no better than
-the user's own prompt. Exit 1 when one that picks was wrongly chosen against a fixed prompt other than the user's own,
-or said to be better falsely.
+twins with label weights compete as well. `chosen` are winners that pick, `wrongly` those of them that are no better
+than the best fixed prompt, `better` all runs that say "Better", and `falsely` those of them whose winner is no better
+than the user's own prompt. Exit 1 when one that picks was wrongly chosen against a fixed prompt other than the user's
+own, or said to be better falsely.
 """
 
 from __future__ import annotations
