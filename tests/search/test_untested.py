@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
@@ -18,7 +18,6 @@ from agent.report import facts
 from agent.run.optimize import Run
 from agent.run.settings import Settings
 from agent.search.analysis.pareto import Prefer
-from agent.stats.intervals import paired_difference
 from agent.types import Budget
 from tests.search.unsteady import Unsteady
 from tests.toys import FakeModel, make_task
@@ -32,7 +31,6 @@ class Ahead:
 
     candidate_id: str
     is_whole: bool
-    p_value: float
 
 
 def simulated(seed: int, calls: int, prefer: Prefer = "best") -> tuple[RunResult, list[Ahead]]:
@@ -51,14 +49,13 @@ def simulated(seed: int, calls: int, prefer: Prefer = "best") -> tuple[RunResult
         pairs = zip(board.outcomes.get(candidate_id, ()), board.outcomes[own], strict=False)
         scored = [(a.value or 0.0, b.value or 0.0) for a, b in pairs if a.value is not None or b.value is not None]
         if candidate_id != own and sum(a for a, _ in scored) > sum(b for _, b in scored):
-            found = paired_difference([a for a, _ in scored], [b for _, b in scored], 0)
-            ahead.append(Ahead(candidate_id, trial.state == "complete", found.p_value))
+            ahead.append(Ahead(candidate_id, trial.state == "complete"))
     return result, ahead
 
 
 def holds(result: RunResult, ahead: list[Ahead], prefer: Prefer = "best") -> None:
-    """The winner is the user's own prompt only where no other leads clearly, and the verdict tells of those that do."""
-    if prefer == "best" and any(one.is_whole and one.p_value < 0.05 for one in ahead):
+    """The user's own prompt wins only where no other that saw all of dev leads it; the verdict tells of the others."""
+    if prefer == "best" and any(one.is_whole for one in ahead):
         assert not result.is_own, [one for one in ahead if one.is_whole]
     if result.is_own and ahead:
         assert result.untested is not None
@@ -71,15 +68,14 @@ def holds(result: RunResult, ahead: list[Ahead], prefer: Prefer = "best") -> Non
 
 
 @given(st.integers(0, 10_000), st.integers(30, 60), st.sampled_from(["best", "best", "short"]))
-@profile(max_examples=5, deadline=None)
-def test_no_prompt_that_leads_clearly_on_dev_is_left_untested(seed: int, tens: int, prefer: Prefer) -> None:
+@example(3, 60, "best")  # the best picks its examples, and its only rival is the user's own prompt
+@profile(max_examples=3, deadline=None)
+def test_no_prompt_that_leads_on_dev_is_left_untested(seed: int, tens: int, prefer: Prefer) -> None:
     holds(*simulated(seed, 10 * tens, prefer), prefer)
 
 
 @pytest.mark.long
 @given(st.integers(0, 10_000), st.integers(30, 60), st.sampled_from(["best", "best", "short"]))
 @profile(max_examples=300, deadline=None)
-def test_no_prompt_of_many_runs_that_leads_clearly_on_dev_is_left_untested(
-    seed: int, tens: int, prefer: Prefer
-) -> None:
+def test_no_prompt_of_many_runs_that_leads_on_dev_is_left_untested(seed: int, tens: int, prefer: Prefer) -> None:
     holds(*simulated(seed, 10 * tens, prefer), prefer)
