@@ -139,6 +139,15 @@ def test_a_search_that_was_cut_short_is_not_said_to_have_found_nothing_better() 
     assert facts.verdict(RunResult.from_json(whole)) == "Keep your prompt: nothing better was found"
     alone = {**whole, "trials": {"complete": 1, "pruned": 0, "failed": 0}}
     assert facts.verdict(RunResult.from_json(alone)) == "Your prompt was scored, and nothing was searched"
+    left_out = {"candidate_id": "c_2", "dev": 0.778, "baseline": 0.591, "rows": 22, "dev_rows": 44, "p_value": 0.04}
+    why = {"is_chance": False, "why": "the search ended before it had seen all of dev", "next": "--max-calls 600"}
+    told = report({**whole, "untested": {**left_out, **why}})
+    assert "Keep your prompt: one that scored higher on dev was not tested" in told
+    assert (
+        "a prompt scored 77.8 on 22 of 44 dev rows (yours 59.1 there) and was not tested, because the search ended "
+        "before it had seen all of dev; next: --max-calls 600"
+    ) in " ".join(told.split())
+    assert "resume 20260101T000000-abc --fork --max-calls 600" in told
 
 
 def test_why_candidates_failed_is_said() -> None:
