@@ -40,12 +40,13 @@ def read_reply(
 def tokens_of(logprobs: Sequence[Any]) -> Tokens:
     """Log-probabilities as pairs, from pairs or from what OpenAI gives for each token; () for anything else."""
     try:
-        return tuple(tuple((str(token), float(log)) for token, log in _pairs(place)) for place in logprobs)
+        return tuple(tuple((str(token), float(log)) for token, log in pairs_of(place)) for place in logprobs)
     except (AttributeError, KeyError, TypeError, ValueError):
         return ()
 
 
-def _pairs(place: Any) -> list[tuple[Any, Any]]:
+def pairs_of(place: Any) -> list[tuple[Any, Any]]:
+    """The most likely tokens at one place, with their log-probabilities; raises for what is neither form."""
     if isinstance(place, Mapping):  # as JSON
         return [(top["token"], top["logprob"]) for top in place["top_logprobs"]]
     if hasattr(place, "top_logprobs"):

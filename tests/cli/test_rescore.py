@@ -14,6 +14,7 @@ from agent.errors import InputError, ReleaseError
 from agent.ledger.query import History
 from agent.release.formats.export_format import FORMATS, Format, Material, Parse, Render, Sent, Values
 from agent.release.formats.proof import verify_exports
+from agent.release.formats.python_module import load_module
 from agent.release.rescore import DevRun, dev_run
 from agent.release.runtime import MESSAGES_FILE, PromptRelease, load_prompt
 from agent.run.tasks import task_of
@@ -103,6 +104,21 @@ def test_a_target_that_reads_replies_otherwise_is_refused(two_runs: Made) -> Non
         notes(reading(lambda values, reply: Prediction({"label": "other"}, reply)), two_runs[0])
     with pytest.raises(ReleaseError, match="reads as 'unreadable', in the run"):
         notes(reading(lambda values, reply: Prediction({}, reply, "no")), two_runs[0])
+
+
+def test_python_is_scored_through_its_own_parser(two_runs: Made) -> None:
+    python = FORMATS.get("python")
+
+    def files(material: Material) -> dict[str, str]:
+        otherwise = "\n\nparse = lambda reply: Prediction({}, reply, 'no')\n"
+        return {name: f"{text}{otherwise}" for name, text in python.files(material).items()}
+
+    def load(folder: Path, release: PromptRelease) -> Render:  # does not try `parse` on replies of its own
+        module = load_module(folder / "prompt.py", "exported")
+        return lambda values: list(module.render(**values))
+
+    with pytest.raises(ReleaseError, match=r"python: the reply to dev row .* reads as 'unreadable', in the run"):
+        notes(replace(python, files=files, load=load), two_runs[0])
 
 
 def test_dspy_is_scored_through_its_own_program(two_runs: Made) -> None:

@@ -1,4 +1,4 @@
-"""A Python module with one typed function and no dependency. Knows how to write it; values enter as list items only.
+"""A Python module with `render`, `parse` and no dependency. Knows how to write it; values enter as list items only.
 
 A prompt whose demos are picked, or whose passages are looked up, for each input comes with its rows and passages, and
 with the very code that did so in the run.
@@ -20,12 +20,13 @@ from agent.models.tool_calling import openai_messages, openai_tools
 from agent.prompt.template import PICKED
 from agent.release.export import as_given
 from agent.release.formats import calls_source
-from agent.release.formats.export_format import Material, Render, Settings, Values, export_format, parts_of
+from agent.release.formats.export_format import Material, Parse, Render, Settings, Values, export_format, parts_of
+from agent.release.formats.reply_source import reply_source, require_same_replies
 from agent.release.formats.weights_source import require_same_answers, weights_source
 from agent.release.runtime import PromptRelease
 from agent.retrieval import linear, passages, pick
 from agent.task.tools import read_tools
-from agent.types import Message, Request
+from agent.types import Message, Prediction, Request
 
 FILE = "prompt.py"
 _PICKING = """
@@ -88,6 +89,7 @@ def _load(folder: Path, release: PromptRelease) -> Render:
     module = load_module(folder / FILE, "exported_prompt")
     if release.weights:
         require_same_answers("python", module.answer, release)
+    require_same_replies("python", module.parse, release)
 
     def render(values: Values) -> list[dict[str, str]]:
         given = as_given(release, values)
@@ -103,18 +105,29 @@ def _settings(folder: Path, release: PromptRelease) -> Settings:
     return {"model": module.MODEL, **module.PARAMETERS}
 
 
+def _parser(folder: Path, release: PromptRelease) -> Parse:
+    module = load_module(folder / FILE, "exported_prompt")
+
+    def read(values: Values, reply: str) -> Prediction:
+        found = module.parse(reply)
+        return Prediction(dict(found.fields), found.raw, found.error)
+
+    return read
+
+
 @export_format(
     "python",
-    about="prompt.py: `render(input=...)` gives the messages; needs nothing but Python",
+    about="prompt.py: `render(input=...)` gives the messages, `parse(reply)` the answer; needs nothing but Python",
     load=_load,
     settings=_settings,
+    parser=_parser,
     carries_weights=True,
     carries_picks=True,
     carries_conversation=True,
     carries_tools=True,
 )
 def files(material: Material) -> dict[str, str]:
-    return {FILE: module_source(material.release)}
+    return {FILE: module_source(material.release) + reply_source(material.release)}
 
 
 def module_source(release: PromptRelease) -> str:
@@ -212,7 +225,10 @@ def _piece(part: str | tuple[str], names: Sequence[str]) -> str:
 
 
 def _head(release: PromptRelease) -> list[str]:
-    """The start of the module: of a prompt that picks or takes a conversation, the code for that."""
+    """The start of the module: of a prompt that picks or takes a conversation, the code for that.
+
+    Annotations are no texts here: a dataclass would look for its module, which not every loader registers.
+    """
     needed = [pick.__file__] if release.picks is not None or release.passages is not None else []
     needed += [linear.__file__] if release.classifier is not None else []
     needed += [inspect.getfile(as_text)] if release.conversation else []
@@ -220,8 +236,6 @@ def _head(release: PromptRelease) -> list[str]:
         return [*(Path(file).read_text("utf-8") for file in needed), _SENDING if release.conversation else ""]
     return [
         '"""The messages of a released prompt. Needs only Python."""',
-        "",
-        "from __future__ import annotations",
         "",
         "from typing import Any",
         "",
