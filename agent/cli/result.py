@@ -77,7 +77,7 @@ def _verdict(result: RunResult) -> list[str]:
     looks_up = f"{facts.looks_up(winner.passages)}, " if winner.passages else ""
     design = (
         f"{winner.technique}, format {winner.format}, {winner.n_demos} demos{facts.picked(winner.picks)}, {looks_up}"
-        f"{winner.prompt_tokens} prompt tokens ({winner.candidate_id})"
+        f"{facts.prompt_size(result)} ({winner.candidate_id})"
     )
     if result.is_own:
         return [

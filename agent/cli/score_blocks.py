@@ -87,9 +87,11 @@ def pareto(result: RunResult) -> list[str]:
     """The candidates that nothing beats; the chosen one has a star."""
     if not result.pareto:
         return []
-    lines = ["Pareto front: nothing that saw the whole of dev is better in all of these (* chosen)"]
-    lines.append(f"  {'dev':>7}{'prompt tokens':>15}{'$ per 1000':>12}{'latency':>10}  candidate")
-    for row in result.pareto:
-        costs = f"{row.prompt_tokens:>15,}{amount(row.usd_per_1000):>12}{facts.latency(row.latency_s):>10}"
+    lines = ["Pareto front: nothing that saw the whole of dev beats these in score, prompt length and cost (* chosen)"]
+    name, sizes = facts.sizes(result.pareto)
+    width = len(name) + 2
+    lines.append(f"  {'dev':>7}{name:>{width}}{'$ per 1000':>12}{'latency':>10}  candidate")
+    for row, size in zip(result.pareto, sizes, strict=True):
+        costs = f"{size:>{width},}{amount(row.usd_per_1000):>12}{facts.latency(row.latency_s):>10}"
         lines.append(f"{'*' if row.chosen else ' '} {points(row.dev):>7}{costs}  {plain(row.candidate_id)}")
     return lines

@@ -256,7 +256,8 @@ class Carried(JsonPart):
 
 @dataclass(frozen=True, slots=True)
 class ParetoRow(JsonPart):
-    """A candidate that nothing beats in score, tokens, US dollars per 1,000 calls and seconds a call; None: unknown."""
+    """A candidate that nothing beats in score, `prompt_tokens` and US dollars per 1,000 calls, with its seconds a call;
+    None: unknown. `tokens_a_call`: measured, prompt and reply."""
 
     candidate_id: str
     dev: float
@@ -264,3 +265,4 @@ class ParetoRow(JsonPart):
     usd_per_1000: float | None = None
     latency_s: float | None = None
     chosen: bool = False
+    tokens_a_call: int = field(default=0, metadata=IF_SET)

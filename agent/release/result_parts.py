@@ -35,7 +35,7 @@ class Winner(JsonPart):
     """The best found. None where nothing was scored; `dev_corrected` is `dev` without what choosing the best of many
     adds to it. `prompt_tokens`: at least 0, without the row and the chat template. `n_demos`: fixed and picked;
     `picks`: how those are picked that differ from input to input, and `passages`, how passages are looked up; in JSON
-    only where there are some."""
+    only where there are some. `tokens_a_call`: as in `PromptSize`."""
 
     candidate_id: str
     technique: str
@@ -48,6 +48,7 @@ class Winner(JsonPart):
     prompt_tokens: int
     picks: Mapping[str, Any] | None = field(default=None, metadata=IF_SET)
     passages: Mapping[str, Any] | None = field(default=None, metadata=IF_SET)
+    tokens_a_call: int = field(default=0, metadata=IF_SET)
 
 
 @dataclass(frozen=True, slots=True)

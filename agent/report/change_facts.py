@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from agent.release.result import RunResult
 from agent.release.result_details import Change, PromptSize, ProposerUse, ToShow
-from agent.report.facts import combined, ships_prompt
+from agent.report.facts import combined, ships_prompt, size
 
 PROPOSALS = ("proposal", "asked for", "why", "for rows", "before", "after", "what became of it")
 """What the cells of a proposal are."""
@@ -73,15 +73,13 @@ def _demos(was: int, now: int) -> str:
 
 
 def _tokens(was: PromptSize, now: PromptSize) -> str:
-    """By how much a call got longer, or, where the provider does not count, the prompt."""
-    is_measured = bool(was.tokens_a_call and now.tokens_a_call)
-    before, after = (side.tokens_a_call if is_measured else side.prompt_tokens for side in (was, now))
-    what = "a call costs" if is_measured else "the prompt has"
+    """How long the new one is, and by how much that is more: measured, or, where the provider does not count, about."""
+    said = size(now.tokens_a_call, now.prompt_tokens)
+    before, after = (side.tokens_a_call if now.tokens_a_call else side.prompt_tokens for side in (was, now))
     if not before:
-        return f"{what} {after:,} tokens"
+        return said
     times = after / before
-    how = "about as many" if abs(times - 1) <= ABOUT_THE_SAME else f"{times:.1f}x the"
-    return f"{what} {how} tokens ({after:,} instead of {before:,})"
+    return f"{said} instead of {before:,} ({'about the same' if abs(times - 1) <= ABOUT_THE_SAME else f'{times:.1f}x'})"
 
 
 def proposer(result: RunResult) -> str:

@@ -100,10 +100,11 @@ def sealed(view: RunView) -> Figure:
 
 
 def pareto(view: RunView) -> Figure:
-    """The front: dev score against prompt tokens and, where calls cost something, dollars per 1,000 of them."""
+    """The front: dev score against tokens and, where calls cost something, dollars per 1,000 of them."""
     assert view.result is not None
     rows = view.result.pareto
-    costs = [("prompt tokens", [float(row.prompt_tokens) for row in rows])]
+    name, sizes = facts.sizes(rows)
+    costs = [(name, [float(size) for size in sizes])]
     if any(row.usd_per_1000 for row in rows):
         costs.append(("$ per 1,000 calls", [row.usd_per_1000 or 0.0 for row in rows]))
     with styled():

@@ -13,7 +13,7 @@ from agent.ledger.query import ERASED
 from agent.release.gate import SIGNIFICANT, shown
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import RunResult
-from agent.release.result_breakdown import Abstain, Calibration, Carried, JudgeTrust, MetricPart, Slice
+from agent.release.result_breakdown import Abstain, Calibration, Carried, JudgeTrust, MetricPart, ParetoRow, Slice
 from agent.release.result_details import Migrated, NotWorse
 from agent.release.result_parts import SideName
 
@@ -435,6 +435,29 @@ def which(trial: Mapping[str, Any], result: RunResult | None, own: BaselineWords
 def design(technique: str, layout: str, demos: int) -> str:
     """A candidate's design: technique, layout and number of demos."""
     return f"{technique}, {layout}, {demos} demos"
+
+
+def prompt_size(result: RunResult) -> str:
+    """How long the best found is, as all surfaces say it: the measured tokens of a call, else the prompt's estimate."""
+    winner, change = result.winner, result.change
+    measured = winner.tokens_a_call or (change.winner.tokens_a_call if change else 0)
+    return size(measured, winner.prompt_tokens)
+
+
+def size(tokens_a_call: int, prompt_tokens: int) -> str:
+    """Say a length: measured, or else estimated.
+
+    >>> size(1354, 245), size(0, 245)
+    ('1,354 tokens a call', 'about 245 prompt tokens')
+    """
+    return f"{tokens_a_call:,} tokens a call" if tokens_a_call else f"about {prompt_tokens:,} prompt tokens"
+
+
+def sizes(front: Sequence[ParetoRow]) -> tuple[str, list[int]]:
+    """The name of a column of sizes, and its figures: measured where all of them are."""
+    if all(row.tokens_a_call for row in front):
+        return "tokens a call", [row.tokens_a_call for row in front]
+    return "prompt tokens, about", [row.prompt_tokens for row in front]
 
 
 def picked(picks: Mapping[str, Any] | None) -> str:

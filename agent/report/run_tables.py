@@ -145,18 +145,19 @@ def attribution(view: RunView) -> RunTable:
 
 
 def pareto(view: RunView) -> RunTable:
-    """The prompts that no other beats in dev score, tokens, cost and latency at once."""
+    """The prompts that no other beats in dev score, prompt length and cost at once."""
     assert view.result is not None
     rows = []
     numbers = {trial["candidate_id"]: trial["number"] for trial in view.trials}
-    for row in view.result.pareto:
+    size_name, sizes = facts.sizes(view.result.pareto)
+    for row, size in zip(view.result.pareto, sizes, strict=True):
         number = numbers.get(row.candidate_id)
         name = f"trial {number}" if number is not None else row.candidate_id
         own = f", {view.own.name}" * (number == 0)
-        cells = (points(row.dev), f"{row.prompt_tokens:,}", amount(row.usd_per_1000), facts.latency(row.latency_s))
+        cells = (points(row.dev), f"{size:,}", amount(row.usd_per_1000), facts.latency(row.latency_s))
         rows.append((name + own, "yes" if row.chosen else "", *cells))
-    columns = ("prompt", "chosen", "dev #", "prompt tokens #", "$ per 1,000 calls #", "latency #")
-    return _table("The Pareto front: nothing is better than these in all columns", columns, rows)
+    columns = ("prompt", "chosen", "dev #", f"{size_name} #", "$ per 1,000 calls #", "latency #")
+    return _table("The Pareto front: nothing beats these in score, prompt length and cost", columns, rows)
 
 
 def reliability(view: RunView) -> RunTable:

@@ -31,7 +31,7 @@ TERMS: Mapping[str, str] = {
     "target": "the model that is prompted",
     "proposer": "the model that writes new instructions",
     "judge": "a model that scores answers; it counts only after it agreed with people",
-    "Pareto front": "the prompts that no other beats in score, tokens, cost and latency at once",
+    "Pareto front": "the prompts that no other beats in score, prompt length and cost at once",
     "ledger": "the SQLite file with every trial, prompt, call and reply, in a hash chain",
 }
 """The meaning of each word, in the order in which a reader needs them."""

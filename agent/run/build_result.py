@@ -51,6 +51,7 @@ def build_result(
     parts: Mapping[str, Any],
     test_rows: TestRows,
     baseline_rows: int | None = None,
+    tokens_a_call: int = 0,
 ) -> RunResult:
     """The result before its release is written: no `parameters`, and the release without a place.
 
@@ -61,6 +62,7 @@ def build_result(
         parts: what else is known, by the names of `RunResult` and JSON-ready: with it the gate decides.
         test_rows: what the rows of the sealed test come from.
         baseline_rows: dev rows of the baseline; None: all.
+        tokens_a_call: of the winner, measured.
     """
     paid, usage = account.paid, account.usage
     is_own = sealed.winner.id == sealed.baseline.id and "migration" not in parts
@@ -84,6 +86,7 @@ def build_result(
             sealed.prompt_tokens,
             shown.picks,
             shown.passages,
+            tokens_a_call,
         ),
         lift=_lift(sealed, seed),
         decision="keep_baseline",

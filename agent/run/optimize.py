@@ -466,6 +466,7 @@ class Run(LedgerRun[RunResult]):
             seed=self.settings.seed,
             dev=dev,
             baseline_rows=baseline_rows,
+            tokens_a_call=self._evaluator.tokens_a_call(winner.id),
             states=[trial.state for trial in self._board.trials.values()],
             account=self.account,
             ledger=self.ledger.path,

@@ -86,6 +86,11 @@ class Evaluator:
         prompt, completion, cached = usage.prompt_tokens, usage.completion_tokens, usage.cached_prompt_tokens
         return Usage(-(-prompt // calls), -(-completion // calls), cached // calls)
 
+    def tokens_a_call(self, candidate_id: str) -> int:
+        """Mean tokens of this candidate's calls, prompt and reply; 0 when it had none."""
+        usage = self.usage_of(candidate_id)
+        return usage.prompt_tokens + usage.completion_tokens
+
     async def outcomes(
         self, candidate: Candidate, examples: Sequence[Example], split: SplitName, repeat: int = 0
     ) -> list[Outcome]:

@@ -56,6 +56,7 @@ def finalists(
             context.program.prompt_tokens(board.candidate(candidate_id)),
             price(context.evaluator.usage_of(candidate_id)) if price else None,
             seconds.get(candidate_id),
+            context.evaluator.tokens_a_call(candidate_id),
         )
         for candidate_id in [baseline, *(i for i in board.in_state("complete") if i != baseline)]
     ]
@@ -229,13 +230,13 @@ def changed(context: SearchContext, winner: Candidate) -> dict[str, Any] | None:
         return None
 
     def side(candidate: Candidate) -> dict[str, Any]:
-        shown, usage = program.shown(candidate), context.evaluator.usage_of(candidate.id)
+        shown = program.shown(candidate)
         return {
             "technique": shown.technique,
             "format": shown.format,
             "n_demos": shown.n_demos,
             "prompt_tokens": program.prompt_tokens(candidate),
-            "tokens_a_call": usage.prompt_tokens + usage.completion_tokens,
+            "tokens_a_call": context.evaluator.tokens_a_call(candidate.id),
             "role": shown.role,
         }
 

@@ -68,8 +68,8 @@ def test_the_end_of_a_run_has_the_verdict_first_what_it_means_and_the_next_comma
     assert max(others, key=float) in lines[2]
     size = result["change"]
     assert f"  {result['winner']['n_demos']} examples were added" in lines
-    times = size["winner"]["tokens_a_call"] / size["baseline"]["tokens_a_call"]
-    assert f"a call costs {times:.1f}x the tokens ({size['winner']['tokens_a_call']} instead of" in screen
+    after, before = size["winner"]["tokens_a_call"], size["baseline"]["tokens_a_call"]
+    assert f"  {after:,} tokens a call instead of {before:,} ({after / before:.1f}x)" in lines
     steps = lines[lines.index("next:") + 1 :]
     assert all("  " in line.strip() for line in steps if line), "nothing stands below them"
     assert steps[0].split()[-3:] == ["optimize", "promote", result["run_id"]]

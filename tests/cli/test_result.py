@@ -63,10 +63,10 @@ what carried the gain: points lost with your prompt's part in its place (95 % CI
   format        -2.5   -4.9 to -0.1, estimated from all trials
   instruction      ?   -3.0 to +6.0, cannot be told
 
-Pareto front: nothing that saw the whole of dev is better in all of these (* chosen)
-      dev  prompt tokens  $ per 1000   latency  candidate
-*    81.0          1,900      0.1200    0.41 s  c_1
-     50.0             40      0.0000         -  c_0
+Pareto front: nothing that saw the whole of dev beats these in score, prompt length and cost (* chosen)
+      dev  prompt tokens, about  $ per 1000   latency  candidate
+*    81.0                 1,900      0.1200    0.41 s  c_1
+     50.0                    40      0.0000         -  c_0
 """
 
 

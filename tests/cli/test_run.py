@@ -48,7 +48,7 @@ NESTED = {
     "baseline": {"dev", "test"},
     "winner": {
         "candidate_id", "technique", "format", "n_demos", "instruction", "dev", "dev_corrected", "test",
-        "prompt_tokens",
+        "prompt_tokens", "tokens_a_call",
     },
     "lift": {"diff", "ci95", "p_value", "wins", "losses", "ties", "n", "lost", "diff_if_wrong", "baseline", "winner"},
     "trials": {"complete", "pruned", "failed", "incomplete"},

@@ -37,7 +37,7 @@ WHOLE: dict[str, Any] = {
     "baseline": {"dev": 0.5, "test": None},
     "winner": {
         "candidate_id": "c_1", "technique": "few-shot", "format": "inline", "n_demos": 4, "instruction": "Say it.",
-        "dev": 0.7, "dev_corrected": None, "test": 0.62, "prompt_tokens": 90,
+        "dev": 0.7, "dev_corrected": None, "test": 0.62, "prompt_tokens": 90, "tokens_a_call": 140,
     },
     "lift": {
         "diff": 0.12, "ci95": [0.02, 0.22], "p_value": 0.01, "wins": 9, "losses": 3, "ties": 28, "lost": 1,
@@ -87,7 +87,7 @@ WHOLE: dict[str, Any] = {
     "attribution": [{"part": "demos", "points": 12.5, "ci95": [1.0, 20.0], "how": "measured", "rows": 40}],
     "pareto": [
         {"candidate_id": "c_1", "dev": 0.7, "prompt_tokens": 90, "usd_per_1000": None, "latency_s": 0.25,
-         "chosen": True},
+         "chosen": True, "tokens_a_call": 140},
     ],
     "parameters": {"max_tokens": 20, "temperature": 0.0},
     "answers": {"winner": COUNT, "baseline": {**COUNT, "unreadable": 0, "unreadable_rows": []}},
@@ -101,7 +101,8 @@ WHOLE: dict[str, Any] = {
 }  # fmt: skip
 """All that this version writes, in its order."""
 FIRST = {
-    **{key: WHOLE[key] for key in ("run_id", "task", "status", "model", "seed", "baseline", "winner", "decision")},
+    **{key: WHOLE[key] for key in ("run_id", "task", "status", "model", "seed", "baseline", "decision")},
+    "winner": {key: told for key, told in WHOLE["winner"].items() if key != "tokens_a_call"},
     "lift": {key: WHOLE["lift"][key] for key in ("diff", "ci95", "p_value", "wins", "losses", "ties", "n")},
     "trials": {"complete": 3, "pruned": 2, "failed": 0},
     "tokens": {"prompt": 1000, "completion": 20},

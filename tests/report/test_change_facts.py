@@ -38,11 +38,11 @@ def test_what_changed_is_said_in_plain_words() -> None:
         "your instruction is unchanged",
         "18 examples were added",
         "the answers' layout is dspy-json instead of turns",
-        "a call costs 4.1x the tokens (310 instead of 75)",
+        "310 tokens a call instead of 75 (4.1x)",
     ]
     assert changes(instruction=True, won=True, tokens_a_call=76) == [
         "your instruction is replaced by one that the proposer wrote",
-        "a call costs about as many tokens (76 instead of 75)",
+        "76 tokens a call instead of 75 (about the same)",
     ]
     kept = "your instruction is kept; the proposer added text to it"
     assert changes(instruction=True, keeps=True, won=True)[0] == kept
@@ -52,7 +52,7 @@ def test_what_changed_is_said_in_plain_words() -> None:
         "it is asked to reason before it answers",
         "it is given a role",
     ]
-    assert changes(tokens_a_call=0, prompt_tokens=90)[-1] == "the prompt has 3.0x the tokens (90 instead of 30)"
+    assert changes(tokens_a_call=0, prompt_tokens=90)[-1] == "about 90 prompt tokens instead of 30 (3.0x)"
 
 
 @pytest.mark.parametrize(("decision", "form"), [("promote", " --format python -o DIR"), ("keep_baseline", "")])

@@ -125,7 +125,7 @@ def test_the_prompt_is_compared_word_by_word_and_its_demos_are_there(two_runs: M
     assert len(demos) - 1 == result["winner"]["n_demos"] > 0
     carried = cells(page, "What carried the gain")
     assert [*carried][1:] == [row["part"] for row in result["attribution"]]
-    front = page.tables["The Pareto front: nothing is better than these in all columns"]
+    front = page.tables["The Pareto front: nothing beats these in score, prompt length and cost"]
     assert len(front) - 1 == len(result["pareto"]) > 0
 
 

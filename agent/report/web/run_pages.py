@@ -110,6 +110,7 @@ def run(request: PageRequest) -> dict[str, Any]:
         "cheaper": facts.cheaper(result) if result else "",
         "uncorrected": facts.uncorrected(result) if result else "",
         "design": facts.design(best.technique, best.format, best.n_demos) if best else "",
+        "prompt_size": facts.prompt_size(result) if result else "",
         "held_back": facts.held_back(result) if result else [],
         "details": request.cached("details", view.id, lambda: run_details(view)) if result else None,
         "promoted": facts.promotion(view.promoted) if view.promoted else "",

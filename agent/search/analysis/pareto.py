@@ -21,9 +21,10 @@ class Finalist:
     Args:
         candidate_id: its id.
         scores: by dev row in the common order, in [0, 1]; None where a row has none.
-        prompt_tokens: without the row.
+        prompt_tokens: without the row; these decide.
         usd: mean dollars of a call; None: not known.
         latency_s: mean seconds of a call; None: not known.
+        tokens_a_call: measured, prompt and reply; 0: not known. Shown only, as calls that a cap cut short change it.
     """
 
     candidate_id: str
@@ -31,6 +32,7 @@ class Finalist:
     prompt_tokens: int
     usd: float | None
     latency_s: float | None = None
+    tokens_a_call: int = 0
 
     @property
     def mean(self) -> float:
@@ -116,6 +118,7 @@ def front_table(finalists: Sequence[Finalist], chosen: str) -> list[dict[str, An
             "candidate_id": finalist.candidate_id,
             "dev": finalist.mean,
             "prompt_tokens": finalist.prompt_tokens,
+            **({"tokens_a_call": finalist.tokens_a_call} if finalist.tokens_a_call else {}),
             "usd_per_1000": None if finalist.usd is None else 1000 * finalist.usd,
             "latency_s": finalist.latency_s,
             "chosen": finalist.candidate_id == chosen,
