@@ -69,7 +69,7 @@ def latest(request: PageRequest) -> dict[str, Any]:
     for run in request.history.runs()[:MOST_LOOKED_AT]:
         with suppress(InputError, ReleaseError):
             return play(replace(request, names={"run": run["id"]}))
-    return {"of": "", "back": "/play", "prompts": [], "row": ""}
+    return {"of": "", "back": "", "prompts": [], "row": ""}
 
 
 def post(site: Site, names: Mapping[str, str], form: Mapping[str, str]) -> Posted:
