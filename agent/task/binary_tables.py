@@ -30,6 +30,7 @@ limit_memory()
 answer(True, "")
 table = None
 for line in pipe_in:
+    is_full = False
     try:
         if table is None:
             table = TableFile(*json.loads(line))
@@ -41,9 +42,12 @@ for line in pipe_in:
     except TooMuch as error:
         answer({"error": "limit", "what": str(error)}, "")
     except MemoryError:
-        answer({"error": "memory"}, "")
+        is_full = True
     except Exception as error:  # a library may fail in any way on a damaged file
         answer({"error": "damaged", "what": f"{type(error).__name__}: {str(error)[:200]}"}, "")
+    if is_full:  # what the error held is free by now, so the answer has room
+        table = None
+        answer({"error": "memory"}, "")
 """
 
 

@@ -65,21 +65,22 @@ def test_label_weights_win_where_the_model_prefers_a_label_and_cost_no_call() ->
     assert (carried["how"], carried["points"] > 20) == ("measured", True)
     assert good_json("reproduce", found["run_id"])["same"]
     text = good("show", found["run_id"])
-    assert f"{weights.method} label weights; expected calibration error" in text
+    assert "expected calibration error of its confidences" in text
     (shown,) = good_json("audit", "lineage", found["winner"]["candidate_id"])["prompts"]
     assert shown["candidate"]["weights"] == weights.as_dict()
     assert f"label weights: {weights.method}" in good("audit", "lineage", found["winner"]["candidate_id"])
     good("export", found["run_id"], "--format", "python", "-o", "exported.py")
     module = load_module(Path("exported.py"), "exported_with_weights")
     shares = likelihoods([{"content": "my parcel is with the courier, the tracking says so"}])
-    label, confidence = module.answer([[(topic, math.log(share)) for topic, share in shares.items()]])
+    logs = [[(topic, math.log(share)) for topic, share in shares.items()]]
+    label, confidence = module.answer(logs, {"text": "my parcel is with the courier, the tracking says so"})
     assert label == "delivery"
     assert abs(confidence - answer.confidence) < 1e-6
     (line,) = refused(1, "export", found["run_id"], "--format", "promptfoo", "-o", "out")
     assert "log-probabilities (label weights), which this target does not give" in line
     page = Path(good_json("report", found["run_id"])["file"]).read_text("utf-8")
     assert "Right answers by confidence" in page
-    assert "label weights; expected calibration error" in page
+    assert "expected calibration error of its confidences" in page
     assert f"Answers are decided by label weights ({weights.method}" in page
 
 

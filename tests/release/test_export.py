@@ -112,7 +112,7 @@ def test_any_front_matter_survives_both_files_exactly(folder, parameters, proven
         name=name,
         model=model,
         reasoning=reasoning,
-        outputs=(Field("team", "choice", name, tuple(choices)), Field("other", "text", schema=model)),
+        outputs=(Field("team", "choice", name, tuple(choices)), Field("other", "json", schema=json.dumps(model))),
     )
     assert loaded(folder, "p.md", export_markdown(sent)).release == sent
     assert loaded(folder, "p.json", export_messages(sent)).release == sent

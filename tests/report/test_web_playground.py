@@ -400,7 +400,7 @@ def test_calls_need_a_cap_and_a_cap_needs_calls(playable: Playable) -> None:
     with pytest.raises(InputError, match="give a cap"):
         Playground(DB, None, None)
     for number in (float("nan"), float("inf")):
-        with pytest.raises(InputError, match="write a number of US dollars"):
+        with pytest.raises(InputError, match="write US dollars from 0 to"):
             Playground(DB, 1, number)
     assert "give a cap with it" in refused(2, "ui", "--no-open", "--allow-calls")[0]
     assert "asks nobody without --allow-calls" in refused(2, "ui", "--no-open", "--max-cost", "1")[0]
