@@ -17,7 +17,6 @@ from agent.search.board import Board
 from agent.search.context import SearchContext
 from agent.search.program import PROPOSED, Program
 from agent.search.proposal_log import by_operator
-from agent.search.untested import lead
 from agent.stats.family import best_of_many
 from agent.stats.noninferiority import LossBound, loss_bound
 from agent.types import Candidate, Outcome, Proposal, Task, Usage
@@ -68,8 +67,7 @@ def chosen(context: SearchContext, candidates: list[Finalist], how: Prefer) -> C
 
     One whose examples are picked for each row costs more, in production too, and depends on its pool: against a rival
     with fixed examples it must be better on dev, row by row, and that not by being the best of many that pick
-    (`PROVED`). The user's own prompt is no such rival, nor is one that leads it by no more than chance where the
-    picking one leads it by more: then the sealed test is the proof.
+    (`PROVED`). The user's own prompt is no such rival, as the sealed test compares with it.
     """
     compared, picks = counted(candidates), context.program.picks
     winner = _preferred(context, compared, how)
@@ -80,10 +78,6 @@ def chosen(context: SearchContext, candidates: list[Finalist], how: Prefer) -> C
     rival = _preferred(context, others, "best")
     rival_scores = next(each.scores for each in others if each.candidate_id == rival.id)
     if rival.id == context.baseline.id or _is_proved(picking, winner.id, rival_scores, context.seed):
-        return winner
-    leads = [lead(scores, compared[0].scores, context.seed) for scores in (picking[winner.id], rival_scores)]
-    ahead, of_rival = (bool(each and each.is_significant) for each in leads)
-    if ahead and not of_rival:
         return winner
     context.unproved = winner.id
     context.note(NOT_PROVED, {"candidate_id": winner.id, "against": rival.id})

@@ -16,6 +16,15 @@ from tests.wire import WireServer
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "tables"
 EACH = pytest.mark.parametrize("table", TABLES, ids=lambda table: Path(table.file).stem)
+IN_EVERY_GATE = ("two_targets.jsonl", "tags.csv", "survey.csv")
+"""Tables that are also run by `make test`; `make long` runs all."""
+RUN = pytest.mark.parametrize(
+    "table",
+    [
+        pytest.param(table, marks=() if table.file in IN_EVERY_GATE else pytest.mark.long, id=Path(table.file).stem)
+        for table in TABLES
+    ],
+)
 NOWHERE = "openai-compatible/x@http://127.0.0.1:9/v1"
 
 
@@ -43,7 +52,7 @@ def answers(table: Table) -> dict[str, str]:
     return found
 
 
-@EACH
+@RUN
 def test_a_model_that_learns_from_examples_is_better(here: Path, table: Table) -> None:
     right = answers(table)
 

@@ -90,16 +90,6 @@ async def test_the_users_own_prompt_is_no_rival_as_the_sealed_test_compares_with
     assert events == []
 
 
-async def test_a_rival_that_leads_the_users_own_by_chance_alone_does_not_stop_one_that_leads_it_clearly(
-    ledger: Ledger,
-) -> None:
-    context, picked, _ = begun(ledger)
-    own, fixed = (context.baseline.id, scores(20)), (FIXED.id, scores(22))
-    assert choice(context, "best", own=own, fixed=fixed, picked=(picked.id, scores(26))) == picked.id
-    assert choice(context, "best", own=own, fixed=fixed, picked=(picked.id, scores(24))) == FIXED.id
-    assert context.unproved == picked.id
-
-
 async def test_where_the_preferred_of_all_is_no_better_on_the_rows_of_the_users_own_another_that_is_goes_to_the_test(
     ledger: Ledger,
 ) -> None:
