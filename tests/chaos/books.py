@@ -83,10 +83,12 @@ class Books:
         """What may not depend on any fault: trials, outcomes and the result without what it cost."""
         run_id = run_id or self.run_id
         result = self.results.get(run_id, {})
+        winner = {name: value for name, value in (result.get("winner") or {}).items() if name != "tokens_a_call"}
         return {
             "trials": self.trials.get(run_id, []),
             "outcomes": {key[1:]: value for key, (value, _) in self.outcomes.items() if key[0] == run_id},
-            **{name: result.get(name) for name in ("baseline", "winner", "lift", "decision")},
+            "winner": winner or None,
+            **{name: result.get(name) for name in ("baseline", "lift", "decision")},
         }
 
     def wrong_zeros(self) -> Iterator[str]:
