@@ -273,7 +273,7 @@ def customize_command(
             if "hosted" in names:
                 require_service(launch.target)
             run = start(launch, db, progress, tracking=tracking).run_id
-            launch = prepare(words, db)  # the models of the search are closed
+            launch = prepare(words, db, is_new=False)  # the models of the search are closed
     spending = {**words, "max_calls": None, "max_tokens": None, "time_limit": None, "quiet": quiet}
     job = prepare_customize(launch, run, asked, spending, db)
     result = run_shown(job, spending, db, as_json, "comparing the arms", tracking)

@@ -68,7 +68,7 @@ class RowReply:
 
 @dataclass(frozen=True, slots=True)
 class BatchResults:
-    """The results of a batch: by `custom_id` what came of a row, and how many lines could not be read."""
+    """The results of a batch: by `custom_id` the outcome of a row, and the number of unreadable lines."""
 
     rows: tuple[tuple[str, RowReply], ...] = ()
     bad_lines: int = 0

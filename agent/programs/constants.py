@@ -191,7 +191,7 @@ def _grouped(rows: Sequence[Example], most: int) -> list[tuple[Example, int]]:
 
 
 def _spread(rows: Sequence[Example], most: int) -> list[Example]:
-    """At most so many rows, evenly over the whole."""
+    """Up to that many rows, spread evenly."""
     return [rows[at * len(rows) // most] for at in range(most)] if len(rows) > most else list(rows)
 
 

@@ -43,7 +43,7 @@ class TrainedPrior:
 
     @property
     def rows(self) -> str:
-        """The hash of what it learnt from; "" where there is none."""
+        """Hash of the training rows; "" without a classifier."""
         return self.trained.trained_on if self.trained else ""
 
     def log_probabilities(self, row: Example) -> tuple[float, ...]:
