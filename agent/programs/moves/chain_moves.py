@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from agent.programs.chain_parts import ChainCandidate, as_chain
 from agent.programs.moves.author import best_instructions, rewritten
-from agent.programs.moves.compress import SHARES, dropped, least_useful, tidied, without_a_sentence
 from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes
+from agent.programs.moves.prompt_parts import SHARES, dropped, least_useful, tidied, without_a_sentence
 from agent.prompt.techniques import Rewrite, builtin_rewrites
 from agent.search.context import SearchContext
 from agent.search.program import PROPOSED, Parent

@@ -1,18 +1,26 @@
-"""The parts of a prompt: as columns of the model of the parts, and left out one at a time."""
+"""Shorter versions of a candidate, each with its reason: fewer demos, fewer words.
+
+Each has to hold its score on dev. Every `{{field}}` mark, every mention of a label and every list stays, and with
+few-shot techniques at least one demo.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from agent.programs.moves.passage_moves import without_passages
+from agent.programs.moves.pool import as_prompt
+from agent.prompt.candidate_rules import why_rejected
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.techniques import TECHNIQUES
-from agent.search.analysis.effects import Feature
+from agent.prompt.techniques import TECHNIQUES, builtin_rewrites
+from agent.prompt.template import split
+from agent.search.analysis.effects import Effect, Feature
 from agent.search.program import Ablation
-from agent.types import Candidate, Demo, TechniqueName
+from agent.types import Candidate, Demo, Proposal, Task, TechniqueName
 
 
 def features_of(candidate: Candidate) -> dict[Feature, float]:
@@ -97,3 +105,134 @@ def _laid_out(winner: PromptCandidate, demos: Sequence[Demo], reasoning: bool) -
         (technique.demos, technique.reasoning): name for name, technique in TECHNIQUES.items()
     }
     return replace(winner, technique=names[bool(demos or winner.picks), reasoning], demos=tuple(kept))
+
+
+SHARES = (0.25, 0.5)
+"""Parts of the demos that are left out."""
+
+NOTHING: Mapping[str, Effect] = {}
+SENTENCE = re.compile(r"(?<=[.!?])[ \t]+(?=\S)")
+LISTED = re.compile(r"\s*([-*•]|\d+[.)])\s")
+ACROSS = re.compile(r"\A\s|[.!?][ \t]|\s\Z")
+"""In a label that may reach over the end of a sentence."""
+
+
+def compressions(parent: Proposal, task: Task, effects: Mapping[str, Effect] = NOTHING) -> list[Proposal]:
+    """The shorter candidates that can be made of `parent` in one step and break no hard rule; the safest first.
+
+    `effects`, by train row, is what each adds as a demo: the least useful go first, and without effects the longest.
+    """
+    old = as_prompt(parent.candidate)
+    shorter: dict[str, Proposal] = {}
+    for operator, candidate, reason, place in _all(old, task, effects):
+        if candidate.id not in (old.id, *shorter) and not why_rejected(candidate, task):
+            where = {**parent.place, **place}
+            shorter[candidate.id] = Proposal(candidate, where, f"compress:{operator}", old.id, reason, "compress")
+    return list(shorter.values())
+
+
+def _all(
+    old: PromptCandidate, task: Task, effects: Mapping[str, Effect]
+) -> Iterator[tuple[str, PromptCandidate, str, dict[str, str]]]:
+    """Operator, candidate, reason, and what changes of the place in the space of designs."""
+    tidy = tidied(old.instruction)
+    if len(tidy) < len(old.instruction) and held(tidy, task) == held(old.instruction, task):
+        yield "whitespace", replace(old, instruction=tidy), "without spare blanks and empty lines", {}
+    if old.role.strip():
+        yield "role", replace(old, role=""), "without the opening sentence on the role", {"role": ""}
+    for share in SHARES:
+        gone = least_useful(old.demos, max(1, int(len(old.demos) * share)), effects)
+        if gone:
+            kept = tuple(demo for demo in old.demos if demo.example_id not in gone)
+            yield "demos", replace(old, demos=kept), dropped(gone, effects), {}
+    shortest = min(builtin_rewrites(task), key=lambda rewrite: len(rewrite.instruction))
+    if len(shortest.instruction) < len(old.instruction):
+        words = f"{shortest.reason}; {len(shortest.instruction)} characters in place of {len(old.instruction)}"
+        place = {"instruction": shortest.operator}
+        yield "rewrite", replace(old, instruction=shortest.instruction), words, place
+    for sentence, rest in without_a_sentence(old.instruction, task):
+        cut = sentence if len(sentence) <= 60 else f"{sentence[:59]}…"
+        yield "sentence", replace(old, instruction=rest), f'without "{cut}"', {}
+
+
+def least_useful(demos: Sequence[Demo], count: int, effects: Mapping[str, Effect]) -> list[str]:
+    """Up to `count` rows to leave out, the least useful first, never the last of a label that others share."""
+    left = Counter(label_of(demo) for demo in demos)
+    few = max(left.values(), default=0) < 2  # each answer is its own: no labels to keep
+    gone: list[str] = []
+
+    def order(demo: Demo) -> tuple[float, int, str]:
+        effect = effects.get(demo.example_id)
+        return effect.points if effect else 0.0, -sum(map(len, demo.inputs.values())), demo.example_id
+
+    for demo in sorted(demos, key=order):
+        if len(gone) < min(count, len(demos) - 1) and (few or left[label_of(demo)] > 1):
+            left[label_of(demo)] -= 1
+            gone.append(demo.example_id)
+    return gone
+
+
+def dropped(ids: Sequence[str], effects: Mapping[str, Effect]) -> str:
+    """The reason of a set without these demos; effects are given where there are some.
+
+    >>> dropped(["train-4", "train-7"], {"train-4": Effect("demo", "train-4", -1.2, 0.5)})
+    'without train-4 (-1.2) and train-7: they add least'
+    """
+    named = [f"{i} ({effects[i].points:+.1f})" if i in effects else i for i in ids]
+    listed = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
+    return f"without {listed}: {'it adds' if len(named) == 1 else 'they add'} least"
+
+
+def without_a_sentence(text: str, task: Task) -> Iterator[tuple[str, str]]:
+    """Each sentence that can be left out, with the rest of the text: one without marks and labels, as `held` counts
+    them, also where it meets its neighbours. Lines of a list are no sentences."""
+    labels = _labels(task)
+    across = [label for label in labels if ACROSS.search(label)]
+    within = [label for label in labels if not ACROSS.search(label)]
+    must = _mentions(text, across)
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        if LISTED.match(line):
+            continue
+        sentences = SENTENCE.split(line)
+        for place, sentence in enumerate(sentences):
+            changed = " ".join(sentences[:place] + sentences[place + 1 :])
+            heads = place + 1 == len(sentences) and any(map(LISTED.match, lines[number + 1 : number + 2]))
+            kept = [*lines[:number], *([changed] if changed.strip() else []), *lines[number + 1 :]]
+            rest = "\n".join(kept).strip()
+            if not sentence.strip() or not rest or heads or _marks(sentence, task) or _mentions(sentence, within):
+                continue
+            if _mentions(rest, across) == must:
+                yield sentence.strip(), rest
+
+
+def held(text: str, task: Task) -> Counter[str]:
+    """What a shorter instruction may not lose: marks of input fields and mentions of labels, counted."""
+    return _marks(text, task) + _mentions(text, _labels(task))
+
+
+def _marks(text: str, task: Task) -> Counter[str]:
+    names = [field.name for field in task.signature.inputs]
+    return Counter("{{" + part[0] + "}}" for part in split(text, names) if isinstance(part, tuple))
+
+
+def _labels(task: Task) -> list[str]:
+    return list(dict.fromkeys(choice for field in task.signature.outputs for choice in field.choices))
+
+
+def _mentions(text: str, labels: Sequence[str]) -> Counter[str]:
+    """How often each label that is mentioned stands there as whole words."""
+    folded, mentions = text.casefold(), Counter[str]()
+    for label in labels:
+        word = label.casefold()
+        if word in folded and (count := len(re.findall(rf"(?<!\w){re.escape(word)}(?!\w)", folded))):
+            mentions[label] = count
+    return mentions
+
+
+def tidied(text: str) -> str:
+    """`text` without blanks at line ends, runs of blanks and runs of empty lines; one with code stays as it is."""
+    if "```" in text:
+        return text
+    lines = [re.sub(r"(?<=\S)[ \t]{2,}", " ", line.rstrip()) for line in text.strip().split("\n")]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))

@@ -11,8 +11,7 @@ import pytest
 from agent.errors import BudgetExhausted, RowRefused, RunRefused
 from agent.gateway.budget import HeldBack
 from agent.ledger.store import Ledger
-from agent.programs.moves.author import best_instructions, longest_request, rationales, rewritten
-from agent.programs.moves.propose import ScoredInstruction
+from agent.programs.moves.author import ScoredInstruction, best_instructions, longest_request, rationales, rewritten
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import Rewrite
 from agent.search.call_costs import PROPOSAL_TOKENS

@@ -9,8 +9,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.programs.moves.compress import _mentions, compressions, held, least_useful, tidied, without_a_sentence
 from agent.programs.moves.prompt_moves import recombined
+from agent.programs.moves.prompt_parts import _mentions, compressions, held, least_useful, tidied, without_a_sentence
 from agent.prompt.candidate_rules import why_rejected
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.template import marks
@@ -142,7 +142,7 @@ def test_no_sentence_has_the_whole_text_searched_for_every_label(monkeypatch):
         searched.append(len(text) * len(labels))
         return _mentions(text, labels)
 
-    monkeypatch.setattr("agent.programs.moves.compress._mentions", counted)
+    monkeypatch.setattr("agent.programs.moves.prompt_parts._mentions", counted)
     labels = tuple(f"label {number}" for number in range(50))
     task = make_task(12, signature=Signature((Field("message"),), (Field("team", "choice", choices=labels),)))
     text = " ".join(f"Sentence {number} says something." for number in range(60))

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.programs.moves.compress import compressions
 from agent.programs.moves.pool import CandidateGenerator
+from agent.programs.moves.prompt_parts import compressions
 from agent.prompt.candidate_rules import why_rejected
 from agent.prompt.techniques import TECHNIQUES, Rewrite
 from agent.search.program import PROPOSED, Parent

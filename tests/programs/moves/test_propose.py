@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.programs.moves.propose import (
+from agent.programs.moves.author import (
     COPIED_WORDS,
     MAX_CHARACTERS,
     MOST_OF_A_ROW,

@@ -9,45 +9,33 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from agent.programs.moves.author import best_instructions
+from agent.programs.moves.author import best_instructions, why_labels_lost
 from agent.programs.moves.pool import as_prompt
-from agent.programs.moves.proposals.asking import Asker, Draft, Operator
-from agent.programs.moves.proposals.checks import why_labels_lost
-from agent.programs.moves.proposals.contrast import Contrast
-from agent.programs.moves.proposals.definitions import Definitions
-from agent.programs.moves.proposals.effects import part_effects
-from agent.programs.moves.proposals.evidence import Evidence
-from agent.programs.moves.proposals.form import Form
-from agent.programs.moves.proposals.merge import Merge
-from agent.programs.moves.proposals.parts import Book
-from agent.programs.moves.proposals.procedure import Procedure
-from agent.programs.moves.proposals.rule import Rule
-from agent.programs.moves.proposals.shorter import Shorter
-from agent.programs.moves.proposals.tool_argument import ToolArgument
-from agent.programs.moves.proposals.tool_contrast import ToolContrast
-from agent.programs.moves.proposals.tool_shorter import ToolShorter
-from agent.programs.moves.proposals.tool_use import ToolUse
-from agent.programs.moves.proposals.whole import Whole
+from agent.programs.moves.proposals import operators, tool_operators
+from agent.programs.moves.proposals.asking import Asker, Draft
+from agent.programs.moves.proposals.evidence import Book, Evidence
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import Rewrite
 from agent.prompt.tool_texts import ToolTexts, as_text, shown_texts
+from agent.search.analysis.effects import PartsModel, ScoredCandidate
 from agent.search.context import SearchContext
 from agent.search.program import PROPOSED, Parent
 from agent.search.proposal_log import ProposalRecord
+from agent.types import Proposal
 
-OPERATORS: tuple[Operator, ...] = (
-    Definitions(),
-    ToolUse(),
-    ToolContrast(),
-    ToolArgument(),
-    Rule(),
-    Contrast(),
-    Whole(),
-    Form(),
-    Procedure(),
-    Merge(),
-    Shorter(),
-    ToolShorter(),
+OPERATORS = (
+    operators.DEFINITIONS,
+    tool_operators.TOOL_USE,
+    tool_operators.TOOL_CONTRAST,
+    tool_operators.TOOL_ARGUMENT,
+    operators.RULE,
+    operators.CONTRAST,
+    operators.WHOLE,
+    operators.FORM,
+    operators.PROCEDURE,
+    operators.MERGE,
+    operators.SHORTER,
+    tool_operators.TOOL_SHORTER,
 )
 """In the order in which each is tried for the first time."""
 
@@ -169,3 +157,62 @@ class Proposer:
                     break
                 count += became != "waiting"
         return count
+
+
+PART = "part of the instruction"
+FEWEST = 2  # candidates that have a part, before anything is said of it
+
+
+def part_effects(context: SearchContext, book: Book) -> dict[str, float]:
+    """By its text, the points that a part of an instruction is believed to add; only parts of several candidates, and
+    only where others are without."""
+    table, counts = list[ScoredCandidate](), Counter[str]()
+    for candidate_id, outcomes in context.board.outcomes.items():
+        candidate = context.board.candidate(candidate_id)
+        texts = {part.text for part in book.of(as_prompt(candidate).instruction).parts if part.text}
+        counts.update(texts)
+        columns = {**context.program.features(candidate), **{(PART, text): 1.0 for text in texts}}
+        table.append(ScoredCandidate(candidate_id, columns, [outcome.value for outcome in outcomes]))
+    known = {text for text, count in counts.items() if FEWEST <= count < len(table)}
+    return {e.name: e.points for e in PartsModel(table).effects(PART) if e.name in known} if known else {}
+
+
+async def is_worth_trying(context: SearchContext, draft: Draft, proposal: Proposal, parent: Parent) -> bool:
+    """Whether a draft mends more of its rows than it breaks of its guard set, against the candidate that it changes.
+
+    Args:
+        context: the search; its log gets the scores before and after.
+        draft: one without a guard set is always worth it.
+        proposal: the candidate with it; its place names it.
+        parent: the candidate that it changes, which has outcomes on the rows of the draft.
+    """
+    seen = {outcome.example_id for outcome in context.board.outcomes.get(context.baseline.id, ())}
+    wanted = [i for i in (*draft.rows, *draft.guard) if i in seen]
+    rows = [row for row in context.dev if row.id in wanted]
+    left = min(context.left_by_calls() - context.plan.kept_rows, context.payable())
+    if (
+        not draft.guard
+        or len(rows) > left
+        or context.costs.of_rows(parent.proposal.candidate.id, len(rows)) > context.costs.affordable()
+    ):
+        return True
+    after = {outcome.example_id: outcome.value for outcome in await context.look(proposal, rows)}
+    before = {outcome.example_id: outcome.value for outcome in parent.outcomes}
+    pairs = [(before[i], after[i]) for i in after if before[i] is not None and after[i] is not None]
+    gain = sum((new or 0.0) - (old or 0.0) for old, new in pairs)
+    is_kept = gain > 0
+    record = next(r for r in reversed(context.proposal_log.records) if r.instruction in proposal.place.values())
+    body = {"number": record.number, "operator": record.operator, "rows": list(draft.rows), "guard": list(draft.guard)}
+    scores = _means(pairs)
+    context.proposal_log.change(record.number, **scores, is_kept=is_kept)
+    context.note("proposal_look", {**body, **scores, "kept": is_kept})
+    return is_kept
+
+
+def _means(pairs: list[tuple[float | None, float | None]]) -> dict[str, float | None]:
+    if not pairs:
+        return {"before": None, "after": None}
+    return {
+        "before": sum(old or 0.0 for old, _ in pairs) / len(pairs),
+        "after": sum(new or 0.0 for _, new in pairs) / len(pairs),
+    }

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.programs.moves.proposals.checks import (
+from agent.programs.moves.author import why_labels_lost
+from agent.programs.moves.proposals.asking import (
     MOST_LETTERS,
     sentence,
     steps,
     why_alike,
     why_cut,
-    why_labels_lost,
     why_part_refused,
 )
 from agent.types import Completion, Example, Message, Usage

@@ -11,14 +11,12 @@ from pathlib import Path
 import pytest
 
 from agent.ledger.store import Ledger
+from agent.programs.moves.author import why_copied, why_labels_lost
 from agent.programs.moves.pool import as_prompt
 from agent.programs.moves.prompt_moves import PromptMoves
 from agent.programs.moves.proposals.asking import Draft
-from agent.programs.moves.proposals.checks import why_labels_lost
-from agent.programs.moves.proposals.looks import is_worth_trying
-from agent.programs.moves.proposals.parts import Assembled, Part
-from agent.programs.moves.proposals.proposer import BY_CREDIT, OF_ALL, OF_ONE, Proposer
-from agent.programs.moves.propose import why_copied
+from agent.programs.moves.proposals.evidence import Assembled, Part
+from agent.programs.moves.proposals.proposer import BY_CREDIT, OF_ALL, OF_ONE, Proposer, is_worth_trying
 from agent.prompt.techniques import Rewrite
 from agent.search.closing import proposer_use
 from agent.search.evolve.evolve import search

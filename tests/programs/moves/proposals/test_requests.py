@@ -11,12 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.programs.moves.author import longest_request
+from agent.programs.moves.author import ScoredInstruction, longest_request
 from agent.programs.moves.proposals.asking import Question
-from agent.programs.moves.proposals.evidence import Evidence
-from agent.programs.moves.proposals.parts import Book
+from agent.programs.moves.proposals.evidence import Book, Evidence
 from agent.programs.moves.proposals.proposer import OPERATORS
-from agent.programs.moves.propose import ScoredInstruction
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search.call_costs import SEVERAL, proposal_tokens
 from agent.search.program import Parent

@@ -12,14 +12,16 @@ import pytest
 
 from agent.metrics.calls import NO_CALL
 from agent.programs.moves.proposals.asking import Draft, Operator, Question
-from agent.programs.moves.proposals.evidence import Evidence
-from agent.programs.moves.proposals.parts import Book
+from agent.programs.moves.proposals.evidence import Book, Evidence
 from agent.programs.moves.proposals.proposer import OPERATORS
-from agent.programs.moves.proposals.tool_argument import ToolArgument
-from agent.programs.moves.proposals.tool_contrast import ToolContrast
-from agent.programs.moves.proposals.tool_evidence import mixed_tools, wrong_arguments
-from agent.programs.moves.proposals.tool_shorter import ToolShorter
-from agent.programs.moves.proposals.tool_use import ToolUse
+from agent.programs.moves.proposals.tool_operators import (
+    TOOL_ARGUMENT,
+    TOOL_CONTRAST,
+    TOOL_SHORTER,
+    TOOL_USE,
+    mixed_tools,
+    wrong_arguments,
+)
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.tool_texts import ToolTexts, with_texts
 from agent.search.program import Parent
@@ -125,7 +127,7 @@ def test_what_is_mixed_up_is_counted_over_the_rows_of_dev() -> None:
 
 
 def test_what_a_tool_is_called_for_takes_the_place_of_its_description_or_stands_after_it() -> None:
-    (anew, more), script = made(ToolUse(), "set the mood of a place")
+    (anew, more), script = made(TOOL_USE, "set the mood of a place")
     assert len(script.asked) == 2
     assert texts_of(anew)["set_light"].description == "Call it to set the mood of a place."
     assert texts_of(more)["set_scene"].description == "The whole house. Call it to set the mood of a place."
@@ -135,16 +137,16 @@ def test_what_a_tool_is_called_for_takes_the_place_of_its_description_or_stands_
 
 def test_a_contrast_is_asked_once_a_pair_and_knows_that_no_call_may_be_right() -> None:
     known = evidence()
-    (first,), _ = made(ToolContrast(), "a mood is wanted", known)
-    (second,), _ = made(ToolContrast(), "a brightness is wanted", known)
+    (first,), _ = made(TOOL_CONTRAST, "a mood is wanted", known)
+    (second,), _ = made(TOOL_CONTRAST, "a brightness is wanted", known)
     assert texts_of(first)["set_scene"].description.endswith("Call it only when a mood is wanted.")
     said = texts_of(second)["set_light"].description
     assert said.endswith("Call it rather than set_scene when a brightness is wanted.")
-    assert not ToolContrast().applies(known)
+    assert not TOOL_CONTRAST.applies(known)
 
 
 def test_an_argument_that_comes_out_wrong_gets_a_sentence() -> None:
-    (draft,), _ = made(ToolArgument(), "is a whole number of per cent")
+    (draft,), _ = made(TOOL_ARGUMENT, "is a whole number of per cent")
     schema = json.loads(texts_of(draft)["set_light"].parameters)
     assert schema["properties"]["level"] == {
         "type": "integer",
@@ -154,13 +156,13 @@ def test_an_argument_that_comes_out_wrong_gets_a_sentence() -> None:
 
 
 def test_fewer_words_keep_the_names_of_arguments() -> None:
-    (draft,), _ = made(ToolShorter(), "Sets a room's light to a level in per cent.")
+    (draft,), _ = made(TOOL_SHORTER, "Sets a room's light to a level in per cent.")
     assert texts_of(draft)["set_light"].description == "Sets a room's light to a level in per cent."
-    none, script = made(ToolShorter(), "Sets a room's light.")
+    none, script = made(TOOL_SHORTER, "Sets a room's light.")
     assert (none, script.refused) == ([], ["lost level"])
 
 
-@pytest.mark.parametrize("operator", [ToolUse(), ToolContrast(), ToolArgument()], ids=lambda one: one.name)
+@pytest.mark.parametrize("operator", [TOOL_USE, TOOL_CONTRAST, TOOL_ARGUMENT], ids=lambda one: one.name)
 @pytest.mark.parametrize(
     ("say", "why"),
     [
