@@ -1,6 +1,7 @@
-"""Parts of prompts that models write: the proposer instructions, the target worked solutions.
+"""What models write for prompts: the proposer whole instructions, the target worked solutions.
 
-Each is checked before it is worth a call of the target; a proposer that fails costs the run only that call.
+Rows, replies and a judge's reasons are untrusted: they stand between marks that they cannot know (`prompt/fence.py`).
+A reply is checked, never repaired: an empty, overlong or copied instruction is refused with the reason.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Shorter versions of a candidate, each with its reason: fewer demos, fewer words.
+"""The parts of a prompt: as columns of the model of the parts, left out one at a time, and made shorter.
 
-Each has to hold its score on dev. Every `{{field}}` mark, every mention of a label and every list stays, and with
-few-shot techniques at least one demo.
+A shorter prompt keeps every `{{field}}` mark, every mention of a label, every list and, with few-shot techniques, at
+least one demo.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""How the proposer is asked: one question or several side by side, each reply checked, each refusal written down."""
+"""How the proposer is asked: questions side by side, each reply checked, each refusal written down.
+
+A reply is a model's own text about rows that anyone may have written: it is one short line, without marks, control
+characters and placeholders, copies no row and does not repeat the request.
+"""
 
 from __future__ import annotations
 

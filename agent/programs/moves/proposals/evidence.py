@@ -1,4 +1,8 @@
-"""What is known when the proposer is asked: good candidates, where they fail, and which labels they mix up. Pure."""
+"""What an operator of the proposer may look at: good candidates, where they fail, and instructions as lists of parts.
+
+An instruction is put together from parts, of which a proposer writes one. The text is what a candidate has and what its
+hash is of; the parts are kept by the text, in a `Book`. Pure.
+"""
 
 from __future__ import annotations
 
