@@ -33,8 +33,7 @@ DOORS = {
     "optuna": (
         "search/study.py",
         "search/run_study.py",
-        "search/ask_tell.py",
-        "search/wilcoxon.py",
+        "search/samplers.py",
         "report/optuna_study.py",
         "report/importances.py",
     ),

@@ -45,8 +45,7 @@ from agent.prompt.render import label_text
 from agent.prompt.reply_parser import parse_reply
 from agent.prompt.template import escape
 from agent.search.context import SearchContext
-from agent.search.dspy.bridge import Bridge
-from agent.search.dspy.meter import Meter
+from agent.search.dspy.bridge import Bridge, Meter
 from agent.search.program import Ablation
 from agent.search.registered import DEFAULT, STRATEGIES
 from agent.types import (

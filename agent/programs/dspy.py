@@ -21,8 +21,7 @@ from agent.programs.user_program import REPLY_TOKENS, ProgramErrors, RowClient, 
 from agent.prompt.candidate_rules import forbidden_in
 from agent.prompt.template import escape
 from agent.search.context import SearchContext
-from agent.search.dspy.bridge import Bridge
-from agent.search.dspy.meter import Meter
+from agent.search.dspy.bridge import Bridge, Meter
 from agent.search.dspy.methods import TriedProgram, state_of
 from agent.search.dspy.strategies import DspyForm
 from agent.search.registered import DSPY, STRATEGIES

@@ -23,9 +23,9 @@ from agent.prompt.label_weights import LabelWeights
 from agent.registry import Registry
 from agent.release.result import RunResult
 from agent.scoring.evaluate import Evaluator
-from agent.search.analysis.effects import Feature
 from agent.search.context import SearchContext
 from agent.search.dspy.strategies import DspyForm
+from agent.search.effects import Feature
 from agent.search.program import Ablation, Moves, Program
 from agent.search.registered import DEFAULT
 from agent.types import LM, Candidate, Example, Outcome, Task

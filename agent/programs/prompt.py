@@ -34,9 +34,9 @@ from agent.release.adapted_model import released_model
 from agent.release.export import write_release
 from agent.release.prompt_file import PromptRelease
 from agent.retrieval.passages import CONTEXT, bare_passages
-from agent.search.analysis.effects import Feature
 from agent.search.context import SearchContext
 from agent.search.dspy.strategies import DspyForm
+from agent.search.effects import Feature
 from agent.search.program import Ablation
 from agent.search.registered import DEFAULT, DSPY
 from agent.types import (

@@ -15,7 +15,7 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import dspy_signature, label_text
 from agent.prompt.reply_parser import parse_reply
 from agent.search.context import SearchContext
-from agent.search.dspy.meter import Meter
+from agent.search.dspy.bridge import Meter
 from agent.search.dspy.methods import TriedProgram
 from agent.search.dspy.strategies import DspyForm
 from agent.types import Candidate, Completion, Demo, Example, Prediction, Proposal, Signature, Task, canonical

@@ -16,7 +16,7 @@ from agent.extras import brings
 from agent.programs.kinds import ReleaseSpec
 from agent.prompt.render import label_text
 from agent.prompt.reply_parser import parse_reply
-from agent.search.dspy.meter import Meter
+from agent.search.dspy.bridge import Meter
 from agent.types import (
     LM,
     Call,

@@ -15,7 +15,7 @@ from agent.release.result_details import Cheaper, NotWorse, Untested
 from agent.release.result_parts import Baseline, Cost, Lift, Release, Winner
 from agent.run.unshown_gain import TestRows, to_show
 from agent.scoring.evaluate import values
-from agent.search.closing import CheaperChoice
+from agent.search.selection import CheaperChoice
 from agent.search.untested import LeftOut
 from agent.stats.intervals import paired_difference
 from agent.stats.noninferiority import LossBound, loss_bound

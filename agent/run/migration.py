@@ -33,11 +33,11 @@ from agent.run.observers import Watcher
 from agent.run.optimize import Resumed, Run
 from agent.run.settings import Settings
 from agent.scoring.breakdown import Pair
-from agent.search import closing
-from agent.search.analysis.pareto import Finalist, counted
+from agent.search import explanation
 from agent.search.call_costs import Models
 from agent.search.label_weighting import add_label_weights
 from agent.search.migrate import best_seen, search_from
+from agent.search.pareto import Finalist, counted
 from agent.search.plan import Plan
 from agent.stats.noninferiority import loss_bound
 from agent.types import LM, Candidate, Outcome, Task
@@ -163,7 +163,7 @@ class MigrationRun(Run):
             {
                 "migration": Migrated(old.run_id, old.released.id, old.version, old.model, not_worse(bound)).to_json(),
                 "yardsticks": yardsticks,
-                **closing.explained(replace(self.task, repeats=1), pair, sides, self._trust(), seed),
+                **explanation.explained(replace(self.task, repeats=1), pair, sides, self._trust(), seed),
             },
         )
 

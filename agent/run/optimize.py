@@ -43,13 +43,13 @@ from agent.scoring.evaluate import Evaluator, why_unscored
 from agent.scoring.llm_judge import judge_builder, trust_record
 from agent.scoring.retrieval_figures import retrieval_figures
 from agent.scoring.task_metrics import build_metrics
-from agent.search import closing
-from agent.search.analysis.pareto import Finalist
+from agent.search import explanation, selection
 from agent.search.board import Board
 from agent.search.calibrated import Calibrated
 from agent.search.call_costs import Models
 from agent.search.context import UNSCORED_AT_MOST, SearchContext, sealed_rows
 from agent.search.label_weighting import add_label_weights, best_readings
+from agent.search.pareto import Finalist
 from agent.search.plan import Plan, planned_calls
 from agent.search.registered import STRATEGIES
 from agent.search.untested import LeftOut, untested
@@ -152,7 +152,7 @@ class Run(LedgerRun[RunResult]):
         """Why the search ended before its plan did."""
         self._leader: Shown | None = None
         self.preflight: Assessment | None = None
-        self._cheaper: closing.CheaperChoice | None = None
+        self._cheaper: selection.CheaperChoice | None = None
         """A winner that costs less than the best on dev."""
         self._untested: LeftOut | None = None
         self._searched = False
@@ -331,7 +331,7 @@ class Run(LedgerRun[RunResult]):
         corrected = self._corrected(winner)
         if status == "complete" and winner.id != self.context.baseline.id:
             self.context.stage("attribution", self.context.round)
-            await closing.ablate(self.context, winner)
+            await explanation.ablate(self.context, winner)
         self._board.close_open("the budget ended first")
         result = await self._tested(winner, status, corrected)
         released = winner if result.decision == "promote" else self.context.baseline
@@ -350,9 +350,9 @@ class Run(LedgerRun[RunResult]):
         margin, how = self.settings.margin, self.settings.prefer
         offers = best_readings(self.context, self._offers())
         if margin is None or not self.settings.by_margin:
-            return closing.chosen(self.context, offers, how)
-        best = closing.chosen(self.context, offers, "best")
-        self._cheaper = closing.cheaper(self.context, offers, best, margin)
+            return selection.chosen(self.context, offers, how)
+        best = selection.chosen(self.context, offers, "best")
+        self._cheaper = selection.cheaper(self.context, offers, best, margin)
         if self._cheaper is not None:
             return self._cheaper.winner
         points, rows = f"{100 * margin:g} points", len(self.context.dev)
@@ -392,7 +392,7 @@ class Run(LedgerRun[RunResult]):
     def _offers(self) -> list[Finalist]:
         """All that saw the whole of dev."""
         price = self._resources.prices.get(self.target.name)
-        return closing.finalists(self.context, price, self.ledger.latencies(self.id))
+        return selection.finalists(self.context, price, self.ledger.latencies(self.id))
 
     async def _tested(
         self, winner: Candidate, status: Literal["complete", "budget"], corrected: float | None
@@ -429,9 +429,11 @@ class Run(LedgerRun[RunResult]):
             {
                 "yardsticks": yardsticks,
                 "uncorrected": self._uncorrected(winner),
-                **closing.explained(self.task, Pair(self._test, won, base), sides, self._trust(), self.settings.seed),
+                **explanation.explained(
+                    self.task, Pair(self._test, won, base), sides, self._trust(), self.settings.seed
+                ),
                 "preflight": self.preflight.as_dict() if self.preflight else None,
-                "attribution": closing.carried(self.context, winner, corrected),
+                "attribution": explanation.carried(self.context, winner, corrected),
                 "cheaper": cheaper_part(self._cheaper, won, best, self.settings.seed) if self._cheaper else None,
                 "untested": untested_part(self._untested, len(self.context.dev)) if self._untested else None,
             },
@@ -475,10 +477,10 @@ class Run(LedgerRun[RunResult]):
                 "search_ended": ended,
                 "failed_because": self._board.why_failed(),
                 "human_score": self.task.human_score,
-                "change": closing.changed(context, winner),
-                "proposer": closing.proposer_use(context, winner, ended),
+                "change": explanation.changed(context, winner),
+                "proposer": explanation.proposer_use(context, winner, ended),
                 "retrieval": self._retrieval(pair, sides),
-                "pareto": closing.pareto(self._offers(), winner),
+                "pareto": selection.pareto(self._offers(), winner),
                 "calibration": self._confidence(winner, sealed.won),
                 **parts,
             },
@@ -544,7 +546,7 @@ class Run(LedgerRun[RunResult]):
         if winner.id != self.context.baseline.id and self.context.sifted:
             return f"{self.settings.strategy} dropped programs by parts of dev, and what that adds is not known"
         better = any((board.mean(i) or 0.0) > (board.mean(winner.id) or 0.0) for i in board.in_state("complete"))
-        if better and self.context.noted[closing.NOT_PROVED]:
+        if better and self.context.noted[selection.NOT_PROVED]:
             return (
                 "a prompt that picks its examples scored higher on dev, and is not shown there to be better than the "
                 "best with fixed ones"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from agent.gateway.batch_rows import BatchSettings
 from agent.gateway.gateway import MAX_WAIT
 from agent.gateway.prices import Price, prices_for
-from agent.search.analysis.pareto import Prefer
 from agent.search.call_costs import Cap, Models, call_costs, dearest, largest_calls
+from agent.search.pareto import Prefer
 from agent.search.plan import DETECT, Effort, Plan, plan_run
 from agent.search.program import Program
 from agent.search.registered import DEFAULT, STRATEGIES

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from agent.ledger.query import WEIGHTED
 from agent.prompt.label_weights import FLOOR, LabelWeights, Method, Neighbours, Prior, share_of_all, weighed
 from agent.retrieval.votes import NEIGHBOURS, log_shares
-from agent.search.analysis.pareto import Finalist
 from agent.search.context import SearchContext
+from agent.search.pareto import Finalist
 from agent.stats.calibration import Weights, cross_fitted, fitted, label_free, stacked
 from agent.types import Candidate, Example, Field, Outcome, Prediction, Proposal
 

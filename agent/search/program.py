@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from agent.gateway.gateway import Gateway, ModelClient
 from agent.prompt.label_weights import LabelWeights
-from agent.search.analysis.effects import Feature
+from agent.search.effects import Feature
 from agent.search.study import Place
 from agent.types import LM, Candidate, Example, Message, Outcome, Proposal, Runner, Shown, Task
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from agent.search.analysis.pareto import Prefer
 from agent.search.context import SearchContext
+from agent.search.pareto import Prefer
 from agent.search.plan import DEV_SHARE, calls_to_finish
 from agent.stats.intervals import paired_difference
 from agent.stats.preflight import rows_to_show

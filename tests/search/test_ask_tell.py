@@ -13,9 +13,20 @@ from hypothesis import strategies as st
 
 from agent.errors import InputError
 from agent.search import samplers
-from agent.search.ask_tell import AskTell, as_flat, flat_study
 from agent.search.choices import Choices
-from agent.search.run_study import OPERATOR, PARENT, Params, StudyTrial, built, distributions_of, folded, prior_of
+from agent.search.run_study import (
+    OPERATOR,
+    PARENT,
+    AskTell,
+    Params,
+    StudyTrial,
+    as_flat,
+    built,
+    distributions_of,
+    flat_study,
+    folded,
+    prior_of,
+)
 from agent.types import FRESH
 
 SPACE = {"format": ("turns", "inline"), "size": ("4", "8", "16")}

@@ -10,7 +10,7 @@ from agent.gateway.budget import HeldBack
 from agent.ledger.store import Ledger
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.result_details import Change
-from agent.search import closing
+from agent.search import explanation, selection
 from agent.types import Budget, Demo, Proposal, Usage
 from tests.search.worlds import TASK, Searched, made_search, pupil, with_baseline
 from tests.toys import FakeModel
@@ -50,20 +50,20 @@ async def test_every_candidate_that_saw_all_of_dev_is_on_offer_and_the_users_own
     made = PromptCandidate("zero-shot", "turns", "Seen on a few rows only.")
     context.admit([Proposal(made, {}, "op", None, "why")])
     await context.see([made.id], 4)
-    finalists = closing.finalists(context, lambda usage: float(usage.prompt_tokens), {BEST.id: 0.5})
+    finalists = selection.finalists(context, lambda usage: float(usage.prompt_tokens), {BEST.id: 0.5})
     assert [finalist.candidate_id for finalist in finalists] == [context.baseline.id, BEST.id, PLAIN.id]
     assert [finalist.mean for finalist in finalists] == [
         context.board.mean(finalist.candidate_id) for finalist in finalists
     ]
     assert [finalist.latency_s for finalist in finalists] == [None, 0.5, None]
     assert finalists[1].usd > finalists[0].usd > 0, "demonstrations cost tokens"
-    assert all(finalist.usd is None for finalist in closing.finalists(context, None, {}))
+    assert all(finalist.usd is None for finalist in selection.finalists(context, None, {}))
 
 
 async def test_the_price_of_a_candidate_is_that_of_its_mean_call(ledger: Ledger) -> None:
     found, _ = await ended(ledger, BEST)
     asked: list[Usage] = []
-    closing.finalists(found.context, lambda usage: float(bool(asked.append(usage))), {})
+    selection.finalists(found.context, lambda usage: float(bool(asked.append(usage))), {})
     usage = asked[1]
     rendered = [found.context.program.request(BEST, row) for row in found.context.dev]
     words = [sum(len(message.content.split()) for message in request.messages) for request in rendered]
@@ -72,70 +72,70 @@ async def test_the_price_of_a_candidate_is_that_of_its_mean_call(ledger: Ledger)
 
 async def test_the_best_is_chosen_and_equal_scores_go_to_the_users_own_prompt(ledger: Ledger) -> None:
     found, _ = await ended(ledger, BEST, PLAIN)
-    finalists = closing.finalists(found.context, None, {})
-    assert closing.chosen(found.context, finalists, "best") == BEST
+    finalists = selection.finalists(found.context, None, {})
+    assert selection.chosen(found.context, finalists, "best") == BEST
     tied = [replace(finalist, scores=[1.0] * 10) for finalist in finalists]
-    assert closing.chosen(found.context, tied, "best") == found.context.baseline
-    assert closing.chosen(found.context, [], "best") == found.context.baseline
-    assert closing.chosen(found.context, tied, "short") == found.context.baseline, "the shortest of equals"
+    assert selection.chosen(found.context, tied, "best") == found.context.baseline
+    assert selection.chosen(found.context, [], "best") == found.context.baseline
+    assert selection.chosen(found.context, tied, "short") == found.context.baseline, "the shortest of equals"
 
 
 async def test_the_cheapest_is_taken_of_those_that_dev_shows_to_lose_less_than_the_margin(ledger: Ledger) -> None:
     found, _ = await ended(ledger, BEST, PLAIN)
     context, right = found.context, [1.0] * 100
-    own, best, plain = closing.finalists(context, None, {})
+    own, best, plain = selection.finalists(context, None, {})
     own, best = replace(own, scores=[0.0] * 100, usd=0.1), replace(best, scores=right, usd=4.0)
     near = replace(plain, scores=[0.0] + [1.0] * 99, usd=1.0)
-    taken = closing.cheaper(context, [own, best, near], BEST, 0.1)
+    taken = selection.cheaper(context, [own, best, near], BEST, 0.1)
     assert taken is not None
     assert (taken.winner, taken.best, taken.saved, taken.saved_in) == (PLAIN, BEST, 0.75, "dollars")
     assert taken.bound.is_shown
     assert taken.bound.diff == -0.01
-    assert closing.cheaper(context, [own, best, near], BEST, 0.03) is None, "100 rows leave a larger loss possible"
+    assert selection.cheaper(context, [own, best, near], BEST, 0.03) is None, "100 rows leave a larger loss possible"
     dear = replace(near, usd=5.0)
-    assert closing.cheaper(context, [own, best, dear], BEST, 0.1) is None, "it costs more"
+    assert selection.cheaper(context, [own, best, dear], BEST, 0.1) is None, "it costs more"
     partly = replace(near, scores=[1.0] * 40)
-    assert closing.cheaper(context, [own, best, partly], BEST, 0.5) is None, "it has not seen all of dev"
+    assert selection.cheaper(context, [own, best, partly], BEST, 0.5) is None, "it has not seen all of dev"
     lost = replace(near, scores=[None] * 20 + [1.0] * 80)
-    assert closing.cheaper(context, [own, best, lost], BEST, 0.1) is None, "a lost answer is a loss"
+    assert selection.cheaper(context, [own, best, lost], BEST, 0.1) is None, "a lost answer is a loss"
     unpriced = [replace(each, usd=None) for each in (own, best, near)]
-    by_tokens = closing.cheaper(context, unpriced, BEST, 0.1)
+    by_tokens = selection.cheaper(context, unpriced, BEST, 0.1)
     assert by_tokens is not None
     assert by_tokens.saved_in == "tokens"
 
 
 async def test_who_loses_its_hard_rows_is_not_the_better_for_it(ledger: Ledger) -> None:
     found, _ = await ended(ledger, BEST, PLAIN)
-    own, best, plain = closing.finalists(found.context, None, {})
+    own, best, plain = selection.finalists(found.context, None, {})
     finalists = [
         replace(own, scores=[0.0] * 10),
         replace(best, scores=[1.0] * 7 + [0.0] * 2 + [None]),
         replace(plain, scores=[1.0] * 6 + [0.0, None, None, None]),
     ]
     assert max(finalists, key=lambda finalist: finalist.mean).candidate_id == PLAIN.id
-    assert closing.chosen(found.context, finalists, "best") == BEST
+    assert selection.chosen(found.context, finalists, "best") == BEST
 
 
 async def test_the_winner_is_seen_without_each_of_its_parts_and_that_is_explained(ledger: Ledger) -> None:
     found, model = await ended(ledger, BEST)
-    await closing.ablate(found.context, BEST)
+    await explanation.ablate(found.context, BEST)
     tried = [proposal for proposal in found.board.proposals.values() if proposal.operator.startswith("without:")]
     assert {proposal.parent_id for proposal in tried} == {BEST.id}
     assert {proposal.operator for proposal in tried} >= {"without:instruction", "without:demos", "without:format"}
     assert {found.board.trials[proposal.candidate.id].state for proposal in tried} == {"complete"}
-    told = {row["part"]: row for row in closing.carried(found.context, BEST, None)}
+    told = {row["part"]: row for row in explanation.carried(found.context, BEST, None)}
     assert told["instruction"]["how"] == "measured"
     assert told["instruction"]["points"] > 30
     assert told["format"]["points"] < told["instruction"]["points"]
     before = len(model.seen)
-    await closing.ablate(found.context, BEST)
+    await explanation.ablate(found.context, BEST)
     assert len(model.seen) == before, "what was tried is not bought again"
 
 
 async def test_explaining_never_takes_a_call_of_the_sealed_test(ledger: Ledger) -> None:
     found, model = await ended(ledger, BEST, calls=230)
     before = found.context.spare()
-    await closing.ablate(found.context, BEST)
+    await explanation.ablate(found.context, BEST)
     assert len(model.seen) <= before
     assert found.context.left() >= 0
     complete = [i for i in found.board.trials if found.board.trials[i].state == "complete"]
@@ -148,30 +148,30 @@ async def test_a_cap_that_ends_while_explaining_does_not_end_the_run(ledger: Led
     found.context.gateway.account.hold_back(
         HeldBack(share=1.0)
     )  # the search has no time left, which `left` does not know
-    await closing.ablate(found.context, BEST)
+    await explanation.ablate(found.context, BEST)
     assert model.seen == []
-    told = {row["part"]: row for row in closing.carried(found.context, BEST, None)}
+    told = {row["part"]: row for row in explanation.carried(found.context, BEST, None)}
     assert told["instruction"]["how"] != "measured"
 
 
 async def test_an_instruction_that_stands_below_a_preface_is_kept(ledger: Ledger) -> None:
     preface = PromptCandidate("zero-shot", "turns", f"You sort mail.\n\n{TASK.instruction}\n")
     found, _ = await ended(ledger, BEST, preface)
-    new, kept = (Change.from_json(closing.changed(found.context, each)) for each in (BEST, preface))
+    new, kept = (Change.from_json(explanation.changed(found.context, each)) for each in (BEST, preface))
     assert (new.instruction, new.keeps) == (True, False)
     assert (kept.instruction, kept.keeps) == (True, True)
 
 
 async def test_where_the_users_own_prompt_wins_there_is_nothing_to_explain(ledger: Ledger) -> None:
     found, model = await ended(ledger, PLAIN)
-    await closing.ablate(found.context, found.context.baseline)
+    await explanation.ablate(found.context, found.context.baseline)
     assert model.seen == []
-    assert closing.carried(found.context, found.context.baseline, None) == []
+    assert explanation.carried(found.context, found.context.baseline, None) == []
 
 
 async def test_everything_that_was_tried_is_evidence(ledger: Ledger) -> None:
     found, _ = await ended(ledger, BEST, PLAIN)
-    seen = closing.scored_candidates(found.context.program, found.board)
+    seen = explanation.scored_candidates(found.context.program, found.board)
     assert {each.candidate_id for each in seen} == {found.context.baseline.id, BEST.id, PLAIN.id}
     assert all(len(each.values) == len(found.context.dev) for each in seen)
 
@@ -182,7 +182,7 @@ async def test_who_stands_on_the_front_does_not_depend_on_the_clock(ledger: Ledg
     tables = []
     for slow in (BEST.id, PLAIN.id, found.context.baseline.id):
         seconds = {i: 9.0 if i == slow else 0.1 for i in (BEST.id, PLAIN.id, found.context.baseline.id)}
-        rows = closing.pareto(closing.finalists(found.context, None, seconds), BEST)
+        rows = selection.pareto(selection.finalists(found.context, None, seconds), BEST)
         assert [row["latency_s"] for row in rows] == [seconds[row["candidate_id"]] for row in rows]
         tables.append([row["candidate_id"] for row in rows])
     assert tables[0] == tables[1] == tables[2]
@@ -190,5 +190,5 @@ async def test_who_stands_on_the_front_does_not_depend_on_the_clock(ledger: Ledg
 
 async def test_the_front_marks_the_one_that_was_chosen(ledger: Ledger) -> None:
     found, _ = await ended(ledger, BEST, PLAIN)
-    rows = closing.pareto(closing.finalists(found.context, None, {}), BEST)
+    rows = selection.pareto(selection.finalists(found.context, None, {}), BEST)
     assert [row["candidate_id"] for row in rows if row["chosen"]] == [BEST.id]

@@ -9,7 +9,7 @@ from agent.ledger.store import Ledger
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.prompt.label_weights import LabelWeights
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.search import closing
+from agent.search import selection
 from agent.search.label_weighting import add_label_weights
 from agent.types import Budget, Completion, Proposal, Request, Usage
 from tests.search.worlds import Searched, front_and_row, made_search, share, with_baseline
@@ -76,10 +76,14 @@ async def test_each_finalist_gets_its_twins_and_no_call_is_made(ledger: Ledger) 
         keys = [outcome.call_key for outcome in context.board.outcomes[twin.id]]
         parent = context.board.proposals[twin.id].parent_id or ""
         assert keys == [outcome.call_key for outcome in context.board.outcomes[parent]]
-    winner = closing.chosen(context, closing.finalists(context, lambda usage: float(usage.prompt_tokens), {}), "best")
+    winner = selection.chosen(
+        context, selection.finalists(context, lambda usage: float(usage.prompt_tokens), {}), "best"
+    )
     assert isinstance(winner, PromptCandidate)
     assert winner.weights is not None
-    usages = {each.candidate_id: each.usd for each in closing.finalists(context, lambda u: float(u.prompt_tokens), {})}
+    usages = {
+        each.candidate_id: each.usd for each in selection.finalists(context, lambda u: float(u.prompt_tokens), {})
+    }
     assert usages[winner.id] == usages[context.board.proposals[winner.id].parent_id or ""] > 0
 
 
@@ -104,7 +108,9 @@ async def test_where_no_label_is_preferred_the_prompt_without_weights_stays(ledg
     found = await searched(ledger, Biased(likes=0.0), PLAIN)
     await add_label_weights(found.context)
     assert len(twins(found)) == 6
-    assert closing.chosen(found.context, closing.finalists(found.context, None, {}), "best") == found.context.baseline
+    assert (
+        selection.chosen(found.context, selection.finalists(found.context, None, {}), "best") == found.context.baseline
+    )
 
 
 def test_a_candidate_without_weights_has_the_id_that_it_had() -> None:

@@ -22,7 +22,7 @@ from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE
 from agent.release.runtime import Prompt, load_prompt
 from agent.retrieval.pick import Picks
 from agent.retrieval.votes import NEIGHBOURS
-from agent.search import closing
+from agent.search import selection
 from agent.search.label_weighting import add_label_weights
 from agent.types import Budget, Completion, Example, Prediction, Proposal, Request, Usage
 from tests.retrieval.shipped import release_of
@@ -87,7 +87,7 @@ async def test_what_the_model_does_not_know_its_neighbours_do_and_no_call_is_mad
     twin = twin_of(found)
     assert model.seen == []
     assert (found.board.mean(twin.id) or 0) > 0.9 > 0.6 > (found.board.mean(PICKED.id) or 0)
-    assert closing.chosen(found.context, closing.finalists(found.context, None, {}), "best") == twin
+    assert selection.chosen(found.context, selection.finalists(found.context, None, {}), "best") == twin
     assert twin.weights is not None
     assert twin.weights.neighbours is not None
     assert (twin.weights.method, twin.weights.neighbours.k) == ("neighbours", NEIGHBOURS)

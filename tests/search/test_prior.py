@@ -22,7 +22,7 @@ from agent.release.formats.proof import verify_exports
 from agent.release.formats.python_module import load_module
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease
 from agent.release.runtime import load_prompt
-from agent.search import closing
+from agent.search import selection
 from agent.search.label_weighting import add_label_weights, best_readings
 from agent.types import Budget, Example, Proposal
 from tests.search.test_label_weighting import Biased
@@ -56,7 +56,7 @@ async def test_what_the_model_does_not_know_the_classifier_does_for_each_prompt(
         assert twin.weights.prior is not None
         assert twin.weights.prior.rows == PROGRAM.prior_rows()
         assert twin.weights.prior.weight > 1
-    winner = closing.chosen(found.context, closing.finalists(found.context, None, {}), "best")
+    winner = selection.chosen(found.context, selection.finalists(found.context, None, {}), "best")
     assert isinstance(winner, PromptCandidate)
     assert winner.picks is None, "a prompt that picks is no better than one with the same classifier that does not"
     assert winner in made.values()
@@ -86,7 +86,7 @@ async def test_of_the_readings_of_one_prompt_the_one_with_the_least_log_loss_is_
         if p.operator == "label-weights:fitted" and p.parent_id == FIXED.id
     )
     board.outcomes[fitted.id] = [replace(one, value=1.0) for one in board.outcomes[fitted.id]]
-    offered = {each.candidate_id for each in best_readings(found.context, closing.finalists(found.context, None, {}))}
+    offered = {each.candidate_id for each in best_readings(found.context, selection.finalists(found.context, None, {}))}
     parents = {found.context.baseline.id, FIXED.id, PICKED.id}
     assert parents <= offered, "a prompt that is read as it stands stays"
     assert made[FIXED.id].id in offered
@@ -100,7 +100,7 @@ async def test_a_run_of_an_older_version_has_no_such_twin(ledger: Ledger) -> Non
     await add_label_weights(found.context, with_prior=False)
     assert twins(found) == {}
     assert "label-weights:fitted" in {p.operator for p in found.board.proposals.values()}
-    offers = closing.finalists(found.context, None, {})
+    offers = selection.finalists(found.context, None, {})
     assert best_readings(found.context, offers) == offers, "nor the choice that goes with it"
 
 

@@ -10,10 +10,10 @@ import pytest
 from agent.ledger.store import Ledger
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.retrieval.pick import Picks
-from agent.search import closing
-from agent.search.analysis.pareto import Finalist, Prefer
+from agent.search import selection
 from agent.search.context import SearchContext
-from agent.search.evolve.finale import rival_placed
+from agent.search.evolve.final_round import rival_placed
+from agent.search.pareto import Finalist, Prefer
 from agent.types import Demo, Proposal
 from tests.search.worlds import TASK, made_search
 from tests.toys import FakeModel
@@ -42,7 +42,7 @@ def begun(ledger: Ledger) -> tuple[SearchContext, PromptCandidate, list[tuple[st
 
 def choice(context: SearchContext, how: Prefer, **given: tuple[str, Sequence[float | None]]) -> str:
     offers = [Finalist(candidate_id, values, 100, None) for candidate_id, values in given.values()]
-    return closing.chosen(context, offers, how).id
+    return selection.chosen(context, offers, how).id
 
 
 @pytest.mark.parametrize(("right", "proved"), [(20, False), (21, False), (23, False), (26, True), (40, True)])
@@ -110,8 +110,8 @@ async def test_what_is_chosen_in_its_place_follows_the_users_wish(ledger: Ledger
         Finalist(SHORT.id, scores(23), 50, None),
         Finalist(picked.id, scores(25), 40, None),
     ]
-    assert closing.chosen(context, offers, "best").id == FIXED.id
-    assert closing.chosen(context, offers, "short").id == SHORT.id
+    assert selection.chosen(context, offers, "best").id == FIXED.id
+    assert selection.chosen(context, offers, "short").id == SHORT.id
 
 
 async def test_where_all_finalists_would_pick_one_that_does_not_is_among_them(ledger: Ledger) -> None:

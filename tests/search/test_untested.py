@@ -17,7 +17,7 @@ from agent.release.result import RunResult
 from agent.report import facts
 from agent.run.optimize import Run
 from agent.run.settings import Settings
-from agent.search.analysis.pareto import Prefer
+from agent.search.pareto import Prefer
 from agent.types import Budget
 from tests.search.unsteady import Unsteady
 from tests.toys import FakeModel, make_task

@@ -11,9 +11,9 @@ from agent.programs.moves.prompt_parts import compressions
 from agent.programs.moves.proposals.proposer import BY_CREDIT, Proposer, is_worth_trying
 from agent.programs.picked_rows import PickedRows
 from agent.prompt.tool_texts import ToolTexts
-from agent.search.analysis.effects import Effect, demo_effects, recombine
-from agent.search.closing import scored_candidates
 from agent.search.context import SearchContext
+from agent.search.effects import Effect, demo_effects, recombine
+from agent.search.explanation import scored_candidates
 from agent.search.program import Parent
 from agent.types import Proposal, Task
 

@@ -18,7 +18,7 @@ from agent.prompt.candidate_rules import why_rejected
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, builtin_rewrites
 from agent.prompt.template import split
-from agent.search.analysis.effects import Effect, Feature
+from agent.search.effects import Effect, Feature
 from agent.search.program import Ablation
 from agent.types import Candidate, Demo, Proposal, Task, TechniqueName
 

@@ -14,10 +14,17 @@ from typing import Any
 from agent.prompt.render import NOT_FOR_DSPY, label_text
 from agent.scoring.task_metrics import combine
 from agent.search.context import SearchContext
-from agent.search.dspy.bridge import Bridge
-from agent.search.dspy.meter import Meter, unlimited
-from agent.search.dspy.methods import OptimizerJob, OptimizerResult, TriedProgram, optimize, train_rows
-from agent.search.dspy.sizes import enough, free, val_rows
+from agent.search.dspy.bridge import Bridge, Meter, unlimited
+from agent.search.dspy.methods import (
+    OptimizerJob,
+    OptimizerResult,
+    TriedProgram,
+    enough,
+    free,
+    optimize,
+    train_rows,
+    val_rows,
+)
 from agent.search.registered import Search, strategy
 from agent.types import Candidate, Completion, Example, Prediction, Proposal, canonical
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from agent.search.ask_tell import AskTell
 from agent.search.choices import Chooser
 from agent.search.context import SearchContext
 from agent.search.evolve.decisions import Bandit
 from agent.search.program import PROPOSED, Moves, Parent
-from agent.search.run_study import OPERATOR, PARENT, TOLD, StudyTrial
+from agent.search.run_study import OPERATOR, PARENT, TOLD, AskTell, StudyTrial
 from agent.search.samplers import BANDIT
 from agent.search.study import MeanScore, Study
 from agent.types import FRESH, Proposal, content_id

@@ -185,7 +185,7 @@ def close_to_best(scores: Mapping[str, Scores], seed: int) -> list[str]:
 
 
 def with_rival(left: Mapping[str, int], with_picks: Collection[str], payable: float) -> list[str]:
-    """The order of the finalists: the best without picked examples, which those with must beat (`closing.chosen`),
+    """The order of the finalists: the best without picked examples, which those with must beat (`selection.chosen`),
     comes second, or first where one with saw all of dev already or both cannot be paid.
 
     Args:

@@ -17,11 +17,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from agent.search.context import SearchContext
 from agent.search.evolve.choosing import TRIES, choosing
 from agent.search.evolve.decisions import Ladder, Pull, clearly_behind, stop_reason
-from agent.search.evolve.finale import finish, rival_of
+from agent.search.evolve.final_round import finish, rival_of
 from agent.search.program import Moves, Parent
 from agent.search.registered import DEFAULT, strategy
-from agent.search.samplers import WILCOXON
-from agent.search.wilcoxon import behind_by_wilcoxon
+from agent.search.samplers import WILCOXON, behind_by_wilcoxon
 
 ROUNDS = 500
 

@@ -30,7 +30,7 @@ from statistics import mean
 
 from agent.programs.moves.pool import as_prompt
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.search import closing
+from agent.search import selection
 from agent.types import LM, Budget, Task
 from tests.bench.arena.attribution_check import Direct
 from tests.bench.arena.goods import EVEN, Copier, Graded, goods_task
@@ -143,7 +143,7 @@ async def run_once(model: str, dev_rows: int, budget: int, seed: int) -> tuple[C
         dev_rows,
         seed,
         winner.picks is not None,
-        bool(context.noted[closing.NOT_PROVED]),
+        bool(context.noted[selection.NOT_PROVED]),
         sum(one.whole and one.picks for one in tried),
         board.mean(winner.id) or 0.0,
         mean(fixed.scores),

@@ -14,7 +14,7 @@ from agent.programs.moves.prompt_parts import _mentions, compressions, held, lea
 from agent.prompt.candidate_rules import why_rejected
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.template import marks
-from agent.search.analysis.effects import Effect
+from agent.search.effects import Effect
 from agent.types import Demo, Field, Proposal, SearchSpace, Signature
 from tests.toys import TEAMS, make_task
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.programs.moves.prompt_parts import features_of
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.search.analysis.effects import Effect, PartsModel, ScoredCandidate, demo_effects, recombine
+from agent.search.effects import Effect, PartsModel, ScoredCandidate, demo_effects, recombine
 from agent.types import Demo
 
 ROWS = 100

@@ -8,7 +8,7 @@ from statistics import stdev
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.search.analysis.pareto import MARGIN, Finalist, counted, front, front_table, prefer, within_noise
+from agent.search.pareto import MARGIN, Finalist, counted, front, front_table, prefer, within_noise
 
 ROW = st.sampled_from([0.0, 0.0, 1.0, 1.0, 0.5, None])
 

@@ -17,8 +17,8 @@ from agent.programs.moves.proposals.evidence import Book, Evidence
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import Rewrite
 from agent.prompt.tool_texts import ToolTexts, as_text, shown_texts
-from agent.search.analysis.effects import PartsModel, ScoredCandidate
 from agent.search.context import SearchContext
+from agent.search.effects import PartsModel, ScoredCandidate
 from agent.search.program import PROPOSED, Parent
 from agent.search.proposal_log import ProposalRecord
 from agent.types import Proposal

@@ -18,8 +18,8 @@ from agent.programs.moves.proposals.asking import Draft
 from agent.programs.moves.proposals.evidence import Assembled, Part
 from agent.programs.moves.proposals.proposer import BY_CREDIT, OF_ALL, OF_ONE, Proposer, is_worth_trying
 from agent.prompt.techniques import Rewrite
-from agent.search.closing import proposer_use
 from agent.search.evolve.evolve import search
+from agent.search.explanation import proposer_use
 from agent.search.program import Parent
 from agent.types import Budget, Example, Request
 from tests.search.worlds import (

@@ -63,7 +63,7 @@ async def _climb(context: SearchContext, out: Collection[str]) -> list[str]:
 
 
 def rival_of(context: SearchContext, best: Sequence[str]) -> str:
-    """The best without picked examples where the first has some (`closing.chosen`), else the second; "" for none.
+    """The best without picked examples where the first has some (`selection.chosen`), else the second; "" for none.
 
     Args:
         context: A search.

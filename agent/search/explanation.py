@@ -1,0 +1,265 @@
+"""What the winner has, and what each part of it contributes to its gain over the baseline.
+
+A part contributes what is lost when the baseline's takes its place and all else stays; the kind names the parts
+(`Program.ablations`). Candidates without a part that were scored on the winner's rows are measured, paired; the others
+are estimated from all scores of the run (`effects.py`). Where the interval holds both signs, no sign is claimed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from agent.errors import BudgetExhausted
+from agent.prompt.tool_texts import tool_changes
+from agent.scoring import answer_counts, breakdown
+from agent.scoring.breakdown import Pair
+from agent.search.board import Board
+from agent.search.context import SearchContext
+from agent.search.effects import Feature, PartsModel, ScoredCandidate
+from agent.search.program import PROPOSED, Ablation, Program
+from agent.search.proposal_log import by_operator
+from agent.stats.intervals import paired_difference
+from agent.types import Candidate, Outcome, Proposal, Task
+
+How = Literal["measured", "estimated", "unknown"]
+
+FEWEST_ROWS = 10
+WIDTH = 1.96
+
+
+@dataclass(frozen=True, slots=True)
+class PartContribution:
+    """What one part contributes, in points (hundredths of score), with its 95 % interval.
+
+    `rows` is 0 where it was estimated; `how` is "unknown" where the interval holds 0.
+    """
+
+    part: str
+    points: float
+    ci95: tuple[float, float]
+    how: How
+    rows: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields, JSON-ready, rounded to hundredths of a point."""
+        return {**asdict(self), "points": round(self.points, 2), "ci95": [round(value, 2) for value in self.ci95]}
+
+
+def attribution(
+    winner: Candidate,
+    ablations: Sequence[Ablation],
+    table: Sequence[ScoredCandidate],
+    features: Callable[[Candidate], Mapping[Feature, float]],
+    optimism: float = 0.0,
+    seed: int = 0,
+) -> list[PartContribution]:
+    """What each part of the winner contributes.
+
+    Args:
+        winner: the candidate that won.
+        ablations: the winner without each part in turn.
+        table: every candidate of the run with its scores.
+        features: a candidate as columns of the model; none for a kind of which nothing can be estimated.
+        optimism: how much choosing the best flatters the winner on these rows, in score, at least 0: measured intervals
+            reach down by it. Estimates shrink by themselves.
+        seed: of the bootstrap.
+
+    Returns:
+        The parts that were measured or can be estimated, the largest contribution first.
+    """
+    rows = {scored.candidate_id: scored for scored in table}
+    model: PartsModel | None = None
+    parts = []
+    for ablation in ablations:
+        pairs = _pairs(rows.get(winner.id), rows.get(ablation.candidate.id))
+        if pairs:
+            diff = paired_difference([mine for mine, _ in pairs], [theirs for _, theirs in pairs], seed)
+            points, low, high = diff.diff, diff.ci95[0] - max(0.0, optimism), diff.ci95[1]
+        elif not features(winner):
+            continue
+        else:
+            model = model or PartsModel(table)
+            points, error = model.difference(features(winner), features(ablation.candidate))
+            low, high = points - WIDTH * error, points + WIDTH * error
+        how: How = "unknown" if low <= 0 <= high else "measured" if pairs else "estimated"
+        parts.append(PartContribution(ablation.part, 100 * points, (100 * low, 100 * high), how, len(pairs)))
+    return sorted(parts, key=lambda part: -part.points)
+
+
+def _pairs(winner: ScoredCandidate | None, other: ScoredCandidate | None) -> list[tuple[float, float]]:
+    """Both scores on each row of the winner's; empty unless the other has them all and they are enough."""
+    if winner is None or other is None or len(other.values) < len(winner.values):
+        return []
+    both = zip(winner.values, other.values, strict=False)
+    pairs = [(mine, theirs) for mine, theirs in both if mine is not None and theirs is not None]
+    return pairs if len(pairs) >= FEWEST_ROWS else []
+
+
+def scored_candidates(program: Program, board: Board) -> list[ScoredCandidate]:
+    """Every candidate that was tried, with its scores."""
+    return [
+        ScoredCandidate(i, program.features(board.candidate(i)), [o.value for o in outcomes])
+        for i, outcomes in board.outcomes.items()
+    ]
+
+
+async def ablate(context: SearchContext, winner: Candidate) -> None:
+    """Scores the winner with one part as in the user's own prompt, each part in turn, as far as the budget goes.
+
+    A cap that `spare` does not cover (time) ends this and not the run: the sealed test has its own share.
+    """
+    for ablation in context.program.ablations(winner, context.baseline):
+        made = ablation.candidate
+        rows = context.plan.dev_rows - len(context.board.outcomes.get(made.id, ()))
+        cost = context.costs.of_rows(winner.id, rows) + context.costs.through_test(winner.id)
+        if rows > context.spare() or cost > context.costs.affordable():
+            continue
+        if made.id not in context.board.proposals:
+            where = context.board.proposals[winner.id].place
+            reason = f"the winner with the {ablation.part} of the user's own prompt: what does that part carry?"
+            context.admit([Proposal(made, where, f"without:{ablation.part}", winner.id, reason)])
+        if made.id in context.board.proposals:
+            try:
+                await context.see([made.id], context.plan.dev_rows)
+            except BudgetExhausted:
+                await context.gateway.drain()
+                return
+
+
+def carried(context: SearchContext, winner: Candidate, corrected: float | None) -> list[dict[str, Any]]:
+    """What each part of the winner contributes to its gain, JSON-ready; empty when the user's own prompt won.
+
+    Args:
+        context: the search.
+        winner: the candidate that goes to the sealed test.
+        corrected: its dev score without the optimism of the choice, in [0, 1]; None: not known.
+    """
+    if winner.id == context.baseline.id:
+        return []
+    mean = context.board.mean(winner.id) or 0.0
+    optimism = max(0.0, mean - corrected) if corrected is not None else 0.0
+    ablations = context.program.ablations(winner, context.baseline)
+    table = scored_candidates(context.program, context.board)
+    parts = attribution(winner, ablations, table, context.program.features, optimism, context.seed)
+    return [part.as_dict() for part in parts]
+
+
+def changed(context: SearchContext, winner: Candidate) -> dict[str, Any] | None:
+    """What the winner has that the user's own prompt has not, JSON-ready; None when that one won."""
+    program, baseline = context.program, context.baseline
+    if winner.id == baseline.id:
+        return None
+
+    def side(candidate: Candidate) -> dict[str, Any]:
+        shown = program.shown(candidate)
+        return {
+            "technique": shown.technique,
+            "format": shown.format,
+            "n_demos": shown.n_demos,
+            "prompt_tokens": program.prompt_tokens(candidate),
+            "tokens_a_call": context.evaluator.tokens_a_call(candidate.id),
+            "role": shown.role,
+        }
+
+    own, new = program.shown(baseline).text, program.shown(winner).text
+    texts = program.shown(winner).tool_texts
+    return {
+        "instruction": new != own,
+        **({"keeps": True} if new != own and own.strip() and own.strip() in new else {}),
+        "tools": [change.what for change in tool_changes(texts)] if texts else [],
+        "winner": side(winner),
+        "baseline": side(baseline),
+    }
+
+
+def proposer_use(context: SearchContext, winner: Candidate, ended: str) -> dict[str, Any]:
+    """What came of the proposer, JSON-ready.
+
+    Args:
+        context: the search.
+        winner: the candidate that goes to the sealed test.
+        ended: why the search ended before its plan did, or "".
+    """
+    board, noted = context.board, context.noted
+    if context.proposer is None:
+        return {"why_not": "there is no proposer"}
+
+    def is_proposed(candidate_id: str) -> bool:
+        place = board.proposals[candidate_id].place
+        return any(choice.startswith(f"{PROPOSED}-") for choice in place.values())
+
+    tried = [candidate_id for candidate_id in board.trials if is_proposed(candidate_id)]
+    log = context.proposal_log
+    is_counted = context.asked <= log.calls
+    proposals = log.as_dicts(board, winner.id)
+    why_not = ""
+    if context.asked == 0:
+        early = f"the search had ended before: {context.stopped}" if context.stopped else "the search asked for none"
+        is_search = len(board.trials) > 1 or bool(context.stopped)
+        why_not = (
+            "the search ended before its plan was done" if ended else early if is_search else "nothing was searched"
+        )
+    return {
+        "model": context.proposer.name,
+        "planned": context.plan.proposals,
+        "asked": context.asked,
+        "refused": noted["proposal_refused"],
+        "failed": noted["proposal_failed"],
+        "tried": len(tried) if is_counted else None,
+        "finalists": sum(board.trials[candidate_id].state == "complete" for candidate_id in tried),
+        "won": winner.id in tried,
+        "why_not": why_not,
+        "points": _over_others(board, tried),
+        "operators": by_operator(proposals),
+        "proposals": proposals,
+    }
+
+
+def _over_others(board: Board, tried: Sequence[str]) -> float | None:
+    """By how many points the best candidate with an instruction of the proposer is above the best without, on the dev
+    rows that both have a score for; None where there is no such pair."""
+
+    def best(ids: Iterable[str]) -> Sequence[Outcome]:
+        seen = [i for i in ids if board.outcomes.get(i) and board.trials[i].state != "failed"]
+        most = max((len(board.outcomes[i]) for i in seen), default=0)
+        full = [i for i in seen if len(board.outcomes[i]) == most]
+        return board.outcomes[max(full, key=lambda i: board.mean(i) or 0.0)] if full else ()
+
+    pairs = zip(best(tried), best(i for i in board.trials if i not in tried), strict=False)
+    gains = [one.value - two.value for one, two in pairs if one.value is not None and two.value is not None]
+    return 100 * sum(gains) / len(gains) if gains else None
+
+
+def explained(
+    task: Task,
+    pair: Pair,
+    samples: Mapping[str, Sequence[Sequence[Outcome]]],
+    judges: Sequence[Mapping[str, Any]],
+    seed: int,
+) -> dict[str, Any]:
+    """The score on the sealed test by metric, slice and repeat, JSON-ready.
+
+    Args:
+        task: the task.
+        pair: the outcomes of winner and baseline on the sealed test.
+        samples: by side, repeated answers to some rows.
+        judges: the trust record of each judge.
+        seed: of the bootstrap.
+    """
+    texts = [field.name for field in task.signature.outputs if field.type == "text"]
+    sides = {"winner": pair.won, "baseline": pair.based}
+    steady = {side: breakdown.consistency(answers) for side, answers in samples.items()}
+    return {
+        "answers": answer_counts.row_counts(pair),
+        "labels": answer_counts.by_label(pair, task.signature.outputs),
+        "tools": answer_counts.by_tool(pair, task.signature.outputs[0], task.tools),
+        "metrics": breakdown.by_metric(pair, task.metrics, seed),
+        "slices": breakdown.by_slice(pair, task.slices, seed),
+        "consistency": steady if task.repeats > 1 else None,
+        "variety": [
+            {"field": name, **{side: breakdown.variety(rows, name) for side, rows in sides.items()}} for name in texts
+        ],
+        "judges": list(judges),
+    }
