@@ -19,8 +19,7 @@ from agent.types import Candidate, Outcome, Proposal, Trial, TrialState
 class Board:
     """`proposals`, `outcomes` and `trials` by candidate id; trials are numbered in the order in which they opened.
 
-    Outcomes come in by `record` alone: what follows from them is worked out once and kept until the next ones come in.
-    Every change of a trial goes to `observer`.
+    Outcomes come in by `record` alone. Every change of a trial goes to `observer`.
     """
 
     def __init__(self, observer: Observer = NO_OBSERVER) -> None:
@@ -38,20 +37,16 @@ class Board:
         self._order: list[str] = []
 
     def candidate(self, candidate_id: str) -> Candidate:
-        """The candidate of the pool with this id."""
         return self.proposals[candidate_id].candidate
 
     def open(self, candidate_id: str, round_: int) -> None:
-        """Opens a candidate's trial, with the next number; `round_` is kept with it."""
+        """Open a candidate's trial, with the next number."""
         self._put(Trial(len(self.trials), round_, candidate_id, "incomplete", 0, None))
 
     def record(self, candidate_id: str, outcomes: Sequence[Outcome], compared: Sequence[Outcome] | None = None) -> None:
-        """Keeps all outcomes of a candidate so far: those of the first rows of dev, in their order.
+        """Keep all outcomes of a candidate so far, of the first rows of dev in their order.
 
-        Args:
-            candidate_id: whose.
-            outcomes: what is reported.
-            compared: the same rows as candidates are compared by them; None: as they are.
+        `compared`: the same rows as candidates are compared by them; None: no difference.
         """
         self._outcomes[candidate_id] = list(outcomes)
         self._compared[candidate_id] = list(outcomes if compared is None else compared)
@@ -61,7 +56,7 @@ class Board:
         self._order.clear()
 
     def settle(self, candidate_id: str, state: TrialState, reason: str) -> None:
-        """Sets the state of an open trial, with the mean over its scored rows and the reason for the user."""
+        """Set the state of an open trial, with the mean over its scored rows and the reason for the user."""
         old = self.trials[candidate_id]
         scored = values(self.outcomes.get(candidate_id, []))
         mean, low, high = mean_ci(scored) if scored else (None, None, None)
@@ -74,7 +69,7 @@ class Board:
         self._observer.on_trial_updated(trial)
 
     def close_open(self, reason: str) -> None:
-        """Gives every incomplete trial the reason why it stays so."""
+        """Give every incomplete trial the reason why it stays so."""
         for candidate_id, trial in self.trials.items():
             if trial.state == "incomplete":
                 self.settle(candidate_id, "incomplete", reason)
@@ -84,7 +79,7 @@ class Board:
         return [i for i, trial in self.trials.items() if trial.state == state]
 
     def why_failed(self) -> str:
-        """The most frequent reason of trials that failed; "" where none did."""
+        """The most frequent reason of failed trials, or ""."""
         whys = Counter(self.trials[candidate_id].reason for candidate_id in self.in_state("failed"))
         return max(whys, key=whys.__getitem__, default="")
 
@@ -94,10 +89,7 @@ class Board:
         return trial.mean if trial else None
 
     def prefixes(self, candidates: Sequence[str]) -> dict[str, list[float]]:
-        """Score vectors by candidate id: one score in [0, 1] for each of its rows; none for one without any score.
-
-        A row without a score counts as the mean of the others.
-        """
+        """One score in [0, 1] for each row of a candidate; a row without one counts as the mean of the others."""
         vectors = {}
         for candidate_id in candidates:
             outcomes = self.outcomes.get(candidate_id, [])
@@ -112,14 +104,13 @@ class Board:
         return {i: [outcome.value for outcome in outcomes] for i, outcomes in self._compared.items()}
 
     def evidence(self, candidate_id: str) -> Sequence[float]:
-        """By scored row its weight in comparisons: the score, with the model's own weight of the label beside it.
+        """By scored row its weight in comparisons: the score together with the model's own weight of the label.
 
         A candidate without log-probabilities (a chain of thought) gets the mean signal of the others at its scores.
         """
         return [value for value in self._by_row(candidate_id) if value is not None]
 
     def _by_row(self, candidate_id: str) -> Sequence[float | None]:
-        """The evidence of each row; None for one without a score."""
         if not self._evidence:
             self._signals = self._mean_signals()
         if candidate_id not in self._evidence:
@@ -139,12 +130,10 @@ class Board:
         return (low, high) if given else None
 
     def _usual(self, value: float) -> float | None:
-        """The mean signal beside this score; None where no outcome has one."""
         means = self._signals
         return None if means is None else (1 - value) * means[0] + value * means[1]
 
     def estimates(self) -> dict[str, MeanScore]:
-        """The `estimate` of each candidate that has a trial."""
         return {candidate_id: self.estimate(candidate_id) for candidate_id in self.trials}
 
     def estimate(self, candidate_id: str) -> MeanScore:
@@ -166,6 +155,6 @@ class Board:
         return self._order
 
     def leader(self, rows: int) -> Trial | None:
-        """The best trial of those with at least `rows` scored rows; None where there is none."""
+        """The best trial with at least `rows` scored rows."""
         trials = [t for t in self.trials.values() if t.mean is not None and t.ci95 is not None and t.n >= rows]
         return max(trials, key=lambda trial: trial.mean or 0.0, default=None)

@@ -18,11 +18,10 @@ from agent.types import Candidate, Example, Field, Outcome
 
 
 class Calibrated:
-    """Reads outcomes on dev rows with label weights; nothing of it is reported.
+    """Reads outcomes on dev rows with label weights, for comparisons alone.
 
-    Args:
-        program: whose task has one output with labels, else outcomes are left as they are.
-        with_neighbours: whether those that pick examples get a twin with neighbours.
+    A task without a single output with labels leaves outcomes unchanged. `with_neighbours`: whether those that pick
+    examples get a twin with neighbours.
     """
 
     def __init__(self, program: Program, with_neighbours: bool) -> None:
@@ -31,13 +30,7 @@ class Calibrated:
         self._program, self._with_neighbours = program, with_neighbours
 
     def read(self, candidate: Candidate, rows: Sequence[Example], outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """The outcomes with the value and the signal that they would have; those without log-probabilities as they are.
-
-        Args:
-            candidate: what was run.
-            rows: on which, in the order of `outcomes`.
-            outcomes: all of the candidate so far.
-        """
+        """Give outcomes the value and the signal that they would have; those without log-probabilities stay."""
         field = self._field
         scored = [o.label_scores for o in outcomes if o.label_scores is not None and o.value is not None]
         if field is None or not scored:

@@ -46,7 +46,6 @@ class Cap:
 
     @staticmethod
     def all(budget: Budget) -> list[Cap]:
-        """The caps that the budget sets."""
         both = (("max_tokens", budget.max_tokens, "tokens"), ("max_cost", budget.max_cost, "usd"))
         return [Cap(name, size, attrgetter(unit)) for name, size, unit in both if size is not None]
 
@@ -55,12 +54,9 @@ class Cap:
 class CallCosts:
     """What a call costs on average over all roles, by an estimate.
 
-    Args:
-        least: with prompts as short as the user's own.
-        usual: with the fewest demos that the task allows on every other prompt.
-        usd_a_token: dollars for a token in a prompt of the target.
-        own_prompt: tokens of the user's own prompt and its tools.
-        calls_each: calls of a run of the program, where the plan counts runs as calls.
+    `least`: with prompts as short as the user's own. `usual`: with the fewest demos that the task allows on every other
+    prompt. `usd_a_token`: of a prompt of the target. `own_prompt`: tokens of the user's own prompt and its tools.
+    `calls_each`: calls of a run of the program, where the plan counts runs as calls.
     """
 
     least: Spend
@@ -70,8 +66,7 @@ class CallCosts:
     calls_each: int = 1
 
     def of_a_run(self, calls: int) -> CallCosts:
-        """The costs of a run of a program with `calls` calls, each as long as one of these; the length of its demos is
-        not known."""
+        """The costs of a run of a program with `calls` such calls; the length of its demos is not known."""
 
         def run(call: Spend) -> Spend:
             return Spend(
@@ -107,7 +102,7 @@ class CallCosts:
 
 
 def call_costs(task: Task, models: Models, prices: Mapping[str, Price]) -> CallCosts:
-    """What a call of a run on this task costs on average; a model without a price is free."""
+    """Estimate what a call of a run on this task costs on average; a model without a price is free."""
     passages = _passage_letters(task, PASSAGE_LETTERS) // BYTES_A_TOKEN
     has_place = bool(marks(task.instruction, [CONTEXT]))
     own = _tokens([task.instruction, *_tool_texts(task)]) + MESSAGE_TOKENS + (passages if has_place else 0)
@@ -120,7 +115,7 @@ def call_costs(task: Task, models: Models, prices: Mapping[str, Price]) -> CallC
 
 
 def average_call(task: Task, models: Models, prices: Mapping[str, Price], prompt: int) -> Spend:
-    """What a call costs on average over all roles, where the target's prompts have `prompt` tokens without the row."""
+    """Estimate the average call over all roles; `prompt`: tokens of the target's prompts without the row."""
     a_row = {"target": 1.0, "judge": float(judge_calls(task)), "proposer": 1 / ROWS_A_PROPOSAL}
     parts = [(a_row[role], models[role], usage) for role, usage in average_calls(task, prompt).items() if models[role]]
     calls = sum(share for share, _, _ in parts)
@@ -130,7 +125,7 @@ def average_call(task: Task, models: Models, prices: Mapping[str, Price], prompt
 
 
 def average_calls(task: Task, prompt: int) -> dict[CallRole, Usage]:
-    """The tokens of a call of each role, where the target's prompts have `prompt` tokens without the row."""
+    """Estimate the tokens of a call of each role; `prompt`: tokens of the target's prompts without the row."""
     row, reply = _row_and_reply(task)
     rubrics = sum(_tokens([rubric.text]) for rubric in task.rubrics.values())
     thoughts = task.thinking // 2  # of what a call may think, on average
@@ -143,7 +138,6 @@ def average_calls(task: Task, prompt: int) -> dict[CallRole, Usage]:
 
 
 def _tool_texts(task: Task) -> list[str]:
-    """What each call of the target says of the task's tools."""
     return [text for tool in task.tools for text in tool.as_dict().values()]
 
 
@@ -156,17 +150,14 @@ def _passage_letters(task: Task, most: int) -> int:
 
 
 def _judged_passages(task: Task, most: int) -> tuple[int, int]:
-    """Letters of the passages that a judge reads, at most `most`, and tokens of its verdict; of several judges those of
-    the longest."""
+    """Letters of the passages that a judge reads, at most `most`, and tokens of its verdict."""
     return (_passage_letters(task, most), CLAIMS_TOKENS) if reads_passages(task) else (0, VERDICT_TOKENS)
 
 
 def largest_calls(task: Task, longest_request: int) -> dict[CallRole, Usage]:
-    """The most tokens of a call of each role, by an upper estimate.
+    """Bound the tokens of a call of each role, by an upper estimate.
 
-    Args:
-        task: the most demos that it allows are counted.
-        longest_request: letters of the longest request to the proposer.
+    `longest_request`: letters of the longest request to the proposer.
     """
     row = max(sum(len(text) for text in row.inputs.values()) for row in task.train) // LETTERS_A_TOKEN
     prompt = len(task.instruction) // LETTERS_A_TOKEN + (row + 10) * (1 + max(task.space.demo_counts, default=0))
@@ -181,8 +172,8 @@ def largest_calls(task: Task, longest_request: int) -> dict[CallRole, Usage]:
 
 
 def proposal_tokens(task: Task, several: int = 1) -> int:
-    """The most tokens of a proposer's reply: about twice the user's own prompt, as one that is cut off is of no use;
-    with `several` instructions so many times that, and once more for what it says before."""
+    """The most tokens of a proposer's reply: twice the user's own prompt for each instruction, and once more for a
+    reflection."""
     one = max(PROPOSAL_TOKENS, 2 * _tokens([task.instruction]))
     return one if several == 1 else (several + 1) * one
 

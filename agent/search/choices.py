@@ -13,11 +13,7 @@ Chooser = Callable[[str, Sequence[str]], str]
 
 
 class Choices:
-    """Chooses settings at random, or by a chooser while one is set.
-
-    Args:
-        rng: of what is left to chance.
-    """
+    """Chooses settings at random, or by a chooser while one is set."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -25,7 +21,7 @@ class Choices:
 
     @contextmanager
     def by(self, chooser: Chooser) -> Iterator[None]:
-        """Lets `chooser` choose while the block runs."""
+        """Let `chooser` choose while the block runs."""
         self._chooser = chooser
         try:
             yield
@@ -33,15 +29,9 @@ class Choices:
             self._chooser = None
 
     def one(self, name: str, options: Sequence[T], word: Callable[[T], str] = str) -> T:
-        """One of the options.
+        """Choose one of the options, at least one.
 
-        Args:
-            name: of the setting, the same for the same kind of choice.
-            options: at least one.
-            word: what an option is called, as short as a label; the same for the same option in the whole run.
-
-        Returns:
-            The option that was chosen.
+        `name`: the same for the same kind of choice. `word`: what an option is called, the same in the whole run.
         """
         if self._chooser is not None and len(options) > 1:
             words = [word(option) for option in options]

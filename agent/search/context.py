@@ -99,13 +99,9 @@ class SearchContext:
         self._looked_at: set[str] = set()
 
     def admit(self, proposals: Sequence[Proposal]) -> list[str]:
-        """Takes candidates into the pool; those that break a hard rule are logged with the reason, never repaired.
+        """Take candidates into the pool; return the ids of the new ones, in their order.
 
-        Args:
-            proposals: candidates; those that were proposed before are left out.
-
-        Returns:
-            The ids of the new candidates of the pool, in their order.
+        Those that break a hard rule are logged with the reason, never repaired; those proposed before are left out.
         """
         admitted = []
         for proposal in proposals:
@@ -126,18 +122,10 @@ class SearchContext:
         return admitted
 
     async def look(self, proposal: Proposal, rows: Sequence[Example]) -> list[Outcome]:
-        """Scores a new candidate on single dev rows before it gets a trial; `admit` then takes it as new, if it is
-        handed over once more.
+        """Score a new candidate on single dev rows before it gets a trial; `admit` then takes it as new.
 
-        Args:
-            proposal: the candidate.
-            rows: dev rows that the user's own prompt has seen.
-
-        Returns:
-            One outcome per row; none where the candidate breaks a hard rule, was proposed before or fails.
-
-        Raises:
-            BudgetExhausted, RunRefused: as `see`.
+        `rows`: those that the user's own prompt has seen. Empty where the candidate breaks a hard rule, was proposed
+        before or fails. Raises as `see`.
         """
         if not self.admit([proposal]):
             return []
@@ -161,21 +149,14 @@ class SearchContext:
         return ""
 
     def adopt(self, proposal: Proposal) -> None:
-        """Takes a candidate into the pool unchecked: the user's own prompt need not keep the limits."""
+        """Take a candidate into the pool unchecked: the user's own prompt need not keep the limits."""
         self._observer.on_candidate_accepted(self.round, proposal)
         self.board.proposals[proposal.candidate.id] = proposal
 
     async def see(self, candidates: Sequence[str], rows: int) -> list[str]:
-        """Scores candidates on the first rows of dev, side by side.
+        """Score candidates on the first `rows` rows of dev, in parallel; return the ids of those that did not fail.
 
         Each gets a trial, if it has none; that of a candidate that fails is closed. No row is paid twice.
-
-        Args:
-            candidates: ids of candidates of the pool.
-            rows: how many rows, at least 1, those scored before among them.
-
-        Returns:
-            The ids of those that did not fail, in their order.
 
         Raises:
             BudgetExhausted: not all rows could be paid; what was scored stays.
@@ -218,7 +199,7 @@ class SearchContext:
         return candidate_id
 
     def record(self, candidate_id: str, outcomes: Sequence[Outcome]) -> None:
-        """Keeps all outcomes of a candidate of the pool so far, on the first rows of dev."""
+        """Keep all outcomes of a candidate of the pool so far, on the first rows of dev."""
         compared = None
         if self._calibrated is not None:
             candidate = self.board.candidate(candidate_id)
@@ -226,23 +207,22 @@ class SearchContext:
         self.board.record(candidate_id, outcomes, compared)
 
     def left(self) -> int:
-        """Calls of the target that the search may still make, each with those of its judges, by every cap; without the
-        share of the sealed test.
+        """Calls of the target that the search may still make, each with those of its judges, by every cap.
 
         Cached calls count as if they were paid, and lost attempts do not count: a run whose calls are in the ledger, or
-        that loses a few attempts, makes the same trials.
+        that loses a few attempts, makes the same trials. The share of the sealed test is not included.
         """
         by_calls = max(0, self._calls(self.plan.slack)) // self.plan.per_row
         return int(min(by_calls, self.costs.affordable() * self.plan.calls_each))
 
     def left_by_calls(self) -> int:
-        """Rows that the search may still score, by the number of calls alone, the plan's slack among them."""
+        """Rows that the search may still score by the number of calls alone, the plan's slack included."""
         return max(0, self._calls(0)) // self.plan.calls_a_row
 
     def payable(self) -> int:
         """`left_by_calls` without the plan's slack, or fewer where more attempts are lost than it covers.
 
-        A run that loses fewer, or is resumed, so comes out alike; what is left of the slack shows what the parts of the
+        A run that loses fewer, or is resumed, has the same result; the rest of the slack shows what the parts of the
         winner carry (`spare`).
         """
         kept = self._calls(self.plan.slack) // self.plan.calls_a_row
@@ -253,11 +233,10 @@ class SearchContext:
         return int(min(max(0, self._calls(2 * self._account.failed)) // self.plan.calls_a_row, self.costs.affordable()))
 
     def _calls(self, slack: int) -> int:
-        """Calls that the plan leaves to the search, less those that it used and `slack`."""
         return self.plan.calls - slack - self.plan.test_calls - self._account.total_used.calls
 
     def calls_so_far(self) -> int:
-        """Calls of the run, those answered from the ledger among them."""
+        """Calls of the run, those answered from the ledger included."""
         return self._account.total_used.calls
 
     @property
@@ -270,28 +249,21 @@ class SearchContext:
         return self._trials is None or len(self.board.trials) < self._trials
 
     def stage(self, name: str, round_: int) -> None:
-        """Begins a stage: its name for the user, and the round (at least 0) of the candidates and trials to come."""
+        """Begin a stage: its name for the user, and the round of the candidates and trials to come."""
         self.stage_name, self.round = name, round_
         self._observer.on_stage_started(name, round_)
 
     def note(self, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> None:
-        """Writes an event into the ledger.
-
-        Args:
-            kind: a word of the strategy's own.
-            body: JSON-ready; never erased.
-            texts: by name, kept apart, so that they can be erased.
-        """
+        """Write an event into the ledger: a JSON-ready `body`, never erased, and `texts` by name, which can be."""
         self.noted[kind] += 1
         self._observer.on_event(kind, body, texts)
 
     @property
     def asked(self) -> int:
-        """Calls of the proposer so far, those that failed or were answered from the ledger among them."""
+        """Calls of the proposer so far, those that failed or were answered from the ledger included."""
         return self._account.used.get("proposer", Spend()).calls + self.noted["proposal_failed"]
 
     def _varies(self, candidate_id: str) -> bool:
-        """Whether its examples or passages differ from row to row."""
         shown = self.program.shown(self.board.candidate(candidate_id))
         return bool(shown.picks or shown.passages)
 
@@ -302,7 +274,7 @@ class SearchContext:
 
 
 def dev_rows(task: Task, count: int, seed: int) -> tuple[Example, ...]:
-    """The first `count` dev rows of the common order; without a choice among the outputs, the rows as they stand.
+    """The first `count` dev rows of the common order; without a choice among the outputs, in the order of the file.
 
     Every beginning of the order holds the labels about as often as the whole, which tells candidates apart far better:
     over 110 recorded candidates of a 6-label task, the mean over the first 8 rows correlated 0.70 with that over the
@@ -315,10 +287,10 @@ def dev_rows(task: Task, count: int, seed: int) -> tuple[Example, ...]:
 
 
 def sealed_rows(task: Task, plan: Plan) -> tuple[Example, ...]:
-    """The rows of the sealed test: the plan's first ones of an order that is the same for every run and every seed.
+    """The rows of the sealed test, in an order that is the same for every run and every seed.
 
-    A part of them holds the labels about as often as the whole, in whatever order they stand; all of them, and those of
-    a plan that does not choose how many, come as they stand.
+    A part of them holds the labels about as often as the whole; all of them, and those of a plan that does not choose
+    how many, come in the order of the file.
     """
     fields = [field.name for field in task.signature.outputs if field.choices]
     if plan.detect is None or not fields or plan.test_rows >= len(task.test):
@@ -331,7 +303,7 @@ def _labels(rows: Sequence[Example], fields: Sequence[str]) -> list[tuple[str, .
 
 
 def stratified(rows: Sequence[T], labels: Sequence[Hashable], rng: random.Random) -> list[T]:
-    """The rows in an order that spreads each label evenly (systematic sampling; Cochran 1977, chapter 8)."""
+    """Order rows so that each label is spread evenly (systematic sampling; Cochran 1977, chapter 8)."""
     groups: dict[Hashable, list[T]] = {}
     for row, label in zip(rows, labels, strict=True):
         groups.setdefault(label, []).append(row)

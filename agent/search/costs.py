@@ -23,14 +23,8 @@ LONGEST_SHARE = 0.75  # of a cap on tokens or dollars: what the longest prompt m
 class CandidateCosts:
     """The costs of one run's candidates, in rows.
 
-    Args:
-        plan: of the run.
-        account: its spending.
-        board: its candidates.
-        baseline_id: the user's own prompt.
-        size: the tokens of a candidate's prompt with a usual row.
-        varies: whether a candidate's examples or passages are picked for each row: its calls share no long beginning,
-            so providers have less of it in their caches.
+    `size`: the tokens of a candidate's prompt with a usual row. `varies`: whether a candidate's examples or passages
+    are picked for each row: its calls share no long beginning, so providers have less of it in their caches.
     """
 
     def __init__(
@@ -57,8 +51,10 @@ class CandidateCosts:
         return rows * max(1.0, self._relative(candidate_id))
 
     def through_test(self, *candidate_ids: str) -> float:
-        """The cost of a candidate on the rest of dev, and of the sealed test of the baseline and the dearest possible
-        winner where that exceeds what is kept for it; of several candidates the highest."""
+        """The cost of a candidate on the rest of dev; of several the highest.
+
+        Includes the sealed test of the baseline and the dearest possible winner where that exceeds what is kept for it.
+        """
         prompts = self._plan.tested
         tested = self._plan.test_calls // prompts // self._plan.calls_a_row
         dearest_won = max(map(self._relative, self._board.in_state("complete")), default=0.0)
@@ -113,8 +109,7 @@ class CandidateCosts:
         )
 
     def _usual(self, candidate_id: str) -> tuple[Spend, float] | None:
-        """What was spent on candidates that pick, and their mean size over the rows so far, for one that picks, too;
-        None where that is not known."""
+        """Spending and mean size of the candidates that pick, for one that picks, too; None where not known."""
         if not self._varies(candidate_id):
             return None
         alike = [i for i in self._board.outcomes if self._varies(i)]

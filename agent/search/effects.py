@@ -36,8 +36,7 @@ LOOSE = 1e-3  # of a row: the weight of the prior on the level that all candidat
 
 @dataclass(frozen=True, slots=True)
 class ScoredCandidate:
-    """A candidate as columns of the model (none for a kind that it does not cover), and its scores on the first rows of
-    the common order; None where a row could not be scored."""
+    """A candidate as columns of the model, with its scores on the first rows of dev; None: not scored."""
 
     candidate_id: str
     features: Mapping[Feature, float]
@@ -133,7 +132,7 @@ def demo_effects(table: Sequence[ScoredCandidate]) -> dict[str, Effect]:
 def recombine(
     effects: Mapping[str, Effect], groups: Mapping[str, Sequence[str]], k: int, rng: random.Random
 ) -> list[str]:
-    """Draws train rows for a demo set, labels in turn, by what each is believed to add.
+    """Draw train rows for a demo set, labels in turn, by what each is believed to add.
 
     For each place of a label one row without an effect joins the draw, as uncertain as the least certain of the others.
     `groups` holds the row ids of each label. Source: Thompson sampling (Thompson 1933).
@@ -164,8 +163,8 @@ def _group(feature: Feature) -> str:
 def _levels(table: Sequence[ScoredCandidate]) -> tuple[Matrix, Matrix]:
     """Each candidate's level without the row effects, and the covariance of these levels that comes from the noise.
 
-    Least squares over candidates and rows at once. Averages over each candidate's rows would not do: only good
-    candidates have late rows, and compared with these each looks average.
+    Least squares over candidates and rows at once: only good candidates have late rows, and averages over each one's
+    rows would make them look average.
     """
     import numpy as np
 

@@ -55,19 +55,11 @@ def attribution(
     optimism: float = 0.0,
     seed: int = 0,
 ) -> list[PartContribution]:
-    """What each part of the winner contributes.
+    """Estimate what each part of the winner contributes, the largest contribution first.
 
-    Args:
-        winner: the candidate that won.
-        ablations: the winner without each part in turn.
-        table: every candidate of the run with its scores.
-        features: a candidate as columns of the model; none for a kind of which nothing can be estimated.
-        optimism: how much choosing the best flatters the winner on these rows, in score, at least 0: measured intervals
-            reach down by it. Estimates shrink by themselves.
-        seed: of the bootstrap.
-
-    Returns:
-        The parts that were measured or can be estimated, the largest contribution first.
+    `ablations`: the winner without each part in turn. `features`: a candidate as columns of the model; empty where
+    nothing can be estimated. `optimism`: how much choosing the best flatters the winner on these rows, in score:
+    measured intervals reach down by it, estimates shrink by themselves.
     """
     rows = {scored.candidate_id: scored for scored in table}
     model: PartsModel | None = None
@@ -106,7 +98,7 @@ def scored_candidates(program: Program, board: Board) -> list[ScoredCandidate]:
 
 
 async def ablate(context: SearchContext, winner: Candidate) -> None:
-    """Scores the winner with one part as in the user's own prompt, each part in turn, as far as the budget goes.
+    """Score the winner with each part in turn as in the user's own prompt, as far as the budget pays.
 
     A cap that `spare` does not cover (time) ends this and not the run: the sealed test has its own share.
     """
@@ -129,12 +121,9 @@ async def ablate(context: SearchContext, winner: Candidate) -> None:
 
 
 def carried(context: SearchContext, winner: Candidate, corrected: float | None) -> list[dict[str, Any]]:
-    """What each part of the winner contributes to its gain, JSON-ready; empty when the user's own prompt won.
+    """What each part of the winner contributes, JSON-ready; empty when the user's own prompt won.
 
-    Args:
-        context: the search.
-        winner: the candidate that goes to the sealed test.
-        corrected: its dev score without the optimism of the choice, in [0, 1]; None: not known.
+    `corrected`: the winner's dev score without the optimism of the choice; None: not known.
     """
     if winner.id == context.baseline.id:
         return []
@@ -175,12 +164,9 @@ def changed(context: SearchContext, winner: Candidate) -> dict[str, Any] | None:
 
 
 def proposer_use(context: SearchContext, winner: Candidate, ended: str) -> dict[str, Any]:
-    """What came of the proposer, JSON-ready.
+    """What the proposer was asked for and what became of it, JSON-ready.
 
-    Args:
-        context: the search.
-        winner: the candidate that goes to the sealed test.
-        ended: why the search ended before its plan did, or "".
+    `ended`: why the search ended before its plan did, or "".
     """
     board, noted = context.board, context.noted
     if context.proposer is None:
@@ -218,8 +204,8 @@ def proposer_use(context: SearchContext, winner: Candidate, ended: str) -> dict[
 
 
 def _over_others(board: Board, tried: Sequence[str]) -> float | None:
-    """By how many points the best candidate with an instruction of the proposer is above the best without, on the dev
-    rows that both have a score for; None where there is no such pair."""
+    """Points of the best candidate with a proposed instruction over the best without, on the rows of both; None: no
+    pair."""
 
     def best(ids: Iterable[str]) -> Sequence[Outcome]:
         seen = [i for i in ids if board.outcomes.get(i) and board.trials[i].state != "failed"]
@@ -241,12 +227,7 @@ def explained(
 ) -> dict[str, Any]:
     """The score on the sealed test by metric, slice and repeat, JSON-ready.
 
-    Args:
-        task: the task.
-        pair: the outcomes of winner and baseline on the sealed test.
-        samples: by side, repeated answers to some rows.
-        judges: the trust record of each judge.
-        seed: of the bootstrap.
+    `samples`: by side, repeated answers to some rows. `judges`: the trust record of each judge.
     """
     texts = [field.name for field in task.signature.outputs if field.type == "text"]
     sides = {"winner": pair.won, "baseline": pair.based}

@@ -49,12 +49,9 @@ class _Read:
 class _Estimate:
     """Weights by one method.
 
-    Args:
-        method: Its name.
-        all_rows: Of all dev rows together: those of the twin.
-        each: For each dev row those that it is read with; None: it reads as it stands.
-        votes: For each dev row the votes of its neighbours, or what the classifier says; () without.
-        rows: The hash of what the classifier learnt from; "" without one.
+    `all_rows`: those of the twin, of all dev rows together. `each`: for each dev row those that it is read with; None:
+    its reply decides. `votes`: for each dev row the votes of its neighbours, or what the classifier says. `rows`: the
+    hash of what the classifier learnt from.
     """
 
     method: Method
@@ -64,14 +61,12 @@ class _Estimate:
     rows: str = ""
 
     def named(self, field: Field, weights: Weights) -> LabelWeights:
-        """Weights by the labels of a field."""
         near = Neighbours(NEIGHBOURS, weights.weight) if self.method == "neighbours" else None
         prior = Prior(weights.weight, self.rows) if self.method == "prior" else None
         bias = dict(zip(field.choices, weights.bias, strict=True))
         return LabelWeights(self.method, bias, weights.temperature, near, prior)
 
     def read(self, field: Field, rows: Sequence[Example], outcomes: Sequence[Outcome]) -> list[_Read]:
-        """The replies of the dev rows as the twin reads them, each with the probability of the right label."""
         votes = self.votes or [()] * len(outcomes)
         found = []
         for row, outcome, weights, vote in zip(rows, outcomes, self.each, votes, strict=True):
@@ -92,11 +87,8 @@ class _Estimate:
 class _Usable:
     """The dev rows from which weights are estimated: those with log-probabilities and one of the labels.
 
-    Args:
-        at: Their positions.
-        scores: Of each the log-probability of each label.
-        answers: Of each the right label.
-        rows: How many dev rows there are.
+    `at`: their positions; `scores`: the log-probability of each label; `answers`: the right labels; `rows`: how many
+    dev rows there are.
     """
 
     at: Sequence[int]
@@ -122,13 +114,7 @@ class _Usable:
 
 
 async def add_label_weights(context: SearchContext, with_neighbours: bool = True, with_prior: bool = True) -> None:
-    """Scores the twins of every candidate that saw the whole of dev; makes no call.
-
-    Args:
-        context: a search that is over.
-        with_neighbours: whether those that pick examples get a twin with neighbours.
-        with_prior: whether all get a twin with a classifier.
-    """
+    """Score the twins of every candidate that saw the whole of dev, once a search is over; makes no call."""
     outputs = context.task.signature.outputs
     if len(outputs) != 1 or len(outputs[0].choices) < 2:
         return
@@ -155,8 +141,8 @@ async def add_label_weights(context: SearchContext, with_neighbours: bool = True
 def best_readings(context: SearchContext, candidates: Sequence[Finalist]) -> list[Finalist]:
     """The candidates without the twins that another twin of the same prompt beats by log-loss on dev.
 
-    Such twins make the same calls and differ in how replies are read alone. Log-loss tells them apart on fewer rows
-    than right answers do. Runs of an older version, which had no `prior`, choose by right answers alone.
+    Twins make the same calls and differ in how replies are read alone; log-loss tells them apart on fewer rows than
+    right answers do.
     """
     board = context.board
     losses: dict[str, dict[str, float]] = {}
@@ -174,7 +160,6 @@ def best_readings(context: SearchContext, candidates: Sequence[Finalist]) -> lis
 
 
 def _votes(context: SearchContext, candidate: Candidate) -> Sequence[Sequence[float]]:
-    """For each dev row the votes of its neighbours; () for a candidate without a pool."""
     votes = [context.program.votes(candidate, row, NEIGHBOURS) for row in context.dev]
     return [vote for vote in votes if vote is not None]
 
@@ -200,7 +185,6 @@ def _estimates(
 
 
 def _priors(context: SearchContext, field: Field, outcomes: Sequence[Outcome], rows: str) -> list[_Estimate]:
-    """The weights with a classifier that learnt from `rows`."""
     usable = _Usable.of(context, field, outcomes)
     said = [context.program.prior(row) for row in context.dev]
     logs = [said[at] for at in usable.at]

@@ -36,17 +36,12 @@ class MigrationPlan(Plan):
 
 
 def migration_plan(task: Task, budget: Budget, effort: Effort, sealed_rows: int, each: Spend) -> MigrationPlan:
-    """How a migration spends its calls: the race, one or two finalists on dev, and one prompt on the sealed test.
+    """Plan a migration: the race, one or two finalists on dev, and one prompt on the sealed test.
 
-    Args:
-        task: the task.
-        budget: the caps.
-        effort: stands for a number of calls where none is capped.
-        sealed_rows: rows of the sealed test on which the ledger has replies of the old model.
-        each: what a call costs, by an estimate.
+    `sealed_rows`: rows of the sealed test on which the ledger has replies of the old model. `each`: what a call costs,
+    by an estimate.
 
-    Raises:
-        BudgetRefused: a cap does not pay a race and a test on a few rows.
+    Raises BudgetRefused where a cap does not pay a race and a test on a few rows.
     """
     calls, per_row = planned_calls(budget, effort), 1 + judge_calls(task)
     calls = min(calls, paid_for) if (paid_for := CallCosts.affordable(budget, each)) is not None else calls
@@ -70,14 +65,9 @@ def _pays(calls: int, per_row: int, rows: int) -> bool:
 
 
 async def search_from(context: SearchContext, seeds: Sequence[Proposal]) -> None:
-    """The search, from trial 0 on.
+    """Search from the released prompt (trial 0) and `seeds`, the most promising first.
 
-    Args:
-        context: of the run; its baseline is the released prompt.
-        seeds: other prompts of the earlier run, the most promising first.
-
-    Raises:
-        BudgetExhausted: a cap ends it early.
+    Raises BudgetExhausted where a cap ends it early.
     """
     own = context.baseline
     context.stage("the released prompt", 0)
@@ -121,11 +111,5 @@ class _Seeded:
 
 
 def best_seen(context: SearchContext, means: Mapping[str, float], sizes: Mapping[str, int]) -> Candidate:
-    """The best of the candidates with these means, the shortest of equals.
-
-    Args:
-        context: the search.
-        means: by candidate id, at least one; over the whole of dev.
-        sizes: their prompt tokens.
-    """
+    """The best of the candidates with these means over the whole of dev, the shortest of equals."""
     return context.board.candidate(min(means, key=lambda one: (-means[one], sizes[one])))

@@ -16,15 +16,10 @@ MARGIN = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Finalist:
-    """A candidate with its scores and costs.
+    """A candidate with its scores by dev row (None: no score) and its costs.
 
-    Args:
-        candidate_id: its id.
-        scores: by dev row in the common order, in [0, 1]; None where a row has none.
-        prompt_tokens: without the row; these decide.
-        usd: mean dollars of a call; None: not known.
-        latency_s: mean seconds of a call; None: not known.
-        tokens_a_call: measured, prompt and reply; 0: not known. Shown only, as calls that a cap cut short change it.
+    `prompt_tokens` are without the row; `usd` and `latency_s` are means of a call, None: not known; `tokens_a_call` is
+    measured and only shown, as a cap that cuts calls short changes it.
     """
 
     candidate_id: str
@@ -36,17 +31,16 @@ class Finalist:
 
     @property
     def mean(self) -> float:
-        """The mean of the scores; 0 for none."""
         return self.over(len(self.scores))
 
     def over(self, rows: int) -> float:
-        """The mean of the scores of the first `rows` rows; 0 for none."""
+        """The mean score of the first `rows` rows; 0 for none."""
         scored = [value for value in self.scores[:rows] if value is not None]
         return sum(scored) / len(scored) if scored else 0.0
 
 
 def counted(finalists: Sequence[Finalist]) -> list[Finalist]:
-    """The same with 0 for a row that only others have a score for, as where a gain is tested (`release/gate.py`)."""
+    """Count 0 for a row that only others have a score for, as the test of a gain does (`release/gate.py`)."""
     scored = [any(value is not None for value in row) for row in zip_longest(*(each.scores for each in finalists))]
 
     def filled(scores: Sequence[float | None]) -> list[float | None]:
@@ -56,10 +50,7 @@ def counted(finalists: Sequence[Finalist]) -> list[Finalist]:
 
 
 def front(finalists: Sequence[Finalist]) -> list[Finalist]:
-    """The Pareto front, the best score first: no other is as good in everything and better in something.
-
-    Latency counts only when all have one.
-    """
+    """The Pareto front, the best score first. Latency counts only when all have one."""
     timed = all(finalist.latency_s is not None for finalist in finalists)
     costs = {id(finalist): _costs(finalist, timed) for finalist in finalists}
     kept = [o for o in finalists if not any(_beats(costs[id(other)], costs[id(o)]) for other in finalists)]
@@ -67,7 +58,6 @@ def front(finalists: Sequence[Finalist]) -> list[Finalist]:
 
 
 def _costs(finalist: Finalist, timed: bool) -> tuple[float, ...]:
-    """Everything such that less is better."""
     return (-finalist.mean, finalist.prompt_tokens, finalist.usd or 0.0, (finalist.latency_s or 0.0) if timed else 0.0)
 
 
@@ -76,12 +66,10 @@ def _beats(one: tuple[float, ...], two: tuple[float, ...]) -> bool:
 
 
 def prefer(finalists: Sequence[Finalist], how: Prefer = "best") -> Finalist | None:
-    """The one to ship, the first of equals; None of none.
+    """Choose the one to ship, the first of equals; None of none.
 
-    Args:
-        finalists: at least one, or None is returned.
-        how: `best`: the highest score, then the fewest tokens. Among those `within_noise` of the best, `cheap` takes
-            the fewest dollars, then tokens, and `short` the fewest tokens, then dollars.
+    `best`: the highest score, then the fewest tokens. Among those `within_noise` of the best, `cheap` takes the fewest
+    dollars, then tokens, and `short` the fewest tokens, then dollars.
     """
     if not finalists:
         return None
@@ -97,7 +85,7 @@ def prefer(finalists: Sequence[Finalist], how: Prefer = "best") -> Finalist | No
 def within_noise(finalist: Finalist, best: Finalist) -> bool:
     """Whether it is worse than the best by at most max(MARGIN, one standard error of the paired mean difference).
 
-    Over the dev rows that both have a score for. Loose by intent: with 10 of 100 rows differing, about 3 points.
+    Loose by intent: with 10 of 100 rows differing, about 3 points.
     """
     if finalist is best:
         return True
@@ -110,7 +98,7 @@ def within_noise(finalist: Finalist, best: Finalist) -> bool:
 
 
 def front_table(finalists: Sequence[Finalist], chosen: str) -> list[dict[str, Any]]:
-    """The front as JSON-ready rows, the chosen one among them even where another equals or beats it."""
+    """The front as JSON-ready rows, the chosen one included even where another beats it."""
     kept = front(finalists)
     shown = kept + [finalist for finalist in finalists if finalist.candidate_id == chosen and finalist not in kept]
     return [

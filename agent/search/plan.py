@@ -45,13 +45,11 @@ COMPARED, SCORED = "compare two prompts", "score a prompt"
 class Plan:
     """How a run spends its calls.
 
-    A program of the user's own may make several calls a row, and how many is known only when it has run. So its plan is
-    made in runs of the program, each counted as one call (`plan_run`), and put into calls when the run begins and once
-    more after trial 0 (`in_calls`): a row then takes `calls_each` times `per_row`.
+    A program of the user may make several calls a row, and how many is known only when it has run. So its plan is made
+    in runs of the program, each counted as one call (`plan_run`), and put into calls when the run begins and once more
+    after trial 0 (`in_calls`): a row then takes `calls_each` times `per_row`.
 
     Args:
-        calls: of the whole run.
-        dev_rows, test_rows: how many rows of each are used.
         noise_rows: dev rows that are run twice with the baseline.
         batch: candidates that a step of the search takes.
         rungs: rows of dev at which candidates are compared, the last one all of dev.
@@ -60,7 +58,6 @@ class Plan:
         per_row: calls of a row: one of the target and those of the judges.
         repeats: how often `steady_rows` of the test rows are run at the end.
         longest_prompt: tokens above which a cap would not pay a prompt on all of dev and test; None: no such cap.
-        calls_each: calls of the target in a row.
         tested: prompts that the sealed test scores after a search.
         baseline_rows: dev rows of the baseline before the search; None: all of dev.
         detect: the smallest gain that the sealed test has to show, in score; None: its rows stay as planned.
@@ -89,7 +86,6 @@ class Plan:
 
     @property
     def baseline_calls(self) -> int:
-        """Calls of trial 0."""
         return (self.first_rows + self.noise_rows) * self.per_row
 
     @property
@@ -104,20 +100,20 @@ class Plan:
 
     @property
     def test_calls(self) -> int:
-        """Calls of the sealed test."""
         prompts = self.tested if self.finalists else 1
         return prompts * (self.test_rows + (self.repeats - 1) * self.steady_rows) * self.calls_a_row
 
     @property
     def slack(self) -> int:
-        """Calls kept for lost attempts, so that losing a tenth does not change the search; what is left of them goes to
-        finalists and to the attribution of the gain."""
+        """Calls kept for lost attempts, so that losing a tenth does not change the search."""
         return math.ceil(CALL_SLACK * self.calls)
 
     @property
     def test_share(self) -> float:
-        """The share of tokens, dollars and time kept for the sealed test, in [0, 0.9]: that of its calls, and half more
-        after a search, whose winner may be longer than the user's own prompt."""
+        """The share of tokens, dollars and time kept for the sealed test, in [0, 0.9].
+
+        That of its calls, and half more after a search, whose winner may be longer than the user's own prompt.
+        """
         return min(0.9, (1.5 if self.finalists else 1.0) * self.test_calls / self.calls)
 
     @property
@@ -132,9 +128,11 @@ class Plan:
 
     @property
     def kept_rows(self) -> int:
-        """Rows that the steps of the search leave to its end: the finalists, one more climb to the rung before the
-        last, and all that is kept for lost attempts. Where that leaves fewer than `ENOUGH_CANDIDATES`: two finalists at
-        most."""
+        """Rows that the steps of the search leave to its end.
+
+        The finalists, one more climb to the rung before the last, and all that is kept for lost attempts. Where that
+        leaves fewer than `ENOUGH_CANDIDATES`: two finalists at most.
+        """
         least = min(2, self.finalists) * self.last_climb + self.slack // self.calls_a_row
         return self.most_kept if self._tried(self.most_kept) >= ENOUGH_CANDIDATES else least
 
@@ -145,12 +143,14 @@ class Plan:
 
     @property
     def candidates(self) -> int:
-        """About how many candidates are tried on the first rung, where one of `CLIMBERS` climbs each further rung but
-        the last and nothing is proposed; 0 without a search."""
+        """About how many candidates are tried on the first rung; 0 without a search.
+
+        Takes one of `CLIMBERS` to climb each further rung but the last, and nothing to be proposed.
+        """
         return self._tried(self.kept_rows) if self.finalists else 0
 
     def _tried(self, kept: int) -> int:
-        """`candidates`, where so many rows are left to the end."""
+        """`candidates`, where `kept` rows are left to the end."""
         climbs = zip(self.rungs[1:-1], self.rungs[:-2], strict=True)
         each = self.rungs[0] + sum(
             (above - below) / CLIMBERS**step for step, (above, below) in enumerate(climbs, start=1)
@@ -159,7 +159,6 @@ class Plan:
 
     @property
     def final_calls(self) -> int:
-        """Calls of `final_rows`."""
         return self.final_rows * self.per_row
 
     @property
@@ -173,11 +172,9 @@ class Plan:
         return max(0, self.calls - self.slack - self.baseline_calls - self.test_calls)
 
     def tested_for(self, needed: int) -> Plan:
-        """This plan without the test rows that `ENOUGH_CANDIDATES` candidates take the calls of, as far as its decision
-        does not need them.
+        """Give up test rows for `ENOUGH_CANDIDATES` candidates, as far as the decision does not need them.
 
-        Args:
-            needed: rows that show a gain of `detect`.
+        `needed`: rows that show a gain of `detect`.
         """
         kept = tested_rows(self.calls * KEPT_TEST_SHARE / 2 / self.per_row, self.repeats)
         least = min(self.test_rows, max(FEWEST_ROWS, min(needed, kept)))
@@ -185,12 +182,10 @@ class Plan:
         return next((plan for plan in plans if plan.candidates >= ENOUGH_CANDIDATES), replace(self, test_rows=least))
 
     def in_calls(self, most: int, fewest_each: int, calls_each: int) -> Plan:
-        """This plan, which was made in runs of a program, in calls.
+        """Put this plan, which was made in runs of a program, into calls.
 
-        Args:
-            most: calls that the plan was made for (`planned_calls`).
-            fewest_each: the least calls of a run, by which the plan was made.
-            calls_each: calls of a run, as measured so far.
+        `most`: calls that the plan was made for. `fewest_each`: the least calls of a run, by which it was made.
+        `calls_each`: calls of a run, as measured so far.
         """
         return replace(self, calls=min(most, (self.calls + 1) * fewest_each - 1), calls_each=calls_each)
 
@@ -232,20 +227,12 @@ def plan_run(
     detect: float = DETECT,
     tested: int = 2,
 ) -> Plan:
-    """The plan of a run; in runs of the program where a row takes no fixed number of calls.
+    """Plan a run; in runs of the program where a row takes no fixed number of calls.
 
-    Args:
-        program: what the run optimizes.
-        strategy: the search; None: only the user's own prompt is scored.
-        budget: the caps.
-        effort: stands for a number of calls where none is capped.
-        has_proposer: whether calls are kept for a proposer.
-        costs: of a call, by an estimate.
-        detect: the smallest gain worth having, in (0, 1].
-        tested: prompts that the sealed test scores after a search, 2 or 3.
+    `strategy`: None: only the user's own prompt is scored. `costs`: of a call, by an estimate. `detect`: the smallest
+    gain worth having, in (0, 1]. `tested`: prompts that the sealed test scores after a search, 2 or 3.
 
-    Raises:
-        BudgetRefused: a cap is too small.
+    Raises BudgetRefused where a cap is too small.
     """
     task, calls_each = program.task, program.calls
     costs = costs if program.is_fixed else costs.of_a_run(calls_each)
@@ -265,7 +252,6 @@ def plan_run(
 def _too_few(
     strategy: Strategy, task: Task, plan: Plan, budget: Budget, costs: CallCosts, calls_each: int, has_proposer: bool
 ) -> str:
-    """A message: the plan leaves the strategy too few calls, how many are enough, and the caps that do not buy them."""
     calls = plan.calls * calls_each
     what = f"no number of calls is enough{f': {strategy.lacks}' if strategy.lacks else ''}"
     for enough in range(calls + 10, MOST_TRIED * calls_each, 10):
@@ -286,13 +272,11 @@ def make_plan(
     costs: CallCosts | None = None,
     detect: float | None = DETECT,
 ) -> Plan:
-    """The plan of a search: of the capped calls, or as many as caps on tokens and dollars buy by `costs`.
+    """Plan a search with the capped calls, or as many as caps on tokens and dollars buy by `costs`.
 
-    Args:
-        detect: the smallest gain worth having, in (0, 1]; None for a strategy that does not race the baseline.
+    `detect`: the smallest gain worth having, in (0, 1]; None for a strategy that does not race the baseline.
 
-    Raises:
-        BudgetRefused: baseline and winner cannot even be compared on a few rows.
+    Raises BudgetRefused where baseline and winner cannot even be compared on a few rows.
     """
     per_row = 1 + judge_calls(task)
     needed = int(per_row * FEWEST_ROWS * max(1 / DEV_SHARE, 2 * task.repeats / TEST_SHARE)) + 1
@@ -324,8 +308,8 @@ def make_plan(
 
 
 def _with_rungs(plan: Plan) -> Plan:
-    """The plan with the longest first rung with which it tries `ENOUGH_CANDIDATES` beside all that may be kept, or
-    beside the least; else with the shortest."""
+    """The plan with the longest first rung with which it tries `ENOUGH_CANDIDATES` besides all that may be kept, or
+    besides the least; else with the shortest."""
     rungs = (rungs_for(plan.dev_rows, first) for first in range(FIRST_RUNG, SHORTEST_RUNG - 1, -1))
     plans = [replace(plan, rungs=each) for each in rungs]
     enough = [each for each in plans if each.candidates >= ENOUGH_CANDIDATES]
@@ -333,14 +317,14 @@ def _with_rungs(plan: Plan) -> Plan:
 
 
 def _proposals(plan: Plan) -> int:
-    """The most calls of the proposer: a quarter of all, as far as two new candidates can be paid beside them."""
+    """The most calls of the proposer: a quarter of all, as far as two new candidates can still be paid."""
     left = plan.search_calls - plan.kept_rows * plan.per_row - 2 * plan.rungs[0] * plan.per_row
     return max(0, min(int(PROPOSAL_SHARE * plan.calls / plan.per_row), left))
 
 
 def scoring_plan(task: Task, budget: Budget, effort: Effort, costs: CallCosts | None = None) -> Plan:
-    """The plan of a run without a search: the user's own prompt on as many rows of dev and test as the calls pay, half
-    of each where they do not pay all. Raises BudgetRefused where they pay only a few."""
+    """Plan a run without a search: the user's own prompt on as many rows of dev and test as the calls pay, in halves
+    where they do not pay all. Raises BudgetRefused where they pay only a few."""
     per_row = 1 + judge_calls(task)
     needed = math.ceil(per_row * 2 * FEWEST_ROWS * task.repeats / (1 - CALL_SLACK))
     calls = _affordable_calls(budget, effort, costs, needed, SCORED)
@@ -392,11 +376,7 @@ def calls_for(test_rows: int, task: Task, plan: Plan) -> int:
 def calls_to_finish(rows: int, spent: int, task: Task, plan: Plan) -> int | None:
     """The fewest calls, in tens, of a plan like this one that pays all of dev for one more candidate.
 
-    Args:
-        rows: dev rows that the candidate has seen.
-        spent: calls of the run before its sealed test.
-        task: the task.
-        plan: of the run.
+    `rows`: dev rows that the candidate has seen. `spent`: calls of the run before its sealed test.
     """
     for calls in range(plan.calls // 10 * 10 + 10, MOST_TRIED * plan.calls_each, 10):
         more = make_plan(task, Budget(calls // plan.calls_each), "standard", False, detect=plan.detect)
@@ -407,7 +387,7 @@ def calls_to_finish(rows: int, spent: int, task: Task, plan: Plan) -> int | None
 
 
 def calls_to_try(candidates: int, task: Task, plan: Plan) -> int | None:
-    """The fewest calls, in tens, of a plan like this one that tries so many candidates; None beyond `MOST_TRIED`."""
+    """The fewest calls, in tens, of a plan like this one that tries this many candidates; None beyond `MOST_TRIED`."""
     for calls in range(plan.calls // 10 * 10 + 10, MOST_TRIED, 10):
         if make_plan(task, Budget(calls), "standard", False, detect=plan.detect).candidates >= candidates:
             return calls

@@ -133,7 +133,7 @@ class Program(Describes, Protocol):
         ...
 
     def documents(self, candidate: Candidate, example: Example) -> tuple[str, ...] | None:
-        """The document of each passage that it shows on a row, the nearest first; None where it looks none up."""
+        """The document of each passage that it shows on a row, the nearest first; None where it looks up none."""
         ...
 
     def max_tokens(self, candidate: Candidate) -> int:
@@ -149,13 +149,12 @@ class Program(Describes, Protocol):
         ...
 
     def votes(self, candidate: Candidate, example: Example, k: int) -> tuple[float, ...] | None:
-        """For each label of the one output the votes of the `k` rows of its pool that are nearest to a row, which is
-        not one of them; None where the candidate has no pool."""
+        """Votes for each label of the one output by the `k` nearest rows of its pool, never the row itself; None: no
+        pool."""
         ...
 
     def prior_rows(self) -> str:
-        """The hash of the train rows that a classifier has learnt from, which the first call trains; "" where the kind
-        or the task has none."""
+        """The hash of the train rows that a classifier has learnt from (the first call trains it); "" without one."""
         ...
 
     def prior(self, example: Example) -> tuple[float, ...]:
@@ -163,8 +162,7 @@ class Program(Describes, Protocol):
         ...
 
     def features(self, candidate: Candidate) -> Mapping[Feature, float]:
-        """The candidate as columns of the model of the parts (`analysis/effects.py`); none where the kind has none, and
-        parts that were not scored are not estimated."""
+        """The candidate as columns of the model of the parts (`effects.py`); empty where the kind has none."""
         ...
 
     def strategy(self, name: str | None) -> str:

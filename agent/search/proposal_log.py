@@ -16,14 +16,11 @@ class ProposalRecord:
     """One proposal: an operator that asked the proposer once or several times, and what it made of the replies.
 
     Args:
-        number: of the proposal in its run, at least 1.
-        operator: what was asked for, such as `definitions`.
-        hypothesis: what the new text is expected to mend, in a sentence.
-        rows: ids of the dev rows that it is for; () where it is for all.
-        instruction: the name of the instruction among the run's, by which the places of its candidates name it; ""
-            where nothing came of it.
-        refused: why nothing came of it, or "".
-        parent_id: the candidate that it changes; None where there was none.
+        number: in its run, at least 1.
+        hypothesis: what the new text is expected to mend.
+        rows: ids of the dev rows that it is for; () for all.
+        instruction: its name among the run's, as in the places of its candidates; "" where nothing was made.
+        refused: why nothing was made, or "".
         before, after: the mean score on `rows` and on as many that were right, without and with it; None: not compared.
         is_kept: whether it was tried any further after that comparison.
     """
@@ -48,12 +45,10 @@ class ProposalLog:
     records: list[ProposalRecord] = field(default_factory=list)
 
     def open(self, operator: str, **values: Any) -> ProposalRecord:
-        """A new record with these values."""
         self.records.append(ProposalRecord(len(self.records) + 1, operator, **values))
         return self.records[-1]
 
     def change(self, number: int, **changes: Any) -> None:
-        """Gives the record of this number other values."""
         self.records[number - 1] = replace(self.records[number - 1], **changes)
 
     def became(self, record: ProposalRecord, board: Board, winner_id: str = "") -> Became:
@@ -105,14 +100,9 @@ def _compared(record: ProposalRecord, board: Board) -> dict[str, float | None]:
 
 
 def by_operator(proposals: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What came of each operator, JSON-ready, in the order in which they were first used.
+    """Sum up `ProposalLog.as_dicts` by operator, in the order in which they were first used.
 
-    Args:
-        proposals: of `ProposalLog.as_dicts`.
-
-    Returns:
-        How often each was asked for, refused, dropped, tried (finalists among them) and a finalist, and the mean change
-        of the score in points over those that were compared; None without any.
+    `points` is the mean change of the score over those that were compared; None without any.
     """
     found = []
     for name in dict.fromkeys(str(each["operator"]) for each in proposals):

@@ -65,11 +65,10 @@ class Strategy:
     needs_proposer: bool = False
 
     def suits(self, kind: str, moves: bool = True) -> bool:
-        """Whether it works on this kind, which has moves (`Program.moves`) or not."""
         return kind in self.kinds or (moves and not self.kinds)
 
     def require(self, kind: str, trials: int | None, has_proposer: bool) -> None:
-        """Raises InputError where it does not work on this kind, does not heed the number of trials, or lacks a
+        """Raise InputError where it does not work on this kind, does not heed the number of trials, or lacks a
         proposer."""
         if not self.suits(kind):
             raise InputError(

@@ -32,11 +32,8 @@ Params = Mapping[str, str | int]
 class StudyTrial:
     """One candidate as a trial of the study.
 
-    Args:
-        candidate_id: the candidate.
-        params: by parameter what was chosen; the rank of the parent is a whole number, all else a word.
-        state: of its trial in the run.
-        steps: by rows seen (rungs), the mean of its evidence over them, in [0, 1].
+    `params`: the rank of the parent as a whole number, all else words. `steps`: by rows seen, the mean evidence over
+    them, in [0, 1].
     """
 
     candidate_id: str
@@ -45,24 +42,22 @@ class StudyTrial:
     steps: Mapping[int, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """The trial as the ledger keeps it."""
         return asdict(self) | {"steps": {str(rows): mean for rows, mean in self.steps.items()}}
 
     @staticmethod
     def from_dict(row: Mapping[str, Any]) -> StudyTrial:
-        """The trial of `as_dict`."""
         steps = {int(rows): float(mean) for rows, mean in row["steps"].items()}
         return StudyTrial(str(row["candidate_id"]), dict(row["params"]), row["state"], steps)
 
     @property
     def last(self) -> MeanScore:
-        """The mean over the most rows; over none where there is none."""
+        """The mean over the most rows."""
         rows = max(self.steps, default=0)
         return MeanScore(self.steps[rows], rows) if rows else MeanScore(0.0, 0)
 
 
 def folded(told: Sequence[Sequence[StudyTrial]]) -> list[StudyTrial]:
-    """The trials as they stand after what was told, each in the place where it came first."""
+    """The latest state of each trial, in the order in which they were first told."""
     trials: dict[str, StudyTrial] = {}
     for batch in told:
         trials |= {trial.candidate_id: trial for trial in batch}
@@ -80,13 +75,7 @@ def distributions_of(
 ) -> dict[str, optuna.distributions.BaseDistribution]:
     """What each parameter can be: the choices as of now, and all that was chosen before.
 
-    Args:
-        trials: the trials so far.
-        choices: by parameter the words that can be chosen now.
-        ranks: how many parents there can be, at least 1.
-
-    Returns:
-        The distributions by parameter; choices stand in the order of their words.
+    `ranks`: how many parents there can be, at least 1. Choices are in the order of their words.
     """
     from optuna.distributions import CategoricalDistribution, IntDistribution
 
@@ -106,8 +95,8 @@ def frozen(
 ) -> optuna.trial.FrozenTrial:
     """The trial for Optuna.
 
-    A candidate that may still climb is complete with its mean so far, shrunk towards `prior` (few rows say little); one
-    that was pruned has its means at the rungs, and stands behind all others; one that failed has no value.
+    A candidate that may still climb is complete with its mean so far, shrunk towards `prior`; one that was pruned has
+    its means at the rungs and ranks behind all others; one that failed has no value.
     """
     from optuna.trial import TrialState as State
     from optuna.trial import create_trial
@@ -135,13 +124,7 @@ def built(
 ) -> optuna.Study:
     """The study of these trials; the same trials make the same one.
 
-    Args:
-        trials: the trials, in their order.
-        distributions: what each parameter can be; None: what the trials have.
-        options: of `optuna.create_study`, such as its storage and its name.
-
-    Returns:
-        The study.
+    `distributions`: what each parameter can be; None: what the trials have. `options`: of `optuna.create_study`.
     """
     import optuna
 
@@ -157,12 +140,7 @@ FLAT = ("gp", "cmaes")
 
 
 class AskTell:
-    """The study of one run, asked proposal by proposal; the same trials and seed give the same proposals.
-
-    Args:
-        sampler: one of `samplers.STUDY_SAMPLERS`.
-        seed: of the run; each proposal is seeded by it and its own number.
-    """
+    """The study of one run, asked proposal by proposal; the same trials and seed give the same proposals."""
 
     def __init__(self, sampler: str, seed: int) -> None:
         self._name, self._seed, self.asked = sampler, seed, 0
@@ -175,13 +153,10 @@ class AskTell:
     def tell(
         self, trials: Sequence[StudyTrial], space: Mapping[str, Sequence[str]], operators: Sequence[str], ranks: int
     ) -> None:
-        """Tells all that is known; proposals that were asked for before and are not among the trials are forgotten.
+        """Tell all that is known; proposals that are not among the trials are forgotten.
 
-        Args:
-            trials: the trials so far, in their order.
-            space: the choices of each coordinate of a new design, as of now.
-            operators: what can make a candidate beside a new design.
-            ranks: how many parents there can be, at least 0.
+        `space`: the choices of each coordinate of a new design. `operators`: what else can make a candidate. `ranks`:
+        how many parents there can be, at least 0.
         """
         choices = {**space, OPERATOR: (FRESH, *operators)}
         self._space, self._trials = space, trials
@@ -194,13 +169,9 @@ class AskTell:
             self._study = built(trials, self._known)
 
     def ask(self, by_chance: bool = False) -> Params:
-        """The next proposal.
+        """The next proposal: the operator, and the coordinates of a new design or the rank of the parent.
 
-        Args:
-            by_chance: draw it at random, as when the sampler proposes what cannot be made.
-
-        Returns:
-            The operator, and the coordinates of a new design or the rank of the parent.
+        `by_chance`: draw it at random, as when the sampler proposes what cannot be made.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # optuna marks some of its samplers as experimental
@@ -218,15 +189,8 @@ class AskTell:
         return params
 
     def setting(self, name: str, words: Sequence[str]) -> str:
-        """The choice for a setting of the operator that was asked for last.
-
-        Args:
-            name: the parameter, OPERATOR.SETTING.
-            words: what can be chosen now, at least one.
-
-        Returns:
-            One of the words, or one that was chosen before and cannot be chosen now.
-        """
+        """The choice for a setting (OPERATOR.SETTING) of the operator that was asked for last, out of `words` or those
+        of before."""
         from optuna.trial import TrialState, create_trial
 
         known = distributions_of(self._trials, {name: words}, 1)[name]
@@ -291,7 +255,7 @@ def as_flat(known: Mapping[str, Any], ordinal: bool) -> dict[str, Any]:
 
 
 def flat_study(trials: Sequence[StudyTrial], known: Mapping[str, Any], ordinal: bool) -> Any:
-    """The study of these trials, each with all parameters; what its operator does not have stands at the first."""
+    """The study of these trials, each with all parameters; those that its operator lacks have their first value."""
     from optuna.trial import create_trial
 
     study = built(())

@@ -23,16 +23,8 @@ NEEDS = {"gp": "torch", "cmaes": "cmaes"}
 
 
 def require_search(strategy: str, sampler: str, pruner: str) -> None:
-    """Refuses a sampler or a pruner that cannot work.
-
-    Args:
-        strategy: the name of the run's strategy.
-        sampler: one of `SAMPLERS`.
-        pruner: one of `PRUNERS`.
-
-    Raises:
-        InputError: one is unknown, lacks a package, or is not what the strategy goes by.
-    """
+    """Raise InputError for a sampler or pruner that is unknown, lacks a package, or is not what the strategy goes by.
+    Raise InputError for a sampler or pruner that is unknown, lacks a package, or is not what the strategy goes by."""
     for option, name, known, usual in (("sampler", sampler, SAMPLERS, BANDIT), ("pruner", pruner, PRUNERS, RACE)):
         if name not in known:
             raise InputError(f"--{option} {name}: write one of {', '.join(known)}")
@@ -48,14 +40,10 @@ P_VALUE = 0.1
 
 
 def behind_by_wilcoxon(scores: Mapping[str, Sequence[float | None]], rungs: Sequence[int]) -> dict[str, str]:
-    """The candidates that a signed-rank test on common rows finds worse than the best, with the reason.
+    """Find candidates that a signed-rank test on common rows finds worse than the best, with the reason.
 
-    Args:
-        scores: by candidate its score on each of the first rows, in [0, 1]; None where there is none.
-        rungs: rising row counts; the best is the one with the best mean of those that are on the highest rung.
-
-    Returns:
-        Reasons by candidate.
+    `scores`: by candidate its score on each of the first rows; None: no score. `rungs`: rising row counts; the best is
+    the one with the best mean of those that are on the highest rung.
 
     Source: Wilcoxon 1945, "Individual Comparisons by Ranking Methods"; `optuna.pruners.WilcoxonPruner`.
     """

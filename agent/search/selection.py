@@ -24,12 +24,9 @@ NOT_PROVED = "picks_not_proved"
 def finalists(
     context: SearchContext, price: Callable[[Usage], float] | None, seconds: Mapping[str, float]
 ) -> list[Finalist]:
-    """The candidates that were scored on the whole of dev, and before them the user's own prompt, on all that it saw.
+    """The user's own prompt, on all rows that it saw, then the candidates that were scored on the whole of dev.
 
-    Args:
-        context: the search.
-        price: of the target model; None: not known.
-        seconds: mean latency of a call by candidate id.
+    `price`: of the target model; None: not known. `seconds`: mean latency of a call by candidate id.
     """
     board, baseline = context.board, context.baseline.id
     return [
@@ -46,9 +43,9 @@ def finalists(
 
 
 def chosen(context: SearchContext, candidates: list[Finalist], how: Prefer) -> Candidate:
-    """The candidate that goes to the sealed test. Equal scores go to the baseline, then to the shortest prompt; a dev
-    row that only others have a score for counts as 0. A baseline that saw a part of dev is compared on that part.
+    """The candidate that goes to the sealed test. Equal scores go to the baseline, then to the shortest prompt.
 
+    A dev row that only others have a score for counts as 0; a baseline that saw a part of dev is compared on that part.
     One whose examples are picked for each row costs more, in production too, and depends on its pool: against a rival
     with fixed examples it must be better on dev, row by row, and that not by being the best of many that pick
     (`PROVED`). The user's own prompt is no such rival, as the sealed test compares with it.
@@ -70,14 +67,9 @@ def chosen(context: SearchContext, candidates: list[Finalist], how: Prefer) -> C
 
 @dataclass(frozen=True, slots=True)
 class CheaperChoice:
-    """A cheaper candidate in the place of the best.
+    """A cheaper candidate in the place of the best on dev, which it is compared with on the sealed test.
 
-    Args:
-        winner: the candidate that goes to the sealed test.
-        best: the best on dev, which it is compared with there.
-        bound: how much the winner may lose against the best, by dev.
-        saved: the share of the cost of a call that it saves, in [0, 1].
-        saved_in: what the cost is counted in.
+    `bound`: how much the winner may lose, by dev. `saved`: the share of the cost of a call that it saves, in [0, 1].
     """
 
     winner: Candidate
@@ -90,14 +82,9 @@ class CheaperChoice:
 def cheaper(
     context: SearchContext, candidates: Sequence[Finalist], best: Candidate, margin: float
 ) -> CheaperChoice | None:
-    """The cheapest of those that are shown on dev to lose less than a margin against the best; None where no other one
-    is cheaper. Dollars decide, then prompt tokens. One that picks its examples takes part only where the best does.
+    """The cheapest that is shown on dev to lose less than `margin` against the best; None where no other is cheaper.
 
-    Args:
-        context: a search that is over.
-        candidates: those that saw the whole of dev.
-        best: the one of them that would go to the sealed test by its score.
-        margin: the loss that is accepted, in (0, 1).
+    Dollars decide, then prompt tokens. One that picks its examples takes part only where the best does.
     """
     compared, picks = counted(candidates), context.program.picks
     reference = next(each for each in compared if each.candidate_id == best.id)
@@ -134,7 +121,7 @@ def _is_proved(picking: Mapping[str, Scores], winner: str, rival: Scores, seed: 
 
 
 def _preferred(context: SearchContext, compared: Sequence[Finalist], how: Prefer) -> Candidate:
-    """The baseline, which is the first, where no other is better on the rows that both have, or than it by `how`."""
+    """The preferred one by `how`; the baseline, which is the first, where no other is better on the rows of both."""
     if not compared:
         return context.baseline
     own, *others = compared
@@ -151,8 +138,10 @@ def _preferred(context: SearchContext, compared: Sequence[Finalist], how: Prefer
 
 
 def pareto(candidates: list[Finalist], winner: Candidate) -> list[dict[str, Any]]:
-    """The Pareto front of those that saw all of dev, JSON-ready; latency is shown and does not decide, as a reproduced
-    run must give the same."""
+    """The Pareto front of those that saw all of dev, JSON-ready.
+
+    Latency is shown and does not decide, as a reproduced run must give the same.
+    """
     seconds = {each.candidate_id: each.latency_s for each in candidates}
     most = max(len(each.scores) for each in candidates)
     candidates = [each for each in candidates if len(each.scores) == most or each.candidate_id == winner.id]

@@ -38,10 +38,7 @@ def shrunk(score: MeanScore, prior: float) -> float:
 class Study:
     """The study of one step: TPE, multivariate, with a constant liar between the places of the step.
 
-    Args:
-        space: the choices of each coordinate.
-        scored: the designs that were scored before; those outside of the space are left out.
-        seed: the same arguments give the same places.
+    `scored`: the designs that were scored before; those outside of the space are left out.
 
     Source: Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization".
     """

@@ -29,7 +29,6 @@ class Lead:
 
     @property
     def is_significant(self) -> bool:
-        """Whether chance hardly makes such a lead."""
         return self.p_value < SIGNIFICANT
 
 
@@ -37,12 +36,8 @@ class Lead:
 class LeftOut:
     """A candidate that leads the user's own prompt on dev and is not tested.
 
-    Args:
-        candidate_id: its id.
-        lead: over the user's own prompt.
-        is_chance: whether chance explains the lead: it saw a part of dev, and no candidate that saw all of dev leads.
-        why: why it is not tested, to stand after "because".
-        options: those with which a run may test it; "": none is known.
+    `is_chance`: whether chance explains the lead: it saw a part of dev, and no candidate that saw all of dev leads.
+    `why`: follows "because". `options`: those with which a run may test it; "": none is known.
     """
 
     candidate_id: str
@@ -53,12 +48,9 @@ class LeftOut:
 
 
 def lead(one: Scores, other: Scores, seed: int) -> Lead | None:
-    """The lead of one prompt over another; None where it has none. A row that only one has a score for counts as 0.
+    """The lead of one prompt over another, by dev row in the common order; None where it has none.
 
-    Args:
-        one: by dev row in the common order.
-        other: the same; either may have seen fewer rows.
-        seed: of the paired test of graded scores.
+    A row that only one has a score for counts as 0; either may have seen fewer rows.
 
     >>> lead([1.0] * 9, [0.0] * 8, seed=0)
     Lead(rows=8, mean=1.0, other=0.0, p_value=0.0078125)
@@ -74,13 +66,8 @@ def lead(one: Scores, other: Scores, seed: int) -> Lead | None:
 def untested(context: SearchContext, tested: Collection[str], how: Prefer, budget: Budget) -> LeftOut | None:
     """Find the best candidate that leads the user's own prompt on dev and is not tested.
 
-    Where another candidate is tested, only the one that it replaced (`context.unproved`) counts.
-
-    Args:
-        context: a search that is over, before the sealed test.
-        tested: ids of the candidates that go to the sealed test.
-        how: the user's preference.
-        budget: of the run.
+    Where another candidate is `tested`, only the one that it replaced (`context.unproved`) counts. `how`: the user's
+    preference.
     """
     board, own, unproved = context.board, context.baseline.id, context.unproved
     ids = [i for i in board.trials if i not in tested and i != own]
@@ -107,7 +94,7 @@ def untested(context: SearchContext, tested: Collection[str], how: Prefer, budge
 
 
 def _because(context: SearchContext, candidate_id: str, how: Prefer, is_unproved: bool) -> tuple[str, str]:
-    """Why a candidate is not tested, to stand after "because", and the option of a run that may test it, or ""."""
+    """Why a candidate is not tested, and the option of a run that may test it, or ""."""
     trial = context.board.trials[candidate_id]
     if trial.state == "failed":
         return f"it failed: {trial.reason}", ""

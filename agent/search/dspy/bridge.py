@@ -62,7 +62,7 @@ class Bridge:
     def lm(self, lm: LM, role: CallRole, *, max_tokens: int, temperature: float = 0.0, candidate_id: str = "") -> Any:
         """A `dspy.LM` whose calls are calls of `lm` in `role`; what DSPy sets for a call overrides the arguments.
 
-        `rollout_id` r (0 to 2**32 - 1) is repeat r, and without one 0. Each of n samples is a call of its own. What a
+        `rollout_id` r (0 to 2**32 - 1) is repeat r, and without one 0. Each of n samples is a separate call. What a
         Request cannot carry (tools, images, logprobs, streaming, ...) raises InputError.
         """
         own = Request((), max_tokens, temperature)
@@ -70,7 +70,7 @@ class Bridge:
         return _lm_class()(lm.name, cache=False, num_retries=0, engine=engine, async_engine=AsyncEngine(engine))
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`function(*args, **kwargs)` in a thread of its own. Raises `stopped` if there is one at the end.
+        """`function(*args, **kwargs)` in a new thread. Raises `stopped` if there is one at the end.
 
         A thread cannot be ended: when `run` is cancelled it is left behind, and every later call of it raises.
         """
@@ -95,7 +95,7 @@ class Bridge:
         return result
 
     def stop(self, error: Exception) -> None:
-        """Sends nothing more: every later call raises the first `error`."""
+        """Send nothing more: every later call raises the first `error`."""
         self.stopped = self.stopped or error
 
     async def ask(self, send: Send, request: Request) -> Completion:
@@ -277,7 +277,6 @@ class Meter:
 
     @property
     def stopped(self) -> Exception | None:
-        """The gateway's."""
         return self._gateway.stopped
 
     async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion:
@@ -305,5 +304,5 @@ class Meter:
         return task.result()
 
     async def settle(self) -> None:
-        """Waits until every call has ended."""
+        """Wait until every call has ended."""
         await asyncio.gather(*self._calls.values(), return_exceptions=True)

@@ -61,7 +61,6 @@ class Size:
 
     @property
     def trials(self) -> int:
-        """Trials of MIPROv2."""
         bootstrapping = (self.candidates - 2) * 3 * min(4, self.max_demos) * self.per_row
         proposing = SUMMARY_CALLS + 3 * self.candidates * self.predictors
         whole = self.val * self.per_row
@@ -79,7 +78,7 @@ class Size:
         return method == "dspy-mipro" and self.minibatch
 
     def enough(self, method: str) -> bool:
-        """Whether the method can do anything with so many calls."""
+        """Whether the method can do anything with its calls."""
         return {
             "dspy-bootstrap": self.sets >= 1,
             "dspy-mipro": self.trials >= 2,
@@ -105,8 +104,7 @@ def enough(method: str, task: Task, plan: Plan, calls_each: int) -> bool:
 
 
 def size_of(method: str, left: int, dev: int, max_demos: int, per_row: int) -> Size:
-    """What the optimizer may use of `left` calls, when its choice must still be scored on the rest of `dev` rows; a row
-    takes one call of each of `per_row` predictors."""
+    """What the optimizer may use of `left` calls, when its choice must still be scored on the rest of `dev` rows."""
     val = val_rows(method, free(left, dev, per_row) // per_row, dev)
     return Size(max(0, free(left, dev - val, per_row)), val, max_demos, per_row, per_row)
 
@@ -136,7 +134,6 @@ class OptimizerJob:
 
     @property
     def size(self) -> Size:
-        """The settings that the calls allow."""
         predictors = len(self.program.predictors())
         return Size(self.calls, len(self.val), self.max_demos, self.per_row, predictors)
 
@@ -174,9 +171,9 @@ def state_of(program: Any) -> State:
 
 
 async def optimize(bridge: Bridge, method: str, job: OptimizerJob, settings: Mapping[str, Any]) -> OptimizerResult:
-    """Runs the optimizer in a thread under `dspy.context(**settings)`.
+    """Run the optimizer in a thread under `dspy.context(**settings)`.
 
-    What stops the bridge, other than a spent budget, is raised; a failure of DSPy itself goes into `ended`, beside the
+    What stops the bridge, other than a spent budget, is raised; a failure of DSPy itself goes into `ended`, next to the
     programs tried before.
     """
     import dspy

@@ -77,7 +77,7 @@ async def bootstrap(context: SearchContext) -> None:
 
 
 async def search(context: SearchContext, method: str) -> None:
-    """Runs DSPy's optimizer on train and on the first rows of dev, then scores its choice on the whole of dev."""
+    """Run DSPy's optimizer on train and on the first rows of dev, then score its choice on the whole of dev."""
     form = context.program.for_dspy(context)
     bridge = Bridge(form.meter)
     lm = bridge.lm(context.target, "target", max_tokens=form.max_tokens)
@@ -137,8 +137,8 @@ Chosen = list[tuple[TriedProgram, Candidate]]
 
 
 def admitted(context: SearchContext, proposals: Mapping[int, Proposal], result: OptimizerResult) -> Chosen:
-    """Takes the programs into the pool; returns those that DSPy scored on all of its rows, the best first, or the best
-    of the others."""
+    """Take the programs into the pool; return those that DSPy scored on all of its rows, the best first, or the best of
+    the others."""
     context.admit(list(proposals.values()))
     ranked = [(tried, proposals[tried.number].candidate) for tried in result.ranked()]
     ranked = [(tried, candidate) for tried, candidate in ranked if candidate.id in context.board.proposals]
@@ -146,7 +146,7 @@ def admitted(context: SearchContext, proposals: Mapping[int, Proposal], result: 
 
 
 async def show(context: SearchContext, method: str, chosen: Chosen) -> None:
-    """Gives each a trial on the rows on which DSPy compared them, and scores the first of them on the whole of dev."""
+    """Give each a trial on the rows on which DSPy compared them, and score the first of them on the whole of dev."""
     board = context.board
     done = board.in_state("complete")  # a program of the user's own is tried by DSPy too
     rows = min((tried.rows for tried, _ in chosen if tried.whole), default=0)
@@ -178,7 +178,6 @@ class Rows:
         return {**row.inputs, **{name: label_text(value) for name, value in outputs.items() if value is not None}}
 
     def example(self, row: Example) -> Any:
-        """A row as DSPy's example."""
         import dspy
 
         return dspy.Example(**self._texts(row)).with_inputs(*row.inputs)

@@ -33,12 +33,11 @@ class Choosing(Protocol):
 
 
 def choosing(context: SearchContext, moves: Moves) -> Choosing:
-    """The one that the run's `sampler` names."""
     return ByBandit(context, moves) if context.sampler == BANDIT else ByStudy(context, moves)
 
 
 def drawn(context: SearchContext, parents: Sequence[Parent]) -> Parent | None:
-    """One of the parents, the better ones more often (Thompson draws from a Beta belief about each)."""
+    """Draw one of the parents, the better ones more often (Thompson draws from a Beta belief about each)."""
     if not parents:
         return None
     rng = context.rng
@@ -58,7 +57,6 @@ class ByBandit:
         self._bandit = Bandit()
 
     async def made(self, count: int) -> list[str]:
-        """About `count` new candidates, each by the operator that the bandit draws."""
         context, made = self._context, list[str]()
         parents = self._board.parents(PARENTS)
         seed = int(content_id("s", [context.seed, context.round])[2:], 16)
@@ -84,7 +82,7 @@ class ByBandit:
         return [proposal] if proposal is not None else []
 
     def _scored_designs(self) -> list[tuple[dict[str, str], MeanScore]]:
-        """The designs that were scored, by place: children are left out, as they owe their score to their parents."""
+        """The designs that were scored, by place; children owe their score to their parents and are left out."""
         designs, coordinates = [], set(self._moves.space())
         for candidate_id, score in self._board.estimates().items():
             proposal = self._board.proposals[candidate_id]
@@ -93,7 +91,6 @@ class ByBandit:
         return designs
 
     def learn(self, seen: Mapping[str, bool]) -> None:
-        """Updates the bandit by which new candidates climb."""
         for candidate_id, climbs in seen.items():
             self._bandit.update(self._board.proposals[candidate_id].credit, climbs)
 
@@ -109,7 +106,6 @@ class ByStudy:
         self._fruitless = 0  # proposals in a row that gave nothing new
 
     async def made(self, count: int) -> list[str]:
-        """About `count` new candidates, each by what the study proposes."""
         made, parents = list[str](), self._board.parents(PARENTS)
         some: Sequence[Parent | None] = parents or [None]
         operators = sorted({name for parent in some for name in self._moves.operators(parent)})
@@ -148,8 +144,6 @@ class ByStudy:
         return admitted
 
     def _setting(self, operator: str, params: dict[str, str | int]) -> Chooser:
-        """Asks the study for the settings of this operator, and keeps what was chosen."""
-
         def choose(name: str, words: Sequence[str]) -> str:
             parameter = f"{operator}.{name}"
             params[parameter] = self._study.setting(parameter, words)
@@ -158,7 +152,7 @@ class ByStudy:
         return choose
 
     def trials(self) -> list[StudyTrial]:
-        """Every trial of the run whose parameters are known, the first designs and the user's own prompt among them."""
+        """Every trial of the run whose parameters are known, the first designs and the user's own prompt included."""
         coordinates, trials = set(self._moves.space()), []
         for candidate_id, trial in self._board.trials.items():
             params = self._params.get(candidate_id)
@@ -174,7 +168,7 @@ class ByStudy:
         return trials
 
     def learn(self, seen: Mapping[str, bool]) -> None:
-        """Writes down the trials that are new or have changed."""
+        """Write down the trials that are new or have changed."""
         changed = [trial for trial in self.trials() if self._told.get(trial.candidate_id) != trial]
         if changed:
             self._told |= {trial.candidate_id: trial for trial in changed}

@@ -24,7 +24,6 @@ LATEST = 24  # candidates that the next ones are expected to be like; with fewer
 
 
 def mean(scores: Scores) -> float:
-    """The mean of the scores that are not None; 0 for none."""
     scored = [score for score in scores if score is not None]
     return sum(scored) / len(scored) if scored else 0.0
 
@@ -43,8 +42,8 @@ class Ladder:
     the last rung one of `last_eta`: most calls are for new candidates, and all of dev is for finalists.
 
     All candidates of a rung have the same rows, so their means are paired. One that is not promoted now may be when
-    more have come in below it, so that none is thrown away for one unlucky look. Those that climbed and were overtaken
-    keep their places, so that no more than that share ever climbs.
+    more have come in below it. Those that climbed and were overtaken keep their places, so that no more than that share
+    ever climbs.
 
     Source: asynchronous successive halving (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning",
     algorithm 2), which lets the newcomers climb as well.
@@ -61,7 +60,7 @@ class Ladder:
     def promotions(
         self, scores: Mapping[str, Sequence[float]], out: Collection[str] = (), rows: Mapping[str, int] | None = None
     ) -> list[Pull]:
-        """Which candidates climb now, the highest rungs first; of equal means the candidate that stands first.
+        """Choose which candidates climb now, the highest rungs first; of equal means the earlier candidate.
 
         Pruned candidates (`out`) count in their rung but do not climb; `rows` is how many rows each has, where some
         have no score.
@@ -104,7 +103,6 @@ class Bandit:
     losses: dict[str, float] = field(default_factory=dict)
 
     def update(self, operator: str, won: bool) -> None:
-        """Counts one candidate of this operator."""
         counts = self.wins if won else self.losses
         counts[operator] = counts.get(operator, 0.0) + 1.0
 
@@ -118,7 +116,7 @@ class Bandit:
 
 
 def clearly_behind(scores: Mapping[str, Scores], rungs: Sequence[int]) -> dict[str, str]:
-    """The candidates that are worse than the best beyond doubt, with the reason: paired, valid at every look.
+    """Find candidates significantly worse than the leader, with the reason: paired, valid at every look.
 
     `scores` holds every candidate that was tried, pruned ones too; each is compared on the rows up to its rungs.
     """
@@ -138,9 +136,9 @@ def stop_reason(others: Sequence[MeanScore], leader: float, more: int, rows: int
     """Why no further candidate is expected to beat the leader, or "".
 
     The candidates to come are taken to be like the latest ones: normal around their mean, with the spread of their
-    means. What few rows add to that spread is left in, which errs on the side of going on. When even the best of `more`
-    is expected at less than half a row of dev (`rows`) above the leader, the calls are better kept. `leader` is a mean
-    over all of dev of scores like those of `others`, `score` the best mean of plain scores.
+    means. What few rows add to that spread is left in, which errs on the side of searching. When even the best of
+    `more` is expected at less than half a row of dev (`rows`) above the leader, the calls are better kept. `leader` is
+    a mean over all of dev of scores like those of `others`, `score` the best mean of plain scores.
     """
     if rows and score >= 1.0 - 0.5 / rows:
         return f"the leader is right on all {rows} dev rows"
@@ -165,9 +163,7 @@ def expected_maximum(count: int) -> float:
 def close_to_best(scores: Mapping[str, Scores], seed: int) -> list[str]:
     """The candidates that the first cannot be told from, on the rows that both have; at most `MOST_FINALISTS`.
 
-    Args:
-        scores: By candidate, the best first, its scores in [0, 1] on the first rows of dev; at least one.
-        seed: Of the paired test of graded scores.
+    `scores`: by candidate, the best first, its scores on the first rows of dev; at least one.
 
     >>> close_to_best({"a": [1.0] * 8, "b": [1.0] * 6 + [0.0] * 2, "c": [0.0] * 8}, seed=0)
     ['a', 'b']
@@ -185,14 +181,11 @@ def close_to_best(scores: Mapping[str, Scores], seed: int) -> list[str]:
 
 
 def with_rival(left: Mapping[str, int], with_picks: Collection[str], payable: float) -> list[str]:
-    """The order of the finalists: the best without picked examples, which those with must beat (`selection.chosen`),
-    comes second, or first where one with saw all of dev already or both cannot be paid.
+    """Order the finalists so that a prompt with picked examples meets its rival in time.
 
-    Args:
-        left: By candidate, the best first, its rows to the whole of dev. Not the user's own prompt, which is no rival:
-            it may lack what any demos bring.
-        with_picks: Those whose examples are picked for each input.
-        payable: Rows that can be paid.
+    The best without picked examples, which those with must beat (`selection.chosen`), comes second, or first where one
+    with saw all of dev already or both cannot be paid. `left`: by candidate, the best first, its rows to the whole of
+    dev; without the user's own prompt, which is no rival. `payable`: rows that can be paid.
     """
     order = list(left)
     rival = next((i for i in order if i not in with_picks), "")

@@ -48,7 +48,6 @@ class Search:
         self._out: set[str] = set()
 
     async def run(self) -> None:
-        """The whole search."""
         context = self._context
         context.stage("designs", 1)
         self._waiting += context.admit(self._moves.designs())
@@ -118,7 +117,6 @@ class Search:
         return None
 
     def _fits(self, wanted: Mapping[str, int]) -> bool:
-        """Whether so many rows of these candidates can be paid beside the finalists."""
         cost = sum(self._context.costs.of_rows(i, rows) for i, rows in wanted.items())
         return sum(wanted.values()) <= self._room() and cost <= self._affordable(wanted)
 
@@ -129,7 +127,6 @@ class Search:
         return int(min(self._planned_room(), of_first, self._affordable()))
 
     def _planned_room(self) -> int:
-        """Rows that the plan's calls leave to the steps."""
         return self._context.left_by_calls() - self._context.plan.kept_rows
 
     def _cut(self) -> str:
@@ -158,7 +155,7 @@ class Search:
         return [*flawless, *self._rival(), *pulls]
 
     def _rival(self) -> list[Pull]:
-        """The best without picked examples keeps pace with a leader that has some: the end of a search compares both on
+        """Take the best without picked examples as far as a leader that has some: the end of a search compares both on
         the whole of dev, and pays their last rung alone."""
         board, rungs = self._board, self._context.plan.rungs
         best = [i for i in board.ranked() if i not in {*self._out, self._context.baseline.id}]
@@ -173,7 +170,7 @@ class Search:
         return next(iter(self._board.parents(1)), None)
 
     def _learn(self, pulls: Sequence[Pull]) -> None:
-        """Notes which new candidates climb, and prunes those that are clearly behind."""
+        """Note which new candidates climb, and prune those that are clearly behind."""
         climbing = {pull.candidate_id for pull in self._climbers()}
         new = [pull.candidate_id for pull in pulls if pull.rows == self._context.plan.rungs[0]]
         scores = self._board.compared()
@@ -185,7 +182,6 @@ class Search:
         self._choosing.learn({candidate_id: candidate_id in climbing for candidate_id in new})
 
     def _stop_reason(self) -> str:
-        """Why going on is not worth a call, or ""."""
         plan, board = self._context.plan, self._board
         scores = {i: score for i, score in board.estimates().items() if score.n}
         full = [i for i in board.in_state("complete") if i in scores]

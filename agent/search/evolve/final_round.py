@@ -13,11 +13,9 @@ from agent.search.evolve.decisions import Scores, close_to_best, mean, with_riva
 
 
 async def finish(context: SearchContext, out: Collection[str]) -> None:
-    """Scores the finalists on the whole of dev, one after the other, and closes every trial.
+    """Score the finalists on the whole of dev, one after the other, and close every trial.
 
-    Args:
-        context: A search whose steps are over.
-        out: Candidates that are clearly behind.
+    `out`: candidates that are clearly behind.
     """
     board = context.board
     context.stage("finalists", context.round)
@@ -42,8 +40,8 @@ async def finish(context: SearchContext, out: Collection[str]) -> None:
 
 
 async def _climb(context: SearchContext, out: Collection[str]) -> list[str]:
-    """Takes the best to its next rung until it is on the last but one; returns those that were the best and could not
-    be paid. Its way from there to the whole of dev is kept, and that of its rival."""
+    """Take the best to its next rung until it is on the last but one; return those that were the best and could not be
+    paid. Its way from there to the whole of dev is kept, and that of its rival."""
     plan, low = context.plan, list[str]()
     while True:
         best = [i for i in context.board.ranked() if i not in {*out, *low, context.baseline.id}]
@@ -65,9 +63,7 @@ async def _climb(context: SearchContext, out: Collection[str]) -> list[str]:
 def rival_of(context: SearchContext, best: Sequence[str]) -> str:
     """The best without picked examples where the first has some (`selection.chosen`), else the second; "" for none.
 
-    Args:
-        context: A search.
-        best: Ids of candidates, the best first.
+    `best`: ids of candidates, the best first.
     """
     picks = {i: context.program.picks(context.board.candidate(i)) for i in best}
     return next((i for i in best[1:] if not (picks[i] and picks[best[0]])), "")
@@ -85,10 +81,6 @@ def finalists(context: SearchContext, out: Collection[str]) -> list[str]:
 
     The user's own prompt is among them where it cannot be told from the best: before the others where it would be
     preferred on the rows so far. Else those rows are enough.
-
-    Args:
-        context: A search whose steps are over.
-        out: Candidates that are clearly behind.
     """
     board, own = context.board, context.baseline.id
     compared = board.compared()
@@ -123,8 +115,7 @@ def _ordered(context: SearchContext, scores: Mapping[str, Scores]) -> list[str]:
 
 
 def rival_placed(context: SearchContext, best: Sequence[str]) -> list[str]:
-    """The order of these finalists, the best first, in which a rival of those with picked examples is paid in time; the
-    user's own prompt is no rival and left out."""
+    """Order finalists, the best first, so that a rival of those with picked examples is paid in time."""
     board = context.board
     picks = {i for i in best if context.program.picks(board.candidate(i))}
     left = {i: context.plan.dev_rows - len(board.outcomes.get(i, ())) for i in best if i != context.baseline.id}
