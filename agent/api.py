@@ -28,7 +28,7 @@ from agent.run.tracking import Tracking
 
 if TYPE_CHECKING:
     from agent.run.sweep.sweep import SweepResult
-    from agent.scoring.function_metric import MetricFunction
+    from agent.scoring.user_metrics import MetricFunction
     from agent.tuning.settings import Trainer
     from agent.types import Task
 
@@ -559,7 +559,7 @@ def metric(name: str) -> Callable[[_F], _F]:
         ... def close_enough(row, answer):
         ...     return float(answer.casefold() == row["label"].casefold())
     """
-    from agent.scoring.function_metric import register
+    from agent.scoring.user_metrics import register
 
     def take(function: _F) -> _F:
         register(function, name)

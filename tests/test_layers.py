@@ -64,7 +64,7 @@ DOORS = {
     "genai_prices": ("gateway/prices.py",),
     "pypdf": ("task/documents.py",),
     "sklearn": ("programs/classifiers.py", "task/label_queue.py"),
-    "wordllama": ("retrieval/static_vectors.py",),
+    "wordllama": ("retrieval/vectors.py",),
     "torch": ("tuning/peft/",),
     "transformers": ("tuning/peft/",),
     "peft": ("tuning/peft/",),

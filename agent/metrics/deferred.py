@@ -1,6 +1,6 @@
 """The metrics `judge` and `python`: declared here, built by a run, since they take models to ask or a folder.
 
-`scoring/llm_judge.py` and `scoring/metric_file.py` have the code.
+`scoring/llm_judge.py` and `scoring/user_metrics.py` have the code.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from unicodedata import category
 
 from agent.metrics.comparison import Check, as_text, f1, golds, short
 from agent.metrics.metric_rule import Options, metric
-from agent.retrieval.static_vectors import load_wordllama
+from agent.retrieval.vectors import load_wordllama
 from agent.shipped import composed
 from agent.types import Field
 from agent.worker import Verdict

@@ -13,8 +13,16 @@ from agent.prompt.render import label_text, shown_demo
 from agent.prompt.template import fill_picked, marks
 from agent.retrieval.pick import Picks, PoolIndex, PoolRow
 from agent.retrieval.pool import PickedDemos, pool_id, text_of
-from agent.retrieval.static_vectors import static_vector
-from agent.retrieval.vectors import DENSE_RETRIEVERS, MOST_NUMBERS, WORDLLAMA, DenseIndex, PoolVectors, Vector, packed
+from agent.retrieval.vectors import (
+    DENSE_RETRIEVERS,
+    MOST_NUMBERS,
+    WORDLLAMA,
+    DenseIndex,
+    PoolVectors,
+    Vector,
+    packed,
+    static_vector,
+)
 from agent.retrieval.votes import label_votes
 from agent.task.splits import near_duplicates
 from agent.types import Demo, Example, Message, Task

@@ -19,8 +19,8 @@ from agent.ledger.trail import request_of
 from agent.release.export import require_same
 from agent.release.formats.export_format import Parse, Render, Sent, Values
 from agent.release.runtime import PromptRelease
-from agent.scoring.function_metric import require_all
 from agent.scoring.task_metrics import build_metrics, combine
+from agent.scoring.user_metrics import require_all
 from agent.task.conversations import PLAYED
 from agent.types import Example, MetricSpec, Prediction, Score, Task, canonical
 

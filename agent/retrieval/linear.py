@@ -60,13 +60,8 @@ def term_counts(text: str) -> tuple[Counter[int], Counter[int]]:
 class LabelClassifier:
     """Multinomial logistic regression over hashed terms.
 
-    Args:
-        trained_on: The hash of its train rows.
-        features: The hashes of its terms, ascending.
-        rarity: Of each term how rare it is, 1 to 255 in one unit.
-        weights: For each label a signed byte for each term.
-        intercepts: For each label.
-        scale: What a weight of 1 stands for, above 0.
+    `features`: the hashes of its terms, ascending. `rarity`: of each term, 1 to 255 in one unit. `weights`: for each
+    label a signed byte for each term, in units of `scale`.
     """
 
     def __init__(
@@ -114,7 +109,6 @@ class LabelClassifier:
         return tuple(logit - total for logit in logits)
 
     def settings(self) -> dict[str, Any]:
-        """All but the numbers, JSON-ready."""
         return {"trained_on": self.trained_on, "scale": self.scale}
 
     def lines(self, labels: Sequence[str]) -> list[dict[str, Any]]:
@@ -130,11 +124,7 @@ class LabelClassifier:
 
 
 def label_classifier(settings: Any, lines: Any, labels: Sequence[str]) -> LabelClassifier:
-    """What `settings` and `lines` gave, with the labels in this order.
-
-    Raises:
-        ValueError: It says what is wrong with data from elsewhere.
-    """
+    """Restore what `settings` and `lines` gave, with the labels in this order. Raises ValueError for wrong data."""
     if not isinstance(settings, dict) or set(settings) != {"trained_on", "scale"}:
         raise ValueError("the classifier needs trained_on, the hash of its train rows, and a scale")
     trained_on, scale = settings["trained_on"], settings["scale"]

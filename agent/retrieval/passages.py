@@ -24,12 +24,9 @@ MOST_CHUNK = 20_000
 class Passages:
     """How passages are looked up.
 
-    Args:
-        retriever: "bm25" (words), "chars" (three neighbouring letters of a word) or "hybrid" (both, fused by rank).
-        k: how many, 1 to 16; the nearest is shown first.
-        chunk: the most letters of a passage, without its heading.
-        overlap: the most letters of a passage that the next one of the same section repeats, less than `chunk`.
-        pool: the hash of all passages.
+    `retriever`: "bm25" (words), "chars" (three neighbouring letters of a word) or "hybrid" (both, fused by rank). `k`:
+    1 to 16, the nearest first. `chunk`: the most letters of a passage, without its heading. `overlap`: the most letters
+    that the next passage of the same section repeats. `pool`: the hash of all passages.
     """
 
     retriever: str
@@ -39,14 +36,12 @@ class Passages:
     pool: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields, JSON-ready."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A piece of a document. `text` is what is searched and shown: file, heading and content, safe to stand between
-    the marks of a block."""
+    """A piece of a document. `text` is what is searched and shown: file, heading and content, safe between marks."""
 
     file: str
     text: str
@@ -84,12 +79,11 @@ def _tag(pool: str) -> str:
 
 
 def passages_id(passages: Sequence[Passage]) -> str:
-    """The hash of passages."""
     return content_id("passages", [[passage.file, passage.text] for passage in passages])
 
 
 class PassageIndex:
-    """Passages, ready to be looked up; it never changes, and threads may share it."""
+    """Passages, ready to be looked up; immutable, so threads may share it."""
 
     def __init__(self, passages: Sequence[Passage]) -> None:
         self.passages = tuple(passages)
@@ -101,7 +95,7 @@ class PassageIndex:
 
     @property
     def tag(self) -> str:
-        """What stands in the marks around a block: from the hash of all passages, which none of them can hold."""
+        """The marks around a block: from the hash of all passages, which none of them can hold."""
         return _tag(self.id)
 
     def found(self, text: str, retriever: str, k: int) -> list[Passage]:
@@ -109,7 +103,6 @@ class PassageIndex:
         return [self.passages[position] for position in self._index.nearest(text, retriever, k)]
 
     def block(self, text: str, retriever: str, k: int) -> str:
-        """The block for a text."""
         return passage_block(self.tag, [passage.text for passage in self.found(text, retriever, k)])
 
 
@@ -125,16 +118,14 @@ class ReleasedPassages:
         return PassageIndex(self.passages)
 
     def for_inputs(self, values: Mapping[str, str], names: Sequence[str]) -> str:
-        """The block for an input."""
         return self.index.block(text_of(values, names), self.settings.retriever, self.settings.k)
 
     def row_data(self) -> list[dict[str, str]]:
-        """The passages, JSON-ready."""
         return [{"file": passage.file, "text": passage.text} for passage in self.passages]
 
 
 def released_passages(settings: Any, rows: Any) -> ReleasedPassages:
-    """What `as_dict` and `row_data` gave. Raises ValueError, which says what is wrong with data from elsewhere."""
+    """Restore what `as_dict` and `row_data` gave. Raises ValueError for wrong data."""
     names = [field.name for field in fields(Passages)]
     if not isinstance(settings, dict) or set(settings) != set(names):
         raise ValueError(f"passages must have {', '.join(names)}, not {settings!r:.60}")

@@ -43,14 +43,11 @@ _UNSPACED = re.compile(  # Thai, Lao, Myanmar, Khmer, Kana and Han: no spaces be
 class Picks:
     """How examples are picked.
 
-    Args:
-        retriever: "bm25" (words), "chars" (three neighbouring letters of a word: short texts, misspellings) or "hybrid"
-            (both rankings, fused by reciprocal rank); where rows have vectors, "dense" or "bm25+dense".
-        k: how many, 1 to 16.
-        order: whether the nearest is shown last, right before the input, or first.
-        diverse: of rows that are near-duplicates of each other, at most one.
-        balanced: of one label, at most half of k, rounded up.
-        pool: the hash of the rows that may be picked.
+    `retriever`: "bm25" (words), "chars" (three neighbouring letters of a word: short texts, misspellings) or "hybrid"
+    (both rankings, fused by reciprocal rank); where rows have vectors, "dense" or "bm25+dense". `k`: 1 to 16. `order`:
+    whether the nearest comes last, right before the input, or first. `diverse`: of rows that are near-duplicates of
+    each other, at most one. `balanced`: of one label, at most half of k, rounded up. `pool`: the hash of the rows that
+    may be picked.
     """
 
     retriever: str
@@ -61,20 +58,13 @@ class Picks:
     pool: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields, JSON-ready."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class PoolRow:
-    """A row that may be picked.
-
-    Args:
-        id: its own.
-        text: what an input is compared with.
-        label: its class; "" where rows have none.
-        group: the same for rows that are near-duplicates of each other.
-    """
+    """A row that may be picked: `text` is compared with an input, `label` is its class or "", `group` is the same for
+    near-duplicates."""
 
     id: str
     text: str
@@ -153,7 +143,7 @@ class _Ranking:
         return scores
 
     def score_of(self, terms: Collection[str], document: Sequence[str]) -> int:
-        """The score that a document would have which is none of these, by how rare its terms are among these."""
+        """The score of a document outside of the ranking, by how rare its terms are in it."""
         counts, length = Counter(document), self._length(document)
         return sum(
             round(self._rarity(len(self._adds.get(term, ()))) * counts[term] / (counts[term] + length))
@@ -174,11 +164,7 @@ def fused(*rankings: Iterable[int]) -> Iterator[int]:
 def chosen(rows: Sequence[PoolRow], nearest: Iterable[int], picks: Picks, leave_out: Collection[str]) -> list[int]:
     """The positions of the examples among ranked rows, in the order in which they are shown.
 
-    Args:
-        rows: those that may be picked.
-        nearest: positions in `rows`, the best first; one may come again.
-        picks: how many, in which order, and which may not stand side by side.
-        leave_out: ids of rows that are not picked.
+    `nearest`: positions in `rows`, the best first; one may come again. `leave_out`: ids of rows that are not picked.
     """
     most = math.ceil(picks.k / 2) if picks.balanced else picks.k
     taken, groups, labels = list[int](), set[str](), Counter[str]()
@@ -199,7 +185,7 @@ def chosen(rows: Sequence[PoolRow], nearest: Iterable[int], picks: Picks, leave_
 
 
 class PoolIndex:
-    """The rows of a pool, ready to be picked from; it never changes, and threads may share it."""
+    """The rows of a pool, ready to be picked from; immutable, so threads may share it."""
 
     def __init__(self, rows: Sequence[PoolRow]) -> None:
         self.rows = tuple(rows)
@@ -224,24 +210,16 @@ class PoolIndex:
     def pick(self, text: str, picks: Picks, leave_out: Collection[str] = ()) -> list[int]:
         """The positions of the examples for an input, in the order in which they are shown.
 
-        Rows without a common term come last, labels in turn. There are fewer than k only where the pool has no more
-        that may be picked.
-
-        Args:
-            text: the input.
-            picks: how.
-            leave_out: ids of rows that are not picked: those that the prompt shows anyway, and while a row of the pool
-                is asked itself, that row and its near-duplicates.
+        Rows without a common term come last, labels in turn; there are fewer than k only where the pool has no more.
+        `leave_out`: ids of rows that are not picked: those that the prompt shows anyway, and for a row of the pool that
+        row and its near-duplicates.
         """
         return chosen(self.rows, self.candidates(text, picks, len(leave_out)), picks, leave_out)
 
     def candidates(self, text: str, picks: Picks, left_out: int = 0) -> Iterator[int]:
         """All positions, the nearest first and then those that have nothing in common with an input, labels in turn.
 
-        Args:
-            text: the input.
-            picks: how rows are compared with it.
-            left_out: how many rows will not be picked, so that enough others are ranked.
+        `left_out`: how many rows will not be picked, so that enough others are ranked.
         """
         return chain(self.alike(text, picks, left_out), self._in_turn)
 
@@ -256,11 +234,8 @@ class PoolIndex:
     def similarities(self, text: str, others: Sequence[str] = ()) -> dict[int, float]:
         """By position how alike a row and a text are, from 0 to 2, of the rows that have something in common with it.
 
-        It is the sum of the row's scores by words and by letters, each as a share of the highest one.
-
-        Args:
-            text: the input.
-            others: texts beside the pool, compared as if they were in it; their positions go on after the pool's.
+        It is the sum of the row's scores by words and by letters, each as a share of the highest one. `others`: texts
+        compared as if they were in the pool; their positions follow the pool's.
 
         Source: Fox & Shaw 1994, "Combination of Multiple Searches" (CombSUM).
         """

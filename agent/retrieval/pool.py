@@ -14,7 +14,6 @@ from typing import Any
 from agent.conversation import AS_TURNS, MOST_MESSAGES, last_said
 from agent.errors import InputError, ReleaseError
 from agent.retrieval.pick import MOST_PICKED, ORDERS, RETRIEVERS, Picks, PoolIndex, PoolRow, chosen, words_of
-from agent.retrieval.static_vectors import static_vector
 from agent.retrieval.vectors import (
     DENSE_RETRIEVERS,
     MOST_DIMENSIONS,
@@ -22,6 +21,7 @@ from agent.retrieval.vectors import (
     PoolVectors,
     Vector,
     require_vector,
+    static_vector,
     unpacked,
 )
 from agent.retrieval.votes import label_votes
@@ -34,8 +34,10 @@ _OF_VECTORS = ("embeddings", "dimensions")
 
 
 def text_of(inputs: Mapping[str, str], names: Sequence[str]) -> str:
-    """What of an input is compared: its values, a line each, in the order of the signature; of a conversation, whose
-    name ends in `AS_TURNS`, the user's last messages."""
+    """The text of an input that is compared: its values, a line each, in the order of the signature.
+
+    Of a conversation, whose name ends in `AS_TURNS`, the user's last messages.
+    """
     return SEPARATOR.join(
         last_said(inputs[name.removesuffix(AS_TURNS)]) if name.endswith(AS_TURNS) else inputs[name] for name in names
     )
@@ -62,13 +64,9 @@ def pool_id(rows: Sequence[PoolRow], vectors: PoolVectors | None = None) -> str:
 class PickedDemos:
     """The picked part of a released prompt.
 
-    Args:
-        picks: how rows are picked.
-        head: ids of the rows that the prompt always shows, which are not picked again.
-        rows: the pool.
-        shown: of each row its texts in the prompt: those of the user's and the assistant's turn, or one for a layout
-            with all examples in one turn.
-        vectors: those of the rows, where rows are picked by them.
+    `head`: ids of the rows that the prompt always shows, which are not picked again. `shown`: of each row its texts in
+    the prompt: those of the user's and the assistant's turn, or one for a layout with all examples in one turn.
+    `vectors`: those of the rows, where rows are picked by them.
     """
 
     picks: Picks
@@ -91,7 +89,6 @@ class PickedDemos:
         return len(kept) == len(made) and all(abs(one - other) < 1e-3 for one, other in zip(kept, made, strict=True))
 
     def _embed(self, text: str) -> Vector:
-        """The vector of an input that none was given for."""
         assert self.vectors is not None
         what = f"this prompt picks its examples by vectors of {self.vectors.model}"
         if self.vectors.is_provided:
@@ -107,7 +104,6 @@ class PickedDemos:
         )
 
     def _index_for(self, vector: Vector | None) -> PoolIndex:
-        """The index for one input, whose vector may be at hand."""
         if vector is None:
             return self._index
         if self.vectors is None or not isinstance(self._index, DenseIndex):
@@ -119,17 +115,14 @@ class PickedDemos:
     ) -> list[tuple[str, ...]]:
         """The texts of the picked rows for an input, in the order in which they are shown.
 
-        Args:
-            values: The input.
-            names: Of its fields, in the order of the signature.
-            vector: That of the input; None: wordllama makes it where rows are picked by its vectors.
+        `names`: of its fields, in the order of the signature. `vector`: that of the input; None: wordllama makes it
+        where rows are picked by its vectors.
         """
         found = self._index_for(vector).pick(text_of(values, names), self.picks, self.head)
         return [self.shown[position] for position in found]
 
     @cached_property
     def _ids_by_words(self) -> dict[str, list[str]]:
-        """By their words the ids of the rows."""
         found: dict[str, list[str]] = {}
         for row in self.rows:
             found.setdefault(same_words(row.text), []).append(row.id)
@@ -147,14 +140,7 @@ class PickedDemos:
 
         Of the user's own rows those that have something in common with the input come first, as many as k. A row of the
         pool with the words of one of them is not picked: its label may be the one that was corrected. The user's rows
-        have no vectors: where those of the pool are picked by theirs, the user's are by words and letters.
-
-        Args:
-            values: The input.
-            names: Of its fields, in the order of the signature.
-            own: The user's rows.
-            shown: Of each of these its texts in the prompt.
-            vector: That of the input, as of `for_inputs`.
+        have no vectors: they are picked by words and letters. `shown`: of each of `own` its texts in the prompt.
         """
         text = text_of(values, names)
         left_out = {*self.head, *self._replaced(own)}
@@ -171,24 +157,15 @@ class PickedDemos:
     def votes(
         self, values: Mapping[str, str], names: Sequence[str], labels: Sequence[str], k: int, own: Sequence[PoolRow]
     ) -> tuple[float, ...]:
-        """The votes of the rows nearest to an input for each label; rows of a user vote as they are picked.
-
-        Args:
-            values: The input.
-            names: Of its fields, in the order of the signature.
-            labels: Those of the one output.
-            k: How many rows vote.
-            own: The user's rows; a row of the pool with the words of one of them does not vote.
-        """
+        """The votes of the `k` rows nearest to an input for each label; rows of a user (`own`) vote as they are picked.
+        The votes of the `k` rows nearest to an input for each label; rows of a user (`own`) vote as they are picked."""
         return label_votes(self._index, text_of(values, names), labels, k, self._replaced(own), own)
 
     def settings(self) -> dict[str, Any]:
-        """All but the rows, JSON-ready."""
         made = {"embeddings": self.vectors.model, "dimensions": self.vectors.dimensions} if self.vectors else {}
         return {**self.picks.as_dict(), "head": list(self.head), **made}
 
     def row_data(self) -> list[dict[str, Any]]:
-        """The rows, JSON-ready, each with its vector where they have some."""
         data: list[dict[str, Any]] = [
             {"id": row.id, "text": row.text, "label": row.label, "group": row.group, "shown": list(shown)}
             for row, shown in zip(self.rows, self.shown, strict=True)
@@ -199,7 +176,7 @@ class PickedDemos:
 
 
 def picked_demos(settings: Any, rows: Any) -> PickedDemos:
-    """What `settings` and `row_data` gave. Raises ValueError, which says what is wrong with data from elsewhere."""
+    """Restore what `settings` and `row_data` gave. Raises ValueError for wrong data."""
     names = [field.name for field in fields(Picks)]
     is_dense = isinstance(settings, dict) and settings.get("retriever") in DENSE_RETRIEVERS
     if not isinstance(settings, dict) or set(settings) != {"head", *names, *(_OF_VECTORS if is_dense else ())}:
@@ -233,7 +210,6 @@ def picked_demos(settings: Any, rows: Any) -> PickedDemos:
 
 
 def _vectors(settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> PoolVectors:
-    """The vectors of a release, as they stand in its rows."""
     model, dimensions = settings["embeddings"], settings["dimensions"]
     if not isinstance(model, str) or not model:
         raise ValueError(f"picks: embeddings is the name of a model, not {model!r:.60}")

@@ -11,20 +11,23 @@ from __future__ import annotations
 
 import binascii
 import copy
+import logging
 import math
 import struct
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import ReleaseError
-from agent.retrieval.pick import DEPTH, FUSED, PoolIndex, PoolRow, fused, words_of
+from agent.errors import InputError, ReleaseError
+from agent.retrieval.pick import DEPTH, FUSED, MOST_LETTERS, PoolIndex, PoolRow, fused, words_of
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
 
 WORDLLAMA = "wordllama"
 """The name of the vectors of that package in a task and in a release."""
@@ -47,7 +50,7 @@ def packed(vector: Vector) -> str:
 
 
 def unpacked(text: str, dimensions: int) -> tuple[float, ...]:
-    """What `packed` gave. Raises ValueError where the text is no vector of so many finite numbers."""
+    """What `packed` gave. Raises ValueError where the text is no vector of `dimensions` finite numbers."""
     try:
         data = b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -62,12 +65,9 @@ def unpacked(text: str, dimensions: int) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class PoolVectors:
-    """The vectors of a pool.
+    """The vectors of a pool, `packed`, one for each row.
 
-    Args:
-        model: what made them: "wordllama", or a provider's model as "PROVIDER:NAME".
-        dimensions: numbers in each, 1 to 16,384.
-        rows: one for each row, as `packed` gives it.
+    `model`: what made them: "wordllama", or a provider's model as "PROVIDER:NAME". `dimensions`: 1 to 16,384.
     """
 
     model: str
@@ -80,7 +80,6 @@ class PoolVectors:
         return self.model != WORDLLAMA
 
     def vector(self, position: int) -> Vector:
-        """The vector of one row."""
         return unpacked(self.rows[position], self.dimensions)
 
     @cached_property
@@ -91,7 +90,8 @@ class PoolVectors:
         return _whole(np.frombuffer(raw, dtype="<f4").reshape(len(self.rows), self.dimensions))
 
     def nearest(self, vector: Vector, most: int) -> list[int]:
-        """At most `most` positions, the largest cosine first, equal ones as in the pool; none for a vector of zeros."""
+        """At most `most` positions, the largest cosine first, equal ones as in the pool; empty for a vector of zeros.
+        At most `most` positions, the largest cosine first, equal ones as in the pool; empty for a vector of zeros."""
         import numpy as np
 
         asked = _whole(np.asarray(vector, dtype=np.float32).reshape(1, -1))[0]
@@ -101,7 +101,7 @@ class PoolVectors:
 
 
 def require_vector(vector: Any, vectors: PoolVectors) -> Vector:
-    """The vector of an input as given. Raises a ReleaseError unless it has the length of those of the pool."""
+    """The vector of an input. Raises ReleaseError unless it has the length of those of the pool."""
     try:
         numbers = [float(number) for number in vector]
     except (TypeError, ValueError):
@@ -125,20 +125,14 @@ def _whole(vectors: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
 
 class DenseIndex(PoolIndex):
-    """A pool with vectors; it never changes, and threads may share it.
-
-    Args:
-        rows: the pool.
-        vectors: one for each row.
-        embed: gives the vector of an input.
-    """
+    """A pool with vectors; immutable, so threads may share it. `embed` gives the vector of an input."""
 
     def __init__(self, rows: Sequence[PoolRow], vectors: PoolVectors, embed: Embed) -> None:
         super().__init__(rows)
         self._vectors, self._embed = vectors, embed
 
     def for_vector(self, vector: Vector) -> DenseIndex:
-        """The same index for one input, whose vector is at hand."""
+        """The same index for one input, whose vector is known."""
         index = copy.copy(self)
         index._embed = lambda text: vector
         return index
@@ -151,3 +145,33 @@ class DenseIndex(PoolIndex):
             return iter(near)
         deep = FUSED + most - DEPTH
         return fused(self._words.nearest(words_of(text), deep), near[:deep])
+
+
+def load_wordllama() -> Any:
+    """The package's model. Raises ImportError where it is not installed."""
+    held = logging.NullHandler()
+    logging.root.addHandler(held)  # while it has one, `basicConfig` of the package's files changes no logging
+    try:
+        import wordllama
+    finally:
+        logging.root.removeHandler(held)
+    return wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
+
+
+@cache
+def _model() -> Any:
+    try:
+        return load_wordllama()
+    except ImportError as missing:
+        raise InputError(
+            f"vectors of wordllama need a package that is not here ({missing}); pip install 'promptassay[embedding]'"
+        ) from missing
+
+
+def static_vector(text: str) -> Vector:
+    """The vector of a text, of which the first 20,000 letters count; each text is embedded alone.
+
+    Raises InputError where wordllama is not installed.
+    """
+    known = text[:MOST_LETTERS].encode("utf-8", "replace").decode("utf-8")  # a lone surrogate becomes "?"
+    return [float(number) for number in _model().embed(known)[0]]

@@ -32,13 +32,9 @@ def label_votes(
 ) -> tuple[float, ...]:
     """The votes for each label: the summed similarities (0 to 2 each) of the nearest rows that have it.
 
-    Args:
-        index: The pool.
-        text: The input.
-        labels: Whose votes are counted, in this order; a row with another label takes a place and counts for none.
-        k: How many rows vote; there are fewer where fewer have something in common with the input.
-        leave_out: Ids of rows of the pool that do not vote.
-        own: Rows of a user, which vote as if they were in the pool.
+    `labels`: a row with another label takes a place and counts for none. `k`: how many rows vote; fewer where fewer
+    have something in common with the input. `leave_out`: ids of rows of the pool that do not vote. `own`: rows of a
+    user, which vote as if they were in the pool.
     """
     rows = (*index.rows, *own)
     alike = index.similarities(text, [row.text for row in own])

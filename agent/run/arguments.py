@@ -24,7 +24,7 @@ from agent.run.locations import open_history
 from agent.run.observers import Watcher
 from agent.run.resume import unfinished
 from agent.run.tool_sources import given_tools
-from agent.scoring.function_metric import MetricFunction, register, registered
+from agent.scoring.user_metrics import MetricFunction, register, registered
 from agent.search.registered import STRATEGIES
 from agent.search.samplers import PRUNERS, SAMPLERS
 from agent.task.called_tools import TOOLS_FILE, tools_json

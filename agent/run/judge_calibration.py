@@ -22,8 +22,8 @@ from agent.run.job import Job, Resources
 from agent.run.launch import budget_of
 from agent.run.session import PreparedJob
 from agent.run.tasks import find_task
-from agent.scoring.judgement import Comparison, Judgement
 from agent.scoring.llm_judge import FAITHFULNESS, Judge, JudgeSetup, judge_setup
+from agent.scoring.verdict import Comparison, Judgement
 from agent.stats.agreement import (
     IntervalEstimate,
     alpha,

@@ -280,7 +280,7 @@ def remarks(lms: Sequence[LM], price: Price | None, earlier: Mapping[str, Price]
 
 
 def _require_function(task: Task) -> None:
-    from agent.scoring.function_metric import require_all
+    from agent.scoring.user_metrics import require_all
 
     try:
         require_all(task)

@@ -27,11 +27,11 @@ from agent.run.recorded import recorded_prompt
 from agent.run.session import PreparedJob
 from agent.run.tasks import source_of, task_of
 from agent.scoring.evaluate import Evaluator
-from agent.scoring.function_metric import require_all
 from agent.scoring.llm_judge import judge_builder, judge_calls
 from agent.scoring.task_metrics import build_metrics
-from agent.stats.family import holm
+from agent.scoring.user_metrics import require_all
 from agent.stats.intervals import mean_ci, paired_difference
+from agent.stats.selection import holm
 from agent.task.conversations import PLAYED
 from agent.types import LM, Task
 

@@ -37,11 +37,10 @@ from agent.run.locations import ledger_option
 from agent.run.observers import Snapshot, Watcher
 from agent.run.settings import Settings, known_prices, models_by_role, plan_for
 from agent.run.unshown_gain import TestRows
-from agent.scoring.breakdown import Pair
-from agent.scoring.confidence import confidence_report
+from agent.scoring.answer_counts import retrieval_figures
+from agent.scoring.breakdown import Pair, confidence_report
 from agent.scoring.evaluate import Evaluator, why_unscored
 from agent.scoring.llm_judge import judge_builder, trust_record
-from agent.scoring.retrieval_figures import retrieval_figures
 from agent.scoring.task_metrics import build_metrics
 from agent.search import explanation, selection
 from agent.search.board import Board

@@ -1,5 +1,8 @@
-"""The answers on the sealed test, counted: right and wrong rows, unreadable replies, and the confusion matrix of a
-choice or of the tools that are called; JSON-ready. Pure."""
+"""The answers on the sealed test, counted; JSON-ready. Pure.
+
+Right and wrong rows, unreadable replies, the confusion matrix of a choice or of the tools that are called, and how well
+passages are looked up.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ from agent.metrics.comparison import key
 from agent.scoring.breakdown import PASS, Pair, readable
 from agent.scoring.evaluate import values
 from agent.shipped import Field, fold
-from agent.types import Example, Outcome, Tool
+from agent.types import Example, Knowledge, Outcome, Tool
 
 SHOWN_ROWS = 3
 """Rows with an unreadable reply that are named."""
 
 
 def row_counts(pair: Pair) -> dict[str, dict[str, Any]]:
-    """How many rows each side gets right, how many of its replies cannot be read, and how many answers differ."""
+    """Count right, wrong, unreadable and different answers by side."""
     return {"winner": _counted(pair.rows, pair.won), "baseline": _counted(pair.rows, pair.based)}
 
 
@@ -56,7 +59,6 @@ def by_label(pair: Pair, fields: Sequence[Field]) -> list[dict[str, Any]]:
 
 
 def _by_label(rows: Sequence[Example], outcomes: Sequence[Outcome], field: Field) -> dict[str, Any]:
-    """Precision, recall and support of each label, and the cells of the confusion matrix that are not 0."""
     known = _by_spelling(field.choices)
     pairs = [
         (known(row.labels.get(field.name)), known(outcome.prediction.fields.get(field.name)))
@@ -67,8 +69,10 @@ def _by_label(rows: Sequence[Example], outcomes: Sequence[Outcome], field: Field
 
 
 def by_tool(pair: Pair, field: Field, tools: Sequence[Tool]) -> list[dict[str, Any]]:
-    """As `by_label`, of the calls of the field: a wanted call that was not made stands beside one that was made in its
-    place, if any. Nothing where there are no tools."""
+    """As `by_label`, of the calls of the field; empty without tools.
+
+    A wanted call that was not made is paired with one that was made in its place, if any.
+    """
     labels = (*(tool.name for tool in tools), NO_CALL)
     sides = {"winner": pair.won, "baseline": pair.based}
     found = {
@@ -80,14 +84,10 @@ def by_tool(pair: Pair, field: Field, tools: Sequence[Tool]) -> list[dict[str, A
 def tool_cells(
     rows: Sequence[Example], outcomes: Sequence[Outcome], field: str, labels: Sequence[str]
 ) -> Counter[tuple[str, str | None]]:
-    """How often each tool was called where each was right; None for a reply that could not be read and for a tool that
-    there is not. A row without an answer, or whose label cannot be used, is left out.
+    """How often each tool was called where each was right; None for an unreadable reply and an unknown tool.
 
-    Args:
-        rows: with the right calls.
-        outcomes: of the rows, in their order.
-        field: that holds the calls.
-        labels: the names of the tools, and `NO_CALL`.
+    `labels`: the names of the tools, and `NO_CALL`. A row without an answer, or whose label cannot be used, is left
+    out.
     """
     cells = Counter[tuple[str, str | None]]()
     for row, outcome in zip(rows, outcomes, strict=True):
@@ -143,3 +143,57 @@ def _by_spelling(choices: Sequence[str]) -> Callable[[Any], str | None]:
         return text if text in choices else folded.get(fold(text))
 
     return known
+
+
+Documents = Callable[[Example], tuple[str, ...] | None]
+"""The document of each passage that a prompt shows on a row; None where it looks none up."""
+
+
+def retrieval_figures(pair: Pair, knowledge: Knowledge, output: str, shown: Mapping[str, Documents]) -> dict[str, Any]:
+    """Recall of the right documents, and answers that say that no document has one; JSON-ready.
+
+    By side `recall` (a document of the row is shown), `recall_all` (all of them are), `unanswerable_right` (of the rows
+    without an answer, the share answered so) and `answerable_wrong` (of the others, the share answered so); None where
+    unknown. `shown`: by side, what it shows on a row.
+    """
+    sourced = [row for row in pair.rows if row.sources]
+    blank = [bool(knowledge.unanswerable) and _says(knowledge, row.labels.get(output)) for row in pair.rows]
+    sides = {"winner": pair.won, "baseline": pair.based}
+    return {
+        "rows": len(sourced),
+        "unanswerable_rows": sum(blank),
+        "answerable_rows": len(blank) - sum(blank),
+        **{
+            side: {**_recall(sourced, shown[side]), **_refusals(knowledge, outcomes, output, blank)}
+            for side, outcomes in sides.items()
+        },
+    }
+
+
+def _recall(rows: Sequence[Example], shown: Documents) -> dict[str, float | None]:
+    pairs = [(set(row.sources), files) for row in rows if (files := shown(row)) is not None]
+    return {
+        "recall": _share([bool(sources & set(files)) for sources, files in pairs]),
+        "recall_all": _share([sources <= set(files) for sources, files in pairs]),
+    }
+
+
+def _refusals(
+    knowledge: Knowledge, outcomes: Sequence[Outcome], output: str, blank: Sequence[bool]
+) -> dict[str, float | None]:
+    if not knowledge.unanswerable:
+        return {"unanswerable_right": None, "answerable_wrong": None}
+    said = [_says(knowledge, outcome.prediction.fields.get(output)) for outcome in outcomes]
+    return {
+        "unanswerable_right": _share([each for each, none in zip(said, blank, strict=True) if none]),
+        "answerable_wrong": _share([each for each, none in zip(said, blank, strict=True) if not none]),
+    }
+
+
+def _says(knowledge: Knowledge, answer: Any) -> bool:
+    """Whether an answer is that there is none; case, spacing and a full stop at the end do not count."""
+    return isinstance(answer, str) and fold(answer).rstrip(" .") == fold(knowledge.unanswerable).rstrip(" .")
+
+
+def _share(found: Sequence[bool]) -> float | None:
+    return sum(found) / len(found) if found else None

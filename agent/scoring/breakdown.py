@@ -1,4 +1,4 @@
-"""A score by metric, by slice of the rows, over repeated answers and over all answers; JSON-ready. Pure.
+"""A score taken apart: by metric, slice, repeat and answer, and how far its confidence can be trusted; JSON-ready. Pure.
 
 Winner and baseline are compared on the same sealed rows. It explains the score and chooses nothing.
 """
@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations, pairwise
 from typing import Any
 
 from agent.metrics.text_similarity import signature
+from agent.stats.calibration import abstain_below, expected_calibration_error, reliability
 from agent.stats.intervals import groups_differ, mean_ci, scored_difference
 from agent.types import Example, MetricSpec, Outcome, canonical
 
@@ -76,8 +77,10 @@ def difference(won: Sequence[float | None], based: Sequence[float | None], seed:
 
 
 def by_slice(pair: Pair, names: Sequence[str], seed: int) -> list[dict[str, Any]]:
-    """For each slice its groups, with both scores and, from 5 rows with both on, the paired difference; and for each
-    side the largest gap between groups, with the p-value of "all groups have the same mean"."""
+    """For each slice its groups, with both scores and, from 5 rows with both on, the paired difference.
+
+    For each side also the largest gap between groups, with the p-value of "all groups have the same mean".
+    """
     lines = []
     for name in names:
         places: dict[str, list[int]] = defaultdict(list)
@@ -109,15 +112,11 @@ def _gaps(scores: Mapping[str, Sequence[Sequence[float]]], seed: int) -> dict[st
 
 
 def consistency(samples: Sequence[Sequence[Outcome]]) -> dict[str, Any] | None:
-    """The consistency of one prompt's answers.
+    """The consistency of one prompt's answers over k runs on the same rows; None without two samples.
 
-    Args:
-        samples: k runs over the same rows; rows without an answer in any of them are left out.
-
-    Returns:
-        `agreement`, the share of equal pairs of answers to a row; `entropy` of a row's answers, in bits; `pass_at_k`
-        and `pass_hat_k`, the shares of rows that any and that all samples get right; `spread`, the mean standard
-        deviation of a row's scores. None without two samples.
+    `agreement`, the share of equal pairs of answers to a row; `entropy` of a row's answers, in bits; `pass_at_k` and
+    `pass_hat_k`, the shares of rows that any and that all samples get right; `spread`, the mean standard deviation of a
+    row's scores. Rows without an answer in any of the runs are left out.
 
     Source: pass@k, Chen et al. 2021; pass^k, Yao et al. 2024 (tau-bench).
     """
@@ -164,8 +163,10 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def variety(outcomes: Sequence[Outcome], field: str) -> dict[str, Any] | None:
-    """The diversity of the answers over rows: `distinct_2`, the share of distinct word bigrams, and `openings`, the
-    share of answers whose first three words no other has. None where fewer than two rows have a text.
+    """The diversity of the answers over rows; None where fewer than two rows have a text.
+
+    `distinct_2`, the share of distinct word bigrams, and `openings`, the share of answers whose first three words no
+    other has.
 
     Source: distinct-2, Li et al. 2016, section 5.
     """
@@ -180,4 +181,64 @@ def variety(outcomes: Sequence[Outcome], field: str) -> dict[str, Any] | None:
         "n": len(words),
         "distinct_2": len(set(pairs)) / len(pairs) if pairs else None,
         "openings": sum(count == 1 for count in openings.values()) / len(words),
+    }
+
+
+NEGLIGIBLE = 0.01
+"""A weight of the model up to which it decides only ties of a classifier."""
+
+
+def confidence_report(
+    won: Sequence[Outcome], dev: Sequence[Outcome], weights: Mapping[str, Any] | None, precision: float | None
+) -> dict[str, Any] | None:
+    """The reliability of the winner's confidences, and what abstaining below a threshold would leave; JSON-ready.
+
+    `dev` outcomes choose the threshold; with fitted weights they are read with weights of other rows. `weights`: the
+    winner's label weights. `precision`: the part of the answers that must be right, in (0, 1); None: no threshold is
+    wanted. None where no answer has a confidence.
+    """
+    confidences, right = _known(won)
+    if not confidences:
+        return None
+    bins = reliability(confidences, right)
+    return {
+        "method": weights["method"] if weights else "none",
+        "bias": dict(weights["bias"]) if weights else {},
+        "temperature": weights["temperature"] if weights else 1.0,
+        "rows": len(confidences),
+        "ece": expected_calibration_error(bins),
+        "bins": [asdict(one) for one in bins],
+        "abstain": _abstaining(confidences, right, dev, precision) if precision is not None else None,
+        **({"neighbours": weights["neighbours"]} if weights and "neighbours" in weights else {}),
+        **({"prior": _prior(weights)} if weights and "prior" in weights else {}),
+    }
+
+
+def _prior(weights: Mapping[str, Any]) -> dict[str, Any]:
+    model = 1 / weights["temperature"]
+    return {**weights["prior"], "model_weight": model, "model_adds_nothing": model <= NEGLIGIBLE}
+
+
+def _known(outcomes: Sequence[Outcome]) -> tuple[list[float], list[bool]]:
+    """The confidence of each scored row that has one, and whether its answer is right."""
+    pairs = [
+        (outcome.prediction.confidence, outcome.value >= PASS)
+        for outcome in outcomes
+        if outcome.value is not None and outcome.prediction.confidence is not None
+    ]
+    return [confidence for confidence, _ in pairs], [ok for _, ok in pairs]
+
+
+def _abstaining(
+    confidences: Sequence[float], right: Sequence[bool], dev: Sequence[Outcome], precision: float
+) -> dict[str, Any]:
+    threshold = abstain_below(*_known(dev), precision)
+    kept = [] if threshold is None else [ok for c, ok in zip(confidences, right, strict=True) if c >= threshold]
+    reached = summary([float(ok) for ok in kept])
+    return {
+        "precision": precision,
+        "below": threshold,
+        "answered": len(kept) / len(right),
+        "reached": reached["mean"],
+        "reached_ci95": reached["ci95"],
     }

@@ -30,7 +30,7 @@ _CLAIMS = "Write one JSON object with all claims of the answer."
 def rubric_messages(
     task: str, rubric: Rubric, inputs: Mapping[str, str], answer: str, *, fenced: bool = True
 ) -> tuple[Message, ...]:
-    """Asks for a rating of one answer by each criterion; `fenced=False` is for measuring the effect of the fence."""
+    """Ask for a rating of one answer by each criterion; `fenced=False` is for measuring the effect of the fence."""
     shape = {"reason": "...", **{criterion.name: f"{rubric.low}-{rubric.high}" for criterion in rubric.criteria}}
     system = f"{_SYSTEM}\n\n{_about(task)}The rubric:\n\n{rubric.text}\n\n{_REASON} Its form: {_form(shape)}"
     return _messages(system, [*inputs.items(), ("The answer to judge", answer)], "Rate the answer.", fenced)
@@ -39,7 +39,7 @@ def rubric_messages(
 def reference_messages(
     task: str, rubric: Rubric | None, inputs: Mapping[str, str], answer: str, reference: str
 ) -> tuple[Message, ...]:
-    """Asks whether one answer says the same as a reference that is right."""
+    """Ask whether one answer says the same as a reference that is right."""
     criteria = f"Go by this:\n\n{rubric.text}\n\n" if rubric else ""
     system = (
         f"{_SYSTEM}\n\n{_about(task)}{criteria}Compare the answer with the reference, which is right. Other words are "
@@ -53,7 +53,7 @@ def reference_messages(
 def claims_messages(
     task: str, rubric: Rubric | None, inputs: Mapping[str, str], passages: str, answer: str
 ) -> tuple[Message, ...]:
-    """Asks which claims of one answer are supported by the passages that its prompt showed.
+    """Ask which claims of one answer are supported by the passages that its prompt showed.
 
     Source: Es et al. 2024, "RAGAs: Automated Evaluation of Retrieval Augmented Generation" (faithfulness), in one call.
     """
@@ -74,7 +74,7 @@ def claims_messages(
 def pair_messages(
     task: str, rubric: Rubric | None, inputs: Mapping[str, str], first: str, second: str
 ) -> tuple[Message, ...]:
-    """Asks which of two answers to the same inputs is better, as A and B."""
+    """Ask which of two answers to the same inputs is better, as A and B."""
     criteria = f"Go by this rubric:\n\n{rubric.text}\n\n" if rubric else ""
     system = (
         f"{_SYSTEM}\n\n{_about(task)}{criteria}Two answers to the same inputs follow. Say which is better; their order "

@@ -25,22 +25,20 @@ from agent.scoring.judge_prompt import (
     reference_messages,
     rubric_messages,
 )
-from agent.scoring.judgement import (
-    Comparison,
-    Judgement,
-    by_pair,
-    by_passages,
-    by_reference,
-    by_rubric,
-    panel_median,
-)
 from agent.scoring.verdict import (
     CLAIM_CHARACTERS,
     MOST_CLAIMS,
     REASON_CHARACTERS,
+    Comparison,
+    Judgement,
     Tokens,
+    by_pair,
+    by_passages,
+    by_reference,
+    by_rubric,
     choice_schema,
     claims_schema,
+    panel_median,
     rating_schema,
 )
 from agent.types import LM, Example, Message, MetricSpec, Prediction, Request, Rubric, Score, Task, content_id
@@ -87,7 +85,6 @@ def judge_calls(task: Task) -> int:
 
 
 def reads_passages(task: Task) -> bool:
-    """Whether a judge of the task reads the passages that a prompt showed."""
     return any(spec.name == "judge" and spec.options.get("mode") == FAITHFULNESS for spec in task.metrics)
 
 
@@ -101,10 +98,9 @@ class Judge:
     async def rate(
         self, inputs: Mapping[str, str], answer: Any, reference: Any = None, repeat: int = 0, passages: str = ""
     ) -> Judgement:
-        """Judges one answer, by the rubric, against `reference` or by the `passages` that its prompt showed; `repeat`
-        counts samples of the verdict from 0.
+        """Judge one answer, by the rubric, against `reference` or by the `passages` that its prompt showed.
 
-        Raises what ends a run, and BudgetExhausted.
+        `repeat` counts samples of the verdict from 0. Raises what ends a run, and BudgetExhausted.
         """
         rubric, text, about = self.setup.rubric, label_text(answer), self.setup.description
         if self.setup.mode == "reference":
@@ -123,7 +119,7 @@ class Judge:
         return panel_median(panel)
 
     async def compare(self, inputs: Mapping[str, str], first: Any, second: Any, repeat: int = 0) -> Comparison:
-        """Compares two answers, in both orders."""
+        """Compare two answers, in both orders."""
         texts = label_text(first), label_text(second)
 
         async def one(a: str, b: str) -> Judgement:
@@ -160,7 +156,6 @@ class Judge:
 
 
 def _room(verdicts: int) -> int:
-    """The most tokens of a reply with a reason and so many verdicts."""
     return VERDICT_TOKENS + CRITERION_TOKENS * verdicts
 
 
@@ -174,7 +169,7 @@ class JudgeMetric:
         """Pairs judged in both orders, and those whose verdict changed with the order."""
 
     def anchor(self, example: Example, prediction: Prediction) -> None:
-        """Keeps what the user's own prompt answered; the first answer to a row stays."""
+        """Keep what the user's own prompt answered; the first answer to a row stays."""
         self._anchors.setdefault(example.id, prediction)
 
     async def score(self, example: Example, prediction: Prediction) -> Score:
@@ -210,7 +205,7 @@ class JudgeMetric:
 
 
 def judge_builder(task: Task, lms: Sequence[LM], gateway: Gateway) -> Callable[[MetricSpec], JudgeMetric]:
-    """What builds the task's judges for `build_metrics`, all on the models `lms`."""
+    """Build the task's judges for `build_metrics`, all on the models `lms`."""
     is_only = sum(spec.name == "judge" for spec in task.metrics) == 1
 
     def build(spec: MetricSpec) -> JudgeMetric:

@@ -21,8 +21,7 @@ from agent.errors import InputError
 from agent.metrics.bounded import BoundedCheck
 from agent.metrics.comparison import Check
 from agent.metrics.metric_registry import METRICS
-from agent.scoring.function_metric import FunctionMetric, registered
-from agent.scoring.metric_file import PythonMetric
+from agent.scoring.user_metrics import FunctionMetric, PythonMetric, registered
 from agent.types import Example, Field, Metric, MetricSpec, Prediction, Score, Task
 from agent.worker import Verdict, run_aside
 
@@ -61,7 +60,6 @@ def build_metrics(
 
 
 def _check(rule: MetricRule, spec: MetricSpec, field: Field) -> Check | BoundedCheck:
-    """The check of a metric with its options for a field. Raises ValueError for what it cannot use."""
     from pydantic import ValidationError
 
     try:
@@ -81,7 +79,7 @@ def _check(rule: MetricRule, spec: MetricSpec, field: Field) -> Check | BoundedC
 
 
 def combine(scores: Sequence[Score], specs: Sequence[MetricSpec]) -> float | None:
-    """The weighted mean in [0, 1] of one outcome's scores, in the order of `specs`; None where any is None or none is.
+    """The weighted mean in [0, 1] of one outcome's scores, in the order of `specs`; None where any is missing.
 
     Raises ValueError where the two differ in length, or the weights add up to nothing.
     """

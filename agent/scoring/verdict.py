@@ -1,4 +1,4 @@
-"""The form of a judge's verdict, and how a reply is read as one. Pure, in bounded time on any text.
+"""A judge's verdict: its form, how a reply is read as one, and the value in [0, 1]. Pure, in bounded time on any text.
 
 The reason comes first, so that the rating follows from it. The last verdict in a reply counts, as models correct
 themselves, but not one that they quote, and none where an object and the lines behind it contradict each other. An
@@ -11,9 +11,11 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
+from agent.scoring.judge_prompt import CORRECT, PAIR
 from agent.types import Rubric
 
 REASON_CHARACTERS = 300
@@ -89,7 +91,7 @@ def _object(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_ratings(reply: str, rubric: Rubric, tokens: Tokens = ()) -> RatingVerdict | None:
-    """The last verdict in `reply`, or None where it is incomplete or a rating is off the scale.
+    """Read the last verdict in `reply`; None where it is incomplete or a rating is off the scale.
 
     With `tokens`, a rating is its expectation over the scale (G-Eval: Liu et al. 2023, section 2), where the tokens
     agree with the text.
@@ -105,7 +107,7 @@ def read_ratings(reply: str, rubric: Rubric, tokens: Tokens = ()) -> RatingVerdi
 
 
 def read_choice(reply: str, choices: Sequence[str]) -> ChoiceVerdict | None:
-    """The last verdict in `reply`, or None where it is none of `choices`.
+    """Read the last verdict in `reply`; None where it is not one of `choices`.
 
     >>> read_choice('{"reason": "Shorter.", "verdict": "A"}', ["A", "B", "tie"])
     ChoiceVerdict(reason='Shorter.', choice='A')
@@ -117,8 +119,9 @@ def read_choice(reply: str, choices: Sequence[str]) -> ChoiceVerdict | None:
 
 
 def read_claims(reply: str) -> ClaimsVerdict | None:
-    """The last list of claims in `reply`, or None where it is no list or a claim has no clear verdict. A claim that
-    stands twice counts once, with its last verdict.
+    """Read the last list of claims in `reply`; None where a claim has no clear verdict.
+
+    A claim that comes twice counts once, with its last verdict.
 
     >>> read_claims('{"claims": [{"claim": "It is free.", "evidence": "none", "supported": "no"}]}')
     ClaimsVerdict(supported=(), unsupported=('It is free.',))
@@ -139,8 +142,8 @@ def read_claims(reply: str) -> ClaimsVerdict | None:
 
 def _last_verdict(reply: str, names: Sequence[str]) -> Mapping[str, Any]:
     """The last value of each name, in the order of the reply: those of the last JSON object that has any of them, then
-    of `name: word` lines behind it; without an object those of lines alone. Empty where a later object breaks off or is
-    no JSON, or where lines contradict the object."""
+    of `name: word` lines behind it; without an object those of lines alone. Empty where a later object breaks off or
+    is no JSON, or where lines contradict the object."""
     text = reply[-MOST_READ:]
     values, end = _last_object(text, names)
     rest = text[end:]
@@ -163,7 +166,7 @@ def _alike(one: Any, other: Any) -> bool:
 
 
 def _last_object(text: str, names: Sequence[str]) -> tuple[Mapping[str, Any], int]:
-    """The last JSON object that has one of `names`, and where it ends; empty and 0 where there is none.
+    """The last JSON object that has one of `names`, and where it ends; empty and 0 without one.
 
     It begins or ends a line. One inside a sentence, or inside an object that is no JSON, may be quoted from the answer.
     """
@@ -215,7 +218,7 @@ def _reason(verdict: Mapping[str, Any], reply: str) -> str:
 
 
 def expected(ratings: Mapping[str, float], tokens: Tokens, rubric: Rubric) -> dict[str, float]:
-    """The ratings as expectations over the scale, or as they are where the likeliest rating of a token is another one.
+    """The ratings as expectations over the scale, or unchanged where the likeliest rating of a token is another one.
 
     Of the tokens with most of their probability on ratings the last ones are the verdict's.
     """
@@ -244,3 +247,84 @@ def rubric_value(ratings: Mapping[str, float], rubric: Rubric) -> float:
     total = math.fsum(criterion.weight for criterion in rubric.criteria)
     mean = math.fsum(c.weight * ratings[c.name] for c in rubric.criteria) / total
     return min(1.0, max(0.0, (mean - rubric.low) / (rubric.high - rubric.low)))
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The verdict on one answer.
+
+    `value`: in [0, 1]; None where there is no verdict, for the reason `reason`. `ratings`: by criterion, on the
+    rubric's scale, of the panel's median member; empty in the other modes.
+    """
+
+    value: float | None
+    reason: str
+    ratings: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The verdicts on the first answer against the second, shown first and shown second.
+
+    1: better, 0: worse, 0.5: neither, None: unreadable.
+    """
+
+    orders: tuple[float | None, float | None]
+    reason: str
+
+    @property
+    def value(self) -> float | None:
+        """One of the verdicts where they agree; one that changes with the order is a tie."""
+        one, two = self.orders
+        if one is None or two is None:
+            return None
+        return one if one == two else 0.5
+
+
+def panel_median(judgements: Sequence[Judgement]) -> Judgement:
+    """The median of a panel, of at least half of its members, with the reason of the member nearest to it."""
+    known = [each for each in judgements if each.value is not None]
+    if not known or 2 * len(known) < len(judgements):
+        return Judgement(None, next(each.reason for each in judgements if each.value is None))
+    middle = median(each.value for each in known if each.value is not None)
+    nearest = min(known, key=lambda each: abs((each.value or 0.0) - middle))
+    return Judgement(middle, nearest.reason, nearest.ratings)
+
+
+def by_rubric(text: str, tokens: Tokens, rubric: Rubric) -> Judgement:
+    verdict = read_ratings(text, rubric, tokens)
+    if verdict is None:
+        return _unreadable(text)
+    marks = ", ".join(f"{name} {rating:.3g}/{rubric.high}" for name, rating in verdict.ratings.items())
+    return Judgement(rubric_value(verdict.ratings, rubric), f"{marks}: {verdict.reason}", verdict.ratings)
+
+
+def by_reference(text: str, tokens: Tokens) -> Judgement:
+    return _read_choice(text, CORRECT, {"wrong": 0.0, "partly": 0.5, "correct": 1.0})
+
+
+def by_passages(text: str, tokens: Tokens) -> Judgement:
+    """The part of the claims that the passages support."""
+    verdict = read_claims(text)
+    if verdict is None:
+        return _unreadable(text)
+    whole = len(verdict.supported) + len(verdict.unsupported)
+    lacking = f"; not supported: {'; '.join(verdict.unsupported)}" if verdict.unsupported else ""
+    counted = f"{len(verdict.supported)} of {whole} claims are supported{lacking}" if whole else "it claims nothing"
+    return Judgement(verdict.value, counted)
+
+
+def _unreadable(text: str) -> Judgement:
+    return Judgement(None, f"the judge's answer has no readable verdict: {' '.join(text[-120:].split())}")
+
+
+def by_pair(text: str, tokens: Tokens) -> Judgement:
+    """1 where the first of two answers is better."""
+    return _read_choice(text, PAIR, {"A": 1.0, "B": 0.0, "tie": 0.5})
+
+
+def _read_choice(text: str, choices: Sequence[str], values: Mapping[str, float]) -> Judgement:
+    verdict = read_choice(text, choices)
+    if verdict is None:
+        return _unreadable(text)
+    return Judgement(values[verdict.choice], f"{verdict.choice}: {verdict.reason}")

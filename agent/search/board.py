@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from agent.observer import NO_OBSERVER, Observer
-from agent.scoring.evaluate import values
-from agent.scoring.label_signal import evidence
+from agent.scoring.evaluate import evidence, values
 from agent.search.program import Parent
 from agent.search.study import MeanScore, shrunk
-from agent.stats.adjusted_means import adjusted_means
 from agent.stats.intervals import mean_ci
+from agent.stats.racing import adjusted_means
 from agent.types import Candidate, Outcome, Proposal, Trial, TrialState
 
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from agent.scoring import breakdown
 from agent.search.context import SearchContext
 from agent.search.pareto import Finalist, Prefer, counted, front_table, prefer
-from agent.stats.family import best_of_many
 from agent.stats.noninferiority import LossBound, loss_bound
+from agent.stats.selection import best_of_many
 from agent.types import Candidate, Usage
 
 PROVED = 0.1

@@ -30,12 +30,8 @@ FEW_ROWS = 5
 class ArmScores:
     """An arm on the sealed rows.
 
-    Args:
-        name: as the table shows it.
-        family: what answers.
-        scores: in [0, 1], one for each row in the order of all arms; None where a row has none.
-        break_even_calls: the calls from which on its training is paid for, against the best prompt. None: not known,
-            or it never is.
+    `scores`: one for each row in the order of all arms; None: no score. `break_even_calls`: the calls from which on its
+    training is paid for, against the best prompt; None: not known, or never.
     """
 
     name: str
@@ -52,14 +48,10 @@ class ArmScores:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What the rule says.
+    """What the rule says: the case, the arm to use, and the arm with the highest score.
 
-    Args:
-        verdict: the case of the rule.
-        arm: the arm to use.
-        best: the arm with the highest score.
-        behind: how far `best` is ahead of `arm`, paired; None where they are one.
-        scarce: the labels with fewer than FEW_ROWS train rows, and how many each has.
+    `behind`: how far `best` is ahead of `arm`, paired; None where they are one. `scarce`: the labels with fewer than
+    FEW_ROWS train rows, and how many each has.
     """
 
     verdict: Verdict
@@ -72,16 +64,10 @@ class Advice:
 def advise(
     arms: Sequence[ArmScores], rows: Mapping[str, int], expected_calls: int | None = None, seed: int = 0
 ) -> Advice:
-    """The advice of the rule above.
+    """Apply the rule above to arms on the same rows, at least one prompt.
 
-    Args:
-        arms: at least one prompt; all on the same rows.
-        rows: train rows of each label, or of the whole under "" where the answer is no choice.
-        expected_calls: calls in the life of the prompt. None: as many as it takes.
-        seed: of the intervals, at least 0.
-
-    Returns:
-        The advice.
+    `rows`: train rows of each label, or of the whole under "" where the answer is no choice. `expected_calls`: calls in
+    the life of the prompt; None: as many as it takes.
     """
     best = max(arms, key=lambda arm: arm.mean)  # of equals the first
     scarce = {label: count for label, count in rows.items() if label and count < FEW_ROWS}

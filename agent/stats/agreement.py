@@ -88,8 +88,7 @@ def _kappa(one: Vector, two: Vector, levels: int, weighted: bool) -> float | Non
 def alpha(raters: Sequence[Sequence[float | None]], levels: int, seed: int) -> IntervalEstimate:
     """Krippendorff's alpha for ordinal data, at most 1; 0 is chance.
 
-    Args:
-        raters: Raters x items, values in [0, 1], None where one did not rate; items of a single rating do not count.
+    `raters`: raters x items, values in [0, 1], None where one did not rate; items of a single rating do not count.
 
     Source: Krippendorff 2011, "Computing Krippendorff's alpha-reliability", sections C and D.
     """

@@ -36,13 +36,10 @@ STEPS = 40
 
 @dataclass(frozen=True, slots=True)
 class AnytimeComparison:
-    """Two arms so far.
+    """Two arms so far: `diff` is the mean of arm 1 minus arm 0 over the pairs, `ci` the confidence sequence.
 
-    Args:
-        diff: Mean of arm 1 minus arm 0 over the pairs, in [-1, 1]; None without pairs.
-        ci: The confidence sequence.
-        e_value: Evidence against "no difference" now; at most 1 on average where there is none.
-        p_value: 1 / the largest e-value so far, valid at any time.
+    `e_value`: evidence against "no difference" now; at most 1 on average where it is true. `p_value`: 1 / the largest
+    e-value so far, valid at any time.
     """
 
     pairs: int
@@ -55,8 +52,7 @@ class AnytimeComparison:
 def paired(outcomes: Sequence[tuple[int, float]]) -> list[float]:
     """The difference arm 1 - arm 0 of each pair; later outcomes change no earlier pair.
 
-    Args:
-        outcomes: (arm, outcome) in the order of arrival; arm 0 or 1, outcome in [0, 1].
+    `outcomes`: (arm, outcome) in the order of arrival; arm 0 or 1, outcome in [0, 1].
 
     >>> paired([(0, 0.5), (1, 1.0), (1, 0.25), (0, 0.0)])
     [0.5, 0.25]
@@ -73,7 +69,7 @@ def paired(outcomes: Sequence[tuple[int, float]]) -> list[float]:
 
 
 def compared(differences: Sequence[float], alpha: float = 0.05) -> AnytimeComparison:
-    """The comparison after these differences, in [-1, 1] and in order; other values raise ValueError.
+    """Compare the arms after these differences, in [-1, 1] and in order; other values raise ValueError.
 
     >>> result = compared([1.0] * 12)
     >>> result.diff, result.p_value < 0.05 and result.ci[0] > 0
@@ -116,7 +112,7 @@ def _log_wealth(steps: Vector, mean: float) -> Vector:
 
 
 def _beyond(steps: Vector, limit: float) -> float:
-    """The smallest mean that the bettor on a lower one has refuted, 1 where there is none.
+    """The smallest mean that the bettor on a lower one has refuted, or 1.
 
     That bettor's wealth grows with the mean, so bisection finds it.
     """

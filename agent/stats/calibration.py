@@ -36,8 +36,7 @@ DIGITS = 4
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A bias in nats for each label, a temperature above 0, and the weight of the neighbours or the classifier, at
-    least 0."""
+    """A bias in nats for each label, a temperature above 0, and the weight of the neighbours or the classifier."""
 
     bias: tuple[float, ...]
     temperature: float = 1.0
@@ -46,9 +45,6 @@ class Weights:
 
 def label_free(scores: Sequence[Sequence[float]]) -> Weights:
     """Minus each label's mean score, so that no label is preferred over all rows together; knows no right answer.
-
-    Args:
-        scores: At least one row.
 
     Source: Zhou et al. 2023, section 3, on log-probabilities.
 
@@ -67,10 +63,8 @@ def fitted(
     weight more, shrunk towards 1: the product of both distributions. The problem is convex in 1 / temperature, the
     weight and the biases, so there is one solution.
 
-    Args:
-        scores: At least one row, each with two labels or more.
-        answers: For each row the index of the right label.
-        shares: Of the same shape; None: without neighbours.
+    `answers`: for each row the index of the right label. `shares`: of the same shape as `scores`; None: without
+    neighbours.
 
     Source: Platt 1999; Guo et al. 2017, section 4.2 (one temperature); the bias of each label as in "vector scaling";
     neighbours: Khandelwal et al. 2020, section 2, here of logs, as in a product of experts (Hinton 2002).
@@ -97,12 +91,8 @@ def stacked(scores: Sequence[Sequence[float]], answers: Sequence[int], logs: Seq
     """One weight of the model's label-free scores and one of a classifier's log-probabilities, by log-loss.
 
     Both are at least 0 (the model's 1 / STACKED_HOTTEST) and shrunk towards 1. Two numbers are all that is fitted, so
-    few rows are enough, and where the model tells nothing its weight vanishes.
-
-    Args:
-        scores: At least one row, each with two labels or more.
-        answers: For each row the index of the right label.
-        logs: The classifier's, of the same shape; it must not have learnt from these rows.
+    few rows are enough, and where the model tells nothing its weight vanishes. The classifier (`logs`) must not have
+    learnt from these rows.
 
     Source: Wolpert 1992, "Stacked Generalization"; Breiman 1996, "Stacked Regressions" (weights of at least 0).
     """
@@ -129,11 +119,9 @@ def penalised_loss(
 ) -> Callable[[Table], tuple[float, Table]]:
     """The loss of the multinomial logistic regression, and its gradient, as a function of the parameters.
 
-    Args:
-        tables: For each row a number for each label: each table has one parameter, which is shrunk towards 1. They come
-            first; then comes a bias for each label, shrunk towards 0.
-        right: For each row the index of the right label.
-        spread: The standard deviation of a parameter around what it is shrunk towards.
+    `tables`: for each row a number for each label: each table has one parameter, which is shrunk towards 1. They come
+    first; then comes a bias for each label, shrunk towards 0. `right`: for each row the index of the right label.
+    `spread`: the standard deviation of a parameter around what it is shrunk towards.
     """
     import numpy as np
 
@@ -162,13 +150,10 @@ def cross_fitted(
     shares: Sequence[Sequence[float]] | None = None,
     fit: Callable[[Any, Any, Any], Weights] = fitted,
 ) -> list[Weights]:
-    """For each row the weights fitted to the rows of the other folds, so that no row reads itself.
+    """For each row the weights that `fit` (`fitted` or `stacked`) gives for the other folds, so that no row reads
+    itself.
 
-    Args:
-        scores: Rows in an order in which every beginning holds the labels evenly; the folds are every FOLDS-th row.
-        answers: For each row the index of the right label.
-        shares: As of `fitted`, or the classifier's as of `stacked`.
-        fit: One of these two.
+    `scores`: rows in an order in which every beginning holds the labels evenly; the folds are every FOLDS-th row.
 
     Source: Chernozhukov et al. 2018 (cross-fitting).
     """
@@ -202,10 +187,6 @@ class Bin:
 def reliability(confidences: Sequence[float], right: Sequence[bool]) -> list[Bin]:
     """The reliability curve in BINS bins of equal width; bins without rows are left out.
 
-    Args:
-        confidences: In [0, 1], one for each row.
-        right: Whether its answer was.
-
     Source: Guo et al. 2017, section 2.
     """
     bins = []
@@ -232,17 +213,10 @@ def expected_calibration_error(bins: Sequence[Bin]) -> float:
 
 
 def abstain_below(confidences: Sequence[float], right: Sequence[bool], precision: float) -> float | None:
-    """The lowest confidence from which on the answers are right often enough.
+    """The lowest confidence from which on the answers are right often enough; None where none is.
 
-    It is chosen by these rows, so that other rows may fall somewhat short of the precision.
-
-    Args:
-        confidences: In [0, 1], one for each row.
-        right: Whether its answer was.
-        precision: The part of the answers that must be right, in (0, 1).
-
-    Returns:
-        A threshold with at least FEWEST_ANSWERED of the rows at it or above; None where there is none.
+    At least FEWEST_ANSWERED of the rows are at it or above. It is chosen by these rows, so that other rows may fall
+    somewhat short of the precision, in (0, 1).
 
     Source: El-Yaniv & Wiener 2010 (selective classification).
     """

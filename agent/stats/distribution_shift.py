@@ -17,13 +17,9 @@ DRAWS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class DriftTest:
-    """One test.
+    """One test of a statistic of the reference (`was`) against one of the window (`now`).
 
-    Args:
-        was, now: The statistic of the reference and of the window.
-        effect: The size of the change.
-        p_value: None where there is nothing to test, for the reason `why`.
-        test: The name of the statistical test.
+    `effect`: the size of the change. `p_value`: None where there is nothing to test, for the reason `why`.
     """
 
     name: str
@@ -37,10 +33,9 @@ class DriftTest:
 
 
 def more_often(name: str, was: tuple[int, int], now: tuple[int, int], limit: float) -> DriftTest:
-    """Whether an event is more frequent now: Fisher's exact test, one-sided; the effect is the rise of the rate.
+    """Whether an event is more frequent now, by (events, trials): Fisher's exact test, one-sided.
 
-    Args:
-        was, now: (events, trials).
+    The effect is the rise of the rate.
 
     >>> test = more_often("errors", was=(1, 100), now=(12, 100), limit=0.05)
     >>> round(test.effect, 2), round(test.p_value, 3)

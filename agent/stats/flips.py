@@ -34,12 +34,8 @@ def flip_p_value(
 ) -> float:
     """The p-value of "each row's answers have the same distribution before and now"; 1 where nothing can be tested.
 
-    Args:
-        rows: For each row its samples of before and of now; a row without samples on a side is left out.
-        distance: The distance of two samples, in [0, 1]; the statistic is the energy distance.
-
-    Raises:
-        ValueError: For more than 12 samples of a row.
+    `rows`: for each row its samples of before and of now; a row without samples on a side is left out. `distance`: of
+    two samples, in [0, 1]; the statistic is the energy distance. Raises ValueError for more than 12 samples of a row.
 
     Source: Szekely & Rizzo 2013, J. Stat. Plan. Inference 143:1249, for the energy distance.
 
@@ -93,7 +89,6 @@ def _summed(
 
 
 def _moves(before: Sequence[float], now: Sequence[float]) -> Vector:
-    """Mean now minus mean before."""
     import numpy as np
 
     samples, first = [*before, *now], len(before)
@@ -103,7 +98,6 @@ def _moves(before: Sequence[float], now: Sequence[float]) -> Vector:
 
 
 def _distances(before: Sequence[T], now: Sequence[T], distance: Callable[[T, T], float]) -> Vector:
-    """The mean distance between the two sides."""
     import numpy as np
 
     samples, first = [*before, *now], len(before)

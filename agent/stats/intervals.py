@@ -101,21 +101,10 @@ def paired_difference(winner: Sequence[float], baseline: Sequence[float], seed: 
 
 
 def lowest_difference(first: Sequence[float], second: Sequence[float], seed: int, confidence: float = 0.95) -> float:
-    """The least true mean difference, first minus second, that rows leave possible: a one-sided limit.
+    """The least true mean difference, first minus second, that rows leave possible: a one-sided limit in [-1, 1].
 
-    It is the lower end of the interval of `paired_difference` at the confidence `2 * confidence - 1`.
-
-    Args:
-        first: scores in [0, 1].
-        second: those of the same rows.
-        seed: of the bootstrap, for graded scores.
-        confidence: of the one side, in (0.5, 1).
-
-    Returns:
-        A difference in [-1, 1].
-
-    Raises:
-        ValueError: as `paired_difference`.
+    It is the lower end of the interval of `paired_difference` at the confidence `2 * confidence - 1`; `confidence` is
+    of the one side, in (0.5, 1). Raises as `paired_difference`.
 
     Source: Tango 1998, Statistics in Medicine 17:891 (0/1 scores); Efron 1987 and Student's t (graded scores).
 
@@ -200,7 +189,7 @@ def minimum_detectable_gain(n: int, baseline_rate: float, alpha: float = 0.05, p
 
 
 def checked(values: Sequence[float], name: str) -> Vector:
-    """The scores as an array. Raises ValueError unless there is at least one and all lie in [0, 1]."""
+    """The scores as an array. Raises ValueError unless there is at least one and all are in [0, 1]."""
     import numpy as np
 
     scores = np.asarray(values, dtype=float)

@@ -26,11 +26,8 @@ DIFFER = 0.1
 class LossBound:
     """How much one prompt may lose against another.
 
-    Args:
-        diff: its mean minus the other's over `n` paired rows, in [-1, 1].
-        low: the one-sided 95 % limit of the true difference: it loses at most -low.
-        margin: the loss that is accepted, in (0, 1).
-        n: paired rows.
+    `diff`: its mean minus the other's over `n` paired rows. `low`: the one-sided 95 % limit of the true difference: it
+    loses at most -low. `margin`: the loss that is accepted, in (0, 1).
     """
 
     diff: float
@@ -47,16 +44,10 @@ class LossBound:
 def loss_bound(
     scores: Sequence[float | None], reference: Sequence[float | None], margin: float, seed: int
 ) -> LossBound | None:
-    """How much a prompt may lose against a reference on the same rows.
+    """How much a prompt may lose against a reference on the same rows; None where no row has a score of the reference.
 
-    Args:
-        scores: of the prompt, in [0, 1]; None, no score, counts as 0: a lost answer is a loss.
-        reference: of the reference; rows without a score there are left out.
-        margin: the loss that is accepted, in (0, 1).
-        seed: of the bootstrap, for graded scores.
-
-    Returns:
-        The bound; None where no row has a score of the reference.
+    A row without a score (None) counts as 0: a lost answer is a loss; rows without a score of the reference are left
+    out.
 
     Source: Tango 1998, Statistics in Medicine 17:891; Piaggio et al. 2012 (CONSORT for non-inferiority), JAMA 308:2594.
 
@@ -76,9 +67,7 @@ def loss_bound(
 def smallest_margin(rows: int, differ: float = DIFFER) -> float:
     """About the smallest margin that `rows` paired rows can show for two prompts of one quality, in (0, 1].
 
-    Args:
-        rows: at least 1.
-        differ: the share of rows that they score differently, in (0, 1].
+    `differ`: the share of rows that they score differently, in (0, 1].
 
     >>> round(smallest_margin(120), 3)
     0.047

@@ -23,9 +23,11 @@ SHARPEST = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """All in score, 0 to 1. `noise`: part of the `noise_rows` asked again whose score changed, None when none was.
-    `headroom`: what is left above the baseline. `detectable`: the smallest gain over it that the test rows show (inf:
-    none). `why` is a sentence or two, with what to do when `worth` is False.
+    """The verdict on a baseline, all in score, 0 to 1.
+
+    `noise`: part of the `noise_rows` asked again whose score changed, None when no row was. `headroom`: what is left
+    above the baseline. `detectable`: the smallest gain over it that the test rows show (inf: none). `why` says what to
+    do when `worth` is False.
     """
 
     noise: float | None
@@ -50,25 +52,21 @@ class Assessment:
 
 
 def detectable_gains(test_rows: int) -> dict[float, float]:
-    """By assumed baseline score the smallest gain that `test_rows` rows show; inf where there is none."""
+    """By assumed baseline score the smallest gain that `test_rows` rows show; inf where none."""
     return {rate: minimum_detectable_gain(test_rows, rate) for rate in ASSUMED_RATES}
 
 
 def assess(
     scores: Sequence[float | None], again: Sequence[float | None], test_rows: int, pairwise: bool = False
 ) -> Assessment:
-    """The verdict on a baseline, from its dev scores.
-
-    Args:
-        scores: of the baseline on dev, in [0, 1]; None for a row without a score.
-        again: of the first of these rows, asked a second time.
-        test_rows: of the sealed test, 0 or more.
-        pairwise: a judge compares each answer with the baseline's own, so that how the baseline's scores vary says
-            nothing.
+    """Judge from a baseline's dev scores whether there is anything to win.
 
     Not worth it is a search whose test rows show no gain, whatever the prompts score. Else, with 20 scored rows or
     more, one whose baseline has full marks on all of them: dev then prefers nothing to it; and one whose test rows
     would show no gain even if the baseline scored no more than the lower end of its interval.
+
+    `again`: scores of the first of these rows, asked a second time. `pairwise`: a judge compares each answer with the
+    baseline's own, so that how the baseline's scores vary says nothing.
     """
     known = [value for value in scores if value is not None]
     flips = [abs(a - b) > 1e-12 for a, b in zip(scores, again, strict=False) if a is not None and b is not None]
@@ -131,12 +129,8 @@ def rows_at_most(gain: float) -> int:
 def rows_to_detect(gain: float, scores: Sequence[float]) -> int:
     """The test rows that show this gain over a baseline with these scores, in [0, 1], on some rows of dev.
 
-    Cautious: the baseline's true score is taken to lie where in its 95 % interval most rows are needed, and the two
+    Cautious: the baseline's true score is taken to be where in its 95 % interval most rows are needed, and the two
     prompts to fail on rows independently, so that most rows differ (`minimum_detectable_gain`).
-
-    Args:
-        gain: In (0, 1].
-        scores: At least one.
 
     >>> rows_to_detect(0.1, [0.0] * 22) < rows_to_detect(0.1, [0.0, 1.0] * 11) == rows_at_most(0.1)
     True
@@ -172,7 +166,6 @@ def _sharper(scores: Sequence[float], mean: float) -> float:
 
 
 def _rows(room: float, mean: float, worth_rows: int, test_rows: int) -> str:
-    """How many test rows show half of what is left, with two digits."""
     needed = rows_for(room / 2, mean)
     if not needed:
         return "far more test rows"

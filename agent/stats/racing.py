@@ -1,23 +1,24 @@
-"""Racing: which candidates are significantly worse than the best, valid after every row. Pure, without random draws.
+"""Candidates compared while a search runs: which are significantly worse than the best, and means on unequal rows. Pure.
 
 The tests are bets (Waudby-Smith & Ramdas 2024, JRSS-B 86:1, "Estimating means of bounded random variables by
-betting"). On each row a bettor stakes part of its wealth on another candidate scoring higher than this one. While this
-one is the best the bets are fair at most, and by Ville's inequality the wealth ever reaches 1 / alpha with probability
-<= alpha, however often one looks. On 0/1 scores only rows that differ move the wealth: a sequential sign test with a
-mixture over the win rates below a half.
+betting"), valid after every row. On each row a bettor stakes part of its wealth on another candidate scoring higher
+than this one. While this one is the best the bets are fair at most, and by Ville's inequality the wealth ever reaches
+1 / alpha with probability <= alpha, however often one looks. On 0/1 scores only rows that differ move the wealth: a
+sequential sign test with a mixture over the win rates below a half.
 
 Candidates are taken as given: rows that helped to write one (failures shown to a proposer) flatter it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Table = NDArray[Any]
+
 
 ALPHA = 0.05
 BETS = tuple((2 * step + 1) / 20 for step in range(10))  # parts of the wealth that are staked on a row
@@ -31,13 +32,8 @@ def behind(scores: Sequence[Sequence[float | None]], alpha: float = ALPHA) -> li
     the one with the best mean. A candidate in several races is at risk once in each. On each row a bettor stakes on the
     leader of the rows before, of the others that are still there (equal leaders share the stake).
 
-    Args:
-        scores: Candidates x rows in one common order, values in [0, 1], None for "not scored". At every look all
-            candidates, also those that left, with the rows that they had by then.
-        alpha: In (0, 1).
-
-    Raises:
-        ValueError: For scores outside [0, 1].
+    `scores`: candidates x rows in one common order, values in [0, 1], None for "not scored"; at every look all
+    candidates, also those that left, with the rows that they had by then. Raises ValueError for scores outside [0, 1].
 
     >>> behind([[1.0] * 12, [0.0] * 12])
     [1]
@@ -97,3 +93,48 @@ def largest_wealth(leads: Table) -> Table:
     paths = top + np.log(np.exp(logs - top[:, :, None]) @ np.array(WEIGHTS))
     wealth: Table = np.exp(np.clip(paths.max(axis=1), 0.0, 700.0))
     return wealth
+
+
+PRIOR_CANDIDATES = 1.0  # for which an effect of 0 of a row counts
+STEPS = 50
+CLOSE = 1e-6
+
+
+def adjusted_means(scores: Mapping[str, Sequence[float | None]]) -> dict[str, float]:
+    """The mean of each candidate, in [0, 1], as if it had seen all rows that any has seen.
+
+    The first rows of dev may be easier than those after them, and only good candidates see the later ones, so a plain
+    mean over 6 rows and one over 60 are not comparable. Here a score is a candidate's mean and an effect of its row
+    together.
+
+    `scores`: by candidate, on the first rows of one order; None: no score. One without any is left out.
+
+    Source: the additive model of a two-way layout with empty cells, fitted by backfitting (Hastie & Tibshirani 1990,
+    "Generalized Additive Models", section 4.4), with shrunk row effects (Robinson 1991, "That BLUP is a Good Thing").
+
+    >>> adjusted_means({"one": [1.0, 0.0], "other": [1.0, 0.0]})
+    {'one': 0.5, 'other': 0.5}
+    """
+    import numpy as np
+
+    names = [name for name, row in scores.items() if any(value is not None for value in row)]
+    if not names:
+        return {}
+    width = max(len(scores[name]) for name in names)
+    table = np.full((len(names), width), np.nan)
+    for at, name in enumerate(names):
+        row = scores[name]
+        table[at, : len(row)] = [np.nan if value is None else value for value in row]
+    seen = ~np.isnan(table)
+    table, seen = table[:, seen.any(axis=0)], seen[:, seen.any(axis=0)]
+    filled, by_row = np.where(seen, table, 0.0), seen.sum(axis=0) + PRIOR_CANDIDATES
+    effects = np.zeros(table.shape[1])
+    means = np.zeros(len(names))
+    for _ in range(STEPS):
+        before = means
+        means = np.where(seen, filled - effects, 0.0).sum(axis=1) / seen.sum(axis=1)
+        effects = np.where(seen, filled - means[:, None], 0.0).sum(axis=0) / by_row
+        effects -= effects.mean()
+        if np.abs(means - before).max() < CLOSE:
+            break
+    return dict(zip(names, means.clip(0.0, 1.0).tolist(), strict=True))

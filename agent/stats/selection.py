@@ -1,4 +1,7 @@
-"""The winner's curse: the dev score of the winner, corrected for its having been chosen by that score. Pure."""
+"""The best of many: what its score is worth, whether it beats a rival, and the p-values of several tests. Pure.
+
+It was chosen by the very scores that speak for it, so each method corrects for the choice.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Table = NDArray[Any]
+
 
 FOLDS = 10
 REPEATS = 20
@@ -29,16 +33,8 @@ def selection_corrected(outcomes: Sequence[Sequence[float]], winner: int, seed: 
     to 2 where equal candidates are cut late. A single figure errs by 6 to 10 points, and may exceed the winner's own
     mean. Worse alternatives: half-splits, and a random-effects model of rows and candidates.
 
-    Args:
-        outcomes: For every candidate that ran, also those cut early, its scores in [0, 1] on the first rows of one
-            common order; the winner's on all rows.
-        winner: The winner's index in `outcomes`.
-
-    Returns:
-        A score in [0, 1].
-
-    Raises:
-        ValueError: Unless the winner is one of them and has the most rows.
+    `outcomes`: for every candidate that ran, also those cut early, its scores in [0, 1] on the first rows of one common
+    order. Raises ValueError unless the winner is one of them and has the most rows.
 
     Source: Varma & Simon 2006, BMC Bioinformatics 7:91; Cawley & Talbot 2010, JMLR 11:2079.
 
@@ -87,3 +83,56 @@ def _cross_validated(table: Table, lengths: Table, fresh: int, held: Table) -> f
         score += float(((hits * best).sum(axis=0) / best.sum(axis=0)).sum())
         start = stop
     return min(1.0, score / float(held.sum()))
+
+
+FLIPS = 20_000
+BLOCK = 2_000  # flips that are drawn at once
+
+
+def best_of_many(candidates: Sequence[Sequence[float]], chosen: int, rival: Sequence[float], seed: int) -> float:
+    """The p-value, in (0, 1], of "none of these prompts is better than the rival", one-sided.
+
+    The differences to the rival change their signs at random, those of a row together, and the largest sum of any
+    prompt is compared with that of the chosen one. So prompts that answer alike count as little more than one. Of nine
+    prompts that are no better than their rival the best beats it at the 5 % level, if it is tested as if it were the
+    only one, in 11 to 13 of 100 cases (simulated, on 30 and 100 rows).
+
+    `candidates`: of every prompt that could have been chosen its scores in [0, 1], on the rows of `rival`. Raises
+    ValueError for scores that are not paired row by row, or no such index.
+
+    Source: Westfall & Young 1993, "Resampling-Based Multiple Testing", chapter 2 (single-step maxT); Phipson & Smyth
+    2010 (the correction).
+
+    >>> best_of_many([[1.0] * 8], 0, [0.0] * 8, seed=0) < 0.01
+    True
+    """
+    import numpy as np
+
+    other = checked(rival, "rival")
+    table = [checked(scores, f"candidates[{place}]") for place, scores in enumerate(candidates)]
+    if not 0 <= chosen < len(table) or any(len(scores) != len(other) for scores in table):
+        raise ValueError("candidates must hold the chosen one, and each have a score for each row of the rival")
+    differences = (np.array(table) - other).T  # rows x candidates
+    differences = differences[np.abs(differences).max(axis=1) > 1e-12]
+    gain = float(differences[:, chosen].sum())
+    rng, as_large = np.random.default_rng(seed), 0
+    for _ in range(FLIPS // BLOCK):
+        signs = rng.choice((-1.0, 1.0), size=(BLOCK, len(differences)))
+        as_large += int(((signs @ differences).max(axis=1) >= gain - 1e-9).sum())
+    return (as_large + 1) / (FLIPS + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct the p-values of a family of tests, each for all of them; in the same order.
+
+    One below 0.05 is then shown at the 5 % level, however many tests there are.
+
+    Source: Holm 1979, Scand. J. Statist. 6:65 (step-down).
+
+    >>> [round(value, 3) for value in holm([0.01, 0.04, 0.02])]
+    [0.03, 0.04, 0.04]
+    """
+    corrected, least = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        corrected[place] = least = min(1.0, max(least, (len(p_values) - rank) * p_values[place]))
+    return corrected

@@ -22,9 +22,8 @@ from agent.models.local import LocalModel
 from agent.programs.looked_up import PassageLibrary
 from agent.retrieval.passages import bare_passages
 from agent.scoring.judge_prompt import claims_messages
-from agent.scoring.judgement import by_passages
 from agent.scoring.llm_judge import CLAIMS_TOKENS
-from agent.scoring.verdict import claims_schema
+from agent.scoring.verdict import by_passages, claims_schema
 from agent.task.load import load_task
 from agent.types import LM, Example, Request, Task
 from tests.bench.arena.weights import gguf

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from agent.scoring.answer_counts import retrieval_figures
 from agent.scoring.breakdown import Pair
-from agent.scoring.retrieval_figures import retrieval_figures
 from agent.types import Example, Knowledge, Outcome, Prediction
 
 ROWS = (

@@ -211,7 +211,7 @@ def test_a_program_that_renders_keeps_its_logging(tmp_path: Path) -> None:
     needs_wordllama()
     code = (
         "import logging, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from agent.retrieval.static_vectors import static_vector\n"
+        "from agent.retrieval.vectors import static_vector\n"
         "assert len(static_vector('a late parcel')) == 256\n"
         "print(logging.root.handlers, logging.root.level)"
     )

@@ -13,8 +13,8 @@ from agent.release.result import RunResult
 from agent.run.sweep.cells import Cell, CellProgress
 from agent.run.sweep.figures import CellOutcome, summary
 from agent.run.sweep.file import Point
-from agent.stats.family import holm
 from agent.stats.intervals import mean_ci, paired_difference
+from agent.stats.selection import holm
 
 
 def result(model: str) -> RunResult:

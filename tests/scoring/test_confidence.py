@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.release.result_breakdown import Calibration
-from agent.scoring.confidence import confidence_report
+from agent.scoring.breakdown import confidence_report
 from agent.types import Outcome, Prediction
 
 approx = pytest.approx

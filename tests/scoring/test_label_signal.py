@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.scoring.label_signal import MIN_LABEL_MASS, evidence, label_signal
+from agent.scoring.evaluate import MIN_LABEL_MASS, evidence, label_signal
 
 approx = pytest.approx
 LABELS = ("billing", "card_arrival", "card_linking", "sales")

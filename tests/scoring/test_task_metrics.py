@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from agent.errors import InputError
 from agent.metrics import bounded
-from agent.scoring.metric_file import PythonMetric
 from agent.scoring.task_metrics import build_metrics, combine
+from agent.scoring.user_metrics import PythonMetric
 from agent.types import (
     Budget,
     Constraints,

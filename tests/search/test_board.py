@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.observer import Observer
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.scoring.label_signal import evidence
+from agent.scoring.evaluate import evidence
 from agent.search.board import Board
 from agent.search.study import MeanScore
 from agent.stats.intervals import mean_ci

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.stats import family
-from agent.stats.family import best_of_many, holm
+from agent.stats import selection
 from agent.stats.intervals import paired_difference
+from agent.stats.selection import best_of_many, holm
 
 LEVEL = 0.05
 
@@ -24,8 +24,8 @@ def draw(rng: np.random.Generator, count: int, rows: int, rate: float) -> list[l
 
 @pytest.mark.parametrize("rows", [30, 100])
 def test_the_best_of_nine_equals_passes_as_seldom_as_it_says(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(family, "FLIPS", 1000)
-    monkeypatch.setattr(family, "BLOCK", 1000)
+    monkeypatch.setattr(selection, "FLIPS", 1000)
+    monkeypatch.setattr(selection, "BLOCK", 1000)
     rng, passed, alone, runs = np.random.default_rng(rows), 0, 0, 400
     for seed in range(runs):
         *nine, rival = draw(rng, 10, rows, 0.4)

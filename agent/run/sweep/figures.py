@@ -17,8 +17,8 @@ from agent.release.gate import shown
 from agent.release.result import RunResult, search_result
 from agent.run.locations import open_history
 from agent.run.sweep.cells import Cell, CellProgress, progress_of
-from agent.stats.family import holm
 from agent.stats.intervals import mean_ci, paired_difference
+from agent.stats.selection import holm
 
 Scores = Mapping[str, float]
 """Scores in [0, 1] by sealed row."""

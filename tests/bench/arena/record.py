@@ -27,7 +27,7 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import template
 from agent.prompt.reply_parser import parse_reply
 from agent.prompt.template import fill_messages
-from agent.scoring.label_signal import label_signal
+from agent.scoring.evaluate import label_signal
 from agent.search.program import Parent
 from agent.types import LM, Completion, Example, Message, Outcome, Prediction, Proposal, Request, Task
 from tests.bench.arena.data import data_folder, load

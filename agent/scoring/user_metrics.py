@@ -1,6 +1,7 @@
-"""Metrics that are Python functions of the user's program: registered by name, called in this process and trusted.
+"""Metrics that are the user's code: functions of a program, and the task's metric.py.
 
-A function that fails leaves its row unscored with the reason, never 0.
+A registered function is called in this process and trusted; metric.py runs in a child process with a time limit for
+each row. A failure leaves its row unscored with the reason, never 0.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
 from agent.errors import InputError
 from agent.metrics.metric_registry import METRICS
 from agent.types import Example, Prediction, Score, Task
+from agent.worker import LOAD, Worker
 
 MAX_TIMEOUTS = 3
 """After these the function is not called any more: a thread cannot be ended from outside."""
@@ -50,7 +53,7 @@ _REGISTERED: dict[str, RegisteredFunction] = {}
 
 
 def register(function: MetricFunction, name: str = "") -> RegisteredFunction:
-    """Makes `function` a metric of this process, in place of one of the same name.
+    """Make `function` a metric of this process, in place of one of the same name.
 
     Raises InputError for anything but a plain function of two arguments, and for the name of a registered metric.
     """
@@ -71,7 +74,6 @@ def register(function: MetricFunction, name: str = "") -> RegisteredFunction:
 
 
 def _require_order(name: str, arguments: Sequence[str]) -> None:
-    """Raises InputError where the names of the arguments tell that they are not the row and then the answer."""
     first, second = [*map(str.casefold, arguments), "", ""][:2]
     if first in ANSWERS or first in LABELS or second in ROWS:
         given = f"{name}({', '.join(arguments)})"
@@ -82,12 +84,11 @@ def _require_order(name: str, arguments: Sequence[str]) -> None:
 
 
 def registered(name: str) -> RegisteredFunction | None:
-    """The function of that name, if this process has one."""
     return _REGISTERED.get(name)
 
 
 def require_all(task: Task) -> None:
-    """Raises InputError where a metric of the task is a function that this process does not have."""
+    """Raise InputError where a metric of the task is a function that this process does not have."""
     for spec in task.metrics:
         if spec.name not in METRICS and spec.name not in _REGISTERED:
             raise InputError(
@@ -186,10 +187,81 @@ class FunctionMetric:
         return score, reason
 
     def _line(self, problem: BaseException) -> str:
-        """`:LINE` of the user's file where it failed; "" where no frame is in it."""
+        """`:LINE` of the user's file where it failed, or ""."""
         file, frame, line = self._function.__code__.co_filename, problem.__traceback__, ""
         while frame:
             if frame.tb_frame.f_code.co_filename == file:
                 line = f":{frame.tb_lineno}"
             frame = frame.tb_next
         return line
+
+
+_SCRIPT = (
+    LOAD
+    + r"""
+path = opening
+try:
+    metric = load("metric", path).metric
+except BaseException as problem:
+    answer(None, "metric.py:" + blame(problem, path))
+    sys.exit(1)
+answer(1, "ready")
+for line in pipe_in:
+    try:
+        value, reason = metric(**json.loads(line)), ""
+        if isinstance(value, dict):
+            value, reason = value.get("value"), value.get("reason", "")
+        if value is None:
+            answer(None, reason or "metric.py returned no value")
+        elif isinstance(value, (str, bytes)):
+            answer(None, f"metric.py returned the text {value!r}, not a number in [0, 1]")
+        else:
+            answer(float(value), reason)
+    except Exception as problem:
+        answer(None, "metric.py:" + blame(problem, path))
+"""
+)
+
+
+class PythonMetric:
+    """`def metric(example: dict, prediction: dict) -> float | dict(value=, reason=)` in the task folder's metric.py.
+
+    `example` has id, inputs and labels; `prediction` has fields and raw, and what was said before the reply as
+    `conversation` where the model plays its part in it. A failure scores None with the reason.
+    """
+
+    def __init__(self, name: str, path: Path, timeout: float = 5.0) -> None:
+        """Raises InputError when the file is missing, does not compile or does not name a `metric`."""
+        try:
+            code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+        except OSError as problem:
+            raise InputError(f"{path}: cannot be read ({problem.strerror}); metric python needs this file") from problem
+        except (SyntaxError, ValueError) as problem:
+            line = getattr(problem, "lineno", None) or 1
+            raise InputError(f"{path}:{line}: {getattr(problem, 'msg', problem)}") from problem
+        if "metric" not in code.co_names:
+            raise InputError(f"{path}:1: no function `metric`; write `def metric(example, prediction):`")
+        self.name = name
+        path = path.resolve()
+        self._worker = Worker("metric.py", _SCRIPT, str(path), timeout, folder=path.parent)
+
+    async def score(self, example: Example, prediction: Prediction) -> Score:
+        if prediction.error:
+            return Score(self.name, 0.0, prediction.error)
+        value, reason = await self._worker.ask(
+            {
+                "example": {"id": example.id, "inputs": dict(example.inputs), "labels": dict(example.labels)},
+                "prediction": {
+                    "fields": dict(prediction.fields),
+                    "raw": prediction.raw,
+                    **({"conversation": prediction.conversation} if prediction.conversation else {}),
+                },
+            }
+        )
+        if value is not None and not 0 <= value <= 1:
+            return Score(self.name, None, f"metric.py returned {value}, which is not in [0, 1]")
+        return Score(self.name, value, reason)
+
+    def close(self) -> None:
+        """End the child process; a later score starts a new one."""
+        self._worker.close()
