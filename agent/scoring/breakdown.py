@@ -1,4 +1,4 @@
-"""A score taken apart: by metric, slice, repeat and answer, and how far its confidence can be trusted; JSON-ready. Pure.
+"""A score taken apart by metric, slice, repeat and answer, and how far its confidence can be trusted; JSON-ready. Pure.
 
 Winner and baseline are compared on the same sealed rows. It explains the score and chooses nothing.
 """

@@ -1,4 +1,4 @@
-"""Candidates compared while a search runs: which are significantly worse than the best, and means on unequal rows. Pure.
+"""Candidates compared while a search runs: those significantly worse than the best, and means on unequal rows. Pure.
 
 The tests are bets (Waudby-Smith & Ramdas 2024, JRSS-B 86:1, "Estimating means of bounded random variables by
 betting"), valid after every row. On each row a bettor stakes part of its wealth on another candidate scoring higher
