@@ -10,12 +10,12 @@ It takes a dict of the task's inputs and gives text, a message, a dict of the ou
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from agent.errors import BadResponse, InputError, RowRefused, Transient, TransportUnknown, one_line
-from agent.gateway.gateway import Gateway
+from agent.errors import InputError
 from agent.models.langchain import untraced
 from agent.programs.chain_model import ROW, ChainRow, chat_model, is_ours, use_candidate_messages
 from agent.programs.chain_parts import (
@@ -29,25 +29,17 @@ from agent.programs.chain_parts import (
     load_chain,
     save_chain,
 )
-from agent.programs.kinds import Defaults, ReleaseSpec, WrittenRelease, program
+from agent.programs.kinds import ReleaseSpec, program
 from agent.programs.moves.chain_moves import ChainMoves
-from agent.programs.user_program import (
-    REPLY_TOKENS,
-    ProgramErrors,
-    RowClient,
-    UserProgram,
-    plain,
-    prove,
-    read_fields,
-)
+from agent.programs.user_program import UserKind, UserProgram, plain, read_fields
 from agent.prompt.candidate_rules import forbidden_in
 from agent.prompt.render import label_text
 from agent.prompt.reply_parser import parse_reply
 from agent.prompt.template import escape
 from agent.search.context import SearchContext
-from agent.search.dspy.bridge import Bridge, Meter
+from agent.search.dspy.bridge import Bridge
 from agent.search.program import Ablation
-from agent.search.registered import DEFAULT, STRATEGIES
+from agent.search.registered import DEFAULT
 from agent.types import (
     LM,
     Call,
@@ -55,7 +47,6 @@ from agent.types import (
     Demo,
     Example,
     Message,
-    Outcome,
     Prediction,
     Request,
     Shown,
@@ -63,21 +54,20 @@ from agent.types import (
     Task,
 )
 
-CHAIN_FILE = "chain.json"
-
 
 @program("chain", about="A LangChain chain of your own.", takes="a LangChain Runnable", claims=is_chain)
-class ChainProgram(Defaults):
-    """The prompts of the user's chain on one model. No call is made twice in a run (`Meter`)."""
+class ChainProgram(UserKind):
+    """The prompts of the user's chain on one model."""
 
     kind = ChainCandidate.kind
-    is_fixed = False
+    word, takes, usual, has_moves, file = "chain", "a LangChain chain", DEFAULT, True, "chain.json"
 
     def __init__(self, task: Task, lm: LM, source: UserProgram, made: Any) -> None:
         """Raises InputError where `made`, which `source` gave, cannot be optimized."""
         from langchain_core.output_parsers import JsonOutputParser
 
-        self._source, self._chain, self._lm = source, made, lm
+        super().__init__(task, lm)
+        self._source, self._chain = source, made
         parts = find_parts(made)
         if not parts.prompts:
             raise source.wrong(f"{source.factory}() has no ChatPromptTemplate, so there is nothing to optimize")
@@ -100,41 +90,32 @@ class ChainProgram(Defaults):
         """The inputs of the baseline's last prompt, by the row's id and by variable."""
         self._chains: dict[str, Any] = {}
         self._messages: dict[str, dict[str, Sequence[Any]]] = {}
-        self._raised = ProgramErrors(task.program)
-        self._meter: Meter
 
     @property
     def last(self) -> ChainPrompt:
         """The prompt whose reply is the answer."""
         return next(reversed(self.laid.values()))
 
-    async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
-        from langchain_core.exceptions import OutputParserException
-
+    async def answered(
+        self, candidate: Candidate, example: Example, call: Call, bridge: Bridge, repeat: int
+    ) -> Prediction:
         untraced()  # the user's module may have switched it on
-        bridge = Bridge(RowClient(call))
-        row = ChainRow(
-            bridge, call, Request((), self.max_tokens(candidate), repeat=repeat), self._messages_of(candidate)
-        )
+        own = Request((), self.max_tokens(candidate), repeat=repeat)
+        row = ChainRow(bridge, call, own, self._messages_of(candidate))
         chain = self._chains.get(candidate.id, self._chain)
         token = ROW.set(row)
         try:
             output = await bridge.through(chain.ainvoke(dict(example.inputs)))
-        except (RowRefused, BadResponse, Transient, TransportUnknown):
-            raise
-        except OutputParserException as problem:
-            raw = str(problem.llm_output or "")
-            return Prediction({}, raw, f"The reply could not be read: {raw[:80]!r}")
-        except Exception as problem:
-            if bridge.stopped is not None:
-                raise
-            self._raised.note(candidate.id, example.id)
-            return Prediction({}, "", f"the chain raised {one_line(problem)}")
         finally:
             ROW.reset(token)
         if candidate.id == self.baseline().id:
             self.last_inputs[example.id] = row.inputs.get(self.last.name, {})
         return read(output, self.task.signature)
+
+    def unreadable(self, problem: Exception) -> str | None:
+        from langchain_core.exceptions import OutputParserException
+
+        return str(problem.llm_output or "") if isinstance(problem, OutputParserException) else None
 
     def _messages_of(self, candidate: Candidate) -> Mapping[str, Sequence[Any]]:
         if candidate.id not in self._messages:
@@ -162,9 +143,6 @@ class ChainProgram(Defaults):
             return demo.outputs[fields[0].name]
         return "\n".join(f"{field.name}: {demo.outputs[field.name]}" for field in fields)
 
-    def max_tokens(self, candidate: Candidate) -> int:
-        return (self.task.max_tokens or REPLY_TOKENS) + self.task.thinking
-
     def baseline(self) -> ChainCandidate:
         return ChainCandidate(tuple(PromptTexts(laid.name, laid.system) for laid in self.laid.values()))
 
@@ -180,9 +158,6 @@ class ChainProgram(Defaults):
                 return f"demo {others[0]} is not a train row"
         count = as_chain(candidate).n_demos
         return f"{count} demos, more than max_demos = {limit}" if limit is not None and count > limit else ""
-
-    def broken(self, outcomes: Sequence[Outcome]) -> str:
-        return self._raised.on_all(outcomes)
 
     def shown(self, candidate: Candidate) -> Shown:
         text = "\n\n".join(self._texts(candidate))
@@ -215,31 +190,17 @@ class ChainProgram(Defaults):
                 ablations.append(Ablation("demos", won.with_texts(base.name, demos=base.demos)))
         return ablations
 
-    def client(self, gateway: Gateway) -> Meter:
-        self._meter = Meter(gateway)
-        return self._meter
-
-    def strategy(self, name: str | None) -> str:
-        name = name or DEFAULT
-        if not STRATEGIES.get(name).suits(self.kind):
-            fit = [one.name for one in STRATEGIES.usable().values() if one.suits(self.kind)]
-            raise InputError(f"--strategy {name}: a LangChain chain takes {', '.join(fit)}")
-        return name
-
     def moves(self, context: SearchContext) -> ChainMoves:
         return ChainMoves(context, self)
 
-    async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
-        """Writes chain.json, loads it into a newly made chain, and runs that on rows of the sealed test."""
-        path = spec.folder / CHAIN_FILE
+    def saved(self, candidate: Candidate, path: Path, spec: ReleaseSpec) -> tuple[str, Callable[[], None]]:
         texts = {"model": self._lm.name, "parameters": dict(spec.parameters)}
         version = save_chain(path, self.parts_of(candidate), texts)
 
         def load() -> None:
             self._chains[candidate.id] = load_chain(path, self._source.made(chat_model))
 
-        await prove(candidate, spec, self._meter, path, load)
-        return WrittenRelease(path, version)
+        return version, load
 
 
 def read(output: Any, signature: Signature) -> Prediction:

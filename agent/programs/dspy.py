@@ -8,30 +8,28 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from agent.errors import BadResponse, InputError, ReleaseError, RowRefused, Transient, TransportUnknown, one_line
+from agent.errors import ReleaseError
 from agent.files import new_files
-from agent.gateway.gateway import Gateway
-from agent.programs.kinds import Defaults, ReleaseSpec, WrittenRelease, program, refuse_pairwise
-from agent.programs.user_program import REPLY_TOKENS, ProgramErrors, RowClient, UserProgram, prove, read_fields
+from agent.programs.kinds import ReleaseSpec, program, refuse_pairwise
+from agent.programs.user_program import UserKind, UserProgram, read_fields
 from agent.prompt.candidate_rules import forbidden_in
 from agent.prompt.template import escape
 from agent.search.context import SearchContext
-from agent.search.dspy.bridge import Bridge, Meter
+from agent.search.dspy.bridge import Bridge
 from agent.search.dspy.methods import TriedProgram, state_of
 from agent.search.dspy.strategies import DspyForm
-from agent.search.registered import DSPY, STRATEGIES
+from agent.search.registered import DSPY
 from agent.types import (
     LM,
     Call,
     Candidate,
     Example,
     Message,
-    Outcome,
     Prediction,
     Proposal,
     Shown,
@@ -39,8 +37,6 @@ from agent.types import (
     Task,
     content_id,
 )
-
-STATE_FILE = "program.json"
 
 
 def is_dspy(made: Any) -> bool:
@@ -123,55 +119,41 @@ class DspyCandidate(Candidate):
 
 
 @program("dspy", about="A DSPy program of your own.", takes="a dspy.Module", claims=is_dspy)
-class DspyProgram(Defaults):
-    """States of the user's program on one model. Its calls go through a meter, so none is made twice in a run."""
+class DspyProgram(UserKind):
+    """States of the user's program on one model."""
 
     kind = DspyCandidate.kind
-    is_fixed = False
+    word, takes, usual, has_moves, file = "program", "a DSPy program", DSPY[0], False, "program.json"
 
     def __init__(self, task: Task, lm: LM, own: UserProgram, made: Any) -> None:
         """Raises InputError where `made`, which `own` gave, cannot be optimized."""
+        super().__init__(task, lm)
         self._module = UserModule(own, made)
         self.task = replace(task, instruction=self._module.own)
         self.calls = self._module.calls
-        self._lm = lm
         self._modules: dict[str, Any] = {}
-        self._raised = ProgramErrors(task.program)
-        self._meter: Meter
 
-    async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
+    async def answered(
+        self, candidate: Candidate, example: Example, call: Call, bridge: Bridge, repeat: int
+    ) -> Prediction:
         import dspy
-        from dspy.utils.exceptions import AdapterParseError
 
-        bridge = Bridge(RowClient(call))
         lm = bridge.lm(self._lm, "target", max_tokens=self.max_tokens(candidate))
         if candidate.id not in self._modules:
             self._modules[candidate.id] = self._module.fresh(as_dspy(candidate).state)
-        try:
-            with dspy.context(lm=lm.copy(rollout_id=repeat) if repeat else lm, track_usage=False):
-                output = await bridge.run(self._modules[candidate.id], **example.inputs)
-                return read(output, self.task.signature)
-        except (RowRefused, BadResponse, Transient, TransportUnknown):
-            raise
-        except AdapterParseError as problem:
-            return Prediction({}, problem.lm_response, f"The reply could not be read: {problem.lm_response[:80]!r}")
-        except Exception as problem:
-            if bridge.stopped is not None:
-                raise
-            self._raised.note(candidate.id, example.id)
-            return Prediction({}, "", f"the program raised {one_line(problem)}")
+        with dspy.context(lm=lm.copy(rollout_id=repeat) if repeat else lm, track_usage=False):
+            return read(await bridge.run(self._modules[candidate.id], **example.inputs), self.task.signature)
 
-    def max_tokens(self, candidate: Candidate) -> int:
-        return (self.task.max_tokens or REPLY_TOKENS) + self.task.thinking
+    def unreadable(self, problem: Exception) -> str | None:
+        from dspy.utils.exceptions import AdapterParseError
+
+        return problem.lm_response if isinstance(problem, AdapterParseError) else None
 
     def baseline(self) -> Candidate:
         return DspyCandidate(self._module.own)
 
     def check(self, candidate: Candidate) -> str:
         return forbidden_in(as_dspy(candidate).state, self.task)
-
-    def broken(self, outcomes: Sequence[Outcome]) -> str:
-        return self._raised.on_all(outcomes)
 
     def shown(self, candidate: Candidate) -> Shown:
         state = as_dspy(candidate).state
@@ -191,16 +173,9 @@ class DspyProgram(Defaults):
         """Tokens of all instructions and demos, as they are written in the state."""
         return self._lm.count_tokens(as_dspy(candidate).state)
 
-    def client(self, gateway: Gateway) -> Meter:
-        self._meter = Meter(gateway)
-        return self._meter
-
     def strategy(self, name: str | None) -> str:
-        task, name = self.task, name or DSPY[0]
-        if not STRATEGIES.get(name).suits(self.kind, moves=False):
-            fit = [one.name for one in STRATEGIES.usable().values() if one.suits(self.kind, moves=False)]
-            raise InputError(f"--strategy {name}: a DSPy program takes {', '.join(fit)}")
-        refuse_pairwise(task, name)
+        name = super().strategy(name)
+        refuse_pairwise(self.task, name)
         return name
 
     def for_dspy(self, context: SearchContext) -> DspyForm:
@@ -213,16 +188,14 @@ class DspyProgram(Defaults):
             _proposal,
         )
 
-    async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
-        """Writes the state, loads it and runs it on rows of the sealed test: it must do the same, at no new call."""
-        path, state = spec.folder / STATE_FILE, as_dspy(candidate).state
+    def saved(self, candidate: Candidate, path: Path, spec: ReleaseSpec) -> tuple[str, Callable[[], None]]:
+        state = as_dspy(candidate).state
         self._module.save(state, path)
 
         def load() -> None:
             self._modules[candidate.id] = self._module.load(path)
 
-        await prove(candidate, spec, self._meter, path, load)
-        return WrittenRelease(path, content_id("v", state))
+        return content_id("v", state), load
 
 
 def as_dspy(candidate: Candidate) -> DspyCandidate:

@@ -1,12 +1,12 @@
-"""A kind of candidate: what it must have, what most kinds answer, and which kinds of users' own programs there are.
+"""A kind of candidate that a run searches and releases, and which kinds of users' own programs there are.
 
 A kind of program is one class that registers itself; what `program` in task.toml makes says which kind runs it:
 
     @program("wording", about="...", takes="a Wordings", claims=lambda made: isinstance(made, Wordings))
-    class WordingProgram(Defaults):
+    class WordingProgram(Kind):
         def __init__(self, task: Task, lm: LM, own: UserProgram, made: Any) -> None: ...
 
-It is a `Kind`, made once for a run; `made` is what the user's factory gave, and `own.wrong(...)` the error that names
+It is made once for a run; `made` is what the user's factory gave, and `own.wrong(...)` the error that names
 the factory's file and line.
 """
 
@@ -18,17 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from agent.errors import InputError
-from agent.gateway.gateway import Gateway, ModelClient
-from agent.prompt.label_weights import LabelWeights
 from agent.registry import Registry
 from agent.release.result import RunResult
 from agent.scoring.evaluate import Evaluator
-from agent.search.context import SearchContext
-from agent.search.dspy.strategies import DspyForm
-from agent.search.effects import Feature
-from agent.search.program import Ablation, Moves, Program
-from agent.search.registered import DEFAULT
-from agent.types import LM, Candidate, Example, Outcome, Task
+from agent.search.program import Program
+from agent.types import LM, Candidate, Example, Task
 
 if TYPE_CHECKING:
     from agent.programs.user_program import UserProgram
@@ -70,57 +64,6 @@ class Kind(Program, Protocol):
     async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
         """Writes the release and proves it. Raises ReleaseError when what was written is not what was scored."""
         ...
-
-
-class Defaults:
-    """What most kinds answer to a search (see `Program`); a kind overrides what differs."""
-
-    models: tuple[LM, ...] = ()
-
-    def broken(self, outcomes: Sequence[Outcome]) -> str:
-        return ""
-
-    def place(self, candidate: Candidate) -> dict[str, str]:
-        return {}
-
-    def most_prompt_tokens(self: Program, candidate: Candidate) -> int:
-        return self.prompt_tokens(candidate)
-
-    def picks(self, candidate: Candidate) -> bool:
-        return False
-
-    def documents(self, candidate: Candidate, example: Example) -> tuple[str, ...] | None:
-        return None
-
-    def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
-        return []
-
-    def weighted(self, candidate: Candidate, weights: LabelWeights) -> Candidate | None:
-        return None
-
-    def votes(self, candidate: Candidate, example: Example, k: int) -> tuple[float, ...] | None:
-        return None
-
-    def prior_rows(self) -> str:
-        return ""
-
-    def prior(self, example: Example) -> tuple[float, ...]:
-        return ()
-
-    def features(self, candidate: Candidate) -> Mapping[Feature, float]:
-        return {}
-
-    def client(self, gateway: Gateway) -> ModelClient:
-        return gateway
-
-    def strategy(self, name: str | None) -> str:
-        return name or DEFAULT
-
-    def moves(self, context: SearchContext) -> Moves:
-        raise NotImplementedError(f"{type(self).__name__}: only DSPy's optimizers change it")
-
-    def for_dspy(self, context: SearchContext) -> DspyForm:
-        raise NotImplementedError(f"{type(self).__name__}: DSPy's optimizers do not know it")
 
 
 def refuse_pairwise(task: Task, strategy: str, otherwise: str = "") -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from agent.errors import InputError, RowRefused
 from agent.extras import require
-from agent.programs.kinds import Defaults, ReleaseSpec, WrittenRelease, refuse_pairwise
+from agent.programs.kinds import Kind, ReleaseSpec, WrittenRelease, refuse_pairwise
 from agent.programs.label_classifier import TrainedPrior
 from agent.programs.looked_up import PassageLibrary
 from agent.programs.moves.passage_moves import own_passages
@@ -92,7 +92,7 @@ class ReplyCap:
         return self.answer + extra
 
 
-class PromptProgram(Defaults):
+class PromptProgram(Kind):
     """Prompts for one task and one model."""
 
     kind = PromptCandidate.kind

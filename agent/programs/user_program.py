@@ -1,4 +1,4 @@
-"""Loads a program of the user's own, and has what its kinds share: errors, calls of a row, and the release proof."""
+"""A program of the user: how it is loaded, and what its kinds share: errors, calls of a row, and the release proof."""
 
 from __future__ import annotations
 
@@ -9,20 +9,33 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from agent.errors import AgentError, BudgetExhausted, InputError, ReleaseError, one_line
+from agent.errors import (
+    AgentError,
+    BadResponse,
+    BudgetExhausted,
+    InputError,
+    ReleaseError,
+    RowRefused,
+    Transient,
+    TransportUnknown,
+    one_line,
+)
 from agent.extras import brings
-from agent.programs.kinds import ReleaseSpec
+from agent.gateway.gateway import Gateway
+from agent.programs.kinds import Kind, ReleaseSpec, WrittenRelease
 from agent.prompt.render import label_text
 from agent.prompt.reply_parser import parse_reply
-from agent.search.dspy.bridge import Meter
+from agent.search.dspy.bridge import Bridge, Meter
+from agent.search.registered import STRATEGIES
 from agent.types import (
     LM,
     Call,
     CallRole,
     Candidate,
     Completion,
+    Example,
     Outcome,
     Prediction,
     Request,
@@ -83,24 +96,6 @@ def _line(problem: Exception, path: Path) -> int:
     return line
 
 
-class ProgramErrors:
-    """The rows on which the user's program raised, by candidate."""
-
-    def __init__(self, program: str) -> None:
-        self._program = program
-        self._rows: set[tuple[str, str]] = set()
-
-    def note(self, candidate_id: str, example_id: str) -> None:
-        """Adds a row."""
-        self._rows.add((candidate_id, example_id))
-
-    def on_all(self, outcomes: Sequence[Outcome]) -> str:
-        """The message where it raised on every row; else ""."""
-        if all((outcome.candidate_id, outcome.example_id) in self._rows for outcome in outcomes):
-            return f"{self._program} fails on every row of dev: {outcomes[0].prediction.error}"
-        return ""
-
-
 class RowClient:
     """A row's `Call` as the `ModelClient` of a bridge."""
 
@@ -115,24 +110,97 @@ class RowClient:
         return await self._call(request)
 
 
-async def prove(candidate: Candidate, spec: ReleaseSpec, meter: Meter, path: Path, load: Callable[[], None]) -> None:
-    """Runs what was written at `path` on rows of the sealed test, once `load` has put it in the candidate's place.
+class UserKind(Kind):
+    """A program of the user's on one model; its calls go through a meter, so none is made twice in a run.
 
-    Raises ReleaseError where it makes a new call or gives another answer.
+    A kind says how a candidate runs (`answered`) and how it is saved and loaded (`saved`).
     """
-    scored = await spec.evaluator.outcomes(candidate, spec.rows, "test")
-    before, meter.room = meter.room, lambda: 0
-    load()
-    for row, then in zip(spec.rows, scored, strict=True):
-        if then.value is None:
-            continue
+
+    is_fixed = False
+    word: ClassVar[str]
+    """What it is called in messages, such as "chain"."""
+    takes: ClassVar[str]
+    """The same where strategies are listed."""
+    usual: ClassVar[str]
+    """The strategy where none is named."""
+    has_moves: ClassVar[bool]
+    file: ClassVar[str]
+    """The name of a release."""
+
+    def __init__(self, task: Task, lm: LM) -> None:
+        self._lm = lm
+        self._raised: set[tuple[str, str]] = set()
+        self._named = task.program
+        self._meter: Meter
+
+    async def answered(
+        self, candidate: Candidate, example: Example, call: Call, bridge: Bridge, repeat: int
+    ) -> Prediction:
+        """The program's answer to a row, with its calls through the bridge."""
+        raise NotImplementedError
+
+    def unreadable(self, problem: Exception) -> str | None:
+        """The reply that could not be read, where that is what was raised."""
+        raise NotImplementedError
+
+    def saved(self, candidate: Candidate, path: Path, spec: ReleaseSpec) -> tuple[str, Callable[[], None]]:
+        """Write the candidate; return the version of its file, and what puts the file in the candidate's place."""
+        raise NotImplementedError
+
+    async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
+        bridge = Bridge(RowClient(call))
         try:
-            now = await spec.evaluator.outcome(candidate, row)
-        except BudgetExhausted as call:
-            raise ReleaseError(f"{path}: on row {row.id} the saved program asks what was not scored") from call
-        if now.prediction != then.prediction:
-            raise ReleaseError(f"{path}: on row {row.id} the saved program gives {now.prediction.raw!r:.80}")
-    meter.room = before
+            return await self.answered(candidate, example, call, bridge, repeat)
+        except (RowRefused, BadResponse, Transient, TransportUnknown):
+            raise
+        except Exception as problem:
+            if (reply := self.unreadable(problem)) is not None:
+                return Prediction({}, reply, f"The reply could not be read: {reply[:80]!r}")
+            if bridge.stopped is not None:
+                raise
+            self._raised.add((candidate.id, example.id))
+            return Prediction({}, "", f"the {self.word} raised {one_line(problem)}")
+
+    def max_tokens(self, candidate: Candidate) -> int:
+        return (self.task.max_tokens or REPLY_TOKENS) + self.task.thinking
+
+    def broken(self, outcomes: Sequence[Outcome]) -> str:
+        if all((outcome.candidate_id, outcome.example_id) in self._raised for outcome in outcomes):
+            return f"{self._named} fails on every row of dev: {outcomes[0].prediction.error}"
+        return ""
+
+    def client(self, gateway: Gateway) -> Meter:
+        self._meter = Meter(gateway)
+        return self._meter
+
+    def strategy(self, name: str | None) -> str:
+        name = name or self.usual
+        if not STRATEGIES.get(name).suits(self.kind, self.has_moves):
+            fit = [one.name for one in STRATEGIES.usable().values() if one.suits(self.kind, self.has_moves)]
+            raise InputError(f"--strategy {name}: {self.takes} takes {', '.join(fit)}")
+        return name
+
+    async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
+        """Save the candidate, load it and run it on rows of the sealed test.
+
+        Raises ReleaseError where it makes a new call or gives another answer.
+        """
+        path = spec.folder / self.file
+        version, load = self.saved(candidate, path, spec)
+        scored = await spec.evaluator.outcomes(candidate, spec.rows, "test")
+        before, self._meter.room = self._meter.room, lambda: 0
+        load()
+        for row, then in zip(spec.rows, scored, strict=True):
+            if then.value is None:
+                continue
+            try:
+                now = await spec.evaluator.outcome(candidate, row)
+            except BudgetExhausted as call:
+                raise ReleaseError(f"{path}: on row {row.id} the saved program asks what was not scored") from call
+            if now.prediction != then.prediction:
+                raise ReleaseError(f"{path}: on row {row.id} the saved program gives {now.prediction.raw!r:.80}")
+        self._meter.room = before
+        return WrittenRelease(path, version)
 
 
 def read_fields(value_of: Callable[[str], Any], signature: Signature, what: str) -> Prediction:

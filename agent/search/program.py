@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from agent.gateway.gateway import Gateway, ModelClient
 from agent.prompt.label_weights import LabelWeights
 from agent.search.effects import Feature
+from agent.search.registered import DEFAULT
 from agent.search.study import Place
 from agent.types import LM, Candidate, Example, Message, Outcome, Proposal, Runner, Shown, Task
 
@@ -82,27 +83,16 @@ class Describes(Runner, Protocol):
 
 
 class Program(Describes, Protocol):
-    """One kind of candidate for one task and one target model."""
+    """One kind of candidate for one task and one target model. What most kinds do not have is answered here."""
 
-    @property
-    def task(self) -> Task:
-        """The task; its instruction stands for the user's own prompt."""
-        ...
-
-    @property
-    def calls(self) -> int:
-        """Model calls that a row takes, at least."""
-        ...
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether a row always takes `calls` calls and `prompt_tokens` is what each of them sends."""
-        ...
-
-    @property
-    def models(self) -> tuple[LM, ...]:
-        """The models that a row asks beside the target."""
-        ...
+    task: Task
+    """Its instruction stands for the user's own prompt."""
+    calls: int
+    """Model calls that a row takes, at least."""
+    is_fixed: bool
+    """Whether a row always takes `calls` calls and `prompt_tokens` is what each of them sends."""
+    models: tuple[LM, ...] = ()
+    """The models that a row asks besides the target."""
 
     def baseline(self) -> Candidate:
         """The user's own candidate."""
@@ -112,71 +102,70 @@ class Program(Describes, Protocol):
         """Why this candidate must not be tried (the hard rules), or ""."""
         ...
 
-    def broken(self, outcomes: Sequence[Outcome]) -> str:
-        """Why these outcomes of the baseline on dev are not usable, or ""."""
-        ...
-
-    def place(self, candidate: Candidate) -> Place:
-        """The baseline's place in the space of designs."""
-        ...
-
     def prompt_tokens(self, candidate: Candidate) -> int:
         """Tokens of the prompt without the row's own text and the chat template."""
-        ...
-
-    def most_prompt_tokens(self, candidate: Candidate) -> int:
-        """The same for the longest prompt of the candidate, where it differs from row to row."""
-        ...
-
-    def picks(self, candidate: Candidate) -> bool:
-        """Whether its examples are picked for each row: such a candidate must prove itself against the others."""
-        ...
-
-    def documents(self, candidate: Candidate, example: Example) -> tuple[str, ...] | None:
-        """The document of each passage that it shows on a row, the nearest first; None where it looks up none."""
         ...
 
     def max_tokens(self, candidate: Candidate) -> int:
         """The most tokens of a reply."""
         ...
 
+    def broken(self, outcomes: Sequence[Outcome]) -> str:
+        """Why these outcomes of the baseline on dev are not usable, or ""."""
+        return ""
+
+    def place(self, candidate: Candidate) -> Place:
+        """The baseline's place in the space of designs."""
+        return {}
+
+    def most_prompt_tokens(self, candidate: Candidate) -> int:
+        """`prompt_tokens` of the longest prompt of the candidate, where it differs from row to row."""
+        return self.prompt_tokens(candidate)
+
+    def picks(self, candidate: Candidate) -> bool:
+        """Whether its examples are picked for each row: such a candidate must prove itself against the others."""
+        return False
+
+    def documents(self, candidate: Candidate, example: Example) -> tuple[str, ...] | None:
+        """The document of each passage that it shows on a row, the nearest first; None where it looks up none."""
+        return None
+
     def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
         """One candidate for each part that the winner does not share with the baseline; they may break hard rules."""
-        ...
+        return []
 
     def weighted(self, candidate: Candidate, weights: LabelWeights) -> Candidate | None:
         """The candidate with label weights; None where its replies do not begin with a label, or it has some."""
-        ...
+        return None
 
     def votes(self, candidate: Candidate, example: Example, k: int) -> tuple[float, ...] | None:
-        """Votes for each label of the one output by the `k` nearest rows of its pool, never the row itself; None: no
-        pool."""
-        ...
+        """Votes for each label by the `k` nearest rows of its pool, never the row itself; None: no pool."""
+        return None
 
     def prior_rows(self) -> str:
         """The hash of the train rows that a classifier has learnt from (the first call trains it); "" without one."""
-        ...
+        return ""
 
     def prior(self, example: Example) -> tuple[float, ...]:
         """For each label of the one output its log-probability by that classifier."""
-        ...
+        return ()
 
     def features(self, candidate: Candidate) -> Mapping[Feature, float]:
         """The candidate as columns of the model of the parts (`effects.py`); empty where the kind has none."""
-        ...
+        return {}
 
     def strategy(self, name: str | None) -> str:
         """The strategy of that name, or the kind's own choice for None. Raises InputError for one that cannot work."""
-        ...
+        return name or DEFAULT
 
     def client(self, gateway: Gateway) -> ModelClient:
         """What sends the run's calls."""
-        ...
+        return gateway
 
     def moves(self, context: SearchContext) -> Moves:
         """The moves of our own search."""
-        ...
+        raise NotImplementedError(f"{type(self).__name__}: only DSPy's optimizers change it")
 
     def for_dspy(self, context: SearchContext) -> DspyForm:
         """The kind as DSPy's optimizers need it."""
-        ...
+        raise NotImplementedError(f"{type(self).__name__}: DSPy's optimizers do not know it")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from agent.errors import ReleaseError
-from agent.programs.kinds import Defaults, ReleaseSpec, WrittenRelease, program
+from agent.programs.kinds import Kind, ReleaseSpec, WrittenRelease, program
 from agent.programs.user_program import UserProgram
 from agent.prompt.reply_parser import parse_reply
 from agent.search.context import SearchContext
@@ -46,7 +46,7 @@ def words_of(candidate: Candidate) -> str:
     takes="Wordings",
     claims=lambda made: isinstance(made, Wordings),
 )
-class WordingProgram(Defaults):
+class WordingProgram(Kind):
     kind = WordingCandidate.kind
     calls = 1
     is_fixed = True
