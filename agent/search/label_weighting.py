@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from agent.ledger.query import WEIGHTED
 from agent.prompt.label_weights import FLOOR, LabelWeights, Method, Neighbours, Prior, share_of_all, weighed
@@ -105,12 +106,20 @@ class _Usable:
         ]
         return _Usable([at for at, _, _ in found], [s for _, s, _ in found], [y for _, _, y in found], len(outcomes))
 
-    def apart(self, weights: Sequence[Weights]) -> list[Weights | None]:
-        """Weights of these rows by the position of each dev row."""
+    def estimate(
+        self,
+        method: Method,
+        said: Sequence[Sequence[float]] = (),
+        logs: Sequence[Sequence[float]] = (),
+        fit: Callable[[Any, Any, Any], Weights] = fitted,
+        rows: str = "",
+    ) -> _Estimate:
+        """Weights fitted to these rows; `said`: for each dev row what decides next to the model, `logs`: its logs."""
+        more = [logs[at] for at in self.at] if logs else None
         each: list[Weights | None] = [None] * self.rows
-        for at, one in zip(self.at, weights, strict=True):
+        for at, one in zip(self.at, cross_fitted(self.scores, self.answers, more, fit), strict=True):
             each[at] = one
-        return each
+        return _Estimate(method, fit(self.scores, self.answers, more), each, said, rows)
 
 
 async def add_label_weights(context: SearchContext, with_neighbours: bool = True, with_prior: bool = True) -> None:
@@ -118,24 +127,29 @@ async def add_label_weights(context: SearchContext, with_neighbours: bool = True
     outputs = context.task.signature.outputs
     if len(outputs) != 1 or len(outputs[0].choices) < 2:
         return
+    field = outputs[0]
     for candidate_id in context.board.in_state("complete"):
         outcomes = context.board.outcomes[candidate_id]
-        if len(outcomes) < len(context.dev):
+        usable = _Usable.of(context, field, outcomes)
+        if len(outcomes) < len(context.dev) or len(usable.at) < max(FEWEST_ROWS, LEAST_SHARE * len(outcomes)):
             continue
         base = context.board.proposals[candidate_id]
-        votes = _votes(context, base.candidate) if with_neighbours else ()
-        estimates = _estimates(context, outputs[0], outcomes, votes)
-        if estimates and with_prior:
-            rows = await asyncio.to_thread(context.program.prior_rows)  # trains the classifier the first time
-            estimates += _priors(context, outputs[0], outcomes, rows) if rows else []
+        free = label_free(usable.scores)
+        estimates = [_Estimate("label-free", free, [free] * len(outcomes)), usable.estimate("fitted")]
+        if with_neighbours:
+            votes = [context.program.votes(base.candidate, row, NEIGHBOURS) for row in context.dev]
+            if known := [vote for vote in votes if vote is not None]:
+                estimates.append(usable.estimate("neighbours", known, [log_shares(vote) for vote in known]))
+        if with_prior and (rows := await asyncio.to_thread(context.program.prior_rows)):  # trains it the first time
+            said = [context.program.prior(row) for row in context.dev]
+            estimates.append(usable.estimate("prior", said, said, stacked, rows))
         for estimate in estimates:
-            twin = context.program.weighted(base.candidate, estimate.named(outputs[0], estimate.all_rows))
+            twin = context.program.weighted(base.candidate, estimate.named(field, estimate.all_rows))
             if twin is None:
                 continue
-            method = estimate.method
-            twin_proposal = Proposal(twin, base.place, f"{WEIGHTED}{method}", candidate_id, REASONS[method])
-            if context.admit([twin_proposal]):
-                await _score(context, twin, outcomes, estimate.read(outputs[0], context.dev, outcomes))
+            operator, reason = f"{WEIGHTED}{estimate.method}", REASONS[estimate.method]
+            if context.admit([Proposal(twin, base.place, operator, candidate_id, reason)]):
+                await _score(context, twin, outcomes, estimate.read(field, context.dev, outcomes))
 
 
 def best_readings(context: SearchContext, candidates: Sequence[Finalist]) -> list[Finalist]:
@@ -157,39 +171,6 @@ def best_readings(context: SearchContext, candidates: Sequence[Finalist]) -> lis
         if any(board.proposals[twin].operator == f"{WEIGHTED}prior" for twin in twins):
             beaten |= twins.keys() - {min(twins, key=lambda twin: twins[twin])}
     return [each for each in candidates if each.candidate_id not in beaten]
-
-
-def _votes(context: SearchContext, candidate: Candidate) -> Sequence[Sequence[float]]:
-    votes = [context.program.votes(candidate, row, NEIGHBOURS) for row in context.dev]
-    return [vote for vote in votes if vote is not None]
-
-
-def _estimates(
-    context: SearchContext, field: Field, outcomes: Sequence[Outcome], votes: Sequence[Sequence[float]]
-) -> list[_Estimate]:
-    """The weights by each method but `prior`; none where too few rows have log-probabilities."""
-    usable = _Usable.of(context, field, outcomes)
-    if len(usable.at) < max(FEWEST_ROWS, LEAST_SHARE * len(outcomes)):
-        return []
-    scores, answers = usable.scores, usable.answers
-    free = label_free(scores)
-    found = [
-        _Estimate("label-free", free, [free] * len(outcomes)),
-        _Estimate("fitted", fitted(scores, answers), usable.apart(cross_fitted(scores, answers))),
-    ]
-    if votes:
-        shares = [log_shares(votes[at]) for at in usable.at]
-        each = usable.apart(cross_fitted(scores, answers, shares))
-        found.append(_Estimate("neighbours", fitted(scores, answers, shares), each, votes))
-    return found
-
-
-def _priors(context: SearchContext, field: Field, outcomes: Sequence[Outcome], rows: str) -> list[_Estimate]:
-    usable = _Usable.of(context, field, outcomes)
-    said = [context.program.prior(row) for row in context.dev]
-    logs = [said[at] for at in usable.at]
-    each = usable.apart(cross_fitted(usable.scores, usable.answers, logs, stacked))
-    return [_Estimate("prior", stacked(usable.scores, usable.answers, logs), each, said, rows)]
 
 
 async def _score(context: SearchContext, twin: Candidate, outcomes: Sequence[Outcome], read: Sequence[_Read]) -> None:
