@@ -46,7 +46,7 @@ from agent.search import explanation, selection
 from agent.search.board import Board
 from agent.search.calibrated import Calibrated
 from agent.search.call_costs import Models
-from agent.search.context import UNSCORED_AT_MOST, SearchContext, sealed_rows
+from agent.search.context import UNSCORED_AT_MOST, RunTools, SearchCase, SearchContext, sealed_rows
 from agent.search.label_weighting import add_label_weights, best_readings
 from agent.search.pareto import Finalist
 from agent.search.plan import Plan, planned_calls
@@ -242,23 +242,20 @@ class Run(LedgerRun[RunResult]):
             self.plan = self._planned_runs.in_calls(most, self.program.calls, calls_each)
         self.account.hold_back(HeldBack(self.plan.test_calls, self.plan.test_share))
         settings = self.settings
-        return SearchContext(
-            self.task,
-            self.plan,
-            settings.seed,
-            models=(self.target, self.proposer),
-            gateway=self._gateway,
+        case = SearchCase(
+            task=self.task,
+            plan=self.plan,
+            seed=settings.seed,
             program=self.program,
-            evaluator=self._evaluator,
-            board=self._board,
-            account=self.account,
-            observer=self._observer,
+            target=self.target,
+            proposer=self.proposer,
             trials=settings.trials,
-            baseline=self._own,
             sampler=settings.sampler,
             pruner=settings.pruner,
-            calibrated=Calibrated(self.program, settings.neighbours) if settings.calibrate else None,
         )
+        tools = RunTools(self._gateway, self._evaluator, self.account, self._observer)
+        calibrated = Calibrated(self.program, settings.neighbours) if settings.calibrate else None
+        return SearchContext(case, tools, self._board, self._own, calibrated)
 
     async def _ahead(self, sets: Sequence[tuple[Candidate, Sequence[Example], SplitName, int]]) -> None:
         """Where calls go as batches, asks candidates on rows of a split before their turn, so that all go as one; the

@@ -11,6 +11,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from agent.errors import ModelError, RunRefused
@@ -33,55 +34,62 @@ T = TypeVar("T")
 UNSCORED_AT_MOST = 0.2  # of a trial's rows; more and the trial fails
 
 
-class SearchContext:
-    """One run's search: models, rows and board.
+@dataclass(frozen=True, slots=True)
+class SearchCase:
+    """What a search is about: candidates of a program for a task and its models, within a plan.
 
     Args:
-        task: the task; its sealed rows are not for the search.
-        plan: how many calls and rows the budget pays.
         seed: of `rng` and of the common order of `dev`.
-        models: the target, and the proposer or None.
-        gateway: sends calls of the proposer and the judges.
-        program: the kind of the candidates.
-        evaluator: scores candidates on rows.
-        board: candidates, outcomes and trials so far.
-        account: the spending of the run.
-        observer: gets candidates, stages, evaluations and events.
         trials: the user's cap on trials, at least 1; None: no cap.
-        baseline: the candidate of trial 0; None: the user's own.
-        calibrated: how outcomes are read where candidates are compared; None: as they are.
         sampler: what proposes candidates, one of `samplers.SAMPLERS`.
         pruner: what ends losing ones, one of `samplers.PRUNERS`.
     """
 
+    task: Task
+    plan: Plan
+    seed: int
+    program: Program
+    target: LM
+    proposer: LM | None = None
+    trials: int | None = None
+    sampler: str = BANDIT
+    pruner: str = RACE
+
+
+@dataclass(frozen=True, slots=True)
+class RunTools:
+    """What a run asks models and scores answers with; `account` has its spending."""
+
+    gateway: Gateway
+    evaluator: Evaluator
+    account: Account
+    observer: Observer = NO_OBSERVER
+
+
+class SearchContext:
+    """One run's search: models, rows and board.
+
+    `baseline` is the candidate of trial 0; None: the user's own. `calibrated` reads outcomes where candidates are
+    compared.
+    """
+
     def __init__(
         self,
-        task: Task,
-        plan: Plan,
-        seed: int,
-        models: tuple[LM, LM | None],
-        gateway: Gateway,
-        program: Program,
-        evaluator: Evaluator,
+        case: SearchCase,
+        tools: RunTools,
         board: Board,
-        account: Account,
-        observer: Observer = NO_OBSERVER,
-        trials: int | None = None,
         baseline: Candidate | None = None,
-        sampler: str = BANDIT,
-        pruner: str = RACE,
         calibrated: Calibrated | None = None,
     ) -> None:
-        self.task, self.plan, self.seed = task, plan, seed
-        self.target, self.proposer = models
-        self.gateway, self.program, self.evaluator, self.board = gateway, program, evaluator, board
-        self.rng = random.Random(f"{seed}/{task.name}")
-        self._calibrated = calibrated
-        self.choices, self.sampler, self.pruner = Choices(self.rng), sampler, pruner
-        self.dev = dev_rows(task, plan.dev_rows, seed)
-        self.baseline: Candidate = baseline or program.baseline()
+        self.task, self.plan, self.seed, self.program = case.task, case.plan, case.seed, case.program
+        self.target, self.proposer, self._trials = case.target, case.proposer, case.trials
+        self.gateway, self.evaluator, self.board = tools.gateway, tools.evaluator, board
+        self._account, self._observer, self._calibrated = tools.account, tools.observer, calibrated
+        self.rng = random.Random(f"{self.seed}/{self.task.name}")
+        self.choices, self.sampler, self.pruner = Choices(self.rng), case.sampler, case.pruner
+        self.dev = dev_rows(self.task, self.plan.dev_rows, self.seed)
+        self.baseline: Candidate = baseline or self.program.baseline()
         self.stage_name, self.round = "baseline", 0
-        self._account, self._observer, self._trials = account, observer, trials
         self.failed = ""
         """Why the strategy came to nothing."""
         self.stopped = ""
@@ -92,7 +100,7 @@ class SearchContext:
         """Whether an optimizer dropped candidates by scores on dev rows that the board does not have."""
         self.noted: Counter[str] = Counter()
         """How many events of each kind the strategy has noted."""
-        self.costs = CandidateCosts(plan, account, board, self.baseline.id, self._size, self._varies)
+        self.costs = CandidateCosts(self.plan, self._account, board, self.baseline.id, self._size, self._varies)
         self.proposal_log = ProposalLog()
         """What the proposer was asked for."""
         self._refused: set[str] = set()

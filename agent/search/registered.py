@@ -90,24 +90,11 @@ STRATEGIES: Registry[Strategy] = Registry(
 )
 
 
-def strategy(
-    name: str,
-    *,
-    about: str,
-    kinds: tuple[str, ...] = (),
-    counts_trials: bool = True,
-    uses_logprobs: bool = False,
-    enough: Enough = always,
-    lacks: str = "",
-    races_baseline: bool = False,
-    needs_proposer: bool = False,
-) -> Callable[[Function], Function]:
-    """Registers the search below as the strategy `name`; see `Strategy`."""
+def strategy(name: str, *, about: str, **traits: Any) -> Callable[[Function], Function]:
+    """Register the search below as the strategy `name`; `traits` are the other fields of `Strategy`."""
 
     def register(search: Function) -> Function:
-        flags = (counts_trials, uses_logprobs, enough, lacks, races_baseline, needs_proposer)
-        made = Strategy(name, about, search, kinds, *flags)
-        STRATEGIES.add(name, made, search.__module__)
+        STRATEGIES.add(name, Strategy(name, about, search, **traits), search.__module__)
         return search
 
     return register

@@ -20,7 +20,7 @@ from agent.programs.prompt import PromptProgram
 from agent.scoring.evaluate import Evaluator
 from agent.scoring.task_metrics import build_metrics
 from agent.search.board import Board
-from agent.search.context import SearchContext
+from agent.search.context import RunTools, SearchCase, SearchContext
 from agent.search.dspy import strategies as dspy_strategies
 from agent.search.dspy.methods import OptimizerResult
 from agent.search.plan import make_plan
@@ -98,7 +98,9 @@ async def searched(
     program = PromptProgram(task, model)
     evaluator = Evaluator(task, gateway, model, build_metrics(task), [program])
     written = Written(ledger)
-    context = SearchContext(task, plan, 3, (model, model), gateway, program, evaluator, board, account, written)
+    context = SearchContext(
+        SearchCase(task, plan, 3, program, model, model), RunTools(gateway, evaluator, account, written), board
+    )
     account.hold_back(HeldBack(plan.test_calls, 0.0))
     place = Proposal(context.baseline, {}, "baseline", None, "")
     board.proposals[context.baseline.id] = place
