@@ -15,11 +15,10 @@ from agent.errors import InputError, RowRefused
 from agent.extras import require
 from agent.programs.kinds import Kind, ReleaseSpec, WrittenRelease, refuse_pairwise
 from agent.programs.label_classifier import TrainedPrior
-from agent.programs.looked_up import PassageLibrary
-from agent.programs.moves.passage_moves import own_passages
 from agent.programs.moves.pool import CandidateGenerator, as_prompt
 from agent.programs.moves.prompt_moves import PromptMoves
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
+from agent.programs.passages import PassageLibrary, own_passages
 from agent.programs.picked_rows import PickedRows
 from agent.programs.prompt_dspy import predict_form
 from agent.prompt.candidate_rules import why_rejected

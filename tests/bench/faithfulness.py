@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import mean
 
 from agent.models.local import LocalModel
-from agent.programs.looked_up import PassageLibrary
+from agent.programs.passages import PassageLibrary
 from agent.retrieval.passages import bare_passages
 from agent.scoring.judge_prompt import claims_messages
 from agent.scoring.llm_judge import CLAIMS_TOKENS

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import ReleaseError
-from agent.programs.moves.passage_moves import CHUNKS
+from agent.programs.passages import CHUNKS
 from agent.programs.picked_rows import as_demo
 from agent.programs.prompt import PromptProgram
 from agent.prompt.passage_making import passages_of

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent.programs.moves.passage_moves import CHUNKS
+from agent.programs.passages import CHUNKS
 from agent.programs.picked_rows import as_demo
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate

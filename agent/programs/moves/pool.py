@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from agent.programs.looked_up import PassageLibrary
 from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes, most_demos
-from agent.programs.moves.passage_moves import PassageMaker
 from agent.programs.moves.picking import PickMaker
 from agent.programs.moves.tool_moves import ToolMaker
+from agent.programs.passages import PassageLibrary, PassageMaker
 from agent.programs.picked_rows import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites

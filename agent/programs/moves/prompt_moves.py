@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from agent.programs.looked_up import PassageLibrary
 from agent.programs.moves.author import rationales
 from agent.programs.moves.pool import CandidateGenerator, as_prompt, redraws
 from agent.programs.moves.prompt_parts import compressions
 from agent.programs.moves.proposals.proposer import BY_CREDIT, Proposer, is_worth_trying
+from agent.programs.passages import PassageLibrary
 from agent.programs.picked_rows import PickedRows
 from agent.prompt.tool_texts import ToolTexts
 from agent.search.context import SearchContext
