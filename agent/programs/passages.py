@@ -1,4 +1,4 @@
-"""The documents of a task as passages: which of them a prompt shows on a row, and how long that makes it."""
+"""Passages of a task's documents: which a prompt shows on a row, how long that makes it, and how a search varies it."""
 
 from __future__ import annotations
 
