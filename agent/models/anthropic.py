@@ -6,11 +6,13 @@ The anthropic SDK sends; the reply's JSON is read here, so that a broken reply c
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from agent.errors import BadResponse
+from agent.models.batch_jobs import MOVE_SECONDS, BatchApi, BatchJob, BatchResults, RowReply, counts
 from agent.models.hosted import (
     PROBE_SECONDS,
     HostedModel,
@@ -31,11 +33,10 @@ if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
     from httpx2 import Response
 
-    from agent.models.anthropic_batches import AnthropicBatches
-
 OFFICIAL_URL = "https://api.anthropic.com"
 ADDRESS = "ANTHROPIC_BASE_URL"
 """The environment variable of the address."""
+BATCHES = "/v1/messages/batches"
 _UNSUPPORTED = ("minLength", "maxLength", "maxItems")  # keywords that structured outputs refuse
 
 
@@ -59,8 +60,6 @@ class AnthropicModel(HostedModel):
 
     def batch_api(self) -> AnthropicBatches:
         """The batch API at the model's address."""
-        from agent.models.anthropic_batches import AnthropicBatches
-
         return AnthropicBatches(self)
 
     def _start(self) -> AsyncAnthropic:
@@ -223,3 +222,73 @@ def with_own_connections(client: AsyncAnthropic) -> AsyncAnthropic:
     from anthropic import DefaultAsyncHttpxClient
 
     return client.with_options(http_client=DefaultAsyncHttpxClient())
+
+
+class AnthropicBatches(BatchApi[AnthropicModel]):
+    """Batches of messages (`/v1/messages/batches`).
+
+    A batch has no name and shows its rows only when it has ended. So one is found again by its age, its number of rows
+    and, in the end, by the names of the rows in its results.
+    """
+
+    is_sure = False
+    cursor = "after_id"
+
+    @property
+    def _jobs(self) -> Any:
+        return self._model._client.messages.batches.with_raw_response
+
+    async def submit(self, name: str, rows: Sequence[tuple[str, Request]]) -> BatchJob:
+        await self._model._started()
+        requests = [{"custom_id": f"{name}-{key}", "params": self._model.body(request)} for key, request in rows]
+        creation = self._jobs.create(requests=requests, timeout=time_limits(MOVE_SECONDS))
+        return self._job(await self._asked(creation, MOVE_SECONDS))
+
+    async def results(self, job: BatchJob) -> BatchResults:
+        """By an address of our own: the one in the reply may lead anywhere, and would get the key."""
+        if not job.is_ended:
+            return BatchResults()
+        await self._model._started()
+        return await self._rows(self._model.get(f"{BATCHES}/{job.id}/results", MOVE_SECONDS), _row_reply)
+
+    def _job(self, data: dict[str, Any]) -> BatchJob:
+        status, number = self._status(data, "processing_status"), counts(data.get("request_counts"))
+        rows = sum(number.values())
+        done = rows - number.get("processing", 0)
+        id = self._id(data.get("id"), "batch")
+        return BatchJob(id, status, status == "ended", rows, done, _seconds(data.get("created_at")))
+
+    def _may_be(self, shown: dict[str, Any], job: BatchJob, name: str, rows: int) -> bool:
+        return job.rows == rows
+
+
+_STATUS_OF = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+"""The HTTP status that a live call gets with this type of an error; 500 for others."""
+
+
+def _row_reply(row: dict[str, Any]) -> RowReply:
+    result = mapping(row.get("result"))
+    if result.get("type") == "succeeded":
+        return RowReply(200, result.get("message"))
+    if result.get("type") == "errored":
+        error = mapping(result.get("error"))
+        kind = mapping(error.get("error")).get("type")
+        return RowReply(_STATUS_OF.get(str(kind), 500), dict(error))
+    return RowReply(None)
+
+
+def _seconds(value: object) -> float:
+    try:
+        return datetime.fromisoformat(str(value)).timestamp()
+    except ValueError:
+        return 0.0

@@ -5,12 +5,24 @@ The openai SDK sends; the reply's JSON is read here, so that a broken reply cann
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from agent.errors import BadResponse, InputError
+from agent.models.batch_jobs import (
+    ASK_SECONDS,
+    MOVE_SECONDS,
+    BatchApi,
+    BatchJob,
+    BatchResults,
+    RowReply,
+    counts,
+    http_status,
+)
 from agent.models.hosted import (
     PROBE_SECONDS,
     HostedModel,
@@ -31,13 +43,15 @@ if TYPE_CHECKING:
     from httpx2 import AsyncClient, Response
     from openai import AsyncOpenAI
 
-    from agent.models.openai_batches import OpenAIBatches
-
 OFFICIAL_URL = "https://api.openai.com/v1"
 ADDRESS = "OPENAI_BASE_URL"
 """The environment variable of OpenAI's address."""
 NO_KEY = "no-key"
 """Sent where an address that is not OpenAI's has no key."""
+BATCH_URL = "/v1/chat/completions"
+BATCH_NAME = "promptassay"
+"""The key of a batch's name in its metadata."""
+_ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 _MOST_LOGPROBS = 20
 
 
@@ -152,8 +166,6 @@ class OpenAIModel(HostedModel):
 
     def batch_api(self) -> OpenAIBatches:
         """The batch API at the model's address."""
-        from agent.models.openai_batches import OpenAIBatches
-
         return OpenAIBatches(self)
 
     def _start(self) -> AsyncOpenAI:
@@ -309,3 +321,68 @@ def compatible(name: str, rest: str) -> OpenAIModel:
     if "@" in url:
         raise InputError("openai-compatible: no password in the address; set OPENAI_COMPATIBLE_API_KEY instead")
     return OpenAIModel(name, served, server=server)
+
+
+class OpenAIBatches(BatchApi[OpenAIModel]):
+    """Batches of chat completions over uploaded files (`/v1/batches`), found again by a name in their metadata."""
+
+    is_sure = True
+
+    @property
+    def _jobs(self) -> Any:
+        return self._model._client.batches.with_raw_response
+
+    async def submit(self, name: str, rows: Sequence[tuple[str, Request]]) -> BatchJob:
+        await self._model._started()
+        form = {"method": "POST", "url": BATCH_URL}
+        lines = [
+            json.dumps({"custom_id": f"{name}-{key}", **form, "body": self._model._parameters(request)}).encode()
+            + b"\n"
+            for key, request in rows
+        ]
+        files, limits = self._model._client.files.with_raw_response, time_limits(MOVE_SECONDS)
+        upload = files.create(file=(f"{name}.jsonl", b"".join(lines)), purpose="batch", timeout=limits)
+        file = self._id((await self._asked(upload, MOVE_SECONDS)).get("id"), "file")
+        creation = self._jobs.create(
+            input_file_id=file,
+            endpoint=BATCH_URL,
+            completion_window="24h",
+            metadata={BATCH_NAME: name},
+            timeout=time_limits(ASK_SECONDS),
+        )
+        return self._job(await self._asked(creation))
+
+    async def results(self, job: BatchJob) -> BatchResults:
+        await self._model._started()
+        files = self._model._client.files.with_raw_response
+        parts = [
+            await self._rows(files.content(file, timeout=time_limits(MOVE_SECONDS)), _row_reply) for file in job.files
+        ]
+        rows = tuple(row for part in parts for row in part.rows)
+        return BatchResults(rows, sum(part.bad_lines for part in parts))
+
+    def _job(self, data: dict[str, Any]) -> BatchJob:
+        status, number = self._status(data), counts(data.get("request_counts"))
+        files = [data[key] for key in ("output_file_id", "error_file_id") if data.get(key)]
+        errors = mapping(data.get("errors")).get("data")
+        said = [mapping(each) for each in errors] if isinstance(errors, list) else []
+        words = "; ".join(str(each.get("message") or each.get("code")) for each in said[:3])
+        created = data.get("created_at")
+        return BatchJob(
+            self._id(data.get("id"), "batch"),
+            status,
+            status in _ENDED,
+            number.get("total", 0),
+            number.get("completed", 0) + number.get("failed", 0),
+            float(created) if isinstance(created, int | float) else 0.0,
+            tuple(self._id(file, "file") for file in files),
+            self._model._quote(words) if words else "",
+        )
+
+    def _may_be(self, shown: dict[str, Any], job: BatchJob, name: str, rows: int) -> bool:
+        return mapping(shown.get("metadata")).get(BATCH_NAME) == name
+
+
+def _row_reply(row: dict[str, Any]) -> RowReply:
+    reply = mapping(row.get("response"))
+    return RowReply(http_status(reply.get("status_code")), reply.get("body"))

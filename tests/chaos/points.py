@@ -73,7 +73,7 @@ def mark_and_die(place: Path, at: Point) -> None:
     around(Adam, "update")
     around(training, "save_checkpoint", lambda folder, name, progress: f"kept {name}/{progress.epoch}")
     training.Training.epoch = epoch_begins(training.Training.epoch)  # type: ignore[method-assign]
-    FineTuning.asked = around_request(FineTuning.asked)  # type: ignore[method-assign]
+    FineTuning._asked = around_request(FineTuning._asked)  # type: ignore[method-assign]
 
 
 def points(place: Path) -> Counter[str]:
