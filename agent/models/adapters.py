@@ -8,17 +8,25 @@ Source: Hu et al. 2021, LoRA, section 4; llama.cpp, src/llama-adapter.cpp (what 
 
 from __future__ import annotations
 
+import hashlib
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from agent.errors import InputError
-from agent.files import sha256_of
-from agent.models.adapter_file import changed_tensor, unlike_base, unusable_adapter
-from agent.models.gguf import GgufFile, read_gguf
-from agent.models.soft_prompt import is_soft_prompt, soft_texts, unfit_soft_prompt
-from agent.models.untied import EMBEDDING, is_tied, untied
-from agent.models.weights import CATALOG
+from agent.files import new_file, sha256_of
+from agent.models.adapter_file import (
+    changed_tensor,
+    is_soft_prompt,
+    soft_texts,
+    unfit_soft_prompt,
+    unlike_base,
+    unusable_adapter,
+)
+from agent.models.gguf import EMBEDDING, OUTPUT, GgufFile, gguf_parts, kept, read_gguf
+from agent.models.weights import CATALOG, cache_folder
 
 SUFFIX = ".gguf"
 MARK = "+"
@@ -43,7 +51,7 @@ class Adapter:
         return soft_texts(_read(self.path))
 
     def runs_on(self, base: Path) -> Path:
-        """The model file that an engine serves it with: the base, or a copy (`untied.py`)."""
+        """The model file that an engine serves it with: the base, or a copy (`untied`)."""
         changes = {changed_tensor(name) for name in _read(self.path).tensors}
         return untied(base) if EMBEDDING in changes and is_tied(_read(base)) else base
 
@@ -111,3 +119,47 @@ def _read(path: Path) -> GgufFile:
 @lru_cache(maxsize=32)
 def _read_once(path: Path, size: int, changed: int) -> GgufFile:
     return read_gguf(path)
+
+
+# -- bases with one matrix for embedding and output -------------------------------------------------------------------
+
+
+def is_tied(model: GgufFile) -> bool:
+    """Whether one matrix is both the embedding and the output weights."""
+    return EMBEDDING in model.tensors and OUTPUT not in model.tensors
+
+
+def untied(path: Path) -> Path:
+    """A copy of a model with the tied matrix twice, for adapters of the token embedding; kept in the cache folder.
+
+    llama.cpp puts an adapter of a tied embedding on the output, too, where its shapes do not fit, and ends the process.
+    The copy answers as the model does, and is checked before each use.
+
+    Raises:
+        InputError: the model cannot be read, or the disk refuses.
+    """
+    model, wanted = read_gguf(path), hashlib.sha256()
+    for part in _untied_parts(model):
+        wanted.update(part)
+    digest = wanted.hexdigest()
+    copy = cache_folder() / f"untied-{digest[:16]}.gguf"
+    try:
+        if copy.is_file() and sha256_of(copy) == digest:
+            return copy
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(copy) as file:
+            for part in _untied_parts(model):
+                file.write(part)
+    except OSError as error:
+        raise InputError(
+            f"{copy}: the copy of {path.name} that an adapter of its embedding needs cannot be kept "
+            f"({error.strerror or error}); make room, or set OPTIMIZE_CACHE to another folder"
+        ) from error
+    return copy
+
+
+def _untied_parts(model: GgufFile) -> Iterator[bytes]:
+    tensors = [kept(model, tensor) for tensor in model.tensors.values()]
+    tensors.append(kept(model, model.tensors[EMBEDDING], OUTPUT))
+    counts = struct.pack("<Q", len(tensors))  # at byte 8 of the file
+    return gguf_parts(model.data[:8] + counts + model.data[16 : model.head], tensors, model.aligned)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import mmap
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -35,6 +35,7 @@ BLOCKS: Mapping[int, tuple[int, int]] = {
 """Elements and bytes of a block of each type of tensor."""
 ALIGNED = 32
 """The bytes that a tensor's place is a multiple of, where a file does not say."""
+EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 _UINT32, _FLOAT32, _STRING, _ARRAY = 4, 6, 8, 9
 _FORMS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """Forms of `struct` of each type of value that has a fixed size."""
@@ -69,6 +70,11 @@ class GgufFile:
     data: mmap.mmap | bytes
     head: int
     arrays: frozenset[str] = frozenset()
+
+    @property
+    def aligned(self) -> int:
+        """The bytes that a tensor's place is a multiple of."""
+        return int(self.values.get("general.alignment", ALIGNED))
 
     def body(self, tensor: Tensor) -> bytes:
         """The bytes of a tensor."""
@@ -186,7 +192,7 @@ def _read(path: Path, data: mmap.mmap | bytes) -> GgufFile:
     aligned = values.get("general.alignment", ALIGNED)
     if not isinstance(aligned, int) or aligned < 1:
         raise ValueError(f"its general.alignment is {aligned!r}")
-    start = padded(reader.at, aligned)
+    start = _padded(reader.at, aligned)
     tensors = {name: _placed(name, shape, kind, start + offset, len(data)) for name, shape, kind, offset in listed}
     if len(tensors) < n_tensors:
         raise ValueError("two tensors have one name")
@@ -205,15 +211,41 @@ def _placed(name: str, shape: tuple[int, ...], kind: int, start: int, end: int) 
     return Tensor(name, shape, kind, start, whole)
 
 
-def padded(size: int, aligned: int = ALIGNED) -> int:
-    """The next multiple of `aligned`."""
+@dataclass(frozen=True, slots=True)
+class WrittenTensor:
+    """A tensor of a file to write: `shape` as numpy has it, `type` of BLOCKS, `body` its bytes."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: int
+    body: Callable[[], bytes]
+
+
+def kept(file: GgufFile, tensor: Tensor, name: str = "") -> WrittenTensor:
+    """A tensor of a file as it is, under its own or another name."""
+    return WrittenTensor(name or tensor.name, tensor.shape, tensor.type, lambda: file.body(tensor))
+
+
+def gguf_parts(head: bytes, tensors: Sequence[WrittenTensor], aligned: int = ALIGNED) -> Iterator[bytes]:
+    """The bytes of a file, part by part.
+
+    Args:
+        head: all before the list of tensors, with their number.
+        aligned: the bytes that a tensor's place is a multiple of.
+    """
+    lines, offset = [head], 0
+    for tensor in tensors:
+        axes = struct.pack(f"<I{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape[::-1])
+        lines += [_text(tensor.name), axes, struct.pack("<IQ", tensor.type, offset)]
+        elements, size = BLOCKS[tensor.type]
+        offset += _padded(math.prod(tensor.shape) // elements * size, aligned)
+    for part in (lambda: b"".join(lines), *(tensor.body for tensor in tensors)):
+        yield (body := part())
+        yield bytes(_padded(len(body), aligned) - len(body))
+
+
+def _padded(size: int, aligned: int) -> int:
     return -(-size // aligned) * aligned
-
-
-def tensor_line(name: str, shape: tuple[int, ...], kind: int, offset: int) -> bytes:
-    """A tensor's line in the list of a file: `shape` as numpy has it, `offset` from the first tensor."""
-    axes = struct.pack(f"<I{len(shape)}Q", len(shape), *shape[::-1])
-    return _text(name) + axes + struct.pack("<IQ", kind, offset)
 
 
 def gguf_bytes(values: Mapping[str, Value], tensors: Mapping[str, NDArray[Any]]) -> bytes:
@@ -235,14 +267,11 @@ def gguf_bytes(values: Mapping[str, Value], tensors: Mapping[str, NDArray[Any]])
                 head.append(struct.pack("<If", _FLOAT32, value))
             case _:
                 head.append(struct.pack("<II", _UINT32, value))
-    bodies, offset = [], 0
-    for name, tensor in tensors.items():
-        body = np.ascontiguousarray(tensor, "<f4").tobytes()
-        head.append(tensor_line(name, tensor.shape, F32, offset))
-        bodies.append(body + bytes(padded(len(body)) - len(body)))
-        offset += len(bodies[-1])
-    top = b"".join(head)
-    return b"".join([top, bytes(padded(len(top)) - len(top)), *bodies])
+    made = [
+        WrittenTensor(name, tensor.shape, F32, np.ascontiguousarray(tensor, "<f4").tobytes)
+        for name, tensor in tensors.items()
+    ]
+    return b"".join(gguf_parts(b"".join(head), made))
 
 
 def _text(text: str) -> bytes:

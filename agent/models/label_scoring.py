@@ -1,18 +1,25 @@
 """The exact log-probabilities of labels, asked of an engine that has just replied to a prompt.
 
+Labels are a tree of their tokens, of which only the forks count. Where one label alone goes on its tokens are taken as
+given, as under constrained decoding: how usual the rest of a long name is says nothing about which label it is.
+
 The reply's own distributions tell most forks of the labels, always the first. What is left takes a pass of a few tokens
 each, in a fixed order and right after the reply, so that they come out bit-equal whatever the engine answered before.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from agent.models.engine_server import EngineServer
-from agent.models.label_tree import LabelTree, Path
 
+Path = tuple[int, ...]
+"""The ids of the tokens with which a label begins."""
+FLOOR = 1e-6  # the least probability that a reply ends where a label does and others go on
 LISTED = 200
 """Tokens in a list of the likeliest: enough for nearly every label's token, for 5 % of the time of a call."""
 FORCED = 1000.0  # added to the logit of a token that must come; log-probabilities are of the logits without it
@@ -83,3 +90,47 @@ class LabelScorer:
 
 def _listed(place: Any) -> dict[int, float]:
     return {top["id"]: float(top["logprob"]) for top in place["top_logprobs"]}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTree:
+    """The labels by their tokens.
+
+    Args:
+        labels: The token ids of each label, in its order.
+    """
+
+    labels: tuple[Path, ...]
+
+    def forks(self) -> dict[Path, list[int]]:
+        """The next tokens, in the order of their ids, wherever labels part or one ends and others go on.
+
+        >>> LabelTree(((1, 2), (1, 3), (4,))).forks()
+        {(): [1, 4], (1,): [2, 3]}
+        """
+        following: dict[Path, set[int]] = {}
+        for label in self.labels:
+            for at, token in enumerate(label):
+                following.setdefault(label[:at], set()).add(token)
+        ends = set(self.labels)
+        return {path: sorted(tokens) for path, tokens in sorted(following.items()) if len(tokens) + (path in ends) > 1}
+
+    def scores(self, logs: Mapping[Path, Mapping[int, float]]) -> tuple[float, ...]:
+        """The log-probability of each label: the sum over the forks on its way.
+
+        Args:
+            logs: For each fork the log-probability of each of its next tokens. A label that ends there gets what they
+                leave of 1, and no less than FLOOR.
+
+        >>> tree = LabelTree(((1, 2), (1, 3), (4,)))
+        >>> tree.scores({(): {1: -0.5, 4: -1.0}, (1,): {2: -0.25, 3: -2.0}})
+        (-0.75, -2.5, -1.0)
+        """
+        return tuple(sum(_steps(label, logs)) for label in self.labels)
+
+
+def _steps(label: Path, logs: Mapping[Path, Mapping[int, float]]) -> Sequence[float]:
+    steps = [logs[label[:at]][token] for at, token in enumerate(label) if label[:at] in logs]
+    if label in logs:
+        steps.append(math.log(max(FLOOR, 1.0 - math.fsum(map(math.exp, logs[label].values())))))
+    return steps

@@ -24,7 +24,7 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.files import sha256_of
-from agent.models.requantize import to_q4_0
+from agent.models.quantization import to_q4_0
 
 CHUNK = 1 << 18
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
-from agent.models.dequantize import float32_of
 from agent.models.gguf import GgufFile, Value, read_gguf
+from agent.models.quantization import float32_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

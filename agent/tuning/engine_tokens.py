@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.errors import InputError, Problem, ProblemsError
+from agent.models.adapter_file import SoftTokens
 from agent.models.engine_server import EngineServer
 from agent.models.local import engine_messages, without_turn_marks
 from agent.models.local_engines import begun, cannot_load
-from agent.models.soft_prompt import SoftTokens
 from agent.tuning.base_model import Architecture
 from agent.tuning.packing import TokenPair
 from agent.tuning.settings import TrainingPair

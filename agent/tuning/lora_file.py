@@ -8,8 +8,8 @@ from pathlib import Path
 from agent.errors import InputError
 from agent.files import new_file
 from agent.models.adapter_file import ALPHA, FAMILY, FIRST, KIND, SECOND, TYPE, read_adapter
-from agent.models.dequantize import float32_of
 from agent.models.gguf import Value, gguf_bytes, read_gguf
+from agent.models.quantization import float32_of
 from agent.tuning.base_model import MAPS, Architecture, read_architecture
 from agent.tuning.lora import Lora
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.files import new_files
-from agent.models.gguf import ALIGNED, F16, F32, GgufFile, padded, read_gguf, tensor_line
+from agent.models.gguf import F16, F32, GgufFile, Tensor, WrittenTensor, gguf_parts, kept, read_gguf
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,20 +47,14 @@ def write_model(folder: Path, base: Path, weights: Mapping[str, Array]) -> tuple
 
 
 def _parts(base: GgufFile, weights: Mapping[str, Array]) -> Iterator[bytes]:
-    """The bytes of the file."""
-    aligned = int(base.values.get("general.alignment", ALIGNED))
-    lines, offset = [], 0
-    for name, tensor in base.tensors.items():
-        kind, size = tensor.type, tensor.size
-        if name in weights:
-            kind = F16 if len(tensor.shape) > 1 else F32  # llama.cpp adds and multiplies vectors in float32 alone
-            size = weights[name].size * (2 if kind == F16 else 4)
-        lines.append(tensor_line(name, tensor.shape, kind, offset))
-        offset += padded(size, aligned)
-    top = b"".join([base.data[: base.head], *lines])
-    yield top + bytes(padded(len(top), aligned) - len(top))
-    for name, tensor in base.tensors.items():
-        body = base.body(tensor)
-        if name in weights:
-            body = weights[name].astype("<f2" if len(tensor.shape) > 1 else "<f4").tobytes()
-        yield body + bytes(padded(len(body), aligned) - len(body))
+    tensors = [
+        _written(tensor, weights[name]) if name in weights else kept(base, tensor)
+        for name, tensor in base.tensors.items()
+    ]
+    return gguf_parts(base.data[: base.head], tensors, base.aligned)
+
+
+def _written(tensor: Tensor, weights: Array) -> WrittenTensor:
+    is_matrix = len(tensor.shape) > 1  # llama.cpp adds and multiplies vectors in float32 alone
+    kind, form = (F16, "<f2") if is_matrix else (F32, "<f4")
+    return WrittenTensor(tensor.name, tensor.shape, kind, lambda: weights.astype(form).tobytes())

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.files import new_file
-from agent.models.adapter_file import ALPHA, FAMILY, FIRST, KIND, SECOND, TYPE
-from agent.models.gguf import Value, gguf_bytes
-from agent.models.soft_prompt import BASE, TOKENS, SoftTokens
-from agent.models.untied import EMBEDDING
+from agent.models.adapter_file import ALPHA, BASE, FAMILY, FIRST, KIND, SECOND, TOKENS, TYPE, SoftTokens
+from agent.models.gguf import EMBEDDING, Value, gguf_bytes
 from agent.tuning.base_model import BaseModel
 
 if TYPE_CHECKING:

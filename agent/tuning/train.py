@@ -13,8 +13,8 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.extras import require
+from agent.models.adapter_file import SoftTokens, free_tokens
 from agent.models.gguf import read_gguf
-from agent.models.soft_prompt import SoftTokens, free_tokens
 from agent.tuning.base_model import BaseModel, load_base, read_architecture
 from agent.tuning.engine_tokens import NO_TOKENS, engine_tokens
 from agent.tuning.learner import Learner

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.models.adapter_file import free_tokens
 from agent.models.gguf import read_gguf
 from agent.models.local import LocalModel
 from agent.models.model_registry import create_model
-from agent.models.soft_prompt import free_tokens
 from agent.models.weights import weights_path
 from agent.tuning.base_model import read_architecture
 from agent.tuning.engine_tokens import engine_tokens

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from agent.errors import InputError
-from agent.models.dequantize import float32_of
 from agent.models.gguf import BLOCKS, F32, GgufFile, Tensor, gguf_bytes, read_gguf
+from agent.models.quantization import float32_of
 
 REFERENCE = {
     1: "60b914b9944873bc",  # F16

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.models.label_tree import FLOOR, LabelTree, Path
+from agent.models.label_scoring import FLOOR, LabelTree, Path
 
 TREE = LabelTree(((1, 2, 5, 6), (1, 2, 7), (1, 2), (4, 8)))
 

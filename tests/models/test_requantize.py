@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from agent.models import requantize
-from agent.models.dequantize import of_q4_1
-from agent.models.requantize import to_q4_0
+from agent.models import quantization
+from agent.models.quantization import of_q4_1, to_q4_0
 
 SEED = st.integers(0, 2**32 - 1)
 
@@ -58,14 +57,14 @@ def read_q4_0(content: bytes) -> NDArray[np.float32]:
 @given(SEED, st.integers(1, 6))
 def test_each_weight_moves_by_less_than_a_step(seed: int, blocks: int) -> None:
     before = read_q4_1(q4_1(blocks, seed))
-    after = read_q4_0(requantize._q4_0(before))
+    after = read_q4_0(quantization._q4_0(before))
     step = np.abs(before).max(axis=1, keepdims=True) / 8
     assert (np.abs(after - before) <= step * 1.01 + 1e-6).all()  # the end of the other sign has no step of its own
     assert np.median(np.abs(after - before) / (step + 1e-9)) < 0.5
 
 
 def test_a_block_of_zeros_stays_one() -> None:
-    assert (read_q4_0(requantize._q4_0(np.zeros((2, 32), np.float32))) == 0).all()
+    assert (read_q4_0(quantization._q4_0(np.zeros((2, 32), np.float32))) == 0).all()
 
 
 def test_all_else_of_a_file_stays_as_it_is(tmp_path: Path) -> None:
@@ -74,7 +73,7 @@ def test_all_else_of_a_file_stays_as_it_is(tmp_path: Path) -> None:
     quantized = q4_1(4, 7)
     source.write_bytes(gguf({b"norm": ((8,), 0, norm), b"up": ((64, 2), 3, quantized), b"last": ((8,), 0, norm)}))
     to_q4_0(source, target)
-    kept = requantize._q4_0(read_q4_1(quantized))
+    kept = quantization._q4_0(read_q4_1(quantized))
     assert target.read_bytes() == gguf({b"norm": ((8,), 0, norm), b"up": ((64, 2), 2, kept), b"last": ((8,), 0, norm)})
 
 

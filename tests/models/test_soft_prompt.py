@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.models.adapters import Adapter, adapter_fault
+from agent.models.adapter_file import SoftTokens, free_tokens, soft_texts, with_soft_tokens
+from agent.models.adapters import Adapter, adapter_fault, is_tied, untied
 from agent.models.gguf import GgufFile, read_gguf
 from agent.models.local import engine_messages
-from agent.models.soft_prompt import SoftTokens, free_tokens, soft_texts, with_soft_tokens
-from agent.models.untied import is_tied, untied
 from agent.tuning.base_model import load_base
 from agent.tuning.decoder import logits
 from agent.tuning.lora import initial_lora

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from agent.models.dequantize import float32_of
+from agent.models.adapter_file import TOKENS
 from agent.models.gguf import read_gguf
-from agent.models.soft_prompt import TOKENS
+from agent.models.quantization import float32_of
 from agent.tuning.base_model import BaseModel
 
 FIRST, SECOND = "token_embd.weight.lora_a", "token_embd.weight.lora_b"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from agent.errors import InputError
-from agent.models.dequantize import float32_of
 from agent.models.gguf import gguf_bytes, read_gguf
+from agent.models.quantization import float32_of
 from agent.tuning.base_model import Architecture, load_base
 from agent.tuning.lora import Lora, initial_lora, lora_size
 from agent.tuning.lora_file import read_lora, write_lora

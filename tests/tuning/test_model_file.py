@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.models.dequantize import float32_of
 from agent.models.gguf import F16, F32, read_array, read_gguf
+from agent.models.quantization import float32_of
 from agent.tuning.base_model import load_base
 from agent.tuning.decoder import logits
 from agent.tuning.hf_names import hf_name, hf_order

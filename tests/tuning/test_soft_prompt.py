@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from agent.errors import InputError
+from agent.models.adapter_file import SoftTokens
 from agent.models.gguf import read_gguf
-from agent.models.soft_prompt import SoftTokens
 from agent.tuning.base_model import BaseModel, load_base
 from agent.tuning.decoder import add_gradients, answer_loss
 from agent.tuning.lora_method import LoraMethod

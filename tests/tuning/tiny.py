@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.models.gguf import Value, gguf_bytes, padded, read_gguf, tensor_line
+from agent.models.gguf import Value, gguf_bytes, gguf_parts, kept, read_gguf
 from agent.tuning.packing import TokenPair
 
 WIDTH, HIDDEN, HEADS, KV_HEADS, LAYERS, VOCABULARY = 16, 24, 4, 2, 2, 40
@@ -92,16 +92,10 @@ def with_vocabulary(
     }
     added = [_value(f"tokenizer.ggml.{name}", struct.pack("<I", 9) + array) for name, array in arrays.items()]
     added += [_value("tokenizer.ggml.model", struct.pack("<IQ", 8, 4) + b"gpt2")]
-    lines, bodies, offset = [], [], 0
-    for tensor in file.tensors.values():
-        body = file.body(tensor)
-        lines.append(tensor_line(tensor.name, tensor.shape, tensor.type, offset))
-        bodies.append(body + bytes(padded(len(body)) - len(body)))
-        offset += len(bodies[-1])
     head = file.data[24 : file.head]
     counts = struct.pack("<4sIQQ", b"GGUF", 3, len(file.tensors), len(file.values) + len(added))
-    top = b"".join([counts, head, *added, *lines])
-    path.write_bytes(b"".join([top, bytes(padded(len(top)) - len(top)), *bodies]))
+    kept_as_they_are = [kept(file, tensor) for tensor in file.tensors.values()]
+    path.write_bytes(b"".join(gguf_parts(b"".join([counts, head, *added]), kept_as_they_are)))
     return path
 
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from agent.errors import ReleaseError
+from agent.models.adapter_file import is_soft_prompt
 from agent.models.gguf import read_gguf
-from agent.models.soft_prompt import is_soft_prompt
 from agent.release.export import export_markdown, verify_file
 from agent.release.formats.export_format import Content, Material, Render, Settings, export_format, settings_of
 from agent.release.released_adapter import ADAPTER_FILE

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from agent.errors import InputError, ReleaseError
 from agent.extras import command
+from agent.models.adapter_file import is_soft_prompt
 from agent.models.gguf import read_gguf
-from agent.models.soft_prompt import is_soft_prompt
 from agent.models.weights import CATALOG, weights_path
 from agent.release.adapted_model import require_base
 from agent.release.export import export_markdown, verify_file

@@ -12,9 +12,9 @@ from typing import Literal
 
 from agent.errors import InputError, Problem
 from agent.ledger.query import History, Row, is_weighted
+from agent.models.adapter_file import free_tokens
 from agent.models.adapters import split_adapter
 from agent.models.gguf import read_gguf
-from agent.models.soft_prompt import free_tokens
 from agent.programs import TUNED_ARMS
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import label_text

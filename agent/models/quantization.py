@@ -1,16 +1,38 @@
-"""Tensors of GGUF files as float32, one function for each type of block.
+"""Tensors of GGUF files as float32, one function for each type of block, and weights from Q4_1 to Q4_0.
 
-Arithmetic is that of single steps in float32, which every platform rounds alike.
+llama.cpp reads Q4_0 1.6 times as fast on processors that it has kernels for. Arithmetic is that of single steps in
+float32, which every platform rounds alike, as the hash of the weights tells one model's replies from another's.
 
-Source: ggml-quants.c (`dequantize_row_*`).
+Source: ggml-quants.c (`dequantize_row_*`, `quantize_row_q4_0_ref`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.models.gguf import BF16, BLOCKS, F16, F32, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, GgufFile, Tensor
+from agent.errors import InputError
+from agent.models.gguf import (
+    BF16,
+    BLOCKS,
+    F16,
+    F32,
+    Q4_0,
+    Q4_1,
+    Q4_K,
+    Q5_0,
+    Q5_1,
+    Q5_K,
+    Q6_K,
+    Q8_0,
+    GgufFile,
+    Tensor,
+    WrittenTensor,
+    gguf_parts,
+    kept,
+    read_gguf,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,3 +165,40 @@ _TYPES: Mapping[int, Callable[[Any], Any]] = {
     Q5_K: _of_q5_k,
     Q6_K: _of_q6_k,
 }
+
+
+def to_q4_0(source: Path, target: Path) -> None:
+    """Writes the weights of `source` to `target`, its Q4_1 tensors as Q4_0 and all else as it is.
+
+    Raises:
+        ValueError: `source` is no GGUF file, or has tensors of types that `gguf.py` does not know.
+    """
+    try:
+        file = read_gguf(source)
+    except InputError as error:
+        raise ValueError(f"{source}: no GGUF file with Q4_1 weights ({error})") from error
+    tensors = [_halved(file, each) if each.type == Q4_1 else kept(file, each) for each in file.tensors.values()]
+    with target.open("wb") as written:
+        written.writelines(gguf_parts(file.data[: file.head], tensors, file.aligned))
+
+
+def _halved(file: GgufFile, tensor: Tensor) -> WrittenTensor:
+    import numpy as np
+
+    def body() -> bytes:
+        return _q4_0(of_q4_1(np.frombuffer(file.body(tensor), np.uint8).reshape(-1, BLOCKS[Q4_1][1])))
+
+    return WrittenTensor(tensor.name, tensor.shape, Q4_0, body)
+
+
+def _q4_0(weights: Floats) -> bytes:
+    """Blocks of a scale in float16 and 32 halves: the weight that is farthest from 0 becomes -8 times the scale."""
+    import numpy as np
+
+    farthest = np.take_along_axis(weights, np.abs(weights).argmax(axis=1)[:, None], axis=1)
+    scale = farthest / np.float32(-8)
+    with np.errstate(divide="ignore"):
+        inverse = np.where(scale == 0, np.float32(0), np.float32(1) / scale)
+    halves = np.minimum(np.trunc(weights * inverse + np.float32(8.5)), 15).astype(np.uint8)
+    packed = halves[:, :16] | (halves[:, 16:] << 4)
+    return np.concatenate([scale.astype(np.float16).view(np.uint8), packed], axis=1).tobytes()
