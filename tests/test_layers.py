@@ -43,7 +43,7 @@ DOORS = {
     "openai": ("models/openai.py",),
     "httpx2": ("models/transport.py", "models/openai.py", "models/anthropic.py", "models/fine_tuning.py"),
     "anthropic": ("models/anthropic.py",),
-    "xllamacpp": ("models/local_engines.py", "tuning/engine_tokens.py"),
+    "xllamacpp": ("models/engine_server.py", "models/local_engines.py"),
     "langchain": ("models/langchain.py", "models/embeddings.py"),
     "langchain_core": ("models/langchain.py", "programs/chain", "release/formats/langchain"),
     "llm": ("release/formats/llm.py",),

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import threading
 import time
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from typing import Any
 
 from agent.errors import InputError, Transient
 from agent.models.adapters import Adapter
-from agent.models.engine_server import EngineServer
+from agent.models.engine_server import EngineServer, cannot_load, start_engine
 from agent.models.label_scoring import LabelScorer
 from agent.models.model_registry import NO_FILE
 
@@ -287,49 +286,20 @@ def _is_cached_whole(reply: Any) -> bool:
 
 
 def _load(path: Path, adapters: Sequence[Adapter] = ()) -> tuple[Any, EngineServer]:
-    """One engine, with its HTTP server: on loopback, not to be switched off, with a random key.
-
-    Raises InputError for an adapter that is not what it was when its model was made.
-    """
+    """One engine. Raises InputError for an adapter that is not what it was when its model was made."""
     import xllamacpp
 
     for adapter in adapters:
         if Adapter.read(adapter.path) != adapter:
             raise InputError(f"{adapter.path}: the adapter was changed while it was in use; start again")
-    key = secrets.token_hex(16)
-    params = xllamacpp.CommonParams()
-    params.model.path = str(path)
-    params.n_ctx = CONTEXT_TOKENS
-    params.n_parallel = 1
-    params.cpuparams.n_threads = 1
-    params.cpuparams_batch.n_threads = 1
-    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    params.cache_ram_mib = CACHE_MIB
-    params.warmup = False
-    params.verbosity = -1
-    params.api_keys = [key]
+    how: dict[str, Any] = {
+        "flash_attn_type": xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+        "cache_ram_mib": 0 if adapters else CACHE_MIB,
+    }
     if adapters:
-        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter.path), 0.0) for adapter in adapters]
-        params.lora_init_without_apply = True
-        params.cache_ram_mib = 0
-        params.n_ctx_checkpoints = 0
-    server = begun(params)
-    return server, EngineServer(server.listening_address, key)
-
-
-def begun(params: Any) -> Any:
-    """An engine whose loop runs: one that is ended before it does would never end."""
-    import xllamacpp
-
-    params.endpoint_metrics = True
-    server = xllamacpp.Server(params)
-    server.handle_metrics()  # the loop answers this, and nothing is computed
-    return server
-
-
-def cannot_load(what: object, error: Exception) -> InputError:
-    """The error of a file that llama.cpp refuses, in words of ours."""
-    return InputError(f"{what}: the engine cannot load this file ({error}); fetch it again or name another GGUF")
+        how["lora_adapters"] = [xllamacpp.CommonAdapterLoraInfo(str(adapter.path), 0.0) for adapter in adapters]
+        how |= {"lora_init_without_apply": True, "n_ctx_checkpoints": 0}
+    return start_engine(path, CONTEXT_TOKENS, **how)
 
 
 def _shared(held: str, text: str) -> float:

@@ -5,15 +5,13 @@ So a prompt is trained on as it is sent: the same marks of turns, the same defau
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
 from agent.errors import InputError, Problem, ProblemsError
 from agent.models.adapter_file import SoftTokens
-from agent.models.engine_server import EngineServer
+from agent.models.engine_server import cannot_load, start_engine
 from agent.models.local import engine_messages, without_turn_marks
-from agent.models.local_engines import begun, cannot_load
 from agent.tuning.base_model import Architecture
 from agent.tuning.packing import TokenPair
 from agent.tuning.settings import TrainingPair
@@ -72,22 +70,11 @@ class _Engine:
     """An engine that is asked for texts and tokens alone, on loopback, with a random key."""
 
     def __init__(self, base: Path) -> None:
-        import xllamacpp
-
-        self._base, key = base, secrets.token_hex(16)
-        params = xllamacpp.CommonParams()
-        params.model.path = str(base)
-        params.n_ctx = 256  # nothing is computed
-        params.n_parallel = 1
-        params.cpuparams.n_threads = 1
-        params.warmup = False
-        params.verbosity = -1
-        params.api_keys = [key]
+        self._base = base
         try:
-            self._server = begun(params)
+            self._engine, self._api = start_engine(base, 256)  # nothing is computed
         except Exception as error:  # the engine raises plain RuntimeErrors for damaged files
             raise cannot_load(base, error) from error
-        self._api = EngineServer(self._server.listening_address, key)
 
     def prompt(self, pair: TrainingPair, soft: SoftTokens) -> tuple[int, ...]:
         text = self._api.post("/apply-template", {"messages": engine_messages(pair.messages, soft.texts)})["prompt"]
