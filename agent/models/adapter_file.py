@@ -10,18 +10,22 @@ Power of Scale for Parameter-Efficient Prompt Tuning" (2021), section 2.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from agent.errors import InputError
-from agent.models.gguf import EMBEDDING, GgufFile, read_array, read_gguf
+from agent.files import new_file
+from agent.models.gguf import EMBEDDING, Array, GgufFile, Value, gguf_bytes, read_array, read_gguf
 
 TYPE = "general.type"
 FAMILY = "general.architecture"
 KIND = "adapter.type"
-ALPHA = "adapter.lora.alpha"
+LORA_ALPHA = "adapter.lora.alpha"
+NOTHING: Mapping[str, Value] = MappingProxyType({})
 FIRST, SECOND = ".lora_a", ".lora_b"
 """Ends of the names of A (rank, inputs) and B (outputs, rank), after the name of the base's tensor."""
 
@@ -34,9 +38,9 @@ def read_adapter(path: Path, base: GgufFile) -> GgufFile:
     """
     file = read_gguf(path)
     why = unusable_adapter(file) or unlike_base(file, base)
-    alpha = file.values.get(ALPHA)
+    alpha = file.values.get(LORA_ALPHA)
     if not why and not (isinstance(alpha, float) and 0 < alpha < float("inf")):
-        why = f"its {ALPHA} is {alpha!r}"
+        why = f"its {LORA_ALPHA} is {alpha!r}"
     if why:
         raise InputError(f"{path}: {why}")
     return file
@@ -76,6 +80,34 @@ def unlike_base(file: GgufFile, base: GgufFile) -> str:
         if not fits:
             return f"has {first} and {second} for {name!r:.60}, which is {shape} in the model"
     return ""
+
+
+def write_adapter(
+    folder: Path,
+    stem: str,
+    family: str,
+    alpha: float,
+    tensors: Mapping[str, Array],
+    more: Mapping[str, Value] = NOTHING,
+) -> tuple[Path, str]:
+    """Writes `STEM-HASH.gguf`, the same bytes for the same content.
+
+    Args:
+        family: of the base.
+        more: further values.
+
+    Returns:
+        Its path, and its SHA-256 in hex digits.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    data = gguf_bytes({FAMILY: family, TYPE: "adapter", KIND: "lora", LORA_ALPHA: alpha, **more}, tensors)
+    digest = hashlib.sha256(data).hexdigest()
+    path = folder / f"{stem}-{digest[:16]}.gguf"
+    with new_file(path) as file:
+        file.write(data)
+    return path, digest
 
 
 def changed_tensor(name: str) -> str:

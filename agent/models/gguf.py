@@ -18,6 +18,10 @@ from agent.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Array = NDArray[Any]
+else:  # numpy is imported where it is used
+    Array = Any
+
 F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, BF16 = 0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 30
 BLOCKS: Mapping[int, tuple[int, int]] = {
     F32: (1, 4),
@@ -248,7 +252,7 @@ def _padded(size: int, aligned: int) -> int:
     return -(-size // aligned) * aligned
 
 
-def gguf_bytes(values: Mapping[str, Value], tensors: Mapping[str, NDArray[Any]]) -> bytes:
+def gguf_bytes(values: Mapping[str, Value], tensors: Mapping[str, Array]) -> bytes:
     """A file of single values and float32 tensors, the same bytes for the same content.
 
     Args:

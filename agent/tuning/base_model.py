@@ -10,16 +10,11 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.errors import InputError
-from agent.models.gguf import GgufFile, Value, read_gguf
+from agent.models.gguf import Array, GgufFile, Value, read_gguf
 from agent.models.quantization import float32_of
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 MAPS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 """The linear maps of a layer, which an adapter has matrices for."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
+from agent.models.gguf import Array
 from agent.tuning.base_model import BaseModel, Layer
 from agent.tuning.layers import (
     Matrices,
@@ -22,13 +22,8 @@ from agent.tuning.layers import (
     norm_back,
     rotated,
 )
+from agent.tuning.learner import Parameters
 from agent.tuning.packing import Pack
-from agent.tuning.parameters import Parameters
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)

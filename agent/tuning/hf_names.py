@@ -9,14 +9,9 @@ Source: llama.cpp, conversion of llama models (`LlamaModel.permute`); transforme
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
+from agent.models.gguf import Array
 from agent.tuning.base_model import Architecture
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 MODULES: Mapping[str, str] = {
     "attn_q": "self_attn.q_proj",

@@ -6,12 +6,8 @@ Arrays have the type of the weights (float32; the tests of gradients use float64
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
+from agent.models.gguf import Array
 
 Matrices = tuple["Array", "Array"]
 """A (rank, inputs) and B (outputs, rank) of an adapter, or their gradients."""

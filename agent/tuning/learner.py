@@ -1,26 +1,22 @@
-"""What is trained and by what, as the loop of a training sees it: one flat vector, its loss and its gradient."""
+"""What is trained, and what computes it, as the loop and the decoder see them: one flat vector, its loss and gradient."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from agent.models.gguf import Array
+from agent.tuning.base_model import BaseModel
+from agent.tuning.layers import Matrices
 from agent.tuning.packing import TokenPair
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 
 class LaidRows(Protocol):
-    """Rows laid out for one step."""
+    """Rows laid out for one step; `tokens` go through the model, without padding."""
 
     @property
-    def tokens(self) -> int:
-        """How many go through the model, without padding."""
-        ...
+    def tokens(self) -> int: ...
 
 
 B = TypeVar("B", bound=LaidRows)
@@ -34,9 +30,7 @@ class Learner(Protocol[B]):
     """
 
     @property
-    def size(self) -> int:
-        """How many parameters there are."""
-        ...
+    def size(self) -> int: ...
 
     @property
     def decides(self) -> list[Any]:
@@ -65,9 +59,62 @@ class Learner(Protocol[B]):
         ...
 
     def write(self, folder: Path, parameters: Array) -> tuple[Path, str]:
-        """The file that an engine serves, named by its hash, and its SHA-256. Raises OSError where the disk refuses."""
+        """The file that an engine serves, named by its hash, and its SHA-256. Raises OSError."""
         ...
 
     def __enter__(self) -> Learner[B]: ...
 
     def __exit__(self, *_: object) -> None: ...
+
+
+# -- parameters beside a model that stays the same ----------------------------------------------------------------------
+
+
+class Parameters(Protocol):
+    """Parameters as views of one flat vector, or the gradients of them."""
+
+    @property
+    def flat(self) -> Array: ...
+
+    @property
+    def scale(self) -> float:
+        """What the product of low-rank matrices is multiplied by."""
+        ...
+
+    @property
+    def layers(self) -> Sequence[Mapping[str, Matrices]]:
+        """For each layer the low-rank matrices by name of their map; a map may have none."""
+        ...
+
+    def embedded(self, base: BaseModel, ids: Array) -> Array:
+        """What goes into the first layer for these tokens, (T, width); a new array."""
+        ...
+
+    def add_embedded(self, derivative: Array, ids: Array) -> None:
+        """Adds the derivative by `embedded`, (T, width), to these gradients."""
+        ...
+
+
+P = TypeVar("P", bound=Parameters)
+
+
+class Method(Protocol[P]):
+    """A kind of parameters, with its settings: how they begin, and how they become a file."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def decides(self) -> list[Any]:
+        """What of its settings decides the parameters after an epoch, JSON-ready."""
+        ...
+
+    def of(self, flat: Array | None = None) -> P:
+        """Parameters that are views of `flat`; None: zeros."""
+        ...
+
+    def initial(self, seed: int) -> P: ...
+
+    def write(self, folder: Path, parameters: P) -> tuple[Path, str]:
+        """As of `Learner`."""
+        ...

@@ -9,15 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from agent.files import new_files
-from agent.models.gguf import F16, F32, GgufFile, Tensor, WrittenTensor, gguf_parts, kept, read_gguf
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
+from agent.models.gguf import F16, F32, Array, GgufFile, Tensor, WrittenTensor, gguf_parts, kept, read_gguf
 
 
 def write_model(folder: Path, base: Path, weights: Mapping[str, Array]) -> tuple[Path, str]:

@@ -6,17 +6,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic
+from typing import Any, Generic
 
+from agent.models.gguf import Array
 from agent.tuning.base_model import BaseModel
 from agent.tuning.decoder import add_gradients, answer_loss
+from agent.tuning.learner import Method, P
 from agent.tuning.packing import AT_ONCE, Pack, TokenPair, packs, parts
-from agent.tuning.parameters import Method, P
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)

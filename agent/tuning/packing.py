@@ -8,13 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
-
+from agent.models.gguf import Array
 
 AT_ONCE = 512
 """Tokens of a pack: more take memory and are hardly faster."""

@@ -5,23 +5,15 @@ Source: Lester et al., "The Power of Scale for Parameter-Efficient Prompt Tuning
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from agent.files import new_file
-from agent.models.adapter_file import ALPHA, BASE, FAMILY, FIRST, KIND, SECOND, TOKENS, TYPE, SoftTokens
-from agent.models.gguf import EMBEDDING, Value, gguf_bytes
+from agent.models.adapter_file import BASE, FIRST, SECOND, TOKENS, SoftTokens, write_adapter
+from agent.models.gguf import EMBEDDING, Array
 from agent.tuning.base_model import BaseModel
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from agent.tuning.layers import Matrices
-
-    Array = NDArray[Any]
+from agent.tuning.layers import Matrices
 
 
 class SoftPrompt:
@@ -94,11 +86,6 @@ class SoftMethod:
         first = np.zeros((architecture.vocabulary, count), np.float32)
         first[list(self.tokens.ids), range(count)] = 1
         second = (parameters.vectors - self.base.embedding[list(self.tokens.ids)]).T
-        values: dict[str, Value] = {FAMILY: architecture.family, TYPE: "adapter", KIND: "lora", ALPHA: float(count)}
-        values |= {TOKENS: json.dumps(self.tokens.texts), BASE: self.base.sha256}
-        data = gguf_bytes(values, {EMBEDDING + FIRST: first, EMBEDDING + SECOND: second})
-        digest = hashlib.sha256(data).hexdigest()
-        path = folder / f"soft-prompt-{digest[:16]}.gguf"
-        with new_file(path) as file:
-            file.write(data)
-        return path, digest
+        more = {TOKENS: json.dumps(self.tokens.texts), BASE: self.base.sha256}
+        tensors = {EMBEDDING + FIRST: first, EMBEDDING + SECOND: second}
+        return write_adapter(folder, "soft-prompt", architecture.family, float(count), tensors, more)

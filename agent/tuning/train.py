@@ -18,7 +18,7 @@ from agent.models.gguf import read_gguf
 from agent.tuning.base_model import BaseModel, load_base, read_architecture
 from agent.tuning.engine_tokens import NO_TOKENS, engine_tokens
 from agent.tuning.learner import Learner
-from agent.tuning.lora_method import LoraMethod
+from agent.tuning.lora import LoraMethod
 from agent.tuning.numpy_learner import NumpyLearner
 from agent.tuning.packing import TokenPair
 from agent.tuning.settings import (

@@ -1,32 +1,87 @@
-"""Epochs and steps of one training; where it ends, and what its checkpoints are named by."""
+"""The loop of a training: Adam, epochs and steps, where they end, and the checkpoints from which they go on."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic
+from typing import Any, Generic
 
 from agent.errors import InputError, TrainingDiverged
-from agent.tuning.adam import Adam
-from agent.tuning.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from agent.files import new_files, sha256_of
+from agent.models.gguf import Array
 from agent.tuning.learner import B, Learner
 from agent.tuning.packing import TokenPair
 from agent.tuning.settings import Ended, Step, TrainingSettings
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 OnStep = Callable[[Step], None]
 OnEpoch = Callable[[int, float, float], None]
 """Is called for each epoch that ended, those of a checkpoint first: number, score, seconds of training so far."""
 CAPS: tuple[Ended, ...] = ("seconds", "tokens")
+FIRST, SECOND, EPSILON = 0.9, 0.999, 1e-8
+CLIP = 1.0
+"""The largest norm of a gradient; a larger one is scaled down to it."""
+
+
+@dataclass(slots=True)
+class Adam:
+    """Adam on one flat vector, in place: averages of gradients and of their squares, and the steps taken.
+
+    Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization" (2015), algorithm 1. Gradients are clipped by
+    their norm: Pascanu et al., "On the difficulty of training recurrent neural networks" (2013), algorithm 1.
+    """
+
+    mean: Array
+    square: Array
+    step: int = 0
+
+    def update(self, parameters: Array, gradient: Array, rate: float) -> float:
+        """One step; overwrites `gradient`. Returns the gradient's norm before it was clipped."""
+        import numpy as np
+
+        length = math.sqrt(float(np.dot(gradient, gradient)))
+        if length > CLIP:
+            gradient *= CLIP / length
+        self.step += 1
+        self.mean *= FIRST
+        self.mean += (1 - FIRST) * gradient
+        np.square(gradient, out=gradient)
+        self.square *= SECOND
+        self.square += (1 - SECOND) * gradient
+        spread = np.sqrt(self.square / (1 - SECOND**self.step))
+        parameters -= rate / (1 - FIRST**self.step) * self.mean / (spread + EPSILON)
+        return length
+
+
+@dataclass(slots=True)
+class TrainingState:
+    """How far a training is.
+
+    Args:
+        parameters: the adapter's, flat.
+        best: those of the epoch with the best validation score; where nothing was validated, the latest.
+        best_epoch: that epoch; 0: none has ended.
+        epoch: epochs that have ended.
+        seconds: of training, without validation.
+        tokens: through the model.
+        losses: of each step.
+        scores: of each epoch that was validated.
+    """
+
+    parameters: Array
+    adam: Adam
+    best: Array
+    best_epoch: int = 0
+    epoch: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    losses: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
 
 
 class Training(Generic[B]):
@@ -152,3 +207,78 @@ def _name(learner: Learner[B], settings: TrainingSettings, rows: Sequence[TokenP
     how = [*learner.decides, settings.learning_rate, settings.batch, settings.seed, settings.threads]
     of = [learner.base, how, [[row.prompt, row.answer] for row in rows], scored]
     return hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]
+
+
+# -- checkpoints --------------------------------------------------------------------------------------------------------
+
+
+def save_checkpoint(folder: Path, training: str, progress: TrainingState) -> None:
+    """Writes `TRAINING-epochN-HASH.npz` and takes out those of earlier epochs.
+
+    Args:
+        training: a name of hex digits for what is trained, on what, how.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    import numpy as np
+
+    with new_files(folder) as beside:
+        with (beside / "state").open("wb") as file:
+            np.savez(
+                file,
+                allow_pickle=False,
+                parameters=progress.parameters,
+                best=progress.best,
+                mean=progress.adam.mean,
+                square=progress.adam.square,
+                counts=np.array([progress.adam.step, progress.epoch, progress.best_epoch, progress.tokens]),
+                seconds=np.array(progress.seconds),
+                losses=np.array(progress.losses),
+                scores=np.array(progress.scores),
+            )
+        name = f"{training}-epoch{progress.epoch}-{_digest(beside / 'state')}.npz"
+        (beside / "state").rename(beside / name)
+    path = folder / name
+    for _, earlier in _kept(folder, training):
+        if earlier != path:
+            earlier.unlink(missing_ok=True)  # the same training on another node may have been first
+
+
+def load_checkpoint(folder: Path, training: str, size: int) -> TrainingState | None:
+    """The latest state of a training that is whole; None where there is none.
+
+    Args:
+        size: how many parameters the adapter has.
+    """
+    import numpy as np
+
+    for _, path in sorted(_kept(folder, training), reverse=True):
+        if not path.stem.endswith(_digest(path)):
+            continue  # damaged: an earlier one leads to the same adapter
+        with np.load(path, allow_pickle=False) as file:
+            if file["parameters"].shape != (size,):
+                continue
+            step, epoch, best_epoch, tokens = (int(count) for count in file["counts"])
+            return TrainingState(
+                parameters=file["parameters"],
+                adam=Adam(file["mean"], file["square"], step),
+                best=file["best"],
+                best_epoch=best_epoch,
+                epoch=epoch,
+                seconds=float(file["seconds"]),
+                tokens=tokens,
+                losses=file["losses"].tolist(),
+                scores=file["scores"].tolist(),
+            )
+    return None
+
+
+def _kept(folder: Path, training: str) -> list[tuple[int, Path]]:
+    name = re.compile(rf"{training}-epoch(\d+)-[0-9a-f]{{16}}\.npz")
+    found = ((name.fullmatch(path.name), path) for path in folder.glob(f"{training}-epoch*.npz"))
+    return [(int(match[1]), path) for match, path in found if match]
+
+
+def _digest(path: Path) -> str:
+    return sha256_of(path)[:16]

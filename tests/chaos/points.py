@@ -25,7 +25,7 @@ def mark_and_die(place: Path, at: Point) -> None:
     from agent.models.fine_tuning import FineTuning
     from agent.run.customize import hosted_job
     from agent.tuning import training
-    from agent.tuning.adam import Adam
+    from agent.tuning.training import Adam
 
     hosted_job.FIRST_WAIT = 0.02
     file, passed = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND), Counter[str]()

@@ -23,7 +23,7 @@ CHILD = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from agent.cli import main
-from agent.tuning.adam import Adam
+from agent.tuning.training import Adam
 
 step, killed_at = Adam.update, int(sys.argv[2])
 

@@ -15,7 +15,7 @@ from agent.models.engine_server import EngineServer
 from agent.models.weights import weights_path
 from agent.tuning.base_model import load_base
 from agent.tuning.engine_tokens import engine_tokens
-from agent.tuning.lora_file import read_lora
+from agent.tuning.lora import read_lora
 from agent.tuning.settings import LoraSettings, TrainingPair
 from agent.tuning.train import train_pairs
 from agent.types import Message

@@ -21,8 +21,7 @@ from agent.gateway.gateway import call_key
 from agent.ledger.store import Ledger
 from agent.models.model_registry import create_model, file_digest, require_files
 from agent.tuning.base_model import load_base
-from agent.tuning.lora import Lora, lora_size
-from agent.tuning.lora_file import write_lora
+from agent.tuning.lora import Lora, lora_size, write_lora
 from agent.types import LM, Completion, Message, Request
 from tests.cli.test_sweep_ray import HAS_RAY, needs_ray
 from tests.cli.world import good_json

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from agent.tuning.adam import CLIP, Adam
+from agent.tuning.training import CLIP, Adam
 
 
 def by_hand(start: list[float], gradients: list[list[float]], rate: float) -> list[float]:

@@ -9,8 +9,7 @@ import pytest
 
 from agent.tuning.base_model import load_base
 from agent.tuning.decoder import logits
-from agent.tuning.lora import Lora, initial_lora, lora_size
-from agent.tuning.lora_file import write_lora
+from agent.tuning.lora import Lora, initial_lora, lora_size, write_lora
 from agent.tuning.packing import TokenPair, pack
 from tests.tuning.engine import load, log_probabilities, top
 from tests.tuning.tiny import tiny, with_vocabulary

@@ -12,8 +12,7 @@ from agent.errors import InputError
 from agent.models.gguf import gguf_bytes, read_gguf
 from agent.models.quantization import float32_of
 from agent.tuning.base_model import Architecture, load_base
-from agent.tuning.lora import Lora, initial_lora, lora_size
-from agent.tuning.lora_file import read_lora, write_lora
+from agent.tuning.lora import Lora, initial_lora, lora_size, read_lora, write_lora
 from tests.tuning.tiny import LAYERS, tiny
 
 

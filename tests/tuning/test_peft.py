@@ -19,7 +19,7 @@ import pytest
 from agent.errors import InputError
 from agent.tuning.base_model import BaseModel, load_base
 from agent.tuning.decoder import logits
-from agent.tuning.lora_file import read_lora
+from agent.tuning.lora import read_lora
 from agent.tuning.packing import TokenPair, pack
 from agent.tuning.settings import FullSettings, LoraSettings, SoftPromptSettings, Step, TrainingSettings
 from agent.tuning.train import train_tokens

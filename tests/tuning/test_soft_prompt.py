@@ -14,7 +14,7 @@ from agent.models.adapter_file import SoftTokens
 from agent.models.gguf import read_gguf
 from agent.tuning.base_model import BaseModel, load_base
 from agent.tuning.decoder import add_gradients, answer_loss
-from agent.tuning.lora_method import LoraMethod
+from agent.tuning.lora import LoraMethod
 from agent.tuning.packing import TokenPair, pack
 from agent.tuning.settings import LoraSettings, SoftPromptSettings, Step, TrainingPair
 from agent.tuning.soft_prompt import SoftMethod

@@ -13,13 +13,12 @@ import pytest
 
 from agent.errors import InputError
 from agent.tuning.base_model import BaseModel, load_base
-from agent.tuning.checkpoint import load_checkpoint
 from agent.tuning.decoder import answer_loss
-from agent.tuning.lora import lora_size
-from agent.tuning.lora_file import read_lora
+from agent.tuning.lora import lora_size, read_lora
 from agent.tuning.packing import pack
 from agent.tuning.settings import LoraSettings, Step, TrainedAdapter
 from agent.tuning.train import train_pairs, train_tokens
+from agent.tuning.training import load_checkpoint
 from tests.tuning.tiny import rows, tiny
 
 SETTINGS = LoraSettings(rank=4, alpha=8.0, learning_rate=1e-2, batch=4, epochs=3)

@@ -26,8 +26,7 @@ from agent.release.prompt_file import PromptRelease
 from agent.release.released_adapter import ADAPTER_FILE
 from agent.release.runtime import PROMPT_FILE, load_prompt
 from agent.tuning.base_model import Architecture, read_architecture
-from agent.tuning.lora import Lora
-from agent.tuning.lora_file import read_lora
+from agent.tuning.lora import Lora, read_lora
 from agent.tuning.peft.form import peft_form, read_peft_form
 
 README = "PEFT.md"  # llama-server writes a README.md, and both may go into one folder

@@ -21,7 +21,7 @@ from agent.run.customize.training import an_epoch, pairs_of, row_hash, rows_hash
 from agent.run.launch import Launch, prepare
 from agent.run.recorded import recorded_prompt
 from agent.run.resume import changes_since
-from agent.tuning.lora_file import read_lora
+from agent.tuning.lora import read_lora
 from agent.tuning.settings import FullSettings, LoraSettings, SoftPromptSettings, TrainingSettings
 from agent.tuning.train import train_pairs
 from agent.types import Example

@@ -10,19 +10,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.errors import InputError
 from agent.extras import require
-from agent.models.gguf import read_gguf
+from agent.models.gguf import Array, read_gguf
 from agent.strict import parse_json, read_file
 from agent.tuning.base_model import FAMILIES, BaseModel, Layer, read_architecture
 from agent.tuning.hf_names import hf_name, hf_order
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 CONFIG = "config.json"
 WEIGHTS = "model*.safetensors"

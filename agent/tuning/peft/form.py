@@ -8,18 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
+from agent.models.gguf import Array
 from agent.strict import parse_json, read_file
 from agent.tuning.base_model import Architecture
 from agent.tuning.hf_names import MODULES, hf_order
 from agent.tuning.lora import Lora
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 TENSORS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _MOST_CONFIG, _MOST_RANK = 1_000_000, 1024

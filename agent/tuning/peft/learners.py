@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from agent.models.gguf import Array
 from agent.tuning.base_model import BaseModel
 from agent.tuning.hf_names import MODULES, hf_name, hf_order
-from agent.tuning.lora_method import LoraMethod
+from agent.tuning.lora import LoraMethod
 from agent.tuning.model_file import write_model
 from agent.tuning.packing import TokenPair
 from agent.tuning.peft.model import hf_model, tensors_of
 from agent.tuning.settings import LoraSettings, TrainingSettings
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 IGNORED = -100
 """The target of what is not compared, as PyTorch has it."""

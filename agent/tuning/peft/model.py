@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.errors import InputError
+from agent.models.gguf import Array
 from agent.tuning.base_model import BaseModel
 from agent.tuning.hf_names import hf_name, hf_order
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 
 def tensors_of(base: BaseModel) -> Iterator[tuple[str, Array, Array | None]]:

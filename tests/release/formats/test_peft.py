@@ -19,8 +19,7 @@ from agent.release.prompt_file import PromptRelease
 from agent.release.runtime import load_prompt
 from agent.tuning.base_model import read_architecture
 from agent.tuning.hf_names import hf_order
-from agent.tuning.lora import Lora, lora_size
-from agent.tuning.lora_file import read_lora, write_lora
+from agent.tuning.lora import Lora, lora_size, read_lora, write_lora
 from agent.types import Field, Message
 from tests.tuning.tiny import tiny
 
