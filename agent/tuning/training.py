@@ -209,7 +209,7 @@ def _name(learner: Learner[B], settings: TrainingSettings, rows: Sequence[TokenP
     return hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]
 
 
-# -- checkpoints --------------------------------------------------------------------------------------------------------
+# -- checkpoints -------------------------------------------------------------------------------------------------------
 
 
 def save_checkpoint(folder: Path, training: str, progress: TrainingState) -> None:

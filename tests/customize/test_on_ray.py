@@ -16,8 +16,7 @@ import pytest
 from agent.observer import Observer, TrainingProgress
 from agent.run.customize.on_ray import RayTrainings
 from agent.run.customize.training import trained
-from agent.tuning.settings import LoraSettings, TrainedAdapter, TrainingPair
-from agent.tuning.variants import drawn
+from agent.tuning.settings import LoraSettings, TrainedAdapter, TrainingPair, drawn
 from agent.types import Message
 from tests.cli.world import good_json, refused
 from tests.customize.test_customize import WORDS, by_name, events

@@ -10,8 +10,14 @@ import pytest
 
 from agent.errors import TrainingDiverged
 from agent.run.customize.settings_search import choice_record, choose_settings
-from agent.tuning.settings import LoraSettings, SoftPromptSettings, TrainedAdapter, TrainingSettings
-from agent.tuning.variants import MOST_SETTINGS, variants
+from agent.tuning.settings import (
+    MOST_SETTINGS,
+    LoraSettings,
+    SoftPromptSettings,
+    TrainedAdapter,
+    TrainingSettings,
+    variants,
+)
 
 Curves = Mapping[tuple[float, int], list[float]]
 """Dev losses by epoch, of a learning rate and rank; none: it diverges."""

@@ -11,10 +11,10 @@ from agent.models.gguf import F16, F32, read_array, read_gguf
 from agent.models.quantization import float32_of
 from agent.tuning.base_model import load_base
 from agent.tuning.decoder import logits
-from agent.tuning.hf_names import hf_name, hf_order
 from agent.tuning.lora import initial_lora
-from agent.tuning.model_file import write_model
 from agent.tuning.packing import TokenPair, pack
+from agent.tuning.peft.learners import write_model
+from agent.tuning.peft.model import hf_name, hf_order
 from tests.tuning.engine import load, log_probabilities, top
 from tests.tuning.tiny import tiny, with_vocabulary
 

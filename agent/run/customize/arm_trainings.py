@@ -26,8 +26,7 @@ from agent.run.customize.training import (
     trained,
     training_record,
 )
-from agent.tuning.settings import Step, TrainedAdapter, TrainingPair, TrainingSettings
-from agent.tuning.variants import described, drawn, variants
+from agent.tuning.settings import Step, TrainedAdapter, TrainingPair, TrainingSettings, described, drawn, variants
 from agent.types import Task
 
 ADAPTERS = "adapters"

@@ -32,8 +32,7 @@ from agent.run.resume import changes_since
 from agent.run.session import PreparedJob, fetch_weights
 from agent.task.conversations import PLAYED
 from agent.task.words import seconds as read_seconds
-from agent.tuning.settings import FullSettings, LoraSettings, SoftPromptSettings, Trainer
-from agent.tuning.variants import MOST_SETTINGS
+from agent.tuning.settings import MOST_SETTINGS, FullSettings, LoraSettings, SoftPromptSettings, Trainer
 
 if TYPE_CHECKING:
     from agent.types import Task

@@ -13,8 +13,7 @@ from agent.extras import command, is_here, missing
 from agent.run.customize.arms import ArmSpec
 from agent.task.words import near
 from agent.tuning.peft.folder import folder_fault
-from agent.tuning.settings import Trainer
-from agent.tuning.variants import MOST_DRAWN
+from agent.tuning.settings import MOST_DRAWN, Trainer
 
 OPTION, FOLDER = "--trainer", "--hf-folder"
 

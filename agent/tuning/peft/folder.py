@@ -17,7 +17,7 @@ from agent.extras import require
 from agent.models.gguf import Array, read_gguf
 from agent.strict import parse_json, read_file
 from agent.tuning.base_model import FAMILIES, BaseModel, Layer, read_architecture
-from agent.tuning.hf_names import hf_name, hf_order
+from agent.tuning.peft.model import hf_name, hf_order
 
 CONFIG = "config.json"
 WEIGHTS = "model*.safetensors"

@@ -13,8 +13,8 @@ from agent.errors import InputError
 from agent.models.gguf import Array
 from agent.strict import parse_json, read_file
 from agent.tuning.base_model import Architecture
-from agent.tuning.hf_names import MODULES, hf_order
 from agent.tuning.lora import Lora
+from agent.tuning.peft.model import MODULES, hf_order
 
 TENSORS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _MOST_CONFIG, _MOST_RANK = 1_000_000, 1024

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.models.gguf import Array
+from agent.files import new_files
+from agent.models.gguf import F16, F32, Array, GgufFile, Tensor, WrittenTensor, gguf_parts, kept, read_gguf
 from agent.tuning.base_model import BaseModel
-from agent.tuning.hf_names import MODULES, hf_name, hf_order
 from agent.tuning.lora import LoraMethod
-from agent.tuning.model_file import write_model
 from agent.tuning.packing import TokenPair
-from agent.tuning.peft.model import hf_model, tensors_of
+from agent.tuning.peft.model import MODULES, hf_model, hf_name, hf_order, tensors_of
 from agent.tuning.settings import LoraSettings, TrainingSettings
 
 IGNORED = -100
@@ -193,3 +193,48 @@ def full_learner(base: BaseModel, settings: TrainingSettings) -> TorchLearner:
         return write_model(folder, base.path, {name: slot.view(flat) for name, slot in shapes.items()})
 
     return TorchLearner(model, slots, settings, base.sha256, ["full"], first, write)
+
+
+# -- a whole model as a file -------------------------------------------------------------------------------------------
+
+
+def write_model(folder: Path, base: Path, weights: Mapping[str, Array]) -> tuple[Path, str]:
+    """Writes `model-HASH.gguf`: the base's values and vocabulary with other weights, matrices in float16.
+
+    Not written with the package `gguf`, whose files differ from version to version: the hash of the file tells the
+    replies of one model from those of another.
+
+    Args:
+        base: the GGUF file that the weights began as.
+        weights: by name of the tensor in the base, in its shape; a tensor that is not there is copied.
+
+    Returns:
+        Its path, and its SHA-256 in hex digits.
+
+    Raises:
+        InputError: the base cannot be read.
+        OSError: the disk refuses.
+    """
+    digest = hashlib.sha256()
+    with new_files(folder) as beside:
+        with (beside / "model").open("wb") as file:
+            for part in _parts(read_gguf(base), weights):
+                digest.update(part)
+                file.write(part)
+        name = f"model-{digest.hexdigest()[:16]}.gguf"
+        (beside / "model").rename(beside / name)
+    return folder / name, digest.hexdigest()
+
+
+def _parts(base: GgufFile, weights: Mapping[str, Array]) -> Iterator[bytes]:
+    tensors = [
+        _written(tensor, weights[name]) if name in weights else kept(base, tensor)
+        for name, tensor in base.tensors.items()
+    ]
+    return gguf_parts(base.data[: base.head], tensors, base.aligned)
+
+
+def _written(tensor: Tensor, weights: Array) -> WrittenTensor:
+    is_matrix = len(tensor.shape) > 1  # llama.cpp adds and multiplies vectors in float32 alone
+    kind, form = (F16, "<f2") if is_matrix else (F32, "<f4")
+    return WrittenTensor(tensor.name, tensor.shape, kind, lambda: weights.astype(form).tobytes())

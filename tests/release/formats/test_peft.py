@@ -18,8 +18,8 @@ from agent.release.formats.proof import verify_exports, write_exports
 from agent.release.prompt_file import PromptRelease
 from agent.release.runtime import load_prompt
 from agent.tuning.base_model import read_architecture
-from agent.tuning.hf_names import hf_order
 from agent.tuning.lora import Lora, lora_size, read_lora, write_lora
+from agent.tuning.peft.model import hf_order
 from agent.types import Field, Message
 from tests.tuning.tiny import tiny
 
