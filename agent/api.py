@@ -531,7 +531,8 @@ def sweep(
         >>> result = pa.sweep("sweep.toml", jobs=2)  # doctest: +SKIP
         >>> [(group["model"], group["score"]) for group in result.groups]  # doctest: +SKIP
     """
-    from agent.run.sweep.sweep import prepare_sweep, run_sweep
+    from agent.run.sweep.prepare import prepare_sweep
+    from agent.run.sweep.sweep import run_sweep
 
     if ray is not None and jobs is not None:
         raise InputError("jobs: counts processes of this machine; with ray=, [resources] of the file say it")

@@ -69,7 +69,7 @@ DOORS = {
     "transformers": ("tuning/peft/",),
     "peft": ("tuning/peft/",),
     "safetensors": ("tuning/peft/",),
-    "ray": ("cluster.py", "run/customize/on_tune.py"),
+    "ray": ("cluster.py", "run/customize/settings_search.py"),
 }
 CODE_IN_DATA = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "multiprocessing"}
 """What reads data by running what stands in it, or sends its own data so."""

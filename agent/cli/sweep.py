@@ -15,7 +15,8 @@ from agent.cli.terminal_tables import Column, print_table, say
 from agent.errors import AgentError
 from agent.report.facts import amount, bracketed, dollars, gain, points
 from agent.report.sweep_page import OWN, SHOWN, Names, best_of_task, model_names
-from agent.run.sweep.sweep import CellLine, PreparedSweep, SweepResult, prepare_sweep, run_sweep
+from agent.run.sweep.prepare import PreparedSweep, prepare_sweep
+from agent.run.sweep.sweep import CellLine, SweepResult, run_sweep
 
 if TYPE_CHECKING:
     from rich.live import Live

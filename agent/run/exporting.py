@@ -20,7 +20,7 @@ from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, holds_prompt
 from agent.release.rescore import DevRun, dev_run
 from agent.release.runtime import PromptRelease, load_prompt
 from agent.report.facts import points, without_result
-from agent.run.customize.promote_tuned import tuned_file
+from agent.run.customize.release_arm import tuned_file
 from agent.run.locations import open_history
 from agent.run.tasks import source_of, task_of
 from agent.types import Task

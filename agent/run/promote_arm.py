@@ -19,7 +19,7 @@ def promote_arm(run: str, arm: str, label: str, override: bool, reason: str, act
     to be better: "classic", the best yardstick of a search, or an arm that a comparison tuned. Raises what `promote`
     does."""
     from agent.programs import ARMS, TUNED_ARMS
-    from agent.run.customize.promote_tuned import tuned_arm
+    from agent.run.customize.release_arm import tuned_arm
 
     if arm not in (*ARMS, *TUNED_ARMS):
         raise InputError(f"--arm {arm!r:.60}: there is only {', '.join((*ARMS, *TUNED_ARMS))}")

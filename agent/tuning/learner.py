@@ -1,4 +1,4 @@
-"""What is trained, and what computes it, as the loop and the decoder see them: a flat vector, its loss, its gradient."""
+"""What is trained, and what computes it, as loop and decoder see them: a flat vector, its loss, its gradient."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Learner(Protocol[B]):
     def __exit__(self, *_: object) -> None: ...
 
 
-# -- parameters next to fixed weights ---------------------------------------------------------------------------------
+# -- parameters next to fixed weights ----------------------------------------------------------------------------------
 
 
 class Parameters(Protocol):

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.cluster import LOCAL
-from agent.run.sweep.on_ray import RayTasks
-from agent.run.sweep.sweep import prepare_sweep, run_sweep
+from agent.run.sweep.executors import RayTasks
+from agent.run.sweep.prepare import prepare_sweep
+from agent.run.sweep.sweep import run_sweep
 from tests.cli.sweeps import write_sweep
 from tests.cli.world import compatible, knowing
 from tests.wire import Fault, WireServer

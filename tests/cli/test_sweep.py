@@ -17,7 +17,7 @@ import promptassay as pa
 from agent.errors import ProblemsError
 from agent.run.sweep.cell import run_cell
 from agent.run.sweep.file import AXES, OPTIONS, read_sweep
-from agent.run.sweep.sweep import prepare_sweep
+from agent.run.sweep.prepare import prepare_sweep
 from tests.cli.sweeps import FOLDER, broken_cells, resumed, scores, settled, write_sweep
 from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused, stubborn
 from tests.report.pages import assert_harmless

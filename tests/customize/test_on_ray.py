@@ -15,7 +15,7 @@ import pytest
 
 from agent.observer import Observer, TrainingProgress
 from agent.run.customize.on_ray import RayTrainings
-from agent.run.customize.training import trained
+from agent.run.customize.training import TrainingOrder, trained
 from agent.tuning.settings import LoraSettings, TrainedAdapter, TrainingPair, drawn
 from agent.types import Message
 from tests.cli.world import good_json, refused
@@ -166,8 +166,8 @@ def test_what_is_killed_in_mid_training_costs_an_epoch_at_most_and_counts_nothin
     base, settings = speaking(tmp_path / "tiny.gguf"), LoraSettings(epochs=16, patience=16)
 
     def train(observer: Watch, folder: str, on: RayTrainings | None) -> TrainedAdapter:
-        pairs, args = (PAIRS, PAIRS), (settings, tmp_path / folder, observer, lambda: None)
-        return asyncio.run(trained("lora", base, pairs, *args, cluster=on))
+        order = TrainingOrder(base=base, rows=PAIRS, validation=PAIRS, settings=settings, folder=tmp_path / folder)
+        return asyncio.run(trained("lora", order, observer, lambda: None, on))
 
     killed, plain = Watch(kill), Watch()
     with contextlib.closing(RayTrainings(nodes.address)) as cluster:

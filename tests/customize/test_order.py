@@ -10,14 +10,9 @@ import pytest
 from agent.errors import InputError
 from agent.files import sha256_of
 from agent.run.customize.arms import ARMS
-from agent.run.customize.order import (
-    TrainingOrder,
-    carry_out,
-    deciding_versions,
-    files_to_send,
-    write_files,
-)
-from agent.run.customize.trainer import require_ray
+from agent.run.customize.on_ray import NodeOrder, carry_out, files_to_send, write_files
+from agent.run.customize.plan import require_ray
+from agent.run.customize.training import deciding_versions
 from agent.tuning.settings import LoraSettings, Step, TrainingPair
 from agent.types import Message
 from tests.tuning.tiny import speaking
@@ -25,12 +20,12 @@ from tests.tuning.tiny import speaking
 PAIRS = [TrainingPair((Message("user", f"Sort: {word}"),), word[0]) for word in ("apple", "bear", "cat", "dog")]
 
 
-def an_order(folder: Path, **changed: object) -> TrainingOrder:
+def an_order(folder: Path, **changed: object) -> NodeOrder:
     base = speaking(folder / "tiny.gguf")
-    order = TrainingOrder(
+    order = NodeOrder(
         base=base,
         digest=sha256_of(base),
-        pairs=PAIRS * 4,
+        rows=PAIRS * 4,
         validation=PAIRS,
         settings=LoraSettings(epochs=3, patience=9),
         folder=folder / "node",
@@ -42,7 +37,7 @@ def an_order(folder: Path, **changed: object) -> TrainingOrder:
     return replace(order, **changed)  # type: ignore[arg-type]
 
 
-def epochs_of(order: TrainingOrder) -> tuple[str, list[int]]:
+def epochs_of(order: NodeOrder) -> tuple[str, list[int]]:
     """The adapter's hash, and the epochs that were trained for it now."""
     steps: list[Step] = []
     made = carry_out(order, steps.append)

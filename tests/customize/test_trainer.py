@@ -11,7 +11,7 @@ import pytest
 from agent.models.gguf import read_gguf
 from agent.release.runtime import load_prompt
 from agent.run.customize.arms import ARMS
-from agent.run.customize.trainer import require_trainer
+from agent.run.customize.plan import require_trainer
 from tests.cli.world import good, good_json, refused
 from tests.customize.conftest import Made
 from tests.customize.test_customize import WORDS, by_name, events

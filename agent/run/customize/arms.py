@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from agent.errors import InputError, Problem
 from agent.ledger.query import History, Row, is_weighted
@@ -23,7 +23,10 @@ from agent.stats.advice import Family
 from agent.tuning.base_model import read_architecture
 from agent.tuning.engine_tokens import require_soft_tokens
 from agent.tuning.settings import SoftPromptSettings
-from agent.types import Message, Task
+from agent.types import LM, Message, Task
+
+if TYPE_CHECKING:
+    from agent.run.customize.settings_search import SettingsChoice
 
 Method = Literal["prompt", "lora", "soft prompt", "full", "hosted", "no model"]
 
@@ -77,6 +80,39 @@ class PromptArm:
     trial: int
 
 
+@dataclass(frozen=True, slots=True)
+class MadeArm:
+    """An arm that can be asked: its prompt, the model that answers, and what it took to make it.
+
+    Args:
+        labels: rows with a right answer that it learnt from, shows or picks from.
+        train_s: seconds of its training.
+        seconds: of that, and of the settings that were given up for its own.
+        usd: of its training at a provider; None: the price is not known.
+        megabytes: of what is shipped next to the model.
+        seed: of its training.
+        choice: how its settings were chosen.
+        job: its training at the provider.
+    """
+
+    spec: ArmSpec
+    candidate: PromptCandidate
+    model: LM
+    labels: int
+    train_s: float = 0.0
+    seconds: float = 0.0
+    usd: float | None = 0.0
+    megabytes: float = 0.0
+    seed: int = 0
+    choice: SettingsChoice | None = None
+    job: str = ""
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether a model was trained for it."""
+        return self.spec.family == "tuned"
+
+
 def require_arms(names: Sequence[str]) -> tuple[list[ArmSpec], list[Problem]]:
     """The arms of these names, in the order of the table, with `yours`, and the names that no arm has.
 
@@ -125,7 +161,7 @@ def prompt_arms(history: History, run: Row, specs: Sequence[ArmSpec]) -> list[Pr
     ]
 
 
-# -- what a tuned arm asks --------------------------------------------------------------------------------------------
+# -- what a tuned arm asks ---------------------------------------------------------------------------------------------
 
 
 def bare_prompt(task: Task) -> PromptCandidate:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,11 +18,11 @@ from agent.gateway.prices import Price, is_local, price_of
 from agent.models.fine_tuning import FineTuning, TuningSettings, tuned_name
 from agent.models.model_registry import create_model
 from agent.models.openai import OpenAIModel
-from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import FineTunedCandidate, PromptCandidate
-from agent.run.customize.arms import ArmSpec
+from agent.run.customize.arms import ArmSpec, MadeArm
 from agent.run.customize.hosted_files import TrainingFiles, training_files, training_prompt
 from agent.run.customize.hosted_job import Finished, HostedTraining
+from agent.run.customize.training import Stopped
 from agent.run.job import Resources
 from agent.types import LM, Spend, Task, Usage, canonical
 
@@ -50,26 +50,7 @@ class HostedPlan:
         return None if self.train_price is None else files.tokens * self.settings.epochs * self.train_price / 1e6
 
 
-@dataclass(frozen=True, slots=True)
-class HostedArm:
-    """An arm that a provider trained: what it is asked, the model that answers, and what the training took."""
-
-    spec: ArmSpec
-    candidate: FineTunedCandidate
-    model: OpenAIModel
-    program: PromptProgram
-    seconds: float
-    usd: float | None
-    job: str
-    labels: int
-    megabytes: float = 0.0
-
-    def as_dict(self) -> dict[str, Any]:
-        """What the result says of the training."""
-        return {"job": self.job, "model": self.model.name, "seconds": self.seconds, "usd": self.usd}
-
-
-# -- before anything is paid ------------------------------------------------------------------------------------------
+# -- before anything is paid -------------------------------------------------------------------------------------------
 
 
 def hosted_plan(
@@ -141,7 +122,7 @@ def _free(usage: Usage) -> float:
     return 0.0
 
 
-# -- the training -----------------------------------------------------------------------------------------------------
+# -- the training ------------------------------------------------------------------------------------------------------
 
 
 class HostedTrainer:
@@ -164,7 +145,7 @@ class HostedTrainer:
         self._training: HostedTraining | None = None
         self._made: list[OpenAIModel] = []
 
-    async def arm(self, stopped: Callable[[], Exception | None]) -> HostedArm:
+    async def arm(self, stopped: Stopped) -> MadeArm:
         """The arm with its tuned model; the same rows and settings are trained once, whatever run began it.
 
         Args:
@@ -176,17 +157,9 @@ class HostedTrainer:
         """
         plan, resources = self._plan, self._resources
         files = training_files(self._task, plan.model, self._prompt)
-        training = self._training = HostedTraining(
-            plan.spec.name,
-            self._api,
-            training_key(plan, files),
-            resources.ledger,
-            resources.run_id,
-            resources.observer,
-            stopped,
-            resources.max_wait,
-            plan.train_price,
-        )
+        key = training_key(plan, files)
+        training = HostedTraining(plan.spec.name, self._api, key, resources, stopped, plan.train_price)
+        self._training = training
         finished = training.settled() or await self._paid(training, files)
         model = create_model(tuned_name(plan.model.name, finished.job.model))
         assert isinstance(model, OpenAIModel)
@@ -194,10 +167,9 @@ class HostedTrainer:
         resources.prices[model.name] = price_of(model.name) or plan.call_price
         resources.observer.on_message(f"{plan.spec.name}: answered by {model.name}")
         candidate = FineTunedCandidate.of(self._prompt, finished.job.model)
-        program = PromptProgram(self._task, model)
-        seconds = finished.job.seconds or 0.0
-        rows = len(program.task.train)
-        return HostedArm(plan.spec, candidate, model, program, seconds, finished.usd, finished.job.id, rows)
+        seconds, job = finished.job.seconds or 0.0, finished.job.id
+        rows = len(self._task.train)
+        return MadeArm(plan.spec, candidate, model, rows, train_s=seconds, seconds=seconds, usd=finished.usd, job=job)
 
     async def abandon(self) -> None:
         """Cancels a job that is running, as the user leaves at once."""

@@ -16,11 +16,11 @@ from agent.errors import AgentError, ModelError, RunRefused
 from agent.gateway.patience import FIRST_WAIT as FIRST_WAIT
 from agent.gateway.patience import GROWTH, LINE_SECONDS, LONGEST_WAIT, patiently
 from agent.ledger.query import FINE_TUNING
-from agent.ledger.store import Ledger
 from agent.models.fine_tuning import SUCCEEDED, FineTuning, TuningJob, TuningSettings
 from agent.models.hosted import cut
 from agent.run.customize.hosted_files import TRAIN, VALIDATION, TrainingFiles
-from agent.run.observers import Watcher
+from agent.run.customize.training import Stopped
+from agent.run.job import Resources
 
 T = TypeVar("T")
 FILES, STARTED, ENDED = FINE_TUNING
@@ -44,30 +44,17 @@ class HostedTraining:
 
     Args:
         arm: its name, for lines.
-        api: the provider's.
         key: hash of the base, the rows and the settings: equal ones are one training.
-        ledger: open for writing.
-        run_id: the run that trains.
-        watcher: gets lines while it waits.
-        stopped: the error that ends the run, where there is one.
-        max_wait: seconds for which a provider that does not answer is asked again.
+        resources: of the run that trains.
         price: dollars per million trained tokens. None: not known.
     """
 
     def __init__(
-        self,
-        arm: str,
-        api: FineTuning,
-        key: str,
-        ledger: Ledger,
-        run_id: str,
-        watcher: Watcher,
-        stopped: Callable[[], Exception | None],
-        max_wait: float,
-        price: float | None,
+        self, arm: str, api: FineTuning, key: str, resources: Resources, stopped: Stopped, price: float | None
     ) -> None:
-        self._arm, self._api, self._key, self._ledger, self._run_id = arm, api, key, ledger, run_id
-        self._watcher, self._stopped, self._max_wait, self._price = watcher, stopped, max_wait, price
+        self._arm, self._api, self._key, self._stopped, self._price = arm, api, key, stopped, price
+        self._ledger, self._run_id = resources.ledger, resources.run_id
+        self._watcher, self._max_wait = resources.observer, resources.max_wait
         self._running: TuningJob | None = None
 
     def settled(self) -> Finished | None:
@@ -122,7 +109,7 @@ class HostedTraining:
         except AgentError as error:
             self._watcher.warn(f"{self._arm}: the job {job.id}: {error}; see to it at the provider")
 
-    # -- the events ---------------------------------------------------------------------------------------------------
+    # -- the events ----------------------------------------------------------------------------------------------------
 
     def _known(self) -> tuple[str, Mapping[str, Any]]:
         """The last event of this training, unless it ended without a model; then, and at first, nothing."""
@@ -148,7 +135,7 @@ class HostedTraining:
             return job.tokens
         return files.tokens * settings.epochs if job.status == SUCCEEDED else 0
 
-    # -- the job ------------------------------------------------------------------------------------------------------
+    # -- the job -------------------------------------------------------------------------------------------------------
 
     async def _submitted(
         self, known: Mapping[str, Any] | None, files: TrainingFiles, settings: TuningSettings
@@ -211,7 +198,7 @@ class HostedTraining:
                 status=404,
             ) from refusal
 
-    # -- patience -----------------------------------------------------------------------------------------------------
+    # -- patience ------------------------------------------------------------------------------------------------------
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """The answer to a question, which is asked again while the provider fails."""

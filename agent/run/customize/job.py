@@ -10,13 +10,13 @@ from typing import Any
 from agent.programs.classic import ClassicProgram
 from agent.programs.prompt import PromptProgram
 from agent.programs.tuned import TunedProgram
-from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate
 from agent.run.customize.arm_trainings import ArmTrainings
-from agent.run.customize.arms import ArmSpec, rows_a_label
+from agent.run.customize.arms import MadeArm, rows_a_label
 from agent.run.customize.curve import CurvePoint, curve_lines, curve_text, first_rows
 from agent.run.customize.elsewhere import RepliesElsewhere, replies
-from agent.run.customize.hosted import HostedArm, HostedTrainer
-from agent.run.customize.measure import Measurement, TunedArm
+from agent.run.customize.hosted import HostedTrainer
+from agent.run.customize.measure import Measurement, labels_of
 from agent.run.customize.plan import CustomizePlan
 from agent.run.customize.release_arm import write_arm
 from agent.run.customize.settings_search import choice_record
@@ -27,10 +27,7 @@ from agent.run.observers import LedgerObserver
 from agent.scoring.evaluate import Evaluator
 from agent.scoring.llm_judge import judge_builder
 from agent.scoring.task_metrics import build_metrics
-from agent.types import LM, Candidate, Proposal, Runner, Task
-
-Arm = tuple[ArmSpec, PromptCandidate, TunedArm | HostedArm | None]
-"""What an arm is, what it is asked, and what was trained for it."""
+from agent.types import LM, Proposal, Runner, Task
 
 
 class Customize(Job):
@@ -67,35 +64,33 @@ class Customize(Job):
         return {key: result[key] for key in ("of_run", "model", "rows", "arms", "advice", "curve", "status")}
 
     async def _compared(self) -> dict[str, Any]:
-        plan, task = self._plan, self.task
+        plan, task, seed = self._plan, self.task, self._resources.seed
         if plan.tuned:
             self._observer.on_message(plan.trainings.line)
         await self._trainings.begin()
         some = {size: first_rows(task, size, plan.settings.seed) for size in plan.curve}
         asked = [(spec, part, 0) for part in [*some.values(), task] for spec in plan.tuned]
         asked += [(spec, task, at) for spec in plan.tuned for at in range(1, plan.seeds)]
-        every = await self._trainings.tuned(asked)
-        width = len(plan.tuned)
-        made = {size: every[at * width : (at + 1) * width] for at, size in enumerate(some)}
-        whole, again = every[len(some) * width :][:width], every[(len(some) + 1) * width :]
-        more = {spec.name: [each for each in again if each.spec is spec] for spec in plan.tuned}
+        made = iter(await self._trainings.made(asked))
+        of_size = {size: [next(made) for _ in plan.tuned] for size in some}
+        whole, again = [next(made) for _ in plan.tuned], list(made)
         hosted = await self._trainer.arm(lambda: self._gateway.stopped) if self._trainer else None
         measurement, tuned = self._measurement(task, [*whole, *again], hosted)
-        arms: list[Arm] = []
-        arms += [(arm.spec, arm.candidate, None) for arm in plan.prompts]
-        arms += [(each.spec, each.candidate, each) for each in whole]
-        arms += [(hosted.spec, hosted.candidate, hosted)] if hosted else []
-        for spec, candidate, _ in arms:
-            measurement.records.on_candidate_accepted(0, Proposal(candidate, {}, f"arm:{spec.name}", None, spec.about))
+        arms = [MadeArm(arm.spec, arm.candidate, plan.lm, labels_of(arm.candidate, task)) for arm in plan.prompts]
+        arms += [*whole, *([hosted] if hosted else [])]
+        for each in arms:
+            _record(measurement, each.candidate, f"arm:{each.spec.name}", each.spec.about)
         for each in again:
-            proposal = Proposal(each.candidate, {}, f"seed:{each.spec.name}", None, f"seed {each.seed}")
-            measurement.records.on_candidate_accepted(0, proposal)
-        opened = {"arms": {spec.name: candidate.id for spec, candidate, _ in arms}, "rows": len(task.test)}
+            _record(measurement, each.candidate, f"seed:{each.spec.name}", f"seed {each.seed}")
+        opened = {"arms": {each.spec.name: each.candidate.id for each in arms}, "rows": len(task.test)}
         self._observer.on_event("test_opened", opened)
         general = await self._asked(measurement, arms)
-        measured = [await measurement.measured(*arm, general, more.get(arm[0].name, ())) for arm in arms]
+        measured = []
+        for arm in arms:
+            seeds = [each for each in again if each.spec is arm.spec]
+            measured.append(await measurement.measured(arm, general, seeds))
         measured += await measurement.unmodelled()
-        points = [point for size, part in some.items() for point in await self._points(part, made[size])]
+        points = [point for size, part in some.items() for point in await self._points(part, of_size[size])]
         points += _whole_points(plan, measured) if points else []
         measured = await self._released(measured, whole, tuned)
         return {
@@ -105,22 +100,22 @@ class Customize(Job):
             "task": task.name,
             "model": plan.lm.name,
             "rows": {"train": len(task.train), "test": len(task.test)},
-            **table(measured, rows_a_label(task), plan.expected_calls, self._resources.seed),
+            **table(measured, rows_a_label(task), plan.expected_calls, seed),
             "curve": curve_lines(points),
-            "curve_text": curve_text(points, self._resources.seed),
-            "settings": [{"arm": each.spec.name, **choice_record(each.choice)} for each in whole],
-            **({"fine_tuning": hosted.as_dict()} if hosted else {}),
+            "curve_text": curve_text(points, seed),
+            "settings": [{"arm": each.spec.name, **choice_record(each.choice)} for each in whole if each.choice],
+            **({"fine_tuning": _fine_tuning(hosted)} if hosted else {}),
             **self.cost(),
             "status": "complete",
             "ledger_head": self.ledger.head(),
         }
 
-    async def _asked(self, measurement: Measurement, arms: Sequence[Arm]) -> Mapping[str, RepliesElsewhere]:
-        """What the models of trained arms say elsewhere, by the name of the arm, and the model as it is ("").
+    async def _asked(self, measurement: Measurement, arms: Sequence[MadeArm]) -> Mapping[str, RepliesElsewhere]:
+        """What the models of trained arms say elsewhere, by the name of the arm, and the base model ("").
 
         Where calls go as batches, the sealed rows of all arms go with them; the evaluators keep what comes.
         """
-        trained = {spec.name: tuned.model for spec, _, tuned in arms if tuned is not None}
+        trained = {arm.spec.name: arm.model for arm in arms if arm.is_tuned}
         asked: dict[str, LM] = {"": self._plan.lm, **trained} if trained else {}
         found: dict[str, RepliesElsewhere] = {}
 
@@ -129,18 +124,17 @@ class Customize(Job):
 
         sets: list[Callable[[], Awaitable[object]]] = [partial(ask, name, lm) for name, lm in asked.items()]
         if self._gateway.batches is not None:
-            sets += [partial(measurement.sealed, candidate, tuned) for _, candidate, tuned in arms]
+            sets += [partial(measurement.sealed, arm) for arm in arms]
         await self._sets(sets, in_turn=self.task.is_compared)
         return found
 
     def _measurement(
-        self, task: Task, tuned: Sequence[TunedArm], hosted: HostedArm | None = None
+        self, task: Task, tuned: Sequence[MadeArm], hosted: MadeArm | None = None
     ) -> tuple[Measurement, TunedProgram]:
         """What scores prompts, adapters and methods that learnt from the train rows of this task."""
         plan = self._plan
-        models = [each.model for each in tuned if each.model.adapter is not None]
-        whole = {each.adapter.sha256: each.model for each in tuned if each.model.adapter is None}
-        program = TunedProgram(task, plan.lm, models, whole)
+        models = {each.candidate.adapter: each.model for each in tuned if isinstance(each.candidate, TunedCandidate)}
+        program = TunedProgram(task, plan.lm, (), models)
         programs: list[PromptProgram | ClassicProgram] = [PromptProgram(task, plan.lm), program]
         if classic := self._classic(task):
             programs.append(classic)
@@ -153,7 +147,7 @@ class Customize(Job):
             return Evaluator(task, self._gateway, lm, metrics, runners, records, graded=True, baseline_id=base)
 
         evaluator, prices = evaluator_of(plan.lm, programs), self._resources.prices
-        other = evaluator_of(hosted.model, [hosted.program]) if hosted else None
+        other = evaluator_of(hosted.model, [PromptProgram(task, hosted.model)]) if hosted else None
         return Measurement(plan, evaluator, self.ledger, self._observer, records, prices, classic, other), program
 
     def _classic(self, task: Task) -> ClassicProgram | None:
@@ -162,43 +156,51 @@ class Customize(Job):
             return None
         return ClassicProgram(task, "" if task.train == self.task.train else rows_hash(task.train))
 
-    async def _points(self, task: Task, tuned: Sequence[TunedArm]) -> list[CurvePoint]:
+    async def _points(self, task: Task, tuned: Sequence[MadeArm]) -> list[CurvePoint]:
         """The arms that learn, with the train rows of this task: adapters, methods, and the prompt that picks."""
-        plan, test = self._plan, task.test
-        self._observer.on_message(f"curve: {len(task.train)} train rows")
+        count = len(task.train)
+        self._observer.on_message(f"curve: {count} train rows")
         measurement, program = self._measurement(task, tuned)
-        asked: list[tuple[str, Candidate, float]] = []
-        if (arm := plan.picking) is not None and arm.candidate.picks is not None:
+        asked: list[tuple[str, PromptCandidate, float]] = []
+        if (arm := self._plan.picking) is not None and arm.candidate.picks is not None:
             picks = replace(arm.candidate.picks, pool=program.pool.id)
             asked.append((arm.spec.name, replace(arm.candidate, picks=picks), 0.0))
-        asked += [(each.spec.name, each.candidate, each.adapter.seconds) for each in tuned]
+        asked += [(each.spec.name, each.candidate, each.train_s) for each in tuned]
         for name, candidate, _ in asked:
-            about = f"with {len(task.train)} train rows"
-            measurement.records.on_candidate_accepted(0, Proposal(candidate, {}, f"curve:{name}", None, about))
+            _record(measurement, candidate, f"curve:{name}", f"with {count} train rows")
         found = await self._sets(
-            [partial(measurement.evaluator.outcomes, candidate, test, "test") for _, candidate, _ in asked]
+            [partial(measurement.evaluator.outcomes, candidate, task.test, "test") for _, candidate, _ in asked]
         )
         points = [
-            CurvePoint(name, len(task.train), [one.value for one in outcomes], seconds)
+            CurvePoint(name, count, [one.value for one in outcomes], seconds)
             for (name, _, seconds), outcomes in zip(asked, found, strict=True)
         ]
         for each in tuned:
             await each.model.close()
         unmodelled = await measurement.unmodelled()
-        return points + [CurvePoint(one.name, len(task.train), one.scores) for one in unmodelled[1:]]
+        return points + [CurvePoint(one.name, count, one.scores) for one in unmodelled[1:]]
 
     async def _released(
-        self, measured: Sequence[MeasuredArm], tuned: Sequence[TunedArm], program: TunedProgram
+        self, measured: Sequence[MeasuredArm], tuned: Sequence[MadeArm], program: TunedProgram
     ) -> list[MeasuredArm]:
         """Writes each tuned arm as a released prompt with its adapter; the arms with the places of these."""
         await self.ledger.commit()  # no file may name a head that a kill takes back
         paths = {}
         for each in tuned:
             arm = next(one for one in measured if one.name == each.spec.name)
+            assert isinstance(each.candidate, TunedCandidate)
             path, noted = write_arm(self._plan, self.id, self.ledger, program, arm, measured[0], each.candidate)
             self._observer.on_event("released", noted)
             paths[arm.name] = str(path)
         return [replace(arm, path=paths.get(arm.name, "")) for arm in measured]
+
+
+def _record(measurement: Measurement, candidate: PromptCandidate, operator: str, about: str) -> None:
+    measurement.records.on_candidate_accepted(0, Proposal(candidate, {}, operator, None, about))
+
+
+def _fine_tuning(hosted: MadeArm) -> dict[str, Any]:
+    return {"job": hosted.job, "model": hosted.model.name, "seconds": hosted.seconds, "usd": hosted.usd}
 
 
 def _whole_points(plan: CustomizePlan, measured: Sequence[MeasuredArm]) -> list[CurvePoint]:

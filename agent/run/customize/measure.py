@@ -9,59 +9,20 @@ from statistics import median
 
 from agent.gateway.prices import Price
 from agent.ledger.store import Ledger
-from agent.models.local import LocalModel
 from agent.observer import Observer
 from agent.programs.classic import ClassicProgram
-from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate
-from agent.run.customize.arms import ArmSpec
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.run.customize.arms import MadeArm
 from agent.run.customize.elsewhere import RepliesElsewhere, elsewhere
-from agent.run.customize.hosted import HostedArm
 from agent.run.customize.plan import LATENCY_ROWS, CustomizePlan
-from agent.run.customize.settings_search import SettingsChoice
 from agent.run.customize.table import MeasuredArm, SeedScore
 from agent.scoring.breakdown import summary
 from agent.scoring.evaluate import Evaluator
-from agent.tuning.settings import TrainedAdapter
-from agent.types import Candidate, Outcome, Proposal
+from agent.types import Candidate, Outcome, Proposal, Task
 
 LATENCY_REPEAT = 1
-"""Which sample of them: none that the search has bought."""
-MB = 1e6
+"""Which sample of a call is timed: one that the search has not bought."""
 NO_MODEL = "answers without a language model"
-
-
-@dataclass(frozen=True, slots=True)
-class TunedArm:
-    """An arm that was trained: what it is asked, its adapter, and the model that has it. `labels`: rows to train on and
-    to stop early by; `choice`: how its settings were chosen; `seed` of this training."""
-
-    spec: ArmSpec
-    prompt: PromptCandidate
-    adapter: TrainedAdapter
-    model: LocalModel
-    labels: int
-    choice: SettingsChoice
-    seed: int
-
-    @property
-    def candidate(self) -> TunedCandidate:
-        """The prompt with the adapter."""
-        return TunedCandidate.of(self.prompt, self.adapter.sha256)
-
-    @property
-    def seconds(self) -> float:
-        """Of its training, and of the settings that were given up for its own."""
-        return self.adapter.seconds + self.choice.seconds
-
-    @property
-    def usd(self) -> float | None:
-        """Dollars of its training."""
-        return 0.0
-
-    @property
-    def megabytes(self) -> float:
-        """Of the adapter."""
-        return self.adapter.path.stat().st_size / MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +30,9 @@ class Measurement:
     """What arms are measured with.
 
     Args:
-        plan: the comparison.
-        evaluator: scores candidates.
-        ledger: knows how long a call took.
-        observer: gets lines.
         records: gets the methods without a language model as candidates.
-        prices: of the models, as far as they are known.
-        classic: the methods without a language model, which the evaluator runs; None: they take no part.
-        hosted: scores the arm that a provider trained. None: there is none.
+        classic: these methods, which the evaluator runs; None: they take no part.
+        hosted: scores the arm that a provider trained.
     """
 
     plan: CustomizePlan
@@ -88,63 +44,52 @@ class Measurement:
     classic: ClassicProgram | None
     hosted: Evaluator | None = None
 
-    async def sealed(self, candidate: PromptCandidate, tuned: TunedArm | HostedArm | None) -> list[Outcome]:
+    async def sealed(self, arm: MadeArm) -> list[Outcome]:
         """The outcomes of an arm on the sealed rows, each bought once."""
-        return await self._evaluator(tuned).outcomes(candidate, self.plan.task.test, "test")
+        return await self._evaluator(arm).outcomes(arm.candidate, self.plan.task.test, "test")
 
     async def measured(
-        self,
-        spec: ArmSpec,
-        candidate: PromptCandidate,
-        tuned: TunedArm | HostedArm | None,
-        general: Mapping[str, RepliesElsewhere],
-        seeds: Sequence[TunedArm] = (),
+        self, arm: MadeArm, general: Mapping[str, RepliesElsewhere], seeds: Sequence[MadeArm] = ()
     ) -> MeasuredArm:
         """An arm on the sealed rows, the time of a call, and what its adapter costs elsewhere.
 
         Args:
-            spec: the arm.
-            candidate: what it is asked.
-            tuned: what was trained for it. None: nothing was.
-            general: what models say elsewhere, by the name of the arm, "" for the model as it is.
+            general: what models say elsewhere, by the name of the arm, "" for the base model.
             seeds: the same training with other seeds.
         """
-        plan, test = self.plan, self.plan.task.test
-        self.observer.on_message(f"{spec.name}: {len(test)} sealed rows")
-        evaluator = self._evaluator(tuned)
-        outcomes = await self.sealed(candidate, tuned)
+        spec, candidate = arm.spec, arm.candidate
+        self.observer.on_message(f"{spec.name}: {len(self.plan.task.test)} sealed rows")
+        evaluator = self._evaluator(arm)
+        values = _values(await self.sealed(arm))
         latency = await self._latency(evaluator, candidate)
-        usage = evaluator.usage_of(candidate.id)
-        price = self.prices.get((tuned.model if tuned else plan.lm).name)
+        usage, price = evaluator.usage_of(candidate.id), self.prices.get(arm.model.name)
         usd = 1000 * price(usage) if price else None
-        values = [outcome.value for outcome in outcomes]
         return MeasuredArm(
             spec.name,
             spec.about,
             spec.family,
             candidate.id,
             values,
-            tuned.labels if tuned else self._labels(candidate),
-            tuned.seconds if tuned else 0.0,
+            arm.labels,
+            arm.seconds,
             usage.prompt_tokens + usage.completion_tokens,
-            0.0 if plan.is_local else usd,
+            0.0 if self.plan.is_local else usd,
             latency,
-            elsewhere(general[spec.name], general[""], plan.others) if tuned else None,
-            tuned.megabytes if tuned else 0.0,
-            train_usd=tuned.usd if tuned else 0.0,
-            seeds=await self._seeds(tuned, values, seeds) if isinstance(tuned, TunedArm) and seeds else (),
+            elsewhere(general[spec.name], general[""], self.plan.others) if arm.is_tuned else None,
+            arm.megabytes,
+            train_usd=arm.usd,
+            seeds=await self._seeds(arm, values, seeds) if seeds else (),
         )
 
     async def _seeds(
-        self, first: TunedArm, values: Sequence[float | None], others: Sequence[TunedArm]
+        self, first: MadeArm, values: Sequence[float | None], others: Sequence[MadeArm]
     ) -> list[SeedScore]:
         """The sealed scores of the same training with each seed, that of the arm first."""
-        scores = [SeedScore(first.seed, summary(values)["mean"], round(first.adapter.seconds, 1))]
+        scores = [SeedScore(first.seed, summary(values)["mean"], round(first.train_s, 1))]
         for each in others:
             self.observer.on_message(f"{each.spec.name}, seed {each.seed}: {len(values)} sealed rows")
-            outcomes = await self.evaluator.outcomes(each.candidate, self.plan.task.test, "test")
-            mean = summary([outcome.value for outcome in outcomes])["mean"]
-            scores.append(SeedScore(each.seed, mean, round(each.adapter.seconds, 1)))
+            mean = summary(_values(await self.sealed(each)))["mean"]
+            scores.append(SeedScore(each.seed, mean, round(each.train_s, 1)))
         return scores
 
     async def unmodelled(self) -> list[MeasuredArm]:
@@ -154,27 +99,17 @@ class Measurement:
             return []
         arms = []
         await classic.fit(test, self.evaluator.value)
-        for candidate in classic.candidates():
-            self.records.on_candidate_accepted(0, Proposal(candidate, {}, "yardstick", None, NO_MODEL))
+        for each in classic.candidates():
+            self.records.on_candidate_accepted(0, Proposal(each, {}, "yardstick", None, NO_MODEL))
             began = time.perf_counter()
-            outcomes = await self.evaluator.outcomes(candidate, test, "test")
-            seconds = (time.perf_counter() - began) / max(1, len(outcomes))
-            values = [outcome.value for outcome in outcomes]
-            arms.append(
-                MeasuredArm(
-                    candidate.method,
-                    NO_MODEL,
-                    "no model",
-                    candidate.id,
-                    values,
-                    classic.rows(candidate),
-                    latency_s=seconds,
-                )
-            )
+            values = _values(await self.evaluator.outcomes(each, test, "test"))
+            seconds = (time.perf_counter() - began) / max(1, len(values))
+            labels = classic.rows(each)
+            arms.append(MeasuredArm(each.method, NO_MODEL, "no model", each.id, values, labels, latency_s=seconds))
         return arms
 
-    def _evaluator(self, tuned: TunedArm | HostedArm | None) -> Evaluator:
-        if not isinstance(tuned, HostedArm):
+    def _evaluator(self, arm: MadeArm) -> Evaluator:
+        if arm.spec.method != "hosted":
             return self.evaluator
         assert self.hosted is not None
         return self.hosted
@@ -188,9 +123,13 @@ class Measurement:
                 seconds.append(took)
         return median(seconds) if seconds else None
 
-    def _labels(self, candidate: PromptCandidate) -> int:
-        """Rows with a right answer that a prompt shows or picks from, and dev rows that its label weights are of."""
-        task = self.plan.task
-        shown = len(task.train) if candidate.picks else len(candidate.demos)
-        fitted = len(task.dev) if candidate.weights and candidate.weights.method != "label-free" else 0
-        return shown + fitted
+
+def labels_of(candidate: PromptCandidate, task: Task) -> int:
+    """Rows with a right answer that a prompt shows or picks from, and dev rows that its label weights are of."""
+    shown = len(task.train) if candidate.picks else len(candidate.demos)
+    fitted = len(task.dev) if candidate.weights and candidate.weights.method != "label-free" else 0
+    return shown + fitted
+
+
+def _values(outcomes: Sequence[Outcome]) -> list[float | None]:
+    return [outcome.value for outcome in outcomes]

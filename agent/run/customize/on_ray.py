@@ -7,10 +7,11 @@ goes on from the last checkpoint where both see one disk, and begins again where
 from __future__ import annotations
 
 import asyncio
+import platform
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from queue import SimpleQueue
 from tempfile import NamedTemporaryFile
@@ -18,24 +19,57 @@ from typing import IO, Any
 
 from agent.cluster import join_cluster, leave_cluster
 from agent.errors import AgentError, InputError, Interrupted, TrainingDiverged, error_lines
-from agent.files import sha256_of
-from agent.run.customize.order import (
-    Files,
-    TrainingOrder,
-    carry_out,
-    checkpoints,
-    deciding_versions,
-    files_to_send,
-    write_files,
-)
-from agent.run.sweep.processes import RETRIES
-from agent.tuning.settings import Step, TrainedAdapter, Trainer, TrainingPair, TrainingSettings
+from agent.files import new_file, sha256_of
+from agent.run.customize.training import TrainingOrder, deciding_versions
+from agent.run.sweep.executors import RETRIES
+from agent.tuning.settings import Step, TrainedAdapter
+from agent.tuning.training import OnEpoch, OnStep
 
 LOOK_SECONDS = 0.5
 """Of training between two messages of a node, and between two looks at whether the run was stopped."""
+Files = Sequence[tuple[str, bytes]]
+"""By name what a folder holds."""
+OnSteps = Callable[[Sequence[Step]], None]
 
 
-def on_node(order: TrainingOrder) -> Iterator[Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeOrder(TrainingOrder):
+    """A training for a node; its paths are absolute, and `base` is the same file on each node.
+
+    Args:
+        digest: SHA-256 of the base, in hex digits.
+        marker: a file of ours; a node that sees it has our disk, and sends no files.
+        versions: of the packages that decide the result; a node with others is refused.
+        kept: checkpoints that a node without our disk goes on from.
+    """
+
+    digest: str
+    marker: Path
+    versions: Mapping[str, str]
+    kept: Files = ()
+
+
+# -- on the node -------------------------------------------------------------------------------------------------------
+
+
+def carry_out(order: NodeOrder, on_step: OnStep, on_epoch: OnEpoch | None = None) -> TrainedAdapter:
+    """Trains on this node.
+
+    Raises:
+        InputError: the node has not the same model or packages, or the training is refused as `train_pairs` refuses it.
+    """
+    node = f"node {platform.node()}"
+    if not order.base.is_file() or sha256_of(order.base) != order.digest:
+        what = "is another file there" if order.base.is_file() else "is not there"
+        raise InputError(f"{node}: {order.base}: {what}; give every node the same file under this path")
+    here = deciding_versions(order.trainer)
+    if other := [f"{name} {here[name]}, not {known}" for name, known in order.versions.items() if here[name] != known]:
+        raise InputError(f"{node}: has {', '.join(other)}; install the same versions on every node")
+    write_files(order.folder, order.kept)
+    return order.train(on_step, on_epoch)
+
+
+def on_node(order: NodeOrder) -> Iterator[Any]:
     """What a worker does: gives lists of steps, and at last the result with its files, or the error."""
     steps: SimpleQueue[Step] = SimpleQueue()
     left = threading.Event()
@@ -53,22 +87,42 @@ def on_node(order: TrainingOrder) -> Iterator[Any]:
                 yield [steps.get() for _ in range(steps.qsize())]
             yield [steps.get() for _ in range(steps.qsize())]
             yield work.result(), files_to_send(order, work.result())
-        except AgentError as error:
-            yield plain(error)
+        except AgentError as error:  # its message survives the way from a node, in one of two classes
+            yield TrainingDiverged(str(error)) if isinstance(error, TrainingDiverged) else InputError(str(error))
         finally:
             left.set()
 
 
-def plain(error: AgentError) -> AgentError:
-    """An error that survives the way from a node: its message, in one of two classes."""
-    return TrainingDiverged(str(error)) if isinstance(error, TrainingDiverged) else InputError(str(error))
+def checkpoints(folder: Path, training: str) -> Files:
+    """What a training goes on from."""
+    return [(path.name, path.read_bytes()) for path in sorted(folder.glob(f"{training}-*.npz"))]
+
+
+def files_to_send(order: NodeOrder, made: TrainedAdapter) -> Files:
+    """The result and its checkpoints; none where the node and we see one disk."""
+    if order.marker.is_file():
+        return []
+    return [(made.path.name, made.path.read_bytes()), *checkpoints(order.folder, made.training)]
+
+
+def write_files(folder: Path, files: Files) -> None:
+    """Puts files into a folder, which is made if need be; existing ones stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files:
+        path = folder / Path(name).name
+        if not path.exists():
+            with new_file(path) as file:
+                file.write(content)
+
+
+# -- in this process ---------------------------------------------------------------------------------------------------
 
 
 class RayTrainings:
     """A cluster that trains.
 
     Args:
-        address: of a cluster, such as "auto" or "ray-head:6379", or "local".
+        address: such as "auto" or "ray-head:6379", or "local".
 
     Raises:
         InputError: Ray is not installed, or there is no such cluster.
@@ -87,55 +141,32 @@ class RayTrainings:
             marker.close()
         leave_cluster(self.ray)
 
-    def resources(self, trainer: Trainer, settings: TrainingSettings) -> dict[str, float]:
+    def resources(self, order: TrainingOrder) -> dict[str, float]:
         """What a training takes of a node: a CPU for each thread, as far as a node has them, and a GPU for PyTorch."""
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        most = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
-        gpu = trainer == "peft" and any(node.get("GPU", 0.0) >= 1 for node in nodes)
-        return {"num_cpus": min(settings.threads, most) or settings.threads, "num_gpus": float(gpu)}
+        most, threads = max((node.get("CPU", 0.0) for node in nodes), default=0.0), order.settings.threads
+        gpu = order.trainer == "peft" and any(node.get("GPU", 0.0) >= 1 for node in nodes)
+        return {"num_cpus": min(threads, most) or threads, "num_gpus": float(gpu)}
 
-    def order(
-        self,
-        base: Path,
-        pairs: Sequence[TrainingPair],
-        settings: TrainingSettings,
-        *,
-        folder: Path,
-        trainer: Trainer,
-        weights: Path | None,
-        validation: Sequence[TrainingPair],
-    ) -> TrainingOrder:
-        """What a node is sent for a training; the arguments are those of `train_pairs`."""
-        base = base.absolute()
+    def order(self, order: TrainingOrder) -> NodeOrder:
+        """What a node is sent for a training."""
+        base, folder = order.base.absolute(), order.folder
         if base not in self._digests:
             self._digests[base] = sha256_of(base)
         if folder not in self._markers:
             folder.mkdir(parents=True, exist_ok=True)
             self._markers[folder] = NamedTemporaryFile(prefix=".ray-", dir=folder)  # noqa: SIM115 (`close` closes it)
-        return TrainingOrder(
-            base=base,
+        same = {field.name: getattr(order, field.name) for field in fields(TrainingOrder)}
+        there = {"base": base, "folder": folder.absolute(), "weights": order.weights and order.weights.absolute()}
+        return NodeOrder(
+            **{**same, **there},
             digest=self._digests[base],
-            pairs=tuple(pairs),
-            validation=tuple(validation),
-            settings=settings,
-            folder=folder.absolute(),
             marker=Path(self._markers[folder].name).absolute(),
-            trainer=trainer,
-            weights=None if weights is None else weights.absolute(),
-            versions=deciding_versions(trainer),
+            versions=deciding_versions(order.trainer),
         )
 
-    async def train(
-        self,
-        base: Path,
-        pairs: Sequence[TrainingPair],
-        settings: TrainingSettings,
-        *,
-        folder: Path,
-        on_steps: Callable[[Sequence[Step]], None],
-        **how: Any,
-    ) -> TrainedAdapter:
-        """As `train_pairs`, on a node; its files are in `folder` afterwards.
+    async def train(self, order: TrainingOrder, on_steps: OnSteps) -> TrainedAdapter:
+        """As `TrainingOrder.train`, on a node; its files are in the order's folder afterwards.
 
         Args:
             on_steps: gets the steps since the last call, and at least each half second none; what it raises ends the
@@ -145,14 +176,13 @@ class RayTrainings:
             InputError: as `train_pairs`, or the node has another model or other packages.
             AgentError: the workers of this training died too often.
         """
-        order = self.order(base, pairs, settings, folder=folder, **how)
-        key = (order.pairs, order.trainer, replace(settings, pause_after=None, max_seconds=None))
+        sent, key = self.order(order), (tuple(order.rows), order.trainer, _without_caps(order))
         if key in self._sent:
-            order = replace(order, kept=checkpoints(order.folder, self._sent[key]))
+            sent = replace(sent, kept=checkpoints(sent.folder, self._sent[key]))
         errors, lives = self.ray.exceptions, 1 + RETRIES
         while True:
             try:
-                made, files = await self._once(order, on_steps)
+                made, files = await self._once(sent, on_steps)
                 break
             except errors.RayTaskError as error:
                 last = error_lines(error)[-1]
@@ -163,15 +193,13 @@ class RayTrainings:
                     why = error_lines(error)[0]
                     raise AgentError(f"the workers of a training died {1 + RETRIES} times: {why}") from error
         if files:
-            write_files(folder, files)
+            write_files(order.folder, files)
             self._sent[key] = made.training
-        return replace(made, path=folder / made.path.name)
+        return replace(made, path=order.folder / made.path.name)
 
-    async def _once(
-        self, order: TrainingOrder, on_steps: Callable[[Sequence[Step]], None]
-    ) -> tuple[TrainedAdapter, Files]:
+    async def _once(self, order: NodeOrder, on_steps: OnSteps) -> tuple[TrainedAdapter, Files]:
         """One life of a training: its result, and the files that had to be sent."""
-        stream = self._task.options(**self.resources(order.trainer, order.settings)).remote(order)
+        stream = self._task.options(**self.resources(order)).remote(order)
         work = asyncio.ensure_future(_received(stream, on_steps))
         try:
             while not work.done():
@@ -183,7 +211,11 @@ class RayTrainings:
             self.ray.cancel(stream)  # nothing where it has ended
 
 
-async def _received(stream: Any, on_steps: Callable[[Sequence[Step]], None]) -> tuple[TrainedAdapter, Files]:
+def _without_caps(order: TrainingOrder) -> Hashable:
+    return replace(order.settings, pause_after=None, max_seconds=None)
+
+
+async def _received(stream: Any, on_steps: OnSteps) -> tuple[TrainedAdapter, Files]:
     async for reference in stream:
         got = await reference
         if isinstance(got, AgentError):

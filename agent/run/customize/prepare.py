@@ -23,8 +23,7 @@ from agent.run.customize.elsewhere import other_tasks
 from agent.run.customize.hosted import HostedPlan, hosted_plan, require_affordable
 from agent.run.customize.hosted_files import training_files, training_prompt, write_training_files
 from agent.run.customize.job import Customize
-from agent.run.customize.plan import CustomizePlan, Trainings
-from agent.run.customize.trainer import require_ray, require_trainer
+from agent.run.customize.plan import CustomizePlan, Trainings, require_ray, require_trainer
 from agent.run.launch import Launch, budget_of
 from agent.run.locations import open_history
 from agent.run.recorded import recorded_prompt

@@ -1,18 +1,27 @@
-"""Writes a tuned arm as a released prompt: `prompt.md`, `messages.json` and its adapter, under the run's folder."""
+"""A tuned arm as a released prompt under the run's folder: written by the comparison, and read back for `promote`."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from agent.errors import InputError, ReleaseError
 from agent.ledger.provenance import tool_version, utc_now
-from agent.ledger.query import run_folder
+from agent.ledger.query import History, Row, run_folder
 from agent.ledger.store import Ledger
 from agent.programs.tuned import TunedProgram
 from agent.prompt.prompt_candidate import TunedCandidate
 from agent.release.export import write_release
+from agent.release.gate import blocked_arm, shown
+from agent.release.prompt_file import PROMPT_FILE, PromptRelease
+from agent.release.runtime import load_prompt
+from agent.run.arm_release import ArmRelease
 from agent.run.customize.plan import CustomizePlan
 from agent.run.customize.table import MeasuredArm
+from agent.run.locations import open_history
 from agent.scoring.breakdown import difference, summary
 
 
@@ -65,3 +74,112 @@ def write_arm(
     release = program.release(candidate, parameters, provenance)
     path = write_release(release, arm_folder(plan.folder, run, arm.name))
     return path, {"arm": arm.name, "candidate_id": candidate.id, "version": release.version}
+
+
+# -- promote and export ------------------------------------------------------------------------------------------------
+
+YOURS = "yours"
+
+
+def tuned_arm(run: str, arm: str, db: Path) -> ArmRelease:
+    """A tuned arm, which the gate lets through if its gain over the user's own prompt is shown and no other prompt of
+    the comparison is shown to be better.
+
+    Raises:
+        InputError: there is no such run or arm.
+        ReleaseError: its folder holds something else than the comparison released.
+    """
+    with closing(open_history(db, by_chain=True)) as history:
+        found, lines, release = _found(history, run, arm, db)
+        line = lines[arm]
+        blocked = [*_not_shown(line), *blocked_arm(_ahead(history, found, line, lines))]
+    evidence = {
+        "candidate_id": line["candidate_id"],
+        "test": line["test"],
+        "ci95": line["ci95"],
+        "lift": {key: line[key] for key in ("diff", "diff_ci95", "p_value")},
+    }
+    return ArmRelease(found["id"], arm, line["candidate_id"], release, blocked, evidence)
+
+
+def tuned_file(history: History, run: str, arm: str, db: Path) -> tuple[Row, Path]:
+    """The comparison, and the prompt.md that it released as a tuned arm. Raises what `tuned_arm` does.
+
+    Args:
+        run: its id, or the unique start of it. "": the latest comparison.
+        arm: its name.
+        db: the ledger.
+    """
+    found, _, _ = _found(history, run, arm, db)
+    return found, arm_folder(db.parent, found["id"], arm) / PROMPT_FILE
+
+
+def _found(history: History, run: str, arm: str, db: Path) -> tuple[Row, dict[str, Mapping[str, Any]], PromptRelease]:
+    """The comparison, the lines of its arms, and what it released as this one."""
+    found = history.run(run) if run else _latest(history)
+    lines = _arms_of(found)
+    if arm not in lines or not lines[arm].get("path"):
+        there = ", ".join(name for name, line in lines.items() if line.get("path")) or "none"
+        raise InputError(f"{found['id']}: it trained no arm {arm!r}; it has {there}")
+    return found, lines, _its_own(history, found, lines[arm], db)
+
+
+def _latest(history: History) -> Row:
+    """The latest comparison that is complete."""
+    for row in history.runs():
+        if (row["result"] or {}).get("kind") == "customize":
+            return row
+    raise InputError(f"{history.path}: no comparison yet; `optimize customize TASK` makes one")
+
+
+def _arms_of(found: Row) -> dict[str, Mapping[str, Any]]:
+    if (found["result"] or {}).get("kind") != "customize":
+        raise InputError(
+            f"{found['id']}: no result of `optimize customize`, so it has no tuned arm; name a run of that command"
+        )
+    return {line["arm"]: line for line in found["result"]["arms"]}
+
+
+def _its_own(history: History, found: Row, line: Mapping[str, Any], db: Path) -> PromptRelease:
+    """What the comparison released as the arm. Raises ReleaseError where the folder holds anything else."""
+    path = arm_folder(db.parent, found["id"], line["arm"]) / PROMPT_FILE
+    release = load_prompt(path).release
+    events = history.select("SELECT body FROM events WHERE run_id = ? AND kind = 'released'", found["id"])
+    noted = [json.loads(event["body"]) for event in events]
+    if release.version not in [each["version"] for each in noted if each["arm"] == line["arm"]]:
+        raise ReleaseError(
+            f"{path}: holds {release.version}, which is not what {found['id']} released as {line['arm']}; restore the "
+            "file, or make the comparison again"
+        )
+    return release
+
+
+def _not_shown(line: Mapping[str, Any]) -> list[str]:
+    """Why the gain of an arm over the user's own prompt is not shown."""
+    if line["diff"] is None:
+        return ["it cannot be compared with your own prompt: no row has a score on both sides"]
+    if shown(line["diff_ci95"], line["p_value"]) > 0:
+        return []
+    low, high = (100 * end for end in line["diff_ci95"])
+    gained = f"{100 * line['diff']:+.1f} points (95 % CI {low:+.1f} to {high:+.1f}), p = {line['p_value']:.2g}"
+    return [f"its gain over your own prompt is not shown: {gained}"]
+
+
+def _ahead(
+    history: History, found: Row, line: Mapping[str, Any], lines: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """How far each other prompt of the comparison is ahead on the sealed test, paired by row."""
+    own = _values(history, found, line["candidate_id"])
+    ahead = {}
+    for name, other in lines.items():
+        if other["family"] == "prompt" and name != YOURS:
+            theirs = _values(history, found, other["candidate_id"])
+            rows: Sequence[str] = sorted(own.keys() & theirs.keys())
+            ahead[f"the arm {name}"] = difference(
+                [theirs[row] for row in rows], [own[row] for row in rows], found["seed"]
+            )
+    return ahead
+
+
+def _values(history: History, found: Row, candidate: str) -> dict[str, float | None]:
+    return {row["example_id"]: row["value"] for row in history.outcomes(found["id"], candidate, "test")}

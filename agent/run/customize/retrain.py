@@ -17,13 +17,12 @@ from agent.models.local import LocalModel
 from agent.programs.prompt import PromptProgram
 from agent.run.customize.arm_trainings import ADAPTERS
 from agent.run.customize.arms import bare_prompt, instructed_prompt
-from agent.run.customize.training import an_epoch, pairs_of, row_hash, rows_hash
+from agent.run.customize.training import TrainingOrder, pairs_of, row_hash, rows_hash
 from agent.run.launch import Launch, prepare
 from agent.run.recorded import recorded_prompt
 from agent.run.resume import changes_since
 from agent.tuning.lora import read_lora
 from agent.tuning.settings import FullSettings, LoraSettings, SoftPromptSettings, TrainingSettings
-from agent.tuning.train import train_pairs
 from agent.types import Example
 
 
@@ -104,21 +103,19 @@ def retrain(row: Row, history: History, say: Callable[[str], None]) -> list[Retr
             train, dev = _rows(plan, launch, row["id"])
             say(f"{plan['arm']}, seed {plan['seed']}: training on {len(train)} rows again")
             program, prompt = PromptProgram(launch.task, launch.target), prompts[plan["arm"] == "lora+prompt"]
-            settings, trainer = _settings(was), plan.get("trainer", "numpy")
-            if trainer != "numpy":
-                require("tune", f"{row['id']}: {plan['arm']}, trained by {trainer}")
-            pairs = pairs_of(program, prompt, train)
-            now = train_pairs(
-                base,
-                an_epoch(pairs) if "pairs" in plan else pairs,  # an older version passed few rows once
-                settings,
-                folder=Path(name),
-                trainer=trainer,
-                weights=Path(plan["weights"]) if plan.get("weights") else None,
+            if plan["trainer"] != "numpy":
+                require("tune", f"{row['id']}: {plan['arm']}, trained by {plan['trainer']}")
+            order = TrainingOrder(
+                base=base,
+                rows=pairs_of(program, prompt, train),
                 validation=pairs_of(program, prompt, dev),
+                settings=_settings(was),
+                folder=Path(name),
+                trainer=plan["trainer"],
+                weights=plan["weights"] and Path(plan["weights"]),
             )
-            kept = history.path.parent / ADAPTERS
-            weights = None if now.sha256 == was["adapter"] else _weights(now.path, kept, was["adapter"], base, settings)
+            now, kept = order.train(), history.path.parent / ADAPTERS
+            weights = None if now.sha256 == was["adapter"] else _weights(now.path, kept, was["adapter"], order)
             made.append(_compared(plan, was, now.sha256, -max(now.scores) if now.scores else None, weights))
     return made
 
@@ -140,12 +137,12 @@ def _settings(was: Mapping[str, Any]) -> TrainingSettings:
     return replace(settings, max_tokens=was["tokens"]) if was["ended"] == "seconds" else settings
 
 
-def _weights(now: Path, kept: Path, digest: str, base: Path, settings: TrainingSettings) -> float | None:
+def _weights(now: Path, kept: Path, digest: str, order: TrainingOrder) -> float | None:
     """The largest difference of a weight, where both are LoRA adapters and the file of then is still there."""
     was = kept / f"adapter-{digest[:16]}.gguf"
-    if not isinstance(settings, LoraSettings) or not re.fullmatch(r"[0-9a-f]{64}", digest) or not was.is_file():
+    if not isinstance(order.settings, LoraSettings) or not re.fullmatch(r"[0-9a-f]{64}", digest) or not was.is_file():
         return None
-    return float(abs(read_lora(now, base).flat - read_lora(was, base).flat).max())
+    return float(abs(read_lora(now, order.base).flat - read_lora(was, order.base).flat).max())
 
 
 def _compared(

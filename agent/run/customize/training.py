@@ -1,4 +1,4 @@
-"""Trains the adapter or soft prompt of an arm, shows how far it is, and says what the ledger keeps of it."""
+"""One training of an arm: what it is made of, how far it is, and what the ledger keeps of it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import Interrupted
 from agent.ledger.provenance import tool_version
@@ -17,12 +18,16 @@ from agent.observer import Observer, TrainingProgress
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.run.customize.arms import training_answer
-from agent.run.customize.on_ray import RayTrainings
-from agent.run.customize.trainer import versions_of
 from agent.tuning.settings import Step, TrainedAdapter, Trainer, TrainingPair, TrainingSettings
 from agent.tuning.train import train_pairs
-from agent.types import Example
+from agent.tuning.training import OnEpoch, OnStep
+from agent.types import Example, Task
 
+if TYPE_CHECKING:
+    from agent.run.customize.on_ray import RayTrainings
+
+Stopped = Callable[[], Exception | None]
+"""The error that ends the run, if it is to end."""
 SHOWN_SECONDS = 0.5
 """Of training between two looks at it."""
 FEWEST_PAIRS = 120
@@ -35,19 +40,50 @@ def pairs_of(program: PromptProgram, prompt: PromptCandidate, rows: Sequence[Exa
     return [TrainingPair(program.request(prompt, row).messages, answer(program.task, row.labels)) for row in rows]
 
 
-def an_epoch(pairs: Sequence[TrainingPair]) -> list[TrainingPair]:
-    """The pairs that an epoch passes: all, or several times all where they are few."""
-    return [*pairs] * _passes(len(pairs))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingOrder:
+    """A training: what it is made of, and where its result goes.
 
+    Args:
+        base: the model's file.
+        rows: to train on, each once.
+        validation: to stop early by.
+        folder: for the result and its checkpoints.
+        weights: a Hugging Face folder to train on; None: the weights of `base`.
+    """
 
-def _passes(rows: int) -> int:
-    return math.ceil(FEWEST_PAIRS / max(1, rows))
+    base: Path
+    rows: Sequence[TrainingPair]
+    validation: Sequence[TrainingPair]
+    settings: TrainingSettings
+    folder: Path
+    trainer: Trainer = "numpy"
+    weights: Path | None = None
 
+    @staticmethod
+    def of(program: PromptProgram, prompt: PromptCandidate, task: Task, **how: Any) -> TrainingOrder:
+        """Trains on the train rows of a task as `prompt` asks them, and stops early by its dev rows."""
+        rows, validation = (pairs_of(program, prompt, part) for part in (task.train, task.dev))
+        return TrainingOrder(rows=rows, validation=validation, **how)
 
-def rows_hash(rows: Sequence[Example]) -> str:
-    """Of the ids and answers of rows, in their order."""
-    listed = [[row.id, dict(row.labels)] for row in rows]
-    return hashlib.sha256(json.dumps(listed, sort_keys=True, default=str).encode()).hexdigest()
+    @property
+    def pairs(self) -> list[TrainingPair]:
+        """Those of an epoch: the rows, or several times the rows where they are few."""
+        return [*self.rows] * math.ceil(FEWEST_PAIRS / max(1, len(self.rows)))
+
+    def train(self, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None) -> TrainedAdapter:
+        """Trains here, from the checkpoint in the folder if there is one. Raises what `train_pairs` does."""
+        return train_pairs(
+            self.base,
+            self.pairs,
+            self.settings,
+            folder=self.folder,
+            trainer=self.trainer,
+            weights=self.weights,
+            validation=self.validation,
+            on_step=on_step,
+            on_epoch=on_epoch,
+        )
 
 
 @dataclass(slots=True)
@@ -55,23 +91,16 @@ class WatchedTraining:
     """A training in its thread or on a node, as the run's own thread looks at it.
 
     Args:
-        name: what is trained.
-        labels: rows to train on.
-        pairs: of an epoch.
-        settings: has the caps.
-        observer: is shown how far it is, and gets the losses of each epoch that has ended.
-        stopped: the error that ends the run, where there is one.
+        name: what is trained, in words.
         steps: those since it began or went on, each once.
         written: the epochs that the ledger has.
         is_left: nobody waits for the training any more.
     """
 
     name: str
-    labels: int
-    pairs: int
-    settings: TrainingSettings
+    order: TrainingOrder
     observer: Observer
-    stopped: Callable[[], Exception | None]
+    stopped: Stopped
     steps: list[Step] = field(default_factory=list)
     written: set[int] = field(default_factory=set)
     is_left: bool = False
@@ -80,7 +109,7 @@ class WatchedTraining:
         self.on_steps((step,))
 
     def on_steps(self, steps: Sequence[Step]) -> None:
-        """Notes steps; none asks whether the training is to go on. Raises Interrupted where it is not."""
+        """Notes steps, if any. Raises Interrupted where the training is to end."""
         if self.is_left or self.stopped() is not None:
             raise Interrupted
         for step in steps:
@@ -88,10 +117,14 @@ class WatchedTraining:
                 self.steps.pop()
             self.steps.append(step)
 
+    @property
+    def _steps_an_epoch(self) -> int:
+        return math.ceil(len(self.order.pairs) / self.order.settings.batch)
+
     def look(self) -> None:
         """Shows how far it is, and writes the epochs that have ended since the last look."""
-        steps, settings = self.steps[:], self.settings
-        each, epochs = math.ceil(self.pairs / settings.batch), settings.pause_after or settings.epochs
+        steps, settings, each = self.steps[:], self.order.settings, self._steps_an_epoch
+        epochs = settings.pause_after or settings.epochs
         last = steps[-1] if steps else Step(1, 0, epochs * each, 0.0, 0, 0.0)
         left = settings.max_seconds
         if steps:
@@ -106,61 +139,31 @@ class WatchedTraining:
             if epoch in self.written or len(own) < each:
                 continue
             self.written.add(epoch)
-            body = {"name": self.name, "labels": self.labels, "epoch": epoch, "first_step": own[0].step}
+            body = {"name": self.name, "labels": len(self.order.rows), "epoch": epoch, "first_step": own[0].step}
             self.observer.on_event("training_epoch", {**body, "losses": [round(step.loss, 5) for step in own]})
 
     def complete(self, losses: Sequence[float]) -> None:
-        """Puts in the steps that a node made before it died and could not send any more.
-
-        Args:
-            losses: of all steps, from the first on.
-        """
+        """Puts in the steps that a node made before it died and could not send; `losses` are those of all steps."""
         if not self.steps:
             return
-        each, steps = math.ceil(self.pairs / self.settings.batch), {step.step: step for step in self.steps}
+        each, steps = self._steps_an_epoch, {step.step: step for step in self.steps}
         for at in range(self.steps[0].step, len(losses) + 1):
             steps.setdefault(at, replace(self.steps[-1], epoch=math.ceil(at / each), step=at, loss=losses[at - 1]))
         self.steps = [steps[at] for at in sorted(steps)]
 
 
 async def trained(
-    name: str,
-    base: Path,
-    pairs: tuple[Sequence[TrainingPair], Sequence[TrainingPair]],
-    settings: TrainingSettings,
-    folder: Path,
-    observer: Observer,
-    stopped: Callable[[], Exception | None],
-    trainer: Trainer = "numpy",
-    weights: Path | None = None,
-    cluster: RayTrainings | None = None,
+    name: str, order: TrainingOrder, observer: Observer, stopped: Stopped, cluster: RayTrainings | None = None
 ) -> TrainedAdapter:
-    """Trains what an arm needs in a thread, or on a cluster; the same call goes on where a killed one stopped.
-
-    Args:
-        name: what is trained, in words: the arm, and which settings or seed.
-        base: the model's file.
-        pairs: to train on, and to stop early by.
-        settings: how, and what: an adapter, a soft prompt or all weights.
-        folder: for the adapter and its checkpoints.
-        observer: is shown how far it is, gets a line at the end of what is not to go on, and the losses of each epoch.
-        stopped: the error that ends the run, where there is one.
-        trainer: what computes it.
-        weights: a Hugging Face folder to train on; None: the weights of `base`.
-        cluster: whose node trains. None: this process does.
+    """Trains in a thread, or on a cluster; the same call goes on where a killed one stopped.
 
     Raises:
         Interrupted: the run was stopped; the epochs that ended are kept.
         InputError: the model cannot be trained.
     """
-    learnt = an_epoch(pairs[0])
-    watched = WatchedTraining(name, len(pairs[0]), len(learnt), settings, observer, stopped)
-    what = (base, learnt, settings)
-    how: dict[str, Any] = {"folder": folder, "trainer": trainer, "weights": weights, "validation": pairs[1]}
+    watched = WatchedTraining(name, order, observer, stopped)
     work = asyncio.ensure_future(
-        cluster.train(*what, **how, on_steps=watched.on_steps)
-        if cluster is not None
-        else asyncio.to_thread(train_pairs, *what, **how, on_step=watched.on_step)
+        cluster.train(order, watched.on_steps) if cluster else asyncio.to_thread(order.train, watched.on_step)
     )
     try:
         while not work.done():
@@ -179,56 +182,61 @@ async def trained(
     return made
 
 
-def planned_record(
-    arm: str,
-    train: Sequence[Example],
-    dev: Sequence[Example],
-    settings: TrainingSettings,
-    trainer: Trainer = "numpy",
-    weights: Path | None = None,
-) -> dict[str, Any]:
-    """What the ledger keeps of a training before it begins, JSON-ready: enough to make it again from the same rows.
+# -- in the ledger -----------------------------------------------------------------------------------------------------
 
-    Args:
-        arm: its name.
-        train: the rows to train on, in their order; each is kept as a hash of its id, inputs and answers.
-        dev: the rows to stop early by.
-        settings: how, with the seed.
-        trainer: what computes it.
-        weights: a Hugging Face folder to train on; None: the weights of the model's file.
-    """
+
+def planned_record(arm: str, task: Task, order: TrainingOrder) -> dict[str, Any]:
+    """What the ledger keeps of a training before it begins: enough to make it again from the same rows."""
     return {
         "arm": arm,
-        "labels": len(train),
-        "rows": [row_hash(row) for row in train],
-        "pairs": len(train) * _passes(len(train)),
-        "train": rows_hash(train),
-        "dev": rows_hash(dev),
-        "settings": asdict(settings),
-        "seed": settings.seed,
-        "trainer": trainer,
-        "weights": None if weights is None else str(weights),
-        "versions": {"promptassay": tool_version(), **versions_of(trainer)},
+        "labels": len(task.train),
+        "rows": [row_hash(row) for row in task.train],
+        "pairs": len(order.pairs),
+        "train": rows_hash(task.train),
+        "dev": rows_hash(task.dev),
+        "settings": asdict(order.settings),
+        "seed": order.settings.seed,
+        "trainer": order.trainer,
+        "weights": None if order.weights is None else str(order.weights),
+        "versions": deciding_versions(order.trainer),
     }
 
 
-def row_hash(row: Example) -> str:
-    """Of a row's id, inputs and answers."""
-    listed = [row.id, dict(row.inputs), dict(row.labels)]
-    return hashlib.sha256(json.dumps(listed, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def training_record(made: TrainedAdapter, settings: TrainingSettings, trainer: Trainer = "numpy") -> dict[str, Any]:
-    """What the ledger keeps of a training, JSON-ready."""
+def training_record(made: TrainedAdapter, order: TrainingOrder) -> dict[str, Any]:
+    """What the ledger keeps of a training that has ended."""
     return {
         "adapter": made.sha256,
-        "settings": asdict(settings),
+        "settings": asdict(order.settings),
         "losses": [round(loss, 5) for loss in made.losses],
         "dev_losses": [round(-score, 5) for score in made.scores],
         "best_epoch": made.best_epoch,
         "ended": made.ended,
         "seconds": round(made.seconds, 2),
         "tokens": made.tokens,
-        "trainer": trainer,
-        **versions_of(trainer),
+        "trainer": order.trainer,
+        **_versions(order.trainer),
     }
+
+
+def deciding_versions(trainer: Trainer) -> dict[str, str]:
+    """The versions of the packages that decide what a training gives."""
+    return {"promptassay": tool_version(), **_versions(trainer)}
+
+
+def _versions(trainer: Trainer) -> dict[str, str]:
+    names = {"numpy": ("numpy",), "peft": ("numpy", "torch", "transformers", "peft")}[trainer]
+    return {name: version(name) for name in names}
+
+
+def row_hash(row: Example) -> str:
+    """Of a row's id, inputs and answers."""
+    return _hash([row.id, dict(row.inputs), dict(row.labels)])[:16]
+
+
+def rows_hash(rows: Sequence[Example]) -> str:
+    """Of the ids and answers of rows, in their order."""
+    return _hash([[row.id, dict(row.labels)] for row in rows])
+
+
+def _hash(listed: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(listed, sort_keys=True, default=str).encode()).hexdigest()

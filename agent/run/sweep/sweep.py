@@ -1,66 +1,32 @@
-"""A sweep from its file to its result: everything is checked first, then cells run where an executor has room."""
+"""A sweep that was checked, to its result: cells run where an executor has room."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from agent.errors import AgentError, InputError, Interrupted, Problem, ProblemsError, RunRefused
+from agent.errors import InputError, Interrupted
 from agent.report.sweep_page import write_page
-from agent.run.arguments import launch_of
-from agent.run.locations import LEDGER
 from agent.run.observers import Watcher
-from agent.run.resume import prepare_resume
 from agent.run.session import fetch_weights
 from agent.run.sweep.cell import read_progress
-from agent.run.sweep.cells import Cell, CellProgress, cells_of, progress_of, with_shares
+from agent.run.sweep.cells import Cell
+from agent.run.sweep.executors import Executor, Processes, RayTasks
 from agent.run.sweep.figures import CellOutcome, read_outcome, summary
-from agent.run.sweep.file import SweepFile, read_sweep
-from agent.run.sweep.processes import Executor, Processes
-from agent.run.sweep.stale import Files
-
-if TYPE_CHECKING:
-    from agent.run.launch import Launch
-    from agent.run.settings import Estimate
-    from agent.types import LM
+from agent.run.sweep.prepare import PreparedSweep
 
 LOOK_SECONDS = 0.1
 """Between two looks at whether cells have ended."""
 SHOW_SECONDS = 0.5
 """Between two looks at how far those that run are."""
-HOSTED_JOBS = 4
-"""Cells at once where no model runs in this machine's own processes."""
 LEFT = 3
 """So many presses end the sweep without a word of its cells; what they bought is in their ledgers."""
-_NAMED = 3  # cells of one problem
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedSweep:
-    """A sweep that may start. `estimates`: by cell what a run takes at most, of those that have not begun."""
-
-    file: SweepFile
-    folder: Path
-    cells: Sequence[Cell]
-    progress: Mapping[str, CellProgress]
-    estimates: Mapping[str, Estimate]
-    models: Sequence[str]
-
-    @property
-    def jobs(self) -> int:
-        """How many cells run at once on this machine where nothing else is said."""
-        return 1 if any(model.startswith("local/") for model in self.models) else HOSTED_JOBS
-
-    def open_cells(self) -> list[Cell]:
-        """The cells that have no result yet."""
-        return [cell for cell in self.cells if self.progress[cell.name].state != "finished"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,144 +114,7 @@ class SweepResult:
         }
 
 
-# -- before anything is spent -----------------------------------------------------------------------------------------
-
-
-def prepare_sweep(path: Path, folder: Path | None = None, check_keys: bool = True) -> PreparedSweep:
-    """Reads a sweep's file and checks every cell of it; calls nothing.
-
-    Args:
-        path: the file.
-        folder: for the ledgers. None: runs/sweep-NAME.
-        check_keys: whether the keys of providers must be here, where the cells run on this machine.
-
-    Raises:
-        ProblemsError: all that is wrong with the file, or with any cell.
-    """
-    file = read_sweep(path)
-    folder = folder or LEDGER.parent / f"sweep-{file.name}"
-    cells = cells_of(file, folder)
-    problems: list[Problem] = []
-    progress: dict[str, CellProgress] = {}
-    for cell in cells:
-        try:
-            progress[cell.name] = found = progress_of(cell.db)
-            if found.state == "running":
-                problems.append(Problem(str(cell.db), "another process runs this cell; wait for it"))
-        except AgentError as error:
-            problems.append(Problem(cell.name, str(error)))
-    if problems:
-        raise ProblemsError(tuple(problems))
-    cells, problems = with_shares(file, cells, progress)
-    if problems:
-        raise ProblemsError(tuple(problems))
-    return _Checking(file, folder, cells, progress, check_keys).prepared()
-
-
-class _Checking:
-    """Makes each run ready as it would start. Runs that differ in their seed alone are looked at once."""
-
-    def __init__(
-        self, file: SweepFile, folder: Path, cells: Sequence[Cell], progress: Mapping[str, CellProgress], keys: bool
-    ) -> None:
-        self._file, self._folder, self._cells, self._progress, self._keys = file, folder, cells, progress, keys
-        self._wrong: dict[str, list[str]] = {}
-        self._stale: dict[str, list[str]] = {}
-        self._files = Files()
-        self._models: dict[str, None] = {}
-
-    def prepared(self) -> PreparedSweep:
-        estimates: dict[str, Estimate] = {}
-        seen: dict[str, Estimate | list[str]] = {}
-        for cell in self._cells:
-            progress = self._progress[cell.name]
-            if progress.state == "finished":
-                self._require_unchanged(cell, progress.run_id)
-                continue
-            if progress.run_id:
-                self._resumes(cell, progress.run_id)
-                continue
-            key = json.dumps({**cell.arguments, "seed": 0}, sort_keys=True, default=str)
-            if key not in seen:
-                seen[key] = self._estimate(cell)
-            found = seen[key]
-            if isinstance(found, list):
-                self._note(cell, found)
-            else:
-                estimates[cell.name] = found
-        if self._wrong or self._stale:
-            raise ProblemsError(tuple(self._problems()))
-        return PreparedSweep(self._file, self._folder, self._cells, self._progress, estimates, tuple(self._models))
-
-    def _estimate(self, cell: Cell) -> Estimate | list[str]:
-        """What a cell takes at most, or what is wrong with it."""
-        from agent.run.settings import estimate
-
-        try:
-            launch = launch_of(cell.arguments, cell.db, Watcher())
-            found = estimate(launch)
-            self._require(launch)
-        except AgentError as error:
-            return list(dict.fromkeys([*str(error).split("\n"), *self._wrong_models(cell)]))
-        return found
-
-    def _wrong_models(self, cell: Cell) -> Iterator[str]:
-        """What is wrong with the models that a cell names, whatever its task is."""
-        from agent.models.model_registry import create_model
-
-        judges = cell.arguments["judge"]
-        named = [cell.point.model, cell.options.get("proposer"), *([judges] if isinstance(judges, str) else judges)]
-        for name in dict.fromkeys(each for each in named if each not in {None, "none"}):
-            try:
-                self._require_key(create_model(name))
-            except AgentError as error:
-                yield from str(error).split("\n")
-
-    def _resumes(self, cell: Cell, run_id: str) -> None:
-        try:
-            self._require(prepare_resume(run_id, {}, None, False, cell.db).launch)
-        except AgentError as error:
-            self._note(cell, str(error).split("\n"))
-
-    def _require_unchanged(self, cell: Cell, run_id: str) -> None:
-        try:
-            for what in self._files.changes(cell.db, run_id):
-                self._stale.setdefault(what, []).append(cell.name)
-        except AgentError as error:
-            self._note(cell, str(error).split("\n"))
-
-    def _require(self, launch: Launch) -> None:
-        self._models.update(dict.fromkeys(launch.models))
-        for lm in launch.lms():
-            self._require_key(lm)
-
-    def _require_key(self, lm: LM) -> None:
-        from agent.models.hosted import HostedModel
-
-        if self._keys and isinstance(lm, HostedModel):
-            try:
-                lm.check_key()
-            except RunRefused as error:
-                raise InputError(f"{lm.name}: {error}") from None
-
-    def _note(self, cell: Cell, lines: Sequence[str]) -> None:
-        for line in lines:
-            self._wrong.setdefault(line, []).append(cell.name)
-
-    def _problems(self) -> Iterator[Problem]:
-        """What is wrong, once each, with the cells that have it."""
-        for what, names in self._wrong.items():
-            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-            yield Problem(f"{self._file.path}: {', '.join(names[:_NAMED])}{more}", what)
-        for what, names in self._stale.items():
-            since = f"since {'this cell' if len(names) == 1 else 'these cells'} finished"
-            yield Problem(
-                f"{self._file.path}: {', '.join(names)}",
-                f"{what} {since}; put it back, or sweep into another folder (--folder)",
-            )
-
-
-# -- the run ----------------------------------------------------------------------------------------------------------
+# -- the run -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -363,8 +192,6 @@ def run_sweep(
 def _executor(prepared: PreparedSweep, ray: str | None, jobs: int | None) -> Executor:
     """Where cells run."""
     if ray is not None:
-        from agent.run.sweep.on_ray import RayTasks
-
         return RayTasks(ray, prepared.file.num_cpus, prepared.file.num_gpus)
     fetch_weights(prepared.models, Watcher().download)
     return Processes(jobs or prepared.jobs)

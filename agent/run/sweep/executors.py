@@ -1,4 +1,9 @@
-"""Cells as child processes of this machine, so many at once."""
+"""Where cells run: as child processes of this machine, or as tasks of a Ray cluster.
+
+On a cluster this process asks and waits. A node or worker that dies takes its cell with it; Ray starts the cell again
+elsewhere, where it goes on from its ledger. So the folder of the sweep must be one that all nodes see, with locks that
+hold between them.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +15,15 @@ import tempfile
 from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
 
-from agent.run.sweep.cell import order_of
+from agent.cluster import join_cluster, leave_cluster
+from agent.errors import error_lines
+from agent.run.sweep.cell import answer, order_of
 from agent.run.sweep.cells import Cell
 
 RETRIES = 2
 """How often a cell whose process or node was killed is gone on with."""
 _CHILD = "import promptassay; from agent.run.sweep.cell import main; main()"
+_NOT_STARTED = "was not started"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,9 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Ends what still runs."""
+
+
+# -- this machine ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -74,7 +85,7 @@ class Processes:
             else:
                 found.append(end)
         if self._stopped:
-            found += [Ended(cell.name, "was not started", True) for cell, _ in self._waiting]
+            found += [Ended(cell.name, _NOT_STARTED, True) for cell, _ in self._waiting]
             self._waiting.clear()
         self._fill()
         return found
@@ -122,10 +133,65 @@ class Processes:
             child.errors.seek(0)
             last = child.errors.read()[-2000:].decode("utf-8", "replace").strip().rpartition("\n")[2]
         try:
-            found: dict[str, Any] = json.loads(said)
+            return False, _answered(name, said)
         except ValueError:
-            why = f": {last}" if last else ""
-            return process.returncode < 0, Ended(
-                name, f"its process ended with {process.returncode}{why}", self._stopped
-            )
-        return False, Ended(name, found["error"], found["interrupted"])
+            why = f"its process ended with {process.returncode}{f': {last}' if last else ''}"
+            return process.returncode < 0, Ended(name, why, self._stopped)
+
+
+def _answered(name: str, said: str) -> Ended:
+    found: dict[str, Any] = json.loads(said)
+    return Ended(name, found["error"], found["interrupted"])
+
+
+# -- a Ray cluster -----------------------------------------------------------------------------------------------------
+
+
+def on_node(order: str) -> str:
+    """What a worker of the cluster does."""
+    return answer(order)
+
+
+class RayTasks:
+    """A task a cell.
+
+    Args:
+        address: of a cluster, such as "auto" or "ray-head:6379", or "local".
+        num_cpus: that a cell takes of a node, at least 0.
+        num_gpus: likewise.
+
+    Raises:
+        InputError: Ray is not installed, or there is no such cluster.
+    """
+
+    def __init__(self, address: str, num_cpus: float, num_gpus: float) -> None:
+        ray = self._ray = join_cluster(address, "--ray")
+        self._task = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=RETRIES)(on_node)
+        self._names: dict[Any, str] = {}
+        self._presses = 0
+
+    def submit(self, cell: Cell) -> None:
+        self._names[self._task.options(name=cell.name).remote(order_of(cell))] = cell.name
+
+    def ended(self) -> list[Ended]:
+        if not self._names:
+            return []
+        ready, _ = self._ray.wait(list(self._names), num_returns=len(self._names), timeout=0)
+        return [self._end(reference) for reference in ready]
+
+    def interrupt(self) -> None:
+        self._presses += 1
+        for reference in self._names:
+            self._ray.cancel(reference, force=self._presses > 1)
+
+    def close(self) -> None:
+        leave_cluster(self._ray)
+
+    def _end(self, reference: Any) -> Ended:
+        name = self._names.pop(reference)
+        try:
+            return _answered(name, self._ray.get(reference))
+        except self._ray.exceptions.TaskCancelledError:
+            return Ended(name, _NOT_STARTED, True)
+        except self._ray.exceptions.RayError as error:
+            return Ended(name, f"its task failed: {error_lines(error)[0]}", self._presses > 0)
