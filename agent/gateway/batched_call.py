@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from agent.errors import ModelError, ParameterRefused, RateLimited, RequestRefused, RowRefused, RunRefused
 from agent.gateway.batches import Batches
+from agent.gateway.in_flight import Flight, PendingCall
 from agent.gateway.prices import in_a_batch
 from agent.gateway.retry import maybe_paid
 from agent.models.batch_jobs import RowReply
@@ -17,7 +18,7 @@ from agent.models.hosted import HostedModel
 from agent.types import Completion, Spend
 
 if TYPE_CHECKING:
-    from agent.gateway.gateway import Flight, Gateway, PendingCall
+    from agent.gateway.gateway import Gateway
 
 ROUNDS = 5
 """Batches that a call may go with: one for each parameter that a model refuses, and one more."""
@@ -46,10 +47,12 @@ class BatchedCall:
         """
         only = self._batches.settings.only
         for attempt in range(ROUNDS):
-            held = replace(self._call, worst=await self._gateway._set_aside(self._call))
+            held = replace(
+                self._call, worst=await self._gateway.account.set_aside(self._call.lm.name, self._call.worst)
+            )
             row = await self._row(held)
             if row.status is None:
-                self._gateway._release(held.worst)
+                self._gateway.account.release(held.worst)
                 if only and row.body:
                     raise RowRefused(f"{held.lm.name}: {row.body}; without --batch-only it is asked live")
                 return None, attempt
@@ -73,7 +76,7 @@ class BatchedCall:
         except TimeoutError as late:  # its reservation stays: it goes on at the provider
             raise gateway.account.exhausted("time_limit") from late
         except BaseException:
-            gateway._release(held.worst)
+            gateway.account.release(held.worst)
             raise
         finally:
             self._flight.since = None
@@ -94,7 +97,7 @@ class BatchedCall:
             spend = held.worst if maybe_paid(outcome) else Spend(1)
             account.lose(held.role, spend)
             account.failed += 1
-        gateway._release(held.worst)
+        gateway.account.release(held.worst)
         await gateway.record(held, outcome, spend.usd)
         if isinstance(outcome, Completion):  # used as a live call, so that a search makes the same trials
             gateway._use(held.role, held.lm, held.candidate_id, outcome.usage, live.usd)

@@ -15,8 +15,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from agent.errors import ModelError, RunRefused
-from agent.gateway.batch_course import GONE, Course, ending
-from agent.gateway.batch_rows import Batch, BatchSettings, Wanted
+from agent.gateway.batch_course import GONE, Batch, BatchSettings, Course, Wanted, ending
 from agent.ledger.query import BATCH, Row
 from agent.ledger.store import Ledger
 from agent.models.batch_jobs import BatchJob, RowReply, batch_api
@@ -121,7 +120,7 @@ class Batches:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    # -- sets of rows -------------------------------------------------------------------------------------------------
+    # -- sets of rows --------------------------------------------------------------------------------------------------
 
     def _collect(self, lm: LM, key: str, waiting: Wanted) -> None:
         self._collected.setdefault(lm.name, (lm, {}))[1][key] = waiting
@@ -171,7 +170,7 @@ class Batches:
         batch = Batch(body["name"], since, len(body["rows"]), missing, False, row["run_id"], row["job"])
         return dict.fromkeys(missing, batch)
 
-    # -- one batch ----------------------------------------------------------------------------------------------------
+    # -- one batch -----------------------------------------------------------------------------------------------------
 
     async def _run(self, batch: Batch, lm: LM) -> None:
         """Takes a batch to its end at the provider. What ends it early, all rows that are waited for raise."""

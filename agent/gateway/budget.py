@@ -8,6 +8,7 @@ cache makes the same trials as the one that paid for them.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -71,6 +72,7 @@ class Account:
         self.held_back = HeldBack()
         self._total = sum(self.paid.values(), Spend())
         self._reserved = Spend()
+        self._waiting: list[asyncio.Future[None]] = []  # calls that wait for room
         self._started = time.monotonic() - seconds
 
     @property
@@ -102,6 +104,26 @@ class Account:
         if name := self._passed(self._total + self._reserved + worst):
             raise self.exhausted(name)
         self._reserved += worst
+
+    async def set_aside(self, model: str, worst: Spend) -> Spend:
+        """Reserves the most that a call of `model` can cost by its bills so far, and returns it.
+
+        What does not fit next to the worst case of the calls in flight waits until they cost less.
+
+        Raises:
+            BudgetExhausted: it will not fit any more.
+        """
+        while True:
+            most = self.bills.reserved(model, worst)
+            try:
+                self.reserve(most)
+                return most
+            except BudgetExhausted:
+                if not self.may_fit(most):
+                    raise
+            room = asyncio.get_running_loop().create_future()
+            self._waiting.append(room)
+            await room
 
     def exhausted(self, name: str) -> BudgetExhausted:
         """The error of a call that would pass the cap of this name."""
@@ -171,8 +193,12 @@ class Account:
         return _attempts(self.held_back.calls, _rate(self.lost, self._total.calls - self.lost))
 
     def release(self, worst: Spend) -> None:
-        """Gives a reservation back."""
+        """Gives a reservation back and wakes those that wait for room, in the order in which they came."""
         self._reserved -= worst
+        for room in self._waiting:
+            if not room.done():
+                room.set_result(None)
+        self._waiting.clear()
 
     def charge(self, role: CallRole, spend: Spend) -> None:
         """Counts what was paid."""

@@ -13,12 +13,11 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Protocol
 
 from agent.errors import (
-    BudgetExhausted,
     LedgerError,
     ModelError,
     ParameterRefused,
@@ -32,7 +31,7 @@ from agent.gateway.batched_call import BatchedCall
 from agent.gateway.batches import Batches
 from agent.gateway.bills import STEADY, times
 from agent.gateway.budget import Account
-from agent.gateway.in_flight import InFlight, in_flight
+from agent.gateway.in_flight import Flight, InFlight, PendingCall, in_flight
 from agent.gateway.limiter import START, Limiter
 from agent.gateway.prices import Price
 from agent.gateway.retry import Retries, maybe_paid
@@ -78,41 +77,6 @@ def dearest_call(price: Callable[[Usage], float], tokens_in: int, max_tokens: in
     """The most dollars of a call: its prompt is billed as new, or as written to the provider's cache."""
     written = Usage(tokens_in, max_tokens, written_prompt_tokens=tokens_in)
     return max(price(Usage(tokens_in, max_tokens)), price(written))
-
-
-@dataclass(slots=True, eq=False)
-class Flight:
-    """A call in flight: its model, whether it was sent or cancelled, and how many tasks wait for it.
-
-    `since` is when its attempt went out (monotonic, in seconds), also that of a model in this process, which may be
-    cancelled all the same; None between attempts.
-    """
-
-    model: str
-    task: asyncio.Task[Completion] | None = None
-    sent: bool = False
-    since: float | None = None
-    cancelled: bool = False
-    waiting: int = 0
-
-    def cancel(self) -> None:
-        """Cancels the call unless it was sent; once only, as the record that it was not sent must not be cut short."""
-        if self.task is not None and not self.sent and not self.cancelled:
-            self.cancelled = True
-            self.task.cancel()
-
-
-@dataclass(frozen=True, slots=True)
-class PendingCall:
-    """A call to send, with the most that it should cost; `turn` numbers the calls of its model."""
-
-    role: CallRole
-    lm: LM
-    request: Request
-    key: str
-    candidate_id: str
-    worst: Spend
-    turn: int
 
 
 class Gateway:
@@ -169,7 +133,6 @@ class Gateway:
         self._limiters: dict[str, Limiter] = {}
         self._flights: set[Flight] = set()
         self._joinable: dict[str, Flight] = {}  # by call key
-        self._waiting: list[asyncio.Future[None]] = []  # calls that wait for room in the budget
         self.stopped: Exception | None = None
 
     async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion:
@@ -379,14 +342,14 @@ class Gateway:
         self, call: PendingCall, flight: Flight, limiter: Limiter, attempt: int
     ) -> Completion | ModelError | None:
         """One attempt, in a slot: the reply, the error to retry or raise, or None when it could not be sent yet."""
-        plain, call = call, replace(call, worst=await self._set_aside(call))
+        plain, call = call, replace(call, worst=await self.account.set_aside(call.lm.name, call.worst))
         try:
             call_id = await self._reserve(call, attempt)
         except BaseException:
-            self._release(call.worst)
+            self.account.release(call.worst)
             raise
-        if limiter.is_paused() or call.worst != self._reserved(plain):
-            self._release(call.worst)
+        if limiter.is_paused() or call.worst != self.account.bills.reserved(call.lm.name, plain.worst):
+            self.account.release(call.worst)
             await self._ledger.fail(self._run_id, call_id, "error", "not_sent", 0.0, 0.0)
             return None
         flight.sent = call.lm.concurrency is None  # what runs in this process costs nothing and may be called off
@@ -404,7 +367,7 @@ class Gateway:
         except BaseException as error:
             # cancelled, too late or a fault of our own: unknown, and charged as if answered, unless the model runs here
             free = call.lm.concurrency is not None
-            self._release(call.worst)
+            self.account.release(call.worst)
             self.account.lose(call.role, Spend(1) if free else call.worst)
             state, usd = ("error", 0.0) if free else ("unknown", call.worst.usd)
             with contextlib.suppress(LedgerError):  # the first error is the one that counts
@@ -417,16 +380,12 @@ class Gateway:
         spend = Spend(1, reply.usage.prompt_tokens + reply.usage.completion_tokens, usd)
         self.account.charge(call.role, spend)
         self._read_bill(plain, spend, limiter)
-        self._release(call.worst)
+        self.account.release(call.worst)
         limiter.succeeded()
         latency = time.monotonic() - started if reply.seconds is None else reply.seconds
         await self._ledger.settle(self._run_id, call_id, reply, usd, latency)
         self._use(call.role, call.lm, call.candidate_id, reply.usage, usd)
         return reply
-
-    def _reserved(self, call: PendingCall) -> Spend:
-        """The most that the call can cost, by its model's bills so far."""
-        return self.account.bills.reserved(call.lm.name, call.worst)
 
     def _read_bill(self, call: PendingCall, paid: Spend, limiter: Limiter) -> None:
         """Learns from what a reply cost. A bill above the reservation is an event, which a resumed run reads, and the
@@ -446,29 +405,6 @@ class Gateway:
                 f" one call is sent at a time until {STEADY} replies in a row cost no more than that"
             )
 
-    async def _set_aside(self, call: PendingCall) -> Spend:
-        """Reserves the most that the call can cost, and returns it; what does not fit beside the worst case of the
-        calls in flight waits until they cost less. Raises BudgetExhausted."""
-        while True:
-            worst = self._reserved(call)
-            try:
-                self.account.reserve(worst)
-                return worst
-            except BudgetExhausted:
-                if not self.account.may_fit(worst):
-                    raise
-            room = asyncio.get_running_loop().create_future()
-            self._waiting.append(room)
-            await room
-
-    def _release(self, worst: Spend) -> None:
-        """Gives a reservation back and wakes those that wait for room, in the order in which they came."""
-        self.account.release(worst)
-        for room in self._waiting:
-            if not room.done():
-                room.set_result(None)
-        self._waiting.clear()
-
     async def _reserve(self, call: PendingCall, attempt: int) -> int:
         """Records the attempt before it is sent. Cancelled while the disk works, it is recorded as not sent."""
         writing = asyncio.ensure_future(self._ledger.reserve(self._reservation(call, attempt)))
@@ -483,7 +419,7 @@ class Gateway:
     ) -> None:
         """Charges a failed attempt: a 429 nothing, another one call, in full where the provider may have worked."""
         paid = maybe_paid(error)
-        self._release(call.worst)
+        self.account.release(call.worst)
         if isinstance(error, RateLimited):
             self.account.limited += 1
         else:

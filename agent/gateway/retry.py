@@ -3,11 +3,16 @@
 A 5xx costs nothing and is tried six times, not counting the time when the provider is down for all calls; a 429 is
 waited for. What may have been paid for (a broken connection, a body that is no reply) is tried three times, and only
 while such retries stay a small part of the traffic. Neither uses up the other.
+
+What runs at a provider (a batch, a training) is asked about again until it answers or a deadline has passed.
 """
 
 from __future__ import annotations
 
 import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from agent.errors import BadResponse, ModelError, RateLimited, Transient, TransportUnknown
 
@@ -48,3 +53,45 @@ class Retries:
         if isinstance(error, RateLimited):
             return 0.0  # the limiter holds it back, and all others with it
         return self._jitter.uniform(0.0, min(LONGEST, 0.25 * 2.0 ** min(attempt, 10)))
+
+
+# -- what runs at a provider -------------------------------------------------------------------------------------------
+
+T = TypeVar("T")
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
+"""Seconds between two looks at what runs at a provider: they grow from the first to the longest."""
+GROWTH = 1.5
+"""Of the time between two looks."""
+LINE_SECONDS = 300.0
+"""Between two lines about what stays as it is."""
+
+
+async def patiently(
+    ask: Callable[[], Awaitable[T]],
+    pause: Callable[[float], Awaitable[None]],
+    say: Callable[[str], None],
+    max_wait: float,
+    first_wait: float = FIRST_WAIT,
+) -> T:
+    """Asks, again while the provider fails, for at most `max_wait` seconds.
+
+    Args:
+        pause: waits that many seconds.
+        say: gets a line when it is asked again for the first time.
+        first_wait: seconds before it is asked again, which double up to the longest.
+
+    Raises:
+        ModelError: the last failure, or one that asking again does not mend.
+    """
+    wait, began = first_wait, time.monotonic()
+    while True:
+        try:
+            return await ask()
+        except ModelError as error:
+            asked = error.retry_after or 0.0
+            if not error.retry or asked > max_wait or time.monotonic() - began > max_wait:
+                raise
+            if wait == first_wait:
+                say(f"asking again: {error}")
+            await pause(max(asked, wait))
+        wait = min(LONGEST_WAIT, 2 * wait)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from agent.errors import BudgetExhausted, Interrupted, LedgerError, message_of
-from agent.gateway.batch_rows import BatchSettings
+from agent.gateway.batch_course import BatchSettings
 from agent.gateway.batches import Batches
 from agent.gateway.budget import Account
 from agent.gateway.concurrency import all_of, side_by_side

@@ -25,7 +25,7 @@ from agent.stats.noninferiority import MARGIN
 from agent.task.asked import READING
 
 if TYPE_CHECKING:
-    from agent.gateway.batch_rows import BatchSettings
+    from agent.gateway.batch_course import BatchSettings
     from agent.gateway.prices import Price
     from agent.programs.kinds import Kind
     from agent.run.migration_source import Migration
@@ -368,7 +368,7 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path, has_proposer:
 
 def batch_of(options: Mapping[str, Any]) -> BatchSettings | None:
     """How calls go as batches, by --batch, --batch-only and --batch-wait; None where they do not."""
-    from agent.gateway.batch_rows import BatchSettings
+    from agent.gateway.batch_course import BatchSettings
 
     only, wait = bool(options.get("batch_only")), seconds_of("--batch-wait", options.get("batch_wait"))
     if options.get("batch") or only:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.gateway.batch_rows import BatchSettings
+from agent.gateway.batch_course import BatchSettings
 from agent.gateway.gateway import MAX_WAIT
 from agent.gateway.prices import Price, prices_for
 from agent.search.call_costs import Cap, Models, call_costs, dearest, largest_calls

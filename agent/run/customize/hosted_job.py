@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from agent.errors import AgentError, ModelError, RunRefused
-from agent.gateway.patience import FIRST_WAIT as FIRST_WAIT
-from agent.gateway.patience import GROWTH, LINE_SECONDS, LONGEST_WAIT, patiently
+from agent.gateway.retry import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, patiently
 from agent.ledger.query import FINE_TUNING
 from agent.models.fine_tuning import SUCCEEDED, FineTuning, TuningJob, TuningSettings
 from agent.models.hosted import cut
