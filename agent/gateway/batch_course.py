@@ -62,23 +62,11 @@ class Batch:
     """A batch from its intent on.
 
     Args:
-        name: its own, which the ledger and the provider have.
-        since: when it was intended.
-        rows: how many it has.
-        pending: the call keys of those that are not in the ledger.
         is_new: whether this run begins it, and so has all its requests.
-        run_id: of the run that began it.
         job: its id at the provider; "": not known.
-        wanted: by call key the calls that wait.
-        replies: by call key what came.
-        others: ids of batches at the provider that it is not.
-        unserved: how many rows were not asked.
-        ended: the batch as its provider showed it at its end.
         is_noted: whether the ledger has that.
-        error: why it is not waited for any more.
         is_refused: whether the provider would not take it.
         is_over: whether it has ended at the provider.
-        task: what waits for it.
     """
 
     name: str
@@ -143,10 +131,6 @@ class Course:
     """The course of a batch.
 
     Args:
-        batch: the batch.
-        api: of its provider.
-        settings: how long it is waited for.
-        say: gets lines meanwhile.
         max_wait: seconds for which a provider that does not answer is asked again.
     """
 
@@ -157,9 +141,6 @@ class Course:
 
     async def submitted(self, known: Collection[str]) -> tuple[BatchJob | None, bool]:
         """The batch at the provider: found where it may be there, else submitted where its requests are known.
-
-        Args:
-            known: ids of batches at the provider that others are.
 
         Returns:
             The batch, None for one that was never submitted; and whether it is this one for sure.

@@ -25,14 +25,7 @@ ROUNDS = 5
 
 
 class BatchedCall:
-    """A call of a set.
-
-    Args:
-        gateway: whose call it is.
-        batches: of the gateway.
-        call: reserved as a live call.
-        flight: of the call.
-    """
+    """A call of a set."""
 
     def __init__(self, gateway: Gateway, batches: Batches, call: PendingCall, flight: Flight) -> None:
         self._gateway, self._batches, self._live, self._flight = gateway, batches, call, flight

@@ -44,10 +44,6 @@ class Batches:
     """The batches of a run.
 
     Args:
-        ledger: keeps what became of them.
-        run_id: the run, which the ledger knows.
-        settings: how they are waited for.
-        observer: gets lines while they are waited for.
         max_wait: seconds for which a provider that does not answer is asked again.
         is_fresh: whether the run asks afresh, so that old batches do not answer.
     """
@@ -78,12 +74,6 @@ class Batches:
 
     async def reply(self, lm: LM, key: str, request: Request, worst: Spend) -> RowReply:
         """What a batch brings for a call; a status of None, and why, where it brings nothing.
-
-        Args:
-            lm: the model, which has a batch API.
-            key: of the call.
-            request: what is sent.
-            worst: the most that it can cost.
 
         Raises:
             RunRefused: the provider refuses batches, does not answer, or takes longer than is waited for.

@@ -38,8 +38,6 @@ class Account:
     failed on calls which the run has come to; a resumed run comes to them again.
 
     Args:
-        budget: the caps.
-        paid: spending by role.
         seconds: run time, at least 0.
         lost: attempts that brought no reply, at least 0.
         no_price: models whose price is not known: they count as $0.

@@ -13,12 +13,7 @@ from agent.types import LM
 
 
 class Embedder:
-    """Embeds the texts of one run, each of them once.
-
-    Args:
-        client: sends the calls, in the role "embedding".
-        lm: an embedding model.
-    """
+    """Embeds the texts of one run, each of them once."""
 
     def __init__(self, client: ModelClient, lm: LM) -> None:
         self._client, self._lm = client, lm

@@ -83,19 +83,13 @@ class Gateway:
     """Calls models for one run. `complete` returns a settled reply or raises; nothing is ever scored as 0 here.
 
     Args:
-        ledger: keeps every attempt, before it is sent and when it is settled.
-        run_id: the run, which the ledger knows.
         account: the spending of the run against its caps.
         prices: by model, what a reply costs; models without a price count as $0.
         max_concurrency: calls of a model in flight at once, at least 1; None: what the model can use.
         use_cache: whether calls that any run has settled answer.
-        observer: gets each settled call, and messages to the user.
-        jitter: what delays are drawn from.
-        past: the calls of a resumed run before it was interrupted.
         max_wait: seconds for which a provider that answers nothing is tried.
         thinking: tokens added to the reply cap of proposer and judges; the target's cap holds its own.
         batches: sends what is asked `together`. None: all calls go one by one.
-        tracer: makes a span of each attempt that is sent.
     """
 
     def __init__(
@@ -139,8 +133,6 @@ class Gateway:
         """Calls a model. An identical call is paid once: settled ones come from the ledger.
 
         Args:
-            role: which part of the run makes the call.
-            lm: the model.
             request: what is sent; of a proposer or a judge, its `max_tokens` is without the tokens for thinking.
             candidate_id: the candidate that the spending counts for; "" for none.
 

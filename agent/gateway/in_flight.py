@@ -15,7 +15,6 @@ class InFlight:
 
     Args:
         calls: how many, at least 0.
-        models: the names of their models, each once.
         oldest: seconds since the first of them was sent, at least 0.
         outage: the model whose provider does not answer, why, and for how long it is tried; "" where all answer.
     """

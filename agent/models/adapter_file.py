@@ -92,10 +92,6 @@ def write_adapter(
 ) -> tuple[Path, str]:
     """Writes `STEM-HASH.gguf`, the same bytes for the same content.
 
-    Args:
-        family: of the base.
-        more: further values.
-
     Returns:
         Its path, and its SHA-256 in hex digits.
 
@@ -126,12 +122,7 @@ _MARK = "\u200b"
 
 @dataclass(frozen=True, slots=True)
 class SoftTokens:
-    """The tokens that carry the vectors, in their order.
-
-    Args:
-        ids: in the vocabulary of the model.
-        texts: that its tokenizer makes into one token each.
-    """
+    """The tokens that carry the vectors, in their order."""
 
     ids: tuple[int, ...]
     texts: tuple[str, ...]
@@ -170,8 +161,6 @@ def unfit_soft_prompt(file: GgufFile, model: GgufFile, sha256: str) -> str:
     """Why a soft prompt cannot be served with a model, or "".
 
     Args:
-        file: the soft prompt, whose matrices fit the model.
-        model: the model.
         sha256: of the model's file, in hex digits.
     """
     texts = soft_texts(file)

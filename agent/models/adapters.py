@@ -38,7 +38,6 @@ class Adapter:
     """An adapter file by its content, so that the engine runs what was checked.
 
     Args:
-        path: Of the file.
         sha256: Of its bytes, in hex digits.
     """
 
@@ -89,7 +88,6 @@ def adapter_fault(adapter: Path, base: Path) -> str:
     """Why an adapter cannot be served with a base, in one line that names the file; "" where it can.
 
     Args:
-        adapter: The adapter's file.
         base: The model file; one that is not here yet is not compared with.
     """
     if not adapter.is_file():

@@ -125,11 +125,8 @@ class BatchJob:
     """A batch as the provider shows it.
 
     Args:
-        status: the provider's word.
         is_ended: whether the status is final.
-        done: rows that are answered or have failed.
         created: when it was submitted, in seconds since 1970.
-        files: ids of the files with results, for a provider that has such.
         words: why it failed, in the provider's words; "" where it says nothing.
     """
 
@@ -187,9 +184,7 @@ class BatchApi(ProviderJobs[M, BatchJob]):
         """A batch that may be the one of this name; else None.
 
         Args:
-            rows: how many it has.
             since: the earliest moment at which it may have been submitted, in seconds since 1970.
-            others: ids of batches that it is not.
         """
         async for page in self._pages():
             jobs = [(each, self._job(each)) for each in page]

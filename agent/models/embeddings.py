@@ -49,11 +49,7 @@ class EmbeddingModel(HostedModel):
     """An embedding model of a provider, made by `init_embeddings` on first use.
 
     OpenAI's, and those behind an address that speaks as OpenAI does, get our bounded HTTP client, and such an address
-    gets no key but OPENAI_COMPATIBLE_API_KEY. Others make their own connections, as `LangChainModel` says.
-
-    Args:
-        named: the model as the user names it, one of `FORMS`.
-    """
+    gets no key but OPENAI_COMPATIBLE_API_KEY. Others make their own connections, as `LangChainModel` says."""
 
     def __init__(self, named: str) -> None:
         require("langchain", f"embeddings {named}")

@@ -30,12 +30,7 @@ class EngineServer(NamedTuple):
 
 
 def start_engine(path: Path, context: int, **more: Any) -> tuple[Any, EngineServer]:
-    """An engine of one thread on `path`, and its server: not to be switched off, with a random key.
-
-    Args:
-        context: tokens that it can hold.
-        more: other parameters of llama.cpp.
-    """
+    """An engine of one thread on `path`, and its server: not to be switched off, with a random key."""
     import xllamacpp
 
     key, params = secrets.token_hex(16), xllamacpp.CommonParams()

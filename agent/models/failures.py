@@ -118,9 +118,7 @@ def translate(error: Exception, *, where: str, variable: str, quote: Callable[[o
     """The ModelError for `error`; one among its causes is taken as it is.
 
     Args:
-        where: The beginning of the message.
         variable: The environment variable that a user may have to set.
-        quote: Makes a value fit to be shown: one line, no keys.
     """
     for part in chain(error):
         if isinstance(part, ModelError):

@@ -38,9 +38,7 @@ class TuningJob:
     """A job as the provider shows it.
 
     Args:
-        id: of the job.
         status: the provider's word; one of ENDED is final.
-        training_file: the id of the file that it trains on.
         model: the provider's name of the tuned model; "" as long as there is none.
         words: why it failed, in the provider's words; "" where it says nothing.
         tokens: tokens that are billed. None: not said.

@@ -65,7 +65,6 @@ class GgufFile:
 
     Args:
         head: how many bytes there are before the list of tensors.
-        arrays: the names of the values that are arrays, which are not read.
     """
 
     path: Path
@@ -234,7 +233,6 @@ def gguf_parts(head: bytes, tensors: Sequence[WrittenTensor], aligned: int = ALI
     """The bytes of a file, part by part.
 
     Args:
-        head: all before the list of tensors, with their number.
         aligned: the bytes that a tensor's place is a multiple of.
     """
     lines, offset = [head], 0

@@ -214,9 +214,6 @@ class HostedModel(ABC):
     the attempt raises ParameterRefused, and later ones leave it out. `_sends` holds what was not refused so far.
 
     Args:
-        model: The provider's name of the model.
-        variable: The environment variable of the key, for messages.
-        endpoint: An address that `name` does not stand for.
         address_variable: The environment variable that names this address; "" for any other.
     """
 
@@ -283,7 +280,6 @@ class HostedModel(ABC):
         """The reply to a request that went with a batch, as `complete` reads that of a live call; raises what it does.
 
         Args:
-            request: what was asked.
             status: the HTTP status of the reply, 100 to 599.
             body: the reply's JSON.
         """

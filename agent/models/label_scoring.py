@@ -26,12 +26,7 @@ FORCED = 1000.0  # added to the logit of a token that must come; log-probabiliti
 
 
 class LabelScorer:
-    """Scores labels on one engine; used by its thread alone.
-
-    Args:
-        engine: The engine.
-        server: Its HTTP server.
-    """
+    """Scores labels on one engine; used by its thread alone."""
 
     def __init__(self, engine: Any, server: EngineServer) -> None:
         self._engine, self._server = engine, server
@@ -43,10 +38,7 @@ class LabelScorer:
         """The log-probability of each label at the beginning of the reply, up to the token that tells it from others.
 
         Args:
-            messages: The prompt, as it was sent to the engine.
             labels: Each at least one token long.
-            reply: What the engine answered to it just now, with LISTED log-probabilities for each token.
-            how: What the engine was told besides: the scales of its adapters.
 
         Raises:
             RuntimeError: The engine failed.
@@ -94,11 +86,7 @@ def _listed(place: Any) -> dict[int, float]:
 
 @dataclass(frozen=True, slots=True)
 class LabelTree:
-    """The labels by their tokens.
-
-    Args:
-        labels: The token ids of each label, in its order.
-    """
+    """The labels by their tokens."""
 
     labels: tuple[Path, ...]
 

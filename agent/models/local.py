@@ -33,13 +33,9 @@ class LocalModel:
     """A GGUF file behind the LM protocol. Engines start with the first call.
 
     Args:
-        name: What the user typed.
-        path: Of the file.
         engines: How many run at once; None: one for each core.
-        endpoint: What tells the replies of these weights from those of others under the same name.
         adapter: The file of a LoRA adapter or soft prompt that answers with these weights; its hash becomes part of
             the endpoint.
-        kind: Where the engines run: in this process, or as `ray_engines.py` has them.
     """
 
     def __init__(

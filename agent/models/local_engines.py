@@ -42,8 +42,6 @@ class EngineCall:
     """One request to an engine, with the future of the event loop that waits for it.
 
     Args:
-        body: As the engine takes it.
-        text: The prompt, by which an engine is chosen.
         adapter: None: the base alone.
         labels: Whose log-probabilities are asked for; none with an adapter.
     """
@@ -82,12 +80,7 @@ class EngineCall:
 
 
 class Engines:
-    """The engines of one model file. They start with the first call, one thread each.
-
-    Args:
-        path: Of the file.
-        count: How many run at once.
-    """
+    """The engines of one model file. They start with the first call, one thread each."""
 
     def __init__(self, path: Path, count: int) -> None:
         self.path, self.count = path, count

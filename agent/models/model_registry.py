@@ -48,9 +48,7 @@ class ModelForm:
     """A registered form.
 
     Args:
-        prefix: The word before the slash.
         own_files: From the rest of a name to the user's own files behind it, whether they exist or not.
-        faults: From the rest of a name to a line for each of these files with which no call can work.
         leads_elsewhere: Whether a name may hold an address: one out of a foreign file is confirmed before it is called.
     """
 

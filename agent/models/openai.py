@@ -60,7 +60,6 @@ class OpenAIServer:
     """Where OpenAI's API is asked, and whose key goes there.
 
     Args:
-        url: Its address.
         variable: The environment variable that names the address; "" for any other.
         is_foreign: Whether it gets OPENAI_COMPATIBLE_API_KEY, or a dummy, and nothing of OpenAI's from the environment:
             neither OPENAI_API_KEY nor the organisation, project and custom headers that the SDK would take.

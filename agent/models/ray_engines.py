@@ -75,10 +75,6 @@ class EngineActor:
 class RayEngines(Engines):
     """The engines of one model file as actors of the cluster at RAY_ADDRESS, or of one of this machine.
 
-    Args:
-        path: Of the file.
-        count: How many run at once.
-
     Raises:
         InputError: Ray is not installed, there is no such cluster, or it has too few CPUs.
     """

@@ -48,12 +48,7 @@ def request_key(request: Request) -> str:
 
 
 class RecordedModel:
-    """Replies of a recording, behind the LM protocol. Token usage and log-probabilities are those that were recorded.
-
-    Args:
-        name: What the user typed.
-        recording: Where replies are looked up.
-    """
+    """Replies of a recording behind the LM protocol, with the token usage and log-probabilities that were recorded."""
 
     scores_labels = True
     concurrency = 16

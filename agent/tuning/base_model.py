@@ -33,9 +33,6 @@ class Architecture:
     Args:
         neighbours: positions are encoded by rotating neighbours (2i, 2i + 1), as llama files have it; otherwise
             halves (i, i + head / 2), as qwen2 files have it.
-        theta: the base of the rotation's frequencies.
-        epsilon: of the root mean square norm.
-        end_of_turn: the token that ends an answer.
     """
 
     family: str
@@ -86,7 +83,6 @@ class BaseModel:
         output_norm: (width,).
         frequencies: (head / 2,), radians a position.
         sha256: of the file, in hex digits; where the weights are of another place, of both.
-        path: of the file.
     """
 
     architecture: Architecture

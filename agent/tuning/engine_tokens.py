@@ -27,11 +27,6 @@ def engine_tokens(
 ) -> list[TokenPair]:
     """The token ids of each pair, the answer with the token that ends a turn.
 
-    Args:
-        base: the model's GGUF file.
-        architecture: what it states.
-        soft: the tokens before each prompt.
-
     Raises:
         ProblemsError: pairs without a prompt or an answer, or of too many tokens; all of them.
         InputError: the engine cannot load the model, or does not read the tokens of `soft` as they are.

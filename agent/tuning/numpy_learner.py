@@ -36,8 +36,6 @@ class NumpyLearner(Generic[P]):
     """An adapter or a soft prompt of a base, on threads of its own.
 
     Args:
-        base: stays as it is.
-        method: what is trained beside it.
         threads: parts of a batch that are worked on at once, 1 or more.
     """
 

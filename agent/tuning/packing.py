@@ -31,7 +31,6 @@ class Pack:
         ids: (T,) tokens.
         positions: (T,) the place of each in its row, from 0.
         prefix: the tokens at the start that all rows share; 0 or more.
-        spans: start and end of each row's own tokens.
         outputs: (n,) the places whose output is compared.
         targets: (n,) the tokens that should come there.
     """

@@ -114,10 +114,7 @@ class Step:
     Args:
         epoch: 1 and up.
         step: 1 and up, over all epochs.
-        steps: how many there are in all epochs.
         loss: mean negative log-likelihood of the batch's answer tokens, in nats.
-        tokens: through the model so far.
-        seconds: so far, those before a resume included.
     """
 
     epoch: int
@@ -133,15 +130,10 @@ class TrainedAdapter:
     """An adapter, a soft prompt or a whole model that was trained.
 
     Args:
-        path: of the GGUF file, named by its hash.
         sha256: of the file, in hex digits.
         steps: how many were done; those after the best epoch included.
         seconds: of training, without validation.
-        tokens: through the model.
-        losses: of each step.
-        scores: of each epoch that was validated.
         best_epoch: the one that the parameters are of; where nothing was validated, the last.
-        ended: why training ended.
         training: what the names of its checkpoints begin with, in hex digits.
     """
 

@@ -67,7 +67,6 @@ def train_pairs(
             own, rounded weights; needs the extra `tune`. None: the file's own.
         validate: scores each epoch's file; training ends when no epoch has been better for `settings.patience`.
         validation: pairs whose mean loss is that score, negative; instead of `validate`.
-        on_step: is called after each step.
         on_epoch: is called for each validated epoch, with its number, its score and the seconds of training so far;
             first for those of a checkpoint.
 
@@ -121,11 +120,7 @@ def train_tokens(
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> TrainedAdapter:
-    """As `train_pairs`, of weights and token ids that are there already.
-
-    Args:
-        soft: the tokens that stand in each prompt for the vectors of a soft prompt.
-    """
+    """As `train_pairs`, of weights and token ids that are there already."""
     learner = _learner(base, settings, soft, trainer)
     scored = "file" if validate else [[row.prompt, row.answer] for row in validation]
     with learner:

@@ -63,14 +63,9 @@ class TrainingState:
     """How far a training is.
 
     Args:
-        parameters: the adapter's, flat.
         best: those of the epoch with the best validation score; where nothing was validated, the latest.
         best_epoch: that epoch; 0: none has ended.
-        epoch: epochs that have ended.
         seconds: of training, without validation.
-        tokens: through the model.
-        losses: of each step.
-        scores: of each epoch that was validated.
     """
 
     parameters: Array
@@ -246,11 +241,7 @@ def save_checkpoint(folder: Path, training: str, progress: TrainingState) -> Non
 
 
 def load_checkpoint(folder: Path, training: str, size: int) -> TrainingState | None:
-    """The latest state of a training that is whole; None where there is none.
-
-    Args:
-        size: how many parameters the adapter has.
-    """
+    """The latest state of a training that is whole; None where there is none."""
     import numpy as np
 
     for _, path in sorted(_kept(folder, training), reverse=True):

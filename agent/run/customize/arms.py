@@ -85,14 +85,8 @@ class MadeArm:
     """An arm that can be asked: its prompt, the model that answers, and what it took to make it.
 
     Args:
-        labels: rows with a right answer that it learnt from, shows or picks from.
         train_s: seconds of its training.
-        seconds: of that, and of the settings that were given up for its own.
         usd: of its training at a provider; None: the price is not known.
-        megabytes: of what is shipped next to the model.
-        seed: of its training.
-        choice: how its settings were chosen.
-        job: its training at the provider.
     """
 
     spec: ArmSpec
@@ -133,13 +127,7 @@ def require_arms(names: Sequence[str]) -> tuple[list[ArmSpec], list[Problem]]:
 def prompt_arms(history: History, run: Row, specs: Sequence[ArmSpec]) -> list[PromptArm]:
     """The prompts of a finished search that take part as arms: of each kind the best on dev.
 
-    An arm that the search has nothing for is left out: no candidate picks examples, say.
-
-    Args:
-        history: of the ledger.
-        run: a search with a result.
-        specs: the arms that are wanted.
-    """
+    An arm that the search has nothing for is left out: no candidate picks examples, say."""
     trials = [
         trial
         for trial in history.trials(run["id"])
@@ -195,7 +183,6 @@ def why_no_soft_prompt(base: Path, messages: Sequence[Message] = ()) -> str:
     """Why no soft prompt can be trained for a model file; "" where one can, or where the file is not here yet.
 
     Args:
-        base: the model's file.
         messages: that a soft prompt is to stand before, for which the engine is asked to cut them into tokens; none: it
             is not.
     """
@@ -216,8 +203,6 @@ def why_not_tuned(task: Task, model: str, base: Path | None) -> str:
     """Why no adapter can be trained for this task and model; "" where one can, as far as is known without the file.
 
     Args:
-        task: to train on.
-        model: its name.
         base: its file. None: it has none.
     """
     if not model.startswith("local/"):

@@ -29,9 +29,6 @@ class CurvePoint:
     """An arm that learnt from some of the train rows.
 
     Args:
-        arm: its name in the table.
-        labels: how many train rows it learnt from or picks from.
-        scores: on the sealed rows, in their order.
         train_s: seconds of its training.
     """
 
@@ -51,7 +48,6 @@ def curve_sizes(text: str, train: int) -> tuple[list[int], list[Problem]]:
 
     Args:
         text: such as "24,75,all"; "" asks for no curve.
-        train: train rows of the task.
     """
     sizes, problems = set(), []
     for word in filter(None, (word.strip() for word in text.split(","))):

@@ -32,11 +32,7 @@ class HostedPlan:
     """A training at a provider.
 
     Args:
-        spec: the arm.
-        model: what is trained.
-        call_price: of a call to the tuned model.
         train_price: dollars per million trained tokens. None: not known.
-        settings: how it is trained.
     """
 
     spec: ArmSpec
@@ -64,10 +60,7 @@ def hosted_plan(
     """The training of an arm, as far as it can be known before it.
 
     Args:
-        spec: the arm.
-        lm: the model of the comparison.
         train_price: dollars per million trained tokens. None: not known.
-        given: the user's price of calls.
         max_cost: cap in dollars. None: no cap.
         seed: at least 0.
 
@@ -126,15 +119,7 @@ def _free(usage: Usage) -> float:
 
 
 class HostedTrainer:
-    """Trains the arm of a comparison, within its budget.
-
-    Args:
-        plan: what is trained.
-        task: with the rows.
-        best: the best prompt of the search.
-        resources: of the comparison.
-        account: its spending.
-    """
+    """Trains the arm of a comparison, within its budget."""
 
     def __init__(
         self, plan: HostedPlan, task: Task, best: PromptCandidate, resources: Resources, account: Account

@@ -29,7 +29,6 @@ class TrainingFiles:
     Args:
         train: the train rows as JSON Lines.
         validation: the dev rows as JSON Lines.
-        rows: train rows.
         tokens: of the train rows, at most, in one epoch.
     """
 
@@ -78,9 +77,6 @@ def write_training_files(
 
     Args:
         folder: is made if need be.
-        files: what to train on.
-        model: what is to be trained.
-        settings: how.
 
     Returns:
         The paths of the files.

@@ -42,9 +42,6 @@ class HostedTraining:
     """A training at a provider.
 
     Args:
-        arm: its name, for lines.
-        key: hash of the base, the rows and the settings: equal ones are one training.
-        resources: of the run that trains.
         price: dollars per million trained tokens. None: not known.
     """
 

@@ -32,7 +32,6 @@ class Measurement:
     Args:
         records: gets the methods without a language model as candidates.
         classic: these methods, which the evaluator runs; None: they take no part.
-        hosted: scores the arm that a provider trained.
     """
 
     plan: CustomizePlan
@@ -55,7 +54,6 @@ class Measurement:
 
         Args:
             general: what models say elsewhere, by the name of the arm, "" for the base model.
-            seeds: the same training with other seeds.
         """
         spec, candidate = arm.spec, arm.candidate
         self.observer.on_message(f"{spec.name}: {len(self.plan.task.test)} sealed rows")

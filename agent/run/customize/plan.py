@@ -54,27 +54,14 @@ class CustomizePlan:
     """What is compared.
 
     Args:
-        task: with the train rows of the search, and the sealed rows that it opened.
-        lm: the model of all arms.
-        judges: those of the task.
-        run: the search that the prompts come from.
-        best: the best prompt that the search found.
-        prompts: the prompts that take part, `yours` first.
-        tuned: the arms to train.
         classic: whether methods without a language model take part.
         base: the file of the model, where adapters are trained.
         folder: of the ledger; adapters, checkpoints and releases are kept in it.
-        settings: of the training of adapters.
-        soft: of that of soft prompts.
-        full: of that of all weights.
-        trainer: what trains adapters.
         weights: a Hugging Face folder to train on in the place of the weights of `base`; None: those of `base`.
         expected_calls: calls in the life of the prompt; None: as many as it takes.
-        curve: numbers of train rows that the arms learn from besides all, ascending.
         hosted: the arm that the model's provider trains. None: there is none.
         tried: how many settings of each training are tried on dev, at least 1.
         seeds: how often each arm is trained with the settings that were chosen, at least 1.
-        others: shipped tasks, with the rows that tuned arms are asked besides.
         ray: the address of a Ray cluster that trains. None: this process does.
         is_drawn: whether the settings that are tried are drawn, and stopped by Ray Tune.
     """
@@ -151,7 +138,6 @@ def require_trainer(
     """The trainer of adapters, and all that speaks against what was asked for.
 
     Args:
-        trainer: its name, as asked for.
         weights: a Hugging Face folder to train on. None: the weights of the model's own file.
         specs: the arms to train that were asked for by name.
         base: the model's own file. None: it has none here.
@@ -179,7 +165,6 @@ def require_ray(is_asked: bool, tune: int, tuned: Sequence[ArmSpec]) -> list[Pro
     Args:
         is_asked: whether `--ray` was.
         tune: how many settings are to be drawn; 0: none.
-        tuned: the arms to train.
     """
     asked = [*(["--ray"] if is_asked else []), *([f"--tune {tune}"] if tune else [])]
     problems = []

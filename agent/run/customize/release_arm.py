@@ -41,15 +41,6 @@ def write_arm(
 ) -> tuple[Path, dict[str, Any]]:
     """Writes the arm and proves that the files render what was scored.
 
-    Args:
-        plan: the comparison.
-        run: its id.
-        ledger: of it.
-        program: has the model with the adapter.
-        arm: as it was measured.
-        yours: the user's own prompt, as it was measured.
-        candidate: of the arm.
-
     Returns:
         The path of prompt.md, and what the ledger notes of it.
 
@@ -107,8 +98,6 @@ def tuned_file(history: History, run: str, arm: str, db: Path) -> tuple[Row, Pat
 
     Args:
         run: its id, or the unique start of it. "": the latest comparison.
-        arm: its name.
-        db: the ledger.
     """
     found, _, _ = _found(history, run, arm, db)
     return found, arm_folder(db.parent, found["id"], arm) / PROMPT_FILE

@@ -31,11 +31,9 @@ class Retrained:
     """A training that was made again.
 
     Args:
-        arm, labels, seed: which it is: its arm, its train rows and its seed.
         adapter, adapter_was: SHA-256 of the file now and then.
         dev_loss, dev_loss_was: the least of an epoch, in nats; None: no epoch ended.
         weights: the largest difference of a weight; None: they are equal, or the file of then is gone or no LoRA.
-        numpy, numpy_was: versions.
     """
 
     arm: str
@@ -74,11 +72,6 @@ class Retrained:
 def retrain(row: Row, history: History, say: Callable[[str], None]) -> list[Retrained]:
     """Trains each adapter of a comparison again, in a folder that is thrown away. Sends nothing, and takes as long as
     it took then.
-
-    Args:
-        row: a comparison with a result.
-        history: of its ledger.
-        say: gets a line before each training.
 
     Raises:
         InputError: nothing was trained here, or the task, its rows or the model's file changed since.

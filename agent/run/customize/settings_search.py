@@ -43,7 +43,6 @@ class TriedSettings:
 
     Args:
         settings: without caps.
-        epochs: that dev has judged.
         dev_loss: the least over them, in nats; inf: no epoch ended.
         ended: why it was not trained further: as of a trained adapter, or one of HALVING, ASHA, DIVERGED. "": it was
             chosen.
@@ -80,7 +79,6 @@ class SettingsChoice:
     Args:
         chosen: the settings, with what is left of a cap on seconds.
         tried: all of them; () where there was one alone.
-        seconds: of training those that were not chosen.
     """
 
     chosen: TrainingSettings
@@ -181,7 +179,6 @@ async def choose_by_asha(
 
     Args:
         settings: at least 2; of equals the first is chosen. The cap on seconds of the first holds for all together.
-        orders: of these settings, in their order, each with its share of the cap.
         heard: gets steps as they come, and is asked whether the run goes on.
 
     Raises:

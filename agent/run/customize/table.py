@@ -31,18 +31,10 @@ class MeasuredArm:
     """What was measured of an arm.
 
     Args:
-        name: as in the table.
-        about: what it is.
-        family: what answers.
-        candidate_id: in the ledger.
-        scores: on the sealed rows, in their order.
-        labels: rows with a right answer that it learnt from or shows.
         train_s: seconds of its training.
-        tokens_per_call: prompt and reply, on average.
         usd_per_1000: dollars of 1,000 calls. None: nobody knows the price.
         latency_s: of one call, alone. None: not measured.
         elsewhere: general questions with it on; None for what leaves the model as it is.
-        megabytes: of what is shipped beside the model.
         train_usd: dollars of its training at a provider. None: nobody knows the price.
         seeds: of all trainings with these settings, that of the arm first; none where there was one.
         path: of the released prompt; "" where none was written.
@@ -89,10 +81,7 @@ def table(
     """`arms` and `advice` of the result.
 
     Args:
-        arms: `yours` first, all on the same sealed rows.
-        rows: train rows of each label.
         expected_calls: calls in the life of the prompt; None: as many as it takes.
-        seed: of the intervals.
     """
     prompts = [arm for arm in arms if arm.family == "prompt"]
     best = max(prompts, key=lambda arm: _scored(arm).mean)

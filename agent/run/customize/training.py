@@ -45,10 +45,6 @@ class TrainingOrder:
     """A training: what it is made of, and where its result goes.
 
     Args:
-        base: the model's file.
-        rows: to train on, each once.
-        validation: to stop early by.
-        folder: for the result and its checkpoints.
         weights: a Hugging Face folder to train on; None: the weights of `base`.
     """
 
@@ -88,14 +84,7 @@ class TrainingOrder:
 
 @dataclass(slots=True)
 class WatchedTraining:
-    """A training in its thread or on a node, as the run's own thread looks at it.
-
-    Args:
-        name: what is trained, in words.
-        steps: those since it began or went on, each once.
-        written: the epochs that the ledger has.
-        is_left: nobody waits for the training any more.
-    """
+    """A training in its thread or on a node, as the run's own thread looks at it."""
 
     name: str
     order: TrainingOrder

@@ -82,11 +82,6 @@ class CellWatcher(LogWatcher):
 def run_cell(arguments: Mapping[str, Any], db: Path, stop: Stop | None = None) -> None:
     """Runs a cell to its end, or goes on with it; one that is finished is left as it is.
 
-    Args:
-        arguments: of `launch_of`.
-        db: its ledger.
-        stop: interrupts it.
-
     Raises:
         AgentError: whatever ends it early.
     """

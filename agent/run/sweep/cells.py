@@ -52,10 +52,6 @@ class Cell:
     """One run of a sweep.
 
     Args:
-        name: made of the values and a hash of all that it runs with, but for its share of the cap over all cells.
-        point: its values.
-        options: those of its own.
-        db: its ledger file.
         max_cost: its cap in US dollars: its own, or its share. None: none.
     """
 
@@ -125,8 +121,6 @@ def with_shares(
     share alike what is left: a cap is in the plan of a run, so it may not depend on which cell came first.
 
     Args:
-        sweep: the file.
-        cells: all of them.
         begun: how far each is, by name.
     """
     if sweep.max_cost is None:

@@ -107,9 +107,6 @@ class _Group:
 def summary(outcomes: Sequence[CellOutcome]) -> dict[str, Any]:
     """The groups and the tasks of a sweep, JSON-ready.
 
-    Args:
-        outcomes: those of all cells, in the order of the file.
-
     Returns:
         `groups`: by task, model and strategy, over the seeds, the score of the best found on the sealed rows with its
         95 % interval, its gain over the user's own prompt with `p_value` and `p_holm`, cost and how many cells promote.

@@ -53,7 +53,6 @@ def prepare_sweep(path: Path, folder: Path | None = None, check_keys: bool = Tru
     """Reads a sweep's file and checks every cell of it; calls nothing.
 
     Args:
-        path: the file.
         folder: for the ledgers. None: runs/sweep-NAME.
         check_keys: whether the keys of providers must be here, where the cells run on this machine.
 
@@ -185,12 +184,7 @@ class _Files:
     _digests: dict[str, str] = field(default_factory=dict)
 
     def changes(self, db: Path, run_id: str) -> list[str]:
-        """What is not as it was when a run began, a line each. Raises InputError for files that cannot be read now.
-
-        Args:
-            db: the ledger of a cell.
-            run_id: its run.
-        """
+        """What is not as it was when a run began, a line each. Raises InputError for files that cannot be read now."""
         with closing(open_history(db)) as history:
             run = history.run(run_id)
         words, model = started_with(run), run["model"]

@@ -158,7 +158,6 @@ def run_sweep(
     The first Ctrl-C (or SIGTERM) lets the calls in flight land, the second leaves at once.
 
     Args:
-        prepared: the sweep.
         show: is given the lines of all cells, again and again.
         ray: the address of a Ray cluster, "local" for one of this machine. None: processes of this machine.
         jobs: how many of them, at least 1. None: 1 where a model is embedded, else 4.

@@ -41,7 +41,6 @@ def folder_fault(folder: Path, base: Path | None = None) -> str:
     """Why a folder is no model that can be trained in the place of a file's, in one line; "" where it may be.
 
     Args:
-        folder: of which no weights are read.
         base: the GGUF file, whose sizes the folder's have to be; one that cannot be read is not compared with.
     """
     if not (folder / CONFIG).is_file():
@@ -72,7 +71,6 @@ def with_weights(base: BaseModel, folder: Path) -> BaseModel:
     """The base with the weights of a folder in the place of those of its file, which are rounded.
 
     Args:
-        base: from the file that an engine serves, and that was made from the folder's model.
         folder: with config.json and model*.safetensors; opened, never fetched.
 
     Raises:

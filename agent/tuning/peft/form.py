@@ -25,7 +25,6 @@ def peft_form(lora: Lora, architecture: Architecture, base: str | None) -> dict[
 
     Args:
         lora: the adapter; a linear map that it leaves as it is in all layers is left out.
-        architecture: of the base, whose rows of queries and keys transformers has in another order.
         base: what Hugging Face calls the base; None: not known.
     """
     import numpy as np
@@ -57,10 +56,6 @@ def peft_form(lora: Lora, architecture: Architecture, base: str | None) -> dict[
 
 def read_peft_form(folder: Path, architecture: Architecture) -> Lora:
     """The adapter in the two files.
-
-    Args:
-        folder: that holds them.
-        architecture: of the base.
 
     Raises:
         InputError: a file cannot be read, is truncated, or does not fit the base.

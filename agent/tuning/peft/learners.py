@@ -28,7 +28,6 @@ class PaddedBatch:
         ids: (rows, longest) tokens.
         seen: (rows, longest), whether a token is one of the row.
         targets: (rows, longest), the token that should follow, or IGNORED.
-        tokens: of the rows.
     """
 
     ids: Array
@@ -55,13 +54,9 @@ class TorchLearner:
     """What PyTorch computes the gradient of.
 
     Args:
-        model: the causal language model, whose parameters in `slots` are trained.
         slots: of all that is trained; together they fill the flat vector.
         settings: the threads count; the rest is the loop's.
         base: the SHA-256 of the weights.
-        decides: what tells this training from others of the same rows.
-        initial: the flat parameters before the first step, by seed.
-        write: the file of parameters.
     """
 
     def __init__(
@@ -205,7 +200,6 @@ def write_model(folder: Path, base: Path, weights: Mapping[str, Array]) -> tuple
     replies of one model from those of another.
 
     Args:
-        base: the GGUF file that the weights began as.
         weights: by name of the tensor in the base, in its shape; a tensor that is not there is copied.
 
     Returns:

@@ -50,7 +50,6 @@ def hf_order(name: str, architecture: Architecture) -> Array | None:
 
     Args:
         name: of the linear map in MODULES; of anything else there is no order.
-        architecture: of the model.
     """
     import numpy as np
 
