@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from agent.errors import BadResponse, ModelError, RunRefused
 from agent.gateway.retry import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, patiently
@@ -135,7 +135,7 @@ class Course:
     """
 
     def __init__(
-        self, batch: Batch, api: BatchApi, settings: BatchSettings, say: Callable[[str], None], max_wait: float
+        self, batch: Batch, api: BatchApi[Any], settings: BatchSettings, say: Callable[[str], None], max_wait: float
     ) -> None:
         self._batch, self._api, self._settings, self._say, self._max_wait = batch, api, settings, say, max_wait
 

@@ -130,7 +130,7 @@ async def _cancel(batch: BatchEntry, lm: LM, taken: set[str]) -> dict[str, Any]:
     return {"name": batch.name, "job": job.id if job else batch.job, "status": status}
 
 
-async def _known(batch: BatchEntry, api: BatchApi, taken: set[str]) -> BatchJob | None:
+async def _known(batch: BatchEntry, api: BatchApi[Any], taken: set[str]) -> BatchJob | None:
     """The batch at its provider. Raises ModelError where it may be another one."""
     if batch.job:
         try:

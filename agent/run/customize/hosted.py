@@ -163,8 +163,9 @@ class HostedTrainer:
 
     async def close(self) -> None:
         """Closes the connections."""
-        for each in (self._api, *self._made):
-            await each.close()
+        await self._api.close()
+        for model in self._made:
+            await model.close()
 
     async def _paid(self, training: HostedTraining, files: TrainingFiles) -> Finished:
         """The training, reserved at the most that it may cost and charged what it cost."""
