@@ -6,8 +6,7 @@ was killed and goes on from its last checkpoint; another machine may round sums 
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,6 @@ from agent.tuning.settings import (
 from agent.tuning.soft_prompt import SoftMethod
 from agent.tuning.training import OnEpoch, OnStep, Training
 
-Validate = Callable[[Path], float]
-"""The score of an epoch's file; higher is better."""
 NEEDS_PEFT = "the trainer peft"
 
 
@@ -46,7 +43,6 @@ def train_pairs(
     folder: Path,
     trainer: Trainer = "numpy",
     weights: Path | None = None,
-    validate: Validate | None = None,
     validation: Sequence[TrainingPair] = (),
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
@@ -65,8 +61,8 @@ def train_pairs(
             begin with the same parameters and give the same kind of file.
         weights: a Hugging Face folder of the model that `base` was made from, to train on in the place of the file's
             own, rounded weights; needs the extra `tune`. None: the file's own.
-        validate: scores each epoch's file; training ends when no epoch has been better for `settings.patience`.
-        validation: pairs whose mean loss is that score, negative; instead of `validate`.
+        validation: pairs whose mean loss, negative, is the score of an epoch; training ends when no epoch has been
+            better for `settings.patience`.
         on_epoch: is called for each validated epoch, with its number, its score and the seconds of training so far;
             first for those of a checkpoint.
 
@@ -80,8 +76,6 @@ def train_pairs(
     """
     if not pairs:
         raise InputError("there is no pair to train on")
-    if validate and validation:
-        raise InputError("validate and validation are two ways to score an epoch; give one")
     file = read_gguf(base)
     tokens = free_tokens(file, settings.vectors) if isinstance(settings, SoftPromptSettings) else NO_TOKENS
     if isinstance(settings, SoftPromptSettings) and not tokens.ids:
@@ -100,7 +94,6 @@ def train_pairs(
         tokens,
         folder=folder,
         trainer=trainer,
-        validate=validate,
         validation=held,
         on_step=on_step,
         on_epoch=on_epoch,
@@ -115,18 +108,16 @@ def train_tokens(
     *,
     folder: Path,
     trainer: Trainer = "numpy",
-    validate: Validate | None = None,
     validation: Sequence[TokenPair] = (),
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> TrainedAdapter:
     """As `train_pairs`, of weights and token ids that are there already."""
     learner = _learner(base, settings, soft, trainer)
-    scored = "file" if validate else [[row.prompt, row.answer] for row in validation]
     with learner:
-        training = Training(learner, settings, folder, rows, scored)
+        training = Training(learner, settings, folder, rows, validation)
         progress = training.begun()
-        ended = training.run(progress, _score(learner, validate, validation), on_step, on_epoch)
+        ended = training.run(progress, on_step, on_epoch)
     if not progress.scores:
         progress.best, progress.best_epoch = progress.parameters, progress.epoch
     path, digest = learner.write(folder, progress.best)
@@ -162,17 +153,3 @@ def _learner(base: BaseModel, settings: TrainingSettings, soft: SoftTokens, trai
     if trainer != "numpy":
         raise InputError("a soft prompt is trained in numpy alone")
     return NumpyLearner(base, SoftMethod(base, soft), settings.threads)
-
-
-def _score(
-    learner: Learner[Any], validate: Validate | None, held: Sequence[TokenPair]
-) -> Callable[[Any], float] | None:
-    """The score of parameters, by the caller's function or by the loss on held rows; None: there is none."""
-    if validate is not None:
-
-        def by_file(parameters: Any) -> float:
-            with tempfile.TemporaryDirectory(prefix="promptassay-") as name:
-                return validate(learner.write(Path(name), parameters)[0])
-
-        return by_file
-    return (lambda parameters: learner.score(parameters, held)) if held else None

@@ -9,8 +9,9 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic
+from typing import Generic
 
 from agent.errors import InputError, TrainingDiverged
 from agent.files import new_files, sha256_of
@@ -79,23 +80,25 @@ class TrainingState:
     scores: list[float] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
 class Training(Generic[B]):
     """One training: what stays the same over its epochs."""
 
-    def __init__(
-        self, learner: Learner[B], settings: TrainingSettings, folder: Path, rows: Sequence[TokenPair], scored: Any
-    ) -> None:
-        self.learner, self.settings, self.folder, self.rows = learner, settings, folder, rows
-        self.name = _name(learner, settings, rows, scored)
-        self.steps = math.ceil(len(rows) / settings.batch) * settings.epochs
+    learner: Learner[B]
+    settings: TrainingSettings
+    folder: Path
+    rows: Sequence[TokenPair]
+    validation: Sequence[TokenPair]
 
-    def run(
-        self,
-        progress: TrainingState,
-        score: Callable[[Array], float] | None,
-        on_step: OnStep | None,
-        on_epoch: OnEpoch | None = None,
-    ) -> Ended:
+    @cached_property
+    def name(self) -> str:
+        """A hash of all that decides the parameters and the score after an epoch."""
+        how = [self.settings.learning_rate, self.settings.batch, self.settings.seed, self.settings.threads]
+        rows, validation = ([[row.prompt, row.answer] for row in part] for part in (self.rows, self.validation))
+        of = [self.learner.base, [*self.learner.decides, *how], rows, validation]
+        return hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]
+
+    def run(self, progress: TrainingState, on_step: OnStep | None, on_epoch: OnEpoch | None) -> Ended:
         """Epochs until one of the ends; a checkpoint after each."""
         if on_epoch is not None:
             for epoch, kept in enumerate(progress.scores, 1):
@@ -111,8 +114,8 @@ class Training(Generic[B]):
                 save_checkpoint(self.folder, self._at_cap(cap), progress)
                 return cap
             progress.epoch += 1
-            if score is not None:
-                _judge(progress, score(progress.parameters))
+            if self.validation:
+                _judge(progress, self.learner.score(progress.parameters, self.validation))
             else:
                 progress.best = progress.parameters
             save_checkpoint(self.folder, self.name, progress)
@@ -158,8 +161,8 @@ class Training(Generic[B]):
             progress.tokens += batch.tokens
             progress.losses.append(loss)
             if on_step is not None:
-                done = progress.adam.step
-                on_step(Step(progress.epoch + 1, done, self.steps, loss, progress.tokens, progress.seconds))
+                done, steps = progress.adam.step, math.ceil(len(order) / self.settings.batch) * self.settings.epochs
+                on_step(Step(progress.epoch + 1, done, steps, loss, progress.tokens, progress.seconds))
         return None
 
     def _cap(self, progress: TrainingState, tokens: int, seconds: float) -> Ended | None:
@@ -195,13 +198,6 @@ def _judge(progress: TrainingState, score: float) -> None:
     if not progress.scores or score > max(progress.scores):
         progress.best, progress.best_epoch = progress.parameters.copy(), progress.epoch
     progress.scores.append(score)
-
-
-def _name(learner: Learner[B], settings: TrainingSettings, rows: Sequence[TokenPair], scored: Any) -> str:
-    """A hash of all that decides the parameters and the score after an epoch (of the caller's function, that it is)."""
-    how = [*learner.decides, settings.learning_rate, settings.batch, settings.seed, settings.threads]
-    of = [learner.base, how, [[row.prompt, row.answer] for row in rows], scored]
-    return hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]
 
 
 # -- checkpoints -------------------------------------------------------------------------------------------------------

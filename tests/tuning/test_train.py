@@ -15,6 +15,7 @@ from agent.errors import InputError
 from agent.tuning.base_model import BaseModel, load_base
 from agent.tuning.decoder import answer_loss
 from agent.tuning.lora import lora_size, read_lora
+from agent.tuning.numpy_learner import NumpyLearner
 from agent.tuning.packing import pack
 from agent.tuning.settings import LoraSettings, Step, TrainedAdapter
 from agent.tuning.train import train_pairs, train_tokens
@@ -126,20 +127,28 @@ def test_other_rows_or_settings_do_not_go_on_from_the_checkpoint(base: BaseModel
         assert len(seen) == 15
 
 
-def test_training_ends_when_no_epoch_is_better_and_keeps_the_best(base: BaseModel, tmp_path: Path) -> None:
-    scores = iter([0.2, 0.6, 0.5, 0.55, 0.9])
-    files: list[bytes] = []
+def scored(monkeypatch: pytest.MonkeyPatch, *scores: float) -> list[Any]:
+    """Scripts the scores of epochs; gets the parameters of each."""
+    seen: list[Any] = []
 
-    def validate(adapter: Path) -> float:
-        files.append(adapter.read_bytes())
-        return next(scores)
+    def score(learner: object, parameters: Any, rows: object) -> float:
+        seen.append(parameters.copy())
+        return scores[len(seen) - 1]
 
-    adapter = train_tokens(base, ROWS, settings(epochs=9, patience=2), folder=tmp_path, validate=validate)
+    monkeypatch.setattr(NumpyLearner, "score", score)
+    return seen
+
+
+def test_training_ends_when_no_epoch_is_better_and_keeps_the_best(
+    base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs = scored(monkeypatch, 0.2, 0.6, 0.5, 0.55, 0.9)
+    adapter = train_tokens(base, ROWS, settings(epochs=9, patience=2), folder=tmp_path, validation=ROWS[:6])
     assert adapter.ended == "early stop"
     assert adapter.scores == (0.2, 0.6, 0.5, 0.55)
     assert adapter.best_epoch == 2
-    assert adapter.path.read_bytes() == files[1]
-    assert len(set(files)) == 4
+    assert (read_lora(adapter.path, base_file(tmp_path)).flat == epochs[1]).all()
+    assert len({one.tobytes() for one in epochs}) == 4
 
 
 def test_held_rows_score_by_their_loss(base: BaseModel, tmp_path: Path) -> None:
@@ -173,11 +182,13 @@ def test_a_cap_that_allows_no_step_is_refused(base: BaseModel, tmp_path: Path) -
         trained_within(base, tmp_path, max_tokens=3)
 
 
-def test_a_capped_training_keeps_the_best_epoch(base: BaseModel, tmp_path: Path) -> None:
+def test_a_capped_training_keeps_the_best_epoch(
+    base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     free = train_tokens(base, ROWS, SETTINGS, folder=tmp_path / "free")
     capped = settings(max_tokens=free.tokens - 1, patience=3)
-    scores = iter([0.9, 0.1])
-    adapter = train_tokens(base, ROWS, capped, folder=tmp_path / "a", validate=lambda _: next(scores))
+    scored(monkeypatch, 0.9, 0.1)
+    adapter = train_tokens(base, ROWS, capped, folder=tmp_path / "a", validation=ROWS[:6])
     one = train_tokens(base, ROWS, settings(epochs=1), folder=tmp_path / "one")
     assert (adapter.ended, adapter.best_epoch) == ("tokens", 1)
     assert adapter.sha256 == one.sha256
@@ -188,17 +199,20 @@ def test_a_training_that_diverges_says_what_to_do(base: BaseModel, tmp_path: Pat
         train_tokens(base, ROWS, settings(learning_rate=1e30), folder=tmp_path)
 
 
-def test_a_validation_that_gives_no_number_is_refused(base: BaseModel, tmp_path: Path) -> None:
+def test_a_validation_that_gives_no_number_is_refused(
+    base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored(monkeypatch, float("nan"))
     with pytest.raises(InputError, match="validation of epoch 1 gave nan"):
-        train_tokens(base, ROWS, SETTINGS, folder=tmp_path, validate=lambda _: float("nan"))
+        train_tokens(base, ROWS, SETTINGS, folder=tmp_path, validation=ROWS[:6])
 
 
 def test_another_validation_does_not_go_on_from_the_checkpoint(base: BaseModel, tmp_path: Path) -> None:
     train_tokens(base, ROWS, settings(epochs=1), folder=tmp_path)
-    scored = train_tokens(base, ROWS, settings(epochs=2, patience=9), folder=tmp_path, validation=ROWS[:4])
+    one = train_tokens(base, ROWS, settings(epochs=2, patience=9), folder=tmp_path, validation=ROWS[:4])
     other = train_tokens(base, ROWS, settings(epochs=2, patience=9), folder=tmp_path, validation=ROWS[4:8])
-    assert len(scored.scores) == len(other.scores) == 2
-    assert scored.scores != other.scores
+    assert len(one.scores) == len(other.scores) == 2
+    assert one.scores != other.scores
 
 
 def test_the_observer_sees_each_step(base: BaseModel, tmp_path: Path) -> None:
