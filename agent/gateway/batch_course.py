@@ -88,7 +88,6 @@ class Batch:
     task: asyncio.Task[None] | None = None
 
     def want(self, key: str, waiting: Wanted) -> None:
-        """Adds a call that waits for its row."""
         self.wanted[key] = waiting
         if key in self.replies:
             waiting.reply.set_result(self.replies[key])
@@ -123,7 +122,6 @@ class Batch:
             waiting.reply.set_result(reply)
 
     def requests(self) -> Mapping[str, Request]:
-        """What is sent, by call key."""
         return {key: waiting.request for key, waiting in self.wanted.items()}
 
 
@@ -202,7 +200,6 @@ class Course:
         return any(custom_id.startswith(f"{self._batch.name}-") for custom_id, _ in results.rows)
 
     async def look(self, job: str) -> BatchJob:
-        """The batch as it is now."""
 
         async def once() -> BatchJob:
             try:
@@ -215,7 +212,6 @@ class Course:
         return await self._patiently(once)
 
     async def _take(self, job: BatchJob) -> BatchJob:
-        """Hand out all results; the batch says how much of them is unreadable."""
         if job.status in (GONE, REFUSED):
             return job
         results, fault = await self._results(job)

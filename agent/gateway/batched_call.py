@@ -75,7 +75,6 @@ class BatchedCall:
             self._flight.since = None
 
     async def _recorded(self, held: PendingCall, row: RowReply) -> Completion | ModelError:
-        """The reply or the error in a row, charged and on the disk."""
         gateway, account = self._gateway, self._gateway.account
         outcome = _read(held, row)
         if isinstance(outcome, Completion):

@@ -204,7 +204,6 @@ class Batches:
         await self._end(batch, job)
 
     async def _restart(self, batch: Batch, lm: LM) -> None:
-        """Ends a batch that was never submitted; its rows go with the next one."""
         for key in batch.pending:
             self._open.pop(key, None)
         batch.pending.clear()

@@ -75,7 +75,6 @@ class Account:
 
     @property
     def total_paid(self) -> Spend:
-        """What was paid over all roles."""
         return self._total
 
     @property
@@ -85,7 +84,6 @@ class Account:
 
     @property
     def total_used(self) -> Spend:
-        """What was used over all roles."""
         return sum(self.used.values(), Spend())
 
     @property
@@ -177,7 +175,6 @@ class Account:
         return math.floor(root**2 + 1e-9)  # the most calls of which _attempts are free
 
     def _passed(self, after: Spend) -> str:
-        """The cap that this much spending would pass, or ""."""
         budget, part = self.budget, 1.0 - self.held_back.share
         caps = (
             ("max_calls", after.calls + self._kept_calls(), budget.max_calls),
@@ -199,7 +196,6 @@ class Account:
         self._waiting.clear()
 
     def charge(self, role: CallRole, spend: Spend) -> None:
-        """Counts what was paid."""
         self.paid[role] = self.paid.get(role, Spend()) + spend
         self._total += spend
 
@@ -219,7 +215,6 @@ class Account:
 
 
 def _rate(lost: int, answered: int) -> float:
-    """Attempts that are lost for each that brings a reply."""
     return min(MOST_LOST, lost / max(1, answered))
 
 

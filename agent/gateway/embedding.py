@@ -21,7 +21,6 @@ class Embedder:
 
     @staticmethod
     def calls(texts: int) -> int:
-        """The calls for so many texts."""
         return -(-texts // MOST_TEXTS)
 
     async def vectors(self, texts: Iterable[str]) -> dict[str, Vector]:

@@ -454,7 +454,6 @@ class Gateway:
         return lm.concurrency is None and (budget.max_tokens is not None or (budget.max_cost is not None and has_price))
 
     def width(self, lm: LM) -> int:
-        """How many calls of the model may be in flight at once now."""
         return self._limiter(lm).allowed()
 
     def _cost(self, lm: LM, usage: Usage) -> float:

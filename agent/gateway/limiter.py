@@ -112,7 +112,6 @@ class Limiter:
             raise
 
     def release(self) -> None:
-        """Gives a slot back."""
         self._in_flight -= 1
         self._ended_at = time.monotonic()
         self._wake()
@@ -138,7 +137,6 @@ class Limiter:
                 future.set_exception(error)
 
     def allowed(self) -> int:
-        """How many calls may be in flight at once now."""
         return 1 if self._trips or self.one_by_one else self.width
 
     def _may_start(self, now: float) -> bool:
@@ -265,7 +263,6 @@ class Limiter:
         self._interval = max(self._interval, seconds / (PACE * passed))
 
     def _begin(self, now: float) -> None:
-        """Starts a new measurement of the traffic."""
         self._passed, self._since, self._volley = 0, now, self.width if not self._interval else 0
 
     def failed(self, error: ModelError) -> None:

@@ -137,7 +137,6 @@ BATCH_PART = 0.5
 
 
 def in_a_batch(worst: Spend) -> Spend:
-    """What a call costs in a batch, from what it costs live."""
     return replace(worst, usd=BATCH_PART * worst.usd)
 
 

@@ -123,7 +123,6 @@ def _read_once(path: Path, size: int, changed: int) -> GgufFile:
 
 
 def is_tied(model: GgufFile) -> bool:
-    """Whether one matrix is both the embedding and the output weights."""
     return EMBEDDING in model.tensors and OUTPUT not in model.tensors
 
 

@@ -59,7 +59,6 @@ class AnthropicModel(HostedModel):
         key_from(self._variable, self._given_key)
 
     def batch_api(self) -> AnthropicBatches:
-        """The batch API at the model's address."""
         return AnthropicBatches(self)
 
     def _start(self) -> AsyncAnthropic:
@@ -109,7 +108,6 @@ class AnthropicModel(HostedModel):
         return response
 
     def body(self, request: Request) -> dict[str, Any]:
-        """The JSON object that is sent for a request."""
         parameters = self._parameters(request)
         del parameters["timeout"]
         extra = parameters.pop("extra_body", {})
@@ -193,7 +191,6 @@ def _turns(messages: Iterable[Message], with_calls: bool = False) -> list[dict[s
 
 
 def _after(content: Any, more: Any) -> Any:
-    """Two contents of one turn as one; texts are joined by a blank line."""
     if isinstance(content, str) and isinstance(more, str):
         return f"{content}\n\n{more}"
     return [*_blocks(content), *_blocks(more)]

@@ -70,7 +70,6 @@ class ProviderJobs(ABC, Generic[M, J]):
         return self._job(await self._asked(self._jobs.retrieve(job, timeout=time_limits(ASK_SECONDS))))
 
     async def cancel(self, job: str) -> J:
-        """Asks the provider to end the job."""
         await self._model._started()
         sending = self._jobs.cancel(job, timeout=time_limits(self.cancel_seconds))
         return self._job(await self._asked(sending, self.cancel_seconds))
@@ -81,8 +80,7 @@ class ProviderJobs(ABC, Generic[M, J]):
         """The SDK's part for these jobs, with raw responses."""
 
     @abstractmethod
-    def _job(self, data: dict[str, Any]) -> J:
-        """The job in a reply."""
+    def _job(self, data: dict[str, Any]) -> J: ...
 
     async def _asked(self, sending: Awaitable[Any], seconds: float = ASK_SECONDS) -> dict[str, Any]:
         return await self._model.asked(sending, seconds)
@@ -173,8 +171,7 @@ class BatchApi(ProviderJobs[M, BatchJob]):
         have submitted it."""
 
     @abstractmethod
-    async def results(self, job: BatchJob) -> BatchResults:
-        """Fetches the results so far. `job`: as it was last looked at."""
+    async def results(self, job: BatchJob) -> BatchResults: ...
 
     @abstractmethod
     def _may_be(self, shown: dict[str, Any], job: BatchJob, name: str, rows: int) -> bool:
@@ -222,7 +219,6 @@ def http_status(value: object) -> int | None:
 
 
 def counts(value: object) -> dict[str, int]:
-    """The counts of requests in a reply, by state."""
     return {
         key: number
         for key, number in mapping(value).items()

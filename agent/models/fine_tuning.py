@@ -55,7 +55,6 @@ class TuningJob:
 
     @property
     def is_ended(self) -> bool:
-        """Whether its state is final."""
         return self.status in ENDED
 
 

@@ -76,11 +76,9 @@ class GgufFile:
 
     @property
     def aligned(self) -> int:
-        """The bytes that a tensor's place is a multiple of."""
         return int(self.values.get("general.alignment", ALIGNED))
 
     def body(self, tensor: Tensor) -> bytes:
-        """The bytes of a tensor."""
         return self.data[tensor.start : tensor.start + tensor.size]
 
 
@@ -120,7 +118,6 @@ class _Reader:
         self.at += size
 
     def array(self) -> list[str | float]:
-        """An array of texts or of numbers."""
         kind, count = self.take("I"), self.take("Q")
         if kind == _STRING:
             return [self.string().decode("utf-8", "replace") for _ in range(count)]

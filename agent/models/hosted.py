@@ -163,7 +163,6 @@ def bare_address(address: str) -> str:
 
 
 def mapping(value: object) -> Mapping[str, Any]:
-    """`value` where it is a mapping, else an empty one."""
     return value if isinstance(value, Mapping) else {}
 
 
@@ -352,8 +351,7 @@ class HostedModel(ABC):
         """Imports the SDK and makes the client. Any exception but a ModelError becomes RunRefused."""
 
     @abstractmethod
-    async def _stop(self, client: Any) -> None:
-        """Closes the client that `_start` made."""
+    async def _stop(self, client: Any) -> None: ...
 
     @abstractmethod
     async def _send(self, request: Request) -> Any:
@@ -384,7 +382,6 @@ class HostedModel(ABC):
         return TransportUnknown(f"{self._name}: no reply within {seconds:g} seconds; try again")
 
     def _failure(self, request: Request, sent: Set[str], error: Exception) -> ModelError:
-        """The error of a call with these parameters that are not for every model."""
         failure = translate(error, where=self._name, variable=self._variable, quote=self._quote)
         if learned := self._learn(request, sent, failure):
             kind = TemperatureRefused if learned == "temperature" else ParameterRefused
@@ -397,7 +394,6 @@ class HostedModel(ABC):
         return "the provider cannot be asked about it"
 
     async def _started(self) -> None:
-        """`_ready`, or RunRefused."""
         try:
             await self._ready()
         except ModelError as error:
@@ -450,7 +446,6 @@ class HostedModel(ABC):
         return text if len(text) <= _DETAIL else text[:_DETAIL] + "…"
 
     def _served(self, name: object) -> str:
-        """The model that the reply names, else the one that was called."""
         return name if isinstance(name, str) and name else self._model
 
     def _usage(
@@ -506,7 +501,6 @@ class HostedModel(ABC):
 
 
 def _bounded(logprobs: Logprobs, request: Request) -> Logprobs:
-    """At most what was requested."""
     return tuple(
         tuple((cut(token), value) for token, value in top[: request.logprobs])
         for top in logprobs[: request.max_tokens * bool(request.logprobs)]

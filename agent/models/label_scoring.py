@@ -86,8 +86,6 @@ def _listed(place: Any) -> dict[int, float]:
 
 @dataclass(frozen=True, slots=True)
 class LabelTree:
-    """The labels by their tokens."""
-
     labels: tuple[Path, ...]
 
     def forks(self) -> dict[Path, list[int]]:

@@ -53,7 +53,6 @@ _ADDRESS_ENDINGS = ("API_BASE", "API_URL", "BASE_URL", "HOST")  # after the name
 
 
 def key_variable_of(provider: str) -> str:
-    """The environment variable of a provider's key."""
     return KEY_VARIABLES.get(provider, f"{provider.upper()}_API_KEY")
 
 

@@ -74,7 +74,6 @@ class LocalModel:
 
     @cached_property
     def _soft(self) -> tuple[str, ...]:
-        """The tokens before each prompt, where the adapter is a soft prompt."""
         return self.adapter.texts if self.adapter else ()
 
     @property
@@ -162,7 +161,6 @@ def without_turn_marks(text: str) -> str:
 
 
 def _completion(name: str, reply: Any, listed: int, scores: tuple[float, ...] = ()) -> Completion:
-    """The reply with `listed` log-probabilities for each token, and those of the labels."""
     if isinstance(reply, dict) and "error" in reply:
         error = reply["error"]
         message = f"{name}: {error.get('message', error)}"

@@ -109,7 +109,6 @@ class Engines:
             raise
 
     def count_tokens(self, text: str) -> int:
-        """The number of tokens of a text, by the model's own tokenizer."""
         with self._publishing:
             if self._server is None:
                 raise InputError(f"{self.path}: the engine did not start")
@@ -173,7 +172,6 @@ class Engines:
             del call
 
     def _wanted(self, adapter: Adapter | None) -> tuple[Adapter, ...]:
-        """The adapters of all models that use the engines, and this one."""
         return tuple(dict.fromkeys(each for each in [*self._users, adapter] if each is not None))
 
     def _replaced(self, old: EngineServer, adapters: Sequence[Adapter]) -> tuple[Any, EngineServer]:
@@ -258,7 +256,6 @@ def close_engines(engines: Engines, adapter: Adapter | None) -> None:
 def _answer(
     engine: Any, scorer: LabelScorer, call: EngineCall, scales: dict[str, Any]
 ) -> tuple[Any, tuple[float, ...]]:
-    """The engine's reply, and the log-probability of each label of the call."""
     body = call.body | scales
     reply = engine.handle_chat_completions(body)
     if _is_cached_whole(reply):
@@ -272,7 +269,6 @@ def _answer(
 
 
 def _is_cached_whole(reply: Any) -> bool:
-    """Whether all of a prompt but its last token came from the cache."""
     usage: dict[str, Any] = reply.get("usage") or {}
     cached = int(usage.get("prompt_tokens_details", {}).get("cached_tokens", 0))
     return 0 < cached >= int(usage["prompt_tokens"]) - 1

@@ -79,7 +79,6 @@ class OpenAIServer:
 
     @staticmethod
     def at(url: str) -> OpenAIServer:
-        """The server of an address that the user wrote."""
         return OpenAIServer(url, is_foreign=not _is_official(url))
 
     @staticmethod
@@ -92,7 +91,6 @@ class OpenAIServer:
 
     @property
     def is_official(self) -> bool:
-        """Whether it is OpenAI itself."""
         return _is_official(self.url)
 
     @property
@@ -103,7 +101,6 @@ class OpenAIServer:
 
     @property
     def key_variable(self) -> str:
-        """The environment variable of its key."""
         return "OPENAI_COMPATIBLE_API_KEY" if self.is_foreign else "OPENAI_API_KEY"
 
     def key(self, given: str | None = None) -> str:
@@ -164,7 +161,6 @@ class OpenAIModel(HostedModel):
         return [*super().hints, odd]
 
     def batch_api(self) -> OpenAIBatches:
-        """The batch API at the model's address."""
         return OpenAIBatches(self)
 
     def _start(self) -> AsyncOpenAI:
@@ -282,7 +278,6 @@ def _without_environment(key: str) -> dict[str, Any]:
 
 
 def _joined(content: Any) -> Any:
-    """The text of a content in blocks, as some servers send it; any other content as it is."""
     if not isinstance(content, list):
         return content
     texts = [block.get("text") for block in content if isinstance(block, dict) and block.get("type") == "text"]
@@ -290,7 +285,6 @@ def _joined(content: Any) -> Any:
 
 
 def _logprobs(value: Any) -> tuple[tuple[tuple[str, float], ...], ...]:
-    """For each token its most likely (token, log-probability) pairs; () where the server sent none."""
     try:
         return tuple(
             tuple((str(top["token"]), float(top["logprob"])) for top in token["top_logprobs"])

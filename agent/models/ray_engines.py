@@ -65,7 +65,6 @@ class EngineActor:
         self._adapters: set[Adapter | None] = {None}
 
     async def answer(self, body: dict[str, Any], text: str, adapter: Adapter | None, labels: tuple[str, ...]) -> Any:
-        """As `Engines.complete`."""
         if adapter not in self._adapters:  # named once, it stays loaded
             self._adapters.add(adapter)
             self._engines.join(adapter)
@@ -138,7 +137,6 @@ class RayEngines(Engines):
         return True
 
     def _own(self, error: Any) -> AgentError:
-        """What an actor raised, as it would be raised here."""
         cause = error.cause
         return cause if isinstance(cause, AgentError) else Transient(f"{self.path}: the engine failed: {cause}")
 
@@ -182,7 +180,6 @@ class RayEngines(Engines):
         return None
 
     def _refuse(self, fault: AgentError) -> None:
-        """Fails the calls that wait."""
         with self._wake:
             waiting = list(self._waiting)
             self._waiting.clear()
@@ -191,7 +188,6 @@ class RayEngines(Engines):
 
 
 def _local(rest: str) -> str:
-    """What follows `local/` in a name; "" where it is no such name."""
     found = NAME.fullmatch(rest)
     return found["rest"] if found else ""
 

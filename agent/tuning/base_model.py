@@ -220,6 +220,5 @@ def _frequencies(architecture: Architecture, file: GgufFile, tensor: Any) -> Arr
 
 
 def _end_of_turn(values: Mapping[str, Value]) -> int:
-    """The token that ends an answer; -1: the file states none."""
     stated = next((values[key] for key in _END_OF_TURN if key in values), None)
     return stated if isinstance(stated, int) else -1

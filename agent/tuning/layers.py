@@ -69,7 +69,6 @@ def norm(x: Array, weight: Array, epsilon: float) -> tuple[Array, Array]:
 
 
 def norm_back(dy: Array, x: Array, factor: Array, weight: Array) -> Array:
-    """The derivative by x."""
     import numpy as np
 
     g = dy * weight
@@ -156,7 +155,6 @@ def gated(gate: Array, up: Array) -> Array:
 
 
 def gated_back(dy: Array, gate: Array, up: Array) -> tuple[Array, Array]:
-    """The derivatives by gate and up."""
     part = _sigmoid(gate)
     silu = gate * part
     return dy * up * (part + silu * (1 - part)), dy * silu

@@ -55,7 +55,6 @@ class Lora:
 
 
 def lora_size(architecture: Architecture, rank: int) -> int:
-    """How many numbers an adapter has."""
     return architecture.layers * rank * sum(sum(architecture.shape(name)) for name in MAPS)
 
 

@@ -28,7 +28,6 @@ class PackedBatch:
 
     @property
     def answers(self) -> int:
-        """Tokens that are compared."""
         return sum(len(one.targets) for part in self.parts for one in part)
 
 

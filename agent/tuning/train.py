@@ -136,7 +136,6 @@ def train_tokens(
 
 
 def _learner(base: BaseModel, settings: TrainingSettings, soft: SoftTokens, trainer: Trainer) -> Learner[Any]:
-    """What trains what the settings ask for. Raises InputError where the trainer does not."""
     if isinstance(settings, LoraSettings):
         lora = LoraMethod(base.architecture, settings.rank, settings.alpha)
         if trainer == "numpy":

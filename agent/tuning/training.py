@@ -192,7 +192,6 @@ class Training(Generic[B]):
 
 
 def _judge(progress: TrainingState, score: float) -> None:
-    """Notes an epoch's score; its parameters are kept where none before was as good."""
     if not math.isfinite(score):
         raise InputError(f"the validation of epoch {progress.epoch} gave {score}, which is no score")
     if not progress.scores or score > max(progress.scores):

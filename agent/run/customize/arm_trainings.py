@@ -40,8 +40,6 @@ MB = 1e6
 
 @dataclass(frozen=True, slots=True)
 class BegunTraining:
-    """A training of an arm that runs."""
-
     spec: ArmSpec
     task: Task
     order: TrainingOrder
@@ -101,7 +99,6 @@ class ArmTrainings:
         )
 
     async def _chosen(self, spec: ArmSpec) -> SettingsChoice:
-        """The settings that dev chooses for an arm, by trainings on all train rows."""
         plan = self._plan
         order = self._order(spec, plan.task, plan.settings_of(spec))
         if plan.is_drawn:
@@ -154,7 +151,6 @@ class ArmTrainings:
         return BegunTraining(spec, task, order, work)
 
     async def _made(self, begun: BegunTraining) -> MadeArm:
-        """The arm whose training has begun, when it has ended."""
         spec, order, rows, choice = begun.spec, begun.order, begun.task.train, self._choices[begun.spec.name]
         adapter = await begun.work
         record = training_record(adapter, order)

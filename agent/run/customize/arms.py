@@ -42,7 +42,6 @@ class ArmSpec:
 
     @property
     def family(self) -> Family:
-        """What answers."""
         if self.method in ("prompt", "no model"):
             return self.method
         return "tuned"

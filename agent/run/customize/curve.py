@@ -108,7 +108,6 @@ def curve_text(points: Sequence[CurvePoint], seed: int) -> str:
 
 
 def _last_step(points: Sequence[CurvePoint], leader: CurvePoint, seed: int) -> str:
-    """What the leader gained from the last number of rows but one to all of them."""
     own = sorted((point for point in points if point.arm == leader.arm), key=lambda point: point.labels)
     if len(own) < 2 or (step := scored_difference(own[-1].scores, own[-2].scores, seed)) is None:
         return f"{leader.arm} has one point, so what more rows bring is not known"

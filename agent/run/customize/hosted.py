@@ -162,13 +162,11 @@ class HostedTrainer:
             await self._training.abandon()
 
     async def close(self) -> None:
-        """Closes the connections."""
         await self._api.close()
         for model in self._made:
             await model.close()
 
     async def _paid(self, training: HostedTraining, files: TrainingFiles) -> Finished:
-        """The training, reserved at the most that it may cost and charged what it cost."""
         plan, account = self._plan, self._account
         most = plan.most_dollars(files)
         if most is None:

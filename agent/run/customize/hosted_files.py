@@ -99,7 +99,6 @@ def write_training_files(
 
 
 def _script(files: TrainingFiles, model: OpenAIModel, settings: TuningSettings) -> str:
-    """The commands for a shell: curl, and sed for the id of an uploaded file."""
     job = tuning_body(model, "@TRAIN@", "@VALIDATION@" if files.validation else "", settings)
     body = shlex.quote(json.dumps(job)).replace("@TRAIN@", "'\"$train\"'").replace("@VALIDATION@", "'\"$validation\"'")
     lines = [

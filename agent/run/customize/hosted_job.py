@@ -54,7 +54,6 @@ class HostedTraining:
         self._running: TuningJob | None = None
 
     def settled(self) -> Finished | None:
-        """The training as the ledger has it, where it has succeeded before."""
         kind, body = self._known()
         if kind != ENDED or body["status"] != SUCCEEDED:
             return None
@@ -118,7 +117,6 @@ class HostedTraining:
         await self._ledger.commit()
 
     async def _note_end(self, job: TuningJob, tokens: int) -> float | None:
-        """Writes down how it ended. Returns its dollars."""
         usd = None if self._price is None else tokens * self._price / 1e6
         end = {"status": job.status, "model": job.model, "words": job.words}
         await self._note(ENDED, job=job.id, **end, tokens=tokens, seconds=job.seconds, usd=usd)
@@ -197,7 +195,6 @@ class HostedTraining:
     # -- patience ------------------------------------------------------------------------------------------------------
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """The answer to a question, which is asked again while the provider fails."""
         return await patiently(ask, self._pause, self._say, self._max_wait, FIRST_WAIT)
 
     async def _pause(self, seconds: float) -> None:

@@ -131,7 +131,6 @@ class Customize(Job):
     def _measurement(
         self, task: Task, tuned: Sequence[MadeArm], hosted: MadeArm | None = None
     ) -> tuple[Measurement, TunedProgram]:
-        """What scores prompts, adapters and methods that learnt from the train rows of this task."""
         plan = self._plan
         models = {each.candidate.adapter: each.model for each in tuned if isinstance(each.candidate, TunedCandidate)}
         program = TunedProgram(task, plan.lm, (), models)
@@ -151,7 +150,6 @@ class Customize(Job):
         return Measurement(plan, evaluator, self.ledger, self._observer, records, prices, classic, other), program
 
     def _classic(self, task: Task) -> ClassicProgram | None:
-        """The methods without a language model, where they take part and suit the rows."""
         if not self._plan.classic or not ClassicProgram.suits(task):
             return None
         return ClassicProgram(task, "" if task.train == self.task.train else rows_hash(task.train))

@@ -96,11 +96,9 @@ class CustomizePlan:
         return self.lm.name.startswith("local/")
 
     def settings_of(self, spec: ArmSpec) -> TrainingSettings:
-        """How an arm is trained."""
         return {"soft prompt": self.soft, "full": self.full}.get(spec.method, self.settings)
 
     def trainer_of(self, spec: ArmSpec) -> Trainer:
-        """What trains an arm."""
         return "peft" if spec.method == "full" else self.trainer
 
     @property
@@ -111,7 +109,6 @@ class CustomizePlan:
 
     @property
     def trainings(self) -> Trainings:
-        """What is trained here."""
         return Trainings(tuple(spec.name for spec in self.tuned), self.tried, self.seeds, len(self.curve))
 
     @property

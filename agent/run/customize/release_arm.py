@@ -104,7 +104,6 @@ def tuned_file(history: History, run: str, arm: str, db: Path) -> tuple[Row, Pat
 
 
 def _found(history: History, run: str, arm: str, db: Path) -> tuple[Row, dict[str, Mapping[str, Any]], PromptRelease]:
-    """The comparison, the lines of its arms, and what it released as this one."""
     found = history.run(run) if run else _latest(history)
     lines = _arms_of(found)
     if arm not in lines or not lines[arm].get("path"):
@@ -114,7 +113,6 @@ def _found(history: History, run: str, arm: str, db: Path) -> tuple[Row, dict[st
 
 
 def _latest(history: History) -> Row:
-    """The latest comparison that is complete."""
     for row in history.runs():
         if (row["result"] or {}).get("kind") == "customize":
             return row
@@ -144,7 +142,6 @@ def _its_own(history: History, found: Row, line: Mapping[str, Any], db: Path) ->
 
 
 def _not_shown(line: Mapping[str, Any]) -> list[str]:
-    """Why the gain of an arm over the user's own prompt is not shown."""
     if line["diff"] is None:
         return ["it cannot be compared with your own prompt: no row has a score on both sides"]
     if shown(line["diff_ci95"], line["p_value"]) > 0:

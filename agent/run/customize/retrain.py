@@ -49,7 +49,6 @@ class Retrained:
 
     @property
     def is_same(self) -> bool:
-        """Whether the file is equal to the bit."""
         return self.adapter == self.adapter_was
 
     @property
@@ -65,7 +64,6 @@ class Retrained:
         return "; ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
         return {**asdict(self), "same": self.is_same}
 
 
@@ -114,7 +112,6 @@ def retrain(row: Row, history: History, say: Callable[[str], None]) -> list[Retr
 
 
 def _rows(plan: Mapping[str, Any], launch: Launch, run: str) -> tuple[list[Example], tuple[Example, ...]]:
-    """The rows of a training in their order, and those that stopped it."""
     by_hash = {row_hash(example): example for example in launch.task.train}
     if set(plan["rows"]) - set(by_hash) or plan["dev"] != rows_hash(launch.task.dev):
         raise InputError(f"{run}: {plan['arm']}: the rows that it was trained on are not those of the task any more")

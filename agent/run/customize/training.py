@@ -192,7 +192,6 @@ def planned_record(arm: str, task: Task, order: TrainingOrder) -> dict[str, Any]
 
 
 def training_record(made: TrainedAdapter, order: TrainingOrder) -> dict[str, Any]:
-    """What the ledger keeps of a training that has ended."""
     return {
         "adapter": made.sha256,
         "settings": asdict(order.settings),
@@ -208,7 +207,6 @@ def training_record(made: TrainedAdapter, order: TrainingOrder) -> dict[str, Any
 
 
 def deciding_versions(trainer: Trainer) -> dict[str, str]:
-    """The versions of the packages that decide what a training gives."""
     return {"promptassay": tool_version(), **_versions(trainer)}
 
 

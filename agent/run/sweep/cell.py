@@ -32,7 +32,6 @@ WRITE_SECONDS = 0.5
 
 
 def order_of(cell: Cell) -> str:
-    """What a process is asked."""
     return json.dumps({"arguments": cell.arguments, "db": str(cell.db), "folder": os.getcwd()})
 
 

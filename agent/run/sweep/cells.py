@@ -63,7 +63,6 @@ class Cell:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments of `launch_of`."""
         axes = {"task": self.point.task, "model": self.point.model, "seed": self.point.seed}
         return {**ARGUMENTS, **self.options, **axes, "strategy": self.point.strategy, "max_cost": self.max_cost}
 

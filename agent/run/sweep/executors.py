@@ -148,7 +148,6 @@ def _answered(name: str, said: str) -> Ended:
 
 
 def on_node(order: str) -> str:
-    """What a worker of the cluster does."""
     return answer(order)
 
 

@@ -82,7 +82,6 @@ def read_outcome(cell: Cell) -> CellOutcome:
 
 
 def _axes(outcome: CellOutcome) -> dict[str, Any]:
-    """Task, model and strategy: of the run, where there is one; else as the file says."""
     point, result = outcome.cell.point, outcome.result
     return {
         "task": point.task,

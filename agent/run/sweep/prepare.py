@@ -45,7 +45,6 @@ class PreparedSweep:
         return 1 if any(model.startswith("local/") for model in self.models) else HOSTED_JOBS
 
     def open_cells(self) -> list[Cell]:
-        """The cells that have no result yet."""
         return [cell for cell in self.cells if self.progress[cell.name].state != "finished"]
 
 
@@ -115,7 +114,6 @@ class _Checking:
         return PreparedSweep(self._file, self._folder, self._cells, self._progress, estimates, tuple(self._models))
 
     def _estimate(self, cell: Cell) -> Estimate | list[str]:
-        """What a cell takes at most, or what is wrong with it."""
         try:
             launch = launch_of(cell.arguments, cell.db, Watcher())
             found = estimate(launch)
@@ -125,7 +123,6 @@ class _Checking:
         return found
 
     def _wrong_models(self, cell: Cell) -> Iterator[str]:
-        """What is wrong with the models that a cell names, whatever its task is."""
         judges = cell.arguments["judge"]
         named = [cell.point.model, cell.options.get("proposer"), *([judges] if isinstance(judges, str) else judges)]
         for name in dict.fromkeys(each for each in named if each not in {None, "none"}):
@@ -164,7 +161,6 @@ class _Checking:
             self._wrong.setdefault(line, []).append(cell.name)
 
     def _problems(self) -> Iterator[Problem]:
-        """What is wrong, once each, with the cells that have it."""
         for what, names in self._wrong.items():
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             yield Problem(f"{self._file.path}: {', '.join(names[:_NAMED])}{more}", what)

@@ -189,7 +189,6 @@ def run_sweep(
 
 
 def _executor(prepared: PreparedSweep, ray: str | None, jobs: int | None) -> Executor:
-    """Where cells run."""
     if ray is not None:
         return RayTasks(ray, prepared.file.num_cpus, prepared.file.num_gpus)
     fetch_weights(prepared.models, Watcher().download)

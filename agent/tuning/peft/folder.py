@@ -118,7 +118,6 @@ class _Reader:
         return made
 
     def layer(self, number: int) -> Layer:
-        """A layer of the model."""
         layer, start = self.base.layers[number], f"blk.{number}"
         return Layer(
             maps={name: self.tensor(f"{start}.{name}.weight", of) for name, of in layer.maps.items()},
@@ -159,7 +158,6 @@ def _cosine(one: Array, other: Array) -> float:
 
 
 def _digest(base: BaseModel, files: list[Path]) -> str:
-    """Of the file and of the folder's weights."""
     digest = hashlib.sha256(base.sha256.encode())
     for path in files:
         with path.open("rb") as file:

@@ -45,7 +45,6 @@ class ParameterSlot:
     order: Array | None
 
     def view(self, flat: Array) -> Array:
-        """Its part of a flat vector."""
         shape = tuple(self.parameter.shape)
         return flat[self.start : self.start + self.parameter.numel()].reshape(shape)
 
@@ -135,7 +134,6 @@ class TorchLearner:
         return torch.nn.functional.cross_entropy(scores, targets[compared], reduction="sum"), int(compared.sum())
 
     def _set(self, parameters: Array) -> None:
-        """Gives the model the parameters."""
         import torch
 
         with torch.no_grad():

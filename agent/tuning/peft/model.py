@@ -100,7 +100,6 @@ def hf_model(base: BaseModel) -> Any:
 
 
 def _config(base: BaseModel) -> Any:
-    """The sizes of the model in transformers' words."""
     from transformers import LlamaConfig, Qwen2Config
 
     is_llama = base.architecture.family == "llama"
