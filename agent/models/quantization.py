@@ -10,42 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from agent.errors import InputError
-from agent.models.gguf import (
-    BF16,
-    BLOCKS,
-    F16,
-    F32,
-    Q4_0,
-    Q4_1,
-    Q4_K,
-    Q5_0,
-    Q5_1,
-    Q5_K,
-    Q6_K,
-    Q8_0,
-    GgufFile,
-    Tensor,
-    WrittenTensor,
-    gguf_parts,
-    kept,
-    read_gguf,
-)
+from agent.models import gguf
+from agent.models.gguf import BLOCKS, Q4_0, Q4_1, GgufFile, Tensor, WrittenTensor
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Bytes = NDArray[np.uint8]
-    Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
 
 
 def float32_of(file: GgufFile, tensor: Tensor) -> Floats:
     """A tensor's values in its shape."""
-    import numpy as np
-
     blocks = np.frombuffer(file.body(tensor), np.uint8).reshape(-1, BLOCKS[tensor.type][1])
     return np.ascontiguousarray(_TYPES[tensor.type](blocks), np.float32).reshape(tensor.shape)
 
@@ -55,17 +34,7 @@ def of_q4_1(blocks: Bytes) -> Floats:
     return _halves(blocks[:, 4:]) * _float16(blocks[:, :2]) + _float16(blocks[:, 2:4])
 
 
-def _of_f32(blocks: Bytes) -> Floats:
-    return blocks.view("<f4")
-
-
-def _of_f16(blocks: Bytes) -> Floats:
-    return _float16(blocks)
-
-
 def _of_bf16(blocks: Bytes) -> Floats:
-    import numpy as np
-
     return (blocks.view("<u2").astype(np.uint32) << 16).view(np.float32)
 
 
@@ -83,8 +52,6 @@ def _of_q5_1(blocks: Bytes) -> Floats:
 
 
 def _of_q8_0(blocks: Bytes) -> Floats:
-    import numpy as np
-
     return blocks[:, 2:].view(np.int8).astype(np.float32) * _float16(blocks[:, :2])
 
 
@@ -94,16 +61,12 @@ def _of_q4_k(blocks: Bytes) -> Floats:
 
 
 def _of_q5_k(blocks: Bytes) -> Floats:
-    import numpy as np
-
     fifth = (blocks[:, None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None]) & 1
     return _scaled(np.asarray(_pairs(blocks[:, 48:]) | (fifth << 4), np.uint8), blocks)
 
 
 def _of_q6_k(blocks: Bytes) -> Floats:
     """Sixteen sub-blocks of 16 in 256, each with a scale of 8 bits; low 4 and high 2 bits lie apart."""
-    import numpy as np
-
     low = blocks[:, :128].reshape(-1, 2, 1, 64) >> np.array([[0], [4]], np.uint8) & 15
     high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> np.arange(0, 8, 2, dtype=np.uint8)[:, None] & 3
     values = (low.reshape(-1, 2, 4, 32) | (high << 4)).astype(np.float32).reshape(-1, 16, 16) - 32
@@ -113,8 +76,6 @@ def _of_q6_k(blocks: Bytes) -> Floats:
 
 def _scaled(values: Bytes, blocks: Bytes) -> Floats:
     """Sub-blocks (n, 8, 32) times their scales, less their offsets."""
-    import numpy as np
-
     packed = blocks[:, 4:16]
     first, second, third = packed[:, :4], packed[:, 4:8], packed[:, 8:]
     scales = np.concatenate([first & 63, (third & 15) | (first >> 6 << 4)], axis=1).astype(np.float32)
@@ -125,66 +86,56 @@ def _scaled(values: Bytes, blocks: Bytes) -> Floats:
 
 def _pairs(packed: Bytes) -> Bytes:
     """(n, 128) bytes as (n, 8, 32) halves: of each 32 bytes the low ones, then the high ones."""
-    import numpy as np
-
     groups = packed.reshape(-1, 4, 1, 32)
     return np.concatenate([groups & 15, groups >> 4], axis=2).reshape(-1, 8, 32)
 
 
 def _halves(packed: Bytes) -> Floats:
     """(n, 16) bytes as (n, 32) numbers: the low halves, then the high ones."""
-    import numpy as np
-
     return np.concatenate([packed & 15, packed >> 4], axis=1).astype(np.float32)
 
 
 def _bits(packed: Bytes) -> Floats:
     """(n, 4) bytes as (n, 32) numbers 0 or 1, the lowest bit first."""
-    import numpy as np
-
     return np.unpackbits(packed, axis=1, bitorder="little").astype(np.float32)
 
 
 def _float16(pair: Bytes) -> Floats:
     """(n, 2) bytes as (n, 1) numbers."""
-    import numpy as np
-
     return np.ascontiguousarray(pair).view("<f2").astype(np.float32)
 
 
 _TYPES: Mapping[int, Callable[[Any], Any]] = {
-    F32: _of_f32,
-    F16: _of_f16,
-    BF16: _of_bf16,
-    Q4_0: _of_q4_0,
-    Q4_1: of_q4_1,
-    Q5_0: _of_q5_0,
-    Q5_1: _of_q5_1,
-    Q8_0: _of_q8_0,
-    Q4_K: _of_q4_k,
-    Q5_K: _of_q5_k,
-    Q6_K: _of_q6_k,
+    gguf.F32: lambda blocks: blocks.view("<f4"),
+    gguf.F16: _float16,
+    gguf.BF16: _of_bf16,
+    gguf.Q4_0: _of_q4_0,
+    gguf.Q4_1: of_q4_1,
+    gguf.Q5_0: _of_q5_0,
+    gguf.Q5_1: _of_q5_1,
+    gguf.Q8_0: _of_q8_0,
+    gguf.Q4_K: _of_q4_k,
+    gguf.Q5_K: _of_q5_k,
+    gguf.Q6_K: _of_q6_k,
 }
 
 
 def to_q4_0(source: Path, target: Path) -> None:
-    """Writes the weights of `source` to `target`, its Q4_1 tensors as Q4_0 and all else as it is.
+    """Writes the weights of `source` to `target`, its Q4_1 tensors as Q4_0 and copies of all else.
 
     Raises:
         ValueError: `source` is no GGUF file, or has tensors of types that `gguf.py` does not know.
     """
     try:
-        file = read_gguf(source)
+        file = gguf.read_gguf(source)
     except InputError as error:
         raise ValueError(f"{source}: no GGUF file with Q4_1 weights ({error})") from error
-    tensors = [_halved(file, each) if each.type == Q4_1 else kept(file, each) for each in file.tensors.values()]
+    tensors = [_halved(file, each) if each.type == Q4_1 else gguf.kept(file, each) for each in file.tensors.values()]
     with target.open("wb") as written:
-        written.writelines(gguf_parts(file.data[: file.head], tensors, file.aligned))
+        written.writelines(gguf.gguf_parts(file.data[: file.head], tensors, file.aligned))
 
 
 def _halved(file: GgufFile, tensor: Tensor) -> WrittenTensor:
-    import numpy as np
-
     def body() -> bytes:
         return _q4_0(of_q4_1(np.frombuffer(file.body(tensor), np.uint8).reshape(-1, BLOCKS[Q4_1][1])))
 
@@ -193,8 +144,6 @@ def _halved(file: GgufFile, tensor: Tensor) -> WrittenTensor:
 
 def _q4_0(weights: Floats) -> bytes:
     """Blocks of a scale in float16 and 32 halves: the weight that is farthest from 0 becomes -8 times the scale."""
-    import numpy as np
-
     farthest = np.take_along_axis(weights, np.abs(weights).argmax(axis=1)[:, None], axis=1)
     scale = farthest / np.float32(-8)
     with np.errstate(divide="ignore"):

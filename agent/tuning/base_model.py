@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from agent.errors import InputError
 from agent.models.gguf import Array, GgufFile, Value, read_gguf
 from agent.models.quantization import float32_of
@@ -165,8 +167,6 @@ def load_base(path: Path) -> BaseModel:
     Raises:
         InputError: the file cannot be read, or its model is none that can be trained.
     """
-    import numpy as np
-
     file = read_gguf(path)
     architecture = read_architecture(file)
     wrong: list[str] = []
@@ -209,8 +209,6 @@ def _layer(start: str, architecture: Architecture, file: GgufFile, tensor: Any) 
 
 
 def _frequencies(architecture: Architecture, file: GgufFile, tensor: Any) -> Array:
-    import numpy as np
-
     half = architecture.head // 2
     frequencies = architecture.theta ** (-np.arange(half) / half)
     if "rope_freqs.weight" in file.tensors:  # what Llama 3 divides them by

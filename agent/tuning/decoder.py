@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from agent.models.gguf import Array
 from agent.tuning.base_model import BaseModel, Layer
 from agent.tuning.layers import (
@@ -59,8 +61,6 @@ def answer_loss(base: BaseModel, tuned: Parameters, pack: Pack) -> float:
 
 def add_gradients(base: BaseModel, tuned: Parameters, pack: Pack, weight: float, gradients: Parameters) -> float:
     """The pack's answer loss; its gradients times `weight` are added to `gradients`."""
-    import numpy as np
-
     x = tuned.embedded(base, pack.ids)
     turn = _turn(base, pack)
     traces = []
@@ -82,8 +82,6 @@ def add_gradients(base: BaseModel, tuned: Parameters, pack: Pack, weight: float,
 
 def _turn(base: BaseModel, pack: Pack) -> tuple[Array, Array]:
     """Cosine and sine of each token's position, (T, 1, head / 2)."""
-    import numpy as np
-
     angles = pack.positions[:, None, None] * base.frequencies
     return np.cos(angles).astype(base.embedding.dtype), np.sin(angles).astype(base.embedding.dtype)
 
@@ -128,8 +126,6 @@ def _layer_back(
     turn: tuple[Array, Array],
 ) -> Array:
     """The derivative by the layer's input; those by its adapter are added to `gradients`."""
-    import numpy as np
-
     sizes, low = base.architecture, trace.low
 
     def mapped(name: str, derivative: Array, value: Array) -> Array:
@@ -158,8 +154,6 @@ def _scores(base: BaseModel, x: Array) -> tuple[Array, Array]:
 
 def _loss(scores: Array, targets: Array) -> tuple[float, Array]:
     """The sum of negative log-likelihoods, and its derivative by the scores."""
-    import numpy as np
-
     rows = np.arange(len(targets))
     scores = scores - scores.max(axis=1, keepdims=True)
     shares = np.exp(scores)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from agent.models.gguf import Array
 
 Matrices = tuple["Array", "Array"]
@@ -62,15 +64,11 @@ def norm(x: Array, weight: Array, epsilon: float) -> tuple[Array, Array]:
 
     Source: Zhang and Sennrich, "Root Mean Square Layer Normalization" (2019), equation 4.
     """
-    import numpy as np
-
     factor = 1 / np.sqrt(np.mean(x * x, axis=1, keepdims=True) + x.dtype.type(epsilon))
     return x * factor * weight, factor
 
 
 def norm_back(dy: Array, x: Array, factor: Array, weight: Array) -> Array:
-    import numpy as np
-
     g = dy * weight
     along = np.mean(g * x, axis=1, keepdims=True)
     return factor * (g - x * (factor * factor * along))  # type: ignore[no-any-return]
@@ -86,8 +84,6 @@ def rotated(x: Array, cosine: Array, sine: Array, neighbours: bool) -> Array:
 
     Source: Su et al., "RoFormer" (2021), equation 34.
     """
-    import numpy as np
-
     half = x.shape[2] // 2
     one, two = (slice(0, None, 2), slice(1, None, 2)) if neighbours else (slice(0, half), slice(half, None))
     turned = np.empty_like(x)
@@ -108,8 +104,6 @@ def attention(q: Array, k: Array, v: Array, prefix: int, spans: Spans) -> Array:
 
     Source: Vaswani et al. (2017), equation 1; Ainslie et al., "GQA" (2023), section 2.2.
     """
-    import numpy as np
-
     read = np.empty_like(q)
     for start, end in _with_prefix(prefix, spans):
         share = _shares(_grouped(q[start:end], k), _seen(k, prefix, start, end), end - start)
@@ -119,8 +113,6 @@ def attention(q: Array, k: Array, v: Array, prefix: int, spans: Spans) -> Array:
 
 def attention_back(dread: Array, q: Array, k: Array, v: Array, prefix: int, spans: Spans) -> tuple[Array, Array, Array]:
     """The derivatives by q, k and v. The shares are computed again: kept, they would grow with the square of T."""
-    import numpy as np
-
     dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
     for start, end in _with_prefix(prefix, spans):
         queries, keys, values = _grouped(q[start:end], k), _seen(k, prefix, start, end), _seen(v, prefix, start, end)
@@ -138,8 +130,6 @@ def attention_back(dread: Array, q: Array, k: Array, v: Array, prefix: int, span
 
 def _shares(queries: Array, keys: Array, size: int) -> Array:
     """What part each of the last `size` tokens gives to those that it sees, (kv heads, heads x size, seen)."""
-    import numpy as np
-
     scores = (queries * (1 / math.sqrt(keys.shape[2]))) @ keys.transpose(0, 2, 1)
     own = scores.reshape(scores.shape[0], -1, size, keys.shape[1])[..., -size:]
     own += np.triu(np.full((size, size), -np.inf, queries.dtype), 1)
@@ -164,8 +154,6 @@ Spans = tuple[tuple[int, int], ...]
 
 
 def _sigmoid(x: Array) -> Array:
-    import numpy as np
-
     return 0.5 * (1 + np.tanh(0.5 * x))  # does not overflow
 
 
@@ -187,8 +175,6 @@ def _ungrouped(x: Array, tokens: int) -> Array:
 
 def _seen(x: Array, prefix: int, start: int, end: int) -> Array:
     """The keys or values that a span sees, (kv heads, tokens, head)."""
-    import numpy as np
-
     seen = x[:end] if start < prefix else np.concatenate([x[:prefix], x[start:end]])
     return np.ascontiguousarray(seen.transpose(1, 0, 2))
 

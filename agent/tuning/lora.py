@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from agent.errors import InputError
 from agent.models.adapter_file import FIRST, LORA_ALPHA, SECOND, read_adapter, write_adapter
 from agent.models.gguf import Array, read_gguf
@@ -31,8 +33,6 @@ class Lora:
     __slots__ = ("flat", "layers", "rank", "scale")
 
     def __init__(self, architecture: Architecture, rank: int, scale: float, flat: Array | None = None) -> None:
-        import numpy as np
-
         self.rank, self.scale = rank, scale
         self.flat: Array = np.zeros(lora_size(architecture, rank), np.float32) if flat is None else flat
         self.layers: list[dict[str, tuple[Array, Array]]] = []
@@ -60,8 +60,6 @@ def lora_size(architecture: Architecture, rank: int) -> int:
 
 def initial_lora(architecture: Architecture, rank: int, scale: float, seed: int) -> Lora:
     """An adapter that changes nothing yet: A uniform within 1 / sqrt(inputs), B zero."""
-    import numpy as np
-
     rng = np.random.default_rng(seed)
     lora = Lora(architecture, rank, scale)
     for layer in lora.layers:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
+import numpy as np
+
 from agent.models.gguf import Array
 from agent.tuning.base_model import BaseModel
 from agent.tuning.decoder import add_gradients, answer_loss
@@ -73,8 +75,6 @@ class NumpyLearner(Generic[P]):
         return PackedBatch(tuple(tuple(packs(part, AT_ONCE)) for part in parts(rows, self._threads)))
 
     def gradient(self, parameters: Array, batch: PackedBatch) -> tuple[float, Array]:
-        import numpy as np
-
         tuned, answers = self._method.of(parameters), batch.answers
 
         def worked(part: Sequence[Pack], gradients: P) -> float:

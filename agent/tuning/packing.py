@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from agent.models.gguf import Array
 
 AT_ONCE = 512
@@ -45,8 +47,6 @@ class Pack:
 
 def pack(pairs: Sequence[TokenPair]) -> Pack:
     """One sequence of one row or more, each with a prompt and an answer that are not empty."""
-    import numpy as np
-
     prefix = shared_prefix(pairs)
     ids, positions = list(pairs[0].prompt[:prefix]), list(range(prefix))
     spans: list[tuple[int, int]] = []

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from agent.models.adapter_file import BASE, FIRST, SECOND, TOKENS, SoftTokens, write_adapter
 from agent.models.gguf import EMBEDDING, Array
 from agent.tuning.base_model import BaseModel
@@ -43,8 +45,6 @@ class SoftPrompt:
 
     def add_embedded(self, derivative: Array, ids: Array) -> None:
         """Adds the derivative at the places of the vectors to these gradients."""
-        import numpy as np
-
         places, which = (ids[:, None] == self.ids).nonzero()
         np.add.at(self.vectors, which, derivative[places])
 
@@ -65,23 +65,17 @@ class SoftMethod:
         return ["soft prompt", list(self.tokens.ids)]
 
     def of(self, flat: Array | None = None) -> SoftPrompt:
-        import numpy as np
-
         flat = np.zeros(self.size, self.base.embedding.dtype) if flat is None else flat
         return SoftPrompt(self.base, np.array(self.tokens.ids), flat)
 
     def initial(self, seed: int) -> SoftPrompt:
         """Vectors of other tokens, drawn from the vocabulary. Source: Lester et al. (2021), section 3.2."""
-        import numpy as np
-
         others = np.setdiff1d(np.arange(self.base.architecture.vocabulary), self.tokens.ids)
         drawn = np.random.default_rng(seed).choice(others, len(self.tokens.ids), replace=False)
         return self.of(self.base.embedding[drawn].ravel())
 
     def write(self, folder: Path, parameters: SoftPrompt) -> tuple[Path, str]:
         """`soft-prompt-HASH.gguf`: for each token a rank that is 1 there, times what its vector differs by."""
-        import numpy as np
-
         count, architecture = len(self.tokens.ids), self.base.architecture
         first = np.zeros((architecture.vocabulary, count), np.float32)
         first[list(self.tokens.ids), range(count)] = 1

@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Generic
 
+import numpy as np
+
 from agent.errors import InputError, TrainingDiverged
 from agent.files import new_files, sha256_of
 from agent.models.gguf import Array
@@ -43,8 +45,6 @@ class Adam:
 
     def update(self, parameters: Array, gradient: Array, rate: float) -> float:
         """One step; overwrites `gradient`. Returns the gradient's norm before it was clipped."""
-        import numpy as np
-
         length = math.sqrt(float(np.dot(gradient, gradient)))
         if length > CLIP:
             gradient *= CLIP / length
@@ -146,8 +146,6 @@ class Training(Generic[B]):
 
     def epoch(self, progress: TrainingState, on_step: OnStep | None) -> Ended | None:
         """Every row once; the cap that would be passed, where one ended it."""
-        import numpy as np
-
         order = np.random.default_rng([self.settings.seed, progress.epoch]).permutation(len(self.rows))
         last = 0.0
         for start in range(0, len(order), self.settings.batch):
@@ -178,8 +176,6 @@ class Training(Generic[B]):
 
     def _step(self, progress: TrainingState, batch: B) -> float:
         """One step of Adam; the mean loss of the batch's answer tokens before it."""
-        import numpy as np
-
         loss, gradient = self.learner.gradient(progress.parameters, batch)
         with np.errstate(over="ignore", invalid="ignore"):
             length = progress.adam.update(progress.parameters, gradient, self.settings.learning_rate)
@@ -211,8 +207,6 @@ def save_checkpoint(folder: Path, training: str, progress: TrainingState) -> Non
     Raises:
         OSError: the disk refuses.
     """
-    import numpy as np
-
     with new_files(folder) as beside:
         with (beside / "state").open("wb") as file:
             np.savez(
@@ -237,8 +231,6 @@ def save_checkpoint(folder: Path, training: str, progress: TrainingState) -> Non
 
 def load_checkpoint(folder: Path, training: str, size: int) -> TrainingState | None:
     """The latest state of a training that is whole; None where there is none."""
-    import numpy as np
-
     for _, path in sorted(_kept(folder, training), reverse=True):
         if not path.stem.endswith(_digest(path)):
             continue  # damaged: an earlier one leads to the same adapter

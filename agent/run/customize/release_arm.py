@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError, ReleaseError
 from agent.ledger.provenance import tool_version, utc_now
@@ -19,10 +19,12 @@ from agent.release.gate import blocked_arm, shown
 from agent.release.prompt_file import PROMPT_FILE, PromptRelease
 from agent.release.runtime import load_prompt
 from agent.run.arm_release import ArmRelease
-from agent.run.customize.plan import CustomizePlan
-from agent.run.customize.table import MeasuredArm
 from agent.run.locations import open_history
 from agent.scoring.breakdown import difference, summary
+
+if TYPE_CHECKING:
+    from agent.run.customize.plan import CustomizePlan
+    from agent.run.customize.table import MeasuredArm
 
 
 def arm_folder(folder: Path, run: str, arm: str) -> Path:

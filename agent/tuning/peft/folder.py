@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from agent.errors import InputError
 from agent.extras import require
 from agent.models.gguf import Array, read_gguf
@@ -151,8 +153,6 @@ def _matrices(one: BaseModel, other: BaseModel) -> Iterator[tuple[int, str, Arra
 
 
 def _cosine(one: Array, other: Array) -> float:
-    import numpy as np
-
     product = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
     return float(np.vdot(one, other)) / product if product else 0.0
 

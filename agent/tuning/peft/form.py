@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from agent.errors import InputError
 from agent.models.gguf import Array
 from agent.strict import parse_json, read_file
@@ -27,7 +29,6 @@ def peft_form(lora: Lora, architecture: Architecture, base: str | None) -> dict[
         lora: the adapter; a linear map that it leaves as it is in all layers is left out.
         base: what Hugging Face calls the base; None: not known.
     """
-    import numpy as np
     from safetensors.numpy import save
 
     used = [name for name in MODULES if any(matrix.any() for layer in lora.layers for matrix in layer[name])]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from agent.files import new_files
 from agent.models.gguf import F16, F32, Array, GgufFile, Tensor, WrittenTensor, gguf_parts, kept, read_gguf
 from agent.tuning.base_model import BaseModel
@@ -89,8 +91,6 @@ class TorchLearner:
         torch.set_num_threads(self._threads)
 
     def batch(self, rows: Sequence[TokenPair]) -> PaddedBatch:
-        import numpy as np
-
         longest = max(len(row.prompt) + len(row.answer) for row in rows) - 1  # the last token is only predicted
         ids, seen, targets = (np.zeros((len(rows), longest), np.int64) for _ in range(3))
         targets[:] = IGNORED
@@ -101,8 +101,6 @@ class TorchLearner:
         return PaddedBatch(ids, seen, targets, int(seen.sum()))
 
     def gradient(self, parameters: Array, batch: PaddedBatch) -> tuple[float, Array]:
-        import numpy as np
-
         self._set(parameters)
         self.model.zero_grad()
         total, answers = self._loss(batch)
@@ -170,8 +168,6 @@ def lora_learner(base: BaseModel, method: LoraMethod, settings: LoraSettings) ->
 
 def full_learner(base: BaseModel, settings: TrainingSettings) -> TorchLearner:
     """All weights of a base; what it writes is a model of its own."""
-    import numpy as np
-
     model = hf_model(base)
     named, shapes = dict(model.named_parameters()), {}
     slots, start = [], 0

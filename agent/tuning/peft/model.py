@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from agent.errors import InputError
 from agent.models.gguf import Array
 from agent.tuning.base_model import Architecture, BaseModel
@@ -51,8 +53,6 @@ def hf_order(name: str, architecture: Architecture) -> Array | None:
     Args:
         name: of the linear map in MODULES; of anything else there is no order.
     """
-    import numpy as np
-
     heads = {"attn_q": architecture.heads, "attn_k": architecture.kv_heads}.get(name)
     if heads is None or not architecture.neighbours:
         return None
