@@ -8,7 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.ledger.store import Ledger
+from agent.options.jobs import RecordedOptions
+from agent.programs.kinds import program_for
+from agent.run.launch import Launch, resolved
 from agent.types import (
+    LM,
     Budget,
     Completion,
     Constraints,
@@ -25,6 +29,13 @@ from agent.types import (
 
 TEAMS = ("billing", "delivery", "refunds")
 SIGNATURE = Signature((Field("message"),), (Field("team", "choice", choices=TEAMS),))
+
+
+def launched(task: Task, target: LM, proposer: LM | None = None, **options: object) -> Launch:
+    """A run of a task on a model that is ready to start; without `calibrate` its finalists get no label weights."""
+    asked = RecordedOptions(**{"calibrate": False, **options})
+    program = program_for(task, target)
+    return Launch(program.task, target, proposer, (), asked, resolved(asked, program), program)
 
 
 def row(split: str, number: int) -> Example:

@@ -64,6 +64,20 @@ GROUPS = {
     },
 }
 """By heading of the help each command, with what it does."""
+EVERYDAY = {
+    "demo": "See a whole run in seconds: no model, no key, no network.",
+    "init": "Make a task folder out of your own file, or copy a sample.",
+    "run": "Search for the best prompt of TASK and test it.",
+    "resume": "Continue a run that did not finish.",
+    "show": "Show a run: its winner, what changed, what it cost.",
+    "report": "Write a run as one HTML file.",
+    "ui": "Show everything in the browser, on this machine only.",
+    "export": "Write a run's prompt in the format of your program.",
+    "promote": "Ship a run's winner; asks the gate.",
+    "check": "Ask a released prompt its suite again; fails on regression.",
+    "doctor": "Check this machine: Python, SQLite, model, keys, ledger.",
+}
+"""The commands of every day, in words that fit a line."""
 HELP = {name: about for commands in GROUPS.values() for name, about in commands.items()}
 _MODULES = {
     "demo": ("demo",),
@@ -88,6 +102,8 @@ _MODULES = {
 }
 COMMANDS = {name: f"agent.cli.{module}" for name in HELP for module, names in _MODULES.items() if name in names}
 _WIDEST = max(map(len, HELP))
+SHOW_ALL = "promptassay.show_all"
+"""Where a context notes that a help text shows everything."""
 
 
 class _Commands(click.Group):
@@ -100,10 +116,26 @@ class _Commands(click.Group):
         module = COMMANDS.get(cmd_name)
         return getattr(import_module(module), f"{cmd_name}_command") if module else None
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if ctx.meta.get(SHOW_ALL):
+            super().format_options(ctx, formatter)
+        else:
+            self.format_commands(ctx, formatter)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for heading, commands in GROUPS.items():
-            with formatter.section(heading):
-                formatter.write_dl([(f"{name:<{_WIDEST}}", about) for name, about in commands.items()])
+        if ctx.meta.get(SHOW_ALL):
+            for heading, commands in GROUPS.items():
+                with formatter.section(heading):
+                    formatter.write_dl([(f"{name:<{_WIDEST}}", about) for name, about in commands.items()])
+            return
+        with formatter.section("Every day"):
+            formatter.write_dl([(f"{name:<{_WIDEST}}", about) for name, about in EVERYDAY.items()])
+        more = {
+            heading: ", ".join(name for name in commands if name not in EVERYDAY)
+            for heading, commands in GROUPS.items()
+        }
+        with formatter.section("More (optimize --help-all)"):
+            formatter.write_dl([(f"{heading:<{_WIDEST}}", names) for heading, names in more.items() if names])
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         try:
@@ -115,7 +147,11 @@ class _Commands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = next((number for number, word in enumerate(args) if word != "--debug"), len(args))
-        if own < len(args) and args[own].startswith("-") and args[own] not in {"-h", "--help", "--version"}:
+        if (
+            own < len(args)
+            and args[own].startswith("-")
+            and args[own] not in {"-h", "--help", "--help-all", "--version"}
+        ):
             args = [*args[:own], "run", *args[own:]]
         return super().parse_args(ctx, args)
 
@@ -199,15 +235,30 @@ def _prepare_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
+def show_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """Print the help with all that it has, and end."""
+    if value and not ctx.resilient_parsing:
+        ctx.meta[SHOW_ALL] = True
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
 @click.group(cls=_Commands, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="promptassay", prog_name="optimize")
+@click.option(
+    "--help-all",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=show_all,
+    help="Show every command and exit.",
+)
 @click.option("--debug", is_flag=True, help="Show tracebacks of our own errors.", envvar="OPTIMIZE_DEBUG")
 def main(debug: bool) -> None:
-    """Promptassay finds the best prompt that a budget can buy, and proves how much better it is.
+    """Find the best prompt that a budget can buy, and prove how much better it is.
 
     \b
     optimize demo                       see a whole run in seconds
     optimize support_triage             run a task under tasks/
     optimize run data.csv --target label --prompt prompt.txt
-    optimize show                       the last run
     """

@@ -8,44 +8,17 @@ from typing import Any
 
 import click
 
-from agent.cli.common import (
-    PATH,
-    SETTINGS,
-    batch_options,
-    cost_line,
-    db_option,
-    form_options,
-    json_option,
-    plain,
-    print_json,
-    spending_options,
-)
+from agent.cli.common import PATH, cost_line, plain, print_json
+from agent.cli.declared import command
+from agent.options.jobs import ApplyOptions
+from agent.options.shared import ShownOptions
 from agent.task.words import counted
 
 
-@click.command(context_settings=SETTINGS)
+@command(ApplyOptions, ShownOptions, output={"required": True})
 @click.argument("prompt")
 @click.argument("file", type=PATH)
-@click.option("-o", "--output", type=PATH, required=True, help="The .csv or .jsonl file to write.")
-@click.option("-m", "--model", help="The model to ask. Default: the one of the prompt.")
-@click.option("--limit", type=click.IntRange(1), help="Take the first so many rows.")
-@click.option("--prefix", default="", help="Before the names of the new columns: answer_. Default: nothing.")
-@form_options
-@spending_options
-@batch_options
-@db_option
-@json_option
-def apply_command(
-    prompt: str,
-    file: Path,
-    output: Path,
-    model: str | None,
-    limit: int | None,
-    prefix: str,
-    db: Path,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def apply_command(options: ApplyOptions, output: ShownOptions, prompt: str, file: Path) -> None:
     """Ask a released PROMPT each row of FILE, and write the rows with the answers.
 
     PROMPT is the path of a prompt.md, NAME@LABEL, or the id of a run. FILE is a data file (.csv, .tsv, .jsonl, .json,
@@ -60,9 +33,9 @@ def apply_command(
     from agent.run.launch import silence
 
     silence()
-    ready = prepare_apply(prompt, file, output, model, limit, prefix, options, db)
-    result = run_shown(ready, options, db, as_json, "asking each row of the file")
-    if as_json:
+    ready = prepare_apply(prompt, file, options, output.db)
+    result = run_shown(ready, options, output, "asking each row of the file")
+    if output.as_json:
         print_json(result)
     else:
         click.echo(apply_report(result))

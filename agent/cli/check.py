@@ -10,23 +10,25 @@ import click
 
 from agent.cli.common import (
     PATH,
-    SEED,
     SETTINGS,
     F,
     Number,
-    actor_option,
-    batch_options,
+    Registered,
     cost_line,
     json_option,
     ledger_options,
     plain,
     print_result,
     short,
-    spending_options,
 )
-from agent.cli.tracking import tracking_options
+from agent.cli.declared import command
+from agent.options.jobs import BlessOptions, CheckOptions
+from agent.options.kinds import Time
+from agent.options.option import option
+from agent.options.shared import OUTPUT, ShownOptions, TrackOptions
 from agent.report.facts import gain, gain_interval, paired_test, points
 from agent.task.words import counted
+from agent.tracking.tracker import TRACKERS
 
 SHOWN = 20  # flips in the text
 LABELS = 6  # shown of a mix, the most that moved first
@@ -49,49 +51,27 @@ def by_key(columns: Mapping[str, str]) -> dict[str, str]:
     return {option.removesuffix("_column"): name for option, name in columns.items()}
 
 
-@click.command(context_settings=SETTINGS)
+class CheckOutput(ShownOptions):
+    """What a check shows and writes."""
+
+    every: Time = option(
+        None,
+        "For schedulers: do nothing and end with 0 where the last check of this version on this model began less than "
+        "TIME ago (12h, 1d).",
+        OUTPUT,
+        metavar="TIME",
+    )
+    history: bool = option(False, "Show the checks of this prompt so far, and ask nothing.", OUTPUT)
+    page: Path | None = option(
+        None, "With {history}: also write them as an HTML page with a chart.", OUTPUT, metavar="FILE"
+    )
+    junit: Path | None = option(None, "Write the result as JUnit XML.", OUTPUT, metavar="FILE")
+    markdown: Path | None = option(None, "Write the result as Markdown.", OUTPUT, metavar="FILE")
+
+
+@command(CheckOptions, TrackOptions, CheckOutput, types={"track": Registered(TRACKERS)})
 @click.argument("prompt")
-@click.option("-m", "--model", help="The model to ask. Default: the one whose answers are recorded.")
-@click.option(
-    "--judge", multiple=True, help="Allows a judge that the suite names by an address; repeat it for several."
-)
-@click.option("--task", help="The task, where neither the suite nor the ledger says enough.")
-@click.option("--suite", type=PATH, help="The recorded answers. Default: suite.json beside PROMPT.")
-@click.option("--repeats", type=click.IntRange(1, 5), default=2, show_default=True, help="How often each row is asked.")
-@click.option(
-    "--every",
-    metavar="TIME",
-    help="For schedulers: do nothing and end with 0 where the last check of this version on this model began less than "
-    "TIME ago (12h, 1d).",
-)
-@click.option("--history", is_flag=True, help="Show the checks of this prompt so far, and ask nothing.")
-@click.option("--page", type=PATH, metavar="FILE", help="With --history: also write them as an HTML page with a chart.")
-@click.option("--junit", type=PATH, help="Write the result as JUnit XML.")
-@click.option("--markdown", type=PATH, help="Write the result as Markdown.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="For tests and intervals.")
-@tracking_options
-@spending_options
-@batch_options
-@ledger_options
-def check_command(
-    prompt: str,
-    model: str | None,
-    judge: tuple[str, ...],
-    task: str | None,
-    suite: Path | None,
-    repeats: int,
-    every: str | None,
-    history: bool,
-    page: Path | None,
-    junit: Path | None,
-    markdown: Path | None,
-    track: tuple[str, ...],
-    track_texts: bool,
-    trace: str | None,
-    db: Path,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def check_command(options: CheckOptions, track: TrackOptions, output: CheckOutput, prompt: str) -> None:
     """Ask a released PROMPT the rows of its suite again, and compare with what was recorded; 100 when it got worse.
 
     PROMPT is the path of a prompt.md or the id of a run. Without suite.json beside it (`optimize bless` writes one) the
@@ -107,26 +87,28 @@ def check_command(
     from agent.run.prompt_check import prepare_check
     from agent.run.tracking import Tracking
 
-    if page is not None and not history:
+    db, as_json = output.db, output.as_json
+    if output.page is not None and not output.history:
         raise click.UsageError("--page goes with --history")
-    if history:
-        show_history(*check_history(prompt, model, db), model, page, as_json)
+    if output.history:
+        show_history(*check_history(prompt, options.model, db), options.model, output.page, as_json)
         return
-    tracking = Tracking.of(track, track_texts, trace)
+    tracking = Tracking.of(track)
     silence()
-    for option, place in (("--junit", junit), ("--markdown", markdown)):
+    for flag, place in (("--junit", output.junit), ("--markdown", output.markdown)):
         if place is not None:
-            require_place(place, option)
-    job, suite_then = prepare_check(prompt, model, judge, task, suite, repeats, options, db)
+            require_place(place, flag)
+    job, suite_then = prepare_check(prompt, options, db)
+    every = None if output.every is None else float(output.every)
     if (early := not_due(prompt, job, every, db)) is not None:
         show_not_due(early, as_json)
         return
-    result = run_shown(job, options, db, as_json, "checking the prompt", tracking)
+    result = run_shown(job, options, output, "checking the prompt", tracking)
     print_result(result, as_json, check_report)
-    if junit:
-        write_text(junit, as_junit(result, [row.id for row in suite_then.rows]))
-    if markdown:
-        write_text(markdown, as_markdown(result))
+    if output.junit:
+        write_text(output.junit, as_junit(result, [row.id for row in suite_then.rows]))
+    if output.markdown:
+        write_text(output.markdown, as_markdown(result))
     if result["gate"] != "passed":
         raise SystemExit(100)
 
@@ -172,33 +154,9 @@ def _steadiness(result: dict[str, Any]) -> str:
     return f"answers when asked again: {' -> '.join(parts)}"
 
 
-@click.command(context_settings=SETTINGS)
+@command(BlessOptions, ShownOptions, reason={"required": True})
 @click.argument("prompt")
-@click.option("--reason", required=True, help="Why these answers are right to compare with; kept in the ledger.")
-@actor_option
-@click.option("-m", "--model", help="The model to ask. Default: the one of the suite, else that of the prompt.")
-@click.option("--judge", multiple=True, help="The model that judges; repeat it for a panel. Default: as before.")
-@click.option("--task", help="Take the dev rows of this task; without it the suite's rows stay, if there is a suite.")
-@click.option("--suite", type=PATH, help="Where to keep it. Default: suite.json beside PROMPT.")
-@click.option("--limit", type=click.IntRange(1), help="Take the first so many rows.")
-@click.option("--repeats", type=click.IntRange(1, 5), default=3, show_default=True, help="How often each row is asked.")
-@spending_options
-@batch_options
-@ledger_options
-def bless_command(
-    prompt: str,
-    reason: str,
-    actor: str,
-    model: str | None,
-    judge: tuple[str, ...],
-    task: str | None,
-    suite: Path | None,
-    limit: int | None,
-    repeats: int,
-    db: Path,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def bless_command(options: BlessOptions, output: ShownOptions, prompt: str) -> None:
     """Record what a released PROMPT answers now as the reference of `optimize check`, in suite.json beside it.
 
     The reason goes into the ledger's chain. The rows are those of the suite that is there, else the dev rows of the
@@ -209,9 +167,9 @@ def bless_command(
     from agent.run.prompt_check import prepare_bless
 
     silence()
-    job = prepare_bless(prompt, reason, actor, model, judge, task, suite, limit, repeats, options, db)
-    result = run_shown(job, options, db, as_json, "recording the reference")
-    print_result(result, as_json, bless_report)
+    job = prepare_bless(prompt, options, output.db)
+    result = run_shown(job, options, output, "recording the reference")
+    print_result(result, output.as_json, bless_report)
 
 
 def bless_report(result: dict[str, Any]) -> str:
@@ -234,7 +192,7 @@ def bless_report(result: dict[str, Any]) -> str:
 @click.option("--suite", type=PATH, help="Recorded answers. Default: suite.json beside PROMPT.")
 @click.option("--task", help="Whose [monitor] limits hold. Default: the prompt's own task, if it is here.")
 @click.option("--alpha", type=Number(0, 0.5, min_open=True), help="False alarms of one look; over the task's.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="For permutation tests.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="For permutation tests.")
 @column_options("reply", "inputs", "time", "score", "confidence")
 @ledger_options
 def monitor_command(

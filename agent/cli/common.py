@@ -16,7 +16,6 @@ import click
 from agent.errors import InputError
 from agent.run.locations import LEDGER
 from agent.run.tasks import samples, tasks_here
-from agent.types import MOST_COUNT, MOST_DOLLARS
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -61,18 +60,8 @@ class FilePath(click.Path):
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
-SEED = click.IntRange(0, 2**31 - 1)
-PRICE_HELP = "Dollars per million tokens in and out, for models whose price is not known; a known one stands."
-THINKING_HELP = "Tokens that models may think in each call beside the reply: for reasoning models. Default: the task's."
-MAX_WAIT_HELP = "Longest wait for a provider that is down or asks to wait: 90, 5m. Default: 5m."
-BATCH_WAIT_HELP = "Longest wait for a batch: 90m, 6h, 1d; then the command ends, and goes on later. Default: no limit."
-CONCURRENCY_HELP = (
-    "Calls in flight at once, at most. Default: 32 for hosted models; for the embedded one, as many as it takes."
-)
 SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OPTIMIZE"}
 PATH = FilePath()
-DOLLARS = Number(0, MOST_DOLLARS)
-COUNT = click.IntRange(1, MOST_COUNT)
 
 db_option = click.option(
     "--db", type=FilePath(is_file=True), default=LEDGER, show_default=True, help="The ledger file."
@@ -80,142 +69,11 @@ db_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 actor_option = click.option("--actor", default="", help="Who decides. Default: the user of this machine.")
 reason_option = click.option("--reason", default="", help="Why; kept in the history and in the ledger's chain.")
-max_demos_option = click.option(
-    "--max-demos",
-    metavar="N",
-    type=click.IntRange(0),
-    help="At most so many demos in a prompt, fixed and picked; 0: instructions only. Default: as the task says, whose "
-    "own limit holds as well.",
-)
-
-
-def margin_option(default: float, about: str) -> Callable[[F], F]:
-    """The loss that is accepted, in points; `about`: against what."""
-    return click.option(
-        "--margin",
-        metavar="POINTS",
-        type=Number(0, 50, min_open=True),
-        default=default,
-        show_default=True,
-        help=about,
-    )
-
-
-def _one_or_several(ctx: click.Context, option: click.Parameter, names: tuple[str, ...]) -> str | list[str] | None:
-    return list(names) if len(names) > 1 else names[0] if names else None
-
-
-target_option = click.option(
-    "--target",
-    "target_field",
-    metavar="COL",
-    multiple=True,
-    callback=_one_or_several,
-    help="The column to predict, when TASK is a data file; repeat it for several. label.queue is a key in the JSON "
-    "objects of label.",
-)
-
-
-def data_options(function: F) -> F:
-    """How a data file is read and scored."""
-    options = (
-        click.option(
-            "--metric",
-            metavar="NAME",
-            help="NAME[:FIELD][,option=value]: what scores an answer, such as rougeL or numeric,tolerance=1; "
-            "`optimize metrics list` has them. Default: what fits the answers of a data file, which is said; a task "
-            "folder's own.",
-        ),
-        click.option(
-            "--type",
-            type=click.Choice(["text", "choice", "number", "json"]),
-            help="What the target of a data file holds. Default: as its values say.",
-        ),
-        click.option(
-            "--input", multiple=True, metavar="COL", help="A column to use; repeatable. Default: all with text."
-        ),
-        click.option("--ignore", multiple=True, metavar="COL", help="A column not to use; repeatable."),
-    )
-    function = form_options(function)
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
-FORM = ("encoding", "sheet", "strip_html")
-"""The names of `form_options`, for the groups of a help text."""
-
-
-def form_options(function: F) -> F:
-    """--encoding, --sheet and --strip-html."""
-    options = (
-        click.option(
-            "--encoding",
-            metavar="NAME",
-            help="The encoding of a data file, such as cp1252. Default: UTF-8, or what the file is told to be in.",
-        ),
-        click.option("--sheet", metavar="NAME", help="The sheet of an .xlsx file to read. Default: the first."),
-        click.option(
-            "--strip-html",
-            is_flag=True,
-            help="Take HTML tags out of the inputs in a data file, and decode entities such as &amp;.",
-        ),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
-ledger_url_option = click.option(
-    "--ledger-url",
-    metavar="URL",
-    help="A team's ledger, postgresql://USER@HOST/NAME or sqlite:///FILE: the run is published there when it has "
-    "finished. A failure to publish does not fail the run.",
-)
 
 
 def ledger_options(function: F) -> F:
     """--db and --json."""
     return db_option(json_option(function))
-
-
-BATCH = ("batch", "batch_only", "batch_wait")
-"""The names of those of `batch_options`, for the groups of a help text."""
-
-
-def batch_options(function: F) -> F:
-    """--batch, --batch-only and --batch-wait."""
-    options = (
-        click.option(
-            "--batch",
-            is_flag=True,
-            help="Send fixed sets of calls as batches of the provider, at half the price and within a day.",
-        ),
-        click.option(
-            "--batch-only", is_flag=True, help="As --batch; what a batch leaves unanswered is not asked one by one."
-        ),
-        click.option("--batch-wait", metavar="TIME", help=BATCH_WAIT_HELP),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
-def spending_options(function: F) -> F:
-    """Caps, price, thinking tokens, concurrency and the longest wait."""
-    options = (
-        click.option("--max-calls", metavar="N", type=COUNT, help="Cap on model calls, retries (not 429s) included."),
-        click.option("--max-tokens", metavar="N", type=COUNT, help="Cap on tokens in and out."),
-        click.option("--max-cost", metavar="USD", type=DOLLARS, help="Cap in US dollars."),
-        click.option("--price", metavar="IN,OUT", help=PRICE_HELP),
-        click.option("--thinking", metavar="N", type=click.IntRange(0), help=THINKING_HELP),
-        click.option("-j", "--max-concurrency", metavar="N", type=click.IntRange(1), help=CONCURRENCY_HELP),
-        click.option("--max-wait", metavar="TIME", help=MAX_WAIT_HELP),
-        click.option("-q", "--quiet", is_flag=True, help="No progress."),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
 
 
 class Registered(click.ParamType[str]):

@@ -7,62 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
-from agent.cli.common import (
-    BATCH,
-    CONCURRENCY_HELP,
-    COUNT,
-    DOLLARS,
-    FORM,
-    PATH,
-    PRICE_HELP,
-    SEED,
-    SETTINGS,
-    Number,
-    batch_options,
-    cost_line,
-    data_options,
-    ledger_options,
-    max_demos_option,
-    plain,
-    print_json,
-    target_option,
-)
+from agent.cli.common import cost_line, plain, print_json
 from agent.cli.customize_tables import print_more
-from agent.cli.option_groups import GroupedCommand
+from agent.cli.declared import command
 from agent.cli.progress import Progress, run_shown
+from agent.cli.run import REGISTERED
 from agent.cli.terminal_tables import Column, print_table, say
-from agent.cli.tracking import TRACKING, tracking_options
 from agent.observer import NO_OBSERVER
+from agent.options.jobs import CustomizeOptions, RecordedOptions, RunOptions
+from agent.options.option import JobOptions, option
+from agent.options.shared import COMPARISON, PlanOption, ShownOptions, TrackOptions
 from agent.report.facts import curve_table, points
 
 if TYPE_CHECKING:
-    from agent.run.customize.prepare import ComparisonAsked
     from agent.run.launch import Launch
 
-CUSTOMIZE_GROUPS = {
-    "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", *FORM, "max_demos", "limit"),
-    "Models": ("model", "price", "max_concurrency"),
-    "Budget": ("max_calls", "max_cost", "time_limit", "effort", *BATCH),
-    "Comparison": (
-        "run",
-        "arms",
-        "curve",
-        "trainer",
-        "hf_folder",
-        "settings",
-        "tune",
-        "seeds",
-        "ray",
-        "train_time",
-        "train_price",
-        "export_only",
-        "expected_calls",
-        "seed",
-    ),
-    "Output": (*TRACKING, "dry_run", "quiet", "db", "as_json"),
-}
 COLUMNS: Sequence[Column | str] = (
     Column("arm", floor=8),
     Column("sealed test"),
@@ -80,143 +40,36 @@ COLUMNS: Sequence[Column | str] = (
 )
 
 
-@click.command(cls=GroupedCommand, groups=CUSTOMIZE_GROUPS, context_settings=SETTINGS)
+class ExportOption(JobOptions):
+    """Files to train on instead of a comparison."""
+
+    export_only: Path | None = option(
+        None,
+        "Write the files to train on and the commands that start the training into DIR, and call nothing.",
+        COMPARISON,
+        metavar="DIR",
+    )
+
+
+@command(
+    CustomizeOptions,
+    RunOptions,
+    TrackOptions,
+    ExportOption,
+    PlanOption,
+    ShownOptions,
+    types=REGISTERED,
+    ray={"is_flag": False, "flag_value": "local"},
+)
 @click.argument("task")
-@click.option(
-    "-m", "--model", metavar="NAME", help="The model of all arms. Default: the task's, else the embedded one."
-)
-@target_option
-@click.option("--prompt", metavar="FILE", help="Your prompt, when TASK is a data file: a file, or the text in quotes.")
-@data_options
-@max_demos_option
-@click.option("--limit", metavar="ROWS", help="ROWS or TRAIN-DEV-TEST: use at most that many rows of each split.")
-@click.option(
-    "--run",
-    metavar="RUN",
-    default="",
-    help="The search to take the prompts from. Default: the latest of this task and model, else a new one.",
-)
-@click.option(
-    "--arms",
-    metavar="A,B",
-    default="",
-    help="Beside your own prompt only these: best, retrieved, calibrated, soft-prompt, lora, lora+prompt, full, "
-    "hosted, no-model. Default: all but soft-prompt, full and hosted.",
-)
-@click.option(
-    "--trainer",
-    metavar="NAME",
-    default="numpy",
-    show_default=True,
-    help="What trains adapters: numpy, or peft (transformers and peft, extra `tune`).",
-)
-@click.option(
-    "--hf-folder",
-    metavar="DIR",
-    type=PATH,
-    help="Train on the weights of this Hugging Face folder, which the model's GGUF was made from (extra `tune`).",
-)
-@click.option(
-    "--train-price",
-    metavar="USD",
-    type=Number(0),
-    help="Dollars per million trained tokens, for --arms hosted: the model trained at its provider.",
-)
-@click.option(
-    "--export-only",
-    metavar="DIR",
-    type=PATH,
-    help="Write the files to train on and the commands that start the training into DIR, and call nothing.",
-)
-@click.option(
-    "--curve",
-    metavar="N,N,all",
-    default="",
-    help="Also train each arm that learns on only so many train rows, and say where arms cross: 24,75,all.",
-)
-@click.option(
-    "--settings",
-    metavar="N",
-    type=click.IntRange(1, 4),
-    default=3,
-    show_default=True,
-    help="Settings of each training (learning rate, rank) that are tried on dev, 1 to 4; the better half goes on.",
-)
-@click.option(
-    "--tune",
-    metavar="N",
-    type=click.IntRange(2, 64),
-    help="In the place of --settings: draw N settings of each training, which Ray Tune (ASHA) stops early on dev.",
-)
-@click.option(
-    "--ray",
-    metavar="[ADDRESS]",
-    is_flag=False,
-    flag_value="local",
-    help="Train on a Ray cluster: its address, auto, or local, the default. Write it after TASK.",
-)
-@click.option(
-    "--seeds",
-    metavar="N",
-    type=click.IntRange(1, 10),
-    default=1,
-    show_default=True,
-    help="Train each arm with so many seeds and show the spread; the arm itself is the first.",
-)
-@click.option(
-    "--train-time", metavar="TIME", help="The most that one arm may train: 90, 5m. Default: until dev gets no better."
-)
-@click.option(
-    "--expected-calls",
-    metavar="N",
-    type=click.IntRange(1),
-    help="Calls that you expect in all; fewer than pay for the training speak against it.",
-)
-@click.option("--max-calls", metavar="N", type=COUNT, help="Cap on calls of the search, where one is made.")
-@click.option(
-    "--max-cost",
-    metavar="USD",
-    type=DOLLARS,
-    help="Cap in US dollars, of the search and of the comparison each.",
-)
-@click.option("--time-limit", metavar="TIME", help="Cap on the time of the search.")
-@click.option(
-    "--effort",
-    type=click.Choice(["quick", "standard", "thorough"]),
-    default="standard",
-    show_default=True,
-    help="How many calls to plan the search with when nothing is capped.",
-)
-@batch_options
-@click.option("--price", metavar="IN,OUT", help=PRICE_HELP)
-@click.option("-j", "--max-concurrency", metavar="N", type=click.IntRange(1), help=CONCURRENCY_HELP)
-@click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Of search and training.")
-@tracking_options
-@click.option("--dry-run", is_flag=True, help="Say what would be compared and trained, and with how many calls; stop.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
-@ledger_options
 def customize_command(
-    run: str,
-    arms: str,
-    curve: str,
-    settings: int,
-    tune: int | None,
-    ray: str | None,
-    seeds: int,
-    train_time: str | None,
-    expected_calls: int | None,
-    train_price: float | None,
-    trainer: str,
-    hf_folder: Path | None,
-    export_only: Path | None,
-    track: tuple[str, ...],
-    track_texts: bool,
-    trace: str | None,
-    dry_run: bool,
-    quiet: bool,
-    db: Path,
-    as_json: bool,
-    **options: Any,
+    asked: CustomizeOptions,
+    options: RunOptions,
+    track: TrackOptions,
+    files: ExportOption,
+    plan: PlanOption,
+    output: ShownOptions,
+    task: str,
 ) -> None:
     """Compare, on one sealed test: your prompt, the best prompt, adapters trained on your rows, and no language model.
 
@@ -228,67 +81,47 @@ def customize_command(
     """
     from agent.run.customize.hosted import require_service
     from agent.run.customize.prepare import (
-        ComparisonAsked,
         checked,
+        comparison_options,
         finished_search,
         prepare_customize,
         require_cluster,
     )
-    from agent.run.launch import OPTIONS, prepare
+    from agent.run.launch import prepare
     from agent.run.session import start
     from agent.run.tracking import Tracking
 
-    if tune is not None and click.get_current_context().get_parameter_source("settings") != ParameterSource.DEFAULT:
-        raise click.UsageError("--settings and --tune both say how many settings are tried; give one")
-    tracking = Tracking.of(track, track_texts, trace)
-    words = {**OPTIONS, **{name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}}
-    names = tuple(name.strip() for name in arms.split(",") if name.strip())
-    asked = ComparisonAsked(
-        names,
-        train_time,
-        expected_calls,
-        options["seed"],
-        curve,
-        train_price,
-        trainer=trainer,
-        weights=hf_folder,
-        settings=settings,
-        seeds=seeds,
-        ray=ray,
-        tune=tune or 0,
-    )
-    with Progress(quiet) as progress:
-        launch = prepare(words, db, NO_OBSERVER if as_json else progress)
-        if export_only is None:
+    db, as_json, tracking = output.db, output.as_json, Tracking.of(track)
+    search = options.changed_to(RecordedOptions, task=task)
+    with Progress(output.quiet) as progress:
+        launch = prepare(search, db, NO_OBSERVER if as_json else progress)
+        if files.export_only is None:
             checked(launch, asked, progress.download)
-        run = run or finished_search(launch, options["limit"], db)
-        if export_only is not None:
-            _export(launch, asked, run, export_only, db, as_json)
+        run = asked.run or finished_search(launch, db)
+        if files.export_only is not None:
+            _export(launch, run, files.export_only, db, as_json)
             return
-        if dry_run:
-            _say_plan(launch, asked, run, words, db, as_json)
+        if plan.dry_run:
+            _say_plan(launch, asked, run, db, as_json)
             return
         if not run:
             require_cluster(asked)
-            if "hosted" in names:
+            if "hosted" in asked.arms:
                 require_service(launch.target)
             run = start(launch, db, progress, tracking=tracking).run_id
-            launch = prepare(words, db, is_new=False)  # the models of the search are closed
-    spending = {**words, "max_calls": None, "max_tokens": None, "time_limit": None, "quiet": quiet}
-    job = prepare_customize(launch, run, asked, spending, db)
-    result = run_shown(job, spending, db, as_json, "comparing the arms", tracking)
+            launch = prepare(search, db, is_new=False)  # the models of the search are closed
+    job = prepare_customize(launch, run, asked, db)
+    result = run_shown(job, comparison_options(launch), output, "comparing the arms", tracking)
     if as_json:
         print_json(result)
     else:
         click.echo(customize_report(result))
 
 
-def _say_plan(
-    launch: Launch, asked: ComparisonAsked, run: str, words: Mapping[str, Any], db: Path, as_json: bool
-) -> None:
+def _say_plan(launch: Launch, asked: CustomizeOptions, run: str, db: Path, as_json: bool) -> None:
     from agent.run.customize import prepare
 
-    plan = prepare.dry_run(launch, run, asked, words, db)
+    plan = prepare.dry_run(launch, run, asked, db)
     if as_json:
         print_json(plan)
         return
@@ -298,10 +131,10 @@ def _say_plan(
     click.echo(plain(f"at most {plan['calls']:,} calls, prompts of {run}" if run else calls))
 
 
-def _export(launch: Launch, asked: ComparisonAsked, run: str, folder: Path, db: Path, as_json: bool) -> None:
+def _export(launch: Launch, run: str, folder: Path, db: Path, as_json: bool) -> None:
     from agent.run.customize.prepare import export_training
 
-    told = export_training(launch, asked, run, folder, db)
+    told = export_training(launch, run, folder, db)
     if as_json:
         print_json(told)
         return

@@ -9,36 +9,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.common import (
-    FORM,
-    PATH,
-    SEED,
     SETTINGS,
     about,
     cost_line,
-    data_options,
-    db_option,
     json_option,
     ledger_options,
     plain,
     print_json,
     short,
-    spending_options,
 )
-from agent.cli.option_groups import GroupedCommand
+from agent.cli.declared import command
 from agent.cli.terminal_tables import Column, print_table
+from agent.options.jobs import InitOptions
+from agent.options.shared import LedgerOption, ShownOptions, SpendingOptions
 
 if TYPE_CHECKING:
     from agent.task.asked import Asked
-
-INIT_GROUPS = {
-    "Task": (
-        *("sample", "source", "targets", "prompt", "metric", "type", "input", "ignore", *FORM, "seed"),
-        *("describe", "labels", "rows"),
-    ),
-    "Models": ("model", "thinking", "max_concurrency", "max_wait"),
-    "Budget": ("max_calls", "max_tokens", "max_cost", "price"),
-    "Output": ("quiet", "db"),
-}
 
 
 @click.command(context_settings=SETTINGS)
@@ -62,78 +48,15 @@ def tasks_command(task: str | None, as_json: bool) -> None:
     print_table("tasks", ("task", "signature", "train/dev/test", "metrics", "about"), rows)
 
 
-@click.command(cls=GroupedCommand, groups=INIT_GROUPS, context_settings=SETTINGS)
+class InitOutput(LedgerOption):
+    """Where a draft is written down and shown."""
+
+    quiet: bool = ShownOptions.field("quiet")
+
+
+@command(InitOptions, InitOutput)
 @click.argument("name", required=False, default="")
-@click.option(
-    "--sample",
-    metavar="NAME",
-    default="",
-    help="Copy the task of this name that ships with Promptassay; needs no file.",
-)
-@click.option(
-    "--from",
-    "source",
-    metavar="FILE",
-    type=PATH,
-    help="Your data file (.csv, .tsv, .jsonl, .json, .xlsx, .parquet), promptfoo's tests (a promptfooconfig.yaml, or a "
-    ".csv with __expected), or traces (Langfuse, OpenAI chat logs, OpenTelemetry, a production log).",
-)
-@click.option(
-    "--target",
-    "targets",
-    metavar="COL",
-    multiple=True,
-    help="The column to predict; repeat it for several. Not needed for promptfoo's tests and traces.",
-)
-@click.option(
-    "--prompt",
-    metavar="FILE",
-    help="The prompt you use today: a text file, or the text itself in quotes. Default: a plain one.",
-)
-@data_options
-@click.option(
-    "--seed", metavar="N", type=SEED, default=0, show_default=True, help="Decides which rows go to which split."
-)
-@click.option(
-    "--describe",
-    metavar="TEXT",
-    default="",
-    help="Without labels: a sentence on what the task is. A model drafts labels, definitions and a prompt.",
-)
-@click.option(
-    "--labels",
-    metavar="A,B",
-    default="",
-    help="With --describe, or traces of which few are confirmed: the labels. Default: the model names them, or the "
-    "answers in the traces do.",
-)
-@click.option(
-    "--rows",
-    metavar="N",
-    type=click.IntRange(1, 500),
-    default=40,
-    show_default=True,
-    help="With --describe and no --from: how many synthetic rows are written.",
-)
-@click.option(
-    "-m", "--model", metavar="NAME", help="With --describe: the model that drafts. Default: the embedded one."
-)
-@spending_options
-@db_option
-def init_command(
-    name: str,
-    sample: str,
-    source: Path | None,
-    targets: tuple[str, ...],
-    prompt: str | None,
-    seed: int,
-    describe: str,
-    labels: str,
-    rows: int,
-    model: str | None,
-    db: Path,
-    **options: Any,
-) -> None:
+def init_command(options: InitOptions, output: InitOutput, name: str) -> None:
     """Make the task folder NAME (under tasks/, or a path) out of your own file; shows how the columns were read.
 
     With --sample SAMPLE instead: tasks/SAMPLE, a copy of a task that ships with Promptassay.
@@ -145,18 +68,19 @@ def init_command(
     """
     from agent.run.tasks import copy_sample, make_task
     from agent.run.trace_task import task_from_traces
-    from agent.task.asked import READING, Asked
+    from agent.task.asked import Asked
     from agent.task.traces import is_traces
 
-    asked = Asked.of({**options, "reading": READING})
+    asked, source, seed = Asked.of(options), options.source, options.seed
+    prompt = None if options.prompt is None else str(options.prompt)
+    targets, describe, labels, sample = options.target, options.describe, options.labels, options.sample
     target = targets[0] if targets else ""
     if describe and len(targets) > 1:
         raise click.UsageError("--describe drafts labels of one kind: give one --target")
     if describe:
         if sample or prompt:
             raise click.UsageError("--describe drafts a task: give no --sample, and no --prompt")
-        words = {"name": name, "describe": describe, "labels": labels, "source": source, "target": target}
-        _draft({**options, **words, "rows": rows, "model": model}, asked, db)
+        _draft(name, options, asked, output)
         return
     is_traced = source is not None and not target and is_traces(source)
     if labels and not is_traced:
@@ -184,19 +108,20 @@ def init_command(
     click.echo(f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize {name}")
 
 
-def _draft(options: dict[str, Any], asked: Asked, db: Path) -> None:
-    """Drafts a task without labels, and prints what came of it."""
+def _draft(name: str, options: InitOptions, asked: Asked, output: InitOutput) -> None:
+    """Draft a task without labels, and print it."""
     from agent.cli.progress import run_shown
     from agent.run.drafting import prepare_draft
     from agent.run.launch import silence
 
-    if not options["name"]:
+    if not name:
         raise click.UsageError("Missing argument 'NAME'.")
     silence()
-    job, opening = prepare_draft(options, asked)
-    if not options["quiet"]:
+    job, opening = prepare_draft(name, options, asked)
+    if not output.quiet:
         click.echo(plain(opening), err=True)
-    click.echo(draft_report(run_shown(job, options, db, False, "drafting the task")))
+    shown = ShownOptions(db=output.db, quiet=output.quiet)
+    click.echo(draft_report(run_shown(job, options.part(SpendingOptions), shown, "drafting the task")))
 
 
 def draft_report(result: Mapping[str, Any]) -> str:

@@ -13,16 +13,16 @@ import click
 
 from agent.cli.common import (
     PATH,
-    SEED,
     SETTINGS,
-    batch_options,
     cost_line,
     db_option,
-    ledger_options,
     plain,
     print_result,
-    spending_options,
 )
+from agent.cli.declared import command
+from agent.options.jobs import CalibrateOptions
+from agent.options.option import option
+from agent.options.shared import BUDGET, OUTPUT, ShownOptions
 from agent.run.locations import open_history
 
 if TYPE_CHECKING:
@@ -36,39 +36,16 @@ def judge_command() -> None:
     """Measure a judge against people (calibrate), and collect blinded ratings (rate)."""
 
 
-@judge_command.command("calibrate", context_settings=SETTINGS)
+class CalibrateOutput(ShownOptions):
+    """What a calibration shows, and how it ends."""
+
+    gate: bool = option(False, "End with 100 when the judge is not to be trusted.", OUTPUT)
+    dry_run: bool = option(False, "Print what would be asked; call nothing.", BUDGET)
+
+
+@command(CalibrateOptions, CalibrateOutput)
 @click.argument("task", required=False)
-@click.option("--labels", type=PATH, help="Ratings of people, .jsonl or .csv.")
-@click.option(
-    "--judge",
-    multiple=True,
-    help="The model that judges; repeat it for a panel. Default: the task's, else the task's model, else the embedded.",
-)
-@click.option(
-    "--input", "inputs", multiple=True, help="Without TASK: a column that the answer was made from; repeatable."
-)
-@click.option("--output", help="The column of the answer; with TASK the field that its judge rates.")
-@click.option("--pair", help="Two columns, A,B: answers that were compared; ratings are then 1, 2 or tie.")
-@click.option(
-    "--rating", default="rating", show_default=True, help="The column of the rating, or of comma-separated votes."
-)
-@click.option("--scale", help="Lowest and highest rating of the people. Default: those of the rubric, else 1-5.")
-@click.option(
-    "--mode",
-    type=click.Choice(["rubric", "reference", "pairwise", "faithfulness"]),
-    help="With TASK: which of its judges, where several rate the same field.",
-)
-@click.option("--rubric", type=PATH, help="Without TASK: what the judge goes by.")
-@click.option("--about", default="", help="Without TASK: in a sentence, what the answers are for.")
-@click.option("--limit", type=click.IntRange(1), help="Use the first so many items.")
-@click.option("--repeats", type=click.IntRange(1, 10), default=3, show_default=True, help="How often an item is asked.")
-@spending_options
-@batch_options
-@click.option("--seed", type=SEED, default=0, show_default=True, help="For the intervals.")
-@click.option("--gate", is_flag=True, help="End with 100 when the judge is not to be trusted.")
-@click.option("--dry-run", is_flag=True, help="Print what would be asked; call nothing.")
-@ledger_options
-def calibrate(db: Path, gate: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
+def calibrate(options: CalibrateOptions, output: CalibrateOutput, task: str | None) -> None:
     """Measure a judge against ratings of people, and write into the ledger whether it may promote prompts.
 
     With TASK its judge, rubric and fields are taken, and its calibration.jsonl without --labels. Without TASK name the
@@ -81,16 +58,19 @@ def calibrate(db: Path, gate: bool, dry_run: bool, as_json: bool, **options: Any
     from agent.run.launch import silence
 
     silence()
-    job, opening = prepare_calibration(options)
-    if dry_run:
+    job, opening = prepare_calibration(task, options)
+    if output.dry_run:
         click.echo(opening)
         return
-    if not (options["quiet"] or as_json):
+    if not (output.quiet or output.as_json):
         click.echo(opening, err=True)
-    result = run_shown(job, options, db, as_json, "measuring the judge")
-    print_result(result, as_json, calibration_report)
-    if gate and not result["trusted"]:
+    result = run_shown(job, options, output, "measuring the judge")
+    print_result(result, output.as_json, calibration_report)
+    if output.gate and not result["trusted"]:
         raise SystemExit(100)
+
+
+judge_command.add_command(calibrate, "calibrate")
 
 
 def calibration_report(result: Mapping[str, Any]) -> str:

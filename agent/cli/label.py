@@ -16,18 +16,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.common import (
-    FORM,
-    PATH,
-    SETTINGS,
     cost_line,
-    form_options,
-    ledger_options,
     plain,
     print_json,
-    spending_options,
 )
-from agent.cli.option_groups import GroupedCommand
+from agent.cli.declared import command
 from agent.errors import InputError
+from agent.options.jobs import LabelOptions
+from agent.options.shared import ShownOptions, SpendingOptions
 
 if TYPE_CHECKING:
     from agent.task.label_session import LabelSession, NextRow
@@ -35,57 +31,11 @@ if TYPE_CHECKING:
 
 SKIP, UNDO, HELP, QUIT = "s", "u", "?", "q"
 GLUED = "\N{NO-BREAK SPACE}"
-GROUPS = {
-    "Task": ("labeller", "count", "overlap", "add", *FORM, "status", "web", "port", "no_open", "ask"),
-    "Models": ("thinking", "max_concurrency", "max_wait"),
-    "Budget": ("max_calls", "max_tokens", "max_cost", "price"),
-    "Output": ("quiet", "db", "as_json"),
-}
 
 
-@click.command(cls=GroupedCommand, groups=GROUPS, context_settings=SETTINGS)
+@command(LabelOptions, ShownOptions)
 @click.argument("task")
-@click.option("--labeller", default="", help="Who labels: a name or initials. Default: the user of this machine.")
-@click.option("--count", metavar="N", type=click.IntRange(1), help="Stop after so many labels.")
-@click.option(
-    "--overlap",
-    metavar="N",
-    type=click.IntRange(0),
-    default=10,
-    show_default=True,
-    help="Rows that another labeller has labelled and that you label, too, so that your agreement can be measured.",
-)
-@click.option(
-    "--add", metavar="FILE", type=PATH, help="Add the rows of FILE (.csv, .jsonl, .txt, traces) to those to label."
-)
-@click.option("--status", is_flag=True, help="Only say how far labelling is, and what is wanted for a verdict.")
-@click.option("--web", is_flag=True, help="Label in the browser, on this machine only.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="With --web: the port. Default: a free one.")
-@click.option("--no-open", is_flag=True, help="With --web: print the link only.")
-@click.option(
-    "--ask",
-    is_flag=True,
-    help="Ask the best prompts of the last run the rows without a label, --max-calls in all; rows on which they "
-    "disagree come first from then on.",
-)
-@form_options
-@spending_options
-@ledger_options
-def label_command(
-    task: str,
-    labeller: str,
-    count: int | None,
-    overlap: int,
-    add: Path | None,
-    status: bool,
-    web: bool,
-    port: int,
-    no_open: bool,
-    ask: bool,
-    db: Path,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def label_command(options: LabelOptions, output: ShownOptions, task: str) -> None:
     """Label rows of TASK by single keys; train, dev and test are made of the labels.
 
     The next row is the one whose label says most: where the best prompts of the last run disagree (--ask), of the label
@@ -99,27 +49,30 @@ def label_command(
     from agent.run.rows_to_label import add_rows
     from agent.task.input_files import FileForm
 
-    if ask and not (options["max_calls"] or options["max_cost"]):
+    db, as_json, status, web = output.db, output.as_json, options.status, options.web
+    if options.ask and not (options.max_calls or options.max_cost):
         raise click.UsageError("--ask asks models: give a cap with it, --max-calls N or --max-cost USD")
-    if web and (count or status or as_json):
-        other = "--count" if count else "--status" if status else "--json"
+    if web and (options.count or status or as_json):
+        other = "--count" if options.count else "--status" if status else "--json"
         raise click.UsageError(f"--web labels in the browser until you end it, without {other}; leave one of them out")
-    if add is not None:
-        for line in add_rows(task, add, FileForm.of(options)).lines():
+    if options.add is not None:
+        for line in add_rows(task, options.add, FileForm.of(options)).lines():
             click.echo(plain(line), err=as_json)
     found = opened(task)
     if not (status or as_json):
         keys_of(found.choices)  # where they are too few, no model is asked first
-    if ask:
+    if options.ask:
         from agent.cli.progress import run_shown
         from agent.run.label_answers import prepare_answers
         from agent.run.launch import silence
 
         silence()
-        result = run_shown(prepare_answers(found, options, db), options, db, as_json, "asking prompts")
+        job = prepare_answers(found, options, db)
+        result = run_shown(job, options.part(SpendingOptions), output, "asking prompts")
         click.echo(asked_report(result), err=as_json)
     if not (status or as_json):
-        _label(found, labeller or user(), count, overlap, (port, not no_open) if web else None, db)
+        browser = (options.port, not options.no_open) if web else None
+        _label(found, options.labeller or user(), options.count, options.overlap, browser, db)
     summary = labels_wanted(found)
     if as_json:
         print_json({**summary, "next_rows": rows_next(found, answers_of(found, db))})

@@ -6,8 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -17,6 +16,7 @@ from agent.cli.progress_screen import Screen, megabytes
 from agent.cli.progress_view import View, as_line, job_view, search_view, stage_key, training_view
 from agent.errors import Interrupted
 from agent.gateway.in_flight import InFlight
+from agent.options.shared import ShownOptions, SpendingOptions
 from agent.run.observers import Snapshot, Watcher
 from agent.run.session import PreparedJob, run_job
 from agent.run.tracking import NO_TRACKING, Tracking
@@ -110,9 +110,8 @@ class Progress(Watcher):
 
 def run_shown(
     job: PreparedJob,
-    options: Mapping[str, Any],
-    db: Path,
-    as_json: bool,
+    options: SpendingOptions,
+    output: ShownOptions,
     title: str,
     tracking: Tracking = NO_TRACKING,
 ) -> dict[str, Any]:
@@ -120,14 +119,13 @@ def run_shown(
 
     Args:
         job: ready to start.
-        options: of the command.
-        db: the ledger.
-        as_json: whether stdout gets one JSON object.
+        options: how models are asked.
+        output: the ledger, and whether progress is shown.
         title: what the job does, for its progress.
         tracking: where it is shown beside the ledger.
     """
-    with JobProgress(bool(options["quiet"] or as_json), title) as progress:
-        return run_job(job, options, db, progress, tracking=tracking)
+    with JobProgress(output.quiet or output.as_json, title) as progress:
+        return run_job(job, options, output.db, progress, tracking=tracking)
 
 
 class JobProgress(Progress):

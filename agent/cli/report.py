@@ -14,9 +14,6 @@ import click
 from click.core import ParameterSource
 
 from agent.cli.common import (
-    COUNT,
-    DOLLARS,
-    PRICE_HELP,
     SETTINGS,
     FilePath,
     cost_line,
@@ -24,8 +21,12 @@ from agent.cli.common import (
     plain,
     print_json,
 )
+from agent.cli.declared import command
 from agent.cli.terminal_tables import LOST, TIED, WON, Column, print_table, say, say_marks, won_and_lost
 from agent.errors import InputError
+from agent.options.kinds import Price
+from agent.options.option import JobOptions, option
+from agent.options.shared import BUDGET, OUTPUT, CapOptions, OutputOptions
 from agent.run.locations import open_history, releases_folder
 
 if TYPE_CHECKING:
@@ -137,32 +138,25 @@ def word_diff(one: str, two: str) -> str:
     return "".join(marks[change.kind].format(change.text) for change in changes(one, two, CONTEXT))
 
 
-@click.command(context_settings=SETTINGS)
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port. Default: a free one.")
-@click.option("--no-open", is_flag=True, help="Print the link only; without it a terminal's browser opens it.")
-@click.option(
-    "--optuna",
-    metavar="RUN",
-    is_flag=False,
-    flag_value="",
-    help="Serve nothing: write RUN (default: the latest) as an Optuna study, for optuna-dashboard to open.",
-)
-@click.option("--allow-calls", is_flag=True, help="Lets the playground ask models; needs a cap.")
-@click.option("--max-calls", type=COUNT, help="Cap on all calls of the playground, retries included.")
-@click.option("--max-cost", type=DOLLARS, help="Cap on all dollars of the playground.")
-@click.option("--price", help=PRICE_HELP)
-@ledger_options
-def ui_command(
-    port: int,
-    no_open: bool,
-    optuna: str | None,
-    allow_calls: bool,
-    max_calls: int | None,
-    max_cost: float | None,
-    price: str | None,
-    db: Path,
-    as_json: bool,
-) -> None:
+class UiOptions(JobOptions):
+    """The options of the web view."""
+
+    port: int = option(0, "The port. Default: a free one.", OUTPUT, metavar="N", ge=0, le=65535)
+    no_open: bool = option(False, "Print the link only; without it a terminal's browser opens it.", OUTPUT)
+    optuna: str | None = option(
+        None,
+        "Serve nothing: write RUN (default: the latest) as an Optuna study, for optuna-dashboard to open.",
+        OUTPUT,
+        metavar="RUN",
+    )
+    allow_calls: bool = option(False, "Lets the playground ask models; needs a cap.", BUDGET)
+    max_calls: int | None = CapOptions.field("max_calls", help="Cap on all calls of the playground, retries included.")
+    max_cost: float | None = CapOptions.field("max_cost", help="Cap on all dollars of the playground.")
+    price: Price = CapOptions.field("price")
+
+
+@command(UiOptions, OutputOptions, optuna={"is_flag": False, "flag_value": ""})
+def ui_command(options: UiOptions, output: OutputOptions) -> None:
     """Show the ledger in the browser: runs, live progress, trials, sealed rows, comparisons, blinded rating, releases,
     labels, a playground, audit, SQL and JSON.
 
@@ -170,12 +164,12 @@ def ui_command(
     --allow-calls lets the playground ask models: each of its calls is then in the ledger, and --max-calls or --max-cost
     caps all of them together. --json prints the link as one object on one line. Ctrl-C ends it.
     """
-    if optuna is not None:
-        _write_study(optuna, db, as_json)
+    if options.optuna is not None:
+        _write_study(options.optuna, output.db, output.as_json)
         return
-    asker = _playground(db, allow_calls, max_calls, max_cost, price)
+    asker = _playground(output.db, options)
     changed = "ratings" if asker is None else "ratings, and the calls of the playground were added"
-    serve_pages(db, port, no_open, as_json, f"nothing was changed but {changed}", asker)
+    serve_pages(output.db, options.port, options.no_open, output.as_json, f"nothing was changed but {changed}", asker)
 
 
 def serve_pages(
@@ -216,11 +210,9 @@ def serve_pages(
             click.echo(f"\nended; {ended}", err=True)
 
 
-def _playground(
-    db: Path, allow_calls: bool, max_calls: int | None, max_cost: float | None, price: str | None
-) -> Playground | None:
+def _playground(db: Path, options: UiOptions) -> Playground | None:
     """What asks models for the playground; None without --allow-calls. Raises InputError where an option is missing."""
-    if not allow_calls:
+    if not options.allow_calls:
         source = click.get_current_context().get_parameter_source  # a cap of the environment is meant for runs, too
         if typed := [name for name in ("max_calls", "max_cost") if source(name) is ParameterSource.COMMANDLINE]:
             option = f"--{typed[0].replace('_', '-')}"
@@ -230,7 +222,7 @@ def _playground(
     from agent.run.playground import Playground
 
     silence()
-    return Playground(db, max_calls, max_cost, price)
+    return Playground(db, options.part(CapOptions))
 
 
 @contextmanager

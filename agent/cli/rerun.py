@@ -9,18 +9,18 @@ from typing import Any
 import click
 
 from agent.cli.common import (
-    SEED,
     SETTINGS,
-    batch_options,
     cost_line,
     ledger_options,
     plain,
     print_json,
     print_result,
     short,
-    spending_options,
 )
+from agent.cli.declared import command
 from agent.cli.progress import run_shown
+from agent.options.jobs import TransferOptions
+from agent.options.shared import ShownOptions
 from agent.report.facts import points
 
 
@@ -58,18 +58,9 @@ def reproduce_command(run: str, offline: bool, db: Path, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-@click.command(context_settings=SETTINGS)
+@command(TransferOptions, ShownOptions, models={"required": True})
 @click.argument("run")
-@click.option("--models", required=True, help="The models to try, as a,b,c.")
-@click.option("--top", type=click.IntRange(1, 50), default=3, show_default=True, help="How many of the best prompts.")
-@click.option("--limit", type=click.IntRange(1), help="Take the first so many dev rows.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="For tests and intervals.")
-@spending_options
-@batch_options
-@ledger_options
-def transfer_command(
-    run: str, models: str, top: int, limit: int | None, db: Path, as_json: bool, **options: Any
-) -> None:
+def transfer_command(options: TransferOptions, output: ShownOptions, run: str) -> None:
     """Score the best prompts of RUN, and your own, on other models over the same dev rows, and show the matrix.
 
     Only candidates that saw the whole of dev take part. The run's own model comes first, with the scores of the run;
@@ -80,9 +71,9 @@ def transfer_command(
     from agent.run.model_transfer import prepare_transfer
 
     silence()
-    job = prepare_transfer(run, models.split(","), top, limit, options, db)
-    result = run_shown(job, options, db, as_json, "scoring prompts on other models")
-    print_result(result, as_json, transfer_report)
+    job = prepare_transfer(run, options, output.db)
+    result = run_shown(job, options, output, "scoring prompts on other models")
+    print_result(result, output.as_json, transfer_report)
 
 
 def transfer_report(result: dict[str, Any]) -> str:

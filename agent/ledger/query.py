@@ -10,13 +10,15 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.errors import InputError, LedgerError
+from agent.errors import InputError, LedgerError, ProblemsError
 from agent.ledger.connect import NeedsWriter, reader, require_whole
 from agent.ledger.files import is_held
 from agent.ledger.resume_state import IS_CALL
+from agent.options.jobs import RecordedOptions
 
 Row = dict[str, Any]
 LABEL_MOVED = "label_moved"
@@ -65,18 +67,15 @@ def searched(run: Row) -> Row:
     return run
 
 
-def started_with(run: Row) -> Row:
-    """The words that the search `run` was started with. Raises InputError for one that is no search, or did not note
-    them."""
+def started_with(run: Row) -> RecordedOptions:
+    """The options that the search `run` was started with. Raises InputError for one that is no search."""
     options: Row = run["options"] or {}
-    if not options:
-        raise InputError(
-            f"{run['id']}: a run of an older version, which did not note how it was started; start it again: its calls "
-            "are in the ledger"
-        )
     if command := options.get("command"):
         raise InputError(f"{run['id']}: a run of `optimize {command}`; type its command again")
-    return options
+    with suppress(ProblemsError):
+        if options:
+            return RecordedOptions.of(options)
+    raise InputError(f"{run['id']}: was started by another version; start it again")
 
 
 def run_folder(folder: Path, run_id: str) -> Path:

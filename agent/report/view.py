@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError, InputError
 from agent.ledger.merged import home_of
-from agent.ledger.query import History, Row
+from agent.ledger.query import History, Row, started_with
 from agent.ledger.trail import promoted_since
 from agent.release.result import RunResult, search_result
 from agent.report.facts import BaselineWords, baseline_words
@@ -185,10 +185,11 @@ def task_of(run: Row) -> Task:
     from agent.task.from_file import task_from_file
     from agent.task.load import load_task
 
-    options = run["options"] or {}
-    if target := options.get("target_field"):
-        text = _prompt(options["prompt"])
-        return task_from_file(options["task"], target, text, options["seed"], asked=Asked.of(options))[0]
+    options = started_with(run)
+    if options.target:
+        text, asked = _prompt(str(options.prompt)), Asked.of(options, not options.metric_source)
+        asked = replace(asked, knowledge=str(options.knowledge or ""))
+        return task_from_file(options.task, options.target, text, options.seed, asked=asked)[0]
     return load_task(Path(run["folder"]))
 
 

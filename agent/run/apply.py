@@ -17,6 +17,7 @@ from typing import Any
 from agent.conversation import user_text
 from agent.errors import BudgetExhausted, InputError, Problem, ProblemsError, RunRefused
 from agent.gateway.embedding import Embedder
+from agent.options.jobs import ApplyOptions
 from agent.programs.released import ReleasedProgram
 from agent.redact import mask, rare_secrets_in
 from agent.release.adapted_model import brought
@@ -26,7 +27,6 @@ from agent.retrieval.pool import text_of
 from agent.run.answer_file import require_kind, write_answers
 from agent.run.embeddings import embedder_of, model_of_prompt
 from agent.run.job import Job, Resources
-from agent.run.launch import budget_of
 from agent.run.locations import has_goals, models_of, prompt_path, require_named
 from agent.run.prompt_rows import Readable, rows_task
 from agent.run.session import PreparedJob
@@ -165,41 +165,29 @@ def _is_empty(value: Any) -> bool:
 # -- from the words of a command to an application --------------------------------------------------------------------
 
 
-def prepare_apply(
-    prompt: str,
-    source: Path,
-    out: Path,
-    model: str | None,
-    limit: int | None,
-    prefix: str,
-    options: Mapping[str, Any],
-    db: Path,
-) -> PreparedJob:
+def prepare_apply(prompt: str, source: Path, options: ApplyOptions, db: Path) -> PreparedJob:
     """Finds the prompt, reads the rows and checks that the answers can be written; calls nothing.
 
     Args:
         prompt: the path of a prompt.md, NAME@LABEL, NAME@VERSION, or the id of a run.
         source: the rows, a data file of one of the kinds `TABLES`, with a column for each input of the prompt.
-        out: where they go with the answers, .csv or .jsonl.
-        model: the model to ask. None: the released one.
-        limit: only the first so many rows, at least 1. None: all.
-        prefix: stands before the names of the new columns.
-        options: has the caps (`budget_of`) and how the file is read (`FileForm.of`).
+        options: where they go with the answers (.csv or .jsonl), and which.
         db: the ledger.
 
     Raises:
         InputError: a file, a column or a model is wrong, or a ReleaseError for a prompt that is damaged.
     """
+    out = options.output or Path()
     path = prompt_path(prompt, db)
     loaded = load_prompt(path)
     require_kind(out)
     if out.exists() and source.exists() and out.samefile(source):
         raise InputError(f"-o {out}: is the file of rows itself; name another file")
-    form = FileForm.of(options)
+    form, prefix = FileForm.of(options), options.prefix
     rows, columns, digest, notes = _read(source, loaded, prefix, form, has_goals(loaded, db))
-    rows = rows[:limit]
-    name = model or loaded.model
-    require_named(path, brought(loaded.release), {"--model": [] if model else [name]}, db)
+    rows = rows[: options.limit]
+    name = options.model or loaded.model
+    require_named(path, brought(loaded.release), {"--model": [] if options.model else [name]}, db)
     require_place(out, "-o")
     lm, _ = models_of(name, (), loaded)
     inputs = loaded.release.inputs
@@ -209,7 +197,7 @@ def prepare_apply(
     notes = [*notes, *html_notes(rows, inputs, form)] if not form.strip_html else notes
     applied = Application(loaded, lm, source, rows, columns, task, out, prefix, embedder, notes)
     more = Embedder.calls(len(task.dev)) if embedder else 0
-    budget = budget_of(options, max(1, len(task.dev)) + more)
+    budget = options.budget_for(max(1, len(task.dev)) + more)
     lms = (lm, *([embedder] if embedder else []))
     return PreparedJob(lambda resources: Apply(applied, resources), lms, budget)
 

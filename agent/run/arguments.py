@@ -1,6 +1,6 @@
-"""The arguments of the functions of `api.py`: checked all at once, and made the options of a run.
+"""The keyword arguments of `optimize` in Python: options of a run, and what only a program can give.
 
-Rows and prompts that were given in Python are kept as files beside the ledger. A run of them is then a run of a data
+Rows and prompts that were given in Python are kept as files next to the ledger. A run of them is then a run of a data
 file: it resumes, is audited, exported and reproduced as any other.
 """
 
@@ -10,111 +10,130 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
+
+from pydantic import PrivateAttr, SkipValidation
 
 from agent.errors import AgentError, InputError, Problem, ProblemsError
 from agent.files import new_file
 from agent.ledger.query import started_with
 from agent.metrics.metric_registry import METRICS
-from agent.run.launch import OPTIONS, Launch, prepare, silence
+from agent.options.jobs import RecordedOptions, RunOptions
+from agent.options.option import option
+from agent.options.shared import LedgerOption, TrackOptions
+from agent.run.launch import Launch, prepare, silence
 from agent.run.locations import open_history
-from agent.run.observers import Watcher
+from agent.run.observers import Snapshot, Watcher
 from agent.run.resume import unfinished
-from agent.run.tool_sources import given_tools
+from agent.run.tool_sources import GivenTool, given_tools
 from agent.scoring.user_metrics import MetricFunction, register, registered
 from agent.search.registered import STRATEGIES
-from agent.search.samplers import PRUNERS, SAMPLERS
 from agent.task.called_tools import TOOLS_FILE, tools_json
 from agent.task.load import load_task
-from agent.task.words import seconds
-from agent.types import MOST_COUNT, MOST_DOLLARS, Task
+from agent.types import Task
 
 PROMPT_FILE = "prompt.txt"
 MOST_LISTED = 20  # problems of rows
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
-AT_LEAST = {"trials": 1, "max_calls": 1, "max_tokens": 1, "max_demos": 0, "thinking": 0, "max_concurrency": 1}
-ONE_OF = {
-    "effort": ("quick", "standard", "thorough"),
-    "prefer": ("best", "cheap", "short"),
-    "sampler": SAMPLERS,
-    "pruner": PRUNERS,
-    "type": (None, "text", "choice", "number", "json"),
-}
 
 
-def launch_of(arguments: Mapping[str, Any], db: Path, watcher: Watcher) -> Launch:
-    """Makes the arguments of `optimize` a run that is ready to start, and keeps rows and prompt as files.
+class WatchArguments(LedgerOption, TrackOptions):
+    """Where a run is written down and shown."""
+
+    db: str | Path = LedgerOption.field("db")  # type: ignore[assignment]
+    progress: Annotated[Callable[[Snapshot], None] | None, SkipValidation] = option(
+        None, "Called with a Snapshot whenever something happened, in the thread of the run; it must be quick."
+    )
+
+
+class OptimizeArguments(RunOptions, WatchArguments):
+    """The keyword arguments of `optimize`: options of a run, some as objects, and where it is shown."""
+
+    prompt: str | Path | None = RunOptions.field(
+        "prompt",
+        help="For rows and data files: your prompt, as a text or as a file (a Path, or a name that ends with .txt or "
+        ".md, or that exists).",
+    )
+    metric: MetricFunction | str | None = RunOptions.field(  # type: ignore[assignment]
+        "metric",
+        help="What scores an answer instead of the task's metrics: a function `(row, answer) -> float` in [0, 1], the "
+        "name of one that `metric` registered, or a metric of `optimize metrics list` as "
+        '"NAME[:FIELD][,option=value]". A function runs in this process, for at most 5 s a row.',
+    )
+    tools: Annotated[Sequence[GivenTool] | str | Path | None, SkipValidation] = RunOptions.field(  # type: ignore[assignment]
+        "tools",
+        help="For rows and data files: what the model may call; the target then holds the right calls of each row, [] "
+        "where no tool fits. Functions of Python, whose types and docstrings are read and which are not called; tools "
+        "as JSON, as OpenAI, Anthropic or MCP write them; or a file, as `optimize tools` takes it.",
+    )
+    name: str = option("rows", "What the task is called, where rows are given.")
+    _wrong: tuple[Problem, ...] = PrivateAttr(())
+    """What cannot be used; told together with what is wrong with task and rows."""
+
+    @classmethod
+    def given(cls, values: Mapping[str, Any], spelled: Callable[[str], str] = str) -> Self:
+        wrong = cls.problems(values)
+        made = super().given({name: value for name, value in values.items() if name not in wrong}, spelled)
+        made._wrong = tuple(Problem(name, what) for name, what in wrong.items())
+        return made
+
+
+def launch_of(task: Any, given: OptimizeArguments, db: Path, watcher: Watcher) -> Launch:
+    """Make the arguments of `optimize` a run that is ready to start, and keep rows and prompt as files.
 
     Args:
-        arguments: by name, with the defaults of those that were not given.
-        db: the ledger; the files are kept beside it.
+        task: a path, a name, a Task, or rows.
+        given: the other arguments.
+        db: the ledger; the files are kept next to it.
         watcher: shows messages and warnings.
 
     Raises:
         InputError: something is wrong; ProblemsError names all of it that can be seen at once.
     """
     silence(watcher.warn)
-    words: dict[str, Any] = {
-        **OPTIONS,
-        **{name: arguments[name] for name in OPTIONS if name in arguments},
-        **{name: _several(arguments[name]) for name in ("judge", "input", "ignore")},
-        "metric": None,
-        "knowledge": as_text(arguments["knowledge"]),
-        "target_field": _targets(arguments["target"]),
-        "time_limit": as_text(arguments["time_limit"]),
-        "max_wait": as_text(arguments["max_wait"]),
-        "batch_wait": as_text(arguments["batch_wait"]),
-        "price": as_text(arguments["price"]),
-        "limit": as_text(arguments["limit"], "-"),
-        "tag": [f"{key}={value}" for key, value in (arguments["tags"] or {}).items()],
-        "no_cache": not arguments["use_cache"],
-        "no_calibrate": not arguments["calibrate"],
-        "no_retrieval": not arguments["retrieval"],
-    }
-    problems = out_of_range(words)
+    problems = [*given._wrong, *_unknown_strategy(given.strategy)]
     texts: dict[str, str] = {}
-    words["task"], rows = _source(arguments["task"], problems)
+    words: dict[str, Any] = {"metric": None, "prompt": None, "tools": None}
+    words["task"], rows = _source(task, problems)
     if rows is not None:
         lines, wrong = lines_of(rows)
         problems += wrong
-        if not NAME.fullmatch(arguments["name"]):
-            problems.append(Problem("name", f"{arguments['name']!r}: write letters, digits, _ and -"))
-        words["task"] = f"{arguments['name']}.jsonl"
+        if not NAME.fullmatch(given.name):
+            problems.append(Problem("name", f"{given.name!r}: write letters, digits, _ and -"))
+        words["task"] = f"{given.name}.jsonl"
         texts[words["task"]] = "".join(f"{line}\n" for line in lines)
         for part in ("target", "prompt"):
-            if arguments[part] is None:
+            if getattr(given, part) is None and part not in {wrong.where for wrong in given._wrong}:
                 problems.append(Problem(part, "is missing; rows need the column to predict and your prompt"))
-    if (prompt := arguments["prompt"]) is not None:
-        if not isinstance(prompt, str | Path):
-            problems.append(Problem("prompt", f"is {type(prompt).__name__}; give a text, or a file"))
-        elif is_file(prompt):
+    if (prompt := given.prompt) is not None:
+        if is_file(prompt):
             words["prompt"] = str(prompt)
-        elif not (text := str(prompt)).strip():
+        elif not str(prompt).strip():
             problems.append(Problem("prompt", "is empty; write what the model is told today"))
         else:
-            texts[PROMPT_FILE] = text
-    if (tools := arguments["tools"]) is not None:
+            texts[PROMPT_FILE] = str(prompt)
+    if (tools := given.tools) is not None:
         if isinstance(tools, str | Path):
             words["tools"] = str(tools)
-        elif not isinstance(tools, Sequence):
+        elif not isinstance(tools, list | tuple):
             problems.append(Problem("tools", f"is {type(tools).__name__}; give a list of functions, or a file"))
         else:
             made, faults = given_tools(tools)
             problems += [Problem("tools", what) for what in faults]
             texts[TOOLS_FILE] = tools_json(made)
-    if arguments["metric"] is not None:
-        words |= _metric_words(arguments["metric"], problems)
+    if given.metric is not None:
+        words |= _metric_words(given.metric, problems)
     require_none(problems)
     if not texts:
-        return prepare(words, db, watcher)
+        return prepare(recorded(given, words), db, watcher)
     folder, is_new = keep(db.parent, texts)
     parts = {PROMPT_FILE: "prompt", TOOLS_FILE: "tools"}
     places = {parts.get(name, "task"): str(folder / name) for name in texts}
     try:
-        launch = prepare({**words, **places}, db, watcher)
+        launch = prepare(recorded(given, {**words, **places}), db, watcher)
         launch.plan()  # what is refused leaves no rows here
         return launch
     except AgentError:
@@ -123,58 +142,24 @@ def launch_of(arguments: Mapping[str, Any], db: Path, watcher: Watcher) -> Launc
         raise
 
 
-def out_of_range(words: Mapping[str, Any]) -> list[Problem]:
-    """What of the options of a run or a check is out of its range, one problem each."""
-    problems = []
-    for name, least in AT_LEAST.items():
-        value = words.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-            problems.append(Problem(name, f"{value!r}: write a whole number of at least {least}"))
-        elif value is not None and value > MOST_COUNT:
-            problems.append(Problem(name, f"{value:.0e}: write a whole number of at most {MOST_COUNT:,}"))
-    for name, known in ONE_OF.items():
-        if name in words and words[name] not in known:
-            choices = ", ".join(repr(each) for each in known)
-            problems.append(Problem(name, f"{words[name]!r}: write one of {choices}"))
-    if (strategy := words.get("strategy")) is not None:
-        try:
-            STRATEGIES.get(str(strategy))
-        except InputError as error:
-            problems.append(Problem("strategy", str(error)))
-    margin = words.get("margin", 1)
-    if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 < margin <= 50:
-        problems.append(Problem("margin", f"{margin!r}: write the points of a loss, above 0 and at most 50"))
-    cost, seed = words.get("max_cost"), words.get("seed", 0)
-    if cost is not None and (
-        isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost <= MOST_DOLLARS
-    ):
-        problems.append(Problem("max_cost", f"{cost!r:.40}: write US dollars from 0 to {MOST_DOLLARS:,.0f}"))
-    if (detect := words.get("detect")) is not None and (
-        isinstance(detect, bool) or not isinstance(detect, int | float) or not 0 < detect <= 100
-    ):
-        problems.append(Problem("detect", f"{detect!r}: write a number of points above 0, at most 100"))
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
-        problems.append(Problem("seed", f"{seed!r}: write a whole number from 0 to 2**31 - 1"))
-    for name in ("time_limit", "max_wait", "batch_wait"):
-        try:
-            if words.get(name) is not None:
-                seconds(words[name])
-        except ValueError as error:
-            problems.append(Problem(name, f"{words[name]!r}: {error}"))
-    return problems
+def recorded(given: OptimizeArguments, words: Mapping[str, Any]) -> RecordedOptions:
+    """The options that the ledger keeps, with `words` in place of objects."""
+    kept = {name: getattr(given, name) for name in given.model_fields_set if name in RunOptions.model_fields}
+    return RecordedOptions(**{**kept, **words})
+
+
+def _unknown_strategy(name: str | None) -> list[Problem]:
+    try:
+        STRATEGIES.get(name or "evolve")
+    except InputError as error:
+        return [Problem("strategy", str(error))]
+    return []
 
 
 def require_none(problems: Sequence[Problem]) -> None:
     """Raises ProblemsError where there is any problem."""
     if problems:
         raise ProblemsError(tuple(problems))
-
-
-def as_text(value: Any, mark: str = ",") -> str | None:
-    """An option as the command line has it: several numbers are joined by `mark`. None stays None."""
-    if value is None:
-        return None
-    return mark.join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def register_as_begun(run: str, function: MetricFunction, db: Path) -> None:
@@ -191,22 +176,10 @@ def register_as_begun(run: str, function: MetricFunction, db: Path) -> None:
     with closing(open_history(db)) as history:
         row = history.run(run) if run else unfinished(history.runs(), db)
     begun = started_with(row)
-    name = begun.get("metric")
-    if not name or not begun.get("metric_source"):
+    name = begun.metric
+    if not name or not begun.metric_source:
         raise InputError(f"{row['id']}: its task has metrics of its own; leave out metric=")
     register(function, name)
-
-
-def _targets(value: str | Sequence[str] | None) -> str | list[str] | None:
-    """One column by its name, or several."""
-    if value is None or isinstance(value, str):
-        return value
-    return list(value) if len(value) > 1 else next(iter(value), None)
-
-
-def _several(value: str | Sequence[str]) -> list[str]:
-    """The words of an option that may be repeated."""
-    return [value] if isinstance(value, str) else list(value)
 
 
 def _source(task: Any, problems: list[Problem]) -> tuple[str, Sequence[Any] | None]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from agent.ledger.connect import is_there
 from agent.release.runtime import load_prompt
 from agent.report.checks import CheckPoint, checks_of, time_of
-from agent.run.launch import seconds_of
 from agent.run.locations import open_history, prompt_path
 from agent.run.session import PreparedJob
 
@@ -33,25 +32,21 @@ def check_history(prompt: str, model: str | None, db: Path) -> tuple[str, list[C
         return name, checks_of(history, name, model=model or "")
 
 
-def not_due(prompt: str, job: PreparedJob, every: str | None, db: Path) -> NotDue | None:
+def not_due(prompt: str, job: PreparedJob, every: float | None, db: Path) -> NotDue | None:
     """The last check of this version on this model, where it began less than `every` ago; None: a check is due.
 
     Args:
         prompt: as of `prepare_check`.
         job: what `prepare_check` made, whose first model is asked.
-        every: a time such as 1d or 12h. None: a check is always due.
+        every: seconds. None: a check is always due.
         db: the ledger.
-
-    Raises:
-        InputError: `every` is no time.
     """
-    seconds = seconds_of("--every", every)
-    if seconds is None or not is_there(db):
+    if every is None or not is_there(db):
         return None
     loaded = load_prompt(prompt_path(prompt, db))
     with closing(open_history(db)) as history:
         done = checks_of(history, loaded.name, loaded.version, job.lms[0].name)
-    due = time_of(done[-1]) + timedelta(seconds=seconds) if done else None
+    due = time_of(done[-1]) + timedelta(seconds=every) if done else None
     if due is None or due <= datetime.now(UTC):
         return None
     return NotDue(done[-1], due.isoformat(timespec="seconds"))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 from agent.errors import InputError
 from agent.observer import NO_OBSERVER, Observer
-from agent.run.launch import OPTIONS, Launch, prepare
+from agent.options.jobs import RecordedOptions
+from agent.run.launch import Launch, prepare
 from agent.run.locations import open_history
 from agent.run.tasks import SAMPLES, copy_task
 
@@ -19,7 +17,7 @@ FOLDER = Path("tasks/demo")
 ROWS = SAMPLES / "home_assistant"
 OWN = Path(__file__).parents[1] / "demo" / "task"
 """The files of the task that are not the sample's."""
-DEMO: Mapping[str, Any] = MappingProxyType({**OPTIONS, "task": FOLDER.name, "max_concurrency": 16})
+DEMO = RecordedOptions(task=FOLDER.name, max_concurrency=16)
 
 
 def prepare_demo(db: Path, observer: Observer = NO_OBSERVER) -> Launch:

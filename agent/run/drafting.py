@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from agent.errors import BadResponse, BudgetExhausted, InputError, RowRefused
 from agent.models.model_registry import DEFAULT_MODEL, create_model
+from agent.options.jobs import InitOptions
 from agent.prompt.draft_requests import (
     ATTEMPTS,
     Refused,
@@ -32,7 +33,6 @@ from agent.prompt.draft_requests import (
 from agent.run.draft_files import DraftPlan, labels_given, require_choice, write_draft
 from agent.run.job import Job, Resources
 from agent.run.labelling import TEXT, read_unlabelled, verdict_lines
-from agent.run.launch import budget_of
 from agent.run.session import PreparedJob
 from agent.run.tasks import new_folder
 from agent.task.asked import Asked
@@ -182,11 +182,12 @@ class Drafting(Job):
         return None
 
 
-def prepare_draft(options: Mapping[str, Any], asked: Asked) -> tuple[PreparedJob, str]:
+def prepare_draft(name: str, options: InitOptions, asked: Asked) -> tuple[PreparedJob, str]:
     """Checks name, file and labels before anything is called.
 
     Args:
-        options: of the command: name, describe, labels, source, target, rows, model, and the caps (`budget_of`).
+        name: of the folder.
+        options: of the command.
         asked: `--input` and `--ignore`.
 
     Returns:
@@ -195,23 +196,23 @@ def prepare_draft(options: Mapping[str, Any], asked: Asked) -> tuple[PreparedJob
     Raises:
         InputError: a word is wrong, the folder is there, or the file has no rows.
     """
-    description = " ".join(options["describe"].split())
+    description = " ".join(options.describe.split())
     if len(description.split()) < 3 or not description.isprintable():
         raise InputError('--describe: say in a sentence what the task is, such as "Sort mails into bug or question"')
-    target = options["target"] or "label"
+    target = next(iter(options.target), "label")
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", target) or target in (TEXT, "id", "source", "drafted"):
         raise InputError(f"--target {target}: give a name of letters, digits and underscores, such as label")
     require_choice(asked)
-    labels = labels_given(options["labels"])
-    plan = DraftPlan(new_folder(options["name"]), description, target, labels, _columns(target), (), options["rows"])
-    if options["source"]:
-        columns, rows, confirmed = read_unlabelled(options["source"], target, asked)
+    labels = labels_given(options.labels)
+    plan = DraftPlan(new_folder(name), description, target, labels, _columns(target), (), options.rows)
+    if options.source:
+        columns, rows, confirmed = read_unlabelled(options.source, target, asked)
         plan = replace(plan, columns=columns, rows=tuple(rows), synthetic=0, confirmed=confirmed)
-    lm = create_model(options["model"] or DEFAULT_MODEL)
+    lm = create_model(options.model or DEFAULT_MODEL)
     job = PreparedJob(
-        lambda resources: Drafting(plan, lm, resources), [lm], budget_of(options, ATTEMPTS * Drafting.calls(plan))
+        lambda resources: Drafting(plan, lm, resources), [lm], options.budget_for(ATTEMPTS * Drafting.calls(plan))
     )
-    source = options["source"]
+    source = options.source
     have = f"{counted(len(plan.rows) or plan.synthetic, 'row')} {f'of {shown(source)}' if source else 'to write'}"
     return job, f"{plan.folder.name}: {lm.name} drafts {listed(labels) or 'labels'}, definitions and a prompt; {have}"
 

@@ -19,13 +19,14 @@ from agent.gateway.batch_course import BatchSettings
 from agent.gateway.batches import Batches
 from agent.gateway.budget import Account
 from agent.gateway.concurrency import all_of, side_by_side
-from agent.gateway.gateway import MAX_WAIT, Gateway
+from agent.gateway.gateway import Gateway
 from agent.gateway.in_flight import InFlight
 from agent.gateway.prices import Price, prices_version
 from agent.ledger.provenance import command_line, provenance
 from agent.ledger.resume_state import ResumeState
 from agent.ledger.store import Ledger
 from agent.observer import Observer, Observers
+from agent.options.shared import SpendingOptions
 from agent.run.locations import ledger_option
 from agent.run.observers import Changes, LedgerObserver, Watcher
 from agent.search.program import Describes
@@ -45,27 +46,26 @@ class Resources:
         run_id: the run's id in the ledger.
         ledger: open for writing.
         prices: of its models, by name.
-        budget: hard caps over all its calls.
+        options: caps, and how models are asked.
+        observer: shows the run.
         seed: at least 0.
-        observer: shows the run while it goes on.
-        max_concurrency: calls in flight at once, at least 1. None: the gateway decides.
         use_cache: lets settled calls of the ledger answer.
-        max_wait: longest wait for a provider that is down, in seconds.
-        thinking: tokens that models may think in each call, at least 0. None: the task's.
-        batch: how fixed sets of calls go as batches. None: all calls go one by one.
     """
 
     run_id: str
     ledger: Ledger
     prices: dict[str, Price]
-    budget: Budget
-    seed: int = 0
+    options: SpendingOptions
     observer: Watcher = field(default_factory=Watcher)
-    max_concurrency: int | None = None
+    seed: int = 0
     use_cache: bool = True
-    max_wait: float = MAX_WAIT
-    thinking: int | None = None
-    batch: BatchSettings | None = None
+    budget: Budget | None = None
+    """Other caps than those of the options."""
+
+    @property
+    def caps(self) -> Budget:
+        """Hard caps over all its calls."""
+        return self.options.budget if self.budget is None else self.budget
 
 
 class LedgerRun(ABC, Generic[T]):
@@ -86,7 +86,7 @@ class LedgerRun(ABC, Generic[T]):
     ) -> None:
         self.id, self.task, self.ledger, self._resources = resources.run_id, task, resources.ledger, resources
         self._unpriced = [name for name in models if name not in resources.prices]
-        self.account = Account(resources.budget, no_price=self._unpriced)
+        self.account = Account(resources.caps, no_price=self._unpriced)
         records = LedgerObserver(self.ledger, self.id, programs)
         self._observer = Observers(records, resources.observer, Changes(self._report))
         self._open_gateway: Gateway | None = None
@@ -105,22 +105,22 @@ class LedgerRun(ABC, Generic[T]):
     async def execute(self) -> T:
         """Runs to the end. Raises Interrupted after `interrupt`, and whatever else ends it; paid replies are kept."""
         past, resources = self._begin(), self._resources
-        batches = None
-        if resources.batch is not None:
-            batches = Batches(
-                self.ledger, self.id, resources.batch, self._observer, resources.max_wait, not resources.use_cache
-            )
+        options, batches = resources.options, None
+        if options.is_batched:
+            wait = None if options.batch_wait is None else float(options.batch_wait)
+            how = BatchSettings(wait, options.batch_only)
+            batches = Batches(self.ledger, self.id, how, self._observer, options.longest_wait, not resources.use_cache)
         self._open_gateway = Gateway(
             self.ledger,
             self.id,
             self.account,
             resources.prices,
-            resources.max_concurrency,
+            options.max_concurrency,
             resources.use_cache,
             self._observer,
             jitter=random.Random(f"{resources.seed}/{self.id}"),
             past=past,
-            max_wait=resources.max_wait,
+            max_wait=options.longest_wait,
             thinking=self.task.thinking,
             batches=batches,
             tracer=self.tracer,
@@ -191,7 +191,7 @@ class LedgerRun(ABC, Generic[T]):
             model,
             proposer,
             self._resources.seed,
-            asdict(self._resources.budget),
+            asdict(self._resources.caps),
             tags,
             parent=parent,
             origin=provenance(Path(self.task.folder), command_line()),
@@ -247,7 +247,8 @@ class Job(LedgerRun[dict[str, Any]]):
     after_interrupt = "interrupted; the same command goes on, as every reply is in the ledger"
 
     def __init__(self, task: Task, models: Sequence[str], resources: Resources) -> None:
-        task = task if resources.thinking is None else replace(task, thinking=resources.thinking)
+        thinking = resources.options.thinking
+        task = task if thinking is None else replace(task, thinking=thinking)
         super().__init__(task, models, resources)
         self._models, self._stopped = models, ""
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.models.model_registry import DEFAULT_MODEL, create_model
+from agent.options.jobs import CalibrateOptions
 from agent.run.job import Job, Resources
-from agent.run.launch import budget_of
 from agent.run.session import PreparedJob
 from agent.run.tasks import find_task
 from agent.scoring.llm_judge import FAITHFULNESS, Judge, JudgeSetup, judge_setup
@@ -286,12 +286,12 @@ def distrust(result: Mapping[str, Any]) -> list[str]:
 # -- from the words of the command to a calibration -----------------------------------------------------------------
 
 
-def prepare_calibration(options: Mapping[str, Any]) -> tuple[PreparedJob, str]:
+def prepare_calibration(task: str | None, options: CalibrateOptions) -> tuple[PreparedJob, str]:
     """Loads and checks everything; calls nothing.
 
     Args:
-        options: the words of the command: task, labels, judge, inputs, output, pair, rating, scale (LOWEST-HIGHEST),
-            mode, rubric, about, limit, repeats, seed, and the caps (`budget_of`).
+        task: whose judge is measured. None: the columns are named.
+        options: of the command.
 
     Returns:
         The calibration, and what will be asked, in a line.
@@ -299,26 +299,28 @@ def prepare_calibration(options: Mapping[str, Any]) -> tuple[PreparedJob, str]:
     Raises:
         InputError: the task has no such judge, the columns are wrong, or there are too few ratings.
     """
-    scale = _scale(options["scale"]) if options["scale"] else None
-    task, setup, columns, labels = _of_task(options, scale) if options["task"] else _of_columns(options, scale)
-    models = tuple(options["judge"]) or task.judges or ((task.model or DEFAULT_MODEL),)
+    scale = _scale(options.scale) if options.scale else None
+    measured, setup, columns, labels = _of_task(task, options, scale) if task else _of_columns(options, scale)
+    models = tuple(options.judge) or measured.judges or ((measured.model or DEFAULT_MODEL),)
     setup = replace(setup, models=models)
     items = read_ratings_file(labels, columns)
     if setup.mode == "pairwise":
         items = pairs_of(items)
-    items = items[: options["limit"]]
+    items = items[: options.limit]
     require(items, FEWEST, labels)
     if setup.mode == "reference" and not all(item.reference for item in items):
         raise InputError(f"{labels}:1: the judge compares with a reference; write a column reference")
     if setup.mode == FAITHFULNESS and not any(item.passages for item in items):
         raise InputError(f"{labels}:1: the judge goes by the passages that were shown; write a column {PASSAGES}")
-    budget = budget_of(options)
-    plan = CalibrationPlan(items, labels, columns.scale, options["repeats"], options["seed"])
+    budget = options.budget
+    plan = CalibrationPlan(items, labels, columns.scale, options.repeats, options.seed)
     created = {name: create_model(name) for name in models}
     lms = [created[name] for name in models]
     things = "pairs" if setup.mode == "pairwise" else "answers"
     opening = f"judge {', '.join(models)} ({setup.mode}, {setup.id}) on {len(items)} {things} of {labels.name}"
-    return PreparedJob(lambda resources: JudgeCalibration(task, setup, lms, plan, resources), lms, budget), opening
+    return PreparedJob(
+        lambda resources: JudgeCalibration(measured, setup, lms, plan, resources), lms, budget, seed=options.seed
+    ), opening
 
 
 def _scale(text: str) -> Scale:
@@ -333,53 +335,53 @@ def _own(rubric: Rubric | None) -> Scale:
     return (float(rubric.low), float(rubric.high)) if rubric else (1.0, 5.0)
 
 
-def _of_task(options: Mapping[str, Any], scale: Scale | None) -> tuple[Task, JudgeSetup, RatingColumns, Path]:
-    for name in ("inputs", "rubric", "about"):
-        if options[name]:
-            raise InputError(f"--{name.removesuffix('s')} goes without TASK; the task has its own")
-    task = load_task(find_task(options["task"]))
-    judges = [m for m in task.metrics if m.name == "judge" and options["output"] in (None, m.field)]
-    judges = [m for m in judges if options["mode"] in (None, m.options.get("mode", "rubric"))]
+def _of_task(name: str, options: CalibrateOptions, scale: Scale | None) -> tuple[Task, JudgeSetup, RatingColumns, Path]:
+    for option in ("input", "rubric", "about"):
+        if getattr(options, option):
+            raise InputError(f"--{option} goes without TASK; the task has its own")
+    task = load_task(find_task(name))
+    judges = [m for m in task.metrics if m.name == "judge" and options.output in (None, m.field)]
+    judges = [m for m in judges if options.mode in (None, m.options.get("mode", "rubric"))]
     if not judges:
-        field = f" of {options['output']}" if options["output"] else ""
-        mode = f" with mode {options['mode']}" if options["mode"] else ""
+        field = f" of {options.output}" if options.output else ""
+        mode = f" with mode {options.mode}" if options.mode else ""
         raise InputError(
             f'{task.folder}/task.toml:1: no metric{field} is a judge{mode}; write name = "judge" in [[metrics]]'
         )
-    labels = options["labels"] or Path(task.folder) / "calibration.jsonl"
-    answers = _pair(options["pair"]) if options["pair"] else (judges[0].field,)
-    if options["pair"] and judges[0].options.get("mode") != "pairwise":
+    labels = options.labels or Path(task.folder) / "calibration.jsonl"
+    answers = _pair(options.pair) if options.pair else (judges[0].field,)
+    if options.pair and judges[0].options.get("mode") != "pairwise":
         raise InputError(f"--pair: the judge of {task.name} rates single answers; give it ratings, or set its mode")
     setup = judge_setup(judges[0], task, "")
     inputs, scale = tuple(f.name for f in task.signature.inputs), scale or _own(setup.rubric)
     passages = PASSAGES if setup.mode == FAITHFULNESS else ""
-    return task, setup, RatingColumns(inputs, answers, options["rating"], scale=scale, passages=passages), labels
+    return task, setup, RatingColumns(inputs, answers, options.rating, scale=scale, passages=passages), labels
 
 
-def _of_columns(options: Mapping[str, Any], scale: Scale | None) -> tuple[Task, JudgeSetup, RatingColumns, Path]:
-    labels = options["labels"]
-    if labels is None or not (options["output"] or options["pair"]):
+def _of_columns(options: CalibrateOptions, scale: Scale | None) -> tuple[Task, JudgeSetup, RatingColumns, Path]:
+    labels = options.labels
+    if labels is None or not (options.output or options.pair):
         raise InputError("without TASK give --labels FILE and --output COLUMN, or --pair A,B for pairs")
-    if options["output"] and options["pair"]:
+    if options.output and options.pair:
         raise InputError("--output and --pair: give one of the two")
-    answers = _pair(options["pair"]) if options["pair"] else (options["output"],)
-    if options["mode"]:
+    answers = _pair(options.pair) if options.pair else (options.output or "",)
+    if options.mode:
         raise InputError("--mode goes with TASK; --pair A,B compares two answers")
     low, high = scale or _own(None)
     rubric = generic_rubric(low=int(low), high=int(high))
-    if options["rubric"]:
+    if options.rubric:
         try:
-            text = options["rubric"].read_text("utf-8-sig")
+            text = options.rubric.read_text("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{options['rubric']}: cannot be read ({error}); give a UTF-8 text file") from error
-        read, problems = read_rubric(text, str(options["rubric"]))
+            raise InputError(f"{options.rubric}: cannot be read ({error}); give a UTF-8 text file") from error
+        read, problems = read_rubric(text, str(options.rubric))
         if read is None:
             raise InputError("\n".join(map(str, problems)))
         rubric = read
-    mode = "pairwise" if options["pair"] else "rubric"
-    task = _stand_in(labels, options["inputs"], answers, options["about"])
-    columns = RatingColumns(tuple(options["inputs"]), answers, options["rating"], scale=scale or _own(rubric))
-    return task, JudgeSetup(mode, (), options["about"], rubric), columns, labels
+    mode = "pairwise" if options.pair else "rubric"
+    task = _stand_in(labels, options.input, answers, options.about)
+    columns = RatingColumns(tuple(options.input), answers, options.rating, scale=scale or _own(rubric))
+    return task, JudgeSetup(mode, (), options.about, rubric), columns, labels
 
 
 def _pair(text: str) -> tuple[str, ...]:

@@ -14,11 +14,12 @@ from typing import Any
 
 from agent.errors import BudgetExhausted, InputError
 from agent.ledger.query import Row, is_weighted, started_with
+from agent.options.shared import CapOptions
 from agent.programs.kinds import program_for
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import label_text
 from agent.run.job import Job, Resources
-from agent.run.launch import budget_of, earlier_prices
+from agent.run.launch import earlier_prices
 from agent.run.locations import open_history
 from agent.run.prompt_rows import Readable
 from agent.run.recorded import recorded_prompt
@@ -92,12 +93,12 @@ class LabelAnswers(Job):
         return {**{name: result[name] for name in names}, "rows": len(result["answers"])}
 
 
-def prepare_answers(labelled: LabelledTask, options: Mapping[str, Any], db: Path) -> PreparedJob:
+def prepare_answers(labelled: LabelledTask, options: CapOptions, db: Path) -> PreparedJob:
     """Finds the prompts of the last run of this task and the rows to ask; calls nothing.
 
     Args:
         labelled: the task.
-        options: has the caps (`budget_of`).
+        options: has the caps.
         db: the ledger.
 
     Raises:
@@ -118,20 +119,20 @@ def prepare_answers(labelled: LabelledTask, options: Mapping[str, Any], db: Path
         found = [history.candidate(trial["candidate_id"]) for trial in [*own, *best]]
         whole = [row for row in found if not (row["picks"] or row["passages"])]  # these look up rows of that run
         prompts = [recorded_prompt(row) for row in whole[:MOST_PROMPTS]]
-    words = started_with(run)
+    begun = started_with(run)
     if len(prompts) < 2:
         raise InputError(f"{run['id']}: fewer than two prompts of it can be asked without its rows; run the task again")
-    most = options["max_calls"] // len(prompts) if options["max_calls"] else len(labelled.rows)
+    most = options.max_calls // len(prompts) if options.max_calls else len(labelled.rows)
     rows = _rows(labelled, most)
     if not rows:
         raise InputError(f"{labelled.name}: no row is left to ask, or --max-calls is below {len(prompts)}, for one row")
-    task, lm = task_of({**words, "task": str(labelled.folder)}), create_model(run["model"])
-    budget = budget_of(options, len(prompts) * len(rows))
+    task, lm = task_of(begun.model_copy(update={"task": str(labelled.folder)})), create_model(run["model"])
+    budget = options.budget_for(len(prompts) * len(rows))
     return PreparedJob(
         lambda resources: LabelAnswers(task, prompts, rows, run["id"], lm, resources),
         [lm],
         budget,
-        prices=earlier_prices(words, run["model"]),
+        prices=earlier_prices(begun, run["model"]),
     )
 
 

@@ -126,7 +126,7 @@ def _task(run: Row) -> tuple[Task | None, str]:
     except AgentError as error:
         return None, f"the task is not at hand: {error_lines(error)[0]}"
     parts = [name for name in ("train", "dev", "test") if task.hashes.get(name) != run["hashes"].get(name)]
-    changed = dict.fromkeys(source_of(name, run["options"]) for name in parts)
+    changed = dict.fromkeys(source_of(name, started_with(run)) for name in parts)
     return (None, f"the rows changed since: {', '.join(changed)}") if changed else (task, "")
 
 

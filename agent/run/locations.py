@@ -20,6 +20,7 @@ from agent.task.conversations import PLAYED
 if TYPE_CHECKING:
     from agent.ledger.query import History, Row
     from agent.ledger.store import Ledger
+    from agent.options.jobs import RecordedOptions
     from agent.release.runtime import Prompt
     from agent.release.suite import Sample, Suite
     from agent.types import LM, Rubric, Task
@@ -122,8 +123,7 @@ def task_for(prompt: Prompt, name: str | None, db: Path) -> Task:
         task = load_task(find_task(name))
     elif options := run_options(prompt, db):
         task = task_of(options)
-        judges = options.get("judge") or task.judges
-        task = replace(task, judges=tuple(judges))
+        task = replace(task, judges=tuple(options.judge or task.judges))
     else:
         task = load_task(task_named(prompt.name))
     wanted, has = set(prompt.release.inputs), {field.name for field in task.signature.inputs}
@@ -142,26 +142,26 @@ def task_for(prompt: Prompt, name: str | None, db: Path) -> Task:
 def task_folder(name: str, prompt: Prompt, db: Path) -> Path:
     """The user's own task of that name: the one of the prompt's run in the ledger, or a folder under tasks/."""
     with suppress(InputError):
-        if name == prompt.name and (own := run_options(prompt, db).get("task")):
-            return find_task(own)
+        if name == prompt.name and (own := run_options(prompt, db)):
+            return find_task(own.task)
     return task_named(name)
 
 
-def run_options(prompt: Prompt, db: Path) -> Mapping[str, Any]:
-    """How the prompt's own run was started; nothing where the ledger does not know it."""
+def run_options(prompt: Prompt, db: Path) -> RecordedOptions | None:
+    """The options of the prompt's own run; None where the ledger does not know it."""
     run_id = str(prompt.provenance.get("run_id", ""))
     if not run_id or not db.is_file():
-        return {}
-    try:
-        options: Mapping[str, Any] = _run(run_id, db)["options"] or {}
-    except InputError:
-        return {}
-    return {} if "command" in options else options
+        return None
+    from agent.ledger.query import started_with
+
+    with suppress(InputError):
+        return started_with(_run(run_id, db))
+    return None
 
 
 def has_goals(prompt: Prompt, db: Path) -> bool:
     """Whether a model played the user in the prompt's own run, as far as that is known."""
-    options = run_options(prompt, db) if prompt.release.conversation else {}
+    options = run_options(prompt, db) if prompt.release.conversation else None
     try:
         user = task_of(options).user if options else None
     except InputError:  # the task is gone

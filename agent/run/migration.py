@@ -8,18 +8,15 @@ model with its prompt loses less than the margin against the old model with the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from agent.errors import BudgetExhausted, RunRefused
 from agent.gateway.budget import HeldBack
-from agent.gateway.prices import Price
 from agent.ledger.provenance import tool_version, utc_now
 from agent.ledger.store import Ledger
 from agent.models.model_registry import create_model
-from agent.programs.kinds import Kind
 from agent.programs.prompt import PromptProgram
 from agent.release.export import write_release
 from agent.release.prompt_file import HELD
@@ -28,54 +25,39 @@ from agent.release.result_details import Migrated
 from agent.release.result_parts import Release
 from agent.run.build_result import not_worse
 from agent.run.embeddings import embed_rows
-from agent.run.migration_source import Migration
+from agent.run.launch import Launch
 from agent.run.observers import Watcher
 from agent.run.optimize import Resumed, Run
-from agent.run.settings import Settings
 from agent.scoring.breakdown import Pair
 from agent.search import explanation
-from agent.search.call_costs import Models
 from agent.search.label_weighting import add_label_weights
 from agent.search.migrate import best_seen, search_from
 from agent.search.pareto import Finalist, counted
-from agent.search.plan import Plan
 from agent.stats.noninferiority import loss_bound
-from agent.types import LM, Candidate, Outcome, Task
+from agent.types import Candidate, Outcome
 
 
 class MigrationRun(Run):
     """One migration. `execute` returns its result.
 
     Args:
-        migration: where the candidates and the old model's replies come from.
-        task, target, ledger, settings, observer, resumed, judges, program, embedder: as of `Run`.
+        launch, ledger, observer, resumed: as of `Run`; the launch names the migration.
 
     Raises:
         InputError, BudgetRefused: as `Run`.
     """
 
     def __init__(
-        self,
-        migration: Migration,
-        task: Task,
-        target: LM,
-        ledger: Ledger,
-        settings: Settings,
-        observer: Watcher | None = None,
-        resumed: Resumed | None = None,
-        judges: Sequence[LM] = (),
-        program: Kind | None = None,
-        embedder: LM | None = None,
+        self, launch: Launch, ledger: Ledger, observer: Watcher | None = None, resumed: Resumed | None = None
     ) -> None:
-        self._migration = migration
-        super().__init__(task, target, None, ledger, settings, observer, resumed, judges, program, embedder)
-        self._test = tuple(row for row in task.test if row.id in migration.sealed)[: self.plan.test_rows]
+        assert launch.migration is not None
+        self._migration = launch.migration
+        super().__init__(launch, ledger, observer, resumed)
+        sealed = self._migration.sealed
+        self._test = tuple(row for row in launch.task.test if row.id in sealed)[: self.plan.test_rows]
 
     def _baseline(self) -> Candidate:
         return replace(self._migration.released, weights=None)
-
-    def _planned(self, settings: Settings, models: Models, prices: Mapping[str, Price]) -> Plan:
-        return self._migration.plan(self.program.task, settings, models, prices)
 
     async def _search(self) -> None:
         rows = [*self.context.dev, *self._test]
@@ -90,8 +72,8 @@ class MigrationRun(Run):
         return [each for each in super()._offers() if each.candidate_id in whole]
 
     async def _conclude(self, status: Literal["complete", "budget"]) -> RunResult:
-        if self.settings.calibrate:
-            await add_label_weights(self.context, self.settings.neighbours, self.settings.prior)
+        if self.options.calibrate:
+            await add_label_weights(self.context, True, True)
         offers = counted(self._offers())
         if not offers:
             raise RunRefused("no prompt came through the whole of dev; a larger --max-calls pays for more")
@@ -138,7 +120,7 @@ class MigrationRun(Run):
         self, winner: Candidate, status: Literal["complete", "budget"], corrected: float | None
     ) -> RunResult:
         """Opens the sealed test for the winner. Raises BudgetExhausted when it cannot be finished."""
-        old, seed = self._migration, self.settings.seed
+        old, seed = self._migration, self.options.seed
         self.context.stage("sealed test", self.context.round)
         self.account.hold_back(HeldBack())
         based = [old.sealed[row.id] for row in self._test]
@@ -168,20 +150,6 @@ class MigrationRun(Run):
         )
 
 
-def run_of(
-    migration: Migration | None,
-    task: Task,
-    target: LM,
-    proposer: LM | None,
-    ledger: Ledger,
-    settings: Settings,
-    observer: Watcher | None = None,
-    resumed: Resumed | None = None,
-    judges: Sequence[LM] = (),
-    program: Kind | None = None,
-    embedder: LM | None = None,
-) -> Run:
-    """The run of these parts: a search, or with a `migration` a `MigrationRun`, which asks no proposer."""
-    if migration is None:
-        return Run(task, target, proposer, ledger, settings, observer, resumed, judges, program, embedder)
-    return MigrationRun(migration, task, target, ledger, settings, observer, resumed, judges, program, embedder)
+def run_of(launch: Launch, ledger: Ledger, observer: Watcher | None = None, resumed: Resumed | None = None) -> Run:
+    """The run of a launch: a search, or a migration, which asks no proposer."""
+    return (Run if launch.migration is None else MigrationRun)(launch, ledger, observer, resumed)

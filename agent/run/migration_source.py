@@ -1,6 +1,6 @@
 """What a migration starts from: a released prompt, the run behind it in the ledger, and what that run recorded.
 
-`migration_words` makes the words of a new run out of those of the old one; `recorded_migration` reads what the words
+`migration_options` makes the options of a new run out of those of the old one; `recorded_migration` reads what they
 name. A resumed migration reads it again, and the old run has ended, so it is the same. Calls nothing.
 """
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
 from agent.ledger.query import History, Row, is_erased, is_weighted, started_with
+from agent.options.jobs import Migrates, RecordedOptions
 from agent.release.result import search_result
 from agent.report.facts import without_result
 from agent.run.locations import open_history, prompt_path
@@ -24,13 +25,11 @@ from agent.types import Outcome, Prediction, Proposal, Score, Task
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
+    from agent.options.jobs import MigrateOptions, RunOptions
     from agent.prompt.prompt_candidate import PromptCandidate
-    from agent.run.settings import Settings
     from agent.search.call_costs import Models
     from agent.search.migrate import MigrationPlan
 
-CALLS = 150
-"""The default cap on calls."""
 MOST_SEEDS = 12
 
 
@@ -64,22 +63,21 @@ class Migration:
     margin: float
     prompt_tokens: int
 
-    def plan(self, task: Task, settings: Settings, models: Models, prices: Mapping[str, Price]) -> MigrationPlan:
+    def plan(self, task: Task, options: RunOptions, models: Models, prices: Mapping[str, Price]) -> MigrationPlan:
         """The plan of the migration, by what calls with the released prompt took. Raises BudgetRefused."""
         from agent.search.call_costs import average_call
         from agent.search.migrate import migration_plan
 
         each = average_call(task, models, prices, self.prompt_tokens)
-        return migration_plan(task, settings.budget, settings.effort, len(self.sealed), each)
+        return migration_plan(task, options.budget, options.effort, len(self.sealed), each)
 
 
-def migration_words(prompt: str, model: str, given: Mapping[str, Any], db: Path) -> dict[str, Any]:
-    """The words of the run that migrates a prompt: those of the run that released it, with another model and caps.
+def migration_options(prompt: str, given: MigrateOptions, db: Path) -> RecordedOptions:
+    """The options of the run that migrates a prompt: those of the run that released it, with another model and caps.
 
     Args:
         prompt: the path of a prompt.md or its folder, NAME@LABEL, NAME@VERSION, or the id of a run.
-        model: the model to migrate to.
-        given: options of the command by name; those that are None are as in that run.
+        given: options of the command; others are as in that run.
         db: the ledger.
 
     Raises:
@@ -87,7 +85,6 @@ def migration_words(prompt: str, model: str, given: Mapping[str, Any], db: Path)
         ReleaseError: the prompt's file is damaged.
     """
     from agent.release.runtime import load_prompt
-    from agent.run.launch import OPTIONS
 
     path = prompt_path(prompt, db)
     loaded = load_prompt(path)
@@ -97,38 +94,33 @@ def migration_words(prompt: str, model: str, given: Mapping[str, Any], db: Path)
     with closing(open_history(db)) as history:
         row = history.search(source["run_id"])
     if loaded.release.adapter is not None:
-        raise InputError(f"{path}: its model has an adapter, which goes with no other model; train one for {model}")
+        raise InputError(
+            f"{path}: its model has an adapter, which goes with no other model; train one for {given.model}"
+        )
     begun = started_with(row)
     task = task_of(begun)
-    judge = begun.get("judge") or list(task.judges) or [row["model"]]  # scores of other judges cannot be compared
-    own = {
-        "model": model,
-        "proposer": "none",
-        "judge": list(judge) if task.is_judged else [],
-        "trials": None,
-        "max_calls": CALLS,
-        "max_tokens": None,
-        "max_cost": None,
-        "time_limit": None,
-        "price": None,
-        "strategy": None,
-        "prefer": "best",
-        "anyway": True,
-        "batch": False,
-        "batch_only": False,
-        "batch_wait": None,
-        "tag": [f"migrated_from={row['id']}"],
-        "migrates": {"run": row["id"], "candidate": source["candidate_id"], "version": loaded.version},
-    }
-    known = {name: value for name, value in begun.items() if name in OPTIONS}
-    return {**OPTIONS, **known, **own, **{name: value for name, value in given.items() if value is not None}}
+    judge = begun.judge or task.judges or [row["model"]]  # scores of other judges cannot be compared
+    as_begun = ("max_demos", "max_concurrency", "max_wait")
+    return begun.model_copy(
+        update={
+            **{name: value for name, value in given if name not in as_begun or value is not None},
+            "proposer": "none",
+            "judge": tuple(judge) if task.is_judged else (),
+            "trials": None,
+            "strategy": None,
+            "prefer": "best",
+            "anyway": True,
+            "tag": {"migrated_from": row["id"]},
+            "migrates": Migrates(run=row["id"], candidate=source["candidate_id"], version=loaded.version),
+        }
+    )
 
 
-def recorded_migration(options: Mapping[str, Any], task: Task, db: Path) -> Migration:
-    """What the words of a migration name, as the ledger has it.
+def recorded_migration(options: RecordedOptions, task: Task, db: Path) -> Migration:
+    """What the options of a migration name, as the ledger has it.
 
     Args:
-        options: the words; `migrates` names run, candidate and version.
+        options: `migrates` names run, candidate and version.
         task: as it is now.
         db: the ledger.
 
@@ -136,34 +128,35 @@ def recorded_migration(options: Mapping[str, Any], task: Task, db: Path) -> Migr
         InputError: the model is the one that the prompt is for, the task changed since, texts were erased, or the run
             has no sealed replies of the prompt.
     """
-    named = options["migrates"]
+    named = options.migrates
+    assert named is not None
     with closing(open_history(db)) as history:
-        row = history.search(named["run"])
-        if options["model"] == row["model"]:
+        row = history.search(named.run)
+        if options.model == row["model"]:
             raise InputError(f"--model {row['model']}: this is the model that the prompt is for; name another one")
         _require_same_task(row, task)
         result = search_result(row["result"], db)
         if result is None:
             raise InputError(f"{row['id']}: {without_result(row)}, so there is nothing to compare with")
         trials = history.trials(row["id"])
-        trial = next((each for each in trials if each["candidate_id"] == named["candidate"]), None)
+        trial = next((each for each in trials if each["candidate_id"] == named.candidate), None)
         if trial is None:
-            raise InputError(f"{row['id']}: has no candidate {named['candidate']}; was the prompt changed by hand?")
-        released = recorded_prompt(history.candidate(named["candidate"]))
-        sealed = _outcomes(history, row["id"], named["candidate"], "test")
+            raise InputError(f"{row['id']}: has no candidate {named.candidate}; was the prompt changed by hand?")
+        released = recorded_prompt(history.candidate(named.candidate))
+        sealed = _outcomes(history, row["id"], named.candidate, "test")
         if not sealed:
-            raise InputError(f"{row['id']}: has no sealed replies of {named['candidate']} to compare with")
-        dev = {each["example_id"]: each["value"] for each in history.outcomes(row["id"], named["candidate"], "dev")}
+            raise InputError(f"{row['id']}: has no sealed replies of {named.candidate} to compare with")
+        dev = {each["example_id"]: each["value"] for each in history.outcomes(row["id"], named.candidate, "dev")}
         seeds = _seeds(history, trials, replace(released, weights=None))
         (size,) = history.select(
             "SELECT AVG(prompt_tokens) AS n FROM calls WHERE run_id = ? AND candidate_id = ? AND role = 'target' AND "
             "state IN ('ok', 'cached')",
             row["id"],
-            named["candidate"],
+            named.candidate,
         )
     return Migration(
         row["id"],
-        named["version"],
+        named.version,
         row["model"],
         released,
         trial["number"],
@@ -171,7 +164,7 @@ def recorded_migration(options: Mapping[str, Any], task: Task, db: Path) -> Migr
         dev,
         sealed,
         result.parameters,
-        options["margin"] / 100,
+        options.margin / 100,
         round(size["n"] or 0),
     )
 
@@ -186,7 +179,7 @@ def _require_same_task(row: Row, task: Task) -> None:
     names = dict.fromkeys([*row["hashes"], *task.hashes])
     changed = [name for name in names if row["hashes"].get(name) != task.hashes.get(name)]
     if changed:
-        what = ", ".join(dict.fromkeys(source_of(name, row["options"] or {}) for name in changed))
+        what = ", ".join(dict.fromkeys(source_of(name, started_with(row)) for name in changed))
         raise InputError(f"{row['id']}: {what} changed since, so its scores cannot be compared; put it back")
 
 

@@ -16,12 +16,13 @@ from typing import Any
 
 from agent.errors import BudgetExhausted, InputError
 from agent.ledger.query import History, Row, is_weighted, started_with
+from agent.options.jobs import TransferOptions
 from agent.programs.kinds import program_for
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.rescore import SCORED_BY
 from agent.run.embeddings import embed_rows, model_of_candidates
 from agent.run.job import Job, Resources
-from agent.run.launch import budget_of, earlier_prices
+from agent.run.launch import earlier_prices
 from agent.run.locations import open_history
 from agent.run.recorded import recorded_prompt
 from agent.run.session import PreparedJob
@@ -188,17 +189,12 @@ def _lifts(column: Mapping[str, Any]) -> list[dict[str, Any]]:
 # -- from a run to a transfer -----------------------------------------------------------------------------------------
 
 
-def prepare_transfer(
-    run: str, models: Sequence[str], top: int, limit: int | None, options: Mapping[str, Any], db: Path
-) -> PreparedJob:
+def prepare_transfer(run: str, options: TransferOptions, db: Path) -> PreparedJob:
     """Finds the candidates of a run, their rows and their models, and checks that they can be asked; calls nothing.
 
     Args:
         run: its id, or the unique start of it.
-        models: the models to try, each once.
-        top: how many of the best candidates take part beside the baseline, at least 1.
-        limit: at most so many dev rows, the first. None: all that the run scored.
-        options: has the caps (`budget_of`).
+        options: the models to try, how many of the best prompts, on how many rows.
         db: the ledger.
 
     Raises:
@@ -208,18 +204,18 @@ def prepare_transfer(
 
     with closing(open_history(db)) as history:
         run_row = history.search(run)
-        task, entrants = _seen(history, run_row, _task(run_row), top, limit)
-    words = started_with(run_row)
-    names = [name.strip() for name in models]
+        task, entrants = _seen(history, run_row, _task(run_row), options.top, options.limit)
+    begun = started_with(run_row)
+    names = [name.strip() for name in options.models.split(",")]
     if not all(names) or len(set(names)) < len(names):
-        raise InputError(f"--models {','.join(models)}: write each model once, a,b,c")
+        raise InputError(f"--models {options.models}: write each model once, a,b,c")
     if run_row["model"] in names:
         raise InputError(f"--models: {run_row['model']} is the run's own model, whose scores are in the ledger")
     known = {name: create_model(name) for name in dict.fromkeys([*names, *task.judges])}
     lms, judges = [known[name] for name in names], [known[name] for name in task.judges]
     if not judges and task.is_judged:
         judges = [create_model(run_row["model"])]
-    budget = budget_of(options, Transfer.calls(task, len(entrants), len(lms)))
+    budget = options.budget_for(Transfer.calls(task, len(entrants), len(lms)))
     embedder = model_of_candidates(task, [entrant.candidate for entrant in entrants])
     others = [*judges, *([embedder] if embedder else [])]
     return PreparedJob(
@@ -227,8 +223,9 @@ def prepare_transfer(
         [*lms, *(other for other in others if other not in lms)],
         budget,
         prices=earlier_prices(
-            words, run_row["model"], words.get("proposer") or "", *task.judges, *([embedder.name] if embedder else [])
+            begun, run_row["model"], begun.proposer or "", *task.judges, *([embedder.name] if embedder else [])
         ),
+        seed=options.seed,
     )
 
 
@@ -244,7 +241,7 @@ def _task(run_row: Row) -> Task:
             what = source_of(name, options) + (f" of {task.folder}" if task.folder else "")
             raise InputError(f"{run_row['id']}: {what} changed since; put it back, or run the task again")
     require_all(task)
-    return replace(task, judges=tuple(options.get("judge") or task.judges) if task.is_judged else ())
+    return replace(task, judges=tuple(options.judge or task.judges) if task.is_judged else ())
 
 
 def _seen(history: History, run_row: Row, task: Task, top: int, limit: int | None) -> tuple[Task, list[Entrant]]:

@@ -19,13 +19,12 @@ from typing import Any, Literal
 from agent.errors import BudgetExhausted, InputError, RunRefused
 from agent.gateway.bills import Excess
 from agent.gateway.budget import Account, HeldBack
-from agent.gateway.prices import Price
 from agent.ledger.provenance import new_run_id, tool_version, utc_now
 from agent.ledger.query import run_folder
 from agent.ledger.resume_state import ResumeState
 from agent.ledger.store import Ledger
 from agent.programs.classic import ClassicProgram
-from agent.programs.kinds import Kind, ReleaseSpec, WrittenRelease, program_for
+from agent.programs.kinds import ReleaseSpec, WrittenRelease
 from agent.programs.yardsticks import measured
 from agent.release.prompt_file import HELD
 from agent.release.result import RunResult
@@ -33,9 +32,9 @@ from agent.release.result_parts import Release
 from agent.run.build_result import SealedTest, build_result, cheaper_part, untested_part
 from agent.run.embeddings import embed_rows
 from agent.run.job import LedgerRun, Resources
+from agent.run.launch import Launch
 from agent.run.locations import ledger_option
 from agent.run.observers import Snapshot, Watcher
-from agent.run.settings import Settings, known_prices, models_by_role, plan_for
 from agent.run.unshown_gain import TestRows
 from agent.scoring.answer_counts import retrieval_figures
 from agent.scoring.breakdown import Pair, confidence_report
@@ -45,25 +44,22 @@ from agent.scoring.task_metrics import build_metrics
 from agent.search import explanation, selection
 from agent.search.board import Board
 from agent.search.calibrated import Calibrated
-from agent.search.call_costs import Models
 from agent.search.context import UNSCORED_AT_MOST, RunTools, SearchCase, SearchContext, sealed_rows
 from agent.search.label_weighting import add_label_weights, best_readings
 from agent.search.pareto import Finalist
 from agent.search.plan import Plan, planned_calls
-from agent.search.registered import STRATEGIES
+from agent.search.registered import DEFAULT, STRATEGIES, Strategy
 from agent.search.untested import LeftOut, untested
 from agent.stats.noninferiority import smallest_margin
 from agent.stats.preflight import Assessment, assess, rows_to_detect
 from agent.stats.selection import selection_corrected
 from agent.types import (
-    LM,
     Candidate,
     Example,
     Outcome,
     Proposal,
     Shown,
     SplitName,
-    Task,
     TrialState,
     scores_labels,
 )
@@ -85,16 +81,10 @@ class Run(LedgerRun[RunResult]):
     """One optimization. `execute` returns its result.
 
     Args:
-        task: the task.
-        target: the model to prompt.
-        proposer: the model that writes instructions; None: no instructions are written.
-        ledger: where all of it is written down.
-        settings: what the user chose.
-        observer: shows the run while it goes on.
-        resumed: the run to go on with; None: a new one.
-        judges: the models of the task's judges; without them the target judges.
-        program: what is optimized; without it, what the task says.
-        embedder: the provider's model by whose vectors examples are picked; None: no calls are made for vectors.
+        launch: task, models, program and options.
+        ledger: where all of it is written down; what the run writes lies next to it.
+        observer: shows the run.
+        resumed: the run to continue; None: a new one.
 
     Raises:
         InputError: the task's program cannot be made, or a model has no price.
@@ -102,26 +92,14 @@ class Run(LedgerRun[RunResult]):
     """
 
     def __init__(
-        self,
-        task: Task,
-        target: LM,
-        proposer: LM | None,
-        ledger: Ledger,
-        settings: Settings,
-        observer: Watcher | None = None,
-        resumed: Resumed | None = None,
-        judges: Sequence[LM] = (),
-        program: Kind | None = None,
-        embedder: LM | None = None,
+        self, launch: Launch, ledger: Ledger, observer: Watcher | None = None, resumed: Resumed | None = None
     ) -> None:
-        self.program = program or program_for(task, target)
+        self._launch, self.program, self._embedder = launch, launch.program, launch.embedder
         self._own = self._baseline()
-        self._embedder = embedder
-        self.target, self.proposer, self.judges = target, proposer, tuple(judges) or (target,)
-        self.settings, self._watcher = settings, observer or Watcher()
-        models = models_by_role(target, proposer, self.judges, embedder, self.program.models)
-        prices = known_prices(models, settings)
-        self.plan = resumed.plan if resumed else self._planned(settings, models, prices)
+        self.target, self.proposer, self.judges = launch.target, launch.proposer, launch.judges or (launch.target,)
+        self.options, self._watcher = launch.options, observer or Watcher()
+        prices = launch.prices()
+        self.plan = resumed.plan if resumed else launch.plan()
         self._planned_runs = self.plan
         """The plan as it was made: where a row takes no fixed number of calls, it counts runs of the program."""
         task = self.program.task
@@ -131,17 +109,13 @@ class Run(LedgerRun[RunResult]):
             resumed.run_id if resumed else new_run_id(),
             ledger,
             prices,
-            settings.budget,
-            settings.seed,
+            self.options,
             self._watcher,
-            settings.max_concurrency,
-            settings.use_cache,
-            settings.max_wait,
-            batch=settings.batch,
+            self.options.seed,
+            self.options.cache,
         )
-        every = dict.fromkeys(name for names in models.values() for name in names)
-        super().__init__(task, list(every), resources, self._kinds)
-        self.folder = run_folder(settings.runs_folder, self.id)
+        super().__init__(task, launch.models, resources, self._kinds)
+        self.folder = run_folder(ledger.path.parent, self.id)
         self._resumes = resumed is not None
         self._test = sealed_rows(task, self.plan)
         self._board = Board(self._observer)
@@ -157,16 +131,16 @@ class Run(LedgerRun[RunResult]):
         self._searched = False
 
     @property
+    def _strategy(self) -> Strategy:
+        return STRATEGIES.get(self.options.strategy or DEFAULT)
+
+    @property
     def comes_back(self) -> str:
         return f"`optimize resume {self.id}{ledger_option(self.ledger.path)}`"
 
     def _baseline(self) -> Candidate:
         """The candidate of trial 0."""
         return self.program.baseline()
-
-    def _planned(self, settings: Settings, models: Models, prices: Mapping[str, Price]) -> Plan:
-        """The plan of a run that is to begin. Raises BudgetRefused."""
-        return plan_for(self.program, settings, models, prices)
 
     # -- the order of things ------------------------------------------------------------------------------------------
 
@@ -178,7 +152,7 @@ class Run(LedgerRun[RunResult]):
             build_metrics(self.task, {"judge": judge_builder(self.task, self.judges, self._gateway)}),
             self._kinds,
             self._observer,
-            graded=STRATEGIES.get(self.settings.strategy).uses_logprobs,
+            graded=self._strategy.uses_logprobs,
             baseline_id=self._own.id,
         )
         self.context = self._make_context(self.program.calls)
@@ -197,7 +171,7 @@ class Run(LedgerRun[RunResult]):
         return result
 
     def _begin(self) -> ResumeState | None:
-        budget, settings = self.settings.budget, self.settings
+        budget = self.options.budget
         if self._resumes:
             past = self.ledger.resume_run(self.id, asdict(budget))
             self.account = Account(
@@ -212,7 +186,8 @@ class Run(LedgerRun[RunResult]):
             )
             return past
         proposer = self.proposer.name if self.proposer else ""
-        self._begin_new(self.target.name, proposer, settings.tags, settings.options, settings.parent)
+        asked = self._launch.asked
+        self._begin_new(self.target.name, proposer, asked.tag, asked.stored(), self._launch.parent)
         self.ledger.set_plan(self.id, asdict(self.plan))
         return None
 
@@ -229,32 +204,32 @@ class Run(LedgerRun[RunResult]):
             a_row = max(a_row, math.ceil(self.account.total_used.calls / rows))
         if not self.program.is_fixed or self._planned_runs.test_rows != self.plan.test_rows:
             self.context = self._make_context(a_row)
-        worth = self.settings.anyway or self.preflight is None or self.preflight.worth
+        worth = self.options.anyway or self.preflight is None or self.preflight.worth
         if self.context.more() and worth:
             self._searched = True
-            await STRATEGIES.get(self.settings.strategy).search(self.context)
+            await self._strategy.search(self.context)
 
     def _make_context(self, calls_each: int) -> SearchContext:
         """What the strategy is handed, with the plan in calls; the sealed test's share is kept from then on."""
         self.plan = self._planned_runs
         if not self.program.is_fixed:
-            most = planned_calls(self.settings.budget, self.settings.effort)
+            most = planned_calls(self.options.budget, self.options.effort)
             self.plan = self._planned_runs.in_calls(most, self.program.calls, calls_each)
         self.account.hold_back(HeldBack(self.plan.test_calls, self.plan.test_share))
-        settings = self.settings
+        options = self.options
         case = SearchCase(
             task=self.task,
             plan=self.plan,
-            seed=settings.seed,
+            seed=options.seed,
             program=self.program,
             target=self.target,
             proposer=self.proposer,
-            trials=settings.trials,
-            sampler=settings.sampler,
-            pruner=settings.pruner,
+            trials=options.trials,
+            sampler=options.sampler,
+            pruner=options.pruner,
         )
         tools = RunTools(self._gateway, self._evaluator, self.account, self._observer)
-        calibrated = Calibrated(self.program, settings.neighbours) if settings.calibrate else None
+        calibrated = Calibrated(self.program, True) if options.calibrate else None
         return SearchContext(case, tools, self._board, self._own, calibrated)
 
     async def _ahead(self, sets: Sequence[tuple[Candidate, Sequence[Example], SplitName, int]]) -> None:
@@ -319,11 +294,11 @@ class Run(LedgerRun[RunResult]):
     async def _conclude(self, status: Literal["complete", "budget"]) -> RunResult:
         """Opens the sealed test once, for baseline and winner (and the best, where a cheaper one is the winner), and
         writes the release."""
-        if self._searched and self.settings.calibrate:
-            await add_label_weights(self.context, self.settings.neighbours, self.settings.prior)
+        if self._searched and self.options.calibrate:
+            await add_label_weights(self.context, True, True)
         winner = self._chosen()
         tested = {winner.id, *([self._cheaper.best.id] if self._cheaper else [])}
-        self._untested = untested(self.context, tested, self.settings.prefer, self.settings.budget)
+        self._untested = untested(self.context, tested, self.options.prefer, self.options.budget)
         corrected = self._corrected(winner)
         if status == "complete" and winner.id != self.context.baseline.id:
             self.context.stage("attribution", self.context.round)
@@ -343,9 +318,9 @@ class Run(LedgerRun[RunResult]):
     def _chosen(self) -> Candidate:
         """The candidate that goes to the sealed test, and in `_cheaper` whether it goes there in the place of the
         best."""
-        margin, how = self.settings.margin, self.settings.prefer
+        margin, how = self.options.margin / 100, self.options.prefer
         offers = best_readings(self.context, self._offers())
-        if margin is None or not self.settings.by_margin:
+        if how != "cheap":
             return selection.chosen(self.context, offers, how)
         best = selection.chosen(self.context, offers, "best")
         self._cheaper = selection.cheaper(self.context, offers, best, margin)
@@ -426,11 +401,11 @@ class Run(LedgerRun[RunResult]):
                 "yardsticks": yardsticks,
                 "uncorrected": self._uncorrected(winner),
                 **explanation.explained(
-                    self.task, Pair(self._test, won, base), sides, self._trust(), self.settings.seed
+                    self.task, Pair(self._test, won, base), sides, self._trust(), self.options.seed
                 ),
                 "preflight": self.preflight.as_dict() if self.preflight else None,
                 "attribution": explanation.carried(self.context, winner, corrected),
-                "cheaper": cheaper_part(self._cheaper, won, best, self.settings.seed) if self._cheaper else None,
+                "cheaper": cheaper_part(self._cheaper, won, best, self.options.seed) if self._cheaper else None,
                 "untested": untested_part(self._untested, len(self.context.dev)) if self._untested else None,
             },
             None if is_whole else self.context.baseline_rows,
@@ -461,7 +436,7 @@ class Run(LedgerRun[RunResult]):
             task=self.task.name,
             status=status,
             model=self.target.name,
-            seed=self.settings.seed,
+            seed=self.options.seed,
             dev=dev,
             baseline_rows=baseline_rows,
             tokens_a_call=self._evaluator.tokens_a_call(winner.id),
@@ -480,7 +455,7 @@ class Run(LedgerRun[RunResult]):
                 "calibration": self._confidence(winner, sealed.won),
                 **parts,
             },
-            test_rows=TestRows(self.task, self.plan, self.settings.budget),
+            test_rows=TestRows(self.task, self.plan, self.options.budget),
         )
 
     async def _yardsticks(self, won: Sequence[Outcome]) -> list[dict[str, Any]]:
@@ -488,7 +463,7 @@ class Run(LedgerRun[RunResult]):
         method suits the task."""
         if self._classic is None:
             return []
-        tested, seed = (self._test, won), self.settings.seed
+        tested, seed = (self._test, won), self.options.seed
         return await measured(self._classic, self._evaluator, self._observer, self.context.dev, tested, seed)
 
     def _trust(self) -> list[dict[str, Any]]:
@@ -510,7 +485,7 @@ class Run(LedgerRun[RunResult]):
         """How far the winner's confidences can be trusted; None without any, and where label weights are switched off
         and no precision is wanted."""
         precision = self.task.precision
-        if not self.settings.calibrate and precision is None:
+        if not self.options.calibrate and precision is None:
             return None
         dev = self._board.outcomes.get(winner.id, ())
         found = confidence_report(won, dev, self.program.shown(winner).weights, precision)
@@ -534,13 +509,13 @@ class Run(LedgerRun[RunResult]):
         tried = board.prefixes([i for i, trial in board.trials.items() if trial.n and trial.state in CHOOSABLE])
         if winner.id == self.context.baseline.id or not tried.get(winner.id) or self._uncorrected(winner):
             return None
-        return selection_corrected(list(tried.values()), list(tried).index(winner.id), self.settings.seed)
+        return selection_corrected(list(tried.values()), list(tried).index(winner.id), self.options.seed)
 
     def _uncorrected(self, winner: Candidate) -> str:
         """Why its dev score cannot be corrected; "" where it can."""
         board = self._board
         if winner.id != self.context.baseline.id and self.context.sifted:
-            return f"{self.settings.strategy} dropped programs by parts of dev, and what that adds is not known"
+            return f"{self.options.strategy} dropped programs by parts of dev, and what that adds is not known"
         better = any((board.mean(i) or 0.0) > (board.mean(winner.id) or 0.0) for i in board.in_state("complete"))
         if better and self.context.noted[selection.NOT_PROVED]:
             return (

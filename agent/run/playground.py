@@ -17,6 +17,7 @@ from agent.errors import BudgetExhausted, InputError, Interrupted
 from agent.gateway.gateway import TEMPLATE_TOKENS, dearest_call
 from agent.gateway.prices import prices_for
 from agent.models.hosted import estimate_tokens
+from agent.options.shared import CapOptions, SpendingOptions
 from agent.programs.released import ReleasedProgram
 from agent.release.adapted_model import brought
 from agent.release.completion import request_of
@@ -25,7 +26,7 @@ from agent.report.web.page_request import PLAYGROUND, Quote
 from agent.run.embeddings import embedder_of, model_of_prompt
 from agent.run.interrupts import Stop
 from agent.run.job import Job, Resources
-from agent.run.launch import earlier_prices, price_of, require_dollars
+from agent.run.launch import earlier_prices, price_of
 from agent.run.locations import models_of, require_named, run_options
 from agent.run.observers import Watcher
 from agent.run.prompt_rows import Readable, rows_task
@@ -100,20 +101,17 @@ class Playground:
 
     Args:
         db: the ledger.
-        max_calls: cap on all calls, at least 1. None: no cap.
-        max_cost: cap on all dollars, at least 0. None: no cap.
-        price: IN,OUT in dollars per million tokens, of models whose price is not known.
+        caps: on all calls and dollars, and the price of models without a known one.
 
     Raises:
-        InputError: no cap was given, or a cap or the price cannot be read.
+        InputError: no cap was given.
     """
 
-    def __init__(self, db: Path, max_calls: int | None, max_cost: float | None, price: str | None = None) -> None:
-        if max_calls is None and max_cost is None:
+    def __init__(self, db: Path, caps: CapOptions) -> None:
+        if caps.max_calls is None and caps.max_cost is None:
             raise InputError("--allow-calls: give a cap with it, --max-calls N, --max-cost DOLLARS or both")
-        require_dollars(max_cost)
-        self._db, self._budget = db, Budget(max_calls, max_cost=max_cost)
-        self._price, self._given = price, price_of(price)
+        self._db, self._budget = db, Budget(caps.max_calls, max_cost=caps.max_cost)
+        self._options, self._given = SpendingOptions(price=caps.price), price_of(caps)
         self._spent = Spend()
         self._known: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._asking = threading.Lock()
@@ -198,10 +196,9 @@ class Playground:
             return jobs[0]
 
         prepared = PreparedJob(make, (lm, *embedders.values()), self._left(), prices=self._earlier(prompt))
-        options = {"max_wait": MAX_WAIT, "price": self._price, "max_concurrency": None, "thinking": None}
         self._stop = Stop()
         try:
-            return str(run_job(prepared, options, self._db, _Unseen(), self._stop)["run_id"])
+            return str(run_job(prepared, self._options, self._db, _Unseen(), self._stop)["run_id"])
         finally:
             if jobs:
                 self._spent += jobs[0].account.total_paid

@@ -17,6 +17,7 @@ from typing import Any
 from agent.errors import InputError, RunRefused
 from agent.gateway.embedding import Embedder
 from agent.ledger.provenance import tool_version, user, utc_now
+from agent.options.jobs import BlessOptions, CheckOptions
 from agent.programs.released import ReleasedProgram
 from agent.redact import mask, rare_secrets_in
 from agent.release.adapted_model import brought, in_folder, without_folder
@@ -194,26 +195,12 @@ def _masked(sample: Sample, secrets: tuple[str, ...]) -> Sample:
 # -- from the words of a command ---------------------------------------------------------------------------------------
 
 
-def prepare_check(
-    prompt: str,
-    model: str | None,
-    judge: Sequence[str],
-    task: str | None,
-    suite: Path | None,
-    repeats: int,
-    options: Mapping[str, Any],
-    db: Path,
-) -> tuple[PreparedJob, Suite]:
+def prepare_check(prompt: str, options: CheckOptions, db: Path) -> tuple[PreparedJob, Suite]:
     """Finds the prompt and what was recorded of it, and checks that it can be asked again; calls nothing.
 
     Args:
         prompt: the path of a prompt.md, NAME@LABEL, NAME@VERSION, or the id of a run.
-        model: the model to ask. None: the one whose answers are recorded.
-        judge: allows judges that the suite names by an address.
-        task: the task, where neither the suite nor the ledger says enough.
-        suite: the file of recorded answers. None: suite.json beside the prompt, else what its run scored on dev.
-        repeats: how often each row is asked, 1 to 5.
-        options: has the caps (`whole_budget`).
+        options: of the check.
         db: the ledger.
 
     Returns:
@@ -223,6 +210,7 @@ def prepare_check(
         InputError: something of it is missing or does not fit.
         ReleaseError: the prompt or the suite is damaged.
     """
+    model, judge, task, suite = options.model, options.judge, options.task, options.suite
     path = prompt_path(prompt, db)
     loaded = load_prompt(path)
     own = brought(loaded.release)
@@ -243,7 +231,7 @@ def prepare_check(
     require_named(source, named, {"--model": [] if model else [name], "--judge": judging}, db)
     asked = recorded.task(loaded, metric_folder(recorded, loaded, task, path, db), rubrics_of(recorded))
     embedder = model_of_prompt(loaded, path, db)
-    plan = CheckPlan(loaded, asked, *models_of(name, recorded.judges, loaded), repeats, embedder)
+    plan = CheckPlan(loaded, asked, *models_of(name, recorded.judges, loaded), options.repeats, embedder)
     budget = whole_budget(options, plan.calls, "this check")
     job = PreparedJob(
         lambda resources: PromptCheck(plan, recorded, resources),
@@ -251,56 +239,38 @@ def prepare_check(
         budget,
         use_cache=False,
         prices=earlier_prices(run_options(loaded, db), recorded.model, *recorded.judges, *_names(embedder)),
+        seed=options.seed,
     )
     return job, recorded
 
 
-def prepare_bless(
-    prompt: str,
-    reason: str,
-    actor: str,
-    model: str | None,
-    judge: Sequence[str],
-    task: str | None,
-    suite: Path | None,
-    limit: int | None,
-    repeats: int,
-    options: Mapping[str, Any],
-    db: Path,
-) -> PreparedJob:
+def prepare_bless(prompt: str, options: BlessOptions, db: Path) -> PreparedJob:
     """Finds the prompt and the rows to record, and checks that they can be asked; calls nothing.
 
     The rows are those of the suite that is there, else the dev rows of the prompt's task, or of `task`.
 
     Args:
         prompt: the path of a prompt.md, NAME@LABEL, NAME@VERSION, or the id of a run.
-        reason: why these answers are right; kept in the suite and in the chain.
-        actor: who decides. "": the user of this machine.
-        model: the model to ask. None: that of the suite, else that of the prompt.
-        judge: the models that judge. (): as before.
-        task: takes the dev rows of this task.
-        suite: the file to write. None: suite.json beside the prompt.
-        limit: at most so many rows, the first; at least 1.
-        repeats: how often each row is asked, 1 to 5.
-        options: has the caps (`whole_budget`).
+        options: of the recording.
         db: the ledger.
 
     Raises:
         InputError: something of it is missing or does not fit.
         ReleaseError: the prompt or the suite is damaged.
     """
-    if not reason.strip():
+    reason, model, judge, task = options.reason.strip(), options.model, options.judge, options.task
+    if not reason:
         raise InputError("--reason: say why, in a few words; it is kept with the suite")
     path = prompt_path(prompt, db)
     loaded = load_prompt(path)
-    file = suite or path.with_name(SUITE_FILE)
+    file = options.suite or path.with_name(SUITE_FILE)
     before = read_suite(file) if file.exists() else None
     if before and not task:
         require_fit(before, loaded, str(file))
         asked = before.task(loaded, metric_folder(before, loaded, task, path, db), rubrics_of(before))
     else:
         asked = task_for(loaded, task, db)
-    asked = replace(asked, dev=asked.dev[:limit])
+    asked = replace(asked, dev=asked.dev[: options.limit])
     embedder = model_of_prompt(loaded, path, db)
     prices = earlier_prices(run_options(loaded, db), loaded.model, *asked.judges, *_names(embedder))
     if judge:
@@ -312,12 +282,12 @@ def prepare_bless(
     judging = [each for each in asked.judges if each not in typed]
     source = file if before else path
     require_named(source, named, {"--model": [] if model else [name], "--judge": judging}, db)
-    plan = CheckPlan(loaded, asked, *models_of(name, asked.judges, loaded), repeats, embedder)
+    plan = CheckPlan(loaded, asked, *models_of(name, asked.judges, loaded), options.repeats, embedder)
     budget = whole_budget(options, plan.calls, "to record this suite")
-    replaced, actor = before.id if before else "", actor or user()
+    replaced, actor = before.id if before else "", options.actor or user()
 
     def make(resources: Resources) -> SuiteRecording:
-        return SuiteRecording(plan, file, reason.strip(), actor, replaced, resources)
+        return SuiteRecording(plan, file, reason, actor, replaced, resources)
 
     return PreparedJob(make, plan.lms, budget, use_cache=False, prices=prices)
 

@@ -104,7 +104,6 @@ def reproduce(run: str, db: Path, say: Callable[[str], None] = lambda line: None
     with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:
         copy = Path(folder) / "ledger.db"
         launch = prepare(started_with(row), db, is_new=False)
-        launch = replace(launch, settings=replace(launch.settings, runs_folder=copy.parent))
         if changed := changes_since(row, launch):
             lines = [f"{row['id']}: {what}" for what in changed]
             raise InputError("\n".join([*lines, "put it back to reproduce it"]))
@@ -150,22 +149,17 @@ def _run_again(row: Row, launch: Launch, ledger: ReplayLedger, history: History)
     }
     proposer = None if launch.proposer is None else models[id(launch.proposer)]
     resumed = Resumed(row["id"], Plan.restored(row["plan"]))
-    settings = replace(launch.settings, use_cache=True)  # the copy itself knows which replies the run took
-    judges = [models[id(lm)] for lm in launch.judges]
     target = models[id(launch.target)]
-    embedder = None if launch.embedder is None else models[id(launch.embedder)]
-    again = run_of(
-        launch.migration,
-        launch.task,
-        target,
-        proposer,
-        ledger,
-        settings,
-        resumed=resumed,
-        judges=judges,
+    offline = replace(
+        launch,
+        target=target,
+        proposer=proposer,
+        judges=tuple(models[id(lm)] for lm in launch.judges),
         program=_program_again(launch, target, models),
-        embedder=embedder,
+        embedder=None if launch.embedder is None else models[id(launch.embedder)],
+        options=launch.options.model_copy(update={"cache": True}),  # the copy knows which replies the run took
     )
+    again = run_of(offline, ledger, resumed=resumed)
 
     async def execute() -> Row:
         try:
@@ -180,10 +174,10 @@ def _run_again(row: Row, launch: Launch, ledger: ReplayLedger, history: History)
         return None, str(error)
 
 
-def _program_again(launch: Launch, target: Offline, models: Mapping[int, Offline]) -> Kind | None:
-    """The program on models that answer nothing, where it asks others than the target; None for any other."""
+def _program_again(launch: Launch, target: Offline, models: Mapping[int, Offline]) -> Kind:
+    """The program on models that answer nothing."""
     others = [models[id(lm)] for lm in launch.program.models]
-    return program_for(launch.task, target, others[0]) if others else None
+    return program_for(launch.task, target, others[0] if others else None)
 
 
 def _release_drift(history: History, run: Row, now: Row | None) -> Iterator[str]:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
+from agent.ledger.query import started_with
 from agent.observer import NO_OBSERVER, Observer
+from agent.options.jobs import ResumeOptions
 from agent.run.launch import Launch, prepare
 from agent.run.locations import open_history
 from agent.run.tasks import source_of
@@ -31,23 +33,18 @@ class PreparedRun:
     lines: tuple[str, ...]
 
 
-def prepare_resume(
-    run: str, changes: Mapping[str, Any], model: str | None, fork: bool, db: Path, observer: Observer = NO_OBSERVER
-) -> PreparedRun:
+def prepare_resume(run: str, changes: ResumeOptions, db: Path, observer: Observer = NO_OBSERVER) -> PreparedRun:
     """Loads a run as it was begun, and checks that it can go on.
 
     Args:
         run: its id, or the unique start of it. "": the latest that did not finish.
-        changes: new caps and waits by the names of options; None: as before.
-        model: another model; only with `fork`.
-        fork: makes a new run with what is there now.
+        changes: new caps and waits, and whether a new run is made with what is there now.
         db: the ledger.
         observer: shows messages.
 
     Raises:
         InputError: it is finished, something changed since, or a cap is below what was paid.
     """
-    from agent.ledger.query import started_with
     from agent.run.optimize import Resumed
     from agent.search.plan import Plan
 
@@ -55,7 +52,7 @@ def prepare_resume(
         row = history.run(run) if run else unfinished(history.runs(), db)
         costs = history.costs(row["id"])
     paid = [cost for cost in costs if cost["state"] != "cached"]
-    begun = started_with(row)
+    begun, fork, model = started_with(row), changes.fork, changes.model
     if row["status"] not in UNFINISHED and not fork:
         raise InputError(
             f"{row['id']}: this run is {row['status']} and has its result; --fork starts a new one, "
@@ -63,19 +60,18 @@ def prepare_resume(
         )
     if model and model != row["model"] and not fork:
         raise InputError(f"{row['id']}: another model makes another run; add --fork")
-    given = {name: value for name, value in changes.items() if value is not None}
+    given = {name: value for name, value in changes if name != "fork" and value is not None}
     if not fork:
         require_above(given, paid, row["id"])
-    launch = prepare({**begun, **given, **({"model": model} if model else {})}, db, observer, is_new=fork)
+    launch = prepare(begun.model_copy(update=given), db, observer, is_new=fork)
     if fork:
-        launch = replace(launch, settings=replace(launch.settings, parent=row["id"]))
-        return PreparedRun(launch, None, (f"forking {row['id']} ({row['status']})",))
+        return PreparedRun(replace(launch, parent=row["id"]), None, (f"forking {row['id']} ({row['status']})",))
     if changed := changes_since(row, launch):
         raise InputError(
             "\n".join([f"{row['id']}: {what}" for what in changed] + ["put it back, or start a new run with --fork"])
         )
     plan = Plan.restored(row["plan"]) if row["plan"] else launch.plan()
-    short = short_of_plan(plan, launch.calls_each, costs, launch.settings.budget.max_calls)
+    short = short_of_plan(plan, launch.calls_each, costs, launch.options.max_calls)
     lines = (f"resuming {row['id']} ({row['status']})", *([short] if short else []))
     return PreparedRun(launch, Resumed(row["id"], plan), lines)
 
@@ -129,7 +125,7 @@ def changes_since(run: dict[str, Any], launch: Launch, proposes: bool = True) ->
     changed = task_changes(run, launch.task)
     if run["model"] != launch.target.name:
         changed.append(f"the model is {launch.target.name}, it was {run['model']}")
-    if run["options"].get("model_digest", "") != launch.digest:
+    if started_with(run).model_digest != launch.asked.model_digest:
         changed.append(f"the file behind {launch.target.name} changed")
     proposer = launch.proposer.name if launch.proposer else ""
     if proposes and run["proposer"] != proposer:
@@ -139,9 +135,10 @@ def changes_since(run: dict[str, Any], launch: Launch, proposes: bool = True) ->
     return changed
 
 
-def task_changes(run: Mapping[str, Any], task: Task) -> list[str]:
+def task_changes(run: dict[str, Any], task: Task) -> list[str]:
     """Which files of a task are not as they were when the run began, a line each."""
     then, now = run["hashes"], dict(task.hashes)
     parts = [(name, "changed" if name in now else "is gone") for name in then if then[name] != now.get(name)]
     parts += [(name, "is new") for name in now if name not in then]
-    return list(dict.fromkeys(f"{source_of(name, run['options'])} {what}" for name, what in parts))
+    options = started_with(run)
+    return list(dict.fromkeys(f"{source_of(name, options)} {what}" for name, what in parts))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from agent.errors import AgentError, InputError, Interrupted, ReleaseError, RunRefused
 from agent.observer import Observer
 from agent.run.interrupts import Stop, catch_signals, stopping
-from agent.run.launch import Launch, batch_of, price_of, remarks, require_batches, seconds_of
+from agent.run.launch import Launch, price_of, remarks, require_batches
 from agent.run.locations import ledger_option, releases_folder
 from agent.run.observers import Watcher
 from agent.run.tracking import NO_TRACKING, TrackedRun, Tracking, job_params, search_params, tracked
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from agent.gateway.in_flight import InFlight
     from agent.gateway.prices import Price
     from agent.ledger.store import Ledger
+    from agent.options.shared import SpendingOptions
     from agent.release.result import RunResult
     from agent.run.job import Job, LedgerRun, Resources
     from agent.run.optimize import Resumed
@@ -99,27 +100,15 @@ def _executed(
     from agent.ledger.store import Ledger
     from agent.run.migration import run_of
 
-    lms, settings = launch.lms(), launch.settings
+    lms, options = launch.lms(), launch.options
     with closing(Ledger(db)) as ledger:
         _catch_up(ledger, db, watcher)
-        run = run_of(
-            launch.migration,
-            launch.task,
-            launch.target,
-            launch.proposer,
-            ledger,
-            settings,
-            watcher,
-            resumed,
-            launch.judges,
-            launch.program,
-            launch.embedder,
-        )
-        shown.begin(run, search_params(launch), settings.tags)
+        run = run_of(launch, ledger, watcher, resumed)
+        shown.begin(run, search_params(launch), options.tag)
         command = f"optimize resume {run.id}{ledger_option(db)}"
-        new = [] if resumed else models_to_probe(lms, ledger, launch.task, settings.use_cache)
+        new = [] if resumed else models_to_probe(lms, ledger, launch.task, options.cache)
         try:
-            return asyncio.run(watched(run, lms, watcher, command, new, stop, settings.batch is not None))
+            return asyncio.run(watched(run, lms, watcher, command, new, stop, options.is_batched))
         except AgentError as error:
             if isinstance(error, InputError):
                 raise
@@ -139,11 +128,12 @@ class PreparedJob:
     budget: Budget
     use_cache: bool = True
     prices: Mapping[str, Price] = field(default_factory=dict)
+    seed: int = 0
 
 
 def run_job(
     prepared: PreparedJob,
-    options: Mapping[str, Any],
+    options: SpendingOptions,
     db: Path,
     watcher: Watcher,
     stop: Stop | None = None,
@@ -153,7 +143,7 @@ def run_job(
 
     Args:
         prepared: what to run.
-        options: of the command: max_wait, price, seed, max_concurrency, thinking, and those of `batch_of`.
+        options: how models are asked, and the price.
         db: the ledger.
         watcher: shows the run while it goes on.
         stop: interrupts it from another thread.
@@ -166,20 +156,19 @@ def run_job(
         InputError: a key is missing, or an option cannot be read; nothing was called.
         AgentError: whatever ends the run early.
     """
-    from agent.gateway.gateway import MAX_WAIT
     from agent.gateway.prices import prices_for
     from agent.ledger.provenance import new_run_id
     from agent.ledger.store import Ledger
     from agent.models.model_registry import check_keys
     from agent.run.job import Resources
 
-    lms, max_wait = prepared.lms, seconds_of("--max-wait", options["max_wait"]) or MAX_WAIT
-    if (batch := batch_of(options)) is not None:
+    lms = prepared.lms
+    if options.is_batched:
         require_batches(lms)
     names = list(dict.fromkeys(lm.name for lm in lms))
     fetch_weights(names, watcher.download)
     check_keys(lms)
-    given = price_of(options["price"])
+    given = price_of(options)
     prices = prices_for(names, prepared.budget, given, prepared.prices)
     for line in remarks(lms, given, prepared.prices):
         watcher.on_message(line)
@@ -189,19 +178,16 @@ def run_job(
                 new_run_id(),
                 ledger,
                 prices,
-                prepared.budget,
-                options.get("seed") or 0,
+                options,
                 watcher,
-                options["max_concurrency"],
+                prepared.seed,
                 prepared.use_cache,
-                max_wait,
-                options["thinking"],
-                batch,
+                prepared.budget,
             )
             job = prepared.make(resources)
             new = models_to_probe(lms, ledger, job.task, prepared.use_cache)
             shown.begin(job, job_params(job, names), {})
-            result = asyncio.run(watched(job, lms, watcher, new=new, stop=stop, batches=batch is not None))
+            result = asyncio.run(watched(job, lms, watcher, new=new, stop=stop, batches=options.is_batched))
         shown.finish(result)
     return result
 

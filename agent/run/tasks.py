@@ -6,7 +6,7 @@ import hashlib
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from agent.task.demo_limit import with_demo_limit
 from agent.task.input_files import prompt_text
 
 if TYPE_CHECKING:
+    from agent.options.jobs import RecordedOptions
     from agent.task.from_file import Reading, Targets
     from agent.types import Task
 
@@ -63,8 +64,8 @@ def samples() -> list[str]:
     return sorted(path.parent.name for path in SAMPLES.glob("*/task.toml"))
 
 
-def task_of(options: Mapping[str, Any], observer: Observer = NO_OBSERVER) -> Task:
-    """The task that the words of a run name, with as many rows as they allow.
+def task_of(options: RecordedOptions, observer: Observer = NO_OBSERVER) -> Task:
+    """The task that a run's options name, with as many rows as they allow.
 
     A metric that is a Python function takes the place of the task's own; where this process does not have it, the task
     can be read and not scored. Raises InputError for a file, a folder or an option that is wrong.
@@ -72,33 +73,33 @@ def task_of(options: Mapping[str, Any], observer: Observer = NO_OBSERVER) -> Tas
     return read_task(options, observer)[0]
 
 
-def read_task(options: Mapping[str, Any], observer: Observer = NO_OBSERVER) -> tuple[Task, Reading | None]:
+def read_task(options: RecordedOptions, observer: Observer = NO_OBSERVER) -> tuple[Task, Reading | None]:
     """The same, and how its data file was read where it has one."""
     task, reading = _load(options, observer)
-    if source := options.get("metric_source"):
-        task = _scored_by(task, options["metric"], source)
-    elif reading is None and (words := options.get("metric")):
-        task = _scored_as_asked(task, words)
-    if embeddings := options.get("embeddings"):
-        task = replace(task, space=replace(task.space, embeddings=embeddings))
-    if (most := options.get("max_demos")) is not None:
-        task = with_demo_limit(task, most)
-    return _limited(task, options["limit"]), reading
+    if options.metric_source:
+        task = _scored_by(task, options.metric or "", options.metric_source)
+    elif reading is None and options.metric:
+        task = _scored_as_asked(task, options.metric)
+    if options.embeddings:
+        task = replace(task, space=replace(task.space, embeddings=options.embeddings))
+    if options.max_demos is not None:
+        task = with_demo_limit(task, options.max_demos)
+    return _limited(task, options.limit), reading
 
 
-def source_of(part: str, options: Mapping[str, Any]) -> str:
-    """The file that a `part` of the task (`dev`, `task.toml`) comes from, by the words of a run."""
+def source_of(part: str, options: RecordedOptions) -> str:
+    """The file that a `part` of the task (`dev`, `task.toml`) comes from, by the options of a run."""
     if part == METRIC:
-        return f"the metric {options.get('metric') or ''}".rstrip()
-    if not options.get("prompt"):
+        return f"the metric {options.metric or ''}".rstrip()
+    if not options.prompt:
         return part
     if part == "knowledge":
-        return f"the documents in {options['knowledge']}"
+        return f"the documents in {options.knowledge}"
     if part == TOOLS_FILE:
-        return f"the tools in {options['tools']}"
-    file, prompt = options["task"], options["prompt"]
+        return f"the tools in {options.tools}"
+    prompt = str(options.prompt)
     named = prompt if len(prompt) <= 80 else "the prompt"
-    return f"{named} (or how {file} is read)" if part == "task.toml" else str(file)
+    return f"{named} (or how {options.task} is read)" if part == "task.toml" else options.task
 
 
 def require_judging(task: Task) -> None:
@@ -274,11 +275,12 @@ def _scored_by(task: Task, name: str, source: str) -> Task:
     return replace(task, metrics=(spec,), hashes={**hashes, METRIC: function.digest if function else source})
 
 
-def _load(options: Mapping[str, Any], observer: Observer) -> tuple[Task, Reading | None]:
+def _load(options: RecordedOptions, observer: Observer) -> tuple[Task, Reading | None]:
     from agent.task.input_files import SPREADSHEETS, TABLES
 
-    name, target, prompt = options["task"], options["target_field"], options["prompt"]
-    path, asked = Path(name), Asked.of(options)
+    name, target = options.task, options.target
+    prompt = None if options.prompt is None else str(options.prompt)
+    path, asked = Path(name), Asked.of(options, not options.metric_source)
     if path.suffix.lower() in TABLES:
         if not path.is_file():
             raise InputError(f"{name}: no such file")
@@ -288,23 +290,24 @@ def _load(options: Mapping[str, Any], observer: Observer) -> tuple[Task, Reading
             )
         from agent.task.from_file import task_from_file
 
+        asked = replace(asked, knowledge=str(options.knowledge or ""))
         if asked.knowledge and not Path(asked.knowledge).exists():
             raise InputError(f"--knowledge {asked.knowledge}: no such file or folder; name that of your documents")
-        if options.get("tools"):  # a run of an older version has none
+        if options.tools:
             from agent.run.tool_sources import tools_in_file
 
-            asked = replace(asked, tools=tools_in_file(Path(options["tools"])))
+            asked = replace(asked, tools=tools_in_file(Path(options.tools)))
         instruction = prompt_text(prompt)
         if not instruction.strip():
             raise InputError(f"{prompt}:1: the prompt is empty; write what the model is told today")
-        task, reading = task_from_file(path, target, instruction, options["seed"], asked=asked)
+        task, reading = task_from_file(path, target, instruction, options.seed, asked=asked)
         for line in reading.lines():
-            if line not in reading.metric_lines or not options.get("metric_source"):  # a function of the user scores
+            if line not in reading.metric_lines or not options.metric_source:  # a function of the user scores
                 observer.on_message(line)
         return task, reading
     if path.suffix.lower() in SPREADSHEETS or ((target or prompt) and path.is_file()):
         raise InputError(f"{name}: not a .csv or .jsonl file; save a spreadsheet as CSV UTF-8")
-    others = (asked.type, asked.inputs, asked.ignored, asked.form.is_any, asked.knowledge, options.get("tools"))
+    others = (asked.type, asked.inputs, asked.ignored, asked.form.is_any, options.knowledge, options.tools)
     if target or prompt or any(others):
         raise InputError(
             f"{name}: --target, --prompt, --type, --input, --ignore, --encoding, --sheet, --strip-html, --tools, "
@@ -315,11 +318,8 @@ def _load(options: Mapping[str, Any], observer: Observer) -> tuple[Task, Reading
     return load_task(find_task(name)), None
 
 
-def _limited(task: Task, limit: str | None) -> Task:
+def _limited(task: Task, limit: int | tuple[int, int, int] | None) -> Task:
     if limit is None:
         return task
-    parts = limit.split("-")
-    if len(parts) not in (1, 3) or not all(re.fullmatch("[1-9][0-9]{0,8}", part) for part in parts):
-        raise InputError(f"--limit {limit}: write one number, or TRAIN-DEV-TEST such as 100-50-100")
-    train, dev, test = (int(part) for part in (parts * 3 if len(parts) == 1 else parts))
+    train, dev, test = (limit, limit, limit) if isinstance(limit, int) else limit
     return replace(task, train=task.train[:train], dev=task.dev[:dev], test=task.test[:test])

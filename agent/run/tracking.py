@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from agent.errors import InputError, message_of
 from agent.extras import require
 from agent.observer import Observer
+from agent.options.shared import TrackOptions
 from agent.privacy import ALLOW_TRACING
 from agent.redact import redact, secrets_in
 from agent.run.tracked_files import tracked_files
@@ -58,13 +59,13 @@ class Tracking:
     environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
     @classmethod
-    def of(cls, names: str | Sequence[str], texts: bool = False, trace: str | None = None) -> Tracking:
-        """From names of trackers and the address for spans (`env`: what OTEL_EXPORTER_OTLP_ENDPOINT says).
+    def of(cls, options: TrackOptions) -> Tracking:
+        """Read the options (`trace` env: what OTEL_EXPORTER_OTLP_ENDPOINT says).
 
         Raises InputError for a tracker that is not there, an address that is none, or a package that is missing.
         """
-        each = dict.fromkeys([names] if isinstance(names, str) else names)
-        kinds = tuple(TRACKERS.get(name) for name in each)
+        texts, trace = options.track_texts, options.trace
+        kinds = tuple(TRACKERS.get(name) for name in dict.fromkeys(options.track))
         for kind in kinds:
             if kind.extra:
                 require(kind.extra, f"--track {kind.name}")
@@ -274,16 +275,16 @@ def search_params(launch: Launch) -> dict[str, Any]:
     """What a search was begun with, as trackers show it."""
     from agent.ledger.provenance import tool_version
 
-    settings = launch.settings
+    options = launch.options
     return {
         "task": launch.task.name,
         "models": {role: list(names) for role, names in launch.models_by_role().items()},
-        "budget": asdict(settings.budget),
-        "seed": settings.seed,
-        "strategy": settings.strategy,
-        "effort": settings.effort,
-        "prefer": settings.prefer,
-        "trials": settings.trials,
+        "budget": asdict(options.budget),
+        "seed": options.seed,
+        "strategy": options.strategy,
+        "effort": options.effort,
+        "prefer": options.prefer,
+        "trials": options.trials,
         "rows": _rows(launch.task),
         "hashes": dict(launch.task.hashes),
         "promptassay": tool_version(),

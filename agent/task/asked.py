@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agent.errors import InputError
 from agent.metrics.metric_registry import METRICS
+from agent.options.shared import ScoredOptions
 from agent.task.input_files import AS_IT_IS, FileForm
 from agent.task.words import listed, near, quoted
 from agent.types import FieldType, MetricSpec, Tool
@@ -35,15 +36,13 @@ class Asked:
     form: FileForm = AS_IT_IS
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Asked:
-        """Those of a run, by its words, without tools. A metric that is a Python function is no option of the file."""
+    def of(cls, options: ScoredOptions, with_metric: bool = True) -> Asked:
+        """Read the options of a run; a Python function that scores is no option of the file."""
         return cls(
-            "" if options.get("metric_source") else options.get("metric") or "",
-            options.get("type"),
-            tuple(options.get("input") or ()),
-            tuple(options.get("ignore") or ()),
-            options.get("reading", 1),
-            options.get("knowledge") or "",
+            (options.metric or "") if with_metric else "",
+            options.type,
+            tuple(options.input),
+            tuple(options.ignore),
             form=FileForm.of(options),
         )
 

@@ -10,12 +10,13 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from agent.errors import InputError, Problem, ProblemsError
+from agent.options.shared import FormOptions
 from agent.strict import MAX_DEPTH, BadToml
 from agent.strict import parse_json as parse_json_strictly
 from agent.strict import parse_toml as parse_toml_strictly
@@ -44,9 +45,9 @@ class FileForm:
     strip_html: bool = False
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> FileForm:
-        """That of the words of a command."""
-        return cls(options.get("encoding") or "", options.get("sheet") or "", bool(options.get("strip_html")))
+    def of(cls, options: FormOptions) -> FileForm:
+        """Read the options of a command."""
+        return cls(options.encoding or "", options.sheet or "", options.strip_html)
 
     @property
     def is_any(self) -> bool:

@@ -114,7 +114,7 @@ def test_the_command_line_comes_to_the_same_end() -> None:
     command = files(120)
     with WireServer(learner) as server:
         ours = pa.optimize(
-            "rows.csv", target="label", prompt="p.txt", model=compatible(server), seed=3, ledger="a/ledger.db", **SMALL
+            "rows.csv", target="label", prompt="p.txt", model=compatible(server), seed=3, db="a/ledger.db", **SMALL
         )
         words = ["--max-calls", "200", "--proposer", "none", "--seed", "3", "-m", compatible(server), "-q"]
         theirs = good_json(*command, *words, "--db", "b/ledger.db")
@@ -198,7 +198,7 @@ def test_all_that_is_wrong_is_told_at_once_and_nothing_is_called_or_kept() -> No
             name="a/b",
         )
     assert [problem.where for problem in error.value.problems] == [
-        "max_calls", "effort", "max_cost", "seed", "time_limit", "row 120", "row 121", "row 122", "name", "target",
+        "max_calls", "max_cost", "effort", "time_limit", "seed", "row 120", "row 121", "row 122", "name", "target",
         "prompt", "metric",
     ]  # fmt: skip
     assert error.value.exit_code == 2
@@ -211,7 +211,7 @@ def test_rows_that_make_no_task_are_not_kept() -> None:
         pa.optimize(table()[:20], target="label", prompt=INSTRUCTION)
     with pytest.raises(pa.InputError, match="is not a column"):
         pa.optimize(table(), target="nothing", prompt=INSTRUCTION)
-    with pytest.raises(pa.InputError, match="prompt: is int"):
+    with pytest.raises(pa.InputError, match="prompt: 3: write a text"):
         pa.optimize(table(), target="label", prompt=3)  # type: ignore[arg-type]
     with pytest.raises(pa.InputError, match="row 120: 'text': holds half a character"):
         pa.optimize([*table(), {"text": "\ud800", "label": "billing"}], target="label", prompt=INSTRUCTION)

@@ -72,7 +72,7 @@ def test_a_ctrl_c_lands_what_flies_and_the_run_resumes_to_the_same_end(how: str)
         (run_id, notes) = json.loads(out)
         assert states() == {"ok": len(server.requests)}
         assert "calls in flight are being finished" in err
-        assert notes == [f"to go on: promptassay.resume({run_id!r}), or optimize resume {run_id}"]
+        assert notes == [f"to continue: promptassay.resume({run_id!r}), or optimize resume {run_id}"]
         assert "rows: its metric same is a Python function" in refused(2, "resume", run_id)[-1]
         with pytest.raises(pa.InputError, match=f"{run_id}: the metric same changed"):
             pa.resume(run_id, metric=own("0.5"))
@@ -84,7 +84,7 @@ def test_a_ctrl_c_lands_what_flies_and_the_run_resumes_to_the_same_end(how: str)
         assert len(server.requests) == sum(states().values())
         whole = pa.optimize(
             table(), target="label", prompt=INSTRUCTION, metric=same, model=compatible(server), max_calls=200,
-            use_cache=False, ledger="whole/ledger.db",
+            cache=False, db="whole/ledger.db",
         )  # fmt: skip
     assert told(result.to_json()) == told(whole.to_json())
     with pytest.raises(pa.InputError, match="has its result"):

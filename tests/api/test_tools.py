@@ -10,8 +10,8 @@ from typing import Any, Literal
 import pytest
 
 import promptassay as pa
+from agent.options.jobs import RecordedOptions
 from agent.release.runtime import load_prompt
-from agent.run.launch import OPTIONS
 from agent.run.tasks import task_of
 from tests.cli.test_tools import ROOMS, house
 from tests.cli.world import compatible, refused
@@ -89,13 +89,13 @@ def test_a_file_with_tools_is_an_option_of_the_command_line_too() -> None:
         table = csv.writer(file)
         table.writerow(["request", "calls"])
         table.writerows([row["request"], json.dumps(row["calls"])] for row in requests(60))
-    words = {**OPTIONS, "target_field": "calls", "prompt": PROMPT, "tools": "tools.json"}
-    one, other = (task_of({**words, "task": name}) for name in ("rows.jsonl", "rows.csv"))
+    asked = RecordedOptions(task="rows.jsonl", target="calls", prompt=PROMPT, tools="tools.json")
+    one, other = task_of(asked), task_of(asked.changed(task="rows.csv"))
     assert [row.labels for row in one.train] == [row.labels for row in other.train]
     assert {"tools.json", "train"} <= set(one.hashes)
     assert {call["name"] for row in one.train for call in row.labels["calls"]} == {"lamp_on", "lamp_off"}
     assert any(row.labels["calls"] == [] for row in one.train)
-    named = task_of({**words, "task": "rows.jsonl", "metric": "tool_choice"})
+    named = task_of(asked.changed(metric="tool_choice"))
     assert [metric.name for metric in named.metrics] == ["tool_choice"]
 
 

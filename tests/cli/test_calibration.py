@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.ledger.trail import events_of
+from agent.options.jobs import RecordedOptions
 from agent.release.formats.python_module import load_module
 from agent.release.runtime import load_prompt
-from agent.run.launch import OPTIONS, prepare
+from agent.run.launch import prepare
 from agent.run.locations import open_history
 from agent.task.load import load_task
 from tests.cli.calibrated import biased, likelihoods
@@ -116,27 +117,13 @@ def test_a_run_that_stops_in_the_sealed_test_resumes_to_the_same_weights() -> No
     assert good_json("audit", "verify")["whole"]
 
 
-def test_words_of_an_older_version_and_a_task_that_says_no_get_no_label_weights() -> None:
+def test_the_option_and_a_task_that_says_no_switch_label_weights_off() -> None:
     files(60)
-    words = {
-        **OPTIONS,
-        "task": "rows.csv",
-        "target_field": "label",
-        "prompt": "p.txt",
-        "model": "scripted/replies.jsonl",
-    }
     Path("replies.jsonl").write_text('{"reply": "billing"}\n', "utf-8")
-    words |= {"max_calls": 200}
-    assert prepare(words, Path("runs/ledger.db")).settings.calibrate
-    assert not prepare({**words, "no_calibrate": True}, Path("runs/ledger.db")).settings.calibrate
-    older = {name: value for name, value in words.items() if name != "no_calibrate"}
-    assert not prepare(older, Path("runs/ledger.db")).settings.calibrate
-    assert prepare(words, Path("runs/ledger.db")).settings.neighbours
-    older = {name: value for name, value in words.items() if name != "neighbours"}
-    assert not prepare(older, Path("runs/ledger.db")).settings.neighbours
-    assert prepare(words, Path("runs/ledger.db")).settings.prior
-    older = {name: value for name, value in words.items() if name != "prior"}
-    assert not prepare(older, Path("runs/ledger.db")).settings.prior
+    own = {"task": "rows.csv", "target": "label", "prompt": "p.txt", "model": "scripted/replies.jsonl"}
+    asked = RecordedOptions(**own, max_calls=200)
+    assert prepare(asked, Path("runs/ledger.db")).options.calibrate
+    assert not prepare(asked.changed(calibrate=False), Path("runs/ledger.db")).options.calibrate
     good("init", "--sample", "support_triage")
     file = Path("tasks/support_triage/task.toml")
     text = file.read_text("utf-8").replace("[search]\n", "[search]\ncalibrate = false\n")

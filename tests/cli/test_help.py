@@ -11,8 +11,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from agent.cli import COMMANDS, GROUPS, HELP, main
-from agent.cli.option_groups import GroupedCommand
+from agent.cli import COMMANDS, EVERYDAY, GROUPS, HELP, main
+from agent.cli.declared import JobCommand
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PROGRAM = Path(sys.executable).with_name("optimize")
@@ -42,7 +42,7 @@ def test_the_list_of_commands_names_each_once() -> None:
 @pytest.mark.parametrize(("words", "command"), TREE, ids=IDS)
 def test_every_command_and_every_option_has_a_help_text(words: tuple[str, ...], command: click.Command) -> None:
     assert command.help
-    assert command.help.strip().endswith((".", "run"))
+    assert command.help.strip().endswith((".", "prompt.txt"))
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, (words, parameter.name)
@@ -71,15 +71,23 @@ def has_json(command: click.Command) -> bool:
 
 
 def test_help_names_every_command_in_its_words() -> None:
-    words = " ".join(CliRunner().invoke(main, ["--help"]).output.split())
+    words = " ".join(CliRunner().invoke(main, ["--help-all"]).output.split())
     for name, about in HELP.items():
         assert f"{name} {about}" in words
 
 
-def sections(arguments: list[str]) -> dict[str, str]:
+def test_the_short_help_fits_a_screen_and_names_every_command() -> None:
+    shown = CliRunner().invoke(main, ["--help"], terminal_width=80).output
+    assert len(shown.splitlines()) <= 24 + len(GROUPS)
+    assert max(map(len, shown.splitlines())) <= 80
+    assert [name for name in HELP if not re.search(rf"\b{name}\b", shown)] == []
+    assert set(EVERYDAY) <= set(HELP)
+
+
+def sections(arguments: list[str], flag: str = "--help") -> dict[str, str]:
     """The help of a command by heading, in its order."""
     found, heading = {"": ""}, ""
-    for line in CliRunner().invoke(main, [*arguments, "--help"]).output.splitlines():
+    for line in CliRunner().invoke(main, [*arguments, flag]).output.splitlines():
         if re.fullmatch(r"[A-Z][A-Za-z -]*:", line):
             heading = line.removesuffix(":")
             assert heading not in found, f"{heading} stands there twice"
@@ -90,29 +98,28 @@ def sections(arguments: list[str]) -> dict[str, str]:
 def test_every_command_stands_in_one_group() -> None:
     assert list(GROUPS) == ["Start", "Search", "Look", "Ship", "Watch", "Audit", "Set-up"]
     assert sum(len(commands) for commands in GROUPS.values()) == len(COMMANDS)
-    shown = sections([])
+    shown = sections([], "--help-all")
     assert list(shown) == ["", "Options", *GROUPS]
     for heading, commands in GROUPS.items():
         assert re.findall(r"^  ([a-z]+)\b", shown[heading], re.M) == list(commands)
 
 
-GROUPED = [(words, command) for words, command in TREE if isinstance(command, GroupedCommand)]
+GROUPED = [(words, command) for words, command in TREE if isinstance(command, JobCommand)]
 
 
 @pytest.mark.parametrize(("words", "command"), GROUPED, ids=[" ".join(words) for words, _ in GROUPED])
-def test_every_option_stands_in_one_group(words: tuple[str, ...], command: GroupedCommand) -> None:
+def test_every_option_stands_in_one_group(words: tuple[str, ...], command: JobCommand) -> None:
     options = [option for option in command.get_params(click.Context(command)) if isinstance(option, click.Option)]
-    named = [name for names in command.groups.values() for name in names]
-    assert sorted(named) == sorted(str(option.name) for option in options if "--help" not in option.opts)
+    helps = {"--help", "--help-all"}
+    assert sorted(command.groups) == sorted(str(option.name) for option in options if not helps & set(option.opts))
     order = ["Task", "Models", "Budget", "Search", "Comparison", "Output"]
-    assert list(command.groups) == [heading for heading in order if heading in command.groups]
-    shown = sections(list(words))
-    assert list(shown) == ["", *command.groups]
+    shown = sections(list(words), "--help-all" if command.is_long else "--help")
+    assert list(shown) == ["", *(heading for heading in order if heading in {*command.groups.values(), "Output"})]
     for option in options:
-        places = [heading for heading, names in command.groups.items() if option.name in names] or ["Output"]
+        places = [command.groups.get(str(option.name), "Output")]
         flag = max(option.opts, key=len)
         pattern = rf"^  (?:-\w, )?{flag}(?= |$)"
-        assert [place for place, text in shown.items() if re.search(pattern, text, re.M)] == places, flag
+        assert [place for place, text in shown.items() if place and re.search(pattern, text, re.M)] == places, flag
 
 
 def test_run_and_init_have_groups() -> None:

@@ -8,8 +8,9 @@ import pytest
 
 import promptassay as pa
 from agent.errors import InputError
+from agent.options.jobs import RecordedOptions
 from agent.run.customize.prepare import finished_search
-from agent.run.launch import OPTIONS, prepare
+from agent.run.launch import prepare
 from agent.run.locations import LEDGER, open_history
 from agent.task.demo_limit import with_demo_limit
 from agent.types import Constraints
@@ -51,9 +52,9 @@ def test_instructions_alone_are_tried_and_all_that_reads_the_run_knows_why() -> 
     assert "the same" in good("reproduce", result["run_id"], "--offline")
     assert options_of(result["run_id"])["max_demos"] == 0
     for most, found in ((0, result["run_id"]), (None, free["run_id"]), (3, "")):
-        asked = {**OPTIONS, "task": "rows.csv", "target_field": "label", "prompt": "p.txt", "model": result["model"]}
-        launch = prepare({**asked, "max_demos": most, "proposer": "none"}, LEDGER)
-        assert finished_search(launch, None, LEDGER) == found, most
+        own = {"task": "rows.csv", "target": "label", "prompt": "p.txt", "model": result["model"]}
+        launch = prepare(RecordedOptions(**own, max_demos=most, proposer="none"), LEDGER)
+        assert finished_search(launch, LEDGER) == found, most
 
 
 def test_fixed_and_picked_demos_count_alike() -> None:

@@ -9,14 +9,13 @@ import pytest
 
 from agent.release.formats.python_module import load_module
 from agent.release.runtime import load_prompt
-from agent.run.launch import OPTIONS
 from tests.cli.calibrated import copying
 from tests.cli.world import compatible, files, good, good_json
 from tests.wire import WireServer
 
 
 def test_neighbours_win_where_they_know_more_than_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.cli.run.OPTIONS", {**OPTIONS, "prior": False})  # as a run of an older version
+    monkeypatch.setattr("agent.programs.prompt.PromptProgram.prior_rows", lambda program: "")  # it would win
     with WireServer(copying) as server:
         found = good_json(*files(240), "--max-calls", "600", "--price", "1,2", "-m", compatible(server))
         assert found["calibration"]["method"] == "neighbours", found["winner"]

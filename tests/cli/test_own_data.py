@@ -13,10 +13,9 @@ from pyarrow import parquet
 
 import promptassay as pa
 from agent.ledger.query import History
+from agent.options.jobs import RecordedOptions
 from agent.report.view import task_of
-from agent.run.launch import OPTIONS
 from agent.run.tasks import task_of as task_of_words
-from agent.task.asked import READING
 from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, optimize, refused
 from tests.wire import WireServer
 
@@ -69,10 +68,9 @@ def test_a_run_keeps_what_was_asked_and_all_that_shows_it_reads_the_same_task() 
     assert [each["metric"] for each in result["metrics"]] == ["readable", "exact_match"]
     with closing(History(Path("runs/ledger.db"))) as history:
         run = history.run(result["run_id"])
-    kept = tuple(run["options"][name] for name in ("input", "ignore", "reading"))
-    assert kept == (["text"], ["stars"], READING)
-    assert set(run["options"]) >= set(OPTIONS)
-    assert task_of(run) == task_of_words(run["options"])
+    assert [run["options"][name] for name in ("input", "ignore")] == [["text"], ["stars"]]
+    assert set(run["options"]) == set(RecordedOptions.model_fields)
+    assert task_of(run) == task_of_words(RecordedOptions.of(run["options"]))
     assert [field.name for field in task_of(run).signature.inputs] == ["text"]
     assert "exact_match" in good("show", result["run_id"])
 
@@ -107,8 +105,8 @@ def test_a_file_of_another_kind_makes_the_same_task(suffix: str) -> None:
     else:
         lines = ["\t".join(row) for row in [list(table[0]), *(list(row.values()) for row in table)]]
         Path("rows.tsv").write_text("\n".join(lines), "utf-8")
-    start = {**OPTIONS, "target_field": "label", "prompt": "p.txt"}
-    found, plain = (task_of_words(start | {"task": f"rows.{kind}"}) for kind in (suffix, "csv"))
+    start = RecordedOptions(target="label", prompt="p.txt")
+    found, plain = (task_of_words(start.changed(task=f"rows.{kind}")) for kind in (suffix, "csv"))
     assert (found.train, found.dev, found.test) == (plain.train, plain.dev, plain.test)
 
 

@@ -240,7 +240,7 @@ def test_a_page_that_cannot_be_written_takes_no_result_away(monkeypatch: pytest.
 def finish(path: Path) -> str:
     """Runs the only cell of a sweep in this process; its name."""
     (cell,) = prepare_sweep(path).cells
-    run_cell(cell.arguments, cell.db)
+    run_cell(cell.point.task, cell.arguments, cell.db)
     return cell.name
 
 
@@ -295,7 +295,7 @@ def test_options_of_cells_make_other_cells() -> None:
 def test_a_file_takes_the_options_of_a_run() -> None:
     """All arguments of `optimize` but those that are axes, or no words of a file."""
     arguments = set(inspect.signature(pa.optimize).parameters)
-    assert set(OPTIONS) == arguments - {*AXES, "name", "ledger", "progress", "track", "track_texts", "trace"}
+    assert set(OPTIONS) == arguments - {*AXES, "name", "db", "progress", "track", "track_texts", "trace"}
 
 
 def test_jobs_are_not_for_ray() -> None:

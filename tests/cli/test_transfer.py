@@ -153,10 +153,10 @@ def test_other_data_and_other_kinds_of_runs_are_refused(two_runs: Made) -> None:
         (line,) = refused(2, "transfer", told["run_id"], "--models", compatible(server))
         assert "is no search" in line
         ledger = Ledger(Path("runs/ledger.db"))
-        ledger.begin_run("old", make_task(), "m", "", 0, {}, {})  # as in the days before runs noted their words
+        ledger.begin_run("old", make_task(), "m", "", 0, {}, {})
         ledger.end_run("old", "complete", 1.0)
         ledger.close()
-        assert "did not note how it was started" in refused(2, "transfer", "old", "--models", compatible(server))[0]
+        assert "was started by another version" in refused(2, "transfer", "old", "--models", compatible(server))[0]
         text = Path("rows.csv").read_text("utf-8")
         Path("rows.csv").write_text(text.replace("billing", "delivery", 40), "utf-8")
         done = optimize("transfer", first["run_id"], "--models", compatible(server))

@@ -18,10 +18,8 @@ from agent.cli.common import plain, print_json
 from agent.errors import InputError
 from agent.ledger.store import Ledger
 from agent.run.optimize import Resumed, Run
-from agent.run.settings import Settings
-from agent.types import Budget
 from tests.cli.world import compatible, good, good_json, optimize, refused
-from tests.toys import FakeModel, make_task
+from tests.toys import FakeModel, launched, make_task
 from tests.wire import Fault, WireServer
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\u202e\x08"
@@ -46,12 +44,13 @@ def test_a_ledger_from_elsewhere_does_not_say_where_to_write(tmp_path: Path) -> 
     deep = tmp_path / "deep" / "er"
     deep.mkdir(parents=True)
     path = deep / "ledger.db"
-    task, settings = make_task(60), Settings(budget=Budget(max_calls=300), runs_folder=deep)
+    task = make_task(60)
+    launch = launched(task, FakeModel("x"), max_calls=300)
     with closing(Ledger(path)) as ledger:
         ledger.begin_run("../../out", task, "m", "none", 7, {}, {}, options={"task": "toy"})
-        plan = Run(task, FakeModel("x"), None, ledger, settings).plan
+        plan = Run(launch, ledger).plan
         with pytest.raises(InputError, match=r"\.\./\.\./out: this cannot be the name of a folder"):
-            Run(task, FakeModel("x"), None, ledger, settings, resumed=Resumed("../../out", plan))
+            Run(launch, ledger, resumed=Resumed("../../out", plan))
     for words in (["report"], ["ui", "--optuna"], ["judge", "rate", "--rater", "ann"]):
         (line,) = refused(2, *words, "--db", path)
         assert "../../out: this cannot be the name of a folder" in line

@@ -208,10 +208,11 @@ def test_python_names_all_that_is_wrong(compared: Made) -> None:
             model="local/tiny.gguf",
             arms=["lorra"],
             curve=[3],
-            expected_calls=0,
         )
     lines = str(refused.value).splitlines()
-    assert [line.split(":")[0] for line in lines] == ["--arms lorra", "--curve", "--expected-calls"]
+    assert [line.split(":")[0] for line in lines] == ["--arms lorra", "--curve"]
+    with pytest.raises(pa.InputError, match="expected_calls: 0: write a whole number of at least 1"):
+        pa.customize("rows.csv", target="label", prompt="p.txt", model="local/tiny.gguf", expected_calls=0)
 
 
 def test_lists_and_show_have_its_advice(compared: Made) -> None:

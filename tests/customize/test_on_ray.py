@@ -54,7 +54,7 @@ def test_ray_is_asked_for_where_it_is_missing(here: Path) -> None:
 
 def test_settings_and_tune_are_one_number(here: Path) -> None:
     lines = refused(2, "customize", *write_world(), "--settings", "2", "--tune", "6", "-q")
-    assert lines[-1].endswith("--settings and --tune both say how many settings are tried; give one")
+    assert lines[-1].endswith("--settings: --settings and --tune both say how many settings are tried; give one")
 
 
 def without_seconds(bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -27,13 +27,14 @@ NEEDS_PEFT = pytest.mark.skipif(
 def test_all_that_is_wrong_is_said_at_once_and_before_a_search(compared: Made, arms: str) -> None:
     before = good("runs")
     Path("empty").mkdir()
-    words = ["customize", *WORDS, "--arms", arms, "--trainer", "pefd", "--hf-folder", "empty", "-q"]
+    words = ["customize", *WORDS, "--arms", arms, "--hf-folder", "empty", "-q"]
     text = "\n".join(refused(2, *words))
-    assert "--trainer pefd: no trainer of this name; did you mean 'peft'?" in text
     assert "--hf-folder: empty: no Hugging Face model folder; it has no config.json" in text
     if not HAS_PEFT:
         asked = "--arms full, --hf-folder" if "full" in arms else "--hf-folder"
         assert f'{asked}: needs peft, which is not installed; pip install "promptassay[tune]"' in text
+    text = "\n".join(refused(2, *words, "--trainer", "pefd"))
+    assert "Invalid value for '--trainer': 'pefd': write one of numpy, peft" in text
     assert good("runs") == before
 
 

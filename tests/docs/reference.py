@@ -19,7 +19,8 @@ import click
 import promptassay
 from agent.cli import GROUPS
 from agent.cli import main as command_line
-from agent.cli.option_groups import GroupedCommand
+from agent.cli.declared import JobCommand
+from agent.options.shared import GROUPS as HEADINGS
 from agent.task.task_file import json_schema
 from tests.test_layers import DOORS, LAYERS
 
@@ -68,10 +69,10 @@ def _command(words: str, command: click.Command) -> str:
         for option in command.get_params(context)
         if isinstance(option, click.Option) and "--help" not in option.opts
     }
-    if not isinstance(command, GroupedCommand):
+    if not isinstance(command, JobCommand):
         return text + ("\n" + "".join(options.values()) if options else "")
-    for heading, names in command.groups.items():
-        lines = [line for name, line in options.items() if name in names]
+    for heading in HEADINGS:
+        lines = [line for name, line in options.items() if command.groups.get(name) == heading]
         text += f"\n**{heading}**\n\n{''.join(lines)}" if lines else ""
     return text
 

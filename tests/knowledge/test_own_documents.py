@@ -10,7 +10,7 @@ import pytest
 
 import promptassay as pa
 from agent.ledger.query import History
-from agent.run.launch import OPTIONS
+from agent.options.jobs import RecordedOptions
 from agent.run.tasks import task_of
 from tests.cli.world import compatible, good_json, refused
 from tests.knowledge.planted import INSTRUCTION, reader, write_task
@@ -75,23 +75,23 @@ def test_one_file_will_do_and_its_name_may_be_odd(here: Path) -> None:
     odd = here / 'a "b" c.md'
     odd.write_text((pages / "goods-b.md").read_text("utf-8"), "utf-8")
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    words = {**OPTIONS, "task": "rows.jsonl", "target_field": "answer", "prompt": "Which one?", "knowledge": str(odd)}
-    task = task_of(words)
+    asked = RecordedOptions(task="rows.jsonl", target="answer", prompt="Which one?", knowledge=str(odd))
+    task = task_of(asked)
     assert task.knowledge is not None
     assert task.knowledge.names == (odd.name,)
-    assert task.hashes["knowledge"] != task_of({**words, "knowledge": str(pages)}).hashes["knowledge"]
+    assert task.hashes["knowledge"] != task_of(asked.changed(knowledge=str(pages))).hashes["knowledge"]
 
 
 def test_a_link_out_of_the_named_folder_is_refused(here: Path) -> None:
     rows, pages = planted(here)
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    words = {**OPTIONS, "task": "rows.jsonl", "target_field": "answer", "prompt": "Which one?"}
+    asked = RecordedOptions(task="rows.jsonl", target="answer", prompt="Which one?")
     (here / "linked").symlink_to(pages)
-    assert len(task_of({**words, "knowledge": "linked"}).knowledge.names) == len(list(pages.iterdir()))  # type: ignore[union-attr]
+    assert len(task_of(asked.changed(knowledge="linked")).knowledge.names) == len(list(pages.iterdir()))  # type: ignore[union-attr]
     (pages.parent / "secret.md").write_text("A secret.", "utf-8")
     (pages / "link.md").symlink_to(pages.parent / "secret.md")
     with pytest.raises(pa.InputError, match=r"link\.md"):
-        task_of({**words, "knowledge": str(pages)})
+        task_of(asked.changed(knowledge=str(pages)))
 
 
 def test_what_cannot_be_is_refused_before_anything_is_called(here: Path) -> None:

@@ -124,7 +124,7 @@ def test_what_a_run_released_is_exported_reproduced_promoted_applied_and_tried_o
 
 def test_a_stopped_run_goes_on_with_the_documents_that_it_began_with(here: Path) -> None:
     folder = write_task(here / "task")
-    whole, _ = run(folder, use_cache=False)
+    whole, _ = run(folder, cache=False)
     asked = 0
 
     def stopping(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
@@ -136,7 +136,7 @@ def test_a_stopped_run_goes_on_with_the_documents_that_it_began_with(here: Path)
     text = page.read_text("utf-8")
     with WireServer(stopping) as server:
         with pytest.raises(pa.AgentError) as caught:
-            pa.optimize(folder, model=compatible(server), proposer="none", max_calls=600, use_cache=False)
+            pa.optimize(folder, model=compatible(server), proposer="none", max_calls=600, cache=False)
         asked = 1000
         page.write_text(f"{text}\nMore.\n", "utf-8")
         with pytest.raises(pa.AgentError, match="knowledge"):

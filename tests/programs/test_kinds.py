@@ -14,12 +14,11 @@ from agent.ledger.store import Ledger
 from agent.programs.released import ReleasedProgram
 from agent.release.result import RunResult
 from agent.run.optimize import Run
-from agent.run.settings import Settings
 from agent.scoring.evaluate import Evaluator
 from agent.scoring.task_metrics import build_metrics
-from agent.types import Budget, Request, Task
+from agent.types import Request, Task
 from tests.test_layers import SOURCES
-from tests.toys import TEAMS, FakeModel, make_task
+from tests.toys import TEAMS, FakeModel, launched, make_task
 
 OF_USERS = {
     "prompt": "",
@@ -40,13 +39,7 @@ def run(task: Task, folder: Path) -> tuple[RunResult, Run]:
     """The result of a run that only scores the user's own."""
     ledger = Ledger(folder / "ledger.db")
     try:
-        made = Run(
-            task,
-            FakeModel(answer),
-            None,
-            ledger,
-            Settings(budget=Budget(max_calls=400), trials=1, runs_folder=folder / "runs"),
-        )
+        made = Run(launched(task, FakeModel(answer), max_calls=400, trials=1), ledger)
         return asyncio.run(made.execute()), made
     finally:
         ledger.close()

@@ -102,7 +102,7 @@ def test_what_a_run_released_is_exported_scored_again_and_tried_on_another_model
 
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(here: Path) -> None:
     table = rows(200, planted=True)
-    whole = run(table, name="whole", use_cache=False)
+    whole = run(table, name="whole", cache=False)
     asked = 0
 
     def stopping(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:

@@ -177,7 +177,7 @@ def test_a_run_that_was_stopped_pays_no_vector_twice(here: Path) -> None:
 
     with WireServer(stopping) as server:
         with pytest.raises(pa.AgentError) as caught:
-            run(server, use_cache=False, max_concurrency=1)
+            run(server, cache=False, max_concurrency=1)
         paid = [text for seen in asked(server)[:4] for text in seen.body["input"]]
         before = len(asked(server))
         count = 1000

@@ -12,7 +12,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from agent.errors import BudgetRefused, InputError
-from agent.run.settings import Settings, models_by_role, plan_for
+from agent.options.jobs import RunOptions
+from agent.run.estimate import models_by_role, plan_for
 from agent.search.call_costs import call_costs
 from agent.search.context import sealed_rows
 from agent.search.plan import (
@@ -85,7 +86,7 @@ def test_the_number_that_a_refusal_names_is_enough_for_a_program_too(each):
     task = sized(200, 300)
 
     def plan_of(calls):
-        return plan_in_runs(task, Settings(budget=Budget(max_calls=calls), strategy="bayes"), None, each)
+        return plan_in_runs(task, RunOptions(max_calls=calls, strategy="bayes"), None, each)
 
     with pytest.raises(BudgetRefused, match=f"max_calls = {each * 20} is too few") as caught:
         plan_of(each * 20)
@@ -162,7 +163,7 @@ def test_a_plan_without_a_search_pays_all_rows_or_as_many_as_it_can(calls, dev, 
 @pytest.mark.parametrize(("calls", "dev", "test", "noise"), [(60, 10, 18, 0), (300, 104, 160, 6), (800, 104, 160, 10)])
 @pytest.mark.parametrize("each", [1, 3])
 def test_one_trial_is_planned_without_a_search(calls, dev, test, noise, each):
-    task, settings = sized(dev, test), Settings(budget=Budget(max_calls=calls * each), trials=1, strategy="dspy-mipro")
+    task, settings = sized(dev, test), RunOptions(max_calls=calls * each, trials=1, strategy="dspy-mipro")
     plan = plan_in_runs(task, settings, MODEL, each)
     assert (plan.dev_rows, plan.test_rows, plan.noise_rows, plan.search_calls) == (dev, test, noise, 0)
 

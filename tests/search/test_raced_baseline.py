@@ -13,12 +13,11 @@ import pytest
 
 from agent.release.result import RunResult
 from agent.run.optimize import Run
-from agent.run.settings import Settings
 from agent.search.context import sealed_rows
 from agent.search.plan import Plan
-from agent.types import Budget, Task
+from agent.types import Task
 from tests.search.worlds import any_skill, pupil
-from tests.toys import FakeModel, make_task, open_ledger
+from tests.toys import FakeModel, launched, make_task, open_ledger
 
 LARGE = make_task(200)
 FILE = make_task(200, train=LARGE.train[:122], dev=LARGE.dev[:78], test=LARGE.test[:130])
@@ -47,8 +46,7 @@ def ended(folder: Path, own_skill: float, others: float | None = None, task: Tas
 
     ledger = open_ledger(folder / "ledger.db")
     model = FakeModel(pupil(skill))
-    settings = Settings(budget=Budget(max_calls=calls), runs_folder=folder)
-    run = Run(task, model, None, ledger, settings)
+    run = Run(launched(task, model, max_calls=calls), ledger)
     try:
         return Ended(run, asyncio.run(run.execute()), len(model.seen), folder / "ledger.db")
     finally:

@@ -19,11 +19,10 @@ from agent.release.result import RunResult
 from agent.report import facts, run_tables
 from agent.report.view import RunView
 from agent.run.optimize import Run
-from agent.run.settings import Settings
-from agent.types import Budget, Request
+from agent.types import Request
 from tests.release.test_result import WHOLE
 from tests.search.worlds import good_words, proposer, pupil
-from tests.toys import FakeModel, make_task
+from tests.toys import FakeModel, launched, make_task
 
 TASK = make_task(60)
 
@@ -44,8 +43,7 @@ def unlike(winner: PromptCandidate, baseline: PromptCandidate) -> set[str]:
 async def ended(folder: Path, calls: int, seed: int) -> tuple[Run, RunResult]:
     folder.mkdir()
     ledger = Ledger(folder / "ledger.db")
-    settings = Settings(seed=seed, budget=Budget(max_calls=calls), runs_folder=folder)
-    run = Run(TASK, FakeModel(pupil(skill)), proposer(good_words), ledger, settings)
+    run = Run(launched(TASK, FakeModel(pupil(skill)), proposer(good_words), seed=seed, max_calls=calls), ledger)
     try:
         return run, await run.execute()
     finally:
@@ -70,9 +68,8 @@ async def test_a_sealed_test_without_any_score_says_why(tmp_path: Path) -> None:
         return pupil(skill)(request)
 
     ledger = Ledger(tmp_path / "ledger.db")
-    settings = Settings(budget=Budget(max_calls=300), runs_folder=tmp_path)
     with pytest.raises(RunRefused, match=r"no row of the sealed test got a score .*the policy forbids it"):
-        await Run(TASK, FakeModel(answer), None, ledger, settings).execute()
+        await Run(launched(TASK, FakeModel(answer), max_calls=300), ledger).execute()
     ledger.close()
 
 
@@ -86,7 +83,7 @@ async def test_test_rows_that_only_the_winner_has_no_score_on_are_counted_as_wro
         return pupil(skill)(request)
 
     ledger = Ledger(tmp_path / "ledger.db")
-    run = Run(TASK, FakeModel(answer), None, ledger, Settings(budget=Budget(max_calls=500), runs_folder=tmp_path))
+    run = Run(launched(TASK, FakeModel(answer), max_calls=500), ledger)
     result = await run.execute()
     ledger.close()
     history = History(tmp_path / "ledger.db")
@@ -145,8 +142,7 @@ async def test_rows_without_a_score_here_and_there_do_not_end_a_run(tmp_path: Pa
         return pupil(skill)(request)
 
     ledger = Ledger(tmp_path / "ledger.db")
-    settings = Settings(budget=Budget(max_calls=900), runs_folder=tmp_path)
-    run = Run(make_task(100), FakeModel(answer), None, ledger, settings)
+    run = Run(launched(make_task(100), FakeModel(answer), max_calls=900), ledger)
     result = await run.execute()
     ledger.close()
     assert min(map(len, run.context.board.prefixes(list(run.context.board.trials)).values())) > 0

@@ -16,11 +16,9 @@ from agent.ledger.store import Ledger
 from agent.release.result import RunResult
 from agent.report import facts
 from agent.run.optimize import Run
-from agent.run.settings import Settings
 from agent.search.pareto import Prefer
-from agent.types import Budget
 from tests.search.unsteady import Unsteady
-from tests.toys import FakeModel, make_task
+from tests.toys import FakeModel, launched, make_task
 
 NOTHING = "nothing better was found"
 
@@ -38,8 +36,7 @@ def simulated(seed: int, calls: int, prefer: Prefer = "best") -> tuple[RunResult
     task = make_task(60)
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "ledger.db")
-        settings = Settings(seed=seed, budget=Budget(max_calls=calls), runs_folder=Path(folder), prefer=prefer)
-        run = Run(task, FakeModel(Unsteady(seed)), None, ledger, settings)
+        run = Run(launched(task, FakeModel(Unsteady(seed)), seed=seed, max_calls=calls, prefer=prefer), ledger)
         try:
             result = asyncio.run(run.execute())
         finally:

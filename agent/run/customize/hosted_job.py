@@ -50,7 +50,7 @@ class HostedTraining:
     ) -> None:
         self._arm, self._api, self._key, self._stopped, self._price = arm, api, key, stopped, price
         self._ledger, self._run_id = resources.ledger, resources.run_id
-        self._watcher, self._max_wait = resources.observer, resources.max_wait
+        self._watcher, self._max_wait = resources.observer, resources.options.longest_wait
         self._running: TuningJob | None = None
 
     def settled(self) -> Finished | None:

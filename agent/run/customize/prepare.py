@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from agent.cluster import LOCAL, join_cluster, leave_cluster
 from agent.errors import InputError, Problem
-from agent.ledger.query import History, Row, searched
+from agent.ledger.query import History, Row, searched, started_with
 from agent.models.fine_tuning import TuningSettings
 from agent.models.local import LocalModel
 from agent.models.openai import OpenAIModel
+from agent.options.jobs import CustomizeOptions
+from agent.options.shared import SpendingOptions
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import baseline
 from agent.run.arguments import require_none
@@ -24,65 +26,16 @@ from agent.run.customize.hosted import HostedPlan, hosted_plan, require_affordab
 from agent.run.customize.hosted_files import training_files, training_prompt, write_training_files
 from agent.run.customize.job import Customize
 from agent.run.customize.plan import CustomizePlan, Trainings, require_ray, require_trainer
-from agent.run.launch import Launch, budget_of
+from agent.run.launch import Launch, price_of
 from agent.run.locations import open_history
 from agent.run.recorded import recorded_prompt
 from agent.run.resume import changes_since
 from agent.run.session import PreparedJob, fetch_weights
 from agent.task.conversations import PLAYED
-from agent.task.words import seconds as read_seconds
-from agent.tuning.settings import MOST_SETTINGS, FullSettings, LoraSettings, SoftPromptSettings, Trainer
+from agent.tuning.settings import FullSettings, LoraSettings, SoftPromptSettings, Trainer
 
 if TYPE_CHECKING:
     from agent.types import Task
-
-TRIED_SETTINGS = 3
-"""How many settings of each training are tried on dev, where nothing else is asked for."""
-MOST_SEEDS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class ComparisonAsked:
-    """What the user asked for.
-
-    Args:
-        arms: their names; none: all that take part by default.
-        train_seconds: the most that training may take, each arm by itself. None: as long as it takes.
-        expected_calls: calls in the life of the prompt. None: as many as it takes.
-        seed: of the training, at least 0.
-        curve: the numbers of train rows that arms learn from besides all, such as "24,75,all"; "": no curve.
-        train_price: of training at a provider, dollars per million tokens. None: not known.
-        trainer: what trains adapters here.
-        weights: a Hugging Face folder of the model, to train on. None: the weights of the model's own file.
-        settings: how many settings of each training are tried on dev, 1 to MOST_SETTINGS.
-        seeds: how often each arm is trained with the settings that were chosen, 1 to MOST_SEEDS.
-        ray: the address of a Ray cluster that trains. None: this process does, but for `tune`.
-        tune: how many settings of each training are drawn and stopped early by Ray Tune, in the place of `settings`,
-            2 to MOST_DRAWN. 0: none is drawn.
-    """
-
-    arms: Sequence[str] = ()
-    train_seconds: str | None = None
-    expected_calls: int | None = None
-    seed: int = 0
-    curve: str = ""
-    train_price: float | None = None
-    trainer: str = "numpy"
-    weights: Path | None = None
-    settings: int = TRIED_SETTINGS
-    seeds: int = 1
-    ray: str | None = None
-    tune: int = 0
-
-    @property
-    def tried(self) -> int:
-        """How many settings of each training are tried on dev."""
-        return self.tune or self.settings
-
-    @property
-    def cluster(self) -> str | None:
-        """The address of the cluster that trains; None: none does."""
-        return self.ray or (LOCAL if self.tune else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +51,7 @@ class Checked:
 
 
 def checked(
-    launch: Launch, asked: ComparisonAsked, download: Callable[[int, int], None] = lambda done, total: None
+    launch: Launch, asked: CustomizeOptions, download: Callable[[int, int], None] = lambda done, total: None
 ) -> Checked:
     """What is compared, before anything is searched or trained.
 
@@ -131,44 +84,34 @@ def checked(
         asked_first = PromptProgram(task, local).request(bare_prompt(task), task.train[0]).messages
         if no := why_no_soft_prompt(local.path, asked_first):
             problems.append(Problem(f"--arms {soft[0].name}", no))
-    trainer, not_here = require_trainer(asked.trainer, asked.weights, tuned if asked.arms else [], base)
+    trainer, not_here = require_trainer(asked.trainer, asked.hf_folder, tuned if asked.arms else [], base)
     problems += not_here
-    curve, wrong = curve_sizes(asked.curve, len(task.train))
-    if asked.expected_calls is not None and asked.expected_calls < 1:
-        wrong.append(Problem("--expected-calls", f"{asked.expected_calls}: write a number of at least 1"))
-    wrong += [
-        Problem(f"--{name}", f"{value}: write a number from 1 to {most}")
-        for name, value, most in (("settings", asked.settings, MOST_SETTINGS), ("seeds", asked.seeds, MOST_SEEDS))
-        if not 1 <= value <= most
-    ]
-    wrong += require_ray(asked.ray is not None, asked.tune, tuned)
-    seconds = None
-    try:
-        seconds = None if asked.train_seconds is None else read_seconds(asked.train_seconds)
-    except ValueError as error:
-        wrong.append(Problem(f"--train-time {asked.train_seconds}", str(error)))
+    curve, wrong = curve_sizes(str(asked.curve), len(task.train))
+    wrong += require_ray(asked.ray is not None, asked.tune or 0, tuned)
+    seconds = None if asked.train_time is None else float(asked.train_time)
+    seed = launch.options.seed
     require_none([*problems, *wrong])
     require_hosted(launch, specs, asked)
     kept = [spec for spec in specs if not why or spec not in tuned]
     return Checked(
         kept,
-        LoraSettings(seed=asked.seed, max_seconds=seconds),
-        SoftPromptSettings(seed=asked.seed, max_seconds=seconds),
-        FullSettings(seed=asked.seed, max_seconds=seconds),
+        LoraSettings(seed=seed, max_seconds=seconds),
+        SoftPromptSettings(seed=seed, max_seconds=seconds),
+        FullSettings(seed=seed, max_seconds=seconds),
         trainer,
         curve,
     )
 
 
-def require_hosted(launch: Launch, specs: Sequence[ArmSpec], asked: ComparisonAsked) -> HostedPlan | None:
+def require_hosted(launch: Launch, specs: Sequence[ArmSpec], asked: CustomizeOptions) -> HostedPlan | None:
     """The training at the model's provider, where that is asked for. Raises InputError or BudgetRefused where it cannot
     be, or may cost more than the cap with the user's own prompt."""
     spec = next((spec for spec in specs if spec.method == "hosted"), None)
     if spec is None:
         return None
-    task, settings = launch.task, launch.settings
-    most = settings.budget.max_cost
-    plan = hosted_plan(spec, launch.target, asked.train_price, settings.price, most, asked.seed)
+    task, options = launch.task, launch.options
+    most = options.max_cost
+    plan = hosted_plan(spec, launch.target, asked.train_price, price_of(options), most, options.seed)
     if len(task.train) < FEWEST_TRAIN:
         few = f"{len(task.train)} train rows are too few to train on; give at least {FEWEST_TRAIN}"
         raise InputError(f"--arms {spec.name}: {few}")
@@ -176,45 +119,46 @@ def require_hosted(launch: Launch, specs: Sequence[ArmSpec], asked: ComparisonAs
     return plan
 
 
-def require_cluster(asked: ComparisonAsked) -> None:
+def require_cluster(asked: CustomizeOptions) -> None:
     """Asks for the cluster before a search is paid for; one of this machine is started when it is needed. Raises
     InputError where none answers."""
     if asked.ray not in (None, LOCAL):
         leave_cluster(join_cluster(asked.ray, "--ray"))
 
 
-def finished_search(launch: Launch, limit: str | None, db: Path) -> str:
+def finished_search(launch: Launch, db: Path) -> str:
     """The id of the latest complete search of this very task, rows (`--limit`), model and limit on demos
     (`--max-demos`) in the ledger; "" for none."""
     if not db.is_file():
         return ""
     with closing(open_history(db)) as history:
         for row in history.runs():
-            options, most = row["options"] or {}, launch.settings.options.get("max_demos")
-            if _is_same(row, launch) and options.get("limit") == limit and options.get("max_demos") == most:
+            if _is_same(row, launch):
                 return str(row["id"])
     return ""
 
 
 def _is_same(row: Row, launch: Launch) -> bool:
-    options = row["options"] or {}
-    if row["status"] != "complete" or not row["result"] or options.get("command") or options.get("migrates"):
+    if row["status"] != "complete" or not row["result"] or (row["options"] or {}).get("command"):
+        return False
+    began, asked = started_with(row), launch.asked
+    if began.migrates or (began.limit, began.max_demos) != (asked.limit, asked.max_demos):
         return False
     return row["model"] == launch.target.name and not changes_since(row, launch, proposes=False)
 
 
-def dry_run(launch: Launch, run: str, asked: ComparisonAsked, options: Mapping[str, Any], db: Path) -> dict[str, Any]:
+def dry_run(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> dict[str, Any]:
     """What a comparison would do, JSON-ready; calls nothing.
 
     Args:
-        launch, asked, options, db: as of `prepare_customize`.
+        launch, asked, db: as of `prepare_customize`.
         run: a finished search; "": one would be made first, and how many calls follow it is not known.
 
     Raises:
         InputError: as `prepare_customize`.
     """
     if run:
-        plan = planned(launch, run, asked, options, db)
+        plan = planned(launch, run, asked, db)
         arms = [arm.spec.name for arm in plan.prompts] + list(plan.trainings.arms)
         arms += ["hosted"] * (plan.hosted is not None) + ["no-model"] * plan.classic
         trainings, calls = plan.trainings, plan.calls
@@ -227,26 +171,29 @@ def dry_run(launch: Launch, run: str, asked: ComparisonAsked, options: Mapping[s
     return {**about, "trainings": trainings.count, "trainings_text": trainings.line, "calls": calls}
 
 
-def prepare_customize(
-    launch: Launch, run: str, asked: ComparisonAsked, options: Mapping[str, Any], db: Path
-) -> PreparedJob:
+def prepare_customize(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> PreparedJob:
     """A comparison that is ready to start; calls nothing.
 
     Args:
         launch: task and models.
         run: a finished search of them.
         asked: what the user asked for.
-        options: of the command; has the caps.
         db: the ledger.
 
     Raises:
         InputError: the search is of another task or model, or arms cannot be trained.
     """
-    plan = planned(launch, run, asked, options, db)
-    return PreparedJob(lambda resources: Customize(plan, resources), launch.lms(), budget_of(options, plan.calls))
+    plan = planned(launch, run, asked, db)
+    budget = comparison_options(launch).budget_for(plan.calls)
+    return PreparedJob(lambda resources: Customize(plan, resources), launch.lms(), budget, seed=launch.options.seed)
 
 
-def planned(launch: Launch, run: str, asked: ComparisonAsked, options: Mapping[str, Any], db: Path) -> CustomizePlan:
+def comparison_options(launch: Launch) -> SpendingOptions:
+    """The options of a comparison: those of its search, whose caps on calls, tokens and time hold for itself alone."""
+    return launch.asked.part(SpendingOptions).model_copy(update={"max_calls": None, "max_tokens": None})
+
+
+def planned(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> CustomizePlan:
     """The plan of a comparison, as `prepare_customize` takes it."""
     what = checked(launch, asked)
     specs = what.specs
@@ -260,7 +207,7 @@ def planned(launch: Launch, run: str, asked: ComparisonAsked, options: Mapping[s
     tuned = tuple(spec for spec in specs if spec.is_trained_here)
     if hosted := require_hosted(launch, specs, asked):
         files = training_files(task, target, training_prompt(best))
-        require_affordable(hosted, files, options["max_cost"])
+        require_affordable(hosted, files, launch.asked.max_cost)
     return CustomizePlan(
         task,
         target,
@@ -276,24 +223,23 @@ def planned(launch: Launch, run: str, asked: ComparisonAsked, options: Mapping[s
         what.soft,
         what.full,
         what.trainer,
-        asked.weights,
+        asked.hf_folder,
         asked.expected_calls,
         what.curve,
         hosted,
         asked.tried,
         asked.seeds,
         other_tasks(task.name) if tuned else (),
-        asked.cluster if tuned else None,
-        asked.tune > 0,
+        (asked.ray or (LOCAL if asked.tune else None)) if tuned else None,
+        bool(asked.tune),
     )
 
 
-def export_training(launch: Launch, asked: ComparisonAsked, run: str, folder: Path, db: Path) -> dict[str, Any]:
+def export_training(launch: Launch, run: str, folder: Path, db: Path) -> dict[str, Any]:
     """Writes what a training at the provider would upload, and the commands for it; calls nothing.
 
     Args:
         launch: task and model.
-        asked: has the seed.
         run: a finished search, whose best instruction is trained with. "": the user's own prompt is.
         folder: gets the files.
         db: the ledger.
@@ -317,7 +263,7 @@ def export_training(launch: Launch, asked: ComparisonAsked, run: str, folder: Pa
             _require_same(row, launch)
             prompt, row_id = recorded_prompt(history.candidate(row["result"]["winner"]["candidate_id"])), row["id"]
     files = training_files(task, target, training_prompt(prompt))
-    paths = write_training_files(folder, files, target, TuningSettings(seed=asked.seed))
+    paths = write_training_files(folder, files, target, TuningSettings(seed=launch.options.seed))
     return {"files": [str(path) for path in paths], "rows": files.rows, "tokens": files.tokens, "of_run": row_id}
 
 

@@ -18,7 +18,8 @@ from typing import IO, Any, ClassVar
 
 from agent.errors import AgentError, Interrupted, LedgerBusy, message_of
 from agent.ledger.files import beside
-from agent.run.arguments import launch_of
+from agent.options.jobs import ResumeOptions
+from agent.run.arguments import OptimizeArguments, launch_of
 from agent.run.interrupts import Stop
 from agent.run.observers import LogWatcher, Snapshot
 from agent.run.resume import prepare_resume
@@ -32,7 +33,8 @@ WRITE_SECONDS = 0.5
 
 
 def order_of(cell: Cell) -> str:
-    return json.dumps({"arguments": cell.arguments, "db": str(cell.db), "folder": os.getcwd()})
+    """What a process is asked."""
+    return json.dumps({"task": cell.point.task, "options": cell.arguments, "db": str(cell.db), "folder": os.getcwd()})
 
 
 def progress_file(db: Path) -> Path:
@@ -78,7 +80,7 @@ class CellWatcher(LogWatcher):
             new.unlink(missing_ok=True)
 
 
-def run_cell(arguments: Mapping[str, Any], db: Path, stop: Stop | None = None) -> None:
+def run_cell(task: str, options: Mapping[str, Any], db: Path, stop: Stop | None = None) -> None:
     """Runs a cell to its end, or goes on with it; one that is finished is left as it is.
 
     Raises:
@@ -90,10 +92,10 @@ def run_cell(arguments: Mapping[str, Any], db: Path, stop: Stop | None = None) -
         if before.state == "finished":
             return
         if before.run_id:
-            prepared = prepare_resume(before.run_id, {}, None, False, db, watcher)
+            prepared = prepare_resume(before.run_id, ResumeOptions(), db, watcher)
             start(prepared.launch, db, watcher, prepared.resumed, stop)
         else:
-            start(launch_of(arguments, db, watcher), db, watcher, stop=stop)
+            start(launch_of(task, OptimizeArguments.given(options), db, watcher), db, watcher, stop=stop)
     finally:
         progress_file(db).unlink(missing_ok=True)
 
@@ -105,7 +107,7 @@ def answer(order: str, stop: Stop | None = None) -> str:
     end = time.monotonic() + BUSY_SECONDS
     while True:
         try:
-            run_cell(asked["arguments"], Path(asked["db"]), stop)
+            run_cell(asked["task"], asked["options"], Path(asked["db"]), stop)
         except LedgerBusy as error:
             if time.monotonic() < end:
                 time.sleep(WRITE_SECONDS)

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 from agent.errors import Problem
@@ -22,29 +21,6 @@ from agent.task.words import counted
 State = Literal["not begun", "partial", "running", "finished"]
 FINISHED = ("complete", "budget")
 """The status of a run that has its result."""
-ARGUMENTS: Mapping[str, Any] = MappingProxyType(
-    {
-        "target": None,
-        "prompt": None,
-        "metric": None,
-        "judge": (),
-        "input": (),
-        "ignore": (),
-        "knowledge": None,
-        "tools": None,
-        "time_limit": None,
-        "max_wait": None,
-        "batch_wait": None,
-        "price": None,
-        "limit": None,
-        "tags": None,
-        "use_cache": True,
-        "calibrate": True,
-        "retrieval": True,
-        "name": "rows",
-    }
-)
-"""The arguments of `promptassay.optimize` that are no words of a run as they stand, where they are not given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +39,9 @@ class Cell:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        axes = {"task": self.point.task, "model": self.point.model, "seed": self.point.seed}
-        return {**ARGUMENTS, **self.options, **axes, "strategy": self.point.strategy, "max_cost": self.max_cost}
+        """The options of its run, JSON-ready."""
+        axes = {"model": self.point.model, "seed": self.point.seed, "strategy": self.point.strategy}
+        return {**self.options, **axes, "max_cost": self.max_cost}
 
 
 @dataclass(frozen=True, slots=True)

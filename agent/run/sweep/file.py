@@ -10,63 +10,20 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from agent.errors import InputError, Problem, ProblemsError
-from agent.run.arguments import out_of_range
+from agent.options.jobs import RunOptions
 from agent.search.registered import STRATEGIES
 from agent.task.input_files import KeyPath, TomlLines, decode, parse_toml, read_bytes
 from agent.task.words import near, problem, quoted, shown
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MOST_CELLS = 10_000
-_TEXT, _TEXTS, _COUNT, _NUMBER, _TIME = (str,), (str, list), (int,), (int, float), (int, float, str)
-OPTIONS: Mapping[str, tuple[type, ...]] = MappingProxyType(
-    {
-        "proposer": _TEXT,
-        "judge": _TEXTS,
-        "target": _TEXT,
-        "prompt": _TEXT,
-        "metric": _TEXT,
-        "type": _TEXT,
-        "input": _TEXTS,
-        "ignore": _TEXTS,
-        "encoding": _TEXT,
-        "sheet": _TEXT,
-        "strip_html": (bool,),
-        "knowledge": _TEXT,
-        "tools": _TEXT,
-        "max_calls": _COUNT,
-        "max_tokens": _COUNT,
-        "max_cost": _NUMBER,
-        "time_limit": _TIME,
-        "price": (list,),
-        "effort": _TEXT,
-        "prefer": _TEXT,
-        "margin": _NUMBER,
-        "sampler": _TEXT,
-        "pruner": _TEXT,
-        "detect": _NUMBER,
-        "anyway": (bool,),
-        "calibrate": (bool,),
-        "retrieval": (bool,),
-        "embeddings": _TEXT,
-        "trials": _COUNT,
-        "thinking": _COUNT,
-        "max_concurrency": _COUNT,
-        "max_wait": _TIME,
-        "batch": (bool,),
-        "batch_only": (bool,),
-        "batch_wait": _TIME,
-        "limit": (int, list),
-        "max_demos": _COUNT,
-        "tags": (dict,),
-        "use_cache": (bool,),
-    }
-)
-"""The options of a cell and what a value may be: the arguments of `promptassay.optimize` that a file can hold."""
+_TEXT, _NUMBER = (str,), (int, float)
 AXES = ("task", "model", "strategy", "seed")
+OPTIONS = tuple(name for name in RunOptions.declared() if name not in AXES)
+"""The options of a cell: those of a run that are no axis."""
 _TOP: Mapping[str, tuple[type, ...]] = {
     "name": _TEXT,
     "tasks": (list,),
@@ -267,23 +224,15 @@ class _Reading:
             self._refuse(at, f"{at[-1]}: {error}")
 
     def _options(self, at: KeyPath, raw: Any) -> dict[str, Any]:
-        options = self._table(at, raw, OPTIONS)
-        for key, size in (("price", 2), ("limit", 3)):
-            value = options.get(key)
-            if isinstance(value, list) and (
-                len(value) != size or not all(isinstance(n, int | float) and not isinstance(n, bool) for n in value)
-            ):
-                self._refuse((*at, key), f"{key} = {quoted(value)}: write {size} numbers")
-                del options[key]
-        for key in ("judge", "input", "ignore"):
-            value = options.get(key)
-            if isinstance(value, list) and not all(isinstance(each, str) for each in value):
-                self._refuse((*at, key), f"{key} = {quoted(value)}: write texts")
-                del options[key]
-        if not all(isinstance(value, str) for value in options.get("tags", {}).values()):
-            self._refuse((*at, "tags"), "tags: write texts as values")
-        for wrong in out_of_range(options):
-            self._refuse((*at, wrong.where), f"{wrong.where} = {wrong.what}")
+        if not isinstance(raw, Mapping):
+            self._refuse(at, f"{'.'.join(map(str, at))}: write a table")
+            return {}
+        for key in raw.keys() - set(OPTIONS):
+            self._refuse((*at, key), f"unknown key {quoted(key)}{near(key, OPTIONS)}")
+        options = {key: value for key, value in raw.items() if key in OPTIONS}
+        wrong = RunOptions.problems(options)
+        for key, what in wrong.items():
+            self._refuse((*at, key), f"{key} = {what}")
         return options
 
     def _overrides(self, tables: Sequence[Any], points: Sequence[Point]) -> Iterator[Override]:

@@ -12,12 +12,13 @@ from agent.errors import AgentError, InputError, Problem, ProblemsError, RunRefu
 from agent.ledger.query import started_with
 from agent.models.hosted import HostedModel
 from agent.models.model_registry import create_model, file_digest
-from agent.run.arguments import launch_of
+from agent.options.jobs import ResumeOptions
+from agent.run.arguments import OptimizeArguments, launch_of
+from agent.run.estimate import Estimate, estimate
 from agent.run.launch import Launch
 from agent.run.locations import LEDGER, open_history
 from agent.run.observers import Watcher
 from agent.run.resume import prepare_resume, task_changes
-from agent.run.settings import Estimate, estimate
 from agent.run.sweep.cells import Cell, CellProgress, cells_of, progress_of, with_shares
 from agent.run.sweep.file import SweepFile, read_sweep
 from agent.run.tasks import task_of
@@ -101,7 +102,7 @@ class _Checking:
             if progress.run_id:
                 self._resumes(cell, progress.run_id)
                 continue
-            key = json.dumps({**cell.arguments, "seed": 0}, sort_keys=True, default=str)
+            key = json.dumps([cell.point.task, {**cell.arguments, "seed": 0}], sort_keys=True, default=str)
             if key not in seen:
                 seen[key] = self._estimate(cell)
             found = seen[key]
@@ -115,7 +116,7 @@ class _Checking:
 
     def _estimate(self, cell: Cell) -> Estimate | list[str]:
         try:
-            launch = launch_of(cell.arguments, cell.db, Watcher())
+            launch = launch_of(cell.point.task, OptimizeArguments.given(cell.arguments), cell.db, Watcher())
             found = estimate(launch)
             self._require(launch)
         except AgentError as error:
@@ -123,7 +124,7 @@ class _Checking:
         return found
 
     def _wrong_models(self, cell: Cell) -> Iterator[str]:
-        judges = cell.arguments["judge"]
+        judges = cell.options.get("judge", ())
         named = [cell.point.model, cell.options.get("proposer"), *([judges] if isinstance(judges, str) else judges)]
         for name in dict.fromkeys(each for each in named if each not in {None, "none"}):
             try:
@@ -133,7 +134,7 @@ class _Checking:
 
     def _resumes(self, cell: Cell, run_id: str) -> None:
         try:
-            self._require(prepare_resume(run_id, {}, None, False, cell.db).launch)
+            self._require(prepare_resume(run_id, ResumeOptions(), cell.db).launch)
         except AgentError as error:
             self._note(cell, str(error).split("\n"))
 
@@ -183,11 +184,11 @@ class _Files:
         """What is not as it was when a run began, a line each. Raises InputError for files that cannot be read now."""
         with closing(open_history(db)) as history:
             run = history.run(run_id)
-        words, model = started_with(run), run["model"]
-        key = json.dumps({**words, "model": None, "strategy": None}, sort_keys=True)
+        begun, model = started_with(run), run["model"]
+        key = json.dumps({**begun.stored(), "model": None, "strategy": None}, sort_keys=True)
         if key not in self._tasks:
             try:
-                self._tasks[key] = task_of(words)
+                self._tasks[key] = task_of(begun)
             except AgentError as error:
                 self._tasks[key] = error
         task = self._tasks[key]
@@ -195,5 +196,5 @@ class _Files:
             raise task
         if model not in self._digests:
             self._digests[model] = file_digest(model)
-        is_other_file = words.get("model_digest", "") != self._digests[model]
+        is_other_file = begun.model_digest != self._digests[model]
         return task_changes(run, task) + [f"the file behind {model} changed"] * is_other_file

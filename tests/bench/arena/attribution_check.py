@@ -22,13 +22,14 @@ from pathlib import Path
 
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.result_breakdown import Carried
-from agent.types import LM, Budget, CallRole, Completion, Request, Task
+from agent.types import LM, CallRole, Completion, Request, Task
 from tests.bench.arena.client import AT_ONCE, ModelServer, base_url
 from tests.bench.arena.data import SETS, data_folder, load
 from tests.bench.arena.planted import PLANTED, PlantedModel
 from tests.bench.arena.systems.ours import max_calls
 from tests.bench.arena.toy import TOY, ToyModel
 from tests.bench.arena.weights import gguf
+from tests.toys import launched
 
 MOST_WRONG = 0.05
 HERE = (TOY, PLANTED)
@@ -99,13 +100,12 @@ async def check(task: Task, model: Models, budget: int, seed: int) -> list[Check
     """One run of ours and its re-runs; empty when the user's own prompt won."""
     from agent.ledger.store import Ledger
     from agent.run.optimize import Run
-    from agent.run.settings import Settings
 
     models = target, author, again = model("task"), model("proposer"), model("again")
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "ledger.db")
-        cap = Budget(max_calls=max_calls(task, budget, has_proposer=True))
-        run = Run(task, target, author, ledger, Settings(seed=seed, budget=cap, runs_folder=Path(folder)))
+        cap = max_calls(task, budget, has_proposer=True)
+        run = Run(launched(task, target, author, seed=seed, max_calls=cap), ledger)
         try:
             result = await run.execute()
             winner = run.context.board.candidate(result.winner.candidate_id)

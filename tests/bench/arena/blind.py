@@ -40,6 +40,7 @@ from agent.types import (
     Usage,
 )
 from tests.bench.arena.planted import share
+from tests.toys import launched
 
 MOST_BETTER = 0.01
 TRAIN, DEV, TEST = 60, 30, 60
@@ -171,13 +172,12 @@ async def run_once(metric: str, seed: int, calls: int) -> RunResult:
     """One run on rows that nothing can be learnt from."""
     from agent.ledger.store import Ledger
     from agent.run.optimize import Run
-    from agent.run.settings import Settings
 
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "ledger.db")
-        settings = Settings(seed=seed, budget=Budget(max_calls=calls), runs_folder=Path(folder))
         try:
-            return await Run(blind_task(metric, seed), Blind(metric, seed), None, ledger, settings).execute()
+            launch = launched(blind_task(metric, seed), Blind(metric, seed), seed=seed, max_calls=calls)
+            return await Run(launch, ledger).execute()
         finally:
             ledger.close()
 

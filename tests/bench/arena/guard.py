@@ -31,11 +31,12 @@ from statistics import mean
 from agent.programs.moves.pool import as_prompt
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search import selection
-from agent.types import LM, Budget, Task
+from agent.types import LM, Task
 from tests.bench.arena.attribution_check import Direct
 from tests.bench.arena.goods import EVEN, Copier, Graded, goods_task
 from tests.bench.arena.planted import SPREADS
 from tests.bench.arena.systems.ours import max_calls
+from tests.toys import launched
 
 MODELS = ("copier", "even", "planted")
 
@@ -103,20 +104,13 @@ async def run_once(model: str, dev_rows: int, budget: int, seed: int) -> tuple[C
     """One run, and all that it tried."""
     from agent.ledger.store import Ledger
     from agent.run.optimize import Run
-    from agent.run.settings import Settings
 
     task, fresh = goods_task(dev_rows, seed)
     lm = mind(model, fresh, seed)
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "ledger.db")
-        cap = Budget(max_calls=max_calls(task, budget, has_proposer=False))
-        run = Run(
-            task,
-            lm,
-            None,
-            ledger,
-            Settings(seed=seed, budget=cap, runs_folder=Path(folder), calibrate=True, prior=True),
-        )
+        cap = max_calls(task, budget, has_proposer=False)
+        run = Run(launched(task, lm, seed=seed, max_calls=cap, calibrate=True), ledger)
         try:
             result = await run.execute()
         finally:

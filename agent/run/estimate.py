@@ -1,67 +1,20 @@
-"""What the user chose for a run, and what this makes: a plan, and what it takes at most. Calls nothing."""
+"""The plan of a run, and what it takes at most. Calls nothing."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-from agent.gateway.batch_course import BatchSettings
-from agent.gateway.gateway import MAX_WAIT
 from agent.gateway.prices import Price, prices_for
+from agent.options.jobs import RunOptions
+from agent.run.launch import Launch, price_of
 from agent.search.call_costs import Cap, Models, call_costs, dearest, largest_calls
-from agent.search.pareto import Prefer
-from agent.search.plan import DETECT, Effort, Plan, plan_run
+from agent.search.plan import DETECT, Plan, plan_run
 from agent.search.program import Program
 from agent.search.registered import DEFAULT, STRATEGIES
-from agent.search.samplers import BANDIT, RACE
 from agent.types import LM, Budget, Spend, Usage
-
-if TYPE_CHECKING:
-    from agent.run.launch import Launch
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the user chose for a run. `price` is for models without a known one; `max_wait` is in seconds; `options` are
-    the command line's words, from which the run can be resumed; `parent` is the run that this one forks. One trial
-    scores the user's own prompt and searches nothing. `margin`, in (0, 1), is the loss against the best that `prefer`
-    cheap accepts; None, as in a run of an older version: what is within noise of it. `calibrate` lets the finalists
-    compete with label weights, too, `neighbours` with those for which the nearest train rows vote, and `prior` with
-    those for which a classifier of the train rows does. `detect` is the
-    smallest gain worth having, in score. `batch` says how fixed sets of calls go as batches.
-    """
-
-    seed: int = 0
-    budget: Budget = field(default_factory=Budget)
-    effort: Effort = "standard"
-    trials: int | None = None
-    max_concurrency: int | None = None
-    use_cache: bool = True
-    price: Price | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    runs_folder: Path = Path("runs")
-    max_wait: float = MAX_WAIT
-    parent: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    strategy: str = DEFAULT
-    sampler: str = BANDIT
-    pruner: str = RACE
-    prefer: Prefer = "best"
-    margin: float | None = None
-    anyway: bool = False
-    calibrate: bool = False
-    neighbours: bool = False
-    prior: bool = False
-    detect: float = DETECT
-    batch: BatchSettings | None = None
-
-    @property
-    def by_margin(self) -> bool:
-        """Whether the cheapest that is not worse than the best by a margin is wanted."""
-        return self.prefer == "cheap" and self.margin is not None
 
 
 def models_by_role(
@@ -77,20 +30,19 @@ def models_by_role(
     }
 
 
-def known_prices(models: Models, settings: Settings) -> dict[str, Price]:
+def known_prices(models: Models, options: RunOptions) -> dict[str, Price]:
     """The prices of a run's models, by name. Raises InputError for one that must have a price and has none."""
-    return prices_for(
-        dict.fromkeys(name for names in models.values() for name in names), settings.budget, settings.price
-    )
+    names = dict.fromkeys(name for names in models.values() for name in names)
+    return prices_for(names, options.budget, price_of(options))
 
 
-def plan_for(program: Program, settings: Settings, models: Models, prices: Mapping[str, Price]) -> Plan:
+def plan_for(program: Program, options: RunOptions, models: Models, prices: Mapping[str, Price]) -> Plan:
     """The plan of a run that is to begin. Raises BudgetRefused when a cap is too small."""
-    strategy = None if settings.trials == 1 else STRATEGIES.get(settings.strategy)
+    strategy = None if options.trials == 1 else STRATEGIES.get(options.strategy or DEFAULT)
     costs = call_costs(program.task, models, prices)
-    tested = 3 if settings.by_margin else 2
-    has_proposer, detect = bool(models["proposer"]), settings.detect
-    return plan_run(program, strategy, settings.budget, settings.effort, has_proposer, costs, detect, tested)
+    tested = 3 if options.prefer == "cheap" else 2
+    has_proposer, detect = bool(models["proposer"]), (options.detect or 100 * DETECT) / 100
+    return plan_run(program, strategy, options.budget, options.effort, has_proposer, costs, detect, tested)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +107,7 @@ def estimate(launch: Launch) -> Estimate:
             "tokens": usage.prompt_tokens + usage.completion_tokens,
             "usd": None if unpriced else round(dearest(names, usage, prices), 4),
         }
-    cap = _scale_to_caps(rows, launch.settings.budget)
+    cap = _scale_to_caps(rows, launch.options.budget)
     known = [row["usd"] for row in rows.values()]
     tokens = sum(row["tokens"] for row in rows.values())
     total = None if None in known else round(sum(known), 4)

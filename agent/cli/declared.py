@@ -1,0 +1,194 @@
+"""Click options made from the declared options of a job.
+
+@command(RunOptions, PublishedOptions)
+@click.argument("task")
+def run_command(options: RunOptions, output: PublishedOptions, task: str) -> None: ...
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from agent.cli import SHOW_ALL, show_all
+from agent.cli.common import PATH, SETTINGS, FilePath
+from agent.options.option import JobOptions, Option
+from agent.options.shared import GROUPS, OUTPUT, in_order
+
+WIDEST = 26
+"""Columns of the names in a help text; longer names get a line of their own."""
+SHORT = 20
+"""Options up to which `--help` shows all of them."""
+FILES = {"db": FilePath(is_file=True)}
+
+
+class OptionType(click.ParamType[Any]):
+    """The value of a declared option, refused in the words of every other surface."""
+
+    def __init__(self, model: type[JobOptions], option: Option) -> None:
+        self.name, self._model, self._option = option.name, model, option
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        if self._option.choices:
+            return f"[{'|'.join(self._option.choices)}]"
+        return self._option.metavar or None
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            parsed = self._option.parse(value)
+        except ValueError:
+            parsed = value
+        if self._option.is_repeatable:
+            if parsed is value and self._option.reading is not None:
+                self.fail(f"{value!r}: {self._option.expected()}", param, ctx)
+            return parsed
+        if wrong := self._model.problems({self._option.name: parsed}).get(self._option.name):
+            self.fail(wrong, param, ctx)
+        return parsed
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(word) for word in self._option.choices if word.startswith(incomplete)]
+
+
+class JobCommand(click.Command):
+    """A command whose options come in groups, and in `--help` only those of every day where there are many."""
+
+    groups: Mapping[str, str]
+    everyday: frozenset[str]
+
+    @property
+    def is_long(self) -> bool:
+        """Whether `--help` leaves options to `--help-all`."""
+        return len(self.groups) > SHORT
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        shows_all = ctx.meta.get(SHOW_ALL, False) or not self.is_long
+        sections: dict[str, list[tuple[str, str]]] = {heading: [] for heading in GROUPS}
+        hidden = 0
+        for option in self.get_params(ctx):
+            record = option.get_help_record(ctx) if isinstance(option, click.Option) else None
+            if record is None:
+                continue
+            name = str(option.name)
+            if shows_all or name in self.everyday or name not in self.groups:
+                names, about = record
+                shown = about if shows_all else _first_sentence(about)
+                sections.setdefault(self.groups.get(name, OUTPUT), []).append((names, shown))
+            else:
+                hidden += 1
+        for heading, records in sections.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl([(f"{names:<{WIDEST}}", about) for names, about in records], col_max=WIDEST)
+        if hidden:
+            formatter.write_paragraph()
+            formatter.write_text(f"{hidden} more options: {ctx.command_path} --help-all")
+
+
+def _first_sentence(about: str) -> str:
+    """What an option is, and its default where that is a value."""
+    end, default = re.search(r"\.(?= |$)", about), re.search(r"  \[default: [^]]*\]$", about)
+    return (about[: end.end()] if end else about) + (default[0] if default and end else "")
+
+
+def command(
+    *models: type[JobOptions], types: Mapping[str, click.ParamType[Any]] | None = None, **changes: Mapping[str, Any]
+) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a command of a function that takes an instance of each model, then its arguments.
+
+    Args:
+        models: the options; a name that two of them declare goes to both.
+        types: other types by the name of an option, such as what a registry lists.
+        changes: other keywords of click by the name of an option.
+    """
+
+    def made(function: Callable[..., None]) -> click.Command:
+        @wraps(function)
+        def called(**values: Any) -> None:
+            ctx = click.get_current_context()
+            given = {name: value for name, value in values.items() if _is_given(ctx, name)}
+            parts = [model.given(_values(model, given), model.spelled) for model in models]
+            names = {_click_name(option) for model in models for option in model.declared().values()}
+            function(*parts, **{name: value for name, value in values.items() if name not in names})
+
+        options: dict[str, tuple[type[JobOptions], Option]] = {}
+        for model in models:
+            for option in model.declared().values():
+                options.setdefault(option.name, (model, option))
+        ordered = [options[option.name] for option in in_order(option for _, option in options.values())]
+        arguments = getattr(function, "__click_params__", [])
+        every = click.Option(
+            ["--help-all"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=show_all,
+            help="Show every option and exit.",
+        )
+        params = [_click_option(model, option, types or {}, changes) for model, option in ordered]
+        result = JobCommand(
+            None,
+            callback=called,
+            help=function.__doc__,
+            context_settings=SETTINGS,
+            params=[*reversed(arguments), *params, *([every] if len(params) > SHORT else [])],
+        )
+        result.groups = {_click_name(option): option.group for _, option in ordered}
+        result.everyday = frozenset(_click_name(option) for _, option in ordered if option.is_everyday)
+        return result
+
+    return made
+
+
+def _is_given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP, None)
+
+
+def _click_name(option: Option) -> str:
+    return option.flag.removeprefix("--").replace("-", "_") if option.field.default is True else option.name
+
+
+def _values(model: type[JobOptions], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a model's options among those that were typed."""
+    found = {}
+    for name, option in model.declared().items():
+        if (at := _click_name(option)) in given:
+            found[name] = not given[at] if option.field.default is True else given[at]
+    return found
+
+
+def _click_option(
+    model: type[JobOptions],
+    option: Option,
+    types: Mapping[str, click.ParamType[Any]],
+    changes: Mapping[str, Mapping[str, Any]],
+) -> click.Option:
+    names = [*([option.short] if option.short else []), option.flag, _click_name(option)]
+    about: dict[str, Any] = {"help": _help(model, option.help)}
+    default = option.field.default
+    if option.kind is bool:
+        about["is_flag"] = True
+    else:
+        usual = FILES.get(option.name, PATH) if option.kind is Path else OptionType(model, option)
+        about |= {"type": types.get(option.name, usual), "multiple": option.is_repeatable}
+        if option.metavar:
+            about["metavar"] = option.metavar
+        if default is not None and default != "" and not option.is_repeatable and default != ():
+            about |= {"default": default, "show_default": True}
+    return click.Option(names, **{**about, **changes.get(option.name, {})})
+
+
+def _help(model: type[JobOptions], text: str) -> str:
+    """A help text with the flags of the options that it names."""
+    known = model.declared()
+    return re.sub(r"\{(\w+)\}", lambda found: known[found[1]].flag if found[1] in known else found[0], text)

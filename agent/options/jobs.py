@@ -1,0 +1,486 @@
+"""The options of each job that asks models: `optimize run`, `migrate`, `check` and the others."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from agent.errors import Problem
+from agent.options.kinds import Curve, File, Names, Place, Price, Tags, Texts, Time
+from agent.options.option import JobOptions, option
+from agent.options.shared import (
+    BUDGET,
+    COMPARISON,
+    MODELS,
+    OUTPUT,
+    SEARCH,
+    TASK,
+    AskingOptions,
+    BatchOptions,
+    CapOptions,
+    DataOptions,
+    FormOptions,
+    ScoredOptions,
+    SeedOption,
+    SpendingOptions,
+)
+from agent.stats.noninferiority import MARGIN
+from agent.types import MOST_COUNT
+
+Effort = Literal["quick", "standard", "thorough"]
+Prefer = Literal["best", "cheap", "short"]
+_ALL_ROLES = ", all roles together"
+_TIME_LIMIT = "Cap on wall time, the sealed test included: 90, 5m or 1h30m. Calls in flight have 10 s more."
+
+
+class MarginOption(JobOptions):
+    """A loss that is accepted."""
+
+    margin: float = option(
+        100 * MARGIN,
+        "The loss against the best that {prefer} cheap accepts.",
+        SEARCH,
+        metavar="POINTS",
+        unit="points",
+        gt=0,
+        le=50,
+    )
+
+
+class SearchOptions(MarginOption):
+    """How a run searches."""
+
+    trials: int | None = option(
+        None,
+        "Stop the search after about this many trials; 1: only score your prompt. Default: as many as the calls pay.",
+        SEARCH,
+        short="-n",
+        metavar="N",
+        everyday=True,
+        ge=1,
+        le=MOST_COUNT,
+    )
+    strategy: str | None = option(
+        None,
+        "Our search (evolve, also called bayes), or one of DSPy's optimizers. Default: evolve; dspy-mipro for a DSPy "
+        "program of your own.",
+        SEARCH,
+        metavar="NAME",
+    )
+    sampler: Literal["bandit", "tpe", "gp", "cmaes", "random"] = option(
+        "bandit",
+        "What our search tries next: by a bandit over its operators, or all of it by one Optuna study.",
+        SEARCH,
+    )
+    pruner: Literal["race", "wilcoxon"] = option(
+        "race",
+        "What ends losing candidates in our search: our paired race, valid at every look, or Optuna's WilcoxonPruner.",
+        SEARCH,
+    )
+    prefer: Prefer = option(
+        "best",
+        "Which to test and ship: the best on dev, the cheapest that is shown there to lose less than {margin} against "
+        "it, or the shortest within noise of it.",
+        SEARCH,
+    )
+    detect: float | None = option(
+        None,
+        "The smallest gain worth having: where calls are few, the sealed test takes the rows that show it and the "
+        "search the rest. Default: the task's, else 10.",
+        SEARCH,
+        metavar="POINTS",
+        unit="points",
+        gt=0,
+        le=100,
+    )
+    anyway: bool = option(False, "Search even when nothing can be won by the preflight.", SEARCH)
+    retrieval: bool = option(True, "Pick no examples for each input; the same ones for all.", SEARCH)
+    embeddings: str | None = option(
+        None,
+        "Also pick examples by the vectors of this model: wordllama, which calls none, or PROVIDER:NAME. Default: the "
+        "task's, else none.",
+        SEARCH,
+        metavar="NAME",
+    )
+    calibrate: bool = option(True, "Do not try label weights on the finalists (they cost no call).", SEARCH)
+    seed: int = option(0, "Same seed, same trials.", SEARCH, metavar="N", everyday=True, ge=0, le=2**31 - 1)
+
+
+class RunOptions(DataOptions, SpendingOptions, SearchOptions):
+    """The options of a run, as they stand in task.toml's `[run]`, in sweep.toml and in the ledger."""
+
+    model: str | None = option(
+        None,
+        "The model to prompt. Default: the task's, else the embedded local/smollm2-135m.",
+        MODELS,
+        short="-m",
+        metavar="NAME",
+        everyday=True,
+    )
+    proposer: str | None = option(
+        None,
+        "The model that writes instructions, or `none`. Default: the task's, else the model itself.",
+        MODELS,
+        metavar="NAME",
+        everyday=True,
+    )
+    judge: Texts = option(
+        (),
+        "The model that judges; repeat it for a panel. Default: the task's, else the model itself.",
+        MODELS,
+        metavar="NAME",
+        everyday=True,
+    )
+    knowledge: Place = option(
+        None,
+        "Documents that have the answers, when TASK is a data file: a folder, or one file. Prompts look passages up.",
+        TASK,
+        metavar="DIR",
+    )
+    tools: Place = option(
+        None,
+        "Tools that the answers call, when TASK is a data file: JSON, or FILE.py:NAME,... as `optimize tools` has it.",
+        TASK,
+        metavar="FILE",
+    )
+    max_calls: int | None = option(
+        None,
+        "Cap on model calls, retries (not 429s) included, all roles together. Default: the task's, else by {effort}.",
+        BUDGET,
+        metavar="N",
+        everyday=True,
+        ge=1,
+        le=MOST_COUNT,
+    )
+    time_limit: Time = option(None, _TIME_LIMIT, BUDGET, metavar="TIME", everyday=True)
+    effort: Effort = option("standard", "How many calls to plan with when nothing is capped.", BUDGET, everyday=True)
+    cache: bool = option(True, "Buy every call again, also those that the ledger holds.", BUDGET)
+    tag: Tags = option({}, "Tag the run; repeatable.", OUTPUT, metavar="K=V")
+
+    def conflicts(self) -> list[Problem]:
+        """Options that were given and contradict each other."""
+        if "margin" in self.model_fields_set and self.prefer != "cheap":
+            return [Problem("margin", "what {prefer} cheap may lose; add {prefer} cheap"), *super().conflicts()]
+        return super().conflicts()
+
+
+class Migrates(JobOptions):
+    """The released prompt that a migration starts from."""
+
+    run: str
+    candidate: str
+    version: str
+
+
+class RecordedOptions(RunOptions):
+    """A run as the ledger keeps it: its options, and what they were given for.
+
+    Args:
+        task: the task's folder, name or data file.
+        metric_source: the digest of a Python function that scores; "" where the metric is one of ours.
+        migrates: the prompt that a migration starts from.
+        model_digest: the SHA-256 of the model's own file.
+    """
+
+    task: str = ""
+    metric_source: str = ""
+    migrates: Migrates | None = None
+    model_digest: str = ""
+
+
+class ResumeOptions(JobOptions):
+    """What may change when a run is resumed."""
+
+    fork: bool = option(False, "Start a new run from it, with the task as it is now.", SEARCH)
+    model: str | None = option(None, "Another model; only with {fork}.", MODELS, short="-m", metavar="NAME")
+    max_calls: int | None = option(
+        None, "A new cap on model calls; what was paid before counts.", BUDGET, metavar="N", ge=1, le=MOST_COUNT
+    )
+    max_tokens: int | None = option(None, "A new cap on tokens.", BUDGET, metavar="N", ge=1, le=MOST_COUNT)
+    max_cost: float | None = CapOptions.field("max_cost", help="A new cap in US dollars.")
+    time_limit: Time = option(None, "A new cap on wall time: 90, 5m or 1h30m.", BUDGET, metavar="TIME")
+    max_concurrency: int | None = AskingOptions.field("max_concurrency")
+    max_wait: Time = AskingOptions.field("max_wait")
+    batch_wait: Time = BatchOptions.field("batch_wait")
+
+
+class MigrateOptions(MarginOption):
+    """The options of a migration; those that are not given are as in the run of the prompt."""
+
+    model: str = option("", "The model to migrate to.", MODELS, short="-m", metavar="NAME", everyday=True)
+    max_calls: int = RunOptions.field(
+        "max_calls", default=150, help="Cap on model calls, retries (not 429s) included, all roles together."
+    )
+    max_tokens: int | None = CapOptions.field("max_tokens", help=f"Cap on tokens in and out{_ALL_ROLES}.")
+    max_cost: float | None = CapOptions.field("max_cost", help=f"Cap in US dollars{_ALL_ROLES}.")
+    time_limit: Time = RunOptions.field(
+        "time_limit", help="Cap on wall time, the sealed test included: 90, 5m or 1h30m."
+    )
+    price: Price = CapOptions.field("price")
+    batch: bool = BatchOptions.field("batch")
+    batch_only: bool = BatchOptions.field("batch_only")
+    batch_wait: Time = BatchOptions.field("batch_wait")
+    margin: float = MarginOption.field("margin", help="The loss against the old model that you accept.")
+    max_demos: int | None = DataOptions.field("max_demos", group=SEARCH)
+    max_concurrency: int | None = AskingOptions.field("max_concurrency")
+    max_wait: Time = AskingOptions.field("max_wait")
+
+
+class TransferOptions(SpendingOptions, SeedOption):
+    """The options of a run's prompts on other models."""
+
+    models: str = option("", "The models to try, as a,b,c.", MODELS, metavar="NAMES", everyday=True)
+    top: int = option(3, "How many of the best prompts.", TASK, metavar="N", everyday=True, ge=1, le=50)
+    limit: int | None = option(None, "Take the first so many dev rows.", TASK, metavar="N", everyday=True, ge=1)
+
+
+class CheckOptions(SpendingOptions, SeedOption):
+    """The options of a check of a released prompt."""
+
+    model: str | None = option(
+        None, "The model to ask. Default: the one whose answers are recorded.", MODELS, short="-m", metavar="NAME"
+    )
+    judge: Texts = option(
+        (), "Allows a judge that the suite names by an address; repeat it for several.", MODELS, metavar="NAME"
+    )
+    task: str | None = option(None, "The task, where neither the suite nor the ledger says enough.", TASK)
+    suite: File = option(None, "The recorded answers. Default: suite.json next to PROMPT.", TASK)
+    repeats: int = option(2, "How often each row is asked.", TASK, metavar="N", ge=1, le=5)
+
+
+class BlessOptions(SpendingOptions):
+    """The options of a recording of what a released prompt answers."""
+
+    reason: str = option("", "Why these answers are right to compare with; kept in the ledger.", OUTPUT)
+    actor: str = option("", "Who decides. Default: the user of this machine.", OUTPUT)
+    model: str | None = CheckOptions.field(
+        "model", help="The model to ask. Default: the one of the suite, else that of the prompt."
+    )
+    judge: Texts = CheckOptions.field("judge", help="The model that judges; repeat it for a panel. Default: as before.")
+    task: str | None = CheckOptions.field(
+        "task", help="Take the dev rows of this task; without it the suite's rows stay, if there is a suite."
+    )
+    suite: File = CheckOptions.field("suite", help="Where to keep it. Default: suite.json next to PROMPT.")
+    limit: int | None = TransferOptions.field("limit", help="Take the first so many rows.")
+    repeats: int = CheckOptions.field("repeats", default=3)
+
+
+class ApplyOptions(FormOptions, SpendingOptions):
+    """The options of a released prompt on the rows of a file."""
+
+    output: File = option(None, "The .csv or .jsonl file to write.", TASK, short="-o", everyday=True)
+    model: str | None = CheckOptions.field("model", help="The model to ask. Default: the one of the prompt.")
+    limit: int | None = TransferOptions.field("limit", help="Take the first so many rows.")
+    prefix: str = option("", "Before the names of the new columns: answer_. Default: nothing.", TASK)
+
+
+class LabelOptions(FormOptions, CapOptions, AskingOptions):
+    """The options of labelling."""
+
+    labeller: str = option("", "Who labels: a name or initials. Default: the user of this machine.", TASK)
+    count: int | None = option(None, "Stop after so many labels.", TASK, metavar="N", ge=1)
+    overlap: int = option(
+        10,
+        "Rows that another labeller has labelled and that you label, too, so that your agreement can be measured.",
+        TASK,
+        metavar="N",
+        ge=0,
+    )
+    add: File = option(
+        None, "Add the rows of FILE (.csv, .jsonl, .txt, traces) to those to label.", TASK, metavar="FILE"
+    )
+    status: bool = option(False, "Only say how far labelling is, and what is wanted for a verdict.", TASK)
+    web: bool = option(False, "Label in the browser, on this machine only.", TASK)
+    port: int = option(0, "With {web}: the port. Default: a free one.", TASK, metavar="N", ge=0, le=65535)
+    no_open: bool = option(False, "With {web}: print the link only.", TASK)
+    ask: bool = option(
+        False,
+        "Ask the best prompts of the last run the rows without a label, {max_calls} in all; rows on which they "
+        "disagree come first from then on.",
+        TASK,
+    )
+
+
+class CalibrateOptions(SpendingOptions, SeedOption):
+    """The options of a judge's measurement against people."""
+
+    labels: File = option(None, "Ratings of people, .jsonl or .csv.", TASK, metavar="FILE")
+    judge: Texts = option(
+        (),
+        "The model that judges; repeat it for a panel. Default: the task's, else the task's model, else the embedded.",
+        MODELS,
+        metavar="NAME",
+    )
+    input: Texts = option((), "Without TASK: a column that the answer was made from; repeatable.", TASK, metavar="COL")
+    output: str | None = option(
+        None, "The column of the answer; with TASK the field that its judge rates.", TASK, metavar="COL"
+    )
+    pair: str | None = option(
+        None, "Two columns, A,B: answers that were compared; ratings are then 1, 2 or tie.", TASK, metavar="A,B"
+    )
+    rating: str = option("rating", "The column of the rating, or of comma-separated votes.", TASK, metavar="COL")
+    scale: str | None = option(
+        None, "Lowest and highest rating of the people. Default: those of the rubric, else 1-5.", TASK, metavar="A-B"
+    )
+    mode: Literal["rubric", "reference", "pairwise", "faithfulness"] | None = option(
+        None, "With TASK: which of its judges, where several rate the same field.", TASK
+    )
+    rubric: File = option(None, "Without TASK: what the judge goes by.", TASK, metavar="FILE")
+    about: str = option("", "Without TASK: in a sentence, what the answers are for.", TASK)
+    limit: int | None = TransferOptions.field("limit", help="Use the first so many items.")
+    repeats: int = option(3, "How often an item is asked.", TASK, metavar="N", ge=1, le=10)
+
+
+class InitOptions(ScoredOptions, CapOptions, AskingOptions):
+    """The options of a new task folder."""
+
+    sample: str = option(
+        "",
+        "Copy the task of this name that ships with Promptassay; needs no file.",
+        TASK,
+        metavar="NAME",
+        everyday=True,
+    )
+    source: File = option(
+        None,
+        "Your data file (.csv, .tsv, .jsonl, .json, .xlsx, .parquet), promptfoo's tests (a promptfooconfig.yaml, or a "
+        ".csv with __expected), or traces (Langfuse, OpenAI chat logs, OpenTelemetry, a production log).",
+        TASK,
+        flag="--from",
+        metavar="FILE",
+        everyday=True,
+    )
+    target: Texts = option(
+        (),
+        "The column to predict; repeat it for several. Not needed for promptfoo's tests and traces.",
+        TASK,
+        metavar="COL",
+        everyday=True,
+    )
+    prompt: Place = DataOptions.field(
+        "prompt", help="The prompt you use today: a text file, or the text itself in quotes. Default: a plain one."
+    )
+    seed: int = option(0, "Decides which rows go to which split.", TASK, metavar="N", everyday=True, ge=0, le=2**31 - 1)
+    describe: str = option(
+        "",
+        "Without labels: a sentence on what the task is. A model drafts labels, definitions and a prompt.",
+        TASK,
+        metavar="TEXT",
+        everyday=True,
+    )
+    labels: str = option(
+        "",
+        "With {describe}, or traces of which few are confirmed: the labels. Default: the model names them, or the "
+        "answers in the traces do.",
+        TASK,
+        metavar="A,B",
+        everyday=True,
+    )
+    rows: int = option(
+        40,
+        "With {describe} and no {source}: how many synthetic rows are written.",
+        TASK,
+        metavar="N",
+        everyday=True,
+        ge=1,
+        le=500,
+    )
+    model: str | None = option(
+        None,
+        "With {describe}: the model that drafts. Default: the embedded one.",
+        MODELS,
+        short="-m",
+        metavar="NAME",
+        everyday=True,
+    )
+
+
+class CustomizeOptions(JobOptions):
+    """What a comparison compares and trains; its search has the options of a run."""
+
+    run: str = option(
+        "",
+        "The search to take the prompts from. Default: the latest of this task and model, else a new one.",
+        COMPARISON,
+        metavar="RUN",
+    )
+    arms: Names = option(
+        (),
+        "In addition to your own prompt only these: best, retrieved, calibrated, soft-prompt, lora, lora+prompt, full, "
+        "hosted, no-model. Default: all but soft-prompt, full and hosted.",
+        COMPARISON,
+        metavar="A,B",
+        everyday=True,
+    )
+    curve: Curve = option(
+        "",
+        "Also train each arm that learns on only so many train rows, and say where arms cross: 24,75,all.",
+        COMPARISON,
+        metavar="N,N,all",
+    )
+    trainer: Literal["numpy", "peft"] = option(
+        "numpy", "What trains adapters: numpy, or peft (transformers and peft, extra `tune`).", COMPARISON
+    )
+    hf_folder: File = option(
+        None,
+        "Train on the weights of this Hugging Face folder, which the model's GGUF was made from (extra `tune`).",
+        COMPARISON,
+        metavar="DIR",
+    )
+    settings: int = option(
+        3,
+        "Settings of each training (learning rate, rank) that are tried on dev, 1 to 4; the better half continues.",
+        COMPARISON,
+        metavar="N",
+        ge=1,
+        le=4,
+    )
+    tune: int | None = option(
+        None,
+        "Instead of {settings}: draw N settings of each training, which Ray Tune (ASHA) stops early on dev.",
+        COMPARISON,
+        metavar="N",
+        ge=2,
+        le=64,
+    )
+    seeds: int = option(
+        1,
+        "Train each arm with so many seeds and show the spread; the arm itself is the first.",
+        COMPARISON,
+        metavar="N",
+        ge=1,
+        le=10,
+    )
+    ray: str | None = option(
+        None,
+        "Train on a Ray cluster: its address, auto, or local, the default. Write it after TASK.",
+        COMPARISON,
+        metavar="[ADDRESS]",
+    )
+    train_time: Time = option(
+        None, "The most that one arm may train: 90, 5m. Default: until dev gets no better.", COMPARISON, metavar="TIME"
+    )
+    train_price: float | None = option(
+        None,
+        "Dollars per million trained tokens, for {arms} hosted: the model trained at its provider.",
+        COMPARISON,
+        metavar="USD",
+        unit="US dollars",
+        ge=0,
+    )
+    expected_calls: int | None = option(
+        None,
+        "Calls that you expect in all; fewer than pay for the training speak against it.",
+        COMPARISON,
+        metavar="N",
+        ge=1,
+    )
+
+    @property
+    def tried(self) -> int:
+        """How many settings of each training are tried on dev."""
+        return self.tune or self.settings
+
+    def conflicts(self) -> list[Problem]:
+        if self.tune is not None and "settings" in self.model_fields_set:
+            return [Problem("settings", "{settings} and {tune} both say how many settings are tried; give one")]
+        return []

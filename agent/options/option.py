@@ -1,0 +1,275 @@
+"""Declare an option once: default, range, unit, group and help are the fields of a frozen pydantic model.
+
+The command line, the functions of Python, sweep.toml, the `[run]` table of task.toml, the docs and the ledger read
+these declarations. Knows none of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from agent.errors import Problem, ProblemsError
+
+SEVERAL = object()
+"""Marks an option that may be given repeatedly."""
+T = TypeVar("T", bound="JobOptions")
+_SHOWN = 60
+"""Characters of a refused value that a message repeats."""
+_ENDLESS = 2**53
+"""From this bound on a message names a limit only where it is passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextReading:
+    """How an option that is more than one word is read from a command line.
+
+    Args:
+        metavar: its placeholder in a help text.
+        parse: makes a value of the text; may raise ValueError.
+        write: what to write, in a sentence.
+    """
+
+    metavar: str
+    parse: Callable[[str], Any]
+    write: str
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of a job, as its model declares it."""
+
+    name: str
+    field: FieldInfo
+    group: str
+    short: str
+    flag: str
+    metavar: str
+    unit: str
+    is_everyday: bool
+
+    @property
+    def help(self) -> str:
+        """The help text; `{name}` in it is another option."""
+        return self.field.description or ""
+
+    @property
+    def kind(self) -> Any:
+        """The type without None, and without its notes."""
+        kinds = [each for each in _union(self.field.annotation) if each is not type(None)]
+        return kinds[0]
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that it takes; () where it is no choice."""
+        return tuple(get_args(self.kind)) if get_origin(self.kind) is Literal else ()
+
+    @property
+    def reading(self) -> TextReading | None:
+        """How a command line's text becomes a value, where one word is not enough."""
+        return next((note for note in self.field.metadata if isinstance(note, TextReading)), None)
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it takes several values, one at a time."""
+        return SEVERAL in self.field.metadata
+
+    def bound(self, name: Literal["ge", "gt", "le"]) -> float | None:
+        """A limit of its range."""
+        return next((getattr(note, name) for note in self.field.metadata if hasattr(note, name)), None)
+
+    def parse(self, text: str) -> Any:
+        """The value that a command line's text means. Raises ValueError."""
+        if self.reading is not None:
+            return self.reading.parse(text)
+        return {int: int, float: float, Path: Path}.get(self.kind, str)(text)
+
+    def expected(self, value: Any = None) -> str:
+        """What to write instead of `value`, in words."""
+        if self.reading is not None:
+            return self.reading.write
+        if self.choices:
+            return f"write one of {', '.join(self.choices)}"
+        if self.kind is bool:
+            return "write true or false"
+        if self.kind not in (int, float):
+            return "write a path" if self.kind is Path else "write a text"
+        what = "a whole number" if self.kind is int else "a number"
+        return f"write {what}{f' of {self.unit}' if self.unit else ''}{self._range(value)}"
+
+    def _range(self, value: Any) -> str:
+        least, above, most = self.bound("ge"), self.bound("gt"), self.bound("le")
+        if most is not None and most >= _ENDLESS:
+            if isinstance(value, int | float) and value > most:
+                return f" of at most {_number(most)}"
+            most = None
+        if least is not None:
+            return f" of at least {_number(least)}" if most is None else f" from {_number(least)} to {_number(most)}"
+        if above is not None:
+            return f" above {_number(above)}" + ("" if most is None else f" and at most {_number(most)}")
+        return ""
+
+
+def option(
+    default: Any,
+    help: str,
+    group: str = "",
+    *,
+    short: str = "",
+    flag: str = "",
+    metavar: str = "",
+    unit: str = "",
+    everyday: bool = False,
+    **limits: Any,
+) -> Any:
+    """Declare one option as a field of an `JobOptions` model.
+
+    Args:
+        default: its value where it is not given.
+        help: one or two sentences; `{name}` names another option as each surface writes it.
+        group: the heading of the help under which it stands.
+        short: a short flag, such as "-m".
+        flag: the long flag, where it is not made of the name.
+        metavar: the placeholder of its value in a help text.
+        unit: of a number, in words.
+        everyday: whether `--help` shows it; `--help-all` shows all.
+        limits: ge, gt and le, as of pydantic's Field.
+    """
+    about: Any = {"group": group, "short": short, "flag": flag, "metavar": metavar, "unit": unit, "everyday": everyday}
+    return Field(
+        default=default,
+        description=help,
+        json_schema_extra={"about": about, "limits": dict[str, Any](limits)},
+        **limits,
+    )
+
+
+class JobOptions(BaseModel):
+    """Options of a job: frozen, checked, and JSON-ready by `stored`."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        arbitrary_types_allowed=True,
+        protected_namespaces=(),
+    )
+
+    @classmethod
+    def field(cls, name: str, **changes: Any) -> Any:
+        """The same field for another model, with `changes` to what `option` takes."""
+        field = cls.model_fields[name]
+        extra: Any = field.json_schema_extra
+        same = {"default": field.default, "help": field.description, **extra["about"], **extra["limits"]}
+        return option(**{**same, **changes})
+
+    @classmethod
+    def declared(cls) -> dict[str, Option]:
+        """Every option by name, in the order of the declaration."""
+        return _declared(cls)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Check values and make the options of them.
+
+        Raises:
+            ProblemsError: all values that are wrong.
+        """
+        try:
+            return cls(**values)
+        except ValidationError:
+            wrong = cls.problems(values)
+            raise ProblemsError(tuple(Problem(name, what) for name, what in wrong.items())) from None
+
+    @classmethod
+    def given(cls, values: Mapping[str, Any], spelled: Callable[[str], str] = str) -> Self:
+        """Make options of what a user gave; `of`, and none of them contradicts another.
+
+        Args:
+            values: those that were given, by name.
+            spelled: how the user writes the name of an option.
+        """
+        made = cls.of(values)
+        if wrong := made.conflicts():
+            said = [(each.where, re.sub(r"\{(\w+)\}", lambda found: spelled(found[1]), each.what)) for each in wrong]
+            raise ProblemsError(tuple(Problem(spelled(name), what) for name, what in said))
+        return made
+
+    def conflicts(self) -> list[Problem]:
+        """Options that contradict each other, by name; `{name}` in a sentence is another option."""
+        return []
+
+    @classmethod
+    def problems(cls, values: Mapping[str, Any]) -> dict[str, str]:
+        """What is wrong with which value, by the name of the option; the same words on every surface."""
+        found: dict[str, str] = {}
+        try:
+            cls.model_validate(dict(values))
+        except ValidationError as error:
+            for each in error.errors():
+                name = str(each["loc"][0])
+                option = cls.declared().get(name)
+                said = each["type"] == "value_error" and each.get("ctx", {}).get("error")
+                what = str(said) if said else option.expected(values[name]) if option else "unknown option"
+                found.setdefault(name, f"{_shown(values[name])}: {what}" if option else what)
+        return {name: found[name] for name in values if name in found}
+
+    @classmethod
+    def spelled(cls, name: str) -> str:
+        """The flag of an option."""
+        return cls.declared()[name].flag
+
+    def stored(self) -> dict[str, Any]:
+        """What the ledger keeps: JSON-ready, all that `of` needs."""
+        return self.model_dump(mode="json")
+
+    def changed(self, **values: Any) -> Self:
+        """A copy with other values, checked."""
+        kept = {name: getattr(self, name) for name in self.model_fields_set}
+        return self.of({**kept, **values})
+
+    def changed_to(self, model: type[T], **values: Any) -> T:
+        """The options that were given as those of a model that has more, with other values."""
+        return model(**{**{name: getattr(self, name) for name in self.model_fields_set}, **values})
+
+    def part(self, model: type[T]) -> T:
+        """The options that another model also has, as that model."""
+        return model(**{name: getattr(self, name) for name in model.model_fields if name in type(self).model_fields})
+
+
+@cache
+def _declared(model: type[JobOptions]) -> dict[str, Option]:
+    found = {}
+    for name, field in model.model_fields.items():
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        about: Any = extra.get("about")
+        if about is None:
+            continue
+        flag = about["flag"] or f"--{'no-' * (field.default is True)}{name.replace('_', '-')}"
+        found[name] = Option(
+            name, field, about["group"], about["short"], flag, about["metavar"], about["unit"], about["everyday"]
+        )
+    return found
+
+
+def _union(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _number(value: float) -> str:
+    return f"{int(value):,}" if value == int(value) else f"{value:g}"
+
+
+def _shown(value: Any) -> str:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    text = f"{value:.15g}" if is_number else repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

@@ -1,0 +1,264 @@
+"""Options that several jobs have: how a data file is read, what may be spent, how models are asked, what is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from agent.errors import Problem
+from agent.options.kinds import OneOrTexts, Place, Price, Rows, Texts, Time
+from agent.options.option import JobOptions, Option, option
+from agent.types import MOST_COUNT, MOST_DOLLARS, Budget
+
+LEDGER = Path("runs/ledger.db")
+UNCAPPED_TIMES = 2
+"""Calls that a job without any cap may make, as a multiple of those planned: some fail and are tried again."""
+MAX_WAIT = 300.0
+"""Default of the longest wait for a provider that is down, in seconds."""
+TASK, MODELS, BUDGET, SEARCH, COMPARISON, OUTPUT = "Task", "Models", "Budget", "Search", "Comparison", "Output"
+GROUPS = (TASK, MODELS, BUDGET, SEARCH, COMPARISON, OUTPUT, "")
+"""The headings of a help text, in order."""
+
+
+def in_order(options: Iterable[Option]) -> list[Option]:
+    """Options by group, those of every day first."""
+    return sorted(options, key=lambda option: (GROUPS.index(option.group), not option.is_everyday))
+
+
+class FormOptions(JobOptions):
+    """How a data file is read."""
+
+    encoding: str | None = option(
+        None,
+        "The encoding of a data file, such as cp1252. Default: UTF-8, or what the file is told to be in.",
+        TASK,
+        metavar="NAME",
+    )
+    sheet: str | None = option(None, "The sheet of an .xlsx file to read. Default: the first.", TASK, metavar="NAME")
+    strip_html: bool = option(
+        False, "Take HTML tags out of the inputs in a data file, and decode entities such as &amp;.", TASK
+    )
+
+
+class TargetOptions(JobOptions):
+    """What a data file is a task for."""
+
+    target: OneOrTexts = option(
+        None,
+        "The column to predict, when TASK is a data file; repeat it for several. label.queue is a key in the JSON "
+        "objects of label.",
+        TASK,
+        metavar="COL",
+        everyday=True,
+    )
+    prompt: Place = option(
+        None,
+        "Your prompt, when TASK is a data file: a text file, or the text itself in quotes.",
+        TASK,
+        metavar="FILE",
+        everyday=True,
+    )
+
+
+class ScoredOptions(FormOptions):
+    """How the columns of a data file are used, and how answers are scored."""
+
+    metric: str | None = option(
+        None,
+        "What scores an answer: NAME[:FIELD][,option=value], such as rougeL or numeric,tolerance=1. `optimize metrics "
+        "list` has them. Default: what fits the answers of a data file, which is said; a task folder's own.",
+        TASK,
+        metavar="NAME",
+        everyday=True,
+    )
+    type: Literal["text", "choice", "number", "json"] | None = option(
+        None, "What the target of a data file holds. Default: as its values say.", TASK
+    )
+    input: Texts = option((), "A column to use; repeatable. Default: all with text.", TASK, metavar="COL")
+    ignore: Texts = option((), "A column not to use; repeatable.", TASK, metavar="COL")
+
+
+class DataOptions(ScoredOptions, TargetOptions):
+    """What is read of a task or of a data file, and how answers are scored."""
+
+    max_demos: int | None = option(
+        None,
+        "At most so many demos in a prompt, fixed and picked; 0: instructions only. Default: as the task says, whose "
+        "own limit holds as well.",
+        TASK,
+        metavar="N",
+        ge=0,
+    )
+    limit: Rows = option(
+        None,
+        "ROWS or TRAIN-DEV-TEST: use at most that many rows of each split. Default: all.",
+        TASK,
+        metavar="ROWS",
+        everyday=True,
+    )
+
+
+class CapOptions(JobOptions):
+    """Hard caps on what is spent."""
+
+    max_calls: int | None = option(
+        None,
+        "Cap on model calls, retries (not 429s) included.",
+        BUDGET,
+        metavar="N",
+        everyday=True,
+        ge=1,
+        le=MOST_COUNT,
+    )
+    max_tokens: int | None = option(None, "Cap on tokens in and out.", BUDGET, metavar="N", ge=1, le=MOST_COUNT)
+    max_cost: float | None = option(
+        None, "Cap in US dollars.", BUDGET, metavar="USD", unit="US dollars", everyday=True, ge=0, le=MOST_DOLLARS
+    )
+    price: Price = option(
+        None,
+        "Dollars per million tokens in and out, used only for models without a known price.",
+        BUDGET,
+        metavar="IN,OUT",
+    )
+
+    @property
+    def budget(self) -> Budget:
+        """The caps that were given."""
+        return Budget(self.max_calls, self.max_tokens, self.max_cost, getattr(self, "time_limit", None))
+
+    def budget_for(self, planned: int) -> Budget:
+        """The caps that were given; without any, twice the `planned` calls."""
+        if self.budget == Budget():
+            return Budget(max_calls=UNCAPPED_TIMES * planned + 1)
+        return self.budget
+
+
+class BatchOptions(JobOptions):
+    """How fixed sets of calls go as batches of the provider."""
+
+    batch: bool = option(
+        False, "Send fixed sets of calls as batches of the provider, at half the price and within a day.", BUDGET
+    )
+    batch_only: bool = option(False, "As {batch}; what a batch leaves unanswered is not asked one by one.", BUDGET)
+    batch_wait: Time = option(
+        None,
+        "Longest wait for a batch: 90m, 6h, 1d; then the command ends, and continues later. Default: no limit.",
+        BUDGET,
+        metavar="TIME",
+    )
+
+    def conflicts(self) -> list[Problem]:
+        """Options that were given and contradict each other."""
+        if self.batch_wait is not None and not self.is_batched:
+            return [Problem("batch_wait", "how long a batch is waited for; add {batch}")]
+        return []
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether calls go as batches."""
+        return self.batch or self.batch_only
+
+
+class AskingOptions(JobOptions):
+    """How models are asked."""
+
+    thinking: int | None = option(
+        None,
+        "Tokens that models may think in each call, in addition to the reply: for reasoning models. Default: the "
+        "task's.",
+        MODELS,
+        metavar="N",
+        ge=0,
+        le=MOST_COUNT,
+    )
+    max_concurrency: int | None = option(
+        None,
+        "Calls in flight at once, at most. Default: 32 for hosted models; for the embedded one, as many as it takes.",
+        MODELS,
+        short="-j",
+        metavar="N",
+        ge=1,
+        le=MOST_COUNT,
+    )
+    max_wait: Time = option(
+        None,
+        "Longest wait for a provider that is down or asks to wait: 90, 5m. Default: 5m.",
+        MODELS,
+        metavar="TIME",
+    )
+
+    @property
+    def longest_wait(self) -> float:
+        """The longest wait for a provider that is down, in seconds."""
+        return MAX_WAIT if self.max_wait is None else float(self.max_wait)
+
+
+class SeedOption(JobOptions):
+    """The seed of a job."""
+
+    seed: int = option(0, "For tests and intervals.", OUTPUT, metavar="N", everyday=True, ge=0, le=2**31 - 1)
+
+
+class SpendingOptions(CapOptions, AskingOptions, BatchOptions):
+    """What a job may spend, and how it asks models."""
+
+
+class TrackOptions(JobOptions):
+    """Where a run is shown in addition to the ledger."""
+
+    track: Texts = option(
+        (),
+        "Show the run in this tracker, too (mlflow, wandb, clearml); repeatable. Nothing leaves this machine unless "
+        "its server is configured.",
+        OUTPUT,
+        metavar="NAME",
+    )
+    track_texts: bool = option(False, "Let trackers have texts of your rows: demos, inputs and replies.", OUTPUT)
+    trace: str | None = option(
+        None,
+        "Send the run, its trials and calls as OpenTelemetry spans to this OTLP/HTTP receiver, such as "
+        "http://localhost:4318 (`env`: the one of OTEL_EXPORTER_OTLP_ENDPOINT).",
+        OUTPUT,
+        metavar="ADDRESS",
+    )
+
+
+class LedgerOption(JobOptions):
+    """Where runs are written down."""
+
+    db: Path = option(LEDGER, "The ledger file.", OUTPUT, everyday=True)
+
+
+class JsonOption(JobOptions):
+    """The result for programs."""
+
+    as_json: bool = option(False, "Print one JSON object and nothing else.", OUTPUT, flag="--json", everyday=True)
+
+
+class OutputOptions(LedgerOption, JsonOption):
+    """Ledger and form of the result of a command."""
+
+
+class ShownOptions(OutputOptions):
+    """The same of a command that shows its progress."""
+
+    quiet: bool = option(False, "No progress.", OUTPUT, short="-q", everyday=True)
+
+
+class PublishedOptions(ShownOptions):
+    """The same of a search that a team's ledger gets."""
+
+    ledger_url: str | None = option(
+        None,
+        "A team's ledger, postgresql://USER@HOST/NAME or sqlite:///FILE: the run is published there when it has "
+        "finished. A failure to publish does not fail the run.",
+        OUTPUT,
+        metavar="URL",
+    )
+
+
+class PlanOption(JobOptions):
+    """A plan instead of a run."""
+
+    dry_run: bool = option(False, "Print the priced plan; call nothing, connect to nothing.", BUDGET, everyday=True)
