@@ -270,6 +270,5 @@ def _number(value: float) -> str:
 
 
 def _shown(value: Any) -> str:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    text = f"{value:.15g}" if is_number else repr(value)
+    text = f"{value:.15g}" if isinstance(value, float) else repr(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

@@ -66,7 +66,7 @@ FILE = [
         ([*FILE[:-1], "openai-compatible/x@http://h/v1", "--max-cost", "1"], "nobody knows its price"),
         ([*FILE[:-1], "gpt-4o-mini"], "did you mean openai/gpt-4o-mini? Or use one of"),
         ([*FILE[:-1], "claude-sonnet-4"], "did you mean anthropic/claude-sonnet-4?"),
-        ([*FILE, "--price", "1"], "'--price': '1': write IN,OUT"),
+        ([*FILE, "--price", "1"], "'--price': (1.0,): write IN,OUT"),
         ([*FILE, "--price", "nan,1"], "'--price': (nan, 1.0): write IN,OUT"),
         ([*FILE, "--price", "-1,1"], "'--price': (-1.0, 1.0): write IN,OUT"),
         ([*FILE, "--time-limit", "soon"], "'--time-limit': 'soon': write seconds"),

@@ -64,8 +64,8 @@ WRONG: tuple[tuple[str, str, Any], ...] = (
 """An option, and a value out of its range as a command line and a program write it."""
 
 
-def sweep_with(line: str) -> Path:
-    path = Path("sweep.toml")
+def sweep_with(folder: Path, line: str) -> Path:
+    path = folder / "sweep.toml"
     path.write_text(f'tasks = ["toy"]\n[options]\n{line}\n', "utf-8")
     return path
 
@@ -76,7 +76,7 @@ def said(error: ProblemsError) -> str:
 
 
 @pytest.mark.parametrize(("name", "text", "value"), WRONG)
-def test_a_range_error_reads_the_same_from_every_surface(name: str, text: str, value: Any) -> None:
+def test_a_range_error_reads_the_same_from_every_surface(name: str, text: str, value: Any, tmp_path: Path) -> None:
     what = RunOptions.problems({name: value})[name]
     assert what.startswith((f"{value}: write ", f"{value!r}: write ")), what
     flag = RunOptions.spelled(name)
@@ -88,11 +88,11 @@ def test_a_range_error_reads_the_same_from_every_surface(name: str, text: str, v
     assert said(program.value) == what
     if name != "seed":  # an axis of a sweep
         with pytest.raises(ProblemsError) as file:
-            read_sweep(sweep_with(f"{name} = {value!r}"))
+            read_sweep(sweep_with(tmp_path, f"{name} = {value!r}"))
         assert said(file.value) == f"{name} = {what}"
 
 
-def test_one_more_field_is_an_option_of_every_surface(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_more_field_is_an_option_of_every_surface(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class More(RunOptions):
         dummy: int | None = option(None, "Try something.", SEARCH, metavar="N", ge=1, le=9)
 
@@ -125,7 +125,7 @@ def test_one_more_field_is_an_option_of_every_surface(monkeypatch: pytest.Monkey
     assert More.problems({"dummy": 0}) == {"dummy": "0: write a whole number from 1 to 9"}
     monkeypatch.setattr("agent.run.sweep.file.RunOptions", More)
     monkeypatch.setattr("agent.run.sweep.file.OPTIONS", tuple(More.declared()))
-    assert read_sweep(sweep_with("dummy = 2")).options == {"dummy": 2}
+    assert read_sweep(sweep_with(tmp_path, "dummy = 2")).options == {"dummy": 2}
 
 
 def test_the_docs_have_every_option_of_a_run() -> None:
