@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.common import PATH, SETTINGS, db_option, ledger_options, plain, print_json, short
-from agent.cli.terminal_tables import print_table
 from agent.errors import InputError
 from agent.report.facts import amount, looks_up, picked, points, promotion
+from agent.report.terminal import print_table
 from agent.run.locations import open_history
 
 if TYPE_CHECKING:

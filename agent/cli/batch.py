@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from agent.cli.common import SETTINGS, ledger_options, plain, print_json
-from agent.cli.terminal_tables import Column, print_table
+from agent.report.blocks import Column
+from agent.report.terminal import print_table
 
 COLUMNS = (
     Column("run"),

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.cli.common import plain, print_json
-from agent.cli.terminal_tables import Column, print_table
 from agent.files import new_file
-from agent.report.checks import CheckPoint, checks_page
-from agent.report.facts import points
+from agent.report.checks import CheckPoint, checks_chart, checks_page
+from agent.report.terminal import print_listing
 
 if TYPE_CHECKING:
     from agent.run.check_history import NotDue
@@ -31,12 +30,7 @@ def show_history(name: str, found: Sequence[CheckPoint], model: str | None, page
         print_json({"name": name, "checks": [point.as_dict() for point in found]})
     if as_json or not found:
         return
-    columns = (Column("when (UTC)"), "version", "model", "gate", "score", "reference", "flipped")
-    rows = [
-        (p.utc[:16], p.version, p.model, p.gate, points(p.score), points(p.reference), f"{p.flipped} of {p.rows}")
-        for p in found
-    ]
-    print_table(plain(f"checks of {name}"), columns, rows)
+    print_listing(checks_chart(name, found).table)
     if page is not None:
         click.echo(plain(f"wrote {page}"), err=True)
 

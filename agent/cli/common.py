@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from agent.errors import InputError
+from agent.report.blocks import plain as plain
+from agent.report.blocks import short as short
 from agent.run.locations import LEDGER
 from agent.run.tasks import samples, tasks_here
 
@@ -119,20 +121,9 @@ def print_result(result: T, as_json: bool, report: Callable[[T], str]) -> None:
         click.echo(report(result))
 
 
-def plain(text: str) -> str:
-    """Untrusted text for a terminal: control characters (and so escape sequences) become visible marks."""
-    return "".join(c if c in "\n\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-
-
 def print_exactly(text: str) -> None:
     """Prints the exact bytes in a pipe (click takes escape sequences out of a str), and `plain` text on a terminal."""
     click.echo(plain(text) if sys.stdout.isatty() else text.encode("utf-8"), nl=False)
-
-
-def short(text: str, width: int) -> str:
-    """Plain text in one line of at most `width` characters."""
-    flat = " ".join(plain(text).split())
-    return flat if len(flat) <= width else flat[: width - 1] + "…"
 
 
 def cost_line(result: Mapping[str, Any]) -> str:

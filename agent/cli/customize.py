@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from agent.cli.common import cost_line, plain, print_json
-from agent.cli.customize_tables import print_more
 from agent.cli.declared import command
 from agent.cli.progress import Progress, run_shown
 from agent.cli.run import REGISTERED
-from agent.cli.terminal_tables import Column, print_table, say
 from agent.observer import NO_OBSERVER
 from agent.options.jobs import CustomizeOptions, RecordedOptions, RunOptions
 from agent.options.option import JobOptions, option
 from agent.options.shared import COMPARISON, PlanOption, ShownOptions, TrackOptions
-from agent.report.facts import curve_table, points
+from agent.report.blocks import PageSection, text
+from agent.report.comparison import result_sections
+from agent.report.terminal import lines_of
 
 if TYPE_CHECKING:
     from agent.run.launch import Launch
-
-COLUMNS: Sequence[Column | str] = (
-    Column("arm", floor=8),
-    Column("sealed test"),
-    Column("95 % CI", 3),
-    Column("against yours", gain=True),
-    Column("95 % CI", 4),
-    Column("labels", 5),
-    Column("train s", 2),
-    Column("tokens", 6),
-    Column("$/1,000", 7),
-    Column("call s", 1),
-    Column("pays from", 2),
-    Column("elsewhere", 8),
-    Column("MB", 9),
-)
 
 
 class ExportOption(JobOptions):
@@ -146,49 +130,15 @@ def _export(launch: Launch, run: str, folder: Path, db: Path, as_json: bool) -> 
 
 
 def customize_report(result: Mapping[str, Any]) -> str:
-    """Prints the tables and the advice of a comparison, for the width of the terminal; returns the lines below them."""
-    rows = result["rows"]
-    click.echo()
-    title = f"{result['task']} on {result['model']}: {rows['test']} sealed rows, {rows['train']} train rows"
-    print_table(title, COLUMNS, [_row(arm) for arm in result["arms"]])
-    click.echo()
-    if result["curve"]:
-        sizes = sorted({point["labels"] for point in result["curve"]})
-        heads = [Column("arm", floor=8), *(Column(f"{size:,} rows", 1) for size in sizes)]
-        print_table("sealed test by the number of train rows", heads, curve_table(result["curve"]))
-        click.echo()
-        say(result["curve_text"])
-    print_more(result)
-    say(result["advice"]["text"], "bold")
+    """A comparison as text: its tables, its advice, and what it cost."""
     lines = []
     if trained := result.get("fine_tuning"):
-        paid = "at a price that nobody knows" if trained["usd"] is None else f"for ${trained['usd']:.4f}"
-        lines.append(plain(f"hosted: {trained['model']} (job {trained['job']}), trained {paid}"))
-    lines += [cost_line(result), plain(f"run {result['run_id']}, prompts of {result['of_run']}")]
-    for arm in result["arms"]:
-        if arm["path"]:
-            lines.append(plain(f"{arm['arm']}: {arm['path']}; optimize promote {result['run_id']} --arm {arm['arm']}"))
-    return "\n".join(lines)
-
-
-def _row(arm: Mapping[str, Any]) -> list[str]:
-    elsewhere, pays = arm["elsewhere"], arm["break_even_calls"]
-    return [
-        arm["arm"],
-        points(arm["test"]),
-        _interval(arm["ci95"]),
-        "" if arm["diff"] is None else f"{100 * arm['diff']:+.1f}",
-        _interval(arm["diff_ci95"], "+"),
-        f"{arm['labels']:,}",
-        f"{arm['train_s']:.0f}" if arm["train_s"] else "",
-        f"{arm['tokens_per_call']:.0f}",
-        "-" if arm["usd_per_1000"] is None else f"{arm['usd_per_1000']:.2f}",
-        "-" if arm["latency_s"] is None else f"{arm['latency_s']:.2f}",
-        f"{pays:,}" if pays else "",
-        f"{elsewhere['same']} of {elsewhere['n']} as before" if elsewhere else "",
-        f"{arm['megabytes']:.1f}" if arm["megabytes"] else "",
+        paid = "price unknown" if trained["usd"] is None else f"for ${trained['usd']:.4f}"
+        lines.append(f"hosted: {trained['model']} (job {trained['job']}), trained {paid}")
+    lines += [cost_line(result), f"run {result['run_id']}, prompts of {result['of_run']}"]
+    lines += [
+        f"{arm['arm']}: {arm['path']}; optimize promote {result['run_id']} --arm {arm['arm']}"
+        for arm in result["arms"]
+        if arm["path"]
     ]
-
-
-def _interval(interval: Sequence[float] | None, sign: str = "") -> str:
-    return "" if interval is None else f"{100 * interval[0]:{sign}.1f} to {100 * interval[1]:{sign}.1f}"
+    return "\n".join(lines_of([*result_sections(result), PageSection("run", "", (text(*lines, exact=True),))]))

@@ -19,9 +19,10 @@ from agent.cli.common import (
     short,
 )
 from agent.cli.declared import command
-from agent.cli.terminal_tables import Column, print_table
 from agent.options.jobs import InitOptions
 from agent.options.shared import LedgerOption, ShownOptions, SpendingOptions
+from agent.report.blocks import Column
+from agent.report.terminal import print_table
 
 if TYPE_CHECKING:
     from agent.task.asked import Asked

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from agent.cli.common import PATH, SETTINGS, json_option, ledger_options, plain, print_json
-from agent.cli.terminal_tables import print_table
 from agent.errors import AgentError
+from agent.report.terminal import print_table
 from agent.run.locations import ledger_option, open_history
 
 URL_HELP = "postgresql://USER@HOST/NAME (the password in PGPASSWORD or ~/.pgpass) or sqlite:///FILE."

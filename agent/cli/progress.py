@@ -115,15 +115,7 @@ def run_shown(
     title: str,
     tracking: Tracking = NO_TRACKING,
 ) -> dict[str, Any]:
-    """Runs a job to its end with its progress on stderr, but for --quiet and --json; returns its result.
-
-    Args:
-        job: ready to start.
-        options: how models are asked.
-        output: the ledger, and whether progress is shown.
-        title: what the job does, for its progress.
-        tracking: where it is shown beside the ledger.
-    """
+    """Runs a job to its end with its progress, called `title`, on stderr; returns its result."""
     with JobProgress(output.quiet or output.as_json, title) as progress:
         return run_job(job, options, output.db, progress, tracking=tracking)
 

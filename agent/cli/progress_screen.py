@@ -74,15 +74,7 @@ def megabytes(done: int, total: int) -> str:
 
 
 def block(view: View, in_flight: InFlight, mark: str, width: int, bars: str = BARS) -> RenderableType:
-    """The lines of a view.
-
-    Args:
-        view: what to show.
-        in_flight: what the run waits for.
-        mark: one character; it changes as long as the run is alive.
-        width: columns of the terminal, at least 1; no line is longer, and below WIDE some words are left out.
-        bars: characters of a loss curve, from the lowest to the highest.
-    """
+    """The lines of a view at this width. `mark` changes as long as the run is alive; `bars`: of a loss curve."""
     from rich.console import Group
 
     times, calls = clock(view.seconds), f"{view.done:,} of {view.planned:,}"

@@ -51,19 +51,11 @@ class View:
     """A run or a job at one moment.
 
     Args:
-        title: the stage, or what the job does.
-        place: which stage of how many, such as "stage 2 of 5"; "" for a job.
-        seconds: run time so far.
-        left: seconds left, at most; None: it cannot be told yet.
-        done, planned: calls.
-        cached: of those done, answers from the ledger.
-        retries: calls that were sent again.
-        points: the best score, of 100; "" where there is none.
-        score: the same with its interval, and the baseline's; "" for a job.
-        best: which candidate has it.
-        spent: by role, the last one over all roles where there are several.
-        unit: what `done` and `planned` count.
-        losses: of the training that goes on, by step; none where there is none.
+        place: which stage of how many; "" for a job.
+        left: seconds left, at most; None: not known yet.
+        points, score, best: the best score alone, with interval and baseline, and whose it is; "" for a job.
+        spent: by role; the last one over all roles.
+        unit: of `done` and `planned`.
     """
 
     title: str
@@ -151,13 +143,7 @@ def loss_words(losses: Sequence[float]) -> str:
 
 
 def sparkline(values: Sequence[float], columns: int, marks: str) -> str:
-    """A curve as text: each mark is the mean of some values, as high as it is between the least and the largest.
-
-    Args:
-        values: at least one.
-        columns: at most so many marks, at least 1.
-        marks: from the lowest to the highest, at least one.
-    """
+    """A curve in at most `columns` marks, each the mean of some values, from the lowest mark to the highest."""
     count = min(columns, len(values))
     ends = [len(values) * at // count for at in range(count + 1)]
     means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(ends)]
@@ -166,8 +152,7 @@ def sparkline(values: Sequence[float], columns: int, marks: str) -> str:
 
 
 def seconds_left(account: Account, done: int, planned: int) -> float | None:
-    """The most seconds that the planned calls take, at the pace of those that were paid, and that the time limit
-    leaves; None where too few were paid to tell."""
+    """The most seconds that the planned calls take at the pace of the paid ones; None: too few to tell."""
     paid, limit = done - account.cached, account.budget.time_limit
     if paid < ENOUGH:
         return None

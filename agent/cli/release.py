@@ -21,10 +21,10 @@ from agent.cli.common import (
     reason_option,
     short,
 )
-from agent.cli.terminal_tables import print_table
 from agent.programs import ARMS, TUNED_ARMS
 from agent.release.formats.export_format import FORMATS, Format
 from agent.report.facts import gain, points
+from agent.report.terminal import print_table
 from agent.run.locations import releases_folder
 
 if TYPE_CHECKING:

@@ -22,11 +22,12 @@ from agent.cli.common import (
     print_json,
 )
 from agent.cli.declared import command
-from agent.cli.terminal_tables import LOST, TIED, WON, Column, print_table, say, say_marks, won_and_lost
 from agent.errors import InputError
 from agent.options.kinds import Price
 from agent.options.option import JobOptions, option
 from agent.options.shared import BUDGET, OUTPUT, CapOptions, OutputOptions
+from agent.report.blocks import Column, DiffBlock, text
+from agent.report.terminal import LOST, TIED, WON, print_table, say, say_marks, show, won_and_lost, word_diff
 from agent.run.locations import open_history, releases_folder
 
 if TYPE_CHECKING:
@@ -68,7 +69,11 @@ def report_command(run: str, output: Path | None, db: Path, as_json: bool) -> No
         click.echo(plain(f"wrote {path}"), err=True)
 
 
-COLUMNS = (Column("what"), Column("A", 0, 16, True, True), Column("B", 0, 16, True, True), Column("", 1))
+COLUMNS = (
+    Column("what"),
+    *(Column(side, floor=16, wraps=True, digests=True) for side in "AB"),
+    Column("", rank=1),
+)
 MARKS = {WON: "green", LOST: "red", TIED: "dim"}
 
 
@@ -104,22 +109,22 @@ def compare_command(a: str, b: str, db: Path, as_json: bool) -> None:
         print_json({"facts": table, "paired": tests, "not_tested": why_not, **of_words})
         return
     rows = [(name, _words(one), _words(two), "" if one == two else "differs") for name, one, two in lines]
-    print_table("compared", COLUMNS, rows, quiet=lambda row: not row[3])
+    same = frozenset(at for at, row in enumerate(rows) if not row[3])
+    print_table("compared", COLUMNS, rows, quiet=same)
     for split, test in tests.items():
         say(f"B minus A on {test['n']} {split} rows: {paired_test(test)}")
         one, two = (side.outcomes[split] for side in sides)
         say_marks(won_and_lost(two[row] - one[row] for row in one if row in two), MARKS)
     if why_not:
         say(why_not)
-    say("\n== the instruction, [-A-]{+B+} ==", "bold")
-    click.echo(plain(words) if first["instruction"] != second["instruction"] else "(the same)")
-    if tools:
-        say("\n== the texts of tools, [-A-]{+B+} ==", "bold")
-        for each in tools:
-            click.echo(plain(f"{each.what}: {word_diff(each.before, each.after)}"))
-    for name, these, others in (("only in A", *demos), ("only in B", *reversed(demos))):
-        if extra := [row for row in these if row not in others]:
-            say(f"demos {name}: {', '.join(extra)}")
+    texts = [f"{each.what}: {word_diff(each.before, each.after)}" for each in tools]
+    only = ([row for row in these if row not in others] for these, others in (demos, reversed(demos)))
+    click.echo()
+    show(
+        DiffBlock(first["instruction"], second["instruction"], "== the instruction, [-A-]{+B+} ==", words=True),
+        text(*texts, heading="== the texts of tools, [-A-]{+B+} =="),
+        text(*(f"demos only in {side}: {', '.join(rows)}" for side, rows in zip("AB", only, strict=True) if rows)),
+    )
 
 
 def _words(value: Any) -> str:
@@ -128,14 +133,6 @@ def _words(value: Any) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def word_diff(one: str, two: str) -> str:
-    """`two`, with words that only `one` has as [-gone-] and new ones as {+new+}; long equal parts are left out."""
-    from agent.report.compare import CONTEXT, changes
-
-    marks = {"same": "{}", "gone": "[-{}-]", "new": "{{+{}+}}"}
-    return "".join(marks[change.kind].format(change.text) for change in changes(one, two, CONTEXT))
 
 
 class UiOptions(JobOptions):
@@ -184,13 +181,10 @@ def serve_pages(
     """Serves the web view until Ctrl-C, and then says what was changed: `ended`.
 
     Args:
-        db: the ledger.
         port: 0 for a free one.
-        no_open: the link is only printed.
-        as_json: it is printed as an object on one line.
-        ended: the last line.
-        asker: asks the models of the playground. None: it asks nobody.
-        labelling: the task whose rows are labelled, which is the page that is opened. None: there is no such page.
+        no_open, as_json: the link is only printed, with `as_json` as an object on one line.
+        asker: asks the models of the playground; None: nobody is asked.
+        labelling: the task whose rows are labelled, which is the page that is opened.
     """
     from agent.report.web.app import bind, make, serve, warm
 

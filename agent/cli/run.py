@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -11,13 +13,13 @@ from agent.cli.common import Registered, plain, print_json
 from agent.cli.declared import command
 from agent.cli.ledger import publish_finished, require_database
 from agent.cli.progress import Progress
-from agent.cli.result import detectable_line, report
 from agent.errors import AgentError
 from agent.observer import NO_OBSERVER
 from agent.options.jobs import RecordedOptions, ResumeOptions, RunOptions
 from agent.options.shared import PlanOption, PublishedOptions, TrackOptions
 from agent.release.result import RunResult
-from agent.report.excerpts import excerpts
+from agent.report.run_blocks import screen_lines
+from agent.report.view import RunView
 from agent.run.launch import Launch, prepare
 from agent.run.locations import open_history
 from agent.run.resume import prepare_resume
@@ -95,10 +97,19 @@ def print_run(result: RunResult, db: Path, as_json: bool) -> None:
     if as_json:
         print_json(result.to_json())
     else:
-        texts = None
+        lines = None
         with suppress(AgentError), closing(open_history(db)) as history:  # a result that is there is printed
-            texts = excerpts(history, history.run(result.run_id), result)
-        click.echo(report(result, db, excerpts=texts, whole=False))
+            lines = screen_lines(result, RunView(history, result.run_id), brief=True)
+        click.echo("\n".join(lines or screen_lines(result, brief=True)))
+
+
+def detectable_line(gains: Mapping[float, float]) -> str:
+    """The smallest gain (0 to 1; inf: none) that the sealed test can show, by the baseline's score (0 to 1)."""
+    words = [
+        f"{f'{100 * gain:.0f} points' if math.isfinite(gain) else 'none'} if your prompt scores {100 * rate:.0f}"
+        for rate, gain in gains.items()
+    ]
+    return f"the smallest gain that the sealed test can show (80 % power): {', '.join(words)}"
 
 
 def print_plan(launch: Launch, as_json: bool) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.common import PATH, SETTINGS, json_option, plain, print_json, short
-from agent.cli.terminal_tables import Column, print_table, say
 from agent.errors import AgentError
-from agent.report.facts import amount, bracketed, dollars, gain, points
-from agent.report.sweep_page import OWN, SHOWN, Names, best_of_task, model_names
+from agent.report.blocks import Column
+from agent.report.facts import dollars, points
+from agent.report.sweep_page import best_of_task, groups_table, model_names
+from agent.report.terminal import print_listing, print_table, say
 from agent.run.sweep.prepare import PreparedSweep, prepare_sweep
 from agent.run.sweep.sweep import CellLine, SweepResult, run_sweep
 
@@ -28,18 +30,6 @@ CELLS = (
     Column("best dev", rank=2),
     Column("sealed", rank=1),
     Column("$"),
-)
-GROUPS = (
-    Column("task", floor=8),
-    Column("model", floor=10),
-    Column("strategy", rank=2),
-    Column("seeds", rank=3),
-    Column("yours", rank=1),
-    Column("sealed test (95 % CI)"),
-    Column("lift (95 % CI)", gain=True),
-    Column("p, Holm", rank=4),
-    Column("better"),
-    Column("$", rank=5),
 )
 PLAN = (
     Column("cell", floor=16),
@@ -136,7 +126,6 @@ def _score(line: CellLine) -> str:
 
 
 def _live() -> Live | None:
-    """A live display of a terminal on stderr; None where it is none."""
     if not sys.stderr.isatty():
         return None
     from rich.console import Console
@@ -157,7 +146,7 @@ def _table(lines: Sequence[CellLine]) -> Any:
 
     table = Table(box=SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False)
     for number, column in enumerate(CELLS):
-        table.add_column(column.head, justify="left" if number < 2 else "right", no_wrap=True, overflow="ellipsis")
+        table.add_column(column.name, justify="left" if number < 2 else "right", no_wrap=True, overflow="ellipsis")
     order = sorted(lines, key=lambda line: (line.state != "running", not line.state.startswith("waits")))
     room = max(3, get_terminal_size().lines - 5)
     for line in order[:room]:
@@ -211,28 +200,11 @@ def _print_plan(prepared: PreparedSweep, as_json: bool) -> None:
 
 def _print_result(result: SweepResult) -> None:
     names = model_names(result.groups)
-    rows = [_group_row(group, names) for group in result.groups]
-    print_table(f"sweep {result.name}, sealed test", GROUPS, rows)
+    print_listing(replace(groups_table(result.groups, names), title=f"sweep {result.name}, sealed test"))
     for task in result.tasks:
         say(best_of_task(task, names))
     say(
         "; ".join(
             [f"{len(result.cells)} cells, {dollars(result.cost_usd)}", *([str(result.report)] if result.report else [])]
         )
-    )
-
-
-def _group_row(group: Mapping[str, Any], names: Names) -> tuple[Any, ...]:
-    lift = group["lift"] or {}
-    return (
-        group["task"],
-        names[group["model"]],
-        group["strategy"] or OWN,
-        len(group["seeds"]),
-        points(group["baseline"]),
-        points(group["score"]) + bracketed(group["ci95"]),
-        gain(lift.get("diff"), lift.get("ci95")),
-        f"{lift['p_holm']:.2g}" if lift else "-",
-        SHOWN[lift["shown"]] if lift else "-",
-        amount(group["cost_usd"]),
     )

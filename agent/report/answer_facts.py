@@ -61,7 +61,6 @@ def side_name(result: RunResult, side: SideName) -> str:
 
 
 def _right_rows(counts: RowCount) -> str:
-    """How many rows are not right, in words."""
     short = counts.scored - counts.right
     if not short:
         return f"right on all {counts.scored} rows"
@@ -79,7 +78,6 @@ def _plainly(part: int, whole: int) -> str:
 
 
 def _yardsticks(result: RunResult) -> list[Yardstick]:
-    """The constant answer, and the best of the others."""
     others = sorted(result.yardsticks[1:], key=lambda one: -(one.test or 0.0))
     return [*result.yardsticks[:1], *others[:1]]
 
@@ -110,6 +108,11 @@ class MatrixCell:
     rows: int
     shade: int
     is_right: bool
+
+    @property
+    def style(self) -> str:
+        """Its class in page.css."""
+        return f"{'right' if self.is_right else 'lost'}-{self.shade}" if self.shade else ""
 
 
 @dataclass(frozen=True, slots=True)

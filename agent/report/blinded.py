@@ -158,7 +158,6 @@ def field_of(task: Task, output: str | None) -> str:
 
 
 def _modes(task: Task, field: str) -> set[str]:
-    """How judges judge `field`."""
     judges = (spec for spec in task.metrics if spec.name == "judge" and spec.field == field)
     return {judge_setup(spec, task, "").mode for spec in judges}
 

@@ -8,9 +8,6 @@ from agent.release.result import RunResult
 from agent.release.result_details import Change, PromptSize, ProposerUse, ToShow
 from agent.report.facts import combined, ships_prompt, size
 
-PROPOSALS = ("proposal", "asked for", "why", "for rows", "before", "after", "what became of it")
-"""What the cells of a proposal are."""
-
 REASONED = ("chain-of-thought", "few-shot-cot")
 ABOUT_THE_SAME = 0.05
 MOST_TOOLS = 8
@@ -28,7 +25,6 @@ def changes(result: RunResult) -> list[str]:
 
 
 def _voting(result: RunResult) -> list[str]:
-    """What decides together with the model; nothing where it decides alone."""
     found = result.calibration
     return [said] if found is not None and (said := combined(found)) else []
 
@@ -96,7 +92,6 @@ def proposer(result: RunResult) -> str:
 
 
 def _of_operators(use: ProposerUse) -> list[str]:
-    """What became of its proposals, where the run wrote down each of them."""
     tried = sum(each.tried for each in use.operators)
     finalists = sum(each.finalists for each in use.operators)
     said = f"{tried} of {len(use.proposals)} proposals tried, {finalists or 'none'} among the finalists"
@@ -106,7 +101,7 @@ def _of_operators(use: ProposerUse) -> list[str]:
 
 
 def proposals(result: RunResult | None, claims: Mapping[int, str]) -> list[tuple[str, ...]]:
-    """Each proposal of the run as the cells of a line of `PROPOSALS`; none of an older version.
+    """Each proposal of the run as the cells of a line of `run_tables.PROPOSALS`; none of an older version.
 
     Args:
         result: of the run; None: it has none.

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from agent.report import facts
+from agent.report.blocks import plain
 from agent.report.facts import carried, gain
-from agent.report.html import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -137,7 +137,7 @@ def attribution(view: RunView) -> Figure:
             colour = SOFT if row.how == "unknown" else GOOD if row.points > 0 else BAD
             _whisker(axes, row.points, low, high, -height, colour, carried(row)[0])
         axes.axvline(0, color=LINE, linewidth=1)
-        axes.set_yticks([-height for height in range(len(rows))], [visible(row.part) for row in rows])
+        axes.set_yticks([-height for height in range(len(rows))], [plain(row.part) for row in rows])
         axes.set(xlabel="points that the part carries", ylim=(-len(rows) + 0.4, 0.8))
         return figure
 
@@ -158,7 +158,6 @@ def reliability(view: RunView) -> Figure:
 
 
 def _whisker(axes: Axes, middle: float, low: float, high: float, height: float, colour: str, word: str) -> None:
-    """A dot with its interval, and its value above it."""
     axes.plot([low, high], [height, height], color=colour, linewidth=3, alpha=0.45, solid_capstyle="round")
     axes.scatter([middle], [height], s=42, c=colour, zorder=3)
     axes.annotate(word, (middle, height), (0, 6), textcoords="offset points", ha="center", color=INK)
@@ -186,7 +185,7 @@ def svg(figure: Figure, name: str, title: str) -> str:
         root.attrib.pop(key, None)
     root.set("role", "img")
     root.set("class", "chart")
-    root.set("aria-label", visible(title))
+    root.set("aria-label", plain(title))
     return ElementTree.tostring(root, encoding="unicode")
 
 

@@ -8,11 +8,12 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agent.ledger.query import History
-from agent.report.html import Chart, render, style, visible
-from agent.report.run_tables import RunColumn, RunTable
+from agent.report.blocks import ChartBlock, Column, plain, table
+from agent.report.html import drawn, render, style
 from agent.task.words import counted
 
 if TYPE_CHECKING:
@@ -23,15 +24,22 @@ NAME_WIDTH, NAME_LINES = 60, 4
 """Letters of a line, and lines, of a name in the legend."""
 
 
+COLUMNS = (
+    Column("when (UTC)"),
+    Column("version"),
+    Column("model", "long", floor=12),
+    Column("gate"),
+    *(Column(name, "number") for name in ("score", "reference", "flipped")),
+    Column("p", "number", on="page"),
+    Column("run", on="page"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class CheckPoint:
-    """One check that was finished.
+    """One finished check of a released prompt.
 
     Args:
-        run_id: of the ledger.
-        utc: when it began, in ISO 8601.
-        name, version, model: what was checked.
-        gate: `passed` or `failed`, as its own test against the reference said.
         score, reference: mean scores in [0, 1], now and as recorded, over the rows that both have; None without any.
         flipped, rows: answers that changed, of how many.
         p_value: of so many flips by repeat noise alone.
@@ -124,35 +132,31 @@ def over_time(points: Sequence[CheckPoint]) -> Figure:
 
 def _wrapped(name: str) -> str:
     """The name of a series in lines that the width of a chart holds, and in no more than the legend has room for."""
-    return "\n".join(textwrap.wrap(visible(name), NAME_WIDTH, max_lines=NAME_LINES, placeholder=" ..."))
+    return "\n".join(textwrap.wrap(plain(name), NAME_WIDTH, max_lines=NAME_LINES, placeholder=" ..."))
 
 
 def checks_page(name: str, points: Sequence[CheckPoint]) -> str:
     """A page without script that shows the checks of a prompt: their chart, and a table."""
-    return render("checks.html", name=name, chart=checks_chart(name, points), style=style())
+    return render("checks.html", name=name, chart=drawn(checks_chart(name, points)), style=style())
 
 
-def checks_chart(name: str, points: Sequence[CheckPoint]) -> Chart:
-    """The chart of the checks of a prompt, with its table."""
-    from markupsafe import Markup
+def checks_chart(name: str, points: Sequence[CheckPoint]) -> ChartBlock:
+    """The chart of the checks of a prompt, and the table that all surfaces show."""
+    from agent.report import facts
 
-    from agent.report import charts
-
-    rows = tuple(
-        (p.utc[:16].replace("T", " "), p.version, p.model, p.gate, *_figures(p), f"{p.p_value:.2g}", p.run_id)
+    rows = [
+        (
+            p.utc[:16].replace("T", " "),
+            *(p.version, p.model, p.gate, facts.points(p.score), facts.points(p.reference)),
+            *(f"{p.flipped} of {p.rows}", f"{p.p_value:.2g}", p.run_id),
+        )
         for p in points
+    ]
+    made = table(
+        f"{counted(len(points), 'check')} of {name}",
+        COLUMNS,
+        rows,
+        explained="Dashed: the reference of each check. A cross: its gate failed; each gate is the test of its own "
+        "check. p: of so many changed answers by repeat noise alone.",
     )
-    numbers = ("score", "reference", "flipped", "p")
-    heads = (RunColumn("when (UTC)"), RunColumn("version"), RunColumn("model", "long"), RunColumn("gate"))
-    columns = (*heads, *(RunColumn(each, "number") for each in numbers), RunColumn("run"))
-    note = "Dashed: the reference of each check. A cross: its gate failed; each gate is the test of its own check."
-    note += " p: of so many changed answers by repeat noise alone."
-    table = RunTable(f"{counted(len(points), 'check')} of {name}", columns, rows, note)
-    drawn = charts.svg(over_time(points), "checks", f"Scores of {name} over time")
-    return Chart(Markup(drawn), table)
-
-
-def _figures(point: CheckPoint) -> tuple[str, str, str]:
-    from agent.report.facts import points
-
-    return points(point.score), points(point.reference), f"{point.flipped} of {point.rows}"
+    return ChartBlock("checks", f"Scores of {name} over time", partial(over_time, points), made, is_open=True)

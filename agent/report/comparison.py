@@ -1,16 +1,49 @@
-"""A comparison (`optimize customize`) for report and web page: arms with their cost, label curve, training losses."""
+"""A comparison (`optimize customize`) as blocks: arms with their cost, label curve, training losses."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from agent.report import facts
+from agent.report.blocks import ChartBlock, Column, PageSection, TableBlock, filled, table, text
 from agent.report.view import RunView
 
 KIND = "customize"
+ARM = Column("arm", floor=8)
+ARMS = (
+    ARM,
+    Column("what it is", "long", on="page"),
+    Column("sealed test", "number"),
+    Column("95 % CI", "number", rank=3),
+    Column("against yours", "number", gain=True),
+    Column("95 % CI", "number", rank=4),
+    Column("labels", "number", rank=5),
+    Column("train s", "number", rank=2),
+    Column("tokens", "number", rank=6),
+    Column("$/1,000", "number", rank=7),
+    Column("call s", "number", rank=1),
+    Column("pays from", "number", rank=2),
+    Column("elsewhere", rank=8),
+    Column("MB", "number", rank=9),
+)
+SETTINGS = (
+    ARM,
+    Column("rate", "number"),
+    Column("rank", "number", rank=2),
+    Column("epochs", "number", rank=3),
+    Column("dev loss", "number"),
+    Column("train s", "number", rank=4),
+    Column("", rank=1),
+)
+SEEDS = (
+    ARM,
+    *(Column(name, "number") for name in ("seeds", "mean", "smallest", "largest")),
+    Column("seed of the arm (95 % CI)", "number", rank=1),
+)
 THOUSAND, MILLION = 1_000, 1_000_000
 HOUR = 3600
 Unit = Literal["$", "hours", "tokens"]
@@ -21,21 +54,114 @@ def is_comparison(view: RunView) -> bool:
     return KIND in ((view.run["result"] or {}).get("kind"), (view.run["options"] or {}).get("command"))
 
 
-def comparison(view: RunView) -> dict[str, Any] | None:
-    """The arms, the advice and the curve, JSON-ready; None for any other run, and for one without a result."""
-    result = view.run["result"] or {}
-    if result.get("kind") != KIND:
-        return None
-    return {
-        "advice": result["advice"],
-        "of_run": result["of_run"],
-        "arms": [{**arm, "costs": [_cost(arm, calls) for calls in (THOUSAND, MILLION)]} for arm in result["arms"]],
-        "sizes": sorted({point["labels"] for point in result["curve"]}),
-        "curve": facts.curve_table(result["curve"]),
-        "curve_text": result["curve_text"],
-        "settings": result.get("settings", []),
-        "losses": losses(view),
-    }
+def comparison_sections(view: RunView) -> list[PageSection]:
+    """What a comparison found, and how its trainings went; of one without a result the trainings alone."""
+    from agent.report import comparison_charts
+
+    result, lines = view.run["result"] or {}, loss_lines(view)
+    sections = result_sections(result) if result.get("kind") == KIND else []
+    if sections:
+        arms = result["arms"]
+        draw = partial(comparison_charts.score_against_cost, arms)
+        numbers = _costs(arms)
+        chart = ChartBlock("cost", f"Sealed score against cost, run {view.id}", draw, numbers, on="page")
+        sections.append(PageSection("cost", "Score against cost", filled(chart)))
+    if lines:
+        rows = [(name, len(of), f"{of[0]:.3f}", f"{of[-1]:.3f}") for name, of in lines.items()]
+        numbers = table("Training loss, in nats", ("training", "steps #", "first #", "last #"), rows)
+        draw = partial(comparison_charts.losses, lines)
+        chart = ChartBlock("losses", f"Training loss, run {view.id}", draw, numbers, on="page")
+        sections.append(PageSection("losses", "Training loss", (chart,)))
+    return sections
+
+
+def result_sections(result: Mapping[str, Any]) -> list[PageSection]:
+    """The sections of the result of a comparison, without its charts."""
+    arms, rows, curve = result["arms"], result["rows"], facts.curve_table(result["curve"])
+    title = f"{result['task']} on {result['model']}: {rows['test']} sealed rows, {rows['train']} train rows"
+    sizes = sorted({point["labels"] for point in result["curve"]})
+    heads = (ARM, *(Column(f"{size:,} rows", "number", rank=1) for size in sizes))
+    advice, chosen = result["advice"]["text"], "settings that were tried on dev"
+    seeds = "sealed test with other seeds; the arm is the first, not the best"
+    settings = [line for of in result.get("settings", ()) for line in _settings(of)]
+    made = (
+        ("arms", "The arms on the sealed rows", text(advice, on="page"), table(title, ARMS, map(_arm, arms))),
+        (
+            *("curve", "By the number of train rows"),
+            table("sealed test by the number of train rows", heads, curve),
+            text(result["curve_text"] if curve else ""),
+        ),
+        ("settings", "", table(chosen, SETTINGS, settings)),
+        ("seeds", "", table(seeds, SEEDS, [_seeds(arm) for arm in arms if arm.get("seeds")])),
+        ("elsewhere", "", _elsewhere(arms)),
+        ("advice", "", text(advice, strong=True, on="screen"), text(f"Prompts of run {result['of_run']}.", on="page")),
+    )
+    return [section for name, head, *blocks in made if (section := PageSection(name, head, filled(*blocks)))]
+
+
+def _arm(arm: Mapping[str, Any]) -> list[str]:
+    elsewhere, pays = arm["elsewhere"], arm["break_even_calls"]
+    return [
+        arm["arm"],
+        arm["about"],
+        facts.points(arm["test"]),
+        _interval(arm["ci95"]),
+        "" if arm["diff"] is None else facts.gain(arm["diff"]),
+        _interval(arm["diff_ci95"], "+"),
+        f"{arm['labels']:,}",
+        f"{arm['train_s']:.0f}" if arm["train_s"] else "",
+        f"{arm['tokens_per_call']:.0f}",
+        "-" if arm["usd_per_1000"] is None else f"{arm['usd_per_1000']:.2f}",
+        "-" if arm["latency_s"] is None else f"{arm['latency_s']:.2f}",
+        f"{pays:,}" if pays else "",
+        f"{elsewhere['same']} of {elsewhere['n']} as before" if elsewhere else "",
+        f"{arm['megabytes']:.1f}" if arm["megabytes"] else "",
+    ]
+
+
+def _interval(interval: Sequence[float] | None, sign: str = "") -> str:
+    return "" if interval is None else f"{100 * interval[0]:{sign}.1f} to {100 * interval[1]:{sign}.1f}"
+
+
+def _settings(line: Mapping[str, Any]) -> Iterator[list[str]]:
+    for each in line["tried"]:
+        loss = "diverged" if each["diverged"] else "-" if each["dev_loss"] is None else f"{each['dev_loss']:.3f}"
+        is_chosen = all(line["chosen"][name] == each[name] for name in ("learning_rate", "rank") if name in each)
+        last = "chosen" if is_chosen else each.get("ended", "")
+        rank, seconds = str(each.get("rank", "")), f"{each['seconds']:.0f}"
+        yield [line["arm"], f"{each['learning_rate']:g}", rank, str(each["epochs"]), loss, seconds, last]
+
+
+def _seeds(arm: Mapping[str, Any]) -> list[str]:
+    ends = [facts.points(arm["seeds"][name]) for name in ("mean", "min", "max")]
+    return [arm["arm"], str(arm["seeds"]["n"]), *ends, facts.points(arm["test"]) + facts.bracketed(arm["ci95"])]
+
+
+def _elsewhere(arms: Sequence[Mapping[str, Any]]) -> TableBlock:
+    """What adapters cost on questions and tasks that they were not trained for."""
+    lines = [(arm["arm"], found) for arm in arms if (found := arm["elsewhere"] or {}).get("tasks")]
+    heads = [f"{found['n']} general questions" for _, found in lines[:1]]
+    heads += [f"{one['task']}, {one['n']} rows" for _, found in lines[:1] for one in found["tasks"]]
+    rows = []
+    for name, found in lines:
+        tasks = (f"{facts.points(one['on'])}, was {facts.points(one['off'])}" for one in found["tasks"])
+        rows.append((name, f"{found['right']}, was {found['base_right']}", *tasks))
+    columns = (ARM, *(Column(head, rank=1) for head in heads))
+    return table("right elsewhere with the adapter on, and off", columns, rows)
+
+
+def _costs(arms: Sequence[Mapping[str, Any]]) -> TableBlock:
+    rows = []
+    for arm in arms:
+        cells: list[str] = [arm["arm"], f"{arm['train_s']:.0f}"]
+        for calls in (THOUSAND, MILLION):
+            usd, seconds = arm["usd_per_1000"], arm["latency_s"]
+            cells.append("-" if usd is None else f"{usd * calls / THOUSAND:.2f}")
+            cells.append("-" if seconds is None else f"{seconds * calls / HOUR:.1f}")
+        rows.append(cells)
+    heads = (f"{calls:,} calls, {unit} #" for calls in (THOUSAND, MILLION) for unit in ("$", "hours"))
+    note = "Training and calls, one after the other. Lines: 95 % intervals. What costs nothing stands at the left edge."
+    return table("What training and calls cost", ("arm", "training, s #", *heads), rows, explained=note)
 
 
 def losses(view: RunView) -> list[dict[str, Any]]:
@@ -75,15 +201,7 @@ def _events(view: RunView, kind: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class CostPoint:
-    """Arms with one score and one cost, as one point.
-
-    Args:
-        names: theirs.
-        family: of the first: prompt, tuned, no model.
-        cost: training and calls, in the unit of the chart; 0 or more.
-        score: mean on the sealed rows, in [0, 1].
-        ci95: of the score.
-    """
+    """Arms with one `score` in [0, 1] and one `cost` of training and calls; `family` is that of the first."""
 
     names: tuple[str, ...]
     family: str
@@ -93,8 +211,7 @@ class CostPoint:
 
 
 def cost_unit(arms: Sequence[Mapping[str, Any]]) -> Unit:
-    """What the arms' costs are compared in: dollars where all are known and some are above 0, else hours of computing
-    where the time of a call is known, else tokens of calls."""
+    """Dollars where all are known and some are above 0, else hours where calls were timed, else tokens."""
     dollars = [(arm["usd_per_1000"], arm.get("train_usd", 0.0)) for arm in arms]
     if all(None not in pair for pair in dollars) and any(any(pair) for pair in dollars):
         return "$"
@@ -102,12 +219,7 @@ def cost_unit(arms: Sequence[Mapping[str, Any]]) -> Unit:
 
 
 def cost_points(arms: Sequence[Mapping[str, Any]], calls: int) -> list[CostPoint]:
-    """Score and cost of training and so many calls for each arm with a score; equal ones are one point.
-
-    Args:
-        arms: lines of a comparison's result.
-        calls: at least 1.
-    """
+    """Score and cost of training and `calls` calls for each arm with a score; equal ones are one point."""
     unit = cost_unit(arms)
     groups: dict[tuple[float, float], list[Mapping[str, Any]]] = {}
     for arm in arms:
@@ -125,13 +237,3 @@ def _total(arm: Mapping[str, Any], unit: Unit, calls: int) -> float:
     if unit == "hours":
         return float(arm["train_s"] + arm["latency_s"] * calls) / HOUR
     return float(arm["tokens_per_call"] * calls)
-
-
-def _cost(arm: Mapping[str, Any], calls: int) -> dict[str, Any]:
-    """Dollars and hours of so many calls, one after the other, without training; None where they are not known."""
-    usd, seconds = arm["usd_per_1000"], arm["latency_s"]
-    return {
-        "calls": calls,
-        "usd": None if usd is None else usd * calls / THOUSAND,
-        "hours": None if seconds is None else seconds * calls / HOUR,
-    }

@@ -7,27 +7,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from agent.report.charts import BAD, BASE, GOOD, INK, LINE, SOFT, WIDTH, canvas, styled, svg
-from agent.report.comparison import MILLION, THOUSAND, CostPoint, comparison, cost_points, cost_unit, loss_lines
-from agent.report.html import visible
+from agent.report.blocks import plain
+from agent.report.charts import BAD, BASE, GOOD, INK, LINE, SOFT, WIDTH, canvas, styled
+from agent.report.comparison import MILLION, THOUSAND, CostPoint, cost_points, cost_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from agent.report.view import RunView
-
 FAMILIES = {"prompt": BASE, "tuned": GOOD, "no model": SOFT}
 LABEL_POINTS = 9.0
 """Of score that the name of an arm takes in height."""
 UNITS = {"$": "dollars", "hours": "hours of computing", "tokens": "tokens of calls"}
-
-
-def comparison_svgs(view: RunView) -> dict[str, str]:
-    """The charts of a comparison as <svg>: `cost` and `losses`, "" where there is nothing to draw."""
-    made, lines = comparison(view), loss_lines(view)
-    cost = svg(score_against_cost(made["arms"]), "cost", f"Sealed score against cost, run {view.id}") if made else ""
-    return {"cost": cost, "losses": svg(losses(lines), "losses", f"Training loss, run {view.id}") if lines else ""}
 
 
 def losses(lines: Mapping[str, Sequence[float]]) -> Figure:
@@ -38,7 +29,7 @@ def losses(lines: Mapping[str, Sequence[float]]) -> Figure:
         axes = figure.add_subplot()
         styles = [(colour, dash) for dash in ("-", "--", ":") for colour in (BASE, GOOD, BAD, LINE)]
         for (name, values), (colour, dash) in zip(lines.items(), itertools.cycle(styles), strict=False):
-            axes.plot(range(1, len(values) + 1), values, dash, color=colour, linewidth=1, label=visible(name))
+            axes.plot(range(1, len(values) + 1), values, dash, color=colour, linewidth=1, label=plain(name))
         axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=columns, borderaxespad=0)
         return figure
@@ -78,9 +69,7 @@ def _draw_costs(axes: Axes, points: Sequence[CostPoint]) -> None:
         axes.plot([x, most * 3], [y, height], color=LINE, linewidth=0.5, alpha=0.6)
         axes.scatter([x], [y], s=30, c=colour, zorder=3)
         place = (1.02, height)
-        axes.annotate(
-            visible(", ".join(point.names)), place, xycoords=("axes fraction", "data"), va="center", color=INK
-        )
+        axes.annotate(plain(", ".join(point.names)), place, xycoords=("axes fraction", "data"), va="center", color=INK)
 
 
 def _heights(scores: Sequence[float]) -> list[float]:
@@ -94,5 +83,4 @@ def _heights(scores: Sequence[float]) -> list[float]:
 
 
 def _power(value: float) -> str:
-    """A power of ten as a plain number; a long one by its exponent."""
     return f"{value:,g}" if 1e-3 <= value < 1e6 else f"1e{round(math.log10(value))}"

@@ -95,7 +95,6 @@ def _replies(history: History, result: RunResult, side: SideName, rows: Sequence
 
 
 def _task_words(options: Mapping[str, Any]) -> str:
-    """Task and model as the words of a command that takes them as `optimize run` does."""
     if not options.get("task") or any(options.get(name) for name in OTHER_OPTIONS):
         return ""
     words = [str(options["task"])]

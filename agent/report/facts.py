@@ -37,13 +37,7 @@ MIGRATED: Sequence[tuple[SideName, str]] = (("baseline", "old model"), ("winner"
 
 
 def dollars(usd: float | None, unpriced: Sequence[str] = (), digits: int = 4) -> str:
-    """What was paid, for a sentence.
-
-    Args:
-        usd: US dollars at the prices that are known; None: no price is.
-        unpriced: models without a known price.
-        digits: decimals.
-    """
+    """US dollars for a sentence; None: no price is known, `unpriced`: models without one."""
     if usd is None:
         return "unknown price"
     known = f"${usd:.{digits}f}"
@@ -62,8 +56,7 @@ def spent(usd: float, unpriced: Sequence[str], lost: float | None) -> str:
 
 
 def baseline_words(of: Mapping[str, Any] | RunResult) -> BaselineWords:
-    """What trial 0 of a run, by its row of the ledger or its result, is called: the user's own prompt, or of a
-    migration the released one, there with the new model."""
+    """What trial 0 of a run, its row of the ledger or its result, is called."""
     is_migration = of.migration if isinstance(of, RunResult) else (of["options"] or {}).get("migrates")
     return RELEASED if is_migration else OWN
 
@@ -177,8 +170,7 @@ def outcome(result: RunResult) -> str:
 
 
 def sealed_score(result: RunResult, side: SideName) -> float | None:
-    """A prompt's score (0 to 1) on the sealed rows that both prompts have one on; in a result of an older version, on
-    all that this prompt has one on."""
+    """A score (0 to 1) of one prompt on the sealed rows for which both prompts have one."""
     if side == "baseline":
         return result.baseline.test if result.lift.baseline is None else result.lift.baseline
     return result.winner.test if result.lift.winner is None else result.lift.winner
@@ -264,14 +256,8 @@ def _abstaining(found: Abstain) -> str:
     )
 
 
-def yardsticks(result: RunResult) -> list[tuple[str, str, str]]:
-    """The methods without a language model: name, score on dev, score on the sealed test with its interval."""
-    return [(one.name, points(one.dev), f"{points(one.test)}{bracketed(one.ci95)}") for one in result.yardsticks]
-
-
 def against_yardsticks(result: RunResult) -> str:
-    """That the best of them scores more than the best found, or as much as far as this test can tell; "" where the best
-    found is better than all of them, or nothing was compared."""
+    """That the best of them does as well as the best found, or better; "" where it does not."""
     known = [one for one in result.yardsticks if one.diff is not None]
     if not known:
         return ""

@@ -23,11 +23,8 @@ class Importance:
     """What one parameter mattered.
 
     Args:
-        name: the parameter.
         share: of all that mattered, in [0, 1].
-        best: the choice whose trials have the highest mean.
-        mean: that mean of their dev scores, each shrunk towards the mean of all, in [0, 1].
-        trials: how many trials have that choice, at least 1.
+        best: the choice whose `trials` have the highest `mean` of dev scores, each shrunk towards the mean of all.
     """
 
     name: str

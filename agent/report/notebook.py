@@ -16,7 +16,9 @@ from agent.extras import require
 from agent.ledger.connect import is_there
 from agent.ledger.query import history_of
 from agent.report import charts, html
-from agent.report.facts import certainty, decision, prompt_text, sealed_score, verdict
+from agent.report.blocks import PageSection, plain
+from agent.report.facts import certainty, decision, prompt_text, verdict
+from agent.report.run_blocks import run_sections
 from agent.report.view import RowPair, RunView
 from agent.types import SplitName
 
@@ -133,23 +135,22 @@ class LoadedRun:
 
     def _repr_html_(self) -> str:
         result, title = self._view.result, f"run {self.id}: dev score against paid calls"
+        (scores,) = run_sections(result, names=["result"]) if result else [PageSection("result", "", ())]
         return html.render(
             "run_cell.html",
             run=self._view.run,
-            result=result,
+            blocks=scores.on_page(),
             trials=self._view.trials,
             verdict=self.verdict,
-            sealed_score=sealed_score,
             certainty=certainty(result) if result else "",
             chart=charts.svg(charts.progress(self._view), f"run-{self.id}", title) if self._view.trials else "",
         )
 
     def __repr__(self) -> str:
-        return str(html.visible(f"<Run {self.id} of {self.task}: {self.verdict}>"))
+        return plain(f"<Run {self.id} of {self.task}: {self.verdict}>")
 
 
 def _picture(figure: Any) -> str:
-    """The figure as the text of an SVG file, in its own colours."""
     target = StringIO()
     figure.savefig(target, format="svg")
     return target.getvalue()

@@ -42,10 +42,7 @@ ATTRIBUTES = (
 
 
 def optuna_file(db: Path, run: str = "") -> Path:
-    """Writes the run's study beside its release, RUN_ID/optuna.db in the ledger's folder; returns that file.
-
-    Without `run` it is the latest. Raises InputError.
-    """
+    """Writes the study of a run, by default the latest, to RUN_ID/optuna.db next to the ledger. Raises InputError."""
     with closing(history_of(db)) as history:
         view = RunView(history, run)
         searched(view.run)
@@ -123,7 +120,6 @@ def _trials(view: RunView) -> list[optuna.trial.FrozenTrial]:
 
 
 def _told(view: RunView, told: Sequence[StudyTrial]) -> list[optuna.trial.FrozenTrial]:
-    """The trials of the run's study, with what the ledger knows of each besides."""
     by_trial, rows = _events_by_trial(view), {trial["candidate_id"]: trial for trial in view.trials}
     trials: list[optuna.trial.FrozenTrial] = built(told).trials
     for trial, known in zip(trials, told, strict=True):
@@ -137,7 +133,6 @@ def _told(view: RunView, told: Sequence[StudyTrial]) -> list[optuna.trial.Frozen
 
 
 def _distributions(places: Sequence[Mapping[str, Any]]) -> dict[str, optuna.distributions.BaseDistribution]:
-    """What each parameter could be: all that the run tried."""
     from optuna.distributions import CategoricalDistribution, IntDistribution
 
     distributions: dict[str, optuna.distributions.BaseDistribution] = {}

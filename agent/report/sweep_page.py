@@ -13,8 +13,8 @@ from typing import Any
 from agent.errors import InputError
 from agent.files import new_file
 from agent.report import facts
+from agent.report.blocks import Column, TableBlock, table
 from agent.report.html import REPORT_FILE, render, style
-from agent.report.run_tables import RunColumn, RunTable
 
 OWN = "task's own"
 """Stands for a model or strategy that the file does not name."""
@@ -23,6 +23,19 @@ SHOWN: Mapping[int, str] = {1: "yes", 0: "not shown", -1: "worse"}
 _WORDS = 300  # characters of an instruction
 
 
+GROUPS = (
+    Column("task", floor=8),
+    Column("model", floor=10),
+    Column("strategy", rank=2),
+    Column("seeds", "number", rank=3),
+    Column("yours", "number", rank=1),
+    Column("sealed test (95 % CI)", "number"),
+    Column("lift (95 % CI)", "number", gain=True),
+    Column("p, Holm", "number", rank=4),
+    Column("better"),
+    Column("promoted", "number", on="page"),
+    Column("$", "number", rank=5),
+)
 Names = Mapping[str | None, str]
 """How models are shown in tables."""
 
@@ -55,7 +68,7 @@ def sweep_html(sweep: Mapping[str, Any]) -> str:
     """The page of a sweep, from the object of `optimize sweep --json`."""
     groups, names = sweep["groups"], model_names(sweep["groups"])
     best = [(best_of_task(task, names), _prompt_of(task, groups)) for task in sweep["tasks"]]
-    tables = (_matrix(groups, names), _gains(groups, names))
+    tables = (_matrix(groups, names), groups_table(groups, names))
     return render(
         "sweep.html",
         sweep=sweep,
@@ -86,14 +99,7 @@ def _prompt_of(task: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> 
     )
 
 
-def _table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> RunTable:
-    """A column whose name ends in " #" holds numbers."""
-    made = (RunColumn(name.removesuffix(" #"), "number" if name.endswith(" #") else "") for name in columns)
-    return RunTable(caption, tuple(made), tuple(map(tuple, rows)), note)
-
-
-def _matrix(groups: Sequence[Mapping[str, Any]], names: Names) -> RunTable:
-    """Tasks and strategies down, models across."""
+def _matrix(groups: Sequence[Mapping[str, Any]], names: Names) -> TableBlock:
     lines: dict[tuple[str, str | None], dict[str | None, str]] = {}
     for group in groups:
         cell = facts.points(group["score"]) + facts.bracketed(group["ci95"])
@@ -101,50 +107,43 @@ def _matrix(groups: Sequence[Mapping[str, Any]], names: Names) -> RunTable:
     rows = [
         (f"{task}, {strategy or OWN}", *(line.get(m, "-") for m in names)) for (task, strategy), line in lines.items()
     ]
-    return _table(
+    return table(
         "Score of the best found on the sealed rows, 0 to 100 (95 % CI)",
         ("task, strategy", *(f"{name} #" for name in names.values())),
         rows,
-        "Over the seeds: each row counts with its mean.",
+        explained="Over the seeds: each row counts with its mean.",
     )
 
 
-def _gains(groups: Sequence[Mapping[str, Any]], names: Names) -> RunTable:
+def groups_table(groups: Sequence[Mapping[str, Any]], names: Names) -> TableBlock:
+    """A line for each task, model and strategy, over its seeds."""
     rows = []
     for group in groups:
         lift = group["lift"]
-        tested = (
-            ("-", "-", "-")
-            if lift is None
-            else (
-                facts.gain(lift["diff"], lift["ci95"]),
-                facts.chance(lift["p_holm"]),
-                SHOWN[lift["shown"]],
+        tested = ("-", "-", "-")
+        if lift is not None:
+            gained = facts.gain(lift["diff"], lift["ci95"])
+            tested = (gained, facts.chance(lift["p_holm"]).removeprefix("p = "), SHOWN[lift["shown"]])
+        rows.append(
+            (
+                group["task"],
+                names[group["model"]],
+                group["strategy"] or OWN,
+                len(group["seeds"]),
+                facts.points(group["baseline"]),
+                facts.points(group["score"]) + facts.bracketed(group["ci95"]),
+                *tested,
+                f"{group['promoted']} of {len(group['seeds'])}",
+                facts.amount(group["cost_usd"]),
             )
         )
-        promoted = f"{group['promoted']} of {len(group['seeds'])}"
-        cost = facts.amount(group["cost_usd"])
-        name = f"{group['task']}: {group_name(group, names)}"
-        rows.append((name, facts.points(group["baseline"]), *tested, promoted, cost))
-    return _table(
-        "Gain over your prompt on the sealed rows",
-        (
-            "task: model, strategy",
-            "your prompt #",
-            "gain (95 % CI) #",
-            "p, corrected #",
-            "better",
-            "seeds promoted #",
-            "US $ #",
-        ),
-        rows,
-        "p-values are corrected for all lines of this table (Holm). The intervals are of each line alone.",
-    )
+    note = "p-values are corrected for all lines of this table (Holm). The intervals are of each line alone."
+    return table("Gain over your prompt on the sealed rows", GROUPS, rows, explained=note)
 
 
-def _pairs(tasks: Sequence[Mapping[str, Any]], names: Names) -> list[RunTable]:
+def _pairs(tasks: Sequence[Mapping[str, Any]], names: Names) -> list[TableBlock]:
     return [
-        _table(
+        table(
             task["task"],
             ("one", "other", "difference (95 % CI) #", "p, corrected #", "shown"),
             [
@@ -157,14 +156,14 @@ def _pairs(tasks: Sequence[Mapping[str, Any]], names: Names) -> list[RunTable]:
                 )
                 for pair in task["pairs"]
             ],
-            "Paired by sealed row; corrected for all lines of this table (Holm).",
+            explained="Paired by sealed row; corrected for all lines of this table (Holm).",
         )
         for task in tasks
         if task["pairs"]
     ]
 
 
-def _cells(sweep: Mapping[str, Any]) -> RunTable:
+def _cells(sweep: Mapping[str, Any]) -> TableBlock:
     rows = [
         (
             cell["cell"],
@@ -176,4 +175,4 @@ def _cells(sweep: Mapping[str, Any]) -> RunTable:
         )
         for cell in sweep["cells"]
     ]
-    return _table("Cells", ("cell", "state", "run", "your prompt #", "best found #", "US $ #"), rows)
+    return table("Cells", ("cell", "state", "run", "your prompt #", "best found #", "US $ #"), rows)

@@ -58,11 +58,7 @@ def meaning_of(text: str) -> str:
 
 
 def legend(*, is_compared: bool) -> Mapping[str, str]:
-    """The words to explain at the end of a page.
-
-    Args:
-        is_compared: whether the page compares two prompts.
-    """
+    """The words to explain at the end of a page; `is_compared`: of one that compares two prompts."""
     return {
         _SHOWN_AS.get(name, name): text for name, text in TERMS.items() if is_compared or name not in OF_COMPARISONS
     }

@@ -48,6 +48,9 @@ class RowPair:
 class RunView:
     """A run of the ledger; each part is read when it is first used. `run` is its row with the decoded columns."""
 
+    shows_rows = True
+    """Whether texts of the task's rows may be shown."""
+
     def __init__(self, history: History, run_id: str = "") -> None:
         """The run by id, by the unique start of it, or the latest. Raises InputError."""
         self.history = history
@@ -152,11 +155,7 @@ class RunView:
 
     @cached_property
     def sealed(self) -> Mapping[str, tuple[float, float, float]]:
-        """Mean and 95 % interval on the sealed test by side, `baseline` and `winner`, over the rows that both got a
-        score on; empty where there is none.
-
-        Not for the comparison: that is paired, and stands in the result as `lift`.
-        """
+        """Mean and 95 % interval on the sealed test by side, over the rows for which both have a score."""
         from agent.stats.intervals import mean_ci
 
         scored: dict[str, dict[str, float]] = {}
@@ -177,6 +176,35 @@ class RunView:
             "SELECT seq, hash, utc, (SELECT hash FROM events WHERE seq = 1) AS ledger FROM events "
             "ORDER BY seq DESC LIMIT 1"
         )[0]
+
+
+class RunWithoutRows(RunView):
+    """A run without demos, inputs, right answers and replies. What a prompt says beside its demos stays."""
+
+    shows_rows = False
+
+    @cached_property
+    def baseline(self) -> Row | None:
+        return without_demos(super().baseline)
+
+    @cached_property
+    def winner(self) -> Row | None:
+        return without_demos(super().winner)
+
+    def pairs(self, split: SplitName, one: str, two: str) -> list[RowPair]:
+        return []
+
+
+def without_demos(candidate: Row | None) -> Row | None:
+    """A candidate as its instruction alone, where its messages hold demos."""
+    if candidate is None or not holds_rows(candidate):
+        return candidate
+    return {**candidate, "demos": [], "template": [{"role": "system", "content": candidate["instruction"]}]}
+
+
+def holds_rows(candidate: Row) -> bool:
+    """Whether a candidate shows rows: fixed demos, or such that are picked for each input."""
+    return bool(candidate["demos"] or candidate.get("picks"))
 
 
 def task_of(run: Row) -> Task:

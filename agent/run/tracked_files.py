@@ -32,8 +32,7 @@ def tracked_files(run_id: str, result: Mapping[str, Any], db: Path, texts: bool)
         InputError: a run of a kind that has no report, or a file cannot be written.
     """
     from agent.report.html import report_html
-    from agent.report.view import RunView
-    from agent.report.without_rows import holds_rows, report_without_rows
+    from agent.report.view import RunView, RunWithoutRows, holds_rows
 
     if arms := result.get("arms"):
         tables: list[Table] = [("arms", ARM_COLUMNS, [[arm.get(name) for name in ARM_COLUMNS] for arm in arms])]
@@ -48,7 +47,7 @@ def tracked_files(run_id: str, result: Mapping[str, Any], db: Path, texts: bool)
         if found is None:
             html, prompt = report_html(view), None
         else:
-            html = report_html(view) if texts else report_without_rows(view)
+            html = report_html(view if texts else RunWithoutRows(history, view.id))
             prompt = view.winner if found.decision == "promote" else view.baseline
             if prompt is not None and (texts or not holds_rows(prompt)):
                 files.append(found.release.path)

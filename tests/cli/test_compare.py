@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.cli.report import word_diff
 from agent.ledger.store import Ledger
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.report import compare
 from agent.report.compare import COMPARED, ComparedPrompt, changes, scoring_difference
+from agent.report.terminal import word_diff
 from agent.stats.intervals import paired_difference
 from agent.types import Trial
 from tests.cli.test_untrusted import CONTROL, EVIL

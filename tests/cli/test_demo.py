@@ -24,6 +24,7 @@ from agent.run.demo import FOLDER, MODEL
 from tests.cli.world import good, good_json, refused
 from tests.conftest import made_once
 from tests.report.web_world import signed_in
+from tests.terminal import on_terminal
 
 AGAIN = "the search asks for replies that were not recorded: python -m tests.bench.record_demo FILE.gguf"
 ABOUT = "he replies are recorded, not live (Qwen2.5-Coder-"
@@ -70,9 +71,12 @@ def test_every_request_was_recorded_and_the_verdict_is_better(demo: dict[str, An
     assert demo["stdout"].startswith(f"\nBetter: +{100 * body['lift']['diff']:.1f} points on ")
 
 
-def test_the_screen_fits_80_columns_and_says_that_replies_are_recorded(demo: dict[str, Any]) -> None:
+def test_the_screen_says_that_replies_are_recorded_and_fits_80_columns(demo: dict[str, Any]) -> None:
+    screen = on_terminal(["demo", "-q"], columns=80)
+    assert screen.code == 0
+    for command in ("optimize show", "optimize export --format python -o demo_prompt.py", "optimize audit verify"):
+        assert any(line.rstrip().endswith(f"  {command}") for line in screen.terminal.lines), "in one piece"
     lines = demo["stdout"].splitlines()
-    assert [line for line in lines if len(line) > 80] == []
     assert ABOUT in demo["stdout"]
     assert ABOUT in demo["stderr"], "before the first call, too"
     assert f"model {MODEL}" in demo["stderr"]

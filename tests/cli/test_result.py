@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from agent.cli import result as printed
-from agent.cli.result import detectable_line
+from agent.cli.run import detectable_line
 from agent.release.result import RunResult
 from agent.report import facts
+from agent.report.run_blocks import SCREEN, run_sections, screen_lines
+from agent.report.terminal import lines_of
 from agent.stats.preflight import assess, detectable_gains
 from tests.cli.world import files, good, good_json, optimize
 
@@ -55,32 +56,33 @@ FULL = {
     ],
 }  # fmt: skip
 GOLDEN = """
-before the search: your prompt scores 50.0 on 60 dev rows; of the 50.0 points left 100 test rows can show a gain of \
-19.6 or more; asked twice, 5 of 10 rows changed
+What carried the gain
+  part         points         95 % CI  how it is known
+  demos         +31.4  +20.1 to +41.0  measured
+  format         -2.5    -4.9 to -0.1  estimated from all trials
+  instruction       ?    -3.0 to +6.0  cannot be told
+Points that are lost with your prompt's part in its place.
 
-what carried the gain: points lost with your prompt's part in its place (95 % CI)
-  demos        +31.4   +20.1 to +41.0, measured
-  format        -2.5   -4.9 to -0.1, estimated from all trials
-  instruction      ?   -3.0 to +6.0, cannot be told
-
-Pareto front: nothing that saw the whole of dev beats these in score, prompt length and cost (* chosen)
-      dev  prompt tokens, about  $ per 1000   latency  candidate
-*    81.0                 1,900      0.1200    0.41 s  c_1
-     50.0                    40      0.0000         -  c_0
-"""
+The Pareto front: nothing beats these in score, prompt length and cost
+  prompt  chosen   dev  prompt tokens, about  $ per 1,000 calls  latency
+  c_1     yes     81.0                 1,900             0.1200   0.41 s
+  c_0             50.0                    40             0.0000        -"""
+PARTS = [name for name in SCREEN if name not in ("verdict", "result", "prompt", "counts", "released", "next")]
+"""The sections that not every run has."""
 
 
 def blocks(result: dict[str, Any]) -> list[str]:
-    return printed.blocks(RunResult.from_json(result))
+    return lines_of(run_sections(RunResult.from_json(result), names=PARTS))
 
 
 def report(result: dict[str, Any]) -> str:
-    return printed.report(RunResult.from_json(result))
+    return "\n".join(screen_lines(RunResult.from_json(result)))
 
 
-def test_the_blocks_are_printed_word_for_word() -> None:
+def test_the_sections_are_printed_word_for_word() -> None:
     assert "\n".join(blocks(FULL)) == GOLDEN
-    assert f"{GOLDEN}\n" in report(FULL)
+    assert GOLDEN in report(FULL)
+    assert f"before the search: {facts.before_search(RunResult.from_json(FULL))}" in report(FULL).splitlines()
 
 
 def test_a_run_of_an_older_version_does_not_say_how_many_rows_were_asked_twice() -> None:
@@ -96,7 +98,8 @@ def test_a_run_of_an_older_version_does_not_say_how_many_rows_were_asked_twice()
 @pytest.mark.parametrize("empty", [{}, {"preflight": None, "attribution": [], "pareto": []}])
 def test_a_run_without_these_keys_prints_as_it_did(empty: dict[str, Any]) -> None:
     assert blocks({**RESULT, **empty}) == []
-    assert report(FULL).replace(f"{GOLDEN}\n", "") == report({**RESULT, **empty})
+    shown = [line for line in report(FULL).splitlines() if not line.startswith("before the search: ")]
+    assert "\n".join(shown).replace(f"\n{GOLDEN}", "") == report({**RESULT, **empty})
 
 
 def test_text_in_a_result_cannot_steer_the_terminal() -> None:
@@ -166,21 +169,23 @@ def test_rows_without_a_score_are_told_where_there_is_one_metric_and_every_reply
         read = {**row, "metric": "readable", "winner": side(1.0, 0), "baseline": side(1.0, 0)}
         return [read, {**row, "metric": "judge", "winner": side(0.9, lost), "baseline": side(0.1, 1)}]
 
-    assert "unscored 1 and 3" in "\n".join(blocks({**RESULT, "metrics": lines(3)}))
+    told = blocks({**RESULT, "metrics": lines(3)})
+    assert told[2].endswith("unscored")
+    assert told[-1].endswith("1 and 3")
     quiet = [{**row, "winner": side(1.0, 0), "baseline": side(1.0, 0)} for row in lines(0)]
     assert blocks({**RESULT, "metrics": quiet}) == []
 
 
 def test_scores_on_the_rows_of_both_stand_below_where_one_prompt_lost_some() -> None:
     lift = {**RESULT["lift"], "lost": 20, "baseline": 0.6, "winner": 0.78}
-    told = "\n".join(blocks({**RESULT, "lift": lift}))
-    assert told.strip() == "the scores on the sealed test are over the 100 rows that both prompts got a score on"
+    said = "the scores on the sealed test are over the 100 rows that both prompts got a score on"
+    assert said in report({**RESULT, "lift": lift}).splitlines()
 
     def meaning(result: dict[str, Any]) -> str:
         return facts.meaning(RunResult.from_json(result))
 
     assert "your prompt gets 60.0 and the best found 78.0, on 100 rows" in meaning({**RESULT, "lift": lift})
-    assert blocks({**RESULT, "lift": {**lift, "baseline": 0.52}}) == []
+    assert said not in report({**RESULT, "lift": {**lift, "baseline": 0.52}})
     assert "your prompt gets 52.0 and the best found 78.0, on 100 rows" in meaning(RESULT), "an older version"
 
 
@@ -195,7 +200,7 @@ def test_a_group_with_too_few_scores_of_one_prompt_has_no_gap_on_that_side() -> 
     group = {"value": "de", "winner": side, "baseline": side, "diff": 0.0, "diff_ci95": [0, 0], "p_value": 1.0}
     cut = {"slice": "lang", "groups": [group], "winner_gap": 0.0, "baseline_gap": None}
     told = "\n".join(blocks({**RESULT, "slices": [cut]}))
-    assert "largest gap between groups: your prompt -; best found 0.0 points, not tested" in told, "an older version"
+    assert "Largest gap between groups: your prompt -; best found 0.0 points, not tested." in told, "an older version"
 
 
 def test_a_gap_between_groups_is_told_where_it_is_more_than_chance() -> None:

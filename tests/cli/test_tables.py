@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from agent.cli.terminal_tables import LEVELS, Column, fit, so_far, sparkline, whisker, won_and_lost
+from agent.report.blocks import Column
+from agent.report.terminal import LEVELS, fit, so_far, sparkline, whisker, won_and_lost
 from tests.cli.test_untrusted import EVIL
 from tests.cli.world import good, good_json
 from tests.conftest import Made
@@ -84,7 +85,7 @@ def test_a_wide_terminal_shows_all_that_a_pipe_has_and_a_narrow_one_names_what_i
         for row, line in zip(body, lines, strict=False):
             assert [cell for cell in row if cell not in line] == []
         narrow = bare(on_terminal(80, *command))
-        said = narrow.partition("left out for want of room: ")[2].partition("what the proposer")[0]
+        said = narrow.partition("hidden (narrow terminal): ")[2].partition("What the proposer")[0]
         gone = said.replace("\n", " ").strip().split(", ")
         assert [head for head in heads if (head in narrow.splitlines()[1].split()) == (head in gone)] == []
         for row in body:
@@ -157,9 +158,9 @@ def test_a_pipe_gets_tabs_and_no_decoration(two_runs: Made) -> None:
 
 
 def test_untrusted_text_and_markup_are_shown_as_they_are() -> None:
-    code = "from agent.cli.terminal_tables import print_table, say, say_diff\n"
+    code = "from agent.report.blocks import DiffBlock\nfrom agent.report.terminal import print_table, say, show\n"
     code += f"evil = {EVIL + '[red]x[/red] :smile:'!r}\n"
-    code += "print_table(evil, (evil,), [(evil,), ('[/]',)]); say(evil, 'bold'); say_diff(['+' + evil])"
+    code += "print_table(evil, (evil,), [(evil,), ('[/]',)]); say(evil, 'bold'); show(DiffBlock('', evil))"
     text = bare(on_terminal(150, code=code))
     assert text.count("[red]x[/red] :smile:") == 5
     assert "[/]" in text

@@ -79,7 +79,7 @@ def _check_words(run: dict[str, Any]) -> None:
     assert run["run_id"] in good("runs").splitlines()[1]
     words = good("show", run["run_id"][:12])
     assert run["winner"]["technique"] in words
-    assert "what it cost" in words or "role\tmodel" in words
+    assert "Calls, tokens and dollars" in words
     assert "== diff to your prompt ==" in words
     lines = good("history").splitlines()
     assert lines[0].startswith("trial\tround\tstate")

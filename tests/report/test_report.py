@@ -199,7 +199,7 @@ def test_a_judged_run_is_held_back_with_its_reasons_and_what_is_against_its_judg
         result = good_json("run", folder, "-m", compatible(server), *CAP)
         page = page_of()
         assert "Held back: " in page.text
-        assert all(why in page.text for why in result["blocked"])
+        assert all(why[1:] in page.text for why in result["blocked"])
         assert "Your own prompt is released." in page.text
         (judge,) = page.tables["The judges that the score rests on"][1:]
         assert judge[3].startswith("NOT TO BE TRUSTED")

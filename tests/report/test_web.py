@@ -95,18 +95,19 @@ async def test_a_run_shows_its_answers_by_label_and_what_to_type_next(two_runs: 
     result = two_runs[0]
     async with signed_in(DB) as (client, _):
         shown = await page(client, f"/run/{result['run_id']}")
-        details = (await data(client, f"/run/{result['run_id']}.json"))["details"]
+        sections = (await data(client, f"/run/{result['run_id']}.json"))["sections"]
     (by_label,) = result["labels"]
     table = {row[0]: row[1:] for row in shown.tables["By label of label, on the sealed test"]}
     for score in by_label["winner"]["scores"]:
         assert table[score["label"]][0] == str(score["support"])
         assert table[score["label"]][-1] == facts.points(score["recall"])
-    assert details["absolute"] in shown.text
-    for line in details["changes"]:
+    blocks = {section["name"]: section["blocks"] for section in sections}
+    for line in (line for name in ("verdict", "prompt") for each in blocks[name] for line in each.get("lines", ())):
         assert line[1:] in shown.text
-    for step in details["steps"]:
-        assert step["command"] in shown.text
-        assert result["run_id"] in step["command"]
+    for what, command in blocks["next"][-1]["rows"]:
+        assert what[1:] in shown.text
+        assert command in shown.text
+        assert result["run_id"] in command
 
 
 @pytest.mark.parametrize(

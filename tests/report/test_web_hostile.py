@@ -10,7 +10,7 @@ import pytest
 
 from agent.ledger.store import Ledger
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.report.html import marked
+from agent.report.blocks import plain
 from agent.types import Message, Trial
 from tests.cli.world import compatible, good_json
 from tests.report.hostile import PAYLOADS
@@ -60,7 +60,7 @@ def everything_named() -> None:
 
 def as_shown(text: str) -> str:
     """What a page says for it, with single blanks."""
-    return " ".join(marked(text).split())
+    return " ".join(plain(text).split())
 
 
 async def test_payloads_stay_text_wherever_they_are_shown(run_id: str) -> None:

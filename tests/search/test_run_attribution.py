@@ -16,7 +16,9 @@ from agent.programs.moves.prompt_parts import leave_one_out
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES
 from agent.release.result import RunResult
-from agent.report import facts, run_tables
+from agent.report import facts
+from agent.report.blocks import TableBlock
+from agent.report.run_blocks import run_sections
 from agent.report.view import RunView
 from agent.run.optimize import Run
 from agent.types import Request
@@ -107,7 +109,10 @@ async def test_test_rows_that_only_the_winner_has_no_score_on_are_counted_as_wro
         assert view.sealed[side][0] == pytest.approx(mean)
         assert f"{100 * mean:.1f}" in facts.meaning(result)
     assert f"the {len(both)} rows that both prompts got a score on" in facts.uneven(result)
-    shown = {row[0]: row[1] for row in run_tables.scores(view).rows}
+    (section,) = run_sections(view.result, view, names=["result"])
+    scores = section.on_page()[0]
+    assert isinstance(scores, TableBlock)
+    shown = {row[0]: row[1] for row in scores.rows}
     assert shown["your prompt"] == f"{100 * means['baseline']:.1f}"
     assert shown["best found"] == f"{100 * means['winner']:.1f}"
 

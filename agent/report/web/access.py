@@ -14,7 +14,8 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
-from agent.report.html import marked, render
+from agent.report.blocks import plain
+from agent.report.html import render
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -219,5 +220,5 @@ def _marked(body: bytes, kind: str) -> bytes:
     if kind.startswith(("application/json", "text/plain")):
         return body.replace(b"\x7f", b"\\u007f")
     if kind.startswith("text/"):
-        return marked(body.decode("utf-8", "replace")).encode()
+        return plain(body.decode("utf-8", "replace")).encode()
     return body

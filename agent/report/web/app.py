@@ -33,7 +33,6 @@ from agent.report.web import (
     playground_page,
     rating_page,
     registry_pages,
-    report_page,
     rows_page,
     run_pages,
 )
@@ -86,7 +85,7 @@ class Route:
 ROUTES = (
     Route("/(?:runs)?", "runs.html", run_pages.runs),
     Route(RUN, "run.html", run_pages.run, run_pages.drawn),
-    Route(f"{RUN}/report", "report.html", report_page.report, report_page.drawn),
+    Route(f"{RUN}/report", "report.html", run_pages.report, run_pages.report_drawn),
     Route(f"{RUN}/live", "", run_pages.live),
     Route(f"{RUN}/trial/(?P<number>[0-9]+)", "trial.html", run_pages.trial),
     Route(f"{RUN}/rate", "rate.html", rating_page.rate, post=rating_page.post),
@@ -221,18 +220,13 @@ def make(
     asker: PlaygroundAsker | None = None,
     labelling: label_page.LabelPlace | None = None,
 ) -> Web:
-    """The application over a ledger, which is checked once, here.
+    """The application over a ledger, which is checked once, here. Raises LedgerError.
 
     Args:
-        db: the ledger file.
-        port: the port that it will be served on.
         opener: opens the ledger and checks it.
-        releases: the registry. None: the folder `releases` beside the ledger.
-        asker: asks the models of the playground. None: it asks nobody.
-        labelling: the task whose rows are labelled. None: there is no page for it.
-
-    Raises:
-        LedgerError: the ledger is not what was written.
+        releases: the registry; by default the folder `releases` next to the ledger.
+        asker: asks the models of the playground; None: nobody is asked.
+        labelling: the task whose rows are labelled; None: no page for it.
     """
     require("ui", "optimize ui")
     site = Site(db, audit_page.check_at_start(db, opener), releases or db.parent / "releases", asker, labelling)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from agent.errors import InputError
 from agent.report.checks import CheckPoint, checks_chart, checks_of
-from agent.report.html import Chart
-from agent.report.web.drawing import CHART, without_style
+from agent.report.html import DrawnChart
+from agent.report.html import drawn as drawn_chart
+from agent.report.web.drawing import CHART, bare
 from agent.report.web.page_request import PageRequest
 
 
@@ -23,14 +23,11 @@ def checks(request: PageRequest) -> dict[str, Any]:
 
 def drawn(request: PageRequest) -> dict[str, Any]:
     """The chart of these checks, without what the page's policy refuses."""
-    from markupsafe import Markup
-
     name = request.names["name"]
 
-    def draw() -> Chart:
+    def draw() -> DrawnChart:
         with CHART:
-            chart = checks_chart(name, checks_named(request, name))
-        return replace(chart, svg=Markup(without_style(chart.svg)))
+            return bare(drawn_chart(checks_chart(name, checks_named(request, name))))
 
     return {"chart": request.cached("checks chart", name, draw)}
 

@@ -21,10 +21,7 @@ CACHE_ENTRIES = 64
 
 @dataclass(frozen=True, slots=True)
 class LedgerCheck:
-    """A check of the ledger: when, for how many seconds, up to which event, and what does not hold.
-
-    `moving`: a run was writing, so that the bytes could not be compared with the seal.
-    """
+    """A check of the ledger up to an event. `moving`: a run was writing, so that its bytes were not compared."""
 
     utc: str
     seconds: float
@@ -88,15 +85,11 @@ class PlaygroundAsker(Protocol):
         ...
 
     def ask(self, of: str, prompts: Mapping[str, Prompt], fields: Mapping[str, str]) -> str:
-        """Asks each prompt once and returns the id of the run in the ledger that holds the answers.
+        """Asks each prompt once; returns the run of the ledger that holds the answers. Raises AgentError.
 
         Args:
-            of: what is tried: the id of a run, or NAME@VERSION.
+            of: the id of a run, or NAME@VERSION.
             prompts: by side: `baseline`, `winner` or `release`.
-            fields: the value of each input.
-
-        Raises:
-            AgentError: it cannot be asked, or the model failed.
         """
         ...
 

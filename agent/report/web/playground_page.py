@@ -19,7 +19,7 @@ from agent.ledger.query import History
 from agent.prompt.render import label_text
 from agent.release.runtime import Prompt
 from agent.report import facts
-from agent.report.html import marked
+from agent.report.blocks import plain
 from agent.report.web.page_request import PLAYGROUND, PageRequest, Posted, Site
 from agent.report.web.tried_prompts import Tried, tried_prompts
 from agent.types import Example
@@ -31,12 +31,7 @@ MOST_LOOKED_AT = 50
 
 
 def play(request: PageRequest, problem: str = "") -> dict[str, Any]:
-    """The prompts with the input of the address or form filled in, the rows to pick, and what was answered.
-
-    Raises:
-        InputError: the run or version is not there, or has no prompt.
-        ReleaseError: its files are damaged.
-    """
+    """The prompts with the typed input, the rows to pick, and the answers. Raises InputError and ReleaseError."""
     tried = tried_prompts(request)
     asked = _asked(request, tried)
     fields = asked["inputs"] if asked and asked["inputs"] else _fields(request, tried)
@@ -114,7 +109,7 @@ def _fields(request: PageRequest, tried: Tried) -> dict[str, str]:
     for name in tried.inputs:
         typed = request.args.get(FIELD + name)
         text = own.get(name, "") if typed is None else _lines(typed[-1])
-        is_own = name in own and _lines(marked(own[name])) == text
+        is_own = name in own and _lines(plain(own[name])) == text
         found[name] = own[name] if is_own else text
     return found
 
@@ -137,7 +132,6 @@ def _picked(request: PageRequest, tried: Tried) -> tuple[str, Example] | None:
 
 
 def _pick(request: PageRequest, tried: Tried) -> dict[str, Any]:
-    """The rows that can be picked and pass the search, one page of them."""
     text = request.arg("text")
     every = chain.from_iterable(((split, row) for row in rows.values()) for split, rows in tried.rows.items())
     found = [(split, row) for split, row in every if _holds(split, row, text.casefold())]

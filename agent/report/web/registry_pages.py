@@ -54,12 +54,7 @@ def releases(request: PageRequest) -> dict[str, Any]:
 
 
 def release(request: PageRequest) -> dict[str, Any]:
-    """One version: the prompt in full (or the files of one that is no prompt), where it comes from, its labels.
-
-    Raises:
-        InputError: there is no such version.
-        ReleaseError: its files are damaged.
-    """
+    """One version: its prompt or files, its origin, its labels. Raises InputError and ReleaseError."""
     folder = version_folder(request)
     name, version = request.names["name"], request.names["version"]
     history, runs = read_history(folder.parent), _runs(request)
@@ -179,7 +174,6 @@ def _files(folder: Path, reference: str) -> Row:
 
 
 def _pointing(labels: Mapping[str, LabelChange], version: str) -> list[str]:
-    """The labels that mean the version, an A/B label with its share."""
     meant = [change for change in labels.values() if change.version == version]
     return [change.label + ("" if change.share is None else f" ({change.share:.0%})") for change in meant]
 
@@ -212,7 +206,6 @@ def _root_argument(root: Path) -> str:
 
 
 def _runs(request: PageRequest) -> set[str]:
-    """The ids of the runs of the ledger."""
     return {row["id"] for row in request.history.select("SELECT id FROM runs")}
 
 

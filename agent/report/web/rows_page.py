@@ -26,11 +26,7 @@ FILTERS: Mapping[str, tuple[str, Callable[[RowPair], bool]]] = {
 
 
 def rows(request: PageRequest) -> dict[str, Any]:
-    """The sealed rows that pass the filter and the search of the address, one page of them.
-
-    Raises:
-        InputError: the run is not there, is no search, or has no result.
-    """
+    """The sealed rows that pass filter and search, one page of them. Raises InputError without a result."""
     view = CachedRunView(request)
     result = view.result
     if result is None or view.baseline is None or view.winner is None:

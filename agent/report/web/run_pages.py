@@ -11,21 +11,23 @@ from agent.errors import InputError
 from agent.ledger.query import Row, cost_of
 from agent.ledger.resume_state import IS_CALL
 from agent.release.result import search_result
-from agent.report import charts, compare, facts
+from agent.report import charts, compare, facts, run_tables
+from agent.report.blocks import PageSection
 from agent.report.checks import KIND
-from agent.report.comparison import comparison, is_comparison, running_losses
-from agent.report.comparison_charts import comparison_svgs
-from agent.report.html import PROMPT_LETTERS
-from agent.report.run_details import run_details
+from agent.report.comparison import comparison_sections, is_comparison, running_losses
+from agent.report.html import page_sections, report_values
+from agent.report.run_blocks import PROMPT_LETTERS, run_sections
 from agent.report.tool_facts import compared_texts, whole_prompt
 from agent.report.view import RowPair, RunView
 from agent.report.web.checks_page import checks_named
-from agent.report.web.drawing import CHART, without_style
+from agent.report.web.drawing import CHART, bare_section, without_style
 from agent.report.web.page_request import PageRequest, sql_link
 
 SORTS: Mapping[str, str] = {"score": "mean", "cost": "cost_usd", "tokens": "tokens", "trial": "number"}
 FILTERS = ("state", "technique", "format", "operator")
 ABOUT = ("id", "task", "folder", "status", "model", "proposer", "seed", "started_utc", "ended_utc", "seconds", "parent")
+SECTIONS = ("verdict", "result", "prompt", "labels", "next", "search", "spend")
+"""Those of a report that the page of a run shows."""
 ROW_FILTERS: Mapping[str, tuple[str, Callable[[RowPair], bool]]] = {
     "all": ("all rows", lambda pair: True),
     "right": ("flipped to right", lambda pair: (pair.change or 0) > 0),
@@ -93,31 +95,19 @@ def run(request: PageRequest) -> dict[str, Any]:
     """One run: its result, its trials, what it cost."""
     view = CachedRunView(request)
     result = view.result
-    best = result.winner if result else None
     return {
         "run": {name: view.run[name] for name in (*ABOUT, "error")},
         "own": asdict(view.own),
         "is_search": _is_search(view.run),
         "command": (view.run["options"] or {}).get("command", ""),
         "result": view.run["result"],
-        "comparison": request.cached("comparison", view.id, lambda: comparison(view)),
         "is_erased": view.run["result"] is None and view.run["result_hash"] is not None,
         "live": live(request) if view.run["status"] == "running" else None,
         "verdict": facts.verdict(result) if result else None,
         "certainty": facts.certainty(result) if result else None,
-        "scores": _scores(view),
-        "recorded": facts.recorded(result) if result else "",
-        "cheaper": facts.cheaper(result) if result else "",
-        "uncorrected": facts.uncorrected(result) if result else "",
-        "design": facts.design(best.technique, best.format, best.n_demos) if best else "",
-        "prompt_size": facts.prompt_size(result) if result else "",
-        "held_back": facts.held_back(result) if result else [],
-        "details": request.cached("details", view.id, lambda: run_details(view)) if result else None,
-        "promoted": facts.promotion(view.promoted) if view.promoted else "",
-        "prompt_changes": request.cached("changes", view.id, lambda: _changes(view)) if result else [],
+        "sections": [section.as_dict() for section in _sections(request, view)],
         "prompts": _prompts(view),
         "marked": _marked(view),
-        "costs": view.costs,
         "board": board(request, view),
         "playable": result is not None and facts.ships_prompt(result),
         "checked": _checked(request, view),
@@ -134,21 +124,17 @@ def _checked(request: PageRequest, view: RunView) -> str:
     return name if checks_named(request, name) else ""
 
 
-def _scores(view: RunView) -> list[dict[str, Any]]:
-    """Your prompt, and the best found if it is another: dev, corrected for having been chosen on it, sealed test."""
-    if view.result is None:
-        return []
-    rows = []
-    for side, name in facts.sides(view.result):
-        dev, corrected = view.result.dev(side)
-        rows.append(
-            {"who": name, "dev": dev, "dev_corrected": corrected, "test": facts.sealed_score(view.result, side)}
-        )
-    return rows
+def _sections(request: PageRequest, view: RunView) -> list[PageSection]:
+    """What a run says besides its trials, as its report has it."""
+    result = view.result
+    if result is None and is_comparison(view):
+        return comparison_sections(view)
+    if result is None:
+        return [PageSection("spend", "What it cost", (run_tables.spend(view),))] if view.costs else []
+    return request.cached("sections", view.id, lambda: run_sections(result, view, names=SECTIONS))
 
 
 def _prompts(view: RunView) -> list[dict[str, str]]:
-    """The prompts in full, the best found first; the baseline alone where nothing better is known."""
     is_other = view.winner is not None and view.baseline is not None and view.winner["id"] != view.baseline["id"]
     shown = [("Best found", view.winner)] * is_other + [(view.own.name.capitalize(), view.baseline)]
     return [
@@ -159,15 +145,8 @@ def _prompts(view: RunView) -> list[dict[str, str]]:
 
 
 def _marked(view: RunView) -> list[dict[str, Any]]:
-    """The trials of the two prompts that a run compares: number, which of them it is, and its score."""
     named = [(facts.which(trial, view.result, view.own), trial) for trial in view.trials]
     return [{"number": trial["number"], "which": name, "mean": trial["mean"]} for name, trial in named if name]
-
-
-def _changes(view: RunView) -> list[dict[str, str]]:
-    if view.baseline is None or view.winner is None or view.baseline["id"] == view.winner["id"]:
-        return []
-    return words_changed(*compared_texts(view.baseline, view.winner))
 
 
 def words_changed(one: str, two: str, keep: int | None = None) -> list[dict[str, str]]:
@@ -192,12 +171,27 @@ def drawn(request: PageRequest) -> dict[str, Any]:
     """The chart of a run, for its page alone."""
     view = CachedRunView(request)
 
-    def draw() -> dict[str, str]:
+    def draw() -> list[PageSection]:
         with CHART:
-            return {name: without_style(drawing) for name, drawing in comparison_svgs(view).items()}
+            return [bare_section(section) for section in page_sections(comparison_sections(view))]
 
-    charts_of = request.cached("comparison charts", view.id, draw) if is_comparison(view) else {}
-    return {"chart": chart(request), "comparison_charts": charts_of}
+    compared = request.cached("comparison", view.id, draw) if is_comparison(view) else []
+    sections = {section.name: section for section in _sections(request, view)}
+    return {"chart": chart(request), "comparison": compared, "sections": sections}
+
+
+def report(request: PageRequest) -> dict[str, Any]:
+    """The run and its result. Raises InputError for a run that is no search."""
+    row = request.history.search(request.names["run"])
+    about = {name: row[name] for name in ("id", "task", "model", "started_utc", "status")}
+    return {"run": about, "result": row["result"]}
+
+
+def report_drawn(request: PageRequest) -> dict[str, Any]:
+    """What report_body.html shows, its charts without what the page's policy refuses."""
+    with CHART:
+        values = report_values(RunView(request.history, request.names["run"]))
+    return {**values, "sections": [bare_section(section) for section in values["sections"]]}
 
 
 def board(request: PageRequest, view: RunView) -> dict[str, Any]:

@@ -48,17 +48,11 @@ class Tried:
 
 
 def tried_prompts(request: PageRequest) -> Tried:
-    """The prompts of the run or the version that the address names.
-
-    Raises:
-        InputError: it is not there, or has no prompt.
-        ReleaseError: its files are damaged.
-    """
+    """The prompts of the run or version of the address. Raises InputError and ReleaseError."""
     return _of_release(request) if "version" in request.names else _of_run(request)
 
 
 def _of_run(request: PageRequest) -> Tried:
-    """The baseline and the winner of a run: the released one from its file, the other from the ledger."""
     view = RunView(request.history, request.names["run"])
     file = released_file(view.run, request.site.db)
     if view.result is None or file is None:
@@ -90,7 +84,6 @@ def _of_release(request: PageRequest) -> Tried:
 
 
 def _rows(view: RunView, released: PromptRelease) -> Mapping[str, Mapping[str, Example]]:
-    """The rows of SPLITS whose inputs are those of the prompt."""
     rows: dict[str, Mapping[str, Example]] = {split: view.examples.get(split, {}) for split in SPLITS}
     wanted = set(released.inputs)
     return {split: of for split, of in rows.items() if of and all(set(row.inputs) == wanted for row in of.values())}

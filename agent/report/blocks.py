@@ -1,0 +1,224 @@
+"""What a result says, on every surface: texts, tables, charts, diffs. Data alone; a renderer decides how it looks.
+
+`terminal` renders them for a screen or a pipe, the macros of templates/parts.html for pages and notebooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Surface = Literal["", "screen", "page"]
+"""Where a block or a column is shown: everywhere, on a terminal alone, on pages alone."""
+
+
+class _Marks(dict[int, int | str]):
+    """For `str.translate`: each control or invisible character as a mark."""
+
+    def __missing__(self, code: int) -> int | str:
+        is_shown = chr(code) in "\n\t" or chr(code).isprintable()
+        self[code] = mark = code if is_shown else f"\\x{code:02x}"
+        return mark
+
+
+_MARKS = _Marks()
+
+
+def plain(text: str) -> str:
+    """Make control and invisible characters of untrusted text visible, such as \\x1b."""
+    return text.translate(_MARKS)
+
+
+def short(text: str, width: int) -> str:
+    """Put plain text into one line of at most `width` characters."""
+    flat = " ".join(plain(text).split())
+    return flat if len(flat) <= width else flat[: width - 1] + "…"
+
+
+def sentence(text: str) -> str:
+    """Begin with a capital letter and end with a full stop."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '?', '!', ':')) else '.'}" if text else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """How a column is set.
+
+    Args:
+        name: its head.
+        look: `number`: to the right; `long`: wrapped; `code`: as it is, to be copied.
+        rank: on a narrow screen the columns of the highest rank go first; 0 always stays.
+        floor: it may be narrowed to this many characters; 0: never.
+        wraps: on a narrow screen it takes more lines and is not shortened.
+        brief: a narrow screen shows neither intervals nor other words in brackets.
+        digests: a screen shows the start of a SHA-256 digest.
+        gain: a difference, which a screen shows in green or red.
+        drawn: a picture of numbers that stand next to it, for a screen alone.
+    """
+
+    name: str
+    look: Literal["", "number", "long", "code"] = ""
+    rank: int = 0
+    floor: int = 0
+    wraps: bool = False
+    brief: bool = False
+    digests: bool = False
+    gain: bool = False
+    drawn: bool = False
+    on: Surface = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TableBlock:
+    """Cells of plain text; the first cell of a row names it.
+
+    Args:
+        note: what a reader must know in addition.
+        explained: the same, for a reader of a page.
+        folded: a page shows the title alone until it is opened.
+        quiet: numbers of the rows that stand back.
+        shades: by row and column a class of page.css.
+        instead: stands on a screen that is too narrow for the whole table, which is then left out.
+    """
+
+    kind: ClassVar = "table"
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+    explained: str = ""
+    on: Surface = ""
+    folded: bool = False
+    quiet: frozenset[int] = frozenset()
+    shades: tuple[tuple[str, ...], ...] = ()
+    instead: ProseBlock | None = None
+
+    def shown_on(self, surface: Surface) -> list[int]:
+        """The numbers of the columns that a surface shows."""
+        shown = [(number, column) for number, column in enumerate(self.columns) if column.on in ("", surface)]
+        return [number for number, column in shown if not (column.drawn and surface == "page")]
+
+
+@dataclass(frozen=True, slots=True)
+class ProseBlock:
+    """Paragraphs, or under a heading a list.
+
+    Args:
+        exact: lines are kept as they are: a prompt, a reply, a path.
+        strong: stands out.
+        folded: a page shows the heading alone until it is opened.
+    """
+
+    kind: ClassVar = "text"
+    lines: tuple[str, ...]
+    heading: str = ""
+    exact: bool = False
+    strong: bool = False
+    folded: bool = False
+    on: Surface = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DiffBlock:
+    """Two texts and what differs. `words`: a screen marks words, not lines."""
+
+    kind: ClassVar = "diff"
+    old: str
+    new: str
+    heading: str = ""
+    old_name: str = "A"
+    new_name: str = "B"
+    words: bool = False
+    on: Surface = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChartBlock:
+    """A drawing, and the table with its numbers, which is all that a screen shows."""
+
+    kind: ClassVar = "chart"
+    name: str
+    title: str
+    draw: Callable[[], Figure]
+    table: TableBlock
+    is_open: bool = False
+    on: Surface = ""
+
+
+Block = TableBlock | ProseBlock | DiffBlock | ChartBlock
+
+
+@dataclass(frozen=True, slots=True)
+class PageSection:
+    """Blocks that belong together. A page has it under its title, and `name` as the address in the page."""
+
+    name: str
+    title: str
+    blocks: tuple[Block, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.blocks)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, what pages show of it; of a chart its numbers."""
+        return {"name": self.name, "title": self.title, "blocks": [_as_dict(block) for block in self.on_page()]}
+
+    def on_page(self) -> tuple[TableBlock | ProseBlock | DiffBlock, ...]:
+        """The blocks that a page shows, of each chart the table."""
+        shown = (block.table if isinstance(block, ChartBlock) else block for block in self.blocks)
+        return tuple(block for block in shown if block.on != "screen")
+
+
+def _as_dict(block: TableBlock | ProseBlock | DiffBlock) -> dict[str, Any]:
+    if isinstance(block, TableBlock):
+        shown = block.shown_on("page")
+        columns = [block.columns[number].name for number in shown]
+        rows = [[row[number] for number in shown] for row in block.rows]
+        return {"table": block.title, "columns": columns, "rows": rows, "note": block.note}
+    if isinstance(block, DiffBlock):
+        return {"diff": [block.old, block.new]}
+    return {"text": block.heading, "lines": list(block.lines)}
+
+
+def table(title: str, columns: Sequence[Column | str], rows: Iterable[Sequence[Any]], **more: Any) -> TableBlock:
+    """Make a table; None is an empty cell.
+
+    Args:
+        columns: the end of a bare name sets the look: " #" number, " ~" long, " $" code.
+        more: other fields of `TableBlock`.
+    """
+    cells = tuple(tuple("" if cell is None else str(cell) for cell in row) for row in rows)
+    return TableBlock(title, tuple(map(_column, columns)), cells, **more)
+
+
+def _column(column: Column | str) -> Column:
+    if isinstance(column, Column):
+        return column
+    name, _, end = column.rpartition(" ")
+    if end == "#":
+        return Column(name, "number", brief=name.endswith("(95 % CI)") and not name.startswith("difference"))
+    if end == "$":
+        return Column(name, "code")
+    return Column(name if end == "~" else column, "long" if end == "~" else "", floor=12, wraps=True)
+
+
+def text(*lines: str, **more: Any) -> ProseBlock:
+    """Make a text of those lines that say something; `more`: other fields of `ProseBlock`."""
+    return ProseBlock(tuple(line for line in lines if line), **more)
+
+
+def filled(*blocks: Block | None) -> tuple[Block, ...]:
+    """The blocks that have something to show."""
+    return tuple(block for block in blocks if block is not None and _has_content(block))
+
+
+def _has_content(block: Block) -> bool:
+    if isinstance(block, ChartBlock):
+        return bool(block.table.rows)
+    if isinstance(block, DiffBlock):
+        return True
+    return bool(block.rows if isinstance(block, TableBlock) else block.lines)

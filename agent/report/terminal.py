@@ -1,0 +1,355 @@
+"""Blocks on stdout: set for the width of a terminal, plain and whole in a pipe. All text is untrusted.
+
+On a terminal text is shortened before a column goes, and what is hidden is named below. The only importer of rich
+besides the progress of cli/.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any
+
+from agent.report.blocks import Block, ChartBlock, Column, DiffBlock, PageSection, ProseBlock, TableBlock, filled, plain
+from agent.report.blocks import table as made_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text as RichText
+
+NUMBER = re.compile(r"[-+]?[\d,]*+(?:(?<=\d)|\.\d++)|-|")
+DIGEST = re.compile(r"[0-9a-f]{64}")
+BRACKETS = re.compile(r" \([^()]*\)$")
+GAP, WORD = 2, 30
+WIDEST = 100
+"""Characters of a line of a pipe, from which a table gives way to what it has instead."""
+DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
+WORD_MARKS = {"same": "{}", "gone": "[-{}-]", "new": "{{+{}+}}"}
+
+
+def show(*blocks: Block) -> None:
+    """Print blocks, one below the other."""
+    _print(rendered(blocks))
+
+
+def show_sections(sections: Iterable[PageSection]) -> None:
+    """Print sections with an empty line before each."""
+    _print(lines_of(sections))
+
+
+def say(text: str, style: str = "") -> None:
+    """Print one text, on a terminal in its style and wrapped between words."""
+    if not sys.stdout.isatty():
+        _print([plain(text)])
+        return
+    from rich.text import Text as RichText
+
+    _console().print(RichText(plain(text), style))
+
+
+def say_marks(marks: str, styles: dict[str, str]) -> None:
+    """Print a strip of marks, each in its style, over as many lines as it needs; nothing in a pipe."""
+    if not sys.stdout.isatty() or (console := _console()).options.ascii_only:
+        return
+    from rich.text import Text as RichText
+
+    for start in range(0, len(marks), console.width):
+        strip = marks[start : start + console.width]
+        console.print(RichText.assemble(*((mark, styles.get(mark, "")) for mark in strip)))
+
+
+def print_table(title: str, columns: Sequence[Column | str], rows: Iterable[Sequence[Any]], **more: Any) -> None:
+    """Print a listing: in a pipe a line of tab-separated cells for each row. `more`: other fields of `TableBlock`."""
+    print_listing(made_table(title, columns, rows, **more))
+
+
+def print_listing(listing: TableBlock) -> None:
+    """Print a table as a listing."""
+    if sys.stdout.isatty():
+        _print_rich(_console(), listing, is_listing=True)
+        return
+    kept = [number for number in listing.shown_on("screen") if not listing.columns[number].drawn]
+    lines = [[listing.columns[number].name for number in kept]]
+    lines += [[re.sub(r"[\t\n]", " ", row[number]) for number in kept] for row in listing.rows]
+    _print("\t".join(map(plain, line)) for line in lines)
+
+
+def lines_of(sections: Iterable[PageSection]) -> list[str]:
+    """The lines of sections, an empty one before each."""
+    return [line for section in sections if (lines := rendered(section.blocks)) for line in ("", *lines)]
+
+
+def rendered(blocks: Iterable[Block]) -> list[str]:
+    """The lines of blocks as stdout takes them: with colours on a terminal, plain elsewhere."""
+    shown = [each for block in filled(*blocks) if block.on != "page" for each in _on_screen(block)]
+    if not sys.stdout.isatty():
+        parts = [_plain_lines(block) for block in shown]
+    else:
+        console = _console()
+        parts = [_captured(console, block) for block in shown]
+    lines: list[str] = []
+    for block, part in zip(shown, parts, strict=True):
+        is_headed = bool(block.title if isinstance(block, TableBlock) else block.heading)
+        lines += [*[""] * (is_headed and bool(lines)), *part]
+    return lines
+
+
+def _captured(console: Console, block: TableBlock | ProseBlock | DiffBlock) -> list[str]:
+    with console.capture() as captured:
+        _print_rich(console, block)
+    return captured.get().splitlines()
+
+
+def _on_screen(block: Block) -> Iterator[TableBlock | ProseBlock | DiffBlock]:
+    if not isinstance(block, ChartBlock):
+        yield block
+    elif block.table.on != "page":
+        yield block.table
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+# -- a pipe -----------------------------------------------------------------------------------------------------------
+
+
+def _plain_lines(block: TableBlock | ProseBlock | DiffBlock) -> list[str]:
+    if isinstance(block, TableBlock):
+        return _plain_table(block)
+    if isinstance(block, DiffBlock):
+        return [*([block.heading] if block.heading else []), *map(plain, _diff_lines(block))]
+    indent = "  " if block.heading else ""
+    lines = [f"{indent}{part}" for line in block.lines for part in plain(line).split("\n")]
+    return [*([plain(block.heading)] if block.heading else []), *lines]
+
+
+def _plain_table(table: TableBlock) -> list[str]:
+    kept = [number for number in table.shown_on("screen") if not table.columns[number].drawn]
+    columns = [table.columns[number] for number in kept]
+    cells = [[_one_line(row[number]) for number in kept] for row in table.rows]
+    heads = [plain(column.name) for column in columns]
+    widths = [max(map(len, side)) for side in zip(heads, *cells, strict=True)]
+    is_right = [_is_number(column, side) for column, side in zip(columns, zip(*cells, strict=True), strict=True)]
+    lines = [heads, *cells] if any(heads) else cells
+    set_lines = [
+        "  ".join(f"{c:>{w}}" if right else f"{c:<{w}}" for c, w, right in zip(line, widths, is_right, strict=True))
+        for line in lines
+    ]
+    if table.instead is not None and max(map(len, set_lines), default=0) > WIDEST:
+        return _plain_lines(table.instead)
+    title, note = ([_one_line(words)] if words else [] for words in (table.title, table.note))
+    return [*title, *(f"  {line}".rstrip() for line in set_lines), *note]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(plain(text).split())
+
+
+def _is_number(column: Column, cells: Sequence[str]) -> bool:
+    return not column.drawn and (column.look == "number" or all(map(NUMBER.fullmatch, cells)))
+
+
+def _diff_lines(diff: DiffBlock) -> list[str]:
+    if diff.words:
+        return word_diff(diff.old, diff.new).split("\n") if diff.old != diff.new else ["(the same)"]
+    sides = (diff.old.splitlines(), diff.new.splitlines())
+    lines = difflib.unified_diff(*sides, diff.old_name, diff.new_name, lineterm="", n=2)
+    return list(lines) or ["(the same)"]
+
+
+def word_diff(one: str, two: str) -> str:
+    """`two`, with words that only `one` has as [-gone-] and new ones as {+new+}; long equal parts are left out."""
+    from agent.report.compare import CONTEXT, changes
+
+    return "".join(WORD_MARKS[change.kind].format(change.text) for change in changes(one, two, CONTEXT))
+
+
+# -- a terminal -------------------------------------------------------------------------------------------------------
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 has no … and few other letters
+    width, height = shutil.get_terminal_size()
+    return Console(width=width, height=height, highlight=False, emoji=False, markup=False)
+
+
+def _print_rich(console: Console, block: TableBlock | ProseBlock | DiffBlock, is_listing: bool = False) -> None:
+    from rich.text import Text as RichText
+
+    if isinstance(block, TableBlock):
+        _print_table(console, block, is_listing)
+        return
+    if block.heading:
+        console.print(RichText(plain(block.heading), "bold"))
+    if isinstance(block, DiffBlock):
+        for line in _diff_lines(block):
+            style = "" if block.words or line.startswith(("+++", "---")) else DIFF_STYLES.get(line[:1], "")
+            console.print(RichText(plain(line), style))
+        return
+    style, indent = "bold" if block.strong else "", "  " if block.heading else ""
+    for line in block.lines:
+        for part in plain(line).split("\n"):
+            if block.exact:
+                console.print(RichText(f"{indent}{part}", style), soft_wrap=True)
+                continue
+            for piece in _wrapped(f"{indent}{part}", console.width):
+                console.print(RichText(piece, style), soft_wrap=True)
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """A line at the width of the terminal, its continuation indented below its text."""
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False) or [""]
+
+
+def fit(ranks: Sequence[int], widths: Sequence[int], least: Sequence[int], room: int) -> dict[int, int]:
+    """The columns to show, by number, each with its width. Pure.
+
+    Those of high rank go until the rest fits at its least widths, 0 always stays; then the widest are narrowed.
+    """
+    kept = list(range(len(ranks)))
+    while sum(least[number] for number in kept) + GAP * (len(kept) - 1) > room:
+        dropped = max(kept, key=ranks.__getitem__)
+        if ranks[dropped] == 0:
+            break
+        kept.remove(dropped)
+    fitted = {number: widths[number] for number in kept}
+    while sum(fitted.values()) + GAP * (len(kept) - 1) > room:
+        narrowable = [number for number in kept if fitted[number] > least[number]]
+        if not narrowable:
+            break
+        fitted[max(narrowable, key=fitted.__getitem__)] -= 1
+    return fitted
+
+
+def _print_table(console: Console, table: TableBlock, is_listing: bool) -> None:
+    """A listing has a rule below its heads; the table of a result is set in by two places under its title."""
+    from rich.box import SIMPLE_HEAD
+    from rich.padding import Padding
+    from rich.table import Table as RichTable
+    from rich.text import Text as RichText
+
+    indent = 0 if is_listing else 2
+    room = console.width - indent
+    shown = [n for n in table.shown_on("screen") if not (table.columns[n].drawn and console.options.ascii_only)]
+    columns = [table.columns[number] for number in shown]
+    heads = [plain(column.name) for column in columns]
+    rows = [[plain(row[number]) for number in shown] for row in table.rows]
+    if _full_width(heads, rows) > room:
+        for at, column in enumerate(columns):
+            if column.brief:
+                heads[at] = BRACKETS.sub("", heads[at])
+                for row in rows:
+                    row[at] = BRACKETS.sub("", row[at])
+    texts = [[_cell(column, cell) for column, cell in zip(columns, row, strict=True)] for row in rows]
+    sides = [[RichText(head), *side] for head, *side in zip(heads, *texts, strict=True)]
+    widths = [_widest(side, "\n") for side in sides]
+    least = [
+        min(width, _least(column, side) or width) for column, width, side in zip(columns, widths, sides, strict=True)
+    ]
+    if table.instead is not None and sum(widths) + GAP * (len(widths) - 1) > room:
+        _print_rich(console, table.instead)
+        return
+    kept = fit([column.rank for column in columns], widths, least, room)
+    made = RichTable(header_style="bold", box=SIMPLE_HEAD if is_listing else None, show_header=any(heads))
+    made.show_edge, made.pad_edge, made.padding = False, False, (0, GAP - 1 if is_listing else GAP, 0, 0)
+    for number, width in kept.items():
+        column = columns[number]
+        is_right = _is_number(column, [row[number] for row in rows])
+        look: Any = "right" if is_right else "left"
+        wraps = column.wraps or column.look == "number"
+        overflow: Any = "fold" if wraps else "ellipsis"
+        made.add_column(RichText(heads[number]), width=width, justify=look, no_wrap=not wraps, overflow=overflow)
+    for at, cells in enumerate(texts):
+        made.add_row(*(cells[number] for number in kept), style="dim" if at in table.quiet else "")
+    if table.title:
+        console.print(RichText(_one_line(table.title), "bold"))
+    if any(heads):
+        console.print(Padding(made, (0, 0, 0, indent), expand=False))
+    else:  # commands: whole, to be copied
+        for line in _plain_table(table)[bool(table.title) :]:
+            console.print(RichText(line), soft_wrap=True)
+    if gone := [heads[number] for number in range(len(columns)) if heads[number] and number not in kept]:
+        console.print(RichText(f"hidden (narrow terminal): {', '.join(gone)}", "dim"))
+    for piece in _wrapped(plain(table.note), console.width) if table.note else ():
+        console.print(RichText(piece))
+
+
+def _least(column: Column, side: Sequence[RichText]) -> int:
+    """The least width of a column with its head; 0: its full one. Of numbers the head alone may take more lines."""
+    if column.look == "number":
+        return max(_widest(side[:1], None), _widest(side[1:], "\n"))
+    return max(column.floor, column.wraps and min(WORD, _widest(side, None)))
+
+
+def _full_width(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    return sum(max(map(len, side)) for side in zip(heads, *rows, strict=True)) + GAP * (len(heads) - 1)
+
+
+def _cell(column: Column, text: str) -> RichText:
+    from rich.text import Text as RichText
+
+    if column.digests and DIGEST.fullmatch(text):
+        return RichText(f"{text[:12]}…")
+    style = {"+": "green", "-": "red"}.get(text[:1], "") if column.gain and text.strip("+-0.") else ""
+    return RichText(text, style)
+
+
+def _widest(cells: Sequence[RichText], between: str | None) -> int:
+    """The width of the widest part of these cells: of a line, or of a word where `between` is None."""
+    from rich.cells import cell_len
+
+    return max((cell_len(part) for cell in cells for part in cell.plain.split(between)), default=0)
+
+
+# -- numbers as marks -------------------------------------------------------------------------------------------------
+
+LEVELS = "▁▂▃▄▅▆▇█"
+WON, LOST, TIED = "▲", "▼", "·"
+
+
+def sparkline(scores: Sequence[float], width: int) -> str:
+    """Scores of 0 to 1 as heights of the full scale, so that two lines can be compared; at most `width` marks."""
+    if len(scores) > width:
+        scores = [scores[(len(scores) - 1) * place // (width - 1)] for place in range(width)]
+    return "".join(LEVELS[min(len(LEVELS) - 1, int(len(LEVELS) * score))] for score in scores)
+
+
+def so_far(scores: Iterable[float | None]) -> list[float]:
+    """The best so far after each score; None, which is no score, changes nothing."""
+    best: list[float] = []
+    for score in scores:
+        if score is not None or best:
+            best.append(max([*best[-1:], *([] if score is None else [score])]))
+    return best
+
+
+def whisker(mean: float | None, low: float | None, high: float | None, width: int) -> str:
+    """A score of 0 to 1 as a dot on an axis of `width` places, its interval as a line around it."""
+    if mean is None:
+        return ""
+
+    def place(score: float) -> int:
+        return min(width - 1, max(0, int(width * score)))
+
+    places = [" "] * width
+    if low is not None and high is not None:
+        for at in range(place(low), place(high) + 1):
+            places[at] = "─"
+    places[place(mean)] = "●"
+    return "".join(places)
+
+
+def won_and_lost(differences: Iterable[float]) -> str:
+    """One mark for each difference: won, lost or tied."""
+    return "".join(WON if value > 0 else LOST if value < 0 else TIED for value in differences)
