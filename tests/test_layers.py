@@ -61,7 +61,7 @@ DOORS = {
     "datasette": ("report/web/",),
     "pandas": ("report/notebook.py",),
     "sqlalchemy": ("ledger/team_store.py",),
-    "sqlite_utils": ("ledger/connect.py", "ledger/texts.py"),
+    "sqlite_utils": ("ledger/texts.py",),
     "genai_prices": ("gateway/prices.py",),
     "pypdf": ("task/documents.py",),
     "sklearn": ("programs/classifiers.py", "task/label_queue.py"),

@@ -1,15 +1,15 @@
 """Heads of the chain that are noted elsewhere: a ledger that was made anew, or an older copy in its place, lacks them.
 
-An anchor is number and hash of the last event at one moment, kept by the user. Witnesses lie beside it: releases
-(`RUN/prompt.md`, versions in the registry), lines of `labels.jsonl` and reports note the head that the chain had when
-they were made, the run, and which ledger it was: the hash of its first event, which no two ledgers share and all copies
-of one have. A file counts against a ledger
+An anchor is number and hash of the last event at one moment, kept by the user. Witnesses are files that the ledger's
+runs wrote: releases (`RUN/prompt.md`, versions in the registry), lines of `labels.jsonl` and reports note the head that
+the chain had when they were made, the run, and which ledger it was: the hash of its first event, which no two ledgers
+share and all copies of one have. A file counts against a ledger
 
 - that it names by this id, also where the run is not in the ledger: an older copy does not know it; or
-- that has its run. Files of older versions name no ledger, and a chain that is made anew has another id.
+- that has its run: a chain that is made anew has another id.
 
 All others are of another ledger, which may have its runs in the same folder. Nor does a file count whose head another
-ledger in the folder has (a copy that went on by itself: a note). Knows how the files are laid out, and nothing of what
+ledger in the folder has (a copy that was continued: a note). Knows how the files are laid out, and nothing of what
 they say otherwise.
 """
 
@@ -18,17 +18,17 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, LedgerError
-from agent.ledger.bundle_verify import GENESIS
-from agent.ledger.connect import reader, schema_of
+from agent.ledger.chain import GENESIS, Finding
+from agent.ledger.connect import reader, require_version
 from agent.ledger.merged import ledger_ids, refuse_merged
 from agent.ledger.provenance import utc_now
-from agent.ledger.schema import STEPS, Finding, structure
+from agent.ledger.schema import structure
 from agent.ledger.verify import verify
 from agent.strict import parse_json, parse_toml, read_file
 
@@ -42,14 +42,15 @@ _MARK = re.compile(r'<meta name="promptassay-(ledger|ledger_head|run_id)" conten
 
 @contextmanager
 def unchecked(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that cannot write, to a file of which nothing is known but that it is no other version's.
+    """A connection that cannot write, to a file of this version that was not checked otherwise.
 
-    Raises LedgerError for one that is, and when SQLite cannot read on.
+    Raises LedgerError for another version's, and when SQLite cannot read on.
     """
     try:
         with closing(reader(path)) as db:
             db.isolation_level = None
-            _require_version(db, path)
+            with suppress(sqlite3.Error):  # damaged: whoever reads on says how
+                require_version(db, path)
             yield db
     except sqlite3.Error as error:
         raise LedgerError(f"{path}: not a readable ledger ({error}); name another file with --db") from error
@@ -61,19 +62,6 @@ def snapshot(path: Path) -> Iterator[sqlite3.Connection]:
     with unchecked(path) as db:
         db.execute("BEGIN")
         yield db
-
-
-def _require_version(db: sqlite3.Connection, path: Path) -> None:
-    try:
-        version = schema_of(db)
-    except sqlite3.Error:  # damaged: whoever reads on says how
-        return
-    if version > len(STEPS):
-        raise LedgerError(f"{path}: written by a newer version (schema {version}); upgrade, or use another --db")
-    if 0 < version < len(STEPS):
-        raise LedgerError(
-            f"{path}: written by an older version (schema {version}); `optimize runs` updates it and keeps a copy"
-        )
 
 
 def head_of(db: sqlite3.Connection) -> tuple[int, str]:
@@ -123,7 +111,7 @@ def noted_hash(word: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """A file that names a head; `ledger` is "" in files of older versions."""
+    """A file that names a head, and the run and the ledger that it is of."""
 
     file: Path
     ledger: str

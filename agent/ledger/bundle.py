@@ -16,9 +16,9 @@ from typing import IO, Any
 
 from agent.errors import InputError
 from agent.files import new_file
-from agent.ledger import bundle_verify
+from agent.ledger import chain
 from agent.ledger.anchors import head_of
-from agent.ledger.schema import AUDITED, STEPS
+from agent.ledger.schema import AUDITED, VERSION
 from agent.ledger.verify import events
 
 README = """A bundle of a ledger: what was asked, answered, scored and decided, in the order in which it happened.
@@ -58,24 +58,24 @@ def write_bundle(db: sqlite3.Connection, path: Path, force: bool, run_id: str = 
     """
     with new_export(path, force) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as zipped:
         bundle = _Bundle(zipped)
-        folded = bundle_verify.Folded()
+        folded = chain.Folded()
         bundle.add("events.jsonl", _event_lines(db, folded))
-        places = bundle_verify.belonging(folded, run_id) if run_id else None
+        places = chain.belonging(folded, run_id) if run_id else None
         for table in AUDITED:
             bundle.add(f"tables/{table}.jsonl", _rows(db, table, places))
-        wanted = set(folded.texts) if places is None else bundle_verify.texts_in(folded, places, run_id)
+        wanted = set(folded.texts) if places is None else chain.texts_in(folded, places, run_id)
         for digest, body in db.execute("SELECT hash, body FROM blobs ORDER BY hash"):
             if digest in wanted:
                 bundle.add(f"blobs/{digest}", [body])
-        script = Path(bundle_verify.__file__).read_text("utf-8")
+        script = Path(chain.__file__).read_text("utf-8")
         bundle.add("verify.py", [script])
         bundle.add("__main__.py", [script])
         part = f", for the run {run_id} only" if run_id else ""
         bundle.add("README.txt", [README.format(part=part)])
         seq, digest = head_of(db)
         manifest = {
-            "version": bundle_verify.VERSION,
-            "schema": len(STEPS),
+            "version": chain.VERSION,
+            "schema": VERSION,
             "run": run_id,
             "head": {"seq": seq, "hash": digest},
             "counts": {"events": seq, "texts": bundle.texts},
@@ -107,13 +107,13 @@ class _Bundle:
         self.texts += name.startswith("blobs/")
 
 
-def _event_lines(db: sqlite3.Connection, folded: bundle_verify.Folded) -> Iterator[str]:
+def _event_lines(db: sqlite3.Connection, folded: chain.Folded) -> Iterator[str]:
     for event in events(db):
         folded.add(event["seq"], event["run_id"], event["body"])
         yield _line(event)
 
 
-def _rows(db: sqlite3.Connection, table: str, places: set[bundle_verify.Place] | None) -> Iterator[str]:
+def _rows(db: sqlite3.Connection, table: str, places: set[chain.Place] | None) -> Iterator[str]:
     key = AUDITED[table]
     cursor = db.execute(f"SELECT * FROM {table} ORDER BY {', '.join(key)}")
     columns = [column[0] for column in cursor.description]

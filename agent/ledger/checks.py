@@ -171,9 +171,7 @@ def charges(run: Row, calls: list[Row], training: float = 0.0) -> Check:
     """Calls, dollars and tokens of the result are the sum of the calls'; `training`: dollars of trainings at a
     provider that ended in the run, which are no calls."""
     name, result = "calls, tokens and $ add up", run["result"]
-    older = result is not None and "limited" not in result  # it counted 429s as calls
-    none = ("not_sent",) if older else NO_CALLS
-    paid = [row for row in calls if row["state"] in SETTLED and row["error_class"] not in none]
+    paid = [row for row in calls if row["state"] in SETTLED and row["error_class"] not in NO_CALLS]
     used = [row for row in calls if row["state"] in ("ok", "cached")]
     total = math.fsum([*(row["cost_usd"] for row in paid), training])
     dollars = "an unknown price" if NO_PRICE in run["prices"] else f"${total:.6f}"
@@ -188,7 +186,7 @@ def charges(run: Row, calls: list[Row], training: float = 0.0) -> Check:
         claims[f"{what} tokens"] = (result["tokens"][what], sum(row[column] for row in used))
     claims["$"] = (result["cost_usd"], total)
     limited = sum(row["error_class"] == "rate_limit" for row in calls)
-    claims["429s"] = (result.get("limited", limited), limited)
+    claims["429s"] = (result["limited"], limited)
     wrong = [f"{what}: says {says}, its calls {is_}" for what, (says, is_) in claims.items() if not _near(says, is_)]
     return Check.of(name, wrong, note)
 

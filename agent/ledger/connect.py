@@ -1,17 +1,15 @@
-"""How a ledger file is opened: the connection's settings, the check that nothing is read from a damaged file, and the
-migrations of sqlite-utils that bring an older file up to date (the steps of `schema.py`)."""
+"""How a ledger file is opened: the connection's settings, and the check that nothing is read from a damaged file or one
+of another version."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 from contextlib import closing
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from agent.errors import LedgerError
-from agent.ledger.bundle_verify import GENESIS
+from agent.ledger.chain import Finding
 from agent.ledger.files import (
     beside,
     is_held,
@@ -25,10 +23,8 @@ from agent.ledger.files import (
 )
 from agent.ledger.merged import refuse_merged
 from agent.ledger.place import ledger_option
-from agent.ledger.provenance import utc_now
-from agent.ledger.schema import AUDITED, STEPS, Finding, sha256, structure
-from agent.ledger.verify import link, verify
-from agent.types import canonical
+from agent.ledger.schema import SCHEMA, VERSION, structure
+from agent.ledger.verify import verify
 
 BUSY_MS = 30_000
 NO_FILES = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
@@ -40,7 +36,7 @@ RESCUE = (
 
 
 class NeedsWriter(LedgerError):
-    """A file of an older version, or one that a kill left half made: opening it for writing brings it up to date."""
+    """A kill left the file half made; opening it for writing completes it."""
 
 
 def is_emptied(path: Path) -> bool:
@@ -97,7 +93,6 @@ def writer(path: Path) -> sqlite3.Connection:
     if not path.exists():
         path.touch(mode=0o600)
     db = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
-    db.create_function("sha256", 1, sha256, deterministic=True)
     for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
         db.execute(f"PRAGMA {setting}")
     db.execute("PRAGMA recursive_triggers = ON")
@@ -122,13 +117,30 @@ def schema_of(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
+def require_version(db: sqlite3.Connection, path: Path) -> int:
+    """The schema of a ledger, 0 for one that was not made yet. Raises LedgerError for that of another version."""
+    version = schema_of(db)
+    if version not in (0, VERSION):
+        if not {"runs", "calls", "events"} <= {name for (name,) in db.execute("SELECT name FROM sqlite_master")}:
+            raise _no_ledger(path)
+        raise LedgerError(
+            f"{path}: written by another version of Promptassay (schema {version}, this one has {VERSION}); open it "
+            "with that version, or name another file with --db"
+        )
+    return version
+
+
+def _no_ledger(path: Path) -> LedgerError:
+    return LedgerError(f"{path}: a database, but no ledger; name another file with --db")
+
+
 def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> None:
     """Raises LedgerError when a byte of the ledger is not as it was written, naming the first bad event.
 
     The seal answers at once, also after a kill; without one that fits, everything is checked. While a writer has the
     file open (unless it is `ours` to open) it changes underneath, and only SQLite's own checks apply. What is opened
     to write must have our schema, whatever the seal says. `by_chain`: who can write the file can write a seal, so
-    everything is checked. NeedsWriter for an older version's file.
+    everything is checked.
     """
     if unfinished(path) and not ours:
         raise NeedsWriter(f"{path}: a killed process left it half made; opening it for writing undoes that")
@@ -137,17 +149,17 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
     except sqlite3.Error as error:
         raise LedgerError(f"{path}: not a readable ledger ({error}); name another file with --db") from error
     try:
-        version = schema_of(db)
-        if version > len(STEPS):
-            raise LedgerError(f"{path}: written by a newer version (schema {version}); upgrade, or use another --db")
+        version = require_version(db, path)
         held = is_held(path) and not ours
         if not held and not log_is_empty(path) and log_is_damaged(path, db):
             raise LedgerError(
                 f"{log_path(path)}: the log of a killed run is damaged, and what came after is lost to SQLite; "
                 f"nothing was changed; {RESCUE}"
             )
-        if version < len(STEPS):
-            _require_old(path, db, version, held)
+        if not version:
+            if db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                raise _no_ledger(path)
+            raise NeedsWriter(f"{path}: a killed process left it half made; opening it for writing completes it")
         if found := structure(db):
             raise _not_whole(path, found[0])
         if ours:
@@ -172,21 +184,6 @@ def _not_whole(path: Path, finding: Finding) -> LedgerError:
     )
 
 
-def _require_old(path: Path, db: sqlite3.Connection, version: int, held: bool) -> None:
-    """Raises NeedsWriter for an older version's ledger. What is brought up to date is sealed: it must be whole before.
-    Of the first version no chain covers the rows."""
-    objects = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
-    if objects if version == 0 else not {"runs", "calls", "events"} <= objects:
-        raise LedgerError(f"{path}: a database, but no ledger; name another file with --db")
-    if version and (found := structure(db, version)):
-        raise _not_whole(path, found[0])
-    if damage := [" ".join(line.split()) for (line,) in db.execute("PRAGMA integrity_check(1)") if line != "ok"]:
-        raise LedgerError(f"{path}: the file is damaged ({damage[0]}); restore a copy, or name another file with --db")
-    if version > 1 and not held and (found := verify(db, version=version)):
-        raise _not_whole(path, found[0])
-    raise NeedsWriter(f"{path}: written by an older version (schema {version}); opening it for writing updates it")
-
-
 def owner_of(path: Path) -> str:
     """Who holds the lock, in words, from the row that the holder wrote."""
     try:
@@ -197,69 +194,11 @@ def owner_of(path: Path) -> str:
     return f"process {found[1]} on {found[0]} since {found[2][:19]} UTC" if found else "another process"
 
 
-# -- new and older files ----------------------------------------------------------------------------------------------
-
-
 def create(connection: sqlite3.Connection) -> None:
-    """Makes the schema in an empty file, all steps at once; without sqlite-utils, whose import takes half a second."""
+    """Make the schema in an empty file, all of it or nothing."""
     try:
-        steps = "".join(STEPS)
-        connection.executescript(f"BEGIN EXCLUSIVE; {steps} PRAGMA user_version = {len(STEPS)}; COMMIT;")
+        connection.executescript(f"BEGIN EXCLUSIVE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
     except BaseException:
         if connection.in_transaction:
             connection.rollback()
         raise
-
-
-def keep_copy(path: Path) -> Path:
-    """A copy of the ledger as it is, beside it: `<name>.schema<N>`. An older copy of that name stays."""
-    with closing(reader(path)) as old:
-        copy = path.with_name(f"{path.name}.schema{schema_of(old)}")
-        if not copy.exists():
-            part = copy.with_name(f"{copy.name}.part")
-            part.unlink(missing_ok=True)
-            part.touch(mode=0o600)
-            with closing(sqlite3.connect(part)) as new:
-                old.backup(new)
-            part.replace(copy)  # whole or not at all
-    return copy
-
-
-def migrate(connection: sqlite3.Connection) -> None:
-    """Takes the steps that are missing. Rows that no event describes, from before events did, get one each.
-
-    Raises LedgerError, and leaves all as it was, where the older schema was not the one that its steps had made.
-    """
-    from sqlite_utils import Database, Migrations
-
-    db = Database(connection, execute_plugins=False)
-    connection.execute("BEGIN EXCLUSIVE")
-    try:
-        done = schema_of(connection)
-        steps = Migrations("ledger")
-        for number, sql in enumerate(STEPS[done:], done + 1):
-            steps(name=f"schema {number}")(partial(Database.executescript, sql=sql))
-        if done == 1:
-            steps()(_adopt_rows)
-        steps.apply(db)
-        db[steps.migrations_table].drop()  # `user_version` says it, and a table of a ledger is described by events
-        connection.execute(f"PRAGMA user_version = {len(STEPS)}")
-        if changed := structure(connection):
-            raise LedgerError(f"{changed[0]}; nothing was changed; restore a copy, or name another file with --db")
-        connection.execute("COMMIT")
-    except BaseException:
-        db.rollback()
-        raise
-
-
-def _adopt_rows(db: Any) -> None:
-    """Describes each row by an event: the first schema had none of rows. `db` is a Database of sqlite-utils."""
-    seq, head = db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone() or (0, GENESIS)
-    for table in AUDITED:
-        for row in list(db[table].rows):
-            seq += 1
-            body = canonical({"insert": table, "row": row})
-            event = {"seq": seq, "run_id": row.get("run_id", ""), "utc": utc_now(), "kind": "row_adopted", "body": body}
-            prev, head = head, link(head, event)
-            db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", (*event.values(), prev, head))
-    db.execute("UPDATE head SET seq = ?, hash = ?", (seq, head))

@@ -27,7 +27,8 @@ from urllib.parse import quote
 
 from agent.errors import LedgerError
 from agent.files import sync_folder
-from agent.ledger.verify import events, first_break
+from agent.ledger.chain import first_break
+from agent.ledger.verify import events
 
 TRIES = 5  # for the lock
 BETWEEN = 0.02  # seconds between two of them

@@ -19,13 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import LedgerBusy, LedgerError
-from agent.ledger.bundle_verify import GENESIS
+from agent.ledger.chain import GENESIS, link
 from agent.ledger.connect import (
     NeedsWriter,
     create,
     is_there,
-    keep_copy,
-    migrate,
     owner_of,
     reader,
     require_whole,
@@ -37,8 +35,7 @@ from agent.ledger.connect import (
 from agent.ledger.files import Lock, break_seal, set_seal
 from agent.ledger.place import require_file
 from agent.ledger.provenance import boot_id, utc_now
-from agent.ledger.schema import AUDITED, STEPS, sha256
-from agent.ledger.verify import link
+from agent.ledger.schema import AUDITED, sha256
 from agent.ledger.writer import Entry, Statement, Watch, Writer
 from agent.redact import mask, rare_secrets_in
 from agent.types import canonical
@@ -79,17 +76,15 @@ class LedgerFile:
         if unfinished(self.path):
             undo_unfinished(self.path)
         if is_there(self.path):
-            try:
+            with contextlib.suppress(NeedsWriter):
                 require_whole(self.path, ours=True)
-            except NeedsWriter:
-                keep_copy(self.path)
         self._watch = Watch(self.path, self._lock)
         undo.callback(self._watch.close)
         self._connection = writer(self.path)
         undo.callback(self._connection.close)
-        if (version := schema_of(self._connection)) < len(STEPS):
+        if not schema_of(self._connection):
             break_seal(self.path)
-            (migrate if version else create)(self._connection)
+            create(self._connection)
         self.db = reader(self.path)
         last = self.db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
         self._seq: int = last[0] if last else 0

@@ -372,7 +372,7 @@ def _load(text: str | None) -> Any:
 
 
 def history_of(path: Path, by_chain: bool = False) -> History:
-    """A ledger to read. One of an older version is migrated first, and a copy of it kept. Raises LedgerError."""
+    """A ledger to read; one that a killed process left half made is completed first. Raises LedgerError."""
     try:
         return History(path, by_chain=by_chain)
     except NeedsWriter:

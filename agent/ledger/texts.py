@@ -270,8 +270,3 @@ def _file_holds(path: Path, forms: set[bytes]) -> bool:
     except (OSError, zipfile.BadZipFile, RuntimeError):
         return False
     return any(form in data for form in forms)
-
-
-def older_copies(path: Path) -> list[Path]:
-    """The copies that were kept of the ledger when its schema changed."""
-    return sorted(path.parent.glob(f"{path.name}.schema*"))

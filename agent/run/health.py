@@ -20,7 +20,6 @@ from agent.gateway.prices import prices_version
 from agent.ledger.connect import NeedsWriter, is_there, owner_of, reader, schema_of
 from agent.ledger.files import is_held, seal_holds
 from agent.ledger.query import History
-from agent.ledger.schema import STEPS
 from agent.models import model_registry, weights
 from agent.models.hosted import HostedModel, bare_address
 from agent.privacy import ALLOW_TRACING, silence_tracing
@@ -154,7 +153,7 @@ def _disk(db: Path) -> list[Examined]:
 def _ledger(db: Path) -> list[Examined]:
     if not is_there(db):
         return [(str(db), True, "no ledger yet")]
-    checks: list[Examined] = [("schema", True, f"{_schema(db)}, of {len(STEPS)} known")]
+    checks: list[Examined] = [("schema", True, _schema(db))]
     checks.append(("lock", True, f"held by {owner_of(db)}" if is_held(db) else "free"))
     sealed = "fits" if seal_holds(db) else "none that fits: the ledger is checked whole when it is opened"
     checks.append(("seal", True, sealed))

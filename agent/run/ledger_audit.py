@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import AgentError, InputError, LedgerError, error_lines
 from agent.ledger.anchors import anchor, checked, head_of, missing_heads, noted_hash, snapshot, unchecked, witnesses
+from agent.ledger.chain import Finding
 from agent.ledger.connect import is_there
 from agent.ledger.files import is_held, log_is_empty, log_path
 from agent.ledger.merged import Chain, chains, is_merged
 from agent.ledger.query import History, Row, released_file, started_with
-from agent.ledger.schema import Finding
 from agent.ledger.store import Ledger
-from agent.ledger.texts import events_with, files_with, kinds_of, older_copies, texts_with
+from agent.ledger.texts import events_with, files_with, kinds_of, texts_with
 from agent.ledger.verify import verify
 from agent.run.locations import ledger_option, open_history, releases_folder
 from agent.run.tasks import source_of, task_of
@@ -238,10 +238,8 @@ def _left(db: Path, containing: str | None, kept: Sequence[int]) -> list[str]:
         lines.append(f"in the words of {len(kept)} events and their rows, which the chain covers: {shown}")
     if not log_is_empty(db):
         lines.append(f"{log_path(db)}: another process reads the ledger; end it, and run `optimize audit erase` again")
-    copies = older_copies(db)
-    lines += [f"{copy}: the ledger as it was before an update; delete it" for copy in copies]
     if containing:
-        named = {*copies, db} if kept else {*copies}
+        named = {db} if kept else set()
         lines += [f"{path}: holds the text" for path in files_with(db.parent, containing) if path not in named]
     else:
         lines += [f"{path}: a bundle made before; delete it" for path in sorted(db.parent.glob("*.zip"))]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def open_history(db: Path, by_chain: bool = False) -> History:
-    """The ledger to read. One of an older version is brought up to date first, and a copy of it kept.
+    """The ledger to read.
 
     Args:
         db: the ledger.

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.ledger.chain import link
 from agent.ledger.store import Ledger
-from agent.ledger.verify import link
 from agent.types import canonical
 from tests.toys import make_task
 

@@ -11,12 +11,11 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from agent.ledger.schema import STEPS
-from tests.chaos.books import broken_promises, differences, read_books
+from agent.ledger.schema import VERSION
+from tests.chaos.books import broken_promises, differences
 from tests.chaos.command import Ended
 from tests.chaos.harness import MAX_COST, QUICK, TINY, Campaign, Folder, Row
 from tests.chaos.process import HUNG, UNDER_WAY, under_way
-from tests.child import ROOT
 
 SIZES = range(300, 2700, 525)  # KB of the disk: from too small for the tables to enough for all but the last copy
 FSYNCS = (1, 3, 30)
@@ -25,7 +24,6 @@ LOCKED = 6.0  # seconds: longer than the 5 that SQLite's Python client waits unl
 BLOCK = 4096
 WAL_HEADER, FRAME = 32, 24 + 4096
 """Bytes of a write-ahead log: its header, and a frame with its page."""
-OLD = ROOT / "tests" / "assets" / "ledger-schema1.db"
 
 
 def full(c: Campaign) -> Row:
@@ -229,24 +227,16 @@ def _last_commit(log: Path) -> int:
 
 
 def schemas(c: Campaign) -> Row:
-    """An older ledger is brought up to date, and a copy of it kept; a newer one, and what is none, is left alone."""
+    """A ledger of another version, and what is no ledger, is refused and left alone."""
     broken = []
     with c.provider() as server:
         folder = c.folder("schemas")
-        shutil.copyfile(OLD, folder.ledger)
-        with closing(sqlite3.connect(OLD)) as db:
-            ids = [run for (run,) in db.execute("SELECT id FROM runs")]
-        ended = folder.start("runs", "--db", folder.db).wait()
-        broken += [] if ended.code == 0 and all(run in ended.out for run in ids) else [f"older: {ended.err[-300:]!r}"]
-        broken += [f"older: {what}" for what in read_books(folder.ledger).damage]
-        if folder.ledger.with_name("l.db.schema1").read_bytes()[:16] != b"SQLite format 3\0":
-            broken.append("older: no copy was kept")
         ended = folder.run(server.url, *TINY).wait()
-        broken += [f"older: no run after it: {ended.err[-300:]!r}"] if ended.code else []
+        broken += [f"no run: {ended.err[-300:]!r}"] if ended.code else []
         with closing(sqlite3.connect(folder.ledger)) as db:
-            db.execute(f"PRAGMA user_version = {len(STEPS) + 7}")
+            db.execute(f"PRAGMA user_version = {VERSION + 7}")
         kinds = {
-            "newer": folder.ledger.read_bytes(),
+            "another version": folder.ledger.read_bytes(),
             "no database": b"some text\n" * 500,
             "another": _another(folder.path),
         }
@@ -258,8 +248,8 @@ def schemas(c: Campaign) -> Row:
                 ended = folder.start(*words, *model, "--db", folder.db).wait()
                 if ended.code not in (1, 2) or len(ended.errors) != 1 or folder.ledger.read_bytes() != content:
                     broken.append(f"{kind}: {words[0]}: exit {ended.code}: {ended.err[-300:]!r}")
-    happened = f"{len(ids)} old runs kept; newer, text and another database: refused, untouched"
-    return Row("older and newer schema", 11, "migrated, refused", happened, tuple(broken))
+    happened = "another version, text and another database: refused, untouched"
+    return Row("another schema", 9, "refused", happened, tuple(broken))
 
 
 def _another(folder: Path) -> bytes:

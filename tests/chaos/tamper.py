@@ -172,7 +172,7 @@ def _replace(db: sqlite3.Connection, table: Table, rng: random.Random) -> int:
 
 def _relink(db: sqlite3.Connection, table: Table, rng: random.Random) -> int:
     """An event is rewritten together with its own hash; the one after it still tells."""
-    from agent.ledger.verify import link
+    from agent.ledger.chain import link
 
     events = list(table.rows[:-1]) if table.name == "events" else []
     if not events:

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from agent.ledger.chain import first_break
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
-from agent.ledger.verify import first_break
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.runtime import load_prompt
 from agent.types import Trial, canonical, content_id
@@ -446,11 +446,11 @@ def test_erasing_names_the_places_that_it_cannot_reach(two_runs: Made) -> None:
     first, _ = two_runs
     trials = good_json("history", first["run_id"])["trials"]
     text = next(t["instruction"] for t in trials if t["operator"].startswith("instruction:proposed"))
-    shutil.copy(DB, "runs/ledger.db.schema1")
+    shutil.copy(DB, "runs/copy.db")
     good("audit", "export", "--format", "zip", "-o", "runs/old.zip")
     answer = good_json("audit", "erase", "--containing", text, "--actor", "a", "--reason", "r", "--yes")
     left = "\n".join(answer["left"])
-    assert "runs/ledger.db.schema1" in left
+    assert "runs/copy.db" in left
     assert "runs/old.zip" in left
     for seq in answer["events"]:
         assert text in read(DB, "SELECT body FROM events WHERE seq = ?", seq)[0][0]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.ledger.schema import STEPS
+from agent.ledger.schema import SCHEMA, VERSION
 from agent.ledger.store import Ledger
 from tests.cli.world import optimize
 
@@ -27,7 +27,7 @@ def test_the_ledger_is_told_with_its_schema_lock_and_seal() -> None:
     free = checks()
     assert held["lock"]["found"].startswith(f"held by process {ledger_owner()} on ")
     assert free["lock"]["found"] == "free"
-    assert free["schema"]["found"].startswith(f"{len(STEPS)}, ")
+    assert free["schema"]["found"] == str(VERSION)
     assert free["seal"]["found"] == "fits"
     assert free["runs/ledger.db"] == {"what": "runs/ledger.db", "ok": True, "found": "0 runs, whole"}
     DB.with_name("ledger.db.seal").unlink()
@@ -40,14 +40,14 @@ def ledger_owner() -> int:
         return int(db.execute("SELECT pid FROM owner").fetchone()[0])
 
 
-def test_a_ledger_of_an_older_version_is_no_problem_and_stays_as_it_is() -> None:
+def test_a_ledger_of_another_version_is_a_problem_and_stays_as_it_is() -> None:
     with sqlite3.connect("old.db") as db:
-        db.executescript(STEPS[0])
+        db.executescript(SCHEMA)
         db.execute("PRAGMA user_version = 1")
     before = Path("old.db").read_bytes()
     found = checks("--db", "old.db")
-    assert found["old.db"]["ok"] is True
-    assert "older version" in found["old.db"]["found"]
+    assert found["old.db"]["ok"] is False
+    assert "another version" in found["old.db"]["found"]
     assert Path("old.db").read_bytes() == before
 
 

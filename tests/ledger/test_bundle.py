@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import InputError
-from agent.ledger import bundle_verify
+from agent.ledger import chain
 from agent.ledger.anchors import snapshot
 from agent.ledger.bundle import new_export, write_bundle
 from agent.ledger.schema import AUDITED, expected_objects, sha256
@@ -49,7 +49,7 @@ def packed(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Members:
 
 
 def check(members: Mapping[str, bytes], anchor: str = "") -> list[tuple[int, str]]:
-    return bundle_verify.check(members.__getitem__, set(members), anchor)[0]
+    return chain.check(members.__getitem__, set(members), anchor)[0]
 
 
 def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -84,7 +84,7 @@ def test_the_zip_and_the_folder_check_themselves(whole: Path, tmp_path: Path) ->
 
 
 def test_what_is_no_bundle_is_told_as_such(tmp_path: Path) -> None:
-    script = Path(bundle_verify.__file__)
+    script = Path(chain.__file__)
     (tmp_path / "noise.zip").write_bytes(b"noise")
     (tmp_path / "empty").mkdir()
     for name in ("noise.zip", "empty", "missing"):
@@ -110,7 +110,7 @@ def test_a_bundle_holds_every_row_and_text(whole: Path, packed: Members) -> None
 
 
 def test_the_script_knows_the_tables_as_the_schema_has_them(whole: Path) -> None:
-    assert dict(bundle_verify.KEYS) == dict(AUDITED)
+    assert dict(chain.KEYS) == dict(AUDITED)
     assert expected_objects()
     for table in AUDITED:
         for name, default, required in ledgers.read(
@@ -227,7 +227,7 @@ def test_nothing_that_is_printed_steers_a_terminal(packed: Members, tmp_path: Pa
     with zipfile.ZipFile(tmp_path / "b.zip", "w") as zipped:
         for name, data in {**packed, "\x1b[2J": b""}.items():
             zipped.writestr(name, data)
-    assert "does not name: \\u001b[2J" in run(Path(bundle_verify.__file__), tmp_path / "b.zip").stdout
+    assert "does not name: \\u001b[2J" in run(Path(chain.__file__), tmp_path / "b.zip").stdout
 
 
 def test_a_chain_that_was_cut_off_is_found(packed: Members) -> None:

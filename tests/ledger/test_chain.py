@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.ledger.bundle_verify import GENESIS, Folded
+from agent.ledger.chain import GENESIS, Folded, first_break, link
 from agent.ledger.store import Ledger
-from agent.ledger.verify import first_break, link
 from agent.types import canonical
 from tests.ledger.ledgers import alter
 from tests.toys import open_ledger

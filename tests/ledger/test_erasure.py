@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.ledger.connect import reader
 from agent.ledger.store import Ledger
-from agent.ledger.texts import events_with, files_with, holds, kinds_of, older_copies, texts_with
+from agent.ledger.texts import events_with, files_with, holds, kinds_of, texts_with
 from agent.ledger.verify import verify
 from tests.ledger import ledgers
 from tests.toys import open_ledger
@@ -89,6 +89,4 @@ def test_files_that_hold_a_text_are_named(tmp_path: Path, form: str) -> None:
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "prompt.md").write_bytes(b"before " + form.encode() + b" after")
     (tmp_path / "other").write_text("nothing")
-    (tmp_path / "ledger.db.schema1").write_text("an older one")
     assert files_with(tmp_path, NAME) == [tmp_path / "inner" / "prompt.md"]
-    assert older_copies(tmp_path / "ledger.db") == [tmp_path / "ledger.db.schema1"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from agent.errors import InputError, LedgerError
 from agent.ledger.anchors import unchecked
 from agent.ledger.query import History
-from agent.ledger.schema import STEPS, sha256
+from agent.ledger.schema import VERSION, sha256
 from agent.ledger.store import Ledger
 from agent.ledger.verify import verify
 from tests.ledger.ledgers import copy, fill, make, read
@@ -46,7 +46,7 @@ def test_only_the_owner_can_read_the_files(tmp_path: Path) -> None:
 def test_opening_again_keeps_everything_and_adds_one_event(whole: Path) -> None:
     events, head = read(whole, "SELECT * FROM events"), read(whole, "SELECT hash FROM head")[0][0]
     with closing(Ledger(whole)) as again:
-        assert read(whole, "PRAGMA user_version") == [(len(STEPS),)]
+        assert read(whole, "PRAGMA user_version") == [(VERSION,)]
         assert again.head() != head
     after = read(whole, "SELECT * FROM events")
     assert after[:-1] == events

@@ -13,14 +13,14 @@ import pytest
 
 from agent.errors import InputError, LedgerError
 from agent.ledger.anchors import unchecked
+from agent.ledger.chain import EVENT
 from agent.ledger.merge import merge_ledgers
-from agent.ledger.merged import HOME, TABLES, chains, home_of
-from agent.ledger.merged_verify import chain_events
+from agent.ledger.merged import HOME, TABLES, chain_events, chains, home_of
 from agent.ledger.query import History
 from agent.ledger.schema import AUDITED
 from agent.ledger.store import Ledger
 from agent.ledger.trail import call
-from agent.ledger.verify import EVENT, verify
+from agent.ledger.verify import verify
 from tests.ledger.ledgers import alter, copy, fill, make, read
 
 EVENTS = f"SELECT {', '.join(EVENT)} FROM events ORDER BY seq"

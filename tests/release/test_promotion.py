@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError, ReleaseError
+from agent.ledger.chain import first_break
 from agent.ledger.connect import reader
 from agent.ledger.query import LABEL_MOVED, History
 from agent.ledger.store import Ledger
-from agent.ledger.verify import first_break, verify
+from agent.ledger.verify import verify
 from agent.release.labels import LABELS_FILE, change_from, current, hash_of, in_force, line_of, read_history
 from agent.release.promotion import ReleaseRegistry
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, read_release

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -163,13 +162,6 @@ def assert_compares_nothing(result: dict[str, Any], page: Page) -> None:
     assert list(cells(page, "Scores, 0 to 100")) == ["prompt", "your prompt"]
     for text in (page.text, good("show")):
         assert not re.search(r"best found +\d|test rows: |\bp = |\b0 won|difference|Rows that |got better", text), text
-
-
-def test_a_run_of_the_first_schema_is_reported() -> None:
-    shutil.copy(Path(__file__).parents[1] / "assets" / "ledger-schema1.db", "old.db")
-    good("report", "--db", "old.db", "-o", "old.html")
-    page = assert_harmless(Path("old.html").read_text("utf-8"))
-    assert "Better: +100.0 points" in page.text
 
 
 def test_an_unfinished_run_says_so_and_shows_what_there_is() -> None:
