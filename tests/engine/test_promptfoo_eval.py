@@ -20,8 +20,7 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import template
 from agent.prompt.reply_parser import parse_reply
 from agent.release.completion import request_of
-from agent.release.formats.promptfoo import BASE_URL
-from agent.release.formats.promptfoo_run import QUIET
+from agent.release.formats.promptfoo import BASE_URL, QUIET
 from agent.release.runtime import PromptRelease
 from agent.task.load import load_task
 from agent.types import Demo, Example

@@ -2,6 +2,9 @@
 
 DSPy's adapters wrap a prompt in their own words, so a state alone would send something else than was scored. The module
 brings an adapter that sends the released messages as they are and reads the reply as it was read when scored.
+
+With label weights the module asks for log-probabilities and decides by them: DSPy hands an adapter the text of a reply
+and puts its log-probabilities into the prediction, so the adapter gives the text back and the program reads it.
 """
 
 from __future__ import annotations
@@ -9,13 +12,14 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from agent.extras import command, require
+from agent.prompt.label_weights import Tokens
 from agent.release.export import export_messages
-from agent.release.formats.dspy_weights import answers_of, weighted_source
 from agent.release.formats.export_format import (
     Material,
     Parse,
@@ -27,7 +31,7 @@ from agent.release.formats.export_format import (
     no_lone_surrogates,
 )
 from agent.release.formats.python_module import load_module
-from agent.release.formats.weights_source import from_openai, require_same_answers
+from agent.release.formats.reading_source import as_openai, from_openai, require_same_answers
 from agent.release.runtime import MESSAGES_FILE, PromptRelease
 from agent.types import Prediction
 
@@ -93,6 +97,29 @@ def load():
     program.load(str(HERE / "program.json"))
     return program
 '''
+_NO_LABEL = "\u2603"
+"""A reply that is none of any labels."""
+_AS_READ = """\
+        found = self.prompt.parse(completion)
+        if found.error:
+            raise AdapterParseError("Released", signature, completion, message=found.error)
+        return dict(found.fields)
+"""
+_AS_IT_STANDS = """\
+        return {name: completion for name in OUTPUTS}  # Program reads it, by its log-probabilities, too
+"""
+_FORWARD = """\
+            return self.answer(**inputs, config=dict(self.adapter.prompt.parameters))
+"""
+_FORWARD_WEIGHTED = """\
+            found = self.answer(**inputs, config=@config@)
+        reply, logprobs = found[OUTPUTS[0]], found.get("logprobs")
+        tokens = logprobs["content"] if isinstance(logprobs, dict) else getattr(logprobs, "content", None)
+        read = self.adapter.prompt.parse(reply, tokens or (), inputs={name: inputs[name] for name in INPUTS})
+        if read.error:
+            raise AdapterParseError("Released", self.answer.signature, reply, message=read.error)
+        return dspy.Prediction(**read.fields, confidence=read.confidence)
+"""
 
 
 def _state(release: PromptRelease) -> str:
@@ -117,7 +144,7 @@ def _load(folder: Path, release: PromptRelease) -> Render:
 
     program = _program(folder)
     if release.weights:
-        require_same_answers("dspy", answers_of(program, release), release, no_lone_surrogates)
+        require_same_answers("dspy", _answers_of(program, release), release, no_lone_surrogates)
     lm = DummyLM([{"answer": "none"}] * 10_000)
 
     def render(values: Values) -> Sent:
@@ -178,6 +205,58 @@ def _program(folder: Path) -> Any:
     return load_module(folder / MODULE, "exported_dspy_program").load()
 
 
+# -- label weights -----------------------------------------------------------------------------------------------------
+
+
+def _weighted_source(source: str, release: PromptRelease) -> str:
+    """The module of a release with label weights: it asks for log-probabilities and decides by them.
+
+    Args:
+        source: The module as it is without weights.
+        release: What is exported.
+    """
+    config = ascii(as_openai(release.parameters))
+    return source.replace(_AS_READ, _AS_IT_STANDS).replace(_FORWARD, _FORWARD_WEIGHTED.replace("@config@", config))
+
+
+def _answers_of(program: Any, release: PromptRelease) -> Callable[..., tuple[str, float] | None]:
+    """How the whole program answers where the text of a reply says nothing, and its log-probabilities all."""
+    import dspy
+    from dspy.utils.exceptions import AdapterParseError
+
+    (name,) = (output.name for output in release.outputs)
+
+    class Replies(dspy.BaseLM):  # type: ignore[misc]
+        """A model that gives these tokens, in the form of OpenAI."""
+
+        tokens: Tokens = ()
+
+        def forward(self, prompt: Any = None, messages: Any = None, **kwargs: Any) -> Any:
+            content = [
+                {"token": place[0][0], "top_logprobs": [{"token": token, "logprob": log} for token, log in place]}
+                for place in self.tokens
+            ]
+            message = SimpleNamespace(content=_NO_LABEL, tool_calls=None)
+            choice = SimpleNamespace(message=message, logprobs={"content": content}, finish_reason="stop")
+            return SimpleNamespace(choices=[choice], usage={}, model="replies")
+
+    def answer(tokens: Tokens, values: Mapping[str, str] | None = None) -> tuple[str, float] | None:
+        lm = Replies("replies")
+        lm.tokens = tokens
+        with dspy.context(lm=lm, track_usage=False), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                found = program(**(values or dict.fromkeys(release.inputs, "plain")))
+            except AdapterParseError:
+                return None
+        return found[name], found.confidence
+
+    return answer
+
+
+# -- the format --------------------------------------------------------------------------------------------------------
+
+
 @export_format(
     "dspy",
     about="dspy/: program.py, whose load() gives a dspy.Module that sends the released messages, and its state",
@@ -187,12 +266,11 @@ def _program(folder: Path) -> Any:
     install=command("dspy"),
     unfit=no_lone_surrogates,
     parser=_parser,
-    carries_picks=True,
-    carries_weights=True,
+    carries=("weights", "picks"),
 )
 def files(material: Material) -> dict[str, str]:
     release = material.release
     source = _SOURCE.replace("@inputs@", ascii(list(release.inputs)))
     source = source.replace("@outputs@", ascii([field.name for field in release.outputs]))
-    source = weighted_source(source, release) if release.weights else source
+    source = _weighted_source(source, release) if release.weights else source
     return {STATE: _state(release), f"{FOLDER}/{MESSAGES_FILE}": export_messages(release), MODULE: source}

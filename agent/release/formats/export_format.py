@@ -6,7 +6,7 @@ Each is imported only when it is asked for. Knows no library of a target.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,6 +35,7 @@ Content = str | bytes
 """Of a file of an export: text, or bytes that are written as they are."""
 Files = TypeVar("Files", bound=Callable[["Material"], Mapping[str, str | bytes]])
 
+_BOTH = {"max_tokens": "max_tokens", "temperature": "temperature"}
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -53,6 +54,36 @@ class Material:
         if self.task.user is not None:
             raise ReleaseError(f"{self.release.name!r}: {PLAYED}, and this format writes rows; take another format")
         return self.task
+
+
+PARTS: Mapping[str, tuple[Callable[[PromptRelease], object], str]] = {
+    "adapter": (
+        lambda release: release.adapter,
+        "{name} is answered with an adapter, which this target does not hold; export it as --format llama-server or "
+        "peft, or load the released folder with load_prompt",
+    ),
+    "tools": (
+        lambda release: release.tools,
+        "{name} calls tools, which this target does not hold; export it as --format md, messages, python, langchain, "
+        "mlflow or tools, or load it with load_prompt",
+    ),
+    "weights": (
+        lambda release: release.weights,
+        "{name} decides among its labels by log-probabilities (label weights), which this target does not give; "
+        "export it as md, messages, python, langchain or dspy, or run again with --no-calibrate",
+    ),
+    "picks": (
+        lambda release: release.picks or release.passages,
+        "a template cannot {look_up} for each input, as this prompt does; export it as md, messages, python, "
+        "langchain, dspy, mlflow or promptfoo, or load it with load_prompt",
+    ),
+    "conversation": (
+        lambda release: release.conversation,
+        "{name} takes the messages of a conversation, and this target has no place for them; export it as md, "
+        "messages, python, langchain, mlflow, promptfoo or finetune-jsonl, or load it with load_prompt",
+    ),
+}
+"""What only some prompts have and a target may have no place for: whether a release has it, and the refusal."""
 
 
 def no_files(material: Material) -> dict[str, Content]:
@@ -96,36 +127,25 @@ class Format:
     settings: Callable[[Path, PromptRelease], Settings] | None = None
     """Of a target whose files hold the model or parameters: read back from them, as `load` reads the messages."""
     needs_task: bool = False
-    carries_picks: bool = False
-    """Whether the target picks examples and looks passages up for each input as the release does; a prompt that needs
-    it is refused else."""
+    carries: Collection[str] = ()
+    """Which of PARTS the target holds; a prompt with another one is refused."""
     find_library: Callable[[str], str] = installed_version
     """Name and version of the installed library, "" where it is missing."""
     settings_note: str = ""
     """Where the target sends messages only: how its user gives the parameters to the model."""
-    carries_weights: bool = False
-    """Whether the target can decide by label weights: it keeps them, and gives log-probabilities."""
-    carries_adapter: bool = False
-    """Whether what is written goes with the adapter of a prompt that has one."""
-    carries_tools: bool = False
-    """Whether what is written holds the tools of a prompt that has some."""
-    carries_conversation: bool = False
-    """Whether the target takes the messages of a conversation as an input."""
     proof: str = ""
     """Of a format that is no template, whose `load` gives None: what `files` proved by itself."""
     as_code: Format | None = None
     """The same target by Python code, for a release that a template cannot hold."""
 
+    def lacking(self, release: PromptRelease) -> list[str]:
+        """Why the target cannot hold the release, for each part that it has no place for."""
+        words = {"name": repr(release.name), "look_up": "pick examples" if release.picks else "look passages up"}
+        return [why.format(**words) for part, (has, why) in PARTS.items() if has(release) and part not in self.carries]
+
     def fitting(self, release: PromptRelease) -> Format:
-        """This format, or `as_code` where the release looks something up, weighs labels, calls tools or takes a
-        conversation, and this one cannot."""
-        lacks = (
-            (bool(release.picks or release.passages) and not self.carries_picks)
-            or (bool(release.weights) and not self.carries_weights)
-            or (bool(release.tools) and not self.carries_tools)
-            or (bool(release.conversation) and not self.carries_conversation)
-        )
-        return self.as_code if lacks and self.as_code else self
+        """This format, or `as_code` where this one cannot hold the release."""
+        return self.as_code if self.as_code and self.lacking(release) else self
 
     def __call__(self, files: Files) -> Files:
         FORMATS.add(self.name, replace(self, files=files), files.__module__)
@@ -140,18 +160,18 @@ FORMATS: Registry[Format] = Registry(
     {
         "md": "agent.release.formats.native",
         "messages": "agent.release.formats.native",
-        "anthropic": "agent.release.formats.anthropic",
+        "anthropic": "agent.release.formats.native",
         "langchain": "agent.release.formats.langchain",
         "dspy": "agent.release.formats.dspy",
         "promptfoo": "agent.release.formats.promptfoo",
-        "prompty": "agent.release.formats.prompty",
-        "dotprompt": "agent.release.formats.dotprompt",
+        "prompty": "agent.release.formats.templates",
+        "dotprompt": "agent.release.formats.templates",
         "mlflow": "agent.release.formats.mlflow",
-        "llm": "agent.release.formats.llm",
+        "llm": "agent.release.formats.templates",
         "python": "agent.release.formats.python_module",
-        "llama-server": "agent.release.formats.llama_server",
-        "peft": "agent.release.formats.peft",
-        "tools": "agent.release.formats.tools",
+        "llama-server": "agent.release.formats.adapters",
+        "peft": "agent.release.formats.adapters",
+        "tools": "agent.release.formats.native",
         "finetune-jsonl": "agent.release.formats.finetune",
     },
 )
@@ -176,6 +196,11 @@ def no_lone_surrogates(release: PromptRelease, values: Values) -> str:
 def settings_of(release: PromptRelease) -> Settings:
     """Model and parameters of the release itself."""
     return {"model": release.model, **release.parameters}
+
+
+def chosen(release: PromptRelease, names: Mapping[str, str] = _BOTH) -> dict[str, Any]:
+    """The parameters that the release sets, by the target's names. `names`: theirs by ours."""
+    return {theirs: release.parameters[ours] for ours, theirs in names.items() if ours in release.parameters}
 
 
 def hosted_name(model: str, provider: str) -> str:

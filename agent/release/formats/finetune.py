@@ -55,10 +55,8 @@ def _load(folder: Path, release: PromptRelease) -> Render | None:
     about="finetune.jsonl: train rows as chats with the released instruction (OpenAI, Hugging Face)",
     load=_load,
     needs_task=True,
-    carries_picks=True,
-    carries_conversation=True,
-    carries_adapter=True,
     proof="train rows only; each answer was read back by the prompt's own parser",
+    carries=("adapter", "picks", "conversation"),
 )
 def files(material: Material) -> dict[str, str]:
     release, task = material.release, material.rows

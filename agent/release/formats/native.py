@@ -1,13 +1,29 @@
-"""Our own two files: prompt.md for people and diffs, messages.json for programs. `load_prompt` reads both."""
+"""Formats that need no library: our own two files, which `load_prompt` reads, the body of a request to Anthropic, and
+the tools of a prompt as each provider takes them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+from agent.errors import ReleaseError
+from agent.models.tool_calling import anthropic_tools, openai_tools
+from agent.prompt.template import fill
+from agent.release.completion import parameters_of
 from agent.release.export import export_markdown, export_messages, rendered, verify_file
-from agent.release.formats.export_format import Material, Render, Settings, export_format, settings_of
+from agent.release.formats.export_format import (
+    Material,
+    Render,
+    Sent,
+    Settings,
+    Values,
+    export_format,
+    hosted_name,
+    settings_of,
+)
 from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, PromptRelease, load_prompt
+from agent.task.tools import read_tools
 
 
 def _load(name: str) -> Callable[[Path, PromptRelease], Render]:
@@ -28,10 +44,7 @@ def _settings(name: str) -> Callable[[Path, PromptRelease], Settings]:
     about="prompt.md: for people and diffs; load_prompt reads it",
     load=_load(PROMPT_FILE),
     settings=_settings(PROMPT_FILE),
-    carries_weights=True,
-    carries_picks=True,
-    carries_conversation=True,
-    carries_tools=True,
+    carries=("tools", "weights", "picks", "conversation"),
 )
 def markdown(material: Material) -> dict[str, str]:
     return {PROMPT_FILE: export_markdown(material.release)}
@@ -42,10 +55,89 @@ def markdown(material: Material) -> dict[str, str]:
     about="messages.json: roles and contents for any program; load_prompt reads it",
     load=_load(MESSAGES_FILE),
     settings=_settings(MESSAGES_FILE),
-    carries_weights=True,
-    carries_picks=True,
-    carries_conversation=True,
-    carries_tools=True,
+    carries=("tools", "weights", "picks", "conversation"),
 )
 def messages(material: Material) -> dict[str, str]:
     return {MESSAGES_FILE: export_messages(material.release)}
+
+
+# -- Anthropic's Messages API: `system` apart, `{{input}}` where the row's values go -----------------------------------
+
+ANTHROPIC_REQUEST = "anthropic.json"
+
+
+def _load_request(folder: Path, release: PromptRelease) -> Render:
+    body = json.loads((folder / ANTHROPIC_REQUEST).read_bytes())
+
+    def render(values: Values) -> Sent:
+        system = [{"role": "system", "content": fill(body["system"], values)}] if "system" in body else []
+        return system + [
+            {"role": message["role"], "content": fill(message["content"], values)} for message in body["messages"]
+        ]
+
+    return render
+
+
+def _request_settings(folder: Path, release: PromptRelease) -> Settings:
+    """All that is sent but the messages."""
+    body = json.loads((folder / ANTHROPIC_REQUEST).read_bytes())
+    names = {"stop_sequences": "stop"}
+    settings = {names.get(key, key): value for key, value in body.items() if key not in ("system", "messages")}
+    return {**settings, "model": f"anthropic/{settings['model']}"} if "model" in settings else settings
+
+
+@export_format(
+    "anthropic",
+    about="anthropic.json: the body of a Messages request, system apart, with {{input}} marks",
+    load=_load_request,
+    settings=_request_settings,
+)
+def anthropic_request(material: Material) -> dict[str, str]:
+    release = material.release
+    messages = [message.as_dict() for message in release.messages]
+    system = messages.pop(0)["content"] if messages[0]["role"] == "system" else None
+    if any(message["role"] == "system" for message in messages) or not messages or messages[0]["role"] != "user":
+        raise ReleaseError(
+            f"{release.name!r}: anthropic takes one system text, then turns that start with the user's, but "
+            f"the roles here are {', '.join(message.role for message in release.messages)}; use --format messages"
+        )
+    parameters = parameters_of(release)
+    known = {"max_tokens": parameters["max_tokens"]}  # its API asks for one
+    if "temperature" in release.parameters:
+        known["temperature"] = parameters["temperature"]
+    if parameters["stop"]:
+        known["stop_sequences"] = parameters["stop"]
+    model = hosted_name(release.model, "anthropic")
+    named = {"model": model} if model else {}
+    body = {**named, **known, **({} if system is None else {"system": system}), "messages": messages}
+    return {ANTHROPIC_REQUEST: json.dumps(body, indent=2, ensure_ascii=False) + "\n"}
+
+
+# -- tools -------------------------------------------------------------------------------------------------------------
+
+OPENAI_FILE, ANTHROPIC_FILE = "tools.openai.json", "tools.anthropic.json"
+
+
+def _load_tools(folder: Path, release: PromptRelease) -> Render | None:
+    """Reads both back. Raises a ReleaseError where they are not the tools of the release."""
+    wanted = [(tool.name, tool.description.strip(), json.loads(tool.parameters)) for tool in release.tools]
+    for name in (OPENAI_FILE, ANTHROPIC_FILE):
+        tools, wrong = read_tools(json.loads((folder / name).read_bytes()))
+        if wrong or [(tool.name, tool.description, json.loads(tool.parameters)) for tool in tools] != wanted:
+            raise ReleaseError(f"{name}: does not hold the tools of the release ({'; '.join(wrong) or 'other texts'})")
+    return None
+
+
+@export_format(
+    "tools",
+    about="tools.openai.json and tools.anthropic.json: the tools of the prompt as each provider takes them",
+    load=_load_tools,
+    proof="both files were read back: the tools of the release",
+    carries=("tools", "weights", "picks"),
+)
+def tool_files(material: Material) -> dict[str, str]:
+    tools = material.release.tools
+    if not tools:
+        raise ReleaseError(f"{material.release.name!r}: calls no tools; leave --format tools out")
+    forms = {OPENAI_FILE: openai_tools(tools), ANTHROPIC_FILE: anthropic_tools(tools)}
+    return {name: json.dumps(form, indent=2, ensure_ascii=False) + "\n" for name, form in forms.items()}

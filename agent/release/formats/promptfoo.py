@@ -1,32 +1,193 @@
 """A promptfoo folder: config, prompt, the dev rows as tests, and an assertion that reads replies as we do.
 
-Knows what promptfoo does to texts: `---` cuts a .txt prompt, so the prompt is JSON; a variable that is a text is
-trimmed, filled with others, or loaded when it begins with `file://`, so a row's values are one object, `row`. The texts
-of the prompt are Nunjucks templates.
+What promptfoo does to texts: `---` cuts a .txt prompt, so the prompt is JSON; a variable that is a text is trimmed,
+filled with others, or loaded when it begins with `file://`, so a row's values are one object, `row`. The texts of the
+prompt are Nunjucks templates. A prompt that its JSON cannot hold becomes Python: the exported module and a prompt
+function, which returns its messages as templates of themselves, since promptfoo fills what it gets again.
+
+For a proof promptfoo runs with its echo provider, which gives back what it would send. No model is asked.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from agent.release.export import as_given, export_messages
-from agent.release.formats import promptfoo_code
-from agent.release.formats.escaping import jinja, yaml_quoted
+from agent.errors import ReleaseError
+from agent.release.export import as_given, export_messages, hostile_rows, probe_rows, tried_rows
 from agent.release.formats.export_format import (
     Material,
     Render,
     Sent,
     Settings,
+    Values,
+    chosen,
     compatible_parts,
     export_format,
     no_lone_surrogates,
     parts_of,
 )
-from agent.release.formats.promptfoo_run import FOLDER, Given, asked_rows, echo, find_library, rendered, require_valid
+from agent.release.formats.python_module import load_module, module_source
+from agent.release.formats.templates import OPENS, jinja, yaml_quoted
 from agent.release.runtime import MESSAGES_FILE, PromptRelease
+from agent.shipped import canonical
+
+Given = Mapping[str, Any]
+"""Inputs as a program gives them."""
+FOLDER = "promptfoo"
+SECONDS = 120
+QUIET = {
+    "PROMPTFOO_DISABLE_TELEMETRY": "1",
+    "PROMPTFOO_DISABLE_UPDATE": "1",
+    "PROMPTFOO_DISABLE_REMOTE_GENERATION": "1",
+    "PROMPTFOO_DISABLE_TEMPLATE_ENV_VARS": "1",
+    "PROMPTFOO_DISABLE_DEBUG_LOG": "1",
+    "PROMPTFOO_DISABLE_ERROR_LOG": "1",
+    "NODE_NO_WARNINGS": "1",
+}
+
+
+def _asked_rows(folder: Path, release: PromptRelease) -> list[Given]:
+    """The rows of the exported tests, and the hostile ones that promptfoo can carry."""
+    rows: list[Given] = [test["vars"]["row"] for test in json.loads((folder / FOLDER / "tests.json").read_bytes())]
+    probes = (values for values in probe_rows(release.inputs) if not no_lone_surrogates(release, values))
+    return rows + [as_given(release, values) for values in tried_rows(release, probes)]
+
+
+def _rendered(
+    release: PromptRelease, known: Iterable[tuple[Given, Sent]], echoed: Callable[[Sequence[Given]], list[Sent]]
+) -> Render:
+    """Renders a row by what is known, and by another evaluation where it is not."""
+    by_values = {canonical(given): sent for given, sent in known}
+
+    def render(values: Values) -> Sent:
+        given = as_given(release, values)
+        return by_values.get(canonical(given)) or echoed([given])[0]
+
+    return render
+
+
+def _require_valid(folder: Path) -> None:
+    """Raises a ReleaseError where promptfoo does not take the exported config."""
+    with tempfile.TemporaryDirectory(prefix="promptfoo-") as aside:
+        place, config = Path(aside), folder / FOLDER / "promptfooconfig.yaml"
+        _run(["promptfoo", "validate", "config", "-c", str(config)], place, place)
+
+
+def _find_library(library: str) -> str:
+    """Name and version of the installed promptfoo, or ""."""
+    if not shutil.which("promptfoo"):
+        return ""
+    with tempfile.TemporaryDirectory(prefix="promptfoo-") as home:
+        said = _run(["promptfoo", "--version"], Path(home), Path(home)).splitlines()
+    return f"{library} {said[-1].strip()}" if said else library
+
+
+def _echo(folder: Path, file: str, reference: str, rows: Sequence[Given]) -> list[Sent]:
+    """What promptfoo would send for each row.
+
+    Args:
+        folder: Where the export lies.
+        file: Name of the prompt's file in it.
+        reference: The prompt as a config names it.
+        rows: The inputs.
+    """
+    with tempfile.TemporaryDirectory(prefix="promptfoo-") as aside:
+        place = Path(aside)
+        tests = [{"vars": {"row": dict(values)}, "options": {"disableVarExpansion": True}} for values in rows]
+        (place / "tests.json").write_bytes(json.dumps(tests).encode("utf-8"))
+        shutil.copy(folder / FOLDER / file, place / file)
+        config = {"prompts": [reference], "providers": ["echo"], "tests": "file://tests.json"}
+        (place / "config.json").write_text(json.dumps(config), "utf-8")
+        quiet = ["--no-cache", "--no-write", "--no-table", "--no-progress-bar"]
+        _run(["promptfoo", "eval", "-c", "config.json", "-o", "out.json", *quiet], place, place)
+        results: list[dict[str, Any]] = json.loads((place / "out.json").read_bytes())["results"]["results"]
+    # what the provider got; in `prompt` it is tidied up for reports (JSON laid out anew, keys taken out)
+    sent = {result["testIdx"]: json.loads(result["response"]["output"]) for result in results}
+    return [[{"role": m["role"], "content": m["content"]} for m in sent[number]] for number in range(len(rows))]
+
+
+def _run(command: list[str], folder: Path, home: Path) -> str:
+    environment = {"PROMPTFOO_PYTHON": sys.executable, **os.environ, **QUIET}
+    environment["PROMPTFOO_CONFIG_DIR"] = str(home / "home")
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ReleaseError(f"promptfoo: {command[1]} did not run ({error})") from error
+    if done.returncode not in (0, 100):
+        said = " / ".join((done.stderr.strip() or done.stdout.strip()).splitlines())
+        raise ReleaseError(f"promptfoo: {command[1]} ended with {done.returncode}: {said:.300}")
+    return done.stdout
+
+
+# -- the prompt in Python ----------------------------------------------------------------------------------------------
+
+CODE_FILE = "prompt.py"
+_RETURNED = "returned.cjs"
+"""For the proof alone: a prompt that is what the function returned."""
+REFERENCE = f"file://{CODE_FILE}:promptfoo_prompt"
+_FUNCTION = '''
+
+# promptfoo: `prompts: [file://prompt.py:promptfoo_prompt]`.
+import json
+
+INPUTS = @inputs@
+OPENS = re.compile(@opens@)
+
+
+def promptfoo_prompt(context: dict[str, Any]) -> str:
+    """The messages for `vars.row` as JSON, each a Nunjucks template of itself: promptfoo fills what this returns."""
+    row = context["vars"]["row"]
+    messages = render(**{name: row[name] for name in INPUTS})
+    return json.dumps([{**message, "content": _template(message["content"])} for message in messages])
+
+
+def _template(text: str) -> str:
+    text = OPENS.sub(lambda found: _quoted(found[0]), text)
+    return text[:-1] + _quoted("\\n") if text.endswith("\\n") else text
+
+
+def _quoted(char: str) -> str:
+    return '{{ "' + {"\\n": "\\\\n", "\\r": "\\\\r"}.get(char, char) + '" }}'
+'''
+
+
+def _function_source(release: PromptRelease) -> str:
+    """The file with the prompt function."""
+    source = _FUNCTION.replace("@inputs@", ascii(release.inputs)).replace("@opens@", f"{OPENS.pattern!r}")
+    return module_source(release) + source
+
+
+def _load_code(folder: Path, release: PromptRelease) -> Render:
+    """Every row by what the function returns for it, filled by promptfoo in one evaluation; each hostile
+    value also by promptfoo from end to end, which starts a Python for each row."""
+    _require_valid(folder)
+    module = load_module(folder / FOLDER / CODE_FILE, "exported_promptfoo_prompt")
+
+    def echoed(rows: Sequence[Given]) -> list[Sent]:
+        return _echo(folder, CODE_FILE, REFERENCE, rows)
+
+    rows = _asked_rows(folder, release)
+    (folder / FOLDER / _RETURNED).write_text("module.exports = ({ vars }) => vars.row.returned;\n", "utf-8")
+    returned = [{"returned": module.promptfoo_prompt({"vars": {"row": dict(values)}})} for values in rows]
+    filled = _echo(folder, _RETURNED, f"file://{_RETURNED}", returned)
+    each = list(hostile_rows(release.inputs))[:: max(1, len(release.inputs))]  # every hostile value is in one of them
+    sent = [values for values in each if not no_lone_surrogates(release, values)]
+    hostile = [as_given(release, values) for values in tried_rows(release, sent)]
+    return _rendered(release, [*zip(rows, filled, strict=True), *zip(hostile, echoed(hostile), strict=True)], echoed)
+
+
+# -- the folder --------------------------------------------------------------------------------------------------------
 
 PROMPT = "prompt.json"
 BASE_URL = "OPENAI_COMPATIBLE_BASE_URL"
@@ -70,9 +231,7 @@ def _provider(release: PromptRelease) -> list[str]:
             f"apiBaseUrl: {_from_environment(BASE_URL, address)}",
             f"apiKey: {_from_environment('OPENAI_COMPATIBLE_API_KEY', repr('none'))}",
         ]
-    config += [
-        f"{key}: {release.parameters[key]}" for key in ("max_tokens", "temperature") if key in release.parameters
-    ]
+    config += [f"{key}: {value}" for key, value in chosen(release).items()]
     head = ["providers:", f"  - id: {yaml_quoted(kinds[provider] + name)}"]
     return [*head, "    config:", *(f"      {line}" for line in config)] if config else head
 
@@ -104,17 +263,15 @@ def _load(folder: Path, release: PromptRelease) -> Render:
     """Every row in one evaluation, since each start of promptfoo takes seconds."""
 
     def echoed(rows: Sequence[Given]) -> list[Sent]:
-        return echo(folder, PROMPT, f"file://{PROMPT}", rows)
+        return _echo(folder, PROMPT, f"file://{PROMPT}", rows)
 
-    require_valid(folder)
-    rows = asked_rows(folder, release)
-    return rendered(release, zip(rows, echoed(rows), strict=True), echoed)
+    _require_valid(folder)
+    rows = _asked_rows(folder, release)
+    return _rendered(release, zip(rows, echoed(rows), strict=True), echoed)
 
 
 def _code_files(material: Material) -> dict[str, str]:
-    return _folder(
-        material, promptfoo_code.FILE, promptfoo_code.REFERENCE, promptfoo_code.function_source(material.release)
-    )
+    return _folder(material, CODE_FILE, REFERENCE, _function_source(material.release))
 
 
 def _folder(material: Material, file: str, reference: str, prompt: str) -> dict[str, str]:
@@ -155,15 +312,14 @@ _TEMPLATE = export_format(
     install="npm install -g promptfoo",
     unfit=no_lone_surrogates,
     needs_task=True,
-    find_library=find_library,
+    find_library=_find_library,
 )
 CODE = replace(
     _TEMPLATE,
     about="with a prompt function in Python",
-    load=promptfoo_code.load,
+    load=_load_code,
     files=_code_files,
-    carries_picks=True,
-    carries_conversation=True,
+    carries=("picks", "conversation"),
 )
 
 

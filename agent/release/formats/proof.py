@@ -20,15 +20,6 @@ from agent.release.formats.export_format import Content, Format, Material, Setti
 from agent.release.prompt_file import PromptRelease
 from agent.release.rescore import DevRun, Rescored, release_parser, rescore
 
-WITH_PICKS = "md, messages, python, langchain, dspy, mlflow or promptfoo"
-"""The formats that pick examples and look passages up for each input, for a message."""
-WITH_TOOLS = "--format md, messages, python, langchain, mlflow or tools"
-"""Those that hold tools."""
-WITH_CONVERSATION = "md, messages, python, langchain, mlflow, promptfoo or finetune-jsonl"
-"""Those that take the messages of a conversation."""
-WITH_WEIGHTS = "md, messages, python, langchain or dspy"
-"""Those that decide by label weights."""
-
 
 @dataclass(frozen=True, slots=True)
 class VerifiedExport:
@@ -136,7 +127,8 @@ def write_file(text: Content, path: Path) -> None:
 def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) -> VerifiedExport:
     release = material.release
     form = form.fitting(release)
-    _require_carried(form, release)
+    for why in form.lacking(release):
+        raise ReleaseError(f"{form.name}: {why}")
     texts = form.files(material)
     _write(texts, folder)
     library = ""
@@ -181,45 +173,6 @@ def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) 
         dev=rescored,
         embeddings=release.embeddings,
     )
-
-
-def _require_carried(form: Format, release: PromptRelease) -> None:
-    """Raises a ReleaseError for a part of the release that the target has no place for."""
-    what = "pick examples" if release.picks is not None else "look passages up" if release.passages is not None else ""
-    name, or_load = repr(release.name), "or load it with load_prompt"
-    parts = (
-        (
-            release.adapter is not None,
-            form.carries_adapter,
-            f"{name} is answered with an adapter, which this target does not hold; export it as --format llama-server "
-            "or peft, or load the released folder with load_prompt",
-        ),
-        (
-            bool(release.tools),
-            form.carries_tools,
-            f"{name} calls tools, which this target does not hold; export it as {WITH_TOOLS}, {or_load}",
-        ),
-        (
-            release.weights is not None,
-            form.carries_weights,
-            f"{name} decides among its labels by log-probabilities (label weights), which this target does not give; "
-            f"export it as {WITH_WEIGHTS}, or run again with --no-calibrate",
-        ),
-        (
-            bool(what),
-            form.carries_picks,
-            f"a template cannot {what} for each input, as this prompt does; export it as {WITH_PICKS}, {or_load}",
-        ),
-        (
-            bool(release.conversation),
-            form.carries_conversation,
-            f"{name} takes the messages of a conversation, and this target has no place for them; export it as "
-            f"{WITH_CONVERSATION}, {or_load}",
-        ),
-    )
-    for has, carries, why in parts:
-        if has and not carries:
-            raise ReleaseError(f"{form.name}: {why}")
 
 
 def _require_same_settings(name: str, release: PromptRelease, settings: Settings) -> None:

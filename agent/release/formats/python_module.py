@@ -21,8 +21,12 @@ from agent.prompt.template import PICKED
 from agent.release.export import as_given
 from agent.release.formats import calls_source
 from agent.release.formats.export_format import Material, Parse, Render, Settings, Values, export_format, parts_of
-from agent.release.formats.reply_source import reply_source, require_same_replies
-from agent.release.formats.weights_source import require_same_answers, weights_source
+from agent.release.formats.reading_source import (
+    reply_source,
+    require_same_answers,
+    require_same_replies,
+    weights_source,
+)
 from agent.release.runtime import PromptRelease
 from agent.retrieval import linear, passages, pick
 from agent.task.tools import read_tools
@@ -121,10 +125,7 @@ def _parser(folder: Path, release: PromptRelease) -> Parse:
     load=_load,
     settings=_settings,
     parser=_parser,
-    carries_weights=True,
-    carries_picks=True,
-    carries_conversation=True,
-    carries_tools=True,
+    carries=("tools", "weights", "picks", "conversation"),
 )
 def files(material: Material) -> dict[str, str]:
     return {FILE: module_source(material.release) + reply_source(material.release)}

@@ -1,4 +1,4 @@
-"""A prompt with its adapter in the form of the package peft: for transformers and vLLM."""
+"""A prompt with its adapter: for llama.cpp's own server, and in the form of peft for transformers and vLLM."""
 
 from __future__ import annotations
 
@@ -22,17 +22,99 @@ from agent.release.formats.export_format import (
     installed_version,
     settings_of,
 )
-from agent.release.prompt_file import PromptRelease
 from agent.release.released_adapter import ADAPTER_FILE
-from agent.release.runtime import PROMPT_FILE, load_prompt
+from agent.release.runtime import PROMPT_FILE, PromptRelease, load_prompt
 from agent.tuning.base_model import Architecture, read_architecture
 from agent.tuning.lora import Lora, read_lora
 from agent.tuning.peft.form import peft_form, read_peft_form
 
-README = "PEFT.md"  # llama-server writes a README.md, and both may go into one folder
+
+def _load(folder: Path, release: PromptRelease) -> Render:
+    verify_file(folder / PROMPT_FILE, release)
+    prompt = load_prompt(folder / PROMPT_FILE)
+    return lambda values: prompt.render(**values)
+
+
+def _settings(folder: Path, release: PromptRelease) -> Settings:
+    return settings_of(load_prompt(folder / PROMPT_FILE).release)
+
+
+def _in_order(release: PromptRelease) -> dict[str, object]:
+    return {name: value for name, value in release.parameters.items() if name in ("max_tokens", "temperature")}
+
+
+def _inputs(release: PromptRelease) -> str:
+    return ", ".join(f"{name}=..." for name in release.inputs)
+
+
+# -- llama.cpp's server ------------------------------------------------------------------------------------------------
+
+README = "README.md"
+_SERVER_TEXT = """\
+# A prompt with its adapter
+
+`{prompt}` is the prompt, `{adapter}` a LoRA adapter in GGUF that it is answered with. Both go with these weights:
+
+    model    {model}
+    SHA-256  {base}
+
+Start llama.cpp's server in this folder, with the path of the weights as BASE:
+
+    echo "{base}  $BASE" | sha256sum --check
+    llama-server --model "$BASE" --lora {adapter} --flash-attn off --ctx-size 8192 --port 8080
+
+Then ask it. `load_prompt` checks every byte of both files:
+
+    from promptassay import load_prompt
+    prompt = load_prompt({prompt!r})
+    body = {{"messages": prompt.render({inputs}), "cache_prompt": False, **{parameters}}}
+    # POST body to http://127.0.0.1:8080/v1/chat/completions; then
+    # prompt.parse(reply["choices"][0]["message"]["content"]).fields
+
+`cache_prompt` is off as it was when the prompt was scored: a cached prefix is rounded differently under an adapter.
+Without a server, `load_prompt({prompt!r}).complete({inputs})` answers in the process itself.
+"""
+
+
+@export_format(
+    "llama-server",
+    about="prompt.md, adapter.gguf and a README: for llama.cpp's server; load_prompt reads the prompt",
+    load=_load,
+    settings=_settings,
+    carries=("adapter", "weights", "picks"),
+)
+def server_files(material: Material) -> dict[str, Content]:
+    release = material.release
+    if release.adapter is None:
+        raise ReleaseError(
+            f"llama-server: {release.name!r} has no adapter; export it as md, and serve {release.model} as it is"
+        )
+    try:
+        adapter = release.adapter.path.read_bytes()
+    except OSError as error:
+        raise ReleaseError(f"{release.adapter.path}: cannot be read ({error.strerror or error})") from error
+    if is_soft_prompt(read_gguf(release.adapter.path)):
+        raise ReleaseError(
+            f"llama-server: {release.name!r} has a soft prompt, whose tokens llama.cpp's server does not put before a "
+            "prompt; answer with load_prompt(...).complete, which does"
+        )
+    text = _SERVER_TEXT.format(
+        prompt=PROMPT_FILE,
+        adapter=ADAPTER_FILE,
+        model=json.dumps(release.model),
+        base=release.adapter.base,
+        inputs=_inputs(release),
+        parameters=_in_order(release),
+    )
+    return {PROMPT_FILE: export_markdown(release), ADAPTER_FILE: adapter, README: text}
+
+
+# -- peft --------------------------------------------------------------------------------------------------------------
+
+PEFT_README = "PEFT.md"  # llama-server writes a README.md, and both may go into one folder
 VLLM_RANKS = (8, 16, 32, 64, 128, 256)
 """What vLLM takes as the largest rank."""
-_TEXT = """\
+_PEFT_TEXT = """\
 # A prompt with its adapter, in the form of peft
 
 `adapter_model.safetensors` and `adapter_config.json` are a LoRA adapter of rank {rank}, `{prompt}` the prompt that it
@@ -63,9 +145,9 @@ The messages of a request come from `load_prompt`, which checks every byte of th
 """
 
 
-def _load(folder: Path, release: PromptRelease) -> Render:
+def _load_peft(folder: Path, release: PromptRelease) -> Render:
     """Reads all files back: the prompt as of any release, and the adapter's matrices, which have to be bit-equal."""
-    verify_file(folder / PROMPT_FILE, release)
+    render = _load(folder, release)
     lora, architecture = _adapter(release)
     try:
         found = read_peft_form(folder, architecture)
@@ -73,12 +155,7 @@ def _load(folder: Path, release: PromptRelease) -> Render:
         raise ReleaseError(str(error)) from error
     if (found.rank, found.scale) != (lora.rank, lora.scale) or found.flat.tobytes() != lora.flat.tobytes():
         raise ReleaseError(f"{folder}: the adapter that was read back is not the one that was released")
-    prompt = load_prompt(folder / PROMPT_FILE)
-    return lambda values: prompt.render(**values)
-
-
-def _settings(folder: Path, release: PromptRelease) -> Settings:
-    return settings_of(load_prompt(folder / PROMPT_FILE).release)
+    return render
 
 
 def _adapter(release: PromptRelease) -> tuple[Lora, Architecture]:
@@ -109,15 +186,13 @@ def _adapter(release: PromptRelease) -> tuple[Lora, Architecture]:
 @export_format(
     "peft",
     about="the adapter for transformers and vLLM (safetensors), with prompt.md and how to serve both",
-    load=_load,
+    load=_load_peft,
     library="safetensors",
     install=command("exports"),
     settings=_settings,
-    carries_weights=True,
-    carries_picks=True,
-    carries_adapter=True,
+    carries=("adapter", "weights", "picks"),
 )
-def files(material: Material) -> dict[str, Content]:
+def peft_files(material: Material) -> dict[str, Content]:
     release = material.release
     lora, architecture = _adapter(release)
     assert release.adapter is not None
@@ -125,7 +200,7 @@ def files(material: Material) -> dict[str, Content]:
         raise ReleaseError(f"peft: needs safetensors, which is not installed; {command('exports')}")
     known = {f"local/{weights.name}": weights.hub for weights in CATALOG}
     hub = known.get(release.model)
-    text = _TEXT.format(
+    text = _PEFT_TEXT.format(
         rank=lora.rank,
         most=next((rank for rank in VLLM_RANKS if rank >= lora.rank), lora.rank),
         prompt=PROMPT_FILE,
@@ -134,8 +209,10 @@ def files(material: Material) -> dict[str, Content]:
         base=release.adapter.base,
         hub=hub or "BASE",
         name=shlex.quote(release.name),
-        inputs=", ".join(f"{name}=..." for name in release.inputs),
-        parameters={name: value for name, value in release.parameters.items() if name in ("max_tokens", "temperature")},
+        inputs=_inputs(release),
+        parameters=_in_order(release),
     )
     made: dict[str, Content] = {PROMPT_FILE: export_markdown(release)}
-    return made | {ADAPTER_FILE: release.adapter.path.read_bytes(), README: text} | peft_form(lora, architecture, hub)
+    return (
+        made | {ADAPTER_FILE: release.adapter.path.read_bytes(), PEFT_README: text} | peft_form(lora, architecture, hub)
+    )

@@ -1,0 +1,326 @@
+r"""Templates in text files: Prompty, Dotprompt and the command `llm`; and texts written as Jinja2 and YAML.
+
+Jinja2 (and Nunjucks, which reads it the same way) gets as string literals, `{{ "{" }}`: braces that would open a tag,
+`#}` (Nunjucks stumbles over it), carriage returns (Jinja makes them line feeds) and a line feed at the very end (Jinja
+may drop it).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+from agent.errors import ReleaseError
+from agent.extras import command
+from agent.prompt.template import fill_messages
+from agent.release.formats.export_format import (
+    Material,
+    Parts,
+    Render,
+    Sent,
+    Settings,
+    Values,
+    chosen,
+    compatible_parts,
+    export_format,
+    hosted_name,
+    no_lone_surrogates,
+    parts_of,
+)
+from agent.release.runtime import PromptRelease
+
+OPENS = re.compile(r"\{(?=[{%#\r]|\n?\Z)|#(?=\})|\r")
+_SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_OPTIONS = {"max_tokens": "maxOutputTokens", "temperature": "temperature"}
+
+
+def jinja(parts: Parts) -> str:
+    """A message as a Jinja2 template that renders its fixed text literally.
+
+    >>> jinja(["Use {{x}} for ", ("message",)])
+    'Use {{ "{" }}{x}} for {{ message }}'
+    """
+    text = "".join(
+        f"{{{{ {part[0]} }}}}" if isinstance(part, tuple) else OPENS.sub(lambda found: _literal(found[0]), part)
+        for part in parts
+    )
+    return f"{text[:-1]}{_literal(chr(10))}" if text.endswith("\n") else text
+
+
+def _literal(char: str) -> str:
+    return '{{ "' + _SHORT.get(char, char) + '" }}'
+
+
+def yaml_quoted(text: str) -> str:
+    r"""One line of YAML in double quotes; `---`, which could look like the end of front matter, is escaped.
+
+    >>> print(yaml_quoted('a "b"\n---'))
+    "a \"b\"\n\x2D--"
+    """
+    escaped = "".join(_SHORT.get(char) or (char if char.isprintable() else f"\\U{ord(char):08X}") for char in text)
+    return f'"{escaped}"'.replace("---", "\\x2D--")
+
+
+def _yaml_scalar(text: str, indent: int) -> str:
+    """A block of lines where nothing in the text needs an escape, else one quoted line."""
+    lines = text.split("\n")
+    if len(lines) == 1 or text != text.strip() or not all(line.isprintable() for line in lines):
+        return yaml_quoted(text)
+    return "|-\n" + "\n".join(" " * indent + line if line else "" for line in lines)
+
+
+def _require_carried(target: str, release: PromptRelease, unfit: str) -> None:
+    """Raises a ReleaseError for a fixed text that the target cannot carry."""
+    if unfit:
+        raise ReleaseError(f"{release.name!r}: {target} cannot carry {unfit}, which the prompt itself holds")
+
+
+# -- llm: one system text and one prompt, `${name}` for an input, `$$` for a dollar ------------------------------------
+
+_LLM = "llm.yaml"
+
+
+def _llm_template(parts: Parts, release: PromptRelease) -> str:
+    """A prompt with a single input takes it as `${input}`, what llm reads from its argument or stdin."""
+    alone = len(release.inputs) == 1
+    return "".join(
+        f"${{{'input' if alone else part[0]}}}" if isinstance(part, tuple) else part.replace("$", "$$")
+        for part in parts
+    )
+
+
+def _load_llm(folder: Path, release: PromptRelease) -> Render:
+    from llm.cli import load_template
+
+    template = load_template(str(folder / _LLM))
+
+    def render(values: Values) -> Sent:
+        alone = next(iter(values.values())) if len(release.inputs) == 1 else ""
+        prompt, system = template.evaluate(alone, {} if len(release.inputs) == 1 else dict(values))
+        top = [] if system is None else [{"role": "system", "content": system}]
+        return [*top, {"role": "user", "content": prompt or ""}]
+
+    return render
+
+
+def _llm_settings(folder: Path, release: PromptRelease) -> Settings:
+    from llm.cli import load_template
+
+    template = load_template(str(folder / _LLM))
+    return {**({"model": f"openai/{template.model}"} if template.model else {}), **(template.options or {})}
+
+
+@export_format(
+    "llm",
+    about="llm.yaml: a template for `llm -t llm.yaml`; one system text and one prompt only",
+    load=_load_llm,
+    settings=_llm_settings,
+    library="llm",
+    install=command("exports"),
+)
+def llm_files(material: Material) -> dict[str, str]:
+    release = material.release
+    messages = parts_of(release)
+    roles = [role for role, _ in messages]
+    if roles not in (["system", "user"], ["user"]):
+        raise ReleaseError(
+            f"{release.name!r}: an llm template holds one system text and one prompt, not the {len(roles)} messages "
+            f"({', '.join(roles[:8])}) of this release; use another format, or optimize with the layout inline"
+        )
+    lines = [f"# {' '.join(release.name.split())}, {release.version}"]
+    if model := hosted_name(release.model, "openai"):
+        lines.append(f"model: {yaml_quoted(model)}")
+        options = chosen(release, {"temperature": "temperature", "max_tokens": "max_tokens"})
+        lines += ["options:", *(f"  {key}: {value}" for key, value in options.items())] if options else []
+    for key, (_, parts) in zip(("system", "prompt")[-len(messages) :], messages, strict=True):
+        lines.append(f"{key}: {_yaml_scalar(_llm_template(parts, release), 2)}")
+    return {_LLM: "\n".join(lines) + "\n"}
+
+
+# -- Prompty v2: YAML front matter, then `role:` lines, Jinja2 inside --------------------------------------------------
+
+_PROMPTY = "prompt.prompty"
+_ROLE_LINE = re.compile(r"\s*(?:#\s*)?(?:system|user|assistant|developer)(?:\[.*\])?\s*:\s*", re.IGNORECASE)
+
+
+def _prompty_unfit(release: PromptRelease, values: Values) -> str:
+    """The library cuts the rendered text into messages: role lines, other line ends and empty edges get lost."""
+    if half := no_lone_surrogates(release, values):
+        return half
+    for message in fill_messages(release.messages, values):
+        lines = message.content.splitlines()
+        if any(_ROLE_LINE.fullmatch(line.strip()) for line in lines):
+            return "a line that names a role, such as `user:`"
+        if "\n".join(lines).strip("\n") != message.content:
+            return "line ends other than \\n, and empty lines at the edge of a message"
+    return ""
+
+
+def _prompty_model(release: PromptRelease) -> list[str]:
+    """The model that was scored. Prompty would resolve what begins with `${`, so such a name is left out.
+
+    It sends no key of the environment to an address that a file names; without a key in it the file cannot be loaded.
+    """
+    name, address = compatible_parts(release.model)
+    name = name or release.model.partition("/")[2] or release.model
+    if not name or any(text.startswith("${") for text in (release.model, name, address)):
+        return []
+    lines = ["model:", f"  id: {yaml_quoted(name)}"]
+    if address:
+        lines += ["  provider: openai", "  connection:", "    kind: key"]
+        lines += [f"    endpoint: {yaml_quoted(address)}", "    apiKey: none"]
+    options = [f"    {key}: {value}" for key, value in chosen(release, _OPTIONS).items()]
+    return [*lines, "  options:", *options] if options else lines
+
+
+def _prompty_settings(folder: Path, release: PromptRelease) -> Settings:
+    """The file has the model's own name, and no provider but for a server with an address."""
+    import prompty
+
+    model: Any = prompty.load(folder / _PROMPTY).model
+    if model is None:
+        return {}
+    settings = {"model": f"{release.model.partition('/')[0]}/{model.id}" if "/" in release.model else model.id}
+    if address := getattr(model.connection, "endpoint", None):
+        settings = {"model": f"openai-compatible/{model.id}@{address}"}
+    names = {"max_output_tokens": "max_tokens", "temperature": "temperature", "stop_sequences": "stop", "seed": "seed"}
+    options = {ours: getattr(model.options, theirs, None) for theirs, ours in names.items()}
+    return settings | {name: value for name, value in options.items() if value is not None}
+
+
+def _load_prompty(folder: Path, release: PromptRelease) -> Render:
+    import prompty
+
+    agent = prompty.load(folder / _PROMPTY)
+
+    def render(values: Values) -> Sent:
+        return [
+            {"role": message.role, "content": "".join(part.value for part in message.parts)}
+            for message in prompty.prepare(agent, inputs=dict(values))
+        ]
+
+    return render
+
+
+@export_format(
+    "prompty",
+    about="prompt.prompty: Prompty v2; prompty.prepare(prompty.load(path), {...})",
+    load=_load_prompty,
+    settings=_prompty_settings,
+    library="prompty",
+    install=command("exports"),
+    unfit=_prompty_unfit,
+)
+def prompty_files(material: Material) -> dict[str, str]:
+    release = material.release
+    _require_carried("Prompty", release, _prompty_unfit(release, dict.fromkeys(release.inputs, "plain")))
+    lines = ["---", f"name: {yaml_quoted(release.name)}", f"description: {yaml_quoted(f'release {release.version}')}"]
+    lines += _prompty_model(release)
+    if release.inputs:
+        lines.append("inputs:")
+    for name in release.inputs:
+        lines += [f"  - name: {yaml_quoted(name)}", "    kind: string", "    required: true"]
+    lines += ["template:", "  format:", "    kind: jinja2", "    strict: true", "  parser:", "    kind: prompty", "---"]
+    body = "".join(f"{role}:\n{jinja(parts)}\n\n" for role, parts in parts_of(release))
+    return {_PROMPTY: "\n".join(lines) + "\n" + body}
+
+
+# -- Dotprompt: YAML front matter, then Handlebars with a role tag in the line -----------------------------------------
+#
+# Fixed text that Handlebars would read as its own (braces, backslashes before them) and white space at the very end,
+# which the reader drops, become defaults of extra inputs.
+
+_DOTPROMPT = "prompt.prompt"
+_DOT_ROLES = {"system": "system", "user": "user", "assistant": "model"}
+_AWKWARD = re.compile(r"(?<!\\)(?:\\*+\{\{+|\\+\s*\Z)|\{\s*\Z")
+_HELPERS = {
+    "each", "if", "ifEquals", "history", "json", "log", "lookup", "media", "role", "section", "unless", "unlessEquals",
+    "with", "this", "true", "false", "null", "undefined", "else", "as",
+}  # fmt: skip
+
+
+def _dotprompt_unfit(release: PromptRelease, values: Values) -> str:
+    """The library finds its messages by marks in the rendered text, and leaves out one that is only white space."""
+    if half := no_lone_surrogates(release, values):
+        return half
+    for message in fill_messages(release.messages, values):
+        if "<<<dotprompt:" in message.content:
+            return "the mark `<<<dotprompt:`"
+        if not message.content.strip():
+            return "a message that is empty or only white space"
+    return ""
+
+
+def _dotprompt_source(folder: Path) -> str:
+    return (folder / _DOTPROMPT).read_bytes().decode("utf-8")
+
+
+def _dotprompt_settings(folder: Path, release: PromptRelease) -> Settings:
+    from dotpromptz.dotprompt import Dotprompt
+
+    prompt: Any = Dotprompt().parse(_dotprompt_source(folder))
+    ours = {theirs: name for name, theirs in _OPTIONS.items()}
+    settings = {ours.get(key, key): value for key, value in (prompt.config or {}).items()}
+    return {**settings, "model": prompt.model} if prompt.model else settings
+
+
+def _load_dotprompt(folder: Path, release: PromptRelease) -> Render:
+    from dotpromptz.dotprompt import Dotprompt
+    from dotpromptz.typing import DataArgument
+
+    compiled = asyncio.run(Dotprompt().compile(_dotprompt_source(folder)))
+    roles = {theirs: ours for ours, theirs in _DOT_ROLES.items()}
+
+    def render(values: Values) -> Sent:
+        done = asyncio.run(compiled(DataArgument(input=dict(values))))
+        return [
+            {"role": roles[message.role.value], "content": "".join(part.text for part in message.content)}
+            for message in done.messages
+        ]
+
+    return render
+
+
+@export_format(
+    "dotprompt",
+    about="prompt.prompt: Dotprompt, as Genkit reads it; await (await Dotprompt().compile(text))(...)",
+    load=_load_dotprompt,
+    settings=_dotprompt_settings,
+    library="dotpromptz",
+    install=command("exports"),
+    unfit=_dotprompt_unfit,
+)
+def dotprompt_files(material: Material) -> dict[str, str]:
+    release = material.release
+    _require_carried("Dotprompt", release, _dotprompt_unfit(release, dict.fromkeys(release.inputs, "plain")))
+    if bad := sorted(_HELPERS & set(release.inputs)):
+        raise ReleaseError(f"{release.name!r}: Dotprompt takes the input {bad[0]!r} for a helper of its own; rename it")
+    fixed: dict[str, str] = {}
+
+    def named(found: re.Match[str]) -> str:
+        free = (f"literal{number}" for number in range(1, len(fixed) + len(release.inputs) + 2))
+        known = (name for name, text in fixed.items() if text == found[0])
+        name = next(known, "") or next(one for one in free if one not in fixed and one not in release.inputs)
+        fixed[name] = found[0]
+        return f"{{{{{name}}}}}"
+
+    body = ""
+    for role, parts in parts_of(release):
+        body += f'{{{{role "{_DOT_ROLES[role]}"}}}}'
+        for part in parts:
+            body += f"{{{{{part[0]}}}}}" if isinstance(part, tuple) else _AWKWARD.sub(named, part)
+    body = re.sub(r"(?<!\s)\s+\Z", named, body)
+    lines = ["---"]
+    if release.model:
+        lines.append(f"model: {yaml_quoted(release.model)}")
+    options = [f"  {key}: {value}" for key, value in chosen(release, _OPTIONS).items()]
+    lines += ["config:", *options] if options else []
+    if release.inputs or fixed:
+        lines.append("input:")
+    if release.inputs:
+        lines += ["  schema:", *(f"    {name}: string" for name in release.inputs)]
+    if fixed:
+        lines += ["  default:", *(f"    {name}: {yaml_quoted(text)}" for name, text in fixed.items())]
+    return {_DOTPROMPT: "\n".join([*lines, "---", body]) + "\n"}
