@@ -1,4 +1,5 @@
-"""Files, TOML and JSON from elsewhere, within limits: what is too large or too deep, or a key twice, is refused.
+"""Files, TOML and JSON from elsewhere, within limits: what is too large or too deep, or a key twice, is refused; and
+whether the data in them has the shape that it should have.
 
 The standard library's parsers are used for what is small and flat: `tomllib` takes time with the square of a dotted
 key's parts, both run out of stack on deep nesting, and `json` takes the last of two equal keys. Knows no file of ours.
@@ -10,7 +11,10 @@ import json
 import os
 import re
 import stat
-from typing import Any
+import sys
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 MAX_TOML = 1_000_000
 """Characters of a TOML text; at this size the slowest that is still parsed takes about a second."""
@@ -103,3 +107,75 @@ def _require_flat(text: str) -> None:
         depth += (mark in "[{") - (mark in "]}")
         if dots >= MAX_DEPTH or depth > MAX_DEPTH:
             raise BadToml(f"it is nested deeper than {MAX_DEPTH} levels", text.count("\n", 0, token.start()) + 1)
+
+
+# -- the shape of data -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A value that is no list and no table: what it must be, in words that follow "must be", and the check."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Maybe:
+    """The shape of a key that may be missing."""
+
+    shape: Shape
+
+
+Shape: TypeAlias = Kind | list["Shape"] | Mapping[str, "Shape | Maybe"]
+"""A list has the shape of its items; a table has exactly these keys."""
+TEXT = Kind("a text", lambda value: isinstance(value, str))
+FLAG = Kind("true or false", lambda value: isinstance(value, bool))
+TABLE = Kind("a table", lambda value: isinstance(value, dict))
+REAL = Kind("a number", lambda value: _is_number(value, int | float))
+MOST_WHOLE = 2**53
+
+
+def whole(least: int = -MOST_WHOLE, most: int = MOST_WHOLE) -> Kind:
+    """A whole number from `least` to `most`."""
+    start, end = least > -MOST_WHOLE, most < MOST_WHOLE
+    words = f" from {least:,} to {most:,}" if start and end else f" of at least {least:,}" if start else ""
+    return Kind(f"a whole number{words}", lambda value: _is_number(value, int) and least <= value <= most)
+
+
+def at_least(least: float) -> Kind:
+    """A number of at least `least`."""
+    return Kind(f"a number of at least {least:g}", lambda value: _is_number(value, int | float) and value >= least)
+
+
+def one_of(names: Collection[str]) -> Kind:
+    """One of some texts."""
+    return Kind(f"one of {', '.join(names)}", lambda value: isinstance(value, str) and value in names)
+
+
+def matching(pattern: str, words: str) -> Kind:
+    """A text that a regular expression matches whole."""
+    return Kind(words, lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None)
+
+
+def mismatch(value: Any, shape: Shape, where: str) -> str:
+    """Where data from elsewhere first differs from a shape: `WHERE must be WORDS, not VALUE`; "" where it fits."""
+    if isinstance(shape, Kind):
+        return "" if shape.holds(value) else f"{where} must be {shape.words}, not {value!r:.60}"
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            return f"{where} must be a list, not {value!r:.60}"
+        found = (mismatch(item, shape[0], f"{where}[{at}]") for at, item in enumerate(value))
+        return next(filter(None, found), "")
+    if not isinstance(value, dict):
+        return f"{where} must be a table, not {value!r:.60}"
+    if missing := [key for key, inner in shape.items() if key not in value and not isinstance(inner, Maybe)]:
+        return f"{where} lacks {', '.join(missing)}"
+    if unknown := [key for key in value if key not in shape]:
+        return f"{where} has the unknown key {unknown[0]!r:.60}; known are {', '.join(shape)}"
+    inner = {key: each.shape if isinstance(each, Maybe) else each for key, each in shape.items()}
+    return next(filter(None, (mismatch(item, inner[key], f"{where}.{key}") for key, item in value.items())), "")
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

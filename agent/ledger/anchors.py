@@ -150,7 +150,6 @@ def missing_heads(db: sqlite3.Connection, path: Path, noted: list[Witness]) -> t
 
 
 def _other_with(path: Path, head: str) -> Path | None:
-    """Another ledger in the folder that has this event."""
     for other in sorted(path.parent.iterdir()):
         if other.is_file() and not (path.exists() and other.samefile(path)) and _has(other, head):
             return other

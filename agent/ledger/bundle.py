@@ -86,8 +86,6 @@ def write_bundle(db: sqlite3.Connection, path: Path, force: bool, run_id: str = 
 
 
 class _Bundle:
-    """The zip being written, and the SHA-256 of each member so far."""
-
     def __init__(self, zipped: zipfile.ZipFile) -> None:
         self._zipped = zipped
         self.members: dict[str, str] = {}

@@ -306,7 +306,6 @@ def _members(read: Read, names: set[str], members: Mapping[str, str]) -> Iterato
 
 
 def _event(line: str) -> Row:
-    """The event in a line; {} for what has not each key of an event once."""
     event = _object(line)
     return event if event.keys() == set(EVENT) else {}
 

@@ -189,7 +189,6 @@ class LedgerFile:
     def _put(
         self, run_id: str, kind: str, table: str, row: Mapping[str, Any], statements: Sequence[Statement] = ()
     ) -> None:
-        """A new row, or one in place of an older one."""
         row = {column: self._clean(value) if isinstance(value, str) else value for column, value in row.items()}
         sql = _insert_sql(table, tuple(row))
         self._record(run_id, kind, {"insert": table, "row": row}, [*statements, (sql, tuple(row.values()))])
@@ -203,7 +202,6 @@ class LedgerFile:
         changes: Mapping[str, Any],
         statements: Sequence[Statement] = (),
     ) -> None:
-        """Other values in some columns of a row."""
         row = {column: self._clean(value) if isinstance(value, str) else value for column, value in changes.items()}
         sql = _update_sql(table, tuple(row))
         body = {"update": table, "key": list(key), "set": row}
@@ -229,7 +227,6 @@ class LedgerFile:
 
     @contextlib.contextmanager
     def _as_one(self) -> Iterator[None]:
-        """What is recorded inside stands or falls together."""
         self._together = []
         try:
             yield
@@ -239,7 +236,6 @@ class LedgerFile:
                 self._writer.put(Entry(statements, self._position))
 
     def _text(self, text: str, statements: list[Statement]) -> str:
-        """The hash of a payload text, which is written once."""
         text = self._clean(text)
         digest = str(sha256(text))
         if digest not in self._texts:

@@ -284,7 +284,6 @@ def _copy(
     last_seq: int,
     last_call: int,
 ) -> tuple[int, int]:
-    """Copies what a source adds; gives the last numbers of events and calls."""
     source = part.source
     begun = db.execute(
         "SELECT json_extract(body, '$.row.id') FROM main.events WHERE seq > ? AND kind IN (?, ?) AND "
@@ -330,7 +329,6 @@ def _copy(
 
 
 def _call_number(segments: Sequence[Segment]) -> str:
-    """SQL: the number that a call has in the merged ledger."""
     cases = " ".join(f"WHEN id >= {part.first_call} THEN id + {part.call_offset}" for part in reversed(segments))
     return f"CASE {cases} ELSE id END"
 
@@ -338,7 +336,6 @@ def _call_number(segments: Sequence[Segment]) -> str:
 def _finish(
     db: sqlite3.Connection, sourced: Sequence[tuple[Source, ChainPart]], parts: Sequence[ChainPart], last_seq: int
 ) -> tuple[int, int]:
-    """The indexes, the head and the list of sources. Gives the numbers of runs and calls."""
     for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{CACHE_KIB}"):
         db.execute(f"PRAGMA {setting}").fetchone()
     db.execute("BEGIN")
@@ -355,5 +352,4 @@ def _finish(
 
 
 def _indexes() -> dict[str, str]:
-    """By name, the SQL of each index that the schema makes: they are made when the rows are in."""
     return {name: sql for (kind, name), (_, sql) in expected_objects().items() if kind == "index" and sql}

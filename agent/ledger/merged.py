@@ -272,7 +272,6 @@ def _chain(
 
 
 def _home(place: Place, row: Mapping[str, Any]) -> tuple[str, str]:
-    """The key in `merged_homes` of the row at a place."""
     kind = HOME.get(place[0], ("owner", ""))[0]
     return kind, _name(place, row)
 

@@ -313,7 +313,6 @@ class History(Queries):
         return {"weights": {"method": body["method"], "bias": bias, "temperature": body["temperature"], **more}}
 
     def _looked_up(self, candidate_id: str) -> Row:
-        """How a candidate picks demos and looks passages up; None where it does not."""
         rows = self.select(
             "SELECT kind, body FROM events WHERE kind IN (?, ?) AND json_extract(body, '$.candidate_id') = ?",
             *LOOKED_UP.values(),

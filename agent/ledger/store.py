@@ -445,7 +445,6 @@ def _prefix(messages: tuple[Message, ...]) -> str:
 
 
 def _line(error: str) -> str:
-    """`error` as one line that is short and holds no key."""
     text = " ".join(redact(error, secrets_in(os.environ)).split())
     return text if len(text) <= LONGEST_ERROR else f"{text[: LONGEST_ERROR - 1]}…"
 

@@ -164,7 +164,6 @@ def _write(engine: Engine, metadata: MetaData, found: Publication) -> bool:
 
 
 def _require_older(db: Connection, metadata: MetaData, found: Publication, there: dict[str, Any]) -> None:
-    """Raises LedgerError unless what stands there is this run before more was recorded about it."""
     events = metadata.tables[f"{PREFIX}events"]
     hashes = {row.hash for row in db.execute(events.select().where(events.c.run == found.run_id))}
     if there["ledger"] != found.ledger or not hashes <= {event["hash"] for event in found.events}:
@@ -227,7 +226,6 @@ def _there(db: Connection, metadata: MetaData, run_id: str) -> dict[str, Any] | 
 
 @contextmanager
 def _connected(target: URL, url: str) -> Iterator[tuple[Engine, MetaData]]:
-    """The database and its tables. Raises LedgerError, in one line without the password, for whatever it refuses."""
     from sqlalchemy import create_engine
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
     from sqlalchemy.pool import NullPool

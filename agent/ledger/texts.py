@@ -135,7 +135,6 @@ _OF_RUN = "(?1 = '' OR run_id = ?1)"
 
 
 def _texts(history: History, run_id: str) -> Iterator[Row]:
-    """Everything to look in; what was erased is not there."""
     trials = {
         (row["run_id"], row["candidate_id"]): row
         for row in history.each(f"SELECT run_id, candidate_id, number, mean FROM trials WHERE {_OF_RUN}", run_id)

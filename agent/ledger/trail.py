@@ -71,7 +71,6 @@ def events_about(history: History, run_id: str, table: str, key: Sequence[Any]) 
 
 
 def _place(body: Row) -> tuple[Any, ...]:
-    """The place of the row that an event tells of."""
     if "update" in body:
         return (body["update"], *body["key"])
     if "insert" in body:

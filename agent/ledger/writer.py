@@ -70,7 +70,6 @@ class Watch:
             self.file = -1
 
     def _change(self, path: Path) -> str:
-        """What happened to it; "" for nothing."""
         try:
             there = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -93,7 +92,6 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 
 
 def _content(found: os.stat_result) -> tuple[int, int]:
-    """Size and time of the last write."""
     return found.st_size, found.st_mtime_ns
 
 
@@ -158,7 +156,6 @@ class Writer:
             self._start(loop)
 
     def _write_group(self) -> None:
-        """Executes what waits, and hands the commit to the thread."""
         group, self._waiting = self._waiting, []
         try:
             if self.error is None:

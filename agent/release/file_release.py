@@ -22,11 +22,18 @@ from agent.files import new_files
 from agent.release.labels import NAME, releases_root
 from agent.release.prompt_file import MAX_FILE, only_release_errors
 from agent.shipped import content_id
-from agent.strict import parse_json, read_file
+from agent.strict import TABLE, TEXT, Kind, mismatch, parse_json, read_file
 
 MANIFEST = "release.json"
 MOST_BYTES = 256_000_000  # of one file
-_KEYS = {"name": str, "version": str, "what": str, "loader": str, "files": dict, "provenance": dict}
+_SHAPE = {
+    "name": TEXT,
+    "version": TEXT,
+    "what": Kind("printable text", lambda value: isinstance(value, str) and value.isprintable()),
+    "loader": Kind("the name of a function", lambda value: isinstance(value, str) and value.isidentifier()),
+    "files": TABLE,
+    "provenance": TABLE,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,9 +155,5 @@ def _release(path: Path, data: Mapping[str, Any], files: Mapping[str, bytes]) ->
 
 
 def _require_manifest(path: Path, data: Any) -> None:
-    """Raises a ReleaseError for what is no object of a release.json, or names a file outside of the folder."""
-    fits = isinstance(data, dict) and set(data) == set(_KEYS)
-    fits = fits and all(isinstance(data[key], kind) for key, kind in _KEYS.items())
-    fits = fits and data["what"].isprintable() and data["loader"].isidentifier()
-    if not fits or not all(NAME.fullmatch(name) for name in data["files"]):
+    if mismatch(data, _SHAPE, MANIFEST) or not all(NAME.fullmatch(name) for name in data["files"]):
         raise ReleaseError(f"{path}: is no {MANIFEST} of a release; restore the released file")

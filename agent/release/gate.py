@@ -103,7 +103,7 @@ def _constant(result: RunResult) -> Iterator[Block]:
 
 
 def _worse(result: RunResult) -> Iterator[Block]:
-    """Parts and slices that lost, by Holm's step-down over all of them (1979)."""
+    # Holm 1979: the step-down over all parts and slices
     parts: list[tuple[MetricPart | Group, str, BlockCode]] = [
         (part, f"metric {_named(part)}", "metric_worse") for part in result.metrics
     ]

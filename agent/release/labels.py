@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError
-from agent.strict import parse_json, read_file
+from agent.strict import REAL, TABLE, TEXT, Kind, matching, mismatch, one_of, parse_json, read_file, whole
 
 LABELS_FILE = "labels.jsonl"
 MAX_FILE = 64_000_000  # bytes of a history: some 60,000 changes
@@ -36,8 +36,22 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 LABEL = re.compile(r"(?![pf]_[0-9a-f]{16}\Z)[a-z][a-z0-9_-]{0,39}")
 VERSION = re.compile(r"[pf]_[0-9a-f]{16}")
 """p: a prompt; f: files as they stand."""
-KEYS = ("name", "seq", "utc", "actor", "action", "label", "version", "from", "share", "reason", "evidence", "prev")
-_TEXTS = ("name", "utc", "actor", "action", "label", "version", "from", "reason", "prev", "hash")
+_SHAPE = {
+    "name": TEXT,
+    "seq": whole(),
+    "utc": TEXT,
+    "actor": TEXT,
+    "action": one_of(("promote", "rollback")),
+    "label": matching(LABEL.pattern, "a label"),
+    "version": matching(VERSION.pattern, "a version"),
+    "from": TEXT,
+    "share": Kind("a part of 1", lambda value: value is None or (REAL.holds(value) and 0 <= value <= 1)),
+    "reason": TEXT,
+    "evidence": TABLE,
+    "prev": TEXT,
+}
+KEYS = tuple(_SHAPE)
+"""Of a line, but for its own hash."""
 
 
 class NeedsUnit(ReleaseError):
@@ -67,21 +81,12 @@ class LabelChange:
 
     def as_dict(self) -> dict[str, Any]:
         """The line's object, with the keys of the file."""
-        values = (self.name, self.seq, self.utc, self.actor, self.action, self.label, self.version, self.before)
-        rest = (self.share, self.reason, dict(self.evidence), self.prev)
-        return dict(zip(KEYS, values + rest, strict=True)) | {"hash": self.hash}
+        return {key: getattr(self, "before" if key == "from" else key) for key in (*KEYS, "hash")}
 
 
 def change_from(data: Any) -> LabelChange:
     """The change in a line's object. Raises ValueError when it is none, or does not match its hash."""
-    if not isinstance(data, dict) or set(data) != {*KEYS, "hash"}:
-        raise ValueError("is no change of a label")
-    share = data["share"]
-    fits = all(isinstance(data[key], str) for key in _TEXTS) and type(data["seq"]) is int
-    fits = fits and (share is None or (type(share) in (int, float) and 0 <= share <= 1))
-    fits = fits and data["action"] in ("promote", "rollback") and bool(LABEL.fullmatch(data["label"]))
-    fits = fits and bool(VERSION.fullmatch(data["version"]))  # which names a folder
-    if not fits or not isinstance(data["evidence"], dict):
+    if mismatch(data, {**_SHAPE, "hash": TEXT}, "the line"):
         raise ValueError("is no change of a label")
     if data["hash"] != hash_of(data):
         raise ValueError("was edited: its hash does not hold")
@@ -111,7 +116,6 @@ def releases_root(given: str | os.PathLike[str] | None = None) -> Path:
 
 
 def _whole_lines(folder: Path) -> list[bytes]:
-    """The complete lines of the history, none when there is no file. Raises a ReleaseError."""
     try:
         raw = read_file(folder / LABELS_FILE, MAX_FILE)
     except FileNotFoundError:

@@ -114,7 +114,6 @@ def _fraction(name: str, value: Any) -> float:
 
 
 def _repeats(answers: Iterable[LoggedAnswer]) -> Iterable[tuple[Prediction, Prediction]]:
-    """The first two answers to each input that came more than once."""
     first: dict[str, LoggedAnswer | None] = {}
     for answer in answers:
         if not answer.inputs_key:

@@ -13,9 +13,10 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from agent.errors import InputError, LedgerError, ReleaseError
 from agent.files import sync_folder
@@ -24,6 +25,7 @@ from agent.ledger.provenance import utc_now
 from agent.ledger.query import LABEL_MOVED, History
 from agent.ledger.store import Ledger
 from agent.redact import mask, rare_secrets_in
+from agent.release.file_release import kept_files, read_files, restored_files
 from agent.release.labels import (
     GENESIS,
     KEYS,
@@ -40,11 +42,78 @@ from agent.release.labels import (
     read_history,
     released_names,
 )
-from agent.release.release_kinds import Releasable, kind_of
+from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, read_release, release_in
 
 PATIENCE = 20.0  # seconds to wait for another process that moves a label of the same name
 Chain = Ledger | History | None
 """The ledger open for writing, or only for reading while another process writes to it, or none."""
+
+
+class Releasable(Protocol):
+    """Something that can be released as a version of a name."""
+
+    @property
+    def name(self) -> str:
+        """Of the task: labels belong to it."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """The tag of its kind, `_` and 16 hex digits: the hash of all that decides what it answers."""
+        ...
+
+    def write(self, folder: Path) -> object:
+        """Writes the folder of the version, proved before it is moved into place. Raises ReleaseError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseKind:
+    """How the folders of a kind are read.
+
+    Args:
+        version_in: the version that a folder holds whole; raises ReleaseError where it holds none.
+        kept: the text of a folder that the ledger keeps to restore it; None for what it cannot keep.
+        restored: the release in such a text; raises ReleaseError where the text is not that any more.
+    """
+
+    version_in: Callable[[Path], str]
+    kept: Callable[[Path], str | None]
+    restored: Callable[[str], Releasable]
+
+    def is_whole(self, folder: Path, version: str) -> bool:
+        """Whether the folder holds all of this version."""
+        try:
+            return self.version_in(folder) == version
+        except ReleaseError:
+            return False
+
+
+def kind_of(version: str) -> ReleaseKind:
+    """The kind that a version is of, by its tag (`labels.VERSION` has the tags)."""
+    return _KINDS[version[0]]
+
+
+def _prompt_version(folder: Path) -> str:
+    versions = {read_release(folder / name).version for name in (PROMPT_FILE, MESSAGES_FILE)}
+    if len(versions) > 1:
+        raise ReleaseError(f"{folder}: its two files are of two versions")
+    return versions.pop()
+
+
+def _prompt_text(folder: Path) -> str | None:
+    """The text of messages.json; None for a prompt with an adapter, whose file is no text."""
+    try:
+        has_adapter = read_release(folder / MESSAGES_FILE, verify=False).adapter is not None
+        return None if has_adapter else (folder / MESSAGES_FILE).read_text("utf-8")
+    except (OSError, UnicodeDecodeError, ReleaseError):
+        return None
+
+
+_KINDS = {
+    "p": ReleaseKind(_prompt_version, _prompt_text, lambda text: release_in(text, Path(MESSAGES_FILE))),
+    "f": ReleaseKind(lambda folder: read_files(folder).version, kept_files, restored_files),
+}
 
 
 class ReleaseRegistry:
@@ -156,7 +225,6 @@ class ReleaseRegistry:
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[Path]:
-        """The folder of a name, locked. The kernel frees the lock of a process that dies."""
         _check_name(name)
         folder = self.root / name
         try:
@@ -238,8 +306,7 @@ class ReleaseRegistry:
         kind = kind_of(event["version"])
         if kind.is_whole(folder / event["version"], event["version"]):
             return
-        text = chain.text(event.get("release_hash", ""))
-        if text is None:
+        if (text := chain.text(event.get("release_hash", ""))) is None:
             return
         with contextlib.suppress(ReleaseError):  # a text in which a key was masked is not that version any more
             self._store(folder, kind.restored(text))
@@ -273,7 +340,6 @@ def _change_of(folder: Path, event: Mapping[str, Any]) -> LabelChange:
 
 
 def _record(folder: Path, changes: list[LabelChange], ledger: Ledger) -> None:
-    """Records changes in the chain, with the text of the version that each one shipped."""
     for change in changes:
         kept = kind_of(change.version).kept(folder / change.version) if change.action == "promote" else None
         texts = {} if kept is None else {"release": kept}

@@ -19,7 +19,23 @@ from agent.conversation import AS_TURNS
 from agent.errors import ReleaseError
 from agent.prompt.template import PICKED, fill_messages, fill_picked, placeholder, turns_input
 from agent.shipped import ChatRole, Field, FieldType, FormatName, Message, Tool, content_id
-from agent.strict import BadToml, parse_json, parse_toml, read_file
+from agent.strict import (
+    FLAG,
+    REAL,
+    TABLE,
+    TEXT,
+    BadToml,
+    Kind,
+    Maybe,
+    Shape,
+    at_least,
+    mismatch,
+    one_of,
+    parse_json,
+    parse_toml,
+    read_file,
+    whole,
+)
 
 if TYPE_CHECKING:
     from agent.prompt.label_weights import LabelWeights
@@ -43,29 +59,11 @@ MAX_FILE = 16_000_000
 """Bytes of either file: more than the longest context window takes. The front matter has the limits of `strict.py`."""
 MOST_FIELDS = 1_000
 """Inputs, and outputs, of a prompt."""
-MOST_COUNT = 2**53
-"""Of a whole number among the parameters."""
 _MAX_INT = 10**308  # as in the rows of a task: about the largest float; thousands of digits cannot even be shown
 _ROLES = "|".join(get_args(ChatRole))
 HEADING = re.compile(rf"^## ({_ROLES})[ \t\r]*$", re.MULTILINE)
 HEADING_LIKE = re.compile(rf"^(?=\\*## (?:{_ROLES})[ \t\r]*$)", re.MULTILINE)  # gets one more leading backslash
 _ESCAPED = re.compile(rf"^\\(?=\\*## (?:{_ROLES})[ \t\r]*$)", re.MULTILINE)
-_KINDS: dict[str, type] = {
-    "name": str,
-    "version": str,
-    "messages": list,
-    "inputs": list,
-    "outputs": list,
-    "format": str,
-    "reasoning": bool,
-    "model": str,
-    "parameters": dict,
-    "provenance": dict,
-    "weights": dict,
-    "adapter": dict,
-    "tools": list,
-}
-_OPTIONAL = ("weights", "adapter", "tools")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +215,7 @@ class PromptRelease:
 
 
 def _hashed(output: Field) -> dict[str, Any]:
-    """An output as versions hash it: whether it is optional is a matter of inputs, and older releases lack it."""
+    """An output as versions hash it: whether it is optional is a matter of inputs."""
     return {name: value for name, value in asdict(output).items() if name != "optional"}
 
 
@@ -362,27 +360,71 @@ def _json(text: str, file: Path) -> dict[str, Any]:
     return data
 
 
-_LOOKED_UP = ("picks", "passages", "classifier")
-_LISTS = ("choices", "forbidden", "required")
-
 # -- data -> release --------------------------------------------------------------------------------------------------
 
 
 T = TypeVar("T")
 Refuse = Callable[[str, str], NoReturn]
 """Ends the reading for a key and the reason."""
+_LISTS = ("choices", "forbidden", "required")
+_JSON_TEXT = Kind("a JSON text", lambda value: isinstance(value, str) and _is_json(value))
+_JSON_OBJECT = Kind("a JSON object", lambda value: isinstance(value, str) and _is_json(value, dict))
+_SHAPES: dict[str, Shape] = {
+    "name": TEXT,
+    "version": TEXT,
+    "messages": [{"role": one_of(get_args(ChatRole)), "content": TEXT}],
+    "inputs": [TEXT],
+    "outputs": [
+        {
+            "name": TEXT,
+            "type": one_of(get_args(FieldType)),
+            "description": Maybe(TEXT),
+            "schema": Maybe(_JSON_TEXT),
+            "min_words": Maybe(whole()),
+            "max_words": Maybe(whole()),
+            **{key: Maybe([TEXT]) for key in _LISTS},
+        }
+    ],
+    "format": one_of(get_args(FormatName)),
+    "reasoning": FLAG,
+    "model": TEXT,
+    "parameters": TABLE,
+    "provenance": TABLE,
+}
+_OPTIONAL: dict[str, Shape] = {
+    "weights": TABLE,
+    "adapter": TABLE,
+    "tools": [{"name": TEXT, "description": TEXT, "parameters": _JSON_OBJECT}],
+    "picks": TABLE,
+    "passages": TABLE,
+    "classifier": TABLE,
+}
+_TEXTS = Kind("a list of texts", lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value))
+_PARAMETERS: dict[str, Shape] = {
+    "max_tokens": whole(1),
+    "temperature": at_least(0),
+    "stop": Kind("a text or a list of texts", lambda value: isinstance(value, str) or _TEXTS.holds(value)),
+    "seed": Kind("a whole number", lambda value: value is None or whole().holds(value)),
+    "logprobs": whole(0),
+    "labels": _TEXTS,
+}
+
+
+def _is_json(text: str, kind: type = object) -> bool:
+    try:
+        return isinstance(parse_json(text), kind)
+    except ValueError:
+        return False
 
 
 def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
     def refuse(key: str, what: str) -> NoReturn:
         raise ReleaseError(f"{_where(file, text, key)}: {what}; restore the released file")
 
-    if missing := [key for key in _KINDS if key not in data and key not in _OPTIONAL]:
+    if missing := [key for key in _SHAPES if key not in data]:
         raise ReleaseError(f"{file}: lacks {', '.join(missing)}; restore the released file")
     _require_shapes(data, refuse)
-    weights = _weights(data.get("weights"), data["outputs"])
-    if isinstance(weights, str):
-        refuse("weights", weights)
+    weights = _weights(data["weights"], data["outputs"], refuse) if "weights" in data else None
     if weights and weights.neighbours and "picks" not in data:
         refuse("weights", "neighbours decide on the answers, and there is no pool that they are of (picks)")
     classifier = _classifier(data, weights, refuse)
@@ -414,40 +456,23 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
 
 
 def _require_shapes(data: dict[str, Any], refuse: Refuse) -> None:
-    """Refuses unknown keys, and values of another kind than they have in a release."""
+    shapes = _SHAPES | _OPTIONAL
     for key, value in data.items():
-        if key in _LOOKED_UP:
-            continue
-        if key not in _KINDS:
-            refuse(key, f"unknown key {key!r:.60}, known are {', '.join([*_KINDS, *_LOOKED_UP])}")
-        if not isinstance(value, _KINDS[key]):
-            refuse(key, f"{key} must be {_KINDS[key].__name__}, not {value!r:.60}")
+        if key not in shapes:
+            refuse(key, f"unknown key {key!r:.60}, known are {', '.join(shapes)}")
+        if key in ("inputs", "outputs") and isinstance(value, list) and len(value) > MOST_FIELDS:
+            refuse(key, f"{len(value):,} {key}; at most {MOST_FIELDS:,} can be read")
+        if wrong := mismatch(value, shapes[key], key):
+            refuse(key, wrong)
     if not data["messages"]:
         refuse("messages", "holds no messages")
-    for item in data["messages"]:
-        if not _is_message(item):
-            refuse("messages", f"{item!r:.60} is not a message with a role ({_ROLES.replace('|', ', ')}) and a content")
-    if not all(isinstance(name, str) for name in data["inputs"]):
-        refuse("inputs", f"inputs must be names, not {data['inputs']!r:.60}")
-    for key in ("inputs", "outputs"):
-        if len(data[key]) > MOST_FIELDS:
-            refuse(key, f"{len(data[key]):,} {key}; at most {MOST_FIELDS:,} can be read")
     for name, value in data["parameters"].items():
-        if (wanted := _PARAMETERS.get(name)) and not wanted[0](value):
-            refuse("parameters", f"parameters.{name} must be {wanted[1]}, not {value!r:.60}")
-    for item in data["outputs"]:
-        if not _is_field(item):
-            refuse("outputs", f"{item!r:.60} is not an output field")
-    for item in data.get("tools", ()):
-        if not _is_tool(item):
-            refuse("tools", f"{item!r:.60} is not a tool with name, description and the JSON schema of its parameters")
-    if data["format"] not in get_args(FormatName):
-        refuse("format", f"unknown format {data['format']!r:.60}, known are {', '.join(get_args(FormatName))}")
+        if name in _PARAMETERS and (wrong := mismatch(value, _PARAMETERS[name], f"parameters.{name}")):
+            refuse("parameters", wrong)
 
 
 def _looked_up(data: dict[str, Any], key: str, read: Callable[[Any, Any], T], refuse: Refuse) -> T:
-    """What `read` makes of the settings and the rows under a key."""
-    settings = dict(data[key]) if isinstance(data[key], dict) else {}
+    settings = dict(data[key])
     try:
         return read(settings, settings.pop("rows", None))
     except ValueError as error:
@@ -455,7 +480,6 @@ def _looked_up(data: dict[str, Any], key: str, read: Callable[[Any, Any], T], re
 
 
 def _picks(data: dict[str, Any], refuse: Refuse) -> PickedDemos:
-    """The rows that examples are picked from, whose place the messages have."""
     from agent.retrieval.pool import picked_demos  # most prompts have none, and start faster without
 
     picks = _looked_up(data, "picks", picked_demos, refuse)
@@ -468,7 +492,6 @@ def _picks(data: dict[str, Any], refuse: Refuse) -> PickedDemos:
 
 
 def _classifier(data: dict[str, Any], weights: LabelWeights | None, refuse: Refuse) -> LabelClassifier | None:
-    """The classifier that the weights name."""
     prior = weights.prior if weights else None
     if (prior is None) != ("classifier" not in data):
         refuse("weights", "a classifier decides on the answers, and there is none, or one that no weights name")
@@ -486,7 +509,6 @@ def _classifier(data: dict[str, Any], weights: LabelWeights | None, refuse: Refu
 
 
 def _passages(data: dict[str, Any], refuse: Refuse) -> ReleasedPassages:
-    """The passages that are looked up, whose place the messages have."""
     from agent.retrieval.passages import CONTEXT, released_passages
 
     passages = _looked_up(data, "passages", released_passages, refuse)
@@ -498,7 +520,6 @@ def _passages(data: dict[str, Any], refuse: Refuse) -> ReleasedPassages:
 
 
 def _adapter(data: dict[str, Any], folder: Path, refuse: Refuse) -> ReleasedAdapter:
-    """The adapter beside the release, whose weights are those that it names."""
     from agent.release.released_adapter import adapter_from
 
     try:
@@ -507,109 +528,39 @@ def _adapter(data: dict[str, Any], folder: Path, refuse: Refuse) -> ReleasedAdap
         refuse("adapter", str(error))
 
 
-def _is_message(item: Any) -> bool:
-    return (
-        isinstance(item, dict)
-        and set(item) == {"role", "content"}
-        and item["role"] in get_args(ChatRole)
-        and isinstance(item["content"], str)
-    )
-
-
-def _is_tool(item: Any) -> bool:
-    """Whether the item is a tool, whose parameters are the text of a JSON object."""
-    names = ("name", "description", "parameters")
-    if not isinstance(item, dict) or set(item) != set(names) or not all(isinstance(item[name], str) for name in names):
-        return False
-    try:
-        return isinstance(parse_json(item["parameters"]), dict)
-    except ValueError:
-        return False
-
-
-def _is_json(text: str) -> bool:
-    try:
-        parse_json(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_count(value: Any, least: int = 0) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= MOST_COUNT
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
-
-
-_PARAMETERS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "max_tokens": (lambda value: _is_count(value, 1), "a whole number of at least 1"),
-    "temperature": (lambda value: _is_real(value) and value >= 0, "a number of at least 0"),
-    "stop": (lambda value: isinstance(value, str) or _are_texts(value), "a text or a list of texts"),
-    "seed": (lambda value: value is None or _is_count(value, -MOST_COUNT), "a whole number"),
-    "logprobs": (_is_count, "a whole number of at least 0"),
-    "labels": (_are_texts, "a list of texts"),
-}
-"""What the parameters that can be sent must be: the check, and its words."""
-
-
-def _is_field(item: Any) -> bool:
-    kinds = {"name": str, "type": str, "description": str, "schema": str, "min_words": int, "max_words": int}
-    kinds |= dict.fromkeys(_LISTS, list)
-    return (
-        isinstance(item, dict)
-        and {"name", "type"} <= set(item) <= set(kinds)
-        and all(isinstance(value, kinds[key]) for key, value in item.items())
-        and item["type"] in get_args(FieldType)
-        and all(isinstance(text, str) for key in _LISTS for text in item.get(key, ()))
-        and (not item.get("schema") or _is_json(item["schema"]))
-    )
-
-
-def _weights(data: Mapping[str, Any] | None, outputs: Sequence[Mapping[str, Any]]) -> LabelWeights | str | None:
-    """The label weights with the labels in the order of the one output's choices, or what is wrong with them."""
-    if data is None:
-        return None
+def _weights(data: Mapping[str, Any], outputs: Sequence[Mapping[str, Any]], refuse: Refuse) -> LabelWeights:
+    """The label weights with the labels in the order of the one output's choices."""
     from agent.prompt.label_weights import LabelWeights, Method, Neighbours, Prior
     from agent.retrieval.votes import MOST_NEIGHBOURS
 
     choices = outputs[0].get("choices", []) if len(outputs) == 1 else []
-    bias: Any = data.get("bias")
-    temperature: Any = data.get("temperature")
-    own = {data.get("method")} & {"neighbours", "prior"}
-    known = data.keys() - own
-    if known != {"method", "bias", "temperature"} or data["method"] not in get_args(Method):
-        return f"weights need a method ({', '.join(get_args(Method))}), a bias for each label and a temperature"
-    if not isinstance(bias, dict) or not choices or set(bias) != set(choices):
-        return "weights need a bias for each choice of the one output, and no other"
-    if not all(map(_is_real, [*bias.values(), temperature])) or temperature <= 0:
-        return "each bias must be a number, and the temperature one above 0"
-    near = None
-    if data["method"] == "neighbours":
-        given: Any = data.get("neighbours")
-        if not isinstance(given, dict) or set(given) != {"k", "weight"}:
-            return "neighbours need k and weight"
-        k, weight = given["k"], given["weight"]
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST_NEIGHBOURS:
-            return f"k of the neighbours is a whole number from 1 to {MOST_NEIGHBOURS:,}, not {k!r:.20}"
-        if not _is_real(weight) or weight < 0:
-            return f"the weight of the neighbours is a number of 0 or more, not {weight!r:.20}"
-        near = Neighbours(k, float(weight))
-    prior = None
-    if data["method"] == "prior":
-        given = data.get("prior")
-        if not isinstance(given, dict) or set(given) != {"weight", "rows"} or not isinstance(given["rows"], str):
-            return "a prior needs weight and rows"
-        if not _is_real(given["weight"]) or given["weight"] < 0:
-            return f"the weight of the prior is a number of 0 or more, not {given['weight']!r:.20}"
-        prior = Prior(float(given["weight"]), given["rows"])
-    in_order = {label: float(bias[label]) for label in choices}
-    return LabelWeights(data["method"], in_order, float(temperature), near, prior)
+    if not choices:
+        refuse("weights", "weights need one output with choices")
 
+    def is_bias(value: Any) -> bool:
+        return isinstance(value, dict) and set(value) == set(choices) and all(map(REAL.holds, value.values()))
 
-def _is_real(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    shape: dict[str, Shape] = {
+        "method": one_of(get_args(Method)),
+        "bias": Kind("a number for each choice of the output, and for no other", is_bias),
+        "temperature": Kind("a number above 0", lambda value: REAL.holds(value) and value > 0),
+    }
+    more: dict[str, Shape] = {
+        "neighbours": {"k": whole(1, MOST_NEIGHBOURS), "weight": at_least(0)},
+        "prior": {"weight": at_least(0), "rows": TEXT},
+    }
+    method = data.get("method")
+    shape |= {name: inner for name, inner in more.items() if name == method}
+    if wrong := mismatch(data, shape, "weights"):
+        refuse("weights", wrong)
+    near, prior = data.get("neighbours"), data.get("prior")
+    return LabelWeights(
+        data["method"],
+        {label: float(data["bias"][label]) for label in choices},
+        float(data["temperature"]),
+        Neighbours(near["k"], float(near["weight"])) if near else None,
+        Prior(float(prior["weight"]), prior["rows"]) if prior else None,
+    )
 
 
 def _where(file: Path, text: str, key: str) -> str:

@@ -98,7 +98,6 @@ def _too_many(result: Mapping[str, Any]) -> list[str]:
 
 
 def _cause(answers: Answers) -> str:
-    """What the first that got no answer got instead."""
     errors = (each.prediction.error for row in answers for each in row if not is_answer(each))
     return next((f": {error}" for error in errors if error), "")
 

@@ -8,16 +8,16 @@ Needs the standard library only.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError
 from agent.files import sha256_of
+from agent.strict import matching, mismatch, one_of
 
 ADAPTER_FILE = "adapter.gguf"
-_HASH = re.compile(r"[0-9a-f]{64}")
+_HASH = matching("[0-9a-f]{64}", "64 hex digits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,8 @@ class ReleasedAdapter:
 
 def adapter_from(data: Any, model: str, folder: Path) -> ReleasedAdapter:
     """The adapter that a released prompt names. Raises ValueError where it names none as a release does."""
-    if not isinstance(data, dict) or set(data) != {"file", "sha256", "base"} or data["file"] != ADAPTER_FILE:
-        raise ValueError(f"adapter needs the file {ADAPTER_FILE}, its sha256 and that of its base, and nothing else")
-    for key in ("sha256", "base"):
-        if not isinstance(data[key], str) or not _HASH.fullmatch(data[key]):
-            raise ValueError(f"adapter: {key} must be 64 hex digits, not {data[key]!r:.80}")
+    if wrong := mismatch(data, {"file": one_of([ADAPTER_FILE]), "sha256": _HASH, "base": _HASH}, "adapter"):
+        raise ValueError(wrong)
     if not model.startswith("local/"):
         raise ValueError(f"the model {model!r:.60} takes no adapter; a local one does")
     return ReleasedAdapter(data["sha256"], data["base"], folder / ADAPTER_FILE)

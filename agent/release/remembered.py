@@ -18,16 +18,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from agent.conversation import worked_turns
 from agent.errors import ReleaseError
 from agent.files import sync_folder
-from agent.prompt.worked import label_text
+from agent.prompt.answer_limits import broken_limit
+from agent.prompt.template import PICKED, fill
+from agent.prompt.worked import answer_text, label_text, worked_text
 from agent.redact import rare_secrets_in, redact
-from agent.release.demo_layout import demo_texts
 from agent.release.prompt_file import PromptRelease
-from agent.release.remembered_answers import wrong_answers
 from agent.retrieval.pick import PoolRow
 from agent.retrieval.pool import same_words, text_of
-from agent.shipped import Message, canonical, content_id
+from agent.shipped import MAX_NUMBER, Field, Message, canonical, content_id
 from agent.strict import parse_json, read_file
 
 MOST_ROWS = 200
@@ -173,7 +174,6 @@ class RememberedRows:
         return [row for row in self.read() if _fits(self._release, row)]
 
     def _pool(self, rows: Sequence[RememberedRow]) -> list[PoolRow]:
-        """The rows as they may be picked."""
         outputs = self._release.outputs
         label = outputs[0].name if len(outputs) == 1 and outputs[0].choices else ""
         made = []
@@ -223,3 +223,123 @@ class RememberedRows:
 
 def _fits(release: PromptRelease, row: RememberedRow) -> bool:
     return set(row.inputs) == set(release.inputs) and not wrong_answers(release.outputs, row.answers)
+
+
+# -- a confirmed answer against the outputs of the prompt --------------------------------------------------------------
+
+MOST_NAMED = 20
+
+
+def answers_of(outputs: Sequence[Field], answer: Any) -> Mapping[str, Any]:
+    """An answer by output: a mapping as it is, and any other value as that of the one output.
+
+    Args:
+        outputs: The output fields of the prompt.
+        answer: A value, or values by the names of outputs. A mapping is the value itself where the one output is JSON
+            and the mapping has not its name alone.
+
+    >>> answers_of([Field("team")], "billing")
+    {'team': 'billing'}
+    """
+    if len(outputs) != 1:
+        return answer if isinstance(answer, Mapping) else {"": answer}
+    (only,) = outputs
+    if isinstance(answer, Mapping) and (only.type != "json" or set(answer) == {only.name}):
+        return answer
+    return {only.name: answer}
+
+
+def wrong_answers(outputs: Sequence[Field], answers: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the values of the outputs, each as a phrase; nothing where all fit."""
+    names = [output.name for output in outputs]
+    wrong = [f"{name} is missing" for name in names if name not in answers]
+    wrong += [f"{name!r:.60} is unknown" for name in answers if name not in names]
+    found = (_wrong(output, answers[output.name]) for output in outputs if output.name in answers)
+    return [*wrong, *filter(None, found)]
+
+
+def _wrong(field: Field, value: Any) -> str:
+    if field.type == "number":
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
+        return "" if is_number else f"{field.name} is {value!r:.60}, not a number from -1e15 to 1e15"
+    if field.type == "json":
+        try:
+            parse_json(json.dumps(value, allow_nan=False))  # also no two keys that are one as text
+        except (TypeError, ValueError, RecursionError):
+            return f"{field.name} is a {type(value).__name__} that is no JSON"
+        return ""
+    if not isinstance(value, str) or not value.strip():
+        return f"{field.name} is {value!r:.60}, not a text"
+    if field.type == "choice" and value not in field.choices:
+        more = f" and {len(field.choices) - MOST_NAMED} more" if len(field.choices) > MOST_NAMED else ""
+        return f"{field.name} is {value!r:.60}, not one of {', '.join(field.choices[:MOST_NAMED])}{more}"
+    return broken_limit(field, value).rstrip(".")
+
+
+# -- the texts of an example in the layout of the prompt, without the task and without DSPy ----------------------------
+
+_VALUE = "\ue0f7"  # stands for every value while layouts are compared
+
+
+def demo_texts(release: PromptRelease, inputs: Mapping[str, str], answers: Mapping[str, str]) -> tuple[str, ...]:
+    """The texts of an example, as the rows of the release's pool have them.
+
+    Args:
+        release: A prompt whose examples are picked.
+        inputs: A text for each of its inputs.
+        answers: A text for each of its outputs.
+    """
+    inputs = {name: inputs[name] for name in release.inputs}
+    names = [output.name for output in release.outputs]
+    if release.format == "inline":
+        return (f"{worked_text(inputs, names, answers)}\n\n",)
+    if release.conversation:
+        return *worked_turns(inputs[release.conversation]), answer_text(names, answers)
+    if not release.format.startswith("dspy-"):
+        user = fill(release.messages[-1].content, {**inputs, PICKED: ""})
+        return user, answer_text(names, answers)
+    outputs = {name: answers[name] for name in names}
+    if release.format == "dspy-xml":
+        return _tagged(inputs), _tagged({name: _escaped(text) for name, text in outputs.items()})
+    if release.format == "dspy-json":
+        return _headed(inputs), json.dumps(outputs, indent=2, ensure_ascii=False)
+    return _headed(inputs), f"{_headed(outputs)}\n\n[[ ## completed ## ]]\n"
+
+
+def require_layout(release: PromptRelease) -> None:
+    """Raises a ReleaseError where `demo_texts` writes otherwise than the rows of the release are written."""
+    assert release.picks is not None
+    values = dict.fromkeys((*release.inputs, *(output.name for output in release.outputs)), _VALUE)
+    made = demo_texts(release, values, values)
+    if not all(map(_has_form, release.picks.shown[0], made)):
+        raise ReleaseError(
+            f"{release.name!r} {release.version}: cannot remember: its examples are laid out ({release.format}) "
+            "otherwise than this version of Promptassay lays them out; run its task again, or update"
+        )
+
+
+def _headed(values: Mapping[str, str]) -> str:
+    return "\n\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in values.items()).strip()
+
+
+def _tagged(values: Mapping[str, str]) -> str:
+    return "\n\n".join(f"<{name}>\n{value}\n</{name}>" for name, value in values.items())
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _has_form(text: str, form: str) -> bool:
+    """Whether `text` is `form` with any values; in linear time, whatever stands in it."""
+    first, *between = form.split(_VALUE)
+    if not between:
+        return text == form
+    last = between.pop()
+    at = len(first)
+    for piece in between:
+        found = text.find(piece, at)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return text.startswith(first) and text.endswith(last) and at <= len(text) - len(last)

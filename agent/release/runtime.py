@@ -115,7 +115,6 @@ class Prompt:
         return (None if "who" in own else who), (None if "vector" in own else vector), inputs
 
     def _messages(self, who: str | None, vector: Any, inputs: dict[str, str]) -> tuple[Message, ...]:
-        """The messages for the inputs and a user."""
         if who is None or self.release.picks is None:
             return self.release.fill(inputs, vector=vector)
         return self._rows_of(who).fill(inputs, vector)
@@ -146,7 +145,6 @@ class Prompt:
         return fields
 
     def _require_inputs(self, verb: str, fields: Mapping[str, Any]) -> None:
-        """Raises a ReleaseError where `fields` is anything but a text for each input."""
         inputs = self.release.inputs
         wrong = [f"{name} is missing" for name in inputs if name not in fields]
         wrong += [f"{name!r} is unknown" for name in fields if name not in inputs]
@@ -176,8 +174,7 @@ class Prompt:
         Raises:
             ReleaseError: The prompt picks no examples, what was given does not fit it, or the disk refuses.
         """
-        from agent.release.demo_layout import require_layout
-        from agent.release.remembered_answers import answers_of, wrong_answers
+        from agent.release.remembered import answers_of, require_layout, wrong_answers
 
         if self.release.picks is None:
             raise ReleaseError(

@@ -19,9 +19,8 @@ from agent.release.adapted_model import brought, in_folder, released_model, requ
 from agent.release.export import write_release
 from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import verify_exports, write_exports
-from agent.release.promotion import ReleaseRegistry
+from agent.release.promotion import ReleaseRegistry, kind_of
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, read_release
-from agent.release.release_kinds import kind_of
 from agent.release.released_adapter import ADAPTER_FILE
 from agent.release.runtime import load_prompt
 from agent.types import Field, Message
@@ -113,8 +112,8 @@ def test_an_adapter_that_is_not_the_released_one_is_refused(folder: Path, damage
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"file": "../x.gguf"}, "adapter needs the file adapter.gguf"),
-        ({"more": 1}, "adapter needs the file"),
+        ({"file": "../x.gguf"}, "adapter.file must be one of adapter.gguf"),
+        ({"more": 1}, "adapter has the unknown key 'more'"),
         ({"sha256": "0"}, "sha256 must be 64 hex digits"),
         ({"base": 7}, "base must be 64 hex digits"),
     ],

@@ -18,8 +18,7 @@ from agent.ledger.store import Ledger
 from agent.ledger.texts import holds
 from agent.release.file_release import MANIFEST, FileRelease, kept_files, read_files, restored_files
 from agent.release.labels import LABEL, VERSION
-from agent.release.promotion import ReleaseRegistry
-from agent.release.release_kinds import kind_of
+from agent.release.promotion import ReleaseRegistry, kind_of
 from agent.release.runtime import load_prompt
 from tests.release.test_promotion import NAME, ONE, promote
 

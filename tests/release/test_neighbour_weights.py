@@ -99,15 +99,15 @@ def test_both_files_hold_the_neighbours_and_the_version_covers_them(tmp_path: Pa
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"neighbours": None}, "neighbours need k and weight"),
-        ({"neighbours": {"k": 3}}, "neighbours need k and weight"),
-        ({"neighbours": {"k": 3, "weight": 1.0, "more": 1}}, "neighbours need k and weight"),
-        ({"neighbours": {"k": 0, "weight": 1.0}}, "k of the neighbours is a whole number from 1 to 1,000, not 0"),
-        ({"neighbours": {"k": 10**9, "weight": 1.0}}, "k of the neighbours is a whole number"),
-        ({"neighbours": {"k": True, "weight": 1.0}}, "k of the neighbours is a whole number"),
-        ({"neighbours": {"k": 3, "weight": -1.0}}, "the weight of the neighbours is a number of 0 or more"),
-        ({"neighbours": {"k": 3, "weight": "1"}}, "the weight of the neighbours is a number of 0 or more"),
-        ({"method": "fitted"}, "weights need a method"),
+        ({"neighbours": None}, "weights.neighbours must be a table"),
+        ({"neighbours": {"k": 3}}, "weights.neighbours lacks weight"),
+        ({"neighbours": {"k": 3, "weight": 1.0, "more": 1}}, "weights.neighbours has the unknown key 'more'"),
+        ({"neighbours": {"k": 0, "weight": 1.0}}, "weights.neighbours.k must be a whole number from 1 to 1,000, not 0"),
+        ({"neighbours": {"k": 10**9, "weight": 1.0}}, "weights.neighbours.k must be a whole number"),
+        ({"neighbours": {"k": True, "weight": 1.0}}, "weights.neighbours.k must be a whole number"),
+        ({"neighbours": {"k": 3, "weight": -1.0}}, "weights.neighbours.weight must be a number of at least 0"),
+        ({"neighbours": {"k": 3, "weight": "1"}}, "weights.neighbours.weight must be a number of at least 0"),
+        ({"method": "fitted"}, "weights has the unknown key 'neighbours'"),
     ],
 )
 def test_wrong_neighbours_are_refused_with_their_line(tmp_path: Path, change: dict[str, object], why: str) -> None:

@@ -21,9 +21,8 @@ from agent.errors import ReleaseError
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import shown_demo, template
 from agent.release import remembered
-from agent.release.demo_layout import demo_texts, require_layout
 from agent.release.export import hostile_rows, write_release
-from agent.release.remembered_answers import answers_of, wrong_answers
+from agent.release.remembered import answers_of, demo_texts, require_layout, wrong_answers
 from agent.release.runtime import Prompt, PromptRelease, load_prompt
 from agent.retrieval.pick import ORDERS, Picks, PoolRow
 from agent.retrieval.pool import PickedDemos, pool_id

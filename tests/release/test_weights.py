@@ -77,13 +77,13 @@ def test_a_release_without_weights_has_the_version_and_the_files_that_it_had(tmp
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"method": "guessed"}, "weights need a method (label-free, fitted, neighbours, prior)"),
-        ({"more": 1}, "weights need a method"),
-        ({"bias": {"b c": 1.0}}, "a bias for each choice of the one output, and no other"),
-        ({"bias": [1, 2, 3]}, "a bias for each choice"),
-        ({"temperature": 0}, "the temperature one above 0"),
-        ({"temperature": True}, "each bias must be a number"),
-        ({"bias": dict.fromkeys(LABELS, "1")}, "each bias must be a number"),
+        ({"method": "guessed"}, "weights.method must be one of label-free, fitted, neighbours, prior, not 'guessed'"),
+        ({"more": 1}, "weights has the unknown key 'more'"),
+        ({"bias": {"b c": 1.0}}, "weights.bias must be a number for each choice of the output, and for no other"),
+        ({"bias": [1, 2, 3]}, "weights.bias must be a number for each choice"),
+        ({"temperature": 0}, "weights.temperature must be a number above 0"),
+        ({"temperature": True}, "weights.temperature must be a number above 0"),
+        ({"bias": dict.fromkeys(LABELS, "1")}, "weights.bias must be a number for each choice"),
     ],
 )
 def test_wrong_weights_are_refused_with_their_line(tmp_path: Path, change: dict[str, object], why: str) -> None:

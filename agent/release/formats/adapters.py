@@ -159,7 +159,6 @@ def _load_peft(folder: Path, release: PromptRelease) -> Render:
 
 
 def _adapter(release: PromptRelease) -> tuple[Lora, Architecture]:
-    """The matrices of a release's adapter, and the sizes of its base. Raises ReleaseError where either is not here."""
     if release.adapter is None:
         raise ReleaseError(
             f"peft: {release.name!r} has no adapter; export it as md, and serve {release.model} as it is"

@@ -209,18 +209,11 @@ def _program(folder: Path) -> Any:
 
 
 def _weighted_source(source: str, release: PromptRelease) -> str:
-    """The module of a release with label weights: it asks for log-probabilities and decides by them.
-
-    Args:
-        source: The module as it is without weights.
-        release: What is exported.
-    """
     config = ascii(as_openai(release.parameters))
     return source.replace(_AS_READ, _AS_IT_STANDS).replace(_FORWARD, _FORWARD_WEIGHTED.replace("@config@", config))
 
 
 def _answers_of(program: Any, release: PromptRelease) -> Callable[..., tuple[str, float] | None]:
-    """How the whole program answers where the text of a reply says nothing, and its log-probabilities all."""
     import dspy
     from dspy.utils.exceptions import AdapterParseError
 

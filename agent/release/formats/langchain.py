@@ -92,7 +92,6 @@ def labelled(model: Any) -> Any:
 
 
 def _reading(weights: LabelWeights | None) -> str:
-    """What reads a reply by label weights; "" without any."""
     if weights is None:
         return ""
     if weights.reads_input:

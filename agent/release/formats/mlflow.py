@@ -180,7 +180,6 @@ def _marked(parts: Parts) -> str:
 
 
 def _registered(folder: Path) -> Any:
-    """As the registry gives it back: its own PromptVersion, made of what is registered."""
     from mlflow.entities.model_registry import PromptVersion
 
     data = json.loads((folder / FILE).read_bytes())

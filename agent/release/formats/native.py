@@ -79,7 +79,6 @@ def _load_request(folder: Path, release: PromptRelease) -> Render:
 
 
 def _request_settings(folder: Path, release: PromptRelease) -> Settings:
-    """All that is sent but the messages."""
     body = json.loads((folder / ANTHROPIC_REQUEST).read_bytes())
     names = {"stop_sequences": "stop"}
     settings = {names.get(key, key): value for key, value in body.items() if key not in ("system", "messages")}

@@ -65,7 +65,6 @@ def _asked_rows(folder: Path, release: PromptRelease) -> list[Given]:
 def _rendered(
     release: PromptRelease, known: Iterable[tuple[Given, Sent]], echoed: Callable[[Sequence[Given]], list[Sent]]
 ) -> Render:
-    """Renders a row by what is known, and by another evaluation where it is not."""
     by_values = {canonical(given): sent for given, sent in known}
 
     def render(values: Values) -> Sent:
@@ -76,14 +75,12 @@ def _rendered(
 
 
 def _require_valid(folder: Path) -> None:
-    """Raises a ReleaseError where promptfoo does not take the exported config."""
     with tempfile.TemporaryDirectory(prefix="promptfoo-") as aside:
         place, config = Path(aside), folder / FOLDER / "promptfooconfig.yaml"
         _run(["promptfoo", "validate", "config", "-c", str(config)], place, place)
 
 
 def _find_library(library: str) -> str:
-    """Name and version of the installed promptfoo, or ""."""
     if not shutil.which("promptfoo"):
         return ""
     with tempfile.TemporaryDirectory(prefix="promptfoo-") as home:
@@ -163,7 +160,6 @@ def _quoted(char: str) -> str:
 
 
 def _function_source(release: PromptRelease) -> str:
-    """The file with the prompt function."""
     source = _FUNCTION.replace("@inputs@", ascii(release.inputs)).replace("@opens@", f"{OPENS.pattern!r}")
     return module_source(release) + source
 
@@ -275,7 +271,6 @@ def _code_files(material: Material) -> dict[str, str]:
 
 
 def _folder(material: Material, file: str, reference: str, prompt: str) -> dict[str, str]:
-    """The whole folder around a file with the prompt."""
     release, task = material.release, material.rows
     tests = [
         {"description": row.id, "vars": {"row": as_given(release, row.inputs), "expected": dict(row.labels)}}

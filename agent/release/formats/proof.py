@@ -176,7 +176,6 @@ def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) 
 
 
 def _require_same_settings(name: str, release: PromptRelease, settings: Settings) -> None:
-    """Raises a ReleaseError unless each model and parameter that the files hold is that of the release."""
     want = {**DEFAULT_PARAMETERS, **settings_of(release)}
     for key, value in settings.items():
         if _as_list(value) != _as_list(want.get(key)):

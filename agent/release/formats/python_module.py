@@ -244,7 +244,6 @@ def _head(release: PromptRelease) -> list[str]:
 
 
 def _tools(release: PromptRelease) -> list[str]:
-    """The tools as OpenAI takes them, and what makes calls of the examples that are sent with them."""
     if not release.tools:
         return []
     code = Path(calls_source.__file__).read_text("utf-8").partition("from typing import Any\n")[2]
@@ -252,7 +251,6 @@ def _tools(release: PromptRelease) -> list[str]:
 
 
 def _picking(release: PromptRelease) -> list[str]:
-    """What is picked from and how, as constants."""
     return [*_passages(release), *_picks(release)]
 
 

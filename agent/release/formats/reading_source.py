@@ -123,7 +123,6 @@ def require_same_replies(name: str, parse: Callable[[str], Any], release: Prompt
 
 
 def _replies(release: PromptRelease) -> Iterator[str]:
-    """The answers of examples, answers of each type, and hostile texts."""
     yield from (message.content for message in release.messages if message.role == "assistant")
     values = {"number": "1,234.5", "json": '{"a": [1]}', "text": "Said so."}
     lines = [f"{each.name}: {each.choices[-1] if each.choices else values.get(each.type)}" for each in release.outputs]
@@ -210,7 +209,6 @@ def weights_source(release: PromptRelease) -> str:
 
 
 def _with_input(release: PromptRelease, deciding: str, shares: str) -> str:
-    """An `answer` that reads the inputs, too."""
     said = "last_said(_said(inputs[name])) for" if release.conversation else "inputs[name] for"
     return NEAR_ANSWER.replace("@deciding@", deciding).replace("@shares@", shares).replace("inputs[name] for", said)
 

@@ -72,7 +72,6 @@ def _yaml_scalar(text: str, indent: int) -> str:
 
 
 def _require_carried(target: str, release: PromptRelease, unfit: str) -> None:
-    """Raises a ReleaseError for a fixed text that the target cannot carry."""
     if unfit:
         raise ReleaseError(f"{release.name!r}: {target} cannot carry {unfit}, which the prompt itself holds")
 
