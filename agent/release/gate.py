@@ -24,10 +24,7 @@ class Block:
 
 def blocked_by(result: RunResult) -> list[Block]:
     """Why the winner may not be promoted: its gain (of a migration: that it is not worse) is not shown or rests on rows
-    without a score, it is not better than one constant answer, a part got worse, or a judge has not earned trust.
-
-    A result of an older version, without parts and judges, is asked about its gain only.
-    """
+    without a score, it is not better than one constant answer, a part got worse, or a judge has not earned trust."""
     return [*_gain(result), *_constant(result), *_worse(result), *untrusted(result)]
 
 

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from agent.errors import ReleaseError
 from agent.files import new_files
 from agent.release.runtime import Prompt
-from agent.strict import parse_json, read_file
+from agent.strict import REAL, TABLE, TEXT, Kind, Maybe, Shape, mismatch, parse_json, read_file
 from agent.types import (
     Budget,
     Constraints,
@@ -161,11 +161,59 @@ def read_suite(path: Path) -> Suite:
         refuse(f"cannot be read ({error})")
     if not isinstance(data, dict) or data.get("suite") != FORM:
         refuse(f'is not a suite of form {FORM} (its first key is "suite": {FORM})')
-    try:
-        return _read(data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        refuse(f"is damaged: {reason}")
+    if wrong := mismatch(data, _SHAPE, "suite") or _contradiction(data):
+        refuse(f"is damaged: {wrong}")
+    metrics = tuple(MetricSpec(**{**each, "weight": float(each["weight"])}) for each in data["metrics"])
+    return Suite(
+        **{key: data[key] for key in ("name", "version", "model", "description", "rubrics", "note")},
+        metrics=metrics,
+        rows=tuple(Example(item["id"], item["inputs"], item["labels"]) for item in data["rows"]),
+        samples=tuple(tuple(_sample(each) for each in item["answers"]) for item in data["rows"]),
+        judges=tuple(data["judges"]) if any(each.name == "judge" for each in metrics) else (),
+    )
+
+
+_TEXTS = Kind("a table of texts", lambda value: isinstance(value, dict) and all(map(TEXT.holds, value.values())))
+_SCORE = Kind("a score from 0 to 1", lambda value: value is None or (REAL.holds(value) and 0 <= value <= 1))
+_SHAPE: dict[str, Shape] = {
+    "suite": REAL,
+    "name": TEXT,
+    "version": TEXT,
+    "model": TEXT,
+    "note": _TEXTS,
+    "description": TEXT,
+    "metrics": [{"name": TEXT, "field": TEXT, "weight": REAL, "options": TABLE}],
+    "judges": [TEXT],
+    "rubrics": _TEXTS,
+    "rows": [
+        {
+            "id": TEXT,
+            "inputs": _TEXTS,
+            "labels": TABLE,
+            "answers": [{"reply": Maybe(TEXT), "value": Maybe(_SCORE), "error": Maybe(TEXT)}],
+        }
+    ],
+}
+
+
+def _contradiction(data: Mapping[str, Any]) -> str:
+    rows, metrics = data["rows"], data["metrics"]
+    if not rows or not metrics:
+        return "no metrics" if rows else "no rows"
+    if not all(row["answers"] for row in rows):
+        return "a row without a recorded answer"
+    if any(len(row["answers"]) > MOST_ANSWERS for row in rows):
+        return f"a row with more than {MOST_ANSWERS} recorded answers"
+    if not all(each.get("error") or {"reply", "value"} <= each.keys() for row in rows for each in row["answers"]):
+        return "an answer without reply, value and error"
+    if len({row["id"] for row in rows}) < len(rows):
+        return "two rows have the same id"
+    for each in metrics:
+        rubric = str(each["options"].get("rubric", "rubric.md"))
+        by_rubric = each["options"].get("mode", "rubric") == "rubric"  # the other modes do without
+        if each["name"] == "judge" and by_rubric and rubric not in data["rubrics"]:
+            return f"its judge goes by {rubric!r:.60}, which is not among its rubrics"
+    return ""
 
 
 def _data(suite: Suite) -> dict[str, Any]:
@@ -200,68 +248,8 @@ def _sample_data(sample: Sample) -> dict[str, Any]:
     return {"error": sample.error} if sample.error else {"reply": sample.reply, "value": sample.value}
 
 
-def _read(data: Mapping[str, Any]) -> Suite:
-    rows, samples = [], []
-    for item in data["rows"]:
-        rows.append(Example(_text(item["id"]), _texts(item["inputs"]), dict(item["labels"])))
-        samples.append(tuple(_sample(each) for each in item["answers"]))
-    if any(len(seen) > MOST_ANSWERS for seen in samples):
-        raise ValueError(f"a row with more than {MOST_ANSWERS} recorded answers")
-    if not rows or not all(samples):
-        raise ValueError("a row without a recorded answer" if rows else "no rows")
-    if len({row.id for row in rows}) < len(rows):
-        raise ValueError("two rows have the same id")
-    metrics = [
-        MetricSpec(_text(each["name"]), _text(each["field"]), _number(each["weight"]), dict(each["options"]))
-        for each in data["metrics"]
-    ]
-    if not metrics:
-        raise ValueError("no metrics")
-    name, version, model, about = (_text(data[key]) for key in ("name", "version", "model", "description"))
-    judges, rubrics = tuple(_text(name) for name in data["judges"]), _texts(data["rubrics"])
-    for each in metrics:
-        rubric = str(each.options.get("rubric", "rubric.md"))
-        by_rubric = each.options.get("mode", "rubric") == "rubric"  # the other modes do without
-        if each.name == "judge" and by_rubric and rubric not in rubrics:
-            raise ValueError(f"its judge goes by {rubric!r:.60}, which is not among its rubrics")
-    is_judged = any(each.name == "judge" for each in metrics)
-    return Suite(
-        name,
-        version,
-        model,
-        about,
-        tuple(metrics),
-        tuple(rows),
-        tuple(samples),
-        judges if is_judged else (),
-        rubrics,
-        _texts(data["note"]),
-    )
-
-
 def _sample(item: Mapping[str, Any]) -> Sample:
-    if error := item.get("error"):
-        return Sample("", None, _text(error))
-    value = item["value"]
-    if value is not None and not 0 <= _number(value) <= 1:
-        raise ValueError(f"the score {value!r:.60} lies outside 0 to 1")
-    return Sample(_text(item["reply"]), value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r:.60} is not a text")
-    return value
-
-
-def _texts(value: Mapping[str, Any]) -> dict[str, str]:
-    return {_text(key): _text(item) for key, item in value.items()}
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{value!r:.60} is not a number")
-    return float(value)
+    return Sample("", None, item["error"]) if item.get("error") else Sample(item["reply"], item["value"])
 
 
 def suite_of(
