@@ -272,12 +272,12 @@ def check(read: Read, names: set[str], anchor: str = "") -> tuple[list[Finding],
     if manifest["version"] != VERSION or set(manifest) != MANIFEST or missing:
         return [*found, Finding(0, f"not a bundle of version {VERSION}")], manifest
     replayed = replay(map(_event, _lines(read, "events.jsonl")), anchor or None)
-    head, folded = [replayed.seq, replayed.head], replayed.folded
+    last, folded = replayed.seq, replayed.folded
     if replayed.broken:
         return sorted([*found, replayed.broken]), manifest
     found += replayed.lacks(anchor)
-    if [manifest["head"]["seq"], manifest["head"]["hash"]] != head:
-        found.append(Finding(head[0] + 1, f"the chain ends at event {head[0]}, which is not the head in manifest.json"))
+    if [manifest["head"]["seq"], manifest["head"]["hash"]] != [last, replayed.head]:
+        found.append(Finding(last + 1, f"the chain ends at event {last}, which is not the head in manifest.json"))
     run_id = manifest["run"]
     if run_id and ("runs", run_id) not in folded.rows:
         found.append(Finding(0, f"no event begins the run that manifest.json names: {run_id}"))
@@ -285,12 +285,12 @@ def check(read: Read, names: set[str], anchor: str = "") -> tuple[list[Finding],
     wanted = texts_in(folded, places, run_id) if run_id else set(folded.texts)
     said = {place: folded.rows[place] for place in places}
     for table in KEYS:
-        found += _table(read, table, said, folded, head[0])
+        found += _table(read, table, said, folded, last)
     found += left_over(said, folded)
     texts = ((each, hashlib.sha256(read(f"blobs/{each}")).hexdigest() == each) for each in sorted(_blobs(names)))
     named = {digest: folded.texts[digest] for digest in sorted(wanted)}
     found += compare_texts(texts, named, folded.erased, 0)
-    if not found and manifest["counts"] != {"events": head[0], "texts": len(_blobs(names))}:
+    if not found and manifest["counts"] != {"events": last, "texts": len(_blobs(names))}:
         found.append(Finding(0, "the counts in manifest.json are not those of the bundle"))
     return sorted(found), manifest
 
