@@ -203,15 +203,9 @@ def compare(
     last: int,
     empty: Mapping[str, Any] | None = None,
 ) -> Iterator[Finding]:
-    """Compare each row with what the events say of it, and take it out of `said`.
+    """Compare each row with what the events say of it, and take it out of `said`, the rows that should be there.
 
-    Args:
-        table: of the rows.
-        rows: as they are there.
-        said: the rows that should be there, by place.
-        folded: what the events say.
-        last: the number of the last event.
-        empty: by column what it holds where no event names it; None: any of DEFAULTS.
+    `last` is the number of the last event; `empty` what a column holds where no event names it (None: any of DEFAULTS).
     """
     for row in rows:
         place = (table, *(row.get(column) for column in KEYS[table]))
@@ -238,13 +232,9 @@ def left_over(said: Mapping[Place, Row], folded: Folded) -> Iterator[Finding]:
 def compare_texts(
     texts: Iterable[tuple[str, bool]], named: Mapping[str, int], erased: Collection[str], unnamed: int
 ) -> Iterator[Finding]:
-    """Compare the texts that are there with those that events name.
+    """Compare the texts that are there (hash, and whether the text has it) with those that events name.
 
-    Args:
-        texts: the hash that each goes by, and whether it has that hash.
-        named: by hash, the event that names it.
-        erased: hashes of texts that were taken out.
-        unnamed: the number of a finding about a text that no event names.
+    `named`: the event that names each; `unnamed`: the number of a finding about a text that no event names.
     """
     there = set()
     for digest, holds in texts:

@@ -42,14 +42,9 @@ LONGEST_ERROR = 500  # characters
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """An attempt of a call, as it is written down before anything is sent.
+    """An attempt (from 1) of a call, as it is written down before anything is sent, with what it may cost at most.
 
-    Args:
-        run_id, role, model, call_key, candidate_id: whose call it is.
-        attempt: which try, from 1.
-        request: what is sent.
-        usd, tokens: what it may cost at most.
-        endpoint: the address of the model where it is part of the call's identity, else "".
+    `endpoint` is the address of the model where it is part of the call's identity, else "".
     """
 
     run_id: str
@@ -65,11 +60,7 @@ class Reservation:
 
 
 class Ledger(LedgerFile, Queries):
-    """What there is to record of a run, and the replies that were paid for.
-
-    Raises LedgerError, with the path and what to do, for a file that is not one, is damaged, or is in use (naming the
-    owner), and from any later call once the disk has refused something.
-    """
+    """What there is to record of a run, and the replies that were paid for. Raises as `LedgerFile`."""
 
     # -- runs ---------------------------------------------------------------------------------------------------------
 
@@ -302,15 +293,7 @@ class Ledger(LedgerFile, Queries):
         return call_id
 
     async def record(self, call: Reservation, outcome: Completion | ModelError, usd: float) -> None:
-        """Writes an attempt down whose outcome is known, both or nothing: what a batch brought.
-
-        How long it took is not told, as the provider answers the rows of a batch when it likes.
-
-        Args:
-            call: the attempt.
-            outcome: the reply, or why there is none; an error is charged `usd` all the same.
-            usd: what it cost.
-        """
+        """Write an attempt down whose outcome is known, both or nothing. An error is charged `usd`, too."""
         with self._as_one():
             call_id = self._reserve(call)
             if isinstance(outcome, Completion):

@@ -57,13 +57,7 @@ def request_of(release: PromptRelease, messages: tuple[Message, ...]) -> Request
 async def acomplete(
     release: PromptRelease, messages: tuple[Message, ...], lm: LM | None = None, votes: Sequence[float] = ()
 ) -> Prediction:
-    """The prompt's answer to its messages for an input, by `lm` or by the release's own model, made and closed here.
-
-    Args:
-        release: The prompt.
-        messages: For the input.
-        lm: None: the release's own.
-        votes: For the input, as of `PromptRelease.votes`.
+    """The answer by `lm`, or by the release's own model, made and closed here.
 
     Raises:
         ModelError: The call failed; RowRefused also where the model replied that it refuses.
@@ -102,12 +96,7 @@ async def _traced(model: LM, request: Request, release: PromptRelease) -> Comple
 
 
 async def input_vector(embeddings: str, text: str) -> Sequence[float]:
-    """The vector of an input by a provider's model, made and closed here.
-
-    Raises:
-        ModelError: The call failed.
-        InputError: No such model can be made here.
-    """
+    """The vector of an input by a provider's model. Raises ModelError, or InputError for an unknown one."""
     from agent.models.embeddings import EmbeddingModel, embedding_request, vectors_in
 
     model = EmbeddingModel(embeddings)

@@ -144,14 +144,7 @@ def as_given(release: PromptRelease, values: Mapping[str, str]) -> dict[str, Any
 def require_same(
     name: str, want: Sequence[Mapping[str, str]], got: Sequence[Mapping[str, str]], values: Mapping[str, str]
 ) -> None:
-    """Raises a ReleaseError that names message and character, unless the messages are equal.
-
-    Args:
-        name: Of the export, for the error.
-        want: The messages that were scored.
-        got: The messages that the export sends.
-        values: The inputs that both were filled with.
-    """
+    """Raises a ReleaseError with message and character unless an export sends (`got`) what was scored (`want`)."""
     if len(got) != len(want):
         raise ReleaseError(f"{name}: drifts with {dict(values)!a:.60}: {len(got)} messages, not {len(want)}")
     for number, (mine, theirs) in enumerate(zip(want, got, strict=True)):

@@ -259,9 +259,7 @@ def resolve(root: Path, reference: Reference, unit: str | None = None) -> Resolv
 
 
 def bucket(name: str, unit: str) -> float:
-    """A unit's fixed place in [0, 1); below the share it gets the candidate.
-
-    So a larger share only moves units from production to the candidate, and a smaller one only back.
+    """A unit's fixed place in [0, 1); below the share it gets the candidate, so a larger share only adds units.
 
     >>> bucket("triage", "user-17") == bucket("triage", "user-17") < 1
     True

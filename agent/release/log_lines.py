@@ -70,15 +70,12 @@ def time_of(value: Any) -> str:
 def read_lines(
     path: Path, read: Callable[[Mapping[str, Any]], T], example: str
 ) -> tuple[list[tuple[int, T]], tuple[str, ...]]:
-    """What `read` makes of each row of a .jsonl or .csv file, with its line.
+    """What `read` makes of each row of a .jsonl or .csv file, with its line, and notes on what was left out.
 
     Args:
         path: The file.
         read: Raises ValueError for a row that it cannot read.
         example: A row, for whoever has none.
-
-    Returns:
-        What was read, and notes on what was left out.
 
     Raises:
         ProblemsError: No row, or half of them or more, can be read.

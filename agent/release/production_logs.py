@@ -70,12 +70,7 @@ def window_of_suite(suite: Suite, prompt: Prompt) -> Window:
 
 
 def window_of_log(path: Path, prompt: Prompt, columns: Mapping[str, str] = AS_THEY_ARE) -> Window:
-    """The answers of a log, read by the prompt.
-
-    Args:
-        path: A .jsonl or .csv file.
-        prompt: The released prompt that was asked.
-        columns: The names of keys that have others, by ours (reply, inputs, time, score).
+    """The answers of a .jsonl or .csv log, read by the prompt. `columns`: keys with other names, by ours.
 
     Raises:
         ProblemsError: No row, or half of them or more, can be read; each kind of problem once, at its `file:line`.
@@ -126,18 +121,7 @@ def _repeats(answers: Iterable[LoggedAnswer]) -> Iterable[tuple[Prediction, Pred
 
 
 def compare_windows(was: Window, now: Window, prompt: Prompt, limits: Drift, seed: int = 0) -> dict[str, Any]:
-    """Each test for drift and whether it alarms, JSON-ready.
-
-    Args:
-        was: The reference.
-        now: The window to look at.
-        prompt: The released prompt that both were asked with.
-        limits: What counts as drift.
-        seed: Of the shuffles.
-
-    Raises:
-        InputError: The reference holds no answers.
-    """
+    """Test the window `now` for drift from the reference `was`, JSON-ready. Raises InputError without a reference."""
     if not was.answers:
         raise InputError(
             "the reference holds no answers; give --reference FILE, or record a suite with `optimize bless`"
@@ -293,10 +277,7 @@ def _outcome(row: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[str, s
 def ab_report(experiment: Experiment, alpha: float = 0.05, smallest: float = 0.0) -> dict[str, Any]:
     """The difference of the arms by a test that stays valid at every look, JSON-ready.
 
-    Args:
-        experiment: The outcomes so far.
-        alpha: Level of the confidence sequence, in (0, 1).
-        smallest: A difference below it does not matter, in either direction (0 to 1).
+    `alpha` is the level of the confidence sequence; a difference below `smallest` (0 to 1) does not matter.
     """
     sides = [[outcome for arm, outcome in experiment.outcomes if arm == side] for side in (0, 1)]
     found = anytime.compared(anytime.paired(experiment.outcomes), alpha)

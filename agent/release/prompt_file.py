@@ -184,12 +184,8 @@ class PromptRelease:
         return vectors.vector(0) if vectors and vectors.is_provided else None
 
     def votes(self, values: Mapping[str, str], own: Sequence[PoolRow] = ()) -> tuple[float, ...]:
-        """For each label the votes of the input's neighbours, or what the classifier says; () where neither decides.
-
-        Args:
-            values: A text for each of `inputs`.
-            own: Rows of a user, which vote with those of the pool.
-        """
+        """For each label the votes of the input's neighbours (`own`: rows of a user among them), or what the classifier
+        says; () where neither decides."""
         if self.classifier is not None:
             from agent.retrieval.pool import text_of
 

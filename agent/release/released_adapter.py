@@ -22,13 +22,7 @@ _HASH = matching("[0-9a-f]{64}", "64 hex digits")
 
 @dataclass(frozen=True, slots=True)
 class ReleasedAdapter:
-    """An adapter that a prompt is answered with.
-
-    Args:
-        sha256: Of the adapter's file, in hex digits.
-        base: Of the file of the base's weights.
-        path: Where the file lies now; not part of the version.
-    """
+    """An adapter that a prompt is answered with, by the SHA-256 of its file and of the base's weights."""
 
     sha256: str
     base: str

@@ -44,13 +44,7 @@ _PATIENCE = 10.0  # seconds for another writer, which takes milliseconds
 
 @dataclass(frozen=True, slots=True)
 class RememberedRow:
-    """A confirmed example.
-
-    Args:
-        inputs: a text for each input.
-        answers: a value for each output.
-        time: when it was confirmed, in UTC.
-    """
+    """A confirmed example: a text for each input, a value for each output, and when it was confirmed (UTC)."""
 
     inputs: Mapping[str, str]
     answers: Mapping[str, Any]
@@ -67,13 +61,7 @@ class RememberedRow:
 
 
 class RememberedRows:
-    """The rows of one user of a released prompt.
-
-    Args:
-        release: The prompt.
-        folder: Where the files are.
-        who: The user or tenant, 1 to 1,000 characters; raises a ReleaseError for another.
-    """
+    """The rows of one user (1 to 1,000 characters) of a released prompt, in a file of `folder`."""
 
     def __init__(self, release: PromptRelease, folder: Path, who: str) -> None:
         if not isinstance(who, str) or not 1 <= len(who) <= MOST_IN_NAME:
@@ -107,11 +95,8 @@ class RememberedRows:
         )
 
     def add(self, inputs: Mapping[str, str], answers: Mapping[str, Any]) -> None:
-        """Keeps an example in place of an older one of the same inputs.
-
-        Raises:
-            ReleaseError: It is too long, or holds what looks like a key.
-        """
+        """Keep an example in place of an older one of the same inputs. Raises a ReleaseError for one that is too long
+        or holds what looks like a key."""
         row = RememberedRow(dict(inputs), dict(answers), datetime.now(UTC).isoformat(timespec="seconds"))
         if row.size() > MOST_IN_ROW:
             raise ReleaseError(
@@ -156,10 +141,6 @@ class RememberedRows:
         """The messages for an input, with the user's rows before those of the pool.
 
         Rows that do not fit the prompt (another version of it had other fields or labels) are passed over.
-
-        Args:
-            values: The input.
-            vector: Its vector, as of `PromptRelease.fill`.
         """
         release, rows = self._release, self._fitting()
         answers = [{field: label_text(value) for field, value in row.answers.items()} for row in rows]
@@ -233,10 +214,7 @@ MOST_NAMED = 20
 def answers_of(outputs: Sequence[Field], answer: Any) -> Mapping[str, Any]:
     """An answer by output: a mapping as it is, and any other value as that of the one output.
 
-    Args:
-        outputs: The output fields of the prompt.
-        answer: A value, or values by the names of outputs. A mapping is the value itself where the one output is JSON
-            and the mapping has not its name alone.
+    A mapping is the value itself where the one output is JSON and the mapping has not its name alone.
 
     >>> answers_of([Field("team")], "billing")
     {'team': 'billing'}
@@ -282,13 +260,7 @@ _VALUE = "\ue0f7"  # stands for every value while layouts are compared
 
 
 def demo_texts(release: PromptRelease, inputs: Mapping[str, str], answers: Mapping[str, str]) -> tuple[str, ...]:
-    """The texts of an example, as the rows of the release's pool have them.
-
-    Args:
-        release: A prompt whose examples are picked.
-        inputs: A text for each of its inputs.
-        answers: A text for each of its outputs.
-    """
+    """The texts of an example, as the rows of the release's pool have them."""
     inputs = {name: inputs[name] for name in release.inputs}
     names = [output.name for output in release.outputs]
     if release.format == "inline":

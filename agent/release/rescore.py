@@ -102,15 +102,7 @@ def rescore(
     parse: Parse,
     unfit: Callable[[PromptRelease, Values], str],
 ) -> Rescored:
-    """Renders and scores every row through an export.
-
-    Args:
-        name: The format's name, for errors.
-        release: What was exported.
-        dev: The rows of the run.
-        render: How the target renders a row.
-        parse: How the target reads a reply.
-        unfit: Why the target cannot carry a row's values, or "".
+    """Render every row through an export, and read and score its reply again.
 
     Raises:
         ReleaseError: A row makes another call, reads otherwise or has another score than in the run.

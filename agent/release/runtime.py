@@ -129,11 +129,7 @@ class Prompt:
         return self._rows_of(who).votes(inputs)
 
     def _texts(self, given: Mapping[str, Any], verb: str) -> dict[str, str]:
-        """The inputs with a conversation as the text of its messages; a str is one message of the user.
-
-        Raises:
-            ReleaseError: A message is none.
-        """
+        """The inputs with a conversation as the text of its messages; a str is one message of the user."""
         fields, name = dict(given), self.release.conversation
         if isinstance(value := fields.get(name), list | str):
             from agent.conversation import user_text, waiting_text  # most prompts take none

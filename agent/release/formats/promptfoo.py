@@ -89,14 +89,7 @@ def _find_library(library: str) -> str:
 
 
 def _echo(folder: Path, file: str, reference: str, rows: Sequence[Given]) -> list[Sent]:
-    """What promptfoo would send for each row.
-
-    Args:
-        folder: Where the export lies.
-        file: Name of the prompt's file in it.
-        reference: The prompt as a config names it.
-        rows: The inputs.
-    """
+    """What promptfoo would send for each row by a `file` of the export, which a config names as `reference`."""
     with tempfile.TemporaryDirectory(prefix="promptfoo-") as aside:
         place = Path(aside)
         tests = [{"vars": {"row": dict(values)}, "options": {"disableVarExpansion": True}} for values in rows]

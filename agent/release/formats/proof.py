@@ -83,7 +83,7 @@ def verify_exports(
     Args:
         formats: Which.
         materials: What each is made of, by the format's name.
-        dev: The run's dev rows; with them each export is scored again, without a call to a model.
+        dev: The run's dev rows, which each export scores again without a call.
         strict: Also refuse what could not be proved, and a target that cannot carry every value.
 
     Raises:

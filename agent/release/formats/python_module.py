@@ -132,10 +132,9 @@ def files(material: Material) -> dict[str, str]:
 
 
 def module_source(release: PromptRelease) -> str:
-    """The module, which targets that call Python get with more code at its end.
+    """The module, which targets that call Python extend.
 
-    Raises:
-        ReleaseError: An input cannot be an argument of a function, or examples are picked by vectors.
+    Raises a ReleaseError where an input cannot be an argument of a function, or examples are picked by vectors.
     """
     if release.picks is not None and release.picks.vectors is not None:
         raise ReleaseError(
@@ -186,17 +185,8 @@ def module_source(release: PromptRelease) -> str:
 def rendered_calls(
     name: str, module: Any, given: Mapping[str, Any], got: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, str]]:
-    """The messages of a module whose prompt has tools.
-
-    Args:
-        name: of the target, for errors.
-        module: the exported module.
-        given: the inputs of a row, as a program gives them.
-        got: what the target sends, as OpenAI takes it.
-
-    Raises:
-        ReleaseError: The calls of examples are not sent as they were in the run.
-    """
+    """The messages of a module whose prompt has tools. Raises a ReleaseError unless `got`, in OpenAI's form, has the
+    calls of the examples as the run sent them."""
     found = [dict(message) for message in module.render(**given)]
     messages = tuple(Message(message["role"], message["content"]) for message in found)
     tools = tuple(read_tools(module.TOOLS)[0])

@@ -109,13 +109,7 @@ def _embedded(module: ModuleType) -> str:
 
 
 def require_same_replies(name: str, parse: Callable[[str], Any], release: PromptRelease) -> None:
-    """Raises a ReleaseError unless an exported `parse` reads replies as the release does.
-
-    Args:
-        name: Of the export, for the error.
-        parse: The exported function.
-        release: What was exported.
-    """
+    """Raises a ReleaseError unless an exported `parse` reads replies as the release does."""
     for reply in _replies(release):
         found, want = parse(reply), parse_reply(reply, release.outputs, reasoning=release.reasoning)
         if (dict(found.fields), found.error) != (dict(want.fields), want.error):
@@ -245,11 +239,7 @@ def require_same_answers(
 ) -> None:
     """Raises a ReleaseError unless an exported `answer` decides as the release does, on replies in every label.
 
-    Args:
-        name: Of the export, for the error.
-        answer: Label and confidence of a reply; None where it does not begin with a label.
-        release: What was exported.
-        unfit: Why the target cannot be given some inputs, which are left out; "" where it can.
+    `unfit`: why the target cannot be given some inputs, which are left out.
     """
     weights, field = release.weights, release.outputs[0]
     assert weights is not None
