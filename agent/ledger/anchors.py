@@ -133,7 +133,7 @@ def witnesses(folder: Path, releases: Path) -> list[Witness]:
 
 
 def missing_heads(db: sqlite3.Connection, path: Path, noted: list[Witness]) -> tuple[list[Finding], list[str]]:
-    """What the chain lacks that a file of its own says, a finding a file; and notes. `noted` must be read before."""
+    """What the chain lacks that one of its files names, a finding a file; and notes. `noted` must be read before."""
     ids = ledger_ids(db)
     runs = {run_id for (run_id,) in db.execute("SELECT id FROM runs")}
     own = [each for each in noted if each.ledger in ids or each.run_id in runs]

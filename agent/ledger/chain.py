@@ -15,7 +15,7 @@ The body of an event that describes a row is one of
     {"insert": table, "row": {column: value, ...}}        the row as it was put, also in place of an older one
     {"update": table, "key": [...], "set": {column: value, ...}}
 
-and any other body is a fact of its own.
+and any other body is a fact.
 """
 
 from __future__ import annotations

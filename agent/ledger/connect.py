@@ -11,7 +11,6 @@ from pathlib import Path
 from agent.errors import LedgerError
 from agent.ledger.chain import Finding
 from agent.ledger.files import (
-    beside,
     is_held,
     log_is_damaged,
     log_is_empty,
@@ -20,6 +19,7 @@ from agent.ledger.files import (
     read_only,
     seal_holds,
     seal_path,
+    sibling,
 )
 from agent.ledger.merged import refuse_merged
 from agent.ledger.place import ledger_option
@@ -40,7 +40,7 @@ class NeedsWriter(LedgerError):
 
 
 def is_emptied(path: Path) -> bool:
-    """Whether nothing is left of a ledger but what lies beside it: the seal or the log of an empty file, the log of
+    """Whether nothing is left of a ledger but its companions: the seal or the log of an empty file, the log of
     one that is gone. (A seal alone is what is left where somebody removed the ledger to begin anew.)"""
     if not os.path.exists(path):
         return not log_is_empty(path)
@@ -50,7 +50,7 @@ def is_emptied(path: Path) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is a ledger, whole or not. An empty file is none yet, unless it was emptied."""
+    """Whether there is a ledger, whole or not. A new empty file does not count, an emptied one does."""
     return is_emptied(path) or (os.path.isfile(path) and os.path.getsize(path) > 0)
 
 
@@ -58,7 +58,7 @@ def address_to_read(path: Path) -> str:
     """SQLite's address of the file for a connection that cannot write. LedgerError for a file that was emptied or is
     gone, as SQLite would throw its log away.
 
-    To read, SQLite makes files beside the ledger. Where it cannot, and there is no log, the file is read as it lies.
+    To read, SQLite makes files next to the ledger. Where it cannot, and there is no log, the file is read alone.
     """
     if is_emptied(path):
         raise LedgerError(
@@ -103,7 +103,7 @@ def writer(path: Path) -> sqlite3.Connection:
 
 def unfinished(path: Path) -> bool:
     """Whether a kill left the rollback journal of a change that was not finished: the first, before there is a log."""
-    return beside(path, "-journal").exists()
+    return sibling(path, "-journal").exists()
 
 
 def undo_unfinished(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The files beside a ledger: its lock, its seal, and SQLite's write-ahead log. Knows no table but `head`.
+"""The companions of a ledger file: its lock, its seal, and SQLite's write-ahead log. Knows no table but `head`.
 
 The lock lets one process write; the kernel frees it when its holder dies.
 
@@ -36,8 +36,8 @@ CHUNK = 1 << 20  # bytes that are digested at once
 HEADER, FRAME = 32, 24  # bytes of the log's
 
 
-def beside(path: Path, suffix: str) -> Path:
-    """The file of this suffix beside the ledger itself, where `path` is a link to it."""
+def sibling(path: Path, suffix: str) -> Path:
+    """The companion file with this suffix, next to the ledger itself where `path` is a link."""
     real = path.resolve() if path.is_symlink() else path
     return real.with_name(real.name + suffix)
 
@@ -49,7 +49,7 @@ class Lock:
     """`flock` on `<ledger>.lock`, held until `release` or the end of the process."""
 
     def __init__(self, path: Path) -> None:
-        self.path = beside(path, ".lock")
+        self.path = sibling(path, ".lock")
         self._file: int | None = None
 
     def take(self) -> bool:
@@ -106,7 +106,7 @@ def _lock(file: int) -> bool:
 def is_held(path: Path) -> bool:
     """Whether a writer has the ledger open now. Changes nothing."""
     try:
-        file = os.open(beside(path, ".lock"), os.O_RDONLY | os.O_CLOEXEC)  # it may lie where nothing can be written
+        file = os.open(sibling(path, ".lock"), os.O_RDONLY | os.O_CLOEXEC)  # its folder may be read-only
     except OSError:
         return False
     try:
@@ -122,7 +122,7 @@ def is_held(path: Path) -> bool:
 
 
 def seal_path(path: Path) -> Path:
-    return beside(path, ".seal")
+    return sibling(path, ".seal")
 
 
 def digest(file: int) -> str:
@@ -175,7 +175,7 @@ def break_seal(path: Path) -> None:
 
 
 def log_path(path: Path) -> Path:
-    return beside(path, "-wal")
+    return sibling(path, "-wal")
 
 
 def log_is_empty(path: Path) -> bool:
@@ -207,7 +207,7 @@ def log_is_damaged(path: Path, db: sqlite3.Connection) -> bool:
 def _frames_read(path: Path, db: sqlite3.Connection) -> int:
     """How many frames of the log SQLite found good, from the index that it makes of it when it first reads."""
     db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
-    index = beside(path, "-shm").read_bytes()
+    index = sibling(path, "-shm").read_bytes()
     return int(struct.unpack_from("=I", index, 16)[0])
 
 

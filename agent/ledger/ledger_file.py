@@ -181,7 +181,7 @@ class LedgerFile:
         return self._head
 
     def has_event(self, run_id: str, kind: str, body: Mapping[str, Any]) -> bool:
-        """Whether this very fact stands in the chain."""
+        """Whether the chain has this very fact."""
         event = (run_id, kind, self._clean(canonical(body)))
         found = self.db.execute("SELECT 1 FROM events WHERE run_id = ? AND kind = ? AND body = ?", event)
         return found.fetchone() is not None

@@ -233,7 +233,7 @@ def _give_homes(parts: Sequence[ChainPart], sources: Sequence[Source]) -> None:
 
 @contextmanager
 def _new_ledger(output: Path) -> Iterator[Path]:
-    """A file beside `output` that takes its place, sealed and for reading only, when the block ends."""
+    """A temporary file that takes the place of `output`, sealed and for reading only, when the block ends."""
     target = Path(os.path.realpath(output))
     new = target.with_name(f".{target.name}.new-{os.getpid()}")
     try:

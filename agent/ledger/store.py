@@ -182,7 +182,7 @@ class Ledger(LedgerFile, Queries):
             self._put(run_id, "demo_made", "demos", row, parts)
 
     def calibration(self, judge_id: str, run_id: str) -> dict[str, Any] | None:
-        """The latest calibration of this judge that `run_id` could know when it ended; None when there is none."""
+        """The latest calibration of this judge that `run_id` could know when it ended, or None."""
         found = self.db.execute(
             "SELECT body FROM events WHERE kind = 'judge_calibrated' AND json_extract(body, '$.judge_id') = ? "
             "AND seq < COALESCE((SELECT MIN(seq) FROM events "
@@ -200,7 +200,7 @@ class Ledger(LedgerFile, Queries):
         return {str(candidate_id): float(mean) for candidate_id, mean in found if mean is not None}
 
     def seconds_of(self, call_key: str) -> float | None:
-        """How long a settled call took, the first time that it was made; None where there is none."""
+        """How long a settled call took, the first time that it was made, or None."""
         first = "SELECT latency_s FROM calls WHERE call_key = ? AND state = 'ok' ORDER BY id LIMIT 1"
         found = self.db.execute(first, (call_key,)).fetchone()
         return None if found is None or found[0] is None else float(found[0])

@@ -93,7 +93,7 @@ class PublishedReading:
 
 
 def database(url: str) -> URL:
-    """The address of a team's ledger. Raises InputError, without what may be a password, for one that is none."""
+    """The address of a team's ledger. Raises InputError, without what may be a password, for another."""
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 

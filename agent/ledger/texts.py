@@ -75,7 +75,7 @@ def search(history: History, words: str, run_id: str = "", limit: int = 50) -> F
     """The texts of a run (by its whole id), or of all, that hold the words, best first (bm25), at most `limit`.
 
     `words` is a query of SQLite's FTS5: words that all must be there, "a phrase", OR, NOT, pre*. Raises InputError for
-    one that is none, and where there is more than an index may hold.
+    anything else, and where there is more than an index may hold.
     """
     from sqlite_utils import Database
 

@@ -169,7 +169,7 @@ def _text(history: History, digest: str | None) -> Any:
 def candidates_named(history: History, name: str, versions: Mapping[str, str]) -> list[str]:
     """The ids of the candidates that `name` stands for, also by its start (6 characters or more), oldest first.
 
-    `versions`: ids of candidates by the version of their release. Raises InputError when there is none.
+    `versions`: ids of candidates by the version of their release. Raises InputError for an unknown name.
     """
     found: list[str] = []
     if not re.fullmatch("[cpf]?_?[0-9a-f]{6,64}", name):

@@ -1,9 +1,9 @@
 """Writes in groups: statements are executed in order as they come, and many that come together share one commit.
 
 Statements run on the caller's thread, where they take microseconds; only the commit, which waits for the disk, runs in
-a thread of its own. What comes while a commit is on its way goes into the next one. Knows no table but `head`.
+another thread. What comes during a commit goes into the next one. Knows no table but `head`.
 
-A process goes on writing to an open file after it was removed or another was moved over it, and nothing of that is
+A process can write to an open file after it was removed or replaced, and nothing of that is
 there afterwards; `flock` on a file that is gone keeps nothing out. So the main file, the lock and the log are compared
 with those that lie at their places: before and after each commit, and before the main file is written to.
 """
@@ -35,7 +35,7 @@ class Watch:
     earlier would give up the locks that SQLite has on it."""
 
     def __init__(self, path: Path, lock: Lock) -> None:
-        """Before the connection is opened. Makes an empty file where there is none."""
+        """Before the connection is opened. Makes an empty file if need be."""
         how = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC  # to write: on overlayfs one opened to read stays the file below
         self.file = os.open(path, how, 0o600)
         self._path, self._lock = path, lock
@@ -178,7 +178,7 @@ class Writer:
     def _commit(self) -> None:
         """In the thread: to the disk, and now and then from the log into the main file.
 
-        Looked at before, so that nothing is written beside another writer whom a lost lock let in, and after: what went
+        Looked at before, so that no two write whom a lost lock let in, and after: what went
         into a file that is gone is not on the disk.
         """
         self._watch.require()

@@ -41,7 +41,7 @@ def require_base(release: PromptRelease) -> None:
 
 
 def without_folder(release: PromptRelease, name: str) -> str:
-    """The name of a model as it can be written down: the release's own without the folder that it lies in."""
+    """The name of a model as it can be written down: the release's own without its folder."""
     if release.adapter is None or name != release.target:
         return name
     return f"{release.model}{MARK}{release.adapter.path.name}"
@@ -53,7 +53,7 @@ def in_folder(release: PromptRelease, name: str) -> str:
 
 
 def brought(release: PromptRelease) -> set[str]:
-    """The models that the file of a release makes known: an adapter beside it, checked by its hash, is no other
+    """The models that the file of a release makes known: its adapter, checked by its hash, is no other
     place, but a model file of somebody's own is."""
     is_beside = release.adapter is not None and not leads_elsewhere(release.model)
     return set() if is_beside else {release.target}

@@ -96,19 +96,19 @@ def export_messages(release: PromptRelease) -> str:
 def write_release(release: PromptRelease, folder: str | os.PathLike[str]) -> Path:
     """Writes prompt.md and messages.json into `folder` (made if need be); returns the path of prompt.md.
 
-    Both, and the adapter of a prompt that has one, are written beside their place, loaded, compared and rendered with
+    Both, and the adapter of a prompt that has one, are written aside, loaded, compared and rendered with
     hostile values before any is moved into place, so a failure leaves what was there. Raises a ReleaseError on drift or
     when the disk refuses.
     """
     target = Path(folder)
     texts = {PROMPT_FILE: export_markdown(release), MESSAGES_FILE: export_messages(release)}
     try:
-        with new_files(target) as beside:
+        with new_files(target) as staged:
             if release.adapter is not None:
-                shutil.copyfile(release.adapter.path, beside / ADAPTER_FILE)
+                shutil.copyfile(release.adapter.path, staged / ADAPTER_FILE)
             for name, text in texts.items():
-                (beside / name).write_bytes(text.encode("utf-8"))
-                verify_file(beside / name, release)
+                (staged / name).write_bytes(text.encode("utf-8"))
+                verify_file(staged / name, release)
     except OSError as error:
         raise ReleaseError(f"{target}: cannot write the release ({error.strerror or error})") from error
     return target / PROMPT_FILE

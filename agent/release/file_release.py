@@ -1,7 +1,7 @@
-"""A release that is files as they stand: any kind but a prompt. Knows no label, no ledger and no kind of its own.
+"""A release of plain files: any kind but a prompt. Knows no label, no ledger and no particular kind.
 
     ROOT/NAME/VERSION/release.json    what it is, the function of `promptassay` that loads it, each file's size and hash
-    ROOT/NAME/VERSION/...             the files; others beside them do not count
+    ROOT/NAME/VERSION/...             the files; other ones do not count
 
 The version is the hash of all in release.json but name and provenance, so it covers every byte of the files. It is a
 hash and no signature. A file is data: nothing in it is run. Needs the standard library only.
@@ -70,10 +70,10 @@ class FileRelease:
         """Writes the folder and reads it back before anything is moved into place. Raises ReleaseError."""
         text = json.dumps(self.manifest(), indent=2, ensure_ascii=True, allow_nan=False) + "\n"
         try:
-            with new_files(folder) as beside:
+            with new_files(folder) as staged:
                 for name, data in {**self.files, MANIFEST: text.encode()}.items():
-                    (beside / name).write_bytes(data)
-                if read_files(beside).version != self.version:
+                    (staged / name).write_bytes(data)
+                if read_files(staged).version != self.version:
                     raise ReleaseError(f"{folder}: what was written is not what was to be released")
         except OSError as error:
             raise ReleaseError(f"{folder}: cannot write the release ({error.strerror or error})") from error

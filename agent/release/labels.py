@@ -85,7 +85,7 @@ class LabelChange:
 
 
 def change_from(data: Any) -> LabelChange:
-    """The change in a line's object. Raises ValueError when it is none, or does not match its hash."""
+    """The change in a line's object. Raises ValueError for anything else, or a wrong hash."""
     if mismatch(data, {**_SHAPE, "hash": TEXT}, "the line"):
         raise ValueError("is no change of a label")
     if data["hash"] != hash_of(data):
@@ -99,7 +99,7 @@ def hash_of(data: Mapping[str, Any]) -> str:
 
 
 def line_of(change: LabelChange) -> bytes:
-    """The line as it stands in the file, in ASCII."""
+    """The line in the file, in ASCII."""
     return (_text(change.as_dict()) + "\n").encode()
 
 

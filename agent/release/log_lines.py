@@ -22,7 +22,7 @@ _SEVERAL = re.compile(r"[:;,({\[]")
 
 
 def value_of(row: Mapping[str, Any], name: str) -> Any:
-    """The value of the key `name`, or of one inside another by its dotted name; MISSING where there is none.
+    """The value of the key `name`, or of one inside another by its dotted name; or MISSING.
 
     >>> value_of({"response": {"text": "billing"}}, "response.text")
     'billing'
@@ -47,7 +47,7 @@ def required(row: Mapping[str, Any], what: str, columns: Mapping[str, str]) -> A
 
 
 def optional(row: Mapping[str, Any], what: str, columns: Mapping[str, str]) -> Any:
-    """The value of `what`, or None; an empty cell is none."""
+    """The value of `what`, or None, as for an empty cell."""
     value = value_of(row, columns.get(what, what))
     return None if value is MISSING or value == "" else value
 

@@ -230,7 +230,7 @@ def read_outcomes(
     Raises:
         ProblemsError: Half of the rows or more cannot be read, or units have several arms or outcomes; each kind of
             problem once, at its `file:line`.
-        InputError: There are not two arms, or `control` is none of them.
+        InputError: There are not two arms, or `control` is another.
     """
     found, notes = read_lines(path, lambda row: _outcome(row, columns), '{"unit": ..., "arm": ..., "outcome": ...}')
     where = shown(path)

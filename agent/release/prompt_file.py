@@ -236,8 +236,8 @@ def read_release(path: str | os.PathLike[str], *, verify: bool = True) -> Prompt
     """Reads a prompt.md, a messages.json, or the folder that holds a prompt.md.
 
     Raises a ReleaseError, one line with the file (and line where known), when the file cannot be read, is not a
-    release, or (unless `verify` is False) was edited: its content, or that of the adapter beside it, does not match the
-    version that stands in it.
+    release, or (unless `verify` is False) was edited: its content, or that of its adapter, does not match the version
+    that it names.
     """
     with only_release_errors(path):
         file = Path(path)

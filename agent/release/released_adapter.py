@@ -1,4 +1,4 @@
-"""The adapter of a released prompt: a file beside the prompt, and the weights that it goes with, both by their hashes.
+"""The adapter of a released prompt: a file next to the prompt, and the weights that it goes with, both by their hashes.
 
     FOLDER/prompt.md, messages.json    the prompt; [adapter] has the two hashes, and the version covers them
     FOLDER/adapter.gguf                the adapter

@@ -1,4 +1,4 @@
-"""Confirmed examples of one user or tenant, which lie beside a released prompt and never in it.
+"""Confirmed examples of one user or tenant, kept next to a released prompt and never in it.
 
 A file for each user, named by a hash of the prompt's name and the user's, in the folder `remembered`: a row a line, as
 JSON. It is written whole or not at all, by one writer at a time, and readable by its owner only. Imports the standard

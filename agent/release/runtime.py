@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Input: TypeAlias = str | list[dict[str, str]]
 """The value of an input: a text, or the messages of a conversation."""
 REMEMBERED = "remembered"
-"""The folder of the examples that users confirm, beside a prompt's file."""
+"""The folder of the examples that users confirm, next to a prompt's file."""
 
 __all__ = ["MESSAGES_FILE", "PROMPT_FILE", "Prompt", "PromptRelease", "load_prompt"]
 
@@ -157,7 +157,7 @@ class Prompt:
             raise ReleaseError(f"cannot {verb} {self.name!r}: {said}")
 
     def remember(self, inputs: Mapping[str, Input], answer: Any, *, who: str) -> None:
-        """Keeps a confirmed example of a user or tenant beside the release, whose version stays as it is.
+        """Keeps a confirmed example of a user or tenant next to the release, whose version stays the same.
 
         It is shown to this user alone, by `render(..., who=...)` and `complete(..., who=...)`. At most 200 examples and
         a million characters are kept of each user, and the oldest go; the same inputs again replace the older answer.
@@ -165,7 +165,7 @@ class Prompt:
         Args:
             inputs: A text for each input.
             answer: The right answer, or one for each output by its name. Checked against its type, choices and limits.
-            who: The user or tenant, 1 to 1,000 characters. It stands in no file: the file's name is a hash of it.
+            who: The user or tenant, 1 to 1,000 characters. No file holds it: the file's name is a hash of it.
 
         Raises:
             ReleaseError: The prompt picks no examples, what was given does not fit it, or the disk refuses.
@@ -315,7 +315,7 @@ def load_prompt(
             kept as `fallback_reason`.
         unit: What an A/B label buckets, as text. A wrong one, or none for an A/B label, is a mistake in the program and
             raises even with a fallback.
-        remembered: The folder of the examples that users confirm (`Prompt.remember`). Default: `remembered` beside the
+        remembered: The folder of the examples that users confirm (`Prompt.remember`). Default: `remembered` next to the
             prompt's file. One folder for all versions of a name keeps them when the label moves.
 
     Raises:
@@ -341,7 +341,7 @@ def load_prompt(
 
 
 def _with_memory(prompt: Prompt, path: str | os.PathLike[str], remembered: str | os.PathLike[str] | None) -> Prompt:
-    """The prompt with the folder of what users confirm: the named one, or the one beside its file."""
+    """The prompt with the folder of what users confirm: the named one, or the one next to its file."""
     if remembered is None:
         file = Path(path)
         remembered = (file if file.is_dir() else file.parent) / REMEMBERED

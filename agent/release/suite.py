@@ -1,7 +1,7 @@
 """A frozen suite: rows, how they are scored, and a released prompt's answers to them. Knows no model.
 
-`suite.json` lies beside the prompt and is data only: nothing in it is run, no path in it is opened. It needs neither
-the task's folder nor a ledger, unless a metric of the task is Python of its own.
+`suite.json` is next to the prompt and data only: nothing in it is run, no path in it is opened. It needs neither
+the task's folder nor a ledger, unless a metric of the task is the user's Python.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Suite:
 
 
 def is_answer(outcome: Outcome) -> bool:
-    """Whether the model answered at all; a reply that does not parse is an answer, a refusal is none."""
+    """Whether the model answered at all; a reply that does not parse is an answer, a refusal is not."""
     return bool(outcome.call_key) and (outcome.value is not None or bool(outcome.prediction.fields))
 
 
@@ -139,8 +139,8 @@ def write_suite(suite: Suite, path: Path) -> None:
     """Writes the file whole or not at all. Raises a ReleaseError when the disk refuses."""
     text = json.dumps(_data(suite), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
     try:
-        with new_files(path.parent) as beside:
-            (beside / path.name).write_text(text, "ascii")
+        with new_files(path.parent) as staged:
+            (staged / path.name).write_text(text, "ascii")
     except OSError as error:
         raise ReleaseError(f"{path}: cannot write the suite ({error.strerror or error})") from error
 

@@ -98,7 +98,7 @@ def load():
     return program
 '''
 _NO_LABEL = "\u2603"
-"""A reply that is none of any labels."""
+"""A reply that is no label."""
 _AS_READ = """\
         found = self.prompt.parse(completion)
         if found.error:
@@ -158,7 +158,7 @@ def _load(folder: Path, release: PromptRelease) -> Render:
 
 
 def _settings(folder: Path, release: PromptRelease) -> Settings:
-    """What reaches the model beside the messages. Which model that is, `dspy.configure` says."""
+    """What reaches the model in addition to the messages. Which model that is, `dspy.configure` says."""
     import dspy
     from dspy.utils.dummies import DummyLM
     from dspy.utils.exceptions import AdapterParseError
@@ -173,7 +173,7 @@ def _settings(folder: Path, release: PromptRelease) -> Settings:
 
 
 def _parser(folder: Path, release: PromptRelease) -> Parse:
-    """Through the whole program, with a model that gives the reply as it stands."""
+    """Through the whole program, with a model that gives just the reply."""
     import dspy
     from dspy.utils.dummies import DummyLM
     from dspy.utils.exceptions import AdapterParseError

@@ -28,7 +28,7 @@ Render = Callable[[Values], Sent]
 Parse = Callable[[Values, str], Prediction]
 """From a row and a reply to it to what the target reads in the reply."""
 Settings = dict[str, Any]
-"""What an export holds beside the messages, by our names: `model`, `max_tokens`, `temperature`, ..."""
+"""What an export holds in addition to the messages, by our names: `model`, `max_tokens`, `temperature`, ..."""
 Parts = list[str | tuple[str]]
 """A message: a str is fixed text, a 1-tuple the name of an input."""
 Content = str | bytes
@@ -48,7 +48,7 @@ class Material:
 
     @property
     def rows(self) -> Task:
-        """The task. Raises a ReleaseError where there is none, or its rows do not hold what was said."""
+        """The task. Raises a ReleaseError without one, or where its rows do not hold what was said."""
         if self.task is None:
             raise ReleaseError(f"{self.release.name!r}: this format writes rows of the task; the task is needed")
         if self.task.user is not None:

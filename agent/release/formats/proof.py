@@ -100,15 +100,15 @@ def verify_exports(
 
 
 def write_exports(exports: Sequence[VerifiedExport], folder: Path) -> list[Path]:
-    """Writes the files of all exports into `folder`, all beside their places first. Raises a ReleaseError."""
+    """Writes the files of all exports into `folder`, all aside first. Raises a ReleaseError."""
     return write_files({name: text for export in exports for name, text in export.texts.items()}, folder)
 
 
 def write_files(texts: Mapping[str, Content], folder: Path) -> list[Path]:
-    """Writes files by name into `folder`, all beside their places first. Raises a ReleaseError."""
+    """Writes files by name into `folder`, all aside first. Raises a ReleaseError."""
     try:
-        with new_files(folder) as beside:
-            _write(texts, beside)
+        with new_files(folder) as staged:
+            _write(texts, staged)
     except OSError as error:
         raise ReleaseError(f"{folder}: cannot write the export ({error.strerror or error})") from error
     return [folder / name for name in texts]

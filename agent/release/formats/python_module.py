@@ -196,7 +196,7 @@ def rendered_calls(
 
 
 def _plain(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The messages, whatever stands beside calls as content and however their arguments are spaced."""
+    """The messages, whatever content comes with calls and however their arguments are spaced."""
     found = []
     for message in messages:
         calls = [(call["id"], call["function"]) for call in message.get("tool_calls") or ()]

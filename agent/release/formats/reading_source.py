@@ -258,7 +258,7 @@ def require_same_answers(
 
 
 def _inputs(release: PromptRelease, least: int) -> Iterator[Mapping[str, str]]:
-    """Inputs, hostile ones and texts of the pool, at least so many."""
+    """Inputs, hostile ones and texts of the pool, at least `least`."""
     texts = [row.text for row in release.picks.rows[:least]] if release.picks else []
     probes = list(probe_rows(release.inputs))
     made = [*probes, *(dict.fromkeys(release.inputs, text) for text in texts)]

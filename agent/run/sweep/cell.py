@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar
 
 from agent.errors import AgentError, Interrupted, LedgerBusy, message_of
-from agent.ledger.files import beside
+from agent.ledger.files import sibling
 from agent.options.jobs import ResumeOptions
 from agent.run.arguments import OptimizeArguments, launch_of
 from agent.run.interrupts import Stop
@@ -39,7 +39,7 @@ def order_of(cell: Cell) -> str:
 
 def progress_file(db: Path) -> Path:
     """Where a cell that runs says how far it is."""
-    return beside(db, ".progress.json")
+    return sibling(db, ".progress.json")
 
 
 def read_progress(db: Path) -> dict[str, Any]:
