@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from agent.errors import InputError, LedgerError
 from agent.ledger.anchors import head_of, unchecked
 from agent.ledger.connect import address_to_read, create, is_there, owner_of
 from agent.ledger.files import break_seal, is_held, log_path, set_seal
-from agent.ledger.merged import HOME, TABLES, Segment, is_merged, segments_after
+from agent.ledger.merged import HOME, TABLES, Segment, is_merged
 from agent.ledger.schema import expected_objects
 from agent.ledger.verify import verify
 
@@ -292,16 +292,17 @@ def _copy(
     ).fetchone()
     first_call = int(begun[0]) if begun else source.last_call + 1
     own = Segment(part.shared, source.events, last_seq - part.shared, first_call, last_call - first_call + 1)
-    before = parts[part.parent - 1].segments if part.parent else ()
-    part.segments = segments_after(before, part.shared, own)
+    before = [each for each in parts[part.parent - 1].segments if each.after < part.shared] if part.parent else []
+    part.segments = (*(replace(each, upto=min(each.upto, part.shared)) for each in before), own)
     db.execute("CREATE TEMP TABLE taken (id TEXT PRIMARY KEY)")
     db.executemany("INSERT INTO temp.taken VALUES (?)", ((run_id,) for run_id in part.runs))
     db.execute("CREATE TEMP TABLE erased (hash TEXT PRIMARY KEY)")
     db.executemany("INSERT INTO temp.erased VALUES (?)", ((digest,) for digest in erased))
     db.execute(
-        "INSERT INTO team.merged_chains VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (part.number, source.ledger, part.parent, *astuple(own)[:2], source.head, *astuple(own)[2:]),
+        "INSERT INTO team.merged_chains VALUES (?, ?, ?, ?)", (part.number, source.ledger, source.events, source.head)
     )
+    segments = [(part.number, *astuple(segment)) for segment in part.segments]
+    db.executemany("INSERT INTO team.merged_segments VALUES (?, ?, ?, ?, ?, ?)", segments)
     homes = "INSERT INTO team.merged_homes SELECT ?, id, ? FROM"
     db.execute(f"{homes} temp.taken ORDER BY id", ("run", part.number))
     db.execute(

@@ -2,13 +2,13 @@
 
 How such a file is recognized, and how its rows are those of its sources.
 
-The tables are those of a ledger, so that whatever reads one reads this. Three more say what came from where:
-`merged_chains` has a row for each chain, `merged_sources` for each file, `merged_homes` the chain whose rows of a run
-or of a candidate stand in the file.
+The tables are those of a ledger, so that whatever reads one reads this. Four more say what came from where:
+`merged_chains` and `merged_segments` describe each chain, `merged_sources` each file, `merged_homes` the chain whose
+rows of a run or of a candidate are in the file.
 
-Each chain numbers its events and calls from 1; in the file both are numbered through. A chain that went on from a copy
-of another shares its first events (`parent`, `shared`): they stand in the file once. So a chain is a list of segments,
-each with what is added to its own numbers.
+Each chain numbers its events and calls from 1; in the file both are numbered through. A copy of a ledger that was
+continued shares its first events with the original: they are in the file once. So a chain is a list of segments, each
+with what is added to its own numbers.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from agent.ledger.chain import EVENT, Finding, Place, Replayed, compare, compare
 from agent.ledger.schema import defaults, stored_texts
 
 TABLES = {
-    "merged_chains": "CREATE TABLE merged_chains (number INTEGER PRIMARY KEY, ledger TEXT NOT NULL, parent INTEGER NOT "
-    "NULL, shared INTEGER NOT NULL, events INTEGER NOT NULL, head TEXT NOT NULL, seq_offset INTEGER NOT NULL, "
-    "first_call INTEGER NOT NULL, call_offset INTEGER NOT NULL)",
+    "merged_chains": "CREATE TABLE merged_chains (number INTEGER PRIMARY KEY, ledger TEXT NOT NULL, events INTEGER NOT "
+    "NULL, head TEXT NOT NULL)",
+    "merged_segments": "CREATE TABLE merged_segments (chain INTEGER NOT NULL, after INTEGER NOT NULL, upto INTEGER NOT "
+    "NULL, seq_offset INTEGER NOT NULL, first_call INTEGER NOT NULL, call_offset INTEGER NOT NULL, PRIMARY KEY (chain, "
+    "after))",
     "merged_sources": "CREATE TABLE merged_sources (name TEXT PRIMARY KEY, chain INTEGER NOT NULL, events INTEGER NOT "
     "NULL, head TEXT NOT NULL)",
     "merged_homes": "CREATE TABLE merged_homes (kind TEXT NOT NULL, name TEXT NOT NULL, chain INTEGER NOT NULL, "
@@ -54,15 +56,13 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One chain of a merged ledger. `ledger`: hash of its first event; `name`: the source that has all of it; `path`:
-    its own number and those of the chains that it went on from, oldest first, with as many `segments`."""
+    """One chain of a merged ledger. `ledger`: hash of its first event; `name`: the source that has all of it."""
 
     number: int
     ledger: str
     name: str
     events: int
     head: str
-    path: tuple[int, ...]
     segments: tuple[Segment, ...]
 
     def seq_here(self, seq: int) -> int:
@@ -79,10 +79,10 @@ class Chain:
     def shared(self, other: Chain) -> int:
         """How many events the two have in common."""
         common = 0
-        for mine, its, left, right in zip(self.path, other.path, self.segments, other.segments, strict=False):
-            if mine != its:
+        for mine, its in zip(self.segments, other.segments, strict=False):
+            if (mine.after, mine.seq_offset) != (its.after, its.seq_offset):
                 break
-            common = min(left.upto, right.upto)
+            common = min(mine.upto, its.upto)
         return common
 
 
@@ -104,27 +104,19 @@ def changed_tables(db: sqlite3.Connection) -> list[str]:
     return sorted(name for name in TABLES | there if there.get(name) != TABLES.get(name))
 
 
-def segments_after(before: tuple[Segment, ...], shared: int, own: Segment) -> tuple[Segment, ...]:
-    """The segments of a chain that shares `shared` events with the one that has those `before`."""
-    kept = [part for part in before if part.after < shared]
-    cut = [Segment(p.after, min(p.upto, shared), p.seq_offset, p.first_call, p.call_offset) for p in kept]
-    return (*cut, own)
-
-
 def chains(db: sqlite3.Connection) -> dict[int, Chain]:
-    """All chains of a merged ledger by their number, those before that others went on from. Raises KeyError where one
-    goes on from a chain that is not there."""
+    """All chains of a merged ledger by their number, those before that others were continued from."""
     names = dict(db.execute("SELECT chain, name FROM merged_sources ORDER BY events, name DESC"))
-    found: dict[int, Chain] = {}
-    for number, ledger, parent, shared, events, head, *offsets in db.execute(
-        "SELECT number, ledger, parent, shared, events, head, seq_offset, first_call, call_offset FROM merged_chains "
-        "ORDER BY number"
-    ):
-        own = Segment(shared, events, *offsets)
-        segments = segments_after(found[parent].segments if parent else (), shared, own)
-        path = (*(found[parent].path[: len(segments) - 1] if parent else ()), number)
-        found[number] = Chain(number, ledger, names.get(number, f"chain {number}"), events, head, path, segments)
-    return found
+    segments: dict[int, tuple[Segment, ...]] = {}
+    asked = "SELECT chain, after, upto, seq_offset, first_call, call_offset FROM merged_segments ORDER BY chain, after"
+    for chain, *numbers in db.execute(asked):
+        segments[chain] = (*segments.get(chain, ()), Segment(*numbers))
+    return {
+        number: Chain(number, ledger, names.get(number, f"chain {number}"), events, head, segments[number])
+        for number, ledger, events, head in db.execute(
+            "SELECT number, ledger, events, head FROM merged_chains ORDER BY number"
+        )
+    }
 
 
 def home_of(db: sqlite3.Connection, run_id: str) -> Chain | None:
@@ -169,7 +161,7 @@ def merged_contents(db: sqlite3.Connection, anchor: str | None) -> Iterator[Find
     try:
         found = chains(db)
     except (KeyError, ValueError, TypeError) as error:
-        yield Finding(0, f"merged_chains goes on from a chain that is not there: {error}")
+        yield Finding(0, f"merged_chains names a chain without segments: {error}")
         return
     yield from _numbers(db, found)
     homes: Homes = {(kind, name): chain for kind, name, chain in db.execute("SELECT * FROM merged_homes")}
