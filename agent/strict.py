@@ -113,7 +113,7 @@ def _require_flat(text: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class Leaf:
     """A value that is no list and no table: what it must be, in words that follow "must be", and the check."""
 
     words: str
@@ -127,40 +127,40 @@ class Maybe:
     shape: Shape
 
 
-Shape: TypeAlias = Kind | list["Shape"] | Mapping[str, "Shape | Maybe"]
+Shape: TypeAlias = Leaf | list["Shape"] | Mapping[str, "Shape | Maybe"]
 """A list has the shape of its items; a table has exactly these keys."""
-TEXT = Kind("a text", lambda value: isinstance(value, str))
-FLAG = Kind("true or false", lambda value: isinstance(value, bool))
-TABLE = Kind("a table", lambda value: isinstance(value, dict))
-REAL = Kind("a number", lambda value: _is_number(value, int | float))
+TEXT = Leaf("a text", lambda value: isinstance(value, str))
+FLAG = Leaf("true or false", lambda value: isinstance(value, bool))
+TABLE = Leaf("a table", lambda value: isinstance(value, dict))
+REAL = Leaf("a number", lambda value: _is_number(value, int | float))
 MOST_WHOLE = 2**53
 
 
-def whole(least: int = -MOST_WHOLE, most: int = MOST_WHOLE) -> Kind:
+def whole(least: int = -MOST_WHOLE, most: int = MOST_WHOLE) -> Leaf:
     """A whole number from `least` to `most`."""
     start, end = least > -MOST_WHOLE, most < MOST_WHOLE
     words = f" from {least:,} to {most:,}" if start and end else f" of at least {least:,}" if start else ""
-    return Kind(f"a whole number{words}", lambda value: _is_number(value, int) and least <= value <= most)
+    return Leaf(f"a whole number{words}", lambda value: _is_number(value, int) and least <= value <= most)
 
 
-def at_least(least: float) -> Kind:
+def at_least(least: float) -> Leaf:
     """A number of at least `least`."""
-    return Kind(f"a number of at least {least:g}", lambda value: _is_number(value, int | float) and value >= least)
+    return Leaf(f"a number of at least {least:g}", lambda value: _is_number(value, int | float) and value >= least)
 
 
-def one_of(names: Collection[str]) -> Kind:
+def one_of(names: Collection[str]) -> Leaf:
     """One of some texts."""
-    return Kind(f"one of {', '.join(names)}", lambda value: isinstance(value, str) and value in names)
+    return Leaf(f"one of {', '.join(names)}", lambda value: isinstance(value, str) and value in names)
 
 
-def matching(pattern: str, words: str) -> Kind:
+def matching(pattern: str, words: str) -> Leaf:
     """A text that a regular expression matches whole."""
-    return Kind(words, lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None)
+    return Leaf(words, lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None)
 
 
 def mismatch(value: Any, shape: Shape, where: str) -> str:
     """Where data from elsewhere first differs from a shape: `WHERE must be WORDS, not VALUE`; "" where it fits."""
-    if isinstance(shape, Kind):
+    if isinstance(shape, Leaf):
         return "" if shape.holds(value) else f"{where} must be {shape.words}, not {value!r:.60}"
     if isinstance(shape, list):
         if not isinstance(value, list):

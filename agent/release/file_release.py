@@ -22,15 +22,15 @@ from agent.files import new_files
 from agent.release.labels import NAME, releases_root
 from agent.release.prompt_file import MAX_FILE, only_release_errors
 from agent.shipped import content_id
-from agent.strict import TABLE, TEXT, Kind, mismatch, parse_json, read_file
+from agent.strict import TABLE, TEXT, Leaf, mismatch, parse_json, read_file
 
 MANIFEST = "release.json"
 MOST_BYTES = 256_000_000  # of one file
 _SHAPE = {
     "name": TEXT,
     "version": TEXT,
-    "what": Kind("printable text", lambda value: isinstance(value, str) and value.isprintable()),
-    "loader": Kind("the name of a function", lambda value: isinstance(value, str) and value.isidentifier()),
+    "what": Leaf("printable text", lambda value: isinstance(value, str) and value.isprintable()),
+    "loader": Leaf("the name of a function", lambda value: isinstance(value, str) and value.isidentifier()),
     "files": TABLE,
     "provenance": TABLE,
 }

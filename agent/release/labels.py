@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError
-from agent.strict import REAL, TABLE, TEXT, Kind, matching, mismatch, one_of, parse_json, read_file, whole
+from agent.strict import REAL, TABLE, TEXT, Leaf, matching, mismatch, one_of, parse_json, read_file, whole
 
 LABELS_FILE = "labels.jsonl"
 MAX_FILE = 64_000_000  # bytes of a history: some 60,000 changes
@@ -45,7 +45,7 @@ _SHAPE = {
     "label": matching(LABEL.pattern, "a label"),
     "version": matching(VERSION.pattern, "a version"),
     "from": TEXT,
-    "share": Kind("a part of 1", lambda value: value is None or (REAL.holds(value) and 0 <= value <= 1)),
+    "share": Leaf("a part of 1", lambda value: value is None or (REAL.holds(value) and 0 <= value <= 1)),
     "reason": TEXT,
     "evidence": TABLE,
     "prev": TEXT,

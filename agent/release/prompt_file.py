@@ -25,7 +25,7 @@ from agent.strict import (
     TABLE,
     TEXT,
     BadToml,
-    Kind,
+    Leaf,
     Maybe,
     Shape,
     at_least,
@@ -363,8 +363,8 @@ T = TypeVar("T")
 Refuse = Callable[[str, str], NoReturn]
 """Ends the reading for a key and the reason."""
 _LISTS = ("choices", "forbidden", "required")
-_JSON_TEXT = Kind("a JSON text", lambda value: isinstance(value, str) and _is_json(value))
-_JSON_OBJECT = Kind("a JSON object", lambda value: isinstance(value, str) and _is_json(value, dict))
+_JSON_TEXT = Leaf("a JSON text", lambda value: isinstance(value, str) and _is_json(value))
+_JSON_OBJECT = Leaf("a JSON object", lambda value: isinstance(value, str) and _is_json(value, dict))
 _SHAPES: dict[str, Shape] = {
     "name": TEXT,
     "version": TEXT,
@@ -395,12 +395,12 @@ _OPTIONAL: dict[str, Shape] = {
     "passages": TABLE,
     "classifier": TABLE,
 }
-_TEXTS = Kind("a list of texts", lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value))
+_TEXTS = Leaf("a list of texts", lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value))
 _PARAMETERS: dict[str, Shape] = {
     "max_tokens": whole(1),
     "temperature": at_least(0),
-    "stop": Kind("a text or a list of texts", lambda value: isinstance(value, str) or _TEXTS.holds(value)),
-    "seed": Kind("a whole number", lambda value: value is None or whole().holds(value)),
+    "stop": Leaf("a text or a list of texts", lambda value: isinstance(value, str) or _TEXTS.holds(value)),
+    "seed": Leaf("a whole number", lambda value: value is None or whole().holds(value)),
     "logprobs": whole(0),
     "labels": _TEXTS,
 }
@@ -538,8 +538,8 @@ def _weights(data: Mapping[str, Any], outputs: Sequence[Mapping[str, Any]], refu
 
     shape: dict[str, Shape] = {
         "method": one_of(get_args(Method)),
-        "bias": Kind("a number for each choice of the output, and for no other", is_bias),
-        "temperature": Kind("a number above 0", lambda value: REAL.holds(value) and value > 0),
+        "bias": Leaf("a number for each choice of the output, and for no other", is_bias),
+        "temperature": Leaf("a number above 0", lambda value: REAL.holds(value) and value > 0),
     }
     more: dict[str, Shape] = {
         "neighbours": {"k": whole(1, MOST_NEIGHBOURS), "weight": at_least(0)},

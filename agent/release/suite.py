@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from agent.errors import ReleaseError
 from agent.files import new_files
 from agent.release.runtime import Prompt
-from agent.strict import REAL, TABLE, TEXT, Kind, Maybe, Shape, mismatch, parse_json, read_file
+from agent.strict import REAL, TABLE, TEXT, Leaf, Maybe, Shape, mismatch, parse_json, read_file
 from agent.types import (
     Budget,
     Constraints,
@@ -173,8 +173,8 @@ def read_suite(path: Path) -> Suite:
     )
 
 
-_TEXTS = Kind("a table of texts", lambda value: isinstance(value, dict) and all(map(TEXT.holds, value.values())))
-_SCORE = Kind("a score from 0 to 1", lambda value: value is None or (REAL.holds(value) and 0 <= value <= 1))
+_TEXTS = Leaf("a table of texts", lambda value: isinstance(value, dict) and all(map(TEXT.holds, value.values())))
+_SCORE = Leaf("a score from 0 to 1", lambda value: value is None or (REAL.holds(value) and 0 <= value <= 1))
 _SHAPE: dict[str, Shape] = {
     "suite": REAL,
     "name": TEXT,
