@@ -116,11 +116,11 @@ def test_a_suite_with_a_key_twice_is_refused(tmp_path: Path) -> None:
         ({"rows": [{"id": "a", "inputs": {}, "labels": {}, "answers": []}]}, "without a recorded answer"),
         (
             {"rows": [{"id": "a", "inputs": {}, "labels": {}, "answers": [{"reply": "x", "value": 2}]}]},
-            "outside 0 to 1",
+            "must be a score from 0 to 1",
         ),
         (
             {"rows": [{"id": "a", "inputs": {"m": 1}, "labels": {}, "answers": [{"reply": "", "value": 1}]}]},
-            "not a text",
+            "must be a text",
         ),
         (
             {"rows": [{"id": "a", "inputs": {}, "labels": {}, "answers": [{"reply": "", "value": 1}] * 6}]},
@@ -132,7 +132,7 @@ def test_a_suite_with_a_key_twice_is_refused(tmp_path: Path) -> None:
         ),
         ({"rows": 3}, "is damaged"),
         ({"metrics": []}, "no metrics"),
-        ({"judges": [3]}, "not a text"),
+        ({"judges": [3]}, "must be a text"),
     ],
 )
 def test_what_is_no_suite_is_refused_in_a_line(tmp_path: Path, change: dict[str, Any], says: str) -> None:
