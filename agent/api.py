@@ -237,7 +237,7 @@ def migrate(prompt: str | Path, options: MigrateArguments) -> RunResult:
     whether the new model loses less than `margin` against the old one, whose recorded replies are not bought again.
 
     Args:
-        prompt: the path of a prompt.md or its folder, NAME@LABEL, NAME@VERSION, or the id of a run.
+        prompt: the path of a prompt.md or its folder, NAME@ALIAS, NAME@VERSION, or the id of a run.
         options: of the migration.
 
     Returns:
@@ -383,7 +383,7 @@ def check(prompt: str | Path, options: CheckArguments) -> CheckResult:
     The model is asked afresh, not the ledger. Ctrl-C as of `optimize`; what was asked is kept, and a check starts anew.
 
     Args:
-        prompt: the path of a prompt.md, NAME@LABEL, NAME@VERSION, or the id of a run.
+        prompt: the path of a prompt.md, NAME@ALIAS, NAME@VERSION, or the id of a run.
         options: of the check. Without any cap: twice the planned calls.
 
     Returns:

@@ -34,10 +34,10 @@ GROUPS = {
     },
     "Ship": {
         "export": "Write a run's prompt as prompt.md, messages JSON, or in the format of another tool.",
-        "promote": "Ship a run's winner under a label: asks the gate, or overrides it with a reason that is kept.",
-        "rollback": "Put a label back to the version before.",
-        "load": "Print the prompt that a label means now, as a program would load it.",
-        "labels": "List the labels, or the whole history of a name.",
+        "promote": "Ship a run's winner under an alias: asks the gate, or overrides it with a reason that is kept.",
+        "rollback": "Put an alias back to the version before.",
+        "load": "Print the prompt that an alias means now, as a program would load it.",
+        "aliases": "List the aliases, or the whole history of a name.",
         "apply": "Ask a released prompt each row of a file, and write the rows with the answers.",
     },
     "Watch": {
@@ -89,7 +89,7 @@ _MODULES = {
     "customize": ("customize",),
     "runs": ("runs", "show", "history"),
     "report": ("report", "compare", "ui"),
-    "release": ("export", "promote", "rollback", "load", "labels"),
+    "release": ("export", "promote", "rollback", "load", "aliases"),
     "apply": ("apply",),
     "check": ("check", "bless", "monitor", "ab"),
     "learn": ("learn",),

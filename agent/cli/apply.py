@@ -21,7 +21,7 @@ from agent.task.words import counted
 def apply_command(options: ApplyOptions, output: ShownOptions, prompt: str, file: Path) -> None:
     """Ask a released PROMPT each row of FILE, and write the rows with the answers.
 
-    PROMPT is the path of a prompt.md, NAME@LABEL, or the id of a run. FILE is a data file (.csv, .tsv, .jsonl, .json,
+    PROMPT is the path of a prompt.md, NAME@ALIAS, or the id of a run. FILE is a data file (.csv, .tsv, .jsonl, .json,
     .xlsx, .parquet) with a column for each input of the prompt; other columns are carried through. The new columns are
     the prompt's outputs, and error, which says why a row has no answer. The file is written at the end, whole or not at
     all; every reply is in the ledger, so the same command goes on after a stop and asks only what is missing. In a .csv

@@ -36,7 +36,7 @@ def verify_command(anchor: str | None, db: Path, as_json: bool) -> None:
 
     Prints `whole: N events, head HASH` (of a merged ledger for each of its chains) and ends with 0, or each thing that
     does not hold, the first event first, and ends with 1 (with --json, `seq` 0 is the file as a whole). Releases,
-    labels and reports beside the ledger name heads that it must have: an older copy in its place is found. The file of
+    aliases and reports beside the ledger name heads that it must have: an older copy in its place is found. The file of
     --anchor may be what `optimize audit anchor` wrote, a result of --json, or a released prompt.
     """
     from agent.run.ledger_audit import verify_ledger
@@ -327,7 +327,7 @@ def _show_call(history: History, number: int, as_json: bool) -> None:
 @ledger_options
 def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
     """Show how a prompt came about: its parents, operators and reasons, demos, trials, runs, whether it shipped, and
-    how the labels of its name moved.
+    how the aliases of its name moved.
 
     PROMPT_HASH is a candidate (c_...), the version of a release (p_..., f_...), or the hash of a template or an
     instruction; the start of one will do.
@@ -364,9 +364,9 @@ def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
         if candidate["demos"]:
             click.echo("demos: " + plain(", ".join(demo["example_id"] for demo in candidate["demos"])))
         for run in prompt["runs"]:
-            moved = [m for m in prompt["labels"] if m["mine"] and m["evidence"].get("run_id") == run["run_id"]]
+            moved = [m for m in prompt["aliases"] if m["mine"] and m["evidence"].get("run_id") == run["run_id"]]
             _print_run_of(run, len(moved))
-        _print_labels(prompt["labels"])
+        _print_aliases(prompt["aliases"])
 
 
 def _print_run_of(run: dict[str, Any], moved: int) -> None:
@@ -381,13 +381,13 @@ def _print_run_of(run: dict[str, Any], moved: int) -> None:
         why = promotion(run["promoted"]) if run["promoted"] else run["decision"]
         click.echo(plain(f"released ({why}, test {points(run['test'])}): {run['release']}"))
     else:
-        click.echo("not released" + (f" by the run; labels that came to it: {moved}" if moved else ""))
+        click.echo("not released" + (f" by the run; aliases that came to it: {moved}" if moved else ""))
 
 
-def _print_labels(moves: list[dict[str, Any]]) -> None:
-    """Every move of a label of the prompt's name, as the chain has it; `*` where the label came to this prompt."""
-    rows = [{**move, "label": f"{'* ' if move['mine'] else ''}{move['name']}@{move['label']}"} for move in moves]
+def _print_aliases(moves: list[dict[str, Any]]) -> None:
+    """Every move of an alias of the prompt's name, as the chain has it; `*` where the alias came to this prompt."""
+    rows = [{**move, "alias": f"{'* ' if move['mine'] else ''}{move['name']}@{move['alias']}"} for move in moves]
     for row in rows:
         row["version"] += "" if row["share"] is None else f" for {row['share']:.0%}"
     if rows:
-        _print("labels, oldest first (*: to this prompt)", "label version from=before utc action actor reason", rows)
+        _print("aliases, oldest first (*: to this prompt)", "alias version from=before utc action actor reason", rows)

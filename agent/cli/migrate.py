@@ -20,7 +20,7 @@ from agent.run.session import start
 def migrate_command(options: MigrateOptions, plan: PlanOption, output: ShownOptions, prompt: str) -> None:
     """Make PROMPT, which was released for one model, a prompt for another one, in few calls.
 
-    PROMPT is a prompt.md or its folder, NAME@LABEL, NAME@VERSION, or the id of a run. The prompts that its run tried
+    PROMPT is a prompt.md or its folder, NAME@ALIAS, NAME@VERSION, or the id of a run. The prompts that its run tried
     are raced on the new model, and a few are made from the best. The sealed test then asks whether the new model loses
     less than --margin against the old one, whose replies to the same rows are in the ledger and are not bought again.
     Exit codes, resume and promotion are as of `optimize run`.

@@ -1,4 +1,4 @@
-"""`optimize export`, `promote`, `rollback`, `load`, `labels`: a prompt in other forms, and what labels mean."""
+"""`optimize export`, `promote`, `rollback`, `load`, `aliases`: a prompt in other forms, and what aliases mean."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from agent.run.locations import releases_folder
 
 if TYPE_CHECKING:
     from agent.registry import Listed
-    from agent.release.labels import LabelChange
+    from agent.release.aliases import AliasChange
 
 
 class _ExportCommand(click.Command):
@@ -98,8 +98,8 @@ def export_command(
 
 @click.command(context_settings=SETTINGS)
 @click.argument("run", required=False, default="")
-@click.option("--label", default="production", show_default=True, help="The label to move: production, staging, ab.")
-@click.option("--share", type=float, help="Makes the label an A/B label: the candidate's part of the units, 0 to 1.")
+@click.option("--alias", default="production", show_default=True, help="The alias to move: production, staging, ab.")
+@click.option("--share", type=float, help="Makes the alias an A/B alias: the candidate's part of the units, 0 to 1.")
 @click.option(
     "--arm",
     type=click.Choice((*ARMS, *TUNED_ARMS)),
@@ -113,7 +113,7 @@ def export_command(
 @ledger_options
 def promote_command(
     run: str,
-    label: str,
+    alias: str,
     share: float | None,
     arm: str | None,
     own: bool,
@@ -123,7 +123,7 @@ def promote_command(
     db: Path,
     as_json: bool,
 ) -> None:
-    """Keep the winner of RUN (default: the latest) as a version of its task's name, and move a label to it.
+    """Keep the winner of RUN (default: the latest) as a version of its task's name, and move an alias to it.
 
     The whole ledger is checked first, as `optimize audit verify` does.
 
@@ -133,18 +133,18 @@ def promote_command(
     it stands now. With --share 0.2 a fifth of the units gets this version and the rest the production version.
 
     Of a run that kept your own prompt, that prompt is promoted. It claims no gain: it may become the first version of
-    a label, and needs --override to take the place of another one, or with --share a part of production's units.
+    an alias, and needs --override to take the place of another one, or with --share a part of production's units.
 
     With --arm classic the best that the run scored without a language model is promoted, unless the best prompt or your
-    own is shown to be better on the sealed test. Programs get it by `load_classifier`; `load_prompt` refuses such a
-    label. With --arm lora, lora+prompt or full a model that `optimize customize` tuned is promoted if its gain over
+    own is shown to be better on the sealed test. Programs get it by `load_classifier`; `load_prompt` refuses such an
+    alias. With --arm lora, lora+prompt or full a model that `optimize customize` tuned is promoted if its gain over
     your own prompt is shown and no prompt is shown to be better; `load_prompt` takes it.
     """
     from agent.run.promote import NO_CLAIM, promote
 
     promotion = promote(
         run,
-        label=label,
+        alias=alias,
         share=share,
         own=own,
         arm=arm or "",
@@ -160,11 +160,11 @@ def promote_command(
         click.echo(plain(f"promoted: {promotion.path} ({promotion.version})"))
     part = "" if share is None else f" for {share:.0%} of the units"
     before = f"before: {promotion.before or 'none'}" if promotion.moved else "was it before"
-    click.echo(f"{promotion.name}@{label} is {promotion.version}{part}; {before}")
+    click.echo(f"{promotion.name}@{alias} is {promotion.version}{part}; {before}")
     if promotion.promoted == "own":
         click.echo(f"it is your own prompt ({NO_CLAIM})")
     if promotion.promoted in ARMS:
-        name = f"{promotion.name}@{label}"
+        name = f"{promotion.name}@{alias}"
         click.echo(f"it needs no language model; load_classifier({name!r}) loads it, load_prompt refuses")
     for why in promotion.against:
         click.echo(plain(f"overridden: {why}"))
@@ -172,47 +172,47 @@ def promote_command(
 
 @click.command(context_settings=SETTINGS)
 @click.argument("name")
-@click.option("--label", default="production", show_default=True, help="The label to put back.")
+@click.option("--alias", default="production", show_default=True, help="The alias to put back.")
 @reason_option
 @actor_option
 @ledger_options
-def rollback_command(name: str, label: str, reason: str, actor: str, db: Path, as_json: bool) -> None:
-    """Put a label of NAME back to the version before; again, and it goes back one more.
+def rollback_command(name: str, alias: str, reason: str, actor: str, db: Path, as_json: bool) -> None:
+    """Put an alias of NAME back to the version before; again, and it goes back one more.
 
     The history grows by a line and is never rewritten. It works at once, also without a ledger and while a run holds
     it: the chain then takes the change in with the next run, promote or rollback.
     """
     from agent.run.promote import roll_back
 
-    change, late = roll_back(name, label, actor, reason, db)
+    change, late = roll_back(name, alias, actor, reason, db)
     if as_json:
         print_json({**change.as_dict(), "in_chain": not late})
         return
     share = "" if change.share is None else f" for {100 * change.share:g} % of the units"
-    click.echo(f"{name}@{label} is {change.version} again{share}; before: {change.before}")
+    click.echo(f"{name}@{alias} is {change.version} again{share}; before: {change.before}")
     if late:
         click.echo(f"{late}; the change goes into its chain with the next run, promote or rollback", err=True)
 
 
 @click.command(context_settings=SETTINGS)
-@click.argument("reference", metavar="NAME[@LABEL|@VERSION]")
-@click.option("--unit", help="Whom an A/B label buckets.")
+@click.argument("reference", metavar="NAME[@ALIAS|@VERSION]")
+@click.option("--unit", help="Whom an A/B alias buckets.")
 @ledger_options
 def load_command(reference: str, unit: str | None, db: Path, as_json: bool) -> None:
-    """Print the prompt that NAME@LABEL or NAME@VERSION means now (default: @production), read from the files alone.
+    """Print the prompt that NAME@ALIAS or NAME@VERSION means now (default: @production), read from the files alone.
 
     Of a version that is no prompt it says what it is and how a program loads it, and ends with 1.
 
-    --json has the release with its provenance, and the history of its labels.
+    --json has the release with its provenance, and the history of its aliases.
     """
+    from agent.release.aliases import read_history
     from agent.release.export import export_markdown, export_messages
-    from agent.release.labels import read_history
     from agent.run.promote import prompt_named
 
     prompt = prompt_named(reference, unit, db)
     if as_json:
         history = [change.as_dict() for change in read_history(releases_folder(db) / prompt.name)]
-        named = {"label": prompt.label or None, "arm": prompt.arm or None}
+        named = {"alias": prompt.alias or None, "arm": prompt.arm or None}
         print_json({**named, **json.loads(export_messages(prompt.release)), "history": history})
         return
     print_exactly(export_markdown(prompt.release))
@@ -221,30 +221,30 @@ def load_command(reference: str, unit: str | None, db: Path, as_json: bool) -> N
 @click.command(context_settings=SETTINGS)
 @click.argument("name", required=False, default="")
 @ledger_options
-def labels_command(name: str, db: Path, as_json: bool) -> None:
-    """List what every label means now; with NAME, each change that was ever made, oldest first.
+def aliases_command(name: str, db: Path, as_json: bool) -> None:
+    """List what every alias means now; with NAME, each change that was ever made, oldest first.
 
     Each line of a history is checked: it holds the hash of the line before.
     """
-    from agent.release.labels import current
-    from agent.run.promote import current_labels, label_history
+    from agent.release.aliases import current
+    from agent.run.promote import alias_history, current_aliases
 
     if not name:
-        root, rows = current_labels(db)
+        root, rows = current_aliases(db)
         if as_json:
-            print_json({"labels": [change.as_dict() for change in rows]})
+            print_json({"aliases": [change.as_dict() for change in rows]})
         else:
-            _print_changes([f"{change.name}@{change.label}" for change in rows], rows, f"labels in {root}")
+            _print_changes([f"{change.name}@{change.alias}" for change in rows], rows, f"aliases in {root}")
         return
-    history = label_history(name, db)
+    history = alias_history(name, db)
     if as_json:
-        labels = {label: change.as_dict() for label, change in current(history).items()}
-        print_json({"name": name, "labels": labels, "history": [change.as_dict() for change in history]})
+        aliases = {alias: change.as_dict() for alias, change in current(history).items()}
+        print_json({"name": name, "aliases": aliases, "history": [change.as_dict() for change in history]})
         return
-    _print_changes([f"{change.seq} {change.label}" for change in history], history, f"{name}: every change of a label")
+    _print_changes([f"{change.seq} {change.alias}" for change in history], history, f"{name}: every change of an alias")
 
 
-def _print_changes(heads: list[str], changes: list[LabelChange], title: str) -> None:
+def _print_changes(heads: list[str], changes: list[AliasChange], title: str) -> None:
     rows = [
         [
             head,
@@ -257,7 +257,7 @@ def _print_changes(heads: list[str], changes: list[LabelChange], title: str) -> 
         ]
         for head, change in zip(heads, changes, strict=True)
     ]
-    print_table(title, ["label", "version", "when (UTC)", "how", "who", "on what", "why"], rows)
+    print_table(title, ["alias", "version", "when (UTC)", "how", "who", "on what", "why"], rows)
 
 
 def _evidence(evidence: Any) -> str:

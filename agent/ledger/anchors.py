@@ -1,9 +1,9 @@
 """Heads of the chain that are noted elsewhere: a ledger that was made anew, or an older copy in its place, lacks them.
 
 An anchor is number and hash of the last event at one moment, kept by the user. Witnesses are files that the ledger's
-runs wrote: releases (`RUN/prompt.md`, versions in the registry), lines of `labels.jsonl` and reports note the head that
-the chain had when they were made, the run, and which ledger it was: the hash of its first event, which no two ledgers
-share and all copies of one have. A file counts against a ledger
+runs wrote: releases (`RUN/prompt.md`, versions in the registry), lines of `aliases.jsonl` and reports note the head
+that the chain had when they were made, the run, and which ledger it was: the hash of its first event, which no two
+ledgers share and all copies of one have. A file counts against a ledger
 
 - that it names by this id, also where the run is not in the ledger: an older copy does not know it; or
 - that has its run: a chain that is made anew has another id.
@@ -35,7 +35,7 @@ from agent.strict import parse_json, parse_toml, read_file
 HASH = re.compile("[0-9a-f]{64}")
 _NOTED = [re.compile(rf'\b{name}"?\s*[=:]\s*"([0-9a-f]{{64}})"') for name in ("ledger_head", "hash")]
 FENCE = "+++"
-MOST = 64_000_000  # bytes of a release or a history of labels that are read
+MOST = 64_000_000  # bytes of a release or a history of aliases that are read
 START = 4096  # bytes of a page in which its marks stand
 _MARK = re.compile(r'<meta name="promptassay-(ledger|ledger_head|run_id)" content="([^"]*)">')
 
@@ -125,7 +125,7 @@ def witnesses(folder: Path, releases: Path) -> list[Witness]:
         (folder, "*/prompt.md", _of_release),
         (folder, "*/held/prompt.md", _of_release),
         (releases, "*/*/prompt.md", _of_release),
-        (releases, "*/labels.jsonl", _of_labels),
+        (releases, "*/aliases.jsonl", _of_aliases),
         (folder, "*.html", _of_page),
         (folder, "*/*.html", _of_page),
     )
@@ -179,7 +179,7 @@ def _of_release(path: Path) -> Iterator[Witness]:
     yield from _witness(path, noted)
 
 
-def _of_labels(path: Path) -> Iterator[Witness]:
+def _of_aliases(path: Path) -> Iterator[Witness]:
     try:
         lines = read_file(path, MOST).splitlines()
     except (OSError, ValueError):
@@ -187,7 +187,7 @@ def _of_labels(path: Path) -> Iterator[Witness]:
     for line in lines:
         try:
             yield from _witness(path, parse_json(line)["evidence"])
-        except (ValueError, KeyError, TypeError):  # the last may be cut off; `labels` tells the rest
+        except (ValueError, KeyError, TypeError):  # the last may be cut off; `aliases` tells the rest
             continue
 
 

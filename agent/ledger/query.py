@@ -21,7 +21,7 @@ from agent.ledger.resume_state import IS_CALL
 from agent.options.jobs import RecordedOptions
 
 Row = dict[str, Any]
-LABEL_MOVED = "label_moved"
+ALIAS_MOVED = "alias_moved"
 ERASED = "(erased)"
 """Stands for a text that was erased."""
 LABEL_WEIGHTS = "label_weights"
@@ -100,19 +100,19 @@ class Queries:
 
     db: sqlite3.Connection
 
-    def label_moves(self, name: str) -> list[Row]:
-        """The bodies of all events of the kind LABEL_MOVED of a released `name`, in the order of the chain.
+    def alias_moves(self, name: str) -> list[Row]:
+        """The bodies of all events of the kind ALIAS_MOVED of a released `name`, in the order of the chain.
 
         Each is the line of the name's history (`release/registry.py`) with the hash of that line, and with
         `release_hash` where the text of the version was kept.
         """
         of_name = "SELECT body FROM events WHERE kind = ? AND json_extract(body, '$.name') = ? ORDER BY seq"
-        return [json.loads(body) for (body,) in self.db.execute(of_name, (LABEL_MOVED, name))]
+        return [json.loads(body) for (body,) in self.db.execute(of_name, (ALIAS_MOVED, name))]
 
     def moved_names(self) -> list[str]:
-        """Every name whose labels were moved."""
+        """Every name whose aliases were moved."""
         names = "SELECT DISTINCT json_extract(body, '$.name') FROM events WHERE kind = ? ORDER BY 1"
-        return [name for (name,) in self.db.execute(names, (LABEL_MOVED,))]
+        return [name for (name,) in self.db.execute(names, (ALIAS_MOVED,))]
 
     def fine_tuning(self, key: str) -> list[tuple[str, Row]]:
         """Kind and body of every event of FINE_TUNING with this `key`, of any run, in the order of the chain."""

@@ -194,7 +194,7 @@ def candidates_named(history: History, name: str, versions: Mapping[str, str]) -
 def lineage(history: History, candidate_id: str, versions: Mapping[str, str]) -> Row:
     """The candidate, and for each run that proposed it: the chain to its first ancestor, its trials, its release.
 
-    Of a released one also `labels`: every move of the labels of its name, with `mine` where the label came to it.
+    Of a released one also `aliases`: every move of the aliases of its name, with `mine` where the alias came to it.
     """
     candidate = history.candidate(candidate_id)
     demos = [
@@ -209,12 +209,12 @@ def lineage(history: History, candidate_id: str, versions: Mapping[str, str]) ->
     ]
     mine = [version for version, made_from in versions.items() if made_from == candidate_id]
     names = dict.fromkeys(run["task"] for run in found) if mine else {}
-    moves = [move for name in names for move in history.label_moves(name)]
+    moves = [move for name in names for move in history.alias_moves(name)]
     return {
         "candidate": {**candidate, "demos": demos},
         "runs": found,
         "versions": mine,
-        "labels": [{**move, "mine": move["version"] in mine} for move in moves],
+        "aliases": [{**move, "mine": move["version"] in mine} for move in moves],
     }
 
 

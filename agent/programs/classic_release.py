@@ -1,4 +1,4 @@
-"""Loads a released classifier: what answers without a language model, by its label or from its folder."""
+"""Loads a released classifier: what answers without a language model, by its alias or from its folder."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from agent.errors import ReleaseError
 from agent.programs import classifiers
+from agent.release.aliases import Reference, releases_root, resolve
 from agent.release.file_release import FileRelease, read_files
-from agent.release.labels import Reference, releases_root, resolve
 
 LOADER = "load_classifier"
 """The public name of the function below."""
@@ -24,7 +24,7 @@ def load_classifier(path: str | os.PathLike[str], *, root: str | os.PathLike[str
     load it once.
 
     Args:
-        path: "NAME@LABEL", "NAME@VERSION", or a folder.
+        path: "NAME@ALIAS", "NAME@VERSION", or a folder.
         root: The folder of the releases; default: PROMPTASSAY_RELEASES, else runs/releases.
 
     Returns:
@@ -38,7 +38,7 @@ def load_classifier(path: str | os.PathLike[str], *, root: str | os.PathLike[str
         >>> pa.load_classifier("support_triage@production")(message="My card was stolen")  # doctest: +SKIP
     """
     reference = Reference.of(path) if isinstance(path, str) else None
-    release, folder = (read_files(path), Path(path)) if reference is None else _labelled(reference, releases_root(root))
+    release, folder = (read_files(path), Path(path)) if reference is None else _aliased(reference, releases_root(root))
     if release.loader != LOADER:
         raise ReleaseError(f"{folder}: is {release.what}; {release.loader} loads it")
     if release.files.get("classifier.py") != Path(classifiers.__file__).read_bytes():
@@ -54,7 +54,7 @@ def load_classifier(path: str | os.PathLike[str], *, root: str | os.PathLike[str
         ) from error
 
 
-def _labelled(reference: Reference, root: Path) -> tuple[FileRelease, Path]:
+def _aliased(reference: Reference, root: Path) -> tuple[FileRelease, Path]:
     version = resolve(root, reference).version
     folder = root / reference.name / version
     if version.startswith("p_"):

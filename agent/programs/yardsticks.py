@@ -66,8 +66,8 @@ async def measured(
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """The best yardstick of a run, `release` as which it can get a label, and how far the run's prompts are ahead of it
-    on the sealed test (`gate.blocked_arm`)."""
+    """The best yardstick of a run, `release` as which it can get an alias, and how far the run's prompts are ahead of
+    it on the sealed test (`gate.blocked_arm`)."""
 
     best: Yardstick
     release: FileRelease
@@ -90,7 +90,7 @@ def exported(found: Row, task: Task, history: History) -> tuple[Yardstick, FileR
 
 
 def released(found: Row, task: Task, history: History) -> Arm:
-    """The same, with what decides whether it may get a label."""
+    """The same, with what decides whether it may get an alias."""
     result, _ = _best(found)
     best, release = exported(found, task, history)
     return Arm(best, release, _ahead(result, best, history))

@@ -1,4 +1,4 @@
-"""A release of plain files: any kind but a prompt. Knows no label, no ledger and no particular kind.
+"""A release of plain files: any kind but a prompt. Knows no alias, no ledger and no particular kind.
 
     ROOT/NAME/VERSION/release.json    what it is, the function of `promptassay` that loads it, each file's size and hash
     ROOT/NAME/VERSION/...             the files; other ones do not count
@@ -19,7 +19,7 @@ from typing import Any
 
 from agent.errors import ReleaseError
 from agent.files import new_files
-from agent.release.labels import NAME, releases_root
+from agent.release.aliases import NAME, releases_root
 from agent.release.prompt_file import MAX_FILE, only_release_errors
 from agent.shipped import content_id
 from agent.strict import TABLE, TEXT, Leaf, mismatch, parse_json, read_file
@@ -43,7 +43,7 @@ class FileRelease:
     Args:
         name: of the task.
         what: what it is, in a few words that follow "is".
-        loader: the function of `promptassay` that takes NAME@LABEL or the folder.
+        loader: the function of `promptassay` that takes NAME@ALIAS or the folder.
         files: their bytes by name, without folders.
         provenance: where it comes from, JSON-ready; not part of the version.
     """

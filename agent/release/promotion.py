@@ -1,7 +1,7 @@
-"""Writes versions and moves labels: in the files that production reads, and in the ledger's chain.
+"""Writes versions and moves aliases: in the files that production reads, and in the ledger's chain.
 
 The file comes first: a line on the disk counts, and then becomes an event of the chain. A process that was killed in
-between, or that moved a label while another one held the ledger, leaves a line without its event; a history that was
+between, or that moved an alias while another one held the ledger, leaves a line without its event; a history that was
 lost, or restored from an old copy, leaves events without their lines. The next change completes whichever is behind
 (`_reconcile`), by the hash that each line carries, so nothing is lost or written twice. Contradictions are refused.
 """
@@ -22,18 +22,17 @@ from agent.errors import InputError, LedgerError, ReleaseError
 from agent.files import sync_folder
 from agent.ledger.files import Lock
 from agent.ledger.provenance import utc_now
-from agent.ledger.query import LABEL_MOVED, History
+from agent.ledger.query import ALIAS_MOVED, History
 from agent.ledger.store import Ledger
 from agent.redact import mask, rare_secrets_in
-from agent.release.file_release import kept_files, read_files, restored_files
-from agent.release.labels import (
+from agent.release.aliases import (
+    ALIAS,
+    ALIASES_FILE,
     GENESIS,
     KEYS,
-    LABEL,
-    LABELS_FILE,
     NAME,
     PRODUCTION,
-    LabelChange,
+    AliasChange,
     change_from,
     current,
     hash_of,
@@ -42,9 +41,10 @@ from agent.release.labels import (
     read_history,
     released_names,
 )
+from agent.release.file_release import kept_files, read_files, restored_files
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, read_release, release_in
 
-PATIENCE = 20.0  # seconds to wait for another process that moves a label of the same name
+PATIENCE = 20.0  # seconds to wait for another process that moves an alias of the same name
 Chain = Ledger | History | None
 """The ledger open for writing, or only for reading while another process writes to it, or none."""
 
@@ -54,7 +54,7 @@ class Releasable(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the task: labels belong to it."""
+        """Of the task: aliases belong to it."""
         ...
 
     @property
@@ -90,7 +90,7 @@ class ReleaseKind:
 
 
 def kind_of(version: str) -> ReleaseKind:
-    """The kind that a version is of, by its tag (`labels.VERSION` has the tags)."""
+    """The kind that a version is of, by its tag (`aliases.VERSION` has the tags)."""
     return _KINDS[version[0]]
 
 
@@ -117,7 +117,7 @@ _KINDS = {
 
 
 class ReleaseRegistry:
-    """The released versions and labels under the folder `root`. Each method holds the name's lock while it works."""
+    """The released versions and aliases under the folder `root`. Each method holds the name's lock while it works."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -125,43 +125,43 @@ class ReleaseRegistry:
     def promote(
         self,
         release: Releasable,
-        label: str,
+        alias: str,
         chain: Chain,
         *,
         share: float | None = None,
         actor: str = "",
         reason: str = "",
         evidence: Mapping[str, Any],
-    ) -> LabelChange | None:
-        """Keeps the version and moves the label to it; None when the label has it already, with the same share.
+    ) -> AliasChange | None:
+        """Keeps the version and moves the alias to it; None when the alias has it already, with the same share.
 
         Args:
             release: The version.
-            label: Lower-case letters, digits, `-` and `_`, at most 40.
+            alias: Lower-case letters, digits, `-` and `_`, at most 40.
             chain: The ledger.
-            share: Of the units, in [0, 1], for an A/B label.
+            share: Of the units, in [0, 1], for an A/B alias.
             actor: Who moved it, for the history.
             reason: Why, for the history.
             evidence: What the promotion rests on, JSON-ready.
 
         Raises:
-            InputError: The label or share is not valid, or an A/B label has no version of its kind in production.
+            InputError: The alias or share is not valid, or an A/B alias has no version of its kind in production.
             ReleaseError: The files are damaged, contradict the chain, or cannot be written.
         """
-        self.require(release, label, share, chain)
+        self.require(release, alias, share, chain)
         with self._locked(release.name) as folder:
             history = self._reconcile(folder, chain)
             now = current(history)
             self._store(folder, release)
-            before = now.get(label)
+            before = now.get(alias)
             if before is not None and (before.version, before.share) == (release.version, share):
                 return None
-            change = {"label": label, "version": release.version, "share": share, "actor": actor, "reason": reason}
+            change = {"alias": alias, "version": release.version, "share": share, "actor": actor, "reason": reason}
             return self._move(folder, history, chain, {**change, "action": "promote", "evidence": dict(evidence)})
 
-    def require(self, release: Releasable, label: str, share: float | None, chain: Chain) -> None:
-        """Raises what `promote` raises for a name, label or share that is not valid. Writes nothing."""
-        check_label(label, share)
+    def require(self, release: Releasable, alias: str, share: float | None, chain: Chain) -> None:
+        """Raises what `promote` raises for a name, alias or share that is not valid. Writes nothing."""
+        check_alias(alias, share)
         _check_name(release.name)
         if share is None:
             return
@@ -176,35 +176,35 @@ class ReleaseRegistry:
                 f"and this is {release.version}"
             )
 
-    def version_of(self, name: str, label: str, chain: Chain) -> str:
-        """The version that a label means now, or ""; makes no folder for a name without a history."""
+    def version_of(self, name: str, alias: str, chain: Chain) -> str:
+        """The version that an alias means now, or ""; makes no folder for a name without a history."""
         if not self._knows(name, chain):
             return ""
         with self._locked(name) as folder:
-            change = current(self._reconcile(folder, chain)).get(label)
+            change = current(self._reconcile(folder, chain)).get(alias)
         return change.version if change else ""
 
-    def rollback(self, name: str, label: str, chain: Chain, *, actor: str = "", reason: str = "") -> LabelChange:
-        """Puts a label back to what it meant before the last promotion in force.
+    def rollback(self, name: str, alias: str, chain: Chain, *, actor: str = "", reason: str = "") -> AliasChange:
+        """Puts an alias back to what it meant before the last promotion in force.
 
         Raises InputError when there is no promotion before it, ReleaseError as `promote` does.
         """
-        check_label(label, None)
+        check_alias(alias, None)
         if not self._knows(name, chain):
             known = ", ".join(released_names(self.root)) or "none"
             raise InputError(f"{name!r:.90}: no releases of this name in {self.root}; here are: {known}")
         with self._locked(name) as folder:
             history = self._reconcile(folder, chain)
-            kept = in_force(history, label)
+            kept = in_force(history, alias)
             if len(kept) < 2:
-                only = f"{kept[0].version} is its first version" if kept else f"{name} has no such label"
-                raise InputError(f"{name}@{label}: cannot be rolled back: {only}; `optimize labels {name}` lists all")
+                only = f"{kept[0].version} is its first version" if kept else f"{name} has no such alias"
+                raise InputError(f"{name}@{alias}: cannot be rolled back: {only}; `optimize aliases {name}` lists all")
             undone, back = kept[-1], kept[-2]
             if not kind_of(back.version).is_whole(folder / back.version, back.version):
                 raise ReleaseError(
                     f"{folder / back.version}: the version to go back to is not whole; restore the folder from a copy"
                 )
-            change = {"label": label, "version": back.version, "share": back.share, "actor": actor, "reason": reason}
+            change = {"alias": alias, "version": back.version, "share": back.share, "actor": actor, "reason": reason}
             head = {"ledger": chain.id(), "ledger_head": chain.head()} if isinstance(chain, Ledger) else {}
             evidence = {"undoes": undone.seq, **head}
             return self._move(folder, history, chain, {**change, "action": "rollback", "evidence": evidence})
@@ -219,7 +219,7 @@ class ReleaseRegistry:
     def _knows(self, name: str, chain: Chain) -> bool:
         if not NAME.fullmatch(name):
             return False
-        return (self.root / name / LABELS_FILE).exists() or bool(chain and chain.label_moves(name))
+        return (self.root / name / ALIASES_FILE).exists() or bool(chain and chain.alias_moves(name))
 
     # -- files --------------------------------------------------------------------------------------------------------
 
@@ -229,11 +229,11 @@ class ReleaseRegistry:
         folder = self.root / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = Lock(folder / LABELS_FILE)
+            lock = Lock(folder / ALIASES_FILE)
             end = time.monotonic() + PATIENCE
             while not lock.take():
                 if time.monotonic() > end:
-                    raise ReleaseError(f"{folder}: another process moves a label here; wait for it, then try again")
+                    raise ReleaseError(f"{folder}: another process moves an alias here; wait for it, then try again")
         except (OSError, LedgerError) as error:
             raise ReleaseError(f"{folder}: no place for releases ({error}); choose another folder") from error
         try:
@@ -260,8 +260,8 @@ class ReleaseRegistry:
         except OSError as error:
             raise ReleaseError(f"{target}: cannot be written ({error.strerror}); free or repair the disk") from error
 
-    def _move(self, folder: Path, history: list[LabelChange], chain: Chain, change: Mapping[str, Any]) -> LabelChange:
-        before = current(history).get(change["label"])
+    def _move(self, folder: Path, history: list[AliasChange], chain: Chain, change: Mapping[str, Any]) -> AliasChange:
+        before = current(history).get(change["alias"])
         data = {
             **change,
             "name": folder.name,
@@ -279,16 +279,16 @@ class ReleaseRegistry:
 
     # -- files and chain ----------------------------------------------------------------------------------------------
 
-    def _reconcile(self, folder: Path, chain: Chain) -> list[LabelChange]:
+    def _reconcile(self, folder: Path, chain: Chain) -> list[AliasChange]:
         """The history, after what the file lacks came from the chain, and what the chain lacks from the file."""
         lines = read_history(folder)
         if chain is None:
             return lines
-        events = chain.label_moves(folder.name)
+        events = chain.alias_moves(folder.name)
         for change, event in zip(lines, events, strict=False):
             if change.hash != event["hash"]:
                 raise ReleaseError(
-                    f"{folder / LABELS_FILE}:{change.seq}: not what the ledger says of this change (hash "
+                    f"{folder / ALIASES_FILE}:{change.seq}: not what the ledger says of this change (hash "
                     f"{event['hash'][:16]}...); restore the one that is wrong, or move the file away: it is written "
                     "again from the ledger"
                 )
@@ -312,16 +312,16 @@ class ReleaseRegistry:
             self._store(folder, kind.restored(text))
 
 
-def check_label(label: str, share: float | None) -> None:
-    """Raises InputError for a label or a share that is not valid."""
-    if not LABEL.fullmatch(label):
+def check_alias(alias: str, share: float | None) -> None:
+    """Raises InputError for an alias or a share that is not valid."""
+    if not ALIAS.fullmatch(alias):
         raise InputError(
-            f"--label {label!r:.60}: write a word of small letters, digits, dash and underscore, such as {PRODUCTION}"
+            f"--alias {alias!r:.60}: write a word of small letters, digits, dash and underscore, such as {PRODUCTION}"
         )
     if share is not None and not 0 <= share <= 1:
         raise InputError(f"--share {share}: write the candidate's part of the units, from 0 to 1")
-    if share is not None and label == PRODUCTION:
-        raise InputError(f"--share: {PRODUCTION} is the other arm; set another label, such as --label ab")
+    if share is not None and alias == PRODUCTION:
+        raise InputError(f"--share: {PRODUCTION} is the other arm; set another alias, such as --alias ab")
 
 
 def _check_name(name: str) -> None:
@@ -329,27 +329,27 @@ def _check_name(name: str) -> None:
         raise ReleaseError(f"{name!r:.90}: not a name for releases; use letters, digits, dot, dash, underscore")
 
 
-def _change_of(folder: Path, event: Mapping[str, Any]) -> LabelChange:
+def _change_of(folder: Path, event: Mapping[str, Any]) -> AliasChange:
     try:
         return change_from({key: event[key] for key in (*KEYS, "hash")})
     except (KeyError, ValueError) as error:
         raise ReleaseError(
-            f"{folder / LABELS_FILE}: lacks a change that the ledger has, whose line cannot be made again ({error}); "
+            f"{folder / ALIASES_FILE}: lacks a change that the ledger has, whose line cannot be made again ({error}); "
             "restore the file from a copy"
         ) from None
 
 
-def _record(folder: Path, changes: list[LabelChange], ledger: Ledger) -> None:
+def _record(folder: Path, changes: list[AliasChange], ledger: Ledger) -> None:
     for change in changes:
         kept = kind_of(change.version).kept(folder / change.version) if change.action == "promote" else None
         texts = {} if kept is None else {"release": kept}
-        ledger.event(str(change.evidence.get("run_id", "")), LABEL_MOVED, change.as_dict(), texts)
+        ledger.event(str(change.evidence.get("run_id", "")), ALIAS_MOVED, change.as_dict(), texts)
     ledger.flush()
 
 
-def _append(folder: Path, changes: list[LabelChange]) -> None:
+def _append(folder: Path, changes: list[AliasChange]) -> None:
     """Adds lines to the history, and returns when they are on the disk. A half-written last line is cut off first."""
-    path = folder / LABELS_FILE
+    path = folder / ALIASES_FILE
     lines = b"".join(line_of(change) for change in changes)
     try:
         created = not path.exists()

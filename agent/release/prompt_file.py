@@ -1,4 +1,4 @@
-"""A released prompt as data, and its two files as they are read. Knows no label, no model and no ledger.
+"""A released prompt as data, and its two files as they are read. Knows no alias, no model and no ledger.
 
 Imports only the standard library and the light parts of this package. A file is data: nothing in it is run.
 """

@@ -2,7 +2,7 @@
 
 Imports only the standard library and the light parts of this package. A file is data: nothing in it is run, and its
 text enters a message only through `{{field}}` marks. `load_prompt("prompt.md").render(message=...)` gives exactly the
-messages that were scored; `load_prompt("support_triage@production")` the version that the label means now.
+messages that were scored; `load_prompt("support_triage@production")` the version that the alias means now.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from agent.errors import ReleaseError
-from agent.release.labels import PRODUCTION, NeedsUnit, Reference, ResolvedVersion, releases_root, resolve
+from agent.release.aliases import PRODUCTION, NeedsUnit, Reference, ResolvedVersion, releases_root, resolve
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, only_release_errors, read_release
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ __all__ = ["MESSAGES_FILE", "PROMPT_FILE", "Prompt", "PromptRelease", "load_prom
 class Prompt:
     """A loaded release, ready to use.
 
-    `label` is the label by which it was found ("" for a path or a version), `arm` is "candidate" or "production" when
-    that is an A/B label, else "". `fallback_reason` says why the fallback was loaded instead ("": it was not).
+    `alias` is the alias by which it was found ("" for a path or a version), `arm` is "candidate" or "production" when
+    that is an A/B alias, else "". `fallback_reason` says why the fallback was loaded instead ("": it was not).
     `remembered` is the folder of the examples that users have confirmed (None: the prompt was not loaded from a file).
     """
 
     release: PromptRelease
-    label: str = ""
+    alias: str = ""
     arm: str = ""
     fallback_reason: str = ""
     remembered: Path | None = field(default=None, compare=False)
@@ -308,19 +308,19 @@ def load_prompt(
     """Loads a released prompt.
 
     Args:
-        path: "NAME@LABEL", "NAME@VERSION", or the path of a prompt.md, a messages.json or a folder with the first.
+        path: "NAME@ALIAS", "NAME@VERSION", or the path of a prompt.md, a messages.json or a folder with the first.
         verify: Refuse a file whose content does not match the version in it.
         root: The folder of the releases; default: PROMPTASSAY_RELEASES, else runs/releases.
         fallback: Path of a prompt that comes with your program, loaded when the other cannot be; this is logged and
             kept as `fallback_reason`.
-        unit: What an A/B label buckets, as text. A wrong one, or none for an A/B label, is a mistake in the program and
+        unit: What an A/B alias buckets, as text. A wrong one, or none for an A/B alias, is a mistake in the program and
             raises even with a fallback.
         remembered: The folder of the examples that users confirm (`Prompt.remember`). Default: `remembered` next to the
-            prompt's file. One folder for all versions of a name keeps them when the label moves.
+            prompt's file. One folder for all versions of a name keeps them when the alias moves.
 
     Raises:
         ReleaseError: One line with the file (and line where known): it cannot be read, is not a release, or was edited.
-            For a label of a version that is no prompt it says what loads it.
+            For an alias of a version that is no prompt it says what loads it.
     """
     if unit is not None and not isinstance(unit, str):
         raise ReleaseError(f"unit={unit!r:.60} is {type(unit).__name__}; give the id of the unit as text")
@@ -360,7 +360,7 @@ def _load(folder: str, reference: Reference, resolved: ResolvedVersion, verify: 
             f"{folder}: holds {release.name} {release.version}, not {reference.name} {resolved.version}; restore the "
             "folder from a copy, or promote the run again"
         )
-    return Prompt(release, resolved.label, resolved.arm)
+    return Prompt(release, resolved.alias, resolved.arm)
 
 
 def _fall_back(path: str | os.PathLike[str], reference: Reference | None, why: str, verify: bool) -> Prompt:

@@ -169,7 +169,7 @@ def prepare_apply(prompt: str, source: Path, options: ApplyOptions, db: Path) ->
     """Finds the prompt, reads the rows and checks that the answers can be written; calls nothing.
 
     Args:
-        prompt: the path of a prompt.md, NAME@LABEL, NAME@VERSION, or the id of a run.
+        prompt: the path of a prompt.md, NAME@ALIAS, NAME@VERSION, or the id of a run.
         source: the rows, a data file of one of the kinds `TABLES`, with a column for each input of the prompt.
         options: where they go with the answers (.csv or .jsonl), and which.
         db: the ledger.

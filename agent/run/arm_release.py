@@ -38,8 +38,8 @@ class ArmRelease:
     blocked: Sequence[str]
     evidence: Mapping[str, Any]
 
-    def promote(self, label: str, override: bool, reason: str, actor: str, db: Path) -> Promotion:
-        """Keeps it as a version and moves the label to it. Raises GateFailed where the gate does not let it through
+    def promote(self, alias: str, override: bool, reason: str, actor: str, db: Path) -> Promotion:
+        """Keeps it as a version and moves the alias to it. Raises GateFailed where the gate does not let it through
         and is not overridden, and what `promote` raises."""
         from agent.release.promotion import ReleaseRegistry
         from agent.run.promote import Promotion
@@ -58,11 +58,11 @@ class ArmRelease:
                 "ledger": book.id(),
                 "ledger_head": book.head(),
             }
-            change = registry.promote(release, label, book, actor=actor, reason=reason, evidence=evidence)
+            change = registry.promote(release, alias, book, actor=actor, reason=reason, evidence=evidence)
         return Promotion(
             self.run_id,
             release.name,
-            label,
+            alias,
             release.version,
             self.candidate_id,
             self.arm,

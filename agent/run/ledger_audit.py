@@ -131,7 +131,7 @@ def _task(run: Row) -> tuple[Task | None, str]:
 
 
 def released_versions(history: History) -> dict[str, str]:
-    """The ids of released candidates by the version of their release, from files that are still there, and labels."""
+    """The ids of released candidates by the version of their release, from files that are still there, and aliases."""
     from agent.release.runtime import load_prompt
 
     released = {}
@@ -145,7 +145,7 @@ def released_versions(history: History) -> dict[str, str]:
             continue
         if candidate := prompt.provenance.get("candidate_id"):
             released[prompt.version] = str(candidate)
-    for move in (move for name in history.moved_names() for move in history.label_moves(name)):
+    for move in (move for name in history.moved_names() for move in history.alias_moves(name)):
         if candidate := move["evidence"].get("candidate_id"):  # of a version that lies in the registry alone
             released[move["version"]] = str(candidate)
     return released

@@ -48,7 +48,7 @@ def open_history(db: Path, by_chain: bool = False) -> History:
 
 def releases_folder(db: Path) -> Path:
     """The registry: where PROMPTASSAY_RELEASES says, as at run time, else beside the ledger."""
-    from agent.release.labels import ROOT_VARIABLE
+    from agent.release.aliases import ROOT_VARIABLE
 
     own = os.environ.get(ROOT_VARIABLE)
     return Path(own) if own else db.parent / "releases"
@@ -69,12 +69,12 @@ def open_ledger(db: Path, patience: float = 10.0) -> Ledger:
 
 
 def prompt_path(word: str, db: Path) -> Path:
-    """The file that PROMPT names: a path (or its folder), NAME@LABEL, NAME@VERSION, or the id of a run.
+    """The file that PROMPT names: a path (or its folder), NAME@ALIAS, NAME@VERSION, or the id of a run.
 
     Raises InputError where it names none, or the run of a program of the user's own.
     """
     from agent.ledger.query import released_file
-    from agent.release.labels import NeedsUnit, Reference
+    from agent.release.aliases import NeedsUnit, Reference
     from agent.release.prompt_file import PROMPT_FILE, holds_prompt
     from agent.release.runtime import load_prompt
     from agent.report.facts import without_result
@@ -92,12 +92,12 @@ def prompt_path(word: str, db: Path) -> Path:
             version = load_prompt(word, root=root).version
         except NeedsUnit:
             raise InputError(
-                f"{word}: an A/B label stands for two versions; name one of them, NAME@VERSION, as "
-                f"`optimize labels {reference.name}` lists them"
+                f"{word}: an A/B alias stands for two versions; name one of them, NAME@VERSION, as "
+                f"`optimize aliases {reference.name}` lists them"
             ) from None
         return root / reference.name / version / PROMPT_FILE
     if path.suffix or len(path.parts) > 1 or not db.is_file():
-        raise InputError(f"{word}: no such file; give the path of a prompt.md, NAME@LABEL, or the id of a run (--db)")
+        raise InputError(f"{word}: no such file; give the path of a prompt.md, NAME@ALIAS, or the id of a run (--db)")
     run = _run(word, db)
     released = released_file(run, db)
     if released is None:

@@ -76,7 +76,7 @@ def migration_options(prompt: str, given: MigrateOptions, db: Path) -> RecordedO
     """The options of the run that migrates a prompt: those of the run that released it, with another model and caps.
 
     Args:
-        prompt: the path of a prompt.md or its folder, NAME@LABEL, NAME@VERSION, or the id of a run.
+        prompt: the path of a prompt.md or its folder, NAME@ALIAS, NAME@VERSION, or the id of a run.
         given: options of the command; others are as in that run.
         db: the ledger.
 

@@ -1,4 +1,4 @@
-"""Promoting what a run released, and what labels mean: the registry, the gate, and an override with its reason.
+"""Promoting what a run released, and what aliases mean: the registry, the gate, and an override with its reason.
 
 Calls no model.
 """
@@ -16,19 +16,19 @@ from agent.errors import GateFailed, InputError, LedgerBusy, ReleaseError
 from agent.ledger.provenance import user
 from agent.ledger.query import History, released_file
 from agent.ledger.store import Ledger
-from agent.release.export import write_release
-from agent.release.gate import blocked_by
-from agent.release.labels import (
+from agent.release.aliases import (
     NAME,
     PRODUCTION,
-    LabelChange,
+    AliasChange,
     NeedsUnit,
     Reference,
     current,
     read_history,
     released_names,
 )
-from agent.release.promotion import ReleaseRegistry, check_label
+from agent.release.export import write_release
+from agent.release.gate import blocked_by
+from agent.release.promotion import ReleaseRegistry, check_alias
 from agent.release.prompt_file import HELD, PROMPT_FILE, PromptRelease, holds_prompt
 from agent.release.result import RunResult, search_result
 from agent.release.result_breakdown import JudgeTrust
@@ -64,12 +64,12 @@ class Promotable:
 @dataclass(frozen=True, slots=True)
 class Promotion:
     """What was promoted. `promoted`: the winner, one that was held back, the user's own prompt, or an arm by its name;
-    `against`: what the gate had against it and was overridden; `before`: the version that the label meant, or "";
+    `against`: what the gate had against it and was overridden; `before`: the version that the alias meant, or "";
     `moved`: whether it means another one now."""
 
     run_id: str
     name: str
-    label: str
+    alias: str
     version: str
     candidate_id: str
     promoted: str
@@ -94,7 +94,7 @@ class Promotion:
             "actor": self.actor,
             "against": "; ".join(self.against),
             "name": self.name,
-            "label": self.label,
+            "alias": self.alias,
             "share": self.share,
             "moved": self.moved,
             "from": self.before,
@@ -104,7 +104,7 @@ class Promotion:
 def promote(
     run: str = "",
     *,
-    label: str = "production",
+    alias: str = "production",
     share: float | None = None,
     own: bool = False,
     arm: str = "",
@@ -113,14 +113,14 @@ def promote(
     actor: str = "",
     ledger: str | Path = LEDGER,
 ) -> Promotion:
-    """Keeps what a run released as a version of its task's name, and moves a label to it, if the gate lets it.
+    """Keeps what a run released as a version of its task's name, and moves an alias to it, if the gate lets it.
 
     The whole ledger is checked first. Calls no model.
 
     Args:
         run: its id, or the unique start of it. "": the latest.
-        label: the label to move, such as production or staging.
-        share: makes the label an A/B label: the candidate's part of the units, in (0, 1).
+        alias: the alias to move, such as production or staging.
+        share: makes the alias an A/B alias: the candidate's part of the units, in (0, 1).
         own: your own prompt, which the run kept, and not the winner that it held back.
         arm: "classic": instead of a prompt the best that needs no language model, if no prompt of the run is shown to
             be better. Its version holds the train rows; `load_classifier` loads it, and `load_prompt` refuses it.
@@ -132,24 +132,24 @@ def promote(
         ledger: the ledger file.
 
     Returns:
-        What was promoted, and what the label meant before.
+        What was promoted, and what the alias meant before.
 
     Raises:
         GateFailed: the gate says no, in its words; nothing was changed.
-        InputError: there is nothing to promote, or a label, share or reason is wrong.
+        InputError: there is nothing to promote, or an alias, share or reason is wrong.
         AgentError: the ledger, the registry or the file is not as it was written.
 
     Example:
-        >>> pa.promote(result.run_id, label="staging").version  # doctest: +SKIP
+        >>> pa.promote(result.run_id, alias="staging").version  # doctest: +SKIP
     """
     db = Path(ledger)
-    check_label(label, share)
-    if label == "ab" and share is None:
-        raise InputError("--label ab needs --share, the candidate's part of the units, such as --share 0.2")
+    check_alias(alias, share)
+    if alias == "ab" and share is None:
+        raise InputError("--alias ab needs --share, the candidate's part of the units, such as --share 0.2")
     if arm:
         if share is not None or own:
             raise InputError("--arm: leave out --own and --share, which choose among the prompts of a search")
-        return promote_arm(run, arm, label, override, reason, actor, db)
+        return promote_arm(run, arm, alias, override, reason, actor, db)
     with closing(open_history(db, by_chain=True)) as history:
         row = history.run(run)
         source = _promotable(row, own, db)
@@ -160,10 +160,10 @@ def promote(
     with closing(open_ledger(db)) as book:
         registry = ReleaseRegistry(releases_folder(db))
         release = load_prompt(source.path).release
-        registry.require(release, label, share, book)
+        registry.require(release, alias, share, book)
         if source.kind == "own":
-            labels = (label, PRODUCTION) if share else (label,)
-            versions = {each: registry.version_of(release.name, each, book) for each in labels}
+            aliases = (alias, PRODUCTION) if share else (alias,)
+            versions = {each: registry.version_of(release.name, each, book) for each in aliases}
             blocked = [
                 f"{each} is {version}, and your own prompt claims no gain over it"
                 for each, version in versions.items()
@@ -188,12 +188,12 @@ def promote(
             "ledger_head": book.head(),
         }
         change = registry.promote(
-            release, label, book, share=share, actor=note["actor"], reason=note["reason"], evidence=evidence
+            release, alias, book, share=share, actor=note["actor"], reason=note["reason"], evidence=evidence
         )
     return Promotion(
         row["id"],
         release.name,
-        label,
+        alias,
         release.version,
         source.candidate_id,
         source.kind,
@@ -266,12 +266,12 @@ def _judge_now(judge: JudgeTrust, calibration: dict[str, Any] | None) -> JudgeTr
     return replace(judge, trusted=bool(calibration["trusted"]), why="; ".join(calibration["why"]))
 
 
-def roll_back(name: str, label: str, actor: str, reason: str, db: Path) -> tuple[LabelChange, str]:
-    """Puts a label back to the version before, also without a ledger and while a run holds it.
+def roll_back(name: str, alias: str, actor: str, reason: str, db: Path) -> tuple[AliasChange, str]:
+    """Puts an alias back to the version before, also without a ledger and while a run holds it.
 
     Args:
         name: of the releases.
-        label: the label to put back.
+        alias: the alias to put back.
         actor: who decides. "": the user of this machine.
         reason: why; kept in the history.
         db: the ledger.
@@ -280,43 +280,43 @@ def roll_back(name: str, label: str, actor: str, reason: str, db: Path) -> tuple
         The change, and why it is not in the chain yet; "" when it is.
 
     Raises:
-        ReleaseError: the label has no version before, or its history is damaged.
+        ReleaseError: the alias has no version before, or its history is damaged.
     """
     registry, actor, reason = ReleaseRegistry(releases_folder(db)), actor or user(), reason.strip()
     if not db.is_file():
-        return registry.rollback(name, label, None, actor=actor, reason=reason), f"{db}: no ledger here"
+        return registry.rollback(name, alias, None, actor=actor, reason=reason), f"{db}: no ledger here"
     try:
         ledger = open_ledger(db, BUSY_AFTER)
     except LedgerBusy:
         with closing(open_history(db)) as history:
-            change = registry.rollback(name, label, history, actor=actor, reason=reason)
+            change = registry.rollback(name, alias, history, actor=actor, reason=reason)
         return change, f"{db}: another process writes to the ledger"
     with closing(ledger):
-        return registry.rollback(name, label, ledger, actor=actor, reason=reason), ""
+        return registry.rollback(name, alias, ledger, actor=actor, reason=reason), ""
 
 
 def prompt_named(reference: str, unit: str | None, db: Path) -> Prompt:
-    """The prompt that NAME@LABEL or NAME@VERSION means now (NAME: its production), read from the files alone.
+    """The prompt that NAME@ALIAS or NAME@VERSION means now (NAME: its production), read from the files alone.
 
-    `unit` is what an A/B label buckets. Raises InputError where it is missing, or the reference is none.
+    `unit` is what an A/B alias buckets. Raises InputError where it is missing, or the reference is none.
     """
     wanted = reference if "@" in reference else f"{reference}@production"
     if Reference.of(wanted) is None:
-        raise InputError(f"{reference}: write NAME@LABEL or NAME@VERSION; `optimize labels` lists them")
+        raise InputError(f"{reference}: write NAME@ALIAS or NAME@VERSION; `optimize aliases` lists them")
     try:
         return load_prompt(wanted, root=releases_folder(db), unit=unit)
     except NeedsUnit:
-        raise InputError(f"{wanted} is an A/B label: say whom it is for with --unit ID") from None
+        raise InputError(f"{wanted} is an A/B alias: say whom it is for with --unit ID") from None
 
 
-def current_labels(db: Path) -> tuple[Path, list[LabelChange]]:
-    """The registry, and what every label in it means now."""
+def current_aliases(db: Path) -> tuple[Path, list[AliasChange]]:
+    """The registry, and what every alias in it means now."""
     root = releases_folder(db)
     return root, [change for name in released_names(root) for change in current(read_history(root / name)).values()]
 
 
-def label_history(name: str, db: Path) -> list[LabelChange]:
-    """Each change that was ever made to a label of this name, oldest first and checked as a whole."""
+def alias_history(name: str, db: Path) -> list[AliasChange]:
+    """Each change that was ever made to an alias of this name, oldest first and checked as a whole."""
     root = releases_folder(db)
     names = released_names(root)
     if not NAME.fullmatch(name) or name not in names:

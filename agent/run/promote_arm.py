@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from agent.run.promote import Promotion
 
 
-def promote_arm(run: str, arm: str, label: str, override: bool, reason: str, actor: str, db: Path) -> Promotion:
-    """Keeps an arm of a run as a version of its task's name, and moves the label to it if no prompt of the run is shown
+def promote_arm(run: str, arm: str, alias: str, override: bool, reason: str, actor: str, db: Path) -> Promotion:
+    """Keeps an arm of a run as a version of its task's name, and moves the alias to it if no prompt of the run is shown
     to be better: "classic", the best yardstick of a search, or an arm that a comparison tuned. Raises what `promote`
     does."""
     from agent.programs import ARMS, TUNED_ARMS
@@ -26,7 +26,7 @@ def promote_arm(run: str, arm: str, label: str, override: bool, reason: str, act
     if override and not reason.strip():
         raise InputError("--override needs --reason WHY: it is kept with the release")
     made = tuned_arm(run, arm, db) if arm in TUNED_ARMS else _best_yardstick(run, arm, db)
-    return made.promote(label, override, reason, actor, db)
+    return made.promote(alias, override, reason, actor, db)
 
 
 def _best_yardstick(run: str, arm: str, db: Path) -> ArmRelease:

@@ -199,7 +199,7 @@ def prepare_check(prompt: str, options: CheckOptions, db: Path) -> tuple[Prepare
     """Finds the prompt and what was recorded of it, and checks that it can be asked again; calls nothing.
 
     Args:
-        prompt: the path of a prompt.md, NAME@LABEL, NAME@VERSION, or the id of a run.
+        prompt: the path of a prompt.md, NAME@ALIAS, NAME@VERSION, or the id of a run.
         options: of the check.
         db: the ledger.
 
@@ -250,7 +250,7 @@ def prepare_bless(prompt: str, options: BlessOptions, db: Path) -> PreparedJob:
     The rows are those of the suite that is there, else the dev rows of the prompt's task, or of `task`.
 
     Args:
-        prompt: the path of a prompt.md, NAME@LABEL, NAME@VERSION, or the id of a run.
+        prompt: the path of a prompt.md, NAME@ALIAS, NAME@VERSION, or the id of a run.
         options: of the recording.
         db: the ledger.
 
@@ -310,7 +310,7 @@ def compare_log(
     """Compares answers of production with those of the reference.
 
     Args:
-        prompt: the path of a prompt.md, NAME@LABEL, NAME@VERSION, or the id of a run.
+        prompt: the path of a prompt.md, NAME@ALIAS, NAME@VERSION, or the id of a run.
         log: answers of production, .jsonl or .csv.
         reference: a log of good answers. None: the suite.
         suite: recorded answers. None: suite.json beside the prompt.

@@ -31,7 +31,7 @@ METRIC = "metric"
 
 def task_named(name: str) -> Path:
     """The folder under tasks/ of a name that stands in a file, which may come from elsewhere: never taken as a path."""
-    from agent.release.labels import NAME
+    from agent.release.aliases import NAME
     from agent.task.words import printable
 
     folder = Path("tasks") / name

@@ -15,12 +15,12 @@ from tests.wire import WireServer
 def test_a_winner_is_promoted_and_checked() -> None:
     with WireServer(learner) as server:
         result = pa.optimize(table(), target="label", prompt=INSTRUCTION, model=compatible(server), **SMALL)
-        found = pa.promote(result.run_id, label="staging", reason="ready")
-        assert (found.name, found.label, found.promoted, found.moved, found.before) == (
+        found = pa.promote(result.run_id, alias="staging", reason="ready")
+        assert (found.name, found.alias, found.promoted, found.moved, found.before) == (
             "rows", "staging", "winner", True, "",
         )  # fmt: skip
         assert pa.load_prompt("rows@staging", root="runs/releases").version == found.version
-        again = good_json("promote", result.run_id, "--label", "staging")
+        again = good_json("promote", result.run_id, "--alias", "staging")
         assert again | {"moved": True, "from": "", "reason": "ready"} == found.to_json()
         checked = pa.check("rows@staging", repeats=1)
         assert checked.passed
@@ -35,7 +35,7 @@ def test_a_winner_is_promoted_and_checked() -> None:
         worse = pa.check("rows@staging", model=compatible(server))
         own = pa.evaluate(table(), target="label", prompt=INSTRUCTION, model=compatible(server), max_calls=100)
     with pytest.raises(GateFailed, match="your own prompt claims no gain over it"):
-        pa.promote(own.run_id, label="staging")
+        pa.promote(own.run_id, alias="staging")
     assert not worse.passed
     assert worse.why
     assert worse.flips

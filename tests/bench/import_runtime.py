@@ -13,18 +13,18 @@ import time
 from pathlib import Path
 from statistics import median
 
+from agent.release.aliases import AliasChange, hash_of, line_of
 from agent.release.export import write_release
-from agent.release.labels import LabelChange, hash_of, line_of
 from agent.release.prompt_file import PromptRelease
 from agent.types import Field, Message
 
 ROUNDS = 30
 ROOT = Path(__file__).resolve().parents[2]
-LINES = 1000  # of the history of labels that is read
+LINES = 1000  # of the history of aliases that is read
 
 
 def world(root: Path) -> None:
-    """One version under a label whose history is long."""
+    """One version under an alias whose history is long."""
     release = PromptRelease(
         name="x",
         messages=(Message("system", "Route the message."), Message("user", "{{message}}")),
@@ -40,11 +40,11 @@ def world(root: Path) -> None:
     prev, lines = "0" * 64, []
     for seq in range(1, LINES + 1):
         told = ("x", seq, "2026-01-01T00:00:00+00:00", "jo", "promote", "production", release.version, "", None)
-        change = LabelChange(*told, "", {"lift": {"diff": 0.1}}, prev, "")
-        change = LabelChange(*told, "", {"lift": {"diff": 0.1}}, prev, hash_of(change.as_dict()))
+        change = AliasChange(*told, "", {"lift": {"diff": 0.1}}, prev, "")
+        change = AliasChange(*told, "", {"lift": {"diff": 0.1}}, prev, hash_of(change.as_dict()))
         lines.append(line_of(change))
         prev = change.hash
-    (root / "x" / "labels.jsonl").write_bytes(b"".join(lines))
+    (root / "x" / "aliases.jsonl").write_bytes(b"".join(lines))
 
 
 def milliseconds(code: str, folder: Path) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from tests.chaos import batches, bills, comparisons, disk, kills, labels, process, provider, sources, swapped, tamper
+from tests.chaos import aliases, batches, bills, comparisons, disk, kills, process, provider, sources, swapped, tamper
 from tests.chaos.command import ENDERS, preload
 from tests.chaos.harness import Campaign, Row
 
@@ -31,7 +31,7 @@ SCENARIOS: dict[str, Callable[[Campaign], Row]] = {
     "kills": kills.random_kills,
     "commits": kills.commit_points,
     "birth": kills.birth,
-    "labels": labels.kills,
+    "aliases": aliases.kills,
     "caps": kills.caps,
     "batch": batches.kills,
     "batch-lines": batches.unreadable_lines,

@@ -332,21 +332,21 @@ def test_the_lineage_of_a_prompt_of_several_runs_reads_their_results_once(
         assert run["trials"] == [{name: trial[name] for name in run["trials"][0]} for trial in trials]
 
 
-def test_the_lineage_of_a_released_prompt_shows_how_the_labels_of_its_name_moved(two_runs: Made) -> None:
+def test_the_lineage_of_a_released_prompt_shows_how_the_aliases_of_its_name_moved(two_runs: Made) -> None:
     first, second = two_runs
     assert "@production" not in good("audit", "lineage", first["winner"]["candidate_id"])
     one = good_json("promote", first["run_id"], "--actor", "jo", "--reason", "the first")
     two = good_json("promote", second["run_id"], "--override", "--reason", "the second")
     good("rollback", "rows", "--reason", "back again")
     (prompt,) = good_json("audit", "lineage", one["version"])["prompts"]
-    assert [(move["version"], move["action"], move["mine"]) for move in prompt["labels"]] == [
+    assert [(move["version"], move["action"], move["mine"]) for move in prompt["aliases"]] == [
         (one["version"], "promote", True), (two["version"], "promote", False), (one["version"], "rollback", True),
     ]  # fmt: skip
     told = good("audit", "lineage", one["version"])
     assert told.count("* rows@production") == 2
     assert all(word in told for word in ("jo", "the first", "the second", "back again"))
     loser = next(t for t in good_json("history", first["run_id"])["trials"] if t["state"] == "pruned")
-    assert good_json("audit", "lineage", loser["candidate_id"])["prompts"][0]["labels"] == []
+    assert good_json("audit", "lineage", loser["candidate_id"])["prompts"][0]["aliases"] == []
 
 
 def test_the_lineage_of_a_released_prompt_says_that_it_was_released(two_runs: Made) -> None:

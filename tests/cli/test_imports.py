@@ -16,7 +16,7 @@ STARTS = {
     "import agent": {
         "agent", "agent.errors", "agent.shipped", "agent.types", "agent.prompt",
         "agent.prompt.template",
-        "agent.release", "agent.release.labels", "agent.release.prompt_file", "agent.release.runtime",
+        "agent.release", "agent.release.aliases", "agent.release.prompt_file", "agent.release.runtime",
         "agent.task", "agent.task.checks", "agent.task.input_files",
         "agent.task.load", "agent.task.task_file", "agent.task.examples", "agent.task.splits",
         "agent.task.words",

@@ -114,11 +114,11 @@ def test_a_winner_whose_judge_was_never_measured_is_held_back_until_there_is_a_r
     assert Path(result["release"]).read_bytes() == before
     assert any("--reason" in line for line in refused(2, "promote", "--override"))
     assert any("--own promotes your own prompt" in line for line in refused(100, "promote"))
-    share = ["--label", "ab", "--share", "0.2"]
+    share = ["--alias", "ab", "--share", "0.2"]
     assert "needs a version in production" in refused(2, "promote", "--override", "--reason", "x", *share)[0]
     assert Path(result["release"]).read_bytes() == before
     assert not Path("runs/releases").exists()
-    own = good_json("promote", "--own", "--label", "staging")  # it needs no judge: it claims nothing
+    own = good_json("promote", "--own", "--alias", "staging")  # it needs no judge: it claims nothing
     assert (own["promoted"], own["version"]) == ("own", load_prompt(result["release"]).version)
     shutil.copytree("runs", "backup")
     copied = Path("backup", result["run_id"], "prompt.md")
@@ -135,7 +135,7 @@ def test_a_winner_whose_judge_was_never_measured_is_held_back_until_there_is_a_r
     again = good_json("promote", "--override", "--reason", "read by hand", "--actor", "jo")  # as after a kill
     assert (again["version"], again["moved"]) == (told["version"], False)
     assert len(History(Path("runs/ledger.db")).select("SELECT body FROM events WHERE kind = 'promoted'")) == 1
-    _, line = [json.loads(line) for line in Path("runs/releases/boats/labels.jsonl").read_text().splitlines()]
+    _, line = [json.loads(line) for line in Path("runs/releases/boats/aliases.jsonl").read_text().splitlines()]
     assert (line["reason"], line["actor"]) == ("read by hand", "jo")
     assert any("never calibrated" in why for why in line["evidence"]["overridden"])
     assert "lies where your own prompt lay" in refused(2, "promote", "--own")[0]

@@ -107,7 +107,7 @@ def test_writing_commands_refuse_it_in_one_line(team: Made) -> None:
     run_id = team[0]["run_id"]
     for words in (
         ("resume", run_id, "--fork"),
-        ("promote", run_id, "--label", "production"),
+        ("promote", run_id, "--alias", "production"),
         ("audit", "erase", "--containing", "invoice", "--actor", "a", "--reason", "r", "--yes"),
         ("audit", "anchor"),
         ("audit", "export", "-o", "x.jsonl"),

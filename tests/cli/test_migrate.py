@@ -71,7 +71,7 @@ def test_a_model_that_is_as_good_is_released_with_its_lineage(two_runs: Made) ->
     assert ">released prompt" in page.read_text("utf-8")
     assert "the same" in good("reproduce", result["run_id"], "--offline")
     assert "PROBLEM" not in good("audit", "check", result["run_id"])
-    moved = good_json("promote", result["run_id"], "--label", "staging")
+    moved = good_json("promote", result["run_id"], "--alias", "staging")
     assert moved["version"] == release.version
 
 

@@ -27,7 +27,7 @@ def run(server: WireServer, db: Path = DB, seed: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs; of the second a report, and a label on its prompt. `older.db` is the ledger as it was between them."""
+    """Two runs; of the second a report, and an alias on its prompt. `older.db` is the ledger as it was between them."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as monkeypatch:
         clean(monkeypatch, folder)
@@ -88,7 +88,7 @@ def test_an_older_copy_is_found_by_every_file_that_was_made_since(ids: list[str]
         f"runs/{ids[1]}/report.html",
         "runs/mine.html",
         f"{version}/prompt.md",
-        f"{version.parent}/labels.jsonl",
+        f"{version.parent}/aliases.jsonl",
     ]
     assert named(verified()) == sorted(files)
     for file in files:
@@ -151,7 +151,7 @@ def test_files_that_are_something_else_say_nothing(ids: list[str], content: byte
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     Path("runs/releases/x").mkdir()
-    Path("runs/releases/x/labels.jsonl").write_bytes(content)
+    Path("runs/releases/x/aliases.jsonl").write_bytes(content)
     Path("runs/folder.html").mkdir()
     assert verified()["whole"]
 

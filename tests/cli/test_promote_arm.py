@@ -19,8 +19,8 @@ import pytest
 import promptassay as pa
 from agent.errors import GateFailed, InputError, ReleaseError
 from agent.ledger.query import History
+from agent.release.aliases import bucket
 from agent.release.file_release import read_files
-from agent.release.labels import bucket
 from agent.release.runtime import load_prompt
 from agent.run.promote import prompt_named
 from tests.cli.world import TOPICS, compatible, good, good_json, refused
@@ -28,7 +28,7 @@ from tests.conftest import Made
 from tests.wire import WireServer
 
 ROOT = Path("runs/releases/rows")
-LABELS = ROOT / "labels.jsonl"
+ALIASES = ROOT / "aliases.jsonl"
 ARM = ("--arm", "classic")
 
 
@@ -59,15 +59,15 @@ def bytes_in(folder: Path) -> dict[str, bytes]:
 
 def agree() -> list[dict[str, Any]]:
     """The history of the file, which must be that of the chain; and the ledger holds."""
-    lines = [json.loads(line) for line in LABELS.read_text().splitlines()]
+    lines = [json.loads(line) for line in ALIASES.read_text().splitlines()]
     history = History(Path("runs/ledger.db"))
-    assert [line["hash"] for line in lines] == [move["hash"] for move in history.label_moves("rows")]
+    assert [line["hash"] for line in lines] == [move["hash"] for move in history.alias_moves("rows")]
     history.close()
     assert good("audit", "verify").startswith("whole")
     return lines
 
 
-def test_it_is_a_version_under_a_label_and_answers_as_it_was_scored(two_runs: Made) -> None:
+def test_it_is_a_version_under_a_alias_and_answers_as_it_was_scored(two_runs: Made) -> None:
     run, _ = two_runs
     told = arm_of(run, "--actor", "jo", "--reason", "cheaper")
     best = best_of(run)
@@ -91,7 +91,7 @@ def test_it_is_a_version_under_a_label_and_answers_as_it_was_scored(two_runs: Ma
     assert evidence["ahead"]["the best prompt"]["diff"] == best["diff"]
     assert evidence["ahead"]["your own prompt"]["diff"] == pytest.approx(run["baseline"]["test"] - best["test"])
     assert len(evidence["ledger_head"]) == 64
-    assert f"{run['run_id']} {best['name']} {100 * best['test']:.1f}" in good("labels", "rows")
+    assert f"{run['run_id']} {best['name']} {100 * best['test']:.1f}" in good("aliases", "rows")
     assert "was it before" in good("promote", run["run_id"], *ARM)
     assert len(agree()) == 1
     lineage = good_json("audit", "lineage", told["version"])["prompts"]
@@ -99,7 +99,7 @@ def test_it_is_a_version_under_a_label_and_answers_as_it_was_scored(two_runs: Ma
     assert lineage[0]["versions"] == [told["version"]]
     shown = good("audit", "lineage", told["version"])
     assert f"* rows@production\t{told['version']}" in shown
-    assert "not released by the run; labels that came to it: 1" in shown
+    assert "not released by the run; aliases that came to it: 1" in shown
 
 
 def test_a_run_makes_none_a_version_unless_it_is_asked_for(two_runs: Made) -> None:
@@ -163,7 +163,7 @@ def test_a_damaged_file_is_refused_and_mended_by_the_same_promotion(two_runs: Ma
     assert "not whole" in refused(1, "rollback", "rows")[0]
 
 
-def test_labels_go_from_a_prompt_to_it_and_back(two_runs: Made) -> None:
+def test_aliases_go_from_a_prompt_to_it_and_back(two_runs: Made) -> None:
     run, second = two_runs
     prompt = good_json("promote", run["run_id"])["version"]
     arm = arm_of(run)
@@ -176,11 +176,11 @@ def test_labels_go_from_a_prompt_to_it_and_back(two_runs: Made) -> None:
     with pytest.raises(ReleaseError, match=f"{prompt} is a prompt; load_prompt loads it"):
         pa.load_classifier("rows@production")
     arm_of(run)
-    arm_of(second, "--label", "staging")
-    good("promote", run["run_id"], "--label", "staging")
-    assert good_json("rollback", "rows", "--label", "staging")["version"][:2] == "f_"
+    arm_of(second, "--alias", "staging")
+    good("promote", run["run_id"], "--alias", "staging")
+    assert good_json("rollback", "rows", "--alias", "staging")["version"][:2] == "f_"
     pa.load_classifier("rows@staging")
-    a_fifth = ["promote", run["run_id"], "--label", "ab", "--share", "0.2"]
+    a_fifth = ["promote", run["run_id"], "--alias", "ab", "--share", "0.2"]
     assert "two versions that the same function loads" in refused(2, *a_fifth)[0]
     good("rollback", "rows")
     good(*a_fifth)
@@ -201,7 +201,7 @@ def test_the_folder_is_restored_from_the_ledger_and_works_without_one(two_runs: 
     whole = bytes_in(ROOT / version)
     modes = {stat.S_IMODE(path.stat().st_mode) for path in (ROOT / version).iterdir()}
     shutil.rmtree(ROOT)
-    good("promote", run["run_id"], "--label", "staging")
+    good("promote", run["run_id"], "--alias", "staging")
     assert bytes_in(ROOT / version) == whole
     assert {stat.S_IMODE(path.stat().st_mode) for path in (ROOT / version).iterdir()} == modes
     assert modes == {stat.S_IMODE(path.stat().st_mode) for path in ROOT.glob("p_*/*")}, "as other releases"
@@ -209,7 +209,7 @@ def test_the_folder_is_restored_from_the_ledger_and_works_without_one(two_runs: 
     assert good_json("rollback", "rows")["in_chain"] is False
     pa.load_classifier("rows@production")
     Path("runs/away.db").rename("runs/ledger.db")
-    good("promote", run["run_id"], *ARM, "--label", "staging")
+    good("promote", run["run_id"], *ARM, "--alias", "staging")
     assert [line["version"] for line in agree()][-2:] == [version, version]
 
 
@@ -222,7 +222,7 @@ def test_a_row_that_is_erased_is_named_where_it_stays_and_no_folder_is_restored_
     with closing(sqlite3.connect("runs/ledger.db")) as db:
         assert not db.execute("SELECT 1 FROM blobs WHERE instr(body, ?)", [row]).fetchone()
     shutil.rmtree(ROOT)
-    good("promote", run["run_id"], "--label", "staging", "--override", "--reason", "x")
+    good("promote", run["run_id"], "--alias", "staging", "--override", "--reason", "x")
     assert not (ROOT / version).exists()
     assert good("audit", "verify").startswith("whole")
 
@@ -267,7 +267,7 @@ def test_the_gate_says_no_where_a_prompt_is_better_and_an_override_is_kept() -> 
     (line,) = agree()
     assert line["evidence"]["overridden"] == list(told.against)
     assert (line["reason"], line["actor"]) == ("no network there", "jo")
-    assert "overridden" in good("labels", "rows")
+    assert "overridden" in good("aliases", "rows")
 
 
 def test_the_gate_says_no_where_the_users_own_prompt_is_better() -> None:
@@ -283,9 +283,9 @@ def test_the_gate_says_no_where_the_users_own_prompt_is_better() -> None:
 def test_what_cannot_be_done_says_so_and_does_nothing(two_runs: Made) -> None:
     run = two_runs[0]["run_id"]
     for words, says in (
-        (["--label", "ab", "--share", "0.2"], "leave out --own and --share"),
+        (["--alias", "ab", "--share", "0.2"], "leave out --own and --share"),
         (["--own"], "leave out --own and --share"),
-        (["--label", "../x"], "small letters"),
+        (["--alias", "../x"], "small letters"),
     ):
         assert says in refused(2, "promote", run, *ARM, *words)[0], words
     with pytest.raises(InputError, match="there is only classic"):

@@ -109,7 +109,7 @@ def test_progress_tells_no_time_left_before_enough_calls_landed(
     assert ["left" in line for line in lines] == [False, False, True]
 
 
-def test_a_label_names_the_prompt_too(two_runs: Made) -> None:
+def test_a_alias_names_the_prompt_too(two_runs: Made) -> None:
     first, _ = two_runs
     good("promote", first["run_id"], "--override", "--reason", "to be checked")
     with WireServer(learner) as server:

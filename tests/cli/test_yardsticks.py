@@ -139,5 +139,5 @@ def test_a_set_that_is_the_same_for_all_rows_is_held_back_and_a_line_says_that_a
     assert "the same" in good("reproduce", result["run_id"], "--offline")
     promoted = good_json("promote", result["run_id"], "--arm", "classic", "--override", "--reason", "as a test")
     ticket = "We were charged twice this month."
-    said = pa.load_classifier(f"tags@{promoted['label']}")(ticket=ticket)
+    said = pa.load_classifier(f"tags@{promoted['alias']}")(ticket=ticket)
     assert "billing" in said.split("; ")

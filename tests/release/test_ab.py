@@ -1,4 +1,4 @@
-"""A/B labels: buckets are stable, as large as the share, and move only who must move; and loading by reference."""
+"""A/B aliases: buckets are stable, as large as the share, and move only who must move; and loading by reference."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import agent
 from agent.errors import ReleaseError
+from agent.release.aliases import Reference, bucket
 from agent.release.export import write_release
-from agent.release.labels import Reference, bucket
 from agent.release.promotion import ReleaseRegistry
 from agent.release.runtime import load_prompt
 from tests.release.test_promotion import NAME, ONE, THREE, TWO, evidence, promote, release
@@ -41,7 +41,7 @@ def test_buckets_are_the_same_in_every_process_and_version() -> None:
     """Pinned: another number here would move users between the arms of experiments that run."""
     assert bucket("support_triage", "user-1") == 0.7358909114797874
     assert bucket("support_triage", "") == 0.4777950837176521
-    code = "from agent.release.labels import bucket; print(bucket('support_triage', 'user-1'))"
+    code = "from agent.release.aliases import bucket; print(bucket('support_triage', 'user-1'))"
     root = Path(agent.__file__).parent.parent
     for seed in ("0", "1"):
         done = subprocess.run(
@@ -84,7 +84,7 @@ def test_each_unit_gets_its_arm_and_keeps_it(root: Path) -> None:
     for number in range(300):
         prompt = load_prompt(f"{NAME}@ab", unit=f"u{number}", root=root)
         assert (prompt.arm, prompt.version) in {("candidate", TWO.version), ("production", ONE.version)}
-        assert prompt.label == "ab"
+        assert prompt.alias == "ab"
         arms[number] = prompt.arm
     assert 30 < sum(arm == "candidate" for arm in arms.values()) < 90
     promote(root, None, TWO, "ab", share=0.5)
@@ -105,7 +105,7 @@ def test_the_other_arm_follows_production_and_a_rollback_restores_the_share(root
     assert (back.version, back.share) == (TWO.version, 0.2)
 
 
-def test_an_ab_label_without_a_unit_is_the_program_s_mistake_even_with_a_fallback(root: Path, tmp_path: Path) -> None:
+def test_an_ab_alias_without_a_unit_is_the_program_s_mistake_even_with_a_fallback(root: Path, tmp_path: Path) -> None:
     write_release(ONE, tmp_path / "bundled")
     with pytest.raises(ReleaseError, match="unit=ID"):
         load_prompt(f"{NAME}@ab", root=root, fallback=tmp_path / "bundled")
@@ -143,7 +143,7 @@ def test_the_root_is_the_argument_the_variable_or_the_usual_folder(
     (tmp_path / "runs").mkdir()
     (tmp_path / "moved").rename(tmp_path / "runs" / "releases")
     assert load_prompt(f"{NAME}@production").version == ONE.version
-    with pytest.raises(ReleaseError, match="no label 'staging'; there are: ab, production"):
+    with pytest.raises(ReleaseError, match="no alias 'staging'; there are: ab, production"):
         load_prompt(f"{NAME}@staging")
 
 

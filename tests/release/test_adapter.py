@@ -163,7 +163,7 @@ def test_an_adapter_beside_its_prompt_is_no_other_place_but_a_model_file_is(fold
     assert brought(replace(made, adapter=None)) == {"local/smollm2-135m"}
 
 
-def test_a_version_with_an_adapter_gets_labels_and_rolls_back(tmp_path: Path, folder: Path, ledger: Ledger) -> None:
+def test_a_version_with_an_adapter_gets_aliases_and_rolls_back(tmp_path: Path, folder: Path, ledger: Ledger) -> None:
     registry, plain = ReleaseRegistry(tmp_path / "releases"), replace(read_release(folder), adapter=None)
     tuned = read_release(folder)
     evidence = {"run_id": "run-1"}

@@ -101,7 +101,7 @@ def test_a_name_whose_root_cannot_be_read(word: str, make: Any, tmp_path: Path, 
 @pytest.mark.parametrize("what", ["pipe", "folder"])
 def test_a_history_in_the_place_of_which_something_else_stands(what: str, tmp_path: Path, bundled: Path) -> None:
     (tmp_path / "x").mkdir()
-    file = tmp_path / "x" / "labels.jsonl"
+    file = tmp_path / "x" / "aliases.jsonl"
     if what == "pipe":
         os.mkfifo(file)
     else:

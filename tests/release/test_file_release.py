@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from agent.errors import InputError, ReleaseError
 from agent.ledger.store import Ledger
 from agent.ledger.texts import holds
+from agent.release.aliases import ALIAS, VERSION
 from agent.release.file_release import MANIFEST, FileRelease, kept_files, read_files, restored_files
-from agent.release.labels import LABEL, VERSION
 from agent.release.promotion import ReleaseRegistry, kind_of
 from agent.release.runtime import load_prompt
 from tests.release.test_promotion import NAME, ONE, promote
@@ -42,7 +42,7 @@ def test_the_version_is_of_every_byte_and_of_what_loads_them_but_not_of_name_and
     one.write(tmp_path)
     assert read_files(tmp_path) == one
     assert VERSION.fullmatch(one.version)
-    assert not LABEL.fullmatch(one.version)
+    assert not ALIAS.fullmatch(one.version)
     assert release(name="other", provenance={}).version == one.version
     others = [
         release(what="a map"),

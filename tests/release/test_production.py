@@ -122,7 +122,7 @@ def test_the_wheel_alone_loads_renders_and_parses_a_release(bare: Path, tmp_path
     assert all(path.startswith(str(site)) for path in found["from"])  # it is this install that answered
 
 
-def test_the_wheel_alone_follows_a_label(bare: Path, tmp_path: Path) -> None:
+def test_the_wheel_alone_follows_a_alias(bare: Path, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.db")
     ReleaseRegistry(tmp_path / "releases").promote(
         RELEASE, "production", ledger, evidence={"run_id": "r_1"}, reason="first"

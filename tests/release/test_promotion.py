@@ -1,4 +1,4 @@
-"""Labels move as asked, the history only grows, files and chain complete each other, and damage is refused by line."""
+"""Aliases move as asked, the history only grows, files and chain complete each other, and damage is refused by line."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import pytest
 from agent.errors import InputError, ReleaseError
 from agent.ledger.chain import first_break
 from agent.ledger.connect import reader
-from agent.ledger.query import LABEL_MOVED, History
+from agent.ledger.query import ALIAS_MOVED, History
 from agent.ledger.store import Ledger
 from agent.ledger.verify import verify
-from agent.release.labels import LABELS_FILE, change_from, current, hash_of, in_force, line_of, read_history
+from agent.release.aliases import ALIASES_FILE, change_from, current, hash_of, in_force, line_of, read_history
 from agent.release.promotion import ReleaseRegistry
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, read_release
 from agent.release.runtime import load_prompt
@@ -62,8 +62,8 @@ def db(tmp_path: Path) -> Path:
     return tmp_path / "ledger.db"
 
 
-def promote(root: Path, chain: Any, what: PromptRelease, label: str = "production", **more: Any) -> Any:
-    return ReleaseRegistry(root).promote(what, label, chain, evidence=evidence(1), **more)
+def promote(root: Path, chain: Any, what: PromptRelease, alias: str = "production", **more: Any) -> Any:
+    return ReleaseRegistry(root).promote(what, alias, chain, evidence=evidence(1), **more)
 
 
 def told(db: Path) -> list[dict[str, Any]]:
@@ -74,7 +74,7 @@ def told(db: Path) -> list[dict[str, Any]]:
         chain = reader(db)
         assert not verify(chain)
         chain.close()
-        return history.label_moves(NAME)
+        return history.alias_moves(NAME)
     finally:
         history.close()
 
@@ -93,12 +93,12 @@ def test_a_promotion_is_a_version_a_line_and_an_event_and_the_runtime_loads_it(r
     )
     ledger.close()
     prompt = load_prompt(f"{NAME}@production", root=root)
-    assert (prompt.version, prompt.label, prompt.arm, prompt.fallback_reason) == (ONE.version, "production", "", "")
+    assert (prompt.version, prompt.alias, prompt.arm, prompt.fallback_reason) == (ONE.version, "production", "", "")
     assert load_prompt(f"{NAME}@{ONE.version}", root=root).release == ONE
     assert {path.name for path in (root / NAME / ONE.version).iterdir()} == {PROMPT_FILE, MESSAGES_FILE}
     (event,) = told(db)
     release_hash = event.pop("release_hash")
-    assert event == change.as_dict() == json.loads((root / NAME / LABELS_FILE).read_text())
+    assert event == change.as_dict() == json.loads((root / NAME / ALIASES_FILE).read_text())
     assert (event["actor"], event["reason"], event["from"]) == ("jo", "better", "")
     assert event["evidence"]["overridden"] == ["p = 0.2"]
     assert event["utc"].endswith("+00:00")
@@ -109,16 +109,16 @@ def test_a_promotion_is_a_version_a_line_and_an_event_and_the_runtime_loads_it(r
 
 def test_the_same_promotion_again_changes_nothing(root: Path) -> None:
     assert promote(root, None, ONE)
-    before = (root / NAME / LABELS_FILE).read_bytes()
+    before = (root / NAME / ALIASES_FILE).read_bytes()
     assert promote(root, None, ONE, reason="again") is None
-    assert (root / NAME / LABELS_FILE).read_bytes() == before
+    assert (root / NAME / ALIASES_FILE).read_bytes() == before
 
 
 def test_a_rollback_goes_back_one_more_each_time_and_the_history_only_grows(root: Path) -> None:
     registry = ReleaseRegistry(root)
     for each in (ONE, TWO, THREE):
         promote(root, None, each)
-    before = (root / NAME / LABELS_FILE).read_bytes()
+    before = (root / NAME / ALIASES_FILE).read_bytes()
     assert registry.rollback(NAME, "production", None).version == TWO.version
     assert registry.rollback(NAME, "production", None, reason="worse").version == ONE.version
     with pytest.raises(InputError, match="is its first version"):
@@ -126,16 +126,16 @@ def test_a_rollback_goes_back_one_more_each_time_and_the_history_only_grows(root
     promote(root, None, THREE)
     last = registry.rollback(NAME, "production", None)
     assert (last.version, last.before, last.evidence["undoes"]) == (ONE.version, THREE.version, 6)
-    assert (root / NAME / LABELS_FILE).read_bytes().startswith(before)
+    assert (root / NAME / ALIASES_FILE).read_bytes().startswith(before)
     assert [change.seq for change in read_history(root / NAME)] == list(range(1, 8))
 
 
-def test_labels_of_a_name_do_not_touch_each_other(root: Path) -> None:
+def test_aliases_of_a_name_do_not_touch_each_other(root: Path) -> None:
     promote(root, None, ONE)
     promote(root, None, TWO, "staging")
     promote(root, None, THREE, "staging")
     ReleaseRegistry(root).rollback(NAME, "staging", None)
-    now = {label: change.version for label, change in current(read_history(root / NAME)).items()}
+    now = {alias: change.version for alias, change in current(read_history(root / NAME)).items()}
     assert now == {"production": ONE.version, "staging": TWO.version}
 
 
@@ -160,7 +160,7 @@ def test_a_damaged_version_is_mended_by_the_same_release(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "label", "share", "says"),
+    ("name", "alias", "share", "says"),
     [
         (NAME, "Production", None, "small letters"),
         (NAME, "../x", None, "small letters"),
@@ -175,35 +175,35 @@ def test_a_damaged_version_is_mended_by_the_same_release(root: Path) -> None:
         ("a/b", "production", None, "not a name"),
     ],
 )
-def test_what_cannot_be_a_label_is_refused_before_anything_is_written(
-    root: Path, name: str, label: str, share: float | None, says: str
+def test_what_cannot_be_a_alias_is_refused_before_anything_is_written(
+    root: Path, name: str, alias: str, share: float | None, says: str
 ) -> None:
     with pytest.raises((InputError, ReleaseError), match=says):
-        promote(root, None, release(1, name=name), label, share=share)
+        promote(root, None, release(1, name=name), alias, share=share)
     assert not root.exists()
     assert not (root.parent / "up").exists()
 
 
 def test_rolling_back_what_is_not_there_says_what_is(root: Path) -> None:
     promote(root, None, ONE)
-    for name, label, says in [
+    for name, alias, says in [
         ("nope", "production", f"here are: {NAME}"),
         ("../x", "production", f"here are: {NAME}"),
-        (NAME, "ab", "has no such label"),
+        (NAME, "ab", "has no such alias"),
     ]:
         with pytest.raises(InputError, match=says):
-            ReleaseRegistry(root).rollback(name, label, None)
+            ReleaseRegistry(root).rollback(name, alias, None)
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
-def test_who_may_read_releases_and_labels_is_what_the_umask_says(root: Path, umask: int, mode: int) -> None:
+def test_who_may_read_releases_and_aliases_is_what_the_umask_says(root: Path, umask: int, mode: int) -> None:
     before = os.umask(umask)
     try:
         promote(root, None, ONE)
     finally:
         os.umask(before)
     folder = root / NAME
-    files = [folder / LABELS_FILE, *(folder / ONE.version / name for name in (PROMPT_FILE, MESSAGES_FILE))]
+    files = [folder / ALIASES_FILE, *(folder / ONE.version / name for name in (PROMPT_FILE, MESSAGES_FILE))]
     assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [mode] * 3
 
 
@@ -212,7 +212,7 @@ def test_a_key_in_a_reason_is_in_no_file(root: Path, db: Path, monkeypatch: pyte
     ledger = Ledger(db)
     promote(root, ledger, ONE, reason="with sk-planted-0123456789")
     ledger.close()
-    assert "[key]" in (root / NAME / LABELS_FILE).read_text()
+    assert "[key]" in (root / NAME / ALIASES_FILE).read_text()
     assert same(root, db) == [ONE.version]
     for path in (*root.rglob("*"), db):
         assert path.is_dir() or b"planted" not in path.read_bytes()
@@ -223,7 +223,7 @@ def test_a_key_in_a_reason_is_in_no_file(root: Path, db: Path, monkeypatch: pyte
 
 def test_every_cut_of_the_last_line_is_as_if_it_had_not_happened_and_is_mended(root: Path) -> None:
     promote(root, None, ONE)
-    file = root / NAME / LABELS_FILE
+    file = root / NAME / ALIASES_FILE
     first = file.read_bytes()
     promote(root, None, TWO)
     both = file.read_bytes()
@@ -240,7 +240,7 @@ def test_every_cut_of_the_last_line_is_as_if_it_had_not_happened_and_is_mended(r
 def test_an_edited_removed_or_reordered_line_is_named(root: Path) -> None:
     for each in (ONE, TWO, THREE):
         promote(root, None, each, actor="jo")
-    file = root / NAME / LABELS_FILE
+    file = root / NAME / ALIASES_FILE
     lines = file.read_bytes().splitlines(keepends=True)
     for changed, number in [
         ([lines[0], lines[1].replace(b'"jo"', b'"al"'), lines[2]], 2),
@@ -253,7 +253,7 @@ def test_an_edited_removed_or_reordered_line_is_named(root: Path) -> None:
         ([lines[0], lines[1].replace(b'"actor":', b'"actor":"al","actor":')], 2),
     ]:
         file.write_bytes(b"".join(changed))
-        with pytest.raises(ReleaseError, match=rf"{LABELS_FILE}:{number}: "):
+        with pytest.raises(ReleaseError, match=rf"{ALIASES_FILE}:{number}: "):
             read_history(root / NAME)
         with pytest.raises(ReleaseError):
             promote(root, None, ONE)
@@ -269,18 +269,18 @@ def test_a_history_of_another_name_is_refused(root: Path) -> None:
         read_history(root / "other")
 
 
-def test_a_line_that_names_another_place_is_no_change_of_a_label(root: Path) -> None:
+def test_a_line_that_names_another_place_is_no_change_of_a_alias(root: Path) -> None:
     promote(root, None, ONE)
-    file = root / NAME / LABELS_FILE
-    for key, value in (("version", "../../x"), ("label", "../x"), ("action", "other")):
+    file = root / NAME / ALIASES_FILE
+    for key, value in (("version", "../../x"), ("alias", "../x"), ("action", "other")):
         told = {**json.loads(file.read_text()), key: value}
-        with pytest.raises(ValueError, match="is no change of a label"):
+        with pytest.raises(ValueError, match="is no change of an alias"):
             change_from({**told, "hash": hash_of(told)})
 
 
 def test_a_place_that_cannot_be_written_is_told_in_a_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     promote(root, None, ONE)
-    before = (root / NAME / LABELS_FILE).read_bytes()
+    before = (root / NAME / ALIASES_FILE).read_bytes()
 
     def read_only(*words: Any) -> int:
         raise PermissionError(13, "Permission denied", str(words[0]))
@@ -290,7 +290,7 @@ def test_a_place_that_cannot_be_written_is_told_in_a_line(root: Path, monkeypatc
         for act in (lambda: promote(root, None, TWO), lambda: ReleaseRegistry(root).rollback(NAME, "production", None)):
             with pytest.raises(ReleaseError, match=r"no place for releases.*Permission denied"):
                 act()
-    assert (root / NAME / LABELS_FILE).read_bytes() == before
+    assert (root / NAME / ALIASES_FILE).read_bytes() == before
     assert load_prompt(f"{NAME}@production", root=root).version == ONE.version
     (root.parent / "file").write_text("")
     with pytest.raises(ReleaseError, match="no place for releases"):
@@ -317,7 +317,7 @@ def test_a_lost_history_is_written_again_from_the_ledger_with_its_versions(root:
     for each in (ONE, TWO, THREE):
         promote(root, ledger, each)
     ledger.close()
-    file = root / NAME / LABELS_FILE
+    file = root / NAME / ALIASES_FILE
     before = file.read_bytes()
     shutil.rmtree(root / NAME / TWO.version)
     file.write_bytes(b"".join(before.splitlines(keepends=True)[:kept]))
@@ -348,13 +348,13 @@ def test_a_whole_folder_that_is_gone_comes_back_when_it_is_asked_for(root: Path,
 def test_a_history_that_contradicts_the_ledger_is_refused(root: Path, db: Path) -> None:
     ledger = Ledger(db)
     promote(root, ledger, ONE)
-    (root / NAME / LABELS_FILE).unlink()
+    (root / NAME / ALIASES_FILE).unlink()
     promote(root, None, TWO)
-    before = (root / NAME / LABELS_FILE).read_bytes()
+    before = (root / NAME / ALIASES_FILE).read_bytes()
     with pytest.raises(ReleaseError, match="not what the ledger says"):
         promote(root, ledger, THREE)
-    assert (root / NAME / LABELS_FILE).read_bytes() == before
-    (root / NAME / LABELS_FILE).unlink()
+    assert (root / NAME / ALIASES_FILE).read_bytes() == before
+    (root / NAME / ALIASES_FILE).unlink()
     promote(root, ledger, THREE)
     ledger.close()
     assert same(root, db) == [ONE.version, THREE.version]
@@ -362,7 +362,7 @@ def test_a_history_that_contradicts_the_ledger_is_refused(root: Path, db: Path) 
 
 def test_a_full_disk_leaves_the_history_as_it_was(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     promote(root, None, ONE)
-    before = (root / NAME / LABELS_FILE).read_bytes()
+    before = (root / NAME / ALIASES_FILE).read_bytes()
     import agent.release.promotion as module
 
     def refuse(file: int) -> None:
@@ -372,7 +372,7 @@ def test_a_full_disk_leaves_the_history_as_it_was(root: Path, monkeypatch: pytes
     with pytest.raises(ReleaseError, match="No space left"):
         promote(root, None, TWO)
     monkeypatch.undo()
-    assert (root / NAME / LABELS_FILE).read_bytes() == before
+    assert (root / NAME / ALIASES_FILE).read_bytes() == before
     assert promote(root, None, TWO)
 
 
@@ -380,20 +380,20 @@ def test_a_full_disk_leaves_the_history_as_it_was(root: Path, monkeypatch: pytes
 
 
 class Model:
-    """What must come out: a stack of promotions a label, and how many changes there were."""
+    """What must come out: a stack of promotions an alias, and how many changes there were."""
 
     def __init__(self) -> None:
         self.stacks: dict[str, list[tuple[int, float | None]]] = {}
         self.changes = 0
 
-    def promote(self, label: str, number: int, share: float | None) -> None:
-        stack = self.stacks.setdefault(label, [])
+    def promote(self, alias: str, number: int, share: float | None) -> None:
+        stack = self.stacks.setdefault(alias, [])
         if not stack or stack[-1] != (number, share):
             stack.append((number, share))
             self.changes += 1
 
-    def rollback(self, label: str) -> bool:
-        stack = self.stacks.get(label, [])
+    def rollback(self, alias: str) -> bool:
+        stack = self.stacks.get(alias, [])
         if len(stack) < 2:
             return False
         stack.pop()
@@ -403,10 +403,10 @@ class Model:
     def check(self, root: Path) -> None:
         history = read_history(root / NAME)
         assert len(history) == self.changes
-        for label, stack in self.stacks.items():
-            kept = [(change.version, change.share) for change in in_force(history, label)]
+        for alias, stack in self.stacks.items():
+            kept = [(change.version, change.share) for change in in_force(history, alias)]
             assert kept == [(RELEASES[number].version, share) for number, share in stack]
-            now = current(history)[label]
+            now = current(history)[alias]
             assert (now.version, now.share) == kept[-1]
 
 
@@ -415,13 +415,13 @@ RELEASES = [release(number) for number in range(12)]
 
 def operations(count: int, seed: int) -> list[dict[str, Any]]:
     rng = random.Random(seed)
-    made: list[dict[str, Any]] = [{"do": "promote", "label": "production", "number": 0, "share": None, "over": []}]
+    made: list[dict[str, Any]] = [{"do": "promote", "alias": "production", "number": 0, "share": None, "over": []}]
     while len(made) < count:
-        label = rng.choice(["production", "staging", "ab"])
-        share = rng.choice([0.1, 0.2, 0.5]) if label == "ab" else None
+        alias = rng.choice(["production", "staging", "ab"])
+        share = rng.choice([0.1, 0.2, 0.5]) if alias == "ab" else None
         over = ["the gain is not shown"] if rng.random() < 0.2 else []
         kind = "rollback" if rng.random() < 0.4 else "promote"
-        made.append({"do": kind, "label": label, "number": rng.randrange(12), "share": share, "over": over})
+        made.append({"do": kind, "alias": alias, "number": rng.randrange(12), "share": share, "over": over})
     return made
 
 
@@ -429,21 +429,21 @@ def perform(registry: ReleaseRegistry, chain: Any, op: dict[str, Any], model: Mo
     if op["do"] == "promote":
         registry.promote(
             RELEASES[op["number"]],
-            op["label"],
+            op["alias"],
             chain,
             share=op["share"],
             reason="why",
             evidence=evidence(1, *op["over"]),
         )
         if model:
-            model.promote(op["label"], op["number"], op["share"])
+            model.promote(op["alias"], op["number"], op["share"])
         return
     try:
-        registry.rollback(NAME, op["label"], chain)
+        registry.rollback(NAME, op["alias"], chain)
         worked = True
     except InputError:
         worked = False
-    assert model is None or model.rollback(op["label"]) == worked
+    assert model is None or model.rollback(op["alias"]) == worked
 
 
 def test_after_many_random_operations_with_and_without_a_ledger_the_history_is_complete_in_both(
@@ -518,7 +518,7 @@ def killed_again_and_again(root: Path, db: Path, count: int, most: int) -> int:
         for op in ops[done : done + said.count("end\n")]:
             apply(model, op)
         done += said.count("end\n")
-        file = root / NAME / LABELS_FILE
+        file = root / NAME / ALIASES_FILE
         if file.exists() and rng.random() < 0.5:  # as if the kill had cut off a write
             raw = file.read_bytes()
             file.write_bytes(raw + raw.splitlines()[-1][: rng.randrange(1, 200)])
@@ -539,15 +539,15 @@ def killed_again_and_again(root: Path, db: Path, count: int, most: int) -> int:
 
 
 def test_many_operations_with_kills_lose_nothing_and_write_nothing_twice(root: Path, db: Path) -> None:
-    """A thousand of them: `labels` of the fault campaign."""
+    """A thousand of them: `aliases` of the fault campaign."""
     assert killed_again_and_again(root, db, 200, 30) >= 8
 
 
 def apply(model: Model, op: dict[str, Any]) -> None:
     if op["do"] == "promote":
-        model.promote(op["label"], op["number"], op["share"])
+        model.promote(op["alias"], op["number"], op["share"])
     else:
-        model.rollback(op["label"])
+        model.rollback(op["alias"])
 
 
 @pytest.mark.parametrize("moment", ["version", "line", "event"])
@@ -571,7 +571,7 @@ os._exit(9)
     promote(root, ledger, ONE)
     ledger.close()
     assert same(root, db) == [ONE.version]
-    assert sum(event["label"] == "production" for event in told(db)) == 1
+    assert sum(event["alias"] == "production" for event in told(db)) == 1
 
 
 def test_two_processes_at_once_both_leave_their_lines(root: Path, db: Path) -> None:
@@ -584,14 +584,14 @@ for number in range(40):
     promote(Path(sys.argv[1]), None, RELEASES[number % 2], sys.argv[2])
 """
     both = [
-        subprocess.Popen([sys.executable, "-c", code, str(root), label], cwd=ROOT) for label in ("staging", "canary")
+        subprocess.Popen([sys.executable, "-c", code, str(root), alias], cwd=ROOT) for alias in ("staging", "canary")
     ]
     assert [child.wait(120) for child in both] == [0, 0]
     history = read_history(root / NAME)
     assert len(history) == 80
-    assert b"".join(map(line_of, history)) == (root / NAME / LABELS_FILE).read_bytes()
+    assert b"".join(map(line_of, history)) == (root / NAME / ALIASES_FILE).read_bytes()
     ledger = Ledger(db)
     ReleaseRegistry(root).catch_up(ledger)
     ledger.close()
     assert len(same(root, db)) == 80
-    assert LABEL_MOVED == "label_moved"
+    assert ALIAS_MOVED == "alias_moved"

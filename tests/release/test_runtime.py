@@ -274,7 +274,7 @@ def test_loading_a_prompt_needs_no_third_party_package(tmp_path):
         assert {name.partition(".")[0] for name in names} - sys.stdlib_module_names == {"agent"}
         assert [name for name in names if name.startswith("agent.")] == [
             *("agent.conversation", "agent.errors", "agent.prompt", "agent.prompt.template"),
-            *("agent.release", "agent.release.labels", "agent.release.prompt_file", "agent.release.runtime"),
+            *("agent.release", "agent.release.aliases", "agent.release.prompt_file", "agent.release.runtime"),
             *("agent.shipped", "agent.strict"),
         ]
 

@@ -91,7 +91,7 @@ def addresses(playable: Playable) -> dict[str, str]:
         "releases.html": "/releases",
         "checks.html": "/checks/rows",
         "release.html": f"/release/rows/{playable.version}",
-        "labels.html": "/labels",
+        "aliases.html": "/aliases",
         "label.html": "/label?labeller=Ann",
         "audit.html": "/audit",
         "call.html": f"/call/{call}",

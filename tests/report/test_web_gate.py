@@ -31,7 +31,7 @@ ADDRESSES = (
     "/compare",
     "/audit",
     "/releases",
-    "/labels",
+    "/aliases",
     "/ledger",
     "/ledger/runs",
     "/ledger.json?sql=select+1",

@@ -1,4 +1,4 @@
-"""The pages of sealed rows, releases and labels show what ledger and registry hold, and say what is left out."""
+"""The pages of sealed rows, releases and aliases show what ledger and registry hold, and say what is left out."""
 
 import json
 from dataclasses import replace
@@ -81,16 +81,16 @@ async def test_a_run_without_a_result_has_no_sealed_rows_page(two_runs: Made) ->
         assert reply.status_code == 404
 
 
-# -- releases and labels ---
+# -- releases and aliases ---
 
 
-async def test_every_version_is_listed_with_its_run_and_labels(playable: Playable) -> None:
+async def test_every_version_is_listed_with_its_run_and_aliases(playable: Playable) -> None:
     async with signed_in(DB) as (client, _):
         data = (await client.get("/releases.json")).json()
         lines = {line["version"]: line for line in data["releases"]}
         assert set(lines) == {playable.version, playable.other}
-        assert lines[playable.version]["labels"] == ["production"]
-        assert lines[playable.other]["labels"] == []
+        assert lines[playable.version]["aliases"] == ["production"]
+        assert lines[playable.other]["aliases"] == []
         assert lines[playable.version]["run_id"] == playable.run_id
         assert lines[playable.version]["test"] > lines[playable.version]["baseline_test"]
         only = (await client.get(f"/releases.json?text={playable.other}")).json()
@@ -120,36 +120,36 @@ async def test_a_winner_that_was_held_back_says_who_promoted_it_and_why(playable
         assert "Held back by the gate, and promoted by Eve: <i>x</i>" in one.words
 
 
-async def test_a_label_shows_each_move_and_the_commands_that_move_it(playable: Playable) -> None:
+async def test_a_alias_shows_each_move_and_the_commands_that_move_it(playable: Playable) -> None:
     async with signed_in(DB) as (client, _):
-        ((name,),) = ((await client.get("/labels.json")).json()["names"],)
-        (label,) = name["labels"]
-        assert (name["name"], label["label"], label["version"]) == ("rows", "production", playable.version)
-        moves = [(move["action"], move["version"], move["actor"]) for move in label["moves"]]
+        ((name,),) = ((await client.get("/aliases.json")).json()["names"],)
+        (alias,) = name["aliases"]
+        assert (name["name"], alias["alias"], alias["version"]) == ("rows", "production", playable.version)
+        moves = [(move["action"], move["version"], move["actor"]) for move in alias["moves"]]
         assert moves == [
             ("rollback", playable.version, "Bob"),
             ("promote", playable.other, "Ann"),
             ("promote", playable.version, "Ann"),
         ]
-        assert label["rollback"] == ""
-        shown = require_harmless(await client.get("/labels"))
+        assert alias["rollback"] == ""
+        shown = require_harmless(await client.get("/aliases"))
         assert shown is not None
-        for text in ("too long", "optimize promote RUN --label production --reason WHY", "none to go back to"):
+        for text in ("too long", "optimize promote RUN --alias production --reason WHY", "none to go back to"):
             assert text in shown.words
-    good("promote", "--reason", "again", "--label", "staging")
-    good("promote", playable.run_id, "--reason", "back", "--label", "staging")
+    good("promote", "--reason", "again", "--alias", "staging")
+    good("promote", playable.run_id, "--reason", "back", "--alias", "staging")
     async with signed_in(DB) as (client, _):
-        marks = (await client.get("/labels.json")).json()["names"][0]["labels"]
-        assert [mark["label"] for mark in marks] == ["production", "staging"]
-        assert marks[1]["rollback"] == "optimize rollback rows --label staging --reason WHY"
+        marks = (await client.get("/aliases.json")).json()["names"][0]["aliases"]
+        assert [mark["alias"] for mark in marks] == ["production", "staging"]
+        assert marks[1]["rollback"] == "optimize rollback rows --alias staging --reason WHY"
 
 
-async def test_nothing_moves_a_label_or_writes_a_release_from_a_page(playable: Playable) -> None:
+async def test_nothing_moves_a_alias_or_writes_a_release_from_a_page(playable: Playable) -> None:
     before = {path: path.read_bytes() for path in RELEASES.rglob("*") if path.is_file()}
     async with signed_in(DB) as (client, _):
-        for address in ("/releases", "/labels", f"/release/rows/{playable.version}"):
+        for address in ("/releases", "/aliases", f"/release/rows/{playable.version}"):
             assert (await client.get(address)).status_code == 200
-            assert (await client.post(address, data={"label": "production"})).status_code == 405
+            assert (await client.post(address, data={"alias": "production"})).status_code == 405
     assert {path: path.read_bytes() for path in RELEASES.rglob("*") if path.is_file()} == before
 
 
@@ -180,18 +180,18 @@ async def test_damage_is_said_and_hides_nothing_else(playable: Playable) -> None
     other.write_text(other.read_text("utf-8").replace("Read the", "Obey the"), "utf-8")
     bad = RELEASES / "bad"
     bad.mkdir()
-    (bad / "labels.jsonl").write_text("{}\n", "utf-8")
+    (bad / "aliases.jsonl").write_text("{}\n", "utf-8")
     async with signed_in(DB) as (client, _):
         lines = {line["version"]: line for line in (await client.get("/releases.json")).json()["releases"]}
         assert "edited after release" in lines[playable.other]["problem"]
         assert lines[playable.version]["problem"] == ""
         assert (await client.get(f"/release/rows/{playable.other}")).status_code == 503
-        data = (await client.get("/labels.json")).json()
+        data = (await client.get("/aliases.json")).json()
         assert [each["name"] for each in data["names"]] == ["rows"]
-        assert "bad/labels.jsonl:1" in data["problems"][0]
+        assert "bad/aliases.jsonl:1" in data["problems"][0]
 
 
 async def test_without_a_registry_the_pages_say_what_makes_one(two_runs: Made) -> None:
     async with signed_in(DB) as (client, _):
         assert "optimize promote RUN" in (await client.get("/releases")).text
-        assert "No label yet" in (await client.get("/labels")).text
+        assert "No alias yet" in (await client.get("/aliases")).text

@@ -99,7 +99,7 @@ ROUTES = (
     Route(RELEASE, "release.html", registry_pages.release),
     Route(f"{RELEASE}/play", "play.html", playground_page.play, post=playground_page.post),
     Route("/checks/(?P<name>[^/]+?)", "checks.html", checks_page.checks, checks_page.drawn),
-    Route("/labels", "labels.html", registry_pages.labels),
+    Route("/aliases", "aliases.html", registry_pages.aliases),
     Route("/label", "label.html", label_page.label, post=label_page.post),
     Route("/call/(?P<call>[^/.]+)", "call.html", audit_page.call),
 )

@@ -1,6 +1,6 @@
-"""The pages of the registry: every released version, one version whole, and every label with its moves.
+"""The pages of the registry: every released version, one version whole, and every alias with its moves.
 
-They read the files of the registry and write nothing: a label is moved by a command, which each page names.
+They read the files of the registry and write nothing: an alias is moved by a command, which each page names.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from agent.errors import InputError, ReleaseError
 from agent.ledger.place import ledger_option
 from agent.ledger.query import Row
 from agent.release.adapted_model import without_folder
-from agent.release.file_release import how_to_load, read_files
-from agent.release.labels import (
+from agent.release.aliases import (
     PRODUCTION,
     VERSION,
-    LabelChange,
+    AliasChange,
     current,
     in_force,
     read_history,
     released_names,
     releases_root,
 )
+from agent.release.file_release import how_to_load, read_files
 from agent.release.prompt_file import PROMPT_FILE, PromptRelease, read_release
 from agent.report.web.checks_page import checks_named
 from agent.report.web.page_request import PageRequest
@@ -36,11 +36,11 @@ def releases(request: PageRequest) -> dict[str, Any]:
     root, found, problems, runs = request.site.releases, list[Row](), list[str](), _runs(request)
     for name in released_names(root):
         try:
-            labels = current(read_history(root / name))
+            aliases = current(read_history(root / name))
         except ReleaseError as error:
             problems.append(str(error))
-            labels = {}
-        lines = [_line(root / name / version, labels, runs) for version in _versions(root / name)]
+            aliases = {}
+        lines = [_line(root / name / version, aliases, runs) for version in _versions(root / name)]
         found += sorted(lines, key=lambda line: str(line["created_utc"]), reverse=True)
     text = request.arg("text").casefold()
     rows, place = request.paged([line for line in found if text in f"{line['name']} {line['version']}".casefold()])
@@ -54,7 +54,7 @@ def releases(request: PageRequest) -> dict[str, Any]:
 
 
 def release(request: PageRequest) -> dict[str, Any]:
-    """One version: its prompt or files, its origin, its labels. Raises InputError and ReleaseError."""
+    """One version: its prompt or files, its origin, its aliases. Raises InputError and ReleaseError."""
     folder = version_folder(request)
     name, version = request.names["name"], request.names["version"]
     history, runs = read_history(folder.parent), _runs(request)
@@ -67,15 +67,15 @@ def release(request: PageRequest) -> dict[str, Any]:
         **_origin(found["provenance"], runs),
         "is_prompt": is_prompt,
         "checks": len(checks_named(request, name)),
-        "labels": _pointing(current(history), version),
+        "aliases": _pointing(current(history), version),
         "moves": [_move(change, runs) for change in reversed(history) if version in (change.version, change.before)],
         "folder": str(folder),
         "load": f"load_prompt({f'{name}@{version}'!r}{_root_argument(request.site.releases)})" if is_prompt else "",
     }
 
 
-def labels(request: PageRequest) -> dict[str, Any]:
-    """Each label of each name: what it means now, every move of it, and the commands that move it."""
+def aliases(request: PageRequest) -> dict[str, Any]:
+    """Each alias of each name: what it means now, every move of it, and the commands that move it."""
     root, found, problems, runs = request.site.releases, list[Row](), list[str](), _runs(request)
     for name in released_names(root):
         try:
@@ -83,10 +83,10 @@ def labels(request: PageRequest) -> dict[str, Any]:
         except ReleaseError as error:
             problems.append(str(error))
             continue
-        marks = [_label(request, name, change, history, runs) for change in current(history).values()]
-        marks.sort(key=lambda mark: (mark["label"] != PRODUCTION, mark["label"]))
-        found.append({"name": name, "labels": marks})
-    command = _command(request, "promote", "RUN", "--label", PRODUCTION)
+        marks = [_alias(request, name, change, history, runs) for change in current(history).values()]
+        marks.sort(key=lambda mark: (mark["alias"] != PRODUCTION, mark["alias"]))
+        found.append({"name": name, "aliases": marks})
+    command = _command(request, "promote", "RUN", "--alias", PRODUCTION)
     return {"names": found, "promote": command, **_registry(root, problems)}
 
 
@@ -106,11 +106,11 @@ def _versions(folder: Path) -> list[str]:
         raise ReleaseError(f"{folder}: cannot be read ({error.strerror}); make it readable") from error
 
 
-def _line(folder: Path, labels: Mapping[str, LabelChange], runs: Collection[str]) -> Row:
+def _line(folder: Path, aliases: Mapping[str, AliasChange], runs: Collection[str]) -> Row:
     """A version as a line of the list; `problem` says why its files cannot be read."""
     name, version = folder.parent.name, folder.name
-    pointing = _pointing(labels, version)
-    line: Row = {"name": name, "version": version, "labels": pointing, "problem": "", **_origin({}, runs)}
+    pointing = _pointing(aliases, version)
+    line: Row = {"name": name, "version": version, "aliases": pointing, "problem": "", **_origin({}, runs)}
     try:
         found = read_release(folder / PROMPT_FILE) if version.startswith("p_") else read_files(folder)
     except ReleaseError as error:
@@ -173,25 +173,25 @@ def _files(folder: Path, reference: str) -> Row:
     }
 
 
-def _pointing(labels: Mapping[str, LabelChange], version: str) -> list[str]:
-    meant = [change for change in labels.values() if change.version == version]
-    return [change.label + ("" if change.share is None else f" ({change.share:.0%})") for change in meant]
+def _pointing(aliases: Mapping[str, AliasChange], version: str) -> list[str]:
+    meant = [change for change in aliases.values() if change.version == version]
+    return [change.alias + ("" if change.share is None else f" ({change.share:.0%})") for change in meant]
 
 
-def _label(request: PageRequest, name: str, now: LabelChange, history: list[LabelChange], runs: Collection[str]) -> Row:
-    is_reversible = len(in_force(history, now.label)) > 1
+def _alias(request: PageRequest, name: str, now: AliasChange, history: list[AliasChange], runs: Collection[str]) -> Row:
+    is_reversible = len(in_force(history, now.alias)) > 1
     return {
-        "label": now.label,
+        "alias": now.alias,
         "version": now.version,
         "share": now.share,
         "utc": now.utc,
-        "rollback": _command(request, "rollback", name, "--label", now.label) if is_reversible else "",
-        "moves": [_move(change, runs) for change in reversed(history) if change.label == now.label],
+        "rollback": _command(request, "rollback", name, "--alias", now.alias) if is_reversible else "",
+        "moves": [_move(change, runs) for change in reversed(history) if change.alias == now.alias],
     }
 
 
-def _move(change: LabelChange, runs: Collection[str]) -> Row:
-    names = ("seq", "utc", "actor", "action", "label", "version", "before", "share", "reason")
+def _move(change: AliasChange, runs: Collection[str]) -> Row:
+    names = ("seq", "utc", "actor", "action", "alias", "version", "before", "share", "reason")
     run_id = str(change.evidence.get("run_id") or "")
     return {**{name: getattr(change, name) for name in names}, "run_id": run_id, "known_run": run_id in runs}
 

@@ -1,8 +1,8 @@
-"""Labels of released prompts, read from their files: which version a label means now, and which arm a unit gets.
+"""Aliases of released prompts, read from their files: which version an alias means now, and which arm a unit gets.
 
     ROOT/NAME/VERSION/prompt.md, messages.json    a version: VERSION is the hash of what it holds, so it never changes
     ROOT/NAME/VERSION/release.json, ...           a version that is no prompt (`file_release.py`)
-    ROOT/NAME/labels.jsonl                        the history: one change of a label a line, only ever added to
+    ROOT/NAME/aliases.jsonl                        the history: one change of an alias a line, only ever added to
 
 Each line holds the hash of the line before. A last line without its line end was cut off by a kill and does not count.
 Needs the standard library only; knows no ledger and writes nothing (`promotion.py` does).
@@ -23,7 +23,7 @@ from typing import Any
 from agent.errors import ReleaseError
 from agent.strict import REAL, TABLE, TEXT, Leaf, matching, mismatch, one_of, parse_json, read_file, whole
 
-LABELS_FILE = "labels.jsonl"
+ALIASES_FILE = "aliases.jsonl"
 MAX_FILE = 64_000_000  # bytes of a history: some 60,000 changes
 PRODUCTION = "production"
 ROOT_VARIABLE = "PROMPTASSAY_RELEASES"
@@ -33,7 +33,7 @@ GENESIS = "0" * 64
 CANDIDATE_ARM = "candidate"
 PRODUCTION_ARM = "production"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-LABEL = re.compile(r"(?![pf]_[0-9a-f]{16}\Z)[a-z][a-z0-9_-]{0,39}")
+ALIAS = re.compile(r"(?![pf]_[0-9a-f]{16}\Z)[a-z][a-z0-9_-]{0,39}")
 VERSION = re.compile(r"[pf]_[0-9a-f]{16}")
 """p: a prompt; f: files as they stand."""
 _SHAPE = {
@@ -42,7 +42,7 @@ _SHAPE = {
     "utc": TEXT,
     "actor": TEXT,
     "action": one_of(("promote", "rollback")),
-    "label": matching(LABEL.pattern, "a label"),
+    "alias": matching(ALIAS.pattern, "an alias"),
     "version": matching(VERSION.pattern, "a version"),
     "from": TEXT,
     "share": Leaf("a part of 1", lambda value: value is None or (REAL.holds(value) and 0 <= value <= 1)),
@@ -55,14 +55,14 @@ KEYS = tuple(_SHAPE)
 
 
 class NeedsUnit(ReleaseError):
-    """An A/B label needs the unit that it is for."""
+    """An A/B alias needs the unit that it is for."""
 
 
 @dataclass(frozen=True, slots=True)
-class LabelChange:
-    """A label was moved. `action`: promote or rollback. `share`: of the units, for an A/B label; else None.
+class AliasChange:
+    """An alias was moved. `action`: promote or rollback. `share`: of the units, for an A/B alias; else None.
 
-    `before` is the version that the label had ("" for none). `hash` covers all the rest, and `prev` with it.
+    `before` is the version that the alias had ("" for none). `hash` covers all the rest, and `prev` with it.
     """
 
     name: str
@@ -70,7 +70,7 @@ class LabelChange:
     utc: str
     actor: str
     action: str
-    label: str
+    alias: str
     version: str
     before: str
     share: float | None
@@ -84,13 +84,13 @@ class LabelChange:
         return {key: getattr(self, "before" if key == "from" else key) for key in (*KEYS, "hash")}
 
 
-def change_from(data: Any) -> LabelChange:
+def change_from(data: Any) -> AliasChange:
     """The change in a line's object. Raises ValueError for anything else, or a wrong hash."""
     if mismatch(data, {**_SHAPE, "hash": TEXT}, "the line"):
-        raise ValueError("is no change of a label")
+        raise ValueError("is no change of an alias")
     if data["hash"] != hash_of(data):
         raise ValueError("was edited: its hash does not hold")
-    return LabelChange(**{"before" if key == "from" else key: value for key, value in data.items()})
+    return AliasChange(**{"before" if key == "from" else key: value for key, value in data.items()})
 
 
 def hash_of(data: Mapping[str, Any]) -> str:
@@ -98,7 +98,7 @@ def hash_of(data: Mapping[str, Any]) -> str:
     return hashlib.sha256(_text({key: data[key] for key in KEYS}).encode()).hexdigest()
 
 
-def line_of(change: LabelChange) -> bytes:
+def line_of(change: AliasChange) -> bytes:
     """The line in the file, in ASCII."""
     return (_text(change.as_dict()) + "\n").encode()
 
@@ -117,20 +117,20 @@ def releases_root(given: str | os.PathLike[str] | None = None) -> Path:
 
 def _whole_lines(folder: Path) -> list[bytes]:
     try:
-        raw = read_file(folder / LABELS_FILE, MAX_FILE)
+        raw = read_file(folder / ALIASES_FILE, MAX_FILE)
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ReleaseError(
-            f"{folder / LABELS_FILE}: cannot be read ({reason}); make it readable, or give a fallback"
+            f"{folder / ALIASES_FILE}: cannot be read ({reason}); make it readable, or give a fallback"
         ) from error
     return raw[: raw.rfind(b"\n") + 1].splitlines()
 
 
-def read_history(folder: Path) -> list[LabelChange]:
+def read_history(folder: Path) -> list[AliasChange]:
     """Every change, oldest first, checked as a whole. Raises a ReleaseError with the first line that does not hold."""
-    history: list[LabelChange] = []
+    history: list[AliasChange] = []
     prev = GENESIS
     for number, line in enumerate(_whole_lines(folder), 1):
         change = _change(folder, number, line)
@@ -142,40 +142,40 @@ def read_history(folder: Path) -> list[LabelChange]:
     return history
 
 
-def latest(folder: Path, label: str) -> LabelChange | None:
-    """The last change of one label: what it means now. Reads from the end and checks that line."""
+def latest(folder: Path, alias: str) -> AliasChange | None:
+    """The last change of one alias: what it means now. Reads from the end and checks that line."""
     lines = _whole_lines(folder)
     for number in range(len(lines), 0, -1):
         change = _change(folder, number, lines[number - 1])
-        if change.label == label:
+        if change.alias == alias:
             _require_name(folder, number, change)
             return change
     return None
 
 
-def current(history: Sequence[LabelChange]) -> dict[str, LabelChange]:
-    """What each label means now, by its last change."""
-    return {change.label: change for change in history}
+def current(history: Sequence[AliasChange]) -> dict[str, AliasChange]:
+    """What each alias means now, by its last change."""
+    return {change.alias: change for change in history}
 
 
-def in_force(history: Sequence[LabelChange], label: str) -> list[LabelChange]:
-    """The promotions of a label that no rollback took back, oldest first; the last of them is what it means."""
-    kept: list[LabelChange] = []
+def in_force(history: Sequence[AliasChange], alias: str) -> list[AliasChange]:
+    """The promotions of an alias that no rollback took back, oldest first; the last of them is what it means."""
+    kept: list[AliasChange] = []
     for change in history:
-        if change.label == label and change.action == "rollback":
+        if change.alias == alias and change.action == "rollback":
             del kept[-1:]
-        elif change.label == label:
+        elif change.alias == alias:
             kept.append(change)
     return kept
 
 
 @lru_cache(maxsize=4096)
-def _read(line: bytes) -> LabelChange:
-    """The change in a line; a process that moves many labels checks each line once."""
+def _read(line: bytes) -> AliasChange:
+    """The change in a line; a process that moves many aliases checks each line once."""
     return change_from(parse_json(line))
 
 
-def _change(folder: Path, number: int, line: bytes) -> LabelChange:
+def _change(folder: Path, number: int, line: bytes) -> AliasChange:
     try:
         return _read(line)
     except ValueError as error:
@@ -183,17 +183,17 @@ def _change(folder: Path, number: int, line: bytes) -> LabelChange:
         raise _damaged(folder, number, why) from None
 
 
-def _require_name(folder: Path, number: int, change: LabelChange) -> None:
+def _require_name(folder: Path, number: int, change: AliasChange) -> None:
     if change.name != folder.name:
         raise ReleaseError(
-            f"{folder / LABELS_FILE}:{number}: belongs to {change.name!r:.60}; give the folder that name again, "
+            f"{folder / ALIASES_FILE}:{number}: belongs to {change.name!r:.60}; give the folder that name again, "
             "or move it away if it is a copy"
         )
 
 
 def _damaged(folder: Path, number: int, why: str) -> ReleaseError:
     return ReleaseError(
-        f"{folder / LABELS_FILE}:{number}: {why}; restore the file from a copy, or move it away: the next "
+        f"{folder / ALIASES_FILE}:{number}: {why}; restore the file from a copy, or move it away: the next "
         "`optimize promote` or `optimize rollback` writes it again from the ledger"
     )
 
@@ -203,7 +203,7 @@ def _damaged(folder: Path, number: int, why: str) -> ReleaseError:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """NAME@LABEL or NAME@VERSION."""
+    """NAME@ALIAS or NAME@VERSION."""
 
     name: str
     word: str
@@ -212,7 +212,7 @@ class Reference:
     def of(text: str) -> Reference | None:
         """None for a text that is neither, such as a path."""
         name, at, word = text.partition("@")
-        fits = at and NAME.fullmatch(name) and (LABEL.fullmatch(word) or VERSION.fullmatch(word))
+        fits = at and NAME.fullmatch(name) and (ALIAS.fullmatch(word) or VERSION.fullmatch(word))
         return Reference(name, word) if fits else None
 
     def __str__(self) -> str:
@@ -221,10 +221,10 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedVersion:
-    """The version that a reference means, the label it came by, and the arm of an A/B label ("" for the others)."""
+    """The version that a reference means, the alias it came by, and the arm of an A/B alias ("" for the others)."""
 
     version: str
-    label: str = ""
+    alias: str = ""
     arm: str = ""
 
 
@@ -233,29 +233,29 @@ def resolve(root: Path, reference: Reference, unit: str | None = None) -> Resolv
 
     Args:
         root: The folder of all released names.
-        reference: NAME@LABEL or NAME@VERSION.
-        unit: Decides an A/B label (one with a share) between its version and production's: a user, a conversation.
+        reference: NAME@ALIAS or NAME@VERSION.
+        unit: Decides an A/B alias (one with a share) between its version and production's: a user, a conversation.
 
     Raises:
-        NeedsUnit: An A/B label without a unit.
-        ReleaseError: There is no such name or label, or the history is damaged.
+        NeedsUnit: An A/B alias without a unit.
+        ReleaseError: There is no such name or alias, or the history is damaged.
     """
     if VERSION.fullmatch(reference.word):
         return ResolvedVersion(reference.word)
     folder = root / reference.name
     change = latest(folder, reference.word)
     if change is None:
-        raise ReleaseError(f"{folder}: {_lacking(root, reference)}; `optimize promote` sets a label")
+        raise ReleaseError(f"{folder}: {_lacking(root, reference)}; `optimize promote` sets an alias")
     if change.share is None:
-        return ResolvedVersion(change.version, change.label)
+        return ResolvedVersion(change.version, change.alias)
     if unit is None:
-        raise NeedsUnit(f"{reference} is an A/B label: give load_prompt the unit it is for, as unit=ID")
+        raise NeedsUnit(f"{reference} is an A/B alias: give load_prompt the unit it is for, as unit=ID")
     if bucket(reference.name, unit) < change.share:
-        return ResolvedVersion(change.version, change.label, CANDIDATE_ARM)
+        return ResolvedVersion(change.version, change.alias, CANDIDATE_ARM)
     production = latest(folder, PRODUCTION)
     if production is None:
-        raise ReleaseError(f"{folder}: {reference.word} needs the label {PRODUCTION} for its other arm; promote one")
-    return ResolvedVersion(production.version, change.label, PRODUCTION_ARM)
+        raise ReleaseError(f"{folder}: {reference.word} needs the alias {PRODUCTION} for its other arm; promote one")
+    return ResolvedVersion(production.version, change.alias, PRODUCTION_ARM)
 
 
 def bucket(name: str, unit: str) -> float:
@@ -270,7 +270,7 @@ def bucket(name: str, unit: str) -> float:
 
 def released_names(root: Path) -> list[str]:
     """The names under `root` that have a history, sorted."""
-    names = (path.parent.name for path in root.glob(f"*/{LABELS_FILE}"))
+    names = (path.parent.name for path in root.glob(f"*/{ALIASES_FILE}"))
     return sorted(name for name in names if NAME.fullmatch(name))
 
 
@@ -279,5 +279,5 @@ def _lacking(root: Path, reference: Reference) -> str:
     if not lines:
         others = [name for name in released_names(root) if name != reference.name]
         return f"no releases of this name; here are: {', '.join(others) or 'none'}"
-    labels = sorted({_read(line).label for line in lines})  # which `latest` has checked
-    return f"no label {reference.word!r}; there are: {', '.join(labels)}"
+    aliases = sorted({_read(line).alias for line in lines})  # which `latest` has checked
+    return f"no alias {reference.word!r}; there are: {', '.join(aliases)}"

@@ -1,4 +1,4 @@
-"""A promotion or a rollback is killed at any moment: labels, their history and the chain say the same afterwards."""
+"""A promotion or a rollback is killed at any moment: aliases, their history and the chain say the same afterwards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST = 90
 
 def kills(c: Campaign) -> Row:
     """Promotions and rollbacks by one process after the other, each killed in its work."""
-    folder, count = c.folder("labels"), c.times(OPERATIONS, MOST)
+    folder, count = c.folder("aliases"), c.times(OPERATIONS, MOST)
     killed = killed_again_and_again(folder.path / "releases", folder.ledger, count, MOST)
-    promised = "every change of a label is there once, in its history and in the chain"
+    promised = "every change of an alias is there once, in its history and in the chain"
     return Row("SIGKILL in a promotion", killed, promised, f"{count} operations, {killed} kills, none lost")

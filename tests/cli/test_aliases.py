@@ -1,4 +1,4 @@
-"""From a run to production and back: promote, load, labels, rollback, A/B, and what each of them refuses."""
+"""From a run to production and back: promote, load, aliases, rollback, A/B, and what each of them refuses."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from tests.ledger.ledgers import reseal
 from tests.wire import WireServer
 
 ROOT = Path(__file__).resolve().parents[2]
-LABELS = Path("runs/releases/rows/labels.jsonl")
+ALIASES = Path("runs/releases/rows/aliases.jsonl")
 
 
 def moves() -> list[dict[str, Any]]:
     history = History(Path("runs/ledger.db"))
     try:
-        return history.label_moves("rows")
+        return history.alias_moves("rows")
     finally:
         history.close()
 
 
 def agree() -> list[dict[str, Any]]:
     """The history of the file, which must be that of the chain; and the ledger holds."""
-    lines = [json.loads(line) for line in LABELS.read_text().splitlines()]
+    lines = [json.loads(line) for line in ALIASES.read_text().splitlines()]
     assert [line["hash"] for line in lines] == [move["hash"] for move in moves()]
     assert good("audit", "verify").startswith("whole")
     return lines
@@ -50,7 +50,7 @@ def test_what_another_run_released_is_not_promoted_on_this_runs_evidence(two_run
         shutil.copy(Path(second["release"]).with_name(name), Path(first["release"]).with_name(name))
     said = refused(1, "promote", first["run_id"])[0]
     assert f"of run {second['run_id']}, which is not what {first['run_id']} released" in said
-    assert not LABELS.exists()
+    assert not ALIASES.exists()
 
 
 def test_a_winner_goes_to_production_without_an_override_and_is_loaded_by_name(two_runs: Made) -> None:
@@ -58,7 +58,7 @@ def test_a_winner_goes_to_production_without_an_override_and_is_loaded_by_name(t
     assert first["decision"] == "promote"
     told = good_json("promote", first["run_id"], "--actor", "jo", "--reason", "first")
     released = load_prompt(first["release"])
-    assert (told["label"], told["moved"], told["from"], told["overridden"]) == ("production", True, "", False)
+    assert (told["alias"], told["moved"], told["from"], told["overridden"]) == ("production", True, "", False)
     prompt = load_prompt("rows@production")
     assert prompt.release == released.release
     assert load_prompt(f"rows@{prompt.version}").release == released.release
@@ -92,15 +92,15 @@ def test_versions_come_and_go_and_the_history_is_listed() -> None:
     assert "its first version" in refused(2, "rollback", "rows")[0]
     lines = agree()
     assert [line["action"] for line in lines] == ["promote", "promote", "rollback"]
-    table = good("labels", "rows")
+    table = good("aliases", "rows")
     assert table.count("\n") == 4
     assert "complaints" in table
     assert "undoes 2" in table
-    assert "rows@production" in good("labels")
-    assert [change["seq"] for change in good_json("labels", "rows")["history"]] == [1, 2, 3]
-    assert good_json("labels")["labels"][0]["version"] == versions[0]
+    assert "rows@production" in good("aliases")
+    assert [change["seq"] for change in good_json("aliases", "rows")["history"]] == [1, 2, 3]
+    assert good_json("aliases")["aliases"][0]["version"] == versions[0]
 
-    good("promote", runs[1]["run_id"], "--override", "--reason", "try", "--label", "ab", "--share", "0.3")
+    good("promote", runs[1]["run_id"], "--override", "--reason", "try", "--alias", "ab", "--share", "0.3")
     arms = {f"u{n}": load_prompt("rows@ab", unit=f"u{n}") for n in range(60)}
     assert {prompt.arm: prompt.version for prompt in arms.values()} == {
         "candidate": versions[1],
@@ -110,7 +110,7 @@ def test_versions_come_and_go_and_the_history_is_listed() -> None:
         assert good_json("load", "rows@ab", "--unit", unit)["arm"] == arms[unit].arm
     assert "--unit ID" in refused(2, "load", "rows@ab")[0]
     assert "stands for two versions" in refused(2, "check", "rows@ab")[0]
-    assert "for 30%" in good("labels")
+    assert "for 30%" in good("aliases")
     agree()
 
 
@@ -133,7 +133,7 @@ def test_your_own_prompt_becomes_the_first_version_without_an_override_and_claim
     (line,) = agree()
     assert line["evidence"]["claim"] == "baseline, no gain claimed"
     assert "lift" not in line["evidence"]
-    assert "baseline, no gain claimed" in good("labels", "rows")
+    assert "baseline, no gain claimed" in good("aliases", "rows")
     assert "was it before" in good("promote", run["run_id"])
     assert refused(2, "promote", "--own", "--override")[0].endswith("it is kept with the release")
 
@@ -145,11 +145,11 @@ def test_your_own_prompt_takes_the_place_of_another_version_only_with_a_reason(t
     run = kept_own()
     lines = refused(100, "promote", run["run_id"])
     assert f"production is {before}, and your own prompt claims no gain over it" in lines[0]
-    LABELS.unlink()  # what the file lost, the chain knows
+    ALIASES.unlink()  # what the file lost, the chain knows
     assert refused(100, "promote", run["run_id"]) == lines
     assert load_prompt("rows@production").version == before
-    good("promote", run["run_id"], "--label", "staging")
-    a_fifth = ("promote", run["run_id"], "--label", "ab", "--share", "0.2")
+    good("promote", run["run_id"], "--alias", "staging")
+    a_fifth = ("promote", run["run_id"], "--alias", "ab", "--share", "0.2")
     assert refused(100, *a_fifth)[0] == lines[0]
     good(*a_fifth, "--override", "--reason", "to see")
     good(*a_fifth[:-1], "0")
@@ -173,9 +173,9 @@ def test_each_thing_in_the_way_is_refused_and_each_override_of_it_is_in_the_chai
         ledger.end_run(first["run_id"], "complete", 1.0, {**first, **change})
         ledger.close()
         before = len(moves())
-        assert says in refused(100, "promote", first["run_id"], "--label", f"l{number}")[0]
+        assert says in refused(100, "promote", first["run_id"], "--alias", f"l{number}")[0]
         assert len(moves()) == before
-        good("promote", first["run_id"], "--label", f"l{number}", "--override", "--reason", "known", "--actor", "jo")
+        good("promote", first["run_id"], "--alias", f"l{number}", "--override", "--reason", "known", "--actor", "jo")
         told = moves()[-1]
         assert (told["reason"], told["actor"]) == ("known", "jo")
         assert says in told["evidence"]["overridden"][0]
@@ -194,7 +194,7 @@ def test_who_forges_a_result_and_its_seal_does_not_get_it_promoted(two_runs: Mad
     reseal(ledger)
     assert good_json("show", run)["result"]["lift"]["diff"] == 0.999
     assert "a text is not what its hash says" in refused(1, "promote", run)[0]
-    assert not LABELS.exists()
+    assert not ALIASES.exists()
     assert "a text is not what its hash says" in optimize("doctor").stdout.replace("\n", " ")
 
 
@@ -205,22 +205,22 @@ def test_own_is_refused_where_the_winner_was_released(two_runs: Made) -> None:
 def test_what_cannot_be_done_says_so_and_does_nothing(two_runs: Made) -> None:
     run = two_runs[0]["run_id"]
     for code, words, says in [
-        (2, ["promote", run, "--label", "ab"], "--share"),
-        (2, ["promote", run, "--label", "ab", "--share", "0.2"], "needs a version in production"),
-        (2, ["promote", run, "--label", "ab", "--share", "nan"], "from 0 to 1"),
+        (2, ["promote", run, "--alias", "ab"], "--share"),
+        (2, ["promote", run, "--alias", "ab", "--share", "0.2"], "needs a version in production"),
+        (2, ["promote", run, "--alias", "ab", "--share", "nan"], "from 0 to 1"),
         (2, ["promote", run, "--share", "0.2"], "other arm"),
-        (2, ["promote", run, "--label", "../x"], "small letters"),
+        (2, ["promote", run, "--alias", "../x"], "small letters"),
         (2, ["promote", run, "--override"], "--reason"),
         (2, ["rollback", "rows"], "no releases of this name"),
         (2, ["rollback", "../rows"], "no releases of this name"),
-        (2, ["labels", "rows"], "no releases of this name"),
-        (2, ["load", "../x@y"], "NAME@LABEL"),
+        (2, ["aliases", "rows"], "no releases of this name"),
+        (2, ["load", "../x@y"], "NAME@ALIAS"),
         (1, ["load", "rows"], "no releases of this name"),
         (1, ["load", "rows@p_0123456789abcdef"], "no such file"),
     ]:
         assert says in refused(code, *words)[0], words
         assert not Path("runs/releases").exists(), words
-    assert good("labels").count("\n") == 1
+    assert good("aliases").count("\n") == 1
 
 
 def test_a_rollback_works_while_a_run_holds_the_ledger_and_without_one(
@@ -255,9 +255,9 @@ def test_a_rollback_works_while_a_run_holds_the_ledger_and_without_one(
 def test_the_registry_can_lie_elsewhere(two_runs: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROMPTASSAY_RELEASES", "shelf")
     good("promote", two_runs[0]["run_id"])
-    assert Path("shelf/rows/labels.jsonl").is_file()
+    assert Path("shelf/rows/aliases.jsonl").is_file()
     assert load_prompt("rows@production").name == "rows"
-    assert "rows@production" in good("labels")
+    assert "rows@production" in good("aliases")
 
 
 def test_what_a_run_released_lies_beside_the_ledger_wherever_that_lies_now(two_runs: Made) -> None:
@@ -303,14 +303,14 @@ assert all(each.exit_code == 0 or "is its first version" in each.stderr for each
 def test_a_copy_of_a_folder_is_named_as_such(two_runs: Made) -> None:
     good("promote", two_runs[0]["run_id"])
     shutil.copytree("runs/releases/rows", "runs/releases/rows.bak")
-    assert "belongs to 'rows'" in refused(1, "labels")[0]
+    assert "belongs to 'rows'" in refused(1, "aliases")[0]
     Path("runs/releases/rows.bak").rename("runs/releases/a copy")  # no name for releases, so it is left alone
-    assert "rows@production" in good("labels")
+    assert "rows@production" in good("aliases")
 
 
 def test_an_empty_history_knows_no_other_release_of_its_name(two_runs: Made) -> None:
     good("promote", two_runs[0]["run_id"])
-    LABELS.write_bytes(b"")
+    ALIASES.write_bytes(b"")
     assert "no releases of this name; here are: none" in refused(1, "load", "rows")[0]
     assert "was it before" in good("promote", two_runs[0]["run_id"])
     agree()
@@ -318,9 +318,9 @@ def test_an_empty_history_knows_no_other_release_of_its_name(two_runs: Made) -> 
 
 def test_a_damaged_history_is_named_and_nothing_is_promoted(two_runs: Made) -> None:
     good("promote", two_runs[0]["run_id"])
-    LABELS.write_text(LABELS.read_text().replace("production", "productiom"))
-    for words in (["labels"], ["load", "rows@productiom"], ["rollback", "rows"]):
-        assert "labels.jsonl:1: was edited" in refused(1, *words)[0]
-    LABELS.unlink()  # as the message says
+    ALIASES.write_text(ALIASES.read_text().replace("production", "productiom"))
+    for words in (["aliases"], ["load", "rows@productiom"], ["rollback", "rows"]):
+        assert "aliases.jsonl:1: was edited" in refused(1, *words)[0]
+    ALIASES.unlink()  # as the message says
     assert "was it before" in good("promote", two_runs[0]["run_id"])
     agree()
