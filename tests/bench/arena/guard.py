@@ -31,6 +31,7 @@ from statistics import mean
 from agent.programs.moves.pool import as_prompt
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search import selection
+from agent.search.label_weighting import best_readings
 from agent.types import LM, Task
 from tests.bench.arena.attribution_check import Direct
 from tests.bench.arena.goods import EVEN, Copier, Graded, goods_task
@@ -124,7 +125,8 @@ async def run_once(model: str, dev_rows: int, budget: int, seed: int) -> tuple[C
         tried.append(Tried(candidate_id, prompt.picks is not None, prompt.weights is not None, is_whole, scores))
     winner = as_prompt(board.candidate(result.winner.candidate_id))
     own = next(one for one in tried if one.candidate_id == context.baseline.id)  # may have seen a part of dev
-    others = (one for one in tried if one.whole and not one.picks)
+    offered = {each.candidate_id for each in best_readings(context, run._offers())}  # one reading of each prompt
+    others = (one for one in tried if one.candidate_id in offered and one.whole and not one.picks)
     fixed = max((own, *others), key=lambda one: mean(one.scores))
     loss = gain = None
     better = result.decision == "promote"
