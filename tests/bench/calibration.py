@@ -171,10 +171,11 @@ def measured(path: Path) -> Iterator[dict[str, Any]]:
     with closing(open_history(path)) as history:
         for run in history.select("SELECT id FROM runs"):
             row = history.run(run["id"])
-            words: Mapping[str, Any] = (started_with(row) or {}) if row["options"] else {}
-            if not row["plan"] or words.get("command"):
+            options = row["options"] or {}
+            if not row["plan"] or options.get("command"):
                 continue
-            task = task_of(words) if words else load(row["task"], data_folder())
+            own = options.get("task")  # runs of the arena have none
+            task = task_of(started_with(row)) if own else load(row["task"], data_folder())
             if any(task.hashes.get(split) != row["hashes"].get(split) for split in ("dev", "test")):
                 continue
             dev_of = dev_rows(task, row["plan"]["dev_rows"], row["seed"])

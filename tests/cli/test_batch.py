@@ -202,7 +202,7 @@ def test_a_server_without_a_batch_api_is_refused_before_a_run_is_made() -> None:
 
 @pytest.mark.parametrize(
     ("more", "says"),
-    [(["--batch-wait", "soon"], "--batch-wait soon"), (["--batch-wait", "2h"], "add --batch")],
+    [(["--batch-wait", "soon"], "'--batch-wait': 'soon': write seconds"), (["--batch-wait", "2h"], "add --batch")],
 )
 def test_a_wait_that_is_no_time_or_waits_for_nothing_is_refused(more: list[str], says: str) -> None:
     *_, line = refused(2, *files(120), "-m", "openai/gpt-4o-mini", *more)

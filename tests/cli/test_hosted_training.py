@@ -284,7 +284,7 @@ def test_a_training_that_may_cost_more_than_the_cap_is_refused(bench: Bench) -> 
     [
         ("local/smollm2-135m", [], "is not trained at a provider"),
         ("openai/gpt-4.1-nano", [], "nobody knows what a call to the tuned model costs"),
-        ("openai/gpt-4o-mini-2024-07-18", ["--train-price", "inf"], "inf is no finite number"),
+        ("openai/gpt-4o-mini-2024-07-18", ["--train-price", "inf"], "inf: write a number of US dollars of at least 0"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is_asked(

@@ -185,7 +185,7 @@ def test_a_provider_that_is_down_is_waited_for_as_long_as_max_wait_says(two_runs
     first, _ = two_runs
     with WireServer(lambda messages, body: Fault(status=500)) as server:
         words = (*command, first["release"], "-q", "-m", compatible(server))
-        assert "--max-wait soon: write seconds" in refused(2, *words, "--max-wait", "soon")[0]
+        assert "'--max-wait': 'soon': write seconds" in refused(2, *words, "--max-wait", "soon")[-1]
         assert not server.requests
         (said,) = refused(1, *words, "--max-wait", "0.5s")
     assert f"{compatible(server)}: nothing has come back for" in said

@@ -12,6 +12,7 @@ import pytest
 
 from agent.errors import InputError, ReleaseError
 from agent.ledger.query import History
+from agent.options.jobs import RecordedOptions
 from agent.release.formats.export_format import FORMATS, Format, Material, Parse, Render, Sent, Values
 from agent.release.formats.proof import verify_exports
 from agent.release.formats.python_module import load_module
@@ -33,7 +34,7 @@ def known(run: dict[str, Any], change: Callable[[Task], Task] = lambda task: tas
     history = History(DB)
     try:
         found = history.run(run["run_id"])
-        task = change(task_of(found["options"]))
+        task = change(task_of(RecordedOptions.of(found["options"])))
         return dev_run(history, found, task, str(released(run).provenance["candidate_id"]))
     finally:
         history.close()
@@ -170,7 +171,7 @@ def test_what_cannot_be_scored_again_is_said(two_runs: Made) -> None:
         known(run, lambda task: replace(task, hashes={**task.hashes, "task.toml": "other"}))
     history = History(DB)
     found = history.run(run["run_id"])
-    task = task_of(found["options"])
+    task = task_of(RecordedOptions.of(found["options"]))
     pruned = next(each for each in history.trials(found["id"]) if each["state"] == "pruned" and each["number"])
     with pytest.raises(InputError, match=rf"its trial ended after {pruned['n']} of \d+ dev rows"):
         dev_run(history, found, task, pruned["candidate_id"])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvicorn
 
+from agent.options.shared import CapOptions
 from agent.report.web.app import ROUTES, Web, bind, make
 from agent.run.playground import Playground
 from tests.cli.label_world import label_place, write_label_task
@@ -40,7 +41,7 @@ def served(max_calls: int = 4) -> Iterator[Web]:
     folder = Path("tasks/mails")
     if not folder.exists():
         write_label_task(folder)
-    asker = Playground(DB, max_calls, 0.5, "1,2")
+    asker = Playground(DB, CapOptions(max_calls=max_calls, max_cost=0.5, price=(1, 2)))
     web = make(DB, socket.getsockname()[1], asker=asker, labelling=label_place(folder))
     server = uvicorn.Server(uvicorn.Config(web.app, log_level="warning", access_log=False, lifespan="off", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)

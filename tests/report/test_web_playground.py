@@ -21,6 +21,7 @@ from agent.errors import InputError, Interrupted
 from agent.ledger import trail
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
+from agent.options.shared import CapOptions
 from agent.release.promotion import ReleaseRegistry
 from agent.release.runtime import load_prompt
 from agent.report.view import RunView
@@ -41,7 +42,7 @@ TEXT = "the courier lost my parcel\nand then <b>the</b> invoice {{text}}"
 @asynccontextmanager
 async def asking(max_calls: int | None = 50, max_cost: float | None = 0.5) -> AsyncIterator[httpx.AsyncClient]:
     """A browser that has opened a web view which may ask."""
-    web = make(DB, PORT, asker=Playground(DB, max_calls, max_cost, "1,2"))
+    web = make(DB, PORT, asker=Playground(DB, CapOptions(max_calls=max_calls, max_cost=max_cost, price=(1, 2))))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=web.app), base_url=BASE, timeout=60) as client:
         await client.get(web.url.removeprefix(BASE))
         try:
@@ -334,7 +335,7 @@ def unanswered(playable: Playable) -> Iterator[threading.Event]:
 
 def test_the_end_of_the_server_ends_what_is_being_asked(playable: Playable) -> None:
     """At once, though the model never answers; the run stands as interrupted."""
-    playground = Playground(DB, 5, None)
+    playground = Playground(DB, CapOptions(max_calls=5))
     prompts = {"release": load_prompt(f"rows@{playable.version}")}
     raised: list[BaseException] = []
 
@@ -398,9 +399,9 @@ def test_a_cap_of_the_environment_is_no_reason_to_refuse_the_web_view(
 
 def test_calls_need_a_cap_and_a_cap_needs_calls(playable: Playable) -> None:
     with pytest.raises(InputError, match="give a cap"):
-        Playground(DB, None, None)
-    for number in (float("nan"), float("inf")):
-        with pytest.raises(InputError, match="write US dollars from 0 to"):
-            Playground(DB, 1, number)
+        Playground(DB, CapOptions())
+    for number in ("nan", "inf"):
+        said = refused(2, "ui", "--no-open", "--allow-calls", "--max-cost", number)[-1]
+        assert "write a number of US dollars from 0 to" in said
     assert "give a cap with it" in refused(2, "ui", "--no-open", "--allow-calls")[0]
     assert "asks nobody without --allow-calls" in refused(2, "ui", "--no-open", "--max-cost", "1")[0]
