@@ -177,7 +177,7 @@ def test_a_judge_that_earned_trust_promotes_and_every_call_is_counted() -> None:
     assert metrics["judge"]["diff"] == pytest.approx(0.75)
     assert {group["value"] for group in result["slices"][0]["groups"]} == {"north", "south"}
     shown = good("show")
-    for words in ("on the sealed test", "by harbour", "kappa 1.00", "variety of answer"):
+    for words in ("on the sealed test", "By harbour", "kappa 1.00", "variety of answer"):
         assert words in shown
     assert good_json("reproduce", result["run_id"], "--offline")["same"]
     assert "boats@production is p_" in good("promote")
