@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import PATH, SETTINGS, db_option, ledger_options, plain, print_json, short
+from agent.cli.common import PATH, SETTINGS, db_option, ledger_options, plain, print_json
 from agent.errors import InputError
+from agent.report import run_tables
+from agent.report.blocks import text
 from agent.report.facts import amount, looks_up, picked, points, promotion
-from agent.report.terminal import print_table
+from agent.report.terminal import print_listing, print_table, say, show
+from agent.report.view import RunView
 from agent.run.locations import open_history
 
 if TYPE_CHECKING:
@@ -206,12 +209,12 @@ def show_command(what: str, db: Path, as_json: bool) -> None:
         return
     run_id, colon, number = what.rpartition(":")
     if colon and number.isdecimal():
-        _show_trial(history, history.run(run_id)["id"], int(number), as_json)
+        _show_trial(RunView(history, run_id), int(number), as_json)
         return
     if what.isdecimal() and len(what) < 8:
-        latest = history.run()["id"]
-        if any(trial["number"] == int(what) for trial in history.trials(latest)):
-            _show_trial(history, latest, int(what), as_json)
+        latest = RunView(history)
+        if any(trial["number"] == int(what) for trial in history.trials(latest.id)):
+            _show_trial(latest, int(what), as_json)
             return
     _show_run(history, history.run(what), as_json)
 
@@ -256,32 +259,23 @@ def _cell(key: str, value: Any) -> Any:
 # -- audit show: a trial ----------------------------------------------------------------------------------------------
 
 
-def _show_trial(history: History, run_id: str, number: int, as_json: bool) -> None:
+def _show_trial(view: RunView, number: int, as_json: bool) -> None:
     from agent.ledger.trail import chain_of_parents, trial_states
 
-    trials = history.trials(run_id)
-    trial = next((t for t in trials if t["number"] == number), None)
-    if trial is None:
-        raise InputError(f"{run_id}: no trial {number}; there are {len(trials)}, from 0")
+    trial, history = view.numbered(number), view.history
     candidate = history.candidate(trial["candidate_id"])
-    chain = chain_of_parents(history, run_id, trial["candidate_id"])
-    states = trial_states(history, run_id, number)
-    outcomes = {split: history.outcomes(run_id, candidate["id"], split) for split in ("train", "dev", "test")}
+    chain, states = chain_of_parents(history, view.id, candidate["id"]), trial_states(history, view.id, number)
+    outcomes = {split: history.outcomes(view.id, candidate["id"], split) for split in ("train", "dev", "test")}
     if as_json:
         print_json({"trial": trial, "states": states, "lineage": chain, "candidate": candidate, "outcomes": outcomes})
         return
-    click.echo(f"trial {number} of {run_id}: {candidate['id']}, {trial['state']}, {points(trial['mean'])}")
+    say(f"trial {number} of {view.id}: {candidate['id']}, {trial['state']}, {points(trial['mean'])}")
     _print_chain(chain)
     _print("states", "seq utc state n=rows mean=score reason", states)
-    click.echo("== prompt ==")
-    for message in candidate["template"]:
-        click.echo(plain(f"[{message['role']}]\n{message['content']}"))
+    show(run_tables.messages(candidate, "== prompt =="))
     for split, rows in outcomes.items():
-        for row in rows:
-            row["why"] = short(row["error"] or "; ".join(reason for _, _, reason in row["scores"]), 80)
-            row["reply"] = short(row["reply"], 60)
         if rows:
-            _print(split, "example_id=row value=score call_key=call reply why", rows)
+            print_listing(run_tables.outcomes(split, rows))
 
 
 def _print_chain(chain: list[dict[str, Any]]) -> None:
@@ -302,16 +296,14 @@ def _show_call(history: History, number: int, as_json: bool) -> None:
     row, request, reply = recorded["call"], recorded["request"], recorded["reply"]
     click.echo(f"call {number}: {row['role']}, {plain(row['model'])}, {row['state']}, {row['call_key']}")
     print_table("recorded", ("what", "value"), [item for item in row.items() if item[1] not in (None, "")])
-    click.echo("== request ==")
-    if request is None:
-        click.echo("(erased)")
-    for message in (request or {}).get("messages", ()):
-        click.echo(plain(f"[{message['role']}]\n{message['content']}"))
-    rest = {name: value for name, value in (request or {}).items() if name != "messages"}
-    click.echo(plain(json.dumps(rest, ensure_ascii=False)))
-    click.echo("== reply ==")
+    sent = dict(request or {})
+    asked = [f"[{message['role']}]\n{message['content']}" for message in sent.pop("messages", ())]
     lacks = "(none)" if row["state"] not in ("ok", "cached") else "(erased)"
-    click.echo(plain(reply["text"]) if reply else lacks)
+    asked = [*asked, json.dumps(sent, ensure_ascii=False)] if request is not None else ["(erased)"]
+    show(
+        text(*asked, heading="== request ==", exact=True),
+        text(reply["text"] if reply else lacks, heading="== reply ==", exact=True),
+    )
     columns = (
         "id=call run_id=run attempt state error_class=error http_status=status cost_usd=$ latency_s=seconds sent_utc"
     )

@@ -16,7 +16,7 @@ from agent.release.result import search_result
 from agent.report import run_tables
 from agent.report.blocks import Column
 from agent.report.facts import decision, gain, instead_of_result, points, without_result
-from agent.report.terminal import print_listing, print_table, say, so_far, sparkline
+from agent.report.terminal import print_listing, print_table, say, show, so_far, sparkline
 from agent.report.view import RunView
 from agent.run.locations import open_history
 
@@ -32,7 +32,6 @@ RUNS = (
     Column("decision", rank=5),
     Column("best dev", rank=4, drawn=True),
 )
-OUTCOMES = (Column("row"), Column("score"), Column("reply", floor=16), Column("why", floor=16))
 HITS = (
     Column("what"),
     Column("run", rank=1),
@@ -139,7 +138,7 @@ def history_command(run: str, trial: int | None, search: str | None, limit: int,
         return
     view = RunView(history, run)
     if trial is not None:
-        _show_trial(history, view.id, history.trials(view.id), trial, as_json)
+        _show_trial(view, trial, as_json)
         return
     rejected = history.rejected(view.id)
     if as_json:
@@ -170,24 +169,15 @@ def _show_hits(history: Any, words: str, run_id: str, limit: int, as_json: bool)
     say("; ".join(filter(None, (f"{result.matches:,} of {result.texts:,} texts hold it", shown))))
 
 
-def _show_trial(history: Any, run_id: str, trials: list[dict[str, Any]], number: int, as_json: bool) -> None:
-    trial = next((t for t in trials if t["number"] == number), None)
-    if trial is None:
-        raise InputError(f"{run_id}: no trial {number}; there are {len(trials)}, from 0")
-    candidate = history.candidate(trial["candidate_id"])
-    outcomes = {split: history.outcomes(run_id, trial["candidate_id"], split) for split in ("dev", "test")}
+def _show_trial(view: RunView, number: int, as_json: bool) -> None:
+    trial = view.numbered(number)
+    candidate = view.history.candidate(trial["candidate_id"])
+    outcomes = {split: view.history.outcomes(view.id, candidate["id"], split) for split in ("dev", "test")}
     if as_json:
         print_json({"trial": trial, "candidate": candidate, "outcomes": outcomes})
         return
-    click.echo(
-        f"trial {number}: {trial['state']}, {points(trial['mean'])} on {trial['n']} rows; {plain(trial['reason'])}"
-    )
-    for message in candidate["template"]:
-        click.echo(plain(f"[{message['role']}]\n{message['content']}"))
-    for split, outcomes_of_split in outcomes.items():
-        rows = []
-        for row in outcomes_of_split:
-            why = row["error"] or "; ".join(reason for _, _, reason in row["scores"])
-            rows.append((row["example_id"], points(row["value"]), short(row["reply"], 60), short(why, 80)))
+    say(f"trial {number}: {trial['state']}, {points(trial['mean'])} on {trial['n']} rows; {trial['reason']}")
+    show(run_tables.messages(candidate))
+    for split, rows in outcomes.items():
         if rows:
-            print_table(split, OUTCOMES, rows)
+            print_listing(run_tables.outcomes(split, rows))

@@ -60,6 +60,13 @@ SPEND = (
     Column("$", "number"),
     Column("model time", "number", rank=3),
 )
+OUTCOMES = (
+    Column("row"),
+    Column("score", "number"),
+    Column("call", rank=1),
+    Column("reply", floor=16),
+    Column("why", floor=16),
+)
 DEMOS = (Column(""), Column("row"), Column("input", floor=20), Column("output", floor=12))
 
 
@@ -159,6 +166,24 @@ def demos(of: Sequence[Mapping[str, Any]]) -> TableBlock:
         inputs, outputs = (" | ".join(demo[side].values()) for side in ("inputs", "outputs"))
         rows.append((demo["position"] + 1, demo["example_id"], short(inputs, 80), short(outputs, 40)))
     return table(f"{len(rows)} demos", DEMOS, rows, on="screen")
+
+
+def messages(candidate: Mapping[str, Any], heading: str = "") -> Block:
+    """A prompt as it is sent, each message under its role."""
+    texts = (f"[{message['role']}]\n{message['content']}" for message in candidate["template"])
+    return text(*texts, heading=heading, exact=True)
+
+
+def outcomes(split: str, rows: Sequence[Mapping[str, Any]]) -> TableBlock:
+    """What became of each row of a split with one prompt, as `History.outcomes` gives them."""
+    cells = [
+        (
+            *(row["example_id"], points(row["value"]), row["call_key"], short(row["reply"], 60)),
+            short(row["error"] or "; ".join(reason for _, _, reason in row["scores"] if reason), 80),
+        )
+        for row in rows
+    ]
+    return table(split, OUTCOMES, cells)
 
 
 # -- what it cost and where it comes from -----------------------------------------------------------------------------

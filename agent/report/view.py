@@ -78,6 +78,13 @@ class RunView:
             trials.append({**trial, "used": used})
         return trials
 
+    def numbered(self, number: int) -> Row:
+        """The trial of this number as `History.trials` has it. Raises InputError where there is none."""
+        trials = self.history.trials(self.id)
+        if (found := next((trial for trial in trials if trial["number"] == number), None)) is None:
+            raise InputError(f"{self.id}: no trial {number}; there are {len(trials)}, from 0")
+        return found
+
     def trial(self, number: int) -> Row | None:
         """The trial of this number, as in `trials`."""
         return next((trial for trial in self.trials if trial["number"] == number), None)
