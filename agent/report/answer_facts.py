@@ -69,7 +69,7 @@ def _right_rows(counts: RowCount) -> str:
 
 
 def _plainly(part: int, whole: int) -> str:
-    """The same as a ratio of small numbers: " (about 3 of 4)"; "" where there is none near, or it says no more."""
+    """The same as a ratio of small numbers: " (about 3 of 4)"; "" without a near one."""
     for of in PLAIN:
         some = round(of * part / whole)
         if 0 < some < of < whole and abs(some / of - part / whole) <= NEAR:

@@ -74,7 +74,7 @@ def progress(view: RunView) -> Figure:
 
 
 def sealed(view: RunView) -> Figure:
-    """The prompts on the sealed test with 95 % intervals, beside their paired difference. Needs a result."""
+    """The prompts on the sealed test with 95 % intervals, next to their paired difference. Needs a result."""
     assert view.result is not None
     sides = facts.sides(view.result)
     with styled():

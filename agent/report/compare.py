@@ -141,7 +141,7 @@ def scoring_difference(a: ComparedPrompt, b: ComparedPrompt) -> str:
 
 
 def paired_tests(a: ComparedPrompt, b: ComparedPrompt) -> tuple[dict[str, dict[str, Any]], str]:
-    """The paired tests by split, and why there is none ("" where there is one)."""
+    """The paired tests by split, and why nothing was tested ("" otherwise)."""
     tests = {split: test for split in ("test", "dev") if (test := paired(split, a, b)) is not None}
     return tests, "" if tests else scoring_difference(
         a, b
@@ -170,7 +170,7 @@ def paired(split: str, a: ComparedPrompt, b: ComparedPrompt) -> dict[str, Any] |
 
 Kind = Literal["same", "gone", "new"]
 CONTEXT = 12
-"""Equal words and blanks that a page or a terminal shows beside a change."""
+"""Equal words and blanks that are shown around a change."""
 COMPARED = 2500
 """Words between the first and the last change that are compared; what follows them counts as replaced."""
 _PIECES = re.compile(r"\s+|\[\w+\]|\w+|[^\w\s]")
@@ -189,7 +189,7 @@ def changes(one: str, two: str, keep: int | None = None) -> list[TextStretch]:
     """The changes from text `one` to `two`, by words.
 
     Args:
-        keep: equal words and blanks to leave beside a change; the rest of a long equal stretch becomes an ellipsis.
+        keep: equal words and blanks to leave around a change; the rest of a long equal stretch becomes an ellipsis.
             None keeps all.
     """
     pieces = (piece for gone, new in _stretches(one, two) for piece in _pieces(gone, new))
@@ -201,7 +201,7 @@ def changes(one: str, two: str, keep: int | None = None) -> list[TextStretch]:
 
 
 def _stretches(one: str, two: str) -> Iterator[tuple[str, str]]:
-    """Both texts in stretches, those at one place beside each other, alike or not."""
+    """Both texts in pairs of stretches, alike or not."""
     first, second = (_WORDS.findall(text) for text in (one, two))
     start, end = _alike(first, second)
     yield "".join(first[:start]), "".join(second[:start])

@@ -182,7 +182,7 @@ def running_losses(view: RunView) -> dict[str, list[float]]:
 
 
 def loss_lines(view: RunView) -> dict[str, list[float]]:
-    """The losses by name of a training: those of the trainings that were done or, while the run goes on, so far."""
+    """The losses by name of a training: those of the trainings that were done or, while the run lasts, so far."""
     if view.run["result"] is None:
         return running_losses(view)
     made = losses(view)

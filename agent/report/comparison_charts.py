@@ -51,7 +51,7 @@ def score_against_cost(arms: Sequence[Mapping[str, object]]) -> Figure:
 
 
 def _draw_costs(axes: Axes, points: Sequence[CostPoint]) -> None:
-    """The dots, with their names in a column beside the axes, as near each other as the arms may lie."""
+    """The dots, with their names in a column next to the axes."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     paid = [point.cost for point in points if point.cost > 0]

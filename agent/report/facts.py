@@ -23,7 +23,7 @@ SIDES: Sequence[tuple[SideName, str]] = (("baseline", "your prompt"), ("winner",
 
 @dataclass(frozen=True, slots=True)
 class BaselineWords:
-    """What trial 0 of a run is called: its `name`, in a sentence (`phrase`), and beside another one (`short`)."""
+    """What trial 0 of a run is called: its `name`, in a sentence (`phrase`), next to another prompt (`short`)."""
 
     name: str
     phrase: str
@@ -358,17 +358,17 @@ def curve_table(lines: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def points(value: float | None) -> str:
-    """A score in points with one decimal; "-" where there is none."""
+    """A score in points with one decimal; "-" for None."""
     return "-" if value is None else f"{100 * value:.1f}"
 
 
 def bracketed(ci95: Sequence[float] | None) -> str:
-    """The 95 % interval of a score, to stand behind it: " (61.0 to 72.5)"; "" where there is none."""
+    """The 95 % interval of a score, to follow it: " (61.0 to 72.5)"; "" for None."""
     return f" ({points(ci95[0])} to {points(ci95[1])})" if ci95 else ""
 
 
 def gain(value: float | None, ci95: Sequence[float] | None = None) -> str:
-    """A difference of scores in points with its sign, and its 95 % interval in brackets; "-" where there is none."""
+    """A difference of scores in points with its sign, and its 95 % interval in brackets; "-" for None."""
     if value is None:
         return "-"
     return f"{100 * value:+.1f}" + (f" ({gain_interval(ci95)})" if ci95 else "")

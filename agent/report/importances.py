@@ -41,7 +41,7 @@ def told_trials(view: RunView) -> list[StudyTrial]:
 
 
 def place(trial: Mapping[str, object]) -> dict[str, str | int]:
-    """Where a trial of the ledger lies in the space of designs; the instruction by a hash of its words."""
+    """The parameters of a trial of the ledger; the instruction as a hash of its words."""
     demos = trial["n_demos"]
     assert isinstance(demos, int)
     return {

@@ -130,7 +130,7 @@ class _Shown:
         return ChartBlock(name, title, partial(getattr(charts, name), self.view), numbers, **more)
 
 
-# -- what came of it --------------------------------------------------------------------------------------------------
+# -- verdict and scores -----------------------------------------------------------------------------------------------
 
 
 def _verdict(run: _Shown) -> Iterator[Block]:

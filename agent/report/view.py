@@ -79,7 +79,7 @@ class RunView:
         return trials
 
     def numbered(self, number: int) -> Row:
-        """The trial of this number as `History.trials` has it. Raises InputError where there is none."""
+        """The trial of this number as `History.trials` has it. Raises InputError without one."""
         trials = self.history.trials(self.id)
         if (found := next((trial for trial in trials if trial["number"] == number), None)) is None:
             raise InputError(f"{self.id}: no trial {number}; there are {len(trials)}, from 0")
@@ -186,7 +186,7 @@ class RunView:
 
 
 class RunWithoutRows(RunView):
-    """A run without demos, inputs, right answers and replies. What a prompt says beside its demos stays."""
+    """A run without demos, inputs, right answers and replies. What a prompt says besides its demos stays."""
 
     shows_rows = False
 
@@ -239,7 +239,7 @@ def _prompt(name: str) -> str:
 
 
 def row_pairs(examples: Mapping[str, Example], one: Mapping[str, Row], two: Mapping[str, Row]) -> list[RowPair]:
-    """The outcomes of two candidates by row, each row that either has one on; `examples`: the rows that are at hand."""
+    """The outcomes of two candidates by row, each row that either has one on; `examples`: the known rows."""
     pairs = []
     for example_id in {**one, **two}:
         row = examples.get(example_id)

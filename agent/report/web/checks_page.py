@@ -13,7 +13,7 @@ from agent.report.web.page_request import PageRequest
 
 
 def checks(request: PageRequest) -> dict[str, Any]:
-    """The finished checks of the prompt that the address names. Raises InputError where there is none."""
+    """The finished checks of the prompt that the address names. Raises InputError without one."""
     name = request.names["name"]
     points = checks_named(request, name)
     if not points:

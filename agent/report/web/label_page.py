@@ -32,7 +32,7 @@ class LabelPlace:
     overlap: int
 
     def session(self, labeller: str) -> LabelSession:
-        """The session of a labeller. Raises InputError for a name that is none."""
+        """The session of a labeller. Raises InputError for a bad name."""
         return LabelSession(self.task, labeller, self.queue, self.overlap)
 
 

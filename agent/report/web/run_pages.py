@@ -234,7 +234,7 @@ def _least(request: PageRequest) -> float | None:
     return points if abs(points) < 1e9 else None
 
 
-# -- a run that goes on -----------------------------------------------------------------------------------------------
+# -- a running run ----------------------------------------------------------------------------------------------------
 
 
 def live(request: PageRequest) -> dict[str, Any]:
@@ -278,7 +278,7 @@ def live(request: PageRequest) -> dict[str, Any]:
 
 
 def trial(request: PageRequest) -> dict[str, Any]:
-    """One trial: its prompt, and its answer to each dev row beside that of the user's own prompt."""
+    """One trial: its prompt, and its answer to each dev row next to that of the user's own prompt."""
     view = RunView(request.history, request.names["run"])
     number = request.path_number("number")
     numbered = {row["number"]: row for row in request.history.trials(view.id, [0, number])}

@@ -136,7 +136,7 @@ def _tools(view: RunView, candidate: Row, released: PromptRelease) -> tuple[Tool
 
 
 def _held_back(view: RunView) -> PromptRelease | None:
-    """The release of a winner that the run held back; None where there is none, or no whole file of it."""
+    """The release of a winner that the run held back; None without a whole file of it."""
     folder = held_folder(view.result) if view.result else None
     if folder is None or not (folder / PROMPT_FILE).is_file():
         return None
