@@ -223,7 +223,8 @@ def _metrics(run: _Shown) -> Iterator[Block]:
 
 def _slices(run: _Shown) -> Iterator[Block]:
     for cut in run.result.slices if run.view is None or run.view.shows_rows else ():
-        made = _compared(run, (cut.slice, "rows #"), [(part, (part.value, part.winner.n)) for part in cut.groups])
+        first = (Column(cut.slice, floor=12, wraps=True), "rows #")
+        made = _compared(run, first, [(part, (part.value, part.winner.n)) for part in cut.groups])
         yield table(f"By {cut.slice}", **made, note=sentence(facts.gaps(run.result, cut)))
 
 
