@@ -123,11 +123,12 @@ def _print(lines: Iterable[str]) -> None:
 def _plain_lines(block: TableBlock | ProseBlock | DiffBlock) -> list[str]:
     if isinstance(block, TableBlock):
         return _plain_table(block)
+    head = [_one_line(block.heading)] if block.heading else []
     if isinstance(block, DiffBlock):
-        return [*([block.heading] if block.heading else []), *map(plain, _diff_lines(block))]
+        return [*head, *map(plain, _diff_lines(block))]
     indent = "  " if block.heading else ""
     lines = [f"{indent}{part}" for line in block.lines for part in plain(line).split("\n")]
-    return [*([plain(block.heading)] if block.heading else []), *lines]
+    return [*head, *lines]
 
 
 def _plain_table(table: TableBlock) -> list[str]:

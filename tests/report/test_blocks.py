@@ -1,0 +1,125 @@
+"""Blocks on a screen and on a page: the same cells; what does not fit is hidden and named; no text steers either."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from typing import Any
+
+import pytest
+
+from agent.report.blocks import ChartBlock, Column, DiffBlock, PageSection, filled, sentence, short, table, text
+from agent.report.html import environment
+from agent.report.terminal import lines_of, rendered
+from tests.cli.test_untrusted import CONTROL, EVIL
+from tests.report.pages import Page
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+HEADS = ("metric", "your prompt (95 % CI) #", "best found (95 % CI) #", "difference (95 % CI) #")
+ROWS = [("exact", "52.0 (42.0 to 61.9)", "78.0 (68.7 to 85.3)", "+26.0 (+15.0 to +36.0)")]
+
+
+class _Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def on_screen(monkeypatch: pytest.MonkeyPatch, width: int, *blocks: Any) -> list[str]:
+    monkeypatch.setattr(sys, "stdout", _Screen())
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    return [COLOUR.sub("", line) for line in rendered(blocks)]
+
+
+def on_page(block: Any) -> Page:
+    parts: Any = environment().get_template("parts.html").module
+    return Page(f"<main>{parts.block(block)}</main>")
+
+
+def test_a_pipe_gets_whole_columns_and_a_narrow_screen_hides_intervals_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = table("By metric", HEADS, ROWS, note="of 100 rows")
+    title, heads, row, note = rendered([made])
+    assert (title, note) == ("By metric", "of 100 rows")
+    assert [name.removesuffix(" #") in heads for name in HEADS] == [True] * 4
+    assert all(cell in row for cell in ROWS[0])
+    wide, narrow = (on_screen(monkeypatch, width, made) for width in (120, 60))
+    assert all(cell in wide[2] for cell in ROWS[0])
+    assert narrow[2].split() == ["exact", "52.0", "78.0", "+26.0", "(+15.0", "to", "+36.0)"]
+    assert max(map(len, narrow)) <= 60
+
+
+def test_columns_without_room_are_hidden_by_rank_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = table("t", (Column("a"), Column("much", rank=1), Column("less", rank=2)), [("x" * 20, "y" * 20, "z" * 20)])
+    assert on_screen(monkeypatch, 60, made)[-1] == "hidden (narrow terminal): less"
+    assert on_screen(monkeypatch, 40, made)[-1] == "hidden (narrow terminal): much, less"
+
+
+def test_a_table_that_must_be_whole_gives_way_to_what_it_has_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = ("right answer", *(f"{'l' * 30}{at} #" for at in range(6)))
+    made = table("matrix", heads, [("a", *range(6))], instead=text("a read as b: 2 of 3", heading="worst"))
+    assert rendered([made]) == on_screen(monkeypatch, 80, made) == ["worst", "  a read as b: 2 of 3"]
+    assert on_screen(monkeypatch, 300, made)[0] == "matrix"
+    assert {"table", "li"} <= set(on_page(made).structure), "a page shows both"
+
+
+def test_commands_are_in_one_piece_on_any_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = "optimize export RUN --format python -o " + "x" * 80
+    made = table("next:", (Column(""), Column("", "code")), [("write it", command)])
+    assert on_screen(monkeypatch, 40, made) == ["next:", f"  write it  {command}"]
+    assert on_page(made).structure[1:] == ["dl", "dt", "dd", "code"]
+
+
+def test_long_lines_are_wrapped_between_words_and_a_prompt_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "word " * 20
+    assert max(map(len, on_screen(monkeypatch, 40, text(words)))) <= 40
+    assert on_screen(monkeypatch, 40, text(words, exact=True, heading="prompt"))[1].split() == words.split()
+
+
+def test_a_surface_shows_its_own_blocks_and_columns() -> None:
+    made = table("t", (Column("a"), Column("s", on="screen"), Column("p", on="page")), [(1, 2, 3)])
+    section = PageSection("x", "X", filled(made, text("screen", on="screen"), text("page", on="page"), text("")))
+    assert lines_of([section]) == ["", "t", "  a  s", "  1  2", "screen"]
+    assert section.as_dict()["blocks"] == [
+        {"table": "t", "columns": ["a", "p"], "rows": [["1", "3"]], "note": ""},
+        {"text": "", "lines": ["page"]},
+    ]
+    assert on_page(made).tables["t"] == [["a", "p"], ["1", "3"]]
+
+
+def test_a_screen_shows_the_numbers_of_a_chart_and_draws_nothing() -> None:
+    def draw() -> Any:
+        raise AssertionError
+
+    assert rendered([ChartBlock("c", "C", draw, table("n", ("a",), [(1,)]))]) == ["n", "  a", "  1"]
+
+
+@pytest.mark.parametrize("words", [True, False])
+def test_a_diff_shows_what_is_gone_and_what_is_new(words: bool) -> None:
+    made = DiffBlock("say yes", "say no", "diff", words=words)
+    lines = rendered([made])
+    assert lines[0] == "diff"
+    assert lines[-1] == ("say [-yes-]{+no+}" if words else "+say no")
+    assert rendered([DiffBlock("a", "a", words=words)]) == ["(the same)"]
+    assert {"del", "ins"} <= set(on_page(made).structure)
+
+
+def test_untrusted_text_steers_neither_screen_nor_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    evil = f"{EVIL}<b>x</b>[red]"
+    blocks = (
+        table(evil, (Column(evil), evil), [(evil, evil)], note=evil),
+        text(evil, heading=evil),
+        text(evil, exact=True, heading=evil),
+        DiffBlock("", evil, evil),
+    )
+    for lines in (rendered(blocks), on_screen(monkeypatch, 200, *blocks)):
+        assert not CONTROL.search("\n".join(lines).replace("\n", ""))
+        assert "[red]" in "".join(lines)
+    for block in blocks:
+        assert "b" not in on_page(block).structure
+
+
+def test_texts_are_cut_and_made_into_sentences() -> None:
+    assert short("a\n b\x1b", 20) == "a b\\x1b"
+    assert short("abcdef", 4) == "abc…"
+    assert (sentence("it is"), sentence("Is it?"), sentence("")) == ("It is.", "Is it?", "")
