@@ -27,10 +27,8 @@ from agent.errors import (
     Transient,
     TransportUnknown,
 )
-from agent.gateway.batched_call import BatchedCall
-from agent.gateway.batches import Batches
-from agent.gateway.bills import STEADY, times
-from agent.gateway.budget import Account
+from agent.gateway.batches import BatchedCall, Batches
+from agent.gateway.budget import STEADY, Account, times
 from agent.gateway.in_flight import Flight, InFlight, PendingCall, in_flight
 from agent.gateway.limiter import START, Limiter
 from agent.gateway.prices import Price

@@ -48,8 +48,7 @@ def prices_for(
     """
     prices = {}
     for model in models:
-        price = price_of(model) or given or earlier.get(model) or (_free if is_local(model) else None)
-        if price is not None:
+        if (price := price_for(model, given, earlier)) is not None:
             prices[model] = price
         elif budget.max_cost is not None or budget.max_calls is None:
             raise InputError(
@@ -57,6 +56,11 @@ def prices_for(
                 "prices.toml, or cap --max-calls instead of dollars"
             )
     return prices
+
+
+def price_for(model: str, given: Price | None, earlier: Mapping[str, Price] = NONE) -> Price | None:
+    """The price of one model, as of `prices_for`; None when it is not known."""
+    return price_of(model) or given or earlier.get(model) or (_free if is_local(model) else None)
 
 
 def assumed_free(models: Iterable[str], given: Price | None, earlier: Mapping[str, Price] = NONE) -> list[str]:
@@ -149,7 +153,7 @@ def prices_version(unpriced: Sequence[str] = ()) -> str:
     return "; ".join([f"genai-prices {version('genai-prices')}", *own, *(f"{NO_PRICE}{model}" for model in unpriced)])
 
 
-# -- the price list ---------------------------------------------------------------------------------------------------
+# -- the price list ----------------------------------------------------------------------------------------------------
 
 _AMOUNTS = ("input", "output", "cached_input", "cache_write")
 _REQUIRED = ("model", "from", "input", "output")

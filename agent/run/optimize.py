@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.errors import BudgetExhausted, InputError, RunRefused
-from agent.gateway.bills import Excess
-from agent.gateway.budget import Account, HeldBack
+from agent.gateway.budget import Account, Excess, HeldBack
 from agent.ledger.provenance import new_run_id, tool_version, utc_now
 from agent.ledger.query import run_folder
 from agent.ledger.resume_state import ResumeState

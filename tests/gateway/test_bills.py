@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import BudgetExhausted
-from agent.gateway.bills import MARGIN, STEADY, Bills, Excess, times
-from agent.gateway.budget import Account
+from agent.gateway.budget import MARGIN, STEADY, Account, Bills, Excess, times
 from agent.gateway.prices import fixed_price
 from agent.ledger.resume_state import OVERBILLED
 from agent.ledger.store import Ledger

@@ -14,17 +14,16 @@ from typing import Any
 
 from agent.errors import BudgetRefused, InputError
 from agent.gateway.budget import Account
-from agent.gateway.prices import Price, is_local, price_of
+from agent.gateway.prices import Price, price_for, price_of
 from agent.models.fine_tuning import FineTuning, TuningSettings, tuned_name
 from agent.models.model_registry import create_model
 from agent.models.openai import OpenAIModel
 from agent.prompt.prompt_candidate import FineTunedCandidate, PromptCandidate
 from agent.run.customize.arms import ArmSpec, MadeArm
-from agent.run.customize.hosted_files import TrainingFiles, training_files, training_prompt
-from agent.run.customize.hosted_job import Finished, HostedTraining
+from agent.run.customize.hosted_job import Finished, HostedTraining, TrainingFiles, training_files, training_prompt
 from agent.run.customize.training import Stopped
 from agent.run.job import Resources
-from agent.types import LM, Spend, Task, Usage, canonical
+from agent.types import LM, Spend, Task, canonical
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ def hosted_plan(
             f"{flag}: {lm.name} is not trained at a provider; name openai/NAME or openai-compatible/NAME@URL"
         )
     example = tuned_name(lm.name, f"ft:{lm.name.partition('/')[2].partition('@')[0]}:you::id")
-    price = price_of(example) or given or (_free if is_local(lm.name) else None)
+    price = price_for(example, given)
     faults = []
     if price is None:
         faults.append(f"{flag}: nobody knows what a call to the tuned model costs; give --price IN,OUT")
@@ -109,10 +108,6 @@ def require_service(model: LM) -> None:
             await api.close()
 
     asyncio.run(check())
-
-
-def _free(usage: Usage) -> float:
-    return 0.0
 
 
 # -- the training ------------------------------------------------------------------------------------------------------

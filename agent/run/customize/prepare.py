@@ -23,7 +23,7 @@ from agent.run.customize.arms import ArmSpec, bare_prompt, prompt_arms, require_
 from agent.run.customize.curve import FEWEST_TRAIN, curve_sizes
 from agent.run.customize.elsewhere import other_tasks
 from agent.run.customize.hosted import HostedPlan, hosted_plan, require_affordable
-from agent.run.customize.hosted_files import training_files, training_prompt, write_training_files
+from agent.run.customize.hosted_job import training_files, training_prompt, write_training_files
 from agent.run.customize.job import Customize
 from agent.run.customize.plan import CustomizePlan, Trainings, require_ray, require_trainer
 from agent.run.launch import Launch, price_of
