@@ -42,11 +42,10 @@ REFUSED = "refused"
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A training that succeeded: its job, its dollars (None: no price was given), and whether this run saw it end."""
+    """A training that succeeded: its job, and its dollars (None: no price was given)."""
 
     job: TuningJob
     usd: float | None
-    is_new: bool
 
 
 class HostedTraining:
@@ -69,7 +68,7 @@ class HostedTraining:
         if kind != ENDED or body["status"] != SUCCEEDED:
             return None
         job = TuningJob(body["job"], SUCCEEDED, "", body["model"], "", body["tokens"], body["seconds"])
-        return Finished(job, body["usd"], is_new=False)
+        return Finished(job, body["usd"])
 
     async def finished(self, files: TrainingFiles, settings: TuningSettings) -> Finished:
         """Trains, or goes on with the training that the same command began.
@@ -100,7 +99,7 @@ class HostedTraining:
                 f"{self._arm}: the job {job.id} {_ENDINGS.get(job.status, job.status)}"
                 f"{f' ({job.words})' if job.words else ''}; the same command starts a new one"
             )
-        return Finished(job, usd, is_new=True)
+        return Finished(job, usd)
 
     async def abandon(self) -> None:
         """Cancels a job that is running: the user leaves at once. Raises nothing."""
