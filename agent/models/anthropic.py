@@ -231,21 +231,20 @@ class AnthropicBatches(BatchApi[AnthropicModel]):
     is_sure = False
     cursor = "after_id"
 
-    @property
-    def _jobs(self) -> Any:
-        return self._model._client.messages.batches.with_raw_response
+    async def _jobs(self) -> Any:
+        return (await self._sdk()).messages.batches.with_raw_response
 
     async def submit(self, name: str, rows: Sequence[tuple[str, Request]]) -> BatchJob:
-        await self._model._started()
+        jobs = await self._jobs()
         requests = [{"custom_id": f"{name}-{key}", "params": self._model.body(request)} for key, request in rows]
-        creation = self._jobs.create(requests=requests, timeout=time_limits(MOVE_SECONDS))
+        creation = jobs.create(requests=requests, timeout=time_limits(MOVE_SECONDS))
         return self._job(await self._asked(creation, MOVE_SECONDS))
 
     async def results(self, job: BatchJob) -> BatchResults:
         """By an address of our own: the one in the reply may lead anywhere, and would get the key."""
         if not job.is_ended:
             return BatchResults()
-        await self._model._started()
+        await self._sdk()
         return await self._rows(self._model.get(f"{BATCHES}/{job.id}/results", MOVE_SECONDS), _row_reply)
 
     def _job(self, data: dict[str, Any]) -> BatchJob:

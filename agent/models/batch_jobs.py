@@ -53,7 +53,7 @@ class ProviderJobs(ABC, Generic[M, J]):
 
     async def check(self) -> None:
         """Raises RunRefused where there is no such API or the key is refused; what is unclear passes."""
-        await self._model._started()
+        await self._jobs()
         try:
             await self._page(1, "")
         except ModelError as error:
@@ -66,17 +66,21 @@ class ProviderJobs(ABC, Generic[M, J]):
 
     async def look(self, job: str) -> J:
         """The job as it is now."""
-        await self._model._started()
-        return self._job(await self._asked(self._jobs.retrieve(job, timeout=time_limits(ASK_SECONDS))))
+        jobs = await self._jobs()
+        return self._job(await self._asked(jobs.retrieve(job, timeout=time_limits(ASK_SECONDS))))
 
     async def cancel(self, job: str) -> J:
-        await self._model._started()
-        sending = self._jobs.cancel(job, timeout=time_limits(self.cancel_seconds))
+        jobs = await self._jobs()
+        sending = jobs.cancel(job, timeout=time_limits(self.cancel_seconds))
         return self._job(await self._asked(sending, self.cancel_seconds))
 
-    @property
+    async def _sdk(self) -> Any:
+        """The client of the model's SDK, started."""
+        await self._model._started()
+        return self._model._client
+
     @abstractmethod
-    def _jobs(self) -> Any:
+    async def _jobs(self) -> Any:
         """The SDK's part for these jobs, with raw responses."""
 
     @abstractmethod
@@ -86,12 +90,11 @@ class ProviderJobs(ABC, Generic[M, J]):
         return await self._model.asked(sending, seconds)
 
     async def _page(self, limit: int, after: str) -> dict[str, Any]:
-        start = {self.cursor: after} if after else {}
-        return await self._asked(self._jobs.list(limit=limit, timeout=time_limits(ASK_SECONDS), **start))
+        jobs, start = await self._jobs(), {self.cursor: after} if after else {}
+        return await self._asked(jobs.list(limit=limit, timeout=time_limits(ASK_SECONDS), **start))
 
     async def _pages(self) -> AsyncIterator[list[dict[str, Any]]]:
         """The pages of the list, the newest jobs first."""
-        await self._model._started()
         after = ""
         for _ in range(MOST_PAGES):
             data = await self._page(PAGE, after)

@@ -73,26 +73,24 @@ class FineTuning(ProviderJobs[OpenAIModel, TuningJob]):
         """The API for a model that is to be trained."""
         return FineTuning(OpenAIModel(model.name, model.served, api_key=model._given_key, server=model.server))
 
-    @property
-    def _jobs(self) -> Any:
-        return self._model._client.fine_tuning.jobs.with_raw_response
+    async def _jobs(self) -> Any:
+        return (await self._sdk()).fine_tuning.jobs.with_raw_response
 
     async def close(self) -> None:
         await self._model.close()
 
     async def upload(self, name: str, data: bytes) -> str:
         """Uploads a JSON Lines file for training. Returns its id at the provider."""
-        await self._model._started()
-        files = self._model._client.files.with_raw_response
+        files = (await self._sdk()).files.with_raw_response
         sending = files.create(file=(name, data), purpose="fine-tune", timeout=time_limits(MOVE_SECONDS))
         return self._id((await self._asked(sending, MOVE_SECONDS)).get("id"), "file")
 
     async def create(self, training_file: str, validation_file: str, settings: TuningSettings) -> TuningJob:
         """Starts a job on uploaded files; `validation_file` "" for none. What raises TransportUnknown or BadResponse
         may have started one."""
-        await self._model._started()
+        jobs = await self._jobs()
         body = tuning_body(self._model, training_file, validation_file, settings)
-        return self._job(await self._asked(self._jobs.create(**body, timeout=time_limits(ASK_SECONDS))))
+        return self._job(await self._asked(jobs.create(**body, timeout=time_limits(ASK_SECONDS))))
 
     async def find(self, training_file: str) -> TuningJob | None:
         """The latest job on this file; None where there is none."""

@@ -10,8 +10,8 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Mapping, Set
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Set
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
@@ -258,22 +258,14 @@ class HostedModel(ABC):
         """
         sent = frozenset(self._sends)
         await self._started()
-        status = None
+        reply: Any = None
         ALLOWED_BYTES.set(self.most_bytes(request))
-        try:
+        with self._errors(request.timeout, lambda: getattr(reply, "status_code", None), request, sent):
             async with asyncio.timeout(request.timeout):
                 reply = await self._send(request)
-            status = getattr(reply, "status_code", None)
             content = getattr(reply, "content", None)
             size = len(content) if isinstance(content, str | bytes) else 0
             return await run_aside(size, partial(self._settled, request, reply))
-        except ModelError as error:
-            raise error.within(self._name, status) from error.__cause__
-        except Exception as error:
-            self._scrub(error)
-            if isinstance(error, TimeoutError):
-                raise self._too_late(request.timeout) from error
-            raise self._failure(request, sent, error) from error
 
     def read_batched(self, request: Request, status: int, body: Any) -> Completion:
         """The reply to a request that went with a batch, as `complete` reads that of a live call; raises what it does.
@@ -282,38 +274,53 @@ class HostedModel(ABC):
             status: the HTTP status of the reply, 100 to 599.
             body: the reply's JSON.
         """
-        try:
+        with self._errors(request.timeout, lambda: status, request, WITHOUT.keys()):
             if status >= 400:
                 raise BatchedError(status, body)
             return self._settled(request, BatchedReply(json.dumps(body).encode()))
-        except ModelError as error:
-            raise error.within(self._name, status) from error.__cause__
-        except Exception as error:
-            self._scrub(error)
-            raise self._failure(request, WITHOUT.keys(), error) from error
 
     async def asked(self, sending: Awaitable[Any], seconds: float) -> dict[str, Any]:
         """The JSON object of the reply to a request that is no call, and that is about to be sent."""
         content = await self.answered(sending, seconds)
-        try:
+        with self._errors(seconds):
             return self._object(content)
-        except ModelError as error:
-            raise error.within(self._name) from error.__cause__
 
     async def answered(self, sending: Awaitable[Any], seconds: float) -> bytes:
         """The body of the reply to a request that is no call, and that is about to be sent."""
-        try:
+        with self._errors(seconds):
             async with asyncio.timeout(seconds):
                 reply = await sending
             content: bytes = getattr(reply, "http_response", reply).content
             return content
+
+    @contextmanager
+    def _errors(
+        self,
+        seconds: float,
+        status: Callable[[], int | None] = lambda: None,
+        request: Request | None = None,
+        sent: Set[str] = frozenset(),
+    ) -> Iterator[None]:
+        """Raises what goes wrong as a ModelError, without keys: `sent` are the parameters of a call that not every
+        model takes."""
+        try:
+            yield
         except ModelError as error:
-            raise error.within(self._name) from error.__cause__
-        except TimeoutError as error:
-            raise self._too_late(seconds) from error
+            raise error.within(self._name, status()) from error.__cause__
         except Exception as error:
             self._scrub(error)
-            raise translate(error, where=self._name, variable=self._variable, quote=self._quote) from error
+            if isinstance(error, TimeoutError):
+                late = f"{self._name}: no reply within {seconds:g} seconds; try again"
+                raise TransportUnknown(late) from error
+            failure = self._translated(error)
+            if request is not None and (learned := self._learn(request, sent, failure)):
+                kind = TemperatureRefused if learned == "temperature" else ParameterRefused
+                refused = f"{self._name}: the model {WITHOUT[learned]} from now on; try again"
+                raise kind(refused, status=failure.status) from error
+            raise failure from error
+
+    def _translated(self, error: Exception) -> ModelError:
+        return translate(error, where=self._name, variable=self._variable, quote=self._quote)
 
     async def probe(self) -> str:
         """Asks the provider about the model, at no cost and within PROBE_SECONDS, by the connection of calls.
@@ -328,7 +335,7 @@ class HostedModel(ABC):
             return f"no answer within {PROBE_SECONDS:g} seconds"
         except Exception as error:
             self._scrub(error)
-            failure = translate(error, where=self._name, variable=self._variable, quote=self._quote)
+            failure = self._translated(error)
             if is_hopeless(error, failure):
                 raise RunRefused(str(failure), status=failure.status) from error
             return str(failure)
@@ -377,17 +384,6 @@ class HostedModel(ABC):
                 self._sends.discard(parameter)
                 return parameter
         return ""
-
-    def _too_late(self, seconds: float) -> TransportUnknown:
-        return TransportUnknown(f"{self._name}: no reply within {seconds:g} seconds; try again")
-
-    def _failure(self, request: Request, sent: Set[str], error: Exception) -> ModelError:
-        failure = translate(error, where=self._name, variable=self._variable, quote=self._quote)
-        if learned := self._learn(request, sent, failure):
-            kind = TemperatureRefused if learned == "temperature" else ParameterRefused
-            refused = f"{self._name}: the model {WITHOUT[learned]} from now on; try again"
-            return kind(refused, status=failure.status)
-        return failure
 
     async def _look(self) -> str:
         """One request about the model that is no call. Returns "", or why it cannot be made."""

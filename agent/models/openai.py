@@ -321,22 +321,20 @@ class OpenAIBatches(BatchApi[OpenAIModel]):
 
     is_sure = True
 
-    @property
-    def _jobs(self) -> Any:
-        return self._model._client.batches.with_raw_response
+    async def _jobs(self) -> Any:
+        return (await self._sdk()).batches.with_raw_response
 
     async def submit(self, name: str, rows: Sequence[tuple[str, Request]]) -> BatchJob:
-        await self._model._started()
         form = {"method": "POST", "url": BATCH_URL}
         lines = [
             json.dumps({"custom_id": f"{name}-{key}", **form, "body": self._model._parameters(request)}).encode()
             + b"\n"
             for key, request in rows
         ]
-        files, limits = self._model._client.files.with_raw_response, time_limits(MOVE_SECONDS)
+        files, limits = (await self._sdk()).files.with_raw_response, time_limits(MOVE_SECONDS)
         upload = files.create(file=(f"{name}.jsonl", b"".join(lines)), purpose="batch", timeout=limits)
         file = self._id((await self._asked(upload, MOVE_SECONDS)).get("id"), "file")
-        creation = self._jobs.create(
+        creation = (await self._jobs()).create(
             input_file_id=file,
             endpoint=BATCH_URL,
             completion_window="24h",
@@ -346,8 +344,7 @@ class OpenAIBatches(BatchApi[OpenAIModel]):
         return self._job(await self._asked(creation))
 
     async def results(self, job: BatchJob) -> BatchResults:
-        await self._model._started()
-        files = self._model._client.files.with_raw_response
+        files = (await self._sdk()).files.with_raw_response
         parts = [
             await self._rows(files.content(file, timeout=time_limits(MOVE_SECONDS)), _row_reply) for file in job.files
         ]
