@@ -95,7 +95,7 @@ class Batch:
             waiting.reply.set_exception(self.error)
 
     def deliver(self, key: str, reply: RowReply) -> None:
-        """Takes what came of a row, once."""
+        """Takes the outcome of a row, once."""
         if key in self.pending and key not in self.replies:
             self.replies[key] = reply
             self._answer(key, reply)

@@ -43,7 +43,7 @@ MOST_ROWS = 5_000
 MOST_BYTES = 100_000_000
 """Of the requests of a batch, about."""
 ROW_BYTES = 2_000
-"""Of a row beside its messages, about."""
+"""Of a row without its messages, about."""
 RECORDED = "recorded"
 """The status of a batch of which no row was missing any more when it was looked for."""
 FRESH = timedelta(days=2)
@@ -98,7 +98,7 @@ class Batches:
         return await waiting.reply
 
     async def recorded(self, key: str) -> None:
-        """Notes that what came of a row is in the ledger; the last one ends the batch there."""
+        """Notes that the outcome of a row is in the ledger; the last one ends the batch there."""
         if (batch := self._open.pop(key, None)) is not None:
             batch.pending.discard(key)
             await self._end(batch)
@@ -112,7 +112,7 @@ class Batches:
         return found
 
     async def close(self) -> None:
-        """Waits for nothing any more; what was submitted goes on at the provider."""
+        """Waits for nothing any more; what was submitted continues at the provider."""
         for timer in self._timers.values():
             timer.cancel()
         tasks = [batch.task for batch in self._begun if batch.task is not None]
@@ -252,7 +252,7 @@ class BatchedCall:
         self._call = replace(call, worst=in_a_batch(call.worst))
 
     async def reply(self) -> tuple[Completion | None, int]:
-        """The reply that a batch brings, None where the call is to go on live; and how many attempts were made.
+        """The reply that a batch brings, None where the call is to be made live; and how many attempts were made.
 
         Raises:
             ModelError: the row was refused, or stays without an answer.
@@ -286,7 +286,7 @@ class BatchedCall:
         try:
             async with asyncio.timeout(None if left == math.inf else left):
                 return await self._batches.reply(held.lm, held.key, held.request, held.worst)
-        except TimeoutError as late:  # its reservation stays: it goes on at the provider
+        except TimeoutError as late:  # its reservation stays: it continues at the provider
             raise gateway.account.exhausted("time_limit") from late
         except BaseException:
             gateway.account.release(held.worst)

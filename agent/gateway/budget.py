@@ -162,7 +162,7 @@ class Account:
         return not self._passed(self._total + Spend(self._reserved.calls) + worst)
 
     def payable(self) -> float:
-        """Replies that `max_calls` still pays beside what is kept, if about as many attempts are lost as so far.
+        """Replies that `max_calls` still pays without what is kept, if about as many attempts are lost as so far.
 
         At least 0; inf without the cap. Counted by what was used and failed, so that a resumed run gets the same.
         """

@@ -1,6 +1,6 @@
 """Every model call of every role goes through here: cache, budget, limits, retries, record.
 
-A call in flight is a task of its own: the task that waits for it may be cancelled, the call is settled and recorded all
+A call in flight is a separate task: the task that waits for it may be cancelled, the call is settled and recorded all
 the same, because it is paid for. Only a call that was not sent yet can be cancelled.
 """
 
@@ -185,7 +185,7 @@ class Gateway:
             _TOGETHER.reset(token)
 
     def stop(self, error: Exception) -> None:
-        """Sends nothing more: calls that wait for a slot, or come later, raise `error`. What was sent goes on."""
+        """Sends nothing more: calls that wait for a slot, or come later, raise `error`. What was sent lands."""
         self.stopped = self.stopped or error
         for limiter in self._limiters.values():
             limiter.close(self.stopped)
@@ -202,7 +202,7 @@ class Gateway:
         return sum(flight.sent for flight in self._flights)
 
     def waiting(self) -> InFlight:
-        """What is waited for now; beside `in_flight` it counts the calls of models in this process."""
+        """What is waited for now; unlike `in_flight` it counts the calls of models in this process."""
         sent = [(flight.model, flight.since) for flight in self._flights if flight.since is not None]
         return in_flight(sent, time.monotonic(), self.waits_for())
 

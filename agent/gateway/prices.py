@@ -198,7 +198,7 @@ class PriceList:
 
 
 def read_price_list() -> PriceList | None:
-    """The user's price list; None where there is none. Raises ProblemsError with all that is wrong in it."""
+    """The user's price list, if any. Raises ProblemsError with all that is wrong in it."""
     named = os.environ.get("OPTIMIZE_PRICES")
     path = Path(named or "prices.toml")
     if not named and not path.exists():

@@ -147,7 +147,7 @@ def is_soft_prompt(file: GgufFile) -> bool:
 
 
 def soft_texts(file: GgufFile) -> tuple[str, ...]:
-    """The texts of the tokens of a soft prompt; none where the file is none, or does not list them as it should."""
+    """The texts of the tokens of a soft prompt; () for another file, or one that does not list them as it should."""
     try:
         texts = json.loads(str(file.values.get(TOKENS, "[]")))
     except ValueError:

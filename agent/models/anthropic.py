@@ -211,7 +211,7 @@ def claude(name: str, rest: str) -> AnthropicModel:
 
 
 def with_own_connections(client: AsyncAnthropic) -> AsyncAnthropic:
-    """The client of LangChain's chat model with an HTTP client of its own.
+    """The client of LangChain's chat model with a separate HTTP client.
 
     LangChain keeps one for each address as long as the process lives, whose connections belong to the event loop that
     opened them: a second run would find them closed.

@@ -93,7 +93,7 @@ class EmbeddingModel(HostedModel):
         self._secrets += tuple(key for key in (own.api_key,) if key != NO_KEY)
         return init_embeddings(
             f"openai:{self._model}",
-            client=own.embeddings,  # never called: without one LangChain would make one of its own
+            client=own.embeddings,  # never called: without one LangChain would make another
             async_client=own.embeddings,
             check_embedding_ctx_length=False,  # or it would fetch a tokenizer
             chunk_size=MOST_TEXTS,

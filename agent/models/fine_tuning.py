@@ -39,7 +39,7 @@ class TuningJob:
 
     Args:
         status: the provider's word; one of ENDED is final.
-        model: the provider's name of the tuned model; "" as long as there is none.
+        model: the provider's name of the tuned model; "" until there is one.
         words: why it failed, in the provider's words; "" where it says nothing.
         tokens: tokens that are billed. None: not said.
         seconds: from its creation to its end. None: not said.
@@ -93,7 +93,7 @@ class FineTuning(ProviderJobs[OpenAIModel, TuningJob]):
         return self._job(await self._asked(jobs.create(**body, timeout=time_limits(ASK_SECONDS))))
 
     async def find(self, training_file: str) -> TuningJob | None:
-        """The latest job on this file; None where there is none."""
+        """The latest job on this file, if any."""
         async for page in self._pages():
             for each in page:
                 if each.get("training_file") == training_file:

@@ -61,7 +61,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class GgufFile:
-    """What stands in a file: its single values (no arrays), its tensors by name, and the bytes of both.
+    """The content of a file: its single values (no arrays), its tensors by name, and the bytes of both.
 
     Args:
         head: how many bytes there are before the list of tensors.

@@ -47,9 +47,9 @@ MAX_RESPONSE_BYTES = 4_000_000
 TOKEN_CHARS = 32
 """Of a reply's token, on average: prose has 4 or 5; the longest tokens of today's models, of blanks, 128."""
 SPARE_CHARS = 64_000
-"""Of a reply's text beside its `max_tokens`, for servers that ignore small limits."""
+"""Of a reply's text in addition to its `max_tokens`, for servers that ignore small limits."""
 SPARE_BYTES = 500_000
-"""Of a reply beside its text and log-probabilities: ids, counts, a trace of reasoning."""
+"""Of a reply without its text and log-probabilities: ids, counts, a trace of reasoning."""
 ALLOWED_BYTES: ContextVar[int] = ContextVar("ALLOWED_BYTES", default=MAX_RESPONSE_BYTES)
 """The limit of the reply to the current call, for `transport.py`."""
 _NAME = 200  # characters of a model's name, or of a token of log-probabilities, that go into the ledger
@@ -366,7 +366,7 @@ class HostedModel(ABC):
 
     @abstractmethod
     def _read(self, request: Request, reply: Any) -> Completion:
-        """The completion in `reply`. Raises BadResponse where there is none."""
+        """The completion in `reply`. Raises BadResponse for none."""
 
     def _learn(self, request: Request, sent: Set[str], failure: ModelError) -> str:
         """The parameter of those `sent` that the model refused; "" where it failed for another reason.
@@ -462,14 +462,14 @@ class HostedModel(ABC):
         prompt_tokens = counted or sum(
             self.count_tokens(message.content) + _MESSAGE_OVERHEAD for message in request.messages
         )
-        beside = (token_count(total) or 0) - prompt_tokens if counted else 0
-        completion_tokens = max(token_count(completion) or 0, beside) or self.count_tokens(text)
+        hidden = (token_count(total) or 0) - prompt_tokens if counted else 0
+        completion_tokens = max(token_count(completion) or 0, hidden) or self.count_tokens(text)
         known = min(token_count(cached) or 0, prompt_tokens)
         return Usage(prompt_tokens, completion_tokens, known, min(token_count(written) or 0, prompt_tokens - known))
 
     def _settled(self, request: Request, reply: Any) -> Completion:
         """The completion in `reply` for the ledger: bounded, and without secrets, as a server may echo what it was
-        sent. Long strings beside the text are cut; a text beyond `most_chars` raises BadResponse."""
+        sent. Other long strings are cut; a text beyond `most_chars` raises BadResponse."""
         completion = self._read(request, reply)
         if len(completion.text) > self.most_chars(request):
             raise BadResponse(

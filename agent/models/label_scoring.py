@@ -1,6 +1,6 @@
 """The exact log-probabilities of labels, asked of an engine that has just replied to a prompt.
 
-Labels are a tree of their tokens, of which only the forks count. Where one label alone goes on its tokens are taken as
+Labels are a tree of their tokens, of which only the forks count. Where one label alone continues, its tokens are taken as
 given, as under constrained decoding: how usual the rest of a long name is says nothing about which label it is.
 
 The reply's own distributions tell most forks of the labels, always the first. What is left takes a pass of a few tokens
@@ -19,7 +19,7 @@ from agent.models.engine_server import EngineServer
 
 Path = tuple[int, ...]
 """The ids of the tokens with which a label begins."""
-FLOOR = 1e-6  # the least probability that a reply ends where a label does and others go on
+FLOOR = 1e-6  # the least probability that a reply ends where a label does and others continue
 LISTED = 200
 """Tokens in a list of the likeliest: enough for nearly every label's token, for 5 % of the time of a call."""
 FORCED = 1000.0  # added to the logit of a token that must come; log-probabilities are of the logits without it
@@ -89,7 +89,7 @@ class LabelTree:
     labels: tuple[Path, ...]
 
     def forks(self) -> dict[Path, list[int]]:
-        """The next tokens, in the order of their ids, wherever labels part or one ends and others go on.
+        """The next tokens, in the order of their ids, wherever labels part or one ends and others continue.
 
         >>> LabelTree(((1, 2), (1, 3), (4,))).forks()
         {(): [1, 4], (1,): [2, 3]}

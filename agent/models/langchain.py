@@ -103,7 +103,7 @@ class LangChainModel(HostedModel):
         return chat
 
     def _init_chat(self) -> Any:
-        """The chat model without retries of its own; providers that take no `max_retries` start without it."""
+        """The chat model without its own retries; providers that take no `max_retries` start without it."""
         from langchain.chat_models import init_chat_model
 
         options: dict[str, Any] = {"max_retries": 0}
@@ -200,7 +200,7 @@ def _reason(metadata: Mapping[str, Any]) -> object:
 
 
 def _refusal(reply: Any) -> object:
-    """The text of a refusal: beside the text, or as a block of the content (OpenAI's responses)."""
+    """The text of a refusal: next to the text, or as a block of the content (OpenAI's responses)."""
     blocks = reply.content if isinstance(reply.content, list) else ()
     refusals = (mapping(block).get("refusal") for block in blocks)
     return next(filter(None, refusals), mapping(getattr(reply, "additional_kwargs", None)).get("refusal"))

@@ -175,7 +175,7 @@ def leads_elsewhere(name: str) -> bool:
 
 
 def file_digest(name: str) -> str:
-    """SHA-256 of the user's own file behind a model, of several that of their digests; "" where there is none."""
+    """SHA-256 of the user's own file behind a model, of several that of their digests; "" without one."""
     digests = [sha256_of(path) for path in own_files(name) if path.is_file()]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest() if digests else ""
 

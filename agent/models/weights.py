@@ -72,7 +72,7 @@ CATALOG = (
 
 
 def cache_folder() -> Path:
-    """The folder of weights: OPTIMIZE_CACHE, else the user's cache folder. Raises InputError where there is none."""
+    """The folder of weights: OPTIMIZE_CACHE, else the user's cache folder. Raises InputError for none."""
     if own := os.environ.get("OPTIMIZE_CACHE"):
         return Path(own)
     try:
@@ -83,7 +83,7 @@ def cache_folder() -> Path:
 
 
 def known_weights(name: str) -> WeightsFile:
-    """The entry of CATALOG for `name`, with or without `local/`. Raises InputError where there is none."""
+    """The entry of CATALOG for `name`, with or without `local/`. Raises InputError for none."""
     for weights in CATALOG:
         if weights.name == name.removeprefix("local/"):
             return weights

@@ -165,7 +165,7 @@ def load_base(path: Path) -> BaseModel:
     """The weights of a GGUF file, dequantized to float32.
 
     Raises:
-        InputError: the file cannot be read, or its model is none that can be trained.
+        InputError: the file cannot be read, or its model cannot be trained.
     """
     file = read_gguf(path)
     architecture = read_architecture(file)

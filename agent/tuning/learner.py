@@ -23,7 +23,7 @@ B = TypeVar("B", bound=LaidRows)
 
 
 class Learner(Protocol[B]):
-    """A base, what is trained of it or beside it, and the library that computes it.
+    """A base, what is trained of it or next to it, and the library that computes it.
 
     Its parameters are one flat float32 vector in the layout of the file that it writes, so that loop, optimizer and
     checkpoints are the same for all.

@@ -1,4 +1,4 @@
-"""Adapters of two low-rank matrices beside each linear map of a model, and their GGUF files, named by their hash.
+"""Adapters of two low-rank matrices next to each linear map of a model, and their GGUF files, named by their hash.
 
 Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021), section 4.1.
 """

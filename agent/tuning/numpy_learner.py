@@ -34,7 +34,7 @@ class PackedBatch:
 
 
 class NumpyLearner(Generic[P]):
-    """An adapter or a soft prompt of a base, on threads of its own.
+    """An adapter or a soft prompt of a base, on its own threads.
 
     Args:
         threads: parts of a batch that are worked on at once, 1 or more.

@@ -1,4 +1,4 @@
-"""Rows of a batch as one sequence without padding: their common prefix once, then what each has of its own.
+"""Rows of a batch as one sequence without padding: their common prefix once, then the rest of each.
 
 A row sees the prefix and itself. As attention is causal, the prefix has the same states whatever follows, so a packed
 row has the loss and the gradients that it has alone; what rows share is computed once.
@@ -79,7 +79,7 @@ def packs(pairs: Sequence[TokenPair], at_once: int) -> list[Pack]:
 
 
 def parts(pairs: Sequence[TokenPair], count: int) -> list[list[TokenPair]]:
-    """The rows of a batch in at most `count` groups of about the same number of tokens of their own."""
+    """The rows of a batch in at most `count` groups of about the same number of own tokens."""
     shared = shared_prefix(pairs)
     sizes = [len(pair.prompt) + len(pair.answer) - shared for pair in pairs]
     total, before = sum(sizes), 0

@@ -12,7 +12,7 @@ from agent.errors import InputError
 from agent.types import Message
 
 Ended = Literal["epochs", "early stop", "seconds", "tokens", "paused"]
-"""Why a training ended: all epochs done, the validation score stopped rising, a cap, or it is to go on later."""
+"""Why a training ended: all epochs done, the validation score stopped rising, a cap, or a pause."""
 Trainer = Literal["numpy", "peft"]
 """What computes a training: numpy, or transformers with peft (extra `tune`)."""
 
@@ -38,7 +38,7 @@ class TrainingSettings:
         patience: epochs without a better validation score after which training ends, 1 or more.
         max_seconds: of training, without validation; None: no cap.
         max_tokens: through the model; numpy counts those of a prefix that rows share once a step. None: no cap.
-        pause_after: epochs after which it pauses, 1 or more; the same training without it goes on from there. None: it
+        pause_after: epochs after which it pauses, 1 or more; the same training without it continues from there. None: it
             does not pause.
     """
 
@@ -72,7 +72,7 @@ class LoraSettings(TrainingSettings):
     """How an adapter is trained.
 
     Args:
-        rank: of the two matrices beside each weight, 1 or more.
+        rank: of the two matrices next to each weight, 1 or more.
         alpha: what their product is multiplied by, divided by the rank; above 0.
     """
 
@@ -87,7 +87,7 @@ class SoftPromptSettings(TrainingSettings):
     """How a soft prompt is trained.
 
     Args:
-        vectors: at most so many, 1 or more; a model with fewer free tokens has as many as those.
+        vectors: at most, 1 or more; a model with fewer free tokens has one for each of those.
     """
 
     vectors: int = 20
@@ -161,7 +161,7 @@ DRAWN_RANKS = (4, 8, 16, 32)
 
 
 def variants(settings: TrainingSettings, count: int) -> Sequence[TrainingSettings]:
-    """The first so many settings to try. Epochs are none of them: dev rows end a training.
+    """The first `count` settings to try, all with the same epochs: dev rows end a training.
 
     Args:
         settings: as they are without a search; the first.

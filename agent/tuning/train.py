@@ -1,7 +1,7 @@
 """Trains an adapter, a soft prompt or a whole model: pairs in a seeded order, Adam, after each epoch a validation.
 
 The loss is that of the answers' tokens alone. On one machine the same training ends with the same bytes, also where it
-was killed and goes on from its last checkpoint; another machine may round sums otherwise.
+was killed and continues from its last checkpoint; another machine may round sums otherwise.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def train_pairs(
     """Trains an adapter, a soft prompt or all weights of a GGUF model, as the settings say, on pairs of prompt and
     answer.
 
-    The checkpoint of the last epoch stays in `folder`, so that the same call goes on where it was stopped and gives at
+    The checkpoint of the last epoch stays in `folder`, so that the same call continues where it was stopped and gives at
     once what is done.
 
     Args:

@@ -1,4 +1,4 @@
-"""The loop of a training: Adam, epochs and steps, where they end, and the checkpoints from which they go on."""
+"""The loop of a training: Adam, epochs and steps, where they end, and the checkpoints from which they continue."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class Training(Generic[B]):
         return None
 
     def _cap(self, progress: TrainingState, tokens: int, seconds: float) -> Ended | None:
-        """The cap that a step of so many tokens, as long as the last one, would pass."""
+        """The cap that a step of these tokens, as long as the last one, would pass."""
         most = self.settings
         if most.max_tokens is not None and progress.tokens + tokens > most.max_tokens:
             if not progress.losses:
@@ -230,7 +230,7 @@ def save_checkpoint(folder: Path, training: str, progress: TrainingState) -> Non
 
 
 def load_checkpoint(folder: Path, training: str, size: int) -> TrainingState | None:
-    """The latest state of a training that is whole; None where there is none."""
+    """The latest state of a training that is whole, if any."""
     for _, path in sorted(_kept(folder, training), reverse=True):
         if not path.stem.endswith(_digest(path)):
             continue  # damaged: an earlier one leads to the same adapter

@@ -152,7 +152,7 @@ def prompt_arms(history: History, run: Row, specs: Sequence[ArmSpec]) -> list[Pr
 
 
 def bare_prompt(task: Task) -> PromptCandidate:
-    """One word before the input: what a tuned model is to do stands in its weights."""
+    """One word before the input: a tuned model has its task in its weights."""
     is_choice = len(task.signature.outputs) == 1 and bool(task.signature.outputs[0].choices)
     return PromptCandidate("zero-shot", "turns", "Classify." if is_choice else "Answer.")
 
@@ -168,7 +168,7 @@ def training_answer(task: Task, labels: Mapping[str, object]) -> str:
 
 
 def rows_a_label(task: Task) -> dict[str, int]:
-    """Train rows of each choice; of all together under "" where the answer is none."""
+    """Train rows of each choice; of all together under "" for other answers."""
     output = task.signature.outputs[0]
     if len(task.signature.outputs) != 1 or not output.choices:
         return {"": len(task.train)}

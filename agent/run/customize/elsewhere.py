@@ -75,7 +75,7 @@ class Elsewhere:
 
 @dataclass(frozen=True, slots=True)
 class RepliesElsewhere:
-    """What a model says elsewhere: its answer to each of QUESTIONS, None where there is none, and its mean score on
+    """What a model says elsewhere: its answer to each of QUESTIONS, None without one, and its mean score on
     the rows of each other task."""
 
     general: Sequence[str | None]

@@ -71,12 +71,12 @@ class HostedTraining:
         return Finished(job, body["usd"])
 
     async def finished(self, files: TrainingFiles, settings: TuningSettings) -> Finished:
-        """Trains, or goes on with the training that the same command began.
+        """Trains, or continues the training that the same command began.
 
         Raises:
             RunRefused: the job failed, was cancelled or expired, or the provider does not start it.
-            ModelError: the provider cannot be reached; the same command goes on.
-            Exception: what `stopped` returns; the job goes on at the provider.
+            ModelError: the provider cannot be reached; the same command continues.
+            Exception: what `stopped` returns; the job continues at the provider.
         """
         await self._api.check()
         kind, body = self._known()

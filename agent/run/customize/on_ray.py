@@ -1,7 +1,7 @@
 """Trainings as tasks of a Ray cluster: a node trains, this process gets the steps as they are done, and then the files.
 
 Ledger, budget and gateway stay in this process. A worker or node that dies takes its training with it; another node
-goes on from the last checkpoint where both see one disk, and begins again where they do not.
+continues from the last checkpoint where both see one disk, and begins again where they do not.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class NodeOrder(TrainingOrder):
         digest: SHA-256 of the base, in hex digits.
         marker: a file of ours; a node that sees it has our disk, and sends no files.
         versions: of the packages that decide the result; a node with others is refused.
-        kept: checkpoints that a node without our disk goes on from.
+        kept: checkpoints that a node without our disk continues from.
     """
 
     digest: str
@@ -94,7 +94,7 @@ def on_node(order: NodeOrder) -> Iterator[Any]:
 
 
 def checkpoints(folder: Path, training: str) -> Files:
-    """What a training goes on from."""
+    """What a training continues from."""
     return [(path.name, path.read_bytes()) for path in sorted(folder.glob(f"{training}-*.npz"))]
 
 

@@ -59,7 +59,7 @@ class CustomizePlan:
         folder: of the ledger; adapters, checkpoints and releases are kept in it.
         weights: a Hugging Face folder to train on in the place of the weights of `base`; None: those of `base`.
         expected_calls: calls in the life of the prompt; None: as many as it takes.
-        hosted: the arm that the model's provider trains. None: there is none.
+        hosted: the arm that the model's provider trains, if any.
         tried: how many settings of each training are tried on dev, at least 1.
         seeds: how often each arm is trained with the settings that were chosen, at least 1.
         ray: the address of a Ray cluster that trains. None: this process does.
@@ -124,7 +124,7 @@ class CustomizePlan:
         return rows * (len(self.prompts) + tuned) + general + points + seeds
 
 
-# -- what stands in the way of a training ------------------------------------------------------------------------------
+# -- obstacles to a training -------------------------------------------------------------------------------------------
 
 OPTION, FOLDER = "--trainer", "--hf-folder"
 

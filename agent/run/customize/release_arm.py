@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def arm_folder(folder: Path, run: str, arm: str) -> Path:
-    """Where a comparison keeps a tuned arm, beside the ledger. Raises InputError for an id that is a path."""
+    """Where a comparison keeps a tuned arm, next to the ledger. Raises InputError for an id that is a path."""
     return run_folder(folder, run) / arm
 
 

@@ -1,6 +1,6 @@
 """Chooses the settings of a training on dev, here or on a cluster.
 
-By halving all settings are trained a little, the better half goes on, until one is left. Each goes on where it stopped,
+By halving all settings are trained a little, the better half continues, until one is left. Each continues where it stopped,
 so that the search costs the epochs of those that are given up. On a cluster drawn settings are all begun, and Ray Tune
 stops those that dev loss speaks against (ASHA).
 
@@ -164,9 +164,9 @@ async def choose_settings(settings: Sequence[TrainingSettings], train: Train, at
 Heard = Callable[[int, Sequence[Step]], None]
 """Gets the number of a setting, from 0, and the steps of an epoch; no steps: what it raises ends the search."""
 KEPT = 2
-"""One of so many settings goes on at each of ASHA's epochs."""
+"""One of this many settings continues at each of ASHA's epochs."""
 ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no files of its own
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # which would write files
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a box at any verbosity
 }
@@ -179,7 +179,7 @@ async def choose_by_asha(
 
     Args:
         settings: at least 2; of equals the first is chosen. The cap on seconds of the first holds for all together.
-        heard: gets steps as they come, and is asked whether the run goes on.
+        heard: gets steps as they come, and is asked whether the run continues.
 
     Raises:
         TrainingDiverged: all of them diverged.

@@ -144,7 +144,7 @@ class WatchedTraining:
 async def trained(
     name: str, order: TrainingOrder, observer: Observer, stopped: Stopped, cluster: RayTrainings | None = None
 ) -> TrainedAdapter:
-    """Trains in a thread, or on a cluster; the same call goes on where a killed one stopped.
+    """Trains in a thread, or on a cluster; the same call continues where a killed one stopped.
 
     Raises:
         Interrupted: the run was stopped; the epochs that ended are kept.

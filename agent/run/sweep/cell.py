@@ -1,7 +1,7 @@
 """One cell of a sweep from where its ledger stands to its end: here, in a child process, or on a Ray node.
 
 What a process is asked and answers is one line of JSON each. While it runs it writes how far it is into a small file
-beside the ledger, which is replaced as a whole: the ledger of a run that goes on elsewhere is never opened.
+next to the ledger, which is replaced as a whole: the ledger of a run that continues elsewhere is never opened.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class CellWatcher(LogWatcher):
 
 
 def run_cell(task: str, options: Mapping[str, Any], db: Path, stop: Stop | None = None) -> None:
-    """Runs a cell to its end, or goes on with it; one that is finished is left as it is.
+    """Runs a cell to its end, or continues it; a finished one is left alone.
 
     Raises:
         AgentError: whatever ends it early.

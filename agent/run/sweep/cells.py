@@ -93,7 +93,7 @@ def with_shares(
 ) -> tuple[list[Cell], list[Problem]]:
     """The cells with their caps, so that all caps together are within that of the sweep, and what is wrong with it.
 
-    A cell that has begun keeps the cap that its run has, one with a `max_cost` of its own has that, and the others
+    A cell that has begun keeps the cap that its run has, one with its own `max_cost` has that, and the others
     share alike what is left: a cap is in the plan of a run, so it may not depend on which cell came first.
 
     Args:

@@ -130,7 +130,7 @@ def summary(outcomes: Sequence[CellOutcome]) -> dict[str, Any]:
 
 
 def _mean(seeds: Sequence[Scores]) -> Scores:
-    """Of each row its mean over the seeds that have it: those of a data file may each have rows of their own."""
+    """Of each row its mean over the seeds that have it: those of a data file may each have other rows."""
     values: dict[str, list[float]] = {}
     for scores in seeds:
         for row, score in scores.items():
@@ -163,7 +163,7 @@ def _described(group: _Group) -> dict[str, Any]:
 
 
 def _paired(seeds: Sequence[tuple[Scores, Scores]], seed: int) -> dict[str, Any] | None:
-    """The first minus the second of each seed, over the rows that both have; None where there is none. `seed` is of
+    """The first minus the second of each seed, over the rows that both have; None without any. `seed` is of
     the draws: that of its run, so that a single cell shows what its run says."""
     both = [({row: one[row] for row in one if row in other}, other) for one, other in seeds]
     first = _mean([one for one, _ in both])

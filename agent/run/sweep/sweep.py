@@ -164,7 +164,7 @@ def run_sweep(
 
     Raises:
         InputError: there is no such cluster; nothing was called.
-        Interrupted: the user stopped it; the same sweep goes on where it was.
+        Interrupted: the user stopped it; the same sweep continues where it was.
     """
     prepared.folder.mkdir(parents=True, exist_ok=True)
     board, presses = _Board(prepared), Presses()

@@ -40,7 +40,7 @@ class PaddedBatch:
 
 @dataclass(frozen=True, slots=True)
 class ParameterSlot:
-    """Where a parameter of PyTorch stands in the flat vector: `start`, and the order of its rows (None: the same)."""
+    """The place of a PyTorch parameter in the flat vector: `start`, and the order of its rows (None: the same)."""
 
     parameter: Any
     start: int
@@ -141,7 +141,7 @@ class TorchLearner:
 
 
 def lora_learner(base: BaseModel, method: LoraMethod, settings: LoraSettings) -> TorchLearner:
-    """An adapter of peft beside a base that stays as it is, which begins as the one of numpy does."""
+    """An adapter of peft, which begins as the one of numpy does."""
     from peft import LoraConfig, get_peft_model
 
     model = hf_model(base)
@@ -167,7 +167,7 @@ def lora_learner(base: BaseModel, method: LoraMethod, settings: LoraSettings) ->
 
 
 def full_learner(base: BaseModel, settings: TrainingSettings) -> TorchLearner:
-    """All weights of a base; what it writes is a model of its own."""
+    """All weights of a base; it writes a whole model."""
     model = hf_model(base)
     named, shapes = dict(model.named_parameters()), {}
     slots, start = [], 0
