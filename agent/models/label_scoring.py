@@ -1,7 +1,7 @@
 """The exact log-probabilities of labels, asked of an engine that has just replied to a prompt.
 
-Labels are a tree of their tokens, of which only the forks count. Where one label alone continues, its tokens are taken as
-given, as under constrained decoding: how usual the rest of a long name is says nothing about which label it is.
+Labels are a tree of their tokens, of which only the forks count. Where one label alone continues, its tokens are given,
+as under constrained decoding: how usual the rest of a long name is says nothing about which label it is.
 
 The reply's own distributions tell most forks of the labels, always the first. What is left takes a pass of a few tokens
 each, in a fixed order and right after the reply, so that they come out bit-equal whatever the engine answered before.

@@ -38,8 +38,8 @@ class TrainingSettings:
         patience: epochs without a better validation score after which training ends, 1 or more.
         max_seconds: of training, without validation; None: no cap.
         max_tokens: through the model; numpy counts those of a prefix that rows share once a step. None: no cap.
-        pause_after: epochs after which it pauses, 1 or more; the same training without it continues from there. None: it
-            does not pause.
+        pause_after: epochs after which it pauses, 1 or more; the same training without it continues there. None: no
+            pause.
     """
 
     learning_rate: float

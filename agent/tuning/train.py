@@ -50,8 +50,8 @@ def train_pairs(
     """Trains an adapter, a soft prompt or all weights of a GGUF model, as the settings say, on pairs of prompt and
     answer.
 
-    The checkpoint of the last epoch stays in `folder`, so that the same call continues where it was stopped and gives at
-    once what is done.
+    The checkpoint of the last epoch stays in `folder`, so that the same call continues where it was stopped and
+    gives at once what is done.
 
     Args:
         base: a GGUF file of the llama or qwen2 family.

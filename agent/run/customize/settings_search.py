@@ -1,8 +1,8 @@
 """Chooses the settings of a training on dev, here or on a cluster.
 
-By halving all settings are trained a little, the better half continues, until one is left. Each continues where it stopped,
-so that the search costs the epochs of those that are given up. On a cluster drawn settings are all begun, and Ray Tune
-stops those that dev loss speaks against (ASHA).
+By halving all settings are trained a little, the better half continues, until one is left. Each continues where it
+stopped, so that the search costs the epochs of those that are given up. On a cluster drawn settings are all begun, and
+Ray Tune stops those that dev loss speaks against (ASHA).
 
 Source: Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization" (2016),
 section 3, with dev losses as what is compared and epochs as the resource; Li et al., "A System for Massively Parallel

@@ -1,8 +1,8 @@
 """Where cells run: as child processes of this machine, or as tasks of a Ray cluster.
 
 On a cluster this process asks and waits. A node or worker that dies takes its cell with it; Ray starts the cell again
-elsewhere, where it continues from its ledger. So the folder of the sweep must be one that all nodes see, with locks that
-hold between them.
+elsewhere, where it continues from its ledger. So all nodes must see the folder of the sweep, with locks that hold
+between them.
 """
 
 from __future__ import annotations
