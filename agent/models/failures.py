@@ -12,7 +12,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from email.utils import parsedate_to_datetime
 
 from agent.errors import (
@@ -42,6 +42,7 @@ _ACCOUNT = re.compile(r"\b(account|organi[sz]ation)\b", re.I)  # a policy fault 
 _NO_TEMPERATURE = re.compile(
     r"unsupported|not support|deprecated|not permitted|not allowed|only the default|only be set"
 )
+_SCHEMA = ("response_format", "json_schema", "output_config", "output_format", "structured output", "schema")
 _NO_SEED = re.compile(r"unsupported|not support|not permitted|not allowed|unexpected|unrecognized|unknown|extra")
 
 # Classes of connection errors, by name, and whether the request can have reached the provider. aiohttp's are among
@@ -230,36 +231,26 @@ def is_hopeless(error: Exception, failure: ModelError) -> bool:
     return failure.status == 407 or (failure.status == 401 and not re.search(r"scope|permission", detail, re.I))
 
 
-def refuses_temperature(error: ModelError) -> bool:
-    """Whether the provider (or the class around it) says that this model takes no `temperature` at all."""
-    if not isinstance(error, RowRefused | BadResponse):
-        return False
-    says = str(error).lower()
-    return "temperature" in says and _NO_TEMPERATURE.search(says) is not None
+def refused_parameter(error: ModelError, sent: Set[str]) -> str:
+    """The parameter of those `sent` that the model refuses, by the words of its provider (or of the class around it).
 
-
-def refuses_max_tokens(error: ModelError) -> bool:
-    """Whether the provider says that this model takes only `max_completion_tokens`."""
-    says = str(error).lower()
-    named = "max_tokens" in says and "max_completion_tokens" in says
-    return error.status in (400, 422) and named and re.search("unsupported|not support|instead", says) is not None
-
-
-def refuses_seed(error: ModelError) -> bool:
-    """Whether the provider (or the class around it) says that it takes no `seed`."""
-    says = str(error).lower()
-    return isinstance(error, RowRefused) and re.search(r"\bseed\b", says) is not None and bool(_NO_SEED.search(says))
-
-
-def refuses_logprobs(error: ModelError) -> bool:
-    """Whether the provider says that this model gives no log-probabilities."""
-    return error.status in (400, 403, 404, 422, 501) and "logprobs" in str(error).lower()
-
-
-def refuses_schema(error: ModelError) -> bool:
-    """Whether the provider says that this model cannot keep to a JSON schema, or to this one."""
-    words = ("response_format", "json_schema", "output_config", "output_format", "structured output", "schema")
-    return error.status in (400, 404, 422, 501) and any(word in str(error).lower() for word in words)
+    Returns:
+        One of "temperature", "max_tokens", "seed", "logprobs" and "schema"; "" for another failure.
+    """
+    says, status = str(error).lower(), error.status
+    refused = {
+        "temperature": isinstance(error, RowRefused | BadResponse)
+        and "temperature" in says
+        and _NO_TEMPERATURE.search(says),
+        "max_tokens": status in (400, 422)
+        and "max_tokens" in says
+        and "max_completion_tokens" in says
+        and re.search("unsupported|not support|instead", says),
+        "seed": isinstance(error, RowRefused) and re.search(r"\bseed\b", says) and _NO_SEED.search(says),
+        "logprobs": status in (400, 403, 404, 422, 501) and "logprobs" in says,
+        "schema": status in (400, 404, 422, 501) and any(word in says for word in _SCHEMA),
+    }
+    return next((name for name, is_refused in refused.items() if is_refused and name in sent), "")
 
 
 def _meaning(error: BaseException) -> int:

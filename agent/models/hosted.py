@@ -29,11 +29,7 @@ from agent.errors import (
 )
 from agent.models.failures import (
     is_hopeless,
-    refuses_logprobs,
-    refuses_max_tokens,
-    refuses_schema,
-    refuses_seed,
-    refuses_temperature,
+    refused_parameter,
     translate,
     words,
 )
@@ -373,17 +369,12 @@ class HostedModel(ABC):
 
         `sent`, not `_sends`: concurrent calls may all be refused for the same parameter.
         """
-        for parameter, is_used, is_refused in (
-            ("temperature", True, refuses_temperature),
-            ("max_tokens", True, refuses_max_tokens),
-            ("seed", request.seed is not None, refuses_seed),
-            ("logprobs", bool(request.logprobs), refuses_logprobs),
-            ("schema", request.json_schema is not None, refuses_schema),
-        ):
-            if parameter in sent and is_used and is_refused(failure):
-                self._sends.discard(parameter)
-                return parameter
-        return ""
+        unused = {"seed"} if request.seed is None else set[str]()
+        unused |= set() if request.logprobs else {"logprobs"}
+        unused |= {"schema"} if request.json_schema is None else set()
+        parameter = refused_parameter(failure, sent - unused)
+        self._sends.discard(parameter)
+        return parameter
 
     async def _look(self) -> str:
         """One request about the model that is no call. Returns "", or why it cannot be made."""
