@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.errors import BudgetExhausted
+from agent.ledger.resume_state import ResumeState
 from agent.types import Budget, CallRole, Spend, Usage
 
 LANDING_SECONDS = 10.0
@@ -34,44 +35,30 @@ class HeldBack:
 class Account:
     """Spending of one run against its budget. Not thread-safe: one event loop.
 
-    All but `budget` and `no_price` is what a resumed run had before. `failed` counts the attempts that the provider
-    failed on calls which the run has come to; a resumed run comes to them again.
+    `failed` counts the attempts that the provider failed on calls which the run has come to; a resumed run comes to
+    them again. `limited` are requests refused as too many (429): no calls, which cost nothing and take from no cap.
 
     Args:
-        seconds: run time, at least 0.
-        lost: attempts that brought no reply, at least 0.
+        past: what a resumed run had before.
         no_price: models whose price is not known: they count as $0.
-        lost_usd: dollars of the lost attempts.
-        limited: requests refused as too many (429): they are no calls, cost nothing and take from no cap.
-        excess: by model, what replies cost above their reservations.
     """
 
-    def __init__(
-        self,
-        budget: Budget,
-        paid: Mapping[CallRole, Spend] | None = None,
-        seconds: float = 0.0,
-        lost: int = 0,
-        no_price: Sequence[str] = (),
-        lost_usd: float = 0.0,
-        limited: int = 0,
-        excess: Mapping[str, Excess] | None = None,
-    ) -> None:
+    def __init__(self, budget: Budget, past: ResumeState | None = None, no_price: Sequence[str] = ()) -> None:
+        past = past or ResumeState()
         self.budget, self.no_price = budget, tuple(no_price)
-        self.paid: dict[CallRole, Spend] = dict(paid or {})
+        self.paid: dict[CallRole, Spend] = dict(past.paid)
         self.used: dict[CallRole, Spend] = {}
         self.used_for: dict[str, Spend] = {}  # by candidate
         self.usage = Usage()
         self.cached = 0
-        self.lost, self.failed = lost, 0
-        self.lost_usd = lost_usd
-        self.limited = limited
-        self.bills = Bills(budget, excess)
+        self.lost, self.failed = max(0, past.lost), 0
+        self.lost_usd, self.limited = past.lost_usd, past.limited
+        self.bills = Bills(budget, {model: Excess(**times) for model, times in past.excess.items()})
         self.held_back = HeldBack()
         self._total = sum(self.paid.values(), Spend())
         self._reserved = Spend()
         self._waiting: list[asyncio.Future[None]] = []  # calls that wait for room
-        self._started = time.monotonic() - seconds
+        self._started = time.monotonic() - past.seconds
 
     @property
     def total_paid(self) -> Spend:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.errors import BudgetExhausted, InputError, RunRefused
-from agent.gateway.budget import Account, Excess, HeldBack
+from agent.gateway.budget import Account, HeldBack
 from agent.ledger.provenance import new_run_id, tool_version, utc_now
 from agent.ledger.query import run_folder
 from agent.ledger.resume_state import ResumeState
@@ -173,16 +173,7 @@ class Run(LedgerRun[RunResult]):
         budget = self.options.budget
         if self._resumes:
             past = self.ledger.resume_run(self.id, asdict(budget))
-            self.account = Account(
-                budget,
-                past.paid,
-                past.seconds,
-                max(0, past.lost),
-                self._unpriced,
-                past.lost_usd,
-                past.limited,
-                {model: Excess(**times) for model, times in past.excess.items()},
-            )
+            self.account = Account(budget, past, self._unpriced)
             return past
         proposer = self.proposer.name if self.proposer else ""
         asked = self._launch.asked

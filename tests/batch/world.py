@@ -49,7 +49,7 @@ class World:
     def gateway(self, ledger: Ledger, budget: Budget | None = None, **more: Any) -> Gateway:
         lm, settings = self.model(), BatchSettings(more.pop("wait", None), more.pop("only", False))
         past = ledger.resume_run("run-1", {}) if more.pop("resumed", False) else None
-        found = Account(budget or Budget(), past.paid if past else None)
+        found = Account(budget or Budget(), past)
         batches = Batches(ledger, "run-1", settings, _Lines(self.lines), more.pop("max_wait", 5.0))
         prices = {lm.name: PRICE}
         return Gateway(ledger, "run-1", found, prices, jitter=Calm(), batches=batches, past=past, **more)

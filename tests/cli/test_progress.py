@@ -26,6 +26,7 @@ from agent.cli.progress_view import (
 )
 from agent.gateway.budget import Account
 from agent.gateway.in_flight import InFlight, in_flight
+from agent.ledger.resume_state import ResumeState
 from agent.observer import TrainingProgress
 from agent.run.observers import Snapshot
 from agent.search.plan import Plan
@@ -37,7 +38,7 @@ BUSY = InFlight(4, ("openai/x",), 12.4)
 
 
 def account(calls: int = 0, budget: Budget | None = None, role: CallRole = "target", usd: float = 0.001) -> Account:
-    made = Account(budget or Budget(), seconds=100.0)
+    made = Account(budget or Budget(), ResumeState(seconds=100.0))
     for _ in range(calls):
         made.charge(role, Spend(1, 500, usd))
         made.use(role, Usage(400, 100), usd, cached=False)

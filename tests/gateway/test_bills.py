@@ -211,8 +211,7 @@ async def test_each_new_record_is_in_the_ledger_and_a_resumed_run_reserves_as_th
     ledger.close()
     again = Ledger(tmp_path / "ledger.db")
     past = again.resume_run("run-1", {})
-    known = {name: Excess(**found) for name, found in past.excess.items()}
-    account = Account(Budget(max_tokens=10**6), past.paid, excess=known)
+    account = Account(Budget(max_tokens=10**6), past)
     assert account.bills.reserved("fake/m", WORST) == expected
     resumed, more = gateway(again, account=account, past=past, max_concurrency=4), Billing(lambda number: 400)
     await burst(resumed, more, 30)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from agent.errors import BudgetExhausted
 from agent.gateway.budget import Account, HeldBack, Spend
+from agent.ledger.resume_state import ResumeState
 from agent.types import Budget, Usage
 
 SPENDS = st.builds(Spend, st.just(1), st.integers(0, 50), st.floats(0, 1))
@@ -82,7 +83,7 @@ def test_what_is_released_can_be_reserved_again(budget, worsts):
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30))
 def test_a_resumed_account_starts_from_what_was_paid(paid, cap, more):
-    account = Account(Budget(max_calls=cap), {"target": Spend(paid, 0, 0.0)})
+    account = Account(Budget(max_calls=cap), ResumeState(paid={"target": Spend(paid, 0, 0.0)}))
     assert account.total_paid == Spend(paid)
     fitted = 0
     for _ in range(more):
@@ -96,8 +97,8 @@ def test_a_resumed_account_starts_from_what_was_paid(paid, cap, more):
 
 def test_a_resumed_account_goes_on_in_time():
     with pytest.raises(BudgetExhausted, match="time_limit = 60"):
-        Account(Budget(time_limit=60.0), seconds=61.0).reserve(Spend(1))
-    account = Account(Budget(time_limit=60.0), seconds=30.0)
+        Account(Budget(time_limit=60.0), ResumeState(seconds=61.0)).reserve(Spend(1))
+    account = Account(Budget(time_limit=60.0), ResumeState(seconds=30.0))
     account.reserve(Spend(1))
     assert 30.0 <= account.seconds < 60.0
 
@@ -136,7 +137,8 @@ def test_what_is_payable_can_be_bought_if_as_many_are_lost_as_so_far(cap, home, 
 
 
 def test_without_losses_all_that_is_not_kept_is_payable():
-    account = Account(Budget(max_calls=100), {"target": Spend(90)}, lost=60)
+    bought = {str(number): [number] for number in range(30)}
+    account = Account(Budget(max_calls=100), ResumeState(bought, paid={"target": Spend(90)}))
     account.hold_back(HeldBack(20))
     for _ in range(30):  # of which a resumed run has come to these, without a failure
         account.use("target", Usage(), 0.0, cached=True)
@@ -153,7 +155,7 @@ def test_without_losses_all_that_is_not_kept_is_payable():
     ],
 )
 def test_a_share_of_every_cap_is_kept(budget, spend):
-    account = Account(budget, seconds=51.0)
+    account = Account(budget, ResumeState(seconds=51.0))
     account.reserve(spend)
     account.release(spend)
     account.hold_back(HeldBack(0, 0.5))

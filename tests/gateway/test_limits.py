@@ -114,7 +114,7 @@ async def test_a_resumed_run_counts_429s_apart_as_well(tmp_path: Path) -> None:
     again = Ledger(tmp_path / "ledger.db")
     past = again.resume_run("run-1", {})
     assert (sum(spend.calls for spend in past.paid.values()), past.lost, past.limited) == (1, 0, 5)
-    account = Account(Budget(), past.paid, limited=past.limited)
+    account = Account(Budget(), past)
     resumed = gateway(again, account=account, past=past)
     await resumed.complete("target", scripted("never asked"), ask("a"))
     assert (account.total_paid.calls, account.limited, account.failed) == (1, 5, 0)

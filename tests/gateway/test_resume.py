@@ -43,9 +43,8 @@ async def again(path: Path, walk: Walk, lm: FakeModel, **more: Any) -> tuple[lis
     """The run is resumed and walks the same way; the ledger is closed afterwards."""
     ledger = Ledger(path)
     past = ledger.resume_run("run-1", {})
-    paid = {role: Spend(spent.calls, spent.tokens, spent.usd) for role, spent in past.paid.items()}
-    door = gateway(ledger, account=Account(more.pop("budget", Budget()), paid, past.seconds), past=past, prices=PRICES,
-                   **more)  # fmt: skip
+    account = Account(more.pop("budget", Budget()), past)
+    door = gateway(ledger, account=account, past=past, prices=PRICES, **more)
     found = await walk(door, lm)
     await ledger.commit()
     ledger.close()
