@@ -120,7 +120,7 @@ class Batches:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    # -- sets of rows --------------------------------------------------------------------------------------------------
+    # -- sets of rows -------------------------------------------------------------------------------------------------
 
     def _collect(self, lm: LM, key: str, waiting: Wanted) -> None:
         self._collected.setdefault(lm.name, (lm, {}))[1][key] = waiting
@@ -170,7 +170,7 @@ class Batches:
         batch = Batch(body["name"], since, len(body["rows"]), missing, False, row["run_id"], row["job"])
         return dict.fromkeys(missing, batch)
 
-    # -- one batch -----------------------------------------------------------------------------------------------------
+    # -- one batch ----------------------------------------------------------------------------------------------------
 
     async def _run(self, batch: Batch, lm: LM) -> None:
         """Takes a batch to its end at the provider. What ends it early, all rows that are waited for raise."""
@@ -238,7 +238,7 @@ class Batches:
         self._observer.on_message(f"{lm.name}: {line.removeprefix(f'{lm.name}: ')}")
 
 
-# -- one call ----------------------------------------------------------------------------------------------------------
+# -- one call ---------------------------------------------------------------------------------------------------------
 
 ROUNDS = 5
 """Batches that a call may go with: one for each parameter that a model refuses, and one more."""

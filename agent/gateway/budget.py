@@ -211,7 +211,7 @@ def _attempts(calls: int, rate: float) -> int:
     return calls + math.ceil(losses + 2 * math.sqrt(losses))
 
 
-# -- bills above what was reserved -------------------------------------------------------------------------------------
+# -- bills above what was reserved ------------------------------------------------------------------------------------
 #
 # A provider may bill more than the worst case at which a call is reserved: it ignores `max_tokens`, or bills reasoning
 # that is not shown. No cap can hold what is in flight then; so a model begins with one call, and the number doubles as

@@ -153,7 +153,7 @@ def prices_version(unpriced: Sequence[str] = ()) -> str:
     return "; ".join([f"genai-prices {version('genai-prices')}", *own, *(f"{NO_PRICE}{model}" for model in unpriced)])
 
 
-# -- the price list ----------------------------------------------------------------------------------------------------
+# -- the price list ---------------------------------------------------------------------------------------------------
 
 _AMOUNTS = ("input", "output", "cached_input", "cache_write")
 _REQUIRED = ("model", "from", "input", "output")

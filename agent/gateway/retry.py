@@ -55,7 +55,7 @@ class Retries:
         return self._jitter.uniform(0.0, min(LONGEST, 0.25 * 2.0 ** min(attempt, 10)))
 
 
-# -- what runs at a provider -------------------------------------------------------------------------------------------
+# -- what runs at a provider ------------------------------------------------------------------------------------------
 
 T = TypeVar("T")
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0

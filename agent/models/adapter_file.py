@@ -111,7 +111,7 @@ def changed_tensor(name: str) -> str:
     return next((name.removesuffix(part) for part in (FIRST, SECOND) if name.endswith(part)), "")
 
 
-# -- soft prompts ------------------------------------------------------------------------------------------------------
+# -- soft prompts -----------------------------------------------------------------------------------------------------
 
 TOKENS, BASE = "soft_prompt.tokens", "soft_prompt.base"
 """Values of a file: the texts of its tokens as a JSON list, and the SHA-256 of the model that it was trained for."""

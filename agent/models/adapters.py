@@ -119,7 +119,7 @@ def _read_once(path: Path, size: int, changed: int) -> GgufFile:
     return read_gguf(path)
 
 
-# -- bases with one matrix for embedding and output --------------------------------------------------------------------
+# -- bases with one matrix for embedding and output -------------------------------------------------------------------
 
 
 def is_tied(model: GgufFile) -> bool:

@@ -114,7 +114,7 @@ class Engines:
                 raise InputError(f"{self.path}: the engine did not start")
             return len(self._server.post("/tokenize", {"content": text})["tokens"])
 
-    # -- life ----------------------------------------------------------------------------------------------------------
+    # -- life ---------------------------------------------------------------------------------------------------------
 
     def join(self, adapter: Adapter | None) -> None:
         """Adds a model that uses the engines, and starts them where none runs."""
@@ -191,7 +191,7 @@ class Engines:
         while (call := self._next(-1)) is not None:
             call.settle(None, failure)
 
-    # -- queue ---------------------------------------------------------------------------------------------------------
+    # -- queue --------------------------------------------------------------------------------------------------------
 
     def _next(self, number: int) -> EngineCall | None:
         with self._wake:

@@ -140,7 +140,7 @@ class RayEngines(Engines):
         cause = error.cause
         return cause if isinstance(cause, AgentError) else Transient(f"{self.path}: the engine failed: {cause}")
 
-    # -- starting ---------------------------------------------------------------------------------------------------
+    # -- starting -----------------------------------------------------------------------------------------------------
 
     def _started(self, number: int) -> Any:
         """An actor with the weights loaded; None where the engines end. Tries until one is there."""

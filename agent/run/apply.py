@@ -162,7 +162,7 @@ def _is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-# -- from the words of a command to an application ---------------------------------------------------------------------
+# -- from the words of a command to an application --------------------------------------------------------------------
 
 
 def prepare_apply(prompt: str, source: Path, options: ApplyOptions, db: Path) -> PreparedJob:

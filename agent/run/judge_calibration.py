@@ -283,7 +283,7 @@ def distrust(result: Mapping[str, Any]) -> list[str]:
     return why
 
 
-# -- from the words of the command to a calibration --------------------------------------------------------------------
+# -- from the words of the command to a calibration -----------------------------------------------------------------
 
 
 def prepare_calibration(task: str | None, options: CalibrateOptions) -> tuple[PreparedJob, str]:

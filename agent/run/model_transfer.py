@@ -186,7 +186,7 @@ def _lifts(column: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [cell["lift"] for cell in column["scores"] if cell["lift"] is not None]
 
 
-# -- from a run to a transfer ------------------------------------------------------------------------------------------
+# -- from a run to a transfer -----------------------------------------------------------------------------------------
 
 
 def prepare_transfer(run: str, options: TransferOptions, db: Path) -> PreparedJob:

@@ -67,7 +67,7 @@ class Learner(Protocol[B]):
     def __exit__(self, *_: object) -> None: ...
 
 
-# -- parameters next to fixed weights ----------------------------------------------------------------------------------
+# -- parameters next to fixed weights ---------------------------------------------------------------------------------
 
 
 class Parameters(Protocol):

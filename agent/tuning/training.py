@@ -195,7 +195,7 @@ def _judge(progress: TrainingState, score: float) -> None:
     progress.scores.append(score)
 
 
-# -- checkpoints -------------------------------------------------------------------------------------------------------
+# -- checkpoints ------------------------------------------------------------------------------------------------------
 
 
 def save_checkpoint(folder: Path, training: str, progress: TrainingState) -> None:

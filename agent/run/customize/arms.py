@@ -148,7 +148,7 @@ def prompt_arms(history: History, run: Row, specs: Sequence[ArmSpec]) -> list[Pr
     ]
 
 
-# -- what a tuned arm asks ---------------------------------------------------------------------------------------------
+# -- what a tuned arm asks --------------------------------------------------------------------------------------------
 
 
 def bare_prompt(task: Task) -> PromptCandidate:

@@ -45,7 +45,7 @@ class HostedPlan:
         return None if self.train_price is None else files.tokens * self.settings.epochs * self.train_price / 1e6
 
 
-# -- before anything is paid -------------------------------------------------------------------------------------------
+# -- before anything is paid ------------------------------------------------------------------------------------------
 
 
 def hosted_plan(
@@ -110,7 +110,7 @@ def require_service(model: LM) -> None:
     asyncio.run(check())
 
 
-# -- the training ------------------------------------------------------------------------------------------------------
+# -- the training -----------------------------------------------------------------------------------------------------
 
 
 class HostedTrainer:

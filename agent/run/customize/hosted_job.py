@@ -114,7 +114,7 @@ class HostedTraining:
         except AgentError as error:
             self._watcher.warn(f"{self._arm}: the job {job.id}: {error}; see to it at the provider")
 
-    # -- the events ----------------------------------------------------------------------------------------------------
+    # -- the events ---------------------------------------------------------------------------------------------------
 
     def _known(self) -> tuple[str, Mapping[str, Any]]:
         """The last event of this training, unless it ended without a model; then, and at first, nothing."""
@@ -139,7 +139,7 @@ class HostedTraining:
             return job.tokens
         return files.tokens * settings.epochs if job.status == SUCCEEDED else 0
 
-    # -- the job -------------------------------------------------------------------------------------------------------
+    # -- the job ------------------------------------------------------------------------------------------------------
 
     async def _submitted(
         self, known: Mapping[str, Any] | None, files: TrainingFiles, settings: TuningSettings
@@ -202,7 +202,7 @@ class HostedTraining:
                 status=404,
             ) from refusal
 
-    # -- patience ------------------------------------------------------------------------------------------------------
+    # -- patience -----------------------------------------------------------------------------------------------------
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         return await patiently(ask, self._pause, self._say, self._max_wait, FIRST_WAIT)
@@ -228,7 +228,7 @@ class HostedTraining:
 _ENDINGS = {"failed": "failed", "cancelled": "was cancelled", "expired": "has expired"}
 
 
-# -- the files ---------------------------------------------------------------------------------------------------------
+# -- the files --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

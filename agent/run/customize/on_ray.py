@@ -49,7 +49,7 @@ class NodeOrder(TrainingOrder):
     kept: Files = ()
 
 
-# -- on the node -------------------------------------------------------------------------------------------------------
+# -- on the node ------------------------------------------------------------------------------------------------------
 
 
 def carry_out(order: NodeOrder, on_step: OnStep, on_epoch: OnEpoch | None = None) -> TrainedAdapter:
@@ -115,7 +115,7 @@ def write_files(folder: Path, files: Files) -> None:
                 file.write(content)
 
 
-# -- in this process ---------------------------------------------------------------------------------------------------
+# -- in this process --------------------------------------------------------------------------------------------------
 
 
 class RayTrainings:

@@ -124,7 +124,7 @@ class CustomizePlan:
         return rows * (len(self.prompts) + tuned) + general + points + seeds
 
 
-# -- obstacles to a training -------------------------------------------------------------------------------------------
+# -- obstacles to a training ------------------------------------------------------------------------------------------
 
 OPTION, FOLDER = "--trainer", "--hf-folder"
 

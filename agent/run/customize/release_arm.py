@@ -69,7 +69,7 @@ def write_arm(
     return path, {"arm": arm.name, "candidate_id": candidate.id, "version": release.version}
 
 
-# -- promote and export ------------------------------------------------------------------------------------------------
+# -- promote and export -----------------------------------------------------------------------------------------------
 
 YOURS = "yours"
 

@@ -121,7 +121,7 @@ def _capped(most: float | None, tried: Sequence[TriedSettings], own: TriedSettin
     return replace(own.settings, max_seconds=max(left, LEAST_SECONDS))
 
 
-# -- halving -----------------------------------------------------------------------------------------------------------
+# -- halving ----------------------------------------------------------------------------------------------------------
 
 
 async def choose_settings(settings: Sequence[TrainingSettings], train: Train, at_once: bool = False) -> SettingsChoice:
@@ -159,7 +159,7 @@ async def choose_settings(settings: Sequence[TrainingSettings], train: Train, at
     return SettingsChoice.of(most, tried, left[0])
 
 
-# -- ASHA by Ray Tune --------------------------------------------------------------------------------------------------
+# -- ASHA by Ray Tune -------------------------------------------------------------------------------------------------
 
 Heard = Callable[[int, Sequence[Step]], None]
 """Gets the number of a setting, from 0, and the steps of an epoch; no steps: what it raises ends the search."""

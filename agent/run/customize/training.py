@@ -171,7 +171,7 @@ async def trained(
     return made
 
 
-# -- in the ledger -----------------------------------------------------------------------------------------------------
+# -- in the ledger ----------------------------------------------------------------------------------------------------
 
 
 def planned_record(arm: str, task: Task, order: TrainingOrder) -> dict[str, Any]:

@@ -184,7 +184,7 @@ def full_learner(base: BaseModel, settings: TrainingSettings) -> TorchLearner:
     return TorchLearner(model, slots, settings, base.sha256, ["full"], first, write)
 
 
-# -- a whole model as a file -------------------------------------------------------------------------------------------
+# -- a whole model as a file ------------------------------------------------------------------------------------------
 
 
 def write_model(folder: Path, base: Path, weights: Mapping[str, Array]) -> tuple[Path, str]:
