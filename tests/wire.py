@@ -74,8 +74,8 @@ Other = Callable[[Seen], "Fault | None"]
 
 
 class WireServer:
-    """Serves `reply` while the `with` block lasts, over TLS if `tls` is given. `requests` are all requests in order of
-    arrival, `opened` the number of connections on which one arrived.
+    """Serves `reply` while the `with` block lasts, over TLS if `tls` is given, on `port` (0: a free one). `requests`
+    are all requests in order of arrival, `opened` the number of connections on which one arrived.
 
     What is asked about a model (GET .../models/NAME) stands in `looks` instead, and gets `look`: unless a test says
     otherwise a 404, as of the many servers that have no such address.
@@ -86,7 +86,9 @@ class WireServer:
     the end of the block, so that a failed assertion in it fails the test.
     """
 
-    def __init__(self, reply: Reply, tls: ssl.SSLContext | None = None, other: Other | None = None) -> None:
+    def __init__(
+        self, reply: Reply, tls: ssl.SSLContext | None = None, other: Other | None = None, port: int = 0
+    ) -> None:
         self.requests: list[Seen] = []
         self.others: list[Seen] = []
         self._other = other
@@ -94,7 +96,7 @@ class WireServer:
         self.look = Fault(404, body={"error": {"message": "no such address"}})
         self.opened = 0
         self.root = ""
-        self._tls = tls
+        self._tls, self._port = tls, port
         self._reply = reply
         self._errors: list[BaseException] = []
         self._loop: asyncio.AbstractEventLoop
@@ -125,7 +127,7 @@ class WireServer:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._connection, "127.0.0.1", 0, ssl=self._tls)
+        server = await asyncio.start_server(self._connection, "127.0.0.1", self._port, ssl=self._tls)
         scheme = "https" if self._tls else "http"
         self.root = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         self._ready.set()
