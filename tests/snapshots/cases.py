@@ -46,7 +46,6 @@ CASES: Mapping[str, tuple[Case, ...]] = {
         *both(f"run {DATA} -m toy/learner --dry-run"),
         *both(f"run {DATA} -q -m toy/learner --max-calls 200 --tag team=blue"),
         *screens(f"run {DATA} -q -m toy/learner --max-calls 200 --tag team=blue"),
-        Case(f"run {DATA} -m toy/learner --max-calls 120 --proposer none -j 1 --db runs/new.db"),
         Case(f"run {DATA} -q -m toy/stubborn --max-calls 100 --proposer none"),
         Case(f"run {DATA} -q -m toy/learner --max-calls 3"),
         Case(f"run {DATA} -q -m toy/learner --max-calls none"),

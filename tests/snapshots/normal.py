@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Mapping
@@ -17,10 +18,12 @@ ANSI = re.compile(r"\x1b\[[?0-9;]*[A-Za-z]|\x1b\]8;[^\x1b]*\x1b\\")
 RULES: Mapping[str, tuple[re.Pattern[str], str]] = {
     "colour": (ANSI, ""),
     "moment": (re.compile(r"\b20\d\d-\d\d-\d\d([T ]\d\d?[\d:.]*(…|Z|\+00:00| UTC)?)?"), "<moment>"),
-    "duration": (re.compile(r"(?<![\w.]) *\b\d+(\.\d+)? (s|ms|min|seconds)\b(?! a)"), " <duration>"),
+    "duration": (re.compile(r"(?<![\w.]) *\b\d+(\.\d+)? (s|ms|min|h|seconds)\b(?! a)"), " <duration>"),
+    "duration in a table": (re.compile(r"(?m)^(seconds|latency_s)[\d.\s]*[\d.]"), r"\1 <duration>"),
     "duration in XML": (re.compile(r'time="[\d.]+"'), 'time="<duration>"'),
     "hash": (re.compile(r"\b[0-9a-f]{64}\b"), "<hash>"),
     "start of a hash": (re.compile(r"(?<=ledger head )[0-9a-f]{16}\b"), "<hash>"),
+    "name of a batch": (re.compile(r"\bb_[0-9a-f]{16}\b"), "b_<batch>"),
     "address": (re.compile(r"127\.0\.0\.1:\d+"), "127.0.0.1:<port>"),
     "this machine": (
         re.compile(r"(?m)^([\w.-]+\tok\t)(?!free|fits|not set).*\d.*|(?<=\tok\t)(installed|an extra;.*)"),
@@ -72,6 +75,19 @@ def _plain(value: Any, key: str = "") -> Any:
     if isinstance(value, list):
         return [_plain(each) for each in value]
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def code_outline(source: str) -> str:
+    """A Python module by its top: heads of functions and classes, and the values of names."""
+    lines = []
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef):
+            lines.append(f"def {node.name}({ast.unparse(node.args)})")
+        elif isinstance(node, ast.ClassDef):
+            lines.append(f"class {node.name}")
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            lines.append(ast.unparse(node))
+    return "\n".join(lines) + "\n"
 
 
 class _Page(HTMLParser):

@@ -5,6 +5,7 @@ After a change on purpose: `pytest tests/snapshots --update-snapshots`, and read
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import tempfile
@@ -20,7 +21,7 @@ from agent.cli import main
 from tests.docs.reference import commands
 from tests.snapshots.cases import CASES, Case
 from tests.snapshots.keep import HERE, Snapshots
-from tests.snapshots.normal import Words, page_text
+from tests.snapshots.normal import Words, code_outline, page_text
 from tests.snapshots.world import names_in, surroundings
 
 COMMANDS = {words.removeprefix("optimize "): command for words, command in commands()}
@@ -92,6 +93,8 @@ def _parts(case: Case, done: Result, files: dict[str, str], words: Words) -> Ite
         yield words.json(out)
     elif out.startswith("<!doctype html>"):
         yield words.text(page_text(out))
+    elif re.search(r"^def ", out, re.MULTILINE):
+        yield words.text(code_outline(out))
     else:
         yield words.text(out)
     for title, text in (("stderr", done.stderr), *files.items()):

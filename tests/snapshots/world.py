@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from agent.models.model_registry import MODELS, model
-from agent.scoring import function_metric
 from agent.types import Request
 from tests.cli.judges import PlantedJudge
 from tests.cli.label_world import drafter
@@ -72,7 +71,6 @@ def surroundings(folder: Path, width: int = 80) -> Iterator[None]:
         patch.setenv("HOME", str(folder))
         patch.setattr("socket.gethostname", lambda: MACHINE)
         patch.setattr("sys.argv", ["optimize"])
-        patch.setattr(function_metric, "_REGISTERED", {})
         patch.chdir(folder)
         try:
             yield
