@@ -36,8 +36,8 @@ def both(words: str) -> tuple[Case, Case]:
 
 
 DATA = "rows.csv --target label --prompt p.txt --price 1,2"
-FORMATS = ("messages", "anthropic", "langchain", "dspy", "promptfoo", "prompty", "dotprompt", "mlflow", "llm", "python")
-"""Of one file; those of several are written into a folder."""
+WITH_PICKS = ("messages", "langchain", "python")
+WITHOUT_PICKS = ("anthropic", "dspy", "promptfoo", "prompty", "dotprompt", "mlflow", "llm")
 ASKED = "--price 1,2 -q"
 
 CASES: Mapping[str, tuple[Case, ...]] = {
@@ -110,7 +110,9 @@ CASES: Mapping[str, tuple[Case, ...]] = {
     "ui": (Case("ui --optuna {search} --db runs/ledger.db"), Case("ui --allow-calls --no-open")),
     "export": (
         Case("export {search}"),
-        *(Case(f"export {{search}} --format {name}") for name in FORMATS),
+        *(Case(f"export {{search}} --format {name}") for name in WITH_PICKS),
+        *(Case(f"export {{kept}} --format {name}") for name in WITHOUT_PICKS),
+        Case("export {search} --format anthropic"),
         Case("export {search} --format finetune-jsonl --json"),
         Case("export {kept} --json"),
         Case("export {search} --arm classic -o classic"),

@@ -23,6 +23,7 @@ RULES: Mapping[str, tuple[re.Pattern[str], str]] = {
     "duration in XML": (re.compile(r'time="[\d.]+"'), 'time="<duration>"'),
     "hash": (re.compile(r"\b[0-9a-f]{64}\b"), "<hash>"),
     "start of a hash": (re.compile(r"(?<=ledger head )[0-9a-f]{16}\b"), "<hash>"),
+    "version of a library": (re.compile(r"(?<= by )([\w-]+) \d+\.[\d.]*\d"), r"\1 <version>"),
     "name of a batch": (re.compile(r"\bb_[0-9a-f]{16}\b"), "b_<batch>"),
     "address": (re.compile(r"127\.0\.0\.1:\d+"), "127.0.0.1:<port>"),
     "this machine": (
@@ -77,15 +78,21 @@ def _plain(value: Any, key: str = "") -> Any:
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
+OF_THE_EXPORT = {"render", "parse", "labelled", "ReleasedPrompt", "MODEL", "VERSION", "PICKS", "HEAD", "REASONING"}
+"""What an exported module offers; all else in it is our own code, but for names with a type, which hold data."""
+
+
 def code_outline(source: str) -> str:
-    """A Python module by its top: heads of functions and classes, and the values of names."""
+    """An exported Python module by what it offers, and by its data."""
     lines = []
     for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef) and node.name in OF_THE_EXPORT:
             lines.append(f"def {node.name}({ast.unparse(node.args)})")
-        elif isinstance(node, ast.ClassDef):
+        elif isinstance(node, ast.ClassDef) and node.name in OF_THE_EXPORT:
             lines.append(f"class {node.name}")
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
+        elif isinstance(node, ast.AnnAssign) or (
+            isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in OF_THE_EXPORT
+        ):
             lines.append(ast.unparse(node))
     return "\n".join(lines) + "\n"
 
