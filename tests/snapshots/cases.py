@@ -122,14 +122,14 @@ CASES: Mapping[str, tuple[Case, ...]] = {
         Case("export {interrupted}"),
     ),
     "promote": (
-        *both("promote {search} --actor ann --label staging"),
+        *both("promote {search} --actor ann --alias staging"),
         Case("promote {kept} --actor ann"),
         *both("promote {kept} --actor ann --override --reason because"),
         Case("promote {customized} --actor ann"),
     ),
     "rollback": (*both("rollback rows --actor ann --reason worse"), Case("rollback nobody")),
     "load": (*both("load rows"), Case("load rows@ab --unit u1"), Case("load rows@nothing"), Case("load nobody")),
-    "labels": (*both("labels"), *both("labels rows"), *screens("labels rows")),
+    "aliases": (*both("aliases"), *both("aliases rows"), *screens("aliases rows")),
     "apply": (
         Case(f"apply rows@production mail.csv -o out.csv {ASKED}", files=("out.csv",)),
         Case(f"apply {{search}} mail.csv -o out.jsonl {ASKED} --json", files=("out.jsonl",)),

@@ -34,3 +34,11 @@ class Snapshots:
         said = "\n".join([*lines[:SHOWN], *more])
         hint = f"changed on purpose? Run `pytest tests/snapshots {UPDATE}`, and read the difference in git"
         pytest.fail(f"{name} differs:\n{said}\n\n{hint}", pytrace=False)
+
+    def check_names(self, folder: str, names: set[str]) -> None:
+        """Fails where the files of a folder are not these; an update deletes those that are left over."""
+        found = {path.name for path in (HERE / folder).iterdir()}
+        if not self._updates:
+            assert found == names
+        for name in found - names:
+            (HERE / folder / name).unlink()

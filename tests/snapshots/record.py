@@ -97,7 +97,7 @@ def record() -> dict[str, str]:
     good("promote", names["first"], "--actor", "ann")
     run("search", *start, "-m", "toy/learner", "--max-calls", "200", "--tag", "team=blue")
     good("promote", names["search"], "--actor", "ann", "--reason", "better on the sealed test")
-    good("promote", names["first"], "--actor", "ann", "--label", "ab", "--share", "0.2")
+    good("promote", names["first"], "--actor", "ann", "--alias", "ab", "--share", "0.2")
     run("kept", *start, "-m", "toy/stubborn", "--max-calls", "100", "--proposer", "none")
     run("blessed", "bless", "rows@production", "--reason", "the first suite", "--actor", "ann", *PRICE)
     run("passed", "check", "rows@production", *PRICE, "--repeats", "1")

@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from agent.cli import main
 from tests.docs.reference import commands
 from tests.snapshots.cases import CASES, Case
-from tests.snapshots.keep import HERE, Snapshots
+from tests.snapshots.keep import Snapshots
 from tests.snapshots.normal import Words, code_outline, page_text
 from tests.snapshots.world import names_in, surroundings
 
@@ -39,12 +39,9 @@ def test_every_command_has_a_case() -> None:
         assert typed or isinstance(command, click.Group), f"tests/snapshots/cases.py: no case runs `optimize {name}`"
 
 
-def test_every_snapshot_is_of_a_command() -> None:
-    expected = {
-        "help": {_file(name) for name in ("optimize", *COMMANDS)},
-        "commands": {_file(name) for name in CASES if CASES[name]},
-    }
-    assert {folder: {path.name for path in (HERE / folder).iterdir()} for folder in expected} == expected
+def test_every_snapshot_is_of_a_command(snapshots: Snapshots) -> None:
+    snapshots.check_names("help", {_file(name) for name in ("optimize", *COMMANDS)})
+    snapshots.check_names("commands", {_file(name) for name in CASES if CASES[name]})
 
 
 @pytest.mark.parametrize("name", ["optimize", *COMMANDS])
