@@ -64,7 +64,7 @@ DOORS = {
     "sqlite_utils": ("ledger/texts.py",),
     "genai_prices": ("gateway/prices.py",),
     "pypdf": ("task/documents.py",),
-    "sklearn": ("programs/classifiers.py", "task/label_queue.py"),
+    "sklearn": ("programs/classifiers.py", "task/label_session.py"),
     "wordllama": ("retrieval/vectors.py",),
     "torch": ("tuning/peft/",),
     "transformers": ("tuning/peft/",),

@@ -47,7 +47,7 @@ def label_command(options: LabelOptions, output: ShownOptions, task: str) -> Non
     from agent.run.label_answers import answers_of
     from agent.run.labelling import labels_wanted, opened, rows_next
     from agent.run.rows_to_label import add_rows
-    from agent.task.input_files import FileForm
+    from agent.task.tables import FileForm
 
     db, as_json, status, web = output.db, output.as_json, options.status, options.web
     if options.ask and not (options.max_calls or options.max_cost):

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 from agent.errors import InputError, ProblemsError
 from agent.ledger.query import NO_PRICE
-from agent.task.input_files import TomlLines, decode, parse_toml, read_bytes
+from agent.task.input_files import TomlLines, decoded, parse_toml, read_bytes
 from agent.task.words import near, problem, quoted, shown
 from agent.types import Budget, Spend, Usage
 
@@ -204,10 +204,7 @@ def read_price_list() -> PriceList | None:
     if not named and not path.exists():
         return None
     data, where = read_bytes(path), shown(path)
-    lines, problems = decode(data, where)
-    if problems:
-        raise ProblemsError(tuple(problems))
-    text = "\n".join(line or "" for line in lines)
+    text = decoded(data, where)
     raw = parse_toml(text, where)
     faults = list(_faults(raw))
     if faults:

@@ -26,7 +26,7 @@ class ToolCall:
 
 
 def calls_in(value: Any) -> list[ToolCall]:
-    """The calls in a JSON value: one or a list of them, as {"name", "arguments"} (without arguments: none),
+    """Read the calls in a JSON value: one or a list of them, as {"name", "arguments"} (without arguments: none),
     {NAME: arguments}, or as OpenAI ("function", with the arguments as a text) and Anthropic ("input") write them.
 
     Raises:
@@ -35,20 +35,16 @@ def calls_in(value: Any) -> list[ToolCall]:
     >>> calls_in({"lights_on": {"room": "hall"}})
     [ToolCall(name='lights_on', arguments={'room': 'hall'})]
     """
-    if value is None:
-        return []
-    return [_call(each) for each in (value if isinstance(value, list) else [value])]
+    return [_call(each) for each in _each(value)]
 
 
 def names_in(value: Any) -> list[str]:
-    """The tools that are called in a JSON value, whatever their arguments. Raises ValueError as `calls_in`."""
-    if value is None:
-        return []
-    return [_parts(each)[0] for each in (value if isinstance(value, list) else [value])]
+    """Return the tools that a JSON value calls, whatever their arguments. Raises ValueError as `calls_in`."""
+    return [_parts(each)[0] for each in _each(value)]
 
 
 def require_accepted(calls: Iterable[ToolCall]) -> None:
-    """Raises ValueError where an argument of a label is no list of accepted values."""
+    """Raise ValueError where an argument of a label is no list of accepted values."""
     for call in calls:
         for name, values in call.arguments.items():
             if not isinstance(values, list) or not values:
@@ -56,13 +52,14 @@ def require_accepted(calls: Iterable[ToolCall]) -> None:
 
 
 def one_answer(labels: Mapping[str, Any], accepted: Collection[str]) -> dict[str, Any]:
-    """The labels of a row as an answer. Those of the fields `accepted` are calls whose arguments are lists of accepted
-    values: the first of each is taken, and left out where that is ABSENT."""
-    return {name: _first_values(value) if name in accepted else value for name, value in labels.items()}
-
-
-def _first_values(label: Any) -> list[dict[str, Any]]:
-    return [{"name": call.name, "arguments": _first_of_each(call.arguments)} for call in calls_in(label)]
+    """Return the labels of a row as an answer: calls in the fields `accepted` take the first accepted value of each
+    argument, and leave it out where that is ABSENT."""
+    return {
+        name: [{"name": call.name, "arguments": _first_of_each(call.arguments)} for call in calls_in(value)]
+        if name in accepted
+        else value
+        for name, value in labels.items()
+    }
 
 
 def _first_of_each(accepted: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,11 +73,7 @@ def has_accepted(value: Any) -> bool:
 
 
 def paired_names(wanted: Sequence[str], said: Sequence[str]) -> list[tuple[str, str]]:
-    """Each wanted tool with the one that was called in its place; `NO_CALL` where there is none on one side.
-
-    Args:
-        wanted: the tools of the label.
-        said: those of the answer.
+    """Pair each tool of the label with the one that the answer calls instead; `NO_CALL` where one side lacks it.
 
     >>> paired_names(["play", "set_scene"], ["set_light", "play"])
     [('play', 'play'), ('set_scene', 'set_light')]
@@ -91,6 +84,10 @@ def paired_names(wanted: Sequence[str], said: Sequence[str]) -> list[tuple[str, 
     missing, extra = sorted((left - both).elements()), sorted((over - both).elements())
     pairs += zip_longest(missing, extra, fillvalue=NO_CALL)
     return pairs or [(NO_CALL, NO_CALL)]
+
+
+def _each(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _call(value: Any) -> ToolCall:

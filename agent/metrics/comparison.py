@@ -1,21 +1,26 @@
-"""What checks share: how values are compared, and how they are shown in a reason. Pure."""
+"""What checks share: how values are compared and shown in a reason, and checks by a regular expression.
+
+Those run in a child process with a time limit, as neither that nor Ctrl-C stops `re` here.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from agent.shipped import composed
-from agent.worker import Verdict
+from agent.shipped import composed, fold
+from agent.worker import Verdict, Worker
 
 Check = Callable[[Any, Any], Verdict]
 """(predicted, label) -> value in [0, 1] (None: cannot be scored) and reason."""
 
 
 def short(value: Any, limit: int = 120) -> str:
-    """`value` as one line of at most `limit` characters.
+    """Write `value` as one line of at most `limit` characters.
 
     >>> short({"team": "billing"}, limit=12)
     '{"team": "b…'
@@ -25,22 +30,22 @@ def short(value: Any, limit: int = 120) -> str:
 
 
 def golds(label: Any) -> list[str]:
-    """The texts that are right: the items of a list, else the label itself."""
+    """Return the texts that are right: the items of a list, else the label itself."""
     return [as_text(item) for item in label] if isinstance(label, list) else [as_text(label)]
 
 
 def as_text(value: Any) -> str:
-    """A text as it is, anything else as JSON."""
+    """Return a text unchanged, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def exact(text: str) -> str:
-    """`text` without blanks around it, in composed letters."""
+    """Return `text` without blanks around it, in composed letters."""
     return composed(text).strip()
 
 
 def f1(got: Sequence[str], wanted: Sequence[str]) -> float:
-    """F1 of two multisets, in [0, 1]; two empty ones agree.
+    """Compute the F1 of two multisets, in [0, 1]; two empty ones agree.
 
     >>> f1(["a", "a", "b"], ["a", "b"])
     0.8
@@ -51,8 +56,19 @@ def f1(got: Sequence[str], wanted: Sequence[str]) -> float:
     return 2 * common / (len(got) + len(wanted))
 
 
+def missing_and_extra(got: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Say what one of two multisets has and the other lacks.
+
+    >>> missing_and_extra(["a", "c"], ["a", "b"])
+    ['missing: b', 'extra: c']
+    """
+    mine, right = Counter(got), Counter(wanted)
+    parts = (("missing", right - mine), ("extra", mine - right))
+    return [f"{word}: {short(', '.join(found.elements()), 200)}" for word, found in parts if found]
+
+
 def key(value: Any, fold: Callable[[str], str]) -> str:
-    """A text that is equal for equal JSON values: strings by `fold`, 1 as 1.0, true not as 1.
+    """Make a text that is equal for equal JSON values: strings by `fold`, 1 as 1.0, true not as 1.
 
     >>> key({"b": 1.0, "a": "X"}, str.lower)
     '{"a": "x", "b": 1}'
@@ -68,3 +84,103 @@ def key(value: Any, fold: Callable[[str], str]) -> str:
         return int(item) if isinstance(item, float) and item.is_integer() else item
 
     return json.dumps(plain(value), sort_keys=True, default=str)
+
+
+# -- amounts and labels in a text --------------------------------------------------------------------------------------
+
+DIGITS = r"(?:[0-9]{1,3}(?:[,'’\u00a0\u202f][0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?"
+_UNIT = r"(?:[^\W\d_]|[°%‰€$£¥₹'\"′″])\S*(?: [^\W\d_]\S*)?"
+_QUANTITY = re.compile(rf"(?P<sign>[-+−]?)\s?(?P<before>[€$£¥₹]|[A-Z]{{3}} )?(?P<number>{DIGITS})\s?(?P<unit>{_UNIT})?")
+
+
+def quantity_of(value: Any) -> tuple[float, str] | None:
+    """Return number and unit of a text that is these two and nothing else; else None.
+
+    >>> quantity_of("1,250 kg"), quantity_of("-$3.5"), quantity_of("12"), quantity_of("3,5 h")
+    ((1250.0, 'kg'), (-3.5, '$'), None, None)
+    """
+    found = _QUANTITY.fullmatch(as_text(value).strip().rstrip(".,;"))
+    if found is None or bool(found["before"]) is bool(found["unit"]) or re.match("0[0-9]", found["number"]):
+        return None  # a leading zero is of a code
+    return number_of(f"{found['sign']}{found['number']}"), (found["before"] or found["unit"]).strip()
+
+
+def units_in(texts: Iterable[str]) -> dict[str, int]:
+    """Count the units next to numbers, each in its most frequent spelling, the most frequent first.
+
+    >>> units_in(["1 kg", "2 Kg", "3 kg", "4 h", "none"])
+    {'kg': 3, 'h': 1}
+    """
+    spelled = Counter(found[1] for text in texts if (found := quantity_of(text)))
+    units: dict[str, int] = {}
+    written: dict[str, str] = {}
+    for unit, count in spelled.most_common():
+        name = written.setdefault(fold(unit), unit)
+        units[name] = units.get(name, 0) + count
+    return dict(sorted(units.items(), key=lambda each: -each[1]))
+
+
+def number_of(text: str) -> float:
+    """Read a number with marks between groups of three digits."""
+    return float(re.sub(r"[,'’\u00a0\u202f+]", "", text.replace("−", "-")))
+
+
+def labels_in(value: Any, separator: str) -> list[str]:
+    """Return the labels of a cell or an answer: items of a JSON list, or parts between separators; no empty ones.
+
+    >>> labels_in(" late; refund;", ";"), labels_in('["late", "refund"]', ";")
+    (['late', 'refund'], ['late', 'refund'])
+    """
+    text = as_text(value).strip()
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            items = json.loads(text)
+        except (ValueError, RecursionError):
+            items = None
+        if isinstance(items, list):
+            return [part for item in items if (part := as_text(item).strip())]
+    return [part for piece in text.split(separator) if (part := piece.strip())]
+
+
+# -- checks in a child process -----------------------------------------------------------------------------------------
+
+
+TIMEOUT_SECONDS = 2.0
+MAX_TIMEOUTS = 3
+"""Timeouts after which a check is given up: the rows that remain at the end of a run must not take hours."""
+
+_SCRIPT = """
+import importlib, signal
+alarm = getattr(signal, "alarm", lambda seconds: None)  # ends this process, also when its parent is gone
+sys.path[:], module, name, arguments = opening
+check = getattr(importlib.import_module(module), name)(*arguments)
+answer(1, "ready")
+for line in pipe_in:
+    alarm(10)
+    answer(*check(json.loads(line), None))
+    alarm(0)
+"""
+
+
+class BoundedCheck:
+    """The check that `make(*arguments)` returns, made and called in a child process, which sees no label.
+
+    `make` stands at the top of its module, `arguments` are JSON, and `what` is for the reason of a timeout.
+    """
+
+    def __init__(self, what: str, make: Callable[..., Check], *arguments: Any) -> None:
+        opening = (sys.path, make.__module__, make.__name__, arguments)
+        self._worker = Worker(what, _SCRIPT, opening, TIMEOUT_SECONDS, most_late=MAX_TIMEOUTS)
+
+    async def __call__(self, got: Any, label: Any) -> Verdict:
+        return await self._worker.ask(got)
+
+
+def pattern_check(source: str) -> Check:
+    """Check that the regular expression `source` is found in the text."""
+    pattern = re.compile(source)
+
+    def check(got: Any, label: Any) -> Verdict:
+        return (1.0, "") if pattern.search(as_text(got)) else (0.0, f"{short(got)} does not match {source}")
+
+    return check

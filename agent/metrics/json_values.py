@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from agent.metrics.bounded import BoundedCheck
-from agent.metrics.comparison import Check, f1, key, short
+from agent.metrics.comparison import BoundedCheck, Check, f1, key, short
 from agent.metrics.metric_rule import Options, metric
 from agent.shipped import fold
 from agent.types import Field
@@ -54,7 +53,7 @@ def json_schema(options: Options, field: Field) -> Check | BoundedCheck:
 
 
 def schema_check(schema: Mapping[str, Any], name: str) -> Check:
-    """The check that a value is valid under the schema of the field `name`, else 0 with the first error.
+    """Check that a value is valid under the schema of the field `name`, else 0 with the first error.
 
     Remote references are never fetched.
     """

@@ -12,13 +12,12 @@ field's schema cannot be used. The check that it returns is pure and takes (pred
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from agent.metrics.bounded import BoundedCheck
-from agent.metrics.comparison import Check
+from agent.metrics.comparison import BoundedCheck, Check
 from agent.metrics.metric_registry import METRICS
 from agent.types import Field, FieldType
 
@@ -32,60 +31,35 @@ Function = TypeVar("Function", bound=Build)
 
 
 class Options(BaseModel):
-    """The options of a metric: keys beside `name`, `field` and `weight`, each with a default and a description. Unknown
-    keys are refused, and nothing is converted."""
+    """The options of a metric: keys next to `name`, `field` and `weight`, each with a default and a description.
+    Unknown keys are refused, and nothing is converted."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-def no_faults(options: Options, field: Field | None) -> Iterable[tuple[str, str]]:
-    return ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class MetricRule:
-    """A registered metric. `types`: of the fields that it can score; `needs`: at least one of these options must be
-    given; `needs_label`: a row without a label is left out; `reads_replies`: the check takes the list of all replies of
-    a conversation in the place of the predicted field. `build` is None where a run builds the metric, since it
-    takes more than options and a field."""
+    """A metric, and the decorator that registers the function below it as its `build`.
+
+    `types`: of the fields that it can score; `needs`: at least one of these options must be given; `needs_label`: rows
+    without a label are left out; `reads_replies`: the check takes the list of all replies of a conversation instead of
+    the predicted field. `build` is None where a run builds the metric from more than options and a field.
+    """
 
     name: str
+    _: KW_ONLY
     about: str
     types: tuple[FieldType, ...]
     options: type[Options] = Options
     needs: tuple[str, ...] = ()
     needs_label: bool = True
     reads_replies: bool = False
-    faults: Faults = no_faults
+    faults: Faults = lambda options, field: ()
     build: Build | None = None
 
-
-def metric(
-    name: str,
-    *,
-    about: str,
-    types: tuple[FieldType, ...],
-    options: type[Options] = Options,
-    needs: tuple[str, ...] = (),
-    needs_label: bool = True,
-    reads_replies: bool = False,
-    faults: Faults = no_faults,
-) -> Callable[[Function], Function]:
-    """Registers the function below as the metric `name`; the arguments are those of `MetricRule`."""
-
-    def register(build: Function) -> Function:
-        rule = MetricRule(
-            name=name,
-            about=about,
-            types=types,
-            options=options,
-            needs=needs,
-            needs_label=needs_label,
-            reads_replies=reads_replies,
-            faults=faults,
-            build=build,
-        )
-        METRICS.add(name, rule, build.__module__)
+    def __call__(self, build: Function) -> Function:
+        METRICS.add(self.name, replace(self, build=build), build.__module__)
         return build
 
-    return register
+
+metric = MetricRule

@@ -1,14 +1,19 @@
-"""The metrics `length` and `no_repeat`, which need no label: how many words, and how many runs of words are new."""
+"""The metrics that need no label: `length`, `no_repeat`, and `judge` and `python`, which a run builds.
+
+Those two take models to ask or a folder: `scoring/llm_judge.py` and `scoring/user_metrics.py` have their code.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field as Option
+from pydantic import StringConstraints
 
 from agent.metrics.comparison import Check, as_text
-from agent.metrics.metric_rule import MAX_WHOLE_NUMBER, Options, metric
+from agent.metrics.metric_registry import METRICS
+from agent.metrics.metric_rule import MAX_WHOLE_NUMBER, MetricRule, Options, metric
 from agent.types import Field
 from agent.worker import Verdict
 
@@ -22,6 +27,17 @@ class LengthOptions(Options):
 
 class RepeatOptions(Options):
     words: int = Option(3, ge=1, le=20, description="How many words in a row may not come twice.")
+
+
+class JudgeOptions(Options):
+    mode: Literal["rubric", "reference", "pairwise", "faithfulness"] = Option(
+        "rubric",
+        description="Rate by a rubric, compare with the row's label, compare with your prompt's answer, or say which "
+        "claims of the answer are supported by the passages that the prompt showed.",
+    )
+    rubric: Annotated[str, StringConstraints(pattern=r"^[^\r\n]*\S[^\r\n]*$")] = Option(
+        "rubric.md", description="The file of its criteria in the task folder."
+    )
 
 
 def _faults(options: LengthOptions, field: Field | None) -> Iterator[tuple[str, str]]:
@@ -68,7 +84,7 @@ def no_repeat(options: RepeatOptions, field: Field) -> Check:
 
 
 def distinct_ngrams(text: str, words: int) -> float:
-    """The share of the text's n-grams of `words` words that are new, in (0, 1], case folded; 1 without n-grams.
+    """Return the share of the text's n-grams of `words` words that are new, in (0, 1], case folded; 1 without n-grams.
 
     Source: 1 - rep-n of Welleck et al. 2020, "Neural text generation with unlikelihood training".
 
@@ -78,3 +94,21 @@ def distinct_ngrams(text: str, words: int) -> float:
     tokens = text.casefold().split()
     ngrams = [tuple(tokens[at : at + words]) for at in range(len(tokens) - words + 1)]
     return len(set(ngrams)) / len(ngrams) if ngrams else 1.0
+
+
+for _rule in (
+    MetricRule(
+        "judge",
+        about="A model rates the answer: by a rubric, against the label or your prompt's, or by the passages shown.",
+        types=("text", "choice", "number", "json"),
+        options=JudgeOptions,
+        needs_label=False,
+    ),
+    MetricRule(
+        "python",
+        about="Your own function in metric.py of the task folder, in a process of its own.",
+        types=("text", "choice", "number", "json"),
+        needs_label=False,
+    ),
+):
+    METRICS.add(_rule.name, _rule, __name__)

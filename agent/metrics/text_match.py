@@ -1,4 +1,4 @@
-"""The metrics `exact_match`, `choice`, `contains` and `regex`: the answer matches a text or not."""
+"""The metrics `exact_match`, `choice`, `contains`, `goal`, `regex` and `set_f1`: a text matches the label or not."""
 
 from __future__ import annotations
 
@@ -8,9 +8,20 @@ from typing import Any
 
 from pydantic import Field as Option
 
-from agent.metrics.bounded import BoundedCheck, pattern_check
-from agent.metrics.comparison import Check, as_text, exact, golds, key, short
-from agent.metrics.metric_rule import Options, metric
+from agent.metrics.comparison import (
+    BoundedCheck,
+    Check,
+    as_text,
+    exact,
+    f1,
+    golds,
+    key,
+    labels_in,
+    missing_and_extra,
+    pattern_check,
+    short,
+)
+from agent.metrics.metric_rule import MAX_WHOLE_NUMBER, Options, metric
 from agent.shipped import fold
 from agent.types import Field
 from agent.worker import Verdict
@@ -18,6 +29,15 @@ from agent.worker import Verdict
 
 class CaseOptions(Options):
     ignore_case: bool = Option(False, description="Treat A and a alike.")
+
+
+class GoalOptions(Options):
+    within: int = Option(
+        MAX_WHOLE_NUMBER,
+        ge=1,
+        le=MAX_WHOLE_NUMBER,
+        description="The label must stand in one of the first so many replies.",
+    )
 
 
 class RegexOptions(Options):
@@ -68,7 +88,28 @@ def contains(options: CaseOptions, field: Field) -> Check:
     return check
 
 
-def _faults(options: RegexOptions, field: Field | None) -> Iterator[tuple[str, str]]:
+@metric(
+    "goal",
+    about="The label's text, in any case, stands in one of the replies of a conversation.",
+    types=("text", "choice"),
+    options=GoalOptions,
+    reads_replies=True,
+)
+def goal(options: GoalOptions, field: Field) -> Check:
+    def check(replies: Any, label: Any) -> Verdict:
+        wanted = [fold(as_text(gold)) for gold in golds(label)]
+        if not all(wanted):
+            return None, "the label is empty, and stands in every text"
+        for number, reply in enumerate(replies, 1):
+            if any(gold in fold(reply) for gold in wanted):
+                late = number > options.within
+                return float(not late), f"said in reply {number}, wanted within {options.within}" if late else ""
+        return 0.0, f"{short(label)} was not said in {len(replies)} replies"
+
+    return check
+
+
+def _pattern_faults(options: RegexOptions, field: Field | None) -> Iterator[tuple[str, str]]:
     if "pattern" not in options.model_fields_set:
         return
     if not options.pattern:
@@ -87,7 +128,37 @@ def _faults(options: RegexOptions, field: Field | None) -> Iterator[tuple[str, s
     options=RegexOptions,
     needs=("pattern",),
     needs_label=False,
-    faults=_faults,
+    faults=_pattern_faults,
 )
 def regex(options: RegexOptions, field: Field) -> BoundedCheck:
     return BoundedCheck(f"the pattern of {field.name}", pattern_check, options.pattern)
+
+
+# -- several labels in one answer --------------------------------------------------------------------------------------
+
+
+class SetOptions(Options):
+    separator: str = Option(";", description="What stands between two labels of an answer.")
+
+
+def _separator_faults(options: SetOptions, field: Field | None) -> Iterator[tuple[str, str]]:
+    if not options.separator.strip():
+        yield "separator", "separator is blank; write what stands between two labels, such as ;"
+
+
+@metric(
+    "set_f1",
+    about="F1 of the labels in the answer, whatever their order, case and spacing.",
+    types=("text", "choice"),
+    options=SetOptions,
+    faults=_separator_faults,
+)
+def set_f1(options: SetOptions, field: Field) -> Check:
+    """F1 of two sets: 2 * common / (labels of the answer + labels of the row); two empty ones agree."""
+
+    def check(got: Any, label: Any) -> Verdict:
+        mine, wanted = ({fold(part): part for part in labels_in(value, options.separator)} for value in (got, label))
+        differences = missing_and_extra([wanted.get(same, part) for same, part in mine.items()], [*wanted.values()])
+        return f1(list(mine), list(wanted)), "; ".join(differences)
+
+    return check

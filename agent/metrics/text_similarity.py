@@ -19,49 +19,6 @@ Scorer = Callable[[str, str], float]
 """(answer, label) -> similarity in [0, 1]."""
 
 
-@metric("bleu", about="BLEU with the label: runs of one to four words in common.", types=("text",))
-def bleu(options: Options, field: Field) -> Check:
-    return _check("bleu", bleu_scorer())
-
-
-@metric("chrf", about="chrF with the label: runs of characters in common.", types=("text",))
-def chrf(options: Options, field: Field) -> Check:
-    return _check("chrf", chrf_scorer())
-
-
-@metric("edit_similarity", about="1 - edit distance to the label over the longer length.", types=("text",))
-def edit_similarity(options: Options, field: Field) -> Check:
-    return _check("edit_similarity", levenshtein_similarity)
-
-
-@metric("embedding_similarity", about="Cosine of static word embeddings with the label (an extra).", types=("text",))
-def embedding_similarity(options: Options, field: Field) -> Check:
-    """The model of the package wordllama, from the weights that it brings along; nothing is fetched."""
-    try:
-        model = load_wordllama()
-    except ImportError as missing:
-        raise ValueError(
-            f"metric embedding_similarity needs a package that is not here ({missing}); "
-            "pip install 'promptassay[embedding]'"
-        ) from missing
-    return _check("embedding_similarity", lambda got, wanted: float(model.similarity(got, wanted)))
-
-
-@metric("rouge1", about="ROUGE-1 with the label: single words in common.", types=("text",))
-def rouge1(options: Options, field: Field) -> Check:
-    return _check("rouge1", _rouge_n("rouge1"))
-
-
-@metric("rouge2", about="ROUGE-2 with the label: pairs of words in common.", types=("text",))
-def rouge2(options: Options, field: Field) -> Check:
-    return _check("rouge2", _rouge_n("rouge2"))
-
-
-@metric("rougeL", about="ROUGE-L with the label: the longest common subsequence of words.", types=("text",))
-def rougeL(options: Options, field: Field) -> Check:
-    return _check("rougeL", rouge_l_scorer())
-
-
 @metric("token_f1", about="Word overlap with the label, as in SQuAD.", types=("text",))
 def token_f1(options: Options, field: Field) -> Check:
     """No case, punctuation or articles count (Rajpurkar et al. 2016)."""
@@ -77,14 +34,21 @@ def token_f1(options: Options, field: Field) -> Check:
     return check
 
 
-def _check(name: str, scorer: Scorer) -> Check:
-    def check(got: Any, label: Any) -> Verdict:
-        text, wanted = as_text(got), golds(label)
-        best = 1.0 if text in wanted else max((scorer(text, gold) for gold in wanted), default=0.0)
-        value = min(1.0, max(0.0, best))
-        return value, "" if value > 0.999 else f"{name} {value:.2f} against {short(label)}, got {short(got)}"
+def _register(name: str, about: str, make: Callable[[], Scorer]) -> None:
+    """Register the metric of a scorer, which is made when a task uses it."""
 
-    return check
+    def build(options: Options, field: Field) -> Check:
+        scorer = make()
+
+        def check(got: Any, label: Any) -> Verdict:
+            text, wanted = as_text(got), golds(label)
+            best = 1.0 if text in wanted else max((scorer(text, gold) for gold in wanted), default=0.0)
+            value = min(1.0, max(0.0, best))
+            return value, "" if value > 0.999 else f"{name} {value:.2f} against {short(label)}, got {short(got)}"
+
+        return check
+
+    metric(name, about=about, types=("text",))(build)
 
 
 # ---- the scorers
@@ -101,12 +65,24 @@ def chrf_scorer() -> Scorer:
 
 
 def signature(metric: str) -> str:
-    """How sacrebleu counts, in its own words, so that others can count the same; "" for a metric of another package."""
+    """Return how sacrebleu counts, in its own words, so that others can count the same; "" for other metrics."""
     if metric not in ("bleu", "chrf"):
         return ""
     scorer = _sacrebleu(metric)
     scorer.sentence_score("a", ["a"])  # the signature is complete after the first use
     return str(scorer.get_signature())
+
+
+def embedding_scorer() -> Scorer:
+    """The cosine of the package wordllama, from the weights that it brings along; nothing is fetched."""
+    try:
+        model = load_wordllama()
+    except ImportError as missing:
+        raise ValueError(
+            f"metric embedding_similarity needs a package that is not here ({missing}); "
+            "pip install 'promptassay[embedding]'"
+        ) from missing
+    return lambda got, wanted: float(model.similarity(got, wanted))
 
 
 def _sacrebleu(metric: str) -> Any:
@@ -133,7 +109,7 @@ def levenshtein_similarity(got: str, wanted: str) -> float:
 
 class RougeTokenizer:
     """A tokenizer for rouge_score: its own with its stemmer on ASCII; elsewhere letters, marks and digits make words,
-    each Chinese or Japanese character one of its own. The package's alone sees nothing but a-z and 0-9."""
+    each Chinese or Japanese character is a word. The package's alone sees nothing but a-z and 0-9."""
 
     def __init__(self) -> None:
         from rouge_score.tokenizers import DefaultTokenizer
@@ -174,3 +150,12 @@ def rouge_l_scorer() -> Scorer:
         return float(fmeasure(common / len(mine), common / len(gold)))
 
     return measure
+
+
+_register("bleu", "BLEU with the label: runs of one to four words in common.", bleu_scorer)
+_register("chrf", "chrF with the label: runs of characters in common.", chrf_scorer)
+_register("edit_similarity", "1 - edit distance to the label over the longer length.", lambda: levenshtein_similarity)
+_register("embedding_similarity", "Cosine of static word embeddings with the label (an extra).", embedding_scorer)
+_register("rouge1", "ROUGE-1 with the label: single words in common.", lambda: _rouge_n("rouge1"))
+_register("rouge2", "ROUGE-2 with the label: pairs of words in common.", lambda: _rouge_n("rouge2"))
+_register("rougeL", "ROUGE-L with the label: the longest common subsequence of words.", rouge_l_scorer)

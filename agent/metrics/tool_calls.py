@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from pydantic import Field as Option
 
 from agent.metrics.calls import ABSENT, ToolCall, calls_in, has_accepted, names_in, require_accepted
-from agent.metrics.comparison import Check, f1, short
+from agent.metrics.comparison import Check, f1, missing_and_extra, short
 from agent.metrics.metric_rule import Options, metric
 from agent.shipped import composed
 from agent.types import Field
 from agent.worker import Verdict
 
+T = TypeVar("T")
 MARKS = re.compile(r"""[\s,./\-_*^"'‘’“”]""")
 """What a string is compared without."""
 
@@ -44,21 +44,19 @@ class CallOptions(Options):
 def tool_calls(options: CallOptions, field: Field) -> Check:
     """1 where the calls of answer and label can be paired so that tools and arguments agree, else 0 with the reason."""
 
-    def check(got: Any, label: Any) -> Verdict:
-        try:
-            wanted = _wanted(label, options)
-        except ValueError as error:
-            return None, f"the label cannot be used: {error}"
-        try:
-            mine = calls_in(got)
-        except ValueError as error:
-            return 0.0, str(error)
+    def wanted_in(label: Any) -> list[ToolCall]:
+        calls = calls_in(label)
+        if options.accepted:
+            require_accepted(calls)
+        return calls
+
+    def compare(mine: list[ToolCall], wanted: list[ToolCall]) -> Verdict:
         wrong = _wrong_tools([call.name for call in mine], [call.name for call in wanted]) or _wrong_arguments(
             mine, wanted, options
         )
         return float(not wrong), wrong
 
-    return check
+    return _check(wanted_in, calls_in, compare)
 
 
 @metric(
@@ -68,35 +66,27 @@ def tool_calls(options: CallOptions, field: Field) -> Check:
 )
 def tool_choice(options: Options, field: Field) -> Check:
     """F1 of two multisets of names; two empty ones agree."""
+    return _check(names_in, names_in, lambda mine, wanted: (f1(mine, wanted), _wrong_tools(mine, wanted)))
 
+
+def _check(wanted_in: Callable[[Any], T], given_in: Callable[[Any], T], compare: Callable[[T, T], Verdict]) -> Check:
     def check(got: Any, label: Any) -> Verdict:
         try:
-            wanted = names_in(label)
+            wanted = wanted_in(label)
         except ValueError as error:
             return None, f"the label cannot be used: {error}"
         try:
-            mine = names_in(got)
+            return compare(given_in(got), wanted)
         except ValueError as error:
             return 0.0, str(error)
-        return f1(mine, wanted), _wrong_tools(mine, wanted)
 
     return check
 
 
-def _wanted(label: Any, options: CallOptions) -> list[ToolCall]:
-    calls = calls_in(label)
-    if options.accepted:
-        require_accepted(calls)
-    return calls
-
-
 def _wrong_tools(got: Sequence[str], wanted: Sequence[str]) -> str:
-    """Which tools are missing or called too often, or ""."""
-    mine, right = Counter(got), Counter(wanted)
-    parts = [(word, calls) for word, calls in (("missing", right - mine), ("extra", mine - right)) if calls]
-    if wanted or not parts:
-        return "; ".join(f"{word}: {short(', '.join(sorted(calls.elements())), 200)}" for word, calls in parts)
-    return f"no tool fits, and the answer calls {short(', '.join(sorted(mine.elements())), 200)}"
+    if got and not wanted:
+        return f"no tool fits, and the answer calls {short(', '.join(sorted(got)), 200)}"
+    return "; ".join(missing_and_extra(sorted(got), sorted(wanted)))
 
 
 def _wrong_arguments(got: Sequence[ToolCall], wanted: Sequence[ToolCall], options: CallOptions) -> str:
@@ -124,14 +114,13 @@ def _wrong_arguments(got: Sequence[ToolCall], wanted: Sequence[ToolCall], option
 
 
 def _difference(got: ToolCall, wanted: ToolCall, options: CallOptions) -> str:
-    """What is wrong with a call, or ""."""
     if got.name != wanted.name:
         return f"expected {short(wanted.name, 60)}, got {short(got.name, 60)}"
     return next((f"{short(wanted.name, 60)}: {why}" for why in argument_faults(got, wanted, options).values()), "")
 
 
 def argument_faults(got: ToolCall, wanted: ToolCall, options: CallOptions) -> dict[str, str]:
-    """What is wrong with each argument of a call of the right tool that is wrong, by its name."""
+    """Say what is wrong with arguments of a call of the right tool, by their names."""
     names = sorted({*got.arguments, *wanted.arguments})
     whys = {name: _wrong_argument(name, got.arguments, wanted.arguments, options) for name in names}
     return {name: why for name, why in whys.items() if why}
@@ -155,7 +144,6 @@ def _shown(right: Any, options: CallOptions) -> str:
 
 
 def _agree(got: Any, wanted: Any, options: CallOptions) -> bool:
-    """Whether two JSON values are the same argument."""
     if isinstance(got, bool) or isinstance(wanted, bool):
         return got is wanted
     if isinstance(got, int | float) and isinstance(wanted, int | float):

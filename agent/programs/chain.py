@@ -32,10 +32,9 @@ from agent.programs.chain_parts import (
 from agent.programs.kinds import ReleaseSpec, program
 from agent.programs.moves.chain_moves import ChainMoves
 from agent.programs.user_program import UserKind, UserProgram, plain, read_fields
-from agent.prompt.candidate_rules import forbidden_in
-from agent.prompt.render import label_text
 from agent.prompt.reply_parser import parse_reply
-from agent.prompt.template import escape
+from agent.prompt.techniques import forbidden_in
+from agent.prompt.template import escape, label_text
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Bridge
 from agent.search.program import Ablation

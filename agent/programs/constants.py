@@ -17,10 +17,10 @@ from statistics import median
 from typing import Any
 
 from agent.metrics.calls import one_answer
-from agent.metrics.comparison import key
+from agent.metrics.comparison import key, labels_in
 from agent.metrics.metric_registry import METRICS
-from agent.metrics.set_f1 import SetOptions, labels_in
-from agent.prompt.render import label_text
+from agent.metrics.text_match import SetOptions
+from agent.prompt.template import label_text
 from agent.types import Example, Field, Prediction, Task
 
 

@@ -17,7 +17,7 @@ from agent.errors import ReleaseError
 from agent.files import new_files
 from agent.programs.kinds import ReleaseSpec, program, refuse_pairwise
 from agent.programs.user_program import UserKind, UserProgram, read_fields
-from agent.prompt.candidate_rules import forbidden_in
+from agent.prompt.techniques import forbidden_in
 from agent.prompt.template import escape
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Bridge

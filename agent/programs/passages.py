@@ -1,20 +1,36 @@
-"""Passages of a task's documents: which a prompt shows on a row, how long that makes it, and how a search varies it."""
+"""Passages of a task's documents: how they are cut, which a prompt shows on a row, how long that makes it, and how a
+search varies it.
+
+Documents are cut by headings first, then by paragraphs and rows of tables, then by sentences. Own code and no splitter
+of a library, as the hash of the passages is part of a candidate and of a release: another version of a library must not
+change them, and a row of a table keeps the names of its columns.
+"""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import mean
 
-from agent.prompt.passage_making import passages_of
+from agent.prompt.fence import defused
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.template import fill, marks
-from agent.retrieval.passages import CONTEXT, MOST_PASSAGES, PassageIndex, Passages, ReleasedPassages, passage_block
+from agent.retrieval.passages import (
+    CONTEXT,
+    MOST_PASSAGES,
+    Passage,
+    PassageIndex,
+    Passages,
+    ReleasedPassages,
+    passage_block,
+)
 from agent.retrieval.pick import RETRIEVERS
 from agent.retrieval.pool import text_of
 from agent.search.choices import Choices
-from agent.types import Example, Task
+from agent.types import Document, Example, Section, Task, TextBlock
 
 SAMPLE = 50
 """Train rows over which the mean length of a block of passages is taken."""
@@ -176,3 +192,82 @@ def _named(size: tuple[int, int]) -> str:
 def without_passages(prompt: PromptCandidate) -> PromptCandidate:
     """The same prompt, which looks nothing up; the place for passages is empty."""
     return replace(prompt, passages=None, instruction=fill(prompt.instruction, {CONTEXT: ""}))
+
+
+# -- documents cut into passages ---------------------------------------------------------------------------------------
+
+
+_SENTENCE_END = re.compile(r"(?<=[.!?;:。！？])\s+|\n(?=\s{0,99}(?:[-*+•]|\d+[.)])\s)")
+_NUMBERED = re.compile(r"^\[(?=\d+\])", re.MULTILINE)
+_GAP = "\u00b7"
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Text that is not cut any more. `joint` separates it from the piece before; `block` numbers its block."""
+
+    text: str
+    joint: str
+    header: str
+    block: int
+
+    @property
+    def size(self) -> int:
+        return len(self.joint) + len(self.text)
+
+
+def passages_of(documents: Iterable[Document], chunk: int, overlap: int) -> list[Passage]:
+    """Cut documents into passages, in their order.
+
+    Args:
+        chunk: the most letters of a passage, without file, heading and header of a table; a whole section stays whole
+            where it fits, and sections are not joined.
+        overlap: the most letters at the end of a passage that the next one of its section repeats, in whole pieces.
+    """
+    return [
+        Passage(document.name, _shown(document.name, section, text))
+        for document in documents
+        for section in document.sections
+        for text in _cut(section, chunk, overlap)
+    ]
+
+
+def _shown(name: str, section: Section, text: str) -> str:
+    """A passage as it is searched and shown. A line of it that looks like the number of a passage gets a dot."""
+    place = ", ".join([name, *([" > ".join(section.heading)] if section.heading else [])])
+    return _NUMBERED.sub(f"[{_GAP}", defused(f"{place}:\n{text}"))
+
+
+def _cut(section: Section, chunk: int, overlap: int) -> Iterator[str]:
+    held, size = deque[_Piece](), 0
+    for piece in _pieces(section.blocks, chunk):
+        if held and size + piece.size > chunk:
+            yield _joined(held)
+            while held and (size > overlap or size + piece.size > chunk):
+                size -= held.popleft().size
+        held.append(piece)
+        size += piece.size
+    if held:
+        yield _joined(held)
+
+
+def _joined(pieces: Iterable[_Piece]) -> str:
+    text, last = "", -1
+    for piece in pieces:
+        joint = piece.joint if piece.block == last else "\n\n"
+        header = f"{piece.header}\n" if piece.header and piece.block != last else ""
+        text, last = f"{text}{joint if text else ''}{header}{piece.text}", piece.block
+    return text
+
+
+def _pieces(blocks: Sequence[TextBlock], chunk: int) -> Iterator[_Piece]:
+    """What blocks are cut into: rows of tables, and paragraphs, of longer ones sentences."""
+    for number, block in enumerate(blocks):
+        if block.header:
+            parts, joint = block.text.split("\n"), "\n"
+        else:
+            parts = [block.text] if len(block.text) <= chunk else _SENTENCE_END.split(block.text)
+            joint = " "
+        for part in parts:
+            for at in range(0, len(part), chunk):
+                yield _Piece(part[at : at + chunk], joint if at == 0 else "", block.header, number)

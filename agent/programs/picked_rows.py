@@ -9,8 +9,8 @@ from statistics import mean
 from agent.errors import InputError
 from agent.metrics.calls import one_answer
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.render import label_text, shown_demo
-from agent.prompt.template import fill_picked, marks
+from agent.prompt.render import shown_demo
+from agent.prompt.template import fill_picked, label_text, marks
 from agent.retrieval.pick import Picks, PoolIndex, PoolRow
 from agent.retrieval.pool import PickedDemos, pool_id, text_of
 from agent.retrieval.vectors import (

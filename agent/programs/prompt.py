@@ -21,14 +21,12 @@ from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.programs.passages import PassageLibrary, own_passages
 from agent.programs.picked_rows import PickedRows
 from agent.programs.prompt_dspy import predict_form
-from agent.prompt.candidate_rules import why_rejected
-from agent.prompt.label_weights import LabelWeights, logprobs_for
+from agent.prompt.label_weights import LabelWeights, logprobs_for, read_reply
 from agent.prompt.prompt_candidate import PromptCandidate, baseline
-from agent.prompt.render import label_text, template
-from agent.prompt.techniques import answers_last, labels_first, reasons_first
-from agent.prompt.template import fill_messages, fill_picked, marks
+from agent.prompt.render import template
+from agent.prompt.techniques import answers_last, labels_first, reasons_first, why_rejected
+from agent.prompt.template import fill_messages, fill_picked, label_text, marks
 from agent.prompt.tool_texts import shown_texts, with_texts
-from agent.prompt.weighted_reply import read_reply
 from agent.release.adapted_model import released_model
 from agent.release.export import write_release
 from agent.release.prompt_file import PromptRelease

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from agent.programs.moves.pool import as_prompt
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.render import dspy_signature, label_text
+from agent.prompt.render import dspy_signature
 from agent.prompt.reply_parser import parse_reply
+from agent.prompt.template import label_text
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Meter
 from agent.search.dspy.methods import TriedProgram

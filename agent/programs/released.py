@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from agent.errors import RowRefused
 from agent.gateway.embedding import Embedder
-from agent.prompt.weighted_reply import read_reply
+from agent.prompt.label_weights import read_reply
 from agent.release.completion import parameters_of
 from agent.release.runtime import Prompt
 from agent.retrieval.passages import bare_passages

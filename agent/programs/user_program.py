@@ -25,8 +25,8 @@ from agent.errors import (
 from agent.extras import brings
 from agent.gateway.gateway import Gateway
 from agent.programs.kinds import Kind, ReleaseSpec, WrittenRelease
-from agent.prompt.render import label_text
 from agent.prompt.reply_parser import parse_reply
+from agent.prompt.template import label_text
 from agent.search.dspy.bridge import Bridge, Meter
 from agent.search.registered import STRATEGIES
 from agent.types import (

@@ -1,7 +1,7 @@
-"""What a proposer is asked to begin a task without labels, one thing a request, and how each reply is checked. Pure.
+"""The requests that draft a task without labels, one thing each, and the checks of their replies. Pure.
 
 Small models repeat what they were given: a reply that is no more than the request is refused with the reason, and the
-next request asks in other words. Rows that a model has written are untrusted, and stand behind fences when shown again.
+next request asks in other words. Rows that a model has written are untrusted, and are fenced when shown again.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Refused(ValueError):
     """Why a reply cannot be used."""
 
 
-# -- labels -----------------------------------------------------------------------------------------------------------
+# -- labels ------------------------------------------------------------------------------------------------------------
 
 
 def labels_request(description: str, attempt: int) -> tuple[Message, ...]:
-    """Asks for the names of the labels; `attempt` from 0."""
+    """Ask for the names of the labels; `attempt` from 0."""
     asks = (
         "Which labels does it sort texts into? Answer with their names only, separated by commas.",
         "List the possible answers of this task, one short name on each line, without explanations.",
@@ -45,7 +45,7 @@ def labels_request(description: str, attempt: int) -> tuple[Message, ...]:
 
 
 def read_labels(reply: str, description: str) -> tuple[str, ...]:
-    """The labels of a reply; of those that stand word for word in the description only these, where two or more do.
+    """Return the labels of a reply; only those of the description, where it names two or more of them.
 
     Raises:
         Refused: they are too few, too many, or no names.
@@ -59,7 +59,7 @@ def read_labels(reply: str, description: str) -> tuple[str, ...]:
 
 
 def checked_labels(names: Sequence[str]) -> tuple[str, ...]:
-    """The labels, each once. Raises Refused where they cannot be the labels of a task.
+    """Return the labels, each once. Raises Refused where they cannot be the labels of a task.
 
     >>> checked_labels(["bug", "Bug", "question"])
     ('bug', 'question')
@@ -82,11 +82,11 @@ def _named_in(names: Sequence[str], description: str) -> list[str]:
     return named if len({fold(name) for name in named}) >= FEWEST_LABELS else list(names)
 
 
-# -- definitions and the prompt ---------------------------------------------------------------------------------------
+# -- definitions and the prompt ----------------------------------------------------------------------------------------
 
 
 def definition_request(description: str, labels: Sequence[str], label: str, attempt: int) -> tuple[Message, ...]:
-    """Asks for what one label means, in a sentence."""
+    """Ask for what one label means, in a sentence."""
     asks = (
         f"In one sentence: when is a text labelled {label}, and not another label?",
         f'Finish this sentence: "The text is about"\nfor texts that are labelled {label}.',
@@ -96,10 +96,10 @@ def definition_request(description: str, labels: Sequence[str], label: str, atte
 
 
 def read_definition(reply: str, description: str, label: str, others: Sequence[str]) -> str:
-    """The definition of a label in a reply: its first sentence.
+    """Return the definition of a label in a reply: its first sentence.
 
     Raises:
-        Refused: it says nothing of its own, or what another label's says.
+        Refused: it says nothing new, or what another label's says.
     """
     sentence = _sentence(reply)
     sentence = re.sub(rf"^{re.escape(label)}\s*[:=\u2013-]\s*", "", sentence, flags=re.IGNORECASE)
@@ -113,7 +113,7 @@ def read_definition(reply: str, description: str, label: str, others: Sequence[s
 
 
 def opening_request(description: str, inputs: Sequence[str], attempt: int) -> tuple[Message, ...]:
-    """Asks for the first sentence of the prompt."""
+    """Ask for the first sentence of the prompt."""
     given = " and ".join(inputs)
     asks = (
         f"Write one sentence that tells an assistant what to decide about the {given}. Begin with a verb.",
@@ -123,20 +123,20 @@ def opening_request(description: str, inputs: Sequence[str], attempt: int) -> tu
 
 
 def read_opening(reply: str) -> str:
-    """The first sentence of a prompt in a reply. Raises Refused where it is no instruction."""
+    """Return the first sentence of a prompt in a reply. Raises Refused where it is no instruction."""
     sentence = _sentence(reply)
     if len(sentence.split()) < FEWEST_WORDS or sentence.endswith("?"):
         raise Refused("is no instruction")
     return sentence
 
 
-# -- synthetic rows ---------------------------------------------------------------------------------------------------
+# -- synthetic rows ----------------------------------------------------------------------------------------------------
 
 
 def row_request(
     description: str, label: str, definition: str, before: Sequence[str], attempt: int
 ) -> tuple[Message, ...]:
-    """Asks for one text with a label, unlike the last ones of `before`."""
+    """Ask for one text with a label, unlike the last ones of `before`."""
     shown = list(before[-SHOWN:])
     fence = Fence.around(shown)
     lines = [f"Task: {description}", f"Label: {label}" + f" ({definition})" * bool(definition)]
@@ -151,7 +151,7 @@ def row_request(
 
 
 def read_row(reply: str, description: str, definition: str, before: Sequence[str]) -> str:
-    """The text of a synthetic row in a reply.
+    """Return the text of a synthetic row in a reply.
 
     Raises:
         Refused: it is too short or long, repeats the request, or is a row that is there already.
@@ -170,7 +170,7 @@ def read_row(reply: str, description: str, definition: str, before: Sequence[str
     return text
 
 
-# -- shared -----------------------------------------------------------------------------------------------------------
+# -- shared ------------------------------------------------------------------------------------------------------------
 
 
 def _messages(*lines: str) -> tuple[Message, ...]:

@@ -21,7 +21,7 @@ _CONTROL_TOKEN = re.compile(
 )
 _RARE = re.compile(r"[^\x20-\x7e\n\t]")
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2028\u2029\u3164\uffa0")  # letters and marks that show nothing
-MOST_JOINED = 3  # consecutive joiners beside the first
+MOST_JOINED = 3  # consecutive joiners after the first
 _JOINERS = frozenset("\u200c\u200d\ufe0f")  # in the middle of emoji and of some scripts they belong to the text
 _GAP = "\u00b7"  # a middle dot: visible, and no tokenizer joins over it
 
@@ -39,7 +39,7 @@ class Fence:
 
     @staticmethod
     def around(texts: Sequence[str]) -> Fence:
-        """A fence for exactly these texts."""
+        """Make a fence for exactly these texts."""
         digest = hashlib.sha256()
         for text in texts:
             data = text.encode("utf-8", "surrogatepass")
@@ -47,12 +47,12 @@ class Fence:
         return Fence(f"data-{digest.hexdigest()[:TAG_DIGITS]}")
 
     def __call__(self, text: str) -> str:
-        """`text` between the marks, defused."""
+        """Return `text` between the marks, defused."""
         return f"<{self.tag}>\n{defused(text)}\n</{self.tag}>"
 
 
 def defused(text: str) -> str:
-    """`text` without fence marks, chat-template tokens, control and invisible characters.
+    """Return `text` without fence marks, chat-template tokens, control and invisible characters.
 
     A dot breaks marks and tokens; an invisible character is written as its code, so that nothing is hidden from a
     judge. Tab and line feed stay; a carriage return becomes a line feed.

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
+from agent.prompt.reply_parser import parse_reply
 from agent.retrieval.votes import log_shares
 from agent.shipped import Field, Prediction
 
@@ -31,18 +32,14 @@ LABELS_FIRST = ("turns", "labelled-turns", "inline")
 
 
 def logprobs_for(labels: Sequence[str]) -> int:
-    """How many log-probabilities are asked for with each token of a reply that is one of the labels."""
+    """Return how many log-probabilities to ask for with each token of a reply that is one of the labels."""
     return min(MOST_LOGPROBS, max(5, 2 * len(labels)))
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """The rows of the pool that vote for labels.
-
-    Args:
-        k: How many of the nearest, at least 1.
-        weight: Of the log of a label's share in the votes, at least 0.
-    """
+    """The `k` nearest rows of the pool vote for labels (at least 1); `weight`: of the log of a label's share in the
+    votes, at least 0."""
 
     k: int
     weight: float
@@ -50,12 +47,8 @@ class Neighbours:
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """A classifier of the train rows (`retrieval/linear.py`) that votes for labels.
-
-    Args:
-        weight: Of its log-probability of a label, at least 0.
-        rows: The hash of what it learnt from.
-    """
+    """A classifier of the train rows (`retrieval/linear.py`) votes for labels; `weight`: of its log-probability of a
+    label, at least 0; `rows`: the hash of what it learnt from."""
 
     weight: float
     rows: str
@@ -66,13 +59,7 @@ class LabelWeights:
     """The answer is the label with the highest `log p(label) / temperature + bias[label]`, to which neighbours add
     `weight * log(share of the label in their votes)`, and a prior `weight * log(probability by its classifier)`.
 
-    Args:
-        method: How they were estimated: without the right answers, or fitted to them, alone, with neighbours or with
-            a classifier.
-        bias: For each label, in nats.
-        temperature: Above 0; 1 leaves the log-probabilities as they are.
-        neighbours: None: they do not decide.
-        prior: The same of a classifier.
+    `method`: how they were estimated; `bias`: in nats; `temperature`: above 0; 1 changes nothing.
     """
 
     method: Method
@@ -83,7 +70,7 @@ class LabelWeights:
 
     @staticmethod
     def of(data: Mapping[str, Any]) -> LabelWeights:
-        """Those that gave `as_dict`."""
+        """Read what `as_dict` gave."""
         near, prior = data.get("neighbours"), data.get("prior")
         return LabelWeights(
             data["method"],
@@ -95,17 +82,17 @@ class LabelWeights:
 
     @property
     def reads_input(self) -> bool:
-        """Whether the input itself decides, too, by neighbours or a classifier."""
+        """Whether the input decides as well, by neighbours or a classifier."""
         return self.neighbours is not None or self.prior is not None
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields, JSON-ready."""
+        """Return the fields, JSON-ready."""
         found = {"method": self.method, "bias": dict(self.bias), "temperature": self.temperature}
         more = {"neighbours": self.neighbours, "prior": self.prior}
         return found | {name: asdict(part) for name, part in more.items() if part is not None}
 
     def scores(self, logs: Sequence[float], votes: Sequence[float] = ()) -> list[float]:
-        """The weighted scores of the labels.
+        """Return the weighted scores of the labels.
 
         Args:
             logs: Their log-probabilities, in the order of `bias`.
@@ -123,7 +110,7 @@ class LabelWeights:
 
 
 def label_scores(tokens: Tokens, labels: Sequence[str]) -> tuple[float, ...] | None:
-    """The log-probability of each label, as far as the reply's most likely tokens tell.
+    """Return the log-probability of each label, as far as the reply's most likely tokens tell.
 
     The labels are followed along the reply: at each token a label has the probability of the listed tokens that spell
     it on; as long as the reply spells a label, its tokens' probabilities are multiplied, and where it leaves the reply,
@@ -185,7 +172,7 @@ class Place(NamedTuple):
 
 
 def places(tokens: Tokens, names: Sequence[str]) -> Iterator[Place]:
-    """The tokens of a reply as long as it spells one of the case-folded labels `names`, up to the one that decides."""
+    """Yield the tokens of a reply while it spells one of the case-folded labels `names`, up to the one that decides."""
     spelled = ""
     for place in tokens:
         listed, likeliest, best = [], "", -math.inf
@@ -206,7 +193,7 @@ def places(tokens: Tokens, names: Sequence[str]) -> Iterator[Place]:
 
 
 def agree(text: str, label: str) -> bool:
-    """Whether `text` begins the label or goes on after it."""
+    """Whether `text` begins the label or continues after it."""
     return bool(text) and (label.startswith(text) or text.startswith(label))
 
 
@@ -217,12 +204,10 @@ def weighed(
     weights: LabelWeights | None,
     votes: Sequence[float] = (),
 ) -> Prediction:
-    """The prediction with the answer that the weights decide on, and with its confidence.
+    """Return the prediction with the answer that the weights decide on, and its confidence.
 
     Args:
-        prediction: The reply as it reads.
-        logs: The log-probability of each choice of `field`, from `label_scores`.
-        field: The one output.
+        logs: The log-probability of each choice of `field`, the one output, from `label_scores`.
         weights: None: the answer stays, and its confidence is its share in the probability of all labels.
         votes: For each choice those of `LabelWeights.scores`, where the weights need some.
     """
@@ -236,7 +221,52 @@ def weighed(
 
 
 def share_of_all(logs: Sequence[float], at: int) -> float:
-    """The share in [0, 1] of one of several log-probabilities (nats; they need not sum to 1) in what all sum to."""
+    """Return the share in [0, 1] of one of several log-probabilities (nats, of any sum) in their sum."""
     top = max(logs)
     weights = [math.exp(log - top) for log in logs]
     return weights[at] / math.fsum(weights)
+
+
+# -- a reply with its log-probabilities --------------------------------------------------------------------------------
+
+
+def read_reply(
+    text: str,
+    tokens: Tokens,
+    outputs: tuple[Field, ...],
+    reasoning: bool,
+    weights: LabelWeights | None,
+    votes: Sequence[float] = (),
+    exact: Sequence[float] = (),
+) -> Prediction:
+    """Return the prediction of a reply, with its confidence where the reply begins with a label; never raises.
+
+    Args:
+        tokens: Log-probabilities; without them, and where they begin with no label, the text alone is read.
+        reasoning: As of `parse_reply`.
+        weights: None: the text says the answer.
+        votes: For each label those of `LabelWeights.scores`, where the weights need some.
+        exact: The log-probability of each label, of a model that scores labels; then `tokens` are not looked at.
+    """
+    prediction = parse_reply(text, outputs, reasoning=reasoning)
+    if not (tokens or exact) or reasoning or len(outputs) != 1 or not outputs[0].choices:
+        return prediction
+    logs = exact if len(exact) == len(outputs[0].choices) else label_scores(tokens, outputs[0].choices)
+    return prediction if logs is None else weighed(prediction, logs, outputs[0], weights, votes)
+
+
+def tokens_of(logprobs: Sequence[Any]) -> Tokens:
+    """Return log-probabilities as pairs, from pairs or from what OpenAI gives for each token; () for anything else."""
+    try:
+        return tuple(tuple((str(token), float(log)) for token, log in pairs_of(place)) for place in logprobs)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return ()
+
+
+def pairs_of(place: Any) -> list[tuple[Any, Any]]:
+    """Return the most likely tokens at one place, with their log-probabilities; raises for any other form."""
+    if isinstance(place, Mapping):  # as JSON
+        return [(top["token"], top["logprob"]) for top in place["top_logprobs"]]
+    if hasattr(place, "top_logprobs"):
+        return [(top.token, top.logprob) for top in place.top_logprobs]
+    return list(place)

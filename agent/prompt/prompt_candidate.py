@@ -14,12 +14,16 @@ from agent.types import Candidate, Demo, FormatName, Shown, Task, TechniqueName
 
 @dataclass(frozen=True, slots=True)
 class PromptCandidate(Candidate):
-    """One prompt variant. `role` is an opening sentence of the role technique ("" = none).
+    """One prompt variant.
 
-    `demos` are the same for each input; with `picks`, more are picked for each input, and stand after them. With
-    `passages`, passages of the task's documents are looked up for each input: they stand where the instruction has
-    `{{context}}`, else before the input. `weights` decide among the labels when the reply is read (None: the reply is
-    read as it stands). `tool_texts` stand in the place of the texts of the task's tools (None: these).
+    Args:
+        role: an opening sentence of the role technique, or "".
+        demos: the same for each input.
+        weights: decide among the labels when the reply is read; None: the reply itself says the answer.
+        picks: how more demos are picked for each input, which follow `demos`.
+        passages: how passages of the task's documents are looked up for each input; they go where the instruction has
+            `{{context}}`, else before the input.
+        tool_texts: replace the texts of the task's tools.
     """
 
     kind: ClassVar[str] = "prompt"
@@ -48,8 +52,12 @@ class PromptCandidate(Candidate):
 
     @property
     def n_demos(self) -> int:
-        """The most demos that it shows, fixed and picked."""
+        """The largest number of demos, fixed and picked."""
         return len(self.demos) + (self.picks.k if self.picks else 0)
+
+    def own_fields(self) -> dict[str, Any]:
+        """The fields that every prompt has."""
+        return {each.name: getattr(self, each.name) for each in fields(PromptCandidate) if each.init}
 
     def shown(self) -> Shown:
         """The candidate as people read it."""
@@ -78,15 +86,13 @@ class TunedCandidate(PromptCandidate):
 
     @staticmethod
     def of(prompt: PromptCandidate, adapter: str) -> TunedCandidate:
-        """The prompt of any candidate with this adapter."""
-        parts = {each.name: getattr(prompt, each.name) for each in fields(PromptCandidate) if each.init}
-        return TunedCandidate(**parts, adapter=adapter)
+        """Make one of the prompt of any candidate."""
+        return TunedCandidate(**prompt.own_fields(), adapter=adapter)
 
     def parts(self) -> dict[str, Any]:
         return PromptCandidate.parts(self) | {"adapter": self.adapter}
 
     def shown(self) -> Shown:
-        """The candidate as people read it, with the adapter after the instruction."""
         shown = PromptCandidate.shown(self)
         return replace(shown, text=f"{shown.text}\n(answered with the adapter {self.adapter[:12]})")
 
@@ -99,19 +105,17 @@ class FineTunedCandidate(PromptCandidate):
 
     @staticmethod
     def of(prompt: PromptCandidate, model: str) -> FineTunedCandidate:
-        """The prompt with this model."""
-        parts = {each.name: getattr(prompt, each.name) for each in fields(PromptCandidate) if each.init}
-        return FineTunedCandidate(**parts, model=model)
+        """Make one of the prompt of any candidate."""
+        return FineTunedCandidate(**prompt.own_fields(), model=model)
 
     def parts(self) -> dict[str, Any]:
         return PromptCandidate.parts(self) | {"model": self.model}
 
     def shown(self) -> Shown:
-        """The candidate as people read it, with the model after the instruction."""
         shown = PromptCandidate.shown(self)
         return replace(shown, text=f"{shown.text}\n(answered by the fine-tuned model {self.model})")
 
 
 def baseline(task: Task, passages: Passages | None = None) -> PromptCandidate:
-    """The user's own prompt as it is: zero-shot, the input as the user's turn."""
+    """Return the user's own prompt: zero-shot, the input as the user's turn."""
     return PromptCandidate(technique="zero-shot", format="turns", instruction=task.instruction, passages=passages)

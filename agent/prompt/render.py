@@ -18,28 +18,36 @@ from agent.conversation import AS_TURNS, worked_turns
 from agent.extras import require
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, reasoning_suffix
-from agent.prompt.template import DEMO_ROLES, PICKED, escape, fill_messages, join, marks, placeholder, split
-from agent.prompt.worked import answer_text, title, worked_text
-from agent.prompt.worked import label_text as label_text
+from agent.prompt.template import (
+    DEMO_ROLES,
+    PICKED,
+    answer_text,
+    escape,
+    fill_messages,
+    join,
+    marks,
+    placeholder,
+    split,
+    title,
+    worked_text,
+)
 from agent.retrieval.passages import CONTEXT
 from agent.types import Demo, Field, Message, Signature
 
 Parts = list[str | tuple[str]]
 
 OMITTED = "(the passages of this example are left out)"
-"""What a demo has in the place of passages."""
-NOT_FOR_DSPY = ("\ue0f7", "<<CUSTOM-TYPE-START-IDENTIFIER>>")
-"""Texts that a candidate of a DSPy layout must not hold: our own sentinel, and what DSPy reads as an attachment."""
+"""What a demo shows instead of passages."""
 
 
 def render(candidate: PromptCandidate, signature: Signature, inputs: Mapping[str, str]) -> tuple[Message, ...]:
-    """The messages for one row."""
+    """Return the messages for one row."""
     return fill_messages(template(candidate, signature), inputs)
 
 
 def template(candidate: PromptCandidate, signature: Signature) -> tuple[Message, ...]:
-    """The candidate's messages with `{{field}}` where the row's inputs go, and one mark for demos that are picked,
-    and one for passages."""
+    """Return the candidate's messages with `{{field}}` where the row's inputs go, and marks for picked demos and for
+    passages."""
     if candidate.format.startswith("dspy-"):
         return _dspy_template(candidate, signature)
     if signature.conversation:
@@ -98,7 +106,7 @@ def _conversation_template(candidate: PromptCandidate, signature: Signature) -> 
 
 
 def shown_demo(candidate: PromptCandidate, demo: Demo, signature: Signature) -> tuple[str, ...]:
-    """The texts of a picked demo in the candidate's layout, as `fill_picked` takes them."""
+    """Return the texts of a picked demo in the candidate's layout, as `fill_picked` takes them."""
     reasoning = TECHNIQUES[candidate.technique].reasoning
     if candidate.format.startswith("dspy-"):
         alone = replace(candidate, demos=(demo,), picks=None)
@@ -112,7 +120,6 @@ def shown_demo(candidate: PromptCandidate, demo: Demo, signature: Signature) -> 
 
 
 def _names(candidate: PromptCandidate, signature: Signature) -> list[str]:
-    """The fields of the candidate's template."""
     given = {
         PICKED: candidate.picks,
         CONTEXT: candidate.passages,
@@ -150,7 +157,7 @@ def _layout(name: str, signature: Signature, reasoning: bool) -> Parts:
 
 
 def answer_of(demo: Demo, signature: Signature, reasoning: bool) -> str:
-    """The assistant's turn of a demo in our own layouts."""
+    """Return the assistant's turn of a demo in our own layouts."""
     outputs = [field.name for field in signature.outputs]
     return answer_text(outputs, demo.outputs, demo.rationale, reasoning=reasoning)
 
@@ -161,7 +168,7 @@ def _worked(demo: Demo, signature: Signature, reasoning: bool) -> str:
     return worked_text(inputs, outputs, demo.outputs, demo.rationale, reasoning=reasoning)
 
 
-# -- DSPy's adapters --------------------------------------------------------------------------------------------------
+# -- DSPy's adapters ---------------------------------------------------------------------------------------------------
 
 
 def _sentinel(name: str) -> str:
@@ -194,7 +201,7 @@ def _cut(part: str | tuple[str], sentinel: str, name: str) -> Parts:
 
 
 def dspy_messages(candidate: PromptCandidate, signature: Signature, inputs: Mapping[str, str]) -> tuple[Message, ...]:
-    """The messages that DSPy itself sends for this candidate and row: its Signature, adapter and demos."""
+    """Return the messages that DSPy itself sends for this candidate and row."""
     require("dspy", f"the layout {candidate.format}")
     from dspy.adapters import ChatAdapter, JSONAdapter, XMLAdapter
 
@@ -211,7 +218,7 @@ def dspy_messages(candidate: PromptCandidate, signature: Signature, inputs: Mapp
 
 
 def dspy_signature(signature: Signature, instruction: str, *, reasoning: bool = False) -> Any:
-    """The DSPy Signature of a task's fields and an instruction; every field is text to DSPy."""
+    """Make the DSPy Signature of a task's fields and an instruction; every field is text to DSPy."""
     import dspy
 
     fields: dict[str, Any] = {

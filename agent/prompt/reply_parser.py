@@ -1,7 +1,7 @@
-"""A reply as typed fields: where the answer of each output stands. `value_readers` reads the values. Pure.
+"""A reply as typed fields: the place of each output's answer, and its limits. `value_readers` reads the values. Pure.
 
-A reply that does not parse has a `Prediction.error`, one sentence that a proposer can learn from. Every function works
-in linear time on any string.
+A reply that does not parse, or breaks a limit, has a `Prediction.error`, one sentence that a proposer can learn from.
+Every function works in linear time on any string.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from agent.prompt.answer_limits import broken_limit
 from agent.prompt.value_readers import (
     LABELS,
     QUOTE,
@@ -28,11 +27,11 @@ from agent.prompt.value_readers import (
     number_in,
     quote,
 )
-from agent.shipped import MAX_NUMBER, Field, Prediction
+from agent.shipped import MAX_NUMBER, Field, Prediction, composed
 
 
 def parse_reply(reply: str, outputs: tuple[Field, ...], *, reasoning: bool = False) -> Prediction:
-    """One value for each output field; never raises, whatever the string.
+    """Read one value for each output field; never raises, whatever the string.
 
     Several outputs are read from `name: value` lines (a value runs to the next name) or from one JSON object. DSPy's
     `[[ ## name ## ]]` and `<name>` sections count as `name:` lines. A model's thoughts, up to `</think>`, are left out.
@@ -67,8 +66,8 @@ def parse_reply(reply: str, outputs: tuple[Field, ...], *, reasoning: bool = Fal
 
 
 def reasons_of(reply: str, outputs: tuple[Field, ...]) -> str:
-    """The reasons in a reply: what precedes the last line that starts with each output's name (or, of one output,
-    `Answer:`), else all but the last line; "" where there are none."""
+    """Return the reasons in a reply: what precedes the last line that starts with each output's name (or, of one
+    output, `Answer:`), else all but the last line."""
     text, _ = _unsection((_without_thoughts(reply) or "").strip(), outputs)
     names = (*LABELS[:2], outputs[0].name) if len(outputs) == 1 else tuple(field.name for field in outputs)
     last = {match.lastgroup: match.start() for match in _marker(names).finditer(text)}
@@ -196,7 +195,7 @@ def _unsection(text: str, outputs: tuple[Field, ...]) -> tuple[str, bool]:
 
 
 def _section(text: str, field: Field) -> str:
-    """The content of the last DSPy section of the field's name; "" where there is none."""
+    """The content of the last DSPy section of the field's name, or ""."""
     headers = list(re.finditer(r"(?m)^\[\[ ## (\w{1,64}) ## \]\][ \t]*$", text))
     ends = [header.start() for header in headers] + [len(text)]
     content = ""
@@ -208,7 +207,7 @@ def _section(text: str, field: Field) -> str:
 
 def _unwrap(text: str, field: Field) -> str:
     """The value inside a reply that is only `{"<field>": value}`, unless a json field's value may look like that by
-    itself; other replies as they are."""
+    itself; other replies unchanged."""
     bare = text.strip()
     if not bare.startswith(("{", "```")) or (field.type == "json" and not _is_wrapper(bare, field)):
         return text
@@ -260,3 +259,27 @@ def _by_object(text: str, outputs: tuple[Field, ...]) -> dict[str, Any]:
         return {}
     keys = {joined(key): item for key, item in value.items() if item is not None}
     return {field.name: keys[joined(field.name)] for field in outputs if joined(field.name) in keys}
+
+
+# ---- the limits of a text answer: its words, and texts that it must or must not hold
+
+
+def _letters(text: str) -> str:
+    return composed(text).casefold()
+
+
+def broken_limit(field: Field, value: Any) -> str:
+    """Return the limit of `field` that the answer `value` breaks, as a sentence, or "". Case is folded."""
+    if not isinstance(value, str):
+        return ""
+    words, text = len(value.split()), _letters(value)
+    counted = f"The {field.name} has {words} word{'s' * (words != 1)}"
+    if field.max_words is not None and words > field.max_words:
+        return f"{counted}, at most {field.max_words} are allowed."
+    if field.min_words is not None and words < field.min_words:
+        return f"{counted}, at least {field.min_words} are wanted."
+    if found := next((part for part in field.forbidden if _letters(part) in text), None):
+        return f"The {field.name} holds {found!r}, which is forbidden."
+    if missing := next((part for part in field.required if _letters(part) not in text), None):
+        return f"The {field.name} lacks {missing!r}, which is required."
+    return ""

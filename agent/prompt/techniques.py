@@ -1,4 +1,5 @@
-"""Prompting techniques: what each adds to an instruction, and built-in rewrites that cost no call. Pure.
+"""Prompting techniques: what each adds to an instruction, built-in rewrites that cost no call, and the hard rules for
+candidates. Pure.
 
 Source: few-shot, Brown et al. 2020; chain-of-thought, Wei et al. 2022, zero-shot Kojima et al. 2022; role, Shanahan et
 al. 2023.
@@ -13,8 +14,9 @@ from functools import lru_cache
 
 from agent.prompt.label_weights import LABELS_FIRST
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.template import escape, marks
-from agent.types import Field, Signature, Task, TechniqueName
+from agent.prompt.template import escape, marks, placeholder
+from agent.retrieval.passages import CONTEXT
+from agent.types import Field, Signature, Task, TechniqueName, canonical
 
 _REASONS = re.compile(
     r"step[ -]by[ -]step"
@@ -47,8 +49,8 @@ TECHNIQUES: dict[TechniqueName, Technique] = {
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """An instruction and how it came about; `is_proposed`: a model wrote it during the search, in answer to what
-    `credit` names for the search (the operator that learns by it)."""
+    """An instruction and its origin. `is_proposed`: a model wrote it during the search; `credit`: the operator of the
+    search that learns by it."""
 
     operator: str
     instruction: str
@@ -58,7 +60,7 @@ class Rewrite:
 
 
 def reasoning_suffix(signature: Signature) -> str:
-    """The sentence that asks for reasoning and for the place of the answer."""
+    """Return the sentence that asks for reasoning and for the place of the answer."""
     if len(signature.outputs) == 1:
         return f'Think step by step. Then write the {_words(signature.outputs[0])} on the last line, after "Answer:".'
     names = ", ".join(f'"{field.name}:"' for field in signature.outputs)
@@ -98,7 +100,7 @@ def _words(field: Field) -> str:
 
 
 def form_sentence(signature: Signature) -> str:
-    """One sentence on the form of the answer, by declared type."""
+    """Write one sentence on the form of the answer, by declared type."""
     if len(signature.outputs) != 1:
         return "Answer with one line per field: " + ", ".join(f"{field.name}: ..." for field in signature.outputs) + "."
     field = signature.outputs[0]
@@ -112,7 +114,7 @@ def form_sentence(signature: Signature) -> str:
 
 
 def builtin_rewrites(task: Task) -> tuple[Rewrite, ...]:
-    """Variants of the user's instruction: with the form of the answer, with the choices as a list, and short ones."""
+    """Vary the user's instruction: with the form of the answer, with the choices as a list, and shortened."""
     signature, own = task.signature, task.instruction.strip()
     choices = [field for field in signature.outputs if field.choices]
     names = [field.name for field in signature.inputs]
@@ -132,3 +134,60 @@ def builtin_rewrites(task: Task) -> tuple[Rewrite, ...]:
     elif choices:
         rewrites.append(Rewrite("list", f"{own}\nLabels:\n{listed}", "lists every label again at the end"))
     return tuple(rewrites)
+
+
+# -- the hard rules for candidates -------------------------------------------------------------------------------------
+
+
+NOT_FOR_DSPY = ("\ue0f7", "<<CUSTOM-TYPE-START-IDENTIFIER>>")
+"""Texts that a candidate of a DSPy layout must not hold: our own sentinel, and what DSPy reads as an attachment."""
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def why_rejected(candidate: PromptCandidate, task: Task) -> str:
+    """Say why this candidate must not be tried, or "".
+
+    It keeps every input placeholder of the user's instruction and the limits of [constraints], and takes demos from
+    train only. Its size in tokens takes a model and is checked elsewhere.
+    """
+    names = [field.name for field in task.signature.inputs]
+    if not candidate.instruction.strip():
+        return "the instruction is empty"
+    texts = " ".join(candidate.tool_texts.texts) if candidate.tool_texts else ""
+    if _SURROGATE.search(candidate.role + candidate.instruction + texts):
+        return "the instruction holds a lone surrogate, which is no text"
+    needed, present = marks(task.instruction, names), marks(candidate.instruction, names)
+    if lost := needed - present:
+        return f"lost the placeholder {', '.join('{{' + name + '}}' for name in sorted(lost))}"
+    if present and (missing := set(names) - present):
+        return f"has no place for {', '.join(sorted(missing))}"
+    if marks(candidate.instruction, [CONTEXT]) and CONTEXT not in names and task.knowledge:
+        if not candidate.passages:
+            return f"has the place {placeholder(CONTEXT)} for passages and looks none up"
+        if candidate.format.startswith("dspy-"):
+            return f"the instruction has its own place for passages, which the format {candidate.format} cannot keep"
+    if present and candidate.format.startswith("dspy-"):
+        return f"the instruction lays out its own input, and so does the format {candidate.format}"
+    if candidate.format.startswith("dspy-") and any(mark in canonical(candidate.parts()) for mark in NOT_FOR_DSPY):
+        return f"holds a text that the format {candidate.format} reads as a mark of its own"
+    if problem := forbidden_in(f"{candidate.role} {candidate.instruction} {texts}", task):
+        return problem
+    if candidate.tool_texts and (problem := candidate.tool_texts.why_other(task.tools)):
+        return problem
+    if TECHNIQUES[candidate.technique].demos != bool(candidate.n_demos):
+        return f"technique {candidate.technique} with {candidate.n_demos} demos"
+    if candidate.picks and TECHNIQUES[candidate.technique].reasoning:
+        return f"technique {candidate.technique}: a picked demo has no reasons to show"
+    limit = task.constraints.max_demos
+    if limit is not None and candidate.n_demos > limit:
+        return f"{candidate.n_demos} demos, more than max_demos = {limit}"
+    train = {example.id for example in task.train}
+    if others := [demo.example_id for demo in candidate.demos if demo.example_id not in train]:
+        return f"demo {others[0]} is not a train row"
+    return ""
+
+
+def forbidden_in(text: str, task: Task) -> str:
+    """Return the rule that `text` breaks by a forbidden text of [constraints], case folded, or ""."""
+    folded = text.casefold()
+    return next((f"holds the forbidden text {w!r}" for w in task.constraints.forbidden if w.casefold() in folded), "")

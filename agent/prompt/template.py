@@ -1,4 +1,4 @@
-r"""Literal, one-pass `{{field}}` substitution: the only way values enter a prompt.
+r"""Literal, one-pass `{{field}}` substitution: the only way values enter a prompt. And the text of a worked example.
 
 Fixed text may itself hold `{{field}}`: `escape` writes it as `\{{field}}`, and doubles each backslash right before a
 mark, so that `fill(escape(text), values) == text` for every text. Values are never scanned again.
@@ -6,10 +6,12 @@ mark, so that `fill(escape(text), values) == text` for every text. Values are ne
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import cycle
+from typing import Any
 
 from agent.conversation import AS_TURNS, after
 from agent.shipped import ChatRole, Message
@@ -27,12 +29,12 @@ def _mark(names: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def placeholder(name: str) -> str:
-    """The mark of one field."""
+    """Return the mark of one field."""
     return "{{" + name + "}}"
 
 
 def escape(text: str, names: Iterable[str]) -> str:
-    r"""`text` as fixed text of a template: marks in it stay literal. Before a placeholder use `join`.
+    r"""Make fixed text of a template: marks in `text` stay literal. Before a placeholder use `join`.
 
     >>> print(escape("Write {{city}} as it is.", ["city"]))
     Write \{{city}} as it is.
@@ -41,7 +43,7 @@ def escape(text: str, names: Iterable[str]) -> str:
 
 
 def join(parts: Iterable[str | tuple[str]], names: Iterable[str]) -> str:
-    """A template of parts: a str is fixed text, a 1-tuple `(field,)` a placeholder.
+    """Make a template of parts: a str is fixed text, a 1-tuple `(field,)` a placeholder.
 
     >>> join(["City: ", ("city",)], ["city"])
     'City: {{city}}'
@@ -70,7 +72,7 @@ def _merged(parts: Iterable[str | tuple[str]]) -> list[str | tuple[str]]:
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """The template with `values` in place of their marks, in one pass; marks of other names stay.
+    """Fill in `values` for their marks, in one pass; marks of other names stay.
 
     >>> fill("City: {{city}}", {"city": "{{city}}"})
     'City: {{city}}'
@@ -85,22 +87,22 @@ def fill(template: str, values: Mapping[str, str]) -> str:
 
 
 def fill_messages(template: Iterable[Message], values: Mapping[str, str]) -> tuple[Message, ...]:
-    """`fill` over the contents of messages; the messages of a conversation take the place of its mark."""
+    """Do `fill` over the contents of messages; the messages of a conversation replace its mark."""
     return _filled(template, values, ())
 
 
 def turns_input(template: Iterable[Message]) -> str:
-    """The name of the input whose messages the template has a mark for, "" for none."""
+    """Return the name of the input whose messages the template has a mark for, or ""."""
     return next((found[1] for message in template if (found := _TURNS.fullmatch(message.content))), "")
 
 
 def fill_picked(
     messages: Iterable[Message], values: Mapping[str, str], shown: Sequence[Sequence[str]]
 ) -> tuple[Message, ...]:
-    """`fill_messages` of a template with the mark of the picked demos.
+    """Do `fill_messages` for a template with the mark of the picked demos.
 
     Args:
-        messages: the template; a message that is nothing but the mark stands for the turns of the demos.
+        messages: the template; the turns of the demos replace a message that is only the mark.
         values: the inputs.
         shown: of each demo the texts of its turns, the user's first, or the one text that goes into a message.
     """
@@ -125,12 +127,12 @@ def _filled(
 
 
 def marks(text: str, names: Iterable[str]) -> set[str]:
-    """The fields whose unescaped placeholders stand in `text`."""
+    """Return the fields whose unescaped placeholders `text` holds."""
     return {match[2] for match in _mark(tuple(names)).finditer(text) if len(match[1]) % 2 == 0}
 
 
 def split(text: str, names: Iterable[str]) -> list[str | tuple[str]]:
-    """A user's text with `{{field}}` marks as the parts that `join` takes."""
+    """Split a user's text with `{{field}}` marks into the parts that `join` takes."""
     parts: list[str | tuple[str]] = []
     end = 0
     for match in _mark(tuple(names)).finditer(text):
@@ -140,3 +142,56 @@ def split(text: str, names: Iterable[str]) -> list[str | tuple[str]]:
         end = match.end()
     parts.append(text[end:])
     return [part for part in parts if part != ""]
+
+
+# -- the text of a worked example: titles, labels and answers as our own layouts write them ----------------------------
+
+
+def label_text(value: Any) -> str:
+    """Write a label as the answer of a demo: text unchanged, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def title(name: str) -> str:
+    """Write the name of a field before its value.
+
+    >>> title("due_date")
+    'Due date'
+    """
+    return name.replace("_", " ").capitalize()
+
+
+def answer_text(
+    outputs: Sequence[str], answers: Mapping[str, str], rationale: str = "", *, reasoning: bool = False
+) -> str:
+    """Write the assistant's turn of an example in our own layouts; `outputs`: their names, in the order of the
+    signature.
+
+    >>> answer_text(["team", "urgent"], {"team": "billing", "urgent": "no"})
+    'team: billing\\nurgent: no'
+    """
+    if len(outputs) == 1:
+        answer = answers[outputs[0]]
+        return f"{rationale.strip()}\nAnswer: {answer}".lstrip() if reasoning else answer
+    lines = "\n".join(f"{name}: {answers[name]}" for name in outputs)
+    return f"{rationale.strip()}\n{lines}".lstrip() if reasoning else lines
+
+
+def worked_text(
+    inputs: Mapping[str, str],
+    outputs: Sequence[str],
+    answers: Mapping[str, str],
+    rationale: str = "",
+    *,
+    reasoning: bool = False,
+) -> str:
+    """Write an example as one text, as the layout `inline` has it; arguments as of `answer_text`.
+
+    >>> worked_text({"message": "Late."}, ["team"], {"team": "delivery"})
+    'Message: Late.\\nTeam: delivery'
+    """
+    lines = [f"{title(name)}: {text}" for name, text in inputs.items()]
+    answer = answer_text(outputs, answers, rationale, reasoning=reasoning)
+    if len(outputs) == 1 and not reasoning:
+        answer = f"{title(outputs[0])}: {answer}"
+    return "\n".join([*lines, answer])

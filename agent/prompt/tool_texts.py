@@ -1,4 +1,4 @@
-"""What a candidate says of the tools of its task: their order, and the descriptions of tools and arguments. Pure.
+"""A candidate's order of the tools of its task, and its descriptions of tools and arguments. Pure.
 
 Names and schemas stay those of the task. Only what differs from the task's own texts is kept, so that equal texts are
 equal values.
@@ -17,7 +17,7 @@ from agent.types import Tool
 
 @dataclass(frozen=True, slots=True)
 class ToolTexts:
-    """Texts in the place of those of a task's tools.
+    """Texts that replace those of a task's tools.
 
     Args:
         order: the names of all tools; () for the order of the task.
@@ -31,7 +31,7 @@ class ToolTexts:
 
     @staticmethod
     def between(own: Sequence[Tool], new: Sequence[Tool]) -> ToolTexts | None:
-        """What turns the task's own tools into others of the same names; None where they say the same."""
+        """Return what turns the task's own tools into others of the same names; None where they say the same."""
         before = {tool.name: tool for tool in own}
         ordered = tuple(tool.name for tool in new)
         order = () if ordered == tuple(before) else ordered
@@ -48,7 +48,7 @@ class ToolTexts:
 
     @staticmethod
     def of(data: Mapping[str, Any]) -> ToolTexts:
-        """What `as_dict` gave."""
+        """Read what `as_dict` gave."""
         return ToolTexts(
             tuple(data["order"]),
             tuple(data["descriptions"].items()),
@@ -56,7 +56,7 @@ class ToolTexts:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The parts, JSON-ready."""
+        """Return the parts, JSON-ready."""
         arguments: dict[str, dict[str, str]] = {}
         for tool, name, text in self.arguments:
             arguments.setdefault(tool, {})[name] = text
@@ -64,12 +64,12 @@ class ToolTexts:
 
     @property
     def texts(self) -> Iterator[str]:
-        """Every text in it that is no name."""
+        """Every text that is no name."""
         yield from (text for _, text in self.descriptions)
         yield from (text for _, _, text in self.arguments)
 
     def why_other(self, tools: Sequence[Tool]) -> str:
-        """Why these are no texts of the tools, or ""."""
+        """Say why these are no texts of the tools, or ""."""
         known = {tool.name: argument_texts(tool) for tool in tools}
         if self.order and sorted(self.order) != sorted(known):
             return "orders other tools than the task has"
@@ -82,7 +82,7 @@ class ToolTexts:
 
 @lru_cache(1024)
 def with_texts(tools: tuple[Tool, ...], texts: ToolTexts | None) -> tuple[Tool, ...]:
-    """The task's own tools with these texts, in this order."""
+    """Return the task's own tools with these texts, in this order."""
     if texts is None:
         return tools
     named = {tool.name: tool for tool in tools}
@@ -94,7 +94,7 @@ def with_texts(tools: tuple[Tool, ...], texts: ToolTexts | None) -> tuple[Tool, 
 
 
 def argument_texts(tool: Tool) -> dict[str, str]:
-    """The description of each argument that can have one, "" where it has none."""
+    """Return the description of each argument that can have one, or ""."""
     properties = json.loads(tool.parameters).get("properties")
     return {
         name: about if isinstance(about := schema.get("description", ""), str) else ""
@@ -104,13 +104,13 @@ def argument_texts(tool: Tool) -> dict[str, str]:
 
 
 def optional_arguments(tool: Tool) -> list[str]:
-    """The names of the arguments that a call may leave out."""
+    """Return the names of the arguments that a call may leave out."""
     required = json.loads(tool.parameters).get("required") or ()
     return [name for name in argument_texts(tool) if name not in required]
 
 
 def with_argument(tool: Tool, name: str, text: str) -> Tool:
-    """The tool with another description of one of its arguments; "" takes it out."""
+    """Return the tool with another description of one of its arguments; "" takes it out."""
     schema = json.loads(tool.parameters)
     schema["properties"][name].pop("description", None)
     if text:
@@ -131,11 +131,7 @@ ORDER = "order of the tools"
 
 
 def tool_changes(shown: Mapping[str, Any]) -> list[TextChange]:
-    """What differs from the task's own texts, tool by tool.
-
-    Args:
-        shown: the parts of `ToolTexts`, with those of the task's own under "own", as `shown_texts` gives them.
-    """
+    """Return what differs from the task's own texts, tool by tool; `shown`: as `shown_texts` gives it."""
     own, found = shown["own"], list[TextChange]()
     for tool in sorted({*shown["descriptions"], *shown["arguments"]}):
         if tool in shown["descriptions"]:
@@ -148,12 +144,12 @@ def tool_changes(shown: Mapping[str, Any]) -> list[TextChange]:
 
 
 def as_text(shown: Mapping[str, Any]) -> str:
-    """What `shown_texts` gives as the ledger keeps it: equal texts are one there."""
+    """Write what `shown_texts` gives as the ledger keeps it: equal texts are one there."""
     return json.dumps(shown, ensure_ascii=False)
 
 
 def shown_texts(texts: ToolTexts, tools: Sequence[Tool]) -> dict[str, Any]:
-    """The texts with what stands in their places in the task, JSON-ready: what `tool_changes` reads."""
+    """Return the texts, JSON-ready, with those that they replace under "own"."""
     named = {tool.name: tool for tool in tools}
     own = ToolTexts(
         tuple(named) if texts.order else (),

@@ -56,12 +56,12 @@ class Unreadable(Exception):
 
 
 def name_pattern(name: str) -> str:
-    """A regular expression for `name` with a space, `_` or `-` between its words."""
+    """Return a regular expression for `name` with a space, `_` or `-` between its words."""
     return r"[ _\-]".join(re.escape(part) for part in re.split(r"[ _\-]", name))
 
 
 def joined(text: str) -> str:
-    """`fold`, with `_` and `-` between words as spaces; a leading minus stays."""
+    """Do `fold`, with `_` and `-` between words as spaces; a leading minus stays."""
     return fold(_GAP.sub(" ", composed(text)))
 
 
@@ -73,12 +73,12 @@ def _strip_formatting(text: str, field: Field) -> str:
 
 
 def first_line(text: str) -> str:
-    """The first line that is not blank; "" where there is none."""
+    """Return the first line that is not blank, or ""."""
     return next((line for line in text.split("\n") if line.strip()), "")
 
 
 def choice_in(text: str, field: Field) -> str:
-    """The one choice of `field` that `text` is or names, in its declared spelling.
+    """Return the one choice of `field` that `text` is or names, in its declared spelling.
 
     >>> choice_in("**Card arrival.**", Field("topic", "choice", choices=("card_arrival", "billing")))
     'card_arrival'
@@ -99,7 +99,7 @@ def choice_in(text: str, field: Field) -> str:
 
 
 def _with_own_marks(text: str, bare: str, choices: tuple[str, ...]) -> str:
-    """The choice `bare`, or one that has marks of its own beside it (`C#`, `[URGENT]`) where `text` has them.
+    """The choice `bare`, or one with additional marks (`C#`, `[URGENT]`) where `text` has them.
 
     Marks on both sides are formatting: `*A*` is A, also where `A*` is a choice.
     """
@@ -170,7 +170,8 @@ def is_number(text: str) -> bool:
 
 
 def number_in(scope: str, field: Field, *, marked: bool, last: bool) -> int | float:
-    """The one number of `scope`: the first after a marker, else one that is alone or follows `=`, else the `last`.
+    """Return the one number of `scope`: the first after a marker, else one that is alone or follows `=`, else the
+    `last`.
 
     Args:
         marked: Whether `scope` follows an answer marker.
@@ -234,7 +235,7 @@ def _value(match: re.Match[str]) -> float:
 
 
 def integral(value: float, source: str) -> int | float:
-    """`value`, as an int where it is whole; Unreadable beyond 1e15, with its text `source`."""
+    """Return `value`, as an int where it is whole; Unreadable beyond 1e15, with its text `source`."""
     if not math.isfinite(value) or abs(value) > MAX_NUMBER:
         raise Unreadable(f"{quote(source)} is not a number between -1e15 and 1e15.")
     return int(value) if value.is_integer() else value
@@ -244,7 +245,7 @@ def integral(value: float, source: str) -> int | float:
 
 
 def json_in(text: str, *, last: bool, kind: type[dict[str, Any]] | type[list[Any]] | None = None) -> Any:
-    """The first (or last) balanced object or array that is strict JSON, of this `kind` where there is one; broken ones
+    """Return the first (or last) balanced object or array that is strict JSON, if possible of this `kind`; broken ones
     are skipped whole.
 
     >>> json_in('Here: {"a": [1]} or {broken}', last=False)
@@ -301,7 +302,7 @@ def _plain(text: str) -> str:
 
 
 def quote(text: str) -> str:
-    """The beginning of `text` in quotation marks, as one printable line of at most 80 characters."""
+    """Quote the beginning of `text` as one printable line of at most 80 characters."""
     line = _plain(text[: 4 * QUOTE])
     return f'"{line}"' if len(line) <= QUOTE and len(text) <= 4 * QUOTE else f'"{line[:QUOTE]}…"'
 

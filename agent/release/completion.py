@@ -14,8 +14,7 @@ from typing import Any
 
 from agent.errors import ParameterRefused, ReleaseError, RowRefused
 from agent.models.model_registry import create_model
-from agent.prompt.label_weights import logprobs_for
-from agent.prompt.weighted_reply import read_reply
+from agent.prompt.label_weights import logprobs_for, read_reply
 from agent.release.prompt_file import PromptRelease
 from agent.task.words import printable
 from agent.tracking.spans import program_tracer

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.errors import Problem, ProblemsError
-from agent.task.input_files import read_rows
+from agent.task.tables import read_rows
 from agent.task.words import near, problem, quoted, shown
 
 T = TypeVar("T")

@@ -21,9 +21,8 @@ from typing import Any
 from agent.conversation import worked_turns
 from agent.errors import ReleaseError
 from agent.files import sync_folder
-from agent.prompt.answer_limits import broken_limit
-from agent.prompt.template import PICKED, fill
-from agent.prompt.worked import answer_text, label_text, worked_text
+from agent.prompt.reply_parser import broken_limit
+from agent.prompt.template import PICKED, answer_text, fill, label_text, worked_text
 from agent.redact import rare_secrets_in, redact
 from agent.release.prompt_file import PromptRelease
 from agent.retrieval.pick import PoolRow

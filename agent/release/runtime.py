@@ -231,7 +231,7 @@ class Prompt:
         Raises:
             ReleaseError: The inputs are needed and not given, or not those of the prompt.
         """
-        from agent.prompt.weighted_reply import read_reply, tokens_of  # takes time, and not all who render parse
+        from agent.prompt.label_weights import read_reply, tokens_of  # takes time, and not all who render parse
 
         release, tokens = self.release, tokens_of(logprobs)
         votes: tuple[float, ...] = ()

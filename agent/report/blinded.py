@@ -18,8 +18,7 @@ from agent.ledger.trail import request_of
 from agent.report.view import task_of
 from agent.retrieval.passages import passages_in
 from agent.scoring.llm_judge import FAITHFULNESS, judge_setup
-from agent.task.ratings import PASSAGES, RatedFile
-from agent.task.rubric import generic_rubric
+from agent.task.judge_files import PASSAGES, RatedFile, generic_rubric
 from agent.types import Criterion, Rubric, Task
 
 OURS = ("item", "rater", "rating")
@@ -176,7 +175,7 @@ def _shown_by(history: History, candidate_id: str) -> Callable[[Row], str]:
 
 def items_of(history: History, run_id: str, task: Task, field: str, count: int) -> list[BlindedAnswer]:
     """At most `count` different answers on dev, taken from each complete trial in turn; the same for every rater."""
-    from agent.prompt.render import label_text
+    from agent.prompt.template import label_text
     from agent.types import content_id
 
     rows, modes = {row.id: row for row in task.dev}, _modes(task, field)

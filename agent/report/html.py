@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from agent.errors import InputError
 from agent.files import new_file
 from agent.ledger.query import run_folder
-from agent.prompt.render import label_text
+from agent.prompt.template import label_text
 from agent.report import compare, facts, run_tables, terms
 from agent.report.blocks import ChartBlock, DiffBlock, PageSection, TableBlock, filled, plain, sentence
 from agent.report.comparison import comparison_sections, is_comparison

@@ -33,7 +33,8 @@ from agent.run.session import PreparedJob
 from agent.scoring.evaluate import Evaluator
 from agent.task.conversations import reader_of
 from agent.task.html_text import html_notes, stripped
-from agent.task.input_files import TEXT_CELLS, FileForm, data_file, read_bytes
+from agent.task.input_files import read_bytes
+from agent.task.tables import TEXT_CELLS, FileForm, data_file
 from agent.task.words import listed, problem, quoted, shown
 from agent.types import (
     LM,

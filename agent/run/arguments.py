@@ -31,8 +31,8 @@ from agent.run.resume import unfinished
 from agent.run.tool_sources import GivenTool, given_tools
 from agent.scoring.user_metrics import MetricFunction, register, registered
 from agent.search.registered import STRATEGIES
-from agent.task.called_tools import TOOLS_FILE, tools_json
 from agent.task.load import load_task
+from agent.task.tools import TOOLS_FILE, tools_json
 from agent.types import Task
 
 PROMPT_FILE = "prompt.txt"

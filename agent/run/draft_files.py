@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,11 @@ from agent.errors import InputError
 from agent.prompt.draft_requests import Refused, checked_labels
 from agent.task.asked import Asked
 from agent.task.columns import DataColumn
-from agent.task.from_file import has_schema
+from agent.task.from_file import new_task_folder
+from agent.task.label_files import UNLABELLED_FILE, UnlabelledRow, rows_text
 from agent.task.labelled_task import LabelledTask
 from agent.task.scoring_rule import ScoringRule
 from agent.task.task_text import SCHEMA_LINE, Output, slug, task_toml, words
-from agent.task.unlabelled import UNLABELLED_FILE, UnlabelledRow, rows_text
-from agent.task.words import shown
 from agent.types import MetricSpec
 
 CONFIRMED_BY = "feedback in the traces"
@@ -93,18 +91,8 @@ def write_draft(
     field = next(column.field for column in plan.columns if column.use == "target")
     output = Output(field, rule, tuple(labels))
     text = task_toml(slug(folder.name), plan.columns, [output], prompt, has_metrics=False, description=plan.description)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if not has_schema(folder.parent):
-            text = text.removeprefix(SCHEMA_LINE)
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as temporary:
-            beside = Path(temporary) / folder.name
-            beside.mkdir()
-            (beside / "task.toml").write_text(text, "utf-8")
-            (beside / UNLABELLED_FILE).write_text(rows_text(rows), "utf-8")
-            task = LabelledTask(beside)  # raises where it could not be labelled
-            labelled = task.label_confirmed(plan.confirmed, CONFIRMED_BY)
-            beside.rename(folder)
-            return labelled
-    except OSError as error:
-        raise InputError(f"{shown(folder)} cannot be written ({error.strerror}); choose another place") from error
+    with new_task_folder(folder) as (new, has_schema):
+        (new / "task.toml").write_text(text if has_schema else text.removeprefix(SCHEMA_LINE), "utf-8")
+        (new / UNLABELLED_FILE).write_text(rows_text(rows), "utf-8")
+        task = LabelledTask(new)  # raises where it could not be labelled
+        return task.label_confirmed(plan.confirmed, CONFIRMED_BY)

@@ -35,9 +35,17 @@ from agent.stats.agreement import (
     share,
     spearman,
 )
+from agent.task.judge_files import (
+    PASSAGES,
+    RatedItem,
+    RatingColumns,
+    generic_rubric,
+    pairs_of,
+    read_ratings_file,
+    read_rubric,
+    require,
+)
 from agent.task.load import load_task
-from agent.task.ratings import PASSAGES, RatedItem, RatingColumns, pairs_of, read_ratings_file, require
-from agent.task.rubric import generic_rubric, read_rubric
 from agent.types import LM, Budget, Constraints, Field, Rubric, SearchSpace, Signature, Task
 
 Scale = tuple[float, float]
@@ -374,10 +382,7 @@ def _of_columns(options: CalibrateOptions, scale: Scale | None) -> tuple[Task, J
             text = options.rubric.read_text("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{options.rubric}: cannot be read ({error}); give a UTF-8 text file") from error
-        read, problems = read_rubric(text, str(options.rubric))
-        if read is None:
-            raise InputError("\n".join(map(str, problems)))
-        rubric = read
+        rubric = read_rubric(text, str(options.rubric))
     mode = "pairwise" if options.pair else "rubric"
     task = _stand_in(labels, options.input, answers, options.about)
     columns = RatingColumns(tuple(options.input), answers, options.rating, scale=scale or _own(rubric))

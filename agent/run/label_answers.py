@@ -17,7 +17,7 @@ from agent.ledger.query import Row, is_weighted, started_with
 from agent.options.shared import CapOptions
 from agent.programs.kinds import program_for
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.render import label_text
+from agent.prompt.template import label_text
 from agent.run.job import Job, Resources
 from agent.run.launch import earlier_prices
 from agent.run.locations import open_history
@@ -26,7 +26,7 @@ from agent.run.recorded import recorded_prompt
 from agent.run.session import PreparedJob
 from agent.run.tasks import task_of
 from agent.scoring.evaluate import Evaluator
-from agent.task.label_queue import LabelQueue, disagreement
+from agent.task.label_session import LabelQueue, disagreement
 from agent.task.labelled_task import LabelledTask
 from agent.types import LM, Example, Task
 

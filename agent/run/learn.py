@@ -25,10 +25,11 @@ from agent.release.log_lines import MISSING, listed_once, value_of
 from agent.run.tasks import find_task
 from agent.shipped import content_id
 from agent.task.conversations import messages_in
-from agent.task.corrections import sorted_out
 from agent.task.examples import PlacedExample, RowReader, parse_number
-from agent.task.input_files import TEXT_CELLS, parse_json, parse_toml, read_bytes, rows_of
+from agent.task.input_files import parse_json, parse_toml, read_bytes
 from agent.task.load import load_task
+from agent.task.splits import sorted_out
+from agent.task.tables import TEXT_CELLS, rows_of
 from agent.task.words import problem, quoted, shown
 from agent.types import Field, Task
 
@@ -139,9 +140,7 @@ def _read(task: Task, log: Path, data: bytes, columns: Mapping[str, str]) -> _Re
     rows, problems = rows_of(data, log)
     count = len(rows) + len(problems)
     where, cells = shown(log), log.suffix.lower() in TEXT_CELLS
-    slices = tuple(name for name in task.slices if name != "id")
-    source, documents = (task.knowledge.source, task.knowledge.names) if task.knowledge else ("", ())
-    reader = RowReader(task.signature, slices=slices, sources=source, documents=documents)
+    reader = RowReader(task.signature, task.slices, task.knowledge)
     placed: list[PlacedExample] = []
     matched: dict[int, dict[str, Any]] = {}
     for line, row in rows:  # one at a time, as some rows of a table may have no answer

@@ -206,15 +206,9 @@ def _sample(item: Mapping[str, Any], is_weighted: bool) -> Sample:
 
 def rubrics_of(suite: Suite) -> dict[str, Rubric]:
     """The rubrics that the suite brings along."""
-    from agent.task.rubric import read_rubric
+    from agent.task.judge_files import read_rubric
 
-    rubrics = {}
-    for name, text in suite.rubrics.items():
-        rubric, problems = read_rubric(text, name)
-        if rubric is None:
-            raise InputError("\n".join(map(str, problems)))
-        rubrics[name] = rubric
-    return rubrics
+    return {name: read_rubric(text, name) for name, text in suite.rubrics.items()}
 
 
 def metric_folder(suite: Suite, prompt: Prompt, task: str | None, path: Path, db: Path) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import InputError, ProblemsError
 from agent.observer import NO_OBSERVER, Observer
 from agent.task.asked import NOTHING, Asked, metric_asked
-from agent.task.called_tools import TOOLS_FILE
-from agent.task.demo_limit import with_demo_limit
 from agent.task.input_files import prompt_text
+from agent.task.load import with_demo_limit
+from agent.task.tools import TOOLS_FILE
 
 if TYPE_CHECKING:
     from agent.options.jobs import RecordedOptions
-    from agent.task.from_file import Reading, Targets
+    from agent.task.from_file import Targets
+    from agent.task.task_text import Reading
     from agent.types import Task
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -197,9 +197,9 @@ def make_task(
     if tests and (asked.is_any or asked.form.is_any):
         names = "--metric, --type, --input, --ignore, --encoding, --sheet and --strip-html"
         raise InputError(f"{source}: {names} do not go with promptfoo's tests")
-    table, metric = promptfoo_tests(source) if tests else (rows, None)
+    given = promptfoo_tests(source) if tests else None if rows is None else (rows, None)
     column = EXPECTED if tests else target
-    _, reading = write_task(folder, source, column, instruction, seed, folder.name, table, metric, asked)
+    _, reading = write_task(folder, source, column, instruction, seed, asked, given)
     return folder, reading
 
 
@@ -224,19 +224,11 @@ def copy_task(folder: Path, *sources: Path) -> None:
 
     Raises InputError where it cannot be written.
     """
-    from agent.task.from_file import has_schema
-    from agent.task.words import shown
+    from agent.task.from_file import new_task_folder
 
-    try:
-        folder.parent.mkdir(exist_ok=True)
-        has_schema(folder.parent)
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as temporary:
-            new = Path(temporary) / folder.name
-            for source in sources:
-                shutil.copytree(source, new, copy_function=shutil.copyfile, dirs_exist_ok=True)
-            new.rename(folder)
-    except OSError as error:
-        raise InputError(f"{shown(folder)} cannot be written ({error.strerror}); choose another place") from error
+    with new_task_folder(folder) as (new, _):
+        for source in sources:
+            shutil.copytree(source, new, copy_function=shutil.copyfile, dirs_exist_ok=True)
 
 
 def _scored_as_asked(task: Task, words: str) -> Task:
@@ -276,7 +268,7 @@ def _scored_by(task: Task, name: str, source: str) -> Task:
 
 
 def _load(options: RecordedOptions, observer: Observer) -> tuple[Task, Reading | None]:
-    from agent.task.input_files import SPREADSHEETS, TABLES
+    from agent.task.tables import SPREADSHEETS, TABLES
 
     name, target = options.task, options.target
     prompt = None if options.prompt is None else str(options.prompt)

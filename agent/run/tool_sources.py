@@ -14,14 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from agent.errors import InputError, ProblemsError
+from agent.errors import InputError
 from agent.files import new_file
 from agent.models.tool_calling import openai_tools
 from agent.strict import parse_json
-from agent.task.input_files import decode, read_bytes
-from agent.task.tool_file import tools_of_functions
+from agent.task.input_files import decoded, read_bytes
 from agent.task.tool_functions import tool_of_function
-from agent.task.tool_source import FUNCTIONS
+from agent.task.tool_source import FUNCTIONS, tools_of_functions
 from agent.task.tools import MOST_TOOLS, read_tools
 from agent.task.words import shown
 from agent.types import Tool
@@ -55,17 +54,11 @@ def tools_in_file(path: Path) -> tuple[Tool, ...]:
     if functions := FUNCTIONS.fullmatch(str(path)):
         where = Path(functions["file"])
         read_bytes(where)
-        found, wrong = tools_of_functions(where, functions["names"])
-        if wrong:
-            raise ProblemsError(tuple(wrong))
-        return _whole(found, shown(where))
+        return _whole(tools_of_functions(where, functions["names"]), shown(where))
     if fix := OTHERS.get(path.suffix.lower()):
         raise InputError(f"{shown(path)}: {fix}")
     try:
-        lines, problems = decode(read_bytes(path), shown(path))
-        if problems:
-            raise ProblemsError(tuple(problems))
-        value = parse_json("\n".join(line or "" for line in lines))
+        value = parse_json(decoded(read_bytes(path), shown(path)))
     except ValueError as error:
         raise InputError(f"{shown(path)}:1: is not JSON: {error}") from None
     return _whole(value, shown(path))

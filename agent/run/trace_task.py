@@ -19,8 +19,8 @@ from agent.task.checks import PLACEHOLDER
 from agent.task.clean_rows import MIN_ROWS
 from agent.task.from_file import renamed
 from agent.task.input_files import prompt_text
+from agent.task.label_files import UNLABELLED_FILE, json_line, rows_text
 from agent.task.traces import TraceRows, read_traces
-from agent.task.unlabelled import UNLABELLED_FILE, json_line, rows_text
 from agent.task.words import counted, listed, shown
 
 SYSTEM_LINE = "prompt: the system text of most traces"
@@ -77,7 +77,7 @@ def task_from_traces(
         prompt = f"{found.instruction}\n"  # with the end of a line it is never taken as the name of a file
         lines.append(SYSTEM_LINE)
     folder, reading = make_task(name, source, found.column, prompt, seed, asked, found.labelled)
-    table = list(zip(found.unlabelled_at, found.unlabelled, strict=True))
+    table = [(line, row) for line, row in found.table if found.column not in row]
     if rows := made_rows(table, input_columns(reading.columns), source):
         _write(folder / UNLABELLED_FILE, rows_text(rows))
         lines.append(f"{folder / UNLABELLED_FILE}: {counted(len(rows), 'row')} without a label, which no run reads")

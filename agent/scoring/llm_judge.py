@@ -15,7 +15,7 @@ from typing import Any
 from agent.errors import BadResponse, RowRefused, Transient, TransportUnknown
 from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import Gateway
-from agent.prompt.render import label_text
+from agent.prompt.template import label_text
 from agent.scoring.judge_prompt import (
     CORRECT,
     PAIR,

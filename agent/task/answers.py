@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from agent.metrics.comparison import quantity_of
 from agent.shipped import MAX_NUMBER, fold
 from agent.task.examples import parse_number
 from agent.task.input_files import parse_json
@@ -28,14 +29,14 @@ _LEADING_ZERO = re.compile(r"-?0[0-9]")
 
 
 def text_of(value: Any) -> str:
-    """A cell as the text a prompt would show: texts as they are, everything else as JSON; a missing value is ""."""
+    """Return a cell as the text that a prompt shows: texts unchanged, all else as JSON, a missing value as ""."""
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def target_type(values: Sequence[Any]) -> FieldType:
-    """The kind of a target column with these (non-empty) values.
+    """Tell the type of a target column with these (non-empty) values.
 
     json when all parse as objects; choice when there are 2 to 200 short values (2 to 50 numbers) of two rows or more on
     average; number when all are finite numbers that lose nothing as such; else text.
@@ -46,7 +47,7 @@ def target_type(values: Sequence[Any]) -> FieldType:
     distinct = {fold(text) for text in texts}
     if _could_be_labels(texts) and 2 <= len(distinct) <= min(most_choices(texts), len(texts) / 2):
         return "choice"
-    return "number" if all(_is(parse_number, text) and not _lost(text) for text in texts) else "text"
+    return "text" if any(map(lost_as_number, texts)) else "number"
 
 
 def _could_be_labels(texts: Sequence[str]) -> bool:
@@ -54,9 +55,7 @@ def _could_be_labels(texts: Sequence[str]) -> bool:
 
 
 def most_choices(texts: Sequence[str]) -> int:
-    """The most different values that may be labels."""
-    from agent.metrics.quantity import quantity_of
-
+    """Return how many different values may be labels."""
     return MAX_NUMBERS if all(_like_a_number(text) or quantity_of(text) for text in texts) else MAX_CHOICES
 
 
@@ -65,12 +64,9 @@ def _like_a_number(text: str) -> bool:
 
 
 def lost_as_number(text: str) -> str:
-    """Why a text is no number: it is none, or would lose something as one; "" where it may be one."""
-    return _lost(text) if _is(parse_number, text) else "is no number"
-
-
-def _lost(text: str) -> str:
-    """What the text of a number would lose as a number, "" for nothing."""
+    """Say why a text is no number, or what it would lose as one; "" where it may be one."""
+    if not _is(parse_number, text):
+        return "is no number"
     if text.startswith("+"):
         return "has a plus sign, which a number would lose"
     if _LEADING_ZERO.match(text):
@@ -79,13 +75,13 @@ def _lost(text: str) -> str:
 
 
 def why_text(values: Sequence[Any]) -> str:
-    """Why a target is text although its values are all numbers, or repeat; else ""."""
+    """Say why a target is text although its values are all numbers, or repeat; else ""."""
     texts = [text_of(value).strip() for value in values]
     odd = next((text for text in texts if not _is(parse_number, text)), "")
     if odd and all(map(_like_a_number, texts)):
         return f"{quoted(odd, 40)} is not read as a number; write it with digits and a decimal point only: 1234.5"
-    if not odd and (code := next(filter(_lost, texts), "")):
-        return f"{quoted(code, 40)} {_lost(code)}"
+    if not odd and (code := next(filter(lost_as_number, texts), "")):
+        return f"{quoted(code, 40)} {lost_as_number(code)}"
     distinct = len({fold(text) for text in texts})
     if not 2 <= distinct <= len(texts) / 2:
         return ""
@@ -99,7 +95,7 @@ def why_text(values: Sequence[Any]) -> str:
 
 
 def thousands_warning(values: Sequence[Any]) -> str:
-    """A warning where each dot in the texts of a number target may separate thousands; else ""."""
+    """Warn where each dot in the texts of a number target may separate thousands; else ""."""
     dotted = [text for value in values if isinstance(value, str) and "." in (text := value.strip())]
     if not dotted or not all(map(_THOUSANDS.fullmatch, dotted)):
         return ""
@@ -116,7 +112,7 @@ def _is(parse: Any, value: Any) -> bool:
 
 
 def parse_object(value: Any) -> dict[str, Any]:
-    """A JSON object, given as one or as its text. Raises ValueError."""
+    """Return a JSON object, given as one or as its text. Raises ValueError."""
     made = parse_json(value) if isinstance(value, str) else value
     if not isinstance(made, dict):
         raise ValueError(f"{quoted(value)} is not a JSON object")
@@ -124,7 +120,7 @@ def parse_object(value: Any) -> dict[str, Any]:
 
 
 def label_reader(kind: FieldType, values: Sequence[Any]) -> Any:
-    """A function from a cell to its label, which raises ValueError where it is none; choices that differ in case or
+    """Return a function from a cell to its label, which raises ValueError for any other; choices that differ in case or
     spaces only become the most frequent one."""
     if kind == "json":
         return parse_object
@@ -147,7 +143,7 @@ def label_reader(kind: FieldType, values: Sequence[Any]) -> Any:
 
 
 def other_spellings(values: Sequence[Any], choices: Sequence[str]) -> dict[str, list[str]]:
-    """By choice, how else it is spelled among the cells, sorted; choices with one spelling are left out."""
+    """Return by choice its other spellings among the cells, sorted; choices with one spelling are left out."""
     chosen = {fold(choice): choice for choice in choices}
     found: dict[str, list[str]] = {}
     for text in sorted({text_of(value).strip() for value in values}):
@@ -158,10 +154,10 @@ def other_spellings(values: Sequence[Any], choices: Sequence[str]) -> dict[str, 
 
 
 def misspelled(labels: Sequence[str]) -> list[tuple[str, int, str, int]]:
-    """Rare labels that look like a frequent one misspelled: (rare, its rows, frequent, its rows), sorted.
+    """Find rare labels that look like a frequent one misspelled: (rare, its rows, frequent, its rows), sorted.
 
     Rare: a twentieth of the frequent one's rows or fewer. Alike: one letter typed otherwise, left out, added or swapped
-    with its neighbour; two in labels of eight letters or more (Damerau-Levenshtein distance). Digits tell labels apart.
+    with the next; two in labels of eight letters or more (Damerau-Levenshtein distance). Digits tell labels apart.
     """
     from rapidfuzz.distance import OSA
 
@@ -178,3 +174,66 @@ def misspelled(labels: Sequence[str]) -> list[tuple[str, int, str, int]]:
                 found.append((rare, rows, other, many))
                 break
     return found
+
+
+# -- scales of words ---------------------------------------------------------------------------------------------------
+
+_SCALES = (  # of surveys, helpdesks and reviews, in English and German
+    # agreement
+    "strongly disagree, fully disagree, completely disagree, totally disagree < disagree, mostly disagree "
+    "< somewhat disagree, slightly disagree, rather disagree "
+    "< neutral, neither agree nor disagree, neither, undecided, not sure, unsure "
+    "< somewhat agree, slightly agree, rather agree < agree, mostly agree "
+    "< strongly agree, fully agree, completely agree, totally agree",
+    "stimme gar nicht zu, stimme überhaupt nicht zu, trifft gar nicht zu, trifft überhaupt nicht zu "
+    "< stimme nicht zu, lehne ab, trifft nicht zu < stimme eher nicht zu, trifft eher nicht zu "
+    "< teils teils, teils/teils, teils, neutral, weder noch, unentschieden, weiß nicht "
+    "< stimme eher zu, trifft eher zu < stimme zu, trifft zu "
+    "< stimme voll zu, stimme voll und ganz zu, stimme völlig zu, trifft voll zu, trifft voll und ganz zu",
+    # satisfaction
+    "extremely dissatisfied < very dissatisfied, very unsatisfied, very unhappy "
+    "< dissatisfied, unsatisfied, unhappy, not satisfied "
+    "< somewhat dissatisfied, rather dissatisfied "
+    "< neutral, neither satisfied nor dissatisfied, neither < somewhat satisfied, rather satisfied "
+    "< satisfied, happy < very satisfied, very happy < extremely satisfied",
+    "sehr unzufrieden < unzufrieden < eher unzufrieden < neutral, teils teils, teils/teils, weder noch "
+    "< eher zufrieden < zufrieden < sehr zufrieden",
+    # frequency
+    "never < hardly ever, almost never < rarely, seldom < occasionally < sometimes < often, frequently, regularly "
+    "< usually, mostly, very often < almost always, nearly always < always",
+    "nie, niemals < fast nie < selten < gelegentlich < manchmal < oft, häufig, regelmäßig < meistens, meist, sehr oft "
+    "< fast immer < immer",
+    # priority and severity
+    "none, no < trivial < lowest, very low < low, minor < medium, moderate, normal, middle "
+    "< high, major, severe < very high, highest < urgent < critical, blocker",
+    "keine < sehr niedrig, sehr gering < niedrig, gering, leicht < mittel, normal, mäßig < hoch, schwer < sehr hoch "
+    "< dringend < kritisch",
+    # quality
+    "terrible, awful < very poor, very bad < poor, bad < fair, average, mediocre, okay, ok, acceptable < good "
+    "< very good < excellent, outstanding",
+    "sehr schlecht, ungenügend < schlecht, mangelhaft < ausreichend, mäßig < befriedigend, mittel, durchschnittlich "
+    "< gut < sehr gut < ausgezeichnet, hervorragend",
+    # likelihood
+    "very unlikely, extremely unlikely < unlikely < somewhat unlikely < neutral, neither likely nor unlikely "
+    "< somewhat likely < likely < very likely, extremely likely",
+    "sehr unwahrscheinlich < unwahrscheinlich < eher unwahrscheinlich < neutral < eher wahrscheinlich "
+    "< wahrscheinlich < sehr wahrscheinlich",
+)
+_PLACES = tuple(
+    {fold(word.strip()): place for place, words in enumerate(scale.split("<")) for word in words.split(",")}
+    for scale in _SCALES
+)
+
+
+def known_scale(labels: Iterable[str]) -> list[str]:
+    """Return the labels from the low to the high end of a known scale; [] where they are no three or more steps of one.
+
+    >>> known_scale(["High", "low", "Medium"])
+    ['low', 'Medium', 'High']
+    """
+    found = list(labels)
+    for places in _PLACES:
+        steps = {places.get(fold(label)): label for label in found}
+        if None not in steps and len(steps) == len(found) >= 3:
+            return [label for _, label in sorted(steps.items(), key=lambda step: step[0] or 0)]
+    return []

@@ -1,36 +1,31 @@
-"""What the user says of a data file beside its target: `--metric`, `--type`, `--input`, `--ignore`, `--knowledge`,
-`--tools`, `--encoding`, `--sheet`, `--strip-html`."""
+"""The options of a data file: `--metric`, `--type`, `--input`, `--ignore`, `--knowledge`, `--tools`, `--encoding`,
+`--sheet` and `--strip-html`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
 from agent.metrics.metric_registry import METRICS
-from agent.options.shared import ScoredOptions
-from agent.task.input_files import AS_IT_IS, FileForm
+from agent.task.tables import AS_IT_IS, FileForm
 from agent.task.words import listed, near, quoted
 from agent.types import FieldType, MetricSpec, Tool
 
-READING = 4
-"""The version of how a data file is read, a word of each run. 1: a run of an older version, whose metric is that of the
-answers' type, and whose splits follow the inputs. 2: one that read lists of messages as texts. 3: one that read numbers
-in the text and scales of words as labels, and dropped rows with an empty cell."""
+if TYPE_CHECKING:
+    from agent.options.shared import ScoredOptions
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The options of a data file, as they were typed; `reading`: by which version it is read; `knowledge`: the folder
-    of its documents, "" for none; `tools`: those that the answers call."""
+    """What was typed. `knowledge`: the folder of the documents, or ""; `tools`: those that the answers call."""
 
     metric: str = ""
     type: FieldType | None = None
     inputs: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
-    reading: int = READING
     knowledge: str = ""
     tools: tuple[Tool, ...] = ()
     form: FileForm = AS_IT_IS
@@ -56,7 +51,7 @@ NOTHING = Asked()
 
 
 def metric_asked(text: str, outputs: Sequence[str]) -> MetricSpec:
-    """The metric that `NAME[:FIELD][,k=v]` names, with options of the right types.
+    """Return the metric that `NAME[:FIELD][,k=v]` names, with options of the right types.
 
     Raises:
         InputError: No such metric, output or option, or a value that the metric refuses.
@@ -103,7 +98,7 @@ def _value(options: Any, key: str, text: str, whole: str) -> Any:
     from pydantic import ValidationError
 
     said = ""
-    for read in (json.loads, str, _parts):
+    for read in (json.loads, str, lambda text: [part.strip() for part in text.split(",")]):
         try:
             value = read(text)
             options.model_validate({key: value})
@@ -114,7 +109,3 @@ def _value(options: Any, key: str, text: str, whole: str) -> Any:
         else:
             return value
     raise InputError(f"--metric {whole}: {key} = {quoted(text)}: {said[:1].lower()}{said[1:]}")
-
-
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",")]

@@ -14,13 +14,12 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import Problem
 from agent.extras import command, is_here
 from agent.metrics.metric_registry import METRICS
 from agent.retrieval.passages import CONTEXT
 from agent.shipped import fold
-from agent.task.input_files import KeyPath, walk
-from agent.task.words import listed, near, problem, quoted
+from agent.task.input_files import KeyPath, refused, walk
+from agent.task.words import listed, near, quoted
 from agent.types import Field, FieldType, FormatName, MetricSpec, TechniqueName
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def parse_signature(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def check_fields(parsed: Parsed, inputs: tuple[str, ...], outputs: tuple[str, ...] = ()) -> Iterator[Fault]:
-    """Faults of [fields.*] against the names of the signature (none: the signature itself is wrong)."""
+    """Check [fields.*] against the names of the signature (none: the signature itself is wrong)."""
     names = inputs + outputs
     for name, table in parsed.file.fields.items():
         if names and name not in names:
@@ -127,35 +126,29 @@ def _check_choices(name: str, table: FieldTable) -> Iterator[Fault]:
     for choice in table.choices:
         if choice != choice.strip():
             yield Fault(path, f"the choice {quoted(choice)} has spaces around it; remove them")
-        folded = fold(choice)
-        if folded in seen:
-            same = (
-                "stands twice"
-                if seen[folded] == choice
-                else f"differs from {quoted(seen[folded])} in case or spaces only"
-            )
+        if first := seen.get(fold(choice)):
+            same = "stands twice" if first == choice else f"differs from {quoted(first)} in case or spaces only"
             yield Fault(path, f"the choice {quoted(choice)} {same}; keep one")
-        seen.setdefault(folded, choice)
+        seen.setdefault(fold(choice), choice)
 
 
 def check_instruction(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
-    """Faults of the `{{field}}` placeholders: each must name an input, or be the place of passages."""
+    """Check the `{{field}}` placeholders: each must name an input, or be the place of passages."""
     for found in PLACEHOLDER.finditer(file.instruction):
         if found[1] in outputs:
-            what = f"the instruction holds {quoted(found[0])}, which is an output; only inputs can be filled in: "
-            what += listed(inputs)
+            what = f"an output; only inputs can be filled in: {listed(inputs)}"
         elif found[1] == CONTEXT and found[1] not in inputs and file.knowledge.path is None:
-            what = f"the instruction holds {quoted(found[0])}, which is no field, and the place of passages only where "
-            what += "[knowledge] names their documents; write it, or take the mark out"
+            what = "no field, and the place of passages only where [knowledge] names their documents; "
+            what += "write it, or take the mark out"
         elif found[1] not in (*inputs, CONTEXT):
-            what = f"the instruction holds {quoted(found[0])}, which is not a field{near(found[1], inputs)}"
+            what = f"not a field{near(found[1], inputs)}"
         else:
             continue
-        yield Fault(("instruction",), what, holding=found[0])
+        yield Fault(("instruction",), f"the instruction holds {quoted(found[0])}, which is {what}", holding=found[0])
 
 
 def check_knowledge(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
-    """Faults of [knowledge] against the signature."""
+    """Check [knowledge] against the signature."""
     table, names = file.knowledge, inputs + outputs
     if "knowledge" not in file.model_fields_set:
         return
@@ -175,7 +168,7 @@ def check_knowledge(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[str,
 
 
 def check_tools(file: TaskFile, outputs: tuple[str, ...]) -> Iterator[Fault]:
-    """Faults of `tools` against the signature and the layouts."""
+    """Check `tools` against the signature and the layouts."""
     if file.tools is None:
         return
     table = file.fields.get(outputs[0]) if len(outputs) == 1 else None
@@ -184,26 +177,34 @@ def check_tools(file: TaskFile, outputs: tuple[str, ...]) -> Iterator[Fault]:
         yield Fault(("tools",), what)
     if file.program:
         yield Fault(("tools",), "only a prompt calls tools, and this task has a program of its own; take tools out")
-    if "formats" in file.search.model_fields_set and not set(file.search.formats) & set(TOOL_FORMATS):
+    if _lacks_layout(file, TOOL_FORMATS):
         yield Fault(("search", "formats"), f"a prompt with tools has one of the layouts {listed(TOOL_FORMATS)}")
 
 
+def _lacks_layout(file: TaskFile, usable: Sequence[FormatName]) -> bool:
+    return "formats" in file.search.model_fields_set and not set(file.search.formats) & set(usable)
+
+
+def _has_mark(file: TaskFile, name: str) -> bool:
+    return any(found[1] == name for found in PLACEHOLDER.finditer(file.instruction))
+
+
 def check_conversation(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
-    """Faults of a field of type conversation against the signature, the instruction and the layouts."""
+    """Check a field of type conversation against the signature, the instruction and the layouts."""
     for name in (name for name, table in file.fields.items() if table.type == "conversation"):
         if name in outputs:
             yield Fault(("fields", name, "type"), "a conversation is an input; the answer to it is a text or a label")
         if name in inputs and len(inputs) > 1:
             what = "a conversation is the only input; put what goes with it into its first message, of the role system"
             yield Fault(("signature",), what)
-        if any(found[1] == name for found in PLACEHOLDER.finditer(file.instruction)):
+        if _has_mark(file, name):
             what = f"the conversation goes to the model as messages after the instruction; take {{{{{name}}}}} out"
             yield Fault(("instruction",), what)
         if file.program:
             yield Fault(
                 ("program",), "a program of your own takes texts; write the conversation as a field of type text"
             )
-        if "formats" in file.search.model_fields_set and not set(file.search.formats) & set(CONVERSATION_FORMATS):
+        if _lacks_layout(file, CONVERSATION_FORMATS):
             what = f"a conversation is sent in one of the layouts {listed(CONVERSATION_FORMATS)}"
             yield Fault(("search", "formats"), what)
 
@@ -213,7 +214,7 @@ DEMO_TECHNIQUES = frozenset[TechniqueName](("few-shot", "few-shot-cot"))
 
 
 def check_simulated_user(parsed: Parsed, inputs: tuple[str, ...]) -> Iterator[Fault]:
-    """Faults of [conversation] against the signature and the search."""
+    """Check [conversation] against the signature and the search."""
     file, place = parsed.file, ("conversation",)
     table = file.conversation
     if "conversation" not in file.model_fields_set:
@@ -228,7 +229,7 @@ def check_simulated_user(parsed: Parsed, inputs: tuple[str, ...]) -> Iterator[Fa
     if not table.user and kind != "conversation":
         what = f'the messages of the user are a conversation; write type = "conversation" below [fields.{inputs[0]}]'
         yield Fault(place, what)
-    if any(found[1] == inputs[0] for found in PLACEHOLDER.finditer(file.instruction)) and table.user:
+    if table.user and _has_mark(file, inputs[0]):
         what = f"the instruction holds {{{{{inputs[0]}}}}}, the goal that only the user knows; take it out"
         yield Fault(("instruction",), what)
     if table.user and not table.prompt:
@@ -251,7 +252,7 @@ def check_simulated_user(parsed: Parsed, inputs: tuple[str, ...]) -> Iterator[Fa
 
 
 def check_metrics(parsed: Parsed, outputs: Sequence[Field], unsure: Collection[str]) -> Iterator[Fault]:
-    """Faults of [[metrics]] against the outputs. `unsure`: those whose definition is wrong."""
+    """Check [[metrics]] against the outputs. `unsure`: those whose definition is wrong."""
     fields = {field.name: field for field in outputs}
     for index, (metric, options) in enumerate(zip(parsed.file.metrics, parsed.options, strict=True)):
         path = ("metrics", index)
@@ -281,7 +282,7 @@ def check_metrics(parsed: Parsed, outputs: Sequence[Field], unsure: Collection[s
 
 
 def check_slices(file: TaskFile, fields: tuple[str, ...]) -> Iterator[Fault]:
-    """Faults of `slices`: one that stands twice, or whose name cannot be a column."""
+    """Check that each of `slices` is named once and can be a column."""
     for name in file.slices:
         if file.slices.count(name) > 1:
             yield Fault(("slices",), f"slices holds {quoted(name)} twice; keep one")
@@ -291,7 +292,7 @@ def check_slices(file: TaskFile, fields: tuple[str, ...]) -> Iterator[Fault]:
 
 
 def check_limits(file: TaskFile) -> Iterator[Fault]:
-    """Faults between [search] and [constraints]."""
+    """Check [search] against [constraints]."""
     fewest, cap = min(file.search.demo_counts), file.constraints.max_demos
     if cap is not None and cap < fewest and any("few-shot" in technique for technique in file.search.techniques):
         what = f"max_demos = {cap} is below the smallest of demo_counts ({fewest}); raise it or add a smaller count"
@@ -309,13 +310,13 @@ def check_limits(file: TaskFile) -> Iterator[Fault]:
 
 
 def without_dspy(formats: Sequence[FormatName]) -> tuple[FormatName, ...]:
-    """Those of `formats` that cannot be rendered here: DSPy's own, where it is not installed."""
+    """Return those of `formats` that cannot be rendered here: DSPy's own, where it is not installed."""
     return () if is_here("dspy") else tuple(name for name in formats if name.startswith("dspy-"))
 
 
 def metric_specs(parsed: Parsed, outputs: Sequence[Field]) -> tuple[MetricSpec, ...]:
-    """The metrics of a checked file, with weights that sum to 1; without [[metrics]] those of the outputs' types, or of
-    calls where there are tools."""
+    """Return the metrics of a checked file, with weights that sum to 1; without [[metrics]] those of the outputs'
+    types, or of calls where there are tools."""
     specs = []
     for metric, options in zip(parsed.file.metrics, parsed.options, strict=True):
         given = {key: getattr(options, key) for key in sorted(metric.given)}
@@ -334,43 +335,38 @@ def metric_specs(parsed: Parsed, outputs: Sequence[Field]) -> tuple[MetricSpec, 
 
 
 def find_nul(raw: dict[str, Any]) -> Iterator[Fault]:
-    """A fault for every text that holds a NUL, written as an escape."""
+    """Find every text that holds a NUL, written as an escape."""
     for key, value in raw.items():
         for part, _ in walk({key: value}):
             if isinstance(part, str) and "\x00" in part:
                 yield Fault((key,), f"{quoted(part)} holds a NUL character; remove it", holding="\\u0000")
 
 
-def _parse_python(source: str, where: str) -> ast.Module | Problem:
+def _statements(source: str, where: str) -> list[ast.stmt]:
+    """The statements of a Python file, which is not run. Raises ProblemsError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return ast.parse(source)
+            return ast.parse(source).body
     except SyntaxError as error:
-        return problem(where, error.lineno or 1, f"not valid Python: {error.msg}; correct this line")
+        raise refused(where, error.lineno or 1, f"not valid Python: {error.msg}; correct this line") from None
     except (ValueError, RecursionError, MemoryError) as error:
-        return problem(where, 1, f"not usable Python ({type(error).__name__}); make it simpler")
+        raise refused(where, 1, f"not usable Python ({type(error).__name__}); make it simpler") from None
 
 
-def check_metric_file(source: str, where: str) -> Iterator[Problem]:
-    """metric.py must parse and define `metric(example, prediction)`; it is not run here."""
-    tree = _parse_python(source, where)
-    if isinstance(tree, Problem):
-        yield tree
-        return
-    found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "metric"]
+def check_metric_file(source: str, where: str) -> None:
+    """Require that metric.py defines `metric(example, prediction)`. Raises ProblemsError."""
+    statements = _statements(source, where)
+    found = [node for node in statements if isinstance(node, ast.FunctionDef) and node.name == "metric"]
     if not found:
-        yield problem(where, 1, "no function metric; write def metric(example, prediction)")
-    elif len(found[-1].args.posonlyargs + found[-1].args.args) != 2:
-        yield problem(where, found[-1].lineno, "metric takes two arguments; write def metric(example, prediction)")
+        raise refused(where, 1, "no function metric; write def metric(example, prediction)")
+    if len(found[-1].args.posonlyargs + found[-1].args.args) != 2:
+        raise refused(where, found[-1].lineno, "metric takes two arguments; write def metric(example, prediction)")
 
 
-def check_program_file(source: str, factory: str, where: str) -> Iterator[Problem]:
-    """The file must parse and define the factory; it is not run here."""
-    tree = _parse_python(source, where)
-    if isinstance(tree, Problem):
-        yield tree
-        return
-    if not any(isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == factory for node in tree.body):
+def check_program_file(source: str, factory: str, where: str) -> None:
+    """Require that the file defines the factory. Raises ProblemsError."""
+    statements = _statements(source, where)
+    if not any(isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == factory for node in statements):
         how = f"write def {factory}() for a DSPy module, or def {factory}(model) for a LangChain chain"
-        yield problem(where, 1, f"no function or class {factory}; {how}")
+        raise refused(where, 1, f"no function or class {factory}; {how}")

@@ -1,6 +1,6 @@
-"""Usable rows of a table, and which split each goes to: by the columns that hold text, whichever of them are inputs.
+"""Usable rows of a table, and the split of each: by the columns that hold text, whichever of them are inputs.
 
-So another prompt, or `--input`, moves no row from one split to another: rows can drop out, as when they are the same in
+So another prompt, or `--input`, moves no row from one split to another. Rows can drop out, as when they are the same in
 the inputs that are left.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from agent.errors import InputError
 from agent.shipped import fold
@@ -17,20 +17,19 @@ from agent.task.answers import label_reader, text_of
 from agent.task.asked import Asked
 from agent.task.columns import DataColumn, decide_columns, split_of
 from agent.task.scoring_rule import ScoringRule
-from agent.task.splits import CAPS, FRACTIONS, near_duplicates, split_rows
+from agent.task.splits import CAPS, FRACTIONS, SPLITS, Parts, near_duplicates, split_rows
 from agent.task.words import quoted
-from agent.types import MetricSpec, SplitName, canonical
+from agent.types import MetricSpec, canonical
 
 MIN_ROWS = 30
-SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 Table = Sequence[Mapping[str, Any]]
-Parts = tuple[list[int], list[int], list[int]]
-"""Positions of the rows of train, dev and test."""
+RuleOf = Callable[[str, Sequence[Any], Sequence[str]], ScoringRule]
+"""From a field, its answers and their texts to how it is scored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usable:
-    """Rows by position. `groups`: of the rows with all that is needed those that agree, by equal inputs."""
+    """The rows, by position, that have all that is needed. `groups`: those that agree, by equal inputs."""
 
     groups: tuple[tuple[int, ...], ...]
     dropped: Mapping[str, int]
@@ -42,17 +41,17 @@ class Usable:
 
 
 def full_rows(table: Table, needed: Sequence[str]) -> list[int]:
-    """The rows in which none of the columns is blank."""
+    """Return the rows in which no column of `needed` is blank."""
     return [at for at, row in enumerate(table) if all(text_of(row.get(name)).strip() for name in needed)]
 
 
 def main_input(table: Table, inputs: Sequence[str]) -> str:
-    """The input with the most text; the others may be empty."""
+    """Return the input with the most text; the others may be empty."""
     return max(inputs, key=lambda name: sum(len(text_of(row.get(name)).strip()) for row in table))
 
 
 def usable_rows(table: Table, inputs: Sequence[str], full: Sequence[int], labels: Mapping[int, Any]) -> Usable:
-    """The `full` rows without repeated and contradictory ones, and how many went for what."""
+    """Drop repeated and contradictory rows of the `full` ones, and count them."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for at in full:
         groups.setdefault(tuple(fold(text_of(table[at].get(name))) for name in inputs), []).append(at)
@@ -69,23 +68,19 @@ def parts_of(
     table: Table,
     inputs: Sequence[str],
     positions: Sequence[int],
-    labels: Mapping[int, Any],
+    labels: Mapping[int, str],
     rng: random.Random,
-    even: bool,
     fractions: tuple[float, float, float] = FRACTIONS,
 ) -> Parts:
-    """`split_rows` over the texts of `inputs`; `even`: each label in the same share."""
-    rows = [
-        {"id": at, **{f"{n} input": text_of(table[at].get(name)) for n, name in enumerate(inputs)}, "label": labels[at]}
-        for at in positions
-    ]
-    train, dev, test = split_rows(rows, "label", rng, fractions, stratify=even)
-    return [row["id"] for row in train], [row["id"] for row in dev], [row["id"] for row in test]
+    """Do `split_rows` over the texts of `inputs` in the rows at these positions."""
+    texts = ["\n".join(text_of(table[at].get(name)) for name in inputs) for at in positions]
+    train, dev, test = split_rows(texts, [labels[at] for at in positions], rng, fractions)
+    return [positions[at] for at in train], [positions[at] for at in dev], [positions[at] for at in test]
 
 
 def settled(table: Table, inputs: Sequence[str], parts: Sequence[Parts], usable: Usable) -> Parts:
-    """Parts that were split by other columns, without what the `inputs` make the same: of rows that are near-duplicates
-    the one in test stands for all, else the one in dev; those in train stay together."""
+    """Merge parts that were split by other columns: of rows that the `inputs` make near-duplicates, keep that in test,
+    else that in dev; those in train stay together."""
     group_of = {at: number for number, group in enumerate(usable.groups) for at in group}
     merged: list[list[int]] = [[], [], []]
     taken: set[int] = set()
@@ -105,52 +100,58 @@ def settled(table: Table, inputs: Sequence[str], parts: Sequence[Parts], usable:
 
 
 def each_once(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The table without rows that are the same in every cell."""
+    """Return the table without rows that are the same in every cell."""
     return list({tuple((key, text_of(value)) for key, value in row.items()): row for row in table}.values())
 
 
+@dataclass(frozen=True, slots=True)
+class DataTable:
+    """The rows of a data file and the columns to predict.
+
+    Args:
+        plain: the rows, with the objects opened that hold targets.
+        table: the same rows, with the objects opened of all columns that are named.
+        targets: the columns to predict.
+        siblings: columns out of the objects that hold targets.
+        spoken: columns that hold conversations.
+    """
+
+    plain: list[dict[str, Any]]
+    table: list[dict[str, Any]]
+    targets: tuple[str, ...]
+    siblings: frozenset[str]
+    spoken: frozenset[str]
+
+
 class Splitting:
-    """A table on its way into splits. `plain` is the table as it is, `table` the same rows with the columns in use.
+    """A table on its way into splits.
 
     Which split a row goes to is decided by the columns that the file has as inputs when nothing is asked for (`basis`),
     unless too few rows have them.
     """
 
-    def __init__(
-        self,
-        plain: list[dict[str, Any]],
-        table: list[dict[str, Any]],
-        targets: Sequence[str],
-        columns: tuple[DataColumn, ...],
-        beside: frozenset[str],
-        asked: Asked,
-    ) -> None:
-        self._plain, self._table, self._targets = plain, table, targets
+    def __init__(self, data: DataTable, columns: tuple[DataColumn, ...], asked: Asked) -> None:
+        self._plain, self._table, self._targets = data.plain, data.table, data.targets
         self._columns = [column for column in columns if column.use == "input"]
         self._inputs = [column.name for column in self._columns]
         self._are_calls = bool(asked.tools)
         self._has_id = any(column.use == "id" for column in columns)
         fields = {column.name: column.field for column in columns if column.use == "target"}
-        self.fields = tuple(fields[name] for name in targets)
+        self.fields = tuple(fields[name] for name in data.targets)
         self._split = next((column.name for column in columns if column.use == "split"), "")
-        self._asked = asked
-        self._full = self._complete(table, self._inputs)
+        self._full = self._complete(data.table, self._inputs)
         self._basis, self._basis_full = self._inputs, self._full
-        if asked.reading > 1:
-            try:
-                version = Asked(reading=asked.reading)
-                usual = decide_columns(each_once(plain), targets, asked=version, beside=beside, dates=True)
-            except InputError:  # nothing is an input unless it is named
-                return
-            basis = [column.name for column in usual if column.use == "input"]
-            full = self._complete(plain, basis)
-            if len(full) >= MIN_ROWS:
-                self._basis, self._basis_full = basis, full
+        try:
+            usual = decide_columns(each_once(data.plain), data.targets, siblings=data.siblings, dates=True)
+        except InputError:  # nothing is an input unless it is named
+            return
+        basis = [column.name for column in usual if column.use == "input"]
+        full = self._complete(data.plain, basis)
+        if len(full) >= MIN_ROWS:
+            self._basis, self._basis_full = basis, full
 
     def _complete(self, table: Table, inputs: Sequence[str]) -> list[int]:
-        """The rows with every target and the main input; older versions wanted all inputs."""
-        needed = [main_input(table, inputs)] if self._asked.reading > 3 else inputs
-        return full_rows(table, [*needed, *self._targets])
+        return full_rows(table, [main_input(table, inputs), *self._targets])
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -162,8 +163,7 @@ class Splitting:
             lacking[f"without {quoted(name)}"] = left - now
             left = now
         main = main_input(self._table, self._inputs)
-        is_main = self._asked.reading > 3 or len(self._inputs) == 1
-        lacking[f"without {quoted(main) if is_main else 'an input'}"] = left - len(self._full)
+        lacking[f"without {quoted(main)}"] = left - len(self._full)
         return lacking | dict(self.usable.dropped)
 
     @property
@@ -185,8 +185,8 @@ class Splitting:
         cut = f"; {' and '.join(missing)} rows are cut from its train rows, as it names none" if missing else ""
         return f"splits: as the column {quoted(self._split)} says{cut}"
 
-    def read(self, rule_of: Callable[[str, Sequence[Any], Sequence[str]], ScoringRule]) -> tuple[ScoringRule, ...]:
-        """Labels and usable rows by the rule for each field with these answers and texts."""
+    def read(self, rule_of: RuleOf) -> tuple[ScoringRule, ...]:
+        """Read labels and usable rows by the rule for each field with its answers and texts."""
         texts = ["\n".join(text_of(self._plain[at].get(name)) for name in self._basis) for at in self._basis_full]
         rules: list[ScoringRule] = []
         readers: list[Callable[[Any], Any]] = []
@@ -207,22 +207,21 @@ class Splitting:
         return tuple(rules)
 
     def parts(self, rng: random.Random, rules: Sequence[ScoringRule]) -> Parts:
-        """The rows of train, dev and test, each with the same share of the labels of the first target that has some."""
+        """Return the rows of train, dev and test, with equal shares of the labels of the first target that has some."""
         labelled = [at for at, rule in enumerate(rules) if rule.type == "choice" or rule.is_scale]
-        even, first = bool(labelled), labelled[0] if labelled else 0
-        strata = {at: label[first] for at, label in self.labels.items()}
+        strata = {at: str(label[labelled[0]]) if labelled else "" for at, label in self.labels.items()}
         if self._split:
-            return settled(self._table, self._inputs, (self._given_parts(rng, strata, even),), self.usable)
+            return settled(self._table, self._inputs, (self._given_parts(rng, strata),), self.usable)
         usable = usable_rows(self._plain, self._basis, self._basis_full, self.labels)
-        given = parts_of(self._plain, self._basis, usable.kept, strata, rng, even)
+        given = parts_of(self._plain, self._basis, usable.kept, strata, rng)
         if self._basis == self._inputs:
             return given
         based = set(self._basis_full)
         rest = [at for at in self.labels if at not in based]
-        others = parts_of(self._plain, self._basis, rest, strata, rng, even) if rest else ([], [], [])
+        others = parts_of(self._plain, self._basis, rest, strata, rng) if rest else ([], [], [])
         return settled(self._table, self._inputs, (given, others), self.usable)
 
-    def _given_parts(self, rng: random.Random, strata: Mapping[int, Any], even: bool) -> Parts:
+    def _given_parts(self, rng: random.Random, strata: Mapping[int, str]) -> Parts:
         """The rows as the column of splits has them; dev and test rows that it lacks are cut from train."""
         parts: Parts = ([], [], [])
         for group in self.usable.groups:
@@ -231,7 +230,7 @@ class Splitting:
         for part in parts:
             rng.shuffle(part)
         train, dev, test = parts
-        rest = (self._table, self._inputs, train, strata, rng, even)
+        rest = (self._table, self._inputs, train, strata, rng)
         if not dev and not test:
             return parts_of(*rest)
         if dev and test:
@@ -242,7 +241,7 @@ class Splitting:
         return train, dev or cut, test or cut
 
     def made(self, at: int) -> dict[str, Any]:
-        """A row of fields."""
+        """Return a row of fields."""
         row = self._table[at]
         made: dict[str, Any] = {"id": text_of(row["id"]).strip()} if self._has_id else {}
         return (

@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 from agent.errors import InputError
 from agent.shipped import fold
-from agent.task.answers import most_choices, text_of
+from agent.task.answers import most_choices, parse_object, text_of
 from agent.task.asked import NOTHING, Asked
+from agent.task.limits import COLUMNS
 from agent.task.words import counted, listed, near, quoted
 
 Use = Literal["input", "target", "id", "split", "ignored"]
@@ -46,16 +47,21 @@ _ID_NAME = re.compile(r"(.*_)?(id|ids|uuid|guid|index|idx|key|row|row_?number|un
 
 @dataclass(frozen=True, slots=True)
 class DataColumn:
-    """One column: its `name` in the file, the `field` it becomes ("" when ignored), its use and why."""
+    """One column: its `name` in the file, the `field` it becomes ("" when ignored), its use and why.
+
+    Of an input: whether it holds conversations, and whether rows may leave it empty.
+    """
 
     name: str
     field: str
     use: Use
     reason: str
+    is_conversation: bool = False
+    is_optional: bool = False
 
 
 def field_name(name: str, position: int, taken: Iterable[str]) -> str:
-    """`name` as a field name (`Customer Message` -> `customer_message`), unlike every one in `taken`; never `id`."""
+    """Make a field name of `name` (`Customer Message` -> `customer_message`), unlike all in `taken`; never `id`."""
     made = name
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name):
         plain = unicodedata.normalize("NFKD", name.casefold()).encode("ascii", "ignore").decode("ascii")
@@ -66,15 +72,8 @@ def field_name(name: str, position: int, taken: Iterable[str]) -> str:
     return next(each for n in range(1, len(used) + 2) if (each := made if n == 1 else f"{made[:58]}_{n}") not in used)
 
 
-def find_target(names: Sequence[str], target: str) -> str:
-    """The column called `target`, by its name in the file or as a field name. Raises InputError."""
-    if (name := column_named(names, target)) is None:
-        raise InputError(f"--target {quoted(target)} is not a column{near(target, names)}")
-    return name
-
-
 def column_named(names: Sequence[str], word: str) -> str | None:
-    """The column called `word`, by its name in the file or as a field name; None where there is none."""
+    """Find the column called `word`, by its name in the file or as a field name."""
     if word in names:
         return word
     numbered = enumerate(names, start=1)
@@ -82,8 +81,11 @@ def column_named(names: Sequence[str], word: str) -> str | None:
 
 
 def find_targets(names: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
-    """The columns called `targets`. Raises InputError also for one that is named twice."""
-    found = tuple(find_target(names, target) for target in targets)
+    """Return the columns called `targets`. Raises InputError, also for one that is named twice."""
+    for target in targets:
+        if column_named(names, target) is None:
+            raise InputError(f"--target {quoted(target)} is not a column{near(target, names)}")
+    found = tuple(column_named(names, target) or "" for target in targets)
     if twice := next((name for name in found if found.count(name) > 1), ""):
         raise InputError(f"--target {quoted(twice)} is named twice; name each column once")
     return found
@@ -94,23 +96,23 @@ def decide_columns(
     targets: Sequence[str],
     prompt_fields: frozenset[str] = frozenset(),
     asked: Asked = NOTHING,
-    beside: frozenset[str] = frozenset(),
+    siblings: frozenset[str] = frozenset(),
     dates: bool = False,
     spoken: frozenset[str] = frozenset(),
 ) -> tuple[DataColumn, ...]:
-    """The use of every column, by the rows that are not all blank.
+    """Decide the use of every column, by the rows that are not all blank.
 
     Args:
         table: The rows.
         targets: Names of the columns to predict.
         prompt_fields: Columns in the prompt's `{{ }}`; if there are any, they are the only inputs.
         asked: `--input`, which does the same, and `--ignore`.
-        beside: Columns out of the object that the target stands in: no inputs unless named.
+        siblings: Columns out of the object that holds the target: no inputs unless named.
         dates: Whether a column of dates is an input without being named.
         spoken: Columns of conversations: the first of them is the only input.
 
     Raises:
-        InputError: A column that was named is none or is a target, or no input is left.
+        InputError: A name is no column or a target, or no input is left.
     """
     names = list(dict.fromkeys(name for row in table for name in row))
     named, ignored = _named(names, targets, prompt_fields, asked)
@@ -125,7 +127,7 @@ def decide_columns(
     for position, name in enumerate(names, start=1):
         texts = [text_of(row.get(name)) for row in table]
         use, reason = _use(name, texts, labels)
-        splits = _split_use(texts) if asked.reading > 3 and not any(c.use == "split" for c in columns) else None
+        splits = _split_use(texts) if not any(c.use == "split" for c in columns) else None
         made = field_name(name, position, taken)
         if name in predicted:
             one = "the column to predict" if len(targets) == 1 else "a column to predict"
@@ -142,20 +144,21 @@ def decide_columns(
             use, reason = "ignored", "not named in the prompt"
         elif use == "input" and named:
             use, reason = "ignored", "not named by --input"
-        elif use == "input" and name in beside:
+        elif use == "input" and name in siblings:
             use, reason = "ignored", "stands beside the target in its object; name it to keep it"
         elif use == "input" and not dates and _are_dates(texts):
             use, reason = "ignored", "dates; name it in the prompt or with --input to keep it"
         known.add(made)
         if use == "input" and spoken and name != next(one for one in names if one in spoken):
             use, reason = "ignored", "a conversation is the only input"
-        if use == "input" and name in spoken:
-            reason = "holds conversations"
+        is_spoken = use == "input" and name in spoken
+        reason = "holds conversations" if is_spoken else reason
         if use == "input":
             taken.append(made)
         if use in ("input", "target") and made != name:
             reason = f"{reason}; called {made} from here on"
-        columns.append(DataColumn(name, {"id": "id", "split": "", "ignored": ""}.get(use, made), use, reason))
+        own = {"id": "id", "split": "", "ignored": ""}.get(use, made)
+        columns.append(DataColumn(name, own, use, reason, is_spoken))
     for mark in sorted(prompt_fields):
         said = f"the prompt holds {quoted(f'{{{{{mark}}}}}')}, which is"
         if mark not in known:
@@ -224,7 +227,7 @@ def _use(name: str, texts: list[str], labels: Sequence[list[str]]) -> tuple[Use,
 
 
 def split_of(cell: Any) -> str:
-    """Which split a cell names; "" for none."""
+    """Return the split that a cell names, or ""."""
     return SPLIT_OF.get(fold(text_of(cell)), "")
 
 
@@ -242,7 +245,7 @@ def _split_use(texts: Sequence[str]) -> tuple[Use, str] | None:
 
 
 def filled_in_later(columns: Sequence[DataColumn]) -> list[str]:
-    """Inputs that are often unknown when a prompt is used, by their names."""
+    """Return inputs that are often unknown when a prompt is used, by their names."""
     plain = {column.name: field_name(column.name, 1, ()).lower() for column in columns if column.use == "input"}
     return [name for name, field in plain.items() if _LATER_NAME.fullmatch(field)]
 
@@ -273,10 +276,8 @@ def _codes(pairs: Counter[tuple[str, str]]) -> str:
 
 
 def answer_inside(columns: Sequence[DataColumn], rows: Table, target: str) -> dict[str, int]:
-    """Input columns that contain the words of the answer in nearly every row, with the number of those rows.
-
-    Empty where there is only one input: that is where the answer must be found.
-    """
+    """Return input columns that contain the words of the answer in nearly every row, with the number of those rows;
+    none where there is only one input, in which the answer must be found."""
     inputs = [column for column in columns if column.use == "input"]
     labels = [_words(text_of(row[target])) for row in rows]
     found = {}
@@ -301,3 +302,54 @@ def _counts_up(texts: list[str]) -> bool:
     except ValueError:
         return False
     return all(after - before == 1 for before, after in pairwise(numbers))
+
+
+# -- columns out of JSON objects ---------------------------------------------------------------------------------------
+
+
+def expanded(table: Sequence[Mapping[str, Any]], wanted: Iterable[str]) -> tuple[list[dict[str, Any]], frozenset[str]]:
+    """Return the table with a column for each key of the objects that `wanted` dotted names lead through, instead of
+    the column of the object; and the names of these columns: `label.queue` is the key `queue` of the column `label`.
+
+    A column whose own name has the dots comes first, and a name that leads nowhere changes nothing.
+    """
+    rows, made = [dict(row) for row in table], set[str]()
+    for name in wanted:
+        while "." in name and not any(name in row for row in rows):
+            names = {column for row in rows for column in row if name.startswith(f"{column}.")}
+            parent = max(names, key=len, default="")
+            if not parent or not (opened := _opened(rows, parent)):
+                break
+            rows, new = opened
+            made = (made - {parent}) | new
+    return rows, frozenset(made)
+
+
+def _opened(rows: list[dict[str, Any]], parent: str) -> tuple[list[dict[str, Any]], set[str]] | None:
+    """The rows with the keys of the column `parent` in its place; None where it holds no object."""
+    objects = [_object(row.get(parent)) for row in rows]
+    keys = list(dict.fromkeys(key for value in objects for key in value or ()))
+    if len(keys) > COLUMNS:
+        what = f"its objects have more than {COLUMNS:,} different keys"
+        raise InputError(f"the column {quoted(parent)}: {what}; write those that are needed as columns")
+    if not keys or any(f"{parent}.{key}" in row for key in keys for row in rows):
+        return None
+    opened: list[dict[str, Any]] = []
+    for row, value in zip(rows, objects, strict=True):
+        made: dict[str, Any] = {}
+        for column, cell in row.items():
+            if column == parent:
+                made |= {f"{parent}.{key}": (value or {}).get(key) for key in keys}
+            else:
+                made[column] = cell
+        opened.append(made)
+    return opened, {f"{parent}.{key}" for key in keys}
+
+
+def _object(value: Any) -> dict[str, Any] | None:
+    if isinstance(value, str) and not value.lstrip().startswith("{"):
+        return None
+    try:
+        return parse_object(value)
+    except ValueError:
+        return None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from agent.conversation import as_text, read_turns, waiting_text
-from agent.task.input_files import Rows, parse_json
+from agent.task.input_files import parse_json_cell
+from agent.task.tables import Rows
 from agent.task.words import quoted
 
 PLAYED = "its rows are conversations that go on with the model's own replies"
@@ -15,37 +15,28 @@ PLAYED = "its rows are conversations that go on with the model's own replies"
 
 
 def messages_in(value: Any) -> Any:
-    """The value of a cell; the list of messages where it is the JSON of one. Raises ValueError."""
+    """Return the value of a cell; the list of messages where it is the JSON of one. Raises ValueError."""
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return value
-    try:
-        return parse_json(value)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{quoted(value)} is not JSON: {error.msg}; write the list of messages") from error
+    return parse_json_cell(value, "write the list of messages")
 
 
 def conversation_text(value: Any) -> str:
-    """The text of a conversation that waits for an answer. Raises ValueError, with all that is wrong with it."""
+    """Return the text of a conversation that waits for an answer. Raises ValueError with all that is wrong with it."""
     return waiting_text(messages_in(value))
 
 
 def reader_of(values: Sequence[Any], cells: bool) -> Callable[[Any], str]:
     """Return what reads the conversations of a column of outside rows.
 
-    Args:
-        values: All values of the column.
-        cells: They are cells of a table, which may hold lists of messages as JSON. They do where half of them or more
-            are such lists, so that no single cell makes messages of a text.
+    In `cells` of a table, which may hold lists of messages as JSON, they do where half of them or more are such lists,
+    so that no single cell makes messages of a text.
     """
     return _listed_text if cells and _are_conversations([value for value in values if value]) else waiting_text
 
 
-def _listed_text(value: Any) -> str:
-    return waiting_text(_no_text(value))
-
-
 def script_text(value: Any) -> str:
-    """The text of the user's messages, in a list of texts or of messages. Raises ValueError."""
+    """Return the text of the user's messages, in a list of texts or of messages. Raises ValueError."""
     found = messages_in(value)
     if isinstance(found, list):
         found = [{"role": "user", "content": each} if isinstance(each, str) else each for each in found]
@@ -58,7 +49,7 @@ def script_text(value: Any) -> str:
 
 
 def goal_text(value: Any) -> str:
-    """The goal of a user. Raises ValueError."""
+    """Return the goal of a user. Raises ValueError."""
     if not isinstance(value, str):
         raise ValueError(f"{quoted(value)} is not a text; put it in quotes")
     return value
@@ -69,9 +60,9 @@ Faults = dict[tuple[str, str], list[int]]
 
 
 def conversations_in(rows: Rows, names: Iterable[str]) -> tuple[Rows, frozenset[str], Faults]:
-    """The rows with conversations as their texts, the columns out of `names` that hold some, and what is wrong with
-    them. A column holds conversations where half of its values or more are lists of messages: a single odd row does
-    not make texts of all others."""
+    """Return the rows with conversations as their texts, the columns out of `names` that hold some, and what is wrong
+    with them. A column holds conversations where half of its values or more are lists of messages: a single odd row
+    does not make texts of all others."""
     found = frozenset(name for name in names if _are_conversations([row[name] for _, row in rows if _holds(row, name)]))
     made: Rows = []
     wrong: Faults = {}
@@ -104,10 +95,10 @@ def _is_conversation(value: Any) -> bool:
     return isinstance(messages, list) and bool(messages) and all(isinstance(m, dict) and "role" in m for m in messages)
 
 
-def _no_text(value: Any) -> Any:
-    """The value of a cell. Raises ValueError for a text among lists of messages."""
+def _listed_text(value: Any) -> str:
+    """The text of a conversation in a cell. Raises ValueError also for a text among lists of messages."""
     found = messages_in(value)
     if isinstance(found, str):
         fix = 'write [{"role": "user", "content": "..."}]'
         raise ValueError(f"{quoted(found, 60)} is a text, and the column holds lists of messages; {fix}")
-    return found
+    return waiting_text(found)

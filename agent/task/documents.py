@@ -1,4 +1,4 @@
-"""One file of documents as sections: text, Markdown, HTML, CSV and PDF. Knows formats; knows no folder and no task.
+"""The documents of a task: a folder or a file of text, Markdown, HTML, CSV and PDF, each file as sections.
 
 What a file says is data: nothing in it is run, and no address in it is fetched.
 """
@@ -6,21 +6,30 @@ What a file says is data: nothing in it is run, and no address in it is fetched.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from html import escape
+from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
+from pathlib import Path
 
+from agent.errors import Problem, ProblemsError
 from agent.extras import command, is_here
-from agent.types import Section, TextBlock
+from agent.shipped import canonical
+from agent.task.html_text import parse_html
+from agent.task.input_files import decoded, read_bytes
+from agent.task.words import listed, problem, shown
+from agent.types import Document, Section, TextBlock
 
+MOST_FILES = 1_000
+MOST_BYTES = 20_000_000
+"""Of one file."""
+MOST_LETTERS = 4_000_000
+"""Of all documents together: a release holds every passage."""
 MOST_PAGES = 2_000
 _HEADING = re.compile(r"(#{1,6})\s++(.*)")
 _RULE_OF_TABLE = re.compile(r"\|?\s*+:?-{2,}+:?\s*+(?:\|\s*+:?-{2,}+:?\s*+)*+\|?\s*+")
-NOT_SHOWN = re.compile(  # taken out first: where one of them is not closed, html.parser takes the square of the time
-    r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\s*>|\Z)|<![^>]*>?", re.DOTALL | re.IGNORECASE
-)
 _CODE = re.compile(r"\s*(```+|~~~+)")
 
 
@@ -33,19 +42,19 @@ class Outline:
         self._sections: list[Section] = []
 
     def head(self, level: int, text: str) -> None:
-        """A heading: it closes those of its level and deeper ones."""
+        """Open a heading: it closes those of its level and deeper ones."""
         self._close()
         self._open = [each for each in self._open if each[0] < level]
         if text:
             self._open.append((level, text))
 
     def add(self, text: str, header: str = "") -> None:
-        """A paragraph, or a table's rows with its header."""
+        """Add a paragraph, or a table's rows with its header."""
         if text.strip():
             self._blocks.append(TextBlock(text.strip("\n").rstrip(), header))
 
     def sections(self) -> tuple[Section, ...]:
-        """All sections with something in them."""
+        """Return all sections with something in them."""
         self._close()
         return tuple(self._sections)
 
@@ -56,7 +65,7 @@ class Outline:
 
 
 def read_text(text: str) -> tuple[Section, ...]:
-    """Paragraphs, with empty lines between them."""
+    """Read paragraphs, with empty lines between them."""
     outline = Outline()
     for paragraph in re.split(r"\n\s*\n", text):
         outline.add(paragraph)
@@ -64,7 +73,7 @@ def read_text(text: str) -> tuple[Section, ...]:
 
 
 def read_markdown(text: str) -> tuple[Section, ...]:
-    """Headings with `#`, tables with `|`, code between fences, paragraphs."""
+    """Read headings with `#`, tables with `|`, code between fences, paragraphs."""
     outline, held = Outline(), list[str]()
 
     def end() -> None:
@@ -100,7 +109,7 @@ def read_markdown(text: str) -> tuple[Section, ...]:
 
 
 def read_table(text: str, delimiter: str = ",") -> tuple[Section, ...]:
-    """A table whose first row names the columns. Raises ValueError where a row cannot be read."""
+    """Read a table whose first row names the columns. Raises ValueError where a row cannot be read."""
     outline = Outline()
     try:
         rows = [
@@ -119,35 +128,10 @@ class _Page(HTMLParser):
     """The text of an HTML page under its headings; scripts, styles and comments are left out."""
 
     _HIDDEN = frozenset(("script", "style", "template", "noscript", "svg", "select", "textarea", "iframe", "object"))
-    _INLINE = frozenset(
-        [
-            "a",
-            "abbr",
-            "b",
-            "cite",
-            "code",
-            "del",
-            "em",
-            "font",
-            "i",
-            "img",
-            "ins",
-            "kbd",
-            "label",
-            "mark",
-            "q",
-            "s",
-            "small",
-            "span",
-            "strong",
-            "sub",
-            "sup",
-            "time",
-            "u",
-            "var",
-            "wbr",
-        ]
-    )
+    _INLINE = frozenset((
+        "a", "abbr", "b", "cite", "code", "del", "em", "font", "i", "img", "ins", "kbd", "label", "mark", "q", "s",
+        "small", "span", "strong", "sub", "sup", "time", "u", "var", "wbr",
+    ))  # fmt: skip
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -204,47 +188,38 @@ class _Page(HTMLParser):
         self.outline.add(self._taken())
 
     def sections(self) -> tuple[Section, ...]:
-        self.close()
         self._end("table")
         return self.outline.sections()
 
 
 def read_html(text: str) -> tuple[Section, ...]:
-    """The text of a page under its headings. Raises ValueError where its declarations are broken."""
+    """Read the text of a page under its headings. Raises ValueError where its declarations are broken."""
     page = _Page()
-    shown = NOT_SHOWN.sub(" ", text)
-    end = shown.rfind(">") + 1
-    try:
-        page.feed(shown[:end] + escape(shown[end:]))
-        return page.sections()
-    except AssertionError as error:  # what the standard library raises on `<![` and the like
-        raise ValueError(f"is no HTML that can be read ({str(error)[:60]!a}); correct it") from error
+    parse_html(page, text)
+    return page.sections()
 
 
 def read_pdf(data: bytes) -> tuple[Section, ...]:
-    """The text of each page of a PDF. Raises ValueError where there is none, or pypdf is not installed."""
+    """Read the text of each page of a PDF. Raises ValueError where it cannot be read, or pypdf is not installed."""
     if not is_here("knowledge"):
         raise ValueError(f"is a PDF, which takes pypdf; {command('knowledge')}, or save it as text")
-    return tuple(_pdf_pages(data))
-
-
-def _pdf_pages(data: bytes) -> Iterator[Section]:
     from pypdf import PdfReader
 
+    found: list[Section] = []
     try:
         pages = PdfReader(io.BytesIO(data)).pages
         if len(pages) > MOST_PAGES:
             raise ValueError(f"has {len(pages)} pages; {MOST_PAGES} at most")
         for number, page in enumerate(pages, start=1):
             texts = [TextBlock(each.strip()) for each in re.split(r"\n\s*\n", page.extract_text()) if each.strip()]
-            if texts:
-                yield Section((f"page {number}",), tuple(texts))
+            found += [Section((f"page {number}",), tuple(texts))] if texts else []
     except ValueError:
         raise
     except Exception as error:  # a PDF is free bytes to its library, which may fail in any way on them
         raise ValueError(
             f"cannot be read as a PDF ({type(error).__name__}: {str(error)[:100]}); save it as text"
         ) from error
+    return tuple(found)
 
 
 TEXTS: Mapping[str, Callable[[str], tuple[Section, ...]]] = {
@@ -258,3 +233,73 @@ TEXTS: Mapping[str, Callable[[str], tuple[Section, ...]]] = {
 }
 """By ending, what reads a file of text."""
 SUFFIXES = (*TEXTS, ".pdf")
+
+
+# -- the folder --------------------------------------------------------------------------------------------------------
+
+
+def read_documents(path: str, folder: Path) -> tuple[tuple[Document, ...], str, list[Problem]]:
+    """Read the documents of a file or folder, `path`, inside a task folder; return them, the SHA-256 over them, and all
+    that is wrong with them."""
+    place, problems = folder / path, list[Problem]()
+    try:
+        inside = place.resolve(strict=True).is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):
+        return (), "", [problem(shown(place), 1, "no such file or folder; write it, or correct path under [knowledge]")]
+    if not inside:
+        what = f"lies outside the task folder {shown(folder)}; copy it into the folder"
+        return (), "", [problem(shown(place), 1, what)]
+    files = _files(place, problems) if place.is_dir() else [place]
+    root = place if place.is_dir() else place.parent
+    if len(files) > MOST_FILES:
+        problems.append(problem(shown(place), 1, f"holds {len(files)} files; {MOST_FILES} documents at most"))
+        files = []
+    elif not files and not problems:
+        problems.append(problem(shown(place), 1, f"holds no documents; write some ({listed(SUFFIXES)})"))
+    documents, digests, letters = list[Document](), list[tuple[str, str]](), 0
+    for file in files:
+        name = file.relative_to(root).as_posix()
+        try:
+            data = read_bytes(file, folder)
+            documents.append(Document(name, _sections(name, data, file)))
+        except ProblemsError as error:
+            problems += error.problems
+            continue
+        except ValueError as error:
+            problems.append(problem(shown(file), 1, str(error)))
+            continue
+        digests.append((name, hashlib.sha256(data).hexdigest()))
+        letters += sum(len(block.text) for section in documents[-1].sections for block in section.blocks)
+        if letters > MOST_LETTERS:
+            what = f"with this file the documents have more than {MOST_LETTERS:,} letters; a release holds them all"
+            problems.append(problem(shown(file), 1, f"{what}, so take fewer or shorter ones"))
+            break
+    digest = hashlib.sha256(canonical(digests).encode("utf-8", "surrogatepass")).hexdigest()
+    return tuple(documents), digest, problems
+
+
+def _files(place: Path, problems: list[Problem]) -> list[Path]:
+    """The files of a folder and those below it, in the order of their names; hidden ones are left out."""
+    found: list[Path] = []
+    for top, folders, names in os.walk(place):  # follows no links
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in folders:
+            if (link := Path(top, name)).is_symlink():
+                problems.append(problem(shown(link), 1, "is a link to a folder; copy the folder"))
+        found += [Path(top, name) for name in sorted(names) if not name.startswith(".")]
+    return sorted(found, key=lambda file: file.relative_to(place).as_posix())
+
+
+def _sections(name: str, data: bytes, file: Path) -> tuple[Section, ...]:
+    """One file. Raises ValueError with what is wrong, or ProblemsError."""
+    suffix = file.suffix.lower()
+    if not name.isprintable():
+        raise ValueError("has a name with characters that do not show; rename it")
+    if suffix not in SUFFIXES:
+        raise ValueError(f"is no document that can be read ({listed(SUFFIXES)}); take it out of the folder")
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"is larger than {MOST_BYTES // 1_000_000} MB; cut it into parts")
+    sections = read_pdf(data) if suffix == ".pdf" else TEXTS[suffix](decoded(data, shown(file)))
+    if not sections:
+        raise ValueError("holds no text; write it, or take the file out of the folder")
+    return sections

@@ -18,9 +18,10 @@ from agent.conversation import read_turns
 from agent.errors import Problem
 from agent.shipped import MAX_NUMBER, fold
 from agent.task.conversations import conversation_text, messages_in
-from agent.task.input_files import Rows, parse_json
+from agent.task.input_files import parse_json_cell
+from agent.task.tables import Rows
 from agent.task.words import listed, near, problem, quoted
-from agent.types import Example, Field, Signature, canonical, content_id
+from agent.types import Example, Field, Knowledge, Signature, canonical, content_id
 
 SOURCES_JOINT = ";"
 """Between two documents of a row."""
@@ -38,7 +39,7 @@ class PlacedExample:
 
 
 def parse_number(text: str) -> int | float:
-    """A finite number written in ASCII digits. Raises ValueError.
+    """Parse a finite number written in ASCII digits. Raises ValueError.
 
     >>> parse_number("12"), parse_number(" -0.5 "), parse_number("1e3")
     (12, -0.5, 1000.0)
@@ -50,7 +51,7 @@ def parse_number(text: str) -> int | float:
 
 
 def json_checker(schema: str) -> Callable[[Any], str]:
-    """A function from a value to what is wrong with it under a JSON schema, "" for nothing. Fetches no remote `$ref`.
+    """Return a function from a value to what is wrong with it under a JSON schema, or "". Fetches no remote `$ref`.
 
     Raises ValueError when the schema itself is not valid.
     """
@@ -86,30 +87,33 @@ def json_checker(schema: str) -> Callable[[Any], str]:
 
 
 class RowReader:
-    """Turns rows into examples. `unsure`: fields whose own definition is wrong, so their values are not judged.
+    """Turns rows into examples.
 
-    `slices` are fields, or columns of their own whose values are kept as texts; `sources` is the field or column that
-    names documents out of `documents`, "" for none; `read_conversation` gives the text of a conversation; `checkers`
-    say, by field and in the place of its schema, what is wrong with a label.
+    Args:
+        signature: The fields.
+        slices: Fields, or other columns, whose values are kept as texts; `id` is neither.
+        knowledge: The documents that a row may name.
+        unsure: Fields whose own definition is wrong, so that their values are not checked.
+        read_conversation: Returns the text of a conversation.
+        checkers: Say, by field and instead of its schema, what is wrong with a label.
     """
 
     def __init__(
         self,
         signature: Signature,
+        slices: Sequence[str] = (),
+        knowledge: Knowledge | None = None,
         unsure: frozenset[str] = frozenset(),
-        slices: tuple[str, ...] = (),
-        sources: str = "",
-        documents: tuple[str, ...] = (),
         read_conversation: Callable[[Any], str] = conversation_text,
         checkers: Mapping[str, Callable[[Any], str]] | None = None,
     ) -> None:
         self._signature = signature
-        self._slices = slices
-        self._sources, self._documents = sources, documents
+        self._slices = [name for name in slices if name != "id"]
+        self._sources, self._documents = (knowledge.source, knowledge.names) if knowledge else ("", ())
         self._read_conversation = read_conversation
         self._fields = {field.name: field for field in signature.inputs + signature.outputs}
         self._unsure = unsure
-        self._near = cache(near)  # one mistake may stand in thousands of rows
+        self._near = cache(near)  # one mistake may be in thousands of rows
         self._checkers = {
             name: json_checker(field.schema)
             for name, field in self._fields.items()
@@ -117,13 +121,8 @@ class RowReader:
         } | dict(checkers or {})
 
     def examples(self, rows: Rows, where: str, cells: bool) -> tuple[list[PlacedExample], list[Problem]]:
-        """The valid rows as examples, and the problems of the others, each once.
-
-        Args:
-            rows: With their lines.
-            where: The file, for problems.
-            cells: The values are texts out of a CSV file.
-        """
+        """Return the valid rows as examples, and the problems of the others, each once; `cells`: the values are texts
+        of CSV."""
         if cells and rows and (header := list(self._columns(self._header(rows[0][1])))):
             return [], [problem(where, 1, f"{what} (header)") for what in header]
         placed = []
@@ -222,17 +221,14 @@ class RowReader:
 
     def _json(self, field: Field, value: Any, cells: bool) -> Any:
         if cells:
-            try:
-                value = parse_json(value)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{quoted(value)} is not JSON: {error.msg}; write JSON in the cell") from error
+            value = parse_json_cell(value, "write JSON in the cell")
         if (checker := self._checkers.get(field.name)) and (wrong := checker(value)):
             raise ValueError(f"{quoted(value)} {wrong}")
         return value
 
 
 def listed_problems(lines_by_fault: Mapping[tuple[str, str], Sequence[int]], where: str) -> Iterator[Problem]:
-    """Each problem once, at its first line, by their lines; of one column at most MOST_LISTED, and how many more."""
+    """List each problem once, at its first line; of one column at most MOST_LISTED, and how many more."""
     listed_of: Counter[str] = Counter()
     found: list[tuple[int, str]] = []
     more: dict[str, list[int]] = {}
@@ -258,7 +254,6 @@ def _number(value: Any, cells: bool) -> int | float:
 
 
 def _row_id(value: Any, required: bool) -> str:
-    """The row's own id as text; "" when it has none."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or (required and not value.strip()) or not value.isprintable():
@@ -271,7 +266,7 @@ def _text(value: Any) -> str:
 
 
 def find_clashes(splits: Iterable[Iterable[PlacedExample]]) -> list[Problem]:
-    """Problems between rows: an id twice, or the same inputs (folded) in two splits or with two labels."""
+    """Find problems between rows: an id twice, or the same inputs (folded) in two splits or with two labels."""
     problems = []
     ids: dict[str, PlacedExample] = {}
     seen: dict[tuple[str, ...], PlacedExample] = {}

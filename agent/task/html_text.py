@@ -8,10 +8,12 @@ from html import escape
 from html.parser import HTMLParser
 from typing import Any
 
-from agent.task.documents import NOT_SHOWN
-from agent.task.input_files import FileForm
+from agent.task.tables import FileForm
 from agent.task.words import counted, quoted
 
+_NOT_SHOWN = re.compile(  # taken out first: where one of them is not closed, html.parser takes the square of the time
+    r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\s*>|\Z)|<![^>]*>?", re.DOTALL | re.IGNORECASE
+)
 SHARE = 0.1
 """Of the texts of a column; with as many in HTML it is named."""
 _BLOCKS = frozenset((
@@ -42,27 +44,22 @@ def is_html(text: str) -> bool:
     return _TAG.search(text) is not None or _ENTITY.search(text) is not None
 
 
-def html_cells(values: Iterable[Any]) -> tuple[int, int]:
-    """How many of the texts have HTML in them, and how many there are."""
-    texts = [value for value in values if isinstance(value, str) and value.strip()]
-    return sum(map(is_html, texts)), len(texts)
-
-
 def html_notes(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], form: FileForm) -> list[str]:
-    """What to say of HTML in columns, one line each, or of its being taken out."""
+    """Say which columns hold HTML, one line each, or that it was taken out."""
     if form.strip_html:
         do = "do the same where the prompt is used: optimize apply --strip-html, promptassay.strip_html(text)"
         return [f"HTML was taken out of the inputs (--strip-html); {do}"]
-    found = {name: html_cells([row.get(name) for row in rows]) for name in columns}
-    return [
-        f"column {quoted(name)}: HTML in {count} of {counted(texts, 'row')}; --strip-html takes it out"
-        for name, (count, texts) in found.items()
-        if count and count >= SHARE * texts
-    ]
+    notes = []
+    for name in columns:
+        texts = [cell for row in rows if isinstance(cell := row.get(name), str) and cell.strip()]
+        if (count := sum(map(is_html, texts))) and count >= SHARE * len(texts):
+            what = f"HTML in {count} of {counted(len(texts), 'row')}; --strip-html takes it out"
+            notes.append(f"column {quoted(name)}: {what}")
+    return notes
 
 
 def strip_html(text: str) -> str:
-    """A text without tags and comments of HTML, with its entities decoded; what is no HTML stays as it is.
+    """Return a text without tags and comments of HTML, with its entities decoded; what is no HTML stays unchanged.
 
     >>> strip_html("<p>Tom &amp; Jo</p><p>call <b>me</b>: <jo@example.org></p>")
     'Tom & Jo\\ncall me: <jo@example.org>'
@@ -70,18 +67,26 @@ def strip_html(text: str) -> str:
     if not is_html(text):
         return text
     page = _Text()
-    shown = NOT_SHOWN.sub(" ", text)
-    end = shown.rfind(">") + 1
     try:
-        page.feed(shown[:end] + escape(shown[end:], quote=False).replace("&amp;", "&"))
-        page.close()
-    except AssertionError:  # what the standard library raises on broken declarations
+        parse_html(page, text)
+    except ValueError:
         return text
     return page.text()
 
 
+def parse_html(page: HTMLParser, text: str) -> None:
+    """Feed a text to a parser, without scripts, styles and comments. Raises ValueError for broken declarations."""
+    shown = _NOT_SHOWN.sub(" ", text)
+    end = shown.rfind(">") + 1
+    try:
+        page.feed(shown[:end] + escape(shown[end:], quote=False).replace("&amp;", "&"))
+        page.close()
+    except AssertionError as error:  # what the standard library raises on `<![` and the like
+        raise ValueError(f"is no HTML that can be read ({str(error)[:60]!a}); correct it") from error
+
+
 def stripped(value: Any) -> Any:
-    """A cell with the HTML taken out of its texts."""
+    """Return a cell with the HTML taken out of its texts."""
     if isinstance(value, str):
         return strip_html(value)
     if isinstance(value, list):
@@ -90,7 +95,7 @@ def stripped(value: Any) -> Any:
 
 
 class _Text(HTMLParser):
-    """The text between tags, with a line for each block."""
+    """Collects the text between tags, with a line for each block."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)

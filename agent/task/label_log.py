@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agent.errors import InputError, Problem, ProblemsError
+from agent.errors import InputError, ProblemsError
 from agent.task.input_files import decode, parse_json
 from agent.task.words import problem, quoted, shown
 
@@ -32,13 +32,13 @@ SPREAD, DISAGREEMENT, CONFIRMED = "spread", "disagreement", "confirmed"
 """How a row was chosen: far from those that have a label, because prompts answered it differently, or by feedback that
 confirmed its answer."""
 LEFT_OUT = "none"
-"""The split of a row that is in none, as it is nearly another one."""
+"""The split of a row that is left out, as a near-duplicate."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelEvent:
-    """One line: a label, or with None an undo. `time` is in UTC, ISO 8601; `chosen` as above; `split` of the row stands
-    at its first label, as train, dev, test or LEFT_OUT."""
+    """One line: a label, or with None an undo. `time`: UTC, ISO 8601; `chosen` as above; `split`: that of the row, at
+    its first label: train, dev, test or LEFT_OUT."""
 
     row: str
     label: str | None
@@ -49,11 +49,11 @@ class LabelEvent:
 
 
 Place = Callable[[Sequence[LabelEvent], Sequence[LabelEvent]], Sequence[LabelEvent]]
-"""Takes the events so far and labels that come behind them; returns these labels with their splits."""
+"""Takes the events so far and labels to add; returns these labels with their splits."""
 
 
 def standing(events: Iterable[LabelEvent]) -> dict[str, dict[str, LabelEvent]]:
-    """The labels that stand after these events; of a row the labellers in the order of their last label."""
+    """Return the labels that stand after these events; of a row the labellers in the order of their last label."""
     found: dict[str, dict[str, LabelEvent]] = {}
     stacks = _not_taken_back(events).values()
     for _, event in sorted((each for stack in stacks for each in stack), key=lambda each: each[0]):
@@ -76,7 +76,7 @@ def _not_taken_back(events: Iterable[LabelEvent]) -> dict[str, list[tuple[int, L
 
 
 def first_labels(events: Iterable[LabelEvent]) -> dict[str, LabelEvent]:
-    """By row its first label, taken back or not, in their order."""
+    """Return by row its first label, taken back or not, in their order."""
     found: dict[str, LabelEvent] = {}
     for event in events:
         if event.label is not None:
@@ -85,7 +85,7 @@ def first_labels(events: Iterable[LabelEvent]) -> dict[str, LabelEvent]:
 
 
 def agreed(of_row: Mapping[str, LabelEvent]) -> str | None:
-    """The label that more labellers gave than any other; None where two labels have as many."""
+    """Return the label that more labellers gave than any other; None where two labels have as many."""
     counts = Counter(event.label for event in of_row.values()).most_common(2)
     return None if not counts or (len(counts) > 1 and counts[0][1] == counts[1][1]) else counts[0][0]
 
@@ -103,8 +103,8 @@ class LabelLog:
         self.path, self._then, self._place = path, then, place
 
     def events(self) -> list[LabelEvent]:
-        """All events. Raises ProblemsError with each line that is not as it was written; a last line without its end
-        was cut off while it was written, and is none."""
+        """Read all events. Raises ProblemsError for a line that is not as it was written; a last line without its end
+        was cut off while it was written, and is left out."""
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
@@ -114,17 +114,17 @@ class LabelLog:
         return self._parsed(data[: data.rfind(b"\n") + 1])
 
     def add(self, row: str, label: str, labeller: str, chosen: str) -> LabelEvent:
-        """Appends a label; it is on the disk when this returns. Raises InputError for a name that is none."""
+        """Append a label; it is on the disk when this returns. Raises InputError for an unusable name."""
         return self.add_all([(row, label)], labeller, chosen)[0]
 
     def add_all(self, labels: Sequence[tuple[str, str]], labeller: str, chosen: str) -> list[LabelEvent]:
-        """The same for labels of several rows, in one write."""
+        """Append labels of several rows in one write."""
         name, time = labeller_name(labeller), _now()
         added = [LabelEvent(row, label, name, time, chosen) for row, label in labels]
         return self._append(lambda events: self._place(events, added))
 
     def undo(self, labeller: str) -> LabelEvent | None:
-        """Takes back the last label of this labeller that stands, and returns it; None where there is none."""
+        """Take back the last label of this labeller that stands; None where there is none."""
         name, taken = labeller_name(labeller), list[LabelEvent]()
 
         def made(events: Sequence[LabelEvent]) -> list[LabelEvent]:
@@ -171,7 +171,8 @@ class LabelLog:
                 problems.append(problem(where, number, f"is no label as it was written: {error}"))
                 break
             if prev != before:
-                problems.append(_broken(where, number))
+                what = "the line before is not the one that was there when this one was written"
+                problems.append(problem(where, number, f"{what}; put labels.jsonl back as it was"))
                 break
             events.append(event)
             before = _hash(raw[number - 1])
@@ -181,16 +182,11 @@ class LabelLog:
 
 
 def labeller_name(name: str) -> str:
-    """A labeller's name as it is kept. Raises InputError for one that is empty, too long or not printable."""
+    """Return a labeller's name as it is kept. Raises InputError for one that is empty, too long or not printable."""
     name = name.strip()
     if not name or len(name) > LONGEST_NAME or not name.isprintable():
         raise InputError(f"--labeller {quoted(name)}: give a name or initials of 1 to {LONGEST_NAME} printable letters")
     return name
-
-
-def _broken(where: str, number: int) -> Problem:
-    what = "the line before is not the one that was there when this one was written; put labels.jsonl back as it was"
-    return problem(where, number, what)
 
 
 def _event(value: Any) -> tuple[LabelEvent, str]:

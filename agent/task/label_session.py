@@ -1,6 +1,12 @@
 """What one labeller labels: the next row, why it comes next, undo, and how well labellers agree.
 
-rows on which labellers disagree  ->  some that others have labelled  ->  rows without a label
+rows on which labellers disagree  ->  some that others have labelled  ->  rows without a label, by the queue:
+
+    rows that prompts answered differently  ->  labels of which there are fewest  ->  far from all that is labelled
+
+Source: disagreement of a committee: Seung, Opper & Sompolinsky 1992, "Query by committee"; farthest first: Gonzalez
+1985, "Clustering to minimize the maximum intercluster distance"; Sener & Savarese 2018, "Active learning for
+convolutional neural networks: a core-set approach".
 """
 
 from __future__ import annotations
@@ -8,13 +14,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
+from typing import Any
 
 from agent.stats.agreement import IntervalEstimate, kappa, share
+from agent.task.label_files import UnlabelledRow
 from agent.task.label_log import DISAGREEMENT, SPREAD, LabelEvent, agreed, labeller_name
-from agent.task.label_queue import LabelQueue
 from agent.task.labelled_task import LabelledTask
-from agent.task.unlabelled import UnlabelledRow
+
+MOST_TERMS = 50_000
+AT_ONCE = 64
+"""Labelled rows that are compared with all rows together: more take more memory."""
+
 
 OVERLAP = 10
 """Rows of others that a labeller gets first, so that agreement can be measured."""
@@ -22,8 +34,8 @@ OVERLAP = 10
 
 @dataclass(frozen=True, slots=True)
 class NextRow:
-    """A row to label. `why`, in words; `chosen`, as the log keeps it; `others`: what others said, where they do not
-    agree with this labeller."""
+    """A row to label. `why`: in words; `chosen`: as the log keeps it; `others`: labels of those who disagree with this
+    labeller."""
 
     row: UnlabelledRow
     why: str
@@ -42,7 +54,7 @@ class PairAgreement:
 
     @property
     def line(self) -> str:
-        """In words."""
+        """The agreement in words."""
         one, two = self.labellers
         level = "too few to tell"
         if self.kappa.value is not None and self.kappa.ci95:
@@ -54,7 +66,7 @@ class PairAgreement:
 
 
 def queue_of(task: LabelledTask, answers: Mapping[str, Sequence[str]] | None = None) -> LabelQueue:
-    """The queue of a task's rows; `answers`: by row what prompts answered, one answer for each prompt."""
+    """Make the queue of a task's rows; `answers`: by row those of prompts, one for each."""
     place = task.positions
     drafted = {place[row.id]: row.drafted for row in task.rows if row.drafted}
     given = {place[row]: texts for row, texts in (answers or {}).items() if row in place}
@@ -64,11 +76,8 @@ def queue_of(task: LabelledTask, answers: Mapping[str, Sequence[str]] | None = N
 class LabelSession:
     """One labeller at work. `events` are always all those of the task's log.
 
-    Args:
-        task: what is labelled.
-        labeller: a name or initials.
-        queue: of the task, which labellers may share. None: one of its own, without answers of prompts.
-        overlap: how many rows of others come first, 0 or more.
+    `queue`: of the task, which labellers may share; None: a new one, without answers of prompts. `overlap`: how many
+    rows of others come first, 0 or more.
     """
 
     def __init__(
@@ -78,7 +87,7 @@ class LabelSession:
         self._queue = queue or queue_of(task)
 
     def next(self, events: Sequence[LabelEvent], skipped: Collection[str] = ()) -> NextRow | None:
-        """The next row, but for those that were `skipped`; None where nothing is left."""
+        """Return the next row that was not `skipped`; None where nothing is left."""
         place, labels = self.task.positions, self.task.labels(events)
         given_before = Counter((event.row, event.labeller) for event in events if event.label is not None)
         once = {row for (row, name), count in given_before.items() if name == self.labeller and count == 1}
@@ -111,25 +120,25 @@ class LabelSession:
         return None
 
     def label(self, row: str, label: str, chosen: str = SPREAD) -> LabelEvent:
-        """Writes a label of this labeller down."""
+        """Log a label of this labeller."""
         return self.task.label(row, label, self.labeller, chosen)
 
     def again(self, row: str) -> NextRow | None:
-        """A row whose label was taken back; None where there is no such row."""
+        """Return a row whose label was taken back; None where there is no such row."""
         found = self.task.by_id.get(row)
         return NextRow(found, "its label was taken back", SPREAD, {}) if found else None
 
     def undo(self) -> LabelEvent | None:
-        """Takes back the last label of this labeller; None where there is none."""
-        return self.task.undo(self.labeller)
+        """Take back the last label of this labeller; None where there is none."""
+        return self.task.log.undo(self.labeller)
 
     def done(self, events: Sequence[LabelEvent]) -> int:
-        """How many rows this labeller has labelled."""
+        """Count the rows that this labeller has labelled."""
         return sum(self.labeller in given for given in self.task.labels(events).values())
 
 
 def agreements(task: LabelledTask, events: Sequence[LabelEvent]) -> list[PairAgreement]:
-    """The agreement of each two labellers that have labelled a row both; `events`: all of the task's log."""
+    """Measure the agreement of each two labellers who have both labelled a row."""
     labels = task.labels(events)
     names = sorted({name for given in labels.values() for name in given})
     found = []
@@ -142,3 +151,102 @@ def agreements(task: LabelledTask, events: Sequence[LabelEvent]) -> list[PairAgr
         agreed_on = kappa(first, second, len(task.choices), weighted=False, seed=0)
         found.append(PairAgreement((one, two), len(both), agreed_on, share([a == b for a, b in both])))
     return found
+
+
+# -- the queue ---------------------------------------------------------------------------------------------------------
+
+
+def disagreement(answers: Sequence[str]) -> float:
+    """Return the share of answers, in [0, 1), that are not the most frequent one; 0 for none.
+
+    >>> disagreement(["bug", "bug", "question", "bug"])
+    0.25
+    """
+    return 1 - max(Counter(answers).values()) / len(answers) if answers else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NearestKnown:
+    """By row the similarity and position of the nearest of the `known` rows; of equally near ones the first."""
+
+    known: tuple[int, ...]
+    similarity: Any
+    position: Any
+
+
+class LabelQueue:
+    """The rows of a task by their TF-IDF vectors. All labellers share one queue, from several threads.
+
+    Args:
+        texts: of all rows, at least one.
+        drafted: by position the label that a synthetic row was written for.
+        answers: by position what prompts answered, one answer for each prompt.
+    """
+
+    def __init__(
+        self, texts: Sequence[str], drafted: Mapping[int, str], answers: Mapping[int, Sequence[str]] | None = None
+    ) -> None:
+        self._texts, self._drafted, self._answers = texts, drafted, answers or {}
+        self._last: NearestKnown | None = None  # replaced and never changed, as threads share it
+
+    @cached_property
+    def _vectors(self) -> Any:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        vectors = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", sublinear_tf=True, max_features=MOST_TERMS)
+        return vectors.fit_transform(self._texts)
+
+    def answered(self, at: int) -> list[str]:
+        """Return the answers of prompts on a row, each once."""
+        return sorted({*self._answers.get(at, ())})
+
+    def disagreement(self, at: int) -> float:
+        """Return how far the prompts disagree on a row, in [0, 1)."""
+        return disagreement(self._answers.get(at, ()))
+
+    def pick(self, labelled: Mapping[int, str], candidates: Sequence[int]) -> int:
+        """Choose the position to label next out of the `candidates`, at least one; of equal ones the first.
+
+        `labelled`: by position the label that a row has.
+        """
+        import numpy as np
+
+        if not labelled:  # the most typical row: the next ones are far from it
+            similar = np.asarray(self._vectors[list(candidates)] @ self._vectors.sum(axis=0).T).ravel()
+            nearest = dict(zip(candidates, (-similar).tolist(), strict=True))
+            predicted = {at: self._drafted.get(at, "") for at in candidates}
+        else:
+            found, places = self._nearest(tuple(labelled)), list(candidates)
+            nearest = dict(zip(places, found.similarity[places].tolist(), strict=True))
+            closest = dict(zip(places, found.position[places].tolist(), strict=True))
+            predicted = {
+                at: self._drafted.get(at) or (labelled[closest[at]] if nearest[at] > 0 else "") for at in places
+            }
+        for at in candidates:
+            if given := self._answers.get(at):
+                predicted[at] = Counter(given).most_common(1)[0][0]
+        counts = Counter(labelled.values())
+        fewest = min(counts.values(), default=0)  # of a label that no row suggests it is not known that it is rare
+
+        def order(at: int) -> tuple[float, int, float]:
+            of_label = counts[predicted[at]] if predicted[at] else fewest
+            return -self.disagreement(at), of_label, round(nearest[at], 9)
+
+        return min(candidates, key=order)
+
+    def _nearest(self, known: tuple[int, ...]) -> NearestKnown:
+        """Only rows that came after the last ones are compared; all, where a label was taken back."""
+        import numpy as np
+
+        last, rows = self._last, len(self._texts)
+        if last is None or known[: len(last.known)] != last.known:
+            last = NearestKnown((), np.zeros(rows), np.zeros(rows, int))
+        similarity, position = last.similarity, last.position
+        for start in range(len(last.known), len(known), AT_ONCE):
+            some = np.array(known[start : start + AT_ONCE])
+            shared = (self._vectors @ self._vectors[some].T).toarray()
+            is_nearer = shared.max(axis=1) > similarity
+            similarity = np.where(is_nearer, shared.max(axis=1), similarity)
+            position = np.where(is_nearer, some[shared.argmax(axis=1)], position)
+        self._last = found = NearestKnown(known, similarity, position)
+        return found

@@ -2,8 +2,8 @@
 
     task.toml + unlabelled.jsonl + labels.jsonl  ->  train.jsonl, dev.jsonl, test.jsonl
 
-The splits are written again after each label, by what the files hold then: other processes may have added rows. Rows in
-the splits that are no labelled ones stay as they are.
+The splits are written again after each label, from what the files hold then, as other processes may have added rows.
+Rows in the splits that are not labelled ones stay unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from agent.errors import InputError, ProblemsError
 from agent.files import new_files
 from agent.shipped import fold
 from agent.task.input_files import parse_toml, read_bytes
-from agent.task.label_files import SPLITS, LabelFiles, read_label_files
+from agent.task.label_files import UNLABELLED_FILE, LabelFiles, UnlabelledRow, json_line, read_label_files
 from agent.task.label_log import (
     CONFIRMED,
     DISAGREEMENT,
@@ -30,7 +30,7 @@ from agent.task.label_log import (
     first_labels,
     standing,
 )
-from agent.task.unlabelled import UNLABELLED_FILE, UnlabelledRow, json_line
+from agent.task.splits import SPLITS
 from agent.task.words import listed, problem, quoted, shown
 
 
@@ -40,12 +40,12 @@ class LabelStatus:
 
     Args:
         rows: in unlabelled.jsonl.
-        labelled: rows with a label that stands and on which the labellers agree.
-        disputed: rows on which as many labellers say one thing as another.
+        labelled: rows with a label on which the labellers agree.
+        disputed: rows on which no label has a majority.
         by_label: labelled rows by label.
         splits: rows in each split, from labels or not.
         chosen_in_test: test rows that were chosen because prompts answered them differently.
-        missing: what is wanted before the splits are written, in words; "" when they are.
+        missing: what is wanted before the splits are written, in words, or "".
     """
 
     rows: int
@@ -60,8 +60,7 @@ class LabelStatus:
 class LabelledTask:
     """A task folder whose rows people label. `rows` are those of unlabelled.jsonl when it was opened.
 
-    Raises ProblemsError or InputError where the folder is no such task: it has one output, a choice, and a file
-    unlabelled.jsonl.
+    Raises ProblemsError or InputError unless the task has one output, a choice, and a file unlabelled.jsonl.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -77,7 +76,7 @@ class LabelledTask:
 
     @property
     def definitions(self) -> dict[str, str]:
-        """What each label means, as the instruction says it in a line `- LABEL: ...`; "" where it does not."""
+        """The meaning of each label, by a line `- LABEL: ...` of the instruction, or ""."""
         return definitions_in(self.instruction, self.choices)
 
     @cached_property
@@ -91,7 +90,7 @@ class LabelledTask:
         return {row.id: at for at, row in enumerate(self.rows)}
 
     def label(self, row: str, label: str, labeller: str, chosen: str) -> LabelEvent:
-        """Writes a label down, and the splits. Raises InputError for another row or label."""
+        """Log a label and write the splits. Raises InputError for another row or label."""
         if row not in self.by_id:
             raise InputError(
                 f"{quoted(row)} is no row of {shown(self.folder / UNLABELLED_FILE)}; label one of its rows"
@@ -101,32 +100,20 @@ class LabelledTask:
         return self.log.add(row, label, labeller, chosen)
 
     def label_confirmed(self, answers: Sequence[tuple[str, str]], labeller: str) -> int:
-        """Gives rows the answers that feedback confirmed, in the spelling of the labels.
-
-        Args:
-            answers: row and answer; those that are no label of the task are left out.
-            labeller: says where they come from.
-
-        Returns:
-            How many are labels.
-        """
+        """Give rows the answers that feedback confirmed, in the spelling of the labels; return how many are labels."""
         spelled = {fold(choice): choice for choice in self.choices}
         labels = [(row, spelled[fold(answer)]) for row, answer in answers if fold(answer) in spelled]
         if labels:
             self.log.add_all(labels, labeller, CONFIRMED)
         return len(labels)
 
-    def undo(self, labeller: str) -> LabelEvent | None:
-        """Takes back the last label of a labeller that stands, and returns it; None where there is none."""
-        return self.log.undo(labeller)
-
     def write_splits(self) -> None:
-        """Writes the splits as the labels are now, as after a process that was killed between a label and them."""
+        """Write the splits of the labels, as after a process that was killed between the two."""
         if events := self.log.events():
             self._write_splits(events)
 
     def status(self, events: Sequence[LabelEvent]) -> LabelStatus:
-        """How far labelling is after all `events` of the log."""
+        """Tell how far labelling is after all `events` of the log."""
         now, chosen = self._files(events), {event.row: event.chosen for event in events if event.chosen}
         placed, of_rows = now.placed(events), self._agreed(events, now)
         made = now.made(of_rows, placed)
@@ -142,7 +129,7 @@ class LabelledTask:
         )
 
     def labels(self, events: Sequence[LabelEvent]) -> dict[str, dict[str, LabelEvent]]:
-        """By row and labeller the labels that stand; those that the task does not have any more are left out."""
+        """Return by row and labeller the labels that stand and that the task still has."""
         return self._labels(events, self.by_id)
 
     def _labels(
@@ -168,7 +155,6 @@ class LabelledTask:
         return read_label_files(self.folder, self.inputs, self.field, {event.row for event in events})
 
     def _agreed(self, events: Sequence[LabelEvent], now: LabelFiles) -> dict[str, str | None]:
-        """By row with a label the one that most labellers gave it, None where they do not agree."""
         return {row: agreed(given) for row, given in self._labels(events, now.rows).items()}
 
     def _write_splits(self, events: Sequence[LabelEvent]) -> None:
@@ -178,20 +164,20 @@ class LabelledTask:
         if now.missing(made) and not (is_written and all(made.values())):
             return
         texts = {f"{split}.jsonl": "".join(map(json_line, rows)).encode() for split, rows in made.items()}
-        changed = {name: text for name, text in texts.items() if _bytes(self.folder / name) != text}
-        with new_files(self.folder) as beside:
-            for name, text in changed.items():
-                (beside / name).write_bytes(text)
+        with new_files(self.folder) as new:
+            for name, text in texts.items():
+                if not (old := self.folder / name).exists() or old.read_bytes() != text:
+                    (new / name).write_bytes(text)
 
 
 def read_fields(folder: Path) -> tuple[tuple[str, ...], str]:
-    """Inputs and output of a task that people can label. Raises ProblemsError or InputError where it is none."""
+    """Return inputs and output of a task that people can label. Raises ProblemsError or InputError for any other."""
     _, inputs, field, _, _ = _read_toml(folder)
     return inputs, field
 
 
 def rows_to_label(folder: str) -> int:
-    """How many rows of a task folder have no label; 0 where it is no task that people label, or not readable."""
+    """Count the rows of a task folder without a label; 0 where it is no readable task that people label."""
     if not folder or not Path(folder, UNLABELLED_FILE).is_file():
         return 0
     try:
@@ -202,7 +188,7 @@ def rows_to_label(folder: str) -> int:
 
 
 def definitions_in(instruction: str, choices: Sequence[str]) -> dict[str, str]:
-    """What each label means, by the lines `- LABEL: ...` of an instruction; "" for one without such a line.
+    """Return the meaning of each label, by the lines `- LABEL: ...` of an instruction, or "".
 
     >>> definitions_in("Name the team.\\n- bug: Something is broken.", ["bug", "question"])
     {'bug': 'Something is broken.', 'question': ''}
@@ -211,12 +197,8 @@ def definitions_in(instruction: str, choices: Sequence[str]) -> dict[str, str]:
     return {choice: line[1].strip() if line else "" for choice, line in lines.items()}
 
 
-def _bytes(path: Path) -> bytes | None:
-    return path.read_bytes() if path.exists() else None
-
-
 def _read_toml(folder: Path) -> tuple[str, tuple[str, ...], str, tuple[str, ...], str]:
-    """Name, inputs, output, labels and instruction of the task. Raises where it is none that people can label."""
+    """Name, inputs, output, labels and instruction of the task. Raises where people cannot label it."""
     from agent.task.checks import parse_signature
     from agent.task.task_file import parse
 

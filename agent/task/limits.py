@@ -35,12 +35,12 @@ class TooMuch(ValueError):
 
 
 def more_than(most: int, what: str, fix: str = "") -> TooMuch:
-    """The error of a limit."""
+    """Return the error of a limit."""
     return TooMuch(f"more than {most:,} {what}; {fix or 'take fewer'}")
 
 
 def values_in(cell: Any) -> int:
-    """How many values a cell of JSON holds, with itself.
+    """Count the values of a cell of JSON, with itself.
 
     >>> values_in("a"), values_in({"a": [1, 2]})
     (1, 4)
@@ -64,7 +64,7 @@ class FileMeter:
             raise more_than(COLUMNS, "columns", "take out those that are not needed")
 
     def row(self, cells: int) -> None:
-        """Note a row of so many cells, or values in its JSON. Raises TooMuch."""
+        """Note a row with its number of cells, or of values in its JSON. Raises TooMuch."""
         self._rows += 1
         self._cells += cells
         if self._rows > ROWS:

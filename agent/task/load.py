@@ -8,23 +8,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from agent.errors import Problem, ProblemsError
+from agent.errors import InputError, Problem, ProblemsError
 from agent.metrics.metric_registry import METRICS
 from agent.registry import OURS
 from agent.task import checks
 from agent.task.checks import CONVERSATION_FORMATS, DEMO_TECHNIQUES, TOOL_FORMATS, Fault
 from agent.task.conversations import conversation_text, goal_text, script_text
+from agent.task.documents import read_documents
 from agent.task.examples import PlacedExample, RowReader, find_clashes, json_checker
-from agent.task.input_files import TEXT_CELLS, TomlLines, decode, parse_json, parse_toml, read_bytes, rows_of
-from agent.task.knowledge import read_documents
-from agent.task.label_calls import accepted_checker, calls_checker
-from agent.task.rubric import read_rubric
+from agent.task.input_files import TomlLines, decoded, parse_json, parse_toml, read_bytes
+from agent.task.judge_files import read_rubric
+from agent.task.splits import SPLITS
+from agent.task.tables import TEXT_CELLS, rows_of
 from agent.task.tool_source import FUNCTIONS, tools_in_source
-from agent.task.tools import read_tools
+from agent.task.tools import accepted_checker, calls_checker, read_tools
 from agent.task.words import near, problem, quoted, shown
 from agent.types import (
     Budget,
@@ -45,8 +47,6 @@ from agent.types import (
 if TYPE_CHECKING:
     from agent.task.task_file import FieldTable, Parsed, TaskFile
 
-SPLITS: tuple[SplitName, ...] = get_args(SplitName)
-
 
 def load_task(path: str | Path, documents: Path | None = None) -> Task:
     """The task in the folder `path` (or of the task.toml at `path`), with the SHA-256 of each of its files in `hashes`.
@@ -63,10 +63,10 @@ def _folder(path: Path) -> Path:
     try:
         if folder.is_dir():
             return folder
-        beside = sorted(p.name for p in folder.parent.iterdir() if p.is_dir()) if folder.parent.is_dir() else []
+        near_by = sorted(p.name for p in folder.parent.iterdir() if p.is_dir()) if folder.parent.is_dir() else []
     except (OSError, ValueError):
-        beside = []
-    raise ProblemsError((problem(shown(folder), 1, f"no such task folder{near(folder.name, beside)}"),))
+        near_by = []
+    raise ProblemsError((problem(shown(folder), 1, f"no such task folder{near(folder.name, near_by)}"),))
 
 
 def _read_from(file: TaskFile) -> Callable[[Any], str]:
@@ -88,8 +88,7 @@ class _Loading:
 
     def task(self) -> Task:
         toml = self.folder / "task.toml"
-        if (text := self._text(toml.name, toml.name)) is None:
-            raise ProblemsError(tuple(self.problems))
+        text = self._text(toml.name)
         raw = parse_toml(text, shown(toml))
         from agent.task.task_file import parse
 
@@ -105,31 +104,31 @@ class _Loading:
         self.problems[:0] = [problem(shown(toml), line, what) for line, what in places]
         rubrics, knowledge = self._rubrics(parsed), self._knowledge(parsed.file)
         splits = self._splits(parsed, None if parsed.doubts("signature") else signature, unsure, knowledge)
-        if (self.folder / "rubric.md").exists() and "rubric.md" not in self.hashes:
-            self._text("rubric.md", "rubric.md")
-        if (self.folder / "labels.jsonl").exists():
-            self._text("labels.jsonl", "labels.jsonl")  # hashed, as the splits are made of it
+        for name in ("rubric.md", "labels.jsonl"):  # hashed, as the splits are made of labels
+            if (self.folder / name).exists() and name not in self.hashes:
+                with self._noting():
+                    self._text(name)
         if self.problems or signature is None:
             raise ProblemsError(tuple(self.problems))
         return self._build(parsed, signature, splits, rubrics, knowledge)
 
-    def _read(self, name: str, key: str) -> bytes | None:
-        """A file of the folder, hashed under `key`; None (and a problem) when it cannot be read."""
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Note the problems that end the block."""
         try:
-            data = read_bytes(self.folder / name, self.folder)
+            yield
         except ProblemsError as error:
             self.problems += error.problems
-            return None
-        if key:
+
+    def _bytes(self, name: str, key: str | None = None) -> bytes:
+        """A file of the folder, hashed under `key` unless that is "", by default its name. Raises ProblemsError."""
+        data = read_bytes(self.folder / name, self.folder)
+        if (key := name if key is None else key) != "":
             self.hashes[key] = hashlib.sha256(data).hexdigest()
         return data
 
-    def _text(self, name: str, key: str) -> str | None:
-        if (data := self._read(name, key)) is None:
-            return None
-        lines, problems = decode(data, shown(self.folder / name))
-        self.problems += problems
-        return None if problems else "\n".join(line or "" for line in lines)
+    def _text(self, name: str, key: str | None = None) -> str:
+        return decoded(self._bytes(name, key), shown(self.folder / name))
 
     def _signature(self, parsed: Parsed, faults: list[Fault]) -> tuple[Signature | None, frozenset[str]]:
         """The signature with its fields, and the names of the fields whose definition is wrong."""
@@ -178,7 +177,9 @@ class _Loading:
             limits = (table.min_words, table.max_words, tuple(table.forbidden), tuple(table.required))
             return Field(name, table.type, table.description, tuple(table.choices), None, *limits, table.optional)
         if isinstance(schema, str):
-            text = self._text(schema, "")
+            text: str | None = None
+            with self._noting():
+                text = self._text(schema, key="")  # not hashed, as it is a part of the signature
             if text is None:
                 raise ValueError(f"the file {quoted(schema)} cannot be used; correct it or its name")
             schema = parse_json(text)
@@ -200,20 +201,19 @@ class _Loading:
         if not isinstance(value, str):
             tools, wrong = read_tools(value, own=True)
             faults += [Fault(("tools",), what) for what in wrong]
-        elif functions := FUNCTIONS.fullmatch(value):
-            data = self._read(functions["file"], functions["file"])
-            if data is not None:
-                where = self.folder / functions["file"]
-                found, problems = tools_in_source(where, functions["names"], data)
-                tools, wrong = read_tools(found) if not problems else ((), [])
-                self.problems += problems
-                self.problems += [problem(shown(where), 1, what) for what in wrong]
-        elif (text := self._text(value, value)) is not None:
-            try:
-                tools, wrong = read_tools(parse_json(text))
-            except ValueError as error:
-                wrong = [f"is not JSON: {error}"]
-            self.problems += [problem(shown(self.folder / value), 1, what) for what in wrong]
+        else:
+            functions = FUNCTIONS.fullmatch(value)
+            name = functions["file"] if functions else value
+            with self._noting():
+                try:
+                    if functions:
+                        given: Any = tools_in_source(self.folder / name, functions["names"], self._bytes(name))
+                    else:
+                        given = parse_json(self._text(name))
+                    tools, wrong = read_tools(given)
+                except ValueError as error:
+                    wrong = [f"is not JSON: {error}"]
+            self.problems += [problem(shown(self.folder / name), 1, what) for what in wrong]
         self.tools = () if wrong else tools
 
     def _label_checkers(
@@ -251,13 +251,14 @@ class _Loading:
             if metric.name == "python" and not present and ("metrics", index, "name") not in parsed.broken:
                 what = "the metric python needs metric.py in the task folder; write def metric(example, prediction)"
                 yield Fault(("metrics", index), what)
-        if present and (source := self._text("metric.py", "metric.py")) is not None:
-            self.problems += checks.check_metric_file(source, shown(self.folder / "metric.py"))
+        if present:
+            with self._noting():
+                checks.check_metric_file(self._text("metric.py"), shown(self.folder / "metric.py"))
 
     def _rubrics(self, parsed: Parsed) -> dict[str, Rubric]:
         """What each judge goes by, by file name. Where one compares with the label or your prompt, it needs none."""
         found: dict[str, Rubric] = {}
-        from agent.metrics.deferred import JudgeOptions
+        from agent.metrics.reference_free import JudgeOptions
 
         judges = [options for options in parsed.options if isinstance(options, JudgeOptions)]
         for name in dict.fromkeys(judge.rubric for judge in judges):
@@ -268,10 +269,9 @@ class _Loading:
             if not here:
                 what = "no such file, and a judge goes by it; write what makes an answer good"
                 self.problems.append(problem(shown(self.folder / name), 1, what))
-            elif (text := self._text(name, name)) is not None:
-                rubric, problems = read_rubric(text, shown(self.folder / name))
-                self.problems += problems
-                found |= {name: rubric} if rubric else {}
+            else:
+                with self._noting():
+                    found[name] = read_rubric(self._text(name), shown(self.folder / name))
         return found
 
     def _knowledge(self, file: TaskFile) -> Knowledge | None:
@@ -288,32 +288,32 @@ class _Loading:
         return Knowledge(documents, table.source or "", table.unanswerable or "")
 
     def _program(self, parsed: Parsed) -> Iterator[Fault]:
-        """The file of a program of the user's own: hashed, and looked at for its factory; it is not run here."""
         if not parsed.file.program:
             return
         module, factory = parsed.file.program.split(":")
         name = f"{module}.py"
         if not (self.folder / name).exists():
             yield Fault(("program",), f"program = {quoted(parsed.file.program)} needs {name} in the task folder")
-        elif (source := self._text(name, name)) is not None:
-            self.problems += checks.check_program_file(source, factory, shown(self.folder / name))
+        else:
+            with self._noting():
+                checks.check_program_file(self._text(name), factory, shown(self.folder / name))
 
     def _splits(
         self, parsed: Parsed, signature: Signature | None, unsure: frozenset[str], knowledge: Knowledge | None
     ) -> list[list[PlacedExample]]:
         file = parsed.file
-        slices = tuple(name for name in file.slices if name != "id")
-        source = knowledge.source if knowledge else ""
-        names = knowledge.names if knowledge else ()
         reader = None
         if signature is not None:
             checkers = self._label_checkers(parsed, signature, unsure)
-            reader = RowReader(signature, unsure, slices, source, names, _read_from(file), checkers)
+            reader = RowReader(signature, file.slices, knowledge, unsure, _read_from(file), checkers)
         files = [self._split_name(file, split) for split in SPLITS]
         splits: list[list[PlacedExample]] = []
         for split, name in zip(SPLITS, files, strict=True):
             path = self.folder / (name or f"{split}.jsonl")
-            if name is None or (data := self._read(name, split)) is None:
+            data = None
+            with self._noting():
+                data = self._bytes(name, split) if name else None
+            if data is None:
                 continue
             if files.count(name) > 1:
                 self.problems.append(problem(shown(path), 1, "is the file of two splits; give each split its own file"))
@@ -402,3 +402,27 @@ class _Loading:
             user=user if is_played else None,
             hashes=self.hashes,
         )
+
+
+def with_demo_limit(task: Task, most: int) -> Task:
+    """Return the task with prompts of at most `most` examples, or its own limit where that is smaller.
+
+    The sizes of its example sets are cut as well, so that estimates of a call's tokens hold. 0: prompts are
+    instructions only, and no rows vote. Raises InputError for a limit below 0, or that leaves no technique of the task.
+    """
+    if most < 0:
+        raise InputError(f"--max-demos {most}: write a whole number of at least 0; 0 tries instructions only")
+    own = task.constraints.max_demos
+    limit = most if own is None else min(most, own)
+    if not limit and not task.program and all("few-shot" in name for name in task.space.techniques):
+        names = ", ".join(task.space.techniques)
+        raise InputError(
+            f"--max-demos {most}: every technique of {task.name} shows demos ({names}); add zero-shot to techniques in "
+            "task.toml, or allow some demos"
+        )
+    counts = tuple(dict.fromkeys(min(count, limit) for count in task.space.demo_counts))
+    return replace(
+        task,
+        constraints=replace(task.constraints, max_demos=limit),
+        space=replace(task.space, demo_counts=counts),
+    )

@@ -7,14 +7,15 @@ or a check without a right answer is refused with its line. Knows nothing of tas
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.errors import Problem, ProblemsError
-from agent.task.input_files import read_bytes, read_rows
+from agent.errors import ProblemsError
+from agent.task.input_files import read_bytes, refused
 from agent.task.limits import YAML, YAML_NODES, TooMuch, more_than
+from agent.task.tables import read_rows
 from agent.task.words import listed, problem, quoted, shown
 from agent.types import MetricSpec
 
@@ -38,7 +39,7 @@ _CHECKS = {
 
 
 def is_promptfoo(path: Path) -> bool:
-    """A YAML file, or a CSV whose header names `__expected`."""
+    """Whether it is a YAML file, or a CSV whose header names `__expected`."""
     if path.suffix.lower() in (".yaml", ".yml"):
         return True
     if path.suffix.lower() != ".csv" or not path.is_file():
@@ -58,15 +59,26 @@ class _Test:
 
 
 def promptfoo_tests(path: Path) -> tuple[list[dict[str, Any]], MetricSpec | None]:
-    """The vars of each test and its right answer under `expected`; and the metric that scores as the tests do, None for
-    the usual one of the answers. Raises a ProblemsError with file and line, also where the checks are of two kinds."""
-    tests, problems = _of_csv(path) if path.suffix.lower() == ".csv" else _of_yaml(path)
+    """Read the vars of each test and its right answer under `expected`; and the metric that scores as the tests do,
+    None for the usual one of the answers. Raises ProblemsError, also where the checks are of two kinds."""
+    where, tests = shown(path), list[_Test]()
+    if path.suffix.lower() == ".csv":
+        rows, problems = read_rows(path)
+        made = [(line, partial(_csv_test, row, line)) for line, row in rows]
+    else:
+        problems = []
+        made = [(1, partial(_yaml_test, node)) for node in _nodes(path)]
+    for line, make in made:
+        try:
+            tests.append(make())
+        except ValueError as error:
+            problems.append(problem(where, getattr(error, "line", line), str(error)))
     if not tests and not problems:
-        problems = [problem(shown(path), 1, "holds no tests; write them under `tests:`, each with vars and assert")]
+        problems = [problem(where, 1, "holds no tests; write them under `tests:`, each with vars and assert")]
     for odd in [test for test in tests if test.check != tests[0].check][:1]:
         fix = "one metric scores every row, so use one check in all tests, or make two tasks"
         what = f"the check is {odd.check}, and {tests[0].check} in line {tests[0].line}; {fix}"
-        problems.append(problem(shown(path), odd.line, what))
+        problems.append(problem(where, odd.line, what))
     if problems:
         raise ProblemsError(tuple(problems))
     return [test.row for test in tests], _METRICS[tests[0].check]
@@ -75,18 +87,6 @@ def promptfoo_tests(path: Path) -> tuple[list[dict[str, Any]], MetricSpec | None
 def _refusal(check: str) -> str:
     why = "has no metric here that means it" if check == "starts-with" else "is no right answer and is not run"
     return f"the check {quoted(check)} {why}; use one of {listed(_METRICS)}"
-
-
-def _of_csv(path: Path) -> tuple[list[_Test], list[Problem]]:
-    found, problems = read_rows(path)
-    where = shown(path)
-    tests = []
-    for line, row in found:
-        try:
-            tests.append(_csv_test(row, line))
-        except ValueError as error:
-            problems.append(problem(where, line, str(error)))
-    return tests, problems
 
 
 def _csv_test(row: dict[str, Any], line: int) -> _Test:
@@ -124,48 +124,37 @@ def _inside(text: str, name: str) -> str:
     return text
 
 
-# -- YAML -------------------------------------------------------------------------------------------------------------
+# -- YAML --------------------------------------------------------------------------------------------------------------
 
 
-class _Stop(Exception):
-    """What is wrong, and at which node."""
+class _Stop(ValueError):
+    """What is wrong, and the line of its node."""
 
     def __init__(self, node: Any, what: str) -> None:
         super().__init__(what)
         self.line = int(node.start_mark.line) + 1
 
 
-def _of_yaml(path: Path) -> tuple[list[_Test], list[Problem]]:
+def _nodes(path: Path) -> list[Any]:
+    """The nodes of the tests. Raises ProblemsError."""
     import yaml
 
     where = shown(path)
     try:
         data = read_bytes(path)
         if len(data) > YAML:
-            return [], [problem(where, 1, f"has more than {YAML >> 20} MB; take fewer tests, or a CSV")]
-        root = yaml.compose(data.decode("utf-8-sig"), Loader=_loader(yaml.SafeLoader))
-    except TooMuch as error:
-        return [], [problem(where, 1, str(error))]
+            raise refused(where, 1, f"has more than {YAML >> 20} MB; take fewer tests, or a CSV")
+        return _tests(yaml.compose(data.decode("utf-8-sig"), Loader=_loader(yaml.SafeLoader)))
     except UnicodeDecodeError:
-        return [], [problem(where, 1, "is not UTF-8; save the file as UTF-8")]
+        raise refused(where, 1, "is not UTF-8; save the file as UTF-8") from None
+    except (TooMuch, _Stop) as error:
+        raise refused(where, getattr(error, "line", 1), str(error)) from None
     except RecursionError:
-        return [], [problem(where, 1, "is nested too deeply")]
+        raise refused(where, 1, "is nested too deeply") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         what = " ".join(str(getattr(error, "problem", None) or "cannot be read").split())
-        return [], [problem(where, mark.line + 1 if mark else 1, f"wrong YAML: {what}")]
-    tests: list[_Test] = []
-    problems = []
-    try:
-        nodes = list(_tests(root))
-    except _Stop as stop:
-        return [], [problem(where, stop.line, str(stop))]
-    for node in nodes:
-        try:
-            tests.append(_yaml_test(node))
-        except _Stop as stop:
-            problems.append(problem(where, stop.line, str(stop)))
-    return tests, problems
+        raise refused(where, mark.line + 1 if mark else 1, f"wrong YAML: {what}") from None
 
 
 def _loader(safe: type[Any]) -> type[Any]:
@@ -183,18 +172,18 @@ def _loader(safe: type[Any]) -> type[Any]:
     return Counting
 
 
-def _tests(root: Any) -> Iterator[Any]:
+def _tests(root: Any) -> list[Any]:
     if root is None:
-        return
+        return []
     top = _mapping(root, "the file")
     if "defaultTest" in top:
         raise _Stop(top["defaultTest"], "defaultTest is not read; write its vars and assertions into each test")
     tests = top.get("tests")
     if tests is None:
-        return
+        return []
     if tests.id != "sequence":
         raise _Stop(tests, f"tests is {quoted(str(tests.value)[:60])}, not a list; nothing outside the file is read")
-    yield from tests.value
+    return list(tests.value)
 
 
 def _yaml_test(test: Any) -> _Test:

@@ -1,4 +1,4 @@
-"""Which type the answers of a data file have, and which metric fits them: proposed by their form, or as the user asks.
+"""The type of the answers of a data file and the metric that fits them: by their form, or as the user asks.
 
 Free text is never scored by exact match without a reason that is said.
 """
@@ -13,14 +13,13 @@ from statistics import median
 from typing import Any
 
 from agent.errors import InputError
+from agent.metrics.comparison import labels_in, quantity_of, units_in
 from agent.metrics.metric_registry import METRICS
 from agent.shipped import fold
-from agent.task.answers import label_reader, lost_as_number, target_type, text_of
+from agent.task.answers import known_scale, label_reader, lost_as_number, target_type, text_of
 from agent.task.asked import Asked, metric_asked
 from agent.task.checks import DEFAULTS
 from agent.task.examples import parse_number
-from agent.task.numbers_in_text import rows_with_number
-from agent.task.scales import known_scale
 from agent.task.words import counted, listed, quoted
 from agent.types import Field, FieldType, MetricSpec
 
@@ -28,13 +27,16 @@ SEPARATORS = (";", "|", ",")
 MOST_UNITS = 30
 MOST_STEPS = 10  # between the ends of a scale
 SPAN_WORDS = 5  # a median of more words makes sentences
+_MOST = 0.6  # share of rows whose text holds their number, from which answers are read out of it
+_ABOVE_CHANCE = 0.3  # by how much that share must exceed the one for the numbers of other rows
+_NUMBER = re.compile(r"(?<![\w.,])[+-]?\d+(?:[.,]\d+)*")
 _UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
 
 
 @dataclass(frozen=True, slots=True)
 class ScoringRule:
-    """How answers are scored. `because`: why, "" where the metric is the usual one of their type; `labels`: of answers
-    that hold several."""
+    """How answers are scored. `because`: why, or "" for the usual metric of their type; `labels`: of answers that hold
+    several."""
 
     type: FieldType
     metric: MetricSpec
@@ -48,30 +50,24 @@ class ScoringRule:
 
     @property
     def order(self) -> list[str]:
-        """The labels of a scale of words, from one end to the other; [] for any other answers."""
+        """The labels of a scale of words, from one end to the other, or []."""
         return list(self.metric.options.get("order", ()))
 
 
 def usual_rule(values: Sequence[Any], field: str, metric: MetricSpec | None = None) -> ScoringRule:
-    """The rule by the type of the answers alone; with a `metric` that does not score this type they are texts."""
+    """Return the rule by the type of the answers alone; they are texts where a `metric` does not score that type."""
     kind = target_type(values)
     kind = "text" if metric and kind not in METRICS.get(metric.name).types else kind
     return ScoringRule(kind, metric or MetricSpec(DEFAULTS[kind][-1][0], field))
 
 
 def scoring_rule(values: Sequence[Any], field: str, asked: Asked, texts: Sequence[str] = ()) -> ScoringRule:
-    """The rule that was asked for; where nothing was, the one that fits the form of the answers.
+    """Return the rule that was asked for, else the one that fits the form of the answers, none of them blank.
 
-    Args:
-        values: The answers, none of them blank.
-        field: Name of the output.
-        asked: `--metric` and `--type`.
-        texts: The input of each answer.
-
-    Raises:
-        InputError: The answers are not of the type, or the metric does not score it.
+    `texts`: the input of each answer. Raises InputError where the answers are not of the type, or the metric does not
+    score it.
     """
-    proposed = found = _of_calls(field, len(asked.tools)) if asked.tools else _proposed(values, field, asked, texts)
+    proposed = found = _of_calls(field, len(asked.tools)) if asked.tools else _proposed(values, field, texts)
     if asked.tools and asked.type not in (None, "json"):
         raise InputError(f"--type {asked.type}: the answers are calls of tools, which are json; leave --type out")
     if asked.type and not asked.tools:
@@ -105,7 +101,7 @@ def _require_no_folder(spec: MetricSpec, asked: Asked) -> None:
 
 
 def _fitting(values: Sequence[Any], spec: MetricSpec, kind: FieldType, asked: Asked) -> FieldType:
-    """The type of the answers under this metric: the one they have where it fits, else one that the metric scores."""
+    """The type of the answers under this metric: their own where it fits, else one that the metric scores."""
     types = METRICS.get(spec.name).types
     if kind in types:
         return kind
@@ -129,7 +125,6 @@ def _require_type(values: Sequence[Any], kind: FieldType) -> None:
 
 
 def _unlike(values: Sequence[Any], kind: FieldType | str) -> tuple[int, str] | None:
-    """How many answers are not of the type, and one of them."""
     if kind in ("text", "choice"):
         return None
     read = label_reader(kind, values)  # type: ignore[arg-type]
@@ -142,16 +137,16 @@ def _unlike(values: Sequence[Any], kind: FieldType | str) -> tuple[int, str] | N
     return (len(odd), quoted(text_of(odd[0]), 40)) if odd else None
 
 
-def _proposed(values: Sequence[Any], field: str, asked: Asked, sources: Sequence[str]) -> ScoringRule:
+def _proposed(values: Sequence[Any], field: str, sources: Sequence[str]) -> ScoringRule:
     texts = [text_of(value).strip() for value in values]
     kind = target_type(values)
     if kind in ("choice", "text") and (several := _several(texts, field)):
         return several
-    if kind in ("choice", "number") and asked.reading > 3 and (copied := _copied(texts, field, sources)):
+    if kind in ("choice", "number") and (copied := _copied(texts, field, sources)):
         return copied
     if kind in ("choice", "number") and (scale := _scale(texts, field)):
         return scale
-    if kind == "choice" and asked.reading > 3 and (scale := _scale_of_words(values, field)):
+    if kind == "choice" and (scale := _scale_of_words(values, field)):
         return scale
     return _of_type(values, field, kind)
 
@@ -190,7 +185,6 @@ def _of_type(values: Sequence[Any], field: str, kind: FieldType) -> ScoringRule:
 
 
 def _of_text(texts: Sequence[str]) -> tuple[str, str]:
-    """The metric of answers in text, and why."""
     if units := _units(texts):
         return "quantity", f"the answers are numbers with a unit ({listed(units, 8)}), which is compared, not converted"
     different = len({fold(text) for text in texts})
@@ -206,10 +200,8 @@ def _of_text(texts: Sequence[str]) -> tuple[str, str]:
 
 
 def _units(texts: Sequence[str]) -> list[str]:
-    """The units of answers that are all numbers with a unit, the most frequent first; none where units hardly come
-    again, as in house numbers with a street."""
-    from agent.metrics.quantity import units_in
-
+    """The units of answers that are all numbers with a unit, the most frequent first; none where units hardly repeat,
+    as in house numbers with a street."""
     units = units_in(texts)
     is_rule = sum(units.values()) == len(texts) and len(units) <= max(1, min(MOST_UNITS, len(texts) / 5))
     return list(units) if is_rule else []
@@ -248,10 +240,8 @@ def _scale_of_words(values: Sequence[Any], field: str) -> ScoringRule | None:
 
 
 def _several(texts: Sequence[str], field: str) -> ScoringRule | None:
-    """Several labels in a cell: a separator in a fifth of the cells or more, with short parts that come again, and in
-    other company (a label such as "Sales, Marketing" is one)."""
-    from agent.metrics.set_f1 import labels_in
-
+    """Several labels in a cell: a separator in a fifth of the cells or more, with short parts that repeat in other
+    combinations (a label such as "Sales, Marketing" is one)."""
     for separator in SEPARATORS:
         cells = [labels_in(text, separator) for text in texts]
         multiple = {frozenset(map(fold, cell)) for cell in cells if len(cell) > 1}
@@ -275,3 +265,47 @@ def _several(texts: Sequence[str], field: str) -> ScoringRule | None:
         why = f"cells hold several of {len(labels)} labels, apart by {quoted(separator)}"
         return ScoringRule("text", spec, why, tuple(sorted(labels.values())))
     return None
+
+
+# -- numbers that the texts hold, such as the quantities of orders -----------------------------------------------------
+
+
+def rows_with_number(answers: Sequence[str], texts: Sequence[str]) -> int:
+    """Count the rows whose text holds the number of their answer; 0 unless most do, and clearly more than by chance.
+
+    >>> rows_with_number(["2", "12", "7 kg"], ["2 boxes", "Send 12, please", "7 of the blue ones"])
+    3
+    """
+    numbers = [_number(answer) for answer in answers]
+    if len(answers) != len(texts) or None in numbers or len(set(numbers)) < 3:
+        return 0
+    found = [_numbers(text) for text in texts]
+    own = sum(number in seen for number, seen in zip(numbers, found, strict=True))
+    shifts = range(1, min(len(numbers), 20))
+    by_chance = sum(
+        number in seen
+        for shift in shifts
+        for number, seen in zip([*numbers[shift:], *numbers[:shift]], found, strict=True)
+    ) / len(shifts)
+    return own if own >= _MOST * len(numbers) and own - by_chance >= _ABOVE_CHANCE * len(numbers) else 0
+
+
+def _number(answer: str) -> float | None:
+    if quantity := quantity_of(answer):
+        return quantity[0]
+    try:
+        return float(parse_number(answer))
+    except ValueError:
+        return None
+
+
+def _numbers(text: str) -> set[float]:
+    """The numbers in a text; a comma may separate decimals or thousands."""
+    found: set[float] = set()
+    for written in _NUMBER.findall(text):
+        for spelled in (written.replace(",", "."), written.replace(",", "")):
+            try:
+                found.add(float(parse_number(spelled)))
+            except ValueError:
+                continue
+    return found

@@ -1,4 +1,7 @@
-"""Rows into train, dev and test: stratified by label, seeded, with no two near-duplicates in dev and test."""
+"""Rows into train, dev and test: stratified by label, seeded, without near-duplicates in dev and test.
+
+And corrected answers that may become train rows.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,25 @@ import math
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, TypeVar
+from typing import get_args
 
 from agent.shipped import fold
+from agent.task.examples import PlacedExample
+from agent.types import Example, SplitName, Task, canonical
 
-Row = TypeVar("Row", bound=Mapping[str, Any])
+Parts = tuple[list[int], list[int], list[int]]
+"""Positions of the rows of train, dev and test."""
 Compared = frozenset[str] | str
 """What of a text is compared: its words, or the folded text where it has none."""
 
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 FRACTIONS = (0.30, 0.25, 0.45)
 CAPS = (300, 200, 400)
 NEAR = 0.8
-_COMPARE_ALL = 32  # up to so many sets are compared each with each
+_COMPARE_ALL = 32  # up to this number sets are compared each with each
 _WORTH_SPLITTING = 0.8  # more are divided by their next word if that leaves at most this share of the pairs
 _WORD = re.compile(r"\w+")
 _SCRIPT = re.compile(  # Thai, Lao, Myanmar, Khmer, Kana and Han: no spaces between their words
@@ -28,7 +36,7 @@ _SCRIPT = re.compile(  # Thai, Lao, Myanmar, Khmer, Kana and Han: no spaces betw
 
 
 def near_duplicates(texts: Sequence[str], threshold: float = NEAR) -> list[tuple[int, ...]]:
-    """Groups of positions (each sorted, two or more) whose texts are near-duplicates, directly or by a chain.
+    """Group positions (each group sorted, two or more) whose texts are near-duplicates, directly or by a chain.
 
     Two texts are near when they are equal after folding or when the Jaccard similarity of their sets of lower-cased
     words (pairs of characters where a script has no spaces) is at least `threshold` (0 < threshold <= 1). Exact: prefix
@@ -45,13 +53,13 @@ def near_duplicates(texts: Sequence[str], threshold: float = NEAR) -> list[tuple
 
 
 def compared(text: str) -> Compared:
-    """What `are_near` compares of a text."""
+    """Return what `are_near` compares of a text."""
     folded = fold(text)
     return _words(folded) or folded
 
 
 def are_near(one: Compared, other: Compared, threshold: float = NEAR) -> bool:
-    """Whether two texts are near-duplicates, as in `near_duplicates`, and not only by a chain."""
+    """Whether two texts are near-duplicates themselves, not only by a chain."""
     if isinstance(one, str) or isinstance(other, str):
         return one == other
     fewer, more = sorted((len(one), len(other)))
@@ -75,7 +83,7 @@ class _NearDuplicates:
         self._groups = groups
 
     def join(self, members: Sequence[int], shared: int = 0, last: str = "") -> None:
-        """The near ones among sets that have their first `shared` words in common, the last of which is `last`."""
+        """Join the near ones among sets that have their first `shared` words in common, the last of which is `last`."""
         if len(members) <= _COMPARE_ALL:
             return self._compare(members)
         smallest = min(len(self._sets[position]) for position in members)
@@ -97,7 +105,7 @@ class _NearDuplicates:
         return None
 
     def _needed(self, size: int, smallest: int) -> int:
-        """How many words a set of `size` has at least in common with a near one of `smallest` or more."""
+        """The fewest words that a set of `size` has in common with a near one of `smallest` or more."""
         other = max(smallest, self._threshold * size)
         return math.ceil(self._threshold * (size + other) / (1 + self._threshold) - 1e-6)
 
@@ -141,40 +149,33 @@ class _Groups:
 
 
 def split_rows(
-    rows: Sequence[Row],
-    target: str,
+    texts: Sequence[str],
+    labels: Sequence[str],
     rng: random.Random,
     fractions: tuple[float, float, float] = FRACTIONS,
-    stratify: bool = True,
-) -> tuple[list[Row], list[Row], list[Row]]:
-    """`rows` as (train, dev, test) in random order, at most 300, 200 and 400.
+) -> Parts:
+    """Split rows by their texts into train, dev and test in random order, at most 300, 200 and 400.
 
-    Of near-duplicates (over all columns but `target` and `id`) the one with the rarest value stands for all: dev and
-    test hold no two, as their rows count as independent of each other. The others follow it into train while there is
-    room, or are left out, as are rows past the caps.
+    Of near-duplicates the one with the rarest label stands for all: dev and test hold no two, as their rows count as
+    independent of each other. The others follow it into train while there is room, or are left out, as are rows past
+    the caps. Each split gets about the same share of every label, and train one row of each where it has room.
 
     Args:
-        rows: Each with the column `target`.
-        target: Column of the labels.
-        rng: Decides all that is random.
         fractions: Of the rows that are different, for each split; their sum is at most 1.
-        stratify: Give each split about the same share of every label, and train one row of each where it has room.
     """
-    labels = [str(row[target]) if stratify else "" for row in rows]
-    texts = ["\n".join(str(value) for key, value in row.items() if key not in (target, "id")) for row in rows]
     count = Counter(labels)
     twins = [tuple(sorted(group, key=lambda at: (count[labels[at]], at))) for group in near_duplicates(texts)]
-    single = set(range(len(rows))).difference(*twins)
+    single = set(range(len(texts))).difference(*twins)
     groups = [*twins, *((position,) for position in sorted(single))]
     rng.shuffle(groups)
     sizes = _sizes(len(groups), fractions)
     parts = _Filling({group[0]: labels[group[0]] for group in groups}, sizes, rng).fill([group[0] for group in groups])
     trained = set(parts[0])
     others = [position for group in groups if group[0] in trained for position in group[1:]]
-    parts[0] += others[: _sizes(len(rows), fractions)[0] - len(trained)]
+    parts[0] += others[: _sizes(len(texts), fractions)[0] - len(trained)]
     for part in parts:
         rng.shuffle(part)
-    train, dev, test = ([rows[position] for position in part] for part in parts)
+    train, dev, test = parts
     return train, dev, test
 
 
@@ -219,3 +220,80 @@ class _Filling:
         self._parts[split].append(position)
         self._wanted[split][self._labels[position]] -= 1
         self._room[split] -= 1
+
+
+# -- corrected answers: unlike all rows of dev and test, new, and without secrets --------------------------------------
+
+
+HELD_OUT: tuple[SplitName, ...] = ("dev", "test")
+IN_TRAIN = "is in train already"
+IN_TRAIN_OTHERWISE = "is in train with another answer"
+AGAIN = "stands in the log before"
+CONTRADICTS = "stands in the log with another answer as well"
+SECRET = "holds what looks like a key"
+
+
+@dataclass(frozen=True, slots=True)
+class Corrections:
+    """Rows of a log: those that may become train rows, and by reason the lines of the others."""
+
+    taken: tuple[PlacedExample, ...]
+    left_out: Mapping[str, tuple[int, ...]]
+
+
+def sorted_out(task: Task, rows: Sequence[PlacedExample], holds_secret: Callable[[str], bool]) -> Corrections:
+    """Tell which corrected answers, valid under the task's signature, may be added to its train rows.
+
+    `holds_secret`: whether a text must not be kept.
+    """
+    held_out = _near_held_out(task, rows)
+    train = {_key(row): _labels(row) for row in task.train}
+    answers: dict[tuple[str, ...], set[str]] = {}
+    for row in rows:
+        answers.setdefault(_key(row.example), set()).add(_labels(row.example))
+    seen: Counter[tuple[str, ...]] = Counter()
+    taken: list[PlacedExample] = []
+    left_out: dict[str, list[int]] = {}
+    for position, row in enumerate(rows):
+        key = _key(row.example)
+        seen[key] += 1
+        reason = held_out.get(position, "")
+        if not reason and any(map(holds_secret, (*row.example.inputs.values(), _labels(row.example)))):
+            reason = SECRET
+        if not reason and key in train:
+            reason = IN_TRAIN if train[key] == _labels(row.example) else IN_TRAIN_OTHERWISE
+        if not reason and len(answers[key]) > 1:
+            reason = CONTRADICTS
+        if not reason and seen[key] > 1:
+            reason = AGAIN
+        if reason:
+            left_out.setdefault(reason, []).append(row.line)
+        else:
+            taken.append(row)
+    return Corrections(tuple(taken), {reason: tuple(lines) for reason, lines in left_out.items()})
+
+
+def _near_held_out(task: Task, rows: Sequence[PlacedExample]) -> dict[int, str]:
+    """By position the reason of rows that are equal or near to rows of dev or test, also by a chain of others."""
+    splits = {"dev": task.dev, "test": task.test}
+    kept = [name for name in HELD_OUT for _ in splits[name]]
+    texts = [_text(row) for name in HELD_OUT for row in splits[name]] + [_text(row.example) for row in rows]
+    found: dict[int, str] = {}
+    for group in near_duplicates(texts):
+        near = sorted({kept[position] for position in group if position < len(kept)})
+        if near:
+            reason = f"is equal or near to a row of {' and '.join(near)}"
+            found |= {position - len(kept): reason for position in group if position >= len(kept)}
+    return found
+
+
+def _text(row: Example) -> str:
+    return "\n".join(row.inputs.values())
+
+
+def _key(row: Example) -> tuple[str, ...]:
+    return tuple(fold(text) for text in row.inputs.values())
+
+
+def _labels(row: Example) -> str:
+    return canonical(dict(row.labels))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
@@ -21,9 +21,9 @@ from agent.task.words import listed, near, quoted, seconds
 from agent.types import MOST_COUNT, MOST_DOLLARS, FieldType, FormatName, TechniqueName
 
 if TYPE_CHECKING:
-    from agent.metrics.metric_rule import Options
+    from pydantic_core import ErrorDetails
 
-_MOST = MOST_COUNT
+    from agent.metrics.metric_rule import Options
 
 
 def _schema(value: Any) -> str | dict[str, Any]:
@@ -52,7 +52,7 @@ def _metric(value: Any) -> Any:
 
 Line = Annotated[str, StringConstraints(pattern=r"^[^\r\n]*\S[^\r\n]*$")]
 Text = Annotated[str, StringConstraints(pattern=r"\S")]
-Count = Annotated[int, Field(ge=1, le=_MOST)]
+Count = Annotated[int, Field(ge=1, le=MOST_COUNT)]
 Seconds = Annotated[
     float,
     BeforeValidator(seconds),
@@ -73,10 +73,10 @@ Optional = SkipJsonSchema[None]
 class TomlTable(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    @classmethod
-    def defaults(cls) -> Self:
-        """The table when nothing of it is written."""
-        return cls.model_validate({})
+
+def _section(table: type[TomlTable], description: str) -> Any:
+    """The field of a table that may be left out."""
+    return Field(default_factory=lambda: table.model_validate({}), description=description)
 
 
 class FieldTable(TomlTable):
@@ -91,12 +91,8 @@ class FieldTable(TomlTable):
     schema_: Schema | Optional = Field(
         None, alias="schema", description="Type json: a JSON schema, as a file in the task folder or as a table."
     )
-    min_words: Annotated[int, Field(ge=1, le=_MOST)] | Optional = Field(
-        None, description="Type text: an answer with fewer words scores 0."
-    )
-    max_words: Annotated[int, Field(ge=1, le=_MOST)] | Optional = Field(
-        None, description="Type text: an answer with more words scores 0."
-    )
+    min_words: Count | Optional = Field(None, description="Type text: an answer with fewer words scores 0.")
+    max_words: Count | Optional = Field(None, description="Type text: an answer with more words scores 0.")
     forbidden: list[Text] = Field(
         [], description="Type text: an answer that holds one of these, in any case, scores 0."
     )
@@ -117,7 +113,7 @@ class MetricTable(TomlTable):
 
     @property
     def given(self) -> dict[str, Any]:
-        """The options as they are written."""
+        """The options, unchecked."""
         return self.model_extra or {}
 
 
@@ -130,7 +126,7 @@ class ModelsTable(TomlTable):
         None, description="The model that judges, or a list of them (a panel); default: the target."
     )
     max_tokens: Count | Optional = Field(None, description="The most tokens of one reply; default: from the labels.")
-    thinking: Annotated[int, Field(ge=0, le=_MOST)] = Field(
+    thinking: Annotated[int, Field(ge=0, le=MOST_COUNT)] = Field(
         0, description="Tokens that a model may think in each call beside its reply: for reasoning models."
     )
 
@@ -167,7 +163,7 @@ class ConstraintsTable(TomlTable):
     """Hard limits on every prompt."""
 
     max_prompt_tokens: Count | Optional = Field(None, description="The most tokens of a rendered prompt.")
-    max_demos: Annotated[int, Field(ge=0, le=_MOST)] | Optional = Field(
+    max_demos: Annotated[int, Field(ge=0, le=MOST_COUNT)] | Optional = Field(
         None, description="The most worked examples in a prompt."
     )
     forbidden: list[Text] = Field([], description="Words that no prompt may contain.")
@@ -271,26 +267,18 @@ class TaskFile(TomlTable):
     )
     fields: dict[str, FieldTable] = Field({}, description="More about each field of the signature, by its name.")
     metrics: list[MetricTable] = Field([], description="How answers are scored; default: by the type of the output.")
-    models: ModelsTable = Field(default_factory=ModelsTable.defaults, description="Which models take part.")
-    search: SearchTable = Field(default_factory=SearchTable.defaults, description="What the search may try.")
-    constraints: ConstraintsTable = Field(
-        default_factory=ConstraintsTable.defaults, description="Hard limits on every prompt."
+    models: ModelsTable = _section(ModelsTable, "Which models take part.")
+    search: SearchTable = _section(SearchTable, "What the search may try.")
+    constraints: ConstraintsTable = _section(ConstraintsTable, "Hard limits on every prompt.")
+    budget: BudgetTable = _section(BudgetTable, "Hard caps on a run.")
+    monitor: MonitorTable = _section(MonitorTable, "What counts as drift of answers in production.")
+    calibration: CalibrationTable = _section(CalibrationTable, "How sure an answer must be to be given.")
+    splits: SplitsTable = _section(SplitsTable, "File names of the three splits.")
+    knowledge: KnowledgeTable = _section(
+        KnowledgeTable, "Documents that prompts look passages up in; {{context}} in the instruction is their place."
     )
-    budget: BudgetTable = Field(default_factory=BudgetTable.defaults, description="Hard caps on a run.")
-    monitor: MonitorTable = Field(
-        default_factory=MonitorTable.defaults, description="What counts as drift of answers in production."
-    )
-    calibration: CalibrationTable = Field(
-        default_factory=CalibrationTable.defaults, description="How sure an answer must be to be given."
-    )
-    splits: SplitsTable = Field(default_factory=SplitsTable.defaults, description="File names of the three splits.")
-    knowledge: KnowledgeTable = Field(
-        default_factory=KnowledgeTable.defaults,
-        description="Documents that prompts look passages up in; {{context}} in the instruction is their place.",
-    )
-    conversation: ConversationTable = Field(
-        default_factory=ConversationTable.defaults,
-        description="Conversations of several turns, in which a script or a model answers in the user's place.",
+    conversation: ConversationTable = _section(
+        ConversationTable, "Conversations of several turns, in which a script or a model answers in the user's place."
     )
     tools: Tools | Optional = Field(
         None,
@@ -301,7 +289,7 @@ class TaskFile(TomlTable):
 
 
 def json_schema() -> dict[str, Any]:
-    """The published JSON schema of task.toml: every key with its type, default and description."""
+    """Return the published JSON schema of task.toml: every key with its type, default and description."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **TaskFile.model_json_schema(by_alias=True)}
     _add_metrics(schema)
     tidy: dict[str, Any] = _tidy(schema)
@@ -346,7 +334,7 @@ def _tidy(part: Any) -> Any:
     return {key: _tidy(value) for key, value in part.items() if key not in noise}
 
 
-# -- a parsed task.toml against the model -----------------------------------------------------------------------------
+# -- a parsed task.toml against the model ------------------------------------------------------------------------------
 
 _SECTIONS: dict[str, type[TomlTable]] = {"fields": FieldTable, "metrics": MetricTable}
 _SECTIONS |= {
@@ -354,12 +342,16 @@ _SECTIONS |= {
     for name, info in TaskFile.model_fields.items()
     if isinstance(info.annotation, type) and issubclass(info.annotation, TomlTable)
 }
+_FORMS: dict[KeyPath, str] = {
+    ("name",): "letters, digits, dot, dash and underscore, at most 80",
+    ("program",): "module:factory, such as program:build for build() in program.py",
+}
 _REQUIRED = {"name": "x", "description": "x", "signature": "x -> y", "instruction": "x"}
 
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """task.toml as far as it is valid. `options`: of each metric. `broken`: the paths with a fault, which hold their
+    """task.toml as far as it is valid. `options`: of each metric; `broken`: the paths with a fault, which hold their
     default."""
 
     file: TaskFile
@@ -372,51 +364,36 @@ class Parsed:
         return any(bad[: len(path)] == path or path[: len(bad)] == bad for bad in self.broken)
 
 
-@dataclass(frozen=True, slots=True)
-class _Error:
-    """One error of pydantic."""
-
-    loc: KeyPath
-    kind: str
-    message: str
-    value: Any
-
-
 def parse(raw: dict[str, Any]) -> Parsed:
-    """The model of a parsed task.toml; each wrong key is a fault and has its default, so that later checks can run."""
+    """Read a parsed task.toml; each wrong key is a fault and has its default, so that later checks can run."""
     data = copy.deepcopy(raw)
     faults: dict[KeyPath, Fault] = {}
     while True:
+        found: list[tuple[KeyPath, ErrorDetails]] = []
+        options: list[Options] = []
         try:
             file = TaskFile.model_validate(data)
-            found, options = _options(file)
+        except ValidationError as error:
+            found = [(item["loc"], item) for item in error.errors()]
+        else:
+            for index, metric in enumerate(file.metrics):
+                try:
+                    options.append(METRICS.get(metric.name).options.model_validate(metric.given))
+                except InputError as error:  # of a package that cannot be loaded
+                    wrong: ErrorDetails = {"type": "", "loc": (), "msg": str(error), "input": metric.name}
+                    found.append((("metrics", index, "name"), wrong))
+                except ValidationError as error:
+                    found += [(("metrics", index, *item["loc"]), item) for item in error.errors()]
             if not found:
                 return Parsed(file, tuple(options), tuple(faults.values()), frozenset(faults))
-        except ValidationError as error:
-            found = [_Error(item["loc"], item["type"], item["msg"], item.get("input")) for item in error.errors()]
-        for wrong in found:
-            path = _path(wrong.loc)
+        for loc, wrong in found:
+            path = _path(loc)
             faults.setdefault(path, Fault(path, _say(path, wrong, raw)))
             _repair(data, path)
 
 
-def _options(file: TaskFile) -> tuple[list[_Error], list[Options]]:
-    """The options of each metric, checked by the metric's own model, and what is wrong with them."""
-    found: list[_Error] = []
-    options: list[Options] = []
-    for index, metric in enumerate(file.metrics):
-        place: KeyPath = ("metrics", index)
-        try:
-            options.append(METRICS.get(metric.name).options.model_validate(metric.given))
-        except InputError as error:
-            found.append(_Error((*place, "name"), "", str(error), metric.name))
-        except ValidationError as error:
-            found += [_Error((*place, *w["loc"]), w["type"], w["msg"], w.get("input")) for w in error.errors()]
-    return found, options
-
-
 def _path(loc: KeyPath) -> KeyPath:
-    """Where an error stands in the file: the key, and the index inside a list; without names of union arms."""
+    """The place of an error in the file: the key, and the index inside a list; without names of union arms."""
     head = str(loc[0])
     deep = {"fields": 3, "metrics": 3}.get(head, 2 if head in _SECTIONS else 1)
     return loc[:deep] + tuple(part for part in loc[deep : deep + 1] if isinstance(part, int))
@@ -442,7 +419,7 @@ def _repair(data: dict[str, Any], path: KeyPath) -> None:
 
 
 def _known(path: KeyPath, raw: dict[str, Any]) -> list[str]:
-    """The keys that may stand beside the one at `path`."""
+    """The keys that are known where `path` is."""
     model = TaskFile if len(path) == 1 else _SECTIONS[str(path[0])]
     keys = [info.alias or name for name, info in model.model_fields.items()]
     if model is MetricTable:
@@ -451,9 +428,9 @@ def _known(path: KeyPath, raw: dict[str, Any]) -> list[str]:
     return keys
 
 
-def _say(path: KeyPath, wrong: _Error, raw: dict[str, Any]) -> str:
+def _say(path: KeyPath, wrong: ErrorDetails, raw: dict[str, Any]) -> str:
     """One error of pydantic in this project's words."""
-    kind, message, value = wrong.kind, wrong.message, wrong.value
+    kind, message, value = wrong["type"], wrong["msg"], wrong.get("input")
     key = ".".join(str(part) for part in path if isinstance(part, str))
     if kind == "extra_forbidden":
         if path[0] == "metrics" and any(path[-1] in rule.options.model_fields for rule in METRICS.usable().values()):
@@ -469,20 +446,12 @@ def _say(path: KeyPath, wrong: _Error, raw: dict[str, Any]) -> str:
             return f"{key} = {quoted(value)} is unknown{near(value, words)}"
         return f"{key} = {quoted(value)} is not a text; write one of {listed(words)}"
     if kind == "string_pattern_mismatch" and isinstance(value, str):
-        what = "is empty; write it" if not value.strip() else "has a form that is not allowed; write "
-        return f"{key} = {quoted(value)} {what}" + ("" if not value.strip() else _form(path))
+        what = f"has a form that is not allowed; write {_FORMS.get(path, 'it on one line')}"
+        return f"{key} = {quoted(value)} {what if value.strip() else 'is empty; write it'}"
     if kind in ("model_type", "dict_type"):
         return f"{key} = {quoted(value)} is not a table; write [{key}] and its keys below"
     said = message.removeprefix("Value error, ").removeprefix("Input ")
     return f"{key} = {quoted(value)}: {said[:1].lower()}{said[1:]}"
-
-
-def _form(path: KeyPath) -> str:
-    forms: dict[KeyPath, str] = {
-        ("name",): "letters, digits, dot, dash and underscore, at most 80",
-        ("program",): "module:factory, such as program:build for build() in program.py",
-    }
-    return forms.get(path, "it on one line")
 
 
 def _words(path: KeyPath) -> tuple[str, ...]:

@@ -1,19 +1,22 @@
-"""The texts of a task that is made out of a data file: a plain prompt, and task.toml."""
+"""The texts of a task that is made out of a data file: a plain prompt, task.toml, and how the file was understood."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agent.errors import InputError
+from agent.metrics.comparison import units_in
 from agent.task.answers import text_of
 from agent.task.checks import PLACEHOLDER
 from agent.task.columns import DataColumn, field_name
 from agent.task.scoring_rule import ScoringRule
-from agent.task.words import listed, printable, quoted
+from agent.task.splits import SPLITS
+from agent.task.words import counted, listed, printable, quoted
 from agent.types import FieldType
 
 SCHEMA_FILE = "task.schema.json"
@@ -54,10 +57,8 @@ class Output:
 
 
 def plain_prompt(columns: Sequence[DataColumn], outputs: Sequence[Output], train: Sequence[Mapping[str, Any]]) -> str:
-    """Write a plain fair prompt: what to do, the fields, every choice, the form of the answer.
-
-    `train`: the train rows; those of the other splits stay unseen.
-    """
+    """Write a plain fair prompt: what to do, the fields, every choice, the form of the answer. It sees train rows
+    only."""
     inputs = [words(column.field) for column in columns if column.use == "input"]
     start = f"Read the {_joined(inputs)} and give the {_joined([words(output.field) for output in outputs])}."
     parts = [_answer_form(output, [row[output.field] for row in train]) for output in outputs]
@@ -93,8 +94,6 @@ def _answer_form(output: Output, labels: Sequence[Any]) -> tuple[list[str], str]
         about = f" It may hold the keys {keys}." if keys else ""
         return [f"The {answer} is one JSON object.{about}"], "the JSON object only."
     if rule.metric.name == "quantity":
-        from agent.metrics.quantity import units_in
-
         units = listed(units_in(map(text_of, labels)))
         return [], f"one number in digits and its unit only. The units are: {units}"
     return [], f"the {answer} only, without an explanation."
@@ -105,7 +104,7 @@ def words(field: str) -> str:
 
 
 def slug(name: str) -> str:
-    """`name` as the name of a task."""
+    """Make the name of a task of `name`."""
     made = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:80]
     return made or field_name(name, 1, ())
 
@@ -117,22 +116,14 @@ def task_toml(
     instruction: str,
     has_metrics: bool = True,
     description: str = "",
-    spoken: frozenset[str] = frozenset(),
     tools: str = "",
-    optional: frozenset[str] = frozenset(),
 ) -> str:
-    """The text of task.toml; every key left out has its default.
+    """Write the text of task.toml; every key left out has its default.
 
     Args:
-        name: The task's name.
-        columns: Use and field of each column.
-        outputs: The answers, in the order of the signature.
-        instruction: The prompt.
         has_metrics: Whether metrics are written; else the answers have those of their types.
         description: What the task is; "": made of the fields.
-        spoken: The columns that hold conversations.
-        tools: The file of the tools that the answers call; "": none.
-        optional: The input columns that may be empty.
+        tools: The file of the tools that the answers call, or "".
     """
     inputs = [column for column in columns if column.use == "input"]
     named = {column.field: column.name for column in columns if column.use == "target"}
@@ -149,7 +140,7 @@ def task_toml(
     ]
     for column in inputs:
         about = _described(column.name, column.field)
-        about += ['type = "conversation"'] * (column.name in spoken) + ["optional = true"] * (column.name in optional)
+        about += ['type = "conversation"'] * column.is_conversation + ["optional = true"] * column.is_optional
         lines += _table(column.field, about)
     for output in outputs:
         about = _described(named[output.field], output.field)
@@ -180,7 +171,6 @@ def _metric(output: Output, is_one_of_several: bool) -> list[str]:
 
 
 def _others(rule: ScoringRule) -> list[str]:
-    """The other metrics as comments."""
     others = [each for each in OTHERS[rule.type] if f'"{rule.metric.name}"' not in each[0].split("\n")[0]]
     lines = ["# In its place, by what is meant:"] if others else []
     for text, about in others:
@@ -190,7 +180,7 @@ def _others(rule: ScoringRule) -> list[str]:
 
 
 def string(text: str) -> str:
-    """`text` as a TOML string, over several lines where it has them."""
+    """Write `text` as a TOML string, over several lines where it has them."""
     made = json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
     if "\n" not in text:
         return made
@@ -198,3 +188,103 @@ def string(text: str) -> str:
     if '""' not in text and not text.endswith('"'):
         body = made[1:-1].replace("\\\\", "\x00").replace("\\n", "\n").replace('\\"', '"').replace("\x00", "\\\\")
     return f'"""\n{body}"""'
+
+
+# -- how the file was understood ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TargetReading:
+    """How a column to predict was understood."""
+
+    field: str
+    rule: ScoringRule
+    choices: tuple[str, ...]
+    why_text: str
+    """Why a target of few values, or of numbers, is a text all the same."""
+    remarks: Sequence[str]
+    """On its spelling and its numbers."""
+    counts: Mapping[str, Mapping[str, int]]
+    """Rows by split and class; one class "" when the target is not a choice."""
+
+    def lines(self) -> Iterator[str]:
+        """Describe the target for people, one line each, without the metric."""
+        about = f" of {len(self.choices)}" if self.choices else f" ({self.why_text})" if self.why_text else ""
+        yield from (f"target {self.field}: {what}" for what in (f"{self.rule.type}{about}", *self.remarks))
+
+    @property
+    def metric_text(self) -> str:
+        """The metric and why it fits."""
+        metric = self.rule.metric
+        given = {key: " < ".join(value) if key == "order" else value for key, value in metric.options.items()}
+        options = ", ".join(f"{key} {value}" for key, value in given.items())
+        if not self.rule.because:
+            return f"{metric.name}{', whatever the case' * bool(metric.options.get('ignore_case'))}"
+        return f"{metric.name}{f' ({options})' * bool(options)}, because {self.rule.because}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How a data file was understood."""
+
+    file: str
+    rows: int
+    dropped: Mapping[str, int]
+    """Rows by reason."""
+    unused: int
+    """Usable rows that no split took."""
+    columns: tuple[DataColumn, ...]
+    targets: tuple[TargetReading, ...]
+    empty: Mapping[str, int]
+    """Inputs that are empty in rows that are kept, and in how many."""
+    split_line: str
+    """How a column of the file splits the rows; "" where none does."""
+    later: Sequence[str]
+    """Inputs whose names say that they are filled in later."""
+    inside: Mapping[str, int]
+    """Inputs that contain the answer word for word, and in how many rows."""
+    notes: Sequence[str] = ()
+    """What to say of the file itself: its encoding, its sheet, HTML in it."""
+
+    @property
+    def metric_lines(self) -> list[str]:
+        """The metric of each target, and why it fits."""
+        if len(self.targets) == 1:
+            return [f"metric: {self.targets[0].metric_text}"]
+        return [f"metric of {target.field}: {target.metric_text}" for target in self.targets]
+
+    def lines(self) -> Iterator[str]:
+        """Describe the file for people, one line each."""
+        yield from self.notes
+        left_out = f"left out of the splits (near-duplicates, or past their sizes): {self.unused}"
+        yield f"{self.file}: {self.rows} rows; dropped: {listed_counts(self.dropped)}; {left_out}"
+        for column in self.columns:
+            kept = f"; empty in {counted(self.empty[column.name], 'row')}, kept" if column.name in self.empty else ""
+            yield f"column {quoted(column.name)}: {column.use} ({column.reason}{kept})"
+        for name in self.later:
+            yield f"column {quoted(name)}: is it known when the prompt is used? If not: --ignore {shlex.quote(name)}"
+        for name, count in self.inside.items():
+            fix = "if it will not be known when the prompt is used, name the other inputs in the prompt: {{column}}"
+            yield f"column {quoted(name)}: the answer stands in it word for word in {count} rows; {fix}"
+        for target in self.targets:
+            yield from target.lines()
+        if len(self.targets) > 1:
+            lines = " and ".join(quoted(f"{target.field}: ...") for target in self.targets)
+            yield f"replies: the lines {lines}, or one JSON object with these keys; ask for one of them in your prompt"
+        yield from self.metric_lines
+        usual = "splits: train rows give examples, dev rows compare prompts, test rows are opened once, at the end"
+        yield self.split_line or usual
+        for split in SPLITS:
+            classes = [
+                f"{target.field + ' ' if len(self.targets) > 1 else ''}"
+                + ", ".join(f"{name}: {count}" for name, count in target.counts[split].items())
+                for target in self.targets
+                if target.choices
+            ]
+            rows = sum(self.targets[0].counts[split].values())
+            yield f"{split}: {rows} rows" + (f" ({'; '.join(classes)})" if classes else "")
+
+
+def listed_counts(counts: Mapping[str, int]) -> str:
+    """List the counts above 0 with what they count; `none` without any."""
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "none"

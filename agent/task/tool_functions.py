@@ -17,16 +17,9 @@ _FIELD = re.compile(r":param\s++(?:[^\s:]++\s++)*?(\w+)\s*+:\s*+(.*)")
 
 
 def tool_of_function(function: Callable[..., Any]) -> dict[str, Any]:
-    """The function as a tool in JSON; it is not called.
+    """Describe a function as a tool in JSON: `name`, `description` and `parameters`, a JSON schema. It is not called.
 
-    Args:
-        function: with a name, and a type for each of its parameters.
-
-    Returns:
-        `name`, `description` and `parameters`, a JSON schema.
-
-    Raises:
-        ValueError: it has no name, takes any number of arguments, or one whose type has no JSON form.
+    Raises ValueError for one without a name, with any number of arguments, or with a type that has no JSON form.
     """
     from pydantic import TypeAdapter
 
@@ -54,7 +47,7 @@ def tool_of_function(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def docstring_parts(text: str) -> tuple[str, dict[str, str]]:
-    """What a docstring says of a function, in one line, and of each of its arguments (Google's style, or `:param`)."""
+    """Split a docstring into the description, in one line, and that of each argument (Google's style, or `:param`)."""
     about, arguments = list[str](), dict[str, str]()
     section = last = ""
     indent = 0

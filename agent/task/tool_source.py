@@ -1,6 +1,6 @@
-"""Functions of a Python file as tools, read and not run: loading a task runs none of its code.
+"""Functions of a Python file as tools: read and not run, as loading a task runs none of its code; or by running it.
 
-A type is one of Python's own, or of `typing`: what else a file may define, only running it can tell.
+Read, a type is one of Python's own or of `typing`. The command that names a file runs it, in a child process.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, Union
 
-from agent.errors import Problem
+from agent.errors import Problem, ProblemsError
+from agent.task import tool_functions
+from agent.task.input_files import refused
 from agent.task.tool_functions import tool_of_function
 from agent.task.words import problem, shown
+from agent.worker import LOAD, Worker
 
 FUNCTIONS = re.compile(r"(?P<file>[^:]+\.py):\s*(?P<names>\w+(?:\s*,\s*\w+)*)")
-"""FILE.py:NAME, or several names set apart by commas."""
+"""FILE.py:NAME, or several names separated by commas."""
 TYPES: dict[str, Any] = {
     **{kind.__name__: kind for kind in (str, int, float, bool, list, dict)},
     "List": list,
@@ -34,27 +37,19 @@ TYPES: dict[str, Any] = {
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def names_of(names: str) -> list[str]:
-    """The names of functions in a text where commas set them apart."""
-    return [name.strip() for name in names.split(",")]
+def tools_in_source(path: Path, names: str, data: bytes) -> list[dict[str, Any]]:
+    """Read functions at the top of a file as tools, JSON-ready; `names`: theirs, separated by commas.
 
-
-def tools_in_source(path: Path, names: str, data: bytes) -> tuple[list[dict[str, Any]], list[Problem]]:
-    """The functions of a file as tools, JSON-ready, and all that is wrong with them.
-
-    Args:
-        path: of the file, for messages.
-        names: of functions at the top of the file, set apart by commas.
-        data: what the file holds.
+    Raises ProblemsError with all that is wrong with them.
     """
     try:
         tree = ast.parse(data)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         what = getattr(error, "msg", None) or str(error) or type(error).__name__
-        return [], [problem(shown(path), getattr(error, "lineno", None) or 1, f"is no Python: {what}")]
+        raise refused(shown(path), getattr(error, "lineno", None) or 1, f"is no Python: {what}") from None
     functions = {node.name: node for node in tree.body if isinstance(node, _Function)}
     found, wrong = list[dict[str, Any]](), list[Problem]()
-    for name in names_of(names):
+    for name in _names(names):
         node = functions.get(name)
         try:
             if node is None:
@@ -62,11 +57,16 @@ def tools_in_source(path: Path, names: str, data: bytes) -> tuple[list[dict[str,
             found.append(tool_of_function(_stand_in(node)))
         except ValueError as error:
             wrong.append(problem(shown(path), node.lineno if node else 1, str(error)))
-    return found, wrong
+    if wrong:
+        raise ProblemsError(tuple(wrong))
+    return found
+
+
+def _names(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",")]
 
 
 def _stand_in(node: _Function) -> Callable[..., None]:
-    """A function with the name, docstring and signature of the one in the source. Raises ValueError."""
     given, named = [*node.args.posonlyargs, *node.args.args], node.args.kwonlyargs
     lacks = len(given) - len(node.args.defaults)
     defaults = [*[None] * lacks, *node.args.defaults, *node.args.kw_defaults]
@@ -130,3 +130,58 @@ def _note(node: ast.expr) -> Any:
             options: dict[str, Any] = {str(each.arg): ast.literal_eval(each.value) for each in keywords}
             return Field(**options)
     return None
+
+
+# -- by running the file -----------------------------------------------------------------------------------------------
+
+SECONDS = 60.0
+_SCRIPT = (
+    LOAD
+    + r"""
+path, source = opening
+tools = sys.modules["tools_of_functions"] = types.ModuleType("tools_of_functions")
+exec(compile(source, "tools_of_functions", "exec"), tools.__dict__)
+try:
+    sys.path.insert(0, os.path.dirname(path))
+    module = load("tools_file", path)
+except BaseException as problem:
+    answer(None, blame(problem, path, 1))
+    sys.exit(1)
+answer(1, "ready")
+for line in pipe_in:
+    found, wrong = [], []
+    for name in json.loads(line):
+        function = getattr(module, name, None)
+        if function is None:
+            wrong.append(f"1: no function {name}; write def {name}(...)")
+            continue
+        try:
+            found.append(tools.tool_of_function(function))
+        except Exception as problem:
+            wrong.append(f"{getattr(getattr(function, '__code__', None), 'co_firstlineno', 1)}: {problem}")
+    answer({"tools": found, "wrong": wrong}, "")
+"""
+)
+
+
+def tools_of_functions(path: Path, names: str) -> list[dict[str, Any]]:
+    """Run a file without the environment; return functions of it as tools, JSON-ready. Raises ProblemsError.
+
+    `names`: of the functions, separated by commas.
+    """
+    source = Path(tool_functions.__file__).read_text("utf-8")
+    worker = Worker(path.name, _SCRIPT, [str(path.resolve()), source], SECONDS, folder=path.resolve().parent)
+    try:
+        found, why = worker.now(_names(names))
+    finally:
+        worker.close()
+    if not isinstance(found, dict):
+        found = {"tools": [], "wrong": [why.removeprefix(f"{path.name} cannot be loaded: ")]}
+    problems = []
+    for what in found["wrong"]:
+        line = re.match(r"(\d+): ", what)
+        problems.append(problem(shown(path), int(line[1]) if line else 1, what[line.end() :] if line else what))
+    if problems:
+        raise ProblemsError(tuple(problems))
+    tools: list[dict[str, Any]] = found["tools"]
+    return tools

@@ -1,16 +1,23 @@
-"""The tools of a task, from JSON as OpenAI, Anthropic and MCP write them, or from an OpenAPI document.
+"""The tools of a task, from JSON as OpenAI, Anthropic and MCP write them, or from an OpenAPI document; and labels that
+are calls of them.
 
-Names and schemas stay as they are; what a tool and its arguments are for, in words, a search may rewrite.
+Names and schemas stay unchanged; a search may rewrite the descriptions of tools and arguments.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from agent.task.words import listed, near, quoted
+from agent.errors import ProblemsError
+from agent.metrics.calls import ABSENT, calls_in, has_accepted, require_accepted
+from agent.task.answers import text_of
+from agent.task.examples import json_checker, listed_problems
+from agent.task.input_files import parse_json_cell
+from agent.task.words import listed, near, quoted, shown
 from agent.types import Tool
 
 MOST_TOOLS = 128
@@ -32,11 +39,11 @@ MOST_LEVELS = 60
 
 
 def read_tools(value: Any, own: bool = False) -> tuple[tuple[Tool, ...], list[str]]:
-    """The tools in a JSON value, and all that is wrong with them.
+    """Read the tools in a JSON value, and all that is wrong with them.
 
     Args:
         value: A list of tools, the result of MCP's `tools/list`, or an OpenAPI document of version 3.
-        own: They are tables of task.toml, where a key that is not known is a mistake.
+        own: They are tables of task.toml, where an unknown key is a mistake.
     """
     if isinstance(value, Mapping) and "swagger" in value:
         return (), ["is a Swagger document of version 2; convert it to OpenAPI 3, which is read"]
@@ -68,7 +75,6 @@ def read_tools(value: Any, own: bool = False) -> tuple[tuple[Tool, ...], list[st
 
 
 def _tool(value: Any, own: bool) -> Tool:
-    """One tool. Raises ValueError with what is wrong."""
     if isinstance(value, Mapping) and isinstance(value.get("function"), Mapping):
         value = value["function"]
     if own and (unknown := [key for key in _object(value) if key not in KEYS]):
@@ -88,7 +94,7 @@ def _tool(value: Any, own: bool) -> Tool:
     from agent.task.examples import json_checker
 
     try:
-        if "$ref" in json.dumps(schema):  # it stands inside another schema, where its references would lead nowhere
+        if "$ref" in json.dumps(schema):  # inside another schema its references would lead nowhere
             found = _Document(schema)._resolved(schema)
             schema = {key: part for key, part in found.items() if key not in ("$defs", "definitions")}
         text = json.dumps({"type": "object", **schema}, ensure_ascii=False, allow_nan=False)
@@ -103,7 +109,7 @@ def _tool(value: Any, own: bool) -> Tool:
 
 
 class _Document:
-    """An OpenAPI document whose parts are read with their references in place."""
+    """An OpenAPI document whose parts are read with their references in place. All methods raise ValueError."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._document, self._copied = document, 0
@@ -111,8 +117,8 @@ class _Document:
         """Fields of schemas that were read, by `id`: a part that is named twice is read once."""
 
     def tools(self) -> tuple[list[dict[str, Any]], list[str]]:
-        """The operations as tools, and what is wrong with those whose arguments cannot be read whole; what is no
-        operation is left out. Raises ValueError for a document that is too large."""
+        """Return the operations as tools, and what is wrong with the others. Raises ValueError for a document that is
+        too large."""
         tools, wrong = list[dict[str, Any]](), list[str]()
         for path, given in _object(self._document.get("paths")).items():
             try:
@@ -136,8 +142,7 @@ class _Document:
         return tools, wrong
 
     def _arguments(self, operation: Mapping[str, Any], shared: Any) -> dict[str, Any]:
-        """The schema of the arguments of an operation: its parameters, and the fields of its body. Raises ValueError
-        for what has no place among them."""
+        """The schema of the arguments of an operation: its parameters, and the fields of its body."""
         properties: dict[str, Any] = {}
         required: list[str] = []
         for given in [*_items(shared), *_items(operation.get("parameters"))]:
@@ -152,8 +157,7 @@ class _Document:
         return {"type": "object", "properties": properties, "required": list(dict.fromkeys(required + needed))}
 
     def _fields(self, given: Any, inside: frozenset[int]) -> tuple[dict[str, Any], list[str]]:
-        """The fields of a body, those of all its parts, and the names of those that it needs. Raises ValueError for a
-        body without fields."""
+        """The fields of a body and all its parts, and the names of those that it needs."""
         schema = self._followed(given)
         if id(schema) in self._read:
             return self._read[id(schema)]
@@ -177,8 +181,7 @@ class _Document:
         return fields, required
 
     def _followed(self, value: Any) -> Mapping[str, Any]:
-        """The object that a value is or refers to; {} for what is none. Raises ValueError for a reference that leads
-        nowhere or into another document."""
+        """The object that a value is or refers to; {} for anything else."""
         for _ in range(MOST_STEPS):
             reference = _object(value).get("$ref")
             if not isinstance(reference, str):
@@ -187,7 +190,6 @@ class _Document:
         raise ValueError(f"more than {MOST_STEPS} references lead to each other; correct them")
 
     def _at(self, reference: str) -> Any:
-        """Return what lies at a reference. Raises ValueError where that is nothing, or in another document."""
         if not reference.startswith("#/"):
             raise ValueError(f"{quoted(reference)} lies in another document, which is not read; put it in place")
         found: Any = self._document
@@ -198,12 +200,7 @@ class _Document:
         return found
 
     def _resolved(self, value: Any, inside: frozenset[str] = frozenset(), depth: int = 0) -> Any:
-        """A copy of the value with references to other parts of the document replaced by these; {} for one that leads
-        back to what it stands in.
-
-        Raises:
-            ValueError: A reference leads nowhere or into another document, or the copy is too large or too deep.
-        """
+        """A copy of the value with its references replaced by what they name; {} for one that leads back to itself."""
         self._count(1)
         if depth > MOST_LEVELS:
             raise ValueError(f"is nested more than {MOST_LEVELS} levels deep with its references in place; flatten it")
@@ -225,7 +222,7 @@ class _Document:
 
 
 def _with_bounds(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema with exclusive bounds as numbers: in OpenAPI 3.0 they are true or false beside the bound."""
+    """The schema with exclusive bounds as numbers: in OpenAPI 3.0 they are true or false next to the bound."""
     for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
         if isinstance(schema.get(exclusive), bool):
             is_exclusive = schema.pop(exclusive)
@@ -235,7 +232,7 @@ def _with_bounds(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _first_schema(described: Mapping[str, Any]) -> Any:
-    """The schema of a body or a parameter that is described by its media types: that of JSON, or of the first one."""
+    """The schema of a body or a parameter by its media types: that of JSON, or of the first one."""
     content = _object(described.get("content"))
     return _object(content.get("application/json", next(iter(content.values()), None))).get("schema")
 
@@ -246,3 +243,119 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 def _items(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+# -- labels that are calls ---------------------------------------------------------------------------------------------
+
+
+TOOLS_FILE = "tools.json"
+FORM = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "arguments": {"type": "object"}},
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    },
+}
+
+
+def calls_checker(tools: Sequence[Tool], accepted: bool = False) -> Callable[[Any], str]:
+    """Return a function from a label to what is wrong with it, said after the label, or "".
+
+    `accepted`: each argument of a label is the list of its right values, and each of them is checked.
+    """
+    form = json_checker(json.dumps(FORM))
+    by_name = {tool.name: json_checker(tool.parameters) for tool in tools}
+
+    def check(label: Any) -> str:
+        fault = form(label) or (_no_lists(label) if accepted else "")
+        return fault or next((why for call in label if (why := _fault(call, by_name, accepted))), "")
+
+    return check
+
+
+def accepted_checker(schema: str | None) -> Callable[[Any], str]:
+    """Do the same for labels whose arguments are lists of accepted values, under the schema of their field."""
+    check = json_checker(schema) if schema else None
+    return lambda label: (check(label) if check else "") or _no_lists(label)
+
+
+def _no_lists(label: Any) -> str:
+    try:
+        require_accepted(calls_in(label))
+    except ValueError as error:
+        return f"cannot be used with accepted = true: {error}; write [VALUE, ...]"
+    return ""
+
+
+def _fault(call: Mapping[str, Any], by_name: Mapping[str, Callable[[Any], str]], accepted: bool) -> str:
+    name, arguments = call["name"], call["arguments"]
+    if name not in by_name:
+        return f"calls {quoted(name)}, which is none of the tools{near(name, by_name)}"
+    given = _single(arguments) if accepted else [arguments]
+    return next(
+        (f"calls {name} with {quoted(each)}, which {fault}" for each in given if (fault := by_name[name](each))), ""
+    )
+
+
+def _single(accepted: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """Arguments of one value each, so that every accepted value occurs in one of them."""
+    choices = {name: [one for value in values for one in _values(value)] for name, values in accepted.items()}
+    first = {name: values[0] for name, values in choices.items() if values}
+    yield first
+    for name, values in choices.items():
+        yield from ({**first, name: value} for value in values[1:])
+
+
+def _values(value: Any) -> list[Any]:
+    """The plain values of an accepted one: nothing where the argument may be left out; objects may hold such lists."""
+    if value == ABSENT:
+        return []
+    return [*_single(value)] if has_accepted(value) else [value]
+
+
+# -- a data file -------------------------------------------------------------------------------------------------------
+
+
+def with_calls(
+    table: Sequence[Mapping[str, Any]],
+    lines: Sequence[int],
+    path: Path,
+    target: str,
+    tools: Sequence[Tool],
+    accepted: bool = False,
+) -> list[dict[str, Any]]:
+    """Return the rows with their answers as lists of calls, [] where no tool fits; a blank answer stays blank.
+
+    Args:
+        lines: the line of each row in the file `path`.
+        target: the column of the answers: calls in a form that `calls_in` reads, or such JSON as a text.
+        accepted: each argument is the list of its right values.
+
+    Raises ProblemsError for answers that are no calls of these tools.
+    """
+    check = calls_checker(tools, accepted)
+    made: list[dict[str, Any]] = []
+    wrong: dict[tuple[str, str], list[int]] = {}
+    for row, line in zip(table, lines, strict=True):
+        value = row.get(target)
+        if text_of(value).strip():
+            try:
+                given = parse_json_cell(value, "write the list of its calls") if isinstance(value, str) else value
+                calls = calls_in(given)
+                value = [{"name": call.name, "arguments": dict(call.arguments)} for call in calls]
+                if fault := check(value):
+                    raise ValueError(f"{quoted(value)} {fault}")
+            except ValueError as error:
+                wrong.setdefault((target, f"{target}: {error}"), []).append(line)
+        made.append({**row, target: value} if target in row else dict(row))
+    if wrong:
+        raise ProblemsError(tuple(listed_problems(wrong, shown(path))))
+    return made
+
+
+def tools_json(tools: Sequence[Tool]) -> str:
+    """Write tools as the tools.json of a task, one a line."""
+    each = [{**tool.as_dict(), "parameters": json.loads(tool.parameters)} for tool in tools]
+    return "[\n" + ",\n".join(json.dumps(tool, ensure_ascii=False) for tool in each) + "\n]\n"

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.task.feedback import Feedback, Scales, feedback_of, is_right, said_in
 from agent.task.input_files import parse_json
 from agent.task.words import quoted
 
@@ -26,21 +26,104 @@ EVALUATION = "gen_ai.evaluation"
 """What the attributes of an evaluation begin with."""
 
 
+KEYS = ("score", "scores", "feedback", "rating", "correct")
+"""Keys of a record that hold what people said of its answer."""
+GOOD = {"correct", "good", "yes", "true", "up", "thumbs_up", "thumbsup", "positive", "like", "pass", "passed", "accept"}
+"""Words that say that an answer is right."""
+_NUMBER = re.compile(r"-?[0-9]{1,300}(\.[0-9]{1,300})?")
+
+Scales = Mapping[str, float]
+"""The highest number of each name that has numbers above 1 in a file, such as stars."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What people said of an answer: the `name` of what was judged, such as `correct`, and a number, a truth value or a
+    text; None for anything else."""
+
+    name: str
+    value: bool | float | str | None
+
+
+def _feedback_of(record: Mapping[str, Any]) -> tuple[Feedback, ...]:
+    said = [(key, record[key]) for key in KEYS if record.get(key) not in (None, "", [], {})]
+    return tuple(each for key, value in said for each in said_in(key, value))
+
+
+def said_in(name: str, said: Any) -> Iterator[Feedback]:
+    """Yield the parts of a feedback: each of a list, the value of an object, or each of its keys.
+
+    >>> [(one.name, one.value) for one in said_in("scores", [{"name": "ok", "value": 1}, {"stars": ["4", 5]}])]
+    [('ok', 1), ('stars', 4.0), ('stars', 5)]
+    """
+    if isinstance(said, Mapping):
+        if {"value", "stringValue"} & {*said}:
+            text = said.get("stringValue")  # says what the number means
+            value = text if isinstance(text, str) and text.strip() else said.get("value")
+            yield from said_in(str(said.get("name") or name), value)
+            return
+        parts = list(said.items())
+    elif isinstance(said, list):
+        parts = [(name, part) for part in said]
+    else:
+        yield Feedback(name, _plain(said))
+        return
+    if not parts:
+        yield Feedback(name, None)
+    for own, part in parts:
+        yield from said_in(str(own), part)
+
+
+def _plain(said: Any) -> bool | float | str | None:
+    if isinstance(said, str):
+        return float(said) if _NUMBER.fullmatch(said := said.strip()) else said
+    return said if isinstance(said, bool | int | float) else None
+
+
+def scales_of(feedback: Iterable[Feedback]) -> Scales:
+    """Return the scales of a file by all feedback in it.
+
+    >>> scales_of([Feedback("stars", 1), Feedback("stars", 5), Feedback("ok", 1)])
+    {'stars': 5}
+    """
+    highest: dict[str, float] = {}
+    for each in feedback:
+        if isinstance(each.value, int | float) and not isinstance(each.value, bool) and each.value > 1:
+            highest[each.name] = max(each.value, highest.get(each.name, each.value))
+    return highest
+
+
+def is_right(feedback: Iterable[Feedback], scales: Scales) -> bool:
+    """Whether something was said, and all of it says that the answer is right: a word such as `correct`, true, or 1; of
+    a name with a scale its highest number instead of 1.
+
+    >>> star = [Feedback("stars", 1)]
+    >>> is_right(star, {}), is_right(star, {"stars": 5}), is_right([], {})
+    (True, False, False)
+    """
+    said = list(feedback)
+    return bool(said) and all(_is_good(each, scales) for each in said)
+
+
+def _is_good(said: Feedback, scales: Scales) -> bool:
+    if isinstance(said.value, str):
+        return said.value.lower().replace(" ", "_") in GOOD
+    if isinstance(said.value, bool) or said.value is None:
+        return said.value is True
+    return said.value == scales.get(said.name, 1)
+
+
+# -- records -----------------------------------------------------------------------------------------------------------
+
+
 class Malformed(ValueError):
     """Why a record of a known kind cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One answer.
-
-    Args:
-        inputs: texts by column.
-        output: what the model answered.
-        expected: the right answer that a person wrote down, "" where none did.
-        feedback: what people said of the output.
-        system: the instruction that the model got.
-    """
+    """One answer. `inputs`: texts by column; `expected`: the right answer that a person wrote down, or ""; `feedback`:
+    what people said of the output; `system`: the instruction that the model got."""
 
     inputs: Mapping[str, str]
     output: str
@@ -63,7 +146,6 @@ class TraceKind:
 
 
 def _expected(record: Mapping[str, Any]) -> str:
-    """The right answer that a person wrote down."""
     return _text(expected) if (expected := record.get("expectedOutput", record.get("expected_output"))) else ""
 
 
@@ -97,7 +179,6 @@ def _asked(turns: Sequence[Any]) -> tuple[dict[str, str], str]:
 
 
 def _messages(record: Mapping[str, Any]) -> list[Any]:
-    """The messages of a request, wherever they stand; [] where there are none."""
     request = record.get("request") or record.get("body") or record
     found = request.get("messages") if isinstance(request, Mapping) else None
     found = found if found is not None else record.get("messages", record.get("input"))
@@ -108,30 +189,28 @@ def _openai(record: Mapping[str, Any]) -> Iterator[Trace]:
     turns, response = _messages(record), record.get("response")
     reply = _object(response.get("body", response), "body") if isinstance(response, Mapping) else {}
     choices = _objects(record.get("choices") or reply.get("choices"), "choices")
-    beside = next((record[key] for key in ("reply", "completion", "output") if record.get(key)), response)
+    other = next((record[key] for key in ("reply", "completion", "output") if record.get(key)), response)
     if choices:
         output = _text(choices[0].get("message", choices[0]))
     elif isinstance(reply.get("output"), list):
         output = _text(
             [part for part in reply["output"] if isinstance(part, Mapping) and part.get("type") == "message"]
         )
-    elif beside is not None:
-        output = _text(beside)
+    elif other is not None:
+        output = _text(other)
     else:
         output, turns = (_text(turns[-1]), turns[:-1]) if turns[-1].get("role") == "assistant" else ("", turns)
     inputs, system = _asked(turns)
-    yield Trace(inputs, output, _expected(record), feedback_of(record), system)
+    yield Trace(inputs, output, _expected(record), _feedback_of(record), system)
 
 
 def _object(value: Any, key: str) -> Mapping[str, Any]:
-    """The object of a key that may be missing. Raises Malformed."""
     if value is not None and not isinstance(value, Mapping):
         raise Malformed(f"{key} is {quoted(value)}, and no object; correct the record or take it out")
     return value or {}
 
 
 def _objects(value: Any, key: str) -> list[Mapping[str, Any]]:
-    """The objects in the list of a key that may be missing. Raises Malformed."""
     if value is not None and not (isinstance(value, list) and all(isinstance(each, Mapping) for each in value)):
         raise Malformed(f"{key} is {quoted(value)}, and no list of objects; correct the record or take it out")
     return value or []
@@ -148,13 +227,13 @@ def _langfuse(record: Mapping[str, Any]) -> Iterator[Trace]:
         inputs = {str(name): value.strip() for name, value in asked.items()}
     else:
         inputs = {INPUT: _text(asked)}
-    yield Trace(inputs, output, _expected(record), feedback_of(record), system)
+    yield Trace(inputs, output, _expected(record), _feedback_of(record), system)
 
 
 def _production(record: Mapping[str, Any]) -> Iterator[Trace]:
     asked, output = record.get("inputs") or {}, _text(record["reply"])
     inputs = {str(name): _text(value) for name, value in asked.items()} if isinstance(asked, Mapping) else {}
-    yield Trace(inputs or {INPUT: _text(asked)}, output, _expected(record), feedback_of(record))
+    yield Trace(inputs or {INPUT: _text(asked)}, output, _expected(record), _feedback_of(record))
 
 
 def _otlp(record: Mapping[str, Any]) -> Iterator[Trace]:
@@ -163,24 +242,21 @@ def _otlp(record: Mapping[str, Any]) -> Iterator[Trace]:
             for span in _mappings(scope.get("spans")):
                 found = _attributes(span.get("attributes"))
                 if any(name.startswith(("gen_ai.input", "gen_ai.prompt.", "gen_ai.output")) for name in found):
-                    events = [
-                        each for each in _mappings(span.get("events")) if each.get("name") == f"{EVALUATION}.result"
-                    ]
-                    yield _of_span(found, [_attributes(each.get("attributes")) for each in events])
+                    yield _of_span(found, _mappings(span.get("events")))
 
 
-def _of_span(found: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]) -> Trace:
-    """The answer of a span by its attributes, and by those of the events that evaluate it."""
+def _of_span(found: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Trace:
+    results = [each for each in events if each.get("name") == f"{EVALUATION}.result"]
+    evaluations = [_attributes(each.get("attributes")) for each in results]
     turns = _parsed(found.get("gen_ai.input.messages")) or _numbered(found, "gen_ai.prompt.")
     inputs, system = _asked(turns)
     system = system or _text(_parsed(found.get("gen_ai.system_instructions")))
     said = _parsed(found.get("gen_ai.output.messages")) or _numbered(found, "gen_ai.completion.")
-    output = _text(said[:1])
-    return Trace(inputs, output, "", tuple(said for each in (found, *evaluations) for said in _evaluated(each)), system)
+    feedback = tuple(each for part in (found, *evaluations) for each in _evaluated(part))
+    return Trace(inputs, _text(said[:1]), "", feedback, system)
 
 
 def _evaluated(found: Mapping[str, Any]) -> Iterator[Feedback]:
-    """What the attributes of an evaluation say."""
     score = {"stringValue": found.get(f"{EVALUATION}.score.label"), "value": found.get(f"{EVALUATION}.score.value")}
     if score != {"stringValue": None, "value": None}:
         yield from said_in(str(found.get(f"{EVALUATION}.name") or EVALUATION), score)
@@ -228,6 +304,11 @@ def _numbered(found: Mapping[str, Any], start: str) -> list[dict[str, Any]]:
     return turns
 
 
+def _is_langfuse(record: Mapping[str, Any]) -> bool:
+    own = ("traceId", "projectId", "observations", "htmlPath", "scores", "userId", "sessionId")
+    return "input" in record and "output" in record and any(name in record for name in own)
+
+
 KINDS: tuple[TraceKind, ...] = (
     TraceKind("OpenTelemetry spans (OTLP/JSON)", lambda record: "resourceSpans" in record, _otlp),
     TraceKind(
@@ -237,9 +318,3 @@ KINDS: tuple[TraceKind, ...] = (
     TraceKind("Langfuse traces", lambda record: "input" in record and "output" in record, _langfuse),
 )
 """In the order in which a record is tried."""
-
-
-def _is_langfuse(record: Mapping[str, Any]) -> bool:
-    """A trace or observation of Langfuse whose input is a list of messages."""
-    own = ("traceId", "projectId", "observations", "htmlPath", "scores", "userId", "sessionId")
-    return "input" in record and "output" in record and any(name in record for name in own)

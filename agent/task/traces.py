@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from agent.errors import Problem, ProblemsError
-from agent.task.feedback import Scales, scales_of
-from agent.task.input_files import Rows, parse_json, read_bytes, read_rows, whole_text
-from agent.task.trace_kinds import KINDS, Malformed, Trace, TraceKind
+from agent.task.input_files import parse_json, read_bytes
+from agent.task.tables import Rows, read_rows, whole_text
+from agent.task.trace_kinds import KINDS, Malformed, Scales, Trace, TraceKind, scales_of
 from agent.task.words import counted, listed, problem, quoted, shown
 from agent.types import canonical
 
@@ -35,24 +34,20 @@ class TraceRows:
         kind: in words.
         column: that of the right answers.
         traces: answers in it.
-        labelled, unlabelled: rows with and without a right answer, each input once.
-        labelled_at, unlabelled_at: their lines in the file.
+        table: rows with their lines, each input once; those with a right answer have `column`.
         answers: all of them, confirmed or not.
         repeated: answers to inputs that came before.
         contradicted: inputs whose confirmed answers differ; they are rows without a label.
         empty: answers without a question or a text.
         scales: of what people said, by name the highest number in the file where that is above 1.
         personal: rows that look as if they held personal data.
-        instruction: the system text of most traces, "" where they have none.
+        instruction: the system text of most traces, or "".
     """
 
     kind: str
     column: str
     traces: int
-    labelled: tuple[dict[str, str], ...]
-    unlabelled: tuple[dict[str, str], ...]
-    labelled_at: tuple[int, ...]
-    unlabelled_at: tuple[int, ...]
+    table: Sequence[tuple[int, dict[str, str]]]
     answers: tuple[str, ...]
     repeated: int
     contradicted: int
@@ -62,18 +57,22 @@ class TraceRows:
     instruction: str
 
     @property
-    def table(self) -> list[tuple[int, dict[str, str]]]:
-        """All rows with their lines, in the order of the file."""
-        at, rows = (*self.labelled_at, *self.unlabelled_at), (*self.labelled, *self.unlabelled)
-        return sorted(zip(at, rows, strict=True), key=itemgetter(0))
+    def labelled(self) -> tuple[dict[str, str], ...]:
+        """The rows with a right answer."""
+        return tuple(row for _, row in self.table if self.column in row)
+
+    @property
+    def unlabelled(self) -> tuple[dict[str, str], ...]:
+        """The rows without one."""
+        return tuple(row for _, row in self.table if self.column not in row)
 
     @property
     def questions(self) -> list[tuple[int, dict[str, str]]]:
-        """The same without the right answers."""
+        """All rows with their lines, without the right answers."""
         return [(line, {name: text for name, text in row.items() if name != self.column}) for line, row in self.table]
 
     def lines(self) -> Iterator[str]:
-        """The reading for people, one line each."""
+        """Describe the file for people, one line each."""
         confirmed, others = len(self.labelled), len(self.unlabelled)
         inputs = counted(confirmed + others, "different input")
         yield f"read as {self.kind}: {counted(self.traces, 'answer')}, {inputs}"
@@ -96,7 +95,7 @@ class TraceRows:
 
 
 def is_traces(path: Path) -> bool:
-    """Whether the first record of a .jsonl or .json file is of a kind of trace."""
+    """Whether the first record of a .jsonl or .json file is a trace."""
     if path.suffix.lower() not in (".jsonl", ".json") or not path.is_file():
         return False
     records, _ = _records(path)
@@ -104,8 +103,8 @@ def is_traces(path: Path) -> bool:
 
 
 def read_traces(path: Path) -> TraceRows:
-    """The rows of a trace file. Raises ProblemsError, with file and line, where a record is of no kind, of another kind
-    than the first, or malformed, or where no record has both a question and an answer."""
+    """Read a trace file. Raises ProblemsError where a record is of no kind, of another kind than the first, or
+    malformed, or where no record has both a question and an answer."""
     records, problems = _records(path)
     where, found = shown(path), []
     kind = _kind_of(records[0][1]) if records else None
@@ -136,21 +135,21 @@ def read_traces(path: Path) -> TraceRows:
 
 def _records(path: Path) -> tuple[Rows, list[Problem]]:
     """The records with their lines: of a .json file also those of one object, as servers export them."""
-    if path.suffix.lower() == ".json":
-        try:
-            text, problems = whole_text(read_bytes(path), shown(path))
-        except ProblemsError as error:
-            return [], list(error.problems)
-        if not problems and text.lstrip().startswith("{"):
-            try:
-                whole = parse_json(text)
-            except ValueError as error:
-                return [], [problem(shown(path), getattr(error, "lineno", 1), f"not valid JSON: {error}; correct it")]
-            inside = whole.get("data")
-            return [(1, each) for each in inside if isinstance(each, dict)] if isinstance(inside, list) else [
-                (1, whole)
-            ], []
-    return read_rows(path)
+    if path.suffix.lower() != ".json":
+        return read_rows(path)
+    where = shown(path)
+    try:
+        text = whole_text(read_bytes(path), where)
+        if not text.lstrip().startswith("{"):
+            return read_rows(path)
+        whole = parse_json(text)
+    except ProblemsError as error:
+        return [], list(error.problems)
+    except ValueError as error:
+        return [], [problem(where, getattr(error, "lineno", 1), f"not valid JSON: {error}; correct it")]
+    inside = whole.get("data")
+    records = [each for each in inside if isinstance(each, dict)] if isinstance(inside, list) else [whole]
+    return [(1, each) for each in records], []
 
 
 def _kind_of(record: Mapping[str, Any]) -> TraceKind | None:
@@ -169,29 +168,25 @@ def _rows(kind: TraceKind, placed: list[tuple[int, Trace]]) -> TraceRows:
         if label := trace.label(scales):
             labels.setdefault(key, set()).add(label)
     column = f"right_{LABEL}" if any(LABEL in trace.inputs for trace in usable) else LABEL
-    labelled: list[tuple[int, dict[str, str]]] = []
-    unlabelled: list[tuple[int, dict[str, str]]] = []
+    table: list[tuple[int, dict[str, str]]] = []
     personal = 0
     for key, (line, trace) in first.items():
         confirmed = labels.get(key, set())
-        label = next(iter(confirmed)) if len(confirmed) == 1 else ""
-        personal += any(_PERSONAL.search(text) for text in (*trace.inputs.values(), label))
-        (labelled if label else unlabelled).append((line, {**trace.inputs, **({column: label} if label else {})}))
+        row = {**trace.inputs, **({column: next(iter(confirmed))} if len(confirmed) == 1 else {})}
+        personal += any(map(_PERSONAL.search, row.values()))
+        table.append((line, row))
     systems = Counter(trace.system for trace in usable if trace.system)
     instruction, count = systems.most_common(1)[0] if systems else ("", 0)
     return TraceRows(
-        kind.name,
-        column,
-        len(placed),
-        tuple(row for _, row in labelled),
-        tuple(row for _, row in unlabelled),
-        tuple(line for line, _ in labelled),
-        tuple(line for line, _ in unlabelled),
-        tuple(trace.expected or trace.output for trace in usable),
-        len(usable) - len(first),
-        sum(len(confirmed) > 1 for confirmed in labels.values()),
-        len(placed) - len(usable),
-        scales,
-        personal,
-        instruction if count > len(usable) / 2 else "",
+        kind=kind.name,
+        column=column,
+        traces=len(placed),
+        table=table,
+        answers=tuple(trace.expected or trace.output for trace in usable),
+        repeated=len(usable) - len(first),
+        contradicted=sum(len(confirmed) > 1 for confirmed in labels.values()),
+        empty=len(placed) - len(usable),
+        scales=scales,
+        personal=personal,
+        instruction=instruction if count > len(usable) / 2 else "",
     )

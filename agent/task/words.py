@@ -16,14 +16,14 @@ _MOST_SECONDS = 100 * 86400
 
 
 def printable(text: str) -> str:
-    """`text` on one line: every character that does not print (newline, NUL, lone surrogate) as its escape."""
+    """Write `text` on one line: every character that does not print (newline, NUL, lone surrogate) as its escape."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def quoted(value: Any, limit: int = 80) -> str:
-    """`value` as Python would write it, cut to `limit` characters; never raises."""
+    """Write `value` as Python would, cut to `limit` characters; never raises."""
     try:
         text = printable(repr(value))
     except (ValueError, RecursionError):  # an integer of many thousand digits, or data nested too deep to print
@@ -32,7 +32,7 @@ def quoted(value: Any, limit: int = 80) -> str:
 
 
 def listed(words: Iterable[str], limit: int = 20) -> str:
-    """`a, b, c`, and how many more there are past `limit`.
+    """Write `a, b, c`, and how many more there are past `limit`.
 
     >>> listed("abcd", limit=2)
     'a, b and 2 more'
@@ -43,7 +43,7 @@ def listed(words: Iterable[str], limit: int = 20) -> str:
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """A number with its noun; `many` where that is not `one` with an s.
+    """Write a number with its noun; `many` where that is not `one` with an s.
 
     >>> counted(1, "row"), counted(1200, "row"), counted(2, "retry", "retries")
     ('1 row', '1,200 rows', '2 retries')
@@ -52,14 +52,14 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 
 def closest(word: str, known: Iterable[str]) -> str:
-    """The one of `known` that was probably meant by `word`, or ""."""
+    """Return the one of `known` that `word` probably means, or ""."""
     folded = {name.casefold(): name for name in known}
     close = difflib.get_close_matches(word.casefold()[:200], list(folded), n=1, cutoff=0.6)
     return folded[close[0]] if close else ""
 
 
 def near(word: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown `word`: the near miss where there is one, and what is known."""
+    """End a message about an unknown `word`: with the near miss, if any, and what is known."""
     names = list(known)
     close = closest(word, names)
     hint = f"; did you mean {quoted(close)}?" if close else "."
@@ -67,7 +67,7 @@ def near(word: str, known: Iterable[str]) -> str:
 
 
 def seconds(value: Any) -> float:
-    """A time as seconds above 0 and below 100 days. Raises ValueError.
+    """Read a time as seconds above 0 and below 100 days. Raises ValueError.
 
     >>> seconds(90), seconds("5m"), seconds("1h30m"), seconds("1d")
     (90.0, 300.0, 5400.0, 86400.0)
@@ -86,7 +86,8 @@ def seconds(value: Any) -> float:
 
 
 def shown(path: Path) -> str:
-    """`path` relative to the current folder where it lies inside it, else absolute; printable, `/` between parts."""
+    """Write `path` relative to the current folder where it is inside it, else absolute; printable, `/` between
+    parts."""
     absolute = os.path.abspath(path)
     try:
         relative = os.path.relpath(absolute)
@@ -96,5 +97,5 @@ def shown(path: Path) -> str:
 
 
 def problem(where: str, line: int, what: str) -> Problem:
-    """A `Problem` at `where:line` that is sure to print as one line."""
+    """Make a `Problem` at `where:line` that is sure to print as one line."""
     return Problem(f"{where}:{line}", printable(what))

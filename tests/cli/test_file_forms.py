@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import promptassay as pa
-from agent.task.encodings import as_utf8, told
 from agent.task.html_text import is_html, strip_html
+from agent.task.input_files import as_utf8, told
 from tests.cli.test_apply import words, written
 from tests.cli.world import INSTRUCTION, files, good, good_json, learner, optimize, refused
 from tests.conftest import Made
@@ -163,7 +163,7 @@ def test_apply_reads_other_encodings(two_runs: Made) -> None:
 def test_rows_that_are_added_to_label_are_read_the_same() -> None:
     Path("mails.csv").write_bytes(with_html().encode("cp1252"))
     from agent.run.labelling import read_table
-    from agent.task.input_files import FileForm
+    from agent.task.tables import FileForm
 
     Path("mails.txt").write_bytes("für <b>Köln</b>\n".encode("cp1252"))
     file = read_table(Path("mails.txt"), FileForm(strip_html=True))

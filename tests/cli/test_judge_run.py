@@ -328,7 +328,7 @@ def test_people_rate_without_knowing_whose_answer_it_is_stop_and_go_on() -> None
     assert set(rows[0]) == {"item", "rater", "question", "answer", "rating", "rating_clear", "rating_true"}
     third = optimize_with("2\n2\n2\n", "judge", "rate", "--rater", "jo", "--count", "4")
     assert "agreement of 2 raters on 4 answers" in third
-    from agent.task.ratings import RatingColumns, read_ratings_file
+    from agent.task.judge_files import RatingColumns, read_ratings_file
 
     items = read_ratings_file(path, RatingColumns(("question",), ("answer",)))
     assert len(items) == 4

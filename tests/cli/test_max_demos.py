@@ -12,7 +12,7 @@ from agent.options.jobs import RecordedOptions
 from agent.run.customize.prepare import finished_search
 from agent.run.launch import prepare
 from agent.run.locations import LEDGER, open_history
-from agent.task.demo_limit import with_demo_limit
+from agent.task.load import with_demo_limit
 from agent.types import Constraints
 from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, refused
 from tests.toys import make_task

@@ -10,9 +10,17 @@ import pytest
 
 from agent.errors import ProblemsError
 from agent.extras import is_here
-from agent.task import knowledge
-from agent.task.documents import MOST_PAGES, TEXTS, read_html, read_markdown, read_pdf, read_table, read_text
-from agent.task.knowledge import read_documents
+from agent.task import documents
+from agent.task.documents import (
+    MOST_PAGES,
+    TEXTS,
+    read_documents,
+    read_html,
+    read_markdown,
+    read_pdf,
+    read_table,
+    read_text,
+)
 from agent.task.load import load_task
 from agent.types import Section, TextBlock
 from tests.knowledge.planted import write_task
@@ -236,14 +244,14 @@ def test_one_file_is_a_folder_of_one(tmp_path: Path) -> None:
 def test_limits_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(4):
         (tmp_path / f"{number}.txt").write_text("x" * 100, "utf-8")
-    monkeypatch.setattr(knowledge, "MOST_LETTERS", 250)
+    monkeypatch.setattr(documents, "MOST_LETTERS", 250)
     (problem,) = read_documents(".", tmp_path)[2]
     assert "2.txt:1: with this file the documents have more than 250 letters" in str(problem)
-    monkeypatch.setattr(knowledge, "MOST_FILES", 3)
+    monkeypatch.setattr(documents, "MOST_FILES", 3)
     (problem,) = read_documents(".", tmp_path)[2]
     assert "holds 4 files; 3 documents at most" in str(problem)
-    monkeypatch.setattr(knowledge, "MOST_FILES", 9)
-    monkeypatch.setattr(knowledge, "MOST_BYTES", 99)
+    monkeypatch.setattr(documents, "MOST_FILES", 9)
+    monkeypatch.setattr(documents, "MOST_BYTES", 99)
     assert len(read_documents(".", tmp_path)[2]) == 4
 
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.metrics.ordinal import OrdinalOptions, ordinal
-from agent.metrics.set_f1 import SetOptions, labels_in, set_f1
+from agent.metrics.comparison import labels_in
+from agent.metrics.number_metrics import OrdinalOptions, ordinal
+from agent.metrics.text_match import SetOptions, set_f1
 from agent.types import Field
 from tests.cases import each_case
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.metrics.quantity import QuantityOptions, quantity, quantity_of
+from agent.metrics.comparison import quantity_of
+from agent.metrics.number_metrics import ToleranceOptions, quantity
 from agent.types import Field
 from tests.cases import each_case
 
-CHECK = quantity(QuantityOptions(), Field("amount"))
+CHECK = quantity(ToleranceOptions(), Field("amount"))
 
 
 @each_case(
@@ -93,7 +94,7 @@ def test_a_reply_that_is_wrong_says_why(label: str, reply: str, why: str) -> Non
 
 
 def test_the_tolerance_is_of_the_number_and_not_of_the_unit() -> None:
-    check = quantity(QuantityOptions(tolerance=0.5), Field("amount"))
+    check = quantity(ToleranceOptions(tolerance=0.5), Field("amount"))
     assert [check(reply, "12 kg")[0] for reply in ("12.5 kg", "11.4 kg", "12 g")] == [1.0, 0.0, 0.0]
 
 

@@ -10,7 +10,7 @@ from tests.patterns.measure import MOST
 from tests.patterns.registry import ROOT, Found, patterns
 
 NOT_LITERAL = {
-    "agent/metrics/bounded.py: source": "a pattern of the user's: it is searched for in a child process, two seconds",
+    "agent/metrics/comparison.py: source": "a pattern of the user's: searched for in a child process, two seconds",
     "agent/metrics/text_match.py: options.pattern": "compiled to see whether it is valid; no text is searched",
     "agent/models/model_registry.py: start": "beginnings of model names in a table of ours, on a name that was typed",
     "agent/prompt/value_readers.py: name_pattern(choice)": "an escaped label, with one letter between its words",

@@ -9,9 +9,8 @@ import pytest
 
 from agent.ledger.store import Ledger, Reservation
 from agent.programs.prompt import PromptProgram
-from agent.prompt.label_weights import LabelWeights
+from agent.prompt.label_weights import LabelWeights, read_reply
 from agent.prompt.prompt_candidate import PromptCandidate, baseline
-from agent.prompt.weighted_reply import read_reply
 from agent.shipped import Field
 from agent.types import Completion, Request, Usage
 from tests.toys import TEAMS, FakeModel, ask, make_task, open_ledger

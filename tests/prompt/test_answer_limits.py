@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.prompt.answer_limits import broken_limit
-from agent.prompt.reply_parser import parse_reply
+from agent.prompt.reply_parser import broken_limit, parse_reply
 from agent.types import Field
 from tests.cases import each_case
 

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.prompt.fence import Fence, defused
-from agent.prompt.render import label_text
+from agent.prompt.template import label_text
 from agent.scoring.judge_prompt import pair_messages, reference_messages, rubric_messages
 from agent.types import Criterion, Message, Rubric
 from tests.cases import each_case

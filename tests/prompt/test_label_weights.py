@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.prompt.label_weights import FLOOR, LabelWeights, label_scores, weighed
-from agent.prompt.weighted_reply import read_reply, tokens_of
+from agent.prompt.label_weights import FLOOR, LabelWeights, label_scores, read_reply, tokens_of, weighed
 from agent.shipped import Field, Prediction
 
 approx = pytest.approx

@@ -15,11 +15,10 @@ from typing import get_args
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.prompt.candidate_rules import why_rejected
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.render import NOT_FOR_DSPY, dspy_messages, label_text, render, template
-from agent.prompt.techniques import TECHNIQUES, builtin_rewrites
-from agent.prompt.template import fill_messages, marks
+from agent.prompt.render import dspy_messages, render, template
+from agent.prompt.techniques import NOT_FOR_DSPY, TECHNIQUES, builtin_rewrites, why_rejected
+from agent.prompt.template import fill_messages, label_text, marks
 from agent.types import Demo, Field, FormatName, Message, Signature, TechniqueName
 from tests.cases import each_case
 from tests.toys import SIGNATURE, make_task

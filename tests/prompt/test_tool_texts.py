@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.prompt.candidate_rules import why_rejected
 from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.techniques import why_rejected
 from agent.prompt.tool_texts import (
     ORDER,
     ToolTexts,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import InputError
-from agent.metrics import bounded
+from agent.metrics import comparison
 from agent.scoring.task_metrics import build_metrics, combine
 from agent.scoring.user_metrics import PythonMetric
 from agent.types import (
@@ -252,7 +252,7 @@ LONG = "the reply of a model that goes on and on for a while without an end!"
 async def test_a_pattern_that_takes_too_long_leaves_its_row_unscored_and_is_given_up(
     monkeypatch, name, schema, ordinary, hanging
 ):
-    monkeypatch.setattr(bounded, "TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(comparison, "TIMEOUT_SECONDS", 0.5)
     spec = MetricSpec(name, "out", options={} if schema else {"pattern": FOR_EVER})
     (metric,) = build_metrics(task_of(spec, outputs=(Field("out", "json", schema=json.dumps(schema)),)))
 

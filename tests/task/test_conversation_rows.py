@@ -168,8 +168,6 @@ def test_a_column_of_conversations_in_a_data_file_is_its_input(here: Path) -> No
     assert task.signature.conversation == "chat"
     assert {column.name: column.reason for column in reading.columns}["who"] == "a conversation is the only input"
     assert turns_of(task.dev[0].inputs["chat"])[1][0] == "assistant"
-    old, _ = task_from_file(file, "drink", asked=Asked(reading=2))
-    assert old.signature.conversation == "", "a run of an older version goes on as it began"
     table[7]["chat"] = [{"role": "tool", "content": "x"}]
     file.write_text(jsonl(table))
     with pytest.raises(ProblemsError, match=r"chats.jsonl:8: chat: message 1 has the role 'tool'"):

@@ -25,7 +25,7 @@ resource.setrlimit(resource.RLIMIT_AS, ({0}, {0}))
 {1}
 """
 ROWS = """
-from agent.task.input_files import read_rows
+from agent.task.tables import read_rows
 rows, problems = read_rows(Path(sys.argv[1]))
 print(len(rows), *problems, sep="\\n")
 """
@@ -207,7 +207,8 @@ except AgentError as error:
         (
             "ratings.csv",
             written(("item,rating,", 1), ("a,", 2_000), ("b\n", 1)),
-            "from agent.task.ratings import *; read_ratings_file(Path(sys.argv[1]), RatingColumns(('item',), ('a',)))",
+            "from agent.task.judge_files import *;"
+            "read_ratings_file(Path(sys.argv[1]), RatingColumns(('item',), ('a',)))",
             "more than 1,000 columns",
         ),
         (
@@ -234,7 +235,7 @@ def test_each_reader_of_other_files_has_the_same_limits(
 def test_an_object_of_200_000_keys_makes_no_columns(tmp_path: Path) -> None:
     keys = {f"k{at}": at for at in range(200_000)}
     (tmp_path / "t.jsonl").write_text(jsonl([{"label": keys, "text": f"row {at}"} for at in range(2)]), "utf-8")
-    code = "from agent.task.nested import expanded; from agent.task.input_files import read_rows;"
+    code = "from agent.task.columns import expanded; from agent.task.tables import read_rows;"
     code += "expanded([row for _, row in read_rows(Path(sys.argv[1]))[0]], ['label.k1'])"
     said = read(tmp_path / "t.jsonl", REFUSED.format(code))
     assert "the column 'label': its objects have more than 1,000 different keys" in said

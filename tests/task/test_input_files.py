@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from agent.errors import InputError
-from agent.task.input_files import parse_json, prompt_text, read_rows, rows_of
+from agent.task.input_files import parse_json, prompt_text
 from agent.task.load import load_task
+from agent.task.tables import read_rows, rows_of
 from tests.task.folders import TOML, WHERE, changed, jsonl, make, problems, rows
 
 GOOD = jsonl(rows("dev"))

@@ -10,9 +10,8 @@ import pytest
 
 from agent.errors import InputError, ProblemsError
 from agent.run.tasks import _scored_as_asked
-from agent.task.called_tools import with_calls
-from agent.task.label_calls import calls_checker
 from agent.task.load import load_task
+from agent.task.tools import calls_checker, with_calls
 from agent.types import Tool
 from tests.task.folders import jsonl, make, problems
 

@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from agent.errors import InputError, ProblemsError
 from agent.prompt.draft_requests import Refused, read_definition, read_labels, read_opening, read_row
-from agent.task import label_queue, label_splits
+from agent.task import label_files, label_session
+from agent.task.label_files import SplitRow, places
 from agent.task.label_log import LabelLog, agreed, standing
-from agent.task.label_queue import LabelQueue
-from agent.task.label_session import LabelSession, agreements
-from agent.task.label_splits import SplitRow, places
+from agent.task.label_session import LabelQueue, LabelSession, agreements
 from agent.task.labelled_task import LabelledTask
 from agent.task.load import load_task
 from agent.task.splits import near_duplicates
@@ -70,7 +69,7 @@ def test_near_duplicates_are_searched_for_once_a_label_and_once_to_say_how_far_i
         searched.append(len(texts))
         return near_duplicates(texts)
 
-    monkeypatch.setattr(label_splits, "near_duplicates", counted)
+    monkeypatch.setattr(label_files, "near_duplicates", counted)
     write_label_task(FOLDER)
     task = LabelledTask(FOLDER)
     for row in task.rows[:5]:
@@ -240,7 +239,7 @@ def test_a_queue_that_remembers_what_is_nearest_chooses_as_one_that_compares_all
 ) -> None:
     queue, labelled = LabelQueue(texts, {}), {8: "a"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(label_queue, "AT_ONCE", at_once)
+        patch.setattr(label_session, "AT_ONCE", at_once)
         for step, label in steps:
             if not (left := [at for at in range(len(texts)) if at not in labelled]):
                 return

@@ -73,7 +73,7 @@ def test_the_metric_means_what_the_tests_check(
     here: Path, suffix: str, check: str, line: str, right: str, wrong: str
 ) -> None:
     path = checked(here, [check] * 40, suffix)
-    task, reading = write_task("tasks/t", path, EXPECTED, "Answer.", 0, None, *promptfoo_tests(path))
+    task, reading = write_task("tasks/t", path, EXPECTED, "Answer.", given=promptfoo_tests(path))
     assert line in list(reading.lines())
     (metric,), (row, *_) = build_metrics(task), task.dev
 
@@ -88,7 +88,7 @@ def test_answers_that_a_reply_contains_are_texts_though_they_are_numbers(here: P
     path = written(
         here, "message,__expected\n" + "".join(f"case {n} of {n * 37},contains:{n}\n" for n in range(40)), "t.csv"
     )
-    task, reading = write_task("t", path, EXPECTED, "Answer.", 0, None, *promptfoo_tests(path))
+    task, reading = write_task("t", path, EXPECTED, "Answer.", given=promptfoo_tests(path))
     assert reading.targets[0].rule.type == task.signature.outputs[0].type == "text"
     assert [(each.name, dict(each.options)) for each in task.metrics] == [("contains", {})]
 

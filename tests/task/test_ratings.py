@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent.errors import InputError, ProblemsError
-from agent.task.ratings import RatedFile, RatedItem, RatingColumns, pairs_of, read_ratings_file, require
+from agent.task.judge_files import RatedFile, RatedItem, RatingColumns, pairs_of, read_ratings_file, require
 
 approx = pytest.approx
 TASKS = Path(__file__).parents[2] / "tasks"

@@ -2,13 +2,15 @@
 
 import math
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.task.rubric import MOST_CHARACTERS, MOST_CRITERIA, generic_rubric, read_rubric
+from agent.errors import Problem, ProblemsError
+from agent.task.judge_files import MOST_CHARACTERS, MOST_CRITERIA, generic_rubric, read_rubric
 from agent.types import Criterion, Rubric
 
 TASKS = Path(__file__).parents[2] / "tasks"
@@ -33,17 +35,14 @@ A summary does not.
 
 
 def rubric_in(text: str) -> Rubric:
-    rubric, problems = read_rubric(text, "rubric.md")
-    assert problems == []
-    assert rubric is not None
-    return rubric
+    return read_rubric(text, "rubric.md")
 
 
 def refused(text: str) -> list[tuple[int, str]]:
     """(line, what is wrong) of each problem."""
-    rubric, problems = read_rubric(text, "t/rubric.md")
-    assert rubric is None
-    found = [re.fullmatch(r"t/rubric\.md:(\d+): (.+)", str(problem)) for problem in problems]
+    with pytest.raises(ProblemsError) as caught:
+        read_rubric(text, "t/rubric.md")
+    found = [re.fullmatch(r"t/rubric\.md:(\d+): (.+)", str(problem)) for problem in caught.value.problems]
     return [(int(match[1]), match[2]) for match in found if match is not None]
 
 
@@ -194,8 +193,9 @@ def test_the_bad_heading_is_quoted_on_one_printable_line() -> None:
 
 @pytest.mark.parametrize("heading", ["##hook (weight 2)", " ## hook"])
 def test_a_line_that_looks_like_a_heading_is_read_as_one_or_named(heading: str) -> None:
-    rubric, problems = read_rubric(f"# Teaser\n\n{heading}\nDoes it pull?\n- 1: no\n- 7: yes\n", "rubric.md")
-    assert problems or (rubric is not None and rubric.criteria[0].name == "hook")
+    with suppress(ProblemsError):
+        rubric = read_rubric(f"# Teaser\n\n{heading}\nDoes it pull?\n- 1: no\n- 7: yes\n", "rubric.md")
+        assert rubric.criteria[0].name == "hook"
 
 
 def test_a_weight_past_a_float_is_refused() -> None:
@@ -231,7 +231,11 @@ texts = st.lists(lines | st.text(max_size=10), max_size=30).map("\n".join)
 
 @given(texts | st.text(st.characters(codec=None, exclude_categories=())) | st.text("# hook(weight0123)-*:.\n"))
 def test_any_text_is_a_usable_rubric_or_has_problems_at_its_lines(text: str) -> None:
-    rubric, problems = read_rubric(text, "rubric.md")
+    rubric, problems = None, tuple[Problem, ...]()
+    try:
+        rubric = read_rubric(text, "rubric.md")
+    except ProblemsError as error:
+        problems = error.problems
     assert (rubric is None) == bool(problems)
     for problem in problems:
         line = re.fullmatch(r"rubric\.md:(\d+): .+", str(problem))

@@ -10,8 +10,9 @@ import pytest
 
 from agent.errors import InputError
 from agent.task.asked import Asked, metric_asked
-from agent.task.from_file import Reading, task_from_file, write_task
+from agent.task.from_file import task_from_file, write_task
 from agent.task.input_files import parse_toml
+from agent.task.task_text import Reading
 from agent.types import Task
 
 WORDS = [f"word{n}" for n in range(500)]
@@ -162,16 +163,6 @@ def test_init_writes_the_metric_with_its_reason_and_others_as_comments_and_numbe
     plain = re.sub(r"(?s)\[\[metrics\]\].*?# In its place[^\n]*\n", "[[metrics]]\n", text)
     other = re.sub("(?m)^# (?=name|tolerance)", "", plain.split('# name = "ordinal"')[0])
     assert parse_toml(other, "task.toml")["metrics"] == [{"name": "numeric", "tolerance": 0.5}]
-
-
-def test_a_run_of_an_older_version_reads_its_file_as_it_did(here: Path) -> None:
-    table = [row | {"when": f"2026-01-{n % 28 + 1:02}"} for n, row in enumerate(answered(rated()))]
-    task, reading = read(table, reading=1)
-    assert (reading.targets[0].rule.type, reading.metric_lines[0]) == ("choice", "metric: choice")
-    assert [field.name for field in task.signature.inputs] == ["text", "when"]
-    assert Asked.of({"target_field": "answer"}).reading == 1
-    prose = [f"Dear customer {n}, we are sorry that the parcel is late" for n in range(60)]
-    assert read(answered(prose), "Answer {text}.", reading=1)[1].metric_lines[0] == "metric: exact_match"
 
 
 def test_dates_are_no_input_unless_they_are_asked_for(here: Path) -> None:

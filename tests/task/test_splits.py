@@ -25,8 +25,10 @@ def table(count: int, classes: int = 3, seed: int = 7) -> list[dict[str, str]]:
     ]
 
 
-def split(rows: list[dict[str, str]], seed: int = 0, **options: bool) -> tuple[list[dict[str, str]], ...]:
-    return split_rows(rows, "label", random.Random(seed), **options)
+def split(rows: list[dict[str, str]], seed: int = 0, stratify: bool = True) -> tuple[list[dict[str, str]], ...]:
+    labels = [row["label"] if stratify else "" for row in rows]
+    parts = split_rows([row["text"] for row in rows], labels, random.Random(seed))
+    return tuple([rows[at] for at in part] for part in parts)
 
 
 @pytest.mark.parametrize(
@@ -62,8 +64,8 @@ def test_the_seed_alone_decides() -> None:
 
 
 def test_fractions_and_no_stratifying_are_honoured() -> None:
-    rows = [row | {"label": row["id"]} for row in table(100)]
-    parts = split_rows(rows, "label", random.Random(0), (0.6, 0.2, 0.2), stratify=False)
+    texts = [row["text"] for row in table(100)]
+    parts = split_rows(texts, [""] * 100, random.Random(0), (0.6, 0.2, 0.2))
     assert tuple(map(len, parts)) == (60, 20, 20)
 
 

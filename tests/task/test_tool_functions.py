@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -174,8 +175,7 @@ def test_a_file_is_read_as_it_would_be_run(monkeypatch: pytest.MonkeyPatch) -> N
     Path("house.py").write_text(source)
     said = good("tools", "house.py:lamp_on,lamp_off", "-o", "written.json")
     assert said.splitlines()[0] == "lamp_on: Lights a lamp."
-    found, wrong = tools_in_source(Path("house.py"), "lamp_on,lamp_off", source.encode())
-    assert wrong == []
+    found = tools_in_source(Path("house.py"), "lamp_on,lamp_off", source.encode())
     assert read_tools(json.loads(Path("written.json").read_text())) == read_tools(found)
 
 
@@ -228,5 +228,5 @@ def test_a_file_that_fails_when_it_is_run_is_refused_with_its_line() -> None:
 
 @given(st.binary(max_size=60) | st.text(alphabet="def lamp_on(room: str=[],*)\n'\"|", max_size=60).map(str.encode))
 def test_any_bytes_are_tools_or_a_reason(data: bytes) -> None:
-    found, wrong = tools_in_source(Path("x.py"), "lamp_on", data)
-    assert bool(found) != bool(wrong)
+    with suppress(ProblemsError):
+        assert tools_in_source(Path("x.py"), "lamp_on", data)

@@ -16,9 +16,9 @@ from agent.errors import ModelError, RunRefused
 from agent.programs.moves.pool import as_prompt
 from agent.programs.moves.prompt_parts import held
 from agent.prompt.fence import Fence, defused
-from agent.prompt.render import label_text
 from agent.prompt.reply_parser import reasons_of
 from agent.prompt.techniques import Rewrite
+from agent.prompt.template import label_text
 from agent.search.board import Board
 from agent.search.call_costs import BYTES_A_TOKEN, proposal_tokens
 from agent.search.context import SearchContext

@@ -14,9 +14,8 @@ from dataclasses import replace
 
 from agent.programs.moves.pool import as_prompt
 from agent.programs.passages import without_passages
-from agent.prompt.candidate_rules import why_rejected
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.techniques import TECHNIQUES, builtin_rewrites
+from agent.prompt.techniques import TECHNIQUES, builtin_rewrites, why_rejected
 from agent.prompt.template import split
 from agent.search.effects import Effect, Feature
 from agent.search.program import Ablation

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from agent.errors import ReleaseError
 from agent.metrics.calls import one_answer
-from agent.prompt.render import answer_of, label_text
+from agent.prompt.render import answer_of
 from agent.prompt.reply_parser import parse_reply
-from agent.prompt.template import fill_picked
+from agent.prompt.template import fill_picked, label_text
 from agent.release.formats.export_format import Material, Render, export_format
 from agent.release.runtime import PromptRelease
 from agent.types import Demo, Example, Field, Message, Task, canonical

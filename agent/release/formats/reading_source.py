@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any, get_args
 
 from agent.errors import ReleaseError
-from agent.prompt import answer_limits, label_weights, reply_parser, value_readers, weighted_reply
+from agent.prompt import label_weights, reply_parser, value_readers
 from agent.prompt.label_weights import FLOOR, MIN_LABEL_MASS, LabelWeights, Tokens, label_scores, weighed
 from agent.prompt.reply_parser import parse_reply
 from agent.release.export import HOSTILE, as_given, probe_rows, tried_rows
@@ -86,8 +86,8 @@ def reply_source(release: PromptRelease) -> str:
         needed = "Needed with `logprobs`." if weights.reads_input else "Not looked at."
         read = WEIGHED.replace("@needed@", needed)
         read = read.replace("@answer@", _WITH_INPUTS if weights.reads_input else _ALONE)
-    files = (answer_limits, value_readers, reply_parser)
-    taken = (weighted_reply.tokens_of, weighted_reply.pairs_of) if weights is not None else ()
+    files = (value_readers, reply_parser)
+    taken = (label_weights.tokens_of, label_weights.pairs_of) if weights is not None else ()
     return (
         _TYPES
         + "\n\n".join([*(inspect.getsource(part) for part in parts), *map(_embedded, files)])

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 from agent.errors import AgentError, InputError, ReleaseError
 from agent.ledger import trail
 from agent.ledger.query import History
-from agent.prompt.render import label_text
+from agent.prompt.template import label_text
 from agent.release.runtime import Prompt
 from agent.report import facts
 from agent.report.blocks import plain

@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.ledger.query import is_erased
-from agent.prompt.render import label_text
+from agent.prompt.template import label_text
 from agent.report import facts
 from agent.report.view import EQUAL, RowPair
 from agent.report.web.page_request import PageRequest, sql_link

@@ -17,7 +17,7 @@ from agent.models.adapters import split_adapter
 from agent.models.gguf import read_gguf
 from agent.programs import TUNED_ARMS
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.render import label_text
+from agent.prompt.template import label_text
 from agent.run.recorded import recorded_prompt
 from agent.stats.advice import Family
 from agent.tuning.base_model import read_architecture

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.errors import Problem
-from agent.prompt.render import label_text
+from agent.prompt.template import label_text
 from agent.scoring.breakdown import summary
 from agent.search.context import stratified
 from agent.stats.advice import ArmScores

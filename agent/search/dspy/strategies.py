@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from agent.prompt.render import NOT_FOR_DSPY, label_text
+from agent.prompt.techniques import NOT_FOR_DSPY
+from agent.prompt.template import label_text
 from agent.scoring.task_metrics import combine
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Bridge, Meter, unlimited

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from agent.programs.moves.prompt_moves import recombined
 from agent.programs.moves.prompt_parts import _mentions, compressions, held, least_useful, tidied, without_a_sentence
-from agent.prompt.candidate_rules import why_rejected
 from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.techniques import why_rejected
 from agent.prompt.template import marks
 from agent.search.effects import Effect
 from agent.types import Demo, Field, Proposal, SearchSpace, Signature

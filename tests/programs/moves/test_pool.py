@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from agent.programs.moves.pool import CandidateGenerator
 from agent.programs.moves.prompt_parts import compressions
-from agent.prompt.candidate_rules import why_rejected
-from agent.prompt.techniques import TECHNIQUES, Rewrite
+from agent.prompt.techniques import TECHNIQUES, Rewrite, why_rejected
 from agent.search.program import PROPOSED, Parent
 from agent.types import FRESH, Constraints, Example, Field, Outcome, Prediction, Proposal, SearchSpace, Signature, Task
 from tests.toys import make_task

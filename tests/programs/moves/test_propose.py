@@ -21,8 +21,8 @@ from agent.programs.moves.author import (
     request_messages,
     why_refused,
 )
-from agent.prompt.candidate_rules import why_rejected
 from agent.prompt.prompt_candidate import PromptCandidate, baseline
+from agent.prompt.techniques import why_rejected
 from agent.types import Constraints, Demo, Example, Outcome, Prediction, Score
 from tests.toys import make_task
 

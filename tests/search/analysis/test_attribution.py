@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
-from agent.prompt.candidate_rules import why_rejected
 from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.techniques import why_rejected
 from agent.search.explanation import attribution as attributed
 from agent.types import Demo, SearchSpace
 from tests.search.analysis.test_effects import ROWS, World, observe

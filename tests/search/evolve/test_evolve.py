@@ -13,7 +13,7 @@ import pytest
 
 from agent.errors import RowRefused
 from agent.programs.moves.prompt_moves import PromptMoves
-from agent.prompt.candidate_rules import why_rejected
+from agent.prompt.techniques import why_rejected
 from agent.scoring.evaluate import values
 from agent.search.evolve.decisions import MOST_FINALISTS, Bandit, mean
 from agent.search.evolve.evolve import Search, search

@@ -10,12 +10,11 @@ from typing import Any
 
 from agent.programs.label_classifier import TrainedPrior
 from agent.programs.picked_rows import PickedRows
-from agent.prompt.label_weights import logprobs_for
+from agent.prompt.label_weights import logprobs_for, read_reply
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import template
 from agent.prompt.techniques import answers_last
 from agent.prompt.template import fill_messages
-from agent.prompt.weighted_reply import read_reply
 from agent.types import Completion, Example, Message, Request, Task
 from tests.bench.arena.client import completions
 from tests.bench.arena.data import label_field, scorer

@@ -1,9 +1,21 @@
-"""People's ratings of answers: a .jsonl or .csv file, one row for each answer (or pair of answers) and rater.
+"""The files of a judge: the rubric that it goes by, and people's ratings that it is compared with. Knows no model.
+
+A rubric is Markdown with a section per criterion and a list line per level; without sections the whole text is one
+criterion, `quality`, rated from 1 to 5:
+
+    # Title
+    What the judge should keep in mind.
+    ## hook (weight 2)
+    Does it make one want to listen?
+    - 1: no reason to
+    - 5: you would press play
+
+Ratings are a .jsonl or .csv file, one row for each answer (or pair of answers) and rater:
 
     item, rater, topic, tone, teaser, rating         an answer rated on a scale
     id, instruction, output_1, output_2, label       a pair: 1, 2 or tie; "2,2,tie" are the votes of three raters
 
-Rows with the same inputs and answers are the same item. Knows columns and scales, no judge.
+Rows with the same inputs and answers are the same item.
 """
 
 from __future__ import annotations
@@ -11,16 +23,18 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from agent.errors import InputError, ProblemsError
-from agent.task.input_files import Rows, read_rows
+from agent.errors import InputError, Problem, ProblemsError
+from agent.task.input_files import refused
+from agent.task.tables import read_rows
 from agent.task.words import near, problem, quoted, shown
-from agent.types import content_id
+from agent.types import Criterion, Rubric, content_id
 
 VOTES = {
     **dict.fromkeys(("1", "a", "first", "output_1"), 1.0),
@@ -35,7 +49,7 @@ PASSAGES = "passages"
 
 @dataclass(frozen=True, slots=True)
 class RatingColumns:
-    """The columns of a file of ratings. `answers`: one column, or two for pairs. `scale`: lowest and highest rating of
+    """The columns of a file of ratings. `answers`: one column, or two for pairs; `scale`: lowest and highest rating of
     a single answer. `reference`, `passages` and `rater` may be missing."""
 
     inputs: tuple[str, ...]
@@ -49,8 +63,8 @@ class RatingColumns:
 
 @dataclass(frozen=True, slots=True)
 class RatedItem:
-    """One or two answers to the same inputs. `ratings` by rater: in [0, 1] on the scale, or for a pair 1 (the first is
-    better), 0 (the second) or 0.5. `passages`: those that the prompt showed, "" for none."""
+    """One or two answers to the same inputs. `ratings`: by rater, in [0, 1] on the scale, or for a pair 1 (the first is
+    better), 0 (the second) or 0.5; `passages`: those that the prompt showed, or ""."""
 
     id: str
     inputs: Mapping[str, str]
@@ -65,14 +79,16 @@ class RatedItem:
 
 
 def read_ratings_file(path: Path, columns: RatingColumns) -> list[RatedItem]:
-    """The items in the order of the file. Raises ProblemsError with every problem at its `file:line`."""
+    """Read the items in the order of the file. Raises ProblemsError with every problem at its `file:line`."""
     rows, problems = read_rows(path)
     where = shown(path)
     items: dict[str, RatedItem] = {}
     if not rows and not problems:
         problems = [problem(where, 1, "no rows; write one for each answer and rater")]
-    if rows and (missing := _missing(rows, columns)):
-        raise ProblemsError((problem(where, rows[0][0], missing),))
+    have = list(rows[0][1]) if rows else []
+    needed = (*columns.inputs, *columns.answers, columns.rating)
+    if rows and (lacking := [name for name in needed if name not in have]):
+        raise refused(where, rows[0][0], f"no column {quoted(lacking[0])}{near(lacking[0], have)}")
     for line, row in rows:
         try:
             item = _item(row, columns)
@@ -89,14 +105,6 @@ def read_ratings_file(path: Path, columns: RatingColumns) -> list[RatedItem]:
     if problems:
         raise ProblemsError(tuple(problems))
     return list(items.values())
-
-
-def _missing(rows: Rows, columns: RatingColumns) -> str:
-    have = list(rows[0][1])
-    lacking = [name for name in (*columns.inputs, *columns.answers, columns.rating) if name not in have]
-    if not lacking:
-        return ""
-    return f"no column {quoted(lacking[0])}{near(lacking[0], have)}"
 
 
 def _item(row: Mapping[str, Any], columns: RatingColumns) -> RatedItem:
@@ -146,7 +154,7 @@ def _rating(value: Any, scale: tuple[float, float]) -> float:
 
 
 def pairs_of(items: Sequence[RatedItem]) -> list[RatedItem]:
-    """Pairs of neighbouring answers to the same inputs; the one with the higher mean rating is the better."""
+    """Pair neighbouring answers to the same inputs; the one with the higher mean rating is the better."""
     if not items or len(items[0].answers) == 2:
         return list(items)
     groups: dict[tuple[str, ...], list[RatedItem]] = {}
@@ -163,12 +171,12 @@ def pairs_of(items: Sequence[RatedItem]) -> list[RatedItem]:
 
 
 def require(items: Sequence[RatedItem], least: int, path: Path) -> None:
-    """Raises InputError when there are fewer than `least` items."""
+    """Raise InputError when there are fewer than `least` items."""
     if len(items) < least:
         raise InputError(f"{shown(path)}:1: {len(items)} items; a judge cannot be measured on fewer than {least}")
 
 
-# -- a file of ratings that grows -------------------------------------------------------------------------------------
+# -- a file of ratings that grows --------------------------------------------------------------------------------------
 
 _NEEDED = ("item", "rater", "rating")
 
@@ -180,7 +188,7 @@ class RatedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         if path.suffix.lower() != ".jsonl":
-            raise ProblemsError((problem(shown(path), 1, "ratings are written as JSON lines; name a .jsonl file"),))
+            raise refused(shown(path), 1, "ratings are written as JSON lines; name a .jsonl file")
         rows, problems = read_rows(path) if os.path.exists(path) else ([], [])
         for line, row in rows:
             if lacking := [name for name in _NEEDED if name not in row]:
@@ -192,11 +200,11 @@ class RatedFile:
         self.rows = [row for _, row in rows]
 
     def done(self, rater: str) -> set[str]:
-        """The items that this rater has rated."""
+        """Return the items that this rater has rated."""
         return {str(row["item"]) for row in self.rows if str(row["rater"]) == _plain(rater)}
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Appends a rating; it is on the disk when this returns."""
+        """Append a rating; it is on the disk when this returns."""
         row = {name: _plain(value) if isinstance(value, str) else value for name, value in row.items()}
         text = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         try:
@@ -214,7 +222,6 @@ class RatedFile:
 
 
 def _ends_whole(file: BinaryIO) -> bool:
-    """Whether the last line has its line end."""
     file.seek(-1, os.SEEK_END)
     return file.read(1) == b"\n"
 
@@ -222,3 +229,95 @@ def _ends_whole(file: BinaryIO) -> bool:
 def _plain(text: str) -> str:
     """Without lone surrogates and NUL, which a file of rows may not hold."""
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
+
+
+# -- the rubric --------------------------------------------------------------------------------------------------------
+
+
+MOST_CRITERIA = 12
+MOST_CHARACTERS = 20_000
+_HEADING = re.compile(r"##(?!#)(.*)")
+_NAMED = re.compile(r"([a-z][a-z0-9_]{0,39})(?: ?\(weight ([0-9]{1,6}(?:\.[0-9]+)?)\))?")
+_LEVEL = re.compile(r"[-*] +([0-9]{1,3}) ?:(.+)")
+
+
+def read_rubric(text: str, where: str) -> Rubric:
+    """Read the rubric in `text`. Raises ProblemsError with every problem at its `file:line`."""
+    reading = _Reading(where)
+    if not text.strip():
+        reading.refuse(1, "the rubric is empty; write what makes an answer good")
+    if len(text) > MOST_CHARACTERS:
+        what = f"{len(text)} characters; a rubric goes out with every call, so keep to {MOST_CHARACTERS}"
+        raise refused(where, 1, what)
+    for number, line in enumerate(text.split("\n"), 1):
+        reading.line(number, line.strip())
+    reading.end()
+    if reading.problems:
+        raise ProblemsError(tuple(reading.problems))
+    return Rubric(text.strip(), tuple(reading.criteria) or (Criterion("quality", 1.0, ""),), *reading.scale)
+
+
+class _Reading:
+    """The criteria found so far, and the one that is open."""
+
+    def __init__(self, where: str) -> None:
+        self.problems: list[Problem] = []
+        self.criteria: list[Criterion] = []
+        self.scale = (1, 5)
+        self._first: tuple[int, int] | None = None  # the scale of the first criterion with good levels
+        self._where = where
+        self._at = 0
+        self._name, self._weight = "", 1.0
+        self._about: list[str] = []
+        self._levels: list[tuple[int, str]] = []
+
+    def refuse(self, line: int, what: str) -> None:
+        self.problems.append(problem(self._where, line, what))
+
+    def line(self, number: int, line: str) -> None:
+        if heading := _HEADING.fullmatch(line):
+            self.end()
+            self._open(number, " ".join(heading[1].split()))
+        elif self._at and (level := _LEVEL.fullmatch(line)):
+            self._levels.append((int(level[1]), level[2].strip()))
+        elif self._at and line:
+            self._about.append(line)
+
+    def _open(self, number: int, heading: str) -> None:
+        self._at, self._about, self._levels = number, [], []
+        named = _NAMED.fullmatch(heading)
+        if named is None:
+            what = f"the heading {quoted(heading)} is no criterion; write ## name (weight 2), the name in lower case"
+            self.refuse(number, what)
+        self._name, self._weight = (named[1], float(named[2] or 1)) if named else ("", 1.0)
+        if named and self._name in {criterion.name for criterion in self.criteria} | {"reason"}:
+            self.refuse(number, f"the criterion {quoted(self._name)} cannot be used twice, nor be called reason")
+        if not self._weight > 0:
+            self.refuse(number, f"the criterion {quoted(self._name)} has weight 0; remove it or give it a weight")
+        if len(self.criteria) == MOST_CRITERIA:
+            self.refuse(number, f"more than {MOST_CRITERIA} criteria; a judge loses track, so join some")
+
+    def end(self) -> None:
+        """Closes the open criterion. All have the same scale: that of the first with levels."""
+        if not self._at:
+            return
+        ratings = [rating for rating, _ in self._levels]
+        first = self._first
+        if ratings and (len(ratings) < 2 or ratings != sorted(set(ratings))):
+            self.refuse(self._at, f"the levels of {quoted(self._name)} must rise, two or more: - 1: ... to - 5: ...")
+        elif ratings and first and (ratings[0], ratings[-1]) != first:
+            what = f"the levels of {quoted(self._name)} go from {ratings[0]} to {ratings[-1]}, those before from"
+            self.refuse(self._at, f"{what} {first[0]} to {first[1]}; use one scale")
+        elif ratings:
+            self._first = self.scale = (ratings[0], ratings[-1])
+        self.criteria.append(Criterion(self._name, self._weight, " ".join(self._about), tuple(self._levels)))
+        self._at = 0
+
+
+def generic_rubric(names: Sequence[str] = ("quality",), low: int = 1, high: int = 5) -> Rubric:
+    """Make the rubric of a judge without one: each criterion of `names`, rated from `low` to `high`."""
+    text = (
+        "# Quality\n\nRate how well the answer does what its inputs ask for: right, complete, clear, and no more than "
+        f"was asked for. {low} is useless, {high} could not be better."
+    )
+    return Rubric(text, tuple(Criterion(name, 1.0, "") for name in names), low, high)

@@ -1,0 +1,170 @@
+"""The metrics `numeric`, `ordinal` (near on a scale) and `quantity` (a number with its unit, such as 12 kg or $20)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import Field as Option
+
+from agent.metrics.comparison import DIGITS, Check, as_text, number_of, quantity_of, short
+from agent.metrics.metric_rule import Options, metric
+from agent.shipped import fold
+from agent.types import Field
+from agent.worker import Verdict
+
+_MARK = "\0"  # stands for the unit while a reply is read
+_MARKED = re.compile(
+    rf"(?<![\w.,^])(?P<sign>[-+−]?)(?P<before>{_MARK} ?)?(?P<sign2>[-+−]?)(?P<number>{DIGITS})(?![.,]?[0-9])"
+    rf"(?P<after>[ \u00a0\u202f]?{_MARK})?"
+)
+
+
+class ToleranceOptions(Options):
+    tolerance: float = Option(0.0, ge=0, allow_inf_nan=False, description="How far off still counts as right.")
+
+
+class OrdinalOptions(Options):
+    low: float = Option(1, allow_inf_nan=False, description="The lowest number of the scale.")
+    high: float = Option(5, allow_inf_nan=False, description="The highest number of the scale.")
+    order: list[str] = Option([], description="The labels of a scale of words, from one end to the other.")
+
+
+@metric("numeric", about="A number within a tolerance of the label.", types=("number",), options=ToleranceOptions)
+def numeric(options: ToleranceOptions, field: Field) -> Check:
+    """Within `tolerance` (absolute); where one of the two is a fraction, at least within 1e-9 of the label's size."""
+
+    def check(got: Any, label: Any) -> Verdict:
+        wanted, given = _as_number(label), _as_number(got)
+        if wanted is None:
+            return None, f"the label {short(label)} is not a number"
+        if given is None:
+            return 0.0, f"expected {short(label)}, got {short(got)}, which is not a number"
+        is_whole = isinstance(given, int) and isinstance(wanted, int)
+        if abs(given - wanted) <= max(options.tolerance, 0 if is_whole else 1e-9 * abs(wanted)):
+            return 1.0, ""
+        return 0.0, f"expected {short(label)}, got {short(got)}"
+
+    return check
+
+
+def _as_number(value: Any) -> int | float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value.replace(",", "")) if isinstance(value, str) else value
+        return number if math.isfinite(number) else None
+    except (ValueError, OverflowError):
+        return None
+
+
+# ---- a scale
+
+
+def _scale_faults(options: OrdinalOptions, field: Field | None) -> Iterator[tuple[str, str]]:
+    if options.order:
+        yield from _order_faults(options.order, field)
+        return
+    if options.low >= options.high:
+        yield "low", f"low = {options.low:g} is not below high = {options.high:g}; write the ends of the scale"
+        return
+    for choice in field.choices if field else ():
+        number = _as_number(choice)
+        if number is None:
+            yield "", f"the choice {choice!r} is not a number; list the labels from one end to the other: order = [...]"
+            return
+        if not options.low <= number <= options.high:
+            scale = f"{options.low:g} to {options.high:g}"
+            yield "", f"the choice {choice!r} is not on the scale from {scale}; write its ends: low = ..., high = ..."
+            return
+
+
+def _order_faults(order: list[str], field: Field | None) -> Iterator[tuple[str, str]]:
+    places = [fold(label) for label in order]
+    if len(set(places)) < max(2, len(places)):
+        yield "order", "order needs two or more different labels; list each once, from one end to the other"
+        return
+    if field is None:
+        return
+    if field.type != "choice":
+        yield "order", f'order is for labels, and {field.name} has type {field.type}; set type = "choice"'
+    if missing := [choice for choice in field.choices if fold(choice) not in places]:
+        yield "order", f"the choice {missing[0]!r} is not in order; list every choice"
+
+
+@metric(
+    "ordinal",
+    about="How near an answer is on a scale of numbers or ordered labels: 1 - distance / length of the scale.",
+    types=("choice", "number"),
+    options=OrdinalOptions,
+    faults=_scale_faults,
+)
+def ordinal(options: OrdinalOptions, field: Field) -> Check:
+    """1 for the label, 0 at the far end of the scale or outside of it, a straight line between; labels of `order` are
+    equally far apart. Source: linear weights of the weighted kappa (Cohen 1968), as the score of one row."""
+    places = {fold(label): float(at) for at, label in enumerate(options.order)}
+    low, high = (0.0, len(places) - 1.0) if places else (float(options.low), float(options.high))
+    scale = f"none of {', '.join(options.order)}" if places else f"no number from {low:g} to {high:g}"
+
+    def place(value: Any) -> float | None:
+        return places.get(fold(as_text(value))) if places else _as_number(value)
+
+    def check(got: Any, label: Any) -> Verdict:
+        wanted, given = place(label), place(got)
+        if wanted is None:
+            return None, f"the label {short(label)} is {'not in order' if places else 'not a number'}"
+        if given is None or not low <= given <= high:
+            return 0.0, f"expected {short(label)}, got {short(got)}, which is {scale}"
+        value = max(0.0, 1 - abs(given - wanted) / (high - low))
+        return value, "" if value == 1 else f"expected {short(label)}, got {short(got)}"
+
+    return check
+
+
+# ---- a number with its unit
+
+
+def _unit_faults(options: ToleranceOptions, field: Field | None) -> Iterator[tuple[str, str]]:
+    odd = next((choice for choice in (field.choices if field else ()) if quantity_of(choice) is None), None)
+    if odd is not None:
+        yield "", f"the choice {odd!r} is no number with a unit, so quantity cannot score it; take another metric"
+
+
+@metric(
+    "quantity",
+    about="A number within a tolerance of the label's, with the label's unit.",
+    types=("text", "choice"),
+    options=ToleranceOptions,
+    faults=_unit_faults,
+)
+def quantity(options: ToleranceOptions, field: Field) -> Check:
+    """1 where the reply holds one number, within `tolerance` (absolute) of the label's, and the label's unit next to
+    it, whatever its case; else 0. Units are not converted."""
+
+    def check(got: Any, label: Any) -> Verdict:
+        wanted = quantity_of(label)
+        if wanted is None:
+            return None, f"the label {short(label)} is no number with a unit"
+        number, unit = wanted
+        given, why = _number_with(unit, as_text(got))
+        if given is None:
+            return 0.0, f"expected {short(label)}, got {short(got)}: {why}"
+        if abs(given - number) <= max(options.tolerance, 1e-9 * abs(number)):
+            return 1.0, ""
+        return 0.0, f"expected {short(label)}, got {short(got)}"
+
+    return check
+
+
+def _number_with(unit: str, text: str) -> tuple[float | None, str]:
+    """The one number of a reply with this unit; else None and why."""
+    spelled = re.compile(rf"(?<![^\W\d_]){re.escape(fold(unit))}(?![^\W\d_]|[/^])")
+    found = list(_MARKED.finditer(spelled.sub(_MARK, fold(text.replace(_MARK, " ")))))
+    numbers = {number_of(f"{each['sign'] or each['sign2']}{each['number']}") for each in found}
+    if len(numbers) != 1:
+        return None, "it holds several numbers" if numbers else "it holds no number in digits"
+    if not any(each["before"] or each["after"] for each in found):
+        return None, f"the unit {unit} does not stand beside the number"
+    return numbers.pop(), ""
