@@ -13,7 +13,7 @@ import pytest
 from agent.errors import InputError, ReleaseError
 from agent.ledger.query import History
 from agent.options.jobs import RecordedOptions
-from agent.release.formats.export_format import FORMATS, Format, Material, Parse, Render, Sent, Values
+from agent.release.formats.export_format import FORMATS, Format, Material, Opened, Parse, Sent, Values
 from agent.release.formats.proof import verify_exports
 from agent.release.formats.python_module import load_module
 from agent.release.rescore import DevRun, dev_run
@@ -67,8 +67,9 @@ def rendering(change: Callable[[Sent], None], word: str) -> Format:
     """The python export, which renders rows that hold `word` otherwise."""
     python = FORMATS.get("python")
 
-    def load(folder: Path, release: PromptRelease) -> Render:
-        render = python.load(folder, release)
+    def load(folder: Path, release: PromptRelease) -> Opened:
+        opened = python.load(folder, release)
+        render = opened.render
         assert render is not None
 
         def changed(values: Values) -> Sent:
@@ -77,7 +78,7 @@ def rendering(change: Callable[[Sent], None], word: str) -> Format:
                 change(sent)
             return sent
 
-        return changed
+        return replace(opened, render=changed)
 
     return replace(python, load=load)
 
@@ -97,7 +98,8 @@ def test_a_parameter_that_the_run_did_not_send_is_refused(two_runs: Made) -> Non
 
 
 def reading(read: Parse) -> Format:
-    return replace(FORMATS.get("python"), parser=lambda folder, release: read)
+    python = FORMATS.get("python")
+    return replace(python, load=lambda folder, release: replace(python.load(folder, release), parse=read))
 
 
 def test_a_target_that_reads_replies_otherwise_is_refused(two_runs: Made) -> None:
@@ -114,9 +116,9 @@ def test_python_is_scored_through_its_own_parser(two_runs: Made) -> None:
         otherwise = "\n\nparse = lambda reply: Prediction({}, reply, 'no')\n"
         return {name: f"{text}{otherwise}" for name, text in python.files(material).items()}
 
-    def load(folder: Path, release: PromptRelease) -> Render:  # does not try `parse` on replies of its own
+    def load(folder: Path, release: PromptRelease) -> Opened:  # does not try `parse` on replies of its own
         module = load_module(folder / "prompt.py", "exported")
-        return lambda values: list(module.render(**values))
+        return Opened(lambda values: list(module.render(**values)), parse=lambda values, reply: module.parse(reply))
 
     with pytest.raises(ReleaseError, match=r"python: the reply to dev row .* reads as 'unreadable', in the run"):
         notes(replace(python, files=files, load=load), two_runs[0])

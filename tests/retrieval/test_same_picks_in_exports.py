@@ -72,7 +72,7 @@ def rendered_by(form: Format, release: PromptRelease, folder: Path) -> tuple[Ren
     module: Any = load_module(folder / MODULES[form.name], "exported") if form.name in MODULES else None
     if form.name == "promptfoo":  # the function itself; promptfoo as a whole is in tests/release/formats
         return lambda values: filled(json.loads(module.promptfoo_prompt({"vars": {"row": values}}))), module
-    render = form.load(folder, release)
+    render = form.load(folder, release).render
     assert render is not None
     return render, module
 

@@ -16,8 +16,7 @@ from agent.release.export import export_markdown, verify_file
 from agent.release.formats.export_format import (
     Content,
     Material,
-    Render,
-    Settings,
+    Opened,
     export_format,
     installed_version,
     settings_of,
@@ -29,14 +28,10 @@ from agent.tuning.lora import Lora, read_lora
 from agent.tuning.peft.form import peft_form, read_peft_form
 
 
-def _load(folder: Path, release: PromptRelease) -> Render:
+def _load(folder: Path, release: PromptRelease) -> Opened:
     verify_file(folder / PROMPT_FILE, release)
     prompt = load_prompt(folder / PROMPT_FILE)
-    return lambda values: prompt.render(**values)
-
-
-def _settings(folder: Path, release: PromptRelease) -> Settings:
-    return settings_of(load_prompt(folder / PROMPT_FILE).release)
+    return Opened(lambda values: prompt.render(**values), settings_of(prompt.release))
 
 
 def _in_order(release: PromptRelease) -> dict[str, object]:
@@ -80,7 +75,6 @@ Without a server, `load_prompt({prompt!r}).complete({inputs})` answers in the pr
     "llama-server",
     about="prompt.md, adapter.gguf and a README: for llama.cpp's server; load_prompt reads the prompt",
     load=_load,
-    settings=_settings,
     carries=("adapter", "weights", "picks"),
 )
 def server_files(material: Material) -> dict[str, Content]:
@@ -145,9 +139,9 @@ The messages of a request come from `load_prompt`, which checks every byte of th
 """
 
 
-def _load_peft(folder: Path, release: PromptRelease) -> Render:
+def _load_peft(folder: Path, release: PromptRelease) -> Opened:
     """Reads all files back: the prompt as of any release, and the adapter's matrices, which have to be bit-equal."""
-    render = _load(folder, release)
+    opened = _load(folder, release)
     lora, architecture = _adapter(release)
     try:
         found = read_peft_form(folder, architecture)
@@ -155,7 +149,7 @@ def _load_peft(folder: Path, release: PromptRelease) -> Render:
         raise ReleaseError(str(error)) from error
     if (found.rank, found.scale) != (lora.rank, lora.scale) or found.flat.tobytes() != lora.flat.tobytes():
         raise ReleaseError(f"{folder}: the adapter that was read back is not the one that was released")
-    return render
+    return opened
 
 
 def _adapter(release: PromptRelease) -> tuple[Lora, Architecture]:
@@ -188,7 +182,6 @@ def _adapter(release: PromptRelease) -> tuple[Lora, Architecture]:
     load=_load_peft,
     library="safetensors",
     install=command("exports"),
-    settings=_settings,
     carries=("adapter", "weights", "picks"),
 )
 def peft_files(material: Material) -> dict[str, Content]:

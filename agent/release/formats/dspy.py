@@ -22,10 +22,8 @@ from agent.prompt.label_weights import Tokens
 from agent.release.export import export_messages
 from agent.release.formats.export_format import (
     Material,
-    Parse,
-    Render,
+    Opened,
     Sent,
-    Settings,
     Values,
     export_format,
     no_lone_surrogates,
@@ -136,61 +134,42 @@ def _state(release: PromptRelease) -> str:
         return Path(folder, "program.json").read_text("utf-8")
 
 
-def _load(folder: Path, release: PromptRelease) -> Render:
-    """Through the whole program: what reaches the model is compared, its reply is not."""
+def _load(folder: Path, release: PromptRelease) -> Opened:
+    """Through the whole program, with models that record what reaches them or give a fixed reply."""
     import dspy
     from dspy.utils.dummies import DummyLM
     from dspy.utils.exceptions import AdapterParseError
 
-    program = _program(folder)
+    program = load_module(folder / MODULE, "exported_dspy_program").load()
     if release.weights:
         require_same_answers("dspy", _answers_of(program, release), release, no_lone_surrogates)
-    lm = DummyLM([{"answer": "none"}] * 10_000)
+
+    def asked(lm: Any, values: Values) -> Any:
+        with dspy.context(lm=lm, track_usage=False), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return program(**values)
+
+    def sent(lm: Any, values: Values) -> dict[str, Any]:
+        with contextlib.suppress(AdapterParseError):
+            asked(lm, values)
+        return dict(lm.history.pop())
+
+    recorder, bare = DummyLM([{"answer": "none"}] * 10_000), DummyLM([{"answer": "none"}])
+    bare.kwargs.clear()  # its own parameters
 
     def render(values: Values) -> Sent:
-        with dspy.context(lm=lm, track_usage=False), contextlib.suppress(AdapterParseError), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program(**values)
-        sent = lm.history.pop()["messages"]
-        return [{"role": message["role"], "content": message["content"]} for message in sent]
-
-    return render
-
-
-def _settings(folder: Path, release: PromptRelease) -> Settings:
-    """What reaches the model in addition to the messages. Which model that is, `dspy.configure` says."""
-    import dspy
-    from dspy.utils.dummies import DummyLM
-    from dspy.utils.exceptions import AdapterParseError
-
-    program = _program(folder)
-    lm = DummyLM([{"answer": "none"}])
-    lm.kwargs.clear()  # its own parameters
-    with dspy.context(lm=lm, track_usage=False), contextlib.suppress(AdapterParseError), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program(**dict.fromkeys(release.inputs, "plain"))
-    return from_openai(lm.history[-1]["kwargs"])
-
-
-def _parser(folder: Path, release: PromptRelease) -> Parse:
-    """Through the whole program, with a model that gives just the reply."""
-    import dspy
-    from dspy.utils.dummies import DummyLM
-    from dspy.utils.exceptions import AdapterParseError
-
-    program = _program(folder)
+        messages = sent(recorder, values)["messages"]
+        return [{"role": message["role"], "content": message["content"]} for message in messages]
 
     def read(values: Values, reply: str) -> Prediction:
-        lm = DummyLM([{"reply": reply}], adapter=_AsItIs())
         try:
-            with dspy.context(lm=lm, track_usage=False), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                answer = program(**values)
+            answer = asked(DummyLM([{"reply": reply}], adapter=_AsItIs()), values)
         except AdapterParseError as error:
             return Prediction({}, reply, str(error).partition("\n")[0])
         return Prediction(dict(answer.items()), reply)
 
-    return read
+    settings = from_openai(sent(bare, dict.fromkeys(release.inputs, "plain"))["kwargs"])
+    return Opened(render, settings, read)
 
 
 class _AsItIs:
@@ -199,10 +178,6 @@ class _AsItIs:
     def format_field_with_value(self, fields: Mapping[Any, str], role: str = "") -> str:
         (reply,) = fields.values()
         return reply
-
-
-def _program(folder: Path) -> Any:
-    return load_module(folder / MODULE, "exported_dspy_program").load()
 
 
 # -- label weights -----------------------------------------------------------------------------------------------------
@@ -254,11 +229,9 @@ def _answers_of(program: Any, release: PromptRelease) -> Callable[..., tuple[str
     "dspy",
     about="dspy/: program.py, whose load() gives a dspy.Module that sends the released messages, and its state",
     load=_load,
-    settings=_settings,
     library="dspy",
     install=command("dspy"),
     unfit=no_lone_surrogates,
-    parser=_parser,
     carries=("weights", "picks"),
 )
 def files(material: Material) -> dict[str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,6 +37,17 @@ Files = TypeVar("Files", bound=Callable[["Material"], Mapping[str, str | bytes]]
 
 _BOTH = {"max_tokens": "max_tokens", "temperature": "temperature"}
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Written files as the target opens them: `render` gives a row as the target sends it (None: it is no template),
+    `settings` what the files hold in addition to the messages, `parse` how the target reads replies (None: it leaves
+    that to the program)."""
+
+    render: Render | None
+    settings: Settings = field(default_factory=dict)
+    parse: Parse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +123,8 @@ class Format:
     name: str
     _: KW_ONLY
     about: str
-    load: Callable[[Path, PromptRelease], Render | None]
-    """Loads the written files with the target's own library; the result renders a row as the target sends it."""
+    load: Callable[[Path, PromptRelease], Opened]
+    """Loads the written files with the target's own library."""
     files: Callable[[Material], Mapping[str, Content]] = no_files
     library: str = ""
     """Name of the library's distribution, "" for none."""
@@ -122,10 +133,6 @@ class Format:
     unfit: Callable[[PromptRelease, Values], str] = fits_all
     """Why the target cannot carry these values whatever is written, or "". The user is warned of what it names;
     everything else must come out byte for byte."""
-    parser: Callable[[Path, PromptRelease], Parse] | None = None
-    """Of a target that reads replies itself; the others leave that to the program."""
-    settings: Callable[[Path, PromptRelease], Settings] | None = None
-    """Of a target whose files hold the model or parameters: read back from them, as `load` reads the messages."""
     needs_task: bool = False
     carries: Collection[str] = ()
     """Which of PARTS the target holds; a prompt with another one is refused."""
@@ -134,7 +141,7 @@ class Format:
     settings_note: str = ""
     """Where the target sends messages only: how its user gives the parameters to the model."""
     proof: str = ""
-    """Of a format that is no template, whose `load` gives None: what `files` proved by itself."""
+    """Of a format that is no template, which renders nothing: what `files` proved by itself."""
     as_code: Format | None = None
     """The same target by Python code, for a release that a template cannot hold."""
 

@@ -15,7 +15,7 @@ from agent.metrics.calls import one_answer
 from agent.prompt.render import answer_of
 from agent.prompt.reply_parser import parse_reply
 from agent.prompt.template import fill_picked, label_text
-from agent.release.formats.export_format import Material, Render, export_format
+from agent.release.formats.export_format import Material, Opened, export_format
 from agent.release.runtime import PromptRelease
 from agent.types import Demo, Example, Field, Message, Task, canonical
 
@@ -44,10 +44,10 @@ def _line(kept: tuple[Message, ...], release: PromptRelease, row: Example, task:
     return chat_line(fill_picked(kept, release.with_passages(row.inputs), ()), answer)
 
 
-def _load(folder: Path, release: PromptRelease) -> Render | None:
+def _load(folder: Path, release: PromptRelease) -> Opened:
     for line in (folder / FILE).read_bytes().splitlines():
         json.loads(line)
-    return None
+    return Opened(None)
 
 
 @export_format(

@@ -22,10 +22,9 @@ from agent.release.export import as_given
 from agent.release.formats.export_format import (
     Format,
     Material,
+    Opened,
     Parts,
-    Render,
     Sent,
-    Settings,
     Values,
     export_format,
     no_lone_surrogates,
@@ -99,7 +98,7 @@ def _reading(weights: LabelWeights | None) -> str:
     return _LABEL.replace("@chain@", "chain = prompt | model | label") + _ALONE
 
 
-def _load_code(folder: Path, release: PromptRelease) -> Render:
+def _load_code(folder: Path, release: PromptRelease) -> Opened:
     module = load_module(folder / CODE_FILE, "exported_langchain_prompt")
     if release.weights:
         require_same_answers("langchain", _answers(module, release.weights.reads_input), release)
@@ -111,7 +110,7 @@ def _load_code(folder: Path, release: PromptRelease) -> Render:
         sent = module.prompt.invoke(given).to_messages()
         return [{"role": ROLES[message.type], "content": message.content} for message in sent]
 
-    return render
+    return Opened(render, from_openai(module.prompt.metadata))
 
 
 def _as_openai(prompt: Any) -> Any:
@@ -140,10 +139,6 @@ def _answers(module: Any, with_inputs: bool) -> Any:
     return answer
 
 
-def _code_settings(folder: Path, release: PromptRelease) -> Settings:
-    return from_openai(load_module(folder / CODE_FILE, "exported_langchain_prompt").prompt.metadata)
-
-
 def _code_files(material: Material) -> dict[str, str]:
     release = material.release
     template = _CLASS.replace("@inputs@", ascii(list(release.inputs)))
@@ -158,7 +153,6 @@ CODE = Format(
     about="langchain_prompt.py, a template in Python,",
     load=_load_code,
     files=_code_files,
-    settings=_code_settings,
     library="langchain-core",
     install=command("langchain"),
     settings_note="a template sends no parameters; give them to your model, as in ChatOpenAI(**prompt.metadata)",
@@ -186,20 +180,12 @@ def _template(parts: Parts) -> str:
     )
 
 
-def _template_in(folder: Path) -> Any:
+def _load(folder: Path, release: PromptRelease) -> Opened:
     from langchain_core.load import loads
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # loads is in beta
-        return loads((folder / FILE).read_text("utf-8"), allowed_objects="core")
-
-
-def _settings(folder: Path, release: PromptRelease) -> Settings:
-    return dict(_template_in(folder).metadata or {})
-
-
-def _load(folder: Path, release: PromptRelease) -> Render:
-    template = _template_in(folder)
+        template: Any = loads((folder / FILE).read_text("utf-8"), allowed_objects="core")
     unused = set(template.input_variables) - set(release.inputs)
     if unused:
         raise ReleaseError(f"{FILE}: LangChain takes {', '.join(sorted(unused))} for a variable")
@@ -209,7 +195,7 @@ def _load(folder: Path, release: PromptRelease) -> Render:
             {"role": ROLES[message.type], "content": message.content} for message in template.format_messages(**values)
         ]
 
-    return render
+    return Opened(render, dict(template.metadata or {}))
 
 
 @export_format(
@@ -217,7 +203,6 @@ def _load(folder: Path, release: PromptRelease) -> Render:
     about='langchain.json: a ChatPromptTemplate; langchain_core.load.loads(text, allowed_objects="core")',
     as_code=CODE,
     load=_load,
-    settings=_settings,
     library="langchain-core",
     install=command("langchain"),
     unfit=no_lone_surrogates,

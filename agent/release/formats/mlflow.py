@@ -21,10 +21,9 @@ from agent.release.export import as_given
 from agent.release.formats.export_format import (
     Format,
     Material,
+    Opened,
     Parts,
-    Render,
     Sent,
-    Settings,
     Values,
     chosen,
     export_format,
@@ -89,31 +88,22 @@ if __name__ == "__main__":
 '''
 
 
-def _loaded(folder: Path) -> Any:
+def _load_code(folder: Path, release: PromptRelease) -> Opened:
     import mlflow.pyfunc
 
-    saved = folder / "mlflow_saved"
-    if not saved.exists():
-        mlflow.pyfunc.save_model(str(saved), **load_module(folder / CODE_FILE, "exported_mlflow_model").arguments())
-    return mlflow.pyfunc.load_model(str(saved))
-
-
-def _load_code(folder: Path, release: PromptRelease) -> Render:
-    model = _loaded(folder)
+    module, saved = load_module(folder / CODE_FILE, "exported_mlflow_model"), str(folder / "mlflow_saved")
+    mlflow.pyfunc.save_model(saved, **module.arguments())
+    model = mlflow.pyfunc.load_model(saved)
 
     def render(values: Values) -> Sent:
         given = as_given(release, values)
         (sent,) = model.predict([given])
         if release.tools:
-            return rendered_calls("mlflow", load_module(folder / CODE_FILE, "exported_mlflow_model"), given, sent)
+            return rendered_calls("mlflow", module, given, sent)
         return [{"role": message["role"], "content": message["content"]} for message in sent]
 
-    return render
-
-
-def _code_settings(folder: Path, release: PromptRelease) -> Settings:
-    metadata = _loaded(folder).metadata.metadata
-    return {"model": metadata["model_name"], **metadata["parameters"]}
+    metadata = model.metadata.metadata
+    return Opened(render, {"model": metadata["model_name"], **metadata["parameters"]})
 
 
 def _find_library(library: str) -> str:
@@ -136,7 +126,6 @@ CODE = Format(
     about="mlflow_model.py, a pyfunc model from code,",
     load=_load_code,
     files=_code_files,
-    settings=_code_settings,
     library="mlflow-skinny",
     install="pip install mlflow",
     find_library=_find_library,
@@ -179,26 +168,18 @@ def _marked(parts: Parts) -> str:
     return "".join(f"{{{{{part[0]}}}}}" if isinstance(part, tuple) else part for part in parts)
 
 
-def _registered(folder: Path) -> Any:
+def _load(folder: Path, release: PromptRelease) -> Opened:
     from mlflow.entities.model_registry import PromptVersion
 
     data = json.loads((folder / FILE).read_bytes())
-    return PromptVersion(data["name"], 1, data["template"], model_config=data.get("model_config"))
-
-
-def _settings(folder: Path, release: PromptRelease) -> Settings:
-    config = _registered(folder).model_config or {}
-    return {"model" if key == "model_name" else key: value for key, value in config.items()}
-
-
-def _load(folder: Path, release: PromptRelease) -> Render:
-    prompt = _registered(folder)
+    prompt = PromptVersion(data["name"], 1, data["template"], model_config=data.get("model_config"))
 
     def render(values: Values) -> Sent:
         messages = prompt.format(**values)
         return [{"role": message["role"], "content": message["content"]} for message in messages]
 
-    return render
+    config = prompt.model_config or {}
+    return Opened(render, {"model" if key == "model_name" else key: value for key, value in config.items()})
 
 
 @export_format(
@@ -206,7 +187,6 @@ def _load(folder: Path, release: PromptRelease) -> Render:
     about="mlflow_prompt.json and register_mlflow.py: for MLflow's prompt registry (MLflow 3)",
     as_code=CODE,
     load=_load,
-    settings=_settings,
     library="mlflow-skinny",
     install=command("exports"),
     unfit=no_lone_surrogates,

@@ -14,9 +14,8 @@ from agent.release.completion import parameters_of
 from agent.release.export import export_markdown, export_messages, rendered, verify_file
 from agent.release.formats.export_format import (
     Material,
-    Render,
+    Opened,
     Sent,
-    Settings,
     Values,
     export_format,
     hosted_name,
@@ -26,24 +25,19 @@ from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, PromptRelease, loa
 from agent.task.tools import read_tools
 
 
-def _load(name: str) -> Callable[[Path, PromptRelease], Render]:
-    def opened(folder: Path, release: PromptRelease) -> Render:
+def _load(name: str) -> Callable[[Path, PromptRelease], Opened]:
+    def opened(folder: Path, release: PromptRelease) -> Opened:
         verify_file(folder / name, release)
         prompt = load_prompt(folder / name)
-        return lambda values: rendered(prompt, values)
+        return Opened(lambda values: rendered(prompt, values), settings_of(prompt.release))
 
     return opened
-
-
-def _settings(name: str) -> Callable[[Path, PromptRelease], Settings]:
-    return lambda folder, release: settings_of(load_prompt(folder / name).release)
 
 
 @export_format(
     "md",
     about="prompt.md: for people and diffs; load_prompt reads it",
     load=_load(PROMPT_FILE),
-    settings=_settings(PROMPT_FILE),
     carries=("tools", "weights", "picks", "conversation"),
 )
 def markdown(material: Material) -> dict[str, str]:
@@ -54,7 +48,6 @@ def markdown(material: Material) -> dict[str, str]:
     "messages",
     about="messages.json: roles and contents for any program; load_prompt reads it",
     load=_load(MESSAGES_FILE),
-    settings=_settings(MESSAGES_FILE),
     carries=("tools", "weights", "picks", "conversation"),
 )
 def messages(material: Material) -> dict[str, str]:
@@ -66,7 +59,7 @@ def messages(material: Material) -> dict[str, str]:
 ANTHROPIC_REQUEST = "anthropic.json"
 
 
-def _load_request(folder: Path, release: PromptRelease) -> Render:
+def _load_request(folder: Path, release: PromptRelease) -> Opened:
     body = json.loads((folder / ANTHROPIC_REQUEST).read_bytes())
 
     def render(values: Values) -> Sent:
@@ -75,21 +68,15 @@ def _load_request(folder: Path, release: PromptRelease) -> Render:
             {"role": message["role"], "content": fill(message["content"], values)} for message in body["messages"]
         ]
 
-    return render
-
-
-def _request_settings(folder: Path, release: PromptRelease) -> Settings:
-    body = json.loads((folder / ANTHROPIC_REQUEST).read_bytes())
     names = {"stop_sequences": "stop"}
     settings = {names.get(key, key): value for key, value in body.items() if key not in ("system", "messages")}
-    return {**settings, "model": f"anthropic/{settings['model']}"} if "model" in settings else settings
+    return Opened(render, settings | ({"model": f"anthropic/{settings['model']}"} if "model" in settings else {}))
 
 
 @export_format(
     "anthropic",
     about="anthropic.json: the body of a Messages request, system apart, with {{input}} marks",
     load=_load_request,
-    settings=_request_settings,
 )
 def anthropic_request(material: Material) -> dict[str, str]:
     release = material.release
@@ -117,14 +104,14 @@ def anthropic_request(material: Material) -> dict[str, str]:
 OPENAI_FILE, ANTHROPIC_FILE = "tools.openai.json", "tools.anthropic.json"
 
 
-def _load_tools(folder: Path, release: PromptRelease) -> Render | None:
+def _load_tools(folder: Path, release: PromptRelease) -> Opened:
     """Reads both back. Raises a ReleaseError where they are not the tools of the release."""
     wanted = [(tool.name, tool.description.strip(), json.loads(tool.parameters)) for tool in release.tools]
     for name in (OPENAI_FILE, ANTHROPIC_FILE):
         tools, wrong = read_tools(json.loads((folder / name).read_bytes()))
         if wrong or [(tool.name, tool.description, json.loads(tool.parameters)) for tool in tools] != wanted:
             raise ReleaseError(f"{name}: does not hold the tools of the release ({'; '.join(wrong) or 'other texts'})")
-    return None
+    return Opened(None)
 
 
 @export_format(

@@ -25,6 +25,7 @@ from agent.errors import ReleaseError
 from agent.release.export import as_given, export_messages, hostile_rows, probe_rows, tried_rows
 from agent.release.formats.export_format import (
     Material,
+    Opened,
     Render,
     Sent,
     Settings,
@@ -157,7 +158,7 @@ def _function_source(release: PromptRelease) -> str:
     return module_source(release) + source
 
 
-def _load_code(folder: Path, release: PromptRelease) -> Render:
+def _load_code(folder: Path, release: PromptRelease) -> Opened:
     """Every row by what the function returns for it, filled by promptfoo in one evaluation; each hostile
     value also by promptfoo from end to end, which starts a Python for each row."""
     _require_valid(folder)
@@ -173,7 +174,8 @@ def _load_code(folder: Path, release: PromptRelease) -> Render:
     each = list(hostile_rows(release.inputs))[:: max(1, len(release.inputs))]  # every hostile value is in one of them
     sent = [values for values in each if not no_lone_surrogates(release, values)]
     hostile = [as_given(release, values) for values in tried_rows(release, sent)]
-    return _rendered(release, [*zip(rows, filled, strict=True), *zip(hostile, echoed(hostile), strict=True)], echoed)
+    known = [*zip(rows, filled, strict=True), *zip(hostile, echoed(hostile), strict=True)]
+    return Opened(_rendered(release, known, echoed), provider_settings(folder, release))
 
 
 # -- the folder --------------------------------------------------------------------------------------------------------
@@ -229,7 +231,7 @@ def _from_environment(name: str, otherwise: str) -> str:
     return yaml_quoted(f"{{{{ env.{name} | default({otherwise}) }}}}")
 
 
-def _settings(folder: Path, release: PromptRelease) -> Settings:
+def provider_settings(folder: Path, release: PromptRelease) -> Settings:
     """The provider in the config, by our names. The server of a `local/` model is one that may serve any."""
     import yaml
 
@@ -248,7 +250,7 @@ def _settings(folder: Path, release: PromptRelease) -> Settings:
     return {**settings, "model": f"openai-compatible/{name}@{address}" if address else f"{kind}/{name}"}
 
 
-def _load(folder: Path, release: PromptRelease) -> Render:
+def _load(folder: Path, release: PromptRelease) -> Opened:
     """Every row in one evaluation, since each start of promptfoo takes seconds."""
 
     def echoed(rows: Sequence[Given]) -> list[Sent]:
@@ -256,7 +258,8 @@ def _load(folder: Path, release: PromptRelease) -> Render:
 
     _require_valid(folder)
     rows = _asked_rows(folder, release)
-    return _rendered(release, zip(rows, echoed(rows), strict=True), echoed)
+    known = zip(rows, echoed(rows), strict=True)
+    return Opened(_rendered(release, known, echoed), provider_settings(folder, release))
 
 
 def _code_files(material: Material) -> dict[str, str]:
@@ -295,7 +298,6 @@ _TEMPLATE = export_format(
     "promptfoo",
     about="promptfoo/: config, prompt, the dev rows as tests with an assertion; cd promptfoo; promptfoo eval",
     load=_load,
-    settings=_settings,
     library="promptfoo",
     install="npm install -g promptfoo",
     unfit=no_lone_surrogates,

@@ -141,8 +141,8 @@ def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) 
     rescored = None
     values: Values = {}
     try:
-        render = form.load(folder, release)
-        settings = form.settings(folder, release) if form.settings else {}
+        opened = form.load(folder, release)
+        render, settings = opened.render, opened.settings
         _require_same_settings(form.name, release, settings)
         if render:
             for values in tried_rows(release, probe_rows(release.inputs)):
@@ -152,7 +152,7 @@ def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) 
                 require_same(form.name, wanted(release, values), render(values), values)
                 rows += 1
             if dev and not release.embeddings:
-                parse = form.parser(folder, release) if form.parser else release_parser(release)
+                parse = opened.parse or release_parser(release)
                 rescored = rescore(form.name, release, dev, render, parse, form.unfit)
     except ReleaseError:
         raise

@@ -20,7 +20,13 @@ from agent.models.tool_calling import openai_messages, openai_tools
 from agent.prompt.template import PICKED
 from agent.release.export import as_given
 from agent.release.formats import calls_source
-from agent.release.formats.export_format import Material, Parse, Render, Settings, Values, export_format, parts_of
+from agent.release.formats.export_format import (
+    Material,
+    Opened,
+    Values,
+    export_format,
+    parts_of,
+)
 from agent.release.formats.reading_source import (
     reply_source,
     require_same_answers,
@@ -89,7 +95,7 @@ def load_module(path: Path, name: str) -> Any:
     return module
 
 
-def _load(folder: Path, release: PromptRelease) -> Render:
+def _load(folder: Path, release: PromptRelease) -> Opened:
     module = load_module(folder / FILE, "exported_prompt")
     if release.weights:
         require_same_answers("python", module.answer, release)
@@ -101,30 +107,17 @@ def _load(folder: Path, release: PromptRelease) -> Render:
             return rendered_calls("python", module, given, module.sent(**given))
         return list(module.render(**given))
 
-    return render
-
-
-def _settings(folder: Path, release: PromptRelease) -> Settings:
-    module = load_module(folder / FILE, "exported_prompt")
-    return {"model": module.MODEL, **module.PARAMETERS}
-
-
-def _parser(folder: Path, release: PromptRelease) -> Parse:
-    module = load_module(folder / FILE, "exported_prompt")
-
     def read(values: Values, reply: str) -> Prediction:
         found = module.parse(reply)
         return Prediction(dict(found.fields), found.raw, found.error)
 
-    return read
+    return Opened(render, {"model": module.MODEL, **module.PARAMETERS}, read)
 
 
 @export_format(
     "python",
     about="prompt.py: `render(input=...)` gives the messages, `parse(reply)` the answer; needs nothing but Python",
     load=_load,
-    settings=_settings,
-    parser=_parser,
     carries=("tools", "weights", "picks", "conversation"),
 )
 def files(material: Material) -> dict[str, str]:

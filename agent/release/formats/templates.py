@@ -17,8 +17,8 @@ from agent.extras import command
 from agent.prompt.template import fill_messages
 from agent.release.formats.export_format import (
     Material,
+    Opened,
     Parts,
-    Render,
     Sent,
     Settings,
     Values,
@@ -90,7 +90,7 @@ def _llm_template(parts: Parts, release: PromptRelease) -> str:
     )
 
 
-def _load_llm(folder: Path, release: PromptRelease) -> Render:
+def _load_llm(folder: Path, release: PromptRelease) -> Opened:
     from llm.cli import load_template
 
     template = load_template(str(folder / _LLM))
@@ -101,21 +101,14 @@ def _load_llm(folder: Path, release: PromptRelease) -> Render:
         top = [] if system is None else [{"role": "system", "content": system}]
         return [*top, {"role": "user", "content": prompt or ""}]
 
-    return render
-
-
-def _llm_settings(folder: Path, release: PromptRelease) -> Settings:
-    from llm.cli import load_template
-
-    template = load_template(str(folder / _LLM))
-    return {**({"model": f"openai/{template.model}"} if template.model else {}), **(template.options or {})}
+    model = {"model": f"openai/{template.model}"} if template.model else {}
+    return Opened(render, {**model, **(template.options or {})})
 
 
 @export_format(
     "llm",
     about="llm.yaml: a template for `llm -t llm.yaml`; one system text and one prompt only",
     load=_load_llm,
-    settings=_llm_settings,
     library="llm",
     install=command("exports"),
 )
@@ -174,11 +167,8 @@ def _prompty_model(release: PromptRelease) -> list[str]:
     return [*lines, "  options:", *options] if options else lines
 
 
-def _prompty_settings(folder: Path, release: PromptRelease) -> Settings:
+def _prompty_settings(model: Any, release: PromptRelease) -> Settings:
     """The file has the model's own name, and no provider but for a server with an address."""
-    import prompty
-
-    model: Any = prompty.load(folder / _PROMPTY).model
     if model is None:
         return {}
     settings = {"model": f"{release.model.partition('/')[0]}/{model.id}" if "/" in release.model else model.id}
@@ -189,7 +179,7 @@ def _prompty_settings(folder: Path, release: PromptRelease) -> Settings:
     return settings | {name: value for name, value in options.items() if value is not None}
 
 
-def _load_prompty(folder: Path, release: PromptRelease) -> Render:
+def _load_prompty(folder: Path, release: PromptRelease) -> Opened:
     import prompty
 
     agent = prompty.load(folder / _PROMPTY)
@@ -200,14 +190,13 @@ def _load_prompty(folder: Path, release: PromptRelease) -> Render:
             for message in prompty.prepare(agent, inputs=dict(values))
         ]
 
-    return render
+    return Opened(render, _prompty_settings(agent.model, release))
 
 
 @export_format(
     "prompty",
     about="prompt.prompty: Prompty v2; prompty.prepare(prompty.load(path), {...})",
     load=_load_prompty,
-    settings=_prompty_settings,
     library="prompty",
     install=command("exports"),
     unfit=_prompty_unfit,
@@ -252,24 +241,15 @@ def _dotprompt_unfit(release: PromptRelease, values: Values) -> str:
     return ""
 
 
-def _dotprompt_source(folder: Path) -> str:
-    return (folder / _DOTPROMPT).read_bytes().decode("utf-8")
-
-
-def _dotprompt_settings(folder: Path, release: PromptRelease) -> Settings:
-    from dotpromptz.dotprompt import Dotprompt
-
-    prompt: Any = Dotprompt().parse(_dotprompt_source(folder))
-    ours = {theirs: name for name, theirs in _OPTIONS.items()}
-    settings = {ours.get(key, key): value for key, value in (prompt.config or {}).items()}
-    return {**settings, "model": prompt.model} if prompt.model else settings
-
-
-def _load_dotprompt(folder: Path, release: PromptRelease) -> Render:
+def _load_dotprompt(folder: Path, release: PromptRelease) -> Opened:
     from dotpromptz.dotprompt import Dotprompt
     from dotpromptz.typing import DataArgument
 
-    compiled = asyncio.run(Dotprompt().compile(_dotprompt_source(folder)))
+    source = (folder / _DOTPROMPT).read_bytes().decode("utf-8")
+    prompt: Any = Dotprompt().parse(source)
+    ours = {theirs: name for name, theirs in _OPTIONS.items()}
+    settings = {ours.get(key, key): value for key, value in (prompt.config or {}).items()}
+    compiled = asyncio.run(Dotprompt().compile(source))
     roles = {theirs: ours for ours, theirs in _DOT_ROLES.items()}
 
     def render(values: Values) -> Sent:
@@ -279,14 +259,13 @@ def _load_dotprompt(folder: Path, release: PromptRelease) -> Render:
             for message in done.messages
         ]
 
-    return render
+    return Opened(render, settings | ({"model": prompt.model} if prompt.model else {}))
 
 
 @export_format(
     "dotprompt",
     about="prompt.prompt: Dotprompt, as Genkit reads it; await (await Dotprompt().compile(text))(...)",
     load=_load_dotprompt,
-    settings=_dotprompt_settings,
     library="dotpromptz",
     install=command("exports"),
     unfit=_dotprompt_unfit,

@@ -16,6 +16,7 @@ from agent.errors import ReleaseError
 from agent.prompt.template import fill_messages, join
 from agent.release.export import probe_rows
 from agent.release.formats.export_format import FORMATS, Material
+from agent.release.formats.promptfoo import provider_settings
 from agent.release.formats.proof import verify_exports
 from agent.release.formats.python_module import load_module
 from agent.release.runtime import PromptRelease
@@ -165,7 +166,8 @@ def test_what_prompty_is_said_not_to_carry_it_does_not_carry(tmp_path: Path) -> 
     form = wanted("prompty")
     sent = plain_turns()
     write(proved(form, sent), tmp_path)
-    render = form.load(tmp_path, sent)
+    render = form.load(tmp_path, sent).render
+    assert render is not None
     for value in ("x\nsystem:\ny", " # User : ", "a\r\nb", "a\u2028b", "\na"):
         values = {"message": value}
         assert form.unfit(sent, values)
@@ -321,14 +323,13 @@ def test_the_promptfoo_folder_holds_the_dev_rows_and_no_other() -> None:
 )
 def test_the_promptfoo_config_reads_back_as_the_model_and_parameters(tmp_path: Path, model: str) -> None:
     form, sent = FORMATS.get("promptfoo"), toy(model=model)
-    assert form.settings is not None
     texts = form.files(Material(sent, make_task()))
     config = tmp_path / "promptfoo" / "promptfooconfig.yaml"
     config.parent.mkdir()
     config.write_text(texts["promptfoo/promptfooconfig.yaml"])
-    assert form.settings(tmp_path, sent) == {"model": model, **sent.parameters}
+    assert provider_settings(tmp_path, sent) == {"model": model, **sent.parameters}
     config.write_text("providers:\n  - echo\n")
-    assert form.settings(tmp_path, sent) == {}
+    assert provider_settings(tmp_path, sent) == {}
 
 
 def test_the_assertion_of_promptfoo_reads_replies_as_we_do(tmp_path: Path) -> None:
