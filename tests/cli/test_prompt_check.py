@@ -312,7 +312,7 @@ def test_a_provider_that_refuses_rows_is_no_score_of_0(two_runs: Made) -> None:
         (["check", "RELEASE", "--suite", "none.json"], 1, "none.json"),
         (["check", "RELEASE", "--suite", "bad.json"], 1, "is not JSON"),
         (["check", "RELEASE", "--suite", "other.json"], 1, "is not a suite"),
-        (["check", "RELEASE", "--suite", "short.json"], 1, "is damaged: suite lacks rows"),
+        (["check", "RELEASE", "--suite", "short.json"], 1, "is damaged: suite lacks note, judges, rubrics, rows"),
         (["check", "RELEASE", "--repeats", "9"], 2, "--repeats"),
         (["bless", "RELEASE"], 2, "--reason"),
         (["bless", "RELEASE", "--reason", " "], 2, "say why"),

@@ -35,7 +35,7 @@ FIRST_PARTS = (
     "releases",
     "checks",
     "release",
-    "labels",
+    "aliases",
     "label",
     "assets",
     "ledger",
