@@ -19,9 +19,10 @@ from agent.errors import AgentError, InputError
 from agent.options.jobs import CheckOptions, CustomizeOptions, MigrateOptions, ResumeOptions
 from agent.options.option import JobOptions, Option, option
 from agent.options.shared import in_order
-from agent.release.result import CheckResult, RunResult
+from agent.release.result import RunResult
+from agent.results.checks import CheckResult
+from agent.results.customize import CustomizeResult
 from agent.run.arguments import OptimizeArguments, WatchArguments, launch_of, register_as_begun
-from agent.run.customize.result import CustomizeResult
 from agent.run.interrupts import Stop, run_async, run_blocking
 from agent.run.launch import prepare, silence
 from agent.run.locations import LEDGER
@@ -307,7 +308,7 @@ def customize(task: Source, options: CustomizeArguments) -> CustomizeResult:
                 found = start(launch, db, watcher, stop=stop, tracking=tracking).run_id
                 launch = launch_of(task, options, db, watcher)  # the models of the search are closed
         job = prepare_customize(launch, found, asked, db)
-        return CustomizeResult.from_json(run_job(job, comparison_options(launch), db, watcher, stop, tracking))
+        return run_job(job, comparison_options(launch), db, watcher, stop, tracking)
 
     return run_blocking(compare)
 
@@ -404,7 +405,7 @@ def check(prompt: str | Path, options: CheckArguments) -> CheckResult:
     job, _ = prepare_check(str(prompt), options, db)
 
     def ask(stop: Stop | None) -> CheckResult:
-        return CheckResult.from_json(run_job(job, options, db, watcher, stop, tracking))
+        return run_job(job, options, db, watcher, stop, tracking)
 
     return run_blocking(ask)
 

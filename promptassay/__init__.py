@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from agent.ledger.merge import merge_ledgers as merge_ledgers
     from agent.programs.chain_parts import load_chain as load_chain
     from agent.programs.classic_release import load_classifier as load_classifier
-    from agent.release.result import CheckResult as CheckResult
     from agent.release.result import RunResult as RunResult
     from agent.release.runtime import load_prompt as load_prompt
     from agent.report.notebook import load_run as load_run
-    from agent.run.customize.result import CustomizeResult as CustomizeResult
+    from agent.results.checks import CheckResult as CheckResult
+    from agent.results.customize import CustomizeResult as CustomizeResult
     from agent.run.promote import promote as promote
     from agent.run.sweep.sweep import SweepResult as SweepResult
     from agent.run.tool_sources import write_tools as write_tools
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AgentError": "agent.errors",
-    "CheckResult": "agent.release.result",
-    "CustomizeResult": "agent.run.customize.result",
+    "CheckResult": "agent.results.checks",
+    "CustomizeResult": "agent.results.customize",
     "InputError": "agent.errors",
     "Interrupted": "agent.errors",
     "RunResult": "agent.release.result",

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from agent.cli.common import PATH, cost_line, plain, print_json
+from agent.cli.common import PATH, cost_line, plain, print_result
 from agent.cli.declared import command
 from agent.options.jobs import ApplyOptions
 from agent.options.shared import ShownOptions
 from agent.task.words import counted
+
+if TYPE_CHECKING:
+    from agent.results.rows import ApplyResult
 
 
 @command(ApplyOptions, ShownOptions, output={"required": True})
@@ -35,22 +37,19 @@ def apply_command(options: ApplyOptions, output: ShownOptions, prompt: str, file
     silence()
     ready = prepare_apply(prompt, file, options, output.db)
     result = run_shown(ready, options, output, "asking each row of the file")
-    if output.as_json:
-        print_json(result)
-    else:
-        click.echo(apply_report(result))
+    print_result(result, output.as_json, apply_report)
 
 
-def apply_report(result: Mapping[str, Any]) -> str:
+def apply_report(result: ApplyResult) -> str:
     """What was written, for people."""
-    parts = ", ".join(f"{result[key]} {key}" for key in ("answered", "unreadable", "failed"))
+    parts = f"{result.answered} answered, {result.unreadable} unreadable, {result.failed} failed"
     lines = [
-        *map(plain, result["notes"]),
-        plain(f"wrote {result['path']}: {counted(result['rows'], 'row')} ({parts})"),
-        plain(f"{result['name']} {result['version']} on {result['model']}"),
+        *map(plain, result.notes),
+        plain(f"wrote {result.path}: {counted(result.rows, 'row')} ({parts})"),
+        plain(f"{result.name} {result.version} on {result.model}"),
         cost_line(result),
     ]
-    if result["unreadable"] or result["failed"]:
-        again = "; the same command asks rows that failed once more" if result["failed"] else ""
+    if result.unreadable or result.failed:
+        again = "; the same command asks rows that failed once more" if result.failed else ""
         lines.append(f"the column error says why{again}")
     return "\n".join(lines)

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from agent.registry import Listed, Registry
+    from agent.results.base import CostedResult, Result
 
 
 class Number(click.FloatRange):
@@ -61,7 +62,7 @@ class FilePath(click.Path):
 
 
 F = TypeVar("F", bound=Callable[..., Any])
-T = TypeVar("T")
+R = TypeVar("R", bound="Result")
 SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OPTIMIZE"}
 PATH = FilePath()
 
@@ -113,10 +114,10 @@ def print_json(value: Any) -> None:
     click.echo("".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text))
 
 
-def print_result(result: T, as_json: bool, report: Callable[[T], str]) -> None:
+def print_result(result: R, as_json: bool, report: Callable[[R], str]) -> None:
     """Prints a result as JSON, or as the text that `report` makes of it."""
     if as_json:
-        print_json(result)
+        print_json(result.to_json())
     else:
         click.echo(report(result))
 
@@ -126,17 +127,17 @@ def print_exactly(text: str) -> None:
     click.echo(plain(text) if sys.stdout.isatty() else text.encode("utf-8"), nl=False)
 
 
-def cost_line(result: Mapping[str, Any]) -> str:
+def cost_line(result: CostedResult) -> str:
     """Calls, tokens, dollars and seconds of a run that is no search, in one line."""
     from agent.report.facts import spent
 
-    calls = dict(result["calls"])
-    cached = calls.pop("cached")
-    made = ", ".join(f"{role} {count}" for role, count in calls.items()) or "none"
-    over = f"; {result['overspent']}" if result.get("overspent") else ""
-    tokens = result["tokens"]["prompt"] + result["tokens"]["completion"]
-    paid = spent(result["cost_usd"], result.get("unpriced", ()), result.get("lost_usd"))  # an older run has none
-    return plain(f"calls: {made}, from the ledger {cached}; {tokens:,} tokens, {paid}, {result['seconds']:.0f} s{over}")
+    made = ", ".join(f"{role} {count}" for role, count in result.calls_made.items()) or "none"
+    over = f"; {result.overspent}" if result.overspent else ""
+    tokens = f"{result.tokens.prompt + result.tokens.completion:,} tokens"
+    paid = spent(result.cost_usd, result.unpriced, result.lost_usd)
+    return plain(
+        f"calls: {made}, from the ledger {result.calls['cached']}; {tokens}, {paid}, {result.seconds:.0f} s{over}"
+    )
 
 
 def require_first_word(word: str, commands: Iterable[str]) -> None:

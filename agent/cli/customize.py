@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from agent.cli.common import cost_line, plain, print_json
+from agent.cli.common import cost_line, plain, print_json, print_result
 from agent.cli.declared import command
 from agent.cli.progress import Progress, run_shown
 from agent.cli.run import REGISTERED
@@ -21,6 +20,7 @@ from agent.report.comparison import result_sections
 from agent.report.terminal import lines_of
 
 if TYPE_CHECKING:
+    from agent.results.customize import CustomizeResult
     from agent.run.launch import Launch
 
 
@@ -96,10 +96,7 @@ def customize_command(
             launch = prepare(search, db, is_new=False)  # the models of the search are closed
     job = prepare_customize(launch, run, asked, db)
     result = run_shown(job, comparison_options(launch), output, "comparing the arms", tracking)
-    if as_json:
-        print_json(result)
-    else:
-        click.echo(customize_report(result))
+    print_result(result, as_json, customize_report)
 
 
 def _say_plan(launch: Launch, asked: CustomizeOptions, run: str, db: Path, as_json: bool) -> None:
@@ -129,16 +126,14 @@ def _export(launch: Launch, run: str, folder: Path, db: Path, as_json: bool) -> 
     click.echo("\n".join(plain(path) for path in told["files"]))
 
 
-def customize_report(result: Mapping[str, Any]) -> str:
+def customize_report(result: CustomizeResult) -> str:
     """A comparison as text: its tables, its advice, and what it cost."""
     lines = []
-    if trained := result.get("fine_tuning"):
-        paid = "price unknown" if trained["usd"] is None else f"for ${trained['usd']:.4f}"
-        lines.append(f"hosted: {trained['model']} (job {trained['job']}), trained {paid}")
-    lines += [cost_line(result), f"run {result['run_id']}, prompts of {result['of_run']}"]
+    if trained := result.fine_tuning:
+        paid = "price unknown" if trained.usd is None else f"for ${trained.usd:.4f}"
+        lines.append(f"hosted: {trained.model} (job {trained.job}), trained {paid}")
+    lines += [cost_line(result), f"run {result.run_id}, prompts of {result.of_run}"]
     lines += [
-        f"{arm['arm']}: {arm['path']}; optimize promote {result['run_id']} --arm {arm['arm']}"
-        for arm in result["arms"]
-        if arm["path"]
+        f"{arm.arm}: {arm.path}; optimize promote {result.run_id} --arm {arm.arm}" for arm in result.arms if arm.path
     ]
     return "\n".join(lines_of([*result_sections(result), PageSection("run", "", (text(*lines, exact=True),))]))

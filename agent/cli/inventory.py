@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -25,6 +24,7 @@ from agent.report.blocks import Column
 from agent.report.terminal import print_table
 
 if TYPE_CHECKING:
+    from agent.results.rows import DraftResult
     from agent.task.asked import Asked
 
 
@@ -125,24 +125,24 @@ def _draft(name: str, options: InitOptions, asked: Asked, output: InitOutput) ->
     click.echo(draft_report(run_shown(job, options.part(SpendingOptions), shown, "drafting the task")))
 
 
-def draft_report(result: Mapping[str, Any]) -> str:
+def draft_report(result: DraftResult) -> str:
     """A draft as text: labels with their definitions, rows, and what is wanted next."""
-    lines = [f"labels, from {result['labels_from']}:"]
+    lines = [f"labels, from {result.labels_from}:"]
     lines += [
         f"  {label}: {about or '(no definition could be drafted; write one in task.toml)'}"
-        for label, about in result["labels"].items()
+        for label, about in result.labels.items()
     ]
-    lines.append(f"prompt: {result['opening'] or '(a plain one)'}")
-    kinds = f", {result['synthetic']} of them synthetic" if result["synthetic"] else ""
-    lines.append(f"rows without a label: {result['rows'] - result['confirmed']}{kinds}")
-    if result["confirmed"]:
-        lines.append(f"rows labelled by feedback in the traces: {result['confirmed']}")
-    if result["refused"]:
-        lines.append(f"replies that could not be used: {result['refused']} ({'; '.join(result['why_refused'])})")
-    if result["status"] == "budget":
+    lines.append(f"prompt: {result.opening or '(a plain one)'}")
+    kinds = f", {result.synthetic} of them synthetic" if result.synthetic else ""
+    lines.append(f"rows without a label: {result.rows - result.confirmed}{kinds}")
+    if result.confirmed:
+        lines.append(f"rows labelled by feedback in the traces: {result.confirmed}")
+    if result.refused:
+        lines.append(f"replies that could not be used: {result.refused} ({'; '.join(result.why_refused)})")
+    if result.status == "budget":
         lines.append("the budget ended it early: what is missing was left out")
-    lines += [*result["wanted"], cost_line(result)]
-    folder = Path(result["folder"])
+    lines += [*result.wanted, cost_line(result)]
+    folder = Path(result.folder)
     name = folder.name if folder.parent == Path("tasks") else str(folder)
     return plain("\n".join([*lines, f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize label {name}"]))
 

@@ -7,11 +7,11 @@ import select
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from string import ascii_lowercase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -26,6 +26,7 @@ from agent.options.jobs import LabelOptions
 from agent.options.shared import ShownOptions, SpendingOptions
 
 if TYPE_CHECKING:
+    from agent.results.rows import LabellingResult, LabelResult
     from agent.task.label_session import LabelSession, NextRow
     from agent.task.labelled_task import LabelledTask
 
@@ -75,7 +76,7 @@ def label_command(options: LabelOptions, output: ShownOptions, task: str) -> Non
         _label(found, options.labeller or user(), options.count, options.overlap, browser, db)
     summary = labels_wanted(found)
     if as_json:
-        print_json({**summary, "next_rows": rows_next(found, answers_of(found, db))})
+        print_json({**summary.to_json(), "next_rows": rows_next(found, answers_of(found, db))})
     else:
         click.echo(status_report(summary))
 
@@ -237,21 +238,19 @@ def _pressed_key(file: int) -> str:
     return QUIT if data in (b"", b"\x04") else data.decode("ascii", "replace")
 
 
-def status_report(summary: Mapping[str, Any]) -> str:
+def status_report(summary: LabellingResult) -> str:
     """How far labelling is, as text."""
-    counts = ", ".join(f"{label} {count}" for label, count in summary["by_label"].items())
-    lines = [f"{summary['labelled']} of {summary['rows']} rows are labelled ({counts})"]
-    if summary["disputed"]:
-        are = "is" if summary["disputed"] == 1 else "are"
-        lines.append(f"{summary['disputed']} more {are} not in use: as many labellers say one thing as another")
-    lines += summary["agreement"]
-    lines += summary["wanted"]
-    return plain("\n".join([*lines, f"next: {summary['next']}"]))
+    counts = ", ".join(f"{label} {count}" for label, count in summary.by_label.items())
+    lines = [f"{summary.labelled} of {summary.rows} rows are labelled ({counts})"]
+    if summary.disputed:
+        are = "is" if summary.disputed == 1 else "are"
+        lines.append(f"{summary.disputed} more {are} not in use: as many labellers say one thing as another")
+    lines += summary.agreement
+    lines += summary.wanted
+    return plain("\n".join([*lines, f"next: {summary.next}"]))
 
 
-def asked_report(result: Mapping[str, Any]) -> str:
+def asked_report(result: LabelResult) -> str:
     """What the prompts answered, in two lines."""
-    apart = (
-        f"{result['apart']} of {len(result['answers'])} rows are answered differently by {result['prompts']} prompts"
-    )
-    return plain(f"{apart} of {result['of_run']}; they come first\n{cost_line(result)}")
+    apart = f"{result.apart} of {len(result.answers)} rows are answered differently by {result.prompts} prompts"
+    return plain(f"{apart} of {result.of_run}; they come first\n{cost_line(result)}")

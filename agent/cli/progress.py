@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import click
 
@@ -24,6 +24,9 @@ from agent.run.tracking import NO_TRACKING, Tracking
 if TYPE_CHECKING:
     from agent.gateway.budget import Account
     from agent.observer import TrainingProgress
+    from agent.results.base import CostedResult
+
+_R = TypeVar("_R", bound="CostedResult")
 
 LINE_SECONDS = 30.0
 """Between two lines of one stage, where stderr is no terminal."""
@@ -109,12 +112,12 @@ class Progress(Watcher):
 
 
 def run_shown(
-    job: PreparedJob,
+    job: PreparedJob[_R],
     options: SpendingOptions,
     output: ShownOptions,
     title: str,
     tracking: Tracking = NO_TRACKING,
-) -> dict[str, Any]:
+) -> _R:
     """Runs a job to its end with its progress, called `title`, on stderr; returns its result."""
     with JobProgress(output.quiet or output.as_json, title) as progress:
         return run_job(job, options, output.db, progress, tracking=tracking)

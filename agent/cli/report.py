@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ from agent.run.locations import open_history, releases_folder
 
 if TYPE_CHECKING:
     from agent.report.web.label_page import LabelPlace
+    from agent.results.rows import PlayedResult
     from agent.run.playground import Playground
 
 
@@ -248,10 +249,8 @@ def _write_study(run: str, db: Path, as_json: bool) -> None:
     click.echo(f"optuna-dashboard {shlex.quote(f'sqlite:///{path}')}", err=True)
 
 
-def playground_report(result: Mapping[str, Any]) -> str:
+def playground_report(result: PlayedResult) -> str:
     """What was asked in the playground, for people; the answers are those of the calls."""
-    lines = [plain(f"playground of {result['of']} on {result['model']}")]
-    lines += [
-        plain(f"{each['side']} {each['version']}: {each['error'] or each['call_key']}") for each in result["asked"]
-    ]
+    lines = [plain(f"playground of {result.of} on {result.model}")]
+    lines += [plain(f"{each.side} {each.version}: {each.error or each.call_key}") for each in result.asked]
     return "\n".join([*lines, cost_line(result)])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,6 +21,9 @@ from agent.cli.progress import run_shown
 from agent.options.jobs import TransferOptions
 from agent.options.shared import ShownOptions
 from agent.report.facts import points
+
+if TYPE_CHECKING:
+    from agent.results.transfer import TransferLift, TransferResult, TransferScore
 
 
 @click.command(context_settings=SETTINGS)
@@ -76,42 +78,42 @@ def transfer_command(options: TransferOptions, output: ShownOptions, run: str) -
     print_result(result, output.as_json, transfer_report)
 
 
-def transfer_report(result: dict[str, Any]) -> str:
+def transfer_report(result: TransferResult) -> str:
     """The matrix as text: a line for each prompt, a column for each model, with score, interval and rank."""
-    names = [f"{model['model']}{' (own)' if model['own'] else ''}" for model in result["models"]]
-    lines = ["", plain(f"{result['task']}: run {result['of_run']} on {result['rows']} dev rows")]
+    names = [f"{model.model}{' (own)' if model.own else ''}" for model in result.models]
+    lines = ["", plain(f"{result.task}: run {result.of_run} on {result.rows} dev rows")]
     for number, name in enumerate(names):
         lines.append(plain(f"  [{number + 1}] {name}"))
-    cells = [[_cell(model["scores"][at]) for model in result["models"]] for at in range(len(result["candidates"]))]
+    cells = [[_cell(model.scores[at]) for model in result.models] for at in range(len(result.candidates))]
     width = max(len(cell) for row in cells for cell in row)
     head = "".join(f"  {f'[{number + 1}]':<{width}}" for number in range(len(names)))
     lines += ["", f"{'trial':>5}{head}  prompt"]
-    for candidate, row in zip(result["candidates"], cells, strict=True):
-        about = f"{candidate['technique']}, {candidate['format']}, {candidate['n_demos']} demos"
-        about = "your prompt" if candidate["trial"] == 0 else about
-        lines.append(f"{candidate['trial']:>5}{''.join(f'  {cell:<{width}}' for cell in row)}  {short(about, 60)}")
+    for candidate, row in zip(result.candidates, cells, strict=True):
+        about = f"{candidate.technique}, {candidate.format}, {candidate.n_demos} demos"
+        about = "your prompt" if candidate.trial == 0 else about
+        lines.append(f"{candidate.trial:>5}{''.join(f'  {cell:<{width}}' for cell in row)}  {short(about, 60)}")
     lines += [
         "",
         "score [95 % CI] #rank; + or - where it differs from your prompt there (p < 0.05 by Holm over all cells);",
         "on the run's own model nothing is tested: these scores chose the prompts",
     ]
-    if result["status"] == "budget":
+    if result.status == "budget":
         lines.append("the budget ended it early; cells that were not finished have no score")
         lines.append("the same command with a larger cap, or --limit ROWS, goes on from the calls that were made")
     return "\n".join([*lines, cost_line(result)])
 
 
-def _cell(score: Mapping[str, Any]) -> str:
-    if score["mean"] is None:
+def _cell(score: TransferScore) -> str:
+    if score.mean is None or score.ci95 is None:
         return "-"
-    low, high = score["ci95"]
-    return f"{points(score['mean'])} [{100 * low:.0f}, {100 * high:.0f}] #{score['rank']}{_mark(score['lift'] or {})}"
+    low, high = score.ci95
+    return f"{points(score.mean)} [{100 * low:.0f}, {100 * high:.0f}] #{score.rank}{_mark(score.lift)}"
 
 
-def _mark(lift: Mapping[str, Any]) -> str:
-    """+ or - where test and interval both show it, as in a promotion; an older version's transfer has no such test."""
+def _mark(lift: TransferLift | None) -> str:
+    """+ or - where test and interval both show it, as in a promotion."""
     from agent.release.gate import shown
 
-    if (p_value := lift.get("p_holm")) is None:
+    if lift is None or lift.p_holm is None:
         return ""
-    return ("", "+", "-")[shown(lift["ci95"], p_value)]
+    return ("", "+", "-")[shown(lift.ci95, lift.p_holm)]

@@ -88,6 +88,7 @@ def _say_error(run: dict[str, Any]) -> None:
 def show_command(run: str, db: Path, as_json: bool) -> None:
     """Show RUN (default: the latest): the winner, its demos, the diff to your prompt, and what each part cost."""
     from agent.report.run_blocks import screen_lines
+    from agent.results.stored import job_result
 
     view = RunView(open_history(db), run)
     row = view.run
@@ -101,7 +102,7 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
             print_json({"result": row["result"]})
         else:
             module, name = REPORTS[row["result"]["kind"]]
-            click.echo(getattr(import_module(module), name)(row["result"]))
+            click.echo(getattr(import_module(module), name)(job_result(row["result"])))
         return
     if as_json:
         shown = {"result": result.to_json(), "promoted": view.promoted, "winner": view.winner}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from agent.cli.common import PATH, SETTINGS, json_option, plain, print_result
+
+if TYPE_CHECKING:
+    from agent.results.listings import ToolsResult
 
 
 @click.command(context_settings=SETTINGS)
@@ -34,6 +37,7 @@ def tools_command(
     ended within a minute; give only a server that you would run yourself. It gets PATH, HOME, LANG and TMPDIR of the
     environment, and what --env names. A task names the file that is written: tools = "tools.json".
     """
+    from agent.results.listings import ListedTool, ToolsResult
     from agent.run.tool_sources import tools_in_file, tools_of_server, write_tools
 
     if (file is None) == (mcp is None):
@@ -43,14 +47,14 @@ def tools_command(
     tools = tools_in_file(file) if file is not None else tools_of_server(mcp or "", names=names)
     if output is not None:
         write_tools(tools, output)
-    found = {"tools": [tool.as_dict() for tool in tools], "file": str(output) if output else None}
-    print_result(found, as_json, tools_report)
+    listed = tuple(ListedTool(**tool.as_dict()) for tool in tools)
+    print_result(ToolsResult(tools=listed, file=str(output) if output else None), as_json, tools_report)
 
 
-def tools_report(result: dict[str, Any]) -> str:
+def tools_report(result: ToolsResult) -> str:
     """The tools, a line each."""
-    about = {tool["name"]: " ".join(tool["description"].split()) for tool in result["tools"]}
+    about = {tool.name: " ".join(tool.description.split()) for tool in result.tools}
     lines = [plain(f"{name}: {words or '(no description)'}") for name, words in about.items()]
-    if result["file"]:
-        lines.append(plain(f'written: {result["file"]}; in task.toml: tools = "{Path(result["file"]).name}"'))
+    if result.file:
+        lines.append(plain(f'written: {result.file}; in task.toml: tools = "{Path(result.file).name}"'))
     return "\n".join(lines)

@@ -14,7 +14,8 @@ from agent.programs.classic_release import LOADER
 from agent.programs.classifiers import trained
 from agent.release.file_release import FileRelease
 from agent.release.result import RunResult, search_result
-from agent.release.result_parts import Yardstick
+from agent.results.breakdown import Gain
+from agent.results.run_parts import Yardstick
 from agent.scoring.breakdown import difference, summary
 from agent.scoring.evaluate import Evaluator
 from agent.types import Example, Outcome, Proposal, Task
@@ -27,7 +28,7 @@ async def measured(
     dev: Sequence[Example],
     won: tuple[Sequence[Example], Sequence[Outcome]],
     seed: int,
-) -> list[dict[str, Any]]:
+) -> list[Yardstick]:
     """Scores each method of the task, the constant answer first.
 
     Args:
@@ -39,8 +40,7 @@ async def measured(
         seed: of the bootstrap.
 
     Returns:
-        JSON-ready, by method: its scores in [0, 1], and `diff`, `diff_ci95` and `p_value`, the winner's gain over it,
-        paired; None where no row has a score on both sides.
+        By method; `diff` is the winner's gain over it.
     """
     await program.fit([*dev, *won[0]], evaluator.value)
     results = []
@@ -51,15 +51,15 @@ async def measured(
         tested = [outcome.value for outcome in await evaluator.outcomes(candidate, won[0], "test")]
         scored = summary(tested)
         results.append(
-            {
-                "name": candidate.method,
-                "candidate_id": candidate.id,
-                "trained_on": program.rows(candidate),
-                "dev": summary(on_dev)["mean"],
-                "test": scored["mean"],
-                "ci95": scored["ci95"],
-                **difference([outcome.value for outcome in won[1]], tested, seed),
-            }
+            Yardstick(
+                name=candidate.method,
+                candidate_id=candidate.id,
+                trained_on=program.rows(candidate),
+                dev=summary(on_dev).mean,
+                test=scored.mean,
+                ci95=scored.ci95,
+                **dict(difference([outcome.value for outcome in won[1]], tested, seed)),
+            )
         )
     return results
 
@@ -71,7 +71,7 @@ class Arm:
 
     best: Yardstick
     release: FileRelease
-    ahead: Mapping[str, Mapping[str, Any]]
+    ahead: Mapping[str, Gain]
 
 
 def exported(found: Row, task: Task, history: History) -> tuple[Yardstick, FileRelease]:
@@ -108,7 +108,7 @@ def _origin(found: Row, best: Yardstick) -> dict[str, Any]:
     return {"run_id": found["id"], "candidate_id": best.candidate_id, "test": best.test, "ci95": interval}
 
 
-def _ahead(result: RunResult, best: Yardstick, history: History) -> dict[str, dict[str, Any]]:
+def _ahead(result: RunResult, best: Yardstick, history: History) -> dict[str, Gain]:
     """How far the best prompt and the user's own are ahead on the sealed test, paired by row."""
     own_id = history.trials(result.run_id, [0])[0]["candidate_id"]
     values = [
@@ -119,7 +119,7 @@ def _ahead(result: RunResult, best: Yardstick, history: History) -> dict[str, di
     own, arm = ([each[row] for row in rows] for each in values)
     ahead = {"your own prompt": difference(own, arm, result.seed)}
     if result.winner.candidate_id != own_id:
-        ahead["the best prompt"] = {"diff": best.diff, "diff_ci95": best.diff_ci95, "p_value": best.p_value}
+        ahead["the best prompt"] = Gain(diff=best.diff, diff_ci95=best.diff_ci95, p_value=best.p_value)
     return ahead
 
 

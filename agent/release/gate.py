@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent.release.result import RunResult
-    from agent.release.result_breakdown import Group, MetricPart
-    from agent.release.result_parts import BlockCode, Interval
+    from agent.results.base import Interval
+    from agent.results.breakdown import Gain, Group, MetricPart
+    from agent.results.run_parts import BlockCode
 
 SIGNIFICANT = 0.05
 
@@ -40,20 +41,19 @@ def shown(ci95: Interval, p_value: float) -> int:
     return int(low > 0) - int(high < 0)
 
 
-def blocked_arm(ahead: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def blocked_arm(ahead: Mapping[str, Gain]) -> list[str]:
     """Why an arm that is no prompt may not be promoted: a prompt is shown to be better on the sealed test.
 
     Args:
-        ahead: how far each prompt is ahead of the arm, by what it is called: `diff` and `diff_ci95` in [-1, 1] and
-            `p_value`, paired; None where no row has a score on both sides.
+        ahead: how far each prompt is ahead of the arm, by what it is called.
     """
     blocked = []
     for prompt, by in ahead.items():
-        if by["diff"] is None:
+        if by.diff is None or by.diff_ci95 is None or by.p_value is None:
             blocked.append(f"it cannot be compared with {prompt}: no row has a score on both sides")
-        elif shown(by["diff_ci95"], by["p_value"]) > 0:
-            low, high = (100 * end for end in by["diff_ci95"])
-            gained = f"{100 * by['diff']:+.1f} points (95 % CI {low:+.1f} to {high:+.1f}), p = {by['p_value']:.2g}"
+        elif shown(by.diff_ci95, by.p_value) > 0:
+            low, high = (100 * end for end in by.diff_ci95)
+            gained = f"{100 * by.diff:+.1f} points (95 % CI {low:+.1f} to {high:+.1f}), p = {by.p_value:.2g}"
             blocked.append(f"{prompt} is better on the sealed test: {gained}")
     return blocked
 

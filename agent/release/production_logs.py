@@ -27,6 +27,8 @@ from agent.errors import InputError, ProblemsError
 from agent.release.log_lines import listed_once, optional, read_lines, required, time_of
 from agent.release.runtime import Prompt
 from agent.release.suite import Suite, is_answer
+from agent.results.base import WasNow
+from agent.results.production import AbResult, DriftLine, MonitorResult
 from agent.stats import anytime
 from agent.stats.distribution_shift import DriftTest, alarms, categories_moved, more_often, scores_fell, sizes_moved
 from agent.task.words import listed, problem, quoted, shown
@@ -120,8 +122,10 @@ def _repeats(answers: Iterable[LoggedAnswer]) -> Iterable[tuple[Prediction, Pred
             first[answer.inputs_key] = None
 
 
-def compare_windows(was: Window, now: Window, prompt: Prompt, limits: Drift, seed: int = 0) -> dict[str, Any]:
-    """Test the window `now` for drift from the reference `was`, JSON-ready. Raises InputError without a reference."""
+def compare_windows(
+    was: Window, now: Window, prompt: Prompt, limits: Drift, seed: int = 0, log: str = ""
+) -> MonitorResult:
+    """Test the window `now`, of the file `log`, for drift from `was`. Raises InputError without a reference."""
     if not was.answers:
         raise InputError(
             "the reference holds no answers; give --reference FILE, or record a suite with `optimize bless`"
@@ -137,16 +141,19 @@ def compare_windows(was: Window, now: Window, prompt: Prompt, limits: Drift, see
     ]
     raised = alarms(tests, limits.alpha)
     times = sorted(answer.time for answer in now.answers if answer.time)
-    return {
-        "drift": bool(raised),
-        "alarms": [each.name for each in raised],
-        "alpha": limits.alpha,
-        "rows": {"was": len(was.answers), "now": len(now.answers)},
-        "from": times[0] if times else None,
-        "to": times[-1] if times else None,
-        "tests": [{**asdict(each), "alarm": each in raised} for each in tests],
-        "notes": [*was.notes, *now.notes],
-    }
+    return MonitorResult(
+        name=prompt.name,
+        version=prompt.version,
+        log=log,
+        drift=bool(raised),
+        alarms=tuple(each.name for each in raised),
+        alpha=limits.alpha,
+        rows=WasNow(was=len(was.answers), now=len(now.answers)),
+        start=times[0] if times else None,
+        end=times[-1] if times else None,
+        tests=tuple(DriftLine(**asdict(each), alarm=each in raised) for each in tests),
+        notes=(*was.notes, *now.notes),
+    )
 
 
 def _labels(
@@ -274,8 +281,8 @@ def _outcome(row: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[str, s
     return names[0], names[1], _fraction("outcome", required(row, "outcome", columns))
 
 
-def ab_report(experiment: Experiment, alpha: float = 0.05, smallest: float = 0.0) -> dict[str, Any]:
-    """The difference of the arms by a test that stays valid at every look, JSON-ready.
+def ab_report(experiment: Experiment, alpha: float = 0.05, smallest: float = 0.0) -> AbResult:
+    """The difference of the arms by a test that stays valid at every look.
 
     `alpha` is the level of the confidence sequence; a difference below `smallest` (0 to 1) does not matter.
     """
@@ -287,24 +294,25 @@ def ab_report(experiment: Experiment, alpha: float = 0.05, smallest: float = 0.0
     verdict = f"{experiment.arms[1]} is {'better' if low > 0 else 'worse'}" if decided else "undecided"
     if alike:
         verdict = "no difference that matters"
-    return {
-        "control": experiment.arms[0],
-        "treatment": experiment.arms[1],
-        "units": [len(side) for side in sides],
-        "means": [sum(side) / len(side) for side in sides],
-        "left_out": experiment.left_out,
-        "pairs": found.pairs,
-        "diff": found.diff,
-        "ci": [low, high],
-        "confidence": 1 - alpha,
-        "e_value": found.e_value,
-        "p_value": found.p_value,
-        "smallest": smallest,
-        "verdict": verdict,
-        "may_stop": decided or alike,
-        "uneven": _uneven(len(sides[0]), len(sides[1])),
-        "notes": list(experiment.notes),
-    }
+    control, treatment = sides
+    return AbResult(
+        control=experiment.arms[0],
+        treatment=experiment.arms[1],
+        units=(len(control), len(treatment)),
+        means=(sum(control) / len(control), sum(treatment) / len(treatment)),
+        left_out=experiment.left_out,
+        pairs=found.pairs,
+        diff=found.diff,
+        ci=found.ci,
+        confidence=1 - alpha,
+        e_value=found.e_value,
+        p_value=found.p_value,
+        smallest=smallest,
+        verdict=verdict,
+        may_stop=decided or alike,
+        uneven=_uneven(len(control), len(treatment)),
+        notes=experiment.notes,
+    )
 
 
 def _uneven(one: int, two: int) -> float | None:

@@ -13,13 +13,15 @@ from __future__ import annotations
 import html
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 from agent.errors import InputError, ReleaseError
 from agent.release.suite import is_answer
+from agent.results.base import Mean, WasNow
+from agent.results.breakdown import Steadiness
+from agent.results.checks import CheckResult, Difference, Flip, FlipTest, SuiteComparison
 from agent.scoring.breakdown import consistency
 from agent.stats.flips import flip_p_value, moved_p_value
 from agent.stats.intervals import mean_ci, paired_difference
@@ -37,6 +39,7 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U001
 CELL = 120  # characters of a cell in Markdown
 REASON = 600  # characters of a reason there
 MOST_FLIPS = 50  # in Markdown
+ONCE = "one answer before and one now: how much is repeat noise cannot be told; ask more often with --repeats"
 
 Answers = Sequence[Sequence[Outcome]]
 """Per row, what was answered each time."""
@@ -44,12 +47,12 @@ Answers = Sequence[Sequence[Outcome]]
 
 def verdict(
     rows: Sequence[Example], was: Answers, now: Answers, outputs: Sequence[Field], seed: int = 0
-) -> dict[str, Any]:
-    """What changed, JSON-ready, with `gate` ("passed" or "failed") and `why`. All three have one item per row."""
+) -> SuiteComparison:
+    """Compare the answers of now with the recorded ones, an item for each row, and decide whether the gate passes."""
     decided = [field.name for field in outputs if field.type != "text"]
     pairs = [([o for o in a if is_answer(o)], [o for o in b if is_answer(o)]) for a, b in zip(was, now, strict=True)]
     lost = sum(bool(before) and not after for before, after in pairs)
-    flips = [found for row, sides in zip(rows, pairs, strict=True) if (found := _flip(row, *sides, decided))]
+    flips = tuple(found for row, sides in zip(rows, pairs, strict=True) if (found := _flip(row, *sides, decided)))
     values = [(_values(before), _values(after)) for before, after in pairs]
     if decided:
         texts = [
@@ -60,41 +63,44 @@ def verdict(
         p_flips = flip_p_value(values, lambda one, two: abs(one - two), seed)
     means = [(_mean(before), _mean(after)) for before, after in values]
     both = [(a, b) for a, b in means if a is not None and b is not None]
-    result: dict[str, Any] = {
-        "rows": len(rows),
-        "compared": sum(bool(before and after) for before, after in pairs),
-        "unanswered": {"was": sum(not before for before, _ in pairs), "now": sum(not after for _, after in pairs)},
-        "repeats": {"was": max(map(len, was), default=0), "now": max(map(len, now), default=0)},
-        "score": {"was": _side([a for a, _ in both]), "now": _side([b for _, b in both])},
-        "difference": _difference(both, values, seed),
-        "flips": flips,
-        "flip_test": {"flipped": len(flips), "p_value": p_flips, "at_most": ALPHA / 2},
-        "readable": {"was": _readable([b for b, _ in pairs]), "now": _readable([a for _, a in pairs])},
-        "steadiness": {"was": _steadiness(was), "now": _steadiness(now)},
-    }
-    why = [*_worse(result), *_too_many(result)]
-    if not both and not result["compared"]:
+    compared = sum(bool(before and after) for before, after in pairs)
+    fell = _difference(both, values, seed)
+    test = FlipTest(flipped=len(flips), p_value=p_flips, at_most=ALPHA / 2)
+    repeats = WasNow(was=max(map(len, was), default=0), now=max(map(len, now), default=0))
+    why = [*_worse(fell), *_too_many(test, compared)]
+    if not both and not compared:
         why.append(f"no row has an answer on both sides, so nothing can be told{_cause(now) or _cause(was)}")
     elif lost and lost >= UNANSWERED_FROM * (had := sum(bool(before) for before, _ in pairs)):
         why.append(f"{lost} of {had} rows that had an answer got none{_cause(now)}")
-    return {"gate": "failed" if why else "passed", "why": why, "notes": _notes(result), **result}
+    return SuiteComparison(
+        gate="failed" if why else "passed",
+        why=tuple(why),
+        notes=(ONCE,) * (repeats == WasNow(was=1, now=1)),
+        rows=len(rows),
+        compared=compared,
+        unanswered=WasNow(was=sum(not before for before, _ in pairs), now=sum(not after for _, after in pairs)),
+        repeats=repeats,
+        score=WasNow(was=mean_of([a for a, _ in both]), now=mean_of([b for _, b in both])),
+        difference=fell,
+        flips=flips,
+        flip_test=test,
+        readable=WasNow(was=_readable([b for b, _ in pairs]), now=_readable([a for _, a in pairs])),
+        steadiness=WasNow(was=_steadiness(was), now=_steadiness(now)),
+    )
 
 
-def _worse(result: Mapping[str, Any]) -> list[str]:
-    found = result["difference"]
-    if not found or found["diff"] >= 0 or found["p_value"] >= ALPHA:
+def _worse(found: Difference | None) -> list[str]:
+    if found is None or found.diff >= 0 or found.p_value >= ALPHA:
         return []
-    low, high = (100 * value for value in found["ci95"])
-    points = f"{100 * found['diff']:+.1f} points on {found['n']} rows"
-    return [f"the score fell: {points} (95 % CI {low:+.1f} to {high:+.1f}, p = {found['p_value']:.2g})"]
+    low, high = (100 * value for value in found.ci95)
+    points = f"{100 * found.diff:+.1f} points on {found.n} rows"
+    return [f"the score fell: {points} (95 % CI {low:+.1f} to {high:+.1f}, p = {found.p_value:.2g})"]
 
 
-def _too_many(result: Mapping[str, Any]) -> list[str]:
-    test = result["flip_test"]
-    if test["p_value"] > test["at_most"]:
-        return []
-    p_value = f"p = {test['p_value']:.2g}"
-    return [f"{test['flipped']} of {result['compared']} rows flipped, more than repeat noise explains ({p_value})"]
+def _too_many(test: FlipTest, compared: int) -> list[str]:
+    p_value = f"p = {test.p_value:.2g}"
+    why = f"{test.flipped} of {compared} rows flipped, more than repeat noise explains ({p_value})"
+    return [why] if test.too_many else []
 
 
 def _cause(answers: Answers) -> str:
@@ -102,16 +108,10 @@ def _cause(answers: Answers) -> str:
     return next((f": {error}" for error in errors if error), "")
 
 
-def _notes(result: Mapping[str, Any]) -> list[str]:
-    if result["repeats"] == {"was": 1, "now": 1}:
-        return ["one answer before and one now: how much is repeat noise cannot be told; ask more often with --repeats"]
-    return []
-
-
 # -- one row ----------------------------------------------------------------------------------------------------------
 
 
-def _flip(row: Example, before: list[Outcome], after: list[Outcome], decided: list[str]) -> dict[str, Any] | None:
+def _flip(row: Example, before: list[Outcome], after: list[Outcome], decided: list[str]) -> Flip | None:
     """The row when its usual answer is another one now; where answers are texts, when its score moved."""
     if not before or not after:
         return None
@@ -122,14 +122,14 @@ def _flip(row: Example, before: list[Outcome], after: list[Outcome], decided: li
         return None
     if not decided and (scores[0] is None or scores[1] is None or abs(scores[0] - scores[1]) < MOVED):
         return None
-    return {
-        "row": row.id,
-        "was": _shown(one),
-        "is": _shown(two),
-        "was_score": scores[0],
-        "is_score": scores[1],
-        "expected": dict(row.labels),
-    }
+    return Flip(
+        row=row.id,
+        was=_shown(one),
+        now=_shown(two),
+        was_score=scores[0],
+        is_score=scores[1],
+        expected=dict(row.labels),
+    )
 
 
 def _usual(outcomes: Sequence[Outcome], decided: list[str], recorded: str = "") -> Outcome:
@@ -165,36 +165,37 @@ def _mean(values: Sequence[float]) -> float | None:
 # -- all rows ---------------------------------------------------------------------------------------------------------
 
 
-def _side(values: Sequence[float]) -> dict[str, Any]:
+def mean_of(values: Sequence[float]) -> Mean:
+    """The mean of scores with its interval."""
     if not values:
-        return {"mean": None, "ci95": None, "n": 0}
+        return Mean()
     mean, low, high = mean_ci(values)
-    return {"mean": mean, "ci95": [low, high], "n": len(values)}
+    return Mean(mean=mean, ci95=(low, high), n=len(values))
 
 
 def _difference(
     both: Sequence[tuple[float, float]], samples: Sequence[tuple[list[float], list[float]]], seed: int
-) -> dict[str, Any] | None:
+) -> Difference | None:
     if not both:
         return None
     found = paired_difference([b for _, b in both], [a for a, _ in both], seed)
-    return {
-        "diff": found.diff,
-        "ci95": list(found.ci95),
-        "p_value": moved_p_value(samples, seed),
-        "wins": found.wins,
-        "losses": found.losses,
-        "ties": found.ties,
-        "n": found.n,
-    }
+    return Difference(
+        diff=found.diff,
+        ci95=found.ci95,
+        p_value=moved_p_value(samples, seed),
+        wins=found.wins,
+        losses=found.losses,
+        ties=found.ties,
+        n=found.n,
+    )
 
 
-def _readable(sides: Sequence[Sequence[Outcome]]) -> dict[str, Any]:
+def _readable(sides: Sequence[Sequence[Outcome]]) -> Mean:
     """The share of replies that parse and keep their limits, by the first answer to each row."""
-    return _side([float(not side[0].prediction.error) for side in sides if side])
+    return mean_of([float(not side[0].prediction.error) for side in sides if side])
 
 
-def _steadiness(answers: Answers) -> dict[str, Any] | None:
+def _steadiness(answers: Answers) -> Steadiness | None:
     """How equal the answers to the same row are, over the rows that were answered each time."""
     whole = [row for row in answers if all(map(is_answer, row))]
     times = min(map(len, whole), default=0)
@@ -204,64 +205,60 @@ def _steadiness(answers: Answers) -> dict[str, Any] | None:
 # -- reports ----------------------------------------------------------------------------------------------------------
 
 
-def as_junit(result: Mapping[str, Any], rows: Sequence[str]) -> str:
+def as_junit(result: CheckResult, rows: Sequence[str]) -> str:
     """One case for each question of the gate and one for each row; a flipped row fails when the flips fail the gate."""
-    test = result["flip_test"]
-    flipped = {flip["row"]: flip for flip in result["flips"]}
-    too_many = test["p_value"] <= test["at_most"]
-    suite = ElementTree.Element("testsuite", name=_xml(f"{result['name']} on {result['model']}"))
+    flipped = {flip.row: flip for flip in result.flips}
+    suite = ElementTree.Element("testsuite", name=_xml(f"{result.name} on {result.model}"))
     case = ElementTree.SubElement(suite, "testcase", classname="gate", name="the prompt still does what it did")
-    if result["gate"] != "passed":
-        failure = ElementTree.SubElement(case, "failure", message=_xml(result["why"][0]))
-        failure.text = _xml("\n".join(result["why"]))
+    if not result.passed:
+        failure = ElementTree.SubElement(case, "failure", message=_xml(result.why[0]))
+        failure.text = _xml("\n".join(result.why))
     for row in rows:
         case = ElementTree.SubElement(suite, "testcase", classname="rows", name=_xml(row))
         if (flip := flipped.get(row)) is None:
             continue
-        words = _xml(f"was {flip['was']!r}, is {flip['is']!r}")
-        if too_many:
+        words = _xml(f"was {flip.was!r}, is {flip.now!r}")
+        if result.flip_test.too_many:
             ElementTree.SubElement(case, "failure", message="the answer flipped").text = words
         else:
             ElementTree.SubElement(case, "system-out").text = f"flipped, within repeat noise: {words}"
     failures = len(suite.findall("testcase/failure"))
     suite.attrib |= {"tests": str(len(rows) + 1), "failures": str(failures), "errors": "0", "skipped": "0"}
-    suite.set("time", str(result["seconds"]))
+    suite.set("time", str(result.seconds))
     root = ElementTree.Element("testsuites")
     root.append(suite)
     ElementTree.indent(root)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n'
 
 
-def as_markdown(result: Mapping[str, Any]) -> str:
+def as_markdown(result: CheckResult) -> str:
     """A summary such as a pull request shows."""
-    found, test, score = result["difference"], result["flip_test"], result["score"]
-    mark = "passed" if result["gate"] == "passed" else "FAILED"
+    found, test, score = result.difference, result.flip_test, result.score
+    mark = "passed" if result.passed else "FAILED"
     lines = [
         f"## Prompt check: {mark}",
         "",
-        f"{_cell(result['name'])} ({result['version']}) on {_cell(result['model'])}",
+        f"{_cell(result.name)} ({result.version}) on {_cell(result.model)}",
         "",
     ]
-    lines += [f"- **{_cell(why, REASON)}**" for why in result["why"]]
-    lines += [f"- {_cell(note)}" for note in result["notes"]]
+    lines += [f"- **{_cell(why, REASON)}**" for why in result.why]
+    lines += [f"- {_cell(note)}" for note in result.notes]
     lines += ["", "| | recorded | now |", "|---|---|---|"]
-    lines.append(f"| model | {_cell(result['reference']['model'])} | {_cell(result['model'])} |")
-    lines.append(f"| score | {_points(score['was'])} | {_points(score['now'])} |")
-    lines.append(
-        f"| replies that can be read | {_points(result['readable']['was'])} | {_points(result['readable']['now'])} |"
-    )
+    lines.append(f"| model | {_cell(result.reference.model)} | {_cell(result.model)} |")
+    lines.append(f"| score | {_points(score.was)} | {_points(score.now)} |")
+    lines.append(f"| replies that can be read | {_points(result.readable.was)} | {_points(result.readable.now)} |")
     if found:
-        low, high = (100 * value for value in found["ci95"])
-        lines += ["", f"Difference {100 * found['diff']:+.1f} points on {found['n']} rows, 95 % CI {low:+.1f} to "]
-        lines[-1] += f"{high:+.1f}, p = {found['p_value']:.2g}."
-    lines += ["", f"Flipped: {test['flipped']} of {result['compared']} rows (p = {test['p_value']:.2g})."]
-    if result["flips"]:
+        low, high = (100 * value for value in found.ci95)
+        lines += ["", f"Difference {100 * found.diff:+.1f} points on {found.n} rows, 95 % CI {low:+.1f} to "]
+        lines[-1] += f"{high:+.1f}, p = {found.p_value:.2g}."
+    lines += ["", f"Flipped: {test.flipped} of {result.compared} rows (p = {test.p_value:.2g})."]
+    if result.flips:
         lines += ["", "| row | was | is | score |", "|---|---|---|---|"]
-        for flip in result["flips"][:MOST_FLIPS]:
-            scores = f"{_percent(flip['was_score'])} -> {_percent(flip['is_score'])}"
-            lines.append(f"| {_cell(flip['row'])} | {_cell(flip['was'])} | {_cell(flip['is'])} | {scores} |")
-        if len(result["flips"]) > MOST_FLIPS:
-            lines += ["", f"and {len(result['flips']) - MOST_FLIPS} more"]
+        for flip in result.flips[:MOST_FLIPS]:
+            scores = f"{_percent(flip.was_score)} -> {_percent(flip.is_score)}"
+            lines.append(f"| {_cell(flip.row)} | {_cell(flip.was)} | {_cell(flip.now)} | {scores} |")
+        if len(result.flips) > MOST_FLIPS:
+            lines += ["", f"and {len(result.flips) - MOST_FLIPS} more"]
     return "\n".join(lines) + "\n"
 
 
@@ -305,11 +302,11 @@ def _cell(text: str, longest: int = CELL) -> str:
     return _LINK.sub(lambda found: "".join(f"&#{ord(c)};" for c in found[0]), html.escape(line, quote=False))
 
 
-def _points(side: Mapping[str, Any]) -> str:
-    if side["mean"] is None:
+def _points(side: Mean) -> str:
+    if side.mean is None or side.ci95 is None:
         return "-"
-    low, high = side["ci95"]
-    return f"{100 * side['mean']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    low, high = side.ci95
+    return f"{100 * side.mean:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def _percent(value: float | None) -> str:

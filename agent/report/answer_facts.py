@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.release.result import RunResult
-from agent.release.result_details import LabelReport, LabelScore, LabelSide, RowCount
-from agent.release.result_parts import SideName, Yardstick
 from agent.report.facts import points, sealed_score, sides
+from agent.results.base import SideName
+from agent.results.breakdown import LabelReport, LabelScore, LabelSide, RowCount
+from agent.results.run_parts import Yardstick
 
 UNREADABLE = "unreadable"
 IN_A_SENTENCE = {"baseline": "your prompt", "winner": "the best found"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from agent.release.result import RunResult
-from agent.release.result_details import Change, PromptSize, ProposerUse, ToShow
 from agent.report.facts import combined, ships_prompt, size
+from agent.results.run_parts import Change, PromptSize, ProposerUse, ToShow
 
 REASONED = ("chain-of-thought", "few-shot-cot")
 ABOUT_THE_SAME = 0.05

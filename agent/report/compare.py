@@ -106,7 +106,7 @@ def _scores(side: ComparedPrompt) -> dict[str, Any]:
         names = ("number", "state", "n", "mean", "low", "high", "operator", "calls", "cached", "tokens", "cost_usd")
         return scores | {name: trial[name] for name in names}
     assert result is not None
-    lift, cost = result.lift, result.cost
+    lift = result.lift
     return {
         **scores,
         "baseline dev": result.baseline.dev,
@@ -115,10 +115,9 @@ def _scores(side: ComparedPrompt) -> dict[str, Any]:
         "winner test": result.winner.test,
         **({} if result.is_own else {"lift": lift.diff, "lift ci95": list(lift.ci95), "lift p": lift.p_value}),
         "decision": result.decision,
-        **{f"calls {role}": count for role, count in cost.calls.items()},
-        "calls cached": cost.cached,
-        **{f"tokens {kind}": count for kind, count in cost.tokens().items()},
-        "cost_usd": None if cost.unpriced else cost.usd,
+        **{f"calls {role}": count for role, count in result.calls.items()},
+        **{f"tokens {kind}": count for kind, count in result.tokens},
+        "cost_usd": None if result.unpriced else result.cost_usd,
     }
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from agent.results.customize import ComparedArm
+
 FAMILIES = {"prompt": BASE, "tuned": GOOD, "no model": SOFT}
 LABEL_POINTS = 9.0
 """Of score that the name of an arm takes in height."""
@@ -35,7 +37,7 @@ def losses(lines: Mapping[str, Sequence[float]]) -> Figure:
         return figure
 
 
-def score_against_cost(arms: Sequence[Mapping[str, object]]) -> Figure:
+def score_against_cost(arms: Sequence[ComparedArm]) -> Figure:
     """Sealed score (0 to 100) against the cost of training and 1,000 or 1,000,000 calls, a dot for each arm with its
     95 % interval; arms that cost nothing stand at the left edge."""
     unit = cost_unit(arms)

@@ -11,9 +11,9 @@ from typing import Any
 from agent.ledger.query import History, Row
 from agent.prompt.fence import Fence
 from agent.release.result import RunResult
-from agent.release.result_parts import SideName
 from agent.report.answer_facts import side_name
 from agent.report.facts import cut, prompt_text
+from agent.results.base import SideName
 from agent.task.labelled_task import rows_to_label
 
 REPLY_LETTERS = 200

@@ -13,9 +13,10 @@ from agent.ledger.query import ERASED
 from agent.release.gate import SIGNIFICANT, shown
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import RunResult
-from agent.release.result_breakdown import Abstain, Calibration, Carried, JudgeTrust, MetricPart, ParetoRow, Slice
-from agent.release.result_details import Migrated, NotWorse
-from agent.release.result_parts import SideName
+from agent.results.base import SideName
+from agent.results.breakdown import Abstain, Calibration, JudgeTrust, MetricPart, Slice
+from agent.results.customize import CurveScore
+from agent.results.run_parts import Carried, Migrated, NotWorse, ParetoRow
 
 SIDES: Sequence[tuple[SideName, str]] = (("baseline", "your prompt"), ("winner", "best found"))
 """The two prompts of a result: their keys, and their names for people."""
@@ -344,13 +345,13 @@ def decision(result: Mapping[str, Any]) -> str:
     return str(result.get("decision") or result.get("kind") or "")
 
 
-def curve_table(lines: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def curve_table(lines: Sequence[CurveScore]) -> list[list[str]]:
     """The label curve of a comparison as text: a line for each arm, its score with each number of rows, ascending."""
-    sizes = sorted({line["labels"] for line in lines})
-    scores = {(line["arm"], line["labels"]): line["test"] for line in lines}
+    sizes = sorted({line.labels for line in lines})
+    scores = {(line.arm, line.labels): line.test for line in lines}
     return [
         [arm, *(points(scores[arm, size]) if (arm, size) in scores else "" for size in sizes)]
-        for arm in dict.fromkeys(line["arm"] for line in lines)
+        for arm in dict.fromkeys(line.arm for line in lines)
     ]
 
 

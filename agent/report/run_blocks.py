@@ -10,7 +10,6 @@ from typing import Any
 
 from agent.ledger.place import LEDGER, ledger_option
 from agent.release.result import RunResult
-from agent.release.result_details import LabelReport
 from agent.report import answer_facts, change_facts, facts, run_tables
 from agent.report.answer_facts import matrix, winner_name
 from agent.report.blocks import (
@@ -33,6 +32,7 @@ from agent.report.next_steps import held_folder, next_steps
 from agent.report.terminal import lines_of
 from agent.report.tool_facts import compared_texts, whole_prompt
 from agent.report.view import RunView
+from agent.results.breakdown import LabelReport
 from agent.task.words import counted
 
 SCREEN = (
@@ -147,7 +147,7 @@ def _verdict(run: _Shown) -> Iterator[Block]:
         facts.untested(result),
         change_facts.to_show(result),
         ended,
-        result.cost.overspent and f"the run {result.cost.overspent}",
+        result.overspent and f"the run {result.overspent}",
     )
     promoted = run.promoted
     yield text(f"{facts.ending(result, promoted)} It lies in {result.release.path}.", on="page")
@@ -388,14 +388,14 @@ def _whole_prompt(run: _Shown) -> Iterator[Block]:
 
 
 def _counts(run: _Shown) -> Iterator[Block]:
-    result, cost = run.result, run.result.cost
-    kept = " (with those of replies from the ledger)" * bool(cost.cached)
+    result, cached, tokens = run.result, run.result.calls["cached"], run.result.tokens
+    kept = " (with those of replies from the ledger)" * bool(cached)
     yield text(
         "trials: " + ", ".join(f"{n} {state}" for state, n in result.trials.items() if n or state != "incomplete"),
         result.failed_because and f"{counted(result.trials['failed'], 'candidate')} failed: {result.failed_because}",
-        f"calls: {', '.join(f'{role} {n}' for role, n in cost.calls.items())}, from the ledger {cost.cached}",
-        f"cost: {cost.prompt_tokens + cost.completion_tokens:,} tokens{kept}, "
-        f"{facts.spent(cost.usd, cost.unpriced, cost.lost_usd)}, {cost.seconds:.0f} s",
+        f"calls: {', '.join(f'{role} {n}' for role, n in result.calls_made.items())}, from the ledger {cached}",
+        f"cost: {tokens.prompt + tokens.completion:,} tokens{kept}, "
+        f"{facts.spent(result.cost_usd, result.unpriced, result.lost_usd)}, {result.seconds:.0f} s",
         change_facts.proposer(result),
         _before(result),
         "--anyway searches all the same" if facts.stopped_before_search(result) else "",

@@ -23,6 +23,7 @@ from agent.redact import mask, rare_secrets_in
 from agent.release.adapted_model import brought
 from agent.release.regression import require_place
 from agent.release.runtime import Prompt, load_prompt
+from agent.results.rows import ApplyResult
 from agent.retrieval.pool import text_of
 from agent.run.answer_file import require_kind, write_answers
 from agent.run.embeddings import embedder_of, model_of_prompt
@@ -72,11 +73,12 @@ class Application:
         return _added(self.prompt, self.prefix)
 
 
-class Apply(Job):
+class Apply(Job[ApplyResult]):
     """One application. Rows whose inputs are empty are not asked."""
 
     command = kind = "apply"
     done = "applied"
+    chained = ("name", "version", "model", "rows", "answered", "unreadable", "failed")
 
     def __init__(self, applied: Application, resources: Resources) -> None:
         super().__init__(applied.task, (applied.lm.name,), resources)
@@ -88,7 +90,7 @@ class Apply(Job):
         rows = len(self.task.dev)
         return rows + (Embedder.calls(rows) if self._applied.embedder else 0)
 
-    async def work(self) -> dict[str, Any]:
+    async def work(self) -> ApplyResult:
         applied = self._applied
         outcomes = await self._outcomes()
         answers = [self._answers(row, outcomes.get(str(number))) for number, row in enumerate(applied.rows)]
@@ -100,25 +102,20 @@ class Apply(Job):
         rows = zip(applied.rows, answers, strict=True)
         is_text = applied.source.suffix.lower() in TEXT_CELLS
         write_answers(applied.out, applied.columns, applied.added, rows, trusted=is_text)
-        return {
-            "kind": self.kind,
-            "run_id": self.id,
-            "name": applied.prompt.name,
-            "version": applied.prompt.version,
-            "model": applied.lm.name,
-            "source": str(applied.source),
-            "path": str(applied.out),
-            "rows": len(answers),
-            "answered": sum(outcome.value == 1 for outcome in outcomes.values()),
-            "unreadable": sum(outcome.value == 0 for outcome in outcomes.values()),
-            "failed": failed,
-            "notes": [*applied.notes],
-            **self.cost(),
-            "ledger_head": self.ledger.head(),
-        }
-
-    def for_chain(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {key: result[key] for key in ("name", "version", "model", "rows", "answered", "unreadable", "failed")}
+        return ApplyResult(
+            run_id=self.id,
+            name=applied.prompt.name,
+            version=applied.prompt.version,
+            model=applied.lm.name,
+            source=str(applied.source),
+            path=str(applied.out),
+            rows=len(answers),
+            answered=sum(outcome.value == 1 for outcome in outcomes.values()),
+            unreadable=sum(outcome.value == 0 for outcome in outcomes.values()),
+            failed=failed,
+            notes=tuple(applied.notes),
+            **self.spent(),
+        )
 
     async def _outcomes(self) -> dict[str, Outcome]:
         """What came of each row that is asked, by its number. Raises BudgetExhausted where the budget ends before."""
@@ -166,7 +163,7 @@ def _is_empty(value: Any) -> bool:
 # -- from the words of a command to an application --------------------------------------------------------------------
 
 
-def prepare_apply(prompt: str, source: Path, options: ApplyOptions, db: Path) -> PreparedJob:
+def prepare_apply(prompt: str, source: Path, options: ApplyOptions, db: Path) -> PreparedJob[ApplyResult]:
     """Finds the prompt, reads the rows and checks that the answers can be written; calls nothing.
 
     Args:

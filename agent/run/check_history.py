@@ -10,6 +10,7 @@ from pathlib import Path
 from agent.ledger.connect import is_there
 from agent.release.runtime import load_prompt
 from agent.report.checks import CheckPoint, checks_of, time_of
+from agent.results.checks import CheckResult
 from agent.run.locations import open_history, prompt_path
 from agent.run.session import PreparedJob
 
@@ -32,7 +33,7 @@ def check_history(prompt: str, model: str | None, db: Path) -> tuple[str, list[C
         return name, checks_of(history, name, model=model or "")
 
 
-def not_due(prompt: str, job: PreparedJob, every: float | None, db: Path) -> NotDue | None:
+def not_due(prompt: str, job: PreparedJob[CheckResult], every: float | None, db: Path) -> NotDue | None:
     """The last check of this version on this model, where it began less than `every` ago; None: a check is due.
 
     Args:

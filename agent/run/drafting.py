@@ -30,6 +30,7 @@ from agent.prompt.draft_requests import (
     read_row,
     row_request,
 )
+from agent.results.rows import DraftResult
 from agent.run.draft_files import DraftPlan, labels_given, require_choice, write_draft
 from agent.run.job import Job, Resources
 from agent.run.labelling import TEXT, read_unlabelled, verdict_lines
@@ -59,10 +60,11 @@ REPLY_TOKENS = 160
 GUESSED_LABELS = 6  # for the plan, where the labels are not known
 
 
-class Drafting(Job):
+class Drafting(Job[DraftResult]):
     """One draft. Writes the folder when all is there."""
 
     command, kind, done = "init", KIND, "drafted"
+    chained = ("rows", "synthetic", "refused", "labels_from", "status", "model")
 
     def __init__(self, plan: DraftPlan, lm: LM, resources: Resources) -> None:
         super().__init__(_stand_in(plan), (lm.name,), resources)
@@ -78,7 +80,7 @@ class Drafting(Job):
     def planned(self) -> int:
         return self.calls(self._plan)
 
-    async def work(self) -> dict[str, Any]:
+    async def work(self) -> DraftResult:
         plan = self._plan
         labels = plan.labels or await self._labels()
         definitions: dict[str, str] = {}
@@ -94,28 +96,26 @@ class Drafting(Job):
         if not rows:
             raise BudgetExhausted(self._stopped or "no row could be drafted; give your own rows with --from FILE")
         confirmed = write_draft(plan, labels, definitions, opening, rows)
-        return {
-            "kind": self.kind,
-            "run_id": self.id,
-            "task": self.task.name,
-            "folder": str(plan.folder),
-            "model": self._lm.name,
-            "labels": {label: definitions.get(label, "") for label in labels},
-            "labels_from": "the user" if plan.labels else _origin(labels, plan.description),
-            "opening": opening,
-            "rows": len(rows),
-            "synthetic": sum(row.source == SYNTHETIC for row in rows),
-            "confirmed": confirmed,
-            "refused": len(self._refused),
-            "why_refused": _grouped(self._refused),
-            "wanted": verdict_lines(len(labels)),
-            **self.cost(),
-            "status": "budget" if self._stopped else "complete",
-        }
+        return DraftResult(
+            run_id=self.id,
+            task=self.task.name,
+            folder=str(plan.folder),
+            model=self._lm.name,
+            labels={label: definitions.get(label, "") for label in labels},
+            labels_from="the user" if plan.labels else _origin(labels, plan.description),
+            opening=opening,
+            rows=len(rows),
+            synthetic=sum(row.source == SYNTHETIC for row in rows),
+            confirmed=confirmed,
+            refused=len(self._refused),
+            why_refused=tuple(_grouped(self._refused)),
+            wanted=tuple(verdict_lines(len(labels))),
+            status="budget" if self._stopped else "complete",
+            **self.spent(),
+        )
 
-    def for_chain(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
-        counts = {name: result[name] for name in ("rows", "synthetic", "refused", "labels_from", "status")}
-        return {**counts, "labels": len(result["labels"]), "model": result["model"]}
+    def for_chain(self, result: DraftResult) -> Mapping[str, Any]:
+        return {**super().for_chain(result), "labels": len(result.labels)}
 
     async def _labels(self) -> tuple[str, ...]:
         about = self._plan.description
@@ -182,7 +182,7 @@ class Drafting(Job):
         return None
 
 
-def prepare_draft(name: str, options: InitOptions, asked: Asked) -> tuple[PreparedJob, str]:
+def prepare_draft(name: str, options: InitOptions, asked: Asked) -> tuple[PreparedJob[DraftResult], str]:
     """Checks name, file and labels before anything is called.
 
     Args:

@@ -27,15 +27,17 @@ from agent.ledger.resume_state import ResumeState
 from agent.ledger.store import Ledger
 from agent.observer import Observer, Observers
 from agent.options.shared import SpendingOptions
+from agent.results.base import CostedResult
 from agent.run.locations import ledger_option
 from agent.run.observers import Changes, LedgerObserver, Watcher
 from agent.search.program import Describes
 from agent.task.words import counted
 from agent.tracking.spans import NO_TRACER, CallTracer
-from agent.types import Budget, Task
+from agent.types import Budget, CallRole, Task
 
 T = TypeVar("T")
 S = TypeVar("S")
+R = TypeVar("R", bound=CostedResult)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class LedgerRun(ABC, Generic[T]):
 
     after_interrupt = str(Interrupted())
     """The message of the Interrupted that it then raises."""
+    roles: tuple[CallRole, ...] = ()
+    """Roles whose calls are told even when there were none."""
 
     def __init__(
         self, task: Task, models: Sequence[str], resources: Resources, programs: Sequence[Describes] = ()
@@ -199,6 +203,26 @@ class LedgerRun(ABC, Generic[T]):
             prices=prices_version(self._unpriced),
         )
 
+    def spent(self) -> dict[str, Any]:
+        """The fields of `CostedResult`, so far."""
+        account, usage = self.account, self.account.usage
+        paid: dict[str, int] = {role: spend.calls for role, spend in sorted(account.paid.items())}
+        return {
+            "calls": {**dict.fromkeys(self.roles, 0), **paid, "cached": account.cached},
+            "tokens": {
+                "prompt": usage.prompt_tokens,
+                "cached_prompt": usage.cached_prompt_tokens,
+                "completion": usage.completion_tokens,
+            },
+            "limited": account.limited,
+            "overspent": account.overspent(),
+            "cost_usd": account.total_paid.usd,
+            "lost_usd": account.lost_usd,
+            "unpriced": tuple(account.unpriced),
+            "seconds": round(account.seconds, 1),
+            "ledger_head": self.ledger.head(),
+        }
+
     def _spent(self) -> Mapping[str, Any]:
         """What the event of an early end says beside why."""
         return {}
@@ -235,15 +259,17 @@ class LedgerRun(ABC, Generic[T]):
         )
 
 
-class Job(LedgerRun[dict[str, Any]]):
-    """A run that is no search; `execute` returns the object of the command line's --json."""
+class Job(LedgerRun[R]):
+    """A run that is no search."""
 
     command = ""
     """The words of the command, as the ledger shows them."""
     kind = ""
     """What the run is; a tag of it."""
     done = ""
-    """The event that says what came of it."""
+    """The event of its result."""
+    chained: tuple[str, ...] = ()
+    """Keys of the result that the event keeps in the chain for good; () for all."""
     after_interrupt = "interrupted; the same command goes on, as every reply is in the ledger"
 
     def __init__(self, task: Task, models: Sequence[str], resources: Resources) -> None:
@@ -258,21 +284,22 @@ class Job(LedgerRun[dict[str, Any]]):
         """Calls, at most."""
 
     @abstractmethod
-    async def work(self) -> dict[str, Any]:
+    async def work(self) -> R:
         """Asks, and returns the result."""
 
-    def for_chain(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
+    def for_chain(self, result: R) -> Mapping[str, Any]:
         """What of the result goes into the chain for good; the whole of it is kept with the run."""
-        return result
+        found = result.to_json()
+        return {key: found[key] for key in self.chained or found}
 
     def _begin(self) -> None:
         self._begin_new(", ".join(self._models), "", {"kind": self.kind}, {"command": self.command})
 
-    async def _perform(self) -> dict[str, Any]:
+    async def _perform(self) -> R:
         self._report()
         result = await self.work()
         self._observer.on_event(self.done, self.for_chain(result))
-        self.ledger.end_run(self.id, "complete", self.account.seconds, result)
+        self.ledger.end_run(self.id, "complete", self.account.seconds, result.to_json())
         return result
 
     async def gathered(self, calls: Sequence[Awaitable[T]]) -> list[T | None]:
@@ -280,23 +307,6 @@ class Job(LedgerRun[dict[str, Any]]):
         answers = await side_by_side(calls)
         self._stopped = next((str(each) for each in answers if isinstance(each, BudgetExhausted)), self._stopped)
         return [None if isinstance(each, BudgetExhausted) else each for each in answers]
-
-    def cost(self) -> dict[str, Any]:
-        """What it took: calls by role, tokens, dollars, seconds; `lost_usd` are those of failed calls, at most,
-        `limited` the requests that were refused as too many (429), which are no calls, `overspent` whether and why it
-        passes a cap."""
-        account, usage = self.account, self.account.usage
-        calls = {role: spend.calls for role, spend in sorted(account.paid.items())}
-        return {
-            "calls": {**calls, "cached": account.cached},
-            "tokens": {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens},
-            "limited": account.limited,
-            "overspent": account.overspent(),
-            "cost_usd": account.total_paid.usd,
-            "lost_usd": account.lost_usd,
-            "unpriced": list(account.unpriced),
-            "seconds": round(account.seconds, 1),
-        }
 
     def _report(self) -> None:
         used, retries = self.account.total_used.calls, self._gateway.retries.count

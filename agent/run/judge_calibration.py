@@ -19,13 +19,13 @@ from typing import Any
 from agent.errors import InputError
 from agent.models.model_registry import DEFAULT_MODEL, create_model
 from agent.options.jobs import CalibrateOptions
+from agent.results.calibration import CalibrationResult, Control, Raters
 from agent.run.job import Job, Resources
 from agent.run.session import PreparedJob
 from agent.run.tasks import find_task
 from agent.scoring.llm_judge import FAITHFULNESS, Judge, JudgeSetup, judge_setup
 from agent.scoring.verdict import Comparison, Judgement
 from agent.stats.agreement import (
-    IntervalEstimate,
     alpha,
     categories,
     confusion,
@@ -95,8 +95,8 @@ class Verdicts:
     controls: dict[str, list[float | None]]
 
 
-class JudgeCalibration(Job):
-    """One calibration. `execute` returns the object of the command line's --json."""
+class JudgeCalibration(Job[CalibrationResult]):
+    """One calibration."""
 
     command = "judge calibrate"
     kind = KIND
@@ -122,7 +122,7 @@ class JudgeCalibration(Job):
             return []
         return pairs_of(self._plan.items)[:SAMPLED]
 
-    async def work(self) -> dict[str, Any]:
+    async def work(self) -> CalibrationResult:
         plan, setup = self._plan, self._setup
         self._judge = Judge(setup, self._lms, self._gateway)
         repeated = [(plan.items, 0), *((plan.items[:SAMPLED], repeat) for repeat in range(1, plan.repeats))]
@@ -165,58 +165,57 @@ class JudgeCalibration(Job):
             calls = [self._judge.rate(item.inputs, text, item.reference, 0, item.passages) for item in items]
         return [verdict.value for verdict in await self.gathered(calls) if verdict is not None]
 
-    def _result(self, verdicts: Verdicts) -> dict[str, Any]:
+    def _result(self, verdicts: Verdicts) -> CalibrationResult:
         plan, seed = self._plan, self._plan.seed
         judged = [(item, given) for item, given in zip(plan.items, verdicts.first, strict=True) if given is not None]
         scored = [(item, given.value) for item, given in judged if given.value is not None]
         judge, people = [value for _, value in scored], [item.mean for item, _ in scored]
         levels = 3 if self._is_pairwise else round(plan.scale[1] - plan.scale[0]) + 1
         agreed = kappa(judge, people, levels, weighted=not self._is_pairwise, seed=seed)
-        cost = self.cost()
-        result = {
-            "kind": KIND,
-            "run_id": self.id,
-            "task": self.task.name,
-            "judge_id": self._setup.id,
-            "models": list(self._setup.models),
-            "mode": self._setup.mode,
-            "labels": plan.labels.name,
-            "items": len(judged),
-            "unscored": len(judged) - len(scored),
-            "kappa": agreed.value,
-            "ci95": list(agreed.ci95) if agreed.ci95 else None,
+        spent = self.spent()
+        calls = {"judge": spent["calls"].get("judge", 0), "cached": spent["calls"]["cached"]}
+        result = CalibrationResult(
+            run_id=self.id,
+            task=self.task.name,
+            judge_id=self._setup.id,
+            models=self._setup.models,
+            mode=self._setup.mode,
+            labels=plan.labels.name,
+            items=len(judged),
+            unscored=len(judged) - len(scored),
+            kappa=agreed.value,
+            ci95=agreed.ci95,
             **alpha([judge, people], levels, seed).named("alpha"),
             **spearman(judge, people, seed).named("spearman"),
             **share([bool(a == b) for a, b in zip(*_both(judge, people, levels), strict=True)]).named("agreement"),
-            "people": self._people(levels),
-            "scale": self._scale(),
-            "confusion": confusion(judge, people, levels),
+            people=self._people(levels),
+            scale=self._scale(),
+            confusion=tuple(map(tuple, confusion(judge, people, levels))),
             **self._length(scored, levels),
             **_orders(verdicts.orders),
             **steadiness(verdicts, levels),
-            "negative_controls": self._controls(verdicts.controls),
-            "reasons": [given.reason for _, given in judged if given.value is None][:5],
-            **cost,
-            "calls": {"judge": cost["calls"].get("judge", 0), "cached": cost["calls"]["cached"]},
-            "status": "budget" if self._stopped else "complete",
-        }
+            negative_controls=self._controls(verdicts.controls),
+            reasons=tuple(given.reason for _, given in judged if given.value is None)[:5],
+            status="budget" if self._stopped else "complete",
+            **{**spent, "calls": calls},
+        )
         why = distrust(result)
-        return {**result, "trusted": not why, "why": why}
+        return result.model_copy(update={"trusted": not why, "why": tuple(why)})
 
-    def _people(self, levels: int) -> dict[str, Any]:
+    def _people(self, levels: int) -> Raters:
         """How well people agree with each other: what a judge can be asked for."""
         raters = sorted({name for item in self._plan.items for name in item.ratings})
         if len(raters) < 2:
-            return {"raters": len(raters), **IntervalEstimate(None, None).named("alpha")}
+            return Raters(raters=len(raters), alpha=None, alpha_ci95=None)
         table = [[item.ratings.get(name) for item in self._plan.items] for name in raters]
-        return {"raters": len(raters), **alpha(table, levels, self._plan.seed).named("alpha")}
+        return Raters(raters=len(raters), **alpha(table, levels, self._plan.seed).named("alpha"))
 
-    def _scale(self) -> list[str]:
+    def _scale(self) -> tuple[str, ...]:
         """The names of the levels, in the order of the confusion table."""
         low, high = self._plan.scale
-        return (
-            ["worse", "tie", "better"] if self._is_pairwise else [f"{n:g}" for n in range(round(low), round(high) + 1)]
-        )
+        if self._is_pairwise:
+            return ("worse", "tie", "better")
+        return tuple(f"{n:g}" for n in range(round(low), round(high) + 1))
 
     def _length(self, scored: Sequence[tuple[RatedItem, float]], levels: int) -> dict[str, Any]:
         """Rank correlations with the number of words, and the judge's own preference, in points of the people's scale.
@@ -230,13 +229,13 @@ class JudgeCalibration(Job):
             **length_bias(judge, people, lengths, seed).times(levels - 1).named("length_bias"),
         }
 
-    def _controls(self, controls: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
+    def _controls(self, controls: Mapping[str, Sequence[float | None]]) -> dict[str, Control]:
         """For each control how often it got more than a quarter of the scale; unreadable verdicts fool nobody."""
-        counts: dict[str, Any] = {}
+        counts = {}
         for name, values in controls.items():
             known = [value for value in values if value is not None]
             fooled = sum(value >= 0.5 if self._is_pairwise else value > LOW + 1e-9 for value in known)
-            counts[name] = {"n": len(values), "fooled": fooled, "unscored": len(values) - len(known)}
+            counts[name] = Control(n=len(values), fooled=fooled, unscored=len(values) - len(known))
         return counts
 
 
@@ -269,24 +268,24 @@ def _orders(comparisons: Sequence[Comparison | None]) -> dict[str, Any]:
     }
 
 
-def distrust(result: Mapping[str, Any]) -> list[str]:
+def distrust(result: CalibrationResult) -> list[str]:
     """Why this judge may not promote a prompt; empty when it may."""
     why = []
-    scored = result["items"] - result["unscored"]
+    scored = result.items - result.unscored
     if scored < FEWEST_ITEMS:
         why.append(f"only {scored} items with a readable verdict, at least {FEWEST_ITEMS} are needed")
-    if result["kappa"] is None or result["kappa"] < KAPPA:
-        value = "cannot be told" if result["kappa"] is None else f"is {result['kappa']:.2f}"
+    if result.kappa is None or result.kappa < KAPPA:
+        value = "cannot be told" if result.kappa is None else f"is {result.kappa:.2f}"
         why.append(f"its agreement with people (kappa) {value}, at least {KAPPA} is needed")
-    if result["items"] and result["unscored"] > UNSCORED_AT_MOST * result["items"]:
-        why.append(f"{result['unscored']} of {result['items']} verdicts cannot be read")
-    controls = result["negative_controls"].values()
-    asked, fooled = sum(c["n"] for c in controls), sum(c["fooled"] for c in controls)
-    due = len(CONTROLS) * min(CONTROL_ITEMS, result["items"])
+    if result.items and result.unscored > UNSCORED_AT_MOST * result.items:
+        why.append(f"{result.unscored} of {result.items} verdicts cannot be read")
+    controls = result.negative_controls.values()
+    asked, fooled = sum(c.n for c in controls), sum(c.fooled for c in controls)
+    due = len(CONTROLS) * min(CONTROL_ITEMS, result.items)
     if asked < due:
         why.append(f"only {asked} of {due} answers that are none were shown to it: the budget ended before")
     if asked and fooled > FOOLED_AT_MOST * asked:
-        names = [name for name, c in result["negative_controls"].items() if c["fooled"]]
+        names = [name for name, c in result.negative_controls.items() if c.fooled]
         why.append(f"{fooled} of {asked} answers that are none got a good rating ({', '.join(names)})")
     return why
 
@@ -294,7 +293,7 @@ def distrust(result: Mapping[str, Any]) -> list[str]:
 # -- from the words of the command to a calibration -----------------------------------------------------------------
 
 
-def prepare_calibration(task: str | None, options: CalibrateOptions) -> tuple[PreparedJob, str]:
+def prepare_calibration(task: str | None, options: CalibrateOptions) -> tuple[PreparedJob[CalibrationResult], str]:
     """Loads and checks everything; calls nothing.
 
     Args:

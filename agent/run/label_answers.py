@@ -18,6 +18,7 @@ from agent.options.shared import CapOptions
 from agent.programs.kinds import program_for
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.template import label_text
+from agent.results.rows import LabelResult
 from agent.run.job import Job, Resources
 from agent.run.launch import earlier_prices
 from agent.run.locations import open_history
@@ -37,10 +38,11 @@ AT_ONCE = 100
 """Rows that are begun together. Not all of them: where the budget ends, those that were begun may lack an answer."""
 
 
-class LabelAnswers(Job):
+class LabelAnswers(Job[LabelResult]):
     """Each prompt on each row."""
 
     command, kind, done = "label", KIND, "answered_unlabelled"
+    chained = ("of_run", "prompts", "apart", "status")
 
     def __init__(
         self,
@@ -58,10 +60,10 @@ class LabelAnswers(Job):
     def planned(self) -> int:
         return len(self._prompts) * len(self._rows)
 
-    async def work(self) -> dict[str, Any]:
+    async def work(self) -> LabelResult:
         evaluator = Evaluator(self.task, self._gateway, self._lm, [Readable()], [program_for(self.task, self._lm)])
         field = self.task.signature.outputs[0].name
-        answers: dict[str, list[str]] = {}
+        answers: dict[str, tuple[str, ...]] = {}
         for start in range(0, len(self._rows), AT_ONCE):
             some = self._rows[start : start + AT_ONCE]
             calls = [evaluator.outcome(prompt, row) for row in some for prompt in self._prompts]
@@ -70,30 +72,28 @@ class LabelAnswers(Job):
                 given = islice(outcomes, len(self._prompts))
                 known = [each.prediction.fields.get(field) for each in given if each is not None]
                 if len(known) == len(self._prompts):
-                    answers[row.id] = ["" if value is None else label_text(value) for value in known]
+                    answers[row.id] = tuple("" if value is None else label_text(value) for value in known)
             if self._stopped:  # the budget has ended
                 break
         if not answers:
             raise BudgetExhausted(self._stopped)
-        return {
-            "kind": self.kind,
-            "run_id": self.id,
-            "of_run": self._of_run,
-            "task": self.task.name,
-            "folder": self.task.folder,
-            "prompts": len(self._prompts),
-            "answers": answers,
-            "apart": sum(disagreement(given) > 0 for given in answers.values()),
-            **self.cost(),
-            "status": "budget" if self._stopped else "complete",
-        }
+        return LabelResult(
+            run_id=self.id,
+            of_run=self._of_run,
+            task=self.task.name,
+            folder=self.task.folder,
+            prompts=len(self._prompts),
+            answers=answers,
+            apart=sum(disagreement(given) > 0 for given in answers.values()),
+            status="budget" if self._stopped else "complete",
+            **self.spent(),
+        )
 
-    def for_chain(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
-        names = ("of_run", "prompts", "apart", "status")
-        return {**{name: result[name] for name in names}, "rows": len(result["answers"])}
+    def for_chain(self, result: LabelResult) -> Mapping[str, Any]:
+        return {**super().for_chain(result), "rows": len(result.answers)}
 
 
-def prepare_answers(labelled: LabelledTask, options: CapOptions, db: Path) -> PreparedJob:
+def prepare_answers(labelled: LabelledTask, options: CapOptions, db: Path) -> PreparedJob[LabelResult]:
     """Finds the prompts of the last run of this task and the rows to ask; calls nothing.
 
     Args:
@@ -157,7 +157,7 @@ def _rows(labelled: LabelledTask, most: int) -> list[Example]:
     return found
 
 
-def answers_of(labelled: LabelledTask, db: Path) -> dict[str, list[str]]:
+def answers_of(labelled: LabelledTask, db: Path) -> dict[str, tuple[str, ...]]:
     """By row what the prompts of the run that was asked last answered, of all that they were asked; nothing where none
     were."""
     from agent.ledger.connect import is_there
@@ -167,10 +167,11 @@ def answers_of(labelled: LabelledTask, db: Path) -> dict[str, list[str]]:
     folder = labelled.folder.resolve()
     with closing(open_history(db)) as history:
         results = [run["result"] or {} for run in history.runs()]  # the latest first
-    here = [each for each in results if each.get("kind") == KIND and Path(each["folder"]).resolve() == folder]
+    asked = [LabelResult.from_json(each) for each in results if each.get("kind") == KIND]
+    here = [each for each in asked if Path(each.folder).resolve() == folder]
     return {
-        row: list(given)
+        row: given
         for result in reversed(here)
-        if result["of_run"] == here[0]["of_run"]
-        for row, given in result["answers"].items()
+        if result.of_run == here[0].of_run
+        for row, given in result.answers.items()
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, ProblemsError
+from agent.results.rows import LabellingResult
 from agent.run.tasks import find_task
 from agent.stats.preflight import rows_for
 from agent.task.asked import NOTHING, Asked
@@ -134,8 +135,8 @@ def _lines_of(path: Path, form: FileForm) -> DataFile:
     return DataFile(rows, problems, encoding_notes(path, name, form))
 
 
-def labels_wanted(task: LabelledTask) -> dict[str, Any]:
-    """How far labelling is and what is wanted for a verdict, JSON-ready."""
+def labels_wanted(task: LabelledTask) -> LabellingResult:
+    """How far labelling is and what is wanted for a verdict."""
     events = task.log.events()
     status = task.status(events)
     splits = ", ".join(f"{split} {count}" for split, count in status.splits.items())
@@ -150,18 +151,18 @@ def labels_wanted(task: LabelledTask) -> dict[str, Any]:
         )
     name = task.folder.name if task.folder.parent == Path("tasks") else str(task.folder)
     more = " --add FILE" * (status.labelled == status.rows)
-    return {
-        "task": task.name,
-        "folder": str(task.folder),
-        "rows": status.rows,
-        "labelled": status.labelled,
-        "disputed": status.disputed,
-        "by_label": dict(status.by_label),
-        "splits": dict(status.splits),
-        "agreement": [pair.line for pair in agreements(task, events)],
-        "wanted": wanted,
-        "next": f"optimize label {name}{more}" if status.missing else f"optimize run {name}",
-    }
+    return LabellingResult(
+        task=task.name,
+        folder=str(task.folder),
+        rows=status.rows,
+        labelled=status.labelled,
+        disputed=status.disputed,
+        by_label=status.by_label,
+        splits=status.splits,
+        agreement=tuple(pair.line for pair in agreements(task, events)),
+        wanted=tuple(wanted),
+        next=f"optimize label {name}{more}" if status.missing else f"optimize run {name}",
+    )
 
 
 def rows_next(task: LabelledTask, answers: Mapping[str, Sequence[str]], count: int = 20) -> list[dict[str, Any]]:

@@ -22,6 +22,8 @@ from typing import Any
 from agent.errors import InputError, Problem, ProblemsError
 from agent.redact import rare_secrets_in, redact
 from agent.release.log_lines import MISSING, listed_once, value_of
+from agent.results.base import WasNow
+from agent.results.rows import LearnResult, LeftOutRows
 from agent.run.tasks import find_task
 from agent.shipped import content_id
 from agent.task.conversations import messages_in
@@ -56,8 +58,8 @@ def learn(
     *,
     in_place: bool = False,
     dry_run: bool = False,
-) -> dict[str, Any]:
-    """Takes the corrected answers of a log into the train rows of a task; gives what was taken, JSON-ready.
+) -> LearnResult:
+    """Takes the corrected answers of a log into the train rows of a task.
 
     Args:
         name: The task, by path or by name under tasks/.
@@ -92,24 +94,24 @@ def learn(
             for own, row in zip(ids, found.taken, strict=True)
         ]
         _write(folder, target, train, {train: rows, LEARNED: sources}, in_place)
-    return {
-        "task": task.name,
-        "from": str(folder),
-        "folder": str(target) if written else None,
-        "dry_run": dry_run,
-        "log": str(log),
-        "sha256": digest,
-        "rows": read.count,
-        "taken": len(found.taken),
-        "lines": [row.line for row in found.taken],
-        "left_out": [
-            {"why": why, "rows": len(lines), "lines": list(lines)}
+    return LearnResult(
+        task=task.name,
+        source=str(folder),
+        folder=str(target) if written else None,
+        dry_run=dry_run,
+        log=str(log),
+        sha256=digest,
+        rows=read.count,
+        taken=len(found.taken),
+        lines=tuple(row.line for row in found.taken),
+        left_out=tuple(
+            LeftOutRows(why=why, rows=len(lines), lines=tuple(lines))
             for why, lines in sorted(found.left_out.items(), key=lambda each: -len(each[1]))
-        ],
-        "unreadable": read.count - len(read.placed),
-        "problems": [str(each) for each in read.problems],
-        "train": {"was": len(task.train), "now": len(task.train) + len(found.taken)},
-    }
+        ),
+        unreadable=read.count - len(read.placed),
+        problems=tuple(map(str, read.problems)),
+        train=WasNow(was=len(task.train), now=len(task.train) + len(found.taken)),
+    )
 
 
 def _train_file(folder: Path) -> str:

@@ -20,10 +20,9 @@ from agent.models.model_registry import create_model
 from agent.programs.prompt import PromptProgram
 from agent.release.export import write_release
 from agent.release.prompt_file import HELD
-from agent.release.result import RunResult
-from agent.release.result_details import Migrated
-from agent.release.result_parts import Release
-from agent.run.build_result import not_worse
+from agent.release.result import Release, RunResult
+from agent.results.run_parts import Migrated
+from agent.run.build_result import DevScores, not_worse
 from agent.run.embeddings import embed_rows
 from agent.run.launch import Launch
 from agent.run.observers import Watcher
@@ -81,17 +80,18 @@ class MigrationRun(Run):
         winner = best_seen(self.context, means, {each.candidate_id: each.prompt_tokens for each in offers})
         self._board.close_open("the budget ended first")
         result = await self._tested(winner, status, self._corrected(winner))
-        result = replace(result, parameters=self._parameters(winner))
+        result = result.model_copy(update={"parameters": self._parameters(winner)})
         await self.ledger.commit()  # no file may name a head that a kill takes back
         if result.decision == "promote":
             written = await self._write(result, winner, self.folder)
             self._observer.on_event("released", {"version": written.version, "candidate_id": winner.id})
-            return replace(result, release=Release(written.path))
+            return result.model_copy(update={"release": Release(written.path)})
         held = await self._write(result, winner, self.folder / HELD)
         kept, version = self._write_old(result)
         versions = {"version": version, "candidate_id": self._migration.released.id, "held": held.version}
         self._observer.on_event("released", versions)
-        return replace(result, release=Release(kept), parameters=dict(self._migration.parameters))
+        parameters = dict(self._migration.parameters)
+        return result.model_copy(update={"release": Release(kept), "parameters": parameters})
 
     def _origin(self) -> dict[str, str]:
         old = self._migration
@@ -139,11 +139,16 @@ class MigrationRun(Run):
         known = [value for row in self.context.dev if (value := old.dev.get(row.id)) is not None]
         dev = sum(known) / len(known) if known else None
         return self._result(
-            self._sealed(winner, won, old.released, based),
+            self._sealed(winner, won, old.released, based, DevScores(dev, self._board.mean(winner.id), corrected)),
             status,
-            (dev, self._board.mean(winner.id), corrected),
             {
-                "migration": Migrated(old.run_id, old.released.id, old.version, old.model, not_worse(bound)).to_json(),
+                "migration": Migrated(
+                    run=old.run_id,
+                    candidate_id=old.released.id,
+                    version=old.version,
+                    model=old.model,
+                    test=not_worse(bound),
+                ),
                 "yardsticks": yardsticks,
                 **explanation.explained(replace(self.task, repeats=1), pair, sides, self._trust(), seed),
             },

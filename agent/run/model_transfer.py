@@ -20,6 +20,7 @@ from agent.options.jobs import TransferOptions
 from agent.programs.kinds import program_for
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.rescore import SCORED_BY
+from agent.results.transfer import TransferCandidate, TransferLift, TransferModel, TransferResult, TransferScore
 from agent.run.embeddings import embed_rows, model_of_candidates
 from agent.run.job import Job, Resources
 from agent.run.launch import earlier_prices
@@ -48,7 +49,7 @@ class Entrant:
     scores: tuple[float | None, ...]
 
 
-class Transfer(Job):
+class Transfer(Job[TransferResult]):
     """`entrants` begin with the baseline; `own` is the run's model, whose scores are taken from the ledger."""
 
     command = kind = "transfer"
@@ -78,41 +79,42 @@ class Transfer(Job):
     def planned(self) -> int:
         return self.calls(self.task, len(self._entrants), len(self._lms))
 
-    async def work(self) -> dict[str, Any]:
+    async def work(self) -> TransferResult:
         columns: dict[str, Sequence[Scores]] = {self._own: [entrant.scores for entrant in self._entrants]}
         evaluators = [await self._evaluator(lm) for lm in self._lms]
         await self._ahead(evaluators)
         for lm, evaluator in zip(self._lms, evaluators, strict=True):
             columns[lm.name] = await self._column(evaluator)
-        own, *others = (self._scored(name, column) for name, column in columns.items())
-        _test(own, others)
-        return {
-            "kind": self.kind,
-            "run_id": self.id,
-            "of_run": self._run,
-            "task": self.task.name,
-            "rows": len(self.task.dev),
-            "candidates": [self._shown(each) for each in self._entrants],
-            "models": [{"own": name == self._own, **each} for name, each in zip(columns, (own, *others), strict=True)],
-            **self.cost(),
-            "status": "budget" if self._stopped else "complete",
-            "ledger_head": self.ledger.head(),
-        }
+        cells = {name: [self._cell(scores, column[0]) for scores in column] for name, column in columns.items()}
+        return TransferResult(
+            run_id=self.id,
+            of_run=self._run,
+            task=self.task.name,
+            rows=len(self.task.dev),
+            candidates=tuple(self._shown(each) for each in self._entrants),
+            models=tuple(
+                TransferModel(own=name == self._own, model=name, scores=tuple(_ranked(column)))
+                for name, column in _corrected(cells, self._own).items()
+            ),
+            status="budget" if self._stopped else "complete",
+            **self.spent(),
+        )
 
-    def _shown(self, entrant: Entrant) -> dict[str, Any]:
+    def _shown(self, entrant: Entrant) -> TransferCandidate:
         shown = program_for(self.task, self._lms[0]).shown(entrant.candidate)
-        return {
-            "candidate_id": entrant.candidate.id,
-            "trial": entrant.trial,
-            "technique": shown.technique,
-            "format": shown.format,
-            "n_demos": shown.n_demos,
-            "instruction": shown.text,
-        }
+        return TransferCandidate(
+            candidate_id=entrant.candidate.id,
+            trial=entrant.trial,
+            technique=shown.technique,
+            format=shown.format,
+            n_demos=shown.n_demos,
+            instruction=shown.text,
+        )
 
-    def for_chain(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
-        ids = [each["candidate_id"] for each in result["candidates"]]
-        return {"of_run": self._run, "candidates": ids, "models": result["models"], "status": result["status"]}
+    def for_chain(self, result: TransferResult) -> Mapping[str, Any]:
+        ids = [each.candidate_id for each in result.candidates]
+        models = [each.to_json() for each in result.models]
+        return {"of_run": self._run, "candidates": ids, "models": models, "status": result.status}
 
     async def _ahead(self, evaluators: Sequence[Evaluator]) -> None:
         """Where calls go as batches, asks all before their turn, so that all go as one."""
@@ -149,47 +151,51 @@ class Transfer(Job):
                 column.append([outcome.value for outcome in outcomes])
         return column
 
-    def _scored(self, model: str, column: Sequence[Scores]) -> dict[str, Any]:
-        """One model: each candidate's score with interval and rank, and the paired difference to the baseline."""
-        cells = [self._cell(scores, column[0]) for scores in column]
-        resources = [cell["mean"] for cell in cells]
-        for cell in cells:
-            known = [mean for mean in resources if mean is not None]
-            cell["rank"] = None if cell["mean"] is None else 1 + sum(mean > cell["mean"] + 1e-12 for mean in known)
-        return {"model": model, "scores": cells}
-
-    def _cell(self, scores: Scores, base: Scores) -> dict[str, Any]:
+    def _cell(self, scores: Scores, base: Scores) -> TransferScore:
+        """The score of a candidate on one model, and its paired difference to the baseline."""
         known = [value for value in scores if value is not None]
         if not known:
-            return {"mean": None, "ci95": None, "n": 0, "unscored": len(scores), "lift": None}
+            return TransferScore(mean=None, ci95=None, n=0, unscored=len(scores), lift=None, rank=None)
         mean, low, high = mean_ci(known)
-        cell = {"mean": mean, "ci95": [low, high], "n": len(known), "unscored": len(scores) - len(known), "lift": None}
         both = [(a, b) for a, b in zip(scores, base, strict=False) if a is not None and b is not None]
-        if scores is base or not both:
-            return cell
-        test = paired_difference([a for a, _ in both], [b for _, b in both], self._resources.seed)
-        lift = {"diff": test.diff, "ci95": list(test.ci95), "p_value": test.p_value, "p_holm": None, "n": test.n}
-        return {**cell, "lift": lift}
+        lift = None
+        if scores is not base and both:
+            test = paired_difference([a for a, _ in both], [b for _, b in both], self._resources.seed)
+            lift = TransferLift(diff=test.diff, ci95=test.ci95, p_value=test.p_value, p_holm=None, n=test.n)
+        unscored = len(scores) - len(known)
+        return TransferScore(mean=mean, ci95=(low, high), n=len(known), unscored=unscored, lift=lift, rank=None)
 
 
-def _test(own: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> None:
+def _ranked(column: Sequence[TransferScore]) -> list[TransferScore]:
+    """The scores of one model with their ranks."""
+    known = [cell.mean for cell in column if cell.mean is not None]
+    return [
+        cell
+        if (own := cell.mean) is None
+        else cell.model_copy(update={"rank": 1 + sum(mean > own + 1e-12 for mean in known)})
+        for cell in column
+    ]
+
+
+def _corrected(columns: Mapping[str, Sequence[TransferScore]], own: str) -> dict[str, list[TransferScore]]:
     """Holm's step-down (1979) over all cells, as of many some look different by chance; the run's own column, whose
     scores chose the prompts, has no p-value."""
-    for lift in _lifts(own):
-        lift["p_value"] = None
-    lifts = [lift for column in others for lift in _lifts(column)]
-    for lift, corrected in zip(lifts, holm([lift["p_value"] for lift in lifts]), strict=True):
-        lift["p_holm"] = corrected
+    lifts = [cell.lift for name, column in columns.items() if name != own for cell in column if cell.lift is not None]
+    holms = iter(holm([lift.p_value for lift in lifts if lift.p_value is not None]))
 
+    def tested(name: str, cell: TransferScore) -> TransferScore:
+        if cell.lift is None:
+            return cell
+        update = {"p_value": None} if name == own else {"p_holm": next(holms)}
+        return cell.model_copy(update={"lift": cell.lift.model_copy(update=update)})
 
-def _lifts(column: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [cell["lift"] for cell in column["scores"] if cell["lift"] is not None]
+    return {name: [tested(name, cell) for cell in column] for name, column in columns.items()}
 
 
 # -- from a run to a transfer -----------------------------------------------------------------------------------------
 
 
-def prepare_transfer(run: str, options: TransferOptions, db: Path) -> PreparedJob:
+def prepare_transfer(run: str, options: TransferOptions, db: Path) -> PreparedJob[TransferResult]:
     """Finds the candidates of a run, their rows and their models, and checks that they can be asked; calls nothing.
 
     Args:

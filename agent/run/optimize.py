@@ -26,9 +26,10 @@ from agent.programs.classic import ClassicProgram
 from agent.programs.kinds import ReleaseSpec, WrittenRelease
 from agent.programs.yardsticks import measured
 from agent.release.prompt_file import HELD
-from agent.release.result import RunResult
-from agent.release.result_parts import Release
-from agent.run.build_result import SealedTest, build_result, cheaper_part, untested_part
+from agent.release.result import Release, RunResult
+from agent.results.breakdown import Calibration, JudgeTrust, Retrieval
+from agent.results.run_parts import Yardstick
+from agent.run.build_result import DevScores, SealedTest, cheaper_part, decided, untested_part
 from agent.run.embeddings import embed_rows
 from agent.run.job import LedgerRun, Resources
 from agent.run.launch import Launch
@@ -89,6 +90,8 @@ class Run(LedgerRun[RunResult]):
         InputError: the task's program cannot be made, or a model has no price.
         BudgetRefused: the budget cannot compare two prompts.
     """
+
+    roles = ("target", "proposer", "judge")
 
     def __init__(
         self, launch: Launch, ledger: Ledger, observer: Watcher | None = None, resumed: Resumed | None = None
@@ -296,14 +299,14 @@ class Run(LedgerRun[RunResult]):
         self._board.close_open("the budget ended first")
         result = await self._tested(winner, status, corrected)
         released = winner if result.decision == "promote" else self.context.baseline
-        result = replace(result, parameters=self._parameters(released))
+        result = result.model_copy(update={"parameters": self._parameters(released)})
         await self.ledger.commit()  # no file may name a head that a kill takes back
         written = await self._write(result, released, self.folder)
         versions = {"version": written.version, "candidate_id": released.id}
         if released.id != winner.id:
             versions["held"] = (await self._write(result, winner, self.folder / HELD)).version
         self._observer.on_event("released", versions)
-        return replace(result, release=Release(written.path))
+        return result.model_copy(update={"release": Release(written.path)})
 
     def _chosen(self) -> Candidate:
         """The candidate that goes to the sealed test, and in `_cheaper` whether it goes there in the place of the
@@ -383,10 +386,11 @@ class Run(LedgerRun[RunResult]):
         yardsticks = await self._yardsticks(won)
         sides = {"winner": steady[winner.id], "baseline": steady[baseline.id]}
         is_whole = board.trials[baseline.id].state == "complete"
+        rows = None if is_whole else self.context.baseline_rows
+        dev = DevScores(board.mean(baseline.id), board.mean(winner.id), corrected, rows)
         return self._result(
-            self._sealed(winner, won, baseline, base),
+            self._sealed(winner, won, baseline, base, dev),
             status,
-            (board.mean(baseline.id), board.mean(winner.id), corrected),
             {
                 "yardsticks": yardsticks,
                 "uncorrected": self._uncorrected(winner),
@@ -398,57 +402,56 @@ class Run(LedgerRun[RunResult]):
                 "cheaper": cheaper_part(self._cheaper, won, best, self.options.seed) if self._cheaper else None,
                 "untested": untested_part(self._untested, len(self.context.dev)) if self._untested else None,
             },
-            None if is_whole else self.context.baseline_rows,
         )
 
     def _sealed(
-        self, winner: Candidate, won: Sequence[Outcome], baseline: Candidate, based: Sequence[Outcome]
+        self,
+        winner: Candidate,
+        won: Sequence[Outcome],
+        baseline: Candidate,
+        based: Sequence[Outcome],
+        dev: DevScores,
     ) -> SealedTest:
         """What the sealed test showed of two candidates."""
-        return SealedTest(winner, baseline, won, based, self.program.shown(winner), self.program.prompt_tokens(winner))
+        program, tokens = self.program, self._evaluator.tokens_a_call(winner.id)
+        return SealedTest(
+            winner, baseline, won, based, program.shown(winner), program.prompt_tokens(winner), tokens, dev
+        )
 
-    def _result(
-        self,
-        sealed: SealedTest,
-        status: Literal["complete", "budget"],
-        dev: tuple[float | None, float | None, float | None],
-        parts: Mapping[str, Any],
-        baseline_rows: int | None = None,
-    ) -> RunResult:
-        """The result of the sealed test: `parts`, and what every run tells of its winner. `dev`, `baseline_rows`: as of
-        `build_result`."""
+    def _result(self, sealed: SealedTest, status: Literal["complete", "budget"], parts: Mapping[str, Any]) -> RunResult:
+        """The result before its release is written. `parts`: other fields of it."""
         context, winner = self.context, sealed.winner
         ended = self._ended or context.failed
         pair, sides = Pair(self._test, sealed.won, sealed.based), {"winner": winner, "baseline": context.baseline}
-        return build_result(
-            sealed,
+        states = [trial.state for trial in self._board.trials.values()]
+        explained: dict[str, Any] = {
+            "change": explanation.changed(context, winner),
+            "proposer": explanation.proposer_use(context, winner, ended),
+            "retrieval": self._retrieval(pair, sides),
+            "pareto": selection.pareto(self._offers(), winner),
+            "calibration": self._confidence(winner, sealed.won),
+            **parts,
+        }
+        result = RunResult(
             run_id=self.id,
             task=self.task.name,
             status=status,
             model=self.target.name,
             seed=self.options.seed,
-            dev=dev,
-            baseline_rows=baseline_rows,
-            tokens_a_call=self._evaluator.tokens_a_call(winner.id),
-            states=[trial.state for trial in self._board.trials.values()],
-            account=self.account,
+            **sealed.sides(self.options.seed),
+            decision="keep_baseline",
+            trials={state: states.count(state) for state in ("complete", "pruned", "failed", "incomplete")},
+            release=Release(Path()),
             ledger=self.ledger.path,
-            ledger_head=self.ledger.head(),
-            parts={
-                "search_ended": ended,
-                "failed_because": self._board.why_failed(),
-                "human_score": self.task.human_score,
-                "change": explanation.changed(context, winner),
-                "proposer": explanation.proposer_use(context, winner, ended),
-                "retrieval": self._retrieval(pair, sides),
-                "pareto": selection.pareto(self._offers(), winner),
-                "calibration": self._confidence(winner, sealed.won),
-                **parts,
-            },
-            test_rows=TestRows(self.task, self.plan, self.options.budget),
+            search_ended=ended,
+            failed_because=self._board.why_failed(),
+            human_score=self.task.human_score,
+            **explained,
+            **self.spent(),
         )
+        return decided(result, sealed, TestRows(self.task, self.plan, self.options.budget))
 
-    async def _yardsticks(self, won: Sequence[Outcome]) -> list[dict[str, Any]]:
+    async def _yardsticks(self, won: Sequence[Outcome]) -> list[Yardstick]:
         """What is reached without a language model, beside the winner's outcomes on the sealed test; none where no such
         method suits the task."""
         if self._classic is None:
@@ -456,7 +459,7 @@ class Run(LedgerRun[RunResult]):
         tested, seed = (self._test, won), self.options.seed
         return await measured(self._classic, self._evaluator, self._observer, self.context.dev, tested, seed)
 
-    def _trust(self) -> list[dict[str, Any]]:
+    def _trust(self) -> list[JudgeTrust]:
         """The trust record of each judge."""
         return [
             trust_record(judge, self.ledger.calibration(judge.judge.setup.id, self.id), self.task.name)
@@ -471,7 +474,7 @@ class Run(LedgerRun[RunResult]):
             why = why_unscored(next(outcome for pair in pairs for outcome in pair if outcome.value is None))
             raise RunRefused(f"no row of the sealed test got a score with both prompts: {why}")
 
-    def _confidence(self, winner: Candidate, won: Sequence[Outcome]) -> dict[str, Any] | None:
+    def _confidence(self, winner: Candidate, won: Sequence[Outcome]) -> Calibration | None:
         """How far the winner's confidences can be trusted; None without any, and where label weights are switched off
         and no precision is wanted."""
         precision = self.task.precision
@@ -514,7 +517,7 @@ class Run(LedgerRun[RunResult]):
             )
         return "the best found was chosen by another rule than the best on dev" if better else ""
 
-    def _retrieval(self, pair: Pair, sides: Mapping[str, Candidate]) -> dict[str, Any] | None:
+    def _retrieval(self, pair: Pair, sides: Mapping[str, Candidate]) -> Retrieval | None:
         """How passages were looked up on the sealed test; None for a task without documents."""
         task = self.task
         if task.knowledge is None:

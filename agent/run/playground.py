@@ -23,6 +23,7 @@ from agent.release.adapted_model import brought
 from agent.release.completion import request_of
 from agent.release.runtime import Prompt
 from agent.report.web.page_request import PLAYGROUND, Quote
+from agent.results.rows import PlayedAnswer, PlayedResult
 from agent.run.embeddings import embedder_of, model_of_prompt
 from agent.run.interrupts import Stop
 from agent.run.job import Job, Resources
@@ -40,7 +41,7 @@ PATIENCE = 20.0
 """Seconds that a question waits for the one before it."""
 
 
-class Played(Job):
+class Played(Job[PlayedResult]):
     """One question: each of the prompts, by side, on one input."""
 
     command, kind, done = "ui", PLAYGROUND, "asked"
@@ -62,32 +63,30 @@ class Played(Job):
     def planned(self) -> int:
         return len(self._prompts) + len(self._embedders)
 
-    async def work(self) -> dict[str, Any]:
+    async def work(self) -> PlayedResult:
         outcomes = await self.gathered([self._outcome(prompt) for prompt in self._prompts.values()])
         if all(outcome is None for outcome in outcomes):
             raise BudgetExhausted(self._stopped)
-        return {
-            "kind": self.kind,
-            "run_id": self.id,
-            "of": self._of,
-            "model": self._lm.name,
-            "inputs": dict(self.task.dev[0].inputs),
-            "asked": [
-                {
-                    "side": side,
-                    "version": prompt.version,
-                    "call_key": outcome.call_key if outcome else "",
-                    "error": outcome.prediction.error if outcome else self._stopped,
-                }
+        return PlayedResult(
+            run_id=self.id,
+            of=self._of,
+            model=self._lm.name,
+            inputs=self.task.dev[0].inputs,
+            asked=tuple(
+                PlayedAnswer(
+                    side=side,
+                    version=prompt.version,
+                    call_key=outcome.call_key if outcome else "",
+                    error=outcome.prediction.error if outcome else self._stopped,
+                )
                 for (side, prompt), outcome in zip(self._prompts.items(), outcomes, strict=True)
-            ],
-            **self.cost(),
-            "ledger_head": self.ledger.head(),
-        }
+            ),
+            **self.spent(),
+        )
 
-    def for_chain(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
-        asked = [{name: each[name] for name in ("side", "version", "call_key")} for each in result["asked"]]
-        return {"of": result["of"], "model": result["model"], "asked": asked}
+    def for_chain(self, result: PlayedResult) -> Mapping[str, Any]:
+        asked = [{"side": each.side, "version": each.version, "call_key": each.call_key} for each in result.asked]
+        return {"of": result.of, "model": result.model, "asked": asked}
 
     async def _outcome(self, prompt: Prompt) -> Outcome:
         rows, model = self.task.dev, self._embedders.get(prompt.embeddings)
@@ -191,14 +190,14 @@ class Playground:
         embedders = {name: model for name, model in made.items() if model is not None}
         jobs: list[Played] = []
 
-        def make(resources: Resources) -> Job:
+        def make(resources: Resources) -> Played:
             jobs.append(Played(of, prompts, task, lm, embedders, resources))
             return jobs[0]
 
         prepared = PreparedJob(make, (lm, *embedders.values()), self._left(), prices=self._earlier(prompt))
         self._stop = Stop()
         try:
-            return str(run_job(prepared, self._options, self._db, _Unseen(), self._stop)["run_id"])
+            return run_job(prepared, self._options, self._db, _Unseen(), self._stop).run_id
         finally:
             if jobs:
                 self._spent += jobs[0].account.total_paid

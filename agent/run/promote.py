@@ -31,9 +31,9 @@ from agent.release.gate import blocked_by
 from agent.release.promotion import ReleaseRegistry, check_alias
 from agent.release.prompt_file import HELD, PROMPT_FILE, PromptRelease, holds_prompt
 from agent.release.result import RunResult, search_result
-from agent.release.result_breakdown import JudgeTrust
 from agent.release.runtime import Prompt, load_prompt
 from agent.report.facts import without_result
+from agent.results.breakdown import JudgeTrust
 from agent.run.locations import LEDGER, open_history, open_ledger, releases_folder
 from agent.run.promote_arm import promote_arm
 
@@ -257,13 +257,14 @@ def _release_held(release: PromptRelease, source: Promotable, note: Mapping[str,
 def _blocked(result: RunResult, ledger: Ledger) -> list[str]:
     """What the gate says now: a judge counts as its latest calibration measured it."""
     judges = tuple(_judge_now(judge, ledger.calibration(judge.judge_id, "")) for judge in result.judges)
-    return [block.message for block in blocked_by(replace(result, judges=judges))]
+    return [block.message for block in blocked_by(result.model_copy(update={"judges": judges}))]
 
 
 def _judge_now(judge: JudgeTrust, calibration: dict[str, Any] | None) -> JudgeTrust:
     if calibration is None:
         return judge
-    return replace(judge, trusted=bool(calibration["trusted"]), why="; ".join(calibration["why"]))
+    update = {"trusted": bool(calibration["trusted"]), "why": "; ".join(calibration["why"])}
+    return judge.model_copy(update=update)
 
 
 def roll_back(name: str, alias: str, actor: str, reason: str, db: Path) -> tuple[AliasChange, str]:

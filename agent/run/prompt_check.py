@@ -22,11 +22,13 @@ from agent.programs.released import ReleasedProgram
 from agent.redact import mask, rare_secrets_in
 from agent.release.adapted_model import brought, in_folder, without_folder
 from agent.release.production_logs import compare_windows, window_of_log, window_of_suite
-from agent.release.regression import verdict
+from agent.release.regression import mean_of, verdict
 from agent.release.runtime import Prompt, load_prompt
 from agent.release.suite import SUITE_FILE, Sample, Suite, is_answer, read_suite, require_fit, suite_of, write_suite
+from agent.results.checks import BlessResult, CheckResult, SuiteReference
+from agent.results.production import MonitorResult
 from agent.run.embeddings import embedder_of, model_of_prompt
-from agent.run.job import Job, Resources
+from agent.run.job import Job, R, Resources
 from agent.run.launch import earlier_prices, whole_budget
 from agent.run.locations import (
     metric_folder,
@@ -44,7 +46,6 @@ from agent.run.tasks import find_task, require_judging
 from agent.scoring.evaluate import Evaluator
 from agent.scoring.llm_judge import judge_builder, judge_calls
 from agent.scoring.task_metrics import build_metrics
-from agent.stats.intervals import mean_ci
 from agent.task.load import load_task
 from agent.types import LM, Drift, Outcome, Task
 
@@ -79,7 +80,7 @@ class CheckPlan:
         return len(self.task.dev) * self.repeats * (1 + judge_calls(self.task)) + embedding
 
 
-class _PromptJob(Job):
+class _PromptJob(Job[R]):
     """A run that asks a released prompt."""
 
     after_interrupt = "interrupted; nothing was changed, the same command starts again"
@@ -112,7 +113,6 @@ class _PromptJob(Job):
     def _head(self) -> dict[str, Any]:
         prompt = self._plan.prompt
         return {
-            "kind": self.kind,
             "run_id": self.id,
             "name": prompt.name,
             "version": prompt.version,
@@ -120,43 +120,41 @@ class _PromptJob(Job):
         }
 
 
-class PromptCheck(_PromptJob):
+class PromptCheck(_PromptJob[CheckResult]):
     """One check against a suite."""
 
     command = kind = "check"
     done = "checked"
+    chained = ("name", "version", "model", "reference", "gate", "why", "compared", "difference", "flip_test")
 
     def __init__(self, plan: CheckPlan, suite: Suite, resources: Resources) -> None:
         super().__init__(plan, resources)
         self._suite = suite
 
-    async def work(self) -> dict[str, Any]:
+    async def work(self) -> CheckResult:
         suite, prompt = self._suite, self._plan.prompt
         recorded = suite.recorded(prompt)
         answers = await self._answers(recorded)
-        result = verdict(suite.rows, recorded, answers, prompt.release.outputs, self._resources.seed)
-        now = result["steadiness"]["now"]
-        if "actor" not in suite.note and now and now["agreement"] < 1:
-            result["notes"].append(FLATTERED)
-        reference = {"suite": suite.id, "model": suite.model, "version": suite.version, **suite.note}
-        return {**self._head(), "reference": reference, **result, **self.cost(), "ledger_head": self.ledger.head()}
-
-    def for_chain(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
-        keys = ("name", "version", "model", "reference", "gate", "why", "compared", "difference", "flip_test")
-        return {key: result[key] for key in keys}
+        found = verdict(suite.rows, recorded, answers, prompt.release.outputs, self._resources.seed)
+        now = found.steadiness.now
+        if "actor" not in suite.note and now and now.agreement < 1:
+            found = found.model_copy(update={"notes": (*found.notes, FLATTERED)})
+        reference = SuiteReference(suite=suite.id, model=suite.model, version=suite.version, **suite.note)
+        return CheckResult(**self._head(), reference=reference, **dict(found), **self.spent())
 
 
-class SuiteRecording(_PromptJob):
+class SuiteRecording(_PromptJob[BlessResult]):
     """Records what the prompt answers now as the reference of later checks."""
 
     command = kind = "bless"
     done = "blessed"
+    chained = ("name", "version", "model", "suite", "before", "reason", "actor", "score")
 
     def __init__(self, plan: CheckPlan, path: Path, reason: str, actor: str, before: str, resources: Resources) -> None:
         super().__init__(plan, resources)
         self._path, self._reason, self._actor, self._before = path, reason, actor, before
 
-    async def work(self) -> dict[str, Any]:
+    async def work(self) -> BlessResult:
         plan, answers = self._plan, await self._answers()
         unanswered = sum(not any(map(is_answer, row)) for row in answers)
         if unanswered > UNANSWERED_AT_MOST * len(answers):
@@ -164,28 +162,24 @@ class SuiteRecording(_PromptJob):
             raise RunRefused(f"{unanswered} of {len(answers)} rows got no answer, so nothing was recorded: {why}")
         secrets = rare_secrets_in(os.environ)
         samples = [[_masked(Sample.of(each), secrets) for each in row] for row in answers]
-        note = {"reason": self._reason, "actor": self._actor, "created_utc": utc_now(), "tool": tool_version()}
+        note: dict[str, Any] = {"reason": self._reason, "actor": self._actor}
+        note |= {"created_utc": utc_now(), "tool": tool_version()}
         model = without_folder(plan.prompt.release, plan.lm.name)
         suite = suite_of(plan.task, plan.prompt, model, samples, {**note, "run_id": self.id})
         write_suite(suite, self._path)
         values = [each.value for row in answers for each in row[:1] if each.value is not None]
-        mean, low, high = mean_ci(values) if values else (None, None, None)
-        return {
+        return BlessResult(
             **self._head(),
-            "path": str(self._path),
-            "suite": suite.id,
-            "before": self._before,
-            "rows": len(answers),
-            "repeats": plan.repeats,
-            "unanswered": unanswered,
-            "score": {"mean": mean, "ci95": None if mean is None else [low, high], "n": len(values)},
+            path=str(self._path),
+            suite=suite.id,
+            before=self._before,
+            rows=len(answers),
+            repeats=plan.repeats,
+            unanswered=unanswered,
+            score=mean_of(values),
             **note,
-            **self.cost(),
-            "ledger_head": self.ledger.head(),
-        }
-
-    def for_chain(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {key: result[key] for key in ("name", "version", "model", "suite", "before", "reason", "actor", "score")}
+            **self.spent(),
+        )
 
 
 def _masked(sample: Sample, secrets: tuple[str, ...]) -> Sample:
@@ -195,7 +189,7 @@ def _masked(sample: Sample, secrets: tuple[str, ...]) -> Sample:
 # -- from the words of a command ---------------------------------------------------------------------------------------
 
 
-def prepare_check(prompt: str, options: CheckOptions, db: Path) -> tuple[PreparedJob, Suite]:
+def prepare_check(prompt: str, options: CheckOptions, db: Path) -> tuple[PreparedJob[CheckResult], Suite]:
     """Finds the prompt and what was recorded of it, and checks that it can be asked again; calls nothing.
 
     Args:
@@ -244,7 +238,7 @@ def prepare_check(prompt: str, options: CheckOptions, db: Path) -> tuple[Prepare
     return job, recorded
 
 
-def prepare_bless(prompt: str, options: BlessOptions, db: Path) -> PreparedJob:
+def prepare_bless(prompt: str, options: BlessOptions, db: Path) -> PreparedJob[BlessResult]:
     """Finds the prompt and the rows to record, and checks that they can be asked; calls nothing.
 
     The rows are those of the suite that is there, else the dev rows of the prompt's task, or of `task`.
@@ -306,7 +300,7 @@ def compare_log(
     seed: int,
     columns: Mapping[str, str],
     db: Path,
-) -> dict[str, Any]:
+) -> MonitorResult:
     """Compares answers of production with those of the reference.
 
     Args:
@@ -319,9 +313,6 @@ def compare_log(
         seed: of the permutation tests.
         columns: the names of keys of both logs that have others, by ours.
         db: the ledger.
-
-    Returns:
-        The object of `optimize monitor --json`; `drift` says whether there is an alarm.
 
     Raises:
         InputError: there is nothing to compare with, or a file cannot be read.
@@ -343,8 +334,7 @@ def compare_log(
     limits = _limits(loaded, task, db)
     if alpha:
         limits = replace(limits, alpha=alpha)
-    result = compare_windows(was, window_of_log(log, loaded, columns), loaded, limits, seed)
-    return {"name": loaded.name, "version": loaded.version, "log": str(log), **result}
+    return compare_windows(was, window_of_log(log, loaded, columns), loaded, limits, seed, str(log))
 
 
 def _read(path: Path, prompt: Prompt, suite: Path | None) -> Suite | None:

@@ -46,13 +46,7 @@ NOT_COMPARED = (
     "overspent",
     "unpriced",
     "latency_s",
-    "blocked_codes",  # a run of an older version has none; `blocked` says the same
-    "keeps",  # nor this, which follows from the texts
 )
-
-
-NEWER = ("answers", "labels", "tools", "change", "proposer", "to_show", "human_score", "failed_because", "untested")
-"""What a run of an older version has not in its result: compared where it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,9 +310,7 @@ def drift(history: History, run: Row, ledger: ReplayLedger, result: Mapping[str,
         {_name(*place): value for place, value in ledger.outcomes.items()},
     )
     if result is not None:
-        left_out = {*NOT_COMPARED, *(name for name in NEWER if name not in run["result"])}
-        if "tokens_a_call" not in run["result"]["winner"]:
-            left_out.add("tokens_a_call")  # nor has its front any
+        left_out = {*NOT_COMPARED}
         if run["status"] == "budget":
             left_out |= {"tokens", "tokens_a_call", "search_ended"}
         yield from _differences(dict(_flat("result", run["result"], left_out)), dict(_flat("result", result, left_out)))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from agent.errors import AgentError, InputError, Interrupted, ReleaseError, RunRefused
 from agent.observer import Observer
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from agent.ledger.store import Ledger
     from agent.options.shared import SpendingOptions
     from agent.release.result import RunResult
+    from agent.results.base import CostedResult
     from agent.run.job import Job, LedgerRun, Resources
     from agent.run.optimize import Resumed
     from agent.types import LM, Budget, Task
 
 _T = TypeVar("_T")
+_R = TypeVar("_R", bound="CostedResult")
 
 NOTHING_ANSWERED = "nothing was answered: mend this, then type the same command again"
 WAITS_SECONDS = 5.0
@@ -119,11 +121,11 @@ def _executed(
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedJob:
+class PreparedJob(Generic[_R]):
     """A run that is no search, ready to start: what makes it, and all models that it asks. `use_cache`: whether replies
     of the ledger count; `prices`: by model, those that the run behind it was given."""
 
-    make: Callable[[Resources], Job]
+    make: Callable[[Resources], Job[_R]]
     lms: Sequence[LM]
     budget: Budget
     use_cache: bool = True
@@ -132,13 +134,13 @@ class PreparedJob:
 
 
 def run_job(
-    prepared: PreparedJob,
+    prepared: PreparedJob[_R],
     options: SpendingOptions,
     db: Path,
     watcher: Watcher,
     stop: Stop | None = None,
     tracking: Tracking = NO_TRACKING,
-) -> dict[str, Any]:
+) -> _R:
     """Runs what is no search to its end, or to a Ctrl-C as of a search.
 
     Args:
@@ -148,9 +150,6 @@ def run_job(
         watcher: shows the run while it goes on.
         stop: interrupts it from another thread.
         tracking: where it is shown beside the ledger.
-
-    Returns:
-        The object of the command's --json.
 
     Raises:
         InputError: a key is missing, or an option cannot be read; nothing was called.
@@ -188,7 +187,7 @@ def run_job(
             new = models_to_probe(lms, ledger, job.task, prepared.use_cache)
             shown.begin(job, job_params(job, names), {})
             result = asyncio.run(watched(job, lms, watcher, new=new, stop=stop, batches=options.is_batched))
-        shown.finish(result)
+        shown.finish(result.to_json())
     return result
 
 

@@ -35,7 +35,7 @@ def tracked_files(run_id: str, result: Mapping[str, Any], db: Path, texts: bool)
     from agent.report.view import RunView, RunWithoutRows, holds_rows
 
     if arms := result.get("arms"):
-        tables: list[Table] = [("arms", ARM_COLUMNS, [[arm.get(name) for name in ARM_COLUMNS] for arm in arms])]
+        tables: list[Table] = [("arms", ARM_COLUMNS, [[arm[name] for name in ARM_COLUMNS] for arm in arms])]
     else:
         tables = []
     folder, files = run_folder(db.parent, run_id) / FOLDER, []

@@ -291,7 +291,7 @@ def search_params(launch: Launch) -> dict[str, Any]:
     }
 
 
-def job_params(job: Job, models: Sequence[str]) -> dict[str, Any]:
+def job_params(job: Job[Any], models: Sequence[str]) -> dict[str, Any]:
     """What a run that is no search was begun with, as trackers show it."""
     from agent.ledger.provenance import tool_version
 

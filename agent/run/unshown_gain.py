@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agent.release.gate import shown
 from agent.release.result import RunResult
-from agent.release.result_details import ToShow
+from agent.results.run_parts import ToShow
 from agent.scoring.evaluate import values
 from agent.search.plan import Plan, calls_for
 from agent.stats.preflight import rows_to_show
@@ -42,4 +42,11 @@ def to_show(result: RunResult, based: Sequence[Outcome], rows: TestRows) -> ToSh
     caps = tuple(f"--{name.replace('_', '-')}" for name in OTHER_CAPS if getattr(rows.budget, name) is not None)
     is_paid = wanted <= tested
     calls = None if is_paid else calls_for(wanted, rows.task, rows.plan)
-    return ToShow(lift.diff, needed, tested, there, calls, () if is_paid else caps)
+    return ToShow(
+        gain=lift.diff,
+        rows_needed=needed,
+        rows_tested=tested,
+        rows_there=there,
+        max_calls=calls,
+        other_caps=() if is_paid else caps,
+    )

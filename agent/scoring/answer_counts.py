@@ -1,4 +1,4 @@
-"""The answers on the sealed test, counted; JSON-ready. Pure.
+"""The answers on the sealed test, counted. Pure.
 
 Right and wrong rows, unreadable replies, the confusion matrix of a choice or of the tools that are called, and how well
 passages are looked up.
@@ -12,6 +12,16 @@ from typing import Any
 
 from agent.metrics.calls import NO_CALL, names_in, paired_names
 from agent.metrics.comparison import key
+from agent.results.breakdown import (
+    Answers,
+    ConfusionCell,
+    LabelReport,
+    LabelScore,
+    LabelSide,
+    LookedUp,
+    Retrieval,
+    RowCount,
+)
 from agent.scoring.breakdown import PASS, Pair, readable
 from agent.scoring.evaluate import values
 from agent.shipped import Field, fold
@@ -21,44 +31,44 @@ SHOWN_ROWS = 3
 """Rows with an unreadable reply that are named."""
 
 
-def row_counts(pair: Pair) -> dict[str, dict[str, Any]]:
+def row_counts(pair: Pair) -> Answers:
     """Count right, wrong, unreadable and different answers by side."""
-    return {"winner": _counted(pair.rows, pair.won), "baseline": _counted(pair.rows, pair.based)}
+    return Answers(winner=_counted(pair.rows, pair.won), baseline=_counted(pair.rows, pair.based))
 
 
-def _counted(rows: Sequence[Example], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def _counted(rows: Sequence[Example], outcomes: Sequence[Outcome]) -> RowCount:
     scores = values(outcomes)
     right, wrong = sum(score >= PASS for score in scores), sum(score <= 0 for score in scores)
     unreadable = [outcome.example_id for outcome in outcomes if readable(outcome) == 0 and outcome.value is not None]
     read = [(row, outcome.prediction.fields) for row, outcome in zip(rows, outcomes, strict=True) if readable(outcome)]
-    return {
-        "right": right,
-        "partly": len(scores) - right - wrong,
-        "wrong": wrong,
-        "unscored": len(outcomes) - len(scores),
-        "unreadable": len(unreadable),
-        "unreadable_rows": unreadable[:SHOWN_ROWS],
-        "readable": len(read),
-        "different": len({key(fields, fold) for _, fields in read}),
-        "different_right": len({key({name: row.labels.get(name) for name in fields}, fold) for row, fields in read}),
-    }
+    return RowCount(
+        right=right,
+        partly=len(scores) - right - wrong,
+        wrong=wrong,
+        unscored=len(outcomes) - len(scores),
+        unreadable=len(unreadable),
+        unreadable_rows=tuple(unreadable[:SHOWN_ROWS]),
+        readable=len(read),
+        different=len({key(fields, fold) for _, fields in read}),
+        different_right=len({key({name: row.labels.get(name) for name in fields}, fold) for row, fields in read}),
+    )
 
 
-def by_label(pair: Pair, fields: Sequence[Field]) -> list[dict[str, Any]]:
+def by_label(pair: Pair, fields: Sequence[Field]) -> list[LabelReport]:
     """For each of `fields` that is a choice, both sides by label; a row without an answer is left out."""
     return [
-        {
-            "field": field.name,
-            "labels": list(field.choices),
-            "winner": _by_label(pair.rows, pair.won, field),
-            "baseline": _by_label(pair.rows, pair.based, field),
-        }
+        LabelReport(
+            field=field.name,
+            labels=field.choices,
+            winner=_by_label(pair.rows, pair.won, field),
+            baseline=_by_label(pair.rows, pair.based, field),
+        )
         for field in fields
         if field.choices
     ]
 
 
-def _by_label(rows: Sequence[Example], outcomes: Sequence[Outcome], field: Field) -> dict[str, Any]:
+def _by_label(rows: Sequence[Example], outcomes: Sequence[Outcome], field: Field) -> LabelSide:
     known = _by_spelling(field.choices)
     pairs = [
         (known(row.labels.get(field.name)), known(outcome.prediction.fields.get(field.name)))
@@ -68,17 +78,18 @@ def _by_label(rows: Sequence[Example], outcomes: Sequence[Outcome], field: Field
     return _side(field.choices, Counter((label, said) for label, said in pairs if label is not None))
 
 
-def by_tool(pair: Pair, field: Field, tools: Sequence[Tool]) -> list[dict[str, Any]]:
+def by_tool(pair: Pair, field: Field, tools: Sequence[Tool]) -> list[LabelReport]:
     """As `by_label`, of the calls of the field; empty without tools.
 
     A wanted call that was not made is paired with one that was made in its place, if any.
     """
+    if not tools:
+        return []
     labels = (*(tool.name for tool in tools), NO_CALL)
-    sides = {"winner": pair.won, "baseline": pair.based}
-    found = {
-        side: _side(labels, tool_cells(pair.rows, outcomes, field.name, labels)) for side, outcomes in sides.items()
-    }
-    return [{"field": field.name, "labels": list(labels), **found}] if tools else []
+    won, based = (
+        _side(labels, tool_cells(pair.rows, outcomes, field.name, labels)) for outcomes in (pair.won, pair.based)
+    )
+    return [LabelReport(field=field.name, labels=labels, winner=won, baseline=based)]
 
 
 def tool_cells(
@@ -108,28 +119,28 @@ def _names(value: Any) -> list[str] | None:
         return None
 
 
-def _side(labels: Sequence[str], cells: Mapping[tuple[str, str | None], int]) -> dict[str, Any]:
+def _side(labels: Sequence[str], cells: Mapping[tuple[str, str | None], int]) -> LabelSide:
     order = {label: at for at, label in enumerate(labels)}
     end = len(order)
     ranked = sorted(cells, key=lambda cell: (order[cell[0]], order.get(cell[1] or "", end)))
-    return {
-        "scores": [_label_score(label, cells) for label in labels],
-        "cells": [{"label": label, "said": said, "rows": cells[label, said]} for label, said in ranked],
-    }
+    return LabelSide(
+        scores=tuple(_label_score(label, cells) for label in labels),
+        cells=tuple(ConfusionCell(label=label, said=said, rows=cells[label, said]) for label, said in ranked),
+    )
 
 
-def _label_score(label: str, cells: Mapping[tuple[str, str | None], int]) -> dict[str, Any]:
+def _label_score(label: str, cells: Mapping[tuple[str, str | None], int]) -> LabelScore:
     support = sum(rows for (of, _), rows in cells.items() if of == label)
     said = sum(rows for (_, answer), rows in cells.items() if answer == label)
     right = cells.get((label, label), 0)
-    return {
-        "label": label,
-        "support": support,
-        "said": said,
-        "right": right,
-        "precision": right / said if said else None,
-        "recall": right / support if support else None,
-    }
+    return LabelScore(
+        label=label,
+        support=support,
+        said=said,
+        right=right,
+        precision=right / said if said else None,
+        recall=right / support if support else None,
+    )
 
 
 def _by_spelling(choices: Sequence[str]) -> Callable[[Any], str | None]:
@@ -149,8 +160,8 @@ Documents = Callable[[Example], tuple[str, ...] | None]
 """The document of each passage that a prompt shows on a row; None where it looks none up."""
 
 
-def retrieval_figures(pair: Pair, knowledge: Knowledge, output: str, shown: Mapping[str, Documents]) -> dict[str, Any]:
-    """Recall of the right documents, and answers that say that no document has one; JSON-ready.
+def retrieval_figures(pair: Pair, knowledge: Knowledge, output: str, shown: Mapping[str, Documents]) -> Retrieval:
+    """Recall of the right documents, and answers that say that no document has one.
 
     By side `recall` (a document of the row is shown), `recall_all` (all of them are), `unanswerable_right` (of the rows
     without an answer, the share answered so) and `answerable_wrong` (of the others, the share answered so); None where
@@ -158,16 +169,17 @@ def retrieval_figures(pair: Pair, knowledge: Knowledge, output: str, shown: Mapp
     """
     sourced = [row for row in pair.rows if row.sources]
     blank = [bool(knowledge.unanswerable) and _says(knowledge, row.labels.get(output)) for row in pair.rows]
-    sides = {"winner": pair.won, "baseline": pair.based}
-    return {
-        "rows": len(sourced),
-        "unanswerable_rows": sum(blank),
-        "answerable_rows": len(blank) - sum(blank),
-        **{
-            side: {**_recall(sourced, shown[side]), **_refusals(knowledge, outcomes, output, blank)}
-            for side, outcomes in sides.items()
-        },
-    }
+    won, based = (
+        LookedUp(**_recall(sourced, shown[side]), **_refusals(knowledge, outcomes, output, blank))
+        for side, outcomes in (("winner", pair.won), ("baseline", pair.based))
+    )
+    return Retrieval(
+        rows=len(sourced),
+        unanswerable_rows=sum(blank),
+        answerable_rows=len(blank) - sum(blank),
+        winner=won,
+        baseline=based,
+    )
 
 
 def _recall(rows: Sequence[Example], shown: Documents) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""A score taken apart by metric, slice, repeat and answer, and how far its confidence can be trusted; JSON-ready. Pure.
+"""A score taken apart by metric, slice, repeat and answer, and how far its confidence can be trusted. Pure.
 
 Winner and baseline are compared on the same sealed rows. It explains the score and chooses nothing.
 """
@@ -13,6 +13,20 @@ from itertools import combinations, pairwise
 from typing import Any
 
 from agent.metrics.text_similarity import signature
+from agent.results.base import SideName
+from agent.results.breakdown import (
+    Abstain,
+    Calibration,
+    Gain,
+    Group,
+    MetricPart,
+    PriorVote,
+    ReliabilityBin,
+    Side,
+    Slice,
+    Steadiness,
+    TextVariety,
+)
 from agent.stats.calibration import abstain_below, expected_calibration_error, reliability
 from agent.stats.intervals import groups_differ, mean_ci, scored_difference
 from agent.types import Example, MetricSpec, Outcome, canonical
@@ -32,14 +46,16 @@ class Pair:
     based: Sequence[Outcome]
 
 
-def by_metric(pair: Pair, specs: Sequence[MetricSpec], seed: int) -> list[dict[str, Any]]:
+def by_metric(pair: Pair, specs: Sequence[MetricSpec], seed: int) -> list[MetricPart]:
     """Both sides by each metric; the first line is the share of replies that parsed and kept the limits of fields."""
-    lines = [_line("readable", "", 0.0, [readable(o) for o in pair.won], [readable(o) for o in pair.based], seed)]
+    sides = [readable(o) for o in pair.won], [readable(o) for o in pair.based]
+    lines = [MetricPart(metric="readable", field="", **_line(*sides, seed))]
     for at, spec in enumerate(specs):
         won, based = ([outcome.scores[at].value for outcome in side] for side in (pair.won, pair.based))
         name = pair.won[0].scores[at].metric if pair.won else spec.name
-        line = _line(name, spec.field, spec.weight, won, based, seed)
-        lines.append(line | ({"signature": counted} if (counted := signature(spec.name)) else {}))
+        line = _line(won, based, seed)
+        counted = signature(spec.name)
+        lines.append(MetricPart(metric=name, field=spec.field, weight=spec.weight, signature=counted, **line))
     return lines
 
 
@@ -49,34 +65,26 @@ def readable(outcome: Outcome) -> float | None:
     return None if lost else float(not outcome.prediction.error)
 
 
-def _line(
-    name: str, field: str, weight: float, won: Sequence[float | None], based: Sequence[float | None], seed: int
-) -> dict[str, Any]:
-    line = {"metric": name, "field": field, "weight": weight, "winner": summary(won), "baseline": summary(based)}
-    return {**line, **difference(won, based, seed)}
+def _line(won: Sequence[float | None], based: Sequence[float | None], seed: int) -> dict[str, Any]:
+    return {"winner": summary(won), "baseline": summary(based), **dict(difference(won, based, seed))}
 
 
-def summary(values: Sequence[float | None]) -> dict[str, Any]:
+def summary(values: Sequence[float | None]) -> Side:
     """The mean of the scores with its interval, and how many rows have a score and have none."""
     known = [value for value in values if value is not None]
-    mean, low, high = mean_ci(known) if known else (None, None, None)
-    return {
-        "mean": mean,
-        "ci95": None if mean is None else [low, high],
-        "n": len(known),
-        "unscored": len(values) - len(known),
-    }
+    if not known:
+        return Side(unscored=len(values))
+    mean, low, high = mean_ci(known)
+    return Side(mean=mean, ci95=(low, high), n=len(known), unscored=len(values) - len(known))
 
 
-def difference(won: Sequence[float | None], based: Sequence[float | None], seed: int) -> dict[str, Any]:
+def difference(won: Sequence[float | None], based: Sequence[float | None], seed: int) -> Gain:
     """Winner minus baseline over the rows that have both scores."""
     result = scored_difference(won, based, seed)
-    if result is None:
-        return {"diff": None, "diff_ci95": None, "p_value": None}
-    return {"diff": result.diff, "diff_ci95": list(result.ci95), "p_value": result.p_value}
+    return Gain() if result is None else Gain(diff=result.diff, diff_ci95=result.ci95, p_value=result.p_value)
 
 
-def by_slice(pair: Pair, names: Sequence[str], seed: int) -> list[dict[str, Any]]:
+def by_slice(pair: Pair, names: Sequence[str], seed: int) -> list[Slice]:
     """For each slice its groups, with both scores and, from 5 rows with both on, the paired difference.
 
     For each side also the largest gap between groups, with the p-value of "all groups have the same mean".
@@ -87,19 +95,19 @@ def by_slice(pair: Pair, names: Sequence[str], seed: int) -> list[dict[str, Any]
         for at, row in enumerate(pair.rows):
             places[row.slices.get(name, "")].append(at)
         groups = []
-        scores: dict[str, list[list[float]]] = {"winner": [], "baseline": []}
+        scores: dict[SideName, list[list[float]]] = {"winner": [], "baseline": []}
         for value, here in sorted(places.items()):
             won, based = ([side[at].value for at in here] for side in (pair.won, pair.based))
             both = sum(None not in pair for pair in zip(won, based, strict=True))
-            differs = difference(won, based, seed) if both >= FEWEST_ROWS else difference([], [], seed)
-            groups.append({"value": value, "winner": summary(won), "baseline": summary(based), **differs})
-            for of, values in (("winner", won), ("baseline", based)):
-                scores[of].append([value for value in values if value is not None])
-        lines.append({"slice": name, "groups": groups, **_gaps(scores, seed)})
+            differs = difference(won, based, seed) if both >= FEWEST_ROWS else Gain()
+            groups.append(Group(value=value, winner=summary(won), baseline=summary(based), **dict(differs)))
+            scores["winner"].append([value for value in won if value is not None])
+            scores["baseline"].append([value for value in based if value is not None])
+        lines.append(Slice(slice=name, groups=tuple(groups), **_gaps(scores, seed)))
     return lines
 
 
-def _gaps(scores: Mapping[str, Sequence[Sequence[float]]], seed: int) -> dict[str, Any]:
+def _gaps(scores: Mapping[SideName, Sequence[Sequence[float]]], seed: int) -> dict[str, Any]:
     """For each side the largest gap between two groups of enough rows, and its p-value: of many small groups two are
     always far apart."""
     gaps: dict[str, Any] = {}
@@ -111,7 +119,7 @@ def _gaps(scores: Mapping[str, Sequence[Sequence[float]]], seed: int) -> dict[st
     return gaps
 
 
-def consistency(samples: Sequence[Sequence[Outcome]]) -> dict[str, Any] | None:
+def consistency(samples: Sequence[Sequence[Outcome]]) -> Steadiness | None:
     """The consistency of one prompt's answers over k runs on the same rows; None without two samples.
 
     `agreement`, the share of equal pairs of answers to a row; `entropy` of a row's answers, in bits; `pass_at_k` and
@@ -127,15 +135,15 @@ def consistency(samples: Sequence[Sequence[Outcome]]) -> dict[str, Any] | None:
     scored = [
         values for row in rows if (values := [o.value for o in row if o.value is not None]) and len(values) == len(row)
     ]
-    return {
-        "k": len(samples),
-        "rows": len(rows),
-        "agreement": _mean([float(same) for same in pairs]),
-        "entropy": _mean([_entropy([_answer(outcome) for outcome in row]) for row in rows]),
-        "pass_at_k": _mean([float(max(values) >= PASS) for values in scored]),
-        "pass_hat_k": _mean([float(min(values) >= PASS) for values in scored]),
-        "spread": _mean([_deviation(values) for values in scored]),
-    }
+    return Steadiness(
+        k=len(samples),
+        rows=len(rows),
+        agreement=sum(pairs) / len(pairs),
+        entropy=math.fsum(_entropy([_answer(outcome) for outcome in row]) for row in rows) / len(rows),
+        pass_at_k=_mean([float(max(values) >= PASS) for values in scored]),
+        pass_hat_k=_mean([float(min(values) >= PASS) for values in scored]),
+        spread=_mean([_deviation(values) for values in scored]),
+    )
 
 
 def _has_answer(outcome: Outcome) -> bool:
@@ -162,7 +170,7 @@ def _mean(values: Sequence[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
 
 
-def variety(outcomes: Sequence[Outcome], field: str) -> dict[str, Any] | None:
+def variety(outcomes: Sequence[Outcome], field: str) -> TextVariety | None:
     """The diversity of the answers over rows; None where fewer than two rows have a text.
 
     `distinct_2`, the share of distinct word bigrams, and `openings`, the share of answers whose first three words no
@@ -176,12 +184,12 @@ def variety(outcomes: Sequence[Outcome], field: str) -> dict[str, Any] | None:
         return None
     pairs = [pair for each in words for pair in pairwise(each)]
     openings = Counter(tuple(each[:3]) for each in words)
-    return {
-        "field": field,
-        "n": len(words),
-        "distinct_2": len(set(pairs)) / len(pairs) if pairs else None,
-        "openings": sum(count == 1 for count in openings.values()) / len(words),
-    }
+    return TextVariety(
+        field=field,
+        n=len(words),
+        distinct_2=len(set(pairs)) / len(pairs) if pairs else None,
+        openings=sum(count == 1 for count in openings.values()) / len(words),
+    )
 
 
 NEGLIGIBLE = 0.01
@@ -190,8 +198,8 @@ NEGLIGIBLE = 0.01
 
 def confidence_report(
     won: Sequence[Outcome], dev: Sequence[Outcome], weights: Mapping[str, Any] | None, precision: float | None
-) -> dict[str, Any] | None:
-    """The reliability of the winner's confidences, and what abstaining below a threshold would leave; JSON-ready.
+) -> Calibration | None:
+    """The reliability of the winner's confidences, and what abstaining below a threshold would leave.
 
     `dev` outcomes choose the threshold; with fitted weights they are read with weights of other rows. `weights`: the
     winner's label weights. `precision`: the part of the answers that must be right, in (0, 1); None: no threshold is
@@ -201,22 +209,23 @@ def confidence_report(
     if not confidences:
         return None
     bins = reliability(confidences, right)
-    return {
-        "method": weights["method"] if weights else "none",
-        "bias": dict(weights["bias"]) if weights else {},
-        "temperature": weights["temperature"] if weights else 1.0,
-        "rows": len(confidences),
-        "ece": expected_calibration_error(bins),
-        "bins": [asdict(one) for one in bins],
-        "abstain": _abstaining(confidences, right, dev, precision) if precision is not None else None,
-        **({"neighbours": weights["neighbours"]} if weights and "neighbours" in weights else {}),
-        **({"prior": _prior(weights)} if weights and "prior" in weights else {}),
-    }
+    weights = weights or {}
+    return Calibration(
+        method=weights.get("method", "none"),
+        rows=len(confidences),
+        ece=expected_calibration_error(bins),
+        bias=weights.get("bias", {}),
+        temperature=weights.get("temperature", 1.0),
+        bins=tuple(ReliabilityBin(**asdict(one)) for one in bins),
+        abstain=_abstaining(confidences, right, dev, precision) if precision is not None else None,
+        neighbours=weights.get("neighbours"),
+        prior=_prior(weights) if weights.get("prior") else None,
+    )
 
 
-def _prior(weights: Mapping[str, Any]) -> dict[str, Any]:
+def _prior(weights: Mapping[str, Any]) -> PriorVote:
     model = 1 / weights["temperature"]
-    return {**weights["prior"], "model_weight": model, "model_adds_nothing": model <= NEGLIGIBLE}
+    return PriorVote(**weights["prior"], model_weight=model, model_adds_nothing=model <= NEGLIGIBLE)
 
 
 def _known(outcomes: Sequence[Outcome]) -> tuple[list[float], list[bool]]:
@@ -231,14 +240,14 @@ def _known(outcomes: Sequence[Outcome]) -> tuple[list[float], list[bool]]:
 
 def _abstaining(
     confidences: Sequence[float], right: Sequence[bool], dev: Sequence[Outcome], precision: float
-) -> dict[str, Any]:
+) -> Abstain:
     threshold = abstain_below(*_known(dev), precision)
     kept = [] if threshold is None else [ok for c, ok in zip(confidences, right, strict=True) if c >= threshold]
     reached = summary([float(ok) for ok in kept])
-    return {
-        "precision": precision,
-        "below": threshold,
-        "answered": len(kept) / len(right),
-        "reached": reached["mean"],
-        "reached_ci95": reached["ci95"],
-    }
+    return Abstain(
+        precision=precision,
+        below=threshold,
+        answered=len(kept) / len(right),
+        reached=reached.mean,
+        reached_ci95=reached.ci95,
+    )

@@ -16,6 +16,7 @@ from agent.errors import BadResponse, RowRefused, Transient, TransportUnknown
 from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import Gateway
 from agent.prompt.template import label_text
+from agent.results.breakdown import JudgeTrust
 from agent.scoring.judge_prompt import (
     CORRECT,
     PAIR,
@@ -223,20 +224,20 @@ def _calibration_command(metric: JudgeMetric, task: str) -> str:
     return shlex.join([*words, *(word for model in metric.judge.setup.models for word in ("--judge", model))])
 
 
-def trust_record(metric: JudgeMetric, calibrated: Mapping[str, Any] | None, task: str) -> dict[str, Any]:
-    """A judge with the result of its latest calibration, JSON-ready, for reports and the gate."""
+def trust_record(metric: JudgeMetric, calibrated: Mapping[str, Any] | None, task: str) -> JudgeTrust:
+    """A judge with the result of its latest calibration, for reports and the gate."""
     setup = metric.judge.setup
-    result = calibrated or {"trusted": False, "kappa": None, "ci95": None}
-    why = "; ".join(result["why"]) if calibrated else f"never calibrated; {_calibration_command(metric, task)}"
-    return {
-        "metric": metric.name,
-        "judge_id": setup.id,
-        "models": list(setup.models),
-        "mode": setup.mode,
-        "trusted": bool(result["trusted"]),
-        "why": why,
-        "kappa": result["kappa"],
-        "ci95": result["ci95"],
-        "compared": metric.compared,
-        "turned": metric.turned,
-    }
+    result = calibrated or {}
+    why = "; ".join(calibrated["why"]) if calibrated else f"never calibrated; {_calibration_command(metric, task)}"
+    return JudgeTrust(
+        metric=metric.name,
+        judge_id=setup.id,
+        models=setup.models,
+        mode=setup.mode,
+        trusted=bool(result.get("trusted")),
+        why=why,
+        kappa=result.get("kappa"),
+        ci95=result.get("ci95"),
+        compared=metric.compared,
+        turned=metric.turned,
+    )

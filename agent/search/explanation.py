@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from agent.errors import BudgetExhausted
 from agent.prompt.tool_texts import tool_changes
+from agent.results.breakdown import Consistency, JudgeTrust, Variety
+from agent.results.run_parts import Carried, Change, PromptSize, ProposerUse
 from agent.scoring import answer_counts, breakdown
 from agent.scoring.breakdown import Pair
 from agent.search.board import Board
@@ -120,8 +122,8 @@ async def ablate(context: SearchContext, winner: Candidate) -> None:
                 return
 
 
-def carried(context: SearchContext, winner: Candidate, corrected: float | None) -> list[dict[str, Any]]:
-    """What each part of the winner contributes, JSON-ready; empty when the user's own prompt won.
+def carried(context: SearchContext, winner: Candidate, corrected: float | None) -> list[Carried]:
+    """What each part of the winner contributes; empty when the user's own prompt won.
 
     `corrected`: the winner's dev score without the optimism of the choice; None: not known.
     """
@@ -132,45 +134,45 @@ def carried(context: SearchContext, winner: Candidate, corrected: float | None) 
     ablations = context.program.ablations(winner, context.baseline)
     table = scored_candidates(context.program, context.board)
     parts = attribution(winner, ablations, table, context.program.features, optimism, context.seed)
-    return [part.as_dict() for part in parts]
+    return [Carried(**part.as_dict()) for part in parts]
 
 
-def changed(context: SearchContext, winner: Candidate) -> dict[str, Any] | None:
-    """What the winner has that the user's own prompt has not, JSON-ready; None when that one won."""
+def changed(context: SearchContext, winner: Candidate) -> Change | None:
+    """What the winner has that the user's own prompt has not; None when that one won."""
     program, baseline = context.program, context.baseline
     if winner.id == baseline.id:
         return None
 
-    def side(candidate: Candidate) -> dict[str, Any]:
+    def side(candidate: Candidate) -> PromptSize:
         shown = program.shown(candidate)
-        return {
-            "technique": shown.technique,
-            "format": shown.format,
-            "n_demos": shown.n_demos,
-            "prompt_tokens": program.prompt_tokens(candidate),
-            "tokens_a_call": context.evaluator.tokens_a_call(candidate.id),
-            "role": shown.role,
-        }
+        return PromptSize(
+            technique=shown.technique,
+            format=shown.format,
+            n_demos=shown.n_demos,
+            prompt_tokens=program.prompt_tokens(candidate),
+            tokens_a_call=context.evaluator.tokens_a_call(candidate.id),
+            role=shown.role,
+        )
 
     own, new = program.shown(baseline).text, program.shown(winner).text
     texts = program.shown(winner).tool_texts
-    return {
-        "instruction": new != own,
-        **({"keeps": True} if new != own and own.strip() and own.strip() in new else {}),
-        "tools": [change.what for change in tool_changes(texts)] if texts else [],
-        "winner": side(winner),
-        "baseline": side(baseline),
-    }
+    return Change(
+        winner=side(winner),
+        baseline=side(baseline),
+        instruction=new != own,
+        keeps=new != own and bool(own.strip()) and own.strip() in new,
+        tools=tuple(change.what for change in tool_changes(texts)) if texts else (),
+    )
 
 
-def proposer_use(context: SearchContext, winner: Candidate, ended: str) -> dict[str, Any]:
-    """What the proposer was asked for and what became of it, JSON-ready.
+def proposer_use(context: SearchContext, winner: Candidate, ended: str) -> ProposerUse:
+    """What the proposer was asked for and what became of it.
 
     `ended`: why the search ended before its plan did, or "".
     """
     board, noted = context.board, context.noted
     if context.proposer is None:
-        return {"why_not": "there is no proposer"}
+        return ProposerUse(why_not="there is no proposer")
 
     def is_proposed(candidate_id: str) -> bool:
         place = board.proposals[candidate_id].place
@@ -179,7 +181,7 @@ def proposer_use(context: SearchContext, winner: Candidate, ended: str) -> dict[
     tried = [candidate_id for candidate_id in board.trials if is_proposed(candidate_id)]
     log = context.proposal_log
     is_counted = context.asked <= log.calls
-    proposals = log.as_dicts(board, winner.id)
+    proposals = log.fates(board, winner.id)
     why_not = ""
     if context.asked == 0:
         early = f"the search had ended before: {context.stopped}" if context.stopped else "the search asked for none"
@@ -187,20 +189,20 @@ def proposer_use(context: SearchContext, winner: Candidate, ended: str) -> dict[
         why_not = (
             "the search ended before its plan was done" if ended else early if is_search else "nothing was searched"
         )
-    return {
-        "model": context.proposer.name,
-        "planned": context.plan.proposals,
-        "asked": context.asked,
-        "refused": noted["proposal_refused"],
-        "failed": noted["proposal_failed"],
-        "tried": len(tried) if is_counted else None,
-        "finalists": sum(board.trials[candidate_id].state == "complete" for candidate_id in tried),
-        "won": winner.id in tried,
-        "why_not": why_not,
-        "points": _over_others(board, tried),
-        "operators": by_operator(proposals),
-        "proposals": proposals,
-    }
+    return ProposerUse(
+        model=context.proposer.name,
+        planned=context.plan.proposals,
+        asked=context.asked,
+        refused=noted["proposal_refused"],
+        failed=noted["proposal_failed"],
+        tried=len(tried) if is_counted else None,
+        finalists=sum(board.trials[candidate_id].state == "complete" for candidate_id in tried),
+        won=winner.id in tried,
+        why_not=why_not,
+        points=_over_others(board, tried),
+        operators=tuple(by_operator(proposals)),
+        proposals=tuple(proposals),
+    )
 
 
 def _over_others(board: Board, tried: Sequence[str]) -> float | None:
@@ -222,15 +224,14 @@ def explained(
     task: Task,
     pair: Pair,
     samples: Mapping[str, Sequence[Sequence[Outcome]]],
-    judges: Sequence[Mapping[str, Any]],
+    judges: Sequence[JudgeTrust],
     seed: int,
 ) -> dict[str, Any]:
-    """The score on the sealed test by metric, slice and repeat, JSON-ready.
+    """The score on the sealed test by metric, slice and repeat, by the fields of `RunResult`.
 
     `samples`: by side, repeated answers to some rows. `judges`: the trust record of each judge.
     """
     texts = [field.name for field in task.signature.outputs if field.type == "text"]
-    sides = {"winner": pair.won, "baseline": pair.based}
     steady = {side: breakdown.consistency(answers) for side, answers in samples.items()}
     return {
         "answers": answer_counts.row_counts(pair),
@@ -238,9 +239,14 @@ def explained(
         "tools": answer_counts.by_tool(pair, task.signature.outputs[0], task.tools),
         "metrics": breakdown.by_metric(pair, task.metrics, seed),
         "slices": breakdown.by_slice(pair, task.slices, seed),
-        "consistency": steady if task.repeats > 1 else None,
+        "consistency": Consistency(**steady) if task.repeats > 1 else None,
         "variety": [
-            {"field": name, **{side: breakdown.variety(rows, name) for side, rows in sides.items()}} for name in texts
+            Variety(
+                field=name,
+                winner=breakdown.variety(pair.won, name),
+                baseline=breakdown.variety(pair.based, name),
+            )
+            for name in texts
         ],
-        "judges": list(judges),
+        "judges": judges,
     }

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from statistics import stdev
-from typing import Any, Literal
+from typing import Literal
+
+from agent.results.run_parts import ParetoRow
 
 Prefer = Literal["best", "cheap", "short"]
 
@@ -97,19 +99,19 @@ def within_noise(finalist: Finalist, best: Finalist) -> bool:
     return sum(steps) / len(steps) >= -max(MARGIN, error) - 1e-12
 
 
-def front_table(finalists: Sequence[Finalist], chosen: str) -> list[dict[str, Any]]:
-    """The front as JSON-ready rows, the chosen one included even where another beats it."""
+def front_table(finalists: Sequence[Finalist], chosen: str) -> list[ParetoRow]:
+    """The front, the chosen one included even where another beats it."""
     kept = front(finalists)
     shown = kept + [finalist for finalist in finalists if finalist.candidate_id == chosen and finalist not in kept]
     return [
-        {
-            "candidate_id": finalist.candidate_id,
-            "dev": finalist.mean,
-            "prompt_tokens": finalist.prompt_tokens,
-            **({"tokens_a_call": finalist.tokens_a_call} if finalist.tokens_a_call else {}),
-            "usd_per_1000": None if finalist.usd is None else 1000 * finalist.usd,
-            "latency_s": finalist.latency_s,
-            "chosen": finalist.candidate_id == chosen,
-        }
+        ParetoRow(
+            candidate_id=finalist.candidate_id,
+            dev=finalist.mean,
+            prompt_tokens=finalist.prompt_tokens,
+            usd_per_1000=None if finalist.usd is None else 1000 * finalist.usd,
+            latency_s=finalist.latency_s,
+            chosen=finalist.candidate_id == chosen,
+            tokens_a_call=finalist.tokens_a_call,
+        )
         for finalist in shown
     ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from agent.results.run_parts import OperatorUse, ProposalFate
 from agent.search.board import Board
 
 Became = Literal["refused", "dropped", "waiting", "tried", "finalist", "winner"]
@@ -68,15 +69,15 @@ class ProposalLog:
         """Whether one of its candidates came further than the `first` rows."""
         return any(len(board.outcomes[i]) > first or board.trials[i].state == "complete" for i in _tried(record, board))
 
-    def as_dicts(self, board: Board, winner_id: str) -> list[dict[str, Any]]:
-        """The records with what became of each, JSON-ready."""
+    def fates(self, board: Board, winner_id: str) -> list[ProposalFate]:
+        """The records with what became of each."""
         found = []
         for record in self.records:
-            made = {**asdict(record), "rows": list(record.rows)}
+            made = asdict(record)
             del made["is_kept"]
             if record.before is None:
                 made |= _compared(record, board)
-            found.append({**made, "became": self.became(record, board, winner_id)})
+            found.append(ProposalFate(**made, became=self.became(record, board, winner_id)))
         return found
 
 
@@ -99,25 +100,25 @@ def _compared(record: ProposalRecord, board: Board) -> dict[str, float | None]:
     return {"before": None, "after": None}
 
 
-def by_operator(proposals: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Sum up `ProposalLog.as_dicts` by operator, in the order in which they were first used.
+def by_operator(proposals: Sequence[ProposalFate]) -> list[OperatorUse]:
+    """Sum up `ProposalLog.fates` by operator, in the order in which they were first used.
 
     `points` is the mean change of the score over those that were compared; None without any.
     """
     found = []
-    for name in dict.fromkeys(str(each["operator"]) for each in proposals):
-        mine = [each for each in proposals if each["operator"] == name]
-        states = [each["became"] for each in mine]
-        changes = [each["after"] - each["before"] for each in mine if each["before"] is not None]
+    for name in dict.fromkeys(each.operator for each in proposals):
+        mine = [each for each in proposals if each.operator == name]
+        states = [each.became for each in mine]
+        changes = [each.after - each.before for each in mine if each.before is not None and each.after is not None]
         found.append(
-            {
-                "operator": name,
-                "asked": len(mine),
-                "refused": states.count("refused"),
-                "dropped": states.count("dropped"),
-                "tried": sum(state in ("tried", "finalist", "winner") for state in states),
-                "finalists": sum(state in ("finalist", "winner") for state in states),
-                "points": 100 * sum(changes) / len(changes) if changes else None,
-            }
+            OperatorUse(
+                operator=name,
+                asked=len(mine),
+                refused=states.count("refused"),
+                dropped=states.count("dropped"),
+                tried=sum(state in ("tried", "finalist", "winner") for state in states),
+                finalists=sum(state in ("finalist", "winner") for state in states),
+                points=100 * sum(changes) / len(changes) if changes else None,
+            )
         )
     return found

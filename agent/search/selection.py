@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
+from agent.results.run_parts import ParetoRow
 from agent.scoring import breakdown
 from agent.search.context import SearchContext
 from agent.search.pareto import Finalist, Prefer, counted, front_table, prefer
@@ -112,7 +113,7 @@ def _saved(one: Finalist, best: Finalist) -> tuple[float, Literal["dollars", "to
 def _is_proved(picking: Mapping[str, Scores], winner: str, rival: Scores, seed: int) -> bool:
     """Whether the winner is better than the rival, alone and as one of all that pick."""
     gain = breakdown.difference(picking[winner][: len(rival)], rival, seed)
-    if gain["diff"] is None or gain["diff"] <= 0 or gain["p_value"] > PROVED:
+    if gain.diff is None or gain.diff <= 0 or gain.p_value is None or gain.p_value > PROVED:
         return False
     scored = [at for at, value in enumerate(rival) if value is not None]
     tables = [[scores[at] or 0.0 for at in scored] for scores in picking.values()]
@@ -137,8 +138,8 @@ def _preferred(context: SearchContext, compared: Sequence[Finalist], how: Prefer
     return context.board.candidate(preferred.candidate_id) if preferred else context.baseline
 
 
-def pareto(candidates: list[Finalist], winner: Candidate) -> list[dict[str, Any]]:
-    """The Pareto front of those that saw all of dev, JSON-ready.
+def pareto(candidates: list[Finalist], winner: Candidate) -> list[ParetoRow]:
+    """The Pareto front of those that saw all of dev.
 
     Latency is shown and does not decide, as a reproduced run must give the same.
     """
@@ -146,4 +147,4 @@ def pareto(candidates: list[Finalist], winner: Candidate) -> list[dict[str, Any]
     most = max(len(each.scores) for each in candidates)
     candidates = [each for each in candidates if len(each.scores) == most or each.candidate_id == winner.id]
     rows = front_table([replace(each, latency_s=None) for each in candidates], winner.id)
-    return [{**row, "latency_s": seconds[row["candidate_id"]]} for row in rows]
+    return [row.model_copy(update={"latency_s": seconds[row.candidate_id]}) for row in rows]

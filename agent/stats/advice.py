@@ -13,12 +13,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from agent.results.customize import AdviceVerdict, Family
 from agent.stats.intervals import PairedResult, scored_difference
-
-Family = Literal["prompt", "tuned", "no model"]
-Verdict = Literal["no model", "instruct", "customize", "label more"]
 
 ROWS_A_LABEL = 8
 """Train rows for each label, on average, below which a tuned arm's lead is not built on."""
@@ -54,7 +51,7 @@ class Advice:
     FEW_ROWS train rows, and how many each has.
     """
 
-    verdict: Verdict
+    verdict: AdviceVerdict
     arm: str
     best: str
     behind: PairedResult | None
@@ -72,7 +69,7 @@ def advise(
     best = max(arms, key=lambda arm: arm.mean)  # of equals the first
     scarce = {label: count for label, count in rows.items() if label and count < FEW_ROWS}
 
-    def advice(verdict: Verdict, arm: ArmScores) -> Advice:
+    def advice(verdict: AdviceVerdict, arm: ArmScores) -> Advice:
         behind = None if arm is best else scored_difference(best.scores, arm.scores, seed)
         return Advice(verdict, arm.name, best.name, behind, scarce)
 

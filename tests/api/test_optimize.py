@@ -104,8 +104,8 @@ def test_a_table_a_list_and_a_file_of_the_same_rows_are_the_same_task() -> None:
         from_file = pa.optimize("rows.jsonl", **own)
     assert framed.winner == listed.winner
     assert framed.lift == listed.lift
-    assert framed.cost.cached > 0
-    assert sum(framed.cost.calls.values()) == 0
+    assert framed.calls["cached"] > 0
+    assert sum(framed.calls_made.values()) == 0
     assert from_file.winner == listed.winner
     assert len(list(Path("runs/tasks").iterdir())) == 2  # rows and prompt, and the prompt beside a file
 

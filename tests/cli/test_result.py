@@ -222,5 +222,5 @@ def test_a_gap_between_groups_is_told_where_it_is_more_than_chance() -> None:
 )
 def test_a_loss_that_is_shown_is_called_one(diff: float, ci95: list[float], p_value: float, says: str) -> None:
     lift = {**RESULT["lift"], "diff": diff, "ci95": ci95, "p_value": p_value, "wins": 2, "losses": 20}
-    result = RunResult.from_json({**RESULT, "lift": lift, "decision": "keep_baseline"})
+    result = RunResult.from_json({**RESULT, "lift": lift, "decision": "keep_baseline", "blocked": ["not shown"]})
     assert facts.verdict(result) == f"Keep your prompt: {says}"

@@ -4,12 +4,12 @@ import csv
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from agent.cli.rerun import _cell
 from agent.ledger.store import Ledger
+from agent.results.transfer import TransferLift, TransferScore
 from agent.run import model_transfer
 from tests.cli.world import compatible, good, good_json, knowing, learner, optimize, refused, stubborn
 from tests.conftest import Made
@@ -81,25 +81,28 @@ def test_a_prompt_with_a_row_without_a_score_is_tried_on_other_models_too(monkey
 
 
 def test_a_cell_is_marked_where_the_corrected_test_and_the_interval_both_say_so() -> None:
-    def cell(p_holm: float | None, ci95: list[float]) -> dict[str, Any]:
-        lift = {"diff": sum(ci95) / 2, "ci95": ci95, "p_value": 0.001, **({} if p_holm is None else {"p_holm": p_holm})}
-        return {"mean": 0.5, "ci95": [0.4, 0.6], "rank": 1, "lift": lift}
+    def cell(p_holm: float | None, ci95: tuple[float, float]) -> TransferScore:
+        lift = TransferLift(diff=sum(ci95) / 2, ci95=ci95, p_value=0.001, p_holm=p_holm, n=9)
+        return TransferScore(mean=0.5, ci95=(0.4, 0.6), n=9, unscored=0, lift=lift, rank=1)
 
     marks = {(0.01, (0.1, 0.2)): "+", (0.01, (-0.2, -0.1)): "-", (0.2, (0.1, 0.2)): "", (0.01, (-0.1, 0.3)): "",
              (None, (0.1, 0.2)): ""}  # fmt: skip
     for (p_holm, ci95), mark in marks.items():
-        assert _cell(cell(p_holm, list(ci95))).endswith(f"#1{mark}")
+        assert _cell(cell(p_holm, ci95)).endswith(f"#1{mark}")
 
 
 def test_holm_takes_the_smallest_of_all_cells_times_their_number() -> None:
-    def column(*p_values: float) -> dict[str, Any]:
-        return {"scores": [{"lift": None}, *({"lift": {"p_value": p, "p_holm": None}} for p in p_values)]}
+    def cell(p_value: float | None) -> TransferScore:
+        lift = p_value and TransferLift(diff=0.1, ci95=(0.0, 0.2), p_value=p_value, p_holm=None, n=9)
+        return TransferScore(mean=0.5, ci95=(0.4, 0.6), n=9, unscored=0, lift=lift or None, rank=1)
 
-    own, others = column(0.001), [column(0.02, 0.01), column(0.03, 0.9)]
-    model_transfer._test(own, others)
-    assert own["scores"][1]["lift"] == {"p_value": None, "p_holm": None}
-    found = [cell["lift"]["p_holm"] for told in others for cell in told["scores"][1:]]
-    assert found == pytest.approx([0.06, 0.04, 0.06, 0.9])
+    columns = {"own": [None, 0.001], "a": [None, 0.02, 0.01], "b": [None, 0.03, 0.9]}
+    found = model_transfer._corrected({name: list(map(cell, each)) for name, each in columns.items()}, "own")
+    told = {
+        name: [(each.lift.p_value, each.lift.p_holm) for each in cells if each.lift] for name, cells in found.items()
+    }
+    assert told["own"] == [(None, None)]
+    assert [holm for name in "ab" for _, holm in told[name]] == pytest.approx([0.06, 0.04, 0.06, 0.9])
 
 
 def test_a_budget_that_ends_leaves_cells_empty(two_runs: Made) -> None:

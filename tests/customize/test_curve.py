@@ -7,8 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from agent.run.customize.curve import CurvePoint, curve_lines, curve_sizes, curve_text, first_rows
+from agent.run.customize import curve
+from agent.run.customize.curve import CurvePoint, curve_sizes, curve_text, first_rows
+from tests.json_of import json_of
 from tests.toys import make_task
+
+curve_lines = json_of(curve.curve_lines)
 
 
 def test_sizes_are_ascending_and_all_is_left_to_the_table() -> None:

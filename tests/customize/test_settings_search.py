@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import TrainingDiverged
-from agent.run.customize.settings_search import choice_record, choose_settings
+from agent.run.customize import settings_search
+from agent.run.customize.settings_search import choose_settings
 from agent.tuning.settings import (
     MOST_SETTINGS,
     LoraSettings,
@@ -18,6 +19,9 @@ from agent.tuning.settings import (
     TrainingSettings,
     variants,
 )
+from tests.json_of import json_of
+
+choice_record = json_of(settings_search.choice_record)
 
 Curves = Mapping[tuple[float, int], list[float]]
 """Dev losses by epoch, of a learning rate and rank; none: it diverges."""
@@ -60,7 +64,7 @@ async def test_the_better_half_goes_on_and_the_epochs_double() -> None:
     ]
     assert choice.chosen == LoraSettings(rank=16, alpha=32)
     assert choice.seconds == 10 + 20 + 10  # of those that were given up
-    record = choice_record(choice)
+    record = choice_record("lora", choice)
     assert [each["dev_loss"] for each in record["tried"]] == [3, 1.5, 1.0, 4]
     assert [each["epochs"] for each in record["tried"]] == [1, 2, 2, 1]
 
@@ -79,7 +83,7 @@ async def test_one_setting_is_not_trained_to_be_chosen() -> None:
 async def test_what_diverges_is_passed_over_unless_all_do() -> None:
     choice = await choose_settings(four()[:3], Trainer({BASE: [9, 9], FAST: [], WIDE: [8, 10]}))
     assert choice.chosen == LoraSettings(rank=16, alpha=32)
-    assert [each["diverged"] for each in choice_record(choice)["tried"]] == [False, True, False]
+    assert [each["diverged"] for each in choice_record("lora", choice)["tried"]] == [False, True, False]
     with pytest.raises(TrainingDiverged):
         await choose_settings(four()[:2], Trainer({BASE: [], FAST: []}))
 
@@ -92,7 +96,7 @@ async def test_a_cap_on_seconds_holds_for_all_settings_together() -> None:
     assert choice.chosen.learning_rate == FAST[0]
     assert choice.chosen.max_seconds is not None
     assert choice.chosen.max_seconds <= 25.0 - choice.seconds
-    assert [each["dev_loss"] is None for each in choice_record(choice)["tried"]] == [False, False, True, True]
+    assert [each["dev_loss"] is None for each in choice_record("lora", choice)["tried"]] == [False, False, True, True]
 
 
 def test_a_soft_prompt_varies_its_rate_alone() -> None:

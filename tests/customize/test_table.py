@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from agent.cli.customize import customize_report
+from agent.results.customize import CustomizeResult, Elsewhere
 from agent.run.customize.curve import CurvePoint, curve_lines, curve_text
-from agent.run.customize.elsewhere import Elsewhere
 from agent.run.customize.table import MeasuredArm, break_even, table
 
 
@@ -30,7 +29,7 @@ LORA = MeasuredArm(
     60,
     0.0,
     0.2,
-    Elsewhere(3, 5, 20),
+    Elsewhere(right=3, same=5, n=20),
     9.8,
     "x/prompt.md",
 )
@@ -46,9 +45,8 @@ KEYS = {
 
 
 def test_each_arm_has_all_keys() -> None:
-    made = table(ARMS, ROWS, None, 0)
-    assert [set(line) for line in made["arms"]] == [KEYS] * 4
-    assert set(made["advice"]) == {"verdict", "arm", "text"}
+    lines, _ = table(ARMS, ROWS, None, 0)
+    assert [set(line.to_json()) for line in lines] == [KEYS] * 4
 
 
 def test_training_is_paid_for_by_the_seconds_that_calls_save() -> None:
@@ -59,8 +57,8 @@ def test_training_is_paid_for_by_the_seconds_that_calls_save() -> None:
 
 
 def said(*arms: MeasuredArm, rows: dict[str, int] = ROWS, calls: int | None = None) -> tuple[str, str]:
-    advice = table(arms, rows, calls, 0)["advice"]
-    return advice["verdict"], advice["text"]
+    _, advice = table(arms, rows, calls, 0)
+    return advice.verdict, advice.text
 
 
 def test_an_adapter_ahead_of_every_prompt_is_advised_with_what_it_costs() -> None:
@@ -117,12 +115,12 @@ sealed test by the number of train rows
 """
 
 
-def result(points: list[CurvePoint]) -> dict[str, Any]:
+def result(points: list[CurvePoint]) -> CustomizeResult:
     cost = {"calls": {"target": 9, "cached": 1}, "tokens": {"prompt": 5, "completion": 2}, "cost_usd": 0.0}
-    more = {"lost_usd": 0.0, "unpriced": [], "overspent": "", "limited": 0, "seconds": 3.0, "status": "complete"}
     head = {"task": "t", "model": "local/m", "run_id": "r2", "of_run": "r1", "rows": {"test": 100, "train": 160}}
-    curve = {"curve": curve_lines(points), "curve_text": curve_text(points, 0)}
-    return {**head, **table(ARMS, ROWS, None, 0), **curve, **cost, **more}
+    curve = {"curve": curve_lines(points), "curve_text": curve_text(points, 0), "settings": ()}
+    arms, advice = table(ARMS, ROWS, None, 0)
+    return CustomizeResult.from_json({**head, "arms": arms, "advice": advice, **curve, **cost, "seconds": 3.0})
 
 
 def test_the_tables_in_a_pipe_and_the_lines_below_them() -> None:
@@ -140,8 +138,8 @@ def test_without_a_curve_there_is_one_table() -> None:
 
 @pytest.mark.parametrize("hostile", ["\x1b[2J", "a\tb"])
 def test_names_of_a_ledger_from_elsewhere_cannot_drive_the_terminal(hostile: str) -> None:
-    made = result([])
-    made["task"], made["arms"][1]["arm"], made["run_id"] = hostile, hostile, hostile
-    shown = customize_report(made)
+    plain = result([])
+    arms = [arm.model_copy(update={"arm": hostile}) if arm.arm == "best" else arm for arm in plain.arms]
+    shown = customize_report(plain.model_copy(update={"task": hostile, "run_id": hostile, "arms": tuple(arms)}))
     assert "\x1b" not in shown
     assert "\t" not in shown.partition("\nrun ")[0], "nothing of a table is moved"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from agent.scoring.answer_counts import retrieval_figures
+from agent.scoring import answer_counts
 from agent.scoring.breakdown import Pair
 from agent.types import Example, Knowledge, Outcome, Prediction
+from tests.json_of import json_of
+
+retrieval_figures = json_of(answer_counts.retrieval_figures)
 
 ROWS = (
     Example("1", {"q": "a"}, {"answer": "£5"}, sources=("a.md",)),

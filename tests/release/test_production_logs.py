@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError, ProblemsError
+from agent.release import production_logs
 from agent.release.log_lines import time_of, value_of
-from agent.release.production_logs import Window, compare_windows, window_of_log
+from agent.release.production_logs import Window, window_of_log
 from agent.release.runtime import Prompt, PromptRelease
 from agent.types import Drift, Field, Message
+from tests.json_of import json_of
+
+compare_windows = json_of(production_logs.compare_windows)
 
 TEAMS = ("billing", "delivery", "account", "repair")
 MIX = (0.4, 0.3, 0.2, 0.1)

@@ -4,8 +4,11 @@ import random
 
 import pytest
 
-from agent.release.regression import verdict
+from agent.release import regression
 from agent.types import Example, Field, Outcome, Prediction
+from tests.json_of import json_of
+
+verdict = json_of(regression.verdict)
 
 TEAM = Field("team", "choice", choices=("a", "b", "c"))
 TEXT = Field("reply")

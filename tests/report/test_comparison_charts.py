@@ -9,11 +9,14 @@ import pytest
 from agent.report.charts import svg
 from agent.report.comparison import cost_points, cost_unit
 from agent.report.comparison_charts import losses, score_against_cost
+from agent.results.customize import ComparedArm
 
 
-def arm(name: str, **more: Any) -> dict[str, Any]:
-    line = {"arm": name, "family": "prompt", "test": 0.5, "ci95": [0.4, 0.6], "train_s": 0.0, "train_usd": 0.0}
-    return {**line, "tokens_per_call": 100.0, "usd_per_1000": 0.0, "latency_s": 1.8, **more}
+def arm(name: str, **more: Any) -> ComparedArm:
+    line = {"arm": name, "about": "", "family": "prompt", "candidate_id": "c", "test": 0.5, "ci95": [0.4, 0.6]}
+    line |= dict.fromkeys(("diff", "diff_ci95", "p_value", "break_even_calls", "elsewhere", "seeds"))
+    line |= dict.fromkeys(("unscored", "labels", "train_s", "train_usd", "usd_per_1000", "megabytes"), 0)
+    return ComparedArm.from_json({**line, "tokens_per_call": 100.0, "latency_s": 1.8, "path": "", **more})
 
 
 LOCAL = [arm("yours"), arm("best"), arm("lora", family="tuned", test=0.7, train_s=3600.0, latency_s=0.36)]

@@ -154,15 +154,15 @@ def test_each_row_is_embedded_once_counted_and_kept(here: Path) -> None:
         result = run(server)
         first = len(asked(server))
         again = run(server, seed=1)
-        assert len(asked(server)) == first + again.cost.calls.get("embedding", 0)
+        assert len(asked(server)) == first + again.calls.get("embedding", 0)
         sent = [text for seen in asked(server)[:first] for text in seen.body["input"]]
         assert len(sent) == len(set(sent)) > 150
         assert max(len(seen.body["input"]) for seen in asked(server)) == MOST_TEXTS
-        assert result.cost.calls["embedding"] == first
+        assert result.calls["embedding"] == first
         tried = good("history", result.run_id, "--json")
         assert any(f"picked for each input by {name}" in tried for name in DENSE_RETRIEVERS)
         good("transfer", result.run_id, "--models", f"openai-compatible/y@{server.url}", "--top", "20", "-q")
-        assert len(asked(server)) == first + again.cost.calls.get("embedding", 0)
+        assert len(asked(server)) == first + again.calls.get("embedding", 0)
     good("audit", "verify")
     good("reproduce", result.run_id)
 

@@ -47,7 +47,7 @@ def result(model: str) -> RunResult:
         "release": "r/prompt.md",
         "ledger_head": "h",
     }
-    return RunResult.from_json(found, Path("x.db"))
+    return RunResult.from_json({**found, "ledger": Path("x.db")})
 
 
 def outcome(task: str, model: str, seed: int, rate: float, rows: range = range(80), digest: str = "h") -> CellOutcome:

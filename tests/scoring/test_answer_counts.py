@@ -9,9 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.scoring.answer_counts import by_label, row_counts
+from agent.scoring import answer_counts
 from agent.scoring.breakdown import Pair
 from agent.types import Example, Field, Outcome, Prediction, Score
+from tests.json_of import json_of
+
+by_label = json_of(answer_counts.by_label)
+row_counts = json_of(answer_counts.row_counts)
 
 LABELS = ("billing", "account", "refunds")
 TEAM = Field("team", "choice", choices=LABELS)

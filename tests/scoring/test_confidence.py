@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from agent.release.result_breakdown import Calibration
-from agent.scoring.breakdown import confidence_report
+from agent.results.breakdown import Calibration
+from agent.scoring import breakdown
 from agent.types import Outcome, Prediction
+from tests.json_of import json_of
+
+confidence_report = json_of(breakdown.confidence_report)
 
 approx = pytest.approx
 

@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.metrics.calls import NO_CALL, paired_names
-from agent.scoring.answer_counts import by_tool
+from agent.scoring import answer_counts
 from agent.scoring.breakdown import Pair
 from agent.types import Example, Field, Outcome, Prediction, Score, Tool
+from tests.json_of import json_of
+
+by_tool = json_of(answer_counts.by_tool)
 
 TOOLS = tuple(Tool(name, "", '{"type": "object"}') for name in ("light", "scene", "lock"))
 NAMES = st.lists(st.sampled_from([tool.name for tool in TOOLS]), max_size=4)

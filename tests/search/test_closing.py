@@ -9,7 +9,6 @@ from dataclasses import replace
 from agent.gateway.budget import HeldBack
 from agent.ledger.store import Ledger
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.release.result_details import Change
 from agent.search import explanation, selection
 from agent.types import Budget, Demo, Proposal, Usage
 from tests.search.worlds import TASK, Searched, made_search, pupil, with_baseline
@@ -123,10 +122,10 @@ async def test_the_winner_is_seen_without_each_of_its_parts_and_that_is_explaine
     assert {proposal.parent_id for proposal in tried} == {BEST.id}
     assert {proposal.operator for proposal in tried} >= {"without:instruction", "without:demos", "without:format"}
     assert {found.board.trials[proposal.candidate.id].state for proposal in tried} == {"complete"}
-    told = {row["part"]: row for row in explanation.carried(found.context, BEST, None)}
-    assert told["instruction"]["how"] == "measured"
-    assert told["instruction"]["points"] > 30
-    assert told["format"]["points"] < told["instruction"]["points"]
+    told = {row.part: row for row in explanation.carried(found.context, BEST, None)}
+    assert told["instruction"].how == "measured"
+    assert told["instruction"].points > 30
+    assert told["format"].points < told["instruction"].points
     before = len(model.seen)
     await explanation.ablate(found.context, BEST)
     assert len(model.seen) == before, "what was tried is not bought again"
@@ -150,14 +149,14 @@ async def test_a_cap_that_ends_while_explaining_does_not_end_the_run(ledger: Led
     )  # the search has no time left, which `left` does not know
     await explanation.ablate(found.context, BEST)
     assert model.seen == []
-    told = {row["part"]: row for row in explanation.carried(found.context, BEST, None)}
-    assert told["instruction"]["how"] != "measured"
+    told = {row.part: row for row in explanation.carried(found.context, BEST, None)}
+    assert told["instruction"].how != "measured"
 
 
 async def test_an_instruction_that_stands_below_a_preface_is_kept(ledger: Ledger) -> None:
     preface = PromptCandidate("zero-shot", "turns", f"You sort mail.\n\n{TASK.instruction}\n")
     found, _ = await ended(ledger, BEST, preface)
-    new, kept = (Change.from_json(explanation.changed(found.context, each)) for each in (BEST, preface))
+    new, kept = (explanation.changed(found.context, each) for each in (BEST, preface))
     assert (new.instruction, new.keeps) == (True, False)
     assert (kept.instruction, kept.keeps) == (True, True)
 
@@ -183,12 +182,12 @@ async def test_who_stands_on_the_front_does_not_depend_on_the_clock(ledger: Ledg
     for slow in (BEST.id, PLAIN.id, found.context.baseline.id):
         seconds = {i: 9.0 if i == slow else 0.1 for i in (BEST.id, PLAIN.id, found.context.baseline.id)}
         rows = selection.pareto(selection.finalists(found.context, None, seconds), BEST)
-        assert [row["latency_s"] for row in rows] == [seconds[row["candidate_id"]] for row in rows]
-        tables.append([row["candidate_id"] for row in rows])
+        assert [row.latency_s for row in rows] == [seconds[row.candidate_id] for row in rows]
+        tables.append([row.candidate_id for row in rows])
     assert tables[0] == tables[1] == tables[2]
 
 
 async def test_the_front_marks_the_one_that_was_chosen(ledger: Ledger) -> None:
     found, _ = await ended(ledger, BEST, PLAIN)
     rows = selection.pareto(selection.finalists(found.context, None, {}), BEST)
-    assert [row["candidate_id"] for row in rows if row["chosen"]] == [BEST.id]
+    assert [row.candidate_id for row in rows if row.chosen] == [BEST.id]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from agent.ledger.store import Ledger
 from agent.programs.moves.prompt_parts import leave_one_out
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES
-from agent.release.result import RunResult
+from agent.release.result import RunResult, search_result
 from agent.report import facts
 from agent.report.blocks import TableBlock
 from agent.report.run_blocks import run_sections
@@ -57,8 +56,7 @@ async def test_the_ledger_keeps_what_the_result_writes_and_a_result_that_is_read
     (kept,) = History(tmp_path / "kept/ledger.db").runs()
     assert json.dumps(kept["result"], sort_keys=True) == json.dumps(result.to_json(), sort_keys=True)
     assert list(result.to_json()) == list(WHOLE), "the keys that docs/command-line.md lists"
-    assert RunResult.from_json(result.to_json(), result.ledger) == result
-    assert json.dumps(replace(RunResult.from_json(result.to_json())).to_json()) == json.dumps(result.to_json())
+    assert search_result(result.to_json(), result.ledger) == result
     assert len(result.blocked) == len(result.blocked_codes)
     assert result.ledger == run.ledger.path
 
@@ -131,7 +129,7 @@ async def test_a_search_that_dropped_programs_by_parts_of_dev_has_no_corrected_f
     assert run._corrected(winner) is None
     why = run._uncorrected(winner)
     assert why == "evolve dropped programs by parts of dev, and what that adds is not known"
-    assert facts.uncorrected(replace(result, uncorrected=why)) == f"the dev score is not corrected: {why}"
+    assert facts.uncorrected(result.model_copy(update={"uncorrected": why})) == f"the dev score is not corrected: {why}"
     assert run._uncorrected(run.context.baseline) == "the best found was chosen by another rule than the best on dev"
     run.context.note("picks_not_proved", {"candidate_id": winner.id, "against": run.context.baseline.id})
     assert run._uncorrected(run.context.baseline).startswith("a prompt that picks its examples scored higher on dev")

@@ -22,6 +22,7 @@ from agent.report import facts
 from agent.report.blocks import plain
 from agent.report.web.page_request import PLAYGROUND, PageRequest, Posted, Site
 from agent.report.web.tried_prompts import Tried, tried_prompts
+from agent.results.rows import PlayedAnswer, PlayedResult
 from agent.types import Example
 
 FIELD = "in."
@@ -182,30 +183,31 @@ def _asked(request: PageRequest, tried: Tried) -> dict[str, Any] | None:
     if not run_id:
         return None
     run = request.history.run(run_id)
-    result = run["result"] or {}
-    if run["id"] != run_id or result.get("kind") != PLAYGROUND or result.get("of") != tried.of:
+    stored = run["result"] or {}
+    if run["id"] != run_id or stored.get("kind") != PLAYGROUND or stored.get("of") != tried.of:
         raise InputError(f"{run_id}: was not asked in the playground of {tried.of}, or its result was erased")
-    answers = [_answer(request, tried.prompts.get(answer["side"]), answer) for answer in result["asked"]]
+    result = PlayedResult.from_json(stored)
+    answers = [_answer(request, tried.prompts.get(answer.side), answer) for answer in result.asked]
     return {
         "run_id": run_id,
-        "inputs": {name: result["inputs"].get(name, "") for name in tried.inputs},
+        "inputs": {name: result.inputs.get(name, "") for name in tried.inputs},
         "answers": answers,
-        "cost_usd": result["cost_usd"],
-        "unpriced": result["unpriced"],
-        "calls": sum(count for role, count in result["calls"].items() if role != "cached"),
-        "cached": result["calls"]["cached"],
+        "cost_usd": result.cost_usd,
+        "unpriced": result.unpriced,
+        "calls": sum(result.calls_made.values()),
+        "cached": result.calls["cached"],
     }
 
 
-def _answer(request: PageRequest, prompt: Prompt | None, answer: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(request: PageRequest, prompt: Prompt | None, answer: PlayedAnswer) -> dict[str, Any]:
     """One answer with its reply as the ledger has it, and what is read out of it."""
-    key, error = answer["call_key"], answer["error"]
+    key, error = answer.call_key, answer.error
     number = trail.call_id(request.history, key) if key else None
     reply = trail.call(request.history, number, with_events=False)["reply"] if number is not None else None
     text = reply["text"] if reply else ""
     read = prompt.parse(text) if prompt and text else None
     return {
-        "side": answer["side"],
+        "side": answer.side,
         "call": number,
         "reply": text,
         "fields": dict(read.fields) if read else {},

@@ -113,7 +113,7 @@ class ArmTrainings:
             self._observer.on_message(
                 f"{spec.name}: dev chose {described(choice.chosen)} of {len(choice.tried)} settings"
             )
-            self._observer.on_event("settings_chosen", {"arm": spec.name, **choice_record(choice)})
+            self._observer.on_event("settings_chosen", choice_record(spec.name, choice).to_json())
         return choice
 
     async def _chosen_by_asha(self, spec: ArmSpec, order: TrainingOrder) -> SettingsChoice:

@@ -18,8 +18,8 @@ from agent.models.gguf import read_gguf
 from agent.programs import TUNED_ARMS
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.template import label_text
+from agent.results.customize import Family
 from agent.run.recorded import recorded_prompt
-from agent.stats.advice import Family
 from agent.tuning.base_model import read_architecture
 from agent.tuning.engine_tokens import require_soft_tokens
 from agent.tuning.settings import SoftPromptSettings

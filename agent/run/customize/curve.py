@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from agent.errors import Problem
 from agent.prompt.template import label_text
+from agent.results.customize import CurveScore
 from agent.scoring.breakdown import summary
 from agent.search.context import stratified
 from agent.stats.advice import ArmScores
@@ -71,20 +71,20 @@ def first_rows(task: Task, count: int, seed: int) -> Task:
     return replace(task, train=tuple(stratified(task.train, labels, random.Random(seed))[:count]))
 
 
-def curve_lines(points: Sequence[CurvePoint]) -> list[dict[str, Any]]:
-    """The points JSON-ready, those of one arm together with its rows ascending."""
+def curve_lines(points: Sequence[CurvePoint]) -> tuple[CurveScore, ...]:
+    """The points, those of one arm together with its rows ascending."""
     arms = list(dict.fromkeys(point.arm for point in points))
     ordered = sorted(points, key=lambda point: (arms.index(point.arm), point.labels))
-    return [
-        {
-            "arm": point.arm,
-            "labels": point.labels,
-            "test": (scored := summary(point.scores))["mean"],
-            "ci95": scored["ci95"],
-            "train_s": round(point.train_s, 1),
-        }
+    return tuple(
+        CurveScore(
+            arm=point.arm,
+            labels=point.labels,
+            test=(scored := summary(point.scores)).mean,
+            ci95=scored.ci95,
+            train_s=round(point.train_s, 1),
+        )
         for point in ordered
-    ]
+    )
 
 
 def curve_text(points: Sequence[CurvePoint], seed: int) -> str:

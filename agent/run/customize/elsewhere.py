@@ -11,6 +11,7 @@ from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import Gateway
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import baseline
+from agent.results.customize import Elsewhere, OtherTask
 from agent.run.tasks import SAMPLES
 from agent.scoring.evaluate import Evaluator
 from agent.scoring.task_metrics import build_metrics
@@ -48,29 +49,6 @@ OTHER_TASKS = ("support_triage", "word_problems", "clinic_intake")
 """Shipped tasks with short answers that their own metrics judge, the shortest first."""
 OTHERS, OTHER_ROWS = 2, 6
 """How many of them are asked, and dev rows of each."""
-
-
-@dataclass(frozen=True, slots=True)
-class OtherTask:
-    """A task that the adapter was not trained for: mean scores in [0, 1] of `n` rows with it on and with it off. None:
-    no row has a score."""
-
-    task: str
-    on: float | None
-    off: float | None
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """General questions answered by an arm: how many of `n` were right, for how many the base's answer stayed, how many
-    the base has right, and the scores of other tasks."""
-
-    right: int
-    same: int
-    n: int
-    base_right: int | None = None
-    tasks: tuple[OtherTask, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +96,10 @@ def elsewhere(on: RepliesElsewhere, off: RepliesElsewhere, others: Sequence[Task
     """An arm's `replies` against those of the base without it."""
     same = sum(a is not None and a == b for a, b in zip(on.general, off.general, strict=True))
     tasks = tuple(
-        OtherTask(task.name, with_it, without, len(task.dev))
+        OtherTask(task=task.name, on=with_it, off=without, n=len(task.dev))
         for task, with_it, without in zip(others, on.scores, off.scores, strict=True)
     )
-    return Elsewhere(_right(on.general), same, len(QUESTIONS), _right(off.general), tasks)
+    return Elsewhere(right=_right(on.general), same=same, n=len(QUESTIONS), base_right=_right(off.general), tasks=tasks)
 
 
 def _right(said: Sequence[str | None]) -> int:

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
-from typing import Any
 
 from agent.gateway.prices import Price
 from agent.ledger.store import Ledger
@@ -16,6 +15,7 @@ from agent.programs.classic import ClassicProgram
 from agent.programs.prompt import PromptProgram
 from agent.programs.tuned import TunedProgram
 from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate
+from agent.results.customize import CustomizeResult, ProviderTraining, RowCounts, SeedScore
 from agent.run.customize.arm_trainings import ArmTrainings
 from agent.run.customize.arms import MadeArm, rows_a_label
 from agent.run.customize.curve import CurvePoint, curve_lines, curve_text, first_rows
@@ -24,7 +24,7 @@ from agent.run.customize.hosted import HostedTrainer
 from agent.run.customize.plan import LATENCY_ROWS, CustomizePlan
 from agent.run.customize.release_arm import write_arm
 from agent.run.customize.settings_search import choice_record
-from agent.run.customize.table import MeasuredArm, SeedScore, table
+from agent.run.customize.table import MeasuredArm, table
 from agent.run.customize.training import rows_hash
 from agent.run.job import Job, Resources
 from agent.run.observers import LedgerObserver
@@ -39,11 +39,12 @@ LATENCY_REPEAT = 1
 NO_MODEL = "answers without a language model"
 
 
-class Customize(Job):
+class Customize(Job[CustomizeResult]):
     """One comparison."""
 
     command = kind = "customize"
     done = "customized"
+    chained = ("of_run", "model", "rows", "arms", "advice", "curve", "status")
     after_interrupt = "interrupted; the same command goes on: replies are in the ledger, epochs in a checkpoint"
 
     def __init__(self, plan: CustomizePlan, resources: Resources) -> None:
@@ -57,7 +58,7 @@ class Customize(Job):
     def planned(self) -> int:
         return self._plan.calls
 
-    async def work(self) -> dict[str, Any]:
+    async def work(self) -> CustomizeResult:
         try:
             return await self._compared()
         finally:
@@ -69,10 +70,7 @@ class Customize(Job):
         if self._trainer is not None:
             await self._trainer.abandon()
 
-    def for_chain(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {key: result[key] for key in ("of_run", "model", "rows", "arms", "advice", "curve", "status")}
-
-    async def _compared(self) -> dict[str, Any]:
+    async def _compared(self) -> CustomizeResult:
         plan, task, seed = self._plan, self.task, self._resources.seed
         if plan.tuned:
             self._observer.on_message(plan.trainings.line)
@@ -102,22 +100,21 @@ class Customize(Job):
         points = [point for size, part in some.items() for point in await self._points(part, of_size[size])]
         points += _whole_points(plan, measured) if points else []
         measured = await self._released(measured, whole, tuned)
-        return {
-            "kind": self.kind,
-            "run_id": self.id,
-            "of_run": plan.run,
-            "task": task.name,
-            "model": plan.lm.name,
-            "rows": {"train": len(task.train), "test": len(task.test)},
-            **table(measured, rows_a_label(task), plan.expected_calls, seed),
-            "curve": curve_lines(points),
-            "curve_text": curve_text(points, seed),
-            "settings": [{"arm": each.spec.name, **choice_record(each.choice)} for each in whole if each.choice],
-            **({"fine_tuning": _fine_tuning(hosted)} if hosted else {}),
-            **self.cost(),
-            "status": "complete",
-            "ledger_head": self.ledger.head(),
-        }
+        lines, advice = table(measured, rows_a_label(task), plan.expected_calls, seed)
+        return CustomizeResult(
+            run_id=self.id,
+            of_run=plan.run,
+            task=task.name,
+            model=plan.lm.name,
+            rows=RowCounts(train=len(task.train), test=len(task.test)),
+            arms=lines,
+            advice=advice,
+            curve=curve_lines(points),
+            curve_text=curve_text(points, seed),
+            settings=tuple(choice_record(each.spec.name, each.choice) for each in whole if each.choice),
+            fine_tuning=_fine_tuning(hosted) if hosted else None,
+            **self.spent(),
+        )
 
     async def _asked(self, measurement: Measurement, arms: Sequence[MadeArm]) -> Mapping[str, RepliesElsewhere]:
         """What the models of trained arms say elsewhere, by the name of the arm, and the base model ("").
@@ -206,8 +203,8 @@ def _record(measurement: Measurement, candidate: PromptCandidate, operator: str,
     measurement.records.on_candidate_accepted(0, Proposal(candidate, {}, operator, None, about))
 
 
-def _fine_tuning(hosted: MadeArm) -> dict[str, Any]:
-    return {"job": hosted.job, "model": hosted.model.name, "seconds": hosted.seconds, "usd": hosted.usd}
+def _fine_tuning(hosted: MadeArm) -> ProviderTraining:
+    return ProviderTraining(job=hosted.job, model=hosted.model.name, seconds=hosted.seconds, usd=hosted.usd)
 
 
 def _whole_points(plan: CustomizePlan, measured: Sequence[MeasuredArm]) -> list[CurvePoint]:
@@ -282,11 +279,11 @@ class Measurement:
         self, first: MadeArm, values: Sequence[float | None], others: Sequence[MadeArm]
     ) -> list[SeedScore]:
         """The sealed scores of the same training with each seed, that of the arm first."""
-        scores = [SeedScore(first.seed, summary(values)["mean"], round(first.train_s, 1))]
+        scores = [SeedScore(seed=first.seed, test=summary(values).mean, train_s=round(first.train_s, 1))]
         for each in others:
             self.observer.on_message(f"{each.spec.name}, seed {each.seed}: {len(values)} sealed rows")
-            mean = summary(_values(await self.sealed(each)))["mean"]
-            scores.append(SeedScore(each.seed, mean, round(each.train_s, 1)))
+            mean = summary(_values(await self.sealed(each))).mean
+            scores.append(SeedScore(seed=each.seed, test=mean, train_s=round(each.train_s, 1)))
         return scores
 
     async def unmodelled(self) -> list[MeasuredArm]:

@@ -18,6 +18,7 @@ from agent.options.jobs import CustomizeOptions
 from agent.options.shared import SpendingOptions
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import baseline
+from agent.results.customize import CustomizeResult
 from agent.run.arguments import require_none
 from agent.run.customize.arms import ArmSpec, bare_prompt, prompt_arms, require_arms, why_no_soft_prompt, why_not_tuned
 from agent.run.customize.curve import FEWEST_TRAIN, curve_sizes
@@ -171,7 +172,7 @@ def dry_run(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> dict
     return {**about, "trainings": trainings.count, "trainings_text": trainings.line, "calls": calls}
 
 
-def prepare_customize(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> PreparedJob:
+def prepare_customize(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> PreparedJob[CustomizeResult]:
     """A comparison that is ready to start; calls nothing.
 
     Args:

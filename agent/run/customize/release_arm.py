@@ -18,6 +18,8 @@ from agent.release.export import write_release
 from agent.release.gate import blocked_arm, shown
 from agent.release.prompt_file import PROMPT_FILE, PromptRelease
 from agent.release.runtime import load_prompt
+from agent.results.breakdown import Gain
+from agent.results.customize import ComparedArm, CustomizeResult
 from agent.run.arm_release import ArmRelease
 from agent.run.locations import open_history
 from agent.scoring.breakdown import difference, summary
@@ -54,9 +56,9 @@ def write_arm(
         "run_id": run,
         "arm": arm.name,
         "candidate_id": candidate.id,
-        "test": summary(arm.scores)["mean"],
-        "baseline_test": summary(yours.scores)["mean"],
-        "lift": difference(arm.scores, yours.scores, plan.settings.seed),
+        "test": summary(arm.scores).mean,
+        "baseline_test": summary(yours.scores).mean,
+        "lift": difference(arm.scores, yours.scores, plan.settings.seed).to_json(),
         "train_rows": len(plan.task.train),
         "hashes": dict(plan.task.hashes),
         "tool": tool_version(),
@@ -87,12 +89,12 @@ def tuned_arm(run: str, arm: str, db: Path) -> ArmRelease:
         line = lines[arm]
         blocked = [*_not_shown(line), *blocked_arm(_ahead(history, found, line, lines))]
     evidence = {
-        "candidate_id": line["candidate_id"],
-        "test": line["test"],
-        "ci95": line["ci95"],
-        "lift": {key: line[key] for key in ("diff", "diff_ci95", "p_value")},
+        "candidate_id": line.candidate_id,
+        "test": line.test,
+        "ci95": line.ci95,
+        "lift": {"diff": line.diff, "diff_ci95": line.diff_ci95, "p_value": line.p_value},
     }
-    return ArmRelease(found["id"], arm, line["candidate_id"], release, blocked, evidence)
+    return ArmRelease(found["id"], arm, line.candidate_id, release, blocked, evidence)
 
 
 def tuned_file(history: History, run: str, arm: str, db: Path) -> tuple[Row, Path]:
@@ -105,11 +107,11 @@ def tuned_file(history: History, run: str, arm: str, db: Path) -> tuple[Row, Pat
     return found, arm_folder(db.parent, found["id"], arm) / PROMPT_FILE
 
 
-def _found(history: History, run: str, arm: str, db: Path) -> tuple[Row, dict[str, Mapping[str, Any]], PromptRelease]:
+def _found(history: History, run: str, arm: str, db: Path) -> tuple[Row, dict[str, ComparedArm], PromptRelease]:
     found = history.run(run) if run else _latest(history)
     lines = _arms_of(found)
-    if arm not in lines or not lines[arm].get("path"):
-        there = ", ".join(name for name, line in lines.items() if line.get("path")) or "none"
+    if arm not in lines or not lines[arm].path:
+        there = ", ".join(name for name, line in lines.items() if line.path) or "none"
         raise InputError(f"{found['id']}: it trained no arm {arm!r}; it has {there}")
     return found, lines, _its_own(history, found, lines[arm], db)
 
@@ -121,47 +123,45 @@ def _latest(history: History) -> Row:
     raise InputError(f"{history.path}: no comparison yet; `optimize customize TASK` makes one")
 
 
-def _arms_of(found: Row) -> dict[str, Mapping[str, Any]]:
+def _arms_of(found: Row) -> dict[str, ComparedArm]:
     if (found["result"] or {}).get("kind") != "customize":
         raise InputError(
             f"{found['id']}: no result of `optimize customize`, so it has no tuned arm; name a run of that command"
         )
-    return {line["arm"]: line for line in found["result"]["arms"]}
+    return {line.arm: line for line in CustomizeResult.from_json(found["result"]).arms}
 
 
-def _its_own(history: History, found: Row, line: Mapping[str, Any], db: Path) -> PromptRelease:
+def _its_own(history: History, found: Row, line: ComparedArm, db: Path) -> PromptRelease:
     """What the comparison released as the arm. Raises ReleaseError where the folder holds anything else."""
-    path = arm_folder(db.parent, found["id"], line["arm"]) / PROMPT_FILE
+    path = arm_folder(db.parent, found["id"], line.arm) / PROMPT_FILE
     release = load_prompt(path).release
     events = history.select("SELECT body FROM events WHERE run_id = ? AND kind = 'released'", found["id"])
     noted = [json.loads(event["body"]) for event in events]
-    if release.version not in [each["version"] for each in noted if each["arm"] == line["arm"]]:
+    if release.version not in [each["version"] for each in noted if each["arm"] == line.arm]:
         raise ReleaseError(
-            f"{path}: holds {release.version}, which is not what {found['id']} released as {line['arm']}; restore the "
+            f"{path}: holds {release.version}, which is not what {found['id']} released as {line.arm}; restore the "
             "file, or make the comparison again"
         )
     return release
 
 
-def _not_shown(line: Mapping[str, Any]) -> list[str]:
-    if line["diff"] is None:
+def _not_shown(line: ComparedArm) -> list[str]:
+    if line.diff is None or line.diff_ci95 is None or line.p_value is None:
         return ["it cannot be compared with your own prompt: no row has a score on both sides"]
-    if shown(line["diff_ci95"], line["p_value"]) > 0:
+    if shown(line.diff_ci95, line.p_value) > 0:
         return []
-    low, high = (100 * end for end in line["diff_ci95"])
-    gained = f"{100 * line['diff']:+.1f} points (95 % CI {low:+.1f} to {high:+.1f}), p = {line['p_value']:.2g}"
+    low, high = (100 * end for end in line.diff_ci95)
+    gained = f"{100 * line.diff:+.1f} points (95 % CI {low:+.1f} to {high:+.1f}), p = {line.p_value:.2g}"
     return [f"its gain over your own prompt is not shown: {gained}"]
 
 
-def _ahead(
-    history: History, found: Row, line: Mapping[str, Any], lines: Mapping[str, Mapping[str, Any]]
-) -> dict[str, dict[str, Any]]:
+def _ahead(history: History, found: Row, line: ComparedArm, lines: Mapping[str, ComparedArm]) -> dict[str, Gain]:
     """How far each other prompt of the comparison is ahead on the sealed test, paired by row."""
-    own = _values(history, found, line["candidate_id"])
+    own = _values(history, found, line.candidate_id)
     ahead = {}
     for name, other in lines.items():
-        if other["family"] == "prompt" and name != YOURS:
-            theirs = _values(history, found, other["candidate_id"])
+        if other.family == "prompt" and name != YOURS:
+            theirs = _values(history, found, other.candidate_id)
             rows: Sequence[str] = sorted(own.keys() & theirs.keys())
             ahead[f"the arm {name}"] = difference(
                 [theirs[row] for row in rows], [own[row] for row in rows], found["seed"]

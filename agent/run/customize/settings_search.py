@@ -22,6 +22,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.errors import AgentError, InputError, TrainingDiverged, error_lines
+from agent.results.customize import ArmSettings, SettingsTried
 from agent.run.customize.on_ray import LOOK_SECONDS, NodeOrder, RayTrainings, carry_out
 from agent.run.sweep.executors import RETRIES
 from agent.tuning.settings import Step, TrainedAdapter, TrainingSettings
@@ -57,19 +58,17 @@ class TriedSettings:
     ended: str = ""
     why: str = ""
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; a loss that is not known is None."""
-        tried = {
-            name: asdict(self.settings)[name] for name in ("learning_rate", "rank") if hasattr(self.settings, name)
-        }
-        return {
-            **tried,
-            "epochs": self.epochs,
-            "dev_loss": round(self.dev_loss, 5) if math.isfinite(self.dev_loss) else None,
-            "seconds": round(self.seconds, 1),
-            "diverged": self.diverged,
-            "ended": self.ended,
-        }
+    def told(self) -> SettingsTried:
+        """As the result says it; a loss that is not known is None."""
+        return SettingsTried(
+            learning_rate=getattr(self.settings, "learning_rate", None),
+            rank=getattr(self.settings, "rank", None),
+            epochs=self.epochs,
+            dev_loss=round(self.dev_loss, 5) if math.isfinite(self.dev_loss) else None,
+            seconds=round(self.seconds, 1),
+            diverged=self.diverged,
+            ended=self.ended,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +93,9 @@ class SettingsChoice:
         return SettingsChoice(_capped(most, tried, best), tried if len(tried) > 1 else (), others)
 
 
-def choice_record(choice: SettingsChoice) -> dict[str, Any]:
-    """What was chosen of what, JSON-ready; `tried` is empty where there was one."""
-    return {"chosen": asdict(choice.chosen), "tried": [each.as_dict() for each in choice.tried]}
+def choice_record(arm: str, choice: SettingsChoice) -> ArmSettings:
+    """What was chosen of what; `tried` is empty where there was one."""
+    return ArmSettings(arm=arm, chosen=asdict(choice.chosen), tried=tuple(each.told() for each in choice.tried))
 
 
 async def each_of(works: Sequence[Callable[[], Awaitable[T]]], at_once: bool) -> list[T]:

@@ -1,29 +1,19 @@
-"""The figures of the arms, JSON-ready, and the advice in words. Pure."""
+"""The figures of the arms, and the advice in words. Pure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from agent.run.customize.elsewhere import Elsewhere
+from agent.results.breakdown import Gain
+from agent.results.customize import ArmAdvice, ComparedArm, Elsewhere, Family, SeedScore, SeedSpread
 from agent.scoring.breakdown import difference, summary
-from agent.stats.advice import FEW_ROWS, ROWS_A_LABEL, Advice, ArmScores, Family, advise
+from agent.stats.advice import FEW_ROWS, ROWS_A_LABEL, Advice, ArmScores, advise
 
 MILLION = 1_000_000
 WHOLE = ("full", "hosted")
 """Arms whose model has no adapter that is switched on."""
-
-
-@dataclass(frozen=True, slots=True)
-class SeedScore:
-    """The same training with another seed: its mean score on the sealed rows in [0, 1] (None: no row has one), and
-    seconds of training."""
-
-    seed: int
-    test: float | None
-    train_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +67,8 @@ def _pays_in_dollars(arm: MeasuredArm, prompt: MeasuredArm | None) -> int | None
 
 def table(
     arms: Sequence[MeasuredArm], rows: Mapping[str, int], expected_calls: int | None, seed: int
-) -> dict[str, Any]:
-    """`arms` and `advice` of the result.
+) -> tuple[tuple[ComparedArm, ...], ArmAdvice]:
+    """The arms and the advice of the result.
 
     Args:
         expected_calls: calls in the life of the prompt; None: as many as it takes.
@@ -87,75 +77,74 @@ def table(
     best = max(prompts, key=lambda arm: _scored(arm).mean)
     pays_from = {arm.name: break_even(arm, best) for arm in arms if arm.family == "tuned"}
     advice = advise([_scored(arm, pays_from.get(arm.name)) for arm in arms], rows, expected_calls, seed)
-    lines = [_line(arm, arms[0], pays_from.get(arm.name), seed) for arm in arms]
-    return {"arms": lines, "advice": {"verdict": advice.verdict, "arm": advice.arm, "text": advice_text(advice, lines)}}
+    lines = tuple(_line(arm, arms[0], pays_from.get(arm.name), seed) for arm in arms)
+    return lines, ArmAdvice(verdict=advice.verdict, arm=advice.arm, text=advice_text(advice, lines))
 
 
 def _scored(arm: MeasuredArm, break_even_calls: int | None = None) -> ArmScores:
     return ArmScores(arm.name, arm.family, arm.scores, break_even_calls)
 
 
-def _line(arm: MeasuredArm, yours: MeasuredArm, pays_from: int | None, seed: int) -> dict[str, Any]:
-    scored, against = summary(arm.scores), {"diff": None, "diff_ci95": None, "p_value": None}
+def _line(arm: MeasuredArm, yours: MeasuredArm, pays_from: int | None, seed: int) -> ComparedArm:
+    scored, against = summary(arm.scores), Gain()
     if arm is not yours:
         against = difference(arm.scores, yours.scores, seed)
-    elsewhere = arm.elsewhere
-    return {
-        "arm": arm.name,
-        "about": arm.about,
-        "family": arm.family,
-        "candidate_id": arm.candidate_id,
-        "test": scored["mean"],
-        "ci95": scored["ci95"],
-        "unscored": scored["unscored"],
-        **against,
-        "labels": arm.labels,
-        "train_s": round(arm.train_s, 1),
-        "train_usd": arm.train_usd,
-        "tokens_per_call": round(arm.tokens_per_call, 1),
-        "usd_per_1000": arm.usd_per_1000,
-        "latency_s": None if arm.latency_s is None else round(arm.latency_s, 3),
-        "break_even_calls": pays_from,
-        "elsewhere": asdict(elsewhere) if elsewhere else None,
-        "seeds": _spread(arm.seeds),
-        "megabytes": round(arm.megabytes, 1),
-        "path": arm.path,
-    }
+    return ComparedArm(
+        arm=arm.name,
+        about=arm.about,
+        family=arm.family,
+        candidate_id=arm.candidate_id,
+        test=scored.mean,
+        ci95=scored.ci95,
+        unscored=scored.unscored,
+        **dict(against),
+        labels=arm.labels,
+        train_s=round(arm.train_s, 1),
+        train_usd=arm.train_usd,
+        tokens_per_call=round(arm.tokens_per_call, 1),
+        usd_per_1000=arm.usd_per_1000,
+        latency_s=None if arm.latency_s is None else round(arm.latency_s, 3),
+        break_even_calls=pays_from,
+        elsewhere=arm.elsewhere,
+        seeds=_spread(arm.seeds),
+        megabytes=round(arm.megabytes, 1),
+        path=arm.path,
+    )
 
 
-def _spread(seeds: Sequence[SeedScore]) -> dict[str, Any] | None:
+def _spread(seeds: Sequence[SeedScore]) -> SeedSpread | None:
     """Mean, smallest and largest score over the seeds, and each of them; None where there is one training."""
     known = [each.test for each in seeds if each.test is not None]
     if not known:
         return None
-    spread = {"n": len(known), "mean": math.fsum(known) / len(known), "min": min(known), "max": max(known)}
-    return {**spread, "each": [asdict(each) for each in seeds]}
+    mean = math.fsum(known) / len(known)
+    return SeedSpread(n=len(known), mean=mean, min=min(known), max=max(known), each=tuple(seeds))
 
 
-def advice_text(advice: Advice, lines: Sequence[Mapping[str, Any]]) -> str:
+def advice_text(advice: Advice, lines: Sequence[ComparedArm]) -> str:
     """The advice in a paragraph: what to use, by which figures, and what labels are scarce."""
-    by_name = {line["arm"]: line for line in lines}
+    by_name = {line.arm: line for line in lines}
     arm, best = by_name[advice.arm], by_name[advice.best]
     head = {
-        "no model": f"You need no language model: {arm['arm']} reads {_points(arm)} of 100 sealed rows right",
-        "instruct": f"Instruct: {arm['arm']} reads {_points(arm)} of 100 sealed rows right",
-        "customize": f"Customize: {arm['arm']} reads {_points(arm)} of 100 sealed rows right, ahead of every prompt",
-        "label more": f"Label more rows before you customize: {best['arm']} leads with {_points(best)}, on fewer than "
-        f"{ROWS_A_LABEL} train rows a label; till then {arm['arm']} ({_points(arm)})",
+        "no model": f"You need no language model: {arm.arm} reads {_points(arm)} of 100 sealed rows right",
+        "instruct": f"Instruct: {arm.arm} reads {_points(arm)} of 100 sealed rows right",
+        "customize": f"Customize: {arm.arm} reads {_points(arm)} of 100 sealed rows right, ahead of every prompt",
+        "label more": f"Label more rows before you customize: {best.arm} leads with {_points(best)}, on fewer than "
+        f"{ROWS_A_LABEL} train rows a label; till then {arm.arm} ({_points(arm)})",
     }[advice.verdict]
     parts = [head]
     if advice.behind is not None and advice.verdict in ("no model", "instruct"):
         low, high = advice.behind.ci95
         gap = f"{100 * advice.behind.diff:+.1f} points (95 % CI {100 * low:+.1f} to {100 * high:+.1f})"
         noise = "within noise" if low <= 0 else "and fewer calls are expected than pay for its training"
-        parts.append(f"{best['arm']} is {gap} ahead, {noise}")
-    if advice.verdict == "customize" and arm["break_even_calls"]:
-        parts.append(f"its training is paid for after {arm['break_even_calls']:,} calls")
-    if advice.verdict == "customize" and arm["elsewhere"]:
-        off = arm["elsewhere"]
-        when, so = ("once trained", "use it") if arm["arm"] in WHOLE else ("with the adapter on", "switch it on")
+        parts.append(f"{best.arm} is {gap} ahead, {noise}")
+    if advice.verdict == "customize" and arm.break_even_calls:
+        parts.append(f"its training is paid for after {arm.break_even_calls:,} calls")
+    if advice.verdict == "customize" and arm.elsewhere:
+        off = arm.elsewhere
+        when, so = ("once trained", "use it") if arm.arm in WHOLE else ("with the adapter on", "switch it on")
         parts.append(
-            f"{when}, {off['same']} of {off['n']} general questions are answered as before, so {so} for this task alone"
+            f"{when}, {off.same} of {off.n} general questions are answered as before, so {so} for this task alone"
         )
     if advice.scarce and advice.verdict != "no model":
         named = ", ".join(f"{label} ({count})" for label, count in sorted(advice.scarce.items()))
@@ -163,5 +152,5 @@ def advice_text(advice: Advice, lines: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(parts) + "."
 
 
-def _points(line: Mapping[str, Any]) -> str:
-    return "-" if line["test"] is None else f"{100 * line['test']:.1f}"
+def _points(line: ComparedArm) -> str:
+    return "-" if line.test is None else f"{100 * line.test:.1f}"

@@ -140,7 +140,7 @@ class _Board:
                 return CellLine(cell, state_words, usd=outcome.usd)
             if result is None:
                 return CellLine(cell, state, usd=outcome.usd)
-            calls = sum(result.cost.calls.values()) + result.cost.cached
+            calls = sum(result.calls.values())
             return CellLine(cell, state, calls, calls, result.winner.dev, result.winner.test, outcome.usd)
         if now := read_progress(cell.db):
             return CellLine(

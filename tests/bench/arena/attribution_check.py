@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.release.result_breakdown import Carried
+from agent.results.run_parts import Carried
 from agent.types import LM, CallRole, Completion, Request, Task
 from tests.bench.arena.client import AT_ONCE, ModelServer, base_url
 from tests.bench.arena.data import SETS, data_folder, load

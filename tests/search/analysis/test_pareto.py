@@ -8,7 +8,11 @@ from statistics import stdev
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.search.pareto import MARGIN, Finalist, counted, front, front_table, prefer, within_noise
+from agent.search import pareto
+from agent.search.pareto import MARGIN, Finalist, counted, front, prefer, within_noise
+from tests.json_of import json_of
+
+front_table = json_of(pareto.front_table)
 
 ROW = st.sampled_from([0.0, 0.0, 1.0, 1.0, 0.5, None])
 
@@ -96,4 +100,5 @@ def test_the_table_shows_the_chosen_one_even_where_it_is_beaten():
     assert [(row["candidate_id"], row["chosen"]) for row in rows] == [("best", False), ("same", True)]
     assert rows[0] == {
         "candidate_id": "best", "dev": 1.0, "prompt_tokens": 5, "usd_per_1000": 1.0, "latency_s": None, "chosen": False,
+        "tokens_a_call": 0,
     }  # fmt: skip

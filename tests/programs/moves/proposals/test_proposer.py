@@ -83,15 +83,15 @@ def test_a_good_proposer_is_asked_early_by_several_operators_and_its_instruction
     assert 0 < len(asked.seen) == log.calls <= plan.proposals
     assert len({record.operator for record in log.records}) >= 3
     use = proposer_use(found.context, winner_of(found.context), "")
-    assert use["asked"] == log.calls
-    assert use["tried"] > 0
-    assert use["points"] is not None
-    assert [each["number"] for each in use["proposals"]] == list(range(1, len(log.records) + 1))
-    assert {each["operator"] for each in use["operators"]} == {record.operator for record in log.records}
-    assert sum(each["asked"] for each in use["operators"]) == len(log.records)
-    tried = [each for each in use["proposals"] if each["became"] in ("tried", "finalist", "winner")]
+    assert use.asked == log.calls
+    assert use.tried > 0
+    assert use.points is not None
+    assert [each.number for each in use.proposals] == list(range(1, len(log.records) + 1))
+    assert {each.operator for each in use.operators} == {record.operator for record in log.records}
+    assert sum(each.asked for each in use.operators) == len(log.records)
+    tried = [each for each in use.proposals if each.became in ("tried", "finalist", "winner")]
     assert tried
-    assert all(each["hypothesis"] and each["before"] is not None and each["after"] is not None for each in tried)
+    assert all(each.hypothesis and each.before is not None and each.after is not None for each in tried)
 
 
 @pytest.mark.parametrize("author", [echoing, label_dropping, hostile, copying, lambda request: ""])

@@ -1,107 +1,134 @@
-"""What stands behind a run's scores: answers by label, what changed in the prompt, the proposer's part, and what would
-show a gain that was not shown. Pure.
+"""What a run found and what the search did: the two prompts, the difference, the proposer, and what is left open.
 
-Rows are those of the sealed test. What an older version of the tool did not write has its default.
+Scores are in [0, 1], differences in [-1, 1], intervals (low, high) at 95 %.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from agent.release.json_part import IF_SET, JsonPart
-from agent.release.result_breakdown import TwoSided
+from agent.results.base import Interval, Result, TwoSided
 
-
-@dataclass(frozen=True, slots=True)
-class RowCount(JsonPart):
-    """How one prompt's rows were scored: full marks, some, none, or no score. `unreadable` of those with a score had a
-    reply that did not parse or broke the limits of its fields; `unreadable_rows` are the ids of the first of them.
-    `different` answers were given to the `readable` rows, which have `different_right` right ones (0: not counted)."""
-
-    right: int = 0
-    partly: int = 0
-    wrong: int = 0
-    unscored: int = 0
-    unreadable: int = 0
-    unreadable_rows: tuple[str, ...] = ()
-    readable: int = field(default=0, metadata=IF_SET)
-    different: int = field(default=0, metadata=IF_SET)
-    different_right: int = field(default=0, metadata=IF_SET)
-
-    @property
-    def scored(self) -> int:
-        """Rows with a score."""
-        return self.right + self.partly + self.wrong
+BlockCode = Literal[
+    "gain_not_shown",
+    "loss_not_ruled_out",
+    "gain_from_lost_rows",
+    "no_better_than_constant",
+    "metric_worse",
+    "slice_worse",
+    "judge_untrusted",
+]
+"""What can stand between a winner and production (`gate.py`)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answers(TwoSided[RowCount]):
-    """The rows of both prompts, counted."""
+class Winner(Result):
+    """The best found. None where nothing was scored; `dev_corrected` is `dev` without what choosing the best of many
+    adds to it. `prompt_tokens`: at least 0, without the row and the chat template. `n_demos`: fixed and picked;
+    `picks`: how those are picked that differ from input to input, and `passages`, how passages are looked up; in JSON
+    only where there are some. `tokens_a_call`: as in `PromptSize`."""
 
-    winner: RowCount = RowCount()
-    baseline: RowCount = RowCount()
-
-
-@dataclass(frozen=True, slots=True)
-class LabelScore(JsonPart):
-    """One label: `support`, the rows whose right answer it is; `said`, the rows that were answered with it; `right`,
-    those that are both. `precision` and `recall` in [0, 1]; None where no row was answered with it, or it has none."""
-
-    label: str
-    support: int
-    said: int
-    right: int
-    precision: float | None
-    recall: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class ConfusionCell(JsonPart):
-    """How many rows of `label`, 1 or more, were answered with `said`; None: the reply named no label that there is."""
-
-    label: str
-    said: str | None
-    rows: int
+    candidate_id: str
+    technique: str
+    format: str
+    n_demos: int
+    instruction: str
+    dev: float | None
+    dev_corrected: float | None
+    test: float | None
+    prompt_tokens: int
+    picks: Mapping[str, Any] | None = None
+    passages: Mapping[str, Any] | None = None
+    tokens_a_call: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class LabelSide(JsonPart):
-    """One prompt's answers by label. `cells` are the cells of the confusion matrix that are not 0."""
+class Baseline(Result):
+    """The user's own prompt: its scores, None where nothing was scored. `dev_rows`: of how many dev rows, where it was
+    told from the best on a part of them; None, and not in JSON: of all."""
 
-    scores: tuple[LabelScore, ...] = ()
-    cells: tuple[ConfusionCell, ...] = ()
-
-    @property
-    def rows(self) -> int:
-        """Rows that were answered, readably or not."""
-        return sum(cell.rows for cell in self.cells)
-
-    def count(self, label: str, said: str | None) -> int:
-        """One cell of the matrix, 0 or more."""
-        return sum(cell.rows for cell in self.cells if cell.label == label and cell.said == said)
-
-    def confused(self) -> list[ConfusionCell]:
-        """The cells off the diagonal, unreadable replies left out, the largest first."""
-        wrong = [cell for cell in self.cells if cell.said is not None and cell.said != cell.label]
-        return sorted(wrong, key=lambda cell: (-cell.rows, cell.label, cell.said))
+    dev: float | None
+    test: float | None
+    dev_rows: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LabelReport(TwoSided[LabelSide]):
-    """The answers of a field that is a choice; `labels` are its choices in the task's order."""
+class Lift(Result):
+    """What the winner gains on the sealed test, over the `n` rows that both got a score on: the mean difference, its
+    interval, and the p-value of the paired test. `lost` rows got no score with the winner alone; `diff_if_wrong` is the
+    difference with these counted as wrong. `baseline` and `winner`: their means over the `n` rows."""
 
-    field: str
-    labels: tuple[str, ...]
-    winner: LabelSide = LabelSide()
-    baseline: LabelSide = LabelSide()
+    diff: float
+    ci95: Interval
+    p_value: float
+    wins: int
+    losses: int
+    ties: int
+    lost: int = 0
+    diff_if_wrong: float | None = None
+    n: int
+    baseline: float | None = None
+    winner: float | None = None
+
+
+class Yardstick(Result):
+    """What a method without a language model, trained on `trained_on` rows, reaches on the same rows, with the interval
+    of its `test`. `diff`: how much better the winner is; None where no row has a score on both sides."""
+
+    name: str
+    candidate_id: str
+    trained_on: int
+    dev: float | None
+    test: float | None
+    ci95: Interval | None
+    diff: float | None
+    diff_ci95: Interval | None
+    p_value: float | None
+
+
+# -- the search -------------------------------------------------------------------------------------------------------
+
+
+class Preflight(Result):
+    """What was said before the search, as of `search/preflight.py`: `noise`, the part of the `noise_rows` asked twice
+    whose score changed; `headroom` above the baseline; `detectable`, the smallest gain that the test rows show. None
+    where it is not known, and where no gain can be shown."""
+
+    noise: float | None = None
+    noise_rows: int | None = None
+    headroom: float | None = None
+    headroom_ci95: Interval | None = None
+    detectable: float | None = None
+    worth: bool = True
+    why: str = ""
+
+
+class Carried(Result):
+    """What one part of the winner carries, in points (hundredths of score, -100 to 100), with its interval, and how it
+    is known. `rows`: on which it was measured, 0 where it was not."""
+
+    part: str
+    points: float
+    ci95: Interval
+    how: Literal["measured", "estimated", "unknown"]
+    rows: int = 0
+
+
+class ParetoRow(Result):
+    """A candidate that nothing beats in score, `prompt_tokens` and US dollars per 1,000 calls, with its seconds a call;
+    None: unknown. `tokens_a_call`: measured, prompt and reply."""
+
+    candidate_id: str
+    dev: float
+    prompt_tokens: int
+    usd_per_1000: float | None = None
+    latency_s: float | None = None
+    chosen: bool = False
+    tokens_a_call: int = 0
 
 
 # -- the prompt -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class PromptSize(JsonPart):
+class PromptSize(Result):
     """A prompt's design and length; `role` is the sentence that gives it one, if any.
 
     `prompt_tokens`: without the row; `tokens_a_call`: the mean of its calls, prompt and reply, 0 where the provider
@@ -115,7 +142,6 @@ class PromptSize(JsonPart):
     role: str = ""
 
 
-@dataclass(frozen=True, slots=True)
 class Change(TwoSided[PromptSize]):
     """What the winner has that the user's own prompt has not. `instruction`: whether the text differs; `keeps`: whether
     it differs and holds the user's whole; `tools`: which texts of tools do, as `TOOL` and `TOOL.ARGUMENT`."""
@@ -123,12 +149,11 @@ class Change(TwoSided[PromptSize]):
     winner: PromptSize
     baseline: PromptSize
     instruction: bool = False
-    keeps: bool = field(default=False, metadata=IF_SET)
-    tools: tuple[str, ...] = field(default=(), metadata=IF_SET)
+    keeps: bool = False
+    tools: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class OperatorUse(JsonPart):
+class OperatorUse(Result):
     """What came of one thing that the proposer was asked for.
 
     Args:
@@ -150,8 +175,7 @@ class OperatorUse(JsonPart):
     points: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ProposalFate(JsonPart):
+class ProposalFate(Result):
     """One proposal and what became of it.
 
     Args:
@@ -178,8 +202,7 @@ class ProposalFate(JsonPart):
     became: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ProposerUse(JsonPart):
+class ProposerUse(Result):
     """What came of the model that writes instructions.
 
     Args:
@@ -207,13 +230,12 @@ class ProposerUse(JsonPart):
     finalists: int = 0
     won: bool = False
     why_not: str = ""
-    points: float | None = field(default=None, metadata=IF_SET)
-    operators: tuple[OperatorUse, ...] = field(default=(), metadata=IF_SET)
-    proposals: tuple[ProposalFate, ...] = field(default=(), metadata=IF_SET)
+    points: float | None = None
+    operators: tuple[OperatorUse, ...] = ()
+    proposals: tuple[ProposalFate, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ToShow(JsonPart):
+class ToShow(Result):
     """What would show a gain that was measured and not shown.
 
     Args:
@@ -233,8 +255,7 @@ class ToShow(JsonPart):
     other_caps: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Untested(JsonPart):
+class Untested(Result):
     """A prompt that leads the user's own on dev and did not go to the sealed test.
 
     Args:
@@ -260,8 +281,7 @@ class Untested(JsonPart):
     next: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class NotWorse(JsonPart):
+class NotWorse(Result):
     """How much one prompt may lose against another over `n` paired rows: the difference of the means, and its one-sided
     95 % limit `low`, both in [-1, 1]. `shown`: a loss of `margin`, in (0, 1), or more is ruled out."""
 
@@ -272,8 +292,7 @@ class NotWorse(JsonPart):
     shown: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Cheaper(JsonPart):
+class Cheaper(Result):
     """The winner beside `best`, the best on dev, which costs more (`--prefer cheap`). `saved`: the share of the best
     one's dollars, or tokens where no dollars are known, that a call saves, in [0, 1]. `dev` chose the winner; `test` is
     of the sealed test, where `best_test` is the mean of the best; None where no row has a score."""
@@ -286,8 +305,7 @@ class Cheaper(JsonPart):
     test: NotWorse | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Migrated(JsonPart):
+class Migrated(Result):
     """What a prompt was migrated from: the `run` that released its candidate as `version` for `model`, whose replies to
     the sealed rows are those of that run. `test`: how much the new model may lose against it."""
 

@@ -1,32 +1,17 @@
-"""What explains a run's result: the score taken apart, the judges behind it, and what the search was worth. Pure.
+"""What explains a run's result: the score by metric, slice, label and repeat, and the judges behind it.
 
-Units as in `result_parts.py`: scores in [0, 1], differences in [-1, 1], intervals as (low, high) at 95 %.
+Scores are in [0, 1], differences in [-1, 1], intervals (low, high) at 95 %. Rows are those of the sealed test.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
+from typing import Literal
 
-from agent.release.json_part import IF_SET, JsonPart, if_set
-from agent.release.result_parts import Interval, SideName
-
-_S = TypeVar("_S")
+from agent.results.base import Interval, Result, SideName, TwoSided
 
 
-class TwoSided(JsonPart, Generic[_S]):
-    """A part with something of each of the two prompts."""
-
-    __slots__ = ()
-
-    def side(self, name: SideName) -> _S:
-        found: _S = getattr(self, name)
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class Side(JsonPart):
+class Side(Result):
     """What one prompt scores: mean and interval over the `n` rows with a score (None without any); `unscored` rows."""
 
     mean: float | None = None
@@ -35,7 +20,14 @@ class Side(JsonPart):
     unscored: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+class Gain(Result):
+    """One prompt minus another, paired by row; None where no row has both scores."""
+
+    diff: float | None = None
+    diff_ci95: Interval | None = None
+    p_value: float | None = None
+
+
 class MetricPart(TwoSided[Side]):
     """One metric on the sealed test, `weight` in [0, 1]; the metric `readable` is the part of the replies that parsed
     and kept their limits. `diff` and p-value are of winner minus baseline, None where no row has both. `signature`:
@@ -49,10 +41,9 @@ class MetricPart(TwoSided[Side]):
     diff: float | None = None
     diff_ci95: Interval | None = None
     p_value: float | None = None
-    signature: str = if_set()
+    signature: str = ""
 
 
-@dataclass(frozen=True, slots=True)
 class Group(TwoSided[Side]):
     """The rows of one value of a slice, as in `MetricPart`; no difference where too few rows have both scores."""
 
@@ -64,8 +55,7 @@ class Group(TwoSided[Side]):
     p_value: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Slice(JsonPart):
+class Slice(Result):
     """The groups of one slice. By side the largest distance between two groups (None for a single one), and the p-value
     of "all groups are alike" (None: an older version did not test it)."""
 
@@ -83,8 +73,85 @@ class Slice(JsonPart):
         return self.baseline_gap, self.baseline_gap_p
 
 
-@dataclass(frozen=True, slots=True)
-class Steadiness(JsonPart):
+class RowCount(Result):
+    """How one prompt's rows were scored: full marks, some, none, or no score. `unreadable` of those with a score had a
+    reply that did not parse or broke the limits of its fields; `unreadable_rows` are the ids of the first of them.
+    `different` answers were given to the `readable` rows, which have `different_right` right ones (0: not counted)."""
+
+    right: int = 0
+    partly: int = 0
+    wrong: int = 0
+    unscored: int = 0
+    unreadable: int = 0
+    unreadable_rows: tuple[str, ...] = ()
+    readable: int = 0
+    different: int = 0
+    different_right: int = 0
+
+    @property
+    def scored(self) -> int:
+        """Rows with a score."""
+        return self.right + self.partly + self.wrong
+
+
+class Answers(TwoSided[RowCount]):
+    """The rows of both prompts, counted."""
+
+    winner: RowCount = RowCount()
+    baseline: RowCount = RowCount()
+
+
+class LabelScore(Result):
+    """One label: `support`, the rows whose right answer it is; `said`, the rows that were answered with it; `right`,
+    those that are both. `precision` and `recall` in [0, 1]; None where no row was answered with it, or it has none."""
+
+    label: str
+    support: int
+    said: int
+    right: int
+    precision: float | None
+    recall: float | None
+
+
+class ConfusionCell(Result):
+    """How many rows of `label`, 1 or more, were answered with `said`; None: the reply named no label that there is."""
+
+    label: str
+    said: str | None
+    rows: int
+
+
+class LabelSide(Result):
+    """One prompt's answers by label. `cells` are the cells of the confusion matrix that are not 0."""
+
+    scores: tuple[LabelScore, ...] = ()
+    cells: tuple[ConfusionCell, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Rows that were answered, readably or not."""
+        return sum(cell.rows for cell in self.cells)
+
+    def count(self, label: str, said: str | None) -> int:
+        """One cell of the matrix, 0 or more."""
+        return sum(cell.rows for cell in self.cells if cell.label == label and cell.said == said)
+
+    def confused(self) -> list[ConfusionCell]:
+        """The cells off the diagonal, unreadable replies left out, the largest first."""
+        wrong = [cell for cell in self.cells if cell.said is not None and cell.said != cell.label]
+        return sorted(wrong, key=lambda cell: (-cell.rows, cell.label, cell.said))
+
+
+class LabelReport(TwoSided[LabelSide]):
+    """The answers of a field that is a choice; `labels` are its choices in the task's order."""
+
+    field: str
+    labels: tuple[str, ...]
+    winner: LabelSide = LabelSide()
+    baseline: LabelSide = LabelSide()
+
+
+class Steadiness(Result):
     """How alike `k` answers to each of `rows` rows are: `agreement` in [0, 1], `entropy` in bits, `pass_at_k` and
     `pass_hat_k` the parts of the rows that some and that all answers get right, `spread` the mean standard deviation of
     a row's scores."""
@@ -98,7 +165,6 @@ class Steadiness(JsonPart):
     spread: float | None
 
 
-@dataclass(frozen=True, slots=True)
 class Consistency(TwoSided["Steadiness | None"]):
     """How steady the answers of both prompts are; None where no row was answered each time."""
 
@@ -106,8 +172,7 @@ class Consistency(TwoSided["Steadiness | None"]):
     baseline: Steadiness | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TextVariety(JsonPart):
+class TextVariety(Result):
     """How varied `n` texts are: `distinct_2` is the part of all word pairs that are different ones, `openings` the part
     of the texts whose first three words no other has. In [0, 1]."""
 
@@ -117,7 +182,6 @@ class TextVariety(JsonPart):
     openings: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
 class Variety(TwoSided["TextVariety | None"]):
     """How varied the texts of a field are; None for a prompt with fewer than two."""
 
@@ -126,8 +190,7 @@ class Variety(TwoSided["TextVariety | None"]):
     baseline: TextVariety | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LookedUp(JsonPart):
+class LookedUp(Result):
     """What one prompt's passages hold and what it makes of them, shares in [0, 1], None where it cannot be said:
     `recall`, of the rows that name their documents those with one of them shown, `recall_all` with all of them;
     `unanswerable_right`, of the rows that no document answers those answered so; `answerable_wrong`, of the others."""
@@ -138,7 +201,6 @@ class LookedUp(JsonPart):
     answerable_wrong: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class Retrieval(TwoSided[LookedUp]):
     """How passages of documents were looked up on the sealed test: `rows` name their documents, `unanswerable_rows`
     have no answer in any, `answerable_rows` have one."""
@@ -150,8 +212,7 @@ class Retrieval(TwoSided[LookedUp]):
     baseline: LookedUp = LookedUp()
 
 
-@dataclass(frozen=True, slots=True)
-class JudgeTrust(JsonPart):
+class JudgeTrust(Result):
     """A judge of a metric with what its latest calibration said: Cohen's `kappa` in [-1, 1] with its interval, and
     `why` it is not trusted. Of a pairwise judge `turned` of `compared` verdicts changed with the order."""
 
@@ -167,8 +228,7 @@ class JudgeTrust(JsonPart):
     turned: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ReliabilityBin(JsonPart):
+class ReliabilityBin(Result):
     """The `n` sealed rows whose confidence is in (`low`, `high`]: its mean, and the part of them that is right."""
 
     low: float
@@ -178,8 +238,7 @@ class ReliabilityBin(JsonPart):
     right: float
 
 
-@dataclass(frozen=True, slots=True)
-class Abstain(JsonPart):
+class Abstain(Result):
     """What is left where answers with a confidence lower than `below` are not given. `below` was chosen on dev for the
     wanted `precision` (None: no threshold reaches it there); on the sealed test the part `answered` of the rows is, and
     `reached` of these answers are right (None without any). All in [0, 1]."""
@@ -191,8 +250,7 @@ class Abstain(JsonPart):
     reached_ci95: Interval | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PriorVote(JsonPart):
+class PriorVote(Result):
     """A classifier of the train `rows` (their hash) that votes next to the model: the weights of their
     log-probabilities, and whether that of the model is negligible."""
 
@@ -202,8 +260,7 @@ class PriorVote(JsonPart):
     model_adds_nothing: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration(JsonPart):
+class Calibration(Result):
     """The winner's label weights (`method` none: it has no weights), and how far the confidences of its answers can be
     trusted on the sealed `rows` that have one. `ece`: the expected calibration error, in [0, 1], 0 is perfect;
     `neighbours`: `k` rows that vote, and the `weight` of their votes; `prior`: a classifier that votes."""
@@ -211,58 +268,14 @@ class Calibration(JsonPart):
     method: Literal["none", "label-free", "fitted", "neighbours", "prior"]
     rows: int
     ece: float
-    bias: Mapping[str, float] = field(default_factory=dict)
+    bias: Mapping[str, float] = {}
     temperature: float = 1.0
     bins: tuple[ReliabilityBin, ...] = ()
     abstain: Abstain | None = None
-    neighbours: Mapping[str, float] | None = field(default=None, metadata=IF_SET)
-    prior: PriorVote | None = field(default=None, metadata=IF_SET)
+    neighbours: Mapping[str, float] | None = None
+    prior: PriorVote | None = None
 
     @property
     def is_weighted(self) -> bool:
         """Whether the winner has label weights."""
         return self.method != "none"
-
-
-# -- the search -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Preflight(JsonPart):
-    """What was said before the search, as of `search/preflight.py`: `noise`, the part of the `noise_rows` asked twice
-    whose score changed; `headroom` above the baseline; `detectable`, the smallest gain that the test rows show. None
-    where it is not known, and where no gain can be shown."""
-
-    noise: float | None = None
-    noise_rows: int | None = None
-    headroom: float | None = None
-    headroom_ci95: Interval | None = None
-    detectable: float | None = None
-    worth: bool = True
-    why: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Carried(JsonPart):
-    """What one part of the winner carries, in points (hundredths of score, -100 to 100), with its interval, and how it
-    is known. `rows`: on which it was measured, 0 where it was not."""
-
-    part: str
-    points: float
-    ci95: Interval
-    how: Literal["measured", "estimated", "unknown"]
-    rows: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ParetoRow(JsonPart):
-    """A candidate that nothing beats in score, `prompt_tokens` and US dollars per 1,000 calls, with its seconds a call;
-    None: unknown. `tokens_a_call`: measured, prompt and reply."""
-
-    candidate_id: str
-    dev: float
-    prompt_tokens: int
-    usd_per_1000: float | None = None
-    latency_s: float | None = None
-    chosen: bool = False
-    tokens_a_call: int = field(default=0, metadata=IF_SET)

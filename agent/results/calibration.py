@@ -1,0 +1,84 @@
+"""The result of `judge calibrate`: a judge against ratings of people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from agent.results.base import CostedResult, Interval, Result
+
+
+class Raters(Result):
+    """How well people agree with each other: Krippendorff's alpha."""
+
+    raters: int
+    alpha: float | None
+    alpha_ci95: Interval | None
+
+
+class Control(Result):
+    """Answers that are none: how many were shown, and how many got a good rating."""
+
+    n: int
+    fooled: int
+    unscored: int
+
+
+class CalibrationResult(CostedResult):
+    """The agreement of a judge with people, and what it falls for. Each figure has its 95 % interval in `..._ci95`.
+
+    Args:
+        models: the judge, or a panel.
+        labels: the file of the ratings.
+        unscored: items whose verdict cannot be read.
+        kappa: Cohen's; `ci95` is its interval.
+        spearman: rank correlation with people's ratings.
+        agreement: the share of equal ratings.
+        scale: the names of the levels, in the order of `confusion`: people's ratings down, the judge's across.
+        length_judge, length_people: rank correlation of ratings with the number of words.
+        length_bias: points for being longer, beyond those of people.
+        order_consistency: the share of pairs with the same verdict in the other order.
+        first_wins: how often the answer shown first wins; 0.5 is fair.
+        self_consistency: the share of equal verdicts when asked again.
+        reasons: of verdicts that cannot be read, the first.
+        why: what is against trusting it.
+    """
+
+    kind: Literal["judge_calibration"] = "judge_calibration"
+    run_id: str
+    task: str
+    judge_id: str
+    models: tuple[str, ...]
+    mode: str
+    labels: str
+    items: int
+    unscored: int
+    kappa: float | None
+    ci95: Interval | None
+    alpha: float | None
+    alpha_ci95: Interval | None
+    spearman: float | None
+    spearman_ci95: Interval | None
+    agreement: float | None
+    agreement_ci95: Interval | None
+    people: Raters
+    scale: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    length_judge: float | None
+    length_judge_ci95: Interval | None
+    length_people: float | None
+    length_people_ci95: Interval | None
+    length_bias: float | None
+    length_bias_ci95: Interval | None
+    order_consistency: float | None
+    order_consistency_ci95: Interval | None
+    asked_in_both_orders: int
+    first_wins: float | None
+    self_consistency: float | None
+    self_consistency_ci95: Interval | None
+    asked_again: int
+    negative_controls: Mapping[str, Control]
+    reasons: tuple[str, ...]
+    status: Literal["complete", "budget"]
+    trusted: bool = False
+    why: tuple[str, ...] = ()

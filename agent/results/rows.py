@@ -1,0 +1,125 @@
+"""The results of jobs that ask prompts rows without scoring them: `apply`, `label --ask`, the playground, `init`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import AliasChoices, Field
+
+from agent.results.base import CostedResult, Result, WasNow
+
+
+class ApplyResult(CostedResult):
+    """A released prompt on a file of rows; `path` is the file that was written."""
+
+    kind: Literal["apply"] = "apply"
+    run_id: str
+    name: str
+    version: str
+    model: str
+    source: str
+    path: str
+    rows: int
+    answered: int
+    unreadable: int
+    failed: int
+    notes: tuple[str, ...]
+
+
+class LabelResult(CostedResult):
+    """What `prompts` prompts of a run answer on rows without a label, by row; `apart`: rows with different answers."""
+
+    kind: Literal["label_answers"] = "label_answers"
+    run_id: str
+    of_run: str
+    task: str
+    folder: str
+    prompts: int
+    answers: Mapping[str, tuple[str, ...]]
+    apart: int
+    status: Literal["complete", "budget"]
+
+
+class PlayedAnswer(Result):
+    """The call of one prompt; `error` where it brought no reply."""
+
+    side: str
+    version: str
+    call_key: str
+    error: str
+
+
+class PlayedResult(CostedResult):
+    """One question of the playground; `of`: the run or release whose prompts were asked."""
+
+    kind: Literal["playground"] = "playground"
+    run_id: str
+    of: str
+    model: str
+    inputs: Mapping[str, str]
+    asked: tuple[PlayedAnswer, ...]
+
+
+class DraftResult(CostedResult):
+    """A drafted task. `labels`: with their definitions; `confirmed`: rows labelled by feedback in traces; `refused`:
+    replies that could not be used; `wanted`: how many labels show which gain."""
+
+    kind: Literal["draft"] = "draft"
+    run_id: str
+    task: str
+    folder: str
+    model: str
+    labels: Mapping[str, str]
+    labels_from: str
+    opening: str
+    rows: int
+    synthetic: int
+    confirmed: int
+    refused: int
+    why_refused: tuple[str, ...]
+    wanted: tuple[str, ...]
+    status: Literal["complete", "budget"]
+
+
+class LeftOutRows(Result):
+    """Rows of a log that were left out, and why."""
+
+    why: str
+    rows: int
+    lines: tuple[int, ...]
+
+
+class LearnResult(Result):
+    """Corrected answers of a log as train rows. `source`, in JSON `from`: the folder of the task; `folder`: what was
+    written, None for nothing; `unreadable`: rows that do not fit the task, with `problems`."""
+
+    task: str
+    source: str = Field(validation_alias=AliasChoices("from", "source"), serialization_alias="from")
+    folder: str | None
+    dry_run: bool
+    log: str
+    sha256: str
+    rows: int
+    taken: int
+    lines: tuple[int, ...]
+    left_out: tuple[LeftOutRows, ...]
+    unreadable: int
+    problems: tuple[str, ...]
+    train: WasNow[int]
+
+
+class LabellingResult(Result):
+    """How far labelling is, and what is wanted for a verdict. `disputed`: rows on which as many labellers say one thing
+    as another; `next`: the command to type."""
+
+    task: str
+    folder: str
+    rows: int
+    labelled: int
+    disputed: int
+    by_label: Mapping[str, int]
+    splits: Mapping[str, int]
+    agreement: tuple[str, ...]
+    wanted: tuple[str, ...]
+    next: str

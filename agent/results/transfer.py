@@ -1,0 +1,60 @@
+"""The result of `transfer`: the prompts of a run on other models."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from agent.results.base import CostedResult, Interval, Result
+
+
+class TransferCandidate(Result):
+    """A prompt of the run."""
+
+    candidate_id: str
+    trial: int
+    technique: str
+    format: str
+    n_demos: int
+    instruction: str
+
+
+class TransferLift(Result):
+    """A prompt minus the user's own on one model; `p_holm`: corrected over all cells, None on the run's own model."""
+
+    diff: float
+    ci95: Interval
+    p_value: float | None
+    p_holm: float | None
+    n: int
+
+
+class TransferScore(Result):
+    """A prompt on one model; `lift` is None for the user's own prompt."""
+
+    mean: float | None
+    ci95: Interval | None
+    n: int
+    unscored: int
+    lift: TransferLift | None
+    rank: int | None
+
+
+class TransferModel(Result):
+    """One model with a score for each candidate, in their order; `own`: the model of the run."""
+
+    own: bool
+    model: str
+    scores: tuple[TransferScore, ...]
+
+
+class TransferResult(CostedResult):
+    """The best prompts of a run, and the user's own first, on `rows` dev rows with each model."""
+
+    kind: Literal["transfer"] = "transfer"
+    run_id: str
+    of_run: str
+    task: str
+    rows: int
+    candidates: tuple[TransferCandidate, ...]
+    models: tuple[TransferModel, ...]
+    status: Literal["complete", "budget"]
