@@ -177,7 +177,8 @@ def test_rows_are_asked_side_by_side_and_where_the_budget_ends_whole_rows_are_ke
         whole = good_json("runs")["runs"][0]["result"]
         labelled("ann", "", "--ask", "--max-calls", "9", "--price", "1,2", "-q")
         assert len(good_json("runs")["runs"][0]["result"]["answers"]) == 3
-        assert label_answers.answers_of(LabelledTask(FOLDER), DB) == whole["answers"], "a smaller ask takes none away"
+        known = {row: list(given) for row, given in label_answers.answers_of(LabelledTask(FOLDER), DB).items()}
+        assert known == whole["answers"], "a smaller ask takes none away"
     assert (whole["status"], list(whole["answers"])) == ("complete", order)
     assert {row: whole["answers"][row] for row in part["answers"]} == part["answers"]
     assert whole["calls"]["cached"] >= part["prompts"] * len(part["answers"])

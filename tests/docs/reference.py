@@ -21,6 +21,7 @@ from agent.cli import GROUPS
 from agent.cli import main as command_line
 from agent.cli.declared import JobCommand
 from agent.options.shared import GROUPS as HEADINGS
+from agent.results.base import Result
 from agent.task.task_file import json_schema
 from tests.test_layers import DOORS, LAYERS
 
@@ -197,9 +198,15 @@ def _signature(name: str, thing: Any) -> str:
 
 
 def _attributes(thing: type) -> str:
-    """The fields of a frozen dataclass with their types."""
-    hints = getattr(thing, "__dataclass_fields__", {})
-    return "".join(f"- `{field.name}: {field.type}`\n" for field in hints.values() if not field.name.startswith("_"))
+    """The fields of a frozen dataclass or a result with their types."""
+    fields = {field.name: field.type for field in getattr(thing, "__dataclass_fields__", {}).values()}
+    if issubclass(thing, Result):
+        fields = {name: each.__annotations__[name] for each in thing.__mro__[::-1] for name in _own(each, thing)}
+    return "".join(f"- `{name}: {kind}`\n" for name, kind in fields.items() if not name.startswith("_"))
+
+
+def _own(each: type, thing: type[Result]) -> list[str]:
+    return [name for name in vars(each).get("__annotations__", ()) if name in thing.model_fields]
 
 
 def python_page() -> str:
