@@ -144,7 +144,7 @@ def history_command(run: str, trial: int | None, search: str | None, limit: int,
     rejected = history.rejected(view.id)
     if as_json:
         use = view.result.proposer if view.result is not None else None
-        made = [asdict(each) for each in use.proposals] if use else []
+        made = [each.to_json() for each in use.proposals] if use else []
         state = {"status": view.run["status"], "error": view.run["error"], "trials": history.trials(view.id)}
         print_json({"run_id": view.id, **state, "rejected": rejected, "proposals": made})
         return

@@ -24,6 +24,7 @@ from agent.ledger.store import Ledger
 from agent.ledger.trail import facts_of
 from agent.models.local import WEIGHTS
 from agent.programs.kinds import Kind, program_for
+from agent.release.result import RunResult
 from agent.release.runtime import load_prompt
 from agent.report.facts import without_result
 from agent.run.launch import Launch, prepare
@@ -313,7 +314,8 @@ def drift(history: History, run: Row, ledger: ReplayLedger, result: Mapping[str,
         left_out = {*NOT_COMPARED}
         if run["status"] == "budget":
             left_out |= {"tokens", "tokens_a_call", "search_ended"}
-        yield from _differences(dict(_flat("result", run["result"], left_out)), dict(_flat("result", result, left_out)))
+        was = RunResult.from_json(run["result"]).to_json()
+        yield from _differences(dict(_flat("result", was, left_out)), dict(_flat("result", result, left_out)))
 
 
 def _name(split: str, candidate_id: str, example_id: str) -> str:
