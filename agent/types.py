@@ -560,6 +560,8 @@ class Task:
     monitor: Drift = Drift()
     calibrate: bool = True
     detect: float = 10.0
+    run: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Options of its runs, by their names."""
     precision: float | None = None
     knowledge: Knowledge | None = None
     tools: tuple[Tool, ...] = ()

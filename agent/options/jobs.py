@@ -163,6 +163,17 @@ class RunOptions(DataOptions, SpendingOptions, SearchOptions):
         return super().conflicts()
 
 
+_OTHER_TABLES = {
+    *("model", "proposer", "judge", "thinking", "max_calls", "max_tokens", "max_cost", "time_limit"),
+    *("detect", "calibrate", "retrieval", "embeddings"),
+}
+"""Options that task.toml has in `[models]`, `[budget]` and `[search]`."""
+TASK_RUN = tuple(
+    name for name, each in RunOptions.declared().items() if each.group != TASK and name not in _OTHER_TABLES
+)
+"""The options of a run that stand in the `[run]` table of a task."""
+
+
 class Migrates(JobOptions):
     """The released prompt that a migration starts from."""
 

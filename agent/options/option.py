@@ -232,6 +232,10 @@ class JobOptions(BaseModel):
         """What the ledger keeps: JSON-ready, all that `of` needs."""
         return self.model_dump(mode="json")
 
+    def filled(self, defaults: Mapping[str, Any]) -> Self:
+        """A copy with `defaults` for the options that were not given."""
+        return self.of({**defaults, **{name: getattr(self, name) for name in self.model_fields_set}})
+
     def changed(self, **values: Any) -> Self:
         """A copy with other values, checked."""
         kept = {name: getattr(self, name) for name in self.model_fields_set}

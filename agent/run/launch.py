@@ -155,6 +155,7 @@ def prepare(asked: RecordedOptions, db: Path, observer: Observer = NO_OBSERVER, 
     from agent.run.migration_source import recorded_migration
 
     task, reading = read_task(asked, observer)
+    asked = asked.filled(task.run)
     if task.space.left_out:
         observer.on_message(not_tried(task.space.left_out))
     if asked.metric_source:

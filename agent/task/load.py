@@ -395,6 +395,7 @@ class _Loading:
             human_score=file.human_score,
             calibrate=search.calibrate,
             detect=search.detect,
+            run=file.run,
             precision=file.calibration.precision,
             monitor=Drift(**file.monitor.model_dump()),
             knowledge=knowledge,

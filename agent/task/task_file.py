@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -15,6 +17,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from agent.errors import InputError
 from agent.metrics.metric_registry import METRICS
+from agent.options.jobs import TASK_RUN, RunOptions
 from agent.task.checks import Fault
 from agent.task.input_files import KeyPath
 from agent.task.words import listed, near, quoted, seconds
@@ -271,6 +274,9 @@ class TaskFile(TomlTable):
     search: SearchTable = _section(SearchTable, "What the search may try.")
     constraints: ConstraintsTable = _section(ConstraintsTable, "Hard limits on every prompt.")
     budget: BudgetTable = _section(BudgetTable, "Hard caps on a run.")
+    run: dict[str, Any] = Field(
+        {}, description="Options of `optimize run` for this task; what is given takes precedence."
+    )
     monitor: MonitorTable = _section(MonitorTable, "What counts as drift of answers in production.")
     calibration: CalibrationTable = _section(CalibrationTable, "How sure an answer must be to be given.")
     splits: SplitsTable = _section(SplitsTable, "File names of the three splits.")
@@ -292,8 +298,30 @@ def json_schema() -> dict[str, Any]:
     """Return the published JSON schema of task.toml: every key with its type, default and description."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **TaskFile.model_json_schema(by_alias=True)}
     _add_metrics(schema)
+    schema["properties"]["run"] = {"$ref": "#/$defs/RunTable"}
+    schema["$defs"]["RunTable"] = _run_table()
     tidy: dict[str, Any] = _tidy(schema)
     return tidy | {"title": "task.toml"}
+
+
+def _run_table() -> dict[str, Any]:
+    """The options that `[run]` takes."""
+    kinds = {bool: "boolean", int: "integer", float: "number"}
+    properties: dict[str, Any] = {}
+    for name in TASK_RUN:
+        each = RunOptions.declared()[name]
+        about = re.sub(r"\{(\w+)\}", r"`\1`", each.help)
+        kind: dict[str, Any] = {"enum": list(each.choices)} if each.choices else {}
+        if each.reading is None and not each.is_repeatable and not each.choices:
+            kind = {"type": kinds.get(each.kind, "string")}
+        bounds = {"minimum": each.bound("ge"), "exclusiveMinimum": each.bound("gt"), "maximum": each.bound("le")}
+        properties[name] = {"description": about, **kind, **{key: at for key, at in bounds.items() if at is not None}}
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "description": TaskFile.model_fields["run"].description,
+        "properties": properties,
+    }
 
 
 def _add_metrics(schema: dict[str, Any]) -> None:
@@ -385,11 +413,19 @@ def parse(raw: dict[str, Any]) -> Parsed:
                 except ValidationError as error:
                     found += [(("metrics", index, *item["loc"]), item) for item in error.errors()]
             if not found:
+                faults |= {("run", name): Fault(("run", name), what) for name, what in _wrong_options(file.run).items()}
                 return Parsed(file, tuple(options), tuple(faults.values()), frozenset(faults))
         for loc, wrong in found:
             path = _path(loc)
             faults.setdefault(path, Fault(path, _say(path, wrong, raw)))
             _repair(data, path)
+
+
+def _wrong_options(given: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with the options of `[run]`, in the words of the command line."""
+    unknown = {name: f"unknown key {quoted(name)}{near(name, TASK_RUN)}" for name in given if name not in TASK_RUN}
+    wrong = RunOptions.problems({name: value for name, value in given.items() if name in TASK_RUN})
+    return unknown | {name: f"{name} = {what}" for name, what in wrong.items()}
 
 
 def _path(loc: KeyPath) -> KeyPath:

@@ -19,6 +19,7 @@ from agent.cli.declared import OptionType, command
 from agent.cli.run import run_command
 from agent.errors import ProblemsError
 from agent.options.jobs import (
+    TASK_RUN,
     ApplyOptions,
     BlessOptions,
     CalibrateOptions,
@@ -36,6 +37,7 @@ from agent.options.kinds import seconds
 from agent.options.option import JobOptions, option
 from agent.options.shared import SEARCH
 from agent.run.sweep.file import read_sweep
+from agent.task.task_file import parse
 from tests.docs.reference import command_page
 
 JOBS: tuple[type[JobOptions], ...] = (
@@ -64,6 +66,9 @@ WRONG: tuple[tuple[str, str, Any], ...] = (
 """An option, and a value out of its range as a command line and a program write it."""
 
 
+TASK = {"name": "toy", "description": "Sort notes.", "signature": "note -> team", "instruction": "Which team?"}
+
+
 def sweep_with(folder: Path, line: str) -> Path:
     path = folder / "sweep.toml"
     path.write_text(f'tasks = ["toy"]\n[options]\n{line}\n', "utf-8")
@@ -86,6 +91,9 @@ def test_a_range_error_reads_the_same_from_every_surface(name: str, text: str, v
     with pytest.raises(ProblemsError) as program:
         pa.optimize("toy", **{name: value})
     assert said(program.value) == what
+    if name in TASK_RUN:
+        (fault,) = parse({**TASK, "run": {name: value}}).faults
+        assert (fault.path, fault.what) == (("run", name), f"{name} = {what}")
     if name != "seed":  # an axis of a sweep
         with pytest.raises(ProblemsError) as file:
             read_sweep(sweep_with(tmp_path, f"{name} = {value!r}"))
@@ -123,6 +131,9 @@ def test_one_more_field_is_an_option_of_every_surface(monkeypatch: pytest.Monkey
     assert "dummy: Try something. (a whole number from 1 to 9)" in inspect.getdoc(optimize)
     assert More.of(More(dummy=7).stored()).dummy == 7, "what the ledger keeps"
     assert More.problems({"dummy": 0}) == {"dummy": "0: write a whole number from 1 to 9"}
+    monkeypatch.setattr("agent.task.task_file.RunOptions", More)
+    monkeypatch.setattr("agent.task.task_file.TASK_RUN", (*TASK_RUN, "dummy"))
+    assert parse({**TASK, "run": {"dummy": 3}}).faults == ()
     monkeypatch.setattr("agent.run.sweep.file.RunOptions", More)
     monkeypatch.setattr("agent.run.sweep.file.OPTIONS", tuple(More.declared()))
     assert read_sweep(sweep_with(tmp_path, "dummy = 2")).options == {"dummy": 2}
@@ -178,6 +189,15 @@ def test_no_text_of_a_command_line_is_a_traceback(text: str) -> None:
             OptionType(RunOptions, each).convert(text, None, None)
         if wrong := RunOptions.problems({name: text}):
             assert "write " in wrong[name]
+
+
+def test_a_task_sets_options_of_its_runs_and_what_is_given_takes_precedence() -> None:
+    assert parse({**TASK, "run": {"effort": "quick", "seed": 3}}).faults == ()
+    (fault,) = parse({**TASK, "run": {"effrt": "quick"}}).faults
+    assert "unknown key 'effrt'; did you mean 'effort'" in fault.what
+    asked = RecordedOptions(task="toy", seed=5).filled({"effort": "quick", "seed": 3})
+    assert (asked.effort, asked.seed) == ("quick", 5)
+    assert RecordedOptions.of(asked.stored()).filled({"effort": "thorough"}).effort == "quick", "a resumed run"
 
 
 def test_options_that_contradict_each_other_are_refused_before_anything_is_called() -> None:
