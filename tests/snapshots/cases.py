@@ -73,7 +73,7 @@ CASES: Mapping[str, tuple[Case, ...]] = {
         Case("batch list"),
     ),
     "batch cancel": (
-        Case("batch cancel {waiting} --db batch/ledger.db"),
+        *both("batch cancel {waiting} --db batch/ledger.db"),
         Case("batch cancel {batched} --db batch/ledger.db"), Case("batch cancel {search}")),
     "sweep": (*both("sweep small.toml --dry-run"), *both("sweep small.toml -q"), *screens("sweep small.toml -q")),
     "customize": (
@@ -107,7 +107,7 @@ CASES: Mapping[str, tuple[Case, ...]] = {
         *screens("compare {search} {first}"),
         Case("compare {search}:0 {search}:1"),
     ),
-    "ui": (Case("ui --optuna {search} --db runs/ledger.db"), Case("ui --allow-calls --no-open")),
+    "ui": (*both("ui --optuna {search}"), Case("ui --allow-calls --no-open")),
     "export": (
         Case("export {search}"),
         *(Case(f"export {{search}} --format {name}") for name in WITH_PICKS),

@@ -37,6 +37,8 @@ def test_every_command_has_a_case() -> None:
     for name, command in COMMANDS.items():
         typed = [case.words for case in CASES[name] if f"{case.words} ".startswith(f"{name} ")]
         assert typed or isinstance(command, click.Group), f"tests/snapshots/cases.py: no case runs `optimize {name}`"
+        if name != "demo" and any("--json" in parameter.opts for parameter in command.params):  # that of demo is run's
+            assert any("--json" in words.split() for words in typed), f"no case runs `optimize {name} --json`"
 
 
 def test_every_snapshot_is_of_a_command(snapshots: Snapshots) -> None:
