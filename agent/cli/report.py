@@ -156,7 +156,7 @@ class UiOptions(JobOptions):
 @command(UiOptions, OutputOptions, optuna={"is_flag": False, "flag_value": ""})
 def ui_command(options: UiOptions, output: OutputOptions) -> None:
     """Show the ledger in the browser: runs, live progress, trials, sealed rows, comparisons, blinded rating, releases,
-    labels, a playground, audit, SQL and JSON.
+    aliases, a playground, audit, SQL and JSON.
 
     Served on 127.0.0.1 only, for whoever has the printed link. Nothing is asked and the ledger is never written, unless
     --allow-calls lets the playground ask models: each of its calls is then in the ledger, and --max-calls or --max-cost
