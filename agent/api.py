@@ -92,7 +92,10 @@ def _takes(model: Callable[_P, _O]) -> Callable[[Callable[[_A, _O], _T]], Callab
 
         @functools.wraps(function)
         def called(*arguments: Any, **given: Any) -> _T:
-            bound = signature.bind(*arguments, **given).arguments
+            try:
+                bound = signature.bind(*arguments, **given).arguments
+            except TypeError as error:
+                raise TypeError(f"{function.__name__}() {error}") from None
             asked = {name: bound[name] for name in given if name in declared.declared() and name in bound}
             return function(*(bound.get(first.name, first.default),), declared.given(asked))  # type: ignore[arg-type]
 
