@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.cli.common import PATH, cost_line, plain, print_result
+from agent.cli.common import PATH, print_result
 from agent.cli.declared import command
 from agent.options.jobs import ApplyOptions
 from agent.options.shared import ShownOptions
-from agent.task.words import counted
 
 if TYPE_CHECKING:
-    from agent.results.rows import ApplyResult
+    pass
 
 
 @command(ApplyOptions, ShownOptions, output={"required": True})
@@ -37,19 +36,4 @@ def apply_command(options: ApplyOptions, output: ShownOptions, prompt: str, file
     silence()
     ready = prepare_apply(prompt, file, options, output.db)
     result = run_shown(ready, options, output, "asking each row of the file")
-    print_result(result, output.as_json, apply_report)
-
-
-def apply_report(result: ApplyResult) -> str:
-    """What was written, for people."""
-    parts = f"{result.answered} answered, {result.unreadable} unreadable, {result.failed} failed"
-    lines = [
-        *map(plain, result.notes),
-        plain(f"wrote {result.path}: {counted(result.rows, 'row')} ({parts})"),
-        plain(f"{result.name} {result.version} on {result.model}"),
-        cost_line(result),
-    ]
-    if result.unreadable or result.failed:
-        again = "; the same command asks rows that failed once more" if result.failed else ""
-        lines.append(f"the column error says why{again}")
-    return "\n".join(lines)
+    print_result(result, output.as_json)

@@ -14,25 +14,19 @@ from agent.cli.common import (
     F,
     Number,
     Registered,
-    cost_line,
     json_option,
     ledger_options,
-    plain,
     print_result,
-    short,
 )
 from agent.cli.declared import command
 from agent.options.jobs import BlessOptions, CheckOptions
 from agent.options.kinds import Time
 from agent.options.option import option
 from agent.options.shared import OUTPUT, ShownOptions, TrackOptions
-from agent.report.facts import gain, gain_interval, paired_test, points
-from agent.task.words import counted
 from agent.tracking.tracker import TRACKERS
 
 if TYPE_CHECKING:
-    from agent.results.checks import BlessResult, CheckResult
-    from agent.results.production import AbResult, DriftLine, MonitorResult
+    pass
 
 SHOWN = 20  # flips in the text
 LABELS = 6  # shown of a mix, the most that moved first
@@ -108,51 +102,13 @@ def check_command(options: CheckOptions, track: TrackOptions, output: CheckOutpu
         show_not_due(early, as_json)
         return
     result = run_shown(job, options, output, "checking the prompt", tracking)
-    print_result(result, as_json, check_report)
+    print_result(result, as_json)
     if output.junit:
         write_text(output.junit, as_junit(result, [row.id for row in suite_then.rows]))
     if output.markdown:
         write_text(output.markdown, as_markdown(result))
     if not result.passed:
         raise SystemExit(100)
-
-
-def check_report(result: CheckResult) -> str:
-    """The result of a check as text: verdict, scores, flips, steadiness."""
-    then, test = result.reference, result.flip_test
-    lines = ["", plain(f"{result.name} {result.version} on {result.model}: {result.gate.upper()}")]
-    lines += [plain(f"  {why}") for why in result.why]
-    when = then.created_utc[:10]
-    lines += ["", plain(f"recorded: {then.model}, {then.version} {when} ({then.suite}): {then.reason}")]
-    lines.append(f"score: {points(result.was)} -> {points(result.now)}")
-    if found := result.difference:
-        lines[-1] += ", " + paired_test(found.model_dump(), f" on {found.n} rows")
-    readable = result.readable
-    lines.append(f"replies that can be read: {points(readable.was.mean)} % -> {points(readable.now.mean)} %")
-    lines.append(_steadiness(result))
-    unanswered = result.unanswered
-    if unanswered.was or unanswered.now:
-        lines.append(f"rows without an answer: {unanswered.was} -> {unanswered.now}")
-    noise = "more than repeat noise explains" if test.too_many else "within repeat noise"
-    lines.append(f"flipped: {test.flipped} of {result.compared} rows (p = {test.p_value:.2g}: {noise})")
-    for flip in result.flips[:SHOWN]:
-        scores = f"{points(flip.was_score)} -> {points(flip.is_score)}"
-        lines.append(f"  {short(flip.row, 30)}: {short(flip.was, 60)} -> {short(flip.now, 60)}  ({scores})")
-    if len(result.flips) > SHOWN:
-        lines.append(f"  and {len(result.flips) - SHOWN} more; --json lists all")
-    lines += [plain(f"note: {note}") for note in result.notes]
-    if not result.passed and result.compared:
-        lines.append("if this is what you want, `optimize bless` makes it the new reference")
-    return "\n".join([*lines, cost_line(result)])
-
-
-def _steadiness(result: CheckResult) -> str:
-    sides = ((result.steadiness.was, result.repeats.was), (result.steadiness.now, result.repeats.now))
-    parts = [
-        f"{f'{points(steady.agreement)} % the same' if steady else 'not known'} ({times} a row)"
-        for steady, times in sides
-    ]
-    return f"answers when asked again: {' -> '.join(parts)}"
 
 
 @command(BlessOptions, ShownOptions, reason={"required": True})
@@ -170,20 +126,7 @@ def bless_command(options: BlessOptions, output: ShownOptions, prompt: str) -> N
     silence()
     job = prepare_bless(prompt, options, output.db)
     result = run_shown(job, options, output, "recording the reference")
-    print_result(result, output.as_json, bless_report)
-
-
-def bless_report(result: BlessResult) -> str:
-    """What `bless` recorded, as text."""
-    low, high = result.score.ci95 or (None, None)
-    rows = f"{result.rows} rows, {result.repeats} times each, {result.unanswered} without an answer"
-    lines = [
-        plain(f"recorded: {result.path} ({result.suite}, before: {result.before or 'none'})"),
-        plain(f"{result.name} {result.version} on {result.model}: {rows}"),
-        f"score: {points(result.score.mean)} (95 % CI {points(low)} to {points(high)})",
-        cost_line(result),
-    ]
-    return "\n".join(lines)
+    print_result(result, output.as_json)
 
 
 @click.command(context_settings=SETTINGS)
@@ -220,42 +163,9 @@ def monitor_command(
     from agent.run.prompt_check import compare_log
 
     result = compare_log(prompt, log, reference, suite, task, alpha, seed, by_key(columns), db)
-    print_result(result, as_json, monitor_report)
+    print_result(result, as_json)
     if result.drift:
         raise SystemExit(100)
-
-
-def monitor_report(result: MonitorResult) -> str:
-    """The tests of `monitor` as text, alarms first."""
-    verdict = "DRIFT" if result.drift else "no drift"
-    when = f", {result.start} to {result.end}" if result.start else ""
-    rows = result.rows
-    lines = ["", plain(f"{result.name} {result.version}: {verdict} in {counted(rows.now, 'answer')}{when}")]
-    lines.append(f"reference: {counted(rows.was, 'answer')}; at most {100 * result.alpha:g} % false alarms a look")
-    lines.append("")
-    for test in sorted(result.tests, key=lambda each: not each.alarm):
-        name = f"{'ALARM ' if test.alarm else '      '}{test.name}"
-        if test.p_value is None or test.effect is None:
-            lines.append(plain(f"{name}: cannot be told, {test.why}"))
-            continue
-        sign = -1 if test.name == "score" else 1  # of scores a fall alarms
-        change = f"change {sign * test.effect + 0.0:+.3f} (alarms from {sign * test.limit:g})"  # + 0.0: never -0.000
-        lines.append(plain(f"{name}: {_before_and_now(test)}; {change}, p = {test.p_value:.2g}"))
-    lines += [plain(f"note: {note}") for note in result.notes]
-    return "\n".join(lines)
-
-
-def _before_and_now(test: DriftLine) -> str:
-    was, now = test.was, test.now
-    if isinstance(was, Mapping) and isinstance(now, Mapping):
-        moved = sorted(was, key=lambda label: -abs(was[label] - now[label]))
-        parts = [f"{short(label, 30)} {points(was[label])} -> {points(now[label])} %" for label in moved[:LABELS]]
-        return ", ".join(parts) + (f" and {len(moved) - LABELS} more" if len(moved) > LABELS else "")
-    assert not isinstance(was, Mapping)
-    assert not isinstance(now, Mapping)
-    if test.name.startswith("length"):
-        return f"median {was:g} -> {now:g}"
-    return f"{points(was)} % -> {points(now)} %"
 
 
 @click.group(context_settings=SETTINGS)
@@ -298,29 +208,4 @@ def report_command(
 
     read = read_outcomes(outcomes, control, first=several == "first", columns=by_key(columns))
     result = compared_arms(read, alpha, smallest)
-    print_result(result, as_json, ab_report)
-
-
-def ab_report(result: AbResult) -> str:
-    """An A/B test as text: both arms, their difference, and whether the test may end."""
-    lines = [""]
-    for name, units, mean in zip((result.control, result.treatment), result.units, result.means, strict=True):
-        lines.append(plain(f"{name}: {points(mean)} on {units} units"))
-    level = f"{100 * result.confidence:g} % confidence sequence"
-    sides = f"{result.treatment} minus {result.control}"
-    evidence = f"e = {result.e_value:.3g} now, p = {result.p_value:.2g} at any time"
-    known = f"{level} {gain_interval(result.ci)}; {evidence}"
-    lines.append(plain(f"{sides}: {gain(result.diff)} points on {result.pairs} pairs ({known})"))
-    if result.may_stop:
-        lines.append(plain(f"{result.verdict}: the test may be stopped"))
-    else:
-        lines.append("undecided: go on, or stop without a winner; looking costs nothing")
-    if result.left_out:
-        lines.append(f"{result.left_out} later outcomes of units that had one were left out")
-    lines += [plain(f"note: {note}") for note in result.notes]
-    if result.uneven is not None:
-        lines.append(
-            f"note: the split of units is uneven (p = {result.uneven:.1g} for halves); if halves were meant, "
-            "look at the bucketing before you believe anything"
-        )
-    return "\n".join(lines)
+    print_result(result, as_json)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from agent.registry import Listed, Registry
-    from agent.results.base import CostedResult, Result
+    from agent.results.base import Result
 
 
 class Number(click.FloatRange):
@@ -114,30 +114,20 @@ def print_json(value: Any) -> None:
     click.echo("".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text))
 
 
-def print_result(result: R, as_json: bool, report: Callable[[R], str]) -> None:
-    """Prints a result as JSON, or as the text that `report` makes of it."""
+def print_result(result: Result, as_json: bool) -> None:
+    """Prints a result of a job as JSON, or as blocks."""
+    from agent.report.job_blocks import job_sections
+    from agent.report.terminal import show_sections
+
     if as_json:
         print_json(result.to_json())
     else:
-        click.echo(report(result))
+        show_sections(job_sections(result))
 
 
 def print_exactly(text: str) -> None:
     """Prints the exact bytes in a pipe (click takes escape sequences out of a str), and `plain` text on a terminal."""
     click.echo(plain(text) if sys.stdout.isatty() else text.encode("utf-8"), nl=False)
-
-
-def cost_line(result: CostedResult) -> str:
-    """Calls, tokens, dollars and seconds of a run that is no search, in one line."""
-    from agent.report.facts import spent
-
-    made = ", ".join(f"{role} {count}" for role, count in result.calls_made.items()) or "none"
-    over = f"; {result.overspent}" if result.overspent else ""
-    tokens = f"{result.tokens.prompt + result.tokens.completion:,} tokens"
-    paid = spent(result.cost_usd, result.unpriced, result.lost_usd)
-    return plain(
-        f"calls: {made}, from the ledger {result.calls['cached']}; {tokens}, {paid}, {result.seconds:.0f} s{over}"
-    )
 
 
 def require_first_word(word: str, commands: Iterable[str]) -> None:

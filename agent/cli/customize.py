@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.cli.common import cost_line, plain, print_json, print_result
+from agent.cli.common import plain, print_json, print_result
 from agent.cli.declared import command
 from agent.cli.progress import Progress, run_shown
 from agent.cli.run import REGISTERED
@@ -15,12 +15,8 @@ from agent.observer import NO_OBSERVER
 from agent.options.jobs import CustomizeOptions, RecordedOptions, RunOptions
 from agent.options.option import JobOptions, option
 from agent.options.shared import COMPARISON, PlanOption, ShownOptions, TrackOptions
-from agent.report.blocks import PageSection, text
-from agent.report.comparison import result_sections
-from agent.report.terminal import lines_of
 
 if TYPE_CHECKING:
-    from agent.results.customize import CustomizeResult
     from agent.run.launch import Launch
 
 
@@ -96,7 +92,7 @@ def customize_command(
             launch = prepare(search, db, is_new=False)  # the models of the search are closed
     job = prepare_customize(launch, run, asked, db)
     result = run_shown(job, comparison_options(launch), output, "comparing the arms", tracking)
-    print_result(result, as_json, customize_report)
+    print_result(result, as_json)
 
 
 def _say_plan(launch: Launch, asked: CustomizeOptions, run: str, db: Path, as_json: bool) -> None:
@@ -124,16 +120,3 @@ def _export(launch: Launch, run: str, folder: Path, db: Path, as_json: bool) -> 
     )
     click.echo(plain(f"{told['rows']:,} train rows, {told['tokens']:,} tokens at most an epoch, with {whose}"))
     click.echo("\n".join(plain(path) for path in told["files"]))
-
-
-def customize_report(result: CustomizeResult) -> str:
-    """A comparison as text: its tables, its advice, and what it cost."""
-    lines = []
-    if trained := result.fine_tuning:
-        paid = "price unknown" if trained.usd is None else f"for ${trained.usd:.4f}"
-        lines.append(f"hosted: {trained.model} (job {trained.job}), trained {paid}")
-    lines += [cost_line(result), f"run {result.run_id}, prompts of {result.of_run}"]
-    lines += [
-        f"{arm.arm}: {arm.path}; optimize promote {result.run_id} --arm {arm.arm}" for arm in result.arms if arm.path
-    ]
-    return "\n".join(lines_of([*result_sections(result), PageSection("run", "", (text(*lines, exact=True),))]))

@@ -49,6 +49,7 @@ def demo_command(quiet: bool, db: Path, as_json: bool) -> None:
         return
     with closing(open_history(db)) as history:
         view = RunView(history, result.run_id)
+        click.echo()
         show_sections([*run_sections(result, view, brief=True, names=SECTIONS), *_where_to_go(result, db)])
 
 

@@ -10,11 +10,11 @@ import click
 from agent.cli.common import (
     SETTINGS,
     about,
-    cost_line,
     json_option,
     ledger_options,
     plain,
     print_json,
+    print_result,
     short,
 )
 from agent.cli.declared import command
@@ -24,7 +24,6 @@ from agent.report.blocks import Column
 from agent.report.terminal import print_table
 
 if TYPE_CHECKING:
-    from agent.results.rows import DraftResult
     from agent.task.asked import Asked
 
 
@@ -122,29 +121,7 @@ def _draft(name: str, options: InitOptions, asked: Asked, output: InitOutput) ->
     if not output.quiet:
         click.echo(plain(opening), err=True)
     shown = ShownOptions(db=output.db, quiet=output.quiet)
-    click.echo(draft_report(run_shown(job, options.part(SpendingOptions), shown, "drafting the task")))
-
-
-def draft_report(result: DraftResult) -> str:
-    """A draft as text: labels with their definitions, rows, and what is wanted next."""
-    lines = [f"labels, from {result.labels_from}:"]
-    lines += [
-        f"  {label}: {about or '(no definition could be drafted; write one in task.toml)'}"
-        for label, about in result.labels.items()
-    ]
-    lines.append(f"prompt: {result.opening or '(a plain one)'}")
-    kinds = f", {result.synthetic} of them synthetic" if result.synthetic else ""
-    lines.append(f"rows without a label: {result.rows - result.confirmed}{kinds}")
-    if result.confirmed:
-        lines.append(f"rows labelled by feedback in the traces: {result.confirmed}")
-    if result.refused:
-        lines.append(f"replies that could not be used: {result.refused} ({'; '.join(result.why_refused)})")
-    if result.status == "budget":
-        lines.append("the budget ended it early: what is missing was left out")
-    lines += [*result.wanted, cost_line(result)]
-    folder = Path(result.folder)
-    name = folder.name if folder.parent == Path("tasks") else str(folder)
-    return plain("\n".join([*lines, f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize label {name}"]))
+    print_result(run_shown(job, options.part(SpendingOptions), shown, "drafting the task"), as_json=False)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -5,7 +5,6 @@ A rater sees inputs and answer, never which prompt wrote it. Every rater gets th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ import click
 from agent.cli.common import (
     PATH,
     SETTINGS,
-    cost_line,
     db_option,
     plain,
     print_result,
@@ -27,7 +25,6 @@ from agent.run.locations import open_history
 
 if TYPE_CHECKING:
     from agent.report.blinded import BlindedAnswer, RatingSession
-    from agent.results.calibration import CalibrationResult
 
 SKIP, QUIT = "s", "q"
 
@@ -66,7 +63,7 @@ def calibrate(options: CalibrateOptions, output: CalibrateOutput, task: str | No
     if not (output.quiet or output.as_json):
         click.echo(opening, err=True)
     result = run_shown(job, options, output, "measuring the judge")
-    print_result(result, output.as_json, calibration_report)
+    print_result(result, output.as_json)
     if output.gate and not result.trusted:
         raise SystemExit(100)
 
@@ -74,72 +71,7 @@ def calibrate(options: CalibrateOptions, output: CalibrateOutput, task: str | No
 judge_command.add_command(calibrate, "calibrate")
 
 
-def calibration_report(result: CalibrationResult) -> str:
-    """A calibration as text: what was measured, its value, its 95 % interval."""
-    trusted = "trusted" if result.trusted else "NOT TO BE TRUSTED"
-    lines = ["", plain(f"judge {', '.join(result.models)} ({result.mode}) on {result.labels}: {trusted}")]
-    lines += [plain(f"  {why}") for why in result.why]
-    if not result.trusted:
-        lines.append(
-            "  promotion is blocked while this judge counts, until somebody gives a reason (--override --reason)"
-        )
-    people, quadratic = result.people, ", quadratic" * (result.mode != "pairwise")
-    raters = f"alpha among {people.raters} rater{'s' * (people.raters != 1)}"
-    both_orders = f"{result.asked_in_both_orders} pairs"
-    rows = [
-        ("items with a readable verdict", f"{result.items - result.unscored} of {result.items}", ""),
-        _line(f"Cohen's kappa{quadratic}", result.kappa, result.ci95),
-        _named("Krippendorff's alpha, ordinal", result, "alpha"),
-        _named("Spearman", result, "spearman"),
-        _named("same rating as people", result, "agreement"),
-        _line(raters, people.alpha, people.alpha_ci95),
-        _named("same verdict in the other order", result, "order_consistency", both_orders),
-        ("the answer shown first wins", _value(result.first_wins), "0.5 is fair"),
-        _named("same verdict when asked again", result, "self_consistency", f"{result.asked_again} times"),
-        _named("length against its ratings", result, "length_judge", "Spearman"),
-        _named("length against people's", result, "length_people", "Spearman"),
-        _named("points for being longer", result, "length_bias", "beyond people's"),
-    ]
-    width = max(len(name) for name, _, _ in rows)
-    lines += ["", *[f"  {name:<{width}}  {value:>8}  {note}".rstrip() for name, value, note in rows]]
-    lines += ["", "  answers that are none, and how often they got a good rating:"]
-    for name, control in result.negative_controls.items():
-        lines.append(f"    {name:<{width - 2}}  {control.fooled:>4} of {control.n}")
-    lines += ["", *_table(result)]
-    lines.append(cost_line(result))
-    if result.status == "budget":
-        lines.append("the budget ended it early: what was measured stands, on fewer items")
-    for reason in result.reasons:
-        lines.append(plain(f"unreadable: {reason[:160]}"))
-    return "\n".join(lines)
-
-
-def _value(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _line(name: str, value: float | None, ci95: Sequence[float] | None, note: str = "") -> tuple[str, str, str]:
-    interval = f"{ci95[0]:.2f} to {ci95[1]:.2f}" if ci95 else ""
-    return name, _value(value), ", ".join(part for part in (interval, note) if part)
-
-
-def _named(name: str, result: CalibrationResult, key: str, note: str = "") -> tuple[str, str, str]:
-    return _line(name, getattr(result, key), getattr(result, f"{key}_ci95"), note)
-
-
-def _table(result: CalibrationResult) -> list[str]:
-    names, counts = result.scale, result.confusion
-    width = max(6, *[len(name) + 1 for name in names])
-    head = "".join(f"{name:>{width}}" for name in names)
-    lines = [f"  people's rating (down), the judge's (across)\n  {'':<{width}}{head}"]
-    lines += [
-        f"  {name:>{width}}" + "".join(f"{count:>{width}}" for count in row)
-        for name, row in zip(names, counts, strict=True)
-    ]
-    return [*lines, ""]
-
-
-# -- rate --------------------------------------------------------------------------------------------------------------
+# -- rate -------------------------------------------------------------------------------------------------------------
 
 
 @judge_command.command("rate", context_settings=SETTINGS)

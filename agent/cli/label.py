@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.cli.common import (
-    cost_line,
     plain,
     print_json,
+    print_result,
 )
 from agent.cli.declared import command
 from agent.errors import InputError
@@ -26,7 +26,6 @@ from agent.options.jobs import LabelOptions
 from agent.options.shared import ShownOptions, SpendingOptions
 
 if TYPE_CHECKING:
-    from agent.results.rows import LabellingResult, LabelResult
     from agent.task.label_session import LabelSession, NextRow
     from agent.task.labelled_task import LabelledTask
 
@@ -64,13 +63,15 @@ def label_command(options: LabelOptions, output: ShownOptions, task: str) -> Non
         keys_of(found.choices)  # where they are too few, no model is asked first
     if options.ask:
         from agent.cli.progress import run_shown
+        from agent.report.job_blocks import job_sections
+        from agent.report.terminal import lines_of
         from agent.run.label_answers import prepare_answers
         from agent.run.launch import silence
 
         silence()
         job = prepare_answers(found, options, db)
         result = run_shown(job, options.part(SpendingOptions), output, "asking prompts")
-        click.echo(asked_report(result), err=as_json)
+        click.echo("\n".join(lines_of(job_sections(result))[1:]), err=as_json)
     if not (status or as_json):
         browser = (options.port, not options.no_open) if web else None
         _label(found, options.labeller or user(), options.count, options.overlap, browser, db)
@@ -78,7 +79,7 @@ def label_command(options: LabelOptions, output: ShownOptions, task: str) -> Non
     if as_json:
         print_json({**summary.to_json(), "next_rows": rows_next(found, answers_of(found, db))})
     else:
-        click.echo(status_report(summary))
+        print_result(summary, as_json=False)
 
 
 def _label(
@@ -236,21 +237,3 @@ def _pressed_key(file: int) -> str:
     except (KeyboardInterrupt, OSError):
         return QUIT
     return QUIT if data in (b"", b"\x04") else data.decode("ascii", "replace")
-
-
-def status_report(summary: LabellingResult) -> str:
-    """How far labelling is, as text."""
-    counts = ", ".join(f"{label} {count}" for label, count in summary.by_label.items())
-    lines = [f"{summary.labelled} of {summary.rows} rows are labelled ({counts})"]
-    if summary.disputed:
-        are = "is" if summary.disputed == 1 else "are"
-        lines.append(f"{summary.disputed} more {are} not in use: as many labellers say one thing as another")
-    lines += summary.agreement
-    lines += summary.wanted
-    return plain("\n".join([*lines, f"next: {summary.next}"]))
-
-
-def asked_report(result: LabelResult) -> str:
-    """What the prompts answered, in two lines."""
-    apart = f"{result.apart} of {len(result.answers)} rows are answered differently by {result.prompts} prompts"
-    return plain(f"{apart} of {result.of_run}; they come first\n{cost_line(result)}")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.cli.check import by_key, column_options
-from agent.cli.common import PATH, SETTINGS, json_option, plain, print_result
+from agent.cli.common import PATH, SETTINGS, json_option, print_result
 
 if TYPE_CHECKING:
-    from agent.results.rows import LearnResult
+    pass
 
 LINES = 8  # lines of the log that are named for a reason
 
@@ -40,23 +40,4 @@ def learn_command(
     if output is not None and in_place:
         raise click.UsageError("-o and --in-place exclude each other; name a new folder, or add to the task itself")
     result = learn(task, log, output, by_key(columns), in_place=in_place, dry_run=dry_run)
-    print_result(result, as_json, learn_report)
-
-
-def learn_report(result: LearnResult) -> str:
-    """What was taken and what was left out, as text."""
-    verb = "would be taken" if result.dry_run else "taken"
-    train = result.train
-    lines = [plain(f"{result.log}: {result.taken} of {result.rows} rows {verb} into train of {result.task}")]
-    lines[-1] += f" ({train.was} -> {train.now} rows)"
-    for each in result.left_out:
-        numbers = ", ".join(map(str, each.lines[:LINES])) + (" ..." if len(each.lines) > LINES else "")
-        lines.append(plain(f"left out: {each.rows}, {each.why} (line {numbers})"))
-    if result.unreadable:
-        lines.append(f"left out: {result.unreadable}, not valid under the task:")
-    lines += [plain(f"  {each}") for each in result.problems]
-    if result.folder:
-        lines.append(plain(f"written: {result.folder}; next: optimize run {result.folder}"))
-    else:
-        lines.append("nothing was written")
-    return "\n".join(lines)
+    print_result(result, as_json)

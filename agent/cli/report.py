@@ -16,7 +16,6 @@ from click.core import ParameterSource
 from agent.cli.common import (
     SETTINGS,
     FilePath,
-    cost_line,
     ledger_options,
     plain,
     print_json,
@@ -32,7 +31,6 @@ from agent.run.locations import open_history, releases_folder
 
 if TYPE_CHECKING:
     from agent.report.web.label_page import LabelPlace
-    from agent.results.rows import PlayedResult
     from agent.run.playground import Playground
 
 
@@ -247,10 +245,3 @@ def _write_study(run: str, db: Path, as_json: bool) -> None:
     click.echo(plain(str(path)))
     click.echo("to open it: pip install optuna-dashboard", err=True)
     click.echo(f"optuna-dashboard {shlex.quote(f'sqlite:///{path}')}", err=True)
-
-
-def playground_report(result: PlayedResult) -> str:
-    """What was asked in the playground, for people; the answers are those of the calls."""
-    lines = [plain(f"playground of {result.of} on {result.model}")]
-    lines += [plain(f"{each.side} {each.version}: {each.error or each.call_key}") for each in result.asked]
-    return "\n".join([*lines, cost_line(result)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from importlib import import_module
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from agent.release.result import search_result
 from agent.report import run_tables
 from agent.report.blocks import Column
 from agent.report.facts import decision, gain, instead_of_result, points, without_result
-from agent.report.terminal import print_listing, print_table, say, show, so_far, sparkline
+from agent.report.terminal import print_listing, print_table, say, show, show_sections, so_far, sparkline
 from agent.report.view import RunView
 from agent.run.locations import open_history
 
@@ -41,18 +40,6 @@ HITS = (
     Column("score"),
     Column("text", floor=24),
 )
-REPORTS = {
-    "apply": ("agent.cli.apply", "apply_report"),
-    "check": ("agent.cli.check", "check_report"),
-    "customize": ("agent.cli.customize", "customize_report"),
-    "playground": ("agent.cli.report", "playground_report"),
-    "bless": ("agent.cli.check", "bless_report"),
-    "transfer": ("agent.cli.rerun", "transfer_report"),
-    "judge_calibration": ("agent.cli.judge", "calibration_report"),
-    "draft": ("agent.cli.inventory", "draft_report"),
-    "label_answers": ("agent.cli.label", "asked_report"),
-}
-"""The function that makes text of the result of a run that is no search, by kind."""
 
 
 @click.command(context_settings=SETTINGS)
@@ -87,8 +74,8 @@ def _say_error(run: dict[str, Any]) -> None:
 @ledger_options
 def show_command(run: str, db: Path, as_json: bool) -> None:
     """Show RUN (default: the latest): the winner, its demos, the diff to your prompt, and what each part cost."""
+    from agent.report.job_blocks import stored_sections
     from agent.report.run_blocks import screen_lines
-    from agent.results.stored import job_result
 
     view = RunView(open_history(db), run)
     row = view.run
@@ -101,8 +88,7 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
         if as_json:
             print_json({"result": row["result"]})
         else:
-            module, name = REPORTS[row["result"]["kind"]]
-            click.echo(getattr(import_module(module), name)(job_result(row["result"])))
+            show_sections(stored_sections(row["result"]))
         return
     if as_json:
         shown = {"result": result.to_json(), "promoted": view.promoted, "winner": view.winner}

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.cli.common import PATH, SETTINGS, json_option, plain, print_result
+from agent.cli.common import PATH, SETTINGS, json_option, print_result
 
 if TYPE_CHECKING:
-    from agent.results.listings import ToolsResult
+    pass
 
 
 @click.command(context_settings=SETTINGS)
@@ -48,13 +48,4 @@ def tools_command(
     if output is not None:
         write_tools(tools, output)
     listed = tuple(ListedTool(**tool.as_dict()) for tool in tools)
-    print_result(ToolsResult(tools=listed, file=str(output) if output else None), as_json, tools_report)
-
-
-def tools_report(result: ToolsResult) -> str:
-    """The tools, a line each."""
-    about = {tool.name: " ".join(tool.description.split()) for tool in result.tools}
-    lines = [plain(f"{name}: {words or '(no description)'}") for name, words in about.items()]
-    if result.file:
-        lines.append(plain(f'written: {result.file}; in task.toml: tools = "{Path(result.file).name}"'))
-    return "\n".join(lines)
+    print_result(ToolsResult(tools=listed, file=str(output) if output else None), as_json)

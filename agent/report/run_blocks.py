@@ -349,9 +349,9 @@ def _prompt(run: _Shown) -> Iterator[Block]:
     if run.brief and run.texts.prompt and not result.is_own:
         lines = plain(run.texts.prompt).splitlines()
         left = counted(len(lines) - PROMPT_LINES, "more line")
-        cut = [line if len(line) <= LINE else f"{line[: LINE - 1]}…" for line in lines[:PROMPT_LINES]]
+        cut = [f"  {line if len(line) <= LINE else f'{line[: LINE - 1]}…'}" for line in lines[:PROMPT_LINES]]
         whole = f"the best found (whole: optimize show {result.run_id}{ledger_option(run.db)}):"
-        yield text(*cut, f"... {left}" if len(lines) > PROMPT_LINES else "", heading=whole, exact=True, on="screen")
+        yield text(*cut, f"  ... {left}" if len(lines) > PROMPT_LINES else "", heading=whole, exact=True, on="screen")
     if run.view is not None:
         yield from _prompts_of_page(run, run.view)
 

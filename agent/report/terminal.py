@@ -38,8 +38,8 @@ def show(*blocks: Block) -> None:
 
 
 def show_sections(sections: Iterable[PageSection]) -> None:
-    """Print sections with an empty line before each."""
-    _print(lines_of(sections))
+    """Print sections with an empty line between them."""
+    _print(lines_of(sections)[1:])
 
 
 def say(text: str, style: str = "") -> None:
@@ -126,7 +126,7 @@ def _plain_lines(block: TableBlock | ProseBlock | DiffBlock) -> list[str]:
     head = [_one_line(block.heading)] if block.heading else []
     if isinstance(block, DiffBlock):
         return [*head, *map(plain, _diff_lines(block))]
-    indent = "  " if block.heading else ""
+    indent = "  " if block.heading and not block.exact else ""
     lines = [f"{indent}{part}" for line in block.lines for part in plain(line).split("\n")]
     return [*head, *lines]
 
@@ -197,7 +197,7 @@ def _print_rich(console: Console, block: TableBlock | ProseBlock | DiffBlock, is
             style = "" if block.words or line.startswith(("+++", "---")) else DIFF_STYLES.get(line[:1], "")
             console.print(RichText(plain(line), style))
         return
-    style, indent = "bold" if block.strong else "", "  " if block.heading else ""
+    style, indent = "bold" if block.strong else "", "  " if block.heading and not block.exact else ""
     for line in block.lines:
         for part in plain(line).split("\n"):
             if block.exact:

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.cli.rerun import _cell
 from agent.ledger.store import Ledger
+from agent.report.job_blocks import _cell
 from agent.results.transfer import TransferLift, TransferScore
 from agent.run import model_transfer
 from tests.cli.world import compatible, good, good_json, knowing, learner, optimize, refused, stubborn

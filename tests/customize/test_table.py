@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from agent.cli.customize import customize_report
+from agent.report.job_blocks import job_sections
+from agent.report.terminal import lines_of
 from agent.results.customize import CustomizeResult, Elsewhere
 from agent.run.customize.curve import CurvePoint, curve_lines, curve_text
 from agent.run.customize.table import MeasuredArm, break_even, table
@@ -123,9 +124,13 @@ def result(points: list[CurvePoint]) -> CustomizeResult:
     return CustomizeResult.from_json({**head, "arms": arms, "advice": advice, **curve, **cost, "seconds": 3.0})
 
 
+def screen(result: CustomizeResult) -> str:
+    return "\n".join(lines_of(job_sections(result)))
+
+
 def test_the_tables_in_a_pipe_and_the_lines_below_them() -> None:
     points = [CurvePoint("lora", 24, scores(70), 9.0), CurvePoint("lora", 160, scores(90), 120.0)]
-    shown = customize_report(result(points))
+    shown = screen(result(points))
     assert shown.startswith(TABLE.rstrip())
     assert "from 24 to 160 rows lora gains +20.0 points" in shown
     assert "Customize: lora reads 90.0" in shown
@@ -133,13 +138,13 @@ def test_the_tables_in_a_pipe_and_the_lines_below_them() -> None:
 
 
 def test_without_a_curve_there_is_one_table() -> None:
-    assert "rows  " not in customize_report(result([]))
+    assert "rows  " not in screen(result([]))
 
 
 @pytest.mark.parametrize("hostile", ["\x1b[2J", "a\tb"])
 def test_names_of_a_ledger_from_elsewhere_cannot_drive_the_terminal(hostile: str) -> None:
     plain = result([])
     arms = [arm.model_copy(update={"arm": hostile}) if arm.arm == "best" else arm for arm in plain.arms]
-    shown = customize_report(plain.model_copy(update={"task": hostile, "run_id": hostile, "arms": tuple(arms)}))
+    shown = screen(plain.model_copy(update={"task": hostile, "run_id": hostile, "arms": tuple(arms)}))
     assert "\x1b" not in shown
     assert "\t" not in shown.partition("\nrun ")[0], "nothing of a table is moved"

@@ -12,10 +12,11 @@ from agent.ledger.query import Row, cost_of
 from agent.ledger.resume_state import IS_CALL
 from agent.release.result import search_result
 from agent.report import charts, compare, facts, run_tables
-from agent.report.blocks import PageSection
+from agent.report.blocks import PageSection, text
 from agent.report.checks import KIND
 from agent.report.comparison import comparison_sections, is_comparison, running_losses
 from agent.report.html import page_sections, report_values
+from agent.report.job_blocks import stored_sections
 from agent.report.run_blocks import PROMPT_LETTERS, run_sections
 from agent.report.tool_facts import compared_texts, whole_prompt
 from agent.report.view import RowPair, RunView
@@ -126,12 +127,16 @@ def _checked(request: PageRequest, view: RunView) -> str:
 
 def _sections(request: PageRequest, view: RunView) -> list[PageSection]:
     """What a run says besides its trials, as its report has it."""
-    result = view.result
-    if result is None and is_comparison(view):
+    result, stored = view.result, view.run["result"] or {}
+    if result is not None:
+        return request.cached("sections", view.id, lambda: run_sections(result, view, names=SECTIONS))
+    if is_comparison(view):
         return comparison_sections(view)
-    if result is None:
-        return [PageSection("spend", "What it cost", (run_tables.spend(view),))] if view.costs else []
-    return request.cached("sections", view.id, lambda: run_sections(result, view, names=SECTIONS))
+    try:
+        found = stored_sections(stored) if stored.get("kind") else []
+    except InputError as error:
+        found = [PageSection("result", "Result", (text(str(error)),))]
+    return [*found, *[PageSection("spend", "What it cost", (run_tables.spend(view),))] * bool(view.costs)]
 
 
 def _prompts(view: RunView) -> list[dict[str, str]]:

@@ -1,0 +1,342 @@
+"""The results of jobs that are no search, as sections of blocks for every surface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.release.gate import shown
+from agent.report.blocks import Block, Column, PageSection, filled, short, table, text
+from agent.report.comparison import result_sections
+from agent.report.facts import gain, gain_interval, paired_test, points, spent
+from agent.results.base import CostedResult, Interval, Result
+from agent.results.calibration import CalibrationResult
+from agent.results.checks import BlessResult, CheckResult
+from agent.results.customize import CustomizeResult
+from agent.results.listings import ToolsResult
+from agent.results.production import AbResult, DriftLine, MonitorResult
+from agent.results.rows import ApplyResult, DraftResult, LabellingResult, LabelResult, LearnResult, PlayedResult
+from agent.results.stored import job_result
+from agent.results.transfer import TransferResult, TransferScore
+from agent.task.words import counted
+
+SHOWN = 20
+"""Flips of a check that are shown."""
+LABELS, LINES = 5, 8
+"""Labels of a drift, and lines of rows that were left out, that are named."""
+FIGURE = (Column(""), Column("value", "number"), Column("95 % CI, or of what"))
+
+
+def job_sections(result: Result) -> list[PageSection]:
+    """The sections of a result; the last has what it cost."""
+    if isinstance(result, CustomizeResult):
+        return [
+            *result_sections(result),
+            PageSection("run", "", (text(*_comparison(result), exact=True, on="screen"),)),
+        ]
+    blocks = [*JOBS[type(result)](result)]
+    if isinstance(result, CostedResult) and not isinstance(result, DraftResult):
+        blocks.append(text(cost_line(result)))
+    return [PageSection("result", "Result", filled(*blocks))]
+
+
+def stored_sections(stored: Mapping[str, Any]) -> list[PageSection]:
+    """The sections of a result of a job as the ledger has it. Raises InputError for one of another version."""
+    return job_sections(job_result(stored))
+
+
+def cost_line(result: CostedResult) -> str:
+    """Calls, tokens, dollars and seconds, in one line."""
+    made = ", ".join(f"{role} {count}" for role, count in result.calls_made.items()) or "none"
+    over = f"; {result.overspent}" if result.overspent else ""
+    tokens = f"{result.tokens.prompt + result.tokens.completion:,} tokens"
+    paid = spent(result.cost_usd, result.unpriced, result.lost_usd)
+    return f"calls: {made}, from the ledger {result.calls['cached']}; {tokens}, {paid}, {result.seconds:.0f} s{over}"
+
+
+def _comparison(result: CustomizeResult) -> Iterator[str]:
+    if trained := result.fine_tuning:
+        paid = "price unknown" if trained.usd is None else f"for ${trained.usd:.4f}"
+        yield f"hosted: {trained.model} (job {trained.job}), trained {paid}"
+    yield cost_line(result)
+    yield f"run {result.run_id}, prompts of {result.of_run}"
+    for arm in result.arms:
+        if arm.path:
+            yield f"{arm.arm}: {arm.path}; optimize promote {result.run_id} --arm {arm.arm}"
+
+
+def _notes(notes: Sequence[str]) -> Block:
+    return text(*(f"note: {note}" for note in notes))
+
+
+# -- released prompts -------------------------------------------------------------------------------------------------
+
+
+def _check(result: CheckResult) -> Iterator[Block]:
+    yield text(f"{result.name} {result.version} on {result.model}: {result.gate.upper()}", strong=True)
+    yield text(*(f"  {why}" for why in result.why))
+    then, test, unanswered = result.reference, result.flip_test, result.unanswered
+    score = f"score: {points(result.was)} -> {points(result.now)}"
+    if found := result.difference:
+        score += ", " + paired_test(found.model_dump(), f" on {found.n} rows")
+    steady = [
+        f"{f'{points(side.agreement)} % the same' if side else 'not known'} ({times} a row)"
+        for side, times in (
+            (result.steadiness.was, result.repeats.was),
+            (result.steadiness.now, result.repeats.now),
+        )
+    ]
+    noise = "more than repeat noise explains" if test.too_many else "within repeat noise"
+    lost = f"rows without an answer: {unanswered.was} -> {unanswered.now}"
+    yield text(
+        f"recorded: {then.model}, {then.version} {then.created_utc[:10]} ({then.suite}): {then.reason}",
+        score,
+        f"replies that can be read: {points(result.readable.was.mean)} % -> {points(result.readable.now.mean)} %",
+        f"answers when asked again: {' -> '.join(steady)}",
+        lost if unanswered.was or unanswered.now else "",
+        f"flipped: {test.flipped} of {result.compared} rows (p = {test.p_value:.2g}: {noise})",
+    )
+    rows = [
+        (
+            short(flip.row, 30),
+            short(flip.was, 60),
+            short(flip.now, 60),
+            f"{points(flip.was_score)} -> {points(flip.is_score)}",
+        )
+        for flip in result.flips[:SHOWN]
+    ]
+    left = len(result.flips) - SHOWN
+    columns = (Column("row"), Column("was", floor=12), Column("is", floor=12), Column("score", "number"))
+    yield table("", columns, rows, note=f"and {left} more; --json lists all" if left > 0 else "")
+    yield _notes(result.notes)
+    if not result.passed and result.compared:
+        yield text("if this is what you want, `optimize bless` makes it the new reference")
+
+
+def _bless(result: BlessResult) -> Iterator[Block]:
+    low, high = result.score.ci95 or (None, None)
+    rows = f"{result.rows} rows, {result.repeats} times each, {result.unanswered} without an answer"
+    yield text(
+        f"recorded: {result.path} ({result.suite}, before: {result.before or 'none'})",
+        f"{result.name} {result.version} on {result.model}: {rows}",
+        f"score: {points(result.score.mean)} (95 % CI {points(low)} to {points(high)})",
+    )
+
+
+def _monitor(result: MonitorResult) -> Iterator[Block]:
+    verdict = "DRIFT" if result.drift else "no drift"
+    when = f", {result.start} to {result.end}" if result.start else ""
+    answers = f"{verdict} in {counted(result.rows.now, 'answer')}{when}"
+    yield text(f"{result.name} {result.version}: {answers}", strong=True)
+    alarms = f"at most {100 * result.alpha:g} % false alarms a look"
+    yield text(f"reference: {counted(result.rows.was, 'answer')}; {alarms}")
+    rows = [_drift(test) for test in sorted(result.tests, key=lambda each: not each.alarm)]
+    heads = ("", "test", "before -> now ~", "change #", "alarms from #", "p #")
+    yield table("", heads, rows)
+    yield _notes(result.notes)
+
+
+def _drift(test: DriftLine) -> tuple[str, ...]:
+    alarm = "ALARM" if test.alarm else ""
+    if test.p_value is None or test.effect is None:
+        return alarm, test.name, f"cannot be told, {test.why}", "", "", ""
+    sign = -1 if test.name == "score" else 1  # of scores a fall alarms
+    change = f"{sign * test.effect + 0.0:+.3f}"  # + 0.0: never -0.000
+    return alarm, test.name, _before_and_now(test), change, f"{sign * test.limit:g}", f"{test.p_value:.2g}"
+
+
+def _before_and_now(test: DriftLine) -> str:
+    was, now = test.was, test.now
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        moved = sorted(was, key=lambda label: -abs(was[label] - now[label]))
+        parts = [f"{short(label, 30)} {points(was[label])} -> {points(now[label])} %" for label in moved[:LABELS]]
+        return ", ".join(parts) + (f" and {len(moved) - LABELS} more" if len(moved) > LABELS else "")
+    assert not isinstance(was, Mapping)
+    assert not isinstance(now, Mapping)
+    is_length = test.name.startswith("length")
+    return f"median {was:g} -> {now:g}" if is_length else f"{points(was)} % -> {points(now)} %"
+
+
+def _ab(result: AbResult) -> Iterator[Block]:
+    arms = zip((result.control, result.treatment), result.units, result.means, strict=True)
+    yield text(*(f"{name}: {points(mean)} on {units} units" for name, units, mean in arms))
+    evidence = f"e = {result.e_value:.3g} now, p = {result.p_value:.2g} at any time"
+    known = f"{100 * result.confidence:g} % confidence sequence {gain_interval(result.ci)}; {evidence}"
+    sides = f"{result.treatment} minus {result.control}"
+    uneven = f"note: the split of units is uneven (p = {result.uneven or 0:.1g} for halves); if halves were meant, "
+    yield text(
+        f"{sides}: {gain(result.diff)} points on {result.pairs} pairs ({known})",
+        f"{result.verdict}: the test may be stopped"
+        if result.may_stop
+        else "undecided: go on, or stop without a winner; looking costs nothing",
+        f"{result.left_out} later outcomes of units that had one were left out" if result.left_out else "",
+    )
+    yield _notes(result.notes)
+    yield text("" if result.uneven is None else f"{uneven}look at the bucketing before you believe anything")
+
+
+# -- models and judges ------------------------------------------------------------------------------------------------
+
+
+def _transfer(result: TransferResult) -> Iterator[Block]:
+    heads = [f"{model.model}{' (own)' if model.own else ''} #" for model in result.models]
+    rows = []
+    for at, one in enumerate(result.candidates):
+        about = f"{one.technique}, {one.format}, {one.n_demos} demos" if one.trial else "your prompt"
+        rows.append((one.trial, *(_cell(model.scores[at]) for model in result.models), short(about, 60)))
+    note = "score [95 % CI] #rank; + or - where it differs from your prompt there (p < 0.05 by Holm over all cells); "
+    note += "on the run's own model nothing is tested: these scores chose the prompts"
+    title = f"{result.task}: run {result.of_run} on {result.rows} dev rows"
+    yield table(title, ("trial #", *heads, Column("prompt", floor=11)), rows, note=note)
+    if result.status == "budget":
+        yield text(
+            "the budget ended it early; cells that were not finished have no score",
+            "the same command with a larger cap, or --limit ROWS, goes on from the calls that were made",
+        )
+
+
+def _cell(score: TransferScore) -> str:
+    if score.mean is None or score.ci95 is None:
+        return "-"
+    low, high = score.ci95
+    lift = score.lift
+    mark = "" if lift is None or lift.p_holm is None else ("", "+", "-")[shown(lift.ci95, lift.p_holm)]
+    return f"{points(score.mean)} [{100 * low:.0f}, {100 * high:.0f}] #{score.rank}{mark}"
+
+
+def _calibration(result: CalibrationResult) -> Iterator[Block]:
+    trusted = "trusted" if result.trusted else "NOT TO BE TRUSTED"
+    yield text(f"judge {', '.join(result.models)} ({result.mode}) on {result.labels}: {trusted}", strong=True)
+    blocked = "promotion is blocked while this judge counts, until somebody gives a reason (--override --reason)"
+    yield text(*(f"  {why}" for why in result.why), "" if result.trusted else f"  {blocked}")
+    people, quadratic = result.people, ", quadratic" * (result.mode != "pairwise")
+    raters = f"alpha among {people.raters} rater{'s' * (people.raters != 1)}"
+
+    def line(name: str, value: float | None, ci95: Interval | None, note: str = "") -> tuple[str, str, str]:
+        ends = f"{ci95[0]:.2f} to {ci95[1]:.2f}" if ci95 else ""
+        return name, "-" if value is None else f"{value:.2f}", ", ".join(part for part in (ends, note) if part)
+
+    def named(name: str, key: str, note: str = "") -> tuple[str, str, str]:
+        return line(name, getattr(result, key), getattr(result, f"{key}_ci95"), note)
+
+    rows = [
+        ("items with a readable verdict", f"{result.items - result.unscored} of {result.items}", ""),
+        line(f"Cohen's kappa{quadratic}", result.kappa, result.ci95),
+        named("Krippendorff's alpha, ordinal", "alpha"),
+        named("Spearman", "spearman"),
+        named("same rating as people", "agreement"),
+        line(raters, people.alpha, people.alpha_ci95),
+        named("same verdict in the other order", "order_consistency", f"{result.asked_in_both_orders} pairs"),
+        line("the answer shown first wins", result.first_wins, None, "0.5 is fair"),
+        named("same verdict when asked again", "self_consistency", f"{result.asked_again} times"),
+        named("length against its ratings", "length_judge", "Spearman"),
+        named("length against people's", "length_people", "Spearman"),
+        named("points for being longer", "length_bias", "beyond people's"),
+    ]
+    yield table("agreement with people", FIGURE, rows)
+    controls = [(name, f"{one.fooled} of {one.n}") for name, one in result.negative_controls.items()]
+    heads = ("answer", "got a good rating #")
+    yield table("answers that are none, and how often they got a good rating", heads, controls)
+    confusion = [(name, *row) for name, row in zip(result.scale, result.confusion, strict=True)]
+    title = "people's rating (down), the judge's (across)"
+    yield table(title, ("rating", *(f"{name} #" for name in result.scale)), confusion)
+    early = "the budget ended it early: what was measured stands, on fewer items" if result.status == "budget" else ""
+    yield text(early, *(f"unreadable: {reason[:160]}" for reason in result.reasons))
+
+
+# -- rows and tasks ---------------------------------------------------------------------------------------------------
+
+
+def _apply(result: ApplyResult) -> Iterator[Block]:
+    parts = f"{result.answered} answered, {result.unreadable} unreadable, {result.failed} failed"
+    again = "; the same command asks rows that failed once more" if result.failed else ""
+    yield text(
+        *result.notes,
+        f"wrote {result.path}: {counted(result.rows, 'row')} ({parts})",
+        f"{result.name} {result.version} on {result.model}",
+        f"the column error says why{again}" if result.unreadable or result.failed else "",
+    )
+
+
+def _asked(result: LabelResult) -> Iterator[Block]:
+    apart = f"{result.apart} of {len(result.answers)} rows are answered differently by {result.prompts} prompts"
+    yield text(f"{apart} of {result.of_run}; they come first")
+
+
+def _played(result: PlayedResult) -> Iterator[Block]:
+    asked = (f"{each.side} {each.version}: {each.error or each.call_key}" for each in result.asked)
+    yield text(f"playground of {result.of} on {result.model}", *asked)
+
+
+def _draft(result: DraftResult) -> Iterator[Block]:
+    missing = "(no definition could be drafted; write one in task.toml)"
+    labels = (f"{label}: {about or missing}" for label, about in result.labels.items())
+    yield text(*labels, heading=f"labels, from {result.labels_from}:")
+    synthetic = f", {result.synthetic} of them synthetic" if result.synthetic else ""
+    refused = f"replies that could not be used: {result.refused} ({'; '.join(result.why_refused)})"
+    folder = Path(result.folder)
+    name = folder.name if folder.parent == Path("tasks") else str(folder)
+    yield text(
+        f"prompt: {result.opening or '(a plain one)'}",
+        f"rows without a label: {result.rows - result.confirmed}{synthetic}",
+        f"rows labelled by feedback in the traces: {result.confirmed}" if result.confirmed else "",
+        refused if result.refused else "",
+        "the budget ended it early: what is missing was left out" if result.status == "budget" else "",
+        *result.wanted,
+        cost_line(result),
+        f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize label {name}",
+    )
+
+
+def _labelling(result: LabellingResult) -> Iterator[Block]:
+    counts = ", ".join(f"{label} {count}" for label, count in result.by_label.items())
+    are = "is" if result.disputed == 1 else "are"
+    disputed = f"{result.disputed} more {are} not in use: as many labellers say one thing as another"
+    yield text(
+        f"{result.labelled} of {result.rows} rows are labelled ({counts})",
+        disputed if result.disputed else "",
+        *result.agreement,
+        *result.wanted,
+        f"next: {result.next}",
+    )
+
+
+def _learn(result: LearnResult) -> Iterator[Block]:
+    verb, train = "would be taken" if result.dry_run else "taken", result.train
+    yield text(
+        f"{result.log}: {result.taken} of {result.rows} rows {verb} into train of {result.task} "
+        f"({train.was} -> {train.now} rows)"
+    )
+    for each in result.left_out:
+        numbers = ", ".join(map(str, each.lines[:LINES])) + (" ..." if len(each.lines) > LINES else "")
+        yield text(f"left out: {each.rows}, {each.why} (line {numbers})")
+    heading = f"left out: {result.unreadable}, not valid under the task:" if result.unreadable else ""
+    yield text(heading, *(f"  {each}" for each in result.problems))
+    written = (
+        f"written: {result.folder}; next: optimize run {result.folder}" if result.folder else "nothing was written"
+    )
+    yield text(written)
+
+
+def _tools(result: ToolsResult) -> Iterator[Block]:
+    about = {tool.name: " ".join(tool.description.split()) for tool in result.tools}
+    written = f'written: {result.file}; in task.toml: tools = "{Path(result.file).name}"' if result.file else ""
+    yield text(*(f"{name}: {words or '(no description)'}" for name, words in about.items()), written)
+
+
+JOBS: Mapping[type[Result], Callable[[Any], Iterator[Block]]] = {
+    AbResult: _ab,
+    ApplyResult: _apply,
+    BlessResult: _bless,
+    CalibrationResult: _calibration,
+    CheckResult: _check,
+    DraftResult: _draft,
+    LabelResult: _asked,
+    LabellingResult: _labelling,
+    LearnResult: _learn,
+    MonitorResult: _monitor,
+    PlayedResult: _played,
+    ToolsResult: _tools,
+    TransferResult: _transfer,
+}
