@@ -26,7 +26,7 @@ from agent.run.resume import prepare_resume
 from agent.run.session import start
 from agent.run.tracking import Tracking
 from agent.search.registered import STRATEGIES
-from agent.stats.noninferiority import smallest_margin
+from agent.stats.intervals import smallest_margin
 from agent.tracking.tracker import TRACKERS
 
 REGISTERED = {"strategy": Registered(STRATEGIES), "track": Registered(TRACKERS)}

@@ -23,7 +23,7 @@ from agent.options.shared import (
     SeedOption,
     SpendingOptions,
 )
-from agent.stats.noninferiority import MARGIN
+from agent.stats.intervals import MARGIN
 from agent.types import MOST_COUNT
 
 Effort = Literal["quick", "standard", "thorough"]

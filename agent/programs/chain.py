@@ -203,7 +203,7 @@ class ChainProgram(UserKind):
 
 
 def read(output: Any, signature: Signature) -> Prediction:
-    """A chain's output as typed fields: a text or a message is read like a reply, an object by its fields."""
+    """Read a chain's output as typed fields: a text or a message like a reply, an object by its fields."""
     from langchain_core.messages import BaseMessage
 
     if isinstance(output, BaseMessage):

@@ -23,7 +23,7 @@ _ROLES: dict[str, ChatRole] = {"system": "system", "human": "user", "ai": "assis
 
 
 class ChainRow:
-    """The calls of a chain on one row. The same request twice is two samples, as where no cache keeps replies.
+    """The calls of a chain on one row. The same request twice is two samples.
 
     `own` is the request where the chain sets nothing, `prompts` the candidate's messages by prompt. `inputs` collects
     the inputs of the prompts, by name and variable.
@@ -36,7 +36,8 @@ class ChainRow:
         self._times: dict[str, count[int]] = {}
 
     def request(self, messages: Sequence[Any], stop: Sequence[str] | None, options: Mapping[str, Any]) -> Request:
-        """LangChain's messages and options as ours. Raises InputError, which ends the run, rather than lose a part."""
+        """Translate LangChain's messages and options. Raises InputError, which ends the run, rather than lose a part.
+        Translate LangChain's messages and options. Raises InputError, which ends the run, rather than lose a part."""
         texts = {name: value for name, value in options.items() if value is not None}
         lost = [name for name in texts if name not in CARRIED]
         lost += [f"{one.type} messages" for one in messages if one.type not in _ROLES]
@@ -57,7 +58,7 @@ class ChainRow:
         return _answered(await self._bridge.ask(self._call, request))
 
     def wait(self, request: Request) -> Completion:
-        """The same for a thread, which it blocks."""
+        """The reply for a thread, which it blocks."""
         return _answered(self._bridge.wait(self._call, request))
 
 
@@ -153,7 +154,7 @@ def _slot_class() -> Any:
 
 
 def use_candidate_messages(name: str, prompt: Any) -> None:
-    """Replaces the messages of a prompt in the user's chain by those of the candidate that runs."""
+    """Replace the messages of a prompt in the user's chain by those of the candidate that runs."""
     own, variables = list(prompt.messages), list(prompt.input_variables)
     prompt.messages = [_slot_class()(of=name, own=own, variables=variables)]
 
@@ -167,5 +168,4 @@ def chat_model() -> Any:
 
 
 def is_ours(model: Any) -> bool:
-    """Whether `chat_model` made it."""
     return isinstance(model, _class())

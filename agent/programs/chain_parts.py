@@ -37,7 +37,6 @@ class PromptTexts:
     demos: tuple[Demo, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields, JSON-ready."""
         demos = None if self.demos is None else [demo.as_dict() for demo in self.demos]
         return {"name": self.name, "system": self.system, "demos": demos}
 
@@ -55,15 +54,12 @@ class ChainCandidate(Candidate):
 
     @property
     def n_demos(self) -> int:
-        """Demos of all prompts."""
         return sum(len(texts.demos or ()) for texts in self.prompts)
 
     def texts(self, name: str) -> PromptTexts:
-        """Those of the prompt of this name."""
         return next(texts for texts in self.prompts if texts.name == name)
 
     def with_texts(self, name: str, **changes: Any) -> ChainCandidate:
-        """The same with this prompt changed."""
         prompts = [replace(texts, **changes) if texts.name == name else texts for texts in self.prompts]
         return replace(self, prompts=tuple(prompts))
 
@@ -90,7 +86,7 @@ class ChainParts:
 
 
 def find_parts(chain: Any) -> ChainParts:
-    """Every prompt, model and parser in a chain: in steps, branches, bindings, fallbacks and functions.
+    """Find every prompt, model and parser in a chain: in steps, branches, bindings, fallbacks and functions.
 
     A prompt's name is its own, or its number; of two alike the later gets a number.
     """
@@ -163,7 +159,6 @@ class ChainPrompt:
         self.system, self._fields = self._read()
 
     def _read(self) -> tuple[str, Fields]:
-        """The system text, and the values that it places."""
         if self._at is None:
             return "", Counter()
         message = self.messages[self._at]
@@ -227,7 +222,7 @@ class ChainPrompt:
 
 
 def _fields(text: str) -> Fields:
-    """The placeholders of an f-string, as name, format and conversion. Raises ValueError where it is none."""
+    """The placeholders of an f-string, as name, format and conversion. Raises ValueError for another text."""
     return Counter((name, form or "", how or "") for _, name, form, how in Formatter().parse(text) if name is not None)
 
 
@@ -236,7 +231,7 @@ def _names(fields: Fields) -> str:
 
 
 def apply_parts(chain: Any, parts: Mapping[str, Part]) -> None:
-    """Puts the parts into the prompts of the chain. Raises ReleaseError where they are not of this chain."""
+    """Put the parts into the prompts of the chain. Raises ReleaseError where they are not of this chain."""
     prompts = find_parts(chain).prompts
     if set(prompts) != set(parts):
         raise ReleaseError(f"the chain has the prompts {', '.join(prompts)}, and the file {', '.join(parts)}")
@@ -251,11 +246,11 @@ def apply_parts(chain: Any, parts: Mapping[str, Part]) -> None:
 
 
 def save_chain(path: Path, parts: Mapping[str, Part], texts: Mapping[str, Any]) -> str:
-    """Writes chain.json, whole or not at all, with `texts` beside the parts. Returns its version."""
+    """Write chain.json, whole or not at all, with `texts` besides the parts. Returns its version."""
     version = content_id("v", parts)
     text = json.dumps({"version": version, **texts, "prompts": parts}, ensure_ascii=False, indent=2)
-    with new_files(path.parent) as beside:
-        (beside / path.name).write_text(text + "\n", "utf-8")
+    with new_files(path.parent) as folder:
+        (folder / path.name).write_text(text + "\n", "utf-8")
     return version
 
 

@@ -47,12 +47,7 @@ class ClassicCandidate(Candidate):
 
 
 class ClassicProgram:
-    """The methods that suit a task, trained on its train rows.
-
-    Args:
-        task: with the rows.
-        rows: their hash, where they are only some of the train rows.
-    """
+    """The methods that suit a task, trained on its train rows; `rows` is their hash where they are only some."""
 
     kind = ClassicCandidate.kind
 
@@ -83,7 +78,7 @@ class ClassicProgram:
         return [ClassicCandidate(method, self._rows) for method in (self._constant.name, *self._answers)]
 
     async def fit(self, rows: Sequence[Example], score: Scorer) -> None:
-        """Trains every method and has each answer all `rows` at once, in a thread; `score` chooses the constant."""
+        """Train every method and have each answer all `rows` at once, in a thread; `score` chooses the constant."""
         texts = [self._text(row) for row in rows]
         self._constant = await best_constant(self._task, score)
 
@@ -93,7 +88,6 @@ class ClassicProgram:
         self._answers = await asyncio.to_thread(answered) if self._is_learnable() else {}
 
     def _is_learnable(self) -> bool:
-        """Whether train has words and two answers."""
         different = {predicted(answer).raw for _, answer in self._known}
         return len(different) > 1 and any(self._text(row).strip() for row, _ in self._known)
 
@@ -105,7 +99,6 @@ class ClassicProgram:
         return separator_of(self._task, self._task.signature.outputs[0]) if self._kind == "set" else ""
 
     def _plain(self, fields: Mapping[str, Any]) -> Any:
-        """The value of a single output, all of several."""
         return fields[self._outputs[0]] if len(self._outputs) == 1 else dict(fields)
 
     def fields(self, plain: Any) -> dict[str, Any]:
@@ -113,7 +106,6 @@ class ClassicProgram:
         return {self._outputs[0]: plain} if len(self._outputs) == 1 else dict(plain)
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
-        """The answer of a method to one of the rows of `fit`."""
         assert isinstance(candidate, ClassicCandidate)
         if self._is_constant(candidate):
             return self._constant.prediction
@@ -149,7 +141,6 @@ class ClassicProgram:
 
 
 def _kind(task: Task, known: Sequence[Mapping[str, Any]]) -> str:
-    """What `fit` calls answers like these."""
     if len(task.signature.outputs) > 1:
         return "record"
     (field,) = task.signature.outputs

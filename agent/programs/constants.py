@@ -47,6 +47,8 @@ Scorer = Callable[[Example, Prediction], Awaitable[float | None]]
 Fields = Mapping[str, Any]
 Step = Callable[[Fields], Iterable[Fields]]
 """From an answer to those that differ from it in one part."""
+Change = Callable[[Any], Iterable[Any]]
+"""The same for the value of one output."""
 _ABSENT = object()
 
 
@@ -105,20 +107,18 @@ async def best_constant(task: Task, score: Scorer) -> Constant:
     start: dict[str, Any] = {}
     full: dict[str, Any] = {}
     for field in task.signature.outputs:
-        values = given[field.name]
+        values, name = given[field.name], field.name
         pool = _pool(field, values)[: search.most_values]
-        start[field.name] = full[field.name] = pool[0]
-        wholes.append(_values(field.name, pool))
+        start[name] = full[name] = pool[0]
+        wholes.append(_step(name, _any_of(pool)))
         separator = separator_of(task, field)
         if separator or all(isinstance(value, list) for value in values):
-            items = _Items(field.name, separator)
-            vocabulary = _most_frequent(item for value in values for item in items.of(value))[:MOST_PARTS]
-            full[field.name] = items.joined(vocabulary)
-            parts += [items.toggled(item) for item in vocabulary]
+            changes, full[name] = _item_changes(values, separator)
         elif all(isinstance(value, Mapping) for value in values):
-            parts += _record_steps(field.name, values)
-        elif field.type == "text":
-            parts += _text_steps(field.name, pool)
+            changes = _record_changes(values)
+        else:
+            changes = _text_changes(pool) if field.type == "text" else []
+        parts += [_step(name, change) for change in changes]
     best = await search.climb(await search.climb(start, wholes), [*parts, *wholes])
     if parts and full != start:
         best = max(best, await search.climb(full, parts), key=search.known)
@@ -126,7 +126,7 @@ async def best_constant(task: Task, score: Scorer) -> Constant:
 
 
 def separator_of(task: Task, field: Field) -> str:
-    """What stands between the labels of a text that is scored as a set; "" for other fields."""
+    """What separates the labels of a text that is scored as a set; "" for other fields."""
     named = [spec for spec in task.metrics if spec.name == "set_f1" and spec.field in ("", field.name)]
     if field.type != "text" or not named:
         return ""
@@ -134,7 +134,6 @@ def separator_of(task: Task, field: Field) -> str:
 
 
 def joined(items: Sequence[Any], separator: str) -> str:
-    """The labels of a set as a text."""
     return f"{separator} ".join(map(str, items))
 
 
@@ -150,7 +149,6 @@ class _Search:
         self._known: dict[str, float] = {}
 
     def known(self, fields: Fields) -> float:
-        """The mean score of an answer that was scored."""
         return self._known[_key(fields)]
 
     async def climb(self, fields: Fields, steps: Sequence[Step]) -> Fields:
@@ -181,8 +179,7 @@ class _Search:
 
 
 def _grouped(rows: Sequence[Example], most: int) -> list[tuple[Example, int]]:
-    """Rows with different labels, and how many rows each stands for: rows with the same labels get the same score,
-    unless the metric is the user's code, which may look at the inputs."""
+    """Rows with different labels, and how many rows each represents: rows with the same labels get the same score."""
     first: dict[str, Example] = {}
     for row in rows:
         first.setdefault(_key(row.labels), row)
@@ -191,7 +188,6 @@ def _grouped(rows: Sequence[Example], most: int) -> list[tuple[Example, int]]:
 
 
 def _spread(rows: Sequence[Example], most: int) -> list[Example]:
-    """Up to that many rows, spread evenly."""
     return [rows[at * len(rows) // most] for at in range(most)] if len(rows) > most else list(rows)
 
 
@@ -228,30 +224,28 @@ def _most_frequent(values: Iterable[Any]) -> list[Any]:
     return [first[name] for name, _ in counted.most_common()]
 
 
-def _values(name: str, pool: Sequence[Any]) -> Step:
-    return lambda fields: ({**fields, name: value} for value in pool)
+def _step(name: str, change: Change) -> Step:
+    return lambda fields: ({**fields, name: value} for value in change(fields[name]))
 
 
-@dataclass(frozen=True, slots=True)
-class _Items:
-    """The items of a list, or of a text with a `separator`, in the output `name`."""
+def _any_of(pool: Sequence[Any]) -> Change:
+    return lambda value: pool
 
-    name: str
-    separator: str = ""
 
-    def of(self, value: Any) -> list[Any]:
-        return labels_in(value, self.separator) if self.separator else list(value)
+def _item_changes(values: Sequence[Any], separator: str) -> tuple[list[Change], Any]:
+    """A change for each item of lists, or of texts with a `separator`: in or out; and the value with all of them."""
 
-    def joined(self, items: Sequence[Any]) -> Any:
-        return joined(items, self.separator) if self.separator else list(items)
+    def items_of(value: Any) -> list[Any]:
+        return labels_in(value, separator) if separator else list(value)
 
-    def toggled(self, item: Any) -> Step:
-        """The answer with the item, or without it."""
+    def whole(items: Sequence[Any]) -> Any:
+        return joined(items, separator) if separator else list(items)
 
-        def step(fields: Fields) -> Iterator[Fields]:
-            yield {**fields, self.name: self.joined(_toggled(self.of(fields[self.name]), item))}
+    def toggled(item: Any) -> Change:
+        return lambda value: [whole(_toggled(items_of(value), item))]
 
-        return step
+    vocabulary = _most_frequent(item for value in values for item in items_of(value))[:MOST_PARTS]
+    return [toggled(item) for item in vocabulary], whole(vocabulary)
 
 
 def _toggled(items: list[Any], item: Any) -> list[Any]:
@@ -259,67 +253,54 @@ def _toggled(items: list[Any], item: Any) -> list[Any]:
     return left if len(left) < len(items) else [*items, item]
 
 
-def _record_steps(name: str, records: Sequence[Mapping[str, Any]]) -> list[Step]:
-    """A step for each field of a record, and for each item of a field that is a list."""
-    steps: list[Step] = []
+def _record_changes(records: Sequence[Mapping[str, Any]]) -> list[Change]:
+    """A change for each field of a record, and for each item of a field that is a list."""
+
+    def valued(part: str, values: Sequence[Any]) -> Change:
+        def change(record: Mapping[str, Any]) -> Iterator[Any]:
+            rest = {other: value for other, value in record.items() if other != part}
+            yield from (rest if value is _ABSENT else {**rest, part: value} for value in values)
+
+        return change
+
+    def toggled(part: str, item: Any) -> Change:
+        return lambda record: [{**record, part: _toggled(record.get(part, []), item)}]
+
+    changes: list[Change] = []
     for part in _most_frequent(part for record in records for part in record)[:MOST_PARTS]:
-        values = [record.get(part, _ABSENT) for record in records]
-        present = [value for value in values if value is not _ABSENT]
+        present = [record[part] for record in records if part in record]
         pool = _most_frequent(present)[:PART_VALUES]
-        steps.append(_part_values(name, part, [*pool, *[_ABSENT] * (len(present) < len(values))]))
+        changes.append(valued(part, [*pool, *[_ABSENT] * (len(present) < len(records))]))
         if all(isinstance(value, list) for value in present):
             items = _most_frequent(item for value in present for item in value)[:PART_VALUES]
-            steps += [_part_toggled(name, part, item) for item in items]
-    return steps
+            changes += [toggled(part, item) for item in items]
+    return changes
 
 
-def _part_values(name: str, part: str, values: Sequence[Any]) -> Step:
-    def step(fields: Fields) -> Iterator[Fields]:
-        rest = {other: value for other, value in fields[name].items() if other != part}
-        for value in values:
-            yield {**fields, name: rest if value is _ABSENT else {**rest, part: value}}
+def _text_changes(texts: Sequence[str]) -> list[Change]:
+    """A change that adds the words of other texts in their places, and one for each word that may be left out."""
 
-    return step
+    def merged(text: str) -> Iterator[str]:
+        """The shared words once, the others of both in their order."""
+        for other in texts[:MERGED]:
+            words, others, found = text.split(), other.split(), list[str]()
+            for what, start, end, from_, to in SequenceMatcher(None, words, others, autojunk=False).get_opcodes():
+                found += words[start:end]
+                found += others[from_:to] if what != "equal" else []
+            yield " ".join(found)
 
+    def dropped(at: int) -> Change:
+        def change(text: str) -> Iterator[str]:
+            words = text.split()
+            if at < len(words) > 1:
+                yield " ".join([*words[:at], *words[at + 1 :]])
 
-def _part_toggled(name: str, part: str, item: Any) -> Step:
-    def step(fields: Fields) -> Iterator[Fields]:
-        items = fields[name].get(part, [])
-        yield {**fields, name: {**fields[name], part: _toggled(items, item)}}
+        return change
 
-    return step
-
-
-def _text_steps(name: str, texts: Sequence[str]) -> list[Step]:
-    """A step that adds the words of other texts in their places, and one for each word that may be left out."""
-
-    def merged(fields: Fields) -> Iterator[Fields]:
-        for text in texts[:MERGED]:
-            yield {**fields, name: _merged(fields[name].split(), text.split())}
-
-    return [merged, *(_word_dropped(name, at) for at in range(MOST_PARTS))]
-
-
-def _merged(words: Sequence[str], others: Sequence[str]) -> str:
-    """The shared words once, the others of both in their order."""
-    found: list[str] = []
-    for what, start, end, from_, to in SequenceMatcher(None, words, others, autojunk=False).get_opcodes():
-        found += words[start:end]
-        found += others[from_:to] if what != "equal" else []
-    return " ".join(found)
-
-
-def _word_dropped(name: str, at: int) -> Step:
-    def step(fields: Fields) -> Iterator[Fields]:
-        words = fields[name].split()
-        if at < len(words) > 1:
-            yield {**fields, name: " ".join([*words[:at], *words[at + 1 :]])}
-
-    return step
+    return [merged, *(dropped(at) for at in range(MOST_PARTS))]
 
 
 def _name(task: Task, given: Mapping[str, Sequence[Any]], best: Fields) -> str:
-    """What the answer is called in tables."""
     if len(task.signature.outputs) > 1:
         return "constant record"
     (field,) = task.signature.outputs

@@ -1,7 +1,7 @@
-"""Prompts of a conversation that goes on with the model's own replies, where a script or a model plays the user.
+"""Prompts of a conversation that continues with the model's replies, where a script or a model plays the user.
 
-Each turn is a call with a key of its own: its messages hold the replies before it, so a run that goes on takes the
-turns that it bought from the ledger and buys the next one.
+Each turn is a separate call whose messages hold the replies before it, so a resumed run takes the turns that it bought
+from the ledger and buys the next one.
 """
 
 from __future__ import annotations
@@ -27,10 +27,7 @@ NO_REPLY = "(no reply)"
 class ConversationProgram(PromptProgram):
     """Prompts for one task and one model; a row takes a call for each turn.
 
-    Args:
-        task: a task with `user`.
-        lm: the target model.
-        user: the model that plays the user; None where the rows have its messages.
+    `user`: the model that plays the user; None where the rows have its messages.
     """
 
     is_fixed = False
@@ -79,7 +76,6 @@ class ConversationProgram(PromptProgram):
     async def _answered(
         self, candidate: Candidate, example: Example, said: Sequence[tuple[Role, str]], call: Call, repeat: int
     ) -> Prediction:
-        """The reply to what was said, read as the answer."""
         row = self._row(example, said)
         return replace(await super().run(candidate, row, call, repeat), conversation=row.inputs[self._name])
 
@@ -96,14 +92,13 @@ class ConversationProgram(PromptProgram):
 
 
 def _reply(completion: Completion) -> str:
-    """The text of a reply. Raises RowRefused where there is none because the provider refuses."""
+    """The text of a reply. Raises RowRefused where the provider refuses."""
     if completion.finish == "refusal":
         raise RowRefused.by_provider(completion.text)
     return completion.text
 
 
 def _sendable(reply: str) -> str:
-    """The target's reply as a message of the next call."""
     return reply if reply.strip() else NO_REPLY
 
 

@@ -70,9 +70,9 @@ class UserModule:
         return program
 
     def save(self, state: str, path: Path) -> None:
-        """Writes the state for `dspy.Module.load`, beside its place first; loaded again it must be the same state."""
-        with new_files(path.parent) as beside:
-            new = beside / path.name
+        """Write the state for `dspy.Module.load`; loaded again it must be the same state."""
+        with new_files(path.parent) as folder:
+            new = folder / path.name
             self.fresh(state).save(str(new))
             again = self._own.deepcopy()
             again.load(str(new))
@@ -80,7 +80,6 @@ class UserModule:
                 raise ReleaseError(f"{path}: the program reads back another state than was written")
 
     def load(self, path: Path) -> Any:
-        """A copy of the program in a saved state."""
         program = self._own.deepcopy()
         program.load(str(path))
         return program
@@ -93,12 +92,11 @@ def written(state: Mapping[str, Any]) -> str:
 
 
 def count_demos(state: str) -> int:
-    """Demos of all predictors."""
     return sum(len(part["demos"]) for part in json.loads(state).values())
 
 
 def read(prediction: Any, signature: Signature) -> Prediction:
-    """A program's output as typed fields, each read like a reply of its own."""
+    """A program's output as typed fields, each read like a reply."""
     import dspy
 
     if not isinstance(prediction, dspy.Prediction):

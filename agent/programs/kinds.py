@@ -32,13 +32,8 @@ if TYPE_CHECKING:
 class ReleaseSpec:
     """A release to be written.
 
-    Args:
-        result: of the run.
-        trial: the number of the candidate's trial.
-        parameters: those that it was scored with.
-        origin: tool and created_utc.
-        folder: where it goes.
-        evaluator: with `rows` of the sealed test, to prove that what was written does the same.
+    `trial`: the number of the candidate's trial. `parameters`: those that it was scored with. `origin`: tool and
+    created_utc. `evaluator` and `rows` of the sealed test prove that what was written does the same.
     """
 
     result: RunResult
@@ -67,7 +62,7 @@ class Kind(Program, Protocol):
 
 
 def refuse_pairwise(task: Task, strategy: str, otherwise: str = "") -> None:
-    """Raises InputError where a pairwise judge compares, which DSPy's optimizers cannot serve."""
+    """Raise InputError where a pairwise judge compares, which DSPy's optimizers cannot serve."""
     if task.is_compared:
         raise InputError(
             f"--strategy {strategy}: the pairwise judge of {task.name} compares with your own prompt's answers, which "
@@ -99,7 +94,7 @@ PROGRAMS: Registry[ProgramKind] = Registry(
 
 
 def program(name: str, *, about: str, takes: str, claims: Callable[[Any], bool]) -> Callable[[Made], Made]:
-    """Registers the class below as the kind `name`; see `ProgramKind`."""
+    """Register the class below as the kind `name`; see `ProgramKind`."""
 
     def register(make: Made) -> Made:
         PROGRAMS.add(name, ProgramKind(name=name, about=about, takes=takes, claims=claims, make=make), make.__module__)
@@ -111,11 +106,8 @@ def program(name: str, *, about: str, takes: str, claims: Callable[[Any], bool])
 def program_for(task: Task, lm: LM, user: LM | None = None) -> Kind:
     """The program that a run of this task with this target model optimizes.
 
-    A program of the user's own is of the first kind that claims it: ours, then those of other packages. `user` is the
-    model that plays the user, where the task names one.
-
-    Raises:
-        InputError: the user's own program cannot be made; names file and line.
+    A program of the user is of the first kind that claims it: ours, then those of other packages. `user` is the model
+    that plays the user, where the task names one. Raises InputError, naming file and line, where it cannot be made.
     """
     if task.user is not None:
         from agent.programs.conversation import ConversationProgram

@@ -55,18 +55,15 @@ class TrainedPrior:
         return self._known[text]
 
     def why_other(self, rows: str) -> str:
-        """Why a classifier of these rows is not this task's; "" where it is."""
+        """Why a classifier of these rows is not this task's, or ""."""
         own = self.rows or "too few to train one"
         return "" if rows == own else f"its classifier was trained on {rows}, and the train rows of the task are {own}"
 
 
 def trained(texts: Sequence[str], answers: Sequence[int], labels: int) -> LabelClassifier | None:
-    """A classifier of these rows; None where they have one label or no text.
+    """Train a classifier; None where the rows have one label or no text.
 
-    Args:
-        texts: Of the rows.
-        answers: For each row the position of its label.
-        labels: How many labels there are.
+    `answers`: for each row the position of its label. `labels`: how many there are.
     """
     counts = [term_counts(text) for text in texts]
     frequency = Counter(term for row in counts for kind in row for term in kind)

@@ -29,7 +29,7 @@ from agent.retrieval.passages import (
 )
 from agent.retrieval.pick import RETRIEVERS
 from agent.retrieval.pool import text_of
-from agent.search.choices import Choices
+from agent.search.program import Choices
 from agent.types import Document, Example, Section, Task, TextBlock
 
 SAMPLE = 50
@@ -37,8 +37,7 @@ SAMPLE = 50
 
 
 class PassageLibrary:
-    """The passages of one task, for each size that they are cut into; all is worked out when it is first needed, with
-    one model's tokens."""
+    """The passages of one task, for each size that they are cut into; worked out when first needed."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -48,7 +47,6 @@ class PassageLibrary:
         self._means: dict[Passages, int] = {}
 
     def index(self, chunk: int, overlap: int) -> PassageIndex:
-        """The documents in passages of this size."""
         if (chunk, overlap) not in self._indexes:
             documents = self._task.knowledge.documents if self._task.knowledge else ()
             self._indexes[chunk, overlap] = PassageIndex(passages_of(documents, chunk, overlap))
@@ -59,7 +57,6 @@ class PassageLibrary:
         return Passages(retriever, k, chunk, overlap, self.index(chunk, overlap).id)
 
     def block(self, passages: Passages, row: Example) -> str:
-        """The block of passages for a row."""
         return self._index(passages).block(text_of(row.inputs, self._names), passages.retriever, passages.k)
 
     def files(self, passages: Passages, row: Example) -> tuple[str, ...]:
@@ -68,7 +65,7 @@ class PassageLibrary:
         return tuple(passage.file for passage in found)
 
     def why_other(self, passages: Passages) -> str:
-        """Why these settings are not of this task's documents; "" where they are."""
+        """Why these settings are not of this task's documents, or ""."""
         if not self._index(passages).passages:
             return "it looks passages up, and the task has no [knowledge]"
         if passages.pool != self._index(passages).id:
@@ -92,7 +89,6 @@ class PassageLibrary:
         return count(passage_block(index.tag, longest)) + len(longest)  # tokens may join otherwise in another order
 
     def released(self, passages: Passages) -> ReleasedPassages:
-        """The passages as a release holds them."""
         return ReleasedPassages(passages, self._index(passages).passages)
 
     def _index(self, passages: Passages) -> PassageIndex:
@@ -104,7 +100,7 @@ CHUNKS = ((400, 0), (400, 100), (800, 0), (800, 200), (1600, 0), (1600, 400))
 """Letters of a passage, and how many of them the next one repeats."""
 USUAL = ("bm25", 4, (800, 0))
 FIRST = (("hybrid", 4, (800, 0)), ("bm25", 8, (800, 0)), ("hybrid", 8, (400, 0)))
-"""The first designs beside the usual one: retriever, k and size of the passages."""
+"""The first designs besides the usual one: retriever, k and size of the passages."""
 NONE = "none"
 """The retriever of a design without passages."""
 
@@ -135,13 +131,11 @@ class PassageMaker:
         }
 
     def place(self, retriever: str = USUAL[0], k: int = USUAL[1], size: tuple[int, int] = USUAL[2]) -> dict[str, str]:
-        """A place in that space."""
         if not self._here:
             return {}
         return {"passages": retriever, "passage_count": str(k), "passage_size": _named(size)}
 
     def place_of(self, prompt: PromptCandidate) -> dict[str, str]:
-        """Where a candidate is in that space."""
         how = prompt.passages
         return self.place(NONE) if how is None else self.place(how.retriever, how.k, (how.chunk, how.overlap))
 
@@ -162,7 +156,6 @@ class PassageMaker:
         return self._library.settings(retriever, int(place["passage_count"]), *size)
 
     def operators(self, prompt: PromptCandidate) -> list[str]:
-        """The operators that can change this candidate."""
         return ["passages"] if self._here else []
 
     def child(self, old: PromptCandidate) -> tuple[PromptCandidate, str]:

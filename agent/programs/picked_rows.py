@@ -73,11 +73,11 @@ class PickedRows:
         return pool_id(self.rows, self.vectors)
 
     def id_of(self, retriever: str) -> str:
-        """The same for a retriever: where it goes by vectors, they are in the hash."""
+        """The hash for a retriever; those that compare vectors have them in the hash."""
         return self._dense_id if retriever in DENSE_RETRIEVERS else self.id
 
     def why_other(self, picks: Picks) -> str:
-        """Why these picks are not out of this task's rows; "" where they are."""
+        """Why these picks are not out of this task's rows, or ""."""
         if picks.retriever in DENSE_RETRIEVERS and not self._task.space.embeddings:
             return f"its demos are picked by {picks.retriever}, and the task names no embeddings"
         if picks.pool != (own := self.id_of(picks.retriever)):
@@ -102,11 +102,10 @@ class PickedRows:
         return list(dict.fromkeys(text_of(row.inputs, self._names) for row in rows))
 
     def know(self, vectors: Mapping[str, Vector]) -> None:
-        """Takes the vectors of texts that a provider made."""
+        """Take the vectors of texts that a provider made."""
         self._embedded.update(vectors)
 
     def _vector(self, text: str) -> Vector:
-        """The vector of a text, made once."""
         if text not in self._embedded:
             if (model := self._task.space.embeddings) != WORDLLAMA:
                 raise InputError(f"a row is asked whose vector {model} was not asked for: {text!r:.60}")
@@ -123,7 +122,6 @@ class PickedRows:
 
     @cached_property
     def _twins(self) -> dict[str, frozenset[str]]:
-        """By train row that row and its near-duplicates."""
         members: dict[str, set[str]] = {}
         for row in self.rows:
             members.setdefault(row.group, set()).add(row.id)
@@ -132,7 +130,7 @@ class PickedRows:
     def positions(self, prompt: PromptCandidate, row: Example) -> list[int]:
         """Where in the pool the row's demos are: never the row itself, its near-duplicates, or a row of the head.
 
-        An input that is no train row is given what it is given in production, where nothing else is known of it.
+        An input that is no train row gets what it gets in production, where nothing else is known of it.
         """
         assert prompt.picks is not None
         head = {demo.example_id for demo in prompt.demos}
@@ -146,8 +144,8 @@ class PickedRows:
         return frozenset() if is_other else same
 
     def votes(self, row: Example, k: int) -> tuple[float, ...]:
-        """The votes of the `k` nearest rows for each choice of the one output; the row itself and its near-duplicates
-        have none."""
+        """The votes of the `k` nearest rows for each choice of the one output, without the row and its near-duplicates.
+        The votes of the `k` nearest rows for each choice of the one output, without the row and its near-duplicates."""
         text, same = text_of(row.inputs, self._names), self._same(row)
         if (text, same, k) not in self._votes:  # a search reads each dev row again for every candidate that picks
             labels = self._task.signature.outputs[0].choices
@@ -161,12 +159,11 @@ class PickedRows:
     def messages(
         self, prompt: PromptCandidate, template: tuple[Message, ...], row: Example, values: Mapping[str, str]
     ) -> tuple[Message, ...]:
-        """The candidate's messages for a row. `values`: what goes into the template beside the demos."""
+        """The candidate's messages for a row. `values`: what goes into the template besides the demos."""
         shown = [self._text(prompt, position) for position in self.positions(prompt, row)]
         return fill_picked(template, values, shown)
 
     def _text(self, prompt: PromptCandidate, position: int) -> tuple[str, ...]:
-        """A row in the candidate's layout, rendered once."""
         own = prompt.instruction if marks(prompt.instruction, self._names) else ""
         known = self._shown.setdefault((prompt.technique, prompt.format, own), {})
         if position not in known:
@@ -190,7 +187,6 @@ class PickedRows:
         return sum(sorted(sizes)[-prompt.picks.k :])
 
     def released(self, prompt: PromptCandidate) -> PickedDemos:
-        """The pool as a release of this candidate holds it."""
         assert prompt.picks is not None
         return PickedDemos(
             prompt.picks,

@@ -61,14 +61,13 @@ HOSTED_SLACK = 60  # a hosted model may say a sentence around the answer; it end
 
 @dataclass(frozen=True, slots=True)
 class ReplyCap:
-    """The most tokens of a reply: of the longest right answer in the model's own tokens, with `thinking` on top."""
+    """The most tokens of a reply: of the longest right answer in the model's own tokens, plus `thinking`."""
 
     answer: int
     thinking: int = 0
 
     @staticmethod
     def of(task: Task, lm: LM) -> ReplyCap:
-        """The cap of this task on this model."""
         if task.max_tokens is not None:
             return ReplyCap(task.max_tokens, task.thinking)
         outputs = task.signature.outputs
@@ -106,7 +105,6 @@ class PromptProgram(Kind):
         self.classifier = TrainedPrior(task)
 
     def request(self, candidate: Candidate, example: Example, repeat: int = 0, logprobs: int = 0) -> Request:
-        """The request of this candidate on this row."""
         prompt = as_prompt(candidate)
         return self._request(prompt, example, self._block(prompt, example), repeat, logprobs)
 
@@ -283,7 +281,7 @@ class PromptProgram(Kind):
         return {"logprobs": logprobs_for(labels), "labels": list(labels)} if scores_labels(self._lm) else {}
 
     async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
-        """Writes the prompt, the parameters to call with, its provenance, and the adapter of its model."""
+        """Write the prompt, the parameters to call with, its provenance, and the adapter of its model."""
         result, task, prompt = spec.result, self.task, as_prompt(candidate)
         abstain = result.calibration.abstain if result.calibration and prompt.id == result.winner.candidate_id else None
         abstaining = {"abstain_below": abstain.below} if abstain and abstain.below is not None else {}
@@ -310,10 +308,7 @@ class PromptProgram(Kind):
     ) -> PromptRelease:
         """The candidate as what can be written and shipped, with the adapter of its model.
 
-        Args:
-            candidate: of this kind.
-            parameters: to call with, those that it was scored with.
-            provenance: where it comes from, JSON-ready.
+        `parameters`: to call with, those that it was scored with. `provenance`: JSON-ready.
         """
         task, prompt = self.task, as_prompt(candidate)
         model, adapter = released_model(self.model_of(candidate).name)

@@ -48,7 +48,6 @@ def predict_form(program: PromptProgram, context: SearchContext) -> DspyForm:
 
 
 def _proposal(task: Task, method: str, tried: TriedProgram) -> Proposal:
-    """The candidate that renders what this program sends."""
     ((instruction, demos),) = tried.state.values()
     train = {canonical(dict(row.inputs)): row for row in reversed(task.train)}
     ours = tuple(_demo(task.signature, train, demo) for demo in demos)

@@ -35,11 +35,7 @@ class ReleasedCandidate(Candidate):
 class ReleasedProgram:
     """Runs one released prompt on a model, its own or another.
 
-    Args:
-        prompt: the prompt.
-        task: the task of the rows.
-        lm: the model.
-        embedder: makes the vectors of rows, for a prompt that picks its examples by those of a provider.
+    `embedder`: makes the vectors of rows, for a prompt that picks its examples by those of a provider.
     """
 
     kind = ReleasedCandidate.kind

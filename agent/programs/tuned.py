@@ -28,16 +28,10 @@ class AdaptedModel(LM, Protocol):
 
 
 class TunedProgram(PromptProgram):
-    """Prompts for one task, answered by a base with one of several adapters.
+    """Prompts for one task, answered by a base (`lm`, which counts tokens) with one of several adapters.
 
-    Args:
-        task: The task.
-        lm: The base, which counts tokens and is what a run calls its target.
-        models: The base with each adapter, named `local/BASE+ADAPTER.gguf`. Whoever makes them closes them.
-        copies: Models that were trained whole, by the SHA-256 of their files.
-
-    Raises:
-        InputError: A model has no adapter, or one that cannot be served with its base.
+    `models`: the base with each adapter, named `local/BASE+ADAPTER.gguf`; whoever makes them closes them. `copies`:
+    models that were trained whole, by the SHA-256 of their files. Raises InputError for a model without an adapter.
     """
 
     kind = TunedCandidate.kind

@@ -85,7 +85,6 @@ class UserProgram:
 
 
 def _line(problem: Exception, path: Path) -> int:
-    """The last line of the file that the problem went through."""
     if isinstance(problem, SyntaxError):
         return problem.lineno or 1
     line, frame = 1, problem.__traceback__
@@ -204,8 +203,10 @@ class UserKind(Kind):
 
 
 def read_fields(value_of: Callable[[str], Any], signature: Signature, what: str) -> Prediction:
-    """The outputs that `value_of` gives by name (None: missing), each read like a reply of its own; `what` is the word
-    for the program's output in messages."""
+    """Read each output that `value_of` gives by name (None: missing) like a reply.
+
+    `what` is the word for the program's output in messages.
+    """
     texts: dict[str, str] = {}
     fields: dict[str, Any] = {}
     errors = []

@@ -29,18 +29,9 @@ async def measured(
     won: tuple[Sequence[Example], Sequence[Outcome]],
     seed: int,
 ) -> list[Yardstick]:
-    """Scores each method of the task, the constant answer first.
+    """Score each method of the task, the constant answer first; `diff` is the winner's gain over it.
 
-    Args:
-        program: the methods.
-        evaluator: scores them.
-        observer: gets each as a candidate.
-        dev: rows of dev.
-        won: the rows of the sealed test, and the winner's outcomes on them.
-        seed: of the bootstrap.
-
-    Returns:
-        By method; `diff` is the winner's gain over it.
+    `won`: the rows of the sealed test, and the winner's outcomes on them.
     """
     await program.fit([*dev, *won[0]], evaluator.value)
     results = []
@@ -66,8 +57,10 @@ async def measured(
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """The best yardstick of a run, `release` as which it can get an alias, and how far the run's prompts are ahead of
-    it on the sealed test (`gate.blocked_arm`)."""
+    """The best yardstick of a run, and `release` as which it can get an alias.
+
+    `ahead`: how far the run's prompts are ahead of it on the sealed test (`gate.blocked_arm`).
+    """
 
     best: Yardstick
     release: FileRelease
@@ -77,11 +70,8 @@ class Arm:
 def exported(found: Row, task: Task, history: History) -> tuple[Yardstick, FileRelease]:
     """The best yardstick of a run by its score on dev, the constant answer left out, as files that are a release.
 
-    It is of the same version in every run that has the same rows and method.
-
-    Raises:
-        InputError: the run has no yardsticks.
-        ReleaseError: the files answer a dev row otherwise than was scored.
+    Its version is the same in every run that has the same rows and method. Raises InputError where the run has no
+    yardsticks, and ReleaseError where the files answer a dev row otherwise than was scored.
     """
     _, best = _best(found)
     files = {name: text.encode() for name, text in _proved(found, task, history, best).items()}
@@ -90,7 +80,7 @@ def exported(found: Row, task: Task, history: History) -> tuple[Yardstick, FileR
 
 
 def released(found: Row, task: Task, history: History) -> Arm:
-    """The same, with what decides whether it may get an alias."""
+    """`exported`, with what decides whether it may get an alias."""
     result, _ = _best(found)
     best, release = exported(found, task, history)
     return Arm(best, release, _ahead(result, best, history))
@@ -109,7 +99,6 @@ def _origin(found: Row, best: Yardstick) -> dict[str, Any]:
 
 
 def _ahead(result: RunResult, best: Yardstick, history: History) -> dict[str, Gain]:
-    """How far the best prompt and the user's own are ahead on the sealed test, paired by row."""
     own_id = history.trials(result.run_id, [0])[0]["candidate_id"]
     values = [
         {row["example_id"]: row["value"] for row in history.outcomes(result.run_id, candidate_id, "test")}
@@ -124,7 +113,6 @@ def _ahead(result: RunResult, best: Yardstick, history: History) -> dict[str, Ga
 
 
 def _proved(found: Row, task: Task, history: History, best: Yardstick) -> dict[str, str]:
-    """The files, whose answers to the dev rows are those that were scored."""
     program = ClassicProgram(task)
     files = program.exported(best.name)
     scored = {row["example_id"]: row["fields"] for row in history.outcomes(found["id"], best.candidate_id, "dev")}

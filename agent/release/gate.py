@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agent.stats.intervals import SIGNIFICANT
+
 if TYPE_CHECKING:
     from agent.release.result import RunResult
     from agent.results.base import Interval
     from agent.results.breakdown import Gain, Group, MetricPart
     from agent.results.run_parts import BlockCode
-
-SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.ledger.query import ERASED
-from agent.release.gate import SIGNIFICANT, shown
+from agent.release.gate import shown
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import RunResult
 from agent.results.base import SideName
 from agent.results.breakdown import Abstain, Calibration, JudgeTrust, MetricPart, Slice
 from agent.results.customize import CurveScore
 from agent.results.run_parts import Carried, Migrated, NotWorse, ParetoRow
+from agent.stats.intervals import SIGNIFICANT
 
 SIDES: Sequence[tuple[SideName, str]] = (("baseline", "your prompt"), ("winner", "best found"))
 """The two prompts of a result: their keys, and their names for people."""

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.report.view import RunView
-from agent.search.run_study import TOLD, Params, StudyTrial, folded
-from agent.search.study import MeanScore, shrunk
+from agent.search.study import TOLD, MeanScore, Params, StudyTrial, folded, shrunk
 from agent.types import content_id
 
 FEWEST = 12

@@ -18,7 +18,7 @@ from agent.ledger.query import Row, history_of, run_folder, searched
 from agent.report.facts import verdict
 from agent.report.importances import place, told_trials
 from agent.report.view import RunView
-from agent.search.run_study import StudyTrial, built
+from agent.search.study import StudyTrial, built
 
 if TYPE_CHECKING:
     import optuna

@@ -1,6 +1,6 @@
 """A linear classifier of texts as plain numbers: hashed terms, one row of small integers for each label.
 
-Imports the standard library alone and stands in one file, as an export to Python holds it whole (so no annotation is a
+Imports the standard library alone and is one file, as an export to Python holds it whole (so no annotation is a
 text here). A search, a released prompt and an export score a text with this very code, so their answers are equal.
 Terms are words and pairs of words, and 2 to 5 neighbouring letters within a word; each kind is weighted by rarity and
 scaled to length 1. `programs/label_classifier.py` trains it.
@@ -50,7 +50,7 @@ def letter_terms(text: str) -> Iterator[str]:
 
 
 def term_counts(text: str) -> tuple[Counter[int], Counter[int]]:
-    """How often each term stands in a text, by its 32-bit hash: words, then letters."""
+    """How often a text has each term, by its 32-bit hash: words, then letters."""
     text = text[:MOST_LETTERS]
     words = Counter(zlib.crc32(term.encode("utf-8", "surrogatepass"), 1) for term in word_terms(text))
     letters = Counter(zlib.crc32(term.encode("utf-8", "surrogatepass"), 2) for term in letter_terms(text))

@@ -1,6 +1,6 @@
 """Which rows of a pool are shown as worked examples for an input: one function for search, release and exports.
 
-Imports the standard library alone and stands in one file, as an export to Python holds it whole (so no annotation is a
+Imports the standard library alone and is one file, as an export to Python holds it whole (so no annotation is a
 text here: a dataclass would look for its module, which not every loader registers). BM25 is computed here
 and not by SQLite's FTS5: the picks then do not depend on how SQLite was built or which version it is, a text has no
 query syntax to break, no file is opened, threads may share an index, and a pick takes half the time.
@@ -28,8 +28,8 @@ MOST_LETTERS = 20_000
 """Of a text, its first letters: what follows does not count."""
 MOST_TERMS = 256
 MOST_POSTINGS = 5_000
-"""Rows that the terms of one input may stand in, summed: its rarest terms count, up to so many."""
-DEPTH = 64  # ranked rows, beside those that are left out
+"""Rows with the terms of one input, summed: its rarest terms count, up to this number."""
+DEPTH = 64  # ranked rows, besides those that are left out
 FUSED = 50  # rows of each ranking that count in their fusion
 _FUSION = 60
 _K1, _B = 1.2, 0.75

@@ -151,7 +151,7 @@ class PickedDemos:
         return [texts[position] for position in chosen((*own, *self.rows), nearest, self.picks, left_out)]
 
     def _replaced(self, own: Sequence[PoolRow]) -> list[str]:
-        """The ids of rows of the pool with the words of one of these."""
+        """Ids of the pool's rows with the words of one of these."""
         return [name for row in own for name in self._ids_by_words.get(same_words(row.text), ())]
 
     def votes(

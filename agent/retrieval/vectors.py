@@ -115,7 +115,6 @@ def require_vector(vector: Any, vectors: PoolVectors) -> Vector:
 
 
 def _whole(vectors: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Unit vectors in whole numbers, a row each."""
     import numpy as np
 
     exact = vectors.astype(np.float64)

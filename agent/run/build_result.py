@@ -11,10 +11,8 @@ from agent.release.result import RunResult
 from agent.results.run_parts import Baseline, Cheaper, Lift, NotWorse, Untested, Winner
 from agent.run.unshown_gain import TestRows, to_show
 from agent.scoring.evaluate import values
-from agent.search.selection import CheaperChoice
-from agent.search.untested import LeftOut
-from agent.stats.intervals import paired_difference
-from agent.stats.noninferiority import LossBound, loss_bound
+from agent.search.selection import CheaperChoice, LeftOut
+from agent.stats.intervals import LossBound, loss_bound, paired_difference
 from agent.types import Candidate, Outcome, Shown
 
 

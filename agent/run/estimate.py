@@ -11,7 +11,7 @@ from agent.gateway.prices import Price, prices_for
 from agent.options.jobs import RunOptions
 from agent.run.launch import Launch, price_of
 from agent.search.call_costs import Cap, Models, call_costs, dearest, largest_calls
-from agent.search.plan import DETECT, Plan, plan_run
+from agent.search.plan import DETECT, Means, Plan, plan_run
 from agent.search.program import Program
 from agent.search.registered import DEFAULT, STRATEGIES
 from agent.types import LM, Budget, Spend, Usage
@@ -42,7 +42,7 @@ def plan_for(program: Program, options: RunOptions, models: Models, prices: Mapp
     costs = call_costs(program.task, models, prices)
     tested = 3 if options.prefer == "cheap" else 2
     has_proposer, detect = bool(models["proposer"]), (options.detect or 100 * DETECT) / 100
-    return plan_run(program, strategy, options.budget, options.effort, has_proposer, costs, detect, tested)
+    return plan_run(program, strategy, Means(options.budget, options.effort, costs), has_proposer, detect, tested)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from agent.search import explanation
 from agent.search.label_weighting import add_label_weights
 from agent.search.migrate import best_seen, search_from
 from agent.search.pareto import Finalist, counted
-from agent.stats.noninferiority import loss_bound
+from agent.stats.intervals import loss_bound
 from agent.types import Candidate, Outcome
 
 
@@ -72,7 +72,7 @@ class MigrationRun(Run):
 
     async def _conclude(self, status: Literal["complete", "budget"]) -> RunResult:
         if self.options.calibrate:
-            await add_label_weights(self.context, True, True)
+            await add_label_weights(self.context)
         offers = counted(self._offers())
         if not offers:
             raise RunRefused("no prompt came through the whole of dev; a larger --max-calls pays for more")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from agent.options.jobs import MigrateOptions, RunOptions
     from agent.prompt.prompt_candidate import PromptCandidate
     from agent.search.call_costs import Models
-    from agent.search.migrate import MigrationPlan
+    from agent.search.plan import Plan
 
 MOST_SEEDS = 12
 
@@ -63,13 +63,14 @@ class Migration:
     margin: float
     prompt_tokens: int
 
-    def plan(self, task: Task, options: RunOptions, models: Models, prices: Mapping[str, Price]) -> MigrationPlan:
+    def plan(self, task: Task, options: RunOptions, models: Models, prices: Mapping[str, Price]) -> Plan:
         """The plan of the migration, by what calls with the released prompt took. Raises BudgetRefused."""
         from agent.search.call_costs import average_call
         from agent.search.migrate import migration_plan
+        from agent.search.plan import Means
 
         each = average_call(task, models, prices, self.prompt_tokens)
-        return migration_plan(task, options.budget, options.effort, len(self.sealed), each)
+        return migration_plan(task, Means(options.budget, options.effort), len(self.sealed), each)
 
 
 def migration_options(prompt: str, given: MigrateOptions, db: Path) -> RecordedOptions:

@@ -42,15 +42,14 @@ from agent.scoring.evaluate import Evaluator, why_unscored
 from agent.scoring.llm_judge import judge_builder, trust_record
 from agent.scoring.task_metrics import build_metrics
 from agent.search import explanation, selection
-from agent.search.board import Board
-from agent.search.calibrated import Calibrated
+from agent.search.board import Board, Calibrated
 from agent.search.context import UNSCORED_AT_MOST, RunTools, SearchCase, SearchContext, sealed_rows
 from agent.search.label_weighting import add_label_weights, best_readings
 from agent.search.pareto import Finalist
-from agent.search.plan import Plan, planned_calls
+from agent.search.plan import Means, Plan
 from agent.search.registered import DEFAULT, STRATEGIES, Strategy
-from agent.search.untested import LeftOut, untested
-from agent.stats.noninferiority import smallest_margin
+from agent.search.selection import LeftOut, untested
+from agent.stats.intervals import smallest_margin
 from agent.stats.preflight import Assessment, assess, rows_to_detect
 from agent.stats.selection import selection_corrected
 from agent.types import (
@@ -206,7 +205,7 @@ class Run(LedgerRun[RunResult]):
         """What the strategy is handed, with the plan in calls; the sealed test's share is kept from then on."""
         self.plan = self._planned_runs
         if not self.program.is_fixed:
-            most = planned_calls(self.options.budget, self.options.effort)
+            most = Means(self.options.budget, self.options.effort).calls
             self.plan = self._planned_runs.in_calls(most, self.program.calls, calls_each)
         self.account.hold_back(HeldBack(self.plan.test_calls, self.plan.test_share))
         options = self.options
@@ -222,7 +221,7 @@ class Run(LedgerRun[RunResult]):
             pruner=options.pruner,
         )
         tools = RunTools(self._gateway, self._evaluator, self.account, self._observer)
-        calibrated = Calibrated(self.program, True) if options.calibrate else None
+        calibrated = Calibrated(self.program) if options.calibrate else None
         return SearchContext(case, tools, self._board, self._own, calibrated)
 
     async def _ahead(self, sets: Sequence[tuple[Candidate, Sequence[Example], SplitName, int]]) -> None:
@@ -288,7 +287,7 @@ class Run(LedgerRun[RunResult]):
         """Opens the sealed test once, for baseline and winner (and the best, where a cheaper one is the winner), and
         writes the release."""
         if self._searched and self.options.calibrate:
-            await add_label_weights(self.context, True, True)
+            await add_label_weights(self.context)
         winner = self._chosen()
         tested = {winner.id, *([self._cheaper.best.id] if self._cheaper else [])}
         self._untested = untested(self.context, tested, self.options.prefer, self.options.budget)
@@ -507,7 +506,7 @@ class Run(LedgerRun[RunResult]):
     def _uncorrected(self, winner: Candidate) -> str:
         """Why its dev score cannot be corrected; "" where it can."""
         board = self._board
-        if winner.id != self.context.baseline.id and self.context.sifted:
+        if winner.id != self.context.baseline.id and self.context.pruned_externally:
             return f"{self.options.strategy} dropped programs by parts of dev, and what that adds is not known"
         better = any((board.mean(i) or 0.0) > (board.mean(winner.id) or 0.0) for i in board.in_state("complete"))
         if better and self.context.noted[selection.NOT_PROVED]:

@@ -112,7 +112,6 @@ def tool_cells(
 
 
 def _names(value: Any) -> list[str] | None:
-    """The tools that are called; None where the value holds no calls."""
     try:
         return names_in(value)
     except ValueError:

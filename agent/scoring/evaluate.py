@@ -232,7 +232,6 @@ class _StoredReply:
 
 
 def _unscored(candidate: Candidate, example: Example, metrics: Sequence[Metric], why: str, key: str = "") -> Outcome:
-    """A row without an answer: no score, which is not 0."""
     scores = tuple(Score(metric.name, None, why) for metric in metrics)
     return Outcome(candidate.id, example.id, Prediction({}, "", why), scores, None, key)
 
@@ -247,7 +246,7 @@ def values(outcomes: Sequence[Outcome]) -> list[float]:
     return [outcome.value for outcome in outcomes if outcome.value is not None]
 
 
-WEIGHT = 1.0  # of the signal beside the score, when candidates are compared
+WEIGHT = 1.0  # of the signal against the score, when candidates are compared
 
 
 def label_signal(tokens: Sequence[Sequence[tuple[str, float]]], choices: Sequence[str], right: str) -> float | None:

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from agent.scoring.judge_prompt import CORRECT, PAIR
 from agent.types import Rubric
 
+CORRECT = ("wrong", "partly", "correct")
+PAIR = ("A", "B", "tie")
 REASON_CHARACTERS = 300
 MOST_READ = 20_000  # characters of a reply, from its end
 MOST_OBJECTS = 200

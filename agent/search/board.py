@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from agent.observer import NO_OBSERVER, Observer
+from agent.prompt.label_weights import LabelWeights, Neighbours, share_of_all
+from agent.retrieval.votes import NEIGHBOURS
 from agent.scoring.evaluate import evidence, values
-from agent.search.program import Parent
+from agent.search.program import Parent, Program
 from agent.search.study import MeanScore, shrunk
+from agent.stats.calibration import label_free
 from agent.stats.intervals import mean_ci
 from agent.stats.racing import adjusted_means
-from agent.types import Candidate, Outcome, Proposal, Trial, TrialState
+from agent.types import Candidate, Example, Field, Outcome, Proposal, Trial, TrialState
 
 
 class Board:
@@ -157,3 +161,43 @@ class Board:
         """The best trial with at least `rows` scored rows."""
         trials = [t for t in self.trials.values() if t.mean is not None and t.ci95 is not None and t.n >= rows]
         return max(trials, key=lambda trial: trial.mean or 0.0, default=None)
+
+
+class Calibrated:
+    """Reads outcomes on dev rows with label weights, for comparisons alone.
+
+    A finalist is scored with label weights as well, and one that picks its examples gains most there: compared by what
+    the replies say, it would be cut on few rows. The weights here need no right answer.
+    A task without a single output with labels leaves outcomes unchanged.
+    """
+
+    def __init__(self, program: Program) -> None:
+        outputs = program.task.signature.outputs
+        self._field: Field | None = outputs[0] if len(outputs) == 1 and len(outputs[0].choices) > 1 else None
+        self._program = program
+
+    def read(self, candidate: Candidate, rows: Sequence[Example], outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Give outcomes the value and the signal that they would have; those without log-probabilities stay."""
+        field = self._field
+        scored = [o.label_scores for o in outcomes if o.label_scores is not None and o.value is not None]
+        if field is None or not scored:
+            return list(outcomes)
+        near = Neighbours(NEIGHBOURS, 1.0) if self._program.picks(candidate) else None
+        weights = LabelWeights("label-free", dict(zip(field.choices, label_free(scored).bias, strict=True)), 1.0, near)
+        if self._program.weighted(candidate, weights) is None:
+            return list(outcomes)
+        return [self._one(candidate, row, outcome, field, weights) for row, outcome in zip(rows, outcomes, strict=True)]
+
+    def _one(
+        self, candidate: Candidate, row: Example, outcome: Outcome, field: Field, weights: LabelWeights
+    ) -> Outcome:
+        right = row.labels[field.name]
+        if outcome.label_scores is None or outcome.value is None or right not in field.choices:
+            return outcome
+        votes = self._program.votes(candidate, row, NEIGHBOURS) if weights.neighbours else None
+        scores = weights.scores(outcome.label_scores, votes or ())
+        at = field.choices.index(right)
+        answer = field.choices[scores.index(max(scores))]
+        is_same = answer == outcome.prediction.fields.get(field.name)
+        value = outcome.value if is_same else float(answer == right)
+        return replace(outcome, value=value, signal=share_of_all(scores, at))

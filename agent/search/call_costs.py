@@ -21,13 +21,13 @@ from agent.types import Budget, CallRole, Spend, Task, Usage
 BYTES_A_TOKEN = 4
 LETTERS_A_TOKEN = 3  # of upper estimates
 MESSAGE_TOKENS = 4  # that a chat template adds to a message
-RUBRIC_TOKENS = 400  # of a judge's prompt beside the rubric and the row
+RUBRIC_TOKENS = 400  # of a judge's prompt without the rubric and the row
 PROPOSER_TOKENS = 1000  # of a request to the proposer, on average
 PROPOSAL_TOKENS = 200  # of its reply, at most, unless the user's own prompt is longer than half of that
 ANSWER_TOKENS = 50  # of a reply of the target, at most
 SEVERAL = 3  # whole instructions in a reply of a proposer that can write them
 ROWS_A_PROPOSAL = 25  # rows of the target for each proposal
-ADAPTER_TOKENS = 250  # that DSPy adds to a call beside instruction, demos and row
+ADAPTER_TOKENS = 250  # that DSPy adds to instruction, demos and row
 PASSAGE_LETTERS = 4 * 600  # of the passages in a prompt, on average
 MOST_PASSAGE_LETTERS = 8 * 2000  # of the passages of the longest designs, with their headings
 SAMPLE = 50  # rows that stand for all
@@ -142,7 +142,6 @@ def _tool_texts(task: Task) -> list[str]:
 
 
 def _passage_letters(task: Task, most: int) -> int:
-    """Letters of the passages in a prompt, at most `most`; 0 for a task without documents."""
     documents = task.knowledge.documents if task.knowledge else ()
     return min(
         most, sum(len(b.text) for document in documents for section in document.sections for b in section.blocks)
@@ -184,7 +183,6 @@ def dearest(models: Iterable[str], usage: Usage, prices: Mapping[str, Price]) ->
 
 
 def _row_and_reply(task: Task) -> tuple[int, int]:
-    """Mean tokens of a row's inputs and of its labels."""
     rows = task.train[:SAMPLE]
     inputs, labels = [_tokens(r.inputs.values()) for r in rows], [_tokens(map(str, r.labels.values())) for r in rows]
     return math.ceil(mean(inputs)), math.ceil(mean(labels))

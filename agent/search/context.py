@@ -20,12 +20,10 @@ from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import Gateway
 from agent.observer import NO_OBSERVER, Observer
 from agent.scoring.evaluate import Evaluator, why_unscored
-from agent.search.board import Board
-from agent.search.calibrated import Calibrated
-from agent.search.choices import Choices
+from agent.search.board import Board, Calibrated
 from agent.search.costs import CandidateCosts
 from agent.search.plan import Plan
-from agent.search.program import Program
+from agent.search.program import Choices, Program
 from agent.search.proposal_log import ProposalLog
 from agent.search.samplers import BANDIT, RACE
 from agent.types import LM, Candidate, Example, Outcome, Proposal, Spend, Task
@@ -96,7 +94,7 @@ class SearchContext:
         """Why the strategy made no further candidates, where it says so."""
         self.unproved = ""
         """The best on dev, where it picks its examples and is not shown to be better than the best that does not."""
-        self.sifted = False
+        self.pruned_externally = False
         """Whether an optimizer dropped candidates by scores on dev rows that the board does not have."""
         self.noted: Counter[str] = Counter()
         """How many events of each kind the strategy has noted."""
@@ -276,7 +274,6 @@ class SearchContext:
         return bool(shown.picks or shown.passages)
 
     def _size(self, candidate_id: str) -> int:
-        """Tokens of a candidate's prompt with a row of usual length."""
         row = "".join(self.dev[0].inputs.values())
         return self.program.prompt_tokens(self.board.candidate(candidate_id)) + self.target.count_tokens(row)
 

@@ -17,12 +17,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
-    Matrix = NDArray[Any]
+Matrix = NDArray[Any]
 
 Feature = tuple[str, str]
 """Which part, and which of its kind: ("format", "inline")."""
@@ -57,7 +57,6 @@ class PartsModel:
     """The model, fitted to scored candidates."""
 
     def __init__(self, table: Sequence[ScoredCandidate]) -> None:
-        import numpy as np
         from scipy.linalg import cho_factor, cho_solve
 
         scored = [each for each in table if any(value is not None for value in each.values)]
@@ -81,8 +80,6 @@ class PartsModel:
         ]
 
     def _matrix(self, group: str, rows: Sequence[Mapping[Feature, float]]) -> Matrix:
-        import numpy as np
-
         place = {feature: column for column, feature in enumerate(self._columns[group])}
         matrix = np.zeros((len(rows), len(place)))
         for number, row in enumerate(rows):
@@ -93,7 +90,6 @@ class PartsModel:
 
     def sums(self, wanted: Sequence[Mapping[Feature, float]]) -> list[tuple[float, float]]:
         """Mean and standard error, in score, of weighted sums of coefficients; features never scored count as 0."""
-        import numpy as np
         from scipy.linalg import solve_triangular
 
         rows = {group: self._matrix(group, wanted) @ self._design[group].T for group in SPREADS}
@@ -166,8 +162,6 @@ def _levels(table: Sequence[ScoredCandidate]) -> tuple[Matrix, Matrix]:
     Least squares over candidates and rows at once: only good candidates have late rows, and averages over each one's
     rows would make them look average.
     """
-    import numpy as np
-
     width = max((len(each.values) for each in table), default=0)
     scores = np.array([[*each.values, *[None] * (width - len(each.values))] for each in table], dtype=float)
     scores = scores.reshape(len(table), width)

@@ -40,8 +40,6 @@ REASONS: dict[Method, str] = {
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A reply as a twin reads it, and the probability of the right label by its weights."""
-
     prediction: Prediction
     signal: float | None
 
@@ -122,7 +120,7 @@ class _Usable:
         return _Estimate(method, fit(self.scores, self.answers, more), each, said, rows)
 
 
-async def add_label_weights(context: SearchContext, with_neighbours: bool = True, with_prior: bool = True) -> None:
+async def add_label_weights(context: SearchContext) -> None:
     """Score the twins of every candidate that saw the whole of dev, once a search is over; makes no call."""
     outputs = context.task.signature.outputs
     if len(outputs) != 1 or len(outputs[0].choices) < 2:
@@ -136,11 +134,10 @@ async def add_label_weights(context: SearchContext, with_neighbours: bool = True
         base = context.board.proposals[candidate_id]
         free = label_free(usable.scores)
         estimates = [_Estimate("label-free", free, [free] * len(outcomes)), usable.estimate("fitted")]
-        if with_neighbours:
-            votes = [context.program.votes(base.candidate, row, NEIGHBOURS) for row in context.dev]
-            if known := [vote for vote in votes if vote is not None]:
-                estimates.append(usable.estimate("neighbours", known, [log_shares(vote) for vote in known]))
-        if with_prior and (rows := await asyncio.to_thread(context.program.prior_rows)):  # trains it the first time
+        votes = [context.program.votes(base.candidate, row, NEIGHBOURS) for row in context.dev]
+        if known := [vote for vote in votes if vote is not None]:
+            estimates.append(usable.estimate("neighbours", known, [log_shares(vote) for vote in known]))
+        if rows := await asyncio.to_thread(context.program.prior_rows):  # trains it the first time
             said = [context.program.prior(row) for row in context.dev]
             estimates.append(usable.estimate("prior", said, said, stacked, rows))
         for estimate in estimates:
@@ -168,8 +165,7 @@ def best_readings(context: SearchContext, candidates: Sequence[Finalist]) -> lis
             losses.setdefault(proposal.parent_id, {})[each.candidate_id] = loss
     beaten = set[str]()
     for twins in losses.values():
-        if any(board.proposals[twin].operator == f"{WEIGHTED}prior" for twin in twins):
-            beaten |= twins.keys() - {min(twins, key=lambda twin: twins[twin])}
+        beaten |= twins.keys() - {min(twins, key=lambda twin: twins[twin])}
     return [each for each in candidates if each.candidate_id not in beaten]
 
 

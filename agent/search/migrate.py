@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from agent.errors import BudgetRefused
 from agent.scoring.llm_judge import judge_calls
@@ -16,26 +15,17 @@ from agent.search.call_costs import CallCosts
 from agent.search.context import SearchContext
 from agent.search.evolve.decisions import rungs_for
 from agent.search.evolve.evolve import Search
-from agent.search.plan import CALL_SLACK, FEWEST_ROWS, Effort, Plan, planned_calls
+from agent.search.plan import CALL_SLACK, FEWEST_ROWS, Means, Plan
 from agent.search.program import Moves, Parent
 from agent.search.study import Place
-from agent.types import Budget, Candidate, Proposal, Spend, Task
+from agent.types import Candidate, Proposal, Spend, Task
 
 FIRST_RUNG = 6
 TEST_SHARE = 0.45  # of all calls, at most, for the sealed test of the winner; the old model's replies are in the ledger
 BATCH = 4
 
 
-@dataclass(frozen=True, slots=True)
-class MigrationPlan(Plan):
-    """The plan of a migration; trial 0 sees the first rung, as all others do."""
-
-    @property
-    def baseline_calls(self) -> int:
-        return self.rungs[0] * self.per_row
-
-
-def migration_plan(task: Task, budget: Budget, effort: Effort, sealed_rows: int, each: Spend) -> MigrationPlan:
+def migration_plan(task: Task, means: Means, sealed_rows: int, each: Spend) -> Plan:
     """Plan a migration: the race, one or two finalists on dev, and one prompt on the sealed test.
 
     `sealed_rows`: rows of the sealed test on which the ledger has replies of the old model. `each`: what a call costs,
@@ -43,7 +33,7 @@ def migration_plan(task: Task, budget: Budget, effort: Effort, sealed_rows: int,
 
     Raises BudgetRefused where a cap does not pay a race and a test on a few rows.
     """
-    calls, per_row = planned_calls(budget, effort), 1 + judge_calls(task)
+    calls, per_row, budget = means.calls, 1 + judge_calls(task), means.budget
     calls = min(calls, paid_for) if (paid_for := CallCosts.affordable(budget, each)) is not None else calls
     test_rows = min(sealed_rows, int(calls * TEST_SHARE / per_row))
     paid = (calls - math.ceil(CALL_SLACK * calls)) // per_row - test_rows
@@ -56,7 +46,7 @@ def migration_plan(task: Task, budget: Budget, effort: Effort, sealed_rows: int,
         raise BudgetRefused(f"{calls} calls are too few to migrate a prompt of this task; {more}")
     finalists = 2 if paid >= 3 * dev_rows else 1
     rungs = rungs_for(dev_rows, FIRST_RUNG)
-    return MigrationPlan(calls, dev_rows, test_rows, 0, BATCH, rungs, finalists, 0, per_row, tested=1)
+    return Plan(calls, dev_rows, test_rows, 0, BATCH, rungs, finalists, 0, per_row, tested=1, baseline_rows=rungs[0])
 
 
 def _pays(calls: int, per_row: int, rows: int) -> bool:

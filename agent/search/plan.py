@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from agent.errors import BudgetRefused, InputError
@@ -203,76 +203,98 @@ class Plan:
     @staticmethod
     def restored(stored: Mapping[str, Any]) -> Plan:
         """The plan of a run, from `as_dict`. Raises InputError for one of another version."""
-        names = {field.name for field in fields(Plan) if field.name in stored or field.default is MISSING}
         try:
-            return Plan(**{name: stored[name] for name in names - {"rungs"}}, rungs=tuple(stored["rungs"]))
+            return Plan(
+                **{field.name: stored[field.name] for field in fields(Plan)} | {"rungs": tuple(stored["rungs"])}
+            )
         except KeyError as missing:
             raise InputError(
                 f"the run's plan has no {missing}: it was made by another version of this program; start a new run"
             ) from missing
 
 
-def planned_calls(budget: Budget, effort: Effort) -> int:
-    """Calls to plan with: those of the cap, or else of the effort."""
-    return budget.max_calls if budget.max_calls is not None else EFFORT_CALLS[effort]
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a plan may spend: the caps, an effort that says how many calls where none are capped, and a call's costs."""
+
+    budget: Budget
+    effort: Effort = "standard"
+    costs: CallCosts | None = None
+
+    @property
+    def calls(self) -> int:
+        """Those of the cap, or else of the effort."""
+        return self.budget.max_calls if self.budget.max_calls is not None else EFFORT_CALLS[self.effort]
+
+    def affordable(self, needed: int, what: str) -> int:
+        """Calls to plan with. Raises BudgetRefused where the caps on tokens or dollars do not buy those `needed`."""
+        calls, costs, budget = self.calls, self.costs, self.budget
+        usual = costs.affordable(budget, costs.usual) if costs else None
+        if costs is None or usual is None or usual >= calls:
+            return calls
+        if (costs.affordable(budget, costs.least) or 0) < min(calls, needed):
+            caps = ", ".join(costs.too_low(budget, needed, costs.least))
+            takes = f"which takes about {needed * costs.calls_each} calls"
+            raise BudgetRefused(f"too little to {what} on this task, {takes}: {caps}")
+        return max(usual, min(calls, needed))
+
+    def require(self, task: Task, plan: Plan, needed: int, what: str) -> None:
+        """Raise BudgetRefused where the plan has only a few rows."""
+        if min(plan.test_rows, plan.dev_rows) < min(FEWEST_ROWS, len(task.dev), len(task.test)):
+            each = self.costs.calls_each if self.costs else 1
+            raise BudgetRefused(
+                f"max_calls = {plan.calls * each} is too few to {what} on this task; give at least {needed * each}"
+            )
 
 
 def plan_run(
     program: Program,
     strategy: Strategy | None,
-    budget: Budget,
-    effort: Effort,
+    means: Means,
     has_proposer: bool,
-    costs: CallCosts,
     detect: float = DETECT,
     tested: int = 2,
 ) -> Plan:
     """Plan a run; in runs of the program where a row takes no fixed number of calls.
 
-    `strategy`: None: only the user's own prompt is scored. `costs`: of a call, by an estimate. `detect`: the smallest
-    gain worth having, in (0, 1]. `tested`: prompts that the sealed test scores after a search, 2 or 3.
+    `strategy`: None: only the user's own prompt is scored. `detect`: the smallest gain worth having, in (0, 1].
+    `tested`: prompts that the sealed test scores after a search, 2 or 3.
 
     Raises BudgetRefused where a cap is too small.
     """
     task, calls_each = program.task, program.calls
-    costs = costs if program.is_fixed else costs.of_a_run(calls_each)
-    in_runs = replace(budget, max_calls=planned_calls(budget, effort) // calls_each)
+    costs = means.costs if means.costs is None or program.is_fixed else means.costs.of_a_run(calls_each)
+    in_runs = replace(means, budget=replace(means.budget, max_calls=means.calls // calls_each), costs=costs)
     if strategy is None:
-        return scoring_plan(task, in_runs, effort, costs)
+        return scoring_plan(task, in_runs)
     races = strategy.races_baseline and not task.is_compared  # a pairwise judge needs its answers to all rows
-    plan = make_plan(task, in_runs, effort, has_proposer, costs, detect if races else None)
+    plan = make_plan(task, in_runs, has_proposer, detect if races else None)
     if tested > plan.tested:
         rows = tested_rows(TEST_SHARE * plan.calls / tested / plan.per_row, plan.repeats)
         plan = replace(plan, tested=tested, test_rows=min(plan.test_rows, max(FEWEST_ROWS, rows)))
     if not strategy.enough(task, plan, calls_each):
-        raise BudgetRefused(_too_few(strategy, task, plan, budget, costs, calls_each, has_proposer))
+        enough = _fewest_calls(
+            plan.calls * calls_each + 10,
+            MOST_TRIED * calls_each,
+            lambda calls: strategy.enough(
+                task, make_plan(task, Means(Budget(calls // calls_each)), has_proposer, plan.detect), calls_each
+            ),
+        )
+        what = f"no number of calls is enough{f': {strategy.lacks}' if strategy.lacks else ''}"
+        if enough is not None:
+            caps = ", ".join(costs.too_low(means.budget, -(-enough // calls_each), costs.usual)) if costs else ""
+            what = f"it takes at least {enough}: {caps}" if caps else f"give at least {enough}"
+        few = f"{plan.calls * calls_each} calls are too few for --strategy {strategy.name} on this task"
+        raise BudgetRefused(f"{few}; {what}")
     return plan if program.is_fixed else replace(plan, longest_prompt=None)
 
 
-def _too_few(
-    strategy: Strategy, task: Task, plan: Plan, budget: Budget, costs: CallCosts, calls_each: int, has_proposer: bool
-) -> str:
-    calls = plan.calls * calls_each
-    what = f"no number of calls is enough{f': {strategy.lacks}' if strategy.lacks else ''}"
-    for enough in range(calls + 10, MOST_TRIED * calls_each, 10):
-        detect = plan.detect
-        more = make_plan(task, Budget(enough // calls_each), "standard", has_proposer, detect=detect)
-        if strategy.enough(task, more, calls_each):
-            caps = ", ".join(costs.too_low(budget, -(-enough // calls_each), costs.usual))
-            what = f"it takes at least {enough}: {caps}" if caps else f"give at least {enough}"
-            break
-    return f"{calls} calls are too few for --strategy {strategy.name} on this task; {what}"
+def _fewest_calls(start: int, most: int, enough: Callable[[int], bool]) -> int | None:
+    return next((calls for calls in range(start, most, 10) if enough(calls)), None)
 
 
-def make_plan(
-    task: Task,
-    budget: Budget,
-    effort: Effort,
-    has_proposer: bool,
-    costs: CallCosts | None = None,
-    detect: float | None = DETECT,
-) -> Plan:
-    """Plan a search with the capped calls, or as many as caps on tokens and dollars buy by `costs`.
+def make_plan(task: Task, means: Means, has_proposer: bool, detect: float | None = DETECT) -> Plan:
+    """Plan a search with the capped calls, or as many as caps on tokens and dollars buy.
 
     `detect`: the smallest gain worth having, in (0, 1]; None for a strategy that does not race the baseline.
 
@@ -280,14 +302,12 @@ def make_plan(
     """
     per_row = 1 + judge_calls(task)
     needed = int(per_row * FEWEST_ROWS * max(1 / DEV_SHARE, 2 * task.repeats / TEST_SHARE)) + 1
-    calls = _affordable_calls(budget, effort, costs, needed, COMPARED)
-    test_rows = min(len(task.test), tested_rows(calls * TEST_SHARE / 2 / per_row, task.repeats))
+    calls = means.affordable(needed, COMPARED)
     dev_rows = min(len(task.dev), int(calls * DEV_SHARE / per_row))
-    _require_rows(task, dev_rows, test_rows, calls, needed, costs, COMPARED)
     plan = Plan(
         calls=calls,
         dev_rows=dev_rows,
-        test_rows=test_rows,
+        test_rows=min(len(task.test), tested_rows(calls * TEST_SHARE / 2 / per_row, task.repeats)),
         noise_rows=min(NOISE_ROWS, dev_rows) if calls >= 300 * per_row else 0,
         batch=8 if calls >= 500 * per_row else 4,
         rungs=rungs_for(dev_rows, FIRST_RUNG),
@@ -298,13 +318,11 @@ def make_plan(
         baseline_rows=None if detect is None else min(BASELINE_ROWS, dev_rows),
         detect=detect,
     )
+    means.require(task, plan, needed, COMPARED)
     if detect is not None:
         plan = _with_rungs(plan).tested_for(rows_at_most(detect))
-    return replace(
-        plan,
-        proposals=_proposals(plan) if has_proposer else 0,
-        longest_prompt=costs.longest_prompt(budget, dev_rows + plan.test_rows) if costs else None,
-    )
+    longest = means.costs.longest_prompt(means.budget, dev_rows + plan.test_rows) if means.costs else None
+    return replace(plan, proposals=_proposals(plan) if has_proposer else 0, longest_prompt=longest)
 
 
 def _with_rungs(plan: Plan) -> Plan:
@@ -322,44 +340,21 @@ def _proposals(plan: Plan) -> int:
     return max(0, min(int(PROPOSAL_SHARE * plan.calls / plan.per_row), left))
 
 
-def scoring_plan(task: Task, budget: Budget, effort: Effort, costs: CallCosts | None = None) -> Plan:
+def scoring_plan(task: Task, means: Means) -> Plan:
     """Plan a run without a search: the user's own prompt on as many rows of dev and test as the calls pay, in halves
     where they do not pay all. Raises BudgetRefused where they pay only a few."""
     per_row = 1 + judge_calls(task)
     needed = math.ceil(per_row * 2 * FEWEST_ROWS * task.repeats / (1 - CALL_SLACK))
-    calls = _affordable_calls(budget, effort, costs, needed, SCORED)
+    calls = means.affordable(needed, SCORED)
     paid = (calls - math.ceil(CALL_SLACK * calls)) // per_row
     test_rows = min(len(task.test), tested_rows(max(paid / 2, paid - len(task.dev)), task.repeats))
     plan = Plan(calls, 0, test_rows, 0, 0, (), 0, 0, per_row, task.repeats)
     left = paid - plan.test_calls // per_row
-    dev_rows = min(len(task.dev), left)
-    _require_rows(task, dev_rows, test_rows, calls, needed, costs, SCORED)
-    noise_rows = min(NOISE_ROWS, dev_rows, left - dev_rows) if calls >= 300 * per_row else 0
-    plan = replace(plan, dev_rows=dev_rows, noise_rows=noise_rows, rungs=rungs_for(dev_rows, FIRST_RUNG))
+    plan = replace(plan, dev_rows=min(len(task.dev), left))
+    means.require(task, plan, needed, SCORED)
+    noise_rows = min(NOISE_ROWS, plan.dev_rows, left - plan.dev_rows) if calls >= 300 * per_row else 0
+    plan = replace(plan, noise_rows=noise_rows, rungs=rungs_for(plan.dev_rows, FIRST_RUNG))
     return replace(plan, calls=math.ceil((plan.baseline_calls + plan.test_calls) / (1 - CALL_SLACK)))
-
-
-def _affordable_calls(budget: Budget, effort: Effort, costs: CallCosts | None, needed: int, what: str) -> int:
-    """Calls to plan with. Raises BudgetRefused where the caps on tokens or dollars do not buy those `needed`."""
-    calls = planned_calls(budget, effort)
-    usual = costs.affordable(budget, costs.usual) if costs else None
-    if costs is None or usual is None or usual >= calls:
-        return calls
-    if (costs.affordable(budget, costs.least) or 0) < min(calls, needed):
-        caps = ", ".join(costs.too_low(budget, needed, costs.least))
-        takes = f"which takes about {needed * costs.calls_each} calls"
-        raise BudgetRefused(f"too little to {what} on this task, {takes}: {caps}")
-    return max(usual, min(calls, needed))
-
-
-def _require_rows(
-    task: Task, dev_rows: int, test_rows: int, calls: int, needed: int, costs: CallCosts | None, what: str
-) -> None:
-    if min(test_rows, dev_rows) < min(FEWEST_ROWS, len(task.dev), len(task.test)):
-        each = costs.calls_each if costs else 1
-        raise BudgetRefused(
-            f"max_calls = {calls * each} is too few to {what} on this task; give at least {needed * each}"
-        )
 
 
 def calls_for(test_rows: int, task: Task, plan: Plan) -> int:
@@ -378,20 +373,22 @@ def calls_to_finish(rows: int, spent: int, task: Task, plan: Plan) -> int | None
 
     `rows`: dev rows that the candidate has seen. `spent`: calls of the run before its sealed test.
     """
-    for calls in range(plan.calls // 10 * 10 + 10, MOST_TRIED * plan.calls_each, 10):
-        more = make_plan(task, Budget(calls // plan.calls_each), "standard", False, detect=plan.detect)
+
+    def pays(calls: int) -> bool:
+        more = make_plan(task, Means(Budget(calls // plan.calls_each)), False, plan.detect)
         left = (more.calls - more.slack - more.test_calls) * plan.calls_each - spent
-        if left >= (more.dev_rows - rows) * plan.calls_a_row:
-            return calls
-    return None
+        return left >= (more.dev_rows - rows) * plan.calls_a_row
+
+    return _fewest_calls(plan.calls // 10 * 10 + 10, MOST_TRIED * plan.calls_each, pays)
 
 
 def calls_to_try(candidates: int, task: Task, plan: Plan) -> int | None:
     """The fewest calls, in tens, of a plan like this one that tries this many candidates; None beyond `MOST_TRIED`."""
-    for calls in range(plan.calls // 10 * 10 + 10, MOST_TRIED, 10):
-        if make_plan(task, Budget(calls), "standard", False, detect=plan.detect).candidates >= candidates:
-            return calls
-    return None
+
+    def tries(calls: int) -> bool:
+        return make_plan(task, Means(Budget(calls)), False, plan.detect).candidates >= candidates
+
+    return _fewest_calls(plan.calls // 10 * 10 + 10, MOST_TRIED, tries)
 
 
 def _pays(test_rows: int, runs: int, task: Task, plan: Plan) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from agent.gateway.gateway import Gateway, ModelClient
 from agent.prompt.label_weights import LabelWeights
@@ -16,6 +18,40 @@ from agent.types import LM, Candidate, Example, Message, Outcome, Proposal, Runn
 if TYPE_CHECKING:
     from agent.search.context import SearchContext
     from agent.search.dspy.strategies import DspyForm
+
+
+T = TypeVar("T")
+Chooser = Callable[[str, Sequence[str]], str]
+"""name of the setting, words to choose from -> one of them; any other word leaves it to chance."""
+
+
+class Choices:
+    """Chooses settings at random, or by a chooser while one is set."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._chooser: Chooser | None = None
+
+    @contextmanager
+    def by(self, chooser: Chooser) -> Iterator[None]:
+        """Let `chooser` choose while the block runs."""
+        self._chooser = chooser
+        try:
+            yield
+        finally:
+            self._chooser = None
+
+    def one(self, name: str, options: Sequence[T], word: Callable[[T], str] = str) -> T:
+        """Choose one of the options, at least one.
+
+        `name`: the same for the same kind of choice. `word`: what an option is called, the same in the whole run.
+        """
+        if self._chooser is not None and len(options) > 1:
+            words = [word(option) for option in options]
+            chosen = self._chooser(name, sorted(set(words)))
+            if chosen in words:
+                return options[words.index(chosen)]
+        return self._rng.choice(options)
 
 
 PROPOSED = "proposed"

@@ -82,7 +82,6 @@ class ProposalLog:
 
 
 def _tried(record: ProposalRecord, board: Board) -> list[str]:
-    """The candidates with the instruction of a proposal that have outcomes."""
     proposals = board.proposals
     return [i for i in board.outcomes if record.instruction and record.instruction in proposals[i].place.values()]
 

@@ -1,15 +1,26 @@
-"""The next place in the space of designs, by Optuna's TPE (ask and tell).
+"""Optuna's studies by ask and tell: of the places of one step (`Study`), or of a whole run (`AskTell`).
 
-The choices of a categorical parameter cannot change within a study, so each step of a search has a study of its own,
-warm-started with every design that was scored before.
+In a run's study what makes a candidate, and the settings of it, are parameters. They are conditional: a new design
+(`FRESH`) has the coordinates of its place, a change of a good candidate the rank of its parent (0: the best), each
+setting that an operator takes is named OPERATOR.SETTING.
+
+Optuna fixes the choices of a parameter within a study and closes a trial that was told, but instructions come in and
+candidates climb during a run. So a study is built of the trials of the run at each step (`built`), from the same
+records that the ledger keeps: what is shown afterwards is what decided.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from agent.types import FRESH, TrialState, content_id
+
+if TYPE_CHECKING:
+    import optuna
+
 
 STARTUP_TRIALS = 4
 PRIOR_ROWS = 8.0
@@ -76,3 +87,258 @@ class Study:
     def refuse(self) -> None:
         """Scores the last place as an average one: no candidate could be made there."""
         self._study.tell(self._trial, self._prior)
+
+
+OPERATOR, PARENT = "operator", "parent"
+TOLD = "study_told"
+"""The ledger's event with the trials that are new or have changed since the one before."""
+Params = Mapping[str, str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class StudyTrial:
+    """One candidate as a trial of the study.
+
+    `params`: the rank of the parent as a whole number, all else words. `steps`: by rows seen, the mean evidence over
+    them, in [0, 1].
+    """
+
+    candidate_id: str
+    params: Params
+    state: TrialState
+    steps: Mapping[int, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"steps": {str(rows): mean for rows, mean in self.steps.items()}}
+
+    @staticmethod
+    def from_dict(row: Mapping[str, Any]) -> StudyTrial:
+        steps = {int(rows): float(mean) for rows, mean in row["steps"].items()}
+        return StudyTrial(str(row["candidate_id"]), dict(row["params"]), row["state"], steps)
+
+    @property
+    def last(self) -> MeanScore:
+        """The mean over the most rows."""
+        rows = max(self.steps, default=0)
+        return MeanScore(self.steps[rows], rows) if rows else MeanScore(0.0, 0)
+
+
+def folded(told: Sequence[Sequence[StudyTrial]]) -> list[StudyTrial]:
+    """The latest state of each trial, in the order in which they were first told."""
+    trials: dict[str, StudyTrial] = {}
+    for batch in told:
+        trials |= {trial.candidate_id: trial for trial in batch}
+    return list(trials.values())
+
+
+def prior_of(trials: Sequence[StudyTrial]) -> float:
+    """The mean of the means of all that have rows; 0 for none."""
+    means = [trial.last.mean for trial in trials if trial.steps]
+    return sum(means) / len(means) if means else 0.0
+
+
+def distributions_of(
+    trials: Sequence[StudyTrial], choices: Mapping[str, Sequence[str]], ranks: int
+) -> dict[str, optuna.distributions.BaseDistribution]:
+    """What each parameter can be: the choices as of now, and all that was chosen before.
+
+    `ranks`: how many parents there can be, at least 1. Choices are in the order of their words.
+    """
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    words: dict[str, set[str]] = {name: set(each) for name, each in choices.items()}
+    for trial in trials:
+        for name, value in trial.params.items():
+            if isinstance(value, int):
+                ranks = max(ranks, value + 1)
+            else:
+                words.setdefault(name, set()).add(value)
+    categories = {name: CategoricalDistribution(sorted(each)) for name, each in sorted(words.items()) if each}
+    return {**categories, PARENT: IntDistribution(0, ranks - 1)}
+
+
+def frozen(
+    trial: StudyTrial, prior: float, distributions: Mapping[str, optuna.distributions.BaseDistribution]
+) -> optuna.trial.FrozenTrial:
+    """The trial for Optuna.
+
+    A candidate that may still climb is complete with its mean so far, shrunk towards `prior`; one that was pruned has
+    its means at the rungs and ranks behind all others; one that failed has no value.
+    """
+    from optuna.trial import TrialState as State
+    from optuna.trial import create_trial
+
+    value: float | None = shrunk(trial.last, prior)
+    state = {"pruned": State.PRUNED, "failed": State.FAIL}.get(trial.state, State.COMPLETE)
+    if state == State.PRUNED:
+        value = trial.last.mean
+    if state != State.FAIL and not trial.steps:
+        state = State.RUNNING
+    return create_trial(
+        state=state,
+        value=None if state in (State.FAIL, State.RUNNING) else value,
+        params=dict(trial.params),
+        distributions={name: distributions[name] for name in trial.params},
+        intermediate_values=dict(trial.steps),
+        user_attrs={"candidate_id": trial.candidate_id},
+    )
+
+
+def built(
+    trials: Sequence[StudyTrial],
+    distributions: Mapping[str, optuna.distributions.BaseDistribution] | None = None,
+    **options: Any,
+) -> optuna.Study:
+    """The study of these trials; the same trials make the same one.
+
+    `distributions`: what each parameter can be; None: what the trials have. `options`: of `optuna.create_study`.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    known, prior = distributions or distributions_of(trials, {}, 1), prior_of(trials)
+    study = optuna.create_study(direction="maximize", **options)
+    study.add_trials([frozen(trial, prior, known) for trial in trials])
+    return study
+
+
+FLAT = ("gp", "cmaes")
+"""Samplers that are asked over all parameters at once."""
+
+
+class AskTell:
+    """The study of one run, asked proposal by proposal; the same trials and seed give the same proposals."""
+
+    def __init__(self, sampler: str, seed: int) -> None:
+        self._name, self._seed, self.asked = sampler, seed, 0
+        self._space: Mapping[str, Sequence[str]] = {}
+        self._trials: Sequence[StudyTrial] = ()
+        self._known: dict[str, optuna.distributions.BaseDistribution] = {}
+        self._study: Any = None
+        self._trial: Any = None
+
+    def tell(
+        self, trials: Sequence[StudyTrial], space: Mapping[str, Sequence[str]], operators: Sequence[str], ranks: int
+    ) -> None:
+        """Tell all that is known; proposals that are not among the trials are forgotten.
+
+        `space`: the choices of each coordinate of a new design. `operators`: what else can make a candidate. `ranks`:
+        how many parents there can be, at least 0.
+        """
+        choices = {**space, OPERATOR: (FRESH, *operators)}
+        self._space, self._trials = space, trials
+        self._known = distributions_of(trials, choices, max(1, ranks))
+        if self._name in FLAT:
+            self._known = {name: self._known[name] for name in (OPERATOR, PARENT, *space)}
+            ordinal = self._name == "cmaes"
+            self._study = flat_study(trials, self._known, ordinal)
+        else:
+            self._study = built(trials, self._known)
+
+    def ask(self, by_chance: bool = False) -> Params:
+        """The next proposal: the operator, and the coordinates of a new design or the rank of the parent.
+
+        `by_chance`: draw it at random, as when the sampler proposes what cannot be made.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # optuna marks some of its samplers as experimental
+            self.asked += 1
+            self._study.sampler = self._random() if by_chance else self._sampler()
+            if self._name in FLAT:
+                params = self._flat()
+            else:
+                self._trial = self._study.ask()
+                params = {OPERATOR: self._word(OPERATOR)}
+                if params[OPERATOR] == FRESH:
+                    params |= {name: self._word(name) for name in self._space}
+                else:
+                    params[PARENT] = self._trial.suggest_int(PARENT, 0, self._known[PARENT].high)
+        return params
+
+    def setting(self, name: str, words: Sequence[str]) -> str:
+        """The choice for a setting (OPERATOR.SETTING) of the operator that was asked for last, out of `words` or those
+        of before."""
+        from optuna.trial import TrialState, create_trial
+
+        known = distributions_of(self._trials, {name: words}, 1)[name]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sampler = self._random(name) if self._name in FLAT else self._sampler(name)
+            pending = create_trial(state=TrialState.RUNNING)
+            return str(sampler.sample_independent(self._study, pending, name, known))
+
+    def _word(self, name: str) -> str:
+        return str(self._trial.suggest_categorical(name, self._known[name].choices))
+
+    def _flat(self) -> dict[str, str | int]:
+        ordinal = self._name == "cmaes"
+        self._trial = self._study.ask(as_flat(self._known, ordinal))
+        params = {name: _word_of(value, self._known[name], ordinal) for name, value in self._trial.params.items()}
+        kept = (OPERATOR, *self._space) if params[OPERATOR] == FRESH else (OPERATOR, PARENT)
+        return {name: params[name] for name in kept}
+
+    def _seed_of(self, what: str) -> int:
+        return int(content_id("s", [self._seed, self.asked, what])[2:], 16) % 2**32
+
+    def _random(self, what: str = "") -> Any:
+        import optuna
+
+        return optuna.samplers.RandomSampler(seed=self._seed_of(what))
+
+    def _sampler(self, what: str = "") -> Any:
+        """The sampler of one proposal.
+
+        Source: Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization" (TPE); Nomura et al. 2021, "Warm
+        Starting CMA-ES": it begins at the best trials, as its own state would have to be pickled.
+        """
+        import optuna
+
+        seed = self._seed_of(what)
+        if self._name == "random":
+            return self._random(what)
+        if self._name == "gp":
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
+        if self._name == "cmaes":
+            told = [trial for trial in self._study.trials if trial.state.name == "COMPLETE"]
+            if len(told) < STARTUP_TRIALS:
+                return self._random(what)
+            return optuna.samplers.CmaEsSampler(seed=seed, source_trials=told)
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, group=True, constant_liar=True
+        )
+
+
+def as_flat(known: Mapping[str, Any], ordinal: bool) -> dict[str, Any]:
+    """The distributions of a study without conditions; `ordinal`: the place of each word in its list."""
+    from optuna.distributions import IntDistribution
+
+    if not ordinal:
+        return dict(known)
+    return {
+        name: each if isinstance(each, IntDistribution) else IntDistribution(0, len(each.choices) - 1)
+        for name, each in known.items()
+    }
+
+
+def flat_study(trials: Sequence[StudyTrial], known: Mapping[str, Any], ordinal: bool) -> Any:
+    """The study of these trials, each with all parameters; those that its operator lacks have their first value."""
+    from optuna.trial import create_trial
+
+    study = built(())
+    flat = as_flat(known, ordinal)
+    for trial in built(trials).trials:
+        if trial.state.name == "COMPLETE":
+            params = {name: _value_of(trial.params.get(name), known[name], ordinal) for name in known}
+            study.add_trial(create_trial(params=params, distributions=flat, value=trial.value))
+    return study
+
+
+def _value_of(value: str | int | None, known: Any, ordinal: bool) -> str | int:
+    if not hasattr(known, "choices"):
+        return value or 0
+    word = known.choices[0] if value is None else value
+    return int(known.choices.index(word)) if ordinal else str(word)
+
+
+def _word_of(value: str | int, known: Any, ordinal: bool) -> str | int:
+    return str(known.choices[int(value)]) if ordinal and hasattr(known, "choices") else value

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
-    Vector = NDArray[Any]
+Vector = NDArray[Any]
 
 DRAWS = 1000
 FEWEST = 3
@@ -51,8 +51,6 @@ def categories(values: Sequence[float], levels: int) -> Vector:
     >>> categories([0.0, 0.125, 0.5, 0.875, 1.0], levels=5).tolist()
     [0, 1, 2, 3, 4]
     """
-    import numpy as np
-
     place = np.asarray(values, float) * (levels - 1)
     down = np.ceil(place - 0.5 - 1e-9)
     return np.where(place <= (levels - 1) / 2 + 1e-9, np.floor(place + 0.5 + 1e-9), down).astype(int)
@@ -74,8 +72,6 @@ def kappa(
 
 
 def _kappa(one: Vector, two: Vector, levels: int, weighted: bool) -> float | None:
-    import numpy as np
-
     observed = np.zeros((levels, levels))
     np.add.at(observed, (one, two), 1.0)
     apart = np.abs(np.subtract.outer(np.arange(levels), np.arange(levels))).astype(float)
@@ -92,15 +88,11 @@ def alpha(raters: Sequence[Sequence[float | None]], levels: int, seed: int) -> I
 
     Source: Krippendorff 2011, "Computing Krippendorff's alpha-reliability", sections C and D.
     """
-    import numpy as np
-
     table = np.array([[np.nan if v is None else float(categories([v], levels)[0]) for v in row] for row in raters])
     return _bootstrap(_each(lambda at: _alpha(table[:, at], levels)), table.shape[1], seed)
 
 
 def _alpha(table: Vector, levels: int) -> float | None:
-    import numpy as np
-
     counts = np.stack([(table == level).sum(axis=0) for level in range(levels)], axis=1).astype(float)
     counts = counts[counts.sum(axis=1) >= 2]  # items x ratings
     if len(counts) < 2:
@@ -121,8 +113,6 @@ def spearman(one: Sequence[float], two: Sequence[float], seed: int) -> IntervalE
     >>> spearman([1, 2, 3, 4], [10, 30, 20, 40], seed=0).value
     0.8
     """
-    import numpy as np
-
     _require_pairs(one, two)
     first, second = np.asarray(one, float), np.asarray(two, float)
     return _bootstrap(lambda draws: _spearman(first[draws], second[draws]), len(first), seed)
@@ -130,7 +120,6 @@ def spearman(one: Sequence[float], two: Sequence[float], seed: int) -> IntervalE
 
 def _spearman(one: Vector, two: Vector) -> list[float | None]:
     """One value for each row; ranking the rows one by one takes ten times as long."""
-    import numpy as np
     from scipy import stats
 
     first, second = (stats.rankdata(side, axis=1) - (side.shape[1] + 1) / 2 for side in (one, two))
@@ -162,8 +151,6 @@ def length_bias(
 
     1 is the whole scale. Answers of the median length belong to neither half, unless one would be empty.
     """
-    import numpy as np
-
     _require_pairs(judge, people)
     _require_pairs(judge, lengths)
     over = np.asarray(judge, float) - np.asarray(people, float)
@@ -206,8 +193,6 @@ def _each(measure: Callable[[Vector], float | None]) -> Callable[[Vector], list[
 
 def _bootstrap(measure: Callable[[Vector], list[float | None]], n: int, seed: int) -> IntervalEstimate:
     """`measure` maps draws x items (indices below `n`) to one value for each draw."""
-    import numpy as np
-
     if n < FEWEST:
         return IntervalEstimate(None, None)
     (value,) = measure(np.arange(n)[None])

@@ -18,12 +18,12 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
-    Vector = NDArray[Any]
+Vector = NDArray[Any]
 
 STAKES = (0.9, 0.6, 0.35, 0.2, 0.1, 0.05, 0.025, 0.0125)
 """Parts of the wealth, over which each bettor splits it: large ones see large differences early, small ones small
@@ -75,8 +75,6 @@ def compared(differences: Sequence[float], alpha: float = 0.05) -> AnytimeCompar
     >>> result.diff, result.p_value < 0.05 and result.ci[0] > 0
     (1.0, True)
     """
-    import numpy as np
-
     steps = np.asarray(differences, dtype=float)
     if steps.ndim != 1 or not np.all(abs(steps) <= 1 + 1e-9):
         raise ValueError("differences must be a flat list of numbers within +-1")
@@ -94,16 +92,12 @@ def compared(differences: Sequence[float], alpha: float = 0.05) -> AnytimeCompar
 
 def log_wealth(differences: Sequence[float]) -> Vector:
     """After each difference the log wealth of the richer of the two bettors against "no difference"."""
-    import numpy as np
-
     steps = np.asarray(differences, dtype=float)
     return np.maximum(_log_wealth(steps, 0.0), _log_wealth(-steps, 0.0))
 
 
 def _log_wealth(steps: Vector, mean: float) -> Vector:
     """The log wealth of the bettor on a true mean above `mean` >= -1, after each step."""
-    import numpy as np
-
     span = max(1e-9, 1 + mean)  # the lowest step is -1: with a stake below 1 nothing is ever lost whole
     logs = np.cumsum(np.log1p(((steps - mean) / span)[:, None] * np.array(STAKES)), axis=0)
     top = logs.max(axis=1)

@@ -14,12 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
-    Table = NDArray[Any]
+Table = NDArray[Any]
 
 FOLDS = 5
 PRIOR = 1.0
@@ -69,7 +69,6 @@ def fitted(
     Source: Platt 1999; Guo et al. 2017, section 4.2 (one temperature); the bias of each label as in "vector scaling";
     neighbours: Khandelwal et al. 2020, section 2, here of logs, as in a product of experts (Hinton 2002).
     """
-    import numpy as np
     from scipy.optimize import minimize
 
     mean = np.asarray(scores, dtype=float).mean(axis=0)
@@ -96,7 +95,6 @@ def stacked(scores: Sequence[Sequence[float]], answers: Sequence[int], logs: Seq
 
     Source: Wolpert 1992, "Stacked Generalization"; Breiman 1996, "Stacked Regressions" (weights of at least 0).
     """
-    import numpy as np
     from scipy.optimize import minimize
 
     mean = np.asarray(scores, dtype=float).mean(axis=0)
@@ -123,8 +121,6 @@ def penalised_loss(
     first; then comes a bias for each label, shrunk towards 0. `right`: for each row the index of the right label.
     `spread`: the standard deviation of a parameter around what it is shrunk towards.
     """
-    import numpy as np
-
     rows, slopes = np.arange(len(right)), len(tables)
 
     def loss(parameters: Table) -> tuple[float, Table]:

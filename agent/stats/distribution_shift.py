@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 FEW = 5
 """Expected counts below it make the chi-square too rough (Cochran 1954, Biometrics 10:417)."""
 DRAWS = 20_000
@@ -43,7 +45,6 @@ def more_often(name: str, was: tuple[int, int], now: tuple[int, int], limit: flo
     """
     if not was[1] or not now[1]:
         return DriftTest(name, _share(was), _share(now), None, limit, None, why="no rows to compare")
-    import numpy as np
     from scipy import stats
 
     table = np.array([[now[0], now[1] - now[0]], [was[0], was[1] - was[0]]])
@@ -60,7 +61,6 @@ def categories_moved(name: str, was: Mapping[str, int], now: Mapping[str, int], 
 
     Source: Patefield 1981, Appl. Statist. 30:91, for the tables.
     """
-    import numpy as np
     from scipy import stats
 
     names = sorted(label for label in {*was, *now} if was.get(label, 0) + now.get(label, 0))
@@ -95,8 +95,6 @@ def sizes_moved(name: str, was: Sequence[float], now: Sequence[float], limit: fl
 
     The effect is its D in [0, 1], the largest distance between the two distribution functions.
     """
-    import numpy as np
-
     before, after = (float(np.median(side)) if len(side) else None for side in (was, now))
     if not len(was) or not len(now):
         return DriftTest(name, before, after, None, limit, None, why="no answers to compare")

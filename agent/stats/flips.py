@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
-    Vector = NDArray[Any]
+Vector = NDArray[Any]
 
 DRAWS = 20_000
 MOST_SAMPLES = 12
@@ -43,8 +43,6 @@ def flip_p_value(
     >>> flip_p_value(rows, lambda one, two: float(one != two), seed=0) < 0.001
     True
     """
-    import numpy as np
-
     observed, totals = _summed(rows, lambda before, now: _distances(before, now, distance), seed, draws)
     extreme = int(np.sum(totals >= observed - 1e-9))
     return (extreme + 1) / (draws + 1)
@@ -56,8 +54,6 @@ def moved_p_value(rows: Sequence[tuple[Sequence[float], Sequence[float]]], seed:
     Unlike a test on the differences of means it holds its level where rows have more samples now than before, which
     skews these differences. Raises as `flip_p_value` does.
     """
-    import numpy as np
-
     observed, totals = _summed(rows, _moves, seed, draws)
     fell, rose = int(np.sum(totals <= observed + 1e-9)), int(np.sum(totals >= observed - 1e-9))
     return min(1.0, 2 * (min(fell, rose) + 1) / (draws + 1))
@@ -71,8 +67,6 @@ def _summed(
 ) -> tuple[float, Vector]:
     """The sum of a statistic over rows, observed and in `draws` shuffles within rows. `shuffled` gives that of one row
     for each choice of the samples of before; the true one first."""
-    import numpy as np
-
     rng = np.random.default_rng(seed)
     observed, totals = 0.0, np.zeros(draws)
     for before, now in rows:
@@ -89,8 +83,6 @@ def _summed(
 
 
 def _moves(before: Sequence[float], now: Sequence[float]) -> Vector:
-    import numpy as np
-
     samples, first = [*before, *now], len(before)
     total, rest = sum(samples), len(samples) - first
     old = np.array([sum(chosen) for chosen in combinations(samples, first)])
@@ -98,8 +90,6 @@ def _moves(before: Sequence[float], now: Sequence[float]) -> Vector:
 
 
 def _distances(before: Sequence[T], now: Sequence[T], distance: Callable[[T, T], float]) -> Vector:
-    import numpy as np
-
     samples, first = [*before, *now], len(before)
     count = len(samples)
     table = np.array([[distance(a, b) for b in samples] for a in samples], dtype=float)

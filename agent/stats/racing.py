@@ -12,12 +12,12 @@ Candidates are taken as given: rows that helped to write one (failures shown to 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
-    Table = NDArray[Any]
+Table = NDArray[Any]
 
 
 ALPHA = 0.05
@@ -38,8 +38,6 @@ def behind(scores: Sequence[Sequence[float | None]], alpha: float = ALPHA) -> li
     >>> behind([[1.0] * 12, [0.0] * 12])
     [1]
     """
-    import numpy as np
-
     lengths = np.array([len(row) for row in scores], dtype=int)
     rows = int(lengths.max(initial=0))
     table = np.full((len(scores), rows), np.nan)
@@ -60,8 +58,6 @@ def behind(scores: Sequence[Sequence[float | None]], alpha: float = ALPHA) -> li
 
 def _leads(table: Table, seen: Table) -> Table:
     """Candidates x rows: by how much the leader of the others on the rows before was better on this row."""
-    import numpy as np
-
     before = (np.cumsum(table, axis=1) - table) / np.maximum(np.cumsum(seen, axis=1) - seen, 1)
     first = _leaders(before, seen)
     second = _leaders(before, seen & ~first)
@@ -75,8 +71,6 @@ def _leads(table: Table, seen: Table) -> Table:
 
 def _leaders(before: Table, there: Table) -> Table:
     """Which of those that are there had the best mean so far, on each row; equal ones all."""
-    import numpy as np
-
     standing = np.where(there, before, -1.0)
     leaders: Table = there & (standing >= standing.max(axis=0) - 1e-9)
     return leaders
@@ -84,8 +78,6 @@ def _leaders(before: Table, there: Table) -> Table:
 
 def largest_wealth(leads: Table) -> Table:
     """The largest wealth (>= 1) of a bettor on each row of `leads` (candidates x rows, in [-1, 1])."""
-    import numpy as np
-
     if not leads.shape[1]:
         return np.ones(len(leads))
     logs = np.cumsum(np.log1p(np.clip(leads, -1.0, 1.0)[:, :, None] * np.array(BETS)), axis=1)
@@ -115,8 +107,6 @@ def adjusted_means(scores: Mapping[str, Sequence[float | None]]) -> dict[str, fl
     >>> adjusted_means({"one": [1.0, 0.0], "other": [1.0, 0.0]})
     {'one': 0.5, 'other': 0.5}
     """
-    import numpy as np
-
     names = [name for name, row in scores.items() if any(value is not None for value in row)]
     if not names:
         return {}

@@ -6,14 +6,14 @@ It was chosen by the very scores that speak for it, so each method corrects for 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from agent.stats.intervals import checked
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Table = NDArray[Any]
+Table = NDArray[Any]
 
 
 FOLDS = 10
@@ -41,8 +41,6 @@ def selection_corrected(outcomes: Sequence[Sequence[float]], winner: int, seed: 
     >>> selection_corrected([[1, 0] * 5, [0, 1] * 5], winner=0, seed=0) < 0.5
     True
     """
-    import numpy as np
-
     rows = [checked(row, f"outcomes[{place}]") for place, row in enumerate(outcomes)]
     if not 0 <= winner < len(rows) or len(rows[winner]) < max(len(row) for row in rows):
         raise ValueError(f"outcomes must hold the winner, {winner}, with the most rows of all")
@@ -59,8 +57,6 @@ def selection_corrected(outcomes: Sequence[Sequence[float]], winner: int, seed: 
 
 def _deal(rows: int, seed: int) -> Table:
     """Rows x parts: 1 where the row is held out."""
-    import numpy as np
-
     rng = np.random.default_rng(seed)
     folds = min(FOLDS, rows)
     held = np.zeros((rows, REPEATS * folds))
@@ -70,8 +66,6 @@ def _deal(rows: int, seed: int) -> Table:
 
 
 def _cross_validated(table: Table, lengths: Table, fresh: int, held: Table) -> float:
-    import numpy as np
-
     seen = (np.arange(table.shape[1]) < lengths[:, None]).astype(float)
     kept = seen.sum(axis=1, keepdims=True) - seen[:, fresh:] @ held
     means = (table.sum(axis=1, keepdims=True) - table[:, fresh:] @ held) / np.maximum(kept, 1)
@@ -106,8 +100,6 @@ def best_of_many(candidates: Sequence[Sequence[float]], chosen: int, rival: Sequ
     >>> best_of_many([[1.0] * 8], 0, [0.0] * 8, seed=0) < 0.01
     True
     """
-    import numpy as np
-
     other = checked(rival, "rival")
     table = [checked(scores, f"candidates[{place}]") for place, scores in enumerate(candidates)]
     if not 0 <= chosen < len(table) or any(len(scores) != len(other) for scores in table):

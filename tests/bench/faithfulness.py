@@ -21,8 +21,7 @@ from statistics import mean
 from agent.models.local import LocalModel
 from agent.programs.passages import PassageLibrary
 from agent.retrieval.passages import bare_passages
-from agent.scoring.judge_prompt import claims_messages
-from agent.scoring.llm_judge import CLAIMS_TOKENS
+from agent.scoring.llm_judge import CLAIMS_TOKENS, claims_messages
 from agent.scoring.verdict import by_passages, claims_schema
 from agent.task.load import load_task
 from agent.types import LM, Example, Request, Task

@@ -14,7 +14,7 @@ from agent.ledger.query import History
 from agent.release.runtime import load_prompt
 from agent.report.view import task_of
 from agent.search.context import dev_rows, sealed_rows
-from agent.search.plan import DETECT, Plan, make_plan
+from agent.search.plan import DETECT, Means, Plan, make_plan
 from agent.stats.preflight import rows_to_detect
 from agent.task.from_file import task_from_file
 from agent.types import Budget, Task
@@ -89,7 +89,7 @@ def check_result(result: dict[str, Any], server: WireServer, name: str) -> None:
     assert sum(calls[role] for role in ("target", "proposer", "judge")) == len(server.requests) <= CAP
 
     task, _ = task_from_file("rows.csv", "label", INSTRUCTION, result["seed"])
-    plan = make_plan(task, Budget(max_calls=CAP), "standard", has_proposer=True)
+    plan = make_plan(task, Means(Budget(max_calls=CAP)), has_proposer=True)
     tested = sealed_rows(task, plan.tested_for(rows_to_detect(DETECT, first_scores(task, plan, result))))
     assert lift["n"] == len(tested)
     prompt = load_prompt(result["release"])
@@ -175,7 +175,7 @@ def test_where_nothing_is_left_to_win_it_stops_before_the_search_and_says_so() -
     assert result["baseline"] == {"dev": 1.0, "test": 1.0}
     assert (result["decision"], result["status"]) == ("keep_baseline", "complete")
     task, _ = task_from_file("rows.csv", "label", INSTRUCTION, 0)
-    plan = make_plan(task, Budget(max_calls=200), "standard", has_proposer=True)
+    plan = make_plan(task, Means(Budget(max_calls=200)), has_proposer=True)
     assert sent == result["calls"]["target"] == plan.dev_rows + plan.test_rows
     assert result["calls"]["proposer"] == 0
     assert sum(result["trials"].values()) == 1

@@ -16,7 +16,7 @@ import promptassay as pa
 from agent.ledger.query import History
 from agent.report.importances import told_trials
 from agent.report.view import RunView
-from agent.search.run_study import built
+from agent.search.study import built
 from tests.cli.test_interrupt import trials
 from tests.cli.world import UNSURE, compatible, files, good, good_json, learner, refused
 from tests.wire import Fault, WireServer

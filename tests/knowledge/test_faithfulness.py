@@ -15,8 +15,7 @@ from click.testing import CliRunner
 import promptassay as pa
 from agent.cli import main
 from agent.release.runtime import load_prompt
-from agent.scoring.judge_prompt import NO_PASSAGES, claims_messages
-from agent.scoring.llm_judge import CLAIMS_TOKENS, VERDICT_TOKENS
+from agent.scoring.llm_judge import CLAIMS_TOKENS, NO_PASSAGES, VERDICT_TOKENS, claims_messages
 from agent.scoring.verdict import MOST_CLAIMS, ClaimsVerdict, claims_schema, read_claims
 from agent.search.call_costs import average_calls, largest_calls
 from agent.task.load import load_task

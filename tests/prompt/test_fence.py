@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.prompt.fence import Fence, defused
 from agent.prompt.template import label_text
-from agent.scoring.judge_prompt import pair_messages, reference_messages, rubric_messages
+from agent.scoring.llm_judge import pair_messages, reference_messages, rubric_messages
 from agent.types import Criterion, Message, Rubric
 from tests.cases import each_case
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.release import gate
-from agent.release.gate import SIGNIFICANT, untrusted
+from agent.release.gate import untrusted
 from agent.release.result import RunResult
-from agent.stats.intervals import paired_difference
+from agent.stats.intervals import SIGNIFICANT, paired_difference
 
 
 def blocked_by(changed: dict[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from agent.report.importances import _of
-from agent.search.run_study import Params
+from agent.search.study import Params
 
 
 def test_the_parameter_that_decides_comes_first_and_shares_add_up() -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from agent.errors import InputError
 from agent.search import samplers
-from agent.search.choices import Choices
-from agent.search.run_study import (
+from agent.search.program import Choices
+from agent.search.study import (
     OPERATOR,
     PARENT,
     AskTell,

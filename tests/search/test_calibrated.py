@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agent.ledger.store import Ledger
-from agent.search.calibrated import Calibrated
+from agent.search.board import Calibrated
 from agent.types import Outcome
 from tests.search import test_neighbours as near
 from tests.search.test_label_weighting import PLAIN, REASONS, Biased, searched
@@ -16,9 +16,9 @@ def mean(outcomes: list[Outcome]) -> float:
     return sum(outcome.value or 0.0 for outcome in outcomes) / len(outcomes)
 
 
-def read(found: Searched, candidate_id: str, rows: int, with_neighbours: bool = True) -> list[Outcome]:
+def read(found: Searched, candidate_id: str, rows: int) -> list[Outcome]:
     context = found.context
-    calibrated = Calibrated(context.program, with_neighbours)
+    calibrated = Calibrated(context.program)
     outcomes = context.board.outcomes[candidate_id][:rows]
     return calibrated.read(context.board.candidate(candidate_id), context.dev[:rows], outcomes)
 
@@ -36,7 +36,6 @@ async def test_a_model_that_likes_a_label_is_read_without_its_liking(ledger: Led
 async def test_neighbours_vote_for_those_that_pick(ledger: Ledger) -> None:
     found = await near.searched(ledger, near.Clueless())
     assert mean(read(found, near.PICKED.id, 8)) == 1.0
-    assert mean(read(found, near.PICKED.id, 8, with_neighbours=False)) < 0.7
     assert mean(read(found, near.FIXED.id, 8)) < 0.7
 
 
@@ -44,7 +43,7 @@ async def test_a_search_ranks_by_it_and_reports_the_replies(ledger: Ledger) -> N
     found = await near.searched(ledger, near.Clueless())
     context, board = found.context, found.board
     reported = {i: board.mean(i) for i in board.trials}
-    context._calibrated = Calibrated(context.program, with_neighbours=True)
+    context._calibrated = Calibrated(context.program)
     for candidate_id, outcomes in list(board.outcomes.items()):
         context.record(candidate_id, outcomes)
     assert board.parents(1)[0].proposal.candidate.id == near.PICKED.id
@@ -56,7 +55,7 @@ async def test_a_search_ranks_by_it_and_reports_the_replies(ledger: Ledger) -> N
 async def test_rows_without_an_answer_or_a_known_label_stay(ledger: Ledger) -> None:
     found = await searched(ledger, Biased(), PLAIN)
     context, outcomes = found.context, list(found.board.outcomes[PLAIN.id])
-    calibrated = Calibrated(context.program, with_neighbours=True)
+    calibrated = Calibrated(context.program)
     lost = [replace(outcomes[0], value=None), replace(outcomes[1], label_scores=None), *outcomes[2:]]
     assert calibrated.read(PLAIN, context.dev, lost)[:2] == lost[:2]
     foreign = [replace(row, labels={"team": "no such team"}) for row in context.dev]

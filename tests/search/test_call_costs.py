@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agent.errors import BudgetRefused
 from agent.gateway.prices import fixed_price
 from agent.search.call_costs import LETTERS_A_TOKEN, CallCosts, Models, call_costs, largest_calls
-from agent.search.plan import DEV_SHARE, EFFORT_CALLS, FEWEST_ROWS, Plan, make_plan
+from agent.search.plan import DEV_SHARE, EFFORT_CALLS, FEWEST_ROWS, Means, Plan, make_plan
 from agent.types import Budget, Tool
 from tests.toys import make_task
 
@@ -28,7 +28,7 @@ def costs() -> CallCosts:
 
 
 def planned(budget: Budget) -> Plan:
-    return make_plan(TASK, budget, "standard", True, costs())
+    return make_plan(TASK, Means(budget, costs=costs()), True)
 
 
 def test_room_to_think_makes_every_call_dearer() -> None:
@@ -46,7 +46,7 @@ def test_tools_make_every_call_dearer_and_leave_room_for_as_long_a_prompt() -> N
     assert most[1]["target"].prompt_tokens == most[0]["target"].prompt_tokens + 2000 // LETTERS_A_TOKEN
     assert most[1]["judge"] == most[0]["judge"]
     capped = Budget(max_tokens=50_000)
-    fewer = [make_plan(TASK, capped, "standard", False, each).calls for each in (bare, equipped)]
+    fewer = [make_plan(TASK, Means(capped, costs=each), False).calls for each in (bare, equipped)]
     assert fewer[0] > fewer[1] > 0
 
 
@@ -88,4 +88,4 @@ def test_the_refusal_names_a_cap_that_is_enough(name: str, digits: int) -> None:
 def test_caps_that_buy_more_than_was_asked_change_no_number_of_calls() -> None:
     assert planned(Budget(max_calls=700, max_cost=100.0)).calls == 700
     assert planned(Budget(max_calls=700)).longest_prompt is None
-    assert planned(Budget(max_calls=700)) == make_plan(TASK, Budget(max_calls=700), "standard", True)
+    assert planned(Budget(max_calls=700)) == make_plan(TASK, Means(Budget(max_calls=700)), True)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from agent.errors import BudgetRefused
 from agent.ledger.store import Ledger
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.search.migrate import MigrationPlan, best_seen, migration_plan, search_from
-from agent.search.plan import Plan
+from agent.search.migrate import best_seen, migration_plan, search_from
+from agent.search.plan import Means, Plan
 from agent.types import Budget, Demo, Proposal, Spend
 from tests.search.worlds import TASK, made_search, pupil
 from tests.toys import FakeModel, make_task
@@ -26,8 +26,8 @@ OTHERS = [PromptCandidate("zero-shot", name, "Which team is it?") for name in ("
 CALL = Spend(1, 100, 0.01)
 
 
-def planned(calls: int, rows: int = 60, sealed: int = 80, **caps: Any) -> MigrationPlan:
-    return migration_plan(make_task(rows), Budget(max_calls=calls, **caps), "standard", sealed, CALL)
+def planned(calls: int, rows: int = 60, sealed: int = 80, **caps: Any) -> Plan:
+    return migration_plan(make_task(rows), Means(Budget(max_calls=calls, **caps)), sealed, CALL)
 
 
 @given(st.integers(60, 2000), st.integers(10, 200), st.integers(10, 200))

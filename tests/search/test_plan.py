@@ -20,6 +20,7 @@ from agent.search.plan import (
     EFFORT_CALLS,
     ENOUGH_CANDIDATES,
     FEWEST_ROWS,
+    Means,
     Plan,
     calls_for,
     calls_to_try,
@@ -48,7 +49,7 @@ def plan_in_runs(task, settings, author, each):
 
 
 def planned(calls, dev, test, proposer=True):
-    return make_plan(sized(dev, test), Budget(max_calls=calls), "standard", proposer)
+    return make_plan(sized(dev, test), Means(Budget(max_calls=calls)), proposer)
 
 
 def fewest(dev=1_000, test=1_000):
@@ -100,7 +101,7 @@ def test_a_strategy_says_what_it_needs_and_the_refusal_how_many_calls_that_is(ea
 
     def plan_of(calls, needs, lacks=""):
         strategy = Strategy(name="mine", about="", search=None, enough=needs, lacks=lacks)
-        return plan_run(program, strategy, Budget(max_calls=calls), "standard", False, costs)
+        return plan_run(program, strategy, Means(Budget(max_calls=calls), costs=costs), False)
 
     def needs(task, plan, calls_each):
         return plan.search_calls * calls_each >= 900
@@ -146,11 +147,11 @@ def test_too_few_calls_are_refused_with_exit_code_3_and_the_number_that_would_do
 def test_a_plan_without_a_search_pays_all_rows_or_as_many_as_it_can(calls, dev, test, repeats):
     task = replace(sized(dev, test), repeats=repeats)
     try:
-        plan = scoring_plan(task, Budget(max_calls=calls), "standard")
+        plan = scoring_plan(task, Means(Budget(max_calls=calls)))
     except BudgetRefused as refused:
         named = int(str(refused).split()[-1])
         assert calls < named
-        assert scoring_plan(task, Budget(max_calls=named), "standard")
+        assert scoring_plan(task, Means(Budget(max_calls=named)))
         return
     assert plan.baseline_calls + plan.test_calls + plan.slack == plan.calls <= calls
     assert plan.search_calls == plan.final_calls == plan.proposals == 0
@@ -170,8 +171,8 @@ def test_one_trial_is_planned_without_a_search(calls, dev, test, noise, each):
 
 @pytest.mark.parametrize("effort", EFFORT_CALLS)
 def test_an_effort_is_a_number_of_calls_and_a_cap_replaces_it(effort):
-    assert make_plan(sized(100, 160), Budget(), effort, False).calls == EFFORT_CALLS[effort]
-    assert make_plan(sized(100, 160), Budget(max_calls=333), effort, False).calls == 333
+    assert make_plan(sized(100, 160), Means(Budget(), effort), False).calls == EFFORT_CALLS[effort]
+    assert make_plan(sized(100, 160), Means(Budget(max_calls=333), effort), False).calls == 333
 
 
 def test_700_calls_on_a_file_of_330_rows_try_40_candidates_and_the_default_run_tests_all_rows_of_before():
@@ -198,7 +199,7 @@ def test_test_rows_are_given_back_only_where_few_are_tried_and_not_those_that_th
 def test_a_large_gain_is_shown_by_fewer_rows_which_are_the_same_for_every_seed():
     task = sized(200, 300)
     few = make_task(200, dev=task.dev, test=make_task(300).test)
-    plans = {points: make_plan(few, Budget(500), "standard", False, detect=points / 100) for points in (5, 10, 30)}
+    plans = {points: make_plan(few, Means(Budget(500)), False, detect=points / 100) for points in (5, 10, 30)}
     assert plans[5].test_rows == plans[10].test_rows > plans[30].test_rows >= rows_at_most(0.3)
     rows = {points: sealed_rows(few, plan) for points, plan in plans.items()}
     assert rows[10][: len(rows[30])] == rows[30]
@@ -247,11 +248,11 @@ def test_a_plan_that_was_kept_comes_back_and_one_of_another_version_is_named():
 @example(48, 4)
 def test_the_calls_that_are_named_for_test_rows_pay_them_and_little_less_does_not(rows, repeats):
     task = make_task(1000, repeats=repeats)
-    plan = make_plan(task, Budget(3000), "standard", True)
+    plan = make_plan(task, Means(Budget(3000)), True)
     calls = calls_for(rows, task, plan)
 
     def least(calls):  # whatever the user's own prompt scores
-        return make_plan(task, Budget(calls), "standard", True).tested_for(0).test_rows
+        return make_plan(task, Means(Budget(calls)), True).tested_for(0).test_rows
 
     assert least(calls) >= rows
     assert least(calls - 20) < rows

@@ -95,15 +95,6 @@ async def test_of_the_readings_of_one_prompt_the_one_with_the_least_log_loss_is_
     assert math.fsum(map(math.log, signals[0])) > math.fsum(map(math.log, signals[1]))
 
 
-async def test_a_run_of_an_older_version_has_no_such_twin(ledger: Ledger) -> None:
-    found = await searched(ledger, Clueless())
-    await add_label_weights(found.context, with_prior=False)
-    assert twins(found) == {}
-    assert "label-weights:fitted" in {p.operator for p in found.board.proposals.values()}
-    offers = selection.finalists(found.context, None, {})
-    assert best_readings(found.context, offers) == offers, "nor the choice that goes with it"
-
-
 async def test_what_dev_was_read_with_is_cross_fitted(ledger: Ledger) -> None:
     found = await searched(ledger, Clueless())
     await add_label_weights(found.context)

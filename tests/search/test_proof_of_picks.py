@@ -12,7 +12,7 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.retrieval.pick import Picks
 from agent.search import selection
 from agent.search.context import SearchContext
-from agent.search.evolve.final_round import rival_placed
+from agent.search.evolve.evolve import rival_placed
 from agent.search.pareto import Finalist, Prefer
 from agent.types import Demo, Proposal
 from tests.search.worlds import TASK, made_search

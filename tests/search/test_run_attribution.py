@@ -124,7 +124,7 @@ async def test_a_search_that_dropped_programs_by_parts_of_dev_has_no_corrected_f
         "",
         "",
     )
-    run.context.sifted = True
+    run.context.pruned_externally = True
     winner = run.context.board.candidate(result.winner.candidate_id)
     assert run._corrected(winner) is None
     why = run._uncorrected(winner)

@@ -21,7 +21,7 @@ from agent.scoring.evaluate import Evaluator
 from agent.scoring.task_metrics import build_metrics
 from agent.search.board import Board
 from agent.search.context import RunTools, SearchCase, SearchContext
-from agent.search.plan import Plan, make_plan
+from agent.search.plan import Means, Plan, make_plan
 from agent.search.selection import chosen, finalists
 from agent.types import LM, Budget, Candidate, Completion, Outcome, Proposal, Request, SplitName, Task
 from tests.toys import TEAMS, FakeModel, make_task, open_ledger
@@ -148,7 +148,7 @@ def made_search(
 ) -> Searched:
     """A context over an open ledger; nothing was called yet. `graded`: log-probabilities are asked for."""
     budget = budget or Budget(max_calls=400)
-    plan: Plan = make_plan(task, budget, "standard", author is not None)
+    plan: Plan = make_plan(task, Means(budget), author is not None)
     account, found = Account(budget), Searched(Written())
     observer = Observers(found.written, found)
     gateway = Gateway(ledger, run_id, account, {})

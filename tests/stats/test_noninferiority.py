@@ -6,8 +6,7 @@ import random
 
 import pytest
 
-from agent.stats.intervals import lowest_difference, paired_difference
-from agent.stats.noninferiority import loss_bound, smallest_margin
+from agent.stats.intervals import loss_bound, lowest_difference, paired_difference, smallest_margin
 
 
 def rows(count: int, loss: float, differ: float, rng: random.Random) -> tuple[list[float], list[float]]:

@@ -83,8 +83,10 @@ def request_messages(
     rng: random.Random,
     several: int = 1,
 ) -> tuple[Message, ...]:
-    """The messages to the proposer; `style` is a sentence on how to write the instruction, `rng` draws the rows. With
-    `several` it is asked for so many, after a reflection on the failures."""
+    """The messages to the proposer; `style` says how to write the instruction, `rng` draws the rows.
+
+    With `several` it is asked for that many, after a reflection on the failures.
+    """
     shown = rng.sample(task.train, min(SHOWN_ROWS, len(task.train)))
     rows = [" => ".join(cut(text, MOST_OF_A_ROW) for text in (inputs_of(row), labels_of(row))) for row in shown]
     tried = [cut(scored.instruction, MAX_CHARACTERS) for scored in history]
@@ -157,15 +159,17 @@ def why_refused(instruction: str, task: Task) -> str:
 
 
 def why_repeating(text: str) -> str:
-    """Whether one word makes up a third of a text, as in a model that cannot stop: the reason, or ""."""
+    """The reason where one word makes up a third of a text, as in a model that cannot stop; else ""."""
     counts = Counter(re.findall(r"\w+", text.casefold()))
     total = sum(counts.values())
     return "repeats one word over and over" if total >= 20 and counts.most_common(1)[0][1] > total / 3 else ""
 
 
 def why_copied(instruction: str, task: Task) -> str:
-    """Which row the instruction copies, or "": COPIED_WORDS words in a row, or the whole text of a shorter row. A short
-    text that several rows share is a value, not a row; and what the user's own prompt says may stay."""
+    """Which row the instruction copies, or "": COPIED_WORDS words in a row, or the whole text of a shorter row.
+
+    A short text that several rows share is a value, not a row; and what the user's own prompt says may stay.
+    """
     own, new = _tokens(task.instruction), _tokens(instruction)
     grams = {n: _grams(new, n) - _grams(own, n) for n in range(SHORTEST_COPY, COPIED_WORDS + 1)}
     texts = [(row.id, _tokens(text)) for row in (*task.train, *task.dev) for text in row.inputs.values()]
@@ -178,8 +182,10 @@ def why_copied(instruction: str, task: Task) -> str:
 
 
 def why_labels_lost(instruction: str, task: Task, before: str = "") -> str:
-    """Why an instruction may not take the place of another, or "": it names a label less than `before` or, with that
-    empty, than the user's own words."""
+    """Why an instruction may not replace another, or "": it lacks a label that `before` names.
+
+    With `before` empty it is compared with the user's own words.
+    """
     wanted, present = held(before or task.instruction, task), held(instruction, task)
     lost = [name for name in wanted if name not in present]
     return f"lost {', '.join(lost)}" if lost else ""
@@ -208,17 +214,14 @@ def _output(name: str, kind: str, choices: Sequence[str]) -> str:
 
 
 def inputs_of(row: Example) -> str:
-    """A row's inputs as one text."""
     return " | ".join(row.inputs.values())
 
 
 def labels_of(row: Example) -> str:
-    """A row's labels as one text."""
     return "; ".join(label_text(value) for value in row.labels.values())
 
 
 def _line(text: str) -> str:
-    """A part of a failure, in one line."""
     return cut(" ".join(text.split()), MOST_OF_A_FAILURE)
 
 
@@ -230,17 +233,10 @@ def cut(text: str, limit: int) -> str:
 async def rewritten(
     context: SearchContext, task: Task, tried: Sequence[ScoredInstruction], parents: Sequence[Parent], number: int
 ) -> Rewrite | None:
-    """A new instruction, grounded on the scored history and on where the best candidate fails.
+    """A new instruction, grounded on the scored history and on where the best candidate fails; None without one.
 
-    Args:
-        context: the search.
-        task: the task whose instruction is asked for, which may be a part of the run's.
-        tried: instructions with their scores, the worst first.
-        parents: the best candidates, the best first.
-        number: of the request in its run, at least 1; it decides style and seed.
-
-    Returns:
-        The instruction; None where there is no proposer, or its reply cannot be used.
+    `task`: the one whose instruction is asked for, which may be a part of the run's. `tried`: the worst first;
+    `parents`: the best first. `number`: of the request in its run, at least 1; it decides style and seed.
     """
     if context.proposer is None:
         return None
@@ -278,7 +274,7 @@ def best_instructions(
 
 
 def longest_request(task: Task) -> int:
-    """Letters of the longest request to the proposer that a search of this task may make, by an upper estimate."""
+    """Bound the letters of the longest request to the proposer that a search of this task may make."""
     rows = sorted(task.train, key=lambda row: len(inputs_of(row)) + len(labels_of(row)))[-SHOWN_ROWS:]
     instruction = max(task.instruction, "x" * proposal_tokens(task) * BYTES_A_TOKEN, key=len)
     failure = Failure(*["x" * MOST_OF_A_FAILURE] * 4)

@@ -65,7 +65,7 @@ class ChainMoves:
         return replace(task, description=about.strip(), instruction=laid.system)
 
     def _set_demo_rows(self, rows: Sequence[Example]) -> None:
-        """Makes demos of these rows from now on, with the inputs of the last prompt."""
+        """Make demos of these rows from now on, with the inputs of the last prompt."""
         last = self._program.last
         if last.turn is None or not last.variables or not rows:
             return
@@ -136,7 +136,7 @@ class ChainMoves:
         return [proposal] if proposal is not None else []
 
     async def warmed(self, rows: int) -> None:
-        """Collects what the user's own chain passes to its last prompt on train rows, where demos need it."""
+        """Collect what the user's own chain passes to its last prompt on train rows, where demos need it."""
         if not self._no_demos or self._program.last.turn is None:
             return
         context, most = self._context, 3 * max(demo_sizes(self._context.task), default=0)
@@ -174,7 +174,6 @@ class ChainMoves:
         return self._child(parent, made, operator, credit, reason, place)
 
     def _reworded(self, parent: Parent) -> Proposal | None:
-        """The parent with another text in one of the prompts."""
         old = as_chain(parent.proposal.candidate)
         others = [
             (name, text)
@@ -188,7 +187,6 @@ class ChainMoves:
         return self._with(parent, *words)
 
     def _shorter(self, parent: Parent) -> Proposal | None:
-        """One of the prompts with fewer words or fewer demos."""
         task, old = self._context.task, as_chain(parent.proposal.candidate)
         shorter: list[tuple[str, dict[str, Any], str]] = []
         for prompt in old.prompts:

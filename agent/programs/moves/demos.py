@@ -21,7 +21,6 @@ OPERATORS = ("retailed", "swapped", "rebalanced", "grown", "recombined", "reorde
 
 
 def most_demos(task: Task) -> int:
-    """The most demos that a candidate of this task may have."""
     largest, capped = max(task.space.demo_counts, default=0), task.constraints.max_demos
     return min(largest if capped is None else capped, len(task.train))
 
@@ -63,7 +62,6 @@ class DemoMaker:
         return str(row.labels[outputs[0].name]) if len(outputs) == 1 and outputs[0].choices else ""
 
     def demo(self, example_id: str) -> Demo:
-        """A train row as a demo."""
         return as_demo(self._rows[example_id], self._task.accepted)
 
     def _set(self, ids: Sequence[str], operator: str, reason: str = "") -> DemoSet:
@@ -106,7 +104,6 @@ class DemoMaker:
         return chosen
 
     def _turns(self, k: int) -> list[str]:
-        """k labels in turn, in a random order."""
         labels = self._rng.sample(sorted(self.groups), len(self.groups))
         return [labels[i % len(labels)] for i in range(min(k, len(self._rows)))]
 
@@ -224,7 +221,6 @@ def _failures(outcomes: Sequence[Outcome], dev: Mapping[str, Example]) -> list[E
 
 
 def words(example: Example) -> frozenset[str]:
-    """The words of a row's inputs, without case."""
     return frozenset(re.findall(r"\w+", " ".join(example.inputs.values()).casefold()))
 
 

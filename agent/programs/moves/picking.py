@@ -10,7 +10,7 @@ from agent.programs.picked_rows import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.retrieval.pick import ORDERS, RETRIEVERS, Picks
 from agent.retrieval.vectors import DENSE, DENSE_RETRIEVERS
-from agent.search.choices import Choices
+from agent.search.program import Choices
 from agent.types import Task
 
 FEWEST_ROWS = 24
@@ -55,13 +55,11 @@ class PickMaker:
         }
 
     def place(self, retriever: str = NONE, k: int | None = None) -> dict[str, str]:
-        """A place in that space."""
         if not self.sizes:
             return {}
         return {"retriever": retriever, "picked": str(k or self.sizes[0]), "pick_order": ORDERS[0]}
 
     def first(self) -> list[dict[str, str]]:
-        """Where the first designs with picks are."""
         if not self.sizes:
             return []
         first = (*FIRST, *([FIRST_DENSE] if self._task.space.embeddings else []))
@@ -75,11 +73,9 @@ class PickMaker:
         return Picks(retriever, int(place["picked"]), place["pick_order"], pool=self._pool.id_of(retriever))
 
     def _size(self, k: int) -> int:
-        """The size nearest to k."""
         return min(self.sizes, key=lambda size: (abs(size - k), size))
 
     def operators(self, prompt: PromptCandidate) -> list[str]:
-        """The operators that can change this candidate."""
         if not self.sizes or prompt.technique != "few-shot":
             return []
         return ["pick"] if prompt.picks is None else ["repick", "head", "fix"]

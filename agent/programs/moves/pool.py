@@ -15,8 +15,7 @@ from agent.programs.picked_rows import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
 from agent.prompt.tool_texts import ToolTexts
-from agent.search.choices import Choices
-from agent.search.program import PROPOSED, Parent
+from agent.search.program import PROPOSED, Choices, Parent
 from agent.search.study import Place
 from agent.types import FRESH, Candidate, Demo, Example, Proposal, Task
 
@@ -24,7 +23,6 @@ NO_DEMOS = DemoSet((), "none")
 
 
 def as_prompt(candidate: Candidate) -> PromptCandidate:
-    """The candidate, which must be a prompt."""
     assert isinstance(candidate, PromptCandidate)
     return candidate
 
@@ -36,7 +34,6 @@ def redraws(candidate: Candidate) -> bool:
 
 
 def demos_of(parent: Parent) -> DemoSet:
-    """The demos of a candidate."""
     return DemoSet(as_prompt(parent.proposal.candidate).demos, parent.proposal.operator)
 
 
@@ -49,8 +46,8 @@ class CandidateGenerator:
     """Makes the candidates of one run; the same seed of `rng` makes the same ones.
 
     `rewrites` are the instructions so far, the user's own first; `rationales` are worked solutions by row id, verified
-    by their answers, for chain-of-thought demos. `pool` has the rows that may be picked for each input, `library` the
-    passages that may be looked up. `choices` takes the settings of operators; without it they are left to chance.
+    by their answers, for chain-of-thought demos. `choices` takes the settings of operators; without it they are left to
+    chance.
     """
 
     def __init__(
@@ -101,7 +98,6 @@ class CandidateGenerator:
         return [proposal for place in places if (proposal := self.fresh(place)) is not None]
 
     def space(self) -> dict[str, tuple[str, ...]]:
-        """The choices of each coordinate, as of now."""
         space = self._task.space
         usable = [name for name in space.techniques if self._usable(name)]
         return {
@@ -165,7 +161,6 @@ class CandidateGenerator:
         )
 
     def place(self, candidate: PromptCandidate) -> dict[str, str]:
-        """The place of the user's own prompt."""
         where = self._place(candidate.technique, candidate.format, self.rewrites[0].operator)
         return {**where, **self._passages.place_of(candidate)}
 
@@ -186,7 +181,6 @@ class CandidateGenerator:
         }
 
     def operators(self, parent: Parent) -> list[str]:
-        """The operators that can change this candidate."""
         operators = [*OPERATORS] if redraws(parent.proposal.candidate) else []
         operators += self._picks.operators(as_prompt(parent.proposal.candidate))
         operators += self._passages.operators(as_prompt(parent.proposal.candidate))
@@ -231,23 +225,19 @@ class CandidateGenerator:
 
     @property
     def groups(self) -> Mapping[str, Sequence[str]]:
-        """The train rows by label."""
         return self._maker.groups
 
     def listed(self, parent: Parent, ids: Sequence[str], operator: str, reason: str) -> Proposal:
-        """The parent with these rows as its demos."""
         demos = tuple(self._maker.demo(example_id) for example_id in ids)
         return self._child(parent, replace(as_prompt(parent.proposal.candidate), demos=demos), operator, reason)
 
     def instructed(self, parent: Parent, rewrite: Rewrite) -> Proposal:
-        """The parent with another instruction."""
         made = replace(as_prompt(parent.proposal.candidate), instruction=rewrite.instruction)
         credit = credit_of(rewrite, "instruction")
         name = f"instruction:{rewrite.operator}"
         return self._child(parent, made, name, rewrite.reason, credit=credit, instruction=rewrite.operator)
 
     def with_tool_texts(self, parent: Parent, rewrite: Rewrite, texts: ToolTexts) -> Proposal:
-        """The parent with other texts of the tools; `rewrite` says how they came about."""
         made = replace(as_prompt(parent.proposal.candidate), tool_texts=texts)
         name, credit = f"tools:{rewrite.operator}", credit_of(rewrite, "tools")
         return self._child(parent, made, name, rewrite.reason, credit=credit, tools=rewrite.operator)

@@ -59,8 +59,7 @@ class PromptMoves(CandidateGenerator):
         return [proposal] if proposal is not None else []
 
     async def _proposed(self, operator: str, parent: Parent) -> list[Proposal]:
-        """The candidates with the instructions that an operator of the proposer makes, those that a look drops left
-        out."""
+        """The candidates with what an operator of the proposer makes, without those that a look drops."""
         made = []
         for draft, rewrite in await self._proposer.drafts(operator, parent):
             changed = draft.parent or parent
@@ -79,7 +78,7 @@ class PromptMoves(CandidateGenerator):
         return made
 
     async def warmed(self, rows: int) -> None:
-        """Collects worked solutions of the target where a chain of thought scored: demos for few-shot-cot."""
+        """Collect worked solutions of the target where a chain of thought scored: demos for few-shot-cot."""
         most = 3 * max(self.counts, default=0)
         self.rationales.update(await rationales(self._context, min(rows, most)))
 
@@ -91,7 +90,6 @@ class PromptMoves(CandidateGenerator):
         return self.listed(parent, ids, "attributed", recombined(ids, effects)) if ids else None
 
     def _effects(self) -> dict[str, Effect]:
-        """What each demo is believed to add, fitted once a step."""
         context = self._context
         if self._fitted != context.round:
             self._fitted = context.round

@@ -26,8 +26,8 @@ def features_of(candidate: Candidate) -> dict[Feature, float]:
     """A prompt as columns of the model of the parts.
 
     One-hot: instruction, technique, format and role, instruction and format once more where there are demos, each fixed
-    demo, how others are picked and passages looked up. Numbers: the logs of how many fixed and picked demos and
-    passages there are, and the share of each label among the fixed ones. Of tools one-hot: their order and each text.
+    demo, how others are picked and passages looked up, the order of tools and each of their texts. Numbers: the logs of
+    how many fixed and picked demos and passages there are, and the share of each label among the fixed ones.
     """
     assert isinstance(candidate, PromptCandidate)
     columns: dict[Feature, float] = {
@@ -63,7 +63,6 @@ def features_of(candidate: Candidate) -> dict[Feature, float]:
 
 
 def label_of(demo: Demo) -> str:
-    """A demo's answer as one text."""
     return " | ".join(demo.outputs.values())
 
 
@@ -98,7 +97,6 @@ def leave_one_out(winner: PromptCandidate, baseline: PromptCandidate) -> list[Ab
 
 
 def _laid_out(winner: PromptCandidate, demos: Sequence[Demo], reasoning: bool) -> PromptCandidate:
-    """The winner with these demos, under the technique that goes with them."""
     kept = demos if reasoning else [Demo(demo.example_id, demo.inputs, demo.outputs) for demo in demos]
     names: dict[tuple[bool, bool], TechniqueName] = {
         (technique.demos, technique.reasoning): name for name, technique in TECHNIQUES.items()
@@ -172,7 +170,7 @@ def least_useful(demos: Sequence[Demo], count: int, effects: Mapping[str, Effect
 
 
 def dropped(ids: Sequence[str], effects: Mapping[str, Effect]) -> str:
-    """The reason of a set without these demos; effects are given where there are some.
+    """The reason of a set without these demos, with their effects if any.
 
     >>> dropped(["train-4", "train-7"], {"train-4": Effect("demo", "train-4", -1.2, 0.5)})
     'without train-4 (-1.2) and train-7: they add least'
@@ -220,7 +218,6 @@ def _labels(task: Task) -> list[str]:
 
 
 def _mentions(text: str, labels: Sequence[str]) -> Counter[str]:
-    """How often each label that is mentioned stands there as whole words."""
     folded, mentions = text.casefold(), Counter[str]()
     for label in labels:
         word = label.casefold()
@@ -230,7 +227,7 @@ def _mentions(text: str, labels: Sequence[str]) -> Counter[str]:
 
 
 def tidied(text: str) -> str:
-    """`text` without blanks at line ends, runs of blanks and runs of empty lines; one with code stays as it is."""
+    """`text` without blanks at line ends, runs of blanks and runs of empty lines; one with code is unchanged."""
     if "```" in text:
         return text
     lines = [re.sub(r"(?<=\S)[ \t]{2,}", " ", line.rstrip()) for line in text.strip().split("\n")]

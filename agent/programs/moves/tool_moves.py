@@ -14,7 +14,7 @@ from agent.prompt.fence import defused
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.tool_texts import ToolTexts, argument_texts, optional_arguments, with_texts
 from agent.scoring.answer_counts import tool_cells
-from agent.search.choices import Choices
+from agent.search.program import Choices
 from agent.types import Example, Outcome, Task, Tool
 
 OWN, EXAMPLES = "own", "examples"
@@ -41,11 +41,9 @@ class ToolMaker:
             self.variants |= {EXAMPLES: shown} if shown else {}
 
     def space(self) -> dict[str, tuple[str, ...]]:
-        """The coordinate of tool texts in the space of designs."""
         return {"tools": tuple(self.variants)} if self.variants else {}
 
     def place(self, name: str = OWN) -> dict[str, str]:
-        """A place in that space."""
         return {"tools": name} if self.variants else {}
 
     def first(self) -> list[dict[str, str]]:
@@ -53,23 +51,15 @@ class ToolMaker:
         return [self.place(name) for name in self.variants if name != OWN]
 
     def at(self, place: Mapping[str, str]) -> ToolTexts | None:
-        """The texts of a design at a place."""
         return self.variants[place["tools"]] if self.variants else None
 
     def operators(self) -> list[str]:
-        """The operators that can change a candidate."""
         return ["tools"] if self.variants else []
 
     def child(
         self, old: PromptCandidate, outcomes: Sequence[Outcome], dev: Mapping[str, Example]
     ) -> tuple[PromptCandidate, str] | None:
-        """A changed candidate and the reason; None where nothing changes.
-
-        Args:
-            old: the candidate.
-            outcomes: its outcomes so far.
-            dev: the rows of these, by id.
-        """
+        """A changed candidate and the reason; None where nothing changes. `dev`: the rows of its outcomes, by id."""
         tools = with_texts(self._task.tools, old.tool_texts)
         mixed = tool_confusions(self._task, outcomes, dev)
         changes = [*self._orders(tools, mixed), *self._texts(tools, mixed)]
@@ -78,7 +68,6 @@ class ToolMaker:
         return None if texts == old.tool_texts else (replace(old, tool_texts=texts), reason)
 
     def _orders(self, tools: Sequence[Tool], mixed: Counter[tuple[str, str]]) -> list[tuple[Sequence[Tool], str]]:
-        """Other orders, each with its reason."""
         shuffled = self._rng.sample(tools, len(tools))
         found: list[tuple[Sequence[Tool], str]] = [(shuffled, "another order of the tools")]
         if mixed:
@@ -91,7 +80,6 @@ class ToolMaker:
         return found
 
     def _texts(self, tools: Sequence[Tool], mixed: Counter[tuple[str, str]]) -> list[tuple[Sequence[Tool], str]]:
-        """The tools with one other description, each with its reason."""
         times, found = times_mixed(mixed), list[tuple[Sequence[Tool], str]]()
         own = {tool.name: tool for tool in self._task.tools}
 
@@ -108,8 +96,7 @@ class ToolMaker:
         return found
 
     def _with_example(self, tool: Tool) -> Tool:
-        """The tool with one more example call at the end of its description, before the first one what arguments it
-        takes; the tool itself where there is no other example."""
+        """The tool with one more example call in its description; the tool itself where there is no other example."""
         new = next((text for text in self._examples.get(tool.name, ()) if text not in tool.description), None)
         return replace(tool, description=" ".join(filter(None, [tool.description, new]))) if new else tool
 
@@ -145,7 +132,6 @@ def _about(tool: Tool, optional: Sequence[str]) -> str:
 
 
 def _calls(row: Example, task: Task) -> list[ToolCall]:
-    """The calls of a row's label, of accepted values the first of each argument; none where it holds none."""
     try:
         return calls_in(one_answer(row.labels, task.accepted).get(task.signature.outputs[0].name))
     except ValueError:
@@ -161,7 +147,6 @@ def tool_confusions(task: Task, outcomes: Sequence[Outcome], dev: Mapping[str, E
 
 
 def times_mixed(mixed: Counter[tuple[str, str]]) -> Counter[str]:
-    """How often each tool is on a side of a confusion."""
     times = Counter[str]()
     for pair, count in mixed.items():
         times.update(dict.fromkeys(pair, count))

@@ -245,7 +245,7 @@ def _call(settings: dict[str, Any]) -> Iterator[None]:
 
 @cache
 def _lm_class() -> Any:
-    """`dspy.LM` that passes on rollout_id, and makes each of n samples a request of its own."""
+    """`dspy.LM` that passes on rollout_id, and makes each of n samples a separate request."""
     import dspy
 
     class GatewayLM(dspy.LM):  # type: ignore[misc]

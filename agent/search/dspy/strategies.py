@@ -80,28 +80,19 @@ async def bootstrap(context: SearchContext) -> None:
 async def search(context: SearchContext, method: str) -> None:
     """Run DSPy's optimizer on train and on the first rows of dev, then score its choice on the whole of dev."""
     form = context.program.for_dspy(context)
-    bridge = Bridge(form.meter)
-    lm = bridge.lm(context.target, "target", max_tokens=form.max_tokens)
-    rows = Rows(context, bridge, form.read)
-    result = await explore(context, form.meter, bridge, rows, method, form.module, {"lm": lm, **form.settings})
-    chosen = admitted(context, {tried.number: form.proposal(method, tried) for tried in result.tried}, result)
+    result = await _explore(context, form, method)
+    chosen = _admitted(context, {tried.number: form.proposal(method, tried) for tried in result.tried}, result)
     for _, candidate in chosen:  # calls of DSPy are not paid again: their replies are scored
         for row in context.dev:
             if (reply := form.paid(candidate, row)) is not None:
                 await context.evaluator.adopt(candidate, row, "dev", reply)
-    await show(context, method, chosen)
+    await _show(context, method, chosen)
 
 
-async def explore(
-    context: SearchContext,
-    meter: Meter,
-    bridge: Bridge,
-    rows: Rows,
-    method: str,
-    program: Any,
-    settings: Mapping[str, Any],
-) -> OptimizerResult:
+async def _explore(context: SearchContext, form: DspyForm, method: str) -> OptimizerResult:
     """The optimizer's result, within what the context has left when its choice must still be scored on all of dev."""
+    bridge, meter = Bridge(form.meter), form.meter
+    rows, lm = Rows(context, bridge, form.read), bridge.lm(context.target, "target", max_tokens=form.max_tokens)
     context.stage(method, 1)
     per_row = context.plan.calls_each
     calls = free(context.left(), len(context.dev), per_row)
@@ -110,7 +101,7 @@ async def explore(
     unseen = len(context.dev) - len(val)
     limit = context.task.constraints.max_demos
     job = OptimizerJob(
-        program=program,
+        program=form.module,
         train=[rows.example(row) for row in train],
         val=[rows.example(row) for row in val],
         judge=rows.judge,
@@ -121,9 +112,9 @@ async def explore(
         max_demos=len(train) if limit is None else limit,
         per_row=per_row,
     )
-    context.sifted = job.size.sifts(method)
+    context.pruned_externally = job.size.sifts(method)
     meter.room = lambda: free(context.left(), unseen, per_row)
-    result = await optimize(bridge, method, job, settings)
+    result = await optimize(bridge, method, job, {"lm": lm, **form.settings})
     await meter.settle()
     meter.room = unlimited
     if result.ended:
@@ -137,7 +128,7 @@ async def explore(
 Chosen = list[tuple[TriedProgram, Candidate]]
 
 
-def admitted(context: SearchContext, proposals: Mapping[int, Proposal], result: OptimizerResult) -> Chosen:
+def _admitted(context: SearchContext, proposals: Mapping[int, Proposal], result: OptimizerResult) -> Chosen:
     """Take the programs into the pool; return those that DSPy scored on all of its rows, the best first, or the best of
     the others."""
     context.admit(list(proposals.values()))
@@ -146,7 +137,7 @@ def admitted(context: SearchContext, proposals: Mapping[int, Proposal], result: 
     return [(tried, candidate) for tried, candidate in ranked if tried.whole] or ranked[:1]
 
 
-async def show(context: SearchContext, method: str, chosen: Chosen) -> None:
+async def _show(context: SearchContext, method: str, chosen: Chosen) -> None:
     """Give each a trial on the rows on which DSPy compared them, and score the first of them on the whole of dev."""
     board = context.board
     done = board.in_state("complete")  # a program of the user's own is tried by DSPy too

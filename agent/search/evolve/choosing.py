@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from agent.search.choices import Chooser
 from agent.search.context import SearchContext
 from agent.search.evolve.decisions import Bandit
-from agent.search.program import PROPOSED, Moves, Parent
-from agent.search.run_study import OPERATOR, PARENT, TOLD, AskTell, StudyTrial
+from agent.search.program import PROPOSED, Chooser, Moves, Parent
 from agent.search.samplers import BANDIT
-from agent.search.study import MeanScore, Study
+from agent.search.study import OPERATOR, PARENT, TOLD, AskTell, MeanScore, Study, StudyTrial
 from agent.types import FRESH, Proposal, content_id
 
 PARENTS = 6
-TRIES = 4  # to make one new candidate, before a step goes on with fewer
+TRIES = 4  # to make one new candidate, before a step takes fewer
 FRUITLESS = 3
-"""Of proposals in a row that give no new candidate, each so many-th is drawn at random."""
+"""Every third proposal in a row without a new candidate is drawn at random."""
 
 
 class Choosing(Protocol):
@@ -119,7 +117,6 @@ class ByStudy:
         return made
 
     async def _one(self, parents: Sequence[Parent]) -> list[str]:
-        """The candidates of one proposal that are new; their parameters are kept."""
         moves, leader = self._moves, parents[0] if parents else None
         if due := moves.due(leader):
             params: dict[str, str | int] = {OPERATOR: due, PARENT: 0}

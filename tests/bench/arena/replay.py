@@ -32,12 +32,11 @@ from agent.programs.moves.pool import redraws
 from agent.programs.moves.prompt_moves import FEWEST_FITTED
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search.board import Board
-from agent.search.choices import Choices
 from agent.search.context import stratified
 from agent.search.costs import CandidateCosts
 from agent.search.evolve.evolve import Search
-from agent.search.plan import Plan, make_plan
-from agent.search.program import Parent
+from agent.search.plan import Means, Plan, make_plan
+from agent.search.program import Choices, Parent
 from agent.search.samplers import BANDIT, RACE, WILCOXON
 from agent.types import Budget, Candidate, Demo, Outcome, Prediction, Proposal
 from tests.toys import make_task
@@ -260,7 +259,7 @@ def plan_of(calls: int, dev_rows: int, test_rows: int) -> Plan:
     """The plan of a run without a proposer on a task of this size."""
     task = make_task(1)
     task = replace(task, dev=task.dev * dev_rows, test=task.test * test_rows)
-    return make_plan(task, Budget(calls), "standard", has_proposer=False)
+    return make_plan(task, Means(Budget(calls)), has_proposer=False)
 
 
 def difference(scores: Sequence[float], others: Sequence[float]) -> str:

@@ -13,8 +13,7 @@ from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.programs.moves.tool_moves import EXAMPLES, OWN, ToolMaker, times_mixed, tool_confusions
 from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.prompt.tool_texts import ToolTexts, with_texts
-from agent.search.choices import Choices
-from agent.search.program import Parent
+from agent.search.program import Choices, Parent
 from agent.types import Example, MetricSpec, Outcome, Prediction, Proposal, Tool
 from tests.programs.moves.proposals.planted_tools import SWAPPED, TOOLS, pick, planted
 from tests.toys import make_task

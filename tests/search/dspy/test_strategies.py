@@ -23,7 +23,7 @@ from agent.search.board import Board
 from agent.search.context import RunTools, SearchCase, SearchContext
 from agent.search.dspy import strategies as dspy_strategies
 from agent.search.dspy.methods import OptimizerResult
-from agent.search.plan import make_plan
+from agent.search.plan import Means, make_plan
 from agent.search.registered import DSPY, STRATEGIES
 from agent.types import Budget, Proposal
 from tests.search.worlds import winner_of
@@ -88,7 +88,7 @@ async def searched(
 ) -> tuple[SearchContext, Written]:
     """A search on a ledger of its own, after a baseline that saw dev."""
     task = replace(TASK, **more)
-    plan = make_plan(task, Budget(max_calls=calls), "standard", True)
+    plan = make_plan(task, Means(Budget(max_calls=calls)), True)
     model = OpenAIModel("openai-compatible/x", "x", base_url=server.url)
     account = Account(Budget(max_calls=calls))
     folder.mkdir(exist_ok=True)
@@ -126,7 +126,7 @@ async def test_a_method_ends_inside_its_budget_and_its_scores_are_ours(
         again, _ = await searched(tmp_path / "two", server, method)
     assert capfd.readouterr() == ("", "")
     assert written.events == []
-    assert not context.sifted, "every program was tried on all rows"
+    assert not context.pruned_externally, "every program was tried on all rows"
     assert len(sent) <= CALLS - context.plan.test_calls
     answers = [body for body in sent if '"temperature": 0.0' in body]
     assert len(answers) == len(set(answers)), "DSPy and the evaluator ask the same, so each is sent once"
@@ -171,7 +171,7 @@ async def test_a_lab_knows_that_mipro_drops_programs_by_parts_of_dev(
     monkeypatch.setattr(dspy_strategies, "optimize", nothing)
     with WireServer(pupil) as server:
         context, _ = await searched(tmp_path, server, method, calls=calls, dev=make_task(dev).dev)
-    assert context.sifted == (method == "dspy-mipro" and dev > 40)
+    assert context.pruned_externally == (method == "dspy-mipro" and dev > 40)
 
 
 async def test_a_budget_that_dspy_cannot_work_with_keeps_the_users_prompt(tmp_path: Path) -> None:

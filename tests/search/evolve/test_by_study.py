@@ -11,7 +11,7 @@ import pytest
 
 from agent.search.context import SearchContext
 from agent.search.evolve.evolve import search
-from agent.search.run_study import OPERATOR, PARENT, TOLD, StudyTrial, folded
+from agent.search.study import OPERATOR, PARENT, TOLD, StudyTrial, folded
 from agent.types import FRESH, Budget
 from tests.search.worlds import FakeModel, Jumbled, Searched, good_words, proposer, pupil, searched, winner_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent.ledger.store import Ledger
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.search.evolve.final_round import finish
+from agent.search.evolve.evolve import finish
 from agent.types import Budget, Proposal, Request
 from tests.search.worlds import front_and_row, made_search
 from tests.toys import TEAMS, FakeModel, make_task

@@ -31,7 +31,7 @@ Read = tuple[tuple[str, ...], str]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One request to the proposer; `read` gives the texts of a reply that can be used, or () and why there is none."""
+    """One request to the proposer; `read` gives the usable texts of a reply, or () and why not."""
 
     messages: tuple[Message, ...]
     read: Callable[[Completion], Read]
@@ -176,14 +176,9 @@ _STEP = re.compile(r"(?:\d+[.)]|[-*•])\s*+(.+)")
 
 
 def sentence(reply: Completion, begins: str) -> str:
-    """The first sentence of a reply, without the words that it was asked to begin with and without its full stop.
+    """The first sentence of a reply, without its full stop and up to the words that it was asked to begin with.
 
-    Args:
-        reply: of the proposer.
-        begins: the words that the request ended with; what stands before them is left out.
-
-    Returns:
-        One line; "" where the reply does not begin so.
+    "" where the reply does not begin so.
     """
     line = next((line for line in reply.text.splitlines() if line.strip()), "")
     found = re.search(rf"(?<!\w){re.escape(begins)}(?!\w)", line, re.IGNORECASE)
@@ -200,7 +195,6 @@ def steps(reply: Completion) -> tuple[str, ...]:
 
 
 def why_cut(reply: Completion) -> str:
-    """Why a reply is none, or ""."""
     if reply.finish == "refusal":
         return "the proposer refused to write it"
     return "no reply" if not reply.text.strip() else ""
@@ -209,10 +203,7 @@ def why_cut(reply: Completion) -> str:
 def why_part_refused(text: str, task: Task, request: Sequence[Message] = ()) -> str:
     """Why one line of a proposer is not worth a call of the target, or "".
 
-    Args:
-        text: the line, as it would stand in an instruction.
-        task: its rows must not stand in the line, nor its placeholders.
-        request: what was asked; its own words must not come back.
+    It may hold no row and no placeholder of the task, nor words of the `request`.
     """
     words = re.findall(r"\w+", text)
     if len(words) < FEWEST_WORDS:
@@ -231,7 +222,6 @@ def why_part_refused(text: str, task: Task, request: Sequence[Message] = ()) -> 
 
 
 def _echoes(text: str, request: Sequence[Message]) -> bool:
-    """Whether the line has so many words in a row of the request, without data and how to begin."""
     asked = "\n".join(re.sub(r"Begin with: .*", "", message.content) for message in request)
     asked = re.sub(r"<(data-[0-9a-f]+)>(?:[^<]|<(?!/?data-))*+</\1>", " | ", asked)
     own = [tuple(re.findall(r"\w+", line.casefold())) for line in re.split(r"[\n|]", asked)]

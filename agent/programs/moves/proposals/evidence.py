@@ -32,7 +32,7 @@ HEADINGS: dict[PartKind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of an instruction; `about` are the labels that it is about, `text` is one line, of a procedure several.
+    """One part of an instruction; `about` are its labels, `text` is one line, of a procedure several.
 
     A definition without text only names its label.
     """
@@ -50,12 +50,11 @@ class Assembled:
     parts: tuple[Part, ...] = ()
 
     def of(self, kind: PartKind) -> tuple[Part, ...]:
-        """The parts of one kind."""
         return tuple(part for part in self.parts if part.kind == kind)
 
     def having(self, parts: Iterable[Part]) -> Assembled:
-        """With these parts too; of definitions and contrasts each takes the place of that of the same labels, and there
-        is one procedure and one form."""
+        """With these parts too; of definitions and contrasts each replaces that of the same labels, and there is one
+        procedure and one form."""
         kept = list(self.parts)
         for new in parts:
             kept = [old for old in kept if not _is_replaced(old, new)] + [new]
@@ -70,7 +69,6 @@ class Assembled:
         return "\n".join(order)
 
     def _ordered(self, kind: PartKind, task: Task) -> list[Part]:
-        """The parts of a kind; definitions in the order of the labels."""
         places = {label: place for place, label in enumerate(labels_of_task(task))}
         return sorted(self.of(kind), key=lambda part: places.get(part.about[0], 0) if kind == "definition" else 0)
 
@@ -84,7 +82,6 @@ def _is_replaced(old: Part, new: Part) -> bool:
 
 
 def _block(kind: PartKind, parts: Sequence[Part], names: Sequence[str]) -> str:
-    """The parts of one kind as they stand in an instruction."""
     if not parts:
         return ""
     lines = [_line(part, names) for part in parts]
@@ -135,7 +132,7 @@ class Book:
         return self.instructions.get(instruction) or Assembled(instruction)
 
     def add(self, made: Assembled) -> str:
-        """Keeps an instruction; returns its text."""
+        """Keep an instruction; returns its text."""
         text = made.text(self.task)
         self.instructions.setdefault(text, made)
         return text
@@ -157,12 +154,9 @@ class Evidence:
     """What an operator of the proposer may look at.
 
     Args:
-        task: the task.
         dev: the dev rows of the search, by id.
         parent: the candidate that is to be changed.
         parents: good candidates, the best first.
-        book: the parts of instructions so far.
-        rng: draws rows.
         asked: how often each operator was used so far.
         effects: gives by the text of a part what it is believed to add, in points.
         tried: instructions with their scores, the worst first.
@@ -191,7 +185,6 @@ class Evidence:
         return next((each.name for each in self.task.signature.outputs if each.choices), "")
 
     def instruction(self, parent: Parent) -> Assembled:
-        """The instruction of a candidate, in parts."""
         return self.book.of(as_prompt(parent.proposal.candidate).instruction)
 
     def wrong(self) -> list[Wrong]:
@@ -202,7 +195,6 @@ class Evidence:
         return [Wrong(self.dev[o.example_id], o) for o in failed or worst]
 
     def right(self) -> list[str]:
-        """The ids of the rows that the best candidate got right."""
         return [o.example_id for o in self.best.outcomes if (o.value or 0.0) >= PERFECT and o.example_id in self.dev]
 
     def confusions(self) -> Counter[tuple[str, str]]:
@@ -228,12 +220,10 @@ class Evidence:
 
 
 def line_of(text: str) -> str:
-    """A text in one line, cut."""
     return cut(" ".join(text.split()), MOST_OF_A_TEXT)
 
 
 def listed(rows: Sequence[Example]) -> str:
-    """Rows as a list, one line each."""
     return "\n".join(f"- {line_of(inputs_of(row))}" for row in rows)
 
 

@@ -78,8 +78,7 @@ class Proposer:
         return next((credit for credit in self.operators(parent) if not self._asked[BY_CREDIT[credit].name]), "")
 
     async def drafts(self, credit: str, parent: Parent) -> list[tuple[Draft, Rewrite]]:
-        """What one of `operators` makes, each with its record in the log and its name; nothing where no reply can be
-        used. Texts of tools have no instruction."""
+        """What one of `operators` makes, each with its name; empty where no reply can be used."""
         operator = BY_CREDIT[credit]
         asker, evidence = Asker(self._context, operator.name), self._evidence(parent)
         self._asked[operator.name] += 1
@@ -104,8 +103,8 @@ class Proposer:
         return found
 
     def _new(self, draft: Draft, changed: PromptCandidate) -> tuple[dict[str, str], str]:
-        """The text of a draft as the ledger names it; none for one that was there before, and for one that is refused
-        with the reason."""
+        """The text of a draft as the ledger names it; none for one that was there before or is refused (with the
+        reason)."""
         made, task = draft.made, self._context.task
         if isinstance(made, ToolTexts):
             is_new = made not in self._tool_texts and made != changed.tool_texts
@@ -164,8 +163,7 @@ FEWEST = 2  # candidates that have a part, before anything is said of it
 
 
 def part_effects(context: SearchContext, book: Book) -> dict[str, float]:
-    """By its text, the points that a part of an instruction is believed to add; only parts of several candidates, and
-    only where others are without."""
+    """By its text, the points that a part of an instruction is believed to add, where some candidates lack it."""
     table, counts = list[ScoredCandidate](), Counter[str]()
     for candidate_id, outcomes in context.board.outcomes.items():
         candidate = context.board.candidate(candidate_id)
@@ -180,11 +178,7 @@ def part_effects(context: SearchContext, book: Book) -> dict[str, float]:
 async def is_worth_trying(context: SearchContext, draft: Draft, proposal: Proposal, parent: Parent) -> bool:
     """Whether a draft mends more of its rows than it breaks of its guard set, against the candidate that it changes.
 
-    Args:
-        context: the search; its log gets the scores before and after.
-        draft: one without a guard set is always worth it.
-        proposal: the candidate with it; its place names it.
-        parent: the candidate that it changes, which has outcomes on the rows of the draft.
+    One without a guard set is always worth it. The search's log gets the scores before and after.
     """
     seen = {outcome.example_id for outcome in context.board.outcomes.get(context.baseline.id, ())}
     wanted = [i for i in (*draft.rows, *draft.guard) if i in seen]
