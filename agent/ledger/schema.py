@@ -115,7 +115,7 @@ def _objects(db: sqlite3.Connection) -> dict[tuple[str, str], tuple[str, str]]:
 
 def _one_line(sql: str) -> str:
     """The words of a statement, whatever its line breaks."""
-    return re.sub(r"\s*([(),])\s*", r"\1 ", " ".join(sql.split()))
+    return re.sub(r" ?([(),]) ?", r"\1 ", " ".join(sql.split()))
 
 
 def defaults(db: sqlite3.Connection, table: str) -> dict[str, Any]:
