@@ -25,8 +25,8 @@ BlockCode = Literal[
 class Winner(Result):
     """The best found. None where nothing was scored; `dev_corrected` is `dev` without what choosing the best of many
     adds to it. `prompt_tokens`: at least 0, without the row and the chat template. `n_demos`: fixed and picked;
-    `picks`: how those are picked that differ from input to input, and `passages`, how passages are looked up; in JSON
-    only where there are some. `tokens_a_call`: as in `PromptSize`."""
+    `picks`: how those are picked that differ from input to input, and `passages`, how passages are looked up.
+    `tokens_a_call`: as in `PromptSize`."""
 
     candidate_id: str
     technique: str
@@ -44,7 +44,7 @@ class Winner(Result):
 
 class Baseline(Result):
     """The user's own prompt: its scores, None where nothing was scored. `dev_rows`: of how many dev rows, where it was
-    told from the best on a part of them; None, and not in JSON: of all."""
+    told from the best on a part of them; None: of all."""
 
     dev: float | None
     test: float | None

@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from agent.cli import main
 from agent.release.runtime import Prompt
+from tests.schemas import require_schema
 from tests.wire import Fault, WireServer
 
 TOPICS = {
@@ -119,6 +120,7 @@ def good(*arguments: str | Path) -> str:
 def good_json(*arguments: str | Path) -> dict[str, Any]:
     found = json.loads(good(*arguments, "--json"))
     assert isinstance(found, dict)
+    require_schema(tuple(map(str, arguments)), found)
     return found
 
 

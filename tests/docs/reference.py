@@ -11,6 +11,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from agent.cli.declared import JobCommand
 from agent.options.shared import GROUPS as HEADINGS
 from agent.results.base import Result
 from agent.task.task_file import json_schema
+from tests.schemas import RESULTS, schema_of, schema_text
 from tests.test_layers import DOORS, LAYERS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -227,6 +229,47 @@ def python_page() -> str:
     return text
 
 
+def _holds(schema: dict[str, Any]) -> str:
+    """What a key of a result holds, in a few words; parts by their names in the schema."""
+    if "$ref" in schema:
+        return f"`{schema['$ref'].rsplit('/', 1)[1]}`"
+    if "anyOf" in schema:
+        return " or ".join(_holds(each) for each in schema["anyOf"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if schema.get("type") == "array" and "items" in schema:
+        return f"list of {_holds(schema['items'])}"
+    if isinstance(schema.get("additionalProperties"), dict):
+        return f"object of {_holds(schema['additionalProperties'])}"
+    return {"null": "null", "object": "object", "array": "list"}.get(schema.get("type", ""), "") or _kind(schema)
+
+
+def json_page() -> str:
+    """docs/json.md."""
+    text = (
+        "# What --json prints\n\n"
+        f"{MADE}"
+        "Each result is one object, with a JSON Schema (2020-12). In Python the keys are attributes. Every key is\n"
+        "printed, empty ones too. What the keys of `run` mean: [Command line](command-line.md#one-json-object).\n"
+    )
+    commands_of: dict[type[Result], list[str]] = {}
+    for name, model in RESULTS.items():
+        commands_of.setdefault(model, []).append(name)
+    for model, names in commands_of.items():
+        schema = schema_of(model)
+        about, *_ = inspect.cleandoc(model.__doc__ or "").split("\n\nArgs:")
+        text += f"\n## {', '.join(names)}\n\n{_plain(' '.join(about.split()))}\n\n"
+        text += f"Schema: [{names[0].replace(' ', '-')}.json](schemas/{names[0].replace(' ', '-')}.json)\n\n"
+        text += "".join(f"- `{key}`: {_holds(each)}\n" for key, each in schema["properties"].items())
+        for name, part in schema.get("$defs", {}).items():
+            if "properties" not in part:
+                continue
+            said, *_ = inspect.cleandoc(part.get("description", "")).split("\n\nArgs:")
+            keys = ", ".join(f"`{key}`" for key in part["properties"])
+            text += f"\n**{name}** ({keys}): {_plain(' '.join(said.split()))}\n"
+    return text
+
+
 def layers_page() -> str:
     """docs/development/index.md with the layers and doors of tests/test_layers.py between their marks."""
     rows = [f"| {number} | {', '.join(f'`{name}`' for name in names)} |" for number, names in enumerate(LAYERS)]
@@ -244,6 +287,12 @@ PAGES = {
     "task-toml.md": task_page,
     "python-reference.md": python_page,
     LAYERS_IN: layers_page,
+    "json.md": json_page,
+    **{
+        f"schemas/{name.replace(' ', '-')}.json": partial(schema_text, model)
+        for name, model in RESULTS.items()
+        if name not in ("resume", "migrate", "demo")
+    },
 }
 
 
