@@ -9,6 +9,7 @@ import pytest
 
 from agent.errors import InputError
 from agent.files import sha256_of
+from agent.options.jobs import CustomizeOptions
 from agent.run.customize.arms import ARMS
 from agent.run.customize.on_ray import NodeOrder, carry_out, files_to_send, write_files
 from agent.run.customize.plan import require_ray
@@ -78,7 +79,6 @@ def test_each_validated_epoch_is_reported_once_and_those_of_a_checkpoint_first(t
 
 
 def test_what_speaks_against_ray_is_said_at_once() -> None:
-    problems = [str(one) for one in require_ray(True, 1, [])]
-    assert problems[0] == "--tune 1: write a number from 2 to 64"
-    assert problems[1].startswith("--ray, --tune 1: no arm is trained here")
-    assert [str(one) for one in require_ray(False, 0, [ARMS["lora"]])] == []
+    problems = [str(one) for one in require_ray(CustomizeOptions(ray="local", tune=2), [])]
+    assert problems[0].startswith("--ray, --tune 2: no arm is trained here")
+    assert require_ray(CustomizeOptions(), [ARMS["lora"]]) == []

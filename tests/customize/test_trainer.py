@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.models.gguf import read_gguf
+from agent.options.jobs import CustomizeOptions
 from agent.release.runtime import load_prompt
 from agent.run.customize.arms import ARMS
 from agent.run.customize.plan import require_trainer
@@ -39,9 +40,9 @@ def test_all_that_is_wrong_is_said_at_once_and_before_a_search(compared: Made, a
 
 
 def test_a_soft_prompt_has_no_other_trainer() -> None:
-    _, problems = require_trainer("peft", None, [ARMS["soft-prompt"]], None)
+    problems = require_trainer(CustomizeOptions(trainer="peft"), [ARMS["soft-prompt"]], None)
     assert "--arms soft-prompt: trained in numpy alone; leave it or --trainer peft out" in map(str, problems)
-    assert require_trainer("numpy", None, [ARMS["soft-prompt"], ARMS["lora"]], None) == ("numpy", [])
+    assert require_trainer(CustomizeOptions(), [ARMS["soft-prompt"], ARMS["lora"]], None) == []
 
 
 def test_a_folder_of_another_model_is_told_by_its_sizes(tmp_path: Path) -> None:
@@ -55,7 +56,7 @@ def test_a_folder_of_another_model_is_told_by_its_sizes(tmp_path: Path) -> None:
         ({"model_type": "qwen2"}, "llama"),
     ):
         (folder / "config.json").write_text(json.dumps(sizes | change))
-        _, problems = require_trainer("numpy", folder, [], base)
+        problems = require_trainer(CustomizeOptions(hf_folder=folder), [], base)
         lines = [str(problem) for problem in problems if "needs peft" not in str(problem)]
         assert bool(lines) == bool(why)
         assert all(f"another model than {base} was made from: " in line and line.endswith(why) for line in lines)

@@ -61,7 +61,7 @@ class ArmTrainings:
         plan = self._plan
         if plan.ray is not None:
             self._cluster = await asyncio.to_thread(RayTrainings, plan.ray)
-        at_once = self._cluster is not None and not plan.is_drawn
+        at_once = self._cluster is not None and not plan.asked.tune
         found = await each_of([partial(self._chosen, spec) for spec in plan.tuned], at_once)
         self._choices = {spec.name: choice for spec, choice in zip(plan.tuned, found, strict=True)}
 
@@ -95,20 +95,20 @@ class ArmTrainings:
             settings=settings,
             folder=plan.folder / ADAPTERS,
             trainer=plan.trainer_of(spec),
-            weights=plan.weights,
+            weights=plan.asked.hf_folder,
         )
 
     async def _chosen(self, spec: ArmSpec) -> SettingsChoice:
         plan = self._plan
         order = self._order(spec, plan.task, plan.settings_of(spec))
-        if plan.is_drawn:
+        if plan.asked.tune:
             choice = await self._chosen_by_asha(spec, order)
         else:
 
             async def train(settings: TrainingSettings, about: str) -> TrainedAdapter:
                 return await self._trained(f"{spec.name}, {about}", replace(order, settings=settings))
 
-            choice = await choose_settings(variants(order.settings, plan.tried), train, self._cluster is not None)
+            choice = await choose_settings(variants(order.settings, plan.asked.tried), train, self._cluster is not None)
         if choice.tried:
             self._observer.on_message(
                 f"{spec.name}: dev chose {described(choice.chosen)} of {len(choice.tried)} settings"
@@ -118,7 +118,7 @@ class ArmTrainings:
 
     async def _chosen_by_asha(self, spec: ArmSpec, order: TrainingOrder) -> SettingsChoice:
         assert self._cluster is not None
-        settings, most = drawn(order.settings, self._plan.tried), order.settings.max_seconds
+        settings, most = drawn(order.settings, self._plan.asked.tried), order.settings.max_seconds
         share = None if most is None else most / len(settings)
         orders = [replace(order, settings=replace(each, max_seconds=share)) for each in settings]
         watched = [
@@ -141,7 +141,7 @@ class ArmTrainings:
         of the command for themselves."""
         plan, settings = self._plan, self._choices[spec.name].chosen
         if again or task is not plan.task:
-            settings = replace(settings, seed=settings.seed + again, max_seconds=plan.settings.max_seconds)
+            settings = replace(settings, seed=settings.seed + again, max_seconds=plan.train_seconds)
         name = f"{spec.name}, seed {settings.seed}" if again else spec.name
         order = self._order(spec, task, settings)
         self._observer.on_message(f"{name}: training on {len(task.train)} rows, {len(task.dev)} to stop early by")

@@ -21,7 +21,7 @@ from agent.run.customize.arms import MadeArm, rows_a_label
 from agent.run.customize.curve import CurvePoint, curve_lines, curve_text, first_rows
 from agent.run.customize.elsewhere import RepliesElsewhere, elsewhere, replies
 from agent.run.customize.hosted import HostedTrainer
-from agent.run.customize.plan import LATENCY_ROWS, CustomizePlan
+from agent.run.customize.plan import LATENCY_ROWS, CustomizePlan, trainings
 from agent.run.customize.release_arm import write_arm
 from agent.run.customize.settings_search import choice_record
 from agent.run.customize.table import MeasuredArm, table
@@ -73,11 +73,11 @@ class Customize(Job[CustomizeResult]):
     async def _compared(self) -> CustomizeResult:
         plan, task, seed = self._plan, self.task, self._resources.seed
         if plan.tuned:
-            self._observer.on_message(plan.trainings.line)
+            self._observer.on_message(trainings(plan.tuned, plan.asked, plan.sizes)[1])
         await self._trainings.begin()
-        some = {size: first_rows(task, size, plan.settings.seed) for size in plan.curve}
+        some = {size: first_rows(task, size, plan.seed) for size in plan.sizes}
         asked = [(spec, part, 0) for part in [*some.values(), task] for spec in plan.tuned]
-        asked += [(spec, task, at) for spec in plan.tuned for at in range(1, plan.seeds)]
+        asked += [(spec, task, at) for spec in plan.tuned for at in range(1, plan.asked.seeds)]
         made = iter(await self._trainings.made(asked))
         of_size = {size: [next(made) for _ in plan.tuned] for size in some}
         whole, again = [next(made) for _ in plan.tuned], list(made)
@@ -100,7 +100,7 @@ class Customize(Job[CustomizeResult]):
         points = [point for size, part in some.items() for point in await self._points(part, of_size[size])]
         points += _whole_points(plan, measured) if points else []
         measured = await self._released(measured, whole, tuned)
-        lines, advice = table(measured, rows_a_label(task), plan.expected_calls, seed)
+        lines, advice = table(measured, rows_a_label(task), plan.asked.expected_calls, seed)
         return CustomizeResult(
             run_id=self.id,
             of_run=plan.run,
@@ -156,7 +156,7 @@ class Customize(Job[CustomizeResult]):
         return Measurement(plan, evaluator, self.ledger, self._observer, records, prices, classic, other), program
 
     def _classic(self, task: Task) -> ClassicProgram | None:
-        if not self._plan.classic or not ClassicProgram.suits(task):
+        if not self._plan.has_classic or not ClassicProgram.suits(task):
             return None
         return ClassicProgram(task, "" if task.train == self.task.train else rows_hash(task.train))
 

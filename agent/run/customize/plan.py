@@ -1,4 +1,4 @@
-"""What a comparison is asked for, and the plan that is made of it."""
+"""The plan of a comparison, and what stops one that was asked for."""
 
 from __future__ import annotations
 
@@ -6,64 +6,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
 
+from agent.cluster import LOCAL
 from agent.errors import Problem
 from agent.extras import command, is_here, missing
+from agent.options.jobs import CustomizeOptions
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.run.customize.arms import ArmSpec, PromptArm
 from agent.run.customize.elsewhere import QUESTIONS
 from agent.run.customize.hosted import HostedPlan
 from agent.scoring.llm_judge import judge_calls
-from agent.task.words import near
 from agent.tuning.peft.folder import folder_fault
-from agent.tuning.settings import MOST_DRAWN, FullSettings, LoraSettings, SoftPromptSettings, Trainer, TrainingSettings
+from agent.tuning.settings import FullSettings, LoraSettings, SoftPromptSettings, Trainer, TrainingSettings
 from agent.types import LM, Task
 
 LATENCY_ROWS = 5
 """Dev rows that are asked one after the other, for the time of a call."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trainings:
-    """The trainings of a comparison: names of arms, settings of each that dev is shown, seeds of those it chooses, and
-    how many numbers of rows there are besides all."""
-
-    arms: Sequence[str]
-    tried: int
-    seeds: int
-    sizes: int
-
-    @property
-    def count(self) -> int:
-        """How many are begun; settings that dev gives up are trained for an epoch or two."""
-        return len(self.arms) * (self.tried + self.seeds - 1 + self.sizes)
-
-    @property
-    def line(self) -> str:
-        """How many there are, and what for."""
-        if not self.arms:
-            return "no training here"
-        parts = [f"{self.tried} settings on dev"] * (self.tried > 1) + [f"{self.seeds} seeds"] * (self.seeds > 1)
-        parts += [f"{self.sizes} fewer numbers of rows"] * bool(self.sizes)
-        return f"{self.count} trainings ({', '.join(self.arms)}{': ' if parts else ''}{', '.join(parts)})"
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CustomizePlan:
     """What is compared.
 
     Args:
-        classic: whether methods without a language model take part.
+        run: the search that the prompts come from.
+        prompts: those that take part, `yours` first.
+        specs: the arms that take part.
         base: the file of the model, where adapters are trained.
         folder: of the ledger; adapters, checkpoints and releases are kept in it.
-        weights: a Hugging Face folder to train on in the place of the weights of `base`; None: those of `base`.
-        expected_calls: calls in the life of the prompt; None: as many as it takes.
+        seed: of trainings, at least 0.
+        sizes: numbers of train rows that the arms learn from besides all, ascending.
         hosted: the arm that the model's provider trains, if any.
-        tried: how many settings of each training are tried on dev, at least 1.
-        seeds: how often each arm is trained with the settings that were chosen, at least 1.
-        ray: the address of a Ray cluster that trains. None: this process does.
-        is_drawn: whether the settings that are tried are drawn, and stopped by Ray Tune.
+        others: shipped tasks, with the rows that tuned arms are asked in addition.
     """
 
     task: Task
@@ -72,34 +46,48 @@ class CustomizePlan:
     run: str
     best: PromptCandidate
     prompts: tuple[PromptArm, ...]
-    tuned: tuple[ArmSpec, ...]
-    classic: bool
+    specs: Sequence[ArmSpec]
     base: Path
     folder: Path
-    settings: LoraSettings
-    soft: SoftPromptSettings
-    full: FullSettings
-    trainer: Trainer = "numpy"
-    weights: Path | None = None
-    expected_calls: int | None = None
-    curve: Sequence[int] = ()
-    hosted: HostedPlan | None = None
-    tried: int = 1
-    seeds: int = 1
-    others: tuple[Task, ...] = ()
-    ray: str | None = None
-    is_drawn: bool = False
+    asked: CustomizeOptions
+    seed: int
+    sizes: Sequence[int]
+    hosted: HostedPlan | None
+    others: tuple[Task, ...]
+
+    @property
+    def tuned(self) -> list[ArmSpec]:
+        """The arms to train here."""
+        return [spec for spec in self.specs if spec.is_trained_here]
+
+    @property
+    def has_classic(self) -> bool:
+        """Whether methods without a language model take part."""
+        return any(spec.method == "no model" for spec in self.specs)
 
     @property
     def is_local(self) -> bool:
         """Whether a call costs no dollars."""
         return self.lm.name.startswith("local/")
 
+    @property
+    def ray(self) -> str | None:
+        """The address of the Ray cluster that trains. None: this process does."""
+        return (self.asked.ray or (LOCAL if self.asked.tune else None)) if self.tuned else None
+
+    @property
+    def train_seconds(self) -> float | None:
+        """The cap of one arm."""
+        return None if self.asked.train_time is None else float(self.asked.train_time)
+
     def settings_of(self, spec: ArmSpec) -> TrainingSettings:
-        return {"soft prompt": self.soft, "full": self.full}.get(spec.method, self.settings)
+        if spec.method == "soft prompt":
+            return SoftPromptSettings(seed=self.seed, max_seconds=self.train_seconds)
+        kind = FullSettings if spec.method == "full" else LoraSettings
+        return kind(seed=self.seed, max_seconds=self.train_seconds)
 
     def trainer_of(self, spec: ArmSpec) -> Trainer:
-        return "peft" if spec.method == "full" else self.trainer
+        return "peft" if spec.method == "full" else self.asked.trainer
 
     @property
     def picking(self) -> PromptArm | None:
@@ -108,69 +96,63 @@ class CustomizePlan:
         return next((arm for arm in picks if arm.spec.name == "retrieved"), picks[0] if picks else None)
 
     @property
-    def trainings(self) -> Trainings:
-        return Trainings(tuple(spec.name for spec in self.tuned), self.tried, self.seeds, len(self.curve))
-
-    @property
     def calls(self) -> int:
         """How many it takes at most."""
-        judged = 1 + judge_calls(self.task)
+        judged, trained = 1 + judge_calls(self.task), len(self.tuned)
         rows = (len(self.task.test) + LATENCY_ROWS) * judged
-        tuned = len(self.tuned) + (self.hosted is not None)
+        tuned = trained + (self.hosted is not None)
         general = (len(QUESTIONS) + sum(len(task.dev) for task in self.others)) * (1 + tuned) if tuned else 0
-        seeds = len(self.tuned) * (self.seeds - 1) * len(self.task.test) * judged
-        learning = len(self.tuned) + (self.picking is not None)
-        points = len(self.curve) * learning * len(self.task.test) * judged
+        seeds = trained * (self.asked.seeds - 1) * len(self.task.test) * judged
+        learning = trained + (self.picking is not None)
+        points = len(self.sizes) * learning * len(self.task.test) * judged
         return rows * (len(self.prompts) + tuned) + general + points + seeds
 
 
-# -- obstacles to a training ------------------------------------------------------------------------------------------
+def trainings(tuned: Sequence[ArmSpec], asked: CustomizeOptions, sizes: Sequence[int]) -> tuple[int, str]:
+    """How many trainings a comparison begins, and a line about them.
 
-OPTION, FOLDER = "--trainer", "--hf-folder"
+    Settings that dev gives up are trained for an epoch or two.
+    """
+    if not tuned:
+        return 0, "no training here"
+    count = len(tuned) * (asked.tried + asked.seeds - 1 + len(sizes))
+    parts = [f"{asked.tried} settings on dev"] * (asked.tried > 1) + [f"{asked.seeds} seeds"] * (asked.seeds > 1)
+    parts += [f"{len(sizes)} fewer numbers of rows"] * bool(sizes)
+    names = ", ".join(spec.name for spec in tuned)
+    return count, f"{count} trainings ({names}{': ' if parts else ''}{', '.join(parts)})"
 
 
-def require_trainer(
-    trainer: str, weights: Path | None, specs: Sequence[ArmSpec], base: Path | None
-) -> tuple[Trainer, list[Problem]]:
-    """The trainer of adapters, and all that speaks against what was asked for.
+# -- obstacles --------------------------------------------------------------------------------------------------------
+
+
+def require_trainer(asked: CustomizeOptions, specs: Sequence[ArmSpec], base: Path | None) -> list[Problem]:
+    """All that speaks against the trainer that was asked for.
 
     Args:
-        weights: a Hugging Face folder to train on. None: the weights of the model's own file.
         specs: the arms to train that were asked for by name.
         base: the model's own file. None: it has none here.
     """
-    problems = []
-    known: tuple[Trainer, ...] = get_args(Trainer)
-    found = next((name for name in known if name == trainer), None)
-    if found is None:
-        problems.append(Problem(f"{OPTION} {trainer:.60}", f"no trainer of this name{near(trainer, list(known))}"))
-    if weights is not None and (fault := folder_fault(weights, base)):
-        problems.append(Problem(FOLDER, fault))
+    problems, folder, is_peft = [], asked.hf_folder, asked.trainer == "peft"
+    if folder is not None and (fault := folder_fault(folder, base)):
+        problems.append(Problem("--hf-folder", fault))
     soft = [spec.name for spec in specs if spec.method == "soft prompt"]
-    if soft and found == "peft":
-        problems.append(Problem(f"--arms {soft[0]}", f"trained in numpy alone; leave it or {OPTION} peft out"))
+    if soft and is_peft:
+        problems.append(Problem(f"--arms {soft[0]}", "trained in numpy alone; leave it or --trainer peft out"))
     full = [f"--arms {spec.name}" for spec in specs if spec.method == "full"]
-    asked = [*([f"{OPTION} peft"] if found == "peft" else []), *full, *([FOLDER] if weights is not None else [])]
-    if asked and not is_here("tune"):
-        problems.append(Problem(", ".join(asked), missing("tune")))
-    return found or "numpy", problems
+    needs = [*(["--trainer peft"] if is_peft else []), *full, *(["--hf-folder"] if folder is not None else [])]
+    if needs and not is_here("tune"):
+        problems.append(Problem(", ".join(needs), missing("tune")))
+    return problems
 
 
-def require_ray(is_asked: bool, tune: int, tuned: Sequence[ArmSpec]) -> list[Problem]:
-    """All that speaks against trainings on Ray.
-
-    Args:
-        is_asked: whether `--ray` was.
-        tune: how many settings are to be drawn; 0: none.
-    """
-    asked = [*(["--ray"] if is_asked else []), *([f"--tune {tune}"] if tune else [])]
+def require_ray(asked: CustomizeOptions, tuned: Sequence[ArmSpec]) -> list[Problem]:
+    """All that speaks against trainings on Ray; `tuned` are the arms to train."""
+    needs = [*(["--ray"] if asked.ray is not None else []), *([f"--tune {asked.tune}"] if asked.tune else [])]
     problems = []
-    if tune and not 2 <= tune <= MOST_DRAWN:
-        problems.append(Problem(f"--tune {tune}", f"write a number from 2 to {MOST_DRAWN}"))
-    if asked and not tuned:
-        problems.append(Problem(", ".join(asked), "no arm is trained here; name one with --arms, or leave it out"))
-    if asked and not is_here("ray"):
-        problems.append(Problem(", ".join(asked), missing("ray")))
-    elif tune and find_spec("pyarrow") is None:  # which Ray Tune needs and Ray alone does not bring
-        problems.append(Problem(f"--tune {tune}", f"needs the whole extra; {command('ray')}"))
+    if needs and not tuned:
+        problems.append(Problem(", ".join(needs), "no arm is trained here; name one with --arms, or leave it out"))
+    if needs and not is_here("ray"):
+        problems.append(Problem(", ".join(needs), missing("ray")))
+    elif asked.tune and find_spec("pyarrow") is None:  # which Ray Tune needs and Ray alone does not bring
+        problems.append(Problem(f"--tune {asked.tune}", f"needs the whole extra; {command('ray')}"))
     return problems

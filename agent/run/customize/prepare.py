@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,39 +26,24 @@ from agent.run.customize.elsewhere import other_tasks
 from agent.run.customize.hosted import HostedPlan, hosted_plan, require_affordable
 from agent.run.customize.hosted_job import training_files, training_prompt, write_training_files
 from agent.run.customize.job import Customize
-from agent.run.customize.plan import CustomizePlan, Trainings, require_ray, require_trainer
+from agent.run.customize.plan import CustomizePlan, require_ray, require_trainer, trainings
 from agent.run.launch import Launch, price_of
 from agent.run.locations import open_history
 from agent.run.recorded import recorded_prompt
 from agent.run.resume import changes_since
 from agent.run.session import PreparedJob, fetch_weights
 from agent.task.conversations import PLAYED
-from agent.tuning.settings import FullSettings, LoraSettings, SoftPromptSettings, Trainer
 
 if TYPE_CHECKING:
     from agent.types import Task
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """What was asked for, checked: the arms, how they are trained, and the numbers of rows besides all."""
-
-    specs: Sequence[ArmSpec]
-    settings: LoraSettings
-    soft: SoftPromptSettings
-    full: FullSettings
-    trainer: Trainer
-    curve: Sequence[int]
-
-
 def checked(
     launch: Launch, asked: CustomizeOptions, download: Callable[[int, int], None] = lambda done, total: None
-) -> Checked:
-    """What is compared, before anything is searched or trained.
+) -> tuple[list[ArmSpec], list[int]]:
+    """The arms that are compared and the numbers of rows besides all, before anything is searched or trained.
 
     Args:
-        launch: task and models.
-        asked: what the user asked for.
         download: is told bytes of weights as they come, where a soft prompt needs the model's tokenizer.
 
     Raises:
@@ -85,23 +70,11 @@ def checked(
         asked_first = PromptProgram(task, local).request(bare_prompt(task), task.train[0]).messages
         if no := why_no_soft_prompt(local.path, asked_first):
             problems.append(Problem(f"--arms {soft[0].name}", no))
-    trainer, not_here = require_trainer(asked.trainer, asked.hf_folder, tuned if asked.arms else [], base)
-    problems += not_here
-    curve, wrong = curve_sizes(str(asked.curve), len(task.train))
-    wrong += require_ray(asked.ray is not None, asked.tune or 0, tuned)
-    seconds = None if asked.train_time is None else float(asked.train_time)
-    seed = launch.options.seed
-    require_none([*problems, *wrong])
+    problems += require_trainer(asked, tuned if asked.arms else [], base)
+    sizes, wrong = curve_sizes(str(asked.curve), len(task.train))
+    require_none([*problems, *wrong, *require_ray(asked, tuned)])
     require_hosted(launch, specs, asked)
-    kept = [spec for spec in specs if not why or spec not in tuned]
-    return Checked(
-        kept,
-        LoraSettings(seed=seed, max_seconds=seconds),
-        SoftPromptSettings(seed=seed, max_seconds=seconds),
-        FullSettings(seed=seed, max_seconds=seconds),
-        trainer,
-        curve,
-    )
+    return [spec for spec in specs if not why or spec not in tuned], sizes
 
 
 def require_hosted(launch: Launch, specs: Sequence[ArmSpec], asked: CustomizeOptions) -> HostedPlan | None:
@@ -160,26 +133,23 @@ def dry_run(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> dict
     """
     if run:
         plan = planned(launch, run, asked, db)
-        arms = [arm.spec.name for arm in plan.prompts] + list(plan.trainings.arms)
-        arms += ["hosted"] * (plan.hosted is not None) + ["no-model"] * plan.classic
-        trainings, calls = plan.trainings, plan.calls
+        tuned, sizes, calls = plan.tuned, plan.sizes, plan.calls
+        arms = [arm.spec.name for arm in plan.prompts] + [spec.name for spec in tuned]
+        arms += ["hosted"] * (plan.hosted is not None) + ["no-model"] * plan.has_classic
     else:
-        what = checked(launch, asked)
-        arms, calls = [spec.name for spec in what.specs], None
-        tuned = [spec.name for spec in what.specs if spec.is_trained_here]
-        trainings = Trainings(tuned, asked.tried, asked.seeds, len(what.curve))
+        specs, sizes = checked(launch, asked)
+        tuned, calls = [spec for spec in specs if spec.is_trained_here], None
+        arms = [spec.name for spec in specs]
+    count, line = trainings(tuned, asked, sizes)
     about = {"task": launch.task.name, "model": launch.target.name, "of_run": run, "arms": arms}
-    return {**about, "trainings": trainings.count, "trainings_text": trainings.line, "calls": calls}
+    return {**about, "trainings": count, "trainings_text": line, "calls": calls}
 
 
 def prepare_customize(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> PreparedJob[CustomizeResult]:
     """A comparison that is ready to start; calls nothing.
 
     Args:
-        launch: task and models.
-        run: a finished search of them.
-        asked: what the user asked for.
-        db: the ledger.
+        run: a finished search of this task and these models.
 
     Raises:
         InputError: the search is of another task or model, or arms cannot be trained.
@@ -196,8 +166,7 @@ def comparison_options(launch: Launch) -> SpendingOptions:
 
 def planned(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> CustomizePlan:
     """The plan of a comparison, as `prepare_customize` takes it."""
-    what = checked(launch, asked)
-    specs = what.specs
+    specs, sizes = checked(launch, asked)
     with closing(open_history(db)) as history:
         row = searched(history.run(run))
         _require_same(row, launch)
@@ -205,34 +174,24 @@ def planned(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> Cust
         prompts = prompt_arms(history, row, specs)
         best = recorded_prompt(history.candidate(row["result"]["winner"]["candidate_id"]))
     target = launch.target
-    tuned = tuple(spec for spec in specs if spec.is_trained_here)
     if hosted := require_hosted(launch, specs, asked):
         files = training_files(task, target, training_prompt(best))
         require_affordable(hosted, files, launch.asked.max_cost)
     return CustomizePlan(
-        task,
-        target,
-        launch.judges,
-        row["id"],
-        best,
-        tuple(prompts),
-        tuned,
-        any(spec.method == "no model" for spec in specs),
-        target.path if isinstance(target, LocalModel) else Path(),
-        db.parent,
-        what.settings,
-        what.soft,
-        what.full,
-        what.trainer,
-        asked.hf_folder,
-        asked.expected_calls,
-        what.curve,
-        hosted,
-        asked.tried,
-        asked.seeds,
-        other_tasks(task.name) if tuned else (),
-        (asked.ray or (LOCAL if asked.tune else None)) if tuned else None,
-        bool(asked.tune),
+        task=task,
+        lm=target,
+        judges=launch.judges,
+        run=row["id"],
+        best=best,
+        prompts=tuple(prompts),
+        specs=specs,
+        base=target.path if isinstance(target, LocalModel) else Path(),
+        folder=db.parent,
+        asked=asked,
+        seed=launch.options.seed,
+        sizes=sizes,
+        hosted=hosted,
+        others=other_tasks(task.name) if any(spec.is_trained_here for spec in specs) else (),
     )
 
 

@@ -58,7 +58,7 @@ def write_arm(
         "candidate_id": candidate.id,
         "test": summary(arm.scores).mean,
         "baseline_test": summary(yours.scores).mean,
-        "lift": difference(arm.scores, yours.scores, plan.settings.seed).to_json(),
+        "lift": difference(arm.scores, yours.scores, plan.seed).to_json(),
         "train_rows": len(plan.task.train),
         "hashes": dict(plan.task.hashes),
         "tool": tool_version(),
