@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import AgentError, InputError, Problem, ProblemsError, RunRefused
@@ -76,43 +76,49 @@ def prepare_sweep(path: Path, folder: Path | None = None, check_keys: bool = Tru
     cells, problems = with_shares(file, cells, progress)
     if problems:
         raise ProblemsError(tuple(problems))
-    return _Checking(file, folder, cells, progress, check_keys).prepared()
+    checking = _Checking(file, check_keys)
+    estimates = checking.estimates(cells, progress)
+    return PreparedSweep(file, folder, cells, progress, estimates, tuple(checking.models))
 
 
 class _Checking:
-    """Makes each run ready as it would start. Runs that differ in their seed alone are looked at once."""
+    """Makes each run ready as it would start. Runs that differ in their seed alone, and files, are looked at once."""
 
-    def __init__(
-        self, file: SweepFile, folder: Path, cells: Sequence[Cell], progress: Mapping[str, CellProgress], keys: bool
-    ) -> None:
-        self._file, self._folder, self._cells, self._progress, self._keys = file, folder, cells, progress, keys
+    def __init__(self, file: SweepFile, keys: bool) -> None:
+        self.models: dict[str, None] = {}
+        self._file, self._keys = file, keys
         self._wrong: dict[str, list[str]] = {}
         self._stale: dict[str, list[str]] = {}
-        self._files = _Files()
-        self._models: dict[str, None] = {}
+        self._tasks: dict[str, Task] = {}
+        self._digests: dict[str, str] = {}
 
-    def prepared(self) -> PreparedSweep:
+    def estimates(self, cells: Sequence[Cell], progress: Mapping[str, CellProgress]) -> dict[str, Estimate]:
+        """What each cell that has not begun takes at most. Raises ProblemsError with all that is wrong with any."""
         estimates: dict[str, Estimate] = {}
         seen: dict[str, Estimate | list[str]] = {}
-        for cell in self._cells:
-            progress = self._progress[cell.name]
-            if progress.state == "finished":
-                self._require_unchanged(cell, progress.run_id)
-                continue
-            if progress.run_id:
-                self._resumes(cell, progress.run_id)
+        for cell in cells:
+            run_id = progress[cell.name].run_id
+            try:
+                if progress[cell.name].state == "finished":
+                    for what in self._changes(cell.db, run_id):
+                        self._stale.setdefault(what, []).append(cell.name)
+                    continue
+                if run_id:
+                    self._require(prepare_resume(run_id, ResumeOptions(), cell.db).launch)
+                    continue
+            except AgentError as error:
+                self._note(cell, str(error).split("\n"))
                 continue
             key = json.dumps([cell.point.task, {**cell.arguments, "seed": 0}], sort_keys=True, default=str)
             if key not in seen:
                 seen[key] = self._estimate(cell)
-            found = seen[key]
-            if isinstance(found, list):
+            if isinstance(found := seen[key], list):
                 self._note(cell, found)
             else:
                 estimates[cell.name] = found
         if self._wrong or self._stale:
             raise ProblemsError(tuple(self._problems()))
-        return PreparedSweep(self._file, self._folder, self._cells, self._progress, estimates, tuple(self._models))
+        return estimates
 
     def _estimate(self, cell: Cell) -> Estimate | list[str]:
         try:
@@ -132,21 +138,8 @@ class _Checking:
             except AgentError as error:
                 yield from str(error).split("\n")
 
-    def _resumes(self, cell: Cell, run_id: str) -> None:
-        try:
-            self._require(prepare_resume(run_id, ResumeOptions(), cell.db).launch)
-        except AgentError as error:
-            self._note(cell, str(error).split("\n"))
-
-    def _require_unchanged(self, cell: Cell, run_id: str) -> None:
-        try:
-            for what in self._files.changes(cell.db, run_id):
-                self._stale.setdefault(what, []).append(cell.name)
-        except AgentError as error:
-            self._note(cell, str(error).split("\n"))
-
     def _require(self, launch: Launch) -> None:
-        self._models.update(dict.fromkeys(launch.models))
+        self.models.update(dict.fromkeys(launch.models))
         for lm in launch.lms():
             self._require_key(lm)
 
@@ -172,29 +165,15 @@ class _Checking:
                 f"{what} {since}; put it back, or sweep into another folder (--folder)",
             )
 
-
-@dataclass(slots=True)
-class _Files:
-    """The files of cells as they are now. Each task and each model's own file is read once."""
-
-    _tasks: dict[str, Task | AgentError] = field(default_factory=dict)
-    _digests: dict[str, str] = field(default_factory=dict)
-
-    def changes(self, db: Path, run_id: str) -> list[str]:
+    def _changes(self, db: Path, run_id: str) -> list[str]:
         """What is not as it was when a run began, a line each. Raises InputError for files that cannot be read now."""
         with closing(open_history(db)) as history:
             run = history.run(run_id)
         begun, model = started_with(run), run["model"]
         key = json.dumps({**begun.stored(), "model": None, "strategy": None}, sort_keys=True)
         if key not in self._tasks:
-            try:
-                self._tasks[key] = task_of(begun)
-            except AgentError as error:
-                self._tasks[key] = error
-        task = self._tasks[key]
-        if isinstance(task, AgentError):
-            raise task
+            self._tasks[key] = task_of(begun)
         if model not in self._digests:
             self._digests[model] = file_digest(model)
         is_other_file = begun.model_digest != self._digests[model]
-        return task_changes(run, task) + [f"the file behind {model} changed"] * is_other_file
+        return task_changes(run, self._tasks[key]) + [f"the file behind {model} changed"] * is_other_file
