@@ -89,7 +89,7 @@ class AnthropicModel(HostedModel):
             "timeout": time_limits(request.timeout),
         }
         if system:
-            parameters["system"] = [_cached(system)]
+            parameters["system"] = [{"type": "text", "text": system, **CACHED}]
         if request.tools:
             parameters["tools"] = anthropic_tools(request.tools)
         if request.stop:
@@ -159,10 +159,6 @@ class AnthropicModel(HostedModel):
 
 CACHED: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
 """What marks a block for the prompt cache."""
-
-
-def _cached(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text, **CACHED}
 
 
 def _turns(messages: Iterable[Message], with_calls: bool = False) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
 
@@ -142,7 +142,9 @@ def read_gguf(path: Path) -> GgufFile:
     """
     try:
         with path.open("rb") as file:
-            data: mmap.mmap | bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if _filled(file) else b""
+            data: mmap.mmap | bytes = b""
+            if file.seek(0, 2) > 0:  # an empty file cannot be mapped
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     if data[:4] != b"GGUF":
@@ -167,10 +169,6 @@ def read_array(file: GgufFile, name: str) -> list[str | float]:
             return reader.array()
         reader.value(kind)
     return []
-
-
-def _filled(file: BinaryIO) -> bool:
-    return file.seek(0, 2) > 0  # an empty file cannot be mapped
 
 
 def _read(path: Path, data: mmap.mmap | bytes) -> GgufFile:

@@ -151,7 +151,8 @@ class Engines:
         except Exception as error:  # the engine raises plain RuntimeErrors for damaged files
             failure = cannot_load(self.path, error)
             ready.set()
-            self._fail_all(failure)
+            while (call := self._next(-1)) is not None:
+                call.settle(None, failure)
             return
         with self._publishing:
             if self._server is None:
@@ -186,10 +187,6 @@ class Engines:
             if self._server == old:
                 self._server = new
         return engine, new
-
-    def _fail_all(self, failure: Exception) -> None:
-        while (call := self._next(-1)) is not None:
-            call.settle(None, failure)
 
     # -- queue --------------------------------------------------------------------------------------------------------
 

@@ -31,15 +31,22 @@ def engine_tokens(
         ProblemsError: pairs without a prompt or an answer, or of too many tokens; all of them.
         InputError: the engine cannot load the model, or does not read the tokens of `soft` as they are.
     """
-    if problems := [problem for at, pair in enumerate(pairs, 1) for problem in _empty(at, pair)]:
+    problems = [
+        Problem(f"pair {at}", what)
+        for at, pair in enumerate(pairs, 1)
+        for what, is_there in (("has no messages", pair.messages), ("has no answer", pair.answer.strip()))
+        if not is_there
+    ]
+    if problems:
         raise ProblemsError(tuple(problems))
     engine = _Engine(base)
     answers = {answer: engine.answer(answer) for answer in dict.fromkeys(pair.answer for pair in pairs)}
     made = [TokenPair(engine.prompt(pair, soft), (*answers[pair.answer], architecture.end_of_turn)) for pair in pairs]
     most = min(MOST_TOKENS, architecture.context)
     sizes = [len(pair.prompt) + len(pair.answer) for pair in made]
-    if long := [Problem(f"pair {at}", _too_long(size, most)) for at, size in enumerate(sizes, 1) if size > most]:
-        raise ProblemsError(tuple(long))
+    why = f"more than the {most} that can be trained on; leave it out or shorten its prompt"
+    if long := [at for at, size in enumerate(sizes) if size > most]:
+        raise ProblemsError(tuple(Problem(f"pair {at + 1}", f"has {sizes[at]} tokens, {why}") for at in long))
     return made
 
 
@@ -50,15 +57,6 @@ def require_soft_tokens(base: Path, messages: Sequence[Message], soft: SoftToken
         InputError: it does not, or it cannot load the model.
     """
     _Engine(base).prompt(TrainingPair(tuple(messages), ""), soft)
-
-
-def _empty(at: int, pair: TrainingPair) -> list[Problem]:
-    wrong = [] if pair.messages else ["has no messages"]
-    return [Problem(f"pair {at}", what) for what in (*wrong, *([] if pair.answer.strip() else ["has no answer"]))]
-
-
-def _too_long(size: int, most: int) -> str:
-    return f"has {size} tokens, more than the {most} that can be trained on; leave it out or shorten its prompt"
 
 
 class _Engine:

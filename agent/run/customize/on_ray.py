@@ -176,7 +176,8 @@ class RayTrainings:
             InputError: as `train_pairs`, or the node has another model or other packages.
             AgentError: the workers of this training died too often.
         """
-        sent, key = self.order(order), (tuple(order.rows), order.trainer, _without_caps(order))
+        sent, uncapped = self.order(order), replace(order.settings, pause_after=None, max_seconds=None)
+        key = (tuple(order.rows), order.trainer, uncapped)
         if key in self._sent:
             sent = replace(sent, kept=checkpoints(sent.folder, self._sent[key]))
         errors, lives = self.ray.exceptions, 1 + RETRIES
@@ -209,10 +210,6 @@ class RayTrainings:
         finally:
             work.cancel()
             self.ray.cancel(stream)  # nothing where it has ended
-
-
-def _without_caps(order: TrainingOrder) -> Hashable:
-    return replace(order.settings, pause_after=None, max_seconds=None)
 
 
 async def _received(stream: Any, on_steps: OnSteps) -> tuple[TrainedAdapter, Files]:

@@ -82,9 +82,10 @@ def hf_model(base: BaseModel) -> Any:
         InputError: the family has no place for a tensor in transformers.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-    model = AutoModelForCausalLM.from_config(_config(base), dtype=torch.float32)
+    kind = LlamaConfig if base.architecture.family == "llama" else Qwen2Config
+    model = AutoModelForCausalLM.from_config(kind(**sizes_of(base)), dtype=torch.float32)
     state = {}
     for name, tensor, order in tensors_of(base):
         state[hf_name(name)] = torch.from_numpy(tensor.copy() if order is None else tensor[order])
@@ -97,13 +98,6 @@ def hf_model(base: BaseModel) -> Any:
     model.tie_weights()
     model.model.rotary_emb.inv_freq = torch.from_numpy(base.frequencies).float()
     return model.eval()  # no dropout: nothing is drawn at random
-
-
-def _config(base: BaseModel) -> Any:
-    from transformers import LlamaConfig, Qwen2Config
-
-    is_llama = base.architecture.family == "llama"
-    return (LlamaConfig if is_llama else Qwen2Config)(**sizes_of(base))
 
 
 def sizes_of(base: BaseModel) -> dict[str, Any]:
