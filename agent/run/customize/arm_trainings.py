@@ -26,6 +26,7 @@ from agent.run.customize.training import (
     Stopped,
     TrainingOrder,
     WatchedTraining,
+    pairs_of,
     planned_record,
     trained,
     training_record,
@@ -86,12 +87,12 @@ class ArmTrainings:
         return instructed_prompt(self._plan.best) if spec.name == "lora+prompt" else bare_prompt(self._plan.task)
 
     def _order(self, spec: ArmSpec, task: Task, settings: TrainingSettings) -> TrainingOrder:
-        plan = self._plan
-        return TrainingOrder.of(
-            PromptProgram(task, plan.lm),
-            self._prompt(spec),
-            task,
+        plan, prompt = self._plan, self._prompt(spec)
+        program = PromptProgram(task, plan.lm)
+        return TrainingOrder(
             base=plan.base,
+            rows=pairs_of(program, prompt, task.train),
+            validation=pairs_of(program, prompt, task.dev),
             settings=settings,
             folder=plan.folder / ADAPTERS,
             trainer=plan.trainer_of(spec),

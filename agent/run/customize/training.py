@@ -56,12 +56,6 @@ class TrainingOrder:
     trainer: Trainer = "numpy"
     weights: Path | None = None
 
-    @staticmethod
-    def of(program: PromptProgram, prompt: PromptCandidate, task: Task, **how: Any) -> TrainingOrder:
-        """Trains on the train rows of a task as `prompt` asks them, and stops early by its dev rows."""
-        rows, validation = (pairs_of(program, prompt, part) for part in (task.train, task.dev))
-        return TrainingOrder(rows=rows, validation=validation, **how)
-
     @property
     def pairs(self) -> list[TrainingPair]:
         """Those of an epoch: the rows, or several times the rows where they are few."""
