@@ -126,11 +126,7 @@ class Batch:
 
 
 class Course:
-    """The course of a batch.
-
-    Args:
-        max_wait: seconds for which a provider that does not answer is asked again.
-    """
+    """The course of a batch."""
 
     def __init__(
         self, batch: Batch, api: BatchApi[Any], settings: BatchSettings, say: Callable[[str], None], max_wait: float

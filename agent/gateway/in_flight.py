@@ -14,7 +14,6 @@ class InFlight:
     """The calls that were sent and are not answered.
 
     Args:
-        calls: how many, at least 0.
         oldest: seconds since the first of them was sent, at least 0.
         outage: the model whose provider does not answer, why, and for how long it is tried; "" where all answer.
     """

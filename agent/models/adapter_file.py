@@ -158,11 +158,7 @@ def soft_texts(file: GgufFile) -> tuple[str, ...]:
 
 
 def unfit_soft_prompt(file: GgufFile, model: GgufFile, sha256: str) -> str:
-    """Why a soft prompt cannot be served with a model, or "".
-
-    Args:
-        sha256: of the model's file, in hex digits.
-    """
+    """Why a soft prompt cannot be served with a model, or ""."""
     texts = soft_texts(file)
     ranks = [file.tensors[name].shape[1] for name in file.tensors if name.startswith(EMBEDDING)]
     if not texts or len(file.tensors) != 2 or ranks != [len(texts)] * 2:

@@ -35,11 +35,7 @@ GIVE_ANOTHER = "give the path of a LoRA adapter in GGUF after the +"
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """An adapter file by its content, so that the engine runs what was checked.
-
-    Args:
-        sha256: Of its bytes, in hex digits.
-    """
+    """An adapter file by its content, so that the engine runs what was checked."""
 
     path: Path
     sha256: str

@@ -116,11 +116,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def translate(error: Exception, *, where: str, variable: str, quote: Callable[[object], str]) -> ModelError:
-    """The ModelError for `error`; one among its causes is taken as it is.
-
-    Args:
-        variable: The environment variable that a user may have to set.
-    """
+    """The ModelError for `error`; one among its causes is taken as it is."""
     for part in chain(error):
         if isinstance(part, ModelError):
             return part.within(where)

@@ -225,11 +225,7 @@ def kept(file: GgufFile, tensor: Tensor, name: str = "") -> WrittenTensor:
 
 
 def gguf_parts(head: bytes, tensors: Sequence[WrittenTensor], aligned: int = ALIGNED) -> Iterator[bytes]:
-    """The bytes of a file, part by part.
-
-    Args:
-        aligned: the bytes that a tensor's place is a multiple of.
-    """
+    """The bytes of a file, part by part."""
     lines, offset = [head], 0
     for tensor in tensors:
         axes = struct.pack(f"<I{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape[::-1])

@@ -206,11 +206,7 @@ class HostedModel(ABC):
     """The part of the LM protocol that hosted models share; a subclass has `_start`, `_stop`, `_send` and `_read`.
 
     One attempt is one HTTP request. Where a model refuses `temperature`, `seed`, log-probabilities or a JSON schema,
-    the attempt raises ParameterRefused, and later ones leave it out. `_sends` holds what was not refused so far.
-
-    Args:
-        address_variable: The environment variable that names this address; "" for any other.
-    """
+    the attempt raises ParameterRefused, and later ones leave it out. `_sends` holds what was not refused so far."""
 
     def __init__(self, name: str, model: str, variable: str, endpoint: str = "", address_variable: str = "") -> None:
         self._name = name
@@ -264,12 +260,7 @@ class HostedModel(ABC):
             return await run_aside(size, partial(self._settled, request, reply))
 
     def read_batched(self, request: Request, status: int, body: Any) -> Completion:
-        """The reply to a request that went with a batch, as `complete` reads that of a live call; raises what it does.
-
-        Args:
-            status: the HTTP status of the reply, 100 to 599.
-            body: the reply's JSON.
-        """
+        """The reply to a request that went with a batch; reads and raises what `complete` does of a live call."""
         with self._errors(request.timeout, lambda: status, request, WITHOUT.keys()):
             if status >= 400:
                 raise BatchedError(status, body)

@@ -37,9 +37,6 @@ class LabelScorer:
     ) -> tuple[float, ...]:
         """The log-probability of each label at the beginning of the reply, up to the token that tells it from others.
 
-        Args:
-            labels: Each at least one token long.
-
         Raises:
             RuntimeError: The engine failed.
         """

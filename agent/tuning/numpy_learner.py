@@ -34,11 +34,7 @@ class PackedBatch:
 
 
 class NumpyLearner(Generic[P]):
-    """An adapter or a soft prompt of a base, on its own threads.
-
-    Args:
-        threads: parts of a batch that are worked on at once, 1 or more.
-    """
+    """An adapter or a soft prompt of a base, on its own threads."""
 
     def __init__(self, base: BaseModel, method: Method[P], threads: int) -> None:
         self._base, self._method, self._threads = base, method, threads

@@ -112,8 +112,6 @@ class Step:
     """One step of a training, as an observer sees it.
 
     Args:
-        epoch: 1 and up.
-        step: 1 and up, over all epochs.
         loss: mean negative log-likelihood of the batch's answer tokens, in nats.
     """
 
@@ -130,11 +128,9 @@ class TrainedAdapter:
     """An adapter, a soft prompt or a whole model that was trained.
 
     Args:
-        sha256: of the file, in hex digits.
         steps: how many were done; those after the best epoch included.
         seconds: of training, without validation.
         best_epoch: the one that the parameters are of; where nothing was validated, the last.
-        training: what the names of its checkpoints begin with, in hex digits.
     """
 
     path: Path

@@ -84,7 +84,6 @@ class MadeArm:
     """An arm that can be asked: its prompt, the model that answers, and what it took to make it.
 
     Args:
-        train_s: seconds of its training.
         usd: of its training at a provider; None: the price is not known.
     """
 
@@ -199,11 +198,7 @@ def why_no_soft_prompt(base: Path, messages: Sequence[Message] = ()) -> str:
 
 
 def why_not_tuned(task: Task, model: str, base: Path | None) -> str:
-    """Why no adapter can be trained for this task and model; "" where one can, as far as is known without the file.
-
-    Args:
-        base: its file. None: it has none.
-    """
+    """Why no adapter can be trained for this task and model; "" where one can, as far as is known without the file."""
     if not model.startswith("local/"):
         return f"{model} is not trained here; name an embedded model (local/NAME or local/PATH.gguf)"
     if split_adapter(model.removeprefix("local/"))[1]:

@@ -26,11 +26,7 @@ ALL = "all"
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """An arm that learnt from some of the train rows.
-
-    Args:
-        train_s: seconds of its training.
-    """
+    """An arm that learnt from some of the train rows."""
 
     arm: str
     labels: int
@@ -92,7 +88,6 @@ def curve_text(points: Sequence[CurvePoint], seed: int) -> str:
 
     Args:
         points: of each arm for each number of rows; of equals the first leads.
-        seed: of the interval, at least 0.
     """
     sizes = sorted({point.labels for point in points})
     if len(sizes) < 2:

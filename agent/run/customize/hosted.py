@@ -60,8 +60,6 @@ def hosted_plan(
 
     Args:
         train_price: dollars per million trained tokens. None: not known.
-        max_cost: cap in dollars. None: no cap.
-        seed: at least 0.
 
     Raises:
         InputError: with a line for each reason why this model is not trained at its provider.
@@ -127,9 +125,6 @@ class HostedTrainer:
 
     async def arm(self, stopped: Stopped) -> MadeArm:
         """The arm with its tuned model; the same rows and settings are trained once, whatever run began it.
-
-        Args:
-            stopped: returns the error that ends the run, where there is one.
 
         Raises:
             BudgetExhausted: the training may cost more than is left.

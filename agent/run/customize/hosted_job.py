@@ -236,8 +236,6 @@ class TrainingFiles:
     """What is uploaded.
 
     Args:
-        train: the train rows as JSON Lines.
-        validation: the dev rows as JSON Lines.
         tokens: of the train rows, at most, in one epoch.
     """
 
@@ -283,9 +281,6 @@ def write_training_files(
     folder: Path, files: TrainingFiles, model: OpenAIModel, settings: TuningSettings
 ) -> list[Path]:
     """Writes both files, and the shell commands that upload them and start the job; sends nothing.
-
-    Args:
-        folder: is made if need be.
 
     Returns:
         The paths of the files.

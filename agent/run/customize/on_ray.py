@@ -121,9 +121,6 @@ def write_files(folder: Path, files: Files) -> None:
 class RayTrainings:
     """A cluster that trains.
 
-    Args:
-        address: such as "auto" or "ray-head:6379", or "local".
-
     Raises:
         InputError: Ray is not installed, or there is no such cluster.
     """

@@ -31,10 +31,8 @@ class CustomizePlan:
     Args:
         run: the search that the prompts come from.
         prompts: those that take part, `yours` first.
-        specs: the arms that take part.
         base: the file of the model, where adapters are trained.
         folder: of the ledger; adapters, checkpoints and releases are kept in it.
-        seed: of trainings, at least 0.
         sizes: numbers of train rows that the arms learn from besides all, ascending.
         hosted: the arm that the model's provider trains, if any.
         others: shipped tasks, with the rows that tuned arms are asked in addition.
@@ -130,7 +128,6 @@ def require_trainer(asked: CustomizeOptions, specs: Sequence[ArmSpec], base: Pat
 
     Args:
         specs: the arms to train that were asked for by name.
-        base: the model's own file. None: it has none here.
     """
     problems, folder, is_peft = [], asked.hf_folder, asked.trainer == "peft"
     if folder is not None and (fault := folder_fault(folder, base)):

@@ -125,7 +125,6 @@ def dry_run(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> dict
     """What a comparison would do, JSON-ready; calls nothing.
 
     Args:
-        launch, asked, db: as of `prepare_customize`.
         run: a finished search; "": one would be made first, and how many calls follow it is not known.
 
     Raises:
@@ -199,10 +198,7 @@ def export_training(launch: Launch, run: str, folder: Path, db: Path) -> dict[st
     """Writes what a training at the provider would upload, and the commands for it; calls nothing.
 
     Args:
-        launch: task and model.
         run: a finished search, whose best instruction is trained with. "": the user's own prompt is.
-        folder: gets the files.
-        db: the ledger.
 
     Returns:
         What was written: `files`, `rows`, `tokens` (at most, in an epoch), `of_run`.

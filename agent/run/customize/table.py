@@ -21,7 +21,6 @@ class MeasuredArm:
     """What was measured of an arm.
 
     Args:
-        train_s: seconds of its training.
         usd_per_1000: dollars of 1,000 calls. None: nobody knows the price.
         latency_s: of one call, alone. None: not measured.
         elsewhere: general questions with it on; None for what leaves the model as it is.

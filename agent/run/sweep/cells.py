@@ -94,11 +94,7 @@ def with_shares(
     """The cells with their caps, so that all caps together are within that of the sweep, and what is wrong with it.
 
     A cell that has begun keeps the cap that its run has, one with its own `max_cost` has that, and the others
-    share alike what is left: a cap is in the plan of a run, so it may not depend on which cell came first.
-
-    Args:
-        begun: how far each is, by name.
-    """
+    share alike what is left: a cap is in the plan of a run, so it may not depend on which cell came first."""
     if sweep.max_cost is None:
         return list(cells), []
     caps = {

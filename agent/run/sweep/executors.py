@@ -156,7 +156,6 @@ class RayTasks:
 
     Args:
         address: of a cluster, such as "auto" or "ray-head:6379", or "local".
-        num_cpus: that a cell takes of a node, at least 0.
 
     Raises:
         InputError: Ray is not installed, or there is no such cluster.

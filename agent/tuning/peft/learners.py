@@ -57,7 +57,6 @@ class TorchLearner:
     Args:
         slots: of all that is trained; together they fill the flat vector.
         settings: the threads count; the rest is the loop's.
-        base: the SHA-256 of the weights.
     """
 
     def __init__(
