@@ -181,7 +181,7 @@ def _click_option(
     else:
         usual = FILES.get(option.name, PATH) if option.kind is Path else OptionType(model, option)
         about |= {"type": types.get(option.name, usual), "multiple": option.is_repeatable}
-        if option.metavar:
+        if option.metavar and option.name not in types:
             about["metavar"] = option.metavar
         if default is not None and default != "" and not option.is_repeatable and default != ():
             about |= {"default": default, "show_default": True}

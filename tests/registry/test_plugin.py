@@ -94,7 +94,7 @@ def test_a_run_of_the_command_uses_metric_model_strategy_and_format(site: Path) 
     messages = json.loads(Path(result["release"]).with_name("messages.json").read_text("utf-8"))["messages"]
     assert sent == messages
     assert "messages.jsonl: a message a line" in " ".join(shell(site, "export", "-h").split())
-    assert "evolve|dspy-mipro|dspy-gepa|dspy-bootstrap|in-turn" in "".join(shell(site, "run", "-h").split())
+    assert "evolve|dspy-mipro|dspy-gepa|dspy-bootstrap|in-turn" in "".join(shell(site, "run", "--help-all").split())
 
 
 @pytest.mark.parametrize("strategy", ["evolve", "bayes", "in-turn"])
