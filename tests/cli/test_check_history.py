@@ -60,7 +60,7 @@ def test_what_makes_no_sense_is_refused(two_runs: Made) -> None:
     with WireServer(learner) as server:
         for every in ("soon", "0d", "-1d", "0"):
             lines = refused(2, "check", release, "-m", compatible(server), "--every", every)
-            assert f"--every {every}: write seconds above 0, or a time such as" in lines[0]
+            assert f"'--every': '{every}': write seconds above 0, or a time such as" in lines[-1]
         assert server.requests == []
     assert "--page goes with --history" in optimize("check", release, "--page", "x.html").stderr
 
