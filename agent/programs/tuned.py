@@ -27,6 +27,11 @@ class AdaptedModel(LM, Protocol):
     def adapter(self) -> Adapter | None: ...
 
 
+def adapter_of(candidate: Candidate) -> str:
+    """The SHA-256 of the adapter that answers a candidate; "" without one."""
+    return candidate.adapter if isinstance(candidate, TunedCandidate) else ""
+
+
 class TunedProgram(PromptProgram):
     """Prompts for one task, answered by a base (`lm`, which counts tokens) with one of several adapters.
 

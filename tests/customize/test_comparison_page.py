@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent.report import facts
 from agent.report.comparison import _settings
-from agent.results.customize import ArmSettings, SettingsTried
+from agent.results.customize import ArmSettings
 from tests.customize.conftest import Made
 from tests.report.test_web import data, page
 from tests.report.web_world import signed_in
@@ -14,19 +14,9 @@ from tests.report.web_world import signed_in
 
 def test_the_settings_of_a_training_without_a_rank_are_shown() -> None:
     """A soft prompt and a whole model have a rate alone."""
-    one = {"epochs": 2, "seconds": 3.0, "diverged": False, "ended": ""}
-    tried = [
-        {**one, "learning_rate": 0.01, "rank": None, "dev_loss": 1.5},
-        {**one, "learning_rate": 0.03, "rank": None, "dev_loss": None},
-    ]
-    known = {name: value for name, value in tried[0].items() if name in SettingsTried.model_fields}
-    line = ArmSettings.from_json(
-        {
-            "arm": "soft-prompt",
-            "chosen": {"learning_rate": 0.01},
-            "tried": [known, {**known, "learning_rate": 0.03, "dev_loss": None}],
-        }
-    )
+    first = {"learning_rate": 0.01, "epochs": 2, "dev_loss": 1.5, "seconds": 3.0, "diverged": False, "ended": ""}
+    tried = [first, {**first, "learning_rate": 0.03, "dev_loss": None}]
+    line = ArmSettings.from_json({"arm": "soft-prompt", "chosen": {"learning_rate": 0.01}, "tried": tried})
     chosen, other = _settings(line)
     assert chosen[:3] == ["soft-prompt", "0.01", ""]
     assert (chosen[4], chosen[-1], other[4]) == ("1.500", "chosen", "-")

@@ -13,8 +13,8 @@ from agent.ledger.store import Ledger
 from agent.observer import Observer
 from agent.programs.classic import ClassicProgram
 from agent.programs.prompt import PromptProgram
-from agent.programs.tuned import TunedProgram
-from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate
+from agent.programs.tuned import TunedProgram, adapter_of
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.results.customize import CustomizeResult, ProviderTraining, RowCounts, SeedScore
 from agent.run.customize.arm_trainings import ArmTrainings
 from agent.run.customize.arms import MadeArm, rows_a_label
@@ -138,7 +138,7 @@ class Customize(Job[CustomizeResult]):
         self, task: Task, tuned: Sequence[MadeArm], hosted: MadeArm | None = None
     ) -> tuple[Measurement, TunedProgram]:
         plan = self._plan
-        models = {each.candidate.adapter: each.model for each in tuned if isinstance(each.candidate, TunedCandidate)}
+        models = {digest: each.model for each in tuned if (digest := adapter_of(each.candidate))}
         program = TunedProgram(task, plan.lm, (), models)
         programs: list[PromptProgram | ClassicProgram] = [PromptProgram(task, plan.lm), program]
         if classic := self._classic(task):
@@ -192,7 +192,6 @@ class Customize(Job[CustomizeResult]):
         paths = {}
         for each in tuned:
             arm = next(one for one in measured if one.name == each.spec.name)
-            assert isinstance(each.candidate, TunedCandidate)
             path, noted = write_arm(self._plan, self.id, self.ledger, program, arm, measured[0], each.candidate)
             self._observer.on_event("released", noted)
             paths[arm.name] = str(path)

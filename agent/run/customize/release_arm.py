@@ -13,7 +13,7 @@ from agent.ledger.provenance import tool_version, utc_now
 from agent.ledger.query import History, Row, run_folder
 from agent.ledger.store import Ledger
 from agent.programs.tuned import TunedProgram
-from agent.prompt.prompt_candidate import TunedCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.export import write_release
 from agent.release.gate import blocked_arm, shown
 from agent.release.prompt_file import PROMPT_FILE, PromptRelease
@@ -41,7 +41,7 @@ def write_arm(
     program: TunedProgram,
     arm: MeasuredArm,
     yours: MeasuredArm,
-    candidate: TunedCandidate,
+    candidate: PromptCandidate,
 ) -> tuple[Path, dict[str, Any]]:
     """Writes the arm and proves that the files render what was scored.
 
