@@ -17,7 +17,7 @@ FROM_OUTSIDE = {
     "models/langchain.py": "LangChain says in words alone that a model's class takes no max_retries",
     "strict.py": "tomllib names the line of a mistake in its message alone",
     "release/formats/dspy.py": "the first line of DSPy's error is shown; nothing is decided",
-    "task/input_files.py": "Python's csv says in words alone that a carriage return is what it cannot read",
+    "task/tables.py": "Python's csv says in words alone that a carriage return is what it cannot read",
     "gateway/limiter.py": "the advice behind a refusal is not shown again; nothing is decided",
 }
 """Files that may look at the words of a message, and why."""

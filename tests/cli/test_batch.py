@@ -261,7 +261,7 @@ def test_a_calibration_asks_its_judge_in_one_batch() -> None:
         assert len(provider.jobs) == 1
         assert server.requests == []
         live = good_json(*command, "--db", "runs/live.db")
-    left_out = ("run_id", "seconds", "cost_usd")
+    left_out = ("run_id", "seconds", "cost_usd", "ledger_head")
     assert {k: v for k, v in result.items() if k not in left_out} == {
         k: v for k, v in live.items() if k not in left_out
     }

@@ -56,7 +56,7 @@ def test_label_weights_win_where_the_model_prefers_a_label_and_cost_no_call() ->
     assert {trial["calls"] + trial["cached"] for trial in others} == {0}
     plain_trials = good_json("history", plain["run_id"], "--db", "plain/ledger.db")["trials"]
     assert not [trial for trial in plain_trials if "label-weights" in trial["operator"]]
-    assert "calibration" not in plain
+    assert plain["calibration"] is None
     assert plain["trials"]["complete"] + len(twins) == found["trials"]["complete"]
     weights = prompt.release.weights
     assert found["calibration"]["method"] == weights.method

@@ -42,7 +42,7 @@ def test_the_cheaper_one_is_compared_with_the_best_on_the_same_sealed_rows() -> 
         cheap = good_json(*words, "--prefer", "cheap", "--margin", "15")
         sent = sum(cheap["calls"][role] for role in ("target", "proposer", "judge"))
         assert sent <= 700
-    assert "cheaper" not in best
+    assert best["cheaper"] is None
     found = cheap["cheaper"]
     assert found["dev"]["shown"]
     assert found["dev"]["low"] > -0.15
@@ -69,7 +69,7 @@ def test_where_no_cheaper_one_is_shown_the_best_is_tested_and_the_user_is_told()
         best = good_json(*words)
         told = optimize(*words, "--prefer", "cheap", "--margin", "0.5", "--json")
     found = json.loads(told.stdout)
-    assert "cheaper" not in found
+    assert found["cheaper"] is None
     assert "best" not in opened(found["run_id"])
     assert found["winner"]["candidate_id"] == best["winner"]["candidate_id"] or best["lift"]["n"] > found["lift"]["n"]
     assert "no cheaper prompt is shown to lose less than 0.5 points" in told.stderr

@@ -93,6 +93,6 @@ def test_a_model_that_adds_nothing_is_said_to() -> None:
     assert f"{ADDS_NOTHING}; expected calibration error" in shown
     page = Path(good_json("report", found["run_id"])["file"]).read_text("utf-8")
     assert ADDS_NOTHING[1:] in page
-    assert "calibration" not in plain
+    assert plain["calibration"] is None
     trials = good_json("history", plain["run_id"], "--db", "plain/ledger.db")["trials"]
     assert not [trial for trial in trials if "label-weights" in trial["operator"]]

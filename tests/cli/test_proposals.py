@@ -20,7 +20,7 @@ def test_each_proposal_can_be_read_everywhere(two_runs: Made) -> None:
     assert tried["hypothesis"][:40] in good("history", run_id)
     good("report", run_id, "-o", "r.html")
     page = Path("r.html").read_text("utf-8")
-    assert "All proposals" in page
+    assert "What the proposer was asked for" in page
     assert tried["hypothesis"][:40] in page
     trial = next(t for t in found["trials"] if t["operator"] == f"instruction:{tried['instruction']}")
     (prompt,) = good_json("audit", "lineage", trial["candidate_id"])["prompts"]

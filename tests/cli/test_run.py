@@ -42,7 +42,8 @@ KEYS = {
     "limited", "overspent", "cost_usd", "lost_usd", "unpriced", "seconds", "release", "ledger_head", "preflight",
     "attribution", "pareto", "yardsticks",
     "metrics", "slices", "parameters", "consistency", "variety", "judges", "blocked", "blocked_codes", "search_ended",
-    "uncorrected", "answers", "labels", "change", "proposer", "to_show", "human_score",
+    "uncorrected", "answers", "labels", "change", "proposer", "to_show", "human_score", "failed_because",
+    "tools", "retrieval", "calibration", "cheaper", "untested", "migration",
 }  # fmt: skip
 NESTED = {
     "baseline": {"dev", "test"},
@@ -79,7 +80,7 @@ def check_result(result: dict[str, Any], server: WireServer, name: str) -> None:
     assert set(result) == KEYS
     for key, names in NESTED.items():
         # only of a winner whose examples are picked, and of a prompt of the user's that saw a part of dev
-        assert set(result[key]) - {"picks", "dev_rows"} == names
+        assert set(result[key]) - {"picks", "passages", "dev_rows"} == names
     assert len(result["ledger_head"]) == 64
     assert int(result["ledger_head"], 16) >= 0
     lift, calls = result["lift"], result["calls"]
@@ -172,7 +173,7 @@ def test_where_nothing_is_left_to_win_it_stops_before_the_search_and_says_so() -
     assert "not worth a search" in words
     assert "--anyway" in words
     assert result["preflight"]["worth"] is False
-    assert result["baseline"] == {"dev": 1.0, "test": 1.0}
+    assert result["baseline"] == {"dev": 1.0, "test": 1.0, "dev_rows": None}
     assert (result["decision"], result["status"]) == ("keep_baseline", "complete")
     task, _ = task_from_file("rows.csv", "label", INSTRUCTION, 0)
     plan = make_plan(task, Means(Budget(max_calls=200)), has_proposer=True)

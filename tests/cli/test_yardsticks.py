@@ -105,7 +105,7 @@ def test_a_winner_that_one_answer_for_all_rows_matches_is_held_back() -> None:
     assert result["decision"] == "keep_baseline"
     (why,) = result["blocked"]
     assert "answering every row alike (largest class" in why
-    assert "without a language model, classifier trained on" in good("show", result["run_id"])
+    assert "Without a language model, trained on" in good("show", result["run_id"])
 
 
 TAGS = ("--target", "tags", "--prompt", "p.txt", "--max-calls", "250", "--proposer", "none", "--price", "0,0")

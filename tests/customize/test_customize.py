@@ -174,7 +174,7 @@ def test_an_adapter_is_tried_on_other_tasks(compared: Made) -> None:
 def test_python_gets_the_same_comparison_typed(compared: Made) -> None:
     _, made = compared
     found = pa.customize("rows.csv", target="label", prompt="p.txt", model="local/tiny.gguf", arms=["best", "lora"])
-    assert [arm.name for arm in found.arms] == ["yours", "best", "lora"]
+    assert [arm.arm for arm in found.arms] == ["yours", "best", "lora"]
     assert found.of_run == made["of_run"]
     lora, line = found.arms[2], by_name(made)["lora"]
     assert (lora.test, lora.ci95, lora.diff) == (line["test"], tuple(line["ci95"]), line["diff"])

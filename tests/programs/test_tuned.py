@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,7 +107,8 @@ async def test_its_release_is_one_folder_with_the_base_and_the_adapter(two_runs:
     with contextlib.closing(History(Path("runs/ledger.db"))) as history:
         result = search_result(history.run(two_runs[0]["run_id"])["result"], history.path)
     assert result is not None
-    result = replace(result, winner=replace(result.winner, candidate_id=tuned.id))
+    winner = result.winner.model_copy(update={"candidate_id": tuned.id})
+    result = result.model_copy(update={"winner": winner})
     evaluator = Evaluator(TASK, None, base(), build_metrics(TASK, {}), [program])  # type: ignore[arg-type]
     spec = ReleaseSpec(result, 7, {"max_tokens": 8}, {"tool": "t"}, Path("out"), evaluator, ())
     written = await program.write(tuned, spec)

@@ -120,7 +120,7 @@ def test_a_suite_with_a_key_twice_is_refused(tmp_path: Path) -> None:
         ),
         (
             {"rows": [{"id": "a", "inputs": {"m": 1}, "labels": {}, "answers": [{"reply": "", "value": 1}]}]},
-            "must be a text",
+            "must be a table of texts",
         ),
         (
             {"rows": [{"id": "a", "inputs": {}, "labels": {}, "answers": [{"reply": "", "value": 1}] * 6}]},

@@ -112,7 +112,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(here: Path) -> Non
 
     with WireServer(stopping) as server:
         words: dict[str, Any] = {"target": "label", "prompt": PROMPT, "proposer": "none", "max_calls": 700}
-        few: dict[str, Any] = {"use_cache": False, "max_concurrency": 2}  # what flies at the stop takes from the calls
+        few: dict[str, Any] = {"cache": False, "max_concurrency": 2}  # what flies at the stop takes from the calls
         with pytest.raises(pa.AgentError) as caught:
             pa.optimize(table, name="whole", model=compatible(server), **few, **words)
         asked = 1000

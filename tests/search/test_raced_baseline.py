@@ -13,8 +13,6 @@ import pytest
 
 from agent.release.result import RunResult
 from agent.run.optimize import Run
-from agent.search.context import sealed_rows
-from agent.search.plan import Plan
 from agent.types import Task
 from tests.search.worlds import any_skill, pupil
 from tests.toys import FakeModel, launched, make_task, open_ledger
@@ -105,11 +103,3 @@ def test_nothing_is_left_out_because_a_few_rows_were_all_right(tmp_path: Path) -
     assert found.run.preflight is not None
     assert not found.run.preflight.worth
     assert sum(found.result.trials.values()) == 1
-
-
-def test_a_run_of_an_older_plan_scores_the_whole_of_dev_and_takes_the_rows_as_they_stand(hopeless: Ended) -> None:
-    stored = hopeless.run.plan.as_dict()
-    del stored["baseline_rows"], stored["detect"]
-    plan = Plan.restored(stored)
-    assert plan.first_rows == plan.dev_rows
-    assert sealed_rows(FILE, plan) == FILE.test[: plan.test_rows]

@@ -114,6 +114,7 @@ async def run_once(model: str, dev_rows: int, budget: int, seed: int) -> tuple[C
         run = Run(launched(task, lm, seed=seed, max_calls=cap, calibrate=True), ledger)
         try:
             result = await run.execute()
+            offers = best_readings(run.context, run._offers())  # one reading of each prompt
         finally:
             ledger.close()
     context, board = run.context, run.context.board
@@ -125,7 +126,7 @@ async def run_once(model: str, dev_rows: int, budget: int, seed: int) -> tuple[C
         tried.append(Tried(candidate_id, prompt.picks is not None, prompt.weights is not None, is_whole, scores))
     winner = as_prompt(board.candidate(result.winner.candidate_id))
     own = next(one for one in tried if one.candidate_id == context.baseline.id)  # may have seen a part of dev
-    offered = {each.candidate_id for each in best_readings(context, run._offers())}  # one reading of each prompt
+    offered = {each.candidate_id for each in offers}
     others = (one for one in tried if one.candidate_id in offered and one.whole and not one.picks)
     fixed = max((own, *others), key=lambda one: mean(one.scores))
     loss = gain = None
