@@ -108,7 +108,11 @@ def _takes(model: Callable[_P, _O]) -> Callable[[Callable[[_A, _O], _T]], Callab
 
 def _parameter(option: Option) -> inspect.Parameter:
     """An option as a keyword argument."""
-    kind = re.sub(r"\b(collections\.abc|pathlib|typing)\.", "", inspect.formatannotation(option.field.annotation))
+    kind = re.sub(
+        r"\b(collections\.abc|pathlib|typing|agent(\.[a-z_]+)+)\.",
+        "",
+        inspect.formatannotation(option.field.annotation),
+    )
     return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.field.default, annotation=kind)
 
 
@@ -116,9 +120,8 @@ def _documented(doc: str, model: type[JobOptions]) -> str:
     """A docstring whose `options:` line is the list of a model's options."""
     lines = []
     for each in in_order(model.declared().values()):
-        text = re.sub(r"\{(\w+)\}", r"`\1`", each.help)
         bounds = each.expected().removeprefix("write ") if each.kind in (int, float) else ""
-        lines.append(f"    {each.name}: {text}{f' ({bounds})' if bounds else ''}")
+        lines.append(f"    {each.name}: {each.about}{f' ({bounds})' if bounds else ''}")
     return re.sub(r"(?m)^    options: .*$", lambda found: "\n".join(lines), inspect.cleandoc(doc))
 
 

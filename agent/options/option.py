@@ -62,6 +62,12 @@ class Option:
         return self.field.description or ""
 
     @property
+    def about(self) -> str:
+        """The help text where the option is a value: of a flag that switches off, what False does."""
+        text = re.sub(r"\{(\w+)\}", r"`\1`", self.help)
+        return f"False: {text[:1].lower()}{text[1:]}" if self.field.default is True else text
+
+    @property
     def kind(self) -> Any:
         """The type without None, and without its notes."""
         kinds = [each for each in _union(self.field.annotation) if each is not type(None)]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -310,12 +309,15 @@ def _run_table() -> dict[str, Any]:
     properties: dict[str, Any] = {}
     for name in TASK_RUN:
         each = RunOptions.declared()[name]
-        about = re.sub(r"\{(\w+)\}", r"`\1`", each.help)
         kind: dict[str, Any] = {"enum": list(each.choices)} if each.choices else {}
         if each.reading is None and not each.is_repeatable and not each.choices:
             kind = {"type": kinds.get(each.kind, "string")}
         bounds = {"minimum": each.bound("ge"), "exclusiveMinimum": each.bound("gt"), "maximum": each.bound("le")}
-        properties[name] = {"description": about, **kind, **{key: at for key, at in bounds.items() if at is not None}}
+        properties[name] = {
+            "description": each.about,
+            **kind,
+            **{key: at for key, at in bounds.items() if at is not None},
+        }
     return {
         "type": "object",
         "additionalProperties": False,
