@@ -178,8 +178,8 @@ def test_weights_in_another_format_have_results_of_their_own() -> None:
 
 @pytest.mark.parametrize(("model", "dev_rows", "seed"), [("copier", 100, 8), ("even", 100, 2), ("even", 30, 51)])
 def test_picks_are_not_chosen_where_they_cannot_help(model: str, dev_rows: int, seed: int) -> None:
-    """A few runs of `python -m tests.bench.arena.guard`, in which the best on dev picks; in the last 27 of these compete
-    on 30 rows."""
+    """A few runs of `python -m tests.bench.arena.guard`, in which the best on dev picks; in the last 27 of these
+    compete on 30 rows."""
     chosen, tried = asyncio.run(guard.run_once(model, dev_rows, 700, seed))
     assert any(one.whole and one.picks for one in tried)
     assert any(one.whole and one.weights for one in tried)
