@@ -493,5 +493,6 @@ class CustomizeOptions(JobOptions):
 
     def conflicts(self) -> list[Problem]:
         if self.tune is not None and "settings" in self.model_fields_set:
-            return [Problem("settings", "{settings} and {tune} both say how many settings are tried; give one")]
-        return []
+            both = Problem("settings", "{settings} and {tune} both say how many settings are tried; give one")
+            return [both, *super().conflicts()]
+        return super().conflicts()

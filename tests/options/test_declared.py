@@ -36,6 +36,7 @@ from agent.options.jobs import (
 from agent.options.kinds import seconds
 from agent.options.option import JobOptions, option
 from agent.options.shared import SEARCH
+from agent.run.sweep.cells import cells_of
 from agent.run.sweep.file import read_sweep
 from agent.task.task_file import parse
 from tests.docs.reference import command_page
@@ -207,6 +208,20 @@ def test_options_that_contradict_each_other_are_refused_before_anything_is_calle
         pa.optimize("toy", batch_wait="1h")
     shown = CliRunner().invoke(run_command, ["toy", "--margin", "3"])
     assert "--margin: what --prefer cheap may lose" in str(shown.exception)
+
+
+def test_a_comparison_refuses_what_its_search_would() -> None:
+    with pytest.raises(ProblemsError, match="margin: what prefer cheap may lose"):
+        pa.customize("toy", margin=3)
+    with pytest.raises(ProblemsError, match="settings: settings and tune both say"):
+        pa.customize("toy", settings=2, tune=4)
+
+
+def test_a_cell_gives_its_run_what_its_file_says_and_the_task_the_rest(tmp_path: Path) -> None:
+    (cell,) = cells_of(read_sweep(sweep_with(tmp_path, 'effort = "quick"')), tmp_path)
+    assert cell.arguments == {"effort": "quick", "seed": 0}
+    asked = RecordedOptions(task="toy", **cell.arguments)
+    assert asked.filled({"strategy": "dspy-gepa", "effort": "thorough"}).strategy == "dspy-gepa"
 
 
 def test_seconds_are_above_zero_and_a_word_is_none() -> None:

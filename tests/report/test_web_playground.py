@@ -397,6 +397,10 @@ def test_a_cap_of_the_environment_is_no_reason_to_refuse_the_web_view(
         assert "cannot be used" in refused(2, "ui", "--no-open", "--port", port)[0]
 
 
+def test_a_question_waits_half_a_minute_for_a_provider_that_is_down() -> None:
+    assert Playground(DB, CapOptions(max_calls=1))._options.longest_wait == 30
+
+
 def test_calls_need_a_cap_and_a_cap_needs_calls(playable: Playable) -> None:
     with pytest.raises(InputError, match="give a cap"):
         Playground(DB, CapOptions())

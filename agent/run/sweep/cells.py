@@ -41,7 +41,8 @@ class Cell:
     def arguments(self) -> dict[str, Any]:
         """The options of its run, JSON-ready."""
         axes = {"model": self.point.model, "seed": self.point.seed, "strategy": self.point.strategy}
-        return {**self.options, **axes, "max_cost": self.max_cost}
+        given = {**self.options, **axes, "max_cost": self.max_cost}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
