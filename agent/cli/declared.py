@@ -18,7 +18,7 @@ from click.core import ParameterSource
 
 from agent.cli import SHOW_ALL, show_all
 from agent.cli.common import PATH, SETTINGS, FilePath
-from agent.options.option import JobOptions, Option
+from agent.options.option import JobOptions, Option, with_names
 from agent.options.shared import GROUPS, OUTPUT, in_order
 
 WIDEST = 26
@@ -35,9 +35,7 @@ class OptionType(click.ParamType[Any]):
         self.name, self._model, self._option = option.name, model, option
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
-        if self._option.choices:
-            return f"[{'|'.join(self._option.choices)}]"
-        return self._option.metavar or None
+        return f"[{'|'.join(self._option.choices)}]" if self._option.choices else None
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
@@ -191,4 +189,4 @@ def _click_option(
 def _help(model: type[JobOptions], text: str) -> str:
     """A help text with the flags of the options that it names."""
     known = model.declared()
-    return re.sub(r"\{(\w+)\}", lambda found: known[found[1]].flag if found[1] in known else found[0], text)
+    return with_names(text, lambda name: known[name].flag if name in known else f"{{{name}}}")

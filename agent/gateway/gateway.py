@@ -37,11 +37,11 @@ from agent.ledger.resume_state import OVERBILLED, ResumeState
 from agent.ledger.store import Ledger, Reservation
 from agent.models.batch_jobs import batch_api
 from agent.observer import NO_OBSERVER, Observer
+from agent.options.shared import MAX_WAIT
 from agent.tracking.spans import NO_TRACER, ROLE, CallTracer
 from agent.types import LM, CallRole, Completion, Request, Spend, Usage, content_id
 
 DEFAULT_CONCURRENCY = 32
-MAX_WAIT = 300.0  # seconds
 TEMPLATE_TOKENS = 8  # what a chat template may add to each message, for the reservation
 _TOGETHER: ContextVar[bool] = ContextVar("_TOGETHER", default=False)
 """Whether the calls of the current task may go as a batch."""

@@ -6,9 +6,7 @@ import shlex
 from pathlib import Path
 
 from agent.errors import InputError
-
-LEDGER = Path("runs/ledger.db")
-"""Where it is looked for when none is named."""
+from agent.options.shared import LEDGER as LEDGER
 
 
 def require_file(db: Path) -> None:

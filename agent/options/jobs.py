@@ -151,10 +151,10 @@ class RunOptions(DataOptions, SpendingOptions, SearchOptions):
         ge=1,
         le=MOST_COUNT,
     )
-    time_limit: Time = option(None, _TIME_LIMIT, BUDGET, metavar="TIME", everyday=True)
+    time_limit: Time = option(None, _TIME_LIMIT, BUDGET, everyday=True)
     effort: Effort = option("standard", "How many calls to plan with when nothing is capped.", BUDGET, everyday=True)
     cache: bool = option(True, "Buy every call again, also those that the ledger holds.", BUDGET)
-    tag: Tags = option({}, "Tag the run; repeatable.", OUTPUT, metavar="K=V")
+    tag: Tags = option({}, "Tag the run; repeatable.", OUTPUT)
 
     def conflicts(self) -> list[Problem]:
         """Options that were given and contradict each other."""
@@ -208,7 +208,7 @@ class ResumeOptions(JobOptions):
     )
     max_tokens: int | None = option(None, "A new cap on tokens.", BUDGET, metavar="N", ge=1, le=MOST_COUNT)
     max_cost: float | None = CapOptions.field("max_cost", help="A new cap in US dollars.")
-    time_limit: Time = option(None, "A new cap on wall time: 90, 5m or 1h30m.", BUDGET, metavar="TIME")
+    time_limit: Time = option(None, "A new cap on wall time: 90, 5m or 1h30m.", BUDGET)
     max_concurrency: int | None = AskingOptions.field("max_concurrency")
     max_wait: Time = AskingOptions.field("max_wait")
     batch_wait: Time = BatchOptions.field("batch_wait")
@@ -419,7 +419,6 @@ class CustomizeOptions(JobOptions):
         "In addition to your own prompt only these: best, retrieved, calibrated, soft-prompt, lora, lora+prompt, full, "
         "hosted, no-model. Default: all but soft-prompt, full and hosted.",
         COMPARISON,
-        metavar="A,B",
         everyday=True,
     )
     curve: Curve = option(
@@ -468,7 +467,7 @@ class CustomizeOptions(JobOptions):
         metavar="[ADDRESS]",
     )
     train_time: Time = option(
-        None, "The most that one arm may train: 90, 5m. Default: until dev gets no better.", COMPARISON, metavar="TIME"
+        None, "The most that one arm may train: 90, 5m. Default: until dev gets no better.", COMPARISON
     )
     train_price: float | None = option(
         None,

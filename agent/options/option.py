@@ -49,6 +49,8 @@ class Option:
 
     name: str
     field: FieldInfo
+    reading: TextReading | None
+    """How a command line's text becomes a value, where one word is not enough."""
     group: str
     short: str
     flag: str
@@ -64,7 +66,7 @@ class Option:
     @property
     def about(self) -> str:
         """The help text where the option is a value: of a flag that switches off, what False does."""
-        text = re.sub(r"\{(\w+)\}", r"`\1`", self.help)
+        text = with_names(self.help, lambda name: f"`{name}`")
         return f"False: {text[:1].lower()}{text[1:]}" if self.field.default is True else text
 
     @property
@@ -77,11 +79,6 @@ class Option:
     def choices(self) -> tuple[str, ...]:
         """The words that it takes; () where it is no choice."""
         return tuple(get_args(self.kind)) if get_origin(self.kind) is Literal else ()
-
-    @property
-    def reading(self) -> TextReading | None:
-        """How a command line's text becomes a value, where one word is not enough."""
-        return next((note for note in self.field.metadata if isinstance(note, TextReading)), None)
 
     @property
     def is_repeatable(self) -> bool:
@@ -124,6 +121,11 @@ class Option:
         return ""
 
 
+def with_names(text: str, spell: Callable[[str], str]) -> str:
+    """A text with the options that it names as `{name}` in the form of a surface."""
+    return re.sub(r"\{(\w+)\}", lambda found: spell(found[1]), text)
+
+
 def option(
     default: Any,
     help: str,
@@ -136,7 +138,7 @@ def option(
     everyday: bool = False,
     **limits: Any,
 ) -> Any:
-    """Declare one option as a field of an `JobOptions` model.
+    """Declare one option as a field of a `JobOptions` model.
 
     Args:
         default: its value where it is not given.
@@ -206,8 +208,7 @@ class JobOptions(BaseModel):
         """
         made = cls.of(values)
         if wrong := made.conflicts():
-            said = [(each.where, re.sub(r"\{(\w+)\}", lambda found: spelled(found[1]), each.what)) for each in wrong]
-            raise ProblemsError(tuple(Problem(spelled(name), what) for name, what in said))
+            raise ProblemsError(tuple(Problem(spelled(each.where), with_names(each.what, spelled)) for each in wrong))
         return made
 
     def conflicts(self) -> list[Problem]:
@@ -238,18 +239,22 @@ class JobOptions(BaseModel):
         """What the ledger keeps: JSON-ready, all that `of` needs."""
         return self.model_dump(mode="json")
 
+    @property
+    def as_given(self) -> dict[str, Any]:
+        """The values that were given, by name."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
     def filled(self, defaults: Mapping[str, Any]) -> Self:
         """A copy with `defaults` for the options that were not given."""
-        return self.of({**defaults, **{name: getattr(self, name) for name in self.model_fields_set}})
+        return self.of({**defaults, **self.as_given})
 
     def changed(self, **values: Any) -> Self:
         """A copy with other values, checked."""
-        kept = {name: getattr(self, name) for name in self.model_fields_set}
-        return self.of({**kept, **values})
+        return self.of({**self.as_given, **values})
 
     def changed_to(self, model: type[T], **values: Any) -> T:
         """The options that were given as those of a model that has more, with other values."""
-        return model(**{**{name: getattr(self, name) for name in self.model_fields_set}, **values})
+        return model(**{**self.as_given, **values})
 
     def part(self, model: type[T]) -> T:
         """The options that another model also has, as that model."""
@@ -265,8 +270,10 @@ def _declared(model: type[JobOptions]) -> dict[str, Option]:
         if about is None:
             continue
         flag = about["flag"] or f"--{'no-' * (field.default is True)}{name.replace('_', '-')}"
+        reading = next((note for note in field.metadata if isinstance(note, TextReading)), None)
+        metavar = about["metavar"] or (reading.metavar if reading else "")
         found[name] = Option(
-            name, field, about["group"], about["short"], flag, about["metavar"], about["unit"], about["everyday"]
+            name, field, reading, about["group"], about["short"], flag, metavar, about["unit"], about["everyday"]
         )
     return found
 

@@ -94,7 +94,6 @@ class DataOptions(ScoredOptions, TargetOptions):
         None,
         "ROWS or TRAIN-DEV-TEST: use at most that many rows of each split. Default: all.",
         TASK,
-        metavar="ROWS",
         everyday=True,
     )
 
@@ -119,7 +118,6 @@ class CapOptions(JobOptions):
         None,
         "Dollars per million tokens in and out, used only for models without a known price.",
         BUDGET,
-        metavar="IN,OUT",
     )
 
     @property
@@ -145,7 +143,6 @@ class BatchOptions(JobOptions):
         None,
         "Longest wait for a batch: 90m, 6h, 1d; then the command ends, and continues later. Default: no limit.",
         BUDGET,
-        metavar="TIME",
     )
 
     def conflicts(self) -> list[Problem]:
@@ -185,7 +182,6 @@ class AskingOptions(JobOptions):
         None,
         "Longest wait for a provider that is down or asks to wait: 90, 5m. Default: 5m.",
         MODELS,
-        metavar="TIME",
     )
 
     @property

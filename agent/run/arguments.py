@@ -144,7 +144,7 @@ def launch_of(task: Any, given: OptimizeArguments, db: Path, watcher: Watcher) -
 
 def recorded(given: OptimizeArguments, words: Mapping[str, Any]) -> RecordedOptions:
     """The options that the ledger keeps, with `words` in place of objects."""
-    kept = {name: getattr(given, name) for name in given.model_fields_set if name in RunOptions.model_fields}
+    kept = {name: value for name, value in given.as_given.items() if name in RunOptions.model_fields}
     return RecordedOptions(**{**kept, **words})
 
 

@@ -76,7 +76,6 @@ def task_of(options: RecordedOptions, observer: Observer = NO_OBSERVER) -> Task:
 def read_task(options: RecordedOptions, observer: Observer = NO_OBSERVER) -> tuple[Task, Reading | None]:
     """The same, and how its data file was read where it has one."""
     task, reading = _load(options, observer)
-    options = options.filled(task.run)
     if options.metric_source:
         task = _scored_by(task, options.metric or "", options.metric_source)
     elif reading is None and options.metric:

@@ -23,8 +23,7 @@ NEEDS = {"gp": "torch", "cmaes": "cmaes"}
 
 
 def require_search(strategy: str, sampler: str, pruner: str) -> None:
-    """Raise InputError for a sampler or pruner that is unknown, lacks a package, or is not what the strategy goes by.
-    Raise InputError for a sampler or pruner that is unknown, lacks a package, or is not what the strategy goes by."""
+    """Raise InputError for a sampler or pruner that is unknown, lacks a package, or is not for the strategy."""
     for option, name, known, usual in (("sampler", sampler, SAMPLERS, BANDIT), ("pruner", pruner, PRUNERS, RACE)):
         if name not in known:
             raise InputError(f"--{option} {name}: write one of {', '.join(known)}")

@@ -17,9 +17,10 @@ from pydantic.json_schema import SkipJsonSchema
 from agent.errors import InputError
 from agent.metrics.metric_registry import METRICS
 from agent.options.jobs import TASK_RUN, RunOptions
+from agent.options.kinds import seconds
 from agent.task.checks import Fault
 from agent.task.input_files import KeyPath
-from agent.task.words import listed, near, quoted, seconds
+from agent.task.words import listed, near, quoted
 from agent.types import MOST_COUNT, MOST_DOLLARS, FieldType, FormatName, TechniqueName
 
 if TYPE_CHECKING:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import math
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from agent.errors import Problem
-
-_MOST_SECONDS = 100 * 86400
 
 
 def printable(text: str) -> str:
@@ -64,25 +60,6 @@ def near(word: str, known: Iterable[str]) -> str:
     close = closest(word, names)
     hint = f"; did you mean {quoted(close)}?" if close else "."
     return f"{hint} Known: {listed(names) or 'none'}"
-
-
-def seconds(value: Any) -> float:
-    """Read a time as seconds above 0 and below 100 days. Raises ValueError.
-
-    >>> seconds(90), seconds("5m"), seconds("1h30m"), seconds("1d")
-    (90.0, 300.0, 5400.0, 86400.0)
-    """
-    total = math.nan
-    text = value.strip() if isinstance(value, str) else ""
-    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?|([0-9]{1,9}(\.[0-9]{1,9})?\s*[dhms]\s*)+", text):
-        units = {"d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
-        parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)\s*([dhms]?)", text)
-        total = sum(float(number) * units[unit] for number, unit in parts)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        total = float(value) if abs(value) < _MOST_SECONDS else math.nan
-    if not 0 < total < _MOST_SECONDS:
-        raise ValueError("write seconds above 0, or a time such as 90s, 5m, 1h30m or 1d, below 100 days")
-    return total
 
 
 def shown(path: Path) -> str:

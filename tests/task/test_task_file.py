@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from agent.metrics.metric_registry import METRICS
+from agent.options.kinds import seconds
 from agent.task.task_file import json_schema, parse
-from agent.task.words import seconds
 from tests.task.folders import TOML, changed
 
 ROOT = Path(__file__).parents[2]
