@@ -16,6 +16,7 @@ LAYERS = (
     ("task", "models", "ledger", "tracking"),
     ("prompt", "gateway", "tuning"),
     ("scoring",),
+    ("evaluate",),
     ("search", "release"),
     ("programs", "report"),
     ("run",),

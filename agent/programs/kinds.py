@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from agent.errors import InputError
+from agent.evaluate.evaluator import Evaluator
 from agent.registry import Registry
 from agent.release.result import RunResult
-from agent.scoring.evaluate import Evaluator
 from agent.search.program import Program
 from agent.types import LM, Candidate, Example, Task
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.errors import InputError, ReleaseError
+from agent.evaluate.breakdown import difference, summary
+from agent.evaluate.evaluator import Evaluator
 from agent.ledger.query import History, Row
 from agent.observer import Observer
 from agent.programs.classic import ClassicProgram
@@ -16,8 +18,6 @@ from agent.release.file_release import FileRelease
 from agent.release.result import RunResult, search_result
 from agent.results.breakdown import Gain
 from agent.results.run_parts import Yardstick
-from agent.scoring.breakdown import difference, summary
-from agent.scoring.evaluate import Evaluator
 from agent.types import Example, Outcome, Proposal, Task
 
 

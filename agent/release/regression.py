@@ -18,11 +18,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from agent.errors import InputError, ReleaseError
+from agent.evaluate.breakdown import consistency
 from agent.release.suite import is_answer
 from agent.results.base import Mean, WasNow
 from agent.results.breakdown import Steadiness
 from agent.results.checks import CheckResult, Difference, Flip, FlipTest, SuiteComparison
-from agent.scoring.breakdown import consistency
 from agent.stats.flips import flip_p_value, moved_p_value
 from agent.stats.intervals import mean_ci, paired_difference
 from agent.types import Example, Field, Outcome, canonical

@@ -16,6 +16,7 @@ from typing import Any
 
 from agent.conversation import user_text
 from agent.errors import BudgetExhausted, InputError, Problem, ProblemsError, RunRefused
+from agent.evaluate.evaluator import Evaluator
 from agent.gateway.embedding import Embedder
 from agent.options.jobs import ApplyOptions
 from agent.programs.released import ReleasedProgram
@@ -31,7 +32,6 @@ from agent.run.job import Job, Resources
 from agent.run.locations import has_goals, models_of, prompt_path, require_named
 from agent.run.prompt_rows import Readable, rows_task
 from agent.run.session import PreparedJob
-from agent.scoring.evaluate import Evaluator
 from agent.task.conversations import reader_of
 from agent.task.html_text import html_notes, stripped
 from agent.task.input_files import read_bytes

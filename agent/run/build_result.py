@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agent.evaluate.evaluator import values
 from agent.release.gate import blocked_by
 from agent.release.result import RunResult
 from agent.results.run_parts import Baseline, Cheaper, Lift, NotWorse, Untested, Winner
 from agent.run.unshown_gain import TestRows, to_show
-from agent.scoring.evaluate import values
 from agent.search.selection import CheaperChoice, LeftOut
 from agent.stats.intervals import LossBound, loss_bound, paired_difference
 from agent.types import Candidate, Outcome, Shown

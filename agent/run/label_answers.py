@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import BudgetExhausted, InputError
+from agent.evaluate.evaluator import Evaluator
 from agent.ledger.query import Row, is_weighted, started_with
 from agent.options.shared import CapOptions
 from agent.programs.kinds import program_for
@@ -26,7 +27,6 @@ from agent.run.prompt_rows import Readable
 from agent.run.recorded import recorded_prompt
 from agent.run.session import PreparedJob
 from agent.run.tasks import task_of
-from agent.scoring.evaluate import Evaluator
 from agent.task.label_session import LabelQueue, disagreement
 from agent.task.labelled_task import LabelledTask
 from agent.types import LM, Example, Task

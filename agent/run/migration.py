@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from agent.errors import BudgetExhausted, RunRefused
+from agent.evaluate.breakdown import Pair
 from agent.gateway.budget import HeldBack
 from agent.ledger.provenance import tool_version, utc_now
 from agent.ledger.store import Ledger
@@ -27,7 +28,6 @@ from agent.run.embeddings import embed_rows
 from agent.run.launch import Launch
 from agent.run.observers import Watcher
 from agent.run.optimize import Resumed, Run
-from agent.scoring.breakdown import Pair
 from agent.search import explanation
 from agent.search.label_weighting import add_label_weights
 from agent.search.migrate import best_seen, search_from

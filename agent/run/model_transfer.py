@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import BudgetExhausted, InputError
+from agent.evaluate.evaluator import Evaluator
 from agent.ledger.query import History, Row, is_weighted, started_with
 from agent.options.jobs import TransferOptions
 from agent.programs.kinds import program_for
@@ -28,7 +29,6 @@ from agent.run.locations import open_history
 from agent.run.recorded import recorded_prompt
 from agent.run.session import PreparedJob
 from agent.run.tasks import source_of, task_of
-from agent.scoring.evaluate import Evaluator
 from agent.scoring.llm_judge import judge_builder, judge_calls
 from agent.scoring.task_metrics import build_metrics
 from agent.scoring.user_metrics import require_all

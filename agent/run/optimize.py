@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.errors import BudgetExhausted, InputError, RunRefused
+from agent.evaluate.answer_counts import retrieval_figures
+from agent.evaluate.breakdown import Pair, confidence_report
+from agent.evaluate.evaluator import Evaluator, why_unscored
 from agent.gateway.budget import Account, HeldBack
 from agent.ledger.provenance import new_run_id, tool_version, utc_now
 from agent.ledger.query import run_folder
@@ -36,9 +39,6 @@ from agent.run.launch import Launch
 from agent.run.locations import ledger_option
 from agent.run.observers import Snapshot, Watcher
 from agent.run.unshown_gain import TestRows
-from agent.scoring.answer_counts import retrieval_figures
-from agent.scoring.breakdown import Pair, confidence_report
-from agent.scoring.evaluate import Evaluator, why_unscored
 from agent.scoring.llm_judge import judge_builder, trust_record
 from agent.scoring.task_metrics import build_metrics
 from agent.search import explanation, selection

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import BudgetExhausted, InputError, Interrupted
+from agent.evaluate.evaluator import Evaluator
 from agent.gateway.gateway import TEMPLATE_TOKENS, dearest_call
 from agent.gateway.prices import prices_for
 from agent.models.hosted import estimate_tokens
@@ -32,7 +33,6 @@ from agent.run.locations import models_of, require_named, run_options
 from agent.run.observers import Watcher
 from agent.run.prompt_rows import Readable, rows_task
 from agent.run.session import PreparedJob, run_job
-from agent.scoring.evaluate import Evaluator
 from agent.types import LM, Budget, Example, Outcome, Spend, Task
 
 MAX_WAIT = "30s"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, RunRefused
+from agent.evaluate.evaluator import Evaluator
 from agent.gateway.embedding import Embedder
 from agent.ledger.provenance import tool_version, user, utc_now
 from agent.options.jobs import BlessOptions, CheckOptions
@@ -43,7 +44,6 @@ from agent.run.locations import (
 )
 from agent.run.session import PreparedJob
 from agent.run.tasks import find_task, require_judging
-from agent.scoring.evaluate import Evaluator
 from agent.scoring.llm_judge import judge_builder, judge_calls
 from agent.scoring.task_metrics import build_metrics
 from agent.task.load import load_task

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agent.evaluate.evaluator import values
 from agent.release.gate import shown
 from agent.release.result import RunResult
 from agent.results.run_parts import ToShow
-from agent.scoring.evaluate import values
 from agent.search.plan import Plan, calls_for
 from agent.stats.preflight import rows_to_show
 from agent.types import Budget, Outcome, Task

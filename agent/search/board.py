@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from agent.evaluate.evaluator import evidence, values
 from agent.observer import NO_OBSERVER, Observer
 from agent.prompt.label_weights import LabelWeights, Neighbours, share_of_all
 from agent.retrieval.votes import NEIGHBOURS
-from agent.scoring.evaluate import evidence, values
 from agent.search.program import Parent, Program
 from agent.search.study import MeanScore, shrunk
 from agent.stats.calibration import label_free

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from agent.errors import ModelError, RunRefused
+from agent.evaluate.evaluator import Evaluator, why_unscored
 from agent.gateway.budget import Account
 from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import Gateway
 from agent.observer import NO_OBSERVER, Observer
-from agent.scoring.evaluate import Evaluator, why_unscored
 from agent.search.board import Board, Calibrated
 from agent.search.costs import CandidateCosts
 from agent.search.plan import Plan

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from agent.errors import BudgetExhausted
+from agent.evaluate import answer_counts, breakdown
+from agent.evaluate.breakdown import Pair
 from agent.prompt.tool_texts import tool_changes
 from agent.results.breakdown import Consistency, JudgeTrust, Variety
 from agent.results.run_parts import Carried, Change, PromptSize, ProposerUse
-from agent.scoring import answer_counts, breakdown
-from agent.scoring.breakdown import Pair
 from agent.search.board import Board
 from agent.search.context import SearchContext
 from agent.search.effects import Feature, PartsModel, ScoredCandidate

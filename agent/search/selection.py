@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from agent.evaluate import breakdown
 from agent.results.run_parts import ParetoRow
-from agent.scoring import breakdown
 from agent.search.context import SearchContext
 from agent.search.pareto import Finalist, Prefer, counted, front_table, prefer
 from agent.search.plan import DEV_SHARE, calls_to_finish

@@ -173,13 +173,13 @@ def assemble(job: Job, task: Any, candidate: Any, lm: Any) -> tuple[Any, Any]:
     """Evaluator and ledger with one open run, put together as `run/optimize.py` does it."""
     from dataclasses import asdict
 
+    from agent.evaluate.evaluator import Evaluator
     from agent.gateway.budget import Account
     from agent.gateway.gateway import Gateway
     from agent.ledger.store import Ledger
     from agent.programs.prompt import PromptProgram
     from agent.prompt.render import template
     from agent.run.observers import LedgerObserver
-    from agent.scoring.evaluate import Evaluator
     from agent.scoring.task_metrics import build_metrics
     from agent.types import Budget
 

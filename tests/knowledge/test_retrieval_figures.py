@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agent.scoring import answer_counts
-from agent.scoring.breakdown import Pair
+from agent.evaluate import answer_counts
+from agent.evaluate.breakdown import Pair
 from agent.types import Example, Knowledge, Outcome, Prediction
 from tests.json_of import json_of
 

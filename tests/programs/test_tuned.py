@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import InputError
+from agent.evaluate.evaluator import Evaluator
 from agent.gateway.gateway import call_key
 from agent.ledger.query import History
 from agent.models.adapters import Adapter
@@ -19,7 +20,6 @@ from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate, basel
 from agent.release.released_adapter import ADAPTER_FILE
 from agent.release.result import search_result
 from agent.release.runtime import load_prompt
-from agent.scoring.evaluate import Evaluator
 from agent.scoring.task_metrics import build_metrics
 from agent.types import Demo
 from tests.conftest import Made

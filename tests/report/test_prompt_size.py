@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from agent.evaluate.evaluator import Evaluator
 from agent.release.result import RunResult
 from agent.report import facts
-from agent.scoring.evaluate import Evaluator
 from tests.cli.world import compatible, files, good, good_json, learner
 from tests.conftest import Made
 from tests.report.pages import Page

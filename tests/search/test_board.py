@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.evaluate.evaluator import evidence
 from agent.observer import Observer
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.scoring.evaluate import evidence
 from agent.search.board import Board
 from agent.search.study import MeanScore
 from agent.stats.intervals import mean_ci

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import BudgetExhausted
+from agent.evaluate.evaluator import Evaluator
 from agent.gateway.budget import Account, HeldBack
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
 from agent.observer import Observer, Observers
 from agent.programs.prompt import PromptProgram
-from agent.scoring.evaluate import Evaluator
 from agent.scoring.task_metrics import build_metrics
 from agent.search.board import Board
 from agent.search.context import RunTools, SearchCase, SearchContext

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
+from agent.evaluate.answer_counts import tool_cells
 from agent.metrics.calls import NO_CALL, ToolCall, calls_in, one_answer
 from agent.prompt.fence import defused
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.tool_texts import ToolTexts, argument_texts, optional_arguments, with_texts
-from agent.scoring.answer_counts import tool_cells
 from agent.search.program import Choices
 from agent.types import Example, Outcome, Task, Tool
 

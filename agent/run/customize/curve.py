@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from agent.errors import Problem
+from agent.evaluate.breakdown import summary
 from agent.prompt.template import label_text
 from agent.results.customize import CurveScore
-from agent.scoring.breakdown import summary
 from agent.search.context import stratified
 from agent.stats.advice import ArmScores
 from agent.stats.intervals import scored_difference

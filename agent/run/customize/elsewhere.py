@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from agent.errors import BadResponse, RowRefused, Transient, TransportUnknown
+from agent.evaluate.evaluator import Evaluator
 from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import Gateway
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import baseline
 from agent.results.customize import Elsewhere, OtherTask
 from agent.run.tasks import SAMPLES
-from agent.scoring.evaluate import Evaluator
 from agent.scoring.task_metrics import build_metrics
 from agent.task.load import load_task
 from agent.types import LM, Message, Request, Task

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 
+from agent.evaluate.breakdown import summary
+from agent.evaluate.evaluator import Evaluator
 from agent.gateway.prices import Price
 from agent.ledger.store import Ledger
 from agent.observer import Observer
@@ -28,8 +30,6 @@ from agent.run.customize.table import MeasuredArm, table
 from agent.run.customize.training import rows_hash
 from agent.run.job import Job, Resources
 from agent.run.observers import LedgerObserver
-from agent.scoring.breakdown import summary
-from agent.scoring.evaluate import Evaluator
 from agent.scoring.llm_judge import judge_builder
 from agent.scoring.task_metrics import build_metrics
 from agent.types import LM, Candidate, Outcome, Proposal, Runner, Task

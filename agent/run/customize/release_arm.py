@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError, ReleaseError
+from agent.evaluate.breakdown import difference, summary
 from agent.ledger.provenance import tool_version, utc_now
 from agent.ledger.query import History, Row, run_folder
 from agent.ledger.store import Ledger
@@ -22,7 +23,6 @@ from agent.results.breakdown import Gain
 from agent.results.customize import ComparedArm, CustomizeResult
 from agent.run.arm_release import ArmRelease
 from agent.run.locations import open_history
-from agent.scoring.breakdown import difference, summary
 
 if TYPE_CHECKING:
     from agent.run.customize.plan import CustomizePlan

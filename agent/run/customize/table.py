@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from agent.evaluate.breakdown import difference, summary
 from agent.results.breakdown import Gain
 from agent.results.customize import ArmAdvice, ComparedArm, Elsewhere, Family, SeedScore, SeedSpread
-from agent.scoring.breakdown import difference, summary
 from agent.stats.advice import FEW_ROWS, ROWS_A_LABEL, Advice, ArmScores, advise
 
 MILLION = 1_000_000

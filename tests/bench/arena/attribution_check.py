@@ -120,9 +120,9 @@ async def compared(
     run: str, task: Task, lm: LM, winner: PromptCandidate, baseline: PromptCandidate, told: Sequence[Carried]
 ) -> list[Checked]:
     """What was told of each part beside what taking it out costs on test."""
+    from agent.evaluate.evaluator import Evaluator
     from agent.programs.moves.prompt_parts import leave_one_out
     from agent.programs.prompt import PromptProgram
-    from agent.scoring.evaluate import Evaluator
     from agent.scoring.task_metrics import build_metrics
     from agent.stats.intervals import paired_difference
 

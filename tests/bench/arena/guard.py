@@ -157,8 +157,8 @@ async def _points_over(task: Task, lm: LM, one: PromptCandidate, other: PromptCa
 
 async def score(task: Task, lm: LM, candidate: PromptCandidate) -> float:
     """The mean over the task's test rows, in [0, 1]."""
+    from agent.evaluate.evaluator import Evaluator
     from agent.programs.prompt import PromptProgram
-    from agent.scoring.evaluate import Evaluator
     from agent.scoring.task_metrics import build_metrics
 
     evaluator = Evaluator(task, Direct(), lm, build_metrics(task), [PromptProgram(task, lm)], graded=True)

@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from agent.evaluate.evaluator import label_signal
 from agent.models.model_registry import create_model
 from agent.programs.moves.demos import KINDS
 from agent.programs.moves.pool import CandidateGenerator
@@ -27,7 +28,6 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import template
 from agent.prompt.reply_parser import parse_reply
 from agent.prompt.template import fill_messages
-from agent.scoring.evaluate import label_signal
 from agent.search.program import Parent
 from agent.types import LM, Completion, Example, Message, Outcome, Prediction, Proposal, Request, Task
 from tests.bench.arena.data import data_folder, load

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError
+from agent.evaluate.evaluator import Evaluator
 from agent.gateway.budget import Account, HeldBack
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
 from agent.models.openai import OpenAIModel
 from agent.observer import Observer
 from agent.programs.prompt import PromptProgram
-from agent.scoring.evaluate import Evaluator
 from agent.scoring.task_metrics import build_metrics
 from agent.search.board import Board
 from agent.search.context import RunTools, SearchCase, SearchContext

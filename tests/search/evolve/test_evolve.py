@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from agent.errors import RowRefused
+from agent.evaluate.evaluator import values
 from agent.programs.moves.prompt_moves import PromptMoves
 from agent.prompt.techniques import why_rejected
-from agent.scoring.evaluate import values
 from agent.search.evolve.decisions import MOST_FINALISTS, Bandit, mean
 from agent.search.evolve.evolve import Search, search
 from agent.search.program import PROPOSED

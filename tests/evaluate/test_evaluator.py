@@ -17,6 +17,7 @@ from agent.errors import (
     RunRefused,
     TransportUnknown,
 )
+from agent.evaluate.evaluator import SILENT, Evaluator, values
 from agent.gateway.budget import Account, Spend
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
@@ -24,7 +25,6 @@ from agent.observer import Observer
 from agent.programs.prompt import HOSTED_SLACK, REASONING_TOKENS, REPLY_SLACK, PromptProgram, ReplyCap
 from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.prompt.render import render
-from agent.scoring.evaluate import SILENT, Evaluator, values
 from agent.scoring.task_metrics import build_metrics
 from agent.types import (
     Budget,

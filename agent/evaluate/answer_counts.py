@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from agent.evaluate.breakdown import PASS, Pair, readable
+from agent.evaluate.evaluator import values
 from agent.metrics.calls import NO_CALL, names_in, paired_names
 from agent.metrics.comparison import key
 from agent.results.breakdown import (
@@ -22,8 +24,6 @@ from agent.results.breakdown import (
     Retrieval,
     RowCount,
 )
-from agent.scoring.breakdown import PASS, Pair, readable
-from agent.scoring.evaluate import values
 from agent.shipped import Field, fold
 from agent.types import Example, Knowledge, Outcome, Tool
 

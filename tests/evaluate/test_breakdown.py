@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.evaluate import breakdown
+from agent.evaluate.breakdown import FEWEST_ROWS, Pair
 from agent.metrics.text_similarity import signature
-from agent.scoring import breakdown
-from agent.scoring.breakdown import FEWEST_ROWS, Pair
 from agent.stats.intervals import mean_ci, paired_difference
 from agent.types import Example, MetricSpec, Outcome, Prediction, Score
 from tests.cases import each_case

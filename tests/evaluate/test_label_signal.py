@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.scoring.evaluate import MIN_LABEL_MASS, evidence, label_signal
+from agent.evaluate.evaluator import MIN_LABEL_MASS, evidence, label_signal
 
 approx = pytest.approx
 LABELS = ("billing", "card_arrival", "card_linking", "sales")

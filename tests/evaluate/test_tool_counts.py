@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.evaluate import answer_counts
+from agent.evaluate.breakdown import Pair
 from agent.metrics.calls import NO_CALL, paired_names
-from agent.scoring import answer_counts
-from agent.scoring.breakdown import Pair
 from agent.types import Example, Field, Outcome, Prediction, Score, Tool
 from tests.json_of import json_of
 

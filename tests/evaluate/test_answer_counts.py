@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.scoring import answer_counts
-from agent.scoring.breakdown import Pair
+from agent.evaluate import answer_counts
+from agent.evaluate.breakdown import Pair
 from agent.types import Example, Field, Outcome, Prediction, Score
 from tests.json_of import json_of
 

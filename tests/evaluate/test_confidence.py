@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from agent.evaluate import breakdown
 from agent.results.breakdown import Calibration
-from agent.scoring import breakdown
 from agent.types import Outcome, Prediction
 from tests.json_of import json_of
 
