@@ -240,7 +240,7 @@ class Proposal:
     Args:
         candidate: what is proposed.
         place: its choice of each coordinate of the space of designs, by name.
-        operator: how it was made, for people: it may hold details, such as `compress:demos`.
+        operator: how it was made, for people: it may hold details, such as `compress:examples`.
         parent_id: the candidate that it changes; None for a new design.
         reason: why it was made, in a sentence.
         credit: the operator that the bandit learns about when it climbs or does not: one of `Moves.operators`, or
@@ -257,7 +257,7 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A candidate as people read it and the ledger keeps it. `text`: its instruction or state; `n_demos`: its number
+    """A candidate as people read it and the ledger keeps it. `text`: its instruction or state; `n_examples`: its number
     of worked examples, fixed and picked; `weights`: its label weights; `picks`: how those examples are picked that
     differ from input to input; `passages`: how passages are looked up; `tool_texts`: its texts of the task's tools,
     with the task's own under "own". Each is JSON-ready, None where it has none."""
@@ -268,7 +268,7 @@ class Shown:
     text: str
     role: str = ""
     demos: tuple[Demo, ...] = ()
-    n_demos: int = 0
+    n_examples: int = 0
     weights: Mapping[str, Any] | None = None
     picks: Mapping[str, Any] | None = None
     passages: Mapping[str, Any] | None = None
@@ -395,10 +395,10 @@ class Spend:
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """Hard limits on a candidate: rendered prompt size in tokens, number of demos, words that may not appear."""
+    """Hard limits on a candidate: rendered prompt size in tokens, number of examples, words that may not appear."""
 
     max_prompt_tokens: int | None = None
-    max_demos: int | None = None
+    max_examples: int | None = None
     forbidden: tuple[str, ...] = ()
 
 
@@ -456,7 +456,7 @@ class SearchSpace:
     left_out: tuple[FormatName, ...] = ()
     """Formats that are tried by default, and cannot be where DSPy is not installed."""
     retrieval: bool = False
-    """Whether demos may be picked for each input."""
+    """Whether examples may be picked for each input."""
     embeddings: str = ""
     """The model whose vectors rows may be picked by: "wordllama", a provider's "PROVIDER:NAME", or ""."""
 

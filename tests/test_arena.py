@@ -74,7 +74,7 @@ def test_a_name_with_a_number_bounds_the_demos(most: int, counts: tuple[int, ...
     task = load(f"queue_codes:{most}", data_folder())
     space = task.space
     assert space.demo_counts == counts
-    assert task.constraints.max_demos == most, "picked examples are counted, too"
+    assert task.constraints.max_examples == most, "picked examples are counted, too"
     assert space.retrieval == ("few-shot" in space.techniques) == (most > 0)
 
 

@@ -1,4 +1,4 @@
-"""The arena's systems that pick demos, and random search over the space of ours: over the toy model's server, which
+"""The arena's systems that pick examples, and random search over the space of ours: over the toy model's server, which
 answers as the demo that shares most words with the input."""
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def test_dspys_nearest_rows_share_the_rare_words_of_the_input(server: ModelServe
     assert set(said) <= set(goods.LABELS), "JSONAdapter's replies are read"
     count = server.counts("dspy")["score"]
     assert count["calls"] == 8, "one call a row"
-    assert count["prompt_tokens"] / 8 > 150, "demos are in it"
+    assert count["prompt_tokens"] / 8 > 150, "examples are in it"
 
 
 def test_random_search_over_demos_keeps_to_its_calls_and_helps(server: ModelServer, task: Task) -> None:

@@ -26,8 +26,8 @@ GROUPS = {
     },
     "Look": {
         "runs": "List the runs in the ledger.",
-        "show": "Show a run: its winner, demos, diff to your prompt and what each part cost.",
-        "history": "Show each trial of a run: instruction, demos, technique, score, cost; or find words in all texts.",
+        "show": "Show a run: its winner, examples, diff to your prompt and what each part cost.",
+        "history": "Show each trial of a run: instruction, examples, technique, score, cost; or search all texts.",
         "report": "Write a run as one HTML file: verdict, scores, prompt, changed rows, cost.",
         "compare": "Compare two runs or two trials: options, scores, cost, words, and a paired test.",
         "ui": "Show runs, trials, comparisons, ratings and the audit in the browser, on this machine only.",

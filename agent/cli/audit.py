@@ -130,9 +130,9 @@ def export_command(run: str, form: str, output: Path, force: bool, db: Path) -> 
 def check_command(run: str, db: Path, as_json: bool) -> None:
     """Check RUN (default: the latest) for contamination, and whether its books add up.
 
-    Contamination: demos or instructions that hold dev or test rows, a test that was opened twice. Books: scores without
-    a reply, means, charges and caps that do not follow from the calls. Ends with 1 when anything does not hold. What
-    needs the rows is left out (-) when the task is gone or its rows changed since.
+    Contamination: examples or instructions that hold dev or test rows, a test that was opened twice. Books: scores
+    without a reply, means, charges and caps that do not follow from the calls. Ends with 1 when anything does not hold.
+    What needs the rows is left out (-) when the task is gone or its rows changed since.
     """
     from agent.run.ledger_audit import check_run
 
@@ -279,7 +279,9 @@ def _show_trial(view: RunView, number: int, as_json: bool) -> None:
 
 
 def _print_chain(chain: list[dict[str, Any]]) -> None:
-    columns = "candidate_id=candidate round technique format n_demos=demos operator parent_id=parent reason rejected"
+    columns = (
+        "candidate_id=candidate round technique format n_examples=examples operator parent_id=parent reason rejected"
+    )
     _print("lineage, newest first", columns, chain)
 
 
@@ -318,7 +320,7 @@ def _show_call(history: History, number: int, as_json: bool) -> None:
 @click.argument("prompt_hash")
 @ledger_options
 def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
-    """Show how a prompt came about: its parents, operators and reasons, demos, trials, runs, whether it shipped, and
+    """Show how a prompt came about: its parents, operators and reasons, examples, trials, runs, whether it shipped, and
     how the aliases of its name moved.
 
     PROMPT_HASH is a candidate (c_...), the version of a release (p_..., f_...), or the hash of a template or an
@@ -337,7 +339,8 @@ def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
     for prompt in prompts:
         candidate = prompt["candidate"]
         click.echo(
-            f"{candidate['id']}: {candidate['technique']}, format {candidate['format']}, {candidate['n_demos']} demos"
+            f"{candidate['id']}: {candidate['technique']}, format {candidate['format']}, "
+            f"{candidate['n_examples']} examples"
             + picked(candidate["picks"])
             + (f", {looks_up(candidate['passages'])}" if candidate["passages"] else "")
             + "".join(f", released as {version}" for version in prompt["versions"])
@@ -354,7 +357,7 @@ def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
             numbers = f"temperature {weights['temperature']:g}{voting}, {weights['bias']}"
             click.echo(plain(f"label weights: {weights['method']}, {numbers}"))
         if candidate["demos"]:
-            click.echo("demos: " + plain(", ".join(demo["example_id"] for demo in candidate["demos"])))
+            click.echo("examples: " + plain(", ".join(demo["example_id"] for demo in candidate["demos"])))
         for run in prompt["runs"]:
             moved = [m for m in prompt["aliases"] if m["mine"] and m["evidence"].get("run_id") == run["run_id"]]
             _print_run_of(run, len(moved))

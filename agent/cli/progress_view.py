@@ -219,7 +219,7 @@ def _best(snapshot: Snapshot) -> str:
         return ""
     if leader.id == snapshot.baseline_id:
         return "your own prompt (the baseline)"
-    demos = f", {counted(leader.n_demos, 'demo', 'demos')}" if leader.n_demos else ""
+    demos = f", {counted(leader.n_examples, 'example', 'examples')}" if leader.n_examples else ""
     return short(f"{leader.technique}{demos}, {leader.id[:6]}", 60)
 
 

@@ -104,7 +104,7 @@ def compare_command(a: str, b: str, db: Path, as_json: bool) -> None:
         instruction = {"a": first["instruction"], "b": second["instruction"], "diff": words}
         shown = {"a": demos[0], "b": demos[1]}
         more = {"tools": [{"what": each.what, "a": each.before, "b": each.after} for each in tools]} if tools else {}
-        of_words = {"instruction": instruction, "demos": shown, **more}
+        of_words = {"instruction": instruction, "examples": shown, **more}
         print_json({"facts": table, "paired": tests, "not_tested": why_not, **of_words})
         return
     rows = [(name, _words(one), _words(two), "" if one == two else "differs") for name, one, two in lines]
@@ -122,7 +122,7 @@ def compare_command(a: str, b: str, db: Path, as_json: bool) -> None:
     show(
         DiffBlock(first["instruction"], second["instruction"], "== the instruction, [-A-]{+B+} ==", words=True),
         text(*texts, heading="== the texts of tools, [-A-]{+B+} =="),
-        text(*(f"demos only in {side}: {', '.join(rows)}" for side, rows in zip("AB", only, strict=True) if rows)),
+        text(*(f"examples only in {side}: {', '.join(rows)}" for side, rows in zip("AB", only, strict=True) if rows)),
     )
 
 

@@ -73,7 +73,7 @@ def _say_error(run: dict[str, Any]) -> None:
 @click.argument("run", required=False, default="")
 @ledger_options
 def show_command(run: str, db: Path, as_json: bool) -> None:
-    """Show RUN (default: the latest): the winner, its demos, the diff to your prompt, and what each part cost."""
+    """Show RUN (default: the latest): the winner, its examples, the diff to your prompt, and what each part cost."""
     from agent.report.job_blocks import stored_sections
     from agent.report.run_blocks import screen_lines
 
@@ -112,8 +112,8 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="With --search: how many.")
 @ledger_options
 def history_command(run: str, trial: int | None, search: str | None, limit: int, db: Path, as_json: bool) -> None:
-    """Show each trial of RUN (default: the latest): which instruction, demos and technique, its score and its cost. Of
-    a run that is done also each proposal: what was asked for, why, for which rows, and what became of it.
+    """Show each trial of RUN (default: the latest): which instruction, examples and technique, its score and its cost.
+    Of a run that is done also each proposal: what was asked for, why, for which rows, and what became of it.
 
     With --search: where words stand in prompts, in the reasons of proposals and in replies.
     """

@@ -108,7 +108,7 @@ def texts_of(row: Mapping[str, Any]) -> Iterator[str]:
 
 
 def belonging(folded: Folded, run_id: str) -> set[Place]:
-    """The places of a run's rows: its own, its candidates with their demos, and the calls whose replies it took."""
+    """The places of a run's rows: its own, its candidates with their examples, and the calls whose replies it took."""
     runs = {place for place, row in folded.rows.items() if run_id in (place[1], row.get("run_id"))}
     candidates = {folded.rows[place]["candidate_id"] for place in runs if place[0] in ("proposals", "trials")}
     keys = {folded.rows[place]["call_key"] for place in runs if place[0] == "calls"}

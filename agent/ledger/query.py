@@ -27,7 +27,7 @@ ERASED = "(erased)"
 LABEL_WEIGHTS = "label_weights"
 """The event with the label weights of a candidate."""
 LOOKED_UP = {"picks": "candidate_picks", "passages": "candidate_passages"}
-"""The events that say how a candidate picks demos and looks passages up."""
+"""The events that say how a candidate picks examples and looks passages up."""
 TOOL_TEXTS = "candidate_tool_texts"
 """The event with a candidate's texts of the tools of its task."""
 FINE_TUNING = ("fine_tuning_files", "fine_tuning_started", "fine_tuning_ended")
@@ -231,12 +231,12 @@ class History(Queries):
         return str(last[0]["run_id"]) if last else ""
 
     def trials(self, run_id: str, numbers: Sequence[int] | None = None) -> list[Row]:
-        """Each trial (of these numbers) with its candidate, demos by row id, operator, and what it cost, cached calls
-        apart; `cost_usd` is None where nobody knows the price."""
+        """Each trial (of these numbers) with its candidate, examples by row id, operator, and what it cost, cached
+        calls apart; `cost_usd` is None where nobody knows the price."""
         rows = self.select(
             f"""
             SELECT t.number, t.round, t.state, t.n, t.mean, t.low, t.high, t.reason, c.id AS candidate_id, c.technique,
-                   c.format, c.role, c.n_demos, COALESCE(c.instruction, '(erased)') AS instruction, p.operator,
+                   c.format, c.role, c.n_examples, COALESCE(c.instruction, '(erased)') AS instruction, p.operator,
                    p.parent_id, p.reason AS proposal,
                    (SELECT json_group_array(example_id) FROM (SELECT example_id FROM demos d
                      WHERE d.candidate_id = c.id ORDER BY position)) AS demos,
@@ -264,8 +264,8 @@ class History(Queries):
         return found
 
     def candidate(self, candidate_id: str) -> Row:
-        """A candidate with its template, its demos in order, how others are picked and passages looked up (None: none
-        are), and `tool_texts` if it has some (None: erased)."""
+        """A candidate with its template, its examples in order, how others are picked and passages looked up (None:
+        none are), and `tool_texts` if it has some (None: erased)."""
         rows = self.select("SELECT * FROM prompts WHERE id = ?", candidate_id)
         if not rows:
             raise InputError(f"{candidate_id}: no such candidate in {self.path}")

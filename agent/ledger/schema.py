@@ -34,7 +34,7 @@ SCHEMA = """
     );
     CREATE TABLE candidates (
         id TEXT PRIMARY KEY, technique TEXT NOT NULL, format TEXT NOT NULL, role TEXT NOT NULL,
-        n_demos INTEGER NOT NULL, instruction_hash TEXT NOT NULL DEFAULT '', template_hash TEXT NOT NULL DEFAULT ''
+        n_examples INTEGER NOT NULL, instruction_hash TEXT NOT NULL DEFAULT '', template_hash TEXT NOT NULL DEFAULT ''
     );
     CREATE TABLE demos (
         candidate_id TEXT NOT NULL REFERENCES candidates(id), position INTEGER NOT NULL, example_id TEXT NOT NULL,

@@ -139,7 +139,7 @@ class Ledger(LedgerFile, Queries):
         reason: str,
         rejected: str,
     ) -> None:
-        """A candidate with its demos, and how this run came to it; `rejected` is "" for one that may be tried."""
+        """A candidate with its examples, and how this run came to it; `rejected` is "" for one that may be tried."""
         if shown.id not in self._known:
             self._known.add(shown.id)
             if not self.db.execute("SELECT 1 FROM candidates WHERE id = ?", (shown.id,)).fetchone():
@@ -164,7 +164,7 @@ class Ledger(LedgerFile, Queries):
             "technique": shown.technique,
             "format": shown.format,
             "role": shown.role,
-            "n_demos": shown.n_demos,
+            "n_examples": shown.n_examples,
             "instruction_hash": self._text(shown.text, statements),
             "template_hash": self._text(laid_out, statements),
         }

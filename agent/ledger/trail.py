@@ -250,7 +250,7 @@ def chain_of_parents(history: History, run_id: str, candidate_id: str) -> list[R
     """From the candidate to its first ancestor in this run: round, operator and reason of each."""
     rows = history.select(
         "SELECT p.candidate_id, p.round, p.operator, p.parent_id, p.reason, p.rejected, c.technique, c.format, "
-        "c.n_demos FROM proposals p LEFT JOIN candidates c ON c.id = p.candidate_id WHERE p.run_id = ?",
+        "c.n_examples FROM proposals p LEFT JOIN candidates c ON c.id = p.candidate_id WHERE p.run_id = ?",
         run_id,
     )
     proposed = {row["candidate_id"]: row for row in rows}

@@ -165,7 +165,7 @@ def _completion(name: str, reply: Any, listed: int, scores: tuple[float, ...] = 
         error = reply["error"]
         message = f"{name}: {error.get('message', error)}"
         if error.get("type") == "exceed_context_size_error":
-            raise RowRefused(f"{message}; use fewer or shorter demos")
+            raise RowRefused(f"{message}; use fewer or shorter examples")
         if error.get("code") == 400:
             raise RowRefused(message)
         raise BadResponse(message)

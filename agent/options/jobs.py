@@ -231,7 +231,7 @@ class MigrateOptions(MarginOption):
     batch_only: bool = BatchOptions.field("batch_only")
     batch_wait: Time = BatchOptions.field("batch_wait")
     margin: float = MarginOption.field("margin", help="The loss against the old model that you accept.")
-    max_demos: int | None = DataOptions.field("max_demos", group=SEARCH)
+    max_examples: int | None = DataOptions.field("max_examples", group=SEARCH)
     max_concurrency: int | None = AskingOptions.field("max_concurrency")
     max_wait: Time = AskingOptions.field("max_wait")
 

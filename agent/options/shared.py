@@ -82,10 +82,10 @@ class ScoredOptions(FormOptions):
 class DataOptions(ScoredOptions, TargetOptions):
     """What is read of a task or of a data file, and how answers are scored."""
 
-    max_demos: int | None = option(
+    max_examples: int | None = option(
         None,
-        "At most so many demos in a prompt, fixed and picked; 0: instructions only. Default: as the task says, whose "
-        "own limit holds as well.",
+        "The most examples in a prompt, fixed and picked; 0: instructions only. Default: as the task says, whose own "
+        "limit holds as well.",
         TASK,
         metavar="N",
         ge=0,
@@ -210,7 +210,7 @@ class TrackOptions(JobOptions):
         OUTPUT,
         metavar="NAME",
     )
-    track_texts: bool = option(False, "Let trackers have texts of your rows: demos, inputs and replies.", OUTPUT)
+    track_texts: bool = option(False, "Let trackers have texts of your rows: examples, inputs and replies.", OUTPUT)
     trace: str | None = option(
         None,
         "Send the run, its trials and calls as OpenTelemetry spans to this OTLP/HTTP receiver, such as "

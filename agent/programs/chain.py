@@ -1,4 +1,4 @@
-"""The kind `chain`: a LangChain Runnable of the user's own; the system texts and demos of its prompts are optimized.
+"""The kind `chain`: a LangChain Runnable of the user's own; the system texts and examples of its prompts are optimized.
 
 `build(model)` makes it: a run passes the model whose calls go through the gateway (`chain_model.py`), production its
 own. Another model in the chain is refused, as its calls would be in no budget. The chain is made once; its prompts are
@@ -80,7 +80,7 @@ class ChainProgram(UserKind):
         except InputError as error:
             raise source.wrong(str(error)) from error
         self.answers_json = isinstance(parts.parser, JsonOutputParser)
-        """Whether the chain reads its last reply as JSON, which demos must then be."""
+        """Whether the chain reads its last reply as JSON, which examples must then be."""
         for name, prompt in parts.prompts.items():
             use_candidate_messages(name, prompt)
         self.task = replace(task, instruction="\n\n".join(laid.system for laid in self.laid.values()))
@@ -146,21 +146,21 @@ class ChainProgram(UserKind):
         return ChainCandidate(tuple(PromptTexts(laid.name, laid.system) for laid in self.laid.values()))
 
     def check(self, candidate: Candidate) -> str:
-        train, limit = {row.id for row in self.task.train}, self.task.constraints.max_demos
+        train, limit = {row.id for row in self.task.train}, self.task.constraints.max_examples
         for texts in as_chain(candidate).prompts:
             laid = self.laid[texts.name]
             if problem := laid.wrong(texts.system) or forbidden_in(texts.system, self.task):
                 return problem
             if texts.demos and laid is not self.last:
-                return f"demos in {texts.name}, whose answers are not known"
+                return f"examples in {texts.name}, whose answers are not known"
             if others := [demo.example_id for demo in texts.demos or () if demo.example_id not in train]:
                 return f"demo {others[0]} is not a train row"
-        count = as_chain(candidate).n_demos
-        return f"{count} demos, more than max_demos = {limit}" if limit is not None and count > limit else ""
+        count = as_chain(candidate).n_examples
+        return f"{count} examples, more than max_examples = {limit}" if limit is not None and count > limit else ""
 
     def shown(self, candidate: Candidate) -> Shown:
         text = "\n\n".join(self._texts(candidate))
-        return Shown(candidate.id, "program", self.kind, text, n_demos=as_chain(candidate).n_demos)
+        return Shown(candidate.id, "program", self.kind, text, n_examples=as_chain(candidate).n_examples)
 
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
         """One message per prompt, to be read and never sent: its name, its system text and its demos."""
@@ -175,7 +175,7 @@ class ChainProgram(UserKind):
         return texts
 
     def prompt_tokens(self, candidate: Candidate) -> int:
-        """Tokens of all system texts and demos, as they are shown."""
+        """Tokens of all system texts and examples, as they are shown."""
         return self._lm.count_tokens("\n\n".join(self._texts(candidate)))
 
     def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
@@ -186,7 +186,7 @@ class ChainProgram(UserKind):
                 made = won.with_texts(base.name, system=base.system)
                 ablations.append(Ablation(f"instruction of {base.name}", made))
             if texts.demos != base.demos:
-                ablations.append(Ablation("demos", won.with_texts(base.name, demos=base.demos)))
+                ablations.append(Ablation("examples", won.with_texts(base.name, demos=base.demos)))
         return ablations
 
     def moves(self, context: SearchContext) -> ChainMoves:

@@ -3,8 +3,8 @@
     chain = load_chain("chain.json", build(ChatOpenAI(model="...")))
 
 A part is `{"system": text, "demos": None or [{"inputs": {...}, "answer": text}]}`. The text is a template as the prompt
-has it where that places values (f-strings only), else it is taken as it is. Demos stand where the prompt's own few-shot
-block stands, or behind its system messages: each the prompt's last message with `inputs`, and the answer.
+has it where that places values (f-strings only), else it is taken as it is. Examples stand where the prompt's own
+few-shot block stands, or behind its system messages: each the prompt's last message with `inputs`, and the answer.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Fields = Counter[tuple[str, str, str]]
 
 @dataclass(frozen=True, slots=True)
 class PromptTexts:
-    """A candidate's system text and demos in one prompt; None leaves the user's own few-shot block, if any."""
+    """A candidate's system text and examples in one prompt; None leaves the user's own few-shot block, if any."""
 
     name: str
     system: str
@@ -53,7 +53,7 @@ class ChainCandidate(Candidate):
         return {"prompts": [texts.as_dict() for texts in self.prompts]}
 
     @property
-    def n_demos(self) -> int:
+    def n_examples(self) -> int:
         return sum(len(texts.demos or ()) for texts in self.prompts)
 
     def texts(self, name: str) -> PromptTexts:
@@ -241,7 +241,7 @@ def apply_parts(chain: Any, parts: Mapping[str, Part]) -> None:
             raise ReleaseError(wrong)
         for demo in parts[name]["demos"] or ():
             if laid.turn is None or set(demo["inputs"]) != laid.variables:
-                raise ReleaseError(f"the prompt {name} has no place for demos of {', '.join(demo['inputs'])}")
+                raise ReleaseError(f"the prompt {name} has no place for examples of {', '.join(demo['inputs'])}")
         prompt.messages = laid.laid_out(parts[name])
 
 

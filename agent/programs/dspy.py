@@ -1,4 +1,4 @@
-"""The kind `dspy`: a DSPy program of the user's own; its predictors' instructions and demos are what is optimized.
+"""The kind `dspy`: a DSPy program of the user's own; its predictors' instructions and examples are what is optimized.
 
 A candidate is the program's state as JSON: {predictor: {instruction, demos}}. Every call goes through the gateway, with
 the adapter that DSPy itself would use; the program's code runs in this process.
@@ -86,7 +86,7 @@ class UserModule:
 
 
 def written(state: Mapping[str, Any]) -> str:
-    """A state as text; equal states are equal texts. Values of demos that are no JSON become text."""
+    """A state as text; equal states are equal texts. Values of examples that are no JSON become text."""
     parts = {name: {"instruction": words, "demos": demos} for name, (words, demos) in state.items()}
     return json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
 
@@ -155,7 +155,7 @@ class DspyProgram(UserKind):
 
     def shown(self, candidate: Candidate) -> Shown:
         state = as_dspy(candidate).state
-        return Shown(candidate.id, "program", self.kind, state, n_demos=count_demos(state))
+        return Shown(candidate.id, "program", self.kind, state, n_examples=count_demos(state))
 
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
         """One message per predictor, to be read and never sent: its name, its instruction and its demos."""
@@ -168,7 +168,7 @@ class DspyProgram(UserKind):
         return tuple(messages)
 
     def prompt_tokens(self, candidate: Candidate) -> int:
-        """Tokens of all instructions and demos, as they are written in the state."""
+        """Tokens of all instructions and examples, as they are written in the state."""
         return self._lm.count_tokens(as_dspy(candidate).state)
 
     def strategy(self, name: str | None) -> str:

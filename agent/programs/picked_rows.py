@@ -79,9 +79,9 @@ class PickedRows:
     def why_other(self, picks: Picks) -> str:
         """Why these picks are not out of this task's rows, or ""."""
         if picks.retriever in DENSE_RETRIEVERS and not self._task.space.embeddings:
-            return f"its demos are picked by {picks.retriever}, and the task names no embeddings"
+            return f"its examples are picked by {picks.retriever}, and the task names no embeddings"
         if picks.pool != (own := self.id_of(picks.retriever)):
-            return f"its demos are picked out of {picks.pool}, and the train rows of the task are {own}"
+            return f"its examples are picked out of {picks.pool}, and the train rows of the task are {own}"
         return ""
 
     @cached_property
@@ -128,7 +128,7 @@ class PickedRows:
         return {row.id: frozenset(members[row.group]) for row in self.rows}
 
     def positions(self, prompt: PromptCandidate, row: Example) -> list[int]:
-        """Where in the pool the row's demos are: never the row itself, its near-duplicates, or a row of the head.
+        """Where in the pool the row's examples are: never the row itself, its near-duplicates, or a row of the head.
 
         An input that is no train row gets what it gets in production, where nothing else is known of it.
         """
@@ -172,7 +172,7 @@ class PickedRows:
         return known[position]
 
     def mean_tokens(self, prompt: PromptCandidate, count: Callable[[str], int]) -> int:
-        """Tokens of the picked demos, on average over train rows, each without itself."""
+        """Tokens of the picked examples, on average over train rows, each without itself."""
         sizes = [
             sum(count(text) for at in self.positions(prompt, row) for text in self._text(prompt, at))
             for row in self._task.train[:SAMPLE]
@@ -180,7 +180,7 @@ class PickedRows:
         return round(mean(sizes))
 
     def most_tokens(self, prompt: PromptCandidate, count: Callable[[str], int]) -> int:
-        """The most tokens that the picked demos can take with any input: those of the k longest rows."""
+        """The most tokens that the picked examples can take with any input: those of the k longest rows."""
         assert prompt.picks is not None
         head = {demo.example_id for demo in prompt.demos}
         sizes = [sum(map(count, self._text(prompt, at))) for at, row in enumerate(self.rows) if row.id not in head]

@@ -1,4 +1,4 @@
-"""The kind `prompt`: an instruction, demos, a technique and a layout, answered by one call.
+"""The kind `prompt`: an instruction, examples, a technique and a layout, answered by one call.
 
 It is rendered into a template once, filled with a row, and the reply is read as the layout and the technique say.
 """
@@ -211,7 +211,7 @@ class PromptProgram(Kind):
         return self._size(as_prompt(candidate), most=True)
 
     def _size(self, prompt: PromptCandidate, most: bool) -> int:
-        """Tokens of the template and the tools, with picked demos and passages of usual length or the longest."""
+        """Tokens of the template and the tools, with picked examples and passages of usual length or the longest."""
         count, pool, library = self._lm.count_tokens, self.pool, self.library
         shown = with_texts(self.task.tools, prompt.tool_texts)
         tools = sum(count(text) for tool in shown for text in tool.as_dict().values())

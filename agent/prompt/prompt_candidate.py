@@ -18,9 +18,9 @@ class PromptCandidate(Candidate):
 
     Args:
         role: an opening sentence of the role technique, or "".
-        demos: the same for each input.
+        examples: the same for each input.
         weights: decide among the labels when the reply is read; None: the reply itself says the answer.
-        picks: how more demos are picked for each input, which follow `demos`.
+        picks: how more examples are picked for each input, which follow `examples`.
         passages: how passages of the task's documents are looked up for each input; they go where the instruction has
             `{{context}}`, else before the input.
         tool_texts: replace the texts of the task's tools.
@@ -51,8 +51,8 @@ class PromptCandidate(Candidate):
         return parts | {name: how.as_dict() for name, how in given.items() if how is not None}
 
     @property
-    def n_demos(self) -> int:
-        """The largest number of demos, fixed and picked."""
+    def n_examples(self) -> int:
+        """The largest number of examples, fixed and picked."""
         return len(self.demos) + (self.picks.k if self.picks else 0)
 
     def own_fields(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class PromptCandidate(Candidate):
             self.instruction,
             self.role,
             self.demos,
-            self.n_demos,
+            self.n_examples,
             weights=self.weights.as_dict() if self.weights else None,
             picks=self.picks.as_dict() if self.picks else None,
             passages=self.passages.as_dict() if self.passages else None,

@@ -3,8 +3,8 @@
 A candidate becomes a template once: messages with `{{field}}` marks for the inputs of the row. What is scored and what
 is released are both `fill_messages(template, inputs)`, so they cannot differ.
 
-Layouts: `turns` (the bare value as the user's turn), `labelled-turns` ("Message: ...\\nTeam:"), `inline` (demos as text
-in one user turn), and `dspy-chat`, `dspy-json`, `dspy-xml` (the adapters of DSPy 3 on its own Signature).
+Layouts: `turns` (the bare value as the user's turn), `labelled-turns` ("Message: ...\\nTeam:"), `inline` (examples as
+text in one user turn), and `dspy-chat`, `dspy-json`, `dspy-xml` (the adapters of DSPy 3 on its own Signature).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def render(candidate: PromptCandidate, signature: Signature, inputs: Mapping[str
 
 
 def template(candidate: PromptCandidate, signature: Signature) -> tuple[Message, ...]:
-    """Return the candidate's messages with `{{field}}` where the row's inputs go, and marks for picked demos and for
+    """Return the candidate's messages with `{{field}}` where the row's inputs go, and marks for picked examples and for
     passages."""
     if candidate.format.startswith("dspy-"):
         return _dspy_template(candidate, signature)
@@ -70,7 +70,7 @@ def template(candidate: PromptCandidate, signature: Signature) -> tuple[Message,
     last = turn
     if candidate.passages and not marks(candidate.instruction, [CONTEXT]):
         last = [(CONTEXT,), "\n\n", *turn]
-    if candidate.format == "inline" and candidate.n_demos:
+    if candidate.format == "inline" and candidate.n_examples:
         worked = "".join(f"{_worked(demo, signature, reasoning)}\n\n" for demo in candidate.demos)
         picked: Parts = [(PICKED,)] if candidate.picks else []
         return (*messages, Message("user", join([f"Examples:\n\n{worked}", *picked, *last], names)))
@@ -83,8 +83,8 @@ def template(candidate: PromptCandidate, signature: Signature) -> tuple[Message,
 
 
 def _conversation_template(candidate: PromptCandidate, signature: Signature) -> tuple[Message, ...]:
-    """The conversation as messages, after demos as turns; the layout `inline` has demos as texts in the system message,
-    where passages stand, too."""
+    """The conversation as messages, after examples as turns; the layout `inline` has examples as texts in the system
+    message, where passages stand, too."""
     names = _names(candidate, signature)
     reasoning = TECHNIQUES[candidate.technique].reasoning
     system: Parts = [f"{candidate.role.strip()}\n\n" if candidate.role.strip() else ""]
@@ -92,7 +92,7 @@ def _conversation_template(candidate: PromptCandidate, signature: Signature) -> 
     system += [*own, f"\n\n{reasoning_suffix(signature)}" if reasoning else ""]
     if candidate.passages and (CONTEXT,) not in own:
         system += ["\n\n", (CONTEXT,)]
-    is_inline = candidate.format == "inline" and candidate.n_demos > 0
+    is_inline = candidate.format == "inline" and candidate.n_examples > 0
     shown = [shown_demo(candidate, demo, signature) for demo in candidate.demos]
     if is_inline:
         system += ["\n\nExamples:\n\n", *(text for texts in shown for text in texts)]

@@ -33,7 +33,7 @@ _ANSWER_LINE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Technique:
-    """Whether a technique has demos, and reasoning before the answer."""
+    """Whether a technique has examples, and reasoning before the answer."""
 
     demos: bool
     reasoning: bool
@@ -70,7 +70,7 @@ def reasoning_suffix(signature: Signature) -> str:
 def answers_last(candidate: PromptCandidate) -> bool:
     """Whether the answer comes last, on a line that begins with `Answer:`, by the technique or the instruction.
 
-    An instruction with demos is not counted, as demos without reasons show another form.
+    An instruction with examples is not counted, as examples without reasons show another form.
     """
     return TECHNIQUES[candidate.technique].reasoning or _asks(candidate, _ANSWER_LINE)
 
@@ -87,7 +87,7 @@ def labels_first(candidate: PromptCandidate, outputs: Sequence[Field]) -> bool:
 
 
 def _asks(candidate: PromptCandidate, words: re.Pattern[str]) -> bool:
-    return not candidate.n_demos and _holds(candidate.instruction, words)
+    return not candidate.n_examples and _holds(candidate.instruction, words)
 
 
 @lru_cache(1024)
@@ -147,7 +147,7 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 def why_rejected(candidate: PromptCandidate, task: Task) -> str:
     """Say why this candidate must not be tried, or "".
 
-    It keeps every input placeholder of the user's instruction and the limits of [constraints], and takes demos from
+    It keeps every input placeholder of the user's instruction and the limits of [constraints], and takes examples from
     train only. Its size in tokens takes a model and is checked elsewhere.
     """
     names = [field.name for field in task.signature.inputs]
@@ -174,13 +174,13 @@ def why_rejected(candidate: PromptCandidate, task: Task) -> str:
         return problem
     if candidate.tool_texts and (problem := candidate.tool_texts.why_other(task.tools)):
         return problem
-    if TECHNIQUES[candidate.technique].demos != bool(candidate.n_demos):
-        return f"technique {candidate.technique} with {candidate.n_demos} demos"
+    if TECHNIQUES[candidate.technique].demos != bool(candidate.n_examples):
+        return f"technique {candidate.technique} with {candidate.n_examples} examples"
     if candidate.picks and TECHNIQUES[candidate.technique].reasoning:
         return f"technique {candidate.technique}: a picked demo has no reasons to show"
-    limit = task.constraints.max_demos
-    if limit is not None and candidate.n_demos > limit:
-        return f"{candidate.n_demos} demos, more than max_demos = {limit}"
+    limit = task.constraints.max_examples
+    if limit is not None and candidate.n_examples > limit:
+        return f"{candidate.n_examples} examples, more than max_examples = {limit}"
     train = {example.id for example in task.train}
     if others := [demo.example_id for demo in candidate.demos if demo.example_id not in train]:
         return f"demo {others[0]} is not a train row"

@@ -16,8 +16,8 @@ from typing import Any
 from agent.conversation import AS_TURNS, after
 from agent.shipped import ChatRole, Message
 
-PICKED = "picked demos"
-"""The field of a template that stands for the demos that are picked for each input: no input can be called so."""
+PICKED = "picked examples"
+"""The field of a template that stands for the examples that are picked for each input: no input can be called so."""
 _TURNS = re.compile(r"\{\{([A-Za-z]\w*)" + AS_TURNS + r"\}\}")
 DEMO_ROLES: tuple[ChatRole, ChatRole] = ("user", "assistant")
 
@@ -102,7 +102,7 @@ def fill_picked(
     """Do `fill_messages` for a template with the mark of the picked demos.
 
     Args:
-        messages: the template; the turns of the demos replace a message that is only the mark.
+        messages: the template; the turns of the examples replace a message that is only the mark.
         values: the inputs.
         shown: of each demo the texts of its turns, the user's first, or the one text that goes into a message.
     """

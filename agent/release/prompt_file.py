@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 PROMPT_FILE = "prompt.md"
 MESSAGES_FILE = "messages.json"
 POOL_HEADING = "## pool"
-"""Of the last section of a prompt.md with picked demos: a row a line, as JSON."""
+"""Of the last section of a prompt.md with picked examples: a row a line, as JSON."""
 PASSAGES_HEADING = "## passages"
 """Of the section before it in a prompt.md that looks passages up: a passage a line, as JSON."""
 CLASSIFIER_HEADING = "## classifier"
@@ -76,7 +76,7 @@ class PromptRelease:
     that decides what is sent, to which model, and how the reply is read: everything but name and provenance.
     `reasoning` says how `parse` finds the answer; `weights` decide among the labels of the one output when a reply has
     log-probabilities, which the parameter `logprobs` asks for (None: a reply is read as it stands), and some combine
-    the model with a `classifier`. With `picks`, the messages hold one mark for the demos that are picked for each
+    the model with a `classifier`. With `picks`, the messages hold one mark for the examples that are picked for each
     input; with `passages`, one for the block of passages that are looked up for it. With `adapter`, `model` is the
     base, and both answer. With `tools`, these go with every request, and the answer is a list of their calls.
     """
@@ -476,14 +476,14 @@ def _looked_up(data: dict[str, Any], key: str, read: Callable[[Any, Any], T], re
 
 
 def _picks(data: dict[str, Any], refuse: Refuse) -> PickedDemos:
-    from agent.retrieval.pool import picked_demos  # most prompts have none, and start faster without
+    from agent.retrieval.pool import picked_examples  # most prompts have none, and start faster without
 
-    picks = _looked_up(data, "picks", picked_demos, refuse)
+    picks = _looked_up(data, "picks", picked_examples, refuse)
     mark, contents = placeholder(PICKED), [item["content"] for item in data["messages"]]
     if not any(mark in content for content in contents):
-        refuse("messages", f"hold no {mark}, where the picked demos go")
+        refuse("messages", f"hold no {mark}, where the picked examples go")
     if len(picks.shown[0]) % 2 != (0 if mark in contents else 1):
-        refuse("messages", "show picked demos in another form than the rows of the pool have")
+        refuse("messages", "show picked examples in another form than the rows of the pool have")
     return picks
 
 

@@ -51,8 +51,8 @@ def _tools(change: Change) -> list[str]:
 def _design(change: Change) -> list[str]:
     was, now = change.baseline, change.winner
     said = []
-    if was.n_demos != now.n_demos:
-        said.append(_demos(was.n_demos, now.n_demos))
+    if was.n_examples != now.n_examples:
+        said.append(_demos(was.n_examples, now.n_examples))
     if now.technique in REASONED and was.technique not in REASONED:
         said.append("it is asked to reason before it answers")
     if now.role and now.role != was.role:

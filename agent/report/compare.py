@@ -101,7 +101,7 @@ def fact_lines(a: ComparedPrompt, b: ComparedPrompt) -> Iterator[tuple[str, Any,
 def _scores(side: ComparedPrompt) -> dict[str, Any]:
     candidate, trial, result = side.candidate, side.trial, side.result
     scores: dict[str, Any] = {"candidate": candidate["id"]}
-    scores |= {name: candidate[name] for name in ("technique", "format", "role", "n_demos")}
+    scores |= {name: candidate[name] for name in ("technique", "format", "role", "n_examples")}
     if trial is not None:
         names = ("number", "state", "n", "mean", "low", "high", "operator", "calls", "cached", "tokens", "cost_usd")
         return scores | {name: trial[name] for name in names}

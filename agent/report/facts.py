@@ -422,7 +422,7 @@ def which(trial: Mapping[str, Any], result: RunResult | None, own: BaselineWords
 
 def design(technique: str, layout: str, demos: int) -> str:
     """A candidate's design: technique, layout and number of demos."""
-    return f"{technique}, {layout}, {demos} demos"
+    return f"{technique}, {layout}, {demos} examples"
 
 
 def prompt_size(result: RunResult) -> str:
@@ -449,7 +449,7 @@ def sizes(front: Sequence[ParetoRow]) -> tuple[str, list[int]]:
 
 
 def picked(picks: Mapping[str, Any] | None) -> str:
-    """Beside a number of demos: how many of them are picked for each input, and by what; "" for none.
+    """Beside a number of examples: how many of them are picked for each input, and by what; "" for none.
 
     >>> picked({"k": 6, "retriever": "bm25"}), picked(None)
     (' (6 picked for each input by bm25)', '')
@@ -465,7 +465,7 @@ def prompt_text(candidate: Mapping[str, Any]) -> str:
     if candidate["format"] != "inline" and candidate["demos"]:
         after = 2 if candidate.get("picks") else 1  # the place of the picked demos stands between these and the input
         first = len(template) - after - 2 * len(candidate["demos"])
-        demos = {"role": "", "content": f"({len(candidate['demos'])} demos)"}
+        demos = {"role": "", "content": f"({len(candidate['demos'])} examples)"}
         template = [*template[:first], demos, *template[-after:]]
     parts = (f"[{part['role']}]\n{part['content']}" if part["role"] else part["content"] for part in template)
     return "\n".join(parts)

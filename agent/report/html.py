@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FOLDER = files("agent.report")
 REPORT_FILE = "report.html"
 FLIPS, DEMOS = 50, 40
-"""Rows shown of those that got better and of those that got worse; demos shown."""
+"""Rows shown of those that got better and of those that got worse; examples shown."""
 
 
 # -- templates --------------------------------------------------------------------------------------------------------

@@ -41,14 +41,14 @@ def told_trials(view: RunView) -> list[StudyTrial]:
 
 def place(trial: Mapping[str, object]) -> dict[str, str | int]:
     """The parameters of a trial of the ledger; the instruction as a hash of its words."""
-    demos = trial["n_demos"]
+    demos = trial["n_examples"]
     assert isinstance(demos, int)
     return {
         "technique": str(trial["technique"]),
         "format": str(trial["format"]),
         "role": str(trial["role"] or "none"),
         "instruction": content_id("i", str(trial["instruction"]))[:10],
-        "n_demos": demos,
+        "n_examples": demos,
         "operator": str(trial["operator"] or "").partition(":")[0],
     }
 

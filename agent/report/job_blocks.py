@@ -183,7 +183,7 @@ def _transfer(result: TransferResult) -> Iterator[Block]:
     heads = [f"{model.model}{' (own)' if model.own else ''} #" for model in result.models]
     rows = []
     for at, one in enumerate(result.candidates):
-        about = f"{one.technique}, {one.format}, {one.n_demos} demos" if one.trial else "your prompt"
+        about = f"{one.technique}, {one.format}, {one.n_examples} examples" if one.trial else "your prompt"
         rows.append((one.trial, *(_cell(model.scores[at]) for model in result.models), short(about, 60)))
     note = "score [95 % CI] #rank; + or - where it differs from your prompt there (p < 0.05 by Holm over all cells); "
     note += "on the run's own model nothing is tested: these scores chose the prompts"

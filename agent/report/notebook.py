@@ -36,7 +36,7 @@ TRIALS: Mapping[str, str] = {
     "technique": "string",
     "format": "string",
     "role": "string",
-    "n_demos": "int64",
+    "n_examples": "int64",
     "operator": "string",
     "calls": "int64",
     "cached": "int64",
@@ -99,7 +99,7 @@ class LoadedRun:
 
     @property
     def prompt(self) -> str | None:
-        """The best prompt found as text, its demos only counted; None without a result."""
+        """The best prompt found as text, its examples only counted; None without a result."""
         return None if self._view.winner is None else prompt_text(self._view.winner)
 
     def trials_df(self) -> DataFrame:

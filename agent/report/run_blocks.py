@@ -333,7 +333,7 @@ def _matrix(run: _Shown, made: answer_facts.Matrix, worst: ProseBlock) -> TableB
 def _design(run: _Shown) -> str:
     winner = run.result.winner
     looks_up = f"{facts.looks_up(winner.passages)}, " if winner.passages else ""
-    demos = f"{winner.n_demos} demos{facts.picked(winner.picks)}"
+    demos = f"{winner.n_examples} examples{facts.picked(winner.picks)}"
     design = f"{winner.technique}, {winner.format}, {demos}, {looks_up}{facts.prompt_size(run.result)}"
     return f"{run.best}: {design} ({winner.candidate_id})"
 
@@ -378,7 +378,7 @@ def _whole_prompt(run: _Shown) -> Iterator[Block]:
         return
     winner, own = run.view.winner, run.own
     sides = compared_texts(run.view.baseline, winner)
-    heading = "== the winner's prompt (demos shown below) =="
+    heading = "== the winner's prompt (examples shown below) =="
     yield text(facts.prompt_text(winner), heading=heading, exact=True, on="screen")
     yield run_tables.demos(winner["demos"])
     yield DiffBlock(sides[0], sides[1], f"== diff to {own.phrase} ==", own.name, "winner", on="screen")

@@ -32,7 +32,7 @@ TRIALS = (
     Column("which", on="page"),
     Column("technique", rank=1, floor=9),
     Column("format", rank=5, floor=8),
-    Column("demos", "number", rank=1),
+    Column("examples", "number", rank=1),
     Column("operator", rank=3, floor=11),
     Column("calls", "number", rank=7),
     Column("tokens", "number", rank=8),
@@ -130,7 +130,7 @@ def trials(view: RunView, is_whole: bool = False) -> TableBlock:
             facts.which(trial, view.result, view.own),
             trial["technique"],
             trial["format"],
-            trial["n_demos"],
+            trial["n_examples"],
             trial["operator"],
             f"{trial['calls'] + trial['cached']}",
             f"{trial['tokens']}",
@@ -160,12 +160,12 @@ def proposals(view: RunView, letters: int = 0) -> TableBlock:
 
 
 def demos(of: Sequence[Mapping[str, Any]]) -> TableBlock:
-    """The demos of a prompt on a screen."""
+    """The examples of a prompt on a screen."""
     rows = []
     for demo in of:
         inputs, outputs = (" | ".join(demo[side].values()) for side in ("inputs", "outputs"))
         rows.append((demo["position"] + 1, demo["example_id"], short(inputs, 80), short(outputs, 40)))
-    return table(f"{len(rows)} demos", DEMOS, rows, on="screen")
+    return table(f"{len(rows)} examples", DEMOS, rows, on="screen")
 
 
 def messages(candidate: Mapping[str, Any], heading: str = "") -> Block:

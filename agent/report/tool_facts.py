@@ -43,8 +43,8 @@ def compared_texts(one: Mapping[str, Any], two: Mapping[str, Any]) -> tuple[str,
 
 
 def whole_prompt(candidate: Mapping[str, Any]) -> str:
-    """All messages of a candidate, demos among them, each under its role, and its own texts of tools; ERASED when its
-    text was erased."""
+    """All messages of a candidate, examples among them, each under its role, and its own texts of tools; ERASED when
+    its text was erased."""
     parts = [f"[{part['role']}]\n{part['content']}" for part in candidate["template"] or ()] or [ERASED]
     own = "\n".join(f"{change.what}: {change.after or NONE}" for change in text_changes(candidate))
     return "\n\n".join([*parts, *([f"[tools]\n{own}"] if own else [])])

@@ -186,7 +186,7 @@ class RunView:
 
 
 class RunWithoutRows(RunView):
-    """A run without demos, inputs, right answers and replies. What a prompt says besides its demos stays."""
+    """A run without examples, inputs, right answers and replies. What a prompt says besides its examples stays."""
 
     shows_rows = False
 
@@ -210,7 +210,7 @@ def without_demos(candidate: Row | None) -> Row | None:
 
 
 def holds_rows(candidate: Row) -> bool:
-    """Whether a candidate shows rows: fixed demos, or such that are picked for each input."""
+    """Whether a candidate shows rows: fixed examples, or such that are picked for each input."""
     return bool(candidate["demos"] or candidate.get("picks"))
 
 

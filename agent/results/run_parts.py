@@ -24,14 +24,14 @@ BlockCode = Literal[
 
 class Winner(Result):
     """The best found. None where nothing was scored; `dev_corrected` is `dev` without what choosing the best of many
-    adds to it. `prompt_tokens`: at least 0, without the row and the chat template. `n_demos`: fixed and picked;
+    adds to it. `prompt_tokens`: at least 0, without the row and the chat template. `n_examples`: fixed and picked;
     `picks`: how those are picked that differ from input to input, and `passages`, how passages are looked up.
     `tokens_a_call`: as in `PromptSize`."""
 
     candidate_id: str
     technique: str
     format: str
-    n_demos: int
+    n_examples: int
     instruction: str
     dev: float | None
     dev_corrected: float | None
@@ -136,7 +136,7 @@ class PromptSize(Result):
 
     technique: str
     format: str
-    n_demos: int
+    n_examples: int
     prompt_tokens: int
     tokens_a_call: int = 0
     role: str = ""

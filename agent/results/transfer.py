@@ -14,7 +14,7 @@ class TransferCandidate(Result):
     trial: int
     technique: str
     format: str
-    n_demos: int
+    n_examples: int
     instruction: str
 
 

@@ -175,7 +175,7 @@ class PickedDemos:
         return [{**row, VECTOR: vector} for row, vector in zip(data, self.vectors.rows, strict=True)]
 
 
-def picked_demos(settings: Any, rows: Any) -> PickedDemos:
+def picked_examples(settings: Any, rows: Any) -> PickedDemos:
     """Restore what `settings` and `row_data` gave. Raises ValueError for wrong data."""
     names = [field.name for field in fields(Picks)]
     is_dense = isinstance(settings, dict) and settings.get("retriever") in DENSE_RETRIEVERS

@@ -58,7 +58,7 @@ class SealedTest:
             candidate_id=self.winner.id,
             technique=shown.technique,
             format=shown.format,
-            n_demos=shown.n_demos,
+            n_examples=shown.n_examples,
             instruction=shown.text,
             dev=dev.winner,
             dev_corrected=dev.corrected,

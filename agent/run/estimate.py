@@ -50,7 +50,7 @@ class Estimate:
     """What a run takes at most. `roles`: model, calls, tokens and US dollars (None: unknown) of target, proposer and
     judge; `cap`: the option whose cap bounds them, or ""; `gains`: by the rate of changed rows, the smallest gain in
     score that the test can show; `metrics`: names of those that score, and `scoring` why one of a data file does, or
-    ""; `max_demos`: the most demos of a prompt, None without a limit."""
+    ""; `max_examples`: the most examples of a prompt, None without a limit."""
 
     task: str
     model: str
@@ -63,7 +63,7 @@ class Estimate:
     gains: Mapping[float, float]
     metrics: Sequence[str] = ()
     scoring: str = ""
-    max_demos: int | None = None
+    max_examples: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The object of --dry-run --json."""
@@ -72,7 +72,7 @@ class Estimate:
             "model": self.model,
             "metrics": list(self.metrics),
             "scoring": self.scoring,
-            "max_demos": self.max_demos,
+            "max_examples": self.max_examples,
             "plan": self.plan.as_dict(),
             "roles": {role: dict(row) for role, row in self.roles.items()},
             "tokens_at_most": self.tokens,
@@ -113,7 +113,7 @@ def estimate(launch: Launch) -> Estimate:
     total = None if None in known else round(sum(known), 4)
     gain, gains = minimum_detectable_gain(plan.test_rows, 0.5), detectable_gains(plan.test_rows)
     names = [metric.name for metric in task.metrics]
-    most = task.constraints.max_demos
+    most = task.constraints.max_examples
     return Estimate(
         task.name, launch.target.name, plan, rows, tokens, total, cap, gain, gains, names, launch.scoring, most
     )

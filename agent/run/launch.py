@@ -83,8 +83,8 @@ class Launch:
         task, options, proposer = self.task, self.options, self.proposer.name if self.proposer else "none"
         longest = f"; prompts of at most {plan.longest_prompt} tokens" if plan.longest_prompt else ""
         judges = f"judge {', '.join(task.judges)}, " if task.judges else ""
-        most = task.constraints.max_demos
-        is_limited = options.max_demos is not None
+        most = task.constraints.max_examples
+        is_limited = options.max_examples is not None
         demos = f"; {f'at most {most} demos a prompt' if most else 'no demos'}" * is_limited
         if old := self.migration:
             return (

@@ -101,7 +101,7 @@ def migration_options(prompt: str, given: MigrateOptions, db: Path) -> RecordedO
     begun = started_with(row)
     task = task_of(begun)
     judge = begun.judge or task.judges or [row["model"]]  # scores of other judges cannot be compared
-    as_begun = ("max_demos", "max_concurrency", "max_wait")
+    as_begun = ("max_examples", "max_concurrency", "max_wait")
     return begun.model_copy(
         update={
             **{name: value for name, value in given if name not in as_begun or value is not None},

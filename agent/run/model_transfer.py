@@ -107,7 +107,7 @@ class Transfer(Job[TransferResult]):
             trial=entrant.trial,
             technique=shown.technique,
             format=shown.format,
-            n_demos=shown.n_demos,
+            n_examples=shown.n_examples,
             instruction=shown.text,
         )
 

@@ -82,8 +82,8 @@ def read_task(options: RecordedOptions, observer: Observer = NO_OBSERVER) -> tup
         task = _scored_as_asked(task, options.metric)
     if options.embeddings:
         task = replace(task, space=replace(task.space, embeddings=options.embeddings))
-    if options.max_demos is not None:
-        task = with_demo_limit(task, options.max_demos)
+    if options.max_examples is not None:
+        task = with_demo_limit(task, options.max_examples)
     return _limited(task, options.limit), reading
 
 

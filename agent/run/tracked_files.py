@@ -26,7 +26,7 @@ def tracked_files(run_id: str, result: Mapping[str, Any], db: Path, texts: bool)
         run_id: the run.
         result: the object of its --json.
         db: the ledger, which no one writes to now.
-        texts: whether rows may be in them; without it a prompt with demos is its instruction alone.
+        texts: whether rows may be in them; without it a prompt with examples is its instruction alone.
 
     Raises:
         InputError: a run of a kind that has no report, or a file cannot be written.

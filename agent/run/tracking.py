@@ -1,7 +1,7 @@
 """A run in trackers such as MLflow, and as spans of OpenTelemetry, while it goes on. What a tracker cannot take never
 ends a run: it is said once, and the run goes on.
 
-Only numbers, names and prompts are tracked. Texts of rows (demos and replies among them) are, with `texts` alone.
+Only numbers, names and prompts are tracked. Texts of rows (examples and replies among them) are, with `texts` alone.
 """
 
 from __future__ import annotations

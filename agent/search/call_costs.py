@@ -54,8 +54,8 @@ class Cap:
 class CallCosts:
     """What a call costs on average over all roles, by an estimate.
 
-    `least`: with prompts as short as the user's own. `usual`: with the fewest demos that the task allows on every other
-    prompt. `usd_a_token`: of a prompt of the target. `own_prompt`: tokens of the user's own prompt and its tools.
+    `least`: with prompts as short as the user's own. `usual`: with the fewest examples that the task allows on every
+    other prompt. `usd_a_token`: of a prompt of the target. `own_prompt`: tokens of the user's own prompt and its tools.
     `calls_each`: calls of a run of the program, where the plan counts runs as calls.
     """
 
@@ -66,7 +66,7 @@ class CallCosts:
     calls_each: int = 1
 
     def of_a_run(self, calls: int) -> CallCosts:
-        """The costs of a run of a program with `calls` such calls; the length of its demos is not known."""
+        """The costs of a run of a program with `calls` such calls; the length of its examples is not known."""
 
         def run(call: Spend) -> Spend:
             return Spend(

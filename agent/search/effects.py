@@ -1,12 +1,12 @@
 """What each part of a candidate adds to the score: a ridge model over all scores of a run.
 
-    score[candidate, row] = row + parts + demos + own[candidate] + noise
+    score[candidate, row] = row + parts + examples + own[candidate] + noise
 
 The columns of a candidate are its `features`, which its kind names: `demo` is one column per train row, `own` is what
 no part explains, all others are parts. Row effects are removed first, exactly, also where candidates have different
 numbers of rows. Each of the three groups has its own penalty (ridge as a Gaussian prior; Hoerl & Kennard 1970): those
 of a small grid are averaged by their likelihood, so that few candidates give wide errors and not a lucky penalty. The
-noise is taken as equal on all rows; the order of the demos is not in the model.
+noise is taken as equal on all rows; the order of the examples is not in the model.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class PartsModel:
 
 
 def demo_effects(table: Sequence[ScoredCandidate]) -> dict[str, Effect]:
-    """What each train row adds as a demo, by its id; only rows that are demos of two candidates or more."""
+    """What each train row adds as a demo, by its id; only rows that are examples of two candidates or more."""
     counts = Counter(name for each in table for part, name in each.features if part == "demo")
     return {e.name: e for e in PartsModel(table).effects("demo") if counts[e.name] > 1} if counts else {}
 

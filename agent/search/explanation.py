@@ -148,7 +148,7 @@ def changed(context: SearchContext, winner: Candidate) -> Change | None:
         return PromptSize(
             technique=shown.technique,
             format=shown.format,
-            n_demos=shown.n_demos,
+            n_examples=shown.n_examples,
             prompt_tokens=program.prompt_tokens(candidate),
             tokens_a_call=context.evaluator.tokens_a_call(candidate.id),
             role=shown.role,

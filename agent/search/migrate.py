@@ -63,10 +63,10 @@ async def search_from(context: SearchContext, seeds: Sequence[Proposal]) -> None
     context.stage("the released prompt", 0)
     place = context.program.place(own)
     context.adopt(Proposal(own, place, "released", None, "the released prompt as it is"))
-    limit, demos = context.task.constraints.max_demos, context.program.shown(own).n_demos
+    limit, demos = context.task.constraints.max_examples, context.program.shown(own).n_examples
     if limit is not None and demos > limit:  # this run may have another limit than the one that released it
         context.board.open(own.id, 0)
-        context.board.settle(own.id, "failed", f"{demos} demos, more than the {limit} of this run: it takes no part")
+        context.board.settle(own.id, "failed", f"{demos} examples, more than the {limit} of this run: it takes no part")
     else:
         await context.see([own.id], context.plan.rungs[0])
     await Search(context, _Seeded(context.program.moves(context), seeds)).run()

@@ -44,7 +44,7 @@ DEFAULTS: dict[FieldType, tuple[tuple[str, float], ...]] = {
 TOOL_FORMATS: tuple[FormatName, ...] = ("turns", "labelled-turns")
 """The layouts of prompts with tools: a demo's calls are a turn of their own."""
 CONVERSATION_FORMATS: tuple[FormatName, ...] = ("turns", "inline")
-"""The layouts that send a conversation as messages: demos are turns before it, or texts in the system message."""
+"""The layouts that send a conversation as messages: examples are turns before it, or texts in the system message."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 PLACEHOLDER = re.compile(r"\{\{\s*+((?:[^\s{}]++(?:\s++(?=[^\s{}]))?)*+)\s*+\}\}")
 
@@ -237,7 +237,7 @@ def check_simulated_user(parsed: Parsed, inputs: tuple[str, ...]) -> Iterator[Fa
     if not table.user and (given := table.model_fields_set & {"prompt", "max_turns", "stop"}):
         yield Fault((*place, min(given)), f"{min(given)} is for a model that plays the user; name it: user = ...")
     if "techniques" in file.search.model_fields_set and not set(file.search.techniques) - DEMO_TECHNIQUES:
-        yield Fault(("search", "techniques"), "a conversation that goes on with own replies has no demos to show")
+        yield Fault(("search", "techniques"), "a conversation that goes on with own replies has no examples to show")
     for what, is_there in (("tools", file.tools is not None), ("knowledge", file.knowledge.path is not None)):
         if is_there:
             yield Fault(
@@ -293,10 +293,10 @@ def check_slices(file: TaskFile, fields: tuple[str, ...]) -> Iterator[Fault]:
 
 def check_limits(file: TaskFile) -> Iterator[Fault]:
     """Check [search] against [constraints]."""
-    fewest, cap = min(file.search.demo_counts), file.constraints.max_demos
+    fewest, cap = min(file.search.demo_counts), file.constraints.max_examples
     if cap is not None and cap < fewest and any("few-shot" in technique for technique in file.search.techniques):
-        what = f"max_demos = {cap} is below the smallest of demo_counts ({fewest}); raise it or add a smaller count"
-        yield Fault(("constraints", "max_demos"), what)
+        what = f"max_examples = {cap} is below the smallest of demo_counts ({fewest}); raise it or add a smaller count"
+        yield Fault(("constraints", "max_examples"), what)
     if "few-shot-cot" in file.search.techniques and "chain-of-thought" not in file.search.techniques:
         what = "few-shot-cot shows solutions that chain-of-thought found; add chain-of-thought to techniques"
         yield Fault(("search", "techniques"), what)

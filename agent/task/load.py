@@ -377,7 +377,7 @@ class _Loading:
                 search.retrieval and not is_played,
                 search.embeddings or "",
             ),
-            constraints=Constraints(limits.max_prompt_tokens, limits.max_demos, tuple(limits.forbidden)),
+            constraints=Constraints(limits.max_prompt_tokens, limits.max_examples, tuple(limits.forbidden)),
             budget=Budget(**file.budget.model_dump()),
             train=train,
             dev=dev,
@@ -412,18 +412,18 @@ def with_demo_limit(task: Task, most: int) -> Task:
     instructions only, and no rows vote. Raises InputError for a limit below 0, or that leaves no technique of the task.
     """
     if most < 0:
-        raise InputError(f"--max-demos {most}: write a whole number of at least 0; 0 tries instructions only")
-    own = task.constraints.max_demos
+        raise InputError(f"--max-examples {most}: write a whole number of at least 0; 0 tries instructions only")
+    own = task.constraints.max_examples
     limit = most if own is None else min(most, own)
     if not limit and not task.program and all("few-shot" in name for name in task.space.techniques):
         names = ", ".join(task.space.techniques)
         raise InputError(
-            f"--max-demos {most}: every technique of {task.name} shows demos ({names}); add zero-shot to techniques in "
-            "task.toml, or allow some demos"
+            f"--max-examples {most}: every technique of {task.name} shows examples ({names}); add zero-shot to "
+            "techniques in task.toml, or allow some examples"
         )
     counts = tuple(dict.fromkeys(min(count, limit) for count in task.space.demo_counts))
     return replace(
         task,
-        constraints=replace(task.constraints, max_demos=limit),
+        constraints=replace(task.constraints, max_examples=limit),
         space=replace(task.space, demo_counts=counts),
     )

@@ -166,7 +166,7 @@ class ConstraintsTable(TomlTable):
     """Hard limits on every prompt."""
 
     max_prompt_tokens: Count | Optional = Field(None, description="The most tokens of a rendered prompt.")
-    max_demos: Annotated[int, Field(ge=0, le=MOST_COUNT)] | Optional = Field(
+    max_examples: Annotated[int, Field(ge=0, le=MOST_COUNT)] | Optional = Field(
         None, description="The most worked examples in a prompt."
     )
     forbidden: list[Text] = Field([], description="Words that no prompt may contain.")

@@ -89,7 +89,7 @@ class TraceRows:
         if self.personal:
             yield (
                 f"warning: {counted(self.personal, 'row seems', 'rows seem')} to hold personal data (e-mail "
-                "addresses, telephone, card or account numbers); rows become demos, and are sent to "
+                "addresses, telephone, card or account numbers); rows become examples, and are sent to "
                 "models: take out what must not be there"
             )
 

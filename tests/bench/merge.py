@@ -89,7 +89,7 @@ class Filler:
 
     def trial(self, number: int, rows: int) -> None:
         candidate = f"c_{sha256(f'{self.run_id} {number}')[:16]}"
-        shown = {"technique": "few-shot", "format": "turns", "role": "", "n_demos": 0}
+        shown = {"technique": "few-shot", "format": "turns", "role": "", "n_examples": 0}
         texts = {"instruction_hash": self.text(f"Answer. {number}"), "template_hash": self.text(f"[{number}]")}
         self.put("candidate_made", "candidates", {"id": candidate, **shown, **texts})
         proposal = {"parent_id": None, "operator": "instruction", "reason": "a wording", "rejected": ""}

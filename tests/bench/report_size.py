@@ -43,7 +43,7 @@ def build_finished(path: Path, trials: int, rows: int, sealed: int) -> None:
 
 
 def result(winner: str, rows: int) -> dict[str, Any]:
-    found = {"technique": "few-shot", "format": "turns", "n_demos": 8, "instruction": LONG, "dev_corrected": 0.4}
+    found = {"technique": "few-shot", "format": "turns", "n_examples": 8, "instruction": LONG, "dev_corrected": 0.4}
     lift = {"diff": 1.0, "ci95": [0.9, 1.0], "p_value": 1e-9, "wins": rows, "losses": 0, "ties": 0, "n": rows}
     return {
         "run_id": RUN,

@@ -88,10 +88,10 @@ def test_a_chain_is_optimized_tested_and_shipped_as_a_file_that_its_user_can_loa
         assert good_json("reproduce")["same"]
     assert sent == sum(result["calls"][role] for role in ("target", "proposer")) <= 900
     assert result["status"] == "complete"
-    assert "no demos yet: prompt 2 takes gist, no input of the task" in good("audit", "show", "1")
+    assert "no examples yet: prompt 2 takes gist, no input of the task" in good("audit", "show", "1")
     assert result["decision"] == "promote"
     assert result["lift"]["diff"] > 0.3
-    assert result["winner"]["n_demos"] > 0
+    assert result["winner"]["n_examples"] > 0
     assert "demos" in {one["part"] for one in result["attribution"]}
     assert "scored with max_tokens=500, temperature=0.0" in good("show")
     good("export", "-o", "shipped.json")

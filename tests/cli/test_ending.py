@@ -29,7 +29,7 @@ def topic(text: str) -> str:
 
 
 def mixed_up(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
-    """With demos it reads repairs as deliveries, and some accounts not at all; without, it is not sure."""
+    """With examples it reads repairs as deliveries, and some accounts not at all; without, it is not sure."""
     if len(messages) < 4:
         return NASTY
     found = topic(messages[-1]["content"])
@@ -39,7 +39,7 @@ def mixed_up(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
 
 
 def a_little(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
-    """With demos it is right on a few rows more: too few for the test rows to show."""
+    """With examples it is right on a few rows more: too few for the test rows to show."""
     text = messages[-1]["content"]
     found = topic(text)
     return "billing" if found == "repair" and not ("battery" in text and len(messages) > 3) else found
@@ -67,7 +67,7 @@ def test_the_end_of_a_run_has_the_verdict_first_what_it_means_and_the_next_comma
     assert f"without a language model: largest class {largest}" in lines[2]
     assert max(others, key=float) in lines[2]
     size = result["change"]
-    assert f"  {result['winner']['n_demos']} examples were added" in lines
+    assert f"  {result['winner']['n_examples']} examples were added" in lines
     after, before = size["winner"]["tokens_a_call"], size["baseline"]["tokens_a_call"]
     assert f"  {after:,} tokens a call instead of {before:,} ({after / before:.1f}x)" in lines
     steps = lines[lines.index("next:") + 1 :]

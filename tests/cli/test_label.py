@@ -133,7 +133,7 @@ def test_an_undecided_run_says_which_rows_to_label_and_prompts_say_where_they_di
         assert answered["calls"].get("target", 0) + answered["calls"]["cached"] <= 40
         first = good_json("label", "mails")["next_rows"][0]
         apart = {row for row, given in answered["answers"].items() if len(set(given)) > 1}
-        assert apart, "the learner answers without and with demos differently"
+        assert apart, "the learner answers without and with examples differently"
         assert first["row"] in apart
         assert first["why"].startswith("prompts answer it differently")
 

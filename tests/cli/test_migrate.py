@@ -103,19 +103,19 @@ def test_a_model_that_is_worse_leaves_the_release_as_it_was(two_runs: Made) -> N
     assert refused(100, "promote", result.run_id)
 
 
-def test_a_limit_on_demos_keeps_the_released_prompt_out(two_runs: Made) -> None:
+def test_a_limit_on_examples_keeps_the_released_prompt_out(two_runs: Made) -> None:
     first, _ = two_runs
     with WireServer(knowing) as server:
-        words = ("migrate", first["run_id"], "--model", compatible(server), *FREE, "--max-demos", "0")
+        words = ("migrate", first["run_id"], "--model", compatible(server), *FREE, "--max-examples", "0")
         plan, result = good_json(*words, "--dry-run"), good_json(*words)
-        assert first["winner"]["n_demos"] > 0
-        assert result["winner"]["n_demos"] == 0
+        assert first["winner"]["n_examples"] > 0
+        assert result["winner"]["n_examples"] == 0
         history = open_history(LEDGER)
         (released, *others) = history.trials(result["run_id"])
         history.close()
         assert (released["state"], released["n"]) == ("failed", 0)
         assert "more than the 0 of this run" in released["reason"]
-        assert {trial["n_demos"] for trial in others} == {0}
+        assert {trial["n_examples"] for trial in others} == {0}
         assert plan["margin"] == 0.05 <= plan["smallest_margin"]
         again = ("resume", result["run_id"], "--fork", "-q", "--model")
         assert "this is the model that the prompt is for" in refused(2, *again, first["model"])[0]

@@ -165,7 +165,7 @@ def test_a_model_plays_the_user_until_its_goal_is_reached() -> None:
             "prompt is for a model that plays the user",
         ),
         (("[conversation]", '[conversation]\nuser = "local/x"'), "the key 'prompt' is missing"),
-        (("[conversation]", '[search]\ntechniques = ["few-shot"]\n[conversation]'), "no demos to show"),
+        (("[conversation]", '[search]\ntechniques = ["few-shot"]\n[conversation]'), "no examples to show"),
         (("[conversation]", '[knowledge]\npath = "x"\n[conversation]'), "takes no knowledge yet"),
     ],
 )

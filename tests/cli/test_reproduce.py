@@ -52,7 +52,7 @@ def flaky(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
 
 
 def wordy(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
-    """With demos it says far more to a row in 16 than it was let, and is paid for it: no plan expects that."""
+    """With examples it says far more to a row in 16 than it was let, and is paid for it: no plan expects that."""
     said = learner(messages, body)
     rare = hashlib.sha256(messages[-1]["content"].encode()).digest()[0] % 16 == 0
     return said + " well" * 6000 if rare and any(m["role"] == "assistant" for m in messages) else said

@@ -23,7 +23,7 @@ RESULT: dict[str, Any] = {
     "seed": 0,
     "baseline": {"dev": 0.5, "test": 0.52},
     "winner": {
-        "candidate_id": "c_1", "technique": "few-shot", "format": "inline", "n_demos": 16, "instruction": "Say it.",
+        "candidate_id": "c_1", "technique": "few-shot", "format": "inline", "n_examples": 16, "instruction": "Say it.",
         "dev": 0.81, "dev_corrected": 0.79, "test": 0.78, "prompt_tokens": 900,
     },
     "lift": {"diff": 0.26, "ci95": [0.15, 0.36], "p_value": 1e-5, "wins": 30, "losses": 4, "ties": 66, "n": 100},
@@ -58,7 +58,7 @@ FULL = {
 GOLDEN = """
 What carried the gain
   part         points         95 % CI  how it is known
-  demos         +31.4  +20.1 to +41.0  measured
+  examples         +31.4  +20.1 to +41.0  measured
   format         -2.5    -4.9 to -0.1  estimated from all trials
   instruction       ?    -3.0 to +6.0  cannot be told
 Points that are lost with your prompt's part in its place.

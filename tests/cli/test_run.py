@@ -48,7 +48,7 @@ KEYS = {
 NESTED = {
     "baseline": {"dev", "test"},
     "winner": {
-        "candidate_id", "technique", "format", "n_demos", "instruction", "dev", "dev_corrected", "test",
+        "candidate_id", "technique", "format", "n_examples", "instruction", "dev", "dev_corrected", "test",
         "prompt_tokens", "tokens_a_call",
     },
     "lift": {"diff", "ci95", "p_value", "wins", "losses", "ties", "n", "lost", "diff_if_wrong", "baseline", "winner"},
@@ -111,7 +111,7 @@ def test_a_run_reports_what_the_released_prompt_scores_by_hand(answer: Answer, d
     if decision == "promote":
         assert result["lift"]["p_value"] < 0.05
         assert result["lift"]["diff"] > 0.3
-        assert result["winner"]["n_demos"] > 0
+        assert result["winner"]["n_examples"] > 0
     else:
         assert result["winner"]["instruction"] == INSTRUCTION
         assert result["lift"]["diff"] == 0
@@ -378,7 +378,7 @@ def test_the_last_lines_name_the_ledger_that_was_used() -> None:
 def test_a_cap_on_dollars_or_tokens_still_pays_a_finalist_that_is_far_dearer_than_the_baseline(
     cap: list[str], seed: str
 ) -> None:
-    """The user's prompt answers next to nothing, and eight long demos most rows at eight times its price."""
+    """The user's prompt answers next to nothing, and eight long examples most rows at eight times its price."""
 
     def pupil(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
         luck = sum(messages[-1]["content"].encode()) % 10
@@ -392,7 +392,7 @@ def test_a_cap_on_dollars_or_tokens_still_pays_a_finalist_that_is_far_dearer_tha
         command += ["-m", compatible(server), "--price", "1,2", "--seed", seed, *cap]
         result = good_json(*command)
     assert (result["status"], result["search_ended"], result["decision"]) == ("complete", "", "promote")
-    assert result["winner"]["n_demos"] >= 4
+    assert result["winner"]["n_examples"] >= 4
 
 
 def test_what_nobody_knows_the_price_of_is_not_said_to_cost_nothing() -> None:

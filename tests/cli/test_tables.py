@@ -142,7 +142,7 @@ def test_a_pipe_gets_tabs_and_no_decoration(two_runs: Made) -> None:
     first, second = (run["run_id"] for run in two_runs)
     heads = {
         "runs": "run task model seed status baseline winner lift decision",
-        "history": "trial round state score rows technique format demos operator calls tokens $ instruction reason",
+        "history": "trial round state score rows technique format examples operator calls tokens $ instruction reason",
         "compare": "what A B ",
     }
     for command in (["runs"], ["show", first], ["history", first], ["compare", first, second]):

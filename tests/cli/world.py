@@ -62,7 +62,7 @@ def files(count: int = 360) -> list[str]:
 
 
 def learner(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
-    """Answers as the demo turn that shares most words with the last user turn; without demos it knows one word only."""
+    """Answer as the example that shares most words with the last user turn; without examples, one word only."""
     if "improve the instruction" in messages[0]["content"]:
         return f"<instruction>{_proposal(messages)}</instruction>"
     if "describe texts" in messages[0]["content"]:

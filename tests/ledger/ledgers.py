@@ -36,7 +36,7 @@ class Disk(sqlite3.Connection):
 
 
 def candidates() -> list[PromptCandidate]:
-    """Two with demos and one without."""
+    """Two with examples and one without."""
     demos = [
         Demo(f"train-{n}", {"message": f"note {n} é"}, {"team": TEAMS[n]}, f"because {n}" if n else "", "label")
         for n in range(3)

@@ -188,7 +188,7 @@ def test_what_is_no_reply_is_a_bad_response(bad: Any) -> None:
 
 def test_a_prompt_that_is_too_long_fails_its_row_only() -> None:
     error = {"error": {"type": "exceed_context_size_error", "message": "too long", "code": 400}}
-    with pytest.raises(RowRefused, match="fewer or shorter demos"):
+    with pytest.raises(RowRefused, match="fewer or shorter examples"):
         _completion("m", error, 0)
 
 

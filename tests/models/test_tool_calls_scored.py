@@ -1,4 +1,4 @@
-"""Calls through the real SDKs, scored: a provider's fault is no score, and never 0; demos go out with searched texts.
+"""Calls through the real SDKs, scored: a provider's fault is no score, and never 0; examples have searched texts.
 
 After a change on purpose: `REWRITE_GOLDEN=1 pytest tests/models/test_tool_calls_scored.py` writes calls_sent.json.
 """
@@ -125,7 +125,7 @@ async def test_each_reply_is_scored_as_the_models_and_no_fault_of_the_provider_i
 
 
 def sent(kind: str) -> Mapping[str, Any]:
-    """What goes out for a prompt with demos and searched texts, without the names of SDKs."""
+    """What goes out for a prompt with examples and searched texts, without the names of SDKs."""
     demos = (
         Demo("train-both", {"request": "both"}, {"calls": json.dumps(TWO)}),
         Demo("train-one", {"request": "one"}, {"calls": json.dumps([{"set_light": {"room": "hall"}}])}),

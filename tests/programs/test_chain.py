@@ -150,7 +150,7 @@ def build(model):
 
 
 def test_hard_rules_are_told_with_the_prompt_that_breaks_them(tmp_path: Path) -> None:
-    program = made(tmp_path, TWO, constraints=Constraints(max_demos=1, forbidden=("secret",)))
+    program = made(tmp_path, TWO, constraints=Constraints(max_examples=1, forbidden=("secret",)))
     own = program.baseline()
     demo, other = (Demo(i, {"message": "x"}, {"team": "refunds"}) for i in ("train-0", "train-1"))
     broken = {
@@ -159,9 +159,9 @@ def test_hard_rules_are_told_with_the_prompt_that_breaks_them(tmp_path: Path) ->
         "is no f-string": own.with_texts("gist", system="{message} {"),
         "instruction of team is empty": own.with_texts("team", system=" "),
         "forbidden text 'secret'": own.with_texts("team", system="A Secret."),
-        "2 demos, more than max_demos = 1": own.with_texts("team", demos=(demo, other)),
+        "2 examples, more than max_examples = 1": own.with_texts("team", demos=(demo, other)),
         "demo dev-1 is not a train row": own.with_texts("team", demos=(replace(demo, example_id="dev-1"),)),
-        "demos in gist": own.with_texts("gist", demos=(demo,)),
+        "examples in gist": own.with_texts("gist", demos=(demo,)),
     }
     assert program.check(own) == program.check(own.with_texts("team", demos=(demo,))) == ""
     for why, candidate in broken.items():

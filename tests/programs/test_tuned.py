@@ -65,7 +65,7 @@ def test_a_candidate_is_the_prompt_s_parts_and_the_adapter(models: list[Tuned]) 
     assert models[0].adapter is not None
     assert one.parts() == {**prompt.parts(), "adapter": models[0].adapter.sha256}
     assert len({prompt.id, one.id, two.id}) == 3
-    assert (one.kind, one.demos, one.n_demos) == ("tuned", prompt.demos, 2)
+    assert (one.kind, one.demos, one.n_examples) == ("tuned", prompt.demos, 2)
     assert models[0].adapter.sha256[:12] in program.shown(one).text
 
 

@@ -1,4 +1,4 @@
-"""A conversation is sent as messages, whatever stands in it; demos are turns before it, or texts in the system
+"""A conversation is sent as messages, whatever stands in it; examples are turns before it, or texts in the system
 message."""
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def test_its_system_message_ends_the_prompts_own() -> None:
     assert sent(BARE, talk) == [("system", "Name the drink.\n\nThe shop is closed."), ("user", "Tea?")]
 
 
-def test_picked_demos_are_turns_before_it() -> None:
+def test_picked_examples_are_turns_before_it() -> None:
     picking = replace(SHOTS, demos=(), picks=Picks("bm25", 1))
     made = template(picking, TALK)
     assert made[-2:] == (Message("user", "{{" + PICKED + "}}"), Message("user", "{{talk as turns}}"))

@@ -28,7 +28,7 @@ def test_reasons_are_asked_for_in_many_words(instruction):
     assert reasons_first(asking)
     assert answers_last(asking) == (instruction in LINES)
     shown = PromptCandidate("few-shot", "turns", instruction, "", (DEMO,))
-    assert not reasons_first(shown), "answers of demos show that there are to be none"
+    assert not reasons_first(shown), "answers of examples show that there are to be none"
 
 
 @each_case(

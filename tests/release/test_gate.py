@@ -66,7 +66,7 @@ SEARCHED: dict[str, Any] = {
     "seed": 0,
     "baseline": {"dev": 0.5, "test": 0.5},
     "winner": {
-        "candidate_id": "c_1", "technique": "few-shot", "format": "inline", "n_demos": 4, "instruction": "Say it.",
+        "candidate_id": "c_1", "technique": "few-shot", "format": "inline", "n_examples": 4, "instruction": "Say it.",
         "dev": 0.7, "dev_corrected": 0.6, "test": 0.62, "prompt_tokens": 90,
     },
     "decision": "keep_baseline",

@@ -29,7 +29,8 @@ BY_LABEL = {
     "cells": [{"label": "billing", "said": "billing", "rows": 19}, {"label": "account", "said": None, "rows": 9}],
 }
 SIZE = {
-    "technique": "few-shot", "format": "inline", "n_demos": 4, "prompt_tokens": 90, "tokens_a_call": 140, "role": "R",
+    "technique": "few-shot", "format": "inline", "n_examples": 4, "prompt_tokens": 90, "tokens_a_call": 140,
+    "role": "R",
 }  # fmt: skip
 WHOLE: dict[str, Any] = {
     "run_id": "20260101T000000-abc",
@@ -39,7 +40,7 @@ WHOLE: dict[str, Any] = {
     "seed": 7,
     "baseline": {"dev": 0.5, "test": None, "dev_rows": None},
     "winner": {
-        "candidate_id": "c_1", "technique": "few-shot", "format": "inline", "n_demos": 4, "instruction": "Say it.",
+        "candidate_id": "c_1", "technique": "few-shot", "format": "inline", "n_examples": 4, "instruction": "Say it.",
         "dev": 0.7, "dev_corrected": None, "test": 0.62, "prompt_tokens": 90, "picks": None, "passages": None,
         "tokens_a_call": 140,
     },

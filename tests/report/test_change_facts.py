@@ -14,7 +14,14 @@ from agent.report.next_steps import next_steps
 from agent.run.locations import LEDGER
 from tests.cli.test_result import RESULT
 
-OWN = {"technique": "zero-shot", "format": "turns", "n_demos": 0, "prompt_tokens": 30, "tokens_a_call": 75, "role": ""}
+OWN = {
+    "technique": "zero-shot",
+    "format": "turns",
+    "n_examples": 0,
+    "prompt_tokens": 30,
+    "tokens_a_call": 75,
+    "role": "",
+}
 USE = {
     "model": "a/b", "planned": 40, "asked": 3, "refused": 0, "failed": 0, "tried": 3, "finalists": 0, "won": False,
     "why_not": "",
@@ -34,7 +41,7 @@ def changes(*, instruction: bool = False, keeps: bool = False, won: bool = False
 
 
 def test_what_changed_is_said_in_plain_words() -> None:
-    assert changes(n_demos=18, format="dspy-json", tokens_a_call=310) == [
+    assert changes(n_examples=18, format="dspy-json", tokens_a_call=310) == [
         "your instruction is unchanged",
         "18 examples were added",
         "the answers' layout is dspy-json instead of turns",
@@ -72,7 +79,7 @@ def test_a_prompt_with_an_adapter_is_offered_in_the_form_that_holds_it(tmp_path:
 
 def test_of_a_program_its_texts_are_named_and_no_instruction() -> None:
     size = {**OWN, "technique": "program", "format": "dspy"}
-    change = {"winner": {**size, "n_demos": 4}, "baseline": size, "instruction": True}
+    change = {"winner": {**size, "n_examples": 4}, "baseline": size, "instruction": True}
     said = change_facts.changes(of(change=change, release="runs/x/program.json"))
     assert said[:2] == ["the prompts of your program are changed", "4 examples were added"]
     steps = next_steps(of(release="runs/x/program.json"), LEDGER)
@@ -197,14 +204,14 @@ def test_a_large_matrix_shows_the_labels_that_lost_most() -> None:
     assert made.left_out == 75
 
 
-@pytest.mark.parametrize(("picks", "mark"), [(None, []), ({"k": 2}, ["[user]", "{{picked demos}}"])])
+@pytest.mark.parametrize(("picks", "mark"), [(None, []), ({"k": 2}, ["[user]", "{{picked examples}}"])])
 def test_fixed_demos_alone_are_left_out_of_a_prompt(picks: dict[str, Any] | None, mark: list[str]) -> None:
     """Of a prompt that also picks, the place of the picked ones stands between them and the input."""
     turns = [("system", "Pick."), ("user", "one"), ("assistant", "a"), ("user", "two"), ("assistant", "b")]
-    turns += [("user", "{{picked demos}}")] if picks else []
+    turns += [("user", "{{picked examples}}")] if picks else []
     template = [{"role": role, "content": content} for role, content in [*turns, ("user", "{{text}}")]]
     said = facts.prompt_text({"template": template, "format": "turns", "demos": [{}, {}], "picks": picks})
-    assert said.split("\n") == ["[system]", "Pick.", "(2 demos)", *mark, "[user]", "{{text}}"]
+    assert said.split("\n") == ["[system]", "Pick.", "(2 examples)", *mark, "[user]", "{{text}}"]
 
 
 def test_a_run_that_is_no_search_is_called_so() -> None:

@@ -155,7 +155,7 @@ def made_up_result(winner: str, pick: Callable[[], str]) -> dict[str, Any]:
             "candidate_id": winner,
             "technique": pick(),
             "format": pick(),
-            "n_demos": 0,
+            "n_examples": 0,
             "instruction": pick(),
             "dev": 0.5,
             "test": 1.0,

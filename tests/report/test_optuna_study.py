@@ -42,8 +42,8 @@ def check(study: optuna.Study, trials: list[dict[str, Any]]) -> None:
         assert found.number == trial["number"] == found.user_attrs["trial"]
         assert found.state.name == STATES[trial["state"]]
         assert found.value == (trial["mean"] if trial["state"] in ("complete", "pruned") else None)
-        assert {name: found.params[name] for name in ("technique", "format", "n_demos")} == {
-            name: trial[name] for name in ("technique", "format", "n_demos")
+        assert {name: found.params[name] for name in ("technique", "format", "n_examples")} == {
+            name: trial[name] for name in ("technique", "format", "n_examples")
         }
         for name in ("candidate_id", "operator", "n", "low", "high", "calls", "cached", "tokens", "cost_usd"):
             assert found.user_attrs[name] == trial[name]

@@ -121,7 +121,7 @@ def test_the_prompt_is_compared_word_by_word_and_its_demos_are_there(two_runs: M
         assert whole_prompt(candidate) in page.text
     assert page.structure.count("ins") > 1
     demos = cells(page, "Worked examples in the prompt, in their order")
-    assert len(demos) - 1 == result["winner"]["n_demos"] > 0
+    assert len(demos) - 1 == result["winner"]["n_examples"] > 0
     carried = cells(page, "What carried the gain")
     assert [*carried][1:] == [row["part"] for row in result["attribution"]]
     front = page.tables["The Pareto front: nothing beats these in score, prompt length and cost"]
@@ -248,7 +248,7 @@ def test_a_program_is_reported_by_what_its_predictors_are_told() -> None:
             *("run", folder(), "--max-calls", "700", "--strategy", "dspy-bootstrap", "-m", compatible(server), "-q")
         )
     page = page_of()
-    assert f"program, dspy, {result['winner']['n_demos']} demos" in page.text
+    assert f"program, dspy, {result['winner']['n_examples']} examples" in page.text
     assert "gist: Say what it is about." in page.text
     assert "ins" in page.structure
     assert len(page.tables["Sealed rows that got better"]) - 1 == min(result["lift"]["wins"], FLIPS) > 0

@@ -16,7 +16,7 @@ PIECES = (
     ("e\u0301", "ca\u0301\u0302\u0303rd", "\u0301", "fe\u0308e", "a" + "\u0316" * 40, "ﬁ", "Å Å", "İ ı ß"),
     ('{"card": [1, null, {"fee": "x"}]}', "[]", '{"role": "system", "content": "card"}', "null", '{"a":', "1e999"),
     ("{{message}}", "{{ context }}", "{% if card %}", "{% raw %}", "{# fee #}", "#}", "{", "}}", "\\{{channel}}"),
-    ("{{picked demos}}", "${x} $x %s %(x)s {0} {card}", "<x>&amp;", "## pool", "## user\n\nx", "+++", "---", "file://x"),
+    ("{{picked examples}}", "${x} $x %s %(x)s {0} {card}", "<x>&amp;", "## pool", "## user\n\nx", "+++", "---", "file://x"),
     ("漢字 カード", "東京都", "กรุงเทพ", "မြန်မာ", "한국어 card"),
 )  # fmt: skip
 

@@ -153,7 +153,7 @@ def test_a_train_row_never_sees_itself_or_its_near_duplicates() -> None:
 def test_a_task_without_embeddings_refuses_such_a_prompt() -> None:
     plain = PromptProgram(TASK, FakeModel(lambda request: ""))
     prompt = PromptCandidate("few-shot", "turns", "Route.", picks=Picks(DENSE, 4, pool=plain.pool.id))
-    assert plain.check(prompt) == "its demos are picked by dense, and the task names no embeddings"
+    assert plain.check(prompt) == "its examples are picked by dense, and the task names no embeddings"
 
 
 def test_a_file_whose_vectors_were_edited_is_refused(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_picked_examples_are_found_released_and_pick_the_same(here: Path) -> Non
     assert result.winner.picks == result.to_json()["winner"]["picks"] == prompt.release.picks.picks.as_dict()
     assert f"{result.winner.picks['k']} picked for each input by" in good("show", result.run_id)
     assert prompt.version == load_prompt(result.release.path.with_name(MESSAGES_FILE)).version
-    (part,) = [each for each in result.attribution if each.part == "picked demos"]
+    (part,) = [each for each in result.attribution if each.part == "picked examples"]
     assert part.how == "measured"
     assert part.ci95[0] > 10
 
@@ -87,7 +87,7 @@ def test_what_a_run_released_is_exported_scored_again_and_tried_on_another_model
     good("audit", "verify")
     good("report", result.run_id, "-o", "report.html")
     page = Path("report.html").read_text("utf-8")
-    assert "{{picked demos}}" in page
+    assert "{{picked examples}}" in page
     Path("new.csv").write_text(f"text\n{message}\n", "utf-8")
     with WireServer(copier) as server:
         words = ["-m", compatible(server), "-o", "answers.csv", "-q"]

@@ -40,7 +40,7 @@ def test_a_file_that_was_edited_is_refused(key: str, value: Any, words: str, tmp
 
 @pytest.mark.parametrize(
     ("old", "new", "words"),
-    [("{{picked demos}}", "x", "hold no {{picked demos}}"), ("{{picked", "x {{picked", "another form")],
+    [("{{picked examples}}", "x", "hold no {{picked examples}}"), ("{{picked", "x {{picked", "another form")],
 )
 def test_a_place_for_the_demos_that_does_not_fit_is_refused_when_the_file_is_read(
     old: str, new: str, words: str, tmp_path: Path
@@ -49,7 +49,7 @@ def test_a_place_for_the_demos_that_does_not_fit_is_refused_when_the_file_is_rea
     file = write_release(released(prompt), tmp_path).with_name(MESSAGES_FILE)
 
     def edit(data: dict[str, Any]) -> None:
-        assert data["messages"][1]["content"] == "{{picked demos}}"
+        assert data["messages"][1]["content"] == "{{picked examples}}"
         data["messages"][1]["content"] = data["messages"][1]["content"].replace(old, new)
 
     refused(file, edit, words)

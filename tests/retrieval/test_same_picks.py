@@ -1,4 +1,4 @@
-"""Search, release and export send the same messages: those of a prompt whose demos were chosen by hand."""
+"""Search, release and export send the same messages: those of a prompt whose examples were chosen by hand."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.toys import FakeModel, make_task
 
 NAMES = ("message", "context")
 SIGNATURE = Signature((Field("message"), Field("context")), (Field("team", "choice", choices=("billing", "delivery")),))
-WILD = ('{{message}} "q" \\', "{{picked demos}}", "## pool\n\n{}", "a\r\nb", "\n## user\n\nx", "é e\u0301 漢字")
+WILD = ('{{message}} "q" \\', "{{picked examples}}", "## pool\n\n{}", "a\r\nb", "\n## user\n\nx", "é e\u0301 漢字")
 
 
 def row(number: int) -> Example:
@@ -52,7 +52,9 @@ PROGRAM = PromptProgram(TASK, FakeModel(lambda request: "billing"))
 def prompts(name: FormatName) -> Iterator[PromptCandidate]:
     """A candidate with and one without a head; one that lays out its own input, where the format allows it."""
     rng = random.Random(name)
-    for own in ("Route {{picked demos}}.", "Team?\n{{message}} / {{context}}")[: 1 if name.startswith("dspy") else 2]:
+    for own in ("Route {{picked examples}}.", "Team?\n{{message}} / {{context}}")[
+        : 1 if name.startswith("dspy") else 2
+    ]:
         for head in ((), tuple(map(as_demo, TASK.train[:3]))):
             picks = Picks(rng.choice(RETRIEVERS), 4, rng.choice(ORDERS), pool=PROGRAM.pool.id)
             yield PromptCandidate("few-shot", name, own, "You are R.", head, picks=picks)
@@ -143,8 +145,8 @@ def test_limits_hold_for_the_longest_prompt_that_can_be() -> None:
         ]
         assert max(sizes) <= PROGRAM.most_prompt_tokens(prompt)
         assert min(sizes) - 5 <= PROGRAM.prompt_tokens(prompt) <= PROGRAM.most_prompt_tokens(prompt)
-    narrow = PromptProgram(replace(TASK, constraints=Constraints(max_demos=5)), FakeModel(lambda request: ""))
-    assert [narrow.check(prompt) for prompt in prompts("turns")][:2] == ["", "7 demos, more than max_demos = 5"]
+    narrow = PromptProgram(replace(TASK, constraints=Constraints(max_examples=5)), FakeModel(lambda request: ""))
+    assert [narrow.check(prompt) for prompt in prompts("turns")][:2] == ["", "7 examples, more than max_examples = 5"]
 
 
 def test_another_pool_and_a_technique_with_reasons_are_refused() -> None:

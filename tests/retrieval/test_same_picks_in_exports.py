@@ -27,7 +27,7 @@ from tests.retrieval.hostile_inputs import PIECES, hostile_inputs
 from tests.retrieval.shipped import CARRIERS, release_of
 from tests.toys import FakeModel
 
-WILD = ('{{message}} "q" \\', "{{picked demos}}", "{% if x %}{#", "a\r\nb\n", "## user\n\nx", "é e\u0301 漢字", "\0")
+WILD = ('{{message}} "q" \\', "{{picked examples}}", "{% if x %}{#", "a\r\nb\n", "## user\n\nx", "é e\u0301 漢字", "\0")
 MADE = TASK.train
 TRAIN = tuple(
     replace(one, inputs={**one.inputs, "message": f"{one.inputs['message']} {WILD[at % len(WILD)]}"})
@@ -45,7 +45,7 @@ MODULES = {
 
 
 def prompts() -> Iterator[PromptCandidate]:
-    """Each retriever in a layout of its own, with passages and without, with fixed demos and without."""
+    """Each retriever in a layout of its own, with passages and without, with fixed examples and without."""
     for number, retriever in enumerate(RETRIEVERS):
         how = PROGRAM.library.settings(retriever, 3, *CHUNKS[number])
         picks = Picks(retriever, 4, ORDERS[number % 2], bool(number), number == 2, PROGRAM.pool.id)

@@ -30,7 +30,7 @@ def result(model: str) -> RunResult:
             "candidate_id": "c",
             "technique": "zero-shot",
             "format": "turns",
-            "n_demos": 0,
+            "n_examples": 0,
             "instruction": "Say it.",
             "dev": 0.5,
             "dev_corrected": None,

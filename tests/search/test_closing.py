@@ -120,7 +120,7 @@ async def test_the_winner_is_seen_without_each_of_its_parts_and_that_is_explaine
     await explanation.ablate(found.context, BEST)
     tried = [proposal for proposal in found.board.proposals.values() if proposal.operator.startswith("without:")]
     assert {proposal.parent_id for proposal in tried} == {BEST.id}
-    assert {proposal.operator for proposal in tried} >= {"without:instruction", "without:demos", "without:format"}
+    assert {proposal.operator for proposal in tried} >= {"without:instruction", "without:examples", "without:format"}
     assert {found.board.trials[proposal.candidate.id].state for proposal in tried} == {"complete"}
     told = {row.part: row for row in explanation.carried(found.context, BEST, None)}
     assert told["instruction"].how == "measured"

@@ -54,7 +54,7 @@ async def test_what_breaks_a_hard_rule_is_written_down_once_with_the_reason_and_
     reasons = [found.written.rejected[each.candidate.id] for each in bad]
     assert "forbidden" in reasons[0]
     assert "max_prompt_tokens = 10" in reasons[1]
-    assert "0 demos" in reasons[2]
+    assert "0 examples" in reasons[2]
     assert [each.candidate for each in found.written.admitted] == [good.candidate]
     assert set(found.board.proposals) == {good.candidate.id}
 

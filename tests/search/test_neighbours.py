@@ -161,8 +161,8 @@ def test_neighbours_are_a_part_of_the_weights_and_need_the_pool() -> None:
     assert PROGRAM.check(twin) == ""
     assert "picks no examples" in PROGRAM.check(replace(FIXED, weights=weights()))
     ablations = {one.part: one.candidate for one in leave_one_out(twin, FIXED)}
-    assert isinstance(ablations["picked demos"], PromptCandidate)
-    assert (ablations["picked demos"].picks, ablations["picked demos"].weights) == (None, None)
+    assert isinstance(ablations["picked examples"], PromptCandidate)
+    assert (ablations["picked examples"].picks, ablations["picked examples"].weights) == (None, None)
     assert ablations["label weights"] == PICKED
 
 

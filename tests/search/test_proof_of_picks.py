@@ -130,7 +130,7 @@ async def test_where_all_finalists_would_pick_one_that_does_not_is_among_them(le
 
 
 async def test_the_users_own_prompt_is_not_the_one_that_finalists_with_picks_are_compared_with(ledger: Ledger) -> None:
-    """It may lack what any demos bring."""
+    """It may lack what any examples bring."""
     context, picked, _ = begun(ledger)
     others = [replace(picked, instruction=f"Wording {number}.") for number in range(3)]
     context.admit([Proposal(made, {}, "op", None, "why") for made in others])

@@ -13,8 +13,8 @@ from tests.toys import TEAMS
 class Unsteady:
     """Answers of a model that `seed` decides.
 
-    Its own prompts, those with demos, and those with demos of the row's own label are each better by a drawn amount,
-    and wordings differ a little. `moves` of its answers are drawn anew at each call; `loses` of the rows get no answer.
+    Its own prompts, those with examples, and those with examples of the row's own label are each better by a drawn
+    amount, and wordings differ a little. `moves` of its answers are drawn at each call; `loses` of the rows are lost.
     """
 
     def __init__(self, seed: int) -> None:

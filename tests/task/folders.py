@@ -48,7 +48,7 @@ roles = ["You are a careful clerk."]
 
 [constraints]
 max_prompt_tokens = 4000
-max_demos = 24
+max_examples = 24
 forbidden = ["password"]
 
 [budget]

@@ -120,7 +120,7 @@ def _toml_cases() -> list[tuple[str, str, str, str]]:
         ('"inline"]', '"inlin"]', "formats", "did you mean 'inline'"),
         ("demo_counts = [8, 4]", "demo_counts = [8, true]", "demo_counts", "True"),
         ('["zero-shot", "few-shot"]', '["few-shot", "few-shot-cot"]', "techniques", "add chain-of-thought"),
-        ("max_demos = 24", "max_demos = 3", "max_demos", "below the smallest"),
+        ("max_examples = 24", "max_examples = 3", "max_examples", "below the smallest"),
         ("max_calls = 900", "max_calls = -1", "max_calls", "-1"),
         ("max_cost = 1.5", "max_cost = -0.5", "max_cost", "-0.5"),
         ('time_limit = "1h30m"', 'time_limit = "soon"', "time_limit", "5m"),

@@ -1,6 +1,6 @@
-"""How the search makes chains: texts of each prompt, demos in the last one, changes of good ones.
+"""How the search makes chains: texts of each prompt, examples in the last one, changes of good ones.
 
-Demos are train rows with the inputs of the last prompt. Where it takes more than the task's inputs, the user's own
+Examples are train rows with the inputs of the last prompt. Where it takes more than the task's inputs, the user's own
 chain is run on some train rows first (`warmed`), and what it passed to that prompt is the demo's input.
 """
 
@@ -41,7 +41,7 @@ class ChainMoves:
         self._sizes: list[int] = []
         missing = sorted(program.last.variables - {field.name for field in context.task.signature.inputs})
         self._no_demos = (
-            f"; no demos yet: {program.last.name} takes {missing[0]}, no input of the task" if missing else ""
+            f"; no examples yet: {program.last.name} takes {missing[0]}, no input of the task" if missing else ""
         )
         if not missing:
             self._set_demo_rows(context.task.train)
@@ -65,7 +65,7 @@ class ChainMoves:
         return replace(task, description=about.strip(), instruction=laid.system)
 
     def _set_demo_rows(self, rows: Sequence[Example]) -> None:
-        """Make demos of these rows from now on, with the inputs of the last prompt."""
+        """Make examples of these rows from now on, with the inputs of the last prompt."""
         last = self._program.last
         if last.turn is None or not last.variables or not rows:
             return
@@ -136,7 +136,7 @@ class ChainMoves:
         return [proposal] if proposal is not None else []
 
     async def warmed(self, rows: int) -> None:
-        """Collect what the user's own chain passes to its last prompt on train rows, where demos need it."""
+        """Collect what the user's own chain passes to its last prompt on train rows, where examples need it."""
         if not self._no_demos or self._program.last.turn is None:
             return
         context, most = self._context, 3 * max(demo_sizes(self._context.task), default=0)
@@ -199,7 +199,7 @@ class ChainMoves:
             for share in SHARES:
                 if gone := least_useful(demos, max(1, int(len(demos) * share)), {}):
                     kept = tuple(demo for demo in demos if demo.example_id not in gone)
-                    shorter.append(("demos", {"name": prompt.name, "demos": kept}, dropped(gone, {})))
+                    shorter.append(("examples", {"name": prompt.name, "demos": kept}, dropped(gone, {})))
         if not shorter:
             return None
         what, changes, why = self._context.rng.choice(shorter)

@@ -20,14 +20,14 @@ OPERATORS = ("retailed", "swapped", "rebalanced", "grown", "recombined", "reorde
 """What `DemoMaker.child` can do to a set."""
 
 
-def most_demos(task: Task) -> int:
-    largest, capped = max(task.space.demo_counts, default=0), task.constraints.max_demos
+def most_examples(task: Task) -> int:
+    largest, capped = max(task.space.demo_counts, default=0), task.constraints.max_examples
     return min(largest if capped is None else capped, len(task.train))
 
 
 def demo_sizes(task: Task) -> list[int]:
-    """The numbers of demos in the designs of this task, rising."""
-    return sorted({min(k, most_demos(task)) for k in task.space.demo_counts} - {0})
+    """The numbers of examples in the designs of this task, rising."""
+    return sorted({min(k, most_examples(task)) for k in task.space.demo_counts} - {0})
 
 
 def demo_kinds(task: Task) -> tuple[str, ...]:
@@ -37,7 +37,7 @@ def demo_kinds(task: Task) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class DemoSet:
-    """Demos in order, with the operator and the reason of the set."""
+    """Examples in order, with the operator and the reason of the set."""
 
     demos: tuple[Demo, ...]
     operator: str
@@ -186,7 +186,7 @@ class DemoMaker:
         others: Sequence[DemoSet],
     ) -> DemoSet | None:
         """A set changed by one of OPERATORS; None where it cannot be. `others` are other good sets."""
-        limit = most_demos(self._task)
+        limit = most_examples(self._task)
         if operator == "retailed":
             return self.retailed(parent, outcomes, dev)
         if operator == "swapped":

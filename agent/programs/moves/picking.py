@@ -1,11 +1,11 @@
-"""Prompts whose demos are picked for each input: where they stand in the space of designs, and changes of good ones."""
+"""Prompts whose examples are picked for each input: their place in the space of designs, and changes of good ones."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from agent.programs.moves.demos import DemoMaker, demo_kinds, demo_sizes, most_demos
+from agent.programs.moves.demos import DemoMaker, demo_kinds, demo_sizes, most_examples
 from agent.programs.picked_rows import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.retrieval.pick import ORDERS, RETRIEVERS, Picks
@@ -28,12 +28,12 @@ FIRST_DENSE = (DENSE, 6)
 
 
 def pick_sizes(task: Task) -> list[int]:
-    """The numbers of picked demos in the designs of this task, rising; none where nothing is picked."""
+    """The numbers of picked examples in the designs of this task, rising; none where nothing is picked."""
     letters = sum(len(text) for row in task.train for text in row.inputs.values())
     usable = task.space.retrieval and "few-shot" in task.space.techniques
     if not usable or len(task.train) < FEWEST_ROWS or letters > MOST_POOL_LETTERS:
         return []
-    return [k for k in SIZES if k <= most_demos(task)]
+    return [k for k in SIZES if k <= most_examples(task)]
 
 
 class PickMaker:
@@ -45,7 +45,7 @@ class PickMaker:
         self._retrievers = (*RETRIEVERS, *(DENSE_RETRIEVERS if task.space.embeddings else ()))
 
     def space(self) -> dict[str, tuple[str, ...]]:
-        """The coordinates of picked demos in the space of designs; none where nothing is picked."""
+        """The coordinates of picked examples in the space of designs; none where nothing is picked."""
         if not self.sizes:
             return {}
         return {
@@ -96,7 +96,7 @@ class PickMaker:
 
     def _picked(self, old: PromptCandidate) -> tuple[PromptCandidate, str]:
         k = self._choices.one("k", self.sizes)
-        kept = self._choices.one("head", [0, *(size for size in HEADS if size + k <= most_demos(self._task))])
+        kept = self._choices.one("head", [0, *(size for size in HEADS if size + k <= most_examples(self._task))])
         retriever = self._choices.one("retriever", self._retrievers)
         picks = Picks(retriever, k, pool=self._pool.id_of(retriever))
         head = old.demos[:kept]
@@ -104,7 +104,7 @@ class PickMaker:
         return replace(old, demos=head, picks=picks), f"{k} rows picked for each input{after}"
 
     def _repicked(self, old: PromptCandidate, picks: Picks) -> tuple[PromptCandidate, str] | None:
-        room = most_demos(self._task) - len(old.demos)
+        room = most_examples(self._task) - len(old.demos)
         changes: list[tuple[Picks, str]] = [
             *(
                 (replace(picks, retriever=name, pool=self._pool.id_of(name)), f"picked by {name}")
@@ -129,7 +129,7 @@ class PickMaker:
     def _headed(self, old: PromptCandidate, picks: Picks, maker: DemoMaker) -> tuple[PromptCandidate, str] | None:
         if old.demos:
             return replace(old, demos=()), "without the fixed rows before the picked ones"
-        sizes = [size for size in HEADS if size + picks.k <= most_demos(self._task)]
+        sizes = [size for size in HEADS if size + picks.k <= most_examples(self._task)]
         if not sizes:
             return None
         demos = getattr(maker, demo_kinds(self._task)[0])(self._choices.one("head", sizes)).demos

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes, most_demos
+from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes, most_examples
 from agent.programs.moves.picking import PickMaker
 from agent.programs.moves.tool_moves import ToolMaker
 from agent.programs.passages import PassageLibrary, PassageMaker
@@ -28,7 +28,7 @@ def as_prompt(candidate: Candidate) -> PromptCandidate:
 
 
 def redraws(candidate: Candidate) -> bool:
-    """Whether any row may be among its demos: only a few rows have worked solutions."""
+    """Whether any row may be among its examples: only a few rows have worked solutions."""
     prompt = as_prompt(candidate)
     return bool(prompt.demos) and not TECHNIQUES[prompt.technique].reasoning
 
@@ -75,7 +75,7 @@ class CandidateGenerator:
         return DemoMaker(self._task, self._rng)
 
     def designs(self) -> list[Proposal]:
-        """The first candidates: each technique and wording without demos, then sets of each size, in each format."""
+        """The first candidates: each technique and wording without examples, then sets of each size, in each format."""
         space, own = self._task.space, self.rewrites[0].operator
         places = [
             self._place(technique, space.formats[0], rewrite.operator, role=role)
@@ -118,7 +118,7 @@ class CandidateGenerator:
         return bool(self.counts) and (technique == "few-shot" or len(self.rationales) >= 2)
 
     def fresh(self, place: Place) -> Proposal | None:
-        """A candidate at this place with newly drawn demos; None where there can be none."""
+        """A candidate at this place with newly drawn examples; None where there can be none."""
         technique = place["technique"]
         if not self._usable(technique):
             return None
@@ -146,8 +146,8 @@ class CandidateGenerator:
             tool_texts=self._tools.at(place),
         )
         more = "+role" * bool(place["role"]) + "+tools" * bool(candidate.tool_texts)
-        operator = demos.operator if candidate.n_demos else f"{technique}:{rewrite.operator}{more}"
-        credit = credit_of(rewrite, FRESH) if not candidate.n_demos else FRESH
+        operator = demos.operator if candidate.n_examples else f"{technique}:{rewrite.operator}{more}"
+        credit = credit_of(rewrite, FRESH) if not candidate.n_examples else FRESH
         return Proposal(candidate, dict(place), operator, None, demos.reason or rewrite.reason, credit)
 
     def _worked(self, k: int) -> DemoSet:
@@ -219,7 +219,7 @@ class CandidateGenerator:
         demos = self._maker.child(operator, demos_of(parent), parent.outcomes, self._dev, others)
         if demos is None or not demos.demos or demos.demos == old.demos:
             return None
-        if old.picks is not None and len(demos.demos) + old.picks.k > most_demos(self._task):
+        if old.picks is not None and len(demos.demos) + old.picks.k > most_examples(self._task):
             return None
         return self._child(parent, replace(old, demos=demos.demos), demos.operator, demos.reason)
 
@@ -243,7 +243,7 @@ class CandidateGenerator:
         return self._child(parent, made, name, rewrite.reason, credit=credit, tools=rewrite.operator)
 
     def alone(self, rewrite: Rewrite) -> Proposal | None:
-        """The instruction without demos, where the task allows a prompt without any."""
+        """The instruction without examples, where the task allows a prompt without any."""
         if "zero-shot" not in self._task.space.techniques:
             return None
         return self.fresh(self._place("zero-shot", self._task.space.formats[0], rewrite.operator))

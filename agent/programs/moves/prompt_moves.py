@@ -78,12 +78,12 @@ class PromptMoves(CandidateGenerator):
         return made
 
     async def warmed(self, rows: int) -> None:
-        """Collect worked solutions of the target where a chain of thought scored: demos for few-shot-cot."""
+        """Collect worked solutions of the target where a chain of thought scored: examples for few-shot-cot."""
         most = 3 * max(self.counts, default=0)
         self.rationales.update(await rationales(self._context, min(rows, most)))
 
     def _attributed(self, parent: Parent) -> Proposal | None:
-        """As many demos as the parent has, drawn by what each is believed to add (`effects.py`)."""
+        """As many examples as the parent has, drawn by what each is believed to add (`effects.py`)."""
         effects = self._effects()
         k = len(as_prompt(parent.proposal.candidate).demos)
         ids = recombine(effects, self.groups, k, self._context.rng)

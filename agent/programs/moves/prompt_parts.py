@@ -25,9 +25,9 @@ from agent.types import Candidate, Demo, Proposal, Task, TechniqueName
 def features_of(candidate: Candidate) -> dict[Feature, float]:
     """A prompt as columns of the model of the parts.
 
-    One-hot: instruction, technique, format and role, instruction and format once more where there are demos, each fixed
-    demo, how others are picked and passages looked up, the order of tools and each of their texts. Numbers: the logs of
-    how many fixed and picked demos and passages there are, and the share of each label among the fixed ones.
+    One-hot: instruction, technique, format and role, instruction and format once more where there are examples, each
+    fixed demo, how others are picked and passages looked up, the order of tools and each of their texts. Numbers: the
+    logs of how many fixed and picked examples and passages there are, and the share of each label among the fixed ones.
     """
     assert isinstance(candidate, PromptCandidate)
     columns: dict[Feature, float] = {
@@ -39,13 +39,13 @@ def features_of(candidate: Candidate) -> dict[Feature, float]:
     }
     if candidate.weights:
         columns["label weights", candidate.weights.method] = 1.0
-    if candidate.n_demos:
-        columns["instruction beside demos", candidate.instruction] = 1.0
-        columns["format beside demos", candidate.format] = 1.0
+    if candidate.n_examples:
+        columns["instruction beside examples", candidate.instruction] = 1.0
+        columns["format beside examples", candidate.format] = 1.0
     if candidate.picks is not None:
-        columns["picked demos", candidate.picks.retriever] = 1.0
+        columns["picked examples", candidate.picks.retriever] = 1.0
         columns["picked order", candidate.picks.order] = 1.0
-        columns["log2 picked demos", ""] = math.log2(1 + candidate.picks.k) / 2
+        columns["log2 picked examples", ""] = math.log2(1 + candidate.picks.k) / 2
     if candidate.passages is not None:
         columns["passages", candidate.passages.retriever] = 1.0
         columns["passage size", str(candidate.passages.chunk)] = 1.0
@@ -54,7 +54,7 @@ def features_of(candidate: Candidate) -> dict[Feature, float]:
         columns["tool order", " ".join(candidate.tool_texts.order)] = 1.0
         columns |= {("tool text", text): 1.0 for text in candidate.tool_texts.texts}
     if candidate.demos:
-        columns["log2 demos", ""] = math.log2(1 + len(candidate.demos)) / 2
+        columns["log2 examples", ""] = math.log2(1 + len(candidate.demos)) / 2
         labels = Counter(label_of(demo) for demo in candidate.demos)
         if max(labels.values()) > 1:  # else the answers are no labels
             columns |= {("label share", label): count / len(candidate.demos) for label, count in labels.items()}
@@ -72,12 +72,14 @@ def leave_one_out(winner: PromptCandidate, baseline: PromptCandidate) -> list[Ab
     if winner.instruction != baseline.instruction:
         ablations.append(Ablation("instruction", replace(winner, instruction=baseline.instruction)))
     if winner.demos != baseline.demos:
-        ablations.append(Ablation("demos", _laid_out(winner, baseline.demos, TECHNIQUES[winner.technique].reasoning)))
+        ablations.append(
+            Ablation("examples", _laid_out(winner, baseline.demos, TECHNIQUES[winner.technique].reasoning))
+        )
     if winner.picks is not None:
         is_near = winner.weights is not None and winner.weights.neighbours is not None  # which come with the pool
         static = replace(winner, picks=None, weights=None if is_near else winner.weights)
         ablations.append(
-            Ablation("picked demos", _laid_out(static, winner.demos, TECHNIQUES[winner.technique].reasoning))
+            Ablation("picked examples", _laid_out(static, winner.demos, TECHNIQUES[winner.technique].reasoning))
         )
     if winner.passages != baseline.passages:
         own = replace(winner, passages=baseline.passages) if baseline.passages else without_passages(winner)
@@ -105,7 +107,7 @@ def _laid_out(winner: PromptCandidate, demos: Sequence[Demo], reasoning: bool) -
 
 
 SHARES = (0.25, 0.5)
-"""Parts of the demos that are left out."""
+"""Parts of the examples that are left out."""
 
 NOTHING: Mapping[str, Effect] = {}
 SENTENCE = re.compile(r"(?<=[.!?])[ \t]+(?=\S)")
@@ -141,7 +143,7 @@ def _all(
         gone = least_useful(old.demos, max(1, int(len(old.demos) * share)), effects)
         if gone:
             kept = tuple(demo for demo in old.demos if demo.example_id not in gone)
-            yield "demos", replace(old, demos=kept), dropped(gone, effects), {}
+            yield "examples", replace(old, demos=kept), dropped(gone, effects), {}
     shortest = min(builtin_rewrites(task), key=lambda rewrite: len(rewrite.instruction))
     if len(shortest.instruction) < len(old.instruction):
         words = f"{shortest.reason}; {len(shortest.instruction)} characters in place of {len(old.instruction)}"
@@ -170,7 +172,7 @@ def least_useful(demos: Sequence[Demo], count: int, effects: Mapping[str, Effect
 
 
 def dropped(ids: Sequence[str], effects: Mapping[str, Effect]) -> str:
-    """The reason of a set without these demos, with their effects if any.
+    """The reason of a set without these examples, with their effects if any.
 
     >>> dropped(["train-4", "train-7"], {"train-4": Effect("demo", "train-4", -1.2, 0.5)})
     'without train-4 (-1.2) and train-7: they add least'

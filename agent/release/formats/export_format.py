@@ -185,7 +185,7 @@ FORMATS: Registry[Format] = Registry(
 
 
 def parts_of(release: PromptRelease) -> list[tuple[str, Parts]]:
-    """Role and parts of each message; with picked demos, `PICKED` is one more input, and `CONTEXT` with passages."""
+    """Role and parts of each message; with picked examples, `PICKED` is one more input, and `CONTEXT` with passages."""
     names = (
         *release.inputs,
         *release.compared,

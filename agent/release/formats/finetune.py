@@ -1,7 +1,7 @@
 """Fine-tuning rows as JSON Lines of chat messages: the released instruction, a train row, its right answer.
 
-For when prompting is not enough. Train rows only: dev and test stay unseen. Demos that are turns of their own are left
-out, since every row is an example now. Each answer is read back by the prompt's own parser before it is written.
+For when prompting is not enough. Train rows only: dev and test stay unseen. Examples that are turns of their own are
+left out, since every row is an example now. Each answer is read back by the prompt's own parser before it is written.
 """
 
 from __future__ import annotations

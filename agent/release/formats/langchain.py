@@ -1,6 +1,6 @@
 """LangChain: a ChatPromptTemplate as JSON, in the form that its own `dumps` writes and its `loads` reads.
 
-Every literal brace is doubled, or LangChain takes it for a variable; demos are ordinary messages, since few-shot
+Every literal brace is doubled, or LangChain takes it for a variable; examples are ordinary messages, since few-shot
 templates do not serialise; f-string templates, since mustache escapes values as HTML.
 
 A prompt that looks something up or weighs labels becomes Python: the exported module, and a template class around it.

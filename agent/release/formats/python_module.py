@@ -1,7 +1,7 @@
 """A Python module with `render`, `parse` and no dependency. Knows how to write it; values enter as list items only.
 
-A prompt whose demos are picked, or whose passages are looked up, for each input comes with its rows and passages, and
-with the very code that did so in the run.
+A prompt whose examples are picked, or whose passages are looked up, for each input comes with its rows and passages,
+and with the very code that did so in the run.
 """
 
 from __future__ import annotations

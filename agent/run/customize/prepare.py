@@ -101,8 +101,8 @@ def require_cluster(asked: CustomizeOptions) -> None:
 
 
 def finished_search(launch: Launch, db: Path) -> str:
-    """The id of the latest complete search of this very task, rows (`--limit`), model and limit on demos
-    (`--max-demos`) in the ledger; "" for none."""
+    """The id of the latest complete search of this very task, rows (`--limit`), model and limit on examples
+    (`--max-examples`) in the ledger; "" for none."""
     if not db.is_file():
         return ""
     with closing(open_history(db)) as history:
@@ -116,7 +116,7 @@ def _is_same(row: Row, launch: Launch) -> bool:
     if row["status"] != "complete" or not row["result"] or (row["options"] or {}).get("command"):
         return False
     began, asked = started_with(row), launch.asked
-    if began.migrates or (began.limit, began.max_demos) != (asked.limit, asked.max_demos):
+    if began.migrates or (began.limit, began.max_examples) != (asked.limit, asked.max_examples):
         return False
     return row["model"] == launch.target.name and not changes_since(row, launch, proposes=False)
 

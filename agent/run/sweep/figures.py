@@ -157,7 +157,7 @@ def _described(group: _Group) -> dict[str, Any]:
         "cost_usd": None if None in usd else sum(each or 0.0 for each in usd),
         "instruction": first.winner.instruction,
         "technique": first.winner.technique,
-        "demos": first.winner.n_demos,
+        "examples": first.winner.n_examples,
         "release": cells[0].release or None,
     }
 

@@ -38,14 +38,14 @@ class Size:
 
     calls: int
     val: int
-    max_demos: int
+    max_examples: int
     per_row: int = 1
     predictors: int = 1
 
     @property
     def sets(self) -> int:
         """Random demo sets of BootstrapFewShotWithRandomSearch, which scores three other programs before."""
-        bootstrapped = min(4, self.max_demos)
+        bootstrapped = min(4, self.max_examples)
         each = (self.val + 3 * bootstrapped) * self.per_row
         return min(MOST_SETS, self.calls // each - 3) if bootstrapped else 0
 
@@ -61,7 +61,7 @@ class Size:
 
     @property
     def trials(self) -> int:
-        bootstrapping = (self.candidates - 2) * 3 * min(4, self.max_demos) * self.per_row
+        bootstrapping = (self.candidates - 2) * 3 * min(4, self.max_examples) * self.per_row
         proposing = SUMMARY_CALLS + 3 * self.candidates * self.predictors
         whole = self.val * self.per_row
         each = MINIBATCH * self.per_row + whole / FULL_EVERY if self.minibatch else whole
@@ -99,14 +99,14 @@ def val_rows(method: str, calls: int, rows: int) -> int:
 
 def enough(method: str, task: Task, plan: Plan, calls_each: int) -> bool:
     """Whether the method can do anything with the calls that the plan leaves to the search."""
-    demos = task.constraints.max_demos if task.constraints.max_demos is not None else len(task.train)
+    demos = task.constraints.max_examples if task.constraints.max_examples is not None else len(task.train)
     return size_of(method, plan.search_rows * calls_each, plan.dev_rows, demos, calls_each).enough(method)
 
 
-def size_of(method: str, left: int, dev: int, max_demos: int, per_row: int) -> Size:
+def size_of(method: str, left: int, dev: int, max_examples: int, per_row: int) -> Size:
     """What the optimizer may use of `left` calls, when its choice must still be scored on the rest of `dev` rows."""
     val = val_rows(method, free(left, dev, per_row) // per_row, dev)
-    return Size(max(0, free(left, dev - val, per_row)), val, max_demos, per_row, per_row)
+    return Size(max(0, free(left, dev - val, per_row)), val, max_examples, per_row, per_row)
 
 
 GOOD_ENOUGH = 0.5  # a reply that scores less is no demonstration
@@ -129,13 +129,13 @@ class OptimizerJob:
     calls: int
     seed: int
     threads: int
-    max_demos: int
+    max_examples: int
     per_row: int = 1
 
     @property
     def size(self) -> Size:
         predictors = len(self.program.predictors())
-        return Size(self.calls, len(self.val), self.max_demos, self.per_row, predictors)
+        return Size(self.calls, len(self.val), self.max_examples, self.per_row, predictors)
 
 
 @dataclass(slots=True)
@@ -163,7 +163,7 @@ class OptimizerResult:
 
 
 def state_of(program: Any) -> State:
-    """Instruction and demos of each predictor, as plain data: two programs with one state are one."""
+    """Instruction and examples of each predictor, as plain data: two programs with one state are one."""
     return {
         name: (predictor.signature.instructions, predictor.dump_state()["demos"])
         for name, predictor in program.named_predictors()
@@ -259,8 +259,8 @@ def _bootstrap(job: OptimizerJob) -> Callable[[], Any]:
 
     optimizer = BootstrapFewShotWithRandomSearch(
         metric=_score(job),
-        max_bootstrapped_demos=min(4, job.max_demos),
-        max_labeled_demos=min(16, job.max_demos),
+        max_bootstrapped_demos=min(4, job.max_examples),
+        max_labeled_demos=min(16, job.max_examples),
         num_candidate_programs=job.size.sets,
         num_threads=job.threads,
         max_errors=ENDLESS,
@@ -279,8 +279,8 @@ def _mipro(job: OptimizerJob) -> Callable[[], Any]:
         prompt_model=job.author,
         auto=None,
         num_candidates=size.candidates,
-        max_bootstrapped_demos=min(4, job.max_demos),
-        max_labeled_demos=min(4, job.max_demos),
+        max_bootstrapped_demos=min(4, job.max_examples),
+        max_labeled_demos=min(4, job.max_examples),
         num_threads=job.threads,
         max_errors=ENDLESS,
         seed=job.seed % 2**32,

@@ -57,12 +57,14 @@ def _dspy(name: str, about: str) -> Callable[[Search], Search]:
         kinds=("prompt", "dspy"),
         counts_trials=False,
         enough=partial(enough, name),
-        lacks="the task allows no demos",
+        lacks="the task allows no examples",
         needs_proposer=name != "dspy-bootstrap",
     )
 
 
-@_dspy("dspy-mipro", about="DSPy's MIPROv2: sets of demos and proposed instructions, joined by Bayesian optimization.")
+@_dspy(
+    "dspy-mipro", about="DSPy's MIPROv2: sets of examples and proposed instructions, joined by Bayesian optimization."
+)
 async def mipro(context: SearchContext) -> None:
     await search(context, "dspy-mipro")
 
@@ -72,7 +74,7 @@ async def gepa(context: SearchContext) -> None:
     await search(context, "dspy-gepa")
 
 
-@_dspy("dspy-bootstrap", about="DSPy's bootstrapped few-shot demos with random search.")
+@_dspy("dspy-bootstrap", about="DSPy's bootstrapped few-shot examples with random search.")
 async def bootstrap(context: SearchContext) -> None:
     await search(context, "dspy-bootstrap")
 
@@ -99,7 +101,7 @@ async def _explore(context: SearchContext, form: DspyForm, method: str) -> Optim
     val = [row for row in context.dev[: val_rows(method, calls // per_row, len(context.dev))] if _is_plain(row)]
     train = train_rows([row for row in context.task.train if _is_plain(row)], calls // per_row, context.seed)
     unseen = len(context.dev) - len(val)
-    limit = context.task.constraints.max_demos
+    limit = context.task.constraints.max_examples
     job = OptimizerJob(
         program=form.module,
         train=[rows.example(row) for row in train],
@@ -109,7 +111,7 @@ async def _explore(context: SearchContext, form: DspyForm, method: str) -> Optim
         calls=max(0, free(context.left(), unseen, per_row)),
         seed=context.seed,
         threads=context.target.concurrency or THREADS,
-        max_demos=len(train) if limit is None else limit,
+        max_examples=len(train) if limit is None else limit,
         per_row=per_row,
     )
     context.pruned_externally = job.size.sifts(method)

@@ -128,7 +128,7 @@ def _ifeval(folder: Path) -> Task:
         instruction="Write what the request asks for.",
         metrics=(MetricSpec("python", "response"),),
         space=WORDED,
-        constraints=Constraints(max_demos=0),
+        constraints=Constraints(max_examples=0),
         budget=Budget(),
         train=train,
         dev=dev,

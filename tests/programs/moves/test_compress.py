@@ -79,7 +79,7 @@ def test_the_demos_that_add_least_go_first_and_the_longest_when_nothing_is_known
     longest = sorted(DEMOS[:6], key=lambda d: -len(d.inputs["message"]))
     assert least_useful(DEMOS[:6], 1, {}) == [longest[0].example_id]
     made = compressions(proposal("Answer with one team.", DEMOS[:6]), TASK, effects)
-    reason = next(e.reason for e in made if e.operator == "compress:demos")
+    reason = next(e.reason for e in made if e.operator == "compress:examples")
     assert reason == "without train-0 (+0.0): it adds least"
 
 

@@ -1,4 +1,4 @@
-"""Designs and changes with picked demos: valid, the same for the same seed, and none where nothing may be picked."""
+"""Designs and changes with picked examples: valid, the same for the same seed, and none where nothing may be picked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.programs.moves.demos import most_demos
+from agent.programs.moves.demos import most_examples
 from agent.programs.moves.picking import FEWEST_ROWS, MOST_POOL_LETTERS, pick_sizes
 from agent.programs.moves.pool import CandidateGenerator, as_prompt
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
@@ -85,7 +85,7 @@ def test_changes_keep_every_rule_and_are_the_same_for_the_same_seed(seed: int) -
     program = PromptProgram(TASK, FakeModel(lambda request: ""))
     for each in proposals:
         assert program.check(each.candidate) == ""
-        assert as_prompt(each.candidate).n_demos <= most_demos(TASK)
+        assert as_prompt(each.candidate).n_examples <= most_examples(TASK)
 
 
 def test_every_part_of_the_picks_is_tried_and_the_way_leads_there_and_back() -> None:
@@ -126,7 +126,7 @@ def off() -> list[Task]:
         replace(TASK, space=replace(SPACE, retrieval=False)),
         replace(TASK, space=replace(SPACE, techniques=("zero-shot",))),
         make_task(FEWEST_ROWS - 1, space=SPACE),
-        replace(TASK, constraints=Constraints(max_demos=3)),
+        replace(TASK, constraints=Constraints(max_examples=3)),
         replace(TASK, train=(long, *TASK.train[1:])),
     ]
 
@@ -144,15 +144,15 @@ def test_nothing_is_picked_where_it_may_not_be(number: int) -> None:
 
 def test_with_24_rows_something_is_picked() -> None:
     assert pick_sizes(make_task(FEWEST_ROWS, space=SPACE)) == [4, 6, 8, 12]
-    assert pick_sizes(replace(TASK, constraints=Constraints(max_demos=7))) == [4, 6]
+    assert pick_sizes(replace(TASK, constraints=Constraints(max_examples=7))) == [4, 6]
 
 
 def test_the_part_that_picks_can_be_told_apart_and_left_out() -> None:
     prompt = next(each for each in picked(family(1)) if each.demos)
-    assert features_of(prompt)["picked demos", prompt.picks.retriever] == 1.0  # type: ignore[union-attr]
+    assert features_of(prompt)["picked examples", prompt.picks.retriever] == 1.0  # type: ignore[union-attr]
     without = {one.part: as_prompt(one.candidate) for one in leave_one_out(prompt, baseline(TASK))}
-    assert without["picked demos"] == replace(prompt, picks=None)
+    assert without["picked examples"] == replace(prompt, picks=None)
     assert without["demos"] == replace(prompt, demos=())
     alone = replace(prompt, demos=())
-    (part,) = [one for one in leave_one_out(alone, baseline(TASK)) if one.part == "picked demos"]
+    (part,) = [one for one in leave_one_out(alone, baseline(TASK)) if one.part == "picked examples"]
     assert (as_prompt(part.candidate).technique, as_prompt(part.candidate).picks) == ("zero-shot", None)

@@ -80,12 +80,12 @@ def inside(place: object, generator: CandidateGenerator) -> bool:
 @given(
     st.integers(0, 10**6), st.sampled_from([None, 0, 1, 4]), st.integers(1, 12), st.sampled_from([make_task, free_task])
 )
-def test_every_candidate_may_be_tried_and_stands_where_it_says(seed, max_demos, rows, kind):
-    task = replace(kind(rows), space=SPACE, constraints=Constraints(max_demos=max_demos))
+def test_every_candidate_may_be_tried_and_stands_where_it_says(seed, max_examples, rows, kind):
+    task = replace(kind(rows), space=SPACE, constraints=Constraints(max_examples=max_examples))
     for generator, proposal, parent in everything(task, seed):
         candidate = proposal.candidate
         assert why_rejected(candidate, task) == ""
-        assert max_demos is None or len(candidate.demos) <= max_demos
+        assert max_examples is None or len(candidate.demos) <= max_examples
         assert candidate.technique in task.space.techniques
         assert candidate.format in task.space.formats
         assert inside(proposal.place, generator), proposal
@@ -168,4 +168,4 @@ def test_an_operator_that_finds_nothing_to_change_says_so():
     parent = Parent(proposal, ())
     assert "format" not in generator.operators(parent)
     assert generator.child("recombined", parent, [parent]) is None, "there is no second set"
-    assert generator.alone(generator.rewrites[0]) is None, "no technique of the task is without demos"
+    assert generator.alone(generator.rewrites[0]) is None, "no technique of the task is without examples"

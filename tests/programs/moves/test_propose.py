@@ -219,13 +219,13 @@ def test_an_instruction_that_lost_the_placeholder_is_rejected(lost):
     [
         (PromptCandidate("zero-shot", "turns", " \n"), "empty"),
         (PromptCandidate("zero-shot", "turns", "Say \ud800 it."), "lone surrogate"),
-        (PromptCandidate("few-shot", "turns", "Say it."), "0 demos"),
-        (PromptCandidate("zero-shot", "turns", "Say it.", demos=(DEMO,)), "1 demos"),
+        (PromptCandidate("few-shot", "turns", "Say it."), "0 examples"),
+        (PromptCandidate("zero-shot", "turns", "Say it.", demos=(DEMO,)), "1 examples"),
         (
             PromptCandidate("few-shot", "turns", "Say it.", demos=(replace(DEMO, example_id="dev-1"),)),
             "dev-1 is not a train row",
         ),
-        (PromptCandidate("few-shot", "turns", "Say it.", demos=(DEMO,) * 3), "more than max_demos = 2"),
+        (PromptCandidate("few-shot", "turns", "Say it.", demos=(DEMO,) * 3), "more than max_examples = 2"),
         (PromptCandidate("zero-shot", "turns", "Say the PassWord."), "forbidden"),
         (PromptCandidate("zero-shot", "turns", "Say it.", role="You know the password."), "forbidden"),
         (PromptCandidate("zero-shot", "dspy-chat", "Say {{message}}."), "lays out its own input"),
@@ -242,7 +242,7 @@ def test_an_instruction_that_lost_the_placeholder_is_rejected(lost):
     ],
 )
 def test_what_breaks_a_hard_rule_is_rejected_with_the_reason(candidate, reason):
-    task = make_task(constraints=Constraints(max_demos=2, forbidden=("password",)))
+    task = make_task(constraints=Constraints(max_examples=2, forbidden=("password",)))
     assert reason in why_rejected(candidate, task)
 
 

@@ -50,7 +50,7 @@ def two(text: str) -> tuple[Message, Message]:
 
 
 def plain_turns(model: str = "openai/gpt-x") -> PromptRelease:
-    """What a search usually ships: demos as turns, and the row's value alone as the last one."""
+    """What a search usually ships: examples as turns, and the row's value alone as the last one."""
     messages = (
         Message("system", "Route the message.\nTeams: billing, account changes"),
         Message("user", "Refund me"),

@@ -32,7 +32,7 @@ TALKS = [
 ROWS = tuple(PoolRow(f"r{n}", last_said(talk), "billing", f"r{n}") for n, talk in enumerate(TALKS))
 SHOWN = tuple((f"My thing {n}.", "Which one?", "That one.", "billing") for n in range(len(ROWS)))
 PICKS = PickedDemos(Picks("bm25", 2, pool=pool_id(ROWS)), (), ROWS, SHOWN)
-PICKING = replace(PLAIN, messages=(PLAIN.messages[0], Message("user", "{{picked demos}}"), TURNS), picks=PICKS)
+PICKING = replace(PLAIN, messages=(PLAIN.messages[0], Message("user", "{{picked examples}}"), TURNS), picks=PICKS)
 SAID = [{"role": role, "content": f"{role}?"} for role in ("user", "assistant", "user")]
 CARRYING = ("md", "messages", "python", "langchain", "mlflow")
 

@@ -15,9 +15,9 @@ REPLY_TOKENS = 32
 """Room for a reply to a prompt that names no cap of its own: about three times the longest label."""
 
 
-def most_demos(task: Task, default: int) -> int:
+def most_examples(task: Task, default: int) -> int:
     """How many demos a peer may show that shows `default` at most; a set NAME:N allows N."""
-    limit = task.constraints.max_demos
+    limit = task.constraints.max_examples
     return default if limit is None else min(default, limit)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from agent.types import Example, Task
 from tests.bench.arena.client import base_url
 from tests.bench.arena.data import label_field, right, scorer, text_field
-from tests.bench.arena.systems.base import Found, Step, most_demos, reply_tokens
+from tests.bench.arena.systems.base import Found, Step, most_examples, reply_tokens
 
 DEV_ROWS = 60
 PILOT = 16
@@ -134,7 +134,7 @@ def prepare(task: Task, url: str, budget: int, json_adapter: bool = False, demos
         reply = str(getattr(prediction, output.name, "") or "")
         return score.hit(reply, getattr(example, output.name))
 
-    shown = most_demos(task, 16) if demos else 0
+    shown = most_examples(task, 16) if demos else 0
     pilot = dspy.LabeledFewShot(k=shown).compile(program, trainset=train) if shown else program
     calls, hits = ProgramPrompt(pilot, adapter, task).calls_and_hits(url, task.train[-PILOT:])
     proposer = connect(url, "proposer", max_tokens=PROPOSAL_TOKENS, temperature=1.0)
@@ -189,8 +189,8 @@ def mipro(task: Task, url: str, budget: int, seed: int) -> Found:
         prompt_model=setup.proposer,
         auto=None,
         num_candidates=candidates(trials),
-        max_bootstrapped_demos=most_demos(task, BOOTSTRAPPED),
-        max_labeled_demos=most_demos(task, BOOTSTRAPPED),
+        max_bootstrapped_demos=most_examples(task, BOOTSTRAPPED),
+        max_labeled_demos=most_examples(task, BOOTSTRAPPED),
         num_threads=THREADS,
         max_errors=NEVER,
         seed=seed + 1,

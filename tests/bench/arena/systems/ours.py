@@ -129,7 +129,7 @@ def read(path: Path, result: RunResult, context: SearchContext) -> Found:
             "decision": result.decision,
             "status": result.status,
             "trials": dict(result.trials),
-            "winner": {key: getattr(result.winner, key) for key in ("technique", "format", "n_demos", "picks")},
+            "winner": {key: getattr(result.winner, key) for key in ("technique", "format", "n_examples", "picks")},
             "label_weights": as_prompt(context.board.candidate(winner)).weights is not None,
             "finalists": finalists_of(context),
         }
@@ -152,7 +152,7 @@ def finalists_of(context: SearchContext) -> list[dict[str, Any]]:
         {
             "id": i,
             "dev": round(board.mean(i) or 0.0, 4),
-            "n_demos": prompt.n_demos,
+            "n_examples": prompt.n_examples,
             "picks": prompt.picks is not None,
             "label_weights": prompt.weights is not None,
         }

@@ -19,7 +19,7 @@ from agent.prompt.template import escape, join
 from agent.types import Example, Message, Task
 from tests.bench.arena.client import base_url
 from tests.bench.arena.data import right, scorer, text_field
-from tests.bench.arena.systems.base import Found, TemplatePrompt, most_demos, reply_tokens
+from tests.bench.arena.systems.base import Found, TemplatePrompt, most_examples, reply_tokens
 
 REQUIREMENT = "promptolution==2.3.0"
 SCRIPT = Path(__file__).with_name("promptolution_script.py")
@@ -71,7 +71,7 @@ def _run(optimizer: str, task: Task, url: str, budget: int, seed: int) -> Found:
         "proposer_url": base_url(url, "proposer"),
         "reply_tokens": reply_tokens(task, REPLY_TOKENS),
         "proposal_tokens": PROPOSAL_TOKENS,
-        "shots": most_demos(task, SHOTS),
+        "shots": most_examples(task, SHOTS),
         "budget": budget,
         "seed": seed,
     }

@@ -59,7 +59,7 @@ def random_search(task: Task, url: str, budget: int, seed: int) -> Found:
         "winner": {
             "technique": winner.technique,
             "format": winner.format,
-            "n_demos": winner.n_demos,
+            "n_examples": winner.n_examples,
             "picks": winner.picks.as_dict() if winner.picks else None,
         },
         "label_weights": winner.weights is not None,
