@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from agent.run.promote import promote as promote
     from agent.run.sweep.sweep import SweepResult as SweepResult
     from agent.run.tool_sources import write_tools as write_tools
-    from agent.task.html_text import strip_html as strip_html
+    from agent.task.documents import strip_html as strip_html
     from agent.task.load import load_task as load_task
 
     __version__: str
@@ -68,7 +68,7 @@ _HOMES = {
     "optimize": "agent.api",
     "promote": "agent.run.promote",
     "resume": "agent.api",
-    "strip_html": "agent.task.html_text",
+    "strip_html": "agent.task.documents",
     "sweep": "agent.api",
     "write_tools": "agent.run.tool_sources",
 }

@@ -24,7 +24,7 @@ from agent.report.blocks import Column
 from agent.report.terminal import print_table
 
 if TYPE_CHECKING:
-    from agent.task.asked import Asked
+    from agent.task.scoring_rule import Asked
 
 
 @click.command(context_settings=SETTINGS)
@@ -68,7 +68,7 @@ def init_command(options: InitOptions, output: InitOutput, name: str) -> None:
     """
     from agent.run.tasks import copy_sample, make_task
     from agent.run.trace_task import task_from_traces
-    from agent.task.asked import Asked
+    from agent.task.scoring_rule import Asked
     from agent.task.traces import is_traces
 
     asked, source, seed = Asked.of(options), options.source, options.seed

@@ -26,8 +26,8 @@ from agent.options.jobs import LabelOptions
 from agent.options.shared import ShownOptions, SpendingOptions
 
 if TYPE_CHECKING:
+    from agent.task.label_files import LabelledTask
     from agent.task.label_session import LabelSession, NextRow
-    from agent.task.labelled_task import LabelledTask
 
 SKIP, UNDO, HELP, QUIT = "s", "u", "?", "q"
 GLUED = "\N{NO-BREAK SPACE}"

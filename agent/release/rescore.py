@@ -21,7 +21,7 @@ from agent.release.formats.export_format import Parse, Render, Sent, Values
 from agent.release.runtime import PromptRelease
 from agent.scoring.task_metrics import build_metrics, combine
 from agent.scoring.user_metrics import require_all
-from agent.task.conversations import PLAYED
+from agent.task.examples import PLAYED
 from agent.types import Example, MetricSpec, Prediction, Score, Task, canonical
 
 SCORED_BY = ("dev", "task.toml", "metric.py", "metric", "rubric.md")

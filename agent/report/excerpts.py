@@ -14,7 +14,7 @@ from agent.release.result import RunResult
 from agent.report.answer_facts import side_name
 from agent.report.facts import cut, prompt_text
 from agent.results.base import SideName
-from agent.task.labelled_task import rows_to_label
+from agent.task.label_files import rows_to_label
 
 REPLY_LETTERS = 200
 NAMED_OPTIONS = {

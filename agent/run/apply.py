@@ -32,8 +32,8 @@ from agent.run.job import Job, Resources
 from agent.run.locations import has_goals, models_of, prompt_path, require_named
 from agent.run.prompt_rows import Readable, rows_task
 from agent.run.session import PreparedJob
-from agent.task.conversations import reader_of
-from agent.task.html_text import html_notes, stripped
+from agent.task.documents import html_notes, stripped
+from agent.task.examples import reader_of
 from agent.task.input_files import read_bytes
 from agent.task.tables import TEXT_CELLS, FileForm, data_file
 from agent.task.words import listed, problem, quoted, shown

@@ -8,12 +8,10 @@ from pathlib import Path
 
 from agent.errors import InputError
 from agent.prompt.draft_requests import Refused, checked_labels
-from agent.task.asked import Asked
 from agent.task.columns import DataColumn
 from agent.task.from_file import new_task_folder
-from agent.task.label_files import UNLABELLED_FILE, UnlabelledRow, rows_text
-from agent.task.labelled_task import LabelledTask
-from agent.task.scoring_rule import ScoringRule
+from agent.task.label_files import UNLABELLED_FILE, LabelledTask, UnlabelledRow, rows_text
+from agent.task.scoring_rule import Asked, ScoringRule
 from agent.task.task_text import SCHEMA_LINE, Output, slug, task_toml, words
 from agent.types import MetricSpec
 

@@ -36,9 +36,9 @@ from agent.run.job import Job, Resources
 from agent.run.labelling import TEXT, read_unlabelled, verdict_lines
 from agent.run.session import PreparedJob
 from agent.run.tasks import new_folder
-from agent.task.asked import Asked
 from agent.task.columns import DataColumn
 from agent.task.label_files import SYNTHETIC, UnlabelledRow, rows_text
+from agent.task.scoring_rule import Asked
 from agent.task.task_text import slug, words
 from agent.task.words import counted, listed, shown
 from agent.types import (

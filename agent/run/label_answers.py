@@ -27,8 +27,8 @@ from agent.run.prompt_rows import Readable
 from agent.run.recorded import recorded_prompt
 from agent.run.session import PreparedJob
 from agent.run.tasks import task_of
+from agent.task.label_files import LabelledTask
 from agent.task.label_session import LabelQueue, disagreement
-from agent.task.labelled_task import LabelledTask
 from agent.types import LM, Example, Task
 
 KIND = "label_answers"

@@ -12,13 +12,12 @@ from agent.errors import InputError, ProblemsError
 from agent.results.rows import LabellingResult
 from agent.run.tasks import find_task
 from agent.stats.preflight import rows_for
-from agent.task.asked import NOTHING, Asked
 from agent.task.columns import DataColumn, column_named, decide_columns
-from agent.task.html_text import html_notes, stripped
+from agent.task.documents import html_notes, stripped
 from agent.task.input_files import as_utf8, decode, read_bytes
-from agent.task.label_files import UnlabelledRow, unlabelled_rows
+from agent.task.label_files import LabelledTask, UnlabelledRow, unlabelled_rows
 from agent.task.label_session import LabelSession, agreements, queue_of
-from agent.task.labelled_task import LabelledTask
+from agent.task.scoring_rule import NOTHING, Asked
 from agent.task.splits import FRACTIONS
 from agent.task.tables import DataFile, FileForm, Rows, encoding_notes, read_data_file
 from agent.task.traces import TraceRows, is_traces, read_traces

@@ -26,8 +26,7 @@ from agent.results.base import WasNow
 from agent.results.rows import LearnResult, LeftOutRows
 from agent.run.tasks import find_task
 from agent.shipped import content_id
-from agent.task.conversations import messages_in
-from agent.task.examples import PlacedExample, RowReader, parse_number
+from agent.task.examples import PlacedExample, RowReader, messages_in, parse_number
 from agent.task.input_files import parse_json, parse_toml, read_bytes
 from agent.task.load import load_task
 from agent.task.splits import sorted_out

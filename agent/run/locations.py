@@ -15,7 +15,7 @@ from agent.ledger.place import LEDGER as LEDGER
 from agent.ledger.place import ledger_option as ledger_option
 from agent.ledger.place import require_file
 from agent.run.tasks import find_task, task_named, task_of
-from agent.task.conversations import PLAYED
+from agent.task.examples import PLAYED
 
 if TYPE_CHECKING:
     from agent.ledger.query import History, Row

@@ -20,7 +20,7 @@ from agent.report.facts import without_result
 from agent.run.locations import open_history, prompt_path
 from agent.run.recorded import recorded_prompt
 from agent.run.tasks import source_of, task_of
-from agent.task.conversations import PLAYED
+from agent.task.examples import PLAYED
 from agent.types import Outcome, Prediction, Proposal, Score, Task
 
 if TYPE_CHECKING:

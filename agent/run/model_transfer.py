@@ -34,7 +34,7 @@ from agent.scoring.task_metrics import build_metrics
 from agent.scoring.user_metrics import require_all
 from agent.stats.intervals import mean_ci, paired_difference
 from agent.stats.selection import holm
-from agent.task.conversations import PLAYED
+from agent.task.examples import PLAYED
 from agent.types import LM, Task
 
 Scores = Sequence[float | None]

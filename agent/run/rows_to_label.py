@@ -14,8 +14,7 @@ from agent.run.labelling import confirmed_answers, made_rows, read_table, some_r
 from agent.run.tasks import find_task
 from agent.task.answers import text_of
 from agent.task.columns import column_named
-from agent.task.label_files import UNLABELLED_FILE, UnlabelledRow, folded, rows_text
-from agent.task.labelled_task import LabelledTask, read_fields
+from agent.task.label_files import UNLABELLED_FILE, LabelledTask, UnlabelledRow, folded, read_fields, rows_text
 from agent.task.splits import SPLITS
 from agent.task.tables import DataFile, FileForm, read_rows
 from agent.task.traces import TraceRows, is_traces, read_traces

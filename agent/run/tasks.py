@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError, ProblemsError
 from agent.observer import NO_OBSERVER, Observer
-from agent.task.asked import NOTHING, Asked, metric_asked
 from agent.task.input_files import prompt_text
 from agent.task.load import with_demo_limit
+from agent.task.scoring_rule import NOTHING, Asked, metric_asked
 from agent.task.tools import TOOLS_FILE
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ from agent.run.draft_files import CONFIRMED_BY, DraftPlan, labels_given, require
 from agent.run.labelling import input_columns, made_rows, unlabelled_traces, verdict_lines
 from agent.run.tasks import make_task, new_folder
 from agent.task.answers import label_reader, target_type
-from agent.task.asked import NOTHING, Asked
 from agent.task.checks import PLACEHOLDER
-from agent.task.clean_rows import MIN_ROWS
 from agent.task.from_file import renamed
 from agent.task.input_files import prompt_text
 from agent.task.label_files import UNLABELLED_FILE, json_line, rows_text
+from agent.task.scoring_rule import NOTHING, Asked
+from agent.task.splits import MIN_ROWS
 from agent.task.traces import TraceRows, read_traces
 from agent.task.words import counted, listed, shown
 

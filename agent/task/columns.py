@@ -16,8 +16,8 @@ from typing import Any, Literal
 from agent.errors import InputError
 from agent.shipped import fold
 from agent.task.answers import most_choices, parse_object, text_of
-from agent.task.asked import NOTHING, Asked
-from agent.task.limits import COLUMNS
+from agent.task.input_files import COLUMNS
+from agent.task.scoring_rule import NOTHING, Asked
 from agent.task.words import counted, listed, near, quoted
 
 Use = Literal["input", "target", "id", "split", "ignored"]

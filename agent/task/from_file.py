@@ -19,9 +19,7 @@ from agent.files import new_files
 from agent.retrieval.passages import CONTEXT
 from agent.shipped import fold
 from agent.task.answers import lost_as_number, misspelled, other_spellings, thousands_warning, why_text
-from agent.task.asked import NOTHING, Asked, metric_asked
 from agent.task.checks import PLACEHOLDER
-from agent.task.clean_rows import MIN_ROWS, DataTable, RuleOf, Splitting, each_once
 from agent.task.columns import (
     DataColumn,
     answer_inside,
@@ -32,12 +30,11 @@ from agent.task.columns import (
     filled_in_later,
     find_targets,
 )
-from agent.task.conversations import conversations_in
-from agent.task.examples import listed_problems, parse_number
-from agent.task.html_text import html_notes, stripped
+from agent.task.documents import html_notes, stripped
+from agent.task.examples import conversations_in, listed_problems, parse_number
 from agent.task.load import load_task
-from agent.task.scoring_rule import ScoringRule, scoring_rule, usual_rule
-from agent.task.splits import SPLITS
+from agent.task.scoring_rule import NOTHING, Asked, ScoringRule, metric_asked, scoring_rule, usual_rule
+from agent.task.splits import MIN_ROWS, SPLITS, DataTable, RuleOf, Splitting, each_once
 from agent.task.tables import read_data_file
 from agent.task.task_text import (
     SCHEMA_FILE,

@@ -11,21 +11,26 @@ near-duplicates the first stands for all; a later one follows it into train, or 
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
+import os
+import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from agent.errors import ProblemsError
+from agent.errors import InputError, ProblemsError
+from agent.files import new_files
 from agent.shipped import fold
-from agent.task.clean_rows import MIN_ROWS
-from agent.task.input_files import read_bytes
-from agent.task.label_log import LabelEvent, first_labels
-from agent.task.splits import CAPS, FRACTIONS, SPLITS, are_near, compared, near_duplicates
+from agent.task.input_files import decode, parse_json, parse_toml, read_bytes
+from agent.task.splits import CAPS, FRACTIONS, MIN_ROWS, SPLITS, are_near, compared, near_duplicates
 from agent.task.tables import read_rows, rows_of
-from agent.task.words import counted, problem, quoted, shown
+from agent.task.words import counted, listed, problem, quoted, shown
 from agent.types import SplitName, content_id
 
 UNLABELLED_FILE = "unlabelled.jsonl"
@@ -221,3 +226,383 @@ def _lacking(label: str, by_label: Counter[tuple[str, str]], total: Counter[str]
         return "train"
     count = 1 + sum(by_label[label, split] for split in _PREFERRED)
     return max(room, key=lambda split: _SHARE[split] * count - by_label[label, split], default=None)
+
+
+LABELS_FILE = "labels.jsonl"
+LONGEST_NAME = 100
+SPREAD, DISAGREEMENT, CONFIRMED = "spread", "disagreement", "confirmed"
+"""How a row was chosen: far from those that have a label, because prompts answered it differently, or by feedback that
+confirmed its answer."""
+LEFT_OUT = "none"
+"""The split of a row that is left out, as a near-duplicate."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelEvent:
+    """One line: a label, or with None an undo. `time`: UTC, ISO 8601; `chosen` as above; `split`: that of the row, at
+    its first label: train, dev, test or LEFT_OUT."""
+
+    row: str
+    label: str | None
+    labeller: str
+    time: str
+    chosen: str = ""
+    split: str = ""
+
+
+Place = Callable[[Sequence[LabelEvent], Sequence[LabelEvent]], Sequence[LabelEvent]]
+"""Takes the events so far and labels to add; returns these labels with their splits."""
+
+
+def standing(events: Iterable[LabelEvent]) -> dict[str, dict[str, LabelEvent]]:
+    """Return the labels that stand after these events; of a row the labellers in the order of their last label."""
+    found: dict[str, dict[str, LabelEvent]] = {}
+    stacks = _not_taken_back(events).values()
+    for _, event in sorted((each for stack in stacks for each in stack), key=lambda each: each[0]):
+        of_row = found.setdefault(event.row, {})
+        of_row.pop(event.labeller, None)
+        of_row[event.labeller] = event
+    return found
+
+
+def _not_taken_back(events: Iterable[LabelEvent]) -> dict[str, list[tuple[int, LabelEvent]]]:
+    """By labeller the labels that no undo took back, each with its number, in their order."""
+    stacks: dict[str, list[tuple[int, LabelEvent]]] = {}
+    for number, event in enumerate(events):
+        stack = stacks.setdefault(event.labeller, [])
+        if event.label is not None:
+            stack.append((number, event))
+        elif stack:
+            stack.pop()
+    return stacks
+
+
+def first_labels(events: Iterable[LabelEvent]) -> dict[str, LabelEvent]:
+    """Return by row its first label, taken back or not, in their order."""
+    found: dict[str, LabelEvent] = {}
+    for event in events:
+        if event.label is not None:
+            found.setdefault(event.row, event)
+    return found
+
+
+def agreed(of_row: Mapping[str, LabelEvent]) -> str | None:
+    """Return the label that more labellers gave than any other; None where two labels have as many."""
+    counts = Counter(event.label for event in of_row.values()).most_common(2)
+    return None if not counts or (len(counts) > 1 and counts[0][1] == counts[1][1]) else counts[0][0]
+
+
+class LabelLog:
+    """The file. While no other process can write, `place` gives labels that are added their splits, and `then` gets all
+    events after them."""
+
+    def __init__(
+        self,
+        path: Path,
+        then: Callable[[Sequence[LabelEvent]], None] = lambda events: None,
+        place: Place = lambda events, added: added,
+    ) -> None:
+        self.path, self._then, self._place = path, then, place
+
+    def events(self) -> list[LabelEvent]:
+        """Read all events. Raises ProblemsError for a line that is not as it was written; a last line without its end
+        was cut off while it was written, and is left out."""
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return self._parsed(data[: data.rfind(b"\n") + 1])
+
+    def add(self, row: str, label: str, labeller: str, chosen: str) -> LabelEvent:
+        """Append a label; it is on the disk when this returns. Raises InputError for an unusable name."""
+        return self.add_all([(row, label)], labeller, chosen)[0]
+
+    def add_all(self, labels: Sequence[tuple[str, str]], labeller: str, chosen: str) -> list[LabelEvent]:
+        """Append labels of several rows in one write."""
+        name, time = labeller_name(labeller), _now()
+        added = [LabelEvent(row, label, name, time, chosen) for row, label in labels]
+        return self._append(lambda events: self._place(events, added))
+
+    def undo(self, labeller: str) -> LabelEvent | None:
+        """Take back the last label of this labeller that stands; None where there is none."""
+        name, taken = labeller_name(labeller), list[LabelEvent]()
+
+        def made(events: Sequence[LabelEvent]) -> list[LabelEvent]:
+            taken.extend(event for _, event in _not_taken_back(events).get(name, [])[-1:])
+            return [LabelEvent(each.row, None, name, _now()) for each in taken]
+
+        self._append(made)
+        return taken[0] if taken else None
+
+    def _append(self, make: Callable[[Sequence[LabelEvent]], Sequence[LabelEvent]]) -> list[LabelEvent]:
+        try:
+            with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                file.seek(0)
+                data = file.read()
+                whole = data[: data.rfind(b"\n") + 1]
+                events = self._parsed(whole)
+                if not (added := list(make(events))):
+                    return []
+                if len(whole) < len(data):  # of a process that was killed in the line
+                    file.truncate(len(whole))
+                before = _hash(whole.splitlines()[-1]) if whole else ""
+                for event in added:
+                    file.write(line := _line(event, before))
+                    before = _hash(line[:-1])
+                file.flush()
+                os.fsync(file.fileno())
+                self._then([*events, *added])
+                return added
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> InputError:
+        return InputError(f"{shown(self.path)}: cannot be read and written ({error.strerror}); mend its permissions")
+
+    def _parsed(self, data: bytes) -> list[LabelEvent]:
+        where = shown(self.path)
+        lines, problems = decode(data, where)
+        raw, events, before = data.split(b"\n"), list[LabelEvent](), ""
+        for number, line in enumerate(lines[:-1] if not problems else [], start=1):
+            try:
+                event, prev = _event(parse_json(line or ""))
+            except ValueError as error:
+                problems.append(problem(where, number, f"is no label as it was written: {error}"))
+                break
+            if prev != before:
+                what = "the line before is not the one that was there when this one was written"
+                problems.append(problem(where, number, f"{what}; put labels.jsonl back as it was"))
+                break
+            events.append(event)
+            before = _hash(raw[number - 1])
+        if problems:
+            raise ProblemsError(tuple(problems))
+        return events
+
+
+def labeller_name(name: str) -> str:
+    """Return a labeller's name as it is kept. Raises InputError for one that is empty, too long or not printable."""
+    name = name.strip()
+    if not name or len(name) > LONGEST_NAME or not name.isprintable():
+        raise InputError(f"--labeller {quoted(name)}: give a name or initials of 1 to {LONGEST_NAME} printable letters")
+    return name
+
+
+def _event(value: Any) -> tuple[LabelEvent, str]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{quoted(value)} is no object")
+    texts = {name: value.get(name) for name in ("row", "labeller", "time", "prev")}
+    if wrong := [name for name, text in texts.items() if not isinstance(text, str)]:
+        raise ValueError(f"no text under {quoted(wrong[0])}")
+    label = None if value.get("undo") is True else value.get("label")
+    if value.get("undo") is not True and not isinstance(label, str):
+        raise ValueError("neither a label nor an undo")
+    more = [str(value.get(name, "")) for name in ("chosen", "split")]
+    return LabelEvent(value["row"], label, value["labeller"], value["time"], *more), value["prev"]
+
+
+def _line(event: LabelEvent, before: str) -> bytes:
+    given = {"undo": True} if event.label is None else {"label": event.label}
+    more = {name: text for name, text in (("chosen", event.chosen), ("split", event.split)) if text}
+    row = {"row": event.row, **given, "labeller": event.labeller, "time": event.time, **more, "prev": before}
+    return json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n"
+
+
+def _hash(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelStatus:
+    """How far labelling is.
+
+    Args:
+        rows: in unlabelled.jsonl.
+        labelled: rows with a label on which the labellers agree.
+        disputed: rows on which no label has a majority.
+        by_label: labelled rows by label.
+        splits: rows in each split, from labels or not.
+        chosen_in_test: test rows that were chosen because prompts answered them differently.
+        missing: what is wanted before the splits are written, in words, or "".
+    """
+
+    rows: int
+    labelled: int
+    disputed: int
+    by_label: Mapping[str, int]
+    splits: Mapping[str, int]
+    chosen_in_test: int
+    missing: str
+
+
+class LabelledTask:
+    """A task folder whose rows people label. `rows` are those of unlabelled.jsonl when it was opened.
+
+    Raises ProblemsError or InputError unless the task has one output, a choice, and a file unlabelled.jsonl.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name, self.inputs, self.field, self.choices, self.instruction = _read_toml(folder)
+        if not (folder / UNLABELLED_FILE).is_file():
+            raise InputError(
+                f"{shown(folder / UNLABELLED_FILE)}: no such file; add rows without a label with "
+                f"`optimize label {folder.name} --add FILE`"
+            )
+        self.rows = list(read_label_files(folder, self.inputs, self.field).rows.values())
+        self.log = LabelLog(folder / LABELS_FILE, self._write_splits, self._with_splits)
+
+    @property
+    def definitions(self) -> dict[str, str]:
+        """The meaning of each label, by a line `- LABEL: ...` of the instruction, or ""."""
+        return definitions_in(self.instruction, self.choices)
+
+    @cached_property
+    def by_id(self) -> Mapping[str, UnlabelledRow]:
+        """The rows by their ids."""
+        return {row.id: row for row in self.rows}
+
+    @cached_property
+    def positions(self) -> Mapping[str, int]:
+        """By id the position of a row."""
+        return {row.id: at for at, row in enumerate(self.rows)}
+
+    def label(self, row: str, label: str, labeller: str, chosen: str) -> LabelEvent:
+        """Log a label and write the splits. Raises InputError for another row or label."""
+        if row not in self.by_id:
+            raise InputError(
+                f"{quoted(row)} is no row of {shown(self.folder / UNLABELLED_FILE)}; label one of its rows"
+            )
+        if label not in self.choices:
+            raise InputError(f"{quoted(label)} is no label of {self.name}; the labels are {listed(self.choices)}")
+        return self.log.add(row, label, labeller, chosen)
+
+    def label_confirmed(self, answers: Sequence[tuple[str, str]], labeller: str) -> int:
+        """Give rows the answers that feedback confirmed, in the spelling of the labels; return how many are labels."""
+        spelled = {fold(choice): choice for choice in self.choices}
+        labels = [(row, spelled[fold(answer)]) for row, answer in answers if fold(answer) in spelled]
+        if labels:
+            self.log.add_all(labels, labeller, CONFIRMED)
+        return len(labels)
+
+    def write_splits(self) -> None:
+        """Write the splits of the labels, as after a process that was killed between the two."""
+        if events := self.log.events():
+            self._write_splits(events)
+
+    def status(self, events: Sequence[LabelEvent]) -> LabelStatus:
+        """Tell how far labelling is after all `events` of the log."""
+        now, chosen = self._files(events), {event.row: event.chosen for event in events if event.chosen}
+        placed, of_rows = now.placed(events), self._agreed(events, now)
+        made = now.made(of_rows, placed)
+        in_test = [row for row, split in placed.items() if split == "test" and of_rows.get(row) is not None]
+        return LabelStatus(
+            rows=len(now.rows),
+            labelled=sum(label is not None for label in of_rows.values()),
+            disputed=sum(label is None for label in of_rows.values()),
+            by_label={choice: sum(label == choice for label in of_rows.values()) for choice in self.choices},
+            splits={split: len(made[split]) for split in SPLITS},
+            chosen_in_test=sum(chosen.get(row) == DISAGREEMENT for row in in_test),
+            missing=now.missing(made),
+        )
+
+    def labels(self, events: Sequence[LabelEvent]) -> dict[str, dict[str, LabelEvent]]:
+        """Return by row and labeller the labels that stand and that the task still has."""
+        return self._labels(events, self.by_id)
+
+    def _labels(
+        self, events: Sequence[LabelEvent], rows: Mapping[str, UnlabelledRow]
+    ) -> dict[str, dict[str, LabelEvent]]:
+        found = {
+            row: {name: event for name, event in given.items() if event.label in self.choices}
+            for row, given in standing(events).items()
+            if row in rows
+        }
+        return {row: given for row, given in found.items() if given}
+
+    def _with_splits(self, events: Sequence[LabelEvent], added: Sequence[LabelEvent]) -> list[LabelEvent]:
+        """The added labels, each that is the first one of its row with the split that the row has from now on."""
+        whole = [*events, *added]
+        placed, first = self._files(whole).placed(whole), first_labels(whole)
+        return [
+            replace(event, split=placed[event.row] or LEFT_OUT) if first[event.row] is event else event
+            for event in added
+        ]
+
+    def _files(self, events: Sequence[LabelEvent]) -> LabelFiles:
+        return read_label_files(self.folder, self.inputs, self.field, {event.row for event in events})
+
+    def _agreed(self, events: Sequence[LabelEvent], now: LabelFiles) -> dict[str, str | None]:
+        return {row: agreed(given) for row, given in self._labels(events, now.rows).items()}
+
+    def _write_splits(self, events: Sequence[LabelEvent]) -> None:
+        now = self._files(events)
+        made = now.made(self._agreed(events, now), now.placed(events))
+        is_written = (self.folder / "test.jsonl").exists()
+        if now.missing(made) and not (is_written and all(made.values())):
+            return
+        texts = {f"{split}.jsonl": "".join(map(json_line, rows)).encode() for split, rows in made.items()}
+        with new_files(self.folder) as new:
+            for name, text in texts.items():
+                if not (old := self.folder / name).exists() or old.read_bytes() != text:
+                    (new / name).write_bytes(text)
+
+
+def read_fields(folder: Path) -> tuple[tuple[str, ...], str]:
+    """Return inputs and output of a task that people can label. Raises ProblemsError or InputError for any other."""
+    _, inputs, field, _, _ = _read_toml(folder)
+    return inputs, field
+
+
+def rows_to_label(folder: str) -> int:
+    """Count the rows of a task folder without a label; 0 where it is no readable task that people label."""
+    if not folder or not Path(folder, UNLABELLED_FILE).is_file():
+        return 0
+    try:
+        task = LabelledTask(Path(folder))
+        return len(task.rows) - len(task.labels(task.log.events()))
+    except InputError:
+        return 0
+
+
+def definitions_in(instruction: str, choices: Sequence[str]) -> dict[str, str]:
+    """Return the meaning of each label, by the lines `- LABEL: ...` of an instruction, or "".
+
+    >>> definitions_in("Name the team.\\n- bug: Something is broken.", ["bug", "question"])
+    {'bug': 'Something is broken.', 'question': ''}
+    """
+    lines = {choice: re.search(rf"^- {re.escape(choice)}: *(.*)$", instruction, re.MULTILINE) for choice in choices}
+    return {choice: line[1].strip() if line else "" for choice, line in lines.items()}
+
+
+def _read_toml(folder: Path) -> tuple[str, tuple[str, ...], str, tuple[str, ...], str]:
+    """Name, inputs, output, labels and instruction of the task. Raises where people cannot label it."""
+    from agent.task.checks import parse_signature
+    from agent.task.task_file import parse
+
+    toml = folder / "task.toml"
+    where = shown(toml)
+    parsed = parse(parse_toml(read_bytes(toml, folder).decode("utf-8-sig"), where))
+    if parsed.faults:
+        raise ProblemsError(tuple(problem(where, 1, fault.what) for fault in parsed.faults))
+    file = parsed.file
+    inputs, outputs = parse_signature(file.signature)
+    table = file.fields.get(outputs[0])
+    if len(outputs) != 1 or table is None or table.type != "choice" or len(table.choices) < 2:
+        raise InputError(f'{where}: labels are for a task with one output of type = "choice" and its choices')
+    if set(inputs) & {"id", "source", "drafted"}:
+        raise InputError(
+            f"{where}: an input is called id, source or drafted, as a part of {UNLABELLED_FILE}; rename it"
+        )
+    if any(getattr(file.splits, split) not in (None, f"{split}.jsonl") for split in SPLITS) or any(
+        (folder / f"{split}.csv").exists() for split in SPLITS
+    ):
+        raise InputError(f"{where}: labelled rows are added to train.jsonl, dev.jsonl and test.jsonl; name the rows so")
+    return file.name, tuple(inputs), outputs[0], tuple(table.choices), file.instruction

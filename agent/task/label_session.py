@@ -19,9 +19,7 @@ from itertools import combinations
 from typing import Any
 
 from agent.stats.agreement import IntervalEstimate, kappa, share
-from agent.task.label_files import UnlabelledRow
-from agent.task.label_log import DISAGREEMENT, SPREAD, LabelEvent, agreed, labeller_name
-from agent.task.labelled_task import LabelledTask
+from agent.task.label_files import DISAGREEMENT, SPREAD, LabelEvent, LabelledTask, UnlabelledRow, agreed, labeller_name
 
 MOST_TERMS = 50_000
 AT_ONCE = 64

@@ -18,9 +18,16 @@ from agent.metrics.metric_registry import METRICS
 from agent.registry import OURS
 from agent.task import checks
 from agent.task.checks import CONVERSATION_FORMATS, DEMO_TECHNIQUES, TOOL_FORMATS, Fault
-from agent.task.conversations import conversation_text, goal_text, script_text
 from agent.task.documents import read_documents
-from agent.task.examples import PlacedExample, RowReader, find_clashes, json_checker
+from agent.task.examples import (
+    PlacedExample,
+    RowReader,
+    conversation_text,
+    find_clashes,
+    goal_text,
+    json_checker,
+    script_text,
+)
 from agent.task.input_files import TomlLines, decoded, parse_json, parse_toml, read_bytes
 from agent.task.judge_files import read_rubric
 from agent.task.splits import SPLITS

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ProblemsError
-from agent.task.input_files import read_bytes, refused
-from agent.task.limits import YAML, YAML_NODES, TooMuch, more_than
+from agent.task.input_files import YAML, YAML_NODES, TooMuch, more_than, read_bytes, refused
 from agent.task.tables import read_rows
 from agent.task.words import listed, problem, quoted, shown
 from agent.types import MetricSpec

@@ -5,18 +5,47 @@ Knows file formats and their traps (ragged rows, delimiters), nothing of fields,
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import datetime
 import json
+import math
 import re
-from collections.abc import Callable, Iterator
+import resource
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import Problem, ProblemsError
-from agent.task.input_files import UnknownEncoding, and_more, as_utf8, decode, decoded, parse_json, read_bytes, refused
-from agent.task.limits import CELL_TEXT, CELLS, LINE, FileMeter, TooMuch, more_than
-from agent.task.words import problem, quoted, shown
+from agent.extras import command
+from agent.task.input_files import (
+    CELL_TEXT,
+    CELLS,
+    LINE,
+    LINES,
+    MEMORY,
+    POSITIONS,
+    ROWS,
+    FileMeter,
+    TooMuch,
+    UnknownEncoding,
+    and_more,
+    as_utf8,
+    decode,
+    decoded,
+    more_than,
+    parse_json,
+    read_bytes,
+    refused,
+    values_in,
+)
+from agent.task.words import listed, near, printable, problem, quoted, shown
+from agent.worker import Worker
 
 if TYPE_CHECKING:
     from agent.options.shared import FormOptions
@@ -106,8 +135,6 @@ def data_file(data: bytes, path: Path, form: FileForm) -> DataFile:
         if suffix in PACKED:
             if form.encoding:
                 raise refused(where, 1, "--encoding goes with text files; leave it out")
-            from agent.task.packed_tables import read_packed
-
             rows, notes = read_packed(data, suffix, where, form.sheet)
             return DataFile(rows, [], notes)
         data, name = as_utf8(data, form.encoding) if suffix in TABLES else (data, "")
@@ -132,8 +159,6 @@ def _rows(data: bytes, path: Path) -> Read:
         fix = "save it as CSV UTF-8" if suffix in SPREADSHEETS else "give a .jsonl or a .csv file"
         raise refused(where, 1, f"unknown kind of file {quoted(suffix)}; {fix}")
     if suffix in PACKED:
-        from agent.task.packed_tables import read_packed
-
         return read_packed(data, suffix, where)[0], []
     if suffix == ".json":
         return _json_array(whole_text(data, where), where)
@@ -310,3 +335,212 @@ def _delimiter(lines: list[str]) -> str:
 
 def _cells(record: tuple[int, list[str] | csv.Error]) -> int:
     return 0 if isinstance(record[1], csv.Error) else len(record[1])
+
+
+SECONDS = 300.0
+"""For one part of the rows, and for what is read before the first one."""
+PART = 500
+"""Rows of one answer."""
+Row = tuple[int, list[Any]]
+_LIBRARIES = {".xlsx": "openpyxl", ".parquet": "pyarrow"}
+_SCRIPT = r"""
+sys.path[:] = opening["path"]
+from importlib.util import module_from_spec, spec_from_file_location
+spec = spec_from_file_location("agent", opening["package"])  # by its place: a user's agent.py is not taken for it
+sys.modules["agent"] = package = module_from_spec(spec)
+spec.loader.exec_module(package)
+from agent.task.input_files import TooMuch
+from agent.task.tables import TableFile, limit_memory
+limit_memory()
+answer(True, "")
+table = None
+for line in pipe_in:
+    is_full = False
+    try:
+        if table is None:
+            table = TableFile(*json.loads(line))
+            answer({"header": table.header, "sheets": table.sheets}, "")
+        else:
+            answer({"rows": table.part()}, "")
+    except ImportError:
+        answer({"error": "missing"}, "")
+    except TooMuch as error:
+        answer({"error": "limit", "what": str(error)}, "")
+    except MemoryError:
+        is_full = True
+    except Exception as error:  # a library may fail in any way on a damaged file
+        answer({"error": "damaged", "what": f"{type(error).__name__}: {str(error)[:200]}"}, "")
+    if is_full:  # what the error held is free by now, so the answer has room
+        table = None
+        answer({"error": "memory"}, "")
+"""
+
+
+def read_packed(data: bytes, suffix: str, where: str, sheet: str = "") -> tuple[Rows, tuple[str, ...]]:
+    """Read a sheet ("": the first) or a table: its rows with their numbers (the header is 1), and notes.
+
+    Cells are texts, numbers, true and false, or JSON; dates are ISO texts, and what is empty is "".
+    Raises ProblemsError.
+    """
+    if find_spec(_LIBRARIES[suffix]) is None:
+        raise refused(where, 1, _worker_fault({"error": "missing"}, "", suffix))
+    package = str(Path(__file__).parents[1] / "__init__.py")
+    opening = {"path": [place for place in sys.path if place], "package": package}
+    worker = Worker("the reader", _SCRIPT, opening, SECONDS, SECONDS)
+    try:
+        with tempfile.NamedTemporaryFile(suffix=suffix) as file:
+            file.write(data)
+            file.flush()
+            return _read_worker(worker, file.name, suffix, where, sheet)
+    except OSError as error:
+        raise refused(where, 1, f"cannot be unpacked ({error.strerror}); make room in the temp folder") from error
+    finally:
+        worker.close()
+
+
+def _read_worker(worker: Worker, name: str, suffix: str, where: str, sheet: str) -> tuple[Rows, tuple[str, ...]]:
+    rows: Rows = []
+
+    def asked(question: Any) -> Any:
+        found, why = worker.now(question)
+        if wrong := _worker_fault(found, why, suffix):
+            raise refused(where, rows[-1][0] + 1 if rows else 1, wrong)
+        return found
+
+    opened = asked([name, suffix, sheet])
+    header, sheets = opened["header"], opened["sheets"]
+    if sheet and sheet not in sheets:
+        raise refused(where, 1, f"no sheet {quoted(sheet)}{near(sheet, sheets)}")
+    notes: tuple[str, ...] = ()
+    if len(sheets) > 1:
+        name = sheet or sheets[0]
+        others = listed(each for each in sheets if each != name)
+        read = f'{where}: sheet "{printable(name)}" of {len(sheets)} was read'
+        notes = (f"{read}; --sheet NAME reads another: {others}",)
+    if twice := next((name for at, name in enumerate(header) if name in header[:at]), ""):
+        raise refused(where, 1, f"two columns are called {quoted(twice)}; rename one")
+    while part := asked("next")["rows"]:
+        for number, cells in part:
+            if any(isinstance(cell, str) and "\x00" in cell for cell in cells):
+                raise refused(where, number, "holds a NUL character; remove it")
+            rows.append((number, dict(zip(header, cells, strict=True))))
+    return rows, notes
+
+
+def _worker_fault(found: Any, why: str, suffix: str) -> str:
+    """What is wrong with an answer of the child, in words; "" where nothing is."""
+    if found is None:
+        return f"cannot be read as {suffix} ({why}); take fewer rows, or save it as CSV"
+    match found.get("error"):
+        case None:
+            return ""
+        case "missing":
+            return f"{suffix} needs {_LIBRARIES[suffix]}, which is not installed; {command('tables')}"
+        case "limit":
+            return str(found["what"])
+        case "memory":
+            return f"takes more than {MEMORY >> 30} GB of memory; take fewer rows, or save it as CSV"
+    return f"cannot be read as {suffix} ({found['what']}); save it anew"
+
+
+# -- inside the child process ------------------------------------------------------------------------------------------
+
+
+def limit_memory() -> None:
+    """Bound the address space of this process to MEMORY, as far as the system does that."""
+    with contextlib.suppress(ValueError, OSError):  # a lower limit is there already
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+
+
+class TableFile:
+    """An open file: its header, and its rows with their numbers (the header is 1); `sheet`: "" for the first."""
+
+    def __init__(self, path: str, suffix: str, sheet: str) -> None:
+        self.sheets: list[str] = []
+        self._meter = FileMeter()
+        rows = self._workbook(path, sheet) if suffix == ".xlsx" else self._parquet(path)
+        first = next(rows, (1, []))[1]
+        width = max((at for at, cell in enumerate(first, start=1) if cell not in (None, "")), default=0)
+        self.header = [str(plain_cell(cell)) for cell in first[:width]]
+        self._meter.header(self.header)
+        self._rows = self._filled(rows, width)
+
+    def part(self) -> list[Row]:
+        """The next rows; none at the end."""
+        rows, length = list[Row](), 0
+        for number, cells in islice(self._rows, PART):
+            rows.append((number, cells))
+            length += sum(len(cell) for cell in cells if isinstance(cell, str))
+            if length > CELL_TEXT:
+                break
+        return rows
+
+    def _filled(self, rows: Iterable[tuple[int, Sequence[Any]]], width: int) -> Iterator[Row]:
+        """The rows that hold something, as wide as the header."""
+        for number, row in rows:
+            cells = [plain_cell(cell) for cell in row[:width]]
+            if all(cell == "" for cell in cells):
+                continue
+            cells += [""] * (width - len(cells))
+            self._meter.row(sum(map(values_in, cells)))
+            for cell in cells:
+                if isinstance(cell, str):
+                    self._meter.text(len(cell))
+            yield number, cells
+
+    def _workbook(self, path: str, name: str) -> Iterator[tuple[int, Sequence[Any]]]:
+        import warnings
+
+        import openpyxl
+
+        with warnings.catch_warnings(action="ignore"):  # about styles and extensions, which hold no cells
+            book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+            self.sheets = [sheet.title for sheet in book.worksheets]
+            if name and name not in self.sheets:
+                return
+            sheet = book.worksheets[self.sheets.index(name) if name else 0]
+            sheet.reset_dimensions()  # some programs write a wrong size, and cells beyond it would be lost
+            seen = 0
+            for number, row in enumerate(sheet.iter_rows(values_only=True), start=1):
+                seen += len(row)
+                if seen > POSITIONS or number > LINES:
+                    what = f"more than {POSITIONS:,} cells or {LINES:,} rows, empty ones included"
+                    raise TooMuch(f"{what}; take out cells far from the others")
+                yield number, row
+
+    def _parquet(self, path: str) -> Iterator[tuple[int, Sequence[Any]]]:
+        import pyarrow.parquet
+
+        file = pyarrow.parquet.ParquetFile(path)
+        names = [str(name) for name in file.schema_arrow.names]
+        self._meter.header(names)
+        if file.metadata.num_rows > ROWS:
+            raise more_than(ROWS, "rows")
+        if file.metadata.num_rows * len(names) > CELLS:
+            raise more_than(CELLS, "cells", "take fewer rows or columns")
+        yield 1, names
+        number = 1
+        for batch in file.iter_batches(PART, use_threads=False):
+            for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                yield (number := number + 1), cells
+
+
+def plain_cell(value: Any) -> Any:
+    """A cell as JSON has it."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
+        return value.date().isoformat()
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, dict):
+        return {str(key): plain_cell(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_cell(part) for part in value]
+    return str(value)

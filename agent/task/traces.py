@@ -1,10 +1,20 @@
-"""A trace file as rows of a task: its kind told by its records, answers as labels only where people confirmed them."""
+"""One record of a trace file, of each kind that is read: what was asked, what was answered, and what people said of it.
+
+    Langfuse        {"input": ..., "output": ..., "scores": [{"name": "correct", "value": 1}]}
+    OpenAI          {"messages": [...], "choices": [{"message": {...}}]}, or with request and response
+    OTLP/JSON       {"resourceSpans": [{"scopeSpans": [{"spans": [...]}]}]} with gen_ai attributes
+    production log  {"reply": "...", "inputs": {...}, "score": 1}, as `optimize monitor` reads it
+
+All of it is untrusted: nothing in it is run, and texts are only copied.
+"""
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +22,308 @@ from typing import Any
 from agent.errors import Problem, ProblemsError
 from agent.task.input_files import parse_json, read_bytes
 from agent.task.tables import Rows, read_rows, whole_text
-from agent.task.trace_kinds import KINDS, Malformed, Scales, Trace, TraceKind, scales_of
 from agent.task.words import counted, listed, problem, quoted, shown
 from agent.types import canonical
+
+INPUT = "input"
+"""The column of a question that is one text."""
+EVALUATION = "gen_ai.evaluation"
+"""What the attributes of an evaluation begin with."""
+
+
+KEYS = ("score", "scores", "feedback", "rating", "correct")
+"""Keys of a record that hold what people said of its answer."""
+GOOD = {"correct", "good", "yes", "true", "up", "thumbs_up", "thumbsup", "positive", "like", "pass", "passed", "accept"}
+"""Words that say that an answer is right."""
+_NUMBER = re.compile(r"-?[0-9]{1,300}(\.[0-9]{1,300})?")
+
+Scales = Mapping[str, float]
+"""The highest number of each name that has numbers above 1 in a file, such as stars."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What people said of an answer: the `name` of what was judged, such as `correct`, and a number, a truth value or a
+    text; None for anything else."""
+
+    name: str
+    value: bool | float | str | None
+
+
+def _feedback_of(record: Mapping[str, Any]) -> tuple[Feedback, ...]:
+    said = [(key, record[key]) for key in KEYS if record.get(key) not in (None, "", [], {})]
+    return tuple(each for key, value in said for each in said_in(key, value))
+
+
+def said_in(name: str, said: Any) -> Iterator[Feedback]:
+    """Yield the parts of a feedback: each of a list, the value of an object, or each of its keys.
+
+    >>> [(one.name, one.value) for one in said_in("scores", [{"name": "ok", "value": 1}, {"stars": ["4", 5]}])]
+    [('ok', 1), ('stars', 4.0), ('stars', 5)]
+    """
+    if isinstance(said, Mapping):
+        if {"value", "stringValue"} & {*said}:
+            text = said.get("stringValue")  # says what the number means
+            value = text if isinstance(text, str) and text.strip() else said.get("value")
+            yield from said_in(str(said.get("name") or name), value)
+            return
+        parts = list(said.items())
+    elif isinstance(said, list):
+        parts = [(name, part) for part in said]
+    else:
+        yield Feedback(name, _plain(said))
+        return
+    if not parts:
+        yield Feedback(name, None)
+    for own, part in parts:
+        yield from said_in(str(own), part)
+
+
+def _plain(said: Any) -> bool | float | str | None:
+    if isinstance(said, str):
+        return float(said) if _NUMBER.fullmatch(said := said.strip()) else said
+    return said if isinstance(said, bool | int | float) else None
+
+
+def scales_of(feedback: Iterable[Feedback]) -> Scales:
+    """Return the scales of a file by all feedback in it.
+
+    >>> scales_of([Feedback("stars", 1), Feedback("stars", 5), Feedback("ok", 1)])
+    {'stars': 5}
+    """
+    highest: dict[str, float] = {}
+    for each in feedback:
+        if isinstance(each.value, int | float) and not isinstance(each.value, bool) and each.value > 1:
+            highest[each.name] = max(each.value, highest.get(each.name, each.value))
+    return highest
+
+
+def is_right(feedback: Iterable[Feedback], scales: Scales) -> bool:
+    """Whether something was said, and all of it says that the answer is right: a word such as `correct`, true, or 1; of
+    a name with a scale its highest number instead of 1.
+
+    >>> star = [Feedback("stars", 1)]
+    >>> is_right(star, {}), is_right(star, {"stars": 5}), is_right([], {})
+    (True, False, False)
+    """
+    said = list(feedback)
+    return bool(said) and all(_is_good(each, scales) for each in said)
+
+
+def _is_good(said: Feedback, scales: Scales) -> bool:
+    if isinstance(said.value, str):
+        return said.value.lower().replace(" ", "_") in GOOD
+    if isinstance(said.value, bool) or said.value is None:
+        return said.value is True
+    return said.value == scales.get(said.name, 1)
+
+
+# -- records -----------------------------------------------------------------------------------------------------------
+
+
+class Malformed(ValueError):
+    """Why a record of a known kind cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One answer. `inputs`: texts by column; `expected`: the right answer that a person wrote down, or ""; `feedback`:
+    what people said of the output; `system`: the instruction that the model got."""
+
+    inputs: Mapping[str, str]
+    output: str
+    expected: str = ""
+    feedback: tuple[Feedback, ...] = ()
+    system: str = ""
+
+    def label(self, scales: Scales) -> str:
+        """The right answer: what a person wrote down, or the output where people say that it is right; else ""."""
+        return self.expected or (self.output if is_right(self.feedback, scales) else "")
+
+
+@dataclass(frozen=True, slots=True)
+class TraceKind:
+    """A kind of trace file: its name, whether a record is of it, and the traces of a record, or Malformed."""
+
+    name: str
+    holds: Callable[[Mapping[str, Any]], bool]
+    read: Callable[[Mapping[str, Any]], Iterator[Trace]]
+
+
+def _expected(record: Mapping[str, Any]) -> str:
+    return _text(expected) if (expected := record.get("expectedOutput", record.get("expected_output"))) else ""
+
+
+def _text(value: Any) -> str:
+    """A text of any form in which one comes: a text, a message, parts of one, else JSON."""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, Mapping):
+        for key in ("content", "text", "parts"):
+            if key in value:
+                return _text(value[key])
+    if isinstance(value, list) and value and all(isinstance(part, Mapping | str) for part in value):
+        return "\n".join(filter(None, map(_text, value)))
+    return "" if value is None else json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _asked(turns: Sequence[Any]) -> tuple[dict[str, str], str]:
+    """The question of a dialogue, and its system text: the last user turn, or where there are several, all turns.
+
+    Further lines of a turn are indented, so that no turn can look like another one.
+    """
+    messages = [turn for turn in turns if isinstance(turn, Mapping)]
+    system = "\n".join(_text(turn) for turn in messages if turn.get("role") in ("system", "developer"))
+    said = [
+        (str(turn.get("role")), _text(turn)) for turn in messages if turn.get("role") not in ("system", "developer")
+    ]
+    users = [text for role, text in said if role == "user"]
+    whole = "\n".join(f"{' '.join(role.split())}: " + text.replace("\n", "\n  ") for role, text in said)
+    text = whole if len(said) > 1 else (users or [whole])[0]
+    return {INPUT: text}, system
+
+
+def _messages(record: Mapping[str, Any]) -> list[Any]:
+    request = record.get("request") or record.get("body") or record
+    found = request.get("messages") if isinstance(request, Mapping) else None
+    found = found if found is not None else record.get("messages", record.get("input"))
+    return list(found) if isinstance(found, list) and all(isinstance(turn, Mapping) for turn in found) else []
+
+
+def _openai(record: Mapping[str, Any]) -> Iterator[Trace]:
+    turns, response = _messages(record), record.get("response")
+    reply = _object(response.get("body", response), "body") if isinstance(response, Mapping) else {}
+    choices = _objects(record.get("choices") or reply.get("choices"), "choices")
+    other = next((record[key] for key in ("reply", "completion", "output") if record.get(key)), response)
+    if choices:
+        output = _text(choices[0].get("message", choices[0]))
+    elif isinstance(reply.get("output"), list):
+        output = _text(
+            [part for part in reply["output"] if isinstance(part, Mapping) and part.get("type") == "message"]
+        )
+    elif other is not None:
+        output = _text(other)
+    else:
+        output, turns = (_text(turns[-1]), turns[:-1]) if turns[-1].get("role") == "assistant" else ("", turns)
+    inputs, system = _asked(turns)
+    yield Trace(inputs, output, _expected(record), _feedback_of(record), system)
+
+
+def _object(value: Any, key: str) -> Mapping[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise Malformed(f"{key} is {quoted(value)}, and no object; correct the record or take it out")
+    return value or {}
+
+
+def _objects(value: Any, key: str) -> list[Mapping[str, Any]]:
+    if value is not None and not (isinstance(value, list) and all(isinstance(each, Mapping) for each in value)):
+        raise Malformed(f"{key} is {quoted(value)}, and no list of objects; correct the record or take it out")
+    return value or []
+
+
+def _langfuse(record: Mapping[str, Any]) -> Iterator[Trace]:
+    asked, output = record["input"], _text(record.get("output"))
+    system = ""
+    if isinstance(asked, Mapping) and isinstance(asked.get("messages"), list):
+        asked = asked["messages"]
+    if isinstance(asked, list) and asked and all(isinstance(turn, Mapping) for turn in asked):
+        inputs, system = _asked(asked)
+    elif isinstance(asked, Mapping) and asked and all(isinstance(value, str) for value in asked.values()):
+        inputs = {str(name): value.strip() for name, value in asked.items()}
+    else:
+        inputs = {INPUT: _text(asked)}
+    yield Trace(inputs, output, _expected(record), _feedback_of(record), system)
+
+
+def _production(record: Mapping[str, Any]) -> Iterator[Trace]:
+    asked, output = record.get("inputs") or {}, _text(record["reply"])
+    inputs = {str(name): _text(value) for name, value in asked.items()} if isinstance(asked, Mapping) else {}
+    yield Trace(inputs or {INPUT: _text(asked)}, output, _expected(record), _feedback_of(record))
+
+
+def _otlp(record: Mapping[str, Any]) -> Iterator[Trace]:
+    for resource in _mappings(record["resourceSpans"]):
+        for scope in _mappings(resource.get("scopeSpans")):
+            for span in _mappings(scope.get("spans")):
+                found = _attributes(span.get("attributes"))
+                if any(name.startswith(("gen_ai.input", "gen_ai.prompt.", "gen_ai.output")) for name in found):
+                    yield _of_span(found, _mappings(span.get("events")))
+
+
+def _of_span(found: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Trace:
+    results = [each for each in events if each.get("name") == f"{EVALUATION}.result"]
+    evaluations = [_attributes(each.get("attributes")) for each in results]
+    turns = _parsed(found.get("gen_ai.input.messages")) or _numbered(found, "gen_ai.prompt.")
+    inputs, system = _asked(turns)
+    system = system or _text(_parsed(found.get("gen_ai.system_instructions")))
+    said = _parsed(found.get("gen_ai.output.messages")) or _numbered(found, "gen_ai.completion.")
+    feedback = tuple(each for part in (found, *evaluations) for each in _evaluated(part))
+    return Trace(inputs, _text(said[:1]), "", feedback, system)
+
+
+def _evaluated(found: Mapping[str, Any]) -> Iterator[Feedback]:
+    score = {"stringValue": found.get(f"{EVALUATION}.score.label"), "value": found.get(f"{EVALUATION}.score.value")}
+    if score != {"stringValue": None, "value": None}:
+        yield from said_in(str(found.get(f"{EVALUATION}.name") or EVALUATION), score)
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
+
+
+def _attributes(listed: Any) -> dict[str, Any]:
+    """Attributes as OTLP writes them in JSON: [{"key": ..., "value": {"stringValue": ...}}]."""
+    return {str(each.get("key")): _any_value(each.get("value")) for each in _mappings(listed)}
+
+
+def _any_value(value: Any) -> Any:
+    """The value of an attribute. Raises Malformed for no number."""
+    if not isinstance(value, Mapping):
+        return value
+    kind, found = next(iter(value.items()), ("", ""))
+    if kind in ("arrayValue", "kvlistValue"):
+        inside = found.get("values") if isinstance(found, Mapping) else None
+        return [_any_value(each) for each in _mappings(inside)] if kind == "arrayValue" else _attributes(inside)
+    if kind not in ("intValue", "doubleValue"):
+        return found
+    try:
+        return number if math.isfinite(number := float(found)) else None
+    except (TypeError, ValueError):
+        raise Malformed(f"{kind} is {quoted(found)}, and no number; correct the record or take it out") from None
+
+
+def _parsed(value: Any) -> list[Any]:
+    try:
+        found = parse_json(value) if isinstance(value, str) else value
+    except ValueError:
+        return []
+    return found if isinstance(found, list) else []
+
+
+def _numbered(found: Mapping[str, Any], start: str) -> list[dict[str, Any]]:
+    """Messages as older instrumentation writes them: `gen_ai.prompt.0.role`, `gen_ai.prompt.0.content`, ..."""
+    turns: list[dict[str, Any]] = []
+    while f"{start}{len(turns)}.content" in found:
+        at = f"{start}{len(turns)}"
+        turns.append({"role": found.get(f"{at}.role", "assistant"), "content": found[f"{at}.content"]})
+    return turns
+
+
+def _is_langfuse(record: Mapping[str, Any]) -> bool:
+    own = ("traceId", "projectId", "observations", "htmlPath", "scores", "userId", "sessionId")
+    return "input" in record and "output" in record and any(name in record for name in own)
+
+
+KINDS: tuple[TraceKind, ...] = (
+    TraceKind("OpenTelemetry spans (OTLP/JSON)", lambda record: "resourceSpans" in record, _otlp),
+    TraceKind(
+        "a production log", lambda record: isinstance(record.get("reply"), str) and "inputs" in record, _production
+    ),
+    TraceKind("OpenAI chat logs", lambda record: bool(_messages(record)) and not _is_langfuse(record), _openai),
+    TraceKind("Langfuse traces", lambda record: "input" in record and "output" in record, _langfuse),
+)
+"""In the order in which a record is tried."""
+
 
 LABEL = "output"
 """The column of the right answers."""
@@ -98,14 +407,14 @@ def is_traces(path: Path) -> bool:
     """Whether the first record of a .jsonl or .json file is a trace."""
     if path.suffix.lower() not in (".jsonl", ".json") or not path.is_file():
         return False
-    records, _ = _records(path)
+    records, _ = _trace_records(path)
     return bool(records) and _kind_of(records[0][1]) is not None
 
 
 def read_traces(path: Path) -> TraceRows:
     """Read a trace file. Raises ProblemsError where a record is of no kind, of another kind than the first, or
     malformed, or where no record has both a question and an answer."""
-    records, problems = _records(path)
+    records, problems = _trace_records(path)
     where, found = shown(path), []
     kind = _kind_of(records[0][1]) if records else None
     for line, record in records:
@@ -133,7 +442,7 @@ def read_traces(path: Path) -> TraceRows:
     return made
 
 
-def _records(path: Path) -> tuple[Rows, list[Problem]]:
+def _trace_records(path: Path) -> tuple[Rows, list[Problem]]:
     """The records with their lines: of a .json file also those of one object, as servers export them."""
     if path.suffix.lower() != ".json":
         return read_rows(path)

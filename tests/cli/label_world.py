@@ -10,9 +10,8 @@ from typing import Any
 
 from agent.cli.label import keys_of
 from agent.report.web.label_page import LabelPlace
-from agent.task.label_files import rows_text, unlabelled_rows
+from agent.task.label_files import LabelledTask, rows_text, unlabelled_rows
 from agent.task.label_session import queue_of
-from agent.task.labelled_task import LabelledTask
 from tests.cli.world import TOPICS, WORD, compatible, good, learner, write_csv
 from tests.wire import WireServer
 

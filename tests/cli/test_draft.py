@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from agent.task.labelled_task import LabelledTask
+from agent.task.label_files import LabelledTask
 from tests.cli.label_world import DESCRIPTION, MEANINGS, drafted, drafter
 from tests.cli.world import refused
 from tests.wire import WireServer

@@ -18,8 +18,7 @@ from agent.cli import main
 from agent.cli.label import keys_of
 from agent.release.runtime import load_prompt
 from agent.run import label_answers
-from agent.task.label_log import standing
-from agent.task.labelled_task import LabelledTask
+from agent.task.label_files import LabelledTask, standing
 from tests.cli.label_world import (
     DESCRIPTION,
     MEANINGS,

@@ -13,7 +13,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from agent.task.limits import MEMORY
+from agent.task.input_files import MEMORY
 from tests.task.folders import jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -220,7 +220,7 @@ except AgentError as error:
         (
             "labels.jsonl",
             written(("{}\n", 2 * MB + 2)),
-            "from agent.task.label_log import LabelLog; LabelLog(Path(sys.argv[1])).events()",
+            "from agent.task.label_files import LabelLog; LabelLog(Path(sys.argv[1])).events()",
             "more than 2,000,000 lines",
         ),
     ],

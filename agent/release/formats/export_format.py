@@ -17,7 +17,7 @@ from agent.prompt.template import PICKED, split
 from agent.registry import Registry
 from agent.release.prompt_file import PromptRelease
 from agent.retrieval.passages import CONTEXT
-from agent.task.conversations import PLAYED
+from agent.task.examples import PLAYED
 from agent.types import Prediction, Task
 
 Values = Mapping[str, str]

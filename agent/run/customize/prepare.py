@@ -32,7 +32,7 @@ from agent.run.locations import open_history
 from agent.run.recorded import recorded_prompt
 from agent.run.resume import changes_since
 from agent.run.session import PreparedJob, fetch_weights
-from agent.task.conversations import PLAYED
+from agent.task.examples import PLAYED
 
 if TYPE_CHECKING:
     from agent.types import Task
