@@ -23,7 +23,7 @@ from agent.shipped import Tool as Tool
 from agent.shipped import canonical as canonical
 from agent.shipped import content_id as content_id
 
-CallRole = Literal["target", "proposer", "judge", "embedding"]
+CallRole = Literal["model", "proposer", "judge", "embedding"]
 SplitName = Literal["train", "dev", "test"]
 
 NO_MODEL = "no model"

@@ -24,7 +24,7 @@ ENOUGH = 16
 LINE_WIDTH = 80
 SLOW = 10.0
 """Seconds for which a reply has been waited for when a line says so."""
-ROLES: tuple[CallRole, ...] = ("target", "proposer", "judge", "embedding")
+ROLES: tuple[CallRole, ...] = ("model", "proposer", "judge", "embedding")
 STAGES = {
     "baseline": "baseline (your own prompt)",
     "search": "searching",

@@ -212,13 +212,13 @@ class RowCall:
 
     async def __call__(self, request: Request, lm: LM | None = None) -> Completion:
         model = lm or self._lm
-        completion = await self._client.complete("target", model, request, self._candidate_id)
+        completion = await self._client.complete("model", model, request, self._candidate_id)
         self._answered(self._candidate_id, request, completion)
         self.key, self.reply = call_key(model, request), (request, completion)
         return completion
 
     async def aside(self, request: Request, lm: LM) -> Completion:
-        return await self._client.complete("target", lm, request, self._candidate_id)
+        return await self._client.complete("model", lm, request, self._candidate_id)
 
 
 class _StoredReply:

@@ -20,7 +20,7 @@ from agent.ledger.resume_state import NO_CALLS
 from agent.shipped import fold
 from agent.types import NO_MODEL, Example, Task
 
-ROLES = ("target", "proposer", "judge", "embedding")
+ROLES = ("model", "proposer", "judge", "embedding")
 OPEN = ("reserved", "sent")
 SETTLED = ("ok", "error", "unknown")
 CLOSE = 1e-9

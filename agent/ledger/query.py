@@ -352,7 +352,7 @@ class History(Queries):
             f"{cost_of('calls', 'runs')} AS cost_usd, SUM(latency_s) AS seconds "
             "FROM calls JOIN runs ON runs.id = run_id "
             f"WHERE run_id = ? AND {IS_CALL} GROUP BY role, calls.model, state "
-            "ORDER BY role DESC, state",
+            "ORDER BY role = 'model' DESC, role DESC, state",
             run_id,
         )
 

@@ -136,7 +136,7 @@ class DspyProgram(UserKind):
     ) -> Prediction:
         import dspy
 
-        lm = bridge.lm(self._lm, "target", max_tokens=self.max_tokens(candidate))
+        lm = bridge.lm(self._lm, "model", max_tokens=self.max_tokens(candidate))
         if candidate.id not in self._modules:
             self._modules[candidate.id] = self._module.fresh(as_dspy(candidate).state)
         with dspy.context(lm=lm.copy(rollout_id=repeat) if repeat else lm, track_usage=False):

@@ -28,7 +28,7 @@ TERMS: Mapping[str, str] = {
     "example": "a worked example inside a prompt, taken from train",
     "technique": "zero-shot, few-shot, chain-of-thought, or few-shot with reasons",
     "layout": "how instruction, examples and row become messages, such as turns or inline",
-    "target": "the model that is prompted",
+    "model": "as a role: the model that is prompted",
     "proposer": "the model that writes new instructions",
     "judge": "a model that scores answers; it counts only after it agreed with people",
     "Pareto front": "the prompts that no other beats in score, prompt length and cost at once",

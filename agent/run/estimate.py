@@ -23,7 +23,7 @@ def models_by_role(
     """The names of a run's models; the role "embedding" is there where a provider makes vectors, and `others` are asked
     beside the target."""
     return {
-        "target": list(dict.fromkeys([target.name, *(other.name for other in others)])),
+        "model": list(dict.fromkeys([target.name, *(other.name for other in others)])),
         "proposer": [proposer.name] if proposer else [],
         "judge": [judge.name for judge in judges],
         **({"embedding": [embedder.name]} if embedder else {}),

@@ -150,7 +150,7 @@ def recorded_migration(options: RecordedOptions, task: Task, db: Path) -> Migrat
         dev = {each["example_id"]: each["value"] for each in history.outcomes(row["id"], named.candidate, "dev")}
         seeds = _seeds(history, trials, replace(released, weights=None))
         (size,) = history.select(
-            "SELECT AVG(prompt_tokens) AS n FROM calls WHERE run_id = ? AND candidate_id = ? AND role = 'target' AND "
+            "SELECT AVG(prompt_tokens) AS n FROM calls WHERE run_id = ? AND candidate_id = ? AND role = 'model' AND "
             "state IN ('ok', 'cached')",
             row["id"],
             named.candidate,

@@ -90,7 +90,7 @@ class Run(LedgerRun[RunResult]):
         BudgetRefused: the budget cannot compare two prompts.
     """
 
-    roles = ("target", "proposer", "judge")
+    roles = ("model", "proposer", "judge")
 
     def __init__(
         self, launch: Launch, ledger: Ledger, observer: Watcher | None = None, resumed: Resumed | None = None

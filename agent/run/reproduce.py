@@ -278,7 +278,7 @@ class ReplayLedger(Ledger):
         """
         past = super().resume_run(run_id, budget)
         past.bought = {key: calls for key, calls in past.bought.items() if key in self._records.used}
-        past.paid, past.seconds = ({"target": ALL}, ALL.usd) if self._records.stopped else ({}, 0.0)
+        past.paid, past.seconds = ({"model": ALL}, ALL.usd) if self._records.stopped else ({}, 0.0)
         return past
 
     def settled(self, call_key: str) -> Completion | None:

@@ -108,7 +108,7 @@ def call_costs(task: Task, models: Models, prices: Mapping[str, Price]) -> CallC
     own = _tokens([task.instruction, *_tool_texts(task)]) + MESSAGE_TOKENS + (passages if has_place else 0)
     row, reply = _row_and_reply(task)
     demos = min(task.space.demo_counts, default=0) * (row + reply + 2 * MESSAGE_TOKENS)
-    per_token = dearest(models["target"], Usage(1000, 0), prices) / 1000
+    per_token = dearest(models["model"], Usage(1000, 0), prices) / 1000
     usual = own + demos // 2 + (0 if has_place else passages)
     least, most = (average_call(task, models, prices, prompt) for prompt in (own, usual))
     return CallCosts(least, most, per_token, own)
@@ -116,7 +116,7 @@ def call_costs(task: Task, models: Models, prices: Mapping[str, Price]) -> CallC
 
 def average_call(task: Task, models: Models, prices: Mapping[str, Price], prompt: int) -> Spend:
     """Estimate the average call over all roles; `prompt`: tokens of the target's prompts without the row."""
-    a_row = {"target": 1.0, "judge": float(judge_calls(task)), "proposer": 1 / ROWS_A_PROPOSAL}
+    a_row = {"model": 1.0, "judge": float(judge_calls(task)), "proposer": 1 / ROWS_A_PROPOSAL}
     parts = [(a_row[role], models[role], usage) for role, usage in average_calls(task, prompt).items() if models[role]]
     calls = sum(share for share, _, _ in parts)
     tokens = sum(share * (usage.prompt_tokens + usage.completion_tokens) for share, _, usage in parts)
@@ -131,7 +131,7 @@ def average_calls(task: Task, prompt: int) -> dict[CallRole, Usage]:
     thoughts = task.thinking // 2  # of what a call may think, on average
     seen, verdict = _judged_passages(task, PASSAGE_LETTERS)
     return {
-        "target": Usage(prompt + row + MESSAGE_TOKENS, reply + 1 + thoughts),
+        "model": Usage(prompt + row + MESSAGE_TOKENS, reply + 1 + thoughts),
         "judge": Usage(row + reply + rubrics + RUBRIC_TOKENS + seen // BYTES_A_TOKEN, verdict + thoughts),
         "proposer": Usage(PROPOSER_TOKENS, proposal_tokens(task) + thoughts),
     }
@@ -164,7 +164,7 @@ def largest_calls(task: Task, longest_request: int) -> dict[CallRole, Usage]:
     rubrics = sum(len(rubric.text) for rubric in task.rubrics.values()) // LETTERS_A_TOKEN
     seen, verdict = _judged_passages(task, MOST_PASSAGE_LETTERS)
     return {
-        "target": Usage(prompt, ANSWER_TOKENS + task.thinking),
+        "model": Usage(prompt, ANSWER_TOKENS + task.thinking),
         "proposer": Usage(longest_request // LETTERS_A_TOKEN, proposal_tokens(task, SEVERAL) + task.thinking),
         "judge": Usage(row + rubrics + RUBRIC_TOKENS + seen // LETTERS_A_TOKEN, verdict + task.thinking),
     }

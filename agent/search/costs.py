@@ -93,7 +93,7 @@ class CandidateCosts:
 
         A row of any candidate costs the same for the judges.
         """
-        target, mean_size = self._account.used.get("target", Spend()), self._mean_size()
+        target, mean_size = self._account.used.get("model", Spend()), self._mean_size()
         if self.affordable() == math.inf or not mean_size or not target.calls:
             return 1.0
         used, judge = self._account.total_used, self._account.used.get("judge", Spend())

@@ -193,7 +193,7 @@ class Plan:
         """The most calls of each role, where one call of the plan stands for `calls_each`."""
         scored = self.calls * calls_each - self.proposals
         judged = scored * (self.per_row - 1) // self.per_row
-        return {"target": scored - judged, "proposer": self.proposals, "judge": judged}
+        return {"model": scored - judged, "proposer": self.proposals, "judge": judged}
 
     def as_dict(self) -> dict[str, Any]:
         """The fields and the calls of each part, JSON-ready."""

@@ -53,7 +53,7 @@ def test_the_keys_are_those_of_live_calls_so_that_either_answers_the_other(tmp_p
         async def ask_live() -> list[Any]:
             lm = there.model()
             try:
-                return [await live.complete("target", lm, ask(f"row {n}"), "c") for n in range(ROWS)]
+                return [await live.complete("model", lm, ask(f"row {n}"), "c") for n in range(ROWS)]
             finally:
                 await lm.close()
 

@@ -59,7 +59,7 @@ class World:
         lm = self.model()
         try:
             with gateway.together():
-                jobs = [gateway.complete("target", lm, ask(f"row {n}", **more), "c") for n in range(rows)]
+                jobs = [gateway.complete("model", lm, ask(f"row {n}", **more), "c") for n in range(rows)]
                 return await asyncio.gather(*jobs, return_exceptions=True)
         finally:
             await gateway.close()

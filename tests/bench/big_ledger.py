@@ -87,7 +87,7 @@ async def buy(
     request = Request(fill_messages(laid_out, row.inputs), max_tokens=8)
     key = content_id("k", request.identity())
     reply, label = TEAMS[(len(row.id) + trial) % len(TEAMS)], row.labels["team"]
-    call_id = await ledger.reserve(Reservation(RUN, "target", MODEL, key, candidate.id, 1, request, 0.0, 300))
+    call_id = await ledger.reserve(Reservation(RUN, "model", MODEL, key, candidate.id, 1, request, 0.0, 300))
     ledger.sent(call_id)
     await ledger.settle(RUN, call_id, Completion(reply, "stop", Usage(290, 3), MODEL), 0.0, 0.2)
     value = float(reply == label)

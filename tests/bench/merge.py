@@ -107,7 +107,7 @@ class Filler:
             "max_tokens": 8,
             "messages": [{"role": "user", "content": f"message {number} " + "of some words " * 12}],
         }
-        reserved = {"id": number, "run_id": self.run_id, "role": "target", "model": MODEL, "call_key": key}
+        reserved = {"id": number, "run_id": self.run_id, "role": "model", "model": MODEL, "call_key": key}
         reserved |= {"candidate_id": candidate, "attempt": 1, "state": "reserved", "reserved_usd": 0.0}
         reserved |= {"reserved_tokens": 300, "sent_utc": UTC, "prefix_hash": sha256(PREFIX)}
         reserved |= {"request_hash": self.text(json.dumps(request))}

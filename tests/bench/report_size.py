@@ -56,7 +56,7 @@ def result(winner: str, rows: int) -> dict[str, Any]:
         "lift": lift,
         "decision": "promote",
         "trials": {"complete": 1000, "pruned": 0, "failed": 0},
-        "calls": {"target": 1, "proposer": 0, "judge": 0, "cached": 0},
+        "calls": {"model": 1, "proposer": 0, "judge": 0, "cached": 0},
         "tokens": {"prompt": 1, "completion": 1},
         "cost_usd": 1.0,
         "seconds": 60.0,

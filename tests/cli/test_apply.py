@@ -58,7 +58,7 @@ def test_each_row_gets_its_answer_in_its_place_and_other_columns_stay(two_runs: 
     assert [row["label"] for row in rows] == ["billing", "delivery", "account", "repair", "billing", ""]
     assert [bool(row["error"]) for row in rows] == [False] * 5 + [True]
     assert (told["rows"], told["answered"], told["unreadable"], told["failed"]) == (6, 5, 1, 0)
-    assert told["calls"] == {"target": 6, "cached": 0}
+    assert told["calls"] == {"model": 6, "cached": 0}
     assert told["path"] == "out.csv"
     assert "6 rows (5 answered, 1 unreadable, 0 failed)" in good("show", told["run_id"])
     good("audit", "verify")
@@ -87,7 +87,7 @@ def test_a_cap_stops_it_without_a_file_and_the_same_command_asks_only_the_rest(t
         assert not Path("out.csv").exists()
         told = good_json(*command)
         assert len(server.requests) == 6
-        assert told["calls"] == {"target": 2, "cached": 4}
+        assert told["calls"] == {"model": 2, "cached": 4}
         first = Path("out.csv").read_bytes()
         assert good_json(*command)["calls"] == {"cached": 6}
         assert len(server.requests) == 6

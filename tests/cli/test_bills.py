@@ -90,7 +90,7 @@ def test_a_provider_that_refuses_and_asks_for_no_wait_ends_the_run_by_the_longes
         server._reply = learner
         result = good_json("resume", "-q")
     assert (result["status"], result["limited"]) == ("complete", requests)
-    assert sum(result["calls"][role] for role in ("target", "proposer", "judge")) <= 330
+    assert sum(result["calls"][role] for role in ("model", "proposer", "judge")) <= 330
     good("audit", "check", result["run_id"])
 
 

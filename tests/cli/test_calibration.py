@@ -26,7 +26,7 @@ def test_label_weights_win_where_the_model_prefers_a_label_and_cost_no_call() ->
         found = good_json(*command, "-m", compatible(server))
         plain = good_json(*command, "-m", compatible(server), "--no-calibrate", "--db", "plain/ledger.db")
         bought = len(server.requests)
-        assert bought == found["calls"]["target"] + found["calls"]["proposer"] + sum(plain["calls"].values())
+        assert bought == found["calls"]["model"] + found["calls"]["proposer"] + sum(plain["calls"].values())
         prompt = load_prompt(Path(found["release"]))
         assert prompt.release.weights is not None
         assert prompt.release.parameters["logprobs"] == 8

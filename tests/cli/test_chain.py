@@ -86,7 +86,7 @@ def test_a_chain_is_optimized_tested_and_shipped_as_a_file_that_its_user_can_loa
         assert len(server.requests) == sent, "all of it was in the ledger"
         assert [check["ok"] for check in good_json("audit", "check")["checks"]].count(False) == 0
         assert good_json("reproduce")["same"]
-    assert sent == sum(result["calls"][role] for role in ("target", "proposer")) <= 900
+    assert sent == sum(result["calls"][role] for role in ("model", "proposer")) <= 900
     assert result["status"] == "complete"
     assert "no examples yet: prompt 2 takes gist, no input of the task" in good("audit", "show", "1")
     assert result["decision"] == "promote"

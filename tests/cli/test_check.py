@@ -91,12 +91,12 @@ def trial_with_more_rows(ledger: Ledger, run_id: str, task: Task) -> None:
 
 
 def call_left_open(ledger: Ledger, run_id: str, task: Task) -> None:
-    asyncio.run(ledger.reserve(Reservation(run_id, "target", "m", "k", "", 1, ask("x"), 0.0, 0)))
+    asyncio.run(ledger.reserve(Reservation(run_id, "model", "m", "k", "", 1, ask("x"), 0.0, 0)))
 
 
 def call_that_costs_more_than_the_cap(ledger: Ledger, run_id: str, task: Task) -> None:
     async def buy() -> None:
-        call = await ledger.reserve(Reservation(run_id, "target", "m", "k", "", 1, ask("x"), 9.5, 10))
+        call = await ledger.reserve(Reservation(run_id, "model", "m", "k", "", 1, ask("x"), 9.5, 10))
         await ledger.settle(run_id, call, Completion("x", "stop", Usage(1, 1), "m"), 0.0, 0.1)
 
     asyncio.run(buy())
@@ -132,7 +132,7 @@ def test_each_defect_is_found_and_nothing_else(two_runs: Made, forge: Forge, exp
 def test_a_result_that_its_rows_do_not_bear_out_is_found(two_runs: Made) -> None:
     first, _ = two_runs
     ledger = Ledger(DB)
-    better = {**first, "winner": {**first["winner"], "test": 0.5}, "calls": {**first["calls"], "target": 3}}
+    better = {**first, "winner": {**first["winner"], "test": 0.5}, "calls": {**first["calls"], "model": 3}}
     ledger.end_run(first["run_id"], "complete", 1.0, better)
     ledger.close()
     wrong = problems(first["run_id"])

@@ -67,7 +67,7 @@ def test_every_request_was_recorded_and_the_verdict_is_better(demo: dict[str, An
     assert (body["decision"], body["model"], body["status"]) == ("promote", MODEL, "complete"), AGAIN
     assert body["baseline"]["test"] <= 0.5, "the user's prompt works half at most"
     assert body["lift"]["ci95"][0] > 0
-    assert body["calls"]["target"] == len(select("SELECT id FROM calls")) > 200, "each was made and is in the ledger"
+    assert body["calls"]["model"] == len(select("SELECT id FROM calls")) > 200, "each was made and is in the ledger"
     assert demo["stdout"].startswith(f"\nBetter: +{100 * body['lift']['diff']:.1f} points on ")
 
 
@@ -124,7 +124,7 @@ def test_a_second_demo_is_a_second_run_out_of_the_ledger(demo: dict[str, Any]) -
     assert again["run_id"] != before["run_id"]
     assert again["model"] == MODEL
     assert (again["winner"]["candidate_id"], again["lift"]) == (before["winner"]["candidate_id"], before["lift"])
-    assert (again["calls"]["target"], again["calls"]["cached"]) == (0, before["calls"]["target"])
+    assert (again["calls"]["model"], again["calls"]["cached"]) == (0, before["calls"]["model"])
 
 
 def test_a_row_that_was_not_recorded_is_refused_and_never_invented(demo: dict[str, Any]) -> None:

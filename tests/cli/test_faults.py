@@ -55,7 +55,7 @@ def test_a_tenth_of_failures_costs_calls_but_no_score(faults: list[Fault]) -> No
         result = good_json(*command, "-m", compatible(server), "--max-calls", "300")
         requests = len(server.requests)
     assert given["faults"] > 10
-    assert requests == sum(result["calls"][role] for role in ("target", "proposer")) + result["limited"]
+    assert requests == sum(result["calls"][role] for role in ("model", "proposer")) + result["limited"]
     assert requests - result["limited"] <= 300
     with sqlite3.connect("runs/ledger.db") as db:
         sent = "SELECT state, COUNT(*) FROM calls WHERE error_class IS NOT 'not_sent' GROUP BY state"
@@ -172,4 +172,4 @@ def test_a_run_learns_what_the_model_refuses_and_its_calls_are_the_same_calls() 
         assert "temperature" not in good("export", result["run_id"], "--format", "anthropic")
     assert first["baseline"] == second["baseline"]
     assert first["baseline"]["test"] is not None
-    assert (first["calls"]["target"] > 20, second["calls"]["target"]) == (True, 0)
+    assert (first["calls"]["model"] > 20, second["calls"]["model"]) == (True, 0)

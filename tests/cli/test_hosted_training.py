@@ -97,7 +97,7 @@ def test_the_model_is_trained_once_and_its_arm_is_asked_like_any_other(bench: Be
     assert again["cost_usd"] == 0.0
     assert again["arms"][1]["train_usd"] == hosted["train_usd"]
     assert [arm["test"] for arm in again["arms"]] == [arm["test"] for arm in told["arms"]]
-    assert again["calls"].get("target", 0) == 0
+    assert again["calls"].get("model", 0) == 0
 
 
 def test_what_is_uploaded_is_train_and_dev_as_the_tuned_model_is_asked_and_nothing_of_the_test(bench: Bench) -> None:

@@ -195,7 +195,7 @@ def test_a_killed_run_charges_what_flew_and_resumes_to_the_same_end() -> None:
     assert {key: result[key] for key in same} == {key: whole[key] for key in same}
     assert [t[:5] for t in trials()] == [t[:5] for t in trials("whole/ledger.db")]
     assert 0 < states()["unknown"] <= 3 * 8
-    assert states()["ok"] == whole["calls"]["target"] + whole["calls"]["proposer"]
+    assert states()["ok"] == whole["calls"]["model"] + whole["calls"]["proposer"]
     with sqlite3.connect("file:runs/ledger.db?mode=ro", uri=True) as db:
         assert verify(db) == []
         unknown = "SELECT COUNT(*) FROM calls WHERE state = 'unknown' AND cost_usd = reserved_usd AND cost_usd > 0"
@@ -214,7 +214,7 @@ def test_a_run_that_is_resumed_with_a_lower_cap_says_so_and_is_not_called_search
     assert "120 calls are fewer than the 200 that it was planned with" in done.stderr
     result = json.loads(done.stdout)
     assert "the cap is lower than the plan's" in result["search_ended"]
-    assert result["calls"]["target"] <= 120
+    assert result["calls"]["model"] <= 120
 
 
 def test_a_refused_key_in_mid_run_is_resumed_with_a_better_one(monkeypatch: pytest.MonkeyPatch) -> None:

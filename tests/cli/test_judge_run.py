@@ -165,7 +165,7 @@ def test_a_judge_that_earned_trust_promotes_and_every_call_is_counted() -> None:
         result = good_json("run", folder, "-m", model, *CAP)
         judged = [seen for seen in server.requests[asked:] if "strict and fair" in seen.body["messages"][0]["content"]]
         assert result["calls"]["judge"] == len(judged)
-        assert result["calls"]["target"] + result["calls"]["judge"] == len(server.requests) - asked <= 700
+        assert result["calls"]["model"] + result["calls"]["judge"] == len(server.requests) - asked <= 700
     assert trust["trusted"]
     assert re.search(r"alpha among 1 rater\b", good("show", trust["run_id"]))
     assert result["decision"] == "promote"

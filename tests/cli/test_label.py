@@ -129,7 +129,7 @@ def test_an_undecided_run_says_which_rows_to_label_and_prompts_say_where_they_di
         assert "are answered differently by" in said
         answered = good_json("runs")["runs"][0]["result"]
         assert answered["kind"] == "label_answers"
-        assert answered["calls"].get("target", 0) + answered["calls"]["cached"] <= 40
+        assert answered["calls"].get("model", 0) + answered["calls"]["cached"] <= 40
         first = good_json("label", "mails")["next_rows"][0]
         apart = {row for row, given in answered["answers"].items() if len(set(given)) > 1}
         assert apart, "the learner answers without and with examples differently"

@@ -42,7 +42,7 @@ async def failed(path: Path, run_id: str) -> None:
         ledger.begin_run(run_id, make_task(), "m", "p", 7, {}, {}, options={"seed": 7})
         for row in range(5):
             call = await ledger.reserve(
-                Reservation(run_id, "target", "m", f"k-{row}", "", 1, ask(f"row {row}"), 0.5, 100)
+                Reservation(run_id, "model", "m", f"k-{row}", "", 1, ask(f"row {row}"), 0.5, 100)
             )
             await ledger.settle(run_id, call, Completion("x", "stop", Usage(7, 2), "m-1"), 0.125, 0.25)
         ledger.end_run(run_id, "failed", 1.0, error="no key")

@@ -39,7 +39,7 @@ def test_a_model_that_is_as_good_is_released_with_its_lineage(two_runs: Made) ->
         asked = [json.dumps(request.body) for request in server.requests]
     assert "prompts of that run to start from, about " in plan
     assert "pass this sealed test from about --margin" in plan
-    assert len(asked) == sum(result["calls"][role] for role in ("target", "proposer", "judge")) <= 150
+    assert len(asked) == sum(result["calls"][role] for role in ("model", "proposer", "judge")) <= 150
     test = result["migration"]["test"]
     assert (result["migration"]["run"], result["migration"]["version"]) == (first["run_id"], version)
     assert test["shown"] == (test["low"] > -0.1)
@@ -137,7 +137,7 @@ def test_a_run_that_was_cut_off_goes_on_and_buys_nothing_twice(two_runs: Made) -
         after = len(server.requests) - before
     assert result["run_id"] == run_id
     assert result["decision"] == "promote"
-    paid = result["calls"]["target"]
+    paid = result["calls"]["model"]
     assert paid <= 150
     assert after < paid, "what was settled before answers from the ledger"
 

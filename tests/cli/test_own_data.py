@@ -132,7 +132,7 @@ def test_ratings_run_to_the_end_and_a_fork_scores_as_the_run_did() -> None:
         assert result["baseline"]["test"] == pytest.approx(0.7, abs=0.03)  # never more than two steps off
         assert result["yardsticks"]
         fork = good_json("resume", result["run_id"], "--fork")
-    assert (fork["calls"]["target"], fork["baseline"]) == (0, result["baseline"])
+    assert (fork["calls"]["model"], fork["baseline"]) == (0, result["baseline"])
 
 
 def test_check_bless_and_transfer_know_the_price_that_the_run_was_given() -> None:

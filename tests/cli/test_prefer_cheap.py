@@ -40,7 +40,7 @@ def test_the_cheaper_one_is_compared_with_the_best_on_the_same_sealed_rows() -> 
         words = (*files(), "-m", compatible(server), *CALLS)
         best = good_json(*words)
         cheap = good_json(*words, "--prefer", "cheap", "--margin", "15")
-        sent = sum(cheap["calls"][role] for role in ("target", "proposer", "judge"))
+        sent = sum(cheap["calls"][role] for role in ("model", "proposer", "judge"))
         assert sent <= 700
     assert best["cheaper"] is None
     found = cheap["cheaper"]

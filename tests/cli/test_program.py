@@ -100,7 +100,7 @@ def test_one_trial_scores_the_program_on_all_rows_that_can_be_paid() -> None:
         result = good_json(*command, "--max-calls", "280")
     assert result["status"] == "complete"
     assert result["lift"]["n"] == 60
-    assert result["calls"]["target"] == 240
+    assert result["calls"]["model"] == 240
 
 
 def test_a_program_is_optimized_tested_and_shipped_as_a_state_that_its_user_can_load() -> None:
@@ -113,7 +113,7 @@ def test_a_program_is_optimized_tested_and_shipped_as_a_state_that_its_user_can_
         assert len(server.requests) == sent, "all of it was in the ledger"
         assert [check["ok"] for check in good_json("audit", "check")["checks"]].count(False) == 0
         assert good_json("reproduce")["same"]
-    assert sent == sum(result["calls"][role] for role in ("target", "proposer")) <= 700
+    assert sent == sum(result["calls"][role] for role in ("model", "proposer")) <= 700
     assert result["decision"] == "promote"
     assert result["lift"]["diff"] > 0
     assert result["parameters"] == {"max_tokens": 500, "temperature": 0.0}

@@ -37,7 +37,7 @@ HOSTILE = "[red]x[/red]\x1b[2J\x9b31m\n:smile:"
 BUSY = InFlight(4, ("openai/x",), 12.4)
 
 
-def account(calls: int = 0, budget: Budget | None = None, role: CallRole = "target", usd: float = 0.001) -> Account:
+def account(calls: int = 0, budget: Budget | None = None, role: CallRole = "model", usd: float = 0.001) -> Account:
     made = Account(budget or Budget(), ResumeState(seconds=100.0))
     for _ in range(calls):
         made.charge(role, Spend(1, 500, usd))
@@ -69,7 +69,7 @@ def test_a_search_says_where_it_is_in_eight_lines_of_80() -> None:
     assert lines[0].rstrip().endswith("1:40 elapsed, at most 7:30 left")
     assert "200 of 1,100 calls, 0 cached, 1 retry" in lines[1]
     assert lines[2].strip() == "best 62.5 (95 % CI 54.1 to 70.3), baseline 41.2: few-shot, 16 examples, c_12ab"
-    assert [line.split()[0] for line in lines[3:7]] == ["target", "proposer", "judge", "all"]
+    assert [line.split()[0] for line in lines[3:7]] == ["model", "proposer", "judge", "all"]
     assert lines[6].split() == ["all", "212", "of", "1,200", "calls", "106,000", "tokens", "$0.2120", "of", "$2.00"]
     assert lines[7].strip() == "* waiting for 4 replies of openai/x, the oldest 12 s"
     assert "…" not in text
@@ -115,7 +115,7 @@ def test_the_time_left_is_told_when_it_can_be_and_never_past_the_limit() -> None
     assert seconds_left(account(50, Budget(time_limit=130)), 50, 100) == pytest.approx(30, abs=1)
     cached = account(ENOUGH)
     for _ in range(84):
-        cached.use("target", Usage(1, 1), 0.0, cached=True)
+        cached.use("model", Usage(1, 1), 0.0, cached=True)
     assert seconds_left(cached, 100, 100 + ENOUGH) == pytest.approx(100, abs=1)  # what is cached takes no time
 
 
@@ -138,7 +138,7 @@ def test_where_the_table_does_not_fit_calls_and_dollars_stay() -> None:
     spent = account(200, Budget(max_calls=1200, max_cost=2.0))
     lines = drawn(search_view(snapshot(spent=spent)), 40)
     assert [" ".join(line.split()) for line in lines[3:6]] == [
-        "target 200 calls $0.2000",
+        "model 200 calls $0.2000",
         "proposer 0 calls $0.0000",
         "all 200 calls $0.2000",
     ]
@@ -212,7 +212,7 @@ def test_numbers_stay_short() -> None:
 
 def test_dollars_that_are_not_all_known_are_called_so() -> None:
     spent = Account(Budget(), no_price=["x"])
-    spent.charge("target", Spend(1, 10, 0.0))
+    spent.charge("model", Spend(1, 10, 0.0))
     assert search_view(snapshot(spent=spent)).usd == "unknown price"
     spent.charge("judge", Spend(1, 10, 0.5))
     assert search_view(snapshot(spent=spent)).usd == "over $0.5000"

@@ -51,7 +51,7 @@ def test_an_unchanged_model_passes_on_the_dev_rows_of_its_run(two_runs: Made) ->
         asked = len(server.requests)
     assert (code, told["gate"], told["flips"], told["why"]) == (0, "passed", [], [])
     assert told["repeats"] == {"was": 1, "now": 2}
-    assert asked == 2 * told["rows"] == told["calls"]["target"]
+    assert asked == 2 * told["rows"] == told["calls"]["model"]
     assert told["difference"]["diff"] == 0
     assert told["score"]["was"] == told["score"]["now"]
     assert "passed" in Path("c.md").read_text("utf-8")

@@ -29,7 +29,7 @@ RESULT: dict[str, Any] = {
     "lift": {"diff": 0.26, "ci95": [0.15, 0.36], "p_value": 1e-5, "wins": 30, "losses": 4, "ties": 66, "n": 100},
     "decision": "promote",
     "trials": {"complete": 3, "pruned": 20, "failed": 0},
-    "calls": {"target": 900, "proposer": 3, "judge": 0, "cached": 0},
+    "calls": {"model": 900, "proposer": 3, "judge": 0, "cached": 0},
     "tokens": {"prompt": 1000, "cached_prompt": 0, "completion": 10},
     "cost_usd": 0.0,
     "seconds": 1.0,

@@ -53,7 +53,7 @@ NESTED = {
     },
     "lift": {"diff", "ci95", "p_value", "wins", "losses", "ties", "n", "lost", "diff_if_wrong", "baseline", "winner"},
     "trials": {"complete", "pruned", "failed", "incomplete"},
-    "calls": {"target", "proposer", "judge", "cached"},
+    "calls": {"model", "proposer", "judge", "cached"},
     "tokens": {"prompt", "cached_prompt", "completion"},
 }  # fmt: skip
 SAME = ("task", "status", "model", "seed", "baseline", "winner", "lift", "decision", "trials", "tokens")
@@ -87,7 +87,7 @@ def check_result(result: dict[str, Any], server: WireServer, name: str) -> None:
     assert lift["wins"] + lift["losses"] + lift["ties"] == lift["n"]
     assert lift["diff"] == pytest.approx(result["winner"]["test"] - result["baseline"]["test"], abs=1e-12)
     assert lift["ci95"][0] <= lift["diff"] <= lift["ci95"][1]
-    assert sum(calls[role] for role in ("target", "proposer", "judge")) == len(server.requests) <= CAP
+    assert sum(calls[role] for role in ("model", "proposer", "judge")) == len(server.requests) <= CAP
 
     task, _ = task_from_file("rows.csv", "label", INSTRUCTION, result["seed"])
     plan = make_plan(task, Means(Budget(max_calls=CAP)), has_proposer=True)
@@ -141,9 +141,9 @@ def test_a_second_run_buys_nothing_and_a_fresh_ledger_makes_the_same_trials() ->
         fresh = good_json(*command, "--db", "other/ledger.db")
         assert len(server.requests) == 2 * bought
         uncached = good_json(*command, "--no-cache", "--max-calls", "200")
-        assert uncached["calls"]["target"] > 100
+        assert uncached["calls"]["model"] > 100
     assert {key: second[key] for key in SAME} == {key: first[key] for key in SAME} == {key: fresh[key] for key in SAME}
-    assert second["calls"]["target"] == second["calls"]["proposer"] == 0
+    assert second["calls"]["model"] == second["calls"]["proposer"] == 0
     assert second["calls"]["cached"] == first["calls"]["cached"] + bought
     assert load_prompt(first["release"]).version == load_prompt(second["release"]).version
     ledger, other = Path("runs/ledger.db"), Path("other/ledger.db")
@@ -177,7 +177,7 @@ def test_where_nothing_is_left_to_win_it_stops_before_the_search_and_says_so() -
     assert (result["decision"], result["status"]) == ("keep_baseline", "complete")
     task, _ = task_from_file("rows.csv", "label", INSTRUCTION, 0)
     plan = make_plan(task, Means(Budget(max_calls=200)), has_proposer=True)
-    assert sent == result["calls"]["target"] == plan.dev_rows + plan.test_rows
+    assert sent == result["calls"]["model"] == plan.dev_rows + plan.test_rows
     assert result["calls"]["proposer"] == 0
     assert sum(result["trials"].values()) == 1
     assert sum(anyway["trials"].values()) > 1
@@ -198,7 +198,7 @@ def test_one_trial_needs_no_calls_for_a_search() -> None:
         result = good_json(*files(60), "-m", compatible(server), "--max-calls", "60", "-n", "1", "-q")
         asked = len(server.requests)
     assert result["status"] == "complete"
-    assert result["calls"]["target"] == asked < 60
+    assert result["calls"]["model"] == asked < 60
     assert result["lift"]["n"] == len(task_from_file("rows.csv", "label", INSTRUCTION, 0)[0].test)
 
 
@@ -254,7 +254,7 @@ def test_a_price_that_is_given_leaves_the_known_price_of_another_model_as_it_is(
     with WireServer(learner) as server:
         command = [*files(120), "-m", compatible(server), "--price", "0,0", "--proposer", "openai/gpt-4o"]
         told = good_json(*command, "--max-calls", "700", "--dry-run")
-    assert told["roles"]["target"]["usd"] == 0.0
+    assert told["roles"]["model"]["usd"] == 0.0
     assert told["roles"]["proposer"]["usd"] > 0.0
 
 

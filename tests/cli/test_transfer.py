@@ -175,6 +175,6 @@ def test_a_judge_scores_on_the_other_model_too() -> None:
         run = good_json("run", "boats", *CAP, "-m", compatible(server))
         told = good_json("transfer", run["run_id"], "--models", compatible(other), "--top", "1", "-q")
     own, new = told["models"]
-    assert told["calls"]["target"] == 80
+    assert told["calls"]["model"] == 80
     assert "judge" not in told["calls"]  # the same answers by the same judge are in the ledger
     assert [cell["mean"] for cell in own["scores"]] == [cell["mean"] for cell in new["scores"]]

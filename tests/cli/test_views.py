@@ -57,7 +57,7 @@ def test_the_ledger_by_sql_and_every_view_of_a_run_agree(run: dict[str, Any]) ->
             assert len(whole["outcomes"]["dev"]) == n
             assert [demo["example_id"] for demo in whole["candidate"]["demos"]] == trial["demos"]
     assert 0 < sum(trial["cost_usd"] for trial in found["trials"]) <= run["cost_usd"] + 1e-9
-    assert spent == (pytest.approx(run["cost_usd"]), run["calls"]["target"] + run["calls"]["proposer"])
+    assert spent == (pytest.approx(run["cost_usd"]), run["calls"]["model"] + run["calls"]["proposer"])
     assert {t["state"] for t in found["trials"]} <= {"complete", "pruned", "failed", "incomplete"}
     for state, count in run["trials"].items():
         assert sum(trial["state"] == state for trial in found["trials"]) == count
@@ -141,7 +141,7 @@ def test_init_makes_a_folder_that_runs() -> None:
         by_path = good_json("tasks/mine", *command)
         by_file = good_json("run", "rows.csv", "--target", "label", "--prompt", "p.txt", *command)
     assert by_name["task"] == by_path["task"] == "mine"
-    assert by_path["calls"]["target"] == 0
+    assert by_path["calls"]["model"] == 0
     assert by_name["baseline"] == by_path["baseline"] == by_file["baseline"]
 
 

@@ -37,7 +37,7 @@ def test_the_run_the_report_the_books_and_a_replay_know_them() -> None:
         sent = len(server.requests)
     told = result["yardsticks"]
     assert [each["name"] for each in told] == NAMES
-    assert sent == sum(result["calls"][role] for role in ("target", "proposer", "judge")), "they cost no call"
+    assert sent == sum(result["calls"][role] for role in ("model", "proposer", "judge")), "they cost no call"
     largest, classifier, _ = told
     assert classifier["test"] > largest["test"]
     assert classifier["ci95"][0] <= classifier["test"] <= classifier["ci95"][1]

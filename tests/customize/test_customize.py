@@ -117,7 +117,7 @@ def test_a_second_comparison_asks_nothing_again_and_trains_nothing_again(compare
     _, made = compared
     again = good_json("customize", *WORDS, "--arms", "best,lora", "-q")
     assert [arm["arm"] for arm in again["arms"]] == ["yours", "best", "lora"]
-    assert again["calls"].get("target", 0) == 0
+    assert again["calls"].get("model", 0) == 0
     adapters = [
         {one["adapter"] for one in events(run, "trained") if one["arm"] == "lora" and one["labels"] > 24}
         for run in (made["run_id"], again["run_id"])
@@ -141,7 +141,7 @@ def test_seeds_show_a_spread_and_the_arm_is_the_first(compared: Made) -> None:
     first, second = events(again["run_id"], "trained")
     assert (first["settings"]["seed"], second["settings"]["seed"]) == (0, 1)
     assert first["adapter"] != second["adapter"]
-    assert again["calls"]["target"] + again["calls"]["cached"] <= plan["calls"]
+    assert again["calls"]["model"] + again["calls"]["cached"] <= plan["calls"]
 
 
 def test_dev_chooses_the_settings_and_the_ledger_has_what_it_saw(compared: Made) -> None:

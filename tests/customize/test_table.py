@@ -117,7 +117,7 @@ sealed test by the number of train rows
 
 
 def result(points: list[CurvePoint]) -> CustomizeResult:
-    cost = {"calls": {"target": 9, "cached": 1}, "tokens": {"prompt": 5, "completion": 2}, "cost_usd": 0.0}
+    cost = {"calls": {"model": 9, "cached": 1}, "tokens": {"prompt": 5, "completion": 2}, "cost_usd": 0.0}
     head = {"task": "t", "model": "local/m", "run_id": "r2", "of_run": "r1", "rows": {"test": 100, "train": 160}}
     curve = {"curve": curve_lines(points), "curve_text": curve_text(points, 0), "settings": ()}
     arms, advice = table(ARMS, ROWS, None, 0)

@@ -223,8 +223,8 @@ def test_a_whole_run_learns_repeats_for_nothing_and_ships_what_was_scored(tmp_pa
     fresh = run_json(folder, tmp_path / "b" / "ledger.db")
 
     assert first["winner"]["test"] > first["baseline"]["test"]
-    assert first["calls"]["target"] + first["calls"]["proposer"] <= 160
-    assert again["calls"] == {"target": 0, "proposer": 0, "judge": 0, "cached": again["calls"]["cached"]}
+    assert first["calls"]["model"] + first["calls"]["proposer"] <= 160
+    assert again["calls"] == {"model": 0, "proposer": 0, "judge": 0, "cached": again["calls"]["cached"]}
     for key in ("winner", "baseline", "lift", "decision", "trials"):
         assert first[key] == again[key] == fresh[key]
 

@@ -58,7 +58,7 @@ def classes(ledger: Ledger) -> list[str]:
 
 async def burst(door: Gateway, lm: Any, calls: int) -> list[Any]:
     """Different calls at the same time; what they return or raise."""
-    jobs = (door.complete("target", lm, ask(f"number {n}")) for n in range(calls))
+    jobs = (door.complete("model", lm, ask(f"number {n}")) for n in range(calls))
     return await asyncio.gather(*jobs, return_exceptions=True)
 
 

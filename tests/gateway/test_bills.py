@@ -202,7 +202,7 @@ async def test_each_new_record_is_in_the_ledger_and_a_resumed_run_reserves_as_th
     lm = Billing(lambda number: 40 if number < 3 else 400)
     door = gateway(ledger, Budget(max_tokens=10**6), max_concurrency=1)
     for number in range(6):
-        await door.complete("target", lm, ask(f"number {number}"))
+        await door.complete("model", lm, ask(f"number {number}"))
     await ledger.commit()
     bodies = [json.loads(body) for (body,) in read(ledger.path, f"SELECT body FROM events WHERE kind = '{OVERBILLED}'")]
     assert [told["times"]["tokens"] for told in bodies] == pytest.approx([40 / 18, 400 / 18])
@@ -224,7 +224,7 @@ def test_what_passes_a_cap_is_told_with_its_reason() -> None:
     account = Account(Budget(max_cost=0.05))
     assert account.overspent() == ""
     account.bills.read("m", WORST, Spend(1, 0, 0.32))
-    account.charge("target", Spend(5, 0, 1.6))
+    account.charge("model", Spend(5, 0, 1.6))
     told = (
         "paid $1.6000, which passes the cap (max_cost = 0.05) by $1.5500, "
         "because replies cost up to 32 times what was reserved for them"

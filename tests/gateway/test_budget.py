@@ -45,7 +45,7 @@ STEPS = st.lists(
 )
 
 
-@given(CAPS, STEPS, st.sampled_from(["target", "proposer", "judge"]))
+@given(CAPS, STEPS, st.sampled_from(["model", "proposer", "judge"]))
 def test_paid_and_reserved_together_never_pass_a_cap_in_whatever_order(budget, steps, role):
     books = Books(budget)
     for verb, what, share in steps:
@@ -83,7 +83,7 @@ def test_what_is_released_can_be_reserved_again(budget, worsts):
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30))
 def test_a_resumed_account_starts_from_what_was_paid(paid, cap, more):
-    account = Account(Budget(max_calls=cap), ResumeState(paid={"target": Spend(paid, 0, 0.0)}))
+    account = Account(Budget(max_calls=cap), ResumeState(paid={"model": Spend(paid, 0, 0.0)}))
     assert account.total_paid == Spend(paid)
     fitted = 0
     for _ in range(more):
@@ -124,10 +124,10 @@ def test_what_is_kept_is_there_at_the_end():
 def test_what_is_payable_can_be_bought_if_as_many_are_lost_as_so_far(cap, home, lost, kept):
     account = Account(Budget(max_calls=cap))
     for _ in range(home):
-        account.charge("target", Spend(1))
-        account.use("target", Usage(), 0.0, cached=False)
+        account.charge("model", Spend(1))
+        account.use("model", Usage(), 0.0, cached=False)
     for _ in range(lost):
-        account.lose("target", Spend(1))
+        account.lose("model", Spend(1))
         account.failed += 1
     account.hold_back(HeldBack(kept))
     payable, rate = account.payable(), min(0.25, lost / max(1, home))
@@ -138,10 +138,10 @@ def test_what_is_payable_can_be_bought_if_as_many_are_lost_as_so_far(cap, home, 
 
 def test_without_losses_all_that_is_not_kept_is_payable():
     bought = {str(number): [number] for number in range(30)}
-    account = Account(Budget(max_calls=100), ResumeState(bought, paid={"target": Spend(90)}))
+    account = Account(Budget(max_calls=100), ResumeState(bought, paid={"model": Spend(90)}))
     account.hold_back(HeldBack(20))
     for _ in range(30):  # of which a resumed run has come to these, without a failure
-        account.use("target", Usage(), 0.0, cached=True)
+        account.use("model", Usage(), 0.0, cached=True)
     assert account.payable() == 50
     assert Account(Budget()).payable() == float("inf")
 
@@ -208,7 +208,7 @@ def test_a_cap_of_zero_lets_nothing_through(budget):
 
 def test_roles_share_one_cap():
     account = Account(Budget(max_calls=2))
-    account.charge("target", Spend(1))
+    account.charge("model", Spend(1))
     account.charge("proposer", Spend(1))
     with pytest.raises(BudgetExhausted):
         account.reserve(Spend(1))
@@ -217,8 +217,8 @@ def test_roles_share_one_cap():
 
 def test_used_counts_cached_calls_and_paid_does_not():
     account = Account(Budget())
-    account.use("target", Usage(3, 2, 1), 0.25, cached=True)
-    account.use("target", Usage(3, 2, 0), 0.25, cached=False)
+    account.use("model", Usage(3, 2, 1), 0.25, cached=True)
+    account.use("model", Usage(3, 2, 0), 0.25, cached=False)
     assert account.total_used == Spend(2, 10, 0.5)
     assert account.total_paid == Spend()
     assert account.cached == 1

@@ -28,7 +28,7 @@ def billing(request: Request) -> str:
 
 
 def start(door: Any, lm: FakeModel, *texts: str) -> list[asyncio.Task[Completion]]:
-    return [asyncio.ensure_future(door.complete("target", lm, ask(text))) for text in texts]
+    return [asyncio.ensure_future(door.complete("model", lm, ask(text))) for text in texts]
 
 
 async def ends(*jobs: asyncio.Task[Completion]) -> list[Any]:
@@ -41,7 +41,7 @@ async def ends(*jobs: asyncio.Task[Completion]) -> list[Any]:
 async def test_two_that_fly_at_the_same_time_are_one_call_at_the_server(ledger: Ledger) -> None:
     with WireServer(lambda messages, body: Fault(delay=0.1, text="billing")) as server:
         lm, door = model(server), gateway(ledger)
-        replies = await asyncio.gather(*(door.complete("target", lm, ask("a")) for _ in range(5)))
+        replies = await asyncio.gather(*(door.complete("model", lm, ask("a")) for _ in range(5)))
         await lm.close()
     assert len(server.requests) == 1
     assert {reply.text for reply in replies} == {"billing"}
@@ -55,7 +55,7 @@ async def test_twins_share_a_failure_and_a_later_call_tries_again(ledger: Ledger
     lm, door = scripted(RowRefused("too long"), "billing"), gateway(ledger)
     results = await ends(*start(door, lm, "a", "a"))
     assert [type(result) for result in results] == [RowRefused] * 2
-    assert (await door.complete("target", lm, ask("a"))).text == "billing"
+    assert (await door.complete("model", lm, ask("a"))).text == "billing"
     assert classes(ledger) == ["permanent_row", "ok"]
 
 
@@ -132,7 +132,7 @@ async def test_what_landed_without_its_caller_is_not_bought_again(ledger: Ledger
     job.cancel()
     lm.open.set()
     await ends(job)
-    assert (await door.complete("target", lm, ask("a"))).text == "billing"
+    assert (await door.complete("model", lm, ask("a"))).text == "billing"
     assert lm.arrived == 1
 
 
@@ -211,7 +211,7 @@ async def test_a_fault_of_our_own_in_the_air_is_unknown_and_charged(ledger: Ledg
     lm = scripted(ZeroDivisionError("a bug"))
     door = gateway(ledger, Budget(max_cost=9.0), prices={lm.name: fixed_price(0.0, 1e6)})
     with pytest.raises(ZeroDivisionError):
-        await door.complete("target", lm, ask("a", max_tokens=3))
+        await door.complete("model", lm, ask("a", max_tokens=3))
     assert read(ledger.path, "SELECT state, error_class, cost_usd FROM calls") == [
         ("unknown", "ZeroDivisionError", 3.0)
     ]
@@ -287,7 +287,7 @@ async def test_the_first_reason_to_stop_is_the_one_that_is_told(ledger: Ledger) 
     door.stop(Interrupted("second"))
     for name in ("m/1", "m/2"):
         with pytest.raises(Interrupted, match="first"):
-            await door.complete("target", FakeModel(billing, name), ask("a"))
+            await door.complete("model", FakeModel(billing, name), ask("a"))
 
 
 async def test_a_call_that_waits_to_be_tried_again_gets_the_error_too(ledger: Ledger) -> None:
@@ -334,10 +334,10 @@ async def test_a_run_refused_call_stops_the_model_for_those_who_wait_and_lets_ot
     assert all(isinstance(result, RunRefused) for result in results)
     assert lm.arrived == 2, "those who waited were not sent"
     with pytest.raises(RunRefused):
-        await door.complete("target", lm, ask("later"))
+        await door.complete("model", lm, ask("later"))
     lm.open.set()
     assert (await flying).text == "billing"
-    assert (await door.complete("target", other, ask("a"))).text == "billing", "another model is not to blame"
+    assert (await door.complete("model", other, ask("a"))).text == "billing", "another model is not to blame"
 
 
 async def test_an_end_of_the_budget_leaves_those_in_flight_alone(ledger: Ledger) -> None:
@@ -455,7 +455,7 @@ async def test_a_reply_that_never_ends_is_called_off(
     async with endless(*ENDLESS[kind]) as url:
         lm = OpenAIModel(f"openai-compatible/x@{url}", "x", base_url=url)
         door = gateway(ledger, Budget(time_limit=0.5))
-        job = door.complete("target", lm, ask("a"))
+        job = door.complete("model", lm, ask("a"))
         assert isinstance((await ends(asyncio.ensure_future(job)))[0], BudgetExhausted)
         assert states(ledger) == {"unknown": 1}
         with pytest.raises(TransportUnknown, match=r"no reply within 0\.5 seconds"):

@@ -32,8 +32,8 @@ from tests.wire import Fault, WireServer
 async def test_an_identical_call_is_bought_once_by_any_run(ledger: Ledger) -> None:
     lm = FakeModel(lambda request: "billing")
     first, second = gateway(ledger), gateway(ledger)
-    one = await first.complete("target", lm, ask("a"))
-    two = await second.complete("target", lm, ask("a"))
+    one = await first.complete("model", lm, ask("a"))
+    two = await second.complete("model", lm, ask("a"))
     assert (one.text, one.finish, one.usage) == (two.text, two.finish, two.usage)
     assert len(lm.seen) == 1
     assert first.account.total_paid == first.account.total_used == second.account.total_used
@@ -54,14 +54,14 @@ async def test_an_identical_call_is_bought_once_by_any_run(ledger: Ledger) -> No
 )
 async def test_what_differs_in_anything_that_is_sent_is_another_call(ledger: Ledger, other: Request) -> None:
     lm, door = FakeModel(lambda request: "ok"), gateway(ledger)
-    await door.complete("target", lm, ask("a"))
-    await door.complete("target", lm, other)
+    await door.complete("model", lm, ask("a"))
+    await door.complete("model", lm, other)
     assert len(lm.seen) == 2
 
 
 async def test_the_timeout_and_the_role_are_not_part_of_a_call(ledger: Ledger) -> None:
     lm, door = FakeModel(lambda request: "ok"), gateway(ledger)
-    await door.complete("target", lm, ask("a"))
+    await door.complete("model", lm, ask("a"))
     await door.complete("judge", lm, ask("a", timeout=1.0))
     assert len(lm.seen) == 1
 
@@ -69,15 +69,15 @@ async def test_the_timeout_and_the_role_are_not_part_of_a_call(ledger: Ledger) -
 async def test_only_proposer_and_judges_get_room_to_think_here(ledger: Ledger) -> None:
     lm = FakeModel(lambda request: "yes")
     door = gateway(ledger, thinking=500)
-    for role in ("target", "proposer", "judge"):
+    for role in ("model", "proposer", "judge"):
         await door.complete(role, lm, ask(role, max_tokens=8))  # type: ignore[arg-type]
     assert [request.max_tokens for request in lm.seen] == [8, 508, 508]
 
 
 async def test_two_models_never_share_a_reply(ledger: Ledger) -> None:
     one, two, door = FakeModel(lambda r: "one", "m/1"), FakeModel(lambda r: "two", "m/2"), gateway(ledger)
-    assert (await door.complete("target", one, ask("a"))).text == "one"
-    assert (await door.complete("target", two, ask("a"))).text == "two"
+    assert (await door.complete("model", one, ask("a"))).text == "one"
+    assert (await door.complete("model", two, ask("a"))).text == "two"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ async def test_an_address_of_the_environment_is_part_of_a_call_and_its_login_is_
         for server, said in ((first, "one"), (second, "two"), (first, "one")):
             monkeypatch.setenv(variable, f"{server.root}{path}/")
             lm = create_model(name)
-            assert (await gateway(ledger).complete("target", lm, ask("a"))).text == said
+            assert (await gateway(ledger).complete("model", lm, ask("a"))).text == said
             await lm.close()
     assert [len(server.requests) for server in (first, second)] == [1, 1]
     asked = [json.loads(body) for (body,) in read(ledger.path, "SELECT body FROM blobs")]
@@ -134,7 +134,7 @@ def test_where_langchain_finds_a_provider_is_told_without_secrets(
 async def test_without_the_cache_every_call_is_bought(ledger: Ledger) -> None:
     lm, door = FakeModel(lambda request: "ok"), gateway(ledger, use_cache=False)
     for _ in range(3):
-        await door.complete("target", lm, ask("a"))
+        await door.complete("model", lm, ask("a"))
     assert len(lm.seen) == 3
     assert door.account.cached == 0
 
@@ -149,10 +149,10 @@ async def test_an_error_is_never_served_from_the_cache(ledger: Ledger) -> None:
 
     lm, door = FakeModel(answer), gateway(ledger)
     with pytest.raises(RowRefused):
-        await door.complete("target", lm, ask("a"))
+        await door.complete("model", lm, ask("a"))
     failing[0] = False
-    assert (await door.complete("target", lm, ask("a"))).text == "billing"
-    assert (await door.complete("target", lm, ask("a"))).text == "billing"
+    assert (await door.complete("model", lm, ask("a"))).text == "billing"
+    assert (await door.complete("model", lm, ask("a"))).text == "billing"
     assert len(lm.seen) == 2, "an error before it does not hide the settled reply"
 
 
@@ -164,8 +164,8 @@ async def test_every_use_of_a_reply_is_observed(ledger: Ledger) -> None:
     used: list[int] = []
     door = gateway(ledger, observer=Calls())
     lm = FakeModel(lambda request: "ok")
-    await door.complete("target", lm, ask("a"))
-    await door.complete("target", lm, ask("a"))
+    await door.complete("model", lm, ask("a"))
+    await door.complete("model", lm, ask("a"))
     assert used == [1, 2]
 
 
@@ -178,7 +178,7 @@ async def test_an_attempt_is_on_the_disk_before_it_is_sent_and_its_reply_before_
         return "ok"
 
     found: list[dict[str, int]] = []
-    await gateway(ledger).complete("target", FakeModel(answer), ask("a"))
+    await gateway(ledger).complete("model", FakeModel(answer), ask("a"))
     assert found in ([{"reserved": 1}], [{"sent": 1}])
     assert states(ledger) == {"ok": 1}
 
@@ -211,7 +211,7 @@ async def test_a_disk_that_refuses_the_reservation_lets_nothing_out(
 
     monkeypatch.setattr(ledger, "reserve", refuse)
     with pytest.raises(LedgerError):
-        await door.complete("target", lm, ask("a"))
+        await door.complete("model", lm, ask("a"))
     assert lm.seen == []
     assert door.account.total_paid == Spend()
 
@@ -226,7 +226,7 @@ async def test_a_disk_that_refuses_the_record_ends_the_call_with_that_error_and_
 
     monkeypatch.setattr(ledger, "settle", refuse)
     with pytest.raises(LedgerError):
-        await door.complete("target", lm, ask("a"))
+        await door.complete("model", lm, ask("a"))
     assert door.account.total_paid.calls == 1
     assert door.account.total_used == Spend()
 
@@ -283,7 +283,7 @@ async def test_calls_in_flight_count_at_their_worst_before_any_has_come_back(led
     with WireServer(lambda messages, body: Fault(delay=0.2)) as server:
         lm = model(server)
         door = gateway(ledger, Budget(max_cost=3.5), prices={lm.name: fixed_price(0.0, 1e6)})
-        jobs = [asyncio.ensure_future(door.complete("target", lm, ask(str(n), max_tokens=1))) for n in range(8)]
+        jobs = [asyncio.ensure_future(door.complete("model", lm, ask(str(n), max_tokens=1))) for n in range(8)]
         results = await asyncio.gather(*jobs, return_exceptions=True)
         await lm.close()
     assert len(server.requests) == 3
@@ -297,7 +297,7 @@ async def test_tokens_that_cost_less_when_they_are_written_to_a_cache_are_reserv
     prices = {lm.name: lambda usage: float(usage.prompt_tokens - usage.written_prompt_tokens)}
     door = gateway(ledger, Budget(max_cost=20.0), prices=prices)
     door._limiter(lm).width = 8  # as after some replies
-    jobs = [asyncio.ensure_future(door.complete("target", lm, ask(str(n)))) for n in range(4)]
+    jobs = [asyncio.ensure_future(door.complete("model", lm, ask(str(n)))) for n in range(4)]
     await until(lambda: lm.arrived == 2)  # at $9 each
     await asyncio.sleep(0.05)
     assert lm.arrived == 2
@@ -310,28 +310,28 @@ async def test_what_the_worst_case_of_others_crowds_out_waits_for_what_they_cost
     lm = GatedModel(lambda request: "ok")
     door = gateway(ledger, Budget(max_tokens=250), max_concurrency=8)
     door._limiter(lm).width = 8  # as after some replies
-    jobs = [asyncio.ensure_future(door.complete("target", lm, ask(str(n), max_tokens=90))) for n in range(10)]
+    jobs = [asyncio.ensure_future(door.complete("model", lm, ask(str(n), max_tokens=90))) for n in range(10)]
     await until(lambda: lm.arrived == 2)
     await asyncio.sleep(0.05)
     assert lm.arrived == 2
     lm.open.set()
     assert [completion.text for completion in await asyncio.gather(*jobs)] == ["ok"] * 10
     with pytest.raises(BudgetExhausted, match="max_tokens = 250"):
-        await door.complete("target", lm, ask("long", max_tokens=250))
+        await door.complete("model", lm, ask("long", max_tokens=250))
 
 
 async def test_a_refused_reservation_sends_nothing_and_writes_nothing(ledger: Ledger) -> None:
     lm, door = FakeModel(lambda request: "ok"), gateway(ledger, Budget(max_calls=0))
     with pytest.raises(BudgetExhausted, match="max_calls = 0"):
-        await door.complete("target", lm, ask("a"))
+        await door.complete("model", lm, ask("a"))
     assert lm.seen == []
     assert not states(ledger)
 
 
 async def test_what_is_in_the_cache_needs_no_budget(ledger: Ledger) -> None:
     lm = FakeModel(lambda request: "ok")
-    await gateway(ledger).complete("target", lm, ask("a"))
-    assert (await gateway(ledger, Budget(max_calls=0)).complete("target", lm, ask("a"))).text == "ok"
+    await gateway(ledger).complete("model", lm, ask("a"))
+    assert (await gateway(ledger, Budget(max_calls=0)).complete("model", lm, ask("a"))).text == "ok"
 
 
 async def test_no_more_calls_run_at_once_than_allowed(ledger: Ledger) -> None:
@@ -370,10 +370,10 @@ async def test_no_key_lands_in_the_ledger_file(tmp_path: Path, monkeypatch: pyte
     ]
     with WireServer(lambda messages, body: faults[int(messages[0]["content"])]) as server:
         lm = model(server)
-        assert key not in (await gateway(ledger).complete("target", lm, ask("0"))).text
+        assert key not in (await gateway(ledger).complete("model", lm, ask("0"))).text
         for number in range(1, len(faults)):
             with pytest.raises((Transient, BadResponse, RowRefused, RunRefused)) as caught:
-                await gateway(ledger, max_wait=0.0).complete("target", lm, ask(str(number)))
+                await gateway(ledger, max_wait=0.0).complete("model", lm, ask(str(number)))
             assert key not in str(caught.value)
         await lm.close()
     ledger.close()
@@ -389,7 +389,7 @@ async def test_the_ledger_gives_a_reply_back_that_holds_a_password_which_is_a_wo
     ledger = open_ledger(tmp_path / "own" / "ledger.db")
     with WireServer(lambda messages, body: "password_reset") as server:
         lm = model(server)
-        said = [(await gateway(ledger).complete("target", lm, ask("0"))).text for _ in range(2)]
+        said = [(await gateway(ledger).complete("model", lm, ask("0"))).text for _ in range(2)]
         await lm.close()
     ledger.close()
     assert said == ["password_reset"] * 2

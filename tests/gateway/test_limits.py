@@ -99,8 +99,8 @@ async def test_a_provider_that_asks_for_no_wait_is_not_hammered(ledger: Ledger, 
 
 async def test_a_429_takes_nothing_from_the_cap_on_calls(ledger: Ledger) -> None:
     lm, door = scripted(*[SLOW] * 30, "billing"), gateway(ledger, Budget(max_calls=2))
-    assert (await asyncio.wait_for(door.complete("target", lm, ask("a")), 10)).text == "billing"
-    assert (await door.complete("target", lm, ask("b"))).text == "billing"
+    assert (await asyncio.wait_for(door.complete("model", lm, ask("a")), 10)).text == "billing"
+    assert (await door.complete("model", lm, ask("b"))).text == "billing"
     account = door.account
     assert (account.total_paid.calls, account.limited, account.lost, account.failed) == (2, 30, 0, 0)
 
@@ -108,7 +108,7 @@ async def test_a_429_takes_nothing_from_the_cap_on_calls(ledger: Ledger) -> None
 async def test_a_resumed_run_counts_429s_apart_as_well(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path / "ledger.db")
     door = gateway(ledger)
-    await door.complete("target", scripted(*[SLOW] * 5, "billing"), ask("a"))
+    await door.complete("model", scripted(*[SLOW] * 5, "billing"), ask("a"))
     await ledger.commit()
     ledger.close()
     again = Ledger(tmp_path / "ledger.db")
@@ -116,7 +116,7 @@ async def test_a_resumed_run_counts_429s_apart_as_well(tmp_path: Path) -> None:
     assert (sum(spend.calls for spend in past.paid.values()), past.lost, past.limited) == (1, 0, 5)
     account = Account(Budget(), past)
     resumed = gateway(again, account=account, past=past)
-    await resumed.complete("target", scripted("never asked"), ask("a"))
+    await resumed.complete("model", scripted("never asked"), ask("a"))
     assert (account.total_paid.calls, account.limited, account.failed) == (1, 5, 0)
     again.close()
 
@@ -133,10 +133,10 @@ async def test_one_call_that_is_refused_while_others_are_answered_stops_the_run(
 
     async def others() -> int:
         for number in range(1000):
-            await door.complete("target", lm, ask(f"other {number}"))
+            await door.complete("model", lm, ask(f"other {number}"))
         return 0
 
-    poison = door.complete("target", lm, ask("poison"))
+    poison = door.complete("model", lm, ask("poison"))
     results = await asyncio.wait_for(asyncio.gather(poison, others(), return_exceptions=True), 30)
     assert [type(result) for result in results] == [RunRefused, RunRefused]
     assert f"refused one call {MOST_LIMITED + 1} times as too many requests (429)" in str(results[0])
@@ -168,7 +168,7 @@ async def test_a_provider_that_refuses_nearly_all_stops_the_run(ledger: Ledger) 
 async def test_where_nobody_is_answered_only_the_longest_wait_ends_it(ledger: Ledger) -> None:
     """However often one call is refused: `--max-wait` may be a day."""
     lm = scripted(*[SLOW] * (2 * MOST_LIMITED), "billing")
-    assert (await asyncio.wait_for(gateway(ledger).complete("target", lm, ask("a")), 20)).text == "billing"
+    assert (await asyncio.wait_for(gateway(ledger).complete("model", lm, ask("a")), 20)).text == "billing"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ async def test_an_absurd_wait_stops_the_run_in_a_few_digits(ledger: Ledger, valu
     with WireServer(lambda messages, body: Fault(status=429, headers={"retry-after": value})) as server:
         lm, door = model(server), gateway(ledger)
         with pytest.raises(RunRefused, match=r"asks to wait 11574 days, more than --max-wait 300; go on later"):
-            await door.complete("target", lm, ask("a"))
+            await door.complete("model", lm, ask("a"))
         await lm.close()
     assert len(server.requests) == 1
 
@@ -194,6 +194,6 @@ async def test_a_wait_that_is_none_is_our_own_backoff(ledger: Ledger, value: str
 
     with WireServer(reply) as server:
         lm = model(server)
-        assert (await asyncio.wait_for(gateway(ledger).complete("target", lm, ask("a")), 10)).text == "ok"
+        assert (await asyncio.wait_for(gateway(ledger).complete("model", lm, ask("a")), 10)).text == "ok"
         await lm.close()
     assert served == 2

@@ -52,11 +52,11 @@ async def again(path: Path, walk: Walk, lm: FakeModel, **more: Any) -> tuple[lis
 
 
 async def one_by_one(door: Gateway, lm: FakeModel) -> list[Completion]:
-    return [await door.complete("target", lm, ask(text), "c") for text in ("a", "b", "a", "c", "a")]
+    return [await door.complete("model", lm, ask(text), "c") for text in ("a", "b", "a", "c", "a")]
 
 
 async def together(door: Gateway, lm: FakeModel) -> list[Completion]:
-    return await asyncio.gather(*(door.complete("target", lm, ask(text), "c") for text in ("a", "b", "a", "c", "a")))
+    return await asyncio.gather(*(door.complete("model", lm, ask(text), "c") for text in ("a", "b", "a", "c", "a")))
 
 
 @pytest.mark.parametrize("use_cache", [True, False])
@@ -76,7 +76,7 @@ async def test_the_same_way_again_gets_the_same_replies_for_nothing(
 
 async def test_an_account_goes_on_from_what_was_paid(ledger: Ledger) -> None:
     async def walk(door: Gateway, lm: FakeModel) -> list[Any]:
-        jobs = [door.complete("target", lm, ask(text, max_tokens=1)) for text in "ab"]
+        jobs = [door.complete("model", lm, ask(text, max_tokens=1)) for text in "ab"]
         return [await asyncio.gather(job, return_exceptions=True) for job in jobs]
 
     await first_time(ledger, walk, scripted("one", TransportUnknown("reset")))
@@ -95,7 +95,7 @@ async def test_a_cap_counts_what_was_paid_before(ledger: Ledger) -> None:
 
     async def further(door: Gateway, lm: FakeModel) -> list[Completion]:
         await one_by_one(door, lm)
-        return [await door.complete("target", lm, ask("new"))]
+        return [await door.complete("model", lm, ask("new"))]
 
     with pytest.raises(BudgetExhausted):
         await again(ledger.path, further, lm, budget=Budget(max_calls=3))
@@ -151,16 +151,16 @@ def refusing(text: str = "no") -> FakeModel:
 
 async def test_another_runs_refusal_is_never_served(ledger: Ledger) -> None:
     ledger.begin_run("other", make_task(), "m", "", 0, {}, {})
-    await gateway(ledger, run_id="other").complete("target", refusing(), ask("a"))
+    await gateway(ledger, run_id="other").complete("model", refusing(), ask("a"))
     lm = scripted("billing")
-    assert (await gateway(ledger).complete("target", lm, ask("a"))).text == "billing"
+    assert (await gateway(ledger).complete("model", lm, ask("a"))).text == "billing"
     assert len(lm.seen) == 1
 
 
 @pytest.mark.parametrize("twins", [1, 3])
 async def test_its_own_refusal_is_not_bought_again_by_a_run_that_is_resumed(ledger: Ledger, twins: int) -> None:
     async def walk(door: Gateway, lm: FakeModel) -> list[Completion]:
-        return await asyncio.gather(*(door.complete("target", lm, ask("a"), "c") for _ in range(twins)))
+        return await asyncio.gather(*(door.complete("model", lm, ask("a"), "c") for _ in range(twins)))
 
     first = await first_time(ledger, walk, refusing())
     lm = scripted("billing")
@@ -171,7 +171,7 @@ async def test_its_own_refusal_is_not_bought_again_by_a_run_that_is_resumed(ledg
 
 async def test_a_failed_row_is_tried_again_when_the_run_is_resumed(ledger: Ledger) -> None:
     async def walk(door: Gateway, lm: FakeModel) -> list[Any]:
-        return await asyncio.gather(door.complete("target", lm, ask("a")), return_exceptions=True)
+        return await asyncio.gather(door.complete("model", lm, ask("a")), return_exceptions=True)
 
     (first,) = await first_time(ledger, walk, scripted(RowRefused("not today")))
     assert isinstance(first, RowRefused)
@@ -195,7 +195,7 @@ async def test_a_run_that_is_left_at_any_point_ends_as_if_it_had_not_been(tmp_pa
     texts = [f"{n % 8}" for n in range(12)]
 
     async def walk(door: Gateway, lm: FakeModel) -> list[Any]:
-        jobs = (door.complete("target", lm, ask(text), "c") for text in texts)
+        jobs = (door.complete("model", lm, ask(text), "c") for text in texts)
         return await asyncio.gather(*jobs, return_exceptions=True)
 
     ledger = open_ledger(tmp_path / "ledger.db")

@@ -140,7 +140,7 @@ async def test_a_failed_attempt_is_charged_by_its_class_and_counts_as_a_call(
     lm = scripted(error)
     door = gateway(ledger, Budget(max_calls=1, max_cost=9.0), prices={lm.name: fixed_price(0.0, 1e6)})
     with pytest.raises((type(error), BudgetExhausted)):
-        await door.complete("target", lm, ask("a", max_tokens=3))
+        await door.complete("model", lm, ask("a", max_tokens=3))
     assert door.account.total_paid == Spend(1, 3 + 9 if usd else 0, usd)
     assert door.account.total_used == Spend()
     row = read(ledger.path, "SELECT state, error_class, cost_usd, http_status FROM calls")
@@ -155,7 +155,7 @@ async def test_an_attempt_that_may_have_been_paid_for_takes_its_reservation_from
         lm = model(server)
         door = gateway(ledger, Budget(max_cost=1.0), prices={lm.name: fixed_price(0.0, 1e6)})
         with pytest.raises(BudgetExhausted):
-            await door.complete("target", lm, ask("a", max_tokens=1, repeat=7))
+            await door.complete("model", lm, ask("a", max_tokens=1, repeat=7))
         await lm.close()
     assert len(server.requests) == 1, "a second attempt would pass the cap of one dollar"
     assert door.account.total_paid.usd == pytest.approx(1.0)
@@ -168,7 +168,7 @@ async def test_an_attempt_that_may_have_been_paid_for_takes_its_reservation_from
 async def test_what_may_have_been_paid_is_tried_three_times(ledger: Ledger, error: ModelError) -> None:
     lm, door = scripted(error), gateway(ledger)
     with pytest.raises(type(error)):
-        await door.complete("target", lm, ask("a"))
+        await door.complete("model", lm, ask("a"))
     assert len(lm.seen) == 3 == door.account.total_paid.calls
     assert read(ledger.path, "SELECT attempt FROM calls ORDER BY id") == [(1,), (2,), (3,)]
     assert door.retries.count == 2
@@ -181,7 +181,7 @@ async def test_it_is_tried_three_times_also_while_the_provider_is_down_for_all(
     """An outage is no reason to pay for a call again and again."""
     lm, door = scripted(*[DOWN] * 5, error), gateway(ledger)
     with pytest.raises(type(error)):
-        await asyncio.wait_for(door.complete("target", lm, ask("a")), 10)
+        await asyncio.wait_for(door.complete("model", lm, ask("a")), 10)
     assert classes(ledger).count(error.kind) <= 3
 
 
@@ -204,11 +204,11 @@ async def test_a_row_that_fails_alone_is_tried_six_times(ledger: Ledger) -> None
 
     tried: list[int] = []
     lm = FakeModel(answer)
-    bad = asyncio.ensure_future(door.complete("target", lm, ask("bad")))
+    bad = asyncio.ensure_future(door.complete("model", lm, ask("bad")))
     number = 0
     while not bad.done():
         number += 1
-        await door.complete("target", lm, ask(f"{number}"))
+        await door.complete("model", lm, ask(f"{number}"))
     with pytest.raises(Transient):
         await bad
     assert len(tried) == MAX_ATTEMPTS == 6
@@ -217,7 +217,7 @@ async def test_a_row_that_fails_alone_is_tried_six_times(ledger: Ledger) -> None
 
 async def test_an_outage_is_waited_out_however_many_attempts_it_takes(ledger: Ledger, quick: None) -> None:
     lm, door = scripted(*[DOWN] * 40, "billing"), gateway(ledger)
-    reply = await asyncio.wait_for(door.complete("target", lm, ask("a")), 30)
+    reply = await asyncio.wait_for(door.complete("model", lm, ask("a")), 30)
     assert reply.text == "billing"
     assert states(ledger) == {"error": 40, "ok": 1}
     assert door.account.total_used.calls == 1
@@ -227,7 +227,7 @@ async def test_a_call_that_was_held_back_as_the_outage_began_waits_it_out_too(
     ledger: Ledger, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lm, door, reserve = scripted("hello", *[DOWN] * 12, "billing"), gateway(ledger), ledger.reserve
-    await door.complete("target", lm, ask("a"))
+    await door.complete("model", lm, ask("a"))
 
     async def slowly(*given: Any) -> int:
         monkeypatch.setattr(ledger, "reserve", reserve)
@@ -237,7 +237,7 @@ async def test_a_call_that_was_held_back_as_the_outage_began_waits_it_out_too(
         return call_id
 
     monkeypatch.setattr(ledger, "reserve", slowly)
-    reply = await asyncio.wait_for(door.complete("target", lm, ask("b")), 30)
+    reply = await asyncio.wait_for(door.complete("model", lm, ask("b")), 30)
     assert (reply.text, classes(ledger)) == ("billing", ["ok", "not_sent", *["transient"] * 12, "ok"])
 
 
@@ -273,7 +273,7 @@ async def test_a_provider_that_answers_no_is_not_down(ledger: Ledger, quick: Non
     no = RowRefused("too long")
     lm, door = scripted(*[DOWN] * 6, no, "billing"), gateway(ledger, max_wait=0.5)
     with pytest.raises(RowRefused):
-        await asyncio.wait_for(door.complete("target", lm, ask("a")), 10)
+        await asyncio.wait_for(door.complete("model", lm, ask("a")), 10)
     assert not door._limiter(lm).is_open()
 
 
@@ -295,7 +295,7 @@ def refusing(is_refused: Callable[[int, int], bool]) -> Reply:
 
 async def rows(door: Gateway, lm: Any, count: int, candidate: str = "c_1") -> list[Any]:
     """What becomes of the rows of a candidate that are asked at once."""
-    jobs = (door.complete("target", lm, ask(f"row {n}"), candidate) for n in range(count))
+    jobs = (door.complete("model", lm, ask(f"row {n}"), candidate) for n in range(count))
     return await asyncio.gather(*jobs, return_exceptions=True)
 
 
@@ -304,7 +304,7 @@ async def test_an_account_that_is_closed_on_the_way_stops_the_run(ledger: Ledger
         lm, door = model(server), gateway(ledger, max_concurrency=4)
         results = await rows(door, lm, 60)
         with pytest.raises(RunRefused, match=r"calls in a row were refused in the same words .*closed to you"):
-            await door.complete("target", lm, ask("one more"))
+            await door.complete("model", lm, ask("one more"))
         await lm.close()
     assert sum(isinstance(result, Completion) for result in results) == 20
     assert any(isinstance(result, RunRefused) for result in results)
@@ -326,7 +326,7 @@ async def test_rows_that_are_refused_here_and_there_do_not_also_where_the_ledger
 async def test_a_prompt_that_was_never_answered_may_be_to_blame_itself(ledger: Ledger) -> None:
     with WireServer(refusing(lambda request, row: request > 1)) as server:
         lm, door = model(server), gateway(ledger)
-        await door.complete("target", lm, ask("row 99"), "c_1")
+        await door.complete("model", lm, ask("row 99"), "c_1")
         assert {type(result) for result in await rows(door, lm, 20, "c_2")} == {RequestRefused}
         await lm.close()
 
@@ -360,7 +360,7 @@ async def test_a_longer_wait_than_the_user_allows_stops_the_run_at_once(ledger: 
 
 async def test_a_rate_limit_does_not_use_up_the_attempts(ledger: Ledger) -> None:
     lm, door = scripted(*[RateLimited("slow down", 0.0)] * 12, "billing"), gateway(ledger)
-    assert (await asyncio.wait_for(door.complete("target", lm, ask("a")), 10)).text == "billing"
+    assert (await asyncio.wait_for(door.complete("model", lm, ask("a")), 10)).text == "billing"
     assert classes(ledger) == ["rate_limit"] * 12 + ["ok"]
 
 
@@ -371,7 +371,7 @@ async def test_one_kind_of_failure_does_not_use_up_the_attempts_of_another(
     ledger: Ledger, before: list[ModelError]
 ) -> None:
     door = gateway(ledger)
-    assert (await asyncio.wait_for(door.complete("target", scripted(*before, "ok"), ask("a")), 10)).text == "ok"
+    assert (await asyncio.wait_for(door.complete("model", scripted(*before, "ok"), ask("a")), 10)).text == "ok"
 
 
 async def test_no_wait_lasts_longer_than_the_run_may(ledger: Ledger) -> None:
@@ -379,21 +379,21 @@ async def test_no_wait_lasts_longer_than_the_run_may(ledger: Ledger) -> None:
     for error in (RateLimited("slow down", 30.0), DOWN):
         door = gateway(ledger, Budget(time_limit=0.3), jitter=Slow())
         with pytest.raises(BudgetExhausted, match=r"time_limit = 0\.3"):
-            await asyncio.wait_for(door.complete("target", scripted(error), ask("a")), 5)
+            await asyncio.wait_for(door.complete("model", scripted(error), ask("a")), 5)
         assert door.account.seconds < 2
 
 
 async def test_a_wait_within_the_time_of_the_run_is_waited(ledger: Ledger) -> None:
     door = gateway(ledger, Budget(time_limit=60.0))
     lm = scripted(RateLimited("slow down", 0.05), "billing")
-    assert (await asyncio.wait_for(door.complete("target", lm, ask("a")), 5)).text == "billing"
+    assert (await asyncio.wait_for(door.complete("model", lm, ask("a")), 5)).text == "billing"
 
 
 async def test_another_model_does_not_wait(ledger: Ledger) -> None:
     door, limited = gateway(ledger), scripted(RateLimited("slow down", 30.0), name="m/1")
-    waiting = asyncio.ensure_future(door.complete("target", limited, ask("a")))
+    waiting = asyncio.ensure_future(door.complete("model", limited, ask("a")))
     await asyncio.sleep(0.05)
-    reply = await asyncio.wait_for(door.complete("target", FakeModel(lambda r: "ok", "m/2"), ask("a")), 2)
+    reply = await asyncio.wait_for(door.complete("model", FakeModel(lambda r: "ok", "m/2"), ask("a")), 2)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     assert reply.text == "ok"

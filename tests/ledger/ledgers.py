@@ -60,7 +60,7 @@ async def fill(ledger: Ledger, run_id: str = "run-1", rows: int = 4) -> dict[str
         for row in range(rows):
             key = f"k-{candidate.id}-{row}"
             call = await ledger.reserve(
-                Reservation(run_id, "target", "m", key, candidate.id, 1, ask(f"row {row}"), 0.5, 100)
+                Reservation(run_id, "model", "m", key, candidate.id, 1, ask(f"row {row}"), 0.5, 100)
             )
             ledger.sent(call)
             await ledger.settle(run_id, call, Completion(TEAMS[row % 3], "stop", USAGE, "m-1"), 0.125, 0.25)
@@ -91,7 +91,7 @@ async def _failures(ledger: Ledger, run_id: str) -> None:
         )
         await ledger.fail(run_id, call, state, error, 0.25, usd)
     first = candidates()[0].id
-    ledger.cache_hit(run_id, "target", "m", f"k-{first}-0", first, USAGE)
+    ledger.cache_hit(run_id, "model", "m", f"k-{first}-0", first, USAGE)
 
 
 def make(path: Path, runs: Sequence[str] = ("run-1", "run-2")) -> Path:

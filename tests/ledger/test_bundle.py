@@ -265,7 +265,7 @@ def test_a_text_that_was_erased_is_not_missed_and_must_not_come_back(whole: Path
 
 async def test_a_call_that_is_on_its_way_is_no_change(whole: Path, tmp_path: Path) -> None:
     ledger = Ledger(whole)
-    call = await ledger.reserve(Reservation("run-1", "target", "m", "k", "", 1, ask("x"), 0.0, 0))
+    call = await ledger.reserve(Reservation("run-1", "model", "m", "k", "", 1, ask("x"), 0.0, 0))
     ledger.sent(call)
     await ledger.commit()
     members = pack(whole, tmp_path / "b.zip")

@@ -12,11 +12,11 @@ from agent.ledger.checks import charges
 def call(state: str, error_class: str | None = None) -> dict[str, Any]:
     tokens = {"prompt_tokens": 5, "completion_tokens": 1} if state == "ok" else {}
     empty = {"prompt_tokens": 0, "completion_tokens": 0}
-    return {"role": "target", "state": state, "error_class": error_class, "cost_usd": 0.0, **empty, **tokens}
+    return {"role": "model", "state": state, "error_class": error_class, "cost_usd": 0.0, **empty, **tokens}
 
 
 def result(calls: int, **more: int) -> dict[str, Any]:
-    counts = {"target": calls, "proposer": 0, "judge": 0, "cached": 0}
+    counts = {"model": calls, "proposer": 0, "judge": 0, "cached": 0}
     return {"calls": counts, "tokens": {"prompt": 5, "completion": 1}, "cost_usd": 0.0, **more}
 
 

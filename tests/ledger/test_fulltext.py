@@ -37,7 +37,7 @@ async def say(path: Path, *replies: str, run_id: str = "run-1") -> None:
     who = ledgers.candidates()[0].id
     for number, reply in enumerate(replies):
         key, row = f"k-said-{number}", f"said-{number}"
-        call = await ledger.reserve(Reservation(run_id, "target", "m", key, who, 1, ask(row), 0.0, 10))
+        call = await ledger.reserve(Reservation(run_id, "model", "m", key, who, 1, ask(row), 0.0, 10))
         ledger.sent(call)
         await ledger.settle(run_id, call, Completion(reply, "stop", ledgers.USAGE, "m-1"), 0.0, 0.1)
         right = (Score("exact_match", 1.0, "right"),)

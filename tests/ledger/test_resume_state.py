@@ -22,7 +22,7 @@ from tests.toys import TEAMS, ask, make_task, open_ledger
 
 
 async def buy(ledger: Ledger, key: str, run_id: str = "run-1", text: str = "ok", finish: Any = "stop") -> int:
-    call = await ledger.reserve(Reservation(run_id, "target", "m", key, "c", 1, ask(key), 0.5, 100))
+    call = await ledger.reserve(Reservation(run_id, "model", "m", key, "c", 1, ask(key), 0.5, 100))
     await ledger.settle(run_id, call, Completion(text, finish, Usage(7, 2), "m"), 0.125, 0.1)
     return call
 
@@ -35,14 +35,14 @@ async def test_bought_are_the_runs_own_settled_attempts_in_their_order(ledger: L
     first = await buy(ledger, "k")
     await buy(ledger, "k", "run-2")
     second, other = await buy(ledger, "k"), await buy(ledger, "other")
-    failed = await ledger.reserve(Reservation("run-1", "target", "m", "failed", "c", 1, ask("x"), 0.5, 100))
+    failed = await ledger.reserve(Reservation("run-1", "model", "m", "failed", "c", 1, ask("x"), 0.5, 100))
     await ledger.fail("run-1", failed, "error", Transient("busy"), 0.1, 0.0)
     assert resume_state(ledger.db, "run-1").bought == {"k": [first, second], "other": [other]}
 
 
 async def test_hits_are_counted_by_call_and_candidate(ledger: Ledger) -> None:
     for key, candidate in (("k", "a"), ("k", "a"), ("k", "b"), ("other", "a")):
-        ledger.cache_hit("run-1", "target", "m", key, candidate, Usage(1, 1))
+        ledger.cache_hit("run-1", "model", "m", key, candidate, Usage(1, 1))
     await ledger.commit()
     assert resume_state(ledger.db, "run-1").hits == {("k", "a"): 2, ("k", "b"): 1, ("other", "a"): 1}
 
@@ -63,7 +63,7 @@ async def test_paid_is_what_was_charged_by_role(ledger: Ledger) -> None:
     ledger.cache_hit("run-1", "judge", "m", "k", "c", Usage(7, 2))
     await ledger.commit()
     past = resume_state(ledger.db, "run-1")
-    assert past.paid == {"target": Spend(1, 9, 0.125), "proposer": Spend(4, 300, 1.5)}, "a 429 is no call"
+    assert past.paid == {"model": Spend(1, 9, 0.125), "proposer": Spend(4, 300, 1.5)}, "a 429 is no call"
     assert (past.limited, past.losses) == (1, {"f0": 1, "f2": 1, "f3": 1})
 
 
@@ -185,7 +185,7 @@ async def test_another_runs_words_do_not_stand_for_a_runs_own(ledger: Ledger) ->
 
 async def test_calls_and_starts_are_always_told(ledger: Ledger) -> None:
     """A call that is made again, with the same words, is another call."""
-    call = await ledger.reserve(Reservation("run-1", "target", "m", "k", "c", 1, ask("a"), 0.5, 100))
+    call = await ledger.reserve(Reservation("run-1", "model", "m", "k", "c", 1, ask("a"), 0.5, 100))
     await ledger.fail("run-1", call, "error", Transient("busy"), 0.1, 0.0)
     ledger.close()
     with closing(Ledger(ledger.path)) as again:

@@ -31,7 +31,7 @@ REPLY = Completion("billing", "stop", Usage(7, 5, 3), "m-1")
 
 
 async def reserve(ledger: Ledger, key: str = "k", request: Request | None = None, usd: float = 0.5) -> int:
-    return await ledger.reserve(Reservation("run-1", "target", "m", key, "c", 1, request or ask("a"), usd, 40))
+    return await ledger.reserve(Reservation("run-1", "model", "m", key, "c", 1, request or ask("a"), usd, 40))
 
 
 async def buy(ledger: Ledger, key: str, reply: Completion = REPLY) -> int:
@@ -89,7 +89,7 @@ async def test_a_note_of_sending_that_comes_late_does_not_undo_the_end(ledger: L
 
 async def test_calls_are_numbered_in_the_order_in_which_they_were_asked_for(ledger: Ledger) -> None:
     numbers = await asyncio.gather(*(reserve(ledger, f"k{n}") for n in range(20)))
-    ledger.cache_hit("run-1", "target", "m", "k0", "c", Usage(1, 1))
+    ledger.cache_hit("run-1", "model", "m", "k0", "c", Usage(1, 1))
     await ledger.commit()
     assert numbers == list(range(1, 21))
     assert read(ledger.path, "SELECT id, call_key FROM calls WHERE id > 19") == [(20, "k19"), (21, "k0")]
@@ -101,7 +101,7 @@ async def test_only_a_settled_attempt_is_a_cached_reply(ledger: Ledger) -> None:
     for state, error in (("error", Transient("busy")), ("unknown", TransportUnknown("reset"))):
         await ledger.fail("run-1", await reserve(ledger), state, error, 0.1, 0.5)
         assert ledger.settled("k") is None
-    ledger.cache_hit("run-1", "target", "m", "k", "c", Usage(1, 1))
+    ledger.cache_hit("run-1", "model", "m", "k", "c", Usage(1, 1))
     await ledger.commit()
     assert ledger.settled("k") is None
     await buy(ledger, "k")
@@ -123,9 +123,9 @@ async def test_beside_an_outcome_stands_the_reply_that_its_run_took(ledger: Ledg
     candidate = candidates()[0]
     ledger.add_candidate("run-1", 0, candidate.shown(), (), "op", None, "", "")
     for run_id, text, finish in (("run-1", "no", "refusal"), ("run-1", "one", "stop"), ("run-2", "two", "stop")):
-        call = await ledger.reserve(Reservation(run_id, "target", "m", "k_1", candidate.id, 1, ask("a"), 0.5, 40))
+        call = await ledger.reserve(Reservation(run_id, "model", "m", "k_1", candidate.id, 1, ask("a"), 0.5, 40))
         await ledger.settle(run_id, call, replace(REPLY, text=text, finish=finish), 0.25, 0.5)
-    ledger.cache_hit("run-3", "target", "m", "k_1", candidate.id, REPLY.usage)
+    ledger.cache_hit("run-3", "model", "m", "k_1", candidate.id, REPLY.usage)
     for run_id in ("run-1", "run-2", "run-3"):
         ledger.put_outcome(run_id, "dev", Outcome(candidate.id, "dev-0", Prediction({}, ""), (), 1.0, "k_1"))
     await ledger.commit()
@@ -308,7 +308,7 @@ async def test_a_run_ends_with_its_result_and_nothing_belongs_to_one_that_does_n
     assert History(ledger.path).run("run-1")["result"] == {"winner": "c"}
     with pytest.raises(InputError, match="no run run-2"):
         History(ledger.path).run("run-2")
-    ledger.cache_hit("run-2", "target", "m", "k", "c", Usage())
+    ledger.cache_hit("run-2", "model", "m", "k", "c", Usage())
     with pytest.raises(LedgerError, match="FOREIGN KEY"):
         await ledger.commit()
 

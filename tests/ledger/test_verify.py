@@ -94,7 +94,7 @@ async def test_a_ledger_that_is_being_written_verifies_at_any_moment(tmp_path: P
         found.append(verify(db))
         await fill(ledger, "run-1", rows=1)
         found.append(verify(db))
-        call = await ledger.reserve(Reservation("run-1", "target", "m", "k", "", 1, ask("a"), 0.5, 9))
+        call = await ledger.reserve(Reservation("run-1", "model", "m", "k", "", 1, ask("a"), 0.5, 9))
         found.append(verify(db))
         ledger.sent(call)
         await ledger.commit()

@@ -36,9 +36,7 @@ def ledger(tmp_path: Path, disk: type[Disk]) -> Iterator[Ledger]:
 
 
 async def reserve(ledger: Ledger, number: int = 0) -> int:
-    return await ledger.reserve(
-        Reservation("run-1", "target", "m", f"k{number}", "c", 1, ask(f"row {number}"), 0.5, 40)
-    )
+    return await ledger.reserve(Reservation("run-1", "model", "m", f"k{number}", "c", 1, ask(f"row {number}"), 0.5, 40))
 
 
 async def buy(ledger: Ledger, number: int = 0) -> None:

@@ -22,7 +22,7 @@ async def main(path: Path) -> None:
 async def buy(ledger: Ledger, worker: int) -> None:
     for number in range(100_000):
         key = f"k{worker}-{number}"
-        call = await ledger.reserve(Reservation("run-1", "target", "m", key, "c", 1, ask(key * 50), 0.5, 40))
+        call = await ledger.reserve(Reservation("run-1", "model", "m", key, "c", 1, ask(key * 50), 0.5, 40))
         print(f"reserved {key}", flush=True)
         ledger.sent(call)
         await asyncio.sleep(0)

@@ -122,11 +122,11 @@ async def test_an_actor_that_dies_leaves_one_call_unknown_and_another_takes_its_
 ) -> None:
     pool, door = create_model(f"ray/local/{path}?engines=1"), gateway(ledger)
     try:
-        found = [await door.complete("target", pool, question(0))]
+        found = [await door.complete("model", pool, question(0))]
         (first,) = engine_pids()
         assert os.getpriority(os.PRIO_PROCESS, first) == os.getpriority(os.PRIO_PROCESS, 0)
         os.kill(first, signal.SIGSTOP)  # over a call for certain
-        calls = [asyncio.create_task(door.complete("target", pool, question(number))) for number in range(1, 4)]
+        calls = [asyncio.create_task(door.complete("model", pool, question(number))) for number in range(1, 4)]
         await until(lambda: states(ledger).total() == 4)
         await asyncio.sleep(0.5)
         os.kill(first, signal.SIGKILL)
@@ -150,7 +150,7 @@ def test_a_run_on_a_pool_is_bought_for_the_local_model_too(path: Path, tmp_path:
     assert process.returncode == 0, err
     pool, local = json.loads(out), good_json(*command, "-m", f"local/{path}")
     assert pool["model"] == local["model"] == f"local/{path}"
-    assert (local["calls"]["target"], local["calls"]["cached"]) == (0, pool["calls"]["target"])
+    assert (local["calls"]["model"], local["calls"]["cached"]) == (0, pool["calls"]["model"])
     assert local["baseline"] == pool["baseline"]
 
 

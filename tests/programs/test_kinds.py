@@ -53,7 +53,7 @@ def test_every_kind_goes_through_the_same_run(kind: str, tmp_path: Path) -> None
     assert made.program.kind == kind
     assert (result.status, result.decision) == ("complete", "keep_baseline")
     assert result.winner.test == pytest.approx(2 / 3)
-    assert result.calls["target"] >= 60
+    assert result.calls["model"] >= 60
     assert result.release.path.is_file()
 
 

@@ -49,7 +49,7 @@ async def test_the_ledger_gives_scores_back_bit_for_bit_and_a_reply_without_any_
     reply = Completion("billing", "stop", Usage(3, 1), "fake/m", ((("billing", -0.1),),), scores)
     ledger: Ledger = open_ledger(path)
     request = ask("x", labels=TEAMS if scores else ())
-    call = await ledger.reserve(Reservation("run-1", "target", "fake/m", "k_1", "", 1, request, 0.0, 9))
+    call = await ledger.reserve(Reservation("run-1", "model", "fake/m", "k_1", "", 1, request, 0.0, 9))
     await ledger.settle("run-1", call, reply, 0.0, 0.1)
     assert ledger.settled("k_1") == reply
     (body,) = ledger.db.execute("SELECT b.body FROM calls k JOIN blobs b ON b.hash = k.response_hash").fetchone()

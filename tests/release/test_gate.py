@@ -71,7 +71,7 @@ SEARCHED: dict[str, Any] = {
     },
     "decision": "keep_baseline",
     "trials": {"complete": 3, "pruned": 2, "failed": 0},
-    "calls": {"target": 90, "proposer": 0, "judge": 0, "cached": 0},
+    "calls": {"model": 90, "proposer": 0, "judge": 0, "cached": 0},
     "tokens": {"prompt": 1000, "completion": 10},
     "cost_usd": 0.0,
     "seconds": 1.0,

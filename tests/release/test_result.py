@@ -104,7 +104,7 @@ WHOLE: dict[str, Any] = {
     "cheaper": None,
     "untested": None,
     "migration": None,
-    "calls": {"target": 90, "proposer": 1, "judge": 2, "cached": 3},
+    "calls": {"model": 90, "proposer": 1, "judge": 2, "cached": 3},
     "tokens": {"prompt": 1000, "cached_prompt": 10, "completion": 20},
     "limited": 1,
     "overspent": "paid $2, which passes the cap (max_cost = 1) by $1",
@@ -133,7 +133,7 @@ def test_every_key_can_be_read_by_attribute() -> None:
     assert result.ledger == Path("a/ledger.db")
     assert "ledger" not in result.to_json()
     assert result.lift.ci95 == (0.02, 0.22)
-    assert (result.calls["cached"], result.calls_made) == (3, {"target": 90, "proposer": 1, "judge": 2})
+    assert (result.calls["cached"], result.calls_made) == (3, {"model": 90, "proposer": 1, "judge": 2})
     assert (result.cost_usd, result.lost_usd, result.unpriced) == (2.0, 0.5, ("c/d",))
     assert result.release.path == Path("runs/x/prompt.md")
     assert result.slices[0].groups[0].side("winner").mean == 0.5

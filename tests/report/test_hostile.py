@@ -166,7 +166,7 @@ def made_up_result(winner: str, pick: Callable[[], str]) -> dict[str, Any]:
         "decision": "keep_baseline",
         "blocked": [pick(), pick()],
         "trials": {"complete": 2, "pruned": 0, "failed": 0},
-        "calls": {"target": 1, "proposer": 0, "judge": 0, "cached": 0},
+        "calls": {"model": 1, "proposer": 0, "judge": 0, "cached": 0},
         "tokens": {"prompt": 1, "completion": 1},
         "cost_usd": 0.5,
         "seconds": 61,

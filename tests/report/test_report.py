@@ -83,7 +83,7 @@ def test_the_numbers_of_a_report_are_those_of_the_result(two_runs: Made) -> None
     assert len(trials) == 1 + sum(result["trials"].values())
 
     spend = cells(page, "Calls, tokens and dollars")["all"]
-    paid = result["calls"]["target"] + result["calls"]["proposer"] + result["calls"]["judge"]
+    paid = result["calls"]["model"] + result["calls"]["proposer"] + result["calls"]["judge"]
     assert spend[2].replace(",", "") == str(paid + result["calls"]["cached"])
     assert float(spend[6]) == pytest.approx(result["cost_usd"], abs=1e-4)
     assert f"{paid:,} calls, {duration(result['seconds'])}" in page.text
@@ -302,7 +302,7 @@ def test_a_run_answered_from_the_ledger_has_the_same_curve() -> None:
     with WireServer(learner) as server:
         first = good_json(*files(200), "-m", compatible(server), "--price", "1,2", "-q", "--max-calls", "800")
         again = good_json(*files(200), "-m", compatible(server), "--price", "1,2", "-q", "--max-calls", "800")
-    assert again["calls"]["target"] == 0
+    assert again["calls"]["model"] == 0
     one, two = (
         [(trial["number"], trial["used"]) for trial in RunView(History(LEDGER), run["run_id"]).best]
         for run in (first, again)

@@ -284,7 +284,7 @@ async def test_a_run_is_followed_while_another_process_writes_and_its_log_can_be
         seen = []
         for number in range(3):
             call = await ledger.reserve(
-                Reservation("live", "target", "m", f"k_{number}", candidate.id, 1, ask("x"), 0.0, 10)
+                Reservation("live", "model", "m", f"k_{number}", candidate.id, 1, ask("x"), 0.0, 10)
             )
             await ledger.settle("live", call, Completion("billing", "stop", Usage(7, 2), "m"), 0.5, 0.1)
             score = (Score("exact_match", 1.0, ""),)

@@ -40,7 +40,7 @@ def result(model: str) -> RunResult:
         "lift": {"diff": 0.0, "ci95": [0, 0], "p_value": 1.0, "wins": 0, "losses": 0, "ties": 1, "n": 1},
         "decision": "promote",
         "trials": {"complete": 2},
-        "calls": {"target": 1, "cached": 0},
+        "calls": {"model": 1, "cached": 0},
         "tokens": {"prompt": 1, "completion": 1},
         "cost_usd": 0.25,
         "seconds": 1.0,

@@ -18,7 +18,7 @@ from tests.toys import make_task
 TASK = make_task(3)
 TASK = make_task(3, dev=TASK.dev * 40, test=TASK.test * 40)
 PRICES = {"a/target": fixed_price(1.0, 5.0), "a/proposer": fixed_price(1.0, 5.0)}
-ALONE: Models = {"target": ["a/target"], "proposer": [], "judge": []}
+ALONE: Models = {"model": ["a/target"], "proposer": [], "judge": []}
 NEEDED = int(FEWEST_ROWS / DEV_SHARE) + 1
 """Calls that compare two prompts on the fewest rows."""
 
@@ -43,7 +43,7 @@ def test_tools_make_every_call_dearer_and_leave_room_for_as_long_a_prompt() -> N
     assert equipped.own_prompt == bare.own_prompt + 500
     assert equipped.least.usd == pytest.approx(bare.least.usd + 500 * bare.usd_a_token)
     most = [largest_calls(make_task(tools=each), 0) for each in ((), tools)]
-    assert most[1]["target"].prompt_tokens == most[0]["target"].prompt_tokens + 2000 // LETTERS_A_TOKEN
+    assert most[1]["model"].prompt_tokens == most[0]["model"].prompt_tokens + 2000 // LETTERS_A_TOKEN
     assert most[1]["judge"] == most[0]["judge"]
     capped = Budget(max_tokens=50_000)
     fewer = [make_plan(TASK, Means(capped, costs=each), False).calls for each in (bare, equipped)]

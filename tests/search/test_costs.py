@@ -23,7 +23,7 @@ def costs(target: int, judge: int, budget: Budget) -> CandidateCosts:
     """After the user's own prompt ("own") has seen 60 rows, each with a call of so many tokens and one of a judge."""
     account, board = Account(budget), Board()
     for _row in range(60):
-        account.use("target", Usage(target), target / 1e6, False, "own")
+        account.use("model", Usage(target), target / 1e6, False, "own")
         account.use("judge", Usage(judge), judge / 1e6, False)
     board.record("own", [Outcome("own", f"dev-{row}", Prediction({}, ""), (), 1.0) for row in range(60)])
     return CandidateCosts(PLAN, account, board, "own", SIZES.__getitem__)
@@ -69,7 +69,7 @@ def test_a_prompt_that_picks_is_expected_to_cost_what_others_that_pick_cost() ->
     sizes = {"own": 100, "first": 200, "second": 400}
     for name, dollars in (("own", 1e-4), ("first", 6e-4)):  # three times as dear a token: nothing in the cache
         for _row in range(30):
-            account.use("target", Usage(sizes[name]), dollars, False, name)
+            account.use("model", Usage(sizes[name]), dollars, False, name)
         board.record(name, [Outcome(name, f"dev-{row}", Prediction({}, ""), (), 1.0) for row in range(30)])
     plan = replace(PLAN, per_row=1)
     found = CandidateCosts(plan, account, board, "own", sizes.__getitem__, lambda name: name != "own")

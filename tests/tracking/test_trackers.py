@@ -111,7 +111,7 @@ def check_curves(written: Written, result: dict[str, Any]) -> None:
     assert best[0] == pytest.approx(result["baseline"]["dev"])
     assert best[-1] >= result["winner"]["dev"] > best[0]
     assert places == sorted(places)
-    assert places[-1] == sum(result["calls"].get(role, 0) for role in ("target", "proposer", "cached"))
+    assert places[-1] == sum(result["calls"].get(role, 0) for role in ("model", "proposer", "cached"))
     cost, _ = written.curves["best dev by cost"][-1]
     assert cost == round(result["cost_usd"] * 10_000)
     assert len(written.curves["dev by trial"]) > 3

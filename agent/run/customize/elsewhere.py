@@ -76,7 +76,7 @@ async def replies(gateway: Gateway, lm: LM, others: Sequence[Task]) -> RepliesEl
     async def one(question: str) -> str | None:
         request = Request(messages=(Message("user", question),), max_tokens=MOST_TOKENS)
         try:
-            return (await gateway.complete("target", lm, request)).text
+            return (await gateway.complete("model", lm, request)).text
         except (RowRefused, BadResponse, Transient, TransportUnknown):
             return None
 

@@ -172,7 +172,7 @@ class HostedTrainer:
             finished = await training.finished(files, plan.settings)
         finally:
             account.release(worst)
-        account.charge("target", Spend(usd=finished.usd or 0.0))
+        account.charge("model", Spend(usd=finished.usd or 0.0))
         return finished
 
 

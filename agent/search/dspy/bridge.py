@@ -1,7 +1,7 @@
 """DSPy programs through our gateway: an engine behind `dspy.LM`.
 
     bridge = Bridge(gateway)
-    with dspy.context(lm=bridge.lm(model, "target", max_tokens=400)):
+    with dspy.context(lm=bridge.lm(model, "model", max_tokens=400)):
         result = await bridge.run(dspy.Evaluate(devset=rows, metric=metric, num_threads=8), program)
 
 Every call of the program is then a call of the gateway: budgeted, in the ledger, answered from the ledger when it is

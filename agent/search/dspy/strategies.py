@@ -94,7 +94,7 @@ async def search(context: SearchContext, method: str) -> None:
 async def _explore(context: SearchContext, form: DspyForm, method: str) -> OptimizerResult:
     """The optimizer's result, within what the context has left when its choice must still be scored on all of dev."""
     bridge, meter = Bridge(form.meter), form.meter
-    rows, lm = Rows(context, bridge, form.read), bridge.lm(context.target, "target", max_tokens=form.max_tokens)
+    rows, lm = Rows(context, bridge, form.read), bridge.lm(context.target, "model", max_tokens=form.max_tokens)
     context.stage(method, 1)
     per_row = context.plan.calls_each
     calls = free(context.left(), len(context.dev), per_row)

@@ -51,7 +51,7 @@ class World:
         self.model = OpenAIModel("openai-compatible/x", "x", base_url=server.url)
         self.gateway = Gateway(ledger, "run-1", Account(budget or Budget()), {}, jitter=Calm(), **more)
         self.bridge = Bridge(self.gateway)
-        self.lm = self.bridge.lm(self.model, "target", max_tokens=50)
+        self.lm = self.bridge.lm(self.model, "model", max_tokens=50)
 
     def calls(self) -> list[dict[str, Any]]:
         self.ledger.flush()
