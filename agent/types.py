@@ -258,9 +258,9 @@ class Proposal:
 @dataclass(frozen=True, slots=True)
 class Shown:
     """A candidate as people read it and the ledger keeps it. `text`: its instruction or state; `n_examples`: its number
-    of worked examples, fixed and picked; `weights`: its label weights; `picks`: how those examples are picked that
-    differ from input to input; `passages`: how passages are looked up; `tool_texts`: its texts of the task's tools,
-    with the task's own under "own". Each is JSON-ready, None where it has none."""
+    of worked examples, fixed and picked; `calibration`: of its label scores; `picks`: how those examples are picked
+    that differ from input to input; `passages`: how passages are looked up; `tool_texts`: its texts of the task's
+    tools, with the task's own under "own". Each is JSON-ready, None where it has none."""
 
     id: str
     technique: str
@@ -269,7 +269,7 @@ class Shown:
     role: str = ""
     demos: tuple[Demo, ...] = ()
     n_examples: int = 0
-    weights: Mapping[str, Any] | None = None
+    calibration: Mapping[str, Any] | None = None
     picks: Mapping[str, Any] | None = None
     passages: Mapping[str, Any] | None = None
     tool_texts: Mapping[str, Any] | None = None
@@ -529,7 +529,7 @@ class Task:
     that judge (several: a panel), `rubrics` what they go by, by file name. `slices` are columns or fields by which
     scores are told apart; each of `repeats` samples of a row is a call of its own. `human_score` is
     what people reach, in (0, 1], or None. `monitor` says what is drift in production. `calibrate`: the finalists also
-    compete with label weights. `detect`: the smallest gain worth having, in points. `precision`: the part of the
+    compete calibrated. `detect`: the smallest gain worth having, in points. `precision`: the part of the
     answers, in (0, 1), that must be right where the prompt may abstain. With `tools` the answer is a list of calls of
     them. With `user` a row is a conversation that goes on with the model's own replies, and the last of them is the
     answer.

@@ -16,7 +16,7 @@ import pytest
 
 from agent.programs.moves.pool import CandidateGenerator
 from agent.programs.picked_rows import PickedRows
-from agent.prompt.label_weights import LabelWeights
+from agent.prompt.calibration import LabelCalibration
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.types import Completion, Example, Task, Usage
 from tests.bench.arena import goods, guard
@@ -105,12 +105,12 @@ def test_answers_that_are_known_are_not_bought_again(server: ModelServer, task: 
     assert server.counts("known")["score"]["calls"] == 2
 
 
-def test_label_weights_decide_what_a_reply_says(task: Task) -> None:
+def test_calibration_decide_what_a_reply_says(task: Task) -> None:
     tops = (("north", -0.2), ("west", -1.8), ("south", -6.0), ("east", -6.0))
     reply = Completion("north", "stop", Usage(), "m", (tops,))
     plain = CandidatePrompt(task, PickedRows(task), PromptCandidate("zero-shot", "turns", task.instruction))
     bias = {"east": 0.0, "north": 0.0, "south": 0.0, "west": 3.0}
-    weighted = replace(plain, candidate=replace(plain.candidate, weights=LabelWeights("fitted", bias)))
+    weighted = replace(plain, candidate=replace(plain.candidate, calibration=LabelCalibration("fitted", bias)))
     assert (plain.answer(reply, task.test[0]), weighted.answer(reply, task.test[0])) == ("north", "west")
     assert weighted.answer(None, task.test[0]) == ""
 
@@ -182,7 +182,7 @@ def test_picks_are_not_chosen_where_they_cannot_help(model: str, dev_rows: int, 
     compete on 30 rows."""
     chosen, tried = asyncio.run(guard.run_once(model, dev_rows, 700, seed))
     assert any(one.whole and one.picks for one in tried)
-    assert any(one.whole and one.weights for one in tried)
+    assert any(one.whole and one.calibration for one in tried)
     assert chosen.refused
     assert not chosen.picked
 

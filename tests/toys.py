@@ -32,7 +32,7 @@ SIGNATURE = Signature((Field("message"),), (Field("team", "choice", choices=TEAM
 
 
 def launched(task: Task, target: LM, proposer: LM | None = None, **options: object) -> Launch:
-    """A run of a task on a model that is ready to start; without `calibrate` its finalists get no label weights."""
+    """A run of a task on a model that is ready to start; without `calibrate` its finalists get no calibration."""
     asked = RecordedOptions(**{"calibrate": False, **options})
     program = program_for(task, target)
     return Launch(program.task, target, proposer, (), asked, resolved(asked, program), program)

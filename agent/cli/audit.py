@@ -349,13 +349,13 @@ def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
         click.echo(plain(candidate["instruction"]))
         for line in change_lines(candidate):
             click.echo(plain(f"tools: {line}"))
-        if weights := candidate.get("weights"):
-            near = weights.get("neighbours")
+        if calibration := candidate.get("calibration"):
+            near = calibration.get("neighbours")
             voting = f", {near['k']} neighbours with weight {near['weight']:g}" if near else ""
-            if prior := weights.get("prior"):
+            if prior := calibration.get("prior"):
                 voting = f", a classifier of the train rows with weight {prior['weight']:g}"
-            numbers = f"temperature {weights['temperature']:g}{voting}, {weights['bias']}"
-            click.echo(plain(f"label weights: {weights['method']}, {numbers}"))
+            numbers = f"temperature {calibration['temperature']:g}{voting}, {calibration['bias']}"
+            click.echo(plain(f"calibration: {calibration['method']}, {numbers}"))
         if candidate["demos"]:
             click.echo("examples: " + plain(", ".join(demo["example_id"] for demo in candidate["demos"])))
         for run in prompt["runs"]:

@@ -197,35 +197,35 @@ NEGLIGIBLE = 0.01
 
 
 def confidence_report(
-    won: Sequence[Outcome], dev: Sequence[Outcome], weights: Mapping[str, Any] | None, precision: float | None
+    won: Sequence[Outcome], dev: Sequence[Outcome], calibration: Mapping[str, Any] | None, precision: float | None
 ) -> Calibration | None:
     """The reliability of the winner's confidences, and what abstaining below a threshold would leave.
 
-    `dev` outcomes choose the threshold; with fitted weights they are read with weights of other rows. `weights`: the
-    winner's label weights. `precision`: the part of the answers that must be right, in (0, 1); None: no threshold is
-    wanted. None where no answer has a confidence.
+    `dev` outcomes choose the threshold; with a fitted calibration they are read with that of other
+    rows. `calibration`: the winner's. `precision`: the part of the answers that must be right, in (0, 1); None: no
+    threshold is wanted. None where no answer has a confidence.
     """
     confidences, right = _known(won)
     if not confidences:
         return None
     bins = reliability(confidences, right)
-    weights = weights or {}
+    calibration = calibration or {}
     return Calibration(
-        method=weights.get("method", "none"),
+        method=calibration.get("method", "none"),
         rows=len(confidences),
         ece=expected_calibration_error(bins),
-        bias=weights.get("bias", {}),
-        temperature=weights.get("temperature", 1.0),
+        bias=calibration.get("bias", {}),
+        temperature=calibration.get("temperature", 1.0),
         bins=tuple(ReliabilityBin(**asdict(one)) for one in bins),
         abstain=_abstaining(confidences, right, dev, precision) if precision is not None else None,
-        neighbours=weights.get("neighbours"),
-        prior=_prior(weights) if weights.get("prior") else None,
+        neighbours=calibration.get("neighbours"),
+        prior=_prior(calibration) if calibration.get("prior") else None,
     )
 
 
-def _prior(weights: Mapping[str, Any]) -> PriorVote:
-    model = 1 / weights["temperature"]
-    return PriorVote(**weights["prior"], model_weight=model, model_adds_nothing=model <= NEGLIGIBLE)
+def _prior(calibration: Mapping[str, Any]) -> PriorVote:
+    model = 1 / calibration["temperature"]
+    return PriorVote(**calibration["prior"], model_weight=model, model_adds_nothing=model <= NEGLIGIBLE)
 
 
 def _known(outcomes: Sequence[Outcome]) -> tuple[list[float], list[bool]]:

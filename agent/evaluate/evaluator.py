@@ -13,7 +13,7 @@ from agent.errors import BadResponse, InputError, RowRefused, Transient, Transpo
 from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import ModelClient, call_key
 from agent.observer import NO_OBSERVER, Observer
-from agent.prompt.label_weights import MIN_LABEL_MASS, agree, label_scores, logprobs_for, places, share_of_all
+from agent.prompt.calibration import MIN_LABEL_MASS, agree, label_scores, logprobs_for, places, share_of_all
 from agent.scoring.llm_judge import JudgeMetric
 from agent.scoring.task_metrics import combine
 from agent.types import (

@@ -24,8 +24,8 @@ Row = dict[str, Any]
 ALIAS_MOVED = "alias_moved"
 ERASED = "(erased)"
 """Stands for a text that was erased."""
-LABEL_WEIGHTS = "label_weights"
-"""The event with the label weights of a candidate."""
+CALIBRATED_EVENT = "calibration"
+"""The event with the calibration of a candidate."""
 LOOKED_UP = {"picks": "candidate_picks", "passages": "candidate_passages"}
 """The events that say how a candidate picks examples and looks passages up."""
 TOOL_TEXTS = "candidate_tool_texts"
@@ -145,13 +145,13 @@ class Queries:
         return str(found[0]) if found else None
 
 
-WEIGHTED = "label-weights:"
-"""Begins the operator of a candidate with label weights."""
+CALIBRATED = "calibration:"
+"""Begins the operator of a calibrated candidate."""
 
 
-def is_weighted(trial: Row) -> bool:
-    """Whether a trial's candidate is another one with label weights."""
-    return str(trial.get("operator")).startswith(WEIGHTED)
+def is_calibrated(trial: Row) -> bool:
+    """Whether a trial's candidate is the calibrated twin of another."""
+    return str(trial.get("operator")).startswith(CALIBRATED)
 
 
 class History(Queries):
@@ -296,21 +296,21 @@ class History(Queries):
         return {"tool_texts": _load(found[0]["body"]), "tool_texts_hash": found[0]["hash"]} if found else {}
 
     def _weights(self, candidate_id: str) -> Row:
-        """`weights`, the label weights of a candidate that has some (a bias of None: erased); else nothing."""
+        """`calibration` of a candidate that has one (a bias of None: erased); else nothing."""
         made = "SELECT 1 FROM proposals WHERE candidate_id = ? AND operator LIKE ? LIMIT 1"
-        if not self.select(made, candidate_id, f"{WEIGHTED}%"):
+        if not self.select(made, candidate_id, f"{CALIBRATED}%"):
             return {}
         found = self.select(
             "SELECT e.body, b.body AS bias FROM events e LEFT JOIN blobs b "
             "ON b.hash = json_extract(e.body, '$.bias_hash') "
             "WHERE e.kind = ? AND json_extract(e.body, '$.candidate_id') = ? LIMIT 1",
-            LABEL_WEIGHTS,
+            CALIBRATED_EVENT,
             candidate_id,
         )
         body = json.loads(found[0]["body"])
         more = {name: body[name] for name in ("neighbours", "prior") if name in body}
         bias = _load(found[0]["bias"])
-        return {"weights": {"method": body["method"], "bias": bias, "temperature": body["temperature"], **more}}
+        return {"calibration": {"method": body["method"], "bias": bias, "temperature": body["temperature"], **more}}
 
     def _looked_up(self, candidate_id: str) -> Row:
         rows = self.select(

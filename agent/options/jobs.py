@@ -101,7 +101,7 @@ class SearchOptions(MarginOption):
         SEARCH,
         metavar="NAME",
     )
-    calibrate: bool = option(True, "Do not try label weights on the finalists (they cost no call).", SEARCH)
+    calibrate: bool = option(True, "Do not try calibration on the finalists (it costs no call).", SEARCH)
     seed: int = option(0, "Same seed, same trials.", SEARCH, metavar="N", everyday=True, ge=0, le=2**31 - 1)
 
 

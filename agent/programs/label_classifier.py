@@ -1,4 +1,4 @@
-"""Trains the classifier whose numbers a prompt with the label weights `prior` takes along (`retrieval/linear.py`)."""
+"""Trains the classifier whose numbers a prompt with the calibration `prior` takes along (`retrieval/linear.py`)."""
 
 from __future__ import annotations
 

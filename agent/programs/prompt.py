@@ -21,7 +21,7 @@ from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.programs.passages import PassageLibrary, own_passages
 from agent.programs.picked_rows import PickedRows
 from agent.programs.prompt_dspy import predict_form
-from agent.prompt.label_weights import LabelWeights, logprobs_for, read_reply
+from agent.prompt.calibration import LabelCalibration, logprobs_for, read_reply
 from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.prompt.render import template
 from agent.prompt.techniques import answers_last, labels_first, reasons_first, why_rejected
@@ -134,8 +134,8 @@ class PromptProgram(Kind):
             raise RowRefused.by_provider(completion.text)
         tokens = completion.logprobs if labels_first(prompt, outputs) else ()
         exact = completion.label_logprobs
-        votes = self._opinion(prompt.weights, example) if prompt.weights and (tokens or exact) else ()
-        reply = (completion.text, tokens, outputs, answers_last(prompt), prompt.weights, votes, exact)
+        votes = self._opinion(prompt.calibration, example) if prompt.calibration and (tokens or exact) else ()
+        reply = (completion.text, tokens, outputs, answers_last(prompt), prompt.calibration, votes, exact)
         prediction = await run_aside(len(completion.text), partial(read_reply, *reply))
         return replace(prediction, passages=bare_passages(block)) if block else prediction
 
@@ -150,11 +150,11 @@ class PromptProgram(Kind):
     def votes(self, candidate: Candidate, example: Example, k: int) -> tuple[float, ...] | None:
         return self.pool.votes(example, k) if as_prompt(candidate).picks is not None else None
 
-    def _opinion(self, weights: LabelWeights, example: Example) -> tuple[float, ...]:
+    def _opinion(self, calibration: LabelCalibration, example: Example) -> tuple[float, ...]:
         """What decides next to the model: votes of the neighbours, or what the classifier says."""
-        if weights.neighbours is not None:
-            return self.pool.votes(example, weights.neighbours.k)
-        return self.prior(example) if weights.prior is not None else ()
+        if calibration.neighbours is not None:
+            return self.pool.votes(example, calibration.neighbours.k)
+        return self.prior(example) if calibration.prior is not None else ()
 
     def prior_rows(self) -> str:
         return self.classifier.rows
@@ -162,10 +162,10 @@ class PromptProgram(Kind):
     def prior(self, example: Example) -> tuple[float, ...]:
         return self.classifier.log_probabilities(example)
 
-    def weighted(self, candidate: Candidate, weights: LabelWeights) -> Candidate | None:
+    def calibrated(self, candidate: Candidate, calibration: LabelCalibration) -> Candidate | None:
         prompt = as_prompt(candidate)
-        fits = prompt.weights is None and labels_first(prompt, self.task.signature.outputs)
-        return replace(prompt, weights=weights) if fits else None
+        fits = prompt.calibration is None and labels_first(prompt, self.task.signature.outputs)
+        return replace(prompt, calibration=calibration) if fits else None
 
     @cached_property
     def _cap(self) -> ReplyCap:
@@ -188,9 +188,10 @@ class PromptProgram(Kind):
         prompt = as_prompt(candidate)
         if prompt.picks is not None and (why := self.pool.why_other(prompt.picks)):
             return why
-        if prompt.weights and prompt.weights.neighbours and prompt.picks is None:
+        if prompt.calibration and prompt.calibration.neighbours and prompt.picks is None:
             return "neighbours decide on its answers, and it has no pool: it picks no examples"
-        if prompt.weights and prompt.weights.prior and (why := self.classifier.why_other(prompt.weights.prior.rows)):
+        prior = prompt.calibration.prior if prompt.calibration else None
+        if prior and (why := self.classifier.why_other(prior.rows)):
             return why
         if prompt.passages is not None and (why := self.library.why_other(prompt.passages)):
             return why
@@ -322,8 +323,8 @@ class PromptProgram(Kind):
             model=model,
             parameters=dict(parameters),
             provenance=dict(provenance),
-            weights=prompt.weights,
-            classifier=self.classifier.trained if prompt.weights and prompt.weights.prior else None,
+            calibration=prompt.calibration,
+            classifier=self.classifier.trained if prompt.calibration and prompt.calibration.prior else None,
             picks=self.pool.released(prompt) if prompt.picks is not None else None,
             passages=self.library.released(prompt.passages) if prompt.passages is not None else None,
             adapter=adapter,

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from agent.errors import RowRefused
 from agent.gateway.embedding import Embedder
-from agent.prompt.label_weights import read_reply
+from agent.prompt.calibration import read_reply
 from agent.release.completion import parameters_of
 from agent.release.runtime import Prompt
 from agent.retrieval.passages import bare_passages
@@ -63,7 +63,7 @@ class ReleasedProgram:
         if completion.finish == "refusal":
             raise RowRefused.by_provider(completion.text)
         votes, exact = release.votes(example.inputs), completion.label_logprobs
-        how = (release.outputs, release.reasoning, release.weights, votes, exact)
+        how = (release.outputs, release.reasoning, release.calibration, votes, exact)
         read = partial(read_reply, completion.text, completion.logprobs, *how)
         prediction = await run_aside(len(completion.text), read)
         if release.passages is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
-from agent.prompt.label_weights import LabelWeights
+from agent.prompt.calibration import LabelCalibration
 from agent.prompt.tool_texts import ToolTexts
 from agent.retrieval.passages import Passages
 from agent.retrieval.pick import Picks
@@ -19,7 +19,7 @@ class PromptCandidate(Candidate):
     Args:
         role: an opening sentence of the role technique, or "".
         examples: the same for each input.
-        weights: decide among the labels when the reply is read; None: the reply itself says the answer.
+        calibration: decides among the labels when the reply is read; None: the reply itself says the answer.
         picks: how more examples are picked for each input, which follow `examples`.
         passages: how passages of the task's documents are looked up for each input; they go where the instruction has
             `{{context}}`, else before the input.
@@ -33,7 +33,7 @@ class PromptCandidate(Candidate):
     instruction: str
     role: str = ""
     demos: tuple[Demo, ...] = ()
-    weights: LabelWeights | None = None
+    calibration: LabelCalibration | None = None
     picks: Picks | None = None
     passages: Passages | None = None
     tool_texts: ToolTexts | None = None
@@ -45,7 +45,7 @@ class PromptCandidate(Candidate):
             "instruction": self.instruction,
             "role": self.role,
             "demos": [demo.as_dict() for demo in self.demos],
-            **({"weights": self.weights.as_dict()} if self.weights else {}),
+            **({"calibration": self.calibration.as_dict()} if self.calibration else {}),
         }
         given = {"picks": self.picks, "passages": self.passages, "tool_texts": self.tool_texts}
         return parts | {name: how.as_dict() for name, how in given.items() if how is not None}
@@ -69,7 +69,7 @@ class PromptCandidate(Candidate):
             self.role,
             self.demos,
             self.n_examples,
-            weights=self.weights.as_dict() if self.weights else None,
+            calibration=self.calibration.as_dict() if self.calibration else None,
             picks=self.picks.as_dict() if self.picks else None,
             passages=self.passages.as_dict() if self.passages else None,
         )

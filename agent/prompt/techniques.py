@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from agent.prompt.label_weights import LABELS_FIRST
+from agent.prompt.calibration import LABELS_FIRST
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.template import escape, marks, placeholder
 from agent.retrieval.passages import CONTEXT

@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.errors import ParameterRefused, ReleaseError, RowRefused
 from agent.models.model_registry import create_model
-from agent.prompt.label_weights import logprobs_for, read_reply
+from agent.prompt.calibration import logprobs_for, read_reply
 from agent.release.prompt_file import PromptRelease
 from agent.task.words import printable
 from agent.tracking.spans import program_tracer
@@ -74,7 +74,7 @@ async def acomplete(
             await model.close()
     if completion.finish == "refusal":
         raise RowRefused.by_provider(completion.text, f"{release.model} refused to answer")
-    how = (release.outputs, release.reasoning, release.weights, votes, completion.label_logprobs)
+    how = (release.outputs, release.reasoning, release.calibration, votes, completion.label_logprobs)
     return await run_aside(len(completion.text), partial(read_reply, completion.text, completion.logprobs, *how))
 
 

@@ -38,7 +38,7 @@ from agent.strict import (
 )
 
 if TYPE_CHECKING:
-    from agent.prompt.label_weights import LabelWeights
+    from agent.prompt.calibration import LabelCalibration
     from agent.release.released_adapter import ReleasedAdapter
     from agent.retrieval.linear import LabelClassifier
     from agent.retrieval.passages import ReleasedPassages
@@ -74,10 +74,10 @@ class PromptRelease:
     `parameters` (max_tokens, temperature, stop) and `provenance` become plain JSON data: tuples are lists, keys whose
     value is None are left out, other types and non-finite numbers raise a ReleaseError. `version` is the hash of all
     that decides what is sent, to which model, and how the reply is read: everything but name and provenance.
-    `reasoning` says how `parse` finds the answer; `weights` decide among the labels of the one output when a reply has
-    log-probabilities, which the parameter `logprobs` asks for (None: a reply is read as it stands), and some combine
-    the model with a `classifier`. With `picks`, the messages hold one mark for the examples that are picked for each
-    input; with `passages`, one for the block of passages that are looked up for it. With `adapter`, `model` is the
+    `reasoning` says how `parse` finds the answer; `calibration` decides among the labels of the one output when a reply
+    has log-probabilities, which the parameter `logprobs` asks for (None: a reply is read as it stands), and some
+    combine the model with a `classifier`. With `picks`, the messages hold one mark for the examples that are picked for
+    each input; with `passages`, one for the block of passages that are looked up for it. With `adapter`, `model` is the
     base, and both answer. With `tools`, these go with every request, and the answer is a list of their calls.
     """
 
@@ -90,7 +90,7 @@ class PromptRelease:
     model: str
     parameters: Mapping[str, Any]
     provenance: Mapping[str, Any]
-    weights: LabelWeights | None = None
+    calibration: LabelCalibration | None = None
     classifier: LabelClassifier | None = None
     picks: PickedDemos | None = None
     passages: ReleasedPassages | None = None
@@ -129,9 +129,9 @@ class PromptRelease:
         return f"{self.model}+{self.adapter.path}" if self.adapter else self.model
 
     def optional_data(self) -> dict[str, Any]:
-        """What only some prompts have, JSON-ready: label weights, what they pick and look up, with the rows, the hashes
+        """What only some prompts have, JSON-ready: calibration, what they pick and look up, with the rows, the hashes
         of an adapter, and tools."""
-        found: dict[str, Any] = {"weights": self.weights.as_dict()} if self.weights else {}
+        found: dict[str, Any] = {"calibration": self.calibration.as_dict()} if self.calibration else {}
         if self.classifier is not None:
             lines = self.classifier.lines(self.outputs[0].choices)
             found["classifier"] = {**self.classifier.settings(), "rows": lines}
@@ -190,7 +190,7 @@ class PromptRelease:
             from agent.retrieval.pool import text_of
 
             return self.classifier.log_probabilities(text_of(values, self.compared))
-        near = self.weights.neighbours if self.weights else None
+        near = self.calibration.neighbours if self.calibration else None
         if near is None or self.picks is None:
             return ()
         return self.picks.votes(values, self.compared, self.outputs[0].choices, near.k, own)
@@ -388,7 +388,7 @@ _SHAPES: dict[str, Shape] = {
     "provenance": TABLE,
 }
 _OPTIONAL: dict[str, Shape] = {
-    "weights": TABLE,
+    "calibration": TABLE,
     "adapter": TABLE,
     "tools": [{"name": TEXT, "description": TEXT, "parameters": _JSON_OBJECT}],
     "picks": TABLE,
@@ -420,10 +420,10 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
     if missing := [key for key in _SHAPES if key not in data]:
         raise ReleaseError(f"{file}: lacks {', '.join(missing)}; restore the released file")
     _require_shapes(data, refuse)
-    weights = _weights(data["weights"], data["outputs"], refuse) if "weights" in data else None
-    if weights and weights.neighbours and "picks" not in data:
-        refuse("weights", "neighbours decide on the answers, and there is no pool that they are of (picks)")
-    classifier = _classifier(data, weights, refuse)
+    calibration = _calibration(data["calibration"], data["outputs"], refuse) if "calibration" in data else None
+    if calibration and calibration.neighbours and "picks" not in data:
+        refuse("calibration", "neighbours decide on the answers, and there is no pool that they are of (picks)")
+    classifier = _classifier(data, calibration, refuse)
     picks = _picks(data, refuse) if "picks" in data else None
     passages = _passages(data, refuse) if "passages" in data else None
     adapter = _adapter(data, file.parent, refuse) if "adapter" in data else None
@@ -440,7 +440,7 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
             model=data["model"],
             parameters=data["parameters"],
             provenance=data["provenance"],
-            weights=weights,
+            calibration=calibration,
             classifier=classifier,
             picks=picks,
             passages=passages,
@@ -487,10 +487,10 @@ def _picks(data: dict[str, Any], refuse: Refuse) -> PickedDemos:
     return picks
 
 
-def _classifier(data: dict[str, Any], weights: LabelWeights | None, refuse: Refuse) -> LabelClassifier | None:
-    prior = weights.prior if weights else None
+def _classifier(data: dict[str, Any], calibration: LabelCalibration | None, refuse: Refuse) -> LabelClassifier | None:
+    prior = calibration.prior if calibration else None
     if (prior is None) != ("classifier" not in data):
-        refuse("weights", "a classifier decides on the answers, and there is none, or one that no weights name")
+        refuse("calibration", "a classifier decides on the answers, and there is none, or no calibration names it")
     if prior is None:
         return None
     from agent.retrieval.linear import label_classifier
@@ -500,7 +500,7 @@ def _classifier(data: dict[str, Any], weights: LabelWeights | None, refuse: Refu
 
     found = _looked_up(data, "classifier", read, refuse)
     if found.trained_on != prior.rows:
-        refuse("classifier", f"was trained on {found.trained_on!r:.40}, and the weights name {prior.rows!r:.40}")
+        refuse("classifier", f"was trained on {found.trained_on!r:.40}, and the calibration names {prior.rows!r:.40}")
     return found
 
 
@@ -524,14 +524,14 @@ def _adapter(data: dict[str, Any], folder: Path, refuse: Refuse) -> ReleasedAdap
         refuse("adapter", str(error))
 
 
-def _weights(data: Mapping[str, Any], outputs: Sequence[Mapping[str, Any]], refuse: Refuse) -> LabelWeights:
-    """The label weights with the labels in the order of the one output's choices."""
-    from agent.prompt.label_weights import LabelWeights, Method, Neighbours, Prior
+def _calibration(data: Mapping[str, Any], outputs: Sequence[Mapping[str, Any]], refuse: Refuse) -> LabelCalibration:
+    """The calibration with the labels in the order of the one output's choices."""
+    from agent.prompt.calibration import LabelCalibration, Method, Neighbours, Prior
     from agent.retrieval.votes import MOST_NEIGHBOURS
 
     choices = outputs[0].get("choices", []) if len(outputs) == 1 else []
     if not choices:
-        refuse("weights", "weights need one output with choices")
+        refuse("calibration", "needs one output with choices")
 
     def is_bias(value: Any) -> bool:
         return isinstance(value, dict) and set(value) == set(choices) and all(map(REAL.holds, value.values()))
@@ -547,10 +547,10 @@ def _weights(data: Mapping[str, Any], outputs: Sequence[Mapping[str, Any]], refu
     }
     method = data.get("method")
     shape |= {name: inner for name, inner in more.items() if name == method}
-    if wrong := mismatch(data, shape, "weights"):
-        refuse("weights", wrong)
+    if wrong := mismatch(data, shape, "calibration"):
+        refuse("calibration", wrong)
     near, prior = data.get("neighbours"), data.get("prior")
-    return LabelWeights(
+    return LabelCalibration(
         data["method"],
         {label: float(data["bias"][label]) for label in choices},
         float(data["temperature"]),

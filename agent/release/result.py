@@ -89,7 +89,7 @@ class RunResult(CostedResult):
         proposer: how the model that writes instructions was used.
         to_show: sample size that would show the gain; None where it was shown, or nothing was gained.
         human_score: what people reach on such rows, in (0, 1], where the task says so.
-        calibration: the winner's label weights and how far its confidences can be trusted; None without
+        calibration: the winner's calibration and how far its confidences can be trusted; None without
             log-probabilities.
         cheaper: the winner against the best on dev, where `--prefer cheap` took another one.
         untested: the prompt that led the user's own on dev and was not tested.

@@ -122,9 +122,9 @@ class Prompt:
     def _votes(self, who: str | None, inputs: dict[str, str]) -> tuple[float, ...]:
         """What decides next to the model: the neighbours' votes for the inputs and a user, or the classifier's; ()
         where the model decides alone."""
-        if self.release.weights is None or not self.release.weights.reads_input:
+        if self.release.calibration is None or not self.release.calibration.reads_input:
             return ()
-        if who is None or self.release.weights.prior is not None:
+        if who is None or self.release.calibration.prior is not None:
             return self.release.votes(inputs)
         return self._rows_of(who).votes(inputs)
 
@@ -222,7 +222,7 @@ class Prompt:
         Args:
             reply: The model's text.
             logprobs: For each token of the reply its most likely tokens, as (token, log-probability) pairs or as OpenAI
-                gives them (`choice.logprobs.content`). A release with label weights decides by them; without them its
+                gives them (`choice.logprobs.content`). A release with calibration decides by them; without them its
                 reply is read as it stands. They also give the prediction its `confidence`.
             inputs: Those that the prompt was rendered with. Needed with `logprobs` where the nearest rows of the pool
                 or a classifier decide, too (the methods `neighbours` and `prior`); else not looked at.
@@ -231,20 +231,24 @@ class Prompt:
         Raises:
             ReleaseError: The inputs are needed and not given, or not those of the prompt.
         """
-        from agent.prompt.label_weights import read_reply, tokens_of  # takes time, and not all who render parse
+        from agent.prompt.calibration import read_reply, tokens_of  # takes time, and not all who render parse
 
         release, tokens = self.release, tokens_of(logprobs)
         votes: tuple[float, ...] = ()
-        if tokens and release.weights is not None and release.weights.reads_input:
+        if tokens and release.calibration is not None and release.calibration.reads_input:
             if inputs is None:
-                what = "the labels of the nearest rows decide" if release.weights.neighbours else "a classifier decides"
+                what = (
+                    "the labels of the nearest rows decide"
+                    if release.calibration.neighbours
+                    else "a classifier decides"
+                )
                 raise ReleaseError(
                     f"cannot parse a reply of {self.name!r} without its inputs: {what}, "
                     "too; write prompt.parse(reply, logprobs, inputs={...})"
                 )
             user, _, given = self._named(who, None, inputs, "parse a reply of")
             votes = self._votes(user, given)
-        return read_reply(reply, tokens, release.outputs, release.reasoning, release.weights, votes)
+        return read_reply(reply, tokens, release.outputs, release.reasoning, release.calibration, votes)
 
     def complete(
         self,

@@ -42,7 +42,7 @@ RECORDED = "recorded"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One recorded answer to a row: the reply (or the label that weights decided on) and its score. `error`: why there
+    """One recorded answer to a row: the reply (or the calibrated label) and its score. `error`: why there
     is none, which is no score of 0."""
 
     reply: str
@@ -53,7 +53,7 @@ class Sample:
     def of(outcome: Outcome) -> Sample:
         if not is_answer(outcome):
             return Sample("", None, outcome.prediction.error or "no answer")
-        if outcome.prediction.confidence is not None:  # label weights decided; the answer reads as itself
+        if outcome.prediction.confidence is not None:  # calibration decided; the answer reads as itself
             return Sample(str(next(iter(outcome.prediction.fields.values()))), outcome.value)
         return Sample(outcome.prediction.raw, outcome.value)
 

@@ -210,7 +210,7 @@ def confidence(result: RunResult) -> list[str]:
     found = result.calibration
     if found is None:
         return []
-    weights = f"{found.method} label weights; " if found.is_weighted else ""
+    weights = f"{found.method} calibration; " if found.is_calibrated else ""
     decides = combined(found)
     weights = f"{decides}; " if decides else weights
     lines = [f"{weights}expected calibration error of its confidences {points(found.ece)} on {found.rows} test rows"]
@@ -219,16 +219,16 @@ def confidence(result: RunResult) -> list[str]:
     return lines
 
 
-def label_weights(result: RunResult) -> str:
-    """How the best found decides among its labels, in a sentence; "" where it has no label weights."""
+def calibration(result: RunResult) -> str:
+    """How the best found is calibrated, in a sentence; "" without calibration."""
     found = result.calibration
-    if found is None or not found.is_weighted:
+    if found is None or not found.is_calibrated:
         return ""
     each = ", ".join(f"{label} {bias:+.2f}" for label, bias in found.bias.items())
     temperature = f", temperature {found.temperature:.2f}" if found.method != "label-free" else ""
     decides = combined(found)
     first = f"{decides[0].upper()}{decides[1:]}. " if decides else ""
-    return f"{first}Answers are decided by label weights ({found.method}{temperature}): {cut(each, 600)}."
+    return f"{first}Answers are calibrated ({found.method}{temperature}): {cut(each, 600)}."
 
 
 def combined(found: Calibration) -> str:

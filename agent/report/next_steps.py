@@ -87,9 +87,9 @@ def _can_be_trained(result: RunResult) -> bool:
 
 def _takes_python(result: RunResult, promoted: Mapping[str, Any] | None) -> bool:
     """Whether what was released looks rows or passages up, or weighs labels, which templates cannot."""
-    winner, weights = result.winner, result.calibration
+    winner, calibration = result.winner, result.calibration
     is_released = promoted is not None or result.decision == "promote"
-    return is_released and bool(winner.picks or winner.passages or (weights and weights.is_weighted))
+    return is_released and bool(winner.picks or winner.passages or (calibration and calibration.is_calibrated))
 
 
 def _promote(result: RunResult, of_run: str, promoted: Mapping[str, Any] | None) -> list[NextStep]:

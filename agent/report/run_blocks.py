@@ -344,7 +344,7 @@ def _design(run: _Shown) -> str:
 def _prompt(run: _Shown) -> Iterator[Block]:
     result = run.result
     yield text(_design(run), on="page")
-    yield text(facts.label_weights(result), on="page")
+    yield text(facts.calibration(result), on="page")
     yield text(*change_facts.changes(result), heading="what changed:")
     if run.brief and run.texts.prompt and not result.is_own:
         lines = plain(run.texts.prompt).splitlines()

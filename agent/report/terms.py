@@ -20,7 +20,7 @@ TERMS: Mapping[str, str] = {
     "held back": "not released although the gain was shown, for the reasons that are listed",
     "yardstick": "the score of a method without a language model (constant answer, classifier, nearest rows) on the "
     "same rows",
-    "candidate": "one prompt that may be tried: instruction, examples, technique, layout, role, label weights",
+    "candidate": "one prompt that may be tried: instruction, examples, technique, layout, role, calibration",
     "trial": "one candidate with the rows that it saw: complete, pruned, failed or incomplete",
     "complete": "of a trial: it saw the whole of dev",
     "pruned": "taken out before it saw the whole of dev, as it was clearly behind or never among the best",

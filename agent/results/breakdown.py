@@ -261,7 +261,7 @@ class PriorVote(Result):
 
 
 class Calibration(Result):
-    """The winner's label weights (`method` none: it has no weights), and how far the confidences of its answers can be
+    """The winner's calibration (`method` none: it has no weights), and how far the confidences of its answers can be
     trusted on the sealed `rows` that have one. `ece`: the expected calibration error, in [0, 1], 0 is perfect;
     `neighbours`: `k` rows that vote, and the `weight` of their votes; `prior`: a classifier that votes."""
 
@@ -276,6 +276,6 @@ class Calibration(Result):
     prior: PriorVote | None = None
 
     @property
-    def is_weighted(self) -> bool:
-        """Whether the winner has label weights."""
+    def is_calibrated(self) -> bool:
+        """Whether the winner's labels are calibrated."""
         return self.method != "none"

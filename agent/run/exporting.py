@@ -146,8 +146,8 @@ def _details(
 
 def _dev_run(history: History, row: Row, release: PromptRelease) -> tuple[DevRun | None, str]:
     """What the run has of the prompt on dev, or why that cannot be had."""
-    if release.weights:
-        return None, "its label weights read each dev row by log-probabilities, which an export does not have"
+    if release.calibration:
+        return None, "its calibration reads each dev row by log-probabilities, which an export does not have"
     try:
         task = task_of(started_with(row))
         return dev_run(history, row, task, str(release.provenance.get("candidate_id", ""))), ""

@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.errors import BudgetExhausted, InputError
 from agent.evaluate.evaluator import Evaluator
-from agent.ledger.query import Row, is_weighted, started_with
+from agent.ledger.query import Row, is_calibrated, started_with
 from agent.options.shared import CapOptions
 from agent.programs.kinds import program_for
 from agent.prompt.prompt_candidate import PromptCandidate
@@ -114,7 +114,9 @@ def prepare_answers(labelled: LabelledTask, options: CapOptions, db: Path) -> Pr
             )
         trials = [trial for trial in history.trials(run["id"]) if trial["state"] == "complete"]
         own = [trial for trial in trials if trial["number"] == 0]
-        others = [trial for trial in trials if trial["number"] and trial["mean"] is not None and not is_weighted(trial)]
+        others = [
+            trial for trial in trials if trial["number"] and trial["mean"] is not None and not is_calibrated(trial)
+        ]
         best = sorted(others, key=lambda trial: (-trial["mean"], trial["number"]))
         found = [history.candidate(trial["candidate_id"]) for trial in [*own, *best]]
         whole = [row for row in found if not (row["picks"] or row["passages"])]  # these look up rows of that run

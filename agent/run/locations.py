@@ -188,16 +188,16 @@ def suite_in_run(prompt: Prompt, task: Task, db: Path) -> Suite:
     rows = tuple(row for row in task.dev if row.id in seen and not is_erased(seen[row.id]))
     if not rows:
         raise InputError(f"{db}: holds no answers of {prompt.name} ({candidate_id}) to dev rows; {hint}")
-    is_weighted = prompt.release.weights is not None
-    samples = [[_sample(seen[row.id], is_weighted)] for row in rows]
+    is_calibrated = prompt.release.calibration is not None
+    samples = [[_sample(seen[row.id], is_calibrated)] for row in rows]
     note = {"run_id": run_id, "reason": "the dev rows as its own run scored them"}
     return suite_of(replace(task, dev=rows), prompt, prompt.model, samples, note)
 
 
-def _sample(item: Mapping[str, Any], is_weighted: bool) -> Sample:
+def _sample(item: Mapping[str, Any], is_calibrated: bool) -> Sample:
     from agent.release.suite import Sample
 
-    if is_weighted and item["fields"]:  # the label that the weights decided on reads as itself
+    if is_calibrated and item["fields"]:  # a calibrated label reads as itself
         return Sample(str(next(iter(item["fields"].values()))), item["value"])
     if item["reply"] or item["value"] is not None:
         return Sample(item["reply"], item["value"])

@@ -29,7 +29,7 @@ from agent.run.launch import Launch
 from agent.run.observers import Watcher
 from agent.run.optimize import Resumed, Run
 from agent.search import explanation
-from agent.search.label_weighting import add_label_weights
+from agent.search.calibration import add_calibrated
 from agent.search.migrate import best_seen, search_from
 from agent.search.pareto import Finalist, counted
 from agent.stats.intervals import loss_bound
@@ -56,7 +56,7 @@ class MigrationRun(Run):
         self._test = tuple(row for row in launch.task.test if row.id in sealed)[: self.plan.test_rows]
 
     def _baseline(self) -> Candidate:
-        return replace(self._migration.released, weights=None)
+        return replace(self._migration.released, calibration=None)
 
     async def _search(self) -> None:
         rows = [*self.context.dev, *self._test]
@@ -72,7 +72,7 @@ class MigrationRun(Run):
 
     async def _conclude(self, status: Literal["complete", "budget"]) -> RunResult:
         if self.options.calibrate:
-            await add_label_weights(self.context)
+            await add_calibrated(self.context)
         offers = counted(self._offers())
         if not offers:
             raise RunRefused("no prompt came through the whole of dev; a larger --max-calls pays for more")

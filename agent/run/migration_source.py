@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
-from agent.ledger.query import History, Row, is_erased, is_weighted, started_with
+from agent.ledger.query import History, Row, is_calibrated, is_erased, started_with
 from agent.options.jobs import Migrates, RecordedOptions
 from agent.release.result import search_result
 from agent.report.facts import without_result
@@ -41,9 +41,9 @@ class Migration:
         run_id: the run that released it.
         version: of the release.
         model: the model that it was made for.
-        released: the prompt as it was released, with the label weights of that model.
+        released: the prompt as it was released, with the calibration of that model.
         trial: its trial in that run.
-        seeds: other prompts of that run, the most promising first, without label weights: these are of one model alone.
+        seeds: other prompts of that run, the most promising first, without calibration, which is of one model alone.
         dev: what the released prompt scored there, by dev row.
         sealed: what it did there on the sealed test, by row.
         parameters: those that it was called with.
@@ -148,7 +148,7 @@ def recorded_migration(options: RecordedOptions, task: Task, db: Path) -> Migrat
         if not sealed:
             raise InputError(f"{row['id']}: has no sealed replies of {named.candidate} to compare with")
         dev = {each["example_id"]: each["value"] for each in history.outcomes(row["id"], named.candidate, "dev")}
-        seeds = _seeds(history, trials, replace(released, weights=None))
+        seeds = _seeds(history, trials, replace(released, calibration=None))
         (size,) = history.select(
             "SELECT AVG(prompt_tokens) AS n FROM calls WHERE run_id = ? AND candidate_id = ? AND role = 'model' AND "
             "state IN ('ok', 'cached')",
@@ -202,7 +202,7 @@ def _outcomes(history: History, run_id: str, candidate_id: str, split: str) -> d
 def _seeds(history: History, trials: list[Row], released: PromptCandidate) -> tuple[Proposal, ...]:
     """Other prompts of a run: the best of each shape first, as what one model makes of a shape says little of another
     model; those whose texts were erased are left out."""
-    tried = [trial for trial in trials if trial["mean"] is not None and not is_weighted(trial)]
+    tried = [trial for trial in trials if trial["mean"] is not None and not is_calibrated(trial)]
     best = sorted(tried, key=lambda trial: (trial["state"] != "complete", -trial["mean"], trial["number"]))
     first: dict[tuple[Any, ...], Proposal] = {}
     others: list[Proposal] = []

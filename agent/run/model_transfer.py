@@ -16,7 +16,7 @@ from typing import Any
 
 from agent.errors import BudgetExhausted, InputError
 from agent.evaluate.evaluator import Evaluator
-from agent.ledger.query import History, Row, is_weighted, started_with
+from agent.ledger.query import History, Row, is_calibrated, started_with
 from agent.options.jobs import TransferOptions
 from agent.programs.kinds import program_for
 from agent.prompt.prompt_candidate import PromptCandidate
@@ -263,7 +263,7 @@ def _seen(history: History, run_row: Row, task: Task, top: int, limit: int | Non
         for outcome in history.outcomes(run_row["id"], trial["candidate_id"], "dev")
     }
     task = replace(task, dev=tuple(row for row in task.dev if row.id in scored)[:limit])
-    own = [trial for trial in trials if trial["number"] and not is_weighted(trial)]  # weights are of one model alone
+    own = [trial for trial in trials if trial["number"] and not is_calibrated(trial)]  # weights are of one model alone
     whole = [trial for trial in own if trial["mean"] is not None]
     best = sorted(whole, key=lambda trial: (-trial["mean"], trial["number"]))[:top]
     entrants = []

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from agent.ledger.query import LABEL_WEIGHTS, LOOKED_UP, TOOL_TEXTS
+from agent.ledger.query import CALIBRATED_EVENT, LOOKED_UP, TOOL_TEXTS
 from agent.observer import Observer, TrainingProgress
 from agent.prompt.tool_texts import as_text
 
@@ -64,10 +64,12 @@ class LedgerObserver(Observer):
         self._ledger.add_candidate(
             self._run_id, round_, shown, laid_out, proposal.operator, proposal.parent_id, proposal.reason, rejected
         )
-        if shown.weights and not rejected:
-            body = {key: value for key, value in shown.weights.items() if key != "bias"}
-            texts = {"bias": json.dumps(shown.weights["bias"], ensure_ascii=False)}  # the labels are the user's words
-            self._ledger.event(self._run_id, LABEL_WEIGHTS, {"candidate_id": shown.id, **body}, texts)
+        if shown.calibration and not rejected:
+            body = {key: value for key, value in shown.calibration.items() if key != "bias"}
+            texts = {
+                "bias": json.dumps(shown.calibration["bias"], ensure_ascii=False)
+            }  # the labels are the user's words
+            self._ledger.event(self._run_id, CALIBRATED_EVENT, {"candidate_id": shown.id, **body}, texts)
         if shown.tool_texts and not rejected:
             texts = {"tool_texts": as_text(shown.tool_texts)}
             self._ledger.event(self._run_id, TOOL_TEXTS, {"candidate_id": shown.id}, texts)

@@ -43,8 +43,8 @@ from agent.scoring.llm_judge import judge_builder, trust_record
 from agent.scoring.task_metrics import build_metrics
 from agent.search import explanation, selection
 from agent.search.board import Board, Calibrated
+from agent.search.calibration import add_calibrated, best_readings
 from agent.search.context import UNSCORED_AT_MOST, RunTools, SearchCase, SearchContext, sealed_rows
-from agent.search.label_weighting import add_label_weights, best_readings
 from agent.search.pareto import Finalist
 from agent.search.plan import Means, Plan
 from agent.search.registered import DEFAULT, STRATEGIES, Strategy
@@ -287,7 +287,7 @@ class Run(LedgerRun[RunResult]):
         """Opens the sealed test once, for baseline and winner (and the best, where a cheaper one is the winner), and
         writes the release."""
         if self._searched and self.options.calibrate:
-            await add_label_weights(self.context)
+            await add_calibrated(self.context)
         winner = self._chosen()
         tested = {winner.id, *([self._cheaper.best.id] if self._cheaper else [])}
         self._untested = untested(self.context, tested, self.options.prefer, self.options.budget)
@@ -329,7 +329,7 @@ class Run(LedgerRun[RunResult]):
     def _parameters(self, candidate: Candidate) -> dict[str, Any]:
         """What a candidate was scored with."""
         cap: dict[str, Any] = {"max_tokens": self.program.max_tokens(candidate)}
-        if self.program.shown(candidate).weights:
+        if self.program.shown(candidate).calibration:
             cap["logprobs"] = self._evaluator.logprobs
             if scores_labels(self.target):
                 cap["labels"] = list(self.task.signature.outputs[0].choices)
@@ -474,13 +474,13 @@ class Run(LedgerRun[RunResult]):
             raise RunRefused(f"no row of the sealed test got a score with both prompts: {why}")
 
     def _confidence(self, winner: Candidate, won: Sequence[Outcome]) -> Calibration | None:
-        """How far the winner's confidences can be trusted; None without any, and where label weights are switched off
+        """How far the winner's confidences can be trusted; None without any, and where calibration is switched off
         and no precision is wanted."""
         precision = self.task.precision
         if not self.options.calibrate and precision is None:
             return None
         dev = self._board.outcomes.get(winner.id, ())
-        found = confidence_report(won, dev, self.program.shown(winner).weights, precision)
+        found = confidence_report(won, dev, self.program.shown(winner).calibration, precision)
         if found is None and precision is not None:
             self._observer.on_message("precision: answers without log-probabilities, so nothing says where to abstain")
         return found

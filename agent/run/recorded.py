@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.errors import InputError
-from agent.prompt.label_weights import LabelWeights
+from agent.prompt.calibration import LabelCalibration
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.tool_texts import ToolTexts
 from agent.retrieval.passages import Passages
@@ -24,9 +24,9 @@ def recorded_prompt(row: Mapping[str, Any]) -> PromptCandidate:
         Demo(demo["example_id"], demo["inputs"], demo["outputs"], demo["rationale"], demo["source"])
         for demo in row["demos"]
     )
-    weights = row.get("weights")
-    if weights and weights["bias"] is None:
-        raise InputError(f"{row['id']}: the label weights of this prompt were erased from the ledger")
+    calibration = row.get("calibration")
+    if calibration and calibration["bias"] is None:
+        raise InputError(f"{row['id']}: the calibration of this prompt was erased from the ledger")
     if "tool_texts" in row and row["tool_texts"] is None:
         raise InputError(f"{row['id']}: this prompt's texts of the tools were erased from the ledger")
     candidate = PromptCandidate(
@@ -35,7 +35,7 @@ def recorded_prompt(row: Mapping[str, Any]) -> PromptCandidate:
         row["instruction"],
         row["role"],
         demos,
-        weights=LabelWeights.of(weights) if weights else None,
+        calibration=LabelCalibration.of(calibration) if calibration else None,
         picks=Picks(**row["picks"]) if row["picks"] else None,
         passages=Passages(**row["passages"]) if row["passages"] else None,
         tool_texts=ToolTexts.of(row["tool_texts"]) if "tool_texts" in row else None,

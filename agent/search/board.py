@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from agent.evaluate.evaluator import evidence, values
 from agent.observer import NO_OBSERVER, Observer
-from agent.prompt.label_weights import LabelWeights, Neighbours, share_of_all
+from agent.prompt.calibration import LabelCalibration, Neighbours, share_of_all
 from agent.retrieval.votes import NEIGHBOURS
 from agent.search.program import Parent, Program
 from agent.search.study import MeanScore, shrunk
@@ -164,10 +164,10 @@ class Board:
 
 
 class Calibrated:
-    """Reads outcomes on dev rows with label weights, for comparisons alone.
+    """Reads outcomes on dev rows as calibrated, for comparisons alone.
 
-    A finalist is scored with label weights as well, and one that picks its examples gains most there: compared by what
-    the replies say, it would be cut on few rows. The weights here need no right answer.
+    A finalist is calibrated as well, and one that picks its examples gains most there: compared by what
+    the replies say, it would be cut on few rows. The calibration here need no right answer.
     A task without a single output with labels leaves outcomes unchanged.
     """
 
@@ -183,19 +183,23 @@ class Calibrated:
         if field is None or not scored:
             return list(outcomes)
         near = Neighbours(NEIGHBOURS, 1.0) if self._program.picks(candidate) else None
-        weights = LabelWeights("label-free", dict(zip(field.choices, label_free(scored).bias, strict=True)), 1.0, near)
-        if self._program.weighted(candidate, weights) is None:
+        calibration = LabelCalibration(
+            "label-free", dict(zip(field.choices, label_free(scored).bias, strict=True)), 1.0, near
+        )
+        if self._program.calibrated(candidate, calibration) is None:
             return list(outcomes)
-        return [self._one(candidate, row, outcome, field, weights) for row, outcome in zip(rows, outcomes, strict=True)]
+        return [
+            self._one(candidate, row, outcome, field, calibration) for row, outcome in zip(rows, outcomes, strict=True)
+        ]
 
     def _one(
-        self, candidate: Candidate, row: Example, outcome: Outcome, field: Field, weights: LabelWeights
+        self, candidate: Candidate, row: Example, outcome: Outcome, field: Field, calibration: LabelCalibration
     ) -> Outcome:
         right = row.labels[field.name]
         if outcome.label_scores is None or outcome.value is None or right not in field.choices:
             return outcome
-        votes = self._program.votes(candidate, row, NEIGHBOURS) if weights.neighbours else None
-        scores = weights.scores(outcome.label_scores, votes or ())
+        votes = self._program.votes(candidate, row, NEIGHBOURS) if calibration.neighbours else None
+        scores = calibration.scores(outcome.label_scores, votes or ())
         at = field.choices.index(right)
         answer = field.choices[scores.index(max(scores))]
         is_same = answer == outcome.prediction.fields.get(field.name)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from agent.gateway.gateway import Gateway, ModelClient
-from agent.prompt.label_weights import LabelWeights
+from agent.prompt.calibration import LabelCalibration
 from agent.search.effects import Feature
 from agent.search.registered import DEFAULT
 from agent.search.study import Place
@@ -170,8 +170,8 @@ class Program(Describes, Protocol):
         """One candidate for each part that the winner does not share with the baseline; they may break hard rules."""
         return []
 
-    def weighted(self, candidate: Candidate, weights: LabelWeights) -> Candidate | None:
-        """The candidate with label weights; None where its replies do not begin with a label, or it has some."""
+    def calibrated(self, candidate: Candidate, calibration: LabelCalibration) -> Candidate | None:
+        """The candidate with this calibration; None where its replies do not begin with a label, or it has one."""
         return None
 
     def votes(self, candidate: Candidate, example: Example, k: int) -> tuple[float, ...] | None:

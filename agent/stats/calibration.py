@@ -1,4 +1,4 @@
-"""Label weights estimated from log-probabilities on dev, and how far a confidence can be trusted. Pure.
+"""Calibration of labels estimated from log-probabilities on dev, and how far a confidence can be trusted. Pure.
 
 `scores` is a table here: for each row the log-probability of each label, in nats. A row's answer is the label with the
 highest `scores / temperature + bias`; with `shares`, a table of the logs of each label's share in the votes of the

@@ -155,7 +155,7 @@ class SearchTable(TomlTable):
     )
     roles: list[Text] = Field([], description='Opening sentences to try, such as "You are a careful clerk."')
     calibrate: bool = Field(
-        True, description="Whether the finalists also compete with label weights, where a reply begins with a label."
+        True, description="Whether the finalists also compete calibrated, where a reply begins with a label."
     )
     detect: Annotated[float, Field(gt=0, le=100)] = Field(
         10.0, description="The smallest gain worth having, in points: the sealed test takes the rows that show it."

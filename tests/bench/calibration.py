@@ -1,4 +1,4 @@
-"""What label weights are worth on recorded runs, without a call: every candidate that saw all of dev and of the test.
+"""What calibration is worth on recorded runs, without a call: every candidate that saw all of dev and of the test.
 
     python -m tests.bench.calibration LEDGER|FOLDER [...] [--json]
 
@@ -29,9 +29,9 @@ from agent.errors import AgentError
 from agent.ledger.query import History, started_with
 from agent.programs.label_classifier import TrainedPrior
 from agent.programs.picked_rows import PickedRows
-from agent.prompt.label_weights import (
+from agent.prompt.calibration import (
     LABELS_FIRST,
-    LabelWeights,
+    LabelCalibration,
     Method,
     Neighbours,
     Prior,
@@ -161,7 +161,7 @@ def _read(
             bias = dict(zip(field.choices, weights.bias, strict=True))
             near = Neighbours(NEIGHBOURS, weights.weight) if method == "neighbours" else None
             prior = Prior(weights.weight, "") if method == "prior" else None
-            named = LabelWeights(method, bias, weights.temperature, near, prior)
+            named = LabelCalibration(method, bias, weights.temperature, near, prior)
         prediction = weighed(prediction, logs, field, named, beside[row.id])
     return float(prediction.fields.get(field.name) == row.labels[field.name]), prediction.confidence
 

@@ -1,4 +1,4 @@
-"""Label weights from end to end: they win where the model prefers a label, cost no call, and are released."""
+"""Calibration from end to end: they win where the model prefers a label, cost no call, and are released."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.cli.world import compatible, files, good, good_json, optimize, refuse
 from tests.wire import Fault, WireServer
 
 
-def test_label_weights_win_where_the_model_prefers_a_label_and_cost_no_call() -> None:
+def test_calibration_win_where_the_model_prefers_a_label_and_cost_no_call() -> None:
     command = [*files(240), "--max-calls", "300", "--price", "1,2"]
     with WireServer(biased) as server:
         found = good_json(*command, "-m", compatible(server))
@@ -28,14 +28,16 @@ def test_label_weights_win_where_the_model_prefers_a_label_and_cost_no_call() ->
         bought = len(server.requests)
         assert bought == found["calls"]["model"] + found["calls"]["proposer"] + sum(plain["calls"].values())
         prompt = load_prompt(Path(found["release"]))
-        assert prompt.release.weights is not None
+        assert prompt.release.calibration is not None
         assert prompt.release.parameters["logprobs"] == 8
         answer = prompt.complete(text="my parcel is with the courier, the tracking says so")
         other = ("--models", f"openai-compatible/y@{server.url}", "--limit", "8", "--price", "1,2")
         moved = {one["candidate_id"] for one in good_json("transfer", found["run_id"], *other)["candidates"]}
         checked = good_json("check", found["release"], "--price", "1,2", "--repeats", "1")
-        assert checked["score"]["now"]["mean"] > plain["winner"]["test"] + 0.2, "it is read by its weights there, too"
-        assert len(checked["flips"]) <= 6, "a recorded dev row was read with the weights of other rows"
+        assert checked["score"]["now"]["mean"] > plain["winner"]["test"] + 0.2, (
+            "it is read by its calibration there, too"
+        )
+        assert len(checked["flips"]) <= 6, "a recorded dev row was read with the calibration of other rows"
         Path("new.csv").write_text("text\nthe courier lost my parcel\nmy password and username\n", "utf-8")
         good("apply", found["release"], "new.csv", "-o", "answers.csv", "--price", "1,2")
         assert [row.split(",")[1] for row in Path("answers.csv").read_text().split("\n")[1:3]] == [
@@ -48,28 +50,28 @@ def test_label_weights_win_where_the_model_prefers_a_label_and_cost_no_call() ->
     assert answer.confidence is not None
     assert 0.5 < answer.confidence <= 1
     trials = good_json("history", found["run_id"])["trials"]
-    twins = [trial for trial in trials if trial["operator"].startswith("label-weights:")]
-    assert {trial["operator"] for trial in twins} >= {"label-weights:label-free", "label-weights:fitted"}
-    assert not moved & {trial["candidate_id"] for trial in twins}, "weights belong to one model"
+    twins = [trial for trial in trials if trial["operator"].startswith("calibration:")]
+    assert {trial["operator"] for trial in twins} >= {"calibration:label-free", "calibration:fitted"}
+    assert not moved & {trial["candidate_id"] for trial in twins}, "calibration belong to one model"
     others = [trial for trial in twins if trial["candidate_id"] != found["winner"]["candidate_id"]]
     assert others
     assert {trial["calls"] + trial["cached"] for trial in others} == {0}
     plain_trials = good_json("history", plain["run_id"], "--db", "plain/ledger.db")["trials"]
-    assert not [trial for trial in plain_trials if "label-weights" in trial["operator"]]
+    assert not [trial for trial in plain_trials if "calibration:" in trial["operator"]]
     assert plain["calibration"] is None
     assert plain["trials"]["complete"] + len(twins) == found["trials"]["complete"]
-    weights = prompt.release.weights
-    assert found["calibration"]["method"] == weights.method
-    assert found["calibration"]["bias"] == weights.bias
+    calibration = prompt.release.calibration
+    assert found["calibration"]["method"] == calibration.method
+    assert found["calibration"]["bias"] == calibration.bias
     assert sum(one["n"] for one in found["calibration"]["bins"]) == found["calibration"]["rows"]
-    (carried,) = [part for part in found["attribution"] if part["part"] == "label weights"]
+    (carried,) = [part for part in found["attribution"] if part["part"] == "calibration"]
     assert (carried["how"], carried["points"] > 20) == ("measured", True)
     assert good_json("reproduce", found["run_id"])["same"]
     text = good("show", found["run_id"])
     assert "expected calibration error of its confidences" in text
     (shown,) = good_json("audit", "lineage", found["winner"]["candidate_id"])["prompts"]
-    assert shown["candidate"]["weights"] == weights.as_dict()
-    assert f"label weights: {weights.method}" in good("audit", "lineage", found["winner"]["candidate_id"])
+    assert shown["candidate"]["calibration"] == calibration.as_dict()
+    assert f"calibration: {calibration.method}" in good("audit", "lineage", found["winner"]["candidate_id"])
     good("export", found["run_id"], "--format", "python", "-o", "exported.py")
     module = load_module(Path("exported.py"), "exported_with_weights")
     shares = likelihoods([{"content": "my parcel is with the courier, the tracking says so"}])
@@ -78,11 +80,11 @@ def test_label_weights_win_where_the_model_prefers_a_label_and_cost_no_call() ->
     assert label == "delivery"
     assert abs(confidence - answer.confidence) < 1e-6
     (line,) = refused(1, "export", found["run_id"], "--format", "promptfoo", "-o", "out")
-    assert "log-probabilities (label weights), which this target does not give" in line
+    assert "log-probabilities (calibration), which this target does not give" in line
     page = Path(good_json("report", found["run_id"])["file"]).read_text("utf-8")
     assert "Right answers by confidence" in page
     assert "expected calibration error of its confidences" in page
-    assert f"Answers are decided by label weights ({weights.method}" in page
+    assert f"Answers are calibrated ({calibration.method}" in page
 
 
 def test_likelihoods_know_more_than_the_reply() -> None:
@@ -110,14 +112,14 @@ def test_a_run_that_stops_in_the_sealed_test_resumes_to_the_same_weights() -> No
     assert [trial[:5] for trial in trials()] == [trial[:5] for trial in trials("whole/ledger.db")]
     for db in ("runs/ledger.db", "whole/ledger.db"):
         with closing(open_history(Path(db))) as history:
-            made = [event["kind"] for event in events_of(history, history.run("")["id"])].count("label_weights")
+            made = [event["kind"] for event in events_of(history, history.run("")["id"])].count("calibration")
             assert made == sum(
-                trial["operator"].startswith("label-weights:") for trial in history.trials(history.run("")["id"])
+                trial["operator"].startswith("calibration:") for trial in history.trials(history.run("")["id"])
             )
     assert good_json("audit", "verify")["whole"]
 
 
-def test_the_option_and_a_task_that_says_no_switch_label_weights_off() -> None:
+def test_the_option_and_a_task_that_says_no_switch_calibration_off() -> None:
     files(60)
     Path("replies.jsonl").write_text('{"reply": "billing"}\n', "utf-8")
     own = {"task": "rows.csv", "target": "label", "prompt": "p.txt", "model": "scripted/replies.jsonl"}

@@ -40,20 +40,20 @@ def test_a_classifier_wins_where_the_model_is_hardly_sure_and_is_released() -> N
         checked = good_json("check", found["release"], "--price", "1,2", "--repeats", "1")
     assert found["decision"] == "promote"
     assert found["calibration"]["method"] == "prior", found["winner"]
-    weights = prompt.release.weights
-    assert weights is not None
-    assert weights.prior is not None
+    calibration = prompt.release.calibration
+    assert calibration is not None
+    assert calibration.prior is not None
     said = found["calibration"]["prior"]
     assert (said["weight"], said["rows"], said["model_adds_nothing"]) == (
-        weights.prior.weight,
-        weights.prior.rows,
+        calibration.prior.weight,
+        calibration.prior.rows,
         False,
     )
     classifier = next(one for one in found["yardsticks"] if one["name"] == "classifier")
     assert found["winner"]["test"] > classifier["test"] - 0.05
     assert answer.fields == {"label": "delivery"}
     assert checked["score"]["now"]["mean"] > 0.8
-    twins = [t for t in good_json("history", found["run_id"])["trials"] if t["operator"] == "label-weights:prior"]
+    twins = [t for t in good_json("history", found["run_id"])["trials"] if t["operator"] == "calibration:prior"]
     others = [trial for trial in twins if trial["candidate_id"] != found["winner"]["candidate_id"]]
     assert {trial["calls"] + trial["cached"] for trial in others} <= {0}
     assert good_json("reproduce", found["run_id"])["same"]
@@ -62,7 +62,7 @@ def test_a_classifier_wins_where_the_model_is_hardly_sure_and_is_released() -> N
     page = Path(good_json("report", found["run_id"])["file"]).read_text("utf-8")
     assert "Answers are combined with a classifier&#39;s vote (prior: weight " in page
     good("export", found["run_id"], "--format", "python", "-o", "exported.py")
-    equal = [[(topic, math.log(0.25)) for topic in weights.bias]]
+    equal = [[(topic, math.log(0.25)) for topic in calibration.bias]]
     read = prompt.parse("delivery", equal, inputs=INPUTS)
     label, confidence = load_module(Path("exported.py"), "exported_with_prior").answer(equal, INPUTS)
     assert (read.fields["label"], read.confidence) == (label, pytest.approx(confidence))
@@ -95,4 +95,4 @@ def test_a_model_that_adds_nothing_is_said_to() -> None:
     assert ADDS_NOTHING[1:] in page
     assert plain["calibration"] is None
     trials = good_json("history", plain["run_id"], "--db", "plain/ledger.db")["trials"]
-    assert not [trial for trial in trials if "label-weights" in trial["operator"]]
+    assert not [trial for trial in trials if "calibration:" in trial["operator"]]

@@ -78,7 +78,7 @@ def test_an_arm_is_asked_the_bare_input_or_the_instruction_without_examples(comp
     best = recorded_prompt(next(each for each in tried if each["picks"]))
     made = instructed_prompt(best)
     assert (made.instruction, made.format) == (best.instruction, best.format)
-    assert (made.demos, made.picks, made.weights, made.technique) == ((), None, None, "zero-shot")
+    assert (made.demos, made.picks, made.calibration, made.technique) == ((), None, None, "zero-shot")
     task = make_task(12)
     assert bare_prompt(task).instruction == "Classify."
     assert sum(rows_a_label(task).values()) == len(task.train)

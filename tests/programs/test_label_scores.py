@@ -9,7 +9,7 @@ import pytest
 
 from agent.ledger.store import Ledger, Reservation
 from agent.programs.prompt import PromptProgram
-from agent.prompt.label_weights import LabelWeights, read_reply
+from agent.prompt.calibration import LabelCalibration, read_reply
 from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.shipped import Field
 from agent.types import Completion, Request, Usage
@@ -58,12 +58,14 @@ async def test_the_ledger_gives_scores_back_bit_for_bit_and_a_reply_without_any_
 
 
 def test_the_model_s_own_scores_go_before_the_lists_of_the_likeliest_tokens() -> None:
-    weights = LabelWeights("fitted", dict(zip(TEAMS, (0.0, -2.0, 0.0), strict=True)))
+    calibration = LabelCalibration("fitted", dict(zip(TEAMS, (0.0, -2.0, 0.0), strict=True)))
     lists = [[("billing", math.log(0.9)), ("delivery", math.log(0.1))]]
-    assert read_reply("billing", lists, (TEAM,), False, weights).fields == {"team": "billing"}
-    found = read_reply("billing", lists, (TEAM,), False, weights, exact=SCORES)
+    assert read_reply("billing", lists, (TEAM,), False, calibration).fields == {"team": "billing"}
+    found = read_reply("billing", lists, (TEAM,), False, calibration, exact=SCORES)
     assert found.fields == {"team": "refunds"}
-    terms = [math.exp(score + bias) for score, bias in zip(SCORES, weights.bias.values(), strict=True)]
+    terms = [math.exp(score + bias) for score, bias in zip(SCORES, calibration.bias.values(), strict=True)]
     assert found.confidence == pytest.approx(terms[2] / sum(terms))
-    assert read_reply("billing", (), (TEAM,), False, weights, exact=SCORES).fields == {"team": "refunds"}
-    assert read_reply("billing", lists, (TEAM,), False, weights, SCORES[:2]).fields == {"team": "billing"}, "not theirs"
+    assert read_reply("billing", (), (TEAM,), False, calibration, exact=SCORES).fields == {"team": "refunds"}
+    assert read_reply("billing", lists, (TEAM,), False, calibration, SCORES[:2]).fields == {"team": "billing"}, (
+        "not theirs"
+    )

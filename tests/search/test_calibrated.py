@@ -1,4 +1,4 @@
-"""Candidates are compared by what label weights would make of their replies, and reported by what the replies say."""
+"""Candidates are compared by what calibration would make of their replies, and reported by what the replies say."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from agent.ledger.store import Ledger
 from agent.search.board import Calibrated
 from agent.types import Outcome
 from tests.search import test_neighbours as near
-from tests.search.test_label_weighting import PLAIN, REASONS, Biased, searched
+from tests.search.test_calibrated_twins import PLAIN, REASONS, Biased, searched
 from tests.search.worlds import Searched
 
 

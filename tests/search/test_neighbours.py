@@ -12,7 +12,7 @@ import pytest
 from agent.ledger.store import Ledger
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.programs.prompt import PromptProgram
-from agent.prompt.label_weights import LabelWeights, Neighbours
+from agent.prompt.calibration import LabelCalibration, Neighbours
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.export import hostile_rows, write_release
 from agent.release.formats.export_format import FORMATS, Material
@@ -23,7 +23,7 @@ from agent.release.runtime import Prompt, load_prompt
 from agent.retrieval.pick import Picks
 from agent.retrieval.votes import NEIGHBOURS
 from agent.search import selection
-from agent.search.label_weighting import add_label_weights
+from agent.search.calibration import add_calibrated
 from agent.types import Budget, Completion, Example, Prediction, Proposal, Request, Usage
 from tests.retrieval.shipped import release_of
 from tests.search.worlds import Searched, made_search, share, with_baseline
@@ -74,7 +74,7 @@ async def searched(ledger: Ledger, model: Clueless) -> Searched:
 
 def twin_of(found: Searched) -> PromptCandidate:
     """The one twin with neighbours."""
-    made = [p for p in found.board.proposals.values() if p.operator == "label-weights:neighbours"]
+    made = [p for p in found.board.proposals.values() if p.operator == "calibration:neighbours"]
     assert [proposal.parent_id for proposal in made] == [PICKED.id], "the others have no pool"
     assert isinstance(made[0].candidate, PromptCandidate)
     return made[0].candidate
@@ -83,25 +83,27 @@ def twin_of(found: Searched) -> PromptCandidate:
 async def test_what_the_model_does_not_know_its_neighbours_do_and_no_call_is_made(ledger: Ledger) -> None:
     model = Clueless()
     found = await searched(ledger, model)
-    await add_label_weights(found.context)
+    await add_calibrated(found.context)
     twin = twin_of(found)
     assert model.seen == []
     assert (found.board.mean(twin.id) or 0) > 0.9 > 0.6 > (found.board.mean(PICKED.id) or 0)
-    prior = [i for i, each in found.board.proposals.items() if each.operator == "label-weights:prior"]
+    prior = [i for i, each in found.board.proposals.items() if each.operator == "calibration:prior"]
     offers = [each for each in selection.finalists(found.context, None, {}) if each.candidate_id not in prior]
     assert selection.chosen(found.context, offers, "best") == twin
-    assert twin.weights is not None
-    assert twin.weights.neighbours is not None
-    assert (twin.weights.method, twin.weights.neighbours.k) == ("neighbours", NEIGHBOURS)
-    assert twin.weights.neighbours.weight > 0.5
+    assert twin.calibration is not None
+    assert twin.calibration.neighbours is not None
+    assert (twin.calibration.method, twin.calibration.neighbours.k) == ("neighbours", NEIGHBOURS)
+    assert twin.calibration.neighbours.weight > 0.5
 
 
 async def test_every_form_of_the_release_answers_as_the_search_did(ledger: Ledger, tmp_path: Path) -> None:
     found = await searched(ledger, Clueless())
     context = found.context
-    await add_label_weights(context)
+    await add_calibrated(context)
     twin = twin_of(found)
-    weighted = replace(release_of(PROGRAM, twin), weights=twin.weights, parameters={"max_tokens": 8, "logprobs": 6})
+    weighted = replace(
+        release_of(PROGRAM, twin), calibration=twin.calibration, parameters={"max_tokens": 8, "logprobs": 6}
+    )
     folder = write_release(weighted, tmp_path).parent
     (export,) = verify_exports([FORMATS.get("python")], {"python": Material(weighted)})
     (folder / "prompt.py").write_text(export.texts["prompt.py"], "utf-8")
@@ -124,9 +126,9 @@ async def test_every_form_of_the_release_answers_as_the_search_did(ledger: Ledge
 
 
 async def test_what_dev_was_read_with_is_cross_fitted(ledger: Ledger) -> None:
-    """The twin reads a dev row with the weights of all rows, the search read it with those of the other folds."""
+    """The twin reads a dev row with the calibration of all rows, the search read it with those of the other folds."""
     found = await searched(ledger, Clueless())
-    await add_label_weights(found.context)
+    await add_calibrated(found.context)
     twin = twin_of(found)
     now = [(await found.context.evaluator.outcome(twin, one)).prediction for one in found.context.dev]
     then = [outcome.prediction for outcome in found.board.outcomes[twin.id]]
@@ -144,26 +146,26 @@ def test_a_train_row_has_no_vote_of_its_own_and_none_of_its_near_duplicates() ->
     assert pool.votes(other, 1000) == (0.0,) * len(TEAMS), "another row with the id of a train row"
 
 
-def weights() -> LabelWeights:
-    return LabelWeights("neighbours", dict.fromkeys(TEAMS, 0.5), 2.0, Neighbours(8, 1.5))
+def calibration() -> LabelCalibration:
+    return LabelCalibration("neighbours", dict.fromkeys(TEAMS, 0.5), 2.0, Neighbours(8, 1.5))
 
 
 def test_neighbours_are_a_part_of_the_weights_and_need_the_pool() -> None:
-    twin = replace(PICKED, weights=weights())
-    assert twin.shown().weights == {
+    twin = replace(PICKED, calibration=calibration())
+    assert twin.shown().calibration == {
         "method": "neighbours",
         "bias": dict.fromkeys(TEAMS, 0.5),
         "temperature": 2.0,
         "neighbours": {"k": 8, "weight": 1.5},
     }
-    assert LabelWeights.of(json.loads(json.dumps(weights().as_dict()))) == weights()
-    assert ("label weights", "neighbours") in features_of(twin)
+    assert LabelCalibration.of(json.loads(json.dumps(calibration().as_dict()))) == calibration()
+    assert ("calibration", "neighbours") in features_of(twin)
     assert PROGRAM.check(twin) == ""
-    assert "picks no examples" in PROGRAM.check(replace(FIXED, weights=weights()))
+    assert "picks no examples" in PROGRAM.check(replace(FIXED, calibration=calibration()))
     ablations = {one.part: one.candidate for one in leave_one_out(twin, FIXED)}
     assert isinstance(ablations["picked examples"], PromptCandidate)
-    assert (ablations["picked examples"].picks, ablations["picked examples"].weights) == (None, None)
-    assert ablations["label weights"] == PICKED
+    assert (ablations["picked examples"].picks, ablations["picked examples"].calibration) == (None, None)
+    assert ablations["calibration"] == PICKED
 
 
 def test_scores_are_those_of_the_formula() -> None:
@@ -171,13 +173,13 @@ def test_scores_are_those_of_the_formula() -> None:
     logs = [-0.5, -1.0, -2.0][: len(TEAMS)]
     total = sum(votes) + 0.5 * len(votes)
     wanted = [log / 2 + 0.5 + 1.5 * math.log((vote + 0.5) / total) for log, vote in zip(logs, votes, strict=True)]
-    assert weights().scores(logs, votes) == pytest.approx(wanted)
+    assert calibration().scores(logs, votes) == pytest.approx(wanted)
     with pytest.raises(ValueError, match="zip"):
-        weights().scores(logs)
+        calibration().scores(logs)
 
 
 def test_a_reply_without_a_label_is_read_as_it_stands() -> None:
-    release = replace(release_of(PROGRAM, PICKED), weights=weights())
+    release = replace(release_of(PROGRAM, PICKED), calibration=calibration())
     values = dict(TASK.dev[0].inputs)
     assert Prompt(release).parse(TEAMS[1]) == Prediction({"team": TEAMS[1]}, TEAMS[1])
     assert Prompt(release).parse("?", [[("?", -0.1)]], inputs=values).error

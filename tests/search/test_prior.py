@@ -14,7 +14,7 @@ import pytest
 from agent.ledger.store import Ledger
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.programs.prompt import PromptProgram
-from agent.prompt.label_weights import LabelWeights, Prior
+from agent.prompt.calibration import LabelCalibration, Prior
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.export import hostile_rows, write_release
 from agent.release.formats.export_format import FORMATS, Material
@@ -23,9 +23,9 @@ from agent.release.formats.python_module import load_module
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease
 from agent.release.runtime import load_prompt
 from agent.search import selection
-from agent.search.label_weighting import add_label_weights, best_readings
+from agent.search.calibration import add_calibrated, best_readings
 from agent.types import Budget, Example, Proposal
-from tests.search.test_label_weighting import Biased
+from tests.search.test_calibrated_twins import Biased
 from tests.search.test_neighbours import FIXED, PICKED, PROGRAM, TASK, Clueless, searched
 from tests.search.worlds import Searched, made_search, with_baseline
 from tests.toys import TEAMS
@@ -35,7 +35,7 @@ PARAMETERS = {"max_tokens": 8, "logprobs": 6}
 
 def twins(found: Searched) -> dict[str, PromptCandidate]:
     """The twins with a classifier, by the id of their parent."""
-    made = [p for p in found.board.proposals.values() if p.operator == "label-weights:prior"]
+    made = [p for p in found.board.proposals.values() if p.operator == "calibration:prior"]
     return {str(p.parent_id): p.candidate for p in made if isinstance(p.candidate, PromptCandidate)}
 
 
@@ -46,16 +46,16 @@ def released(twin: PromptCandidate) -> PromptRelease:
 async def test_what_the_model_does_not_know_the_classifier_does_for_each_prompt(ledger: Ledger) -> None:
     model = Clueless()
     found = await searched(ledger, model)
-    await add_label_weights(found.context)
+    await add_calibrated(found.context)
     made = twins(found)
     assert model.seen == [], "not one more call"
     assert set(made) == {found.context.baseline.id, PICKED.id, FIXED.id}, "the user's own prompt, fixed and picked"
     for parent, twin in made.items():
         assert (found.board.mean(twin.id) or 0) > 0.9 > 0.6 > (found.board.mean(parent) or 0)
-        assert twin.weights is not None
-        assert twin.weights.prior is not None
-        assert twin.weights.prior.rows == PROGRAM.prior_rows()
-        assert twin.weights.prior.weight > 1
+        assert twin.calibration is not None
+        assert twin.calibration.prior is not None
+        assert twin.calibration.prior.rows == PROGRAM.prior_rows()
+        assert twin.calibration.prior.weight > 1
     winner = selection.chosen(found.context, selection.finalists(found.context, None, {}), "best")
     assert isinstance(winner, PromptCandidate)
     assert winner.picks is None, "a prompt that picks is no better than one with the same classifier that does not"
@@ -68,22 +68,22 @@ async def test_a_model_that_knows_more_keeps_its_say(ledger: Ledger) -> None:
     await with_baseline(found)
     found.context.admit([Proposal(FIXED, {}, "op", None, "why")])
     await found.context.see([FIXED.id], len(found.context.dev))
-    await add_label_weights(found.context)
+    await add_calibrated(found.context)
     twin = twins(found)[FIXED.id]
-    assert twin.weights is not None
-    assert 1 / twin.weights.temperature > 0.3
+    assert twin.calibration is not None
+    assert 1 / twin.calibration.temperature > 0.3
     assert (found.board.mean(twin.id) or 0) > 0.9
 
 
 async def test_of_the_readings_of_one_prompt_the_one_with_the_least_log_loss_is_offered(ledger: Ledger) -> None:
     """Also where another one is right on more dev rows, by chance."""
     found = await searched(ledger, Clueless())
-    await add_label_weights(found.context)
+    await add_calibrated(found.context)
     board, made = found.context.board, twins(found)
     fitted = next(
         p.candidate
         for p in found.board.proposals.values()
-        if p.operator == "label-weights:fitted" and p.parent_id == FIXED.id
+        if p.operator == "calibration:fitted" and p.parent_id == FIXED.id
     )
     board.outcomes[fitted.id] = [replace(one, value=1.0) for one in board.outcomes[fitted.id]]
     offered = {each.candidate_id for each in best_readings(found.context, selection.finalists(found.context, None, {}))}
@@ -97,7 +97,7 @@ async def test_of_the_readings_of_one_prompt_the_one_with_the_least_log_loss_is_
 
 async def test_what_dev_was_read_with_is_cross_fitted(ledger: Ledger) -> None:
     found = await searched(ledger, Clueless())
-    await add_label_weights(found.context)
+    await add_calibrated(found.context)
     twin = twins(found)[FIXED.id]
     now = [(await found.context.evaluator.outcome(twin, one)).prediction for one in found.context.dev]
     then = [outcome.prediction for outcome in found.board.outcomes[twin.id]]
@@ -110,7 +110,7 @@ async def test_every_form_of_the_release_answers_as_the_search_did(
 ) -> None:
     found = await searched(ledger, Clueless())
     context = found.context
-    await add_label_weights(context)
+    await add_calibrated(context)
     twin = twins(found)[parent.id]
     release = released(twin)
     folder = write_release(release, tmp_path).parent
@@ -138,7 +138,7 @@ async def test_every_form_of_the_release_answers_as_the_search_did(
 
 async def test_a_program_that_loads_it_imports_no_library(ledger: Ledger, tmp_path: Path) -> None:
     found = await searched(ledger, Clueless())
-    await add_label_weights(found.context)
+    await add_calibrated(found.context)
     release = released(twins(found)[FIXED.id])
     write_release(release, tmp_path)
     (export,) = verify_exports([FORMATS.get("python")], {"python": Material(release)})
@@ -162,24 +162,24 @@ async def test_a_program_that_loads_it_imports_no_library(ledger: Ledger, tmp_pa
 
 def test_a_prior_is_a_part_of_the_weights_and_names_its_rows() -> None:
     rows = PROGRAM.prior_rows()
-    twin = replace(FIXED, weights=LabelWeights("prior", dict.fromkeys(TEAMS, 0.5), 2.0, prior=Prior(1.5, rows)))
-    assert twin.weights is not None
-    assert LabelWeights.of(json.loads(json.dumps(twin.weights.as_dict()))) == twin.weights
-    assert ("label weights", "prior") in features_of(twin)
+    twin = replace(FIXED, calibration=LabelCalibration("prior", dict.fromkeys(TEAMS, 0.5), 2.0, prior=Prior(1.5, rows)))
+    assert twin.calibration is not None
+    assert LabelCalibration.of(json.loads(json.dumps(twin.calibration.as_dict()))) == twin.calibration
+    assert ("calibration", "prior") in features_of(twin)
     assert PROGRAM.check(twin) == ""
-    other = replace(twin, weights=replace(twin.weights, prior=Prior(1.5, "rows_other")))
+    other = replace(twin, calibration=replace(twin.calibration, prior=Prior(1.5, "rows_other")))
     assert "the train rows of the task are" in PROGRAM.check(other)
     (ablation,) = leave_one_out(twin, FIXED)
-    assert (ablation.part, ablation.candidate) == ("label weights", FIXED)
+    assert (ablation.part, ablation.candidate) == ("calibration", FIXED)
 
 
 def test_scores_are_those_of_the_formula() -> None:
-    weights = LabelWeights("prior", dict.fromkeys(TEAMS, 0.5), 2.0, prior=Prior(1.5, "rows"))
+    calibration = LabelCalibration("prior", dict.fromkeys(TEAMS, 0.5), 2.0, prior=Prior(1.5, "rows"))
     logs, said = [-0.5 * at for at in range(len(TEAMS))], [-1.0 * at for at in range(len(TEAMS))][::-1]
     wanted = [log / 2 + 0.5 + 1.5 * other for log, other in zip(logs, said, strict=True)]
-    assert weights.scores(logs, said) == pytest.approx(wanted)
+    assert calibration.scores(logs, said) == pytest.approx(wanted)
     with pytest.raises(ValueError, match="zip"):
-        weights.scores(logs)
+        calibration.scores(logs)
 
 
 def test_a_task_whose_train_rows_have_one_label_has_no_prior() -> None:

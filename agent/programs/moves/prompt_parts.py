@@ -37,8 +37,8 @@ def features_of(candidate: Candidate) -> dict[Feature, float]:
         ("role", candidate.role): 1.0,
         ("own", candidate.id): 1.0,
     }
-    if candidate.weights:
-        columns["label weights", candidate.weights.method] = 1.0
+    if candidate.calibration:
+        columns["calibration", candidate.calibration.method] = 1.0
     if candidate.n_examples:
         columns["instruction beside examples", candidate.instruction] = 1.0
         columns["format beside examples", candidate.format] = 1.0
@@ -76,8 +76,8 @@ def leave_one_out(winner: PromptCandidate, baseline: PromptCandidate) -> list[Ab
             Ablation("examples", _laid_out(winner, baseline.demos, TECHNIQUES[winner.technique].reasoning))
         )
     if winner.picks is not None:
-        is_near = winner.weights is not None and winner.weights.neighbours is not None  # which come with the pool
-        static = replace(winner, picks=None, weights=None if is_near else winner.weights)
+        is_near = bool(winner.calibration and winner.calibration.neighbours)  # which come with the pool
+        static = replace(winner, picks=None, calibration=None if is_near else winner.calibration)
         ablations.append(
             Ablation("picked examples", _laid_out(static, winner.demos, TECHNIQUES[winner.technique].reasoning))
         )
@@ -93,8 +93,8 @@ def leave_one_out(winner: PromptCandidate, baseline: PromptCandidate) -> list[Ab
         ablations.append(Ablation("format", replace(winner, format=baseline.format)))
     if winner.role != baseline.role:
         ablations.append(Ablation("role", replace(winner, role=baseline.role)))
-    if winner.weights != baseline.weights:
-        ablations.append(Ablation("label weights", replace(winner, weights=baseline.weights)))
+    if winner.calibration != baseline.calibration:
+        ablations.append(Ablation("calibration", replace(winner, calibration=baseline.calibration)))
     return ablations
 
 

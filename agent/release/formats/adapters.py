@@ -75,7 +75,7 @@ Without a server, `load_prompt({prompt!r}).complete({inputs})` answers in the pr
     "llama-server",
     about="prompt.md, adapter.gguf and a README: for llama.cpp's server; load_prompt reads the prompt",
     load=_load,
-    carries=("adapter", "weights", "picks"),
+    carries=("adapter", "calibration", "picks"),
 )
 def server_files(material: Material) -> dict[str, Content]:
     release = material.release
@@ -182,7 +182,7 @@ def _adapter(release: PromptRelease) -> tuple[Lora, Architecture]:
     load=_load_peft,
     library="safetensors",
     install=command("exports"),
-    carries=("adapter", "weights", "picks"),
+    carries=("adapter", "calibration", "picks"),
 )
 def peft_files(material: Material) -> dict[str, Content]:
     release = material.release

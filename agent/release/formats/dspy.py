@@ -3,7 +3,7 @@
 DSPy's adapters wrap a prompt in their own words, so a state alone would send something else than was scored. The module
 brings an adapter that sends the released messages as they are and reads the reply as it was read when scored.
 
-With label weights the module asks for log-probabilities and decides by them: DSPy hands an adapter the text of a reply
+With calibration the module asks for log-probabilities and decides by them: DSPy hands an adapter the text of a reply
 and puts its log-probabilities into the prediction, so the adapter gives the text back and the program reads it.
 """
 
@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from agent.extras import command, require
-from agent.prompt.label_weights import Tokens
+from agent.prompt.calibration import Tokens
 from agent.release.export import export_messages
 from agent.release.formats.export_format import (
     Material,
@@ -141,7 +141,7 @@ def _load(folder: Path, release: PromptRelease) -> Opened:
     from dspy.utils.exceptions import AdapterParseError
 
     program = load_module(folder / MODULE, "exported_dspy_program").load()
-    if release.weights:
+    if release.calibration:
         require_same_answers("dspy", _answers_of(program, release), release, no_lone_surrogates)
 
     def asked(lm: Any, values: Values) -> Any:
@@ -180,7 +180,7 @@ class _AsItIs:
         return reply
 
 
-# -- label weights -----------------------------------------------------------------------------------------------------
+# -- calibration -----------------------------------------------------------------------------------------------------
 
 
 def _weighted_source(source: str, release: PromptRelease) -> str:
@@ -232,11 +232,11 @@ def _answers_of(program: Any, release: PromptRelease) -> Callable[..., tuple[str
     library="dspy",
     install=command("dspy"),
     unfit=no_lone_surrogates,
-    carries=("weights", "picks"),
+    carries=("calibration", "picks"),
 )
 def files(material: Material) -> dict[str, str]:
     release = material.release
     source = _SOURCE.replace("@inputs@", ascii(list(release.inputs)))
     source = source.replace("@outputs@", ascii([field.name for field in release.outputs]))
-    source = _weighted_source(source, release) if release.weights else source
+    source = _weighted_source(source, release) if release.calibration else source
     return {STATE: _state(release), f"{FOLDER}/{MESSAGES_FILE}": export_messages(release), MODULE: source}

@@ -78,9 +78,9 @@ PARTS: Mapping[str, tuple[Callable[[PromptRelease], object], str]] = {
         "{name} calls tools, which this target does not hold; export it as --format md, messages, python, langchain, "
         "mlflow or tools, or load it with load_prompt",
     ),
-    "weights": (
-        lambda release: release.weights,
-        "{name} decides among its labels by log-probabilities (label weights), which this target does not give; "
+    "calibration": (
+        lambda release: release.calibration,
+        "{name} decides among its labels by log-probabilities (calibration), which this target does not give; "
         "export it as md, messages, python, langchain or dspy, or run again with --no-calibrate",
     ),
     "picks": (

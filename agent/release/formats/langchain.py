@@ -4,7 +4,7 @@ Every literal brace is doubled, or LangChain takes it for a variable; examples a
 templates do not serialise; f-string templates, since mustache escapes values as HTML.
 
 A prompt that looks something up or weighs labels becomes Python: the exported module, and a template class around it.
-With label weights it also has `label`, which reads a reply by its log-probabilities: `prompt | model | label`. Where
+With calibration it also has `label`, which reads a reply by its log-probabilities: `prompt | model | label`. Where
 the input decides, too, it has `labelled` instead: `labelled(model)` is the whole chain.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from agent.errors import ReleaseError
 from agent.extras import command
-from agent.prompt.label_weights import LabelWeights
+from agent.prompt.calibration import LabelCalibration
 from agent.release.export import as_given
 from agent.release.formats.export_format import (
     Format,
@@ -67,7 +67,7 @@ from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 
 
 def _label(reply: BaseMessage, *inputs: dict[str, Any]) -> dict[str, Any]:
-    """The label of a reply by the label weights, and its confidence."""
+    """The label of a reply by the calibration, and its confidence."""
     content = (reply.response_metadata.get("logprobs") or {}).get("content")
     if not content:
         raise OutputParserException(
@@ -90,18 +90,18 @@ def labelled(model: Any) -> Any:
 '''
 
 
-def _reading(weights: LabelWeights | None) -> str:
-    if weights is None:
+def _reading(calibration: LabelCalibration | None) -> str:
+    if calibration is None:
         return ""
-    if weights.reads_input:
+    if calibration.reads_input:
         return _LABEL.replace("@chain@", "labelled(model).invoke(inputs)") + _WITH_INPUT
     return _LABEL.replace("@chain@", "chain = prompt | model | label") + _ALONE
 
 
 def _load_code(folder: Path, release: PromptRelease) -> Opened:
     module = load_module(folder / CODE_FILE, "exported_langchain_prompt")
-    if release.weights:
-        require_same_answers("langchain", _answers(module, release.weights.reads_input), release)
+    if release.calibration:
+        require_same_answers("langchain", _answers(module, release.calibration.reads_input), release)
 
     def render(values: Values) -> Sent:
         given = as_given(release, values)
@@ -145,7 +145,7 @@ def _code_files(material: Material) -> dict[str, str]:
     template = template.replace("@sent@", "sent" if release.tools else "render")
     template = template.replace("@tools@", ".bind_tools(TOOLS)" if release.tools else "")
     template = template.replace("@metadata@", ascii(as_openai(release.parameters)))
-    return {CODE_FILE: module_source(release) + template + _reading(release.weights)}
+    return {CODE_FILE: module_source(release) + template + _reading(release.calibration)}
 
 
 CODE = Format(
@@ -156,7 +156,7 @@ CODE = Format(
     library="langchain-core",
     install=command("langchain"),
     settings_note="a template sends no parameters; give them to your model, as in ChatOpenAI(**prompt.metadata)",
-    carries=("tools", "weights", "picks", "conversation"),
+    carries=("tools", "calibration", "picks", "conversation"),
 )
 
 

@@ -38,7 +38,7 @@ def _load(name: str) -> Callable[[Path, PromptRelease], Opened]:
     "md",
     about="prompt.md: for people and diffs; load_prompt reads it",
     load=_load(PROMPT_FILE),
-    carries=("tools", "weights", "picks", "conversation"),
+    carries=("tools", "calibration", "picks", "conversation"),
 )
 def markdown(material: Material) -> dict[str, str]:
     return {PROMPT_FILE: export_markdown(material.release)}
@@ -48,7 +48,7 @@ def markdown(material: Material) -> dict[str, str]:
     "messages",
     about="messages.json: roles and contents for any program; load_prompt reads it",
     load=_load(MESSAGES_FILE),
-    carries=("tools", "weights", "picks", "conversation"),
+    carries=("tools", "calibration", "picks", "conversation"),
 )
 def messages(material: Material) -> dict[str, str]:
     return {MESSAGES_FILE: export_messages(material.release)}
@@ -119,7 +119,7 @@ def _load_tools(folder: Path, release: PromptRelease) -> Opened:
     about="tools.openai.json and tools.anthropic.json: the tools of the prompt as each provider takes them",
     load=_load_tools,
     proof="both files were read back: the tools of the release",
-    carries=("tools", "weights", "picks"),
+    carries=("tools", "calibration", "picks"),
 )
 def tool_files(material: Material) -> dict[str, str]:
     tools = material.release.tools

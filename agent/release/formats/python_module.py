@@ -97,7 +97,7 @@ def load_module(path: Path, name: str) -> Any:
 
 def _load(folder: Path, release: PromptRelease) -> Opened:
     module = load_module(folder / FILE, "exported_prompt")
-    if release.weights:
+    if release.calibration:
         require_same_answers("python", module.answer, release)
     require_same_replies("python", module.parse, release)
 
@@ -118,7 +118,7 @@ def _load(folder: Path, release: PromptRelease) -> Opened:
     "python",
     about="prompt.py: `render(input=...)` gives the messages, `parse(reply)` the answer; needs nothing but Python",
     load=_load,
-    carries=("tools", "weights", "picks", "conversation"),
+    carries=("tools", "calibration", "picks", "conversation"),
 )
 def files(material: Material) -> dict[str, str]:
     return {FILE: module_source(material.release) + reply_source(material.release)}

@@ -1,6 +1,6 @@
 """The reading of replies as Python source that needs nothing but Python: our own functions and the numbers.
 
-Of every prompt the parser; of one with label weights also what decides by them.
+Of every prompt the parser; of one with calibration also what decides by them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,20 @@ from types import ModuleType
 from typing import Any, get_args
 
 from agent.errors import ReleaseError
-from agent.prompt import label_weights, reply_parser, value_readers
-from agent.prompt.label_weights import FLOOR, MIN_LABEL_MASS, LabelWeights, Tokens, label_scores, weighed
+from agent.prompt import reply_parser, value_readers
+from agent.prompt.calibration import (
+    FLOOR,
+    MIN_LABEL_MASS,
+    LabelCalibration,
+    Place,
+    Tokens,
+    agree,
+    calibrated,
+    label_scores,
+    pairs_of,
+    places,
+    tokens_of,
+)
 from agent.prompt.reply_parser import parse_reply
 from agent.release.export import HOSTILE, as_given, probe_rows, tried_rows
 from agent.release.prompt_file import PromptRelease
@@ -57,12 +69,12 @@ def parse(reply: str, logprobs: Sequence[Any] = (), *, inputs: dict[str, Any] | 
     Args:
         reply: The model's text.
         logprobs: For each token of the reply its most likely tokens, as (token, log-probability) pairs or as OpenAI
-            gives them (`choice.logprobs.content`). The label weights decide by them; without them, and where the reply
+            gives them (`choice.logprobs.content`). Calibration decides by them; without them, and where the reply
             does not begin with a label, it is read as it stands.
         inputs: What the prompt was rendered with. @needed@
 
     Returns:
-        In `fields` the label; in `error` what did not parse, "" for nothing; the `confidence` where the weights decide.
+        In `fields` the label; in `error` what did not parse, "" for nothing; the `confidence` of a calibrated label.
     """
     tokens = tokens_of(logprobs)
 @answer@
@@ -80,14 +92,14 @@ _WITH_INPUTS = """\
 def reply_source(release: PromptRelease) -> str:
     """What goes last in an exported module: `parse` and what it needs."""
     parts: list[Any] = [composed, fold, Field, Prediction]
-    weights = None if release.reasoning else release.weights
+    calibration = None if release.reasoning else release.calibration
     read = PARSE
-    if weights is not None:
-        needed = "Needed with `logprobs`." if weights.reads_input else "Not looked at."
+    if calibration is not None:
+        needed = "Needed with `logprobs`." if calibration.reads_input else "Not looked at."
         read = WEIGHED.replace("@needed@", needed)
-        read = read.replace("@answer@", _WITH_INPUTS if weights.reads_input else _ALONE)
+        read = read.replace("@answer@", _WITH_INPUTS if calibration.reads_input else _ALONE)
     files = (value_readers, reply_parser)
-    taken = (label_weights.tokens_of, label_weights.pairs_of) if weights is not None else ()
+    taken = (tokens_of, pairs_of) if calibration is not None else ()
     return (
         _TYPES
         + "\n\n".join([*(inspect.getsource(part) for part in parts), *map(_embedded, files)])
@@ -125,7 +137,7 @@ def _replies(release: PromptRelease) -> Iterator[str]:
     yield from HOSTILE
 
 
-# -- label weights -----------------------------------------------------------------------------------------------------
+# -- calibration -----------------------------------------------------------------------------------------------------
 
 ANSWER = '''
 def answer(logprobs: Tokens) -> tuple[str, float] | None:
@@ -168,33 +180,34 @@ def answer(logprobs: Tokens, inputs: dict[str, str]) -> tuple[str, float] | None
 
 
 def weights_source(release: PromptRelease) -> str:
-    """What goes after `render` in an exported module; "" for a release without label weights."""
-    weights = release.weights
-    if weights is None:
+    """What goes after `render` in an exported module; "" for a release without calibration."""
+    calibration = release.calibration
+    if calibration is None:
         return ""
-    near = weights.neighbours
-    parts: list[Any] = [label_weights.agree, label_weights.Place, label_weights.places, label_weights.label_scores]
+    near = calibration.neighbours
+    parts: list[Any] = [agree, Place, places, label_scores]
     parts += [votes.label_votes, votes.log_shares] if near else []
     numbers, read = "", ANSWER
     if near:
         numbers = f"NEIGHBOURS, WEIGHT, SMOOTHING = {near.k!r}, {near.weight!r}, {SMOOTHING!r}\n"
         read = _with_input(release, "the labels of the nearest rows decide", _SHARES)
-    elif weights.prior and release.classifier:
-        data = (release.classifier.settings(), release.classifier.lines(release.outputs[0].choices), [*weights.bias])
-        numbers = f"WEIGHT = {weights.prior.weight!r}\nCLASSIFIER = label_classifier(*{data!a})\n"
+    elif calibration.prior and release.classifier:
+        lines = release.classifier.lines(release.outputs[0].choices)
+        data = (release.classifier.settings(), lines, [*calibration.bias])
+        numbers = f"WEIGHT = {calibration.prior.weight!r}\nCLASSIFIER = label_classifier(*{data!a})\n"
         read = _with_input(release, "a classifier of the train rows decides", "CLASSIFIER.log_probabilities(text)")
     numbers += f"INPUTS = {release.inputs!a}\n" if numbers else ""
     return (
         "\n\n".join(
             [
-                "\n\n# Label weights: ask the model for log-probabilities and pass them to `answer`.\n"
+                "\n\n# Calibration: ask the model for log-probabilities and pass them to `answer`.\n"
                 "import math\n"
                 "from collections.abc import Iterator, Sequence\n"
                 "from typing import NamedTuple\n\n"
                 "Tokens = Sequence[Sequence[tuple[str, float]]]\n"
                 f"FLOOR, MIN_LABEL_MASS = {FLOOR!r}, {MIN_LABEL_MASS!r}\n"
-                f"BIAS: dict[str, float] = {dict(weights.bias)!a}\n"
-                f"TEMPERATURE = {weights.temperature!r}\n{numbers}",
+                f"BIAS: dict[str, float] = {dict(calibration.bias)!a}\n"
+                f"TEMPERATURE = {calibration.temperature!r}\n{numbers}",
                 *(inspect.getsource(part) for part in parts),
             ]
         )
@@ -241,20 +254,20 @@ def require_same_answers(
 
     `unfit`: why the target cannot be given some inputs, which are left out.
     """
-    weights, field = release.weights, release.outputs[0]
-    assert weights is not None
-    replies = list(_weighed_replies(field.choices, weights))
+    calibration, field = release.calibration, release.outputs[0]
+    assert calibration is not None
+    replies = list(_weighed_replies(field.choices, calibration))
     for tokens, values in zip(cycle(replies), _inputs(release, len(replies)), strict=False):
-        if weights.reads_input and unfit(release, values):
+        if calibration.reads_input and unfit(release, values):
             continue
         logs = label_scores(tokens, field.choices)
         want = None
         if logs is not None:
-            found = weighed(Prediction({}, ""), logs, field, weights, release.votes(values))
+            found = calibrated(Prediction({}, ""), logs, field, calibration, release.votes(values))
             want = found.fields[field.name], found.confidence
-        got = answer(tokens, as_given(release, values)) if weights.reads_input else answer(tokens)
+        got = answer(tokens, as_given(release, values)) if calibration.reads_input else answer(tokens)
         if (got and got[0]) != (want and want[0]) or (got and want and abs(got[1] - (want[1] or 0)) > 1e-9):
-            raise ReleaseError(f"{name}: the label weights drift: {got!a:.80} for {tokens!a:.80}, not {want!a:.80}")
+            raise ReleaseError(f"{name}: its calibration drifts: {got!a:.80} for {tokens!a:.80}, not {want!a:.80}")
 
 
 def _inputs(release: PromptRelease, least: int) -> Iterator[Mapping[str, str]]:
@@ -265,7 +278,7 @@ def _inputs(release: PromptRelease, least: int) -> Iterator[Mapping[str, str]]:
     return islice(cycle(tried_rows(release, made)), max(least, len(made)))
 
 
-def _weighed_replies(labels: Sequence[str], weights: LabelWeights) -> Iterator[Tokens]:
+def _weighed_replies(labels: Sequence[str], calibration: LabelCalibration) -> Iterator[Tokens]:
     """One that begins with no label; for each label one where it is spelled whole, one that comes in two tokens."""
     yield [[("\u2603", 0.0)]]
     for at, label in enumerate(labels):

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from agent.errors import InputError, ReleaseError
 from agent.ledger import trail
 from agent.ledger.query import Row, released_file
-from agent.prompt.label_weights import LabelWeights
+from agent.prompt.calibration import LabelCalibration
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import answers_last
 from agent.prompt.tool_texts import ToolTexts, with_texts
@@ -103,7 +103,7 @@ def _released(view: RunView, candidate: Row, released: PromptRelease) -> PromptR
             f"{view.id}: {candidate['id']} looks up rows or passages that only its release holds, and that file is "
             "gone; restore it from a backup, or run again"
         )
-    weights = candidate.get("weights")
+    calibration = candidate.get("calibration")
     demos = tuple(Demo(**{name: demo[name] for name in DEMO}) for demo in candidate["demos"])
     shape = {name: candidate[name] for name in ("technique", "format", "instruction", "role")}
     return PromptRelease(
@@ -114,9 +114,9 @@ def _released(view: RunView, candidate: Row, released: PromptRelease) -> PromptR
         format=candidate["format"],
         reasoning=answers_last(PromptCandidate(**shape, demos=demos)),
         model=released.model,
-        parameters=_parameters(view, candidate["id"], bool(weights)) or released.parameters,
+        parameters=_parameters(view, candidate["id"], bool(calibration)) or released.parameters,
         provenance={"run_id": view.id, "candidate_id": candidate["id"]},
-        weights=LabelWeights.of(weights) if weights else None,
+        calibration=LabelCalibration.of(calibration) if calibration else None,
         adapter=released.adapter if view.run["model"] != released.model else None,  # else the base alone answered it
         tools=_tools(view, candidate, released),
     )
@@ -145,15 +145,15 @@ def _held_back(view: RunView) -> PromptRelease | None:
     return None
 
 
-def _parameters(view: RunView, candidate_id: str, is_weighted: bool) -> dict[str, Any]:
+def _parameters(view: RunView, candidate_id: str, is_calibrated: bool) -> dict[str, Any]:
     """What the candidate was scored with, as its calls have it; nothing where none is there. A release asks for
-    log-probabilities, as a search does of all its calls, only where label weights need them."""
+    log-probabilities, as a search does of all its calls, only where calibration needs them."""
     keys = view.history.select(
         "SELECT call_key FROM outcomes WHERE run_id = ? AND candidate_id = ? AND call_key <> '' LIMIT 1",
         view.id,
         candidate_id,
     )
     request = trail.request_of(view.history, keys[0]["call_key"]) if keys else None
-    names = [name for name in DEFAULT_PARAMETERS if is_weighted or name not in ("logprobs", "labels")]
+    names = [name for name in DEFAULT_PARAMETERS if is_calibrated or name not in ("logprobs", "labels")]
     sent = {} if request is None else {name: request.get(name) for name in names}
     return {name: value for name, value in sent.items() if value not in (None, [])}  # as a release names them

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from agent.errors import InputError, Problem
-from agent.ledger.query import History, Row, is_weighted
+from agent.ledger.query import History, Row, is_calibrated
 from agent.models.adapter_file import free_tokens
 from agent.models.adapters import split_adapter
 from agent.models.gguf import read_gguf
@@ -58,7 +58,7 @@ ARMS: Mapping[str, ArmSpec] = {
         ArmSpec("yours", "prompt", "your prompt as it is"),
         ArmSpec("best", "prompt", "the best prompt that the search found"),
         ArmSpec("retrieved", "prompt", "the best prompt that picks its examples for each input"),
-        ArmSpec("calibrated", "prompt", "the best prompt with label weights"),
+        ArmSpec("calibrated", "prompt", "the best prompt with calibration"),
         ArmSpec("soft-prompt", "soft prompt", "trained vectors before the bare input", by_default=False),
         ArmSpec(TUNED_ARMS[0], "lora", "a LoRA adapter, asked with the bare input"),
         ArmSpec(TUNED_ARMS[1], "lora", "a LoRA adapter trained with the instruction of the best prompt"),
@@ -138,7 +138,7 @@ def prompt_arms(history: History, run: Row, specs: Sequence[ArmSpec]) -> list[Pr
         "yours": [trial for trial in best if trial["number"] == 0],
         "best": [trial for trial in best if trial["candidate_id"] == winner],
         "retrieved": [trial for trial in best if rows[trial["candidate_id"]]["picks"]],
-        "calibrated": [trial for trial in best if is_weighted(trial)],
+        "calibrated": [trial for trial in best if is_calibrated(trial)],
     }
     return [
         PromptArm(spec, recorded_prompt(rows[found[0]["candidate_id"]]), found[0]["number"])
@@ -158,7 +158,7 @@ def bare_prompt(task: Task) -> PromptCandidate:
 
 def instructed_prompt(best: PromptCandidate) -> PromptCandidate:
     """The instruction and the layout of a prompt without its examples, which the training rows take the place of."""
-    return replace(best, technique="zero-shot", demos=(), weights=None, picks=None)
+    return replace(best, technique="zero-shot", demos=(), calibration=None, picks=None)
 
 
 def training_answer(task: Task, labels: Mapping[str, object]) -> str:

@@ -318,9 +318,9 @@ class Measurement:
 
 
 def labels_of(candidate: PromptCandidate, task: Task) -> int:
-    """Rows with a right answer that a prompt shows or picks from, and dev rows that its label weights are of."""
+    """Rows with a right answer that a prompt shows or picks from, and dev rows that calibrated it."""
     shown = len(task.train) if candidate.picks else len(candidate.demos)
-    fitted = len(task.dev) if candidate.weights and candidate.weights.method != "label-free" else 0
+    fitted = len(task.dev) if candidate.calibration and candidate.calibration.method != "label-free" else 0
     return shown + fitted
 
 

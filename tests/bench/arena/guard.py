@@ -10,7 +10,7 @@ The labels of the rows are drawn by chance (`goods.py`), and what a demo says of
   these, and is wrongly chosen where it is worse than the best fixed prompt on fresh rows.
 
 Each run is ours, whole, with a fresh ledger; the model answers in this process and gives log-probabilities, so that
-twins with label weights compete as well. `chosen` are winners that pick, `wrongly` those of them that are no better
+twins with calibration compete as well. `chosen` are winners that pick, `wrongly` those of them that are no better
 than the best fixed prompt, `better` all runs that say "Better", and `falsely` those of them whose winner is no better
 than the user's own prompt. Exit 1 when one that picks was wrongly chosen against a fixed prompt other than the user's
 own, or said to be better falsely.
@@ -31,7 +31,7 @@ from statistics import mean
 from agent.programs.moves.pool import as_prompt
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search import selection
-from agent.search.label_weighting import best_readings
+from agent.search.calibration import best_readings
 from agent.types import LM, Task
 from tests.bench.arena.attribution_check import Direct
 from tests.bench.arena.goods import EVEN, Copier, Graded, goods_task
@@ -88,11 +88,11 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A candidate of a run: whether it picks, has label weights, and saw the whole of dev; and its scores on dev."""
+    """A candidate of a run: whether it picks, has calibration, and saw the whole of dev; and its scores on dev."""
 
     candidate_id: str
     picks: bool
-    weights: bool
+    calibration: bool
     whole: bool
     scores: tuple[float, ...]
 
@@ -123,7 +123,7 @@ async def run_once(model: str, dev_rows: int, budget: int, seed: int) -> tuple[C
         prompt = as_prompt(board.candidate(candidate_id))
         scores = tuple(outcome.value or 0.0 for outcome in outcomes)
         is_whole = board.trials[candidate_id].state == "complete"
-        tried.append(Tried(candidate_id, prompt.picks is not None, prompt.weights is not None, is_whole, scores))
+        tried.append(Tried(candidate_id, prompt.picks is not None, prompt.calibration is not None, is_whole, scores))
     winner = as_prompt(board.candidate(result.winner.candidate_id))
     own = next(one for one in tried if one.candidate_id == context.baseline.id)  # may have seen a part of dev
     offered = {each.candidate_id for each in offers}

@@ -23,7 +23,7 @@ from agent.models.model_registry import create_model
 from agent.programs.moves.demos import KINDS
 from agent.programs.moves.pool import CandidateGenerator
 from agent.programs.prompt import ReplyCap
-from agent.prompt.label_weights import MOST_LOGPROBS
+from agent.prompt.calibration import MOST_LOGPROBS
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import template
 from agent.prompt.reply_parser import parse_reply

@@ -20,7 +20,7 @@ from agent.release.prompt_file import PromptRelease
 from agent.release.runtime import Prompt
 from agent.types import Example
 from tests.release.formats.sample import plain_turns, proved, refused, wanted, write
-from tests.release.test_weights import LABELS, RELEASE, TOP
+from tests.release.test_calibration_part import LABELS, RELEASE, TOP
 from tests.retrieval.shipped import release_of
 from tests.retrieval.test_same_picks_in_exports import PROGRAM, prompts
 from tests.wire import Fault, Reply, WireServer
@@ -40,7 +40,7 @@ def exported(name: str, release: PromptRelease, folder: Path) -> None:
 
 
 def scored(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
-    """A reply of an OpenAI model that spells the first label; the weights decide for the third."""
+    """A reply of an OpenAI model that spells the first label; the calibration decides for the third."""
     message = {"role": "assistant", "content": LABELS[0], "refusal": None}
     (place,) = TOP
     tops = [{"token": token, "logprob": log, "bytes": None} for token, log in place]
@@ -84,7 +84,7 @@ async def test_a_chain_of_langchain_is_awaited_and_one_input_needs_no_name(tmp_p
     assert (await prompt.ainvoke("late")).to_messages() == prompt.format_messages(message="late")
 
 
-def test_langchain_decides_by_label_weights(tmp_path: Path) -> None:
+def test_langchain_decides_by_calibration(tmp_path: Path) -> None:
     exported("langchain", RELEASE, tmp_path)
     openai = pytest.importorskip("langchain_openai")
     module = load_module(tmp_path / "langchain_prompt.py", "exported")
@@ -103,7 +103,7 @@ def test_langchain_decides_by_label_weights(tmp_path: Path) -> None:
 # -- DSPy -------------------------------------------------------------------------------------------------------------
 
 
-def test_dspy_decides_by_label_weights(tmp_path: Path) -> None:
+def test_dspy_decides_by_calibration(tmp_path: Path) -> None:
     exported("dspy", RELEASE, tmp_path)
     import dspy
 
@@ -243,7 +243,7 @@ def test_code_that_looks_up_or_sets_otherwise_is_refused(name: str, old: str, ne
     ("langchain", "'b c': 0.0", "'b c': 9.0"),
     ("dspy", "parse(reply, tokens or (), ", "parse(reply, (), "),
 ])  # fmt: skip
-def test_label_weights_that_decide_otherwise_are_refused(name: str, old: str, new: str) -> None:
+def test_calibration_that_decide_otherwise_are_refused(name: str, old: str, new: str) -> None:
     form = wanted(name).fitting(RELEASE)
 
     def files(material: Material) -> dict[str, str]:
@@ -251,14 +251,14 @@ def test_label_weights_that_decide_otherwise_are_refused(name: str, old: str, ne
         assert any(old in text for text in texts.values())
         return {file: text.replace(old, new) for file, text in texts.items()}
 
-    assert f"{name}: the label weights drift" in refused(replace(form, files=files), RELEASE)
+    assert f"{name}: its calibration drifts" in refused(replace(form, files=files), RELEASE)
 
 
 def test_weights_and_picks_go_out_together(tmp_path: Path) -> None:
     assert PICKED.picks is not None
     labels = PICKED.outputs[0].choices
-    weights = replace(RELEASE.weights, bias=dict.fromkeys(labels, 0.5))  # type: ignore[type-var]
-    both = replace(PICKED, weights=weights, parameters={"max_tokens": 8, "logprobs": 5})
+    calibration = replace(RELEASE.calibration, bias=dict.fromkeys(labels, 0.5))  # type: ignore[type-var]
+    both = replace(PICKED, calibration=calibration, parameters={"max_tokens": 8, "logprobs": 5})
     for name in ("langchain", "dspy", "python"):
         made = proved(wanted(name), both, task=PROGRAM.task)
         assert {**made.settings, **made.unset} == {"model": PICKED.model, **both.parameters}

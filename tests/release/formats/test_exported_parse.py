@@ -19,14 +19,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import ReleaseError
-from agent.prompt.label_weights import LabelWeights, Neighbours
+from agent.prompt.calibration import LabelCalibration, Neighbours
 from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import verify_exports, write_exports
 from agent.release.formats.python_module import load_module
 from agent.release.prompt_file import PromptRelease
 from agent.release.runtime import Prompt
 from agent.types import Field, Message
-from tests.release import test_prior_weights, test_weights
+from tests.release import test_calibration_part, test_calibration_prior
 from tests.release.formats import test_conversation_formats, test_tool_formats
 from tests.release.formats.sample import plain_turns
 from tests.retrieval.shipped import release_of
@@ -48,9 +48,9 @@ RELEASES: dict[str, PromptRelease] = {
     "thoughts and number": replace(PLAIN, outputs=(NUMBER,), reasoning=True),
     "thoughts and several": replace(PLAIN, outputs=(CHOICE, NUMBER), reasoning=True),
     "tools": test_tool_formats.RELEASE,
-    "weights": test_weights.RELEASE,
+    "calibration": test_calibration_part.RELEASE,
 }
-NEAR = LabelWeights("neighbours", {"billing": 0.1, "account changes": -0.1}, 1.2, neighbours=Neighbours(3, 0.5))
+NEAR = LabelCalibration("neighbours", {"billing": 0.1, "account changes": -0.1}, 1.2, neighbours=Neighbours(3, 0.5))
 GOOD = [
     "billing", "**Card arrival.**", "C#", "Answer: A", "I think.\nteam: billing", "not billing", "42", "$1,234.5",
     "10-20", "6 * 7 = 42", "1e999", '{"city": "Köln"}', '{"data": {"city": 1}}', '```json\n{"city": "x"}\n```',
@@ -113,8 +113,8 @@ def test_every_reply_reads_as_the_released_prompt_reads_it(kind: str, tmp_path: 
     assert {bool(error) for _, _, error, _ in read} == {True, False}
 
 
-def test_label_weights_decide_by_the_log_probabilities(tmp_path: Path) -> None:
-    release, top = test_weights.RELEASE, test_weights.TOP
+def test_calibration_decide_by_the_log_probabilities(tmp_path: Path) -> None:
+    release, top = test_calibration_part.RELEASE, test_calibration_part.TOP
     exported(release, tmp_path)
     as_openai = [{"top_logprobs": [{"token": token, "logprob": log} for token, log in place]} for place in top]
     with alone(tmp_path) as parse:
@@ -124,7 +124,7 @@ def test_label_weights_decide_by_the_log_probabilities(tmp_path: Path) -> None:
 
 
 def test_where_the_input_decides_too_it_is_needed(tmp_path: Path) -> None:
-    release = test_prior_weights.RELEASE
+    release = test_calibration_prior.RELEASE
     module = load_module(exported(release, tmp_path), "exported")
     top = ((("billing", math.log(0.6)), ("delivery", math.log(0.4))),)
     for text in ("is my parcel in the van?", "a fee on my card"):
@@ -155,9 +155,9 @@ def test_a_parser_that_reads_otherwise_is_refused() -> None:
     [
         *RELEASES.values(),
         *(release_of(PROGRAM, candidate) for candidate in list(prompts())[:2]),
-        test_prior_weights.RELEASE,
+        test_calibration_prior.RELEASE,
         test_conversation_formats.PICKING,
-        replace(test_conversation_formats.PICKING, weights=NEAR),
+        replace(test_conversation_formats.PICKING, calibration=NEAR),
     ],
 )
 def test_no_name_of_the_module_means_two_things(release: PromptRelease) -> None:

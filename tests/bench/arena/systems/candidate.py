@@ -1,5 +1,5 @@
 """One of our own prompt candidates as what can be scored: with the demos that it picks for each row, and with its
-replies read through its label weights."""
+replies read through its calibration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.programs.label_classifier import TrainedPrior
 from agent.programs.picked_rows import PickedRows
-from agent.prompt.label_weights import logprobs_for, read_reply
+from agent.prompt.calibration import logprobs_for, read_reply
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import template
 from agent.prompt.techniques import answers_last
@@ -50,10 +50,10 @@ class CandidatePrompt:
     def completions(
         self, url: str, role: str, rows: Sequence[Example], logprobs: bool = False
     ) -> list[Completion | None]:
-        """The reply on each row. `logprobs`: with log-probabilities also where this candidate has no label weights."""
+        """The reply on each row. `logprobs`: with log-probabilities also where this candidate has no calibration."""
         labels = label_field(self.task).choices
         how: dict[str, Any] = {"timeout": PATIENCE_S}
-        if logprobs or self.candidate.weights:
+        if logprobs or self.candidate.calibration:
             how |= {"logprobs": logprobs_for(labels), "labels": labels}
         asked = [Request(self.messages(row), self.max_tokens, **how) for row in rows]
         return completions(url, role, asked)
@@ -66,14 +66,14 @@ class CandidatePrompt:
         return self.pool.messages(self.candidate, shape, row, row.inputs)
 
     def answer(self, reply: Completion | None, row: Example) -> str:
-        """The text that the arena's scorer reads: of a candidate with label weights the label that they decide on."""
+        """The text that the arena's scorer reads: of a candidate with calibration the label that they decide on."""
         if reply is None:
             return ""
-        weights, outputs = self.candidate.weights, self.task.signature.outputs
-        if weights is None and scorer(self.task).answers == "label":
+        calibration, outputs = self.candidate.calibration, self.task.signature.outputs
+        if calibration is None and scorer(self.task).answers == "label":
             return reply.text
-        votes = self.pool.votes(row, weights.neighbours.k) if weights and weights.neighbours else ()
-        votes = self._classifier.log_probabilities(row) if weights and weights.prior else votes
-        how = (answers_last(self.candidate), weights, votes, reply.label_logprobs)
+        votes = self.pool.votes(row, calibration.neighbours.k) if calibration and calibration.neighbours else ()
+        votes = self._classifier.log_probabilities(row) if calibration and calibration.prior else votes
+        how = (answers_last(self.candidate), calibration, votes, reply.label_logprobs)
         read = read_reply(reply.text, reply.logprobs, outputs, *how)
         return str(read.fields.get(label_field(self.task).name, ""))

@@ -3,7 +3,7 @@ the sealed test. `budget` are calls of search, the baseline on dev among them. W
 sealed test, and the calls that say what carries the gain of a winner that is chosen by then. Nobody else makes either.
 
 How it came there is read from the ledger afterwards: the incumbent at a moment is the candidate with the best mean so
-far, shrunk towards the mean of all. Prompts are the candidates of the run, with their picked demos and label weights.
+far, shrunk towards the mean of all. Prompts are the candidates of the run, with their picked demos and calibration.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def read(path: Path, result: RunResult, context: SearchContext) -> Found:
             "status": result.status,
             "trials": dict(result.trials),
             "winner": {key: getattr(result.winner, key) for key in ("technique", "format", "n_examples", "picks")},
-            "label_weights": as_prompt(context.board.candidate(winner)).weights is not None,
+            "calibrated": as_prompt(context.board.candidate(winner)).calibration is not None,
             "finalists": finalists_of(context),
         }
         return Found(
@@ -144,7 +144,7 @@ def read(path: Path, result: RunResult, context: SearchContext) -> Found:
 
 
 def finalists_of(context: SearchContext) -> list[dict[str, Any]]:
-    """Every candidate that saw the whole of dev, the best first, and whether it picks and has label weights."""
+    """Every candidate that saw the whole of dev, the best first, and whether it picks and has calibration."""
     board = context.board
     complete = sorted(board.in_state("complete"), key=lambda i: -(board.mean(i) or 0.0))
     prompts = {i: as_prompt(board.candidate(i)) for i in complete}
@@ -154,7 +154,7 @@ def finalists_of(context: SearchContext) -> list[dict[str, Any]]:
             "dev": round(board.mean(i) or 0.0, 4),
             "n_examples": prompt.n_examples,
             "picks": prompt.picks is not None,
-            "label_weights": prompt.weights is not None,
+            "calibrated": prompt.calibration is not None,
         }
         for i, prompt in prompts.items()
     ]
@@ -189,7 +189,7 @@ def _prompt(
     """The candidate as it was scored: its cap, and its answers on the sealed test."""
     candidate = as_prompt(context.board.candidate(candidate_id))
     output = label_field(context.task).name
-    reads = candidate.weights or scorer(context.task).answers != "label"
+    reads = candidate.calibration or scorer(context.task).answers != "label"
     known = {
         row["example_id"]: str(row["fields"].get(output, "")) if reads else row["reply"]
         for row in history.outcomes(run_id, candidate_id, "test")

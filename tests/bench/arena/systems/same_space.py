@@ -2,7 +2,7 @@
 
 Designs are drawn uniformly from those that ours can draw (`CandidateGenerator.space`): technique, layout, wording, sets
 of every kind and size, and every way to pick demos for each input. A coordinate that a design makes no use of counts
-once. As in ours each candidate has twins with label weights, those that pick one with neighbours, too, which are read
+once. As in ours each candidate has twins with calibration, those that pick one with neighbours, too, which are read
 from the same replies and cost no call. The best on DEV_ROWS dev rows wins.
 """
 
@@ -16,12 +16,12 @@ from statistics import mean
 from agent.programs.moves.picking import NONE
 from agent.programs.moves.pool import CandidateGenerator, as_prompt
 from agent.programs.picked_rows import PickedRows
-from agent.prompt.label_weights import LabelWeights, Method, Neighbours, label_scores
+from agent.prompt.calibration import LabelCalibration, Method, Neighbours, label_scores
 from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.prompt.techniques import TECHNIQUES
 from agent.retrieval.votes import NEIGHBOURS, log_shares
+from agent.search.calibration import FEWEST_ROWS, LEAST_SHARE
 from agent.search.context import dev_rows
-from agent.search.label_weighting import FEWEST_ROWS, LEAST_SHARE
 from agent.stats.calibration import Weights, cross_fitted, fitted, label_free
 from agent.types import Completion, Example, Task
 from tests.bench.arena.data import label_field, right, scorer
@@ -62,7 +62,7 @@ def random_search(task: Task, url: str, budget: int, seed: int) -> Found:
             "n_examples": winner.n_examples,
             "picks": winner.picks.as_dict() if winner.picks else None,
         },
-        "label_weights": winner.weights is not None,
+        "calibrated": winner.calibration is not None,
     }
     return Found(found, tuple(steps), facts=facts)
 
@@ -92,7 +92,7 @@ def is_plain(place: Mapping[str, str], space: Mapping[str, Sequence[str]]) -> bo
 def readings(
     prompt: CandidatePrompt, rows: Sequence[Example], replies: Sequence[Completion | None]
 ) -> Iterator[tuple[CandidatePrompt, float]]:
-    """A candidate and its twins with label weights, each with its score on the rows, in [0, 1]. What a fitted twin says
+    """A candidate and its twins with calibration, each with its score on the rows, in [0, 1]. What a fitted twin says
     of a row comes from weights that were fitted without that row's fold."""
     task, field = prompt.task, label_field(prompt.task)
     wanted = right(task, rows)
@@ -110,8 +110,8 @@ def readings(
 
     def twin(method: Method, weights: Weights) -> CandidatePrompt:
         near = Neighbours(NEIGHBOURS, weights.weight) if method == "neighbours" else None
-        named = LabelWeights(method, dict(zip(field.choices, weights.bias, strict=True)), weights.temperature, near)
-        return replace(prompt, candidate=replace(prompt.candidate, weights=named))
+        named = LabelCalibration(method, dict(zip(field.choices, weights.bias, strict=True)), weights.temperature, near)
+        return replace(prompt, candidate=replace(prompt.candidate, calibration=named))
 
     def apart(method: Method, shares: list[list[float]] | None) -> tuple[CandidatePrompt, float]:
         each = zip(usable, cross_fitted(scores, answers, shares), strict=True)

@@ -12,14 +12,14 @@ import pytest
 
 from agent.errors import ReleaseError
 from agent.programs.label_classifier import trained
-from agent.prompt.label_weights import LabelWeights, Prior
+from agent.prompt.calibration import LabelCalibration, Prior
 from agent.release.export import write_release
 from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import verify_exports
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease
 from agent.release.runtime import Prompt, load_prompt
 from agent.types import Field, Message
-from tests.release.test_neighbour_weights import Unsure
+from tests.release.test_calibration_neighbours import Unsure
 
 TEAMS = ("billing", "delivery")
 TEXTS = ("my card was charged", "a refund of the fee", "the parcel is late", "the van left my box") * 3
@@ -35,7 +35,7 @@ RELEASE = PromptRelease(
     model="fake/m",
     parameters={"max_tokens": 8, "logprobs": 6},
     provenance={},
-    weights=LabelWeights("prior", dict.fromkeys(TEAMS, 0.0), 4.0, prior=Prior(2.0, CLASSIFIER.trained_on)),
+    calibration=LabelCalibration("prior", dict.fromkeys(TEAMS, 0.0), 4.0, prior=Prior(2.0, CLASSIFIER.trained_on)),
     classifier=CLASSIFIER,
 )
 TOP = ((("billing", math.log(0.6)), ("delivery", math.log(0.4))),)
@@ -67,7 +67,11 @@ def test_both_files_hold_the_classifier_and_the_version_covers_it(tmp_path: Path
     released(tmp_path)
     for name in (PROMPT_FILE, MESSAGES_FILE):
         found = load_prompt(tmp_path / name).release
-        assert (found.version, found.weights, found.messages) == (RELEASE.version, RELEASE.weights, RELEASE.messages)
+        assert (found.version, found.calibration, found.messages) == (
+            RELEASE.version,
+            RELEASE.calibration,
+            RELEASE.messages,
+        )
         assert found.optional_data() == RELEASE.optional_data()
     other = trained([*TEXTS, "a parcel"], [*[0, 0, 1, 1] * 3, 1], 2)
     assert replace(RELEASE, classifier=other).version != RELEASE.version
@@ -103,14 +107,14 @@ def edited(folder: Path, change: dict[str, Any]) -> Path:
     ("change", "why"),
     [
         ({"classifier": None}, "a classifier decides on the answers, and there is none"),
-        ({"weights.prior": None}, "weights lacks prior"),
-        ({"weights.prior.weight": -1.0}, "weights.prior.weight must be a number of at least 0"),
-        ({"weights.prior.weight": "1"}, "weights.prior.weight must be a number of at least 0"),
-        ({"weights.prior.more": 1}, "weights.prior has the unknown key 'more'"),
-        ({"weights.prior.rows": "rows_other"}, "and the weights name 'rows_other'"),
-        ({"weights.method": "fitted"}, "weights has the unknown key 'prior'"),
-        ({"weights.method": "fitted", "weights.prior": None}, "or one that no weights name"),
-        ({"weights": None}, "or one that no weights name"),
+        ({"calibration.prior": None}, "calibration lacks prior"),
+        ({"calibration.prior.weight": -1.0}, "calibration.prior.weight must be a number of at least 0"),
+        ({"calibration.prior.weight": "1"}, "calibration.prior.weight must be a number of at least 0"),
+        ({"calibration.prior.more": 1}, "calibration.prior has the unknown key 'more'"),
+        ({"calibration.prior.rows": "rows_other"}, "and the calibration names 'rows_other'"),
+        ({"calibration.method": "fitted"}, "calibration has the unknown key 'prior'"),
+        ({"calibration.method": "fitted", "calibration.prior": None}, "or no calibration names it"),
+        ({"calibration": None}, "or no calibration names it"),
         ({"classifier.scale": "x"}, "the scale of the classifier is a number above 0"),
         ({"classifier.rows.0.terms": "x"}, "terms of the classifier are not bytes in base64"),
         ({"classifier.rows.1.label": "other"}, "one line for each label of the output"),
@@ -145,4 +149,4 @@ def test_targets_that_see_the_input_take_it_and_answer_alike() -> None:
     assert takes == {"md", "messages", "python", "langchain", "dspy"}
     for name in ("llama-server", "peft", "tools"):
         assert said.pop(name)
-    assert all("decides among its labels by log-probabilities (label weights)" in why for why in said.values())
+    assert all("decides among its labels by log-probabilities (calibration)" in why for why in said.values())

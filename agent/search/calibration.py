@@ -1,4 +1,4 @@
-"""Twins of the finalists that decide among the labels by label weights: the same calls, read otherwise.
+"""Calibrated variants of the finalists: same calls, bias-corrected label scores.
 
 A finalist with log-probabilities gets `label-free`, `fitted` and `prior`, for which a classifier of the train rows
 votes, and one that picks its examples `neighbours`, for which the nearest rows of its pool vote. They are trials like
@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.ledger.query import WEIGHTED
-from agent.prompt.label_weights import FLOOR, LabelWeights, Method, Neighbours, Prior, share_of_all, weighed
+from agent.ledger.query import CALIBRATED
+from agent.prompt.calibration import FLOOR, LabelCalibration, Method, Neighbours, Prior, calibrated, share_of_all
 from agent.retrieval.votes import NEIGHBOURS, log_shares
 from agent.search.context import SearchContext
 from agent.search.pareto import Finalist
@@ -59,11 +59,11 @@ class _Estimate:
     votes: Sequence[Sequence[float]] = ()
     rows: str = ""
 
-    def named(self, field: Field, weights: Weights) -> LabelWeights:
+    def named(self, field: Field, weights: Weights) -> LabelCalibration:
         near = Neighbours(NEIGHBOURS, weights.weight) if self.method == "neighbours" else None
         prior = Prior(weights.weight, self.rows) if self.method == "prior" else None
         bias = dict(zip(field.choices, weights.bias, strict=True))
-        return LabelWeights(self.method, bias, weights.temperature, near, prior)
+        return LabelCalibration(self.method, bias, weights.temperature, near, prior)
 
     def read(self, field: Field, rows: Sequence[Example], outcomes: Sequence[Outcome]) -> list[_Read]:
         votes = self.votes or [()] * len(outcomes)
@@ -74,7 +74,7 @@ class _Estimate:
                 continue
             named = self.named(field, weights)
             scores = named.scores(outcome.label_scores, vote)
-            read = weighed(outcome.prediction, outcome.label_scores, field, named, vote)
+            read = calibrated(outcome.prediction, outcome.label_scores, field, named, vote)
             right = row.labels[field.name]
             found.append(
                 _Read(read, share_of_all(scores, field.choices.index(right)) if right in field.choices else None)
@@ -120,7 +120,7 @@ class _Usable:
         return _Estimate(method, fit(self.scores, self.answers, more), each, said, rows)
 
 
-async def add_label_weights(context: SearchContext) -> None:
+async def add_calibrated(context: SearchContext) -> None:
     """Score the twins of every candidate that saw the whole of dev, once a search is over; makes no call."""
     outputs = context.task.signature.outputs
     if len(outputs) != 1 or len(outputs[0].choices) < 2:
@@ -141,10 +141,10 @@ async def add_label_weights(context: SearchContext) -> None:
             said = [context.program.prior(row) for row in context.dev]
             estimates.append(usable.estimate("prior", said, said, stacked, rows))
         for estimate in estimates:
-            twin = context.program.weighted(base.candidate, estimate.named(field, estimate.all_rows))
+            twin = context.program.calibrated(base.candidate, estimate.named(field, estimate.all_rows))
             if twin is None:
                 continue
-            operator, reason = f"{WEIGHTED}{estimate.method}", REASONS[estimate.method]
+            operator, reason = f"{CALIBRATED}{estimate.method}", REASONS[estimate.method]
             if context.admit([Proposal(twin, base.place, operator, candidate_id, reason)]):
                 await _score(context, twin, outcomes, estimate.read(field, context.dev, outcomes))
 
@@ -159,7 +159,7 @@ def best_readings(context: SearchContext, candidates: Sequence[Finalist]) -> lis
     losses: dict[str, dict[str, float]] = {}
     for each in candidates:
         proposal = board.proposals[each.candidate_id]
-        if proposal.operator.startswith(WEIGHTED) and proposal.parent_id is not None:
+        if proposal.operator.startswith(CALIBRATED) and proposal.parent_id is not None:
             signals = [one.signal for one in board.outcomes[each.candidate_id] if one.signal is not None]
             loss = -math.fsum(math.log(max(signal, FLOOR)) for signal in signals) / max(1, len(signals))
             losses.setdefault(proposal.parent_id, {})[each.candidate_id] = loss

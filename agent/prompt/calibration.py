@@ -1,4 +1,4 @@
-"""Label weights: an answer decided among the labels by their log-probabilities instead of by what the reply spells.
+"""Calibration: decide among the labels by their log-probabilities instead of by what the reply spells.
 
 A small model prefers some labels whatever the input says. A bias for each label and one temperature, estimated on dev,
 take that preference out when a reply is read; the request stays as it is. With neighbours the labels of the most
@@ -55,7 +55,7 @@ class Prior:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelWeights:
+class LabelCalibration:
     """The answer is the label with the highest `log p(label) / temperature + bias[label]`, to which neighbours add
     `weight * log(share of the label in their votes)`, and a prior `weight * log(probability by its classifier)`.
 
@@ -69,10 +69,10 @@ class LabelWeights:
     prior: Prior | None = None
 
     @staticmethod
-    def of(data: Mapping[str, Any]) -> LabelWeights:
+    def of(data: Mapping[str, Any]) -> LabelCalibration:
         """Read what `as_dict` gave."""
         near, prior = data.get("neighbours"), data.get("prior")
-        return LabelWeights(
+        return LabelCalibration(
             data["method"],
             data["bias"],
             data["temperature"],
@@ -197,11 +197,11 @@ def agree(text: str, label: str) -> bool:
     return bool(text) and (label.startswith(text) or text.startswith(label))
 
 
-def weighed(
+def calibrated(
     prediction: Prediction,
     logs: Sequence[float],
     field: Field,
-    weights: LabelWeights | None,
+    weights: LabelCalibration | None,
     votes: Sequence[float] = (),
 ) -> Prediction:
     """Return the prediction with the answer that the weights decide on, and its confidence.
@@ -209,7 +209,7 @@ def weighed(
     Args:
         logs: The log-probability of each choice of `field`, the one output, from `label_scores`.
         weights: None: the answer stays, and its confidence is its share in the probability of all labels.
-        votes: For each choice those of `LabelWeights.scores`, where the weights need some.
+        votes: For each choice those of `LabelCalibration.scores`, where the weights need some.
     """
     scores = weights.scores(logs, votes) if weights else list(logs)
     if weights:
@@ -235,7 +235,7 @@ def read_reply(
     tokens: Tokens,
     outputs: tuple[Field, ...],
     reasoning: bool,
-    weights: LabelWeights | None,
+    weights: LabelCalibration | None,
     votes: Sequence[float] = (),
     exact: Sequence[float] = (),
 ) -> Prediction:
@@ -245,14 +245,14 @@ def read_reply(
         tokens: Log-probabilities; without them, and where they begin with no label, the text alone is read.
         reasoning: As of `parse_reply`.
         weights: None: the text says the answer.
-        votes: For each label those of `LabelWeights.scores`, where the weights need some.
+        votes: For each label those of `LabelCalibration.scores`, where the weights need some.
         exact: The log-probability of each label, of a model that scores labels; then `tokens` are not looked at.
     """
     prediction = parse_reply(text, outputs, reasoning=reasoning)
     if not (tokens or exact) or reasoning or len(outputs) != 1 or not outputs[0].choices:
         return prediction
     logs = exact if len(exact) == len(outputs[0].choices) else label_scores(tokens, outputs[0].choices)
-    return prediction if logs is None else weighed(prediction, logs, outputs[0], weights, votes)
+    return prediction if logs is None else calibrated(prediction, logs, outputs[0], weights, votes)
 
 
 def tokens_of(logprobs: Sequence[Any]) -> Tokens:

@@ -1,4 +1,4 @@
-"""Label weights in a released prompt: kept in both files, hashed with it, refused where they are wrong, applied."""
+"""Calibration in a released prompt: kept in both files, hashed with it, refused where they are wrong, applied."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ReleaseError
-from agent.prompt.label_weights import LabelWeights
+from agent.prompt.calibration import LabelCalibration
 from agent.release.completion import acomplete
 from agent.release.export import write_release
 from agent.release.formats.export_format import FORMATS, Material
@@ -19,7 +19,7 @@ from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, PromptRelease, loa
 from agent.types import Completion, Field, Message, Request, Usage
 
 LABELS = ('say "a"', "b c", "ünïcode")
-WEIGHTS = LabelWeights("fitted", dict(zip(LABELS, (-2.5, 0.0, 1.25), strict=True)), 1.5)
+WEIGHTS = LabelCalibration("fitted", dict(zip(LABELS, (-2.5, 0.0, 1.25), strict=True)), 1.5)
 RELEASE = PromptRelease(
     name="pick",
     messages=(Message("user", "{{text}}"),),
@@ -30,7 +30,7 @@ RELEASE = PromptRelease(
     model="fake/m",
     parameters={"max_tokens": 8, "temperature": 0.0, "logprobs": 6},
     provenance={"abstain_below": 0.75},
-    weights=WEIGHTS,
+    calibration=WEIGHTS,
 )
 TOP = ((("say", math.log(0.7)), ("b c", math.log(0.2)), ("ün", math.log(0.1))),)
 
@@ -59,43 +59,46 @@ def test_both_files_hold_the_weights_and_the_version_covers_them(tmp_path: Path)
     for file in (PROMPT_FILE, MESSAGES_FILE):
         prompt = load_prompt(tmp_path / file)
         assert prompt.release == RELEASE
-        assert list(prompt.release.weights.bias) == list(LABELS)
+        assert list(prompt.release.calibration.bias) == list(LABELS)
         assert prompt.abstain_below == 0.75
-    versions = {RELEASE.version, replace(RELEASE, weights=None).version}
-    versions.add(replace(RELEASE, weights=replace(WEIGHTS, temperature=1.6)).version)
+    versions = {RELEASE.version, replace(RELEASE, calibration=None).version}
+    versions.add(replace(RELEASE, calibration=replace(WEIGHTS, temperature=1.6)).version)
     assert len(versions) == 3
 
 
 def test_a_release_without_weights_has_the_version_and_the_files_that_it_had(tmp_path: Path) -> None:
-    plain = replace(RELEASE, weights=None, parameters={"max_tokens": 8}, provenance={})
+    plain = replace(RELEASE, calibration=None, parameters={"max_tokens": 8}, provenance={})
     assert plain.version == "p_257b9a927456800d"
     write_release(plain, tmp_path)
-    assert "weights" not in (tmp_path / PROMPT_FILE).read_text("utf-8")
+    assert "calibration" not in (tmp_path / PROMPT_FILE).read_text("utf-8")
     assert load_prompt(tmp_path).abstain_below is None
 
 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"method": "guessed"}, "weights.method must be one of label-free, fitted, neighbours, prior, not 'guessed'"),
-        ({"more": 1}, "weights has the unknown key 'more'"),
-        ({"bias": {"b c": 1.0}}, "weights.bias must be a number for each choice of the output, and for no other"),
-        ({"bias": [1, 2, 3]}, "weights.bias must be a number for each choice"),
-        ({"temperature": 0}, "weights.temperature must be a number above 0"),
-        ({"temperature": True}, "weights.temperature must be a number above 0"),
-        ({"bias": dict.fromkeys(LABELS, "1")}, "weights.bias must be a number for each choice"),
+        (
+            {"method": "guessed"},
+            "calibration.method must be one of label-free, fitted, neighbours, prior, not 'guessed'",
+        ),
+        ({"more": 1}, "calibration has the unknown key 'more'"),
+        ({"bias": {"b c": 1.0}}, "calibration.bias must be a number for each choice of the output, and for no other"),
+        ({"bias": [1, 2, 3]}, "calibration.bias must be a number for each choice"),
+        ({"temperature": 0}, "calibration.temperature must be a number above 0"),
+        ({"temperature": True}, "calibration.temperature must be a number above 0"),
+        ({"bias": dict.fromkeys(LABELS, "1")}, "calibration.bias must be a number for each choice"),
     ],
 )
 def test_wrong_weights_are_refused_with_their_line(tmp_path: Path, change: dict[str, object], why: str) -> None:
     write_release(RELEASE, tmp_path)
     file = tmp_path / MESSAGES_FILE
     data = json.loads(file.read_text("utf-8"))
-    data["weights"] |= change
+    data["calibration"] |= change
     file.write_text(json.dumps(data, indent=2), "utf-8")
     with pytest.raises(ReleaseError) as caught:
         load_prompt(file, verify=False)
     assert why in str(caught.value)
-    line = next(at for at, text in enumerate(file.read_text("utf-8").split("\n"), 1) if '"weights"' in text)
+    line = next(at for at, text in enumerate(file.read_text("utf-8").split("\n"), 1) if '"calibration"' in text)
     assert str(caught.value).startswith(f"{file}:{line}: ")
 
 
@@ -120,7 +123,7 @@ def test_parse_and_complete_decide_by_the_weights(tmp_path: Path) -> None:
 
 
 async def test_a_prompt_without_weights_asks_for_log_probabilities_where_it_may_abstain() -> None:
-    plain, lm = replace(RELEASE, weights=None, parameters={"max_tokens": 8}), Sure()
+    plain, lm = replace(RELEASE, calibration=None, parameters={"max_tokens": 8}), Sure()
     found = await acomplete(plain, plain.fill({"text": "x"}), lm)
     assert (found.fields, found.confidence) == ({"label": LABELS[0]}, pytest.approx(0.7))
     await acomplete(replace(plain, provenance={}), plain.fill({"text": "x"}), lm)
@@ -135,11 +138,11 @@ def test_only_targets_that_can_decide_by_weights_take_them() -> None:
             takes.add(name)
         except ReleaseError as error:
             said[name] = str(error)
-    for name in ("llama-server", "peft"):  # they take weights with one
+    for name in ("llama-server", "peft"):  # they take calibration with one
         assert said.pop(name).startswith(f"{name}: 'pick' has no adapter")
     assert said.pop("tools") == "'pick': calls no tools; leave --format tools out"
     assert takes == {"md", "messages", "python", "langchain", "dspy"}
     assert len(said) > 5
     assert all("export it as md, messages, python, langchain or dspy, or run" in why for why in said.values())
     for name, why in said.items():
-        assert why.startswith(f"{name}: 'pick' decides among its labels by log-probabilities (label weights)")
+        assert why.startswith(f"{name}: 'pick' decides among its labels by log-probabilities (calibration)")

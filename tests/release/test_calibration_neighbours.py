@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.errors import ReleaseError
-from agent.prompt.label_weights import LabelWeights, Neighbours
+from agent.prompt.calibration import LabelCalibration, Neighbours
 from agent.release.export import write_release
 from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import verify_exports
@@ -21,7 +21,7 @@ from agent.types import Completion, Request, Usage
 from tests.release.test_remembered import loaded
 
 TEAMS = ("billing", "delivery")
-WEIGHTS = LabelWeights("neighbours", dict.fromkeys(TEAMS, 0.0), 4.0, Neighbours(3, 2.0))
+WEIGHTS = LabelCalibration("neighbours", dict.fromkeys(TEAMS, 0.0), 4.0, Neighbours(3, 2.0))
 TOP = ((("billing", math.log(0.6)), ("delivery", math.log(0.4))),)
 
 
@@ -43,7 +43,7 @@ class Unsure:
 def released(folder: Path) -> Prompt:
     """The prompt of ten rows: billing has card, parcel, door, refund and street, delivery the other words."""
     plain = loaded(folder / "plain").release
-    release = replace(plain, weights=WEIGHTS, parameters={"max_tokens": 8, "logprobs": 6})
+    release = replace(plain, calibration=WEIGHTS, parameters={"max_tokens": 8, "logprobs": 6})
     return load_prompt(write_release(release, folder))
 
 
@@ -91,30 +91,33 @@ def test_rows_of_a_user_vote_for_that_user_alone(tmp_path: Path) -> None:
 def test_both_files_hold_the_neighbours_and_the_version_covers_them(tmp_path: Path) -> None:
     release = released(tmp_path).release
     assert [load_prompt(tmp_path / name).release for name in (PROMPT_FILE, MESSAGES_FILE)] == [release, release]
-    versions = {replace(release, weights=replace(WEIGHTS, neighbours=Neighbours(k, 2.0))).version for k in (3, 4)}
-    versions |= {replace(release, weights=replace(WEIGHTS, neighbours=Neighbours(3, 2.5))).version}
+    versions = {replace(release, calibration=replace(WEIGHTS, neighbours=Neighbours(k, 2.0))).version for k in (3, 4)}
+    versions |= {replace(release, calibration=replace(WEIGHTS, neighbours=Neighbours(3, 2.5))).version}
     assert len(versions) == 3
 
 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"neighbours": None}, "weights.neighbours must be a table"),
-        ({"neighbours": {"k": 3}}, "weights.neighbours lacks weight"),
-        ({"neighbours": {"k": 3, "weight": 1.0, "more": 1}}, "weights.neighbours has the unknown key 'more'"),
-        ({"neighbours": {"k": 0, "weight": 1.0}}, "weights.neighbours.k must be a whole number from 1 to 1,000, not 0"),
-        ({"neighbours": {"k": 10**9, "weight": 1.0}}, "weights.neighbours.k must be a whole number"),
-        ({"neighbours": {"k": True, "weight": 1.0}}, "weights.neighbours.k must be a whole number"),
-        ({"neighbours": {"k": 3, "weight": -1.0}}, "weights.neighbours.weight must be a number of at least 0"),
-        ({"neighbours": {"k": 3, "weight": "1"}}, "weights.neighbours.weight must be a number of at least 0"),
-        ({"method": "fitted"}, "weights has the unknown key 'neighbours'"),
+        ({"neighbours": None}, "calibration.neighbours must be a table"),
+        ({"neighbours": {"k": 3}}, "calibration.neighbours lacks weight"),
+        ({"neighbours": {"k": 3, "weight": 1.0, "more": 1}}, "calibration.neighbours has the unknown key 'more'"),
+        (
+            {"neighbours": {"k": 0, "weight": 1.0}},
+            "calibration.neighbours.k must be a whole number from 1 to 1,000, not 0",
+        ),
+        ({"neighbours": {"k": 10**9, "weight": 1.0}}, "calibration.neighbours.k must be a whole number"),
+        ({"neighbours": {"k": True, "weight": 1.0}}, "calibration.neighbours.k must be a whole number"),
+        ({"neighbours": {"k": 3, "weight": -1.0}}, "calibration.neighbours.weight must be a number of at least 0"),
+        ({"neighbours": {"k": 3, "weight": "1"}}, "calibration.neighbours.weight must be a number of at least 0"),
+        ({"method": "fitted"}, "calibration has the unknown key 'neighbours'"),
     ],
 )
 def test_wrong_neighbours_are_refused_with_their_line(tmp_path: Path, change: dict[str, object], why: str) -> None:
     released(tmp_path)
     file = tmp_path / MESSAGES_FILE
     data = json.loads(file.read_text("utf-8"))
-    data["weights"] |= change
+    data["calibration"] |= change
     file.write_text(json.dumps(data, indent=2), "utf-8")
     with pytest.raises(ReleaseError) as caught:
         load_prompt(file, verify=False)
@@ -145,4 +148,4 @@ def test_only_targets_that_can_count_votes_take_it(tmp_path: Path) -> None:
     assert said.pop("llama-server").startswith("llama-server: ")
     assert said.pop("peft").startswith("peft: ")
     assert "calls no tools" in said.pop("tools")
-    assert all("decides among its labels by log-probabilities (label weights)" in why for why in said.values())
+    assert all("decides among its labels by log-probabilities (calibration)" in why for why in said.values())

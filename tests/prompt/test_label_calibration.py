@@ -1,4 +1,4 @@
-"""Labels are scored by the tokens that spell them, and weights decide among them."""
+"""Labels are scored by the tokens that spell them, and calibration decides among them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.prompt.label_weights import FLOOR, LabelWeights, label_scores, read_reply, tokens_of, weighed
+from agent.prompt.calibration import FLOOR, LabelCalibration, calibrated, label_scores, read_reply, tokens_of
 from agent.shipped import Field, Prediction
 
 approx = pytest.approx
@@ -59,26 +59,26 @@ def test_a_reply_about_something_else_has_no_scores():
 
 def test_weights_decide_and_say_how_sure_they_are():
     logs = [math.log(0.6), math.log(0.1), math.log(0.1), math.log(0.2)]
-    weights = LabelWeights("fitted", dict(zip(LABELS, (-2.0, 0.0, 0.0, 0.0), strict=True)), 2.0)
-    found = weighed(Prediction({"team": "billing"}, "billing"), logs, TEAM, weights)
+    calibration = LabelCalibration("fitted", dict(zip(LABELS, (-2.0, 0.0, 0.0, 0.0), strict=True)), 2.0)
+    found = calibrated(Prediction({"team": "billing"}, "billing"), logs, TEAM, calibration)
     assert found.fields == {"team": "sales"}
-    terms = [math.exp(log / 2 + bias) for log, bias in zip(logs, weights.bias.values(), strict=True)]
+    terms = [math.exp(log / 2 + bias) for log, bias in zip(logs, calibration.bias.values(), strict=True)]
     assert found.confidence == approx(terms[3] / sum(terms))
-    assert weighed(Prediction({"team": "billing"}, "billing"), logs, TEAM, None).confidence == approx(0.6)
+    assert calibrated(Prediction({"team": "billing"}, "billing"), logs, TEAM, None).confidence == approx(0.6)
 
 
 def test_weights_answer_where_the_reply_as_it_stands_names_no_label():
     reply = read_reply("bill", [place(bill=0.6, sales=0.4)], (TEAM,), False, None)
     assert (reply.error != "", reply.confidence) == (True, None)
-    weights = LabelWeights("label-free", dict.fromkeys(LABELS, 0.0))
-    reply = read_reply("bill", [place(bill=0.6, sales=0.4)], (TEAM,), False, weights)
+    calibration = LabelCalibration("label-free", dict.fromkeys(LABELS, 0.0))
+    reply = read_reply("bill", [place(bill=0.6, sales=0.4)], (TEAM,), False, calibration)
     assert (reply.fields, reply.error) == ({"team": "billing"}, "")
 
 
 def test_without_log_probabilities_a_reply_is_read_as_it_stands():
-    weights = LabelWeights("fitted", dict(zip(LABELS, (-9.0, 0.0, 0.0, 0.0), strict=True)))
-    assert read_reply("billing", (), (TEAM,), False, weights) == Prediction({"team": "billing"}, "billing")
-    assert read_reply("Hello", [place(Hello=1.0)], (TEAM,), False, weights).error
+    calibration = LabelCalibration("fitted", dict(zip(LABELS, (-9.0, 0.0, 0.0, 0.0), strict=True)))
+    assert read_reply("billing", (), (TEAM,), False, calibration) == Prediction({"team": "billing"}, "billing")
+    assert read_reply("Hello", [place(Hello=1.0)], (TEAM,), False, calibration).error
 
 
 def test_the_log_probabilities_of_openai_are_read_as_pairs_are():

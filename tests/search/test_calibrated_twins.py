@@ -1,4 +1,4 @@
-"""Twins with label weights: scored from the replies of their parents, cross-fitted, and chosen like any candidate."""
+"""Twins with calibration: scored from the replies of their parents, cross-fitted, and chosen like any candidate."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from agent.ledger.store import Ledger
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
-from agent.prompt.label_weights import LabelWeights
+from agent.prompt.calibration import LabelCalibration
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search import selection
-from agent.search.label_weighting import add_label_weights
+from agent.search.calibration import add_calibrated
 from agent.types import Budget, Completion, Proposal, Request, Usage
 from tests.search.worlds import Searched, front_and_row, made_search, share, with_baseline
 from tests.toys import TEAMS, FakeModel
@@ -53,7 +53,7 @@ def twins(found: Searched) -> dict[str, PromptCandidate]:
     return {
         f"{proposal.operator} of {proposal.parent_id}": proposal.candidate
         for proposal in board.proposals.values()
-        if isinstance(proposal.candidate, PromptCandidate) and proposal.candidate.weights
+        if isinstance(proposal.candidate, PromptCandidate) and proposal.candidate.calibration
     }
 
 
@@ -62,13 +62,11 @@ async def test_each_finalist_gets_its_twins_and_no_call_is_made(ledger: Ledger) 
     found = await searched(ledger, model, PLAIN, REASONS)
     context = found.context
     used = context.left()
-    await add_label_weights(context)
+    await add_calibrated(context)
     assert model.seen == []
     assert context.left() == used
     parents = (context.baseline.id, PLAIN.id)
-    assert set(twins(found)) == {
-        f"label-weights:{m} of {i}" for m in ("label-free", "fitted", "prior") for i in parents
-    }
+    assert set(twins(found)) == {f"calibration:{m} of {i}" for m in ("label-free", "fitted", "prior") for i in parents}
     for twin in twins(found).values():
         assert context.board.trials[twin.id].state == "complete"
         assert (context.board.mean(twin.id) or 0) > 0.9 > 0.4 > (context.board.mean(PLAIN.id) or 0)
@@ -80,7 +78,7 @@ async def test_each_finalist_gets_its_twins_and_no_call_is_made(ledger: Ledger) 
         context, selection.finalists(context, lambda usage: float(usage.prompt_tokens), {}), "best"
     )
     assert isinstance(winner, PromptCandidate)
-    assert winner.weights is not None
+    assert winner.calibration is not None
     usages = {
         each.candidate_id: each.usd for each in selection.finalists(context, lambda u: float(u.prompt_tokens), {})
     }
@@ -90,8 +88,8 @@ async def test_each_finalist_gets_its_twins_and_no_call_is_made(ledger: Ledger) 
 async def test_the_twin_reads_new_rows_as_it_read_dev(ledger: Ledger) -> None:
     model = Biased()
     found = await searched(ledger, model, PLAIN)
-    await add_label_weights(found.context)
-    twin = twins(found)[f"label-weights:label-free of {PLAIN.id}"]
+    await add_calibrated(found.context)
+    twin = twins(found)[f"calibration:label-free of {PLAIN.id}"]
     fresh = [await found.context.evaluator.outcome(twin, row) for row in found.context.dev]
     assert [o.prediction for o in fresh] == [o.prediction for o in found.context.board.outcomes[twin.id]]
     assert model.seen == [], "the same requests, which the ledger answers"
@@ -100,13 +98,13 @@ async def test_the_twin_reads_new_rows_as_it_read_dev(ledger: Ledger) -> None:
 async def test_without_log_probabilities_nothing_is_added(ledger: Ledger) -> None:
     found = await searched(ledger, Biased(listed=False), PLAIN)
     before = dict(found.context.board.trials)
-    await add_label_weights(found.context)
+    await add_calibrated(found.context)
     assert found.context.board.trials == before
 
 
 async def test_where_no_label_is_preferred_the_prompt_without_weights_stays(ledger: Ledger) -> None:
     found = await searched(ledger, Biased(likes=0.0), PLAIN)
-    await add_label_weights(found.context)
+    await add_calibrated(found.context)
     assert len(twins(found)) == 6
     assert (
         selection.chosen(found.context, selection.finalists(found.context, None, {}), "best") == found.context.baseline
@@ -114,19 +112,21 @@ async def test_where_no_label_is_preferred_the_prompt_without_weights_stays(ledg
 
 
 def test_a_candidate_without_weights_has_the_id_that_it_had() -> None:
-    assert "weights" not in PLAIN.parts()
+    assert "calibration" not in PLAIN.parts()
     assert PLAIN.id == "c_3301e820238830af"
 
 
 def weighted(change: Callable[[dict[str, float]], dict[str, float]] = dict) -> PromptCandidate:
     bias = dict.fromkeys(TEAMS, 0.5)
-    return PromptCandidate("zero-shot", "inline", PLAIN.instruction, weights=LabelWeights("fitted", change(bias), 1.2))
+    return PromptCandidate(
+        "zero-shot", "inline", PLAIN.instruction, calibration=LabelCalibration("fitted", change(bias), 1.2)
+    )
 
 
 def test_weights_are_a_part_of_the_candidate() -> None:
     assert weighted().id != PLAIN.id
     assert weighted().id == weighted().id != weighted(lambda bias: {**bias, TEAMS[0]: 0.6}).id
-    assert weighted().shown().weights == {"method": "fitted", "bias": dict.fromkeys(TEAMS, 0.5), "temperature": 1.2}
-    assert ("label weights", "fitted") in features_of(weighted())
+    assert weighted().shown().calibration == {"method": "fitted", "bias": dict.fromkeys(TEAMS, 0.5), "temperature": 1.2}
+    assert ("calibration", "fitted") in features_of(weighted())
     (ablation,) = leave_one_out(weighted(), PLAIN)
-    assert (ablation.part, ablation.candidate) == ("label weights", PLAIN)
+    assert (ablation.part, ablation.candidate) == ("calibration", PLAIN)
