@@ -34,7 +34,7 @@ from agent.run.tracking import Tracking
 from agent.scoring.user_metrics import MetricFunction
 
 if TYPE_CHECKING:
-    from agent.run.sweep.sweep import SweepResult
+    from agent.jobs.sweep.sweep import SweepResult
     from agent.types import Task
 
 Rows = Sequence[Mapping[str, Any]]
@@ -345,8 +345,8 @@ def sweep(
         >>> result = pa.sweep("sweep.toml", jobs=2)  # doctest: +SKIP
         >>> [(group["model"], group["score"]) for group in result.groups]  # doctest: +SKIP
     """
-    from agent.run.sweep.prepare import prepare_sweep
-    from agent.run.sweep.sweep import run_sweep
+    from agent.jobs.sweep.prepare import prepare_sweep
+    from agent.jobs.sweep.sweep import run_sweep
 
     if ray is not None and jobs is not None:
         raise InputError("jobs: counts processes of this machine; with ray=, [resources] of the file say it")

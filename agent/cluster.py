@@ -14,6 +14,8 @@ LOCAL = "local"
 """The address that means a cluster of this machine alone, which ends with the last that uses it."""
 ADDRESS = "RAY_ADDRESS"
 """Ray's own variable of the environment for the address of a cluster."""
+RETRIES = 2
+"""How often work whose process or node was killed is continued."""
 
 _USERS: list[bool] = []
 """One for each that uses the cluster; of the first, whether it connected this process."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from agent.errors import AgentError as AgentError
     from agent.errors import InputError as InputError
     from agent.errors import Interrupted as Interrupted
+    from agent.jobs.sweep.sweep import SweepResult as SweepResult
     from agent.ledger.merge import merge_ledgers as merge_ledgers
     from agent.programs.chain_parts import load_chain as load_chain
     from agent.programs.classic_release import load_classifier as load_classifier
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from agent.results.checks import CheckResult as CheckResult
     from agent.results.customize import CustomizeResult as CustomizeResult
     from agent.run.promote import promote as promote
-    from agent.run.sweep.sweep import SweepResult as SweepResult
     from agent.run.tool_sources import write_tools as write_tools
     from agent.task.documents import strip_html as strip_html
     from agent.task.load import load_task as load_task
@@ -52,7 +52,7 @@ _HOMES = {
     "InputError": "agent.errors",
     "Interrupted": "agent.errors",
     "RunResult": "agent.release.result",
-    "SweepResult": "agent.run.sweep.sweep",
+    "SweepResult": "agent.jobs.sweep.sweep",
     "aoptimize": "agent.api",
     "check": "agent.api",
     "customize": "agent.api",

@@ -20,6 +20,7 @@ LAYERS = (
     ("search", "release"),
     ("programs", "report"),
     ("run",),
+    ("jobs",),
     ("api",),
     ("cli",),
 )
@@ -151,6 +152,7 @@ def test_nothing_but_the_standard_library_is_imported_when_a_file_loads() -> Non
         "results/": {"pydantic"},
         "release/result.py": {"pydantic"},
         "run/arguments.py": {"pydantic"},
+        "jobs/": {"pydantic"},
     }
     faults = {}
     for name in SOURCES:

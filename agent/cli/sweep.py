@@ -13,12 +13,12 @@ import click
 
 from agent.cli.common import PATH, SETTINGS, json_option, plain, print_json, short
 from agent.errors import AgentError
+from agent.jobs.sweep.prepare import PreparedSweep, prepare_sweep
+from agent.jobs.sweep.sweep import CellLine, SweepResult, run_sweep
 from agent.report.blocks import Column
 from agent.report.facts import dollars, points
 from agent.report.sweep_page import best_of_task, groups_table, model_names
 from agent.report.terminal import print_listing, print_table, say
-from agent.run.sweep.prepare import PreparedSweep, prepare_sweep
-from agent.run.sweep.sweep import CellLine, SweepResult, run_sweep
 
 if TYPE_CHECKING:
     from rich.live import Live

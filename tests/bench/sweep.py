@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.cluster import LOCAL
-from agent.run.sweep.executors import RayTasks
-from agent.run.sweep.prepare import prepare_sweep
-from agent.run.sweep.sweep import run_sweep
+from agent.jobs.sweep.prepare import prepare_sweep
+from agent.jobs.sweep.sweep import RayTasks, run_sweep
 from tests.cli.sweeps import write_sweep
 from tests.cli.world import compatible, knowing
 from tests.wire import Fault, WireServer

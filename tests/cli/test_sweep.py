@@ -15,9 +15,9 @@ import pytest
 
 import promptassay as pa
 from agent.errors import ProblemsError
-from agent.run.sweep.cell import run_cell
-from agent.run.sweep.file import AXES, OPTIONS, read_sweep
-from agent.run.sweep.prepare import prepare_sweep
+from agent.jobs.sweep.cells import run_cell
+from agent.jobs.sweep.file import AXES, OPTIONS, read_sweep
+from agent.jobs.sweep.prepare import prepare_sweep
 from tests.cli.sweeps import FOLDER, broken_cells, resumed, scores, settled, write_sweep
 from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused, stubborn
 from tests.report.pages import assert_harmless
@@ -30,7 +30,8 @@ def slow(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
 
 
 def children(process: Process) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("utf-8").split()]
+    threads = Path(f"/proc/{process.pid}/task").iterdir()
+    return [int(pid) for thread in threads for pid in (thread / "children").read_text("utf-8").split()]
 
 
 def wait_for(server: WireServer, requests: int) -> None:

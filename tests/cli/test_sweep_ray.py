@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from agent.run.sweep.prepare import prepare_sweep
-from agent.run.sweep.sweep import CellLine, run_sweep
+from agent.jobs.sweep.prepare import prepare_sweep
+from agent.jobs.sweep.sweep import CellLine, run_sweep
 from tests.cli.sweeps import broken_cells, resumed, scores, settled, write_sweep
 from tests.cli.world import compatible, good_json, learner, refused
 from tests.ray_nodes import ray_nodes

@@ -13,7 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from agent.cli import main
-from agent.run.sweep.file import read_sweep
+from agent.jobs.sweep.file import read_sweep
 from agent.task.task_file import json_schema
 from tests.docs.pages import DOCS, NAMES, PAGES, blocks, commands, prose
 

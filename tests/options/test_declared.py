@@ -18,6 +18,8 @@ from agent import api
 from agent.cli.declared import OptionType, command
 from agent.cli.run import run_command
 from agent.errors import ProblemsError
+from agent.jobs.sweep.cells import cells_of
+from agent.jobs.sweep.file import read_sweep
 from agent.options.jobs import (
     TASK_RUN,
     ApplyOptions,
@@ -36,8 +38,6 @@ from agent.options.jobs import (
 from agent.options.kinds import seconds
 from agent.options.option import JobOptions, option
 from agent.options.shared import SEARCH
-from agent.run.sweep.cells import cells_of
-from agent.run.sweep.file import read_sweep
 from agent.task.task_file import parse
 from tests.docs.reference import command_page
 
@@ -135,8 +135,8 @@ def test_one_more_field_is_an_option_of_every_surface(monkeypatch: pytest.Monkey
     monkeypatch.setattr("agent.task.task_file.RunOptions", More)
     monkeypatch.setattr("agent.task.task_file.TASK_RUN", (*TASK_RUN, "dummy"))
     assert parse({**TASK, "run": {"dummy": 3}}).faults == ()
-    monkeypatch.setattr("agent.run.sweep.file.RunOptions", More)
-    monkeypatch.setattr("agent.run.sweep.file.OPTIONS", tuple(More.declared()))
+    monkeypatch.setattr("agent.jobs.sweep.file.RunOptions", More)
+    monkeypatch.setattr("agent.jobs.sweep.file.OPTIONS", tuple(More.declared()))
     assert read_sweep(sweep_with(tmp_path, "dummy = 2")).options == {"dummy": 2}
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from agent.jobs.sweep.cells import Cell, CellProgress
+from agent.jobs.sweep.figures import CellOutcome, summary
+from agent.jobs.sweep.file import Point
 from agent.release.result import RunResult
-from agent.run.sweep.cells import Cell, CellProgress
-from agent.run.sweep.figures import CellOutcome, summary
-from agent.run.sweep.file import Point
 from agent.stats.intervals import mean_ci, paired_difference
 from agent.stats.selection import holm
 

@@ -17,11 +17,10 @@ from queue import SimpleQueue
 from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
-from agent.cluster import join_cluster, leave_cluster
+from agent.cluster import RETRIES, join_cluster, leave_cluster
 from agent.errors import AgentError, InputError, Interrupted, TrainingDiverged, error_lines
 from agent.files import new_file, sha256_of
 from agent.run.customize.training import TrainingOrder, deciding_versions
-from agent.run.sweep.executors import RETRIES
 from agent.tuning.settings import Step, TrainedAdapter
 from agent.tuning.training import OnEpoch, OnStep
 

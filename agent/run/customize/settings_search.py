@@ -21,10 +21,10 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from agent.cluster import RETRIES
 from agent.errors import AgentError, InputError, TrainingDiverged, error_lines
 from agent.results.customize import ArmSettings, SettingsTried
 from agent.run.customize.on_ray import LOOK_SECONDS, NodeOrder, RayTrainings, carry_out
-from agent.run.sweep.executors import RETRIES
 from agent.tuning.settings import Step, TrainedAdapter, TrainingSettings
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What a sweep came to: scores of each cell, of each combination over its seeds, and which is best for which task.
+"""The results of a sweep: scores of each cell, of each combination over its seeds, and which is best for which task.
 
 All tests are on the sealed rows, paired by row. The gains over the user's own prompts are one family of tests, the
 comparisons of combinations another for each task; both are corrected by Holm's step-down.
@@ -6,22 +6,24 @@ comparisons of combinations another for each task; both are corrected by Holm's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import combinations, groupby
 from typing import Any
 
+from agent.evaluate.score_table import ScoreTable
+from agent.jobs.sweep.cells import Cell, CellProgress, progress_of
 from agent.ledger.query import released_file
 from agent.release.gate import shown
 from agent.release.result import RunResult, search_result
 from agent.run.locations import open_history
-from agent.run.sweep.cells import Cell, CellProgress, progress_of
-from agent.stats.intervals import mean_ci, paired_difference
+from agent.stats.intervals import mean_ci
 from agent.stats.selection import holm
 
 Scores = Mapping[str, float]
 """Scores in [0, 1] by sealed row."""
+SIDES = ("own", "best")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +92,6 @@ def _axes(outcome: CellOutcome) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """The finished cells of one task, model and strategy, one for each seed."""
-
-    axes: Mapping[str, Any]
-    cells: Sequence[CellOutcome]
-
-    @property
-    def name(self) -> dict[str, Any]:
-        """What tells it from the others of its task."""
-        return {key: self.axes[key] for key in ("model", "strategy")}
-
-
 def summary(outcomes: Sequence[CellOutcome]) -> dict[str, Any]:
     """The groups and the tasks of a sweep, JSON-ready.
 
@@ -112,49 +101,44 @@ def summary(outcomes: Sequence[CellOutcome]) -> dict[str, Any]:
         `tasks`: the best group of each task, which others it is shown to beat, and all comparisons.
     """
     finished = [outcome for outcome in outcomes if outcome.best]
-    groups = [_Group(_axes(first), (first, *more)) for _, (first, *more) in groupby(finished, key=_axes)]
-    described = [_described(group) for group in groups]
-    lifts = [found["lift"] for found in described if found["lift"] is not None]
-    for lift, corrected in zip(lifts, holm([lift["p_value"] for lift in lifts]), strict=True):
-        lift["p_holm"], lift["shown"] = corrected, shown(lift["ci95"], corrected)
-    tasks = [
-        _task(task, list(both))
-        for task, both in groupby(zip(groups, described, strict=True), key=lambda b: b[0].axes["task"])
-    ]
+    groups = [tuple(cells) for _, cells in groupby(finished, key=_axes)]
+    table = ScoreTable({f"{side} {at}": _scores(cells, side) for at, cells in enumerate(groups) for side in SIDES})
+    described = [_described(cells, table, at) for at, cells in enumerate(groups)]
+    _correct([found["lift"] for found in described if found["lift"] is not None])
+    tasks = [_task(task, list(same), table) for task, same in groupby(enumerate(described), key=lambda e: e[1]["task"])]
     known = [outcome.usd for outcome in outcomes if outcome.progress.run_id]
+    return {"groups": described, "tasks": tasks, "cost_usd": _sum(known)}
+
+
+def _scores(cells: Sequence[CellOutcome], side: str) -> dict[tuple[str, Hashable], float]:
     return {
-        "groups": described,
-        "tasks": tasks,
-        "cost_usd": None if None in known else sum(usd or 0.0 for usd in known),
+        (row, (cell.cell.point.seed, cell.rows)): score for cell in cells for row, score in getattr(cell, side).items()
     }
 
 
-def _mean(seeds: Sequence[Scores]) -> Scores:
-    """Of each row its mean over the seeds that have it: those of a data file may each have other rows."""
-    values: dict[str, list[float]] = {}
-    for scores in seeds:
-        for row, score in scores.items():
-            values.setdefault(row, []).append(score)
-    return {row: sum(each) / len(each) for row, each in values.items()}
+def _sum(costs: Sequence[float | None]) -> float | None:
+    return None if None in costs else sum(usd or 0.0 for usd in costs)
 
 
-def _described(group: _Group) -> dict[str, Any]:
-    cells = group.cells
-    usd = [cell.usd for cell in cells]
-    own, best = (list(_mean([getattr(cell, side) for cell in cells]).values()) for side in ("own", "best"))
-    mean, *interval = mean_ci(best)
-    first = cells[0].result
+def _correct(tests: Sequence[dict[str, Any]]) -> None:
+    """Correct a family of tests by Holm's step-down."""
+    for test, corrected in zip(tests, holm([test["p_value"] for test in tests]), strict=True):
+        test["p_holm"], test["shown"] = corrected, shown(test["ci95"], corrected)
+
+
+def _described(cells: Sequence[CellOutcome], table: ScoreTable, at: int) -> dict[str, Any]:
+    first, best = cells[0].result, table.mean(f"best {at}")
     assert first is not None
     return {
-        **group.axes,
+        **_axes(cells[0]),
         "seeds": [cell.cell.point.seed for cell in cells],
-        "n": len(best),
-        "baseline": sum(own) / len(own) if own else None,
-        "score": mean,
-        "ci95": interval,
-        "lift": _paired([(cell.best, cell.own) for cell in cells], cells[0].cell.point.seed),
+        "n": best.n,
+        "baseline": table.mean(f"own {at}").mean,
+        "score": best.mean,
+        "ci95": list(best.ci95 or ()),
+        "lift": _paired(table, f"best {at}", f"own {at}", cells[0].cell.point.seed),
         "promoted": sum(cell.result is not None and cell.result.decision == "promote" for cell in cells),
-        "cost_usd": None if None in usd else sum(each or 0.0 for each in usd),
+        "cost_usd": _sum([cell.usd for cell in cells]),
         "instruction": first.winner.instruction,
         "technique": first.winner.technique,
         "examples": first.winner.n_examples,
@@ -162,41 +146,29 @@ def _described(group: _Group) -> dict[str, Any]:
     }
 
 
-def _paired(seeds: Sequence[tuple[Scores, Scores]], seed: int) -> dict[str, Any] | None:
-    """The first minus the second of each seed, over the rows that both have; None without any. `seed` is of
-    the draws: that of its run, so that a single cell shows what its run says."""
-    both = [({row: one[row] for row in one if row in other}, other) for one, other in seeds]
-    first = _mean([one for one, _ in both])
-    second = _mean([{row: other[row] for row in one} for one, other in both])
-    if not first:
-        return None
-    test = asdict(paired_difference(list(first.values()), [second[row] for row in first], seed))
-    return {**test, "ci95": list(test["ci95"])}
+def _paired(table: ScoreTable, arm: str, other: str, seed: int) -> dict[str, Any] | None:
+    """`seed` is that of the arm's run, so that a single cell shows what its run says."""
+    test = table.paired(arm, other, seed)
+    return None if test is None else {**asdict(test), "ci95": list(test.ci95)}
 
 
-def _compared(one: _Group, other: _Group) -> dict[str, Any] | None:
-    """Two groups of a task on the seeds that both have; None where no sealed rows are the same."""
-    by_seed = {(cell.cell.point.seed, cell.rows): cell.best for cell in other.cells}
-    keys = [(cell.cell.point.seed, cell.rows) for cell in one.cells]
-    pairs = [(cell.best, by_seed[key]) for cell, key in zip(one.cells, keys, strict=True) if key in by_seed]
-    test = _paired(pairs, one.cells[0].cell.point.seed)
-    return test and {"one": one.name, "other": other.name, **test}
-
-
-def _task(task: str, groups: Sequence[tuple[_Group, Mapping[str, Any]]]) -> dict[str, Any]:
+def _task(task: str, groups: Sequence[tuple[int, Mapping[str, Any]]], table: ScoreTable) -> dict[str, Any]:
     """The best group of a task, and all pairs of groups that saw the same sealed rows."""
-    pairs = [test for (one, _), (other, _) in combinations(groups, 2) if (test := _compared(one, other)) is not None]
-    for pair, corrected in zip(pairs, holm([pair["p_value"] for pair in pairs]), strict=True):
-        pair["p_holm"], pair["shown"] = corrected, shown(pair["ci95"], corrected)
+    names = {at: {key: group[key] for key in ("model", "strategy")} for at, group in groups}
+    pairs = []
+    for (one, group), (other, _) in combinations(groups, 2):
+        if test := _paired(table, f"best {one}", f"best {other}", group["seeds"][0]):
+            pairs.append({"one": names[one], "other": names[other], **test})
+    _correct(pairs)
     best, described = max(groups, key=lambda group: group[1]["score"])
-    beaten = [pair["other"] for pair in pairs if pair["one"] == best.name and pair["shown"] > 0]
-    beaten += [pair["one"] for pair in pairs if pair["other"] == best.name and pair["shown"] < 0]
-    level = [group.name for group, _ in groups if group is not best and group.name not in beaten]
+    mine = names[best]
+    beaten = [pair["other"] for pair in pairs if pair["one"] == mine and pair["shown"] > 0]
+    beaten += [pair["one"] for pair in pairs if pair["other"] == mine and pair["shown"] < 0]
     return {
         "task": task,
-        "best": best.name,
+        "best": mine,
         "score": described["score"],
         "beats": beaten,
-        "not_shown": level,
+        "not_shown": [name for at, name in names.items() if at != best and name not in beaten],
         "pairs": pairs,
     }

@@ -8,19 +8,19 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.errors import AgentError, InputError, Problem, ProblemsError, RunRefused
+from agent.errors import AgentError, InputError, Problem, RunRefused
+from agent.jobs.sweep.cells import Cell, CellProgress, cells_of, progress_of, with_shares
+from agent.jobs.sweep.file import SweepFile, read_sweep
 from agent.ledger.query import started_with
 from agent.models.hosted import HostedModel
 from agent.models.model_registry import create_model, file_digest
 from agent.options.jobs import ResumeOptions
-from agent.run.arguments import OptimizeArguments, launch_of
+from agent.run.arguments import OptimizeArguments, launch_of, require_none
 from agent.run.estimate import Estimate, estimate
 from agent.run.launch import Launch
 from agent.run.locations import LEDGER, open_history
 from agent.run.observers import Watcher
 from agent.run.resume import prepare_resume, task_changes
-from agent.run.sweep.cells import Cell, CellProgress, cells_of, progress_of, with_shares
-from agent.run.sweep.file import SweepFile, read_sweep
 from agent.run.tasks import task_of
 from agent.types import LM, Task
 
@@ -42,7 +42,7 @@ class PreparedSweep:
 
     @property
     def jobs(self) -> int:
-        """How many cells run at once on this machine where nothing else is said."""
+        """How many cells run at once on this machine by default."""
         return 1 if any(model.startswith("local/") for model in self.models) else HOSTED_JOBS
 
     def open_cells(self) -> list[Cell]:
@@ -50,7 +50,7 @@ class PreparedSweep:
 
 
 def prepare_sweep(path: Path, folder: Path | None = None, check_keys: bool = True) -> PreparedSweep:
-    """Reads a sweep's file and checks every cell of it; calls nothing.
+    """Read a sweep's file and check every cell of it as its run would start; call nothing.
 
     Args:
         folder: for the ledgers. None: runs/sweep-NAME.
@@ -71,56 +71,57 @@ def prepare_sweep(path: Path, folder: Path | None = None, check_keys: bool = Tru
                 problems.append(Problem(str(cell.db), "another process runs this cell; wait for it"))
         except AgentError as error:
             problems.append(Problem(cell.name, str(error)))
-    if problems:
-        raise ProblemsError(tuple(problems))
-    cells, problems = with_shares(file, cells, progress)
-    if problems:
-        raise ProblemsError(tuple(problems))
-    checking = _Checking(file, check_keys)
-    estimates = checking.estimates(cells, progress)
+    require_none(problems)
+    cells = with_shares(file, cells, progress)
+    checking = _Checking(check_keys)
+    estimates = {cell.name: plan for cell in cells if (plan := checking.estimate(cell, progress[cell.name]))}
+    wrong = []
+    for what, names in checking.wrong.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        wrong.append(Problem(f"{path}: {', '.join(names[:_NAMED])}{more}", what))
+    for what, names in checking.stale.items():
+        since = f"since {'this cell' if len(names) == 1 else 'these cells'} finished"
+        fix = "put it back, or sweep into another folder (--folder)"
+        wrong.append(Problem(f"{path}: {', '.join(names)}", f"{what} {since}; {fix}"))
+    require_none(wrong)
     return PreparedSweep(file, folder, cells, progress, estimates, tuple(checking.models))
 
 
 class _Checking:
-    """Makes each run ready as it would start. Runs that differ in their seed alone, and files, are looked at once."""
+    """Checks cells; runs that differ in their seed alone, and files, are checked once."""
 
-    def __init__(self, file: SweepFile, keys: bool) -> None:
+    def __init__(self, keys: bool) -> None:
         self.models: dict[str, None] = {}
-        self._file, self._keys = file, keys
-        self._wrong: dict[str, list[str]] = {}
-        self._stale: dict[str, list[str]] = {}
+        self.wrong: dict[str, list[str]] = {}
+        self.stale: dict[str, list[str]] = {}
+        self._keys = keys
+        self._seen: dict[str, Estimate | list[str]] = {}
         self._tasks: dict[str, Task] = {}
         self._digests: dict[str, str] = {}
 
-    def estimates(self, cells: Sequence[Cell], progress: Mapping[str, CellProgress]) -> dict[str, Estimate]:
-        """What each cell that has not begun takes at most. Raises ProblemsError with all that is wrong with any."""
-        estimates: dict[str, Estimate] = {}
-        seen: dict[str, Estimate | list[str]] = {}
-        for cell in cells:
-            run_id = progress[cell.name].run_id
-            try:
-                if progress[cell.name].state == "finished":
-                    for what in self._changes(cell.db, run_id):
-                        self._stale.setdefault(what, []).append(cell.name)
-                    continue
-                if run_id:
-                    self._require(prepare_resume(run_id, ResumeOptions(), cell.db).launch)
-                    continue
-            except AgentError as error:
-                self._note(cell, str(error).split("\n"))
-                continue
-            key = json.dumps([cell.point.task, {**cell.arguments, "seed": 0}], sort_keys=True, default=str)
-            if key not in seen:
-                seen[key] = self._estimate(cell)
-            if isinstance(found := seen[key], list):
-                self._note(cell, found)
+    def estimate(self, cell: Cell, progress: CellProgress) -> Estimate | None:
+        """What a cell that has not begun takes at most; None for another, and where something is wrong."""
+        found: Estimate | list[str] = []
+        try:
+            if progress.state == "finished":
+                for what in self._changes(cell.db, progress.run_id):
+                    self.stale.setdefault(what, []).append(cell.name)
+            elif progress.run_id:
+                self._require(prepare_resume(progress.run_id, ResumeOptions(), cell.db).launch)
             else:
-                estimates[cell.name] = found
-        if self._wrong or self._stale:
-            raise ProblemsError(tuple(self._problems()))
-        return estimates
+                key = json.dumps([cell.point.task, {**cell.arguments, "seed": 0}], sort_keys=True, default=str)
+                if key not in self._seen:
+                    self._seen[key] = self._estimated(cell)
+                found = self._seen[key]
+        except AgentError as error:
+            found = str(error).split("\n")
+        if not isinstance(found, list):
+            return found
+        for line in found:
+            self.wrong.setdefault(line, []).append(cell.name)
+        return None
 
-    def _estimate(self, cell: Cell) -> Estimate | list[str]:
+    def _estimated(self, cell: Cell) -> Estimate | list[str]:
         try:
             launch = launch_of(cell.point.task, OptimizeArguments.given(cell.arguments), cell.db, Watcher())
             found = estimate(launch)
@@ -150,23 +151,7 @@ class _Checking:
             except RunRefused as error:
                 raise InputError(f"{lm.name}: {error}") from None
 
-    def _note(self, cell: Cell, lines: Sequence[str]) -> None:
-        for line in lines:
-            self._wrong.setdefault(line, []).append(cell.name)
-
-    def _problems(self) -> Iterator[Problem]:
-        for what, names in self._wrong.items():
-            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-            yield Problem(f"{self._file.path}: {', '.join(names[:_NAMED])}{more}", what)
-        for what, names in self._stale.items():
-            since = f"since {'this cell' if len(names) == 1 else 'these cells'} finished"
-            yield Problem(
-                f"{self._file.path}: {', '.join(names)}",
-                f"{what} {since}; put it back, or sweep into another folder (--folder)",
-            )
-
     def _changes(self, db: Path, run_id: str) -> list[str]:
-        """What is not as it was when a run began, a line each. Raises InputError for files that cannot be read now."""
         with closing(open_history(db)) as history:
             run = history.run(run_id)
         begun, model = started_with(run), run["model"]

@@ -1,0 +1,239 @@
+"""The cells of a sweep: their ledgers, progress and caps, and how one runs: here, in a child process or on a Ray node.
+
+While a cell runs it writes its progress into a small file next to its ledger, which is replaced as a whole: the ledger
+of a run that continues elsewhere is never opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from agent.errors import AgentError, Interrupted, LedgerBusy, ProblemsError, message_of
+from agent.jobs.sweep.file import Point, SweepFile
+from agent.ledger.connect import is_there
+from agent.ledger.files import is_held, sibling
+from agent.options.jobs import ResumeOptions
+from agent.run.arguments import OptimizeArguments, launch_of
+from agent.run.interrupts import Stop
+from agent.run.locations import open_history
+from agent.run.observers import LogWatcher, Snapshot
+from agent.run.resume import prepare_resume
+from agent.run.session import start
+from agent.task.words import counted
+
+State = Literal["not begun", "partial", "running", "finished"]
+FINISHED = ("complete", "budget")
+"""The status of a run that has its result."""
+BUSY_SECONDS = 60.0
+"""How long a cell that is taken over waits for the process that had its ledger before."""
+WRITE_SECONDS = 0.5
+"""Between two writings of the progress file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run of a sweep; `max_cost` is its cap in US dollars, its own or its share."""
+
+    name: str
+    point: Point
+    options: Mapping[str, Any]
+    db: Path
+    max_cost: float | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The options of its run, JSON-ready."""
+        axes = {"model": self.point.model, "seed": self.point.seed, "strategy": self.point.strategy}
+        given = {**self.options, **axes, "max_cost": self.max_cost}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class CellProgress:
+    """The state of a cell by its ledger. `running`: a process writes it now. `max_cost`: the cap of its run."""
+
+    state: State
+    run_id: str = ""
+    status: str = ""
+    error: str = ""
+    max_cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a cell ended. `error`: "" where it has its result."""
+
+    error: str = ""
+    interrupted: bool = False
+
+
+def cells_of(sweep: SweepFile, folder: Path) -> list[Cell]:
+    """The cells of a sweep with ledgers in `folder`, in the order of the file; no shares are given yet."""
+    found = []
+    for point in sweep.points:
+        options = sweep.options_of(point)
+        axes = [point.task, point.model, point.strategy, point.seed]
+        digest = hashlib.sha256(json.dumps([axes, options], sort_keys=True).encode()).hexdigest()
+        model = (point.model or "").split("@")[0].rpartition("/")[2]
+        words = (Path(point.task).stem, model, point.strategy or "", f"s{point.seed}")
+        slugs = [re.sub(r"[^A-Za-z0-9]+", "-", word).strip("-")[:24] for word in words]
+        name = ".".join([*filter(None, slugs), digest[:8]])
+        found.append(Cell(name, point, options, folder / f"{name}.db", options.get("max_cost")))
+    return found
+
+
+def progress_of(db: Path) -> CellProgress:
+    """The state of the cell with this ledger. Raises LedgerError for a file that is damaged."""
+    if not is_there(db):
+        return CellProgress("not begun")
+    held = is_held(db)
+    with closing(open_history(db)) as history:
+        runs = [run for run in history.runs() if not (run["options"] or {}).get("command")]
+    if not runs:
+        return CellProgress("running" if held else "not begun")
+    run = next((run for run in runs if run["status"] in FINISHED), runs[0])
+    state: State = "finished" if run["status"] in FINISHED else "running" if held else "partial"
+    return CellProgress(state, run["id"], run["status"], run["error"] or "", (run["options"] or {}).get("max_cost"))
+
+
+def with_shares(sweep: SweepFile, cells: Sequence[Cell], begun: Mapping[str, CellProgress]) -> list[Cell]:
+    """The cells with caps that together are within that of the sweep. Raises ProblemsError where there are none.
+
+    A cell that has begun keeps the cap that its run has, one with its own `max_cost` has that, and the others
+    share alike what is left: a cap is in the plan of a run, so it may not depend on which cell came first."""
+    if sweep.max_cost is None:
+        return list(cells)
+    caps = {
+        cell.name: begun[cell.name].max_cost if begun[cell.name].run_id else cell.options.get("max_cost")
+        for cell in cells
+    }
+    uncapped = [name for name, cap in caps.items() if cap is None and begun[name].run_id]
+    taken = sum(cap for cap in caps.values() if cap is not None)
+    sharing = [name for name, cap in caps.items() if cap is None]
+    left, what = sweep.max_cost - taken, ""
+    if uncapped:
+        what = f"max_cost: {uncapped[0]} was begun without a cap; leave it out"
+    elif left < -1e-9 * max(1.0, taken):
+        what = f"max_cost = {sweep.max_cost:g} is less than what single cells may spend, {taken:g} US dollars; raise it"
+    elif sharing and sweep.max_cost > 0 and left <= 1e-9 * taken:
+        what = (
+            f"max_cost = {sweep.max_cost:g} leaves nothing for {counted(len(sharing), 'cell')} without a cap: "
+            f"the others may spend {taken:g} US dollars; raise it"
+        )
+    if what:
+        raise ProblemsError((sweep.problem("max_cost", what),))
+    share = max(0.0, left) / len(sharing) if sharing else 0.0
+    return [replace(cell, max_cost=share if caps[cell.name] is None else caps[cell.name]) for cell in cells]
+
+
+# -- running one ------------------------------------------------------------------------------------------------------
+
+
+def progress_file(db: Path) -> Path:
+    return sibling(db, ".progress.json")
+
+
+def read_progress(db: Path) -> dict[str, Any]:
+    """The progress file: calls, planned, best (0 to 1), usd (None: unknown), seconds; {} without one."""
+    try:
+        found = json.loads(progress_file(db).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+class CellWatcher(LogWatcher):
+    """Writes the progress file, at most twice a second; a failure to write does not end the run."""
+
+    signals: ClassVar[tuple[signal.Signals, ...]] = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, db: Path) -> None:
+        super().__init__(None)
+        self._path, self._written = progress_file(db), 0.0
+
+    def on_snapshot(self, snapshot: Snapshot) -> None:
+        if time.monotonic() - self._written < WRITE_SECONDS:
+            return
+        self._written = time.monotonic()
+        account = snapshot.account
+        said = {
+            "calls": account.total_used.calls,
+            "planned": snapshot.plan.calls,
+            "best": snapshot.best[0] if snapshot.best else None,
+            "usd": None if account.unpriced else account.total_paid.usd,
+            "seconds": account.seconds,
+        }
+        new = self._path.with_suffix(f".{os.getpid()}")
+        try:
+            new.write_text(json.dumps(said), "utf-8")
+            os.replace(new, self._path)
+        except OSError:
+            new.unlink(missing_ok=True)
+
+
+def run_cell(task: str, options: Mapping[str, Any], db: Path, stop: Stop | None = None) -> None:
+    """Run a cell to its end, or continue it; a finished one is left alone. Raises AgentError."""
+    watcher = CellWatcher(db)
+    try:
+        before = progress_of(db)
+        if before.state == "finished":
+            return
+        if before.run_id:
+            prepared = prepare_resume(before.run_id, ResumeOptions(), db, watcher)
+            start(prepared.launch, db, watcher, prepared.resumed, stop)
+        else:
+            start(launch_of(task, OptimizeArguments.given(options), db, watcher), db, watcher, stop=stop)
+    finally:
+        progress_file(db).unlink(missing_ok=True)
+
+
+def order_of(cell: Cell) -> str:
+    """The order for a process to run a cell, as one line of JSON."""
+    return json.dumps({"task": cell.point.task, "options": cell.arguments, "db": str(cell.db), "folder": os.getcwd()})
+
+
+def carry_out(order: str, stop: Stop | None = None) -> Ended:
+    """Run the cell of an order."""
+    asked = json.loads(order)
+    os.chdir(asked["folder"])
+    end = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            run_cell(asked["task"], asked["options"], Path(asked["db"]), stop)
+            return Ended()
+        except LedgerBusy as error:
+            if time.monotonic() >= end:
+                return Ended(str(error))
+            time.sleep(WRITE_SECONDS)
+        except (AgentError, KeyboardInterrupt, OSError) as error:
+            return Ended(message_of(error), isinstance(error, Interrupted | KeyboardInterrupt))
+
+
+def main() -> None:
+    """A child process: an order on stdin, how it ended as JSON on stdout. When stdin is closed, as by the end of the
+    process that asked, the calls in flight land and the run can be resumed."""
+    stop, out = Stop(), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a metric or a program of the user's prints is no answer
+    order = sys.stdin.readline()
+
+    def land_at_end() -> None:
+        while sys.stdin.readline():
+            pass
+        stop.land()
+
+    threading.Thread(target=land_at_end, daemon=True).start()
+    out.write(json.dumps(asdict(carry_out(order, stop))) + "\n")
+    out.flush()
+    os._exit(0)  # the thread waits for a pipe

@@ -1,0 +1,187 @@
+"""sweep.toml: the tasks, models, strategies and seeds to cross, and the options of their runs. Calls nothing.
+
+Every problem of the file is found in one pass, at its line.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError
+
+from agent.errors import InputError, Problem, ProblemsError
+from agent.options.jobs import RunOptions
+from agent.search.registered import STRATEGIES
+from agent.task.input_files import KeyPath, TomlLines, decoded, parse_toml, read_bytes
+from agent.task.words import near, problem, quoted, shown
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+MOST_CELLS = 10_000
+AXES = ("task", "model", "strategy", "seed")
+OPTIONS = tuple(name for name in RunOptions.declared() if name not in AXES)
+"""The options of a cell: those of a run that are no axis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One combination of the axes. None: as the task says."""
+
+    task: str
+    model: str | None
+    strategy: str | None
+    seed: int
+
+
+def _place(task: str) -> str:
+    return os.path.abspath(task if os.path.exists(task) else os.path.join("tasks", task))
+
+
+def _each_once(same: Callable[[Any], Any]) -> AfterValidator:
+    """Refuse a list with two values that are the `same`."""
+
+    def check(values: list[Any]) -> list[Any]:
+        kept: dict[Any, Any] = {}
+        for value in values:
+            if (what := same(value)) in kept:
+                also = "" if kept[what] == value else f", also as {quoted(kept[what])}"
+                raise ValueError(f"{quoted(value)} stands twice{also}; keep one")
+            kept[what] = value
+        return values
+
+    return AfterValidator(check)
+
+
+def _known_strategy(name: str) -> str:
+    try:
+        STRATEGIES.get(name)
+    except InputError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
+Word = Annotated[str, StringConstraints(min_length=1)]
+Amount = Annotated[float, Field(ge=0)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class NodeShare(_Table):
+    """What a cell takes of a Ray node."""
+
+    num_cpus: Amount = 1.0
+    num_gpus: Amount = 0.0
+
+
+class SweepFile(_Table):
+    """A sweep as its file says it; a table of `cells` has axes, and options for the points that have their values."""
+
+    name: Annotated[str, Field(pattern=NAME)]
+    tasks: Annotated[list[Word], Field(min_length=1), _each_once(_place)]
+    models: Annotated[list[Word], _each_once(str)] = []
+    strategies: Annotated[list[Annotated[str, AfterValidator(_known_strategy)]], _each_once(str)] = []
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], _each_once(int)] = []
+    max_cost: Amount | None = None
+    options: dict[str, Any] = {}
+    cells: list[dict[str, Any]] = []
+    resources: NodeShare = NodeShare()
+    _path: Path = PrivateAttr()
+    _lines: TomlLines = PrivateAttr()
+
+    @property
+    def path(self) -> Path:
+        return self._path
+
+    @property
+    def points(self) -> list[Point]:
+        """Every combination, tasks first."""
+        return [Point(*values) for values in product(*self._axes)]
+
+    @property
+    def _axes(self) -> tuple[list[Any], ...]:
+        return self.tasks, self.models or [None], self.strategies or [None], self.seeds or [0]
+
+    def options_of(self, point: Point) -> dict[str, Any]:
+        """The options of one cell; a later table of `cells` overrides an earlier one."""
+        options = dict(self.options)
+        for table in self.cells:
+            if holds(table, point):
+                options |= {name: value for name, value in table.items() if name not in AXES}
+        return options
+
+    def problem(self, key: str, what: str) -> Problem:
+        """A problem at the line of a key at the top."""
+        return problem(shown(self._path), self._lines.of((key,)), what)
+
+
+def holds(table: Mapping[str, Any], point: Point) -> bool:
+    """Whether a table of `cells` is about a point."""
+    return all(getattr(point, axis) == table[axis] for axis in AXES if axis in table)
+
+
+def read_sweep(path: Path) -> SweepFile:
+    """Read a TOML file of at most 1,000,000 characters. Raises ProblemsError with all that is wrong with it."""
+    where = shown(path)
+    text = decoded(read_bytes(path), where)
+    raw, lines = parse_toml(text, where), TomlLines(text)
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-") or "sweep"
+    sweep, faults = None, dict[KeyPath, str]()
+    try:
+        sweep = SweepFile.model_validate({"name": name, **raw})
+    except ValidationError as error:
+        for each in error.errors():
+            faults.setdefault(each["loc"], _said(each["type"], each["msg"], each["loc"], each["input"]))
+    for key, what in [*_wrong_options(raw), *(_wrong_cells(sweep) if sweep else ())]:
+        faults.setdefault(key, what)
+    if faults or sweep is None:
+        raise ProblemsError(tuple(problem(where, lines.of(key), what) for key, what in faults.items()))
+    sweep._path, sweep._lines = path, lines
+    return sweep
+
+
+def _said(kind: str, message: str, loc: KeyPath, value: Any) -> str:
+    names = [str(part) for part in loc if isinstance(part, str)]
+    if kind == "missing" or (kind == "too_short" and loc == ("tasks",)):
+        return "tasks: is missing or empty; list task folders, their names or data files"
+    if kind == "extra_forbidden":
+        table = NodeShare if loc[0] == "resources" else SweepFile
+        return f"unknown key {quoted(names[-1])}{near(names[-1], table.model_fields)}"
+    if kind == "value_error":
+        return f"{names[-1]}: {message.removeprefix('Value error, ')}"
+    what = "should be at most 64 letters, digits, _ and -" if loc == ("name",) else message.removeprefix("Input ")
+    return f"{'.'.join(names)} = {quoted(value)}: {what}"
+
+
+def _wrong_options(raw: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    cells = raw.get("cells")
+    tables = [(("cells", at), table) for at, table in enumerate(cells)] if isinstance(cells, list) else []
+    for at, table in [(("options",), raw.get("options")), *tables]:
+        if not isinstance(table, Mapping):
+            continue
+        given = {key: value for key, value in table.items() if at == ("options",) or key not in AXES}
+        for key in given.keys() - set(OPTIONS):
+            yield (*at, key), f"unknown key {quoted(key)}{near(key, OPTIONS)}"
+        for key, what in RunOptions.problems({key: given[key] for key in given if key in OPTIONS}).items():
+            yield (*at, key), f"{key} = {what}"
+
+
+def _wrong_cells(sweep: SweepFile) -> Iterator[tuple[KeyPath, str]]:
+    if (count := math.prod(map(len, sweep._axes))) > MOST_CELLS:
+        yield (), f"{count:,} cells; a sweep has at most {MOST_CELLS:,}: make several"
+        return
+    points = sweep.points
+    for at, table in enumerate(sweep.cells):
+        where = {key: value for key, value in table.items() if key in AXES}
+        if not where or len(where) == len(table):
+            yield ("cells", at), f"[[cells]]: name cells by {', '.join(AXES)}, and give options for them"
+        elif not any(holds(table, point) for point in points):
+            said = ", ".join(f"{key} {quoted(value)}" for key, value in where.items())
+            yield ("cells", at), f"[[cells]]: no cell has {said}; write the values as above"
