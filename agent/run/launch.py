@@ -85,7 +85,7 @@ class Launch:
         judges = f"judge {', '.join(task.judges)}, " if task.judges else ""
         most = task.constraints.max_examples
         is_limited = options.max_examples is not None
-        demos = f"; {f'at most {most} demos a prompt' if most else 'no demos'}" * is_limited
+        demos = f"; {f'at most {most} examples a prompt' if most else 'no examples'}" * is_limited
         if old := self.migration:
             return (
                 f"{task.name}: {task.signature}\n"

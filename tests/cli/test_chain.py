@@ -92,7 +92,7 @@ def test_a_chain_is_optimized_tested_and_shipped_as_a_file_that_its_user_can_loa
     assert result["decision"] == "promote"
     assert result["lift"]["diff"] > 0.3
     assert result["winner"]["n_examples"] > 0
-    assert "demos" in {one["part"] for one in result["attribution"]}
+    assert "examples" in {one["part"] for one in result["attribution"]}
     assert "scored with max_tokens=500, temperature=0.0" in good("show")
     good("export", "-o", "shipped.json")
     kept = json.loads(Path("shipped.json").read_text("utf-8"))

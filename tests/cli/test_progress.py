@@ -148,7 +148,7 @@ def test_names_from_elsewhere_are_shown_and_not_obeyed() -> None:
     leader = Shown("c_1234567890", HOSTILE, "turns", "x", n_examples=1)
     view = search_view(replace(snapshot(), leader=leader, baseline=None))
     lines = drawn(view, 120, InFlight(1, (HOSTILE,), 3.0, outage=HOSTILE))
-    assert "[red]x[/red]\\x1b[2J\\x9b31m :smile:, 1 demo, c_1234" in lines[2]
+    assert "[red]x[/red]\\x1b[2J\\x9b31m :smile:, 1 example, c_1234" in lines[2]
     assert "no answer from [red]x[/red]\\x1b[2J\\x9b31m :smile:" in lines[-1]
     assert all(character.isprintable() for line in lines for character in line)
 

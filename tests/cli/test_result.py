@@ -40,7 +40,7 @@ FULL = {
     **RESULT,
     "preflight": assess([1.0, 0.0] * 30, [1.0] * 10, 100).as_dict(),
     "attribution": [
-        {"part": "demos", "points": 31.4, "ci95": [20.1, 41.0], "how": "measured"},
+        {"part": "examples", "points": 31.4, "ci95": [20.1, 41.0], "how": "measured"},
         {"part": "format", "points": -2.5, "ci95": [-4.9, -0.1], "how": "estimated"},
         {"part": "instruction", "points": 1.2, "ci95": [-3.0, 6.0], "how": "unknown"},
     ],
@@ -58,7 +58,7 @@ FULL = {
 GOLDEN = """
 What carried the gain
   part         points         95 % CI  how it is known
-  examples         +31.4  +20.1 to +41.0  measured
+  examples      +31.4  +20.1 to +41.0  measured
   format         -2.5    -4.9 to -0.1  estimated from all trials
   instruction       ?    -3.0 to +6.0  cannot be told
 Points that are lost with your prompt's part in its place.

@@ -75,7 +75,7 @@ def test_the_zip_and_the_folder_check_themselves(whole: Path, tmp_path: Path) ->
         done = run(*words)
         said, _, counts = done.stdout.partition("; of all runs: ")
         assert (done.returncode, said, done.stderr) == (0, f"whole: {seq} events, head {head}", "")
-        assert counts.startswith("runs 2, candidates 4, examples 5, ")
+        assert counts.startswith("runs 2, candidates 4, demos 5, ")
     middle = ledgers.read(whole, "SELECT hash FROM events WHERE seq = 7")[0][0]
     assert run(bundle, "--anchor", middle).returncode == 0
     done = run(bundle, "--anchor", "f" * 64)

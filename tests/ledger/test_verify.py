@@ -386,7 +386,7 @@ def test_an_event_that_says_nothing_that_an_event_can_say_is_found(db: sqlite3.C
         "CREATE INDEX mine ON outcomes(json(value))",
         "CREATE TABLE mine (run REFERENCES runs(id))",
         "CREATE TABLE mine (x, run, FOREIGN KEY (run) REFERENCES Runs ON DELETE CASCADE)",
-        "DROP TABLE examples",
+        "DROP TABLE demos",
         "DROP TABLE events",
         "DROP TABLE head",
         "ALTER TABLE runs RENAME TO walks",

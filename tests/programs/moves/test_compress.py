@@ -67,7 +67,7 @@ def test_each_kind_of_compression_is_found_and_says_what_it_did():
     text = "Read it  well. Answer with one of: billing, delivery, refunds. Do not guess when you are not at all sure."
     made = compressions(proposal(text, DEMOS[:6], "You are R."), make_task(12, space=SPACE, instruction=text))
     kinds = Counter(e.operator for e in made)
-    assert set(kinds) == {f"compress:{kind}" for kind in ("whitespace", "role", "demos", "rewrite", "sentence")}
+    assert set(kinds) == {f"compress:{kind}" for kind in ("whitespace", "role", "examples", "rewrite", "sentence")}
     reasons = [e.reason for e in made if e.operator == "compress:sentence"]
     assert reasons == ['without "Read it  well."', 'without "Do not guess when you are not at all sure."']
     assert next(e for e in made if e.operator == "compress:role").place["role"] == ""

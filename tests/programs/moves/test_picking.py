@@ -152,7 +152,7 @@ def test_the_part_that_picks_can_be_told_apart_and_left_out() -> None:
     assert features_of(prompt)["picked examples", prompt.picks.retriever] == 1.0  # type: ignore[union-attr]
     without = {one.part: as_prompt(one.candidate) for one in leave_one_out(prompt, baseline(TASK))}
     assert without["picked examples"] == replace(prompt, picks=None)
-    assert without["demos"] == replace(prompt, demos=())
+    assert without["examples"] == replace(prompt, demos=())
     alone = replace(prompt, demos=())
     (part,) = [one for one in leave_one_out(alone, baseline(TASK)) if one.part == "picked examples"]
     assert (as_prompt(part.candidate).technique, as_prompt(part.candidate).picks) == ("zero-shot", None)
