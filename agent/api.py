@@ -8,17 +8,15 @@ wait in a loop of their own.
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from agent.errors import AgentError, InputError
+from agent.jobs import JOBS
+from agent.jobs.registry import takes
 from agent.options.jobs import CheckOptions, CustomizeOptions, MigrateOptions, ResumeOptions
-from agent.options.option import JobOptions, Option, option
-from agent.options.shared import in_order
+from agent.options.option import option
 from agent.release.result import RunResult
 from agent.results.checks import CheckResult
 from agent.results.customize import CustomizeResult
@@ -50,12 +48,6 @@ class Table(Protocol):
 
 
 Source: TypeAlias = "str | Path | Task | Rows | Table"
-SOURCE = "str | Path | Task | Rows | Table"
-"""The same as `help` shows it."""
-_P = ParamSpec("_P")
-_A = TypeVar("_A")
-_O = TypeVar("_O", bound=JobOptions)
-_T = TypeVar("_T")
 _F = TypeVar("_F", bound=MetricFunction)
 
 
@@ -79,53 +71,7 @@ class CustomizeArguments(CustomizeOptions, OptimizeArguments):
     """The keyword arguments of `customize`; those of `optimize` are for the search."""
 
 
-def _takes(model: Callable[_P, _O]) -> Callable[[Callable[[_A, _O], _T]], Callable[Concatenate[_A, _P], _T]]:
-    """Give a function the options of a model as keyword arguments, for type checkers, editors and `help`."""
-    declared: type[JobOptions] = model  # type: ignore[assignment]
-
-    def take(function: Callable[[_A, _O], _T]) -> Callable[Concatenate[_A, _P], _T]:
-        own = inspect.signature(function)
-        first = next(each for each in own.parameters.values() if each.name != "options")
-        first = first.replace(annotation=SOURCE if first.annotation == "Source" else first.annotation)
-        keywords = [_parameter(each) for each in in_order(declared.declared().values())]
-        signature = own.replace(parameters=[first, *keywords])
-
-        @functools.wraps(function)
-        def called(*arguments: Any, **given: Any) -> _T:
-            try:
-                bound = signature.bind(*arguments, **given).arguments
-            except TypeError as error:
-                raise TypeError(f"{function.__name__}() {error}") from None
-            asked = {name: bound[name] for name in given if name in declared.declared() and name in bound}
-            return function(*(bound.get(first.name, first.default),), declared.given(asked))  # type: ignore[arg-type]
-
-        called.__signature__ = signature  # type: ignore[attr-defined]
-        called.__doc__ = _documented(function.__doc__ or "", declared)
-        return called
-
-    return take
-
-
-def _parameter(option: Option) -> inspect.Parameter:
-    """An option as a keyword argument."""
-    kind = re.sub(
-        r"\b(collections\.abc|pathlib|typing|agent(\.[a-z_]+)+)\.",
-        "",
-        inspect.formatannotation(option.field.annotation),
-    )
-    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.field.default, annotation=kind)
-
-
-def _documented(doc: str, model: type[JobOptions]) -> str:
-    """A docstring whose `options:` line is the list of a model's options."""
-    lines = []
-    for each in in_order(model.declared().values()):
-        bounds = each.expected().removeprefix("write ") if each.kind in (int, float) else ""
-        lines.append(f"    {each.name}: {each.about}{f' ({bounds})' if bounds else ''}")
-    return re.sub(r"(?m)^    options: .*$", lambda found: "\n".join(lines), inspect.cleandoc(doc))
-
-
-@_takes(OptimizeArguments)
+@takes(OptimizeArguments)
 def optimize(task: Source, options: OptimizeArguments) -> RunResult:
     """Search for the best prompt of a task, test it once on sealed rows, and write the prompt to ship.
 
@@ -155,7 +101,7 @@ def optimize(task: Source, options: OptimizeArguments) -> RunResult:
     return run_blocking(_work(task, options))
 
 
-@_takes(OptimizeArguments)
+@takes(OptimizeArguments)
 async def aoptimize(task: Source, options: OptimizeArguments) -> RunResult:
     """`optimize` for a program that waits in an event loop of its own; the run has a thread and a loop for itself.
 
@@ -176,7 +122,7 @@ async def aoptimize(task: Source, options: OptimizeArguments) -> RunResult:
     return await run_async(_work(task, options))
 
 
-@_takes(OptimizeArguments)
+@takes(OptimizeArguments)
 def evaluate(task: Source, options: OptimizeArguments) -> RunResult:
     """Score your own prompt on dev and on the sealed test, without a search: `optimize` with `trials=1`.
 
@@ -198,8 +144,8 @@ def evaluate(task: Source, options: OptimizeArguments) -> RunResult:
     return run_blocking(_work(task, options.model_copy(update={"trials": 1})))
 
 
-@_takes(ResumeArguments)
-def resume(run: str = "", options: ResumeArguments = ResumeArguments()) -> RunResult:  # noqa: B008 (replaced by _takes)
+@takes(ResumeArguments)
+def resume(run: str = "", options: ResumeArguments = ResumeArguments()) -> RunResult:  # noqa: B008 (replaced by takes)
     """Continue a run that did not finish. Nothing that was paid for is bought again.
 
     Args:
@@ -236,7 +182,7 @@ def resume(run: str = "", options: ResumeArguments = ResumeArguments()) -> RunRe
     return run_blocking(finish)
 
 
-@_takes(MigrateArguments)
+@takes(MigrateArguments)
 def migrate(prompt: str | Path, options: MigrateArguments) -> RunResult:
     """Make a released prompt one for another model in few calls, from the history of its run.
 
@@ -271,7 +217,7 @@ def migrate(prompt: str | Path, options: MigrateArguments) -> RunResult:
     return run_blocking(run)
 
 
-@_takes(CustomizeArguments)
+@takes(CustomizeArguments)
 def customize(task: Source, options: CustomizeArguments) -> CustomizeResult:
     """Compare, on one sealed test, your prompt, the best prompt, adapters trained on your rows, and no language model.
 
@@ -383,7 +329,7 @@ def metric(name: str) -> Callable[[_F], _F]:
     return take
 
 
-@_takes(CheckArguments)
+@takes(CheckArguments)
 def check(prompt: str | Path, options: CheckArguments) -> CheckResult:
     """Ask a released prompt the rows of its suite again, and compare with what was recorded.
 
@@ -403,17 +349,8 @@ def check(prompt: str | Path, options: CheckArguments) -> CheckResult:
     Example:
         >>> assert pa.check("triage@production", max_cost=1).passed  # doctest: +SKIP
     """
-    from agent.run.prompt_check import prepare_check
-
-    db, watcher = Path(options.db), LogWatcher(options.progress)
-    tracking = Tracking.of(options)
-    silence(watcher.warn)
-    job, _ = prepare_check(str(prompt), options, db)
-
-    def ask(stop: Stop | None) -> CheckResult:
-        return run_job(job, options, db, watcher, stop, tracking)
-
-    return run_blocking(ask)
+    result: CheckResult = JOBS.get("check").run((prompt,), options)
+    return result
 
 
 def _work(task: Any, options: OptimizeArguments) -> Callable[[Stop | None], RunResult]:

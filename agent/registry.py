@@ -86,10 +86,10 @@ class Registry(Generic[T]):
         nothing."""
         return (*self._homes, *sorted({*self._foreign(), *self._known} - {*self._homes, *self._aliases}))
 
-    def all(self) -> Iterator[Listed[T]]:
-        """Everything, imported; what cannot be used comes with its fault."""
+    def all(self, names: Iterable[str] | None = None) -> Iterator[Listed[T]]:
+        """Everything, or what has these names, imported; what cannot be used comes with its fault."""
         foreign = self._foreign()
-        for name in self.names():
+        for name in self.names() if names is None else names:
             origin = self.origin(name)
             try:
                 yield Listed(name, origin, self.get(name))

@@ -11,6 +11,9 @@ from typing import Any, NoReturn
 
 import click
 
+from agent.jobs import JOBS
+from agent.registry import OURS
+
 GROUPS = {
     "Start": {
         "demo": "See a whole run in seconds, over recorded replies: no model, no key, no network.",
@@ -82,7 +85,7 @@ HELP = {name: about for commands in GROUPS.values() for name, about in commands.
 _MODULES = {
     "demo": ("demo",),
     "run": ("run", "resume"),
-    "rerun": ("reproduce", "transfer"),
+    "rerun": ("reproduce",),
     "migrate": ("migrate",),
     "batch": ("batch",),
     "sweep": ("sweep",),
@@ -90,31 +93,51 @@ _MODULES = {
     "runs": ("runs", "show", "history"),
     "report": ("report", "compare", "ui"),
     "release": ("export", "promote", "rollback", "load", "aliases"),
-    "apply": ("apply",),
-    "check": ("check", "bless", "monitor", "ab"),
-    "learn": ("learn",),
-    "tools": ("tools",),
-    "judge": ("judge",),
+    "judge": ("judge rate",),
     "label": ("label",),
     "audit": ("audit",),
     "ledger": ("ledger",),
-    "inventory": ("init", "tasks", "metrics", "models", "doctor"),
+    "inventory": ("tasks", "metrics", "models", "doctor"),
 }
-COMMANDS = {name: f"agent.cli.{module}" for name in HELP for module, names in _MODULES.items() if name in names}
+FAMILIES = {
+    "ab": "Read the outcomes of an A/B test, at any time.",
+    "judge": "Measure a judge against people (calibrate), and collect blinded ratings (rate).",
+}
+"""Commands of two words: the first of them, and what they do."""
+_HOMES = {name: f"agent.cli.{module}" for module, names in _MODULES.items() for name in names}
+"""The modules of commands that are made by hand; the others are jobs."""
 _WIDEST = max(map(len, HELP))
+SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OPTIMIZE"}
+OTHERS = "Of other packages"
 SHOW_ALL = "promptassay.show_all"
 """Where a context notes that a help text shows everything."""
+
+
+def _made(name: str) -> click.Command:
+    made: click.Command = getattr(import_module(_HOMES[name]), f"{name.rpartition(' ')[2]}_command")
+    return made
+
+
+def _of_others() -> list[str]:
+    """The jobs of other packages."""
+    return [name for name in JOBS.names() if JOBS.origin(name) != OURS]
 
 
 class _Commands(click.Group):
     """Finds a command's module when it is called; a first word that is no command is a task to run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*HELP, *_of_others()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        module = COMMANDS.get(cmd_name)
-        return getattr(import_module(module), f"{cmd_name}_command") if module else None
+        if cmd_name in _HOMES:
+            return _made(cmd_name)
+        from agent.cli.declared import JobGroup, job_command
+
+        if cmd_name in FAMILIES:
+            own = {name.partition(" ")[2]: _made(name) for name in _HOMES if name.startswith(f"{cmd_name} ")}
+            return JobGroup(cmd_name, own, help=FAMILIES[cmd_name], context_settings=SETTINGS)
+        return job_command(JOBS.get(cmd_name)) if cmd_name in JOBS else None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if ctx.meta.get(SHOW_ALL):
@@ -127,6 +150,9 @@ class _Commands(click.Group):
             for heading, commands in GROUPS.items():
                 with formatter.section(heading):
                     formatter.write_dl([(f"{name:<{_WIDEST}}", about) for name, about in commands.items()])
+            if others := [(one.name, one.thing.summary if one.thing else one.fault) for one in JOBS.all(_of_others())]:
+                with formatter.section(OTHERS):
+                    formatter.write_dl([(f"{name:<{_WIDEST}}", about) for name, about in others])
             return
         with formatter.section("Every day"):
             formatter.write_dl([(f"{name:<{_WIDEST}}", about) for name, about in EVERYDAY.items()])
@@ -134,6 +160,7 @@ class _Commands(click.Group):
             heading: ", ".join(name for name in commands if name not in EVERYDAY)
             for heading, commands in GROUPS.items()
         }
+        more[OTHERS] = ", ".join(_of_others())
         with formatter.section("More (optimize --help-all)"):
             formatter.write_dl([(f"{heading:<{_WIDEST}}", names) for heading, names in more.items() if names])
 
@@ -160,9 +187,9 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         from agent.cli.common import require_first_word
 
-        if args[0] not in COMMANDS:
+        if args[0] not in HELP and args[0] not in JOBS:
             if not ctx.resilient_parsing:  # while the shell completes a word
-                require_first_word(args[0], COMMANDS)
+                require_first_word(args[0], self.list_commands(ctx))
             args = ["run", *args]
         return super().resolve_command(ctx, args)
 

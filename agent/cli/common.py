@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from agent.cli import SETTINGS as SETTINGS
 from agent.errors import InputError
 from agent.report.blocks import plain as plain
 from agent.report.blocks import short as short
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from agent.registry import Listed, Registry
-    from agent.results.base import Result
 
 
 class Number(click.FloatRange):
@@ -62,8 +62,6 @@ class FilePath(click.Path):
 
 
 F = TypeVar("F", bound=Callable[..., Any])
-R = TypeVar("R", bound="Result")
-SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OPTIMIZE"}
 PATH = FilePath()
 
 db_option = click.option(
@@ -114,15 +112,24 @@ def print_json(value: Any) -> None:
     click.echo("".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text))
 
 
-def print_result(result: Result, as_json: bool) -> None:
-    """Prints a result of a job as JSON, or as blocks."""
+def print_shown(found: Any, as_json: bool) -> int:
+    """Print what a job returned, as JSON or for people; returns the exit code."""
+    from agent.jobs.registry import Printed
     from agent.report.job_blocks import job_sections
     from agent.report.terminal import show_sections
+    from agent.results.base import Result
 
+    shown = found if isinstance(found, Printed) else Printed(found)
+    value = shown.value
+    for note in shown.notes:
+        click.echo(plain(note), err=True)
     if as_json:
-        print_json(result.to_json())
+        print_json(value.to_json() if isinstance(value, Result) else value)
+    elif shown.show is not None:
+        shown.show()
     else:
-        show_sections(job_sections(result))
+        show_sections(job_sections(value))
+    return shown.exit_code
 
 
 def print_exactly(text: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.cli.common import plain, print_json, print_result
+from agent.cli.common import plain, print_json, print_shown
 from agent.cli.declared import command
 from agent.cli.progress import Progress, run_shown
 from agent.cli.run import REGISTERED
@@ -91,8 +91,9 @@ def customize_command(
             run = start(launch, db, progress, tracking=tracking).run_id
             launch = prepare(search, db, is_new=False)  # the models of the search are closed
     job = prepare_customize(launch, run, asked, db)
-    result = run_shown(job, comparison_options(launch), output, "comparing the arms", tracking)
-    print_result(result, as_json)
+    is_quiet = output.quiet or as_json
+    result = run_shown(job, comparison_options(launch), db, is_quiet, "comparing the arms", tracking)
+    print_shown(result, as_json)
 
 
 def _say_plan(launch: Launch, asked: CustomizeOptions, run: str, db: Path, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""Click options made from the declared options of a job.
+"""Click commands made of declared jobs, and click options of declared options.
 
 @command(RunOptions, PublishedOptions)
 @click.argument("task")
@@ -7,24 +7,31 @@ def run_command(options: RunOptions, output: PublishedOptions, task: str) -> Non
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import click
 from click.core import ParameterSource
 
 from agent.cli import SHOW_ALL, show_all
-from agent.cli.common import PATH, SETTINGS, FilePath
+from agent.cli.common import PATH, SETTINGS, FilePath, Registered, print_shown
+from agent.jobs import JOBS
 from agent.options.option import JobOptions, Option, with_names
-from agent.options.shared import GROUPS, OUTPUT, in_order
+from agent.options.shared import GROUPS, OUTPUT, JsonOption, QuietOption, TrackOptions, in_order
+
+if TYPE_CHECKING:
+    from agent.jobs.registry import JobSpec
 
 WIDEST = 26
 """Columns of the names in a help text; longer names get a line of their own."""
 SHORT = 20
 """Options up to which `--help` shows all of them."""
+UNGROUPED, PLAIN = 8, "Options"
+"""Options up to which they are one list, and its heading."""
 FILES = {"db": FilePath(is_file=True)}
 
 
@@ -63,6 +70,8 @@ class JobCommand(click.Command):
 
     groups: Mapping[str, str]
     everyday: frozenset[str]
+    home: str
+    """The heading of `--help`."""
 
     @property
     def is_long(self) -> bool:
@@ -81,7 +90,7 @@ class JobCommand(click.Command):
             if shows_all or name in self.everyday or name not in self.groups:
                 names, about = record
                 shown = about if shows_all else _first_sentence(about)
-                sections.setdefault(self.groups.get(name, OUTPUT), []).append((names, shown))
+                sections.setdefault(self.groups.get(name, self.home), []).append((names, shown))
             else:
                 hidden += 1
         for heading, records in sections.items():
@@ -123,7 +132,10 @@ def command(
         for model in models:
             for option in model.declared().values():
                 options.setdefault(option.name, (model, option))
-        ordered = [options[option.name] for option in in_order(option for _, option in options.values())]
+        ordered = [*options.values()]
+        is_plain = len(ordered) <= UNGROUPED or any(not option.group for _, option in ordered)
+        if not is_plain:
+            ordered = [options[option.name] for option in in_order(option for _, option in ordered)]
         arguments = getattr(function, "__click_params__", [])
         every = click.Option(
             ["--help-all"],
@@ -141,11 +153,76 @@ def command(
             context_settings=SETTINGS,
             params=[*reversed(arguments), *params, *([every] if len(params) > SHORT else [])],
         )
-        result.groups = {_click_name(option): option.group for _, option in ordered}
+        result.home = PLAIN if is_plain else OUTPUT
+        result.groups = {_click_name(option): PLAIN if is_plain else option.group for _, option in ordered}
         result.everyday = frozenset(_click_name(option) for _, option in ordered if option.is_everyday)
         return result
 
     return made
+
+
+def job_command(spec: JobSpec) -> click.Command:
+    """The command of a job: its arguments and options, `--json`, and `--quiet` where it asks models."""
+
+    def called(*parts: Any, **arguments: Any) -> None:
+        from agent.cli.progress import run_shown
+        from agent.jobs.registry import Work
+        from agent.run.launch import silence
+        from agent.run.tracking import NO_TRACKING, Tracking
+
+        output, code = parts[-1], 0
+        tracking = next((Tracking.of(each) for each in parts if isinstance(each, TrackOptions)), NO_TRACKING)
+        if spec.asks:
+            silence()
+        found = spec.begin(arguments, parts)
+        if isinstance(found, Work):
+            db = next(part.db for part in parts if hasattr(part, "db"))
+            is_quiet = output.quiet or output.as_json
+            if found.opening and not is_quiet:
+                click.echo(found.opening, err=True)
+            result = run_shown(found.prepared(), found.options, db, is_quiet, spec.asks, tracking)
+            print_shown(result, output.as_json)
+            code = found.ended(result)
+        else:
+            code = print_shown(found, output.as_json)
+        if code:
+            raise SystemExit(code)
+
+    called.__doc__ = spec.about
+    called.__click_params__ = [_argument(each) for each in reversed(spec.arguments)]  # type: ignore[attr-defined]
+    shown: list[type[JobOptions]] = [TrackOptions] if spec.tracks else []
+    shown.append(QuietOption if spec.asks else JsonOption)
+    types = {name: Registered(registry) for name, registry in spec.registries.items()}
+    changes: dict[str, dict[str, Any]] = {name: {"required": True} for name in spec.required}
+    changes |= {name: {"allow_from_autoenv": False} for name in spec.typed}
+    return command(*spec.models.values(), *shown, types=types, **changes)(called)
+
+
+class JobGroup(click.Group):
+    """The commands of jobs whose first word is its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        jobs = [word for first, _, word in (name.partition(" ") for name in JOBS.names()) if first == self.name]
+        return sorted([*super().list_commands(ctx), *jobs])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        own, name = super().get_command(ctx, cmd_name), f"{self.name} {cmd_name}"
+        return own or (job_command(JOBS.get(name)) if name in JOBS else None)
+
+
+def _argument(parameter: inspect.Parameter) -> click.Argument:
+    """A parameter of a job's function as an argument of its command; a note of its type is the placeholder."""
+    kind, *notes = (
+        get_args(parameter.annotation) if get_origin(parameter.annotation) is Annotated else [parameter.annotation]
+    )
+    about: dict[str, Any] = {"metavar": notes[0]} if notes else {}
+    if parameter.default is not inspect.Parameter.empty:
+        about |= {"required": False, "default": parameter.default}
+    if get_origin(kind) is tuple:
+        about |= {"nargs": -1, "required": True}
+    if Path in (kind, *get_args(kind)):
+        about["type"] = PATH
+    return click.Argument([parameter.name], **about)
 
 
 def _is_given(ctx: click.Context, name: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -12,19 +11,11 @@ from agent.cli.common import (
     about,
     json_option,
     ledger_options,
-    plain,
     print_json,
-    print_result,
     short,
 )
-from agent.cli.declared import command
-from agent.options.jobs import InitOptions
-from agent.options.shared import LedgerOption, ShownOptions, SpendingOptions
 from agent.report.blocks import Column
 from agent.report.terminal import print_table
-
-if TYPE_CHECKING:
-    from agent.task.scoring_rule import Asked
 
 
 @click.command(context_settings=SETTINGS)
@@ -46,82 +37,6 @@ def tasks_command(task: str | None, as_json: bool) -> None:
             (item["name"], item.get("signature", ""), sizes, ", ".join(item.get("metrics", [])), short(words, 70))
         )
     print_table("tasks", ("task", "signature", "train/dev/test", "metrics", "about"), rows)
-
-
-class InitOutput(LedgerOption):
-    """Where a draft is written down and shown."""
-
-    quiet: bool = ShownOptions.field("quiet")
-
-
-@command(InitOptions, InitOutput)
-@click.argument("name", required=False, default="")
-def init_command(options: InitOptions, output: InitOutput, name: str) -> None:
-    """Make the task folder NAME (under tasks/, or a path) out of your own file; shows how the columns were read.
-
-    With --sample SAMPLE instead: tasks/SAMPLE, a copy of a task that ships with Promptassay.
-
-    With --describe instead: a task without labels, out of a sentence. A model drafts labels, a definition of each and a
-    first prompt, in small steps that are checked; rows come from --from (with a row a line in a .txt file), or it
-    writes synthetic ones. `optimize label NAME` then asks you for labels: no draft of a model ever is one. So it does
-    for traces of which fewer than 30 answers are confirmed by feedback; those are the first labels.
-    """
-    from agent.run.tasks import copy_sample, make_task
-    from agent.run.trace_task import task_from_traces
-    from agent.task.scoring_rule import Asked
-    from agent.task.traces import is_traces
-
-    asked, source, seed = Asked.of(options), options.source, options.seed
-    prompt = None if options.prompt is None else str(options.prompt)
-    targets, describe, labels, sample = options.target, options.describe, options.labels, options.sample
-    target = targets[0] if targets else ""
-    if describe and len(targets) > 1:
-        raise click.UsageError("--describe drafts labels of one kind: give one --target")
-    if describe:
-        if sample or prompt:
-            raise click.UsageError("--describe drafts a task: give no --sample, and no --prompt")
-        _draft(name, options, asked, output)
-        return
-    is_traced = source is not None and not target and is_traces(source)
-    if labels and not is_traced:
-        raise click.UsageError("--labels goes with --describe, or with traces")
-    if sample:
-        if name or source or target or prompt or asked.is_any or asked.form.is_any:
-            raise click.UsageError("--sample copies a task as it is: give no NAME, and no option for a file of yours")
-        folder = copy_sample(sample)
-        click.echo(f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize run {sample}")
-        return
-    if not name:
-        raise click.UsageError("Missing argument 'NAME'.")
-    if not source:
-        raise click.UsageError("Missing option '--from'.")
-    if is_traced:
-        if asked.form.is_any:
-            raise click.UsageError("--encoding, --sheet and --strip-html go with tables; leave them out for traces")
-        folder, lines, then = task_from_traces(name, source, prompt, seed, asked, labels)
-        click.echo("\n".join(map(plain, lines)))
-        click.echo(f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize {then} {name}")
-        return
-    folder, reading = make_task(name, source, targets if len(targets) > 1 else target, prompt, seed, asked)
-    for line in reading.lines():
-        click.echo(plain(line))
-    click.echo(f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize {name}")
-
-
-def _draft(name: str, options: InitOptions, asked: Asked, output: InitOutput) -> None:
-    """Draft a task without labels, and print it."""
-    from agent.cli.progress import run_shown
-    from agent.run.drafting import prepare_draft
-    from agent.run.launch import silence
-
-    if not name:
-        raise click.UsageError("Missing argument 'NAME'.")
-    silence()
-    job, opening = prepare_draft(name, options, asked)
-    if not output.quiet:
-        click.echo(plain(opening), err=True)
-    shown = ShownOptions(db=output.db, quiet=output.quiet)
-    print_result(run_shown(job, options.part(SpendingOptions), shown, "drafting the task"), as_json=False)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

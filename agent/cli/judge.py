@@ -1,4 +1,4 @@
-"""`optimize judge`: calibration of a judge against people's ratings, and blinded rating of answers.
+"""`optimize judge rate`: blinded rating of answers.
 
 A rater sees inputs and answer, never which prompt wrote it. Every rater gets the same items in another order.
 """
@@ -15,12 +15,7 @@ from agent.cli.common import (
     SETTINGS,
     db_option,
     plain,
-    print_result,
 )
-from agent.cli.declared import command
-from agent.options.jobs import CalibrateOptions
-from agent.options.option import option
-from agent.options.shared import BUDGET, OUTPUT, ShownOptions
 from agent.run.locations import open_history
 
 if TYPE_CHECKING:
@@ -29,59 +24,14 @@ if TYPE_CHECKING:
 SKIP, QUIT = "s", "q"
 
 
-@click.group(context_settings=SETTINGS)
-def judge_command() -> None:
-    """Measure a judge against people (calibrate), and collect blinded ratings (rate)."""
-
-
-class CalibrateOutput(ShownOptions):
-    """What a calibration shows, and how it ends."""
-
-    gate: bool = option(False, "End with 100 when the judge is not to be trusted.", OUTPUT)
-    dry_run: bool = option(False, "Print what would be asked; call nothing.", BUDGET)
-
-
-@command(CalibrateOptions, CalibrateOutput)
-@click.argument("task", required=False)
-def calibrate(options: CalibrateOptions, output: CalibrateOutput, task: str | None) -> None:
-    """Measure a judge against ratings of people, and write into the ledger whether it may promote prompts.
-
-    With TASK its judge, rubric and fields are taken, and its calibration.jsonl without --labels. Without TASK name the
-    columns: --labels FILE --input COLUMN --output COLUMN, or --pair A,B for pairs. A judge is trusted when it agrees
-    with people (kappa 0.6 or more on 30 items or more), its verdicts can be read, and answers that are none do not fool
-    it. Each line says what was measured, with its 95 % interval.
-    """
-    from agent.cli.progress import run_shown
-    from agent.run.judge_calibration import prepare_calibration
-    from agent.run.launch import silence
-
-    silence()
-    job, opening = prepare_calibration(task, options)
-    if output.dry_run:
-        click.echo(opening)
-        return
-    if not (output.quiet or output.as_json):
-        click.echo(opening, err=True)
-    result = run_shown(job, options, output, "measuring the judge")
-    print_result(result, output.as_json)
-    if output.gate and not result.trusted:
-        raise SystemExit(100)
-
-
-judge_command.add_command(calibrate, "calibrate")
-
-
-# -- rate -------------------------------------------------------------------------------------------------------------
-
-
-@judge_command.command("rate", context_settings=SETTINGS)
+@click.command(context_settings=SETTINGS)
 @click.argument("run", required=False, default="")
 @click.option("--rater", required=True, help="Who rates: a name or initials, kept with each rating.")
 @click.option("--output", help="The field to rate, when the task has several. Default: the one that its judge rates.")
 @click.option("--count", type=click.IntRange(1), default=40, show_default=True, help="How many answers.")
 @click.option("-o", "--file", "path", type=PATH, help="Default: ratings.jsonl in the run's folder.")
 @db_option
-def rate(run: str, rater: str, output: str | None, count: int, path: Path | None, db: Path) -> None:
+def rate_command(run: str, rater: str, output: str | None, count: int, path: Path | None, db: Path) -> None:
     """Rate answers of RUN (default: the latest) on the rubric's scale, without knowing which prompt wrote them.
 
     For each answer type a number for every criterion and for the whole; s skips it, q stops. What was rated is kept,

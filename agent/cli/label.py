@@ -18,12 +18,12 @@ import click
 from agent.cli.common import (
     plain,
     print_json,
-    print_result,
+    print_shown,
 )
 from agent.cli.declared import command
 from agent.errors import InputError
 from agent.options.jobs import LabelOptions
-from agent.options.shared import ShownOptions, SpendingOptions
+from agent.options.shared import ShownOptions
 
 if TYPE_CHECKING:
     from agent.task.label_files import LabelledTask
@@ -43,10 +43,8 @@ def label_command(options: LabelOptions, output: ShownOptions, task: str) -> Non
     back, ? explains the labels, q ends. Each label is on the disk at once. Several labellers write to one file: their
     agreement is printed, and rows on which they disagree are shown again.
     """
+    from agent.jobs.label import add_rows, answers_of, label_answers, labels_wanted, opened, rows_next
     from agent.ledger.provenance import user
-    from agent.run.label_answers import answers_of
-    from agent.run.labelling import labels_wanted, opened, rows_next
-    from agent.run.rows_to_label import add_rows
     from agent.task.tables import FileForm
 
     db, as_json, status, web = output.db, output.as_json, options.status, options.web
@@ -56,7 +54,7 @@ def label_command(options: LabelOptions, output: ShownOptions, task: str) -> Non
         other = "--count" if options.count else "--status" if status else "--json"
         raise click.UsageError(f"--web labels in the browser until you end it, without {other}; leave one of them out")
     if options.add is not None:
-        for line in add_rows(task, options.add, FileForm.of(options)).lines():
+        for line in add_rows(task, options.add, FileForm.of(options)):
             click.echo(plain(line), err=as_json)
     found = opened(task)
     if not (status or as_json):
@@ -65,12 +63,11 @@ def label_command(options: LabelOptions, output: ShownOptions, task: str) -> Non
         from agent.cli.progress import run_shown
         from agent.report.job_blocks import job_sections
         from agent.report.terminal import lines_of
-        from agent.run.label_answers import prepare_answers
         from agent.run.launch import silence
 
         silence()
-        job = prepare_answers(found, options, db)
-        result = run_shown(job, options.part(SpendingOptions), output, "asking prompts")
+        work = label_answers(found, options, db)
+        result = run_shown(work.prepared(), work.options, db, output.quiet or as_json, "asking prompts")
         click.echo("\n".join(lines_of(job_sections(result))[1:]), err=as_json)
     if not (status or as_json):
         browser = (options.port, not options.no_open) if web else None
@@ -79,13 +76,13 @@ def label_command(options: LabelOptions, output: ShownOptions, task: str) -> Non
     if as_json:
         print_json({**summary.to_json(), "next_rows": rows_next(found, answers_of(found, db))})
     else:
-        print_result(summary, as_json=False)
+        print_shown(summary, as_json=False)
 
 
 def _label(
     task: LabelledTask, labeller: str, count: int | None, overlap: int, web: tuple[int, bool] | None, db: Path
 ) -> None:
-    from agent.run.label_answers import answers_of
+    from agent.jobs.label import answers_of
     from agent.task.label_session import LabelSession, queue_of
 
     queue = queue_of(task, answers_of(task, db))

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import click
@@ -16,7 +17,7 @@ from agent.cli.progress_screen import Screen, megabytes
 from agent.cli.progress_view import View, as_line, job_view, search_view, stage_key, training_view
 from agent.errors import Interrupted
 from agent.gateway.in_flight import InFlight
-from agent.options.shared import ShownOptions, SpendingOptions
+from agent.options.shared import SpendingOptions
 from agent.run.observers import Snapshot, Watcher
 from agent.run.session import PreparedJob, run_job
 from agent.run.tracking import NO_TRACKING, Tracking
@@ -114,13 +115,14 @@ class Progress(Watcher):
 def run_shown(
     job: PreparedJob[_R],
     options: SpendingOptions,
-    output: ShownOptions,
+    db: Path,
+    is_quiet: bool,
     title: str,
     tracking: Tracking = NO_TRACKING,
 ) -> _R:
-    """Runs a job to its end with its progress, called `title`, on stderr; returns its result."""
-    with JobProgress(output.quiet or output.as_json, title) as progress:
-        return run_job(job, options, output.db, progress, tracking=tracking)
+    """Run a job to its end with its progress, called `title`, on stderr."""
+    with JobProgress(is_quiet, title) as progress:
+        return run_job(job, options, db, progress, tracking=tracking)
 
 
 class JobProgress(Progress):

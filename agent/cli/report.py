@@ -30,8 +30,8 @@ from agent.report.terminal import LOST, TIED, WON, print_table, say, say_marks, 
 from agent.run.locations import open_history, releases_folder
 
 if TYPE_CHECKING:
+    from agent.jobs.playground import Playground
     from agent.report.web.label_page import LabelPlace
-    from agent.run.playground import Playground
 
 
 @click.command(context_settings=SETTINGS)
@@ -211,8 +211,8 @@ def _playground(db: Path, options: UiOptions) -> Playground | None:
             option = f"--{typed[0].replace('_', '-')}"
             raise InputError(f"{option}: caps the playground, which asks nobody without --allow-calls; give both")
         return None
+    from agent.jobs.playground import Playground
     from agent.run.launch import silence
-    from agent.run.playground import Playground
 
     silence()
     return Playground(db, options.part(CapOptions))

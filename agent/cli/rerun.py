@@ -1,9 +1,8 @@
-"""What runs a run again: `optimize reproduce` from its stored replies, `transfer` on other models."""
+"""What runs a run again: `optimize reproduce` from its stored replies."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -12,15 +11,7 @@ from agent.cli.common import (
     ledger_options,
     plain,
     print_json,
-    print_result,
 )
-from agent.cli.declared import command
-from agent.cli.progress import run_shown
-from agent.options.jobs import TransferOptions
-from agent.options.shared import ShownOptions
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command(context_settings=SETTINGS)
@@ -55,21 +46,3 @@ def reproduce_command(run: str, offline: bool, db: Path, as_json: bool) -> None:
         click.echo(f"{result.run_id}: {things}: {made}, 0 requests")
     if result.drift:
         raise SystemExit(1)
-
-
-@command(TransferOptions, ShownOptions, models={"required": True})
-@click.argument("run")
-def transfer_command(options: TransferOptions, output: ShownOptions, run: str) -> None:
-    """Score the best prompts of RUN, and your own, on other models over the same dev rows, and show the matrix.
-
-    Only candidates that saw the whole of dev take part. The run's own model comes first, with the scores of the run;
-    these prompts were chosen by them, so they flatter. Calls that the ledger holds are not made again. The sealed test
-    is not touched.
-    """
-    from agent.run.launch import silence
-    from agent.run.model_transfer import prepare_transfer
-
-    silence()
-    job = prepare_transfer(run, options, output.db)
-    result = run_shown(job, options, output, "scoring prompts on other models")
-    print_result(result, output.as_json)

@@ -1,0 +1,26 @@
+"""Jobs: one function each. Its command, its function in Python, `--json` and its page in the docs are made from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.registry import Registry
+
+if TYPE_CHECKING:
+    from agent.jobs.registry import JobSpec
+
+_MODULES = {
+    "apply": ("apply",),
+    "init": ("init",),
+    "judge": ("judge calibrate",),
+    "check": ("check", "bless", "monitor", "ab report"),
+    "learn": ("learn",),
+    "tools": ("tools",),
+    "transfer": ("transfer",),
+}
+JOBS: Registry[JobSpec] = Registry(
+    "job",
+    "promptassay.jobs",
+    {name: f"agent.jobs.{module}" for module, names in _MODULES.items() for name in names},
+)
+"""By the words of its command."""

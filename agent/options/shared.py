@@ -232,14 +232,18 @@ class JsonOption(JobOptions):
     as_json: bool = option(False, "Print one JSON object and nothing else.", OUTPUT, flag="--json", everyday=True)
 
 
+class QuietOption(JsonOption):
+    """The same of a command that shows its progress."""
+
+    quiet: bool = option(False, "No progress.", OUTPUT, short="-q", everyday=True)
+
+
 class OutputOptions(LedgerOption, JsonOption):
     """Ledger and form of the result of a command."""
 
 
-class ShownOptions(OutputOptions):
+class ShownOptions(LedgerOption, QuietOption):
     """The same of a command that shows its progress."""
-
-    quiet: bool = option(False, "No progress.", OUTPUT, short="-q", everyday=True)
 
 
 class PublishedOptions(ShownOptions):

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from agent.cli import COMMANDS
+from agent.cli import HELP
 
 ROUNDS = 15
 OURS = "from agent.cli import main\nmain()\n"
@@ -31,7 +31,7 @@ def bare() -> str:
     commands = "".join(
         f'\n@main.command("{name}")\n@click.option("--value", help="A value.")\ndef command_{number}(value):\n'
         f'    "Does {name}."\n'
-        for number, name in enumerate(COMMANDS)
+        for number, name in enumerate(HELP)
     )
     return f"{BARE}{commands}\n\nmain()\n"
 

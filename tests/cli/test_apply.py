@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from agent.run import apply
-from agent.run.answer_file import without_formula, write_answers
+from agent.jobs import apply
+from agent.jobs.apply import without_formula, write_answers
 from tests.cli.world import compatible, good, good_json, learner, optimize, refused
 from tests.conftest import Made
 from tests.wire import Fault, WireServer

@@ -68,7 +68,7 @@ def test_what_makes_no_sense_is_refused(two_runs: Made) -> None:
 def test_without_a_check_it_is_said_and_no_page_is_written(two_runs: Made) -> None:
     words = ("check", two_runs[0]["release"], "--history", "-m", "openai/x", "--page", "checks.html")
     says = "no finished check of rows on openai/x; `optimize check PROMPT` makes one; checks.html was not written"
-    assert good(*words).strip() == says
+    assert optimize(*words).stderr.strip() == says
     assert says in optimize(*words, "--json").stderr
     assert not Path("checks.html").exists()
 

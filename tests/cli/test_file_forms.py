@@ -162,7 +162,7 @@ def test_apply_reads_other_encodings(two_runs: Made) -> None:
 
 def test_rows_that_are_added_to_label_are_read_the_same() -> None:
     Path("mails.csv").write_bytes(with_html().encode("cp1252"))
-    from agent.run.labelling import read_table
+    from agent.jobs.unlabelled import read_table
     from agent.task.tables import FileForm
 
     Path("mails.txt").write_bytes("für <b>Köln</b>\n".encode("cp1252"))

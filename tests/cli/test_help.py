@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from agent.cli import COMMANDS, EVERYDAY, GROUPS, HELP, main
+from agent.cli import EVERYDAY, GROUPS, HELP, main
 from agent.cli.declared import JobCommand
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -35,8 +35,7 @@ IDS = [" ".join(words) or "optimize" for words, _ in TREE]
 
 
 def test_the_list_of_commands_names_each_once() -> None:
-    assert list(COMMANDS) == list(HELP)
-    assert {words[0] for words, _ in TREE if words} == set(COMMANDS)
+    assert {words[0] for words, _ in TREE if words} == set(HELP)
 
 
 @pytest.mark.parametrize(("words", "command"), TREE, ids=IDS)
@@ -97,7 +96,7 @@ def sections(arguments: list[str], flag: str = "--help") -> dict[str, str]:
 
 def test_every_command_stands_in_one_group() -> None:
     assert list(GROUPS) == ["Start", "Search", "Look", "Ship", "Watch", "Audit", "Set-up"]
-    assert sum(len(commands) for commands in GROUPS.values()) == len(COMMANDS)
+    assert sum(len(commands) for commands in GROUPS.values()) == len(HELP)
     shown = sections([], "--help-all")
     assert list(shown) == ["", "Options", *GROUPS]
     for heading, commands in GROUPS.items():
@@ -112,11 +111,11 @@ def test_every_option_stands_in_one_group(words: tuple[str, ...], command: JobCo
     options = [option for option in command.get_params(click.Context(command)) if isinstance(option, click.Option)]
     helps = {"--help", "--help-all"}
     assert sorted(command.groups) == sorted(str(option.name) for option in options if not helps & set(option.opts))
-    order = ["Task", "Models", "Budget", "Search", "Comparison", "Output"]
+    order = ["Task", "Models", "Budget", "Search", "Comparison", "Output", "Options"]
     shown = sections(list(words), "--help-all" if command.is_long else "--help")
-    assert list(shown) == ["", *(heading for heading in order if heading in {*command.groups.values(), "Output"})]
+    assert list(shown) == ["", *(heading for heading in order if heading in {*command.groups.values(), command.home})]
     for option in options:
-        places = [command.groups.get(str(option.name), "Output")]
+        places = [command.groups.get(str(option.name), command.home)]
         flag = max(option.opts, key=len)
         pattern = rf"^  (?:-\w, )?{flag}(?= |$)"
         assert [place for place, text in shown.items() if place and re.search(pattern, text, re.M)] == places, flag

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.run.judge_calibration import Verdicts, steadiness
+from agent.jobs.judge import Verdicts, steadiness
 from agent.scoring.verdict import Comparison, Judgement
 from tests.cli.judges import PlantedJudge, write_labels, write_pairs
 from tests.cli.world import compatible, good, good_json, optimize, refused

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 from agent.cli import main
 from agent.cli.label import keys_of
+from agent.jobs import label as label_answers
 from agent.release.runtime import load_prompt
-from agent.run import label_answers
 from agent.task.label_files import LabelledTask, standing
 from tests.cli.label_world import (
     DESCRIPTION,

@@ -88,9 +88,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_first_call(two_run
 def test_the_result_is_told_also_where_a_file_of_it_can_no_longer_be_written(
     two_runs: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "agent.release.regression.require_place", lambda path, option: None
-    )  # the disk runs full meanwhile
+    monkeypatch.setattr("agent.jobs.check.require_place", lambda path, option: None)  # the disk runs full meanwhile
     with WireServer(learner) as server:
         done = optimize("check", two_runs[0]["run_id"], "-q", "-m", compatible(server), "--junit", "rows.csv/c.xml")
     assert done.exit_code == 1

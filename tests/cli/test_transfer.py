@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from agent.jobs import transfer as model_transfer
 from agent.ledger.store import Ledger
 from agent.report.job_blocks import _cell
 from agent.results.transfer import TransferLift, TransferScore
-from agent.run import model_transfer
 from tests.cli.world import compatible, good, good_json, knowing, learner, optimize, refused, stubborn
 from tests.conftest import Made
 from tests.toys import make_task

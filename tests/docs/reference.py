@@ -20,7 +20,7 @@ import click
 import promptassay
 from agent.cli import GROUPS
 from agent.cli import main as command_line
-from agent.cli.declared import JobCommand
+from agent.cli.declared import PLAIN, JobCommand
 from agent.options.shared import GROUPS as HEADINGS
 from agent.results.base import Result
 from agent.task.task_file import json_schema
@@ -72,7 +72,7 @@ def _command(words: str, command: click.Command) -> str:
         for option in command.get_params(context)
         if isinstance(option, click.Option) and "--help" not in option.opts
     }
-    if not isinstance(command, JobCommand):
+    if not isinstance(command, JobCommand) or command.home == PLAIN:
         return text + ("\n" + "".join(options.values()) if options else "")
     for heading in HEADINGS:
         lines = [line for name, line in options.items() if command.groups.get(name) == heading]

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvicorn
 
+from agent.jobs.playground import Playground
 from agent.options.shared import CapOptions
 from agent.report.web.app import ROUTES, Web, bind, make
-from agent.run.playground import Playground
 from tests.cli.label_world import label_place, write_label_task
 from tests.cli.test_prompt_check import checked
 from tests.cli.world import learner

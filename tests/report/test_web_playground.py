@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from agent.errors import InputError, Interrupted
+from agent.jobs.playground import Playground
 from agent.ledger import trail
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
@@ -26,7 +27,6 @@ from agent.release.promotion import ReleaseRegistry
 from agent.release.runtime import load_prompt
 from agent.report.view import RunView
 from agent.report.web.app import bind, make
-from agent.run.playground import Playground
 from tests.cli.world import good, refused
 from tests.report.conftest import Playable
 from tests.report.hostile import PAYLOADS

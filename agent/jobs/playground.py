@@ -14,85 +14,30 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import BudgetExhausted, InputError, Interrupted
-from agent.evaluate.evaluator import Evaluator
+from agent.gateway.budget import Account
 from agent.gateway.gateway import TEMPLATE_TOKENS, dearest_call
 from agent.gateway.prices import prices_for
+from agent.jobs.registry import Asking, Work
+from agent.jobs.released import released, rows_task
 from agent.models.hosted import estimate_tokens
 from agent.options.shared import CapOptions, SpendingOptions
-from agent.programs.released import ReleasedProgram
 from agent.release.adapted_model import brought
 from agent.release.completion import request_of
 from agent.release.runtime import Prompt
 from agent.report.web.page_request import PLAYGROUND, Quote
 from agent.results.rows import PlayedAnswer, PlayedResult
-from agent.run.embeddings import embedder_of, model_of_prompt
+from agent.run.embeddings import model_of_prompt
 from agent.run.interrupts import Stop
-from agent.run.job import Job, Resources
 from agent.run.launch import earlier_prices, price_of
 from agent.run.locations import models_of, require_named, run_options
 from agent.run.observers import Watcher
-from agent.run.prompt_rows import Readable, rows_task
-from agent.run.session import PreparedJob, run_job
-from agent.types import LM, Budget, Example, Outcome, Spend, Task
+from agent.run.session import run_job
+from agent.types import Budget, Example, Outcome, Spend
 
 MAX_WAIT = "30s"
 """The longest wait for a provider that is down: somebody looks at a page meanwhile."""
 PATIENCE = 20.0
 """Seconds that a question waits for the one before it."""
-
-
-class Played(Job[PlayedResult]):
-    """One question: each of the prompts, by side, on one input."""
-
-    command, kind, done = "ui", PLAYGROUND, "asked"
-    after_interrupt = "interrupted; ask again, as every reply is in the ledger"
-
-    def __init__(
-        self,
-        of: str,
-        prompts: Mapping[str, Prompt],
-        task: Task,
-        lm: LM,
-        embedders: Mapping[str, LM],
-        resources: Resources,
-    ) -> None:
-        super().__init__(task, (lm.name,), resources)
-        self._of, self._prompts, self._lm, self._embedders = of, prompts, lm, embedders
-
-    @property
-    def planned(self) -> int:
-        return len(self._prompts) + len(self._embedders)
-
-    async def work(self) -> PlayedResult:
-        outcomes = await self.gathered([self._outcome(prompt) for prompt in self._prompts.values()])
-        if all(outcome is None for outcome in outcomes):
-            raise BudgetExhausted(self._stopped)
-        return PlayedResult(
-            run_id=self.id,
-            of=self._of,
-            model=self._lm.name,
-            inputs=self.task.dev[0].inputs,
-            asked=tuple(
-                PlayedAnswer(
-                    side=side,
-                    version=prompt.version,
-                    call_key=outcome.call_key if outcome else "",
-                    error=outcome.prediction.error if outcome else self._stopped,
-                )
-                for (side, prompt), outcome in zip(self._prompts.items(), outcomes, strict=True)
-            ),
-            **self.spent(),
-        )
-
-    def for_chain(self, result: PlayedResult) -> Mapping[str, Any]:
-        asked = [{"side": each.side, "version": each.version, "call_key": each.call_key} for each in result.asked]
-        return {"of": result.of, "model": result.model, "asked": asked}
-
-    async def _outcome(self, prompt: Prompt) -> Outcome:
-        rows, model = self.task.dev, self._embedders.get(prompt.embeddings)
-        program = ReleasedProgram(prompt, self.task, self._lm, await embedder_of(prompt, self._gateway, model, rows))
-        evaluator = Evaluator(self.task, self._gateway, self._lm, [Readable()], [program])
-        return await evaluator.outcome(program.candidate, self.task.dev[0])
 
 
 class Playground:
@@ -188,25 +133,61 @@ class Playground:
         task = rows_task(prompt, self._db.parent, f"{of} in the playground", [Example("1", dict(fields), {})], digest)
         made = {each.embeddings: model_of_prompt(each, Path(of), self._db) for each in prompts.values()}
         embedders = {name: model for name, model in made.items() if model is not None}
-        jobs: list[Played] = []
+        accounts: list[Account] = []
 
-        def make(resources: Resources) -> Played:
-            jobs.append(Played(of, prompts, task, lm, embedders, resources))
-            return jobs[0]
+        async def outcome(asking: Asking[PlayedResult], prompt: Prompt) -> Outcome:
+            rows, embedding = asking.task.dev, embedders.get(prompt.embeddings)
+            evaluator, candidate, _ = await released(asking, prompt, lm, embedding, rows)
+            return await evaluator.outcome(candidate, rows[0])
 
-        prepared = PreparedJob(make, (lm, *embedders.values()), self._left(), prices=self._earlier(prompt))
+        async def perform(asking: Asking[PlayedResult]) -> PlayedResult:
+            accounts.append(asking.account)
+            outcomes = await asking.gathered([outcome(asking, prompt) for prompt in prompts.values()])
+            if all(outcome is None for outcome in outcomes):
+                raise BudgetExhausted(asking.stopped)
+            asked = [
+                PlayedAnswer(
+                    side=side,
+                    version=prompt.version,
+                    call_key=found.call_key if found else "",
+                    error=found.prediction.error if found else asking.stopped,
+                )
+                for (side, prompt), found in zip(prompts.items(), outcomes, strict=True)
+            ]
+            about: dict[str, Any] = {"of": of, "model": lm.name, "inputs": fields, "asked": asked}
+            return PlayedResult(run_id=asking.id, **about, **asking.spent())
+
+        work = Work(
+            PLAYGROUND,
+            "asked",
+            perform,
+            task,
+            (lm, *embedders.values()),
+            self._options,
+            len(prompts) + len(embedders),
+            self._left(),
+            command="ui",
+            chained=_for_chain,
+            prices=self._earlier(prompt),
+            after_interrupt="interrupted; ask again, as every reply is in the ledger",
+        )
         self._stop = Stop()
         try:
-            return run_job(prepared, self._options, self._db, _Unseen(), self._stop).run_id
+            return run_job(work.prepared(), self._options, self._db, _Unseen(), self._stop).run_id
         finally:
-            if jobs:
-                self._spent += jobs[0].account.total_paid
+            for account in accounts:
+                self._spent += account.total_paid
 
     def stop(self) -> None:
         self._is_stopped = True
         if (stop := self._stop) is not None:
             stop.press()
             stop.press()
+
+
+def _for_chain(result: PlayedResult) -> Mapping[str, Any]:
+    asked = [{"side": each.side, "version": each.version, "call_key": each.call_key} for each in result.asked]
+    return {"of": result.of, "model": result.model, "asked": asked}
 
 
 class _Unseen(Watcher):

@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, Problem, ProblemsError
+from agent.jobs.registry import job, key_option
+from agent.options.kinds import File
+from agent.options.option import option
 from agent.redact import rare_secrets_in, redact
 from agent.release.log_lines import MISSING, listed_once, value_of
 from agent.results.base import WasNow
@@ -49,39 +52,37 @@ class _ReadLog:
     count: int
 
 
+@job("learn")
 def learn(
-    name: str,
+    task: str,
     log: Path,
-    out: Path | None = None,
-    columns: Mapping[str, str] | None = None,
     *,
-    in_place: bool = False,
-    dry_run: bool = False,
+    output: File = option(None, "The new folder. Default: TASK-2 (or -3 ...) beside the task's.", short="-o"),
+    in_place: bool = option(False, "Add the rows to TASK itself."),
+    dry_run: bool = option(False, "Say what would be taken, and write nothing."),
+    inputs_column: str = key_option("inputs"),
+    answer_column: str = key_option("answer"),
 ) -> LearnResult:
-    """Takes the corrected answers of a log into the train rows of a task.
+    """Take the corrected answers of LOG into the train rows of TASK, as a new version of the task.
 
-    Args:
-        name: The task, by path or by name under tasks/.
-        log: A table with inputs and corrected answers, a row for each.
-        out: The new folder; None: one beside the task's, with the first free number after its name.
-        columns: The names of the keys `inputs` and `answer` of a row.
-        in_place: Add to the task itself.
-        dry_run: Write nothing.
-
-    Raises:
-        ProblemsError: No row can be read, each kind of problem once at its `file:line`; or the task is wrong.
-        InputError: The folder is taken, or the train rows are no .jsonl file.
+    LOG is a .jsonl or .csv file, a row for each answer that a person has confirmed or corrected: the inputs by their
+    names (or in `inputs`), and the right answer as `answer` or by the name of the output. Other keys are ignored. Left
+    out, with a count, are rows that are equal or near to a row of dev or test, rows that are in train, rows that
+    contradict each other or hold what looks like a key, and what does not fit the task, such as an unknown label. Dev
+    and test stay as they are; learned.jsonl says where each row came from. No model is asked.
     """
-    folder = find_task(name)
-    task = load_task(folder)
+    if output is not None and in_place:
+        raise InputError("-o and --in-place exclude each other; name a new folder, or add to the task itself")
+    folder = find_task(task)
+    loaded = load_task(folder)
     train = _train_file(folder)
-    target = folder if in_place else out or _beside(folder)
+    target = folder if in_place else output or _beside(folder)
     if not in_place and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{shown(target)}: is there already; name a new folder with -o, or say --in-place")
     data = read_bytes(log)
-    read = _read(task, log, data, columns or {})
+    read = _read(loaded, log, data, {"inputs": inputs_column, "answer": answer_column})
     secrets = rare_secrets_in(os.environ)
-    found = sorted_out(task, read.placed, lambda text: redact(text, secrets) != text)
+    found = sorted_out(loaded, read.placed, lambda text: redact(text, secrets) != text)
     digest = hashlib.sha256(data).hexdigest()
     written = bool(found.taken) and not dry_run
     if written:
@@ -94,7 +95,7 @@ def learn(
         ]
         _write(folder, target, train, {train: rows, LEARNED: sources}, in_place)
     return LearnResult(
-        task=task.name,
+        task=loaded.name,
         source=str(folder),
         folder=str(target) if written else None,
         dry_run=dry_run,
@@ -109,7 +110,7 @@ def learn(
         ),
         unreadable=read.count - len(read.placed),
         problems=tuple(map(str, read.problems)),
-        train=WasNow(was=len(task.train), now=len(task.train) + len(found.taken)),
+        train=WasNow(was=len(loaded.train), now=len(loaded.train) + len(found.taken)),
     )
 
 

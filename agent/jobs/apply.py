@@ -1,0 +1,261 @@
+"""`optimize apply`: a released prompt on a file of rows, with the answers as new columns of a new file.
+
+Replies that the ledger holds are not bought again: the same command continues where an earlier one stopped. A model's
+text is written into a .csv so that no spreadsheet runs it as a formula; .jsonl holds it as it is.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.conversation import user_text
+from agent.errors import BudgetExhausted, InputError, Problem, ProblemsError, RunRefused
+from agent.files import new_file
+from agent.gateway.embedding import Embedder
+from agent.jobs.registry import DB, Asking, Work, job
+from agent.jobs.released import released, rows_task
+from agent.options.jobs import ApplyOptions
+from agent.redact import mask, rare_secrets_in
+from agent.release.adapted_model import brought
+from agent.release.regression import require_place
+from agent.release.runtime import Prompt, load_prompt
+from agent.results.rows import ApplyResult
+from agent.retrieval.pool import text_of
+from agent.run.embeddings import model_of_prompt
+from agent.run.locations import has_goals, models_of, prompt_path, require_named
+from agent.task.documents import html_notes, stripped
+from agent.task.examples import reader_of
+from agent.task.input_files import read_bytes
+from agent.task.tables import TEXT_CELLS, FileForm, data_file
+from agent.task.words import listed, problem, quoted, shown
+from agent.types import Example, Outcome
+
+ERROR = "error"
+"""The column that says why a row has no answer, or which part of a reply could not be read."""
+AT_ONCE = 1000
+"""Rows that are begun together, however long the file is."""
+IN_BATCHES = 50_000
+"""The same where they go as batches, which are waited for together."""
+_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")
+_NUMBER = re.compile(r"[+-]?[\d.,]*")
+
+
+@job("apply", asks="asking each row of the file", required=("output",))
+def apply(prompt: str, file: Path, options: ApplyOptions, db: Path = DB) -> Work[ApplyResult]:
+    """Ask a released PROMPT each row of FILE, and write the rows with the answers.
+
+    PROMPT is the path of a prompt.md, NAME@ALIAS, or the id of a run. FILE is a data file (.csv, .tsv, .jsonl, .json,
+    .xlsx, .parquet) with a column for each input of the prompt; other columns are carried through. The new columns are
+    the prompt's outputs, and error, which says why a row has no answer. The file is written at the end, whole or not at
+    all; every reply is in the ledger, so the same command goes on after a stop and asks only what is missing. In a .csv
+    a model's text that a spreadsheet would run as a formula (it begins with = + - @) gets an apostrophe before it;
+    .jsonl is exact.
+    """
+    out, form = options.output or Path(), FileForm.of(options)
+    path = prompt_path(prompt, db)
+    loaded = load_prompt(path)
+    inputs, name = loaded.release.inputs, options.model or loaded.model
+    added = [f"{options.prefix}{name}" for name in (*(output.name for output in loaded.release.outputs), ERROR)]
+    if out.suffix.lower() not in (".csv", ".jsonl"):
+        raise InputError(f"-o {out}: give a .csv or a .jsonl file")
+    if out.exists() and file.exists() and out.samefile(file):
+        raise InputError(f"-o {out}: is the file of rows itself; name another file")
+    rows, columns, digest, notes = _read(file, loaded, added, form, has_goals(loaded, db))
+    rows = rows[: options.limit]
+    require_named(path, brought(loaded.release), {"--model": [] if options.model else [name]}, db)
+    require_place(out, "-o")
+    lm, _ = models_of(name, (), loaded)
+    if form.strip_html:
+        asked = [row | {name: stripped(row.get(name)) for name in inputs} for row in rows]
+    else:
+        asked, notes = rows, [*notes, *html_notes(rows, inputs, form)]
+    read = _reader(loaded, file, asked)
+    examples = [
+        Example(str(number), {name: read(name, row[name]) for name in inputs}, {})
+        for number, row in enumerate(asked)
+        if not any(_is_empty(row.get(name)) for name in inputs)
+    ]
+    embedding = model_of_prompt(loaded, path, db)
+    more = Embedder.calls(len(examples)) if embedding else 0
+
+    async def perform(asking: Asking[ApplyResult]) -> ApplyResult:
+        outcomes: dict[str, Outcome] = {}
+        evaluator, candidate, embedder = await released(asking, loaded, lm, embedding, ())
+        many = AT_ONCE if asking.gateway.batches is None else IN_BATCHES
+        for start in range(0, len(examples), many):
+            some = examples[start : start + many]
+            if embedder is not None:
+                embedder.forget()
+                await embedder.vectors(text_of(row.inputs, loaded.release.compared) for row in some)
+            with asking.gateway.together():
+                found = await asking.gathered([evaluator.outcome(candidate, row) for row in some])
+            outcomes |= {row.id: each for row, each in zip(some, found, strict=True) if each is not None}
+            if asking.stopped:
+                raise BudgetExhausted(
+                    f"{len(outcomes)} of {len(examples)} rows are answered, and nothing was written: "
+                    f"{asking.stopped}; the same command with a larger cap asks only the others"
+                )
+        secrets = rare_secrets_in(os.environ)
+        answers = [
+            _answers(loaded, row, outcomes.get(str(number)), options.prefix, secrets) for number, row in enumerate(rows)
+        ]
+        failed = sum(outcome.value is None for outcome in outcomes.values()) + len(answers) - len(outcomes)
+        if failed == len(answers):
+            why = answers[0][added[-1]]
+            raise RunRefused(f"none of the {failed} rows got an answer, so nothing was written: {why}")
+        is_text = file.suffix.lower() in TEXT_CELLS
+        write_answers(out, columns, added, zip(rows, answers, strict=True), trusted=is_text)
+        return ApplyResult(
+            run_id=asking.id,
+            name=loaded.name,
+            version=loaded.version,
+            model=lm.name,
+            source=str(file),
+            path=str(out),
+            rows=len(answers),
+            answered=sum(outcome.value == 1 for outcome in outcomes.values()),
+            unreadable=sum(outcome.value == 0 for outcome in outcomes.values()),
+            failed=failed,
+            notes=tuple(notes),
+            **asking.spent(),
+        )
+
+    return Work(
+        "apply",
+        "applied",
+        perform,
+        rows_task(loaded, path.parent, f"{loaded.name} applied to {shown(file)}", examples, digest),
+        (lm, *([embedding] if embedding else [])),
+        options,
+        len(examples) + more,
+        options.budget_for(max(1, len(examples)) + more),
+        chained=("name", "version", "model", "rows", "answered", "unreadable", "failed"),
+    )
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _answers(
+    prompt: Prompt, row: Mapping[str, Any], outcome: Outcome | None, prefix: str, secrets: tuple[str, ...]
+) -> dict[str, Any]:
+    """The new columns of a row; rows whose inputs are empty were not asked."""
+    if outcome is None:
+        empty = [name for name in prompt.release.inputs if _is_empty(row.get(name))]
+        return {f"{prefix}{ERROR}": f"not asked: {listed(empty or prompt.release.inputs)} is empty"}
+    prediction = outcome.prediction
+    if prediction.confidence is None and (reply := mask(prediction.raw, secrets)) != prediction.raw:
+        prediction = prompt.parse(reply)  # as from the ledger, which holds no key
+    found = {f"{prefix}{name}": value for name, value in prediction.fields.items()}
+    return {**found, f"{prefix}{ERROR}": prediction.error} if prediction.error else found
+
+
+def _read(
+    source: Path, prompt: Prompt, added: Sequence[str], form: FileForm, goals: bool
+) -> tuple[list[dict[str, Any]], list[str], str, Sequence[str]]:
+    """The rows, their columns, the hash of the file, and notes on it. Raises InputError where they do not fit.
+
+    `goals`: the texts of a conversation's column are goals of a model that played the user, and no messages.
+    """
+    data, where, inputs = read_bytes(source), shown(source), prompt.release.inputs
+    file = data_file(data, source, form)
+    found, problems = file.rows, file.problems
+    if problems or not found:
+        raise ProblemsError(tuple(problems) or (Problem(f"{where}:1", "no rows; write one for each call"),))
+    rows = [row for _, row in found]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if missing := [name for name in inputs if name not in columns]:
+        raise InputError(
+            f"{where}: no column {listed(map(quoted, missing))}; the inputs of {prompt.name} are {listed(inputs)}, the "
+            f"columns here {listed(columns)}"
+        )
+    if twice := [name for name in added if name in columns]:
+        raise InputError(
+            f"{where}: has a column {listed(map(quoted, twice))} already, which the answers would take; rename it, or "
+            "give the new columns other names, such as --prefix answer_"
+        )
+    wrong, read = [], _reader(prompt, source, rows)
+    for line, row in found:
+        try:
+            for name in inputs:
+                if _is_empty(row.get(name)):
+                    continue
+                text = read(name, row[name])
+                if goals and name == prompt.release.conversation and text == user_text(str(row[name])):
+                    raise ValueError("is a goal, which no model plays here; write the list of messages so far")
+        except ValueError as error:
+            wrong.append(problem(where, line, f"{name}: {error}"))
+    if wrong:
+        raise ProblemsError(tuple(wrong))
+    how = repr(form).encode() if form.is_any else b""
+    return rows, columns, hashlib.sha256(data + how).hexdigest(), file.notes
+
+
+def _reader(prompt: Prompt, source: Path, rows: Sequence[Mapping[str, Any]]) -> Callable[[str, Any], str]:
+    """Return what gives a value of an input as the text that a prompt was scored with, or raises ValueError."""
+    talk = prompt.release.conversation
+    said = reader_of([row.get(talk) for row in rows], source.suffix.lower() in TEXT_CELLS)
+
+    def text(name: str, value: Any) -> str:
+        if name == talk:
+            return said(value)
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+    return text
+
+
+def write_answers(
+    path: Path,
+    columns: Sequence[str],
+    added: Sequence[str],
+    rows: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]],
+    trusted: bool,
+) -> None:
+    """Write rows with their answers, whole or not at all.
+
+    Args:
+        path: .csv or .jsonl.
+        columns: those of the rows.
+        added: those of the answers; a .csv has all of them.
+        rows: each row and its answers by column.
+        trusted: the rows' own cells come out of a .csv or .tsv and are written as they are.
+    """
+    with new_file(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", errors="backslashreplace", newline="")
+        if path.suffix.lower() == ".csv":
+            table = csv.writer(text)
+            table.writerow([*(_cell(name, trusted) for name in columns), *added])
+            for row, answers in rows:
+                own = [_cell(row.get(name), trusted) for name in columns]
+                table.writerow([*own, *(_cell(answers.get(name)) for name in added)])
+        else:
+            for row, answers in rows:
+                text.write(json.dumps({**row, **answers}, ensure_ascii=False, allow_nan=False) + "\n")
+        text.flush()
+        text.detach()
+
+
+def _cell(value: Any, trusted: bool = False) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return value if trusted else without_formula(value.replace("\0", "\\x00"))
+
+
+def without_formula(text: str) -> str:
+    """`text` with an apostrophe before it where a spreadsheet would run it as a formula; a number stays a number.
+
+    >>> without_formula("=1+1"), without_formula("-5"), without_formula("- no")
+    ("'=1+1", '-5', "'- no")
+    """
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text

@@ -1,0 +1,326 @@
+"""`optimize init`: a task folder out of a file, traces or a sentence, or a copy of a sample.
+
+Out of a sentence a proposer drafts labels, definitions, a prompt and, where no file has any, rows. Each is asked for
+alone and checked; what cannot be used is asked for again in other words, and left out in the end. No draft is a label:
+only what people say with `optimize label` comes into train, dev and test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from agent.errors import BadResponse, BudgetExhausted, InputError, RowRefused
+from agent.files import new_file
+from agent.jobs.label import verdict_lines
+from agent.jobs.registry import DB, Asking, Printed, Work, job
+from agent.jobs.released import bare_task
+from agent.jobs.unlabelled import (
+    CONFIRMED_BY,
+    TEXT,
+    DraftPlan,
+    input_columns,
+    labels_given,
+    made_rows,
+    require_choice,
+    table_of,
+    unlabelled,
+    write_draft,
+)
+from agent.models.model_registry import DEFAULT_MODEL, create_model
+from agent.options.jobs import InitOptions
+from agent.options.shared import SpendingOptions
+from agent.prompt.draft_requests import (
+    ATTEMPTS,
+    Refused,
+    checked_labels,
+    definition_request,
+    labels_request,
+    opening_request,
+    read_definition,
+    read_labels,
+    read_opening,
+    read_row,
+    row_request,
+)
+from agent.report.blocks import text as prose
+from agent.report.terminal import show
+from agent.results.rows import DraftResult
+from agent.run.tasks import copy_sample, make_task, new_folder
+from agent.task.answers import label_reader, target_type
+from agent.task.checks import PLACEHOLDER
+from agent.task.columns import DataColumn
+from agent.task.from_file import renamed
+from agent.task.input_files import prompt_text
+from agent.task.label_files import SYNTHETIC, UNLABELLED_FILE, UnlabelledRow, json_line, rows_text
+from agent.task.scoring_rule import Asked
+from agent.task.splits import MIN_ROWS
+from agent.task.task_text import slug, words
+from agent.task.traces import TraceRows, is_traces, read_traces
+from agent.task.words import counted, listed, shown
+from agent.types import Field, Message, Request, Signature, content_id
+
+T = TypeVar("T")
+REPLY_TOKENS = 160
+GUESSED_LABELS = 6
+"""For the plan, where the labels are not known."""
+SYSTEM_LINE = "prompt: the system text of most traces"
+
+
+@job("init", asks="drafting the task")
+def init(name: str = "", *, options: InitOptions, db: Path = DB) -> Work[DraftResult] | Printed:
+    """Make the task folder NAME (under tasks/, or a path) out of your own file; shows how the columns were read.
+
+    With --sample SAMPLE instead: tasks/SAMPLE, a copy of a task that ships with Promptassay.
+
+    With --describe instead: a task without labels, out of a sentence. A model drafts labels, a definition of each and a
+    first prompt, in small steps that are checked; rows come from --from (with a row a line in a .txt file), or it
+    writes synthetic ones. `optimize label NAME` then asks you for labels: no draft of a model ever is one. So it does
+    for traces of which fewer than 30 answers are confirmed by feedback; those are the first labels.
+    """
+    asked, source, targets = Asked.of(options), options.source, options.target
+    prompt = None if options.prompt is None else str(options.prompt)
+    target = targets[0] if targets else ""
+    if options.describe:
+        if len(targets) > 1:
+            raise InputError("--describe drafts labels of one kind: give one --target")
+        if options.sample or prompt:
+            raise InputError("--describe drafts a task: give no --sample, and no --prompt")
+        _require_name(name)
+        return _draft(name, options, asked)
+    is_traced = source is not None and not target and is_traces(source)
+    if options.labels and not is_traced:
+        raise InputError("--labels goes with --describe, or with traces")
+    if options.sample:
+        if name or source or target or prompt or asked.is_any or asked.form.is_any:
+            raise InputError("--sample copies a task as it is: give no NAME, and no option for a file of yours")
+        return _wrote(copy_sample(options.sample), [], f"run {options.sample}")
+    _require_name(name)
+    if source is None:
+        raise InputError("Missing option '--from'; give your data file")
+    if is_traced:
+        if asked.form.is_any:
+            raise InputError("--encoding, --sheet and --strip-html go with tables; leave them out for traces")
+        return _from_traces(name, source, prompt, asked, options)
+    columns = targets if len(targets) > 1 else target
+    folder, reading = make_task(name, source, columns, prompt, options.seed, asked)
+    return _wrote(folder, list(reading.lines()), name)
+
+
+def _require_name(name: str) -> None:
+    if not name:
+        raise InputError("Missing argument 'NAME'; name the folder of the task")
+
+
+def _wrote(folder: Path, lines: Sequence[str], then: str) -> Printed:
+    command = f"optimize {then}"
+    said = prose(*lines, f"wrote {folder}; look at {folder / 'task.toml'}, then: {command}", exact=True)
+    return Printed({"folder": str(folder), "read": list(lines), "next": command}, lambda: show(said))
+
+
+# -- out of a sentence ------------------------------------------------------------------------------------------------
+
+
+def _draft(name: str, options: InitOptions, asked: Asked) -> Work[DraftResult]:
+    description = " ".join(options.describe.split())
+    if len(description.split()) < 3 or not description.isprintable():
+        raise InputError('--describe: say in a sentence what the task is, such as "Sort mails into bug or question"')
+    target = next(iter(options.target), "label")
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", target) or target in (TEXT, "id", "source", "drafted"):
+        raise InputError(f"--target {target}: give a name of letters, digits and underscores, such as label")
+    require_choice(asked)
+    labels, source = labels_given(options.labels), options.source
+    own = (DataColumn(TEXT, TEXT, "input", "drafted"), DataColumn(target, target, "target", "the label"))
+    plan = DraftPlan(new_folder(name), description, target, labels, own, (), options.rows)
+    if source:
+        file, traces = table_of(source, asked.form)
+        columns, rows, confirmed = unlabelled(file.rows, source, target, asked, traces)
+        plan = replace(plan, columns=columns, rows=tuple(rows), synthetic=0, confirmed=confirmed)
+    lm = create_model(options.model or DEFAULT_MODEL)
+    calls = (not labels) + (len(labels) or GUESSED_LABELS) + 1 + plan.synthetic
+    have = f"{counted(len(plan.rows) or plan.synthetic, 'row')} {f'of {shown(source)}' if source else 'to write'}"
+    signature = Signature(tuple(map(Field, plan.inputs)), (Field(target),))
+    digest = hashlib.sha256(rows_text(plan.rows).encode()).hexdigest()
+
+    async def perform(asking: Asking[DraftResult]) -> DraftResult:
+        refused: list[str] = []
+
+        async def ask(make: Callable[[int], tuple[Message, ...]], read: Callable[[str], T], seed: int = 0) -> T | None:
+            """What `read` makes of the first reply that can be used; None where none of ATTEMPTS can."""
+            for attempt in range(ATTEMPTS):
+                heat = (
+                    0.9 if seed else 0.7 * (attempt > 0)
+                )  # rows are to differ; all else is first asked without chance
+                request = Request(make(attempt), REPLY_TOKENS, temperature=heat, seed=1000 * seed + attempt)
+                try:
+                    return read((await asking.gateway.complete("proposer", lm, request)).text)
+                except (Refused, RowRefused, BadResponse) as error:
+                    refused.append(str(error))
+            return None
+
+        async def row(label: str, number: int) -> str | None:
+            meaning, before = definitions[label], [row.inputs[TEXT] for row in rows if row.drafted == label]
+            texts = [row.inputs[TEXT] for row in rows]
+            return await ask(
+                lambda n: row_request(description, label, meaning, before, number + n),
+                lambda text: read_row(text, description, meaning, texts),
+                1 + number,
+            )
+
+        async def definition(label: str) -> str | None:
+            others = list(definitions.values())
+            return await ask(
+                lambda n: definition_request(description, named, label, n),
+                lambda text: read_definition(text, description, label, others),
+            )
+
+        named = (
+            labels or await ask(lambda n: labels_request(description, n), lambda t: read_labels(t, description)) or ()
+        )
+        if not named:
+            raise InputError(f"{lm.name} named no labels that can be used ({refused[-1]}); give them: --labels a,b,c")
+        definitions: dict[str, str] = {}
+        opening, rows = "", list(plan.rows)
+        try:
+            for label in named:
+                definitions[label] = await definition(label) or ""
+            inputs = tuple(map(words, plan.inputs))
+            opening = await ask(lambda n: opening_request(description, inputs, n), read_opening) or ""
+            for number in range(plan.synthetic):
+                label = named[number % len(named)]
+                if (text := await row(label, number)) is not None:
+                    rows.append(UnlabelledRow(content_id("row", {TEXT: text}), {TEXT: text}, SYNTHETIC, label))
+        except BudgetExhausted as stop:
+            asking.stopped = str(stop)
+        if not rows:
+            raise BudgetExhausted(asking.stopped or "no row could be drafted; give your own rows with --from FILE")
+        said = all(label.casefold() in description.casefold() for label in named)
+        return DraftResult(
+            run_id=asking.id,
+            task=asking.task.name,
+            folder=str(plan.folder),
+            model=lm.name,
+            labels={label: definitions.get(label, "") for label in named},
+            labels_from="the user" if labels else "the description" if said else "the model",
+            opening=opening,
+            rows=len(rows),
+            synthetic=sum(row.source == SYNTHETIC for row in rows),
+            confirmed=write_draft(plan, named, definitions, opening, rows),
+            refused=len(refused),
+            why_refused=tuple(_grouped(refused)),
+            wanted=tuple(verdict_lines(len(named))),
+            status=asking.status,
+            **asking.spent(),
+        )
+
+    return Work(
+        "draft",
+        "drafted",
+        perform,
+        bare_task(slug(plan.folder.name), description, signature, plan.folder, {"unlabelled": digest}),
+        [lm],
+        options.part(SpendingOptions),
+        calls,
+        options.budget_for(ATTEMPTS * calls),
+        command="init",
+        chained=_for_chain,
+        opening=f"{plan.folder.name}: {lm.name} drafts {listed(labels) or 'labels'}, definitions and a prompt; {have}",
+    )
+
+
+def _for_chain(result: DraftResult) -> Mapping[str, object]:
+    kept = ("rows", "synthetic", "refused", "labels_from", "status", "model")
+    return {**{name: getattr(result, name) for name in kept}, "labels": len(result.labels)}
+
+
+def _grouped(reasons: Sequence[str], most: int = 5) -> list[str]:
+    """Each reason once, the most frequent first, with how often it came.
+
+    >>> _grouped(["is there already", "is no instruction", "is there already"])
+    ['is there already, 2 times', 'is no instruction']
+    """
+    return [reason + f", {count} times" * (count > 1) for reason, count in Counter(reasons).most_common(most)]
+
+
+# -- out of traces ----------------------------------------------------------------------------------------------------
+
+
+def _from_traces(name: str, source: Path, prompt: str | None, asked: Asked, options: InitOptions) -> Printed:
+    """Confirmed answers are the rows of the task, the others lie next to them without a label. Where few are confirmed
+    it is a task to label: they are its first labels."""
+    found, choices = read_traces(source), labels_given(options.labels)
+    lines = list(found.lines())
+    if len(found.labelled) < MIN_ROWS:
+        if choices or (choices := _labels_in(found.answers)):
+            origin = "--labels" if options.labels else "the answers in the file"
+            folder, more = _task_to_label(name, source, found, prompt, asked, choices)
+            return _wrote(folder, [*lines, f"labels, from {origin}: {listed(choices)}", *more], f"label {name}")
+        confirmed = counted(len(found.labelled), "answer is", "answers are")
+        file = Path(f"{Path(name).name}-{UNLABELLED_FILE}")
+        if file.exists():
+            raise InputError(f"{shown(file)} exists, and the rows to label would be written there; move it away")
+        _write(file, "".join(map(json_line, [*found.labelled, *found.unlabelled])))
+        raise InputError(
+            "\n".join(
+                [
+                    *lines,
+                    f"{shown(source)}: {confirmed} confirmed by a score or feedback, and a task "
+                    f"needs {MIN_ROWS}; wrote the rows to {shown(file)}: fill in {found.column!r}, then "
+                    f"`optimize init {name} --from {shown(file)} --target {found.column}`; where the answer is one of "
+                    f"some labels, give them: `optimize init {name} --from {shown(source)} --labels A,B`",
+                ]
+            )
+        )
+    if choices:
+        raise InputError(f"--labels: {len(found.labelled)} answers are confirmed and say the labels; leave it out")
+    if prompt is None and found.instruction:
+        prompt = f"{found.instruction}\n"  # with the end of a line it is never taken as the name of a file
+        lines.append(SYSTEM_LINE)
+    folder, reading = make_task(name, source, found.column, prompt, options.seed, asked, found.labelled)
+    table = [(line, row) for line, row in found.table if found.column not in row]
+    if rows := made_rows(table, input_columns(reading.columns), source):
+        _write(folder / UNLABELLED_FILE, rows_text(rows))
+        lines.append(f"{folder / UNLABELLED_FILE}: {counted(len(rows), 'row')} without a label, which no run reads")
+    return _wrote(folder, [*lines, *reading.lines()], f"run {name}")
+
+
+def _task_to_label(
+    name: str, source: Path, found: TraceRows, prompt: str | None, asked: Asked, labels: tuple[str, ...]
+) -> tuple[Path, list[str]]:
+    """A task whose confirmed answers are its first labels, and what is in it."""
+    require_choice(asked)
+    folder = new_folder(name)
+    instruction = prompt_text(prompt) if prompt else found.instruction
+    marks = frozenset(mark[1] for mark in PLACEHOLDER.finditer(instruction))
+    columns, rows, confirmed = unlabelled(found.questions, source, found.column, asked, found, marks)
+    own = renamed(instruction, columns)
+    plan = DraftPlan(folder, "", found.column, labels, columns, tuple(rows), confirmed=confirmed, prompt=own)
+    labelled = write_draft(plan, labels, {}, "", rows)
+    lines = [f"{folder / UNLABELLED_FILE}: {counted(len(rows), 'row')}, {labelled} of them labelled by {CONFIRMED_BY}"]
+    if others := len(confirmed) - labelled:
+        are = counted(others, "confirmed answer is", "confirmed answers are")
+        lines.append(f"{are} none of the labels: such a row has no label")
+    if not prompt:
+        lines.append(SYSTEM_LINE if found.instruction else "prompt: a plain one")
+    return folder, [*lines, *verdict_lines(len(labels))]
+
+
+def _labels_in(answers: Sequence[str]) -> tuple[str, ...]:
+    """The labels that the answers are, each in its usual spelling; () where they are none."""
+    if target_type(answers) != "choice":
+        return ()
+    read = label_reader("choice", answers)
+    try:
+        return checked_labels(sorted({read(answer) for answer in answers}))
+    except Refused:  # a text that can be no label stands among them
+        return ()
+
+
+def _write(path: Path, text: str) -> None:
+    with new_file(path, private=True) as file:
+        file.write(text.encode("utf-8"))

@@ -1,0 +1,300 @@
+"""What `optimize label` needs: a task to label, rows that are added to it, answers of prompts, and what is wanted next.
+
+Answers of the best prompts of a run come first where they disagree. Their calls go through the gateway, under a cap
+that the user gives; they are kept with the run of the ledger that asked them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from agent.errors import BudgetExhausted, InputError
+from agent.evaluate.evaluator import Evaluator
+from agent.files import new_file
+from agent.jobs.registry import Asking, Work
+from agent.jobs.released import Readable
+from agent.jobs.unlabelled import (
+    CONFIRMED_BY,
+    Table,
+    confirmed_answers,
+    made_rows,
+    names_in,
+    require_rows,
+    table_of,
+)
+from agent.ledger.connect import is_there
+from agent.ledger.query import Row, is_calibrated, started_with
+from agent.models.model_registry import create_model
+from agent.options.jobs import LabelOptions
+from agent.options.shared import SpendingOptions
+from agent.programs.kinds import program_for
+from agent.prompt.template import label_text
+from agent.results.rows import LabellingResult, LabelResult
+from agent.run.launch import earlier_prices
+from agent.run.locations import open_history
+from agent.run.recorded import recorded_prompt
+from agent.run.tasks import find_task, task_of
+from agent.stats.preflight import rows_for
+from agent.task.answers import text_of
+from agent.task.columns import column_named
+from agent.task.label_files import UNLABELLED_FILE, LabelledTask, folded, read_fields, rows_text
+from agent.task.label_session import LabelQueue, LabelSession, agreements, disagreement, queue_of
+from agent.task.splits import FRACTIONS, SPLITS
+from agent.task.tables import FileForm, read_rows
+from agent.task.words import counted, listed, near, quoted, shown
+from agent.types import Example
+
+GAINS = (0.3, 0.1)
+"""Gains for which the labels are counted, as shares."""
+KIND = "label_answers"
+MOST_PROMPTS = 3
+"""Prompts that are asked: the user's own and the best others."""
+AT_ONCE = 100
+"""Rows that are begun together. Not all of them: where the budget ends, those that were begun may lack an answer."""
+
+
+def opened(name: str) -> LabelledTask:
+    """The task of this name or path, with its splits as its labels are. Raises InputError where it is none."""
+    task = LabelledTask(find_task(name))
+    task.write_splits()
+    return task
+
+
+def labels_wanted(task: LabelledTask) -> LabellingResult:
+    """How far labelling is and what is wanted for a verdict."""
+    events = task.log.events()
+    status = task.status(events)
+    splits = ", ".join(f"{split} {count}" for split, count in status.splits.items())
+    wanted = [f"rows: {splits}"]
+    if status.missing:
+        wanted = [f"wanted before train, dev and test are written: {status.missing}"]
+    wanted += list(verdict_lines(len(task.choices)))
+    if status.chosen_in_test:
+        wanted.append(
+            f"{status.chosen_in_test} of {status.splits['test']} test rows were chosen because prompts answered them "
+            "differently: the gain that is measured on them is larger than on all rows"
+        )
+    name = task.folder.name if task.folder.parent == Path("tasks") else str(task.folder)
+    more = " --add FILE" * (status.labelled == status.rows)
+    return LabellingResult(
+        task=task.name,
+        folder=str(task.folder),
+        rows=status.rows,
+        labelled=status.labelled,
+        disputed=status.disputed,
+        by_label=status.by_label,
+        splits=status.splits,
+        agreement=tuple(pair.line for pair in agreements(task, events)),
+        wanted=tuple(wanted),
+        next=f"optimize label {name}{more}" if status.missing else f"optimize run {name}",
+    )
+
+
+def rows_next(task: LabelledTask, answers: Mapping[str, Sequence[str]], count: int = 20) -> list[dict[str, Any]]:
+    """The rows that are to be labelled next, JSON-ready: id, inputs and why."""
+    session, found = LabelSession(task, "next", queue_of(task, answers), 0), list[dict[str, Any]]()
+    events = task.log.events()
+    while len(found) < count and (shown := session.next(events, [each["row"] for each in found])) is not None:
+        found.append({"row": shown.row.id, "inputs": dict(shown.row.inputs), "why": shown.why})
+    return found
+
+
+def verdict_lines(labels: int) -> list[str]:
+    """How many labels show which gain, in words; `labels`: how many there are to choose from."""
+    parts = []
+    for gain in GAINS:
+        rows = rows_for(gain, 0.5) or 0
+        count = math.ceil(rows / FRACTIONS[2])
+        parts.append(f"{100 * gain:.0f} points about {count} labels ({math.ceil(count / labels)} a label)")
+    return [f"to show a gain of {', of '.join(parts)} are wanted, as {FRACTIONS[2]:.0%} of them become test rows"]
+
+
+# -- rows of a file ---------------------------------------------------------------------------------------------------
+
+
+def add_rows(name: str, path: Path, form: FileForm) -> list[str]:
+    """Add rows of a file to those without a label, and labels that traces confirm to rows that have none.
+
+    Returns what was added, in lines. Raises InputError or ProblemsError where the task or the file is wrong.
+    """
+    folder = find_task(name)
+    inputs, field = read_fields(folder)
+    file, traces = table_of(path, form)
+    columns = _columns(file.rows, inputs, path, traces is not None or path.suffix.lower() == ".txt")
+    made = made_rows(file.rows, columns, path)
+    require_rows(made, inputs, path)
+    known = _known(folder, inputs)
+    new = [row for row in made if folded(row.inputs) not in known]
+    unlabelled = folder / UNLABELLED_FILE
+    if new:
+        before = unlabelled.read_bytes() if unlabelled.exists() else b""
+        end = b"\n" if before and not before.endswith(b"\n") else b""  # an editor may have left it out
+        with new_file(unlabelled) as opened:
+            opened.write(before + end + rows_text(new).encode("utf-8"))
+    answers, labelled = list[tuple[str, str]](), 0
+    if traces and unlabelled.exists():
+        task = LabelledTask(folder)
+        known_labels = task.labels(task.log.events())
+        confirmed = confirmed_answers(traces, columns).items()
+        answers = [(row, answer) for row, answer in confirmed if row in task.by_id and row not in known_labels]
+        labelled = task.label_confirmed(answers, CONFIRMED_BY)
+    if not new and not labelled:
+        raise InputError(f"{shown(path)}: none of its rows is new to {field} of {name}; give a file with others")
+    lines = [*(traces.lines() if traces else ()), *file.notes, f"added {counted(len(new), 'row')} to label"]
+    if answers:
+        lines.append(f"labelled by {CONFIRMED_BY}: {labelled} of {len(answers)}; other answers are no labels here")
+    column = "" if traces else column_named(names_in(file.rows), field) or ""
+    if not_taken := sum(bool(text_of(row.get(column)).strip()) for _, row in file.rows):
+        lines.append(f"column {quoted(column)}, with {not_taken} filled in, is left out: people give the labels")
+    return lines
+
+
+def _columns(table: Table, inputs: Sequence[str], path: Path, is_text: bool) -> dict[str, str]:
+    """By input its column; `is_text`: one that is alone has no name of the user's, and is the only input."""
+    names = names_in(table)
+    if is_text and len(names) == len(inputs) == 1:
+        return {inputs[0]: names[0]}
+    columns = {own: column_named(names, own) for own in inputs}
+    if missing := [own for own, column in columns.items() if column is None]:
+        if path.suffix.lower() == ".txt":
+            raise InputError(
+                f"{shown(path)}: a line is one text, and the inputs are {listed(inputs)}; give a .csv file"
+            )
+        raise InputError(f"{shown(path)}: no column for the input {quoted(missing[0])}{near(missing[0], names)}")
+    return {own: column or "" for own, column in columns.items()}
+
+
+def _known(folder: Path, inputs: Sequence[str]) -> set[tuple[str, ...]]:
+    """The inputs that a task has, as they are compared."""
+    known = {folded(row.inputs) for row in LabelledTask(folder).rows} if (folder / UNLABELLED_FILE).exists() else set()
+    for split in SPLITS:
+        if (file := folder / f"{split}.jsonl").exists():
+            rows, _ = read_rows(file)
+            known |= {folded({own: str(row.get(own, "")) for own in inputs}) for _, row in rows}
+    return known
+
+
+# -- answers of prompts -----------------------------------------------------------------------------------------------
+
+
+def label_answers(labelled: LabelledTask, options: LabelOptions, db: Path) -> Work[LabelResult]:
+    """Ask the best prompts of the last run of a task rows without a label, as far as the caps pay.
+
+    Raises InputError where there is no such run, no row is left, or the cap is too small for one row.
+    """
+    with closing(open_history(db)) as history:
+        run = next((row for row in history.runs() if _is_of(row, labelled)), None)
+        if run is None:
+            raise InputError(
+                f"{labelled.name}: no run of this task in {db} yet; label rows, then `optimize run {labelled.folder}`"
+            )
+        trials = [trial for trial in history.trials(run["id"]) if trial["state"] == "complete"]
+        own = [trial for trial in trials if trial["number"] == 0]
+        others = [
+            trial for trial in trials if trial["number"] and trial["mean"] is not None and not is_calibrated(trial)
+        ]
+        best = sorted(others, key=lambda trial: (-trial["mean"], trial["number"]))
+        found = [history.candidate(trial["candidate_id"]) for trial in [*own, *best]]
+        whole = [row for row in found if not (row["picks"] or row["passages"])]  # these look up rows of that run
+        prompts = [recorded_prompt(row) for row in whole[:MOST_PROMPTS]]
+    begun, of_run = started_with(run), str(run["id"])
+    if len(prompts) < 2:
+        raise InputError(f"{of_run}: fewer than two prompts of it can be asked without its rows; run the task again")
+    most = options.max_calls // len(prompts) if options.max_calls else len(labelled.rows)
+    rows = _rows(labelled, most)
+    if not rows:
+        raise InputError(f"{labelled.name}: no row is left to ask, or --max-calls is below {len(prompts)}, for one row")
+    task, lm = task_of(begun.model_copy(update={"task": str(labelled.folder)})), create_model(run["model"])
+
+    async def perform(asking: Asking[LabelResult]) -> LabelResult:
+        program, field = program_for(asking.task, lm), asking.task.signature.outputs[0].name
+        evaluator = Evaluator(asking.task, asking.gateway, lm, [Readable()], [program])
+        answers: dict[str, tuple[str, ...]] = {}
+        for start in range(0, len(rows), AT_ONCE):
+            some = rows[start : start + AT_ONCE]
+            calls = [evaluator.outcome(prompt, row) for row in some for prompt in prompts]
+            outcomes = iter(await asking.gathered(calls))
+            for row in some:
+                given = islice(outcomes, len(prompts))
+                known = [each.prediction.fields.get(field) for each in given if each is not None]
+                if len(known) == len(prompts):
+                    answers[row.id] = tuple("" if value is None else label_text(value) for value in known)
+            if asking.stopped:
+                break
+        if not answers:
+            raise BudgetExhausted(asking.stopped)
+        return LabelResult(
+            run_id=asking.id,
+            of_run=of_run,
+            task=task.name,
+            folder=task.folder,
+            prompts=len(prompts),
+            answers=answers,
+            apart=sum(disagreement(given) > 0 for given in answers.values()),
+            status=asking.status,
+            **asking.spent(),
+        )
+
+    planned = len(prompts) * len(rows)
+    return Work(
+        KIND,
+        "answered_unlabelled",
+        perform,
+        task,
+        [lm],
+        options.part(SpendingOptions),
+        planned,
+        options.budget_for(planned),
+        command="label",
+        chained=_for_chain,
+        prices=earlier_prices(begun, lm.name),
+    )
+
+
+def _for_chain(result: LabelResult) -> Mapping[str, Any]:
+    kept = ("of_run", "prompts", "apart", "status")
+    return {**{name: getattr(result, name) for name in kept}, "rows": len(result.answers)}
+
+
+def _is_of(run: Row, labelled: LabelledTask) -> bool:
+    """Whether it is a search of this very folder that ended."""
+    is_search = bool(run["options"]) and "command" not in run["options"] and run["status"] in ("complete", "budget")
+    return is_search and Path(run["folder"]).resolve() == labelled.folder.resolve()
+
+
+def _rows(labelled: LabelledTask, most: int) -> list[Example]:
+    """At most so many rows without a label, spread over all of them."""
+    labels = labelled.labels(labelled.log.events())
+    queue = LabelQueue([row.text for row in labelled.rows], {})
+    left = [at for at, row in enumerate(labelled.rows) if row.id not in labels]
+    taken = {at: "" for at, row in enumerate(labelled.rows) if row.id in labels}
+    found: list[Example] = []
+    while left and len(found) < most:
+        at = queue.pick(taken, left)
+        left.remove(at)
+        taken[at] = ""
+        found.append(Example(labelled.rows[at].id, labelled.rows[at].inputs, {}))
+    return found
+
+
+def answers_of(labelled: LabelledTask, db: Path) -> dict[str, tuple[str, ...]]:
+    """By row what the prompts of the run that was asked last answered, of all that they were asked; nothing where none
+    were."""
+    if not is_there(db):
+        return {}
+    folder = labelled.folder.resolve()
+    with closing(open_history(db)) as history:
+        results = [run["result"] or {} for run in history.runs()]  # the latest first
+    asked = [LabelResult.from_json(each) for each in results if each.get("kind") == KIND]
+    here = [each for each in asked if Path(each.folder).resolve() == folder]
+    return {
+        row: given
+        for result in reversed(here)
+        if result.of_run == here[0].of_run
+        for row, given in result.answers.items()
+    }

@@ -1,0 +1,333 @@
+"""Declare a job once.
+
+    @job("transfer", asks="scoring prompts on other models", required=("models",))
+    def transfer(run: str, options: TransferOptions, db: Path = DB) -> Work[TransferResult]:
+        '''Score the best prompts of RUN on other models.'''
+
+Parameters that are models of options, or whose default is an `option`, are options of the command and keyword arguments
+in Python; the others are arguments, which may be left out where they have a default. A job that asks models returns
+`Work`; any other returns its result, or what it shows.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast, get_args, get_type_hints
+
+from pydantic import create_model
+from pydantic.fields import FieldInfo
+
+from agent.gateway.gateway import Gateway
+from agent.jobs import JOBS
+from agent.options.option import JobOptions, Option, option
+from agent.options.shared import LEDGER, LedgerOption, SpendingOptions, TrackOptions, in_order
+from agent.registry import Registry
+from agent.results.base import CostedResult, Result
+from agent.run.arguments import WatchArguments
+from agent.run.interrupts import run_blocking
+from agent.run.job import Job, Resources
+from agent.run.launch import silence
+from agent.run.observers import LogWatcher
+from agent.run.session import PreparedJob, run_job
+from agent.run.tracking import NO_TRACKING, Tracking
+from agent.types import LM, Budget, Task
+
+R = TypeVar("R", bound=CostedResult)
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+DB: Any = LedgerOption.field("db")
+"""The default of a parameter that is the ledger."""
+SOURCE = "str | Path | Task | Rows | Table"
+"""What `optimize` takes, as `help` shows it."""
+
+
+def key_option(key: str) -> Any:
+    """`--KEY-column` of a key that is read of a log."""
+    return option(key, f"The key of the {key} in a row; a.b is b inside a.", metavar="NAME")
+
+
+@dataclass(frozen=True, slots=True)
+class Work(Generic[R]):
+    """What a job asks models, checked and ready to start.
+
+    Args:
+        kind: of the run in the ledger.
+        done: the event of its result.
+        perform: asks, and returns the result.
+        task: what is asked; its rows are those of the run.
+        lms: every model that is asked, the one that the run is named after first.
+        options: how models are asked, and the price.
+        planned: calls, at most.
+        budget: hard caps on all of them.
+        command: the words of the command. "": the kind.
+        models: the names that the run is listed with. (): that of the first model.
+        chained: keys of the result that its event keeps, or what makes that of the result. (): all.
+        prices: by model, those that the run behind it was given.
+        opening: what is about to be asked, in a line.
+        ended: called on the command line when the result is printed; returns the exit code.
+    """
+
+    kind: str
+    done: str
+    perform: Callable[[Asking[R]], Awaitable[R]]
+    task: Task
+    lms: Sequence[LM]
+    options: SpendingOptions
+    planned: int
+    budget: Budget
+    command: str = ""
+    models: Sequence[str] = ()
+    chained: Sequence[str] | Callable[[R], Mapping[str, Any]] = ()
+    use_cache: bool = True
+    prices: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    after_interrupt: str = Job.after_interrupt
+    opening: str = ""
+    ended: Callable[[R], int] = lambda result: 0
+
+    def prepared(self) -> PreparedJob[R]:
+        """The run that the session starts."""
+        make = lambda resources: Asking(self, resources)  # noqa: E731
+        return PreparedJob(make, self.lms, self.budget, self.use_cache, self.prices, self.seed)
+
+
+class Asking(Job[R]):
+    """The run of a job, through which its work asks models."""
+
+    def __init__(self, work: Work[R], resources: Resources) -> None:
+        super().__init__(work.task, work.models or (work.lms[0].name,), resources)
+        self._work, self.model, self.seed = work, work.lms[0].name, resources.seed
+        self.command, self.kind, self.done = work.command or work.kind, work.kind, work.done
+        self.after_interrupt = work.after_interrupt
+
+    @property
+    def planned(self) -> int:
+        return self._work.planned
+
+    @property
+    def gateway(self) -> Gateway:
+        """Sends the calls."""
+        return self._gateway
+
+    @property
+    def stopped(self) -> str:
+        """Why the budget ended the calls; "" while it has not."""
+        return self._stopped
+
+    @stopped.setter
+    def stopped(self, why: str) -> None:
+        self._stopped = why
+
+    @property
+    def status(self) -> Literal["complete", "budget"]:
+        """Whether all was asked, or the budget ended it early."""
+        return "budget" if self._stopped else "complete"
+
+    async def in_sets(self, sets: Sequence[Callable[[], Awaitable[T]]], in_turn: bool = False) -> list[T]:
+        """Run groups of calls in order, or as one provider batch; `in_turn`: each needs the one before."""
+        return await self._sets(sets, in_turn)
+
+    async def work(self) -> R:
+        return await self._work.perform(self)
+
+    def for_chain(self, result: R) -> Mapping[str, Any]:
+        keys, found = self._work.chained, result.to_json()
+        return keys(result) if callable(keys) else {key: found[key] for key in keys or found}
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """What a job that asks no model shows.
+
+    Args:
+        value: the object of `--json`, or a result, which is printed as its blocks.
+        show: prints it for people, where it is no result.
+        exit_code: of the command.
+        notes: lines on stderr.
+    """
+
+    value: Any
+    show: Callable[[], object] | None = None
+    exit_code: int = 0
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """A job as it was declared.
+
+    Args:
+        name: the words of its command.
+        asks: what its progress is called; "" for a job that asks no model.
+        tracks: whether its command has the options of trackers.
+        required: options that must be given.
+        registries: by option, what lists its values.
+        typed: options that are not read from the environment.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    asks: str = ""
+    tracks: bool = False
+    required: tuple[str, ...] = ()
+    registries: Mapping[str, Registry[Any]] = field(default_factory=dict)
+    typed: tuple[str, ...] = ()
+
+    @cached_property
+    def parameters(self) -> list[inspect.Parameter]:
+        """Those of the function, with their types."""
+        hints = get_type_hints(self.function, include_extras=True)
+        own = inspect.signature(self.function).parameters.values()
+        return [each.replace(annotation=hints[each.name]) for each in own]
+
+    @cached_property
+    def arguments(self) -> list[inspect.Parameter]:
+        """The parameters that are no options."""
+        return [each for each in self.parameters if not (_is_model(each) or isinstance(each.default, FieldInfo))]
+
+    @cached_property
+    def models(self) -> dict[str, type[JobOptions]]:
+        """The models of options by the parameter that takes each; "": that of options with parameters of their own."""
+        found: dict[str, type[JobOptions]] = {each.name: each.annotation for each in self.parameters if _is_model(each)}
+        single: Any = {
+            each.name: (each.annotation, each.default)
+            for each in self.parameters
+            if isinstance(each.default, FieldInfo)
+        }
+        return {**found, **({"": create_model("Options", __base__=JobOptions, **single)} if single else {})}
+
+    @property
+    def about(self) -> str:
+        """The help text: the docstring up to its sections."""
+        doc = inspect.cleandoc(self.function.__doc__ or "")
+        return re.split(r"\n\n(?=(?:Args|Returns|Raises|Example):\n)", doc)[0]
+
+    @property
+    def summary(self) -> str:
+        """The first paragraph of the help text, in one line."""
+        return " ".join(self.about.split("\n\n")[0].split())
+
+    @property
+    def result(self) -> type[Result] | None:
+        """The type of its result; None where it has none of its own."""
+        kinds = [get_type_hints(self.function)["return"]]
+        for kind in kinds:
+            kinds += get_args(kind)
+        return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Result)), None)
+
+    def begin(self, arguments: Mapping[str, Any], parts: Iterable[JobOptions]) -> Any:
+        """Call the function with its arguments and an instance of each of its models."""
+        values = dict(arguments)
+        for name, part in zip(self.models, parts, strict=False):
+            values |= {name: part} if name else dict(part)
+        return self.function(**values)
+
+    def run(self, words: Sequence[Any], options: JobOptions) -> Any:
+        """Run it from Python with its arguments and its options."""
+        watcher = LogWatcher(getattr(options, "progress", None))
+        tracking = Tracking.of(options) if isinstance(options, TrackOptions) else NO_TRACKING
+        silence(watcher.warn)
+        given, models = options.as_given, self.models.values()
+        parts = [part.given({name: given[name] for name in part.declared() if name in given}) for part in models]
+        found = self.begin({each.name: word for each, word in zip(self.arguments, words, strict=True)}, parts)
+        if not isinstance(found, Work):
+            return found.value if isinstance(found, Printed) else found
+        db = Path(getattr(options, "db", LEDGER))
+        return run_blocking(lambda stop: run_job(found.prepared(), found.options, db, watcher, stop, tracking))
+
+    def in_python(self) -> Callable[..., Any]:
+        """The job as a function that runs to its end; options are keyword arguments."""
+        bases: list[Any] = [*self.models.values(), *([WatchArguments] if self.asks else [])]
+        model = create_model("Arguments", __base__=tuple(bases) or JobOptions)
+
+        def run(*words: Any) -> Any:
+            return self.run(words[:-1], words[-1])
+
+        run.__name__ = run.__qualname__ = self.function.__name__
+        run.__doc__ = f"{self.about}\n\nArgs:\n    options: its options."
+        options = inspect.Parameter("options", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        words = [each.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for each in self.arguments]
+        signature = inspect.Signature([*words, options], return_annotation=self.result or Any)
+        run.__signature__ = signature  # type: ignore[attr-defined]
+        made: Callable[..., Any] = takes(cast(Any, model))(cast(Any, run))
+        return made
+
+
+def _is_model(parameter: inspect.Parameter) -> bool:
+    return isinstance(parameter.annotation, type) and issubclass(parameter.annotation, JobOptions)
+
+
+def job(name: str, **about: Any) -> Callable[[F], F]:
+    """Declare a function as a job.
+
+    Args:
+        name: the words of its command, such as "judge calibrate".
+        about: other fields of `JobSpec`.
+    """
+
+    def declare(function: F) -> F:
+        JOBS.add(name, JobSpec(name, function, **about), function.__module__)
+        return function
+
+    return declare
+
+
+# -- options as keyword arguments -------------------------------------------------------------------------------------
+
+_P = ParamSpec("_P")
+_A = TypeVar("_A")
+_O = TypeVar("_O", bound=JobOptions)
+
+
+def takes(model: Callable[_P, _O]) -> Callable[[Callable[[_A, _O], T]], Callable[Concatenate[_A, _P], T]]:
+    """Give a function the options of a model as keyword arguments, for type checkers, editors and `help`."""
+    declared: type[JobOptions] = model  # type: ignore[assignment]
+
+    def take(function: Callable[[_A, _O], T]) -> Callable[Concatenate[_A, _P], T]:
+        own = inspect.signature(function)
+        words = [each.replace(annotation=_shown(each)) for name, each in own.parameters.items() if name != "options"]
+        signature = own.replace(parameters=[*words, *map(_parameter, in_order(declared.declared().values()))])
+
+        @functools.wraps(function)
+        def called(*arguments: Any, **given: Any) -> T:
+            try:
+                bound = signature.bind(*arguments, **given).arguments
+            except TypeError as error:
+                raise TypeError(f"{function.__name__}() {error}") from None
+            asked = {name: bound[name] for name in given if name in declared.declared() and name in bound}
+            first = [bound.get(each.name, each.default) for each in words]
+            return function(*first, declared.given(asked))  # type: ignore[call-arg]
+
+        called.__signature__ = signature  # type: ignore[attr-defined]
+        called.__doc__ = _documented(function.__doc__ or "", declared)
+        return called
+
+    return take
+
+
+def _shown(parameter: inspect.Parameter) -> Any:
+    return SOURCE if parameter.annotation == "Source" else parameter.annotation
+
+
+def _parameter(declared: Option) -> inspect.Parameter:
+    """An option as a keyword argument."""
+    module = r"\b(collections\.abc|pathlib|typing|agent(\.[a-z_]+)+)\."
+    kind = re.sub(module, "", inspect.formatannotation(declared.field.annotation))
+    return inspect.Parameter(
+        declared.name, inspect.Parameter.KEYWORD_ONLY, default=declared.field.default, annotation=kind
+    )
+
+
+def _documented(doc: str, model: type[JobOptions]) -> str:
+    """A docstring whose `options:` line is the list of a model's options."""
+    lines = []
+    for each in in_order(model.declared().values()):
+        bounds = each.expected().removeprefix("write ") if each.kind in (int, float) else ""
+        lines.append(f"    {each.name}: {each.about}{f' ({bounds})' if bounds else ''}")
+    return re.sub(r"(?m)^    options: .*$", lambda found: "\n".join(lines), inspect.cleandoc(doc))

@@ -1,0 +1,86 @@
+"""A released prompt on rows: what asks it, and the task that rows without right answers make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agent.evaluate.evaluator import Evaluator
+from agent.gateway.embedding import Embedder
+from agent.jobs.registry import Asking
+from agent.programs.released import ReleasedCandidate, ReleasedProgram
+from agent.release.runtime import Prompt
+from agent.run.embeddings import embedder_of
+from agent.types import (
+    LM,
+    Budget,
+    Constraints,
+    Example,
+    Field,
+    Metric,
+    MetricSpec,
+    Prediction,
+    Score,
+    SearchSpace,
+    Signature,
+    Task,
+)
+
+
+class Readable:
+    """The metric of rows without right answers: 1 for a reply that could be read."""
+
+    name = "readable"
+
+    async def score(self, example: Example, prediction: Prediction) -> Score:
+        return Score(self.name, 0.0 if prediction.error else 1.0, prediction.error)
+
+
+def bare_task(name: str, about: str, signature: Signature, folder: Path, hashes: dict[str, str], **more: Any) -> Task:
+    """Make a task for the ledger that is searched for nothing; `more`: other fields."""
+    nothing, space = Constraints(), SearchSpace((), (), ())
+    task = Task(name, about, signature, "", (), space, nothing, Budget(), (), (), (), str(folder), hashes=hashes)
+    return replace(task, **more)
+
+
+def rows_task(prompt: Prompt, folder: Path, about: str, rows: Sequence[Example], digest: str) -> Task:
+    """Make rows without labels the dev rows of a task.
+
+    Args:
+        prompt: names the task, its inputs and outputs.
+        folder: where the ledger says that the task is.
+        about: a sentence for people.
+        rows: their inputs are those of the prompt.
+        digest: the SHA-256 of what holds them, in hex.
+    """
+    signature = Signature(tuple(Field(name) for name in prompt.release.inputs), prompt.release.outputs)
+    metrics = (MetricSpec(Readable.name, ""),)
+    more = {"metrics": metrics, "dev": tuple(rows), "model": prompt.model, "max_tokens": 1}
+    return bare_task(prompt.name, about, signature, folder, {"rows": digest}, **more)
+
+
+async def released(
+    asking: Asking[Any],
+    prompt: Prompt,
+    lm: LM,
+    embedding: LM | None,
+    rows: Sequence[Example],
+    metrics: Sequence[Metric] = (Readable(),),
+) -> tuple[Evaluator, ReleasedCandidate, Embedder | None]:
+    """Return what asks a released prompt, the prompt as a candidate, and what makes its vectors.
+
+    Args:
+        asking: the run of the job.
+        prompt: what is asked.
+        lm: the model.
+        embedding: the provider's model by whose vectors the prompt picks examples.
+        rows: whose vectors are asked for at once.
+        metrics: what scores the answers.
+    """
+    embedder = await embedder_of(prompt, asking.gateway, embedding, rows)
+    program = ReleasedProgram(prompt, asking.task, lm, embedder)
+    candidate = program.candidate
+    made = Evaluator(asking.task, asking.gateway, lm, metrics, [program], baseline_id=candidate.id)
+    return made, candidate, embedder

@@ -1,0 +1,236 @@
+"""A run's best prompts on other models: the same candidates, the same dev rows, a score for each pair.
+
+It says which prompt travels and which was made for one model. Dev rows chose these prompts, so their scores on the
+run's own model flatter them, and are not tested; on the others they are what they are. The sealed test is never
+touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from agent.errors import BudgetExhausted, InputError
+from agent.evaluate.evaluator import Evaluator
+from agent.jobs.registry import DB, Asking, Work, job
+from agent.ledger.query import History, Row, is_calibrated, started_with
+from agent.options.jobs import TransferOptions
+from agent.programs.kinds import program_for
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.release.rescore import SCORED_BY
+from agent.results.transfer import TransferCandidate, TransferLift, TransferModel, TransferResult, TransferScore
+from agent.run.embeddings import embed_rows, model_of_candidates
+from agent.run.launch import earlier_prices
+from agent.run.locations import open_history
+from agent.run.recorded import recorded_prompt
+from agent.run.tasks import source_of, task_of
+from agent.scoring.llm_judge import judge_builder, judge_calls
+from agent.scoring.task_metrics import build_metrics
+from agent.scoring.user_metrics import require_all
+from agent.stats.intervals import mean_ci, paired_difference
+from agent.stats.selection import holm
+from agent.task.examples import PLAYED
+from agent.types import LM, Task
+
+Scores = Sequence[float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """A candidate of the run: its trial, and what it scored there on each dev row, in their order."""
+
+    trial: int
+    candidate: PromptCandidate
+    scores: tuple[float | None, ...]
+
+
+@job("transfer", asks="scoring prompts on other models", required=("models",))
+def transfer(run: str, options: TransferOptions, db: Path = DB) -> Work[TransferResult]:
+    """Score the best prompts of RUN, and your own, on other models over the same dev rows, and show the matrix.
+
+    Only candidates that saw the whole of dev take part. The run's own model comes first, with the scores of the run;
+    these prompts were chosen by them, so they flatter. Calls that the ledger holds are not made again. The sealed test
+    is not touched.
+    """
+    from agent.models.model_registry import create_model
+
+    with closing(open_history(db)) as history:
+        row = history.search(run)
+        task, entrants = _seen(history, row, _task(row), options.top, options.limit)
+    begun, own = started_with(row), str(row["model"])
+    names = [name.strip() for name in options.models.split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise InputError(f"--models {options.models}: write each model once, a,b,c")
+    if own in names:
+        raise InputError(f"--models: {own} is the run's own model, whose scores are in the ledger")
+    known = {name: create_model(name) for name in dict.fromkeys([*names, *task.judges])}
+    lms, judges = [known[name] for name in names], [known[name] for name in task.judges]
+    if not judges and task.is_judged:
+        judges = [create_model(own)]
+    embedding = model_of_candidates(task, [entrant.candidate for entrant in entrants])
+    others = [*judges, *([embedding] if embedding else [])]
+    planned = len(lms) * len(entrants) * len(task.dev) * (1 + judge_calls(task))
+
+    async def evaluator_on(asking: Asking[TransferResult], lm: LM) -> Evaluator:
+        metrics = build_metrics(asking.task, {"judge": judge_builder(asking.task, judges or (lm,), asking.gateway)})
+        program = program_for(asking.task, lm)
+        await embed_rows(program, asking.gateway, embedding, task.dev)
+        base = entrants[0].candidate.id
+        return Evaluator(asking.task, asking.gateway, lm, metrics, [program], baseline_id=base)
+
+    async def perform(asking: Asking[TransferResult]) -> TransferResult:
+        columns: dict[str, Sequence[Scores]] = {own: [entrant.scores for entrant in entrants]}
+        evaluators = [await evaluator_on(asking, lm) for lm in lms]
+        if asking.gateway.batches is not None:  # all are asked before their turn, so that all go as one
+            pairs = [(entrant, evaluator) for entrant in entrants for evaluator in evaluators]
+            asked = [partial(evaluator.outcomes, entrant.candidate, task.dev, "dev") for entrant, evaluator in pairs]
+            with suppress(BudgetExhausted):  # told in its turn
+                await asking.in_sets(asked, in_turn=task.is_compared)
+        for lm, evaluator in zip(lms, evaluators, strict=True):
+            columns[lm.name] = await _column(asking, evaluator, entrants)
+        cells = {name: [_cell(scores, column[0], asking.seed) for scores in column] for name, column in columns.items()}
+        shown = [(each, program_for(task, lms[0]).shown(each.candidate)) for each in entrants]
+        return TransferResult(
+            run_id=asking.id,
+            of_run=row["id"],
+            task=task.name,
+            rows=len(task.dev),
+            candidates=tuple(
+                TransferCandidate(
+                    candidate_id=each.candidate.id,
+                    trial=each.trial,
+                    technique=one.technique,
+                    format=one.format,
+                    n_examples=one.n_examples,
+                    instruction=one.text,
+                )
+                for each, one in shown
+            ),
+            models=tuple(
+                TransferModel(own=name == own, model=name, scores=tuple(_ranked(column)))
+                for name, column in _corrected(cells, own).items()
+            ),
+            status=asking.status,
+            **asking.spent(),
+        )
+
+    return Work(
+        "transfer",
+        "transferred",
+        perform,
+        task,
+        [*lms, *(other for other in others if other not in lms)],
+        options,
+        planned,
+        options.budget_for(planned),
+        models=[lm.name for lm in lms],
+        chained=_for_chain,
+        prices=earlier_prices(begun, own, begun.proposer or "", *task.judges, embedding.name if embedding else ""),
+        seed=options.seed,
+    )
+
+
+def _for_chain(result: TransferResult) -> Mapping[str, Any]:
+    ids = [each.candidate_id for each in result.candidates]
+    models = [each.to_json() for each in result.models]
+    return {"of_run": result.of_run, "candidates": ids, "models": models, "status": result.status}
+
+
+async def _column(asking: Asking[TransferResult], evaluator: Evaluator, entrants: Sequence[Entrant]) -> list[Scores]:
+    """Each candidate's scores on one model; where the budget ends, none for what was not finished."""
+    column: list[Scores] = []
+    for entrant in entrants:
+        try:
+            outcomes = await evaluator.outcomes(entrant.candidate, asking.task.dev, "dev")
+        except BudgetExhausted as stop:
+            asking.stopped = str(stop)
+            await asking.gateway.drain()
+            column.append(())
+        else:
+            column.append([outcome.value for outcome in outcomes])
+    return column
+
+
+def _cell(scores: Scores, base: Scores, seed: int) -> TransferScore:
+    """The score of a candidate on one model, and its paired difference to the baseline."""
+    known = [value for value in scores if value is not None]
+    if not known:
+        return TransferScore(mean=None, ci95=None, n=0, unscored=len(scores), lift=None, rank=None)
+    mean, low, high = mean_ci(known)
+    both = [(a, b) for a, b in zip(scores, base, strict=False) if a is not None and b is not None]
+    lift = None
+    if scores is not base and both:
+        test = paired_difference([a for a, _ in both], [b for _, b in both], seed)
+        lift = TransferLift(diff=test.diff, ci95=test.ci95, p_value=test.p_value, p_holm=None, n=test.n)
+    unscored = len(scores) - len(known)
+    return TransferScore(mean=mean, ci95=(low, high), n=len(known), unscored=unscored, lift=lift, rank=None)
+
+
+def _ranked(column: Sequence[TransferScore]) -> list[TransferScore]:
+    """The scores of one model with their ranks."""
+    known = [cell.mean for cell in column if cell.mean is not None]
+    return [
+        cell
+        if (own := cell.mean) is None
+        else cell.model_copy(update={"rank": 1 + sum(mean > own + 1e-12 for mean in known)})
+        for cell in column
+    ]
+
+
+def _corrected(columns: Mapping[str, Sequence[TransferScore]], own: str) -> dict[str, list[TransferScore]]:
+    """Holm's step-down (1979) over all cells, as of many some look different by chance; the run's own column, whose
+    scores chose the prompts, has no p-value."""
+    lifts = [cell.lift for name, column in columns.items() if name != own for cell in column if cell.lift is not None]
+    holms = iter(holm([lift.p_value for lift in lifts if lift.p_value is not None]))
+
+    def tested(name: str, cell: TransferScore) -> TransferScore:
+        if cell.lift is None:
+            return cell
+        update = {"p_value": None} if name == own else {"p_holm": next(holms)}
+        return cell.model_copy(update={"lift": cell.lift.model_copy(update=update)})
+
+    return {name: [tested(name, cell) for cell in column] for name, column in columns.items()}
+
+
+def _task(run_row: Row) -> Task:
+    options = started_with(run_row)
+    task = task_of(options)
+    if task.program:
+        raise InputError(f"{run_row['id']}: a program of your own; only prompts can be tried on other models")
+    if task.user is not None:
+        raise InputError(f"{run_row['id']}: {PLAYED}; run the task on the other model")
+    for name in SCORED_BY:
+        if run_row["hashes"].get(name) != task.hashes.get(name):
+            what = source_of(name, options) + (f" of {task.folder}" if task.folder else "")
+            raise InputError(f"{run_row['id']}: {what} changed since; put it back, or run the task again")
+    require_all(task)
+    return replace(task, judges=tuple(options.judge or task.judges) if task.is_judged else ())
+
+
+def _seen(history: History, run_row: Row, task: Task, top: int, limit: int | None) -> tuple[Task, list[Entrant]]:
+    """The task with the first `limit` dev rows that the run scored; the baseline, and the best that saw all of them."""
+    every = history.trials(run_row["id"])
+    base = [trial for trial in every if trial["number"] == 0 and trial["mean"] is not None]
+    trials = [trial for trial in every if trial["state"] == "complete"]
+    if not base:
+        raise InputError(f"{run_row['id']}: this run is {run_row['status']} and has not scored its baseline")
+    scored = {
+        outcome["example_id"]
+        for trial in [*base, *trials]
+        for outcome in history.outcomes(run_row["id"], trial["candidate_id"], "dev")
+    }
+    task = replace(task, dev=tuple(row for row in task.dev if row.id in scored)[:limit])
+    own = [trial for trial in trials if trial["number"] and not is_calibrated(trial)]  # weights are of one model alone
+    whole = [trial for trial in own if trial["mean"] is not None]
+    best = sorted(whole, key=lambda trial: (-trial["mean"], trial["number"]))[:top]
+    entrants = []
+    for trial in [*base, *best]:
+        outcomes = history.outcomes(run_row["id"], trial["candidate_id"], "dev")
+        seen = {outcome["example_id"]: outcome["value"] for outcome in outcomes}
+        scores = tuple(seen.get(row.id) for row in task.dev)
+        entrants.append(Entrant(trial["number"], recorded_prompt(history.candidate(trial["candidate_id"])), scores))
+    return task, entrants

@@ -1,0 +1,190 @@
+"""Rows without labels: read them out of a table, a text or traces, and write the folder of a task to label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from agent.errors import InputError, ProblemsError
+from agent.prompt.draft_requests import Refused, checked_labels
+from agent.task.answers import text_of
+from agent.task.columns import DataColumn, column_named, decide_columns
+from agent.task.documents import html_notes, stripped
+from agent.task.from_file import new_task_folder
+from agent.task.input_files import as_utf8, decode, read_bytes
+from agent.task.label_files import UNLABELLED_FILE, LabelledTask, UnlabelledRow, rows_text, unlabelled_rows
+from agent.task.scoring_rule import Asked, ScoringRule
+from agent.task.tables import DataFile, FileForm, Rows, encoding_notes, read_data_file
+from agent.task.task_text import SCHEMA_LINE, Output, slug, task_toml, words
+from agent.task.traces import TraceRows, is_traces, read_traces
+from agent.task.words import problem, quoted, shown
+from agent.types import MetricSpec, content_id
+
+TEXT = "text"
+"""The input of a .txt file: a row a line."""
+CONFIRMED_BY = "feedback in the traces"
+"""The labeller of answers that a trace file confirms."""
+Table = Sequence[tuple[int, Mapping[str, Any]]]
+"""Rows with their lines."""
+
+
+def table_of(path: Path, form: FileForm) -> tuple[DataFile, TraceRows | None]:
+    """The rows of traces, a data file, or a .txt file, and what was read of traces. Raises ProblemsError."""
+    if is_traces(path):
+        traces = read_traces(path)
+        return DataFile(traces.questions, []), traces
+    return read_table(path, form), None
+
+
+def read_table(path: Path, form: FileForm) -> DataFile:
+    """The rows of a data file, or the lines of a .txt one, with their lines. Raises ProblemsError for broken ones."""
+    file = _lines_of(path, form) if path.suffix.lower() == ".txt" else read_data_file(path, form)
+    if not file.rows and not file.problems:
+        raise ProblemsError((problem(shown(path), 1, "no rows; write one a line"),))
+    if file.problems:
+        raise ProblemsError(tuple(file.problems))
+    table = [row for _, row in file.rows]
+    notes = (*file.notes, *html_notes(table, dict.fromkeys(name for row in table for name in row), form))
+    rows = [(line, stripped(row)) for line, row in file.rows] if form.strip_html else file.rows
+    return replace(file, rows=rows, notes=notes)
+
+
+def _lines_of(path: Path, form: FileForm) -> DataFile:
+    data, name = as_utf8(read_bytes(path), form.encoding)
+    lines, problems = decode(data, shown(path))
+    rows: Rows = [(number, {TEXT: line}) for number, line in enumerate(lines, start=1) if line and line.strip()]
+    return DataFile(rows, problems, encoding_notes(path, name, form))
+
+
+def unlabelled(
+    table: Table,
+    path: Path,
+    target: str,
+    asked: Asked,
+    traces: TraceRows | None,
+    marks: frozenset[str] = frozenset(),
+) -> tuple[tuple[DataColumn, ...], list[UnlabelledRow], tuple[tuple[str, str], ...]]:
+    """The columns and the rows of a table without labels; row and answer where feedback in traces confirms it.
+
+    Args:
+        table: its rows with their lines.
+        path: where they were read.
+        target: the name of the output. Raises InputError where it is a column.
+        asked: `--input` and `--ignore`.
+        traces: what was read, where the file holds traces.
+        marks: the columns in the `{{ }}` of the prompt.
+    """
+    if (column := column_named(names_in(table), target)) is not None:
+        raise InputError(
+            f"{shown(path)}: has a column {quoted(column)}; where it holds the labels: optimize init NAME --from "
+            f"{shown(path)} --target {column}; else name another output with --target"
+        )
+    columns = decide_columns([{**row, target: ""} for _, row in table], [target], marks, asked)
+    inputs = input_columns(columns)
+    rows = made_rows(table, inputs, path)
+    require_rows(rows, inputs, path)
+    ids = {row.id for row in rows}
+    confirmed = confirmed_answers(traces, inputs) if traces else {}
+    return columns, rows, tuple((row, answer) for row, answer in confirmed.items() if row in ids)
+
+
+def names_in(table: Table) -> list[str]:
+    """The names of the columns."""
+    return list(dict.fromkeys(key for _, row in table for key in row))
+
+
+def input_columns(columns: Sequence[DataColumn]) -> dict[str, str]:
+    """By input the name of its column."""
+    return {column.field: column.name for column in columns if column.use == "input"}
+
+
+def confirmed_answers(found: TraceRows, columns: Mapping[str, str]) -> dict[str, str]:
+    """By row the answer of a trace file that feedback confirms; `columns`: by input its column."""
+    return {content_id("row", _inputs(row, columns)): row[found.column] for row in found.labelled}
+
+
+def made_rows(table: Table, columns: Mapping[str, str], path: Path) -> list[UnlabelledRow]:
+    """Rows of fields out of a table, without those that lack one."""
+    texts = [(_inputs(row, columns), line) for line, row in table]
+    full = [(inputs, f"{path.name}:{line}") for inputs, line in texts if all(map(str.strip, inputs.values()))]
+    return unlabelled_rows(full)
+
+
+def require_rows(rows: Sequence[UnlabelledRow], inputs: Iterable[str], path: Path) -> None:
+    if not rows:
+        raise InputError(f"{shown(path)}: no row has a text for {' and '.join(inputs)}; give a file with others")
+
+
+def _inputs(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str]:
+    return {own: text_of(row.get(column)) for own, column in columns.items()}
+
+
+# -- the folder of a task to label ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DraftPlan:
+    """A folder for a task that the user describes.
+
+    Args:
+        folder: not there yet.
+        description: the user's words.
+        target: the name of the output.
+        labels: as the user gave them; none: the proposer names them.
+        columns: of the file without labels.
+        rows: of that file.
+        synthetic: how many rows are written where there is no file.
+        confirmed: row and answer, where feedback in the file confirms it.
+        prompt: the user's own, "" where it is drafted.
+    """
+
+    folder: Path
+    description: str
+    target: str
+    labels: tuple[str, ...]
+    columns: tuple[DataColumn, ...]
+    rows: tuple[UnlabelledRow, ...]
+    synthetic: int = 0
+    confirmed: tuple[tuple[str, str], ...] = ()
+    prompt: str = ""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the inputs."""
+        return tuple(input_columns(self.columns))
+
+
+def labels_given(text: str) -> tuple[str, ...]:
+    """The labels of `--labels A,B`; () for none. Raises InputError for those that cannot be."""
+    try:
+        return checked_labels([name.strip() for name in text.split(",")]) if text else ()
+    except Refused as error:
+        raise InputError(f"--labels {text}: {error}") from None
+
+
+def require_choice(asked: Asked) -> None:
+    """Raises InputError for options that say how answers without labels are scored."""
+    if asked.metric or asked.type:
+        raise InputError("--metric and --type: a task without labels has a choice of labels as its answer; leave them")
+
+
+def write_draft(
+    plan: DraftPlan, labels: Sequence[str], definitions: Mapping[str, str], opening: str, rows: Sequence[UnlabelledRow]
+) -> int:
+    """Write the folder, whole or not at all; returns how many rows have a label."""
+    answer = words(plan.target)
+    lines = [opening or f"Read the {' and '.join(map(words, plan.inputs))} and give the {answer}."]
+    lines += [f"The {answer} is exactly one of:"]
+    lines += [f"- {label}: {about}" if (about := definitions.get(label)) else f"- {label}" for label in labels]
+    prompt = plan.prompt or "\n".join([*lines, "Answer with that one only, spelled as above."])
+    field = next(column.field for column in plan.columns if column.use == "target")
+    output = Output(field, ScoringRule("choice", MetricSpec("choice", plan.target)), tuple(labels))
+    name = slug(plan.folder.name)
+    text = task_toml(name, plan.columns, [output], prompt, has_metrics=False, description=plan.description)
+    with new_task_folder(plan.folder) as (new, has_schema):
+        (new / "task.toml").write_text(text if has_schema else text.removeprefix(SCHEMA_LINE), "utf-8")
+        (new / UNLABELLED_FILE).write_text(rows_text(rows), "utf-8")
+        task = LabelledTask(new)  # raises where it could not be labelled
+        return task.label_confirmed(plan.confirmed, CONFIRMED_BY)
