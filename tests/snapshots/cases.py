@@ -195,7 +195,7 @@ CASES: Mapping[str, tuple[Case, ...]] = {
     "init": (
         Case("init rows --from rows.csv --target label --prompt p.txt",
              files=("tasks/rows/task.toml",)),
-        Case("init --sample support_triage"),
+        *both("init --sample support_triage"),
         Case("init letters --describe 'Sort messages of customers.' --from tasks/mails/mails.txt -m toy/drafter "
              f"--labels billing,delivery,account,repair {ASKED}"),
         Case("init rows --from rows.csv"),
