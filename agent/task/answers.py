@@ -36,11 +36,7 @@ def text_of(value: Any) -> str:
 
 
 def target_type(values: Sequence[Any]) -> FieldType:
-    """Tell the type of a target column with these (non-empty) values.
-
-    json when all parse as objects; choice when there are 2 to 200 short values (2 to 50 numbers) of two rows or more on
-    average; number when all are finite numbers that lose nothing as such; else text.
-    """
+    """Infer the type of a target column from its non-empty values."""
     texts = [text_of(value).strip() for value in values]
     if all(_is(parse_object, value) for value in values):
         return "json"
@@ -120,8 +116,7 @@ def parse_object(value: Any) -> dict[str, Any]:
 
 
 def label_reader(kind: FieldType, values: Sequence[Any]) -> Any:
-    """Return a function from a cell to its label, which raises ValueError for any other; choices that differ in case or
-    spaces only become the most frequent one."""
+    """Return a function from a cell to its label; it raises ValueError for any other cell."""
     if kind == "json":
         return parse_object
     if kind == "number":
@@ -154,11 +149,7 @@ def other_spellings(values: Sequence[Any], choices: Sequence[str]) -> dict[str, 
 
 
 def misspelled(labels: Sequence[str]) -> list[tuple[str, int, str, int]]:
-    """Find rare labels that look like a frequent one misspelled: (rare, its rows, frequent, its rows), sorted.
-
-    Rare: a twentieth of the frequent one's rows or fewer. Alike: one letter typed otherwise, left out, added or swapped
-    with the next; two in labels of eight letters or more (Damerau-Levenshtein distance). Digits tell labels apart.
-    """
+    """Find rare labels one typing mistake from a frequent one: (rare, its rows, frequent, its rows)."""
     from rapidfuzz.distance import OSA
 
     counts = Counter(labels)

@@ -93,7 +93,6 @@ def check_fields(parsed: Parsed, inputs: tuple[str, ...], outputs: tuple[str, ..
 
 
 def _check_reply_limits(name: str, table: FieldTable, inputs: tuple[str, ...]) -> Iterator[Fault]:
-    """Limits are for answers in text. `inputs` is empty where the signature is wrong."""
     given = [key for key in ("min_words", "max_words", "forbidden", "required") if getattr(table, key)]
     for key in given:
         if name in inputs:
@@ -315,8 +314,7 @@ def without_dspy(formats: Sequence[FormatName]) -> tuple[FormatName, ...]:
 
 
 def metric_specs(parsed: Parsed, outputs: Sequence[Field]) -> tuple[MetricSpec, ...]:
-    """Return the metrics of a checked file, with weights that sum to 1; without [[metrics]] those of the outputs'
-    types, or of calls where there are tools."""
+    """Return the metrics of a checked file, by default those of its outputs, with weights that sum to 1."""
     specs = []
     for metric, options in zip(parsed.file.metrics, parsed.options, strict=True):
         given = {key: getattr(options, key) for key in sorted(metric.given)}
@@ -343,7 +341,7 @@ def find_nul(raw: dict[str, Any]) -> Iterator[Fault]:
 
 
 def _statements(source: str, where: str) -> list[ast.stmt]:
-    """The statements of a Python file, which is not run. Raises ProblemsError."""
+    """Parse a Python file without running it. Raises ProblemsError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

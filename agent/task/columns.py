@@ -47,10 +47,7 @@ _ID_NAME = re.compile(r"(.*_)?(id|ids|uuid|guid|index|idx|key|row|row_?number|un
 
 @dataclass(frozen=True, slots=True)
 class DataColumn:
-    """One column: its `name` in the file, the `field` it becomes ("" when ignored), its use and why.
-
-    Of an input: whether it holds conversations, and whether rows may leave it empty.
-    """
+    """A column of the file, the field it becomes ("" when ignored), its use and why."""
 
     name: str
     field: str
@@ -100,20 +97,7 @@ def decide_columns(
     dates: bool = False,
     spoken: frozenset[str] = frozenset(),
 ) -> tuple[DataColumn, ...]:
-    """Decide the use of every column, by the rows that are not all blank.
-
-    Args:
-        table: The rows.
-        targets: Names of the columns to predict.
-        prompt_fields: Columns in the prompt's `{{ }}`; if there are any, they are the only inputs.
-        asked: `--input`, which does the same, and `--ignore`.
-        siblings: Columns out of the object that holds the target: no inputs unless named.
-        dates: Whether a column of dates is an input without being named.
-        spoken: Columns of conversations: the first of them is the only input.
-
-    Raises:
-        InputError: A name is no column or a target, or no input is left.
-    """
+    """Decide the use of every column. Raises InputError when a name is unknown or no input is left."""
     names = list(dict.fromkeys(name for row in table for name in row))
     named, ignored = _named(names, targets, prompt_fields, asked)
     table = [row for row in table if any(text_of(value).strip() for value in row.values())]
@@ -176,7 +160,6 @@ def decide_columns(
 def _named(
     names: Sequence[str], targets: Sequence[str], prompt_fields: frozenset[str], asked: Asked
 ) -> tuple[frozenset[str], frozenset[str]]:
-    """The columns of `--input` and of `--ignore`, by their names in the file."""
     found: dict[str, list[str]] = {"--input": [], "--ignore": []}
     for option, given in (("--input", asked.inputs), ("--ignore", asked.ignored)):
         for word in given:
@@ -232,7 +215,6 @@ def split_of(cell: Any) -> str:
 
 
 def _split_use(texts: Sequence[str]) -> tuple[Use, str] | None:
-    """The use of a column whose values are names of splits; None for any other."""
     filled = [split_of(text) for text in texts if text.strip()]
     if "" in filled or len(set(filled)) < 2:
         return None
@@ -251,8 +233,7 @@ def filled_in_later(columns: Sequence[DataColumn]) -> list[str]:
 
 
 def _copies(pairs: Counter[tuple[str, str]]) -> str:
-    """In how many rows the text is the label, where it is in nearly all, and in most of those with a rarer label: two
-    columns that are both "no" in nearly every row are alike by chance."""
+    """Describe a column that equals the label in nearly all rows, also those with rarer labels."""
     rows, same = Counter[str](), Counter[str]()
     for (text, label), count in pairs.items():
         rows[label] += count
@@ -264,7 +245,7 @@ def _copies(pairs: Counter[tuple[str, str]]) -> str:
 
 
 def _codes(pairs: Counter[tuple[str, str]]) -> str:
-    """In how many rows each label has its own text and each text one label, where that is nearly all of them."""
+    """Describe a column whose texts and the labels map one to one in nearly all rows."""
     best: dict[str, str] = {}
     for (text, label), _ in pairs.most_common():
         best.setdefault(label, text)
@@ -276,8 +257,7 @@ def _codes(pairs: Counter[tuple[str, str]]) -> str:
 
 
 def answer_inside(columns: Sequence[DataColumn], rows: Table, target: str) -> dict[str, int]:
-    """Return input columns that contain the words of the answer in nearly every row, with the number of those rows;
-    none where there is only one input, in which the answer must be found."""
+    """Count, by input, the rows whose text holds the answer, for inputs where nearly all do."""
     inputs = [column for column in columns if column.use == "input"]
     labels = [_words(text_of(row[target])) for row in rows]
     found = {}
@@ -308,11 +288,7 @@ def _counts_up(texts: list[str]) -> bool:
 
 
 def expanded(table: Sequence[Mapping[str, Any]], wanted: Iterable[str]) -> tuple[list[dict[str, Any]], frozenset[str]]:
-    """Return the table with a column for each key of the objects that `wanted` dotted names lead through, instead of
-    the column of the object; and the names of these columns: `label.queue` is the key `queue` of the column `label`.
-
-    A column whose own name has the dots comes first, and a name that leads nowhere changes nothing.
-    """
+    """Replace columns of objects by one column per key where dotted names lead into them; also return those columns."""
     rows, made = [dict(row) for row in table], set[str]()
     for name in wanted:
         while "." in name and not any(name in row for row in rows):
@@ -326,7 +302,6 @@ def expanded(table: Sequence[Mapping[str, Any]], wanted: Iterable[str]) -> tuple
 
 
 def _opened(rows: list[dict[str, Any]], parent: str) -> tuple[list[dict[str, Any]], set[str]] | None:
-    """The rows with the keys of the column `parent` in its place; None where it holds no object."""
     objects = [_object(row.get(parent)) for row in rows]
     keys = list(dict.fromkeys(key for value in objects for key in value or ()))
     if len(keys) > COLUMNS:

@@ -127,8 +127,6 @@ def read_table(text: str, delimiter: str = ",") -> tuple[Section, ...]:
 
 
 class _Page(HTMLParser):
-    """The text of an HTML page under its headings; scripts, styles and comments are left out."""
-
     _HIDDEN = frozenset(("script", "style", "template", "noscript", "svg", "select", "textarea", "iframe", "object"))
     _INLINE = frozenset((
         "a", "abbr", "b", "cite", "code", "del", "em", "font", "i", "img", "ins", "kbd", "label", "mark", "q", "s",
@@ -176,7 +174,6 @@ class _Page(HTMLParser):
         return text
 
     def _end(self, tag: str) -> None:
-        """A block ends: a row or a table where it is one of these."""
         if self._cells is not None and tag not in ("tr", "table", "tbody", "thead", "tfoot"):
             self._text.append(" ")  # a paragraph within a cell
             return
@@ -241,8 +238,7 @@ SUFFIXES = (*TEXTS, ".pdf")
 
 
 def read_documents(path: str, folder: Path) -> tuple[tuple[Document, ...], str, list[Problem]]:
-    """Read the documents of a file or folder, `path`, inside a task folder; return them, the SHA-256 over them, and all
-    that is wrong with them."""
+    """Read the documents at `path` inside a task folder; also return their SHA-256 and all problems."""
     place, problems = folder / path, list[Problem]()
     try:
         inside = place.resolve(strict=True).is_relative_to(folder.resolve())
@@ -281,7 +277,6 @@ def read_documents(path: str, folder: Path) -> tuple[tuple[Document, ...], str, 
 
 
 def _files(place: Path, problems: list[Problem]) -> list[Path]:
-    """The files of a folder and those below it, in the order of their names; hidden ones are left out."""
     found: list[Path] = []
     for top, folders, names in os.walk(place):  # follows no links
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -293,7 +288,6 @@ def _files(place: Path, problems: list[Problem]) -> list[Path]:
 
 
 def _sections(name: str, data: bytes, file: Path) -> tuple[Section, ...]:
-    """One file. Raises ValueError with what is wrong, or ProblemsError."""
     suffix = file.suffix.lower()
     if not name.isprintable():
         raise ValueError("has a name with characters that do not show; rename it")
@@ -391,8 +385,6 @@ def stripped(value: Any) -> Any:
 
 
 class _Text(HTMLParser):
-    """Collects the text between tags, with a line for each block."""
-
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self._parts: list[str] = []

@@ -39,11 +39,7 @@ def conversation_text(value: Any) -> str:
 
 
 def reader_of(values: Sequence[Any], cells: bool) -> Callable[[Any], str]:
-    """Return what reads the conversations of a column of outside rows.
-
-    In `cells` of a table, which may hold lists of messages as JSON, they do where half of them or more are such lists,
-    so that no single cell makes messages of a text.
-    """
+    """Return the reader of a column of conversations; cells hold JSON lists where at least half of them do."""
     return _listed_text if cells and _are_conversations([value for value in values if value]) else waiting_text
 
 
@@ -72,9 +68,7 @@ Faults = dict[tuple[str, str], list[int]]
 
 
 def conversations_in(rows: Rows, names: Iterable[str]) -> tuple[Rows, frozenset[str], Faults]:
-    """Return the rows with conversations as their texts, the columns out of `names` that hold some, and what is wrong
-    with them. A column holds conversations where half of its values or more are lists of messages: a single odd row
-    does not make texts of all others."""
+    """Convert columns that hold mostly lists of messages to texts; also return their names and mistakes by line."""
     found = frozenset(
         name for name in names if _are_conversations([row[name] for _, row in rows if _is_filled(row, name)])
     )
@@ -110,7 +104,6 @@ def _is_conversation(value: Any) -> bool:
 
 
 def _listed_text(value: Any) -> str:
-    """The text of a conversation in a cell. Raises ValueError also for a text among lists of messages."""
     found = messages_in(value)
     if isinstance(found, str):
         fix = 'write [{"role": "user", "content": "..."}]'
@@ -149,10 +142,7 @@ def parse_number(text: str) -> int | float:
 
 
 def json_checker(schema: str) -> Callable[[Any], str]:
-    """Return a function from a value to what is wrong with it under a JSON schema, or "". Fetches no remote `$ref`.
-
-    Raises ValueError when the schema itself is not valid.
-    """
+    """Return a function from a value to its fault under a JSON schema. Raises ValueError for a wrong schema."""
     from jsonschema import Draft202012Validator, SchemaError
     from jsonschema.exceptions import best_match
     from jsonschema.validators import validator_for
@@ -185,16 +175,7 @@ def json_checker(schema: str) -> Callable[[Any], str]:
 
 
 class RowReader:
-    """Turns rows into examples.
-
-    Args:
-        signature: The fields.
-        slices: Fields, or other columns, whose values are kept as texts; `id` is neither.
-        knowledge: The documents that a row may name.
-        unsure: Fields whose own definition is wrong, so that their values are not checked.
-        read_conversation: Returns the text of a conversation.
-        checkers: Say, by field and instead of its schema, what is wrong with a label.
-    """
+    """Reads rows as examples. Values of `unsure` fields are not checked; `checkers` replace schemas."""
 
     def __init__(
         self,
@@ -219,8 +200,7 @@ class RowReader:
         } | dict(checkers or {})
 
     def examples(self, rows: Rows, where: str, cells: bool) -> tuple[list[PlacedExample], list[Problem]]:
-        """Return the valid rows as examples, and the problems of the others, each once; `cells`: the values are texts
-        of CSV."""
+        """Return the valid rows as examples, and the problems of the others, each once."""
         if cells and rows and (header := list(self._columns(self._header(rows[0][1])))):
             return [], [problem(where, 1, f"{what} (header)") for what in header]
         placed = []
@@ -260,13 +240,11 @@ class RowReader:
         return placed, list(listed_problems(lines_by_fault, where))
 
     def _header(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The columns of a CSV file; that of the one output may be left out where conversations end with the answer."""
         outputs = [field.name for field in self._signature.outputs]
         return row | dict.fromkeys(outputs if self._signature.conversation in row and len(outputs) == 1 else ())
 
     def _with_answer(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row; without a column for its one output, the conversation's last message is the answer, if it is the
-        assistant's."""
+        """Take the assistant's last message as the answer where the column of the one output is missing."""
         name, outputs = self._signature.conversation, self._signature.outputs
         if (
             self._read_conversation is not conversation_text

@@ -69,18 +69,7 @@ def task_from_file(
     name: str | None = None,
     asked: Asked = NOTHING,
 ) -> tuple[Task, Reading]:
-    """Make a checked task out of a data file, with no folder (`folder` is "").
-
-    Args:
-        target: the column to predict, or several.
-        instruction: the prompt; "": a plain one is written.
-        seed: decides the splits.
-
-    Raises:
-        InputError: an unknown target, fewer than 30 usable rows, no usable column, a `{{placeholder}}` that is no
-            column, or an option that does not fit.
-        ProblemsError: the file has broken rows.
-    """
+    """Make a checked task from a data file, without a folder. Raises InputError or ProblemsError."""
     files, reading = _draft(Path(path), target, instruction, seed, slug(name or Path(path).stem), asked, None)
     with tempfile.TemporaryDirectory() as temporary:
         _write(Path(temporary), files)
@@ -97,10 +86,7 @@ def write_task(
     asked: Asked = NOTHING,
     given: GivenRows | None = None,
 ) -> tuple[Task, Reading]:
-    """Do `task_from_file` and keep it as a new task folder; `given` replaces the rows of `path`.
-
-    Raises also InputError when `folder` exists or cannot be made.
-    """
+    """Do `task_from_file` and keep the task in a new folder; `given` replaces the rows of `path`."""
     folder = Path(folder)
     if folder.exists() or folder.is_symlink():
         raise InputError(f"{shown(folder)} exists; choose another name or remove it first")
@@ -113,10 +99,7 @@ def write_task(
 
 @contextmanager
 def new_task_folder(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """Yield an empty folder that becomes `folder` when the block ends, and whether the schema is there for editors.
-
-    One that is cut off or would not load is never left behind. Raises InputError where it cannot be written.
-    """
+    """Yield a temporary folder that becomes `folder`, and whether editors have the schema. Raises InputError."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         is_there = has_schema(folder.parent)
@@ -158,7 +141,6 @@ def _write(folder: Path, files: Mapping[str, str]) -> None:
 def _draft(
     path: Path, target: Targets, instruction: str, seed: int, name: str, asked: Asked, given: GivenRows | None
 ) -> tuple[dict[str, str], Reading]:
-    """The files of the task folder as texts, and the reading."""
     marks = [mark[1] for mark in PLACEHOLDER.finditer(instruction) if not (asked.knowledge and mark[1] == CONTEXT)]
     named = (target,) if isinstance(target, str) else tuple(target)
     data, notes = _data_table(path, named, asked, marks, given)
@@ -231,7 +213,6 @@ def _draft(
 def _data_table(
     path: Path, named: Sequence[str], asked: Asked, marks: Sequence[str], given: GivenRows | None
 ) -> tuple[DataTable, Sequence[str]]:
-    """The rows of the file, or those given, with the columns that are named, and notes on the file."""
     if given is None:
         table, spoken, lines, notes = _read(path, named, asked, marks)
     else:
@@ -251,8 +232,7 @@ def _data_table(
 def _read(
     path: Path, targets: Sequence[str], asked: Asked, marks: Sequence[str]
 ) -> tuple[Table, frozenset[str], list[int], Sequence[str]]:
-    """The rows, the columns that hold conversations, whose texts are in the rows, the line of each row, and notes on
-    the file. `marks`: the columns in the prompt, which hold no conversations."""
+    """Return rows, names of columns with conversations, the line of each row, and notes on the file."""
     file = read_data_file(path, asked.form)
     if file.problems:
         raise ProblemsError(tuple(file.problems))
@@ -294,7 +274,6 @@ def _target_reading(
     rows: Mapping[str, Sequence[Mapping[str, Any]]],
     asked: Asked,
 ) -> TargetReading:
-    """How a target was understood: its cells, and the usable rows, all of them and by split."""
     labels = [row[field] for row in made]
     choices = _choices(set(labels), rule) if rule.type == "choice" else ()
     counts: dict[str, dict[str, int]] = {}
@@ -312,7 +291,7 @@ def _target_reading(
 
 
 def _choices(labels: set[str], rule: ScoringRule) -> tuple[str, ...]:
-    """The labels in the order of their scale, of their numbers, or of the alphabet."""
+    """Sort labels by their scale, as numbers, or alphabetically."""
     ordered = [label for step in rule.order for label in labels if fold(label) == fold(step)]
     if not ordered and all(not lost_as_number(label) for label in labels):
         return tuple(sorted(labels, key=lambda label: (parse_number(label), label)))
@@ -334,7 +313,6 @@ def _require_one_target(targets: Sequence[str], asked: Asked) -> None:
 
 
 def _require_double_braces(instruction: str, names: Sequence[str]) -> None:
-    """Raise InputError for a mark of one brace that names a column: it would be sent unchanged."""
     for found in SINGLE.finditer(instruction):
         if column_named(names, found[1]) is not None:
             raise InputError(

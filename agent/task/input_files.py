@@ -45,10 +45,7 @@ def refused(where: str, line: int, what: str) -> ProblemsError:
 
 
 def read_bytes(path: Path, folder: Path | None = None) -> bytes:
-    """Read a regular file of at most FILE bytes; with `folder`, one that really lies inside it.
-
-    Raises `ProblemsError` (one problem, at line 1) when it is missing, unreadable, too large or outside.
-    """
+    """Read a regular file of at most FILE bytes, inside `folder` where given. Raises ProblemsError."""
     where = shown(path)
     try:
         real = path.resolve(strict=True)
@@ -68,10 +65,7 @@ def read_bytes(path: Path, folder: Path | None = None) -> bytes:
 
 
 def prompt_text(prompt: str | Path) -> str:
-    """Return the prompt in the file of that name; where there is no such file, `prompt` itself if it has a blank.
-
-    Raises InputError where it cannot be read.
-    """
+    """Return the prompt in a file, or `prompt` itself if it is no file and has a blank. Raises InputError."""
     text = str(prompt)
     if re.search(r"\s", text) and not os.path.exists(text) and not re.fullmatch(r"[^\n]*\.(txt|md)", text):
         return text
@@ -85,10 +79,7 @@ def prompt_text(prompt: str | Path) -> str:
 
 
 def decode(data: bytes, where: str) -> tuple[list[str | None], list[Problem]]:
-    """Split a UTF-8 file into lines (BOM and CRLF dropped); None for a line that is not UTF-8 or holds a NUL.
-
-    Each of the two is one problem, at its first line, however many lines have it.
-    """
+    """Split a UTF-8 file into lines, None for unreadable ones; each kind of problem is reported once."""
     if data.startswith(_UTF16_MARKS):
         return [], [problem(where, 1, "is UTF-16; save the file as UTF-8")]
     if data.count(b"\n") > LINES:
@@ -123,7 +114,6 @@ def decoded(data: bytes, where: str) -> str:
 
 
 def _lines(data: bytes) -> Iterator[bytes]:
-    """The lines without their ends and without a BOM, one at a time."""
     at = 3 if data.startswith(b"\xef\xbb\xbf") else 0
     while (end := data.find(b"\n", at)) >= 0:
         yield data[at:end]
@@ -141,11 +131,7 @@ class UnknownEncoding(ValueError):
 
 
 def as_utf8(data: bytes, asked: str = "") -> tuple[bytes, str]:
-    """Convert text to UTF-8 from the encoding `asked`, or the one that it seems to be in; also return that, "" for
-    UTF-8.
-
-    Raises UnknownEncoding where there is no such encoding, or the data is not in it.
-    """
+    """Convert text to UTF-8 from `asked` or the detected encoding; also return its name, "" for UTF-8."""
     name = asked or told(data)
     if not name:
         return data, ""
@@ -185,10 +171,7 @@ def _is(data: bytes, encoding: str) -> bool:
 
 
 def parse_json(text: str) -> Any:
-    """Parse strict JSON: no NaN or Infinity, no number past a float, no key twice, no NUL or lone surrogate, 50 levels.
-
-    Raises ValueError (`json.JSONDecodeError` for bad syntax, TooMuch beyond the limits) with a reason of one line.
-    """
+    """Parse strict JSON within the limits. Raises ValueError with a reason of one line."""
     if text.count(",") + text.count("[") + text.count("{") > CELLS:
         _require_few(text)
     value = parse_json_strictly(text, parse_constant=_constant, parse_float=_float, parse_int=_int)
@@ -211,7 +194,6 @@ def parse_json_cell(text: str, fix: str) -> Any:
 
 
 def _require_few(text: str) -> None:
-    """Raise TooMuch for JSON of more than CELLS values, before they are made."""
     values = 0
     for token in _JSON_MARK.finditer(text):
         values += not token[0].startswith('"')
@@ -283,10 +265,7 @@ class TomlLines:
             self._lines.setdefault(path[:end], number)
 
     def of(self, path: KeyPath, holding: str = "") -> int:
-        """The line of the key at `path`, or of the nearest section around it, or 1.
-
-        With `holding`, the first line from there on that holds this text (a word inside a long string).
-        """
+        """Return the line of a key, or of its nearest section; with `holding`, the first line with this text."""
         known = (self._lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self._lines)
         line = next(known, 1)
         if holding:

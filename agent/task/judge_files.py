@@ -49,8 +49,7 @@ PASSAGES = "passages"
 
 @dataclass(frozen=True, slots=True)
 class RatingColumns:
-    """The columns of a file of ratings. `answers`: one column, or two for pairs; `scale`: lowest and highest rating of
-    a single answer. `reference`, `passages` and `rater` may be missing."""
+    """The columns of a file of ratings: one column of answers, or two for pairs."""
 
     inputs: tuple[str, ...]
     answers: tuple[str, ...]
@@ -63,8 +62,7 @@ class RatingColumns:
 
 @dataclass(frozen=True, slots=True)
 class RatedItem:
-    """One or two answers to the same inputs. `ratings`: by rater, in [0, 1] on the scale, or for a pair 1 (the first is
-    better), 0 (the second) or 0.5; `passages`: those that the prompt showed, or ""."""
+    """One or two answers to the same inputs, with ratings in [0, 1] by rater (pairs: 1 means the first is better)."""
 
     id: str
     inputs: Mapping[str, str]
@@ -182,8 +180,7 @@ _NEEDED = ("item", "rater", "rating")
 
 
 class RatedFile:
-    """A .jsonl file of ratings that grows: for its owner only, and on the disk after each rating, so that raters can
-    stop at any time. Raises ProblemsError when it holds something else."""
+    """A growing .jsonl file of ratings, private and synced after each. Raises ProblemsError for other content."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -227,7 +224,7 @@ def _ends_whole(file: BinaryIO) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Without lone surrogates and NUL, which a file of rows may not hold."""
+    """Replace lone surrogates and NUL, which a file of rows may not hold."""
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
 
 
@@ -258,8 +255,6 @@ def read_rubric(text: str, where: str) -> Rubric:
 
 
 class _Reading:
-    """The criteria found so far, and the one that is open."""
-
     def __init__(self, where: str) -> None:
         self.problems: list[Problem] = []
         self.criteria: list[Criterion] = []

@@ -40,8 +40,7 @@ SYNTHETIC = "synthetic"
 
 @dataclass(frozen=True, slots=True)
 class UnlabelledRow:
-    """A row of unlabelled.jsonl. `source`: FILE:LINE, or SYNTHETIC, where `drafted` is the label that it was written
-    for; that is never shown and goes into no split."""
+    """A row of unlabelled.jsonl, from FILE:LINE or SYNTHETIC; `drafted` is the label it was written for."""
 
     id: str
     inputs: Mapping[str, str]
@@ -136,10 +135,7 @@ class LabelFiles:
         return {**dict(zip(rows, places([*others, *rows.values()])[len(others) :], strict=True)), **kept}
 
     def made(self, labels: Mapping[str, str | None], placed: Placed) -> Made:
-        """Return the rows of each split: those given otherwise, then the labelled ones by their first label.
-
-        `labels`: by row its label, None where labellers disagree; `placed`: by row its split.
-        """
+        """Return the rows of each split: those that are not labelled here, then the labelled ones."""
         made: dict[str, list[Mapping[str, Any]]] = {split: [] for split in SPLITS}
         for given, row in self.given:
             made[given].append(row)
@@ -164,8 +160,7 @@ class LabelFiles:
 
 
 def read_label_files(folder: Path, inputs: Sequence[str], field: str, logged: Collection[str] = ()) -> LabelFiles:
-    """Read the files of a folder. `logged`: rows of its log, which are labelled ones also where they are deleted from
-    unlabelled.jsonl. Raises ProblemsError or InputError where a file is broken or gone."""
+    """Read the files of a folder; `logged` are rows of its log. Raises ProblemsError or InputError."""
     rows = {row.id: row for row in read_unlabelled_file(folder / UNLABELLED_FILE, inputs)}
     labelled, given = {*rows, *logged}, list[tuple[SplitName, Mapping[str, Any]]]()
     for split in SPLITS:
@@ -239,8 +234,7 @@ LEFT_OUT = "none"
 
 @dataclass(frozen=True, slots=True)
 class LabelEvent:
-    """One line: a label, or with None an undo. `time`: UTC, ISO 8601; `chosen` as above; `split`: that of the row, at
-    its first label: train, dev, test or LEFT_OUT."""
+    """A line of the log: a label, or None for an undo; `split` is set at the first label of a row."""
 
     row: str
     label: str | None
@@ -266,7 +260,6 @@ def standing(events: Iterable[LabelEvent]) -> dict[str, dict[str, LabelEvent]]:
 
 
 def _not_taken_back(events: Iterable[LabelEvent]) -> dict[str, list[tuple[int, LabelEvent]]]:
-    """By labeller the labels that no undo took back, each with its number, in their order."""
     stacks: dict[str, list[tuple[int, LabelEvent]]] = {}
     for number, event in enumerate(events):
         stack = stacks.setdefault(event.labeller, [])
@@ -293,8 +286,7 @@ def agreed(of_row: Mapping[str, LabelEvent]) -> str | None:
 
 
 class LabelLog:
-    """The file. While no other process can write, `place` gives labels that are added their splits, and `then` gets all
-    events after them."""
+    """The file. Under its lock, `place` gives added labels their splits, and `then` gets all events."""
 
     def __init__(
         self,
@@ -305,8 +297,7 @@ class LabelLog:
         self.path, self._then, self._place = path, then, place
 
     def events(self) -> list[LabelEvent]:
-        """Read all events. Raises ProblemsError for a line that is not as it was written; a last line without its end
-        was cut off while it was written, and is left out."""
+        """Read all events, without a last line that was cut off. Raises ProblemsError for a changed line."""
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
@@ -421,17 +412,7 @@ def _now() -> str:
 
 @dataclass(frozen=True, slots=True)
 class LabelStatus:
-    """How far labelling is.
-
-    Args:
-        rows: in unlabelled.jsonl.
-        labelled: rows with a label on which the labellers agree.
-        disputed: rows on which no label has a majority.
-        by_label: labelled rows by label.
-        splits: rows in each split, from labels or not.
-        chosen_in_test: test rows that were chosen because prompts answered them differently.
-        missing: what is wanted before the splits are written, in words, or "".
-    """
+    """Progress of labelling; `missing` says what is wanted before the splits are written."""
 
     rows: int
     labelled: int
@@ -443,10 +424,7 @@ class LabelStatus:
 
 
 class LabelledTask:
-    """A task folder whose rows people label. `rows` are those of unlabelled.jsonl when it was opened.
-
-    Raises ProblemsError or InputError unless the task has one output, a choice, and a file unlabelled.jsonl.
-    """
+    """A task folder whose rows people label. Raises ProblemsError or InputError for any other folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -528,7 +506,6 @@ class LabelledTask:
         return {row: given for row, given in found.items() if given}
 
     def _with_splits(self, events: Sequence[LabelEvent], added: Sequence[LabelEvent]) -> list[LabelEvent]:
-        """The added labels, each that is the first one of its row with the split that the row has from now on."""
         whole = [*events, *added]
         placed, first = self._files(whole).placed(whole), first_labels(whole)
         return [
@@ -583,7 +560,6 @@ def definitions_in(instruction: str, choices: Sequence[str]) -> dict[str, str]:
 
 
 def _read_toml(folder: Path) -> tuple[str, tuple[str, ...], str, tuple[str, ...], str]:
-    """Name, inputs, output, labels and instruction of the task. Raises where people cannot label it."""
     from agent.task.checks import parse_signature
     from agent.task.task_file import parse
 

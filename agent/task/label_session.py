@@ -32,8 +32,7 @@ OVERLAP = 10
 
 @dataclass(frozen=True, slots=True)
 class NextRow:
-    """A row to label. `why`: in words; `chosen`: as the log keeps it; `others`: labels of those who disagree with this
-    labeller."""
+    """A row to label, why it comes next, and the labels of those who disagree."""
 
     row: UnlabelledRow
     why: str
@@ -72,11 +71,7 @@ def queue_of(task: LabelledTask, answers: Mapping[str, Sequence[str]] | None = N
 
 
 class LabelSession:
-    """One labeller at work. `events` are always all those of the task's log.
-
-    `queue`: of the task, which labellers may share; None: a new one, without answers of prompts. `overlap`: how many
-    rows of others come first, 0 or more.
-    """
+    """One labeller at work; `overlap` rows of other labellers come first. `events` are all of the log."""
 
     def __init__(
         self, task: LabelledTask, labeller: str, queue: LabelQueue | None = None, overlap: int = OVERLAP
@@ -108,7 +103,6 @@ class LabelSession:
         return NextRow(row, "unlike the rows that have a label" if known else "the most typical row", SPREAD, {})
 
     def _disputed(self, labels: Mapping[str, Mapping[str, LabelEvent]], skipped: Collection[str]) -> NextRow | None:
-        """A row that another labeller has given another label after this one did; each is shown again once."""
         for row, given in labels.items():
             own = given.get(self.labeller)
             last = list(given)[-1]
@@ -173,13 +167,7 @@ class NearestKnown:
 
 
 class LabelQueue:
-    """The rows of a task by their TF-IDF vectors. All labellers share one queue, from several threads.
-
-    Args:
-        texts: of all rows, at least one.
-        drafted: by position the label that a synthetic row was written for.
-        answers: by position what prompts answered, one answer for each prompt.
-    """
+    """The rows of a task by their TF-IDF vectors, shared by all labellers and threads."""
 
     def __init__(
         self, texts: Sequence[str], drafted: Mapping[int, str], answers: Mapping[int, Sequence[str]] | None = None
@@ -203,10 +191,7 @@ class LabelQueue:
         return disagreement(self._answers.get(at, ()))
 
     def pick(self, labelled: Mapping[int, str], candidates: Sequence[int]) -> int:
-        """Choose the position to label next out of the `candidates`, at least one; of equal ones the first.
-
-        `labelled`: by position the label that a row has.
-        """
+        """Choose the candidate to label next; `labelled` holds labels by position."""
         import numpy as np
 
         if not labelled:  # the most typical row: the next ones are far from it
@@ -233,7 +218,6 @@ class LabelQueue:
         return min(candidates, key=order)
 
     def _nearest(self, known: tuple[int, ...]) -> NearestKnown:
-        """Only rows that came after the last ones are compared; all, where a label was taken back."""
         import numpy as np
 
         last, rows = self._last, len(self._texts)

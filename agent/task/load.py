@@ -56,11 +56,7 @@ if TYPE_CHECKING:
 
 
 def load_task(path: str | Path, documents: Path | None = None) -> Task:
-    """The task in the folder `path` (or of the task.toml at `path`), with the SHA-256 of each of its files in `hashes`.
-
-    `documents`, a folder or a file anywhere, is read in the place of what [knowledge] names.
-    Raises `ProblemsError` with every problem found, each at `file:line`; nothing else for any content of the folder.
-    """
+    """Load the task in a folder, with other `documents` where given. Raises ProblemsError with every problem."""
     folder = _folder(Path(path))
     return _Loading(folder, documents).task()
 
@@ -77,15 +73,12 @@ def _folder(path: Path) -> Path:
 
 
 def _read_from(file: TaskFile) -> Callable[[Any], str]:
-    """What reads the conversation of a row: the user's goal, the user's messages, or all that was said."""
     if "conversation" not in file.model_fields_set:
         return conversation_text
     return goal_text if file.conversation.user else script_text
 
 
 class _Loading:
-    """One load: the folder, what was found wrong so far, and the hash of each file that was read."""
-
     def __init__(self, folder: Path, documents: Path | None) -> None:
         self.folder = folder
         self.documents = None if documents is None else documents.resolve()
@@ -121,14 +114,13 @@ class _Loading:
 
     @contextmanager
     def _noting(self) -> Iterator[None]:
-        """Note the problems that end the block."""
         try:
             yield
         except ProblemsError as error:
             self.problems += error.problems
 
     def _bytes(self, name: str, key: str | None = None) -> bytes:
-        """A file of the folder, hashed under `key` unless that is "", by default its name. Raises ProblemsError."""
+        """Read a file of the folder and note its hash under `key`, unless that is ""."""
         data = read_bytes(self.folder / name, self.folder)
         if (key := name if key is None else key) != "":
             self.hashes[key] = hashlib.sha256(data).hexdigest()
@@ -138,7 +130,7 @@ class _Loading:
         return decoded(self._bytes(name, key), shown(self.folder / name))
 
     def _signature(self, parsed: Parsed, faults: list[Fault]) -> tuple[Signature | None, frozenset[str]]:
-        """The signature with its fields, and the names of the fields whose definition is wrong."""
+        """Return the signature, and the names of fields whose definition is wrong."""
         if parsed.doubts("signature"):
             faults += checks.check_fields(parsed, ())
             return None, frozenset()
@@ -174,7 +166,6 @@ class _Loading:
         return Signature(tuple(fields[n] for n in inputs), tuple(fields[n] for n in outputs)), frozenset(unsure)
 
     def _field(self, name: str, table: FieldTable | None) -> Field:
-        """One field; reads its schema. Raises ValueError when the schema cannot be used."""
         if table is None:
             return Field(name)
         schema: Any = table.schema_
@@ -200,7 +191,7 @@ class _Loading:
         return Field(name, table.type, table.description, (), as_json)
 
     def _tools(self, parsed: Parsed, faults: list[Fault]) -> None:
-        """Reads the tools into `self.tools`; none where one of them is wrong, as labels may call it."""
+        """Read the tools into `self.tools`; none if one is wrong, as labels may call it."""
         value = parsed.file.tools
         if value is None or parsed.doubts("tools"):
             return
@@ -226,7 +217,6 @@ class _Loading:
     def _label_checkers(
         self, parsed: Parsed, signature: Signature, unsure: frozenset[str]
     ) -> dict[str, Callable[[Any], str]]:
-        """By output, what says whether a label is calls that can be scored."""
         from agent.metrics.tool_calls import CallOptions
 
         first = signature.outputs[0].name
@@ -263,7 +253,6 @@ class _Loading:
                 checks.check_metric_file(self._text("metric.py"), shown(self.folder / "metric.py"))
 
     def _rubrics(self, parsed: Parsed) -> dict[str, Rubric]:
-        """What each judge goes by, by file name. Where one compares with the label or your prompt, it needs none."""
         found: dict[str, Rubric] = {}
         from agent.metrics.reference_free import JudgeOptions
 
@@ -282,7 +271,6 @@ class _Loading:
         return found
 
     def _knowledge(self, file: TaskFile) -> Knowledge | None:
-        """The documents of the task, with one hash over them."""
         table = file.knowledge
         if table.path is None:
             return None
@@ -413,11 +401,7 @@ class _Loading:
 
 
 def with_demo_limit(task: Task, most: int) -> Task:
-    """Return the task with prompts of at most `most` examples, or its own limit where that is smaller.
-
-    The sizes of its example sets are cut as well, so that estimates of a call's tokens hold. 0: prompts are
-    instructions only, and no rows vote. Raises InputError for a limit below 0, or that leaves no technique of the task.
-    """
+    """Limit the examples of a prompt, also in the sizes of example sets. Raises InputError."""
     if most < 0:
         raise InputError(f"--max-examples {most}: write a whole number of at least 0; 0 tries instructions only")
     own = task.constraints.max_examples

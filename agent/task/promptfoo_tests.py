@@ -50,16 +50,13 @@ def is_promptfoo(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Test:
-    """A test as a row, its check, and the line where that stands."""
-
     row: dict[str, Any]
     check: str
     line: int
 
 
 def promptfoo_tests(path: Path) -> tuple[list[dict[str, Any]], MetricSpec | None]:
-    """Read the vars of each test and its right answer under `expected`; and the metric that scores as the tests do,
-    None for the usual one of the answers. Raises ProblemsError, also where the checks are of two kinds."""
+    """Read vars and right answer of each test, and the metric that scores as they do. Raises ProblemsError."""
     where, tests = shown(path), list[_Test]()
     if path.suffix.lower() == ".csv":
         rows, problems = read_rows(path)
@@ -105,7 +102,6 @@ def _csv_test(row: dict[str, Any], line: int) -> _Test:
 
 
 def _expected(text: str) -> tuple[str, str]:
-    """The check of a CSV cell and its right answer: the text itself, or what follows `equals:` and its like."""
     typed = _TYPED.match(text)
     if typed is None or typed[1].lower() not in _CHECKS:
         return "equals", _inside(text, "__expected")
@@ -127,7 +123,7 @@ def _inside(text: str, name: str) -> str:
 
 
 class _Stop(ValueError):
-    """What is wrong, and the line of its node."""
+    """A fault of a YAML node, with its line."""
 
     def __init__(self, node: Any, what: str) -> None:
         super().__init__(what)
@@ -135,7 +131,6 @@ class _Stop(ValueError):
 
 
 def _nodes(path: Path) -> list[Any]:
-    """The nodes of the tests. Raises ProblemsError."""
     import yaml
 
     where = shown(path)
@@ -157,7 +152,6 @@ def _nodes(path: Path) -> list[Any]:
 
 
 def _loader(safe: type[Any]) -> type[Any]:
-    """The safe loader, which stops at a file of too many parts."""
     count = 0
 
     class Counting(safe):  # type: ignore[misc]

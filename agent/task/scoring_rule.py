@@ -39,8 +39,7 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
 
 @dataclass(frozen=True, slots=True)
 class ScoringRule:
-    """How answers are scored. `because`: why, or "" for the usual metric of their type; `labels`: of answers that hold
-    several."""
+    """How answers are scored, and why; `labels` of answers that hold several."""
 
     type: FieldType
     metric: MetricSpec
@@ -66,11 +65,7 @@ def usual_rule(values: Sequence[Any], field: str, metric: MetricSpec | None = No
 
 
 def scoring_rule(values: Sequence[Any], field: str, asked: Asked, texts: Sequence[str] = ()) -> ScoringRule:
-    """Return the rule that was asked for, else the one that fits the form of the answers, none of them blank.
-
-    `texts`: the input of each answer. Raises InputError where the answers are not of the type, or the metric does not
-    score it.
-    """
+    """Return the rule that was asked for, else the one that fits the answers. Raises InputError."""
     proposed = found = _of_calls(field, len(asked.tools)) if asked.tools else _proposed(values, field, texts)
     if asked.tools and asked.type not in (None, "json"):
         raise InputError(f"--type {asked.type}: the answers are calls of tools, which are json; leave --type out")
@@ -105,7 +100,7 @@ def _require_no_folder(spec: MetricSpec, asked: Asked) -> None:
 
 
 def _fitting(values: Sequence[Any], spec: MetricSpec, kind: FieldType, asked: Asked) -> FieldType:
-    """The type of the answers under this metric: their own where it fits, else one that the metric scores."""
+    """Return the type of the answers under this metric: their own, else one that the metric scores."""
     types = METRICS.get(spec.name).types
     if kind in types:
         return kind
@@ -156,7 +151,6 @@ def _proposed(values: Sequence[Any], field: str, sources: Sequence[str]) -> Scor
 
 
 def _copied(texts: Sequence[str], field: str, sources: Sequence[str]) -> ScoringRule | None:
-    """Numbers that can be read in the input: amounts, and no labels."""
     rows = rows_with_number(texts, sources)
     if not rows:
         return None
@@ -204,20 +198,18 @@ def _of_text(texts: Sequence[str]) -> tuple[str, str]:
 
 
 def _units(texts: Sequence[str]) -> list[str]:
-    """The units of answers that are all numbers with a unit, the most frequent first; none where units hardly repeat,
-    as in house numbers with a street."""
+    """Return the units of answers that are all numbers with units, [] where these hardly repeat."""
     units = units_in(texts)
     is_rule = sum(units.values()) == len(texts) and len(units) <= max(1, min(MOST_UNITS, len(texts) / 5))
     return list(units) if is_rule else []
 
 
 def _words(text: str) -> int:
-    """Words of a text; of scripts without spaces each two characters."""
+    """Count words; in scripts without spaces, pairs of characters."""
     return max(len(text.split()), len(_UNSPACED.findall(text)) // 2)
 
 
 def _scale(texts: Sequence[str], field: str) -> ScoringRule | None:
-    """A small range of ordered numbers, such as ratings from 1 to 5."""
     if any(lost_as_number(text) for text in texts):
         return None
     read = {parse_number(text) for text in texts}
@@ -233,7 +225,6 @@ def _scale(texts: Sequence[str], field: str) -> ScoringRule | None:
 
 
 def _scale_of_words(values: Sequence[Any], field: str) -> ScoringRule | None:
-    """Labels that are steps of a known scale, such as never, sometimes, always."""
     order = known_scale({*map(label_reader("choice", values), values)})
     if not order:
         return None
@@ -244,8 +235,7 @@ def _scale_of_words(values: Sequence[Any], field: str) -> ScoringRule | None:
 
 
 def _several(texts: Sequence[str], field: str) -> ScoringRule | None:
-    """Several labels in a cell: a separator in a fifth of the cells or more, with short parts that repeat in other
-    combinations (a label such as "Sales, Marketing" is one)."""
+    """Detect several labels in a cell: short parts that repeat in other combinations."""
     for separator in SEPARATORS:
         cells = [labels_in(text, separator) for text in texts]
         multiple = {frozenset(map(fold, cell)) for cell in cells if len(cell) > 1}
@@ -304,7 +294,6 @@ def _number(answer: str) -> float | None:
 
 
 def _numbers(text: str) -> set[float]:
-    """The numbers in a text; a comma may separate decimals or thousands."""
     found: set[float] = set()
     for written in _NUMBER.findall(text):
         for spelled in (written.replace(",", "."), written.replace(",", "")):
@@ -348,11 +337,7 @@ NOTHING = Asked()
 
 
 def metric_asked(text: str, outputs: Sequence[str]) -> MetricSpec:
-    """Return the metric that `NAME[:FIELD][,k=v]` names, with options of the right types.
-
-    Raises:
-        InputError: No such metric, output or option, or a value that the metric refuses.
-    """
+    """Return the metric that `NAME[:FIELD][,k=v]` names, with typed options. Raises InputError."""
     head, *pairs = text.split(",")
     name, _, field = head.strip().partition(":")
     try:
@@ -391,7 +376,6 @@ def metric_asked(text: str, outputs: Sequence[str]) -> MetricSpec:
 
 
 def _value(options: Any, key: str, text: str, whole: str) -> Any:
-    """An option's value: as a number, true or false where the metric takes it, else as the text or its parts."""
     from pydantic import ValidationError
 
     said = ""

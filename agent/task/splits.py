@@ -76,8 +76,7 @@ def are_near(one: Compared, other: Compared, threshold: float = NEAR) -> bool:
 
 
 class _NearDuplicates:
-    """Joins the groups of near-duplicates. The words of each set go from rare to frequent, so two sets have a first
-    word in common, a second and so on; in a pair that is near, neither has more than a few other words before these."""
+    """Joins near-duplicates. Words go from rare to frequent, so a near pair shares one of the first few."""
 
     def __init__(self, sets: Mapping[int, frozenset[str]], threshold: float, groups: _Groups) -> None:
         frequency = Counter(word for words in sets.values() for word in words)
@@ -111,7 +110,6 @@ class _NearDuplicates:
         return None
 
     def _needed(self, size: int, smallest: int) -> int:
-        """The fewest words that a set of `size` has in common with a near one of `smallest` or more."""
         other = max(smallest, self._threshold * size)
         return math.ceil(self._threshold * (size + other) / (1 + self._threshold) - 1e-6)
 
@@ -125,15 +123,12 @@ class _NearDuplicates:
 
 
 def _words(text: str) -> frozenset[str]:
-    """The words of a folded text; of scripts without spaces every two neighbouring characters."""
     runs = _SCRIPT.findall(text)
     pairs = [run[at : at + 2] for run in runs for at in range(max(1, len(run) - 1))]
     return frozenset([*_WORD.findall(_SCRIPT.sub(" ", text)), *pairs])
 
 
 class _Groups:
-    """Union-find over positions."""
-
     def __init__(self, size: int) -> None:
         self.parent = list(range(size))
 
@@ -193,7 +188,7 @@ def _sizes(count: int, fractions: tuple[float, float, float]) -> list[int]:
 
 
 class _Filling:
-    """Three splits being filled row by row (iterative stratification, Sechidis et al. 2011). `labels` by position."""
+    """Iterative stratification (Sechidis et al. 2011), row by row."""
 
     def __init__(self, labels: Mapping[int, str], sizes: list[int], rng: random.Random) -> None:
         self._labels = labels
@@ -211,7 +206,6 @@ class _Filling:
         return self._parts
 
     def _seeds(self, position: int) -> bool:
-        """Whether train lacked the row's label and took the row for it."""
         label = self._labels[position]
         if label in self._trained or not self._room[0]:
             return False
@@ -289,8 +283,7 @@ def parts_of(
 
 
 def settled(table: Table, inputs: Sequence[str], parts: Sequence[Parts], usable: Usable) -> Parts:
-    """Merge parts that were split by other columns: of rows that the `inputs` make near-duplicates, keep that in test,
-    else that in dev; those in train stay together."""
+    """Merge parts split by other columns; of near-duplicates one row stays, in test before dev."""
     group_of = {at: number for number, group in enumerate(usable.groups) for at in group}
     merged: list[list[int]] = [[], [], []]
     taken: set[int] = set()
@@ -316,15 +309,7 @@ def each_once(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class DataTable:
-    """The rows of a data file and the columns to predict.
-
-    Args:
-        plain: the rows, with the objects opened that hold targets.
-        table: the same rows, with the objects opened of all columns that are named.
-        targets: the columns to predict.
-        siblings: columns out of the objects that hold targets.
-        spoken: columns that hold conversations.
-    """
+    """The rows of a data file (`plain`, and with all named objects opened) and the columns to predict."""
 
     plain: list[dict[str, Any]]
     table: list[dict[str, Any]]
@@ -334,11 +319,7 @@ class DataTable:
 
 
 class Splitting:
-    """A table on its way into splits.
-
-    Which split a row goes to is decided by the columns that the file has as inputs when nothing is asked for (`basis`),
-    unless too few rows have them.
-    """
+    """A table on its way into splits, by the inputs it has when nothing is asked for (`basis`)."""
 
     def __init__(self, data: DataTable, columns: tuple[DataColumn, ...], asked: Asked) -> None:
         self._plain, self._table, self._targets = data.plain, data.table, data.targets
@@ -432,7 +413,7 @@ class Splitting:
         return settled(self._table, self._inputs, (given, others), self.usable)
 
     def _given_parts(self, rng: random.Random, strata: Mapping[int, str]) -> Parts:
-        """The rows as the column of splits has them; dev and test rows that it lacks are cut from train."""
+        """Follow the column of splits; cut the dev or test rows that it lacks from train."""
         parts: Parts = ([], [], [])
         for group in self.usable.groups:
             places = {SPLITS.index(split_of(self._table[at].get(self._split))): at for at in group}
@@ -481,10 +462,7 @@ class Corrections:
 
 
 def sorted_out(task: Task, rows: Sequence[PlacedExample], holds_secret: Callable[[str], bool]) -> Corrections:
-    """Tell which corrected answers, valid under the task's signature, may be added to its train rows.
-
-    `holds_secret`: whether a text must not be kept.
-    """
+    """Tell which corrected answers may be added to the train rows of a task."""
     held_out = _near_held_out(task, rows)
     train = {_key(row): _labels(row) for row in task.train}
     answers: dict[tuple[str, ...], set[str]] = {}
@@ -513,7 +491,6 @@ def sorted_out(task: Task, rows: Sequence[PlacedExample], holds_secret: Callable
 
 
 def _near_held_out(task: Task, rows: Sequence[PlacedExample]) -> dict[int, str]:
-    """By position the reason of rows that are equal or near to rows of dev or test, also by a chain of others."""
     splits = {"dev": task.dev, "test": task.test}
     kept = [name for name in HELD_OUT for _ in splits[name]]
     texts = [_text(row) for name in HELD_OUT for row in splits[name]] + [_text(row.example) for row in rows]

@@ -67,8 +67,7 @@ _SEP = re.compile('"?sep=([,;\t])"?', re.IGNORECASE)  # what Excel writes and un
 
 @dataclass(frozen=True, slots=True)
 class FileForm:
-    """What the user says of a data file: its encoding and its sheet, "" for what the file says itself; and whether HTML
-    is taken out of its inputs."""
+    """How the user says that a data file is read; "": as the file itself says."""
 
     encoding: str = ""
     sheet: str = ""
@@ -98,11 +97,7 @@ class DataFile:
 
 
 def read_rows(path: Path) -> Read:
-    """Read all rows of a UTF-8 file of one of the kinds `TABLES`, and all its problems; raises nothing.
-
-    CSV values are texts; their delimiter is a comma, semicolon or tab, as the header or `sep=;` before it says. Values
-    of JSON (an array of objects) and JSONL are any JSON. A row with a problem is left out.
-    """
+    """Read all rows of a UTF-8 file of one of the kinds `TABLES`, and all its problems; raises nothing."""
     return _collected(lambda: _rows(read_bytes(path), path))
 
 
@@ -153,7 +148,6 @@ def encoding_notes(path: Path, name: str, form: FileForm) -> tuple[str, ...]:
 
 
 def _rows(data: bytes, path: Path) -> Read:
-    """`rows_of`; raises ProblemsError for a file that is not read at all."""
     where, suffix = shown(path), path.suffix.lower()
     if suffix not in TABLES:
         fix = "save it as CSV UTF-8" if suffix in SPREADSHEETS else "give a .jsonl or a .csv file"
@@ -202,7 +196,6 @@ def _jsonl(lines: list[str | None], where: str) -> Read:
 
 
 def _json_array(text: str, where: str) -> Read:
-    """The objects of a JSON array, each with the line where it starts."""
     try:
         items = parse_json(text)
     except json.JSONDecodeError as error:
@@ -297,7 +290,6 @@ def _not_csv(error: csv.Error) -> str:
 
 
 def _records(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
-    """The header and the rows, each with the line where it starts; empty lines are left out. Raises TooMuch."""
     marks = 0
 
     def fed() -> Iterator[str]:
@@ -324,7 +316,7 @@ def _records(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[str] 
 
 
 def _delimiter(lines: list[str]) -> str:
-    """Of the delimiters that give the header no fewer cells than the comma does, the one that suits the most rows."""
+    """Choose the delimiter that suits most rows, of those that give the header enough cells."""
     width = {delimiter: next(map(_cells, _records(lines, delimiter)), 0) for delimiter in DELIMITERS}
     likely = [delimiter for delimiter in DELIMITERS if width[delimiter] >= max(2, width[","])]
     if len(likely) < 2:
@@ -377,11 +369,7 @@ for line in pipe_in:
 
 
 def read_packed(data: bytes, suffix: str, where: str, sheet: str = "") -> tuple[Rows, tuple[str, ...]]:
-    """Read a sheet ("": the first) or a table: its rows with their numbers (the header is 1), and notes.
-
-    Cells are texts, numbers, true and false, or JSON; dates are ISO texts, and what is empty is "".
-    Raises ProblemsError.
-    """
+    """Read a sheet ("": the first) or a table, with row numbers and notes. Raises ProblemsError."""
     if find_spec(_LIBRARIES[suffix]) is None:
         raise refused(where, 1, _worker_fault({"error": "missing"}, "", suffix))
     package = str(Path(__file__).parents[1] / "__init__.py")
@@ -428,7 +416,6 @@ def _read_worker(worker: Worker, name: str, suffix: str, where: str, sheet: str)
 
 
 def _worker_fault(found: Any, why: str, suffix: str) -> str:
-    """What is wrong with an answer of the child, in words; "" where nothing is."""
     if found is None:
         return f"cannot be read as {suffix} ({why}); take fewer rows, or save it as CSV"
     match found.get("error"):
@@ -476,7 +463,6 @@ class TableFile:
         return rows
 
     def _filled(self, rows: Iterable[tuple[int, Sequence[Any]]], width: int) -> Iterator[Row]:
-        """The rows that hold something, as wide as the header."""
         for number, row in rows:
             cells = [plain_cell(cell) for cell in row[:width]]
             if all(cell == "" for cell in cells):

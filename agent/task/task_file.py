@@ -78,7 +78,6 @@ class TomlTable(BaseModel):
 
 
 def _section(table: type[TomlTable], description: str) -> Any:
-    """The field of a table that may be left out."""
     return Field(default_factory=lambda: table.model_validate({}), description=description)
 
 
@@ -305,7 +304,6 @@ def json_schema() -> dict[str, Any]:
 
 
 def _run_table() -> dict[str, Any]:
-    """The options that `[run]` takes."""
     kinds = {bool: "boolean", int: "integer", float: "number"}
     properties: dict[str, Any] = {}
     for name in TASK_RUN:
@@ -328,7 +326,7 @@ def _run_table() -> dict[str, Any]:
 
 
 def _add_metrics(schema: dict[str, Any]) -> None:
-    """The names and options of all metrics that are installed here. An option says first which metrics take it."""
+    """Add the names and options of all installed metrics; an option says which metrics take it."""
     table, rules = schema["$defs"]["MetricTable"], METRICS.usable()
     forms: dict[str, dict[str, tuple[list[str], dict[str, Any]]]] = {}
     for name, rule in rules.items():
@@ -352,7 +350,7 @@ def _about(names: list[str], option: dict[str, Any]) -> str:
 
 
 def _tidy(part: Any) -> Any:
-    """Without pydantic's generated titles and null defaults (TOML has no null)."""
+    """Drop pydantic's generated titles and null defaults (TOML has no null)."""
     if isinstance(part, list):
         return [_tidy(item) for item in part]
     if not isinstance(part, dict):
@@ -382,8 +380,7 @@ _REQUIRED = {"name": "x", "description": "x", "signature": "x -> y", "instructio
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """task.toml as far as it is valid. `options`: of each metric; `broken`: the paths with a fault, which hold their
-    default."""
+    """task.toml as far as it is valid; `broken` paths hold their default."""
 
     file: TaskFile
     options: tuple[Options, ...]
@@ -425,21 +422,20 @@ def parse(raw: dict[str, Any]) -> Parsed:
 
 
 def _wrong_options(given: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with the options of `[run]`, in the words of the command line."""
     unknown = {name: f"unknown key {quoted(name)}{near(name, TASK_RUN)}" for name in given if name not in TASK_RUN}
     wrong = RunOptions.problems({name: value for name, value in given.items() if name in TASK_RUN})
     return unknown | {name: f"{name} = {what}" for name, what in wrong.items()}
 
 
 def _path(loc: KeyPath) -> KeyPath:
-    """The place of an error in the file: the key, and the index inside a list; without names of union arms."""
+    """Return the place of an error in the file, without names of union arms."""
     head = str(loc[0])
     deep = {"fields": 3, "metrics": 3}.get(head, 2 if head in _SECTIONS else 1)
     return loc[:deep] + tuple(part for part in loc[deep : deep + 1] if isinstance(part, int))
 
 
 def _repair(data: dict[str, Any], path: KeyPath) -> None:
-    """Take the wrong key out of `data` (required keys and metrics get a stand-in), so each call makes progress."""
+    """Take the wrong key out of `data`; required keys and metrics get a stand-in."""
     head = str(path[0])
     if head in _REQUIRED:
         data[head] = _REQUIRED[head]
@@ -458,7 +454,6 @@ def _repair(data: dict[str, Any], path: KeyPath) -> None:
 
 
 def _known(path: KeyPath, raw: dict[str, Any]) -> list[str]:
-    """The keys that are known where `path` is."""
     model = TaskFile if len(path) == 1 else _SECTIONS[str(path[0])]
     keys = [info.alias or name for name, info in model.model_fields.items()]
     if model is MetricTable:
@@ -468,7 +463,6 @@ def _known(path: KeyPath, raw: dict[str, Any]) -> list[str]:
 
 
 def _say(path: KeyPath, wrong: ErrorDetails, raw: dict[str, Any]) -> str:
-    """One error of pydantic in this project's words."""
     kind, message, value = wrong["type"], wrong["msg"], wrong.get("input")
     key = ".".join(str(part) for part in path if isinstance(part, str))
     if kind == "extra_forbidden":

@@ -57,8 +57,7 @@ class Output:
 
 
 def plain_prompt(columns: Sequence[DataColumn], outputs: Sequence[Output], train: Sequence[Mapping[str, Any]]) -> str:
-    """Write a plain fair prompt: what to do, the fields, every choice, the form of the answer. It sees train rows
-    only."""
+    """Write a plain fair prompt; it sees train rows only."""
     inputs = [words(column.field) for column in columns if column.use == "input"]
     start = f"Read the {_joined(inputs)} and give the {_joined([words(output.field) for output in outputs])}."
     parts = [_answer_form(output, [row[output.field] for row in train]) for output in outputs]
@@ -74,7 +73,7 @@ def _joined(names: Sequence[str]) -> str:
 
 
 def _answer_form(output: Output, labels: Sequence[Any]) -> tuple[list[str], str]:
-    """Lines about an answer, and its form, as the end of a sentence."""
+    """Return lines about an answer, and its form as the end of a sentence."""
     rule, answer = output.rule, words(output.field)
     named = output.choices or rule.labels
     if braced := next((choice for choice in named if PLACEHOLDER.search(choice)), None):
@@ -118,13 +117,7 @@ def task_toml(
     description: str = "",
     tools: str = "",
 ) -> str:
-    """Write the text of task.toml; every key left out has its default.
-
-    Args:
-        has_metrics: Whether metrics are written; else the answers have those of their types.
-        description: What the task is; "": made of the fields.
-        tools: The file of the tools that the answers call, or "".
-    """
+    """Write the text of task.toml; every key left out has its default."""
     inputs = [column for column in columns if column.use == "input"]
     named = {column.field: column.name for column in columns if column.use == "target"}
     answers = _joined([words(output.field) for output in outputs])
@@ -162,7 +155,6 @@ def _table(field: str, about: Sequence[str]) -> list[str]:
 
 
 def _metric(output: Output, is_one_of_several: bool) -> list[str]:
-    """The lines of a metric, with others that would do as comments."""
     rule, metric = output.rule, output.rule.metric
     lines = ["", *([f"# {metric.name}, because {printable(rule.because)}"] if rule.because else []), "[[metrics]]"]
     lines += [f"name = {string(metric.name)}", *([f"field = {string(output.field)}"] if is_one_of_several else [])]

@@ -17,10 +17,7 @@ _FIELD = re.compile(r":param\s++(?:[^\s:]++\s++)*?(\w+)\s*+:\s*+(.*)")
 
 
 def tool_of_function(function: Callable[..., Any]) -> dict[str, Any]:
-    """Describe a function as a tool in JSON: `name`, `description` and `parameters`, a JSON schema. It is not called.
-
-    Raises ValueError for one without a name, with any number of arguments, or with a type that has no JSON form.
-    """
+    """Describe a function as a tool in JSON, without calling it. Raises ValueError."""
     from pydantic import TypeAdapter
 
     name = getattr(function, "__name__", "")
@@ -74,7 +71,7 @@ def docstring_parts(text: str) -> tuple[str, dict[str, str]]:
 
 
 def _untitled(schema: Any) -> Any:
-    """A schema without the titles that pydantic makes of names."""
+    """Drop the titles that pydantic makes of names."""
     if isinstance(schema, list):
         return [_untitled(each) for each in schema]
     if not isinstance(schema, Mapping):

@@ -38,10 +38,7 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def tools_in_source(path: Path, names: str, data: bytes) -> list[dict[str, Any]]:
-    """Read functions at the top of a file as tools, JSON-ready; `names`: theirs, separated by commas.
-
-    Raises ProblemsError with all that is wrong with them.
-    """
+    """Read functions at the top of a file as tools, without running it. Raises ProblemsError."""
     try:
         tree = ast.parse(data)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -96,7 +93,6 @@ def _parameter(node: _Function, given: ast.arg, default: ast.expr | None) -> ins
 
 
 def _type(node: ast.expr) -> Any:
-    """The type that an annotation names. Raises ValueError for one that is not of TYPES."""
     match node:
         case ast.Constant(value=None):
             return None
@@ -122,7 +118,7 @@ def _filled(of: Any, nodes: Sequence[ast.expr]) -> Any:
 
 
 def _note(node: ast.expr) -> Any:
-    """A note of `Annotated`: pydantic's `Field` with plain values; others say nothing of the schema."""
+    """Return the `Field` of an `Annotated`; other notes say nothing of the schema."""
     from pydantic import Field
 
     match node:
@@ -165,10 +161,7 @@ for line in pipe_in:
 
 
 def tools_of_functions(path: Path, names: str) -> list[dict[str, Any]]:
-    """Run a file without the environment; return functions of it as tools, JSON-ready. Raises ProblemsError.
-
-    `names`: of the functions, separated by commas.
-    """
+    """Run a file in a child process and return functions of it as tools. Raises ProblemsError."""
     source = Path(tool_functions.__file__).read_text("utf-8")
     worker = Worker(path.name, _SCRIPT, [str(path.resolve()), source], SECONDS, folder=path.resolve().parent)
     try:

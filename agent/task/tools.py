@@ -39,12 +39,7 @@ MOST_LEVELS = 60
 
 
 def read_tools(value: Any, own: bool = False) -> tuple[tuple[Tool, ...], list[str]]:
-    """Read the tools in a JSON value, and all that is wrong with them.
-
-    Args:
-        value: A list of tools, the result of MCP's `tools/list`, or an OpenAPI document of version 3.
-        own: They are tables of task.toml, where an unknown key is a mistake.
-    """
+    """Read the tools in a JSON value, and all problems; `own` are tables of task.toml with known keys."""
     if isinstance(value, Mapping) and "swagger" in value:
         return (), ["is a Swagger document of version 2; convert it to OpenAPI 3, which is read"]
     if isinstance(value, Mapping) and "openapi" in value:
@@ -117,8 +112,7 @@ class _Document:
         """Fields of schemas that were read, by `id`: a part that is named twice is read once."""
 
     def tools(self) -> tuple[list[dict[str, Any]], list[str]]:
-        """Return the operations as tools, and what is wrong with the others. Raises ValueError for a document that is
-        too large."""
+        """Return the operations as tools, and what is wrong with the others."""
         tools, wrong = list[dict[str, Any]](), list[str]()
         for path, given in _object(self._document.get("paths")).items():
             try:
@@ -142,7 +136,6 @@ class _Document:
         return tools, wrong
 
     def _arguments(self, operation: Mapping[str, Any], shared: Any) -> dict[str, Any]:
-        """The schema of the arguments of an operation: its parameters, and the fields of its body."""
         properties: dict[str, Any] = {}
         required: list[str] = []
         for given in [*_items(shared), *_items(operation.get("parameters"))]:
@@ -157,7 +150,6 @@ class _Document:
         return {"type": "object", "properties": properties, "required": list(dict.fromkeys(required + needed))}
 
     def _fields(self, given: Any, inside: frozenset[int]) -> tuple[dict[str, Any], list[str]]:
-        """The fields of a body and all its parts, and the names of those that it needs."""
         schema = self._followed(given)
         if id(schema) in self._read:
             return self._read[id(schema)]
@@ -181,7 +173,6 @@ class _Document:
         return fields, required
 
     def _followed(self, value: Any) -> Mapping[str, Any]:
-        """The object that a value is or refers to; {} for anything else."""
         for _ in range(MOST_STEPS):
             reference = _object(value).get("$ref")
             if not isinstance(reference, str):
@@ -200,7 +191,7 @@ class _Document:
         return found
 
     def _resolved(self, value: Any, inside: frozenset[str] = frozenset(), depth: int = 0) -> Any:
-        """A copy of the value with its references replaced by what they name; {} for one that leads back to itself."""
+        """Copy a value with its references in place; {} for one that leads back to itself."""
         self._count(1)
         if depth > MOST_LEVELS:
             raise ValueError(f"is nested more than {MOST_LEVELS} levels deep with its references in place; flatten it")
@@ -222,7 +213,7 @@ class _Document:
 
 
 def _with_bounds(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema with exclusive bounds as numbers: in OpenAPI 3.0 they are true or false next to the bound."""
+    """Convert exclusive bounds to numbers: in OpenAPI 3.0 they are true or false next to the bound."""
     for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
         if isinstance(schema.get(exclusive), bool):
             is_exclusive = schema.pop(exclusive)
@@ -232,7 +223,6 @@ def _with_bounds(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _first_schema(described: Mapping[str, Any]) -> Any:
-    """The schema of a body or a parameter by its media types: that of JSON, or of the first one."""
     content = _object(described.get("content"))
     return _object(content.get("application/json", next(iter(content.values()), None))).get("schema")
 
@@ -261,10 +251,7 @@ FORM = {
 
 
 def calls_checker(tools: Sequence[Tool], accepted: bool = False) -> Callable[[Any], str]:
-    """Return a function from a label to what is wrong with it, said after the label, or "".
-
-    `accepted`: each argument of a label is the list of its right values, and each of them is checked.
-    """
+    """Return a function from a label to its fault, or ""; `accepted`: arguments are lists of right values."""
     form = json_checker(json.dumps(FORM))
     by_name = {tool.name: json_checker(tool.parameters) for tool in tools}
 
@@ -300,7 +287,7 @@ def _fault(call: Mapping[str, Any], by_name: Mapping[str, Callable[[Any], str]],
 
 
 def _single(accepted: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    """Arguments of one value each, so that every accepted value occurs in one of them."""
+    """Yield arguments of one value each, so that every accepted value occurs once."""
     choices = {name: [one for value in values for one in _values(value)] for name, values in accepted.items()}
     first = {name: values[0] for name, values in choices.items() if values}
     yield first
@@ -309,7 +296,6 @@ def _single(accepted: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _values(value: Any) -> list[Any]:
-    """The plain values of an accepted one: nothing where the argument may be left out; objects may hold such lists."""
     if value == ABSENT:
         return []
     return [*_single(value)] if has_accepted(value) else [value]
@@ -326,15 +312,7 @@ def with_calls(
     tools: Sequence[Tool],
     accepted: bool = False,
 ) -> list[dict[str, Any]]:
-    """Return the rows with their answers as lists of calls, [] where no tool fits; a blank answer stays blank.
-
-    Args:
-        lines: the line of each row in the file `path`.
-        target: the column of the answers: calls in a form that `calls_in` reads, or such JSON as a text.
-        accepted: each argument is the list of its right values.
-
-    Raises ProblemsError for answers that are no calls of these tools.
-    """
+    """Return the rows with their answers as lists of calls. Raises ProblemsError for other answers."""
     check = calls_checker(tools, accepted)
     made: list[dict[str, Any]] = []
     wrong: dict[tuple[str, str], list[int]] = {}

@@ -43,8 +43,7 @@ Scales = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """What people said of an answer: the `name` of what was judged, such as `correct`, and a number, a truth value or a
-    text; None for anything else."""
+    """What people said of an answer: what was judged, and a number, a truth value, a text or None."""
 
     name: str
     value: bool | float | str | None
@@ -127,8 +126,7 @@ class Malformed(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One answer. `inputs`: texts by column; `expected`: the right answer that a person wrote down, or ""; `feedback`:
-    what people said of the output; `system`: the instruction that the model got."""
+    """One answer; `expected` is what a person wrote down, `system` the instruction of the model."""
 
     inputs: Mapping[str, str]
     output: str
@@ -155,7 +153,6 @@ def _expected(record: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    """A text of any form in which one comes: a text, a message, parts of one, else JSON."""
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, Mapping):
@@ -168,10 +165,7 @@ def _text(value: Any) -> str:
 
 
 def _asked(turns: Sequence[Any]) -> tuple[dict[str, str], str]:
-    """The question of a dialogue, and its system text: the last user turn, or where there are several, all turns.
-
-    Further lines of a turn are indented, so that no turn can look like another one.
-    """
+    """Return the question of a dialogue (its further lines indented) and its system text."""
     messages = [turn for turn in turns if isinstance(turn, Mapping)]
     system = "\n".join(_text(turn) for turn in messages if turn.get("role") in ("system", "developer"))
     said = [
@@ -272,12 +266,10 @@ def _mappings(value: Any) -> list[Mapping[str, Any]]:
 
 
 def _attributes(listed: Any) -> dict[str, Any]:
-    """Attributes as OTLP writes them in JSON: [{"key": ..., "value": {"stringValue": ...}}]."""
     return {str(each.get("key")): _any_value(each.get("value")) for each in _mappings(listed)}
 
 
 def _any_value(value: Any) -> Any:
-    """The value of an attribute. Raises Malformed for no number."""
     if not isinstance(value, Mapping):
         return value
     kind, found = next(iter(value.items()), ("", ""))
@@ -301,7 +293,6 @@ def _parsed(value: Any) -> list[Any]:
 
 
 def _numbered(found: Mapping[str, Any], start: str) -> list[dict[str, Any]]:
-    """Messages as older instrumentation writes them: `gen_ai.prompt.0.role`, `gen_ai.prompt.0.content`, ..."""
     turns: list[dict[str, Any]] = []
     while f"{start}{len(turns)}.content" in found:
         at = f"{start}{len(turns)}"
@@ -337,21 +328,7 @@ _PERSONAL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class TraceRows:
-    """What a trace file holds.
-
-    Args:
-        kind: in words.
-        column: that of the right answers.
-        traces: answers in it.
-        table: rows with their lines, each input once; those with a right answer have `column`.
-        answers: all of them, confirmed or not.
-        repeated: answers to inputs that came before.
-        contradicted: inputs whose confirmed answers differ; they are rows without a label.
-        empty: answers without a question or a text.
-        scales: of what people said, by name the highest number in the file where that is above 1.
-        personal: rows that look as if they held personal data.
-        instruction: the system text of most traces, or "".
-    """
+    """Rows of a trace file, each input once with its line; confirmed ones have the answer in `column`."""
 
     kind: str
     column: str
@@ -412,8 +389,7 @@ def is_traces(path: Path) -> bool:
 
 
 def read_traces(path: Path) -> TraceRows:
-    """Read a trace file. Raises ProblemsError where a record is of no kind, of another kind than the first, or
-    malformed, or where no record has both a question and an answer."""
+    """Read a trace file. Raises ProblemsError for records that are not all of one known kind."""
     records, problems = _trace_records(path)
     where, found = shown(path), []
     kind = _kind_of(records[0][1]) if records else None
@@ -443,7 +419,6 @@ def read_traces(path: Path) -> TraceRows:
 
 
 def _trace_records(path: Path) -> tuple[Rows, list[Problem]]:
-    """The records with their lines: of a .json file also those of one object, as servers export them."""
     if path.suffix.lower() != ".json":
         return read_rows(path)
     where = shown(path)

@@ -63,8 +63,7 @@ def near(word: str, known: Iterable[str]) -> str:
 
 
 def shown(path: Path) -> str:
-    """Write `path` relative to the current folder where it is inside it, else absolute; printable, `/` between
-    parts."""
+    """Write `path` relative to the current folder if inside it, else absolute; printable."""
     absolute = os.path.abspath(path)
     try:
         relative = os.path.relpath(absolute)
