@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from agent.conversation import AS_TURNS
 from agent.shipped import ChatRole as ChatRole
@@ -25,6 +25,7 @@ from agent.shipped import content_id as content_id
 
 CallRole = Literal["model", "proposer", "judge", "embedding"]
 SplitName = Literal["train", "dev", "test"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 NO_MODEL = "no model"
 """The format of a candidate that answers without a language model."""

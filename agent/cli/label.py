@@ -45,7 +45,6 @@ def label_command(options: LabelOptions, output: ShownOptions, task: str) -> Non
     """
     from agent.jobs.label import add_rows, answers_of, label_answers, labels_wanted, opened, rows_next
     from agent.ledger.provenance import user
-    from agent.task.tables import FileForm
 
     db, as_json, status, web = output.db, output.as_json, options.status, options.web
     if options.ask and not (options.max_calls or options.max_cost):
@@ -54,7 +53,7 @@ def label_command(options: LabelOptions, output: ShownOptions, task: str) -> Non
         other = "--count" if options.count else "--status" if status else "--json"
         raise click.UsageError(f"--web labels in the browser until you end it, without {other}; leave one of them out")
     if options.add is not None:
-        for line in add_rows(task, options.add, FileForm.of(options)):
+        for line in add_rows(task, options.add, options):
             click.echo(plain(line), err=as_json)
     found = opened(task)
     if not (status or as_json):

@@ -23,6 +23,7 @@ from agent.gateway.embedding import Embedder
 from agent.jobs.registry import DB, Asking, Work, job
 from agent.jobs.released import released, rows_task
 from agent.options.jobs import ApplyOptions
+from agent.options.shared import FormOptions
 from agent.redact import mask, rare_secrets_in
 from agent.release.adapted_model import brought
 from agent.release.regression import require_place
@@ -34,7 +35,7 @@ from agent.run.locations import has_goals, models_of, prompt_path, require_named
 from agent.task.documents import html_notes, stripped
 from agent.task.examples import reader_of
 from agent.task.input_files import read_bytes
-from agent.task.tables import TEXT_CELLS, FileForm, data_file
+from agent.task.tables import TEXT_CELLS, data_file
 from agent.task.words import listed, problem, quoted, shown
 from agent.types import Example, Outcome
 
@@ -59,7 +60,7 @@ def apply(prompt: str, file: Path, options: ApplyOptions, db: Path = DB) -> Work
     a model's text that a spreadsheet would run as a formula (it begins with = + - @) gets an apostrophe before it;
     .jsonl is exact.
     """
-    out, form = options.output or Path(), FileForm.of(options)
+    out, form = options.output or Path(), options.part(FormOptions)
     path = prompt_path(prompt, db)
     loaded = load_prompt(path)
     inputs, name = loaded.release.inputs, options.model or loaded.model
@@ -160,14 +161,14 @@ def _answers(
 
 
 def _read(
-    source: Path, prompt: Prompt, added: Sequence[str], form: FileForm, goals: bool
+    source: Path, prompt: Prompt, added: Sequence[str], form: FormOptions, goals: bool
 ) -> tuple[list[dict[str, Any]], list[str], str, Sequence[str]]:
     """The rows, their columns, the hash of the file, and notes on it. Raises InputError where they do not fit.
 
     `goals`: the texts of a conversation's column are goals of a model that played the user, and no messages.
     """
     data, where, inputs = read_bytes(source), shown(source), prompt.release.inputs
-    file = data_file(data, source, form)
+    file = data_file(source, form, data)
     found, problems = file.rows, file.problems
     if problems or not found:
         raise ProblemsError(tuple(problems) or (Problem(f"{where}:1", "no rows; write one for each call"),))
@@ -196,7 +197,7 @@ def _read(
             wrong.append(problem(where, line, f"{name}: {error}"))
     if wrong:
         raise ProblemsError(tuple(wrong))
-    how = repr(form).encode() if form.is_any else b""
+    how = repr(form).encode() if form.has_form else b""
     return rows, columns, hashlib.sha256(data + how).hexdigest(), file.notes
 
 

@@ -330,7 +330,9 @@ def monitor(
     reference: File = option(None, "A log of good answers. Default: the suite."),
     suite: File = option(None, "Recorded answers. Default: suite.json beside PROMPT."),
     task: str | None = option(None, "Whose [monitor] limits hold. Default: the prompt's own task, if it is here."),
-    alpha: float | None = option(None, "False alarms of one look, up to 0.5; over the task's.", metavar="RATE", gt=0, le=0.5),
+    alpha: float | None = option(
+        None, "False alarms of one look, up to 0.5; over the task's.", metavar="RATE", gt=0, le=0.5
+    ),
     seed: int = option(0, "For permutation tests.", metavar="N", ge=0, le=2**31 - 1),
     reply_column: str = key_option("reply"),
     inputs_column: str = key_option("inputs"),

@@ -58,7 +58,7 @@ from agent.task.columns import DataColumn
 from agent.task.from_file import renamed
 from agent.task.input_files import prompt_text
 from agent.task.label_files import SYNTHETIC, UNLABELLED_FILE, UnlabelledRow, json_line, rows_text
-from agent.task.scoring_rule import Asked
+from agent.task.scoring_rule import Asked, asked_of
 from agent.task.splits import MIN_ROWS
 from agent.task.task_text import slug, words
 from agent.task.traces import TraceRows, is_traces, read_traces
@@ -83,7 +83,7 @@ def init(name: str = "", *, options: InitOptions, db: Path = DB) -> Work[DraftRe
     writes synthetic ones. `optimize label NAME` then asks you for labels: no draft of a model ever is one. So it does
     for traces of which fewer than 30 answers are confirmed by feedback; those are the first labels.
     """
-    asked, source, targets = Asked.of(options), options.source, options.target
+    asked, source, targets = asked_of(options), options.source, options.target
     prompt = None if options.prompt is None else str(options.prompt)
     target = targets[0] if targets else ""
     if options.describe:
@@ -97,14 +97,14 @@ def init(name: str = "", *, options: InitOptions, db: Path = DB) -> Work[DraftRe
     if options.labels and not is_traced:
         raise InputError("--labels goes with --describe, or with traces")
     if options.sample:
-        if name or source or target or prompt or asked.is_any or asked.form.is_any:
+        if name or source or target or prompt or asked.is_any or asked.has_form:
             raise InputError("--sample copies a task as it is: give no NAME, and no option for a file of yours")
         return _wrote(copy_sample(options.sample), [], f"run {options.sample}")
     _require_name(name)
     if source is None:
         raise InputError("Missing option '--from'; give your data file")
     if is_traced:
-        if asked.form.is_any:
+        if asked.has_form:
             raise InputError("--encoding, --sheet and --strip-html go with tables; leave them out for traces")
         return _from_traces(name, source, prompt, asked, options)
     columns = targets if len(targets) > 1 else target
@@ -138,7 +138,7 @@ def _draft(name: str, options: InitOptions, asked: Asked) -> Work[DraftResult]:
     own = (DataColumn(TEXT, TEXT, "input", "drafted"), DataColumn(target, target, "target", "the label"))
     plan = DraftPlan(new_folder(name), description, target, labels, own, (), options.rows)
     if source:
-        file, traces = table_of(source, asked.form)
+        file, traces = table_of(source, asked)
         columns, rows, confirmed = unlabelled(file.rows, source, target, asked, traces)
         plan = replace(plan, columns=columns, rows=tuple(rows), synthetic=0, confirmed=confirmed)
     lm = create_model(options.model or DEFAULT_MODEL)

@@ -31,7 +31,7 @@ from agent.ledger.connect import is_there
 from agent.ledger.query import Row, is_calibrated, started_with
 from agent.models.model_registry import create_model
 from agent.options.jobs import LabelOptions
-from agent.options.shared import SpendingOptions
+from agent.options.shared import FormOptions, SpendingOptions
 from agent.programs.kinds import program_for
 from agent.prompt.template import label_text
 from agent.results.rows import LabellingResult, LabelResult
@@ -44,10 +44,10 @@ from agent.task.answers import text_of
 from agent.task.columns import column_named
 from agent.task.label_files import UNLABELLED_FILE, LabelledTask, folded, read_fields, rows_text
 from agent.task.label_session import LabelQueue, LabelSession, agreements, disagreement, queue_of
-from agent.task.splits import FRACTIONS, SPLITS
-from agent.task.tables import FileForm, read_rows
+from agent.task.splits import FRACTIONS
+from agent.task.tables import read_rows
 from agent.task.words import counted, listed, near, quoted, shown
-from agent.types import Example
+from agent.types import SPLITS, Example
 
 GAINS = (0.3, 0.1)
 """Gains for which the labels are counted, as shares."""
@@ -117,7 +117,7 @@ def verdict_lines(labels: int) -> list[str]:
 # -- rows of a file ---------------------------------------------------------------------------------------------------
 
 
-def add_rows(name: str, path: Path, form: FileForm) -> list[str]:
+def add_rows(name: str, path: Path, form: FormOptions) -> list[str]:
     """Add rows of a file to those without a label, and labels that traces confirm to rows that have none.
 
     Returns what was added, in lines. Raises InputError or ProblemsError where the task or the file is wrong.

@@ -33,7 +33,7 @@ from agent.task.examples import PlacedExample, RowReader, messages_in, parse_num
 from agent.task.input_files import parse_json, parse_toml, read_bytes
 from agent.task.load import load_task
 from agent.task.splits import sorted_out
-from agent.task.tables import TEXT_CELLS, rows_of
+from agent.task.tables import TEXT_CELLS, read_rows
 from agent.task.words import problem, quoted, shown
 from agent.types import Field, Task
 
@@ -139,7 +139,7 @@ def _beside(folder: Path) -> Path:
 
 def _read(task: Task, log: Path, data: bytes, columns: Mapping[str, str]) -> _ReadLog:
     """The rows of a log by the names of the task's fields. Raises ProblemsError where none is valid."""
-    rows, problems = rows_of(data, log)
+    rows, problems = read_rows(log, data)
     count = len(rows) + len(problems)
     where, cells = shown(log), log.suffix.lower() in TEXT_CELLS
     reader = RowReader(task.signature, task.slices, task.knowledge)

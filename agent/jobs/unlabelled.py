@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, ProblemsError
+from agent.options.shared import FormOptions
 from agent.prompt.draft_requests import Refused, checked_labels
 from agent.task.answers import text_of
 from agent.task.columns import DataColumn, column_named, decide_columns
@@ -16,7 +17,7 @@ from agent.task.from_file import new_task_folder
 from agent.task.input_files import as_utf8, decode, read_bytes
 from agent.task.label_files import UNLABELLED_FILE, LabelledTask, UnlabelledRow, rows_text, unlabelled_rows
 from agent.task.scoring_rule import Asked, ScoringRule
-from agent.task.tables import DataFile, FileForm, Rows, encoding_notes, read_data_file
+from agent.task.tables import DataFile, Rows, data_file, encoding_notes
 from agent.task.task_text import SCHEMA_LINE, Output, slug, task_toml, words
 from agent.task.traces import TraceRows, is_traces, read_traces
 from agent.task.words import problem, quoted, shown
@@ -30,7 +31,7 @@ Table = Sequence[tuple[int, Mapping[str, Any]]]
 """Rows with their lines."""
 
 
-def table_of(path: Path, form: FileForm) -> tuple[DataFile, TraceRows | None]:
+def table_of(path: Path, form: FormOptions) -> tuple[DataFile, TraceRows | None]:
     """The rows of traces, a data file, or a .txt file, and what was read of traces. Raises ProblemsError."""
     if is_traces(path):
         traces = read_traces(path)
@@ -38,9 +39,9 @@ def table_of(path: Path, form: FileForm) -> tuple[DataFile, TraceRows | None]:
     return read_table(path, form), None
 
 
-def read_table(path: Path, form: FileForm) -> DataFile:
+def read_table(path: Path, form: FormOptions) -> DataFile:
     """The rows of a data file, or the lines of a .txt one, with their lines. Raises ProblemsError for broken ones."""
-    file = _lines_of(path, form) if path.suffix.lower() == ".txt" else read_data_file(path, form)
+    file = _lines_of(path, form) if path.suffix.lower() == ".txt" else data_file(path, form)
     if not file.rows and not file.problems:
         raise ProblemsError((problem(shown(path), 1, "no rows; write one a line"),))
     if file.problems:
@@ -51,11 +52,12 @@ def read_table(path: Path, form: FileForm) -> DataFile:
     return replace(file, rows=rows, notes=notes)
 
 
-def _lines_of(path: Path, form: FileForm) -> DataFile:
-    data, name = as_utf8(read_bytes(path), form.encoding)
-    lines, problems = decode(data, shown(path))
+def _lines_of(path: Path, form: FormOptions) -> DataFile:
+    where = shown(path)
+    data, name = as_utf8(read_bytes(path), where, form.encoding)
+    lines, problems = decode(data, where)
     rows: Rows = [(number, {TEXT: line}) for number, line in enumerate(lines, start=1) if line and line.strip()]
-    return DataFile(rows, problems, encoding_notes(path, name, form))
+    return DataFile(rows, problems, encoding_notes(where, name, form))
 
 
 def unlabelled(

@@ -40,6 +40,11 @@ class FormOptions(JobOptions):
         False, "Take HTML tags out of the inputs in a data file, and decode entities such as &amp;.", TASK
     )
 
+    @property
+    def has_form(self) -> bool:
+        """Whether something is said of the file."""
+        return bool(self.encoding or self.sheet or self.strip_html)
+
 
 class TargetOptions(JobOptions):
     """What a data file is a task for."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -218,12 +218,12 @@ def task_of(run: Row) -> Task:
     """The task as its files are now: a folder, or rows of a data file. Raises AgentError."""
     from agent.task.from_file import task_from_file
     from agent.task.load import load_task
-    from agent.task.scoring_rule import Asked
+    from agent.task.scoring_rule import asked_of
 
     options = started_with(run)
     if options.target:
-        text, asked = _prompt(str(options.prompt)), Asked.of(options, not options.metric_source)
-        asked = replace(asked, knowledge=str(options.knowledge or ""))
+        text, asked = _prompt(str(options.prompt)), asked_of(options, not options.metric_source)
+        asked = asked.changed(knowledge=str(options.knowledge or ""))
         return task_from_file(options.task, options.target, text, options.seed, asked=asked)[0]
     return load_task(Path(run["folder"]))
 

@@ -14,7 +14,7 @@ from agent.errors import InputError, ProblemsError
 from agent.observer import NO_OBSERVER, Observer
 from agent.task.input_files import prompt_text
 from agent.task.load import with_demo_limit
-from agent.task.scoring_rule import NOTHING, Asked, metric_asked
+from agent.task.scoring_rule import NOTHING, Asked, asked_of, metric_asked
 from agent.task.tools import TOOLS_FILE
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def make_task(
             f"{source}: name the column to predict with --target COLUMN; where none holds the answers, "
             f"say what the task is: `optimize init {name} --describe TEXT --from {source}`"
         )
-    if tests and (asked.is_any or asked.form.is_any):
+    if tests and (asked.is_any or asked.has_form):
         names = "--metric, --type, --input, --ignore, --encoding, --sheet and --strip-html"
         raise InputError(f"{source}: {names} do not go with promptfoo's tests")
     given = promptfoo_tests(source) if tests else None if rows is None else (rows, None)
@@ -272,7 +272,7 @@ def _load(options: RecordedOptions, observer: Observer) -> tuple[Task, Reading |
 
     name, target = options.task, options.target
     prompt = None if options.prompt is None else str(options.prompt)
-    path, asked = Path(name), Asked.of(options, not options.metric_source)
+    path, asked = Path(name), asked_of(options, not options.metric_source)
     if path.suffix.lower() in TABLES:
         if not path.is_file():
             raise InputError(f"{name}: no such file")
@@ -282,13 +282,13 @@ def _load(options: RecordedOptions, observer: Observer) -> tuple[Task, Reading |
             )
         from agent.task.from_file import task_from_file
 
-        asked = replace(asked, knowledge=str(options.knowledge or ""))
+        asked = asked.changed(knowledge=str(options.knowledge or ""))
         if asked.knowledge and not Path(asked.knowledge).exists():
             raise InputError(f"--knowledge {asked.knowledge}: no such file or folder; name that of your documents")
         if options.tools:
             from agent.run.tool_sources import tools_in_file
 
-            asked = replace(asked, tools=tools_in_file(Path(options.tools)))
+            asked = asked.changed(tools=tools_in_file(Path(options.tools)))
         instruction = prompt_text(prompt)
         if not instruction.strip():
             raise InputError(f"{prompt}:1: the prompt is empty; write what the model is told today")
@@ -299,7 +299,7 @@ def _load(options: RecordedOptions, observer: Observer) -> tuple[Task, Reading |
         return task, reading
     if path.suffix.lower() in SPREADSHEETS or ((target or prompt) and path.is_file()):
         raise InputError(f"{name}: not a .csv or .jsonl file; save a spreadsheet as CSV UTF-8")
-    others = (asked.type, asked.inputs, asked.ignored, asked.form.is_any, options.knowledge, options.tools)
+    others = (asked.type, asked.input, asked.ignore, asked.has_form, options.knowledge, options.tools)
     if target or prompt or any(others):
         raise InputError(
             f"{name}: --target, --prompt, --type, --input, --ignore, --encoding, --sheet, --strip-html, --tools, "

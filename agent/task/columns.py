@@ -161,7 +161,7 @@ def _named(
     names: Sequence[str], targets: Sequence[str], prompt_fields: frozenset[str], asked: Asked
 ) -> tuple[frozenset[str], frozenset[str]]:
     found: dict[str, list[str]] = {"--input": [], "--ignore": []}
-    for option, given in (("--input", asked.inputs), ("--ignore", asked.ignored)):
+    for option, given in (("--input", asked.input), ("--ignore", asked.ignore)):
         for word in given:
             name = column_named(names, word)
             if name is None:

@@ -14,15 +14,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import Problem, ProblemsError
 from agent.extras import command, is_here
 from agent.shipped import canonical
 from agent.task.input_files import decoded, read_bytes
-from agent.task.tables import FileForm
 from agent.task.words import counted, listed, problem, quoted, shown
 from agent.types import Document, Section, TextBlock
+
+if TYPE_CHECKING:
+    from agent.options.shared import FormOptions
 
 MOST_FILES = 1_000
 MOST_BYTES = 20_000_000
@@ -334,7 +336,7 @@ def is_html(text: str) -> bool:
     return _TAG.search(text) is not None or _ENTITY.search(text) is not None
 
 
-def html_notes(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], form: FileForm) -> list[str]:
+def html_notes(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], form: FormOptions) -> list[str]:
     """Say which columns hold HTML, one line each, or that it was taken out."""
     if form.strip_html:
         do = "do the same where the prompt is used: optimize apply --strip-html, promptassay.strip_html(text)"

@@ -34,8 +34,8 @@ from agent.task.documents import html_notes, stripped
 from agent.task.examples import conversations_in, listed_problems, parse_number
 from agent.task.load import load_task
 from agent.task.scoring_rule import NOTHING, Asked, ScoringRule, metric_asked, scoring_rule, usual_rule
-from agent.task.splits import MIN_ROWS, SPLITS, DataTable, RuleOf, Splitting, each_once
-from agent.task.tables import read_data_file
+from agent.task.splits import MIN_ROWS, DataTable, RuleOf, Splitting, each_once
+from agent.task.tables import data_file
 from agent.task.task_text import (
     SCHEMA_FILE,
     SCHEMA_LINE,
@@ -50,7 +50,7 @@ from agent.task.task_text import (
 )
 from agent.task.tools import TOOLS_FILE, tools_json, with_calls
 from agent.task.words import quoted, shown
-from agent.types import MetricSpec, Task, canonical
+from agent.types import SPLITS, MetricSpec, Task, canonical
 
 SINGLE = re.compile(r"(?<!\{)\{\s*+((?:[^\s{}]++(?:\s++(?=[^\s{}]))?)++)\s*+\}(?!\})")
 
@@ -193,7 +193,7 @@ def _draft(
     for split, part in splits.items():
         said = [row | {talk: messages_of(row[talk]) for talk in talks} for row in part]
         files[f"{split}.jsonl"] = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in said)
-    is_named = bool(marks or asked.inputs)
+    is_named = bool(marks or asked.input)
     inside = {} if is_named else {k: n for one in answers for k, n in answer_inside(columns, made, one.field).items()}
     return files, Reading(
         file=shown(path),
@@ -206,7 +206,7 @@ def _draft(
         split_line=splitting.split_line,
         later=[] if is_named else filled_in_later(columns),
         inside=inside,
-        notes=(*notes, *html_notes(data.table, [column.name for column in inputs], asked.form)),
+        notes=(*notes, *html_notes(data.table, [column.name for column in inputs], asked)),
     )
 
 
@@ -225,7 +225,7 @@ def _data_table(
         outputs = [field_name(targets[0], _names(table).index(targets[0]) + 1, ())]
         accepted = bool(asked.metric and metric_asked(asked.metric, outputs).options.get("accepted"))
         table = with_calls(table, lines, path, targets[0], asked.tools, accepted)
-    opened, _ = expanded(table, [*marks, *asked.inputs, *asked.ignored])
+    opened, _ = expanded(table, [*marks, *asked.input, *asked.ignore])
     return DataTable(table, opened, targets, siblings, spoken), notes
 
 
@@ -233,18 +233,18 @@ def _read(
     path: Path, targets: Sequence[str], asked: Asked, marks: Sequence[str]
 ) -> tuple[Table, frozenset[str], list[int], Sequence[str]]:
     """Return rows, names of columns with conversations, the line of each row, and notes on the file."""
-    file = read_data_file(path, asked.form)
+    file = data_file(path, asked)
     if file.problems:
         raise ProblemsError(tuple(file.problems))
     rows, names = file.rows, _names([row for _, row in file.rows])
-    if asked.form.strip_html:
+    if asked.strip_html:
         kept = {name for each in targets for name in (each.partition(".")[0], column_named(names, each), each)}
         rows = [
             (line, {name: cell if name in kept else stripped(cell) for name, cell in row.items()}) for line, row in rows
         ]
     marked = {name: mark for mark in marks if (name := column_named(names, mark)) is not None}
-    named = [*marked] if marks else [name for name in names if name in asked.inputs] or names
-    rows, spoken, wrong = conversations_in(rows, [name for name in named if name not in (*targets, *asked.ignored)])
+    named = [*marked] if marks else [name for name in names if name in asked.input] or names
+    rows, spoken, wrong = conversations_in(rows, [name for name in named if name not in (*targets, *asked.ignore)])
     if mark := next((mark for name, mark in marked.items() if name in spoken), ""):
         raise InputError(
             f"the prompt holds {quoted(f'{{{{{mark}}}}}')}, a column of conversations, whose messages follow the "
@@ -261,7 +261,7 @@ def _rule_maker(fields: Sequence[str], asked: Asked, given: GivenRows | None) ->
     def rule_of(field: str, values: Sequence[Any], texts: Sequence[str]) -> ScoringRule:
         if given is not None:
             return usual_rule(values, field, given[1])
-        return scoring_rule(values, field, replace(asked, metric="") if scored not in ("", field) else asked, texts)
+        return scoring_rule(values, field, asked.changed(metric=None) if scored not in ("", field) else asked, texts)
 
     return rule_of
 

@@ -126,12 +126,11 @@ def and_more(places: Sequence[Any], what: str) -> str:
     return f", and so in {len(places) - 1} more {what}{'s' * (len(places) > 2)}" * (len(places) > 1)
 
 
-class UnknownEncoding(ValueError):
-    """No encoding of this name, or text that is not in it."""
+def as_utf8(data: bytes, where: str, asked: str | None = None) -> tuple[bytes, str]:
+    """Convert text to UTF-8 from `asked` or the detected encoding; also return its name, "" for UTF-8.
 
-
-def as_utf8(data: bytes, asked: str = "") -> tuple[bytes, str]:
-    """Convert text to UTF-8 from `asked` or the detected encoding; also return its name, "" for UTF-8."""
+    Raises ProblemsError.
+    """
     name = asked or told(data)
     if not name:
         return data, ""
@@ -139,9 +138,9 @@ def as_utf8(data: bytes, asked: str = "") -> tuple[bytes, str]:
         is_utf8 = codecs.lookup(name).name in ("utf-8", "utf-8-sig")
         return (data, "") if is_utf8 else (data.decode(name).lstrip("\ufeff").encode("utf-8"), name)
     except LookupError:
-        raise UnknownEncoding(f"no encoding {name!r:.40}; write one such as cp1252, utf-16, latin-1") from None
+        raise refused(where, 1, f"no encoding {name!r:.40}; write one such as cp1252, utf-16, latin-1") from None
     except UnicodeError as error:
-        raise UnknownEncoding(f"is not {name} ({str(error)[-60:]}); name another with --encoding") from None
+        raise refused(where, 1, f"is not {name} ({str(error)[-60:]}); name another with --encoding") from None
 
 
 def told(data: bytes) -> str:

@@ -28,10 +28,10 @@ from agent.errors import InputError, ProblemsError
 from agent.files import new_files
 from agent.shipped import fold
 from agent.task.input_files import decode, parse_json, parse_toml, read_bytes
-from agent.task.splits import CAPS, FRACTIONS, MIN_ROWS, SPLITS, are_near, compared, near_duplicates
-from agent.task.tables import read_rows, rows_of
+from agent.task.splits import CAPS, FRACTIONS, MIN_ROWS, are_near, compared, near_duplicates
+from agent.task.tables import read_rows
 from agent.task.words import counted, listed, problem, quoted, shown
-from agent.types import SplitName, content_id
+from agent.types import SPLITS, SplitName, content_id
 
 UNLABELLED_FILE = "unlabelled.jsonl"
 SYNTHETIC = "synthetic"
@@ -84,8 +84,8 @@ def json_line(row: Mapping[str, Any]) -> str:
 
 def read_unlabelled_file(path: Path, inputs: Sequence[str]) -> list[UnlabelledRow]:
     """Read the rows of the file. Raises ProblemsError with each that is no row with these inputs."""
-    data, where = read_bytes(path), shown(path)
-    rows, problems = rows_of(data, path)
+    where = shown(path)
+    rows, problems = read_rows(path)
     found: dict[str, UnlabelledRow] = {}
     for line, row in rows:
         texts = {name: row.get(name) for name in ("id", *inputs, "source")}

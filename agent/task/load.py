@@ -30,12 +30,12 @@ from agent.task.examples import (
 )
 from agent.task.input_files import TomlLines, decoded, parse_json, parse_toml, read_bytes
 from agent.task.judge_files import read_rubric
-from agent.task.splits import SPLITS
-from agent.task.tables import TEXT_CELLS, rows_of
+from agent.task.tables import TEXT_CELLS, read_rows
 from agent.task.tool_source import FUNCTIONS, tools_in_source
 from agent.task.tools import accepted_checker, calls_checker, read_tools
 from agent.task.words import near, problem, quoted, shown
 from agent.types import (
+    SPLITS,
     Budget,
     Constraints,
     Drift,
@@ -313,7 +313,7 @@ class _Loading:
             if files.count(name) > 1:
                 self.problems.append(problem(shown(path), 1, "is the file of two splits; give each split its own file"))
                 continue
-            rows, problems = rows_of(data, path)
+            rows, problems = read_rows(path, data)
             if not rows and not problems:
                 problems = [problem(shown(path), 1, f"no rows; the {split} split needs at least one")]
             if reader is not None:

@@ -11,21 +11,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.errors import InputError
 from agent.metrics.comparison import labels_in, quantity_of, units_in
 from agent.metrics.metric_registry import METRICS
+from agent.options.shared import ScoredOptions
 from agent.shipped import fold
 from agent.task.answers import known_scale, label_reader, lost_as_number, target_type, text_of
 from agent.task.checks import DEFAULTS
 from agent.task.examples import parse_number
-from agent.task.tables import AS_IT_IS, FileForm
 from agent.task.words import counted, listed, near, quoted
 from agent.types import Field, FieldType, MetricSpec, Tool
-
-if TYPE_CHECKING:
-    from agent.options.shared import ScoredOptions
 
 SEPARATORS = (";", "|", ",")
 MOST_UNITS = 30
@@ -304,36 +301,25 @@ def _numbers(text: str) -> set[float]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What was typed. `knowledge`: the folder of the documents, or ""; `tools`: those that the answers call."""
+class Asked(ScoredOptions):
+    """What is said of a data file. `knowledge`: the folder of its documents; `tools`: those that its answers call."""
 
-    metric: str = ""
-    type: FieldType | None = None
-    inputs: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
     knowledge: str = ""
     tools: tuple[Tool, ...] = ()
-    form: FileForm = AS_IT_IS
-
-    @classmethod
-    def of(cls, options: ScoredOptions, with_metric: bool = True) -> Asked:
-        """Read the options of a run; a Python function that scores is no option of the file."""
-        return cls(
-            (options.metric or "") if with_metric else "",
-            options.type,
-            tuple(options.input),
-            tuple(options.ignore),
-            form=FileForm.of(options),
-        )
 
     @property
     def is_any(self) -> bool:
-        """Whether an option was given."""
-        return bool(self.metric or self.type or self.inputs or self.ignored)
+        """Whether an option of the columns or of the metric was given."""
+        return bool(self.metric or self.type or self.input or self.ignore)
 
 
 NOTHING = Asked()
+
+
+def asked_of(options: ScoredOptions, with_metric: bool = True) -> Asked:
+    """Read the options of a run; a Python function that scores is no option of the file."""
+    asked = Asked(**{name: getattr(options, name) for name in ScoredOptions.model_fields})
+    return asked if with_metric else asked.changed(metric=None)
 
 
 def metric_asked(text: str, outputs: Sequence[str]) -> MetricSpec:

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, get_args
+from typing import Any
 
 from agent.errors import InputError
 from agent.shipped import fold
@@ -22,14 +22,13 @@ from agent.task.columns import DataColumn, decide_columns, split_of
 from agent.task.examples import PlacedExample
 from agent.task.scoring_rule import Asked, ScoringRule
 from agent.task.words import quoted
-from agent.types import Example, MetricSpec, SplitName, Task, canonical
+from agent.types import SPLITS, Example, MetricSpec, SplitName, Task, canonical
 
 Parts = tuple[list[int], list[int], list[int]]
 """Positions of the rows of train, dev and test."""
 Compared = frozenset[str] | str
 """What of a text is compared: its words, or the folded text where it has none."""
 
-SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 FRACTIONS = (0.30, 0.25, 0.45)
 CAPS = (300, 200, 400)
 NEAR = 0.8

@@ -14,7 +14,7 @@ import re
 import resource
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
@@ -33,7 +33,6 @@ from agent.task.input_files import (
     ROWS,
     FileMeter,
     TooMuch,
-    UnknownEncoding,
     and_more,
     as_utf8,
     decode,
@@ -66,28 +65,6 @@ _SEP = re.compile('"?sep=([,;\t])"?', re.IGNORECASE)  # what Excel writes and un
 
 
 @dataclass(frozen=True, slots=True)
-class FileForm:
-    """How the user says that a data file is read; "": as the file itself says."""
-
-    encoding: str = ""
-    sheet: str = ""
-    strip_html: bool = False
-
-    @classmethod
-    def of(cls, options: FormOptions) -> FileForm:
-        """Read the options of a command."""
-        return cls(options.encoding or "", options.sheet or "", options.strip_html)
-
-    @property
-    def is_any(self) -> bool:
-        """Whether an option was given."""
-        return self != AS_IT_IS
-
-
-AS_IT_IS = FileForm()
-
-
-@dataclass(frozen=True, slots=True)
 class DataFile:
     """The rows of a data file, its problems, and what to say of how it was read."""
 
@@ -96,64 +73,45 @@ class DataFile:
     notes: tuple[str, ...] = ()
 
 
-def read_rows(path: Path) -> Read:
-    """Read all rows of a UTF-8 file of one of the kinds `TABLES`, and all its problems; raises nothing."""
-    return _collected(lambda: _rows(read_bytes(path), path))
+def read_rows(path: Path, data: bytes | None = None) -> Read:
+    """Read all rows of a UTF-8 file, or of its `data`, and all its problems; raises nothing."""
+    file = data_file(path, None, data)
+    return file.rows, file.problems
 
 
-def rows_of(data: bytes, path: Path) -> Read:
-    """Do `read_rows` over bytes already read from `path`."""
-    return _collected(lambda: _rows(data, path))
+def data_file(path: Path, form: FormOptions | None, data: bytes | None = None) -> DataFile:
+    """Read a file of one of the kinds `TABLES`, or its `data`; raises nothing. A `form` of None allows UTF-8 only.
 
-
-def _collected(read: Callable[[], Read]) -> Read:
-    try:
-        return read()
-    except ProblemsError as error:
-        return [], list(error.problems)
-
-
-def read_data_file(path: Path, form: FileForm) -> DataFile:
-    """Do `read_rows` for a file of the user's, in any encoding and of any sheet; raises nothing."""
-    try:
-        return data_file(read_bytes(path), path, form)
-    except ProblemsError as error:
-        return DataFile([], list(error.problems))
-
-
-def data_file(data: bytes, path: Path, form: FileForm) -> DataFile:
-    """Do `read_data_file` over bytes already read from `path`."""
+    CSV values are texts; their delimiter is a comma, semicolon or tab, as the header or `sep=;` before it says. Values
+    of JSON (an array of objects) and JSONL are any JSON. A row with a problem is left out.
+    """
     where, suffix = shown(path), path.suffix.lower()
     try:
-        if form.sheet and suffix != ".xlsx":
+        data = read_bytes(path) if data is None else data
+        if form and form.sheet and suffix != ".xlsx":
             raise refused(where, 1, "--sheet goes with .xlsx files; leave it out")
         if suffix in PACKED:
-            if form.encoding:
+            if form and form.encoding:
                 raise refused(where, 1, "--encoding goes with text files; leave it out")
-            rows, notes = read_packed(data, suffix, where, form.sheet)
-            return DataFile(rows, [], notes)
-        data, name = as_utf8(data, form.encoding) if suffix in TABLES else (data, "")
-    except UnknownEncoding as error:
-        return DataFile([], [problem(where, 1, str(error))])
+            return _read_packed(data, suffix, where, form.sheet if form else None)
+        if suffix not in TABLES:
+            fix = "save it as CSV UTF-8" if suffix in SPREADSHEETS else "give a .jsonl or a .csv file"
+            raise refused(where, 1, f"unknown kind of file {quoted(suffix)}; {fix}")
+        data, name = (data, "") if form is None else as_utf8(data, where, form.encoding)
+        rows, problems = _rows(data, suffix, where)
     except ProblemsError as error:
         return DataFile([], list(error.problems))
-    return DataFile(*rows_of(data, path), encoding_notes(path, name, form))
+    return DataFile(rows, problems, encoding_notes(where, name, form))
 
 
-def encoding_notes(path: Path, name: str, form: FileForm) -> tuple[str, ...]:
+def encoding_notes(where: str, name: str, form: FormOptions | None) -> tuple[str, ...]:
     """Say that a file was read in the encoding `name`, where nobody asked for it."""
-    if not name or form.encoding:
+    if not name or form is None or form.encoding:
         return ()
-    return (f"{shown(path)}: read as {name} (not UTF-8); --encoding NAME sets another",)
+    return (f"{where}: read as {name} (not UTF-8); --encoding NAME sets another",)
 
 
-def _rows(data: bytes, path: Path) -> Read:
-    where, suffix = shown(path), path.suffix.lower()
-    if suffix not in TABLES:
-        fix = "save it as CSV UTF-8" if suffix in SPREADSHEETS else "give a .jsonl or a .csv file"
-        raise refused(where, 1, f"unknown kind of file {quoted(suffix)}; {fix}")
-    if suffix in PACKED:
-        return read_packed(data, suffix, where)[0], []
+def _rows(data: bytes, suffix: str, where: str) -> Read:
     if suffix == ".json":
         return _json_array(whole_text(data, where), where)
     lines, problems = decode(data, where)
@@ -368,7 +326,7 @@ for line in pipe_in:
 """
 
 
-def read_packed(data: bytes, suffix: str, where: str, sheet: str = "") -> tuple[Rows, tuple[str, ...]]:
+def _read_packed(data: bytes, suffix: str, where: str, sheet: str | None) -> DataFile:
     """Read a sheet ("": the first) or a table, with row numbers and notes. Raises ProblemsError."""
     if find_spec(_LIBRARIES[suffix]) is None:
         raise refused(where, 1, _worker_fault({"error": "missing"}, "", suffix))
@@ -386,7 +344,7 @@ def read_packed(data: bytes, suffix: str, where: str, sheet: str = "") -> tuple[
         worker.close()
 
 
-def _read_worker(worker: Worker, name: str, suffix: str, where: str, sheet: str) -> tuple[Rows, tuple[str, ...]]:
+def _read_worker(worker: Worker, name: str, suffix: str, where: str, sheet: str | None) -> DataFile:
     rows: Rows = []
 
     def asked(question: Any) -> Any:
@@ -395,16 +353,10 @@ def _read_worker(worker: Worker, name: str, suffix: str, where: str, sheet: str)
             raise refused(where, rows[-1][0] + 1 if rows else 1, wrong)
         return found
 
-    opened = asked([name, suffix, sheet])
+    opened = asked([name, suffix, sheet or ""])
     header, sheets = opened["header"], opened["sheets"]
     if sheet and sheet not in sheets:
         raise refused(where, 1, f"no sheet {quoted(sheet)}{near(sheet, sheets)}")
-    notes: tuple[str, ...] = ()
-    if len(sheets) > 1:
-        name = sheet or sheets[0]
-        others = listed(each for each in sheets if each != name)
-        read = f'{where}: sheet "{printable(name)}" of {len(sheets)} was read'
-        notes = (f"{read}; --sheet NAME reads another: {others}",)
     if twice := next((name for at, name in enumerate(header) if name in header[:at]), ""):
         raise refused(where, 1, f"two columns are called {quoted(twice)}; rename one")
     while part := asked("next")["rows"]:
@@ -412,7 +364,12 @@ def _read_worker(worker: Worker, name: str, suffix: str, where: str, sheet: str)
             if any(isinstance(cell, str) and "\x00" in cell for cell in cells):
                 raise refused(where, number, "holds a NUL character; remove it")
             rows.append((number, dict(zip(header, cells, strict=True))))
-    return rows, notes
+    if len(sheets) < 2:
+        return DataFile(rows, [])
+    name = sheet or sheets[0]
+    others = listed(each for each in sheets if each != name)
+    read = f'{where}: sheet "{printable(name)}" of {len(sheets)} was read'
+    return DataFile(rows, [], (f"{read}; --sheet NAME reads another: {others}",))
 
 
 def _worker_fault(found: Any, why: str, suffix: str) -> str:

@@ -15,9 +15,8 @@ from agent.task.answers import text_of
 from agent.task.checks import PLACEHOLDER
 from agent.task.columns import DataColumn, field_name
 from agent.task.scoring_rule import ScoringRule
-from agent.task.splits import SPLITS
 from agent.task.words import counted, listed, printable, quoted
-from agent.types import FieldType
+from agent.types import SPLITS, FieldType
 
 SCHEMA_FILE = "task.schema.json"
 SCHEMA_LINE = f"#:schema ../{SCHEMA_FILE}\n"

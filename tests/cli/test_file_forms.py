@@ -81,13 +81,13 @@ def test_an_encoding_that_is_none_or_does_not_fit_is_refused() -> None:
 def test_text_in_cp1252_is_never_read_as_another_text(text: str) -> None:
     data = text.encode("cp1252")
     if told(data) == "cp1252":
-        assert as_utf8(data) == (text.encode(), "cp1252")
+        assert as_utf8(data, "x") == (text.encode(), "cp1252")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\ufeff")))
 def test_utf_8_is_always_read_as_it_is(text: str) -> None:
-    assert as_utf8(text.encode()) == (text.encode(), "")
-    assert as_utf8(text.encode("utf-16"), "") == (text.encode(), "utf-16")
+    assert as_utf8(text.encode(), "x") == (text.encode(), "")
+    assert as_utf8(text.encode("utf-16"), "x") == (text.encode(), "utf-16")
 
 
 def workbook() -> None:
@@ -163,10 +163,10 @@ def test_apply_reads_other_encodings(two_runs: Made) -> None:
 def test_rows_that_are_added_to_label_are_read_the_same() -> None:
     Path("mails.csv").write_bytes(with_html().encode("cp1252"))
     from agent.jobs.unlabelled import read_table
-    from agent.task.tables import FileForm
+    from agent.options.shared import FormOptions
 
     Path("mails.txt").write_bytes("für <b>Köln</b>\n".encode("cp1252"))
-    file = read_table(Path("mails.txt"), FileForm(strip_html=True))
+    file = read_table(Path("mails.txt"), FormOptions(strip_html=True))
     assert file.rows == [(1, {"text": "für Köln"})]
     assert file.notes[0] == "mails.txt: read as cp1252 (not UTF-8); --encoding NAME sets another"
 

@@ -108,8 +108,8 @@ def test_a_column_that_is_filled_in_later_is_an_input_with_a_warning(here: Path,
     assert len(task.signature.inputs) == 2
     quoted = f"'{name}'" if " " in name else name
     assert f"column {name!r}: is it known when the prompt is used? If not: --ignore {quoted}" in list(reading.lines())
-    assert read(table, ignored=(name,))[1].later == []
-    assert read(table, inputs=("message", name))[1].later == []
+    assert read(table, ignore=(name,))[1].later == []
+    assert read(table, input=("message", name))[1].later == []
 
 
 @given(st.sampled_from(["message", "subject", "product", "language", "channel", "body", "priority", "ticket_text"]))
@@ -151,7 +151,7 @@ def test_a_column_of_splits_splits_the_rows(here: Path, values: list[str], expec
     assert f"splits: as the column 'fold' says{says}" in lines
     assert reading.unused == 0
     assert read(table, "Which team? {{message}} {{fold}}")[1].split_line == ""
-    assert read(table, ignored=("fold",))[1].split_line == ""
+    assert read(table, ignore=("fold",))[1].split_line == ""
 
 
 def test_cut_rows_are_stratified_and_as_many_as_usual(here: Path) -> None:

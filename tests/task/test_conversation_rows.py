@@ -172,7 +172,7 @@ def test_a_column_of_conversations_in_a_data_file_is_its_input(here: Path) -> No
     file.write_text(jsonl(table))
     with pytest.raises(ProblemsError, match=r"chats.jsonl:8: chat: message 1 has the role 'tool'"):
         task_from_file(file, "drink")
-    assert "who" in str(task_from_file(file, "drink", asked=Asked(ignored=("chat",)))[0].signature)
+    assert "who" in str(task_from_file(file, "drink", asked=Asked(ignore=("chat",)))[0].signature)
 
 
 def drinks(here: Path, **odd: Any) -> Path:

@@ -20,7 +20,7 @@ from pyarrow import parquet
 from agent.errors import InputError
 from agent.task.input_files import parse_json, prompt_text
 from agent.task.load import load_task
-from agent.task.tables import read_rows, rows_of
+from agent.task.tables import read_rows
 from tests.task.folders import TOML, WHERE, changed, jsonl, make, problems, rows
 
 GOOD = jsonl(rows("dev"))
@@ -127,7 +127,7 @@ def test_a_number_id_counts_as_its_text(here: Path) -> None:
 
 
 def csv_rows(text: str) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
-    found, wrong = rows_of(text.encode(), Path("x.csv"))
+    found, wrong = read_rows(Path("x.csv"), text.encode())
     assert all(WHERE.fullmatch(str(problem)) for problem in wrong)
     return found, [str(problem) for problem in wrong]
 
@@ -240,7 +240,7 @@ def test_other_encodings_and_kinds_of_file_are_refused(here: Path) -> None:
 
 @given(st.dictionaries(st.text(), st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists)))
 def test_whatever_json_writes_is_read_back_or_refused_with_a_reason(row: dict[str, Any]) -> None:
-    found, wrong = rows_of((json.dumps(row) + "\n").encode(), Path("x.jsonl"))
+    found, wrong = read_rows(Path("x.jsonl"), (json.dumps(row) + "\n").encode())
     if wrong:
         assert "\\u0000" in json.dumps(row) or "\\ud" in json.dumps(row)
     else:
@@ -250,7 +250,7 @@ def test_whatever_json_writes_is_read_back_or_refused_with_a_reason(row: dict[st
 @given(st.binary(max_size=200))
 def test_no_bytes_make_the_reader_fail(data: bytes) -> None:
     for name in ("x.jsonl", "x.csv"):
-        _, wrong = rows_of(data, Path(name))
+        _, wrong = read_rows(Path(name), data)
         assert all(WHERE.fullmatch(str(problem)) and str(problem).isprintable() for problem in wrong)
 
 

@@ -126,10 +126,10 @@ def test_what_is_asked_for_comes_before_what_is_proposed(here: Path) -> None:
         ({"metric": "judge"}, "--metric judge,mode=reference compares with the column's answers"),
         ({"metric": "embedding_similarity", "type": "choice"}, "scores text, and --type says choice"),
         ({"type": "number"}, "--type number: 60 of 60 answers are none, such as 'a'; correct or drop them"),
-        ({"inputs": ("txt",)}, "--input 'txt' is not a column; did you mean 'text'?"),
-        ({"inputs": ("answer",)}, "--input 'answer' is the column to predict"),
-        ({"ignored": ("text",)}, "no column is left as an input; ignored: 'text' (as --ignore says)"),
-        ({"inputs": ("text",), "ignored": ("text",)}, "--input and --ignore both name 'text'"),
+        ({"input": ("txt",)}, "--input 'txt' is not a column; did you mean 'text'?"),
+        ({"input": ("answer",)}, "--input 'answer' is the column to predict"),
+        ({"ignore": ("text",)}, "no column is left as an input; ignored: 'text' (as --ignore says)"),
+        ({"input": ("text",), "ignore": ("text",)}, "--input and --ignore both name 'text'"),
     ],
 )
 def test_an_option_that_does_not_fit_says_what_to_do(here: Path, asked: dict[str, Any], says: str) -> None:
@@ -173,7 +173,7 @@ def test_dates_are_no_input_unless_they_are_asked_for(here: Path) -> None:
         assert "column 'when': ignored (dates; name it in the prompt or with --input to keep it)" in list(
             reading.lines()
         )
-        both = read(table, inputs=("text", "when"))[0]
+        both = read(table, input=("text", "when"))[0]
         assert [field.name for field in both.signature.inputs] == ["text", "when"]
         assert [field.name for field in read(table, "{{when}}: {{text}}")[0].signature.inputs] == ["text", "when"]
 
@@ -220,10 +220,10 @@ def test_other_inputs_move_no_row_to_another_split(here: Path) -> None:
     ways: list[dict[str, Any]] = [
         {"prompt": "{{text}}"},
         {"prompt": "{{mood}} {{text}}"},
-        {"inputs": ("text",)},
-        {"ignored": ("mood",)},
-        {"inputs": ("text", "note")},
-        {"inputs": ("text", "when")},
+        {"input": ("text",)},
+        {"ignore": ("mood",)},
+        {"input": ("text", "note")},
+        {"input": ("text", "when")},
     ]
     for way in ways:
         task, reading = read(table, **way)

@@ -41,7 +41,7 @@ def read(target: Targets, prompt: str = "", **asked: Any) -> tuple[Task, Reading
 
 
 def test_each_target_is_an_output_with_its_own_type_and_metric(here: Path) -> None:
-    task, reading = read(BOTH, ignored=("stars",))
+    task, reading = read(BOTH, ignore=("stars",))
     assert str(task.signature) == "message -> Queue, priority"
     assert [field.choices for field in task.signature.outputs] == [QUEUES, LEVELS]
     assert [(m.name, m.field, m.weight) for m in task.metrics] == [
@@ -109,7 +109,7 @@ def test_init_keeps_several_targets(here: Path) -> None:
         ),
         (BOTH, "", {"type": "choice"}, "--type choice: there are 2 targets; leave it out, or make a task folder with"),
         (BOTH, "Which? {{message}} {{priority}}", {}, "'{{priority}}', which is the column to predict; take it out of"),
-        (BOTH, "", {"inputs": ("Queue",)}, "--input 'Queue' is the column to predict"),
+        (BOTH, "", {"input": ("Queue",)}, "--input 'Queue' is the column to predict"),
     ],
 )
 def test_what_does_not_go_with_several_targets_is_refused(
