@@ -27,6 +27,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -78,6 +79,12 @@ class ProblemsError(InputError):
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         self.problems = problems
         super().__init__("\n".join(str(problem) for problem in problems))
+
+
+def refuse_all(problems: Iterable[Problem]) -> None:
+    """Raise ProblemsError where there is a problem."""
+    if found := tuple(problems):
+        raise ProblemsError(found)
 
 
 class TrainingDiverged(InputError):

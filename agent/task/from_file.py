@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.conversation import messages_of
-from agent.errors import InputError, ProblemsError
+from agent.errors import InputError, refuse_all
 from agent.files import new_files
 from agent.retrieval.passages import CONTEXT
 from agent.shipped import fold
@@ -39,7 +39,6 @@ from agent.task.tables import data_file
 from agent.task.task_text import (
     SCHEMA_FILE,
     SCHEMA_LINE,
-    Output,
     Reading,
     TargetReading,
     listed_counts,
@@ -175,13 +174,12 @@ def _draft(
         raise InputError(
             f"the rows of {shown(path)} are too much alike to split: nearly all are near-duplicates; add others"
         )
-    answers = [Output(each.field, each.rule, each.choices) for each in targets]
-    prompt = renamed(instruction, columns) if instruction.strip() else plain_prompt(columns, answers, splits["train"])
+    prompt = renamed(instruction, columns) if instruction.strip() else plain_prompt(columns, targets, splits["train"])
     tools = {TOOLS_FILE: tools_json(asked.tools)} if asked.tools else {}
     toml = task_toml(
         name,
         columns,
-        answers,
+        targets,
         prompt,
         has_metrics=given is None or given[1] is not None,
         tools="".join(tools),
@@ -194,7 +192,7 @@ def _draft(
         said = [row | {talk: messages_of(row[talk]) for talk in talks} for row in part]
         files[f"{split}.jsonl"] = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in said)
     is_named = bool(marks or asked.input)
-    inside = {} if is_named else {k: n for one in answers for k, n in answer_inside(columns, made, one.field).items()}
+    inside = {} if is_named else {k: n for one in targets for k, n in answer_inside(columns, made, one.field).items()}
     return files, Reading(
         file=shown(path),
         rows=len(data.table),
@@ -234,8 +232,7 @@ def _read(
 ) -> tuple[Table, frozenset[str], list[int], Sequence[str]]:
     """Return rows, names of columns with conversations, the line of each row, and notes on the file."""
     file = data_file(path, asked)
-    if file.problems:
-        raise ProblemsError(tuple(file.problems))
+    refuse_all(file.problems)
     rows, names = file.rows, _names([row for _, row in file.rows])
     if asked.strip_html:
         kept = {name for each in targets for name in (each.partition(".")[0], column_named(names, each), each)}
@@ -250,8 +247,7 @@ def _read(
             f"the prompt holds {quoted(f'{{{{{mark}}}}}')}, a column of conversations, whose messages follow the "
             "prompt anyway; take it out"
         )
-    if wrong:
-        raise ProblemsError(tuple(listed_problems(wrong, shown(path))))
+    refuse_all(listed_problems(wrong, shown(path)))
     return [row for _, row in rows], spoken, [line for line, _ in rows], file.notes
 
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from agent.errors import InputError, Problem, ProblemsError
+from agent.errors import InputError, Problem, ProblemsError, refuse_all
 from agent.strict import MAX_DEPTH, BadToml
 from agent.strict import parse_json as parse_json_strictly
 from agent.strict import parse_toml as parse_toml_strictly
@@ -108,8 +108,7 @@ def decode(data: bytes, where: str) -> tuple[list[str | None], list[Problem]]:
 def decoded(data: bytes, where: str) -> str:
     """Return the text of a UTF-8 file, its lines joined by line feeds. Raises ProblemsError."""
     lines, problems = decode(data, where)
-    if problems:
-        raise ProblemsError(tuple(problems))
+    refuse_all(problems)
     return "\n".join(line or "" for line in lines)
 
 

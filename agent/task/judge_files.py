@@ -30,7 +30,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from agent.errors import InputError, Problem, ProblemsError
+from agent.errors import InputError, Problem, refuse_all
 from agent.task.input_files import refused
 from agent.task.tables import read_rows
 from agent.task.words import near, problem, quoted, shown
@@ -100,8 +100,7 @@ def read_ratings_file(path: Path, columns: RatingColumns) -> list[RatedItem]:
         ratings = {**(known.ratings if known else {}), **item.ratings}
         reference = item.reference or (known.reference if known else "")
         items[item.id] = replace(item, ratings=ratings, reference=reference)
-    if problems:
-        raise ProblemsError(tuple(problems))
+    refuse_all(problems)
     return list(items.values())
 
 
@@ -192,8 +191,7 @@ class RatedFile:
                 problems.append(problem(shown(path), line, f"no {lacking[0]}: this is no file of ratings"))
             elif isinstance(row["rating"], bool) or not isinstance(row["rating"], int | float):
                 problems.append(problem(shown(path), line, f"the rating {row['rating']!r:.40} is not a number"))
-        if problems:
-            raise ProblemsError(tuple(problems))
+        refuse_all(problems)
         self.rows = [row for _, row in rows]
 
     def done(self, rater: str) -> set[str]:
@@ -240,73 +238,47 @@ _LEVEL = re.compile(r"[-*] +([0-9]{1,3}) ?:(.+)")
 
 def read_rubric(text: str, where: str) -> Rubric:
     """Read the rubric in `text`. Raises ProblemsError with every problem at its `file:line`."""
-    reading = _Reading(where)
-    if not text.strip():
-        reading.refuse(1, "the rubric is empty; write what makes an answer good")
     if len(text) > MOST_CHARACTERS:
         what = f"{len(text)} characters; a rubric goes out with every call, so keep to {MOST_CHARACTERS}"
         raise refused(where, 1, what)
-    for number, line in enumerate(text.split("\n"), 1):
-        reading.line(number, line.strip())
-    reading.end()
-    if reading.problems:
-        raise ProblemsError(tuple(reading.problems))
-    return Rubric(text.strip(), tuple(reading.criteria) or (Criterion("quality", 1.0, ""),), *reading.scale)
+    problems: list[Problem] = []
+    criteria: list[Criterion] = []
+    scale: tuple[int, int] | None = None  # of the first criterion with good levels: all have the same
 
+    def refuse(line: int, what: str) -> None:
+        problems.append(problem(where, line, what))
 
-class _Reading:
-    def __init__(self, where: str) -> None:
-        self.problems: list[Problem] = []
-        self.criteria: list[Criterion] = []
-        self.scale = (1, 5)
-        self._first: tuple[int, int] | None = None  # the scale of the first criterion with good levels
-        self._where = where
-        self._at = 0
-        self._name, self._weight = "", 1.0
-        self._about: list[str] = []
-        self._levels: list[tuple[int, str]] = []
-
-    def refuse(self, line: int, what: str) -> None:
-        self.problems.append(problem(self._where, line, what))
-
-    def line(self, number: int, line: str) -> None:
-        if heading := _HEADING.fullmatch(line):
-            self.end()
-            self._open(number, " ".join(heading[1].split()))
-        elif self._at and (level := _LEVEL.fullmatch(line)):
-            self._levels.append((int(level[1]), level[2].strip()))
-        elif self._at and line:
-            self._about.append(line)
-
-    def _open(self, number: int, heading: str) -> None:
-        self._at, self._about, self._levels = number, [], []
-        named = _NAMED.fullmatch(heading)
-        if named is None:
-            what = f"the heading {quoted(heading)} is no criterion; write ## name (weight 2), the name in lower case"
-            self.refuse(number, what)
-        self._name, self._weight = (named[1], float(named[2] or 1)) if named else ("", 1.0)
-        if named and self._name in {criterion.name for criterion in self.criteria} | {"reason"}:
-            self.refuse(number, f"the criterion {quoted(self._name)} cannot be used twice, nor be called reason")
-        if not self._weight > 0:
-            self.refuse(number, f"the criterion {quoted(self._name)} has weight 0; remove it or give it a weight")
-        if len(self.criteria) == MOST_CRITERIA:
-            self.refuse(number, f"more than {MOST_CRITERIA} criteria; a judge loses track, so join some")
-
-    def end(self) -> None:
-        """Closes the open criterion. All have the same scale: that of the first with levels."""
-        if not self._at:
-            return
-        ratings = [rating for rating, _ in self._levels]
-        first = self._first
+    if not text.strip():
+        refuse(1, "the rubric is empty; write what makes an answer good")
+    lines = [line.strip() for line in text.split("\n")]
+    headings = [
+        (at, " ".join(found[1].split())) for at, line in enumerate(lines, 1) if (found := _HEADING.fullmatch(line))
+    ]
+    for (at, heading), (end, _) in pairwise([*headings, (len(lines) + 1, "")]):
+        if (named := _NAMED.fullmatch(heading)) is None:
+            refuse(
+                at, f"the heading {quoted(heading)} is no criterion; write ## name (weight 2), the name in lower case"
+            )
+        name, weight = (named[1], float(named[2] or 1)) if named else ("", 1.0)
+        if named and name in {criterion.name for criterion in criteria} | {"reason"}:
+            refuse(at, f"the criterion {quoted(name)} cannot be used twice, nor be called reason")
+        if not weight > 0:
+            refuse(at, f"the criterion {quoted(name)} has weight 0; remove it or give it a weight")
+        if len(criteria) == MOST_CRITERIA:
+            refuse(at, f"more than {MOST_CRITERIA} criteria; a judge loses track, so join some")
+        below = [(line, _LEVEL.fullmatch(line)) for line in lines[at : end - 1] if line]
+        levels = tuple((int(level[1]), level[2].strip()) for _, level in below if level)
+        ratings = [rating for rating, _ in levels]
         if ratings and (len(ratings) < 2 or ratings != sorted(set(ratings))):
-            self.refuse(self._at, f"the levels of {quoted(self._name)} must rise, two or more: - 1: ... to - 5: ...")
-        elif ratings and first and (ratings[0], ratings[-1]) != first:
-            what = f"the levels of {quoted(self._name)} go from {ratings[0]} to {ratings[-1]}, those before from"
-            self.refuse(self._at, f"{what} {first[0]} to {first[1]}; use one scale")
+            refuse(at, f"the levels of {quoted(name)} must rise, two or more: - 1: ... to - 5: ...")
+        elif ratings and scale and (ratings[0], ratings[-1]) != scale:
+            what = f"the levels of {quoted(name)} go from {ratings[0]} to {ratings[-1]}, those before from"
+            refuse(at, f"{what} {scale[0]} to {scale[1]}; use one scale")
         elif ratings:
-            self._first = self.scale = (ratings[0], ratings[-1])
-        self.criteria.append(Criterion(self._name, self._weight, " ".join(self._about), tuple(self._levels)))
-        self._at = 0
+            scale = ratings[0], ratings[-1]
+        criteria.append(Criterion(name, weight, " ".join(line for line, level in below if not level), levels))
+    refuse_all(problems)
+    return Rubric(text.strip(), tuple(criteria) or (Criterion("quality", 1.0, ""),), *(scale or (1, 5)))
 
 
 def generic_rubric(names: Sequence[str] = ("quality",), low: int = 1, high: int = 5) -> Rubric:

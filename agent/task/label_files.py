@@ -24,7 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from agent.errors import InputError, ProblemsError
+from agent.errors import InputError, refuse_all
 from agent.files import new_files
 from agent.shipped import fold
 from agent.task.input_files import decode, parse_json, parse_toml, read_bytes
@@ -98,8 +98,7 @@ def read_unlabelled_file(path: Path, inputs: Sequence[str]) -> list[UnlabelledRo
         else:
             own = {name: row[name] for name in inputs}
             found[row["id"]] = UnlabelledRow(row["id"], own, row["source"], str(row.get("drafted", "")))
-    if problems:
-        raise ProblemsError(tuple(problems))
+    refuse_all(problems)
     return list(found.values())
 
 
@@ -166,8 +165,7 @@ def read_label_files(folder: Path, inputs: Sequence[str], field: str, logged: Co
     for split in SPLITS:
         if (path := folder / f"{split}.jsonl").exists():
             table, problems = read_rows(path)
-            if problems:
-                raise ProblemsError(tuple(problems))
+            refuse_all(problems)
             given += [(split, row) for _, row in table if row.get("id") not in labelled]
     return LabelFiles(inputs, field, rows, given)
 
@@ -369,8 +367,7 @@ class LabelLog:
                 break
             events.append(event)
             before = _hash(raw[number - 1])
-        if problems:
-            raise ProblemsError(tuple(problems))
+        refuse_all(problems)
         return events
 
 
@@ -566,8 +563,7 @@ def _read_toml(folder: Path) -> tuple[str, tuple[str, ...], str, tuple[str, ...]
     toml = folder / "task.toml"
     where = shown(toml)
     parsed = parse(parse_toml(read_bytes(toml, folder).decode("utf-8-sig"), where))
-    if parsed.faults:
-        raise ProblemsError(tuple(problem(where, 1, fault.what) for fault in parsed.faults))
+    refuse_all(problem(where, 1, fault.what) for fault in parsed.faults)
     file = parsed.file
     inputs, outputs = parse_signature(file.signature)
     table = file.fields.get(outputs[0])

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.errors import ProblemsError
+from agent.errors import refuse_all
 from agent.task.input_files import YAML, YAML_NODES, TooMuch, more_than, read_bytes, refused
 from agent.task.tables import read_rows
 from agent.task.words import listed, problem, quoted, shown
@@ -75,8 +75,7 @@ def promptfoo_tests(path: Path) -> tuple[list[dict[str, Any]], MetricSpec | None
         fix = "one metric scores every row, so use one check in all tests, or make two tasks"
         what = f"the check is {odd.check}, and {tests[0].check} in line {tests[0].line}; {fix}"
         problems.append(problem(where, odd.line, what))
-    if problems:
-        raise ProblemsError(tuple(problems))
+    refuse_all(problems)
     return [test.row for test in tests], _METRICS[tests[0].check]
 
 

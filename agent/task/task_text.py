@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agent.errors import InputError
@@ -185,17 +185,14 @@ def string(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class TargetReading:
+class TargetReading(Output):
     """How a column to predict was understood."""
 
-    field: str
-    rule: ScoringRule
-    choices: tuple[str, ...]
-    why_text: str
+    why_text: str = ""
     """Why a target of few values, or of numbers, is a text all the same."""
-    remarks: Sequence[str]
+    remarks: Sequence[str] = ()
     """On its spelling and its numbers."""
-    counts: Mapping[str, Mapping[str, int]]
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Rows by split and class; one class "" when the target is not a choice."""
 
     def lines(self) -> Iterator[str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, Union
 
-from agent.errors import Problem, ProblemsError
+from agent.errors import Problem, refuse_all
 from agent.task import tool_functions
 from agent.task.input_files import refused
 from agent.task.tool_functions import tool_of_function
@@ -54,8 +54,7 @@ def tools_in_source(path: Path, names: str, data: bytes) -> list[dict[str, Any]]
             found.append(tool_of_function(_stand_in(node)))
         except ValueError as error:
             wrong.append(problem(shown(path), node.lineno if node else 1, str(error)))
-    if wrong:
-        raise ProblemsError(tuple(wrong))
+    refuse_all(wrong)
     return found
 
 
@@ -174,7 +173,6 @@ def tools_of_functions(path: Path, names: str) -> list[dict[str, Any]]:
     for what in found["wrong"]:
         line = re.match(r"(\d+): ", what)
         problems.append(problem(shown(path), int(line[1]) if line else 1, what[line.end() :] if line else what))
-    if problems:
-        raise ProblemsError(tuple(problems))
+    refuse_all(problems)
     tools: list[dict[str, Any]] = found["tools"]
     return tools

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.errors import ProblemsError
+from agent.errors import refuse_all
 from agent.metrics.calls import ABSENT, calls_in, has_accepted, require_accepted
 from agent.task.answers import text_of
 from agent.task.examples import json_checker, listed_problems
@@ -328,8 +328,7 @@ def with_calls(
             except ValueError as error:
                 wrong.setdefault((target, f"{target}: {error}"), []).append(line)
         made.append({**row, target: value} if target in row else dict(row))
-    if wrong:
-        raise ProblemsError(tuple(listed_problems(wrong, shown(path))))
+    refuse_all(listed_problems(wrong, shown(path)))
     return made
 
 
