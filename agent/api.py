@@ -22,12 +22,12 @@ from agent.results.checks import CheckResult
 from agent.results.customize import CustomizeResult
 from agent.run.arguments import OptimizeArguments, WatchArguments, launch_of, register_as_begun
 from agent.run.interrupts import Stop, run_async, run_blocking
-from agent.run.launch import prepare, silence
+from agent.run.launch import prepare, silence, start
 from agent.run.locations import LEDGER
 from agent.run.migration_source import migration_options
 from agent.run.observers import LogWatcher
 from agent.run.resume import prepare_resume
-from agent.run.session import run_job, start
+from agent.run.session import run_work
 from agent.run.tracking import Tracking
 from agent.scoring.user_metrics import MetricFunction
 
@@ -241,7 +241,6 @@ def customize(task: Source, options: CustomizeArguments) -> CustomizeResult:
     """
     from agent.run.customize.prepare import (  # loads the trainer
         checked,
-        comparison_options,
         finished_search,
         prepare_customize,
         require_cluster,
@@ -260,7 +259,7 @@ def customize(task: Source, options: CustomizeArguments) -> CustomizeResult:
                 found = start(launch, db, watcher, stop=stop, tracking=tracking).run_id
                 launch = launch_of(task, options, db, watcher)  # the models of the search are closed
         job = prepare_customize(launch, found, asked, db)
-        return run_job(job, comparison_options(launch), db, watcher, stop, tracking)
+        return run_work(job, db, watcher, stop, tracking)
 
     return run_blocking(compare)
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from agent.ledger.store import Ledger
 from agent.options.jobs import RecordedOptions
 from agent.programs.kinds import program_for
+from agent.release.result import RunResult
 from agent.run.launch import Launch, resolved
+from agent.run.optimize import RunState
 from agent.types import (
     LM,
     Budget,
@@ -36,6 +38,12 @@ def launched(task: Task, target: LM, proposer: LM | None = None, **options: obje
     asked = RecordedOptions(**{"calibrate": False, **options})
     program = program_for(task, target)
     return Launch(program.task, target, proposer, (), asked, resolved(asked, program), program)
+
+
+async def executed(launch: Launch, ledger: Ledger) -> tuple[RunState, RunResult]:
+    """A run from its start to its end."""
+    state = RunState.of(launch)
+    return state, await state.open(ledger).execute()
 
 
 def row(split: str, number: int) -> Example:

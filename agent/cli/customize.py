@@ -62,13 +62,11 @@ def customize_command(
     from agent.run.customize.hosted import require_service
     from agent.run.customize.prepare import (
         checked,
-        comparison_options,
         finished_search,
         prepare_customize,
         require_cluster,
     )
-    from agent.run.launch import prepare
-    from agent.run.session import start
+    from agent.run.launch import prepare, start
     from agent.run.tracking import Tracking
 
     db, as_json, tracking = output.db, output.as_json, Tracking.of(track)
@@ -92,7 +90,7 @@ def customize_command(
             launch = prepare(search, db, is_new=False)  # the models of the search are closed
     job = prepare_customize(launch, run, asked, db)
     is_quiet = output.quiet or as_json
-    result = run_shown(job, comparison_options(launch), db, is_quiet, "comparing the arms", tracking)
+    result = run_shown(job, db, is_quiet, "comparing the arms", tracking)
     print_shown(result, as_json)
 
 

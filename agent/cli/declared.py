@@ -166,8 +166,8 @@ def job_command(spec: JobSpec) -> click.Command:
 
     def called(*parts: Any, **arguments: Any) -> None:
         from agent.cli.progress import run_shown
-        from agent.jobs.registry import Work
         from agent.run.launch import silence
+        from agent.run.session import Work
         from agent.run.tracking import NO_TRACKING, Tracking
 
         output, code = parts[-1], 0
@@ -178,9 +178,7 @@ def job_command(spec: JobSpec) -> click.Command:
         if isinstance(found, Work):
             db = next(part.db for part in parts if hasattr(part, "db"))
             is_quiet = output.quiet or output.as_json
-            if found.opening and not is_quiet:
-                click.echo(found.opening, err=True)
-            result = run_shown(found.prepared(), found.options, db, is_quiet, spec.asks, tracking)
+            result = run_shown(found, db, is_quiet, spec.asks, tracking)
             print_shown(result, output.as_json)
             code = found.ended(result)
         else:

@@ -15,8 +15,8 @@ from agent.report.run_blocks import run_sections
 from agent.report.terminal import show_sections
 from agent.report.view import RunView
 from agent.run.demo import FOLDER, prepare_demo
+from agent.run.launch import start
 from agent.run.locations import ledger_option, open_history
-from agent.run.session import start
 
 SECTIONS = ("verdict", "result", "prompt")
 STEPS = (

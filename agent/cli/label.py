@@ -66,7 +66,7 @@ def label_command(options: LabelOptions, output: ShownOptions, task: str) -> Non
 
         silence()
         work = label_answers(found, options, db)
-        result = run_shown(work.prepared(), work.options, db, output.quiet or as_json, "asking prompts")
+        result = run_shown(work, db, output.quiet or as_json, "asking prompts")
         click.echo("\n".join(lines_of(job_sections(result))[1:]), err=as_json)
     if not (status or as_json):
         browser = (options.port, not options.no_open) if web else None

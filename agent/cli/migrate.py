@@ -10,9 +10,8 @@ from agent.cli.run import print_plan, print_run
 from agent.observer import NO_OBSERVER
 from agent.options.jobs import MigrateOptions
 from agent.options.shared import PlanOption, ShownOptions
-from agent.run.launch import prepare
+from agent.run.launch import prepare, start
 from agent.run.migration_source import migration_options
-from agent.run.session import start
 
 
 @command(MigrateOptions, PlanOption, ShownOptions, model={"required": True})

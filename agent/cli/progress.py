@@ -17,9 +17,8 @@ from agent.cli.progress_screen import Screen, megabytes
 from agent.cli.progress_view import View, as_line, job_view, search_view, stage_key, training_view
 from agent.errors import Interrupted
 from agent.gateway.in_flight import InFlight
-from agent.options.shared import SpendingOptions
 from agent.run.observers import Snapshot, Watcher
-from agent.run.session import PreparedJob, run_job
+from agent.run.session import Work, run_work
 from agent.run.tracking import NO_TRACKING, Tracking
 
 if TYPE_CHECKING:
@@ -113,8 +112,7 @@ class Progress(Watcher):
 
 
 def run_shown(
-    job: PreparedJob[_R],
-    options: SpendingOptions,
+    job: Work[_R],
     db: Path,
     is_quiet: bool,
     title: str,
@@ -122,7 +120,7 @@ def run_shown(
 ) -> _R:
     """Run a job to its end with its progress, called `title`, on stderr."""
     with JobProgress(is_quiet, title) as progress:
-        return run_job(job, options, db, progress, tracking=tracking)
+        return run_work(job, db, progress, tracking=tracking)
 
 
 class JobProgress(Progress):

@@ -20,10 +20,9 @@ from agent.options.shared import PlanOption, PublishedOptions, TrackOptions
 from agent.release.result import RunResult
 from agent.report.run_blocks import screen_lines
 from agent.report.view import RunView
-from agent.run.launch import Launch, prepare
+from agent.run.launch import Launch, prepare, start
 from agent.run.locations import open_history
 from agent.run.resume import prepare_resume
-from agent.run.session import start
 from agent.run.tracking import Tracking
 from agent.search.registered import STRATEGIES
 from agent.stats.intervals import smallest_margin

@@ -20,7 +20,7 @@ from agent.conversation import user_text
 from agent.errors import BudgetExhausted, InputError, Problem, ProblemsError, RunRefused
 from agent.files import new_file
 from agent.gateway.embedding import Embedder
-from agent.jobs.registry import DB, Asking, Work, job
+from agent.jobs.registry import DB, job
 from agent.jobs.released import released, rows_task
 from agent.options.jobs import ApplyOptions
 from agent.options.shared import FormOptions
@@ -32,6 +32,7 @@ from agent.results.rows import ApplyResult
 from agent.retrieval.pool import text_of
 from agent.run.embeddings import model_of_prompt
 from agent.run.locations import has_goals, models_of, prompt_path, require_named
+from agent.run.session import Session, Work
 from agent.task.documents import html_notes, stripped
 from agent.task.examples import reader_of
 from agent.task.input_files import read_bytes
@@ -87,7 +88,7 @@ def apply(prompt: str, file: Path, options: ApplyOptions, db: Path = DB) -> Work
     embedding = model_of_prompt(loaded, path, db)
     more = Embedder.calls(len(examples)) if embedding else 0
 
-    async def perform(asking: Asking[ApplyResult]) -> ApplyResult:
+    async def perform(asking: Session[ApplyResult]) -> ApplyResult:
         outcomes: dict[str, Outcome] = {}
         evaluator, candidate, embedder = await released(asking, loaded, lm, embedding, ())
         many = AT_ONCE if asking.gateway.batches is None else IN_BATCHES

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from agent.errors import InputError, RunRefused
 from agent.files import new_file
 from agent.gateway.embedding import Embedder
-from agent.jobs.registry import DB, Asking, Printed, Work, job, key_option
+from agent.jobs.registry import DB, Printed, job, key_option
 from agent.jobs.released import released
 from agent.ledger.connect import is_there
 from agent.ledger.provenance import tool_version, user, utc_now
@@ -51,6 +51,7 @@ from agent.run.locations import (
     task_folder,
     task_for,
 )
+from agent.run.session import Session, Work
 from agent.run.tasks import find_task, require_judging
 from agent.scoring.llm_judge import judge_builder, judge_calls
 from agent.scoring.task_metrics import build_metrics
@@ -120,7 +121,7 @@ def check(prompt: str, options: CheckOptions, output: CheckOutput, db: Path = DB
     if early := _not_due(loaded, lms[0].name, output.every, db):
         return early
 
-    async def perform(asking: Asking[CheckResult]) -> CheckResult:
+    async def perform(asking: Session[CheckResult]) -> CheckResult:
         before = suite.recorded(loaded)
         answers = await asked(asking, before)
         found = verdict(suite.rows, before, answers, loaded.release.outputs, options.seed)
@@ -183,7 +184,7 @@ def bless(prompt: str, options: BlessOptions, db: Path = DB) -> Work[BlessResult
     actor = options.actor or user()
     lms, planned, prices, asked = _plan(loaded, path, task, name, recorded_by, loaded.model, options, db)
 
-    async def perform(asking: Asking[BlessResult]) -> BlessResult:
+    async def perform(asking: Session[BlessResult]) -> BlessResult:
         answers = await asked(asking, ())
         unanswered = sum(not any(map(is_answer, row)) for row in answers)
         if unanswered > UNANSWERED_AT_MOST * len(answers):
@@ -251,7 +252,7 @@ def _plan(
     lms = [lm, *judges, *([embedding] if embedding else [])]
     names = [known, *known_judges, *([embedding.name] if embedding else [])]
 
-    async def asked(asking: Asking[Any], recorded: Sequence[Sequence[Outcome]]) -> list[list[Outcome]]:
+    async def asked(asking: Session[Any], recorded: Sequence[Sequence[Outcome]]) -> list[list[Outcome]]:
         """The outcomes of each row, one for each time. A judge that compares sees what was `recorded`."""
         metrics = build_metrics(task, {"judge": judge_builder(task, judges or (lm,), asking.gateway)})
         evaluator, candidate, _ = await released(asking, prompt, lm, embedding, task.dev, metrics)
@@ -266,7 +267,7 @@ def _plan(
     return lms, calls, earlier_prices(run_options(prompt, db), *names), asked
 
 
-def _head(asking: Asking[Any], prompt: Prompt) -> dict[str, Any]:
+def _head(asking: Session[Any], prompt: Prompt) -> dict[str, Any]:
     return {"run_id": asking.id, "name": prompt.name, "version": prompt.version, "model": asking.model}
 
 

@@ -18,7 +18,7 @@ from typing import TypeVar
 from agent.errors import BadResponse, BudgetExhausted, InputError, RowRefused
 from agent.files import new_file
 from agent.jobs.label import verdict_lines
-from agent.jobs.registry import DB, Asking, Printed, Work, job
+from agent.jobs.registry import DB, Printed, job
 from agent.jobs.released import bare_task
 from agent.jobs.unlabelled import (
     CONFIRMED_BY,
@@ -51,6 +51,7 @@ from agent.prompt.draft_requests import (
 from agent.report.blocks import text as prose
 from agent.report.terminal import show
 from agent.results.rows import DraftResult
+from agent.run.session import Session, Work
 from agent.run.tasks import copy_sample, make_task, new_folder
 from agent.task.answers import label_reader, target_type
 from agent.task.checks import PLACEHOLDER
@@ -147,7 +148,7 @@ def _draft(name: str, options: InitOptions, asked: Asked) -> Work[DraftResult]:
     signature = Signature(tuple(map(Field, plan.inputs)), (Field(target),))
     digest = hashlib.sha256(rows_text(plan.rows).encode()).hexdigest()
 
-    async def perform(asking: Asking[DraftResult]) -> DraftResult:
+    async def perform(asking: Session[DraftResult]) -> DraftResult:
         refused: list[str] = []
 
         async def ask(make: Callable[[int], tuple[Message, ...]], read: Callable[[str], T], seed: int = 0) -> T | None:

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
-from agent.jobs.registry import DB, Asking, Printed, Work, job
+from agent.jobs.registry import DB, Printed, job
 from agent.jobs.released import bare_task
 from agent.models.model_registry import DEFAULT_MODEL, create_model
 from agent.options.jobs import CalibrateOptions
 from agent.options.option import option
 from agent.options.shared import BUDGET, OUTPUT
 from agent.results.calibration import CalibrationResult, Control, Raters
+from agent.run.session import Session, Work
 from agent.run.tasks import find_task
 from agent.scoring.llm_judge import FAITHFULNESS, Judge, JudgeSetup, judge_setup
 from agent.scoring.verdict import Comparison, Judgement
@@ -159,7 +160,7 @@ def calibrate(
     if dry_run:
         return Printed({"would_ask": opening}, lambda: print(opening))
 
-    async def perform(asking: Asking[CalibrationResult]) -> CalibrationResult:
+    async def perform(asking: Session[CalibrationResult]) -> CalibrationResult:
         return _result(asking, plan, await _verdicts(asking, plan, lms))
 
     return Work(
@@ -179,7 +180,7 @@ def calibrate(
     )
 
 
-async def _verdicts(asking: Asking[CalibrationResult], plan: CalibrationPlan, lms: Sequence[LM]) -> Verdicts:
+async def _verdicts(asking: Session[CalibrationResult], plan: CalibrationPlan, lms: Sequence[LM]) -> Verdicts:
     """Ask for everything that is measured."""
     setup = plan.setup
     judge = Judge(setup, lms, asking.gateway)
@@ -216,7 +217,7 @@ async def _verdicts(asking: Asking[CalibrationResult], plan: CalibrationPlan, lm
     return Verdicts(first, again, ordered, dict(zip(CONTROLS, answers[plan.repeats + 1 :], strict=True)))
 
 
-def _result(asking: Asking[CalibrationResult], plan: CalibrationPlan, verdicts: Verdicts) -> CalibrationResult:
+def _result(asking: Session[CalibrationResult], plan: CalibrationPlan, verdicts: Verdicts) -> CalibrationResult:
     seed, levels, setup = plan.seed, plan.levels, plan.setup
     judged = [(item, given) for item, given in zip(plan.items, verdicts.first, strict=True) if given is not None]
     scored = [(item, given.value) for item, given in judged if given.value is not None]

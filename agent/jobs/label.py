@@ -16,7 +16,6 @@ from typing import Any
 from agent.errors import BudgetExhausted, InputError
 from agent.evaluate.evaluator import Evaluator
 from agent.files import new_file
-from agent.jobs.registry import Asking, Work
 from agent.jobs.released import Readable
 from agent.jobs.unlabelled import (
     CONFIRMED_BY,
@@ -38,6 +37,7 @@ from agent.results.rows import LabellingResult, LabelResult
 from agent.run.launch import earlier_prices
 from agent.run.locations import open_history
 from agent.run.recorded import recorded_prompt
+from agent.run.session import Session, Work
 from agent.run.tasks import find_task, task_of
 from agent.stats.preflight import rows_for
 from agent.task.answers import text_of
@@ -211,7 +211,7 @@ def label_answers(labelled: LabelledTask, options: LabelOptions, db: Path) -> Wo
         raise InputError(f"{labelled.name}: no row is left to ask, or --max-calls is below {len(prompts)}, for one row")
     task, lm = task_of(begun.model_copy(update={"task": str(labelled.folder)})), create_model(run["model"])
 
-    async def perform(asking: Asking[LabelResult]) -> LabelResult:
+    async def perform(asking: Session[LabelResult]) -> LabelResult:
         program, field = program_for(asking.task, lm), asking.task.signature.outputs[0].name
         evaluator = Evaluator(asking.task, asking.gateway, lm, [Readable()], [program])
         answers: dict[str, tuple[str, ...]] = {}

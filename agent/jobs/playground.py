@@ -17,7 +17,6 @@ from agent.errors import BudgetExhausted, InputError, Interrupted
 from agent.gateway.budget import Account
 from agent.gateway.gateway import TEMPLATE_TOKENS, dearest_call
 from agent.gateway.prices import prices_for
-from agent.jobs.registry import Asking, Work
 from agent.jobs.released import released, rows_task
 from agent.models.hosted import estimate_tokens
 from agent.options.shared import CapOptions, SpendingOptions
@@ -28,10 +27,10 @@ from agent.report.web.page_request import PLAYGROUND, Quote
 from agent.results.rows import PlayedAnswer, PlayedResult
 from agent.run.embeddings import model_of_prompt
 from agent.run.interrupts import Stop
-from agent.run.launch import earlier_prices, price_of
+from agent.run.launch import earlier_prices
 from agent.run.locations import models_of, require_named, run_options
 from agent.run.observers import Watcher
-from agent.run.session import run_job
+from agent.run.session import Session, Work, price_of, run_work
 from agent.types import Budget, Example, Outcome, Spend
 
 MAX_WAIT = "30s"
@@ -135,12 +134,12 @@ class Playground:
         embedders = {name: model for name, model in made.items() if model is not None}
         accounts: list[Account] = []
 
-        async def outcome(asking: Asking[PlayedResult], prompt: Prompt) -> Outcome:
+        async def outcome(asking: Session[PlayedResult], prompt: Prompt) -> Outcome:
             rows, embedding = asking.task.dev, embedders.get(prompt.embeddings)
             evaluator, candidate, _ = await released(asking, prompt, lm, embedding, rows)
             return await evaluator.outcome(candidate, rows[0])
 
-        async def perform(asking: Asking[PlayedResult]) -> PlayedResult:
+        async def perform(asking: Session[PlayedResult]) -> PlayedResult:
             accounts.append(asking.account)
             outcomes = await asking.gathered([outcome(asking, prompt) for prompt in prompts.values()])
             if all(outcome is None for outcome in outcomes):
@@ -173,7 +172,7 @@ class Playground:
         )
         self._stop = Stop()
         try:
-            return run_job(work.prepared(), self._options, self._db, _Unseen(), self._stop).run_id
+            return run_work(work, self._db, _Unseen(), self._stop).run_id
         finally:
             for account in accounts:
                 self._spent += account.total_paid

@@ -14,29 +14,26 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast, get_args, get_type_hints
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast, get_args, get_type_hints
 
 from pydantic import create_model
 from pydantic.fields import FieldInfo
 
-from agent.gateway.gateway import Gateway
 from agent.jobs import JOBS
 from agent.options.option import JobOptions, Option, option
-from agent.options.shared import LEDGER, LedgerOption, SpendingOptions, TrackOptions, in_order
+from agent.options.shared import LEDGER, LedgerOption, TrackOptions, in_order
 from agent.registry import Registry
 from agent.results.base import CostedResult, Result
 from agent.run.arguments import WatchArguments
 from agent.run.interrupts import run_blocking
-from agent.run.job import Job, Resources
 from agent.run.launch import silence
 from agent.run.observers import LogWatcher
-from agent.run.session import PreparedJob, run_job
+from agent.run.session import Work, run_work
 from agent.run.tracking import NO_TRACKING, Tracking
-from agent.types import LM, Budget, Task
 
 R = TypeVar("R", bound=CostedResult)
 T = TypeVar("T")
@@ -50,95 +47,6 @@ SOURCE = "str | Path | Task | Rows | Table"
 def key_option(key: str) -> Any:
     """`--KEY-column` of a key that is read of a log."""
     return option(key, f"The key of the {key} in a row; a.b is b inside a.", metavar="NAME")
-
-
-@dataclass(frozen=True, slots=True)
-class Work(Generic[R]):
-    """What a job asks models, checked and ready to start.
-
-    Args:
-        kind: of the run in the ledger.
-        done: the event of its result.
-        perform: asks, and returns the result.
-        task: what is asked; its rows are those of the run.
-        lms: every model that is asked, the one that the run is named after first.
-        options: how models are asked, and the price.
-        planned: calls, at most.
-        budget: hard caps on all of them.
-        command: the words of the command. "": the kind.
-        models: the names that the run is listed with. (): that of the first model.
-        chained: keys of the result that its event keeps, or what makes that of the result. (): all.
-        prices: by model, those that the run behind it was given.
-        opening: what is about to be asked, in a line.
-        ended: called on the command line when the result is printed; returns the exit code.
-    """
-
-    kind: str
-    done: str
-    perform: Callable[[Asking[R]], Awaitable[R]]
-    task: Task
-    lms: Sequence[LM]
-    options: SpendingOptions
-    planned: int
-    budget: Budget
-    command: str = ""
-    models: Sequence[str] = ()
-    chained: Sequence[str] | Callable[[R], Mapping[str, Any]] = ()
-    use_cache: bool = True
-    prices: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 0
-    after_interrupt: str = Job.after_interrupt
-    opening: str = ""
-    ended: Callable[[R], int] = lambda result: 0
-
-    def prepared(self) -> PreparedJob[R]:
-        """The run that the session starts."""
-        make = lambda resources: Asking(self, resources)  # noqa: E731
-        return PreparedJob(make, self.lms, self.budget, self.use_cache, self.prices, self.seed)
-
-
-class Asking(Job[R]):
-    """The run of a job, through which its work asks models."""
-
-    def __init__(self, work: Work[R], resources: Resources) -> None:
-        super().__init__(work.task, work.models or (work.lms[0].name,), resources)
-        self._work, self.model, self.seed = work, work.lms[0].name, resources.seed
-        self.command, self.kind, self.done = work.command or work.kind, work.kind, work.done
-        self.after_interrupt = work.after_interrupt
-
-    @property
-    def planned(self) -> int:
-        return self._work.planned
-
-    @property
-    def gateway(self) -> Gateway:
-        """Sends the calls."""
-        return self._gateway
-
-    @property
-    def stopped(self) -> str:
-        """Why the budget ended the calls; "" while it has not."""
-        return self._stopped
-
-    @stopped.setter
-    def stopped(self, why: str) -> None:
-        self._stopped = why
-
-    @property
-    def status(self) -> Literal["complete", "budget"]:
-        """Whether all was asked, or the budget ended it early."""
-        return "budget" if self._stopped else "complete"
-
-    async def in_sets(self, sets: Sequence[Callable[[], Awaitable[T]]], in_turn: bool = False) -> list[T]:
-        """Run groups of calls in order, or as one provider batch; `in_turn`: each needs the one before."""
-        return await self._sets(sets, in_turn)
-
-    async def work(self) -> R:
-        return await self._work.perform(self)
-
-    def for_chain(self, result: R) -> Mapping[str, Any]:
-        keys, found = self._work.chained, result.to_json()
-        return keys(result) if callable(keys) else {key: found[key] for key in keys or found}
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +147,7 @@ class JobSpec:
         if not isinstance(found, Work):
             return found.value if isinstance(found, Printed) else found
         db = Path(getattr(options, "db", LEDGER))
-        return run_blocking(lambda stop: run_job(found.prepared(), found.options, db, watcher, stop, tracking))
+        return run_blocking(lambda stop: run_work(found, db, watcher, stop, tracking))
 
     def in_python(self) -> Callable[..., Any]:
         """The job as a function that runs to its end; options are keyword arguments."""

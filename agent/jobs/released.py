@@ -9,10 +9,10 @@ from typing import Any
 
 from agent.evaluate.evaluator import Evaluator
 from agent.gateway.embedding import Embedder
-from agent.jobs.registry import Asking
 from agent.programs.released import ReleasedCandidate, ReleasedProgram
 from agent.release.runtime import Prompt
 from agent.run.embeddings import embedder_of
+from agent.run.session import Session
 from agent.types import (
     LM,
     Budget,
@@ -62,7 +62,7 @@ def rows_task(prompt: Prompt, folder: Path, about: str, rows: Sequence[Example],
 
 
 async def released(
-    asking: Asking[Any],
+    asking: Session[Any],
     prompt: Prompt,
     lm: LM,
     embedding: LM | None,

@@ -16,7 +16,7 @@ from typing import Any
 
 from agent.errors import BudgetExhausted, InputError
 from agent.evaluate.evaluator import Evaluator
-from agent.jobs.registry import DB, Asking, Work, job
+from agent.jobs.registry import DB, job
 from agent.ledger.query import History, Row, is_calibrated, started_with
 from agent.options.jobs import TransferOptions
 from agent.programs.kinds import program_for
@@ -27,6 +27,7 @@ from agent.run.embeddings import embed_rows, model_of_candidates
 from agent.run.launch import earlier_prices
 from agent.run.locations import open_history
 from agent.run.recorded import recorded_prompt
+from agent.run.session import Session, Work
 from agent.run.tasks import source_of, task_of
 from agent.scoring.llm_judge import judge_builder, judge_calls
 from agent.scoring.task_metrics import build_metrics
@@ -75,14 +76,14 @@ def transfer(run: str, options: TransferOptions, db: Path = DB) -> Work[Transfer
     others = [*judges, *([embedding] if embedding else [])]
     planned = len(lms) * len(entrants) * len(task.dev) * (1 + judge_calls(task))
 
-    async def evaluator_on(asking: Asking[TransferResult], lm: LM) -> Evaluator:
+    async def evaluator_on(asking: Session[TransferResult], lm: LM) -> Evaluator:
         metrics = build_metrics(asking.task, {"judge": judge_builder(asking.task, judges or (lm,), asking.gateway)})
         program = program_for(asking.task, lm)
         await embed_rows(program, asking.gateway, embedding, task.dev)
         base = entrants[0].candidate.id
         return Evaluator(asking.task, asking.gateway, lm, metrics, [program], baseline_id=base)
 
-    async def perform(asking: Asking[TransferResult]) -> TransferResult:
+    async def perform(asking: Session[TransferResult]) -> TransferResult:
         columns: dict[str, Sequence[Scores]] = {own: [entrant.scores for entrant in entrants]}
         evaluators = [await evaluator_on(asking, lm) for lm in lms]
         if asking.gateway.batches is not None:  # all are asked before their turn, so that all go as one
@@ -140,7 +141,7 @@ def _for_chain(result: TransferResult) -> Mapping[str, Any]:
     return {"of_run": result.of_run, "candidates": ids, "models": models, "status": result.status}
 
 
-async def _column(asking: Asking[TransferResult], evaluator: Evaluator, entrants: Sequence[Entrant]) -> list[Scores]:
+async def _column(asking: Session[TransferResult], evaluator: Evaluator, entrants: Sequence[Entrant]) -> list[Scores]:
     """Each candidate's scores on one model; where the budget ends, none for what was not finished."""
     column: list[Scores] = []
     for entrant in entrants:

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from agent.evaluate.answer_counts import retrieval_figures
+from agent.evaluate.breakdown import Pair
 from agent.evaluate.evaluator import values
-from agent.release.gate import blocked_by
+from agent.release.gate import blocked_by, shown
 from agent.release.result import RunResult
-from agent.results.run_parts import Baseline, Cheaper, Lift, NotWorse, Untested, Winner
-from agent.run.unshown_gain import TestRows, to_show
-from agent.search.selection import CheaperChoice, LeftOut
+from agent.results.breakdown import Retrieval
+from agent.results.run_parts import Baseline, Cheaper, Lift, NotWorse, ToShow, Untested, Winner
+from agent.search.context import SearchContext
+from agent.search.plan import Plan, calls_for
+from agent.search.selection import OTHER_CAPS, CheaperChoice, LeftOut
 from agent.stats.intervals import LossBound, loss_bound, paired_difference
-from agent.types import Candidate, Outcome, Shown
+from agent.stats.preflight import rows_to_show
+from agent.types import Budget, Candidate, Outcome, Task
 
 
 @dataclass(frozen=True, slots=True)
 class DevScores:
     """Mean dev scores, in [0, 1]; None: not known.
 
-    Args:
-        baseline: of the user's own prompt.
-        winner: of the winner.
-        corrected: the winner's, corrected for having been chosen on it.
-        baseline_rows: how many rows the baseline was scored on. None: all.
+    `corrected`: the winner's, corrected for having been chosen on it. `baseline_rows`: how many rows the baseline was
+    scored on; None: all.
     """
 
     baseline: float | None
@@ -33,68 +36,54 @@ class DevScores:
     baseline_rows: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SealedTest:
-    """The outcomes of winner and baseline on the sealed rows, in the same order, with what is known of the winner.
-
-    Args:
-        prompt_tokens: the winner's length.
-        tokens_a_call: of the winner, measured.
-    """
-
-    winner: Candidate
-    baseline: Candidate
-    won: Sequence[Outcome]
-    based: Sequence[Outcome]
-    shown: Shown
-    prompt_tokens: int
-    tokens_a_call: int
-    dev: DevScores
-
-    def sides(self, seed: int) -> dict[str, Any]:
-        """The two prompts and their difference, by the names of `RunResult`."""
-        shown, dev = self.shown, self.dev
-        winner = Winner(
-            candidate_id=self.winner.id,
-            technique=shown.technique,
-            format=shown.format,
-            n_examples=shown.n_examples,
-            instruction=shown.text,
+def two_prompts(context: SearchContext, winner: Candidate, pair: Pair, dev: DevScores, seed: int) -> dict[str, Any]:
+    """The two prompts on the sealed rows and their difference, by the names of `RunResult`."""
+    found = context.program.shown(winner)
+    return {
+        "baseline": Baseline(dev=dev.baseline, test=_mean(values(pair.based)), dev_rows=dev.baseline_rows),
+        "winner": Winner(
+            candidate_id=winner.id,
+            technique=found.technique,
+            format=found.format,
+            n_examples=found.n_examples,
+            instruction=found.text,
             dev=dev.winner,
             dev_corrected=dev.corrected,
-            test=_mean(values(self.won)),
-            prompt_tokens=self.prompt_tokens,
-            picks=shown.picks,
-            passages=shown.passages,
-            tokens_a_call=self.tokens_a_call,
-        )
-        baseline = Baseline(dev=dev.baseline, test=_mean(values(self.based)), dev_rows=dev.baseline_rows)
-        return {"baseline": baseline, "winner": winner, "lift": self._lift(seed)}
-
-    def _lift(self, seed: int) -> Lift:
-        pairs = [(w.value, b.value) for w, b in zip(self.won, self.based, strict=True)]
-        both = [(w, b) for w, b in pairs if w is not None and b is not None]
-        lost = [b for w, b in pairs if w is None and b is not None]
-        lift = paired_difference([w for w, _ in both], [b for _, b in both], seed)
-        return Lift(
-            diff=lift.diff,
-            ci95=lift.ci95,
-            p_value=lift.p_value,
-            wins=lift.wins,
-            losses=lift.losses,
-            ties=lift.ties,
-            lost=len(lost),
-            diff_if_wrong=(lift.diff * len(both) - sum(lost)) / (len(both) + len(lost)),
-            n=lift.n,
-            baseline=_mean([b for _, b in both]),
-            winner=_mean([w for w, _ in both]),
-        )
+            test=_mean(values(pair.won)),
+            prompt_tokens=context.program.prompt_tokens(winner),
+            picks=found.picks,
+            passages=found.passages,
+            tokens_a_call=context.evaluator.tokens_a_call(winner.id),
+        ),
+        "lift": _lift(pair, seed),
+    }
 
 
-def decided(result: RunResult, sealed: SealedTest, rows: TestRows) -> RunResult:
-    """The result with what the gate says of its winner; `rows`: where the rows of the sealed test come from."""
-    if sealed.winner.id == sealed.baseline.id and result.migration is None:
-        return result
+def _lift(pair: Pair, seed: int) -> Lift:
+    pairs = [(w.value, b.value) for w, b in zip(pair.won, pair.based, strict=True)]
+    both = [(w, b) for w, b in pairs if w is not None and b is not None]
+    lost = [b for w, b in pairs if w is None and b is not None]
+    lift = paired_difference([w for w, _ in both], [b for _, b in both], seed)
+    return Lift(
+        diff=lift.diff,
+        ci95=lift.ci95,
+        p_value=lift.p_value,
+        wins=lift.wins,
+        losses=lift.losses,
+        ties=lift.ties,
+        lost=len(lost),
+        diff_if_wrong=(lift.diff * len(both) - sum(lost)) / (len(both) + len(lost)),
+        n=lift.n,
+        baseline=_mean([b for _, b in both]),
+        winner=_mean([w for w, _ in both]),
+    )
+
+
+def decided(result: RunResult, based: Sequence[Outcome], task: Task, plan: Plan, budget: Budget) -> RunResult:
+    """The result with what the gate says of its winner.
+
+    `based`: the outcomes of the user's own prompt on the sealed test, whose rows `task`, `plan` and `budget` allowed.
+    """
     blocks = blocked_by(result)
     gated = result.model_copy(
         update={
@@ -103,7 +92,39 @@ def decided(result: RunResult, sealed: SealedTest, rows: TestRows) -> RunResult:
             "blocked_codes": tuple(block.code for block in blocks),
         }
     )
-    return gated if gated.migration else gated.model_copy(update={"to_show": to_show(gated, sealed.based, rows)})
+    if gated.migration:
+        return gated
+    return gated.model_copy(update={"to_show": _to_show(gated, based, task, plan, budget)})
+
+
+def _to_show(result: RunResult, based: Sequence[Outcome], task: Task, plan: Plan, budget: Budget) -> ToShow | None:
+    """Sample size and calls that confirm a gain as large as the one measured; None where it was shown or is no gain."""
+    lift, scores = result.lift, values(based)
+    if result.is_own or lift.diff <= 0 or shown(lift.ci95, lift.p_value) > 0 or not scores:
+        return None
+    there, tested = len(task.test), len(based)
+    needed = rows_to_show(lift.diff, scores)
+    wanted = needed if needed is not None and tested < needed < there else there
+    caps = tuple(f"--{name.replace('_', '-')}" for name in OTHER_CAPS if getattr(budget, name) is not None)
+    is_paid = wanted <= tested
+    return ToShow(
+        gain=lift.diff,
+        rows_needed=needed,
+        rows_tested=tested,
+        rows_there=there,
+        max_calls=None if is_paid else calls_for(wanted, task, plan),
+        other_caps=() if is_paid else caps,
+    )
+
+
+def retrieval_part(context: SearchContext, pair: Pair, winner: Candidate) -> Retrieval | None:
+    """How passages were looked up on the sealed test; None for a task without documents."""
+    task = context.task
+    if task.knowledge is None:
+        return None
+    sides = {"winner": winner, "baseline": context.baseline}
+    looked_up = {side: partial(context.program.documents, candidate) for side, candidate in sides.items()}
+    return retrieval_figures(pair, task.knowledge, task.signature.outputs[0].name, looked_up)
 
 
 def not_worse(bound: LossBound) -> NotWorse:
@@ -112,14 +133,7 @@ def not_worse(bound: LossBound) -> NotWorse:
 
 
 def cheaper_part(choice: CheaperChoice, won: Sequence[Outcome], best: Sequence[Outcome], seed: int) -> Cheaper:
-    """The winner against the best on dev, which costs more.
-
-    Args:
-        choice: what dev chose.
-        won: the outcomes of the winner on the sealed test.
-        best: those of the best on the same rows.
-        seed: of the bootstrap.
-    """
+    """The winner against the best on dev, which costs more, by their outcomes on the sealed test."""
     bound = loss_bound([o.value for o in won], [o.value for o in best], choice.bound.margin, seed)
     return Cheaper(
         best=choice.best.id,

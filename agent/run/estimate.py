@@ -9,7 +9,8 @@ from typing import Any
 
 from agent.gateway.prices import Price, prices_for
 from agent.options.jobs import RunOptions
-from agent.run.launch import Launch, price_of
+from agent.run.launch import Launch
+from agent.run.session import price_of
 from agent.search.call_costs import Cap, Models, call_costs, dearest, largest_calls
 from agent.search.plan import DETECT, Means, Plan, plan_run
 from agent.search.program import Program

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,14 +12,20 @@ from agent.errors import InputError
 from agent.extras import not_tried
 from agent.observer import NO_OBSERVER, Observer
 from agent.privacy import ALLOW_TRACING, silence_tracing
+from agent.run.session import price_of, remarks, require_batches, run_work
 from agent.run.tasks import METRIC, read_task, require_judging
+from agent.run.tracking import NO_TRACKING, Tracking
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
     from agent.options.jobs import RecordedOptions
     from agent.options.shared import CapOptions
     from agent.programs.kinds import Kind
+    from agent.release.result import RunResult
+    from agent.run.interrupts import Stop
     from agent.run.migration_source import Migration
+    from agent.run.observers import Watcher
+    from agent.run.optimize import Resumed
     from agent.search.call_costs import Models
     from agent.search.plan import Plan
     from agent.types import LM, Budget, Task
@@ -224,27 +230,19 @@ def resolved(asked: RecordedOptions, program: Kind, has_proposer: bool = True) -
     )
 
 
-def require_batches(lms: Sequence[LM]) -> None:
-    """Raises InputError where none of the models has a batch API."""
-    from agent.models.batch_jobs import batch_api
+def start(
+    launch: Launch,
+    db: Path,
+    watcher: Watcher,
+    resumed: Resumed | None = None,
+    stop: Stop | None = None,
+    tracking: Tracking = NO_TRACKING,
+) -> RunResult:
+    """Run a search or a migration to its end; `resumed`: the run to continue. Otherwise as `run_work`."""
+    from agent.run.optimize import RunState
 
-    if not any(batch_api(lm) for lm in lms):
-        names = ", ".join(dict.fromkeys(lm.name for lm in lms))
-        raise InputError(
-            f"--batch: {names}: no batch API; openai/, anthropic/ and openai-compatible/ servers that offer it have one"
-        )
-
-
-def remarks(lms: Sequence[LM], price: Price | None, earlier: Mapping[str, Price] | None = None) -> list[str]:
-    """What is to be said of the models before a job: odd addresses, recorded replies, and what is taken as free."""
-    from agent.gateway.prices import assumed_free
-    from agent.models.hosted import HostedModel
-    from agent.models.recorded import note
-
-    hints = dict.fromkeys(hint for lm in lms if isinstance(lm, HostedModel) for hint in lm.hints)
-    names = [lm.name for lm in lms]
-    recorded = [line for name in names if (line := note(name))]
-    return [*hints, *recorded, *assumed_free(names, price, earlier or {})]
+    work = RunState.of(launch, resumed).work(resumed.run_id if resumed else "")
+    return run_work(work, db, watcher, stop, tracking)
 
 
 def _require_function(task: Task) -> None:
@@ -260,13 +258,6 @@ def silence(report: Callable[[str], None] = NO_OBSERVER.on_message) -> None:
     """Takes the tracing variables of third parties out of the environment, unless opted in; `report` gets a line."""
     if removed := silence_tracing(os.environ):
         report(f"tracing is off: {', '.join(removed)} ignored ({ALLOW_TRACING}=1 allows it)")
-
-
-def price_of(options: CapOptions) -> Price | None:
-    """The price that was given for models without a known one."""
-    from agent.gateway.prices import fixed_price
-
-    return None if options.price is None else fixed_price(*options.price)
 
 
 def earlier_prices(recorded: RecordedOptions | None, *models: str) -> dict[str, Price]:

@@ -29,8 +29,7 @@ from agent.release.runtime import load_prompt
 from agent.report.facts import without_result
 from agent.run.launch import Launch, prepare
 from agent.run.locations import open_history
-from agent.run.migration import run_of
-from agent.run.optimize import Resumed
+from agent.run.optimize import Resumed, RunState
 from agent.run.resume import changes_since
 from agent.search.plan import Plan
 from agent.types import LM, Completion, Outcome, Request, Spend, SplitName, Trial, scores_labels
@@ -154,7 +153,7 @@ def _run_again(row: Row, launch: Launch, ledger: ReplayLedger, history: History)
         embedder=None if launch.embedder is None else models[id(launch.embedder)],
         options=launch.options.model_copy(update={"cache": True}),  # the copy knows which replies the run took
     )
-    again = run_of(offline, ledger, resumed=resumed)
+    again = RunState.of(offline, resumed).open(ledger, run_id=resumed.run_id)
 
     async def execute() -> Row:
         try:

@@ -1,48 +1,461 @@
-"""A run from its start to its end: weights, ledger, event loop, and what a Ctrl-C does. Knows no terminal.
+"""A run from its entry in the ledger to its end there: weights, spending, event loop, and what a Ctrl-C does.
 
-The command line and `api.py` start a search with `start`, and all else that asks models with `run_job`.
+A search and every other job that asks models is a `Work`, which `run_work` starts; `Work.perform` asks through the
+`Session`. What was paid for is in the ledger however a run ends. Knows no terminal.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import random
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from agent.errors import AgentError, InputError, Interrupted, ReleaseError, RunRefused
-from agent.observer import Observer
+from agent.errors import (
+    AgentError,
+    BudgetExhausted,
+    InputError,
+    Interrupted,
+    LedgerError,
+    ReleaseError,
+    RunRefused,
+    message_of,
+)
+from agent.gateway.batch_course import BatchSettings
+from agent.gateway.batches import Batches
+from agent.gateway.budget import Account
+from agent.gateway.concurrency import all_of, side_by_side
+from agent.gateway.gateway import Gateway
+from agent.gateway.in_flight import InFlight
+from agent.gateway.prices import assumed_free, fixed_price, prices_for, prices_version
+from agent.ledger.provenance import command_line, new_run_id, provenance
+from agent.ledger.query import run_folder
+from agent.ledger.store import Ledger
+from agent.observer import Observer, Observers
+from agent.results.base import CostedResult
 from agent.run.interrupts import Stop, catch_signals, stopping
-from agent.run.launch import Launch, price_of, remarks, require_batches
 from agent.run.locations import ledger_option, releases_folder
-from agent.run.observers import Watcher
-from agent.run.tracking import NO_TRACKING, TrackedRun, Tracking, job_params, search_params, tracked
+from agent.run.observers import Changes, LedgerObserver, Watcher
+from agent.run.tracking import NO_TRACKING, Tracking, job_params, tracked
+from agent.task.words import counted
+from agent.tracking.spans import NO_TRACER, CallTracer
 
 if TYPE_CHECKING:
-    from agent.gateway.in_flight import InFlight
     from agent.gateway.prices import Price
-    from agent.ledger.store import Ledger
-    from agent.options.shared import SpendingOptions
-    from agent.release.result import RunResult
-    from agent.results.base import CostedResult
-    from agent.run.job import Job, LedgerRun, Resources
-    from agent.run.optimize import Resumed
-    from agent.types import LM, Budget, Task
+    from agent.ledger.resume_state import ResumeState
+    from agent.options.shared import CapOptions, SpendingOptions
+    from agent.search.program import Describes
+    from agent.types import LM, Budget, CallRole, Task
 
-_T = TypeVar("_T")
-_R = TypeVar("_R", bound="CostedResult")
+S = TypeVar("S")
+T = TypeVar("T")
+R = TypeVar("R", bound=CostedResult)
 
 NOTHING_ANSWERED = "nothing was answered: mend this, then type the same command again"
 WAITS_SECONDS = 5.0
 """How often it is looked whether a run waits for a provider."""
 BEAT_SECONDS = 0.5
 """How often a watcher is given what a run waits for."""
+SEARCH_ROLES: tuple[CallRole, ...] = ("model", "proposer", "judge")
+"""Roles whose calls a search tells even when there were none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work(Generic[R]):
+    """What asks models, checked and ready to start.
+
+    Args:
+        kind: of the run in the ledger; "" for a search.
+        done: the event of its result; "" for none.
+        perform: asks, and returns the result.
+        task: what is asked; its rows are those of the run.
+        lms: every model that is asked, the one that the run is named after first.
+        options: how models are asked, and the price.
+        planned: calls, at most.
+        budget: hard caps on all of them.
+        command: the words of the command. "": the kind.
+        models: the names that the run is listed with. (): that of the first model.
+        chained: keys of the result that its event keeps, or what makes that of the result. (): all.
+        prices: by model, those that the run behind it was given.
+        opening: what is about to be asked, in a few lines.
+        ended: called on the command line when the result is printed; returns the exit code.
+        programs: describe the candidates that it writes down.
+        stored: the options that the ledger keeps. None: the command.
+        tags: the user's.
+        plan: of a search, JSON-ready.
+        parent: the run that this one forks or migrates.
+        run_id, is_resumed: the run in the ledger, and whether it is there and is continued.
+        params: what trackers show of its start. None: those of a job.
+    """
+
+    kind: str
+    done: str
+    perform: Callable[[Session[R]], Awaitable[R]]
+    task: Task
+    lms: Sequence[LM]
+    options: SpendingOptions
+    planned: int
+    budget: Budget
+    command: str = ""
+    models: Sequence[str] = ()
+    chained: Sequence[str] | Callable[[R], Mapping[str, Any]] = ()
+    use_cache: bool = True
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    seed: int = 0
+    after_interrupt: str = "interrupted; the same command goes on, as every reply is in the ledger"
+    opening: str = ""
+    ended: Callable[[R], int] = lambda result: 0
+    programs: Sequence[Describes] = ()
+    stored: Mapping[str, Any] | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    plan: Mapping[str, Any] | None = None
+    proposer: str = ""
+    parent: str | None = None
+    run_id: str = field(default_factory=new_run_id)
+    is_resumed: bool = False
+    params: Mapping[str, Any] | None = None
+
+
+class Session(Generic[R]):
+    """One run: ledger, gateway, account and observers.
+
+    Args:
+        spec: what it asks.
+        ledger: open for writing.
+        watcher: shows the run.
+        prices: of its models, by name.
+    """
+
+    def __init__(
+        self, spec: Work[R], ledger: Ledger, watcher: Watcher | None = None, prices: dict[str, Price] | None = None
+    ) -> None:
+        self.spec, self.ledger, self.options, self.seed = spec, ledger, spec.options, spec.seed
+        self.watcher, self.prices = watcher or Watcher(), prices if prices is not None else {}
+        self.id, self.folder = spec.run_id, run_folder(ledger.path.parent, spec.run_id)
+        thinking = spec.options.thinking
+        self.task = spec.task if thinking is None else replace(spec.task, thinking=thinking)
+        self.models = list(spec.models) or [lm.name for lm in spec.lms[:1]]
+        names = dict.fromkeys([*self.models, *(lm.name for lm in spec.lms)])
+        self._unpriced = [name for name in names if name not in self.prices]
+        self.account = Account(spec.budget, no_price=self._unpriced)
+        self.report: Callable[[], None] = self._report
+        """Shows the watcher how far it is."""
+        self.observer = Observers(
+            LedgerObserver(ledger, self.id, spec.programs), self.watcher, Changes(lambda: self.report())
+        )
+        self.tracer: CallTracer = NO_TRACER
+        """Makes a span of each call; set before the run begins."""
+        self.ends_as: Literal["complete", "budget"] = "complete"
+        """How the ledger says that it ended."""
+        self.cancel_elsewhere: Callable[[], Awaitable[None]] | None = None
+        """Ends what was started elsewhere and would go on, where the user leaves at once. Quick, and raises nothing."""
+        self.stopped = ""
+        """Why the budget ended the calls; "" while it has not."""
+        self._open_gateway: Gateway | None = None
+
+    @property
+    def gateway(self) -> Gateway:
+        assert self._open_gateway is not None
+        return self._open_gateway
+
+    @property
+    def model(self) -> str:
+        """The name of the model that the run is named after."""
+        return self.models[0]
+
+    @property
+    def status(self) -> Literal["complete", "budget"]:
+        """Whether all was asked, or the budget ended it early."""
+        return "budget" if self.stopped else "complete"
+
+    @property
+    def command(self) -> str:
+        """The words of the command, as the ledger shows them."""
+        return self.spec.command or self.spec.kind
+
+    @property
+    def resume_command(self) -> str:
+        """Continues the run, as a search; "" for a job, which the same command continues."""
+        return "" if self.spec.kind else f"optimize resume {self.id}{ledger_option(self.ledger.path)}"
+
+    async def execute(self) -> R:
+        """Run to the end. Raises Interrupted after `interrupt`, and whatever else ends it; paid replies are kept."""
+        spec, options = self.spec, self.options
+        past = self._begin()
+        batches = None
+        if options.is_batched:
+            wait = None if options.batch_wait is None else float(options.batch_wait)
+            how = BatchSettings(wait, options.batch_only)
+            batches = Batches(self.ledger, self.id, how, self.observer, options.longest_wait, not spec.use_cache)
+        self._open_gateway = Gateway(
+            self.ledger,
+            self.id,
+            self.account,
+            self.prices,
+            options.max_concurrency,
+            spec.use_cache,
+            self.observer,
+            jitter=random.Random(f"{self.seed}/{self.id}"),
+            past=past,
+            max_wait=options.longest_wait,
+            thinking=self.task.thinking,
+            batches=batches,
+            tracer=self.tracer,
+        )
+        try:
+            if spec.kind:
+                self.report()
+            result = await spec.perform(self)
+            found = result.to_json()
+            if spec.done:
+                keys = spec.chained
+                kept = keys(result) if callable(keys) else {key: found[key] for key in keys or found}
+                self.observer.on_event(spec.done, kept)
+            self.ledger.end_run(self.id, self.ends_as, self.account.seconds, found)
+            await self.ledger.commit()
+            return result
+        except (Interrupted, asyncio.CancelledError, KeyboardInterrupt) as stop:
+            await self._leave("interrupted", stop)
+            raise Interrupted(spec.after_interrupt) from stop
+        except Exception as error:
+            await self._leave("failed", error)
+            raise
+        finally:
+            await self.gateway.close()
+
+    def _begin(self) -> ResumeState | None:
+        """Open the run in the ledger; what is known of it already, where it is resumed."""
+        spec, caps = self.spec, asdict(self.spec.budget)
+        if spec.is_resumed:
+            past = self.ledger.resume_run(self.id, caps)
+            self.account = Account(spec.budget, past, self._unpriced)
+            return past
+        self.ledger.begin_run(
+            self.id,
+            self.task,
+            ", ".join(self.models),
+            spec.proposer,
+            self.seed,
+            caps,
+            {"kind": spec.kind} if spec.kind else spec.tags,
+            parent=spec.parent,
+            origin=provenance(Path(self.task.folder), command_line()),
+            options={"command": self.command} if spec.stored is None else spec.stored,
+            prices=prices_version(self._unpriced),
+        )
+        if spec.plan is not None:
+            self.ledger.set_plan(self.id, spec.plan)
+        return None
+
+    async def in_sets(self, sets: Sequence[Callable[[], Awaitable[S]]], in_turn: bool = False) -> list[S]:
+        """Run groups of calls in order, or as one provider batch; `in_turn`: each needs the one before."""
+        with self.gateway.together():
+            if self.gateway.batches is None or in_turn:
+                return [await each() for each in sets]
+            return await all_of([each() for each in sets])
+
+    async def gathered(self, calls: Sequence[Awaitable[T]]) -> list[T | None]:
+        """The answers in order; None where the budget had ended."""
+        answers = await side_by_side(calls)
+        self.stopped = next((str(each) for each in answers if isinstance(each, BudgetExhausted)), self.stopped)
+        return [None if isinstance(each, BudgetExhausted) else each for each in answers]
+
+    def interrupt(self) -> int:
+        """Let no more calls out; `execute` ends when those in flight have landed. Return how many these are."""
+        if self._open_gateway is None:
+            return 0
+        self._open_gateway.stop(Interrupted())
+        return self._open_gateway.in_flight()
+
+    def in_flight(self) -> InFlight:
+        """The calls that it waits for."""
+        return self._open_gateway.waiting() if self._open_gateway else InFlight()
+
+    def spent(self) -> dict[str, Any]:
+        """The fields of `CostedResult`, so far."""
+        account, usage = self.account, self.account.usage
+        paid: dict[str, int] = {role: spend.calls for role, spend in sorted(account.paid.items())}
+        return {
+            "calls": {**({} if self.spec.kind else dict.fromkeys(SEARCH_ROLES, 0)), **paid, "cached": account.cached},
+            "tokens": {
+                "prompt": usage.prompt_tokens,
+                "cached_prompt": usage.cached_prompt_tokens,
+                "completion": usage.completion_tokens,
+            },
+            "limited": account.limited,
+            "overspent": account.overspent(),
+            "cost_usd": account.total_paid.usd,
+            "lost_usd": account.lost_usd,
+            "unpriced": tuple(account.unpriced),
+            "seconds": round(account.seconds, 1),
+            "ledger_head": self.ledger.head(),
+        }
+
+    def _report(self) -> None:
+        used, retries = self.account.total_used.calls, self.gateway.retries.count
+        self.watcher.on_job_progress(used, self.spec.planned, self.account, retries)
+
+    async def _leave(self, status: str, why: BaseException) -> None:
+        """End a run that did not finish: what is in flight lands first, so that it need not be bought again."""
+        self.gateway.stop(why if isinstance(why, Exception) else Interrupted())
+        await self.gateway.drain()
+        if (batches := self.gateway.batches) is not None:
+            comes_back = f"`{self.resume_command}`" if self.resume_command else "the same command"
+            if left := batches.left():
+                ids = [each for several in left.values() for each in several]
+                go, them = ("es go", "them") if len(ids) > 1 else (" goes", "it")
+                ending = " and ".join(f"`optimize batch cancel {run}{ledger_option(self.ledger.path)}`" for run in left)
+                self.watcher.warn(
+                    f"{len(ids)} batch{go} on at the provider ({', '.join(ids)}): {comes_back} takes what comes, "
+                    f"{ending} end{'s' if len(left) == 1 else ''} {them}"
+                )
+            if over := [each for several in batches.left(is_over=True).values() for each in several]:
+                verb, whose = ("have", "their") if len(over) > 1 else ("has", "its")
+                self.watcher.warn(
+                    f"{counted(len(over), 'batch', 'batches')} {verb} ended at the provider ({', '.join(over)}): "
+                    f"{comes_back} takes {whose} results"
+                )
+        try:
+            message = message_of(why)
+            calls = {} if self.spec.kind else {"calls": self.account.total_paid.calls}
+            self.observer.on_event("stopped", {"why": message, **calls})
+            self.ledger.end_run(self.id, status, self.account.seconds, error=message if status == "failed" else "")
+            await self.ledger.commit()
+        except LedgerError:
+            pass  # the disk is why it ends; the next opening of the ledger notes that the run was cut off
+
+
+# -- from a work that is ready to its result --------------------------------------------------------------------------
+
+
+def run_work(
+    spec: Work[R],
+    db: Path,
+    watcher: Watcher,
+    stop: Stop | None = None,
+    tracking: Tracking = NO_TRACKING,
+) -> R:
+    """Fetch weights that are missing, say what is about to run, and run it in an event loop of this thread.
+
+    The first Ctrl-C lets what is in flight land, the second leaves at once; both end in Interrupted.
+
+    Args:
+        spec: what to run.
+        db: the ledger.
+        watcher: shows the run while it goes on.
+        stop: interrupts it from another thread.
+        tracking: where it is shown in addition to the ledger.
+
+    Raises:
+        InputError: a file or a key is missing, or an option cannot be read; nothing was called.
+        AgentError: whatever ends the run early; of a search with its id (`run_id`) and the command that resumes it
+            (`hint`).
+    """
+    from agent.models.model_registry import check_keys
+    from agent.release.promotion import ReleaseRegistry
+
+    lms, options = spec.lms, spec.options
+    names = list(dict.fromkeys(lm.name for lm in lms))
+    if options.is_batched:
+        require_batches(lms)
+    fetch_weights(names, watcher.download)
+    if spec.opening:
+        watcher.on_message(spec.opening)
+    check_keys(lms)
+    prices = prices_for(names, spec.budget, price_of(options), spec.prices)
+    for line in remarks(lms, price_of(options), spec.prices) if spec.kind else ():
+        watcher.on_message(line)
+    with tracked(tracking, db, watcher.warn) as shown:
+        with closing(Ledger(db)) as ledger:
+            try:  # moves of aliases that a kill, or a busy ledger, kept out of the chain
+                ReleaseRegistry(releases_folder(db)).catch_up(ledger)
+            except ReleaseError as error:
+                watcher.warn(f"warning: {error}")
+            session = Session(spec, ledger, watcher, prices)
+            known = [
+                lm for lm in lms if spec.is_resumed or (spec.use_cache and ledger.has_replies(lm.name, session.task))
+            ]
+            new = [lm for lm in lms if lm not in known]
+            shown.begin(session, spec.params or job_params(session, names), spec.tags)
+            try:
+                result = asyncio.run(watched(session, new, stop))
+            except AgentError as error:
+                if session.resume_command and not isinstance(error, InputError):
+                    is_mistake = isinstance(error, RunRefused) and error.status and not session.account.total_used.calls
+                    error.hint = NOTHING_ANSWERED if is_mistake else session.resume_command
+                    error.run_id = session.id
+                raise
+        shown.finish(result.to_json())
+    return result
+
+
+async def watched(session: Session[R], new: Iterable[LM] = (), stop: Stop | None = None) -> R:
+    """Ask about the models that are `new`, execute the session and close its models.
+
+    The first Ctrl-C (or SIGTERM) lets what is in flight land, the second leaves at once and shows the command that
+    goes on from there. A closed terminal (SIGHUP) lets it land as well, and is no second press: the kernel and the
+    shell both tell of it. Where it is ignored from the start, as under nohup, it stays ignored. `stop` does the same
+    from another thread. Raises Interrupted.
+    """
+    from agent.models.batch_jobs import check_batches
+    from agent.models.model_registry import probe_models
+
+    loop, stop = asyncio.get_running_loop(), stop or Stop()
+    watcher, lms, left = session.watcher, session.spec.lms, asyncio.Event()
+    try:
+        await probe_models(new)
+        await check_batches(lms if session.options.is_batched else ())
+        with catch_signals(watcher.signals, stop):
+            execution = loop.create_task(session.execute())
+            waits = loop.create_task(_report_waits(session.in_flight, watcher))
+            beats = loop.create_task(_beat(session.in_flight, watcher))
+            leaves = loop.create_task(left.wait())
+            await asyncio.sleep(0)  # now there is something to interrupt
+            stop.attach(lambda: watcher.warn(stopping(session.interrupt())), left.set)
+            try:
+                await asyncio.wait((execution, leaves), return_when=asyncio.FIRST_COMPLETED)
+                if execution.done():
+                    return execution.result()
+                if session.cancel_elsewhere is not None:
+                    await session.cancel_elsewhere()
+                watcher.leave(f"left at once; what was in flight counts as paid\n{session.resume_command}".rstrip())
+                others = asyncio.all_tasks() - {asyncio.current_task()}
+                for task in others:
+                    task.cancel()
+                await asyncio.gather(*others, return_exceptions=True)
+                raise Interrupted
+            finally:
+                for each in (waits, beats, leaves):
+                    each.cancel()
+    finally:
+        for lm in {id(lm): lm for lm in lms}.values():
+            await lm.close()
+
+
+async def _beat(in_flight: Callable[[], InFlight], watcher: Watcher) -> None:
+    while True:
+        watcher.on_heartbeat(in_flight())
+        await asyncio.sleep(BEAT_SECONDS)
+
+
+async def _report_waits(in_flight: Callable[[], InFlight], observer: Observer) -> None:
+    """A message for each outage."""
+    is_reported = False
+    while True:
+        await asyncio.sleep(WAITS_SECONDS)
+        if (why := in_flight().outage) and not is_reported:
+            observer.on_message(f"waiting for {why}")
+        is_reported = bool(why)
+
+
+# -- what is checked and said of models before they are asked ---------------------------------------------------------
 
 
 def fetch_weights(models: Iterable[str], download: Callable[[int, int], None]) -> None:
-    """Fetches the weights of embedded models that are not here yet, and checks the adapters that go with them.
+    """Fetch the weights of embedded models that are missing, and check the adapters that go with them.
 
     Raises InputError with all of the user's own files with which no call can work.
     """
@@ -59,221 +472,28 @@ def fetch_weights(models: Iterable[str], download: Callable[[int, int], None]) -
     require_files(names)  # with the weights at hand
 
 
-def start(
-    launch: Launch,
-    db: Path,
-    watcher: Watcher,
-    resumed: Resumed | None = None,
-    stop: Stop | None = None,
-    tracking: Tracking = NO_TRACKING,
-) -> RunResult:
-    """Fetches weights that are not here yet, says what is about to run, and runs it in an event loop of this thread.
+def require_batches(lms: Sequence[LM]) -> None:
+    """Raise InputError where none of the models has a batch API."""
+    from agent.models.batch_jobs import batch_api
 
-    The first Ctrl-C lets what is in flight land, the second leaves at once; both end in Interrupted.
-
-    Args:
-        launch: the run.
-        db: the ledger.
-        watcher: shows the run while it goes on.
-        resumed: the run to go on with. None: a new one.
-        stop: interrupts it from another thread.
-        tracking: where it is shown beside the ledger.
-
-    Raises:
-        InputError: a file or a key is missing; nothing was called.
-        AgentError: whatever ends the run early, with its id (`run_id`) and the command that resumes it (`hint`).
-    """
-    from agent.models.model_registry import check_keys
-
-    lms = launch.lms()
-    fetch_weights(launch.models, watcher.download)
-    watcher.on_message(launch.opening(resumed.plan if resumed else launch.plan()))
-    check_keys(lms)
-    with tracked(tracking, db, watcher.warn) as shown:
-        result = _executed(launch, db, watcher, resumed, stop, shown)
-        shown.finish(result.to_json())
-    return result
+    if not any(batch_api(lm) for lm in lms):
+        names = ", ".join(dict.fromkeys(lm.name for lm in lms))
+        raise InputError(
+            f"--batch: {names}: no batch API; openai/, anthropic/ and openai-compatible/ servers that offer it have one"
+        )
 
 
-def _executed(
-    launch: Launch, db: Path, watcher: Watcher, resumed: Resumed | None, stop: Stop | None, shown: TrackedRun
-) -> RunResult:
-    """The run itself, from its entry in the ledger to its end there."""
-    from agent.ledger.store import Ledger
-    from agent.run.migration import run_of
+def remarks(lms: Sequence[LM], price: Price | None, earlier: Mapping[str, Price] | None = None) -> list[str]:
+    """What is to be said of the models before a job: odd addresses, recorded replies, and what is taken as free."""
+    from agent.models.hosted import HostedModel
+    from agent.models.recorded import note
 
-    lms, options = launch.lms(), launch.options
-    with closing(Ledger(db)) as ledger:
-        _catch_up(ledger, db, watcher)
-        run = run_of(launch, ledger, watcher, resumed)
-        shown.begin(run, search_params(launch), options.tag)
-        command = f"optimize resume {run.id}{ledger_option(db)}"
-        new = [] if resumed else models_to_probe(lms, ledger, launch.task, options.cache)
-        try:
-            return asyncio.run(watched(run, lms, watcher, command, new, stop, options.is_batched))
-        except AgentError as error:
-            if isinstance(error, InputError):
-                raise
-            is_mistake = isinstance(error, RunRefused) and error.status and not run.account.total_used.calls
-            error.hint = NOTHING_ANSWERED if is_mistake else command
-            error.run_id = run.id
-            raise
+    hints = dict.fromkeys(hint for lm in lms if isinstance(lm, HostedModel) for hint in lm.hints)
+    names = [lm.name for lm in lms]
+    recorded = [line for name in names if (line := note(name))]
+    return [*hints, *recorded, *assumed_free(names, price, earlier or {})]
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedJob(Generic[_R]):
-    """A run that is no search, ready to start: what makes it, and all models that it asks. `use_cache`: whether replies
-    of the ledger count; `prices`: by model, those that the run behind it was given."""
-
-    make: Callable[[Resources], Job[_R]]
-    lms: Sequence[LM]
-    budget: Budget
-    use_cache: bool = True
-    prices: Mapping[str, Price] = field(default_factory=dict)
-    seed: int = 0
-
-
-def run_job(
-    prepared: PreparedJob[_R],
-    options: SpendingOptions,
-    db: Path,
-    watcher: Watcher,
-    stop: Stop | None = None,
-    tracking: Tracking = NO_TRACKING,
-) -> _R:
-    """Runs what is no search to its end, or to a Ctrl-C as of a search.
-
-    Args:
-        prepared: what to run.
-        options: how models are asked, and the price.
-        db: the ledger.
-        watcher: shows the run while it goes on.
-        stop: interrupts it from another thread.
-        tracking: where it is shown beside the ledger.
-
-    Raises:
-        InputError: a key is missing, or an option cannot be read; nothing was called.
-        AgentError: whatever ends the run early.
-    """
-    from agent.gateway.prices import prices_for
-    from agent.ledger.provenance import new_run_id
-    from agent.ledger.store import Ledger
-    from agent.models.model_registry import check_keys
-    from agent.run.job import Resources
-
-    lms = prepared.lms
-    if options.is_batched:
-        require_batches(lms)
-    names = list(dict.fromkeys(lm.name for lm in lms))
-    fetch_weights(names, watcher.download)
-    check_keys(lms)
-    given = price_of(options)
-    prices = prices_for(names, prepared.budget, given, prepared.prices)
-    for line in remarks(lms, given, prepared.prices):
-        watcher.on_message(line)
-    with tracked(tracking, db, watcher.warn) as shown:
-        with closing(Ledger(db)) as ledger:
-            resources = Resources(
-                new_run_id(),
-                ledger,
-                prices,
-                options,
-                watcher,
-                prepared.seed,
-                prepared.use_cache,
-                prepared.budget,
-            )
-            job = prepared.make(resources)
-            new = models_to_probe(lms, ledger, job.task, prepared.use_cache)
-            shown.begin(job, job_params(job, names), {})
-            result = asyncio.run(watched(job, lms, watcher, new=new, stop=stop, batches=options.is_batched))
-        shown.finish(result.to_json())
-    return result
-
-
-def _catch_up(ledger: Ledger, db: Path, watcher: Watcher) -> None:
-    """Moves of labels that a kill, or a busy ledger, kept out of the chain. No reason to stop a run."""
-    from agent.release.promotion import ReleaseRegistry
-
-    try:
-        ReleaseRegistry(releases_folder(db)).catch_up(ledger)
-    except ReleaseError as error:
-        watcher.warn(f"warning: {error}")
-
-
-def models_to_probe(lms: Iterable[LM], ledger: Ledger, task: Task, use_cache: bool) -> list[LM]:
-    """The models whose providers a new run asks about them, at no cost, before anything is written down.
-
-    Left out are those that have answered for this very task, as the ledger may hold all replies that are needed.
-    """
-    return [lm for lm in lms if not (use_cache and ledger.has_replies(lm.name, task))]
-
-
-async def watched(
-    run: LedgerRun[_T],
-    lms: Iterable[LM],
-    watcher: Watcher,
-    command: str = "",
-    new: Iterable[LM] = (),
-    stop: Stop | None = None,
-    batches: bool = False,
-) -> _T:
-    """Asks about the models that are `new`, with `batches` about the batch APIs, executes `run` and closes its models
-    `lms`.
-
-    The first Ctrl-C (or SIGTERM) lets what is in flight land, the second leaves at once and shows the `command` that
-    goes on from there. A closed terminal (SIGHUP) lets it land as well, and is no second press: the kernel and the
-    shell both tell of it. Where it is ignored from the start, as under nohup, it stays ignored. `stop` does the same
-    from another thread. Raises Interrupted.
-    """
-    from agent.models.batch_jobs import check_batches
-    from agent.models.model_registry import probe_models
-
-    loop, stop = asyncio.get_running_loop(), stop or Stop()
-    left = asyncio.Event()
-
-    try:
-        await probe_models(new)
-        await check_batches(lms if batches else ())
-        with catch_signals(watcher.signals, stop):
-            execution = loop.create_task(run.execute())
-            waits = loop.create_task(_report_waits(run.in_flight, watcher))
-            beats = loop.create_task(_beat(run.in_flight, watcher))
-            leaves = loop.create_task(left.wait())
-            await asyncio.sleep(0)  # now there is something to interrupt
-            stop.attach(lambda: watcher.warn(stopping(run.interrupt())), left.set)
-            try:
-                await asyncio.wait((execution, leaves), return_when=asyncio.FIRST_COMPLETED)
-                if execution.done():
-                    return execution.result()
-                await run.abandon()
-                watcher.leave(f"left at once; what was in flight counts as paid\n{command}".rstrip())
-                others = asyncio.all_tasks() - {asyncio.current_task()}
-                for task in others:
-                    task.cancel()
-                await asyncio.gather(*others, return_exceptions=True)
-                raise Interrupted
-            finally:
-                waits.cancel()
-                beats.cancel()
-                leaves.cancel()
-    finally:
-        for lm in {id(lm): lm for lm in lms}.values():
-            await lm.close()
-
-
-async def _beat(in_flight: Callable[[], InFlight], watcher: Watcher) -> None:
-    """Gives the watcher what the run waits for, again and again; ends when it is cancelled."""
-    while True:
-        watcher.on_heartbeat(in_flight())
-        await asyncio.sleep(BEAT_SECONDS)
-
-
-async def _report_waits(in_flight: Callable[[], InFlight], observer: Observer) -> None:
-    """A message for each outage; ends when it is cancelled."""
-    is_reported = False
-    while True:
-        await asyncio.sleep(WAITS_SECONDS)
-        if (why := in_flight().outage) and not is_reported:
-            observer.on_message(f"waiting for {why}")
-        is_reported = bool(why)
+def price_of(options: CapOptions) -> Price | None:
+    """The price that was given for models without a known one."""
+    return None if options.price is None else fixed_price(*options.price)

@@ -30,8 +30,8 @@ from agent.tracking.tracker import TRACKERS, Cell, TrackedStart, Tracker, Tracke
 
 if TYPE_CHECKING:
     from agent.gateway.budget import Account
-    from agent.run.job import Job, LedgerRun
     from agent.run.launch import Launch
+    from agent.run.session import Session
     from agent.types import Task, Trial
 
 LAST_SECONDS = 60.0
@@ -129,14 +129,14 @@ class _Line:
 class _SentSpans:
     """The spans of one run, sent to a receiver."""
 
-    def __init__(self, tracking: Tracking, run: LedgerRun[Any]) -> None:
+    def __init__(self, tracking: Tracking, run: Session[Any]) -> None:
         from agent.tracking.run_spans import RunSpans
 
         self._exporter = CountedExporter(otlp_exporter(tracking.spans_url, headers_of(tracking.environ)))
         self._provider = provider_for(self._exporter, on_exit=False)
         self._spans = RunSpans(self._provider, tracking.environ, run.task.name, run.id)
         run.tracer = self._spans
-        run.observe(self._spans)
+        run.observer.add(self._spans)
 
     def end(self, error: BaseException | None) -> int:
         """Sends the rest; how many spans could not be delivered."""
@@ -158,7 +158,7 @@ class TrackedRun(Observer):
         self._run_id, self._best, self._succeeded = "", float("-inf"), False
         self._spans: _SentSpans | None = None
 
-    def begin(self, run: LedgerRun[Any], params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+    def begin(self, run: Session[Any], params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """Opens the run in each tracker, and follows it from now on.
 
         Args:
@@ -176,7 +176,7 @@ class TrackedRun(Observer):
         folder, environ = self._db.parent / FOLDER, self._tracking.environ
         start = TrackedStart(run.id, run.task.name, given, labels, folder, environ)
         self._lines = [_Line(kind, start) for kind in self._tracking.kinds]
-        run.observe(self)
+        run.observer.add(self)
 
     def on_trial_updated(self, trial: Trial) -> None:
         before = self._trials.get(trial.number)
@@ -291,7 +291,7 @@ def search_params(launch: Launch) -> dict[str, Any]:
     }
 
 
-def job_params(job: Job[Any], models: Sequence[str]) -> dict[str, Any]:
+def job_params(job: Session[Any], models: Sequence[str]) -> dict[str, Any]:
     """What a run that is no search was begun with, as trackers show it."""
     from agent.ledger.provenance import tool_version
 

@@ -11,7 +11,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from agent.errors import ModelError, RunRefused
@@ -32,15 +32,24 @@ T = TypeVar("T")
 UNSCORED_AT_MOST = 0.2  # of a trial's rows; more and the trial fails
 
 
-@dataclass(frozen=True, slots=True)
-class SearchCase:
-    """What a search is about: candidates of a program for a task and its models, within a plan.
+@dataclass(kw_only=True, eq=False)
+class SearchContext:
+    """One run's search: candidates of a program for a task and its models, within a plan.
 
     Args:
         seed: of `rng` and of the common order of `dev`.
+        account: has the spending.
+        baseline: the candidate of trial 0, such as the user's own.
         trials: the user's cap on trials, at least 1; None: no cap.
         sampler: what proposes candidates, one of `samplers.SAMPLERS`.
         pruner: what ends losing ones, one of `samplers.PRUNERS`.
+        calibrated: reads outcomes where candidates are compared.
+        failed: why the strategy came to nothing.
+        stopped: why the strategy made no further candidates, where it says so.
+        unproved: the best on dev, where it picks its examples and is not shown to be better than the best without.
+        pruned_externally: whether an optimizer dropped candidates by scores on dev rows that the board does not have.
+        noted: how many events of each kind the strategy has noted.
+        proposal_log: what the proposer was asked for.
     """
 
     task: Task
@@ -49,60 +58,37 @@ class SearchCase:
     program: Program
     target: LM
     proposer: LM | None = None
-    trials: int | None = None
-    sampler: str = BANDIT
-    pruner: str = RACE
-
-
-@dataclass(frozen=True, slots=True)
-class RunTools:
-    """What a run asks models and scores answers with; `account` has its spending."""
-
     gateway: Gateway
     evaluator: Evaluator
     account: Account
     observer: Observer = NO_OBSERVER
+    board: Board
+    baseline: Candidate
+    trials: int | None = None
+    sampler: str = BANDIT
+    pruner: str = RACE
+    calibrated: Calibrated | None = None
+    stage_name: str = "baseline"
+    round: int = 0
+    failed: str = ""
+    stopped: str = ""
+    unproved: str = ""
+    pruned_externally: bool = False
+    noted: Counter[str] = field(default_factory=Counter)
+    proposal_log: ProposalLog = field(default_factory=ProposalLog)
 
-
-class SearchContext:
-    """One run's search: models, rows and board.
-
-    `baseline` is the candidate of trial 0; None: the user's own. `calibrated` reads outcomes where candidates are
-    compared.
-    """
-
-    def __init__(
-        self,
-        case: SearchCase,
-        tools: RunTools,
-        board: Board,
-        baseline: Candidate | None = None,
-        calibrated: Calibrated | None = None,
-    ) -> None:
-        self.task, self.plan, self.seed, self.program = case.task, case.plan, case.seed, case.program
-        self.target, self.proposer, self._trials = case.target, case.proposer, case.trials
-        self.gateway, self.evaluator, self.board = tools.gateway, tools.evaluator, board
-        self._account, self._observer, self._calibrated = tools.account, tools.observer, calibrated
+    def __post_init__(self) -> None:
         self.rng = random.Random(f"{self.seed}/{self.task.name}")
-        self.choices, self.sampler, self.pruner = Choices(self.rng), case.sampler, case.pruner
+        self.choices = Choices(self.rng)
         self.dev = dev_rows(self.task, self.plan.dev_rows, self.seed)
-        self.baseline: Candidate = baseline or self.program.baseline()
-        self.stage_name, self.round = "baseline", 0
-        self.failed = ""
-        """Why the strategy came to nothing."""
-        self.stopped = ""
-        """Why the strategy made no further candidates, where it says so."""
-        self.unproved = ""
-        """The best on dev, where it picks its examples and is not shown to be better than the best that does not."""
-        self.pruned_externally = False
-        """Whether an optimizer dropped candidates by scores on dev rows that the board does not have."""
-        self.noted: Counter[str] = Counter()
-        """How many events of each kind the strategy has noted."""
-        self.costs = CandidateCosts(self.plan, self._account, board, self.baseline.id, self._size, self._varies)
-        self.proposal_log = ProposalLog()
-        """What the proposer was asked for."""
         self._refused: set[str] = set()
         self._looked_at: set[str] = set()
+        self.replan(self.plan)
+
+    def replan(self, plan: Plan) -> None:
+        """Go on with another plan of as many dev rows."""
+        self.plan = plan
+        self.costs = CandidateCosts(plan, self.account, self.board, self.baseline.id, self._size, self._varies)
 
     def admit(self, proposals: Sequence[Proposal]) -> list[str]:
         """Take candidates into the pool; return the ids of the new ones, in their order.
@@ -120,7 +106,7 @@ class SearchContext:
                 continue
             rejected = self.program.check(candidate) or self._too_long(candidate)
             if rejected:
-                self._observer.on_candidate_rejected(self.round, proposal, rejected)
+                self.observer.on_candidate_rejected(self.round, proposal, rejected)
                 self._refused.add(candidate.id)
             else:
                 self.adopt(proposal)
@@ -156,7 +142,7 @@ class SearchContext:
 
     def adopt(self, proposal: Proposal) -> None:
         """Take a candidate into the pool unchecked: the user's own prompt need not keep the limits."""
-        self._observer.on_candidate_accepted(self.round, proposal)
+        self.observer.on_candidate_accepted(self.round, proposal)
         self.board.proposals[proposal.candidate.id] = proposal
 
     async def see(self, candidates: Sequence[str], rows: int) -> list[str]:
@@ -178,7 +164,7 @@ class SearchContext:
         lost = {each.example_id for each in self.board.outcomes.get(self.baseline.id, ()) if each.value is None}
         results = await all_of(self._one(candidate_id, rows, lost) for candidate_id, rows in wanted.items())
         alive = [candidate_id for candidate_id in results if candidate_id is not None]
-        self._observer.on_evaluation_ended(alive)
+        self.observer.on_evaluation_ended(alive)
         return alive
 
     async def _one(self, candidate_id: str, rows: int, lost: Collection[str]) -> str | None:
@@ -207,9 +193,9 @@ class SearchContext:
     def record(self, candidate_id: str, outcomes: Sequence[Outcome]) -> None:
         """Keep all outcomes of a candidate of the pool so far, on the first rows of dev."""
         compared = None
-        if self._calibrated is not None:
+        if self.calibrated is not None:
             candidate = self.board.candidate(candidate_id)
-            compared = self._calibrated.read(candidate, self.dev[: len(outcomes)], outcomes)
+            compared = self.calibrated.read(candidate, self.dev[: len(outcomes)], outcomes)
         self.board.record(candidate_id, outcomes, compared)
 
     def left(self) -> int:
@@ -232,18 +218,18 @@ class SearchContext:
         winner carry (`spare`).
         """
         kept = self._calls(self.plan.slack) // self.plan.calls_a_row
-        return max(0, min(kept, int(min(self._account.payable(), self.plan.calls)) // self.plan.calls_a_row))
+        return max(0, min(kept, int(min(self.account.payable(), self.plan.calls)) // self.plan.calls_a_row))
 
     def spare(self) -> int:
         """Rows that may be scored when the search is over: the plan's slack, less twice what was lost so far."""
-        return int(min(max(0, self._calls(2 * self._account.failed)) // self.plan.calls_a_row, self.costs.affordable()))
+        return int(min(max(0, self._calls(2 * self.account.failed)) // self.plan.calls_a_row, self.costs.affordable()))
 
     def _calls(self, slack: int) -> int:
-        return self.plan.calls - slack - self.plan.test_calls - self._account.total_used.calls
+        return self.plan.calls - slack - self.plan.test_calls - self.account.total_used.calls
 
     def calls_so_far(self) -> int:
         """Calls of the run, those answered from the ledger included."""
-        return self._account.total_used.calls
+        return self.account.total_used.calls
 
     @property
     def baseline_rows(self) -> int:
@@ -252,22 +238,22 @@ class SearchContext:
 
     def more(self) -> bool:
         """Whether the user's cap on trials allows another one."""
-        return self._trials is None or len(self.board.trials) < self._trials
+        return self.trials is None or len(self.board.trials) < self.trials
 
     def stage(self, name: str, round_: int) -> None:
         """Begin a stage: its name for the user, and the round of the candidates and trials to come."""
         self.stage_name, self.round = name, round_
-        self._observer.on_stage_started(name, round_)
+        self.observer.on_stage_started(name, round_)
 
     def note(self, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> None:
         """Write an event into the ledger: a JSON-ready `body`, never erased, and `texts` by name, which can be."""
         self.noted[kind] += 1
-        self._observer.on_event(kind, body, texts)
+        self.observer.on_event(kind, body, texts)
 
     @property
     def asked(self) -> int:
         """Calls of the proposer so far, those that failed or were answered from the ledger included."""
-        return self._account.used.get("proposer", Spend()).calls + self.noted["proposal_failed"]
+        return self.account.used.get("proposer", Spend()).calls + self.noted["proposal_failed"]
 
     def _varies(self, candidate_id: str) -> bool:
         shown = self.program.shown(self.board.candidate(candidate_id))

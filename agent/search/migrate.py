@@ -7,7 +7,7 @@ of dev is for those that come through the race.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from agent.errors import BudgetRefused
 from agent.scoring.llm_judge import judge_calls
@@ -18,7 +18,7 @@ from agent.search.evolve.evolve import Search
 from agent.search.plan import CALL_SLACK, FEWEST_ROWS, Means, Plan
 from agent.search.program import Moves, Parent
 from agent.search.study import Place
-from agent.types import Candidate, Proposal, Spend, Task
+from agent.types import Proposal, Spend, Task
 
 FIRST_RUNG = 6
 TEST_SHARE = 0.45  # of all calls, at most, for the sealed test of the winner; the old model's replies are in the ledger
@@ -98,8 +98,3 @@ class _Seeded:
 
     async def warmed(self, rows: int) -> None:
         """Nothing: few calls are for prompts that are there."""
-
-
-def best_seen(context: SearchContext, means: Mapping[str, float], sizes: Mapping[str, int]) -> Candidate:
-    """The best of the candidates with these means over the whole of dev, the shortest of equals."""
-    return context.board.candidate(min(means, key=lambda one: (-means[one], sizes[one])))

@@ -14,12 +14,13 @@ from agent.search.pareto import Finalist, Prefer, counted, front_table, prefer
 from agent.search.plan import DEV_SHARE, calls_to_finish
 from agent.stats.intervals import SIGNIFICANT, LossBound, loss_bound, paired_difference
 from agent.stats.preflight import rows_to_show
-from agent.stats.selection import best_of_many
+from agent.stats.selection import best_of_many, selection_corrected
 from agent.types import Budget, Candidate, Usage
 
 PROVED = 0.1
 """The two-sided p-value on dev up to which picked examples are better than fixed ones: 0.05 for the one direction."""
 
+CHOOSABLE = ("complete", "pruned")
 Scores = Sequence[float | None]
 NOT_PROVED = "picks_not_proved"
 """The event of a best on dev that picks examples and is not shown to be better than the best with fixed ones."""
@@ -139,6 +140,33 @@ def _preferred(context: SearchContext, compared: Sequence[Finalist], how: Prefer
         better = [each for each in others if each.over(len(own.scores)) > own.mean]
         preferred = of_all if (of_all := prefer(others, how)) in better else prefer(better, how)
     return context.board.candidate(preferred.candidate_id) if preferred else context.baseline
+
+
+def corrected(context: SearchContext, winner: Candidate, strategy: str | None) -> float | None:
+    """The winner's dev score without what choosing the best of all that were tried adds to it.
+
+    None for the user's own prompt, and where `uncorrected` says why. A candidate that had not seen all of dev when the
+    budget ended, or failed, could not be chosen; one that was cut could.
+    """
+    board = context.board
+    tried = board.prefixes([i for i, trial in board.trials.items() if trial.n and trial.state in CHOOSABLE])
+    if winner.id == context.baseline.id or not tried.get(winner.id) or uncorrected(context, winner, strategy):
+        return None
+    return selection_corrected(list(tried.values()), list(tried).index(winner.id), context.seed)
+
+
+def uncorrected(context: SearchContext, winner: Candidate, strategy: str | None) -> str:
+    """Why its dev score cannot be corrected; "" where it can."""
+    board = context.board
+    if winner.id != context.baseline.id and context.pruned_externally:
+        return f"{strategy} dropped programs by parts of dev, and what that adds is not known"
+    better = any((board.mean(i) or 0.0) > (board.mean(winner.id) or 0.0) for i in board.in_state("complete"))
+    if better and context.noted[NOT_PROVED]:
+        return (
+            "a prompt that picks its examples scored higher on dev, and is not shown there to be better than the "
+            "best with fixed ones"
+        )
+    return "the best found was chosen by another rule than the best on dev" if better else ""
 
 
 def pareto(candidates: list[Finalist], winner: Candidate) -> list[ParetoRow]:

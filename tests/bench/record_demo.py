@@ -31,8 +31,8 @@ from agent.models.recorded import (
 )
 from agent.programs.kinds import program_for
 from agent.run.demo import MODEL, prepare_demo
+from agent.run.launch import start
 from agent.run.observers import Watcher
-from agent.run.session import start
 from agent.types import LM, Completion, Request
 
 FILE = RECORDINGS / f"{MODEL.removeprefix(PREFIX)}{SUFFIX}"

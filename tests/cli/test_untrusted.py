@@ -17,7 +17,7 @@ from agent.cli import main
 from agent.cli.common import plain, print_json
 from agent.errors import InputError
 from agent.ledger.store import Ledger
-from agent.run.optimize import Resumed, Run
+from agent.run.optimize import RunState
 from tests.cli.world import compatible, good, good_json, optimize, refused
 from tests.toys import FakeModel, launched, make_task
 from tests.wire import Fault, WireServer
@@ -48,9 +48,8 @@ def test_a_ledger_from_elsewhere_does_not_say_where_to_write(tmp_path: Path) -> 
     launch = launched(task, FakeModel("x"), max_calls=300)
     with closing(Ledger(path)) as ledger:
         ledger.begin_run("../../out", task, "m", "none", 7, {}, {}, options={"task": "toy"})
-        plan = Run(launch, ledger).plan
         with pytest.raises(InputError, match=r"\.\./\.\./out: this cannot be the name of a folder"):
-            Run(launch, ledger, resumed=Resumed("../../out", plan))
+            RunState.of(launch).open(ledger, run_id="../../out")
     for words in (["report"], ["ui", "--optuna"], ["judge", "rate", "--rater", "ann"]):
         (line,) = refused(2, *words, "--db", path)
         assert "../../out: this cannot be the name of a folder" in line

@@ -14,11 +14,11 @@ from agent.evaluate.evaluator import Evaluator
 from agent.ledger.store import Ledger
 from agent.programs.released import ReleasedProgram
 from agent.release.result import RunResult
-from agent.run.optimize import Run
+from agent.run.optimize import RunState
 from agent.scoring.task_metrics import build_metrics
 from agent.types import Request, Task
 from tests.test_layers import SOURCES
-from tests.toys import TEAMS, FakeModel, launched, make_task
+from tests.toys import TEAMS, FakeModel, executed, launched, make_task
 
 OF_USERS = {
     "prompt": "",
@@ -35,12 +35,12 @@ def answer(request: Request) -> str:
     return f"[[ ## team ## ]]\n{team}\n" if "[[ ##" in text else team
 
 
-def run(task: Task, folder: Path) -> tuple[RunResult, Run]:
+def run(task: Task, folder: Path) -> tuple[RunResult, RunState]:
     """The result of a run that only scores the user's own."""
     ledger = Ledger(folder / "ledger.db")
     try:
-        made = Run(launched(task, FakeModel(answer), max_calls=400, trials=1), ledger)
-        return asyncio.run(made.execute()), made
+        made, result = asyncio.run(executed(launched(task, FakeModel(answer), max_calls=400, trials=1), ledger))
+        return result, made
     finally:
         ledger.close()
 
@@ -50,7 +50,7 @@ def test_every_kind_goes_through_the_same_run(kind: str, tmp_path: Path) -> None
     (tmp_path / "program.py").write_text(OF_USERS[kind], "utf-8")
     program = "program:build" if OF_USERS[kind] else ""
     result, made = run(make_task(30, folder=str(tmp_path), program=program), tmp_path)
-    assert made.program.kind == kind
+    assert made.launch.program.kind == kind
     assert (result.status, result.decision) == ("complete", "keep_baseline")
     assert result.winner.test == pytest.approx(2 / 3)
     assert result.calls["model"] >= 60

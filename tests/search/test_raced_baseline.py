@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from agent.release.result import RunResult
-from agent.run.optimize import Run
+from agent.run.optimize import RunState
 from agent.types import Task
 from tests.search.worlds import any_skill, pupil
-from tests.toys import FakeModel, launched, make_task, open_ledger
+from tests.toys import FakeModel, executed, launched, make_task, open_ledger
 
 LARGE = make_task(200)
 FILE = make_task(200, train=LARGE.train[:122], dev=LARGE.dev[:78], test=LARGE.test[:130])
@@ -25,7 +25,7 @@ FILE = make_task(200, train=LARGE.train[:122], dev=LARGE.dev[:78], test=LARGE.te
 class Ended:
     """A run of 700 calls on a file of 330 rows, whose own prompt has a skill of its own."""
 
-    run: Run
+    run: RunState
     result: RunResult
     calls: int
     db: Path
@@ -44,9 +44,9 @@ def ended(folder: Path, own_skill: float, others: float | None = None, task: Tas
 
     ledger = open_ledger(folder / "ledger.db")
     model = FakeModel(pupil(skill))
-    run = Run(launched(task, model, max_calls=calls), ledger)
     try:
-        return Ended(run, asyncio.run(run.execute()), len(model.seen), folder / "ledger.db")
+        run, result = asyncio.run(executed(launched(task, model, max_calls=calls), ledger))
+        return Ended(run, result, len(model.seen), folder / "ledger.db")
     finally:
         ledger.close()
 
@@ -80,8 +80,8 @@ def test_its_dev_score_is_of_the_rows_that_it_saw(hopeless: Ended) -> None:
 
 
 def test_the_sealed_test_takes_its_planned_rows_and_no_row_of_it_was_seen_before(hopeless: Ended) -> None:
-    tested = hopeless.run._test
-    assert len(tested) == hopeless.run.plan.test_rows == hopeless.result.lift.n
+    tested = hopeless.run.test
+    assert len(tested) == hopeless.run.planned.test_rows == hopeless.result.lift.n
     assert len({row.id for row in tested}) == len(tested)
     assert {row.id for row in tested} <= {row.id for row in FILE.test}
     shares = Counter(row.labels["team"] for row in tested)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,12 @@ from agent.report import facts
 from agent.report.blocks import TableBlock
 from agent.report.run_blocks import run_sections
 from agent.report.view import RunView
-from agent.run.optimize import Run
+from agent.run.optimize import RunState
+from agent.search.selection import corrected, uncorrected
 from agent.types import Request
 from tests.release.test_result import WHOLE
 from tests.search.worlds import good_words, proposer, pupil
-from tests.toys import FakeModel, launched, make_task
+from tests.toys import FakeModel, executed, launched, make_task
 
 TASK = make_task(60)
 
@@ -38,15 +40,16 @@ def unlike(winner: PromptCandidate, baseline: PromptCandidate) -> set[str]:
     reasoning = [TECHNIQUES[one.technique].reasoning for one in (winner, baseline)]
     fields = ("instruction", "demos", "format", "role")
     found = {field for field in fields if getattr(winner, field) != getattr(baseline, field)}
+    found = {"examples" if field == "demos" else field for field in found}
     return found | ({"technique"} if reasoning[0] != reasoning[1] else set())
 
 
-async def ended(folder: Path, calls: int, seed: int) -> tuple[Run, RunResult]:
+async def ended(folder: Path, calls: int, seed: int) -> tuple[RunState, RunResult]:
     folder.mkdir()
     ledger = Ledger(folder / "ledger.db")
-    run = Run(launched(TASK, FakeModel(pupil(skill)), proposer(good_words), seed=seed, max_calls=calls), ledger)
+    launch = launched(TASK, FakeModel(pupil(skill)), proposer(good_words), seed=seed, max_calls=calls)
     try:
-        return run, await run.execute()
+        return await executed(launch, ledger)
     finally:
         ledger.close()
 
@@ -58,7 +61,7 @@ async def test_the_ledger_keeps_what_the_result_writes_and_a_result_that_is_read
     assert list(result.to_json()) == list(WHOLE), "the keys that docs/command-line.md lists"
     assert search_result(result.to_json(), result.ledger) == result
     assert len(result.blocked) == len(result.blocked_codes)
-    assert result.ledger == run.ledger.path
+    assert result.ledger == run.session.ledger.path
 
 
 async def test_a_sealed_test_without_any_score_says_why(tmp_path: Path) -> None:
@@ -69,7 +72,7 @@ async def test_a_sealed_test_without_any_score_says_why(tmp_path: Path) -> None:
 
     ledger = Ledger(tmp_path / "ledger.db")
     with pytest.raises(RunRefused, match=r"no row of the sealed test got a score .*the policy forbids it"):
-        await Run(launched(TASK, FakeModel(answer), max_calls=300), ledger).execute()
+        await executed(launched(TASK, FakeModel(answer), max_calls=300), ledger)
     ledger.close()
 
 
@@ -83,12 +86,11 @@ async def test_test_rows_that_only_the_winner_has_no_score_on_are_counted_as_wro
         return pupil(skill)(request)
 
     ledger = Ledger(tmp_path / "ledger.db")
-    run = Run(launched(TASK, FakeModel(answer), max_calls=500), ledger)
-    result = await run.execute()
+    run, result = await executed(launched(TASK, FakeModel(answer), max_calls=500), ledger)
     ledger.close()
     history = History(tmp_path / "ledger.db")
     won, base = (
-        [row["value"] for row in history.outcomes(run.id, candidate_id, "test")]
+        [row["value"] for row in history.outcomes(run.session.id, candidate_id, "test")]
         for candidate_id in (result.winner.candidate_id, run.context.baseline.id)
     )
     differences = [(mine or 0.0) - yours for mine, yours in zip(won, base, strict=True)]
@@ -101,7 +103,7 @@ async def test_test_rows_that_only_the_winner_has_no_score_on_are_counted_as_wro
         "baseline": sum(yours for _, yours in both) / len(both),
     }
     assert means["baseline"] != result.baseline.test, "the winner lost other rows than the average one"
-    view = RunView(history, run.id)
+    view = RunView(history, run.session.id)
     for side, mean in means.items():
         assert facts.sealed_score(result, side) == pytest.approx(mean)
         assert view.sealed[side][0] == pytest.approx(mean)
@@ -126,13 +128,14 @@ async def test_a_search_that_dropped_programs_by_parts_of_dev_has_no_corrected_f
     )
     run.context.pruned_externally = True
     winner = run.context.board.candidate(result.winner.candidate_id)
-    assert run._corrected(winner) is None
-    why = run._uncorrected(winner)
+    assert corrected(run.context, winner, "evolve") is None
+    why = uncorrected(run.context, winner, "evolve")
     assert why == "evolve dropped programs by parts of dev, and what that adds is not known"
     assert facts.uncorrected(result.model_copy(update={"uncorrected": why})) == f"the dev score is not corrected: {why}"
-    assert run._uncorrected(run.context.baseline) == "the best found was chosen by another rule than the best on dev"
+    own = partial(uncorrected, run.context, run.context.baseline, "evolve")
+    assert own() == "the best found was chosen by another rule than the best on dev"
     run.context.note("picks_not_proved", {"candidate_id": winner.id, "against": run.context.baseline.id})
-    assert run._uncorrected(run.context.baseline).startswith("a prompt that picks its examples scored higher on dev")
+    assert own().startswith("a prompt that picks its examples scored higher on dev")
 
 
 async def test_rows_without_a_score_here_and_there_do_not_end_a_run(tmp_path: Path) -> None:
@@ -145,8 +148,7 @@ async def test_rows_without_a_score_here_and_there_do_not_end_a_run(tmp_path: Pa
         return pupil(skill)(request)
 
     ledger = Ledger(tmp_path / "ledger.db")
-    run = Run(launched(make_task(100), FakeModel(answer), max_calls=900), ledger)
-    result = await run.execute()
+    run, result = await executed(launched(make_task(100), FakeModel(answer), max_calls=900), ledger)
     ledger.close()
     assert min(map(len, run.context.board.prefixes(list(run.context.board.trials)).values())) > 0
     assert result.winner.dev_corrected <= result.winner.dev + 0.1

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from agent.ledger.store import Ledger
 from agent.release.result import RunResult
 from agent.report import facts
-from agent.run.optimize import Run
 from agent.search.pareto import Prefer
 from tests.search.unsteady import Unsteady
-from tests.toys import FakeModel, launched, make_task
+from tests.toys import FakeModel, executed, launched, make_task
 
 NOTHING = "nothing better was found"
 
@@ -36,9 +35,9 @@ def simulated(seed: int, calls: int, prefer: Prefer = "best") -> tuple[RunResult
     task = make_task(60)
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "ledger.db")
-        run = Run(launched(task, FakeModel(Unsteady(seed)), seed=seed, max_calls=calls, prefer=prefer), ledger)
+        launch = launched(task, FakeModel(Unsteady(seed)), seed=seed, max_calls=calls, prefer=prefer)
         try:
-            result = asyncio.run(run.execute())
+            run, result = asyncio.run(executed(launch, ledger))
         finally:
             ledger.close()
     board, own, ahead = run.context.board, run.context.baseline.id, []

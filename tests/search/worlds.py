@@ -20,7 +20,7 @@ from agent.observer import Observer, Observers
 from agent.programs.prompt import PromptProgram
 from agent.scoring.task_metrics import build_metrics
 from agent.search.board import Board
-from agent.search.context import RunTools, SearchCase, SearchContext
+from agent.search.context import SearchContext
 from agent.search.plan import Means, Plan, make_plan
 from agent.search.selection import chosen, finalists
 from agent.types import LM, Budget, Candidate, Completion, Outcome, Proposal, Request, SplitName, Task
@@ -154,8 +154,20 @@ def made_search(
     gateway = Gateway(ledger, run_id, account, {})
     program = PromptProgram(task, target)
     evaluator = Evaluator(task, gateway, target, build_metrics(task), [program], observer, graded)
-    case = SearchCase(task, plan, seed, program, target, author)
-    context = SearchContext(case, RunTools(gateway, evaluator, account, observer), Board())
+    context = SearchContext(
+        task=task,
+        plan=plan,
+        seed=seed,
+        program=program,
+        target=target,
+        proposer=author,
+        gateway=gateway,
+        evaluator=evaluator,
+        account=account,
+        observer=observer,
+        board=Board(),
+        baseline=program.baseline(),
+    )
     found.context = context
     account.hold_back(HeldBack(plan.test_calls, plan.test_share))
     see_all = context.see_all

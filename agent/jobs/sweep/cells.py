@@ -27,10 +27,10 @@ from agent.ledger.files import is_held, sibling
 from agent.options.jobs import ResumeOptions
 from agent.run.arguments import OptimizeArguments, launch_of
 from agent.run.interrupts import Stop
+from agent.run.launch import start
 from agent.run.locations import open_history
 from agent.run.observers import LogWatcher, Snapshot
 from agent.run.resume import prepare_resume
-from agent.run.session import start
 from agent.task.words import counted
 
 State = Literal["not begun", "partial", "running", "finished"]

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from agent.errors import BudgetRefused, InputError
-from agent.gateway.budget import Account
 from agent.gateway.prices import Price, price_for, price_of
 from agent.models.fine_tuning import FineTuning, TuningSettings, tuned_name
 from agent.models.model_registry import create_model
@@ -22,7 +21,7 @@ from agent.prompt.prompt_candidate import FineTunedCandidate, PromptCandidate
 from agent.run.customize.arms import ArmSpec, MadeArm
 from agent.run.customize.hosted_job import Finished, HostedTraining, TrainingFiles, training_files, training_prompt
 from agent.run.customize.training import Stopped
-from agent.run.job import Resources
+from agent.run.session import Session
 from agent.types import LM, Spend, Task, canonical
 
 
@@ -114,10 +113,8 @@ def require_service(model: LM) -> None:
 class HostedTrainer:
     """Trains the arm of a comparison, within its budget."""
 
-    def __init__(
-        self, plan: HostedPlan, task: Task, best: PromptCandidate, resources: Resources, account: Account
-    ) -> None:
-        self._plan, self._task, self._resources, self._account = plan, task, resources, account
+    def __init__(self, plan: HostedPlan, task: Task, best: PromptCandidate, session: Session[Any]) -> None:
+        self._plan, self._task, self._session = plan, task, session
         self._prompt = training_prompt(best)
         self._api = FineTuning.of(plan.model)
         self._training: HostedTraining | None = None
@@ -130,17 +127,17 @@ class HostedTrainer:
             BudgetExhausted: the training may cost more than is left.
             RunRefused: the provider did not train it, in its words.
         """
-        plan, resources = self._plan, self._resources
+        plan, session = self._plan, self._session
         files = training_files(self._task, plan.model, self._prompt)
         key = training_key(plan, files)
-        training = HostedTraining(plan.spec.name, self._api, key, resources, stopped, plan.train_price)
+        training = HostedTraining(plan.spec.name, self._api, key, session, stopped, plan.train_price)
         self._training = training
         finished = training.settled() or await self._paid(training, files)
         model = create_model(tuned_name(plan.model.name, finished.job.model))
         assert isinstance(model, OpenAIModel)
         self._made.append(model)
-        resources.prices[model.name] = price_of(model.name) or plan.call_price
-        resources.observer.on_message(f"{plan.spec.name}: answered by {model.name}")
+        session.prices[model.name] = price_of(model.name) or plan.call_price
+        session.watcher.on_message(f"{plan.spec.name}: answered by {model.name}")
         candidate = FineTunedCandidate.of(self._prompt, finished.job.model)
         seconds, job = finished.job.seconds or 0.0, finished.job.id
         rows = len(self._task.train)
@@ -157,12 +154,12 @@ class HostedTrainer:
             await model.close()
 
     async def _paid(self, training: HostedTraining, files: TrainingFiles) -> Finished:
-        plan, account = self._plan, self._account
+        plan, account = self._plan, self._session.account
         most = plan.most_dollars(files)
         if most is None:
             account.no_price += (f"training {plan.model.name}",)
         says = "at a price that nobody knows" if most is None else f"${most:.2f} at most"
-        self._resources.observer.on_message(
+        self._session.watcher.on_message(
             f"{plan.spec.name}: training at the provider on {files.rows} rows, {files.tokens:,} tokens at most x "
             f"{plan.settings.epochs} epochs, {says}"
         )

@@ -28,7 +28,7 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.formats.finetune import chat_line, right_answer
 from agent.run.customize.arms import instructed_prompt
 from agent.run.customize.training import Stopped
-from agent.run.job import Resources
+from agent.run.session import Session
 from agent.types import LM, Example, Task
 
 TRAIN, VALIDATION, SCRIPT = "train.jsonl", "validation.jsonl", "start-job.sh"
@@ -56,11 +56,11 @@ class HostedTraining:
     """
 
     def __init__(
-        self, arm: str, api: FineTuning, key: str, resources: Resources, stopped: Stopped, price: float | None
+        self, arm: str, api: FineTuning, key: str, session: Session[Any], stopped: Stopped, price: float | None
     ) -> None:
         self._arm, self._api, self._key, self._stopped, self._price = arm, api, key, stopped, price
-        self._ledger, self._run_id = resources.ledger, resources.run_id
-        self._watcher, self._max_wait = resources.observer, resources.options.longest_wait
+        self._ledger, self._run_id = session.ledger, session.id
+        self._watcher, self._max_wait = session.watcher, session.options.longest_wait
         self._running: TuningJob | None = None
 
     def settled(self) -> Finished | None:

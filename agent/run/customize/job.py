@@ -28,8 +28,8 @@ from agent.run.customize.release_arm import write_arm
 from agent.run.customize.settings_search import choice_record
 from agent.run.customize.table import MeasuredArm, table
 from agent.run.customize.training import rows_hash
-from agent.run.job import Job, Resources
 from agent.run.observers import LedgerObserver
+from agent.run.session import Session
 from agent.scoring.llm_judge import judge_builder
 from agent.scoring.task_metrics import build_metrics
 from agent.types import LM, Candidate, Outcome, Proposal, Runner, Task
@@ -39,24 +39,15 @@ LATENCY_REPEAT = 1
 NO_MODEL = "answers without a language model"
 
 
-class Customize(Job[CustomizeResult]):
+class Customize:
     """One comparison."""
 
-    command = kind = "customize"
-    done = "customized"
-    chained = ("of_run", "model", "rows", "arms", "advice", "curve", "status")
-    after_interrupt = "interrupted; the same command goes on: replies are in the ledger, epochs in a checkpoint"
-
-    def __init__(self, plan: CustomizePlan, resources: Resources) -> None:
-        super().__init__(plan.task, [plan.lm.name], resources)
-        self._plan = plan
-        self._trainings = ArmTrainings(plan, self._observer, lambda: self._gateway.stopped)
+    def __init__(self, plan: CustomizePlan, session: Session[CustomizeResult]) -> None:
+        self._plan, self._session, self._task = plan, session, session.task
+        self._trainings = ArmTrainings(plan, session.observer, lambda: session.gateway.stopped)
         hosted = plan.hosted
-        self._trainer = HostedTrainer(hosted, plan.task, plan.best, resources, self.account) if hosted else None
-
-    @property
-    def planned(self) -> int:
-        return self._plan.calls
+        self._trainer = HostedTrainer(hosted, plan.task, plan.best, session) if hosted else None
+        session.cancel_elsewhere = self._trainer.abandon if self._trainer else None
 
     async def work(self) -> CustomizeResult:
         try:
@@ -66,14 +57,10 @@ class Customize(Job[CustomizeResult]):
             if self._trainer is not None:
                 await self._trainer.close()
 
-    async def abandon(self) -> None:
-        if self._trainer is not None:
-            await self._trainer.abandon()
-
     async def _compared(self) -> CustomizeResult:
-        plan, task, seed = self._plan, self.task, self._resources.seed
+        plan, task, seed = self._plan, self._task, self._session.seed
         if plan.tuned:
-            self._observer.on_message(trainings(plan.tuned, plan.asked, plan.sizes)[1])
+            self._session.observer.on_message(trainings(plan.tuned, plan.asked, plan.sizes)[1])
         await self._trainings.begin()
         some = {size: first_rows(task, size, plan.seed) for size in plan.sizes}
         asked = [(spec, part, 0) for part in [*some.values(), task] for spec in plan.tuned]
@@ -81,7 +68,7 @@ class Customize(Job[CustomizeResult]):
         made = iter(await self._trainings.made(asked))
         of_size = {size: [next(made) for _ in plan.tuned] for size in some}
         whole, again = [next(made) for _ in plan.tuned], list(made)
-        hosted = await self._trainer.arm(lambda: self._gateway.stopped) if self._trainer else None
+        hosted = await self._trainer.arm(lambda: self._session.gateway.stopped) if self._trainer else None
         measurement, tuned = self._measurement(task, [*whole, *again], hosted)
         arms = [MadeArm(arm.spec, arm.candidate, plan.lm, labels_of(arm.candidate, task)) for arm in plan.prompts]
         arms += [*whole, *([hosted] if hosted else [])]
@@ -90,7 +77,7 @@ class Customize(Job[CustomizeResult]):
         for each in again:
             _record(measurement, each.candidate, f"seed:{each.spec.name}", f"seed {each.seed}")
         opened = {"arms": {each.spec.name: each.candidate.id for each in arms}, "rows": len(task.test)}
-        self._observer.on_event("test_opened", opened)
+        self._session.observer.on_event("test_opened", opened)
         general = await self._asked(measurement, arms)
         measured = []
         for arm in arms:
@@ -102,7 +89,7 @@ class Customize(Job[CustomizeResult]):
         measured = await self._released(measured, whole, tuned)
         lines, advice = table(measured, rows_a_label(task), plan.asked.expected_calls, seed)
         return CustomizeResult(
-            run_id=self.id,
+            run_id=self._session.id,
             of_run=plan.run,
             task=task.name,
             model=plan.lm.name,
@@ -113,7 +100,7 @@ class Customize(Job[CustomizeResult]):
             curve_text=curve_text(points, seed),
             settings=tuple(choice_record(each.spec.name, each.choice) for each in whole if each.choice),
             fine_tuning=_fine_tuning(hosted) if hosted else None,
-            **self.spent(),
+            **self._session.spent(),
         )
 
     async def _asked(self, measurement: Measurement, arms: Sequence[MadeArm]) -> Mapping[str, RepliesElsewhere]:
@@ -126,12 +113,12 @@ class Customize(Job[CustomizeResult]):
         found: dict[str, RepliesElsewhere] = {}
 
         async def ask(name: str, lm: LM) -> None:
-            found[name] = await replies(self._gateway, lm, self._plan.others)
+            found[name] = await replies(self._session.gateway, lm, self._plan.others)
 
         sets: list[Callable[[], Awaitable[object]]] = [partial(ask, name, lm) for name, lm in asked.items()]
-        if self._gateway.batches is not None:
+        if self._session.gateway.batches is not None:
             sets += [partial(measurement.sealed, arm) for arm in arms]
-        await self._sets(sets, in_turn=self.task.is_compared)
+        await self._session.in_sets(sets, in_turn=self._task.is_compared)
         return found
 
     def _measurement(
@@ -143,27 +130,28 @@ class Customize(Job[CustomizeResult]):
         programs: list[PromptProgram | ClassicProgram] = [PromptProgram(task, plan.lm), program]
         if classic := self._classic(task):
             programs.append(classic)
-        records = LedgerObserver(self.ledger, self.id, programs)
-        judges = judge_builder(task, plan.judges or (plan.lm,), self._gateway)
+        records = LedgerObserver(self._session.ledger, self._session.id, programs)
+        judges = judge_builder(task, plan.judges or (plan.lm,), self._session.gateway)
         metrics = build_metrics(task, {"judge": judges})
         base = plan.prompts[0].candidate.id
 
         def evaluator_of(lm: LM, runners: Sequence[Runner]) -> Evaluator:
-            return Evaluator(task, self._gateway, lm, metrics, runners, records, graded=True, baseline_id=base)
+            return Evaluator(task, self._session.gateway, lm, metrics, runners, records, graded=True, baseline_id=base)
 
-        evaluator, prices = evaluator_of(plan.lm, programs), self._resources.prices
+        evaluator, prices = evaluator_of(plan.lm, programs), self._session.prices
         other = evaluator_of(hosted.model, [PromptProgram(task, hosted.model)]) if hosted else None
-        return Measurement(plan, evaluator, self.ledger, self._observer, records, prices, classic, other), program
+        ledger, observer = self._session.ledger, self._session.observer
+        return Measurement(plan, evaluator, ledger, observer, records, prices, classic, other), program
 
     def _classic(self, task: Task) -> ClassicProgram | None:
         if not self._plan.has_classic or not ClassicProgram.suits(task):
             return None
-        return ClassicProgram(task, "" if task.train == self.task.train else rows_hash(task.train))
+        return ClassicProgram(task, "" if task.train == self._task.train else rows_hash(task.train))
 
     async def _points(self, task: Task, tuned: Sequence[MadeArm]) -> list[CurvePoint]:
         """The arms that learn, with the train rows of this task: adapters, methods, and the prompt that picks."""
         count = len(task.train)
-        self._observer.on_message(f"curve: {count} train rows")
+        self._session.observer.on_message(f"curve: {count} train rows")
         measurement, program = self._measurement(task, tuned)
         asked: list[tuple[str, PromptCandidate, float]] = []
         if (arm := self._plan.picking) is not None and arm.candidate.picks is not None:
@@ -172,7 +160,7 @@ class Customize(Job[CustomizeResult]):
         asked += [(each.spec.name, each.candidate, each.train_s) for each in tuned]
         for name, candidate, _ in asked:
             _record(measurement, candidate, f"curve:{name}", f"with {count} train rows")
-        found = await self._sets(
+        found = await self._session.in_sets(
             [partial(measurement.evaluator.outcomes, candidate, task.test, "test") for _, candidate, _ in asked]
         )
         points = [
@@ -188,12 +176,13 @@ class Customize(Job[CustomizeResult]):
         self, measured: Sequence[MeasuredArm], tuned: Sequence[MadeArm], program: TunedProgram
     ) -> list[MeasuredArm]:
         """Writes each tuned arm as a released prompt with its adapter; the arms with the places of these."""
-        await self.ledger.commit()  # no file may name a head that a kill takes back
+        await self._session.ledger.commit()  # no file may name a head that a kill takes back
         paths = {}
         for each in tuned:
             arm = next(one for one in measured if one.name == each.spec.name)
-            path, noted = write_arm(self._plan, self.id, self.ledger, program, arm, measured[0], each.candidate)
-            self._observer.on_event("released", noted)
+            session, base = self._session, measured[0]
+            path, noted = write_arm(self._plan, session.id, session.ledger, program, arm, base, each.candidate)
+            session.observer.on_event("released", noted)
             paths[arm.name] = str(path)
         return [replace(arm, path=paths.get(arm.name, "")) for arm in measured]
 

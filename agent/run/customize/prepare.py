@@ -27,11 +27,11 @@ from agent.run.customize.hosted import HostedPlan, hosted_plan, require_affordab
 from agent.run.customize.hosted_job import training_files, training_prompt, write_training_files
 from agent.run.customize.job import Customize
 from agent.run.customize.plan import CustomizePlan, require_ray, require_trainer, trainings
-from agent.run.launch import Launch, price_of
+from agent.run.launch import Launch
 from agent.run.locations import open_history
 from agent.run.recorded import recorded_prompt
 from agent.run.resume import changes_since
-from agent.run.session import PreparedJob, fetch_weights
+from agent.run.session import Work, fetch_weights, price_of
 from agent.task.examples import PLAYED
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def dry_run(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> dict
     return {**about, "trainings": count, "trainings_text": line, "calls": calls}
 
 
-def prepare_customize(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> PreparedJob[CustomizeResult]:
+def prepare_customize(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> Work[CustomizeResult]:
     """A comparison that is ready to start; calls nothing.
 
     Args:
@@ -154,8 +154,20 @@ def prepare_customize(launch: Launch, run: str, asked: CustomizeOptions, db: Pat
         InputError: the search is of another task or model, or arms cannot be trained.
     """
     plan = planned(launch, run, asked, db)
-    budget = comparison_options(launch).budget_for(plan.calls)
-    return PreparedJob(lambda resources: Customize(plan, resources), launch.lms(), budget, seed=launch.options.seed)
+    options = comparison_options(launch)
+    return Work(
+        "customize",
+        "customized",
+        lambda session: Customize(plan, session).work(),
+        plan.task,
+        launch.lms(),
+        options,
+        plan.calls,
+        options.budget_for(plan.calls),
+        chained=("of_run", "model", "rows", "arms", "advice", "curve", "status"),
+        seed=launch.options.seed,
+        after_interrupt="interrupted; the same command goes on: replies are in the ledger, epochs in a checkpoint",
+    )
 
 
 def comparison_options(launch: Launch) -> SpendingOptions:

@@ -29,7 +29,7 @@ from tests.bench.arena.planted import PLANTED, PlantedModel
 from tests.bench.arena.systems.ours import max_calls
 from tests.bench.arena.toy import TOY, ToyModel
 from tests.bench.arena.weights import gguf
-from tests.toys import launched
+from tests.toys import executed, launched
 
 MOST_WRONG = 0.05
 HERE = (TOY, PLANTED)
@@ -99,15 +99,13 @@ def here(name: str, task: Task, seed: int) -> Models:
 async def check(task: Task, model: Models, budget: int, seed: int) -> list[Checked]:
     """One run of ours and its re-runs; empty when the user's own prompt won."""
     from agent.ledger.store import Ledger
-    from agent.run.optimize import Run
 
     models = target, author, again = model("task"), model("proposer"), model("again")
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "ledger.db")
         cap = max_calls(task, budget, has_proposer=True)
-        run = Run(launched(task, target, author, seed=seed, max_calls=cap), ledger)
         try:
-            result = await run.execute()
+            run, result = await executed(launched(task, target, author, seed=seed, max_calls=cap), ledger)
             winner = run.context.board.candidate(result.winner.candidate_id)
             return await compared(f"{task.name}/{seed}", task, again, winner, run.context.baseline, result.attribution)
         finally:

@@ -40,7 +40,7 @@ from agent.types import (
     Usage,
 )
 from tests.bench.arena.planted import share
-from tests.toys import launched
+from tests.toys import executed, launched
 
 MOST_BETTER = 0.01
 TRAIN, DEV, TEST = 60, 30, 60
@@ -171,13 +171,12 @@ class Blind:
 async def run_once(metric: str, seed: int, calls: int) -> RunResult:
     """One run on rows that nothing can be learnt from."""
     from agent.ledger.store import Ledger
-    from agent.run.optimize import Run
 
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "ledger.db")
         try:
             launch = launched(blind_task(metric, seed), Blind(metric, seed), seed=seed, max_calls=calls)
-            return await Run(launch, ledger).execute()
+            return (await executed(launch, ledger))[1]
         finally:
             ledger.close()
 

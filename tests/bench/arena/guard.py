@@ -37,7 +37,7 @@ from tests.bench.arena.attribution_check import Direct
 from tests.bench.arena.goods import EVEN, Copier, Graded, goods_task
 from tests.bench.arena.planted import SPREADS
 from tests.bench.arena.systems.ours import max_calls
-from tests.toys import launched
+from tests.toys import executed, launched
 
 MODELS = ("copier", "even", "planted")
 
@@ -104,17 +104,16 @@ def mind(name: str, task: Task, seed: int) -> LM:
 async def run_once(model: str, dev_rows: int, budget: int, seed: int) -> tuple[Chosen, list[Tried]]:
     """One run, and all that it tried."""
     from agent.ledger.store import Ledger
-    from agent.run.optimize import Run
+    from agent.run.optimize import finalists
 
     task, fresh = goods_task(dev_rows, seed)
     lm = mind(model, fresh, seed)
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "ledger.db")
         cap = max_calls(task, budget, has_proposer=False)
-        run = Run(launched(task, lm, seed=seed, max_calls=cap, calibrate=True), ledger)
         try:
-            result = await run.execute()
-            offers = best_readings(run.context, run._offers())  # one reading of each prompt
+            run, result = await executed(launched(task, lm, seed=seed, max_calls=cap, calibrate=True), ledger)
+            offers = best_readings(run.context, finalists(run))  # one reading of each prompt
         finally:
             ledger.close()
     context, board = run.context, run.context.board

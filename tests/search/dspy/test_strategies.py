@@ -20,7 +20,7 @@ from agent.observer import Observer
 from agent.programs.prompt import PromptProgram
 from agent.scoring.task_metrics import build_metrics
 from agent.search.board import Board
-from agent.search.context import RunTools, SearchCase, SearchContext
+from agent.search.context import SearchContext
 from agent.search.dspy import strategies as dspy_strategies
 from agent.search.dspy.methods import OptimizerResult
 from agent.search.plan import Means, make_plan
@@ -99,7 +99,18 @@ async def searched(
     evaluator = Evaluator(task, gateway, model, build_metrics(task), [program])
     written = Written(ledger)
     context = SearchContext(
-        SearchCase(task, plan, 3, program, model, model), RunTools(gateway, evaluator, account, written), board
+        task=task,
+        plan=plan,
+        seed=3,
+        program=program,
+        target=model,
+        proposer=model,
+        gateway=gateway,
+        evaluator=evaluator,
+        account=account,
+        observer=written,
+        board=board,
+        baseline=program.baseline(),
     )
     account.hold_back(HeldBack(plan.test_calls, 0.0))
     place = Proposal(context.baseline, {}, "baseline", None, "")

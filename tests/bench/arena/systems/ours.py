@@ -29,7 +29,7 @@ from tests.bench.arena.client import OwnModel
 from tests.bench.arena.data import label_field, scorer
 from tests.bench.arena.systems.base import Found, Step
 from tests.bench.arena.systems.candidate import CandidatePrompt
-from tests.toys import launched
+from tests.toys import executed, launched
 
 if TYPE_CHECKING:
     from agent.ledger.query import History
@@ -76,16 +76,14 @@ def max_calls(task: Task, budget: int, has_proposer: bool) -> int:
 
 async def _run(task: Task, url: str, budget: int, seed: int, proposer: bool, sampler: str = BANDIT) -> Found:
     from agent.ledger.store import Ledger
-    from agent.run.optimize import Run
 
     target, author = OwnModel(url, "task"), OwnModel(url, "proposer", "arena-proposer") if proposer else None
     cap = max_calls(task, budget, proposer)
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(path := Path(folder) / "ledger.db")
         options = {"seed": seed, "max_calls": cap, "max_concurrency": AT_ONCE, "calibrate": True, "sampler": sampler}
-        run = Run(launched(task, target, author, **options), ledger)
         try:
-            result = await run.execute()
+            run, result = await executed(launched(task, target, author, **options), ledger)
         finally:
             ledger.close()
             if kept := os.environ.get("ARENA_LEDGERS"):  # a folder, for `tests.bench.calibration` and the like
