@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from agent.jobs.sweep.sweep import SweepResult as SweepResult
     from agent.ledger.merge import merge_ledgers as merge_ledgers
     from agent.programs.chain_parts import load_chain as load_chain
-    from agent.programs.classic_release import load_classifier as load_classifier
+    from agent.programs.classic import load_classifier as load_classifier
     from agent.release.result import RunResult as RunResult
     from agent.release.runtime import load_prompt as load_prompt
     from agent.report.notebook import load_run as load_run
@@ -59,7 +59,7 @@ _HOMES = {
     "evaluate": "agent.api",
     "load_prompt": "agent.release.runtime",
     "load_chain": "agent.programs.chain_parts",
-    "load_classifier": "agent.programs.classic_release",
+    "load_classifier": "agent.programs.classic",
     "load_run": "agent.report.notebook",
     "load_task": "agent.task.load",
     "merge_ledgers": "agent.ledger.merge",

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.programs.moves.pool import CandidateGenerator
-from agent.programs.picked_rows import PickedRows
+from agent.programs.moves.prompt_moves import CandidateGenerator
+from agent.programs.train_rows import PickedRows
 from agent.prompt.calibration import LabelCalibration
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.types import Completion, Example, Task, Usage

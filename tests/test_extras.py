@@ -16,7 +16,7 @@ from agent.extras import MODULES
 from agent.release.formats.export_format import FORMATS
 from tests import installs
 from tests.cli.world import compatible, files, learner
-from tests.tuning.tiny import speaking
+from tests.training.tiny import speaking
 from tests.wire import WireServer
 
 EXTRAS = installs.PROJECT["optional-dependencies"]

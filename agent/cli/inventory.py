@@ -48,7 +48,7 @@ def metrics_command() -> None:
 @json_option
 def list_metrics(as_json: bool) -> None:
     """Each metric: the types of output that it scores, its options, and the package that it comes from."""
-    from agent.metrics.metric_registry import METRICS
+    from agent.metrics.metric_rule import METRICS
 
     metrics = [
         {

@@ -1,6 +1,6 @@
 """The kind `chain`: a LangChain Runnable of the user's own; the system texts and examples of its prompts are optimized.
 
-`build(model)` makes it: a run passes the model whose calls go through the gateway (`chain_model.py`), production its
+`build(model)` makes it: a run passes the model whose calls go through the gateway (below), production its
 own. Another model in the chain is refused, as its calls would be in no budget. The chain is made once; its prompts are
 replaced by those of the candidate that runs. To prove a release the user's module is loaded anew, as in production.
 
@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from agent.errors import InputError
+from agent.errors import InputError, RowRefused
 from agent.models.langchain import untraced
-from agent.programs.chain_model import ROW, ChainRow, chat_model, is_ours, use_candidate_messages
 from agent.programs.chain_parts import (
     ChainCandidate,
     ChainPrompt,
@@ -29,20 +31,21 @@ from agent.programs.chain_parts import (
     load_chain,
     save_chain,
 )
-from agent.programs.kinds import ReleaseSpec, program
+from agent.programs.kinds import ReleaseSpec, UserKind, UserProgram, plain, program, read_fields
 from agent.programs.moves.chain_moves import ChainMoves
-from agent.programs.user_program import UserKind, UserProgram, plain, read_fields
 from agent.prompt.reply_parser import parse_reply
 from agent.prompt.techniques import forbidden_in
-from agent.prompt.template import escape, label_text
+from agent.prompt.template import label_text
 from agent.search.context import SearchContext
-from agent.search.dspy.bridge import Bridge
+from agent.search.dspy.bridge import ROLLOUTS, Bridge
 from agent.search.program import Ablation
 from agent.search.registered import DEFAULT
 from agent.types import (
     LM,
     Call,
     Candidate,
+    ChatRole,
+    Completion,
     Demo,
     Example,
     Message,
@@ -51,6 +54,7 @@ from agent.types import (
     Shown,
     Signature,
     Task,
+    canonical,
 )
 
 
@@ -159,15 +163,10 @@ class ChainProgram(UserKind):
         return f"{count} examples, more than max_examples = {limit}" if limit is not None and count > limit else ""
 
     def shown(self, candidate: Candidate) -> Shown:
-        text = "\n\n".join(self._texts(candidate))
+        text = "\n\n".join(self.texts(candidate))
         return Shown(candidate.id, "program", self.kind, text, n_examples=as_chain(candidate).n_examples)
 
-    def template(self, candidate: Candidate) -> tuple[Message, ...]:
-        """One message per prompt, to be read and never sent: its name, its system text and its demos."""
-        names = [field.name for field in self.task.signature.inputs]
-        return tuple(Message("system", escape(text, names)) for text in self._texts(candidate))
-
-    def _texts(self, candidate: Candidate) -> list[str]:
+    def texts(self, candidate: Candidate) -> list[str]:
         texts = []
         for name, part in self.parts_of(candidate).items():
             demos = [json.dumps(demo, ensure_ascii=False) for demo in part["demos"] or ()]
@@ -176,7 +175,7 @@ class ChainProgram(UserKind):
 
     def prompt_tokens(self, candidate: Candidate) -> int:
         """Tokens of all system texts and examples, as they are shown."""
-        return self._lm.count_tokens("\n\n".join(self._texts(candidate)))
+        return self._lm.count_tokens("\n\n".join(self.texts(candidate)))
 
     def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
         won, ablations = as_chain(winner), list[Ablation]()
@@ -215,3 +214,156 @@ def read(output: Any, signature: Signature) -> Prediction:
         words = f"the chain gave a {type(output).__name__}, not text, a dict or a pydantic object"
         return Prediction({}, label_text(fields) if isinstance(fields, list | float | int) else str(output), words)
     return read_fields(fields.get, signature, "dict")
+
+
+CARRIED = ("max_tokens", "temperature", "seed")
+_ROLES: dict[str, ChatRole] = {"system": "system", "human": "user", "ai": "assistant"}
+
+
+class ChainRow:
+    """The calls of a chain on one row. The same request twice is two samples.
+
+    `own` is the request where the chain sets nothing, `prompts` the candidate's messages by prompt. `inputs` collects
+    the inputs of the prompts, by name and variable.
+    """
+
+    def __init__(self, bridge: Bridge, call: Call, own: Request, prompts: Mapping[str, Sequence[Any]]) -> None:
+        self.prompts = prompts
+        self.inputs: dict[str, dict[str, Any]] = {}
+        self._bridge, self._call, self._own = bridge, call, own
+        self._times: dict[str, count[int]] = {}
+
+    def request(self, messages: Sequence[Any], stop: Sequence[str] | None, options: Mapping[str, Any]) -> Request:
+        """Translate LangChain's messages and options. Raises InputError, which ends the run, rather than lose a part.
+        Translate LangChain's messages and options. Raises InputError, which ends the run, rather than lose a part."""
+        texts = {name: value for name, value in options.items() if value is not None}
+        lost = [name for name in texts if name not in CARRIED]
+        lost += [f"{one.type} messages" for one in messages if one.type not in _ROLES]
+        lost += ["tools"] * any(getattr(one, "tool_calls", None) for one in messages)
+        blocks = [block for one in messages if not isinstance(one.content, str) for block in one.content]
+        lost += [_kind(block) for block in blocks if _kind(block) != "text"]
+        if lost:
+            error = refusal(lost)
+            self._bridge.stop(error)
+            raise error
+        ours = tuple(Message(_ROLES[one.type], str(one.text)) for one in messages)
+        request = replace(self._own, messages=ours, stop=tuple(stop or ()), **texts)
+        times = next(self._times.setdefault(canonical(request.identity()), count()))
+        return replace(request, repeat=request.repeat + ROLLOUTS * times)
+
+    async def ask(self, request: Request) -> Completion:
+        """The reply, awaited on any loop."""
+        return _answered(await self._bridge.ask(self._call, request))
+
+    def wait(self, request: Request) -> Completion:
+        """The reply for a thread, which it blocks."""
+        return _answered(self._bridge.wait(self._call, request))
+
+
+ROW: ContextVar[ChainRow | None] = ContextVar("row", default=None)
+
+
+def refusal(lost: Sequence[str]) -> InputError:
+    """The error of a call with parts that a Request cannot carry."""
+    what = ", ".join(dict.fromkeys(lost))
+    return InputError(f"the gateway cannot carry {what} of a LangChain call; write the chain without")
+
+
+def _kind(block: Any) -> str:
+    return "text" if isinstance(block, str) else str(block.get("type"))
+
+
+def _answered(completion: Completion) -> Completion:
+    if completion.finish == "refusal":
+        raise RowRefused.by_provider(completion.text)
+    return completion
+
+
+def _row() -> ChainRow:
+    if (row := ROW.get()) is None:
+        raise InputError(
+            "the chain's model was asked outside of a row: ask it only when the chain runs, and hand the context on to "
+            "threads of your own (contextvars.copy_context().run)"
+        )
+    return row
+
+
+@cache
+def _class() -> Any:
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.messages import AIMessage
+    from langchain_core.outputs import ChatGeneration, ChatResult
+
+    def result(reply: Completion) -> Any:
+        used = reply.usage
+        tokens = {"input_tokens": used.prompt_tokens, "output_tokens": used.completion_tokens}
+        usage = {**tokens, "total_tokens": sum(tokens.values())}
+        texts = {"finish_reason": reply.finish, "model_name": reply.model}
+        message = AIMessage(content=reply.text, usage_metadata=usage, response_metadata=texts)
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    class GatewayChatModel(BaseChatModel):  # type: ignore[misc]
+        """The model that a run gives a chain."""
+
+        @property
+        def _llm_type(self) -> str:
+            return "promptassay"
+
+        def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+            row = _row()
+            return result(row.wait(row.request(messages, stop, kwargs)))
+
+        async def _agenerate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+            row = _row()
+            return result(await row.ask(row.request(messages, stop, kwargs)))
+
+        def bind_tools(self, tools: Any, *, tool_choice: Any = None, **kwargs: Any) -> Any:
+            raise refusal(["tools (with_structured_output needs them, too: use JsonOutputParser)"])
+
+    return GatewayChatModel
+
+
+@cache
+def _slot_class() -> Any:
+    from langchain_core.prompts.chat import BaseMessagePromptTemplate
+
+    class Slot(BaseMessagePromptTemplate):  # type: ignore[misc]
+        """Stands for all messages of a prompt: those of the candidate that runs, or the user's own."""
+
+        of: str
+        own: list[Any]
+        variables: list[str]
+
+        @property
+        def input_variables(self) -> list[str]:
+            return self.variables
+
+        def format_messages(self, **kwargs: Any) -> list[Any]:
+            messages: Sequence[Any] = self.own
+            if (row := ROW.get()) is not None:
+                messages = row.prompts[self.of]
+                row.inputs[self.of] = {name: kwargs[name] for name in self.variables if name in kwargs}
+            made: list[Any] = []
+            for message in messages:
+                made += message.format_messages(**kwargs) if hasattr(message, "format_messages") else [message]
+            return made
+
+    return Slot
+
+
+def use_candidate_messages(name: str, prompt: Any) -> None:
+    """Replace the messages of a prompt in the user's chain by those of the candidate that runs."""
+    own, variables = list(prompt.messages), list(prompt.input_variables)
+    prompt.messages = [_slot_class()(of=name, own=own, variables=variables)]
+
+
+def chat_model() -> Any:
+    """A `BaseChatModel` for `build(model)`."""
+    from agent.models.langchain import untraced
+
+    untraced()
+    return _class()(cache=False)
+
+
+def is_ours(model: Any) -> bool:
+    return isinstance(model, _class())

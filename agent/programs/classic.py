@@ -8,15 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from agent.errors import InputError, ReleaseError
+from agent.evaluate.breakdown import difference, summary
+from agent.evaluate.evaluator import Evaluator
+from agent.ledger.query import History, Row
+from agent.observer import Observer
+from agent.programs import classifiers
 from agent.programs import classifiers as learnt
-from agent.programs.classifiers import NEIGHBOURS, fit, text_of
+from agent.programs.classifiers import NEIGHBOURS, fit, text_of, trained
 from agent.programs.constants import Constant, Scorer, answers, best_constant, predicted, reads_labels, separator_of
-from agent.types import NO_MODEL, Call, Candidate, Example, Message, Prediction, Shown, Task
+from agent.release.aliases import Reference, releases_root, resolve
+from agent.release.file_release import FileRelease, read_files
+from agent.release.result import RunResult, search_result
+from agent.results.breakdown import Gain
+from agent.results.run_parts import Yardstick
+from agent.types import NO_MODEL, Call, Candidate, Example, Message, Outcome, Prediction, Proposal, Shown, Task
 
 CONSTANT = "the one answer for every row that scores best on train and dev"
 FEATURES = "TF-IDF of words (1-2) and characters (2-5)"
@@ -83,17 +96,13 @@ class ClassicProgram:
         self._constant = await best_constant(self._task, score)
 
         def answered() -> dict[str, dict[str, Any]]:
-            return {name: dict(zip(texts, method(texts), strict=True)) for name, method in self._fitted().items()}
+            known = [self._text(row) for row, _ in self._known]
+            fitted = fit(self._kind, known, [self._plain(answer) for _, answer in self._known], self._separator())
+            return {name: dict(zip(texts, method(texts), strict=True)) for name, method in fitted.items()}
 
-        self._answers = await asyncio.to_thread(answered) if self._is_learnable() else {}
-
-    def _is_learnable(self) -> bool:
         different = {predicted(answer).raw for _, answer in self._known}
-        return len(different) > 1 and any(self._text(row).strip() for row, _ in self._known)
-
-    def _fitted(self) -> dict[str, learnt.Fitted]:
-        texts = [self._text(row) for row, _ in self._known]
-        return fit(self._kind, texts, [self._plain(answer) for _, answer in self._known], self._separator())
+        is_learnable = len(different) > 1 and any(self._text(row).strip() for row, _ in self._known)
+        self._answers = await asyncio.to_thread(answered) if is_learnable else {}
 
     def _separator(self) -> str:
         return separator_of(self._task, self._task.signature.outputs[0]) if self._kind == "set" else ""
@@ -152,3 +161,149 @@ def _kind(task: Task, known: Sequence[Mapping[str, Any]]) -> str:
     if all(isinstance(value, list) for value in values):
         return "list"
     return "record" if all(isinstance(value, Mapping) for value in values) else "other"
+
+
+LOADER = "load_classifier"
+"""The public name of the function below."""
+
+
+def load_classifier(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> Callable[..., Any]:
+    """Loads a classifier that `optimize promote --arm classic` or `export --arm classic` made; trains it on its rows.
+
+    Every byte of the folder is checked against the version; no code in it is run. Training takes a second or two, so
+    load it once.
+
+    Args:
+        path: "NAME@ALIAS", "NAME@VERSION", or a folder.
+        root: The folder of the releases; default: PROMPTASSAY_RELEASES, else runs/releases.
+
+    Returns:
+        The answering function: the inputs of the task by name, as text, in; the answer out: a text, a number or a JSON
+        value, and of several outputs a dict.
+
+    Raises:
+        ReleaseError: One line with the file: it cannot be read, was edited, or is no classifier.
+
+    Example:
+        >>> pa.load_classifier("support_triage@production")(message="My card was stolen")  # doctest: +SKIP
+    """
+    reference = Reference.of(path) if isinstance(path, str) else None
+    release, folder = (read_files(path), Path(path)) if reference is None else _aliased(reference, releases_root(root))
+    if release.loader != LOADER:
+        raise ReleaseError(f"{folder}: is {release.what}; {release.loader} loads it")
+    if release.files.get("classifier.py") != Path(classifiers.__file__).read_bytes():
+        logging.getLogger("agent.release").warning(
+            "%s was scored with another version of Promptassay, so answers may differ; promote a run of this version",
+            folder,
+        )
+    try:
+        return classifiers.trained(*(release.files[name].decode("utf-8") for name in ("model.json", "rows.jsonl")))
+    except (LookupError, TypeError, ValueError) as error:
+        raise ReleaseError(
+            f"{folder}: cannot be trained ({type(error).__name__}: {error}); promote the run again"
+        ) from error
+
+
+def _aliased(reference: Reference, root: Path) -> tuple[FileRelease, Path]:
+    version = resolve(root, reference).version
+    folder = root / reference.name / version
+    if version.startswith("p_"):
+        raise ReleaseError(f"{reference}: {version} is a prompt; load_prompt loads it")
+    release = read_files(folder)
+    if (release.name, release.version) != (reference.name, version):
+        raise ReleaseError(
+            f"{folder}: holds {release.name} {release.version}, not {reference.name} {version}; restore the folder "
+            "from a copy, or promote the run again"
+        )
+    return release, folder
+
+
+async def measured(
+    program: ClassicProgram,
+    evaluator: Evaluator,
+    observer: Observer,
+    dev: Sequence[Example],
+    won: tuple[Sequence[Example], Sequence[Outcome]],
+    seed: int,
+) -> list[Yardstick]:
+    """Score each method of the task, the constant answer first; `diff` is the winner's gain over it.
+
+    `won`: the rows of the sealed test, and the winner's outcomes on them.
+    """
+    await program.fit([*dev, *won[0]], evaluator.value)
+    results = []
+    for candidate in program.candidates():
+        proposal = Proposal(candidate, {}, "yardstick", None, "answers without a language model")
+        observer.on_candidate_accepted(0, proposal)
+        on_dev = [outcome.value for outcome in await evaluator.outcomes(candidate, dev, "dev")]
+        tested = [outcome.value for outcome in await evaluator.outcomes(candidate, won[0], "test")]
+        scored = summary(tested)
+        results.append(
+            Yardstick(
+                name=candidate.method,
+                candidate_id=candidate.id,
+                trained_on=program.rows(candidate),
+                dev=summary(on_dev).mean,
+                test=scored.mean,
+                ci95=scored.ci95,
+                **dict(difference([outcome.value for outcome in won[1]], tested, seed)),
+            )
+        )
+    return results
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """The best yardstick of a run, and `release` as which it can get an alias.
+
+    `ahead`: how far the run's prompts are ahead of it on the sealed test (`gate.blocked_arm`).
+    """
+
+    best: Yardstick
+    release: FileRelease
+    ahead: Mapping[str, Gain]
+
+
+def exported(found: Row, task: Task, history: History) -> tuple[Yardstick, FileRelease]:
+    """The best yardstick of a run by its score on dev, the constant answer left out, as files that are a release.
+
+    Its version is the same in every run that has the same rows and method. Raises InputError where the run has no
+    yardsticks, and ReleaseError where the files answer a dev row otherwise than was scored.
+    """
+    _, best = _best(found)
+    program = ClassicProgram(task)
+    texts = program.exported(best.name)
+    scored = {row["example_id"]: row["fields"] for row in history.outcomes(found["id"], best.candidate_id, "dev")}
+    answer = trained(texts["model.json"], texts["rows.jsonl"])
+    for row in task.dev:
+        said = answer(**row.inputs)
+        if row.id in scored and (scored[row.id] or {}) != program.fields(said):
+            raise ReleaseError(f"{found['id']}: on dev row {row.id} the export says {said!r:.60}, not what was scored")
+    ci95 = list(best.ci95) if best.ci95 else None
+    origin = {"run_id": found["id"], "candidate_id": best.candidate_id, "test": best.test, "ci95": ci95}
+    what, files = f"a method without a language model ({best.name})", {n: text.encode() for n, text in texts.items()}
+    return best, FileRelease(name=task.name, what=what, loader=LOADER, files=files, provenance=origin)
+
+
+def released(found: Row, task: Task, history: History) -> Arm:
+    """`exported`, with what decides whether it may get an alias."""
+    result, _ = _best(found)
+    best, release = exported(found, task, history)
+    own_id = history.trials(result.run_id, [0])[0]["candidate_id"]
+    values = [
+        {row["example_id"]: row["value"] for row in history.outcomes(result.run_id, candidate_id, "test")}
+        for candidate_id in (own_id, best.candidate_id)
+    ]
+    rows = sorted(values[0].keys() & values[1].keys())
+    own, arm = ([each[row] for row in rows] for each in values)
+    ahead = {"your own prompt": difference(own, arm, result.seed)}
+    if result.winner.candidate_id != own_id:
+        ahead["the best prompt"] = Gain(diff=best.diff, diff_ci95=best.diff_ci95, p_value=best.p_value)
+    return Arm(best, release, ahead)
+
+
+def _best(found: Row) -> tuple[RunResult, Yardstick]:
+    result = search_result(found["result"])
+    if result is None or len(result.yardsticks) < 2:
+        raise InputError(f"{found['id']}: this run scored no method without a language model that reads the rows")
+    return result, max(result.yardsticks[1:], key=lambda each: each.dev or 0.0)

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from agent.conversation import Role, Turns, as_text, turns_of
 from agent.errors import RowRefused
-from agent.programs.moves.pool import as_prompt
 from agent.programs.prompt import PromptProgram
+from agent.prompt.prompt_candidate import as_prompt
 from agent.search.context import SearchContext
 from agent.search.dspy.strategies import DspyForm
 from agent.types import LM, Call, Candidate, Completion, Example, Message, Prediction, Request, SimulatedUser, Task

@@ -15,10 +15,8 @@ from typing import Any, ClassVar
 
 from agent.errors import ReleaseError
 from agent.files import new_files
-from agent.programs.kinds import ReleaseSpec, program, refuse_pairwise
-from agent.programs.user_program import UserKind, UserProgram, read_fields
+from agent.programs.kinds import ReleaseSpec, UserKind, UserProgram, program, read_fields, refuse_pairwise
 from agent.prompt.techniques import forbidden_in
-from agent.prompt.template import escape
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Bridge
 from agent.search.dspy.methods import TriedProgram, state_of
@@ -29,7 +27,6 @@ from agent.types import (
     Call,
     Candidate,
     Example,
-    Message,
     Prediction,
     Proposal,
     Shown,
@@ -157,15 +154,12 @@ class DspyProgram(UserKind):
         state = as_dspy(candidate).state
         return Shown(candidate.id, "program", self.kind, state, n_examples=count_demos(state))
 
-    def template(self, candidate: Candidate) -> tuple[Message, ...]:
-        """One message per predictor, to be read and never sent: its name, its instruction and its demos."""
-        names = [field.name for field in self.task.signature.inputs]
-        messages = []
+    def texts(self, candidate: Candidate) -> list[str]:
+        texts = []
         for name, part in json.loads(as_dspy(candidate).state).items():
             demos = [json.dumps(demo, ensure_ascii=False, default=str) for demo in part["demos"]]
-            text = "\n".join([f"{name}: {part['instruction']}", *demos])
-            messages.append(Message("system", escape(text, names)))
-        return tuple(messages)
+            texts.append("\n".join([f"{name}: {part['instruction']}", *demos]))
+        return texts
 
     def prompt_tokens(self, candidate: Candidate) -> int:
         """Tokens of all instructions and examples, as they are written in the state."""

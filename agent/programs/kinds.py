@@ -1,4 +1,4 @@
-"""A kind of candidate that a run searches and releases, and which kinds of users' own programs there are.
+"""A kind of candidate that a run searches and releases, and what programs of the user share.
 
 A kind of program is one class that registers itself; what `program` in task.toml makes says which kind runs it:
 
@@ -6,26 +6,58 @@ A kind of program is one class that registers itself; what `program` in task.tom
     class WordingProgram(Kind):
         def __init__(self, task: Task, lm: LM, own: UserProgram, made: Any) -> None: ...
 
-It is made once for a run; `made` is what the user's factory gave, and `own.wrong(...)` the error that names
-the factory's file and line.
+It is made once for a run; `made` is what the factory of the user gave, and `own.wrong(...)` the error that names
+the file and line of the factory.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
+import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
-from agent.errors import InputError
+from agent.errors import (
+    AgentError,
+    BadResponse,
+    BudgetExhausted,
+    InputError,
+    ReleaseError,
+    RowRefused,
+    Transient,
+    TransportUnknown,
+    one_line,
+)
 from agent.evaluate.evaluator import Evaluator
+from agent.extras import brings
+from agent.gateway.gateway import Gateway
+from agent.prompt.reply_parser import parse_reply
+from agent.prompt.template import escape, label_text
 from agent.registry import Registry
 from agent.release.result import RunResult
+from agent.search.dspy.bridge import Bridge, Meter
 from agent.search.program import Program
-from agent.types import LM, Candidate, Example, Task
-
-if TYPE_CHECKING:
-    from agent.programs.user_program import UserProgram
+from agent.search.registered import STRATEGIES
+from agent.types import (
+    LM,
+    Call,
+    CallRole,
+    Candidate,
+    Completion,
+    Example,
+    Message,
+    Outcome,
+    Prediction,
+    Request,
+    Signature,
+    Task,
+    canonical,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +149,7 @@ def program_for(task: Task, lm: LM, user: LM | None = None) -> Kind:
         from agent.programs.prompt import PromptProgram
 
         return PromptProgram(task, lm)
-    from agent.programs.chain_model import chat_model
-    from agent.programs.user_program import UserProgram
+    from agent.programs.chain import chat_model
 
     own = UserProgram(task)
     made = own.made(chat_model)
@@ -131,3 +162,211 @@ def program_for(task: Task, lm: LM, user: LM | None = None) -> Kind:
         else:
             takes.append(one.thing.takes)
     raise own.wrong(f"{own.factory}() gives a {type(made).__name__}, not {' or '.join(takes)}{''.join(faults)}")
+
+
+REPLY_TOKENS = 500  # of one call, where task.toml does not say
+BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class UserProgram:
+    """The `module:factory` that task.toml names."""
+
+    def __init__(self, task: Task) -> None:
+        name, self.factory = task.program.split(":")
+        self._where = Path(task.folder) / f"{name}.py"
+        self._file = self._where.resolve()
+        self._name = f"optimize_task_{name}"
+        self._line = 1
+
+    def made(self, model: Callable[[], Any]) -> Any:
+        """What the factory of the newly loaded module gives; a required parameter of it gets `model()`.
+
+        Raises InputError, naming file and line.
+        """
+        spec = importlib.util.spec_from_file_location(self._name, self._file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+            factory = getattr(module, self.factory)
+            self._line = getattr(getattr(factory, "__code__", None), "co_firstlineno", 1)
+            parameters = inspect.signature(factory).parameters.values()
+            required = [p for p in parameters if p.kind in BY_PLACE and p.default is inspect.Parameter.empty]
+            return factory(*[model() for _ in required[:1]])
+        except Exception as problem:
+            words = str(problem) if isinstance(problem, AgentError) else one_line(problem)
+            words += brings(problem.name) if isinstance(problem, ModuleNotFoundError) else ""
+            raise InputError(f"{self._where}:{_line(problem, self._file)}: {words}") from problem
+
+    def wrong(self, what: str) -> InputError:
+        """The error for an unusable program, with the factory's file and line."""
+        return InputError(f"{self._where}:{self._line}: {what}")
+
+
+def _line(problem: Exception, path: Path) -> int:
+    if isinstance(problem, SyntaxError):
+        return problem.lineno or 1
+    line, frame = 1, problem.__traceback__
+    while frame:
+        if frame.tb_frame.f_code.co_filename == str(path):
+            line = frame.tb_lineno
+        frame = frame.tb_next
+    return line
+
+
+class RowClient:
+    """A row's `Call` as the `ModelClient` of a bridge."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    @property
+    def stopped(self) -> Exception | None:
+        return self._call.stopped
+
+    async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion:
+        return await self._call(request)
+
+
+class UserKind(Kind):
+    """A program of the user's on one model; its calls go through a meter, so none is made twice in a run.
+
+    A kind says how a candidate runs (`answered`) and how it is saved and loaded (`saved`).
+    """
+
+    is_fixed = False
+    word: ClassVar[str]
+    """What it is called in messages, such as "chain"."""
+    takes: ClassVar[str]
+    """The same where strategies are listed."""
+    usual: ClassVar[str]
+    """The strategy where none is named."""
+    has_moves: ClassVar[bool]
+    file: ClassVar[str]
+    """The name of a release."""
+
+    def __init__(self, task: Task, lm: LM) -> None:
+        self._lm = lm
+        self._raised: set[tuple[str, str]] = set()
+        self._named = task.program
+        self._meter: Meter
+
+    async def answered(
+        self, candidate: Candidate, example: Example, call: Call, bridge: Bridge, repeat: int
+    ) -> Prediction:
+        """The program's answer to a row, with its calls through the bridge."""
+        raise NotImplementedError
+
+    def unreadable(self, problem: Exception) -> str | None:
+        """The reply that could not be read, where that is what was raised."""
+        raise NotImplementedError
+
+    def saved(self, candidate: Candidate, path: Path, spec: ReleaseSpec) -> tuple[str, Callable[[], None]]:
+        """Write the candidate; return the version of its file, and what puts the file in the candidate's place."""
+        raise NotImplementedError
+
+    def texts(self, candidate: Candidate) -> list[str]:
+        """Each of its prompts with its name and examples, to be read and never sent."""
+        raise NotImplementedError
+
+    def template(self, candidate: Candidate) -> tuple[Message, ...]:
+        names = [field.name for field in self.task.signature.inputs]
+        return tuple(Message("system", escape(text, names)) for text in self.texts(candidate))
+
+    async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
+        bridge = Bridge(RowClient(call))
+        try:
+            return await self.answered(candidate, example, call, bridge, repeat)
+        except (RowRefused, BadResponse, Transient, TransportUnknown):
+            raise
+        except Exception as problem:
+            if (reply := self.unreadable(problem)) is not None:
+                return Prediction({}, reply, f"The reply could not be read: {reply[:80]!r}")
+            if bridge.stopped is not None:
+                raise
+            self._raised.add((candidate.id, example.id))
+            return Prediction({}, "", f"the {self.word} raised {one_line(problem)}")
+
+    def max_tokens(self, candidate: Candidate) -> int:
+        return (self.task.max_tokens or REPLY_TOKENS) + self.task.thinking
+
+    def broken(self, outcomes: Sequence[Outcome]) -> str:
+        if all((outcome.candidate_id, outcome.example_id) in self._raised for outcome in outcomes):
+            return f"{self._named} fails on every row of dev: {outcomes[0].prediction.error}"
+        return ""
+
+    def client(self, gateway: Gateway) -> Meter:
+        self._meter = Meter(gateway)
+        return self._meter
+
+    def strategy(self, name: str | None) -> str:
+        name = name or self.usual
+        if not STRATEGIES.get(name).suits(self.kind, self.has_moves):
+            fit = [one.name for one in STRATEGIES.usable().values() if one.suits(self.kind, self.has_moves)]
+            raise InputError(f"--strategy {name}: {self.takes} takes {', '.join(fit)}")
+        return name
+
+    async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
+        """Save the candidate, load it and run it on rows of the sealed test.
+
+        Raises ReleaseError where it makes a new call or gives another answer.
+        """
+        path = spec.folder / self.file
+        version, load = self.saved(candidate, path, spec)
+        scored = await spec.evaluator.outcomes(candidate, spec.rows, "test")
+        before, self._meter.room = self._meter.room, lambda: 0
+        load()
+        for row, then in zip(spec.rows, scored, strict=True):
+            if then.value is None:
+                continue
+            try:
+                now = await spec.evaluator.outcome(candidate, row)
+            except BudgetExhausted as call:
+                raise ReleaseError(f"{path}: on row {row.id} the saved program asks what was not scored") from call
+            if now.prediction != then.prediction:
+                raise ReleaseError(f"{path}: on row {row.id} the saved program gives {now.prediction.raw!r:.80}")
+        self._meter.room = before
+        return WrittenRelease(path, version)
+
+
+def read_fields(value_of: Callable[[str], Any], signature: Signature, what: str) -> Prediction:
+    """Read each output that `value_of` gives by name (None: missing) like a reply.
+
+    `what` is the word for the program's output in messages.
+    """
+    texts: dict[str, str] = {}
+    fields: dict[str, Any] = {}
+    errors = []
+    for field in signature.outputs:
+        value = value_of(field.name)
+        if value is None:
+            errors.append(f"The {what} lacks {field.name}.")
+            continue
+        value = plain(value)
+        texts[field.name] = label_text(value) if isinstance(value, str | int | float | dict | list) else str(value)
+        reply = parse_reply(texts[field.name], (field,))
+        fields.update(reply.fields)
+        errors += [f"{field.name}: {reply.error}"] if reply.error else []
+    return Prediction(fields, json.dumps(texts, ensure_ascii=False), " ".join(errors))
+
+
+def plain(value: Any) -> Any:
+    """A value of a typed output as JSON: pydantic models as objects, members of an Enum as their values.
+
+    >>> plain({"b", "a"})
+    ['a', 'b']
+    """
+    from pydantic import BaseModel
+
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(map(plain, value), key=canonical)
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value

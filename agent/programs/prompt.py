@@ -5,25 +5,24 @@ It is rendered into a template once, filled with a row, and the reply is read as
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 from agent.errors import InputError, RowRefused
 from agent.extras import require
 from agent.programs.kinds import Kind, ReleaseSpec, WrittenRelease, refuse_pairwise
-from agent.programs.label_classifier import TrainedPrior
-from agent.programs.moves.pool import CandidateGenerator, as_prompt
-from agent.programs.moves.prompt_moves import PromptMoves
+from agent.programs.moves.prompt_moves import CandidateGenerator, PromptMoves
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.programs.passages import PassageLibrary, own_passages
-from agent.programs.picked_rows import PickedRows
-from agent.programs.prompt_dspy import predict_form
+from agent.programs.train_rows import PickedRows, TrainedPrior
 from agent.prompt.calibration import LabelCalibration, logprobs_for, read_reply
-from agent.prompt.prompt_candidate import PromptCandidate, baseline
-from agent.prompt.render import template
+from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline
+from agent.prompt.render import dspy_signature, template
+from agent.prompt.reply_parser import parse_reply
 from agent.prompt.techniques import answers_last, labels_first, reasons_first, why_rejected
 from agent.prompt.template import fill_messages, fill_picked, label_text, marks
 from agent.prompt.tool_texts import shown_texts, with_texts
@@ -32,6 +31,8 @@ from agent.release.export import write_release
 from agent.release.prompt_file import PromptRelease
 from agent.retrieval.passages import CONTEXT, bare_passages
 from agent.search.context import SearchContext
+from agent.search.dspy.bridge import Meter
+from agent.search.dspy.methods import TriedProgram
 from agent.search.dspy.strategies import DspyForm
 from agent.search.effects import Feature
 from agent.search.program import Ablation
@@ -41,12 +42,16 @@ from agent.types import (
     Call,
     Candidate,
     Completion,
+    Demo,
     Example,
     Message,
     Prediction,
+    Proposal,
     Request,
     Shown,
+    Signature,
     Task,
+    canonical,
     scores_labels,
 )
 from agent.worker import run_aside
@@ -248,26 +253,18 @@ class PromptProgram(Kind):
         require("dspy", f"--strategy {name}")
         refuse_pairwise(task, name, f", or use --strategy {DEFAULT}")
         names = [field.name for field in task.signature.inputs]
-        if taken := [one for one in names if one in OF_PREDICT]:
-            raise InputError(
-                f"--strategy {name}: DSPy takes an input called {taken[0]} for its own; rename it, or use --strategy "
-                f"{DEFAULT}"
-            )
-        if task.signature.conversation:
-            raise InputError(
-                f"--strategy {name}: DSPy lays a conversation out as one text, and {task.name} sends messages; use "
-                f"--strategy {DEFAULT}"
-            )
-        if task.knowledge is not None:
-            raise InputError(
-                f"--strategy {name}: DSPy's optimizers do not look passages up, and {task.name} has [knowledge]; use "
-                f"--strategy {DEFAULT}"
-            )
-        if marks(task.instruction, names):
-            raise InputError(
-                f"--strategy {name}: DSPy lays out the inputs by itself, and the instruction of {task.name} has places "
-                f"for them ({{{{{names[0]}}}}}); write it without, or use --strategy {DEFAULT}"
-            )
+        taken, why = [one for one in names if one in OF_PREDICT], ""
+        if taken:
+            why = f"DSPy takes an input called {taken[0]} for its own; rename it, or"
+        elif task.signature.conversation:
+            why = f"DSPy lays a conversation out as one text, and {task.name} sends messages;"
+        elif task.knowledge is not None:
+            why = f"DSPy's optimizers do not look passages up, and {task.name} has [knowledge];"
+        elif marks(task.instruction, names):
+            why = f"DSPy lays out the inputs by itself, and the instruction of {task.name} has places for them "
+            why += f"({{{{{names[0]}}}}}); write it without, or"
+        if why:
+            raise InputError(f"--strategy {name}: {why} use --strategy {DEFAULT}")
         return name
 
     def moves(self, context: SearchContext) -> PromptMoves:
@@ -330,3 +327,82 @@ class PromptProgram(Kind):
             adapter=adapter,
             tools=with_texts(task.tools, prompt.tool_texts),
         )
+
+
+def predict_form(program: PromptProgram, context: SearchContext) -> DspyForm:
+    """The user's own prompt as a `dspy.Predict`."""
+    import dspy
+
+    signature = program.task.signature
+    plain = replace(as_prompt(program.baseline()), format="dspy-chat")
+    meter = Meter(context.gateway)
+
+    def paid(candidate: Candidate, row: Example) -> Completion | None:
+        return meter.reply(context.target, program.request(candidate, row))
+
+    return DspyForm(
+        meter,
+        dspy.Predict(dspy_signature(signature, plain.instruction.strip())),
+        {"adapter": reader(signature)},
+        program.max_tokens(plain),
+        partial(_prediction, signature=signature),
+        partial(_proposal, program.task),
+        paid,
+    )
+
+
+def _proposal(task: Task, method: str, tried: TriedProgram) -> Proposal:
+    ((instruction, demos),) = tried.state.values()
+    train = {canonical(dict(row.inputs)): row for row in reversed(task.train)}
+    ours = tuple(_demo(task.signature, train, demo) for demo in demos)
+    candidate = PromptCandidate("few-shot" if ours else "zero-shot", "dspy-chat", instruction, demos=ours)
+    place = {"layout": f"{candidate.technique}/dspy-chat", "instruction": method, "trial": str(tried.number)}
+    reason = f"program {tried.number} of {method}: {tried.score:.1f} on {tried.rows} rows"
+    return Proposal(candidate, place, method, None, reason)
+
+
+def _demo(signature: Signature, train: dict[str, Example], demo: dict[str, Any]) -> Demo:
+    inputs = {field.name: demo[field.name] for field in signature.inputs}
+    outputs = {field.name: demo[field.name] for field in signature.outputs}
+    row = train[canonical(inputs)]
+    return Demo(row.id, inputs, outputs, source="target" if demo.get("augmented") else "label")
+
+
+def _prediction(prediction: Any, signature: Signature) -> Prediction:
+    texts = {field: prediction[field.name] for field in signature.outputs}
+    fields = {f.name: json.loads(text) if f.type in ("number", "json") else text for f, text in texts.items()}
+    return Prediction(fields, canonical(fields))
+
+
+@cache
+def _reader_class() -> Any:
+    from dspy.adapters import ChatAdapter
+    from dspy.utils.exceptions import AdapterParseError
+
+    class Reader(ChatAdapter):  # type: ignore[misc]
+        """DSPy's chat layout, read as the run reads it; a reply of one field without its header is that field."""
+
+        def __init__(self, signature: Signature) -> None:
+            super().__init__(use_json_adapter_fallback=False)
+            self._own = signature
+
+        def parse(self, signature: Any, completion: str) -> dict[str, Any]:
+            names = [field.name for field in self._own.inputs], [field.name for field in self._own.outputs]
+            if (list(signature.input_fields), list(signature.output_fields)) == names:
+                reply = parse_reply(completion, self._own.outputs)
+                if reply.error:
+                    raise AdapterParseError("dspy-chat", signature, completion, reply.error)
+                return {name: label_text(value) for name, value in reply.fields.items()}
+            try:
+                return dict(super().parse(signature, completion))
+            except AdapterParseError:
+                if len(signature.output_fields) != 1 or not completion.strip():
+                    raise
+                return {next(iter(signature.output_fields)): completion.split("[[ ##")[0].strip() or completion}
+
+    return Reader
+
+
+def reader(signature: Signature) -> Any:
+    """DSPy's ChatAdapter for this task and for the other calls of an optimizer."""
+    return _reader_class()(signature)

@@ -20,7 +20,7 @@ from pydantic import PrivateAttr, SkipValidation
 from agent.errors import AgentError, InputError, Problem, ProblemsError
 from agent.files import new_file
 from agent.ledger.query import started_with
-from agent.metrics.metric_registry import METRICS
+from agent.metrics.metric_rule import METRICS
 from agent.options.jobs import RecordedOptions, RunOptions
 from agent.options.option import option
 from agent.options.shared import LedgerOption, TrackOptions

@@ -13,7 +13,7 @@ from agent.models.embeddings import EmbeddingModel
 from agent.models.model_registry import leads_elsewhere
 from agent.observer import Observer
 from agent.programs.kinds import Kind
-from agent.programs.moves.picking import pick_sizes
+from agent.programs.moves.part_moves import pick_sizes
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.runtime import Prompt

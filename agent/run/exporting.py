@@ -12,7 +12,7 @@ from typing import Any
 from agent.errors import AgentError, InputError
 from agent.ledger.query import History, Row, released_file, started_with
 from agent.programs import ARMS, TUNED_ARMS
-from agent.programs.yardsticks import exported
+from agent.programs.classic import exported
 from agent.release.file_release import MANIFEST
 from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import VerifiedExport, verify_exports, write_exports, write_file

@@ -25,10 +25,9 @@ from agent.gateway.budget import HeldBack
 from agent.ledger.provenance import new_run_id, tool_version, utc_now
 from agent.ledger.store import Ledger
 from agent.models.model_registry import create_model
-from agent.programs.classic import ClassicProgram
+from agent.programs.classic import ClassicProgram, measured
 from agent.programs.kinds import ReleaseSpec, WrittenRelease
 from agent.programs.prompt import PromptProgram
-from agent.programs.yardsticks import measured
 from agent.release.export import write_release
 from agent.release.prompt_file import HELD
 from agent.release.result import Release, RunResult

@@ -30,7 +30,7 @@ def promote_arm(run: str, arm: str, alias: str, override: bool, reason: str, act
 
 
 def _best_yardstick(run: str, arm: str, db: Path) -> ArmRelease:
-    from agent.programs.yardsticks import released
+    from agent.programs.classic import released
     from agent.release.gate import blocked_arm
     from agent.run.exporting import task_of_run
 

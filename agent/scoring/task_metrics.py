@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from agent.conversation import turns_of
 from agent.errors import InputError
 from agent.metrics.comparison import BoundedCheck, Check
-from agent.metrics.metric_registry import METRICS
+from agent.metrics.metric_rule import METRICS
 from agent.scoring.user_metrics import FunctionMetric, PythonMetric, registered
 from agent.types import Example, Field, Metric, MetricSpec, Prediction, Score, Task
 from agent.worker import Verdict, run_aside

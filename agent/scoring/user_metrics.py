@@ -19,7 +19,7 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from agent.errors import InputError
-from agent.metrics.metric_registry import METRICS
+from agent.metrics.metric_rule import METRICS
 from agent.types import Example, Prediction, Score, Task
 from agent.worker import LOAD, Worker
 

@@ -27,8 +27,7 @@ from typing import Any
 
 from agent.errors import AgentError
 from agent.ledger.query import History, started_with
-from agent.programs.label_classifier import TrainedPrior
-from agent.programs.picked_rows import PickedRows
+from agent.programs.train_rows import PickedRows, TrainedPrior
 from agent.prompt.calibration import (
     LABELS_FIRST,
     LabelCalibration,

@@ -41,7 +41,7 @@ from agent.models.local import embedded
 from agent.models.model_registry import create_model
 from agent.types import LM, Completion, Message, Request
 from tests.models.engine_actors import engine_pids
-from tests.tuning.tiny import speaking
+from tests.training.tiny import speaking
 
 TASKS = Path(__file__).resolve().parents[2] / "tasks"
 BLOCK = 12  # calls with one prompt

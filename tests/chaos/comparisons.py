@@ -23,7 +23,7 @@ from tests.chaos.command import Command, Ended
 from tests.chaos.harness import Campaign, Folder, Row
 from tests.chaos.points import MARKS, NEVER, Point, epochs_again, mark_and_die, points
 from tests.child import ChildServer
-from tests.tuning.tiny import speaking
+from tests.training.tiny import speaking
 
 KILLS = 30
 TINY_MODEL = "tiny.gguf"
@@ -36,7 +36,7 @@ HOSTED = ("--arms", "hosted", "--train-price", "25", "--max-cost", str(MOST_DOLL
 PRICE = ("--price", f"{DOLLARS_IN},{DOLLARS_OUT}")
 PATIENCE = 600.0
 """Seconds after which a comparison hangs: it starts three engines, on a machine that may be busy."""
-HEAVY = ("agent.run.customize.prepare", "agent.tuning.train", "sklearn.linear_model", "sklearn.neighbors")
+HEAVY = ("agent.run.customize.prepare", "agent.training.loop", "sklearn.linear_model", "sklearn.neighbors")
 """Imported before the forks, so that these need not."""
 STAGES = {"training": "training", "fine_tuning_files": "training", "fine_tuning_started": "training"}
 STAGES |= {"trained": "scoring", "fine_tuning_ended": "scoring", "test_opened": "sealed test"}

@@ -24,8 +24,8 @@ def mark_and_die(place: Path, at: Point) -> None:
     from agent.ledger import writer
     from agent.models.fine_tuning import FineTuning
     from agent.run.customize import hosted_job
-    from agent.tuning import training
-    from agent.tuning.training import Adam
+    from agent.training import loop as training
+    from agent.training.loop import Adam
 
     hosted_job.FIRST_WAIT = 0.02
     file, passed = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND), Counter[str]()

@@ -12,7 +12,7 @@ from tests.child import ROOT
 from tests.cli.world import compatible, good_json, knowing, refused, write_csv
 from tests.customize.conftest import Made
 from tests.customize.world import write_world
-from tests.tuning.tiny import speaking
+from tests.training.tiny import speaking
 from tests.wire import WireServer
 
 

@@ -16,14 +16,14 @@ from agent.run.customize.retrain import Retrained
 from tests.cli.world import good_json, refused
 from tests.customize.test_customize import WORDS, by_name, events
 from tests.customize.world import write_world
-from tests.tuning.tiny import speaking
+from tests.training.tiny import speaking
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from agent.cli import main
-from agent.tuning.training import Adam
+from agent.training.loop import Adam
 
 step, killed_at = Adam.update, int(sys.argv[2])
 

@@ -16,13 +16,13 @@ import pytest
 from agent.observer import Observer, TrainingProgress
 from agent.run.customize.on_ray import RayTrainings
 from agent.run.customize.training import TrainingOrder, trained
-from agent.tuning.settings import LoraSettings, TrainedAdapter, TrainingPair, drawn
+from agent.training.settings import LoraSettings, TrainedAdapter, TrainingPair, drawn
 from agent.types import Message
 from tests.cli.world import good_json, refused
 from tests.customize.test_customize import WORDS, by_name, events
 from tests.customize.world import write_world
 from tests.ray_nodes import ray_nodes
-from tests.tuning.tiny import speaking
+from tests.training.tiny import speaking
 
 HAS_RAY = find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HAS_RAY, reason='Ray is not installed; pip install "promptassay[ray]"')

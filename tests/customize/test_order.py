@@ -14,9 +14,9 @@ from agent.run.customize.arms import ARMS
 from agent.run.customize.on_ray import NodeOrder, carry_out, files_to_send, write_files
 from agent.run.customize.plan import require_ray
 from agent.run.customize.training import deciding_versions
-from agent.tuning.settings import LoraSettings, Step, TrainingPair
+from agent.training.settings import LoraSettings, Step, TrainingPair
 from agent.types import Message
-from tests.tuning.tiny import speaking
+from tests.training.tiny import speaking
 
 PAIRS = [TrainingPair((Message("user", f"Sort: {word}"),), word[0]) for word in ("apple", "bear", "cat", "dog")]
 

@@ -11,7 +11,7 @@ import pytest
 from agent.errors import TrainingDiverged
 from agent.run.customize import settings_search
 from agent.run.customize.settings_search import choose_settings
-from agent.tuning.settings import (
+from agent.training.settings import (
     MOST_SETTINGS,
     LoraSettings,
     SoftPromptSettings,

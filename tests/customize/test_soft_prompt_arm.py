@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.run.customize.arms import ARMS, require_arms, why_no_soft_prompt
-from tests.tuning.tiny import tiny, with_vocabulary
+from tests.training.tiny import tiny, with_vocabulary
 
 
 def test_it_takes_part_when_it_is_asked_for_alone() -> None:

@@ -16,7 +16,7 @@ from agent.run.customize.plan import require_trainer
 from tests.cli.world import good, good_json, refused
 from tests.customize.conftest import Made
 from tests.customize.test_customize import WORDS, by_name, events
-from tests.tuning.tiny import LAYERS, WIDTH, tiny
+from tests.training.tiny import LAYERS, WIDTH, tiny
 
 HAS_PEFT = find_spec("peft") is not None
 NEEDS_PEFT = pytest.mark.skipif(

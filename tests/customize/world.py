@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.cli.world import write_csv
-from tests.tuning.tiny import speaking
+from tests.training.tiny import speaking
 
 MODEL = "local/tiny.gguf"
 

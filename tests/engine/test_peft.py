@@ -13,13 +13,13 @@ import pytest
 
 from agent.models.engine_server import EngineServer
 from agent.models.weights import weights_path
-from agent.tuning.base_model import load_base
-from agent.tuning.engine_tokens import engine_tokens
-from agent.tuning.lora import read_lora
-from agent.tuning.settings import LoraSettings, TrainingPair
-from agent.tuning.train import train_pairs
+from agent.training.base_model import load_base
+from agent.training.loop import train_pairs
+from agent.training.parameters import read_lora
+from agent.training.rows import engine_tokens
+from agent.training.settings import LoraSettings, TrainingPair
 from agent.types import Message
-from tests.tuning.engine import load
+from tests.training.engine import load
 
 BASE = weights_path("smollm2-135m")
 pytestmark = [
@@ -48,8 +48,8 @@ def test_both_trainers_lose_alike_and_engine_and_transformers_answer_alike(tmp_p
     import torch
     from peft import PeftModel
 
-    from agent.tuning.peft.form import peft_form
-    from agent.tuning.peft.model import hf_model
+    from agent.training.hf_files import peft_form
+    from agent.training.torch_learner import hf_model
 
     assert len(PAIRS) == 25
     ours, theirs = (

@@ -12,10 +12,10 @@ from agent.models.gguf import read_gguf
 from agent.models.local import LocalModel
 from agent.models.model_registry import create_model
 from agent.models.weights import weights_path
-from agent.tuning.base_model import read_architecture
-from agent.tuning.engine_tokens import engine_tokens
-from agent.tuning.settings import SoftPromptSettings
-from agent.tuning.train import train_pairs
+from agent.training.base_model import read_architecture
+from agent.training.loop import train_pairs
+from agent.training.rows import engine_tokens
+from agent.training.settings import SoftPromptSettings
 from agent.types import Completion, Request
 from tests.engine.test_tuning import PAIRS
 

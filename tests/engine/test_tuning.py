@@ -10,15 +10,14 @@ from agent.errors import ProblemsError
 from agent.models.gguf import read_gguf
 from agent.models.local import without_turn_marks
 from agent.models.weights import weights_path
-from agent.tuning.base_model import load_base, read_architecture
-from agent.tuning.decoder import logits
-from agent.tuning.engine_tokens import engine_tokens
-from agent.tuning.lora import initial_lora
-from agent.tuning.packing import pack
-from agent.tuning.settings import LoraSettings, TrainingPair
-from agent.tuning.train import train_pairs
+from agent.training.base_model import load_base, read_architecture
+from agent.training.decoder import logits
+from agent.training.loop import train_pairs
+from agent.training.parameters import initial_lora
+from agent.training.rows import engine_tokens, pack
+from agent.training.settings import LoraSettings, TrainingPair
 from agent.types import Message
-from tests.tuning.engine import load, log_probabilities, top
+from tests.training.engine import load, log_probabilities, top
 
 BASE = weights_path("smollm2-135m")
 pytestmark = [

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from agent.errors import ReleaseError
 from agent.programs.passages import CHUNKS, passages_of
-from agent.programs.picked_rows import as_demo
 from agent.programs.prompt import PromptProgram
+from agent.programs.train_rows import as_demo
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import OMITTED
 from agent.release.export import hostile_rows, write_release

@@ -20,15 +20,15 @@ from agent.errors import InputError, TransportUnknown
 from agent.gateway.gateway import call_key
 from agent.ledger.store import Ledger
 from agent.models.model_registry import create_model, file_digest, require_files
-from agent.tuning.base_model import load_base
-from agent.tuning.lora import Lora, lora_size, write_lora
+from agent.training.base_model import load_base
+from agent.training.parameters import Lora, lora_size, write_lora
 from agent.types import LM, Completion, Message, Request
 from tests.cli.test_sweep_ray import HAS_RAY, needs_ray
 from tests.cli.world import good_json
 from tests.gateway.doors import gateway, states
 from tests.models.engine_actors import engine_pids
 from tests.toys import until
-from tests.tuning.tiny import speaking
+from tests.training.tiny import speaking
 from tests.warm import start
 
 TASKS = Path(__file__).resolve().parents[2] / "tasks"

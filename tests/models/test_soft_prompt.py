@@ -11,14 +11,13 @@ from agent.models.adapter_file import SoftTokens, free_tokens, soft_texts, with_
 from agent.models.adapters import Adapter, adapter_fault, is_tied, untied
 from agent.models.gguf import GgufFile, read_gguf
 from agent.models.local import engine_messages
-from agent.tuning.base_model import load_base
-from agent.tuning.decoder import logits
-from agent.tuning.lora import initial_lora
-from agent.tuning.packing import TokenPair, pack
-from agent.tuning.soft_prompt import SoftMethod, SoftPrompt
+from agent.training.base_model import load_base
+from agent.training.decoder import logits
+from agent.training.parameters import SoftMethod, SoftPrompt, initial_lora
+from agent.training.rows import TokenPair, pack
 from agent.types import Message
-from tests.tuning.engine import load, log_probabilities, top
-from tests.tuning.tiny import END, tiny, with_vocabulary
+from tests.training.engine import load, log_probabilities, top
+from tests.training.tiny import END, tiny, with_vocabulary
 
 CONTROL = {1: "<start>", END: "<end>", 3: "<a>", 4: "<b>", 7: "<c>"}
 CLOSE = 0.02  # the engine keeps keys and values in float16

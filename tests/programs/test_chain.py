@@ -12,11 +12,9 @@ from typing import Any
 import pytest
 
 from agent.errors import BudgetExhausted, InputError, ReleaseError, RowRefused
-from agent.programs.chain import ChainProgram
-from agent.programs.chain_model import chat_model
+from agent.programs.chain import ChainProgram, chat_model
 from agent.programs.chain_parts import ChainCandidate, PromptTexts, find_parts, load_chain, save_chain
-from agent.programs.kinds import program_for
-from agent.programs.user_program import UserProgram
+from agent.programs.kinds import UserProgram, program_for
 from agent.types import Completion, Constraints, Demo, Example, Field, Prediction, Request, Signature, Task, Usage
 from tests.toys import FakeModel, make_task
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.errors import ReleaseError
-from agent.programs.label_classifier import trained
+from agent.programs.train_rows import trained
 from agent.prompt.calibration import LabelCalibration, Prior
 from agent.release.export import write_release
 from agent.release.formats.export_format import FORMATS, Material

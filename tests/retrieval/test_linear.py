@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.programs.classifiers import fit
-from agent.programs.label_classifier import trained
+from agent.programs.train_rows import trained
 from agent.retrieval.linear import (
     MOST_FEATURES,
     MOST_LETTERS,

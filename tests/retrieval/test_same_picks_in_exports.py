@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from agent.programs.passages import CHUNKS
-from agent.programs.picked_rows import as_demo
 from agent.programs.prompt import PromptProgram
+from agent.programs.train_rows import as_demo
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.export import write_release
 from agent.release.formats.export_format import FORMATS, Format, Material, Render

@@ -11,8 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agent.programs.chain_parts import ChainCandidate, as_chain
-from agent.programs.moves.author import best_instructions, rewritten
+from agent.programs.moves.asking import Asker, replies_to
+from agent.programs.moves.author import FAILURES, STYLES, ScoredInstruction, best_instructions, wrong_rows
 from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes
+from agent.programs.moves.operators import whole_question
 from agent.programs.moves.prompt_parts import SHARES, dropped, least_useful, tidied, without_a_sentence
 from agent.prompt.techniques import Rewrite, builtin_rewrites
 from agent.search.context import SearchContext
@@ -230,3 +232,22 @@ class ChainMoves:
 def _text(name: str) -> str:
     """The coordinate of a prompt's text in the space of designs."""
     return f"text of {name}"
+
+
+async def rewritten(
+    context: SearchContext, task: Task, tried: Sequence[ScoredInstruction], parents: Sequence[Parent], number: int
+) -> Rewrite | None:
+    """A new instruction, grounded on the scored history and on where the best candidate fails; None without one.
+
+    `task`: the one whose instruction is asked for, which may be a part of the run's. `tried`: the worst first;
+    `parents`: the best first. `number`: of the request in its run, at least 1; it decides the style.
+    """
+    if context.proposer is None:
+        return None
+    failures = [each.line for each in wrong_rows(context.dev, parents[0].outcomes)[:FAILURES]] if parents else []
+    style = STYLES[number % len(STYLES)]
+    question = whole_question(task, tried, failures, style, context.rng)
+    for text in await replies_to(Asker(context, PROPOSED), question):
+        context.note("proposal", {"round": context.round, "why": ""}, {"instruction": text})
+        return Rewrite(f"proposed-{number}", text, f"the proposer was asked: {style}", is_proposed=True)
+    return None

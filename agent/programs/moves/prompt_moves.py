@@ -2,22 +2,260 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 
 from agent.programs.moves.author import rationales
-from agent.programs.moves.pool import CandidateGenerator, as_prompt, redraws
+from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes, most_examples
+from agent.programs.moves.part_moves import PickMaker, ToolMaker
 from agent.programs.moves.prompt_parts import compressions
-from agent.programs.moves.proposals.proposer import BY_CREDIT, Proposer, is_worth_trying
-from agent.programs.passages import PassageLibrary
-from agent.programs.picked_rows import PickedRows
+from agent.programs.moves.proposer import BY_CREDIT, Proposer, is_worth_trying
+from agent.programs.passages import PassageLibrary, PassageMaker
+from agent.programs.train_rows import PickedRows
+from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
+from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
 from agent.prompt.tool_texts import ToolTexts
 from agent.search.context import SearchContext
 from agent.search.effects import Effect, demo_effects, recombine
 from agent.search.explanation import scored_candidates
-from agent.search.program import Parent
-from agent.types import Proposal, Task
+from agent.search.program import PROPOSED, Choices, Parent
+from agent.search.study import Place
+from agent.types import FRESH, Candidate, Demo, Example, Proposal, Task
 
 FEWEST_FITTED = 12  # candidates, before effects of single demos are fitted
+
+
+NO_DEMOS = DemoSet((), "none")
+
+
+def redraws(candidate: Candidate) -> bool:
+    """Whether any row may be among its examples: only a few rows have worked solutions."""
+    prompt = as_prompt(candidate)
+    return bool(prompt.demos) and not TECHNIQUES[prompt.technique].reasoning
+
+
+def demos_of(parent: Parent) -> DemoSet:
+    return DemoSet(as_prompt(parent.proposal.candidate).demos, parent.proposal.operator)
+
+
+def credit_of(rewrite: Rewrite, otherwise: str) -> str:
+    """The operator that learns from a candidate with this instruction; `otherwise` where no model wrote it."""
+    return rewrite.credit or PROPOSED if rewrite.is_proposed else otherwise
+
+
+class CandidateGenerator:
+    """Makes the candidates of one run; the same seed of `rng` makes the same ones.
+
+    `rewrites` are the instructions so far, the user's own first; `rationales` are worked solutions by row id, verified
+    by their answers, for chain-of-thought demos. `choices` takes the settings of operators; without it they are left to
+    chance.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        rng: random.Random,
+        pool: PickedRows | None = None,
+        library: PassageLibrary | None = None,
+        choices: Choices | None = None,
+    ) -> None:
+        self._task = task
+        self._rng = rng
+        self._choices = choices = choices or Choices(rng)
+        self._dev: Mapping[str, Example] = {example.id: example for example in task.dev}
+        self.counts, self.kinds = demo_sizes(task), demo_kinds(task)
+        self.rewrites: list[Rewrite] = [Rewrite("own", task.instruction, "the user's words"), *builtin_rewrites(task)]
+        self.rationales: dict[str, str] = {}
+        self._picks = PickMaker(task, choices, pool or PickedRows(task))
+        self._passages = PassageMaker(task, choices, library or PassageLibrary(task))
+        self._tools = ToolMaker(task, choices, rng)
+
+    @cached_property
+    def _maker(self) -> DemoMaker:
+        """Made when needed: it reads every row of train."""
+        return DemoMaker(self._task, self._rng)
+
+    def designs(self) -> list[Proposal]:
+        """The first candidates: each technique and wording without examples, then sets of each size, in each format."""
+        space, own = self._task.space, self.rewrites[0].operator
+        places = [
+            self._place(technique, space.formats[0], rewrite.operator, role=role)
+            for technique in space.techniques
+            if not TECHNIQUES[technique].demos
+            for rewrite in self.rewrites[: 3 if not TECHNIQUES[technique].reasoning else 1]
+            for role in ("", *space.roles[:1])[: 2 if rewrite.operator == own else 1]
+        ]
+        others = [*self._passages.first(), *self._tools.first()]
+        places += [{**self._place(space.techniques[0], space.formats[0], own), **how} for how in others]
+        if "few-shot" in space.techniques and self.counts:
+            places += [{**self._place("few-shot", space.formats[0], own), **picked} for picked in self._picks.first()]
+            places += [
+                self._place("few-shot", space.formats[0], own, kind, str(k))
+                for k in self.counts[-3:]
+                for kind in self.kinds[:2]
+            ]
+            middle = str(self.counts[len(self.counts) // 2])
+            places += [self._place("few-shot", name, own, self.kinds[0], middle) for name in space.formats[1:]]
+        return [proposal for place in places if (proposal := self.fresh(place)) is not None]
+
+    def space(self) -> dict[str, tuple[str, ...]]:
+        space = self._task.space
+        usable = [name for name in space.techniques if self._usable(name)]
+        return {
+            "technique": tuple(usable),
+            "format": tuple(space.formats),
+            "instruction": tuple(rewrite.operator for rewrite in self.rewrites),
+            "role": ("", *space.roles),
+            "kind": self.kinds,
+            "size": tuple(str(k) for k in self.counts) or ("0",),
+            **self._picks.space(),
+            **self._passages.space(),
+            **self._tools.space(),
+        }
+
+    def _usable(self, technique: str) -> bool:
+        if not TECHNIQUES[technique].demos:  # type: ignore[index]
+            return True
+        return bool(self.counts) and (technique == "few-shot" or len(self.rationales) >= 2)
+
+    def fresh(self, place: Place) -> Proposal | None:
+        """A candidate at this place with newly drawn examples; None where there can be none."""
+        technique = place["technique"]
+        if not self._usable(technique):
+            return None
+        kind = TECHNIQUES[technique]  # type: ignore[index]
+        demos, picks = NO_DEMOS, self._picks.at(place) if technique == "few-shot" else None
+        if picks is not None:
+            demos = DemoSet(
+                (), f"picked:{picks.retriever}", f"{picks.k} rows picked for each input by {picks.retriever}"
+            )
+        elif kind.demos and kind.reasoning:
+            demos = self._worked(int(place["size"]))
+        elif kind.demos:
+            demos = getattr(self._maker, place["kind"])(int(place["size"]))
+        if kind.demos and not demos.demos and picks is None:
+            return None
+        rewrite = next(r for r in self.rewrites if r.operator == place["instruction"])
+        candidate = PromptCandidate(
+            technique,  # type: ignore[arg-type]
+            place["format"],  # type: ignore[arg-type]
+            rewrite.instruction,
+            place["role"],
+            demos.demos,
+            picks=picks,
+            passages=self._passages.at(place, rewrite.instruction),
+            tool_texts=self._tools.at(place),
+        )
+        more = "+role" * bool(place["role"]) + "+tools" * bool(candidate.tool_texts)
+        operator = demos.operator if candidate.n_examples else f"{technique}:{rewrite.operator}{more}"
+        credit = credit_of(rewrite, FRESH) if not candidate.n_examples else FRESH
+        return Proposal(candidate, dict(place), operator, None, demos.reason or rewrite.reason, credit)
+
+    def _worked(self, k: int) -> DemoSet:
+        ids = self._rng.sample(sorted(self.rationales), min(k, len(self.rationales)))
+        demos = []
+        for example_id in ids:
+            demo = self._maker.demo(example_id)
+            demos.append(Demo(example_id, demo.inputs, demo.outputs, self.rationales[example_id], "target"))
+        return DemoSet(
+            tuple(demos), "verified-rationales", reason=f"{len(ids)} solutions of the target's own, all right"
+        )
+
+    def place(self, candidate: PromptCandidate) -> dict[str, str]:
+        where = self._place(candidate.technique, candidate.format, self.rewrites[0].operator)
+        return {**where, **self._passages.place_of(candidate)}
+
+    def _place(
+        self, technique: str, name: str, instruction: str, kind: str = "", size: str = "", role: str = ""
+    ) -> dict[str, str]:
+        size = size or str(self.counts[0] if self.counts else 0)
+        return {
+            "technique": technique,
+            "format": name,
+            "instruction": instruction,
+            "role": role,
+            "kind": kind or self.kinds[0],
+            "size": size,
+            **self._picks.place(),
+            **self._passages.place(),
+            **self._tools.place(),
+        }
+
+    def operators(self, parent: Parent) -> list[str]:
+        operators = [*OPERATORS] if redraws(parent.proposal.candidate) else []
+        operators += self._picks.operators(as_prompt(parent.proposal.candidate))
+        operators += self._passages.operators(as_prompt(parent.proposal.candidate))
+        operators += self._tools.operators()
+        operators.append("compress")
+        if len(self._task.space.formats) > 1:
+            operators.append("format")
+        if len(self.rewrites) > 1:
+            operators.append("instruction")
+        return operators
+
+    def child(self, operator: str, parent: Parent, parents: Sequence[Parent]) -> Proposal | None:
+        """A new candidate from `parent` by one of its operators; None where there is nothing to change."""
+        old = as_prompt(parent.proposal.candidate)
+        if operator == "format":
+            name = self._choices.one("layout", [name for name in self._task.space.formats if name != old.format])
+            made = replace(old, format=name)
+            return self._child(parent, made, operator, f"the same prompt laid out as {name}", format=name)
+        if operator == "instruction":
+            rewrites = [rewrite for rewrite in self.rewrites if rewrite.instruction != old.instruction]
+            if not rewrites:
+                return None
+            return self.instructed(parent, self._choices.one("words", rewrites, lambda rewrite: rewrite.operator))
+        if operator in self._picks.operators(old):
+            changed = self._picks.child(operator, old, self._maker)
+            if changed is None or changed[0] == old:
+                return None
+            return self._child(parent, changed[0], operator, changed[1])
+        if operator in self._passages.operators(old):
+            made, reason = self._passages.child(old)
+            return self._child(parent, made, operator, reason, **self._passages.place_of(made))
+        if operator in self._tools.operators():
+            retold = self._tools.child(old, parent.outcomes, self._dev)
+            return self._child(parent, retold[0], operator, retold[1]) if retold else None
+        others = [good for other in parents if other is not parent and (good := demos_of(other)).demos]
+        demos = self._maker.child(operator, demos_of(parent), parent.outcomes, self._dev, others)
+        if demos is None or not demos.demos or demos.demos == old.demos:
+            return None
+        if old.picks is not None and len(demos.demos) + old.picks.k > most_examples(self._task):
+            return None
+        return self._child(parent, replace(old, demos=demos.demos), demos.operator, demos.reason)
+
+    @property
+    def groups(self) -> Mapping[str, Sequence[str]]:
+        return self._maker.groups
+
+    def listed(self, parent: Parent, ids: Sequence[str], operator: str, reason: str) -> Proposal:
+        demos = tuple(self._maker.demo(example_id) for example_id in ids)
+        return self._child(parent, replace(as_prompt(parent.proposal.candidate), demos=demos), operator, reason)
+
+    def instructed(self, parent: Parent, rewrite: Rewrite) -> Proposal:
+        made = replace(as_prompt(parent.proposal.candidate), instruction=rewrite.instruction)
+        credit = credit_of(rewrite, "instruction")
+        name = f"instruction:{rewrite.operator}"
+        return self._child(parent, made, name, rewrite.reason, credit=credit, instruction=rewrite.operator)
+
+    def with_tool_texts(self, parent: Parent, rewrite: Rewrite, texts: ToolTexts) -> Proposal:
+        made = replace(as_prompt(parent.proposal.candidate), tool_texts=texts)
+        name, credit = f"tools:{rewrite.operator}", credit_of(rewrite, "tools")
+        return self._child(parent, made, name, rewrite.reason, credit=credit, tools=rewrite.operator)
+
+    def alone(self, rewrite: Rewrite) -> Proposal | None:
+        """The instruction without examples, where the task allows a prompt without any."""
+        if "zero-shot" not in self._task.space.techniques:
+            return None
+        return self.fresh(self._place("zero-shot", self._task.space.formats[0], rewrite.operator))
+
+    def _child(
+        self, parent: Parent, made: PromptCandidate, operator: str, reason: str, credit: str = "", **place: str
+    ) -> Proposal:
+        where = {**parent.proposal.place, **place}
+        return Proposal(made, where, operator, parent.proposal.candidate.id, reason, credit or operator)
 
 
 class PromptMoves(CandidateGenerator):

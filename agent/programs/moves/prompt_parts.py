@@ -12,9 +12,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from agent.programs.moves.pool import as_prompt
 from agent.programs.passages import without_passages
-from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
 from agent.prompt.techniques import TECHNIQUES, builtin_rewrites, why_rejected
 from agent.prompt.template import split
 from agent.search.effects import Effect, Feature

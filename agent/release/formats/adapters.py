@@ -23,9 +23,9 @@ from agent.release.formats.export_format import (
 )
 from agent.release.released_adapter import ADAPTER_FILE
 from agent.release.runtime import PROMPT_FILE, PromptRelease, load_prompt
-from agent.tuning.base_model import Architecture, read_architecture
-from agent.tuning.lora import Lora, read_lora
-from agent.tuning.peft.form import peft_form, read_peft_form
+from agent.training.base_model import Architecture, read_architecture
+from agent.training.hf_files import peft_form, read_peft_form
+from agent.training.parameters import Lora, read_lora
 
 
 def _load(folder: Path, release: PromptRelease) -> Opened:

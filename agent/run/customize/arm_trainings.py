@@ -31,7 +31,7 @@ from agent.run.customize.training import (
     trained,
     training_record,
 )
-from agent.tuning.settings import Step, TrainedAdapter, TrainingSettings, described, drawn, variants
+from agent.training.settings import Step, TrainedAdapter, TrainingSettings, described, drawn, variants
 from agent.types import Task
 
 ADAPTERS = "adapters"

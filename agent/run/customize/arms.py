@@ -20,9 +20,9 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.template import label_text
 from agent.results.customize import Family
 from agent.run.recorded import recorded_prompt
-from agent.tuning.base_model import read_architecture
-from agent.tuning.engine_tokens import require_soft_tokens
-from agent.tuning.settings import SoftPromptSettings
+from agent.training.base_model import read_architecture
+from agent.training.rows import require_soft_tokens
+from agent.training.settings import SoftPromptSettings
 from agent.types import LM, Message, Task
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from agent.cluster import RETRIES, join_cluster, leave_cluster
 from agent.errors import AgentError, InputError, Interrupted, TrainingDiverged, error_lines
 from agent.files import new_file, sha256_of
 from agent.run.customize.training import TrainingOrder, deciding_versions
-from agent.tuning.settings import Step, TrainedAdapter
-from agent.tuning.training import OnEpoch, OnStep
+from agent.training.loop import OnEpoch, OnStep
+from agent.training.settings import Step, TrainedAdapter
 
 LOOK_SECONDS = 0.5
 """Of training between two messages of a node, and between two looks at whether the run was stopped."""

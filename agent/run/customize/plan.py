@@ -16,8 +16,8 @@ from agent.run.customize.arms import ArmSpec, PromptArm
 from agent.run.customize.elsewhere import QUESTIONS
 from agent.run.customize.hosted import HostedPlan
 from agent.scoring.llm_judge import judge_calls
-from agent.tuning.peft.folder import folder_fault
-from agent.tuning.settings import FullSettings, LoraSettings, SoftPromptSettings, Trainer, TrainingSettings
+from agent.training.hf_files import folder_fault
+from agent.training.settings import FullSettings, LoraSettings, SoftPromptSettings, Trainer, TrainingSettings
 from agent.types import LM, Task
 
 LATENCY_ROWS = 5

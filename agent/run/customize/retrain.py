@@ -21,8 +21,8 @@ from agent.run.customize.training import TrainingOrder, pairs_of, row_hash, rows
 from agent.run.launch import Launch, prepare
 from agent.run.recorded import recorded_prompt
 from agent.run.resume import changes_since
-from agent.tuning.lora import read_lora
-from agent.tuning.settings import FullSettings, LoraSettings, SoftPromptSettings, TrainingSettings
+from agent.training.parameters import read_lora
+from agent.training.settings import FullSettings, LoraSettings, SoftPromptSettings, TrainingSettings
 from agent.types import Example
 
 

@@ -25,7 +25,7 @@ from agent.cluster import RETRIES
 from agent.errors import AgentError, InputError, TrainingDiverged, error_lines
 from agent.results.customize import ArmSettings, SettingsTried
 from agent.run.customize.on_ray import LOOK_SECONDS, NodeOrder, RayTrainings, carry_out
-from agent.tuning.settings import Step, TrainedAdapter, TrainingSettings
+from agent.training.settings import Step, TrainedAdapter, TrainingSettings
 
 if TYPE_CHECKING:
     from agent.run.customize.training import TrainingOrder

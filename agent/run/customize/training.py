@@ -18,9 +18,8 @@ from agent.observer import Observer, TrainingProgress
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.run.customize.arms import training_answer
-from agent.tuning.settings import Step, TrainedAdapter, Trainer, TrainingPair, TrainingSettings
-from agent.tuning.train import train_pairs
-from agent.tuning.training import OnEpoch, OnStep
+from agent.training.loop import OnEpoch, OnStep, train_pairs
+from agent.training.settings import Step, TrainedAdapter, Trainer, TrainingPair, TrainingSettings
 from agent.types import Example, Task
 
 if TYPE_CHECKING:

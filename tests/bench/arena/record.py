@@ -21,7 +21,7 @@ from typing import Any
 from agent.evaluate.evaluator import label_signal
 from agent.models.model_registry import create_model
 from agent.programs.moves.demos import KINDS
-from agent.programs.moves.pool import CandidateGenerator
+from agent.programs.moves.prompt_moves import CandidateGenerator
 from agent.programs.prompt import ReplyCap
 from agent.prompt.calibration import MOST_LOGPROBS
 from agent.prompt.prompt_candidate import PromptCandidate

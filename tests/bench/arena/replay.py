@@ -28,8 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.gateway.budget import Account
-from agent.programs.moves.pool import redraws
-from agent.programs.moves.prompt_moves import FEWEST_FITTED
+from agent.programs.moves.prompt_moves import FEWEST_FITTED, redraws
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search.board import Board
 from agent.search.context import stratified

@@ -11,7 +11,8 @@ import pytest
 from agent.errors import BudgetExhausted, RowRefused, RunRefused
 from agent.gateway.budget import HeldBack
 from agent.ledger.store import Ledger
-from agent.programs.moves.author import ScoredInstruction, best_instructions, longest_request, rationales, rewritten
+from agent.programs.moves.author import ScoredInstruction, best_instructions, longest_request, rationales
+from agent.programs.moves.chain_moves import rewritten
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import Rewrite
 from agent.search.call_costs import PROPOSAL_TOKENS
@@ -143,7 +144,9 @@ async def test_a_proposer_that_fails_costs_the_run_nothing_but_that_call(ledger:
 
     found = made_search(ledger, FakeModel(pupil()), FakeModel(fails, "fake/author"))
     assert await proposed(found.context, [], 1) is None
-    assert found.written.events == [("proposal_failed", {"round": 0, "error": "the request is too long"})]
+    assert found.written.events == [
+        ("proposal_failed", {"round": 0, "operator": "proposed", "error": "the request is too long"})
+    ]
 
 
 async def test_what_ends_the_run_or_the_budget_is_not_swallowed(ledger: Ledger) -> None:

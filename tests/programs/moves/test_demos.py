@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.programs.moves.demos import DemoMaker, jaccard
-from agent.programs.picked_rows import as_demo
+from agent.programs.train_rows import as_demo
 from agent.release.formats.finetune import right_answer
 from agent.types import Example, Field, MetricSpec, Outcome, Prediction, Signature
 from tests.toys import TEAMS, make_task

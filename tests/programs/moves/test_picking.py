@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 
 from agent.programs.moves.demos import most_examples
-from agent.programs.moves.picking import FEWEST_ROWS, MOST_POOL_LETTERS, pick_sizes
-from agent.programs.moves.pool import CandidateGenerator, as_prompt
+from agent.programs.moves.part_moves import FEWEST_ROWS, MOST_POOL_LETTERS, pick_sizes
+from agent.programs.moves.prompt_moves import CandidateGenerator
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
-from agent.programs.picked_rows import PickedRows
 from agent.programs.prompt import PromptProgram
-from agent.prompt.prompt_candidate import PromptCandidate, baseline
+from agent.programs.train_rows import PickedRows
+from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline
 from agent.retrieval.pick import ORDERS, RETRIEVERS
 from agent.retrieval.vectors import DENSE_RETRIEVERS
 from agent.search.program import Parent

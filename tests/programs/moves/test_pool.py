@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.programs.moves.pool import CandidateGenerator
+from agent.programs.moves.prompt_moves import CandidateGenerator
 from agent.programs.moves.prompt_parts import compressions
 from agent.prompt.techniques import TECHNIQUES, Rewrite, why_rejected
 from agent.search.program import PROPOSED, Parent

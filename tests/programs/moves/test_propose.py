@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from agent.programs.moves.author import (
     COPIED_WORDS,
+    FAILURE,
     MAX_CHARACTERS,
     MOST_OF_A_ROW,
-    Failure,
     ScoredInstruction,
-    failures_of,
     read_proposal,
     request_messages,
     why_refused,
+    wrong_rows,
 )
 from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.prompt.techniques import why_rejected
@@ -53,7 +53,7 @@ def test_no_text_can_close_its_fence_with_a_mark_that_it_guessed(seed, data):
     )
     hostile = data.draw(st.lists(bits, min_size=1, max_size=6).map("".join))
     task = with_rows(hostile)
-    failure = Failure(hostile, hostile, hostile, hostile)
+    failure = FAILURE.format(hostile, hostile, hostile, hostile)
     messages = request_messages(task, [ScoredInstruction(hostile, 0.5)], [failure], "Style.", random.Random(seed))
     tag, text = mark_in(messages), messages[-1].content
     assert text.count(f"<{tag}>") == 1 + 3, (
@@ -79,12 +79,13 @@ def test_without_a_row_below_half_a_point_the_worst_ones_are_shown_with_every_re
 
     rows = [Example(f"d{n}", {"message": f"note {n}"}, {"team": "billing"}) for n in range(3)]
     seen = [outcome("d0", 1.0, 1.0), outcome("d1", 0.8, 1.0), outcome("d2", 0.7, 0.6)]
-    first, second = failures_of(rows, seen, 5)
-    assert (first.reason, second.reason) == ("why d2 0; why d2 1", "why d1 0")
+    first, second = wrong_rows(rows, seen)
+    assert first.line == "note 2 => said (right: billing; why d2 0; why d2 1)"
+    assert second.line == "note 1 => said (right: billing; why d1 0)"
 
 
 def test_the_request_shows_data_history_and_failures_but_no_row_of_test():
-    failures = [Failure("a question", "delivery", "billing", "wrong team")]
+    failures = [FAILURE.format("a question", "delivery", "billing", "wrong team")]
     text = request_messages(TASK, [ScoredInstruction("Say the team.", 0.25)], failures, "Be short.", random.Random(0))[
         -1
     ].content
@@ -95,7 +96,7 @@ def test_the_request_shows_data_history_and_failures_but_no_row_of_test():
 
 
 def test_long_rows_and_instructions_are_cut_as_the_failures_are():
-    long, failure = "word " * 20_000, Failure(*["much " * 1000] * 4)
+    long, failure = "word " * 20_000, FAILURE.format(*["much " * 40] * 4)
     task = with_rows(*["row " + long] * 5)
     text = request_messages(task, [ScoredInstruction("Say " + long, 0.5)] * 5, [failure] * 5, "", random.Random(0))[
         -1
@@ -189,10 +190,9 @@ def test_failures_are_rows_below_half_a_point_and_unscored_ones_are_none():
         return Outcome("c", f"dev-{number}", Prediction({}, "reply", "no label"), (Score("m", value, reason),), value)
 
     seen = [outcome(0, 1.0), outcome(1, 0.0, "wrong"), outcome(2, None), outcome(3, 0.0), outcome(4, 0.0)]
-    found = failures_of(TASK.dev, seen, 2)
-    assert [failure.reason for failure in found] == ["wrong", "no label"]
-    assert found[0].wanted == "delivery"
-    assert found[0].reply == "reply"
+    first, second, *_ = wrong_rows(TASK.dev, seen)
+    assert first.line.endswith(" => reply (right: delivery; wrong)")
+    assert second.line.endswith("; no label)")
 
 
 # -- hard rules --------------------------------------------------------------------------------------------------------

@@ -17,11 +17,11 @@ from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import verify_exports, write_exports
 from agent.release.prompt_file import PromptRelease
 from agent.release.runtime import load_prompt
-from agent.tuning.base_model import read_architecture
-from agent.tuning.lora import Lora, lora_size, read_lora, write_lora
-from agent.tuning.peft.model import hf_order
+from agent.training.base_model import read_architecture
+from agent.training.parameters import Lora, lora_size, read_lora, write_lora
+from agent.training.torch_learner import hf_order
 from agent.types import Field, Message
-from tests.tuning.tiny import tiny
+from tests.training.tiny import tiny
 
 safetensors = pytest.importorskip("safetensors.numpy", reason="no safetensors here: run `make setup`")
 FORM = FORMATS.get("peft")
@@ -57,7 +57,7 @@ def written(release: PromptRelease, folder: Path) -> Path:
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 def test_tensors_are_bit_equal_there_and_back(tmp_path: Path, family: str) -> None:
-    from agent.tuning.peft.form import read_peft_form
+    from agent.training.hf_files import read_peft_form
 
     release = made(tmp_path, family)
     folder, base = written(release, tmp_path / "out"), tmp_path / "tiny.gguf"
@@ -93,7 +93,7 @@ def test_its_files_say_how_to_serve_it_and_no_path_of_the_adapter(tmp_path: Path
 
 
 def test_a_map_that_an_adapter_leaves_alone_is_left_out(tmp_path: Path) -> None:
-    from agent.tuning.peft.form import peft_form, read_peft_form
+    from agent.training.hf_files import peft_form, read_peft_form
 
     architecture = read_architecture(read_gguf(tiny(tmp_path / "tiny.gguf")))
     lora = Lora(architecture, 2, 1.0)
@@ -108,7 +108,7 @@ def test_a_map_that_an_adapter_leaves_alone_is_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "config", "other"])
 def test_files_that_are_not_the_adapter_are_refused(tmp_path: Path, damage: str) -> None:
-    from agent.tuning.peft.form import read_peft_form
+    from agent.training.hf_files import read_peft_form
 
     folder = written(made(tmp_path), tmp_path / "out")
     architecture = read_architecture(read_gguf(tmp_path / "tiny.gguf"))

@@ -26,7 +26,7 @@ def test_each_part_that_differs_is_taken_out_once_and_alone():
     parts = {ablation.part: ablation.candidate for ablation in leave_one_out(FULL, BASE)}
     assert set(parts) == {"instruction", "demos", "technique", "format", "role"}
     assert parts["instruction"] == PromptCandidate("few-shot-cot", "inline", BASE.instruction, "You are R.", DEMOS)
-    assert parts["demos"] == PromptCandidate("chain-of-thought", "inline", FULL.instruction, "You are R.")
+    assert parts["examples"] == PromptCandidate("chain-of-thought", "inline", FULL.instruction, "You are R.")
     assert parts["format"].format == "turns"
     assert parts["role"].role == ""
     plain = parts["technique"]
@@ -58,7 +58,7 @@ def test_a_part_that_was_taken_out_on_the_same_rows_is_measured():
             FULL, leave_one_out(FULL, BASE), table(full=won, demos=lost, instruction=won, format=lost[:40])
         )
     }
-    demos, same = found["demos"], found["instruction"]
+    demos, same = found["examples"], found["instruction"]
     assert (demos.how, demos.points, demos.rows) == ("measured", 50.0, 60)
     assert 0 < demos.ci95[0] < 50 < demos.ci95[1]
     assert (same.how, same.points) == ("unknown", 0.0)
@@ -72,8 +72,8 @@ def test_what_choosing_the_winner_adds_takes_the_sign_from_a_small_gain_only():
     seen = table(full=won, demos=far, instruction=close)
     plain = {c.part: c.how for c in attribution(FULL, leave_one_out(FULL, BASE), seen)}
     humble = {c.part: c.how for c in attribution(FULL, leave_one_out(FULL, BASE), seen, optimism=0.08)}
-    assert (plain["demos"], plain["instruction"]) == ("measured", "measured")
-    assert (humble["demos"], humble["instruction"]) == ("measured", "unknown")
+    assert (plain["examples"], plain["instruction"]) == ("measured", "measured")
+    assert (humble["examples"], humble["instruction"]) == ("measured", "unknown")
 
 
 def test_a_sign_that_is_given_is_the_sign_of_the_re_run():

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from agent.errors import ReleaseError
-from agent.programs.kinds import Kind, ReleaseSpec, WrittenRelease, program
-from agent.programs.user_program import UserProgram
+from agent.programs.kinds import Kind, ReleaseSpec, UserProgram, WrittenRelease, program
 from agent.prompt.reply_parser import parse_reply
 from agent.search.context import SearchContext
 from agent.search.program import Parent

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from agent.programs.label_classifier import TrainedPrior
-from agent.programs.picked_rows import PickedRows
+from agent.programs.train_rows import PickedRows, TrainedPrior
 from agent.prompt.calibration import logprobs_for, read_reply
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import template

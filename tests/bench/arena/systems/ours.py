@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import BudgetRefused
-from agent.programs.moves.pool import as_prompt
-from agent.programs.picked_rows import PickedRows
+from agent.programs.train_rows import PickedRows
+from agent.prompt.prompt_candidate import as_prompt
 from agent.release.result import RunResult
 from agent.search.context import SearchContext
 from agent.search.samplers import BANDIT

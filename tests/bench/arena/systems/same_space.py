@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import mean
 
-from agent.programs.moves.picking import NONE
-from agent.programs.moves.pool import CandidateGenerator, as_prompt
-from agent.programs.picked_rows import PickedRows
+from agent.programs.moves.part_moves import NONE
+from agent.programs.moves.prompt_moves import CandidateGenerator
+from agent.programs.train_rows import PickedRows
 from agent.prompt.calibration import LabelCalibration, Method, Neighbours, label_scores
-from agent.prompt.prompt_candidate import PromptCandidate, baseline
+from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline
 from agent.prompt.techniques import TECHNIQUES
 from agent.retrieval.votes import NEIGHBOURS, log_shares
 from agent.search.calibration import FEWEST_ROWS, LEAST_SHARE

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.programs.moves.author import why_labels_lost
-from agent.programs.moves.proposals.asking import (
+from agent.programs.moves.asking import (
     MOST_LETTERS,
     sentence,
     steps,
@@ -15,6 +14,7 @@ from agent.programs.moves.proposals.asking import (
     why_cut,
     why_part_refused,
 )
+from agent.programs.moves.author import why_labels_lost
 from agent.types import Completion, Example, Message, Usage
 from tests.toys import TEAMS, make_task
 

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.programs.moves.asking import Book, Evidence, Question
 from agent.programs.moves.author import ScoredInstruction, longest_request
-from agent.programs.moves.proposals.asking import Question
-from agent.programs.moves.proposals.evidence import Book, Evidence
-from agent.programs.moves.proposals.proposer import OPERATORS
+from agent.programs.moves.proposer import OPERATORS
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search.call_costs import SEVERAL, proposal_tokens
 from agent.search.program import Parent

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import pytest
 
 from agent.metrics.calls import NO_CALL
-from agent.programs.moves.proposals.asking import Draft, Operator, Question
-from agent.programs.moves.proposals.evidence import Book, Evidence
-from agent.programs.moves.proposals.proposer import OPERATORS
-from agent.programs.moves.proposals.tool_operators import (
+from agent.programs.moves.asking import Book, Draft, Evidence, Operator, Question
+from agent.programs.moves.proposer import OPERATORS
+from agent.programs.moves.tool_operators import (
     TOOL_ARGUMENT,
     TOOL_CONTRAST,
     TOOL_SHORTER,
@@ -123,7 +122,7 @@ def test_what_is_mixed_up_is_counted_over_the_rows_of_dev() -> None:
     assert mixed_tools(evidence()) == [(NO_CALL, "set_scene"), ("set_light", "set_scene")]
     ((tool, argument), found), *others = wrong_arguments(evidence()).items()
     assert (tool, argument, len(found), others) == ("set_light", "level", 3, [])
-    assert found[0].reason == "level: expected 50, got half"
+    assert found[0][1] == "level: expected 50, got half"
 
 
 def test_what_a_tool_is_called_for_takes_the_place_of_its_description_or_stands_after_it() -> None:

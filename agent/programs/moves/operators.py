@@ -1,0 +1,405 @@
+"""What the proposer can be asked about the words of a prompt, one operator each.
+
+Sources: reflection over a minibatch of failures (GEPA, arXiv 2507.19457) and instructions with their scores (OPRO,
+arXiv 2309.03409) for `whole`; hypotheses that are verified one by one (VISTA, arXiv 2603.18388) for `rule`. A model of
+1.5B echoes a request for a whole instruction and answers one for a sentence, hence `definitions`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from random import Random
+
+from agent.programs.moves.asking import (
+    FREE,
+    MOST_STEPS,
+    Asks,
+    Assembled,
+    Data,
+    Draft,
+    Evidence,
+    Operator,
+    Part,
+    Question,
+    Read,
+    fewer_words,
+    goal,
+    labels_of_task,
+    line_of,
+    listed,
+    messages_about,
+    nouns,
+    one_sentence,
+    replies_to,
+    steps,
+    why_alike,
+    why_part_refused,
+)
+from agent.programs.moves.author import (
+    FAILURES,
+    HISTORY,
+    MAX_CHARACTERS,
+    STYLES,
+    ScoredInstruction,
+    Wrong,
+    inputs_of,
+    labels_of,
+    read_proposal,
+    read_proposals,
+    request_messages,
+    why_labels_lost,
+    why_not_whole,
+    why_refused,
+)
+from agent.programs.moves.prompt_parts import held
+from agent.prompt.prompt_candidate import as_prompt
+from agent.prompt.techniques import form_sentence, reasons_first
+from agent.prompt.template import escape
+from agent.search.call_costs import PROPOSAL_TOKENS, SEVERAL, proposal_tokens
+from agent.types import Completion, Message, Task
+
+# -- definitions: what the inputs of a label are about, a sentence for each label --------------------------------------
+
+DEFINED_BY = 8  # rows of a label
+AT_ONCE = 8  # labels of one proposal, at most
+FIRST = 3  # labels that are asked for before the others; where none of them is answered, the others are not asked for
+
+
+def _undefined(evidence: Evidence) -> list[str]:
+    """Labels to ask for: those without a definition, the most mixed up first; else the one mixed up most."""
+    labels, bought = labels_of_task(evidence.task), evidence.book.definitions
+    times = evidence.confusions()
+    mixed = {label: sum(n for pair, n in times.items() if label in pair) for label in labels}
+    order = sorted(labels, key=lambda label: -mixed[label])
+    if missing := [label for label in order if label not in bought]:
+        return missing[:AT_ONCE]
+    return [label for label in order[:1] if mixed[label]]
+
+
+async def _definitions(evidence: Evidence, wanted: list[str], ask: Asks) -> list[Draft]:
+    """Ask once more for a label whose reply cannot be used."""
+    is_again = all(label in evidence.book.definitions for label in wanted)
+    made = await _defined(evidence, wanted[:FIRST], ask, [], is_again)
+    if not made:
+        return []
+    made += await _defined(evidence, wanted[FIRST:], ask, made)
+    answered = {part.about[0] for part in made}
+    made += await _defined(evidence, [label for label in wanted if label not in answered], ask, made, is_again=True)
+    labels = [part.about[0] for part in made]
+    named = ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
+    latest = [parts[-1] for parts in evidence.book.definitions.values()]
+    rows = [wrong.row.id for wrong in evidence.wrong() if str(wrong.row.labels[evidence.field]) in labels]
+    old, rows_of = evidence.instruction(evidence.parent), tuple(rows[:DEFINED_BY])
+    about = f"what the label says is not enough: a definition of {named}"
+    drafts = [Draft(old.having(made), about, rows_of, alone=True)]
+    if bare := goal(evidence.task, latest):  # the user's words may be what is wrong
+        drafts.append(Draft(bare, f"the user's words mislead: definitions without them, new for {named}", rows_of))
+    return [draft for draft in drafts if draft.made != old]
+
+
+async def _defined(
+    evidence: Evidence, labels: Sequence[str], ask: Asks, others: Sequence[Part], is_again: bool = False
+) -> list[Part]:
+    known = [part.text for part in others]
+    questions = [_definition_question(evidence, label, known, is_again) for label in labels]
+    made = []
+    for label, texts in zip(labels, await ask(questions), strict=False):
+        made += [Part("definition", text, (label,)) for text in texts]
+        if texts:
+            evidence.book.definitions.setdefault(label, []).extend(made[-len(texts) :])
+    return made
+
+
+def _definition_question(evidence: Evidence, label: str, others: Sequence[str], is_again: bool) -> Question:
+    what, rows = nouns(evidence.task), Data(listed(evidence.rows_of(label, DEFINED_BY)))
+    asked = f"what all these {what} have in common" if is_again else f"what these {what} are about"
+    return one_sentence(
+        "You describe texts.",
+        [f"{what.capitalize()} of one kind:", rows, f"In one short sentence, say {asked}."],
+        f"{what.capitalize()} about",
+        evidence.task,
+        lambda rest: f"{what} about {rest}",
+        lambda text: why_alike(text, others),
+    )
+
+
+# -- rule: a hypothesis for a cluster of failures, kept or dropped by a look at those rows -----------------------------
+
+FEWEST_FAILURES, MOST_FAILURES = 2, 5
+GUARDED = 4  # rows that were right
+
+
+def _failed(evidence: Evidence) -> list[Wrong]:
+    """The next group of failures to ask about."""
+    if len(evidence.wrong()) < FEWEST_FAILURES:
+        return []
+    found = clusters(evidence)
+    return found[evidence.asked.get("rule", 0) % len(found)]
+
+
+async def _rule(evidence: Evidence, cluster: list[Wrong], ask: Asks) -> list[Draft]:
+    asked = "In one short sentence, give a rule that would lead to the right answers here and on others like them."
+    lines = ["These were answered wrongly:", *(_failure(each, "answer") for each in cluster), asked]
+    question = one_sentence("You find out why answers are wrong.", lines, "If", evidence.task, says_task=True)
+    texts = await replies_to(ask, question)
+    right = evidence.right()
+    guard = tuple(evidence.rng.sample(right, min(GUARDED, len(right))))
+    rows = tuple(wrong.row.id for wrong in cluster)
+    answer = f" where {cluster[0].row.labels[evidence.field]} is right" if evidence.field else ""
+    hypothesis = f"{len(rows)} answers are wrong{answer}: a rule mends them"
+    old = evidence.instruction(evidence.best)
+    return [
+        Draft(old.having([Part("rule", text)]), hypothesis, rows, guard, evidence.best, claim=text) for text in texts
+    ]
+
+
+def clusters(evidence: Evidence) -> list[list[Wrong]]:
+    """Group the failures by right answer, the largest first; all together where no answer is wrong twice."""
+    wrong = evidence.wrong()
+    times = Counter(labels_of(each.row) for each in wrong)
+    found = [
+        [each for each in wrong if labels_of(each.row) == answer][:MOST_FAILURES]
+        for answer, count in times.most_common()
+        if count >= FEWEST_FAILURES
+    ]
+    return found or [wrong[:MOST_FAILURES]]
+
+
+def _failure(wrong: Wrong, word: str) -> Data:
+    said = f"{word}: {line_of(wrong.outcome.prediction.raw)}"
+    return Data(f"{line_of(inputs_of(wrong.row))}\n{said}\nright answer: {line_of(labels_of(wrong.row))}")
+
+
+# -- contrast: what tells two labels apart that the best candidate mixes up --------------------------------------------
+
+CONTRASTED_BY = 6  # rows of each label
+
+
+def _mixed_pair(evidence: Evidence) -> tuple[str, str] | None:
+    """The pair that is mixed up most of those that were not asked for yet."""
+    known = {frozenset(part.about) for part in evidence.instruction(evidence.best).of("contrast")}
+    return next((pair for pair in evidence.mixed_pairs() if frozenset(pair) not in known), None)
+
+
+async def _contrast(evidence: Evidence, pair: tuple[str, str], ask: Asks) -> list[Draft]:
+    groups, what = [Data(listed(evidence.rows_of(label, CONTRASTED_BY))) for label in pair], nouns(evidence.task)
+    question = one_sentence(  # does not name the labels, as a small model says the name again
+        "You tell two kinds of texts apart.",
+        [
+            f"{what.capitalize()} of the first kind:",
+            groups[0],
+            f"{what.capitalize()} of the second kind:",
+            groups[1],
+            f"In one short sentence, say what the {what} of the first kind are about and those of the second are not.",
+        ],
+        "The first kind is about",
+        evidence.task,
+        lambda rest: rest,
+    )
+    texts = await replies_to(ask, question)
+    old = evidence.instruction(evidence.best)
+    field, wrong = evidence.field, evidence.wrong()
+    said = [(each.row.id, each.row.labels[field], each.outcome.prediction.fields.get(field)) for each in wrong]
+    rows = tuple(row for row, *labels in said if set(map(str, labels)) == set(pair))
+    hypothesis = f"{pair[0]} and {pair[1]} are mixed up ({len(rows)} rows): what tells them apart is said"
+    return [
+        Draft(
+            old.having([_contrast_part(evidence.task, pair, text)]),
+            hypothesis,
+            rows[:CONTRASTED_BY],
+            parent=evidence.best,
+            claim=text,
+        )
+        for text in texts
+    ]
+
+
+def _contrast_part(task: Task, pair: tuple[str, str], text: str) -> Part:
+    names = [each.name for each in task.signature.inputs]
+    one, two = (escape(label, names) for label in pair)
+    named = re.sub(r"\bthe second( kind)?\b", lambda _: two, re.sub(r"\bthe first( kind)?\b", lambda _: one, text))
+    return Part("contrast", f"{one} or {two}: {one} is about {named}", pair)
+
+
+# -- whole: a new instruction; several in one call of a proposer whose latest one passed the checks --------------------
+
+
+def whole_question(
+    task: Task, tried: Sequence[ScoredInstruction], failures: Sequence[str], style: str, rng: Random, several: int = 1
+) -> Question:
+    """A question for `several` new instructions, grounded on the scored history and on failures."""
+    messages = request_messages(task, tried[-HISTORY:], failures, style, rng, several)
+
+    def read(reply: Completion) -> Read:
+        texts, reasons = list[str](), [why_not_whole(reply)]
+        for text in read_proposals(reply, several):
+            refused = why_refused(text, task) or why_labels_lost(text, task)
+            reasons.append(refused)
+            if not refused:
+                texts.append(text)
+        return (tuple(texts), "") if texts and not reasons[0] else ((), next(filter(None, reasons), "no instruction"))
+
+    return Question(messages, read, proposal_tokens(task, several), FREE)
+
+
+async def _whole(evidence: Evidence, found: bool, ask: Asks) -> list[Draft]:
+    number, wrong = evidence.asked.get("whole", 0), [each.line for each in evidence.wrong()]
+    several, style = SEVERAL if evidence.is_strong else 1, STYLES[number % len(STYLES)]
+    start = FAILURES * number % max(1, len(wrong))
+    batch = [*wrong[start:], *wrong[:start]][:FAILURES]
+    texts = await replies_to(ask, whole_question(evidence.task, evidence.tried, batch, style, evidence.rng, several))
+    return [Draft(Assembled(text), f"the proposer was asked: {style}", alone=True) for text in texts]
+
+
+# -- form: how the answer is written, from replies that could not be read ----------------------------------------------
+
+MOST_UNREAD = 4  # replies that are shown
+
+
+def _unread(evidence: Evidence) -> list[Wrong]:
+    return [each for each in evidence.wrong() if each.outcome.prediction.error][:MOST_UNREAD]
+
+
+async def _form(evidence: Evidence, unread: list[Wrong], ask: Asks) -> list[Draft]:
+    replies = [each.outcome.prediction for each in unread]
+    question = one_sentence(
+        "You say how an answer must be written.",
+        [
+            "These answers could not be read:",
+            *(Data(f"{line_of(reply.raw)}\n({line_of(reply.error)})") for reply in replies),
+            f"What is asked for: {form_sentence(evidence.task.signature)}",
+            "In one short sentence, say how the answer must be written.",
+        ],
+        "Write",
+        evidence.task,
+        lambda rest: f"Write {rest}.",
+    )
+    texts = await replies_to(ask, question)
+    rows, old = tuple(each.row.id for each in unread), evidence.instruction(evidence.best)
+    hypothesis = f"replies cannot be read ({len(rows)} rows): the form of the answer is said"
+    return [Draft(old.having([Part("form", text)]), hypothesis, rows, parent=evidence.best) for text in texts]
+
+
+# -- procedure: the steps of a solution, for a candidate that reasons before it answers --------------------------------
+
+MOST_TRACES = 3  # failures that are shown
+FEWEST_STEPS = 2
+
+
+def _traced(evidence: Evidence) -> list[Wrong]:
+    """Rows that a parent that reasons got wrong, where its reply shows how it came to its answer."""
+    if not reasons_first(as_prompt(evidence.parent.proposal.candidate)):
+        return []
+    outcomes = [o for o in evidence.parent.outcomes if o.value is not None and o.value < 0.5]
+    wrong = [Wrong(evidence.dev[o.example_id], o) for o in outcomes if o.example_id in evidence.dev]
+    return [each for each in wrong if len(each.outcome.prediction.raw.split()) > 3][:MOST_TRACES]
+
+
+async def _procedure(evidence: Evidence, failed: list[Wrong], ask: Asks) -> list[Draft]:
+    asked = f"List {FEWEST_STEPS + 1} to {MOST_STEPS - 1} short steps that solve any such question"
+    shown = [_failure(each, "reply") for each in failed]
+    messages = messages_about(
+        "You write down how to solve a kind of question. You answer with a numbered list of short steps.",
+        ["These were answered wrongly:", *shown, f"{asked}, without the numbers and names above."],
+        "1.",
+        evidence.task,
+    )
+    read = partial(_read_steps, evidence.task, messages)
+    texts = await replies_to(ask, Question(messages, read, PROPOSAL_TOKENS, FREE))
+    old, rows = evidence.instruction(evidence.parent), tuple(each.row.id for each in failed)
+    hypothesis = "the reasoning goes astray: the steps of a solution are said"
+    return [Draft(old.having([Part("procedure", text)]), hypothesis, rows) for text in texts]
+
+
+def _read_steps(task: Task, messages: Sequence[Message], reply: Completion) -> Read:
+    found = steps(reply)
+    if reply.finish == "length":
+        found = found[:-1]
+    if not FEWEST_STEPS <= len(found) <= MOST_STEPS:
+        return (), f"{len(found)} steps, not {FEWEST_STEPS} to {MOST_STEPS}"
+    if refused := next(filter(None, (why_part_refused(step, task, messages) for step in found)), ""):
+        return (), refused
+    return ("\n".join(f"{number}. {step}" for number, step in enumerate(found, 1)),), ""
+
+
+# -- merge: two good instructions, part by part; asks nobody, as the parts were bought before --------------------------
+
+NOISE = 1.0  # points that a part may seem to cost
+
+
+def _pairs(evidence: Evidence) -> list[tuple[Assembled, Assembled]]:
+    """The better and the other of two instructions of good candidates that make a third one."""
+    good = list(dict.fromkeys(evidence.instruction(parent) for parent in evidence.parents))
+    known = {*evidence.book.instructions, *(one.text(evidence.task) for one in good)}
+    pairs = [(one, two) for at, one in enumerate(good) for two in good[at + 1 :] if two.parts]
+    return [(one, two) for one, two in pairs if merged(one, two, {}).text(evidence.task) not in known]
+
+
+async def _merge(evidence: Evidence, pairs: list[tuple[Assembled, Assembled]], ask: Asks) -> list[Draft]:
+    one, two = evidence.rng.choice(pairs)
+    made = merged(one, two, evidence.effects())
+    taken = len([part for part in made.parts if part not in one.parts])
+    left = len([part for part in one.parts if part not in made.parts])
+    hypothesis = f"two good instructions add up: {taken} parts of the other one"
+    return [Draft(made, hypothesis + (f", without {left} that cost points" if left else ""))]
+
+
+def merged(one: Assembled, two: Assembled, effects: Mapping[str, float]) -> Assembled:
+    """Join the words of `one` and the parts of both.
+
+    Of two parts for the same labels the one with the larger effect in points (0 where not known) stays; no rule or
+    contrast that is believed to cost more than `NOISE` does.
+    """
+    kept = Assembled(one.words)
+    for part in sorted({*one.parts, *two.parts}, key=lambda part: (effects.get(part.text, 0.0), part.kind, part.text)):
+        if part.kind == "definition" or effects.get(part.text, 0.0) > -NOISE:  # a definition also names its label
+            kept = kept.having([part])
+    return kept
+
+
+# -- shorter: the words that an instruction begins with, said in fewer -------------------------------------------------
+
+FEWEST_WORDS = 30  # of an instruction that is worth it
+SHARE = 0.8  # of its letters, at most
+AIMED_AT = 0.6  # of its words, in the request
+
+
+def _is_long(evidence: Evidence) -> bool:
+    words = evidence.instruction(evidence.parent).words
+    return len(words.split()) >= FEWEST_WORDS and len(words) <= MAX_CHARACTERS
+
+
+async def _shorter(evidence: Evidence, found: bool, ask: Asks) -> list[Draft]:
+    task, old = evidence.task, evidence.instruction(evidence.parent)
+    keep = ", ".join(held(old.words, task))
+    lines = [
+        "The instruction of a prompt:",
+        Data(old.words),
+        f"Say the same in at most {int(AIMED_AT * len(old.words.split()))} words."
+        f"{f' Keep these: {keep}.' if keep else ''}",
+        "Put it between <instruction> and </instruction>.",
+    ]
+    system = "You shorten the instruction of a prompt. You answer with the instruction only."
+
+    def read(reply: Completion) -> tuple[str, str]:
+        text = read_proposal(reply.text)
+        return text, why_not_whole(reply) or why_refused(text, task) or why_labels_lost(text, task, old.words)
+
+    question = fewer_words(messages_about(system, lines), old.words, SHARE, read, proposal_tokens(task))
+    texts = await replies_to(ask, question)
+    about = "fewer words do as well: {} characters, not {}"
+    return [Draft(replace(old, words=text), about.format(len(text), len(old.words))) for text in texts]
+
+
+DEFINITIONS = Operator("definitions", _undefined, _definitions)
+RULE = Operator("rule", _failed, _rule)
+CONTRAST = Operator("contrast", _mixed_pair, _contrast)
+WHOLE = Operator("whole", lambda evidence: True, _whole)
+FORM = Operator("form", _unread, _form)
+PROCEDURE = Operator("procedure", _traced, _procedure)
+MERGE = Operator("merge", _pairs, _merge)
+SHORTER = Operator("shorter", _is_long, _shorter)

@@ -1,0 +1,280 @@
+"""Changes of the parts of a prompt that ask no model: picked examples, passages, texts of tools."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+from agent.evaluate.answer_counts import tool_cells
+from agent.metrics.calls import NO_CALL, ToolCall, calls_in, one_answer
+from agent.programs.moves.demos import DemoMaker, demo_kinds, demo_sizes, most_examples
+from agent.programs.train_rows import PickedRows
+from agent.prompt.fence import defused
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.tool_texts import ToolTexts, argument_texts, optional_arguments, with_texts
+from agent.retrieval.pick import ORDERS, RETRIEVERS, Picks
+from agent.retrieval.vectors import DENSE, DENSE_RETRIEVERS
+from agent.search.program import Choices
+from agent.types import Example, Outcome, Task, Tool
+
+FEWEST_ROWS = 24
+"""Train rows, below which nearest rows are seldom near."""
+MOST_POOL_LETTERS = 1_000_000
+"""Of the train rows together: a release holds them all, twice."""
+SIZES = (4, 6, 8, 12)
+HEADS = (2, 4, 8)
+NONE = "none"
+"""The retriever of a design without picks."""
+FIRST = (("hybrid", 6), ("bm25", 8))
+"""The first designs with picks: retriever and k."""
+FIRST_DENSE = (DENSE, 6)
+"""One more where the task names embeddings."""
+
+
+def pick_sizes(task: Task) -> list[int]:
+    """The numbers of picked examples in the designs of this task, rising; none where nothing is picked."""
+    letters = sum(len(text) for row in task.train for text in row.inputs.values())
+    usable = task.space.retrieval and "few-shot" in task.space.techniques
+    if not usable or len(task.train) < FEWEST_ROWS or letters > MOST_POOL_LETTERS:
+        return []
+    return [k for k in SIZES if k <= most_examples(task)]
+
+
+class PickMaker:
+    """Makes the picks of one run's candidates; the same choices make the same ones."""
+
+    def __init__(self, task: Task, choices: Choices, pool: PickedRows) -> None:
+        self._task, self._choices, self._pool = task, choices, pool
+        self.sizes = pick_sizes(task)
+        self._retrievers = (*RETRIEVERS, *(DENSE_RETRIEVERS if task.space.embeddings else ()))
+
+    def space(self) -> dict[str, tuple[str, ...]]:
+        """The coordinates of picked examples in the space of designs; none where nothing is picked."""
+        if not self.sizes:
+            return {}
+        return {
+            "retriever": (NONE, *self._retrievers),
+            "picked": tuple(str(k) for k in self.sizes),
+            "pick_order": ORDERS,
+        }
+
+    def place(self, retriever: str = NONE, k: int | None = None) -> dict[str, str]:
+        if not self.sizes:
+            return {}
+        return {"retriever": retriever, "picked": str(k or self.sizes[0]), "pick_order": ORDERS[0]}
+
+    def first(self) -> list[dict[str, str]]:
+        if not self.sizes:
+            return []
+        first = (*FIRST, *([FIRST_DENSE] if self._task.space.embeddings else []))
+        return [self.place(retriever, self._size(k)) for retriever, k in first]
+
+    def at(self, place: Mapping[str, str]) -> Picks | None:
+        """The picks of a design at a place; None for one without."""
+        if not self.sizes or place["retriever"] == NONE:
+            return None
+        retriever = place["retriever"]
+        return Picks(retriever, int(place["picked"]), place["pick_order"], pool=self._pool.id_of(retriever))
+
+    def _size(self, k: int) -> int:
+        return min(self.sizes, key=lambda size: (abs(size - k), size))
+
+    def operators(self, prompt: PromptCandidate) -> list[str]:
+        if not self.sizes or prompt.technique != "few-shot":
+            return []
+        return ["pick"] if prompt.picks is None else ["repick", "head", "fix"]
+
+    def child(self, operator: str, old: PromptCandidate, maker: DemoMaker) -> tuple[PromptCandidate, str] | None:
+        """A changed candidate and the reason; None where there is nothing to change."""
+        if operator == "pick":
+            return self._picked(old)
+        if old.picks is None:
+            return None
+        if operator == "repick":
+            return self._repicked(old, old.picks)
+        if operator == "head":
+            return self._headed(old, old.picks, maker)
+        k = self._choices.one("size", demo_sizes(self._task) or [old.picks.k])
+        demos = getattr(maker, demo_kinds(self._task)[0])(k).demos
+        return replace(old, demos=demos, picks=None), f"{len(demos)} fixed rows in place of picked ones"
+
+    def _picked(self, old: PromptCandidate) -> tuple[PromptCandidate, str]:
+        k = self._choices.one("k", self.sizes)
+        kept = self._choices.one("head", [0, *(size for size in HEADS if size + k <= most_examples(self._task))])
+        retriever = self._choices.one("retriever", self._retrievers)
+        picks = Picks(retriever, k, pool=self._pool.id_of(retriever))
+        head = old.demos[:kept]
+        after = f" after the first {len(head)} of its rows" if head else ""
+        return replace(old, demos=head, picks=picks), f"{k} rows picked for each input{after}"
+
+    def _repicked(self, old: PromptCandidate, picks: Picks) -> tuple[PromptCandidate, str] | None:
+        room = most_examples(self._task) - len(old.demos)
+        changes: list[tuple[Picks, str]] = [
+            *(
+                (replace(picks, retriever=name, pool=self._pool.id_of(name)), f"picked by {name}")
+                for name in self._retrievers
+            ),
+            *((replace(picks, k=k), f"{k} picked rows") for k in self.sizes if k <= room),
+            *((replace(picks, order=order), f"the picked rows {order}") for order in ORDERS),
+            (
+                replace(picks, diverse=not picks.diverse),
+                "near-duplicates " + ("may" if picks.diverse else "not") + " picked together",
+            ),
+        ]
+        if demo_kinds(self._task)[0] == "balanced":
+            words = "any of the labels" if picks.balanced else "at most half of one label"
+            changes.append((replace(picks, balanced=not picks.balanced), f"of the picked rows {words}"))
+        changed = [(made, reason) for made, reason in changes if made != picks]
+        if not changed:
+            return None
+        made, reason = self._choices.one("change", changed, lambda change: change[1])
+        return replace(old, picks=made), reason
+
+    def _headed(self, old: PromptCandidate, picks: Picks, maker: DemoMaker) -> tuple[PromptCandidate, str] | None:
+        if old.demos:
+            return replace(old, demos=()), "without the fixed rows before the picked ones"
+        sizes = [size for size in HEADS if size + picks.k <= most_examples(self._task)]
+        if not sizes:
+            return None
+        demos = getattr(maker, demo_kinds(self._task)[0])(self._choices.one("head", sizes)).demos
+        return replace(old, demos=demos), f"{len(demos)} fixed rows before the picked ones"
+
+
+OWN, EXAMPLES = "own", "examples"
+"""The texts of the task, and these with an example call of each tool."""
+MOST_LETTERS = 120
+"""Of the request of an example."""
+MOST_EXAMPLES = 2
+"""Of a tool."""
+APART, LONE = "two tools that are mixed up stand apart", "a tool that is mixed up with no call stands at an end"
+
+
+class ToolMaker:
+    """Makes the tool texts of one run's candidates; the same choices and seed make the same ones.
+
+    `variants` are the texts so far that a new design may have, by name; none where the task has no tools.
+    """
+
+    def __init__(self, task: Task, choices: Choices, rng: random.Random) -> None:
+        self._task, self._choices, self._rng = task, choices, rng
+        self.variants: dict[str, ToolTexts | None] = {}
+        if task.tools:
+            self.variants[OWN] = None
+            shown = ToolTexts.between(task.tools, [self._with_example(tool) for tool in task.tools])
+            self.variants |= {EXAMPLES: shown} if shown else {}
+
+    def space(self) -> dict[str, tuple[str, ...]]:
+        return {"tools": tuple(self.variants)} if self.variants else {}
+
+    def place(self, name: str = OWN) -> dict[str, str]:
+        return {"tools": name} if self.variants else {}
+
+    def first(self) -> list[dict[str, str]]:
+        """Where the first designs with other than the task's own texts are."""
+        return [self.place(name) for name in self.variants if name != OWN]
+
+    def at(self, place: Mapping[str, str]) -> ToolTexts | None:
+        return self.variants[place["tools"]] if self.variants else None
+
+    def operators(self) -> list[str]:
+        return ["tools"] if self.variants else []
+
+    def child(
+        self, old: PromptCandidate, outcomes: Sequence[Outcome], dev: Mapping[str, Example]
+    ) -> tuple[PromptCandidate, str] | None:
+        """A changed candidate and the reason; None where nothing changes. `dev`: the rows of its outcomes, by id."""
+        tools = with_texts(self._task.tools, old.tool_texts)
+        mixed = tool_confusions(self._task, outcomes, dev)
+        changes = [*self._orders(tools, mixed), *self._texts(tools, mixed)]
+        new, reason = self._choices.one("change", changes, lambda change: change[1].split(" of ")[0])
+        texts = ToolTexts.between(self._task.tools, new)
+        return None if texts == old.tool_texts else (replace(old, tool_texts=texts), reason)
+
+    def _orders(self, tools: Sequence[Tool], mixed: Counter[tuple[str, str]]) -> list[tuple[Sequence[Tool], str]]:
+        shuffled = self._rng.sample(tools, len(tools))
+        found: list[tuple[Sequence[Tool], str]] = [(shuffled, "another order of the tools")]
+        if mixed:
+            times = times_mixed(mixed)
+            found.append((sorted(tools, key=lambda t: -times[t.name]), "the tools that are mixed up most come first"))
+            one, two = pair = mixed.most_common(1)[0][0]
+            ends = {one: 0, two: 2}
+            apart = sorted(tools, key=lambda t: ends.get(t.name, 1))
+            found.append((apart, LONE if NO_CALL in pair else APART))
+        return found
+
+    def _texts(self, tools: Sequence[Tool], mixed: Counter[tuple[str, str]]) -> list[tuple[Sequence[Tool], str]]:
+        times, found = times_mixed(mixed), list[tuple[Sequence[Tool], str]]()
+        own = {tool.name: tool for tool in self._task.tools}
+
+        def put(new: Tool, reason: str) -> None:
+            found.append(([new if tool.name == new.name else tool for tool in tools], reason))
+
+        order = sorted(self._rng.sample(tools, len(tools)), key=lambda tool: -times[tool.name])
+        lacks = [tool for tool in order if self._with_example(tool) != tool]
+        if lacks:
+            put(self._with_example(lacks[0]), f"an example of {lacks[0].name}")
+        changed = [tool for tool in order if tool != own[tool.name]]
+        if changed:
+            put(own[changed[-1].name], f"the task's own texts of {changed[-1].name}")
+        return found
+
+    def _with_example(self, tool: Tool) -> Tool:
+        """The tool with one more example call in its description; the tool itself where there is no other example."""
+        new = next((text for text in self._examples.get(tool.name, ()) if text not in tool.description), None)
+        return replace(tool, description=" ".join(filter(None, [tool.description, new]))) if new else tool
+
+    @cached_property
+    def _examples(self) -> dict[str, list[str]]:
+        """By tool, calls of the shortest train rows that call it alone, each with other arguments where some may be
+        left out; before the first one which arguments there are."""
+        task, found = self._task, dict[str, list[str]]()
+        tools, shown = {tool.name: tool for tool in task.tools}, set[tuple[str, ...]]()
+        for row in sorted(task.train, key=lambda row: (sum(map(len, row.inputs.values())), row.id)):
+            request = " ".join(defused(" | ".join(row.inputs.values())).split())
+            calls = _calls(row, task)
+            if len(calls) != 1 or len(request) > MOST_LETTERS or calls[0].name not in tools:
+                continue
+            (call,) = calls
+            texts = found.setdefault(call.name, [])
+            optional = optional_arguments(tools[call.name])
+            given = (call.name, *sorted(call.arguments)) if optional else (call.name, row.id)
+            if given not in shown and len(texts) < MOST_EXAMPLES:
+                shown.add(given)
+                about = "" if texts else _about(tools[call.name], optional)
+                texts.append(
+                    f'{about}For "{request}" call it with {json.dumps(dict(call.arguments), ensure_ascii=False)}.'
+                )
+        return found
+
+
+def _about(tool: Tool, optional: Sequence[str]) -> str:
+    """Which arguments a tool takes, and which of them may be left out: a small model gives all that it reads of."""
+    required = ", ".join(name for name in argument_texts(tool) if name not in optional)
+    parts = [f"Arguments: {required}." if required else "", f"Only if said: {', '.join(optional)}." if optional else ""]
+    return "".join(f"{part} " for part in parts if part)
+
+
+def _calls(row: Example, task: Task) -> list[ToolCall]:
+    try:
+        return calls_in(one_answer(row.labels, task.accepted).get(task.signature.outputs[0].name))
+    except ValueError:
+        return []
+
+
+def tool_confusions(task: Task, outcomes: Sequence[Outcome], dev: Mapping[str, Example]) -> Counter[tuple[str, str]]:
+    """How often the second tool was called where the first one was right; `NO_CALL` may be either."""
+    seen = [outcome for outcome in outcomes if outcome.example_id in dev]
+    labels = (*(tool.name for tool in task.tools), NO_CALL)
+    cells = tool_cells([dev[each.example_id] for each in seen], seen, task.signature.outputs[0].name, labels)
+    return Counter({(right, said): n for (right, said), n in cells.items() if said is not None and said != right})
+
+
+def times_mixed(mixed: Counter[tuple[str, str]]) -> Counter[str]:
+    times = Counter[str]()
+    for pair, count in mixed.items():
+        times.update(dict.fromkeys(pair, count))
+    return times

@@ -1,0 +1,210 @@
+"""The proposer of a search: which operator may be asked for now, what it makes, and what became of it so far.
+
+Which of them a proposer can do is learnt in the run: an operator whose replies are refused or whose candidates do not
+climb is no longer offered, and after some such proposals in a row nothing is asked any more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from agent.programs.moves import operators, tool_operators
+from agent.programs.moves.asking import Asker, Book, Draft, Evidence
+from agent.programs.moves.author import best_instructions, why_labels_lost
+from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
+from agent.prompt.techniques import Rewrite
+from agent.prompt.tool_texts import ToolTexts, as_text, shown_texts
+from agent.search.context import SearchContext
+from agent.search.effects import PartsModel, ScoredCandidate
+from agent.search.program import PROPOSED, Parent
+from agent.search.proposal_log import ProposalRecord
+from agent.types import Proposal
+
+OPERATORS = (
+    operators.DEFINITIONS,
+    tool_operators.TOOL_USE,
+    tool_operators.TOOL_CONTRAST,
+    tool_operators.TOOL_ARGUMENT,
+    operators.RULE,
+    operators.CONTRAST,
+    operators.WHOLE,
+    operators.FORM,
+    operators.PROCEDURE,
+    operators.MERGE,
+    operators.SHORTER,
+    tool_operators.TOOL_SHORTER,
+)
+"""In the order in which each is tried for the first time."""
+
+BY_CREDIT = {f"{PROPOSED}:{operator.name}": operator for operator in OPERATORS}
+OF_ONE = 2  # proposals of an operator in a row that came to nothing, before it is not asked for any more
+GOOD = 6  # candidates that are looked at
+OF_ALL = 6  # the same over all operators
+TRIALS_EACH = 3  # trials for each proposal while operators are tried for the first time
+
+
+class Proposer:
+    """What is asked of the proposer in one search, and the parts of the instructions that came of it."""
+
+    def __init__(self, context: SearchContext) -> None:
+        self._context, self._log = context, context.proposal_log
+        self.book = Book(context.task)
+        self._dev = {row.id: row for row in context.dev}
+        self._asked: Counter[str] = Counter()
+        self._is_strong = False
+        self._tool_texts = set[ToolTexts]()
+
+    def operators(self, parent: Parent | None) -> list[str]:
+        """The operators that may be asked for, as the bandit knows them."""
+        context = self._context
+        if context.proposer is None or parent is None or self._log.calls >= context.plan.proposals:
+            return []
+        if self._in_vain() >= OF_ALL:
+            return []
+        evidence = self._evidence(parent)
+        return [
+            credit
+            for credit, operator in BY_CREDIT.items()
+            if self._in_vain(operator.name) < OF_ONE and operator.applies(evidence)
+        ]
+
+    def due(self, parent: Parent | None) -> str:
+        """The next operator that was never used; "" for none, and as long as there are few trials for each proposal."""
+        if len(self._log.records) * TRIALS_EACH >= len(self._context.board.trials):
+            return ""
+        return next((credit for credit in self.operators(parent) if not self._asked[BY_CREDIT[credit].name]), "")
+
+    async def drafts(self, credit: str, parent: Parent) -> list[tuple[Draft, Rewrite]]:
+        """What one of `operators` makes, each with its name; empty where no reply can be used."""
+        operator = BY_CREDIT[credit]
+        asker, evidence = Asker(self._context, operator.name), self._evidence(parent)
+        self._asked[operator.name] += 1
+        found = []
+        for draft in await operator.make(evidence, asker):
+            changed = as_prompt((draft.parent or parent).proposal.candidate)
+            texts, refused = self._new(draft, changed)
+            asker.refused = refused or asker.refused
+            if texts:
+                record = self._log.open(
+                    operator.name, hypothesis=draft.hypothesis, rows=draft.rows, parent_id=changed.id
+                )
+                name = f"{PROPOSED}-{record.number}"
+                self._log.change(record.number, instruction=name)
+                self._note(record, {**texts, **({"claim": draft.claim} if draft.claim else {})})
+                text = texts.get("instruction", "")
+                found.append((draft, Rewrite(name, text, draft.hypothesis, is_proposed=True, credit=credit)))
+        if not found:
+            why = asker.refused or "nothing new came of it"
+            self._log.open(operator.name, refused=why, parent_id=parent.proposal.candidate.id)
+        self._is_strong = bool(found) if operator.name == "whole" else self._is_strong
+        return found
+
+    def _new(self, draft: Draft, changed: PromptCandidate) -> tuple[dict[str, str], str]:
+        """The text of a draft as the ledger names it; none for one that was there before or is refused (with the
+        reason)."""
+        made, task = draft.made, self._context.task
+        if isinstance(made, ToolTexts):
+            is_new = made not in self._tool_texts and made != changed.tool_texts
+            self._tool_texts.add(made)
+            return ({"tool_texts": as_text(shown_texts(made, task.tools))} if is_new else {}), ""
+        text = made.text(task)
+        if refused := why_labels_lost(text, task):
+            return {}, refused
+        if text in self.book.instructions or text == changed.instruction:
+            return {}, ""
+        self.book.add(made)
+        return {"instruction": text}, ""
+
+    def _note(self, record: ProposalRecord, texts: Mapping[str, str]) -> None:
+        body = {
+            "round": self._context.round,
+            "why": "",
+            "number": record.number,
+            "operator": record.operator,
+            "rows": list(record.rows),
+            "parent_id": record.parent_id,
+            "hypothesis": record.hypothesis,
+        }
+        self._context.note("proposal", body, texts)
+
+    def _evidence(self, parent: Parent) -> Evidence:
+        context = self._context
+        return Evidence(
+            context.task,
+            self._dev,
+            parent,
+            context.board.parents(GOOD),
+            self.book,
+            context.rng,
+            dict(self._asked),
+            lambda: part_effects(context, self.book),
+            best_instructions(context.board),
+            self._is_strong,
+        )
+
+    def _in_vain(self, operator: str = "") -> int:
+        """How many of the latest proposals (of an operator) in a row came to nothing: refused, dropped, or tried on the
+        first rows and not good enough to climb. Those that wait for their first rows do not count."""
+        board, first, count = self._context.board, self._context.plan.rungs[0], 0
+        for record in reversed(self._log.records):
+            if operator in ("", record.operator):
+                became = self._log.became(record, board)
+                if became != "waiting" and self._log.climbed(record, board, first):
+                    break
+                count += became != "waiting"
+        return count
+
+
+PART = "part of the instruction"
+FEWEST = 2  # candidates that have a part, before anything is said of it
+
+
+def part_effects(context: SearchContext, book: Book) -> dict[str, float]:
+    """By its text, the points that a part of an instruction is believed to add, where some candidates lack it."""
+    table, counts = list[ScoredCandidate](), Counter[str]()
+    for candidate_id, outcomes in context.board.outcomes.items():
+        candidate = context.board.candidate(candidate_id)
+        texts = {part.text for part in book.of(as_prompt(candidate).instruction).parts if part.text}
+        counts.update(texts)
+        columns = {**context.program.features(candidate), **{(PART, text): 1.0 for text in texts}}
+        table.append(ScoredCandidate(candidate_id, columns, [outcome.value for outcome in outcomes]))
+    known = {text for text, count in counts.items() if FEWEST <= count < len(table)}
+    return {e.name: e.points for e in PartsModel(table).effects(PART) if e.name in known} if known else {}
+
+
+async def is_worth_trying(context: SearchContext, draft: Draft, proposal: Proposal, parent: Parent) -> bool:
+    """Whether a draft mends more of its rows than it breaks of its guard set, against the candidate that it changes.
+
+    One without a guard set is always worth it. The search's log gets the scores before and after.
+    """
+    seen = {outcome.example_id for outcome in context.board.outcomes.get(context.baseline.id, ())}
+    wanted = [i for i in (*draft.rows, *draft.guard) if i in seen]
+    rows = [row for row in context.dev if row.id in wanted]
+    left = min(context.left_by_calls() - context.plan.kept_rows, context.payable())
+    if (
+        not draft.guard
+        or len(rows) > left
+        or context.costs.of_rows(parent.proposal.candidate.id, len(rows)) > context.costs.affordable()
+    ):
+        return True
+    after = {outcome.example_id: outcome.value for outcome in await context.look(proposal, rows)}
+    before = {outcome.example_id: outcome.value for outcome in parent.outcomes}
+    pairs = [(before[i], after[i]) for i in after if before[i] is not None and after[i] is not None]
+    gain = sum((new or 0.0) - (old or 0.0) for old, new in pairs)
+    is_kept = gain > 0
+    record = next(r for r in reversed(context.proposal_log.records) if r.instruction in proposal.place.values())
+    body = {"number": record.number, "operator": record.operator, "rows": list(draft.rows), "guard": list(draft.guard)}
+    scores = _means(pairs)
+    context.proposal_log.change(record.number, **scores, is_kept=is_kept)
+    context.note("proposal_look", {**body, **scores, "kept": is_kept})
+    return is_kept
+
+
+def _means(pairs: list[tuple[float | None, float | None]]) -> dict[str, float | None]:
+    if not pairs:
+        return {"before": None, "after": None}
+    return {
+        "before": sum(old or 0.0 for old, _ in pairs) / len(pairs),
+        "after": sum(new or 0.0 for _, new in pairs) / len(pairs),
+    }

@@ -1,0 +1,285 @@
+"""What the proposer can be asked about the texts of tools, one operator each, and what is known of the tools then."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from agent.metrics.calls import NO_CALL, calls_in, names_in
+from agent.metrics.tool_calls import CallOptions, argument_faults
+from agent.programs.moves.asking import (
+    SENTENCE_TOKENS,
+    Asks,
+    Data,
+    Draft,
+    Evidence,
+    Operator,
+    Question,
+    fewer_words,
+    line_of,
+    listed,
+    messages_about,
+    nouns,
+    one_sentence,
+    replies_to,
+    why_part_refused,
+)
+from agent.programs.moves.author import inputs_of
+from agent.programs.moves.part_moves import tool_confusions
+from agent.prompt.prompt_candidate import as_prompt
+from agent.prompt.tool_texts import ToolTexts, argument_texts, with_argument, with_texts
+from agent.types import Completion, Example, Tool
+
+ROWS = 8
+
+
+def _tools(evidence: Evidence) -> dict[str, Tool]:
+    """The tools of the best candidate by name, in its order."""
+    prompt = as_prompt(evidence.best.proposal.candidate)
+    return {tool.name: tool for tool in with_texts(evidence.task.tools, prompt.tool_texts)}
+
+
+def _having(evidence: Evidence, *changed: Tool) -> ToolTexts | None:
+    """The texts of the best candidate's tools with those of some others in their places."""
+    named = _tools(evidence) | {tool.name: tool for tool in changed}
+    return ToolTexts.between(evidence.task.tools, tuple(named.values()))
+
+
+def _described(tool: Tool, *sentences: str) -> Tool:
+    parts = [part.strip() for part in sentences if part.strip()]
+    return replace(tool, description=" ".join(part if part[-1] in ".!?" else f"{part}." for part in parts))
+
+
+def mixed_tools(evidence: Evidence) -> list[tuple[str, str]]:
+    """Pairs of the right tool and the one that the best candidate called, the most frequent first.
+
+    `NO_CALL` may be either.
+    """
+    if not evidence.task.tools:
+        return []
+    pairs = tool_confusions(evidence.task, evidence.best.outcomes, evidence.dev)
+    return [pair for pair, _ in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))]
+
+
+def _names(row: Example, evidence: Evidence) -> list[str] | None:
+    """The tools of a row's label; None where it holds no calls."""
+    try:
+        return names_in(row.labels.get(evidence.task.signature.outputs[0].name))
+    except ValueError:
+        return None
+
+
+def _all_rows(evidence: Evidence, name: str) -> list[Example]:
+    """Train rows in which a tool is called, `NO_CALL` for none; only those that call it alone, if there are any."""
+    known = [(_names(row, evidence), row) for row in evidence.task.train]
+    alone = [row for names, row in known if names == [name] or (names == [] and name == NO_CALL)]
+    return alone or [row for names, row in known if names is not None and name in names]
+
+
+def _drawn_rows(evidence: Evidence, name: str) -> list[Example]:
+    rows = _all_rows(evidence, name)
+    return evidence.rng.sample(rows, min(ROWS, len(rows)))
+
+
+def _rows_mixed(evidence: Evidence, *tools: str) -> tuple[str, ...]:
+    """The ids of some dev rows with a wrong answer in which one of the tools is right."""
+    rows = [wrong.row for wrong in evidence.wrong()]
+    return tuple(row.id for row in rows if not set(_names(row, evidence) or [NO_CALL]).isdisjoint(tools))[:ROWS]
+
+
+def _question(
+    evidence: Evidence,
+    groups: Sequence[tuple[str, Sequence[Example]]],
+    asked: str,
+    begins: str,
+    whole: Callable[[str], str],
+) -> Question:
+    """A question for one sentence on rows; `groups`: what each is, and its rows."""
+    lines = [line for about, rows in groups for line in (f"{about}:", Data(listed(rows)))]
+    lines.append(f"In one short sentence, say {asked}.")
+    return one_sentence("You describe when a tool is called.", lines, begins, evidence.task, whole)
+
+
+# -- tool_use: what a tool that is mixed up is called for --------------------------------------------------------------
+
+AT_ONCE = 4  # tools of one proposal, at most
+
+
+def _mixed_up(evidence: Evidence) -> list[str]:
+    """The tools that are mixed up, the worst first; those that were not asked for yet, if any."""
+    names = [name for pair in mixed_tools(evidence) for name in pair if name != NO_CALL]
+    known = [name for name in dict.fromkeys(names) if name in _tools(evidence) and _all_rows(evidence, name)]
+    return ([name for name in known if name not in evidence.book.tools] or known[:1])[:AT_ONCE]
+
+
+async def _tool_use(evidence: Evidence, wanted: list[str], ask: Asks) -> list[Draft]:
+    """A sentence in the place of a tool's description, which may be what misleads, and one after it."""
+    tools, what, begins = _tools(evidence), nouns(evidence.task), "Call it to"
+    questions = [
+        _question(
+            evidence,
+            [(f"{what.capitalize()} that one tool is called for", _drawn_rows(evidence, name))],
+            f"what the tool is called for by such {what}",
+            begins,
+            lambda rest: f"{begins} {rest}",
+        )
+        for name in wanted
+    ]
+    replies = await ask(questions)
+    new: dict[str, str] = {name: text for name, texts in zip(wanted, replies, strict=False) for text in texts}
+    evidence.book.tools.update(new)
+    if not new:
+        return []
+    rows, named, claim = _rows_mixed(evidence, *new), ", ".join(new), " | ".join(new.values())
+    anew = [_described(tools[name], text) for name, text in new.items()]
+    more = [_described(tools[n], tools[n].description, text) for n, text in new.items() if tools[n].description]
+    return [
+        Draft(texts, f"what {named} is for {about}", rows, parent=evidence.best, claim=claim)
+        for about, made in (("misleads: said anew", anew), ("is not enough: a sentence more", more))
+        if (texts := _having(evidence, *made))
+    ]
+
+
+# -- tool_contrast: when one tool is called and not another that is called in its place --------------------------------
+
+
+def _mixed_pair(evidence: Evidence) -> tuple[str, str] | None:
+    """The tool to say more of, and the other one or `NO_CALL`; of those not asked for yet the most mixed up."""
+    pairs = [(said, right) if right == NO_CALL else (right, said) for right, said in mixed_tools(evidence)]
+    open_pairs = [pair for pair in pairs if ("tool_contrast", *pair) not in evidence.book.tools_asked]
+    return next((pair for pair in open_pairs if all(_all_rows(evidence, name) for name in pair)), None)
+
+
+async def _tool_contrast(evidence: Evidence, pair: tuple[str, str], ask: Asks) -> list[Draft]:
+    evidence.book.tools_asked.add(("tool_contrast", *pair))
+    (name, other), what = pair, nouns(evidence.task)
+    rather = "only when" if other == NO_CALL else f"rather than {other} when"
+    groups = [
+        (f"{what.capitalize()} that the tool is called for", _drawn_rows(evidence, name)),
+        (f"{what.capitalize()} that it is not called for", _drawn_rows(evidence, other)),
+    ]
+    asked = f"when the tool is called, so that the other {what} are left out"
+    question = _question(evidence, groups, asked, "Call it when", lambda rest: f"Call it {rather} {rest}")
+    rows, tool = _rows_mixed(evidence, *pair), _tools(evidence)[name]
+    hypothesis = f"{name} and {other} are mixed up ({len(rows)} rows): the description says which is called when"
+    return [
+        Draft(made, hypothesis, rows, parent=evidence.best, claim=text)
+        for text in await replies_to(ask, question)
+        if (made := _having(evidence, _described(tool, tool.description, text)))
+    ]
+
+
+# -- tool_argument: how the value of an argument is written that comes out wrong ---------------------------------------
+
+FEWEST_ROWS, MOST_ROWS = 2, 5
+
+
+WrongArgument = tuple[Example, str]
+"""A dev row in which an argument of the right tool is wrong, and the reason: what is wanted and what came."""
+
+
+def wrong_arguments(evidence: Evidence) -> dict[tuple[str, str], list[WrongArgument]]:
+    """By tool and argument, the rows in which the tool is right and the argument is wrong; most rows first."""
+    task, found = evidence.task, defaultdict[tuple[str, str], list[WrongArgument]](list)
+    field = task.signature.outputs[0].name
+    spec = next((spec for spec in task.metrics if spec.name == "tool_calls"), None)
+    options = CallOptions.model_validate(dict(spec.options) if spec else {})
+    for wrong in evidence.wrong() if task.tools else ():
+        try:
+            wanted = calls_in(wrong.row.labels.get(field))
+            said = {call.name: call for call in calls_in(wrong.outcome.prediction.fields.get(field))}
+        except ValueError:
+            continue
+        for call in wanted:
+            if call.name in said and len([other for other in wanted if other.name == call.name]) == 1:
+                for name, reason in argument_faults(said[call.name], call, options).items():
+                    found[call.name, name].append((wrong.row, reason))
+    return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
+
+
+def _wrong_argument(evidence: Evidence) -> tuple[str, str, list[WrongArgument]] | None:
+    """The argument that is wrong most often, of those that were not asked for yet."""
+    known = {name: argument_texts(tool) for name, tool in _tools(evidence).items()}
+    for (tool, argument), rows in wrong_arguments(evidence).items():
+        is_open = ("tool_argument", tool, argument) not in evidence.book.tools_asked
+        if is_open and len(rows) >= FEWEST_ROWS and argument in known.get(tool, {}):
+            return tool, argument, rows[:MOST_ROWS]
+    return None
+
+
+async def _tool_argument(evidence: Evidence, found: tuple[str, str, list[WrongArgument]], ask: Asks) -> list[Draft]:
+    name, argument, rows = found
+    evidence.book.tools_asked.add(("tool_argument", name, argument))
+    tool = _tools(evidence)[name]
+    question = one_sentence(
+        "You say how the argument of a tool is written.",
+        [
+            ("The value of the argument ", Data(argument), " was wrong here:"),
+            *(Data(f"{line_of(inputs_of(row))}\n{line_of(reason)}") for row, reason in rows),
+            "In one short sentence, say how the value is found and written, without the values above.",
+        ],
+        "The value",
+        evidence.task,
+    )
+    own = argument_texts(tool)[argument].rstrip(".")
+    hypothesis = f"{argument} of {name} comes out wrong ({len(rows)} rows): its description says how it is written"
+    return [
+        Draft(made, hypothesis, tuple(row.id for row, _ in rows), parent=evidence.best, claim=text)
+        for text in await replies_to(ask, question)
+        if (made := _having(evidence, with_argument(tool, argument, f"{own}. {text}" if own else text)))
+    ]
+
+
+# -- tool_shorter: the longest description of a tool, said in fewer words ----------------------------------------------
+
+FEWEST_WORDS = 20  # of a description that is worth it
+SHARE = 0.7  # of its letters, at most
+
+
+def _longest(evidence: Evidence) -> Tool | None:
+    """The tool with the longest description that was not shortened yet."""
+    tools = [tool for tool in _tools(evidence).values() if len(tool.description.split()) >= FEWEST_WORDS]
+    asked = evidence.book.tools_asked
+    open_tools = [tool for tool in tools if ("tool_shorter", tool.name, tool.description) not in asked]
+    return max(open_tools, key=lambda tool: len(tool.description), default=None)
+
+
+async def _tool_shorter(evidence: Evidence, tool: Tool, ask: Asks) -> list[Draft]:
+    """Names of tools and arguments in a description stay."""
+    evidence.book.tools_asked.add(("tool_shorter", tool.name, tool.description))
+    names = [*(other.name for other in evidence.task.tools), *argument_texts(tool)]
+    keep = [name for name in dict.fromkeys(names) if _holds(tool.description, name)]
+    messages = messages_about(
+        "You shorten the description of a tool. You answer with the description only, in one line.",
+        [
+            "The description of a tool:",
+            Data(tool.description),
+            "Say the same in half the words.",
+            *([("Keep these names: ", Data(", ".join(keep)))] if keep else []),
+        ],
+        data=[tool.description, *keep],
+    )
+
+    def read(reply: Completion) -> tuple[str, str]:
+        text = next((line.strip() for line in reply.text.splitlines() if line.strip()), "")
+        lost = [name for name in keep if not _holds(text, name)]
+        return text, why_part_refused(text, evidence.task, messages) or (f"lost {', '.join(lost)}" if lost else "")
+
+    question = fewer_words(messages, tool.description, SHARE, read, SENTENCE_TOKENS)
+    return [
+        Draft(made, f"fewer words do as well for {tool.name}: {len(text)} characters, not {len(tool.description)}")
+        for text in await replies_to(ask, question)
+        if (made := _having(evidence, _described(tool, text)))
+    ]
+
+
+def _holds(text: str, name: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
+
+
+TOOL_USE = Operator("tool_use", _mixed_up, _tool_use)
+TOOL_CONTRAST = Operator("tool_contrast", _mixed_pair, _tool_contrast)
+TOOL_ARGUMENT = Operator("tool_argument", _wrong_argument, _tool_argument)
+TOOL_SHORTER = Operator("tool_shorter", _longest, _tool_shorter)

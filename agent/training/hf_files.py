@@ -1,0 +1,247 @@
+"""Hugging Face files: the weights of a model folder in the layout of its GGUF file, and adapters in the form of peft.
+
+Only safetensors are read: other weight files of such folders hold code. peft: docs (checkpoint format).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.errors import InputError
+from agent.extras import require
+from agent.models.gguf import Array, read_gguf
+from agent.strict import parse_json, read_file
+from agent.training.base_model import FAMILIES, Architecture, BaseModel, Layer, read_architecture
+from agent.training.parameters import Lora
+from agent.training.torch_learner import MODULES, hf_name, hf_order
+
+CONFIG = "config.json"
+WEIGHTS = "model*.safetensors"
+_MOST_CONFIG = 1_000_000
+_ALIKE = 0.9
+"""The least cosine between a matrix and the one that it was rounded to; 4 bits give 0.99, another model about 0."""
+
+
+_SIZES = {
+    "hidden_size": "width",
+    "intermediate_size": "hidden",
+    "num_attention_heads": "heads",
+    "num_hidden_layers": "layers",
+    "num_key_value_heads": "kv_heads",
+    "vocab_size": "vocabulary",
+}
+"""Sizes in config.json, by our names."""
+
+
+def folder_fault(folder: Path, base: Path | None = None) -> str:
+    """Why a folder is no model that can be trained in the place of a file's, in one line; "" where it may be.
+
+    Args:
+        base: the GGUF file, whose sizes the folder's have to be; one that cannot be read is not compared with.
+    """
+    if not (folder / CONFIG).is_file():
+        return f"{folder}: no Hugging Face model folder; it has no {CONFIG}"
+    try:
+        config = parse_json(read_file(folder / CONFIG, _MOST_CONFIG))
+    except (OSError, ValueError) as error:
+        return f"{folder / CONFIG}: cannot be read ({error})"
+    family = config.get("model_type") if isinstance(config, dict) else None
+    if family not in FAMILIES:
+        return f"{folder}: a model of the family {family!r:.40}; training knows {', '.join(FAMILIES)}"
+    if not any(folder.glob(WEIGHTS)):
+        return f"{folder}: has no {WEIGHTS}; save the model with safetensors (`save_pretrained` does)"
+    return "" if base is None else _other_sizes(folder, config, base)
+
+
+def _other_sizes(folder: Path, config: Mapping[str, Any], base: Path) -> str:
+    try:
+        architecture = read_architecture(read_gguf(base))
+    except InputError:
+        return ""  # said where the file itself is asked for
+    wanted = {"model_type": architecture.family} | {key: getattr(architecture, ours) for key, ours in _SIZES.items()}
+    other = [f"{key} {config[key]!r:.40}, not {of}" for key, of in wanted.items() if config.get(key, of) != of]
+    return f"{folder}: another model than {base} was made from: {', '.join(other)}" if other else ""
+
+
+def with_weights(base: BaseModel, folder: Path) -> BaseModel:
+    """The base with the weights of a folder in the place of those of its file, which are rounded.
+
+    Args:
+        folder: with config.json and model*.safetensors; opened, never fetched.
+
+    Raises:
+        InputError: the extra is not installed, or the folder is no model, or none that the file was made from.
+    """
+    require("tune", "training on a Hugging Face folder")
+    if fault := folder_fault(folder, base.path):
+        raise InputError(fault)
+    from safetensors import SafetensorError, safe_open
+
+    files = sorted(folder.glob(WEIGHTS))
+    with ExitStack() as stack:
+        try:
+            opened = [stack.enter_context(safe_open(path, framework="pt")) for path in files]
+            where = {name: each for each in opened for name in each.keys()}  # noqa: SIM118 - no mapping
+            read = _Reader(base, folder, where)
+            made = read.model(tuple(map(read.layer, range(len(base.layers)))))
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{folder}: its weights cannot be read ({error}); fetch the folder again") from error
+    read.require_alike(made)
+    return replace(made, sha256=_digest(base, files))
+
+
+class _Reader:
+    """Reads tensors by their names in the GGUF file."""
+
+    def __init__(self, base: BaseModel, folder: Path, where: dict[str, Any]) -> None:
+        self.base, self.folder, self.where = base, folder, where
+
+    def tensor(self, name: str, like: Array) -> Array:
+        """In the layout of the file. Raises InputError where it is missing or has another shape."""
+        found = self.where.get(hf_name(name))
+        shape = None if found is None else tuple(found.get_slice(hf_name(name)).get_shape())
+        if found is None or shape != like.shape:
+            raise InputError(
+                f"{self.folder}: {hf_name(name)} is {shape or 'missing'}, not {like.shape}; it is another model than "
+                f"{self.base.path} was made from"
+            )
+        tensor: Array = found.get_tensor(hf_name(name)).float().numpy()
+        order = hf_order(name.split(".")[2], self.base.architecture) if name.startswith("blk.") else None
+        if order is None:
+            return tensor
+        made = tensor.copy()
+        made[order] = tensor
+        return made
+
+    def layer(self, number: int) -> Layer:
+        layer, start = self.base.layers[number], f"blk.{number}"
+        return Layer(
+            maps={name: self.tensor(f"{start}.{name}.weight", of) for name, of in layer.maps.items()},
+            biases={name: self.tensor(f"{start}.{name}.bias", of) for name, of in layer.biases.items()},
+            attn_norm=self.tensor(f"{start}.attn_norm.weight", layer.attn_norm),
+            ffn_norm=self.tensor(f"{start}.ffn_norm.weight", layer.ffn_norm),
+        )
+
+    def model(self, layers: tuple[Layer, ...]) -> BaseModel:
+        """All of it; one matrix for input and output where the file has one."""
+        base = self.base
+        embedding = self.tensor("token_embd.weight", base.embedding)
+        output = embedding if base.output is base.embedding else self.tensor("output.weight", base.output)
+        norm = self.tensor("output_norm.weight", base.output_norm)
+        return replace(base, layers=layers, embedding=embedding, output=output, output_norm=norm)
+
+    def require_alike(self, made: BaseModel) -> None:
+        """Raises InputError where the weights are not those that the file's were rounded from."""
+        for number, name, ours, theirs in _matrices(self.base, made):
+            if (cosine := _cosine(ours, theirs)) < _ALIKE:
+                raise InputError(
+                    f"{self.folder}: {name} of layer {number} is not what {self.base.path} has (cosine {cosine:.2f}); "
+                    "give the folder that the file was made from"
+                )
+
+
+def _matrices(one: BaseModel, other: BaseModel) -> Iterator[tuple[int, str, Array, Array]]:
+    for number, (ours, theirs) in enumerate(zip(one.layers, other.layers, strict=True)):
+        for name, matrix in ours.maps.items():
+            yield number, name, matrix, theirs.maps[name]
+
+
+def _cosine(one: Array, other: Array) -> float:
+    product = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
+    return float(np.vdot(one, other)) / product if product else 0.0
+
+
+def _digest(base: BaseModel, files: list[Path]) -> str:
+    digest = hashlib.sha256(base.sha256.encode())
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+# -- adapters in the form of peft, which transformers and vLLM read, and back, bit for bit -----------------------------
+
+TENSORS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_MOST_RANK = 1024
+
+
+def peft_form(lora: Lora, architecture: Architecture, base: str | None) -> dict[str, bytes]:
+    """The two files of an adapter by name, the same bytes for the same matrices.
+
+    Args:
+        lora: the adapter; a linear map that it leaves as it is in all layers is left out.
+        base: what Hugging Face calls the base; None: not known.
+    """
+    from safetensors.numpy import save
+
+    used = [name for name in MODULES if any(matrix.any() for layer in lora.layers for matrix in layer[name])]
+    tensors: dict[str, Array] = {}
+    for number, layer in enumerate(lora.layers):
+        for name in used:
+            first, second = layer[name]
+            order = hf_order(name, architecture)
+            tensors[_name(number, name, "A")] = np.ascontiguousarray(first)
+            tensors[_name(number, name, "B")] = np.ascontiguousarray(second if order is None else second[order])
+    alpha = lora.scale * lora.rank
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": lora.rank,
+        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
+        "target_modules": [MODULES[name].rpartition(".")[2] for name in used],
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }
+    return {TENSORS: save(tensors), ADAPTER_CONFIG: (json.dumps(config, indent=2) + "\n").encode()}
+
+
+def read_peft_form(folder: Path, architecture: Architecture) -> Lora:
+    """The adapter in the two files.
+
+    Raises:
+        InputError: a file cannot be read, is truncated, or does not fit the base.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        config = parse_json(read_file(folder / ADAPTER_CONFIG, _MOST_CONFIG))
+        rank, alpha = int(config["r"]), float(config["lora_alpha"])
+        if not 1 <= rank <= _MOST_RANK:
+            raise ValueError(f"its rank is {rank}, not 1 to {_MOST_RANK}")
+        tensors = load_file(folder / TENSORS)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise InputError(f"{folder}: no adapter of peft that can be read ({error})") from error
+    lora = Lora(architecture, rank, alpha / rank)
+    _fill(lora, architecture, tensors, folder)
+    return lora
+
+
+def _fill(lora: Lora, architecture: Architecture, tensors: Mapping[str, Array], folder: Path) -> None:
+    """Copies the matrices into an adapter. Raises InputError for one that has no place or another shape."""
+    places = {
+        _name(number, name, part): (matrix, hf_order(name, architecture) if part == "B" else None)
+        for number, layer in enumerate(lora.layers)
+        for name, pair in layer.items()
+        for part, matrix in zip("AB", pair, strict=True)
+    }
+    for name, tensor in tensors.items():
+        if name not in places or tensor.shape != places[name][0].shape:
+            raise InputError(f"{folder / TENSORS}: {name:.80} of the shape {tensor.shape} does not fit the base")
+        matrix, order = places[name]
+        matrix[slice(None) if order is None else order] = tensor
+
+
+def _name(layer: int, name: str, part: str) -> str:
+    return f"base_model.model.model.layers.{layer}.{MODULES[name]}.lora_{part}.weight"

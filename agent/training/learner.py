@@ -1,0 +1,114 @@
+"""What the loop trains through: a flat vector, its loss and its gradient; and numpy, which computes them on threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from agent.models.gguf import Array
+from agent.training.base_model import BaseModel
+from agent.training.decoder import add_gradients, answer_loss
+from agent.training.parameters import Method, Parameters
+from agent.training.rows import AT_ONCE, Pack, TokenPair, packs, parts
+
+
+@dataclass(frozen=True, slots=True)
+class LaidRows:
+    """Rows of a step as their library wants them: `tokens` go through the model, without padding."""
+
+    tokens: int
+    laid: Any
+
+
+class Learner(Protocol):
+    """A base, what is trained of it or next to it, and the library that computes it.
+
+    Its parameters are one flat float32 vector in the layout of the file that it writes, so that loop, optimizer and
+    checkpoints are the same for all.
+
+    Attributes:
+        decides: what decides the parameters after an epoch besides rows and the settings of all trainings, JSON-ready.
+        base: the SHA-256 of the base's weights, in hex digits.
+    """
+
+    size: int
+    decides: list[Any]
+    base: str
+
+    def initial(self, seed: int) -> Array:
+        """The parameters before the first step, (size,)."""
+        ...
+
+    def batch(self, rows: Sequence[TokenPair]) -> LaidRows:
+        """One row or more for a step."""
+        ...
+
+    def gradient(self, parameters: Array, batch: LaidRows) -> tuple[float, Array]:
+        """The mean loss of the batch's answer tokens, in nats, and its gradient, (size,), which may be overwritten."""
+        ...
+
+    def score(self, parameters: Array, rows: Sequence[TokenPair]) -> float:
+        """Minus the mean loss of the answer tokens of rows; higher is better."""
+        ...
+
+    def write(self, folder: Path, parameters: Array) -> tuple[Path, str]:
+        """As of `Method`."""
+        ...
+
+    def __enter__(self) -> Learner: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class NumpyLearner:
+    """An adapter or a soft prompt of a base, on its own threads."""
+
+    def __init__(self, base: BaseModel, method: Method, threads: int) -> None:
+        self._base, self._method, self._threads = base, method, threads
+        self.size, self.decides, self.base = method.size, method.decides, base.sha256
+        self.write = method.write
+        self._gradients = [method.of() for _ in range(threads)]
+
+    def __enter__(self) -> NumpyLearner:
+        from threadpoolctl import threadpool_limits
+
+        self._pool = ThreadPoolExecutor(self._threads, "training")
+        # threads of BLAS wait for each other by spinning: ruinous on a busy machine
+        self._limits = threadpool_limits(1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+        self._limits.restore_original_limits()
+
+    def initial(self, seed: int) -> Array:
+        return self._method.initial(seed).flat
+
+    def batch(self, rows: Sequence[TokenPair]) -> LaidRows:
+        laid = [packs(part, AT_ONCE) for part in parts(rows, self._threads)]
+        return LaidRows(sum(len(one.ids) for part in laid for one in part), laid)
+
+    def gradient(self, parameters: Array, batch: LaidRows) -> tuple[float, Array]:
+        tuned, answers = self._method.of(parameters), sum(len(one.targets) for part in batch.laid for one in part)
+
+        def worked(part: Sequence[Pack], gradients: Parameters) -> float:
+            gradients.flat[:] = 0
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop refuses what is no number
+                return sum(add_gradients(self._base, tuned, one, 1 / answers, gradients) for one in part)
+
+        used = self._gradients[: len(batch.laid)]
+        loss = sum(self._pool.map(worked, batch.laid, used)) / answers
+        gradient = used[0].flat
+        for other in used[1:]:
+            gradient += other.flat
+        return loss, gradient
+
+    def score(self, parameters: Array, rows: Sequence[TokenPair]) -> float:
+        batch, tuned = packs(rows, AT_ONCE), self._method.of(parameters)
+        answers = sum(len(one.targets) for one in batch)
+        return -sum(answer_loss(self._base, tuned, one) for one in batch) / answers

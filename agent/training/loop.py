@@ -1,0 +1,401 @@
+"""Trains an adapter, a soft prompt or a whole model: epochs of Adam, where they end, and checkpoints to continue from.
+
+The loss is that of the answer tokens alone. On one machine the same training ends with the same bytes, also where it
+was killed and continues from its last checkpoint; another machine may round sums otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from agent.errors import InputError, TrainingDiverged
+from agent.extras import require
+from agent.files import new_files, sha256_of
+from agent.models.adapter_file import SoftTokens, free_tokens
+from agent.models.gguf import Array, read_gguf
+from agent.training.base_model import BaseModel, load_base, read_architecture
+from agent.training.learner import LaidRows, Learner, NumpyLearner
+from agent.training.parameters import LoraMethod, SoftMethod
+from agent.training.rows import NO_TOKENS, TokenPair, engine_tokens
+from agent.training.settings import (
+    Ended,
+    FullSettings,
+    LoraSettings,
+    SoftPromptSettings,
+    Step,
+    TrainedAdapter,
+    Trainer,
+    TrainingPair,
+    TrainingSettings,
+)
+
+OnStep = Callable[[Step], None]
+OnEpoch = Callable[[int, float, float], None]
+"""Is called for each epoch that ended, those of a checkpoint first: number, score, seconds of training so far."""
+CAPS: tuple[Ended, ...] = ("seconds", "tokens")
+FIRST, SECOND, EPSILON = 0.9, 0.999, 1e-8
+CLIP = 1.0
+"""The largest norm of a gradient; a larger one is scaled down to it."""
+
+
+@dataclass(slots=True)
+class Adam:
+    """Adam on one flat vector, in place: averages of gradients and of their squares, and the steps taken.
+
+    Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization" (2015), algorithm 1. Gradients are clipped by
+    their norm: Pascanu et al., "On the difficulty of training recurrent neural networks" (2013), algorithm 1.
+    """
+
+    mean: Array
+    square: Array
+    step: int = 0
+
+    def update(self, parameters: Array, gradient: Array, rate: float) -> float:
+        """One step; overwrites `gradient`. Returns the gradient's norm before it was clipped."""
+        length = math.sqrt(float(np.dot(gradient, gradient)))
+        if length > CLIP:
+            gradient *= CLIP / length
+        self.step += 1
+        self.mean *= FIRST
+        self.mean += (1 - FIRST) * gradient
+        np.square(gradient, out=gradient)
+        self.square *= SECOND
+        self.square += (1 - SECOND) * gradient
+        spread = np.sqrt(self.square / (1 - SECOND**self.step))
+        parameters -= rate / (1 - FIRST**self.step) * self.mean / (spread + EPSILON)
+        return length
+
+
+@dataclass(slots=True)
+class TrainingState:
+    """How far a training is.
+
+    Args:
+        best: those of the epoch with the best validation score; where nothing was validated, the latest.
+        best_epoch: that epoch; 0: none has ended.
+        seconds: of training, without validation.
+    """
+
+    parameters: Array
+    adam: Adam
+    best: Array
+    best_epoch: int = 0
+    epoch: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    losses: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training: what stays the same over its epochs."""
+
+    learner: Learner
+    settings: TrainingSettings
+    folder: Path
+    rows: Sequence[TokenPair]
+    validation: Sequence[TokenPair]
+
+    @cached_property
+    def name(self) -> str:
+        """A hash of all that decides the parameters and the score after an epoch."""
+        how = [self.settings.learning_rate, self.settings.batch, self.settings.seed, self.settings.threads]
+        rows, validation = ([[row.prompt, row.answer] for row in part] for part in (self.rows, self.validation))
+        of = [self.learner.base, [*self.learner.decides, *how], rows, validation]
+        return hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]
+
+    def run(self, progress: TrainingState, on_step: OnStep | None, on_epoch: OnEpoch | None) -> Ended:
+        """Epochs until one of the ends; a checkpoint after each."""
+        if on_epoch is not None:
+            for epoch, kept in enumerate(progress.scores, 1):
+                on_epoch(epoch, kept, progress.seconds)
+        if (ended := self._ended_before(progress)) is not None:
+            return ended
+        while progress.epoch < self.settings.epochs:
+            if progress.scores and progress.epoch - progress.best_epoch >= self.settings.patience:
+                return "early stop"
+            if self.settings.pause_after is not None and progress.epoch >= self.settings.pause_after:
+                return "paused"
+            if (cap := self.epoch(progress, on_step)) is not None:
+                save_checkpoint(self.folder, self._at_cap(cap), progress)
+                return cap
+            progress.epoch += 1
+            if self.validation:
+                _judge(progress, self.learner.score(progress.parameters, self.validation))
+            else:
+                progress.best = progress.parameters
+            save_checkpoint(self.folder, self.name, progress)
+            if on_epoch is not None and progress.scores:
+                on_epoch(progress.epoch, progress.scores[-1], progress.seconds)
+        return "epochs"
+
+    def _ended_before(self, progress: TrainingState) -> Ended | None:
+        """The cap at which this very training ended before, its state then put into `progress`; None: at none."""
+        for cap in CAPS:
+            if kept := load_checkpoint(self.folder, self._at_cap(cap), progress.parameters.size):
+                for field in fields(kept):
+                    setattr(progress, field.name, getattr(kept, field.name))
+                return cap
+        return None
+
+    def _at_cap(self, cap: Ended) -> str:
+        """What a checkpoint is named by that a cap left in the middle of an epoch: a run without it goes by others."""
+        most = self.settings.max_seconds if cap == "seconds" else self.settings.max_tokens
+        return f"{self.name}-{cap}-{most or 0:.3f}"
+
+    def begun(self) -> TrainingState:
+        """The state of the last checkpoint, or that before the first step."""
+        if (kept := load_checkpoint(self.folder, self.name, self.learner.size)) and kept.epoch <= self.settings.epochs:
+            return kept
+        first = self.learner.initial(self.settings.seed)
+        return TrainingState(first, Adam(first * 0, first * 0), first)
+
+    def epoch(self, progress: TrainingState, on_step: OnStep | None) -> Ended | None:
+        """Every row once; the cap that would be passed, where one ended it."""
+        order = np.random.default_rng([self.settings.seed, progress.epoch]).permutation(len(self.rows))
+        last = 0.0
+        for start in range(0, len(order), self.settings.batch):
+            began = time.monotonic()
+            batch = self.learner.batch([self.rows[at] for at in order[start : start + self.settings.batch]])
+            if (cap := self._cap(progress, batch.tokens, last)) is not None:
+                return cap
+            loss = self._step(progress, batch)
+            last = time.monotonic() - began
+            progress.seconds += last
+            progress.tokens += batch.tokens
+            progress.losses.append(loss)
+            if on_step is not None:
+                done, steps = progress.adam.step, math.ceil(len(order) / self.settings.batch) * self.settings.epochs
+                on_step(Step(progress.epoch + 1, done, steps, loss, progress.tokens, progress.seconds))
+        return None
+
+    def _cap(self, progress: TrainingState, tokens: int, seconds: float) -> Ended | None:
+        """The cap that a step of these tokens, as long as the last one, would pass."""
+        most = self.settings
+        if most.max_tokens is not None and progress.tokens + tokens > most.max_tokens:
+            if not progress.losses:
+                raise InputError(f"max_tokens is {most.max_tokens}, and the first step alone has {tokens} tokens")
+            return "tokens"
+        if most.max_seconds is not None and progress.losses and progress.seconds + seconds > most.max_seconds:
+            return "seconds"
+        return None
+
+    def _step(self, progress: TrainingState, batch: LaidRows) -> float:
+        """One step of Adam; the mean loss of the batch's answer tokens before it."""
+        loss, gradient = self.learner.gradient(progress.parameters, batch)
+        with np.errstate(over="ignore", invalid="ignore"):
+            length = progress.adam.update(progress.parameters, gradient, self.settings.learning_rate)
+        if not math.isfinite(loss + length):
+            raise TrainingDiverged(
+                f"the training diverged at step {progress.adam.step} (loss {loss}); take a learning rate below "
+                f"{self.settings.learning_rate:g}"
+            )
+        return loss
+
+
+def _judge(progress: TrainingState, score: float) -> None:
+    if not math.isfinite(score):
+        raise InputError(f"the validation of epoch {progress.epoch} gave {score}, which is no score")
+    if not progress.scores or score > max(progress.scores):
+        progress.best, progress.best_epoch = progress.parameters.copy(), progress.epoch
+    progress.scores.append(score)
+
+
+# -- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+def save_checkpoint(folder: Path, training: str, progress: TrainingState) -> None:
+    """Writes `TRAINING-epochN-HASH.npz` and takes out those of earlier epochs.
+
+    Args:
+        training: a name of hex digits for what is trained, on what, how.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    with new_files(folder) as beside:
+        with (beside / "state").open("wb") as file:
+            np.savez(
+                file,
+                allow_pickle=False,
+                parameters=progress.parameters,
+                best=progress.best,
+                mean=progress.adam.mean,
+                square=progress.adam.square,
+                counts=np.array([progress.adam.step, progress.epoch, progress.best_epoch, progress.tokens]),
+                seconds=np.array(progress.seconds),
+                losses=np.array(progress.losses),
+                scores=np.array(progress.scores),
+            )
+        name = f"{training}-epoch{progress.epoch}-{_digest(beside / 'state')}.npz"
+        (beside / "state").rename(beside / name)
+    path = folder / name
+    for _, earlier in _kept(folder, training):
+        if earlier != path:
+            earlier.unlink(missing_ok=True)  # the same training on another node may have been first
+
+
+def load_checkpoint(folder: Path, training: str, size: int) -> TrainingState | None:
+    """The latest state of a training that is whole, if any."""
+    for _, path in sorted(_kept(folder, training), reverse=True):
+        if not path.stem.endswith(_digest(path)):
+            continue  # damaged: an earlier one leads to the same adapter
+        with np.load(path, allow_pickle=False) as file:
+            if file["parameters"].shape != (size,):
+                continue
+            step, epoch, best_epoch, tokens = (int(count) for count in file["counts"])
+            return TrainingState(
+                parameters=file["parameters"],
+                adam=Adam(file["mean"], file["square"], step),
+                best=file["best"],
+                best_epoch=best_epoch,
+                epoch=epoch,
+                seconds=float(file["seconds"]),
+                tokens=tokens,
+                losses=file["losses"].tolist(),
+                scores=file["scores"].tolist(),
+            )
+    return None
+
+
+def _kept(folder: Path, training: str) -> list[tuple[int, Path]]:
+    name = re.compile(rf"{training}-epoch(\d+)-[0-9a-f]{{16}}\.npz")
+    found = ((name.fullmatch(path.name), path) for path in folder.glob(f"{training}-epoch*.npz"))
+    return [(int(match[1]), path) for match, path in found if match]
+
+
+def _digest(path: Path) -> str:
+    return sha256_of(path)[:16]
+
+
+NEEDS_PEFT = "the trainer peft"
+
+
+def train_pairs(
+    base: Path,
+    pairs: Sequence[TrainingPair],
+    settings: TrainingSettings,
+    *,
+    folder: Path,
+    trainer: Trainer = "numpy",
+    weights: Path | None = None,
+    validation: Sequence[TrainingPair] = (),
+    on_step: OnStep | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> TrainedAdapter:
+    """Trains an adapter, a soft prompt or all weights of a GGUF model, as the settings say, on pairs of prompt and
+    answer.
+
+    The checkpoint of the last epoch stays in `folder`, so that the same call continues where it was stopped and
+    gives at once what is done.
+
+    Args:
+        base: a GGUF file of the llama or qwen2 family.
+        settings: LoraSettings, SoftPromptSettings, or FullSettings for all weights, which only "peft" trains.
+        folder: for the result and the checkpoint; made if need be.
+        trainer: numpy, or transformers with peft (extra `tune`): "peft". Both take the same pairs in the same order,
+            begin with the same parameters and give the same kind of file.
+        weights: a Hugging Face folder of the model that `base` was made from, to train on in the place of the file's
+            own, rounded weights; needs the extra `tune`. None: the file's own.
+        validation: pairs whose mean loss, negative, is the score of an epoch; training ends when no epoch has been
+            better for `settings.patience`.
+        on_epoch: is called for each validated epoch, with its number, its score and the seconds of training so far;
+            first for those of a checkpoint.
+
+    Returns:
+        The result of the best epoch; without validation, of the last.
+
+    Raises:
+        InputError: the model cannot be trained, pairs are wrong or too long, the loss is no number any more, the
+            model has no free tokens for a soft prompt, the extra is not installed, or `weights` is no folder of it.
+        OSError: the disk refuses.
+    """
+    if not pairs:
+        raise InputError("there is no pair to train on")
+    file = read_gguf(base)
+    tokens = free_tokens(file, settings.vectors) if isinstance(settings, SoftPromptSettings) else NO_TOKENS
+    if isinstance(settings, SoftPromptSettings) and not tokens.ids:
+        raise InputError(f"{base}: its vocabulary has no free control token, whose place a soft prompt could take")
+    made = engine_tokens(base, [*pairs, *validation], read_architecture(file), tokens)
+    rows, held = made[: len(pairs)], made[len(pairs) :]
+    model = load_base(base)
+    if weights is not None:
+        from agent.training.hf_files import with_weights
+
+        model = with_weights(model, weights)
+    return train_tokens(
+        model,
+        rows,
+        settings,
+        tokens,
+        folder=folder,
+        trainer=trainer,
+        validation=held,
+        on_step=on_step,
+        on_epoch=on_epoch,
+    )
+
+
+def train_tokens(
+    base: BaseModel,
+    rows: Sequence[TokenPair],
+    settings: TrainingSettings,
+    soft: SoftTokens = NO_TOKENS,
+    *,
+    folder: Path,
+    trainer: Trainer = "numpy",
+    validation: Sequence[TokenPair] = (),
+    on_step: OnStep | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> TrainedAdapter:
+    """As `train_pairs`, of weights and token ids that are there already."""
+    learner = _learner(base, settings, soft, trainer)
+    with learner:
+        training = Training(learner, settings, folder, rows, validation)
+        progress = training.begun()
+        ended = training.run(progress, on_step, on_epoch)
+    if not progress.scores:
+        progress.best, progress.best_epoch = progress.parameters, progress.epoch
+    path, digest = learner.write(folder, progress.best)
+    return TrainedAdapter(
+        path=path,
+        sha256=digest,
+        steps=len(progress.losses),
+        seconds=progress.seconds,
+        tokens=progress.tokens,
+        losses=tuple(progress.losses),
+        scores=tuple(progress.scores),
+        best_epoch=progress.best_epoch,
+        ended=ended,
+        training=training.name,
+    )
+
+
+def _learner(base: BaseModel, settings: TrainingSettings, soft: SoftTokens, trainer: Trainer) -> Learner:
+    if isinstance(settings, LoraSettings):
+        lora = LoraMethod(base.architecture, settings.rank, settings.alpha)
+        if trainer == "numpy":
+            return NumpyLearner(base, lora, settings.threads)
+        require("tune", NEEDS_PEFT)
+        from agent.training.torch_learner import lora_learner
+
+        return lora_learner(base, lora, settings)
+    if isinstance(settings, FullSettings):
+        require("tune", "training all weights")
+        from agent.training.torch_learner import full_learner
+
+        return full_learner(base, settings)
+    if trainer != "numpy":
+        raise InputError("a soft prompt is trained in numpy alone")
+    return NumpyLearner(base, SoftMethod(base, soft), settings.threads)

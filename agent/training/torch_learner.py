@@ -1,0 +1,324 @@
+"""LoRA by peft and full fine-tuning by transformers (extra `tune`), in the layout of the file to write.
+
+A llama file has the rows of its query and key weights in the order in which neighbours are rotated together;
+transformers rotates halves. All other tensors are the same in both. Heavy packages load inside the functions,
+and nothing is fetched.
+
+Source: llama.cpp, conversion of llama models (`LlamaModel.permute`); transformers, `modeling_llama.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.errors import InputError
+from agent.files import new_files
+from agent.models.gguf import F16, F32, Array, GgufFile, Tensor, WrittenTensor, gguf_parts, kept, read_gguf
+from agent.training.base_model import Architecture, BaseModel
+from agent.training.learner import LaidRows
+from agent.training.parameters import LoraMethod
+from agent.training.rows import TokenPair
+from agent.training.settings import LoraSettings, TrainingSettings
+
+MODULES: Mapping[str, str] = {
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+"""The linear maps of a layer, by our names."""
+NORMS: Mapping[str, str] = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
+_WHOLE: Mapping[str, str] = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+
+
+def hf_name(name: str) -> str:
+    """The name in transformers of a tensor of a GGUF file.
+
+    >>> hf_name("blk.3.attn_q.weight"), hf_name("token_embd.weight")
+    ('model.layers.3.self_attn.q_proj.weight', 'model.embed_tokens.weight')
+    """
+    if name in _WHOLE:
+        return _WHOLE[name]
+    _, layer, part, end = name.split(".")
+    return f"model.layers.{layer}.{MODULES.get(part) or NORMS[part]}.{end}"
+
+
+def hf_order(name: str, architecture: Architecture) -> Array | None:
+    """Which row of a tensor of the file each row in transformers is, (outputs,); None: they are in one order.
+
+    Args:
+        name: of the linear map in MODULES; of anything else there is no order.
+    """
+    heads = {"attn_q": architecture.heads, "attn_k": architecture.kv_heads}.get(name)
+    if heads is None or not architecture.neighbours:
+        return None
+    return np.arange(heads * architecture.head).reshape(heads, architecture.head // 2, 2).swapaxes(1, 2).reshape(-1)
+
+
+def tensors_of(base: BaseModel) -> Iterator[tuple[str, Array, Array | None]]:
+    """Each tensor of a base: its name in the file, itself as it lies there, and the order of its rows in transformers
+    (None: the same). The order of the tensors is always the same."""
+    yield "token_embd.weight", base.embedding, None
+    if base.output is not base.embedding:
+        yield "output.weight", base.output, None
+    yield "output_norm.weight", base.output_norm, None
+    for number, layer in enumerate(base.layers):
+        for name, matrix in layer.maps.items():
+            yield f"blk.{number}.{name}.weight", matrix, hf_order(name, base.architecture)
+        for name, bias in layer.biases.items():
+            yield f"blk.{number}.{name}.bias", bias, hf_order(name, base.architecture)
+        yield f"blk.{number}.attn_norm.weight", layer.attn_norm, None
+        yield f"blk.{number}.ffn_norm.weight", layer.ffn_norm, None
+
+
+def hf_model(base: BaseModel) -> Any:
+    """The causal language model of transformers with these weights, in float32 on the processor, ready to train.
+
+    Raises:
+        InputError: the family has no place for a tensor in transformers.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+
+    kind = LlamaConfig if base.architecture.family == "llama" else Qwen2Config
+    model = AutoModelForCausalLM.from_config(kind(**sizes_of(base)), dtype=torch.float32)
+    state = {}
+    for name, tensor, order in tensors_of(base):
+        state[hf_name(name)] = torch.from_numpy(tensor.copy() if order is None else tensor[order])
+    missing, more = model.load_state_dict(state, strict=False)
+    tied = {"lm_head.weight"} if base.output is base.embedding else set()
+    if wrong := sorted({*missing, *more} - tied):
+        raise InputError(
+            f"{base.path}: transformers' {base.architecture.family} has no such set of weights: {wrong[0]}"
+        )
+    model.tie_weights()
+    model.model.rotary_emb.inv_freq = torch.from_numpy(base.frequencies).float()
+    return model.eval()  # no dropout: nothing is drawn at random
+
+
+def sizes_of(base: BaseModel) -> dict[str, Any]:
+    """The sizes of a model by the names of a Hugging Face config.json."""
+    of = base.architecture
+    biased = {name for layer in base.layers for name in layer.biases}
+    sizes = {
+        "vocab_size": of.vocabulary,
+        "hidden_size": of.width,
+        "intermediate_size": of.hidden,
+        "num_hidden_layers": of.layers,
+        "num_attention_heads": of.heads,
+        "num_key_value_heads": of.kv_heads,
+        "rms_norm_eps": of.epsilon,
+        "max_position_embeddings": of.context,
+        "tie_word_embeddings": base.output is base.embedding,
+        "head_dim": of.head,
+    }
+    if of.family == "llama":
+        sizes |= {"attention_bias": "attn_q" in biased, "mlp_bias": "ffn_up" in biased}
+    return sizes
+
+
+IGNORED = -100
+"""The target of what is not compared, as PyTorch has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterSlot:
+    """The place of a PyTorch parameter in the flat vector: `start`, and the order of its rows (None: the same)."""
+
+    parameter: Any
+    start: int
+    order: Array | None
+
+    def view(self, flat: Array) -> Array:
+        shape = tuple(self.parameter.shape)
+        return flat[self.start : self.start + self.parameter.numel()].reshape(shape)
+
+
+class TorchLearner:
+    """What PyTorch computes the gradient of.
+
+    Args:
+        slots: of all that is trained; together they fill the flat vector.
+        settings: the threads count; the rest is the loop's.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        slots: Sequence[ParameterSlot],
+        settings: TrainingSettings,
+        base: str,
+        decides: Sequence[Any],
+        initial: Callable[[int], Array],
+        write: Callable[[Path, Array], tuple[Path, str]],
+    ) -> None:
+        import torch
+
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model, self.slots, self.base = model.to(self.device), slots, base
+        self.initial, self.write, self._settings = initial, write, settings
+        self.size = sum(slot.parameter.numel() for slot in slots)
+        self.decides: list[Any] = [*decides, "torch", str(torch.__version__), self.device]
+
+    def __enter__(self) -> TorchLearner:
+        import torch
+
+        self._threads = torch.get_num_threads()
+        torch.set_num_threads(self._settings.threads)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import torch
+
+        torch.set_num_threads(self._threads)
+
+    def batch(self, rows: Sequence[TokenPair]) -> LaidRows:
+        """The tokens, whether each is one of its row, and the token that should follow or IGNORED; (rows, longest)."""
+        longest = max(len(row.prompt) + len(row.answer) for row in rows) - 1  # the last token is only predicted
+        ids, seen, targets = (np.zeros((len(rows), longest), np.int64) for _ in range(3))
+        targets[:] = IGNORED
+        for at, row in enumerate(rows):
+            through = [*row.prompt, *row.answer[:-1]]
+            ids[at, : len(through)], seen[at, : len(through)] = through, 1
+            targets[at, len(row.prompt) - 1 : len(through)] = row.answer
+        return LaidRows(int(seen.sum()), (ids, seen, targets))
+
+    def gradient(self, parameters: Array, batch: LaidRows) -> tuple[float, Array]:
+        self._set(parameters)
+        self.model.zero_grad()
+        total, answers = self._loss(batch)
+        loss = total / answers
+        loss.backward()
+        gradient = np.empty(self.size, np.float32)
+        for slot in self.slots:
+            found = slot.parameter.grad.cpu().numpy()
+            slot.view(gradient)[slice(None) if slot.order is None else slot.order] = found
+        return loss.item(), gradient
+
+    def score(self, parameters: Array, rows: Sequence[TokenPair]) -> float:
+        import torch
+
+        self._set(parameters)
+        some = self._settings.batch
+        with torch.no_grad():
+            found = [self._loss(self.batch(rows[at : at + some])) for at in range(0, len(rows), some)]
+        return -sum(float(total) for total, _ in found) / sum(answers for _, answers in found)
+
+    def _loss(self, batch: LaidRows) -> tuple[Any, int]:
+        """The loss of all answer tokens, summed, and how many there are; only they reach the vocabulary."""
+        import torch
+
+        ids, seen, targets = (torch.from_numpy(each).to(self.device) for each in batch.laid)
+        states = self.model.model(input_ids=ids, attention_mask=seen, use_cache=False).last_hidden_state
+        compared = targets != IGNORED
+        scores = self.model.lm_head(states[compared])
+        return torch.nn.functional.cross_entropy(scores, targets[compared], reduction="sum"), int(compared.sum())
+
+    def _set(self, parameters: Array) -> None:
+        import torch
+
+        with torch.no_grad():
+            for slot in self.slots:
+                view = slot.view(parameters)
+                slot.parameter.copy_(torch.from_numpy(view if slot.order is None else view[slot.order]))
+
+
+def lora_learner(base: BaseModel, method: LoraMethod, settings: LoraSettings) -> TorchLearner:
+    """An adapter of peft, which begins as the one of numpy does."""
+    from peft import LoraConfig, get_peft_model
+
+    model = hf_model(base)
+    targets = [name.rpartition(".")[2] for name in MODULES.values()]
+    how = LoraConfig(r=method.rank, lora_alpha=method.alpha, target_modules=targets, task_type="CAUSAL_LM")
+    named: Mapping[str, Any] = dict(get_peft_model(model, how).eval().named_parameters())
+    slots, start = [], 0
+    for number, layer in enumerate(method.of().layers):
+        for name in layer:
+            for part, order in (("lora_A", None), ("lora_B", hf_order(name, base.architecture))):
+                parameter = named[f"base_model.model.model.layers.{number}.{MODULES[name]}.{part}.default.weight"]
+                slots.append(ParameterSlot(parameter, start, order))
+                start += parameter.numel()
+    return TorchLearner(
+        model,
+        slots,
+        settings,
+        base.sha256,
+        ["peft", *method.decides],
+        lambda seed: method.initial(seed).flat,
+        method.write,
+    )
+
+
+def full_learner(base: BaseModel, settings: TrainingSettings) -> TorchLearner:
+    """All weights of a base; it writes a whole model."""
+    model = hf_model(base)
+    named, shapes = dict(model.named_parameters()), {}
+    slots, start = [], 0
+    for name, tensor, order in tensors_of(base):
+        slots.append(ParameterSlot(named[hf_name(name)], start, order))
+        shapes[name], start = slots[-1], start + tensor.size
+
+    def first(seed: int) -> Array:
+        return np.concatenate([tensor.ravel() for _, tensor, _ in tensors_of(base)])
+
+    def write(folder: Path, flat: Array) -> tuple[Path, str]:
+        return write_model(folder, base.path, {name: slot.view(flat) for name, slot in shapes.items()})
+
+    return TorchLearner(model, slots, settings, base.sha256, ["full"], first, write)
+
+
+# -- a whole model as a file ------------------------------------------------------------------------------------------
+
+
+def write_model(folder: Path, base: Path, weights: Mapping[str, Array]) -> tuple[Path, str]:
+    """Writes `model-HASH.gguf`: the base's values and vocabulary with other weights, matrices in float16.
+
+    Not written with the package `gguf`, whose files differ from version to version: the hash of the file tells the
+    replies of one model from those of another.
+
+    Args:
+        weights: by name of the tensor in the base, in its shape; a tensor that is not there is copied.
+
+    Returns:
+        Its path, and its SHA-256 in hex digits.
+
+    Raises:
+        InputError: the base cannot be read.
+        OSError: the disk refuses.
+    """
+    digest = hashlib.sha256()
+    with new_files(folder) as beside:
+        with (beside / "model").open("wb") as file:
+            for part in _parts(read_gguf(base), weights):
+                digest.update(part)
+                file.write(part)
+        name = f"model-{digest.hexdigest()[:16]}.gguf"
+        (beside / "model").rename(beside / name)
+    return folder / name, digest.hexdigest()
+
+
+def _parts(base: GgufFile, weights: Mapping[str, Array]) -> Iterator[bytes]:
+    tensors = [
+        _written(tensor, weights[name]) if name in weights else kept(base, tensor)
+        for name, tensor in base.tensors.items()
+    ]
+    return gguf_parts(base.data[: base.head], tensors, base.aligned)
+
+
+def _written(tensor: Tensor, weights: Array) -> WrittenTensor:
+    is_matrix = len(tensor.shape) > 1  # llama.cpp adds and multiplies vectors in float32 alone
+    kind, form = (F16, "<f2") if is_matrix else (F32, "<f4")
+    return WrittenTensor(tensor.name, tensor.shape, kind, lambda: weights.astype(form).tobytes())

@@ -1,4 +1,0 @@
-"""Trains with PyTorch, transformers and peft (extra `tune`), in the loop and the layout of the numpy trainer.
-
-Heavy packages load inside the functions that use them.
-"""
