@@ -23,14 +23,13 @@ MAX_DEPTH = 50
 MAX_JSON_DEPTH = 500
 """Levels of objects and arrays in a JSON text, well within the interpreter's stack."""
 
-_TOML_TOKEN = (  # a string that is never closed goes to the end: each character is looked at once
+TOML_STRING = (  # one that is never closed goes to the end: each character is looked at once
     r'"""(?:[^"\\]|\\.|"(?!""))*+(?:"{3,5}|\Z)'
     r"|'''(?:[^']|'(?!''))*+(?:'{3,5}|\Z)"
     r'|"(?:[^"\\\n]|\\.)*+"?'
     r"|'[^'\n]*+'?"
-    r"|(?P<mark>\.|[\[{]|[\]}]|[=,\n]|#[^\n]*+)"
 )
-
+_TOML_TOKEN = TOML_STRING + r"|(?P<mark>\.|[\[{]|[\]}]|[=,\n]|#[^\n]*+)"
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{\]}]', re.DOTALL)
 
 

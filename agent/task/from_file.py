@@ -71,7 +71,8 @@ def task_from_file(
     """Make a checked task from a data file, without a folder. Raises InputError or ProblemsError."""
     files, reading = _draft(Path(path), target, instruction, seed, slug(name or Path(path).stem), asked, None)
     with tempfile.TemporaryDirectory() as temporary:
-        _write(Path(temporary), files)
+        for file, text in files.items():
+            Path(temporary, file).write_bytes(text.encode("utf-8"))
         documents = Path(asked.knowledge) if asked.knowledge else None
         return replace(load_task(temporary, documents), folder=""), reading
 
@@ -91,7 +92,8 @@ def write_task(
         raise InputError(f"{shown(folder)} exists; choose another name or remove it first")
     files, reading = _draft(Path(path), target, instruction, seed, slug(folder.resolve().name), asked, given)
     with new_task_folder(folder) as (new, has_schema):
-        _write(new, files if has_schema else files | {"task.toml": files["task.toml"].removeprefix(SCHEMA_LINE)})
+        for file, text in files.items():
+            (new / file).write_bytes((text if has_schema else text.removeprefix(SCHEMA_LINE)).encode("utf-8"))
         load_task(new)
     return load_task(folder), reading
 
@@ -132,11 +134,6 @@ def renamed(instruction: str, columns: tuple[DataColumn, ...]) -> str:
     return PLACEHOLDER.sub(lambda mark: f"{{{{{names.get(mark[1], mark[1])}}}}}", instruction.strip())
 
 
-def _write(folder: Path, files: Mapping[str, str]) -> None:
-    for name, text in files.items():
-        (folder / name).write_bytes(text.encode("utf-8"))
-
-
 def _draft(
     path: Path, target: Targets, instruction: str, seed: int, name: str, asked: Asked, given: GivenRows | None
 ) -> tuple[dict[str, str], Reading]:
@@ -145,7 +142,12 @@ def _draft(
     data, notes = _data_table(path, named, asked, marks, given)
     if re.search("[\x00\ud800-\udfff]", instruction):
         raise InputError("the prompt holds a NUL or half a character; save it as plain UTF-8 text")
-    _require_double_braces(instruction, _names(data.table))
+    names = _names(data.table)
+    for found in SINGLE.finditer(instruction):  # it would be sent unchanged
+        if column_named(names, found[1]) is not None:
+            raise InputError(
+                f"the prompt holds {quoted(found[0])}, and {found[1]} is a column; did you mean {{{{{found[1]}}}}}?"
+            )
     rows = each_once(data.table)
     columns = decide_columns(rows, data.targets, frozenset(marks), asked, data.siblings, spoken=data.spoken)
     inputs = [column for column in columns if column.use == "input"]
@@ -218,7 +220,11 @@ def _data_table(
     _enough(path, len(table), "rows")
     table, siblings = expanded(table, named)
     targets = find_targets(_names(table), named)
-    _require_one_target(targets, asked)
+    if len(targets) > 1 and asked.type:
+        fix = "leave it out, or make a task folder with `optimize init` and set the types in task.toml"
+        raise InputError(f"--type {asked.type}: there are {len(targets)} targets; {fix}")
+    if len(targets) > 1 and asked.tools:
+        raise InputError("--tools: the answer is one column of calls; give one --target")
     if asked.tools:
         outputs = [field_name(targets[0], _names(table).index(targets[0]) + 1, ())]
         accepted = bool(asked.metric and metric_asked(asked.metric, outputs).options.get("accepted"))
@@ -296,24 +302,6 @@ def _choices(labels: set[str], rule: ScoringRule) -> tuple[str, ...]:
 
 def _names(table: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for row in table for key in row))
-
-
-def _require_one_target(targets: Sequence[str], asked: Asked) -> None:
-    if len(targets) == 1:
-        return
-    if asked.type:
-        fix = "leave it out, or make a task folder with `optimize init` and set the types in task.toml"
-        raise InputError(f"--type {asked.type}: there are {len(targets)} targets; {fix}")
-    if asked.tools:
-        raise InputError("--tools: the answer is one column of calls; give one --target")
-
-
-def _require_double_braces(instruction: str, names: Sequence[str]) -> None:
-    for found in SINGLE.finditer(instruction):
-        if column_named(names, found[1]) is not None:
-            raise InputError(
-                f"the prompt holds {quoted(found[0])}, and {found[1]} is a column; did you mean {{{{{found[1]}}}}}?"
-            )
 
 
 def _enough(path: Path, count: int, what: str) -> None:

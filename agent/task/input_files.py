@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from agent.errors import InputError, Problem, ProblemsError, refuse_all
-from agent.strict import MAX_DEPTH, BadToml
+from agent.strict import MAX_DEPTH, TOML_STRING, BadToml
 from agent.strict import parse_json as parse_json_strictly
 from agent.strict import parse_toml as parse_toml_strictly
 from agent.task.words import problem, quoted, shown
@@ -24,13 +24,7 @@ KeyPath = tuple[str | int, ...]
 """Where a key of a TOML text stands: names of tables and keys, and indices of arrays."""
 
 _UNSAFE = re.compile("[\x00\ud800-\udfff]")
-_HIDDEN = re.compile(
-    r'"""(?:[^"\\]|\\.|"(?!""))*+(?:"{3,5}|\Z)'  # one that is never closed goes to the end
-    r"|'''(?:[^']|'(?!''))*+(?:'{3,5}|\Z)"
-    r'|"(?:\\.|[^"\\\n])*+"?'
-    r"|'[^'\n]*+'?|#[^\n]*+",
-    re.DOTALL,
-)
+_HIDDEN = re.compile(TOML_STRING + r"|#[^\n]*+", re.DOTALL)
 _JSON_MARK = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{,]', re.DOTALL)
 _PART = re.compile(r'"((?:\\.|[^"\\])*+)"?' + r"|'([^']*+)'?" + r"|([A-Za-z0-9_-]+)")
 _UTF8_PAIR = re.compile(rb"[\xc2-\xf4][\x80-\xbf]")

@@ -28,7 +28,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from agent.errors import InputError, Problem, refuse_all
 from agent.task.input_files import refused
@@ -110,7 +110,7 @@ def _item(row: Mapping[str, Any], columns: RatingColumns) -> RatedItem:
     given, is_pair = row.get(columns.rating), len(answers) == 2
     named = "" if row.get(columns.rater) is None else str(row[columns.rater])
     raters = [name.strip() for name in (named.split(",") if is_pair else [named]) if name.strip()]
-    votes = [_vote(word) for word in str(given).split(",")] if is_pair else [_rating(given, columns.scale)]
+    votes = [_vote(word.strip()) for word in str(given).split(",")] if is_pair else [_rating(given, columns.scale)]
     if not raters:
         raters = [str(number) for number in range(1, len(votes) + 1)]
     if len(raters) != len(votes) or len(set(raters)) != len(raters):
@@ -133,9 +133,8 @@ def _text(row: Mapping[str, Any], name: str) -> str:
 
 
 def _vote(word: str) -> float:
-    vote = VOTES.get(word.strip().casefold())
-    if vote is None:
-        raise ValueError(f"{quoted(word.strip())} is no vote; write 1, 2 or tie")
+    if (vote := VOTES.get(word.casefold())) is None:
+        raise ValueError(f"{quoted(word)} is no vote; write 1, 2 or tie")
     return vote
 
 
@@ -206,19 +205,15 @@ class RatedFile:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch(mode=0o600)
             with self.path.open("a+b") as file:
-                if file.tell() and not _ends_whole(file):
-                    text = b"\n" + text
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    text = text if file.read(1) == b"\n" else b"\n" + text
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({error.strerror}); name another with -o") from error
         self.rows.append(row)
-
-
-def _ends_whole(file: BinaryIO) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) == b"\n"
 
 
 def _plain(text: str) -> str:

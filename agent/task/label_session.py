@@ -157,15 +157,6 @@ def disagreement(answers: Sequence[str]) -> float:
     return 1 - max(Counter(answers).values()) / len(answers) if answers else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class NearestKnown:
-    """By row the similarity and position of the nearest of the `known` rows; of equally near ones the first."""
-
-    known: tuple[int, ...]
-    similarity: Any
-    position: Any
-
-
 class LabelQueue:
     """The rows of a task by their TF-IDF vectors, shared by all labellers and threads."""
 
@@ -173,7 +164,7 @@ class LabelQueue:
         self, texts: Sequence[str], drafted: Mapping[int, str], answers: Mapping[int, Sequence[str]] | None = None
     ) -> None:
         self._texts, self._drafted, self._answers = texts, drafted, answers or {}
-        self._last: NearestKnown | None = None  # replaced and never changed, as threads share it
+        self._last: tuple[tuple[int, ...], Any, Any] | None = None  # replaced and never changed, as threads share it
 
     @cached_property
     def _vectors(self) -> Any:
@@ -199,9 +190,9 @@ class LabelQueue:
             nearest = dict(zip(candidates, (-similar).tolist(), strict=True))
             predicted = {at: self._drafted.get(at, "") for at in candidates}
         else:
-            found, places = self._nearest(tuple(labelled)), list(candidates)
-            nearest = dict(zip(places, found.similarity[places].tolist(), strict=True))
-            closest = dict(zip(places, found.position[places].tolist(), strict=True))
+            (similarity, position), places = self._nearest(tuple(labelled)), list(candidates)
+            nearest = dict(zip(places, similarity[places].tolist(), strict=True))
+            closest = dict(zip(places, position[places].tolist(), strict=True))
             predicted = {
                 at: self._drafted.get(at) or (labelled[closest[at]] if nearest[at] > 0 else "") for at in places
             }
@@ -217,18 +208,18 @@ class LabelQueue:
 
         return min(candidates, key=order)
 
-    def _nearest(self, known: tuple[int, ...]) -> NearestKnown:
+    def _nearest(self, known: tuple[int, ...]) -> tuple[Any, Any]:
+        """Return by row the similarity and position of the nearest known row; only new known rows are compared."""
         import numpy as np
 
-        last, rows = self._last, len(self._texts)
-        if last is None or known[: len(last.known)] != last.known:
-            last = NearestKnown((), np.zeros(rows), np.zeros(rows, int))
-        similarity, position = last.similarity, last.position
-        for start in range(len(last.known), len(known), AT_ONCE):
+        last, similarity, position = self._last or ((), None, None)
+        if known[: len(last)] != last or not last:
+            last, similarity, position = (), np.zeros(len(self._texts)), np.zeros(len(self._texts), int)
+        for start in range(len(last), len(known), AT_ONCE):
             some = np.array(known[start : start + AT_ONCE])
             shared = (self._vectors @ self._vectors[some].T).toarray()
             is_nearer = shared.max(axis=1) > similarity
             similarity = np.where(is_nearer, shared.max(axis=1), similarity)
             position = np.where(is_nearer, some[shared.argmax(axis=1)], position)
-        self._last = found = NearestKnown(known, similarity, position)
-        return found
+        self._last = known, similarity, position
+        return similarity, position

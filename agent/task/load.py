@@ -72,12 +72,6 @@ def _folder(path: Path) -> Path:
     raise ProblemsError((problem(shown(folder), 1, f"no such task folder{near(folder.name, near_by)}"),))
 
 
-def _read_from(file: TaskFile) -> Callable[[Any], str]:
-    if "conversation" not in file.model_fields_set:
-        return conversation_text
-    return goal_text if file.conversation.user else script_text
-
-
 class _Loading:
     def __init__(self, folder: Path, documents: Path | None) -> None:
         self.folder = folder
@@ -300,7 +294,9 @@ class _Loading:
         reader = None
         if signature is not None:
             checkers = self._label_checkers(parsed, signature, unsure)
-            reader = RowReader(signature, file.slices, knowledge, unsure, _read_from(file), checkers)
+            played = goal_text if file.conversation.user else script_text
+            read = played if "conversation" in file.model_fields_set else conversation_text
+            reader = RowReader(signature, file.slices, knowledge, unsure, read, checkers)
         files = [self._split_name(file, split) for split in SPLITS]
         splits: list[list[PlacedExample]] = []
         for split, name in zip(SPLITS, files, strict=True):
