@@ -23,18 +23,7 @@ _CHANGING = threading.Lock()
 
 
 def join_cluster(address: str, option: str) -> Any:
-    """Connects this process to a cluster, unless it is connected already; each call needs one `leave_cluster`.
-
-    Args:
-        address: Of a cluster, such as "auto" or "ray-head:6379", or "local".
-        option: Where the user gave it, for the error.
-
-    Returns:
-        The module `ray`.
-
-    Raises:
-        InputError: Ray is not installed, or there is no such cluster.
-    """
+    """Connect to a Ray cluster ("auto", HOST:PORT or "local") and return the module `ray`. Raises InputError."""
     require("ray", option)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # before the import, as Ray reports to its makers otherwise
     if address == LOCAL:

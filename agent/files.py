@@ -51,15 +51,7 @@ def new_files(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(path: Path, private: bool = False) -> Iterator[IO[bytes]]:
-    """A file that is written whole or not at all, through links; a pipe or device is written straight into.
-
-    Args:
-        path: Where.
-        private: For its owner only; otherwise a file that was there keeps its mode.
-
-    Raises:
-        OSError: The disk refuses.
-    """
+    """Write a file whole or not at all, through links; a pipe or device is written straight into."""
     if path.exists() and not path.is_file():
         with path.open("wb") as file:
             yield file

@@ -14,16 +14,7 @@ from agent.types import Outcome, Proposal, SplitName, Trial
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """How far a training is.
-
-    Args:
-        name: of what is trained, such as "lora" or "lora, setting 2 of 3".
-        epoch, epochs: the one that goes on, 1 and up, and how many there are at most.
-        step, steps: that have ended, over all epochs, and how many there are at most.
-        losses: of the steps since this program began or went on, in nats.
-        seconds: of training so far, those before a resume included.
-        left: seconds that it takes at most; None: not known before the first step.
-    """
+    """How far a training is; losses in nats, `left` in seconds, None before the first step."""
 
     name: str
     epoch: int

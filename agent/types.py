@@ -236,17 +236,7 @@ FRESH = "fresh"
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A candidate of the pool, where it stands in the space of designs and how it came about.
-
-    Args:
-        candidate: what is proposed.
-        place: its choice of each coordinate of the space of designs, by name.
-        operator: how it was made, for people: it may hold details, such as `compress:examples`.
-        parent_id: the candidate that it changes; None for a new design.
-        reason: why it was made, in a sentence.
-        credit: the operator that the bandit learns about when it climbs or does not: one of `Moves.operators`, or
-            `FRESH`.
-    """
+    """A candidate of the pool, its place in the space of designs, and the `operator` that made it."""
 
     candidate: Candidate
     place: Mapping[str, str]
@@ -254,6 +244,7 @@ class Proposal:
     parent_id: str | None
     reason: str
     credit: str = FRESH
+    """What the bandit learns about when the candidate climbs or does not: one of `Moves.operators`, or FRESH."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -504,16 +495,7 @@ class Knowledge:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedUser:
-    """What writes the user's messages of a conversation that goes on with the model's own replies.
-
-    Args:
-        model: the name of the model that plays the user, towards the goal that a row's input says; "": a row's input
-            has the user's messages, which are sent one after the other whatever is replied.
-        prompt: what that model is told to be.
-        max_turns: the most messages that it writes, at least 1.
-        stop: the text by which it ends its last message.
-        reply_tokens: the most tokens of a message, and of a reply before the last one.
-    """
+    """Who writes the user's messages: a model with a prompt, or ("" as model) the row's own messages in turn."""
 
     model: str = ""
     prompt: str = ""

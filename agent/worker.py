@@ -54,12 +54,7 @@ def load(name, path):
 
 
 async def run_aside(size: int, call: Callable[[], _T]) -> _T:
-    """The result of `call`, in a thread where `size` is LONG or more.
-
-    Args:
-        size: Characters or bytes of the text that `call` reads.
-        call: Touches nothing that other tasks of the event loop change.
-    """
+    """Return the result of `call`, in a thread where the text it reads has LONG characters or more."""
     return await asyncio.to_thread(call) if size >= LONG else call()
 
 

@@ -183,14 +183,7 @@ class Migrates(JobOptions):
 
 
 class RecordedOptions(RunOptions):
-    """A run as the ledger keeps it: its options, and what they were given for.
-
-    Args:
-        task: the task's folder, name or data file.
-        metric_source: the digest of a Python function that scores; "" where the metric is one of ours.
-        migrates: the prompt that a migration starts from.
-        model_digest: the SHA-256 of the model's own file.
-    """
+    """A run as the ledger keeps it: its options, its task, and digests of its metric and model file."""
 
     task: str = ""
     metric_source: str = ""

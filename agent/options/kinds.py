@@ -47,7 +47,6 @@ def _price_text(text: str) -> tuple[float, ...]:
 
 
 def _price(value: Any) -> Any:
-    """Two numbers of at least 0."""
     if value is None:
         return None
     if not isinstance(value, tuple | list) or len(value) != 2 or not all(map(_is_price, value)):
@@ -93,7 +92,6 @@ def _tags(value: Any) -> Any:
 
 
 def _several(value: Any) -> Any:
-    """One text, or several, as a tuple."""
     if isinstance(value, str):
         return (value,)
     if not isinstance(value, Sequence) or not all(isinstance(each, str) for each in value):
@@ -102,7 +100,6 @@ def _several(value: Any) -> Any:
 
 
 def _one_or_several(value: Any) -> Any:
-    """None, a text, or a tuple of two texts and more."""
     if value is None or isinstance(value, str):
         return value
     texts = _several(value)
@@ -114,7 +111,6 @@ def _names_text(text: str) -> tuple[str, ...]:
 
 
 def _sizes(value: Any) -> Any:
-    """Numbers of rows as one text, N,N,all."""
     return value if isinstance(value, str) else ",".join(map(str, value))
 
 

@@ -30,13 +30,7 @@ _ENDLESS = 2**53
 
 @dataclass(frozen=True, slots=True)
 class TextReading:
-    """How an option that is more than one word is read from a command line.
-
-    Args:
-        metavar: its placeholder in a help text.
-        parse: makes a value of the text; may raise ValueError.
-        write: what to write, in a sentence.
-    """
+    """How an option that is more than one word is read from a command line."""
 
     metavar: str
     parse: Callable[[str], Any]
@@ -138,18 +132,9 @@ def option(
     everyday: bool = False,
     **limits: Any,
 ) -> Any:
-    """Declare one option as a field of a `JobOptions` model.
+    """Declare one option as a field of a `JobOptions` model; `limits` are ge, gt and le.
 
-    Args:
-        default: its value where it is not given.
-        help: one or two sentences; `{name}` names another option as each surface writes it.
-        group: the heading of the help under which it stands.
-        short: a short flag, such as "-m".
-        flag: the long flag, where it is not made of the name.
-        metavar: the placeholder of its value in a help text.
-        unit: of a number, in words.
-        everyday: whether `--help` shows it; `--help-all` shows all.
-        limits: ge, gt and le, as of pydantic's Field.
+    `{name}` in the help is another option as each surface writes it; only `everyday` options show in `--help`.
     """
     about: Any = {"group": group, "short": short, "flag": flag, "metavar": metavar, "unit": unit, "everyday": everyday}
     return Field(
@@ -187,11 +172,7 @@ class JobOptions(BaseModel):
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """Check values and make the options of them.
-
-        Raises:
-            ProblemsError: all values that are wrong.
-        """
+        """Check values and make the options of them. Raises ProblemsError."""
         try:
             return cls(**values)
         except ValidationError:
@@ -200,12 +181,7 @@ class JobOptions(BaseModel):
 
     @classmethod
     def given(cls, values: Mapping[str, Any], spelled: Callable[[str], str] = str) -> Self:
-        """Make options of what a user gave; `of`, and none of them contradicts another.
-
-        Args:
-            values: those that were given, by name.
-            spelled: how the user writes the name of an option.
-        """
+        """Make options of what a user gave, spelled the user's way; also check that none contradicts another."""
         made = cls.of(values)
         if wrong := made.conflicts():
             raise ProblemsError(tuple(Problem(spelled(each.where), with_names(each.what, spelled)) for each in wrong))

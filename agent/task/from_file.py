@@ -155,7 +155,7 @@ def _draft(
         raise InputError(f"--knowledge: a column is called {CONTEXT}, as the place of passages is; rename it")
     splitting = Splitting(data, columns, asked)
     rules = splitting.read(_rule_maker(splitting.fields, asked, given))
-    dropped, kept, empty = splitting.dropped, splitting.usable.kept, splitting.empty
+    dropped, kept, empty = splitting.dropped, splitting.kept, splitting.empty
     columns = tuple(replace(column, is_optional=column.name in empty) for column in columns)
     _enough(path, len(kept), f"usable rows (dropped: {listed_counts(dropped)})")
     parts = splitting.parts(random.Random(seed), rules)

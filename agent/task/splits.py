@@ -10,7 +10,7 @@ import math
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -230,60 +230,33 @@ RuleOf = Callable[[str, Sequence[Any], Sequence[str]], ScoringRule]
 """From a field, its answers and their texts to how it is scored."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usable:
-    """The rows, by position, that have all that is needed. `groups`: those that agree, by equal inputs."""
-
-    groups: tuple[tuple[int, ...], ...]
-    dropped: Mapping[str, int]
-
-    @property
-    def kept(self) -> list[int]:
-        """One row of each group."""
-        return [group[0] for group in self.groups]
-
-
 def full_rows(table: Table, needed: Sequence[str]) -> list[int]:
     """Return the rows in which no column of `needed` is blank."""
     return [at for at, row in enumerate(table) if all(text_of(row.get(name)).strip() for name in needed)]
 
 
-def main_input(table: Table, inputs: Sequence[str]) -> str:
-    """Return the input with the most text; the others may be empty."""
-    return max(inputs, key=lambda name: sum(len(text_of(row.get(name)).strip()) for row in table))
+def _texts(table: Table, inputs: Sequence[str], positions: Iterable[int]) -> list[str]:
+    return ["\n".join(text_of(table[at].get(name)) for name in inputs) for at in positions]
 
 
-def usable_rows(table: Table, inputs: Sequence[str], full: Sequence[int], labels: Mapping[int, Any]) -> Usable:
-    """Drop repeated and contradictory rows of the `full` ones, and count them."""
+def _groups(
+    table: Table, inputs: Sequence[str], full: Sequence[int], labels: Mapping[int, Any]
+) -> tuple[list[list[int]], dict[str, int]]:
+    """Group the `full` rows by equal inputs where their labels agree; also count the rows that are dropped."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for at in full:
         groups.setdefault(tuple(fold(text_of(table[at].get(name))) for name in inputs), []).append(at)
     agreed = [group for group in groups.values() if len({canonical(labels[at]) for at in group}) == 1]
     in_agreed = sum(map(len, agreed))
-    dropped = {
+    return agreed, {
         "repeated": in_agreed - len(agreed),
         "with the same inputs but different answers": len(full) - in_agreed,
     }
-    return Usable(tuple(map(tuple, agreed)), dropped)
 
 
-def parts_of(
-    table: Table,
-    inputs: Sequence[str],
-    positions: Sequence[int],
-    labels: Mapping[int, str],
-    rng: random.Random,
-    fractions: tuple[float, float, float] = FRACTIONS,
-) -> Parts:
-    """Do `split_rows` over the texts of `inputs` in the rows at these positions."""
-    texts = ["\n".join(text_of(table[at].get(name)) for name in inputs) for at in positions]
-    train, dev, test = split_rows(texts, [labels[at] for at in positions], rng, fractions)
-    return [positions[at] for at in train], [positions[at] for at in dev], [positions[at] for at in test]
-
-
-def settled(table: Table, inputs: Sequence[str], parts: Sequence[Parts], usable: Usable) -> Parts:
+def settled(table: Table, inputs: Sequence[str], parts: Sequence[Parts], groups: Sequence[Sequence[int]]) -> Parts:
     """Merge parts split by other columns; of near-duplicates one row stays, in test before dev."""
-    group_of = {at: number for number, group in enumerate(usable.groups) for at in group}
+    group_of = {at: number for number, group in enumerate(groups) for at in group}
     merged: list[list[int]] = [[], [], []]
     taken: set[int] = set()
     for split in (2, 1, 0):
@@ -294,7 +267,7 @@ def settled(table: Table, inputs: Sequence[str], parts: Sequence[Parts], usable:
                     merged[split].append(at)
     order = [(split, at) for split in (2, 1, 0) for at in merged[split]]
     left_out: set[int] = set()
-    for twins in near_duplicates(["\n".join(text_of(table[at].get(name)) for name in inputs) for _, at in order]):
+    for twins in near_duplicates(_texts(table, inputs, (at for _, at in order))):
         if order[twins[0]][0]:  # not all in train
             left_out |= {order[twin][1] for twin in twins[1:]}
     train, dev, test = ([at for at in part if at not in left_out] for part in merged)
@@ -329,55 +302,25 @@ class Splitting:
         fields = {column.name: column.field for column in columns if column.use == "target"}
         self.fields = tuple(fields[name] for name in data.targets)
         self._split = next((column.name for column in columns if column.use == "split"), "")
-        self._full = self._complete(data.table, self._inputs)
+        self._main, self._full = self._complete(data.table, self._inputs)
         self._basis, self._basis_full = self._inputs, self._full
         try:
             usual = decide_columns(each_once(data.plain), data.targets, siblings=data.siblings, dates=True)
         except InputError:  # nothing is an input unless it is named
             return
         basis = [column.name for column in usual if column.use == "input"]
-        full = self._complete(data.plain, basis)
+        _, full = self._complete(data.plain, basis)
         if len(full) >= MIN_ROWS:
             self._basis, self._basis_full = basis, full
 
-    def _complete(self, table: Table, inputs: Sequence[str]) -> list[int]:
-        return full_rows(table, [main_input(table, inputs), *self._targets])
-
-    @property
-    def dropped(self) -> dict[str, int]:
-        """How many rows cannot be used, by the reason."""
-        lacking: dict[str, int] = {}
-        left = len(self._table)
-        for count, name in enumerate(self._targets, start=1):
-            now = len(full_rows(self._table, self._targets[:count]))
-            lacking[f"without {quoted(name)}"] = left - now
-            left = now
-        main = main_input(self._table, self._inputs)
-        lacking[f"without {quoted(main)}"] = left - len(self._full)
-        return lacking | dict(self.usable.dropped)
-
-    @property
-    def empty(self) -> dict[str, int]:
-        """By input that is empty in usable rows, in how many."""
-        found = {
-            name: sum(not text_of(self._table[at].get(name)).strip() for at in self.usable.kept)
-            for name in self._inputs
-        }
-        return {name: count for name, count in found.items() if count}
-
-    @property
-    def split_line(self) -> str:
-        """How the rows are split where a column says it; else ""."""
-        if not self._split:
-            return ""
-        given = {split_of(self._table[at].get(self._split)) for at in self.usable.kept}
-        missing = [split for split in ("dev", "test") if split not in given]
-        cut = f"; {' and '.join(missing)} rows are cut from its train rows, as it names none" if missing else ""
-        return f"splits: as the column {quoted(self._split)} says{cut}"
+    def _complete(self, table: Table, inputs: Sequence[str]) -> tuple[str, list[int]]:
+        """Return the input with the most text, and the rows that have it; the other inputs may be empty."""
+        main = max(inputs, key=lambda name: sum(len(text_of(row.get(name)).strip()) for row in table))
+        return main, full_rows(table, [main, *self._targets])
 
     def read(self, rule_of: RuleOf) -> tuple[ScoringRule, ...]:
         """Read labels and usable rows by the rule for each field with its answers and texts."""
-        texts = ["\n".join(text_of(self._plain[at].get(name)) for name in self._basis) for at in self._basis_full]
+        texts = _texts(self._plain, self._basis, self._basis_full)
         rules: list[ScoringRule] = []
         readers: list[Callable[[Any], Any]] = []
         for target, field in zip(self._targets, self.fields, strict=True):
@@ -393,52 +336,80 @@ class Splitting:
             except ValueError:  # only where a column that the splits rest on is blank
                 continue
         full = [at for at in self._full if at in self.labels]
-        self.usable: Usable = usable_rows(self._table, self._inputs, full, self.labels)
+        self._usable, dropped = _groups(self._table, self._inputs, full, self.labels)
+        self.kept = [group[0] for group in self._usable]
+        """One row of each group."""
+        lacking: dict[str, int] = {}
+        left = len(self._table)
+        for count, name in enumerate(self._targets, start=1):
+            now = len(full_rows(self._table, self._targets[:count]))
+            lacking[f"without {quoted(name)}"] = left - now
+            left = now
+        lacking[f"without {quoted(self._main)}"] = left - len(self._full)
+        self.dropped = lacking | dropped
+        """How many rows cannot be used, by the reason."""
+        empty = {name: sum(not text_of(self._table[at].get(name)).strip() for at in self.kept) for name in self._inputs}
+        self.empty = {name: count for name, count in empty.items() if count}
+        """By input that is empty in usable rows, in how many."""
         return tuple(rules)
+
+    @property
+    def split_line(self) -> str:
+        """How the rows are split where a column says it; else ""."""
+        if not self._split:
+            return ""
+        given = {split_of(self._table[at].get(self._split)) for at in self.kept}
+        missing = [split for split in ("dev", "test") if split not in given]
+        cut = f"; {' and '.join(missing)} rows are cut from its train rows, as it names none" if missing else ""
+        return f"splits: as the column {quoted(self._split)} says{cut}"
 
     def parts(self, rng: random.Random, rules: Sequence[ScoringRule]) -> Parts:
         """Return the rows of train, dev and test, with equal shares of the labels of the first target that has some."""
         labelled = [at for at, rule in enumerate(rules) if rule.type == "choice" or rule.is_scale]
         strata = {at: str(label[labelled[0]]) if labelled else "" for at, label in self.labels.items()}
-        if self._split:
-            return settled(self._table, self._inputs, (self._given_parts(rng, strata),), self.usable)
-        usable = usable_rows(self._plain, self._basis, self._basis_full, self.labels)
-        given = parts_of(self._plain, self._basis, usable.kept, strata, rng)
-        if self._basis == self._inputs:
-            return given
-        based = set(self._basis_full)
-        rest = [at for at in self.labels if at not in based]
-        others = parts_of(self._plain, self._basis, rest, strata, rng) if rest else ([], [], [])
-        return settled(self._table, self._inputs, (given, others), self.usable)
 
-    def _given_parts(self, rng: random.Random, strata: Mapping[int, str]) -> Parts:
-        """Follow the column of splits; cut the dev or test rows that it lacks from train."""
+        def parts_of(
+            table: Table, inputs: Sequence[str], rows: Sequence[int], fractions: tuple[float, float, float] = FRACTIONS
+        ) -> Parts:
+            found = split_rows(_texts(table, inputs, rows), [strata[at] for at in rows], rng, fractions)
+            train, dev, test = ([rows[at] for at in part] for part in found)
+            return train, dev, test
+
+        if not self._split:
+            groups, _ = _groups(self._plain, self._basis, self._basis_full, self.labels)
+            given = parts_of(self._plain, self._basis, [group[0] for group in groups])
+            if self._basis == self._inputs:
+                return given
+            based = set(self._basis_full)
+            rest = [at for at in self.labels if at not in based]
+            others = parts_of(self._plain, self._basis, rest) if rest else ([], [], [])
+            return settled(self._table, self._inputs, (given, others), self._usable)
+        train, dev, test = found = self._given_parts(rng)
+        if not dev and not test:
+            found = parts_of(self._table, self._inputs, train)
+        elif not dev or not test:
+            lacking = FRACTIONS[2 if dev else 1]
+            share = lacking / (FRACTIONS[0] + lacking)
+            train, _, cut = parts_of(self._table, self._inputs, train, (1 - share, 0.0, share))
+            found = train, dev or cut, test or cut
+        return settled(self._table, self._inputs, (found,), self._usable)
+
+    def _given_parts(self, rng: random.Random) -> Parts:
+        """Return the rows as the column of splits has them."""
         parts: Parts = ([], [], [])
-        for group in self.usable.groups:
+        for group in self._usable:
             places = {SPLITS.index(split_of(self._table[at].get(self._split))): at for at in group}
             parts[max(places)].append(places[max(places)])
         for part in parts:
             rng.shuffle(part)
-        train, dev, test = parts
-        rest = (self._table, self._inputs, train, strata, rng)
-        if not dev and not test:
-            return parts_of(*rest)
-        if dev and test:
-            return parts
-        lacking = FRACTIONS[2 if dev else 1]
-        share = lacking / (FRACTIONS[0] + lacking)
-        train, _, cut = parts_of(*rest, (1 - share, 0.0, share))
-        return train, dev or cut, test or cut
+        return parts
 
     def made(self, at: int) -> dict[str, Any]:
         """Return a row of fields."""
         row = self._table[at]
         made: dict[str, Any] = {"id": text_of(row["id"]).strip()} if self._has_id else {}
-        return (
-            made
-            | {c.field: text_of(row.get(c.name)) for c in self._columns}
-            | dict(zip(self.fields, self.labels[at], strict=True))
-        )
+        made |= {column.field: text_of(row.get(column.name)) for column in self._columns}
+        return made | dict(zip(self.fields, self.labels[at], strict=True))
 
 
 # -- corrected answers: unlike all rows of dev and test, new, and without secrets --------------------------------------
