@@ -7,8 +7,6 @@ or a check without a right answer is refused with its line. Knows nothing of tas
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,35 +46,26 @@ def is_promptfoo(path: Path) -> bool:
         return b"__expected" in (file.readline(65536) if b"sep=" in first[:8].lower() else first)
 
 
-@dataclass(frozen=True, slots=True)
-class _Test:
-    row: dict[str, Any]
-    check: str
-    line: int
+_Test = tuple[dict[str, Any], str, int]
+"""A test as a row, its check, and the line where that stands."""
 
 
 def promptfoo_tests(path: Path) -> tuple[list[dict[str, Any]], MetricSpec | None]:
     """Read vars and right answer of each test, and the metric that scores as they do. Raises ProblemsError."""
     where, tests = shown(path), list[_Test]()
-    if path.suffix.lower() == ".csv":
-        rows, problems = read_rows(path)
-        made = [(line, partial(_csv_test, row, line)) for line, row in rows]
-    else:
-        problems = []
-        made = [(1, partial(_yaml_test, node)) for node in _nodes(path)]
-    for line, make in made:
+    rows, problems = read_rows(path) if path.suffix.lower() == ".csv" else ([(1, node) for node in _nodes(path)], [])
+    for line, row in rows:
         try:
-            tests.append(make())
+            tests.append(_csv_test(row, line) if isinstance(row, dict) else _yaml_test(row))
         except ValueError as error:
             problems.append(problem(where, getattr(error, "line", line), str(error)))
     if not tests and not problems:
         problems = [problem(where, 1, "holds no tests; write them under `tests:`, each with vars and assert")]
-    for odd in [test for test in tests if test.check != tests[0].check][:1]:
+    for _, check, line in [test for test in tests if test[1] != tests[0][1]][:1]:
         fix = "one metric scores every row, so use one check in all tests, or make two tasks"
-        what = f"the check is {odd.check}, and {tests[0].check} in line {tests[0].line}; {fix}"
-        problems.append(problem(where, odd.line, what))
+        problems.append(problem(where, line, f"the check is {check}, and {tests[0][1]} in line {tests[0][2]}; {fix}"))
     refuse_all(problems)
-    return [test.row for test in tests], _METRICS[tests[0].check]
+    return [row for row, _, _ in tests], _METRICS[tests[0][1]]
 
 
 def _refusal(check: str) -> str:
@@ -92,22 +81,17 @@ def _csv_test(row: dict[str, Any], line: int) -> _Test:
     for name, value in row.items():
         text = str(value)
         if name == "__expected":
-            check, made[EXPECTED] = _expected(text)
+            typed = _TYPED.match(text)
+            if typed and typed[1].lower() in _CHECKS:  # what follows `equals:` and its like
+                check, text = typed[0].strip().rstrip(":").lower(), text[typed.end() :].strip()
+                if check not in _METRICS:
+                    raise ValueError(f"__expected: {_refusal(check)}, or write the answer alone")
+            made[EXPECTED] = _inside(text, name)
         elif not name.startswith("__"):
             made[name] = _inside(text, name)
         elif name != "__description" and text.strip():
             raise ValueError(f"the column {quoted(name)} is not read; take it out, or keep one __expected a row")
-    return _Test(made, check, line)
-
-
-def _expected(text: str) -> tuple[str, str]:
-    typed = _TYPED.match(text)
-    if typed is None or typed[1].lower() not in _CHECKS:
-        return "equals", _inside(text, "__expected")
-    check = typed[0].strip().rstrip(":").lower()
-    if check not in _METRICS:
-        raise ValueError(f"__expected: {_refusal(check)}, or write the answer alone")
-    return check, _inside(text[typed.end() :].strip(), "__expected")
+    return made, check, line
 
 
 def _inside(text: str, name: str) -> str:
@@ -132,12 +116,29 @@ class _Stop(ValueError):
 def _nodes(path: Path) -> list[Any]:
     import yaml
 
+    class Counting(yaml.SafeLoader):
+        count = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            self.count += 1
+            if self.count > YAML_NODES:
+                raise more_than(YAML_NODES, "names and values", "take fewer tests, or a CSV")
+            return super().compose_node(parent, index)
+
     where = shown(path)
     try:
         data = read_bytes(path)
         if len(data) > YAML:
             raise refused(where, 1, f"has more than {YAML >> 20} MB; take fewer tests, or a CSV")
-        return _tests(yaml.compose(data.decode("utf-8-sig"), Loader=_loader(yaml.SafeLoader)))
+        root = yaml.compose(data.decode("utf-8-sig"), Loader=Counting)
+        top = {} if root is None else _mapping(root, "the file")
+        if "defaultTest" in top:
+            raise _Stop(top["defaultTest"], "defaultTest is not read; write its vars and assertions into each test")
+        tests = top.get("tests")
+        if tests is not None and tests.id != "sequence":
+            what = f"tests is {quoted(str(tests.value)[:60])}, not a list; nothing outside the file is read"
+            raise _Stop(tests, what)
+        return list(tests.value) if tests else []
     except UnicodeDecodeError:
         raise refused(where, 1, "is not UTF-8; save the file as UTF-8") from None
     except (TooMuch, _Stop) as error:
@@ -148,34 +149,6 @@ def _nodes(path: Path) -> list[Any]:
         mark = getattr(error, "problem_mark", None)
         what = " ".join(str(getattr(error, "problem", None) or "cannot be read").split())
         raise refused(where, mark.line + 1 if mark else 1, f"wrong YAML: {what}") from None
-
-
-def _loader(safe: type[Any]) -> type[Any]:
-    count = 0
-
-    class Counting(safe):  # type: ignore[misc]
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            nonlocal count
-            count += 1
-            if count > YAML_NODES:
-                raise more_than(YAML_NODES, "names and values", "take fewer tests, or a CSV")
-            return super().compose_node(parent, index)
-
-    return Counting
-
-
-def _tests(root: Any) -> list[Any]:
-    if root is None:
-        return []
-    top = _mapping(root, "the file")
-    if "defaultTest" in top:
-        raise _Stop(top["defaultTest"], "defaultTest is not read; write its vars and assertions into each test")
-    tests = top.get("tests")
-    if tests is None:
-        return []
-    if tests.id != "sequence":
-        raise _Stop(tests, f"tests is {quoted(str(tests.value)[:60])}, not a list; nothing outside the file is read")
-    return list(tests.value)
 
 
 def _yaml_test(test: Any) -> _Test:
@@ -192,7 +165,7 @@ def _yaml_test(test: Any) -> _Test:
     kind = _text(check["type"], "type") if "type" in check else ""
     if kind not in _METRICS or "value" not in check:
         raise _Stop(checks.value[0], _refusal(kind))
-    return _Test({**row, EXPECTED: _text(check["value"], "value")}, kind, checks.value[0].start_mark.line + 1)
+    return {**row, EXPECTED: _text(check["value"], "value")}, kind, checks.value[0].start_mark.line + 1
 
 
 def _mapping(node: Any, what: str) -> dict[str, Any]:
