@@ -20,8 +20,7 @@ from agent.models.tool_calling import openai_tools
 from agent.strict import parse_json
 from agent.task.input_files import decoded, read_bytes
 from agent.task.tool_functions import tool_of_function
-from agent.task.tool_source import FUNCTIONS, tools_of_functions
-from agent.task.tools import MOST_TOOLS, read_tools
+from agent.task.tools import FUNCTIONS, MOST_TOOLS, read_tools, tools_of_functions
 from agent.task.words import shown
 from agent.types import Tool
 

@@ -31,8 +31,7 @@ from agent.task.examples import (
 from agent.task.input_files import TomlLines, decoded, parse_json, parse_toml, read_bytes
 from agent.task.judge_files import read_rubric
 from agent.task.tables import TEXT_CELLS, read_rows
-from agent.task.tool_source import FUNCTIONS, tools_in_source
-from agent.task.tools import accepted_checker, calls_checker, read_tools
+from agent.task.tools import FUNCTIONS, accepted_checker, calls_checker, read_tools, tools_in_source
 from agent.task.words import near, problem, quoted, shown
 from agent.types import (
     SPLITS,

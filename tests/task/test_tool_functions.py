@@ -17,8 +17,7 @@ from agent.errors import InputError, ProblemsError
 from agent.run.tool_sources import given_tools
 from agent.task.load import load_task
 from agent.task.tool_functions import docstring_parts, tool_of_function
-from agent.task.tool_source import tools_in_source
-from agent.task.tools import read_tools
+from agent.task.tools import read_tools, tools_in_source
 from promptassay import write_tools
 from tests.cli.test_tools import TASK, write_task
 from tests.cli.world import good, refused
