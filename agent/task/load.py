@@ -51,7 +51,7 @@ from agent.types import (
 )
 
 if TYPE_CHECKING:
-    from agent.task.task_file import FieldTable, Parsed, TaskFile
+    from agent.task.task_file import FieldTable
 
 
 def load_task(path: str | Path, documents: Path | None = None) -> Task:
@@ -78,32 +78,35 @@ class _Loading:
         self.problems: list[Problem] = []
         self.hashes: dict[str, str] = {}
         self.tools: tuple[Tool, ...] = ()
+        self.unsure: frozenset[str] = frozenset()  # fields whose definition is wrong
 
     def task(self) -> Task:
+        from agent.task.task_file import parse
+
         toml = self.folder / "task.toml"
         text = self._text(toml.name)
         raw = parse_toml(text, shown(toml))
-        from agent.task.task_file import parse
-
-        parsed = parse(raw)
+        self.parsed = parsed = parse(raw)
+        self.file = parsed.file
+        self.is_played = "conversation" in self.file.model_fields_set
         faults = [*checks.find_nul(raw), *parsed.faults]
-        signature, unsure = self._signature(parsed, faults)
-        faults += self._metrics(parsed, signature, unsure)
+        signature = self._signature(faults)
+        faults += self._metrics(signature)
         if not parsed.doubts("search") and not parsed.doubts("constraints"):
-            faults += checks.check_limits(parsed.file)
-        faults += self._program(parsed)
+            faults += checks.check_limits(self.file)
+        faults += self._program()
         lines = TomlLines(text)
         places = sorted((lines.of(fault.path, fault.holding), fault.what) for fault in faults)
         self.problems[:0] = [problem(shown(toml), line, what) for line, what in places]
-        rubrics, knowledge = self._rubrics(parsed), self._knowledge(parsed.file)
-        splits = self._splits(parsed, None if parsed.doubts("signature") else signature, unsure, knowledge)
+        rubrics, knowledge = self._rubrics(), self._knowledge()
+        splits = self._splits(signature, knowledge)
         for name in ("rubric.md", "labels.jsonl"):  # hashed, as the splits are made of labels
             if (self.folder / name).exists() and name not in self.hashes:
                 with self._noting():
                     self._text(name)
         if self.problems or signature is None:
             raise ProblemsError(tuple(self.problems))
-        return self._build(parsed, signature, splits, rubrics, knowledge)
+        return self._build(signature, splits, rubrics, knowledge)
 
     @contextmanager
     def _noting(self) -> Iterator[None]:
@@ -122,41 +125,41 @@ class _Loading:
     def _text(self, name: str, key: str | None = None) -> str:
         return decoded(self._bytes(name, key), shown(self.folder / name))
 
-    def _signature(self, parsed: Parsed, faults: list[Fault]) -> tuple[Signature | None, frozenset[str]]:
-        """Return the signature, and the names of fields whose definition is wrong."""
-        if parsed.doubts("signature"):
-            faults += checks.check_fields(parsed, ())
-            return None, frozenset()
+    def _signature(self, faults: list[Fault]) -> Signature | None:
+        parsed, inputs, outputs = self.parsed, tuple[str, ...](), tuple[str, ...]()
         try:
-            inputs, outputs = checks.parse_signature(parsed.file.signature)
+            if not parsed.doubts("signature"):
+                inputs, outputs = checks.parse_signature(self.file.signature)
         except ValueError as error:
-            faults += [Fault(("signature",), str(error)), *checks.check_fields(parsed, ())]
-            return None, frozenset()
+            faults.append(Fault(("signature",), str(error)))
+        if not inputs:
+            faults += checks.check_fields(parsed, ())
+            return None
         found = list(checks.check_fields(parsed, inputs, outputs))
         if not parsed.doubts("slices"):
-            found += checks.check_slices(parsed.file, inputs + outputs)
-        found += checks.check_knowledge(parsed.file, inputs, outputs)
-        self._tools(parsed, found)
-        found += checks.check_tools(parsed.file, outputs)
-        found += checks.check_conversation(parsed.file, inputs, outputs)
+            found += checks.check_slices(self.file, inputs + outputs)
+        found += checks.check_knowledge(self.file, inputs, outputs)
+        self._tools(found)
+        found += checks.check_tools(self.file, outputs)
+        found += checks.check_conversation(self.file, inputs, outputs)
         if not parsed.doubts("conversation"):
             found += checks.check_simulated_user(parsed, inputs)
         if not parsed.doubts("instruction"):
-            found += checks.check_instruction(parsed.file, inputs, outputs)
+            found += checks.check_instruction(self.file, inputs, outputs)
         fields = {}
         for name in inputs + outputs:
-            table = parsed.file.fields.get(name)
+            table = self.file.fields.get(name)
             try:
                 fields[name] = self._field(name, table)
-                if name in inputs and parsed.file.conversation.user:
+                if name in inputs and self.file.conversation.user:
                     fields[name] = replace(fields[name], type="conversation")
             except ValueError as error:
                 fields[name] = Field(name, "json")
                 found.append(Fault(("fields", name, "schema"), f"schema: {error}"))
         faults += found
         unsure = {name for name in fields if parsed.doubts("fields", name)}
-        unsure |= {str(fault.path[1]) for fault in found if fault.path[0] == "fields"}
-        return Signature(tuple(fields[n] for n in inputs), tuple(fields[n] for n in outputs)), frozenset(unsure)
+        self.unsure = frozenset(unsure | {str(fault.path[1]) for fault in found if fault.path[0] == "fields"})
+        return Signature(tuple(fields[n] for n in inputs), tuple(fields[n] for n in outputs))
 
     def _field(self, name: str, table: FieldTable | None) -> Field:
         if table is None:
@@ -183,10 +186,10 @@ class _Loading:
         json_checker(as_json)
         return Field(name, table.type, table.description, (), as_json)
 
-    def _tools(self, parsed: Parsed, faults: list[Fault]) -> None:
+    def _tools(self, faults: list[Fault]) -> None:
         """Read the tools into `self.tools`; none if one is wrong, as labels may call it."""
-        value = parsed.file.tools
-        if value is None or parsed.doubts("tools"):
+        value = self.file.tools
+        if value is None or self.parsed.doubts("tools"):
             return
         tools, wrong = tuple[Tool, ...](), list[str]()
         if not isinstance(value, str):
@@ -207,13 +210,11 @@ class _Loading:
             self.problems += [problem(shown(self.folder / name), 1, what) for what in wrong]
         self.tools = () if wrong else tools
 
-    def _label_checkers(
-        self, parsed: Parsed, signature: Signature, unsure: frozenset[str]
-    ) -> dict[str, Callable[[Any], str]]:
+    def _label_checkers(self, signature: Signature) -> dict[str, Callable[[Any], str]]:
         from agent.metrics.tool_calls import CallOptions
 
         first = signature.outputs[0].name
-        metrics = zip(parsed.file.metrics, parsed.options, strict=True)
+        metrics = zip(self.file.metrics, self.parsed.options, strict=True)
         accepted = {
             metric.field or first
             for metric, options in metrics
@@ -221,8 +222,8 @@ class _Loading:
         }
         checkers: dict[str, Callable[[Any], str]] = {}
         for field in signature.outputs:
-            table = parsed.file.fields.get(field.name)
-            if table is None or field.type != "json" or field.name in unsure:
+            table = self.file.fields.get(field.name)
+            if table is None or field.type != "json" or field.name in self.unsure:
                 continue
             if self.tools and table.schema_ is None:
                 checkers[field.name] = calls_checker(self.tools, field.name in accepted)
@@ -230,14 +231,15 @@ class _Loading:
                 checkers[field.name] = accepted_checker(field.schema)
         return checkers
 
-    def _metrics(self, parsed: Parsed, signature: Signature | None, unsure: frozenset[str]) -> Iterator[Fault]:
+    def _metrics(self, signature: Signature | None) -> Iterator[Fault]:
+        parsed = self.parsed
         if signature is not None and ("metrics",) not in parsed.broken:
-            yield from checks.check_metrics(parsed, signature.outputs, unsure)
-        for metric in parsed.file.metrics:
+            yield from checks.check_metrics(parsed, signature.outputs, self.unsure)
+        for metric in self.file.metrics:
             if (origin := METRICS.origin(metric.name)) != OURS:  # another version of it may score otherwise
                 self.hashes[f"metric {metric.name}"] = hashlib.sha256(origin.encode()).hexdigest()
         present = (self.folder / "metric.py").exists()
-        for index, metric in enumerate(parsed.file.metrics):
+        for index, metric in enumerate(self.file.metrics):
             if metric.name == "python" and not present and ("metrics", index, "name") not in parsed.broken:
                 what = "the metric python needs metric.py in the task folder; write def metric(example, prediction)"
                 yield Fault(("metrics", index), what)
@@ -245,11 +247,11 @@ class _Loading:
             with self._noting():
                 checks.check_metric_file(self._text("metric.py"), shown(self.folder / "metric.py"))
 
-    def _rubrics(self, parsed: Parsed) -> dict[str, Rubric]:
+    def _rubrics(self) -> dict[str, Rubric]:
         found: dict[str, Rubric] = {}
         from agent.metrics.reference_free import JudgeOptions
 
-        judges = [options for options in parsed.options if isinstance(options, JudgeOptions)]
+        judges = [options for options in self.parsed.options if isinstance(options, JudgeOptions)]
         for name in dict.fromkeys(judge.rubric for judge in judges):
             here = (self.folder / name).exists()
             asked = any(j.rubric == name and (j.mode == "rubric" or "rubric" in j.model_fields_set) for j in judges)
@@ -263,8 +265,8 @@ class _Loading:
                     found[name] = read_rubric(self._text(name), shown(self.folder / name))
         return found
 
-    def _knowledge(self, file: TaskFile) -> Knowledge | None:
-        table = file.knowledge
+    def _knowledge(self) -> Knowledge | None:
+        table = self.file.knowledge
         if table.path is None:
             return None
         path, folder = table.path, self.folder
@@ -275,28 +277,25 @@ class _Loading:
         self.problems += problems
         return Knowledge(documents, table.source or "", table.unanswerable or "")
 
-    def _program(self, parsed: Parsed) -> Iterator[Fault]:
-        if not parsed.file.program:
+    def _program(self) -> Iterator[Fault]:
+        if not self.file.program:
             return
-        module, factory = parsed.file.program.split(":")
+        module, factory = self.file.program.split(":")
         name = f"{module}.py"
         if not (self.folder / name).exists():
-            yield Fault(("program",), f"program = {quoted(parsed.file.program)} needs {name} in the task folder")
+            yield Fault(("program",), f"program = {quoted(self.file.program)} needs {name} in the task folder")
         else:
             with self._noting():
                 checks.check_program_file(self._text(name), factory, shown(self.folder / name))
 
-    def _splits(
-        self, parsed: Parsed, signature: Signature | None, unsure: frozenset[str], knowledge: Knowledge | None
-    ) -> list[list[PlacedExample]]:
-        file = parsed.file
+    def _splits(self, signature: Signature | None, knowledge: Knowledge | None) -> list[list[PlacedExample]]:
         reader = None
         if signature is not None:
-            checkers = self._label_checkers(parsed, signature, unsure)
-            played = goal_text if file.conversation.user else script_text
-            read = played if "conversation" in file.model_fields_set else conversation_text
-            reader = RowReader(signature, file.slices, knowledge, unsure, read, checkers)
-        files = [self._split_name(file, split) for split in SPLITS]
+            checkers = self._label_checkers(signature)
+            played = goal_text if self.file.conversation.user else script_text
+            read = played if self.is_played else conversation_text
+            reader = RowReader(signature, self.file.slices, knowledge, self.unsure, read, checkers)
+        files = [self._split_name(split) for split in SPLITS]
         splits: list[list[PlacedExample]] = []
         for split, name in zip(SPLITS, files, strict=True):
             path = self.folder / (name or f"{split}.jsonl")
@@ -319,8 +318,8 @@ class _Loading:
         self.problems += find_clashes(splits)
         return splits
 
-    def _split_name(self, file: TaskFile, split: SplitName) -> str | None:
-        if (name := getattr(file.splits, split)) is not None:
+    def _split_name(self, split: SplitName) -> str | None:
+        if (name := getattr(self.file.splits, split)) is not None:
             return str(name)
         found = [name for name in (f"{split}.jsonl", f"{split}.csv") if (self.folder / name).exists()]
         if len(found) == 1:
@@ -335,13 +334,12 @@ class _Loading:
 
     def _build(
         self,
-        parsed: Parsed,
         signature: Signature,
         splits: list[list[PlacedExample]],
         rubrics: dict[str, Rubric],
         knowledge: Knowledge | None,
     ) -> Task:
-        file = parsed.file
+        file, is_played = self.file, self.is_played
         train, dev, test = (tuple(row.example for row in placed) for placed in splits)
         search, limits, models = file.search, file.constraints, file.models
         left_out = checks.without_dspy(search.formats)
@@ -350,14 +348,13 @@ class _Loading:
             usable &= set(CONVERSATION_FORMATS)
         talk = file.conversation
         user = SimulatedUser(talk.user or "", talk.prompt or "", talk.max_turns, talk.stop, talk.reply_tokens)
-        is_played = "conversation" in file.model_fields_set
         techniques = [name for name in search.techniques if not is_played or name not in DEMO_TECHNIQUES]
         return Task(
             name=file.name,
             description=file.description,
             signature=signature,
             instruction=checks.PLACEHOLDER.sub(lambda mark: f"{{{{{mark[1]}}}}}", file.instruction.strip()),
-            metrics=checks.metric_specs(parsed, signature.outputs),
+            metrics=checks.metric_specs(self.parsed, signature.outputs),
             space=SearchSpace(
                 tuple(techniques),
                 tuple(name for name in search.formats if name in usable),
