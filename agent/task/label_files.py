@@ -17,7 +17,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -100,78 +100,6 @@ def read_unlabelled_file(path: Path, inputs: Sequence[str]) -> list[UnlabelledRo
             found[row["id"]] = UnlabelledRow(row["id"], own, row["source"], str(row.get("drafted", "")))
     refuse_all(problems)
     return list(found.values())
-
-
-# -- all files at a moment ---------------------------------------------------------------------------------------------
-
-Placed = Mapping[str, SplitName | None]
-"""By row its split; None: none."""
-Made = Mapping[str, Sequence[Mapping[str, Any]]]
-"""By split its rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class LabelFiles:
-    """What the files hold. `rows`: those of unlabelled.jsonl by their ids; `given`: split and row of the others."""
-
-    inputs: Sequence[str]
-    field: str
-    rows: Mapping[str, UnlabelledRow]
-    given: Sequence[tuple[SplitName, Mapping[str, Any]]]
-
-    def placed(self, events: Sequence[LabelEvent]) -> Placed:
-        """Return the split of each row of the log: as the log keeps it, else by the labels before."""
-        first = first_labels(events)
-        kept = {row: _split(event) for row, event in first.items() if event.split}
-        if len(kept) == len(first):
-            return kept
-        others = [SplitRow(self._text(row), str(row[self.field]), split) for split, row in self.given]
-        rows = {
-            row: SplitRow(self.rows[row].text if row in self.rows else row, event.label or "", kept.get(row))
-            for row, event in first.items()
-            if row not in kept or (kept[row] and row in self.rows)  # others say nothing of where the next ones go
-        }
-        return {**dict(zip(rows, places([*others, *rows.values()])[len(others) :], strict=True)), **kept}
-
-    def made(self, labels: Mapping[str, str | None], placed: Placed) -> Made:
-        """Return the rows of each split: those that are not labelled here, then the labelled ones."""
-        made: dict[str, list[Mapping[str, Any]]] = {split: [] for split in SPLITS}
-        for given, row in self.given:
-            made[given].append(row)
-        for row_id, split in placed.items():
-            if split is not None and row_id in self.rows and (label := labels.get(row_id)) is not None:
-                made[split].append({"id": row_id, **self.rows[row_id].inputs, self.field: label})
-        return made
-
-    def missing(self, made: Made) -> str:
-        """Say what is wanted before the splits are written, or ""."""
-        rows = [row for of_split in made.values() for row in of_split]
-        if self.given:
-            return ""
-        if (more := MIN_ROWS - len(rows)) > 0:
-            return f"at least {counted(more, 'more label')}"
-        if len({row[self.field] for row in rows}) < 2:
-            return "rows of a second label"
-        return "" if all(made.values()) else "rows that are less alike"
-
-    def _text(self, row: Mapping[str, Any]) -> str:
-        return "\n".join(str(row.get(name, "")) for name in self.inputs)
-
-
-def read_label_files(folder: Path, inputs: Sequence[str], field: str, logged: Collection[str] = ()) -> LabelFiles:
-    """Read the files of a folder; `logged` are rows of its log. Raises ProblemsError or InputError."""
-    rows = {row.id: row for row in read_unlabelled_file(folder / UNLABELLED_FILE, inputs)}
-    labelled, given = {*rows, *logged}, list[tuple[SplitName, Mapping[str, Any]]]()
-    for split in SPLITS:
-        if (path := folder / f"{split}.jsonl").exists():
-            table, problems = read_rows(path)
-            refuse_all(problems)
-            given += [(split, row) for _, row in table if row.get("id") not in labelled]
-    return LabelFiles(inputs, field, rows, given)
-
-
-def _split(event: LabelEvent) -> SplitName | None:
-    return next((split for split in SPLITS if split == event.split), None)
 
 
 # -- where a row goes --------------------------------------------------------------------------------------------------
@@ -310,7 +238,7 @@ class LabelLog:
 
     def add_all(self, labels: Sequence[tuple[str, str]], labeller: str, chosen: str) -> list[LabelEvent]:
         """Append labels of several rows in one write."""
-        name, time = labeller_name(labeller), _now()
+        name, time = labeller_name(labeller), datetime.now(UTC).isoformat(timespec="microseconds")
         added = [LabelEvent(row, label, name, time, chosen) for row, label in labels]
         return self._append(lambda events: self._place(events, added))
 
@@ -319,8 +247,9 @@ class LabelLog:
         name, taken = labeller_name(labeller), list[LabelEvent]()
 
         def made(events: Sequence[LabelEvent]) -> list[LabelEvent]:
+            time = datetime.now(UTC).isoformat(timespec="microseconds")
             taken.extend(event for _, event in _not_taken_back(events).get(name, [])[-1:])
-            return [LabelEvent(each.row, None, name, _now()) for each in taken]
+            return [LabelEvent(each.row, None, name, time) for each in taken]
 
         self._append(made)
         return taken[0] if taken else None
@@ -403,10 +332,6 @@ def _hash(line: bytes) -> str:
     return hashlib.sha256(line).hexdigest()
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
 @dataclass(frozen=True, slots=True)
 class LabelStatus:
     """Progress of labelling; `missing` says what is wanted before the splits are written."""
@@ -431,13 +356,17 @@ class LabelledTask:
                 f"{shown(folder / UNLABELLED_FILE)}: no such file; add rows without a label with "
                 f"`optimize label {folder.name} --add FILE`"
             )
-        self.rows = list(read_label_files(folder, self.inputs, self.field).rows.values())
+        self.rows = list(_Moment(self, ()).rows.values())
         self.log = LabelLog(folder / LABELS_FILE, self._write_splits, self._with_splits)
 
     @property
     def definitions(self) -> dict[str, str]:
         """The meaning of each label, by a line `- LABEL: ...` of the instruction, or ""."""
-        return definitions_in(self.instruction, self.choices)
+        found = {}
+        for choice in self.choices:
+            line = re.search(rf"^- {re.escape(choice)}: *(.*)$", self.instruction, re.MULTILINE)
+            found[choice] = line[1].strip() if line else ""
+        return found
 
     @cached_property
     def by_id(self) -> Mapping[str, UnlabelledRow]:
@@ -474,59 +403,113 @@ class LabelledTask:
 
     def status(self, events: Sequence[LabelEvent]) -> LabelStatus:
         """Tell how far labelling is after all `events` of the log."""
-        now, chosen = self._files(events), {event.row: event.chosen for event in events if event.chosen}
-        placed, of_rows = now.placed(events), self._agreed(events, now)
-        made = now.made(of_rows, placed)
-        in_test = [row for row, split in placed.items() if split == "test" and of_rows.get(row) is not None]
+        now, chosen = _Moment(self, events), {event.row: event.chosen for event in events if event.chosen}
+        labels = [*now.agreed.values()]
+        in_test = [row for row, split in now.placed.items() if split == "test" and now.agreed.get(row) is not None]
         return LabelStatus(
             rows=len(now.rows),
-            labelled=sum(label is not None for label in of_rows.values()),
-            disputed=sum(label is None for label in of_rows.values()),
-            by_label={choice: sum(label == choice for label in of_rows.values()) for choice in self.choices},
-            splits={split: len(made[split]) for split in SPLITS},
+            labelled=sum(label is not None for label in labels),
+            disputed=labels.count(None),
+            by_label={choice: labels.count(choice) for choice in self.choices},
+            splits={split: len(now.made[split]) for split in SPLITS},
             chosen_in_test=sum(chosen.get(row) == DISAGREEMENT for row in in_test),
-            missing=now.missing(made),
+            missing=now.missing,
         )
 
-    def labels(self, events: Sequence[LabelEvent]) -> dict[str, dict[str, LabelEvent]]:
-        """Return by row and labeller the labels that stand and that the task still has."""
-        return self._labels(events, self.by_id)
-
-    def _labels(
-        self, events: Sequence[LabelEvent], rows: Mapping[str, UnlabelledRow]
+    def labels(
+        self, events: Sequence[LabelEvent], rows: Mapping[str, UnlabelledRow] | None = None
     ) -> dict[str, dict[str, LabelEvent]]:
+        """Return by row and labeller the labels that stand and that the task, or `rows`, still have."""
         found = {
             row: {name: event for name, event in given.items() if event.label in self.choices}
             for row, given in standing(events).items()
-            if row in rows
+            if row in (self.by_id if rows is None else rows)
         }
         return {row: given for row, given in found.items() if given}
 
     def _with_splits(self, events: Sequence[LabelEvent], added: Sequence[LabelEvent]) -> list[LabelEvent]:
         whole = [*events, *added]
-        placed, first = self._files(whole).placed(whole), first_labels(whole)
+        placed, first = _Moment(self, whole).placed, first_labels(whole)
         return [
             replace(event, split=placed[event.row] or LEFT_OUT) if first[event.row] is event else event
             for event in added
         ]
 
-    def _files(self, events: Sequence[LabelEvent]) -> LabelFiles:
-        return read_label_files(self.folder, self.inputs, self.field, {event.row for event in events})
-
-    def _agreed(self, events: Sequence[LabelEvent], now: LabelFiles) -> dict[str, str | None]:
-        return {row: agreed(given) for row, given in self._labels(events, now.rows).items()}
-
     def _write_splits(self, events: Sequence[LabelEvent]) -> None:
-        now = self._files(events)
-        made = now.made(self._agreed(events, now), now.placed(events))
-        is_written = (self.folder / "test.jsonl").exists()
-        if now.missing(made) and not (is_written and all(made.values())):
+        now = _Moment(self, events)
+        if now.missing and not ((self.folder / "test.jsonl").exists() and all(now.made.values())):
             return
-        texts = {f"{split}.jsonl": "".join(map(json_line, rows)).encode() for split, rows in made.items()}
         with new_files(self.folder) as new:
-            for name, text in texts.items():
-                if not (old := self.folder / name).exists() or old.read_bytes() != text:
-                    (new / name).write_bytes(text)
+            for split, rows in now.made.items():
+                text = "".join(map(json_line, rows)).encode()
+                if not (old := self.folder / f"{split}.jsonl").exists() or old.read_bytes() != text:
+                    (new / old.name).write_bytes(text)
+
+
+class _Moment:
+    """What the files of a task hold after the `events` of its log. Raises ProblemsError where one is broken.
+
+    `rows`: those of unlabelled.jsonl by their ids; `given`: split and row of those that are in no log.
+    """
+
+    def __init__(self, task: LabelledTask, events: Sequence[LabelEvent]) -> None:
+        self._task, self._events = task, events
+        self.rows = {row.id: row for row in read_unlabelled_file(task.folder / UNLABELLED_FILE, task.inputs)}
+        labelled = {*self.rows, *(event.row for event in events)}
+        self.given: list[tuple[SplitName, Mapping[str, Any]]] = []
+        for split in SPLITS:
+            if (path := task.folder / f"{split}.jsonl").exists():
+                table, problems = read_rows(path)
+                refuse_all(problems)
+                self.given += [(split, row) for _, row in table if row.get("id") not in labelled]
+
+    @cached_property
+    def placed(self) -> Mapping[str, SplitName | None]:
+        """The split of each row of the log: as the log keeps it, else by the labels before."""
+        names: dict[str, SplitName] = {split: split for split in SPLITS}
+        first = first_labels(self._events)
+        kept = {row: names.get(event.split) for row, event in first.items() if event.split}
+        if len(kept) == len(first):
+            return kept
+        texts = ["\n".join(str(row.get(name, "")) for name in self._task.inputs) for _, row in self.given]
+        others = [
+            SplitRow(text, str(row[self._task.field]), split)
+            for text, (split, row) in zip(texts, self.given, strict=True)
+        ]
+        rows = {
+            row: SplitRow(self.rows[row].text if row in self.rows else row, event.label or "", kept.get(row))
+            for row, event in first.items()
+            if row not in kept or (kept[row] and row in self.rows)  # others say nothing of where the next ones go
+        }
+        return {**dict(zip(rows, places([*others, *rows.values()])[len(others) :], strict=True)), **kept}
+
+    @cached_property
+    def agreed(self) -> dict[str, str | None]:
+        """By row its label, None where labellers disagree."""
+        return {row: agreed(given) for row, given in self._task.labels(self._events, self.rows).items()}
+
+    @cached_property
+    def made(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """The rows of each split: those that are not labelled here, then the labelled ones."""
+        made: dict[str, list[Mapping[str, Any]]] = {split: [] for split in SPLITS}
+        for given, row in self.given:
+            made[given].append(row)
+        for row_id, split in self.placed.items():
+            if split is not None and row_id in self.rows and (label := self.agreed.get(row_id)) is not None:
+                made[split].append({"id": row_id, **self.rows[row_id].inputs, self._task.field: label})
+        return made
+
+    @property
+    def missing(self) -> str:
+        """What is wanted before the splits are written, or ""."""
+        rows = [row for of_split in self.made.values() for row in of_split]
+        if self.given:
+            return ""
+        if (more := MIN_ROWS - len(rows)) > 0:
+            return f"at least {counted(more, 'more label')}"
+        if len({row[self._task.field] for row in rows}) < 2:
+            return "rows of a second label"
+        return "" if all(self.made.values()) else "rows that are less alike"
 
 
 def read_fields(folder: Path) -> tuple[tuple[str, ...], str]:
@@ -544,16 +527,6 @@ def rows_to_label(folder: str) -> int:
         return len(task.rows) - len(task.labels(task.log.events()))
     except InputError:
         return 0
-
-
-def definitions_in(instruction: str, choices: Sequence[str]) -> dict[str, str]:
-    """Return the meaning of each label, by the lines `- LABEL: ...` of an instruction, or "".
-
-    >>> definitions_in("Name the team.\\n- bug: Something is broken.", ["bug", "question"])
-    {'bug': 'Something is broken.', 'question': ''}
-    """
-    lines = {choice: re.search(rf"^- {re.escape(choice)}: *(.*)$", instruction, re.MULTILINE) for choice in choices}
-    return {choice: line[1].strip() if line else "" for choice, line in lines.items()}
 
 
 def _read_toml(folder: Path) -> tuple[str, tuple[str, ...], str, tuple[str, ...], str]:
