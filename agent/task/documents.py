@@ -27,10 +27,8 @@ if TYPE_CHECKING:
     from agent.options.shared import FormOptions
 
 MOST_FILES = 1_000
-MOST_BYTES = 20_000_000
-"""Of one file."""
-MOST_LETTERS = 4_000_000
-"""Of all documents together: a release holds every passage."""
+MOST_BYTES = 20_000_000  # of one file
+MOST_LETTERS = 4_000_000  # of all documents together: a release holds every passage
 MOST_PAGES = 2_000
 _HEADING = re.compile(r"(#{1,6})\s++(.*)")
 _RULE_OF_TABLE = re.compile(r"\|?\s*+:?-{2,}+:?\s*+(?:\|\s*+:?-{2,}+:?\s*+)*+\|?\s*+")
@@ -306,8 +304,7 @@ def _sections(name: str, data: bytes, file: Path) -> tuple[Section, ...]:
 _NOT_SHOWN = re.compile(  # taken out first: where one of them is not closed, html.parser takes the square of the time
     r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\s*>|\Z)|<![^>]*>?", re.DOTALL | re.IGNORECASE
 )
-SHARE = 0.1
-"""Of the texts of a column; with as many in HTML it is named."""
+SHARE = 0.1  # of the texts of a column; with as many in HTML it is named
 _BLOCKS = frozenset((
     "address", "article", "aside", "blockquote", "body", "br", "center", "dd", "details", "dialog", "div", "dl",
     "dt", "fieldset", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "head", "header", "hr",

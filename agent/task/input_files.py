@@ -282,29 +282,18 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
     return raw
 
 
-COLUMNS = 1_000
-"""Columns, also of all JSON rows together."""
+COLUMNS = 1_000  # columns, also of all JSON rows together
 ROWS = 1_000_000
-LINES = 2_000_000
-"""Lines of a text file; a cell may span several."""
-CELLS = 5_000_000
-"""Cells of all rows, and values inside of JSON."""
-CELL_TEXT = 1_000_000
-"""Characters of one cell, or of one text inside of JSON."""
-TEXT = 100_000_000
-"""Characters of all cells of a workbook or Parquet file, which are packed."""
-POSITIONS = 50_000_000
-"""Cells of a sheet, empty ones to the left of others included."""
-FILE = 200 * 1024 * 1024
-"""Bytes of a file."""
-LINE = 64 * 1024 * 1024
-"""Bytes of a line, and of a .json file, which is read as a whole."""
-YAML = 4 * 1024 * 1024
-"""Bytes of a YAML file, whose reader is slow."""
-YAML_NODES = 50_000
-"""Names, values and lists in it."""
-MEMORY = 1024 * 1024 * 1024
-"""Bytes of memory of the process that reads a workbook or Parquet file."""
+LINES = 2_000_000  # lines of a text file; a cell may span several
+CELLS = 5_000_000  # cells of all rows, and values inside of JSON
+CELL_TEXT = 1_000_000  # characters of one cell, or of one text inside of JSON
+TEXT = 100_000_000  # characters of all cells of a workbook or Parquet file, which are packed
+POSITIONS = 50_000_000  # cells of a sheet, empty ones to the left of others included
+FILE = 200 * 1024 * 1024  # bytes of a file
+LINE = 64 * 1024 * 1024  # bytes of a line, and of a .json file, which is read as a whole
+YAML = 4 * 1024 * 1024  # bytes of a YAML file, whose reader is slow
+YAML_NODES = 50_000  # names, values and lists in it
+MEMORY = 1024 * 1024 * 1024  # bytes of memory of the process that reads a workbook or Parquet file
 
 
 class TooMuch(ValueError):

@@ -22,12 +22,10 @@ from agent.stats.agreement import IntervalEstimate, kappa, share
 from agent.task.label_files import DISAGREEMENT, SPREAD, LabelEvent, LabelledTask, UnlabelledRow, agreed, labeller_name
 
 MOST_TERMS = 50_000
-AT_ONCE = 64
-"""Labelled rows that are compared with all rows together: more take more memory."""
+AT_ONCE = 64  # labelled rows that are compared with all rows together: more take more memory
 
 
-OVERLAP = 10
-"""Rows of others that a labeller gets first, so that agreement can be measured."""
+OVERLAP = 10  # rows of others that a labeller gets first, so that agreement can be measured
 
 
 @dataclass(frozen=True, slots=True)

@@ -287,10 +287,8 @@ def _cells(record: tuple[int, list[str] | csv.Error]) -> int:
     return 0 if isinstance(record[1], csv.Error) else len(record[1])
 
 
-SECONDS = 300.0
-"""For one part of the rows, and for what is read before the first one."""
-PART = 500
-"""Rows of one answer."""
+SECONDS = 300.0  # for one part of the rows, and for what is read before the first one
+PART = 500  # rows of one answer
 Row = tuple[int, list[Any]]
 _LIBRARIES = {".xlsx": "openpyxl", ".parquet": "pyarrow"}
 _SCRIPT = r"""

@@ -25,22 +25,18 @@ from agent.task.words import listed, near, problem, quoted, shown
 from agent.types import Tool
 from agent.worker import LOAD, Worker
 
-MOST_TOOLS = 128
-"""As many as OpenAI takes."""
+MOST_TOOLS = 128  # as many as OpenAI takes
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 SCHEMAS = ("parameters", "input_schema", "inputSchema")
 """The key of the schema of the arguments: OpenAI's, Anthropic's, and that of MCP."""
 KEYS = ("name", "description", "type", "strict", *SCHEMAS)
 """Of a tool in task.toml, as OpenAI and Anthropic write one."""
 METHODS = ("get", "post", "put", "patch", "delete")
-MOST_STEPS = 100
-"""From reference to reference."""
+MOST_STEPS = 100  # from reference to reference
 MOST_PARTS = 100_000
 """Of an OpenAPI document: one that refers to itself twice at each of 30 levels would fill the memory."""
-MOST_SCHEMA = 100_000
-"""Characters of the schema of a tool: to check it takes seconds."""
-MOST_LEVELS = 60
-"""Of a schema inside another, with its references in place."""
+MOST_SCHEMA = 100_000  # characters of the schema of a tool: to check it takes seconds
+MOST_LEVELS = 60  # of a schema inside another, with its references in place
 
 
 def read_tools(value: Any, own: bool = False) -> tuple[tuple[Tool, ...], list[str]]:
