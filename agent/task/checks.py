@@ -78,57 +78,43 @@ def check_fields(parsed: Parsed, inputs: tuple[str, ...], outputs: tuple[str, ..
     for name, table in parsed.file.fields.items():
         if names and name not in names:
             yield Fault(("fields", name), f"the field {quoted(name)} is not in the signature{near(name, names)}")
-        if parsed.doubts("fields", name):
-            continue
-        yield from _check_choices(name, table)
-        if table.schema_ is not None and table.type != "json":
-            what = (
-                f'the field {quoted(name)} has type {table.type} and a schema; set type = "json" or remove the schema'
-            )
-            yield Fault(("fields", name, "schema"), what)
-        yield from _check_reply_limits(name, table, inputs)
-        if table.optional and (name in outputs or table.type != "text" or len(inputs) == 1):
-            what = f"the field {quoted(name)} cannot be empty; optional is for one of several inputs, of type text"
-            yield Fault(("fields", name, "optional"), what)
+        if not parsed.doubts("fields", name):
+            faults = _field_faults(table, f"the field {quoted(name)}", name in inputs)
+            yield from (Fault(("fields", name, key), what) for key, what in faults)
+            if table.optional and (name in outputs or table.type != "text" or len(inputs) == 1):
+                what = f"the field {quoted(name)} cannot be empty; optional is for one of several inputs, of type text"
+                yield Fault(("fields", name, "optional"), what)
 
 
-def _check_reply_limits(name: str, table: FieldTable, inputs: tuple[str, ...]) -> Iterator[Fault]:
-    given = [key for key in ("min_words", "max_words", "forbidden", "required") if getattr(table, key)]
-    for key in given:
-        if name in inputs:
-            yield Fault(("fields", name, key), f"the field {quoted(name)} is an input; {key} is for outputs")
-        elif table.type != "text":
-            what = f"the field {quoted(name)} has type {table.type}; {key} is for text, so remove it"
-            yield Fault(("fields", name, key), what)
-    if (table.min_words or 0) > (table.max_words or math.inf):
-        what = f"min_words = {table.min_words} is above max_words = {table.max_words}; swap them"
-        yield Fault(("fields", name, "min_words"), what)
-    for wanted in table.required:
-        if banned := next((text for text in table.forbidden if text.casefold() in wanted.casefold()), None):
-            same = banned.casefold() == wanted.casefold()
-            how = "forbidden" if same else f"holds {quoted(banned)}, which is forbidden"
-            what = f"{quoted(wanted)} is required and {how}; remove one of them"
-            yield Fault(("fields", name, "required"), what)
-
-
-def _check_choices(name: str, table: FieldTable) -> Iterator[Fault]:
-    path = ("fields", name, "choices")
-    if table.type != "choice":
-        if table.choices:
-            what = f'the field {quoted(name)} has type {table.type} and choices; set type = "choice" or remove them'
-            yield Fault(path, what)
-        return
-    if len(table.choices) < 2:
+def _field_faults(table: FieldTable, this: str, is_input: bool) -> _Faults:
+    typed = f"{this} has type {table.type}"
+    if table.type != "choice" and table.choices:
+        yield "choices", f'{typed} and choices; set type = "choice" or remove them'
+    elif table.type == "choice" and len(table.choices) < 2:
         how = "no choices" if not table.choices else f"only the choice {quoted(table.choices[0])}"
-        yield Fault(path, f"the field {quoted(name)} has type choice and {how}; list two or more")
+        yield "choices", f"{typed} and {how}; list two or more"
     seen: dict[str, str] = {}
-    for choice in table.choices:
+    for choice in table.choices if table.type == "choice" else ():
         if choice != choice.strip():
-            yield Fault(path, f"the choice {quoted(choice)} has spaces around it; remove them")
+            yield "choices", f"the choice {quoted(choice)} has spaces around it; remove them"
         if first := seen.get(fold(choice)):
             same = "stands twice" if first == choice else f"differs from {quoted(first)} in case or spaces only"
-            yield Fault(path, f"the choice {quoted(choice)} {same}; keep one")
+            yield "choices", f"the choice {quoted(choice)} {same}; keep one"
         seen.setdefault(fold(choice), choice)
+    if table.schema_ is not None and table.type != "json":
+        yield "schema", f'{typed} and a schema; set type = "json" or remove the schema'
+    for key in ("min_words", "max_words", "forbidden", "required"):
+        if getattr(table, key) and is_input:
+            yield key, f"{this} is an input; {key} is for outputs"
+        elif getattr(table, key) and table.type != "text":
+            yield key, f"{typed}; {key} is for text, so remove it"
+    if (table.min_words or 0) > (table.max_words or math.inf):
+        yield "min_words", f"min_words = {table.min_words} is above max_words = {table.max_words}; swap them"
+    for wanted in table.required:
+        if banned := next((text for text in table.forbidden if text.casefold() in wanted.casefold()), None):
+            is_same = banned.casefold() == wanted.casefold()
+            how = "forbidden" if is_same else f"holds {quoted(banned)}, which is forbidden"
+            yield "required", f"{quoted(wanted)} is required and {how}; remove one of them"
 
 
 def check_instruction(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
@@ -146,38 +132,55 @@ def check_instruction(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[st
         yield Fault(("instruction",), f"the instruction holds {quoted(found[0])}, which is {what}", holding=found[0])
 
 
-def check_knowledge(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
-    """Check [knowledge] against the signature."""
-    table, names = file.knowledge, inputs + outputs
-    if "knowledge" not in file.model_fields_set:
-        return
+DEMO_TECHNIQUES = frozenset[TechniqueName](("few-shot", "few-shot-cot"))
+"""What a conversation that goes on with the model's own replies cannot have: rows do not say what was replied."""
+
+
+def check_parts(parsed: Parsed, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
+    """Check [knowledge], tools and conversations against the signature, the instruction and the search."""
+    file = parsed.file
+    found = [*_conversation_faults(file, inputs, outputs)]
+    if "knowledge" in file.model_fields_set:
+        found += _knowledge_faults(file, inputs, inputs + outputs)
+    if file.tools is not None:
+        found += _tool_faults(file, outputs)
+    if "conversation" in file.model_fields_set and not parsed.doubts("conversation"):
+        found += _user_faults(file, inputs)
+        for index, options in enumerate(parsed.options):
+            if getattr(options, "mode", "") == "pairwise":
+                what = "mode = 'pairwise' compares two answers to the same messages; take another mode"
+                yield Fault(("metrics", index, "mode"), what)
+    yield from (Fault(tuple(place.split(".")), what) for place, what in found)
+
+
+_Faults = Iterator[tuple[str, str]]
+"""Where something is wrong, with dots, and what."""
+
+
+def _knowledge_faults(file: TaskFile, inputs: tuple[str, ...], names: tuple[str, ...]) -> _Faults:
+    table = file.knowledge
     if table.path is None:
-        yield Fault(("knowledge",), "the key 'path' is missing; write the folder of the documents")
+        yield "knowledge", "the key 'path' is missing; write the folder of the documents"
     if CONTEXT in names:
-        what = f"the field {quoted(CONTEXT)} has the name of the place of passages; rename it, or take [knowledge] out"
-        yield Fault(("signature",), what)
+        what = f"the field {quoted(CONTEXT)} has the name of the place of passages"
+        yield "signature", f"{what}; rename it, or take [knowledge] out"
     if table.source in inputs:
-        yield Fault(("knowledge", "source"), f"source = {quoted(table.source)} is an input, which the model sees")
+        yield "knowledge.source", f"source = {quoted(table.source)} is an input, which the model sees"
     if table.source == "id" or (table.source and table.source not in names and not _NAME.fullmatch(table.source)):
-        what = f"source = {quoted(table.source)} cannot be a column; write letters, digits and _"
-        yield Fault(("knowledge", "source"), what)
+        yield "knowledge.source", f"source = {quoted(table.source)} cannot be a column; write letters, digits and _"
     if file.program:
         what = "only a prompt looks passages up, and this task has a program of its own; take [knowledge] out"
-        yield Fault(("knowledge",), what)
+        yield "knowledge", what
 
 
-def check_tools(file: TaskFile, outputs: tuple[str, ...]) -> Iterator[Fault]:
-    """Check `tools` against the signature and the layouts."""
-    if file.tools is None:
-        return
+def _tool_faults(file: TaskFile, outputs: tuple[str, ...]) -> _Faults:
     table = file.fields.get(outputs[0]) if len(outputs) == 1 else None
     if table is None or table.type != "json":
-        what = 'the answer of a task with tools is a list of calls: one output, of type = "json"'
-        yield Fault(("tools",), what)
+        yield "tools", 'the answer of a task with tools is a list of calls: one output, of type = "json"'
     if file.program:
-        yield Fault(("tools",), "only a prompt calls tools, and this task has a program of its own; take tools out")
+        yield "tools", "only a prompt calls tools, and this task has a program of its own; take tools out"
     if _lacks_layout(file, TOOL_FORMATS):
-        yield Fault(("search", "formats"), f"a prompt with tools has one of the layouts {listed(TOOL_FORMATS)}")
+        yield "search.formats", f"a prompt with tools has one of the layouts {listed(TOOL_FORMATS)}"
 
 
 def _lacks_layout(file: TaskFile, usable: Sequence[FormatName]) -> bool:
@@ -188,66 +191,47 @@ def _has_mark(file: TaskFile, name: str) -> bool:
     return any(found[1] == name for found in PLACEHOLDER.finditer(file.instruction))
 
 
-def check_conversation(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
-    """Check a field of type conversation against the signature, the instruction and the layouts."""
+def _conversation_faults(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> _Faults:
     for name in (name for name, table in file.fields.items() if table.type == "conversation"):
         if name in outputs:
-            yield Fault(("fields", name, "type"), "a conversation is an input; the answer to it is a text or a label")
+            yield f"fields.{name}.type", "a conversation is an input; the answer to it is a text or a label"
         if name in inputs and len(inputs) > 1:
             what = "a conversation is the only input; put what goes with it into its first message, of the role system"
-            yield Fault(("signature",), what)
+            yield "signature", what
         if _has_mark(file, name):
             what = f"the conversation goes to the model as messages after the instruction; take {{{{{name}}}}} out"
-            yield Fault(("instruction",), what)
+            yield "instruction", what
         if file.program:
-            yield Fault(
-                ("program",), "a program of your own takes texts; write the conversation as a field of type text"
-            )
+            yield "program", "a program of your own takes texts; write the conversation as a field of type text"
         if _lacks_layout(file, CONVERSATION_FORMATS):
-            what = f"a conversation is sent in one of the layouts {listed(CONVERSATION_FORMATS)}"
-            yield Fault(("search", "formats"), what)
+            yield "search.formats", f"a conversation is sent in one of the layouts {listed(CONVERSATION_FORMATS)}"
 
 
-DEMO_TECHNIQUES = frozenset[TechniqueName](("few-shot", "few-shot-cot"))
-"""What a conversation that goes on with the model's own replies cannot have: rows do not say what was replied."""
-
-
-def check_simulated_user(parsed: Parsed, inputs: tuple[str, ...]) -> Iterator[Fault]:
-    """Check [conversation] against the signature and the search."""
-    file, place = parsed.file, ("conversation",)
-    table = file.conversation
-    if "conversation" not in file.model_fields_set:
-        return
+def _user_faults(file: TaskFile, inputs: tuple[str, ...]) -> _Faults:
+    """Check [conversation]."""
+    table, name = file.conversation, inputs[0]
+    kind = file.fields[name].type if name in file.fields else "text"
     if len(inputs) > 1:
         what = "is one input: " + ("the goal of the user" if table.user else "the messages of the user, in a list")
-        yield Fault(("signature",), f"what the user of [conversation] goes by {what}")
-    kind = file.fields[inputs[0]].type if inputs[0] in file.fields else "text"
+        yield "signature", f"what the user of [conversation] goes by {what}"
     if table.user and kind != "text":
-        what = f"the goal of the user is a text; remove type from [fields.{inputs[0]}]"
-        yield Fault(("fields", inputs[0], "type"), what)
+        yield f"fields.{name}.type", f"the goal of the user is a text; remove type from [fields.{name}]"
     if not table.user and kind != "conversation":
-        what = f'the messages of the user are a conversation; write type = "conversation" below [fields.{inputs[0]}]'
-        yield Fault(place, what)
-    if table.user and _has_mark(file, inputs[0]):
-        what = f"the instruction holds {{{{{inputs[0]}}}}}, the goal that only the user knows; take it out"
-        yield Fault(("instruction",), what)
+        what = f'the messages of the user are a conversation; write type = "conversation" below [fields.{name}]'
+        yield "conversation", what
+    if table.user and _has_mark(file, name):
+        yield "instruction", f"the instruction holds {{{{{name}}}}}, the goal that only the user knows; take it out"
     if table.user and not table.prompt:
-        yield Fault(place, "the key 'prompt' is missing; write what the model that plays the user is to be")
+        yield "conversation", "the key 'prompt' is missing; write what the model that plays the user is to be"
     if not table.user and (given := table.model_fields_set & {"prompt", "max_turns", "stop"}):
-        yield Fault((*place, min(given)), f"{min(given)} is for a model that plays the user; name it: user = ...")
+        yield f"conversation.{min(given)}", f"{min(given)} is for a model that plays the user; name it: user = ..."
     if "techniques" in file.search.model_fields_set and not set(file.search.techniques) - DEMO_TECHNIQUES:
-        yield Fault(("search", "techniques"), "a conversation that goes on with own replies has no examples to show")
+        yield "search.techniques", "a conversation that goes on with own replies has no examples to show"
     for what, is_there in (("tools", file.tools is not None), ("knowledge", file.knowledge.path is not None)):
         if is_there:
-            yield Fault(
-                (what,), f"a conversation that goes on with own replies takes no {what} yet; take one of them out"
-            )
+            yield what, f"a conversation that goes on with own replies takes no {what} yet; take one of them out"
     if file.program:
-        yield Fault(("program",), "a program of your own makes its calls itself; take [conversation] out")
-    for index, options in enumerate(parsed.options):
-        if getattr(options, "mode", "") == "pairwise":
-            what = "mode = 'pairwise' compares two answers to the same messages; take another mode"
-            yield Fault(("metrics", index, "mode"), what)
+        yield "program", "a program of your own makes its calls itself; take [conversation] out"
 
 
 def check_metrics(parsed: Parsed, outputs: Sequence[Field], unsure: Collection[str]) -> Iterator[Fault]:

@@ -138,12 +138,8 @@ class _Loading:
         found = list(checks.check_fields(parsed, inputs, outputs))
         if not parsed.doubts("slices"):
             found += checks.check_slices(self.file, inputs + outputs)
-        found += checks.check_knowledge(self.file, inputs, outputs)
         self._tools(found)
-        found += checks.check_tools(self.file, outputs)
-        found += checks.check_conversation(self.file, inputs, outputs)
-        if not parsed.doubts("conversation"):
-            found += checks.check_simulated_user(parsed, inputs)
+        found += checks.check_parts(parsed, inputs, outputs)
         if not parsed.doubts("instruction"):
             found += checks.check_instruction(self.file, inputs, outputs)
         fields = {}
