@@ -34,7 +34,7 @@ from agent.jobs.unlabelled import (
 )
 from agent.models.model_registry import DEFAULT_MODEL, create_model
 from agent.options.jobs import InitOptions
-from agent.options.shared import SpendingOptions
+from agent.options.shared import Asked, SpendingOptions, asked_of
 from agent.prompt.draft_requests import (
     ATTEMPTS,
     Refused,
@@ -59,7 +59,6 @@ from agent.task.columns import DataColumn
 from agent.task.from_file import renamed
 from agent.task.input_files import prompt_text
 from agent.task.label_files import SYNTHETIC, UNLABELLED_FILE, UnlabelledRow, json_line, rows_text
-from agent.task.scoring_rule import Asked, asked_of
 from agent.task.splits import MIN_ROWS
 from agent.task.task_text import slug, words
 from agent.task.traces import TraceRows, is_traces, read_traces

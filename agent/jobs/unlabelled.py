@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, ProblemsError
-from agent.options.shared import FormOptions
+from agent.options.shared import Asked, FormOptions
 from agent.prompt.draft_requests import Refused, checked_labels
 from agent.task.answers import text_of
 from agent.task.columns import DataColumn, column_named, decide_columns
@@ -16,7 +16,7 @@ from agent.task.documents import html_notes, stripped
 from agent.task.from_file import new_task_folder
 from agent.task.input_files import as_utf8, decode, read_bytes
 from agent.task.label_files import UNLABELLED_FILE, LabelledTask, UnlabelledRow, rows_text, unlabelled_rows
-from agent.task.scoring_rule import Asked, ScoringRule
+from agent.task.scoring_rule import ScoringRule
 from agent.task.tables import DataFile, Rows, data_file, encoding_notes
 from agent.task.task_text import SCHEMA_LINE, Output, slug, task_toml, words
 from agent.task.traces import TraceRows, is_traces, read_traces

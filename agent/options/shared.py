@@ -9,7 +9,7 @@ from typing import Literal
 from agent.errors import Problem
 from agent.options.kinds import OneOrTexts, Place, Price, Rows, Texts, Time
 from agent.options.option import JobOptions, Option, option
-from agent.types import MOST_COUNT, MOST_DOLLARS, Budget
+from agent.types import MOST_COUNT, MOST_DOLLARS, Budget, Tool
 
 LEDGER = Path("runs/ledger.db")
 UNCAPPED_TIMES = 2
@@ -82,6 +82,24 @@ class ScoredOptions(FormOptions):
     )
     input: Texts = option((), "A column to use; repeatable. Default: all with text.", TASK, metavar="COL")
     ignore: Texts = option((), "A column not to use; repeatable.", TASK, metavar="COL")
+
+
+class Asked(ScoredOptions):
+    """What is said of a data file. `knowledge`: the folder of its documents; `tools`: those that its answers call."""
+
+    knowledge: str = ""
+    tools: tuple[Tool, ...] = ()
+
+    @property
+    def is_any(self) -> bool:
+        """Whether an option of the columns or of the metric was given."""
+        return bool(self.metric or self.type or self.input or self.ignore)
+
+
+def asked_of(options: ScoredOptions, with_metric: bool = True) -> Asked:
+    """Read the options of a run; a Python function that scores is no option of the file."""
+    asked = Asked(**{name: getattr(options, name) for name in ScoredOptions.model_fields})
+    return asked if with_metric else asked.changed(metric=None)
 
 
 class DataOptions(ScoredOptions, TargetOptions):

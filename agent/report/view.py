@@ -216,9 +216,9 @@ def holds_rows(candidate: Row) -> bool:
 
 def task_of(run: Row) -> Task:
     """The task as its files are now: a folder, or rows of a data file. Raises AgentError."""
+    from agent.options.shared import asked_of
     from agent.task.from_file import task_from_file
     from agent.task.load import load_task
-    from agent.task.scoring_rule import asked_of
 
     options = started_with(run)
     if options.target:

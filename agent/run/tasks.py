@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError, ProblemsError
 from agent.observer import NO_OBSERVER, Observer
+from agent.options.shared import Asked, asked_of
 from agent.task.input_files import prompt_text
 from agent.task.load import with_demo_limit
-from agent.task.scoring_rule import NOTHING, Asked, asked_of, metric_asked
+from agent.task.scoring_rule import metric_asked
 from agent.task.tools import TOOLS_FILE
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def make_task(
     target: Targets,
     prompt: str | None,
     seed: int,
-    asked: Asked = NOTHING,
+    asked: Asked | None = None,
     rows: Sequence[dict[str, Any]] | None = None,
 ) -> tuple[Path, Reading]:
     """Makes a task folder out of a file.
@@ -194,7 +195,7 @@ def make_task(
             f"{source}: name the column to predict with --target COLUMN; where none holds the answers, "
             f"say what the task is: `optimize init {name} --describe TEXT --from {source}`"
         )
-    if tests and (asked.is_any or asked.has_form):
+    if tests and asked and (asked.is_any or asked.has_form):
         names = "--metric, --type, --input, --ignore, --encoding, --sheet and --strip-html"
         raise InputError(f"{source}: {names} do not go with promptfoo's tests")
     given = promptfoo_tests(source) if tests else None if rows is None else (rows, None)

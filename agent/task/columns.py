@@ -11,14 +11,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from agent.errors import InputError
 from agent.shipped import fold
 from agent.task.answers import most_choices, parse_object, text_of
 from agent.task.input_files import COLUMNS
-from agent.task.scoring_rule import NOTHING, Asked
 from agent.task.words import counted, listed, near, quoted
+
+if TYPE_CHECKING:
+    from agent.options.shared import Asked
 
 Use = Literal["input", "target", "id", "split", "ignored"]
 Table = Sequence[Mapping[str, Any]]
@@ -92,7 +94,7 @@ def decide_columns(
     table: Table,
     targets: Sequence[str],
     prompt_fields: frozenset[str] = frozenset(),
-    asked: Asked = NOTHING,
+    asked: Asked | None = None,
     siblings: frozenset[str] = frozenset(),
     dates: bool = False,
     spoken: frozenset[str] = frozenset(),
@@ -158,10 +160,10 @@ def decide_columns(
 
 
 def _named(
-    names: Sequence[str], targets: Sequence[str], prompt_fields: frozenset[str], asked: Asked
+    names: Sequence[str], targets: Sequence[str], prompt_fields: frozenset[str], asked: Asked | None
 ) -> tuple[frozenset[str], frozenset[str]]:
     found: dict[str, list[str]] = {"--input": [], "--ignore": []}
-    for option, given in (("--input", asked.input), ("--ignore", asked.ignore)):
+    for option, given in (("--input", asked.input), ("--ignore", asked.ignore)) if asked else ():
         for word in given:
             name = column_named(names, word)
             if name is None:

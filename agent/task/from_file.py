@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.conversation import messages_of
 from agent.errors import InputError, refuse_all
@@ -33,7 +33,7 @@ from agent.task.columns import (
 from agent.task.documents import html_notes, stripped
 from agent.task.examples import conversations_in, listed_problems, parse_number
 from agent.task.load import load_task
-from agent.task.scoring_rule import NOTHING, Asked, ScoringRule, metric_asked, scoring_rule, usual_rule
+from agent.task.scoring_rule import ScoringRule, metric_asked, scoring_rule, usual_rule
 from agent.task.splits import MIN_ROWS, DataTable, RuleOf, Splitting, each_once
 from agent.task.tables import data_file
 from agent.task.task_text import (
@@ -51,6 +51,9 @@ from agent.task.tools import TOOLS_FILE, tools_json, with_calls
 from agent.task.words import quoted, shown
 from agent.types import SPLITS, MetricSpec, Task, canonical
 
+if TYPE_CHECKING:
+    from agent.options.shared import Asked
+
 SINGLE = re.compile(r"(?<!\{)\{\s*+((?:[^\s{}]++(?:\s++(?=[^\s{}]))?)++)\s*+\}(?!\})")
 
 Targets = str | Sequence[str]
@@ -66,14 +69,14 @@ def task_from_file(
     instruction: str = "",
     seed: int = 0,
     name: str | None = None,
-    asked: Asked = NOTHING,
+    asked: Asked | None = None,
 ) -> tuple[Task, Reading]:
     """Make a checked task from a data file, without a folder. Raises InputError or ProblemsError."""
     files, reading = _draft(Path(path), target, instruction, seed, slug(name or Path(path).stem), asked, None)
     with tempfile.TemporaryDirectory() as temporary:
         for file, text in files.items():
             Path(temporary, file).write_bytes(text.encode("utf-8"))
-        documents = Path(asked.knowledge) if asked.knowledge else None
+        documents = Path(asked.knowledge) if asked and asked.knowledge else None
         return replace(load_task(temporary, documents), folder=""), reading
 
 
@@ -83,7 +86,7 @@ def write_task(
     target: Targets,
     instruction: str = "",
     seed: int = 0,
-    asked: Asked = NOTHING,
+    asked: Asked | None = None,
     given: GivenRows | None = None,
 ) -> tuple[Task, Reading]:
     """Do `task_from_file` and keep the task in a new folder; `given` replaces the rows of `path`."""
@@ -135,8 +138,12 @@ def renamed(instruction: str, columns: tuple[DataColumn, ...]) -> str:
 
 
 def _draft(
-    path: Path, target: Targets, instruction: str, seed: int, name: str, asked: Asked, given: GivenRows | None
+    path: Path, target: Targets, instruction: str, seed: int, name: str, asked: Asked | None, given: GivenRows | None
 ) -> tuple[dict[str, str], Reading]:
+    if asked is None:
+        from agent.options.shared import Asked
+
+        asked = Asked()
     marks = [mark[1] for mark in PLACEHOLDER.finditer(instruction) if not (asked.knowledge and mark[1] == CONTEXT)]
     named = (target,) if isinstance(target, str) else tuple(target)
     data, notes = _data_table(path, named, asked, marks, given)

@@ -11,18 +11,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
 from agent.metrics.comparison import labels_in, quantity_of, units_in
 from agent.metrics.metric_rule import METRICS
-from agent.options.shared import ScoredOptions
 from agent.shipped import fold
 from agent.task.answers import known_scale, label_reader, lost_as_number, target_type, text_of
 from agent.task.checks import DEFAULTS
 from agent.task.examples import parse_number
 from agent.task.words import counted, listed, near, quoted
-from agent.types import Field, FieldType, MetricSpec, Tool
+from agent.types import Field, FieldType, MetricSpec
+
+if TYPE_CHECKING:
+    from agent.options.shared import Asked
 
 SEPARATORS = (";", "|", ",")
 MOST_UNITS = 30
@@ -299,27 +301,6 @@ def _numbers(text: str) -> set[float]:
             except ValueError:
                 continue
     return found
-
-
-class Asked(ScoredOptions):
-    """What is said of a data file. `knowledge`: the folder of its documents; `tools`: those that its answers call."""
-
-    knowledge: str = ""
-    tools: tuple[Tool, ...] = ()
-
-    @property
-    def is_any(self) -> bool:
-        """Whether an option of the columns or of the metric was given."""
-        return bool(self.metric or self.type or self.input or self.ignore)
-
-
-NOTHING = Asked()
-
-
-def asked_of(options: ScoredOptions, with_metric: bool = True) -> Asked:
-    """Read the options of a run; a Python function that scores is no option of the file."""
-    asked = Asked(**{name: getattr(options, name) for name in ScoredOptions.model_fields})
-    return asked if with_metric else asked.changed(metric=None)
 
 
 def metric_asked(text: str, outputs: Sequence[str]) -> MetricSpec:

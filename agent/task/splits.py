@@ -13,16 +13,19 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
 from agent.shipped import fold
 from agent.task.answers import label_reader, text_of
 from agent.task.columns import DataColumn, decide_columns, split_of
 from agent.task.examples import PlacedExample
-from agent.task.scoring_rule import Asked, ScoringRule
+from agent.task.scoring_rule import ScoringRule
 from agent.task.words import quoted
 from agent.types import SPLITS, Example, MetricSpec, SplitName, Task, canonical
+
+if TYPE_CHECKING:
+    from agent.options.shared import Asked
 
 Parts = tuple[list[int], list[int], list[int]]
 """Positions of the rows of train, dev and test."""

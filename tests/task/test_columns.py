@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import ProblemsError
+from agent.options.shared import Asked
 from agent.task.columns import DataColumn, filled_in_later
 from agent.task.from_file import task_from_file, write_task
 from agent.task.load import load_task
-from agent.task.scoring_rule import Asked
 from agent.task.task_text import Reading
 from agent.types import Task
 from tests.task.test_scoring_rule import WORDS

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from agent.conversation import MOST_MESSAGES, Turns, after, as_text, last_said, order_faults, read_turns, turns_of
 from agent.errors import InputError, ProblemsError
+from agent.options.shared import Asked
 from agent.task.from_file import task_from_file
 from agent.task.load import load_task
-from agent.task.scoring_rule import Asked
 from tests.task.folders import jsonl, make, problems
 
 TOML = """\

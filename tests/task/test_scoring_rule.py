@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError
+from agent.options.shared import Asked
 from agent.task.from_file import task_from_file, write_task
 from agent.task.input_files import parse_toml
-from agent.task.scoring_rule import Asked, metric_asked
+from agent.task.scoring_rule import metric_asked
 from agent.task.task_text import Reading
 from agent.types import Task
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError
+from agent.options.shared import Asked
 from agent.prompt.reply_parser import parse_reply
 from agent.task.from_file import Targets, task_from_file, write_task
 from agent.task.load import load_task
-from agent.task.scoring_rule import Asked
 from agent.task.task_text import Reading
 from agent.types import Task
 from tests.task.test_scoring_rule import WORDS
