@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from agent.errors import AgentError as AgentError
     from agent.errors import InputError as InputError
     from agent.errors import Interrupted as Interrupted
+    from agent.jobs.promote import promote as promote
     from agent.jobs.sweep.sweep import SweepResult as SweepResult
     from agent.ledger.merge import merge_ledgers as merge_ledgers
     from agent.programs.chain_parts import load_chain as load_chain
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from agent.report.notebook import load_run as load_run
     from agent.results.checks import CheckResult as CheckResult
     from agent.results.customize import CustomizeResult as CustomizeResult
-    from agent.run.promote import promote as promote
     from agent.run.tool_sources import write_tools as write_tools
     from agent.task.documents import strip_html as strip_html
     from agent.task.load import load_task as load_task
@@ -66,7 +66,6 @@ _HOMES = {
     "metric": "agent.api",
     "migrate": "agent.api",
     "optimize": "agent.api",
-    "promote": "agent.run.promote",
     "resume": "agent.api",
     "strip_html": "agent.task.documents",
     "sweep": "agent.api",
@@ -128,6 +127,11 @@ def __getattr__(name: str) -> Any:
         return version("promptassay")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
+    if not name.startswith("_"):
+        from agent.jobs import JOBS
+
+        if (words := name.replace("_", " ")) in JOBS:  # a job of ours or of another package
+            return JOBS.get(words).in_python()
     raise AttributeError(f"module 'promptassay' has no attribute {name!r}")
 
 

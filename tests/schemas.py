@@ -9,15 +9,10 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from agent.jobs import JOBS
 from agent.release.result import RunResult
 from agent.results.base import Result
-from agent.results.calibration import CalibrationResult
-from agent.results.checks import BlessResult, CheckResult
 from agent.results.customize import CustomizeResult
-from agent.results.listings import ToolsResult
-from agent.results.production import AbResult, MonitorResult
-from agent.results.rows import ApplyResult, LearnResult
-from agent.results.transfer import TransferResult
 
 RESULTS: Mapping[str, type[Result]] = {
     "run": RunResult,
@@ -25,15 +20,7 @@ RESULTS: Mapping[str, type[Result]] = {
     "migrate": RunResult,
     "demo": RunResult,
     "customize": CustomizeResult,
-    "check": CheckResult,
-    "bless": BlessResult,
-    "monitor": MonitorResult,
-    "ab report": AbResult,
-    "apply": ApplyResult,
-    "transfer": TransferResult,
-    "judge calibrate": CalibrationResult,
-    "learn": LearnResult,
-    "tools": ToolsResult,
+    **{name: model for name in JOBS.names() if (model := JOBS.get(name).result) is not None},
 }
 """By command."""
 APART = ("--dry-run", "--history", "--export-only", "--every")
@@ -52,7 +39,7 @@ def schema_text(model: type[Result]) -> str:
 
 def result_of(words: tuple[str, ...]) -> type[Result] | None:
     """The result of a command line; None where it prints another object."""
-    if set(words) & set(APART):
+    if set(words) & set(APART) or (words[0] == "init" and "--describe" not in words):
         return None
     return RESULTS.get(" ".join(words[:2])) or RESULTS.get(words[0])
 

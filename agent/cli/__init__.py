@@ -85,21 +85,22 @@ HELP = {name: about for commands in GROUPS.values() for name, about in commands.
 _MODULES = {
     "demo": ("demo",),
     "run": ("run", "resume"),
-    "rerun": ("reproduce",),
     "migrate": ("migrate",),
-    "batch": ("batch",),
     "sweep": ("sweep",),
     "customize": ("customize",),
-    "runs": ("runs", "show", "history"),
-    "report": ("report", "compare", "ui"),
-    "release": ("export", "promote", "rollback", "load", "aliases"),
+    "ui": ("ui",),
     "judge": ("judge rate",),
     "label": ("label",),
-    "audit": ("audit",),
-    "ledger": ("ledger",),
-    "inventory": ("tasks", "metrics", "models", "doctor"),
+    "audit": ("audit erase",),
+    "models": ("models fetch",),
 }
 FAMILIES = {
+    "batch": "Batches of calls at providers, as `--batch` sends them: list them, cancel those of a run.",
+    "ledger": "Merge ledgers into one that is only read; publish finished runs into a team's ledger, and check them "
+    "there.",
+    "metrics": "List the metrics that a task may name.",
+    "models": "List models, or fetch the embedded one.",
+    "audit": "Check, read, export and erase from the ledger: the record of every call, score and decision.",
     "ab": "Read the outcomes of an A/B test, at any time.",
     "judge": "Measure a judge against people (calibrate), and collect blinded ratings (rate).",
 }

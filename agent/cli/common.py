@@ -23,7 +23,7 @@ from agent.run.tasks import samples, tasks_here
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from agent.registry import Listed, Registry
+    from agent.registry import Registry
 
 
 class Number(click.FloatRange):
@@ -68,8 +68,6 @@ db_option = click.option(
     "--db", type=FilePath(is_file=True), default=LEDGER, show_default=True, help="The ledger file."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-actor_option = click.option("--actor", default="", help="Who decides. Default: the user of this machine.")
-reason_option = click.option("--reason", default="", help="Why; kept in the history and in the ledger's chain.")
 
 
 def ledger_options(function: F) -> F:
@@ -99,11 +97,6 @@ class Registered(click.ParamType[str]):
         return [CompletionItem(name) for name in self._registry.names() if name.startswith(incomplete)]
 
 
-def about(one: Listed[Any]) -> str:
-    """The help line of what is registered, or why it cannot be used."""
-    return str(one.thing.about) if one.thing is not None else f"cannot be used: {one.fault}"
-
-
 def print_json(value: Any) -> None:
     """Prints a value as JSON; what could steer a terminal, such as C1 controls, stands as a JSON escape, and where
     stdout is not UTF-8 so does all that is not ASCII."""
@@ -114,9 +107,7 @@ def print_json(value: Any) -> None:
 
 def print_shown(found: Any, as_json: bool) -> int:
     """Print what a job returned, as JSON or for people; returns the exit code."""
-    from agent.jobs.registry import Printed
-    from agent.report.job_blocks import job_sections
-    from agent.report.terminal import show_sections
+    from agent.jobs.registry import Printed, show_result
     from agent.results.base import Result
 
     shown = found if isinstance(found, Printed) else Printed(found)
@@ -125,10 +116,16 @@ def print_shown(found: Any, as_json: bool) -> int:
         click.echo(plain(note), err=True)
     if as_json:
         print_json(value.to_json() if isinstance(value, Result) else value)
+    elif shown.error is not None:
+        pass
+    elif shown.exact is not None:
+        print_exactly(shown.exact)
     elif shown.show is not None:
         shown.show()
     else:
-        show_sections(job_sections(value))
+        show_result(value)
+    if shown.error is not None:
+        raise shown.error
     return shown.exit_code
 
 

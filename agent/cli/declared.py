@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
@@ -72,6 +72,14 @@ class JobCommand(click.Command):
     everyday: frozenset[str]
     home: str
     """The heading of `--help`."""
+    listed: tuple[str, Callable[[], Iterable[tuple[str, str]]]] | None = None
+    """A list at the end of the help, which is made only then."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.listed is not None:
+            heading, lines = self.listed
+            with formatter.section(heading):
+                formatter.write_dl([*lines()])
 
     @property
     def is_long(self) -> bool:
@@ -110,7 +118,7 @@ def _first_sentence(about: str) -> str:
 
 def command(
     *models: type[JobOptions], types: Mapping[str, click.ParamType[Any]] | None = None, **changes: Mapping[str, Any]
-) -> Callable[[Callable[..., None]], click.Command]:
+) -> Callable[[Callable[..., None]], JobCommand]:
     """Make a command of a function that takes an instance of each model, then its arguments.
 
     Args:
@@ -119,7 +127,7 @@ def command(
         changes: other keywords of click by the name of an option.
     """
 
-    def made(function: Callable[..., None]) -> click.Command:
+    def made(function: Callable[..., None]) -> JobCommand:
         @wraps(function)
         def called(**values: Any) -> None:
             ctx = click.get_current_context()
@@ -170,7 +178,8 @@ def job_command(spec: JobSpec) -> click.Command:
         from agent.run.session import Work
         from agent.run.tracking import NO_TRACKING, Tracking
 
-        output, code = parts[-1], 0
+        output: Any = parts[-1] if shown else JsonOption()
+        code = 0
         tracking = next((Tracking.of(each) for each in parts if isinstance(each, TrackOptions)), NO_TRACKING)
         if spec.asks:
             silence()
@@ -189,11 +198,14 @@ def job_command(spec: JobSpec) -> click.Command:
     called.__doc__ = spec.about
     called.__click_params__ = [_argument(each) for each in reversed(spec.arguments)]  # type: ignore[attr-defined]
     shown: list[type[JobOptions]] = [TrackOptions] if spec.tracks else []
-    shown.append(QuietOption if spec.asks else JsonOption)
+    if spec.asks or spec.has_json:
+        shown.append(QuietOption if spec.asks else JsonOption)
     types = {name: Registered(registry) for name, registry in spec.registries.items()}
     changes: dict[str, dict[str, Any]] = {name: {"required": True} for name in spec.required}
     changes |= {name: {"allow_from_autoenv": False} for name in spec.typed}
-    return command(*spec.models.values(), *shown, types=types, **changes)(called)
+    made = command(*spec.models.values(), *shown, types=types, **changes)(called)
+    made.listed = spec.listed
+    return made
 
 
 class JobGroup(click.Group):

@@ -88,7 +88,7 @@ def _label(
     if web is None:
         Labelling(LabelSession(task, labeller, queue, overlap), count).run()
         return
-    from agent.cli.report import serve_pages
+    from agent.cli.ui import serve_pages
     from agent.extras import require
     from agent.ledger.connect import is_there
     from agent.run.locations import open_ledger

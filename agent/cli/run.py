@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
@@ -11,7 +12,6 @@ import click
 
 from agent.cli.common import Registered, plain, print_json
 from agent.cli.declared import command
-from agent.cli.ledger import publish_finished, require_database
 from agent.cli.progress import Progress
 from agent.errors import AgentError
 from agent.observer import NO_OBSERVER
@@ -21,7 +21,7 @@ from agent.release.result import RunResult
 from agent.report.run_blocks import screen_lines
 from agent.report.view import RunView
 from agent.run.launch import Launch, prepare, start
-from agent.run.locations import open_history
+from agent.run.locations import ledger_option, open_history
 from agent.run.resume import prepare_resume
 from agent.run.tracking import Tracking
 from agent.search.registered import STRATEGIES
@@ -135,3 +135,26 @@ def print_plan(launch: Launch, as_json: bool) -> None:
         click.echo(detectable_line(plan.gains))
     else:
         click.echo(f"two models of one quality pass this sealed test from about --margin {100 * least:.0f} on")
+
+
+def require_database(url: str | None) -> None:
+    """Raises InputError, before anything is spent, for a --ledger-url that names no database."""
+    if url is not None:
+        from agent.ledger.team_store import database
+
+        database(url)
+
+
+def publish_finished(url: str | None, run_id: str, db: Path) -> None:
+    """Publishes a run that has just finished. What goes wrong is only said, with the command that repeats it."""
+    if url is None:
+        return
+    from agent.ledger.team_store import publish
+    from agent.redact import without_password
+
+    try:
+        with closing(open_history(db)) as history:
+            click.echo(plain(publish(history, run_id, url).line()), err=True)
+    except AgentError as error:
+        again = f"optimize ledger publish {run_id} --to {shlex.quote(without_password(url))}{ledger_option(db)}"
+        click.echo(f"not published: {plain(str(error))}\npublish it with: {plain(again)}", err=True)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from agent.cli.common import PATH, SETTINGS, json_option, plain, print_json, short
+from agent.cli.progress import live_on_stderr
 from agent.errors import AgentError
 from agent.jobs.sweep.prepare import PreparedSweep, prepare_sweep
 from agent.jobs.sweep.sweep import CellLine, SweepResult, run_sweep
@@ -19,9 +19,6 @@ from agent.report.blocks import Column
 from agent.report.facts import dollars, points
 from agent.report.sweep_page import best_of_task, groups_table, model_names
 from agent.report.terminal import print_listing, print_table, say
-
-if TYPE_CHECKING:
-    from rich.live import Live
 
 CELLS = (
     Column("cell", floor=16),
@@ -97,7 +94,7 @@ class _Shown:
     """The cells on stderr: a live table on a terminal, elsewhere a line for each change of a state."""
 
     def __init__(self, quiet: bool) -> None:
-        self._quiet, self._live = quiet, _live() if not quiet else None
+        self._quiet, self._live = quiet, live_on_stderr() if not quiet else None
         self._states: dict[str, str] = {}
 
     def __enter__(self) -> _Shown:
@@ -123,18 +120,6 @@ class _Shown:
 
 def _score(line: CellLine) -> str:
     return "" if line.score is None else f", sealed test {points(line.score)}, {dollars(line.usd)}"
-
-
-def _live() -> Live | None:
-    if not sys.stderr.isatty():
-        return None
-    from rich.console import Console
-    from rich.live import Live
-
-    console = Console(stderr=True)
-    if not console.is_terminal or console.is_dumb_terminal:
-        return None
-    return Live("", console=console, auto_refresh=False, transient=True)
 
 
 def _table(lines: Sequence[CellLine]) -> Any:

@@ -11,8 +11,18 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "apply": ("apply",),
+    "batch": ("batch list", "batch cancel"),
+    "compare": ("report", "compare"),
+    "doctor": ("doctor",),
+    "inventory": ("tasks", "metrics list", "models list"),
+    "ledger": ("ledger merge", "ledger publish", "ledger verify"),
+    "reproduce": ("reproduce",),
+    "runs": ("runs", "show", "history"),
     "init": ("init",),
     "judge": ("judge calibrate",),
+    "audit": tuple(f"audit {word}" for word in ("verify", "anchor", "export", "check", "show", "lineage")),
+    "export": ("export",),
+    "promote": ("promote", "rollback", "load", "aliases"),
     "check": ("check", "bless", "monitor", "ab report"),
     "learn": ("learn",),
     "tools": ("tools",),

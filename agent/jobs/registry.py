@@ -23,15 +23,17 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast, get_args, get_typ
 from pydantic import create_model
 from pydantic.fields import FieldInfo
 
+from agent.errors import AgentError
 from agent.jobs import JOBS
 from agent.options.option import JobOptions, Option, option
 from agent.options.shared import LEDGER, LedgerOption, TrackOptions, in_order
-from agent.registry import Registry
+from agent.registry import Listed, Registry
 from agent.results.base import CostedResult, Result
 from agent.run.arguments import WatchArguments
 from agent.run.interrupts import run_blocking
 from agent.run.launch import silence
 from agent.run.observers import LogWatcher
+from agent.run.session import Session as Session
 from agent.run.session import Work, run_work
 from agent.run.tracking import NO_TRACKING, Tracking
 
@@ -42,6 +44,11 @@ DB: Any = LedgerOption.field("db")
 """The default of a parameter that is the ledger."""
 SOURCE = "str | Path | Task | Rows | Table"
 """What `optimize` takes, as `help` shows it."""
+
+
+def about(one: Listed[Any]) -> str:
+    """The help line of what is registered, or why it cannot be used."""
+    return str(one.thing.about) if one.thing is not None else f"cannot be used: {one.fault}"
 
 
 def key_option(key: str) -> Any:
@@ -58,12 +65,28 @@ class Printed:
         show: prints it for people, where it is no result.
         exit_code: of the command.
         notes: lines on stderr.
+        exact: printed byte for byte instead.
+        error: raised when `--json` has the value.
     """
 
     value: Any
     show: Callable[[], object] | None = None
     exit_code: int = 0
     notes: Sequence[str] = ()
+    exact: str | None = None
+    error: AgentError | None = None
+
+
+def show_result(result: Result) -> None:
+    """Print a result as its own blocks, else as those that the report has for it."""
+    from agent.report.blocks import text
+    from agent.report.job_blocks import cost_line, job_sections
+    from agent.report.terminal import show, show_sections
+
+    if (blocks := getattr(result, "blocks", None)) is None:
+        show_sections(job_sections(result))
+    else:
+        show(*blocks(), *([text(cost_line(result))] if isinstance(result, CostedResult) else []))
 
 
 @dataclass(frozen=True)
@@ -76,6 +99,8 @@ class JobSpec:
         tracks: whether its command has the options of trackers.
         required: options that must be given.
         registries: by option, what lists its values.
+        listed: the heading of a list at the end of its help, and what makes it.
+        has_json: whether its command has `--json`.
         typed: options that are not read from the environment.
     """
 
@@ -85,6 +110,8 @@ class JobSpec:
     tracks: bool = False
     required: tuple[str, ...] = ()
     registries: Mapping[str, Registry[Any]] = field(default_factory=dict)
+    listed: tuple[str, Callable[[], Iterable[tuple[str, str]]]] | None = None
+    has_json: bool = True
     typed: tuple[str, ...] = ()
 
     @cached_property
@@ -108,13 +135,18 @@ class JobSpec:
             for each in self.parameters
             if isinstance(each.default, FieldInfo)
         }
-        return {**found, **({"": create_model("Options", __base__=JobOptions, **single)} if single else {})}
+        return {**({"": create_model("Options", __base__=JobOptions, **single)} if single else {}), **found}
+
+    @property
+    def paragraphs(self) -> list[str]:
+        """The docstring up to its sections, then each section."""
+        doc = inspect.cleandoc(self.function.__doc__ or "")
+        return re.split(r"\n\n(?=(?:Returns|Raises|Example):\n)", doc)
 
     @property
     def about(self) -> str:
-        """The help text: the docstring up to its sections."""
-        doc = inspect.cleandoc(self.function.__doc__ or "")
-        return re.split(r"\n\n(?=(?:Args|Returns|Raises|Example):\n)", doc)[0]
+        """The help text."""
+        return self.paragraphs[0]
 
     @property
     def summary(self) -> str:
@@ -143,9 +175,14 @@ class JobSpec:
         silence(watcher.warn)
         given, models = options.as_given, self.models.values()
         parts = [part.given({name: given[name] for name in part.declared() if name in given}) for part in models]
-        found = self.begin({each.name: word for each, word in zip(self.arguments, words, strict=True)}, parts)
+        named = {each.name: _as_text(each, word) for each, word in zip(self.arguments, words, strict=True)}
+        found = self.begin(named, parts)
+        if isinstance(found, Printed):
+            if found.error is not None:
+                raise found.error
+            return found.value
         if not isinstance(found, Work):
-            return found.value if isinstance(found, Printed) else found
+            return found
         db = Path(getattr(options, "db", LEDGER))
         return run_blocking(lambda stop: run_work(found, db, watcher, stop, tracking))
 
@@ -158,13 +195,19 @@ class JobSpec:
             return self.run(words[:-1], words[-1])
 
         run.__name__ = run.__qualname__ = self.function.__name__
-        run.__doc__ = f"{self.about}\n\nArgs:\n    options: its options."
-        options = inspect.Parameter("options", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        about, *sections = self.paragraphs
+        run.__doc__ = "\n\n".join([about, "Args:\n    options: its options.", *sections])
+        options = inspect.Parameter("options", inspect.Parameter.KEYWORD_ONLY)
         words = [each.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for each in self.arguments]
         signature = inspect.Signature([*words, options], return_annotation=self.result or Any)
         run.__signature__ = signature  # type: ignore[attr-defined]
         made: Callable[..., Any] = takes(cast(Any, model))(cast(Any, run))
         return made
+
+
+def _as_text(parameter: inspect.Parameter, word: Any) -> Any:
+    """A path as the word that a command has."""
+    return str(word) if isinstance(word, Path) and parameter.annotation is str else word
 
 
 def _is_model(parameter: inspect.Parameter) -> bool:

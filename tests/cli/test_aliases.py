@@ -218,7 +218,7 @@ def test_what_cannot_be_done_says_so_and_does_nothing(two_runs: Made) -> None:
         (1, ["load", "rows"], "no releases of this name"),
         (1, ["load", "rows@p_0123456789abcdef"], "no such file"),
     ]:
-        assert says in refused(code, *words)[0], words
+        assert says in "\n".join(refused(code, *words)), words
         assert not Path("runs/releases").exists(), words
     assert good("aliases").count("\n") == 1
 
@@ -233,7 +233,7 @@ def test_a_rollback_works_while_a_run_holds_the_ledger_and_without_one(
     from dataclasses import replace
 
     two = replace(one.release, model="openai/other")
-    monkeypatch.setattr("agent.run.promote.BUSY_AFTER", 0.1)
+    monkeypatch.setattr("agent.jobs.promote.BUSY_AFTER", 0.1)
     registry.promote(two, "production", None, evidence={})
     busy = Ledger(Path("runs/ledger.db"))
     result = optimize("rollback", "rows")

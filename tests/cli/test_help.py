@@ -113,7 +113,11 @@ def test_every_option_stands_in_one_group(words: tuple[str, ...], command: JobCo
     assert sorted(command.groups) == sorted(str(option.name) for option in options if not helps & set(option.opts))
     order = ["Task", "Models", "Budget", "Search", "Comparison", "Output", "Options"]
     shown = sections(list(words), "--help-all" if command.is_long else "--help")
-    assert list(shown) == ["", *(heading for heading in order if heading in {*command.groups.values(), command.home})]
+    assert list(shown) == [
+        "",
+        *(heading for heading in order if heading in {*command.groups.values(), command.home}),
+        *([command.listed[0]] if command.listed else []),
+    ]
     for option in options:
         places = [command.groups.get(str(option.name), command.home)]
         flag = max(option.opts, key=len)

@@ -18,11 +18,11 @@ import pytest
 
 import promptassay as pa
 from agent.errors import GateFailed, InputError, ReleaseError
+from agent.jobs.promote import prompt_named
 from agent.ledger.query import History
 from agent.release.aliases import bucket
 from agent.release.file_release import read_files
 from agent.release.runtime import load_prompt
-from agent.run.promote import prompt_named
 from tests.cli.world import TOPICS, compatible, good, good_json, refused
 from tests.conftest import Made
 from tests.wire import WireServer
@@ -288,7 +288,7 @@ def test_what_cannot_be_done_says_so_and_does_nothing(two_runs: Made) -> None:
         (["--alias", "../x"], "small letters"),
     ):
         assert says in refused(2, "promote", run, *ARM, *words)[0], words
-    with pytest.raises(InputError, match="there is only classic"):
+    with pytest.raises(InputError, match="write one of classic"):
         pa.promote(run, arm="modern")
     with pytest.raises(ReleaseError, match="no releases of this name"):
         pa.load_classifier("rows@production")

@@ -82,8 +82,8 @@ KNOWN = {
     "extras.py": {"dspy"},  # packages that a plain install leaves out, here and in those that follow
     "prompt/render.py": {"dspy"},
     "task/checks.py": {"dspy"},
-    "cli/audit.py": {"chain"},  # of the ledger's hashes, as in the two that follow
-    "cli/ledger.py": {"chain"},
+    "jobs/audit.py": {"chain"},  # of the ledger's hashes, as in the two that follow
+    "jobs/ledger.py": {"chain"},
     "ledger/merge.py": {"chain"},
     "ledger/trail.py": {"chain"},  # of candidates and their parents
 }

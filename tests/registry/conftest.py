@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.jobs import JOBS
 from agent.metrics.metric_rule import METRICS
 from agent.models.model_registry import MODELS
 from agent.programs.kinds import PROGRAMS
@@ -14,7 +15,7 @@ from agent.release.formats.export_format import FORMATS
 from agent.search.registered import STRATEGIES
 from tests.registry.packages import install_plugin
 
-ALL: tuple[Registry[object], ...] = (METRICS, MODELS, PROGRAMS, FORMATS, STRATEGIES)  # type: ignore[assignment]
+ALL: tuple[Registry[object], ...] = (METRICS, MODELS, PROGRAMS, FORMATS, STRATEGIES, JOBS)  # type: ignore[assignment]
 
 
 @pytest.fixture

@@ -23,9 +23,12 @@ from agent.scoring.task_metrics import build_metrics
 from agent.search.registered import STRATEGIES
 from agent.task.load import load_task
 from agent.types import Example, Message, Prediction, Score
-from tests.cli.world import INSTRUCTION, TOPICS, good, good_json, knowing, learner, refused, write_csv
+from tests.cli.world import INSTRUCTION, TOPICS, compatible, good, good_json, knowing, learner, refused, write_csv
+from tests.conftest import Made
+from tests.docs.reference import command_page
 from tests.registry.packages import PLUGIN
 from tests.release.formats.sample import release
+from tests.schemas import schema_of
 from tests.wire import WireServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -224,3 +227,24 @@ def test_all_of_it_from_python(plugin: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_manual_shows_the_metric_as_it_is() -> None:
     source = (PLUGIN / "acme_assay" / "same_start.py").read_text("utf-8")
     assert source[source.index("class StartOptions") :] in (ROOT / "docs" / "extend.md").read_text("utf-8")
+
+
+def test_a_job_of_theirs_is_a_command_a_function_and_a_page(plugin: Path, two_runs: Made) -> None:
+    first, second = (each["release"] for each in two_runs)
+    Path("asked.jsonl").write_text('{"text": "My card was charged twice."}\n{"text": "Where is my parcel?"}\n', "utf-8")
+    with WireServer(learner) as server:
+        words, model = ("agreement", first, second, "asked.jsonl", "-q", "-m"), compatible(server)
+        told = good_json(*words, model)
+        found = pa.agreement(first, second, Path("asked.jsonl"), model=model, max_calls=10)
+        said = good(*words, model)
+    assert (told["rows"], told["kind"]) == (2, "agreement")
+    assert (found.rows, found.alike) == (told["rows"], told["alike"])
+    assert said.startswith(f"{told['alike']} of 2 rows are answered alike\ncalls: ")
+    assert good_json("audit", "verify")["whole"]
+    assert good("show").startswith(f"{told['alike']} of 2 rows")
+    page = command_page()
+    assert "## optimize agreement" in page
+    assert "Cap on model calls" in page.partition("## optimize agreement")[2]
+    assert "agreement" in good("--help").partition("Of other packages")[2]
+    assert "Say how often two released prompts" in good("--help-all")
+    assert schema_of(type(found))["properties"]["alike"] == {"title": "Alike", "type": "integer"}

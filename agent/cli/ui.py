@@ -1,4 +1,4 @@
-"""`optimize report`, `compare` and `ui`: a run as one file, two side by side, and the whole ledger in the browser."""
+"""`optimize ui`: the whole ledger in the browser."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
 from agent.cli.common import (
-    SETTINGS,
-    FilePath,
-    ledger_options,
     plain,
     print_json,
 )
@@ -25,113 +22,11 @@ from agent.errors import InputError
 from agent.options.kinds import Price
 from agent.options.option import JobOptions, option
 from agent.options.shared import BUDGET, OUTPUT, CapOptions, OutputOptions
-from agent.report.blocks import Column, DiffBlock, text
-from agent.report.terminal import LOST, TIED, WON, print_table, say, say_marks, show, won_and_lost, word_diff
 from agent.run.locations import open_history, releases_folder
 
 if TYPE_CHECKING:
     from agent.jobs.playground import Playground
     from agent.report.web.label_page import LabelPlace
-
-
-@click.command(context_settings=SETTINGS)
-@click.argument("run", required=False, default="")
-@click.option(
-    "-o",
-    "--output",
-    type=FilePath(allows_stdout=True),
-    help="The file; - for standard output. Default: runs/RUN/report.html beside the ledger.",
-)
-@ledger_options
-def report_command(run: str, output: Path | None, db: Path, as_json: bool) -> None:
-    """Write RUN (default: the latest) as one HTML file: verdict, scores, prompt, rows that changed, cost, origin.
-
-    Of a comparison (`optimize customize`): advice, arms, score against cost, losses of the trainings.
-
-    The file opens offline, asks no host for anything and holds no script. It shows rows, replies and prompts: whoever
-    gets it reads them.
-    """
-    from agent.report.html import report_html, write_report
-    from agent.report.view import RunView
-
-    to_stdout = output == Path("-")
-    if to_stdout and as_json:
-        raise click.UsageError("-o - prints the page and --json an object; leave out one of them")
-    view = RunView(open_history(db), run)
-    if to_stdout:
-        click.echo(report_html(view), nl=False)
-        return
-    path, size = write_report(view, output)
-    if as_json:
-        print_json({"run_id": view.id, "file": str(path), "bytes": size})
-    else:
-        click.echo(plain(f"wrote {path}"), err=True)
-
-
-COLUMNS = (
-    Column("what"),
-    *(Column(side, floor=16, wraps=True, digests=True) for side in "AB"),
-    Column("", rank=1),
-)
-MARKS = {WON: "green", LOST: "red", TIED: "dim"}
-
-
-@click.command(context_settings=SETTINGS)
-@click.argument("a", metavar="A")
-@click.argument("b", metavar="B")
-@ledger_options
-def compare_command(a: str, b: str, db: Path, as_json: bool) -> None:
-    """Compare A and B: two runs by their winners, or two trials as RUN:NUMBER.
-
-    Shown are the options that differ, data, scores, cost and the words of both prompts. Where both were scored on the
-    same rows of the same data, by the same metrics and judges, B minus A is tested pair by pair. A gain on dev is no
-    proof: prompts were chosen on it.
-    """
-    from agent.report.compare import compared_prompt, fact_lines, paired_tests
-    from agent.report.facts import paired_test
-    from agent.report.tool_facts import tool_differences
-
-    history = open_history(db)
-    sides = (compared_prompt(history, a), compared_prompt(history, b))
-    lines = list(fact_lines(*sides))
-    tests, why_not = paired_tests(*sides)
-    first, second = sides[0].candidate, sides[1].candidate
-    words = word_diff(first["instruction"], second["instruction"])
-    tools = tool_differences(first, second)
-    demos = [[demo["example_id"] for demo in candidate["demos"]] for candidate in (first, second)]
-    if as_json:
-        table = {name: {"a": one, "b": two, "same": one == two} for name, one, two in lines}
-        instruction = {"a": first["instruction"], "b": second["instruction"], "diff": words}
-        shown = {"a": demos[0], "b": demos[1]}
-        more = {"tools": [{"what": each.what, "a": each.before, "b": each.after} for each in tools]} if tools else {}
-        of_words = {"instruction": instruction, "examples": shown, **more}
-        print_json({"facts": table, "paired": tests, "not_tested": why_not, **of_words})
-        return
-    rows = [(name, _words(one), _words(two), "" if one == two else "differs") for name, one, two in lines]
-    same = frozenset(at for at, row in enumerate(rows) if not row[3])
-    print_table("compared", COLUMNS, rows, quiet=same)
-    for split, test in tests.items():
-        say(f"B minus A on {test['n']} {split} rows: {paired_test(test)}")
-        one, two = (side.outcomes[split] for side in sides)
-        say_marks(won_and_lost(two[row] - one[row] for row in one if row in two), MARKS)
-    if why_not:
-        say(why_not)
-    texts = [f"{each.what}: {word_diff(each.before, each.after)}" for each in tools]
-    only = ([row for row in these if row not in others] for these, others in (demos, reversed(demos)))
-    click.echo()
-    show(
-        DiffBlock(first["instruction"], second["instruction"], "== the instruction, [-A-]{+B+} ==", words=True),
-        text(*texts, heading="== the texts of tools, [-A-]{+B+} =="),
-        text(*(f"examples only in {side}: {', '.join(rows)}" for side, rows in zip("AB", only, strict=True) if rows)),
-    )
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 class UiOptions(JobOptions):

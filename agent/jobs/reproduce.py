@@ -1,4 +1,4 @@
-"""Makes a run again from the replies in the ledger, in a copy of it, and compares. Sends nothing.
+"""`optimize reproduce`: make a run again from the replies in the ledger, in a copy of it, and compare. Sends nothing.
 
 A call that failed fails again in the same words; what the budget held back is held back again.
 """
@@ -9,24 +9,29 @@ import asyncio
 import contextlib
 import json
 import sqlite3
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError, InputError, RowRefused, RunRefused
 from agent.gateway.gateway import endpoint_of
+from agent.jobs.registry import DB, Printed, job
 from agent.ledger.connect import reader
 from agent.ledger.query import History, Row, released_file, started_with
 from agent.ledger.resume_state import ResumeState
 from agent.ledger.store import Ledger
 from agent.ledger.trail import facts_of
 from agent.models.local import WEIGHTS
+from agent.options.option import option
 from agent.programs.kinds import Kind, program_for
 from agent.release.result import RunResult
 from agent.release.runtime import load_prompt
+from agent.report.blocks import plain, text
 from agent.report.facts import without_result
+from agent.report.terminal import show
 from agent.run.launch import Launch, prepare
 from agent.run.locations import open_history
 from agent.run.optimize import Resumed, RunState
@@ -49,41 +54,18 @@ NOT_COMPARED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Reproduction:
-    """What came of it: `trials` and `scores` that were made again, and `drift`, what came out differently, a line
-    each; of a comparison `trainings`, JSON-ready, in the place of both."""
+@job("reproduce")
+def reproduce(
+    run: str = "",
+    *,
+    offline: bool = option(False, "From stored replies only, the default; there is no other way yet."),
+    db: Path = DB,
+) -> Printed:
+    """Make RUN (default: the latest) again from the stored replies, without a request, and report what drifted.
 
-    run_id: str
-    trials: int
-    scores: int
-    drift: tuple[str, ...]
-    trainings: tuple[Mapping[str, Any], ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The object of `optimize reproduce --json`."""
-        return {
-            "run_id": self.run_id,
-            "same": not self.drift,
-            "requests": 0,
-            "trials": self.trials,
-            "outcomes": self.scores,
-            "drift": list(self.drift),
-            **({"trainings": list(self.trainings)} if self.trainings else {}),
-        }
-
-
-def reproduce(run: str, db: Path, say: Callable[[str], None] = lambda line: None) -> Reproduction:
-    """Makes a run again and compares every trial, the score of every row, the result and the released prompt; of a
-    comparison, trains its adapters again and compares the files.
-
-    Args:
-        run: its id, or the unique start of it. "": the latest.
-        db: the ledger; it is read and not written.
-        say: gets a line before each training, which takes as long as it took then.
-
-    Raises:
-        InputError: the run has no result, or the task, its rows or the program changed since.
+    Compared are every trial, the score of every row, the result and the released prompt. Of a comparison (`optimize
+    customize`) each adapter is trained again, as long as it took then, and its file compared. Ends with 0 when all are
+    the same, with 1 otherwise. Refuses when the task, its rows or the program changed since.
     """
     history = open_history(db)
     row = history.run(run)
@@ -92,9 +74,9 @@ def reproduce(run: str, db: Path, say: Callable[[str], None] = lambda line: None
     if row["result"].get("kind") == "customize":
         from agent.run.customize.retrain import retrain  # loads the trainer
 
-        made = retrain(row, history, say)
+        made = retrain(row, history, lambda line: print(plain(line), file=sys.stderr, flush=True))
         lines = [each.drift for each in made if not each.is_same]
-        return Reproduction(row["id"], 0, 0, tuple(lines), tuple(each.as_dict() for each in made))
+        return _reproduction(row["id"], lines, f"{len(made)} trainings", trainings=[each.as_dict() for each in made])
     with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:
         copy = Path(folder) / "ledger.db"
         launch = prepare(started_with(row), db, is_new=False)
@@ -107,7 +89,19 @@ def reproduce(run: str, db: Path, say: Callable[[str], None] = lambda line: None
             result, stop = _run_again(row, launch, ledger, history)
         lines = [*([f"it stopped: {stop}"] if stop else []), *drift(history, row, ledger, result)]
         lines += _release_drift(history, row, result)
-    return Reproduction(row["id"], len(ledger.trials), len(ledger.outcomes), tuple(lines))
+    trials, scores = len(ledger.trials), len(ledger.outcomes)
+    return _reproduction(row["id"], lines, f"{trials} trials, {scores} scores", trials, scores)
+
+
+def _reproduction(
+    run_id: str, lines: Sequence[str], what: str, trials: int = 0, scores: int = 0, **more: Sequence[Any]
+) -> Printed:
+    """What came out differently, a line each; `what`: what was made again."""
+    found = {"run_id": run_id, "same": not lines, "requests": 0, "trials": trials, "outcomes": scores}
+    count = len(lines)
+    things = f"{count} thing{'s' * (count > 1)} drifted" if count else "the same"
+    said = text(*lines, f"{run_id}: {things}: {what}, 0 requests", exact=True)
+    return Printed({**found, "drift": list(lines), **more}, lambda: show(said), 1 if lines else 0)
 
 
 def _endpoint(lm: LM, history: History, run_id: str) -> str:

@@ -1,4 +1,4 @@
-"""Is this machine fit to run, and is the ledger whole?"""
+"""`optimize doctor`: whether this machine is fit to run, and the ledger whole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import sqlite3
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,12 +16,16 @@ from pathlib import Path
 from agent.errors import InputError, LedgerError, RunRefused
 from agent.extras import MODULES, command, is_here
 from agent.gateway.prices import prices_version
+from agent.jobs.registry import DB, Printed, job
 from agent.ledger.connect import NeedsWriter, is_there, owner_of, reader, schema_of
 from agent.ledger.files import is_held, seal_holds
 from agent.ledger.query import History
 from agent.models import model_registry, weights
 from agent.models.hosted import HostedModel, bare_address
+from agent.options.kinds import Texts
+from agent.options.option import option
 from agent.privacy import ALLOW_TRACING, silence_tracing
+from agent.report.terminal import print_table
 
 PACKAGES = ("promptassay", "xllamacpp", "openai", "anthropic", "optuna", "sqlite-utils", "click")
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_COMPATIBLE_API_KEY")
@@ -38,14 +41,27 @@ Examined = tuple[str, bool, str]
 """What was looked at, whether it is fit, and what is to be said of it."""
 
 
-def examine(models: Sequence[str], db: Path) -> list[Examined]:
-    """Looks at Python, SQLite, packages, the embedded model, keys (never shown), tracing, disk and ledger.
+@job("doctor")
+def doctor(
+    *,
+    model: Texts = option(
+        (), "Ask its provider about it, which costs nothing; repeatable.", short="-m", metavar="MODEL"
+    ),
+    db: Path = DB,
+) -> Printed:
+    """Check this machine: Python, SQLite, packages, embedded model, keys (never shown), tracing, disk and ledger.
 
-    Args:
-        models: whose providers are asked about them, which costs nothing.
-        db: the ledger.
+    With --model also whether a model can be asked: its address, its key and its name.
     """
-    return [*_machine(), *_tracing(), *map(_model, models), *_disk(db), *_ledger(db)]
+    checks = [*_machine(), *_tracing(), *map(_model, model), *_disk(db), *_ledger(db)]
+    healthy = all(good for _, good, _ in checks)
+    found = [{"what": what, "ok": good, "found": found} for what, good, found in checks]
+    rows = [(what, "ok" if good else "PROBLEM", found) for what, good, found in checks]
+    return Printed(
+        {"healthy": healthy, "checks": found},
+        lambda: print_table("doctor", ("what", "", "found"), rows),
+        0 if healthy else 1,
+    )
 
 
 def _machine() -> list[Examined]:

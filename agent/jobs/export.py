@@ -1,16 +1,19 @@
-"""From a run to its released prompt in the forms that production wants, each proved before it is written."""
+"""`optimize export`: a run's released prompt in the forms that production wants, each proved before it is written."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from agent.errors import AgentError, InputError
+from agent.jobs.registry import DB, Printed, job
 from agent.ledger.query import History, Row, released_file, started_with
+from agent.options.kinds import File, Texts
+from agent.options.option import option
+from agent.options.shared import JsonOption
 from agent.programs import ARMS, TUNED_ARMS
 from agent.programs.classic import exported
 from agent.release.file_release import MANIFEST
@@ -25,64 +28,66 @@ from agent.run.locations import open_history
 from agent.run.tasks import source_of, task_of
 from agent.types import Task
 
-NEEDS_OUTPUT = "--json needs -o: without it the export itself is what is printed"
 NO_DEV = "a comparison asks its arms the sealed rows alone"
+Arm = Literal["classic", "lora", "lora+prompt", "full"]
 
 
-@dataclass(frozen=True, slots=True)
-class Export:
-    """What was exported: `text`, where it was written to no file; `lines`, what is to be said of it; `details`, the
-    object of `optimize export --json`."""
-
-    lines: tuple[str, ...]
-    text: str | None = None
-    details: dict[str, Any] | None = None
+def formats() -> Iterator[tuple[str, str]]:
+    """Each format with its help line, and its form for prompts that a template cannot hold."""
+    for one in FORMATS.all():
+        about = one.thing.about if one.thing else f"cannot be used: {one.fault}"
+        code = one.thing.as_code if one.thing else None
+        yield one.name, f"{about}; {code.about} where the prompt looks something up" if code else about
 
 
+@job("export", registries={"format": FORMATS}, listed=("Formats", formats))
 def export(
-    run: str,
-    formats: Sequence[str],
-    db: Path,
+    run: str = "",
     *,
-    output: Path | None = None,
-    arm: str = "",
-    strict: bool = False,
-    details: bool = False,
-) -> Export:
-    """Exports what a run released.
+    format: Texts = option(("md",), "The form; repeat it for several. Default: md."),
+    arm: Arm | None = option(
+        None,
+        "classic: instead of the prompt the best that needs no language model, as Python with scikit-learn; needs -o "
+        "DIR. lora, lora+prompt, full: that arm of a run of `optimize customize`.",
+    ),
+    output: File = option(None, "File or folder to write to. Default: print it.", short="-o"),
+    strict: bool = option(False, "Refuse a format that cannot be proved here or cannot carry every value."),
+    db: Path = DB,
+    form: JsonOption,
+) -> Printed:
+    """Write the released prompt of RUN (default: the latest), proved to be what was scored.
 
-    Args:
-        run: its id, or the unique start of it. "": the latest.
-        formats: names of formats; of a program of the user's own they are not asked.
-        db: the ledger; it is not written.
-        output: the file or folder to write. None: the text comes back.
-        arm: instead of the winner the best that needs no language model ("classic"), or an arm that a comparison tuned.
-        strict: refuses a format that cannot be proved here or cannot carry every value.
-        details: refuses what has no `details`, before anything is written.
+    Each format is loaded with the target's own library, rendered with 200 and more hostile rows and compared byte for
+    byte, and what it holds of model and parameters is read back; then with the dev rows of the run: the same calls, and
+    the replies that the ledger holds, scored again, the same score. No model is asked. On drift nothing is written.
+    Without the library a format is written and said to be unverified. --format can be repeated; formats of several
+    files, and several formats, need -o DIR.
 
-    Raises:
-        InputError: the run has no release, or `output` does not fit what is to be written.
-        ReleaseError: what would be written is not what was scored; nothing was written.
+    Of a program of your own it is its file as it was released: program.json for `dspy.Module.load`, chain.json for
+    `load_chain`; --format is not asked.
     """
     with closing(open_history(db)) as history:
         if arm in TUNED_ARMS:
-            row, written = tuned_file(history, run, arm, db)
-            if details and output is None:
-                raise InputError(NEEDS_OUTPUT)
-            return _prompt(history, row, written, formats, output, strict, NO_DEV)
+            row, released = tuned_file(history, run, arm, db)
+            _require_output(form, output)
+            return _prompt(history, row, released, format, output, strict, NO_DEV)
         row = history.run(run)
-        released = released_file(row, db)
-        if released is None:
+        found = released_file(row, db)
+        if found is None:
             raise InputError(f"{row['id']}: {without_result(row)}, so it names no release")
         if arm in ARMS:
             return _yardstick(history, row, output)
-        if not holds_prompt(released):
-            if details:
+        if not holds_prompt(found):
+            if form.as_json:
                 raise InputError("--json tells how prompts were proved; the state of a program of your own is not")
-            return _state(released, output)
-        if details and output is None:
-            raise InputError(NEEDS_OUTPUT)
-        return _prompt(history, row, released, formats, output, strict)
+            return _state(found, output)
+        _require_output(form, output)
+        return _prompt(history, row, found, format, output, strict)
+
+
+def _require_output(form: JsonOption, output: Path | None) -> None:
+    if form.as_json and output is None:
+        raise InputError("--json needs -o: without it the export itself is what is printed")
 
 
 def _prompt(
@@ -93,7 +98,7 @@ def _prompt(
     output: Path | None,
     strict: bool,
     no_dev: str = "",
-) -> Export:
+) -> Printed:
     """Exports a prompt; `no_dev` says why there are no replies to dev rows to score again."""
     chosen = [FORMATS.get(name) for name in dict.fromkeys(formats)]
     task = task_of_run(row) if any(one.needs_task for one in chosen) else None
@@ -116,32 +121,29 @@ def _prompt(
     elif output is not None:
         paths = write_exports(exports, output)
     lines = [f"wrote {path}" for path in paths]
-    lines += (
-        [line for one in exports for line in one.notes()] if paths or exports[0].missing or exports[0].unfit else []
-    )
+    if paths or exports[0].missing or exports[0].unfit:
+        lines += [line for one in exports for line in one.notes()]
     lines += [f"dev: not scored again: {why}"] if why else []
-    return Export(
-        tuple(lines), text if output is None else None, _details(row["id"], release.version, paths, exports, why)
-    )
+    details = {
+        "run_id": row["id"],
+        "version": release.version,
+        "files": [str(path) for path in paths],
+        "formats": [_details(one) for one in exports],
+        "not_scored_again": why,
+    }
+    return Printed(details, exact=text if output is None else "", notes=lines)
 
 
-def _details(
-    run_id: str, version: str, paths: Sequence[Path], exports: Sequence[VerifiedExport], why: str
-) -> dict[str, Any]:
-    formats = [
-        {
-            "format": one.format.name,
-            "library": one.library,
-            "verified": not one.missing,
-            "hostile_rows": one.rows,
-            "unfit": dict(one.unfit),
-            "not_set": one.unset,
-            "dev": one.dev and {"rows": one.dev.rows, "score": one.dev.score, "unfit": one.dev.unfit},
-        }
-        for one in exports
-    ]
-    files = [str(path) for path in paths]
-    return {"run_id": run_id, "version": version, "files": files, "formats": formats, "not_scored_again": why}
+def _details(one: VerifiedExport) -> dict[str, Any]:
+    return {
+        "format": one.format.name,
+        "library": one.library,
+        "verified": not one.missing,
+        "hostile_rows": one.rows,
+        "unfit": dict(one.unfit),
+        "not_set": one.unset,
+        "dev": one.dev and {"rows": one.dev.rows, "score": one.dev.score, "unfit": one.dev.unfit},
+    }
 
 
 def _dev_run(history: History, row: Row, release: PromptRelease) -> tuple[DevRun | None, str]:
@@ -167,7 +169,7 @@ def task_of_run(row: Row) -> Task:
     return task
 
 
-def _yardstick(history: History, row: Row, output: Path | None) -> Export:
+def _yardstick(history: History, row: Row, output: Path | None) -> Printed:
     """The best of the run's yardsticks on dev, learnt anew and held against the answers that were scored."""
     if output is None or os.path.isfile(output):
         raise InputError("--arm has several files: name a folder with -o DIR")
@@ -179,18 +181,18 @@ def _yardstick(history: History, row: Row, output: Path | None) -> Export:
     lines.append(f"{release.loader}({os.fspath(output)!r}) loads version {release.version}")
     files = [str(path) for path in paths]
     details = {"run_id": row["id"], "version": release.version, "yardstick": best.to_json(), "files": files}
-    return Export(tuple(lines), details=details)
+    return Printed(details, exact="", notes=lines)
 
 
-def _state(released: Path, output: Path | None) -> Export:
+def _state(released: Path, output: Path | None) -> Printed:
     """The file of a program of the user's own, as it was released."""
     try:
         state = released.read_bytes().decode("utf-8")
     except OSError as error:
         raise InputError(f"{released}: cannot be read ({error.strerror}); run it again, its calls are known") from error
     if output is None:
-        return Export((), state)
+        return Printed(None, exact=state)
     if os.path.isdir(output):
         output = output / released.name
     write_file(state, output)
-    return Export((f"wrote {output}",))
+    return Printed(None, exact="", notes=[f"wrote {output}"])

@@ -1,0 +1,491 @@
+"""`optimize audit`: whether the ledger is whole and a run clean, what was recorded, exports, and erasures."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from agent.errors import AgentError, InputError, LedgerError, error_lines
+from agent.jobs.registry import DB, Printed, job
+from agent.ledger.anchors import anchor as head_to_keep
+from agent.ledger.anchors import checked, head_of, missing_heads, noted_hash, snapshot, unchecked, witnesses
+from agent.ledger.bundle import new_export, write_bundle, write_jsonl
+from agent.ledger.checks import HELD_OUT, Check, consistency_checks, copied_answers, demo_ids, demo_texts
+from agent.ledger.connect import is_there
+from agent.ledger.files import is_held, log_is_empty, log_path
+from agent.ledger.merged import chains, is_merged, refuse_merged
+from agent.ledger.query import History, Row, released_file, started_with
+from agent.ledger.store import Ledger
+from agent.ledger.texts import events_with, files_with, kinds_of, texts_with
+from agent.ledger.trail import call, call_id, candidates_named, chain_of_parents, events_of, trial_states
+from agent.ledger.trail import lineage as lineage_of
+from agent.ledger.verify import verify as findings_in
+from agent.options.kinds import File
+from agent.options.option import option
+from agent.release.runtime import load_prompt
+from agent.report import run_tables
+from agent.report.blocks import text
+from agent.report.facts import amount, looks_up, picked, points, promotion
+from agent.report.terminal import print_listing, print_table, say, show
+from agent.report.tool_facts import change_lines
+from agent.report.view import RunView
+from agent.run.locations import ledger_option, open_history, releases_folder
+from agent.run.tasks import source_of, task_of
+from agent.types import Task
+
+SHOWN = 5  # findings of one check in the table
+MADE_WITH = ("origin", "options", "hashes", "budget", "plan")
+FORCE: Any = option(False, "Write over a file that is there.")
+
+
+def _lines(*lines: str) -> None:
+    """Print lines as they are."""
+    show(text(*lines, exact=True))
+
+
+@job("audit verify")
+def verify(
+    *,
+    anchor: str | None = option(
+        None, "A head that was noted elsewhere: the hash, or a file that holds it.", metavar="HEAD"
+    ),
+    db: Path = DB,
+) -> Printed:
+    """Check every byte that matters: structure, schema, the hash chain, each row and text against it.
+
+    Prints `whole: N events, head HASH` (of a merged ledger for each of its chains) and ends with 0, or each thing that
+    does not hold, the first event first, and ends with 1 (with --json, `seq` 0 is the file as a whole). Releases,
+    aliases and reports beside the ledger name heads that it must have: an older copy in its place is found. The file of
+    --anchor may be what `optimize audit anchor` wrote, a result of --json, or a released prompt.
+    """
+    if not is_there(db):
+        raise InputError(f"{db}: no ledger here; name another with --db")
+    noted = noted_hash(anchor) if anchor is not None else None
+    named, notes = witnesses(db.parent, releases_folder(db)), list[str]()
+    with unchecked(db) as connection:
+        events, head, findings = checked(connection, noted)
+        if not findings:
+            findings, notes = missing_heads(connection, db, named)
+        merged = [*chains(connection).values()] if not findings and is_merged(connection) else []
+    parts = [{"name": each.name, "ledger": each.ledger, "events": each.events, "head": each.head} for each in merged]
+    found = {
+        "whole": not findings,
+        "events": events,
+        "head": head,
+        "first_bad_seq": findings[0].seq if findings else None,
+        "findings": [{"seq": finding.seq, "what": finding.what} for finding in findings],
+        **({"chains": parts} if parts else {}),
+    }
+    if findings:
+        lines = [str(finding) for finding in findings]
+    elif merged:
+        lines = [f"whole: {each.name}: {each.events} events, head {each.head}" for each in merged]
+        lines.append(f"whole: {len(merged)} chains, {events} events in a merged ledger")
+    else:
+        lines = [f"whole: {events} events, head {head}"]
+    return Printed(found, partial(_lines, *lines), 1 if findings else 0, notes=[f"note: {note}" for note in notes])
+
+
+@job("audit anchor", has_json=False)
+def anchor(
+    *,
+    output: File = option(None, "Where to write it. Default: print it.", short="-o"),
+    force: bool = FORCE,
+    db: Path = DB,
+) -> Printed:
+    """Print the head of the chain as JSON, to keep where whoever can write the ledger cannot.
+
+    The chain alone shows a change in its middle; who writes it all anew is shown by a head that was noted elsewhere:
+    `optimize audit verify --anchor FILE`.
+    """
+    open_history(db).close()
+    with unchecked(db) as connection:
+        head = head_to_keep(connection, db.resolve())
+        _require_whole(connection, db)
+    written = json.dumps(head, indent=2) + "\n"
+    if output is None:
+        return Printed(head, exact=written)
+    with new_export(output, force) as file:
+        file.write(written.encode())
+    return Printed(head, exact="", notes=[f"wrote {output}: event {head['seq']}, head {head['hash']}"])
+
+
+def _require_whole(connection: sqlite3.Connection, db: Path) -> None:
+    if findings := findings_in(connection):
+        raise LedgerError(f"{db}: not whole: {findings[0]}; `optimize audit verify{ledger_option(db)}` lists all")
+
+
+@job("audit export", has_json=False, required=("output",))
+def export(
+    run: str = "",
+    *,
+    format: Literal["jsonl", "zip"] = option(
+        "jsonl", "Every event as JSON lines, or a bundle with tables and texts that checks itself."
+    ),
+    output: File = option(None, "The file to write.", short="-o"),
+    force: bool = FORCE,
+    db: Path = DB,
+) -> Printed:
+    """Write every event of the ledger; with RUN, a zip holds only the rows and texts of that run.
+
+    The chain is always whole, as it could not be checked in parts. `python FILE.zip` checks a bundle, without this
+    program.
+    """
+    out = output or Path()
+    history = open_history(db)
+    run_id = str(history.run(run)["id"]) if run else ""
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; name a file with -o")
+    with snapshot(db) as connection:
+        refuse_merged(connection, db, "an export holds one whole chain")
+        if format == "jsonl":
+            return Printed(None, exact="", notes=[f"wrote {out}: {write_jsonl(connection, out, force)} events"])
+        manifest = write_bundle(connection, out, force, run_id)
+    counts, head = manifest["counts"], manifest["head"]["hash"]
+    said = f"{counts['events']} events, {counts['texts']} texts, head {head}; `python {out}` checks it"
+    return Printed(None, exact="", notes=[f"wrote {out}: {said}"])
+
+
+# -- a run is checked -------------------------------------------------------------------------------------------------
+
+
+@job("audit check")
+def check(run: str = "", *, db: Path = DB) -> Printed:
+    """Check RUN (default: the latest) for contamination, and whether its books add up.
+
+    Contamination: examples or instructions that hold dev or test rows, a test that was opened twice. Books: scores
+    without a reply, means, charges and caps that do not follow from the calls. Ends with 1 when anything does not hold.
+    What needs the rows is left out (-) when the task is gone or its rows changed since.
+    """
+    history = open_history(db)
+    row = history.run(run)
+    checks = [*_contamination(history, row), *consistency_checks(history, row)]
+    holds = all(each.ok is not False for each in checks)
+    listed = [{"check": each.name, "ok": each.ok, "found": list(each.found)} for each in checks]
+    words = {True: "ok", False: "PROBLEM", None: "-"}
+    rows = [(each.name, words[each.ok], _first(each.found)) for each in checks]
+    return Printed(
+        {"run_id": row["id"], "holds": holds, "checks": listed},
+        lambda: print_table(f"checks of {row['id']}", ("check", "ok", "found"), rows),
+        0 if holds else 1,
+    )
+
+
+def _first(findings: tuple[str, ...]) -> str:
+    more = [f"and {len(findings) - SHOWN} more"] if len(findings) > SHOWN else []
+    return "; ".join([*findings[:SHOWN], *more])
+
+
+def _contamination(history: History, run: Row) -> list[Check]:
+    tried = history.select("SELECT candidate_id FROM proposals WHERE run_id = ? AND rejected = ''", run["id"])
+    candidates = [history.candidate(row["candidate_id"]) for row in tried]
+    rows = history.select(
+        "SELECT DISTINCT example_id, split FROM outcomes WHERE run_id = ? AND split IN ('dev', 'test')", run["id"]
+    )
+    held_out = {row["example_id"]: row["split"] for row in rows}
+    task, why = _task(run)
+    if task is None:
+        names = ("no demo reads like a dev or test row", "no instruction holds words of a dev or test row")
+        return [demo_ids(candidates, held_out), *(Check(name, None, (why,)) for name in names)]
+    held_out |= {example.id: split for split in HELD_OUT for example in getattr(task, split)}
+    return [demo_ids(candidates, held_out), demo_texts(candidates, task), copied_answers(candidates, task)]
+
+
+def _task(run: Row) -> tuple[Task | None, str]:
+    """The run's task with the rows that it had, or why these are not at hand."""
+    if command := (run["options"] or {}).get("command"):
+        return None, f"a run of `optimize {command}`, which made no prompts"
+    try:
+        task = task_of(started_with(run))
+    except AgentError as error:
+        return None, f"the task is not at hand: {error_lines(error)[0]}"
+    parts = [name for name in ("train", "dev", "test") if task.hashes.get(name) != run["hashes"].get(name)]
+    changed = dict.fromkeys(source_of(name, started_with(run)) for name in parts)
+    return (None, f"the rows changed since: {', '.join(changed)}") if changed else (task, "")
+
+
+def released_versions(history: History) -> dict[str, str]:
+    """The ids of released candidates by the version of their release, from files that are still there, and aliases."""
+    released = {}
+    for run in history.runs():
+        try:
+            path = released_file(run, history.path)
+            if path is None:
+                continue
+            prompt = load_prompt(path)
+        except AgentError:
+            continue
+        if candidate := prompt.provenance.get("candidate_id"):
+            released[prompt.version] = str(candidate)
+    for move in (move for name in history.moved_names() for move in history.alias_moves(name)):
+        if candidate := move["evidence"].get("candidate_id"):  # of a version that lies in the registry alone
+            released[move["version"]] = str(candidate)
+    return released
+
+
+# -- audit show -------------------------------------------------------------------------------------------------------
+
+
+@job("audit show")
+def show_recorded(what: Annotated[str, "RUN|TRIAL|CALL"], *, db: Path = DB) -> Printed:
+    """Show what was recorded about a run, a trial or a call.
+
+    RUN is a run's id or the start of it. TRIAL is RUN:NUMBER, or a number for the latest run. CALL is call:ID or #ID,
+    or the key of a call (k_...) as a trial's rows show it.
+    """
+    history = open_history(db)
+    if re.fullmatch(r"(call:|#)\d{1,18}|k_[0-9a-f]{16}", what):
+        return _call(history, call_id(history, what))
+    run_id, colon, number = what.rpartition(":")
+    if colon and number.isdecimal():
+        return _trial(RunView(history, run_id), int(number))
+    if what.isdecimal() and len(what) < 8:
+        latest = RunView(history)
+        if any(trial["number"] == int(what) for trial in history.trials(latest.id)):
+            return _trial(latest, int(what))
+    return _run(history, history.run(what))
+
+
+# -- audit show: a run ------------------------------------------------------------------------------------------------
+
+
+def _run(history: History, run: dict[str, Any]) -> Printed:
+    events, costs = events_of(history, run["id"]), history.costs(run["id"])
+
+    def tables() -> None:
+        _lines(f"run {run['id']}  {run['task']}  {run['model']}  {run['status']}")
+        rows = [
+            (name, run[name]) for name in ("started_utc", "ended_utc", "seconds", "parent", "proposer", "seed", "tool")
+        ]
+        rows += [("prices", run["prices"]), ("tags", _words(run["tags"])), ("result_hash", run["result_hash"])]
+        for name in MADE_WITH:
+            rows += [(f"{name}.{key}", _words(value)) for key, value in (run[name] or {}).items()]
+        print_table("made with", ("what", "value"), [row for row in rows if row[1] not in (None, "", "{}", "[]")])
+        _print("spent", "role model state calls prompt_tokens completion_tokens cost_usd=$", costs)
+        _print("events", "seq utc kind", events)
+
+    return Printed({"run": run, "events": events, "costs": costs}, tables)
+
+
+def _words(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _print(title: str, columns: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table of the named values; `key=word` gives a column another name."""
+    names = [column.partition("=") for column in columns.split()]
+    heads = [word or key.replace("_", " ") for key, _, word in names]
+    print_table(title, heads, [[_cell(key, row[key]) for key, _, _ in names] for row in rows])
+
+
+def _cell(key: str, value: Any) -> Any:
+    if key in ("mean", "low", "high", "value"):
+        return points(value)
+    return amount(value, 6) if key == "cost_usd" else value
+
+
+# -- audit show: a trial ----------------------------------------------------------------------------------------------
+
+
+def _trial(view: RunView, number: int) -> Printed:
+    trial, history = view.numbered(number), view.history
+    candidate = history.candidate(trial["candidate_id"])
+    chain, states = chain_of_parents(history, view.id, candidate["id"]), trial_states(history, view.id, number)
+    outcomes = {split: history.outcomes(view.id, candidate["id"], split) for split in ("train", "dev", "test")}
+
+    def tables() -> None:
+        say(f"trial {number} of {view.id}: {candidate['id']}, {trial['state']}, {points(trial['mean'])}")
+        _print_chain(chain)
+        _print("states", "seq utc state n=rows mean=score reason", states)
+        show(run_tables.messages(candidate, "== prompt =="))
+        for split, rows in outcomes.items():
+            if rows:
+                print_listing(run_tables.outcomes(split, rows))
+
+    found = {"trial": trial, "states": states, "lineage": chain, "candidate": candidate, "outcomes": outcomes}
+    return Printed(found, tables)
+
+
+def _print_chain(chain: list[dict[str, Any]]) -> None:
+    columns = (
+        "candidate_id=candidate round technique format n_examples=examples operator parent_id=parent reason rejected"
+    )
+    _print("lineage, newest first", columns, chain)
+
+
+# -- audit show: a call -----------------------------------------------------------------------------------------------
+
+
+def _call(history: History, number: int) -> Printed:
+    recorded = call(history, number)
+    row, request, reply = recorded["call"], recorded["request"], recorded["reply"]
+
+    def tables() -> None:
+        _lines(f"call {number}: {row['role']}, {row['model']}, {row['state']}, {row['call_key']}")
+        print_table("recorded", ("what", "value"), [item for item in row.items() if item[1] not in (None, "")])
+        sent = dict(request or {})
+        asked = [f"[{message['role']}]\n{message['content']}" for message in sent.pop("messages", ())]
+        lacks = "(none)" if row["state"] not in ("ok", "cached") else "(erased)"
+        asked = [*asked, json.dumps(sent, ensure_ascii=False)] if request is not None else ["(erased)"]
+        show(
+            text(*asked, heading="== request ==", exact=True),
+            text(reply["text"] if reply else lacks, heading="== reply ==", exact=True),
+        )
+        attempts = "id=call run_id=run attempt state error_class=error http_status=status cost_usd=$ latency_s=seconds"
+        _print("attempts at the same call", f"{attempts} sent_utc", recorded["attempts"])
+        _print("events", "seq utc kind", recorded["events"])
+
+    return Printed(recorded, tables)
+
+
+# -- audit lineage ----------------------------------------------------------------------------------------------------
+
+
+@job("audit lineage")
+def lineage(prompt_hash: str, *, db: Path = DB) -> Printed:
+    """Show how a prompt came about: its parents, operators and reasons, examples, trials, runs, whether it shipped, and
+    how the aliases of its name moved.
+
+    PROMPT_HASH is a candidate (c_...), the version of a release (p_..., f_...), or the hash of a template or an
+    instruction; the start of one will do.
+    """
+    history = open_history(db)
+    versions = released_versions(history)
+    prompts = [lineage_of(history, name, versions) for name in candidates_named(history, prompt_hash, versions)]
+
+    def tables() -> None:
+        for prompt in prompts:
+            _print_lineage(prompt)
+
+    return Printed({"prompts": prompts}, tables)
+
+
+def _print_lineage(prompt: Mapping[str, Any]) -> None:
+    candidate = prompt["candidate"]
+    _lines(
+        f"{candidate['id']}: {candidate['technique']}, format {candidate['format']}, "
+        f"{candidate['n_examples']} examples"
+        + picked(candidate["picks"])
+        + (f", {looks_up(candidate['passages'])}" if candidate["passages"] else "")
+        + "".join(f", released as {version}" for version in prompt["versions"])
+    )
+    _lines(f"template {candidate['template_hash']}\ninstruction {candidate['instruction_hash']}")
+    _lines(candidate["instruction"])
+    for line in change_lines(candidate):
+        _lines(f"tools: {line}")
+    if calibration := candidate.get("calibration"):
+        near = calibration.get("neighbours")
+        voting = f", {near['k']} neighbours with weight {near['weight']:g}" if near else ""
+        if prior := calibration.get("prior"):
+            voting = f", a classifier of the train rows with weight {prior['weight']:g}"
+        numbers = f"temperature {calibration['temperature']:g}{voting}, {calibration['bias']}"
+        _lines(f"calibration: {calibration['method']}, {numbers}")
+    if candidate["demos"]:
+        _lines("examples: " + ", ".join(demo["example_id"] for demo in candidate["demos"]))
+    for run in prompt["runs"]:
+        moved = [m for m in prompt["aliases"] if m["mine"] and m["evidence"].get("run_id") == run["run_id"]]
+        _print_run_of(run, len(moved))
+    _print_aliases(prompt["aliases"])
+
+
+def _print_run_of(run: dict[str, Any], moved: int) -> None:
+    _lines(f"\nrun {run['run_id']}  {run['task']}  {run['model']}  {run['status']}")
+    _print_chain(run["chain"])
+    if made := run["proposal"]:
+        words = filter(None, (made["operator"], made["hypothesis"], made["claim"]))
+        why = f" ({': '.join(words)})" if made["operator"] else ""
+        _lines(f"the proposer wrote the {made['of']}: event {made['seq']}{why}")
+    _print("trials", "number=trial round state n=rows mean=score low high reason", run["trials"])
+    if run["released"]:
+        why = promotion(run["promoted"]) if run["promoted"] else run["decision"]
+        _lines(f"released ({why}, test {points(run['test'])}): {run['release']}")
+    else:
+        _lines("not released" + (f" by the run; aliases that came to it: {moved}" if moved else ""))
+
+
+def _print_aliases(moves: list[dict[str, Any]]) -> None:
+    """Every move of an alias of the prompt's name, as the chain has it; `*` where the alias came to this prompt."""
+    rows = [{**move, "alias": f"{'* ' if move['mine'] else ''}{move['name']}@{move['alias']}"} for move in moves]
+    for row in rows:
+        row["version"] += "" if row["share"] is None else f" for {row['share']:.0%}"
+    if rows:
+        _print("aliases, oldest first (*: to this prompt)", "alias version from=before utc action actor reason", rows)
+
+
+# -- texts are erased --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """What is to go: `texts` by their hashes, how many there are of each of `kinds`, and the `events` that hold the
+    text in their own words and stay."""
+
+    db: Path
+    containing: str | None
+    texts: tuple[str, ...]
+    kinds: Mapping[str, int]
+    events: tuple[int, ...]
+
+
+def prepare_erasure(hashes: Sequence[str], containing: str | None, actor: str, reason: str, db: Path) -> Erasure:
+    """Find what is to go; change nothing.
+
+    Raises InputError where nothing is named, or actor or reason is empty or holds the very text.
+    """
+    if not hashes and not containing:
+        raise InputError("name what goes: --hash H (repeatable) or --containing TEXT")
+    for flag, words in (("--actor", actor), ("--reason", reason)):
+        if not words.strip():
+            raise InputError(f"{flag} is empty; the ledger must say who erased and why")
+        if containing and containing in words:
+            raise InputError(f"{flag} holds the very text that is to go, and would stay; say it without it")
+    open_history(db).close()
+    with snapshot(db) as connection:
+        for digest in hashes:
+            if not connection.execute("SELECT 1 FROM blobs WHERE hash = ?", (digest,)).fetchone():
+                raise InputError(f"{digest}: no text of this hash in {db}; `optimize audit show` prints hashes")
+        texts = list(dict.fromkeys([*hashes, *(texts_with(connection, containing) if containing else ())]))
+        kinds = kinds_of(connection, texts)
+        kept = events_with(connection, containing) if containing else []
+    return Erasure(db, containing, tuple(texts), kinds, tuple(kept))
+
+
+def erase(plan: Erasure, actor: str, reason: str) -> tuple[list[str], str]:
+    """Take the texts out; the chain keeps their hashes, the actor and the reason.
+
+    Returns where the text still stands, a line each, and the head of the chain. Raises LedgerError where the ledger is
+    not whole then.
+    """
+    db = plan.db
+    waits = not (log_is_empty(db) or is_held(db))  # what an earlier try erased, to leave the file
+    if plan.texts or waits:
+        with closing(Ledger(db)) as ledger:
+            ledger.erase(list(plan.texts), actor, reason)
+    with unchecked(db) as connection:
+        head = head_of(connection)[1]
+        _require_whole(connection, db)
+    return _left(db, plan.containing, plan.events), head
+
+
+def _left(db: Path, containing: str | None, kept: Sequence[int]) -> list[str]:
+    """Where the text, or what was erased, can still be found, a line each."""
+    lines = []
+    if kept:
+        shown = ", ".join(map(str, kept[:20])) + (" ..." if len(kept) > 20 else "")
+        lines.append(f"in the words of {len(kept)} events and their rows, which the chain covers: {shown}")
+    if not log_is_empty(db):
+        lines.append(f"{log_path(db)}: another process reads the ledger; end it, and run `optimize audit erase` again")
+    if containing:
+        named = {db} if kept else set()
+        lines += [f"{path}: holds the text" for path in files_with(db.parent, containing) if path not in named]
+    else:
+        lines += [f"{path}: a bundle made before; delete it" for path in sorted(db.parent.glob("*.zip"))]
+        lines += [f"{path}: a report made before; make it anew" for path in sorted(db.parent.glob("*/report.html"))]
+    return lines

@@ -1,0 +1,453 @@
+"""Promoting what a run released, and what aliases mean: the registry, the gate, and an override with its reason.
+
+Calls no model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PlainSerializer
+
+from agent.errors import GateFailed, InputError, LedgerBusy, ReleaseError
+from agent.jobs.export import Arm, task_of_run
+from agent.jobs.registry import DB, Printed, job
+from agent.ledger.provenance import user
+from agent.ledger.query import History, released_file
+from agent.ledger.store import Ledger
+from agent.options.option import option
+from agent.programs import ARMS, TUNED_ARMS
+from agent.programs.classic import released
+from agent.release.aliases import (
+    NAME,
+    PRODUCTION,
+    AliasChange,
+    NeedsUnit,
+    Reference,
+    current,
+    read_history,
+    released_names,
+)
+from agent.release.export import export_markdown, export_messages, write_release
+from agent.release.gate import blocked_arm, blocked_by
+from agent.release.promotion import ReleaseRegistry, check_alias
+from agent.release.prompt_file import HELD, PROMPT_FILE, PromptRelease, holds_prompt
+from agent.release.result import RunResult, search_result
+from agent.release.runtime import Prompt, load_prompt
+from agent.report.blocks import Block, short, text
+from agent.report.facts import gain, points, without_result
+from agent.report.terminal import print_table, say
+from agent.results.base import Result
+from agent.results.breakdown import JudgeTrust
+from agent.run.arm_release import ArmRelease
+from agent.run.locations import open_history, open_ledger, releases_folder
+
+NO_CLAIM = "baseline, no gain claimed"
+BUSY_AFTER = 1.0
+"""Seconds; a rollback does not wait for a run to end."""
+NEEDS_REASON = "--override needs --reason WHY: it is kept with the release"
+ACTOR: Any = option("", "Who decides. Default: the user of this machine.")
+REASON: Any = option("", "Why; kept in the history and in the ledger's chain.")
+
+
+@dataclass(frozen=True, slots=True)
+class Promotable:
+    """What a run has to promote: its `winner`, one that was `held` back, or the user's `own` prompt that it kept.
+
+    It lies in `path`; what the run released lies in `released`, and only where it was held back is that another file.
+    """
+
+    result: RunResult
+    path: Path
+    released: Path
+    kind: Literal["winner", "held", "own"]
+
+    @property
+    def candidate_id(self) -> str:
+        if self.kind != "own":
+            return self.result.winner.candidate_id
+        return str(load_prompt(self.path).provenance.get("candidate_id", ""))
+
+
+class Promotion(Result):
+    """What was promoted.
+
+    Args:
+        release: where it lies.
+        overridden: whether the gate was against it, for the reasons `against`.
+        promoted: the winner, one that was held back, the user's own prompt, or an arm by its name.
+        share: of the units, for an A/B alias.
+        moved: whether the alias means another version now.
+        before: the version that it meant, or "" (in JSON `from`).
+    """
+
+    run_id: str
+    release: Path
+    overridden: bool
+    promoted: str
+    candidate_id: str
+    version: str
+    reason: str
+    actor: str
+    against: Annotated[tuple[str, ...], PlainSerializer("; ".join, str)]
+    name: str
+    alias: str
+    share: float | None
+    moved: bool
+    before: str = Field(serialization_alias="from")
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        part = "" if self.share is None else f" for {self.share:.0%} of the units"
+        before = f"before: {self.before or 'none'}" if self.moved else "was it before"
+        alias = f"{self.name}@{self.alias}"
+        lines = [f"promoted: {self.release} ({self.version})"] if self.promoted == "held" else []
+        lines.append(f"{alias} is {self.version}{part}; {before}")
+        if self.promoted == "own":
+            lines.append(f"it is your own prompt ({NO_CLAIM})")
+        if self.promoted in ARMS:
+            lines.append(f"it needs no language model; load_classifier({alias!r}) loads it, load_prompt refuses")
+        yield text(*lines, *(f"overridden: {why}" for why in self.against), exact=True)
+
+
+@job("promote")
+def promote(
+    run: str = "",
+    *,
+    alias: str = option("production", "The alias to move: production, staging, ab."),
+    share: float | None = option(
+        None, "Makes the alias an A/B alias: the candidate's part of the units, 0 to 1.", metavar="SHARE", ge=0, le=1
+    ),
+    arm: Arm | None = option(
+        None,
+        "classic: instead of a prompt the best that needs no language model; its version holds your train rows. lora, "
+        "lora+prompt, full: that arm of a run of `optimize customize`, with its adapter or by the path of its model.",
+    ),
+    own: bool = option(False, "Your own prompt, which the run kept, and not the winner that it held back."),
+    override: bool = option(False, "Promote although the gate says no; needs {reason}."),
+    reason: str = REASON,
+    actor: str = ACTOR,
+    db: Path = DB,
+) -> Promotion:
+    """Keep the winner of RUN (default: the latest) as a version of its task's name, and move an alias to it.
+
+    The whole ledger is checked first, as `optimize audit verify` does.
+
+    The gate asks: is the gain on the sealed test shown, did no metric and no slice get worse, has each judge earned
+    trust? When it says no, nothing changes and the exit code is 100; --override --reason WHY promotes all the same and
+    writes reason and actor into the history and the audit chain. A judge that was calibrated since the run counts as
+    it stands now. With --share 0.2 a fifth of the units gets this version and the rest the production version.
+
+    Of a run that kept your own prompt, that prompt is promoted. It claims no gain: it may become the first version of
+    an alias, and needs --override to take the place of another one, or with --share a part of production's units.
+
+    With --arm classic the best that the run scored without a language model is promoted, unless the best prompt or your
+    own is shown to be better on the sealed test. Programs get it by `load_classifier`; `load_prompt` refuses such an
+    alias. With --arm lora, lora+prompt or full a model that `optimize customize` tuned is promoted if its gain over
+    your own prompt is shown and no prompt is shown to be better; `load_prompt` takes it.
+
+    Raises:
+        GateFailed: the gate says no, in its words; nothing was changed.
+        InputError: there is nothing to promote, or an alias, share or reason is wrong.
+        AgentError: the ledger, the registry or the file is not as it was written.
+
+    Example:
+        >>> pa.promote(result.run_id, alias="staging").version  # doctest: +SKIP
+    """
+    check_alias(alias, share)
+    if alias == "ab" and share is None:
+        raise InputError("--alias ab needs --share, the candidate's part of the units, such as --share 0.2")
+    note = {"reason": reason.strip(), "actor": actor or user()}
+    if arm:
+        if share is not None or own:
+            raise InputError("--arm: leave out --own and --share, which choose among the prompts of a search")
+        return _promote_arm(run, arm, alias, override, note, db)
+    with closing(open_history(db, by_chain=True)) as history:
+        row = history.run(run)
+        source = _promotable(row, own, db)
+        _require_its_own(source, row["id"], history)
+    result = source.result
+    if override and not note["reason"]:
+        raise InputError(NEEDS_REASON)
+    with closing(open_ledger(db)) as book:
+        registry = ReleaseRegistry(releases_folder(db))
+        release = load_prompt(source.path).release
+        registry.require(release, alias, share, book)
+        if source.kind == "own":
+            aliases = (alias, PRODUCTION) if share else (alias,)
+            versions = {each: registry.version_of(release.name, each, book) for each in aliases}
+            blocked = [
+                f"{each} is {version}, and your own prompt claims no gain over it"
+                for each, version in versions.items()
+                if version not in ("", release.version)
+            ]
+        else:
+            blocked = _blocked(result, book)
+        has_own = source.kind == "held" and result.migration is None
+        _require_gate(row["id"], blocked, override, "--own promotes your own prompt; " if has_own else "")
+        if source.kind == "held":
+            release = _release_held(release, source, {**note, "against": "; ".join(blocked)}, book)
+        claim = {"claim": NO_CLAIM} if source.kind == "own" else {"lift": result.to_json()["lift"]}
+        evidence = {"decision": result.decision, **claim}
+        offer = ArmRelease(row["id"], source.kind, source.candidate_id, release, blocked, evidence)
+        return _moved(offer, source.released, alias, share, note, registry, book)
+
+
+def _require_gate(run_id: str, blocked: Sequence[str], override: bool, other: str = "") -> None:
+    """Raises GateFailed where the gate does not let it through and is not overridden."""
+    if blocked and not override:
+        lines = [f"{run_id}: {why}" for why in blocked]
+        raise GateFailed("\n".join([*lines, f"not promoted; {other}--override --reason WHY promotes all the same"]))
+
+
+def _moved(
+    offer: ArmRelease,
+    path: Path,
+    alias: str,
+    share: float | None,
+    note: Mapping[str, str],
+    registry: ReleaseRegistry,
+    book: Ledger,
+) -> Promotion:
+    """Keep what is offered as a version, and move the alias to it."""
+    release, blocked = offer.release, list(offer.blocked)
+    evidence = {
+        "run_id": offer.run_id,
+        **offer.evidence,
+        "overridden": blocked,
+        "ledger": book.id(),
+        "ledger_head": book.head(),
+    }
+    change = registry.promote(release, alias, book, share=share, evidence=evidence, **note)
+    return Promotion(
+        run_id=offer.run_id,
+        release=path,
+        overridden=bool(blocked),
+        promoted=offer.arm,
+        candidate_id=offer.candidate_id,
+        version=release.version,
+        against=tuple(blocked),
+        name=release.name,
+        alias=alias,
+        share=share,
+        moved=change is not None,
+        before=change.before if change else release.version,
+        **note,
+    )
+
+
+def _promote_arm(run: str, arm: str, alias: str, override: bool, note: Mapping[str, str], db: Path) -> Promotion:
+    """Promote an arm if no prompt of the run is shown to be better: "classic", or one that a comparison tuned."""
+    from agent.run.customize.release_arm import tuned_arm
+
+    if override and not note["reason"]:
+        raise InputError(NEEDS_REASON)
+    offer = tuned_arm(run, arm, db) if arm in TUNED_ARMS else _best_yardstick(run, arm, db)
+    _require_gate(offer.run_id, offer.blocked, override)
+    registry = ReleaseRegistry(releases_folder(db))
+    path = registry.root / offer.release.name / offer.release.version
+    with closing(open_ledger(db)) as book:
+        return _moved(offer, path, alias, None, note, registry, book)
+
+
+def _best_yardstick(run: str, arm: str, db: Path) -> ArmRelease:
+    with closing(open_history(db, by_chain=True)) as history:
+        found = history.run(run)
+        made = released(found, task_of_run(found), history)
+    best = made.best
+    evidence = {
+        "arm": arm,
+        "method": best.name,
+        "candidate_id": best.candidate_id,
+        "test": best.test,
+        "ci95": list(best.ci95) if best.ci95 else None,
+        "ahead": {prompt: dict(by) for prompt, by in made.ahead.items()},
+    }
+    return ArmRelease(found["id"], arm, best.candidate_id, made.release, blocked_arm(made.ahead), evidence)
+
+
+def _promotable(row: dict[str, Any], own: bool, db: Path) -> Promotable:
+    """What there is to promote; `own` asks for the user's own prompt. Raises an InputError where there is no such."""
+    result, released = search_result(row["result"], db), released_file(row, db)
+    if result is None or released is None:
+        raise InputError(f"{row['id']}: {without_result(row)}, so there is no winner to promote")
+    if not holds_prompt(released):
+        raise InputError(f"{row['id']}: a run of a program of your own; its state is shipped with `optimize export`")
+    if result.decision == "promote":
+        if own:
+            raise InputError(f"{row['id']}: this run released its winner, not your own prompt; leave out --own")
+        return Promotable(result, released, released, "winner")
+    if own and result.migration is not None:
+        raise InputError(f"{row['id']}: a migration has no prompt of yours; that of the old model is a version already")
+    held = released.parent / HELD / PROMPT_FILE
+    if held.is_file() and not own:
+        return Promotable(result, held, released, "held")
+    if "promoted" in load_prompt(released).provenance:
+        raise InputError(f"{row['id']}: its winner was promoted by --override and lies where your own prompt lay")
+    return Promotable(result, released, released, "own")
+
+
+def _require_its_own(offer: Promotable, run_id: str, history: History) -> None:
+    """Raises a ReleaseError unless the file holds what this run released or held back, by the ledger's own record: on
+    its evidence nothing else may be promoted."""
+    release = load_prompt(offer.path).release
+    events = history.select("SELECT body FROM events WHERE run_id = ? AND kind IN ('released', 'promoted')", run_id)
+    noted = "held" if offer.kind == "held" else "version"
+    versions = {json.loads(event["body"]).get(noted) for event in events} - {None}  # runs of old noted none
+    source = (release.provenance.get("run_id"), release.provenance.get("candidate_id"))
+    if source != (run_id, offer.candidate_id) or (versions and release.version not in versions):
+        raise ReleaseError(
+            f"{offer.path}: holds {release.version} of run {source[0]}, which is not what {run_id} "
+            f"{'held back' if offer.kind == 'held' else 'released'}; restore the file, or promote the run that it is of"
+        )
+
+
+def _release_held(release: PromptRelease, source: Promotable, note: Mapping[str, Any], ledger: Ledger) -> PromptRelease:
+    """Puts a winner that was held back in the place of the run's released prompt; recorded once."""
+    release = replace(release, provenance={**release.provenance, "decision": "promote", "promoted": dict(note)})
+    write_release(release, source.released.parent)
+    body, run_id = {"candidate_id": source.candidate_id, "version": release.version, **note}, source.result.run_id
+    if not ledger.has_event(run_id, "promoted", body):  # the same command again after a kill
+        ledger.event(run_id, "promoted", body)
+        ledger.flush()
+    return release
+
+
+def _blocked(result: RunResult, ledger: Ledger) -> list[str]:
+    """What the gate says now: a judge counts as its latest calibration measured it."""
+    judges = tuple(_judge_now(judge, ledger.calibration(judge.judge_id, "")) for judge in result.judges)
+    return [block.message for block in blocked_by(result.model_copy(update={"judges": judges}))]
+
+
+def _judge_now(judge: JudgeTrust, calibration: dict[str, Any] | None) -> JudgeTrust:
+    if calibration is None:
+        return judge
+    update = {"trusted": bool(calibration["trusted"]), "why": "; ".join(calibration["why"])}
+    return judge.model_copy(update=update)
+
+
+# -- what aliases mean ------------------------------------------------------------------------------------------------
+
+
+@job("rollback")
+def rollback(
+    name: str,
+    *,
+    alias: str = option("production", "The alias to put back."),
+    reason: str = REASON,
+    actor: str = ACTOR,
+    db: Path = DB,
+) -> Printed:
+    """Put an alias of NAME back to the version before; again, and it goes back one more.
+
+    The history grows by a line and is never rewritten. It works at once, also without a ledger and while a run holds
+    it: the chain then takes the change in with the next run, promote or rollback.
+    """
+    registry, late = ReleaseRegistry(releases_folder(db)), ""
+    note = {"actor": actor or user(), "reason": reason.strip()}
+    if not db.is_file():
+        change, late = registry.rollback(name, alias, None, **note), f"{db}: no ledger here"
+    else:
+        try:
+            with closing(open_ledger(db, BUSY_AFTER)) as ledger:
+                change = registry.rollback(name, alias, ledger, **note)
+        except LedgerBusy:
+            with closing(open_history(db)) as history:
+                change = registry.rollback(name, alias, history, **note)
+            late = f"{db}: another process writes to the ledger"
+    share = "" if change.share is None else f" for {100 * change.share:g} % of the units"
+    said = f"{name}@{alias} is {change.version} again{share}; before: {change.before}"
+    notes = [f"{late}; the change goes into its chain with the next run, promote or rollback"] * bool(late)
+    return Printed({**change.as_dict(), "in_chain": not late}, lambda: say(said), notes=notes)
+
+
+@job("load")
+def load(
+    reference: Annotated[str, "NAME[@ALIAS|@VERSION]"],
+    *,
+    unit: str | None = option(None, "Whom an A/B alias buckets.", metavar="ID"),
+    db: Path = DB,
+) -> Printed:
+    """Print the prompt that NAME@ALIAS or NAME@VERSION means now (default: @production), read from the files alone.
+
+    Of a version that is no prompt it says what it is and how a program loads it, and ends with 1.
+
+    --json has the release with its provenance, and the history of its aliases.
+    """
+    prompt = prompt_named(reference, unit, db)
+    history = [change.as_dict() for change in read_history(releases_folder(db) / prompt.name)]
+    named = {"alias": prompt.alias or None, "arm": prompt.arm or None}
+    found = {**named, **json.loads(export_messages(prompt.release)), "history": history}
+    return Printed(found, exact=export_markdown(prompt.release))
+
+
+def prompt_named(reference: str, unit: str | None, db: Path) -> Prompt:
+    """The prompt that NAME@ALIAS or NAME@VERSION means now (NAME: its production), read from the files alone.
+
+    `unit` is what an A/B alias buckets. Raises InputError where it is missing, or the reference is none.
+    """
+    wanted = reference if "@" in reference else f"{reference}@production"
+    if Reference.of(wanted) is None:
+        raise InputError(f"{reference}: write NAME@ALIAS or NAME@VERSION; `optimize aliases` lists them")
+    try:
+        return load_prompt(wanted, root=releases_folder(db), unit=unit)
+    except NeedsUnit:
+        raise InputError(f"{wanted} is an A/B alias: say whom it is for with --unit ID") from None
+
+
+@job("aliases")
+def aliases(name: str = "", *, db: Path = DB) -> Printed:
+    """List what every alias means now; with NAME, each change that was ever made, oldest first.
+
+    Each line of a history is checked: it holds the hash of the line before.
+    """
+    root = releases_folder(db)
+    names = released_names(root)
+    if not name:
+        now = [change for each in names for change in current(read_history(root / each)).values()]
+        heads = [f"{change.name}@{change.alias}" for change in now]
+        return Printed(
+            {"aliases": [change.as_dict() for change in now]},
+            lambda: _print_changes(heads, now, f"aliases in {root}"),
+        )
+    if not NAME.fullmatch(name) or name not in names:
+        raise InputError(f"{name}: no releases of this name in {root}; here are: {', '.join(names) or 'none'}")
+    history = read_history(root / name)
+    latest = {alias: change.as_dict() for alias, change in current(history).items()}
+    heads = [f"{change.seq} {change.alias}" for change in history]
+    return Printed(
+        {"name": name, "aliases": latest, "history": [change.as_dict() for change in history]},
+        lambda: _print_changes(heads, history, f"{name}: every change of an alias"),
+    )
+
+
+def _print_changes(heads: Sequence[str], changes: Sequence[AliasChange], title: str) -> None:
+    rows = [
+        [
+            head,
+            change.version + ("" if change.share is None else f" for {change.share:.0%}"),
+            change.utc[:19],
+            change.action,
+            change.actor,
+            _evidence(change.evidence),
+            short(change.reason, 60),
+        ]
+        for head, change in zip(heads, changes, strict=True)
+    ]
+    print_table(title, ["alias", "version", "when (UTC)", "how", "who", "on what", "why"], rows)
+
+
+def _evidence(evidence: Any) -> str:
+    if "undoes" in evidence:
+        return f"undoes {evidence['undoes']}"
+    claim = f" {evidence['claim']}" if "claim" in evidence else ""
+    over = ", overridden" if evidence.get("overridden") else ""
+    lift = evidence.get("lift") or {}
+    method = f" {evidence['method']} {points(evidence['test'])}" if "method" in evidence else ""
+    diff = f" {gain(lift['diff'])}" if "diff" in lift else ""
+    return f"{evidence.get('run_id', '')}{method}{diff}{claim}{over}"

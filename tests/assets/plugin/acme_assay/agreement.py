@@ -1,0 +1,61 @@
+"""`optimize agreement`: how often two released prompts answer alike on the rows of a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from agent.jobs.registry import DB, Session, Work, job
+from agent.jobs.released import released, rows_task
+from agent.options.option import option
+from agent.options.shared import MODELS, SpendingOptions
+from agent.release.runtime import load_prompt
+from agent.report.blocks import Block, text
+from agent.results.base import CostedResult
+from agent.run.locations import models_of, prompt_path
+from agent.types import Example
+
+
+class AgreementResult(CostedResult):
+    """How many of the rows two prompts answer alike."""
+
+    kind: Literal["agreement"] = "agreement"
+    run_id: str
+    rows: int
+    alike: int
+
+    def blocks(self) -> Iterator[Block]:
+        yield text(f"{self.alike} of {self.rows} rows are answered alike")
+
+
+@job("agreement", asks="asking both prompts")
+def agreement(
+    a: str,
+    b: str,
+    rows: Path,
+    *,
+    model: str | None = option(None, "The model to ask. Default: that of each prompt.", MODELS, short="-m"),
+    options: SpendingOptions,
+    db: Path = DB,
+) -> Work[AgreementResult]:
+    """Say how often two released prompts, A and B, answer alike on ROWS, a .jsonl file."""
+    prompts = [load_prompt(prompt_path(word, db)) for word in (a, b)]
+    lms = [models_of(model or prompt.model, (), prompt)[0] for prompt in prompts]
+    lines = [json.loads(line) for line in rows.read_text("utf-8").splitlines()]
+    inputs = prompts[0].release.inputs
+    examples = [Example(str(at), {name: line[name] for name in inputs}, {}) for at, line in enumerate(lines)]
+
+    async def perform(asking: Session[AgreementResult]) -> AgreementResult:
+        answers = []
+        for prompt, lm in zip(prompts, lms, strict=True):
+            evaluator, candidate, _ = await released(asking, prompt, lm, None, examples)
+            outcomes = await evaluator.outcomes(candidate, examples, "dev")
+            answers.append([each.prediction.fields for each in outcomes])
+        alike = sum(one == two for one, two in zip(*answers, strict=True))
+        return AgreementResult(run_id=asking.id, rows=len(examples), alike=alike, **asking.spent())
+
+    task = rows_task(prompts[0], rows.parent, f"agreement on {rows}", examples, "")
+    calls = 2 * len(examples)
+    return Work("agreement", "agreed", perform, task, lms, options, calls, options.budget_for(calls))
