@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from agent.errors import Interrupted as Interrupted
     from agent.jobs.promote import promote as promote
     from agent.jobs.sweep.sweep import SweepResult as SweepResult
-    from agent.ledger.merge import merge_ledgers as merge_ledgers
+    from agent.ledger.container import merge_ledgers as merge_ledgers
     from agent.programs.chain_parts import load_chain as load_chain
     from agent.programs.classic import load_classifier as load_classifier
     from agent.release.result import RunResult as RunResult
@@ -62,7 +62,7 @@ _HOMES = {
     "load_classifier": "agent.programs.classic",
     "load_run": "agent.report.notebook",
     "load_task": "agent.task.load",
-    "merge_ledgers": "agent.ledger.merge",
+    "merge_ledgers": "agent.ledger.container",
     "metric": "agent.api",
     "migrate": "agent.api",
     "optimize": "agent.api",

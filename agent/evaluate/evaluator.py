@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from agent.errors import BadResponse, InputError, RowRefused, Transient, TransportUnknown
-from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import ModelClient, call_key
+from agent.gateway.in_flight import all_of
 from agent.observer import NO_OBSERVER, Observer
 from agent.prompt.calibration import MIN_LABEL_MASS, agree, label_scores, logprobs_for, places, share_of_all
 from agent.scoring.llm_judge import JudgeMetric

@@ -18,11 +18,10 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from agent.errors import ModelError, ParameterRefused, RateLimited, RequestRefused, RowRefused, RunRefused
+from agent.errors import ModelError, ParameterRefused, RequestRefused, RowRefused, RunRefused
 from agent.gateway.batch_course import GONE, Batch, BatchSettings, Course, Wanted, ending
 from agent.gateway.in_flight import Flight, PendingCall
 from agent.gateway.prices import in_a_batch
-from agent.gateway.retry import maybe_paid
 from agent.ledger.query import BATCH, Row
 from agent.ledger.store import Ledger
 from agent.models.batch_jobs import BatchJob, RowReply, batch_api
@@ -302,14 +301,9 @@ class BatchedCall:
             spend = in_a_batch(live)
             account.charge(held.role, spend)
             gateway._read_bill(self._call, spend, gateway._limiter(held.lm))
-        elif isinstance(outcome, RateLimited):
-            spend = Spend()
-            account.limited += 1
+            account.release(held.worst)
         else:
-            spend = held.worst if maybe_paid(outcome) else Spend(1)
-            account.lose(held.role, spend)
-            account.failed += 1
-        gateway.account.release(held.worst)
+            spend = account.failed_attempt(held.role, held.worst, outcome)
         await gateway.record(held, outcome, spend.usd)
         if isinstance(outcome, Completion):  # used as a live call, so that a search makes the same trials
             gateway._use(held.role, held.lm, held.candidate_id, outcome.usage, live.usd)

@@ -15,7 +15,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.errors import BudgetExhausted
+from agent.errors import BudgetExhausted, ModelError, RateLimited
+from agent.gateway.retry import maybe_paid
 from agent.ledger.resume_state import ResumeState
 from agent.types import Budget, CallRole, Spend, Usage
 
@@ -185,6 +186,18 @@ class Account:
     def charge(self, role: CallRole, spend: Spend) -> None:
         self.paid[role] = self.paid.get(role, Spend()) + spend
         self._total += spend
+
+    def failed_attempt(self, role: CallRole, worst: Spend, error: ModelError) -> Spend:
+        """Charge a failed attempt that was reserved at `worst`: a 429 nothing, another one call, in full where the
+        provider may have worked. Returns the charge."""
+        self.release(worst)
+        if isinstance(error, RateLimited):
+            self.limited += 1
+            return Spend()
+        spend = worst if maybe_paid(error) else Spend(1)
+        self.lose(role, spend)
+        self.failed += 1
+        return spend
 
     def lose(self, role: CallRole, spend: Spend) -> None:
         """Charges an attempt that brought nothing."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from agent.errors import RunRefused
-from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import ModelClient
-from agent.models.embeddings import MOST_TEXTS, embedding_request, vectors_in
+from agent.gateway.in_flight import all_of
+from agent.models.langchain import MOST_TEXTS, embedding_request, vectors_in
 from agent.retrieval.vectors import Vector
 from agent.types import LM
 

@@ -407,16 +407,9 @@ class Gateway:
     async def _failed(
         self, call: PendingCall, call_id: int, error: ModelError, limiter: Limiter, latency: float
     ) -> None:
-        """Charges a failed attempt: a 429 nothing, another one call, in full where the provider may have worked."""
-        paid = maybe_paid(error)
-        self.account.release(call.worst)
-        if isinstance(error, RateLimited):
-            self.account.limited += 1
-        else:
-            self.account.lose(call.role, call.worst if paid else Spend(1))
-            self.account.failed += 1
+        spend = self.account.failed_attempt(call.role, call.worst, error)
         state = "unknown" if isinstance(error, TransportUnknown) else "error"
-        await self._ledger.fail(self._run_id, call_id, state, error, latency, call.worst.usd if paid else 0.0)
+        await self._ledger.fail(self._run_id, call_id, state, error, latency, spend.usd)
         try:
             if isinstance(error, RateLimited):
                 limiter.rate_limited(error.retry_after, latency)

@@ -14,22 +14,26 @@ Nothing is fetched. The price list is `prices.toml` in the current folder, or th
 from __future__ import annotations
 
 import hashlib
-import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.errors import InputError, ProblemsError
 from agent.ledger.query import NO_PRICE
 from agent.task.input_files import TomlLines, decoded, parse_toml, read_bytes
 from agent.task.words import near, problem, quoted, shown
 from agent.types import Budget, Spend, Usage
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Price = Callable[[Usage], float]
 """Tokens of one call -> dollars."""
@@ -155,30 +159,31 @@ def prices_version(unpriced: Sequence[str] = ()) -> str:
 
 # -- the price list ---------------------------------------------------------------------------------------------------
 
-_AMOUNTS = ("input", "output", "cached_input", "cache_write")
-_REQUIRED = ("model", "from", "input", "output")
-_KEYS = (*_REQUIRED, "cached_input", "cache_write")
-
 Fault = tuple[tuple[str | int, ...], str]
 """Where in the file, as a path of keys, and what is wrong there."""
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""Dollars per million tokens."""
 
 
-@dataclass(frozen=True, slots=True)
-class ListedPrice:
-    """The price of one model from the day `start` on, in dollars per million tokens."""
+class ListedPrice(BaseModel):
+    """The price of one model from the day `start` on."""
 
-    model: str
-    start: date
-    input: float
-    output: float
-    cached_input: float
-    cache_write: float
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    model: Annotated[str, Field(pattern=r"\S")]
+    start: date = Field(alias="from")
+    input: Amount
+    output: Amount
+    cached_input: Amount | None = None
+    cache_write: Amount | None = None
 
     def __call__(self, usage: Usage) -> float:
         """Dollars of these tokens."""
         cached, written = usage.cached_prompt_tokens, usage.written_prompt_tokens
         fresh = usage.prompt_tokens - cached - written
-        prompt = fresh * self.input + cached * self.cached_input + written * self.cache_write
+        of_cached = self.input if self.cached_input is None else self.cached_input
+        of_written = self.input if self.cache_write is None else self.cache_write
+        prompt = fresh * self.input + cached * of_cached + written * of_written
         return (prompt + usage.completion_tokens * self.output) / 1e6
 
 
@@ -205,53 +210,49 @@ def read_price_list() -> PriceList | None:
         return None
     data, where = read_bytes(path), shown(path)
     text = decoded(data, where)
-    raw = parse_toml(text, where)
-    faults = list(_faults(raw))
+    prices, faults = _read(parse_toml(text, where))
     if faults:
         place = TomlLines(text)
         by_line = sorted((place.of(path), what) for path, what in faults)
         raise ProblemsError(tuple(problem(where, line, what) for line, what in by_line))
-    prices = tuple(
-        ListedPrice(table["model"], table["from"], *(float(table.get(name, table["input"])) for name in _AMOUNTS))
-        for table in raw.get("price", [])
-    )
-    return PriceList(path.name, hashlib.sha256(data).hexdigest(), prices)
+    return PriceList(path.name, hashlib.sha256(data).hexdigest(), tuple(prices))
 
 
-def _faults(raw: dict[str, Any]) -> Iterator[Fault]:
-    yield from (((key,), f"unknown key {quoted(key)}{near(key, ['price'])}") for key in raw if key != "price")
+def _read(raw: dict[str, Any]) -> tuple[list[ListedPrice], list[Fault]]:
+    faults: list[Fault] = [
+        ((key,), f"unknown key {quoted(key)}{near(key, ['price'])}") for key in raw if key != "price"
+    ]
+    prices: list[ListedPrice] = []
     tables = raw.get("price", [])
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        yield ("price",), "price: write each price as a table under [[price]]"
-        return
-    keys: set[tuple[Any, Any]] = set()
-    for number, table in enumerate(tables):
-        faults = list(_table_faults(table))
-        yield from ((("price", number, *path), what) for path, what in faults)
-        if not faults:
-            model, start = key = table["model"], table["from"]
-            if key in keys:
-                yield ("price", number, "from"), f"a second price of {quoted(model)} from {start}; keep one of the two"
-            keys.add(key)
+    for number, table in enumerate(tables if isinstance(tables, list) else [tables]):
+        try:
+            price = ListedPrice.model_validate(table if isinstance(tables, list) else None)
+        except ValidationError as error:
+            faults += [_fault(("price", number), each) for each in error.errors()]
+            continue
+        if any((price.model, price.start) == (other.model, other.start) for other in prices):
+            what = f"a second price of {quoted(price.model)} from {price.start}; keep one of the two"
+            faults.append((("price", number, "from"), what))
+        prices.append(price)
+    return prices, faults
 
 
-def _table_faults(table: dict[str, Any]) -> Iterator[Fault]:
-    yield from (((key,), f"unknown key {quoted(key)}{near(key, _KEYS)}") for key in table if key not in _KEYS)
-    yield from (((), f"{key}: is missing; {_FORMS[key]}") for key in _REQUIRED if key not in table)
-    if "model" in table and not (isinstance(table["model"], str) and table["model"].strip()):
-        yield ("model",), f"model: {quoted(table['model'])} is no name; {_FORMS['model']}"
-    start = table.get("from")
-    if start is not None and (not isinstance(start, date) or isinstance(start, datetime)):
-        yield ("from",), f"from: {quoted(start)} is no date; {_FORMS['from']}"
-    for key in _AMOUNTS:
-        value = table.get(key, 0)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value < 0:
-            yield (key,), f"{key}: {quoted(value)} is no amount; {_FORMS[key]}"
+def _fault(table: tuple[str | int, ...], error: ErrorDetails) -> Fault:
+    if not error["loc"]:
+        return ("price",), "price: write each price as a table under [[price]]"
+    key = str(error["loc"][0])
+    if error["type"] == "extra_forbidden":
+        return (*table, key), f"unknown key {quoted(key)}{near(key, _FORMS)}"
+    what, form = _FORMS[key]
+    if error["type"] == "missing":
+        return table, f"{key}: is missing; {form}"
+    return (*table, key), f"{key}: {quoted(error['input'])} is no {what}; {form}"
 
 
 _FORMS = {
-    "model": 'write it as on the command line, such as "openai/gpt-4o-mini"',
-    "from": "write a day without quotes, such as 2026-11-01",
-    **dict.fromkeys(_AMOUNTS, "write dollars per million tokens, 0 or more"),
+    "model": ("name", 'write it as on the command line, such as "openai/gpt-4o-mini"'),
+    "from": ("date", "write a day without quotes, such as 2026-11-01"),
+    **dict.fromkeys(
+        ("input", "output", "cached_input", "cache_write"), ("amount", "write dollars per million tokens, 0 or more")
+    ),
 }

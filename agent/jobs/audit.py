@@ -16,16 +16,16 @@ from agent.errors import AgentError, InputError, LedgerError, error_lines
 from agent.jobs.registry import DB, Printed, job
 from agent.ledger.anchors import anchor as head_to_keep
 from agent.ledger.anchors import checked, head_of, missing_heads, noted_hash, snapshot, unchecked, witnesses
-from agent.ledger.bundle import new_export, write_bundle, write_jsonl
 from agent.ledger.checks import HELD_OUT, Check, consistency_checks, copied_answers, demo_ids, demo_texts
-from agent.ledger.connect import is_there
+from agent.ledger.connect import is_there, refuse_merged
+from agent.ledger.container import new_export, write_bundle, write_jsonl
 from agent.ledger.files import is_held, log_is_empty, log_path
-from agent.ledger.merged import chains, is_merged, refuse_merged
 from agent.ledger.query import History, Row, released_file, started_with
 from agent.ledger.store import Ledger
 from agent.ledger.texts import events_with, files_with, kinds_of, texts_with
 from agent.ledger.trail import call, call_id, candidates_named, chain_of_parents, events_of, trial_states
 from agent.ledger.trail import lineage as lineage_of
+from agent.ledger.verify import chains
 from agent.ledger.verify import verify as findings_in
 from agent.options.kinds import File
 from agent.options.option import option
@@ -73,7 +73,8 @@ def verify(
         events, head, findings = checked(connection, noted)
         if not findings:
             findings, notes = missing_heads(connection, db, named)
-        merged = [*chains(connection).values()] if not findings and is_merged(connection) else []
+        merged = [] if findings else [*chains(connection).values()]
+    merged = merged if len(merged) > 1 else []
     parts = [{"name": each.name, "ledger": each.ledger, "events": each.events, "head": each.head} for each in merged]
     found = {
         "whole": not findings,
@@ -147,9 +148,8 @@ def export(
         refuse_merged(connection, db, "an export holds one whole chain")
         if format == "jsonl":
             return Printed(None, exact="", notes=[f"wrote {out}: {write_jsonl(connection, out, force)} events"])
-        manifest = write_bundle(connection, out, force, run_id)
-    counts, head = manifest["counts"], manifest["head"]["hash"]
-    said = f"{counts['events']} events, {counts['texts']} texts, head {head}; `python {out}` checks it"
+        events, texts, head = write_bundle(connection, out, force, run_id)
+    said = f"{events} events, {texts} texts, head {head}; `python {out}` checks it"
     return Printed(None, exact="", notes=[f"wrote {out}: {said}"])
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from agent.jobs.registry import DB, Printed, job
 from agent.ledger.anchors import noted_hash
-from agent.ledger.merge import merge_ledgers
+from agent.ledger.container import merge_ledgers
 from agent.ledger.team_store import publish, verify_published
 from agent.options.kinds import File
 from agent.options.option import option

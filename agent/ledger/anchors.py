@@ -25,11 +25,10 @@ from typing import Any
 
 from agent.errors import InputError, LedgerError
 from agent.ledger.chain import GENESIS, Finding
-from agent.ledger.connect import reader, require_version
-from agent.ledger.merged import ledger_ids, refuse_merged
+from agent.ledger.connect import reader, refuse_merged, require_version
 from agent.ledger.provenance import utc_now
 from agent.ledger.schema import structure
-from agent.ledger.verify import verify
+from agent.ledger.verify import chains, verify
 from agent.strict import parse_json, parse_toml, read_file
 
 HASH = re.compile("[0-9a-f]{64}")
@@ -134,7 +133,7 @@ def witnesses(folder: Path, releases: Path) -> list[Witness]:
 
 def missing_heads(db: sqlite3.Connection, path: Path, noted: list[Witness]) -> tuple[list[Finding], list[str]]:
     """What the chain lacks that one of its files names, a finding a file; and notes. `noted` must be read before."""
-    ids = ledger_ids(db)
+    ids = {chain.ledger for chain in chains(db).values()}
     runs = {run_id for (run_id,) in db.execute("SELECT id FROM runs")}
     own = [each for each in noted if each.ledger in ids or each.run_id in runs]
     lacking = {each.head for each in own} - {head for (head,) in db.execute("SELECT hash FROM events")}

@@ -1,14 +1,6 @@
 """The hash chain of a ledger: what its events say, and whether rows and texts are what they say.
 
-A copy of this file is in each bundle as verify.py, so it needs the standard library only:
-
-    python bundle.zip                  the bundle as it is
-    python verify.py                   in the folder where it was unpacked
-    ... --anchor HASH                  also: is this head, noted elsewhere, in the chain?
-
-Checked are every file against manifest.json, the chain of events.jsonl link by link, each row of tables/ against the
-events about it, and each text of blobs/ against its hash and the events that name it. Prints "whole: ..." with the run
-and how much the bundle holds of it, and ends with 0; or what does not hold, the first event first, and ends with 1.
+A bundle holds copies of this file, of `schema.py` and of `verify.py`, so they need the standard library only.
 
 The body of an event that describes a row is one of
 
@@ -22,16 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
-import zipfile
-import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from json.encoder import encode_basestring as _quoted
-from pathlib import Path
 from typing import Any, NamedTuple
 
-VERSION = 1
 GENESIS = "0" * 64
 KEYS: Mapping[str, tuple[str, ...]] = {
     "runs": ("id",),
@@ -44,15 +31,11 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "owner": ("id",),
 }
 """Each table that the chain describes, with the columns of its primary key."""
-MANIFEST = {"version", "schema", "run", "head", "counts", "members"}
 EVENT = ("seq", "run_id", "utc", "kind", "body", "prev_hash", "hash")
 """The columns of an event."""
-DEFAULTS = (None, 0, "", "{}")
-"""What a column of a bundle may hold that no event names."""
 
 Place = tuple[Any, ...]
 Row = dict[str, Any]
-Read = Callable[[str], bytes]
 
 
 class Finding(NamedTuple):
@@ -107,16 +90,22 @@ def texts_of(row: Mapping[str, Any]) -> Iterator[str]:
             yield value
 
 
-def belonging(folded: Folded, run_id: str) -> set[Place]:
-    """The places of a run's rows: its own, its candidates with their examples, and the calls whose replies it took."""
-    runs = {place for place, row in folded.rows.items() if run_id in (place[1], row.get("run_id"))}
-    candidates = {folded.rows[place]["candidate_id"] for place in runs if place[0] in ("proposals", "trials")}
-    keys = {folded.rows[place]["call_key"] for place in runs if place[0] == "calls"}
+def belonging(folded: Folded, runs: Collection[str], with_answers: bool) -> set[Place]:
+    """The places of these runs' rows, of the candidates that they proposed or tried, and of their examples; with
+    `with_answers` also of the calls of other runs whose replies they took."""
+    found = {place for place, row in folded.rows.items() if run_of(place, row) in runs}
+    candidates = {folded.rows[place]["candidate_id"] for place in found if place[0] in ("proposals", "trials")}
+    keys = {folded.rows[place]["call_key"] for place in found if place[0] == "calls"} if with_answers else set()
     for place, row in folded.rows.items():
         answers = place[0] == "calls" and row["state"] == "ok" and row["call_key"] in keys
         if answers or (place[0] in ("candidates", "demos") and place[1] in candidates):
-            runs.add(place)
-    return runs
+            found.add(place)
+    return found
+
+
+def run_of(place: Place, row: Row) -> str | None:
+    """The run that a row belongs to, if any."""
+    return row["id"] if place[0] == "runs" else row.get("run_id")
 
 
 def texts_in(folded: Folded, places: Iterable[Place], run_id: str) -> set[str]:
@@ -165,18 +154,19 @@ class Replayed:
     anchored: bool
     broken: Finding | None = None
 
-    def lacks(self, anchor: str | None) -> list[Finding]:
-        """The finding about a chain that has no event with the hash that was noted elsewhere."""
-        return [] if self.anchored else [Finding(1, f"no event has the hash that was noted elsewhere: {anchor}")]
 
+def replay(chain: Iterable[Mapping[str, Any]], anchor: str | None = None, gaps: bool = False) -> Replayed:
+    """Follow a chain link by link from its first event, and fold what its events say into rows.
 
-def replay(chain: Iterable[Mapping[str, Any]], anchor: str | None = None) -> Replayed:
-    """Follow a chain link by link from its first event, and fold what its events say into rows."""
+    With `gaps`, events may be left out: one after a gap is proved by itself.
+    """
     folded, prev, seq, anchored = Folded(), GENESIS, 0, anchor is None
     for event in chain:
         seq += 1
         wrong = ""
         try:
+            if gaps and event["seq"] > seq:
+                seq, prev = event["seq"], event["prev_hash"]
             if event["seq"] != seq:
                 wrong = "is missing"
             elif follows(event, seq, prev):
@@ -195,36 +185,27 @@ def replay(chain: Iterable[Mapping[str, Any]], anchor: str | None = None) -> Rep
 # -- rows and texts ----------------------------------------------------------------------------------------------------
 
 
-def compare(
-    table: str,
-    rows: Iterable[Row],
-    said: dict[Place, Row],
-    folded: Folded,
-    last: int,
-    empty: Mapping[str, Any] | None = None,
-) -> Iterator[Finding]:
-    """Compare each row with what the events say of it, and take it out of `said`, the rows that should be there.
-
-    `last` is the number of the last event; `empty` what a column holds where no event names it (None: any of DEFAULTS).
-    """
-    for row in rows:
-        place = (table, *(row.get(column) for column in KEYS[table]))
-        known = said.pop(place, None)
-        name = ", ".join(map(str, place[1:]))
-        if known is None:
-            yield Finding(last + 1, f"no event tells of a row of {table}: {name}")
-            continue
-        if table == "calls" and known["state"] == "reserved" and row["state"] == "sent":
-            row["state"] = "reserved"  # the moment of sending is noted without an event; the outcome has one
-        usual = empty if empty is not None else {column: value for column, value in row.items() if value in DEFAULTS}
-        if (full := {**usual, **known}) != row:
-            wrong = [column for column in row | full if full.get(column, ...) != row.get(column, ...)]
-            seq = folded.seqs[place]
-            yield Finding(seq, f"a row of {table} is not what event {seq} says ({', '.join(wrong)}): {name}")
+Rows = Iterable[tuple[str, Iterable[Row], Mapping[str, Any]]]
+"""Of each table its name, its rows, and by column what it holds where no event names it."""
 
 
-def left_over(said: Mapping[Place, Row], folded: Folded) -> Iterator[Finding]:
-    """The rows that events tell of and that were not compared: they are not there."""
+def compare(tables: Rows, said: dict[Place, Row], folded: Folded, last: int) -> Iterator[Finding]:
+    """Compare each row with what the events say of it, and find those of `said`, the rows that should be there, that
+    are missing. `last` is the number of the last event."""
+    for table, rows, empty in tables:
+        for row in rows:
+            place = (table, *(row.get(column) for column in KEYS[table]))
+            known = said.pop(place, None)
+            name = ", ".join(map(str, place[1:]))
+            if known is None:
+                yield Finding(last + 1, f"no event tells of a row of {table}: {name}")
+                continue
+            if table == "calls" and known["state"] == "reserved" and row["state"] == "sent":
+                row["state"] = "reserved"  # the moment of sending is noted without an event; the outcome has one
+            if (full := {**empty, **known}) != row:
+                wrong = ", ".join(column for column in row | full if full.get(column, ...) != row.get(column, ...))
+                seq = folded.seqs[place]
+                yield Finding(seq, f"a row of {table} is not what event {seq} says ({wrong}): {name}")
     for place in said:
         yield Finding(folded.seqs[place], f"a row of {place[0]} is missing: {', '.join(map(str, place[1:]))}")
 
@@ -249,140 +230,3 @@ def compare_texts(
     for digest, seq in named.items():
         if digest not in there and digest not in erased:
             yield Finding(seq, f"a text is missing: {digest}")
-
-
-# -- a bundle ----------------------------------------------------------------------------------------------------------
-
-
-def check(read: Read, names: set[str], anchor: str = "") -> tuple[list[Finding], dict[str, Any]]:
-    """Everything that does not hold, first event first (0: the bundle as a whole), and the manifest."""
-    manifest = json.loads(read("manifest.json"), object_pairs_hook=_once)
-    found = list(_members(read, names, manifest["members"]))
-    missing = {"events.jsonl", *(f"tables/{table}.jsonl" for table in KEYS)} - names
-    if manifest["version"] != VERSION or set(manifest) != MANIFEST or missing:
-        return [*found, Finding(0, f"not a bundle of version {VERSION}")], manifest
-    replayed = replay(map(_event, _lines(read, "events.jsonl")), anchor or None)
-    last, folded = replayed.seq, replayed.folded
-    if replayed.broken:
-        return sorted([*found, replayed.broken]), manifest
-    found += replayed.lacks(anchor)
-    if [manifest["head"]["seq"], manifest["head"]["hash"]] != [last, replayed.head]:
-        found.append(Finding(last + 1, f"the chain ends at event {last}, which is not the head in manifest.json"))
-    run_id = manifest["run"]
-    if run_id and ("runs", run_id) not in folded.rows:
-        found.append(Finding(0, f"no event begins the run that manifest.json names: {run_id}"))
-    places = belonging(folded, run_id) if run_id else set(folded.rows)
-    wanted = texts_in(folded, places, run_id) if run_id else set(folded.texts)
-    said = {place: folded.rows[place] for place in places}
-    for table in KEYS:
-        found += _table(read, table, said, folded, last)
-    found += left_over(said, folded)
-    texts = ((each, hashlib.sha256(read(f"blobs/{each}")).hexdigest() == each) for each in sorted(_blobs(names)))
-    named = {digest: folded.texts[digest] for digest in sorted(wanted)}
-    found += compare_texts(texts, named, folded.erased, 0)
-    if not found and manifest["counts"] != {"events": last, "texts": len(_blobs(names))}:
-        found.append(Finding(0, "the counts in manifest.json are not those of the bundle"))
-    return sorted(found), manifest
-
-
-def _members(read: Read, names: set[str], members: Mapping[str, str]) -> Iterator[Finding]:
-    for name in sorted(names - set(members) - {"manifest.json"}):
-        yield Finding(0, f"a file that manifest.json does not name: {name}")
-    for name, digest in members.items():
-        if name not in names:
-            yield Finding(0, f"a file is missing: {name}")
-        elif hashlib.sha256(read(name)).hexdigest() != digest:
-            yield Finding(0, f"a file was changed: {name}")
-
-
-def _event(line: str) -> Row:
-    event = _object(line)
-    return event if event.keys() == set(EVENT) else {}
-
-
-def _table(read: Read, table: str, said: dict[Place, Row], folded: Folded, last: int) -> Iterator[Finding]:
-    rows = []
-    for number, line in enumerate(_lines(read, f"tables/{table}.jsonl"), 1):
-        row = _object(line)
-        if not row:
-            what = f"a line of tables/{table}.jsonl is no row, or names a column twice: line {number}"
-            yield Finding(last + 1, what)
-        elif any(isinstance(row.get(column), dict | list) for column in KEYS[table]):
-            yield Finding(last + 1, f"no event tells of a row of {table}: line {number}")
-        else:
-            rows.append(row)
-    yield from compare(table, rows, said, folded, last)
-
-
-def _blobs(names: set[str]) -> set[str]:
-    return {name.removeprefix("blobs/") for name in names if name.startswith("blobs/")}
-
-
-def _lines(read: Read, name: str) -> list[str]:
-    *lines, rest = read(name).decode("utf-8", "replace").split("\n")
-    return [*lines, rest] if rest else lines
-
-
-def _object(line: str) -> Row:
-    """The object in a line; {} for anything else, and where a key is there twice."""
-    try:
-        row = json.loads(line, object_pairs_hook=_once)
-    except (ValueError, RecursionError):
-        return {}
-    return row if isinstance(row, dict) else {}
-
-
-def _once(pairs: list[tuple[str, Any]]) -> Row:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice")
-    return found
-
-
-def _verdict(read: Read, names: set[str], manifest: Row) -> str:
-    counts = {table: len(_lines(read, f"tables/{table}.jsonl")) for table in KEYS if table != "owner"}
-    counts["texts"] = len(_blobs(names))
-    head, run = manifest["head"], manifest["run"]
-    holds = ", ".join(f"{what} {count}" for what, count in counts.items())
-    return f"whole: {head['seq']} events, head {head['hash']}; of {f'the run {run}' if run else 'all runs'}: {holds}"
-
-
-def _say(text: str) -> None:
-    """Print a stranger's text: what could steer a terminal is shown as a code."""
-    print("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text))
-
-
-def open_bundle(place: Path) -> tuple[Read, set[str]]:
-    """How a member is read, and the names of all. `place` is the zip file, or the folder where it was unpacked."""
-    if place.is_dir():
-        files = {path.relative_to(place).as_posix(): path for path in place.rglob("*") if path.is_file()}
-        names = {name for name in files if "__pycache__" not in name}
-        return (lambda name: files[name].read_bytes()), names
-    bundle = zipfile.ZipFile(place)
-    names = {info.filename for info in bundle.infolist()}
-    if len(names) != len(bundle.infolist()):
-        raise ValueError("it holds two files of one name")
-    return bundle.read, names
-
-
-def main(words: list[str]) -> int:
-    anchor = ""
-    if "--anchor" in words:
-        at = words.index("--anchor")
-        anchor, words = "".join(words[at + 1 : at + 2]), words[:at] + words[at + 2 :]
-    place = Path(words[0]) if words else Path(__file__).resolve().parent
-    try:
-        read, names = open_bundle(place)
-        found, manifest = check(read, names, anchor)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, zipfile.BadZipFile, zlib.error) as error:
-        _say(f"event 0: not a readable bundle: {error}")
-        return 1
-    for seq, what in found:
-        _say(f"event {seq}: {what}")
-    if not found:
-        _say(_verdict(read, names, manifest))
-    return 1 if found else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

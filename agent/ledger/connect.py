@@ -4,13 +4,15 @@ of another version."""
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from agent.errors import LedgerError
+from agent.errors import InputError, LedgerError
 from agent.ledger.chain import Finding
 from agent.ledger.files import (
+    head_in_main,
     is_held,
     log_is_damaged,
     log_is_empty,
@@ -21,10 +23,9 @@ from agent.ledger.files import (
     seal_path,
     sibling,
 )
-from agent.ledger.merged import refuse_merged
-from agent.ledger.place import ledger_option
 from agent.ledger.schema import SCHEMA, VERSION, structure
-from agent.ledger.verify import verify
+from agent.ledger.verify import is_merged, verify
+from agent.options.shared import LEDGER as LEDGER
 
 BUSY_MS = 30_000
 NO_FILES = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
@@ -37,6 +38,23 @@ RESCUE = (
 
 class NeedsWriter(LedgerError):
     """A kill left the file half made; opening it for writing completes it."""
+
+
+def require_file(db: Path) -> None:
+    """Raises InputError for a folder, as "" and "." are."""
+    if db.is_dir():
+        raise InputError(f"{db}: a folder; name a file in it with --db, such as {db / 'ledger.db'}")
+
+
+def ledger_option(db: Path) -> str:
+    """The words that a command needs to find the ledger, when it is not the usual one."""
+    return "" if db == LEDGER else f" --db {shlex.quote(str(db))}"
+
+
+def refuse_merged(db: sqlite3.Connection, path: Path, why: str = "it is only read") -> None:
+    """Raises LedgerError for a merged ledger."""
+    if is_merged(db):
+        raise LedgerError(f"{path}: a merged ledger: {why}; name the ledger of the run with --db")
 
 
 def is_emptied(path: Path) -> bool:
@@ -144,13 +162,15 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
     """
     if unfinished(path) and not ours:
         raise NeedsWriter(f"{path}: a killed process left it half made; opening it for writing undoes that")
+    held = is_held(path) and not ours
+    sealed = held or seal_holds(path)  # before SQLite opens it: to close a file gives up its locks on it
+    start = head_in_main(path) if sealed and not held and not log_is_empty(path) else None
     try:
         db = reader(path)
     except sqlite3.Error as error:
         raise LedgerError(f"{path}: not a readable ledger ({error}); name another file with --db") from error
     try:
         version = require_version(db, path)
-        held = is_held(path) and not ours
         if not held and not log_is_empty(path) and log_is_damaged(path, db):
             raise LedgerError(
                 f"{log_path(path)}: the log of a killed run is damaged, and what came after is lost to SQLite; "
@@ -164,8 +184,7 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
             raise _not_whole(path, found[0])
         if ours:
             refuse_merged(db, path)
-        sealed = held or (seal_holds(path) and (log_is_empty(path) or log_is_ours(path, db)))
-        if sealed and not by_chain:
+        if sealed and not by_chain and (held or log_is_empty(path) or log_is_ours(path, db, start)):
             return
         if found := verify(db):
             raise _not_whole(path, found[0])

@@ -28,6 +28,7 @@ from urllib.parse import quote
 from agent.errors import LedgerError
 from agent.files import sync_folder
 from agent.ledger.chain import first_break
+from agent.ledger.schema import structure
 from agent.ledger.verify import events
 
 TRIES = 5  # for the lock
@@ -211,10 +212,31 @@ def _frames_read(path: Path, db: sqlite3.Connection) -> int:
     return int(struct.unpack_from("=I", index, 16)[0])
 
 
-def log_is_ours(path: Path, db: sqlite3.Connection) -> bool:
-    """Whether the log adds nothing to the main file but transactions of ours, with the events that follow its chain."""
+def log_is_ours(path: Path, db: sqlite3.Connection, start: tuple[int, str] | None) -> bool:
+    """Whether the log adds nothing to the main file, whose head is `start`, but transactions of ours, with the events
+    that follow its chain."""
     (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'head'").fetchone()
-    return _every_transaction_writes(log_path(path).read_bytes(), page) and _chain_goes_on(path, db)
+    if start is None or not _every_transaction_writes(log_path(path).read_bytes(), page):
+        return False
+    added = list(events(db, start[0]))
+    end = (added[-1]["seq"], added[-1]["hash"]) if added else start
+    head: object = db.execute("SELECT seq, hash FROM head").fetchone()
+    return first_break(added, *start) is None and head == end
+
+
+def head_in_main(path: Path) -> tuple[int, str] | None:
+    """The head in the main file, without the log; None where nothing was ever copied into it, or its schema is not
+    ours."""
+    main = sqlite3.connect(f"{read_only(path)}&immutable=1", uri=True)
+    try:
+        if structure(main):
+            return None
+        seq, prev = main.execute("SELECT seq, hash FROM head").fetchone()
+        return seq, prev
+    except (sqlite3.Error, TypeError):
+        return None
+    finally:
+        main.close()
 
 
 def _every_transaction_writes(log: bytes, page: int) -> bool:
@@ -237,18 +259,3 @@ def _frames(log: bytes, size: int) -> Iterator[tuple[int, int, bytes]]:
     """Page number, pages in the file if the frame commits (else 0), and salts of each frame with a page of `size`."""
     for start in range(HEADER, len(log) - FRAME - size + 1, FRAME + size):
         yield (*struct.unpack_from(">II", log, start), log[start + 8 : start + 16])
-
-
-def _chain_goes_on(path: Path, db: sqlite3.Connection) -> bool:
-    """From the head in the main file, without the log, to the head with it."""
-    main = sqlite3.connect(f"{read_only(path)}&immutable=1", uri=True)
-    try:
-        seq, prev = main.execute("SELECT seq, hash FROM head").fetchone()
-    except (sqlite3.Error, TypeError):  # nothing was ever copied into it
-        return False
-    finally:
-        main.close()
-    added = list(events(db, seq))
-    end = (added[-1]["seq"], added[-1]["hash"]) if added else (seq, prev)
-    head: object = db.execute("SELECT seq, hash FROM head").fetchone()
-    return first_break(added, seq, prev) is None and head == end

@@ -26,6 +26,7 @@ from agent.ledger.connect import (
     is_there,
     owner_of,
     reader,
+    require_file,
     require_whole,
     schema_of,
     undo_unfinished,
@@ -33,7 +34,6 @@ from agent.ledger.connect import (
     writer,
 )
 from agent.ledger.files import Lock, break_seal, set_seal
-from agent.ledger.place import require_file
 from agent.ledger.provenance import boot_id, utc_now
 from agent.ledger.schema import AUDITED, sha256
 from agent.ledger.writer import Entry, Statement, Watch, Writer

@@ -18,10 +18,10 @@ from agent.errors import InputError, LedgerError, ProblemsError
 from agent.ledger.connect import NeedsWriter, reader, require_whole
 from agent.ledger.files import is_held
 from agent.ledger.resume_state import IS_CALL
+from agent.ledger.verify import ALIAS_MOVED
 from agent.options.jobs import RecordedOptions
 
 Row = dict[str, Any]
-ALIAS_MOVED = "alias_moved"
 ERASED = "(erased)"
 """Stands for a text that was erased."""
 CALIBRATED_EVENT = "calibration"
@@ -104,10 +104,11 @@ class Queries:
         """The bodies of all events of the kind ALIAS_MOVED of a released `name`, in the order of the chain.
 
         Each is the line of the name's history (`release/registry.py`) with the hash of that line, and with
-        `release_hash` where the text of the version was kept.
+        `release_hash` where the text of the version was kept. In a merged ledger several chains have the same line.
         """
         of_name = "SELECT body FROM events WHERE kind = ? AND json_extract(body, '$.name') = ? ORDER BY seq"
-        return [json.loads(body) for (body,) in self.db.execute(of_name, (ALIAS_MOVED, name))]
+        bodies = (json.loads(body) for (body,) in self.db.execute(of_name, (ALIAS_MOVED, name)))
+        return list({body["hash"]: body for body in bodies}.values())
 
     def moved_names(self) -> list[str]:
         """Every name whose aliases were moved."""
@@ -265,7 +266,7 @@ class History(Queries):
 
     def candidate(self, candidate_id: str) -> Row:
         """A candidate with its template, its examples in order, how others are picked and passages looked up (None:
-        none are), and `tool_texts` if it has some (None: erased)."""
+        none are), and where it has them its `calibration` (a bias of None: erased) and `tool_texts` (None: erased)."""
         rows = self.select("SELECT * FROM prompts WHERE id = ?", candidate_id)
         if not rows:
             raise InputError(f"{candidate_id}: no such candidate in {self.path}")
@@ -280,51 +281,32 @@ class History(Queries):
             "instruction": rows[0]["instruction"] or ERASED,
             "template": _load(rows[0]["template"]) or [],
             "demos": decoded,
-            **self._looked_up(candidate_id),
-            **self._weights(candidate_id),
-            **self._tool_texts(candidate_id),
+            **self._facts_of(candidate_id),
         }
 
-    def _tool_texts(self, candidate_id: str) -> Row:
-        found = self.select(
-            "SELECT json_extract(e.body, '$.tool_texts_hash') AS hash, b.body FROM events e "
-            "LEFT JOIN blobs b ON b.hash = json_extract(e.body, '$.tool_texts_hash') "
-            "WHERE e.kind = ? AND json_extract(e.body, '$.candidate_id') = ? LIMIT 1",
-            TOOL_TEXTS,
-            candidate_id,
-        )
-        return {"tool_texts": _load(found[0]["body"]), "tool_texts_hash": found[0]["hash"]} if found else {}
-
-    def _weights(self, candidate_id: str) -> Row:
-        """`calibration` of a candidate that has one (a bias of None: erased); else nothing."""
-        made = "SELECT 1 FROM proposals WHERE candidate_id = ? AND operator LIKE ? LIMIT 1"
-        if not self.select(made, candidate_id, f"{CALIBRATED}%"):
-            return {}
-        found = self.select(
-            "SELECT e.body, b.body AS bias FROM events e LEFT JOIN blobs b "
-            "ON b.hash = json_extract(e.body, '$.bias_hash') "
-            "WHERE e.kind = ? AND json_extract(e.body, '$.candidate_id') = ? LIMIT 1",
-            CALIBRATED_EVENT,
-            candidate_id,
-        )
-        body = json.loads(found[0]["body"])
-        more = {name: body[name] for name in ("neighbours", "prior") if name in body}
-        bias = _load(found[0]["bias"])
-        return {"calibration": {"method": body["method"], "bias": bias, "temperature": body["temperature"], **more}}
-
-    def _looked_up(self, candidate_id: str) -> Row:
+    def _facts_of(self, candidate_id: str) -> Row:
+        kinds = json.dumps([*LOOKED_UP.values(), CALIBRATED_EVENT, TOOL_TEXTS])
         rows = self.select(
-            "SELECT kind, body FROM events WHERE kind IN (?, ?) AND json_extract(body, '$.candidate_id') = ?",
-            *LOOKED_UP.values(),
+            "SELECT kind, body FROM events WHERE kind IN (SELECT value FROM json_each(?)) "
+            "AND json_extract(body, '$.candidate_id') = ? ORDER BY seq DESC",
+            kinds,
             candidate_id,
         )
-        bodies = {row["kind"]: json.loads(row["body"]) for row in reversed(rows)}
-        return {
+        bodies = {row["kind"]: json.loads(row["body"]) for row in rows}
+        found: Row = {
             name: {key: value for key, value in bodies[kind].items() if key != "candidate_id"}
             if kind in bodies
             else None
             for name, kind in LOOKED_UP.items()
         }
+        if body := bodies.get(CALIBRATED_EVENT):
+            more = {name: body[name] for name in ("neighbours", "prior") if name in body}
+            bias = _load(self.text(body["bias_hash"]))
+            found["calibration"] = {"method": body["method"], "bias": bias, "temperature": body["temperature"], **more}
+        if body := bodies.get(TOOL_TEXTS):
+            digest = body["tool_texts_hash"]
+            found |= {"tool_texts": _load(self.text(digest)), "tool_texts_hash": digest}
+        return found
 
     def outcomes(self, run_id: str, candidate_id: str, split: str) -> list[Row]:
         """What a candidate did on each row, with the reply that it got."""

@@ -38,6 +38,7 @@ from agent.types import (
 )
 
 LONGEST_ERROR = 500  # characters
+TOKENS = ("prompt_tokens", "cached_prompt_tokens", "written_prompt_tokens", "completion_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,26 +146,15 @@ class Ledger(LedgerFile, Queries):
             if not self.db.execute("SELECT 1 FROM candidates WHERE id = ?", (shown.id,)).fetchone():
                 with self._as_one():  # a candidate without its demos would be another one
                     self._put_candidate(run_id, shown, template)
-        proposal = {
-            "run_id": run_id,
-            "round": round_,
-            "candidate_id": shown.id,
-            "parent_id": parent_id,
-            "operator": operator,
-            "reason": reason,
-            "rejected": rejected,
-        }
+        proposal = {"run_id": run_id, "round": round_, "candidate_id": shown.id, "parent_id": parent_id}
+        proposal |= {"operator": operator, "reason": reason, "rejected": rejected}
         self._put(run_id, "candidate_rejected" if rejected else "candidate_admitted", "proposals", proposal)
 
     def _put_candidate(self, run_id: str, shown: Shown, template: tuple[Message, ...]) -> None:
         statements: list[Statement] = []
         laid_out = json.dumps([message.as_dict() for message in template], ensure_ascii=False)
         row = {
-            "id": shown.id,
-            "technique": shown.technique,
-            "format": shown.format,
-            "role": shown.role,
-            "n_examples": shown.n_examples,
+            **_fields(shown, "id", "technique", "format", "role", "n_examples"),
             "instruction_hash": self._text(shown.text, statements),
             "template_hash": self._text(laid_out, statements),
         }
@@ -228,18 +218,8 @@ class Ledger(LedgerFile, Queries):
 
     def put_trial(self, run_id: str, trial: Trial) -> None:
         low, high = trial.ci95 or (None, None)
-        row = {
-            "run_id": run_id,
-            "number": trial.number,
-            "round": trial.round,
-            "candidate_id": trial.candidate_id,
-            "state": trial.state,
-            "n": trial.n,
-            "mean": trial.mean,
-            "low": low,
-            "high": high,
-            "reason": trial.reason,
-        }
+        row = _fields(trial, "number", "round", "candidate_id", "state", "n", "mean", "reason")
+        row |= {"run_id": run_id, "low": low, "high": high}
         self._put(run_id, f"trial_{trial.state}", "trials", row)
 
     def put_outcome(self, run_id: str, split: SplitName, outcome: Outcome) -> None:
@@ -312,12 +292,7 @@ class Ledger(LedgerFile, Queries):
         call_id, self._next_call = self._next_call, self._next_call + 1
         row = {
             "id": call_id,
-            "run_id": call.run_id,
-            "role": call.role,
-            "model": call.model,
-            "call_key": call.call_key,
-            "candidate_id": call.candidate_id,
-            "attempt": call.attempt,
+            **_fields(call, "run_id", "role", "model", "call_key", "candidate_id", "attempt"),
             "state": "reserved",
             "reserved_usd": call.usd,
             "reserved_tokens": call.tokens,
@@ -344,7 +319,7 @@ class Ledger(LedgerFile, Queries):
         changes = {
             "state": "ok",
             "finish": completion.finish,
-            **_tokens(completion.usage),
+            **_fields(completion.usage, *TOKENS),
             "cost_usd": usd,
             "latency_s": None if latency is None else round(latency, 6),
             "served_model": completion.model,
@@ -362,13 +337,8 @@ class Ledger(LedgerFile, Queries):
     def _fail(
         self, run_id: str, call_id: int, state: str, error: ModelError | str, latency: float | None, usd: float
     ) -> None:
-        changes: dict[str, Any] = {
-            "state": state,
-            "error_class": error,
-            "error": "",
-            "http_status": None,
-            "retry_after": None,
-        }
+        changes: dict[str, Any] = {"state": state, "error_class": error, "error": ""}
+        changes |= {"http_status": None, "retry_after": None}
         if isinstance(error, ModelError):
             changes |= {"error_class": error.kind, "error": str(error)}
             changes |= {"http_status": error.status, "retry_after": error.retry_after}
@@ -387,7 +357,7 @@ class Ledger(LedgerFile, Queries):
             "candidate_id": candidate_id,
             "attempt": 0,
             "state": "cached",
-            **_tokens(usage),
+            **_fields(usage, *TOKENS),
             "sent_utc": utc_now(),
             "request_hash": "",
         }
@@ -432,10 +402,5 @@ def _line(error: str) -> str:
     return text if len(text) <= LONGEST_ERROR else f"{text[: LONGEST_ERROR - 1]}…"
 
 
-def _tokens(usage: Usage) -> dict[str, int]:
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "cached_prompt_tokens": usage.cached_prompt_tokens,
-        "written_prompt_tokens": usage.written_prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-    }
+def _fields(value: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}

@@ -14,18 +14,18 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError, LedgerError
 from agent.extras import require
-from agent.ledger.chain import EVENT, Finding, Folded, compare, left_over, link
-from agent.ledger.merged import HOME, refuse_merged
-from agent.ledger.place import ledger_option
+from agent.ledger.chain import EVENT, Finding, compare, replay
+from agent.ledger.connect import ledger_option, refuse_merged
 from agent.ledger.provenance import tool_version, utc_now
 from agent.ledger.query import History, Row
-from agent.ledger.schema import AUDITED, defaults, expected_objects, sha256
+from agent.ledger.schema import AUDITED, SCHEMA, defaults, sha256
+from agent.ledger.verify import OWNER_OF
 from agent.redact import redact, without_password
 
 if TYPE_CHECKING:
@@ -87,9 +87,8 @@ class PublishedReading:
 
     def to_json(self) -> dict[str, Any]:
         """The object of `optimize ledger verify --json`."""
-        findings = [{"seq": finding.seq, "what": finding.what} for finding in self.findings]
-        names = ("run_id", "events", "rows", "texts", "digest")
-        return {"whole": not findings, **{name: getattr(self, name) for name in names}, "findings": findings}
+        findings = [finding._asdict() for finding in self.findings]
+        return {"whole": not findings, **asdict(self), "findings": findings}
 
 
 def database(url: str) -> URL:
@@ -132,10 +131,12 @@ def publish(history: History, run_id: str, url: str, texts: bool = False) -> Pub
     if target.database and os.path.realpath(target.database) == os.path.realpath(history.path):
         raise InputError(f"{history.path}: is the ledger itself; name another database")
     found = publication(history, run_id, texts)
+    from sqlalchemy.exc import IntegrityError
+
     with _connected(target, url) as (engine, metadata):
         try:
             new = _write(engine, metadata, found)
-        except _integrity_error():  # another has just published it
+        except IntegrityError:  # another has just published it
             new = _write(engine, metadata, found)
     rows = sum(map(len, found.rows.values()))
     shown = without_password(url)
@@ -197,7 +198,7 @@ def verify_published(url: str, run_id: str, anchor: str | None = None) -> Publis
         if there is None:
             raise missing
         events = _rows(db, metadata, "events", run_id, ("seq",))
-        rows = {table: _rows(db, metadata, table, run_id, AUDITED[table]) for table in HOME}
+        rows = {table: _rows(db, metadata, table, run_id, AUDITED[table]) for table in OWNER_OF}
         texts = _rows(db, metadata, "texts", run_id, ("hash",))
     digest = digest_of(events)
     found = list(differences([{name: event[name] for name in EVENT} for event in events], rows, texts))
@@ -244,28 +245,35 @@ def _connected(target: URL, url: str) -> Iterator[tuple[Engine, MetaData]]:
         raise LedgerError(f"{without_password(url)}: the database refused it: {line}") from None
 
 
-def _integrity_error() -> type[Exception]:
-    from sqlalchemy.exc import IntegrityError
-
-    return IntegrityError
-
-
 def _metadata() -> MetaData:
     from sqlalchemy import BigInteger, Column, Double, MetaData, Table, Text
 
-    types = {"TEXT": Text, "INTEGER": BigInteger, "REAL": Double}
     metadata = MetaData()
-    keys = {"published": (), "events": ("seq",), "texts": ("hash",), **{table: AUDITED[table] for table in HOME}}
     named = {
-        "published": "ledger:TEXT events:INTEGER digest:TEXT texts:INTEGER tool:TEXT published_utc:TEXT",
-        "events": "seq:INTEGER run_id:TEXT utc:TEXT kind:TEXT body:TEXT prev_hash:TEXT hash:TEXT",
-        "texts": "hash:TEXT body:TEXT",
+        "published": ("", "ledger:TEXT events:INTEGER digest:TEXT texts:INTEGER tool:TEXT published_utc:TEXT"),
+        "events": ("seq", "seq:INTEGER run_id:TEXT utc:TEXT kind:TEXT body:TEXT prev_hash:TEXT hash:TEXT"),
+        "texts": ("hash", "hash:TEXT body:TEXT"),
     }
-    of = {name: [tuple(each.split(":")) for each in words.split()] for name, words in named.items()} | columns()
-    for name, key in keys.items():
-        made: list[Column[Any]] = [Column(column, types[kind], primary_key=column in key) for column, kind in of[name]]
+    of: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
+        name: ((key,), [tuple(column.split(":")) for column in columns.split()])
+        for name, (key, columns) in named.items()
+    }
+    with _schema() as db:
+        for table in OWNER_OF:
+            of[table] = AUDITED[table], [(row[1], row[2]) for row in db.execute(f"PRAGMA table_info({table})")]
+    types = {"TEXT": Text, "INTEGER": BigInteger, "REAL": Double}
+    for name, (key, columns) in of.items():
+        made: list[Column[Any]] = [Column(column, types[kind], primary_key=column in key) for column, kind in columns]
         Table(PREFIX + name, metadata, Column("run", Text, primary_key=True), *made)
     return metadata
+
+
+@contextmanager
+def _schema() -> Iterator[sqlite3.Connection]:
+    """An empty ledger in memory, for what its columns are."""
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(SCHEMA)
+        yield db
 
 
 # -- what is published -------------------------------------------------------------------------------------------------
@@ -290,12 +298,13 @@ def publication(history: History, run_id: str, with_texts: bool) -> Publication:
     if run["status"] not in FINISHED:
         raise LedgerError(f"{run['id']}: not finished ({run['status']}); `optimize resume` goes on with it")
     events = tuple(dict(zip(EVENT, found, strict=True)) for found in history.db.execute(_OF_RUN, {"run": run["id"]}))
-    folded, findings = fold(events)
-    if findings:
+    replayed = replay(events, gaps=True)
+    if replayed.broken:
         verify = f"`optimize audit verify{ledger_option(history.path)}`"
-        raise LedgerError(f"{history.path}: not whole: {findings[0]}; {verify} lists all")
-    rows: dict[str, list[Row]] = {table: [] for table in HOME}
-    empty = {table: defaults(history.db, table) for table in HOME}
+        raise LedgerError(f"{history.path}: not whole: {replayed.broken}; {verify} lists all")
+    folded = replayed.folded
+    rows: dict[str, list[Row]] = {table: [] for table in OWNER_OF}
+    empty = {table: defaults(history.db, table) for table in OWNER_OF}
     for place, row in folded.rows.items():
         rows[place[0]].append(plain({**empty[place[0]], **row}))
     named = folded.texts if with_texts else {}
@@ -311,59 +320,22 @@ def digest_of(events: Iterable[Row]) -> str:
 
 def plain(row: Mapping[str, Any]) -> Row:
     """A row as PostgreSQL can keep it."""
-    return {name: _without_nul(value) if isinstance(value, str) else value for name, value in row.items()}
-
-
-def _without_nul(text: str) -> str:
-    return text.replace(NUL, SHOWN_NUL)
-
-
-def fold(events: Iterable[Row]) -> tuple[Folded, list[Finding]]:
-    """What events of a run add up to, and where they are not what their hashes say."""
-    folded, findings = Folded(), list[Finding]()
-    before: Row | None = None
-    for event in events:
-        seq = int(event["seq"])
-        follows = before is None or (
-            seq > before["seq"] and (seq > before["seq"] + 1 or event["prev_hash"] == before["hash"])
-        )
-        try:
-            if holds := follows and event["hash"] == link(event["prev_hash"], event):
-                folded.add(seq, event["run_id"], event["body"])
-        except (ValueError, KeyError, TypeError, RecursionError):
-            holds = False
-        if not holds:
-            return folded, [Finding(seq, f"event {seq} is not what its hash says")]
-        before = event
-    return folded, findings
+    return {name: value.replace(NUL, SHOWN_NUL) if isinstance(value, str) else value for name, value in row.items()}
 
 
 def differences(events: Iterable[Row], rows: Mapping[str, Iterable[Row]], texts: Iterable[Row]) -> Iterator[Finding]:
     """Where rows and texts are not what the events say of them."""
-    folded, findings = fold(events)
-    yield from findings
-    if findings:
+    replayed = replay(events, gaps=True)
+    if replayed.broken:
+        yield replayed.broken
         return
-    named, last = dict(folded.texts), max(folded.seqs.values(), default=0)
+    folded = replayed.folded
     said = {place: plain(row) for place, row in folded.rows.items()}
-    with sqlite3.connect(":memory:") as db:
-        db.executescript(_tables())
-        for table, there in rows.items():
-            yield from compare(table, map(dict, there), said, folded, last, defaults(db, table))
-    yield from left_over(said, folded)
+    with _schema() as db:
+        tables = [(table, map(dict, there), defaults(db, table)) for table, there in rows.items()]
+    yield from compare(tables, said, folded, replayed.seq)
     for text in texts:
-        if text["hash"] not in named:
+        if text["hash"] not in folded.texts:
             yield Finding(0, f"no event tells of a text: {text['hash']}")
         elif text["hash"] not in {sha256(text["body"]), sha256(text["body"].replace(SHOWN_NUL, NUL))}:
-            yield Finding(named[text["hash"]], f"a text is not what its hash says: {text['hash']}")
-
-
-def columns() -> dict[str, list[tuple[str, str]]]:
-    """By table of a ledger, the names and types (TEXT, INTEGER, REAL) of its columns."""
-    with sqlite3.connect(":memory:") as db:
-        db.executescript(_tables())
-        return {table: [(row[1], row[2]) for row in db.execute(f"PRAGMA table_info({table})")] for table in HOME}
-
-
-def _tables() -> str:
-    return ";".join(sql for (kind, name), (_, sql) in expected_objects().items() if kind == "table" and name in HOME)
+            yield Finding(folded.texts[text["hash"]], f"a text is not what its hash says: {text['hash']}")

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.errors import InputError
-from agent.ledger.merged import home_of
 from agent.ledger.query import History, Row, no_price, released_file
 from agent.ledger.schema import AUDITED
+from agent.ledger.verify import home_of
 from agent.types import canonical
 
 
@@ -134,14 +134,13 @@ def call(history: History, number: int, with_events: bool = True) -> Row:
         "request": _request(history, source),
         "reply": _text(history, source["response_hash"]),
         "attempts": [{name: value for name, value in other.items() if name not in hashes} for other in same],
-        "events": events_about(history, row["run_id"], "calls", (_in_chain(history, row),)) if with_events else [],
+        "events": _events_of_call(history, row) if with_events else [],
     }
 
 
-def _in_chain(history: History, row: Row) -> int:
-    """The number of a call in the events: those of a merged ledger have the numbers of its sources."""
-    home = home_of(history.db, row["run_id"])
-    return home.call_there(row["id"]) if home else int(row["id"])
+def _events_of_call(history: History, row: Row) -> list[Row]:
+    number = row["id"] - home_of(history.db, row["run_id"]).call_offset  # as its own ledger numbers it
+    return events_about(history, row["run_id"], "calls", (number,))
 
 
 def request_of(history: History, call_key: str) -> Row | None:

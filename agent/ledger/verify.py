@@ -2,24 +2,130 @@
 
 Tamper-evident, not tamper-proof: who rewrites the whole file can rewrite the chain. A head hash noted elsewhere (every
 release and report has it, `optimize audit anchor` prints it) shows that too.
+
+A ledger that is written has one chain. A container has the chains of one or more ledgers and is only read: a merged
+ledger, or what a bundle holds, which may have the rows and texts of one run alone. Its tables are those of a ledger, so
+that whatever reads one reads this; `merged_chains` describes each chain. A copy of a ledger that was continued shares
+its first events with the original: they are in the file once. Each chain numbers its events and calls from 1; in the
+file both are numbered through.
+
+A bundle holds a copy of this file (see `chain.py`): `main` checks it.
 """
 
 from __future__ import annotations
 
 import gc
+import json
 import sqlite3
-from collections.abc import Iterator
-from typing import Any
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 
-from agent.ledger.chain import EVENT, Finding, compare, compare_texts, left_over, replay
-from agent.ledger.merged import is_merged, merged_contents
-from agent.ledger.schema import AUDITED, defaults, stored_texts, structure
+from agent.ledger.chain import EVENT, KEYS, Finding, Row, belonging, compare, compare_texts, replay, texts_in
+from agent.ledger.schema import defaults, stored_texts, structure
+
+CHAINS = (
+    "CREATE TABLE merged_chains (number INTEGER PRIMARY KEY, name TEXT NOT NULL, ledger TEXT NOT NULL, events INTEGER "
+    "NOT NULL, head TEXT NOT NULL, parent INTEGER NOT NULL, shared INTEGER NOT NULL, seq_offset INTEGER NOT NULL, "
+    "call_offset INTEGER NOT NULL, only TEXT NOT NULL)"
+)
+OWNER_OF = {
+    "runs": "id",
+    "demos": "candidate_id",
+    "candidates": "id",
+    **dict.fromkeys(("proposals", "trials", "outcomes", "calls"), "run_id"),
+}
+"""The tables of a container, each with the column of the run or candidate that a row belongs to. (`owner` is of the
+open file, and left out.)"""
+ALIAS_MOVED = "alias_moved"
+"""The kind of the event about an alias: every ledger of a folder has it, also of the runs of others."""
+LEDGER = "ledger.db"
+"""The container in a bundle."""
+FIRST, LAST = -(2**63), 2**62
+"""Below and above the number of any event, also of one that was added by hand."""
 
 
-def events(db: sqlite3.Connection, after: int | None = None) -> Iterator[dict[str, Any]]:
-    """Every event in order, or those with a greater number than `after`; `body` is its exact text."""
-    where, start = ("", ()) if after is None else ("WHERE seq > ?", (after,))
-    for values in db.execute(f"SELECT {', '.join(EVENT)} FROM events {where} ORDER BY seq", start):
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """One chain of a ledger.
+
+    Args:
+        name: its source; "" in a ledger that is written.
+        ledger: the hash of its first event.
+        parent: the chain that it shares its first events with, the `shared` ones.
+        seq_offset: what is added to the numbers of its other events.
+        call_offset: what is added to the numbers of the calls of its runs.
+        only: the run whose rows and texts are in the file; "": all.
+    """
+
+    number: int
+    name: str
+    ledger: str
+    events: int
+    head: str
+    parent: Chain | None = None
+    shared: int = 0
+    seq_offset: int = 0
+    call_offset: int = 0
+    only: str = ""
+
+    @property
+    def start(self) -> int:
+        """The number in the file before that of its first own event."""
+        return self.shared + self.seq_offset
+
+    def seq_here(self, seq: int) -> int:
+        """The number of an event in the file."""
+        return self.parent.seq_here(seq) if self.parent and seq <= self.shared else seq + self.seq_offset
+
+    def shared_with(self, other: Chain) -> int:
+        """How many events of an earlier chain this one has."""
+        if self.number == other.number:
+            return self.events
+        return min(self.shared, self.parent.shared_with(other)) if self.parent else 0
+
+
+def is_merged(db: sqlite3.Connection) -> bool:
+    """Whether the file says that it is a container; its schema is checked separately (`structure`)."""
+    found = db.execute("SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = 'merged_chains'")
+    return found.fetchone() is not None
+
+
+def chains(db: sqlite3.Connection) -> dict[int, Chain]:
+    """All chains of a ledger by their number, parents first."""
+    found: dict[int, Chain] = {}
+    if not is_merged(db):
+        (events, head), *more = [tuple(row) for row in db.execute("SELECT seq, hash FROM head")] or [(-1, "")]
+        first = db.execute("SELECT hash FROM events WHERE seq = 1").fetchone()
+        return {1: Chain(1, "", first[0] if first else "", -1 if more else events, head)}
+    for number, name, ledger, events, head, parent, *rest in db.execute("SELECT * FROM merged_chains ORDER BY number"):
+        found[number] = Chain(number, name, ledger, events, head, found.get(parent), *rest)
+    return found
+
+
+def home_of(db: sqlite3.Connection, run_id: str) -> Chain:
+    """The chain that the rows of a run are from."""
+    last = "SELECT COALESCE(MAX(seq), 1) FROM events WHERE run_id = ? AND kind <> ?"
+    found = [*chains(db).values()]
+    (seq,) = db.execute(last, (run_id, ALIAS_MOVED)).fetchone() if len(found) > 1 else (1,)
+    return next(chain for chain in reversed(found) if seq > chain.start)
+
+
+def chain_events(db: sqlite3.Connection, chain: Chain, upto: int) -> Iterator[Row]:
+    """The events of one chain up to number `upto` in order, with the numbers that they have there."""
+    if chain.parent:
+        yield from chain_events(db, chain.parent, min(upto, chain.shared))
+    for event in events(db, chain.start or FIRST, upto + chain.seq_offset):
+        event["seq"] -= chain.seq_offset
+        yield event
+
+
+def events(db: sqlite3.Connection, after: int = FIRST, upto: int = LAST) -> Iterator[Row]:
+    """The events with numbers above `after` and up to `upto` in order; `body` is its exact text."""
+    asked = f"SELECT {', '.join(EVENT)} FROM events WHERE seq > ? AND seq <= ? ORDER BY seq"
+    for values in db.execute(asked, (after, upto)):
         yield dict(zip(EVENT, values, strict=True))
 
 
@@ -36,9 +142,8 @@ def verify(db: sqlite3.Connection, anchor: str | None = None) -> list[Finding]:
     gc.disable()  # many small objects that all stay: to look for garbage among them would take a third of the time
     try:
         db.execute("BEGIN")
-        contents = merged_contents if is_merged(db) else _contents
-        found = structure(db) or [*_damage(db), *contents(db, anchor)]
-    except (sqlite3.Error, ValueError) as error:
+        found = structure(db) or [*_damage(db), *_contents(db, anchor)]
+    except (sqlite3.Error, ValueError, TypeError) as error:
         found = [Finding(0, f"the file is damaged: {error}")]
     finally:
         if db.in_transaction:
@@ -55,20 +160,150 @@ def _damage(db: sqlite3.Connection) -> Iterator[Finding]:
 
 
 def _contents(db: sqlite3.Connection, anchor: str | None) -> Iterator[Finding]:
-    replayed = replay(events(db), anchor)
-    folded, seq = replayed.folded, replayed.seq
-    if replayed.broken:
-        yield replayed.broken
+    """The numbers are those of the file's events, the words have those of the chain."""
+    merged, found = is_merged(db), chains(db)
+    if merged and (wrong := _numbering(db, found)):
+        yield Finding(0, wrong)
         return
-    head = db.execute("SELECT seq, hash FROM head").fetchall()
-    if head != [(seq, replayed.head)]:
-        yield Finding(seq + 1, f"the chain ends at event {seq}, which is not the head that was noted")
-        return
-    yield from replayed.lacks(anchor)
-    for table in AUDITED:
-        cursor = db.execute(f"SELECT * FROM {table}")
-        names = [name for name, *_ in cursor.description]
-        rows = (dict(zip(names, values, strict=True)) for values in cursor)
-        yield from compare(table, rows, folded.rows, folded, seq, defaults(db, table))
-    yield from left_over(folded.rows, folded)
-    yield from compare_texts(stored_texts(db), folded.texts, folded.erased, seq + 1)
+    ends = _ends(db, found) if merged else {}
+    named: dict[str, int] = {}
+    erased: set[str] = set()
+    candidates: set[str] = set()  # of the chains before
+    anchored, seq = anchor is None, 0
+    for chain in found.values():
+        replayed = replay(chain_events(db, chain, chain.events if merged else LAST), anchor)
+        folded, seq, broken = replayed.folded, replayed.seq, replayed.broken
+        if broken is None and (seq, replayed.head) != (chain.events, chain.head):
+            broken = Finding(seq + 1, f"the chain ends at event {seq}, which is not the head that was noted")
+        if broken is not None:
+            yield _here(chain, broken)
+            return
+        anchored = anchored or replayed.anchored
+        said, texts, mine = folded.rows, folded.texts, set[str]()
+        if merged:
+            if chain.only and ("runs", chain.only) not in folded.rows:
+                yield Finding(0, f"no event begins the run that the bundle is of: {chain.only}")
+            runs = {chain.only} if chain.only else {run for run, last in ends.items() if max(last) == chain.number}
+            places = belonging(folded, runs, bool(chain.only))
+            places = {p for p in places if p[0] not in ("candidates", "demos") or p[1] not in candidates}
+            said = {place: folded.rows[place] for place in places}
+            if chain.only:
+                texts = {digest: texts[digest] for digest in texts_in(folded, places, chain.only)}
+            mine = {place[1] for place in places if place[0] == "candidates"}
+            candidates |= mine
+            mine |= runs
+        tables = ((table, _rows(db, table, chain, len(found) > 1, mine), defaults(db, table)) for table in KEYS)
+        for finding in compare(tables, said, folded, seq):
+            yield _here(chain, finding)
+        named = {digest: chain.seq_here(seq) for digest, seq in texts.items()} | named
+        erased |= folded.erased
+    if not anchored:
+        yield Finding(1, f"no event has the hash that was noted elsewhere: {anchor}")
+    if merged:
+        yield from _homeless(db, found, ends, candidates)
+    yield from compare_texts(stored_texts(db), named, erased, 0 if merged else seq + 1)
+
+
+def _here(chain: Chain, finding: Finding) -> Finding:
+    return Finding(chain.seq_here(finding.seq), f"{chain.name}: {finding.what}") if chain.name else finding
+
+
+def _rows(db: sqlite3.Connection, table: str, chain: Chain, one_of_many: bool, owners: set[str]) -> Iterator[Row]:
+    """The rows of a table that belong to a chain, calls with their numbers there."""
+    where, values = "", []
+    if one_of_many:
+        where = f"WHERE {OWNER_OF.get(table, 'id')} IN (SELECT value FROM json_each(?))"
+        values = [json.dumps(sorted(owners))]
+    cursor = db.execute(f"SELECT * FROM {table} {where}", values)
+    names = [name for name, *_ in cursor.description]
+    for each in cursor:
+        row = dict(zip(names, each, strict=True))
+        if chain.call_offset and table == "calls":
+            row["id"] -= chain.call_offset
+        yield row
+
+
+def _numbering(db: sqlite3.Connection, found: Mapping[int, Chain]) -> str:
+    """Why the events are not those of the chains and no others; "" where they are."""
+    (made,) = db.execute("SELECT sql FROM main.sqlite_master WHERE name = 'merged_chains'").fetchone()
+    if made != CHAINS:
+        return "the tables of the merge are not as made: merged_chains"
+    end, head = 0, ""
+    for number, (parent,) in zip(found, db.execute("SELECT parent FROM merged_chains ORDER BY number"), strict=True):
+        chain = found[number]
+        if chain.start != end or bool(parent) != bool(chain.parent) or chain.shared > chain.events:
+            return f"{chain.name}: its events do not begin behind those of the chain before it"
+        if not 0 <= chain.shared <= (chain.parent.events if chain.parent else 0):
+            return f"{chain.name}: shares more events than the chain has that it was continued from"
+        of_first = "SELECT COUNT(*) FROM events WHERE seq = ? AND hash = ?"
+        if not db.execute(of_first, (chain.seq_here(1), chain.ledger)).fetchone()[0]:
+            return f"{chain.name}: its first event is not the one that was noted"
+        end, head = chain.events + chain.seq_offset, chain.head
+    (last,) = db.execute("SELECT COALESCE(MAX(seq), 0) FROM events").fetchone()
+    noted = [tuple(row) for row in db.execute("SELECT seq, hash FROM head")]
+    whole = last == end and noted == [(end, head)]
+    return "" if whole else f"the chains have {end} events, the file {last}, its head is {noted}"
+
+
+def _ends(db: sqlite3.Connection, found: Mapping[int, Chain]) -> dict[str, dict[int, int]]:
+    """By run, the number of its last event among the own events of each chain."""
+    own = "seq > ? AND seq <= ? AND run_id <> '' AND kind <> ?"
+    last = f"SELECT run_id, MAX(seq) FROM events WHERE {own} GROUP BY run_id"
+    ends: dict[str, dict[int, int]] = {}
+    for chain in found.values():
+        for run_id, seq in db.execute(last, (chain.start, chain.events + chain.seq_offset, ALIAS_MOVED)):
+            ends.setdefault(run_id, {})[chain.number] = seq - chain.seq_offset
+    return ends
+
+
+def _homeless(
+    db: sqlite3.Connection, found: Mapping[int, Chain], ends: Mapping[str, Mapping[int, int]], candidates: set[str]
+) -> Iterator[Finding]:
+    """Runs of which two chains have different things, and rows of none."""
+    for run_id, last in ends.items():
+        home = found[max(last)]
+        for chain in (found[number] for number, seq in last.items() if seq > home.shared_with(found[number])):
+            yield Finding(
+                chain.seq_here(last[chain.number]), f"{chain.name}: has another run {run_id} than {home.name}"
+            )
+    known = json.dumps(sorted(candidates | set(ends)))
+    for table, column in OWNER_OF.items():
+        asked = f"SELECT DISTINCT {column} FROM {table} WHERE {column} NOT IN (SELECT value FROM json_each(?))"
+        for (name,) in db.execute(asked, (known,)):
+            yield Finding(0, f"no chain has the rows of {table} of {name}")
+    for (count,) in db.execute("SELECT COUNT(*) FROM owner HAVING COUNT(*) > 0"):
+        yield Finding(0, f"no event tells of a row of owner: {count}")
+
+
+# -- a bundle ----------------------------------------------------------------------------------------------------------
+
+
+def verdict(db: sqlite3.Connection) -> str:
+    """What a bundle holds, in a line."""
+    counts = {table: db.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in (*OWNER_OF, "blobs")}
+    counts["texts"] = counts.pop("blobs")
+    chain = chains(db)[1]
+    holds = ", ".join(f"{what} {count}" for what, count in counts.items())
+    whose = f"the run {chain.only}" if chain.only else "all runs"
+    return f"whole: {chain.events} events, head {chain.head}; of {whose}: {holds}"
+
+
+def main(words: list[str], place: Path) -> int:
+    """Check a bundle, by default the one at `place`: a zip file, or the folder where it was unpacked."""
+    anchor = None
+    if "--anchor" in words:
+        at = words.index("--anchor")
+        anchor, words = "".join(words[at + 1 : at + 2]), words[:at] + words[at + 2 :]
+    place = Path(words[0]) if words else place
+    try:
+        data = (place / LEDGER).read_bytes() if place.is_dir() else zipfile.ZipFile(place).read(LEDGER)
+        with closing(sqlite3.connect(":memory:")) as db:
+            db.deserialize(data)
+            lines = [f"event {seq}: {what}" for seq, what in verify(db, anchor)]
+            whole = not lines
+            lines = lines or [verdict(db)]
+    except (OSError, ValueError, KeyError, sqlite3.Error, zipfile.BadZipFile) as error:
+        whole, lines = False, [f"event 0: not a readable bundle: {error}"]
+    for line in lines:  # a stranger's text: what could steer a terminal is shown as a code
+        print("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line))
+    return 0 if whole else 1

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import BadResponse, InputError, RowRefused
-from agent.models.adapter_file import with_soft_tokens
-from agent.models.adapters import SUFFIX, Adapter, adapter_fault, split_adapter
-from agent.models.label_scoring import LISTED
+from agent.models.adapters import SUFFIX, Adapter, adapter_fault, split_adapter, with_soft_tokens
+from agent.models.engine import LISTED
 from agent.models.local_engines import EngineCall, Engines, close_engines, open_engines
 from agent.models.model_registry import missing, model
 from agent.models.tool_calling import described

@@ -27,8 +27,7 @@ from typing import Any
 
 from agent.errors import InputError, Transient
 from agent.models.adapters import Adapter
-from agent.models.engine_server import EngineServer, cannot_load, start_engine
-from agent.models.label_scoring import LabelScorer
+from agent.models.engine import EngineServer, LabelScorer, cannot_load, start_engine
 from agent.models.model_registry import NO_FILE
 
 CONTEXT_TOKENS = 8192

@@ -71,7 +71,7 @@ MODELS: Registry[ModelForm] = Registry(
         "anthropic": "agent.models.anthropic",
         "openai-compatible": "agent.models.openai",
         "langchain": "agent.models.langchain",
-        "scripted": "agent.models.scripted",
+        "scripted": "agent.models.recorded",
         "recorded": "agent.models.recorded",
     },
 )

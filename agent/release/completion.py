@@ -96,7 +96,7 @@ async def _traced(model: LM, request: Request, release: PromptRelease) -> Comple
 
 async def input_vector(embeddings: str, text: str) -> Sequence[float]:
     """The vector of an input by a provider's model. Raises ModelError, or InputError for an unknown one."""
-    from agent.models.embeddings import EmbeddingModel, embedding_request, vectors_in
+    from agent.models.langchain import EmbeddingModel, embedding_request, vectors_in
 
     model = EmbeddingModel(embeddings)
     try:

@@ -22,8 +22,9 @@ from agent.errors import InputError, LedgerError, ReleaseError
 from agent.files import sync_folder
 from agent.ledger.files import Lock
 from agent.ledger.provenance import utc_now
-from agent.ledger.query import ALIAS_MOVED, History
+from agent.ledger.query import History
 from agent.ledger.store import Ledger
+from agent.ledger.verify import ALIAS_MOVED
 from agent.redact import mask, rare_secrets_in
 from agent.release.aliases import (
     ALIAS,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.ledger.place import ledger_option
+from agent.ledger.connect import ledger_option
 from agent.release.prompt_file import HELD
 from agent.release.released_adapter import ADAPTER_FILE
 from agent.release.result import RunResult

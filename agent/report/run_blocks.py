@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.ledger.place import LEDGER, ledger_option
+from agent.ledger.connect import LEDGER, ledger_option
 from agent.release.result import RunResult
 from agent.report import answer_facts, change_facts, facts, run_tables
 from agent.report.answer_facts import matrix, winner_name

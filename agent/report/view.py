@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError, InputError
-from agent.ledger.merged import home_of
 from agent.ledger.query import History, Row, started_with
 from agent.ledger.trail import promoted_since
+from agent.ledger.verify import home_of
 from agent.release.result import RunResult, search_result
 from agent.report.facts import BaselineWords, baseline_words
 from agent.types import Example, SplitName, Task
@@ -176,13 +176,9 @@ class RunView:
     @property
     def head(self) -> Row:
         """The last link of the chain of the run's ledger now: seq, hash and utc; `ledger` is the hash of the first."""
-        if home := home_of(self.history.db, self.id):
-            last = self.history.select("SELECT utc FROM events WHERE seq = ?", home.seq_here(home.events))[0]
-            return {"seq": home.events, "hash": home.head, "utc": last["utc"], "ledger": home.ledger}
-        return self.history.select(
-            "SELECT seq, hash, utc, (SELECT hash FROM events WHERE seq = 1) AS ledger FROM events "
-            "ORDER BY seq DESC LIMIT 1"
-        )[0]
+        home = home_of(self.history.db, self.id)
+        last = self.history.select("SELECT utc FROM events WHERE seq = ?", home.seq_here(home.events))[0]
+        return {"seq": home.events, "hash": home.head, "utc": last["utc"], "ledger": home.ledger}
 
 
 class RunWithoutRows(RunView):

@@ -9,7 +9,7 @@ from agent.errors import InputError
 from agent.extras import require
 from agent.gateway.embedding import Embedder
 from agent.gateway.gateway import ModelClient
-from agent.models.embeddings import EmbeddingModel
+from agent.models.langchain import EmbeddingModel
 from agent.models.model_registry import leads_elsewhere
 from agent.observer import Observer
 from agent.programs.kinds import Kind

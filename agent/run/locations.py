@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError, LedgerBusy
-from agent.ledger.place import LEDGER as LEDGER
-from agent.ledger.place import ledger_option as ledger_option
-from agent.ledger.place import require_file
+from agent.ledger.connect import LEDGER as LEDGER
+from agent.ledger.connect import ledger_option as ledger_option
+from agent.ledger.connect import require_file
 from agent.run.tasks import find_task, task_named, task_of
 from agent.task.examples import PLAYED
 

@@ -27,9 +27,8 @@ from agent.errors import (
 from agent.gateway.batch_course import BatchSettings
 from agent.gateway.batches import Batches
 from agent.gateway.budget import Account
-from agent.gateway.concurrency import all_of, side_by_side
 from agent.gateway.gateway import Gateway
-from agent.gateway.in_flight import InFlight
+from agent.gateway.in_flight import InFlight, all_of, side_by_side
 from agent.gateway.prices import assumed_free, fixed_price, prices_for, prices_version
 from agent.ledger.provenance import command_line, new_run_id, provenance
 from agent.ledger.query import run_folder

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.errors import BadResponse, RowRefused, Transient, TransportUnknown
-from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import Gateway
+from agent.gateway.in_flight import all_of
 from agent.prompt.fence import Fence
 from agent.prompt.template import label_text
 from agent.results.breakdown import JudgeTrust

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 from agent.errors import ModelError, RunRefused
 from agent.evaluate.evaluator import Evaluator, why_unscored
 from agent.gateway.budget import Account
-from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import Gateway
+from agent.gateway.in_flight import all_of
 from agent.observer import NO_OBSERVER, Observer
 from agent.search.board import Board, Calibrated
 from agent.search.costs import CandidateCosts

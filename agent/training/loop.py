@@ -21,7 +21,7 @@ import numpy as np
 from agent.errors import InputError, TrainingDiverged
 from agent.extras import require
 from agent.files import new_files, sha256_of
-from agent.models.adapter_file import SoftTokens, free_tokens
+from agent.models.adapters import SoftTokens, free_tokens
 from agent.models.gguf import Array, read_gguf
 from agent.training.base_model import BaseModel, load_base, read_architecture
 from agent.training.learner import LaidRows, Learner, NumpyLearner

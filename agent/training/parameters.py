@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from agent.errors import InputError
-from agent.models.adapter_file import BASE, FIRST, LORA_ALPHA, SECOND, TOKENS, SoftTokens, read_adapter, write_adapter
+from agent.models.adapters import BASE, FIRST, LORA_ALPHA, SECOND, TOKENS, SoftTokens, read_adapter, write_adapter
 from agent.models.gguf import EMBEDDING, Array, read_gguf
 from agent.models.quantization import float32_of
 from agent.training.base_model import MAPS, Architecture, BaseModel, read_architecture

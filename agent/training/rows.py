@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from agent.errors import InputError, Problem, ProblemsError
-from agent.models.adapter_file import SoftTokens
-from agent.models.engine_server import cannot_load, start_engine
+from agent.models.adapters import SoftTokens
+from agent.models.engine import cannot_load, start_engine
 from agent.models.gguf import Array
 from agent.models.local import engine_messages, without_turn_marks
 from agent.training.base_model import Architecture

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.models.engine_server import EngineServer
+from agent.models.engine import EngineServer
 from agent.models.weights import weights_path
 from agent.training.base_model import load_base
 from agent.training.loop import train_pairs

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.models.adapter_file import free_tokens
+from agent.models.adapters import free_tokens
 from agent.models.gguf import read_gguf
 from agent.models.local import LocalModel
 from agent.models.model_registry import create_model

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from agent.errors import BudgetExhausted, RunRefused
-from agent.gateway.concurrency import all_of, side_by_side
+from agent.gateway.in_flight import all_of, side_by_side
 
 done: list[int] = []
 

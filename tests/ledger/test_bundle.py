@@ -1,9 +1,8 @@
-"""A bundle checks itself with nothing but Python, and no byte of it can change unseen."""
+"""A bundle checks itself with nothing but Python, and nothing that it says can change unseen."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import io
 import os
 import shutil
 import sqlite3
@@ -11,58 +10,64 @@ import stat
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import InputError
-from agent.ledger import chain
 from agent.ledger.anchors import snapshot
-from agent.ledger.bundle import new_export, write_bundle
-from agent.ledger.schema import AUDITED, expected_objects, sha256
+from agent.ledger.chain import KEYS
+from agent.ledger.container import new_export, write_bundle
+from agent.ledger.query import History
+from agent.ledger.schema import AUDITED
 from agent.ledger.store import Ledger, Reservation
+from agent.ledger.verify import LEDGER, OWNER_OF, verify
 from tests.ledger import ledgers
 from tests.toys import ask
 
 
-class Members(dict[str, bytes]):
-    """A bundle's files by name."""
-
-    def __repr__(self) -> str:
-        return f"{len(self)} files"
-
-
-def pack(ledger: Path, bundle: Path, run_id: str = "") -> Members:
+def pack(ledger: Path, bundle: Path, run_id: str = "") -> bytes:
+    """The ledger in the bundle that was written."""
     with snapshot(ledger) as db:
         write_bundle(db, bundle, False, run_id)
     with zipfile.ZipFile(bundle) as zipped:
-        return Members({name: zipped.read(name) for name in zipped.namelist()})
+        return zipped.read(LEDGER)
 
 
 @pytest.fixture(scope="module")
-def packed(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Members:
+def packed(original: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return pack(original, tmp_path_factory.mktemp("bundle") / "b.zip")
 
 
-def check(members: Mapping[str, bytes], anchor: str = "") -> list[tuple[int, str]]:
-    return chain.check(members.__getitem__, set(members), anchor)[0]
+def opened(data: bytes) -> sqlite3.Connection:
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    db.deserialize(data)
+    return db
+
+
+def check(data: bytes, *statements: str) -> list[tuple[int, str]]:
+    """What is found after a change."""
+    with closing(opened(data)) as db:
+        ledgers.alter(db, *statements)
+        return [(seq, what) for seq, what in verify(db)]
+
+
+def rows(data: bytes, sql: str) -> list[tuple[object, ...]]:
+    with closing(opened(data)) as db:
+        return db.execute(sql).fetchall()
+
+
+def dump(data: bytes) -> list[str]:
+    with closing(opened(data)) as db:
+        return [*db.iterdump()]
 
 
 def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
     """Without site-packages and without this project."""
     return subprocess.run([sys.executable, "-I", "-S", *map(str, words)], capture_output=True, text=True, check=False)
-
-
-def named_anew(members: Mapping[str, bytes]) -> Members:
-    """With a manifest that fits, as somebody would make it who changed something."""
-    manifest = json.loads(members["manifest.json"])
-    rest = {name: data for name, data in members.items() if name != "manifest.json"}
-    manifest["members"] = {name: hashlib.sha256(data).hexdigest() for name, data in rest.items()}
-    return Members({**rest, "manifest.json": json.dumps(manifest).encode()})
 
 
 def test_the_zip_and_the_folder_check_themselves(whole: Path, tmp_path: Path) -> None:
@@ -71,11 +76,11 @@ def test_the_zip_and_the_folder_check_themselves(whole: Path, tmp_path: Path) ->
     assert stat.S_IMODE(bundle.stat().st_mode) == 0o600
     seq, head = ledgers.read(whole, "SELECT seq, hash FROM head")[0]
     shutil.unpack_archive(bundle, tmp_path / "folder")
-    for words in ([bundle], [tmp_path / "folder" / "verify.py"], [tmp_path / "folder" / "verify.py", bundle]):
+    for words in ([bundle], [tmp_path / "folder"], [tmp_path / "folder", bundle]):
         done = run(*words)
         said, _, counts = done.stdout.partition("; of all runs: ")
         assert (done.returncode, said, done.stderr) == (0, f"whole: {seq} events, head {head}", "")
-        assert counts.startswith("runs 2, candidates 4, demos 5, ")
+        assert counts.startswith("runs 2, demos 5, candidates 4, ")
     middle = ledgers.read(whole, "SELECT hash FROM events WHERE seq = 7")[0][0]
     assert run(bundle, "--anchor", middle).returncode == 0
     done = run(bundle, "--anchor", "f" * 64)
@@ -83,14 +88,17 @@ def test_the_zip_and_the_folder_check_themselves(whole: Path, tmp_path: Path) ->
     assert done.stdout.startswith("event 1: no event has the hash")
 
 
-def test_what_is_no_bundle_is_told_as_such(tmp_path: Path) -> None:
-    script = Path(chain.__file__)
+def test_what_is_no_bundle_is_told_as_such(original: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "b.zip"
+    pack(original, bundle)
+    with zipfile.ZipFile(tmp_path / "no-ledger.zip", "w") as zipped:
+        zipped.writestr(LEDGER, b"noise")
     (tmp_path / "noise.zip").write_bytes(b"noise")
     (tmp_path / "empty").mkdir()
-    for name in ("noise.zip", "empty", "missing"):
-        done = run(script, tmp_path / name)
+    for name in ("noise.zip", "no-ledger.zip", "empty", "missing"):
+        done = run(bundle, tmp_path / name)
         assert done.returncode == 1
-        assert done.stdout.startswith("event 0: not a readable bundle")
+        assert done.stdout.startswith("event 0: ")
         assert done.stderr == ""
 
 
@@ -100,155 +108,110 @@ def test_the_same_ledger_gives_the_same_bytes(whole: Path, tmp_path: Path) -> No
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
 
 
-def test_a_bundle_holds_every_row_and_text(whole: Path, packed: Members) -> None:
-    for table in AUDITED:
-        rows = [json.loads(line) for line in packed[f"tables/{table}.jsonl"].splitlines()]
-        assert len(rows) == ledgers.read(whole, f"SELECT COUNT(*) FROM {table}")[0][0]
-    texts = dict(ledgers.read(whole, "SELECT hash, body FROM blobs"))
-    found = {name.removeprefix("blobs/"): data.decode() for name, data in packed.items() if name.startswith("blobs/")}
-    assert found == texts
+def test_a_bundle_holds_every_row_and_text(whole: Path, packed: bytes) -> None:
+    for table in (*OWNER_OF, "events", "blobs"):
+        assert sorted(rows(packed, f"SELECT * FROM {table}")) == sorted(ledgers.read(whole, f"SELECT * FROM {table}"))
+    assert dict(KEYS) == dict(AUDITED)
 
 
-def test_the_script_knows_the_tables_as_the_schema_has_them(whole: Path) -> None:
-    assert dict(chain.KEYS) == dict(AUDITED)
-    assert expected_objects()
-    for table in AUDITED:
-        for name, default, required in ledgers.read(
-            whole, 'SELECT name, dflt_value, "notnull" FROM pragma_table_info(?)', table
-        ):
-            if default is not None or not required:
-                assert default in (None, "0", "''", "'{}'"), f"{table}.{name}: the script takes {default} for a change"
+def test_what_is_in_a_bundle_is_read_as_a_ledger(packed: bytes, tmp_path: Path) -> None:
+    (tmp_path / LEDGER).write_bytes(packed)
+    with closing(History(tmp_path / LEDGER)) as history:
+        assert [trial["mean"] for trial in history.trials("run-1")]
 
 
 @settings(max_examples=150)
 @given(st.data())
-def test_no_byte_of_a_bundle_can_change_unseen(packed: Members, data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from(sorted(set(packed) - {"manifest.json"})))
-    content = bytearray(packed[name])
-    at = data.draw(st.integers(0, len(content) - 1))
-    content[at] ^= data.draw(st.integers(1, 255))
-    assert (0, f"a file was changed: {name}") in check({**packed, name: bytes(content)})
-
-
-@pytest.mark.parametrize("name", ["events.jsonl", "tables/calls.jsonl", "README.txt", "verify.py", "__main__.py"])
-def test_a_file_that_is_missing_or_was_added_is_found(packed: Members, name: str) -> None:
-    assert (0, f"a file is missing: {name}") in check({key: data for key, data in packed.items() if key != name})
-    assert check({**packed, "more.txt": b""})[0] == (0, "a file that manifest.json does not name: more.txt")
-
-
-def lines(members: Members, name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in members[name].splitlines()]
-
-
-def with_lines(members: Members, name: str, rows: list[dict[str, Any]]) -> Members:
-    return named_anew({**members, name: "".join(json.dumps(row) + "\n" for row in rows).encode()})
+def test_no_byte_of_a_bundle_can_change_unseen(packed: bytes, data: st.DataObject) -> None:
+    """Or it is one that says nothing."""
+    content = bytearray(packed)
+    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        found = check(bytes(content))
+    except sqlite3.Error:
+        return
+    if not found:
+        assert dump(bytes(content)) == dump(packed)
 
 
 @settings(max_examples=60)
 @given(st.data())
-def test_a_changed_event_is_named_although_the_manifest_was_made_anew(packed: Members, data: st.DataObject) -> None:
-    events = lines(packed, "events.jsonl")
-    at = data.draw(st.integers(0, len(events) - 1))
+def test_a_changed_event_is_named(packed: bytes, data: st.DataObject) -> None:
+    (last,) = rows(packed, "SELECT MAX(seq) FROM events")[0]
+    seq = data.draw(st.integers(1, int(str(last))))
     column = data.draw(st.sampled_from(["run_id", "utc", "kind", "body", "prev_hash", "hash"]))
-    events[at] = {**events[at], column: events[at][column] + "0"}
-    assert check(with_lines(packed, "events.jsonl", events))[0][0] == at + 1
+    found = check(packed, f"UPDATE events SET {column} = {column} || '0' WHERE seq = {seq}")
+    assert found[0][0] == seq or (seq, column) == (1, "hash")
 
 
-@settings(max_examples=60)
-@given(st.data())
-def test_a_changed_or_missing_row_is_named_with_the_event_that_says_otherwise(
-    original: Path, packed: Members, data: st.DataObject
-) -> None:
-    with sqlite3.connect(original) as db:
+@pytest.mark.parametrize("table", OWNER_OF)
+def test_a_changed_or_missing_row_is_named_with_the_event_that_says_otherwise(packed: bytes, table: str) -> None:
+    with closing(opened(packed)) as db:
         seqs = ledgers.last_seqs(db)
-    name = data.draw(st.sampled_from([t for t in AUDITED if lines(packed, f"tables/{t}.jsonl")]))
-    rows = lines(packed, f"tables/{name}.jsonl")
-    at = data.draw(st.integers(0, len(rows) - 1))
-    place = (name, *(rows[at][column] for column in AUDITED[name]))
-    column = data.draw(st.sampled_from([None, *(c for c in rows[at] if c not in AUDITED[name])]))
-    if column is None:
-        del rows[at]
-    else:
-        rows[at] = {**rows[at], column: f"{rows[at][column]} "}
-    found = check(with_lines(packed, f"tables/{name}.jsonl", rows))
-    assert [seq for seq, _ in found] == [seqs[place]]
+        columns = [name for (name,) in db.execute("SELECT name FROM pragma_table_info(?)", (table,))]
+        rowid, *key = db.execute(f"SELECT rowid, {', '.join(AUDITED[table])} FROM {table} ORDER BY rowid").fetchone()
+    changes = [f"{name} = {name} || ' '" for name in columns if name not in AUDITED[table] and name != "run_id"][:3]
+    for change in (f"UPDATE {table} SET {', '.join(changes)}", f"DELETE FROM {table}"):
+        assert [seq for seq, _ in check(packed, f"{change} WHERE rowid = {rowid}")] == [seqs[table, *key]]
 
 
-@settings(max_examples=40)
-@given(st.data())
-def test_a_changed_missing_or_added_text_is_named(original: Path, packed: Members, data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from(sorted(name for name in packed if name.startswith("blobs/"))))
-    digest = name.removeprefix("blobs/")
-    with sqlite3.connect(original) as db:
+def test_a_changed_missing_or_added_text_is_named(original: Path, packed: bytes) -> None:
+    with closing(opened(packed)) as db:
+        digest = db.execute("SELECT hash FROM blobs ORDER BY hash LIMIT 1 OFFSET 3").fetchone()[0]
         seq = ledgers.first_naming(db, digest)
-    changed = named_anew({**packed, name: packed[name] + b" "})
-    assert check(changed) == [(seq, f"a text is not what its hash says: {digest}")]
-    missing = named_anew({key: content for key, content in packed.items() if key != name})
-    assert check(missing) == [(seq, f"a text is missing: {digest}")]
-    stranger = str(sha256("stranger"))
-    added = named_anew({**packed, f"blobs/{stranger}": b"stranger"})
-    assert check(added) == [(0, f"no event tells of a text: {stranger}")]
+    assert check(packed, f"UPDATE blobs SET body = body || ' ' WHERE hash = '{digest}'") == [
+        (seq, f"a text is not what its hash says: {digest}")
+    ]
+    assert check(packed, f"DELETE FROM blobs WHERE hash = '{digest}'") == [(seq, f"a text is missing: {digest}")]
+    stranger = check(packed, "INSERT INTO blobs VALUES ('x', 'stranger')")
+    assert [what for _, what in stranger] == ["a text is not what its hash says: x"]
 
 
-def test_an_emptied_bundle_of_a_run_that_never_was_is_found(packed: Members) -> None:
-    left = {name: b"" if name.startswith("tables/") else data for name, data in packed.items() if name[:6] != "blobs/"}
-    manifest = json.loads(packed["manifest.json"])
-    counts = {**manifest["counts"], "texts": 0}
-    left["manifest.json"] = json.dumps({**manifest, "run": "nobody\x1b[2J", "counts": counts}).encode()
-    assert check(named_anew(left)) == [(0, "no event begins the run that manifest.json names: nobody\x1b[2J")]
+def test_an_emptied_bundle_of_a_run_that_never_was_is_found(packed: bytes) -> None:
+    emptied = [f"DELETE FROM {table}" for table in (*OWNER_OF, "blobs")]
+    assert check(packed, *emptied, "UPDATE merged_chains SET only = 'nobody'") == [
+        (0, "no event begins the run that the bundle is of: nobody")
+    ]
 
 
-@pytest.mark.parametrize("name", ["events.jsonl", "tables/calls.jsonl"])
-@pytest.mark.parametrize(
-    "forge",
-    [
-        lambda text: text.replace("{", '{"run_id": "nobody", ', 1),
-        lambda text: text.replace("{", '{"note": "signed by the auditor", ', 1),
-        lambda text: text + '{"cost_usd": 999.0}',
-    ],
-    ids=["a key twice", "a key more", "a line without an end"],
-)
-def test_what_no_event_says_is_found_wherever_it_is_put(
-    packed: Members, name: str, forge: Callable[[str], str]
-) -> None:
-    assert check(named_anew({**packed, name: forge(packed[name].decode()).encode()}))
+def test_nothing_that_is_printed_steers_a_terminal(packed: bytes, original: Path, tmp_path: Path) -> None:
+    pack(original, tmp_path / "b.zip")
+    with closing(opened(packed)) as db:
+        ledgers.alter(db, "UPDATE merged_chains SET only = 'x' || char(27) || '[2J'")
+        data = db.serialize()
+    changed = io.BytesIO()
+    with zipfile.ZipFile(changed, "w") as zipped:
+        zipped.writestr(LEDGER, data)
+    (tmp_path / "changed.zip").write_bytes(changed.getvalue())
+    assert "\\u001b[2J" in run(tmp_path / "b.zip", tmp_path / "changed.zip").stdout
 
 
-def test_a_manifest_that_says_more_or_another_number_is_found(packed: Members) -> None:
-    for key, value in (("note", "signed"), ("counts", {"events": 1, "texts": 1})):
-        manifest = json.dumps({**json.loads(packed["manifest.json"]), key: value})
-        assert check({**packed, "manifest.json": manifest.encode()})
-    twice = packed["manifest.json"].decode().replace("{", '{"run": "run-1",', 1)
-    with pytest.raises(ValueError, match="twice"):
-        check({**packed, "manifest.json": twice.encode()})
+def test_a_view_in_place_of_a_table_is_not_read(packed: bytes) -> None:
+    with closing(opened(packed)) as db:
+        ledgers.endless(db, "trials")
+        assert any("the schema was changed" in what for _, what in verify(db))
 
 
-def test_nothing_that_is_printed_steers_a_terminal(packed: Members, tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "b.zip", "w") as zipped:
-        for name, data in {**packed, "\x1b[2J": b""}.items():
-            zipped.writestr(name, data)
-    assert "does not name: \\u001b[2J" in run(Path(chain.__file__), tmp_path / "b.zip").stdout
-
-
-def test_a_chain_that_was_cut_off_is_found(packed: Members) -> None:
-    found = check(with_lines(packed, "events.jsonl", lines(packed, "events.jsonl")[:-1]))
-    assert any("is not the head in manifest.json" in what for _, what in found)
+def test_a_chain_that_was_cut_off_is_found(packed: bytes) -> None:
+    found = check(packed, "DELETE FROM events WHERE seq = (SELECT MAX(seq) FROM events)")
+    assert "the chains have" in found[0][1]
 
 
 def test_a_bundle_of_one_run_has_the_whole_chain_and_that_run_only(whole: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "b.zip"
-    members = pack(whole, bundle, "run-2")
-    assert "; of the run run-2: runs 1, candidates 4, " in run(bundle).stdout
-    assert len(lines(members, "events.jsonl")) == ledgers.read(whole, "SELECT COUNT(*) FROM events")[0][0]
+    data = pack(whole, bundle, "run-2")
+    assert "; of the run run-2: runs 1, demos 5, candidates 4, " in run(bundle).stdout
+    assert rows(data, "SELECT COUNT(*) FROM events") == ledgers.read(whole, "SELECT COUNT(*) FROM events")
     for table in ("runs", "trials", "outcomes", "proposals"):
-        column = "id" if table == "runs" else "run_id"
-        assert {row[column] for row in lines(members, f"tables/{table}.jsonl")} == {"run-2"}
-    own = ledgers.read(whole, "SELECT COUNT(*) FROM calls WHERE run_id = 'run-2'")[0][0]
-    assert sum(row["run_id"] == "run-2" for row in lines(members, "tables/calls.jsonl")) == own
+        assert rows(data, f"SELECT DISTINCT {OWNER_OF[table]} FROM {table}") == [("run-2",)]
+    own = "SELECT COUNT(*) FROM calls WHERE run_id = 'run-2'"
+    assert rows(data, own) == ledgers.read(whole, own)
     left_out = ledgers.read(whole, "SELECT result_hash FROM runs WHERE id = 'run-1'")[0][0]
-    assert f"blobs/{left_out}" not in members
     kept = ledgers.read(whole, "SELECT result_hash FROM runs WHERE id = 'run-2'")[0][0]
-    assert check(named_anew({n: d for n, d in members.items() if n != f"blobs/{kept}"}))[0][1].endswith(kept)
+    hashes = [digest for (digest,) in rows(data, "SELECT hash FROM blobs")]
+    assert kept in hashes
+    assert left_out not in hashes
+    assert check(data, f"DELETE FROM blobs WHERE hash = '{kept}'")[0][1].endswith(kept)
 
 
 def test_a_text_that_was_erased_is_not_missed_and_must_not_come_back(whole: Path, tmp_path: Path) -> None:
@@ -256,11 +219,12 @@ def test_a_text_that_was_erased_is_not_missed_and_must_not_come_back(whole: Path
     ledger = Ledger(whole)
     ledger.erase([digest], "ann", "asked")
     ledger.close()
-    members = pack(whole, tmp_path / "b.zip")
-    assert f"blobs/{digest}" not in members
-    assert check(members) == []
-    back = check(named_anew({**members, f"blobs/{digest}": body.encode()}))
-    assert [what for _, what in back] == [f"a text that was erased is back: {digest}"]
+    data = pack(whole, tmp_path / "b.zip")
+    assert not rows(data, f"SELECT 1 FROM blobs WHERE hash = '{digest}'")
+    assert check(data) == []
+    with closing(opened(data)) as db:
+        db.execute("INSERT INTO blobs VALUES (?, ?)", (digest, body))
+        assert [what for _, what in verify(db)] == [f"a text that was erased is back: {digest}"]
 
 
 async def test_a_call_that_is_on_its_way_is_no_change(whole: Path, tmp_path: Path) -> None:
@@ -268,10 +232,10 @@ async def test_a_call_that_is_on_its_way_is_no_change(whole: Path, tmp_path: Pat
     call = await ledger.reserve(Reservation("run-1", "model", "m", "k", "", 1, ask("x"), 0.0, 0))
     ledger.sent(call)
     await ledger.commit()
-    members = pack(whole, tmp_path / "b.zip")
+    data = pack(whole, tmp_path / "b.zip")
     ledger.close()
-    assert [row["state"] for row in lines(members, "tables/calls.jsonl") if row["id"] == call] == ["sent"]
-    assert check(members) == []
+    assert rows(data, f"SELECT state FROM calls WHERE id = {call}") == [("sent",)]
+    assert check(data) == []
 
 
 def test_a_file_is_made_whole_or_not_at_all(tmp_path: Path) -> None:

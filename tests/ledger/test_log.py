@@ -36,7 +36,7 @@ async def test_a_log_of_our_own_is_known_as_such(whole: Path, tmp_path: Path, fo
     with closing(sqlite3.connect(left)) as db:
         assert not files.log_is_empty(left)
         assert not files.log_is_damaged(left, db)
-        assert files.log_is_ours(left, db)
+        assert files.log_is_ours(left, db, files.head_in_main(left))
     assert History(left).runs()[0]["id"] == "run-3"
     assert sorted(tmp_path.iterdir()) == before
 
@@ -56,7 +56,7 @@ async def test_what_a_stranger_adds_to_it_is_not_ours(whole: Path, tmp_path: Pat
         db.execute("SELECT 1 FROM runs").fetchone()
         stranger.execute("PRAGMA wal_autocheckpoint = 0")
         stranger.execute(statement)
-        assert not files.log_is_ours(left, db)
+        assert not files.log_is_ours(left, db, files.head_in_main(left))
         with pytest.raises(LedgerError, match="not what was written"):
             History(left)
 

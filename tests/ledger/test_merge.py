@@ -14,13 +14,12 @@ import pytest
 from agent.errors import InputError, LedgerError
 from agent.ledger.anchors import unchecked
 from agent.ledger.chain import EVENT
-from agent.ledger.merge import merge_ledgers
-from agent.ledger.merged import HOME, TABLES, chain_events, chains, home_of
+from agent.ledger.container import merge_ledgers
 from agent.ledger.query import History
 from agent.ledger.schema import AUDITED
 from agent.ledger.store import Ledger
 from agent.ledger.trail import call
-from agent.ledger.verify import verify
+from agent.ledger.verify import OWNER_OF, Chain, chain_events, chains, home_of, verify
 from tests.ledger.ledgers import alter, copy, fill, make, read
 
 EVENTS = f"SELECT {', '.join(EVENT)} FROM events ORDER BY seq"
@@ -45,6 +44,10 @@ def opened(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(":memory:", isolation_level=None)
     db.deserialize(path.read_bytes())
     return db
+
+
+def events_in(db: sqlite3.Connection, chain: Chain) -> list[tuple[object, ...]]:
+    return [tuple(event.values()) for event in chain_events(db, chain, chain.events)]
 
 
 def seen(path: Path, run_id: str) -> dict[str, object]:
@@ -77,9 +80,7 @@ def test_every_row_and_event_of_the_sources_is_there_once(tmp_path: Path) -> Non
             assert seen(merged.path, run_id) == seen(source, run_id)
     with unchecked(merged.path) as db:
         assert verify(db) == []
-        assert [[*map(tuple, (e.values() for e in chain_events(db, chain)))] for chain in chains(db).values()] == [
-            read(source, EVENTS) for source in sources
-        ]
+        assert [events_in(db, chain) for chain in chains(db).values()] == [read(source, EVENTS) for source in sources]
     texts = {row for source in sources for row in read(source, "SELECT hash, body FROM blobs")}
     assert sorted(read(merged.path, "SELECT hash, body FROM blobs")) == sorted(texts)
 
@@ -98,8 +99,9 @@ def test_a_copy_adds_nothing_and_one_that_went_on_what_came_after(tmp_path: Path
     merged = merge_ledgers([older, longer, original], tmp_path / "team.db")
     assert (merged.chains, merged.runs) == (1, 3)
     assert read(merged.path, EVENTS) == read(longer, EVENTS)
-    assert len(read(merged.path, "SELECT * FROM merged_sources")) == 3
-    for table in HOME:
+    assert len(merged.sources) == 3
+    assert merged.sources[0][0].endswith("longer.db")
+    for table in OWNER_OF:
         assert read(merged.path, f"SELECT * FROM {table}") == read(longer, f"SELECT * FROM {table}")
 
 
@@ -122,9 +124,7 @@ def test_two_copies_that_both_went_on_share_their_beginning(tmp_path: Path, orig
         assert [finding.what for finding in verify(db, "f" * 64)] == [
             f"no event has the hash that was noted elsewhere: {'f' * 64}"
         ]
-        assert [*map(tuple, (e.values() for e in chain_events(db, home_of(db, "run-5") or chains(db)[0])))] == read(
-            third, EVENTS
-        )
+        assert events_in(db, home_of(db, "run-5")) == read(third, EVENTS)
 
 
 def test_a_run_that_went_on_in_two_ways_is_refused(tmp_path: Path, original: Path) -> None:
@@ -214,14 +214,15 @@ CHANGES = {
     "a text": "UPDATE blobs SET body = 'x' WHERE rowid = 3",
     "a text that is gone": "DELETE FROM blobs WHERE rowid = 3",
     "a text more": "INSERT INTO blobs VALUES ('x', 'y')",
-    "the home of a run": "UPDATE merged_homes SET chain = 3 - chain WHERE name = 'run-3'",
-    "a home that is not there": "UPDATE merged_homes SET chain = 9 WHERE name = 'run-1'",
-    "a home that is gone": "DELETE FROM merged_homes WHERE name = 'run-1'",
-    "the older of two states of a run": "UPDATE merged_homes SET chain = 3 - chain WHERE name = 'run-1'",
+    "where a chain was continued": "UPDATE merged_chains SET parent = 0 WHERE number = 2",
+    "how much two chains share": "UPDATE merged_chains SET shared = shared - 1, seq_offset = seq_offset + 1 "
+    "WHERE number = 2",
+    "the numbers of calls": "UPDATE merged_chains SET call_offset = call_offset + 1 WHERE number = 2",
+    "what it is limited to": "UPDATE merged_chains SET only = 'run-2' WHERE number = 1",
     "a chain's head": "UPDATE merged_chains SET head = 'x' WHERE number = 1",
     "a chain's length": "UPDATE merged_chains SET events = events - 1 WHERE number = 2",
     "a chain that is gone": "DELETE FROM merged_chains WHERE number = 2",
-    "a source": "UPDATE merged_sources SET events = events - 1",
+    "a chain's ledger": "UPDATE merged_chains SET ledger = 'x' WHERE number = 2",
     "the head": "UPDATE head SET seq = seq - 1",
     "an owner": "INSERT INTO owner VALUES (1, 'h', 1, 'b', 's')",
 }
@@ -239,11 +240,21 @@ def test_whatever_is_changed_in_it_is_found(tmp_path: Path, original: Path) -> N
                 missed.append(what)
     assert missed == []
     with closing(opened(merged)) as db:
-        db.execute("DROP TABLE merged_homes")
-        db.execute("CREATE TABLE merged_homes (kind TEXT, name TEXT, chain INTEGER)")
-        assert [str(finding) for finding in verify(db)] == ["the tables of the merge are not as made: merged_homes"]
+        db.execute("ALTER TABLE merged_chains ADD COLUMN note TEXT")
+        assert verify(db)
 
 
 def test_each_table_of_a_ledger_has_a_home() -> None:
-    assert set(HOME) == set(AUDITED) - {"owner"}
-    assert all(name.startswith("merged_") for name in TABLES)
+    assert set(OWNER_OF) == set(AUDITED) - {"owner"}
+
+
+def test_ledgers_of_one_folder_are_merged_after_an_alias_moved(tmp_path: Path) -> None:
+    sources = [make(tmp_path / f"{name}.db", (f"{name}-1",)) for name in "ab"]
+    move = {"name": "triage", "alias": "production", "version": "p_1", "hash": "f" * 64}
+    for source in sources:
+        with closing(Ledger(source)) as ledger:
+            ledger.event("a-1", "alias_moved", move)
+    merged = merge_ledgers(sources, tmp_path / "team.db").path
+    with closing(History(merged)) as history:
+        assert verify(history.db) == []
+        assert history.alias_moves("triage") == [move]

@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, make_url, text
 from agent.errors import InputError, LedgerError
 from agent.extras import is_here
 from agent.ledger import team_store
-from agent.ledger.merge import merge_ledgers
+from agent.ledger.container import merge_ledgers
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.ledger.team_store import Published, database, publish, verify_published

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.models.label_scoring import FLOOR, LabelTree, Path
+from agent.models.engine import FLOOR, LabelTree, TokenPath
 
 TREE = LabelTree(((1, 2, 5, 6), (1, 2, 7), (1, 2), (4, 8)))
 
@@ -30,7 +30,7 @@ LABELS = st.lists(st.lists(st.integers(0, 3), max_size=4).map(tuple), min_size=1
 
 
 @given(LABELS)
-def test_labels_that_share_all_of_each_fork_share_a_probability_of_one(labels: list[Path]) -> None:
+def test_labels_that_share_all_of_each_fork_share_a_probability_of_one(labels: list[TokenPath]) -> None:
     """Different labels, each fork's whole probability dealt out among its next tokens and the end."""
     tree = LabelTree(tuple(labels))
     logs = {}

@@ -12,7 +12,7 @@ from agent.models.langchain import LangChainModel
 from agent.models.local import LocalModel
 from agent.models.model_registry import create_model
 from agent.models.openai import OpenAIModel
-from agent.models.scripted import ScriptedModel
+from agent.models.recorded import ScriptedModel
 
 
 @pytest.mark.parametrize(

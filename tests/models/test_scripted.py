@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import InputError, RunRefused
-from agent.models.scripted import ScriptedModel
+from agent.models.recorded import ScriptedModel
 from agent.types import Message, Request, Usage
 
 

@@ -7,8 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.models.adapter_file import SoftTokens, free_tokens, soft_texts, with_soft_tokens
-from agent.models.adapters import Adapter, adapter_fault, is_tied, untied
+from agent.models.adapters import (
+    Adapter,
+    SoftTokens,
+    adapter_fault,
+    free_tokens,
+    is_tied,
+    soft_texts,
+    untied,
+    with_soft_tokens,
+)
 from agent.models.gguf import GgufFile, read_gguf
 from agent.models.local import engine_messages
 from agent.training.base_model import load_base

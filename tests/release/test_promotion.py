@@ -17,9 +17,9 @@ import pytest
 from agent.errors import InputError, ReleaseError
 from agent.ledger.chain import first_break
 from agent.ledger.connect import reader
-from agent.ledger.query import ALIAS_MOVED, History
+from agent.ledger.query import History
 from agent.ledger.store import Ledger
-from agent.ledger.verify import verify
+from agent.ledger.verify import ALIAS_MOVED, verify
 from agent.release.aliases import ALIASES_FILE, change_from, current, hash_of, in_force, line_of, read_history
 from agent.release.promotion import ReleaseRegistry
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, read_release

@@ -16,7 +16,7 @@ import pytest
 import promptassay as pa
 from agent.errors import BadResponse, InputError, RateLimited, ReleaseError, RunRefused
 from agent.gateway.prices import price_of
-from agent.models.embeddings import MOST_TEXTS, EmbeddingModel, embedding_request, vectors_in
+from agent.models.langchain import MOST_TEXTS, EmbeddingModel, embedding_request, vectors_in
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.export import write_release

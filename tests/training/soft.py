@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from agent.models.adapter_file import TOKENS
+from agent.models.adapters import TOKENS
 from agent.models.gguf import read_gguf
 from agent.models.quantization import float32_of
 from agent.training.base_model import BaseModel

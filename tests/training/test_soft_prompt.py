@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from agent.errors import InputError
-from agent.models.adapter_file import SoftTokens
+from agent.models.adapters import SoftTokens
 from agent.models.gguf import read_gguf
 from agent.training.base_model import BaseModel, load_base
 from agent.training.decoder import add_gradients, answer_loss

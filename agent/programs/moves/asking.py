@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from agent.errors import ModelError, RunRefused
-from agent.gateway.concurrency import all_of
+from agent.gateway.in_flight import all_of
 from agent.programs.moves.author import (
     PERFECT,
     ScoredInstruction,

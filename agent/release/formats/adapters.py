@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.errors import InputError, ReleaseError
 from agent.extras import command
-from agent.models.adapter_file import is_soft_prompt
+from agent.models.adapters import is_soft_prompt
 from agent.models.gguf import read_gguf
 from agent.models.weights import CATALOG, weights_path
 from agent.release.adapted_model import require_base

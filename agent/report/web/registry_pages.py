@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, ReleaseError
-from agent.ledger.place import ledger_option
+from agent.ledger.connect import ledger_option
 from agent.ledger.query import Row
 from agent.release.adapted_model import without_folder
 from agent.release.aliases import (

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from agent.errors import InputError, Problem
 from agent.ledger.query import History, Row, is_calibrated
-from agent.models.adapter_file import free_tokens
-from agent.models.adapters import split_adapter
+from agent.models.adapters import free_tokens, split_adapter
 from agent.models.gguf import read_gguf
 from agent.programs import TUNED_ARMS
 from agent.prompt.prompt_candidate import PromptCandidate

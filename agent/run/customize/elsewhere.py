@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from agent.errors import BadResponse, RowRefused, Transient, TransportUnknown
 from agent.evaluate.evaluator import Evaluator
-from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import Gateway
+from agent.gateway.in_flight import all_of
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import baseline
 from agent.results.customize import Elsewhere, OtherTask

@@ -1,4 +1,5 @@
-"""The exact log-probabilities of labels, asked of an engine that has just replied to a prompt.
+"""One llama.cpp engine: started with its HTTP server, for what its Python interface does not give (tokens, templates),
+and asked for the exact log-probabilities of labels after it has replied to a prompt.
 
 Labels are a tree of their tokens, of which only the forks count. Where one label alone continues, its tokens are given,
 as under constrained decoding: how usual the rest of a long name is says nothing about which label it is.
@@ -9,15 +10,61 @@ each, in a fixed order and right after the reply, so that they come out bit-equa
 
 from __future__ import annotations
 
+import json
 import math
+import secrets
+import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from agent.models.engine_server import EngineServer
+from agent.errors import InputError
 
-Path = tuple[int, ...]
+
+class EngineServer(NamedTuple):
+    """Where an engine's server listens, on loopback, and the key that it asks for."""
+
+    address: str
+    key: str
+
+    def post(self, path: str, body: Any) -> Any:
+        """What the server answers, JSON to JSON, past any proxy of the user."""
+        request = urllib.request.Request(
+            f"{self.address}{path}",
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"},
+        )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=60) as response:
+            return json.load(response)
+
+
+def start_engine(path: Path, context: int, **more: Any) -> tuple[Any, EngineServer]:
+    """An engine of one thread on `path`, and its server: not to be switched off, with a random key."""
+    import xllamacpp
+
+    key, params = secrets.token_hex(16), xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    own = {"n_ctx": context, "n_parallel": 1, "warmup": False, "verbosity": -1, "api_keys": [key]}
+    for name, value in {**own, "endpoint_metrics": True, **more}.items():
+        setattr(params, name, value)
+    engine = xllamacpp.Server(params)
+    engine.handle_metrics()  # computes nothing; an engine that is ended before its loop answers would never end
+    return engine, EngineServer(engine.listening_address, key)
+
+
+def cannot_load(what: object, error: Exception) -> InputError:
+    """The error of a file that llama.cpp refuses, in words of ours."""
+    return InputError(f"{what}: the engine cannot load this file ({error}); fetch it again or name another GGUF")
+
+
+# -- labels ------------------------------------------------------------------------------------------------------------
+
+
+TokenPath = tuple[int, ...]
 """The ids of the tokens with which a label begins."""
 FLOOR = 1e-6  # the least probability that a reply ends where a label does and others continue
 LISTED = 200
@@ -42,7 +89,7 @@ class LabelScorer:
         """
         tree = self._tree(labels)
         replied = (reply["choices"][0].get("logprobs") or {}).get("content") or []
-        ids: Path = tuple(place["id"] for place in replied)
+        ids: TokenPath = tuple(place["id"] for place in replied)
         prompt, logs = "", {}
         for path, tokens in tree.forks().items():
             listed: dict[int, float] = {}
@@ -58,7 +105,7 @@ class LabelScorer:
             }
         return tree.scores(logs)
 
-    def _next(self, prompt: str, path: Path, listed: int, how: Mapping[str, Any]) -> Any:
+    def _next(self, prompt: str, path: TokenPath, listed: int, how: Mapping[str, Any]) -> Any:
         """The token after `path`, with its log-probability and those of the likeliest."""
         body = {"prompt": [prompt, *path], "max_tokens": 1, "temperature": 0.0, "logprobs": listed}
         reply = self._engine.handle_completions(body | {"cache_prompt": True, **how})
@@ -67,7 +114,7 @@ class LabelScorer:
         except (KeyError, IndexError, TypeError) as error:
             raise RuntimeError(f"no log-probability of a label: {reply!s:.200}") from error
 
-    def _forced(self, prompt: str, path: Path, token: int, how: Mapping[str, Any]) -> float:
+    def _forced(self, prompt: str, path: TokenPath, token: int, how: Mapping[str, Any]) -> float:
         found = self._next(prompt, path, 1, {**how, "logit_bias": [[token, FORCED]]})
         if found["id"] != token:
             raise RuntimeError(f"the token {found['id']} came where {token} was asked for")
@@ -83,22 +130,22 @@ def _listed(place: Any) -> dict[int, float]:
 
 @dataclass(frozen=True, slots=True)
 class LabelTree:
-    labels: tuple[Path, ...]
+    labels: tuple[TokenPath, ...]
 
-    def forks(self) -> dict[Path, list[int]]:
+    def forks(self) -> dict[TokenPath, list[int]]:
         """The next tokens, in the order of their ids, wherever labels part or one ends and others continue.
 
         >>> LabelTree(((1, 2), (1, 3), (4,))).forks()
         {(): [1, 4], (1,): [2, 3]}
         """
-        following: dict[Path, set[int]] = {}
+        following: dict[TokenPath, set[int]] = {}
         for label in self.labels:
             for at, token in enumerate(label):
                 following.setdefault(label[:at], set()).add(token)
         ends = set(self.labels)
         return {path: sorted(tokens) for path, tokens in sorted(following.items()) if len(tokens) + (path in ends) > 1}
 
-    def scores(self, logs: Mapping[Path, Mapping[int, float]]) -> tuple[float, ...]:
+    def scores(self, logs: Mapping[TokenPath, Mapping[int, float]]) -> tuple[float, ...]:
         """The log-probability of each label: the sum over the forks on its way.
 
         Args:
@@ -112,7 +159,7 @@ class LabelTree:
         return tuple(sum(_steps(label, logs)) for label in self.labels)
 
 
-def _steps(label: Path, logs: Mapping[Path, Mapping[int, float]]) -> Sequence[float]:
+def _steps(label: TokenPath, logs: Mapping[TokenPath, Mapping[int, float]]) -> Sequence[float]:
     steps = [logs[label[:at]][token] for at, token in enumerate(label) if label[:at] in logs]
     if label in logs:
         steps.append(math.log(max(FLOOR, 1.0 - math.fsum(map(math.exp, logs[label].values())))))
