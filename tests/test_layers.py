@@ -35,7 +35,6 @@ DOORS = {
     ),
     "optuna": (
         "search/study.py",
-        "search/samplers.py",
         "report/optuna_study.py",
         "report/importances.py",
     ),

@@ -113,7 +113,7 @@ def detectable_line(gains: Mapping[float, float]) -> str:
 
 def print_plan(launch: Launch, as_json: bool) -> None:
     """The priced plan: what each role may call at most, in calls, tokens and dollars."""
-    from agent.run.estimate import estimate
+    from agent.run.launch import estimate
 
     plan = estimate(launch)
     least = smallest_margin(max(1, plan.plan.test_rows))

@@ -13,10 +13,10 @@ from agent.evaluate.evaluator import values
 from agent.release.gate import blocked_by, shown
 from agent.release.result import RunResult
 from agent.results.breakdown import Retrieval
-from agent.results.run_parts import Baseline, Cheaper, Lift, NotWorse, ToShow, Untested, Winner
+from agent.results.run_parts import Baseline, Cheaper, Lift, NotWorse, ToShow, Winner
 from agent.search.context import SearchContext
 from agent.search.plan import Plan, calls_for
-from agent.search.selection import OTHER_CAPS, CheaperChoice, LeftOut
+from agent.search.selection import OTHER_CAPS, CheaperChoice
 from agent.stats.intervals import LossBound, loss_bound, paired_difference
 from agent.stats.preflight import rows_to_show
 from agent.types import Budget, Candidate, Outcome, Task
@@ -142,22 +142,6 @@ def cheaper_part(choice: CheaperChoice, won: Sequence[Outcome], best: Sequence[O
         dev=not_worse(choice.bound),
         best_test=_mean(values(best)),
         test=None if bound is None else not_worse(bound),
-    )
-
-
-def untested_part(left_out: LeftOut, dev_rows: int) -> Untested:
-    """The prompt that led on dev and was not tested; `dev_rows`: all of the run."""
-    ahead = left_out.lead
-    return Untested(
-        candidate_id=left_out.candidate_id,
-        dev=ahead.mean,
-        baseline=ahead.other,
-        rows=ahead.rows,
-        dev_rows=dev_rows,
-        p_value=ahead.p_value,
-        is_chance=left_out.is_chance,
-        why=left_out.why,
-        next=left_out.options,
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
 from agent.extras import not_tried
@@ -15,10 +16,11 @@ from agent.privacy import ALLOW_TRACING, silence_tracing
 from agent.run.session import price_of, remarks, require_batches, run_work
 from agent.run.tasks import METRIC, read_task, require_judging
 from agent.run.tracking import NO_TRACKING, Tracking
+from agent.types import Spend, Usage
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
-    from agent.options.jobs import RecordedOptions
+    from agent.options.jobs import RecordedOptions, RunOptions
     from agent.options.shared import CapOptions
     from agent.programs.kinds import Kind
     from agent.release.result import RunResult
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
     from agent.run.migration_source import Migration
     from agent.run.observers import Watcher
     from agent.run.optimize import Resumed
-    from agent.search.call_costs import Models
+    from agent.search.costs import Models
     from agent.search.plan import Plan
+    from agent.search.program import Program
     from agent.types import LM, Budget, Task
 
 
@@ -65,24 +68,25 @@ class Launch:
         return list(dict.fromkeys(lm.name for lm in self.lms()))
 
     def plan(self) -> Plan:
-        """The plan of a run that is to begin."""
-        from agent.run.estimate import plan_for
+        """The plan of a run that is to begin. Raises BudgetRefused where a cap is too small."""
+        from agent.search.costs import average_call
+        from agent.search.plan import Means, migration_plan
 
-        if self.migration is not None:
-            return self.migration.plan(self.task, self.options, self.models_by_role(), self.prices())
-        return plan_for(self.program, self.options, self.models_by_role(), self.prices())
+        models, prices = self.models_by_role(), self.prices()
+        if (old := self.migration) is None:
+            return plan_for(self.program, self.options, models, prices)
+        each = average_call(self.task, models, prices, old.prompt_tokens)
+        return migration_plan(self.task, Means(self.options.budget, self.options.effort), len(old.sealed), each)
 
     def models_by_role(self) -> Models:
         """The names of the models."""
-        from agent.run.estimate import models_by_role
-
         return models_by_role(self.target, self.proposer, self.judges, self.embedder, self.program.models)
 
     def prices(self) -> dict[str, Price]:
-        """Their prices, as far as they are known. Raises InputError where one is needed and is not."""
-        from agent.run.estimate import known_prices
+        """Their prices, by name. Raises InputError for one that must have a price and has none."""
+        from agent.gateway.prices import prices_for
 
-        return known_prices(self.models_by_role(), self.options)
+        return prices_for(self.models, self.options.budget, price_of(self.options))
 
     def opening(self, plan: Plan) -> str:
         """What is about to run, in a few lines: task, models and plan."""
@@ -210,8 +214,7 @@ def prepare(asked: RecordedOptions, db: Path, observer: Observer = NO_OBSERVER, 
 
 def resolved(asked: RecordedOptions, program: Kind, has_proposer: bool = True) -> RecordedOptions:
     """The options with what the task says where nothing was given. Raises InputError for a search that cannot be."""
-    from agent.search.registered import STRATEGIES
-    from agent.search.samplers import require_search
+    from agent.search.registered import STRATEGIES, require_search
 
     task, own = program.task, program.task.budget
     strategy = STRATEGIES.get(program.strategy(asked.strategy))
@@ -272,3 +275,136 @@ def whole_budget(options: CapOptions, planned: int, what: str) -> Budget:
     if most is not None and most < planned:
         raise InputError(f"--max-calls {most}: {what} takes {planned} calls at least; raise it, or lower --repeats")
     return options.budget_for(planned)
+
+
+def models_by_role(
+    target: LM, proposer: LM | None, judges: Sequence[LM], embedder: LM | None = None, others: Sequence[LM] = ()
+) -> Models:
+    """The names of a run's models; the role "embedding" is there where a provider makes vectors, and `others` are asked
+    beside the target."""
+    return {
+        "model": list(dict.fromkeys([target.name, *(other.name for other in others)])),
+        "proposer": [proposer.name] if proposer else [],
+        "judge": [judge.name for judge in judges],
+        **({"embedding": [embedder.name]} if embedder else {}),
+    }
+
+
+def plan_for(program: Program, options: RunOptions, models: Models, prices: Mapping[str, Price]) -> Plan:
+    """The plan of a run that is to begin. Raises BudgetRefused when a cap is too small."""
+    from agent.search.costs import call_costs
+    from agent.search.plan import DETECT, Means, plan_run
+    from agent.search.registered import DEFAULT, STRATEGIES
+
+    strategy = None if options.trials == 1 else STRATEGIES.get(options.strategy or DEFAULT)
+    costs = call_costs(program.task, models, prices)
+    tested = 3 if options.prefer == "cheap" else 2
+    has_proposer, detect = bool(models["proposer"]), (options.detect or 100 * DETECT) / 100
+    return plan_run(program, strategy, Means(options.budget, options.effort, costs), has_proposer, detect, tested)
+
+
+# -- what it takes at most ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run takes at most. `roles`: model, calls, tokens and US dollars (None: unknown) of target, proposer and
+    judge; `cap`: the option whose cap bounds them, or ""; `gains`: by the rate of changed rows, the smallest gain in
+    score that the test can show; `metrics`: names of those that score, and `scoring` why one of a data file does, or
+    ""; `max_examples`: the most examples of a prompt, None without a limit."""
+
+    task: str
+    model: str
+    plan: Plan
+    roles: Mapping[str, Mapping[str, Any]]
+    tokens: int
+    usd: float | None
+    cap: str
+    gain: float
+    gains: Mapping[float, float]
+    metrics: Sequence[str] = ()
+    scoring: str = ""
+    max_examples: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object of --dry-run --json."""
+        return {
+            "task": self.task,
+            "model": self.model,
+            "metrics": list(self.metrics),
+            "scoring": self.scoring,
+            "max_examples": self.max_examples,
+            "plan": self.plan.as_dict(),
+            "roles": {role: dict(row) for role, row in self.roles.items()},
+            "tokens_at_most": self.tokens,
+            "cost_usd_at_most": self.usd,
+            "detectable_gain": self.gain if math.isfinite(self.gain) else None,
+            "detectable_gains": {f"{rate:g}": gain for rate, gain in self.gains.items() if math.isfinite(gain)},
+        }
+
+
+def estimate(launch: Launch) -> Estimate:
+    """The priced plan: what each role may call at most. Raises InputError for a model's file that is not there, and
+    what `Launch.plan` raises."""
+    from agent.models.model_registry import require_files
+    from agent.programs.moves.author import longest_request
+    from agent.search.costs import dearest, largest_calls
+    from agent.stats.intervals import minimum_detectable_gain
+    from agent.stats.preflight import detectable_gains
+
+    require_files(launch.models)
+    task, plan = launch.task, launch.plan()
+    models, prices = launch.models_by_role(), launch.prices()
+    sizes, calls = largest_calls(task, longest_request(task)), plan.by_role(launch.calls_each)
+    rows: dict[str, dict[str, Any]] = {}
+    if launch.embedder is not None:
+        count, size = _of_embedding(launch, plan)
+        calls, sizes = {**calls, "embedding": count}, {**sizes, "embedding": size}
+    for role, names in models.items():
+        usage = Usage(calls[role] * sizes[role].prompt_tokens, calls[role] * sizes[role].completion_tokens)
+        unpriced = calls[role] and any(name not in prices for name in names)
+        rows[role] = {
+            "model": ", ".join(names),
+            "calls": calls[role],
+            "tokens": usage.prompt_tokens + usage.completion_tokens,
+            "usd": None if unpriced else round(dearest(names, usage, prices), 4),
+        }
+    cap = _scale_to_caps(rows, launch.options.budget)
+    known = [row["usd"] for row in rows.values()]
+    tokens = sum(row["tokens"] for row in rows.values())
+    total = None if None in known else round(sum(known), 4)
+    gain, gains = minimum_detectable_gain(plan.test_rows, 0.5), detectable_gains(plan.test_rows)
+    names = [metric.name for metric in task.metrics]
+    most = task.constraints.max_examples
+    return Estimate(
+        task.name, launch.target.name, plan, rows, tokens, total, cap, gain, gains, names, launch.scoring, most
+    )
+
+
+def _of_embedding(launch: Launch, plan: Plan) -> tuple[int, Usage]:
+    """The calls that embed the rows, and the most tokens of one."""
+    from agent.programs.prompt import PromptProgram
+    from agent.run.embeddings import calls_to_embed
+    from agent.search.context import sealed_rows
+
+    assert launch.embedder is not None
+    assert isinstance(launch.program, PromptProgram)
+    task = launch.task
+    calls, texts = calls_to_embed(launch.program, [*task.dev[: plan.dev_rows], *sealed_rows(task, plan)])
+    tokens = sum(map(launch.embedder.count_tokens, texts))
+    return calls, Usage(-(-tokens // calls), 0)
+
+
+def _scale_to_caps(rows: dict[str, dict[str, Any]], budget: Budget) -> str:
+    """Takes tokens and dollars of all roles down alike, to what the tightest cap pays for; its option, or ""."""
+    from agent.search.costs import Cap
+
+    most = sum((Spend(row["calls"], row["tokens"], row["usd"] or 0.0) for row in rows.values()), Spend())
+    part, option = 1.0, ""
+    for cap in Cap.all(budget):
+        if cap.of(most) * part > cap.size:
+            part, option = cap.size / cap.of(most), f"--{cap.name.replace('_', '-')}"
+    for row in rows.values():
+        row["tokens"] = int(row["tokens"] * part)
+        row["usd"] = None if row["usd"] is None else math.floor(row["usd"] * part * 10_000) / 10_000
+    return option

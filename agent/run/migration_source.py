@@ -24,11 +24,8 @@ from agent.task.examples import PLAYED
 from agent.types import Outcome, Prediction, Proposal, Score, Task
 
 if TYPE_CHECKING:
-    from agent.gateway.prices import Price
-    from agent.options.jobs import MigrateOptions, RunOptions
+    from agent.options.jobs import MigrateOptions
     from agent.prompt.prompt_candidate import PromptCandidate
-    from agent.search.call_costs import Models
-    from agent.search.plan import Plan
 
 MOST_SEEDS = 12
 
@@ -62,15 +59,6 @@ class Migration:
     parameters: Mapping[str, Any]
     margin: float
     prompt_tokens: int
-
-    def plan(self, task: Task, options: RunOptions, models: Models, prices: Mapping[str, Price]) -> Plan:
-        """The plan of the migration, by what calls with the released prompt took. Raises BudgetRefused."""
-        from agent.search.call_costs import average_call
-        from agent.search.migrate import migration_plan
-        from agent.search.plan import Means
-
-        each = average_call(task, models, prices, self.prompt_tokens)
-        return migration_plan(task, Means(options.budget, options.effort), len(self.sealed), each)
 
 
 def migration_options(prompt: str, given: MigrateOptions, db: Path) -> RecordedOptions:

@@ -32,7 +32,7 @@ from agent.release.export import write_release
 from agent.release.prompt_file import HELD
 from agent.release.result import Release, RunResult
 from agent.results.breakdown import Calibration
-from agent.results.run_parts import Migrated
+from agent.results.run_parts import Migrated, Untested
 from agent.run.build_result import (
     DevScores,
     cheaper_part,
@@ -40,7 +40,6 @@ from agent.run.build_result import (
     not_worse,
     retrieval_part,
     two_prompts,
-    untested_part,
 )
 from agent.run.embeddings import embed_rows
 from agent.run.launch import Launch
@@ -53,10 +52,10 @@ from agent.search import explanation, selection
 from agent.search.board import Board, Calibrated
 from agent.search.calibration import add_calibrated, best_readings
 from agent.search.context import UNSCORED_AT_MOST, SearchContext, sealed_rows
-from agent.search.migrate import search_from
-from agent.search.pareto import Finalist, counted
+from agent.search.evolve.evolve import search_from
 from agent.search.plan import Means, Plan
 from agent.search.registered import DEFAULT, STRATEGIES
+from agent.search.selection import Finalist, counted
 from agent.stats.intervals import loss_bound, smallest_margin
 from agent.stats.preflight import Assessment, assess, rows_to_detect
 from agent.types import Candidate, Example, Outcome, Proposal, Shown, SplitName, TrialState, scores_labels
@@ -353,7 +352,7 @@ def _winner(run: RunState) -> Candidate:
 
 
 async def _sealed_test(
-    run: RunState, winner: Candidate, corrected: float | None, untested: selection.LeftOut | None
+    run: RunState, winner: Candidate, corrected: float | None, untested: Untested | None
 ) -> RunResult:
     """Open the sealed test once, for baseline and winner (and the best, where a cheaper one is the winner).
 
@@ -419,7 +418,7 @@ async def _sealed_test(
             "preflight": run.preflight.as_dict() if run.preflight else None,
             "attribution": explanation.carried(context, winner, corrected),
             "cheaper": cheaper_part(run.cheaper, won, dearer[0], seed) if run.cheaper else None,
-            "untested": untested_part(untested, len(context.dev)) if untested else None,
+            "untested": untested,
         }
         is_whole = board.trials[baseline.id].state == "complete"
         whole = None if is_whole else context.baseline_rows

@@ -21,7 +21,7 @@ from agent.ledger.query import CALIBRATED
 from agent.prompt.calibration import FLOOR, LabelCalibration, Method, Neighbours, Prior, calibrated, share_of_all
 from agent.retrieval.votes import NEIGHBOURS, log_shares
 from agent.search.context import SearchContext
-from agent.search.pareto import Finalist
+from agent.search.selection import Finalist
 from agent.stats.calibration import Weights, cross_fitted, fitted, label_free, stacked
 from agent.types import Candidate, Example, Field, Outcome, Prediction, Proposal
 

@@ -25,7 +25,7 @@ from agent.search.costs import CandidateCosts
 from agent.search.plan import Plan
 from agent.search.program import Choices, Program
 from agent.search.proposal_log import ProposalLog
-from agent.search.samplers import BANDIT, RACE
+from agent.search.registered import BANDIT, RACE
 from agent.types import LM, Candidate, Example, Outcome, Proposal, Spend, Task
 
 T = TypeVar("T")

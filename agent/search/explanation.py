@@ -8,7 +8,6 @@ are estimated from all scores of the run (`effects.py`). Where the interval hold
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from agent.errors import BudgetExhausted
@@ -25,28 +24,8 @@ from agent.search.proposal_log import by_operator
 from agent.stats.intervals import paired_difference
 from agent.types import Candidate, Outcome, Proposal, Task
 
-How = Literal["measured", "estimated", "unknown"]
-
 FEWEST_ROWS = 10
 WIDTH = 1.96
-
-
-@dataclass(frozen=True, slots=True)
-class PartContribution:
-    """What one part contributes, in points (hundredths of score), with its 95 % interval.
-
-    `rows` is 0 where it was estimated; `how` is "unknown" where the interval holds 0.
-    """
-
-    part: str
-    points: float
-    ci95: tuple[float, float]
-    how: How
-    rows: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields, JSON-ready, rounded to hundredths of a point."""
-        return {**asdict(self), "points": round(self.points, 2), "ci95": [round(value, 2) for value in self.ci95]}
 
 
 def attribution(
@@ -56,8 +35,8 @@ def attribution(
     features: Callable[[Candidate], Mapping[Feature, float]],
     optimism: float = 0.0,
     seed: int = 0,
-) -> list[PartContribution]:
-    """Estimate what each part of the winner contributes, the largest contribution first.
+) -> list[Carried]:
+    """Estimate what each part of the winner contributes, the largest contribution first; points to hundredths.
 
     `ablations`: the winner without each part in turn. `features`: a candidate as columns of the model; empty where
     nothing can be estimated. `optimism`: how much choosing the best flatters the winner on these rows, in score:
@@ -77,9 +56,12 @@ def attribution(
             model = model or PartsModel(table)
             points, error = model.difference(features(winner), features(ablation.candidate))
             low, high = points - WIDTH * error, points + WIDTH * error
-        how: How = "unknown" if low <= 0 <= high else "measured" if pairs else "estimated"
-        parts.append(PartContribution(ablation.part, 100 * points, (100 * low, 100 * high), how, len(pairs)))
-    return sorted(parts, key=lambda part: -part.points)
+        ci95 = round(100 * low, 2), round(100 * high, 2)
+        how: Literal["measured", "estimated", "unknown"]
+        how = "unknown" if low <= 0 <= high else "measured" if pairs else "estimated"
+        part = Carried(part=ablation.part, points=round(100 * points, 2), ci95=ci95, how=how, rows=len(pairs))
+        parts.append((points, part))
+    return [part for _, part in sorted(parts, key=lambda each: -each[0])]
 
 
 def _pairs(winner: ScoredCandidate | None, other: ScoredCandidate | None) -> list[tuple[float, float]]:
@@ -133,8 +115,7 @@ def carried(context: SearchContext, winner: Candidate, corrected: float | None) 
     optimism = max(0.0, mean - corrected) if corrected is not None else 0.0
     ablations = context.program.ablations(winner, context.baseline)
     table = scored_candidates(context.program, context.board)
-    parts = attribution(winner, ablations, table, context.program.features, optimism, context.seed)
-    return [Carried(**part.as_dict()) for part in parts]
+    return attribution(winner, ablations, table, context.program.features, optimism, context.seed)
 
 
 def changed(context: SearchContext, winner: Candidate) -> Change | None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agent.errors import BudgetRefused, InputError
 from agent.scoring.llm_judge import judge_calls
-from agent.search.call_costs import CallCosts
+from agent.search.costs import CallCosts
 from agent.search.evolve.decisions import rungs_for
 from agent.stats.preflight import rows_at_most
-from agent.types import Budget, CallRole, Task
+from agent.types import Budget, CallRole, Spend, Task
 
 if TYPE_CHECKING:
     from agent.search.program import Program
@@ -36,6 +36,9 @@ DETECT = 0.1  # the smallest gain worth having, in score
 PROPOSAL_SHARE = 0.25  # of all calls, at most, for the proposer
 FINALISTS = 2  # that are planned: the best, and the rival of one that picks its examples
 CALL_SLACK = 0.1  # of all calls
+MIGRATION_RUNG = 6  # the first of a migration
+MIGRATION_TEST_SHARE = 0.45  # of its calls, at most: the old model's replies are in the ledger
+MIGRATION_BATCH = 4
 STEADY_ROWS = 20  # of test, that are run repeatedly
 MOST_TRIED = 20_000  # calls, above which a strategy must lack something else
 COMPARED, SCORED = "compare two prompts", "score a prompt"
@@ -355,6 +358,37 @@ def scoring_plan(task: Task, means: Means) -> Plan:
     noise_rows = min(NOISE_ROWS, plan.dev_rows, left - plan.dev_rows) if calls >= 300 * per_row else 0
     plan = replace(plan, noise_rows=noise_rows, rungs=rungs_for(plan.dev_rows, FIRST_RUNG))
     return replace(plan, calls=math.ceil((plan.baseline_calls + plan.test_calls) / (1 - CALL_SLACK)))
+
+
+def migration_plan(task: Task, means: Means, sealed_rows: int, each: Spend) -> Plan:
+    """Plan a migration: the race, one or two finalists on dev, and one prompt on the sealed test.
+
+    `sealed_rows`: rows of the sealed test on which the ledger has replies of the old model. `each`: what a call costs,
+    by an estimate.
+
+    Raises BudgetRefused where a cap does not pay a race and a test on a few rows.
+    """
+    calls, per_row, budget = means.calls, 1 + judge_calls(task), means.budget
+    calls = min(calls, paid_for) if (paid_for := CallCosts.affordable(budget, each)) is not None else calls
+    test_rows = min(sealed_rows, int(calls * MIGRATION_TEST_SHARE / per_row))
+    paid = (calls - math.ceil(CALL_SLACK * calls)) // per_row - test_rows
+    dev_rows = min(len(task.dev), paid // 2)
+    fewest = min(FEWEST_ROWS, sealed_rows, len(task.dev))
+    if min(test_rows, dev_rows) < fewest:
+        enough = next(each for each in range(calls, 10**7) if _pays_migration(each, per_row, fewest))
+        caps = ", ".join(CallCosts.too_low(budget, enough, each))
+        more = f"it takes at least {enough}: {caps}" if caps else f"give at least {enough}"
+        raise BudgetRefused(f"{calls} calls are too few to migrate a prompt of this task; {more}")
+    finalists = 2 if paid >= 3 * dev_rows else 1
+    rungs = rungs_for(dev_rows, MIGRATION_RUNG)
+    return Plan(
+        calls, dev_rows, test_rows, 0, MIGRATION_BATCH, rungs, finalists, 0, per_row, tested=1, baseline_rows=rungs[0]
+    )
+
+
+def _pays_migration(calls: int, per_row: int, rows: int) -> bool:
+    test_rows = int(calls * MIGRATION_TEST_SHARE / per_row)
+    return test_rows >= rows and ((calls - math.ceil(CALL_SLACK * calls)) // per_row - test_rows) // 2 >= rows
 
 
 def calls_for(test_rows: int, task: Task, plan: Plan) -> int:

@@ -1,4 +1,4 @@
-"""The registry of strategies, by the name that the command line takes; each is loaded only when it is used.
+"""Strategies, samplers and pruners by the names that the command line takes; a strategy is loaded when it is used.
 
 A strategy is one function that registers itself (see `context.py`):
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.errors import InputError
@@ -98,3 +99,30 @@ def strategy(name: str, *, about: str, **traits: Any) -> Callable[[Function], Fu
         return search
 
     return register
+
+
+# -- samplers and pruners of the default strategy ---------------------------------------------------------------------
+
+BANDIT = "bandit"
+"""Ours: a bandit draws the operator, and TPE the places of new designs."""
+STUDY_SAMPLERS = ("tpe", "gp", "cmaes", "random")
+"""Samplers of the run's study, which then decides all."""
+SAMPLERS = (BANDIT, *STUDY_SAMPLERS)
+RACE = "race"
+"""Ours: paired, and valid at every look (`stats/racing.py`)."""
+WILCOXON = "wilcoxon"
+PRUNERS = (RACE, WILCOXON)
+NEEDS = {"gp": "torch", "cmaes": "cmaes"}
+"""By sampler, the package that it takes; no extra brings it."""
+
+
+def require_search(strategy: str, sampler: str, pruner: str) -> None:
+    """Raise InputError for a sampler or pruner that is unknown, lacks a package, or is not for the strategy."""
+    for option, name, known, usual in (("sampler", sampler, SAMPLERS, BANDIT), ("pruner", pruner, PRUNERS, RACE)):
+        if name not in known:
+            raise InputError(f"--{option} {name}: write one of {', '.join(known)}")
+        if name != usual and strategy != DEFAULT:
+            raise InputError(f"--{option} {name}: {strategy} goes by none; leave it out, or take --strategy {DEFAULT}")
+    package = NEEDS.get(sampler)
+    if package is not None and find_spec(package) is None:
+        raise InputError(f"--sampler {sampler} needs {package}, which is not installed; pip install {package}")

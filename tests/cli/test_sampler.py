@@ -104,7 +104,7 @@ def test_the_choice_is_kept_with_the_run() -> None:
 
 
 def test_what_cannot_work_is_a_mistake_of_use_before_anything_is_called(monkeypatch: Any) -> None:
-    monkeypatch.setattr("agent.search.samplers.find_spec", lambda package: None)
+    monkeypatch.setattr("agent.search.registered.find_spec", lambda package: None)
     with WireServer(learner) as server:
         command = [*files(120), "-m", compatible(server), "--max-calls", "300"]
         assert "tpe" in "".join(refused(2, *command, "--sampler", "what"))

@@ -17,7 +17,7 @@ from agent.cli import main
 from agent.release.runtime import load_prompt
 from agent.scoring.llm_judge import CLAIMS_TOKENS, NO_PASSAGES, VERDICT_TOKENS, claims_messages
 from agent.scoring.verdict import MOST_CLAIMS, ClaimsVerdict, claims_schema, read_claims
-from agent.search.call_costs import average_calls, largest_calls
+from agent.search.costs import average_calls, largest_calls
 from agent.task.load import load_task
 from tests.cli.judges import fenced
 from tests.cli.world import compatible, good_json, refused

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import InputError
-from agent.search import samplers
+from agent.search import registered
 from agent.search.program import Choices
 from agent.search.study import (
     OPERATOR,
@@ -192,12 +192,12 @@ def test_samplers_without_conditions_get_every_parameter_of_every_trial(ordinal:
     assert words == [one.params[OPERATOR] for one in trials]
 
 
-@pytest.mark.parametrize("name", sorted(samplers.NEEDS))
+@pytest.mark.parametrize("name", sorted(registered.NEEDS))
 def test_the_other_samplers_propose_what_can_be_made_or_say_what_they_lack(name: str) -> None:
-    package = samplers.NEEDS[name]
+    package = registered.NEEDS[name]
     if find_spec(package) is None:
         with pytest.raises(InputError, match=f"--sampler {name} needs {package}, which is not installed; pip install"):
-            samplers.require_search("evolve", name, "race")
+            registered.require_search("evolve", name, "race")
         return
     for params in proposals(history(20), 3, 4, name):
         check(params)
@@ -212,8 +212,8 @@ def test_a_sampler_or_pruner_that_is_unknown_or_not_gone_by_is_refused() -> None
         ("dspy-gepa", "bandit", "wilcoxon", "--pruner wilcoxon: dspy-gepa goes by none"),
     ):
         with pytest.raises(InputError, match=says):
-            samplers.require_search(strategy, sampler, pruner)
-    samplers.require_search("dspy-gepa", "bandit", "race")
+            registered.require_search(strategy, sampler, pruner)
+    registered.require_search("dspy-gepa", "bandit", "race")
 
 
 def test_choices_are_those_of_the_generator_until_a_chooser_is_set() -> None:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from agent.errors import BudgetRefused, InputError
 from agent.options.jobs import RunOptions
-from agent.run.estimate import models_by_role, plan_for
-from agent.search.call_costs import call_costs
+from agent.run.launch import models_by_role, plan_for
 from agent.search.context import sealed_rows
+from agent.search.costs import call_costs
 from agent.search.plan import (
     EFFORT_CALLS,
     ENOUGH_CANDIDATES,

@@ -13,7 +13,7 @@ from agent.retrieval.pick import Picks
 from agent.search import selection
 from agent.search.context import SearchContext
 from agent.search.evolve.evolve import rival_placed
-from agent.search.pareto import Finalist, Prefer
+from agent.search.selection import Finalist, Prefer
 from agent.types import Demo, Proposal
 from tests.search.worlds import TASK, made_search
 from tests.toys import FakeModel

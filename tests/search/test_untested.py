@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from agent.ledger.store import Ledger
 from agent.release.result import RunResult
 from agent.report import facts
-from agent.search.pareto import Prefer
+from agent.search.selection import Prefer
 from tests.search.unsteady import Unsteady
 from tests.toys import FakeModel, executed, launched, make_task
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.search.samplers import behind_by_wilcoxon
+from agent.search.study import behind_by_wilcoxon
 
 RUNGS = (8, 22, 62)
 score = st.one_of(st.none(), st.sampled_from([0.0, 0.5, 1.0]))

@@ -16,8 +16,7 @@ from agent.models.hosted import HostedModel
 from agent.models.model_registry import create_model, file_digest
 from agent.options.jobs import ResumeOptions
 from agent.run.arguments import OptimizeArguments, launch_of, require_none
-from agent.run.estimate import Estimate, estimate
-from agent.run.launch import Launch
+from agent.run.launch import Estimate, Launch, estimate
 from agent.run.locations import LEDGER, open_history
 from agent.run.observers import Watcher
 from agent.run.resume import prepare_resume, task_changes

@@ -18,8 +18,8 @@ from agent.prompt.prompt_candidate import as_prompt
 from agent.prompt.reply_parser import reasons_of
 from agent.prompt.template import label_text
 from agent.search.board import Board
-from agent.search.call_costs import BYTES_A_TOKEN, proposal_tokens
 from agent.search.context import SearchContext
+from agent.search.costs import BYTES_A_TOKEN, proposal_tokens
 from agent.types import Candidate, Completion, Example, Message, Outcome, Task
 
 MAX_CHARACTERS = 4000

@@ -59,7 +59,7 @@ from agent.programs.moves.prompt_parts import held
 from agent.prompt.prompt_candidate import as_prompt
 from agent.prompt.techniques import form_sentence, reasons_first
 from agent.prompt.template import escape
-from agent.search.call_costs import PROPOSAL_TOKENS, SEVERAL, proposal_tokens
+from agent.search.costs import PROPOSAL_TOKENS, SEVERAL, proposal_tokens
 from agent.types import Completion, Message, Task
 
 # -- definitions: what the inputs of a label are about, a sentence for each label --------------------------------------

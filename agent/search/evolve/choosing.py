@@ -8,7 +8,7 @@ from typing import Protocol
 from agent.search.context import SearchContext
 from agent.search.evolve.decisions import Bandit
 from agent.search.program import PROPOSED, Chooser, Moves, Parent
-from agent.search.samplers import BANDIT
+from agent.search.registered import BANDIT
 from agent.search.study import OPERATOR, PARENT, TOLD, AskTell, MeanScore, Study, StudyTrial
 from agent.types import FRESH, Proposal, content_id
 

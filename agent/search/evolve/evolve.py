@@ -30,8 +30,9 @@ from agent.search.evolve.decisions import (
     with_rival,
 )
 from agent.search.program import Moves, Parent
-from agent.search.registered import DEFAULT, strategy
-from agent.search.samplers import WILCOXON, behind_by_wilcoxon
+from agent.search.registered import DEFAULT, WILCOXON, strategy
+from agent.search.study import behind_by_wilcoxon
+from agent.types import Proposal
 
 ROUNDS = 500
 
@@ -47,11 +48,32 @@ async def search(context: SearchContext) -> None:
     await Search(context, context.program.moves(context)).run()
 
 
-class Search:
-    """One run of the strategy over its context."""
+async def search_from(context: SearchContext, seeds: Sequence[Proposal]) -> None:
+    """Search from the released prompt (trial 0) and `seeds`, prompts of its run, the most promising first.
 
-    def __init__(self, context: SearchContext, moves: Moves) -> None:
-        self._context, self._board = context, context.board
+    There is no user's own prompt to beat: the released prompt has no advantage, and the whole of dev is for those that
+    come through the race.
+
+    Raises BudgetExhausted where a cap ends it early.
+    """
+    own = context.baseline
+    context.stage("the released prompt", 0)
+    place = context.program.place(own)
+    context.adopt(Proposal(own, place, "released", None, "the released prompt as it is"))
+    limit, demos = context.task.constraints.max_examples, context.program.shown(own).n_examples
+    if limit is not None and demos > limit:  # this run may have another limit than the one that released it
+        context.board.open(own.id, 0)
+        context.board.settle(own.id, "failed", f"{demos} examples, more than the {limit} of this run: it takes no part")
+    else:
+        await context.see([own.id], context.plan.rungs[0])
+    await Search(context, context.program.moves(context), seeds).run()
+
+
+class Search:
+    """One run of the strategy over its context; `seeds`: its first candidates. None: designs of the kind."""
+
+    def __init__(self, context: SearchContext, moves: Moves, seeds: Sequence[Proposal] | None = None) -> None:
+        self._context, self._board, self._seeds = context, context.board, seeds
         self._ladder = Ladder(context.plan.rungs)
         self._moves = moves
         self._choosing = choosing(context, moves)
@@ -61,7 +83,7 @@ class Search:
     async def run(self) -> None:
         context = self._context
         context.stage("designs", 1)
-        self._waiting += context.admit(self._moves.designs())
+        self._waiting += context.admit(self._moves.designs() if self._seeds is None else self._seeds)
         for step in range(1, ROUNDS):
             if not context.more():
                 context.stopped = "the cap on trials was reached"
@@ -78,7 +100,7 @@ class Search:
             else:
                 await context.see_all(wanted)
             self._learn(pulls)
-            if step == 1:
+            if step == 1 and self._seeds is None:  # few calls are for prompts that are there
                 await self._moves.warmed(self._room() // 8)
             if why := self._stop_reason():
                 context.stopped = why

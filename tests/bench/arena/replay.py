@@ -36,7 +36,7 @@ from agent.search.costs import CandidateCosts
 from agent.search.evolve.evolve import Search
 from agent.search.plan import Means, Plan, make_plan
 from agent.search.program import Choices, Parent
-from agent.search.samplers import BANDIT, RACE, WILCOXON
+from agent.search.registered import BANDIT, RACE, WILCOXON
 from agent.types import Budget, Candidate, Demo, Outcome, Prediction, Proposal
 from tests.toys import make_task
 

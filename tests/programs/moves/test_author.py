@@ -15,8 +15,8 @@ from agent.programs.moves.author import ScoredInstruction, best_instructions, lo
 from agent.programs.moves.chain_moves import rewritten
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import Rewrite
-from agent.search.call_costs import PROPOSAL_TOKENS
 from agent.search.context import SearchContext
+from agent.search.costs import PROPOSAL_TOKENS
 from agent.search.program import Parent
 from agent.types import Completion, Example, FinishReason, Proposal, Request, SearchSpace, Trial
 from tests.search.worlds import TASK, Searched, any_skill, good_words, made_search, proposer, pupil, with_baseline

@@ -8,11 +8,11 @@ from statistics import stdev
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.search import pareto
-from agent.search.pareto import MARGIN, Finalist, counted, front, prefer, within_noise
+from agent.search import selection
+from agent.search.selection import MARGIN, Finalist, counted, front, prefer, within_noise
 from tests.json_of import json_of
 
-front_table = json_of(pareto.front_table)
+front_table = json_of(selection.front_table)
 
 ROW = st.sampled_from([0.0, 0.0, 1.0, 1.0, 0.5, None])
 

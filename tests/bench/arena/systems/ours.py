@@ -23,7 +23,7 @@ from agent.programs.train_rows import PickedRows
 from agent.prompt.prompt_candidate import as_prompt
 from agent.release.result import RunResult
 from agent.search.context import SearchContext
-from agent.search.samplers import BANDIT
+from agent.search.registered import BANDIT
 from agent.types import Budget, Task
 from tests.bench.arena.client import OwnModel
 from tests.bench.arena.data import label_field, scorer

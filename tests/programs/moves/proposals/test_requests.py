@@ -15,7 +15,7 @@ from agent.programs.moves.asking import Book, Evidence, Question
 from agent.programs.moves.author import ScoredInstruction, longest_request
 from agent.programs.moves.proposer import OPERATORS
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.search.call_costs import SEVERAL, proposal_tokens
+from agent.search.costs import SEVERAL, proposal_tokens
 from agent.search.program import Parent
 from agent.types import Outcome, Prediction, Proposal, Task
 from tests.toys import TEAMS, make_task
