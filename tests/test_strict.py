@@ -13,23 +13,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.strict import MAX_DEPTH, MAX_TOML, BadToml, parse_json, parse_toml, read_file
+from agent.strict import MAX_TOML, MAX_TOML_DEPTH, BadToml, parse_json, parse_toml, read_file
 from tests.cases import each_case
 
 DEEP = (
-    "a" + ".a" * MAX_DEPTH + " = 1",
-    "[a" + ".a" * MAX_DEPTH + "]",
-    "[['a'" + ' . "b.c"' * MAX_DEPTH + "]]",
-    "x = {a" + ".a" * MAX_DEPTH + " = 1}",
-    "x = " + "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1),
-    "x = " + "{a=[" * MAX_DEPTH + "]}" * MAX_DEPTH,
-    "x = '''\n'''\ny" + ".a" * MAX_DEPTH + " = 1",
-    'x = """a\\""""\ny' + ".a" * MAX_DEPTH + " = 1",
-    'x = """""""\ny' + ".a" * MAX_DEPTH + " = 1",
+    "a" + ".a" * MAX_TOML_DEPTH + " = 1",
+    "[a" + ".a" * MAX_TOML_DEPTH + "]",
+    "[['a'" + ' . "b.c"' * MAX_TOML_DEPTH + "]]",
+    "x = {a" + ".a" * MAX_TOML_DEPTH + " = 1}",
+    "x = " + "[" * (MAX_TOML_DEPTH + 1) + "]" * (MAX_TOML_DEPTH + 1),
+    "x = " + "{a=[" * MAX_TOML_DEPTH + "]}" * MAX_TOML_DEPTH,
+    "x = '''\n'''\ny" + ".a" * MAX_TOML_DEPTH + " = 1",
+    'x = """a\\""""\ny' + ".a" * MAX_TOML_DEPTH + " = 1",
+    'x = """""""\ny' + ".a" * MAX_TOML_DEPTH + " = 1",
 )
 FLAT = (
-    "a" + ".a" * (MAX_DEPTH - 1) + " = 1",
-    "x = " + "[" * MAX_DEPTH + "]" * MAX_DEPTH,
+    "a" + ".a" * (MAX_TOML_DEPTH - 1) + " = 1",
+    "x = " + "[" * MAX_TOML_DEPTH + "]" * MAX_TOML_DEPTH,
     "x = '" + "a." * 1000 + "'",
     'x = """' + "[{a.b" * 1000 + '"""',
     "x = '''" + "[{a.'" * 1000 + " '''",
@@ -42,7 +42,7 @@ FLAT = (
 
 @pytest.mark.parametrize("text", DEEP, ids=range(len(DEEP)))
 def test_deep_toml_is_refused_at_its_line(text: str) -> None:
-    with pytest.raises(BadToml, match=f"nested deeper than {MAX_DEPTH} levels") as caught:
+    with pytest.raises(BadToml, match=f"nested deeper than {MAX_TOML_DEPTH} levels") as caught:
         parse_toml("\n" + text)
     assert caught.value.line == text.count("\n") + 2
 

@@ -15,11 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from agent.prompt.reply_parser import parse_reply
-from agent.retrieval.votes import log_shares
+from agent.retrieval.votes import MOST_NEIGHBOURS, log_shares
 from agent.shipped import Field, Prediction
+from agent.strict import REAL, Rule, at_least, read_as, whole
 
 Tokens = Sequence[Sequence[tuple[str, float]]]
 """For each token of a reply its most likely (token, log-probability) pairs."""
@@ -27,6 +28,7 @@ Method = Literal["label-free", "fitted", "neighbours", "prior"]
 FLOOR = 1e-6  # the least probability of a label: a list of the most likely tokens says no more about it
 MIN_LABEL_MASS = 0.05  # of a token's probability; below it the reply is about something other than the labels
 MOST_LOGPROBS = 20
+_ABOVE_0 = Rule("a number above 0", lambda value: REAL.holds(value) and value > 0)
 LABELS_FIRST = ("turns", "labelled-turns", "inline")
 """The layouts whose replies begin with the answer."""
 
@@ -38,19 +40,18 @@ def logprobs_for(labels: Sequence[str]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """The `k` nearest rows of the pool vote for labels (at least 1); `weight`: of the log of a label's share in the
-    votes, at least 0."""
+    """The `k` nearest rows of the pool vote for labels; `weight`: of the log of a label's share in the votes."""
 
-    k: int
-    weight: float
+    k: Annotated[int, whole(1, MOST_NEIGHBOURS)]
+    weight: Annotated[float, at_least(0)]
 
 
 @dataclass(frozen=True, slots=True)
 class Prior:
     """A classifier of the train rows (`retrieval/linear.py`) votes for labels; `weight`: of its log-probability of a
-    label, at least 0; `rows`: the hash of what it learnt from."""
+    label; `rows`: the hash of what it learnt from."""
 
-    weight: float
+    weight: Annotated[float, at_least(0)]
     rows: str
 
 
@@ -59,26 +60,14 @@ class LabelCalibration:
     """The answer is the label with the highest `log p(label) / temperature + bias[label]`, to which neighbours add
     `weight * log(share of the label in their votes)`, and a prior `weight * log(probability by its classifier)`.
 
-    `method`: how they were estimated; `bias`: in nats; `temperature`: above 0; 1 changes nothing.
+    `method`: how they were estimated; `bias`: in nats; a `temperature` of 1 changes nothing.
     """
 
     method: Method
     bias: Mapping[str, float]
-    temperature: float = 1.0
+    temperature: Annotated[float, _ABOVE_0] = 1.0
     neighbours: Neighbours | None = None
     prior: Prior | None = None
-
-    @staticmethod
-    def of(data: Mapping[str, Any]) -> LabelCalibration:
-        """Read what `as_dict` gave."""
-        near, prior = data.get("neighbours"), data.get("prior")
-        return LabelCalibration(
-            data["method"],
-            data["bias"],
-            data["temperature"],
-            Neighbours(**near) if near else None,
-            Prior(**prior) if prior else None,
-        )
 
     @property
     def reads_input(self) -> bool:
@@ -107,6 +96,17 @@ class LabelCalibration:
         else:
             return scores
         return [score + weight * share for score, share in zip(scores, shares, strict=True)]
+
+
+def label_calibration(data: Any, labels: Sequence[str]) -> LabelCalibration:
+    """Read what `as_dict` gave, with the labels in this order. Raises ValueError for wrong data."""
+    found: LabelCalibration = read_as(LabelCalibration, data, "calibration")
+    if not labels or set(found.bias) != set(labels):
+        raise ValueError("calibration.bias must be a number for each choice of the one output, and for no other")
+    for name in ("neighbours", "prior"):
+        if (getattr(found, name) is not None) != (found.method == name):
+            raise ValueError(f"calibration.{name} must be there with the method {name}, and with no other")
+    return replace(found, bias={label: found.bias[label] for label in labels})
 
 
 def label_scores(tokens: Tokens, labels: Sequence[str]) -> tuple[float, ...] | None:

@@ -6,8 +6,7 @@ from agent.errors import ReleaseError
 from agent.models.adapters import MARK, Adapter, split_adapter
 from agent.models.model_registry import file_digest, leads_elsewhere
 from agent.models.weights import known_weights
-from agent.release.prompt_file import PromptRelease
-from agent.release.released_adapter import ReleasedAdapter
+from agent.release.prompt_file import PromptRelease, ReleasedAdapter
 
 
 def released_model(name: str) -> tuple[str, ReleasedAdapter | None]:

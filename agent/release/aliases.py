@@ -18,10 +18,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from agent.errors import ReleaseError
-from agent.strict import REAL, TABLE, TEXT, Leaf, matching, mismatch, one_of, parse_json, read_file, whole
+from agent.strict import REAL, Rule, matching, parse_json, read_as, read_file
 
 ALIASES_FILE = "aliases.jsonl"
 MAX_FILE = 64_000_000  # bytes of a history: some 60,000 changes
@@ -36,21 +36,22 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 ALIAS = re.compile(r"(?![pf]_[0-9a-f]{16}\Z)[a-z][a-z0-9_-]{0,39}")
 VERSION = re.compile(r"[pf]_[0-9a-f]{16}")
 """p: a prompt; f: files as they stand."""
-_SHAPE = {
-    "name": TEXT,
-    "seq": whole(),
-    "utc": TEXT,
-    "actor": TEXT,
-    "action": one_of(("promote", "rollback")),
-    "alias": matching(ALIAS.pattern, "an alias"),
-    "version": matching(VERSION.pattern, "a version"),
-    "from": TEXT,
-    "share": Leaf("a part of 1", lambda value: value is None or (REAL.holds(value) and 0 <= value <= 1)),
-    "reason": TEXT,
-    "evidence": TABLE,
-    "prev": TEXT,
+_SHARE = Rule("a part of 1", lambda value: value is None or (REAL.holds(value) and 0 <= value <= 1))
+_TYPES: dict[str, Any] = {
+    "name": str,
+    "seq": int,
+    "utc": str,
+    "actor": str,
+    "action": Literal["promote", "rollback"],
+    "alias": Annotated[str, matching(ALIAS.pattern, "an alias")],
+    "version": Annotated[str, matching(VERSION.pattern, "a version")],
+    "from": str,
+    "share": Annotated[float | None, _SHARE],
+    "reason": str,
+    "evidence": dict[str, Any],
+    "prev": str,
 }
-KEYS = tuple(_SHAPE)
+KEYS = tuple(_TYPES)
 """Of a line, but for its own hash."""
 
 
@@ -86,8 +87,10 @@ class AliasChange:
 
 def change_from(data: Any) -> AliasChange:
     """The change in a line's object. Raises ValueError for anything else, or a wrong hash."""
-    if mismatch(data, {**_SHAPE, "hash": TEXT}, "the line"):
-        raise ValueError("is no change of an alias")
+    try:
+        read_as({**_TYPES, "hash": str}, data, "the line")
+    except ValueError as error:
+        raise ValueError(f"is no change of an alias: {error}") from None
     if data["hash"] != hash_of(data):
         raise ValueError("was edited: its hash does not hold")
     return AliasChange(**{"before" if key == "from" else key: value for key, value in data.items()})

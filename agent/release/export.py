@@ -22,18 +22,16 @@ from agent.errors import ReleaseError
 from agent.files import new_files
 from agent.prompt.template import placeholder
 from agent.release.prompt_file import (
-    CLASSIFIER_HEADING,
+    ADAPTER_FILE,
     FENCE,
     HEADING_LIKE,
     MESSAGES_FILE,
-    PASSAGES_HEADING,
-    POOL_HEADING,
     PROMPT_FILE,
+    SECTIONS,
     PromptRelease,
 )
-from agent.release.released_adapter import ADAPTER_FILE
 from agent.release.runtime import Prompt, load_prompt
-from agent.types import ChatRole, Field
+from agent.types import ChatRole
 
 LINE = 100  # a longer list in the front matter goes one item per line
 HOSTILE = (
@@ -59,17 +57,12 @@ HOSTILE = (
 
 def export_markdown(release: PromptRelease) -> str:
     """The text of prompt.md. Raises a ReleaseError when a text holds a lone surrogate, which UTF-8 cannot write."""
-    data = _data(release)
+    data = release.data()
     del data["messages"]
-    lists = {
-        CLASSIFIER_HEADING: data.get("classifier"),
-        PASSAGES_HEADING: data.get("passages"),
-        POOL_HEADING: data.get("picks"),
-    }
-    sections = [f"## {m.role}\n\n{HEADING_LIKE.sub(_backslash, m.content)}\n" for m in release.messages]
-    for title, looked_up in lists.items():
-        if looked_up is not None:
-            lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in looked_up.pop("rows"))
+    sections = [f"## {m.role}\n\n{HEADING_LIKE.sub(lambda _: chr(92), m.content)}\n" for m in release.messages]
+    for key, title in SECTIONS.items():
+        if key in data:
+            lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in data[key].pop("rows"))
             sections.append(f"{title}\n\n{lines}\n")
     text = "\n".join([f"{FENCE}\n{toml(data)}{FENCE}\n", *sections])
     if found := re.search("[\ud800-\udfff]", text):
@@ -85,7 +78,7 @@ def export_messages(release: PromptRelease) -> str:
 
     Raises a ReleaseError for a high surrogate right before a low one: JSON would read the two as one character.
     """
-    text = json.dumps(_data(release), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(release.data(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if found := re.search("[\ud800-\udbff][\udc00-\udfff]", text):
         raise ReleaseError(
             f"{release.name!r}: {MESSAGES_FILE} cannot hold {found[0]!a} as two characters; write the one they make"
@@ -117,8 +110,8 @@ def write_release(release: PromptRelease, folder: str | os.PathLike[str]) -> Pat
 def verify_file(path: Path, release: PromptRelease) -> None:
     """Raises a ReleaseError unless the file loads as `release` and renders hostile values as it does."""
     prompt = load_prompt(path)
-    read = _data(prompt.release)
-    for name, value in _data(release).items():
+    read = prompt.release.data()
+    for name, value in release.data().items():
         if (loaded := read.get(name)) != value:
             raise ReleaseError(f"{path.name}: {name} drifted: wrote {value!r:.60}, read {loaded!r:.60}")
     for values in tried_rows(release, hostile_rows(release.inputs)):
@@ -213,38 +206,6 @@ def probe_rows(inputs: tuple[str, ...], count: int = 200) -> Iterator[Mapping[st
     yield from filter(is_new, (plain, *hostile_rows(inputs)))
     yield from islice(mixed(pieces, 2, 4), count // 2)
     yield from islice(mixed(tame, 1, 6), count + count // 2)
-
-
-def _data(release: PromptRelease) -> dict[str, Any]:
-    return {
-        "name": release.name,
-        "version": release.version,
-        "messages": [message.as_dict() for message in release.messages],
-        "inputs": list(release.inputs),
-        "outputs": [_field(output) for output in release.outputs],
-        "format": release.format,
-        "reasoning": release.reasoning,
-        "model": release.model,
-        "parameters": release.parameters,
-        "provenance": release.provenance,
-        **release.optional_data(),
-    }
-
-
-def _field(output: Field) -> dict[str, Any]:
-    data: dict[str, Any] = {"name": output.name, "type": output.type}
-    if output.description:
-        data["description"] = output.description
-    if output.choices:
-        data["choices"] = list(output.choices)
-    for key in ("schema", "min_words", "max_words"):
-        if (value := getattr(output, key)) is not None:
-            data[key] = value
-    return data | {key: list(value) for key in ("forbidden", "required") if (value := getattr(output, key))}
-
-
-def _backslash(_: re.Match[str]) -> str:
-    return "\\"
 
 
 # -- TOML -------------------------------------------------------------------------------------------------------------

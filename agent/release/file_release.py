@@ -15,24 +15,24 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from agent.errors import ReleaseError
 from agent.files import new_files
 from agent.release.aliases import NAME, releases_root
 from agent.release.prompt_file import MAX_FILE, only_release_errors
 from agent.shipped import content_id
-from agent.strict import TABLE, TEXT, Leaf, mismatch, parse_json, read_file
+from agent.strict import Rule, parse_json, read_as, read_file
 
 MANIFEST = "release.json"
 MOST_BYTES = 256_000_000  # of one file
-_SHAPE = {
-    "name": TEXT,
-    "version": TEXT,
-    "what": Leaf("printable text", lambda value: isinstance(value, str) and value.isprintable()),
-    "loader": Leaf("the name of a function", lambda value: isinstance(value, str) and value.isidentifier()),
-    "files": TABLE,
-    "provenance": TABLE,
+_TYPES = {
+    "name": str,
+    "version": str,
+    "what": Annotated[str, Rule("printable text", lambda value: isinstance(value, str) and value.isprintable())],
+    "loader": Annotated[str, Rule("a function", lambda value: isinstance(value, str) and value.isidentifier())],
+    "files": dict[str, Any],
+    "provenance": dict[str, Any],
 }
 
 
@@ -155,5 +155,9 @@ def _release(path: Path, data: Mapping[str, Any], files: Mapping[str, bytes]) ->
 
 
 def _require_manifest(path: Path, data: Any) -> None:
-    if mismatch(data, _SHAPE, MANIFEST) or not all(NAME.fullmatch(name) for name in data["files"]):
-        raise ReleaseError(f"{path}: is no {MANIFEST} of a release; restore the released file")
+    try:
+        read_as(_TYPES, data, MANIFEST)
+        if wrong := [name for name in data["files"] if not NAME.fullmatch(name)]:
+            raise ValueError(f"{wrong[0]!r:.60} is no name of a file")
+    except ValueError as error:
+        raise ReleaseError(f"{path}: is no {MANIFEST} of a release: {error}; restore the released file") from None

@@ -13,33 +13,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args
 
 from agent.conversation import AS_TURNS
 from agent.errors import ReleaseError
 from agent.prompt.template import PICKED, fill_messages, fill_picked, placeholder, turns_input
-from agent.shipped import ChatRole, Field, FieldType, FormatName, Message, Tool, content_id
+from agent.shipped import ChatRole, Field, FormatName, Message, Tool, content_id
 from agent.strict import (
-    FLAG,
-    REAL,
-    TABLE,
-    TEXT,
     BadToml,
-    Leaf,
-    Maybe,
-    Shape,
+    Rule,
     at_least,
-    mismatch,
-    one_of,
+    matching,
     parse_json,
     parse_toml,
+    read_as,
     read_file,
     whole,
 )
 
 if TYPE_CHECKING:
     from agent.prompt.calibration import LabelCalibration
-    from agent.release.released_adapter import ReleasedAdapter
     from agent.retrieval.linear import LabelClassifier
     from agent.retrieval.passages import ReleasedPassages
     from agent.retrieval.pick import PoolRow
@@ -47,12 +40,10 @@ if TYPE_CHECKING:
 
 PROMPT_FILE = "prompt.md"
 MESSAGES_FILE = "messages.json"
-POOL_HEADING = "## pool"
-"""Of the last section of a prompt.md with picked examples: a row a line, as JSON."""
-PASSAGES_HEADING = "## passages"
-"""Of the section before it in a prompt.md that looks passages up: a passage a line, as JSON."""
-CLASSIFIER_HEADING = "## classifier"
-"""Of the section before these in a prompt.md with a classifier: a line for its terms and one for each label."""
+ADAPTER_FILE = "adapter.gguf"
+"""Next to the files of a prompt that is answered with an adapter."""
+SECTIONS = {"classifier": "## classifier", "passages": "## passages", "picks": "## pool"}
+"""The last sections of a prompt.md, in this order, by their keys in the front matter: rows as JSON, one a line."""
 HELD = "held"  # inside a run's folder, the folder of a winner that was not promoted
 FENCE = "+++"
 MAX_FILE = 16_000_000
@@ -64,6 +55,36 @@ _ROLES = "|".join(get_args(ChatRole))
 HEADING = re.compile(rf"^## ({_ROLES})[ \t\r]*$", re.MULTILINE)
 HEADING_LIKE = re.compile(rf"^(?=\\*## (?:{_ROLES})[ \t\r]*$)", re.MULTILINE)  # gets one more leading backslash
 _ESCAPED = re.compile(rf"^\\(?=\\*## (?:{_ROLES})[ \t\r]*$)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasedAdapter:
+    """The adapter that a prompt is answered with, by the SHA-256 of its file and of the weights of its base."""
+
+    sha256: str
+    base: str
+    path: Path = field(compare=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The part of the version and of both files."""
+        return {"file": ADAPTER_FILE, "sha256": self.sha256, "base": self.base}
+
+    def require_whole(self) -> None:
+        """Raises a ReleaseError unless the file is there with every byte."""
+        from agent.files import sha256_of
+
+        try:
+            found = sha256_of(self.path)
+        except OSError as error:
+            raise ReleaseError(
+                f"{self.path}: the adapter of the prompt cannot be read ({error.strerror or error}); restore the "
+                "released folder, which holds both"
+            ) from None
+        if found != self.sha256:
+            raise ReleaseError(
+                f"{self.path}: was edited after release or cut off: it has SHA-256 {found[:12]}..., the prompt says "
+                f"{self.sha256[:12]}...; restore the released file"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,17 +122,29 @@ class PromptRelease:
     def __post_init__(self) -> None:
         for name in ("parameters", "provenance"):
             object.__setattr__(self, name, _plain(getattr(self, name), name))
-        content = {
+        object.__setattr__(self, "version", content_id("p", self._content()))
+
+    def _content(self) -> dict[str, Any]:
+        """All that decides what is sent and how it is read, JSON-ready."""
+        return {
             "messages": [message.as_dict() for message in self.messages],
             "inputs": list(self.inputs),
             "outputs": [_hashed(output) for output in self.outputs],
-            "parameters": self.parameters,
             "format": self.format,
             "reasoning": self.reasoning,
             "model": self.model,
-            **self.optional_data(),
+            "parameters": self.parameters,
+            **self._optional_data(),
         }
-        object.__setattr__(self, "version", content_id("p", content))
+
+    def data(self) -> dict[str, Any]:
+        """The release as both files hold it: what `release_in` reads."""
+        content = self._content()
+        content["outputs"] = [
+            {name: value for name, value in output.items() if value not in (None, "", [])}
+            for output in content["outputs"]
+        ]
+        return {"name": self.name, "version": self.version, **content, "provenance": self.provenance}
 
     @property
     def conversation(self) -> str:
@@ -128,7 +161,7 @@ class PromptRelease:
         """The name of the model that answers, as it can be called here: with the path of the adapter, if any."""
         return f"{self.model}+{self.adapter.path}" if self.adapter else self.model
 
-    def optional_data(self) -> dict[str, Any]:
+    def _optional_data(self) -> dict[str, Any]:
         """What only some prompts have, JSON-ready: calibration, what they pick and look up, with the rows, the hashes
         of an adapter, and tools."""
         found: dict[str, Any] = {"calibration": self.calibration.as_dict()} if self.calibration else {}
@@ -212,7 +245,8 @@ class PromptRelease:
 
 def _hashed(output: Field) -> dict[str, Any]:
     """An output as versions hash it: whether it is optional is a matter of inputs."""
-    return {name: value for name, value in asdict(output).items() if name != "optional"}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(output).items()}
+    return {name: value for name, value in plain.items() if name != "optional"}
 
 
 def holds_prompt(path: str | os.PathLike[str]) -> bool:
@@ -302,8 +336,7 @@ def _markdown(text: str, file: Path) -> dict[str, Any]:
         line = text.count("\n", 0, text.index(stray, fences.end())) + 1
         raise ReleaseError(f"{file}:{line}: {stray[:40]!r} stands before the first heading such as `## user`")
     end, lists = len(text), dict[str, list[Any]]()
-    sections = (("picks", POOL_HEADING), ("passages", PASSAGES_HEADING), ("classifier", CLASSIFIER_HEADING))
-    for key, title in sections:  # the last section first
+    for key, title in reversed(SECTIONS.items()):
         if key in data:
             end, lists[key] = _lines_of(text[:end], title, key, file)
     headings = [heading for heading in headings if heading.start() < end]
@@ -359,56 +392,43 @@ def _json(text: str, file: Path) -> dict[str, Any]:
 # -- data -> release --------------------------------------------------------------------------------------------------
 
 
-T = TypeVar("T")
 Refuse = Callable[[str, str], NoReturn]
 """Ends the reading for a key and the reason."""
-_LISTS = ("choices", "forbidden", "required")
-_JSON_TEXT = Leaf("a JSON text", lambda value: isinstance(value, str) and _is_json(value))
-_JSON_OBJECT = Leaf("a JSON object", lambda value: isinstance(value, str) and _is_json(value, dict))
-_SHAPES: dict[str, Shape] = {
-    "name": TEXT,
-    "version": TEXT,
-    "messages": [{"role": one_of(get_args(ChatRole)), "content": TEXT}],
-    "inputs": [TEXT],
-    "outputs": [
-        {
-            "name": TEXT,
-            "type": one_of(get_args(FieldType)),
-            "description": Maybe(TEXT),
-            "schema": Maybe(_JSON_TEXT),
-            "min_words": Maybe(whole()),
-            "max_words": Maybe(whole()),
-            **{key: Maybe([TEXT]) for key in _LISTS},
-        }
-    ],
-    "format": one_of(get_args(FormatName)),
-    "reasoning": FLAG,
-    "model": TEXT,
-    "parameters": TABLE,
-    "provenance": TABLE,
+_TYPES: dict[str, Any] = {
+    "name": str,
+    "version": str,
+    "messages": tuple[Message, ...],
+    "inputs": tuple[str, ...],
+    "outputs": tuple[Field, ...],
+    "format": FormatName,
+    "reasoning": bool,
+    "model": str,
+    "parameters": dict[str, Any],
+    "provenance": dict[str, Any],
 }
-_OPTIONAL: dict[str, Shape] = {
-    "calibration": TABLE,
-    "adapter": TABLE,
-    "tools": [{"name": TEXT, "description": TEXT, "parameters": _JSON_OBJECT}],
-    "picks": TABLE,
-    "passages": TABLE,
-    "classifier": TABLE,
+_HASH = Annotated[str, matching("[0-9a-f]{64}", "64 hex digits")]
+_OPTIONAL: dict[str, Any] = {
+    "calibration": dict[str, Any],
+    "adapter": {"file": Literal["adapter.gguf"], "sha256": _HASH, "base": _HASH},
+    "tools": tuple[Tool, ...],
+    "picks": dict[str, Any],
+    "passages": dict[str, Any],
+    "classifier": dict[str, Any],
 }
-_TEXTS = Leaf("a list of texts", lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value))
-_PARAMETERS: dict[str, Shape] = {
+_TEXTS = Rule("a list of texts", lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value))
+_PARAMETERS: dict[str, Rule] = {
     "max_tokens": whole(1),
     "temperature": at_least(0),
-    "stop": Leaf("a text or a list of texts", lambda value: isinstance(value, str) or _TEXTS.holds(value)),
-    "seed": Leaf("a whole number", lambda value: value is None or whole().holds(value)),
+    "stop": Rule("a text or a list of texts", lambda value: isinstance(value, str) or _TEXTS.holds(value)),
+    "seed": Rule("a whole number", lambda value: value is None or whole().holds(value)),
     "logprobs": whole(0),
     "labels": _TEXTS,
 }
 
 
-def _is_json(text: str, kind: type = object) -> bool:
+def _is_json(text: str | None, kind: type = object) -> bool:
     try:
-        return isinstance(parse_json(text), kind)
+        return text is None or isinstance(parse_json(text), kind)
     except ValueError:
         return False
 
@@ -417,146 +437,93 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
     def refuse(key: str, what: str) -> NoReturn:
         raise ReleaseError(f"{_where(file, text, key)}: {what}; restore the released file")
 
-    if missing := [key for key in _SHAPES if key not in data]:
+    if missing := [key for key in _TYPES if key not in data]:
         raise ReleaseError(f"{file}: lacks {', '.join(missing)}; restore the released file")
-    _require_shapes(data, refuse)
-    calibration = _calibration(data["calibration"], data["outputs"], refuse) if "calibration" in data else None
-    if calibration and calibration.neighbours and "picks" not in data:
-        refuse("calibration", "neighbours decide on the answers, and there is no pool that they are of (picks)")
-    classifier = _classifier(data, calibration, refuse)
-    picks = _picks(data, refuse) if "picks" in data else None
-    passages = _passages(data, refuse) if "passages" in data else None
-    adapter = _adapter(data, file.parent, refuse) if "adapter" in data else None
+    read, types = dict[str, Any](), _TYPES | _OPTIONAL
+    for key, value in data.items():
+        if key not in types:
+            refuse(key, f"unknown key {key!r:.60}, known are {', '.join(types)}")
+        if key in ("inputs", "outputs") and isinstance(value, list) and len(value) > MOST_FIELDS:
+            refuse(key, f"{len(value):,} {key}; at most {MOST_FIELDS:,} can be read")
+        try:
+            read[key] = read_as(types[key], value, key)
+        except ValueError as error:
+            refuse(key, str(error))
+    _require_rules(read, refuse)
+    del read["version"]
+    parts = _parts(read, file.parent, refuse)
     try:
-        return PromptRelease(
-            name=data["name"],
-            messages=tuple(Message(item["role"], item["content"]) for item in data["messages"]),
-            inputs=tuple(data["inputs"]),
-            outputs=tuple(
-                Field(**(item | {key: tuple(item.get(key, ())) for key in _LISTS})) for item in data["outputs"]
-            ),
-            format=data["format"],
-            reasoning=data["reasoning"],
-            model=data["model"],
-            parameters=data["parameters"],
-            provenance=data["provenance"],
-            calibration=calibration,
-            classifier=classifier,
-            picks=picks,
-            passages=passages,
-            adapter=adapter,
-            tools=tuple(Tool(**item) for item in data.get("tools", ())),
-        )
+        return PromptRelease(**read, **parts)
     except ReleaseError as error:
         raise ReleaseError(f"{file}: {error}") from None
 
 
-def _require_shapes(data: dict[str, Any], refuse: Refuse) -> None:
-    shapes = _SHAPES | _OPTIONAL
-    for key, value in data.items():
-        if key not in shapes:
-            refuse(key, f"unknown key {key!r:.60}, known are {', '.join(shapes)}")
-        if key in ("inputs", "outputs") and isinstance(value, list) and len(value) > MOST_FIELDS:
-            refuse(key, f"{len(value):,} {key}; at most {MOST_FIELDS:,} can be read")
-        if wrong := mismatch(value, shapes[key], key):
-            refuse(key, wrong)
-    if not data["messages"]:
+def _require_rules(read: Mapping[str, Any], refuse: Refuse) -> None:
+    if not read["messages"]:
         refuse("messages", "holds no messages")
-    for name, value in data["parameters"].items():
-        if name in _PARAMETERS and (wrong := mismatch(value, _PARAMETERS[name], f"parameters.{name}")):
-            refuse("parameters", wrong)
+    for name, value in read["parameters"].items():
+        if name in _PARAMETERS and not (rule := _PARAMETERS[name]).holds(value):
+            refuse("parameters", f"parameters.{name} must be {rule.words}, not {value!r:.60}")
+    for at, output in enumerate(read["outputs"]):
+        if not _is_json(output.schema):
+            refuse("outputs", f"outputs[{at}].schema must be a JSON text, not {output.schema!r:.60}")
+    for at, tool in enumerate(read.get("tools", ())):
+        if not _is_json(tool.parameters, dict):
+            refuse("tools", f"tools[{at}].parameters must be a JSON object, not {tool.parameters!r:.60}")
 
 
-def _looked_up(data: dict[str, Any], key: str, read: Callable[[Any, Any], T], refuse: Refuse) -> T:
-    settings = dict(data[key])
-    try:
-        return read(settings, settings.pop("rows", None))
-    except ValueError as error:
-        refuse(key, str(error))
+def _parts(read: dict[str, Any], folder: Path, refuse: Refuse) -> dict[str, Any]:
+    """The parts that only some prompts have, out of `read`; the code of each is imported where a prompt has it."""
+    found = dict[str, Any]()
 
+    def part(key: str, made: Callable[[Any], Any]) -> Any:
+        try:
+            found[key] = made(read.pop(key))
+        except ValueError as error:
+            refuse(key, str(error))
+        return found[key]
 
-def _picks(data: dict[str, Any], refuse: Refuse) -> PickedDemos:
-    from agent.retrieval.pool import picked_examples  # most prompts have none, and start faster without
+    calibration, contents = None, [message.content for message in read["messages"]]
+    choices = read["outputs"][0].choices if len(read["outputs"]) == 1 else ()
+    if "calibration" in read:
+        from agent.prompt.calibration import label_calibration
 
-    picks = _looked_up(data, "picks", picked_examples, refuse)
-    mark, contents = placeholder(PICKED), [item["content"] for item in data["messages"]]
-    if not any(mark in content for content in contents):
-        refuse("messages", f"hold no {mark}, where the picked examples go")
-    if len(picks.shown[0]) % 2 != (0 if mark in contents else 1):
-        refuse("messages", "show picked examples in another form than the rows of the pool have")
-    return picks
-
-
-def _classifier(data: dict[str, Any], calibration: LabelCalibration | None, refuse: Refuse) -> LabelClassifier | None:
+        calibration = part("calibration", lambda data: label_calibration(data, choices))
+        if calibration.neighbours and "picks" not in read:
+            refuse("calibration", "neighbours decide on the answers, and there is no pool that they are of (picks)")
     prior = calibration.prior if calibration else None
-    if (prior is None) != ("classifier" not in data):
+    if (prior is None) != ("classifier" not in read):
         refuse("calibration", "a classifier decides on the answers, and there is none, or no calibration names it")
-    if prior is None:
-        return None
-    from agent.retrieval.linear import label_classifier
+    if prior is not None:
+        from agent.retrieval.linear import label_classifier
 
-    def read(settings: Any, lines: Any) -> LabelClassifier:
-        return label_classifier(settings, lines, data["outputs"][0]["choices"])
+        classifier = part("classifier", lambda data: label_classifier(data, data.pop("rows", None), choices))
+        if classifier.trained_on != prior.rows:
+            refuse(
+                "classifier",
+                f"was trained on {classifier.trained_on!r:.40}, and the calibration names {prior.rows!r:.40}",
+            )
+    if "picks" in read:
+        from agent.retrieval.pool import picked_examples
 
-    found = _looked_up(data, "classifier", read, refuse)
-    if found.trained_on != prior.rows:
-        refuse("classifier", f"was trained on {found.trained_on!r:.40}, and the calibration names {prior.rows!r:.40}")
+        picks, mark = part("picks", lambda data: picked_examples(data, data.pop("rows", None))), placeholder(PICKED)
+        if not any(mark in content for content in contents):
+            refuse("messages", f"hold no {mark}, where the picked examples go")
+        if len(picks.shown[0]) % 2 != (0 if mark in contents else 1):
+            refuse("messages", "show picked examples in another form than the rows of the pool have")
+    if "passages" in read:
+        from agent.retrieval.passages import CONTEXT, released_passages
+
+        part("passages", lambda data: released_passages(data, data.pop("rows", None)))
+        if CONTEXT in read["inputs"]:
+            refuse("inputs", f"{CONTEXT!r} is the place of the passages and cannot be an input")
+        if not any(placeholder(CONTEXT) in content for content in contents):
+            refuse("messages", f"hold no {placeholder(CONTEXT)}, where the passages go")
+    if "adapter" in read:
+        if not read["model"].startswith("local/"):
+            refuse("adapter", f"the model {read['model']!r:.60} takes no adapter; a local one does")
+        part("adapter", lambda data: ReleasedAdapter(data["sha256"], data["base"], folder / data["file"]))
     return found
-
-
-def _passages(data: dict[str, Any], refuse: Refuse) -> ReleasedPassages:
-    from agent.retrieval.passages import CONTEXT, released_passages
-
-    passages = _looked_up(data, "passages", released_passages, refuse)
-    if CONTEXT in data["inputs"]:
-        refuse("inputs", f"{CONTEXT!r} is the place of the passages and cannot be an input")
-    if not any(placeholder(CONTEXT) in item["content"] for item in data["messages"]):
-        refuse("messages", f"hold no {placeholder(CONTEXT)}, where the passages go")
-    return passages
-
-
-def _adapter(data: dict[str, Any], folder: Path, refuse: Refuse) -> ReleasedAdapter:
-    from agent.release.released_adapter import adapter_from
-
-    try:
-        return adapter_from(data["adapter"], data["model"], folder)
-    except ValueError as error:
-        refuse("adapter", str(error))
-
-
-def _calibration(data: Mapping[str, Any], outputs: Sequence[Mapping[str, Any]], refuse: Refuse) -> LabelCalibration:
-    """The calibration with the labels in the order of the one output's choices."""
-    from agent.prompt.calibration import LabelCalibration, Method, Neighbours, Prior
-    from agent.retrieval.votes import MOST_NEIGHBOURS
-
-    choices = outputs[0].get("choices", []) if len(outputs) == 1 else []
-    if not choices:
-        refuse("calibration", "needs one output with choices")
-
-    def is_bias(value: Any) -> bool:
-        return isinstance(value, dict) and set(value) == set(choices) and all(map(REAL.holds, value.values()))
-
-    shape: dict[str, Shape] = {
-        "method": one_of(get_args(Method)),
-        "bias": Leaf("a number for each choice of the output, and for no other", is_bias),
-        "temperature": Leaf("a number above 0", lambda value: REAL.holds(value) and value > 0),
-    }
-    more: dict[str, Shape] = {
-        "neighbours": {"k": whole(1, MOST_NEIGHBOURS), "weight": at_least(0)},
-        "prior": {"weight": at_least(0), "rows": TEXT},
-    }
-    method = data.get("method")
-    shape |= {name: inner for name, inner in more.items() if name == method}
-    if wrong := mismatch(data, shape, "calibration"):
-        refuse("calibration", wrong)
-    near, prior = data.get("neighbours"), data.get("prior")
-    return LabelCalibration(
-        data["method"],
-        {label: float(data["bias"][label]) for label in choices},
-        float(data["temperature"]),
-        Neighbours(near["k"], float(near["weight"])) if near else None,
-        Prior(float(prior["weight"]), prior["rows"]) if prior else None,
-    )
 
 
 def _where(file: Path, text: str, key: str) -> str:

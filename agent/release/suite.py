@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any
 
 from agent.errors import ReleaseError
 from agent.files import new_files
 from agent.release.runtime import Prompt
-from agent.strict import REAL, TABLE, TEXT, Leaf, Maybe, Shape, mismatch, parse_json, read_file
+from agent.strict import REAL, Rule, parse_json, read_as, read_file
 from agent.types import (
     Budget,
     Constraints,
@@ -38,6 +38,7 @@ MOST_ANSWERS = 5
 """The most recorded answers of one row."""
 RECORDED = "recorded"
 """The `call_key` of an outcome out of a suite."""
+_SCORE = Rule("a score from 0 to 1", lambda value: value is None or (REAL.holds(value) and 0 <= value <= 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,8 @@ class Sample:
     """One recorded answer to a row: the reply (or the calibrated label) and its score. `error`: why there
     is none, which is no score of 0."""
 
-    reply: str
-    value: float | None
+    reply: str = ""
+    value: Annotated[float | None, _SCORE] = None
     error: str = ""
 
     @staticmethod
@@ -59,16 +60,22 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class SuiteRow(Example):
+    """A row and its recorded answers, as often as it was asked."""
+
+    answers: tuple[Sample, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Suite:
-    """`samples`: the recorded answers of each row, as often as it was asked. `note`: actor, time and reason."""
+    """`note`: actor, time and reason."""
 
     name: str
     version: str
     model: str
     description: str
     metrics: tuple[MetricSpec, ...]
-    rows: tuple[Example, ...]
-    samples: tuple[tuple[Sample, ...], ...]
+    rows: tuple[SuiteRow, ...]
     judges: tuple[str, ...] = ()
     rubrics: Mapping[str, str] = field(default_factory=dict)
     note: Mapping[str, str] = field(default_factory=dict)
@@ -104,10 +111,7 @@ class Suite:
 
     def recorded(self, prompt: Prompt) -> list[list[Outcome]]:
         """What was answered to each row, each time, read as the prompt reads replies today."""
-        return [
-            [self._outcome(prompt, row, each) for each in seen]
-            for row, seen in zip(self.rows, self.samples, strict=True)
-        ]
+        return [[self._outcome(prompt, row, each) for each in row.answers] for row in self.rows]
 
     def _outcome(self, prompt: Prompt, row: Example, sample: Sample) -> Outcome:
         if sample.error:
@@ -147,71 +151,35 @@ def write_suite(suite: Suite, path: Path) -> None:
 
 def read_suite(path: Path) -> Suite:
     """The suite in a file. Raises a ReleaseError, one line with the file, for anything that is no suite."""
-
-    def refuse(what: str) -> NoReturn:
-        raise ReleaseError(f"{path}: {what}; restore it, or delete it and record a new one with `optimize bless`")
-
     try:
         data = parse_json(read_file(path, MAX_FILE).decode("utf-8"))
-    except OSError as error:
-        refuse(f"cannot be read ({error.strerror or error})")
-    except json.JSONDecodeError as error:
-        refuse(f"is not JSON ({error})")
-    except ValueError as error:
-        refuse(f"cannot be read ({error})")
-    if not isinstance(data, dict) or data.get("suite") != FORM:
-        refuse(f'is not a suite of form {FORM} (its first key is "suite": {FORM})')
-    if wrong := mismatch(data, _SHAPE, "suite") or _contradiction(data):
-        refuse(f"is damaged: {wrong}")
-    metrics = tuple(MetricSpec(**{**each, "weight": float(each["weight"])}) for each in data["metrics"])
-    return Suite(
-        **{key: data[key] for key in ("name", "version", "model", "description", "rubrics", "note")},
-        metrics=metrics,
-        rows=tuple(Example(item["id"], item["inputs"], item["labels"]) for item in data["rows"]),
-        samples=tuple(tuple(_sample(each) for each in item["answers"]) for item in data["rows"]),
-        judges=tuple(data["judges"]) if any(each.name == "judge" for each in metrics) else (),
-    )
+        if not isinstance(data, dict) or data.pop("suite", None) != FORM:
+            raise ValueError(f'is not a suite of form {FORM} (its first key is "suite": {FORM})')
+        suite: Suite = read_as(Suite, data, "suite")
+        if wrong := _contradiction(suite):
+            raise ValueError(wrong)
+    except (OSError, ValueError) as error:
+        raise ReleaseError(
+            f"{path}: is damaged: {getattr(error, 'strerror', None) or error}; restore it, or delete it and record a "
+            "new one with `optimize bless`"
+        ) from None
+    return suite
 
 
-_TEXTS = Leaf("a table of texts", lambda value: isinstance(value, dict) and all(map(TEXT.holds, value.values())))
-_SCORE = Leaf("a score from 0 to 1", lambda value: value is None or (REAL.holds(value) and 0 <= value <= 1))
-_SHAPE: dict[str, Shape] = {
-    "suite": REAL,
-    "name": TEXT,
-    "version": TEXT,
-    "model": TEXT,
-    "note": _TEXTS,
-    "description": TEXT,
-    "metrics": [{"name": TEXT, "field": TEXT, "weight": REAL, "options": TABLE}],
-    "judges": [TEXT],
-    "rubrics": _TEXTS,
-    "rows": [
-        {
-            "id": TEXT,
-            "inputs": _TEXTS,
-            "labels": TABLE,
-            "answers": [{"reply": Maybe(TEXT), "value": Maybe(_SCORE), "error": Maybe(TEXT)}],
-        }
-    ],
-}
-
-
-def _contradiction(data: Mapping[str, Any]) -> str:
-    rows, metrics = data["rows"], data["metrics"]
+def _contradiction(suite: Suite) -> str:
+    rows, metrics = suite.rows, suite.metrics
     if not rows or not metrics:
         return "no metrics" if rows else "no rows"
-    if not all(row["answers"] for row in rows):
+    if not all(row.answers for row in rows):
         return "a row without a recorded answer"
-    if any(len(row["answers"]) > MOST_ANSWERS for row in rows):
+    if any(len(row.answers) > MOST_ANSWERS for row in rows):
         return f"a row with more than {MOST_ANSWERS} recorded answers"
-    if not all(each.get("error") or {"reply", "value"} <= each.keys() for row in rows for each in row["answers"]):
-        return "an answer without reply, value and error"
-    if len({row["id"] for row in rows}) < len(rows):
+    if len({row.id for row in rows}) < len(rows):
         return "two rows have the same id"
     for each in metrics:
-        rubric = str(each["options"].get("rubric", "rubric.md"))
-        by_rubric = each["options"].get("mode", "rubric") == "rubric"  # the other modes do without
-        if each["name"] == "judge" and by_rubric and rubric not in data["rubrics"]:
+        rubric = str(each.options.get("rubric", "rubric.md"))
+        by_rubric = each.options.get("mode", "rubric") == "rubric"  # the other modes do without
+        if each.name == "judge" and by_rubric and rubric not in suite.rubrics:
             return f"its judge goes by {rubric!r:.60}, which is not among its rubrics"
     return ""
 
@@ -222,34 +190,14 @@ def _data(suite: Suite) -> dict[str, Any]:
             "id": row.id,
             "inputs": dict(row.inputs),
             "labels": dict(row.labels),
-            "answers": [_sample_data(sample) for sample in samples],
+            "answers": [
+                {"error": each.error} if each.error else {"reply": each.reply, "value": each.value}
+                for each in row.answers
+            ],
         }
-        for row, samples in zip(suite.rows, suite.samples, strict=True)
+        for row in suite.rows
     ]
-    metrics = [
-        {"name": each.name, "field": each.field, "weight": each.weight, "options": dict(each.options)}
-        for each in suite.metrics
-    ]
-    return {
-        "suite": FORM,
-        "name": suite.name,
-        "version": suite.version,
-        "model": suite.model,
-        "note": dict(suite.note),
-        "description": suite.description,
-        "metrics": metrics,
-        "judges": list(suite.judges),
-        "rubrics": dict(suite.rubrics),
-        "rows": rows,
-    }
-
-
-def _sample_data(sample: Sample) -> dict[str, Any]:
-    return {"error": sample.error} if sample.error else {"reply": sample.reply, "value": sample.value}
-
-
-def _sample(item: Mapping[str, Any]) -> Sample:
-    return Sample("", None, item["error"]) if item.get("error") else Sample(item["reply"], item["value"])
+    return {"suite": FORM, **asdict(suite), "rows": rows}
 
 
 def suite_of(
@@ -262,9 +210,11 @@ def suite_of(
         model=model,
         description=task.description,
         metrics=task.metrics,
-        rows=task.dev,
-        samples=tuple(tuple(each) for each in samples),
-        judges=task.judges,
+        rows=tuple(
+            SuiteRow(row.id, row.inputs, row.labels, answers=tuple(each))
+            for row, each in zip(task.dev, samples, strict=True)
+        ),
+        judges=task.judges if any(each.name == "judge" for each in task.metrics) else (),
         rubrics={name: rubric.text for name, rubric in task.rubrics.items()},
         note=note,
     )

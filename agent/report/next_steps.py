@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.ledger.connect import ledger_option
-from agent.release.prompt_file import HELD
-from agent.release.released_adapter import ADAPTER_FILE
+from agent.release.prompt_file import ADAPTER_FILE, HELD
 from agent.release.result import RunResult
 from agent.report import facts
 

@@ -11,6 +11,7 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.tool_texts import ToolTexts
 from agent.retrieval.passages import Passages
 from agent.retrieval.pick import Picks
+from agent.strict import read_as
 from agent.types import Demo
 
 
@@ -35,7 +36,7 @@ def recorded_prompt(row: Mapping[str, Any]) -> PromptCandidate:
         row["instruction"],
         row["role"],
         demos,
-        calibration=LabelCalibration.of(calibration) if calibration else None,
+        calibration=read_as(LabelCalibration, calibration, "calibration") if calibration else None,
         picks=Picks(**row["picks"]) if row["picks"] else None,
         passages=Passages(**row["passages"]) if row["passages"] else None,
         tool_texts=ToolTexts.of(row["tool_texts"]) if "tool_texts" in row else None,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from agent.errors import InputError, Problem, ProblemsError, refuse_all
-from agent.strict import MAX_DEPTH, TOML_STRING, BadToml
+from agent.strict import MAX_TOML_DEPTH, TOML_STRING, BadToml
 from agent.strict import parse_json as parse_json_strictly
 from agent.strict import parse_toml as parse_toml_strictly
 from agent.task.words import problem, quoted, shown
@@ -168,8 +168,8 @@ def parse_json(text: str) -> Any:
         _require_few(text)
     value = parse_json_strictly(text, parse_constant=_constant, parse_float=_float, parse_int=_int)
     for part, depth in walk(value):
-        if depth > MAX_DEPTH:
-            raise ValueError(f"JSON nested deeper than {MAX_DEPTH} levels; flatten it")
+        if depth > MAX_TOML_DEPTH:
+            raise ValueError(f"JSON nested deeper than {MAX_TOML_DEPTH} levels; flatten it")
         if isinstance(part, str) and len(part) > CELL_TEXT:
             raise more_than(CELL_TEXT, "characters in a text", "shorten it")
         if isinstance(part, str) and (bad := _UNSAFE.search(part)):
@@ -277,8 +277,8 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
         text = str(error)
         what = f"not valid TOML: {text[:1].lower()}{text[1:]}; correct this line"
         raise ProblemsError((problem(where, error.line, what),)) from None
-    if any(depth > MAX_DEPTH for _, depth in walk(raw)):
-        raise ProblemsError((problem(where, 1, f"nested deeper than {MAX_DEPTH} levels; flatten it"),))
+    if any(depth > MAX_TOML_DEPTH for _, depth in walk(raw)):
+        raise ProblemsError((problem(where, 1, f"nested deeper than {MAX_TOML_DEPTH} levels; flatten it"),))
     return raw
 
 

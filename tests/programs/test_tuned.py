@@ -17,7 +17,7 @@ from agent.programs.kinds import ReleaseSpec
 from agent.programs.prompt import PromptProgram
 from agent.programs.tuned import TunedProgram
 from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate, baseline
-from agent.release.released_adapter import ADAPTER_FILE
+from agent.release.prompt_file import ADAPTER_FILE
 from agent.release.result import search_result
 from agent.release.runtime import load_prompt
 from agent.scoring.task_metrics import build_metrics

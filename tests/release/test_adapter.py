@@ -20,8 +20,7 @@ from agent.release.export import write_release
 from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import verify_exports, write_exports
 from agent.release.promotion import ReleaseRegistry, kind_of
-from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, read_release
-from agent.release.released_adapter import ADAPTER_FILE
+from agent.release.prompt_file import ADAPTER_FILE, MESSAGES_FILE, PROMPT_FILE, PromptRelease, read_release
 from agent.release.runtime import load_prompt
 from agent.types import Field, Message
 from tests.models.lora import gguf, lora

@@ -99,7 +99,7 @@ def test_both_files_hold_the_neighbours_and_the_version_covers_them(tmp_path: Pa
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"neighbours": None}, "calibration.neighbours must be a table"),
+        ({"neighbours": None}, "calibration.neighbours must be there with the method neighbours"),
         ({"neighbours": {"k": 3}}, "calibration.neighbours lacks weight"),
         ({"neighbours": {"k": 3, "weight": 1.0, "more": 1}}, "calibration.neighbours has the unknown key 'more'"),
         (
@@ -110,7 +110,7 @@ def test_both_files_hold_the_neighbours_and_the_version_covers_them(tmp_path: Pa
         ({"neighbours": {"k": True, "weight": 1.0}}, "calibration.neighbours.k must be a whole number"),
         ({"neighbours": {"k": 3, "weight": -1.0}}, "calibration.neighbours.weight must be a number of at least 0"),
         ({"neighbours": {"k": 3, "weight": "1"}}, "calibration.neighbours.weight must be a number of at least 0"),
-        ({"method": "fitted"}, "calibration has the unknown key 'neighbours'"),
+        ({"method": "fitted"}, "calibration.neighbours must be there with the method neighbours, and"),
     ],
 )
 def test_wrong_neighbours_are_refused_with_their_line(tmp_path: Path, change: dict[str, object], why: str) -> None:

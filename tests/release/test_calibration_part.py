@@ -82,11 +82,14 @@ def test_a_release_without_weights_has_the_version_and_the_files_that_it_had(tmp
             "calibration.method must be one of label-free, fitted, neighbours, prior, not 'guessed'",
         ),
         ({"more": 1}, "calibration has the unknown key 'more'"),
-        ({"bias": {"b c": 1.0}}, "calibration.bias must be a number for each choice of the output, and for no other"),
-        ({"bias": [1, 2, 3]}, "calibration.bias must be a number for each choice"),
+        (
+            {"bias": {"b c": 1.0}},
+            "calibration.bias must be a number for each choice of the one output, and for no other",
+        ),
+        ({"bias": [1, 2, 3]}, "calibration.bias must be a table"),
         ({"temperature": 0}, "calibration.temperature must be a number above 0"),
         ({"temperature": True}, "calibration.temperature must be a number above 0"),
-        ({"bias": dict.fromkeys(LABELS, "1")}, "calibration.bias must be a number for each choice"),
+        ({"bias": dict.fromkeys(LABELS, "1")}, "must be a number, not '1'"),
     ],
 )
 def test_wrong_weights_are_refused_with_their_line(tmp_path: Path, change: dict[str, object], why: str) -> None:

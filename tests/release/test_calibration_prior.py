@@ -72,7 +72,7 @@ def test_both_files_hold_the_classifier_and_the_version_covers_it(tmp_path: Path
             RELEASE.calibration,
             RELEASE.messages,
         )
-        assert found.optional_data() == RELEASE.optional_data()
+        assert found.data() == RELEASE.data()
     other = trained([*TEXTS, "a parcel"], [*[0, 0, 1, 1] * 3, 1], 2)
     assert replace(RELEASE, classifier=other).version != RELEASE.version
     file = tmp_path / PROMPT_FILE
@@ -107,12 +107,12 @@ def edited(folder: Path, change: dict[str, Any]) -> Path:
     ("change", "why"),
     [
         ({"classifier": None}, "a classifier decides on the answers, and there is none"),
-        ({"calibration.prior": None}, "calibration lacks prior"),
+        ({"calibration.prior": None}, "calibration.prior must be there with the method prior"),
         ({"calibration.prior.weight": -1.0}, "calibration.prior.weight must be a number of at least 0"),
         ({"calibration.prior.weight": "1"}, "calibration.prior.weight must be a number of at least 0"),
         ({"calibration.prior.more": 1}, "calibration.prior has the unknown key 'more'"),
         ({"calibration.prior.rows": "rows_other"}, "and the calibration names 'rows_other'"),
-        ({"calibration.method": "fitted"}, "calibration has the unknown key 'prior'"),
+        ({"calibration.method": "fitted"}, "calibration.prior must be there with the method prior, and"),
         ({"calibration.method": "fitted", "calibration.prior": None}, "or no calibration names it"),
         ({"calibration": None}, "or no calibration names it"),
         ({"classifier.scale": "x"}, "the scale of the classifier is a number above 0"),

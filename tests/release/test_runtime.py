@@ -239,7 +239,7 @@ def test_text_that_is_no_release_is_one_line_with_its_place(tmp_path, text, wher
         ("messages", [{"role": [], "content": ""}], "messages[0].role must be one of "),
         ("messages", [{"role": "user", "content": None}], "messages[0].content must be a text"),
         ("messages", [{"role": "user", "content": "", "name": "x"}], "messages[0] has the unknown key 'name'"),
-        ("outputs", [{"name": "x"}], "outputs[0] lacks type"),
+        ("outputs", [{"type": "text"}], "outputs[0] lacks name"),
         ("outputs", [{"name": "x", "type": "text", "choices": [1]}], "outputs[0].choices[0] must be a text"),
         ("version", 3, "version must be a text"),
         ("reasoning", 1, "reasoning must be true or false"),

@@ -81,7 +81,7 @@ def test_a_judge_without_the_rubric_that_it_goes_by_is_damage(
 def test_the_id_is_of_the_content_and_not_of_the_note() -> None:
     one = suite()
     assert replace(one, note={"reason": "another"}).id == one.id
-    assert replace(one, samples=one.samples[::-1]).id != one.id
+    assert replace(one, rows=one.rows[::-1]).id != one.id
 
 
 def test_recorded_answers_are_read_as_the_prompt_reads_them() -> None:
@@ -120,7 +120,7 @@ def test_a_suite_with_a_key_twice_is_refused(tmp_path: Path) -> None:
         ),
         (
             {"rows": [{"id": "a", "inputs": {"m": 1}, "labels": {}, "answers": [{"reply": "", "value": 1}]}]},
-            "must be a table of texts",
+            "rows[0].inputs.m must be a text",
         ),
         (
             {"rows": [{"id": "a", "inputs": {}, "labels": {}, "answers": [{"reply": "", "value": 1}] * 6}]},
@@ -157,7 +157,7 @@ def test_garbage_is_refused(tmp_path: Path, text: str | bytes) -> None:
 def test_rows_must_have_the_inputs_of_the_prompt() -> None:
     fit = suite()
     require_fit(fit, PROMPT, "suite.json")
-    other = replace(fit, rows=(Example("r", {"text": "x"}, {}), *fit.rows[1:]))
+    other = replace(fit, rows=(replace(fit.rows[0], id="r", inputs={"text": "x"}), *fit.rows[1:]))
     with pytest.raises(ReleaseError, match=r"row 'r' has the inputs text, the prompt needs message"):
         require_fit(other, PROMPT, "suite.json")
 

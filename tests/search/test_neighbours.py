@@ -24,6 +24,7 @@ from agent.retrieval.pick import Picks
 from agent.retrieval.votes import NEIGHBOURS
 from agent.search import selection
 from agent.search.calibration import add_calibrated
+from agent.strict import read_as
 from agent.types import Budget, Completion, Example, Prediction, Proposal, Request, Usage
 from tests.retrieval.shipped import release_of
 from tests.search.worlds import Searched, made_search, share, with_baseline
@@ -158,7 +159,7 @@ def test_neighbours_are_a_part_of_the_weights_and_need_the_pool() -> None:
         "temperature": 2.0,
         "neighbours": {"k": 8, "weight": 1.5},
     }
-    assert LabelCalibration.of(json.loads(json.dumps(calibration().as_dict()))) == calibration()
+    assert read_as(LabelCalibration, json.loads(json.dumps(calibration().as_dict())), "calibration") == calibration()
     assert ("calibration", "neighbours") in features_of(twin)
     assert PROGRAM.check(twin) == ""
     assert "picks no examples" in PROGRAM.check(replace(FIXED, calibration=calibration()))

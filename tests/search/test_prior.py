@@ -24,6 +24,7 @@ from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease
 from agent.release.runtime import load_prompt
 from agent.search import selection
 from agent.search.calibration import add_calibrated, best_readings
+from agent.strict import read_as
 from agent.types import Budget, Example, Proposal
 from tests.search.test_calibrated_twins import Biased
 from tests.search.test_neighbours import FIXED, PICKED, PROGRAM, TASK, Clueless, searched
@@ -164,7 +165,9 @@ def test_a_prior_is_a_part_of_the_weights_and_names_its_rows() -> None:
     rows = PROGRAM.prior_rows()
     twin = replace(FIXED, calibration=LabelCalibration("prior", dict.fromkeys(TEAMS, 0.5), 2.0, prior=Prior(1.5, rows)))
     assert twin.calibration is not None
-    assert LabelCalibration.of(json.loads(json.dumps(twin.calibration.as_dict()))) == twin.calibration
+    assert (
+        read_as(LabelCalibration, json.loads(json.dumps(twin.calibration.as_dict())), "calibration") == twin.calibration
+    )
     assert ("calibration", "prior") in features_of(twin)
     assert PROGRAM.check(twin) == ""
     other = replace(twin, calibration=replace(twin.calibration, prior=Prior(1.5, "rows_other")))

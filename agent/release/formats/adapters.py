@@ -21,7 +21,7 @@ from agent.release.formats.export_format import (
     installed_version,
     settings_of,
 )
-from agent.release.released_adapter import ADAPTER_FILE
+from agent.release.prompt_file import ADAPTER_FILE
 from agent.release.runtime import PROMPT_FILE, PromptRelease, load_prompt
 from agent.training.base_model import Architecture, read_architecture
 from agent.training.hf_files import peft_form, read_peft_form

@@ -28,8 +28,7 @@ from agent.release.formats.export_format import (
     export_format,
     no_lone_surrogates,
 )
-from agent.release.formats.python_module import load_module
-from agent.release.formats.reading_source import as_openai, from_openai, require_same_answers
+from agent.release.formats.python_module import as_openai, from_openai, load_module, require_same_answers
 from agent.release.runtime import MESSAGES_FILE, PromptRelease
 from agent.types import Prediction
 

@@ -30,8 +30,14 @@ from agent.release.formats.export_format import (
     no_lone_surrogates,
     parts_of,
 )
-from agent.release.formats.python_module import load_module, module_source, rendered_calls
-from agent.release.formats.reading_source import as_openai, from_openai, require_same_answers
+from agent.release.formats.python_module import (
+    as_openai,
+    from_openai,
+    load_module,
+    module_source,
+    rendered_calls,
+    require_same_answers,
+)
 from agent.release.runtime import PromptRelease
 
 # -- in Python ---------------------------------------------------------------------------------------------------------

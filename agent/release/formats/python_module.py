@@ -1,75 +1,255 @@
-"""A Python module with `render`, `parse` and no dependency. Knows how to write it; values enter as list items only.
+"""A Python module with `render` and `parse` and no dependency: the prompt as data, and the very code that ran it.
 
-A prompt whose examples are picked, or whose passages are looked up, for each input comes with its rows and passages,
-and with the very code that did so in the run.
+The modules that a released prompt is rendered and read with are embedded whole, without their imports of each other, so
+an export cannot render or read otherwise than the run did. Targets that call Python extend the module.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import inspect
 import json
 import keyword
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import cycle, islice
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from agent.conversation import AS_TURNS, as_text
+from agent import conversation, shipped, strict
 from agent.errors import ReleaseError
+from agent.metrics import calls
+from agent.models import tool_calling
 from agent.models.tool_calling import openai_messages, openai_tools
-from agent.prompt.template import PICKED
-from agent.release.export import as_given
-from agent.release.formats import calls_source
-from agent.release.formats.export_format import (
-    Material,
-    Opened,
-    Values,
-    export_format,
-    parts_of,
-)
-from agent.release.formats.reading_source import (
-    reply_source,
-    require_same_answers,
-    require_same_replies,
-    weights_source,
-)
-from agent.release.runtime import PromptRelease
-from agent.retrieval import linear, passages, pick
+from agent.prompt import calibration, reply_parser, template, value_readers
+from agent.prompt.calibration import Tokens, calibrated, label_scores
+from agent.prompt.reply_parser import parse_reply
+from agent.release.export import HOSTILE, as_given, probe_rows, tried_rows
+from agent.release.formats.export_format import Material, Opened, Values, export_format
+from agent.release.prompt_file import PromptRelease
+from agent.retrieval import linear, passages, pick, pool, votes
+from agent.shipped import Message, Prediction
 from agent.task.tools import read_tools
-from agent.types import Message, Prediction, Request
+from agent.types import Request
 
 FILE = "prompt.py"
-_PICKING = """
+_START = '"""A released prompt: its data, `render` and `parse` stand at the end. Needs only Python 3.11 or newer."""\n'
+_TOOL_CODE = (
+    calls.ToolCall, calls.calls_in, calls._each, calls._call, calls._parts,
+    tool_calling.calls_of, tool_calling._openai_messages, tool_calling._argument_text,
+)  # fmt: skip
+_SHOWN = """
+
 _INDEX = PoolIndex([PoolRow(*row[:4]) for row in ROWS])
 
 
-def _texts(*values: str) -> list[tuple[str, ...]]:
-    return [ROWS[at][4] for at in _INDEX.pick("\\n".join(values), PICKS, HEAD)]
-
-
-def _turns(*values: str) -> list[dict[str, str]]:
-    roles = ("user", "assistant")
-    return [{"role": role, "content": text} for texts in _texts(*values) for role, text in zip(roles, texts)]
+def _shown(values: dict[str, str]) -> list[tuple[str, ...]]:
+    return [ROWS[at][4] for at in _INDEX.pick(text_of(values, COMPARED), PICKS, HEAD)]
 """
-_ROLES = '("user", "assistant")'
-_SENDING = """
+_CONTEXT = """
 
-def _said(messages: str | list[dict[str, str]]) -> str:
-    return user_text(messages) if isinstance(messages, str) else waiting_text(messages)
-
-
-def _sent(before: list[dict[str, str]], messages: str | list[dict[str, str]]) -> list[dict[str, str]]:
-    turns: Any = [(each["role"], each["content"]) for each in before]
-    return [{"role": role, "content": content} for role, content in after(turns, _said(messages))]
-"""
-_LOOKING_UP = """
 _PASSAGES = PoolIndex([PoolRow(str(at), text, "", "") for at, text in enumerate(PASSAGES)])
 
 
-def _context(*values: str) -> str:
-    found = _PASSAGES.nearest("\\n".join(values), LOOKUP["retriever"], LOOKUP["k"])
+def _context(values: dict[str, str]) -> str:
+    found = _PASSAGES.nearest(text_of(values, COMPARED), LOOKUP["retriever"], LOOKUP["k"])
     return passage_block(LOOKUP["tag"], [PASSAGES[at] for at in found])
 """
+_RENDER = '''
+
+def _values(inputs: dict[str, Any]) -> dict[str, str]:
+    return {
+        name: value if name != CONVERSATION else user_text(value) if isinstance(value, str) else waiting_text(value)
+        for name, value in inputs.items()
+    }
+
+
+def _messages(inputs: dict[str, Any]) -> tuple[Message, ...]:
+    values = _values(inputs)
+    return @filled@
+
+
+def render(@arguments@) -> list[dict[str, str]]:
+    """The messages to send, exactly as they were scored."""
+    return [message.as_dict() for message in _messages(@inputs@)]
+'''
+_SENT = '''
+
+def sent(@arguments@) -> list[dict[str, Any]]:
+    """The messages to send with TOOLS, as OpenAI takes them: examples as calls with results."""
+    return list(_openai_messages(_messages(@inputs@)))
+'''
+_PARSE = '''
+
+def parse(reply: str) -> Prediction:
+    """Reads a reply as it was read when it was scored, whatever the model wrote.
+
+    Returns:
+        In `fields` a value for each output; in `error` what did not parse or broke a limit, "" for nothing. The schema
+        of a JSON output is not checked here.
+    """
+    return parse_reply(reply, OUTPUTS, reasoning=REASONING)
+'''
+_WEIGH = '''
+
+def _votes(inputs: dict[str, Any] | None) -> tuple[float, ...]:
+    return @votes@
+
+
+def answer(logprobs: Tokens, inputs: dict[str, Any] | None = None) -> tuple[str, float] | None:
+    """The label of a reply and its confidence.
+
+    Args:
+        logprobs: For each token of the reply its most likely (token, log-probability) pairs.
+        inputs: What the prompt was rendered with. @needed@
+
+    Returns:
+        None where the reply does not begin with a label.
+    """
+    logs = label_scores(logprobs, OUTPUTS[0].choices)
+    if logs is None:
+        return None
+    found = calibrated(Prediction({}, ""), logs, OUTPUTS[0], CALIBRATION, _votes(inputs))
+    return found.fields[OUTPUTS[0].name], found.confidence or 0.0
+
+
+def parse(reply: str, logprobs: Sequence[Any] = (), *, inputs: dict[str, Any] | None = None) -> Prediction:
+    """Reads a reply as it was read when it was scored, whatever the model wrote.
+
+    Args:
+        reply: The model's text.
+        logprobs: For each token of the reply its most likely tokens, as (token, log-probability) pairs or as OpenAI
+            gives them (`choice.logprobs.content`). Calibration decides by them; without them, and where the reply
+            does not begin with a label, it is read as it stands.
+        inputs: What the prompt was rendered with. @needed@
+
+    Returns:
+        In `fields` the label; in `error` what did not parse, "" for nothing; the `confidence` of a calibrated label.
+    """
+    tokens = tokens_of(logprobs)
+    if tokens and inputs is None and CALIBRATION.reads_input:
+        raise ValueError("the inputs decide, too; write parse(reply, logprobs, inputs={...})")
+    return read_reply(reply, tokens, OUTPUTS, REASONING, CALIBRATION, _votes(inputs) if tokens else ())
+'''
+
+
+# -- the source --------------------------------------------------------------------------------------------------------
+
+
+def module_source(release: PromptRelease) -> str:
+    """The module, which targets that call Python extend.
+
+    Raises a ReleaseError where an input cannot be an argument of a function, or examples are picked by vectors.
+    """
+    if release.picks is not None and release.picks.vectors is not None:
+        raise ReleaseError(
+            f"{release.name!r}: picks its examples by vectors of {release.picks.vectors.model}, which a module without "
+            "dependencies cannot make; export it as md or messages, and load it with load_prompt"
+        )
+    bad = [name for name in release.inputs if keyword.iskeyword(name) or not name.isidentifier()]
+    if bad:
+        raise ReleaseError(f"{release.name!r}: the input {bad[0]!r} cannot be an argument of a Python function")
+    return "".join([f"# {ascii(release.name)[1:-1]}, {release.version}\n", _START, _code(release), _data(release)])
+
+
+def _code(release: PromptRelease) -> str:
+    """The code that the prompt needs. No annotation is a text in it: a dataclass would look for its module, which not
+    every loader registers."""
+    near = release.calibration is not None and release.calibration.neighbours is not None
+    needed = (
+        ([shipped, conversation, template, value_readers, reply_parser], True),
+        ([pick], release.picks or release.passages),
+        ([linear], release.classifier),
+        ([votes], near),
+        ([strict, calibration], release.calibration),
+    )
+    parts: list[Any] = [passages.passage_block] if release.passages else []
+    parts += [pool.text_of] if release.picks or release.passages or release.classifier else []
+    text = f'\nSEPARATOR, ABOUT_PASSAGES = "\\n", {passages.ABOUT_PASSAGES!a}\n'
+    text += "" if near else f"MOST_NEIGHBOURS = {votes.MOST_NEIGHBOURS}\n"
+    text += "".join(f"\n\n{_embedded(module)}" for modules, has in needed if has for module in modules)
+    if release.tools:
+        parts += _TOOL_CODE
+        text += f"\n\nNONE, DONE = {tool_calling.NONE!r}, {tool_calling.DONE!r}\nCall = tuple[str, Any]\n"
+        text += "\n\ndef short(value: Any, limit: int) -> str:\n    return repr(value)[:limit]\n"
+    return text + "".join(f"\n\n{inspect.getsource(part)}" for part in parts)
+
+
+def _embedded(module: ModuleType) -> str:
+    """The source of a module without its docstring and the imports of this project."""
+    source = inspect.getsource(module)
+    lines: list[str] = source.splitlines(keepends=True)
+    for at, node in enumerate(ast.parse(source).body):
+        ours = isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in ("__future__", "agent")
+        typed = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if ours or typed or (at == 0 and isinstance(node, ast.Expr)):
+            lines[node.lineno - 1 : node.end_lineno] = [""] * ((node.end_lineno or node.lineno) - node.lineno + 1)
+    return "".join(lines).strip("\n") + "\n"
+
+
+def _data(release: PromptRelease) -> str:
+    """The prompt itself, and the functions of the module."""
+    kind = "str | list[dict[str, str]]"
+    typed = [f"{name}: {kind if name == release.conversation else 'str'}" for name in release.inputs]
+    filled = "fill_messages(MESSAGES, values)"
+    text = "\n\n# -- the prompt --\n\n" + "".join(
+        f"{line}\n"
+        for line in (
+            f"MODEL = {release.model!a}",
+            f"PARAMETERS: dict[str, Any] = {dict(release.parameters)!a}",
+            f"VERSION = {release.version!a}",
+            "MESSAGES = (",
+            *(
+                f"    Message({message.role!r}, (\n        {_text(message.content)}\n    )),"
+                for message in release.messages
+            ),
+            ")",
+            f"OUTPUTS: tuple[Field, ...] = {release.outputs!a}",
+            f"REASONING = {release.reasoning!r}",
+            f"CONVERSATION = {release.conversation!a}",
+            f"COMPARED = {release.compared!a}",
+        )
+    )
+    if (picks := release.picks) is not None:
+        rows = zip(picks.rows, picks.shown, strict=True)
+        lines = "".join(f"    {(row.id, row.text, row.label, row.group, shown)!a},\n" for row, shown in rows)
+        text += f"PICKS = Picks(**{picks.picks.as_dict()!a})\nHEAD = {picks.head!a}\n"
+        text += f"ROWS: list[Any] = [\n{lines}]\n{_SHOWN}"
+        filled = "fill_picked(MESSAGES, values, _shown(values))"
+    if (found := release.passages) is not None:
+        lookup = {"retriever": found.settings.retriever, "k": found.settings.k, "tag": found.index.tag}
+        lines = "".join(f"    {passage.text!a},\n" for passage in found.passages)
+        text += f"\n\nLOOKUP: Any = {lookup!a}\nPASSAGES = [\n{lines}]\n{_CONTEXT}"
+        filled = filled.replace("values", f'{{**values, "{passages.CONTEXT}": _context(values)}}', 1)
+    if release.tools:
+        text += f"TOOLS: list[dict[str, Any]] = {openai_tools(release.tools)!a}\n"
+    marks = {
+        "arguments": f"*, {', '.join(typed)}" if typed else "",
+        "inputs": "{" + ", ".join(f"{name!r}: {name}" for name in release.inputs) + "}",
+        "filled": filled,
+    }
+    functions = _RENDER + _SENT * bool(release.tools)
+    for mark, code in marks.items():
+        functions = functions.replace(f"@{mark}@", code)
+    return text + functions + _reading(release)
+
+
+def _reading(release: PromptRelease) -> str:
+    how, classifier = release.calibration, release.classifier
+    if how is None:
+        return _PARSE
+    data, counted = f"\n\nCALIBRATION = {how!a}\n", "()"
+    if how.neighbours:
+        labels, k = list(how.bias), how.neighbours.k
+        counted = f"label_votes(_INDEX, text_of(_values(inputs or {{}}), COMPARED), {labels!a}, {k})"
+    elif how.prior and classifier is not None:
+        lines = classifier.lines(release.outputs[0].choices)
+        data += f"CLASSIFIER = label_classifier(*{(classifier.settings(), lines, [*how.bias])!a})\n"
+        counted = "CLASSIFIER.log_probabilities(text_of(_values(inputs or {}), COMPARED))"
+    needed = "Needed, as they decide, too." if how.reads_input else "Not looked at."
+    return data + _WEIGH.replace("@votes@", counted).replace("@needed@", needed)
 
 
 def _text(text: str) -> str:
@@ -77,12 +257,15 @@ def _text(text: str) -> str:
     lines = [_literal(line) for line in text.split("\n")]
     lines = [line[:-1] + '\\n"' for line in lines[:-1]] + lines[-1:]
     kept = [line for line in lines if line != '""'] or ['""']
-    return "\n            ".join(kept)
+    return "\n        ".join(kept)
 
 
 def _literal(line: str) -> str:
     body = line.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in body) + '"'
+
+
+# -- the format --------------------------------------------------------------------------------------------------------
 
 
 def load_module(path: Path, name: str) -> Any:
@@ -99,7 +282,7 @@ def _load(folder: Path, release: PromptRelease) -> Opened:
     module = load_module(folder / FILE, "exported_prompt")
     if release.calibration:
         require_same_answers("python", module.answer, release)
-    require_same_replies("python", module.parse, release)
+    _require_same_replies(module.parse, release)
 
     def render(values: Values) -> list[dict[str, str]]:
         given = as_given(release, values)
@@ -121,58 +304,10 @@ def _load(folder: Path, release: PromptRelease) -> Opened:
     carries=("tools", "calibration", "picks", "conversation"),
 )
 def files(material: Material) -> dict[str, str]:
-    return {FILE: module_source(material.release) + reply_source(material.release)}
+    return {FILE: module_source(material.release)}
 
 
-def module_source(release: PromptRelease) -> str:
-    """The module, which targets that call Python extend.
-
-    Raises a ReleaseError where an input cannot be an argument of a function, or examples are picked by vectors.
-    """
-    if release.picks is not None and release.picks.vectors is not None:
-        raise ReleaseError(
-            f"{release.name!r}: picks its examples by vectors of {release.picks.vectors.model}, which a module without "
-            "dependencies cannot make; export it as md or messages, and load it with load_prompt"
-        )
-    spoken = release.conversation
-    taken = ("_texts", "_turns", "_context", *(("_said", "_sent", "last_said") if spoken else ()))
-    bad = [name for name in release.inputs if keyword.iskeyword(name) or not name.isidentifier() or name in taken]
-    if bad:
-        raise ReleaseError(f"{release.name!r}: the input {bad[0]!r} cannot be an argument of a Python function")
-    kind = "str | list[dict[str, str]]" if spoken else "str"
-    arguments = f"*, {', '.join(f'{name}: {kind}' for name in release.inputs)}" if release.inputs else ""
-    lines = [
-        f"# {ascii(release.name)[1:-1]}, {release.version}",
-        *_head(release),
-        f"MODEL = {release.model!a}",
-        f"PARAMETERS: dict[str, Any] = {dict(release.parameters)!a}",
-        f"VERSION = {release.version!a}",
-        *_tools(release),
-        *_picking(release),
-        "",
-        "",
-        f"def render({arguments}) -> list[dict[str, str]]:",
-        '    """The messages to send, exactly as they were scored."""',
-        "    return _sent([" if spoken else "    return [",
-    ]
-    asked = [f"last_said(_said({spoken}))"] if spoken else list(release.inputs)
-    texts = f"({', '.join(asked)})"
-    for role, parts in parts_of(release):
-        if parts == [(PICKED,)] and release.format != "inline":
-            lines.append(f"        *_turns{texts},")
-            continue
-        if spoken and parts == [(f"{spoken}{AS_TURNS}",)]:
-            continue
-        pieces = [_piece(part, asked) for part in parts] or ['""']
-        lines += [f'        {{"role": "{role}", "content": "".join((', *[f"            {piece}," for piece in pieces]]
-        lines += ["        ))},"]
-    lines.append(f"    ], {spoken})" if spoken else "    ]")
-    if release.tools:
-        given = ", ".join(f"{name}={name}" for name in release.inputs)
-        about = '    """The messages to send with TOOLS, as OpenAI takes them: examples as calls with results."""'
-        lines += ["", "", f"def sent({arguments}) -> list[dict[str, Any]]:", about]
-        lines.append(f"    return called(render({given}))")
-    return "\n".join(lines) + "\n" + weights_source(release)
+# -- proofs ------------------------------------------------------------------------------------------------------------
 
 
 def rendered_calls(
@@ -192,80 +327,87 @@ def _plain(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The messages, whatever content comes with calls and however their arguments are spaced."""
     found = []
     for message in messages:
-        calls = [(call["id"], call["function"]) for call in message.get("tool_calls") or ()]
-        functions = [(i, function["name"], json.loads(function["arguments"])) for i, function in calls]
-        found.append({**message, "content": message.get("content") or "", "tool_calls": functions})
+        functions = [(call["id"], call["function"]) for call in message.get("tool_calls") or ()]
+        written = [(i, function["name"], json.loads(function["arguments"])) for i, function in functions]
+        found.append({**message, "content": message.get("content") or "", "tool_calls": written})
     return found
 
 
-def _piece(part: str | tuple[str], names: Sequence[str]) -> str:
-    """A part of a message as an expression; `names` are the arguments of what picks."""
-    inputs = f"({', '.join(names)})"
-    if isinstance(part, str):
-        return _text(part)
-    if part[0] == passages.CONTEXT and part[0] not in names:
-        return f"_context{inputs}"
-    return f"*(texts[0] for texts in _texts{inputs})" if part[0] == PICKED else part[0]
+def _require_same_replies(parse: Callable[[str], Any], release: PromptRelease) -> None:
+    """Raises a ReleaseError unless an exported `parse` reads replies as the release does."""
+    for reply in _replies(release):
+        found, want = parse(reply), parse_reply(reply, release.outputs, reasoning=release.reasoning)
+        if (dict(found.fields), found.error) != (dict(want.fields), want.error):
+            raise ReleaseError(f"python: parse drifts: {found!a:.80} for {reply!a:.60}, not {want!a:.80}")
 
 
-def _head(release: PromptRelease) -> list[str]:
-    """The start of the module: of a prompt that picks or takes a conversation, the code for that.
+def _replies(release: PromptRelease) -> Iterator[str]:
+    yield from (message.content for message in release.messages if message.role == "assistant")
+    values = {"number": "1,234.5", "json": '{"a": [1]}', "text": "Said so."}
+    lines = [f"{each.name}: {each.choices[-1] if each.choices else values.get(each.type)}" for each in release.outputs]
+    yield from ("\n".join(lines), f"<think>So.</think>\n{lines[0] if lines else ''}", *values.values())
+    yield from (choice for each in release.outputs for choice in each.choices)
+    yield from HOSTILE
 
-    Annotations are no texts here: a dataclass would look for its module, which not every loader registers.
+
+def require_same_answers(
+    name: str,
+    answer: Callable[..., Any],
+    release: PromptRelease,
+    unfit: Callable[[PromptRelease, Values], str] = lambda release, values: "",
+) -> None:
+    """Raises a ReleaseError unless an exported `answer` decides as the release does, on replies in every label.
+
+    `unfit`: why the target cannot be given some inputs, which are left out.
     """
-    needed = [pick.__file__] if release.picks is not None or release.passages is not None else []
-    needed += [linear.__file__] if release.classifier is not None else []
-    needed += [inspect.getfile(as_text)] if release.conversation else []
-    if needed:
-        return [*(Path(file).read_text("utf-8") for file in needed), _SENDING if release.conversation else ""]
-    return [
-        '"""The messages of a released prompt. Needs only Python."""',
-        "",
-        "from typing import Any",
-        "",
-    ]
+    how, field = release.calibration, release.outputs[0]
+    assert how is not None
+    replies = list(_weighed_replies(field.choices))
+    texts = [row.text for row in release.picks.rows[: len(replies)]] if release.picks else []
+    made = [*probe_rows(release.inputs), *(dict.fromkeys(release.inputs, text) for text in texts)]
+    rows = islice(cycle(tried_rows(release, made)), max(len(replies), len(made)))
+    for tokens, values in zip(cycle(replies), rows, strict=False):
+        if how.reads_input and unfit(release, values):
+            continue
+        logs = label_scores(tokens, field.choices)
+        want = None
+        if logs is not None:
+            found = calibrated(Prediction({}, ""), logs, field, how, release.votes(values))
+            want = found.fields[field.name], found.confidence
+        got = answer(tokens, as_given(release, values)) if how.reads_input else answer(tokens)
+        if (got and got[0]) != (want and want[0]) or (got and want and abs(got[1] - (want[1] or 0)) > 1e-9):
+            raise ReleaseError(f"{name}: its calibration drifts: {got!a:.80} for {tokens!a:.80}, not {want!a:.80}")
 
 
-def _tools(release: PromptRelease) -> list[str]:
-    if not release.tools:
-        return []
-    code = Path(calls_source.__file__).read_text("utf-8").partition("from typing import Any\n")[2]
-    return [f"TOOLS: list[dict[str, Any]] = {openai_tools(release.tools)!a}", "", "import json", code.rstrip("\n")]
+def _weighed_replies(labels: Sequence[str]) -> Iterator[Tokens]:
+    """One that begins with no label; for each label one where it is spelled whole, one that comes in two tokens."""
+    yield [[("\u2603", 0.0)]]
+    for at, label in enumerate(labels):
+        others = [(other, -1.0 - 0.1 * place) for place, other in enumerate(labels) if other != label]
+        yield [[(label, -0.2 - 0.1 * at), *others]]
+        half = max(1, len(label) // 2)
+        yield [[(label[:half], math.log(0.6)), *others], [(label[half:], -0.1), ("x", -3.0)]]
 
 
-def _picking(release: PromptRelease) -> list[str]:
-    return [*_passages(release), *_picks(release)]
+def as_openai(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a release as OpenAI names them: whether there are log-probabilities, and for how many tokens.
+
+    >>> as_openai({"max_tokens": 8, "logprobs": 6})
+    {'max_tokens': 8, 'logprobs': True, 'top_logprobs': 6}
+    """
+    found = dict(parameters)
+    if count := found.pop("logprobs", 0):
+        found |= {"logprobs": True, "top_logprobs": count}
+    return found
 
 
-def _passages(release: PromptRelease) -> list[str]:
-    if (found := release.passages) is None:
-        return []
-    how = {"retriever": found.settings.retriever, "k": found.settings.k, "tag": found.index.tag}
-    return [
-        f"ABOUT_PASSAGES = {passages.ABOUT_PASSAGES!a}",
-        "",
-        inspect.getsource(passages.passage_block),
-        f"LOOKUP: Any = {how!a}",
-        "PASSAGES = [",
-        *(f"    {passage.text!a}," for passage in found.passages),
-        "]",
-        _LOOKING_UP.rstrip("\n"),
-    ]
+def from_openai(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What `as_openai` was given.
 
-
-def _picks(release: PromptRelease) -> list[str]:
-    picks = release.picks
-    if picks is None:
-        return []
-    rows = [
-        f"    {(row.id, row.text, row.label, row.group, shown)!a},"
-        for row, shown in zip(picks.rows, picks.shown, strict=True)
-    ]
-    return [
-        f"PICKS = Picks(**{picks.picks.as_dict()!a})",
-        f"HEAD = {picks.head!a}",
-        "ROWS: list[Any] = [",
-        *rows,
-        "]",
-        (_PICKING.replace(_ROLES, f"{_ROLES} * MOST_MESSAGES") if release.conversation else _PICKING).rstrip("\n"),
-    ]
+    >>> from_openai({"max_tokens": 8, "logprobs": True, "top_logprobs": 6})
+    {'max_tokens': 8, 'logprobs': 6}
+    """
+    found = dict(parameters)
+    if found.pop("logprobs", False):
+        found["logprobs"] = found.pop("top_logprobs", 0)
+    return found

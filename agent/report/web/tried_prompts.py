@@ -23,6 +23,7 @@ from agent.report.next_steps import held_folder
 from agent.report.view import RunView
 from agent.report.web.page_request import PageRequest
 from agent.report.web.registry_pages import version_folder
+from agent.strict import read_as
 from agent.types import Demo, Example, Message, SplitName, Tool
 
 SPLITS: Final[tuple[SplitName, ...]] = ("dev", "train")
@@ -116,7 +117,7 @@ def _released(view: RunView, candidate: Row, released: PromptRelease) -> PromptR
         model=released.model,
         parameters=_parameters(view, candidate["id"], bool(calibration)) or released.parameters,
         provenance={"run_id": view.id, "candidate_id": candidate["id"]},
-        calibration=LabelCalibration.of(calibration) if calibration else None,
+        calibration=read_as(LabelCalibration, calibration, "calibration") if calibration else None,
         adapter=released.adapter if view.run["model"] != released.model else None,  # else the base alone answered it
         tools=_tools(view, candidate, released),
     )

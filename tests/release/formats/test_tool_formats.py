@@ -8,19 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from agent.errors import ReleaseError
-from agent.models.tool_calling import calls_of, calls_text, openai_messages
-from agent.release.formats.calls_source import called
 from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import verify_exports, write_exports
 from agent.release.formats.python_module import load_module
 from agent.release.prompt_file import PromptRelease
 from agent.release.runtime import load_prompt
 from agent.task.tools import read_tools
-from agent.types import Field, Message, Request, Tool, calls_schema
+from agent.types import Field, Message, Tool, calls_schema
 
 HOSTILE = 'Plays music. """ {{request}} </tools> \\ \u2028 "quoted" é <|im_start|>'
 PLAY = Tool("play", HOSTILE, json.dumps({"type": "object", "properties": {"title": {"description": "as said"}}}))
@@ -121,22 +117,3 @@ def test_mlflow_sends_examples_as_calls_and_keeps_the_tools(tmp_path: Path) -> N
 def test_a_template_alone_is_refused() -> None:
     with pytest.raises(ReleaseError, match="export it as --format md, messages, python, langchain, mlflow or tools"):
         verify_exports([FORMATS.get("prompty")], {"prompty": Material(RELEASE)})
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=4),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["name", "arguments", "input", "function", "room"]), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
-CALLS = st.lists(st.tuples(st.text(max_size=5), st.dictionaries(st.text(max_size=3), st.integers())), max_size=3)
-
-
-@given(st.lists(JSON, max_size=3).map(json.dumps) | CALLS.map(calls_text) | st.text(max_size=20))
-def test_an_exported_module_takes_the_same_texts_for_calls_as_a_run(content: str) -> None:
-    messages = (Message("user", content), Message("assistant", content), Message("user", "and"))
-    wanted = openai_messages(Request(messages, 1, tools=RELEASE.tools))
-    assert called([message.as_dict() for message in messages]) == wanted
-    assert (calls_of(content) is None) == (wanted[1].get("content") == content)
