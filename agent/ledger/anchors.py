@@ -29,7 +29,7 @@ from agent.ledger.connect import reader, refuse_merged, require_version
 from agent.ledger.provenance import utc_now
 from agent.ledger.schema import structure
 from agent.ledger.verify import chains, verify
-from agent.strict import parse_json, parse_toml, read_file
+from agent.strict import parse_json, read_file
 
 HASH = re.compile("[0-9a-f]{64}")
 _NOTED = [re.compile(rf'\b{name}"?\s*[=:]\s*"([0-9a-f]{{64}})"') for name in ("ledger_head", "hash")]
@@ -172,8 +172,8 @@ def _has(path: Path, head: str) -> bool:
 def _of_release(path: Path) -> Iterator[Witness]:
     try:
         _, front, _ = read_file(path, MOST).decode("utf-8").split(f"{FENCE}\n", 2)
-        noted = parse_toml(front)["provenance"]
-    except (OSError, ValueError, KeyError):  # what is no release says nothing
+        noted = parse_json(front)["provenance"]
+    except (OSError, ValueError, KeyError, TypeError):  # what is no release says nothing
         return
     yield from _witness(path, noted)
 

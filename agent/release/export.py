@@ -1,6 +1,6 @@
 """Writes a release as files, and what proves that files render what was scored. Knows no model and no search.
 
-`prompt.md` is for people and diffs: TOML front matter, then a `## role` heading per message, an empty line, the
+`prompt.md` is for people and diffs: JSON front matter, then a `## role` heading per message, an empty line, the
 content as it is, an empty line. A content line that itself looks like such a heading gets one leading backslash.
 `messages.json` is the same release for programs.
 """
@@ -33,7 +33,6 @@ from agent.release.prompt_file import (
 from agent.release.runtime import Prompt, load_prompt
 from agent.types import ChatRole
 
-LINE = 100  # a longer list in the front matter goes one item per line
 HOSTILE = (
     "",
     " leading and trailing ",
@@ -64,7 +63,8 @@ def export_markdown(release: PromptRelease) -> str:
         if key in data:
             lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in data[key].pop("rows"))
             sections.append(f"{title}\n\n{lines}\n")
-    text = "\n".join([f"{FENCE}\n{toml(data)}{FENCE}\n", *sections])
+    head = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    text = "\n".join([f"{FENCE}\n{head}\n{FENCE}\n", *sections])
     if found := re.search("[\ud800-\udfff]", text):
         raise ReleaseError(
             f"{release.name!r}: {PROMPT_FILE} cannot hold the lone surrogate {found[0]!a} "
@@ -206,53 +206,3 @@ def probe_rows(inputs: tuple[str, ...], count: int = 200) -> Iterator[Mapping[st
     yield from filter(is_new, (plain, *hostile_rows(inputs)))
     yield from islice(mixed(pieces, 2, 4), count // 2)
     yield from islice(mixed(tame, 1, 6), count + count // 2)
-
-
-# -- TOML -------------------------------------------------------------------------------------------------------------
-
-
-def toml(table: Mapping[str, Any], path: str = "") -> str:
-    """A table of text, numbers, lists and tables as TOML 1.0: plain keys, then `[tables]`; None is skipped."""
-    plain: list[str] = []
-    tables: list[str] = []
-    for key, value in table.items():
-        inner = f"{path}.{_key(key)}" if path else _key(key)
-        if isinstance(value, Mapping):
-            tables.append(f"\n[{inner}]\n{toml(value, inner)}")
-        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
-            tables += [f"\n[[{inner}]]\n{toml(item, inner)}" for item in value]
-        elif value is not None:
-            plain.append(f"{_key(key)} = {_value(value, wrap=True)}\n")
-    return "".join(plain + tables)
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _string(key)
-
-
-def _value(value: Any, *, wrap: bool = False) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        if value.isprintable() and "'" not in value and ('"' in value or "\\" in value):
-            return f"'{value}'"
-        return _string(value)
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items() if item is not None) + "}"
-    if not isinstance(value, list):
-        raise ReleaseError(f"{value!r:.60} cannot be written as TOML: use text, numbers, lists and tables")
-    items = [_value(item) for item in value]
-    line = f"[{', '.join(items)}]"
-    return line if len(line) <= LINE or not wrap else "[\n" + "".join(f"    {item},\n" for item in items) + "]"
-
-
-def _string(text: str) -> str:
-    short = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-    return '"' + "".join(short.get(char) or (char if _shown(char) else f"\\U{ord(char):08x}") for char in text) + '"'
-
-
-def _shown(char: str) -> bool:
-    """Whether a character stands for itself; a lone surrogate does, so that it is refused as such later."""
-    return char.isprintable() or "\ud800" <= char <= "\udfff"

@@ -20,12 +20,10 @@ from agent.errors import ReleaseError
 from agent.prompt.template import PICKED, fill_messages, fill_picked, placeholder, turns_input
 from agent.shipped import ChatRole, Field, FormatName, Message, Tool, content_id
 from agent.strict import (
-    BadToml,
     Rule,
     at_least,
     matching,
     parse_json,
-    parse_toml,
     read_as,
     read_file,
     whole,
@@ -318,18 +316,15 @@ def _text(file: Path) -> str:
 
 
 def _markdown(text: str, file: Path) -> dict[str, Any]:
-    """TOML front matter between two `+++` lines, then `## role` sections."""
+    """JSON front matter between two `+++` lines, then `## role` sections."""
     fences = re.match(r"\+\+\+\n(.*?)^\+\+\+$\n?", text, re.DOTALL | re.MULTILINE)
     if fences is None:
         raise ReleaseError(
             f"{file}:1: the front matter does not stand between two {FENCE} lines; restore the released file"
         )
-    try:
-        data = parse_toml("\n" + fences[1])  # the empty line stands for the fence, so that lines count as in the file
-    except BadToml as error:
-        raise ReleaseError(f"{file}:{error.line}: wrong TOML: {error}; restore the released file") from error
+    data = _json("\n" + fences[1], file)  # the empty line stands for the fence, so that lines count as in the file
     if "messages" in data:
-        raise ReleaseError(f"{_where(file, text, 'messages')}: messages stand under their headings, not in the TOML")
+        raise ReleaseError(f"{_where(file, text, 'messages')}: messages stand under their headings, not before them")
     headings = list(HEADING.finditer(text, fences.end()))
     start = headings[0].start() if headings else len(text)
     if stray := text[fences.end() : start].strip():
@@ -379,7 +374,7 @@ def _json(text: str, file: Path) -> dict[str, Any]:
         data = parse_json(text)
     except json.JSONDecodeError as error:
         raise ReleaseError(
-            f"{file}:{error.lineno}: is neither a {PROMPT_FILE} (first line {FENCE}) nor JSON ({error.msg}); "
+            f"{file}:{error.lineno}: wrong JSON ({error.msg}), and the first line of a {PROMPT_FILE} is {FENCE}; "
             "restore the released file"
         ) from None
     except ValueError as error:
@@ -529,7 +524,7 @@ def _parts(read: dict[str, Any], folder: Path, refuse: Refuse) -> dict[str, Any]
 def _where(file: Path, text: str, key: str) -> str:
     """`file:line` of a top-level key, or just the file."""
     name = re.escape(key)
-    found = re.search(rf'^(?:"?{name}"? *=|\[+{name}[\].]|  "{name}":)', text, re.MULTILINE)
+    found = re.search(rf'^  "{name}":', text, re.MULTILINE)
     line = text.count("\n", 0, found.start()) + 1 if found else 0
     return f"{file}:{line}" if line else str(file)
 

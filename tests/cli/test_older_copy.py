@@ -144,7 +144,7 @@ def test_a_copy_that_went_on_by_itself_is_no_finding_but_a_note(ids: list[str]) 
     assert verified(fork)["whole"]
 
 
-@pytest.mark.parametrize("content", [b"", b"+++\n+++\n", b"\xff\xfe", b"+++\nprovenance = 5\n+++\n", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b"+++\n+++\n", b"\xff\xfe", b'+++\n{"provenance": 5}\n+++\n', b"[" * 100_000])
 def test_files_that_are_something_else_say_nothing(ids: list[str], content: bytes) -> None:
     for name in ("prompt.md", "held/prompt.md", "page.html"):
         path = Path("runs/some") / name

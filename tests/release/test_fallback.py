@@ -20,7 +20,6 @@ from agent.errors import ReleaseError
 from agent.release.export import export_markdown, export_messages, write_release
 from agent.release.prompt_file import MAX_FILE, MESSAGES_FILE, PROMPT_FILE, PromptRelease
 from agent.release.runtime import load_prompt
-from agent.strict import MAX_TOML
 from agent.types import Field, Message
 
 RELEASE = PromptRelease(
@@ -153,48 +152,26 @@ def test_a_folder_that_this_user_may_not_look_into(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("max_tokens = 64", f"max_tokens = {HUGE}"),
-        ("max_tokens = 64", f"max_tokens = {'9' * 8000}"),
-        ('run_id = "r_1"', f"run_id = {HUGE}"),
-        ('type = "choice"', f'type = "choice"\nmax_words = {HUGE}'),
-        ('inputs = ["message"]', f"inputs = [{HUGE}]"),
-        ('inputs = ["message"]', f"inputs = {HUGE}"),
-        ('model = "openai/gpt-x"', "model = 1979-05-27"),
-        ("max_tokens = 64", "max_tokens = " + "[" * 3000 + "]" * 3000),
-        ("max_tokens = 64", "max_tokens = " + "{a=" * 3000 + "1" + "}" * 3000),
-        ("max_tokens = 64", "a" + ".a" * 400 + " = 1"),
-        ("max_tokens = 64", '""' + '\t."a.b#"' * 400 + " = 1"),
-        ("max_tokens = 64", "[a" + " .'a'" * 400 + "]"),
-        ("max_tokens = 64", "# " + "x" * MAX_TOML),
-    ],
-)
-def test_a_front_matter_that_no_release_has(old: str, new: str, verify: bool, tmp_path: Path, bundled: Path) -> None:
-    assert old in MARKDOWN
-    (tmp_path / PROMPT_FILE).write_text(MARKDOWN.replace(old, new))
-    error = refused(tmp_path, bundled, verify=verify)
-    assert str(error).startswith(str(tmp_path / PROMPT_FILE))
-    assert len(str(error)) < 1000
-
-
-@pytest.mark.parametrize("verify", [True, False])
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
+        ('"max_tokens": 64', f'"max_tokens": {HUGE}'),
+        ('"run_id": "r_1"', f'"run_id": {HUGE}'),
+        ('"type": "choice"', f'"type": "choice", "max_words": {HUGE}'),
+        ('"model": "openai/gpt-x"', '"model": 1979'),
         ('"max_tokens": 64', f'"max_tokens": {"9" * 8000}'),
         ('"max_tokens": 64', f'"max_tokens": {"9" * 4000}'),
         ('"max_tokens": 64', f'"max_tokens": {"[" * 100_000}{"]" * 100_000}'),
         ('"max_tokens": 64', f'"max_tokens": {"[" * 500}{"]" * 500}'),
         ('"max_tokens": 64', '"max_tokens": 64, "max_tokens": 64'),
         ('"model"', '"model": "openai/gpt-x",\n  "model"'),
-        ('"role": "system"', '"role": "user", "role": "system"'),
         ('"run_id"', '"run_id": "r_2", "run_id"'),
     ],
 )
-def test_a_messages_file_that_no_release_has(old: str, new: str, verify: bool, tmp_path: Path, bundled: Path) -> None:
-    assert old in MESSAGES
-    file = tmp_path / MESSAGES_FILE
-    file.write_text(MESSAGES.replace(old, new, 1))
-    refused(file, bundled, verify=verify)
+def test_data_that_no_release_has(old: str, new: str, verify: bool, tmp_path: Path, bundled: Path) -> None:
+    for name, text in ((PROMPT_FILE, MARKDOWN), (MESSAGES_FILE, MESSAGES)):
+        assert old in text
+        (tmp_path / name).write_text(text.replace(old, new, 1))
+        error = refused(tmp_path / name, bundled, verify=verify)
+        assert str(error).startswith(str(tmp_path / name))
+        assert len(str(error)) < 1000
 
 
 def test_the_cause_is_kept_and_a_mistake_in_the_program_is_not_swallowed(tmp_path: Path, bundled: Path) -> None:
@@ -202,31 +179,6 @@ def test_the_cause_is_kept_and_a_mistake_in_the_program_is_not_swallowed(tmp_pat
     for wrong in (None, 3, b"bytes", ["a"]):
         with pytest.raises(TypeError):
             load_prompt(wrong, fallback=bundled)  # type: ignore[arg-type]
-
-
-SLOW = """
-import sys
-from agent.errors import ReleaseError
-from agent.release.runtime import load_prompt
-try:
-    load_prompt(sys.argv[1])
-except ReleaseError as error:
-    print(error)
-"""
-
-
-@pytest.mark.parametrize("key", ["a" + ".a" * 20_000, "'a'" + "\t. 'a'" * 20_000, "[" + "a." * 20_000 + "a]"])
-def test_a_key_of_many_parts_is_refused_before_it_is_parsed(key: str, tmp_path: Path) -> None:
-    """Of which the parser would need a minute; a child, so that it can be stopped."""
-    (tmp_path / PROMPT_FILE).write_text(MARKDOWN.replace("max_tokens =", f"{key}{'' if key[0] == '[' else ' ='}"))
-    done = subprocess.run(
-        [sys.executable, "-c", SLOW, tmp_path],
-        capture_output=True,
-        text=True,
-        timeout=15,
-        cwd=Path(__file__).parents[2],
-    )
-    assert "nested deeper than 50 levels" in done.stdout
 
 
 def test_the_largest_release_loads_and_a_larger_file_is_refused(tmp_path: Path, bundled: Path) -> None:

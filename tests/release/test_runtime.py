@@ -148,7 +148,7 @@ def test_an_edited_file_is_refused_but_can_be_loaded_without_verification(file, 
     edit(file, old, new)
     message = refused(file)
     assert "was edited after release" in message
-    assert message.startswith(f"{file}:3: ")
+    assert message.startswith(f"{file}:4: ")
     prompt = load_prompt(file, verify=False)
     assert len(prompt.render(message="x")) == 2
     assert (prompt.version == RELEASE.version) == (new == b"p_0")
@@ -184,21 +184,21 @@ def test_a_path_that_cannot_be_read_is_a_release_error(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "where", "what"),
     [
-        (b'model = "', b"model = ", 7, "wrong TOML"),
-        (b"\n+++\n", b"\nx = [1,\n+++\n", 24, "wrong TOML"),
+        (b'"model": "', b'"model": ', 20, "wrong JSON"),
+        (b"\n}\n+++\n", b"\n,\n}\n+++\n", 32, "wrong JSON"),
         (b"\n+++\n", b"\n", 1, "does not stand between two +++ lines"),
-        (b"\n+++\n", b"\n+++\n\nhello\n", 26, "'hello' stands before the first heading"),
-        (b"## system", b"##system", 26, "stands before the first heading"),
-        (b'name = "', b'messages = []\nname = "', 2, "under their headings"),
-        (b'name = "', b'nam = "', None, "lacks name"),
-        (b"reasoning = true", b'reasoning = "yes"', 6, "reasoning must be true or false"),
-        (b"reasoning = true", b"reasoning = true\nthinking = 1", 7, "unknown key 'thinking'"),
-        (b'"labelled-turns"', b'"labeled"', 5, "format must be one of "),
-        (b'["message"]', b"[1]", 4, "inputs[0] must be a text, not 1"),
-        (b'type = "choice"', b'type = "choices"', 9, "outputs[0].type must be one of "),
-        (b"temperature = 0.5", b"temperature = nan", 14, "parameters.temperature"),
-        (b"temperature = 0.5", b"temperature = 2026-11-24", 14, "parameters.temperature"),
-        (b"Route", b"Ro\xffute", 28, "is not UTF-8"),
+        (b"\n+++\n", b"\n+++\n\nhello\n", 35, "'hello' stands before the first heading"),
+        (b"## system", b"##system", 35, "stands before the first heading"),
+        (b'  "name": "support', b'  "messages": [],\n  "name": "support', 3, "under their headings"),
+        (b'"name": "support', b'"nam": "support', None, "lacks name"),
+        (b'"reasoning": true', b'"reasoning": "yes"', 19, "reasoning must be true or false"),
+        (b'"reasoning": true,', b'"reasoning": true,\n  "thinking": 1,', 20, "unknown key 'thinking'"),
+        (b'"labelled-turns"', b'"labeled"', 18, "format must be one of "),
+        (b'[\n    "message"\n  ]', b"[1]", 5, "inputs[0] must be a text, not 1"),
+        (b'"type": "choice"', b'"type": "choices"', 8, "outputs[0].type must be one of "),
+        (b'"temperature": 0.5', b'"temperature": NaN', 21, "parameters.temperature"),
+        (b'"temperature": 0.5', b'"temperature": "2026-11-24"', 21, "parameters.temperature"),
+        (b"Route", b"Ro\xffute", 37, "is not UTF-8"),
     ],
 )
 def test_broken_markdown_is_one_line_with_its_place(tmp_path, old, new, where, what):
@@ -214,9 +214,9 @@ def test_broken_markdown_is_one_line_with_its_place(tmp_path, old, new, where, w
 @pytest.mark.parametrize(
     ("text", "where", "what"),
     [
-        ("", ":1", "is neither a prompt.md (first line +++) nor JSON"),
-        ("You are helpful.\n", ":1", "is neither"),
-        ('{\n"name": "x",\n}', ":3", "nor JSON"),
+        ("", ":1", "wrong JSON (Expecting value), and the first line of a prompt.md is +++"),
+        ("You are helpful.\n", ":1", "wrong JSON"),
+        ('{\n"name": "x",\n}', ":3", "wrong JSON"),
         ("[]", ":1", "holds a JSON list"),
         ("{}", "", "lacks name, version, messages"),
         ("[" * 100_000, "", "nested too deeply"),
