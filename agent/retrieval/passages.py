@@ -6,13 +6,14 @@ Imports the standard library alone: a released prompt looks its passages up by t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 from agent.retrieval.pick import RETRIEVERS, PoolIndex, PoolRow
 from agent.retrieval.pool import text_of
 from agent.shipped import content_id
+from agent.strict import one_of, read_as, whole
 
 CONTEXT = "context"
 """The field of a template that the block of passages goes into, and its name in the user's own prompt."""
@@ -25,14 +26,14 @@ class Passages:
     """How passages are looked up.
 
     `retriever`: "bm25" (words), "chars" (three neighbouring letters of a word) or "hybrid" (both, fused by rank). `k`:
-    1 to 16, the nearest first. `chunk`: the most letters of a passage, without its heading. `overlap`: the most letters
-    that the next passage of the same section repeats. `pool`: the hash of all passages.
+    the nearest first. `chunk`: the most letters of a passage, without its heading. `overlap`: the most letters that the
+    next passage of the same section repeats. `pool`: the hash of all passages.
     """
 
-    retriever: str
-    k: int
-    chunk: int
-    overlap: int
+    retriever: Annotated[str, one_of(RETRIEVERS)]
+    k: Annotated[int, whole(1, MOST_PASSAGES)]
+    chunk: Annotated[int, whole(1, MOST_CHUNK)]
+    overlap: Annotated[int, whole(0, MOST_CHUNK)]
     pool: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -126,22 +127,10 @@ class ReleasedPassages:
 
 def released_passages(settings: Any, rows: Any) -> ReleasedPassages:
     """Restore what `as_dict` and `row_data` gave. Raises ValueError for wrong data."""
-    names = [field.name for field in fields(Passages)]
-    if not isinstance(settings, dict) or set(settings) != set(names):
-        raise ValueError(f"passages must have {', '.join(names)}, not {settings!r:.60}")
-    if settings["retriever"] not in RETRIEVERS:
-        raise ValueError(f"passages: the retriever is one of {', '.join(RETRIEVERS)}")
-    for name, least, most in (("k", 1, MOST_PASSAGES), ("chunk", 1, MOST_CHUNK), ("overlap", 0, MOST_CHUNK)):
-        value = settings[name]
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise ValueError(f"passages: {name} is a whole number from {least} to {most}, not {value!r:.20}")
-    if not isinstance(rows, list) or not rows:
+    how: Passages = read_as(Passages, settings, "passages")
+    made: tuple[Passage, ...] = read_as(tuple[Passage, ...], rows, "passages.rows")
+    if not made:
         raise ValueError("there are settings of passages and no passages")
-    for number, row in enumerate(rows, start=1):
-        is_texts = isinstance(row, dict) and all(isinstance(value, str) for value in row.values())
-        if not is_texts or set(row) != {"file", "text"}:
-            raise ValueError(f"passage {number} is no passage with file and text: {row!r:.60}")
-    made = tuple(Passage(row["file"], row["text"]) for row in rows)
-    if settings["pool"] != passages_id(made):
-        raise ValueError(f"the passages are {passages_id(made)}, and their settings say {settings['pool']!r:.40}")
-    return ReleasedPassages(Passages(**settings), made)
+    if how.pool != passages_id(made):
+        raise ValueError(f"the passages are {passages_id(made)}, and their settings say {how.pool!r:.40}")
+    return ReleasedPassages(how, made)

@@ -6,10 +6,10 @@ Where rows are picked by their vectors, picking imports numpy, and wordllama whe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import Annotated, Any
 
 from agent.conversation import AS_TURNS, MOST_MESSAGES, last_said
 from agent.errors import InputError, ReleaseError
@@ -22,15 +22,14 @@ from agent.retrieval.vectors import (
     Vector,
     require_vector,
     static_vector,
-    unpacked,
 )
 from agent.retrieval.votes import label_votes
 from agent.shipped import content_id
+from agent.strict import one_of, read_as, whole
 
 SEPARATOR = "\n"
 VECTOR = "vector"
 """Of a row in a release, the key of its vector."""
-_OF_VECTORS = ("embeddings", "dimensions")
 
 
 def text_of(inputs: Mapping[str, str], names: Sequence[str]) -> str:
@@ -175,61 +174,41 @@ class PickedDemos:
         return [{**row, VECTOR: vector} for row, vector in zip(data, self.vectors.rows, strict=True)]
 
 
+_SETTINGS: dict[str, Any] = {
+    "retriever": Annotated[str, one_of((*RETRIEVERS, *DENSE_RETRIEVERS))],
+    "k": Annotated[int, whole(1, MOST_PICKED)],
+    "order": Annotated[str, one_of(ORDERS)],
+    "diverse": bool,
+    "balanced": bool,
+    "pool": str,
+}
+_OF_VECTORS: dict[str, Any] = {"embeddings": str, "dimensions": Annotated[int, whole(1, MOST_DIMENSIONS)]}
+_ROW: dict[str, Any] = {"id": str, "text": str, "label": str, "group": str}
+
+
 def picked_examples(settings: Any, rows: Any) -> PickedDemos:
     """Restore what `settings` and `row_data` gave. Raises ValueError for wrong data."""
-    names = [field.name for field in fields(Picks)]
     is_dense = isinstance(settings, dict) and settings.get("retriever") in DENSE_RETRIEVERS
-    if not isinstance(settings, dict) or set(settings) != {"head", *names, *(_OF_VECTORS if is_dense else ())}:
-        raise ValueError(
-            f"picks must have retriever, k, order, diverse, balanced, pool and head"
-            f"{', embeddings and dimensions' if is_dense else ''}, not {settings!r:.60}"
-        )
-    if settings["retriever"] not in (*RETRIEVERS, *DENSE_RETRIEVERS) or settings["order"] not in ORDERS:
-        known = ", ".join((*RETRIEVERS, *DENSE_RETRIEVERS))
-        raise ValueError(f"picks: the retriever is one of {known}, the order {' or '.join(ORDERS)}")
-    k = settings["k"]
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST_PICKED:
-        raise ValueError(f"picks: k is a whole number from 1 to {MOST_PICKED}, not {k!r:.20}")
-    if not all(isinstance(settings[name], bool) for name in ("diverse", "balanced")):
-        raise ValueError("picks: diverse and balanced are true or false")
-    head = settings["head"]
-    if not isinstance(head, list) or not all(isinstance(name, str) for name in head):
-        raise ValueError(f"picks: head is a list of row ids, not {head!r:.60}")
-    if not isinstance(rows, list) or not rows:
+    of_vectors = _OF_VECTORS if is_dense else {}
+    read = read_as({**_SETTINGS, "head": tuple[str, ...], **of_vectors}, settings, "picks")
+    kind = {**_ROW, "shown": tuple[str, ...], **({VECTOR: str} if is_dense else {})}
+    found = [read_as(kind, row, f"picks.rows[{at}]") for at, row in enumerate(read_as(tuple[Any, ...], rows, "rows"))]
+    if not found:
         raise ValueError("there are picks and no rows that may be picked")
-    for number, row in enumerate(rows, start=1):
-        if not _is_row(row, is_dense) or len(row["shown"]) % 2 != len(rows[0]["shown"]) % 2:
-            held = "id, text, label, group, shown and vector" if is_dense else "id, text, label, group and shown"
-            raise ValueError(f"row {number} of the pool is no row with {held}: {row!r:.60}")
-    vectors = _vectors(settings, rows) if is_dense else None
-    made = tuple(PoolRow(row["id"], row["text"], row["label"], row["group"]) for row in rows)
-    if settings["pool"] != (found := pool_id(made, vectors)):
-        raise ValueError(f"the rows of the pool are {found}, and picks says {settings['pool']!r:.40}")
-    picks = Picks(**{name: settings[name] for name in names})
-    return PickedDemos(picks, tuple(head), made, tuple(tuple(row["shown"]) for row in rows), vectors)
-
-
-def _vectors(settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> PoolVectors:
-    model, dimensions = settings["embeddings"], settings["dimensions"]
-    if not isinstance(model, str) or not model:
-        raise ValueError(f"picks: embeddings is the name of a model, not {model!r:.60}")
-    if isinstance(dimensions, bool) or not isinstance(dimensions, int) or not 1 <= dimensions <= MOST_DIMENSIONS:
-        raise ValueError(f"picks: dimensions is a whole number from 1 to {MOST_DIMENSIONS:,}, not {dimensions!r:.20}")
-    for number, row in enumerate(rows, start=1):
-        try:
-            unpacked(row[VECTOR], dimensions)
-        except ValueError as error:
-            raise ValueError(f"the vector of row {number} of the pool {error}") from None
-    return PoolVectors(model, dimensions, tuple(row[VECTOR] for row in rows))
-
-
-def _is_row(row: Any, has_vector: bool) -> bool:
-    texts = ("id", "text", "label", "group", *([VECTOR] if has_vector else []))
-    return (
-        isinstance(row, dict)
-        and set(row) == {*texts, "shown"}
-        and all(isinstance(row[name], str) for name in texts)
-        and isinstance(row["shown"], list)
-        and (len(row["shown"]) == 1 or len(row["shown"]) in range(2, 2 + 2 * MOST_MESSAGES, 2))
-        and all(isinstance(text, str) for text in row["shown"])
-    )
+    for at, row in enumerate(found):
+        turns = len(row["shown"])
+        if turns not in (1, *range(2, 2 + 2 * MOST_MESSAGES, 2)) or turns % 2 != len(found[0]["shown"]) % 2:
+            raise ValueError(f"picks.rows[{at}].shown must be one text, or turns, as in the other rows")
+    vectors = None
+    if is_dense:
+        vectors = PoolVectors(read["embeddings"], read["dimensions"], tuple(row[VECTOR] for row in found))
+        for at in range(len(found)):
+            try:
+                vectors.vector(at)
+            except ValueError as error:
+                raise ValueError(f"picks.rows[{at}].{VECTOR} {error}") from None
+    made = tuple(PoolRow(**{name: row[name] for name in _ROW}) for row in found)
+    if read["pool"] != (own := pool_id(made, vectors)):
+        raise ValueError(f"the rows of the pool are {own}, and picks says {read['pool']!r:.40}")
+    picks = Picks(**{name: read[name] for name in _SETTINGS})
+    return PickedDemos(picks, read["head"], made, tuple(row["shown"] for row in found), vectors)

@@ -166,14 +166,14 @@ def test_what_cannot_look_up_refuses_the_prompt_with_the_reason() -> None:
 
 
 def edits() -> Iterator[tuple[str, Any, str]]:
-    yield "k", 0, "k is a whole number from 1 to 16"
-    yield "chunk", True, "chunk is a whole number"
-    yield "overlap", -1, "overlap is a whole number from 0"
-    yield "retriever", "magic", "the retriever is one of"
+    yield "k", 0, "k must be a whole number from 1 to 16"
+    yield "chunk", True, "chunk must be a whole number"
+    yield "overlap", -1, "overlap must be a whole number from 0"
+    yield "retriever", "magic", "retriever must be one of"
     yield "pool", "passages_0", "and their settings say"
-    yield "more", 1, "passages must have"
+    yield "more", 1, "passages has the unknown key"
     yield "rows", [], "no passages"
-    yield "rows", [{"file": "a", "text": 1}], "passage 1 is no passage"
+    yield "rows", [{"file": "a", "text": 1}], r"passages.rows\[0\].text must be a text"
 
 
 @pytest.mark.parametrize(("key", "value", "words"), list(edits()))

@@ -21,13 +21,13 @@ from tests.retrieval.test_same_picks import PROGRAM, prompts, released
 def edits() -> Iterator[tuple[str, Any, str]]:
     yield "k", 0, "from 1 to 16"
     yield "k", True, "from 1 to 16"
-    yield "retriever", "magic", "the retriever is one of"
+    yield "retriever", "magic", "picks.retriever must be one of"
     yield "diverse", "no", "true or false"
-    yield "head", "t1", "list of row ids"
+    yield "head", "t1", "picks.head must be a list"
     yield "pool", "pool_0", "the rows of the pool are"
-    yield "more", 1, "picks must have"
+    yield "more", 1, "picks has the unknown key 'more'"
     yield "rows", [], "no rows"
-    yield "rows", [{"id": "a"}], "row 1 of the pool"
+    yield "rows", [{"id": "a"}], r"picks.rows\[0\] lacks text"
 
 
 @pytest.mark.parametrize(("key", "value", "words"), list(edits()))

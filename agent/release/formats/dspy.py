@@ -3,8 +3,8 @@
 DSPy's adapters wrap a prompt in their own words, so a state alone would send something else than was scored. The module
 brings an adapter that sends the released messages as they are and reads the reply as it was read when scored.
 
-With calibration the module asks for log-probabilities and decides by them: DSPy hands an adapter the text of a reply
-and puts its log-probabilities into the prediction, so the adapter gives the text back and the program reads it.
+DSPy hands an adapter the text of a reply and puts its log-probabilities, by which a calibrated prompt decides, into the
+prediction, so the adapter gives the text back and the program reads it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ OUTPUTS = @outputs@
 
 
 class Released(dspy.Adapter):
-    """Sends the released messages and parameters; reads the reply as it was read when it was scored."""
+    """Sends the released messages, and gives the reply back as it came, for Program to read."""
 
     def __init__(self, prompt):
         super().__init__()
@@ -64,10 +64,7 @@ class Released(dspy.Adapter):
         return self.prompt.render(**{name: inputs[name] for name in INPUTS})
 
     def parse(self, signature, completion):
-        found = self.prompt.parse(completion)
-        if found.error:
-            raise AdapterParseError("Released", signature, completion, message=found.error)
-        return dict(found.fields)
+        return {name: completion for name in OUTPUTS}
 
 
 class Program(dspy.Module):
@@ -80,7 +77,13 @@ class Program(dspy.Module):
 
     def forward(self, **inputs):
         with dspy.context(adapter=self.adapter):
-            return self.answer(**inputs, config=dict(self.adapter.prompt.parameters))
+            found = self.answer(**inputs, config=@config@)
+        reply, logprobs = found[OUTPUTS[0]], found.get("logprobs")
+        tokens = logprobs["content"] if isinstance(logprobs, dict) else getattr(logprobs, "content", None)
+        read = self.adapter.prompt.parse(reply, tokens or (), inputs={name: inputs[name] for name in INPUTS})
+        if read.error:
+            raise AdapterParseError("Released", self.answer.signature, reply, message=read.error)
+        return dspy.Prediction(**{"confidence": read.confidence, **read.fields})
 
 
 def load():
@@ -96,27 +99,6 @@ def load():
 '''
 _NO_LABEL = "\u2603"
 """A reply that is no label."""
-_AS_READ = """\
-        found = self.prompt.parse(completion)
-        if found.error:
-            raise AdapterParseError("Released", signature, completion, message=found.error)
-        return dict(found.fields)
-"""
-_AS_IT_STANDS = """\
-        return {name: completion for name in OUTPUTS}  # Program reads it, by its log-probabilities, too
-"""
-_FORWARD = """\
-            return self.answer(**inputs, config=dict(self.adapter.prompt.parameters))
-"""
-_FORWARD_WEIGHTED = """\
-            found = self.answer(**inputs, config=@config@)
-        reply, logprobs = found[OUTPUTS[0]], found.get("logprobs")
-        tokens = logprobs["content"] if isinstance(logprobs, dict) else getattr(logprobs, "content", None)
-        read = self.adapter.prompt.parse(reply, tokens or (), inputs={name: inputs[name] for name in INPUTS})
-        if read.error:
-            raise AdapterParseError("Released", self.answer.signature, reply, message=read.error)
-        return dspy.Prediction(**read.fields, confidence=read.confidence)
-"""
 
 
 def _state(release: PromptRelease) -> str:
@@ -165,7 +147,7 @@ def _load(folder: Path, release: PromptRelease) -> Opened:
             answer = asked(DummyLM([{"reply": reply}], adapter=_AsItIs()), values)
         except AdapterParseError as error:
             return Prediction({}, reply, str(error).partition("\n")[0])
-        return Prediction(dict(answer.items()), reply)
+        return Prediction({output.name: answer[output.name] for output in release.outputs}, reply)
 
     settings = from_openai(sent(bare, dict.fromkeys(release.inputs, "plain"))["kwargs"])
     return Opened(render, settings, read)
@@ -180,11 +162,6 @@ class _AsItIs:
 
 
 # -- calibration -----------------------------------------------------------------------------------------------------
-
-
-def _weighted_source(source: str, release: PromptRelease) -> str:
-    config = ascii(as_openai(release.parameters))
-    return source.replace(_AS_READ, _AS_IT_STANDS).replace(_FORWARD, _FORWARD_WEIGHTED.replace("@config@", config))
 
 
 def _answers_of(program: Any, release: PromptRelease) -> Callable[..., tuple[str, float] | None]:
@@ -237,5 +214,5 @@ def files(material: Material) -> dict[str, str]:
     release = material.release
     source = _SOURCE.replace("@inputs@", ascii(list(release.inputs)))
     source = source.replace("@outputs@", ascii([field.name for field in release.outputs]))
-    source = _weighted_source(source, release) if release.calibration else source
+    source = source.replace("@config@", ascii(as_openai(release.parameters)))
     return {STATE: _state(release), f"{FOLDER}/{MESSAGES_FILE}": export_messages(release), MODULE: source}

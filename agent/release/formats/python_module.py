@@ -15,21 +15,18 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import cycle, islice
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from agent import conversation, shipped, strict
 from agent.errors import ReleaseError
 from agent.metrics import calls
 from agent.models import tool_calling
 from agent.models.tool_calling import openai_messages, openai_tools
-from agent.prompt import calibration, reply_parser, template, value_readers
 from agent.prompt.calibration import Tokens, calibrated, label_scores
 from agent.prompt.reply_parser import parse_reply
 from agent.release.export import HOSTILE, as_given, probe_rows, tried_rows
 from agent.release.formats.export_format import Material, Opened, Values, export_format
 from agent.release.prompt_file import PromptRelease
-from agent.retrieval import linear, passages, pick, pool, votes
+from agent.retrieval import passages, pool, votes
 from agent.shipped import Message, Prediction
 from agent.task.tools import read_tools
 from agent.types import Request
@@ -159,11 +156,11 @@ def _code(release: PromptRelease) -> str:
     every loader registers."""
     near = release.calibration is not None and release.calibration.neighbours is not None
     needed = (
-        ([shipped, conversation, template, value_readers, reply_parser], True),
-        ([pick], release.picks or release.passages),
-        ([linear], release.classifier),
-        ([votes], near),
-        ([strict, calibration], release.calibration),
+        (("shipped", "conversation", "prompt.template", "prompt.value_readers", "prompt.reply_parser"), True),
+        (("retrieval.pick",), release.picks or release.passages),
+        (("retrieval.linear",), release.classifier),
+        (("retrieval.votes",), near),
+        (("strict", "prompt.calibration"), release.calibration),
     )
     parts: list[Any] = [passages.passage_block] if release.passages else []
     parts += [pool.text_of] if release.picks or release.passages or release.classifier else []
@@ -177,9 +174,9 @@ def _code(release: PromptRelease) -> str:
     return text + "".join(f"\n\n{inspect.getsource(part)}" for part in parts)
 
 
-def _embedded(module: ModuleType) -> str:
+def _embedded(module: str) -> str:
     """The source of a module without its docstring and the imports of this project."""
-    source = inspect.getsource(module)
+    source = inspect.getsource(importlib.import_module(f"agent.{module}"))
     lines: list[str] = source.splitlines(keepends=True)
     for at, node in enumerate(ast.parse(source).body):
         ours = isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in ("__future__", "agent")

@@ -56,7 +56,7 @@ def changing(name: str, old: str, new: str) -> Format:
 
 
 CLAUDE, GPT = "anthropic/claude-x", "openai/gpt-x"
-PARAMETERS = "config=dict(self.adapter.prompt.parameters)"
+PARAMETERS = "config={'max_tokens': 64, 'temperature': 0.0}"
 
 
 @pytest.mark.parametrize(
