@@ -168,18 +168,18 @@ FORMATS: Registry[Format] = Registry(
         "md": "agent.release.formats.native",
         "messages": "agent.release.formats.native",
         "anthropic": "agent.release.formats.native",
-        "langchain": "agent.release.formats.langchain",
+        "langchain": "agent.release.formats.templates",
         "dspy": "agent.release.formats.dspy",
         "promptfoo": "agent.release.formats.promptfoo",
         "prompty": "agent.release.formats.templates",
         "dotprompt": "agent.release.formats.templates",
-        "mlflow": "agent.release.formats.mlflow",
+        "mlflow": "agent.release.formats.templates",
         "llm": "agent.release.formats.templates",
         "python": "agent.release.formats.python_module",
         "llama-server": "agent.release.formats.adapters",
         "peft": "agent.release.formats.adapters",
         "tools": "agent.release.formats.native",
-        "finetune-jsonl": "agent.release.formats.finetune",
+        "finetune-jsonl": "agent.release.formats.native",
     },
 )
 
@@ -193,6 +193,11 @@ def parts_of(release: PromptRelease) -> list[tuple[str, Parts]]:
         *([CONTEXT] if release.passages else []),
     )
     return [(message.role, split(message.content, names)) for message in release.messages]
+
+
+def written(parts: Parts, mark: Callable[[str], str], escape: Callable[[str], str] = str) -> str:
+    """A message as a target writes it: `mark` for the name of an input, `escape` for fixed text."""
+    return "".join(mark(part[0]) if isinstance(part, tuple) else escape(part) for part in parts)
 
 
 def no_lone_surrogates(release: PromptRelease, values: Values) -> str:

@@ -1,15 +1,18 @@
-"""Formats that need no library: our own two files, which `load_prompt` reads, the body of a request to Anthropic, and
-the tools of a prompt as each provider takes them."""
+"""Formats that need no library: our own two files, which `load_prompt` reads, the body of a request to Anthropic, the
+tools of a prompt as each provider takes them, and rows for fine-tuning."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agent.errors import ReleaseError
+from agent.metrics.calls import one_answer
 from agent.models.tool_calling import anthropic_tools, openai_tools
-from agent.prompt.template import fill
+from agent.prompt.render import answer_of
+from agent.prompt.reply_parser import parse_reply
+from agent.prompt.template import fill, fill_picked, label_text
 from agent.release.completion import parameters_of
 from agent.release.export import export_markdown, export_messages, rendered, verify_file
 from agent.release.formats.export_format import (
@@ -23,6 +26,7 @@ from agent.release.formats.export_format import (
 )
 from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, PromptRelease, load_prompt
 from agent.task.tools import read_tools
+from agent.types import Demo, Example, Field, Message, Task, canonical
 
 
 def _load(name: str) -> Callable[[Path, PromptRelease], Opened]:
@@ -127,3 +131,67 @@ def tool_files(material: Material) -> dict[str, str]:
         raise ReleaseError(f"{material.release.name!r}: calls no tools; leave --format tools out")
     forms = {OPENAI_FILE: openai_tools(tools), ANTHROPIC_FILE: anthropic_tools(tools)}
     return {name: json.dumps(form, indent=2, ensure_ascii=False) + "\n" for name, form in forms.items()}
+
+
+# -- fine-tuning rows: the released instruction, a train row, its right answer -----------------------------------------
+#
+# Train rows only: dev and test stay unseen. Examples that are turns are left out, since every row is one now.
+
+FINETUNE_FILE = "finetune.jsonl"
+
+
+def chat_line(messages: Sequence[Message], answer: str) -> str:
+    """A line of a training file: the messages of a call and the answer to them."""
+    turns = [message.as_dict() for message in messages]
+    return json.dumps({"messages": [*turns, {"role": "assistant", "content": answer}]}, ensure_ascii=False) + "\n"
+
+
+def right_answer(row: Example, task: Task, outputs: tuple[Field, ...], reasoning: bool) -> str:
+    """The row's right answer as a reply. Raises ReleaseError where it would not be read back as the row has it."""
+    signature, labels = task.signature, one_answer(row.labels, task.accepted)
+    answers = {name: label_text(value) for name, value in labels.items()}
+    answer = answer_of(Demo(row.id, row.inputs, answers), signature, reasoning)
+    read = parse_reply(answer, outputs, reasoning=reasoning)
+    if read.error or canonical(dict(read.fields)) != canonical(labels):
+        raise ReleaseError(
+            f"{FINETUNE_FILE}: the answer of the train row {row.id} reads back as {dict(read.fields)!a:.60}"
+        )
+    return answer
+
+
+def _line(kept: tuple[Message, ...], release: PromptRelease, row: Example, task: Task) -> str:
+    answer = right_answer(row, task, release.outputs, release.reasoning)
+    return chat_line(fill_picked(kept, release.with_passages(row.inputs), ()), answer)
+
+
+def _load_rows(folder: Path, release: PromptRelease) -> Opened:
+    for line in (folder / FINETUNE_FILE).read_bytes().splitlines():
+        json.loads(line)
+    return Opened(None)
+
+
+@export_format(
+    "finetune-jsonl",
+    about="finetune.jsonl: train rows as chats with the released instruction (OpenAI, Hugging Face)",
+    load=_load_rows,
+    needs_task=True,
+    proof="train rows only; each answer was read back by the prompt's own parser",
+    carries=("adapter", "picks", "conversation"),
+)
+def finetune_files(material: Material) -> dict[str, str]:
+    release, task = material.release, material.rows
+    if release.format.startswith("dspy-"):
+        raise ReleaseError(
+            f"{release.name!r}: the layout {release.format} wraps answers in DSPy's own words; fine-tune a prompt of "
+            "another layout (formats in task.toml)"
+        )
+    if release.picks is not None and release.format == "inline":
+        raise ReleaseError(
+            f"{release.name!r}: its picked examples stand in the turn of the row itself; fine-tune a prompt of another "
+            "layout (formats in task.toml)"
+        )
+    last = release.messages[-1]
+    if last.role != "user":
+        raise ReleaseError(f"{release.name!r}: the last message is the {last.role}'s; a row needs an answer after it")
+    kept = (*(message for message in release.messages if message.role == "system"), last)
+    return {FINETUNE_FILE: "".join(_line(kept, release, row, task) for row in task.train)}

@@ -1,4 +1,4 @@
-r"""Templates in text files: Prompty, Dotprompt and the command `llm`; and texts written as Jinja2 and YAML.
+r"""Templates in files: Prompty, Dotprompt, the command `llm`, LangChain and MLflow; texts written as Jinja2 and YAML.
 
 Jinja2 (and Nunjucks, which reads it the same way) gets as string literals, `{{ "{" }}`: braces that would open a tag,
 `#}` (Nunjucks stumbles over it), carriage returns (Jinja makes them line feeds) and a line feed at the very end (Jinja
@@ -8,13 +8,15 @@ may drop it).
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError
 from agent.extras import command
-from agent.prompt.template import fill_messages
+from agent.prompt.template import fill_messages, placeholder
 from agent.release.formats.export_format import (
     Material,
     Opened,
@@ -28,8 +30,16 @@ from agent.release.formats.export_format import (
     hosted_name,
     no_lone_surrogates,
     parts_of,
+    written,
 )
-from agent.release.runtime import PromptRelease
+from agent.release.formats.python_targets import (
+    LANGCHAIN_CODE,
+    MLFLOW_CODE,
+    from_langchain,
+    provenance_tags,
+    registered_name,
+)
+from agent.release.prompt_file import PromptRelease
 
 OPENS = re.compile(r"\{(?=[{%#\r]|\n?\Z)|#(?=\})|\r")
 _SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -42,10 +52,11 @@ def jinja(parts: Parts) -> str:
     >>> jinja(["Use {{x}} for ", ("message",)])
     'Use {{ "{" }}{x}} for {{ message }}'
     """
-    text = "".join(
-        f"{{{{ {part[0]} }}}}" if isinstance(part, tuple) else OPENS.sub(lambda found: _literal(found[0]), part)
-        for part in parts
-    )
+
+    def literal(text: str) -> str:
+        return OPENS.sub(lambda found: _literal(found[0]), text)
+
+    text = written(parts, lambda name: f"{{{{ {name} }}}}", literal)
     return f"{text[:-1]}{_literal(chr(10))}" if text.endswith("\n") else text
 
 
@@ -84,10 +95,7 @@ _LLM = "llm.yaml"
 def _llm_template(parts: Parts, release: PromptRelease) -> str:
     """A prompt with a single input takes it as `${input}`, what llm reads from its argument or stdin."""
     alone = len(release.inputs) == 1
-    return "".join(
-        f"${{{'input' if alone else part[0]}}}" if isinstance(part, tuple) else part.replace("$", "$$")
-        for part in parts
-    )
+    return written(parts, lambda name: f"${{{'input' if alone else name}}}", lambda text: text.replace("$", "$$"))
 
 
 def _load_llm(folder: Path, release: PromptRelease) -> Opened:
@@ -287,8 +295,7 @@ def dotprompt_files(material: Material) -> dict[str, str]:
     body = ""
     for role, parts in parts_of(release):
         body += f'{{{{role "{_DOT_ROLES[role]}"}}}}'
-        for part in parts:
-            body += f"{{{{{part[0]}}}}}" if isinstance(part, tuple) else _AWKWARD.sub(named, part)
+        body += written(parts, placeholder, lambda text: _AWKWARD.sub(named, text))
     body = re.sub(r"(?<!\s)\s+\Z", named, body)
     lines = ["---"]
     if release.model:
@@ -302,3 +309,154 @@ def dotprompt_files(material: Material) -> dict[str, str]:
     if fixed:
         lines += ["  default:", *(f"    {name}: {yaml_quoted(text)}" for name, text in fixed.items())]
     return {_DOTPROMPT: "\n".join([*lines, "---", body]) + "\n"}
+
+
+# -- LangChain: a ChatPromptTemplate as its own `dumps` writes it ------------------------------------------------------
+#
+# Every literal brace is doubled, or LangChain takes it for a variable. f-string templates: mustache escapes values.
+
+_LANGCHAIN = "langchain.json"
+_CLASSES = {
+    "system": "SystemMessagePromptTemplate",
+    "user": "HumanMessagePromptTemplate",
+    "assistant": "AIMessagePromptTemplate",
+}
+
+
+def _made(kind: list[str], fields: dict[str, Any]) -> dict[str, Any]:
+    return {"lc": 1, "type": "constructor", "id": kind, "kwargs": fields}
+
+
+def _braces(parts: Parts) -> str:
+    return written(parts, lambda name: f"{{{name}}}", lambda text: text.replace("{", "{{").replace("}", "}}"))
+
+
+def _load_langchain(folder: Path, release: PromptRelease) -> Opened:
+    from langchain_core.load import loads
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # loads is in beta
+        template: Any = loads((folder / _LANGCHAIN).read_text("utf-8"), allowed_objects="core")
+    unused = set(template.input_variables) - set(release.inputs)
+    if unused:
+        raise ReleaseError(f"{_LANGCHAIN}: LangChain takes {', '.join(sorted(unused))} for a variable")
+
+    return Opened(lambda values: from_langchain(template.format_messages(**values)), dict(template.metadata or {}))
+
+
+@export_format(
+    "langchain",
+    about='langchain.json: a ChatPromptTemplate; langchain_core.load.loads(text, allowed_objects="core")',
+    as_code=LANGCHAIN_CODE,
+    load=_load_langchain,
+    library="langchain-core",
+    install=command("langchain"),
+    unfit=no_lone_surrogates,
+    settings_note="a template sends no parameters; give them to your model, as in ChatOpenAI(**template.metadata)",
+)
+def langchain_files(material: Material) -> dict[str, str]:
+    messages = [
+        _made(
+            ["langchain", "prompts", "chat", _CLASSES[role]],
+            {
+                "prompt": _made(
+                    ["langchain", "prompts", "prompt", "PromptTemplate"],
+                    {
+                        "input_variables": sorted({part[0] for part in parts if isinstance(part, tuple)}),
+                        "template": _braces(parts),
+                        "template_format": "f-string",
+                    },
+                )
+            },
+        )
+        for role, parts in parts_of(material.release)
+    ]
+    used = {part[0] for _, parts in parts_of(material.release) for part in parts if isinstance(part, tuple)}
+    whole = _made(
+        ["langchain", "prompts", "chat", "ChatPromptTemplate"],
+        {"input_variables": sorted(used), "messages": messages, "metadata": dict(material.release.parameters)},
+    )
+    return {_LANGCHAIN: json.dumps(whole, indent=2, ensure_ascii=False) + "\n"}
+
+
+# -- MLflow: a prompt for its registry, and a script that registers it -------------------------------------------------
+#
+# MLflow fills `{{ name }}` one input after the other, so a value that holds another input's mark would be filled again,
+# and no mark can be written literally. Where a template holds a Jinja tag it uses Jinja2 instead, in one pass. So a
+# prompt with one input and no braces in its text stays plain; any other begins with an empty Jinja tag.
+
+_MLFLOW = "mlflow_prompt.json"
+_SCRIPT = "register_mlflow.py"
+_TAG = "{% if true %}{% endif %}"
+_REGISTER = '''"""Registers mlflow_prompt.json, which lies beside this file, and points the alias `production` at it.
+
+    MLFLOW_TRACKING_URI=... python register_mlflow.py
+
+In production: mlflow.genai.load_prompt("prompts:/NAME@production").format(INPUT="...") gives the messages.
+"""
+
+import json
+from pathlib import Path
+
+import mlflow
+
+
+def register(alias="production"):
+    data = json.loads(Path(__file__).with_name("mlflow_prompt.json").read_bytes())
+    prompt = mlflow.genai.register_prompt(**data)
+    if alias:
+        mlflow.genai.set_prompt_alias(data["name"], alias, prompt.version)
+    return prompt
+
+
+if __name__ == "__main__":
+    print(register().uri)
+'''
+
+
+def _load_mlflow(folder: Path, release: PromptRelease) -> Opened:
+    from mlflow.entities.model_registry import PromptVersion
+
+    data = json.loads((folder / _MLFLOW).read_bytes())
+    prompt = PromptVersion(data["name"], 1, data["template"], model_config=data.get("model_config"))
+
+    def render(values: Values) -> Sent:
+        messages = prompt.format(**values)
+        return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+    config = prompt.model_config or {}
+    return Opened(render, {"model" if key == "model_name" else key: value for key, value in config.items()})
+
+
+@export_format(
+    "mlflow",
+    about="mlflow_prompt.json and register_mlflow.py: for MLflow's prompt registry (MLflow 3)",
+    as_code=MLFLOW_CODE,
+    load=_load_mlflow,
+    library="mlflow-skinny",
+    install=command("exports"),
+    unfit=no_lone_surrogates,
+)
+def mlflow_files(material: Material) -> dict[str, str]:
+    release = material.release
+    messages = parts_of(release)
+    plain = len(release.inputs) <= 1 and not any(
+        re.search(r"\{\{|\{%|\{#|\{\Z", part) for _, parts in messages for part in parts if isinstance(part, str)
+    )
+    template = [
+        {"role": role, "content": written(parts, placeholder) if plain else jinja(parts)} for role, parts in messages
+    ]
+    if not plain:
+        template[0]["content"] = _TAG + template[0]["content"]
+    tags = {"release": release.version, **provenance_tags(release)}
+    config: dict[str, Any] = {"model_name": release.model} if release.model else {}
+    config |= chosen(release, {"temperature": "temperature", "max_tokens": "max_tokens"})
+    data = {
+        "name": registered_name(release),
+        "template": template,
+        "commit_message": f"release {release.version}",
+        "tags": tags,
+    }
+    if config:
+        data["model_config"] = config
+    return {_MLFLOW: json.dumps(data, indent=2, ensure_ascii=False) + "\n", _SCRIPT: _REGISTER}

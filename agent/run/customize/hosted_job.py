@@ -25,7 +25,7 @@ from agent.models.hosted import cut
 from agent.models.openai import OpenAIModel
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.release.formats.finetune import chat_line, right_answer
+from agent.release.formats.native import chat_line, right_answer
 from agent.run.customize.arms import instructed_prompt
 from agent.run.customize.training import Stopped
 from agent.run.session import Session

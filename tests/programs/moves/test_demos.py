@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.programs.moves.demos import DemoMaker, jaccard
 from agent.programs.train_rows import as_demo
-from agent.release.formats.finetune import right_answer
+from agent.release.formats.native import right_answer
 from agent.types import Example, Field, MetricSpec, Outcome, Prediction, Signature
 from tests.toys import TEAMS, make_task
 
