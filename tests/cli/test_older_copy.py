@@ -105,9 +105,9 @@ def test_an_older_copy_is_found_after_the_next_run_as_well(ids: list[str]) -> No
 
 def test_files_of_older_versions_count_where_their_run_is_in_the_ledger(ids: list[str]) -> None:
     for each in ids:
-        change(Path(f"runs/{each}/prompt.md"), r'(?m)^ledger = "[0-9a-f]{64}"\n', "")
+        change(Path(f"runs/{each}/prompt.md"), r'(?m)^    "ledger": "[0-9a-f]{64}",\n', "")
     assert verified()["whole"]
-    change(Path(f"runs/{ids[0]}/prompt.md"), r'(?m)^ledger_head = "[0-9a-f]{64}"$', f'ledger_head = "{"5" * 64}"')
+    change(Path(f"runs/{ids[0]}/prompt.md"), r'"ledger_head": "[0-9a-f]{64}"', f'"ledger_head": "{"5" * 64}"')
     assert named(verified()) == [f"runs/{ids[0]}/prompt.md"]
 
 

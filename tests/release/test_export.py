@@ -216,16 +216,12 @@ def test_the_markdown_reads_as_a_person_would_write_it():
     "run_id": "r_1",
     "trial": 12,
     "candidate_id": "c_1",
-    "baseline_test": 0.61,
-    "winner_test": 0.78,
-    "decision": "improved",
-    "tool_version": "0.1.0",
-    "created_utc": "2026-11-24T16:00:00Z",
-    "ledger_head": "HASHC",
     "task_hashes": {
       "train": "HASHA",
       "task.toml": "HASHB"
     },
+    "baseline_test": 0.61,
+    "winner_test": 0.78,
     "lift": {
       "mean": 0.17,
       "ci95": [
@@ -233,7 +229,11 @@ def test_the_markdown_reads_as_a_person_would_write_it():
         0.25
       ],
       "p_value": 1e-05
-    }
+    },
+    "decision": "improved",
+    "tool_version": "0.1.0",
+    "created_utc": "2026-11-24T16:00:00Z",
+    "ledger_head": "HASHC"
   }
 }
 +++
