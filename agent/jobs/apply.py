@@ -25,7 +25,7 @@ from agent.jobs.released import released, rows_task
 from agent.options.jobs import ApplyOptions
 from agent.options.shared import FormOptions
 from agent.redact import mask, rare_secrets_in
-from agent.release.adapted_model import brought
+from agent.release.completion import brought
 from agent.release.regression import require_place
 from agent.release.runtime import Prompt, load_prompt
 from agent.results.rows import ApplyResult

@@ -28,7 +28,7 @@ from agent.options.kinds import File, Time
 from agent.options.option import JobOptions, option
 from agent.options.shared import OUTPUT
 from agent.redact import mask, rare_secrets_in
-from agent.release.adapted_model import brought, in_folder, without_folder
+from agent.release.completion import brought, in_folder, without_folder
 from agent.release.production_logs import ab_report, compare_windows, read_outcomes, window_of_log, window_of_suite
 from agent.release.regression import as_junit, as_markdown, mean_of, require_place, verdict, write_text
 from agent.release.runtime import Prompt, load_prompt

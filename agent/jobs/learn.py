@@ -24,7 +24,7 @@ from agent.jobs.registry import job, key_option
 from agent.options.kinds import File
 from agent.options.option import option
 from agent.redact import rare_secrets_in, redact
-from agent.release.log_lines import MISSING, listed_once, value_of
+from agent.release.production_logs import MISSING, listed_once, value_of
 from agent.results.base import WasNow
 from agent.results.rows import LearnResult, LeftOutRows
 from agent.run.tasks import find_task

@@ -20,8 +20,7 @@ from agent.gateway.prices import prices_for
 from agent.jobs.released import released, rows_task
 from agent.models.hosted import estimate_tokens
 from agent.options.shared import CapOptions, SpendingOptions
-from agent.release.adapted_model import brought
-from agent.release.completion import request_of
+from agent.release.completion import brought, request_of
 from agent.release.runtime import Prompt
 from agent.report.web.page_request import PLAYGROUND, Quote
 from agent.results.rows import PlayedAnswer, PlayedResult

@@ -26,7 +26,7 @@ from agent.prompt.reply_parser import parse_reply
 from agent.prompt.techniques import answers_last, labels_first, reasons_first, why_rejected
 from agent.prompt.template import fill_messages, fill_picked, label_text, marks
 from agent.prompt.tool_texts import shown_texts, with_texts
-from agent.release.adapted_model import released_model
+from agent.release.completion import released_model
 from agent.release.export import write_release
 from agent.release.prompt_file import PromptRelease
 from agent.retrieval.passages import CONTEXT, bare_passages

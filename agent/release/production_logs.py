@@ -3,11 +3,12 @@
     answers:  {"reply": "...", "inputs": {...}, "time": "2026-11-25T08:00:00Z", "score": 0.8, "confidence": 0.9}
     outcomes: {"unit": "user-17", "arm": "A", "outcome": 1}        in the order in which they came
 
-Of an answer only the reply must be there. Other keys are ignored, and each of these may have another name
-(`log_lines.py` reads them). Both windows are read by the prompt itself. Of a suite the first answer to
-each row counts, so that rows asked several times do not weigh more. A suite's rows are those of dev, whose labels may
-be mixed otherwise than what people send; a log of a good week as the reference has no such bias. Answers count as
-independent: a log in which few inputs come very often says less than its number of rows.
+Of an answer only the reply must be there. Other keys are ignored, and each of these may have another name. Lines that
+cannot be read are left out and listed once; a log of which half cannot be read is refused. Both windows are read by the
+prompt itself. Of a suite the first answer to each row counts, so that rows asked several times do not weigh more. A
+suite's rows are those of dev, whose labels may be mixed otherwise than what people send; a log of a good week as the
+reference has no such bias. Answers count as independent: a log in which few inputs come very often says less than its
+number of rows.
 
 A unit (a user, a session) of an A/B test is bucketed once and counts once: two outcomes of it are not independent of
 each other. A second one is refused, or left out by `first`; averaging would change what was counted before, and with it
@@ -17,21 +18,23 @@ every earlier look. A unit in two arms is always refused: its bucket did not hol
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from agent.errors import InputError, ProblemsError
-from agent.release.log_lines import listed_once, optional, read_lines, required, time_of
+from agent.errors import InputError, Problem, ProblemsError
 from agent.release.runtime import Prompt
 from agent.release.suite import Suite, is_answer
 from agent.results.base import WasNow
 from agent.results.production import AbResult, DriftLine, MonitorResult
 from agent.stats import anytime
 from agent.stats.distribution_shift import DriftTest, alarms, categories_moved, more_often, scores_fell, sizes_moved
-from agent.task.words import listed, problem, quoted, shown
+from agent.task.tables import read_rows
+from agent.task.words import listed, near, problem, quoted, shown
 from agent.types import Drift, Prediction, canonical
 
 AS_THEY_ARE: Mapping[str, str] = {}
@@ -321,3 +324,98 @@ def _uneven(one: int, two: int) -> float | None:
 
     p_value = float(stats.binomtest(one, one + two, 0.5).pvalue)
     return p_value if p_value < UNEVEN_FROM else None
+
+
+# -- lines of a log ----------------------------------------------------------------------------------------------------
+
+T = TypeVar("T")
+MISSING = object()
+MILLISECONDS_FROM = 1e11
+"""A time since 1970 from here on is one in milliseconds: in seconds it would be the year 5138."""
+_VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
+_SEVERAL = re.compile(r"[:;,({\[]")
+
+
+def value_of(row: Mapping[str, Any], name: str) -> Any:
+    """The value of the key `name`, or of one inside another by its dotted name; or MISSING.
+
+    >>> value_of({"response": {"text": "billing"}}, "response.text")
+    'billing'
+    """
+    if name in row:
+        return row[name]
+    part: Any = row
+    for key in name.split("."):
+        if not isinstance(part, Mapping) or key not in part:
+            return MISSING
+        part = part[key]
+    return part
+
+
+def required(row: Mapping[str, Any], what: str, columns: Mapping[str, str]) -> Any:
+    """The value of `what`, whose key `columns` may name. Raises ValueError."""
+    name = columns.get(what, what)
+    value = value_of(row, name)
+    if value is MISSING:
+        raise ValueError(f"{what}: no key {quoted(name)}{near(name, row)}; name its key with --{what}-column")
+    return value
+
+
+def optional(row: Mapping[str, Any], what: str, columns: Mapping[str, str]) -> Any:
+    """The value of `what`, or None, as for an empty cell."""
+    value = value_of(row, columns.get(what, what))
+    return None if value is MISSING or value == "" else value
+
+
+def time_of(value: Any) -> str:
+    """A time in ISO 8601: such a text as it is, or seconds or milliseconds since 1970. Raises ValueError."""
+    if value is None:
+        return ""
+    try:
+        if isinstance(value, str) and not value.isdecimal():
+            datetime.fromisoformat(value)
+            return value
+        seconds = float(value)
+        seconds = seconds / 1000 if seconds >= MILLISECONDS_FROM else seconds
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    except (ValueError, TypeError, OverflowError, OSError):
+        raise ValueError(f"time: {quoted(value)} is no time; write 2026-11-25T08:00:00Z") from None
+
+
+def read_lines(
+    path: Path, read: Callable[[Mapping[str, Any]], T], example: str
+) -> tuple[list[tuple[int, T]], tuple[str, ...]]:
+    """What `read` makes of each row of a .jsonl or .csv file, with its line, and notes on what was left out.
+
+    Args:
+        path: The file.
+        read: Raises ValueError for a row that it cannot read.
+        example: A row, for whoever has none.
+
+    Raises:
+        ProblemsError: No row, or half of them or more, can be read.
+    """
+    rows, problems = read_rows(path)
+    where = shown(path)
+    found = []
+    for line, row in rows:
+        try:
+            found.append((line, read(row)))
+        except ValueError as error:
+            problems.append(problem(where, line, str(error)))
+    if not rows and not problems:
+        problems = [Problem(f"{where}:1", f"no rows; write one object per line, {example}")]
+    once = list(listed_once(problems))
+    if problems and len(problems) >= len(found):
+        raise ProblemsError(tuple(once))
+    return found, tuple(f"{each}; left out" for each in once)
+
+
+def listed_once(problems: Iterable[Problem]) -> Iterable[Problem]:
+    """Each kind of problem at its first line, and in how many more lines it is; what is in most lines first."""
+    kinds: dict[str, list[Problem]] = {}
+    for each in problems:
+        kinds.setdefault(_SEVERAL.split(_VALUES.sub("", each.what), maxsplit=1)[0], []).append(each)
+    for first, *more in sorted(kinds.values(), key=len, reverse=True):
+        lines = f" (and so in {len(more)} more line{'s' * (len(more) > 1)})" if more else ""
+        yield Problem(first.where, first.what + lines)

@@ -15,7 +15,7 @@ import pytest
 from agent.errors import InputError, ReleaseError
 from agent.ledger.store import Ledger
 from agent.models.weights import known_weights
-from agent.release.adapted_model import brought, in_folder, released_model, require_base, without_folder
+from agent.release.completion import brought, in_folder, released_model, require_base, without_folder
 from agent.release.export import write_release
 from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import verify_exports, write_exports

@@ -11,8 +11,7 @@ import pytest
 
 from agent.errors import InputError, ProblemsError
 from agent.release import production_logs
-from agent.release.log_lines import time_of, value_of
-from agent.release.production_logs import Window, window_of_log
+from agent.release.production_logs import Window, time_of, value_of, window_of_log
 from agent.release.runtime import Prompt, PromptRelease
 from agent.types import Drift, Field, Message
 from tests.json_of import json_of

@@ -214,7 +214,7 @@ except AgentError as error:
         (
             "log.jsonl",
             written(('{"text": "', 1), ("a", 2 * MB), ('"}', 1)),
-            "from agent.release.log_lines import read_lines; read_lines(Path(sys.argv[1]), dict, '{}')",
+            "from agent.release.production_logs import read_lines; read_lines(Path(sys.argv[1]), dict, '{}')",
             "more than 1,000,000 characters",
         ),
         (

@@ -11,7 +11,7 @@ from agent.extras import command
 from agent.models.adapters import is_soft_prompt
 from agent.models.gguf import read_gguf
 from agent.models.weights import CATALOG, weights_path
-from agent.release.adapted_model import require_base
+from agent.release.completion import require_base
 from agent.release.export import export_markdown, verify_file
 from agent.release.formats.export_format import (
     Content,
