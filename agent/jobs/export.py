@@ -18,9 +18,8 @@ from agent.programs import ARMS, TUNED_ARMS
 from agent.programs.classic import exported
 from agent.release.file_release import MANIFEST
 from agent.release.formats.export_format import FORMATS, Material
-from agent.release.formats.proof import VerifiedExport, verify_exports, write_exports, write_file
+from agent.release.formats.proof import DevRun, VerifiedExport, dev_run, verify_exports, write_exports, write_file
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, holds_prompt
-from agent.release.rescore import DevRun, dev_run
 from agent.release.runtime import PromptRelease, load_prompt
 from agent.report.facts import points, without_result
 from agent.run.customize.release_arm import tuned_file

@@ -21,7 +21,7 @@ from agent.ledger.query import History, Row, is_calibrated, started_with
 from agent.options.jobs import TransferOptions
 from agent.programs.kinds import program_for
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.release.rescore import SCORED_BY
+from agent.release.formats.proof import SCORED_BY
 from agent.results.transfer import TransferCandidate, TransferLift, TransferModel, TransferResult, TransferScore
 from agent.run.embeddings import embed_rows, model_of_candidates
 from agent.run.launch import earlier_prices

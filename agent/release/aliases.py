@@ -15,7 +15,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -37,22 +37,6 @@ ALIAS = re.compile(r"(?![pf]_[0-9a-f]{16}\Z)[a-z][a-z0-9_-]{0,39}")
 VERSION = re.compile(r"[pf]_[0-9a-f]{16}")
 """p: a prompt; f: files as they stand."""
 _SHARE = Rule("a part of 1", lambda value: value is None or (REAL.holds(value) and 0 <= value <= 1))
-_TYPES: dict[str, Any] = {
-    "name": str,
-    "seq": int,
-    "utc": str,
-    "actor": str,
-    "action": Literal["promote", "rollback"],
-    "alias": Annotated[str, matching(ALIAS.pattern, "an alias")],
-    "version": Annotated[str, matching(VERSION.pattern, "a version")],
-    "from": str,
-    "share": Annotated[float | None, _SHARE],
-    "reason": str,
-    "evidence": dict[str, Any],
-    "prev": str,
-}
-KEYS = tuple(_TYPES)
-"""Of a line, but for its own hash."""
 
 
 class NeedsUnit(ReleaseError):
@@ -70,11 +54,11 @@ class AliasChange:
     seq: int
     utc: str
     actor: str
-    action: str
-    alias: str
-    version: str
+    action: Literal["promote", "rollback"]
+    alias: Annotated[str, matching(ALIAS.pattern, "an alias")]
+    version: Annotated[str, matching(VERSION.pattern, "a version")]
     before: str
-    share: float | None
+    share: Annotated[float | None, _SHARE]
     reason: str
     evidence: Mapping[str, Any]
     prev: str
@@ -85,15 +69,22 @@ class AliasChange:
         return {key: getattr(self, "before" if key == "from" else key) for key in (*KEYS, "hash")}
 
 
+KEYS = tuple("from" if each.name == "before" else each.name for each in fields(AliasChange) if each.name != "hash")
+"""Of a line, but for its own hash."""
+
+
 def change_from(data: Any) -> AliasChange:
     """The change in a line's object. Raises ValueError for anything else, or a wrong hash."""
+    renamed = (
+        {"before" if key == "from" else key: value for key, value in data.items()} if isinstance(data, dict) else 0
+    )
     try:
-        read_as({**_TYPES, "hash": str}, data, "the line")
+        change: AliasChange = read_as(AliasChange, renamed, "the line")
     except ValueError as error:
         raise ValueError(f"is no change of an alias: {error}") from None
-    if data["hash"] != hash_of(data):
+    if change.hash != hash_of(data):
         raise ValueError("was edited: its hash does not hold")
-    return AliasChange(**{"before" if key == "from" else key: value for key, value in data.items()})
+    return change
 
 
 def hash_of(data: Mapping[str, Any]) -> str:

@@ -157,7 +157,8 @@ class ReleaseRegistry:
             before = now.get(alias)
             if before is not None and (before.version, before.share) == (release.version, share):
                 return None
-            change = {"alias": alias, "version": release.version, "share": share, "actor": actor, "reason": reason}
+            part = None if share is None else float(share)
+            change = {"alias": alias, "version": release.version, "share": part, "actor": actor, "reason": reason}
             return self._move(folder, history, chain, {**change, "action": "promote", "evidence": dict(evidence)})
 
     def require(self, release: Releasable, alias: str, share: float | None, chain: Chain) -> None:

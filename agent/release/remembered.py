@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from agent.release.prompt_file import PromptRelease
 from agent.retrieval.pick import PoolRow
 from agent.retrieval.pool import same_words, text_of
 from agent.shipped import MAX_NUMBER, Field, Message, canonical, content_id
-from agent.strict import parse_json, read_file
+from agent.strict import parse_json, read_as, read_file
 
 MOST_ROWS = 200
 """Rows of one user; the oldest go."""
@@ -55,8 +55,7 @@ class RememberedRow:
 
     def line(self) -> bytes:
         """The row in its file."""
-        row = {"inputs": dict(self.inputs), "answers": dict(self.answers), "time": self.time}
-        return json.dumps(row).encode("ascii") + b"\n"
+        return json.dumps(asdict(self)).encode("ascii") + b"\n"
 
 
 class RememberedRows:
@@ -83,15 +82,12 @@ class RememberedRows:
 
     def _row(self, line: bytes, number: int) -> RememberedRow:
         try:
-            row = parse_json(line)
-            texts = row["inputs"]
-            if all(isinstance(text, str) for text in texts.values()) and isinstance(row["answers"], dict):
-                return RememberedRow(texts, row["answers"], str(row["time"]))
-        except (ValueError, TypeError, KeyError, AttributeError):
-            pass
-        raise ReleaseError(
-            f"{self.file}:{number}: is no remembered row; restore the file, or erase it with forget(who)"
-        )
+            row: RememberedRow = read_as(RememberedRow, parse_json(line), "the row")
+        except ValueError as error:
+            raise ReleaseError(
+                f"{self.file}:{number}: is no remembered row ({error}); restore the file, or erase it with forget(who)"
+            ) from None
+        return row
 
     def add(self, inputs: Mapping[str, str], answers: Mapping[str, Any]) -> None:
         """Keep an example in place of an older one of the same inputs. Raises a ReleaseError for one that is too long

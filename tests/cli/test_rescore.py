@@ -14,9 +14,8 @@ from agent.errors import InputError, ReleaseError
 from agent.ledger.query import History
 from agent.options.jobs import RecordedOptions
 from agent.release.formats.export_format import FORMATS, Format, Material, Opened, Parse, Sent, Values
-from agent.release.formats.proof import verify_exports
+from agent.release.formats.proof import DevRun, dev_run, verify_exports
 from agent.release.formats.python_module import load_module
-from agent.release.rescore import DevRun, dev_run
 from agent.release.runtime import MESSAGES_FILE, PromptRelease, load_prompt
 from agent.run.tasks import task_of
 from agent.types import Example, Prediction, Score, Task
@@ -154,7 +153,7 @@ def test_a_metric_that_raises_now_is_told_with_its_row_on_one_line(
         async def score(self, example: Example, prediction: Prediction) -> Score:
             return Score("python", None, "metric.py:3: RuntimeError: boom\nand more")
 
-    monkeypatch.setattr("agent.release.rescore.build_metrics", lambda task, judges: [Broken()])
+    monkeypatch.setattr("agent.release.formats.proof.build_metrics", lambda task, judges: [Broken()])
     with pytest.raises(ReleaseError, match=r"dev row \S+ cannot be scored again: metric\.py:3: .* boom and more$"):
         notes(FORMATS.get("python"), two_runs[0])
 
