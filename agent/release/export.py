@@ -29,6 +29,7 @@ from agent.release.prompt_file import (
     PROMPT_FILE,
     SECTIONS,
     PromptRelease,
+    disk_errors,
 )
 from agent.release.runtime import Prompt, load_prompt
 from agent.types import ChatRole
@@ -95,15 +96,12 @@ def write_release(release: PromptRelease, folder: str | os.PathLike[str]) -> Pat
     """
     target = Path(folder)
     texts = {PROMPT_FILE: export_markdown(release), MESSAGES_FILE: export_messages(release)}
-    try:
-        with new_files(target) as staged:
-            if release.adapter is not None:
-                shutil.copyfile(release.adapter.path, staged / ADAPTER_FILE)
-            for name, text in texts.items():
-                (staged / name).write_bytes(text.encode("utf-8"))
-                verify_file(staged / name, release)
-    except OSError as error:
-        raise ReleaseError(f"{target}: cannot write the release ({error.strerror or error})") from error
+    with disk_errors(f"{target}: cannot write the release"), new_files(target) as staged:
+        if release.adapter is not None:
+            shutil.copyfile(release.adapter.path, staged / ADAPTER_FILE)
+        for name, text in texts.items():
+            (staged / name).write_bytes(text.encode("utf-8"))
+            verify_file(staged / name, release)
     return target / PROMPT_FILE
 
 

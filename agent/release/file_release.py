@@ -20,7 +20,7 @@ from typing import Annotated, Any
 from agent.errors import ReleaseError
 from agent.files import new_files
 from agent.release.aliases import NAME, releases_root
-from agent.release.prompt_file import MAX_FILE, only_release_errors
+from agent.release.prompt_file import MAX_FILE, disk_errors, only_release_errors
 from agent.shipped import content_id
 from agent.strict import Rule, parse_json, read_as, read_file
 
@@ -69,14 +69,11 @@ class FileRelease:
     def write(self, folder: Path) -> None:
         """Writes the folder and reads it back before anything is moved into place. Raises ReleaseError."""
         text = json.dumps(self.manifest(), indent=2, ensure_ascii=True, allow_nan=False) + "\n"
-        try:
-            with new_files(folder) as staged:
-                for name, data in {**self.files, MANIFEST: text.encode()}.items():
-                    (staged / name).write_bytes(data)
-                if read_files(staged).version != self.version:
-                    raise ReleaseError(f"{folder}: what was written is not what was to be released")
-        except OSError as error:
-            raise ReleaseError(f"{folder}: cannot write the release ({error.strerror or error})") from error
+        with disk_errors(f"{folder}: cannot write the release"), new_files(folder) as staged:
+            for name, data in {**self.files, MANIFEST: text.encode()}.items():
+                (staged / name).write_bytes(data)
+            if read_files(staged).version != self.version:
+                raise ReleaseError(f"{folder}: what was written is not what was to be released")
 
     def _listed(self) -> dict[str, dict[str, Any]]:
         return {

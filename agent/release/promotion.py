@@ -43,7 +43,7 @@ from agent.release.aliases import (
     released_names,
 )
 from agent.release.file_release import kept_files, read_files, restored_files
-from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, read_release, release_in
+from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, disk_errors, read_release, release_in
 
 PATIENCE = 20.0  # seconds to wait for another process that moves an alias of the same name
 Chain = Ledger | History | None
@@ -255,12 +255,10 @@ class ReleaseRegistry:
             shutil.rmtree(left, ignore_errors=True)
         new = folder / f".new-{os.getpid()}"
         release.write(new)
-        try:
+        with disk_errors(f"{target}: cannot be written", "free or repair the disk"):
             sync_folder(new)
             new.rename(target)
             sync_folder(folder)
-        except OSError as error:
-            raise ReleaseError(f"{target}: cannot be written ({error.strerror}); free or repair the disk") from error
 
     def _move(self, folder: Path, history: list[AliasChange], chain: Chain, change: Mapping[str, Any]) -> AliasChange:
         before = current(history).get(change["alias"])
@@ -353,7 +351,7 @@ def _append(folder: Path, changes: list[AliasChange]) -> None:
     """Adds lines to the history, and returns when they are on the disk. A half-written last line is cut off first."""
     path = folder / ALIASES_FILE
     lines = b"".join(line_of(change) for change in changes)
-    try:
+    with disk_errors(f"{path}: the change cannot be written", "nothing was changed; free or repair the disk"):
         created = not path.exists()
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -373,7 +371,3 @@ def _append(folder: Path, changes: list[AliasChange]) -> None:
             os.close(file)
         if created:
             sync_folder(folder)
-    except OSError as error:
-        raise ReleaseError(
-            f"{path}: the change cannot be written ({error.strerror}); nothing was changed; free or repair the disk"
-        ) from error

@@ -71,13 +71,9 @@ class ReleasedAdapter:
         """Raises a ReleaseError unless the file is there with every byte."""
         from agent.files import sha256_of
 
-        try:
+        what = f"{self.path}: the adapter of the prompt cannot be read"
+        with disk_errors(what, "restore the released folder, which holds both"):
             found = sha256_of(self.path)
-        except OSError as error:
-            raise ReleaseError(
-                f"{self.path}: the adapter of the prompt cannot be read ({error.strerror or error}); restore the "
-                "released folder, which holds both"
-            ) from None
         if found != self.sha256:
             raise ReleaseError(
                 f"{self.path}: was edited after release or cut off: it has SHA-256 {found[:12]}..., the prompt says "
@@ -262,6 +258,15 @@ def only_release_errors(what: object) -> Iterator[None]:
         raise ReleaseError(
             f"{what!s:.300}: cannot be read ({reason}); give the path of a released prompt, or restore the file"
         ) from error
+
+
+@contextmanager
+def disk_errors(what: str, fix: str = "") -> Iterator[None]:
+    """Turns an OSError of the block into a ReleaseError: `WHAT (REASON); FIX`."""
+    try:
+        yield
+    except OSError as error:
+        raise ReleaseError(f"{what} ({error.strerror or error}){fix and f'; {fix}'}") from error
 
 
 def read_release(path: str | os.PathLike[str], *, verify: bool = True) -> PromptRelease:

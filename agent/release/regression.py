@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from agent.errors import InputError, ReleaseError
+from agent.errors import InputError
 from agent.evaluate.breakdown import consistency
+from agent.release.prompt_file import disk_errors
 from agent.release.suite import is_answer
 from agent.results.base import Mean, WasNow
 from agent.results.breakdown import Steadiness
@@ -283,11 +284,9 @@ def require_place(path: Path, option: str) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Raises a ReleaseError when the disk refuses."""
-    try:
+    with disk_errors(f"{path}: cannot be written", "name another file"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text.encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        raise ReleaseError(f"{path}: cannot be written ({error.strerror or error}); name another file") from error
 
 
 def _xml(text: str) -> str:

@@ -24,7 +24,7 @@ from agent.files import sync_folder
 from agent.prompt.reply_parser import broken_limit
 from agent.prompt.template import PICKED, answer_text, fill, label_text, worked_text
 from agent.redact import rare_secrets_in, redact
-from agent.release.prompt_file import PromptRelease
+from agent.release.prompt_file import PromptRelease, disk_errors
 from agent.retrieval.pick import PoolRow
 from agent.retrieval.pool import same_words, text_of
 from agent.shipped import MAX_NUMBER, Field, Message, canonical, content_id
@@ -175,7 +175,8 @@ class RememberedRows:
             import fcntl
         except ImportError:  # Windows
             raise ReleaseError("remembered rows need file locks, which this system lacks") from None
-        try:
+        fix = "make it writable, or name another folder with load_prompt(..., remembered=FOLDER)"
+        with disk_errors(f"{self._folder}: cannot be written", fix):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with open(self._folder / ".lock", "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as lock:
                 end = time.monotonic() + _PATIENCE
@@ -190,11 +191,6 @@ class RememberedRows:
                             ) from None
                         time.sleep(0.005)
                 yield
-        except OSError as error:
-            raise ReleaseError(
-                f"{self._folder}: cannot be written ({error.strerror or error}); make it writable, or name another "
-                "folder with load_prompt(..., remembered=FOLDER)"
-            ) from error
 
 
 def _fits(release: PromptRelease, row: RememberedRow) -> bool:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from agent.errors import ReleaseError
 from agent.files import new_files
+from agent.release.prompt_file import disk_errors
 from agent.release.runtime import Prompt
 from agent.strict import REAL, Rule, parse_json, read_as, read_file
 from agent.types import (
@@ -142,11 +143,8 @@ def require_fit(suite: Suite, prompt: Prompt, file: str) -> None:
 def write_suite(suite: Suite, path: Path) -> None:
     """Writes the file whole or not at all. Raises a ReleaseError when the disk refuses."""
     text = json.dumps(_data(suite), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
-    try:
-        with new_files(path.parent) as staged:
-            (staged / path.name).write_text(text, "ascii")
-    except OSError as error:
-        raise ReleaseError(f"{path}: cannot write the suite ({error.strerror or error})") from error
+    with disk_errors(f"{path}: cannot write the suite"), new_files(path.parent) as staged:
+        (staged / path.name).write_text(text, "ascii")
 
 
 def read_suite(path: Path) -> Suite:

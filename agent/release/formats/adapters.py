@@ -21,7 +21,7 @@ from agent.release.formats.export_format import (
     installed_version,
     settings_of,
 )
-from agent.release.prompt_file import ADAPTER_FILE
+from agent.release.prompt_file import ADAPTER_FILE, disk_errors
 from agent.release.runtime import PROMPT_FILE, PromptRelease, load_prompt
 from agent.training.base_model import Architecture, read_architecture
 from agent.training.hf_files import peft_form, read_peft_form
@@ -83,10 +83,8 @@ def server_files(material: Material) -> dict[str, Content]:
         raise ReleaseError(
             f"llama-server: {release.name!r} has no adapter; export it as md, and serve {release.model} as it is"
         )
-    try:
+    with disk_errors(f"{release.adapter.path}: cannot be read"):
         adapter = release.adapter.path.read_bytes()
-    except OSError as error:
-        raise ReleaseError(f"{release.adapter.path}: cannot be read ({error.strerror or error})") from error
     if is_soft_prompt(read_gguf(release.adapter.path)):
         raise ReleaseError(
             f"llama-server: {release.name!r} has a soft prompt, whose tokens llama.cpp's server does not put before a "

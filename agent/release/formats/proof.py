@@ -32,7 +32,7 @@ from agent.release.formats.export_format import (
     Values,
     settings_of,
 )
-from agent.release.prompt_file import PromptRelease
+from agent.release.prompt_file import PromptRelease, disk_errors
 from agent.scoring.task_metrics import build_metrics, combine
 from agent.scoring.user_metrics import require_all
 from agent.task.examples import PLAYED
@@ -158,22 +158,16 @@ def write_exports(exports: Sequence[VerifiedExport], folder: Path) -> list[Path]
 
 def write_files(texts: Mapping[str, Content], folder: Path) -> list[Path]:
     """Writes files by name into `folder`, all aside first. Raises a ReleaseError."""
-    try:
-        with new_files(folder) as staged:
-            _write(texts, staged)
-    except OSError as error:
-        raise ReleaseError(f"{folder}: cannot write the export ({error.strerror or error})") from error
+    with disk_errors(f"{folder}: cannot write the export"), new_files(folder) as staged:
+        _write(texts, staged)
     return [folder / name for name in texts]
 
 
 def write_file(text: Content, path: Path) -> None:
     """Writes one file where the user wants it, whole or not at all. Raises a ReleaseError."""
     data = _encoded(path.name, text)
-    try:
-        with new_file(path) as file:
-            file.write(data)
-    except OSError as error:
-        raise ReleaseError(f"{path}: cannot write the export ({error.strerror or error})") from error
+    with disk_errors(f"{path}: cannot write the export"), new_file(path) as file:
+        file.write(data)
 
 
 def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) -> VerifiedExport:
