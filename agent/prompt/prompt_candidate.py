@@ -24,6 +24,7 @@ class PromptCandidate(Candidate):
         passages: how passages of the task's documents are looked up for each input; they go where the instruction has
             `{{context}}`, else before the input.
         tool_texts: replace the texts of the task's tools.
+        model: the provider's fine-tuned model that answers; "" for the model of the task.
     """
 
     kind: ClassVar[str] = "prompt"
@@ -37,6 +38,7 @@ class PromptCandidate(Candidate):
     picks: Picks | None = None
     passages: Passages | None = None
     tool_texts: ToolTexts | None = None
+    model: str = ""
 
     def parts(self) -> dict[str, Any]:
         parts = {
@@ -46,6 +48,7 @@ class PromptCandidate(Candidate):
             "role": self.role,
             "demos": [demo.as_dict() for demo in self.demos],
             **({"calibration": self.calibration.as_dict()} if self.calibration else {}),
+            **({"model": self.model} if self.model else {}),
         }
         given = {"picks": self.picks, "passages": self.passages, "tool_texts": self.tool_texts}
         return parts | {name: how.as_dict() for name, how in given.items() if how is not None}
@@ -61,11 +64,12 @@ class PromptCandidate(Candidate):
 
     def shown(self) -> Shown:
         """The candidate as people read it."""
+        by = f"\n(answered by the fine-tuned model {self.model})" if self.model else ""
         return Shown(
             self.id,
             self.technique,
             self.format,
-            self.instruction,
+            self.instruction + by,
             self.role,
             self.demos,
             self.n_examples,
@@ -101,25 +105,6 @@ class TunedCandidate(PromptCandidate):
     def shown(self) -> Shown:
         shown = PromptCandidate.shown(self)
         return replace(shown, text=f"{shown.text}\n(answered with the adapter {self.adapter[:12]})")
-
-
-@dataclass(frozen=True, slots=True)
-class FineTunedCandidate(PromptCandidate):
-    """A prompt that a provider's fine-tuned model answers: its parts are those of the prompt, and that model's name."""
-
-    model: str = ""
-
-    @staticmethod
-    def of(prompt: PromptCandidate, model: str) -> FineTunedCandidate:
-        """Make one of the prompt of any candidate."""
-        return FineTunedCandidate(**prompt.own_fields(), model=model)
-
-    def parts(self) -> dict[str, Any]:
-        return PromptCandidate.parts(self) | {"model": self.model}
-
-    def shown(self) -> Shown:
-        shown = PromptCandidate.shown(self)
-        return replace(shown, text=f"{shown.text}\n(answered by the fine-tuned model {self.model})")
 
 
 def baseline(task: Task, passages: Passages | None = None) -> PromptCandidate:

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from agent.errors import BudgetRefused, InputError
@@ -17,7 +17,7 @@ from agent.gateway.prices import Price, price_for, price_of
 from agent.models.fine_tuning import FineTuning, TuningSettings, tuned_name
 from agent.models.model_registry import create_model
 from agent.models.openai import OpenAIModel
-from agent.prompt.prompt_candidate import FineTunedCandidate, PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.run.customize.arms import ArmSpec, MadeArm
 from agent.run.customize.hosted_job import Finished, HostedTraining, TrainingFiles, training_files, training_prompt
 from agent.run.customize.training import Stopped
@@ -138,7 +138,7 @@ class HostedTrainer:
         self._made.append(model)
         session.prices[model.name] = price_of(model.name) or plan.call_price
         session.watcher.on_message(f"{plan.spec.name}: answered by {model.name}")
-        candidate = FineTunedCandidate.of(self._prompt, finished.job.model)
+        candidate = replace(self._prompt, model=finished.job.model)
         seconds, job = finished.job.seconds or 0.0, finished.job.id
         rows = len(self._task.train)
         return MadeArm(plan.spec, candidate, model, rows, train_s=seconds, seconds=seconds, usd=finished.usd, job=job)
