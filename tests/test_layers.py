@@ -66,7 +66,6 @@ DOORS = {
     "datasette": ("report/web/",),
     "pandas": ("report/notebook.py",),
     "sqlalchemy": ("ledger/team_store.py",),
-    "sqlite_utils": ("ledger/texts.py",),
     "genai_prices": ("gateway/prices.py",),
     "pypdf": ("task/documents.py",),
     "sklearn": ("programs/classifiers.py", "task/label_session.py"),

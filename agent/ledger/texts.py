@@ -17,6 +17,7 @@ import sqlite3
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ MOST_CHARS = 500_000_000
 MARK = "**"
 """Stands before and after each word that was looked for."""
 SNIPPET_WORDS = 24
+COLUMNS = ("what", "run", "trial", "candidate_id", "row", "split", "score")
+"""What the index says of a text."""
 DEPTH = 5  # of texts that are JSON inside a JSON string
 KINDS = (
     ("request", "calls", "request_hash"),
@@ -77,38 +80,26 @@ def search(history: History, words: str, run_id: str = "", limit: int = 50) -> F
     `words` is a query of SQLite's FTS5: words that all must be there, "a phrase", OR, NOT, pre*. Raises InputError for
     anything else, and where there is more than an index may hold.
     """
-    from sqlite_utils import Database
-
     if not words.strip():
         raise InputError("--search: no words to look for; name some")
     _require_few(history, run_id)
-    index = Database(memory=True, execute_plugins=False)
-    try:
-        index["texts"].insert_all(_bounded(_texts(history, run_id)), columns=_COLUMNS, batch_size=1000)
-        if not index["texts"].exists():
-            return Found(0, 0, ())
-        index["texts"].enable_fts(["text"])
-        return _answer(index, words, limit)
-    finally:
-        index.close()
-
-
-_COLUMNS: dict[str, Any] = {"trial": int, "score": float}
-
-
-def _answer(index: Any, words: str, limit: int) -> Found:
-    try:
-        (matches,) = index.execute("SELECT COUNT(*) FROM texts_fts WHERE texts_fts MATCH ?", [words]).fetchone()
-        hits = index.query(
-            "SELECT what, run, trial, candidate_id, row, split, score, snippet(texts_fts, 0, ?, ?, '…', ?) AS snippet "
-            "FROM texts_fts JOIN texts ON texts.rowid = texts_fts.rowid WHERE texts_fts MATCH ? ORDER BY rank LIMIT ?",
-            [MARK, MARK, SNIPPET_WORDS, words, limit],
-        )
-        return Found(index["texts"].count, matches, tuple(Hit(**hit) for hit in hits))
-    except sqlite3.OperationalError as error:
-        raise InputError(
-            f"--search {words}: no full-text query ({error}); as plain words it is {index.quote_fts(words)}"
-        ) from error
+    with closing(sqlite3.connect(":memory:")) as index:
+        index.execute(f"CREATE VIRTUAL TABLE texts USING fts5(text, {' UNINDEXED, '.join(COLUMNS)} UNINDEXED)")
+        names = ("text", *COLUMNS)
+        put = f"INSERT INTO texts ({', '.join(names)}) VALUES ({', '.join(f':{name}' for name in names)})"
+        index.executemany(put, _bounded(_texts(history, run_id)))
+        (texts,) = index.execute("SELECT COUNT(*) FROM texts").fetchone()
+        try:
+            (matches,) = index.execute("SELECT COUNT(*) FROM texts WHERE texts MATCH ?", (words,)).fetchone()
+            hits = index.execute(
+                f"SELECT {', '.join(COLUMNS)}, snippet(texts, 0, ?, ?, '…', ?) "
+                "FROM texts WHERE texts MATCH ? ORDER BY rank LIMIT ?",
+                (MARK, MARK, SNIPPET_WORDS, words, limit),
+            )
+            return Found(texts, matches, tuple(Hit(*hit) for hit in hits))
+        except sqlite3.OperationalError as error:
+            plain = " ".join('"' + word.replace('"', '""') + '"' for word in words.split())
+            raise InputError(f"--search {words}: no full-text query ({error}); as plain words it is {plain}") from error
 
 
 def _require_few(history: History, run_id: str) -> None:
