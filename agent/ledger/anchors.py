@@ -24,10 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, LedgerError
-from agent.ledger.chain import GENESIS, Finding
+from agent.ledger.chain import GENESIS, Finding, structure
 from agent.ledger.connect import reader, refuse_merged, require_version
 from agent.ledger.provenance import utc_now
-from agent.ledger.schema import structure
 from agent.ledger.verify import chains, verify
 from agent.strict import parse_json, read_file
 

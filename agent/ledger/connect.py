@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from agent.errors import InputError, LedgerError
-from agent.ledger.chain import Finding
+from agent.ledger.chain import SCHEMA, VERSION, Finding, structure
 from agent.ledger.files import (
     head_in_main,
     is_held,
@@ -23,7 +23,6 @@ from agent.ledger.files import (
     seal_path,
     sibling,
 )
-from agent.ledger.schema import SCHEMA, VERSION, structure
 from agent.ledger.verify import is_merged, verify
 from agent.options.shared import LEDGER as LEDGER
 

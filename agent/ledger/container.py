@@ -23,13 +23,12 @@ from typing import IO, Any
 
 from agent.errors import InputError, LedgerError
 from agent.files import new_file
-from agent.ledger import chain, schema
+from agent.ledger import chain
 from agent.ledger import verify as checks
 from agent.ledger.anchors import head_of, unchecked
-from agent.ledger.chain import belonging, replay, texts_in
+from agent.ledger.chain import belonging, expected_objects, replay, texts_in
 from agent.ledger.connect import address_to_read, create, is_there, owner_of
 from agent.ledger.files import break_seal, is_held, log_path, set_seal
-from agent.ledger.schema import expected_objects
 from agent.ledger.verify import ALIAS_MOVED, CHAINS, LEDGER, OWNER_OF, is_merged, verify
 
 CACHE_KIB = 128_000
@@ -44,7 +43,7 @@ much it holds of it, or names the first event that does not hold.
 ledger.db        an SQLite file. `events` is the whole chain: `body` is the text that `hash` covers, together with the
                  hash before it; the other tables are what the events add up to{part}; `blobs` are prompts, requests and
                  replies by their SHA-256. A text that was erased is not here, and an event says who erased it and why
-agent/ledger/    the three files that check it, as the program has them
+agent/ledger/    the two files that check it, as the program has them
 
 Who rewrites all of it can also rewrite the hashes: a head that was noted elsewhere shows that too. Releases and reports
 hold one, `optimize audit anchor` prints one.
@@ -396,7 +395,7 @@ def write_bundle(db: sqlite3.Connection, output: Path, force: bool, run_id: str 
         write_container(new, [ChainPart(1, source, runs=[*source.runs])], run_id)
         with closing(sqlite3.connect(new)) as made:
             (texts,) = made.execute("SELECT COUNT(*) FROM blobs").fetchone()
-        scripts = [Path(str(each.__file__)) for each in (chain, schema, checks)]
+        scripts = [Path(str(each.__file__)) for each in (chain, checks)]
         members = {
             "README.txt": README.format(part=f", for the run {run_id} only" if run_id else "").encode(),
             "__main__.py": MAIN.encode(),

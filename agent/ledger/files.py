@@ -27,8 +27,7 @@ from urllib.parse import quote
 
 from agent.errors import LedgerError
 from agent.files import sync_folder
-from agent.ledger.chain import first_break
-from agent.ledger.schema import structure
+from agent.ledger.chain import first_break, structure
 from agent.ledger.verify import events
 
 TRIES = 5  # for the lock

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import LedgerBusy, LedgerError
-from agent.ledger.chain import GENESIS, link
+from agent.ledger.chain import AUDITED, GENESIS, link, sha256
 from agent.ledger.connect import (
     NeedsWriter,
     create,
@@ -35,7 +35,6 @@ from agent.ledger.connect import (
 )
 from agent.ledger.files import Lock, break_seal, set_seal
 from agent.ledger.provenance import boot_id, utc_now
-from agent.ledger.schema import AUDITED, sha256
 from agent.ledger.writer import Entry, Statement, Watch, Writer
 from agent.redact import mask, rare_secrets_in
 from agent.types import canonical

@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError, LedgerError
 from agent.extras import require
-from agent.ledger.chain import EVENT, Finding, compare, replay
+from agent.ledger.chain import AUDITED, EVENT, SCHEMA, Finding, compare, defaults, replay, sha256
 from agent.ledger.connect import ledger_option, refuse_merged
 from agent.ledger.provenance import tool_version, utc_now
 from agent.ledger.query import History, Row
-from agent.ledger.schema import AUDITED, SCHEMA, defaults, sha256
 from agent.ledger.verify import OWNER_OF
 from agent.redact import redact, without_password
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.errors import InputError
+from agent.ledger.chain import AUDITED
 from agent.ledger.query import History, Row, no_price, released_file
-from agent.ledger.schema import AUDITED
 from agent.ledger.verify import home_of
 from agent.types import canonical
 

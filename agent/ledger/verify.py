@@ -23,8 +23,20 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.ledger.chain import EVENT, KEYS, Finding, Row, belonging, compare, compare_texts, replay, texts_in
-from agent.ledger.schema import defaults, stored_texts, structure
+from agent.ledger.chain import (
+    AUDITED,
+    EVENT,
+    Finding,
+    Row,
+    belonging,
+    compare,
+    compare_texts,
+    defaults,
+    replay,
+    stored_texts,
+    structure,
+    texts_in,
+)
 
 CHAINS = (
     "CREATE TABLE merged_chains (number INTEGER PRIMARY KEY, name TEXT NOT NULL, ledger TEXT NOT NULL, events INTEGER "
@@ -192,7 +204,7 @@ def _contents(db: sqlite3.Connection, anchor: str | None) -> Iterator[Finding]:
             mine = {place[1] for place in places if place[0] == "candidates"}
             candidates |= mine
             mine |= runs
-        tables = ((table, _rows(db, table, chain, len(found) > 1, mine), defaults(db, table)) for table in KEYS)
+        tables = ((table, _rows(db, table, chain, len(found) > 1, mine), defaults(db, table)) for table in AUDITED)
         for finding in compare(tables, said, folded, seq):
             yield _here(chain, finding)
         named = {digest: chain.seq_here(seq) for digest, seq in texts.items()} | named

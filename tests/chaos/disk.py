@@ -11,7 +11,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from agent.ledger.schema import VERSION
+from agent.ledger.chain import VERSION
 from tests.chaos.books import broken_promises, differences
 from tests.chaos.command import Ended
 from tests.chaos.harness import MAX_COST, QUICK, TINY, Campaign, Folder, Row

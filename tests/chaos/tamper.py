@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from agent.ledger.schema import AUDITED
+from agent.ledger.chain import AUDITED
 from agent.ledger.verify import verify
 from tests.chaos.harness import TINY, Campaign, Row
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.ledger.schema import SCHEMA, VERSION
+from agent.ledger.chain import SCHEMA, VERSION
 from agent.ledger.store import Ledger
 from tests.cli.world import optimize
 

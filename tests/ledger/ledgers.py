@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from agent.errors import Transient, TransportUnknown
+from agent.ledger.chain import AUDITED
 from agent.ledger.files import set_seal
-from agent.ledger.schema import AUDITED
 from agent.ledger.store import Ledger, Reservation
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.types import Completion, Demo, Message, Outcome, Prediction, Score, Trial, Usage

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from agent.errors import InputError, LedgerError
 from agent.ledger.anchors import unchecked
+from agent.ledger.chain import VERSION, sha256
 from agent.ledger.query import History
-from agent.ledger.schema import VERSION, sha256
 from agent.ledger.store import Ledger
 from agent.ledger.verify import verify
 from tests.ledger.ledgers import copy, fill, make, read

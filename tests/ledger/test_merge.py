@@ -13,10 +13,9 @@ import pytest
 
 from agent.errors import InputError, LedgerError
 from agent.ledger.anchors import unchecked
-from agent.ledger.chain import EVENT
+from agent.ledger.chain import AUDITED, EVENT
 from agent.ledger.container import merge_ledgers
 from agent.ledger.query import History
-from agent.ledger.schema import AUDITED
 from agent.ledger.store import Ledger
 from agent.ledger.trail import call
 from agent.ledger.verify import OWNER_OF, Chain, chain_events, chains, home_of, verify

@@ -13,8 +13,8 @@ import pytest
 
 from agent.errors import LedgerError
 from agent.ledger import schema
+from agent.ledger.chain import VERSION
 from agent.ledger.query import History
-from agent.ledger.schema import VERSION
 from agent.ledger.store import Ledger
 from tests.ledger.ledgers import read
 from tests.toys import open_ledger

@@ -17,10 +17,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from agent.errors import LedgerError
-from agent.ledger.chain import EVENT, link
+from agent.ledger.chain import AUDITED, EVENT, SCHEMA, VERSION, link, sha256
 from agent.ledger.connect import reader
 from agent.ledger.query import History
-from agent.ledger.schema import AUDITED, SCHEMA, VERSION, sha256
 from agent.ledger.store import Ledger, Reservation
 from agent.ledger.team_store import publication
 from agent.ledger.verify import verify
