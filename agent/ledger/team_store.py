@@ -129,51 +129,39 @@ def publish(history: History, run_id: str, url: str, texts: bool = False) -> Pub
     refuse_merged(history.db, history.path, "a run is published from its own ledger")
     if target.database and os.path.realpath(target.database) == os.path.realpath(history.path):
         raise InputError(f"{history.path}: is the ledger itself; name another database")
-    found = publication(history, run_id, texts)
+    record, tables = publication(history, run_id, texts)
     from sqlalchemy.exc import IntegrityError
 
     with _connected(target, url) as (engine, metadata):
         try:
-            new = _write(engine, metadata, found)
+            new = _write(engine, metadata, record, tables)
         except IntegrityError:  # another has just published it
-            new = _write(engine, metadata, found)
-    rows = sum(map(len, found.rows.values()))
-    shown = without_password(url)
-    return Published(found.run_id, shown, len(found.events), rows, len(found.texts), found.digest, new)
+            new = _write(engine, metadata, record, tables)
+    rows = sum(len(tables[name]) for name in OWNER_OF)
+    counts = record["events"], rows, record["texts"], record["digest"]
+    return Published(record["run"], without_password(url), *counts, new)
 
 
-def _write(engine: Engine, metadata: MetaData, found: Publication) -> bool:
+def _write(engine: Engine, metadata: MetaData, record: Row, tables: Mapping[str, list[Row]]) -> bool:
     """False where all of it stands there."""
     with engine.begin() as db:
         metadata.create_all(db)
-        if (there := _there(db, metadata, found.run_id)) is not None:
-            if there["digest"] == found.digest and (there["texts"] or not found.texts):
+        if (there := _there(db, metadata, record["run"])) is not None:
+            if there["digest"] == record["digest"] and (there["texts"] or not record["texts"]):
                 return False
-            _require_older(db, metadata, found, there)
+            hashes = {event["hash"] for event in _rows(db, metadata, "events", record["run"], ("seq",))}
+            if there["ledger"] != record["ledger"] or not hashes <= {event["hash"] for event in tables["events"]}:
+                raise LedgerError(
+                    f"{record['run']}: stands there as another run than in this ledger; nothing was written"
+                )
             for table in metadata.tables.values():
-                db.execute(table.delete().where(table.c.run == found.run_id))
-        record = {"ledger": found.ledger, "events": len(found.events), "digest": found.digest}
-        record |= {"texts": len(found.texts), "tool": tool_version(), "published_utc": utc_now()}
-        _insert(db, metadata, "published", found.run_id, [record])  # the first: a second publisher waits for it
-        _insert(db, metadata, "events", found.run_id, found.events)
-        for name, rows in found.rows.items():
-            _insert(db, metadata, name, found.run_id, rows)
-        texts = [plain({"hash": digest, "body": body}) for digest, body in found.texts.items()]
-        _insert(db, metadata, "texts", found.run_id, texts)
+                db.execute(table.delete().where(table.c.run == record["run"]))
+        made = {"tool": tool_version(), "published_utc": utc_now()}
+        for name, rows in {"published": [record | made], **tables}.items():  # a second publisher waits for the first
+            for start in range(0, len(rows), BATCH):
+                batch = [{**row, "run": record["run"]} for row in rows[start : start + BATCH]]
+                db.execute(metadata.tables[PREFIX + name].insert(), batch)
     return True
-
-
-def _require_older(db: Connection, metadata: MetaData, found: Publication, there: dict[str, Any]) -> None:
-    events = metadata.tables[f"{PREFIX}events"]
-    hashes = {row.hash for row in db.execute(events.select().where(events.c.run == found.run_id))}
-    if there["ledger"] != found.ledger or not hashes <= {event["hash"] for event in found.events}:
-        raise LedgerError(f"{found.run_id}: stands there as another run than in this ledger; nothing was written")
-
-
-def _insert(db: Connection, metadata: MetaData, name: str, run_id: str, rows: Any) -> None:
-    table = metadata.tables[PREFIX + name]
-    for start in range(0, len(rows), BATCH):
-        db.execute(table.insert(), [{"run": run_id, **row} for row in rows[start : start + BATCH]])
 
 
 def verify_published(url: str, run_id: str, anchor: str | None = None) -> PublishedReading:
@@ -278,38 +266,29 @@ def _schema() -> Iterator[sqlite3.Connection]:
 # -- what is published -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
-    """A run that is to be published: `ledger` is the hash of the first event there, `texts` its payload texts by hash
-    (none, unless they are wanted)."""
+def publication(history: History, run_id: str, with_texts: bool) -> tuple[Row, dict[str, list[Row]]]:
+    """A finished run that is to be published: the record of it, and the rows of each table.
 
-    run_id: str
-    ledger: str
-    events: tuple[Row, ...]
-    rows: Mapping[str, list[Row]]
-    texts: Mapping[str, str]
-    digest: str
-
-
-def publication(history: History, run_id: str, with_texts: bool) -> Publication:
-    """Gathers a finished run. Raises LedgerError for one that is not finished, or where its events do not hold."""
+    Raises LedgerError for one that is not finished, or where its events do not hold.
+    """
     run = history.run(run_id)
     if run["status"] not in FINISHED:
         raise LedgerError(f"{run['id']}: not finished ({run['status']}); `optimize resume` goes on with it")
-    events = tuple(dict(zip(EVENT, found, strict=True)) for found in history.db.execute(_OF_RUN, {"run": run["id"]}))
+    events = [dict(zip(EVENT, found, strict=True)) for found in history.db.execute(_OF_RUN, {"run": run["id"]})]
     replayed = replay(events, gaps=True)
     if replayed.broken:
         verify = f"`optimize audit verify{ledger_option(history.path)}`"
         raise LedgerError(f"{history.path}: not whole: {replayed.broken}; {verify} lists all")
-    folded = replayed.folded
-    rows: dict[str, list[Row]] = {table: [] for table in OWNER_OF}
+    tables: dict[str, list[Row]] = {"events": events, **{table: [] for table in OWNER_OF}, "texts": []}
     empty = {table: defaults(history.db, table) for table in OWNER_OF}
-    for place, row in folded.rows.items():
-        rows[place[0]].append(plain({**empty[place[0]], **row}))
-    named = folded.texts if with_texts else {}
-    texts = {digest: text for digest in named if (text := history.text(digest)) is not None}
+    for place, row in replayed.folded.rows.items():
+        tables[place[0]].append(plain({**empty[place[0]], **row}))
+    for digest in replayed.folded.texts if with_texts else ():
+        if (text := history.text(digest)) is not None:
+            tables["texts"].append(plain({"hash": digest, "body": text}))
     (ledger,) = history.db.execute("SELECT hash FROM events WHERE seq = 1").fetchone()
-    return Publication(run["id"], str(ledger), events, rows, texts, digest_of(events))
+    counts = {"events": len(events), "texts": len(tables["texts"])}
+    return {"run": run["id"], "ledger": ledger, **counts, "digest": digest_of(events)}, tables
 
 
 def digest_of(events: Iterable[Row]) -> str:
