@@ -66,11 +66,10 @@ def consistency_checks(history: History, run: Row) -> list[Check]:
 
 def test_opened_once(history: History, run_id: str) -> Check:
     """The test was opened for one pair of prompts (again after a kill, say), and no test row was scored before it."""
-    events = list(_events(history, run_id, "test_opened"))
+    events = history.facts("test_opened", run_ids=[run_id])
+    scored = history.facts("outcome", run_ids=[run_id])
     opened, pairs = [row["seq"] for row in events], {json.dumps(row["body"], sort_keys=True) for row in events}
-    first = next(
-        (row["seq"] for row in _events(history, run_id, "outcome") if row["body"]["row"]["split"] == "test"), None
-    )
+    first = next((row["seq"] for row in scored if row["body"]["row"]["split"] == "test"), None)
     wrong = [f"opened for {len(pairs)} pairs: events {', '.join(map(str, opened))}"] if len(pairs) > 1 else []
     if first is not None and (not opened or first < opened[0]):
         wrong.append(f"event {first} scores a test row before the test was opened")
@@ -192,7 +191,7 @@ def charges(run: Row, calls: list[Row], training: float = 0.0) -> Check:
 
 
 def _training_dollars(history: History, run_id: str) -> float:
-    return math.fsum(event["body"]["usd"] or 0.0 for event in _events(history, run_id, FINE_TUNING[-1]))
+    return math.fsum(event["body"]["usd"] or 0.0 for event in history.facts(FINE_TUNING[-1], run_ids=[run_id]))
 
 
 def caps_kept(history: History, run_id: str) -> Check:
@@ -202,7 +201,7 @@ def caps_kept(history: History, run_id: str) -> Check:
     waiting: dict[int, Row] = {}
     wrong: dict[str, str] = {}
     highest: dict[str, float] = defaultdict(float)
-    for event in _events(history, run_id):
+    for event in history.facts(run_ids=[run_id]):
         body = event["body"]
         row = body.get("row") or body.get("set") or {}
         if body.get("insert") == "runs" or body.get("update") == "runs":
@@ -245,13 +244,6 @@ def _charge(reserved: Row, outcome: Row) -> dict[str, float]:
     elif outcome["state"] == "unknown" or outcome.get("error_class") == "bad_response":
         tokens = reserved["reserved_tokens"]
     return {"calls": 1, "tokens": tokens, "$": outcome["cost_usd"]}
-
-
-def _events(history: History, run_id: str, kind: str = "") -> Iterator[Row]:
-    rows = history.select(
-        "SELECT seq, kind, body FROM events WHERE run_id = ?1 AND (?2 = '' OR kind = ?2) ORDER BY seq", run_id, kind
-    )
-    return ({**row, "body": json.loads(row["body"])} for row in rows)
 
 
 def _scores(outcomes: list[Row]) -> dict[tuple[str, str], list[float]]:

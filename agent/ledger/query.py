@@ -99,6 +99,36 @@ class Queries:
     """Queries that readers and the writer of the ledger share, on the connection `db` that only reads."""
 
     db: sqlite3.Connection
+    path: Path
+
+    def select(self, sql: str, *values: Any) -> list[Row]:
+        """Rows as dicts by column name."""
+        return list(self.each(sql, *values))
+
+    def each(self, sql: str, *values: Any) -> Iterator[Row]:
+        """The rows of `select`, one at a time."""
+        try:
+            cursor = self.db.execute(sql, values)
+            names = [name for name, *_ in cursor.description]
+            yield from (dict(zip(names, row, strict=True)) for row in cursor)
+        except sqlite3.Error as error:
+            raise LedgerError(
+                f"{self.path}: the ledger cannot be read ({error}); name another file with --db"
+            ) from error
+
+    def facts(self, *kinds: str, run_ids: Sequence[str] | None = None, **fields: object) -> list[Row]:
+        """Events in the order of the chain (seq, run_id, utc, kind and parsed body): of these kinds and of these runs
+        (none given: of all), with these values in their body."""
+        where, values = ["1"], list[object]()
+        for column, names in (("kind", kinds or None), ("run_id", run_ids)):
+            if names is not None:
+                where.append(f"{column} IN (SELECT value FROM json_each(?))")
+                values.append(json.dumps([*names]))
+        for name, value in fields.items():
+            where.append(f"json_extract(body, '$.{name}') = ?")
+            values.append(value)
+        asked = f"SELECT seq, run_id, utc, kind, body FROM events WHERE {' AND '.join(where)} ORDER BY seq"
+        return [{**row, "body": json.loads(row["body"])} for row in self.each(asked, *values)]
 
     def alias_moves(self, name: str) -> list[Row]:
         """The bodies of all events of the kind ALIAS_MOVED of a released `name`, in the order of the chain.
@@ -106,21 +136,16 @@ class Queries:
         Each is the line of the name's history (`release/registry.py`) with the hash of that line, and with
         `release_hash` where the text of the version was kept. In a merged ledger several chains have the same line.
         """
-        of_name = "SELECT body FROM events WHERE kind = ? AND json_extract(body, '$.name') = ? ORDER BY seq"
-        bodies = (json.loads(body) for (body,) in self.db.execute(of_name, (ALIAS_MOVED, name)))
+        bodies = [fact["body"] for fact in self.facts(ALIAS_MOVED, name=name)]
         return list({body["hash"]: body for body in bodies}.values())
 
     def moved_names(self) -> list[str]:
         """Every name whose aliases were moved."""
-        names = "SELECT DISTINCT json_extract(body, '$.name') FROM events WHERE kind = ? ORDER BY 1"
-        return [name for (name,) in self.db.execute(names, (ALIAS_MOVED,))]
+        return sorted({fact["body"]["name"] for fact in self.facts(ALIAS_MOVED)})
 
     def fine_tuning(self, key: str) -> list[tuple[str, Row]]:
         """Kind and body of every event of FINE_TUNING with this `key`, of any run, in the order of the chain."""
-        of_key = (
-            "SELECT kind, body FROM events WHERE kind IN (?, ?, ?) AND json_extract(body, '$.key') = ? ORDER BY seq"
-        )
-        return [(kind, json.loads(body)) for kind, body in self.db.execute(of_key, (*FINE_TUNING, key))]
+        return [(fact["kind"], fact["body"]) for fact in self.facts(*FINE_TUNING, key=key)]
 
     def batches(self) -> list[Row]:
         """Every batch of calls of every run, in the order of the chain.
@@ -128,13 +153,12 @@ class Queries:
         Each has `run_id`, `utc` and `body` of its first event, `job`, its id at the provider ("" where that is not
         known), and `end`, the body of its last event (None: it is not known to have ended).
         """
-        of_batches = "SELECT kind, run_id, utc, body FROM events WHERE kind IN (?, ?, ?) ORDER BY seq"
         found: dict[str, Row] = {}
-        for kind, run_id, utc, text in self.db.execute(of_batches, BATCH):
-            body = json.loads(text)
-            if kind == BATCH[0]:
-                found[body["name"]] = {"run_id": run_id, "utc": utc, "body": body, "job": "", "end": None}
-            elif kind == BATCH[1]:
+        for fact in self.facts(*BATCH):
+            body = fact["body"]
+            if fact["kind"] == BATCH[0]:
+                found[body["name"]] = {**fact, "job": "", "end": None}
+            elif fact["kind"] == BATCH[1]:
                 found[body["name"]]["job"] = body["job"]
             else:
                 found[body["name"]]["end"] = body
@@ -174,19 +198,6 @@ class History(Queries):
     def close(self) -> None:
         """Lets the file go, so that a writer's log can be emptied; without it that waits for the garbage collector."""
         self.db.close()
-
-    def select(self, sql: str, *values: Any) -> list[Row]:
-        """Rows as dicts by column name."""
-        return list(self.each(sql, *values))
-
-    def each(self, sql: str, *values: Any) -> Iterator[Row]:
-        """The rows of `select`, one at a time."""
-        try:
-            yield from map(dict, self.db.execute(sql, values))
-        except sqlite3.Error as error:
-            raise LedgerError(
-                f"{self.path}: the ledger cannot be read ({error}); name another file with --db"
-            ) from error
 
     def runs(self) -> list[Row]:
         """Every run, newest first, with `result` as the object that --json printed (or None).
@@ -285,14 +296,8 @@ class History(Queries):
         }
 
     def _facts_of(self, candidate_id: str) -> Row:
-        kinds = json.dumps([*LOOKED_UP.values(), CALIBRATED_EVENT, TOOL_TEXTS])
-        rows = self.select(
-            "SELECT kind, body FROM events WHERE kind IN (SELECT value FROM json_each(?)) "
-            "AND json_extract(body, '$.candidate_id') = ? ORDER BY seq DESC",
-            kinds,
-            candidate_id,
-        )
-        bodies = {row["kind"]: json.loads(row["body"]) for row in rows}
+        facts = self.facts(*LOOKED_UP.values(), CALIBRATED_EVENT, TOOL_TEXTS, candidate_id=candidate_id)
+        bodies = {fact["kind"]: fact["body"] for fact in reversed(facts)}  # the first of each kind
         found: Row = {
             name: {key: value for key, value in bodies[kind].items() if key != "candidate_id"}
             if kind in bodies

@@ -46,20 +46,26 @@ class ResumeState:
 
 
 def resume_state(db: sqlite3.Connection, run_id: str) -> ResumeState:
-    found = ResumeState()
-    for number, key, state, candidate_id in db.execute(
-        "SELECT id, call_key, state, candidate_id FROM calls "
-        "WHERE run_id = ? AND state IN ('ok', 'cached') ORDER BY id",
+    found, paid = ResumeState(), dict[CallRole, Spend]()
+    for number, role, key, candidate_id, state, kind, failed, tokens, reserved, usd in db.execute(
+        "SELECT id, role, call_key, candidate_id, state, COALESCE(error_class, ''), error <> '', "
+        "prompt_tokens + completion_tokens, reserved_tokens, cost_usd FROM calls WHERE run_id = ? ORDER BY id",
         (run_id,),
     ):
+        if state == "cached":
+            found.hits[key, candidate_id] += 1
+            continue
         if state == "ok":
             found.bought.setdefault(key, []).append(number)
         else:
-            found.hits[key, candidate_id] += 1
-    failed = (
-        f"SELECT call_key FROM calls WHERE run_id = ? AND state IN ('error', 'unknown') AND error <> '' AND {IS_CALL}"
-    )
-    found.losses.update(key for (key,) in db.execute(failed, (run_id,)))
+            found.lost_usd += usd
+            tokens = reserved if state == "unknown" or kind == "bad_response" else 0
+        found.limited += kind == "rate_limit"
+        if kind not in NO_CALLS:
+            found.losses[key] += bool(failed)
+            paid[role] = paid.get(role, Spend()) + Spend(1, tokens, usd)
+    found.paid = dict(sorted(paid.items()))
+    found.losses += Counter()  # without the calls that never failed
     found.events.update(
         db.execute(
             "SELECT kind, body FROM events WHERE run_id = ? AND kind NOT LIKE 'call/_%' ESCAPE '/' "
@@ -67,19 +73,6 @@ def resume_state(db: sqlite3.Connection, run_id: str) -> ResumeState:
             (run_id,),
         )
     )
-    found.paid = {
-        role: Spend(calls, tokens, usd)
-        for role, calls, tokens, usd in db.execute(
-            "SELECT role, COUNT(*), SUM(CASE WHEN state = 'ok' THEN prompt_tokens + completion_tokens "
-            "WHEN state = 'unknown' OR error_class = 'bad_response' THEN reserved_tokens ELSE 0 END), SUM(cost_usd) "
-            f"FROM calls WHERE run_id = ? AND state <> 'cached' AND {IS_CALL} GROUP BY role",
-            (run_id,),
-        )
-    }
-    lost = "SELECT COALESCE(SUM(cost_usd), 0.0) FROM calls WHERE run_id = ? AND state IN ('error', 'unknown')"
-    (found.lost_usd,) = db.execute(lost, (run_id,)).fetchone()
-    limited = "SELECT COUNT(*) FROM calls WHERE run_id = ? AND error_class = 'rate_limit'"
-    (found.limited,) = db.execute(limited, (run_id,)).fetchone()
     for (body,) in db.execute(
         "SELECT body FROM events WHERE run_id = ? AND kind = ? ORDER BY seq", (run_id, OVERBILLED)
     ):

@@ -173,13 +173,10 @@ class Ledger(LedgerFile, Queries):
 
     def calibration(self, judge_id: str, run_id: str) -> dict[str, Any] | None:
         """The latest calibration of this judge that `run_id` could know when it ended, or None."""
-        found = self.db.execute(
-            "SELECT body FROM events WHERE kind = 'judge_calibrated' AND json_extract(body, '$.judge_id') = ? "
-            "AND seq < COALESCE((SELECT MIN(seq) FROM events "
-            "WHERE run_id = ? AND kind IN ('run_complete', 'run_budget')), ?) ORDER BY seq DESC LIMIT 1",
-            (judge_id, run_id, 2**62),
-        ).fetchone()
-        return dict(json.loads(found[0])) if found else None
+        known = self.facts("judge_calibrated", judge_id=judge_id)
+        ended = self.facts("run_complete", "run_budget", run_ids=[run_id])
+        bodies = [fact["body"] for fact in known if not ended or fact["seq"] < ended[0]["seq"]]
+        return bodies[-1] if bodies else None
 
     def latencies(self, run_id: str) -> dict[str, float]:
         """Mean seconds of a settled call by candidate, to be shown; nothing is decided by it."""
