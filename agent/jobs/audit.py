@@ -32,9 +32,9 @@ from agent.options.option import option
 from agent.release.runtime import load_prompt
 from agent.report import run_tables
 from agent.report.blocks import text
+from agent.report.compare import change_lines
 from agent.report.facts import amount, looks_up, picked, points, promotion
 from agent.report.terminal import print_listing, print_table, say, show
-from agent.report.tool_facts import change_lines
 from agent.report.view import RunView
 from agent.run.locations import ledger_option, open_history, releases_folder
 from agent.run.tasks import source_of, task_of

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.errors import InputError, RunRefused
-from agent.files import new_file
 from agent.gateway.embedding import Embedder
 from agent.jobs.registry import DB, Printed, job, key_option
 from agent.jobs.released import released
@@ -33,10 +32,10 @@ from agent.release.production_logs import ab_report, compare_windows, read_outco
 from agent.release.regression import as_junit, as_markdown, mean_of, require_place, verdict, write_text
 from agent.release.runtime import Prompt, load_prompt
 from agent.release.suite import SUITE_FILE, Sample, Suite, is_answer, read_suite, require_fit, suite_of, write_suite
-from agent.report.checks import checks_chart, checks_of, checks_page, time_of
+from agent.report.checks import checks_chart, checks_of, checks_page
+from agent.report.html import write_page
 from agent.report.terminal import print_listing, say
-from agent.results.checks import BlessResult, CheckResult, SuiteReference
-from agent.results.production import AbResult, MonitorResult
+from agent.results.checks import AbResult, BlessResult, CheckResult, MonitorResult, SuiteReference
 from agent.run.embeddings import model_of_prompt
 from agent.run.launch import earlier_prices, whole_budget
 from agent.run.locations import (
@@ -293,8 +292,7 @@ def _history(name: str, model: str | None, page: Path | None, db: Path) -> Print
     with closing(open_history(db)) as history:
         found = checks_of(history, name, model=model or "")
     if found and page is not None:
-        with new_file(page, private=True) as file:
-            file.write(checks_page(name, found).encode("utf-8"))
+        write_page(page, checks_page(name, found))
     none = f"no finished check of {name}{f' on {model}' * bool(model)}; `optimize check PROMPT` makes one"
     notes = [f"wrote {page}"] * bool(page) if found else [f"{none}; {page} was not written" if page else none]
 
@@ -311,7 +309,7 @@ def _not_due(prompt: Prompt, model: str, every: Any, db: Path) -> Printed | None
         return None
     with closing(open_history(db)) as history:
         done = checks_of(history, prompt.name, prompt.version, model)
-    due = time_of(done[-1]) + timedelta(seconds=every) if done else None
+    due = done[-1].began + timedelta(seconds=every) if done else None
     if due is None or due <= datetime.now(UTC):
         return None
     last, when = done[-1], due.isoformat(timespec="seconds")

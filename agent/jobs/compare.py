@@ -11,11 +11,10 @@ from agent.jobs.registry import DB, Printed, job
 from agent.options.option import option
 from agent.options.shared import JsonOption
 from agent.report.blocks import Column, DiffBlock, text
-from agent.report.compare import compared_prompt, fact_lines, paired_tests
+from agent.report.compare import compared_prompt, fact_lines, paired_tests, tool_differences
 from agent.report.facts import paired_test
 from agent.report.html import report_html, write_report
 from agent.report.terminal import LOST, TIED, WON, print_table, say, say_marks, show, won_and_lost, word_diff
-from agent.report.tool_facts import tool_differences
 from agent.report.view import RunView
 from agent.run.locations import open_history
 

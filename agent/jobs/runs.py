@@ -12,17 +12,18 @@ from agent.jobs import JOBS
 from agent.jobs.registry import DB, Printed, job, show_result
 from agent.ledger.query import History
 from agent.ledger.texts import search as search_texts
+from agent.ledger.trail import claims
 from agent.options.option import option
 from agent.registry import OURS
 from agent.release.result import search_result
 from agent.report import run_tables
 from agent.report.blocks import Column, short, text
 from agent.report.facts import decision, gain, instead_of_result, points, without_result
+from agent.report.job_blocks import job_result
 from agent.report.run_blocks import screen_lines
 from agent.report.terminal import print_listing, print_table, say, so_far, sparkline
 from agent.report.terminal import show as show_blocks
 from agent.report.view import RunView
-from agent.results.stored import job_result
 from agent.run.locations import open_history
 
 RUNS = (
@@ -133,7 +134,7 @@ def history(
 
     def tables() -> None:
         print_listing(replace(run_tables.trials(view, is_whole=True), title=f"trials of {view.id}"))
-        if (proposals := run_tables.proposals(view, letters=120)).rows:
+        if (proposals := run_tables.proposals(view.result, claims(ledger, view.id), letters=120)).rows:
             print_listing(proposals)
         for gone in rejected:
             say(f"rejected {gone['candidate_id']} ({gone['operator']}): {gone['rejected']}")

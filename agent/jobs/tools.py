@@ -8,7 +8,7 @@ from agent.errors import InputError
 from agent.jobs.registry import job
 from agent.options.kinds import File, Texts
 from agent.options.option import option
-from agent.results.listings import ListedTool, ToolsResult
+from agent.results.rows import ListedTool, ToolsResult
 from agent.run.tool_sources import tools_in_file, tools_of_server, write_tools
 
 

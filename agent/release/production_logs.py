@@ -30,7 +30,7 @@ from agent.errors import InputError, Problem, ProblemsError
 from agent.release.runtime import Prompt
 from agent.release.suite import Suite, is_answer
 from agent.results.base import WasNow
-from agent.results.production import AbResult, DriftLine, MonitorResult
+from agent.results.checks import AbResult, DriftLine, MonitorResult
 from agent.stats import anytime
 from agent.stats.distribution_shift import DriftTest, alarms, categories_moved, more_often, scores_fell, sizes_moved
 from agent.task.tables import read_rows

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +51,7 @@ class Column:
 
     Args:
         name: its head.
-        look: `number`: to the right; `long`: wrapped; `code`: as it is, to be copied.
+        look: `number`: to the right; `long`: wrapped; `text`: in its lines, a long one folded; `code`: to be copied.
         rank: on a narrow screen the columns of the highest rank go first; 0 always stays.
         floor: it may be narrowed to this many characters; 0: never.
         wraps: on a narrow screen it takes more lines and is not shortened.
@@ -61,7 +62,7 @@ class Column:
     """
 
     name: str
-    look: Literal["", "number", "long", "code"] = ""
+    look: Literal["", "number", "long", "text", "code"] = ""
     rank: int = 0
     floor: int = 0
     wraps: bool = False
@@ -70,6 +71,18 @@ class Column:
     gain: bool = False
     drawn: bool = False
     on: Surface = ""
+
+
+class PageCell(str):
+    """The text of a cell that is more on a page: a link, or a mark of a class of page.css."""
+
+    href: str
+    tag: str
+
+    def __new__(cls, text: str, href: str = "", tag: str = "") -> Self:
+        made = super().__new__(cls, text)
+        made.href, made.tag = href, tag
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +149,7 @@ class DiffBlock:
     on: Surface = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ChartBlock:
     """A drawing, and the table with its numbers, which is all that a screen shows."""
 
@@ -147,6 +160,13 @@ class ChartBlock:
     table: TableBlock
     is_open: bool = False
     on: Surface = ""
+
+    @cached_property
+    def svg(self) -> str:
+        """The drawing as an <svg> element."""
+        from agent.report import charts
+
+        return charts.svg(self.draw(), self.name, self.title)
 
 
 Block = TableBlock | ProseBlock | DiffBlock | ChartBlock
@@ -169,8 +189,14 @@ class PageSection:
 
     def on_page(self) -> tuple[TableBlock | ProseBlock | DiffBlock, ...]:
         """The blocks that a page shows, of each chart the table."""
-        shown = (block.table if isinstance(block, ChartBlock) else block for block in self.blocks)
-        return tuple(block for block in shown if block.on != "screen")
+        return shown_on("page", self.blocks)
+
+
+def shown_on(surface: Surface, blocks: Iterable[Block]) -> tuple[TableBlock | ProseBlock | DiffBlock, ...]:
+    """The blocks that a surface shows, of each chart the table."""
+    here = (block for block in blocks if block.on in ("", surface))
+    shown = (block.table if isinstance(block, ChartBlock) else block for block in here)
+    return tuple(block for block in shown if block.on in ("", surface))
 
 
 def _as_dict(block: TableBlock | ProseBlock | DiffBlock) -> dict[str, Any]:
@@ -191,8 +217,20 @@ def table(title: str, columns: Sequence[Column | str], rows: Iterable[Sequence[A
         columns: the end of a bare name sets the look: " #" number, " ~" long, " $" code.
         more: other fields of `TableBlock`.
     """
-    cells = tuple(tuple("" if cell is None else str(cell) for cell in row) for row in rows)
+    cells = tuple(tuple(_cell(cell) for cell in row) for row in rows)
     return TableBlock(title, tuple(map(_column, columns)), cells, **more)
+
+
+def listing(
+    title: str, columns: Sequence[tuple[Column | str, str | Callable[[Any], Any]]], records: Iterable[Any], **more: Any
+) -> TableBlock:
+    """Make a table of records: each column with its key in a record, or with what makes its cell of one."""
+    rows = [[of(record) if callable(of) else record[of] for _, of in columns] for record in records]
+    return table(title, [column for column, _ in columns], rows, **more)
+
+
+def _cell(cell: Any) -> str:
+    return cell if isinstance(cell, str) else "" if cell is None else str(cell)
 
 
 def _column(column: Column | str) -> Column:

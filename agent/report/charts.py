@@ -1,15 +1,21 @@
-"""Charts of a run as matplotlib figures, and a figure as SVG that takes the colours of the page it stands in.
+"""All charts as matplotlib figures, and a figure as SVG that takes the colours of its page.
 
-With `comparison_charts` and `checks` the only importer of matplotlib. The numbers of each chart are a table of the same
-name in `run_tables`.
+The only importer of matplotlib. The numbers of each chart are a table next to it.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
+import textwrap
+import threading
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
 
 from agent.report import facts
@@ -20,12 +26,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from agent.report.checks import CheckPoint
     from agent.report.view import RunView
+    from agent.results.base import Interval
+    from agent.results.customize import ComparedArm
 
 INK, SOFT, LINE, GOOD, BAD, BASE = "#24292f", "#57606b", "#8c959f", "#1a7f38", "#cf222f", "#0969db"
 """Text, quiet text, axes; a gain, a loss, the user's own prompt. `page.css` has one of each for a dark page."""
 COLOURS = {INK: "--ink", SOFT: "--soft", LINE: "--line", GOOD: "--good", BAD: "--bad", BASE: "--base"}
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+DRAWING = threading.RLock()
 WIDTH = 4.8
 """In inches: small, so that text can be read on a telephone."""
 STYLE: Any = {
@@ -49,6 +59,18 @@ STYLE: Any = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
 }
+FAMILIES = {"prompt": BASE, "tuned": GOOD, "no model": SOFT}
+LABEL_POINTS = 9.0
+"""Of score that the name of an arm takes in height."""
+UNITS = {"$": "dollars", "hours": "hours of computing", "tokens": "tokens of calls"}
+NAME_WIDTH, NAME_LINES = 60, 4
+"""Letters of a line, and lines, of a name in the legend of the checks."""
+THOUSAND, MILLION = 1_000, 1_000_000
+HOUR = 3600
+Unit = Literal["$", "hours", "tokens"]
+
+
+# -- a search ----------------------------------------------------------------------------------------------------------
 
 
 def progress(view: RunView) -> Figure:
@@ -157,6 +179,148 @@ def reliability(view: RunView) -> Figure:
         return figure
 
 
+# -- checks and comparisons --------------------------------------------------------------------------------------------
+
+
+def over_time(points: Sequence[CheckPoint]) -> Figure:
+    """Scores (0 to 100) of checks against their time, a line for each version and model; a cross where the gate failed,
+    and the reference of each check as a dashed line."""
+    series: dict[str, list[CheckPoint]] = {}
+    for point in points:
+        if point.score is not None:
+            series.setdefault(point.series, []).append(point)
+    names = [_wrapped(name) for name in series]
+    with styled():
+        figure = canvas(WIDTH, 2.4 + 0.16 * sum(name.count("\n") + 1 for name in names))
+        axes = figure.add_subplot()
+        for name, of, colour in zip(names, series.values(), itertools.cycle((BASE, GOOD, INK, SOFT)), strict=False):
+            times: list[Any] = [point.began for point in of]
+            scores = [100 * (point.score or 0.0) for point in of]
+            axes.plot(times, scores, "o-", color=colour, markersize=4, linewidth=1, label=name)
+            failed = [at for at, point in enumerate(of) if point.gate != "passed"]
+            axes.plot([times[at] for at in failed], [scores[at] for at in failed], "x", color=BAD, markersize=8)
+            was = [math.nan if point.reference is None else 100 * point.reference for point in of]
+            axes.plot(times, was, "_--", color=colour, alpha=0.6, linewidth=1, markersize=9, drawstyle="steps-mid")
+        axes.set(ylabel="score on the suite", ylim=(-2, 102))
+        axes.tick_params(axis="x", rotation=30)
+        if series:  # outside: a long name takes no room from the plot
+            figure.legend(loc="outside upper left", fontsize=8)
+        return figure
+
+
+def _wrapped(name: str) -> str:
+    """The name of a series in lines that the width of a chart holds, and in no more than the legend has room for."""
+    return "\n".join(textwrap.wrap(plain(name), NAME_WIDTH, max_lines=NAME_LINES, placeholder=" ..."))
+
+
+def losses(lines: Mapping[str, Sequence[float]]) -> Figure:
+    """The loss of each step of a training, in nats, a line for each training by its name."""
+    with styled():
+        columns = 2 if max(map(len, lines)) < 22 else 1
+        figure = canvas(WIDTH, 2.2 + 0.16 * -(-len(lines) // columns))
+        axes = figure.add_subplot()
+        styles = [(colour, dash) for dash in ("-", "--", ":") for colour in (BASE, GOOD, BAD, LINE)]
+        for (name, values), (colour, dash) in zip(lines.items(), itertools.cycle(styles), strict=False):
+            axes.plot(range(1, len(values) + 1), values, dash, color=colour, linewidth=1, label=plain(name))
+        axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=columns, borderaxespad=0)
+        return figure
+
+
+def score_against_cost(arms: Sequence[ComparedArm]) -> Figure:
+    """Sealed score (0 to 100) against the cost of training and 1,000 or 1,000,000 calls, a dot for each arm with its
+    95 % interval; arms that cost nothing stand at the left edge."""
+    unit = cost_unit(arms)
+    with styled():
+        figure = canvas(WIDTH, 5.2)
+        for axes, calls in zip(figure.subplots(2, 1), (THOUSAND, MILLION), strict=True):
+            _draw_costs(axes, cost_points(arms, calls))
+            axes.set(xlabel=f"{UNITS[unit]}, training and {calls:,} calls", ylabel="sealed test", ylim=(-4, 109))
+        for family, colour in FAMILIES.items():
+            figure.axes[0].plot([], [], "o", color=colour, markersize=5, label=family)
+        figure.axes[0].legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, borderaxespad=0, handletextpad=0.3)
+        return figure
+
+
+def _draw_costs(axes: Axes, points: Sequence[CostPoint]) -> None:
+    """The dots, with their names in a column next to the axes."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    paid = [point.cost for point in points if point.cost > 0]
+    least, most = (min(paid), max(paid)) if paid else (1.0, 1.0)
+    edge = least / 10 if len(paid) < len(points) else least  # a cost of 0 has no place on a logarithmic axis
+    axes.set_xscale("log")
+    axes.set_xlim(edge / 3, most * 3)
+    axes.xaxis.set_major_locator(LogLocator(numticks=5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    ordered = sorted(points, key=lambda one: (-one.score, -one.cost))
+    for point, height in zip(ordered, _heights([100 * point.score for point in ordered]), strict=True):
+        x, y, colour = point.cost or edge, 100 * point.score, FAMILIES.get(point.family, SOFT)
+        axes.plot([x, x], [100 * end for end in point.ci95], color=colour, linewidth=2, alpha=0.35)
+        axes.plot([x, most * 3], [y, height], color=LINE, linewidth=0.5, alpha=0.6)
+        axes.scatter([x], [y], s=30, c=colour, zorder=3)
+        place = (1.02, height)
+        axes.annotate(plain(", ".join(point.names)), place, xycoords=("axes fraction", "data"), va="center", color=INK)
+
+
+def _heights(scores: Sequence[float]) -> list[float]:
+    """Where names of descending scores stand, LABEL_POINTS apart and as near their scores as that allows."""
+    heights: list[float] = []
+    for score in scores:
+        heights.append(min(score, heights[-1] - LABEL_POINTS) if heights else score)
+    for at, height in enumerate(reversed(heights)):  # not below the axes
+        heights[len(heights) - 1 - at] = max(height, at * LABEL_POINTS)
+    return heights
+
+
+def _power(value: float) -> str:
+    return f"{value:,g}" if 1e-3 <= value < 1e6 else f"1e{round(math.log10(value))}"
+
+
+@dataclass(frozen=True, slots=True)
+class CostPoint:
+    """Arms with one `score` in [0, 1] and one `cost` of training and calls; `family` is that of the first."""
+
+    names: tuple[str, ...]
+    family: str
+    cost: float
+    score: float
+    ci95: tuple[float, float]
+
+
+def cost_unit(arms: Sequence[ComparedArm]) -> Unit:
+    """Dollars where all are known and some are above 0, else hours where calls were timed, else tokens."""
+    dollars = [(arm.usd_per_1000, arm.train_usd) for arm in arms]
+    if all(None not in pair for pair in dollars) and any(any(pair) for pair in dollars):
+        return "$"
+    return "tokens" if any(arm.latency_s is None for arm in arms) else "hours"
+
+
+def cost_points(arms: Sequence[ComparedArm], calls: int) -> list[CostPoint]:
+    """Score and cost of training and `calls` calls for each arm with a score; equal ones are one point."""
+    unit = cost_unit(arms)
+    groups: dict[tuple[float, float, Interval], list[ComparedArm]] = {}
+    for arm in arms:
+        if arm.test is not None and arm.ci95:
+            groups.setdefault((_total(arm, unit, calls), arm.test, arm.ci95), []).append(arm)
+    return [
+        CostPoint(tuple(arm.arm for arm in some), some[0].family, cost, score, ci95)
+        for (cost, score, ci95), some in groups.items()
+    ]
+
+
+def _total(arm: ComparedArm, unit: Unit, calls: int) -> float:
+    if unit == "$":
+        return (arm.train_usd or 0.0) + (arm.usd_per_1000 or 0.0) * calls / THOUSAND
+    if unit == "hours":
+        return (arm.train_s + (arm.latency_s or 0.0) * calls) / HOUR
+    return arm.tokens_per_call * calls
+
+
+# -- any figure --------------------------------------------------------------------------------------------------------
+
+
 def _whisker(axes: Axes, middle: float, low: float, high: float, height: float, colour: str, word: str) -> None:
     axes.plot([low, high], [height, height], color=colour, linewidth=3, alpha=0.45, solid_capstyle="round")
     axes.scatter([middle], [height], s=42, c=colour, zorder=3)
@@ -171,8 +335,10 @@ def svg(figure: Figure, name: str, title: str) -> str:
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
     root = ElementTree.fromstring(re.sub(r"<!DOCTYPE[^>]*>", "", target.getvalue()))
-    for gone in root.findall(f"{{{SVG}}}metadata"):
-        root.remove(gone)
+    for parent in list(root.iter()):
+        for gone in ("metadata", "style"):  # the policy of our pages refuses a style sheet
+            for node in parent.findall(f"{{{SVG}}}{gone}"):
+                parent.remove(node)
     text = ElementTree.tostring(root, encoding="unicode")
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
     for node in root.iter():
@@ -183,6 +349,7 @@ def svg(figure: Figure, name: str, title: str) -> str:
                 node.set(key, _own(value, key, name, used))
     for key in ("width", "height"):
         root.attrib.pop(key, None)
+    root.set("style", "stroke-linejoin: round")
     root.set("role", "img")
     root.set("class", "chart")
     root.set("aria-label", plain(title))
@@ -207,18 +374,14 @@ def canvas(width: float, height: float) -> Figure:
     return figure
 
 
-class styled:
-    """Our style for what is drawn inside, and no warnings about letters that the font of the layout lacks."""
+@contextmanager
+def styled() -> Iterator[None]:
+    """Our style for what is drawn inside, and no warnings about letters that the font of the layout lacks.
 
-    def __enter__(self) -> None:
-        import matplotlib
+    One thread at a time draws: matplotlib's settings are the whole process's.
+    """
+    import matplotlib
 
-        self._style = matplotlib.rc_context(STYLE)
-        self._quiet = warnings.catch_warnings()
-        self._style.__enter__()
-        self._quiet.__enter__()
+    with DRAWING, matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-
-    def __exit__(self, *_: object) -> None:
-        self._quiet.__exit__(None, None, None)
-        self._style.__exit__(None, None, None)
+        yield

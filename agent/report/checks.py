@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.ledger.query import History
-from agent.report.blocks import ChartBlock, Column, plain, table
-from agent.report.html import drawn, render, style
+from agent.report.blocks import ChartBlock, Column, PageCell, listing
+from agent.report.html import render, style
 from agent.task.words import counted
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 KIND = "check"
-NAME_WIDTH, NAME_LINES = 60, 4
-"""Letters of a line, and lines, of a name in the legend."""
-
-
-COLUMNS = (
-    Column("when (UTC)"),
-    Column("version"),
-    Column("model", "long", floor=12),
-    Column("gate"),
-    *(Column(name, "number") for name in ("score", "reference", "flipped")),
-    Column("p", "number", on="page"),
-    Column("run", on="page"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +42,12 @@ class CheckPoint:
     def series(self) -> str:
         """The prompt's version and its model, which are looked at over time."""
         return f"{self.version} on {self.model}"
+
+    @property
+    def began(self) -> datetime:
+        """When it began."""
+        found = datetime.fromisoformat(self.utc)
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -96,67 +83,37 @@ def _point(utc: str, result: Mapping[str, Any]) -> CheckPoint:
     )
 
 
-def time_of(point: CheckPoint) -> datetime:
-    """When a check began."""
-    found = datetime.fromisoformat(point.utc)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def over_time(points: Sequence[CheckPoint]) -> Figure:
-    """Scores (0 to 100) of checks against their time, a line for each version and model; a cross where the gate failed,
-    and the reference of each check as a dashed line."""
-    from agent.report.charts import BAD, BASE, GOOD, INK, SOFT, WIDTH, canvas, styled
-
-    series: dict[str, list[CheckPoint]] = {}
-    for point in points:
-        if point.score is not None:
-            series.setdefault(point.series, []).append(point)
-    names = [_wrapped(name) for name in series]
-    with styled():
-        figure = canvas(WIDTH, 2.4 + 0.16 * sum(name.count("\n") + 1 for name in names))
-        axes = figure.add_subplot()
-        for name, of, colour in zip(names, series.values(), itertools.cycle((BASE, GOOD, INK, SOFT)), strict=False):
-            times: list[Any] = [time_of(point) for point in of]
-            scores = [100 * (point.score or 0.0) for point in of]
-            axes.plot(times, scores, "o-", color=colour, markersize=4, linewidth=1, label=name)
-            failed = [at for at, point in enumerate(of) if point.gate != "passed"]
-            axes.plot([times[at] for at in failed], [scores[at] for at in failed], "x", color=BAD, markersize=8)
-            was = [math.nan if point.reference is None else 100 * point.reference for point in of]
-            axes.plot(times, was, "_--", color=colour, alpha=0.6, linewidth=1, markersize=9, drawstyle="steps-mid")
-        axes.set(ylabel="score on the suite", ylim=(-2, 102))
-        axes.tick_params(axis="x", rotation=30)
-        if series:  # outside: a long name takes no room from the plot
-            figure.legend(loc="outside upper left", fontsize=8)
-        return figure
-
-
-def _wrapped(name: str) -> str:
-    """The name of a series in lines that the width of a chart holds, and in no more than the legend has room for."""
-    return "\n".join(textwrap.wrap(plain(name), NAME_WIDTH, max_lines=NAME_LINES, placeholder=" ..."))
-
-
 def checks_page(name: str, points: Sequence[CheckPoint]) -> str:
     """A page without script that shows the checks of a prompt: their chart, and a table."""
-    return render("checks.html", name=name, chart=drawn(checks_chart(name, points)), style=style())
+    return render("checks.html", name=name, chart=checks_chart(name, points), style=style())
 
 
-def checks_chart(name: str, points: Sequence[CheckPoint]) -> ChartBlock:
-    """The chart of the checks of a prompt, and the table that all surfaces show."""
-    from agent.report import facts
+def checks_chart(name: str, points: Sequence[CheckPoint], address: str = "") -> ChartBlock:
+    """The chart of the checks of a prompt, and the table that all surfaces show.
 
-    rows = [
-        (
-            p.utc[:16].replace("T", " "),
-            *(p.version, p.model, p.gate, facts.points(p.score), facts.points(p.reference)),
-            *(f"{p.flipped} of {p.rows}", f"{p.p_value:.2g}", p.run_id),
-        )
-        for p in points
-    ]
-    made = table(
+    Args:
+        address: begins the links to the runs on a page; "": no links.
+    """
+    from agent.report import charts, facts
+
+    made = listing(
         f"{counted(len(points), 'check')} of {name}",
-        COLUMNS,
-        rows,
+        [
+            (Column("when (UTC)"), lambda point: point.utc[:16].replace("T", " ")),
+            (Column("version"), lambda point: point.version),
+            (Column("model", "long", floor=12), lambda point: point.model),
+            (Column("gate"), lambda point: PageCell(point.gate, tag="good" if point.gate == "passed" else "bad")),
+            ("score #", lambda point: facts.points(point.score)),
+            ("reference #", lambda point: facts.points(point.reference)),
+            ("flipped #", lambda point: f"{point.flipped} of {point.rows}"),
+            (Column("p", "number", on="page"), lambda point: f"{point.p_value:.2g}"),
+            (
+                Column("run", on="page"),
+                lambda point: PageCell(point.run_id, f"{address}{point.run_id}" if address else ""),
+            ),
+        ],
+        points,
         explained="Dashed: the reference of each check. A cross: its gate failed; each gate is the test of its own "
         "check. p: of so many changed answers by repeat noise alone.",
     )
-    return ChartBlock("checks", f"Scores of {name} over time", partial(over_time, points), made, is_open=True)
+    return ChartBlock("checks", f"Scores of {name} over time", partial(charts.over_time, points), made, is_open=True)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Literal
 
 from agent.errors import InputError
-from agent.ledger.query import History
+from agent.ledger.query import ERASED, History
+from agent.prompt.tool_texts import TextChange, tool_changes
 from agent.release.result import RunResult, search_result
-from agent.report.facts import without_result
+from agent.report.facts import prompt_text, without_result
 
+NO_TEXT = "(no description)"
 SPLITS = ("train", "dev", "test")
 ABOUT_RUN = ("id", "task", "status", "model", "proposer", "seed", "tool", "prices", "seconds")
 
@@ -235,3 +237,49 @@ def _shortened(words: Sequence[str], is_first: bool, is_last: bool, keep: int | 
     before = "" if is_first else "".join(words[:keep])
     after = "" if is_last else "".join(words[-keep:])
     return f"{before} … {after}"
+
+
+# -- whole prompts -----------------------------------------------------------------------------------------------------
+
+
+def text_changes(candidate: Mapping[str, Any]) -> list[TextChange]:
+    """What a candidate of the ledger says of tools in the place of the task's own texts."""
+    if "tool_texts" not in candidate:
+        return []
+    shown = candidate["tool_texts"]
+    return [TextChange("texts of tools", ERASED, ERASED)] if shown is None else tool_changes(shown)
+
+
+def tool_differences(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[TextChange]:
+    """What differs between two candidates of one task, by tool and argument."""
+    first, second = ({change.what: change for change in text_changes(each)} for each in (one, two))
+    found = []
+    for what in dict.fromkeys([*first, *second]):
+        before = first[what].after if what in first else second[what].before
+        after = second[what].after if what in second else first[what].before
+        if before != after:
+            found.append(TextChange(what, before, after))
+    return found
+
+
+def compared_texts(one: Mapping[str, Any], two: Mapping[str, Any]) -> tuple[str, str]:
+    """Two prompts as `prompt_text` gives them, with the texts of tools that differ under them."""
+    texts, changed = (prompt_text(one), prompt_text(two)), tool_differences(one, two)
+    if not changed:
+        return texts
+    first = "\n".join(f"{change.what}: {change.before or NO_TEXT}" for change in changed)
+    second = "\n".join(f"{change.what}: {change.after or NO_TEXT}" for change in changed)
+    return f"{texts[0]}\n[tools]\n{first}", f"{texts[1]}\n[tools]\n{second}"
+
+
+def whole_prompt(candidate: Mapping[str, Any]) -> str:
+    """All messages of a candidate, examples among them, each under its role, and its own texts of tools; ERASED when
+    its text was erased."""
+    parts = [f"[{part['role']}]\n{part['content']}" for part in candidate["template"] or ()] or [ERASED]
+    own = "\n".join(f"{change.what}: {change.after or NO_TEXT}" for change in text_changes(candidate))
+    return "\n\n".join([*parts, *([f"[tools]\n{own}"] if own else [])])
+
+
+def change_lines(candidate: Mapping[str, Any]) -> list[str]:
+    """The texts of tools of one prompt, a line each, after those of the task."""
+    return [f"{each.what}: {each.before or NO_TEXT} -> {each.after or NO_TEXT}" for each in text_changes(candidate)]

@@ -3,52 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
-from agent.report import facts
-from agent.report.blocks import ChartBlock, Column, PageSection, TableBlock, filled, table, text
+from agent.report import charts, facts
+from agent.report.blocks import ChartBlock, Column, PageSection, TableBlock, filled, listing, table, text
 from agent.report.view import RunView
 from agent.results.base import Interval
-from agent.results.customize import ArmSettings, ComparedArm, CustomizeResult, SeedSpread
+from agent.results.customize import ArmSettings, ComparedArm, CustomizeResult, SettingsTried
 
 KIND = "customize"
 ARM = Column("arm", floor=8)
-ARMS = (
-    ARM,
-    Column("what it is", "long", on="page"),
-    Column("sealed test", "number"),
-    Column("95 % CI", "number", rank=3),
-    Column("against yours", "number", gain=True),
-    Column("95 % CI", "number", rank=4),
-    Column("labels", "number", rank=5),
-    Column("train s", "number", rank=2),
-    Column("tokens", "number", rank=6),
-    Column("$/1,000", "number", rank=7),
-    Column("call s", "number", rank=1),
-    Column("pays from", "number", rank=2),
-    Column("elsewhere", rank=8),
-    Column("MB", "number", rank=9),
-)
-SETTINGS = (
-    ARM,
-    Column("rate", "number"),
-    Column("rank", "number", rank=2),
-    Column("epochs", "number", rank=3),
-    Column("dev loss", "number"),
-    Column("train s", "number", rank=4),
-    Column("", rank=1),
-)
-SEEDS = (
-    ARM,
-    *(Column(name, "number") for name in ("seeds", "mean", "smallest", "largest")),
-    Column("seed of the arm (95 % CI)", "number", rank=1),
-)
-THOUSAND, MILLION = 1_000, 1_000_000
-HOUR = 3600
-Unit = Literal["$", "hours", "tokens"]
 
 
 def is_comparison(view: RunView) -> bool:
@@ -58,21 +24,19 @@ def is_comparison(view: RunView) -> bool:
 
 def comparison_sections(view: RunView) -> list[PageSection]:
     """What a comparison found, and how its trainings went; of one without a result the trainings alone."""
-    from agent.report import comparison_charts
-
     stored, lines = view.run["result"] or {}, loss_lines(view)
     sections = []
     if stored.get("kind") == KIND:
         result = CustomizeResult.from_json(stored)
         sections, arms = result_sections(result), result.arms
-        draw = partial(comparison_charts.score_against_cost, arms)
+        draw = partial(charts.score_against_cost, arms)
         numbers = _costs(arms)
         chart = ChartBlock("cost", f"Sealed score against cost, run {view.id}", draw, numbers, on="page")
         sections.append(PageSection("cost", "Score against cost", filled(chart)))
     if lines:
         rows = [(name, len(of), f"{of[0]:.3f}", f"{of[-1]:.3f}") for name, of in lines.items()]
         numbers = table("Training loss, in nats", ("training", "steps #", "first #", "last #"), rows)
-        draw = partial(comparison_charts.losses, lines)
+        draw = partial(charts.losses, lines)
         chart = ChartBlock("losses", f"Training loss, run {view.id}", draw, numbers, on="page")
         sections.append(PageSection("losses", "Training loss", (chart,)))
     return sections
@@ -80,64 +44,107 @@ def comparison_sections(view: RunView) -> list[PageSection]:
 
 def result_sections(result: CustomizeResult) -> list[PageSection]:
     """The sections of the result of a comparison, without its charts."""
-    arms, rows, curve = result.arms, result.rows, facts.curve_table(result.curve)
+    arms, rows = result.arms, result.rows
     title = f"{result.task} on {result.model}: {rows.test} sealed rows, {rows.train} train rows"
-    sizes = sorted({point.labels for point in result.curve})
+    scores = {(point.arm, point.labels): point.test for point in result.curve}
+    sizes, learners = sorted({labels for _, labels in scores}), dict.fromkeys(arm for arm, _ in scores)
     heads = (ARM, *(Column(f"{size:,} rows", "number", rank=1) for size in sizes))
-    advice, chosen = result.text, "settings that were tried on dev"
-    seeds = "sealed test with other seeds; the arm is the first, not the best"
-    settings = [line for of in result.settings for line in _settings(of)]
+    curve = [
+        (arm, *(facts.points(scores[arm, size]) if (arm, size) in scores else "" for size in sizes)) for arm in learners
+    ]
+    advice = result.text
     made = (
-        ("arms", "The arms on the sealed rows", text(advice, on="page"), table(title, ARMS, map(_arm, arms))),
+        ("arms", "The arms on the sealed rows", text(advice, on="page"), _arms(title, arms)),
         (
             *("curve", "By the number of train rows"),
             table("sealed test by the number of train rows", heads, curve),
             text(result.curve_text if curve else ""),
         ),
-        ("settings", "", table(chosen, SETTINGS, settings)),
-        ("seeds", "", table(seeds, SEEDS, [_seeds(arm, arm.seeds) for arm in arms if arm.seeds])),
+        ("settings", "", _settings(result.settings)),
+        ("seeds", "", _seeds(arms)),
         ("elsewhere", "", _elsewhere(arms)),
         ("advice", "", text(advice, strong=True, on="screen"), text(f"Prompts of run {result.of_run}.", on="page")),
     )
     return [section for name, head, *blocks in made if (section := PageSection(name, head, filled(*blocks)))]
 
 
-def _arm(arm: ComparedArm) -> list[str]:
-    elsewhere, pays = arm.elsewhere, arm.break_even_calls
-    return [
-        arm.arm,
-        arm.about,
-        facts.points(arm.test),
-        _interval(arm.ci95),
-        "" if arm.diff is None else facts.gain(arm.diff),
-        _interval(arm.diff_ci95, "+"),
-        f"{arm.labels:,}",
-        f"{arm.train_s:.0f}" if arm.train_s else "",
-        f"{arm.tokens_per_call:.0f}",
-        "-" if arm.usd_per_1000 is None else f"{arm.usd_per_1000:.2f}",
-        "-" if arm.latency_s is None else f"{arm.latency_s:.2f}",
-        f"{pays:,}" if pays else "",
-        f"{elsewhere.same} of {elsewhere.n} as before" if elsewhere else "",
-        f"{arm.megabytes:.1f}" if arm.megabytes else "",
-    ]
+def _arms(title: str, arms: Sequence[ComparedArm]) -> TableBlock:
+    def interval(ends: Interval | None, sign: str = "") -> str:
+        return "" if ends is None else f"{100 * ends[0]:{sign}.1f} to {100 * ends[1]:{sign}.1f}"
+
+    def elsewhere(arm: ComparedArm) -> str:
+        return f"{arm.elsewhere.same} of {arm.elsewhere.n} as before" if arm.elsewhere else ""
+
+    return listing(
+        title,
+        [
+            (ARM, lambda arm: arm.arm),
+            (Column("what it is", "long", on="page"), lambda arm: arm.about),
+            ("sealed test #", lambda arm: facts.points(arm.test)),
+            (Column("95 % CI", "number", rank=3), lambda arm: interval(arm.ci95)),
+            (
+                Column("against yours", "number", gain=True),
+                lambda arm: "" if arm.diff is None else facts.gain(arm.diff),
+            ),
+            (Column("95 % CI", "number", rank=4), lambda arm: interval(arm.diff_ci95, "+")),
+            (Column("labels", "number", rank=5), lambda arm: f"{arm.labels:,}"),
+            (Column("train s", "number", rank=2), lambda arm: f"{arm.train_s:.0f}" if arm.train_s else ""),
+            (Column("tokens", "number", rank=6), lambda arm: f"{arm.tokens_per_call:.0f}"),
+            (Column("$/1,000", "number", rank=7), lambda arm: _known(arm.usd_per_1000)),
+            (Column("call s", "number", rank=1), lambda arm: _known(arm.latency_s)),
+            (
+                Column("pays from", "number", rank=2),
+                lambda arm: f"{arm.break_even_calls:,}" if arm.break_even_calls else "",
+            ),
+            (Column("elsewhere", rank=8), elsewhere),
+            (Column("MB", "number", rank=9), lambda arm: f"{arm.megabytes:.1f}" if arm.megabytes else ""),
+        ],
+        arms,
+    )
 
 
-def _interval(interval: Sequence[float] | None, sign: str = "") -> str:
-    return "" if interval is None else f"{100 * interval[0]:{sign}.1f} to {100 * interval[1]:{sign}.1f}"
+def _known(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _settings(line: ArmSettings) -> Iterator[list[str]]:
-    for each in line.tried:
-        loss = "diverged" if each.diverged else "-" if each.dev_loss is None else f"{each.dev_loss:.3f}"
-        own = {"learning_rate": each.learning_rate, "rank": each.rank}
+def _settings(settings: Sequence[ArmSettings]) -> TableBlock:
+    def ended(line: ArmSettings, tried: SettingsTried) -> str:
+        own = {"learning_rate": tried.learning_rate, "rank": tried.rank}
         is_chosen = all(line.chosen[name] == value for name, value in own.items() if value is not None)
-        rank, last = "" if each.rank is None else str(each.rank), "chosen" if is_chosen else each.ended
-        yield [line.arm, f"{each.learning_rate:g}", rank, str(each.epochs), loss, f"{each.seconds:.0f}", last]
+        return "chosen" if is_chosen else tried.ended
+
+    return listing(
+        "settings that were tried on dev",
+        [
+            (ARM, lambda pair: pair[0].arm),
+            (Column("rate", "number"), lambda pair: f"{pair[1].learning_rate:g}"),
+            (Column("rank", "number", rank=2), lambda pair: pair[1].rank),
+            (Column("epochs", "number", rank=3), lambda pair: pair[1].epochs),
+            (Column("dev loss", "number"), lambda pair: _known(pair[1].dev_loss, 3)),
+            (Column("train s", "number", rank=4), lambda pair: f"{pair[1].seconds:.0f}"),
+            (Column("", rank=1), lambda pair: ended(*pair)),
+        ],
+        [(line, tried) for line in settings for tried in line.tried],
+    )
 
 
-def _seeds(arm: ComparedArm, spread: SeedSpread) -> list[str]:
-    ends = [facts.points(value) for value in (spread.mean, spread.min, spread.max)]
-    return [arm.arm, str(spread.n), *ends, facts.points(arm.test) + facts.bracketed(arm.ci95)]
+def _seeds(arms: Sequence[ComparedArm]) -> TableBlock:
+    return listing(
+        "sealed test with other seeds; the arm is the first, not the best",
+        [
+            (ARM, lambda arm: arm.arm),
+            (Column("seeds", "number"), lambda arm: arm.seeds.n),
+            *(
+                (Column(name, "number"), lambda arm, key=key: facts.points(getattr(arm.seeds, key)))
+                for name, key in (("mean", "mean"), ("smallest", "min"), ("largest", "max"))
+            ),
+            (
+                Column("seed of the arm (95 % CI)", "number", rank=1),
+                lambda arm: facts.points(arm.test) + facts.bracketed(arm.ci95),
+            ),
+        ],
+        [arm for arm in arms if arm.seeds],
+    )
 
 
 def _elsewhere(arms: Sequence[ComparedArm]) -> TableBlock:
@@ -157,12 +164,12 @@ def _costs(arms: Sequence[ComparedArm]) -> TableBlock:
     rows = []
     for arm in arms:
         cells: list[str] = [arm.arm, f"{arm.train_s:.0f}"]
-        for calls in (THOUSAND, MILLION):
+        for calls in (charts.THOUSAND, charts.MILLION):
             usd, seconds = arm.usd_per_1000, arm.latency_s
-            cells.append("-" if usd is None else f"{usd * calls / THOUSAND:.2f}")
-            cells.append("-" if seconds is None else f"{seconds * calls / HOUR:.1f}")
+            cells.append(_known(None if usd is None else usd * calls / charts.THOUSAND))
+            cells.append(_known(None if seconds is None else seconds * calls / charts.HOUR, 1))
         rows.append(cells)
-    heads = (f"{calls:,} calls, {unit} #" for calls in (THOUSAND, MILLION) for unit in ("$", "hours"))
+    heads = (f"{calls:,} calls, {unit} #" for calls in (charts.THOUSAND, charts.MILLION) for unit in ("$", "hours"))
     note = "Training and calls, one after the other. Lines: 95 % intervals. What costs nothing stands at the left edge."
     return table("What training and calls cost", ("arm", "training, s #", *heads), rows, explained=note)
 
@@ -197,46 +204,3 @@ def loss_lines(view: RunView) -> dict[str, list[float]]:
 def _events(view: RunView, kind: str) -> list[dict[str, Any]]:
     found = view.history.select("SELECT body FROM events WHERE run_id = ? AND kind = ? ORDER BY seq", view.id, kind)
     return [json.loads(row["body"]) for row in found]
-
-
-# -- score against cost -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class CostPoint:
-    """Arms with one `score` in [0, 1] and one `cost` of training and calls; `family` is that of the first."""
-
-    names: tuple[str, ...]
-    family: str
-    cost: float
-    score: float
-    ci95: tuple[float, float]
-
-
-def cost_unit(arms: Sequence[ComparedArm]) -> Unit:
-    """Dollars where all are known and some are above 0, else hours where calls were timed, else tokens."""
-    dollars = [(arm.usd_per_1000, arm.train_usd) for arm in arms]
-    if all(None not in pair for pair in dollars) and any(any(pair) for pair in dollars):
-        return "$"
-    return "tokens" if any(arm.latency_s is None for arm in arms) else "hours"
-
-
-def cost_points(arms: Sequence[ComparedArm], calls: int) -> list[CostPoint]:
-    """Score and cost of training and `calls` calls for each arm with a score; equal ones are one point."""
-    unit = cost_unit(arms)
-    groups: dict[tuple[float, float, Interval], list[ComparedArm]] = {}
-    for arm in arms:
-        if arm.test is not None and arm.ci95:
-            groups.setdefault((_total(arm, unit, calls), arm.test, arm.ci95), []).append(arm)
-    return [
-        CostPoint(tuple(arm.arm for arm in some), some[0].family, cost, score, ci95)
-        for (cost, score, ci95), some in groups.items()
-    ]
-
-
-def _total(arm: ComparedArm, unit: Unit, calls: int) -> float:
-    if unit == "$":
-        return (arm.train_usd or 0.0) + (arm.usd_per_1000 or 0.0) * calls / THOUSAND
-    if unit == "hours":
-        return (arm.train_s + (arm.latency_s or 0.0) * calls) / HOUR
-    return arm.tokens_per_call * calls

@@ -14,8 +14,7 @@ from agent.release.gate import shown
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import RunResult
 from agent.results.base import SideName
-from agent.results.breakdown import Abstain, Calibration, JudgeTrust, MetricPart, Slice
-from agent.results.customize import CurveScore
+from agent.results.breakdown import Calibration
 from agent.results.run_parts import Carried, Migrated, NotWorse, ParetoRow
 from agent.stats.intervals import SIGNIFICANT
 
@@ -205,20 +204,6 @@ def at_most_worse(bound: NotWorse, other: str) -> str:
     return f"{said}: {figures} (one-sided 95 % limit)"
 
 
-def confidence(result: RunResult) -> list[str]:
-    """How far the confidences of the best found can be trusted, and what abstaining leaves, a line each."""
-    found = result.calibration
-    if found is None:
-        return []
-    weights = f"{found.method} calibration; " if found.is_calibrated else ""
-    decides = combined(found)
-    weights = f"{decides}; " if decides else weights
-    lines = [f"{weights}expected calibration error of its confidences {points(found.ece)} on {found.rows} test rows"]
-    if found.abstain is not None:
-        lines.append(_abstaining(found.abstain))
-    return lines
-
-
 def calibration(result: RunResult) -> str:
     """How the best found is calibrated, in a sentence; "" without calibration."""
     found = result.calibration
@@ -243,19 +228,6 @@ def combined(found: Calibration) -> str:
     weight = found.neighbours["weight"]
     together = f"the model and the {found.neighbours['k']:.0f} nearest train rows together"
     return f"answers are decided by {together} (weight of their votes {weight:.2f})"
-
-
-def _abstaining(found: Abstain) -> str:
-    wanted = f"{100 * found.precision:g} % precision"
-    if found.below is None:
-        return f"no confidence reaches {wanted} on enough dev rows, so nothing says where to abstain"
-    reached = (
-        f"{points(found.reached)} % of them right{bracketed(found.reached_ci95)}" if found.reached else "none right"
-    )
-    return (
-        f"abstaining below a confidence of {found.below:.3f}, chosen on dev for {wanted}: answers "
-        f"{points(found.answered)} % of the test rows, {reached}"
-    )
 
 
 def against_yardsticks(result: RunResult) -> str:
@@ -284,13 +256,6 @@ def uneven(result: RunResult) -> str:
     if result.is_own or moved < 1e-9:
         return ""
     return f"the scores on the sealed test are over the {result.lift.n} rows that both prompts got a score on"
-
-
-def recorded(result: RunResult) -> str:
-    """Say that the model's replies were recorded, and from which model; "" for a model that ran."""
-    from agent.models.recorded import note
-
-    return note(result.model)
 
 
 def meaning(result: RunResult) -> str:
@@ -346,16 +311,6 @@ def decision(result: Mapping[str, Any]) -> str:
     return str(result.get("decision") or result.get("kind") or "")
 
 
-def curve_table(lines: Sequence[CurveScore]) -> list[list[str]]:
-    """The label curve of a comparison as text: a line for each arm, its score with each number of rows, ascending."""
-    sizes = sorted({line.labels for line in lines})
-    scores = {(line.arm, line.labels): line.test for line in lines}
-    return [
-        [arm, *(points(scores[arm, size]) if (arm, size) in scores else "" for size in sizes)]
-        for arm in dict.fromkeys(line.arm for line in lines)
-    ]
-
-
 # -- numbers ----------------------------------------------------------------------------------------------------------
 
 
@@ -409,20 +364,10 @@ def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:limit]} … ({len(text) - limit:,} more characters)"
 
 
-def latency(seconds: float | None) -> str:
-    """Seconds with two decimals; "-" where they are not known."""
-    return "-" if seconds is None else f"{seconds:.2f} s"
-
-
 def which(trial: Mapping[str, Any], result: RunResult | None, own: BaselineWords) -> str:
     """Whether a trial is the baseline, as `own` calls it, or the best found, which can be the same; "" for others."""
     is_winner = result is not None and trial["candidate_id"] == result.winner.candidate_id
     return " and ".join([own.name] * (trial["number"] == 0) + [SIDES[1][1]] * is_winner)
-
-
-def design(technique: str, layout: str, demos: int) -> str:
-    """A candidate's design: technique, layout and number of demos."""
-    return f"{technique}, {layout}, {demos} examples"
 
 
 def prompt_size(result: RunResult) -> str:
@@ -496,108 +441,12 @@ def before_search(result: RunResult) -> str:
     return f"{preflight.why}; asked twice, {changed} rows changed"
 
 
-def metric_name(row: MetricPart) -> str:
-    """A metric with the field that it scores."""
-    return f"{row.metric} ({row.field})" if row.field else row.metric
-
-
-def metric_parts(result: RunResult) -> Sequence[MetricPart]:
-    """The result by metric; empty where that says no more than the score itself."""
-    rows = result.metrics
-    is_single = len(rows) == 2 and all(rows[0].side(side).mean == 1.0 for side, _ in SIDES)
-    is_scored = all(row.side(side).unscored == 0 for row in rows for side, _ in SIDES)
-    return () if is_single and is_scored else rows
-
-
-def gaps(result: RunResult, slice_: Slice) -> str:
-    """By prompt, how far a slice's groups lie apart and whether that is more than chance; "" for a single group."""
-    by_prompt = [f"{name} {_gap(*slice_.gap(side))}" for side, name in sides(result)]
-    return f"largest gap between groups: {'; '.join(by_prompt)}" if slice_.winner_gap is not None else ""
-
-
-def _gap(gap: float | None, p_value: float | None) -> str:
-    if gap is None:
-        return "-"
-    if p_value is None:  # of an older version
-        return f"{points(gap)} points, not tested"
-    if p_value < SIGNIFICANT:
-        return f"{points(gap)} points ({chance(p_value)})"
-    return f"no more than chance makes ({chance(p_value)})"
-
-
-def steadiness(result: RunResult) -> list[str]:
-    """How alike repeated answers to one row are: a title and a line for each prompt; empty where none was repeated."""
-    if not result.consistency:
-        return []
-    lines = []
-    for side, name in sides(result):
-        if repeated := result.consistency.side(side):
-            every, some = points(repeated.pass_hat_k), points(repeated.pass_at_k)
-            lines.append(
-                f"{name}: same answer {points(repeated.agreement)} % of the time, entropy {repeated.entropy:.2f} bits; "
-                f"right every time {every} %, at least once {some} %"
-            )
-    first = result.consistency.winner or result.consistency.baseline
-    return [f"asked {first.k} times each, {first.rows} test rows:", *lines] if lines and first else []
-
-
 def looks_up(passages: Mapping[str, Any] | None) -> str:
     """How a prompt looks passages up, in words; "" where it does not."""
     if not passages:
         return ""
     overlap = f", {passages['overlap']} of them repeated" if passages["overlap"] else ""
     return f"{passages['k']} passages by {passages['retriever']}, of at most {passages['chunk']} letters{overlap}"
-
-
-def retrieval(result: RunResult) -> list[str]:
-    """How passages were looked up and what the answers make of them, a line for each prompt."""
-    if (found := result.retrieval) is None:
-        return []
-    lines = []
-    for side, name in sides(result):
-        shares = found.side(side)
-        said = [
-            f"a right document shown {points(shares.recall)} %, all right ones {points(shares.recall_all)} % "
-            f"of {found.rows} rows"
-            if shares.recall is not None
-            else "",
-            f"no answer where there is none {points(shares.unanswerable_right)} % of {found.unanswerable_rows}"
-            if shares.unanswerable_right is not None
-            else "",
-            f"no answer where there is one {points(shares.answerable_wrong)} % of {found.answerable_rows}"
-            if shares.answerable_wrong is not None
-            else "",
-        ]
-        if any(said):
-            lines.append(f"documents, {name}: {'; '.join(filter(None, said))}")
-    return lines
-
-
-def variety(result: RunResult) -> list[str]:
-    """How varied the texts of each field are, a line for each prompt."""
-    lines = []
-    for row in result.variety:
-        for side, name in sides(result):
-            if (texts := row.side(side)) is not None and texts.distinct_2 is not None:
-                lines.append(
-                    f"variety of {row.field}, {name}: {100 * texts.distinct_2:.0f} % of its word pairs are "
-                    f"different ones, {100 * texts.openings:.0f} % of its openings"
-                )
-    return lines
-
-
-def judge_trust(judge: JudgeTrust) -> str:
-    """Whether a judge agrees with people's ratings well enough to be trusted."""
-    trust = "trusted" if judge.trusted else "NOT TO BE TRUSTED"
-    if judge.kappa is not None and judge.ci95 is not None:
-        low, high = judge.ci95
-        trust += f", kappa {judge.kappa:.2f} ({low:.2f} to {high:.2f})"
-    return trust + ("" if judge.trusted else f": {judge.why}")
-
-
-def judge_order(judge: JudgeTrust) -> str:
-    """How many verdicts of a pairwise judge changed with the order of the two answers; "" for other judges."""
-    return f"{judge.turned} of {judge.compared} verdicts changed with the order" if judge.compared else ""
 
 
 def carried(row: Carried) -> tuple[str, str, str]:

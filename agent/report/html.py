@@ -7,22 +7,22 @@ escaped, and control characters become visible marks. What a run says are the bl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
 from agent.files import new_file
 from agent.ledger.query import run_folder
 from agent.prompt.template import label_text
 from agent.report import compare, facts, run_tables, terms
-from agent.report.blocks import ChartBlock, DiffBlock, PageSection, TableBlock, filled, plain, sentence
+from agent.report.blocks import DiffBlock, PageSection, filled, plain, sentence
+from agent.report.compare import whole_prompt
 from agent.report.comparison import comparison_sections, is_comparison
 from agent.report.run_blocks import PROMPT_LETTERS, run_sections
-from agent.report.tool_facts import whole_prompt
-from agent.report.view import EQUAL, RowPair, RunView
+from agent.report.view import RunView
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 FOLDER = files("agent.report")
 REPORT_FILE = "report.html"
-FLIPS, DEMOS = 50, 40
-"""Rows shown of those that got better and of those that got worse; examples shown."""
 
 
 # -- templates --------------------------------------------------------------------------------------------------------
@@ -88,35 +86,7 @@ def render(template: str, **values: Any) -> str:
     return environment().get_template(template).render(**values)
 
 
-@dataclass(frozen=True, slots=True)
-class DrawnChart:
-    """A chart as SVG, and the table with its numbers."""
-
-    kind: ClassVar = "chart"
-    svg: Markup
-    table: TableBlock
-    is_open: bool = False
-
-
-def drawn(chart: ChartBlock) -> DrawnChart:
-    """A chart, drawn."""
-    from markupsafe import Markup
-
-    from agent.report import charts
-
-    return DrawnChart(Markup(charts.svg(chart.draw(), chart.name, chart.title)), chart.table, chart.is_open)
-
-
 # -- the report -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Flips:
-    """Rows whose score differs between the two prompts, the largest change first; `total` counts all of them."""
-
-    title: str
-    rows: Sequence[RowPair]
-    total: int
 
 
 def report_html(view: RunView) -> str:
@@ -134,8 +104,7 @@ def report_values(view: RunView) -> dict[str, Any]:
         what = str(kind).replace("_", " ")
         raise InputError(f"{view.id}: this run is no search ({what}); `optimize show {view.id}` shows what it found")
     result = view.result
-    sections = page_sections(_sections_of(view))
-    values = {
+    return {
         "view": view,
         "run": view.run,
         "result": result,
@@ -143,22 +112,7 @@ def report_values(view: RunView) -> dict[str, Any]:
         "is_own": result is None or result.is_own,
         "own_letters": PROMPT_LETTERS,
         "facts": facts,
-        "sections": sections,
-        "demos": [],
-        "flips": [],
-    }
-    winner, baseline = view.winner, view.baseline
-    if result is None or winner is None or baseline is None:
-        return values
-    changed = [] if result.is_own else flips(view.pairs("test", baseline["id"], winner["id"]))
-    if changed:
-        sections.insert([one.name for one in sections].index("next"), PageSection("rows", "Rows that changed", ()))
-    return values | {
-        "demos": winner["demos"][:DEMOS],
-        "demos_total": len(winner["demos"]),
-        "names": [name for _, name in facts.sides(result)],
-        "flips": changed,
-        "rows_known": "test" in view.examples,
+        "sections": page_sections(_sections_of(view)),
     }
 
 
@@ -173,12 +127,10 @@ def _sections_of(view: RunView) -> list[PageSection]:
 
 
 def page_sections(sections: Sequence[PageSection]) -> list[PageSection]:
-    """The sections of a page with their charts drawn; one without a title becomes a part of the one before."""
+    """The sections of a page; one without a title becomes a part of the one before."""
     pages: list[PageSection] = []
     for section in sections:
-        blocks: tuple[Any, ...] = tuple(
-            drawn(block) if isinstance(block, ChartBlock) else block for block in section.blocks if block.on != "screen"
-        )
+        blocks = tuple(block for block in section.blocks if block.on != "screen")
         if section.title or not pages:
             pages.append(replace(section, blocks=blocks))
         else:
@@ -187,7 +139,7 @@ def page_sections(sections: Sequence[PageSection]) -> list[PageSection]:
 
 
 def write_report(view: RunView, output: Path | None) -> tuple[Path, int]:
-    """Writes the report of a run for this user alone; returns the file and its size in bytes.
+    """Write the report of a run for this user alone; return the file and its size in bytes.
 
     Args:
         output: the file, or a folder for it. None: report.html in the folder of the run.
@@ -198,17 +150,15 @@ def write_report(view: RunView, output: Path | None) -> tuple[Path, int]:
     path = output or run_folder(view.history.path.parent, view.id) / REPORT_FILE
     if path.is_dir():
         path = path / REPORT_FILE
-    data = report_html(view).encode("utf-8")
+    return path, write_page(path, report_html(view))
+
+
+def write_page(path: Path, html: str) -> int:
+    """Write a page for its owner alone; return its size in bytes. Raises InputError where the disk refuses."""
+    data = html.encode("utf-8")
     try:
         with new_file(path, private=True) as file:
             file.write(data)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another file with -o") from error
-    return path, len(data)
-
-
-def flips(pairs: Sequence[RowPair]) -> list[Flips]:
-    """The rows that got better, and those that got worse."""
-    changed = sorted(((pair, change) for pair in pairs if (change := pair.change)), key=lambda one: -abs(one[1]))
-    better, worse = ([p for p, change in changed if change * sign > EQUAL] for sign in (1, -1))
-    return [Flips("got better", better[:FLIPS], len(better)), Flips("got worse", worse[:FLIPS], len(worse))]
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another place") from error
+    return len(data)

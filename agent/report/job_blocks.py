@@ -6,18 +6,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.errors import InputError
 from agent.release.gate import shown
 from agent.report.blocks import Block, Column, PageSection, filled, short, table, text
 from agent.report.comparison import result_sections
 from agent.report.facts import gain, gain_interval, paired_test, points, spent
 from agent.results.base import CostedResult, Interval, Result
 from agent.results.calibration import CalibrationResult
-from agent.results.checks import BlessResult, CheckResult
+from agent.results.checks import AbResult, BlessResult, CheckResult, DriftLine, MonitorResult
 from agent.results.customize import CustomizeResult
-from agent.results.listings import ToolsResult
-from agent.results.production import AbResult, DriftLine, MonitorResult
-from agent.results.rows import ApplyResult, DraftResult, LabellingResult, LabelResult, LearnResult, PlayedResult
-from agent.results.stored import job_result
+from agent.results.rows import (
+    ApplyResult,
+    DraftResult,
+    LabellingResult,
+    LabelResult,
+    LearnResult,
+    PlayedResult,
+    ToolsResult,
+)
 from agent.results.transfer import TransferResult, TransferScore
 from agent.task.words import counted
 
@@ -41,9 +47,14 @@ def job_sections(result: Result) -> list[PageSection]:
     return [PageSection("result", "Result", filled(*blocks))]
 
 
-def stored_sections(stored: Mapping[str, Any]) -> list[PageSection]:
-    """The sections of a result of a job as the ledger has it. Raises InputError for one of another version."""
-    return job_sections(job_result(stored))
+def job_result(stored: Mapping[str, Any]) -> Result:
+    """The result of a job as the ledger has it. Raises InputError for one of another version."""
+    known: Sequence[type[Result]] = [CustomizeResult, *JOBS]
+    kinds = {of.model_fields["kind"].default: of for of in known if "kind" in of.model_fields}
+    kind = str(stored.get("kind"))
+    if kind not in kinds:
+        raise InputError(f"a result of another version: kind {kind!r:.40} is not known")
+    return kinds[kind].from_json(stored)
 
 
 def cost_line(result: CostedResult) -> str:

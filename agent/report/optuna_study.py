@@ -1,13 +1,17 @@
-"""A run as an Optuna study in a SQLite file of its own, for optuna-dashboard. Derived: the ledger is what counts, and
-the file is made anew each time. Where a study proposed the candidates (`--sampler tpe`), it is that very study.
+"""A run as an Optuna study in a SQLite file, for optuna-dashboard; and what mattered in a search (PED-ANOVA).
+
+Derived: the ledger is what counts, and the file is made anew each time. Where a study proposed the candidates
+(`--sampler tpe`), it is that very study.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +20,9 @@ from agent.errors import InputError
 from agent.files import new_files
 from agent.ledger.query import Row, history_of, run_folder, searched
 from agent.report.facts import verdict
-from agent.report.importances import place, told_trials
 from agent.report.view import RunView
-from agent.search.study import StudyTrial, built
+from agent.search.study import TOLD, MeanScore, Params, StudyTrial, built, folded, shrunk
+from agent.types import content_id
 
 if TYPE_CHECKING:
     import optuna
@@ -26,6 +30,10 @@ if TYPE_CHECKING:
 STATES = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "incomplete": "RUNNING"}
 SHOWN = 500
 """Characters of an instruction in the file, which is for charts."""
+FEWEST = 12
+"""Scored trials, below which nothing is said."""
+BEST_SHARE = 0.25
+"""Of the trials, those that count as the best ones."""
 ATTRIBUTES = (
     "candidate_id",
     "round",
@@ -71,7 +79,7 @@ def write_study(view: RunView, path: Path) -> int:
             study.set_metric_names(["evidence on dev" if told else "dev score"])
         for name, value in _about(view).items():
             study.set_user_attr(name, value)
-        trials = _told(view, told) if told else _trials(view)
+        trials = _trials(view, told)
         study.add_trials(trials)
         storage.remove_session()
         data = db.serialize()
@@ -90,46 +98,34 @@ def _about(view: RunView) -> dict[str, Any]:
     return about if view.result is None else about | {"verdict": verdict(view.result)}
 
 
-def _trials(view: RunView) -> list[optuna.trial.FrozenTrial]:
-    from optuna.trial import FrozenTrial, TrialState
-
-    by_trial = _events_by_trial(view)
-    places = [place(trial) for trial in view.trials]
-    distributions = _distributions(places)
-    trials = []
-    for number, (trial, params) in enumerate(zip(view.trials, places, strict=True)):
-        state = TrialState[STATES[trial["state"]]]
-        events = by_trial.get(trial["number"], [])
-        begun = _time(events[0]["utc"] if events else view.run["started_utc"])
-        trials.append(
-            FrozenTrial(
-                number=number,
-                trial_id=number,
-                state=state,
-                value=trial["mean"] if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
-                datetime_start=begun,
-                datetime_complete=(_time(events[-1]["utc"]) if events else begun) if state.is_finished() else None,
-                params=params,
-                distributions=distributions,
-                user_attrs=_attributes(trial),
-                system_attrs={},
-                intermediate_values={event["n"]: event["mean"] for event in events if event["mean"] is not None},
-            )
-        )
-    return trials
-
-
-def _told(view: RunView, told: Sequence[StudyTrial]) -> list[optuna.trial.FrozenTrial]:
-    by_trial, rows = _events_by_trial(view), {trial["candidate_id"]: trial for trial in view.trials}
-    trials: list[optuna.trial.FrozenTrial] = built(told).trials
-    for trial, known in zip(trials, told, strict=True):
-        row = rows[known.candidate_id]
+def _trials(view: RunView, told: Sequence[StudyTrial]) -> list[optuna.trial.FrozenTrial]:
+    by_trial, by_candidate = _events_by_trial(view), {trial["candidate_id"]: trial for trial in view.trials}
+    rows = [by_candidate[trial.candidate_id] for trial in told] if told else view.trials
+    trials = built(told).trials if told else _of_ledger(rows, by_trial)
+    for row, trial in zip(rows, trials, strict=True):
         events = by_trial.get(row["number"], [])
         trial.datetime_start = _time(events[0]["utc"] if events else view.run["started_utc"])
         if trial.state.is_finished():
             trial.datetime_complete = _time(events[-1]["utc"]) if events else trial.datetime_start
-        trial.user_attrs = _attributes(row) | {"dev_score": row["mean"]}
+        trial.user_attrs = _attributes(row) | ({"dev_score": row["mean"]} if told else {})
     return trials
+
+
+def _of_ledger(rows: Sequence[Row], by_trial: Mapping[int, Sequence[Row]]) -> list[optuna.trial.FrozenTrial]:
+    from optuna.trial import TrialState, create_trial
+
+    places = [place(row) for row in rows]
+    distributions = _distributions(places)
+    return [
+        create_trial(
+            state=TrialState[STATES[row["state"]]],
+            value=row["mean"] if row["state"] in ("complete", "pruned") else None,
+            params=params,
+            distributions=distributions,
+            intermediate_values={e["n"]: e["mean"] for e in by_trial.get(row["number"], ()) if e["mean"] is not None},
+        )
+        for row, params in zip(rows, places, strict=True)
+    ]
 
 
 def _distributions(places: Sequence[Mapping[str, Any]]) -> dict[str, optuna.distributions.BaseDistribution]:
@@ -168,3 +164,92 @@ def _events_by_trial(view: RunView) -> dict[int, list[Row]]:
 def _time(utc: str) -> datetime:
     """Optuna keeps times of the machine's zone, without it."""
     return datetime.fromisoformat(utc).replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
+
+
+# -- what mattered -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """What one parameter mattered.
+
+    Args:
+        share: of all that mattered, in [0, 1].
+        best: the choice whose `trials` have the highest `mean` of dev scores, each shrunk towards the mean of all.
+    """
+
+    name: str
+    share: float
+    best: str
+    mean: float
+    trials: int
+
+
+def told_trials(view: RunView) -> list[StudyTrial]:
+    """The trials of the run's study as they were told last; none for a run whose candidates no study proposed."""
+    rows = view.history.select("SELECT body FROM events WHERE run_id = ? AND kind = ? ORDER BY seq", view.id, TOLD)
+    return folded([[StudyTrial.from_dict(each) for each in json.loads(row["body"])["trials"]] for row in rows])
+
+
+def place(trial: Mapping[str, object]) -> dict[str, str | int]:
+    """The parameters of a trial of the ledger; the instruction as a hash of its words."""
+    demos = trial["n_examples"]
+    assert isinstance(demos, int)
+    return {
+        "technique": str(trial["technique"]),
+        "format": str(trial["format"]),
+        "role": str(trial["role"] or "none"),
+        "instruction": content_id("i", str(trial["instruction"]))[:10],
+        "n_examples": demos,
+        "operator": str(trial["operator"] or "").partition(":")[0],
+    }
+
+
+def importances(view: RunView) -> list[Importance]:
+    """The parameters of a run's candidates by how much they mattered, most first; none with too few trials.
+
+    The parameters are those of the run's study, where one proposed them. The score is the mean on dev.
+
+    Source: Watanabe et al. 2023, "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in Arbitrary Subspaces".
+    """
+    told = {trial.candidate_id: trial.params for trial in told_trials(view)}
+    scored = [trial for trial in view.trials if trial["mean"] is not None and trial["state"] != "failed"]
+    scored = [trial for trial in scored if not told or trial["candidate_id"] in told]
+    if len(scored) < FEWEST:
+        return []
+    prior = sum(trial["mean"] for trial in scored) / len(scored)
+    values = [shrunk(MeanScore(trial["mean"], trial["n"]), prior) for trial in scored]
+    return _importances([told.get(trial["candidate_id"]) or place(trial) for trial in scored], values)
+
+
+def _importances(params: Sequence[Params], values: Sequence[float]) -> list[Importance]:
+    import optuna
+    from optuna.distributions import CategoricalDistribution
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    names = sorted({name for each in params for name in each})
+    known = {name: CategoricalDistribution(sorted({str(p[name]) for p in params if name in p})) for name in names}
+    study = optuna.create_study(direction="maximize")
+    for each, value in zip(params, values, strict=True):
+        words = {name: str(choice) for name, choice in each.items()}
+        own = {name: known[name] for name in words}
+        study.add_trial(optuna.trial.create_trial(params=words, distributions=own, value=value))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of trials that are all alike, which matter nothing
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE)
+        shares = evaluator.evaluate(study)
+    total = sum(shares.values())
+    if total <= 0:
+        return []
+    found = [_best(name, share / total, params, values) for name, share in shares.items() if share > 0]
+    return sorted(found, key=lambda one: (-one.share, one.name))
+
+
+def _best(name: str, share: float, params: Sequence[Params], values: Sequence[float]) -> Importance:
+    by_choice: dict[str, list[float]] = {}
+    for each, value in zip(params, values, strict=True):
+        if name in each:
+            by_choice.setdefault(str(each[name]), []).append(value)
+    means = {choice: sum(scores) / len(scores) for choice, scores in by_choice.items()}
+    best = max(sorted(means), key=lambda choice: means[choice])
+    return Importance(name, share, best, means[best], len(by_choice[best]))

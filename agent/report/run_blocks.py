@@ -3,58 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-from agent.ledger.connect import LEDGER, ledger_option
+from agent.ledger.connect import ledger_option
+from agent.ledger.trail import claims
+from agent.models.recorded import note
 from agent.release.result import RunResult
-from agent.report import answer_facts, change_facts, facts, run_tables
-from agent.report.answer_facts import matrix, winner_name
-from agent.report.blocks import (
-    Block,
-    ChartBlock,
-    Column,
-    DiffBlock,
-    PageSection,
-    ProseBlock,
-    TableBlock,
-    filled,
-    plain,
-    sentence,
-    table,
-    text,
-)
-from agent.report.excerpts import Excerpts, excerpts
+from agent.report import breakdown_blocks, facts, findings, run_tables
+from agent.report.blocks import Block, Column, DiffBlock, PageSection, filled, plain, sentence, table, text
+from agent.report.breakdown_blocks import ShownRun
+from agent.report.compare import compared_texts, whole_prompt
 from agent.report.facts import amount, bracketed, gain, points, promotion
 from agent.report.next_steps import held_folder, next_steps
 from agent.report.terminal import lines_of
-from agent.report.tool_facts import compared_texts, whole_prompt
 from agent.report.view import RunView
-from agent.results.breakdown import LabelReport
 from agent.task.words import counted
 
 SCREEN = (
     *("verdict", "result", "prompt", "counts", "yardsticks", "metrics", "labels", "unreadable replies", "slices"),
-    *(
-        "retrieval",
-        "repeated answers",
-        "variety",
-        "judges",
-        "confidence",
-        "gain",
-        "Pareto front",
-        "whole prompt",
-        "spend",
-    ),
-    *("released", "next"),
+    *("retrieval", "repeated answers", "variety", "judges", "confidence", "gain", "Pareto front", "whole prompt"),
+    *("spend", "released", "next"),
 )
 """The sections of a screen, in their order there."""
 LONG = ("Pareto front", "slices", "variety", "repeated answers", "gain", "metrics", "yardsticks")
 """Left to `optimize show` where the end of a run does not fit a screen, the first to go first."""
 MOST_LINES = 64
-PROMPT_LINES, MOST_LABELS, MOST_CONFUSIONS = 12, 8, 5
+PROMPT_LINES = 12
 """Shown at the end of a run; `optimize show` shows all."""
 PROMPT_LETTERS = 12_000
 """Characters of a prompt that a page compares and shows."""
@@ -90,62 +64,27 @@ def run_sections(
         names: of the sections, in their order; by default that of a page, where one without a title belongs to the one
             before.
     """
-    shown = _Shown(result, view, brief)
+    shown = ShownRun(result, view, brief)
     made = [(name, *SECTIONS[name]) for name in names or SECTIONS]
     return [section for name, title, of in made if (section := PageSection(name, title, filled(*of(shown))))]
-
-
-class _Shown:
-    """What the sections are made of: a result, its run in the ledger where there is one, and texts of it."""
-
-    def __init__(self, result: RunResult, view: RunView | None, brief: bool) -> None:
-        self.result, self.view, self.brief = result, view, brief
-        self.texts = Excerpts() if view is None else excerpts(view.history, view.run, result)
-        if view is not None and not view.shows_rows:
-            self.texts = replace(self.texts, replies=(), prompt="")
-        self.promoted = view.promoted if view is not None else None
-
-    @property
-    def db(self) -> Path:
-        return LEDGER if self.result.ledger == Path() else self.result.ledger
-
-    @property
-    def own(self) -> facts.BaselineWords:
-        return facts.baseline_words(self.result)
-
-    @property
-    def sides(self) -> Sequence[tuple[Any, str]]:
-        return facts.sides(self.result)
-
-    @property
-    def best(self) -> str:
-        return self.sides[-1][1]
-
-    def chart(self, name: str, title: str, numbers: TableBlock, **more: Any) -> Block:
-        """The chart of this name of `charts`; its table alone where there is no ledger."""
-        if self.view is None:
-            return numbers
-        from agent.report import charts
-
-        return ChartBlock(name, title, partial(getattr(charts, name), self.view), numbers, **more)
 
 
 # -- verdict and scores -----------------------------------------------------------------------------------------------
 
 
-def _verdict(run: _Shown) -> Iterator[Block]:
+def _verdict(run: ShownRun) -> Iterator[Block]:
     result = run.result
     certainty = facts.certainty(result)
     yield text(f"{facts.verdict(result)}{f'  ({certainty})' if certainty else ''}", strong=True, on="screen")
     yield text(facts.meaning(result), on="page")
-    absolute, alike = answer_facts.in_absolute_terms(result), answer_facts.hardly_varied(result)
+    absolute, alike = findings.in_absolute_terms(result), findings.hardly_varied(result)
     ended = result.search_ended and f"the search ended before its plan was done: {result.search_ended}"
     yield text(
         absolute and f"in absolute terms: {absolute}",
         alike and f"note: {alike}",
-        facts.recorded(result),
+        note(result.model),
         facts.untested(result),
-        change_facts.to_show(result),
+        findings.to_show(result),
         ended,
         result.overspent and f"the run {result.overspent}",
     )
@@ -156,7 +95,7 @@ def _verdict(run: _Shown) -> Iterator[Block]:
     yield text(*facts.held_back(result), heading=heading)
 
 
-def _scores(run: _Shown) -> Iterator[Block]:
+def _scores(run: ShownRun) -> Iterator[Block]:
     result, lift = run.result, run.result.lift
     intervals = run.view.sealed if run.view else {}
     rows: list[Sequence[Any]] = []
@@ -189,7 +128,7 @@ def _scores(run: _Shown) -> Iterator[Block]:
     )
 
 
-def _yardsticks(run: _Shown) -> Iterator[Block]:
+def _yardsticks(run: ShownRun) -> Iterator[Block]:
     if all_ := run.result.yardsticks:
         rows = [(one.name, f"{points(one.test)}{bracketed(one.ci95)}", points(one.dev)) for one in all_]
         title = f"Without a language model, trained on {all_[-1].trained_on} rows"
@@ -197,38 +136,7 @@ def _yardsticks(run: _Shown) -> Iterator[Block]:
         yield table(title, ("method", "sealed test (95 % CI) #", "dev #"), rows, note=note)
 
 
-def _compared(run: _Shown, first: Sequence[str | Column], rows: Sequence[tuple[Any, Sequence[Any]]]) -> dict[str, Any]:
-    """Columns and rows of a table with a mean of each side and their difference."""
-    is_compared = len(run.sides) > 1
-    columns = [*first, *(f"{name} (95 % CI) #" for _, name in run.sides)]
-    columns += ["difference (95 % CI) #"] * is_compared
-    cells = []
-    for part, begin in rows:
-        means = [f"{points(part.side(side).mean)}{bracketed(part.side(side).ci95)}" for side, _ in run.sides]
-        cells.append((*begin, *means, *[gain(part.diff, part.diff_ci95)] * is_compared))
-    return {"columns": columns, "rows": cells}
-
-
-def _metrics(run: _Shown) -> Iterator[Block]:
-    parts = facts.metric_parts(run.result)
-    begin = [(part, (facts.metric_name(part), f"{part.weight:.2f}" if part.weight else "")) for part in parts]
-    made = _compared(run, ("metric", Column("weight", "number", rank=1)), begin)
-    lost = [[part.side(side).unscored for side, _ in run.sides] for part in parts]
-    if any(map(any, lost)):
-        made["columns"].append("unscored #")
-        made["rows"] = [(*row, " and ".join(map(str, n))) for row, n in zip(made["rows"], lost, strict=True)]
-    readable = "readable: replies that could be read and kept the limits of their fields."
-    yield table("By metric, on the sealed test", **made, explained=readable)
-
-
-def _slices(run: _Shown) -> Iterator[Block]:
-    for cut in run.result.slices if run.view is None or run.view.shows_rows else ():
-        first = (Column(cut.slice, floor=12, wraps=True), "rows #")
-        made = _compared(run, first, [(part, (part.value, part.winner.n)) for part in cut.groups])
-        yield table(f"By {cut.slice}", **made, note=sentence(facts.gaps(run.result, cut)))
-
-
-def _gain(run: _Shown) -> Iterator[Block]:
+def _gain(run: ShownRun) -> Iterator[Block]:
     rows = [(row.part, *facts.carried(row)) for row in run.result.attribution]
     columns = ("part", "points #", "95 % CI #", "how it is known")
     note = f"Points that are lost with {run.own.phrase}'s part in its place."
@@ -236,7 +144,7 @@ def _gain(run: _Shown) -> Iterator[Block]:
     yield run.chart("attribution", "What each part carries", numbers)
 
 
-def _front(run: _Shown) -> Iterator[Block]:
+def _front(run: ShownRun) -> Iterator[Block]:
     front = run.result.pareto
     trials = run.view.history.trials(run.view.id) if run.view else []
     numbers = {trial["candidate_id"]: trial["number"] for trial in trials}
@@ -245,92 +153,15 @@ def _front(run: _Shown) -> Iterator[Block]:
     for row, size in zip(front, sizes, strict=True):
         number = numbers.get(row.candidate_id)
         name = row.candidate_id if number is None else f"trial {number}" + f", {run.own.name}" * (number == 0)
-        cells = (points(row.dev), f"{size:,}", amount(row.usd_per_1000), facts.latency(row.latency_s))
+        seconds = "-" if row.latency_s is None else f"{row.latency_s:.2f} s"
+        cells = (points(row.dev), f"{size:,}", amount(row.usd_per_1000), seconds)
         rows.append((name, "yes" if row.chosen else "", *cells))
     columns = ("prompt", "chosen", "dev #", f"{size_name} #", "$ per 1,000 calls #", "latency #")
     title = "The Pareto front: nothing beats these in score, prompt length and cost"
     yield run.chart("pareto", "Dev score against cost", table(title, columns, rows))
 
 
-def _confidence(run: _Shown) -> Iterator[Block]:
-    found, said = run.result.calibration, facts.confidence(run.result)
-    if found is None:
-        return
-    yield text(*said, on="screen")
-    rows = [(run_tables.interval(b.low, b.high), b.n, points(b.confidence), points(b.right)) for b in found.bins]
-    columns = ("confidence", "rows #", "mean confidence #", "right #")
-    title, note = "Right answers by confidence, on the sealed test, 0 to 100", " ".join(map(sentence, said))
-    yield run.chart("reliability", "Right answers by confidence", table(title, columns, rows, note=note, on="page"))
-
-
-def _judges(run: _Shown) -> Iterator[Block]:
-    rows = [
-        (", ".join(judge.models), judge.metric, judge.mode, facts.judge_trust(judge), facts.judge_order(judge))
-        for judge in run.result.judges
-    ]
-    yield table("The judges that the score rests on", ("judge", "metric", "mode", "trust ~", "order ~"), rows)
-
-
-def _repeated(run: _Shown) -> Iterator[Block]:
-    title, *lines = facts.steadiness(run.result) or [""]
-    yield text(*lines, heading=title)
-
-
-# -- answers ----------------------------------------------------------------------------------------------------------
-
-
-def _answers(run: _Shown) -> Iterator[Block]:
-    for report in run.result.by_answer:
-        yield _by_label(run, report)
-        made, said = matrix(report), answer_facts.confusions(report.winner)
-        most = MOST_CONFUSIONS if run.brief else len(said)
-        rest = f"{len(said) - most} more" if len(said) > most else ""
-        worst = text(*said[:most], rest, heading=f"The worst confusions with {winner_name(run.result)}", folded=True)
-        if not made.is_clean:
-            yield _matrix(run, made, worst)
-
-
-def _unreadable(run: _Shown) -> Iterator[Block]:
-    if said_of := answer_facts.unreadable(run.result):
-        texts = run.texts
-        quoted = [f"  {line}" for line in texts.fenced().split("\n")] if texts.replies else []
-        yield text(said_of + f"; some with {texts.of}, untrusted text:" * bool(quoted), *quoted, on="screen")
-        quotes = [f"row {reply.row}: {reply.text}" for reply in texts.replies]
-        heading = f"Some of them, with {texts.of}: text of the model, not to be trusted"
-        yield text(said_of, on="page")
-        yield text(*quotes, heading=heading, folded=True, exact=True, on="page")
-
-
-def _by_label(run: _Shown, report: LabelReport) -> TableBlock:
-    pairs = answer_facts.label_rows(report)
-    left = len(pairs) - MOST_LABELS if run.brief else 0
-    pairs = answer_facts.worst_first(pairs)[:MOST_LABELS] if left > 0 else pairs
-    rows = []
-    for own, best in pairs:
-        each = (own,) if run.result.is_own else (own, best)
-        rows.append((best.label, best.support, *(points(o.precision) for o in each), *(points(o.recall) for o in each)))
-    heads = [f"{what}, {name} #" for what in ("precision", "recall") for _, name in run.sides]
-    explained = "Precision: of the rows that were answered with the label, those where it is right. Recall: of the "
-    explained += "rows whose right answer it is, those that were answered with it."
-    return table(
-        f"By label of {report.field}, on the sealed test",
-        ("label", "rows #", *heads),
-        rows,
-        note=f"{left} more labels, of which fewer rows are missed" if left > 0 else "",
-        explained=explained,
-    )
-
-
-def _matrix(run: _Shown, made: answer_facts.Matrix, worst: ProseBlock) -> TableBlock:
-    shades = tuple(("", *(cell.style for cell in cells), "") for _, cells, _ in made.lines)
-    title = f"Right answers ({made.field}) against the answers with {winner_name(run.result)}, in rows"
-    columns = ("right answer", *(f"{column} #" for column in made.columns), "all #")
-    rows = [(label, *(cell.rows or "." for cell in cells), support) for label, cells, support in made.lines]
-    left = f"The labels that lost most rows; {made.left_out} more are left out." if made.left_out else ""
-    return table(title, columns, rows, note=left, shades=shades, instead=worst)
-
-
-def _design(run: _Shown) -> str:
+def _design(run: ShownRun) -> str:
     winner = run.result.winner
     looks_up = f"{facts.looks_up(winner.passages)}, " if winner.passages else ""
     demos = f"{winner.n_examples} examples{facts.picked(winner.picks)}"
@@ -341,11 +172,11 @@ def _design(run: _Shown) -> str:
 # -- the prompt -------------------------------------------------------------------------------------------------------
 
 
-def _prompt(run: _Shown) -> Iterator[Block]:
+def _prompt(run: ShownRun) -> Iterator[Block]:
     result = run.result
     yield text(_design(run), on="page")
     yield text(facts.calibration(result), on="page")
-    yield text(*change_facts.changes(result), heading="what changed:")
+    yield text(*findings.changes(result), heading="what changed:")
     if run.brief and run.texts.prompt and not result.is_own:
         lines = plain(run.texts.prompt).splitlines()
         left = counted(len(lines) - PROMPT_LINES, "more line")
@@ -356,7 +187,7 @@ def _prompt(run: _Shown) -> Iterator[Block]:
         yield from _prompts_of_page(run, run.view)
 
 
-def _prompts_of_page(run: _Shown, view: RunView) -> Iterator[Block]:
+def _prompts_of_page(run: ShownRun, view: RunView) -> Iterator[Block]:
     own, best = view.baseline, view.winner
     assert own is not None
     assert best is not None
@@ -373,21 +204,26 @@ def _prompts_of_page(run: _Shown, view: RunView) -> Iterator[Block]:
     yield text(whole[0], heading=f"{name} in full", exact=True, folded=True, on="page")
 
 
-def _whole_prompt(run: _Shown) -> Iterator[Block]:
+def _rows(run: ShownRun) -> Iterator[Block]:
+    if run.view is not None:
+        yield from run_tables.changed_rows(run.view)
+
+
+def _whole_prompt(run: ShownRun) -> Iterator[Block]:
     if run.brief or run.view is None or run.view.winner is None or run.view.baseline is None:
         return
     winner, own = run.view.winner, run.own
     sides = compared_texts(run.view.baseline, winner)
     heading = "== the winner's prompt (examples shown below) =="
     yield text(facts.prompt_text(winner), heading=heading, exact=True, on="screen")
-    yield run_tables.demos(winner["demos"])
+    yield from run_tables.demos(winner["demos"])
     yield DiffBlock(sides[0], sides[1], f"== diff to {own.phrase} ==", own.name, "winner", on="screen")
 
 
 # -- search, cost, what to do -----------------------------------------------------------------------------------------
 
 
-def _counts(run: _Shown) -> Iterator[Block]:
+def _counts(run: ShownRun) -> Iterator[Block]:
     result, cached, tokens = run.result, run.result.calls["cached"], run.result.tokens
     kept = " (with those of replies from the ledger)" * bool(cached)
     yield text(
@@ -396,7 +232,7 @@ def _counts(run: _Shown) -> Iterator[Block]:
         f"calls: {', '.join(f'{role} {n}' for role, n in result.calls_made.items())}, from the ledger {cached}",
         f"cost: {tokens.prompt + tokens.completion:,} tokens{kept}, "
         f"{facts.spent(result.cost_usd, result.unpriced, result.lost_usd)}, {result.seconds:.0f} s",
-        change_facts.proposer(result),
+        findings.proposer(result),
         _before(result),
         "--anyway searches all the same" if facts.stopped_before_search(result) else "",
         on="screen",
@@ -408,28 +244,28 @@ def _before(result: RunResult) -> str:
     return said and f"before the search: {said}"
 
 
-def _search(run: _Shown) -> Iterator[Block]:
-    yield text(_before(run.result), change_facts.proposer(run.result), on="page")
+def _search(run: ShownRun) -> Iterator[Block]:
+    yield text(_before(run.result), findings.proposer(run.result), on="page")
     if run.view is not None:
-        yield run_tables.proposals(run.view)
+        yield run_tables.proposals(run.result, claims(run.view.history, run.view.id))
 
 
-def _trials(run: _Shown) -> Iterator[Block]:
+def _trials(run: ShownRun) -> Iterator[Block]:
     if run.view is not None:
         yield from run_tables.trial_blocks(run.view)
 
 
-def _spend(run: _Shown) -> Iterator[Block]:
+def _spend(run: ShownRun) -> Iterator[Block]:
     if run.view is not None and not run.brief:
         yield run_tables.spend(run.view)
 
 
-def _provenance(run: _Shown) -> Iterator[Block]:
+def _provenance(run: ShownRun) -> Iterator[Block]:
     if run.view is not None:
         yield from run_tables.provenance(run.view)
 
 
-def _released(run: _Shown) -> Iterator[Block]:
+def _released(run: ShownRun) -> Iterator[Block]:
     result = run.result
     promoted = run.promoted
     own = "the prompt of the old model" if result.migration else "your own prompt"
@@ -444,38 +280,33 @@ def _released(run: _Shown) -> Iterator[Block]:
     )
 
 
-def _next(run: _Shown) -> Iterator[Block]:
+def _next(run: ShownRun) -> Iterator[Block]:
     folder = held_folder(run.result)
     yield text(f"the best found lies in {folder}" if folder else "")
-    texts = run.texts
-    made = next_steps(run.result, run.db, run.promoted, texts.own_function, texts.task_words, texts.to_label)
+    made = next_steps(run.result, run.db, run.promoted, run.texts)
     is_shown = run.view is not None and not run.brief
     for surface in ("screen", "page"):
         steps = [step for step in made if not (is_shown and surface == "screen" and "optimize show " in step.command)]
-        rows = [(step.what, step.command) for step in steps]
-        yield table("next:" if surface == "screen" else "", (Column(""), Column("", "code")), rows, on=surface)
+        yield table("next:" if surface == "screen" else "", (Column(""), Column("", "code")), steps, on=surface)
 
 
-def _lines(heading: str, of: Callable[[RunResult], Sequence[str]]) -> Callable[[_Shown], Iterator[Block]]:
-    return lambda run: iter([text(*of(run.result), heading=heading)])
-
-
-SECTIONS: dict[str, tuple[str, Callable[[_Shown], Iterator[Block]]]] = {
+SECTIONS: dict[str, tuple[str, Callable[[ShownRun], Iterator[Block]]]] = {
     "verdict": ("", _verdict),
     "result": ("Result on the sealed test", _scores),
     "yardsticks": ("", _yardsticks),
-    "metrics": ("", _metrics),
-    "labels": ("", _answers),
-    "unreadable replies": ("", _unreadable),
-    "slices": ("", _slices),
-    "retrieval": ("", _lines("", facts.retrieval)),
-    "repeated answers": ("", _repeated),
-    "variety": ("", _lines("", facts.variety)),
+    "metrics": ("", breakdown_blocks.metrics),
+    "labels": ("", breakdown_blocks.answers),
+    "unreadable replies": ("", breakdown_blocks.unreadable),
+    "slices": ("", breakdown_blocks.slices),
+    "retrieval": ("", breakdown_blocks.retrieval),
+    "repeated answers": ("", breakdown_blocks.repeated),
+    "variety": ("", breakdown_blocks.variety),
     "prompt": ("The prompt", _prompt),
     "whole prompt": ("", _whole_prompt),
     "gain": ("What carried the gain", _gain),
-    "confidence": ("How sure it is, and how often it is right", _confidence),
-    "judges": ("Can the judges be trusted?", _judges),
+    "confidence": ("How sure it is, and how often it is right", breakdown_blocks.confidence),
+    "judges": ("Can the judges be trusted?", breakdown_blocks.judges),
+    "rows": ("Rows that changed", _rows),
     "next": ("What to do next", _next),
     "counts": ("", _counts),
     "released": ("", _released),

@@ -5,69 +5,30 @@ A note says what is left out, and which command shows that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from agent.ledger.trail import claims
-from agent.report import change_facts, facts
-from agent.report.blocks import Block, ChartBlock, Column, TableBlock, short, table, text
+from agent.prompt.template import label_text
+from agent.release.result import RunResult
+from agent.report import facts
+from agent.report.blocks import Block, ChartBlock, Column, TableBlock, listing, short, table, text
 from agent.report.facts import amount, cut, duration, points
-from agent.report.importances import importances
+from agent.report.optuna_study import importances
 from agent.report.terminal import whisker
-from agent.report.view import RunView
+from agent.report.view import EQUAL, RunView
+from agent.results.run_parts import ProposalFate
+from agent.task.words import counted
 
 BEST, LAST, WORDS = 100, 20, 100
 """Trials that a page shows of a long search, and characters of an instruction in its table."""
 REJECTED = 50
+FLIPS, DEMOS, FEW = 50, 40, 5
+"""Rows shown of those that got better and of those that got worse; examples shown; rows that need no folding."""
+ANSWER, REASON = 1200, 400
+"""Characters of a reply and of a reason."""
+GONE = "The task's files are not here or have changed since the run"
 AXIS = "0    dev    100"
-TRIALS = (
-    Column("trial"),
-    Column("round", rank=10, on="screen"),
-    Column("state"),
-    Column("score", "number"),
-    Column("95 % CI", "number", on="page"),
-    Column(AXIS, rank=2, drawn=True, on="screen"),
-    Column("rows", "number"),
-    Column("which", on="page"),
-    Column("technique", rank=1, floor=9),
-    Column("format", rank=5, floor=8),
-    Column("examples", "number", rank=1),
-    Column("operator", rank=3, floor=11),
-    Column("calls", "number", rank=7),
-    Column("tokens", "number", rank=8),
-    Column("$", "number", rank=9),
-    Column("instruction", "long", rank=4, floor=16),
-    Column("reason", "long", rank=6, floor=16),
-)
-PROPOSALS = (
-    Column("proposal"),
-    Column("asked for"),
-    Column("why", "long", floor=24),
-    Column("for rows", "long", rank=3, floor=8),
-    Column("before", "number", rank=2),
-    Column("after", "number", rank=1),
-    Column("what became of it", "long", floor=12),
-)
-SPEND = (
-    Column("role"),
-    Column("model", "long", floor=12),
-    Column("state"),
-    Column("calls", "number"),
-    Column("prompt tokens", "number"),
-    Column("of them cached", "number", rank=2),
-    Column("completion tokens", "number", rank=1),
-    Column("$", "number"),
-    Column("model time", "number", rank=3),
-)
-OUTCOMES = (
-    Column("row"),
-    Column("score", "number"),
-    Column("call", rank=1),
-    Column("reply", floor=16),
-    Column("why", floor=16),
-)
-DEMOS = (Column(""), Column("row"), Column("input", floor=20), Column("output", floor=12))
 
 
 def interval(low: float | None, high: float | None) -> str:
@@ -118,54 +79,147 @@ def trials(view: RunView, is_whole: bool = False) -> TableBlock:
         shown = [trial for trial in shown if trial["number"] in numbers]
     left = len(view.trials) - len(shown)
     note = f"The {BEST} best and the {LAST} last; {left:,} are left out, `optimize history {view.id}` lists all. "
-    rows = [
-        (
-            trial["number"],
-            trial["round"],
-            trial["state"],
-            points(trial["mean"]),
-            interval(trial["low"], trial["high"]),
-            whisker(trial["mean"], trial["low"], trial["high"], len(AXIS)),
-            trial["n"],
-            facts.which(trial, view.result, view.own),
-            trial["technique"],
-            trial["format"],
-            trial["n_examples"],
-            trial["operator"],
-            f"{trial['calls'] + trial['cached']}",
-            f"{trial['tokens']}",
-            amount(trial["cost_usd"]),
-            short(trial["instruction"], 50) if is_whole else cut(trial["instruction"], WORDS),
-            short(trial["reason"], 60) if is_whole else cut(trial["reason"], WORDS),
-        )
-        for trial in shown
-    ]
-    return table(
+    return listing(
         f"{len(view.trials):,} trials",
-        TRIALS,
-        rows,
+        [
+            (Column("trial"), "number"),
+            (Column("round", rank=10, on="screen"), "round"),
+            (Column("state"), "state"),
+            ("score #", lambda trial: points(trial["mean"])),
+            (Column("95 % CI", "number", on="page"), lambda trial: interval(trial["low"], trial["high"])),
+            (
+                Column(AXIS, rank=2, drawn=True, on="screen"),
+                lambda trial: whisker(trial["mean"], trial["low"], trial["high"], len(AXIS)),
+            ),
+            ("rows #", "n"),
+            (Column("which", on="page"), lambda trial: facts.which(trial, view.result, view.own)),
+            (Column("technique", rank=1, floor=9), "technique"),
+            (Column("format", rank=5, floor=8), "format"),
+            (Column("examples", "number", rank=1), "n_examples"),
+            (Column("operator", rank=3, floor=11), "operator"),
+            (Column("calls", "number", rank=7), lambda trial: trial["calls"] + trial["cached"]),
+            (Column("tokens", "number", rank=8), "tokens"),
+            (Column("$", "number", rank=9), lambda trial: amount(trial["cost_usd"])),
+            (
+                Column("instruction", "long", rank=4, floor=16),
+                lambda trial: short(trial["instruction"], 50) if is_whole else cut(trial["instruction"], WORDS),
+            ),
+            (
+                Column("reason", "long", rank=6, floor=16),
+                lambda trial: short(trial["reason"], 60) if is_whole else cut(trial["reason"], WORDS),
+            ),
+        ],
+        shown,
         explained=f"{note * (left > 0)}Scores of pruned trials are over fewer rows: a high one can be luck.",
         folded=True,
         quiet=frozenset(at for at, trial in enumerate(shown) if trial["state"] != "complete"),
     )
 
 
-def proposals(view: RunView, letters: int = 0) -> TableBlock:
-    """What the proposer was asked for, why, and what became of it; cells of at most `letters`, 0: whole."""
-    rows = change_facts.proposals(view.result, claims(view.history, view.id))
-    cells = [tuple(short(cell, letters) if letters else cell for cell in row) for row in rows]
+def proposals(result: RunResult | None, claims: Mapping[int, str], letters: int = 0) -> TableBlock:
+    """What the proposer was asked for, why, and what became of it.
+
+    Args:
+        claims: by number the proposer's own words (`ledger.trail.claims`).
+        letters: the most of a cell; 0: whole.
+    """
+    use = result.proposer if result is not None else None
+
+    def cell(of: Callable[[ProposalFate], object]) -> Callable[[ProposalFate], str]:
+        return lambda one: short(str(of(one)), letters) if letters else str(of(one))
+
     note = "Points before and after, on the dev rows that both prompts saw; of a rule that was looked at first, on the "
     note += "rows that it is for and on some that were right."
-    return table("What the proposer was asked for", PROPOSALS, cells, explained=note, folded=True)
+    why = Column("why", "long", floor=24)
+    return listing(
+        "What the proposer was asked for",
+        [
+            (Column("proposal"), cell(lambda one: one.number)),
+            (Column("asked for"), cell(lambda one: one.operator)),
+            (why, cell(lambda one: ": ".join(filter(None, (one.hypothesis, claims.get(one.number)))) or "-")),
+            (Column("for rows", "long", rank=3, floor=8), cell(lambda one: ", ".join(one.rows) or "all")),
+            (Column("before", "number", rank=2), cell(lambda one: points(one.before))),
+            (Column("after", "number", rank=1), cell(lambda one: points(one.after))),
+            (
+                Column("what became of it", "long", floor=12),
+                cell(lambda one: f"refused: {one.refused}" if one.refused else one.became),
+            ),
+        ],
+        use.proposals if use else (),
+        explained=note,
+        folded=True,
+    )
 
 
-def demos(of: Sequence[Mapping[str, Any]]) -> TableBlock:
-    """The examples of a prompt on a screen."""
-    rows = []
-    for demo in of:
-        inputs, outputs = (" | ".join(demo[side].values()) for side in ("inputs", "outputs"))
-        rows.append((demo["position"] + 1, demo["example_id"], short(inputs, 80), short(outputs, 40)))
-    return table(f"{len(rows)} examples", DEMOS, rows, on="screen")
+def demos(of: Sequence[Mapping[str, Any]]) -> Iterator[TableBlock]:
+    """The examples of a prompt: short on a screen, whole on a page."""
+    columns: Any = [
+        (Column(""), lambda demo: demo["position"] + 1),
+        (Column("row"), "example_id"),
+        (Column("input", floor=20), lambda demo: short(" | ".join(demo["inputs"].values()), 80)),
+        (Column("output", floor=12), lambda demo: short(" | ".join(demo["outputs"].values()), 40)),
+    ]
+    yield listing(f"{len(of)} examples", columns, of, on="screen")
+    columns = [
+        (Column("row"), "example_id"),
+        (Column("input", "text"), lambda demo: fields(demo["inputs"])),
+        (
+            Column("output", "text"),
+            lambda demo: "\n".join(filter(None, (demo["rationale"], fields(demo["outputs"])))),
+        ),
+    ]
+    left = f"{len(of) - DEMOS} more are left out; `optimize show` lists them." if len(of) > DEMOS else ""
+    title = "Worked examples in the prompt, in their order"
+    yield listing(title, columns, of[:DEMOS], explained=left, folded=True, on="page")
+
+
+def fields(values: Mapping[str, Any]) -> str:
+    """Named values, one a line; the name is left out where there is only one."""
+    named = len(values) > 1
+    return "\n".join(f"{name}: {label_text(value)}" if named else label_text(value) for name, value in values.items())
+
+
+def changed_rows(view: RunView) -> Iterator[Block]:
+    """The sealed rows that got better and those that got worse with the best found, on a page."""
+    result, own, best = view.result, view.baseline, view.winner
+    if result is None or result.is_own or own is None or best is None:
+        return
+    pairs = sorted(view.pairs("test", own["id"], best["id"]), key=lambda pair: -abs(pair.change or 0.0))
+    groups = {
+        word: [pair for pair in pairs if (pair.change or 0.0) * sign > EQUAL]
+        for word, sign in (("better", 1), ("worse", -1))
+    }
+    if not any(groups.values()):
+        return
+    is_known = "test" in view.examples
+    yield text("" if is_known else f"{GONE}, so rows are named by their id alone")
+    one, two = (name for _, name in facts.sides(result))
+    columns: Any = [
+        (Column("row"), lambda pair: pair.example_id),
+        *[(Column("input", "text"), lambda pair: fields(pair.inputs))] * is_known,
+        *[(Column("right answer", "text"), lambda pair: fields(pair.labels))] * is_known,
+        (Column(one, "text"), lambda pair: _answer(pair.one)),
+        (Column(two, "text"), lambda pair: _answer(pair.two)),
+    ]
+    for word, rows in groups.items():
+        yield text(f"{counted(len(rows), 'row')} got {word}")
+        left = f"The {FLIPS} largest changes; {len(rows) - FLIPS} rows are left out. "
+        left += f"`optimize history {view.id} --trial N` shows every row of a prompt."
+        explained, is_folded = left if len(rows) > FLIPS else "", word == "better" and len(rows) > FEW
+        title = f"Sealed rows that got {word}"
+        yield listing(title, columns, rows[:FLIPS], explained=explained, folded=is_folded, on="page")
+
+
+def _answer(outcome: Mapping[str, Any] | None) -> str:
+    if outcome is None:
+        return "not asked"
+    said = fields(outcome["fields"]) or cut(outcome["reply"], ANSWER)
+    reasons = [
+        f"{metric}{f' {points(value)}' * (len(outcome['scores']) > 1)}: {cut(reason, REASON)}"
+        for metric, value, reason in outcome["scores"]
+        if reason and reason != outcome["error"]
+    ]
+    return "\n".join(filter(None, (points(outcome["value"]), said, cut(outcome["error"] or "", REASON), *reasons)))
 
 
 def messages(candidate: Mapping[str, Any], heading: str = "") -> Block:
@@ -176,14 +230,17 @@ def messages(candidate: Mapping[str, Any], heading: str = "") -> Block:
 
 def outcomes(split: str, rows: Sequence[Mapping[str, Any]]) -> TableBlock:
     """What became of each row of a split with one prompt, as `History.outcomes` gives them."""
-    cells = [
+    columns: Any = [
+        (Column("row"), "example_id"),
+        (Column("score", "number"), lambda row: points(row["value"])),
+        (Column("call", rank=1), "call_key"),
+        (Column("reply", floor=16), lambda row: short(row["reply"], 60)),
         (
-            *(row["example_id"], points(row["value"]), row["call_key"], short(row["reply"], 60)),
-            short(row["error"] or "; ".join(reason for _, _, reason in row["scores"] if reason), 80),
-        )
-        for row in rows
+            Column("why", floor=16),
+            lambda row: short(row["error"] or "; ".join(reason for _, _, reason in row["scores"] if reason), 80),
+        ),
     ]
-    return table(split, OUTCOMES, cells)
+    return listing(split, columns, rows)
 
 
 # -- what it cost and where it comes from -----------------------------------------------------------------------------
@@ -192,21 +249,26 @@ def outcomes(split: str, rows: Sequence[Mapping[str, Any]]) -> TableBlock:
 def spend(view: RunView) -> TableBlock:
     """Calls, tokens, dollars and model time by role and state, and all together."""
     kinds = ("calls", "prompt_tokens", "cached_prompt_tokens", "completion_tokens")
-    rows = [
-        (
-            *(row[name] for name in ("role", "model", "state")),
-            *(f"{row[kind] or 0:,}" for kind in kinds),
-            amount(row["cost_usd"]),
-            duration(row["seconds"]),
-        )
-        for row in view.costs
-    ]
-    sums = [f"{sum(row[kind] or 0 for row in view.costs):,}" for kind in kinds]
+    every = {name: sum(row[name] or 0 for row in view.costs) for name in (*kinds, "seconds")}
     paid = [row["cost_usd"] for row in view.costs]
-    usd = None if None in paid else sum(paid)
-    rows.append(("all", "", "", *sums, amount(usd), duration(sum(row["seconds"] or 0 for row in view.costs))))
-    note = "cached: answered from the ledger and not paid for. Model time adds up calls that ran side by side."
-    return table("Calls, tokens and dollars", SPEND, rows, explained=note)
+    every |= {"role": "all", "model": "", "state": "", "cost_usd": None if None in paid else sum(paid)}
+    calls, tokens, cached, written = (lambda row, kind=kind: f"{row[kind] or 0:,}" for kind in kinds)
+    return listing(
+        "Calls, tokens and dollars",
+        [
+            (Column("role"), "role"),
+            (Column("model", "long", floor=12), "model"),
+            (Column("state"), "state"),
+            (Column("calls", "number"), calls),
+            (Column("prompt tokens", "number"), tokens),
+            (Column("of them cached", "number", rank=2), cached),
+            (Column("completion tokens", "number", rank=1), written),
+            (Column("$", "number"), lambda row: amount(row["cost_usd"])),
+            (Column("model time", "number", rank=3), lambda row: duration(row["seconds"])),
+        ],
+        [*view.costs, every],
+        explained="cached: answered from the ledger and not paid for. Model time adds up calls that ran side by side.",
+    )
 
 
 def provenance(view: RunView) -> Iterator[Block]:

@@ -6,14 +6,12 @@ Takes the object of `optimize sweep --json`, which other files make; all of its 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.errors import InputError
-from agent.files import new_file
-from agent.report import facts
-from agent.report.blocks import Column, TableBlock, table
+from agent.report import facts, html
+from agent.report.blocks import Column, TableBlock, listing, table
 from agent.report.html import REPORT_FILE, render, style
 
 OWN = "task's own"
@@ -21,21 +19,6 @@ OWN = "task's own"
 SHOWN: Mapping[int, str] = {1: "yes", 0: "not shown", -1: "worse"}
 """Whether a difference is shown, in words."""
 _WORDS = 300  # characters of an instruction
-
-
-GROUPS = (
-    Column("task", floor=8),
-    Column("model", floor=10),
-    Column("strategy", rank=2),
-    Column("seeds", "number", rank=3),
-    Column("yours", "number", rank=1),
-    Column("sealed test (95 % CI)", "number"),
-    Column("lift (95 % CI)", "number", gain=True),
-    Column("p, Holm", "number", rank=4),
-    Column("better"),
-    Column("promoted", "number", on="page"),
-    Column("$", "number", rank=5),
-)
 Names = Mapping[str | None, str]
 """How models are shown in tables."""
 
@@ -83,11 +66,7 @@ def sweep_html(sweep: Mapping[str, Any]) -> str:
 def write_page(sweep: Mapping[str, Any]) -> Path:
     """Writes the page into the sweep's folder, for its owner only. Raises InputError where the disk refuses."""
     path = Path(sweep["folder"]) / REPORT_FILE
-    try:
-        with new_file(path, private=True) as file:
-            file.write(sweep_html(sweep).encode("utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); make room") from error
+    html.write_page(path, sweep_html(sweep))
     return path
 
 
@@ -102,8 +81,7 @@ def _prompt_of(task: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> 
 def _matrix(groups: Sequence[Mapping[str, Any]], names: Names) -> TableBlock:
     lines: dict[tuple[str, str | None], dict[str | None, str]] = {}
     for group in groups:
-        cell = facts.points(group["score"]) + facts.bracketed(group["ci95"])
-        lines.setdefault((group["task"], group["strategy"]), {})[group["model"]] = cell
+        lines.setdefault((group["task"], group["strategy"]), {})[group["model"]] = _score(group)
     rows = [
         (f"{task}, {strategy or OWN}", *(line.get(m, "-") for m in names)) for (task, strategy), line in lines.items()
     ]
@@ -117,62 +95,65 @@ def _matrix(groups: Sequence[Mapping[str, Any]], names: Names) -> TableBlock:
 
 def groups_table(groups: Sequence[Mapping[str, Any]], names: Names) -> TableBlock:
     """A line for each task, model and strategy, over its seeds."""
-    rows = []
-    for group in groups:
-        lift = group["lift"]
-        tested = ("-", "-", "-")
-        if lift is not None:
-            gained = facts.gain(lift["diff"], lift["ci95"])
-            tested = (gained, facts.chance(lift["p_holm"]).removeprefix("p = "), SHOWN[lift["shown"]])
-        rows.append(
+
+    def tested(say: Callable[[Mapping[str, Any]], str]) -> Callable[[Mapping[str, Any]], str]:
+        return lambda group: "-" if group["lift"] is None else say(group["lift"])
+
+    return listing(
+        "Gain over your prompt on the sealed rows",
+        [
+            (Column("task", floor=8), "task"),
+            (Column("model", floor=10), lambda group: names[group["model"]]),
+            (Column("strategy", rank=2), lambda group: group["strategy"] or OWN),
+            (Column("seeds", "number", rank=3), lambda group: len(group["seeds"])),
+            (Column("yours", "number", rank=1), lambda group: facts.points(group["baseline"])),
+            (Column("sealed test (95 % CI)", "number"), _score),
             (
-                group["task"],
-                names[group["model"]],
-                group["strategy"] or OWN,
-                len(group["seeds"]),
-                facts.points(group["baseline"]),
-                facts.points(group["score"]) + facts.bracketed(group["ci95"]),
-                *tested,
-                f"{group['promoted']} of {len(group['seeds'])}",
-                facts.amount(group["cost_usd"]),
-            )
-        )
-    note = "p-values are corrected for all lines of this table (Holm). The intervals are of each line alone."
-    return table("Gain over your prompt on the sealed rows", GROUPS, rows, explained=note)
+                Column("lift (95 % CI)", "number", gain=True),
+                tested(lambda lift: facts.gain(lift["diff"], lift["ci95"])),
+            ),
+            (
+                Column("p, Holm", "number", rank=4),
+                tested(lambda lift: facts.chance(lift["p_holm"]).removeprefix("p = ")),
+            ),
+            (Column("better"), tested(lambda lift: SHOWN[lift["shown"]])),
+            (Column("promoted", "number", on="page"), lambda group: f"{group['promoted']} of {len(group['seeds'])}"),
+            (Column("$", "number", rank=5), lambda group: facts.amount(group["cost_usd"])),
+        ],
+        groups,
+        explained="p-values are corrected for all lines of this table (Holm). The intervals are of each line alone.",
+    )
+
+
+def _score(group: Mapping[str, Any]) -> str:
+    return facts.points(group["score"]) + facts.bracketed(group["ci95"])
 
 
 def _pairs(tasks: Sequence[Mapping[str, Any]], names: Names) -> list[TableBlock]:
-    return [
-        table(
-            task["task"],
-            ("one", "other", "difference (95 % CI) #", "p, corrected #", "shown"),
-            [
-                (
-                    group_name(pair["one"], names),
-                    group_name(pair["other"], names),
-                    facts.gain(pair["diff"], pair["ci95"]),
-                    facts.chance(pair["p_holm"]),
-                    "yes" if pair["shown"] else "no",
-                )
-                for pair in task["pairs"]
-            ],
-            explained="Paired by sealed row; corrected for all lines of this table (Holm).",
-        )
-        for task in tasks
-        if task["pairs"]
+    columns: Any = [
+        ("one", lambda pair: group_name(pair["one"], names)),
+        ("other", lambda pair: group_name(pair["other"], names)),
+        ("difference (95 % CI) #", lambda pair: facts.gain(pair["diff"], pair["ci95"])),
+        ("p, corrected #", lambda pair: facts.chance(pair["p_holm"])),
+        ("shown", lambda pair: "yes" if pair["shown"] else "no"),
     ]
+    note = "Paired by sealed row; corrected for all lines of this table (Holm)."
+    return [listing(task["task"], columns, task["pairs"], explained=note) for task in tasks if task["pairs"]]
 
 
 def _cells(sweep: Mapping[str, Any]) -> TableBlock:
-    rows = [
-        (
-            cell["cell"],
-            f"{cell['state']}{': ' if cell['error'] else ''}{facts.cut(cell['error'], _WORDS)}",
-            cell["run_id"] or "-",
-            facts.points(cell["baseline"]),
-            facts.points(cell["score"]),
-            facts.amount(cell["cost_usd"]) if cell["run_id"] else "-",
-        )
-        for cell in sweep["cells"]
-    ]
-    return table("Cells", ("cell", "state", "run", "your prompt #", "best found #", "US $ #"), rows)
+    def state(cell: Mapping[str, Any]) -> str:
+        return f"{cell['state']}{': ' if cell['error'] else ''}{facts.cut(cell['error'], _WORDS)}"
+
+    return listing(
+        "Cells",
+        [
+            ("cell", "cell"),
+            ("state", state),
+            ("run", lambda cell: cell["run_id"] or "-"),
+            ("your prompt #", lambda cell: facts.points(cell["baseline"])),
+            ("best found #", lambda cell: facts.points(cell["score"])),
+            ("US $ #", lambda cell: facts.amount(cell["cost_usd"]) if cell["run_id"] else "-"),
+        ],
+        sweep["cells"],
+    )

@@ -11,11 +11,11 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
-from agent.report.blocks import Block, ChartBlock, Column, DiffBlock, PageSection, ProseBlock, TableBlock, filled, plain
+from agent.report.blocks import Block, Column, DiffBlock, PageSection, ProseBlock, TableBlock, filled, plain, shown_on
 from agent.report.blocks import table as made_table
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def lines_of(sections: Iterable[PageSection]) -> list[str]:
 
 def rendered(blocks: Iterable[Block]) -> list[str]:
     """The lines of blocks as stdout takes them: with colours on a terminal, plain elsewhere."""
-    shown = [each for block in filled(*blocks) if block.on != "page" for each in _on_screen(block)]
+    shown = shown_on("screen", filled(*blocks))
     if not sys.stdout.isatty():
         parts = [_plain_lines(block) for block in shown]
     else:
@@ -103,13 +103,6 @@ def _captured(console: Console, block: TableBlock | ProseBlock | DiffBlock) -> l
     with console.capture() as captured:
         _print_rich(console, block)
     return captured.get().splitlines()
-
-
-def _on_screen(block: Block) -> Iterator[TableBlock | ProseBlock | DiffBlock]:
-    if not isinstance(block, ChartBlock):
-        yield block
-    elif block.table.on != "page":
-        yield block.table
 
 
 def _print(lines: Iterable[str]) -> None:

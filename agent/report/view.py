@@ -80,10 +80,9 @@ class RunView:
 
     def numbered(self, number: int) -> Row:
         """The trial of this number as `History.trials` has it. Raises InputError without one."""
-        trials = self.history.trials(self.id)
-        if (found := next((trial for trial in trials if trial["number"] == number), None)) is None:
-            raise InputError(f"{self.id}: no trial {number}; there are {len(trials)}, from 0")
-        return found
+        if found := self.history.trials(self.id, [number]):
+            return found[0]
+        raise InputError(f"{self.id}: no trial {number}; there are {len(self.history.trials(self.id))}, from 0")
 
     def trial(self, number: int) -> Row | None:
         """The trial of this number, as in `trials`."""

@@ -1,4 +1,4 @@
-"""The results of jobs that ask prompts rows without scoring them: `apply`, `label --ask`, the playground, `init`."""
+"""The results of jobs on rows without scores: `apply`, `label`, the playground, `init`, `learn`; and of `tools`."""
 
 from __future__ import annotations
 
@@ -123,3 +123,18 @@ class LabellingResult(Result):
     agreement: tuple[str, ...]
     wanted: tuple[str, ...]
     next: str
+
+
+class ListedTool(Result):
+    """A tool that a model may call. `parameters`: the JSON Schema of its arguments, as a text."""
+
+    name: str
+    description: str
+    parameters: str
+
+
+class ToolsResult(Result):
+    """The tools of a file or a server, and the file that they were written to."""
+
+    tools: tuple[ListedTool, ...]
+    file: str | None

@@ -130,7 +130,7 @@ class _SentSpans:
     """The spans of one run, sent to a receiver."""
 
     def __init__(self, tracking: Tracking, run: Session[Any]) -> None:
-        from agent.tracking.run_spans import RunSpans
+        from agent.tracking.spans import RunSpans
 
         self._exporter = CountedExporter(otlp_exporter(tracking.spans_url, headers_of(tracking.environ)))
         self._provider = provider_for(self._exporter, on_exit=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from agent.results.run_parts import OperatorUse, ProposalFate
@@ -12,51 +12,25 @@ from agent.search.board import Board
 Became = Literal["refused", "dropped", "waiting", "tried", "finalist", "winner"]
 
 
-@dataclass(frozen=True, slots=True)
-class ProposalRecord:
-    """One proposal: an operator that asked the proposer once or several times, and what it made of the replies.
-
-    Args:
-        number: in its run, at least 1.
-        hypothesis: what the new text is expected to mend.
-        rows: ids of the dev rows that it is for; () for all.
-        instruction: its name among the run's, as in the places of its candidates; "" where nothing was made.
-        refused: why nothing was made, or "".
-        before, after: the mean score on `rows` and on as many that were right, without and with it; None: not compared.
-        is_kept: whether it was tried any further after that comparison.
-    """
-
-    number: int
-    operator: str
-    hypothesis: str = ""
-    rows: tuple[str, ...] = ()
-    instruction: str = ""
-    refused: str = ""
-    parent_id: str | None = None
-    before: float | None = None
-    after: float | None = None
-    is_kept: bool = True
-
-
 @dataclass(slots=True)
 class ProposalLog:
     """The proposals of a search in their order; `calls` of the proposer that were made for them, failed ones too."""
 
     calls: int = 0
-    records: list[ProposalRecord] = field(default_factory=list)
+    records: list[ProposalFate] = field(default_factory=list)
 
-    def open(self, operator: str, **values: Any) -> ProposalRecord:
-        self.records.append(ProposalRecord(len(self.records) + 1, operator, **values))
+    def open(self, operator: str, **values: Any) -> ProposalFate:
+        self.records.append(ProposalFate(number=len(self.records) + 1, operator=operator, **values))
         return self.records[-1]
 
     def change(self, number: int, **changes: Any) -> None:
-        self.records[number - 1] = replace(self.records[number - 1], **changes)
+        self.records[number - 1] = self.records[number - 1].model_copy(update=changes)
 
-    def became(self, record: ProposalRecord, board: Board, winner_id: str = "") -> Became:
+    def became(self, record: ProposalFate, board: Board, winner_id: str = "") -> Became:
         """How far the proposal came."""
         if record.refused:
             return "refused"
-        if not record.is_kept:
+        if record.became == "dropped":
             return "dropped"
         tried = _tried(record, board)
         if not tried:
@@ -65,7 +39,7 @@ class ProposalLog:
             return "winner"
         return "finalist" if any(board.trials[i].state == "complete" for i in tried) else "tried"
 
-    def climbed(self, record: ProposalRecord, board: Board, first: int) -> bool:
+    def climbed(self, record: ProposalFate, board: Board, first: int) -> bool:
         """Whether one of its candidates came further than the `first` rows."""
         return any(len(board.outcomes[i]) > first or board.trials[i].state == "complete" for i in _tried(record, board))
 
@@ -73,20 +47,18 @@ class ProposalLog:
         """The records with what became of each."""
         found = []
         for record in self.records:
-            made = asdict(record)
-            del made["is_kept"]
-            if record.before is None:
-                made |= _compared(record, board)
-            found.append(ProposalFate(**made, became=self.became(record, board, winner_id)))
+            compared = _compared(record, board) if record.before is None else {}
+            became = self.became(record, board, winner_id)
+            found.append(record.model_copy(update={**compared, "became": became}))
         return found
 
 
-def _tried(record: ProposalRecord, board: Board) -> list[str]:
+def _tried(record: ProposalFate, board: Board) -> list[str]:
     proposals = board.proposals
     return [i for i in board.outcomes if record.instruction and record.instruction in proposals[i].place.values()]
 
 
-def _compared(record: ProposalRecord, board: Board) -> dict[str, float | None]:
+def _compared(record: ProposalFate, board: Board) -> dict[str, float | None]:
     """The best of its candidates against the one that it changes, on the dev rows that both have a score for."""
     tried = _tried(record, board)
     if tried and record.parent_id:

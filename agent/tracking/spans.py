@@ -11,15 +11,18 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
 from agent.extras import is_here
+from agent.observer import Observer
 from agent.redact import mask, rare_secrets_in
-from agent.types import Completion, Request
+from agent.types import Completion, Request, Trial
 
 CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 ENDPOINT, TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
@@ -32,43 +35,19 @@ EXPORT_SECONDS = 5.0
 """For one request to the receiver."""
 PROVIDERS: Mapping[str, str] = {"openai-compatible": "openai", "local": "llama_cpp"}
 """The conventions' names of kinds of models that have another here."""
+NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 
 class CallSpan:
-    """A call that is not traced."""
+    """One call: `span` of OpenTelemetry, None where it is not traced; `texts`: whether the reply is on it."""
 
-    def answered(self, completion: Completion) -> None:
-        """The model replied."""
-
-
-class CallTracer:
-    """Traces nothing; the ones below trace."""
-
-    @contextmanager
-    def call(
-        self, model: str, request: Request, candidate_id: str = "", more: Mapping[str, Any] | None = None
-    ) -> Iterator[CallSpan]:
-        """A span around one call of a model; an error that leaves the block is on it.
-
-        Args:
-            model: its name here, such as openai/NAME.
-            request: what is sent.
-            candidate_id: the candidate that it is for; "": none.
-            more: attributes beside those of the conventions.
-        """
-        yield CallSpan()
-
-
-NO_TRACER = CallTracer()
-
-
-class OtelSpan(CallSpan):
-    """A call whose span is `span`; `texts`: whether the reply is on it."""
-
-    def __init__(self, span: Any, texts: bool, secrets: tuple[str, ...]) -> None:
+    def __init__(self, span: Any = None, texts: bool = False, secrets: tuple[str, ...] = ()) -> None:
         self._span, self._texts, self._secrets = span, texts, secrets
 
     def answered(self, completion: Completion) -> None:
+        """The model replied."""
+        if self._span is None:
+            return
         usage = completion.usage
         found: dict[str, Any] = {
             "gen_ai.response.model": completion.model,
@@ -84,18 +63,18 @@ class OtelSpan(CallSpan):
         self._span.set_attributes(found)
 
 
-class OtelTracer(CallTracer):
-    """Spans by a tracer of OpenTelemetry.
+class CallTracer:
+    """Traces calls by a tracer of OpenTelemetry; without one, not at all.
 
     Args:
         tracer: of `opentelemetry.trace`.
         environ: says whether texts are captured, and what in them is secret.
     """
 
-    def __init__(self, tracer: Any, environ: Mapping[str, str]) -> None:
+    def __init__(self, tracer: Any = None, environ: Mapping[str, str] = NO_VARIABLES) -> None:
         self._tracer = tracer
         self._texts = environ.get(CAPTURE, "").lower() == "true"
-        self._secrets = rare_secrets_in(environ)
+        self._secrets = rare_secrets_in(environ) if environ else ()
 
     def parent(self, candidate_id: str) -> Any:
         """The context of a call's span. None: the one that is current."""
@@ -105,6 +84,17 @@ class OtelTracer(CallTracer):
     def call(
         self, model: str, request: Request, candidate_id: str = "", more: Mapping[str, Any] | None = None
     ) -> Iterator[CallSpan]:
+        """A span around one call of a model; an error that leaves the block is on it.
+
+        Args:
+            model: its name here, such as openai/NAME.
+            request: what is sent.
+            candidate_id: the candidate that it is for; "": none.
+            more: attributes beside those of the conventions.
+        """
+        if self._tracer is None:
+            yield CallSpan()
+            return
         from opentelemetry.trace import SpanKind
 
         operation = "embeddings" if (more or {}).get(ROLE) == "embedding" else "chat"
@@ -115,7 +105,7 @@ class OtelTracer(CallTracer):
             f"{operation} {found['gen_ai.request.model']}", self.parent(candidate_id), SpanKind.CLIENT, found
         )
         try:
-            yield OtelSpan(span, self._texts, self._secrets)
+            yield CallSpan(span, self._texts, self._secrets)
         except BaseException as error:
             end_failed(span, error)
             raise
@@ -128,6 +118,9 @@ class OtelTracer(CallTracer):
         rest = [_message(role, text) for role, text in turns if role != "system"]
         found = {"gen_ai.input.messages": json.dumps(rest, ensure_ascii=False)}
         return {**found, "gen_ai.system_instructions": json.dumps(system, ensure_ascii=False)} if system else found
+
+
+NO_TRACER = CallTracer()
 
 
 def end_failed(span: Any, error: BaseException) -> None:
@@ -163,6 +156,58 @@ def _asked(model: str, request: Request) -> dict[str, Any]:
         found |= {"server.address": place.hostname} if place.hostname else {}
         found |= {"server.port": place.port} if place.port else {}
     return found
+
+
+class RunSpans(Observer, CallTracer):
+    """The spans of one run: the run, its trials below it, and their calls below these; others below the run.
+
+    Args:
+        provider: of OpenTelemetry.
+        environ: as of `CallTracer`.
+        task: the task's name.
+        run_id: of the ledger.
+    """
+
+    def __init__(self, provider: Any, environ: Mapping[str, str], task: str, run_id: str) -> None:
+        super().__init__(provider.get_tracer(SCOPE), environ)
+        known = {"promptassay.run.id": run_id, "promptassay.task.name": task}
+        self._run = self._tracer.start_span(f"promptassay run {task}", attributes=known)
+        self._trials: dict[str, Any] = {}  # the open span of each candidate
+        self._updated: dict[str, int] = {}  # when it changed last, in nanoseconds since 1970
+
+    def on_trial_updated(self, trial: Trial) -> None:
+        span = self._trials.get(trial.candidate_id)
+        if span is None:
+            span = self._tracer.start_span(f"promptassay trial {trial.number}", self._below(self._run))
+            self._trials[trial.candidate_id] = span
+        known = {
+            "promptassay.trial.number": trial.number,
+            "promptassay.trial.state": trial.state,
+            "promptassay.trial.rows": trial.n,
+            "promptassay.candidate.id": trial.candidate_id,
+            **({} if trial.mean is None else {"gen_ai.evaluation.score.value": trial.mean}),
+        }
+        span.set_attributes(known)
+        self._updated[trial.candidate_id] = time.time_ns()
+
+    def parent(self, candidate_id: str) -> Any:
+        if candidate_id in self._updated:
+            self._updated[candidate_id] = time.time_ns()
+        return self._below(self._trials.get(candidate_id, self._run))
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Ends all spans: a trial's when it last changed or began a call."""
+        for candidate_id, span in self._trials.items():
+            span.end(self._updated[candidate_id])
+        if error is not None:
+            end_failed(self._run, error)
+        self._run.end()
+
+    @staticmethod
+    def _below(span: Any) -> Any:
+        from opentelemetry.trace import set_span_in_context
+
+        return set_span_in_context(span)
 
 
 # -- where spans go ----------------------------------------------------------------------------------------------------
@@ -240,11 +285,11 @@ def program_tracer() -> CallTracer:
         from opentelemetry import trace
 
         if not isinstance(provider := trace.get_tracer_provider(), trace.ProxyTracerProvider):
-            return OtelTracer(provider.get_tracer(SCOPE), os.environ)
+            return CallTracer(provider.get_tracer(SCOPE), os.environ)
     url = traces_url(os.environ)
     if not url or os.environ.get(DISABLED, "").lower() == "true" or not is_here("otel"):
         return NO_TRACER
-    return OtelTracer(_own_provider(url).get_tracer(SCOPE), os.environ)
+    return CallTracer(_own_provider(url).get_tracer(SCOPE), os.environ)
 
 
 @lru_cache(maxsize=1)

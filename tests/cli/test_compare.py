@@ -70,7 +70,7 @@ def test_two_trials_are_compared_on_the_rows_of_both(two_runs: Made) -> None:
     found = good_json("compare", f"{run_id}:0", f"{run_id}:{child['number']}")
     check(found["paired"]["dev"], by_hand("dev", (run_id, base["candidate_id"]), (run_id, child["candidate_id"])))
     assert found["facts"]["mean"] == {"a": base["mean"], "b": child["mean"], "same": base["mean"] == child["mean"]}
-    assert found["demos"] == {"a": base["demos"], "b": child["demos"]}
+    assert found["examples"] == {"a": base["demos"], "b": child["demos"]}
     assert found["instruction"]["b"] == child["instruction"]
     words = good("compare", f"{run_id}:0", f"{run_id}:{child['number']}")
     assert "[-" in words

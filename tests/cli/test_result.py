@@ -198,9 +198,9 @@ def test_dollars_that_brought_nothing_stand_beside_the_tokens_that_did() -> None
 def test_a_group_with_too_few_scores_of_one_prompt_has_no_gap_on_that_side() -> None:
     side = {"mean": 0.5, "ci95": [0.2, 0.8], "n": 5, "unscored": 0}
     group = {"value": "de", "winner": side, "baseline": side, "diff": 0.0, "diff_ci95": [0, 0], "p_value": 1.0}
-    cut = {"slice": "lang", "groups": [group], "winner_gap": 0.0, "baseline_gap": None}
+    cut = {"slice": "lang", "groups": [group], "winner_gap": 0.0, "winner_gap_p": 1.0, "baseline_gap": None}
     told = "\n".join(blocks({**RESULT, "slices": [cut]}))
-    assert "Largest gap between groups: your prompt -; best found 0.0 points, not tested." in told, "an older version"
+    assert "Largest gap between groups: your prompt -; best found no more than chance makes (p = 1)." in told
 
 
 def test_a_gap_between_groups_is_told_where_it_is_more_than_chance() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import promptassay as pa
 from agent.ledger.query import History
-from agent.report.importances import told_trials
+from agent.report.optuna_study import told_trials
 from agent.report.view import RunView
 from agent.search.study import built
 from tests.cli.test_interrupt import trials

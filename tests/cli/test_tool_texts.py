@@ -11,7 +11,7 @@ from typing import Any
 from agent.release.formats.python_module import load_module
 from agent.release.runtime import load_prompt
 from agent.report.view import RunView
-from agent.report.web.tried_prompts import _released
+from agent.report.web.playground_page import _released
 from agent.run.locations import LEDGER, open_history
 from agent.types import Message, Request, Tool
 from tests.cli.world import compatible, good, good_json, refused

@@ -17,8 +17,8 @@ def test_the_settings_of_a_training_without_a_rank_are_shown() -> None:
     first = {"learning_rate": 0.01, "epochs": 2, "dev_loss": 1.5, "seconds": 3.0, "diverged": False, "ended": ""}
     tried = [first, {**first, "learning_rate": 0.03, "dev_loss": None}]
     line = ArmSettings.from_json({"arm": "soft-prompt", "chosen": {"learning_rate": 0.01}, "tried": tried})
-    chosen, other = _settings(line)
-    assert chosen[:3] == ["soft-prompt", "0.01", ""]
+    chosen, other = _settings([line]).rows
+    assert chosen[:3] == ("soft-prompt", "0.01", "")
     assert (chosen[4], chosen[-1], other[4]) == ("1.500", "chosen", "-")
 
 

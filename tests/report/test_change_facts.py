@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from agent.release.result import RunResult
-from agent.report import answer_facts, change_facts, facts
-from agent.report.answer_facts import matrix
-from agent.report.next_steps import next_steps
+from agent.report import facts, findings
+from agent.report.breakdown_blocks import confusion_table
+from agent.report.next_steps import Excerpts, next_steps
+from agent.report.run_tables import proposals
 from agent.run.locations import LEDGER
 from tests.cli.test_result import RESULT
 
@@ -37,7 +38,7 @@ def of(**parts: Any) -> RunResult:
 
 def changes(*, instruction: bool = False, keeps: bool = False, won: bool = False, **winner: Any) -> list[str]:
     change = {"winner": {**OWN, **winner}, "baseline": OWN, "instruction": instruction, "keeps": keeps}
-    return change_facts.changes(of(change=change, proposer={**USE, "won": won}))
+    return findings.changes(of(change=change, proposer={**USE, "won": won}))
 
 
 def test_what_changed_is_said_in_plain_words() -> None:
@@ -80,7 +81,7 @@ def test_a_prompt_with_an_adapter_is_offered_in_the_form_that_holds_it(tmp_path:
 def test_of_a_program_its_texts_are_named_and_no_instruction() -> None:
     size = {**OWN, "technique": "program", "format": "dspy"}
     change = {"winner": {**size, "n_examples": 4}, "baseline": size, "instruction": True}
-    said = change_facts.changes(of(change=change, release="runs/x/program.json"))
+    said = findings.changes(of(change=change, release="runs/x/program.json"))
     assert said[:2] == ["the prompts of your program are changed", "4 examples were added"]
     steps = next_steps(of(release="runs/x/program.json"), LEDGER)
     assert [step.command.split()[1] for step in steps] == ["export", "show", "report"]
@@ -100,7 +101,7 @@ def test_of_a_program_its_texts_are_named_and_no_instruction() -> None:
     ],
 )  # fmt: skip
 def test_what_came_of_the_proposer(use: dict[str, Any], says: str) -> None:
-    assert change_facts.proposer(of(proposer={**USE, **use})) == f"proposer: {says}"
+    assert findings.proposer(of(proposer={**USE, **use})) == f"proposer: {says}"
 
 
 def fate(number: int, operator: str, became: str, **more: Any) -> dict[str, Any]:
@@ -122,16 +123,16 @@ def test_each_proposal_is_told_with_its_reason_its_rows_and_what_became_of_it() 
         {"operator": "whole", "asked": 1, "refused": 1, "dropped": 0, "tried": 0, "finalists": 0, "points": None},
     ]
     result = of(proposer={**USE, "won": True, "points": 9.04, "operators": operators, "proposals": fates})
-    assert change_facts.proposer(result) == (
+    assert findings.proposer(result) == (
         "proposer: 3 of at most 40 planned calls; 1 of 3 proposals tried, 1 among the finalists, +9.0 points against "
         "the best prompt without one; the best found has one"
     )
-    assert change_facts.proposals(result, {2: "If new, say it"}) == [
+    assert proposals(result, {2: "If new, say it"}).rows == (
         ("1", "definitions", "why 1", "all", "50.0", "62.5", "winner"),
         ("2", "rule", "why 2: If new, say it", "d1, d2", "50.0", "25.0", "dropped"),
         ("3", "whole", "-", "all", "-", "-", "refused: lost billing"),
-    ]
-    assert change_facts.proposals(None, {}) == change_facts.proposals(of(), {}) == []
+    )
+    assert proposals(None, {}).rows == proposals(of(), {}).rows == ()
 
 
 @pytest.mark.parametrize(
@@ -149,24 +150,28 @@ def test_each_proposal_is_told_with_its_reason_its_rows_and_what_became_of_it() 
     ],
 )  # fmt: skip
 def test_what_would_show_the_gain(need: dict[str, Any], says: str) -> None:
-    assert change_facts.to_show(of(to_show={**NEED, **need})) == says
+    assert findings.to_show(of(to_show={**NEED, **need})) == says
 
 
 def test_more_calls_are_offered_only_where_a_command_can_start_the_run_again() -> None:
     result = of(to_show={**NEED, "other_caps": ["--max-tokens"]}, decision="keep_baseline", blocked=["not shown"])
     first = next_steps(result, LEDGER)[0]
     assert first.command == f"optimize resume {result.run_id} --fork --max-calls 540 --max-tokens MORE"
-    assert not any("resume" in step.command for step in next_steps(result, LEDGER, own_function=True))
+    assert not any("resume" in step.command for step in next_steps(result, LEDGER, texts=Excerpts(own_function=True)))
 
 
 def test_rows_without_a_label_are_offered_where_no_gain_was_shown() -> None:
     undecided = of(decision="keep_baseline", blocked=["not shown"])
-    steps = next_steps(undecided, LEDGER, task_words="'my mails' -m m", to_label=70)
+    steps = next_steps(undecided, LEDGER, texts=Excerpts(task_words="'my mails' -m m", to_label=70))
     assert [step.command for step in steps if "label" in step.command] == ["optimize label 'my mails' --count 20"]
-    (few,) = [each for each in next_steps(undecided, LEDGER, task_words="mails", to_label=7) if "label" in each.command]
+    (few,) = [
+        each
+        for each in next_steps(undecided, LEDGER, texts=Excerpts(task_words="mails", to_label=7))
+        if "label" in each.command
+    ]
     assert (few.what, few.command) == ("label the 7 rows that help most", "optimize label mails --count 7")
     for result, words, left in ((undecided, "mails", 0), (undecided, "", 70), (of(decision="promote"), "mails", 70)):
-        made = next_steps(result, LEDGER, task_words=words, to_label=left)
+        made = next_steps(result, LEDGER, texts=Excerpts(task_words=words, to_label=left))
         assert not any("optimize label" in step.command for step in made)
 
 
@@ -177,7 +182,7 @@ def counts(right: int, wrong: int, partly: int = 0) -> RunResult:
 
 def test_rows_that_are_not_right_are_counted_and_said_as_a_plain_ratio() -> None:
     def words(result: RunResult) -> str:
-        return answer_facts.in_absolute_terms(result)
+        return findings.in_absolute_terms(result)
 
     assert words(counts(39, 121)) == "the best found gets 78.0 of 100; still wrong on 121 of 160 rows (about 3 of 4)"
     assert words(counts(20, 20)).endswith("still wrong on 20 of 40 rows (about 1 of 2)")
@@ -196,12 +201,12 @@ def test_a_large_matrix_shows_the_labels_that_lost_most() -> None:
     cells += [{"label": "l1", "said": None, "rows": 1}]
     side = {"scores": scores, "cells": cells}
     (report,) = of(labels=[{"field": "x", "labels": names, "winner": side, "baseline": side}]).labels
-    made = matrix(report)
-    assert [label for label, _, _ in made.lines] == ["l0", "l1"]
-    assert made.columns == ("l1", "l5", "unreadable")
-    assert [[cell.rows for cell in cells] for _, cells, _ in made.lines] == [[0, 3, 0], [2, 0, 1]]
-    assert made.lines[0][1][1].shade == 4
-    assert made.left_out == 75
+    made = confusion_table(report, "it")
+    assert made is not None
+    assert [column.name for column in made.columns] == ["right answer", "l1", "l5", "unreadable", "all"]
+    assert made.rows == (("l0", ".", "3", ".", "3"), ("l1", "2", ".", "1", "3"))
+    assert made.shades[0] == ("", "", "lost-4", "", "")
+    assert "75 more are left out" in made.note
 
 
 @pytest.mark.parametrize(("picks", "mark"), [(None, []), ({"k": 2}, ["[user]", "{{picked examples}}"])])
@@ -235,4 +240,4 @@ def test_answers_that_hardly_vary_are_told_of_and_others_are_not(
     readable: int, different: int, right: int, said: str
 ) -> None:
     counts = {"right": 0, "readable": readable, "different": different, "different_right": right}
-    assert answer_facts.hardly_varied(of(answers={"winner": counts, "baseline": {}})) == said
+    assert findings.hardly_varied(of(answers={"winner": counts, "baseline": {}})) == said

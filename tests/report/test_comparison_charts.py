@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.report.charts import svg
-from agent.report.comparison import cost_points, cost_unit
-from agent.report.comparison_charts import losses, score_against_cost
+from agent.report.charts import cost_points, cost_unit, losses, score_against_cost, svg
 from agent.results.customize import ComparedArm
 
 

@@ -95,7 +95,7 @@ def _plain(value: Any) -> Any:
 
 @pytest.fixture
 def shows_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.report.html.FLIPS", 1000)
+    monkeypatch.setattr("agent.report.run_tables.FLIPS", 1000)
     monkeypatch.setattr("agent.report.run_tables.BEST", 1000)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from agent.report.importances import _of
+from agent.report.optuna_study import _importances
 from agent.search.study import Params
 
 
@@ -15,7 +15,7 @@ def test_the_parameter_that_decides_comes_first_and_shares_add_up() -> None:
         conditional = {"size": rng.choice((4, 8))} if technique == "few-shot" else {"role": "expert"}
         params.append({"format": layout, "technique": technique, **conditional})
         values.append((0.8 if layout == "inline" else 0.2) + number / 1000)
-    first, *others = _of(params, values)
+    first, *others = _importances(params, values)
     assert (first.name, first.best) == ("format", "inline")
     assert first.mean > 0.75
     assert first.trials == sum(each["format"] == "inline" for each in params)
@@ -24,4 +24,4 @@ def test_the_parameter_that_decides_comes_first_and_shares_add_up() -> None:
 
 
 def test_where_all_trials_are_alike_nothing_mattered() -> None:
-    assert _of([{"format": "turns"}] * 14, [0.5] * 14) == []
+    assert _importances([{"format": "turns"}] * 14, [0.5] * 14) == []

@@ -116,7 +116,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     path = optuna_file(DB)
     files, before = sorted(path.parent.iterdir()), path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(optuna_study, "_trials", lambda view: [1 / 0])
+        patch.setattr(optuna_study, "_trials", lambda *_: [1 / 0])
         with pytest.raises(ZeroDivisionError):
             optuna_file(DB)
     assert sorted(path.parent.iterdir()) == files

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from agent.report.checks import CheckPoint, over_time
+from agent.report.charts import over_time
+from agent.report.checks import CheckPoint
 from tests.cli.test_prompt_check import checked, flipping
 from tests.cli.world import learner
 from tests.report.conftest import Playable

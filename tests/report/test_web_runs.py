@@ -8,8 +8,8 @@ from pathlib import Path
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.report import facts
+from agent.report.compare import whole_prompt
 from agent.report.terms import TERMS
-from agent.report.tool_facts import whole_prompt
 from agent.report.view import RunView
 from tests.cli.world import compatible, files, good_json, knowing
 from tests.conftest import Made

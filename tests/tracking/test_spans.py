@@ -13,7 +13,7 @@ import pytest
 
 from agent.errors import Transient
 from agent.release.runtime import load_prompt
-from agent.tracking.spans import CAPTURE, NO_TRACER, OtelTracer, headers_of, program_tracer
+from agent.tracking.spans import CAPTURE, NO_TRACER, CallTracer, headers_of, program_tracer
 from agent.types import Completion, Message, Request, Trial, Usage
 from tests.cli.world import compatible, files, good_json, knowing, learner, refused
 from tests.wire import WireServer
@@ -97,7 +97,7 @@ def test_a_call_has_the_attributes_of_the_conventions() -> None:
     from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as conventions
     from opentelemetry.trace import SpanKind
 
-    with OtelTracer(provider.get_tracer("t"), {}).call("openai-compatible/x@http://127.0.0.1:81/v1", REQUEST) as span:
+    with CallTracer(provider.get_tracer("t"), {}).call("openai-compatible/x@http://127.0.0.1:81/v1", REQUEST) as span:
         span.answered(REPLY)
     (done,) = kept.get_finished_spans()
     found = dict(done.attributes)
@@ -125,7 +125,7 @@ def test_a_call_has_the_attributes_of_the_conventions() -> None:
 def test_texts_are_captured_on_request_alone_and_without_keys() -> None:
     provider, kept = in_memory()
     environ = {CAPTURE: "true", "DEMO_API_KEY": SECRET}
-    with OtelTracer(provider.get_tracer("t"), environ).call("openai/x", REQUEST) as span:
+    with CallTracer(provider.get_tracer("t"), environ).call("openai/x", REQUEST) as span:
         span.answered(REPLY)
     (done,) = kept.get_finished_spans()
     assert json.loads(done.attributes["gen_ai.system_instructions"]) == [{"type": "text", "content": "Sort."}]
@@ -139,7 +139,7 @@ def test_texts_are_captured_on_request_alone_and_without_keys() -> None:
 
 def test_an_error_marks_the_span_and_quotes_nothing() -> None:
     provider, kept = in_memory()
-    tracer = OtelTracer(provider.get_tracer("t"), {})
+    tracer = CallTracer(provider.get_tracer("t"), {})
     with pytest.raises(Transient), tracer.call("openai/x", REQUEST):
         raise Transient("the row said: parcel")
     (done,) = kept.get_finished_spans()
@@ -150,7 +150,7 @@ def test_an_error_marks_the_span_and_quotes_nothing() -> None:
 
 def test_calls_stand_below_their_trial_and_trials_below_the_run() -> None:
     provider, kept = in_memory()
-    from agent.tracking.run_spans import RunSpans
+    from agent.tracking.spans import RunSpans
 
     spans = RunSpans(provider, {}, "triage", "r1")
     spans.on_trial_updated(Trial(0, 0, "c_0", "incomplete", 0, None))

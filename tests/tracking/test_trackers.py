@@ -91,7 +91,7 @@ def test_a_run_is_in_the_tracker_as_it_is_in_the_ledger(
     assert written.name == result["run_id"]
     assert written.tags["promptassay.run_id"] == result["run_id"]
     assert written.tags["note"] == "[key]"
-    assert written.params["models.target"].startswith("openai-compatible/x@")
+    assert written.params["models.model"].startswith("openai-compatible/x@")
     assert written.params["seed"] == "0"
     assert written.params["budget.max_calls"] == "300"
     check_curves(written, result)

@@ -15,10 +15,10 @@ from agent.programs.moves.author import best_instructions, why_labels_lost
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
 from agent.prompt.techniques import Rewrite
 from agent.prompt.tool_texts import ToolTexts, as_text, shown_texts
+from agent.results.run_parts import ProposalFate
 from agent.search.context import SearchContext
 from agent.search.effects import PartsModel, ScoredCandidate
 from agent.search.program import PROPOSED, Parent
-from agent.search.proposal_log import ProposalRecord
 from agent.types import Proposal
 
 OPERATORS = (
@@ -116,7 +116,7 @@ class Proposer:
         self.book.add(made)
         return {"instruction": text}, ""
 
-    def _note(self, record: ProposalRecord, texts: Mapping[str, str]) -> None:
+    def _note(self, record: ProposalFate, texts: Mapping[str, str]) -> None:
         body = {
             "round": self._context.round,
             "why": "",
@@ -196,7 +196,7 @@ async def is_worth_trying(context: SearchContext, draft: Draft, proposal: Propos
     record = next(r for r in reversed(context.proposal_log.records) if r.instruction in proposal.place.values())
     body = {"number": record.number, "operator": record.operator, "rows": list(draft.rows), "guard": list(draft.guard)}
     scores = _means(pairs)
-    context.proposal_log.change(record.number, **scores, is_kept=is_kept)
+    context.proposal_log.change(record.number, **scores, became="" if is_kept else "dropped")
     context.note("proposal_look", {**body, **scores, "kept": is_kept})
     return is_kept
 

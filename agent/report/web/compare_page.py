@@ -8,11 +8,9 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.report import compare, facts
-from agent.report.compare import ComparedPrompt
-from agent.report.tool_facts import compared_texts
+from agent.report.compare import ComparedPrompt, compared_texts
 from agent.report.view import EQUAL, RunView, row_pairs
 from agent.report.web.page_request import PageRequest, sql_link
-from agent.report.web.run_pages import words_changed
 from agent.types import Example, SplitName
 
 SPLITS: Sequence[SplitName] = ("test", "dev")
@@ -23,7 +21,7 @@ MOST_ROWS = 50
 
 def compared(request: PageRequest) -> dict[str, Any]:
     """Two runs or trials named `a` and `b`, or the two of `pick`; without them, what can be named."""
-    picked = [name for name in request.args.get("pick", ()) if name]
+    picked = [name for name in request.args.getlist("pick") if name]
     names = [request.arg("a") or next(iter(picked), ""), request.arg("b") or next(iter(picked[1:2]), "")]
     page: dict[str, Any] = {
         "a": names[0],
@@ -52,7 +50,7 @@ def compared(request: PageRequest) -> dict[str, Any]:
         "facts": [{"what": what, "a": one, "b": two, "same": one == two} for what, one, two in lines],
         "paired": paired,
         "unlike": compare.scoring_difference(*sides),
-        "changes": words_changed(*words, compare.CONTEXT),
+        "changes": [asdict(change) for change in compare.changes(*words, compare.CONTEXT)],
         "same_words": words[0] == words[1],
         "only": {
             "A": [row for row in demos[0] if row not in demos[1]],

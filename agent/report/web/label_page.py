@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from agent.errors import InputError
-from agent.report.web.page_request import PageRequest, Posted, Site
+from agent.report.web.page_request import PageRequest, Site
 from agent.task.label_files import DISAGREEMENT, LONGEST_NAME, SPREAD, LabelledTask
 from agent.task.label_session import LabelQueue, LabelSession, agreements
 
@@ -75,10 +75,10 @@ def label(request: PageRequest) -> dict[str, Any]:
     }
 
 
-def post(site: Site, names: Mapping[str, str], form: Mapping[str, str]) -> Posted:
+def post(site: Site, names: Mapping[str, str], form: Mapping[str, str]) -> str:
     """Gives a label, skips, or takes back; one form at a time. Raises InputError for a bad form."""
     with site.writing:
-        return Posted(_posted(_place(site), form))
+        return _posted(_place(site), form)
 
 
 def _posted(place: LabelPlace, form: Mapping[str, str]) -> str:

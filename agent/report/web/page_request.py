@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlencode
+
+from starlette.datastructures import QueryParams
 
 from agent.errors import InputError
 from agent.ledger.query import History
@@ -102,7 +105,8 @@ class PlaygroundAsker(Protocol):
 class Site:
     """What lives as long as the server: the ledger's file, its checks, the cache. One thread at a time makes the whole
     check (`checking`), or writes a rating or a label (`writing`). `releases` is the registry; `asker` asks the models
-    of the playground, None where no call is allowed; `labelling` is the task whose rows are labelled, None for none.
+    of the playground, None where no call is allowed; `labelling` is the task whose rows are labelled, None for none;
+    `csrf` is what every form sends back.
     """
 
     db: Path
@@ -114,6 +118,7 @@ class Site:
     cache: PageCache = field(default_factory=PageCache)
     checking: threading.Lock = field(default_factory=threading.Lock)
     writing: threading.Lock = field(default_factory=threading.Lock)
+    csrf: str = field(default_factory=secrets.token_urlsafe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +128,11 @@ class PageRequest:
     site: Site
     history: History
     names: Mapping[str, str] = field(default_factory=dict)
-    args: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    args: QueryParams = field(default_factory=QueryParams)
 
     def arg(self, name: str, default: str = "") -> str:
         """A parameter's last value, stripped."""
-        return self.args.get(name, [default])[-1].strip()
+        return self.args.get(name, default).strip()
 
     def number(self, name: str, default: int = 1, low: int = 1) -> int:
         """A parameter as a whole number, at least `low`; anything else is the default."""
@@ -148,7 +153,7 @@ class PageRequest:
 
     def query(self, *without: str) -> str:
         """The parameters of the address, but for the page and those named."""
-        pairs = [(name, value) for name, values in self.args.items() for value in values]
+        pairs = self.args.multi_items()
         return urlencode([(name, value) for name, value in pairs if value and name not in ("page", *without)])
 
     def paged(self, rows: Sequence[T]) -> tuple[list[T], dict[str, Any]]:
@@ -157,15 +162,6 @@ class PageRequest:
         number = min(self.number("page"), pages)
         place = {"page": number, "pages": pages, "count": len(rows), "query": self.query()}
         return list(rows[(number - 1) * PAGE_ROWS : number * PAGE_ROWS]), place
-
-
-@dataclass(frozen=True, slots=True)
-class Posted:
-    """The answer to a form: the next address, or else a page with its status."""
-
-    address: str = ""
-    page: Mapping[str, Any] | None = None
-    status: int = 200
 
 
 def sql_link(sql: str, **values: object) -> str:

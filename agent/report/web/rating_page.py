@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 from agent.errors import InputError
 from agent.ledger.query import History
 from agent.report.blinded import RatingSession, agreement, rating_session
-from agent.report.web.page_request import PageRequest, Posted, Site
+from agent.report.web.page_request import PageRequest, Site
 from agent.types import Rubric
 
 LONGEST_NAME = 100
@@ -57,10 +57,10 @@ def rate(request: PageRequest) -> dict[str, Any]:
     }
 
 
-def post(site: Site, names: Mapping[str, str], form: Mapping[str, str]) -> Posted:
+def post(site: Site, names: Mapping[str, str], form: Mapping[str, str]) -> str:
     """Saves the form's marks; one form at a time."""
     with site.writing, closing(History(site.db, verified=True)) as history:
-        return Posted(save(PageRequest(site, history, names), form))
+        return save(PageRequest(site, history, names), form)
 
 
 def save(request: PageRequest, form: Mapping[str, str]) -> str:

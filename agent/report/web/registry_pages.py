@@ -6,7 +6,7 @@ They read the files of the registry and write nothing: an alias is moved by a co
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,67 +27,87 @@ from agent.release.aliases import (
 from agent.release.completion import without_folder
 from agent.release.file_release import how_to_load, read_files
 from agent.release.prompt_file import PROMPT_FILE, PromptRelease, read_release
-from agent.report.web.checks_page import checks_named
 from agent.report.web.page_request import PageRequest
+from agent.report.web.run_pages import checks_named
+
+EMPTY: Row = {
+    **{name: [] for name in ("messages", "inputs", "outputs")},
+    **dict.fromkeys(("model", "format", "about"), ""),
+    **{name: {} for name in ("parameters", "files")},
+}
+"""What the page of a version may show: prompts and files have different parts of it."""
 
 
 def releases(request: PageRequest) -> dict[str, Any]:
     """Every version of every name, newest first within a name. A name or version that is damaged says why."""
     root, found, problems, runs = request.site.releases, list[Row](), list[str](), _runs(request)
-    for name in released_names(root):
-        try:
-            aliases = current(read_history(root / name))
-        except ReleaseError as error:
-            problems.append(str(error))
-            aliases = {}
-        lines = [_line(root / name / version, aliases, runs) for version in _versions(root / name)]
+    for name, history in _histories(root, problems):
+        lines = [_line(root / name / version, current(history or []), runs) for version in _versions(root / name)]
         found += sorted(lines, key=lambda line: str(line["created_utc"]), reverse=True)
     text = request.arg("text").casefold()
     rows, place = request.paged([line for line in found if text in f"{line['name']} {line['version']}".casefold()])
-    return {
-        "releases": rows,
-        "of": len(found),
-        "place": place,
-        "text": request.arg("text"),
-        **_registry(root, problems),
-    }
+    page = {"releases": rows, "of": len(found), "place": place, "text": request.arg("text")}
+    return {**page, "registry": str(root), "problems": problems}
 
 
 def release(request: PageRequest) -> dict[str, Any]:
     """One version: its prompt or files, its origin, its aliases. Raises InputError and ReleaseError."""
-    folder = version_folder(request)
+    folder, root = version_folder(request), request.site.releases
     name, version = request.names["name"], request.names["version"]
     history, runs = read_history(folder.parent), _runs(request)
     is_prompt = version.startswith("p_")
-    found = _prompt(read_release(folder / PROMPT_FILE)) if is_prompt else _files(folder, f"{name}@{version}")
-    if (found["name"], found["version"]) != (name, version):
-        raise ReleaseError(f"{folder}: holds {found['name']} {found['version']}; restore the folder from a copy")
+    found = read_release(folder / PROMPT_FILE) if is_prompt else read_files(folder)
+    if (found.name, found.version) != (name, version):
+        raise ReleaseError(f"{folder}: holds {found.name} {found.version}; restore the folder from a copy")
+    if isinstance(found, PromptRelease):
+        where = "" if root == releases_root() else f", root={str(root)!r}"
+        parts = {
+            "messages": [message.as_dict() for message in found.messages],
+            "inputs": list(found.inputs),
+            "outputs": [{key: value for key, value in asdict(field).items() if value} for field in found.outputs],
+            "model": without_folder(found, found.target),
+            "format": found.format,
+            "parameters": dict(found.parameters),
+            "load": f"load_prompt({f'{name}@{version}'!r}{where})",
+        }
+    else:
+        files = {file: len(data) for file, data in found.files.items()}
+        parts = {"about": how_to_load(folder, f"{name}@{version}"), "files": files, "load": ""}
     return {
-        **found,
-        **_origin(found["provenance"], runs),
+        "name": name,
+        "version": version,
+        **EMPTY,
+        **parts,
+        "provenance": dict(found.provenance),
+        **_origin(found.provenance, runs),
         "is_prompt": is_prompt,
         "checks": len(checks_named(request, name)),
         "aliases": _pointing(current(history), version),
         "moves": [_move(change, runs) for change in reversed(history) if version in (change.version, change.before)],
         "folder": str(folder),
-        "load": f"load_prompt({f'{name}@{version}'!r}{_root_argument(request.site.releases)})" if is_prompt else "",
     }
 
 
 def aliases(request: PageRequest) -> dict[str, Any]:
     """Each alias of each name: what it means now, every move of it, and the commands that move it."""
     root, found, problems, runs = request.site.releases, list[Row](), list[str](), _runs(request)
+    for name, history in _histories(root, problems):
+        if history is not None:
+            marks = [_alias(request, name, change, history, runs) for change in current(history).values()]
+            marks.sort(key=lambda mark: (mark["alias"] != PRODUCTION, mark["alias"]))
+            found.append({"name": name, "aliases": marks})
+    command = _command(request, "promote", "RUN", "--alias", PRODUCTION)
+    return {"names": found, "promote": command, "registry": str(root), "problems": problems}
+
+
+def _histories(root: Path, problems: list[str]) -> Iterator[tuple[str, list[AliasChange] | None]]:
+    """Each name with the moves of its aliases; None where they cannot be read, which goes to `problems`."""
     for name in released_names(root):
         try:
-            history = read_history(root / name)
+            yield name, read_history(root / name)
         except ReleaseError as error:
             problems.append(str(error))
-            continue
-        marks = [_alias(request, name, change, history, runs) for change in current(history).values()]
-        marks.sort(key=lambda mark: (mark["alias"] != PRODUCTION, mark["alias"]))
-        found.append({"name": name, "aliases": marks})
-    command = _command(request, "promote", "RUN", "--alias", PRODUCTION)
-    return {"names": found, "promote": command, **_registry(root, problems)}
+            yield name, None
 
 
 def version_folder(request: PageRequest) -> Path:
@@ -140,39 +160,6 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _prompt(found: PromptRelease) -> Row:
-    return {
-        "name": found.name,
-        "version": found.version,
-        "messages": [message.as_dict() for message in found.messages],
-        "inputs": list(found.inputs),
-        "outputs": [{key: value for key, value in asdict(field).items() if value} for field in found.outputs],
-        "model": without_folder(found, found.target),
-        "format": found.format,
-        "parameters": dict(found.parameters),
-        "provenance": dict(found.provenance),
-        "about": "",
-        "files": {},
-    }
-
-
-def _files(folder: Path, reference: str) -> Row:
-    found = read_files(folder)
-    return {
-        "name": found.name,
-        "version": found.version,
-        "messages": [],
-        "inputs": [],
-        "outputs": [],
-        "model": "",
-        "format": "",
-        "parameters": {},
-        "provenance": dict(found.provenance),
-        "about": how_to_load(folder, reference),
-        "files": {name: len(data) for name, data in found.files.items()},
-    }
-
-
 def _pointing(aliases: Mapping[str, AliasChange], version: str) -> list[str]:
     meant = [change for change in aliases.values() if change.version == version]
     return [change.alias + ("" if change.share is None else f" ({change.share:.0%})") for change in meant]
@@ -200,14 +187,5 @@ def _command(request: PageRequest, *words: str) -> str:
     return shlex.join(["optimize", *words, "--reason", "WHY"]) + ledger_option(request.site.db)
 
 
-def _root_argument(root: Path) -> str:
-    """What `load_prompt` needs to find the registry, where it is not the usual one."""
-    return "" if root == releases_root() else f", root={str(root)!r}"
-
-
 def _runs(request: PageRequest) -> set[str]:
     return {row["id"] for row in request.history.select("SELECT id FROM runs")}
-
-
-def _registry(root: Path, problems: list[str]) -> Row:
-    return {"registry": str(root), "problems": problems}

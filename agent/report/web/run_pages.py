@@ -1,27 +1,26 @@
-"""The pages of runs: the list, one run with its trials and its progress, and one trial."""
+"""The pages of runs: the list, one run with its trials, progress and sealed rows, one trial, and checks over time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from agent.errors import InputError
-from agent.ledger.query import Row, cost_of
+from agent.ledger.query import Row, cost_of, is_erased
 from agent.ledger.resume_state import IS_CALL
+from agent.prompt.template import label_text
 from agent.release.result import search_result
 from agent.report import charts, compare, facts, run_tables
-from agent.report.blocks import PageSection, text
-from agent.report.checks import KIND
+from agent.report.blocks import ChartBlock, PageSection, text
+from agent.report.checks import KIND, CheckPoint, checks_chart, checks_of
+from agent.report.compare import compared_texts, whole_prompt
 from agent.report.comparison import comparison_sections, is_comparison, running_losses
 from agent.report.html import page_sections, report_values
-from agent.report.job_blocks import stored_sections
+from agent.report.job_blocks import job_result, job_sections
 from agent.report.run_blocks import PROMPT_LETTERS, run_sections
-from agent.report.tool_facts import compared_texts, whole_prompt
-from agent.report.view import RowPair, RunView
-from agent.report.web.checks_page import checks_named
-from agent.report.web.drawing import CHART, bare_section, without_style
+from agent.report.view import EQUAL, RowPair, RunView
 from agent.report.web.page_request import PageRequest, sql_link
 
 SORTS: Mapping[str, str] = {"score": "mean", "cost": "cost_usd", "tokens": "tokens", "trial": "number"}
@@ -29,13 +28,26 @@ FILTERS = ("state", "technique", "format", "operator")
 ABOUT = ("id", "task", "folder", "status", "model", "proposer", "seed", "started_utc", "ended_utc", "seconds", "parent")
 SECTIONS = ("verdict", "result", "prompt", "labels", "next", "search", "spend")
 """Those of a report that the page of a run shows."""
-ROW_FILTERS: Mapping[str, tuple[str, Callable[[RowPair], bool]]] = {
+Passes = Callable[[RowPair], bool]
+Filters = Mapping[str, tuple[str, Passes]]
+"""By name the words of a filter of rows, and which rows pass it."""
+UNREADABLE: tuple[str, Passes] = ("failed to parse", lambda pair: bool(pair.two and pair.two["error"]))
+ROW_FILTERS: Filters = {
     "all": ("all rows", lambda pair: True),
     "right": ("flipped to right", lambda pair: (pair.change or 0) > 0),
     "wrong": ("flipped to wrong", lambda pair: (pair.change or 0) < 0),
-    "unreadable": ("failed to parse", lambda pair: bool(pair.two and pair.two["error"])),
+    "unreadable": UNREADABLE,
 }
-"""Filters of the rows of a trial: words, and which rows pass."""
+"""Of the rows of a trial."""
+SEALED_FILTERS: Filters = {
+    "all": ("all rows", lambda pair: True),
+    "won": ("won", lambda pair: _verdict(pair) == "won"),
+    "lost": ("lost", lambda pair: _verdict(pair) == "lost"),
+    "tied": ("tied", lambda pair: _verdict(pair) == "tied"),
+    "unscored": ("without a score", lambda pair: _verdict(pair) == "unscored"),
+    "unreadable": UNREADABLE,
+}
+"""Of the sealed rows. Won and lost are seen from the best found."""
 
 
 class CachedRunView(RunView):
@@ -133,7 +145,7 @@ def _sections(request: PageRequest, view: RunView) -> list[PageSection]:
     if is_comparison(view):
         return comparison_sections(view)
     try:
-        found = stored_sections(stored) if stored.get("kind") else []
+        found = job_sections(job_result(stored)) if stored.get("kind") else []
     except InputError as error:
         found = [PageSection("result", "Result", (text(str(error)),))]
     return [*found, *[PageSection("spend", "What it cost", (run_tables.spend(view),))] * bool(view.costs)]
@@ -154,35 +166,15 @@ def _marked(view: RunView) -> list[dict[str, Any]]:
     return [{"number": trial["number"], "which": name, "mean": trial["mean"]} for name, trial in named if name]
 
 
-def words_changed(one: str, two: str, keep: int | None = None) -> list[dict[str, str]]:
-    """`compare.changes` as JSON."""
-    return [{"kind": change.kind, "text": change.text} for change in compare.changes(one, two, keep)]
-
-
-def chart(request: PageRequest) -> str:
-    """Score against calls as <svg>, without the style element that the page's policy refuses."""
-    view = CachedRunView(request)
-
-    def draw() -> str:
-        with CHART:
-            return without_style(
-                charts.svg(charts.progress(view), "progress", f"Dev score against calls, run {view.id}")
-            )
-
-    return request.cached("chart", view.id, draw) if view.trials else ""
-
-
 def drawn(request: PageRequest) -> dict[str, Any]:
-    """The chart of a run, for its page alone."""
+    """The charts of a run, for its page alone."""
     view = CachedRunView(request)
-
-    def draw() -> list[PageSection]:
-        with CHART:
-            return [bare_section(section) for section in page_sections(comparison_sections(view))]
-
-    compared = request.cached("comparison", view.id, draw) if is_comparison(view) else []
+    title, draw = f"Dev score against calls, run {view.id}", partial(charts.progress, view)
+    progress = request.cached("chart", view.id, lambda: ChartBlock("progress", title, draw, run_tables.best(view)))
+    compared = request.cached("comparison", view.id, lambda: comparison_sections(view)) if is_comparison(view) else []
     sections = {section.name: section for section in _sections(request, view)}
-    return {"chart": chart(request), "comparison": compared, "sections": sections}
+    chart = progress.svg if view.trials else ""
+    return {"chart": chart, "comparison": page_sections(compared), "sections": sections}
 
 
 def report(request: PageRequest) -> dict[str, Any]:
@@ -193,10 +185,8 @@ def report(request: PageRequest) -> dict[str, Any]:
 
 
 def report_drawn(request: PageRequest) -> dict[str, Any]:
-    """What report_body.html shows, its charts without what the page's policy refuses."""
-    with CHART:
-        values = report_values(RunView(request.history, request.names["run"]))
-    return {**values, "sections": [bare_section(section) for section in values["sections"]]}
+    """What report_body.html shows."""
+    return report_values(RunView(request.history, request.names["run"]))
 
 
 def board(request: PageRequest, view: RunView) -> dict[str, Any]:
@@ -291,8 +281,6 @@ def trial(request: PageRequest) -> dict[str, Any]:
         raise InputError(f"{view.id}: no trial {number}")
     base, own = (request.history.candidate(numbered[n]["candidate_id"]) for n in (0, number))
     pairs = [pair for pair in view.pairs("dev", base["id"], own["id"]) if pair.two is not None]
-    which = request.arg("rows") if request.arg("rows") in ROW_FILTERS else "all"
-    rows, place = request.paged([pair for pair in pairs if ROW_FILTERS[which][1](pair)])
     parent = numbered[number]["parent_id"]
     return {
         "run": {name: view.run[name] for name in ("id", "task", "model")},
@@ -305,14 +293,9 @@ def trial(request: PageRequest) -> dict[str, Any]:
         "whole_prompt": facts.cut(whole_prompt(own), PROMPT_LETTERS),
         "which": facts.which(numbered[number], view.result, view.own),
         "demos": own["demos"],
-        "changes": words_changed(*compared_texts(base, own)) if number else [],
-        "shown": which,
-        "counts": {
-            name: {"words": words, "rows": sum(map(holds, pairs))} for name, (words, holds) in ROW_FILTERS.items()
-        },
-        "rows": [{**asdict(pair), "change": pair.change} for pair in rows],
+        "changes": [asdict(one) for one in compare.changes(*compared_texts(base, own))] if number else [],
+        **_filtered(request, pairs, ROW_FILTERS),
         "rows_known": bool(view.examples.get("dev")),
-        "place": place,
         "sql": sql_link(
             "SELECT example_id, value, call_key, body FROM outcomes LEFT JOIN blobs ON hash = body_hash "
             "WHERE run_id = :run AND candidate_id = :candidate AND split = 'dev'",
@@ -327,3 +310,92 @@ def _number_of(request: PageRequest, run_id: str, candidate_id: str) -> int | No
         "SELECT number FROM trials WHERE run_id = ? AND candidate_id = ? LIMIT 1", run_id, candidate_id
     )
     return rows[0]["number"] if rows else None
+
+
+# -- rows -------------------------------------------------------------------------------------------------------------
+
+
+def sealed_rows(request: PageRequest) -> dict[str, Any]:
+    """The sealed rows that pass filter and search, one page of them. Raises InputError without a result."""
+    view = CachedRunView(request)
+    result = view.result
+    if result is None or view.baseline is None or view.winner is None:
+        raise InputError(f"{view.id}: {facts.without_result(view.run)}, so it has no sealed rows to show")
+    one, two = view.baseline["id"], view.winner["id"]
+    is_own = one == two and result.migration is None
+    pairs, rows_known = request.cached(
+        "sealed rows", view.id, lambda: (view.pairs("test", one, two), "test" in view.examples)
+    )
+    return {
+        "run": {name: view.run[name] for name in ("id", "task", "model")},
+        "is_own": is_own,
+        "names": dict(facts.sides(result)),
+        "score": {side: facts.sealed_score(result, side) for side, _ in facts.sides(result)},
+        "lift": facts.tally(result.lift.wins, result.lift.losses, result.lift.ties) if not is_own else "",
+        "query": request.query("rows"),
+        "of": len(pairs),
+        **_filtered(request, pairs, SEALED_FILTERS, request.arg("text")),
+        "rows_known": rows_known,
+        "erased": sum(any(side and is_erased(side) for side in (pair.one, pair.two)) for pair in pairs),
+        "sql": sql_link(
+            "SELECT candidate_id, example_id, value, call_key, body FROM outcomes LEFT JOIN blobs ON hash = body_hash "
+            "WHERE run_id = :run AND split = 'test' ORDER BY example_id",
+            run=view.id,
+        ),
+    }
+
+
+def _filtered(request: PageRequest, pairs: Sequence[RowPair], filters: Filters, text: str = "") -> dict[str, Any]:
+    """The rows that pass the filter of the address and hold the text, one page of them."""
+    which = request.arg("rows") if request.arg("rows") in filters else "all"
+    found = [pair for pair in pairs if filters[which][1](pair) and _holds(pair, text.casefold())]
+    shown, place = request.paged(found)
+    return {
+        "shown": which,
+        "text": text,
+        "counts": {
+            name: {"words": words, "rows": sum(map(passes, pairs))} for name, (words, passes) in filters.items()
+        },
+        "rows": [{**asdict(pair), "change": pair.change, "verdict": _verdict(pair)} for pair in shown],
+        "place": place,
+    }
+
+
+def _verdict(pair: RowPair) -> str:
+    """`won`, `lost`, `tied` or `unscored`, for the second prompt."""
+    if pair.change is None:
+        return "unscored"
+    return "tied" if abs(pair.change) <= EQUAL else "won" if pair.change > 0 else "lost"
+
+
+def _holds(pair: RowPair, text: str) -> bool:
+    """Whether the row's id, its values or one of its replies has `text`, which is in lower case."""
+    if not text:
+        return True
+    texts = [pair.example_id, *pair.inputs.values(), *map(label_text, pair.labels.values())]
+    texts += [side["reply"] for side in (pair.one, pair.two) if side is not None]
+    return any(text in one.casefold() for one in texts)
+
+
+# -- checks -----------------------------------------------------------------------------------------------------------
+
+
+def checks(request: PageRequest) -> dict[str, Any]:
+    """The finished checks of the prompt that the address names. Raises InputError without one."""
+    name = request.names["name"]
+    points = checks_named(request, name)
+    if not points:
+        raise InputError(f"{name}: no finished check of a prompt of this name; `optimize check PROMPT` makes one")
+    return {"name": name, "checks": [point.as_dict() for point in points]}
+
+
+def checks_drawn(request: PageRequest) -> dict[str, Any]:
+    """The chart of these checks, and their table."""
+    name = request.names["name"]
+    points = checks_named(request, name)
+    return {"chart": request.cached("checks chart", name, lambda: checks_chart(name, points, "/run/"))}
+
+
+def checks_named(request: PageRequest, name: str) -> list[CheckPoint]:
+    """The finished checks of a prompt, the oldest first."""
+    return request.cached("checks", name, lambda: checks_of(request.history, name))

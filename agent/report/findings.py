@@ -1,17 +1,106 @@
-"""What a run changed in a prompt, what came of its proposer and what would show its gain, in words. Pure."""
+"""What a run found and changed, in words: its answers, its proposer, and what would show its gain. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from agent.release.result import RunResult
-from agent.report.facts import combined, ships_prompt, size
-from agent.results.run_parts import Change, PromptSize, ProposerUse, ToShow
+from agent.report.facts import combined, points, sealed_score, ships_prompt, sides, size
+from agent.results.base import SideName
+from agent.results.breakdown import RowCount
+from agent.results.run_parts import Change, PromptSize, ProposerUse, ToShow, Yardstick
 
+IN_A_SENTENCE = {"baseline": "your prompt", "winner": "the best found"}
+OF_A_MIGRATION = {"baseline": "the old model", "winner": "the new model"}
+PLAIN = (2, 3, 4, 5, 10)
+FEWEST_READ, MUCH_LESS = 5, 3
+"""Rows with an answer, and right answers to each different one, from which answers are said to hardly vary."""
+NEAR = 0.02
+"""How far a plain ratio, such as 3 of 4, may lie from what it stands for."""
 REASONED = ("chain-of-thought", "few-shot-cot")
 ABOUT_THE_SAME = 0.05
 MOST_TOOLS = 8
 """That are named."""
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+def in_absolute_terms(result: RunResult) -> str:
+    """What the prompt that the verdict is about reaches, without any comparison, and what the yardsticks reach beside
+    it; "" for an older result without either."""
+    name = winner_name(result)
+    counts = result.answers.winner if result.answers else None
+    parts = [f"{name} gets {points(sealed_score(result, 'winner'))} of 100"]
+    if counts is not None and counts.scored and (counts.right or not counts.partly):  # graded metrics rarely give 1
+        parts.append(_right_rows(counts))
+    if yardsticks := [f"{one.name} {points(one.test)}" for one in _yardsticks(result)]:
+        parts.append(f"without a language model: {', '.join(yardsticks)}")
+    if result.human_score is not None:
+        parts.append(f"people: {points(result.human_score)}, as the task says")
+    return "; ".join(parts) if len(parts) > 1 else ""
+
+
+def hardly_varied(result: RunResult) -> str:
+    """That the answers are much less varied than the right ones; "" where they are not, or an older result."""
+    counts = result.answers.winner if result.answers else None
+    if counts is None or counts.readable < FEWEST_READ or not _is_alike(counts):
+        return ""
+    gave = "the same answer" if counts.different == 1 else f"{counts.different} different answers"
+    return f"{winner_name(result)} gave {gave} on {counts.readable} rows (your rows have {counts.different_right})"
+
+
+def _is_alike(counts: RowCount) -> bool:
+    if counts.different == 1:
+        return counts.different_right > 1
+    return 0 < counts.different * MUCH_LESS <= counts.different_right
+
+
+def winner_name(result: RunResult) -> str:
+    """What the winner is called in a sentence."""
+    return side_name(result, "baseline" if result.is_own else "winner")
+
+
+def side_name(result: RunResult, side: SideName) -> str:
+    """What a side of a result is called in a sentence."""
+    return (IN_A_SENTENCE if result.migration is None else OF_A_MIGRATION)[side]
+
+
+def _right_rows(counts: RowCount) -> str:
+    short = counts.scored - counts.right
+    if not short:
+        return f"right on all {counts.scored} rows"
+    what = "short of full marks" if counts.partly else "still wrong"
+    return f"{what} on {short} of {counts.scored} rows{_plainly(short, counts.scored)}"
+
+
+def _plainly(part: int, whole: int) -> str:
+    """The same as a ratio of small numbers: " (about 3 of 4)"; "" without a near one."""
+    for of in PLAIN:
+        some = round(of * part / whole)
+        if 0 < some < of < whole and abs(some / of - part / whole) <= NEAR:
+            return f" (about {some} of {of})"
+    return ""
+
+
+def _yardsticks(result: RunResult) -> list[Yardstick]:
+    others = sorted(result.yardsticks[1:], key=lambda one: -(one.test or 0.0))
+    return [*result.yardsticks[:1], *others[:1]]
+
+
+# -- unreadable replies -----------------------------------------------------------------------------------------------
+
+
+def unreadable(result: RunResult) -> str:
+    """How many replies of each prompt could not be read; "" where all could, or an older result does not say."""
+    if result.answers is None:
+        return ""
+    counts = [(side, result.answers.side(side)) for side, _ in sides(result)]
+    if not any(count.unreadable for _, count in counts):
+        return ""
+    said = [f"{count.unreadable} of {count.scored} with {side_name(result, side)}" for side, count in counts]
+    return f"unreadable replies: {', '.join(said)}"
+
+
+# -- what changed ------------------------------------------------------------------------------------------------------
 
 
 def changes(result: RunResult) -> list[str]:
@@ -98,32 +187,6 @@ def _of_operators(use: ProposerUse) -> list[str]:
     if use.points is not None:
         said += f", {use.points:+.1f} points against the best prompt without one"
     return [said, "the best found has one" if use.won else "the best found has none"]
-
-
-def proposals(result: RunResult | None, claims: Mapping[int, str]) -> list[tuple[str, ...]]:
-    """Each proposal of the run as the cells of a line of `run_tables.PROPOSALS`; none of an older version.
-
-    Args:
-        result: of the run; None: it has none.
-        claims: by number the proposer's own words (`ledger.trail.claims`).
-    """
-    use = result.proposer if result is not None else None
-    return [
-        (
-            str(each.number),
-            each.operator,
-            ": ".join(filter(None, (each.hypothesis, claims.get(each.number)))) or "-",
-            ", ".join(each.rows) or "all",
-            _score(each.before),
-            _score(each.after),
-            f"refused: {each.refused}" if each.refused else each.became,
-        )
-        for each in (use.proposals if use else ())
-    ]
-
-
-def _score(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _of_proposals(use: ProposerUse) -> list[str]:

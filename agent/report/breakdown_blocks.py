@@ -1,0 +1,283 @@
+"""What explains a score, as blocks: by metric, slice and label, repeated answers, passages, judges, confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from agent.ledger.connect import LEDGER
+from agent.release.result import RunResult
+from agent.report import charts, facts, findings, run_tables
+from agent.report.blocks import Block, ChartBlock, Column, ProseBlock, TableBlock, sentence, table, text
+from agent.report.facts import SIDES, bracketed, chance, gain, points
+from agent.report.findings import winner_name
+from agent.report.next_steps import Excerpts, excerpts
+from agent.report.view import RunView
+from agent.results.breakdown import JudgeTrust, LabelReport
+from agent.stats.intervals import SIGNIFICANT
+
+MATRIX_LINES = 20
+"""Labels of a confusion matrix."""
+MOST_LABELS, MOST_CONFUSIONS = 8, 5
+"""Shown at the end of a run; `optimize show` shows all."""
+
+
+class ShownRun:
+    """What the sections are made of: a result, its run in the ledger where there is one, and texts of it."""
+
+    def __init__(self, result: RunResult, view: RunView | None, brief: bool) -> None:
+        self.result, self.view, self.brief = result, view, brief
+        self.texts = Excerpts() if view is None else excerpts(view.history, view.run, result)
+        if view is not None and not view.shows_rows:
+            self.texts = replace(self.texts, replies=(), prompt="")
+        self.promoted = view.promoted if view is not None else None
+
+    @property
+    def db(self) -> Path:
+        return LEDGER if self.result.ledger == Path() else self.result.ledger
+
+    @property
+    def own(self) -> facts.BaselineWords:
+        return facts.baseline_words(self.result)
+
+    @property
+    def sides(self) -> Sequence[tuple[Any, str]]:
+        return facts.sides(self.result)
+
+    @property
+    def best(self) -> str:
+        return self.sides[-1][1]
+
+    def chart(self, name: str, title: str, numbers: TableBlock, **more: Any) -> Block:
+        """The chart of this name of `charts`; its table alone where there is no ledger."""
+        if self.view is None:
+            return numbers
+        return ChartBlock(name, title, partial(getattr(charts, name), self.view), numbers, **more)
+
+
+def _compared(
+    run: ShownRun, first: Sequence[str | Column], rows: Sequence[tuple[Any, Sequence[Any]]]
+) -> dict[str, Any]:
+    """Columns and rows of a table with a mean of each side and their difference."""
+    is_compared = len(run.sides) > 1
+    columns = [*first, *(f"{name} (95 % CI) #" for _, name in run.sides)]
+    columns += ["difference (95 % CI) #"] * is_compared
+    cells = []
+    for part, begin in rows:
+        means = [f"{points(part.side(side).mean)}{bracketed(part.side(side).ci95)}" for side, _ in run.sides]
+        cells.append((*begin, *means, *[gain(part.diff, part.diff_ci95)] * is_compared))
+    return {"columns": columns, "rows": cells}
+
+
+def metrics(run: ShownRun) -> Iterator[Block]:
+    """The score by metric; nothing where that says no more than the score itself."""
+    parts = run.result.metrics
+    is_single = len(parts) == 2 and all(parts[0].side(side).mean == 1.0 for side, _ in SIDES)
+    if is_single and not any(part.side(side).unscored for part in parts for side, _ in SIDES):
+        return  # it says no more than the score itself
+    names = (f"{part.metric} ({part.field})" if part.field else part.metric for part in parts)
+    weights = (f"{part.weight:.2f}" if part.weight else "" for part in parts)
+    begin = list(zip(parts, zip(names, weights, strict=True), strict=True))
+    made = _compared(run, ("metric", Column("weight", "number", rank=1)), begin)
+    lost = [[part.side(side).unscored for side, _ in run.sides] for part in parts]
+    if any(map(any, lost)):
+        made["columns"].append("unscored #")
+        made["rows"] = [(*row, " and ".join(map(str, n))) for row, n in zip(made["rows"], lost, strict=True)]
+    readable = "readable: replies that could be read and kept the limits of their fields."
+    yield table("By metric, on the sealed test", **made, explained=readable)
+
+
+def slices(run: ShownRun) -> Iterator[Block]:
+    """The score by slice of the rows, and how far its groups lie apart."""
+    for cut in run.result.slices if run.view is None or run.view.shows_rows else ():
+        first = (Column(cut.slice, floor=12, wraps=True), "rows #")
+        made = _compared(run, first, [(part, (part.value, part.winner.n)) for part in cut.groups])
+        by_prompt = "; ".join(f"{name} {_gap(*cut.gap(side))}" for side, name in run.sides)
+        note = "" if cut.winner_gap is None else f"Largest gap between groups: {by_prompt}."
+        yield table(f"By {cut.slice}", **made, note=note)
+
+
+def _gap(gap: float | None, p_value: float | None) -> str:
+    if gap is None or p_value is None:
+        return "-"
+    if p_value < SIGNIFICANT:
+        return f"{points(gap)} points ({chance(p_value)})"
+    return f"no more than chance makes ({chance(p_value)})"
+
+
+def confidence(run: ShownRun) -> Iterator[Block]:
+    """How far confidences can be trusted, and what abstaining leaves."""
+    found = run.result.calibration
+    if found is None:
+        return
+    decides = facts.combined(found) or (f"{found.method} calibration" if found.is_calibrated else "")
+    error = f"expected calibration error of its confidences {points(found.ece)} on {found.rows} test rows"
+    said = ["; ".join(filter(None, (decides, error)))]
+    if (left := found.abstain) is not None:
+        wanted = f"{100 * left.precision:g} % precision"
+        right = (
+            f"{points(left.reached)} % of them right{bracketed(left.reached_ci95)}" if left.reached else "none right"
+        )
+        said.append(
+            f"no confidence reaches {wanted} on enough dev rows, so nothing says where to abstain"
+            if left.below is None
+            else f"abstaining below a confidence of {left.below:.3f}, chosen on dev for {wanted}: answers "
+            f"{points(left.answered)} % of the test rows, {right}"
+        )
+    yield text(*said, on="screen")
+    rows = [(run_tables.interval(b.low, b.high), b.n, points(b.confidence), points(b.right)) for b in found.bins]
+    columns = ("confidence", "rows #", "mean confidence #", "right #")
+    title, note = "Right answers by confidence, on the sealed test, 0 to 100", " ".join(map(sentence, said))
+    yield run.chart("reliability", "Right answers by confidence", table(title, columns, rows, note=note, on="page"))
+
+
+def judges(run: ShownRun) -> Iterator[Block]:
+    """Whether the judges that the score rests on agree with people."""
+
+    def trust(judge: JudgeTrust) -> str:
+        said = "trusted" if judge.trusted else "NOT TO BE TRUSTED"
+        if judge.kappa is not None and judge.ci95 is not None:
+            said += f", kappa {judge.kappa:.2f} ({judge.ci95[0]:.2f} to {judge.ci95[1]:.2f})"
+        return said + ("" if judge.trusted else f": {judge.why}")
+
+    rows = []
+    for judge in run.result.judges:
+        order = f"{judge.turned} of {judge.compared} verdicts changed with the order" if judge.compared else ""
+        rows.append((", ".join(judge.models), judge.metric, judge.mode, trust(judge), order))
+    yield table("The judges that the score rests on", ("judge", "metric", "mode", "trust ~", "order ~"), rows)
+
+
+def repeated(run: ShownRun) -> Iterator[Block]:
+    """How alike repeated answers to one row are."""
+    if (found := run.result.consistency) is None or (first := found.winner or found.baseline) is None:
+        return
+    lines = [
+        f"{name}: same answer {points(one.agreement)} % of the time, entropy {one.entropy:.2f} bits; "
+        f"right every time {points(one.pass_hat_k)} %, at least once {points(one.pass_at_k)} %"
+        for side, name in run.sides
+        if (one := found.side(side))
+    ]
+    yield text(*lines, heading=f"asked {first.k} times each, {first.rows} test rows:")
+
+
+def retrieval(run: ShownRun) -> Iterator[Block]:
+    """What the passages that were retrieved hold, and what the answers make of them."""
+    if (found := run.result.retrieval) is None:
+        return
+    for side, name in run.sides:
+        shares = found.side(side)
+        of_rows = f"all right ones {points(shares.recall_all)} % of {found.rows} rows"
+        said = (
+            (shares.recall, f"a right document shown {points(shares.recall)} %, {of_rows}"),
+            (
+                shares.unanswerable_right,
+                f"no answer where there is none {points(shares.unanswerable_right)} % of {found.unanswerable_rows}",
+            ),
+            (
+                shares.answerable_wrong,
+                f"no answer where there is one {points(shares.answerable_wrong)} % of {found.answerable_rows}",
+            ),
+        )
+        known = "; ".join(words for share, words in said if share is not None)
+        yield text(f"documents, {name}: {known}" if known else "")
+
+
+def variety(run: ShownRun) -> Iterator[Block]:
+    """How varied the texts of each field are."""
+    yield text(
+        *(
+            f"variety of {row.field}, {name}: {100 * texts.distinct_2:.0f} % of its word pairs are "
+            f"different ones, {100 * texts.openings:.0f} % of its openings"
+            for row in run.result.variety
+            for side, name in run.sides
+            if (texts := row.side(side)) is not None and texts.distinct_2 is not None
+        )
+    )
+
+
+# -- answers ----------------------------------------------------------------------------------------------------------
+
+
+def answers(run: ShownRun) -> Iterator[Block]:
+    """Answers by label, and what is confused with what."""
+    for report in run.result.by_answer:
+        yield _by_label(run, report)
+        name, support = winner_name(run.result), {score.label: score.support for score in report.winner.scores}
+        confused = report.winner.confused()
+        said = [f"{cell.label} read as {cell.said}: {cell.rows} of {support[cell.label]}" for cell in confused]
+        most = MOST_CONFUSIONS if run.brief else len(said)
+        rest = f"{len(said) - most} more" if len(said) > most else ""
+        worst = text(*said[:most], rest, heading=f"The worst confusions with {name}", folded=True)
+        if (made := confusion_table(report, name, worst)) is not None:
+            yield made
+
+
+def unreadable(run: ShownRun) -> Iterator[Block]:
+    """Replies that could not be read, some of them quoted."""
+    if said_of := findings.unreadable(run.result):
+        texts = run.texts
+        quoted = [f"  {line}" for line in texts.fenced().split("\n")] if texts.replies else []
+        yield text(said_of + f"; some with {texts.of}, untrusted text:" * bool(quoted), *quoted, on="screen")
+        quotes = [f"row {reply.row}: {reply.text}" for reply in texts.replies]
+        heading = f"Some of them, with {texts.of}: text of the model, not to be trusted"
+        yield text(said_of, on="page")
+        yield text(*quotes, heading=heading, folded=True, exact=True, on="page")
+
+
+def _by_label(run: ShownRun, report: LabelReport) -> TableBlock:
+    pairs = list(zip(report.baseline.scores, report.winner.scores, strict=True))
+    left = len(pairs) - MOST_LABELS if run.brief else 0
+    if left > 0:  # the winner misses most rows of the first
+        missed = sorted(pairs, key=lambda pair: (not pair[1].support, pair[1].right - pair[1].support, pair[1].label))
+        pairs = missed[:MOST_LABELS]
+    rows = []
+    for own, best in pairs:
+        each = (own,) if run.result.is_own else (own, best)
+        rows.append((best.label, best.support, *(points(o.precision) for o in each), *(points(o.recall) for o in each)))
+    heads = [f"{what}, {name} #" for what in ("precision", "recall") for _, name in run.sides]
+    explained = "Precision: of the rows that were answered with the label, those where it is right. Recall: of the "
+    explained += "rows whose right answer it is, those that were answered with it."
+    return table(
+        f"By label of {report.field}, on the sealed test",
+        ("label", "rows #", *heads),
+        rows,
+        note=f"{left} more labels, of which fewer rows are missed" if left > 0 else "",
+        explained=explained,
+    )
+
+
+def confusion_table(report: LabelReport, name: str, worst: ProseBlock | None = None) -> TableBlock | None:
+    """The confusion matrix of the winner, which is called `name`; None where every row in it is right.
+
+    Of more than MATRIX_LINES labels those in a mistake get a line, the worst of them. `worst` is shown where
+    the table is too wide.
+    """
+    cells = {(cell.label, cell.said): cell.rows for cell in report.winner.cells}
+    support = {score.label: score.support for score in report.winner.scores}
+    labels = [label for label in report.labels if support[label] or any((of, label) in cells for of in support)]
+    shown = labels
+    if len(labels) > MATRIX_LINES:
+        lost = {label: support[label] - cells.get((label, label), 0) for label in labels}
+        most = sorted((label for label in labels if lost[label]), key=lambda label: (-lost[label], label))
+        shown = [label for label in labels if label in most[:MATRIX_LINES]]
+    said = [label for label in labels if any((of, label) in cells for of in shown)]
+    lines = [label for label in shown if support[label]]
+    if all(label == answer for label, answer in cells if label in lines):
+        return None
+
+    def shade(label: str, answer: str | None) -> str:
+        dark = -(-4 * cells.get((label, answer), 0) // support[label])
+        return f"{'right' if answer == label else 'lost'}-{dark}" if dark else ""
+
+    left = f"The labels that lost most rows; {len(labels) - len(shown)} more are left out."
+    return table(
+        f"Right answers ({report.field}) against the answers with {name}, in rows",
+        ("right answer", *(f"{answer} #" for answer in said), "unreadable #", "all #"),
+        [(label, *(cells.get((label, answer), ".") for answer in (*said, None)), support[label]) for label in lines],
+        note=left if len(shown) < len(labels) else "",
+        shades=tuple(("", *(shade(label, answer) for answer in (*said, None)), "") for label in lines),
+        instead=worst,
+    )
