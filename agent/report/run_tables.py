@@ -174,9 +174,9 @@ def demos(of: Sequence[Mapping[str, Any]]) -> Iterator[TableBlock]:
 
 
 def fields(values: Mapping[str, Any]) -> str:
-    """Named values, one a line; the name is left out where there is only one."""
-    named = len(values) > 1
-    return "\n".join(f"{name}: {label_text(value)}" if named else label_text(value) for name, value in values.items())
+    """Named values, one a line, long ones cut; the name is left out where there is only one."""
+    cells = {name: cut(label_text(value), ANSWER) for name, value in values.items()}
+    return "\n".join(f"{name}: {cell}" if len(cells) > 1 else cell for name, cell in cells.items())
 
 
 def changed_rows(view: RunView) -> Iterator[Block]:
