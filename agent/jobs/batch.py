@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from operator import attrgetter
+import asyncio
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from agent.errors import InputError, ModelError, RunRefused
+from agent.gateway.batch_course import SKEW
 from agent.jobs.registry import DB, Printed, job
+from agent.models.batch_jobs import BatchApi, BatchJob, batch_api
+from agent.models.model_registry import create_model
 from agent.options.option import option
 from agent.report.blocks import Column, text
 from agent.report.terminal import print_table, show
-from agent.run.batches import NOT_CANCELLED, cancel_batches, list_batches
+from agent.run.locations import open_history
+from agent.types import LM
 
+NOT_CANCELLED = "not cancelled"
+"""What the status of a batch begins with whose provider could not be asked to end it."""
+FORGOTTEN = "gone at the provider"
+"""The status of a batch that its provider does not know any more."""
 COLUMNS = (
     Column("run"),
     Column("batch"),
@@ -27,17 +39,92 @@ COLUMNS = (
 @job("batch list")
 def list_them(run: str = "", *, all: bool = option(False, "Also those that have ended."), db: Path = DB) -> Printed:
     """List the batches (of RUN) that are not known to have ended. Nobody is asked: it is what the ledger has."""
-    found = list_batches(db, run, all)
-    shown = attrgetter("run_id", "name", "job", "model", "calls")
-    rows = [(*shown(each), f"{each.reserved_usd:.4f}", each.since_utc[:16], each.state) for each in found]
-    return Printed({"batches": [asdict(each) for each in found]}, lambda: print_table("batches", COLUMNS, rows))
+    found = _batches(db, run, all)
+    rows = [
+        (
+            *(each[name] for name in ("run_id", "name", "job", "model", "calls")),
+            f"{each['reserved_usd']:.4f}",
+            each["since_utc"][:16],
+            each["state"],
+        )
+        for each in found
+    ]
+    return Printed({"batches": found}, lambda: print_table("batches", COLUMNS, rows))
 
 
 @job("batch cancel")
 def cancel(run: str, *, db: Path = DB) -> Printed:
     """Ask the providers to end the batches of RUN. What is answered by then is paid, and the run takes it when it goes
     on; the rest goes one by one then, or with --batch-only stays without an answer."""
-    cancelled = cancel_batches(run, db)
+    batches = _batches(db, run)
+    if not batches:
+        raise InputError(f"{run}: no batch of it is under way; `optimize batch list` has those that are")
+    taken = {each["job"] for each in _batches(db, ended=True) if each["job"]}
+    cancelled = asyncio.run(_cancelled(batches, taken))
     lines = [f"{each['name']} ({each['job'] or 'no id'}): {each['status']}" for each in cancelled]
     failed = any(each["status"].startswith(NOT_CANCELLED) for each in cancelled)
     return Printed({"cancelled": cancelled}, lambda: show(text(*lines, exact=True)), 1 if failed else 0)
+
+
+def _batches(db: Path, run: str = "", ended: bool = False) -> list[dict[str, Any]]:
+    """The batches as the ledger has them, JSON-ready; `ended`: also those that have ended."""
+    with closing(open_history(db)) as history:
+        run_id = history.run(run)["id"] if run else ""
+        found = [
+            {
+                "run_id": row["run_id"],
+                "name": row["body"]["name"],
+                "job": row["job"],
+                "model": row["body"]["model"],
+                "calls": len(row["body"]["rows"]),
+                "reserved_usd": row["body"]["reserved"]["usd"],
+                "since_utc": row["utc"],
+                "state": row["end"]["status"] if row["end"] else "submitted" if row["job"] else "intended",
+                "is_open": row["end"] is None,
+            }
+            for row in history.batches()
+        ]
+    return [each for each in found if (ended or each["is_open"]) and run_id in ("", each["run_id"])]
+
+
+async def _cancelled(batches: Sequence[dict[str, Any]], taken: set[str]) -> list[dict[str, Any]]:
+    """`taken`: ids at the provider that are known to be those of a batch."""
+    lms = {name: create_model(name) for name in dict.fromkeys(each["model"] for each in batches)}
+    try:
+        return [await _cancel(each, lms[each["model"]], taken) for each in batches]
+    finally:
+        for lm in lms.values():
+            await lm.close()
+
+
+async def _cancel(batch: dict[str, Any], lm: LM, taken: set[str]) -> dict[str, Any]:
+    api, job = batch_api(lm), None
+    try:
+        if api is None:
+            raise ModelError(f"{lm.name} has no batch API here; cancel it at the provider")
+        job = await _known(batch, api, taken)
+        if job is not None and not job.is_ended:
+            job = await api.cancel(job.id)
+        status = job.status if job else "never submitted"
+    except ModelError as error:  # the others are cancelled all the same
+        status = f"{NOT_CANCELLED}: {error}"
+    return {"name": batch["name"], "job": job.id if job else batch["job"], "status": status}
+
+
+async def _known(batch: dict[str, Any], api: BatchApi[Any], taken: set[str]) -> BatchJob | None:
+    """The batch at its provider. Raises ModelError where it may be another one."""
+    if batch["job"]:
+        try:
+            return await api.look(batch["job"])
+        except RunRefused as refusal:
+            if refusal.status != 404:
+                raise
+            return BatchJob(batch["job"], FORGOTTEN, is_ended=True)
+    since = (datetime.fromisoformat(batch["since_utc"]) - SKEW).timestamp()
+    job = await api.find(batch["name"], batch["calls"], since, taken)
+    if job is not None and not api.is_sure:
+        raise ModelError(
+            f"{batch['model']}: {job.id} may be the batch {batch['name']}, which the provider shows only at its end; "
+            "cancel it there if it is yours"
+        )
+    return job

@@ -66,10 +66,8 @@ class LedgerObserver(Observer):
         )
         if shown.calibration and not rejected:
             body = {key: value for key, value in shown.calibration.items() if key != "bias"}
-            texts = {
-                "bias": json.dumps(shown.calibration["bias"], ensure_ascii=False)
-            }  # the labels are the user's words
-            self._ledger.event(self._run_id, CALIBRATED_EVENT, {"candidate_id": shown.id, **body}, texts)
+            bias = json.dumps(shown.calibration["bias"], ensure_ascii=False)  # the labels are the user's words
+            self._ledger.event(self._run_id, CALIBRATED_EVENT, {"candidate_id": shown.id, **body}, {"bias": bias})
         if shown.tool_texts and not rejected:
             texts = {"tool_texts": as_text(shown.tool_texts)}
             self._ledger.event(self._run_id, TOOL_TEXTS, {"candidate_id": shown.id}, texts)

@@ -15,38 +15,21 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from agent.errors import BudgetExhausted, InputError, Interrupted, RunRefused
-from agent.evaluate.breakdown import Pair, confidence_report
 from agent.evaluate.evaluator import Evaluator, why_unscored
 from agent.gateway.budget import HeldBack
-from agent.ledger.provenance import new_run_id, tool_version, utc_now
+from agent.ledger.provenance import new_run_id
 from agent.ledger.store import Ledger
-from agent.models.model_registry import create_model
-from agent.programs.classic import ClassicProgram, measured
-from agent.programs.kinds import ReleaseSpec, WrittenRelease
-from agent.programs.prompt import PromptProgram
-from agent.release.export import write_release
-from agent.release.prompt_file import HELD
-from agent.release.result import Release, RunResult
-from agent.results.breakdown import Calibration
-from agent.results.run_parts import Migrated, Untested
-from agent.run.build_result import (
-    DevScores,
-    cheaper_part,
-    decided,
-    not_worse,
-    retrieval_part,
-    two_prompts,
-)
+from agent.programs.classic import ClassicProgram
+from agent.release.result import RunResult
 from agent.run.embeddings import embed_rows
 from agent.run.launch import Launch
 from agent.run.observers import Snapshot, Watcher
+from agent.run.sealed_test import released, sealed_test
 from agent.run.session import Session, Work
-from agent.run.tracking import search_params
-from agent.scoring.llm_judge import judge_builder, trust_record
+from agent.run.tracking import run_params
+from agent.scoring.llm_judge import judge_builder
 from agent.scoring.task_metrics import build_metrics
 from agent.search import explanation, selection
 from agent.search.board import Board, Calibrated
@@ -56,12 +39,11 @@ from agent.search.evolve.evolve import search_from
 from agent.search.plan import Means, Plan
 from agent.search.registered import DEFAULT, STRATEGIES
 from agent.search.selection import Finalist, counted
-from agent.stats.intervals import loss_bound, smallest_margin
+from agent.stats.intervals import smallest_margin
 from agent.stats.preflight import Assessment, assess, rows_to_detect
-from agent.types import Candidate, Example, Outcome, Proposal, Shown, SplitName, TrialState, scores_labels
+from agent.types import Candidate, Example, Proposal, Shown, SplitName, TrialState
 
 BASELINE_UNSCORED_AT_MOST = 0.5  # more and there is nothing to compare with
-PROVED_ROWS = 20  # of the sealed test, on which a program that was written is run again
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +112,12 @@ class RunState:
             parent=launch.parent,
             run_id=run_id or new_run_id(),
             is_resumed=bool(run_id),
-            params=search_params(launch),
+            params=run_params(
+                launch.task,
+                {role: list(names) for role, names in launch.models_by_role().items()},
+                options.budget,
+                **{name: getattr(options, name) for name in ("seed", "strategy", "effort", "prefer", "trials")},
+            ),
         )
 
     def plan_in_calls(self, calls_each: int) -> Plan:
@@ -163,6 +150,23 @@ class RunState:
                 board.mean(context.baseline.id),
             )
         )
+
+    async def ahead(self, sets: Sequence[tuple[Candidate, Sequence[Example], SplitName, int]]) -> None:
+        """Where calls go as batches, ask before their turn, so that all go as one; the evaluator keeps what comes."""
+        if self.session.gateway.batches is not None:
+            with suppress(BudgetExhausted):  # told in its turn
+                outcomes = self.context.evaluator.outcomes
+                await self.session.in_sets([partial(outcomes, *each) for each in sets], self.session.task.is_compared)
+
+    def finalists(self) -> list[Finalist]:
+        """Those that saw the whole of dev, and the user's own prompt."""
+        context, session = self.context, self.session
+        price = session.prices.get(self.launch.target.name)
+        found = selection.finalists(context, price, session.ledger.latencies(session.id))
+        if self.launch.migration is None:
+            return found
+        whole = context.board.in_state("complete")
+        return [each for each in found if each.candidate_id in whole]
 
     def open(self, ledger: Ledger, watcher: Watcher | None = None, run_id: str = "") -> Session[RunResult]:
         """The session of the run in a ledger that is open for writing."""
@@ -233,8 +237,8 @@ async def search(session: Session[RunResult], run: RunState) -> RunResult:
         context.stage("attribution", context.round)
         await explanation.ablate(context, winner)
     context.board.close_open("the budget ended first")
-    result = await _sealed_test(run, winner, corrected, untested)
-    return await _released(run, result, winner)
+    result = await sealed_test(run, winner, corrected, untested)
+    return await released(run, result, winner)
 
 
 # -- trial 0 ----------------------------------------------------------------------------------------------------------
@@ -250,7 +254,7 @@ async def _score_baseline(run: RunState) -> None:
     context.adopt(Proposal(own, program.place(own), "baseline", None, "the user's own prompt"))
     board.open(own.id, 0)
     noisy = context.dev[: plan.noise_rows]
-    await _ahead(run, [(own, context.dev[: plan.first_rows], "dev", 0), (own, noisy, "dev", 1)])
+    await run.ahead([(own, context.dev[: plan.first_rows], "dev", 0), (own, noisy, "dev", 1)])
     scores = await _own_scores(run, plan.first_rows)
     again = await context.evaluator.outcomes(own, noisy, "dev", repeat=1)
     repeated = [outcome.value for outcome in again]
@@ -299,31 +303,12 @@ def _choose_sealed_rows(run: RunState, scores: Sequence[float]) -> None:
         run.session.observer.on_event("sealed_rows_chosen", {"needed": needed, "rows": len(run.test)})
 
 
-async def _ahead(run: RunState, sets: Sequence[tuple[Candidate, Sequence[Example], SplitName, int]]) -> None:
-    """Where calls go as batches, ask before their turn, so that all go as one; the evaluator keeps what comes."""
-    if run.session.gateway.batches is not None:
-        with suppress(BudgetExhausted):  # told in its turn
-            outcomes = run.context.evaluator.outcomes
-            await run.session.in_sets([partial(outcomes, *each) for each in sets], run.session.task.is_compared)
-
-
 # -- the winner -------------------------------------------------------------------------------------------------------
-
-
-def finalists(run: RunState) -> list[Finalist]:
-    """Those that saw the whole of dev, and the user's own prompt."""
-    context, session = run.context, run.session
-    price = session.prices.get(run.launch.target.name)
-    found = selection.finalists(context, price, session.ledger.latencies(session.id))
-    if run.launch.migration is None:
-        return found
-    whole = context.board.in_state("complete")
-    return [each for each in found if each.candidate_id in whole]
 
 
 def _best_of_migration(run: RunState) -> Candidate:
     """The best on dev, the shortest of equals."""
-    offers = counted(finalists(run))
+    offers = counted(run.finalists())
     if not offers:
         raise RunRefused("no prompt came through the whole of dev; a larger --max-calls pays for more")
     return run.context.board.candidate(min(offers, key=lambda one: (-one.mean, one.prompt_tokens)).candidate_id)
@@ -332,7 +317,7 @@ def _best_of_migration(run: RunState) -> Candidate:
 def _winner(run: RunState) -> Candidate:
     """The candidate that goes to the sealed test; `run.cheaper` says that it goes there in the place of the best."""
     context, margin, how = run.context, run.launch.options.margin / 100, run.launch.options.prefer
-    offers = best_readings(context, finalists(run))
+    offers = best_readings(context, run.finalists())
     if how != "cheap":
         return selection.chosen(context, offers, how)
     best = selection.chosen(context, offers, "best")
@@ -346,177 +331,3 @@ def _winner(run: RunState) -> Candidate:
     )
     context.plan = replace(context.plan, tested=2)  # what a third prompt would take may be spent
     return best
-
-
-# -- the sealed test and the release ----------------------------------------------------------------------------------
-
-
-async def _sealed_test(
-    run: RunState, winner: Candidate, corrected: float | None, untested: Untested | None
-) -> RunResult:
-    """Open the sealed test once, for baseline and winner (and the best, where a cheaper one is the winner).
-
-    Raises BudgetExhausted where it cannot be finished.
-    """
-    context, session, old, seed = run.context, run.session, run.launch.migration, run.launch.options.seed
-    baseline, board, plan, outcomes = context.baseline, context.board, context.plan, context.evaluator.outcomes
-    best = [run.cheaper.best] if run.cheaper else []
-    context.stage("sealed test", context.round)
-    session.account.hold_back(HeldBack())
-    against = {"against": old.run_id} if old else {"baseline": baseline.id}
-    opened = {"winner": winner.id, **against, "rows": len(run.test)}
-    opened |= {"best": best[0].id} if best else {}
-    session.observer.on_event("test_opened", opened)
-    tested = [winner] if old else [baseline, winner, *best]
-    few = run.test[: plan.steady_rows]
-    again = [(each, few, "test", k) for each in tested[:2] for k in range(1, plan.repeats)]
-    await _ahead(run, [*((each, run.test, "test", 0) for each in tested), *again])  # type: ignore[list-item]
-    try:
-        based = [old.sealed[row.id] for row in run.test] if old else await outcomes(baseline, run.test, "test")
-        won = based if winner.id == baseline.id and not old else await outcomes(winner, run.test, "test")
-        dearer = [await outcomes(each, run.test, "test") for each in best]
-        samples = {
-            side: [await outcomes(each, few, "test", repeat=k) for k in range(plan.repeats)]
-            for side, each in (("winner", winner), ("baseline", baseline))
-        }
-    except BudgetExhausted as stop:
-        raise BudgetExhausted(f"{stop}. The sealed test was not finished, so nothing is promoted") from stop
-    pairs = list(zip(won, based, strict=True))
-    if all(one.value is None or other.value is None for one, other in pairs):
-        why = why_unscored(next(each for pair in pairs for each in pair if each.value is None))
-        raise RunRefused(f"no row of the sealed test got a score with both prompts: {why}")
-    yardsticks = []
-    if run.classic is not None:
-        rows = (run.test, won)
-        yardsticks = await measured(run.classic, context.evaluator, session.observer, context.dev, rows, seed)
-    pair, task = Pair(run.test, won, based), replace(session.task, repeats=plan.repeats)
-    trust = [
-        trust_record(judge, session.ledger.calibration(judge.judge.setup.id, session.id), session.task.name)
-        for judge in context.evaluator.judges()
-    ]
-    ended = run.ended or context.failed
-    parts: dict[str, Any] = {
-        "yardsticks": yardsticks,
-        "change": explanation.changed(context, winner),
-        "proposer": explanation.proposer_use(context, winner, ended),
-        "retrieval": retrieval_part(context, pair, winner),
-        "pareto": selection.pareto(finalists(run), winner),
-        "calibration": _confidence(run, winner, won),
-        **explanation.explained(task, pair, samples, trust, seed),
-    }
-    if old:
-        bound = loss_bound([o.value for o in won], [o.value for o in based], old.margin, seed)
-        assert bound is not None
-        parts["migration"] = Migrated(
-            run=old.run_id, candidate_id=old.released.id, version=old.version, model=old.model, test=not_worse(bound)
-        )
-        known = [value for row in context.dev if (value := old.dev.get(row.id)) is not None]
-        dev = DevScores(sum(known) / len(known) if known else None, board.mean(winner.id), corrected)
-    else:
-        parts |= {
-            "uncorrected": selection.uncorrected(context, winner, run.launch.options.strategy),
-            "preflight": run.preflight.as_dict() if run.preflight else None,
-            "attribution": explanation.carried(context, winner, corrected),
-            "cheaper": cheaper_part(run.cheaper, won, dearer[0], seed) if run.cheaper else None,
-            "untested": untested,
-        }
-        is_whole = board.trials[baseline.id].state == "complete"
-        whole = None if is_whole else context.baseline_rows
-        dev = DevScores(board.mean(baseline.id), board.mean(winner.id), corrected, whole)
-    states = [trial.state for trial in board.trials.values()]
-    result = RunResult(
-        run_id=session.id,
-        task=session.task.name,
-        status=session.ends_as,
-        model=run.launch.target.name,
-        seed=seed,
-        **two_prompts(context, winner, pair, dev, seed),
-        decision="keep_baseline",
-        trials={state: states.count(state) for state in ("complete", "pruned", "failed", "incomplete")},
-        release=Release(Path()),
-        ledger=session.ledger.path,
-        search_ended=ended,
-        failed_because=board.why_failed(),
-        human_score=session.task.human_score,
-        **parts,
-        **session.spent(),
-    )
-    is_own = winner.id == baseline.id and not old
-    return result if is_own else decided(result, based, session.task, context.plan, run.launch.options.budget)
-
-
-async def _released(run: RunState, result: RunResult, winner: Candidate) -> RunResult:
-    """Write what is promoted or kept, and the winner that is held back, and add its place to the result."""
-    session, context, old = run.session, run.context, run.launch.migration
-    folder, is_promoted = session.folder, result.decision == "promote"
-    kept = old.released if old else context.baseline
-    released = winner if is_promoted else kept
-    parameters = _parameters(run, winner if old else released)
-    result = result.model_copy(update={"parameters": parameters})
-    await session.ledger.commit()  # no file may name a head that a kill takes back
-    held = {}
-    if not is_promoted and (old or winner.id != kept.id):
-        held = {"held": (await _write(run, result, winner, folder / HELD)).version}
-    if old and not is_promoted:
-        path, version = _write_old(run, result)
-        parameters = dict(old.parameters)
-    else:
-        written = await _write(run, result, released, folder)
-        path, version = written.path, written.version
-    session.observer.on_event("released", {"version": version, "candidate_id": released.id, **held})
-    return result.model_copy(update={"release": Release(path), "parameters": parameters})
-
-
-async def _write(run: RunState, result: RunResult, candidate: Candidate, folder: Path) -> WrittenRelease:
-    """Write a candidate as a release, with its provenance."""
-    old, context = run.launch.migration, run.context
-    origin = {"tool": tool_version(), "created_utc": utc_now(), "ledger": run.session.ledger.id()}
-    if old:
-        origin |= {"parent_version": old.version, "parent_run": old.run_id, "parent_model": old.model}
-    number, parameters = context.board.trials[candidate.id].number, _parameters(run, candidate)
-    spec = ReleaseSpec(result, number, parameters, origin, folder, context.evaluator, run.test[:PROVED_ROWS])
-    return await run.launch.program.write(candidate, spec)
-
-
-def _write_old(run: RunState, result: RunResult) -> tuple[Path, str]:
-    """Write the released prompt of a migration as it was, for its own model; return its file and version."""
-    old, session = run.launch.migration, run.session
-    assert old is not None
-    program = PromptProgram(session.task, create_model(old.model))
-    program.pool, program.library = run.launch.program.pool, run.launch.program.library  # type: ignore[attr-defined]
-    provenance = {
-        "run_id": old.run_id,
-        "trial": old.trial,
-        "candidate_id": old.released.id,
-        "test": result.baseline.test,
-        "hashes": dict(session.task.hashes),
-        "tool": tool_version(),
-        "created_utc": utc_now(),
-        "ledger": session.ledger.id(),
-    }
-    release = program.release(old.released, old.parameters, provenance)
-    return write_release(release, session.folder), release.version
-
-
-def _parameters(run: RunState, candidate: Candidate) -> dict[str, Any]:
-    """What a candidate was scored with."""
-    program, target = run.launch.program, run.launch.target
-    cap: dict[str, Any] = {"max_tokens": program.max_tokens(candidate)}
-    if program.shown(candidate).calibration:
-        cap["logprobs"] = run.context.evaluator.logprobs
-        if scores_labels(target):
-            cap["labels"] = list(run.session.task.signature.outputs[0].choices)
-    return cap if run.session.ledger.refuses_temperature(target.name) else {**cap, "temperature": 0.0}
-
-
-def _confidence(run: RunState, winner: Candidate, won: Sequence[Outcome]) -> Calibration | None:
-    """How far the winner's confidences can be trusted; None where calibration is off and no precision is wanted."""
-    precision = run.session.task.precision
-    if not run.launch.options.calibrate and precision is None:
-        return None
-    shown = run.launch.program.shown(winner)
-    found = confidence_report(won, run.context.board.outcomes.get(winner.id, ()), shown.calibration, precision)
-    if found is None and precision is not None:
-        what = "precision: answers without log-probabilities, so nothing says where to abstain"
-        run.session.observer.on_message(what)
-    return found

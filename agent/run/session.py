@@ -38,7 +38,7 @@ from agent.results.base import CostedResult
 from agent.run.interrupts import Stop, catch_signals, stopping
 from agent.run.locations import ledger_option, releases_folder
 from agent.run.observers import Changes, LedgerObserver, Watcher
-from agent.run.tracking import NO_TRACKING, Tracking, job_params, tracked
+from agent.run.tracking import NO_TRACKING, Tracking, run_params, tracked
 from agent.task.words import counted
 from agent.tracking.spans import NO_TRACER, CallTracer
 
@@ -378,7 +378,9 @@ def run_work(
                 lm for lm in lms if spec.is_resumed or (spec.use_cache and ledger.has_replies(lm.name, session.task))
             ]
             new = [lm for lm in lms if lm not in known]
-            shown.begin(session, spec.params or job_params(session, names), spec.tags)
+            shown.begin(
+                session, spec.params or run_params(session.task, names, spec.budget, command=session.command), spec.tags
+            )
             try:
                 result = asyncio.run(watched(session, new, stop))
             except AgentError as error:

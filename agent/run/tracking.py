@@ -10,7 +10,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,19 +20,22 @@ from urllib.parse import urlsplit
 
 from agent.errors import InputError, message_of
 from agent.extras import require
+from agent.files import new_file
+from agent.ledger.query import run_folder
 from agent.observer import Observer
 from agent.options.shared import TrackOptions
 from agent.privacy import ALLOW_TRACING
 from agent.redact import redact, secrets_in
-from agent.run.tracked_files import tracked_files
+from agent.release.prompt_file import holds_prompt
+from agent.release.result import search_result
+from agent.run.locations import open_history
 from agent.tracking.spans import ENDPOINT, CountedExporter, headers_of, otlp_exporter, provider_for, traces_url
 from agent.tracking.tracker import TRACKERS, Cell, TrackedStart, Tracker, TrackerKind
 
 if TYPE_CHECKING:
     from agent.gateway.budget import Account
-    from agent.run.launch import Launch
     from agent.run.session import Session
-    from agent.types import Task, Trial
+    from agent.types import Budget, Task, Trial
 
 LAST_SECONDS = 60.0
 """How long a run waits at its end for a tracker that has not taken everything."""
@@ -40,6 +43,10 @@ COLUMNS = ("trial", "round", "candidate", "state", "rows", "dev", "ci_low", "ci_
 RUN_ID = "promptassay.run_id"
 FOLDER = "tracking"
 """Beside the ledger, what trackers keep on this machine."""
+FILES = "tracked"
+"""In the folder of a run, the files that trackers get."""
+ARM_COLUMNS = ("arm", "family", "test", "diff", "labels", "train_s", "tokens_per_call", "usd_per_1000", "latency_s")
+Table = tuple[str, Sequence[str], Sequence[Sequence[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +210,7 @@ class TrackedRun(Observer):
             rows = [self._row(trial) for _, trial in sorted(self._trials.items())]
             self._all(partial(_put_table, "trials", COLUMNS, rows))
         try:
-            tables, files = tracked_files(self._run_id, result, self._db, self._tracking.texts)
+            tables, files = _tracked_files(self._run_id, result, self._db, self._tracking.texts)
         except InputError:  # a kind of run without a report
             return
         except Exception as error:
@@ -271,37 +278,17 @@ def tracked(tracking: Tracking, db: Path, warn: Callable[[str], None]) -> Iterat
     run.close()
 
 
-def search_params(launch: Launch) -> dict[str, Any]:
-    """What a search was begun with, as trackers show it."""
-    from agent.ledger.provenance import tool_version
-
-    options = launch.options
-    return {
-        "task": launch.task.name,
-        "models": {role: list(names) for role, names in launch.models_by_role().items()},
-        "budget": asdict(options.budget),
-        "seed": options.seed,
-        "strategy": options.strategy,
-        "effort": options.effort,
-        "prefer": options.prefer,
-        "trials": options.trials,
-        "rows": _rows(launch.task),
-        "hashes": dict(launch.task.hashes),
-        "promptassay": tool_version(),
-    }
-
-
-def job_params(job: Session[Any], models: Sequence[str]) -> dict[str, Any]:
-    """What a run that is no search was begun with, as trackers show it."""
+def run_params(task: Task, models: Any, budget: Budget, **others: Any) -> dict[str, Any]:
+    """What a run was begun with, as trackers show it; `others`: what is of its kind alone."""
     from agent.ledger.provenance import tool_version
 
     return {
-        "command": job.command,
-        "task": job.task.name,
-        "models": list(models),
-        "budget": asdict(job.account.budget),
-        "rows": _rows(job.task),
-        "hashes": dict(job.task.hashes),
+        **others,
+        "task": task.name,
+        "models": models,
+        "budget": asdict(budget),
+        "rows": {"train": len(task.train), "dev": len(task.dev), "test": len(task.test)},
+        "hashes": dict(task.hashes),
         "promptassay": tool_version(),
     }
 
@@ -312,10 +299,6 @@ def _put_table(name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]
 
 def _put_file(path: Path, tracker: Tracker) -> None:
     tracker.file(path)
-
-
-def _rows(task: Task) -> dict[str, int]:
-    return {"train": len(task.train), "dev": len(task.dev), "test": len(task.test)}
 
 
 def flat(found: Mapping[str, Any], start: str = "") -> dict[str, Any]:
@@ -335,3 +318,41 @@ def flat(found: Mapping[str, Any], start: str = "") -> dict[str, Any]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _tracked_files(run_id: str, result: Mapping[str, Any], db: Path, texts: bool) -> tuple[list[Table], list[Path]]:
+    """The tables and the files of a run that has ended.
+
+    `texts`: whether rows may be in them; without it a prompt with examples is its instruction alone. Raises InputError
+    for a run of a kind that has no report, and where a file cannot be written.
+    """
+    from agent.report.html import report_html
+    from agent.report.view import RunView, RunWithoutRows, holds_rows
+
+    if arms := result.get("arms"):
+        tables: list[Table] = [("arms", ARM_COLUMNS, [[arm[name] for name in ARM_COLUMNS] for arm in arms])]
+    else:
+        tables = []
+    folder, files = run_folder(db.parent, run_id) / FILES, []
+    with closing(open_history(db)) as history:
+        view = RunView(history, run_id)
+        found = search_result(view.run["result"], db)
+        if found is not None and not texts and not holds_prompt(found.release.path):
+            return tables, []  # what a program of the user's own shows of rows is not known
+        if found is None:
+            html, prompt = report_html(view), None
+        else:
+            html = report_html(view if texts else RunWithoutRows(history, view.id))
+            prompt = view.winner if found.decision == "promote" else view.baseline
+            if prompt is not None and (texts or not holds_rows(prompt)):
+                files.append(found.release.path)
+            elif prompt is not None:
+                files.append(_written(folder / "instruction.txt", prompt["instruction"]))
+    files.append(_written(folder / "report.html", html))
+    return tables, [path for path in files if path.is_file()]
+
+
+def _written(path: Path, text: str) -> Path:
+    with new_file(path, private=True) as file:
+        file.write(text.encode("utf-8"))
+    return path

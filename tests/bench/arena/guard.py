@@ -103,7 +103,6 @@ def mind(name: str, task: Task, seed: int) -> LM:
 async def run_once(model: str, dev_rows: int, budget: int, seed: int) -> tuple[Chosen, list[Tried]]:
     """One run, and all that it tried."""
     from agent.ledger.store import Ledger
-    from agent.run.optimize import finalists
 
     task, fresh = goods_task(dev_rows, seed)
     lm = mind(model, fresh, seed)
@@ -112,7 +111,7 @@ async def run_once(model: str, dev_rows: int, budget: int, seed: int) -> tuple[C
         cap = max_calls(task, budget, has_proposer=False)
         try:
             run, result = await executed(launched(task, lm, seed=seed, max_calls=cap, calibrate=True), ledger)
-            offers = best_readings(run.context, finalists(run))  # one reading of each prompt
+            offers = best_readings(run.context, run.finalists())  # one reading of each prompt
         finally:
             ledger.close()
     context, board = run.context, run.context.board

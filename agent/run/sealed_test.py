@@ -1,0 +1,337 @@
+"""The sealed test of a run, opened once; what it says, as the parts of the result; and the release."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import BudgetExhausted, RunRefused
+from agent.evaluate.answer_counts import retrieval_figures
+from agent.evaluate.breakdown import Pair, confidence_report
+from agent.evaluate.evaluator import values, why_unscored
+from agent.gateway.budget import HeldBack
+from agent.ledger.provenance import tool_version, utc_now
+from agent.models.model_registry import create_model
+from agent.programs.classic import measured
+from agent.programs.kinds import ReleaseSpec, WrittenRelease
+from agent.programs.prompt import PromptProgram
+from agent.release.export import write_release
+from agent.release.gate import blocked_by, shown
+from agent.release.prompt_file import HELD
+from agent.release.result import Release, RunResult
+from agent.results.breakdown import Calibration, Retrieval
+from agent.results.run_parts import Baseline, Cheaper, Lift, Migrated, NotWorse, ToShow, Untested, Winner
+from agent.scoring.llm_judge import trust_record
+from agent.search import explanation, selection
+from agent.search.context import SearchContext
+from agent.search.plan import Plan, calls_for
+from agent.search.selection import OTHER_CAPS, CheaperChoice
+from agent.stats.intervals import LossBound, loss_bound, paired_difference
+from agent.stats.preflight import rows_to_show
+from agent.types import Budget, Candidate, Outcome, Task, scores_labels
+
+if TYPE_CHECKING:
+    from agent.run.optimize import RunState
+
+PROVED_ROWS = 20  # of the sealed test, on which a program that was written is run again
+
+
+async def sealed_test(
+    run: RunState, winner: Candidate, corrected: float | None, untested: Untested | None
+) -> RunResult:
+    """Open the sealed test once, for baseline and winner (and the best, where a cheaper one is the winner).
+
+    Raises BudgetExhausted where it cannot be finished.
+    """
+    context, session, old, seed = run.context, run.session, run.launch.migration, run.launch.options.seed
+    baseline, board, plan, outcomes = context.baseline, context.board, context.plan, context.evaluator.outcomes
+    best = [run.cheaper.best] if run.cheaper else []
+    context.stage("sealed test", context.round)
+    session.account.hold_back(HeldBack())
+    against = {"against": old.run_id} if old else {"baseline": baseline.id}
+    opened = {"winner": winner.id, **against, "rows": len(run.test)}
+    opened |= {"best": best[0].id} if best else {}
+    session.observer.on_event("test_opened", opened)
+    tested = [winner] if old else [baseline, winner, *best]
+    few = run.test[: plan.steady_rows]
+    again = [(each, few, "test", k) for each in tested[:2] for k in range(1, plan.repeats)]
+    await run.ahead([*((each, run.test, "test", 0) for each in tested), *again])  # type: ignore[list-item]
+    try:
+        based = [old.sealed[row.id] for row in run.test] if old else await outcomes(baseline, run.test, "test")
+        won = based if winner.id == baseline.id and not old else await outcomes(winner, run.test, "test")
+        dearer = [await outcomes(each, run.test, "test") for each in best]
+        samples = {
+            side: [await outcomes(each, few, "test", repeat=k) for k in range(plan.repeats)]
+            for side, each in (("winner", winner), ("baseline", baseline))
+        }
+    except BudgetExhausted as stop:
+        raise BudgetExhausted(f"{stop}. The sealed test was not finished, so nothing is promoted") from stop
+    pairs = list(zip(won, based, strict=True))
+    if all(one.value is None or other.value is None for one, other in pairs):
+        why = why_unscored(next(each for pair in pairs for each in pair if each.value is None))
+        raise RunRefused(f"no row of the sealed test got a score with both prompts: {why}")
+    yardsticks = []
+    if run.classic is not None:
+        rows = (run.test, won)
+        yardsticks = await measured(run.classic, context.evaluator, session.observer, context.dev, rows, seed)
+    pair, task = Pair(run.test, won, based), replace(session.task, repeats=plan.repeats)
+    trust = [
+        trust_record(judge, session.ledger.calibration(judge.judge.setup.id, session.id), session.task.name)
+        for judge in context.evaluator.judges()
+    ]
+    ended = run.ended or context.failed
+    parts: dict[str, Any] = {
+        "yardsticks": yardsticks,
+        "change": explanation.changed(context, winner),
+        "proposer": explanation.proposer_use(context, winner, ended),
+        "retrieval": _retrieval(context, pair, winner),
+        "pareto": selection.pareto(run.finalists(), winner),
+        "calibration": _confidence(run, winner, won),
+        **explanation.explained(task, pair, samples, trust, seed),
+    }
+    if old:
+        bound = loss_bound([o.value for o in won], [o.value for o in based], old.margin, seed)
+        assert bound is not None
+        parts["migration"] = Migrated(
+            run=old.run_id, candidate_id=old.released.id, version=old.version, model=old.model, test=_not_worse(bound)
+        )
+        known = [value for row in context.dev if (value := old.dev.get(row.id)) is not None]
+        dev = _DevScores(sum(known) / len(known) if known else None, board.mean(winner.id), corrected)
+    else:
+        parts |= {
+            "uncorrected": selection.uncorrected(context, winner, run.launch.options.strategy),
+            "preflight": run.preflight.as_dict() if run.preflight else None,
+            "attribution": explanation.carried(context, winner, corrected),
+            "cheaper": _cheaper(run.cheaper, won, dearer[0], seed) if run.cheaper else None,
+            "untested": untested,
+        }
+        is_whole = board.trials[baseline.id].state == "complete"
+        whole = None if is_whole else context.baseline_rows
+        dev = _DevScores(board.mean(baseline.id), board.mean(winner.id), corrected, whole)
+    states = [trial.state for trial in board.trials.values()]
+    result = RunResult(
+        run_id=session.id,
+        task=session.task.name,
+        status=session.ends_as,
+        model=run.launch.target.name,
+        seed=seed,
+        **_two_prompts(context, winner, pair, dev, seed),
+        decision="keep_baseline",
+        trials={state: states.count(state) for state in ("complete", "pruned", "failed", "incomplete")},
+        release=Release(Path()),
+        ledger=session.ledger.path,
+        search_ended=ended,
+        failed_because=board.why_failed(),
+        human_score=session.task.human_score,
+        **parts,
+        **session.spent(),
+    )
+    is_own = winner.id == baseline.id and not old
+    return result if is_own else _decided(result, based, session.task, context.plan, run.launch.options.budget)
+
+
+@dataclass(frozen=True, slots=True)
+class _DevScores:
+    """Mean dev scores, in [0, 1]; None: not known.
+
+    `corrected`: the winner's, corrected for having been chosen on it. `baseline_rows`: how many rows the baseline was
+    scored on; None: all.
+    """
+
+    baseline: float | None
+    winner: float | None
+    corrected: float | None
+    baseline_rows: int | None = None
+
+
+def _two_prompts(context: SearchContext, winner: Candidate, pair: Pair, dev: _DevScores, seed: int) -> dict[str, Any]:
+    """The two prompts on the sealed rows and their difference, by the names of `RunResult`."""
+    found = context.program.shown(winner)
+    return {
+        "baseline": Baseline(dev=dev.baseline, test=_mean(values(pair.based)), dev_rows=dev.baseline_rows),
+        "winner": Winner(
+            candidate_id=winner.id,
+            technique=found.technique,
+            format=found.format,
+            n_examples=found.n_examples,
+            instruction=found.text,
+            dev=dev.winner,
+            dev_corrected=dev.corrected,
+            test=_mean(values(pair.won)),
+            prompt_tokens=context.program.prompt_tokens(winner),
+            picks=found.picks,
+            passages=found.passages,
+            tokens_a_call=context.evaluator.tokens_a_call(winner.id),
+        ),
+        "lift": _lift(pair, seed),
+    }
+
+
+def _lift(pair: Pair, seed: int) -> Lift:
+    pairs = [(w.value, b.value) for w, b in zip(pair.won, pair.based, strict=True)]
+    both = [(w, b) for w, b in pairs if w is not None and b is not None]
+    lost = [b for w, b in pairs if w is None and b is not None]
+    lift = paired_difference([w for w, _ in both], [b for _, b in both], seed)
+    return Lift(
+        diff=lift.diff,
+        ci95=lift.ci95,
+        p_value=lift.p_value,
+        wins=lift.wins,
+        losses=lift.losses,
+        ties=lift.ties,
+        lost=len(lost),
+        diff_if_wrong=(lift.diff * len(both) - sum(lost)) / (len(both) + len(lost)),
+        n=lift.n,
+        baseline=_mean([b for _, b in both]),
+        winner=_mean([w for w, _ in both]),
+    )
+
+
+def _decided(result: RunResult, based: Sequence[Outcome], task: Task, plan: Plan, budget: Budget) -> RunResult:
+    """The result with what the gate says of its winner.
+
+    `based`: the outcomes of the user's own prompt on the sealed test, whose rows `task`, `plan` and `budget` allowed.
+    """
+    blocks = blocked_by(result)
+    gated = result.model_copy(
+        update={
+            "decision": "keep_baseline" if blocks else "promote",
+            "blocked": tuple(block.message for block in blocks),
+            "blocked_codes": tuple(block.code for block in blocks),
+        }
+    )
+    if gated.migration:
+        return gated
+    return gated.model_copy(update={"to_show": _to_show(gated, based, task, plan, budget)})
+
+
+def _to_show(result: RunResult, based: Sequence[Outcome], task: Task, plan: Plan, budget: Budget) -> ToShow | None:
+    """Sample size and calls that confirm a gain as large as the one measured; None where it was shown or is no gain."""
+    lift, scores = result.lift, values(based)
+    if result.is_own or lift.diff <= 0 or shown(lift.ci95, lift.p_value) > 0 or not scores:
+        return None
+    there, tested = len(task.test), len(based)
+    needed = rows_to_show(lift.diff, scores)
+    wanted = needed if needed is not None and tested < needed < there else there
+    caps = tuple(f"--{name.replace('_', '-')}" for name in OTHER_CAPS if getattr(budget, name) is not None)
+    is_paid = wanted <= tested
+    return ToShow(
+        gain=lift.diff,
+        rows_needed=needed,
+        rows_tested=tested,
+        rows_there=there,
+        max_calls=None if is_paid else calls_for(wanted, task, plan),
+        other_caps=() if is_paid else caps,
+    )
+
+
+def _retrieval(context: SearchContext, pair: Pair, winner: Candidate) -> Retrieval | None:
+    """How passages were looked up on the sealed test; None for a task without documents."""
+    task = context.task
+    if task.knowledge is None:
+        return None
+    sides = {"winner": winner, "baseline": context.baseline}
+    looked_up = {side: partial(context.program.documents, candidate) for side, candidate in sides.items()}
+    return retrieval_figures(pair, task.knowledge, task.signature.outputs[0].name, looked_up)
+
+
+def _not_worse(bound: LossBound) -> NotWorse:
+    """A bound as a part of the result."""
+    return NotWorse(diff=bound.diff, low=bound.low, margin=bound.margin, n=bound.n, shown=bound.is_shown)
+
+
+def _cheaper(choice: CheaperChoice, won: Sequence[Outcome], best: Sequence[Outcome], seed: int) -> Cheaper:
+    """The winner against the best on dev, which costs more, by their outcomes on the sealed test."""
+    bound = loss_bound([o.value for o in won], [o.value for o in best], choice.bound.margin, seed)
+    return Cheaper(
+        best=choice.best.id,
+        saved=choice.saved,
+        saved_in=choice.saved_in,
+        dev=_not_worse(choice.bound),
+        best_test=_mean(values(best)),
+        test=None if bound is None else _not_worse(bound),
+    )
+
+
+def _mean(scores: Sequence[float]) -> float | None:
+    return sum(scores) / len(scores) if scores else None
+
+
+async def released(run: RunState, result: RunResult, winner: Candidate) -> RunResult:
+    """Write what is promoted or kept, and the winner that is held back, and add its place to the result."""
+    session, context, old = run.session, run.context, run.launch.migration
+    folder, is_promoted = session.folder, result.decision == "promote"
+    kept = old.released if old else context.baseline
+    released = winner if is_promoted else kept
+    parameters = _parameters(run, winner if old else released)
+    result = result.model_copy(update={"parameters": parameters})
+    await session.ledger.commit()  # no file may name a head that a kill takes back
+    held = {}
+    if not is_promoted and (old or winner.id != kept.id):
+        held = {"held": (await _write(run, result, winner, folder / HELD)).version}
+    if old and not is_promoted:
+        path, version = _write_old(run, result)
+        parameters = dict(old.parameters)
+    else:
+        written = await _write(run, result, released, folder)
+        path, version = written.path, written.version
+    session.observer.on_event("released", {"version": version, "candidate_id": released.id, **held})
+    return result.model_copy(update={"release": Release(path), "parameters": parameters})
+
+
+async def _write(run: RunState, result: RunResult, candidate: Candidate, folder: Path) -> WrittenRelease:
+    """Write a candidate as a release, with its provenance."""
+    old, context = run.launch.migration, run.context
+    origin = {"tool": tool_version(), "created_utc": utc_now(), "ledger": run.session.ledger.id()}
+    if old:
+        origin |= {"parent_version": old.version, "parent_run": old.run_id, "parent_model": old.model}
+    number, parameters = context.board.trials[candidate.id].number, _parameters(run, candidate)
+    spec = ReleaseSpec(result, number, parameters, origin, folder, context.evaluator, run.test[:PROVED_ROWS])
+    return await run.launch.program.write(candidate, spec)
+
+
+def _write_old(run: RunState, result: RunResult) -> tuple[Path, str]:
+    """Write the released prompt of a migration as it was, for its own model; return its file and version."""
+    old, session = run.launch.migration, run.session
+    assert old is not None
+    program = PromptProgram(session.task, create_model(old.model))
+    program.pool, program.library = run.launch.program.pool, run.launch.program.library  # type: ignore[attr-defined]
+    provenance = {
+        "run_id": old.run_id,
+        "trial": old.trial,
+        "candidate_id": old.released.id,
+        "test": result.baseline.test,
+        "hashes": dict(session.task.hashes),
+        "tool": tool_version(),
+        "created_utc": utc_now(),
+        "ledger": session.ledger.id(),
+    }
+    release = program.release(old.released, old.parameters, provenance)
+    return write_release(release, session.folder), release.version
+
+
+def _parameters(run: RunState, candidate: Candidate) -> dict[str, Any]:
+    """What a candidate was scored with."""
+    program, target = run.launch.program, run.launch.target
+    cap: dict[str, Any] = {"max_tokens": program.max_tokens(candidate)}
+    if program.shown(candidate).calibration:
+        cap["logprobs"] = run.context.evaluator.logprobs
+        if scores_labels(target):
+            cap["labels"] = list(run.session.task.signature.outputs[0].choices)
+    return cap if run.session.ledger.refuses_temperature(target.name) else {**cap, "temperature": 0.0}
+
+
+def _confidence(run: RunState, winner: Candidate, won: Sequence[Outcome]) -> Calibration | None:
+    """How far the winner's confidences can be trusted; None where calibration is off and no precision is wanted."""
+    precision = run.session.task.precision
+    if not run.launch.options.calibrate and precision is None:
+        return None
+    shown = run.launch.program.shown(winner)
+    found = confidence_report(won, run.context.board.outcomes.get(winner.id, ()), shown.calibration, precision)
+    if found is None and precision is not None:
+        what = "precision: answers without log-probabilities, so nothing says where to abstain"
+        run.session.observer.on_message(what)
+    return found
