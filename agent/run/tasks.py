@@ -66,11 +66,7 @@ def samples() -> list[str]:
 
 
 def task_of(options: RecordedOptions, observer: Observer = NO_OBSERVER) -> Task:
-    """The task that a run's options name, with as many rows as they allow.
-
-    A metric that is a Python function takes the place of the task's own; where this process does not have it, the task
-    can be read and not scored. Raises InputError for a file, a folder or an option that is wrong.
-    """
+    """Return the task that the options of a run name, with as many rows as they allow. Raises InputError."""
     return read_task(options, observer)[0]
 
 
@@ -112,10 +108,7 @@ def require_judging(task: Task) -> None:
 
 
 def list_tasks(task: str | None) -> list[dict[str, Any]]:
-    """What the listing says of each task under tasks/, or of the one that is named.
-
-    Raises ProblemsError with all that is wrong with the one that is named.
-    """
+    """Describe each task under tasks/, or the one that is named. Raises ProblemsError."""
     from agent.task.load import load_task
 
     tasks: list[dict[str, Any]] = []
@@ -167,23 +160,7 @@ def make_task(
     asked: Asked | None = None,
     rows: Sequence[dict[str, Any]] | None = None,
 ) -> tuple[Path, Reading]:
-    """Makes a task folder out of a file.
-
-    Args:
-        name: the folder, under tasks/ where it is no path.
-        source: a data file, or promptfoo's tests.
-        target: the column to predict, or several; "" for promptfoo's tests.
-        prompt: the prompt of today, as a file or a text. None: a plain one is written.
-        seed: decides which rows go to which split.
-        asked: what else the user says of the file; not with promptfoo's tests, which say it themselves.
-        rows: what was read of the file already.
-
-    Returns:
-        The folder, and how the file was read.
-
-    Raises:
-        InputError: the name is none, the target is missing, or the file cannot be made a task.
-    """
+    """Make a task folder from a data file or promptfoo's tests; also return how it was read. Raises InputError."""
     from agent.task.from_file import write_task
     from agent.task.promptfoo_tests import EXPECTED, is_promptfoo, promptfoo_tests
 
@@ -205,10 +182,7 @@ def make_task(
 
 
 def copy_sample(name: str) -> Path:
-    """Copies a task that ships with the package to tasks/NAME, whole or not at all, and returns that folder.
-
-    Raises InputError where there is no such sample, the folder is there already, or it cannot be written.
-    """
+    """Copy a task that ships with the package to tasks/NAME and return that folder. Raises InputError."""
     from agent.task.words import near, shown
 
     if name not in (known := samples()):
@@ -221,10 +195,7 @@ def copy_sample(name: str) -> Path:
 
 
 def copy_task(folder: Path, *sources: Path) -> None:
-    """Make `folder` of the files of all sources, a later one's in place of an earlier one's; whole or not at all.
-
-    Raises InputError where it cannot be written.
-    """
+    """Make `folder` of the files of all sources, whole or not at all. Raises InputError."""
     from agent.task.from_file import new_task_folder
 
     with new_task_folder(folder) as (new, _):

@@ -48,8 +48,7 @@ VERSION = "2025-06-18"
 
 
 def tools_in_file(path: Path) -> tuple[Tool, ...]:
-    """The tools in a JSON file, or those of FILE.py:NAME,...: functions of a Python file. Raises InputError with all
-    that is wrong with it."""
+    """Return the tools in a JSON file, or functions of FILE.py:NAME,... as tools. Raises InputError."""
     if functions := FUNCTIONS.fullmatch(str(path)):
         where = Path(functions["file"])
         read_bytes(where)
@@ -87,17 +86,9 @@ def given_tools(given: Sequence[GivenTool]) -> tuple[tuple[Tool, ...], list[str]
 
 
 def tools_of_server(command: str, seconds: float = SECONDS, names: Sequence[str] = ()) -> tuple[Tool, ...]:
-    """The tools of an MCP server that is started by `command`, speaks over its standard input and output, and is ended
-    again. Its own words on standard error are shown.
+    """Start an MCP server by `command` (no shell runs it), list its tools and end it. Raises InputError.
 
-    Args:
-        command: As typed in a shell; no shell runs it.
-        seconds: The longest time in all, after which it is killed.
-        names: Of variables of the environment that it gets in addition to `PASSED`.
-
-    Raises:
-        InputError: It cannot be started, does not answer, or its tools cannot be used.
-
+    `names`: variables of the environment that it gets in addition to `PASSED`.
     Source: Model Context Protocol, revision 2025-06-18 ("Lifecycle", "Tools").
     """
     try:
@@ -158,15 +149,7 @@ def _whole(value: Any, where: str) -> tuple[Tool, ...]:
 
 
 class _Server:
-    """A running MCP server that is asked over its standard input and output, until a deadline.
-
-    It leads a process group, which is killed with it: what it started ends, too.
-
-    Args:
-        words: Its command.
-        seconds: The longest time in all.
-        names: Of variables of the environment that it gets in addition to `PASSED`.
-    """
+    """A running MCP server, asked over its standard streams until a deadline, then killed with its group."""
 
     def __init__(self, words: Sequence[str], seconds: float, names: Sequence[str]) -> None:
         if missing := [name for name in names if name not in os.environ]:
