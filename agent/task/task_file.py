@@ -5,7 +5,6 @@ Knows what one key may hold; what keys mean together (a metric on a field, a sig
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -365,8 +364,7 @@ def _tidy(part: Any) -> Any:
 
 # -- a parsed task.toml against the model ------------------------------------------------------------------------------
 
-_SECTIONS: dict[str, type[TomlTable]] = {"fields": FieldTable, "metrics": MetricTable}
-_SECTIONS |= {
+_SECTIONS = {
     name: info.annotation
     for name, info in TaskFile.model_fields.items()
     if isinstance(info.annotation, type) and issubclass(info.annotation, TomlTable)
@@ -376,6 +374,7 @@ _FORMS: dict[KeyPath, str] = {
     ("program",): "module:factory, such as program:build for build() in program.py",
 }
 _REQUIRED = {"name": "x", "description": "x", "signature": "x -> y", "instruction": "x"}
+_STAND_IN = MetricTable.model_validate({"name": "python"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,31 +393,46 @@ class Parsed:
 
 def parse(raw: dict[str, Any]) -> Parsed:
     """Read a parsed task.toml; each wrong key is a fault and has its default, so that later checks can run."""
-    data = copy.deepcopy(raw)
-    faults: dict[KeyPath, Fault] = {}
+    data, faults, options = dict(raw), dict[KeyPath, Fault](), list[Any]()
+    for name, model in _SECTIONS.items():
+        if isinstance(raw.get(name), dict):
+            data[name] = _read(model, raw[name], (name,), faults)
+    if isinstance(raw.get("fields"), dict):
+        found = {name: _read(FieldTable, table, ("fields", name), faults) for name, table in raw["fields"].items()}
+        data["fields"] = {name: table for name, table in found.items() if table is not None}
+    if isinstance(raw.get("metrics"), list):
+        data["metrics"] = []
+        for at, given in enumerate(raw["metrics"]):
+            metric, place = _read(MetricTable, given, ("metrics", at), faults) or _STAND_IN, ("metrics", at)
+            try:
+                rule = METRICS.get(metric.name)
+            except InputError as error:  # of a package that cannot be loaded
+                what = f"metrics.name = {quoted(metric.name)}: {str(error)[:1].lower()}{str(error)[1:]}"
+                faults[*place, "name"] = Fault((*place, "name"), what)
+                metric, rule = _STAND_IN, METRICS.get(_STAND_IN.name)
+            options.append(_read(rule.options, metric.given, place, faults, metric.name))
+            data["metrics"].append(metric)
+    file = _read(TaskFile, data, (), faults)
+    faults |= {("run", name): Fault(("run", name), what) for name, what in _wrong_options(file.run).items()}
+    return Parsed(file, tuple(options), tuple(faults.values()), frozenset(faults))
+
+
+def _read(model: type[Any], raw: Any, place: KeyPath, faults: dict[KeyPath, Fault], metric: str = "") -> Any:
+    """Validate a table without what is wrong in it, which is noted; None where it is no table."""
     while True:
-        found: list[tuple[KeyPath, ErrorDetails]] = []
-        options: list[Options] = []
         try:
-            file = TaskFile.model_validate(data)
+            return model.model_validate(raw)
         except ValidationError as error:
-            found = [(item["loc"], item) for item in error.errors()]
-        else:
-            for index, metric in enumerate(file.metrics):
-                try:
-                    options.append(METRICS.get(metric.name).options.model_validate(metric.given))
-                except InputError as error:  # of a package that cannot be loaded
-                    wrong: ErrorDetails = {"type": "", "loc": (), "msg": str(error), "input": metric.name}
-                    found.append((("metrics", index, "name"), wrong))
-                except ValidationError as error:
-                    found += [(("metrics", index, *item["loc"]), item) for item in error.errors()]
-            if not found:
-                faults |= {("run", name): Fault(("run", name), what) for name, what in _wrong_options(file.run).items()}
-                return Parsed(file, tuple(options), tuple(faults.values()), frozenset(faults))
-        for loc, wrong in found:
-            path = _path(loc)
-            faults.setdefault(path, Fault(path, _say(path, wrong, raw)))
-            _repair(data, path)
+            for wrong in error.errors():
+                loc = wrong["loc"]
+                path = (*place, *loc[:1], *(part for part in loc[1:2] if isinstance(part, int)))
+                faults.setdefault(path, Fault(path, _say(path, wrong, model, metric)))
+                if not loc:
+                    return None
+                stand_in = {name: text for name, text in _REQUIRED.items() if model is TaskFile and name == loc[0]}
+                raw = {name: value for name, value in raw.items() if name != loc[0]} | stand_in
+            if model is MetricTable and (*place, "name") in faults:
+                return None
 
 
 def _wrong_options(given: Mapping[str, Any]) -> dict[str, str]:
@@ -427,50 +441,15 @@ def _wrong_options(given: Mapping[str, Any]) -> dict[str, str]:
     return unknown | {name: f"{name} = {what}" for name, what in wrong.items()}
 
 
-def _path(loc: KeyPath) -> KeyPath:
-    """Return the place of an error in the file, without names of union arms."""
-    head = str(loc[0])
-    deep = {"fields": 3, "metrics": 3}.get(head, 2 if head in _SECTIONS else 1)
-    return loc[:deep] + tuple(part for part in loc[deep : deep + 1] if isinstance(part, int))
-
-
-def _repair(data: dict[str, Any], path: KeyPath) -> None:
-    """Take the wrong key out of `data`; required keys and metrics get a stand-in."""
-    head = str(path[0])
-    if head in _REQUIRED:
-        data[head] = _REQUIRED[head]
-    elif len(path) == 1 or head == "slices" or not isinstance(data.get(head), dict | list):
-        data.pop(head, None)
-    elif head == "metrics":
-        index = int(path[1])
-        if len(path) == 2 or path[2] == "name":
-            data[head][index] = {"name": "python"}
-        else:
-            data[head][index].pop(path[2], None)
-    elif head == "fields" and len(path) > 2:
-        data[head][path[1]].pop(path[2], None)
-    else:
-        data[head].pop(path[1], None)
-
-
-def _known(path: KeyPath, raw: dict[str, Any]) -> list[str]:
-    model = TaskFile if len(path) == 1 else _SECTIONS[str(path[0])]
-    keys = [info.alias or name for name, info in model.model_fields.items()]
-    if model is MetricTable:
-        metric = METRICS.get(raw["metrics"][int(path[1])]["name"])
-        return [*keys, *metric.options.model_fields]
-    return keys
-
-
-def _say(path: KeyPath, wrong: ErrorDetails, raw: dict[str, Any]) -> str:
+def _say(path: KeyPath, wrong: ErrorDetails, model: type[Any], metric: str) -> str:
     kind, message, value = wrong["type"], wrong["msg"], wrong.get("input")
     key = ".".join(str(part) for part in path if isinstance(part, str))
     if kind == "extra_forbidden":
-        if path[0] == "metrics" and any(path[-1] in rule.options.model_fields for rule in METRICS.usable().values()):
-            rule = METRICS.get(raw["metrics"][int(path[1])]["name"])
-            options = listed(rule.options.model_fields) or "none"
-            return f"the metric {rule.name} has no option {quoted(path[-1])}; its options: {options}"
-        return f"unknown key {quoted(path[-1])}{near(str(path[-1]), _known(path, raw))}"
+        known = [info.alias or name for name, info in model.model_fields.items()]
+        if metric and any(path[-1] in rule.options.model_fields for rule in METRICS.usable().values()):
+            return f"the metric {metric} has no option {quoted(path[-1])}; its options: {listed(known) or 'none'}"
+        known = [*MetricTable.model_fields, *known] if metric else known
+        return f"unknown key {quoted(path[-1])}{near(str(path[-1]), known)}"
     if kind == "missing":
         return f"the key {quoted(path[-1])} is missing; write it"
     if kind == "literal_error":
