@@ -55,7 +55,11 @@ if TYPE_CHECKING:
 
 
 def load_task(path: str | Path, documents: Path | None = None) -> Task:
-    """Load the task in a folder, with other `documents` where given. Raises ProblemsError with every problem."""
+    """Load the task in the folder `path` (or of the task.toml at `path`), with the SHA-256 of its files in `hashes`.
+
+    `documents`, a folder or a file anywhere, replaces what [knowledge] names. Raises `ProblemsError` with every
+    problem found, each at `file:line`; nothing else for any content of the folder.
+    """
     folder = _folder(Path(path))
     return _Loading(folder, documents).task()
 
