@@ -87,8 +87,6 @@ def _tool(value: Any, own: bool) -> Tool:
     schema = next((value[key] for key in SCHEMAS if key in value), {"type": "object", "properties": {}})
     if not isinstance(schema, Mapping) or schema.get("type", "object") != "object":
         raise ValueError(f"the schema of the arguments of {quoted(name)} is not of type object")
-    from agent.task.examples import json_checker
-
     try:
         if "$ref" in json.dumps(schema):  # inside another schema its references would lead nowhere
             found = _Document(schema)._resolved(schema)
