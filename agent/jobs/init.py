@@ -53,9 +53,8 @@ from agent.report.terminal import show
 from agent.results.rows import DraftResult
 from agent.run.session import Session, Work
 from agent.run.tasks import copy_sample, make_task, new_folder
-from agent.task.answers import label_reader, target_type
 from agent.task.checks import PLACEHOLDER
-from agent.task.columns import DataColumn
+from agent.task.columns import DataColumn, label_reader, target_type
 from agent.task.from_file import renamed
 from agent.task.input_files import prompt_text
 from agent.task.label_files import SYNTHETIC, UNLABELLED_FILE, UnlabelledRow, json_line, rows_text

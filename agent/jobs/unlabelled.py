@@ -10,8 +10,7 @@ from typing import Any
 from agent.errors import InputError, ProblemsError
 from agent.options.shared import Asked, FormOptions
 from agent.prompt.draft_requests import Refused, checked_labels
-from agent.task.answers import text_of
-from agent.task.columns import DataColumn, column_named, decide_columns
+from agent.task.columns import DataColumn, column_named, decide_columns, text_of
 from agent.task.documents import html_notes, stripped
 from agent.task.from_file import new_task_folder
 from agent.task.input_files import as_utf8, decode, read_bytes

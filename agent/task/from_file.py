@@ -18,7 +18,6 @@ from agent.errors import InputError, refuse_all
 from agent.files import new_files
 from agent.retrieval.passages import CONTEXT
 from agent.shipped import fold
-from agent.task.answers import lost_as_number, misspelled, other_spellings, thousands_warning, why_text
 from agent.task.checks import PLACEHOLDER
 from agent.task.columns import (
     DataColumn,
@@ -29,6 +28,11 @@ from agent.task.columns import (
     field_name,
     filled_in_later,
     find_targets,
+    lost_as_number,
+    misspelled,
+    other_spellings,
+    thousands_warning,
+    why_text,
 )
 from agent.task.documents import html_notes, stripped
 from agent.task.examples import conversations_in, listed_problems, parse_number

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Optional, Union
 from agent.errors import Problem, refuse_all
 from agent.metrics.calls import ABSENT, calls_in, has_accepted, require_accepted
 from agent.task import tool_functions
-from agent.task.answers import text_of
+from agent.task.columns import text_of
 from agent.task.examples import json_checker, listed_problems
 from agent.task.input_files import parse_json_cell, refused
 from agent.task.tool_functions import tool_of_function

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from agent.errors import InputError, ProblemsError
 from agent.prompt.reply_parser import parse_reply
-from agent.task.answers import target_type
-from agent.task.columns import decide_columns, field_name
+from agent.task.columns import decide_columns, field_name, target_type
 from agent.task.from_file import task_from_file, write_task
 from agent.task.input_files import parse_toml
 from agent.task.load import load_task
