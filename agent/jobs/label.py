@@ -41,7 +41,8 @@ from agent.run.session import Session, Work
 from agent.run.tasks import find_task, task_of
 from agent.stats.preflight import rows_for
 from agent.task.columns import column_named, text_of
-from agent.task.label_files import UNLABELLED_FILE, LabelledTask, folded, read_fields, rows_text
+from agent.task.examples import folded
+from agent.task.label_files import UNLABELLED_FILE, LabelledTask, read_fields, rows_text
 from agent.task.label_session import LabelQueue, LabelSession, agreements, disagreement, queue_of
 from agent.task.splits import FRACTIONS
 from agent.task.tables import read_rows

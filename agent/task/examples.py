@@ -341,6 +341,11 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+def folded(inputs: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the inputs case-folded, for comparison."""
+    return tuple(fold(text) for text in inputs.values())
+
+
 def find_clashes(splits: Iterable[Iterable[PlacedExample]]) -> list[Problem]:
     """Find problems between rows: an id twice, or the same inputs (folded) in two splits or with two labels."""
     problems = []
@@ -348,7 +353,7 @@ def find_clashes(splits: Iterable[Iterable[PlacedExample]]) -> list[Problem]:
     seen: dict[tuple[str, ...], PlacedExample] = {}
     for rows in splits:
         for row in rows:
-            inputs = tuple(fold(text) for text in row.example.inputs.values())
+            inputs = folded(row.example.inputs)
             twin, namesake = seen.setdefault(inputs, row), ids.setdefault(row.example.id, row)
             what = ""
             if twin.where != row.where:

@@ -27,6 +27,7 @@ from typing import Any
 from agent.errors import InputError, refuse_all
 from agent.files import new_files
 from agent.shipped import fold
+from agent.task.examples import folded
 from agent.task.input_files import decode, parse_json, parse_toml, read_bytes
 from agent.task.splits import CAPS, FRACTIONS, MIN_ROWS, are_near, compared, near_duplicates
 from agent.task.tables import read_rows
@@ -65,11 +66,6 @@ def unlabelled_rows(table: Sequence[tuple[Mapping[str, str], str]]) -> list[Unla
         row = UnlabelledRow(content_id("row", dict(inputs)), dict(inputs), source)
         found.setdefault(folded(row.inputs), row)
     return list(found.values())
-
-
-def folded(inputs: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the inputs case-folded, for comparison."""
-    return tuple(fold(text) for text in inputs.values())
 
 
 def rows_text(rows: Sequence[UnlabelledRow]) -> str:

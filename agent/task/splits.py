@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import InputError
 from agent.shipped import fold
 from agent.task.columns import DataColumn, decide_columns, label_reader, split_of, text_of
-from agent.task.examples import PlacedExample
+from agent.task.examples import PlacedExample, folded
 from agent.task.scoring_rule import ScoringRule
 from agent.task.words import quoted
 from agent.types import SPLITS, Example, MetricSpec, SplitName, Task, canonical
@@ -436,15 +436,15 @@ class Corrections:
 def sorted_out(task: Task, rows: Sequence[PlacedExample], holds_secret: Callable[[str], bool]) -> Corrections:
     """Tell which corrected answers may be added to the train rows of a task."""
     held_out = _near_held_out(task, rows)
-    train = {_key(row): _labels(row) for row in task.train}
+    train = {folded(row.inputs): _labels(row) for row in task.train}
     answers: dict[tuple[str, ...], set[str]] = {}
     for row in rows:
-        answers.setdefault(_key(row.example), set()).add(_labels(row.example))
+        answers.setdefault(folded(row.example.inputs), set()).add(_labels(row.example))
     seen: Counter[tuple[str, ...]] = Counter()
     taken: list[PlacedExample] = []
     left_out: dict[str, list[int]] = {}
     for position, row in enumerate(rows):
-        key = _key(row.example)
+        key = folded(row.example.inputs)
         seen[key] += 1
         reason = held_out.get(position, "")
         if not reason and any(map(holds_secret, (*row.example.inputs.values(), _labels(row.example)))):
@@ -477,10 +477,6 @@ def _near_held_out(task: Task, rows: Sequence[PlacedExample]) -> dict[int, str]:
 
 def _text(row: Example) -> str:
     return "\n".join(row.inputs.values())
-
-
-def _key(row: Example) -> tuple[str, ...]:
-    return tuple(fold(text) for text in row.inputs.values())
 
 
 def _labels(row: Example) -> str:
