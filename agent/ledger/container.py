@@ -386,7 +386,8 @@ def write_jsonl(db: sqlite3.Connection, path: Path, force: bool) -> int:
 def write_bundle(db: sqlite3.Connection, output: Path, force: bool, run_id: str = "") -> tuple[int, int, str]:
     """The self-verifying zip; with `run_id` the whole chain, but only this run's rows and texts. Returns the number of
     its events and texts, and the head. Raises InputError if the file exists."""
-    with new_export(output, force) as file, tempfile.TemporaryDirectory(prefix=".new-", dir=output.parent) as folder:
+    near = output.parent if output.is_file() or not output.exists() else None  # not next to a device
+    with new_export(output, force) as file, tempfile.TemporaryDirectory(prefix=".new-", dir=near) as folder:
         copy, new = Path(folder) / "copy.db", Path(folder) / LEDGER
         with closing(sqlite3.connect(copy)) as snapshot:
             db.backup(snapshot)

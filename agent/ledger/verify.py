@@ -122,7 +122,7 @@ def home_of(db: sqlite3.Connection, run_id: str) -> Chain:
     last = "SELECT COALESCE(MAX(seq), 1) FROM events WHERE run_id = ? AND kind <> ?"
     found = [*chains(db).values()]
     (seq,) = db.execute(last, (run_id, ALIAS_MOVED)).fetchone() if len(found) > 1 else (1,)
-    return next(chain for chain in reversed(found) if seq > chain.start)
+    return next((chain for chain in reversed(found) if seq > chain.start), found[0])
 
 
 def chain_events(db: sqlite3.Connection, chain: Chain, upto: int) -> Iterator[Row]:
@@ -155,7 +155,7 @@ def verify(db: sqlite3.Connection, anchor: str | None = None) -> list[Finding]:
     try:
         db.execute("BEGIN")
         found = structure(db) or [*_damage(db), *_contents(db, anchor)]
-    except (sqlite3.Error, ValueError, TypeError) as error:
+    except (sqlite3.Error, ValueError, TypeError, RecursionError) as error:
         found = [Finding(0, f"the file is damaged: {error}")]
     finally:
         if db.in_transaction:
@@ -173,7 +173,11 @@ def _damage(db: sqlite3.Connection) -> Iterator[Finding]:
 
 def _contents(db: sqlite3.Connection, anchor: str | None) -> Iterator[Finding]:
     """The numbers are those of the file's events, the words have those of the chain."""
-    merged, found = is_merged(db), chains(db)
+    (made,) = db.execute("SELECT MAX(sql) FROM main.sqlite_master WHERE name = 'merged_chains'").fetchone()
+    if made not in (None, CHAINS):
+        yield Finding(0, "the tables of the merge are not as made: merged_chains")
+        return
+    merged, found = made is not None, chains(db)
     if merged and (wrong := _numbering(db, found)):
         yield Finding(0, wrong)
         return
@@ -237,9 +241,6 @@ def _rows(db: sqlite3.Connection, table: str, chain: Chain, one_of_many: bool, o
 
 def _numbering(db: sqlite3.Connection, found: Mapping[int, Chain]) -> str:
     """Why the events are not those of the chains and no others; "" where they are."""
-    (made,) = db.execute("SELECT sql FROM main.sqlite_master WHERE name = 'merged_chains'").fetchone()
-    if made != CHAINS:
-        return "the tables of the merge are not as made: merged_chains"
     end, head = 0, ""
     for number, (parent,) in zip(found, db.execute("SELECT parent FROM merged_chains ORDER BY number"), strict=True):
         chain = found[number]
