@@ -13,7 +13,7 @@ PATTERNS = {"search", "match", "fullmatch", "findall", "finditer"}
 SAME = {"lower", "upper", "casefold", "strip", "lstrip", "rstrip", "removeprefix", "removesuffix"}
 """What leaves a text the same text."""
 FROM_OUTSIDE = {
-    "models/failures.py": "a provider's error text is all that says which parameter it refuses",
+    "models/transport.py": "a provider's error text is all that says which parameter it refuses",
     "models/langchain.py": "LangChain says in words alone that a model's class takes no max_retries",
     "strict.py": "tomllib names the line of a mistake in its message alone",
     "release/formats/dspy.py": "the first line of DSPy's error is shown; nothing is decided",

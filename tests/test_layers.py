@@ -38,7 +38,7 @@ DOORS = {
     "click": ("cli/",),
     "rich": ("cli/", "report/terminal.py"),
     "openai": ("models/openai.py",),
-    "httpx2": ("models/transport.py", "models/openai.py", "models/anthropic.py", "models/fine_tuning.py"),
+    "httpx2": ("models/transport.py", "models/openai.py", "models/anthropic.py", "models/provider_jobs.py"),
     "anthropic": ("models/anthropic.py",),
     "xllamacpp": ("models/engine.py", "models/local_engines.py"),
     "langchain": ("models/langchain.py",),

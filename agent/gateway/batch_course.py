@@ -15,8 +15,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from agent.errors import BadResponse, ModelError, RunRefused
-from agent.gateway.retry import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, patiently
-from agent.models.batch_jobs import BatchApi, BatchJob, BatchResults, RowReply
+from agent.gateway.limiter import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, patiently
+from agent.models.provider_jobs import BatchApi, BatchJob, BatchResults, RowReply
 from agent.task.words import counted
 from agent.types import Request, Spend
 

@@ -24,8 +24,8 @@ from agent.gateway.in_flight import Flight, PendingCall
 from agent.gateway.prices import in_a_batch
 from agent.ledger.query import BATCH, Row
 from agent.ledger.store import Ledger
-from agent.models.batch_jobs import BatchJob, RowReply, batch_api
 from agent.models.hosted import HostedModel, cut
+from agent.models.provider_jobs import BatchJob, RowReply, batch_api
 from agent.observer import NO_OBSERVER, Observer
 from agent.types import LM, Completion, Request, Spend, content_id
 

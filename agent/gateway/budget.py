@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.errors import BudgetExhausted, ModelError, RateLimited
-from agent.gateway.retry import maybe_paid
+from agent.gateway.limiter import maybe_paid
 from agent.ledger.resume_state import ResumeState
 from agent.types import Budget, CallRole, Spend, Usage
 

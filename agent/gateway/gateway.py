@@ -30,12 +30,11 @@ from agent.errors import (
 from agent.gateway.batches import BatchedCall, Batches
 from agent.gateway.budget import STEADY, Account, times
 from agent.gateway.in_flight import Flight, InFlight, PendingCall, in_flight
-from agent.gateway.limiter import START, Limiter
+from agent.gateway.limiter import START, Limiter, Retries, maybe_paid
 from agent.gateway.prices import Price
-from agent.gateway.retry import Retries, maybe_paid
 from agent.ledger.resume_state import OVERBILLED, ResumeState
 from agent.ledger.store import Ledger, Reservation
-from agent.models.batch_jobs import batch_api
+from agent.models.provider_jobs import batch_api
 from agent.observer import NO_OBSERVER, Observer
 from agent.options.shared import MAX_WAIT
 from agent.tracking.spans import NO_TRACER, ROLE, CallTracer

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from agent.errors import BadResponse
-from agent.models.batch_jobs import MOVE_SECONDS, BatchApi, BatchJob, BatchResults, RowReply, counts
 from agent.models.hosted import (
     PROBE_SECONDS,
     HostedModel,
@@ -25,6 +24,7 @@ from agent.models.hosted import (
     token_count,
 )
 from agent.models.model_registry import model
+from agent.models.provider_jobs import MOVE_SECONDS, BatchApi, BatchJob, BatchResults, RowReply, counts
 from agent.models.tool_calling import anthropic_blocks, anthropic_calls, anthropic_tools
 from agent.models.transport import http_client, time_limits
 from agent.types import Completion, Message, Request

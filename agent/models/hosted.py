@@ -1,6 +1,6 @@
 """What hosted models share: one attempt within its timeout, its client, and a reply or error that holds no key.
 
-It knows no SDK and no HTTP: `failures.py` classifies failures, `transport.py` bounds replies.
+It knows no SDK and no HTTP: `transport.py` bounds replies and classifies failures.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -27,7 +26,9 @@ from agent.errors import (
     TemperatureRefused,
     TransportUnknown,
 )
-from agent.models.failures import (
+from agent.models.transport import (
+    ALLOWED_BYTES,
+    MAX_RESPONSE_BYTES,
     is_hopeless,
     refused_parameter,
     translate,
@@ -38,16 +39,12 @@ from agent.types import Completion, FinishReason, Request, Usage
 from agent.worker import run_aside
 
 PROBE_SECONDS = 5.0
-MAX_RESPONSE_BYTES = 4_000_000
-"""Of any reply: at this size the slowest JSON blocks the event loop for half a second."""
 TOKEN_CHARS = 32
 """Of a reply's token, on average: prose has 4 or 5; the longest tokens of today's models, of blanks, 128."""
 SPARE_CHARS = 64_000
 """Of a reply's text in addition to its `max_tokens`, for servers that ignore small limits."""
 SPARE_BYTES = 500_000
 """Of a reply without its text and log-probabilities: ids, counts, a trace of reasoning."""
-ALLOWED_BYTES: ContextVar[int] = ContextVar("ALLOWED_BYTES", default=MAX_RESPONSE_BYTES)
-"""The limit of the reply to the current call, for `transport.py`."""
 _NAME = 200  # characters of a model's name, or of a token of log-probabilities, that go into the ledger
 MOST_TOKENS = 1 << 40  # of one call; a larger number is no count
 _DETAIL = 300  # characters of a provider's own words that a message may hold

@@ -13,16 +13,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from agent.errors import BadResponse, InputError
-from agent.models.batch_jobs import (
-    ASK_SECONDS,
-    MOVE_SECONDS,
-    BatchApi,
-    BatchJob,
-    BatchResults,
-    RowReply,
-    counts,
-    http_status,
-)
 from agent.models.hosted import (
     PROBE_SECONDS,
     HostedModel,
@@ -35,6 +25,16 @@ from agent.models.hosted import (
     web_address,
 )
 from agent.models.model_registry import model
+from agent.models.provider_jobs import (
+    ASK_SECONDS,
+    MOVE_SECONDS,
+    BatchApi,
+    BatchJob,
+    BatchResults,
+    RowReply,
+    counts,
+    http_status,
+)
 from agent.models.tool_calling import openai_calls, openai_messages, openai_tools
 from agent.models.transport import http_client, time_limits
 from agent.types import Completion, Request

@@ -401,8 +401,8 @@ async def watched(session: Session[R], new: Iterable[LM] = (), stop: Stop | None
     shell both tell of it. Where it is ignored from the start, as under nohup, it stays ignored. `stop` does the same
     from another thread. Raises Interrupted.
     """
-    from agent.models.batch_jobs import check_batches
     from agent.models.model_registry import probe_models
+    from agent.models.provider_jobs import check_batches
 
     loop, stop = asyncio.get_running_loop(), stop or Stop()
     watcher, lms, left = session.watcher, session.spec.lms, asyncio.Event()
@@ -475,7 +475,7 @@ def fetch_weights(models: Iterable[str], download: Callable[[int, int], None]) -
 
 def require_batches(lms: Sequence[LM]) -> None:
     """Raise InputError where none of the models has a batch API."""
-    from agent.models.batch_jobs import batch_api
+    from agent.models.provider_jobs import batch_api
 
     if not any(batch_api(lm) for lm in lms):
         names = ", ".join(dict.fromkeys(lm.name for lm in lms))

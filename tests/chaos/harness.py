@@ -32,9 +32,9 @@ QUICK = ("--effort", "quick")
 
 def impatient() -> None:
     """A hook for rows that prove what a failed call leaves behind, not how long it is waited for another try."""
-    from agent.gateway import retry
+    from agent.gateway import limiter
 
-    retry.LONGEST = 0.02
+    limiter.LONGEST = 0.02
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ NEVER: Point = ("", -1)
 def mark_and_die(place: Path, at: Point) -> None:
     """Writes down epochs and points as they pass, and makes this process kill itself at its point `at`."""
     from agent.ledger import writer
-    from agent.models.fine_tuning import FineTuning
+    from agent.models.provider_jobs import FineTuning
     from agent.run.customize import hosted_job
     from agent.training import loop as training
     from agent.training.loop import Adam

@@ -28,8 +28,7 @@ from agent.errors import (
 from agent.gateway import limiter
 from agent.gateway.budget import Spend
 from agent.gateway.gateway import Gateway
-from agent.gateway.prices import fixed_price
-from agent.gateway.retry import (
+from agent.gateway.limiter import (
     LONGEST,
     MAX_ATTEMPTS,
     MAX_PAID_ATTEMPTS,
@@ -38,6 +37,7 @@ from agent.gateway.retry import (
     Retries,
     maybe_paid,
 )
+from agent.gateway.prices import fixed_price
 from agent.ledger.store import Ledger
 from agent.types import Budget, Completion, Request
 from tests.gateway.doors import burst, classes, gateway, model, scripted, states

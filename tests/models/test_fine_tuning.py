@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import pytest
 
 from agent.errors import BadResponse, RequestRefused, RunRefused, Transient
-from agent.models.fine_tuning import FineTuning, TuningSettings, tuned_name, tuning_body
 from agent.models.openai import OpenAIModel
+from agent.models.provider_jobs import FineTuning, TuningSettings, tuned_name, tuning_body
 from tests.wire import Fault, Seen, WireServer
 
 T = TypeVar("T")

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import BadResponse
-from agent.models.hosted import MAX_RESPONSE_BYTES, SPARE_BYTES, SPARE_CHARS, cut, most_bytes, most_chars
+from agent.models.hosted import SPARE_BYTES, SPARE_CHARS, cut, most_bytes, most_chars
+from agent.models.transport import MAX_RESPONSE_BYTES
 from agent.types import Request
 from tests.models.test_hosted import (
     KEY,

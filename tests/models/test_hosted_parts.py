@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import AgentError, BadResponse, Interrupted, ModelError, RateLimited, RunRefused, TransportUnknown
-from agent.models.failures import parse_retry_after, status_to_error
 from agent.models.hosted import estimate_tokens, finish_reason, key_from, token_count, web_address
+from agent.models.transport import parse_retry_after, status_to_error
 
 
 @given(st.text())

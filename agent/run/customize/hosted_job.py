@@ -18,11 +18,11 @@ from typing import Any, TypeVar
 from agent.errors import AgentError, InputError, ModelError, ReleaseError, RunRefused
 from agent.files import new_files
 from agent.gateway.gateway import TEMPLATE_TOKENS
-from agent.gateway.retry import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, patiently
+from agent.gateway.limiter import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, patiently
 from agent.ledger.query import FINE_TUNING
-from agent.models.fine_tuning import SUCCEEDED, FineTuning, TuningJob, TuningSettings, tuning_body
 from agent.models.hosted import cut
 from agent.models.openai import OpenAIModel
+from agent.models.provider_jobs import SUCCEEDED, FineTuning, TuningJob, TuningSettings, tuning_body
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.formats.native import chat_line, right_answer

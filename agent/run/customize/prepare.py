@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from agent.cluster import LOCAL, join_cluster, leave_cluster
 from agent.errors import InputError, Problem
 from agent.ledger.query import History, Row, searched, started_with
-from agent.models.fine_tuning import TuningSettings
 from agent.models.local import LocalModel
 from agent.models.openai import OpenAIModel
+from agent.models.provider_jobs import TuningSettings
 from agent.options.jobs import CustomizeOptions
 from agent.options.shared import SpendingOptions
 from agent.programs.prompt import PromptProgram

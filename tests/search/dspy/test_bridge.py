@@ -29,7 +29,7 @@ from agent.errors import (
 )
 from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
-from agent.gateway.retry import MAX_PAID_ATTEMPTS
+from agent.gateway.limiter import MAX_PAID_ATTEMPTS
 from agent.ledger.store import Ledger
 from agent.models.openai import OpenAIModel
 from agent.search.dspy.bridge import ROLLOUTS, Bridge
