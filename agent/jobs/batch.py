@@ -12,8 +12,8 @@ from typing import Any
 from agent.errors import InputError, ModelError, RunRefused
 from agent.gateway.batch_course import SKEW
 from agent.jobs.registry import DB, Printed, job
-from agent.models.batch_jobs import BatchApi, BatchJob, batch_api
 from agent.models.model_registry import create_model
+from agent.models.provider_jobs import BatchApi, BatchJob, batch_api
 from agent.options.option import option
 from agent.report.blocks import Column, text
 from agent.report.terminal import print_table, show

@@ -138,7 +138,7 @@ def test_a_result_that_its_rows_do_not_bear_out_is_found(two_runs: Made) -> None
     wrong = problems(first["run_id"])
     assert set(wrong) == {"the result's scores are those of its rows", "calls, tokens and $ add up"}
     assert "winner test: says 0.5" in wrong["the result's scores are those of its rows"][0]
-    assert "target calls: says 3" in wrong["calls, tokens and $ add up"][0]
+    assert "model calls: says 3" in wrong["calls, tokens and $ add up"][0]
 
 
 def test_real_runs_hold(two_runs: Made) -> None:
