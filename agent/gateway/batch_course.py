@@ -37,12 +37,8 @@ _ENDINGS = {
 
 @dataclass(frozen=True, slots=True)
 class BatchSettings:
-    """How calls go as batches.
-
-    Args:
-        wait: the most seconds for which a batch is waited for. None: as long as it takes.
-        only: whether rows that a batch left unanswered stay so; else they go one by one.
-    """
+    """How calls go as batches: for at most `wait` seconds (None: as long as it takes); rows without an answer go one by
+    one, unless `only`."""
 
     wait: float | None = None
     only: bool = False
@@ -59,15 +55,8 @@ class Wanted:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """A batch from its intent on.
-
-    Args:
-        is_new: whether this run begins it, and so has all its requests.
-        job: its id at the provider; "": not known.
-        is_noted: whether the ledger has that.
-        is_refused: whether the provider would not take it.
-        is_over: whether it has ended at the provider.
-    """
+    """A batch from its intent on. One that `is_new` has all its requests; `job` is its id at the provider ("": not
+    known); the ledger has the end of one that `is_noted`; the provider has ended one that `is_over`."""
 
     name: str
     since: datetime

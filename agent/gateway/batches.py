@@ -50,12 +50,7 @@ FRESH = timedelta(days=2)
 
 
 class Batches:
-    """The batches of a run.
-
-    Args:
-        max_wait: seconds for which a provider that does not answer is asked again.
-        is_fresh: whether the run asks afresh, so that old batches do not answer.
-    """
+    """The batches of a run. Old ones do not answer a run that `is_fresh`."""
 
     def __init__(
         self,

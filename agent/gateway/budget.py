@@ -90,12 +90,9 @@ class Account:
         self._reserved += worst
 
     async def set_aside(self, model: str, worst: Spend) -> Spend:
-        """Reserves the most that a call of `model` can cost by its bills so far, and returns it.
+        """Reserve the most that a call of `model` can cost by its bills so far, and return it.
 
-        What does not fit next to the worst case of the calls in flight waits until they cost less.
-
-        Raises:
-            BudgetExhausted: it will not fit any more.
+        What does not fit next to the calls in flight waits until they cost less. Raises BudgetExhausted.
         """
         while True:
             most = self.bills.reserved(model, worst)

@@ -24,12 +24,7 @@ class Embedder:
         return -(-texts // MOST_TEXTS)
 
     async def vectors(self, texts: Iterable[str]) -> dict[str, Vector]:
-        """The vector of each text.
-
-        Raises:
-            BudgetExhausted, ModelError, LedgerError: as of `Gateway.complete`.
-            RunRefused: the model gives vectors of different lengths.
-        """
+        """The vector of each text. Raises as `Gateway.complete`, and RunRefused for vectors of several lengths."""
         wanted = list(dict.fromkeys(texts))
         new = [text for text in wanted if text not in self._known]
         batches = [new[at : at + MOST_TEXTS] for at in range(0, len(new), MOST_TEXTS)]

@@ -13,12 +13,8 @@ from agent.types import LM, CallRole, Completion, Request, Spend
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """The calls that were sent and are not answered.
-
-    Args:
-        oldest: seconds since the first of them was sent, at least 0.
-        outage: the model whose provider does not answer, why, and for how long it is tried; "" where all answer.
-    """
+    """The calls that were sent and are not answered, the `oldest` so many seconds ago; `outage` names a model whose
+    provider does not answer, why, and for how long it is tried."""
 
     calls: int = 0
     models: tuple[str, ...] = ()

@@ -372,15 +372,9 @@ async def patiently(
     max_wait: float,
     first_wait: float = FIRST_WAIT,
 ) -> T:
-    """Asks, again while the provider fails, for at most `max_wait` seconds.
+    """Ask, again while the provider fails, for at most `max_wait` seconds; `first_wait` doubles up to the longest.
 
-    Args:
-        pause: waits that many seconds.
-        say: gets a line when it is asked again for the first time.
-        first_wait: seconds before it is asked again, which double up to the longest.
-
-    Raises:
-        ModelError: the last failure, or one that asking again does not mend.
+    Raises the last ModelError, or one that asking again does not mend.
     """
     wait, began = first_wait, time.monotonic()
     while True:

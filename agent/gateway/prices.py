@@ -45,11 +45,7 @@ def prices_for(
     models: Iterable[str], budget: Budget, given: Price | None, earlier: Mapping[str, Price] = NONE
 ) -> dict[str, Price]:
     """A price for each model: its own where that is known, else the `given` one, else that of an `earlier` run, else
-    none at a local address.
-
-    Raises:
-        InputError: the price of a model is not known, and not calls but dollars are capped.
-    """
+    none at a local address. Raises InputError for an unknown price where not calls but dollars are capped."""
     prices = {}
     for model in models:
         if (price := price_for(model, given, earlier)) is not None:
@@ -97,10 +93,7 @@ def _free(usage: Usage) -> float:
 def price_of(model: str) -> Price | None:
     """The price of a model as the user names it; None when it is not known. Models on this machine are free.
 
-    The price list may name `langchain/openai:x` as `openai/x` too.
-
-    Raises:
-        ProblemsError: the price list has mistakes.
+    The price list may name `langchain/openai:x` as `openai/x` too. Raises ProblemsError where it has mistakes.
     """
     kind, _, rest = model.partition("/")
     if kind == "langchain":

@@ -113,13 +113,8 @@ def database(url: str) -> URL:
 
 
 def publish(history: History, run_id: str, url: str, texts: bool = False) -> Published:
-    """Writes a finished run into a team's ledger, in one transaction; one that stands there already is left as it is.
-
-    Args:
-        history: the ledger of the run.
-        run_id: the run, by its id or the start of it.
-        url: `postgresql://...` or `sqlite:///...`.
-        texts: also prompts, requests and replies.
+    """Write a finished run into a team's ledger, in one transaction, with prompts, requests and replies if `texts`; one
+    that is there already is left as it is.
 
     Raises:
         InputError: no address of a database, or the ledger's own file.
@@ -165,12 +160,8 @@ def _write(engine: Engine, metadata: MetaData, record: Row, tables: Mapping[str,
 
 
 def verify_published(url: str, run_id: str, anchor: str | None = None) -> PublishedReading:
-    """Reads a run back out of a team's ledger and checks each event, row and text against its hash.
-
-    Args:
-        url: where it was published.
-        run_id: its whole id.
-        anchor: the digest that `publish` gave, or the hash of one of its events, noted elsewhere.
+    """Read a run back out of a team's ledger and check each event, row and text against its hash; `anchor` is what
+    `publish` gave, or the hash of one of its events, noted elsewhere.
 
     Raises:
         InputError: no address of a database, or the run is not there.

@@ -93,11 +93,7 @@ def split_adapter(rest: str) -> tuple[str, Path | None]:
 
 
 def adapter_fault(adapter: Path, base: Path) -> str:
-    """Why an adapter cannot be served with a base, in one line that names the file; "" where it can.
-
-    Args:
-        base: The model file; one that is not here yet is not compared with.
-    """
+    """Why an adapter cannot be served with a base (if that is here yet), in one line that names the file; else ""."""
     if not adapter.is_file():
         return f"{adapter}: no such adapter file; {GIVE_ANOTHER}"
     try:
@@ -138,10 +134,7 @@ def untied(path: Path) -> Path:
     """A copy of a model with the tied matrix twice, for adapters of the token embedding; kept in the cache folder.
 
     llama.cpp puts an adapter of a tied embedding on the output, too, where its shapes do not fit, and ends the process.
-    The copy answers as the model does, and is checked before each use.
-
-    Raises:
-        InputError: the model cannot be read, or the disk refuses.
+    The copy answers as the model does, and is checked before each use. Raises InputError.
     """
     model, wanted = read_gguf(path), hashlib.sha256()
     for part in _untied_parts(model):
@@ -183,11 +176,7 @@ FIRST, SECOND = ".lora_a", ".lora_b"
 
 
 def read_adapter(path: Path, base: GgufFile) -> GgufFile:
-    """An adapter file that fits `base`.
-
-    Raises:
-        InputError: it is truncated, no adapter, or one for another model; in one line.
-    """
+    """An adapter file that fits `base`. Raises InputError for a truncated file, no adapter, or one of another model."""
     file = read_gguf(path)
     why = unusable_adapter(file) or unlike_base(file, base)
     alpha = file.values.get(LORA_ALPHA)
@@ -242,14 +231,7 @@ def write_adapter(
     tensors: Mapping[str, Array],
     more: Mapping[str, Value] = NOTHING,
 ) -> tuple[Path, str]:
-    """Writes `STEM-HASH.gguf`, the same bytes for the same content.
-
-    Returns:
-        Its path, and its SHA-256 in hex digits.
-
-    Raises:
-        OSError: the disk refuses.
-    """
+    """Write `STEM-HASH.gguf`, the same bytes for the same content; return its path and its SHA-256 in hex digits."""
     data = gguf_bytes({FAMILY: family, TYPE: "adapter", KIND: "lora", LORA_ALPHA: alpha, **more}, tensors)
     digest = hashlib.sha256(data).hexdigest()
     path = folder / f"{stem}-{digest[:16]}.gguf"

@@ -82,11 +82,7 @@ class LabelScorer:
     def scores(
         self, messages: Sequence[dict[str, str]], labels: tuple[str, ...], reply: Any, how: Mapping[str, Any]
     ) -> tuple[float, ...]:
-        """The log-probability of each label at the beginning of the reply, up to the token that tells it from others.
-
-        Raises:
-            RuntimeError: The engine failed.
-        """
+        """The log-probability of each label at the start of the reply, up to the token that tells it from others."""
         tree = self._tree(labels)
         replied = (reply["choices"][0].get("logprobs") or {}).get("content") or []
         ids: TokenPath = tuple(place["id"] for place in replied)

@@ -61,11 +61,8 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class GgufFile:
-    """The content of a file: its single values (no arrays), its tensors by name, and the bytes of both.
-
-    Args:
-        head: how many bytes there are before the list of tensors.
-    """
+    """The content of a file: its single values (no arrays), its tensors by name, and the bytes of both; `head` is the
+    number of those before the list of tensors."""
 
     path: Path
     values: Mapping[str, Value]
@@ -135,11 +132,7 @@ class _Reader:
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """A GGUF file's values and tensors; the bytes stay on the disk until they are asked for.
-
-    Raises:
-        InputError: it cannot be read, is no GGUF file, ends too early, or has tensors of a type that is not in BLOCKS.
-    """
+    """A GGUF file's values and tensors; the bytes stay on the disk until they are asked for. Raises InputError."""
     try:
         with path.open("rb") as file:
             data: mmap.mmap | bytes = b""
@@ -242,12 +235,7 @@ def _padded(size: int, aligned: int) -> int:
 
 
 def gguf_bytes(values: Mapping[str, Value], tensors: Mapping[str, Array]) -> bytes:
-    """A file of single values and float32 tensors, the same bytes for the same content.
-
-    Args:
-        values: text, whole numbers from 0 to 2**32 - 1, and fractions (kept as float32).
-        tensors: by name, in the order of the file.
-    """
+    """A file of single values (fractions as float32) and float32 tensors, the same bytes for the same content."""
     import numpy as np
 
     head = [struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(values))]

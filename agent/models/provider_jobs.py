@@ -127,13 +127,8 @@ class ProviderJobs(ABC, Generic[M, J]):
 
 @dataclass(frozen=True, slots=True)
 class BatchJob:
-    """A batch as the provider shows it.
-
-    Args:
-        is_ended: whether the status is final.
-        created: when it was submitted, in seconds since 1970.
-        words: why it failed, in the provider's words; "" where it says nothing.
-    """
+    """A batch as the provider shows it, `created` in seconds since 1970, with the `words` why it failed ("" where it
+    says nothing)."""
 
     id: str
     status: str
@@ -260,12 +255,7 @@ _MODEL = re.compile(r"[\w.:/-]{1,200}")  # neither "@" nor a blank: it becomes p
 
 @dataclass(frozen=True, slots=True)
 class TuningSettings:
-    """How a provider trains.
-
-    Args:
-        epochs: passes over the train rows, at least 1.
-        seed: at least 0.
-    """
+    """How a provider trains: `epochs` (at least 1) are passes over the train rows."""
 
     epochs: int = 3
     seed: int = 0
@@ -273,15 +263,8 @@ class TuningSettings:
 
 @dataclass(frozen=True, slots=True)
 class TuningJob:
-    """A job as the provider shows it.
-
-    Args:
-        status: the provider's word; one of ENDED is final.
-        model: the provider's name of the tuned model; "" until there is one.
-        words: why it failed, in the provider's words; "" where it says nothing.
-        tokens: tokens that are billed. None: not said.
-        seconds: from its creation to its end. None: not said.
-    """
+    """A job as the provider shows it, with the tuned `model` and the `words` why it failed ("" where it says nothing),
+    the billed `tokens` and the `seconds` from its creation to its end (None: not said)."""
 
     id: str
     status: str

@@ -121,11 +121,8 @@ _TYPES: Mapping[int, Callable[[Any], Any]] = {
 
 
 def to_q4_0(source: Path, target: Path) -> None:
-    """Writes the weights of `source` to `target`, its Q4_1 tensors as Q4_0 and copies of all else.
-
-    Raises:
-        ValueError: `source` is no GGUF file, or has tensors of types that `gguf.py` does not know.
-    """
+    """Write the weights of `source` to `target`, its Q4_1 tensors as Q4_0. Raises ValueError for a file that `gguf.py`
+    does not read."""
     try:
         file = gguf.read_gguf(source)
     except InputError as error:

@@ -43,14 +43,9 @@ class EngineActor:
     """What runs on a node: one engine."""
 
     def start(self, path: str, sha256: str) -> None:
-        """Loads the weights.
+        """Load the weights at `path`, the same on every node; those of the catalogue are fetched if need be.
 
-        Args:
-            path: Of the file, the same on every node; weights of the catalogue are fetched where they are not here.
-            sha256: What the file must be, in hex digits.
-
-        Raises:
-            InputError: There is no such file on this node, or it is another one.
+        Raises InputError where there is no such file on this node, or it is another one.
         """
         file, node = Path(path), platform.node()
         if not file.is_file():
