@@ -7,14 +7,13 @@ wait in a loop of their own.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-from agent.errors import AgentError, InputError
+from agent.errors import InputError
 from agent.jobs import JOBS
-from agent.jobs.registry import takes
+from agent.jobs.registry import resume_note, takes
 from agent.options.jobs import CheckOptions, CustomizeOptions, MigrateOptions, ResumeOptions
 from agent.options.option import option
 from agent.release.result import RunResult
@@ -22,11 +21,8 @@ from agent.results.checks import CheckResult
 from agent.results.customize import CustomizeResult
 from agent.run.arguments import OptimizeArguments, WatchArguments, launch_of, register_as_begun
 from agent.run.interrupts import Stop, run_async, run_blocking
-from agent.run.launch import prepare, silence, start
-from agent.run.locations import LEDGER
-from agent.run.migration_source import migration_options
+from agent.run.launch import silence, start
 from agent.run.observers import LogWatcher
-from agent.run.resume import prepare_resume
 from agent.run.session import run_work
 from agent.run.tracking import Tracking
 from agent.scoring.user_metrics import MetricFunction
@@ -166,20 +162,10 @@ def resume(run: str = "", options: ResumeArguments = ResumeArguments()) -> RunRe
         ... except pa.AgentError as error:
         ...     result = pa.resume(error.run_id)
     """
-    db, watcher = Path(options.db), LogWatcher(options.progress)
-    tracking = Tracking.of(options)
-    silence(watcher.warn)
     if options.metric is not None:
-        register_as_begun(run, options.metric, db)
-    prepared = prepare_resume(run, options.part(ResumeOptions), db, watcher)
-    for line in prepared.lines:
-        watcher.on_message(line)
-
-    def finish(stop: Stop | None) -> RunResult:
-        with _resume_note(db):
-            return start(prepared.launch, db, watcher, prepared.resumed, stop, tracking)
-
-    return run_blocking(finish)
+        register_as_begun(run, options.metric, Path(options.db))
+    result: RunResult = JOBS.get("resume").run((run,), options)
+    return result
 
 
 @takes(MigrateArguments)
@@ -205,16 +191,8 @@ def migrate(prompt: str | Path, options: MigrateArguments) -> RunResult:
     Example:
         >>> pa.migrate("triage@production", model="openai/NAME").migration.test.shown  # doctest: +SKIP
     """
-    db, watcher = Path(options.db), LogWatcher(options.progress)
-    silence(watcher.warn)
-    asked = migration_options(str(prompt), options.part(MigrateOptions), db)
-
-    def run(stop: Stop | None) -> RunResult:
-        launch = prepare(asked, db, watcher)
-        with _resume_note(db):
-            return start(launch, db, watcher, stop=stop)
-
-    return run_blocking(run)
+    result: RunResult = JOBS.get("migrate").run((prompt,), options)
+    return result
 
 
 @takes(CustomizeArguments)
@@ -252,7 +230,7 @@ def customize(task: Source, options: CustomizeArguments) -> CustomizeResult:
     def compare(stop: Stop | None) -> CustomizeResult:
         launch = launch_of(task, options, db, watcher)
         checked(launch, asked, watcher.download)
-        with _resume_note(db):
+        with resume_note(db):
             found = asked.run or finished_search(launch, db)
             if not found:
                 require_cluster(asked)
@@ -359,19 +337,7 @@ def _work(task: Any, options: OptimizeArguments) -> Callable[[Stop | None], RunR
 
     def run(stop: Stop | None) -> RunResult:
         launch = launch_of(task, options, db, watcher)
-        with _resume_note(db):
+        with resume_note(db):
             return start(launch, db, watcher, stop=stop, tracking=tracking)
 
     return run
-
-
-@contextlib.contextmanager
-def _resume_note(db: Path) -> Iterator[None]:
-    """Add to what ends a run early how to continue."""
-    try:
-        yield
-    except AgentError as error:
-        if error.run_id:
-            where = "" if db == LEDGER else f", db={str(db)!r}"
-            error.add_note(f"to continue: promptassay.resume({error.run_id!r}{where}), or {error.hint}")
-        raise

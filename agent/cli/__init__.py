@@ -83,9 +83,6 @@ EVERYDAY = {
 """The commands of every day, in words that fit a line."""
 HELP = {name: about for commands in GROUPS.values() for name, about in commands.items()}
 _MODULES = {
-    "demo": ("demo",),
-    "run": ("run", "resume"),
-    "migrate": ("migrate",),
     "sweep": ("sweep",),
     "customize": ("customize",),
     "ui": ("ui",),

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.cli.common import plain, print_json, print_shown
+from agent.cli.common import Registered, plain, print_json, print_shown
 from agent.cli.declared import command
 from agent.cli.progress import Progress, run_shown
-from agent.cli.run import REGISTERED
 from agent.observer import NO_OBSERVER
 from agent.options.jobs import CustomizeOptions, RecordedOptions, RunOptions
 from agent.options.option import JobOptions, option
 from agent.options.shared import COMPARISON, PlanOption, ShownOptions, TrackOptions
+from agent.search.registered import STRATEGIES
+from agent.tracking.tracker import TRACKERS
 
 if TYPE_CHECKING:
     from agent.run.launch import Launch
@@ -38,7 +39,7 @@ class ExportOption(JobOptions):
     ExportOption,
     PlanOption,
     ShownOptions,
-    types=REGISTERED,
+    types={"strategy": Registered(STRATEGIES), "track": Registered(TRACKERS)},
     ray={"is_flag": False, "flag_value": "local"},
 )
 @click.argument("task")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
@@ -169,39 +169,59 @@ def command(
     return made
 
 
+class _WholeText(click.types.StringParamType):
+    """A text whose environment variable is one value, blanks included, also where the option may be repeated."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [rv]
+
+
+def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str, ...]) -> str | None:
+    if len(names) > 1:
+        raise click.BadParameter("a run prompts one model; `optimize transfer` scores its best prompts on others")
+    return names[0] if names else None
+
+
+CHANGES = {"run": {"model": {"type": _WholeText(), "multiple": True, "callback": _single_model}}}
+"""Keywords of click by command and option."""
+
+
 def job_command(spec: JobSpec) -> click.Command:
     """The command of a job: its arguments and options, `--json`, and `--quiet` where it asks models."""
 
     def called(*parts: Any, **arguments: Any) -> None:
-        from agent.cli.progress import run_shown
+        from agent.cli.progress import JobProgress, Progress
+        from agent.jobs.registry import Printed
+        from agent.observer import NO_OBSERVER
         from agent.run.launch import silence
-        from agent.run.session import Work
+        from agent.run.session import Work, run_work
         from agent.run.tracking import NO_TRACKING, Tracking
 
         output: Any = parts[-1] if shown else JsonOption()
-        code = 0
+        as_json, is_quiet = output.as_json, getattr(output, "quiet", True)
+        progress = Progress(is_quiet) if spec.searches else JobProgress(is_quiet or as_json, spec.asks)
         tracking = next((Tracking.of(each) for each in parts if isinstance(each, TrackOptions)), NO_TRACKING)
         if spec.asks:
             silence()
-        found = spec.begin(arguments, parts)
+        found = spec.begin(arguments, parts, NO_OBSERVER if as_json else progress)
         if isinstance(found, Work):
             db = next(part.db for part in parts if hasattr(part, "db"))
-            is_quiet = output.quiet or output.as_json
-            result = run_shown(found, db, is_quiet, spec.asks, tracking)
-            print_shown(result, output.as_json)
+            with progress:
+                result = run_work(found, db, progress, tracking=tracking)
+            print_shown(Printed(result, spec.shows and partial(spec.shows, result, db)), as_json)
             code = found.ended(result)
         else:
-            code = print_shown(found, output.as_json)
+            code = print_shown(found, as_json)
         if code:
             raise SystemExit(code)
 
     called.__doc__ = spec.about
     called.__click_params__ = [_argument(each) for each in reversed(spec.arguments)]  # type: ignore[attr-defined]
     shown: list[type[JobOptions]] = [TrackOptions] if spec.tracks else []
-    if spec.asks or spec.has_json:
-        shown.append(QuietOption if spec.asks else JsonOption)
+    if (asks := bool(spec.asks or spec.searches)) or spec.has_json:
+        shown.append(QuietOption if asks else JsonOption)
     types = {name: Registered(registry) for name, registry in spec.registries.items()}
-    changes: dict[str, dict[str, Any]] = {name: {"required": True} for name in spec.required}
+    changes: dict[str, Any] = {**CHANGES.get(spec.name, {}), **{name: {"required": True} for name in spec.required}}
     changes |= {name: {"allow_from_autoenv": False} for name in spec.typed}
     made = command(*spec.models.values(), *shown, types=types, **changes)(called)
     made.listed = spec.listed

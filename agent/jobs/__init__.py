@@ -25,6 +25,7 @@ _MODULES = {
     "promote": ("promote", "rollback", "load", "aliases"),
     "check": ("check", "bless", "monitor", "ab report"),
     "learn": ("learn",),
+    "search": ("run", "resume", "migrate", "demo"),
     "tools": ("tools",),
     "transfer": ("transfer",),
 }

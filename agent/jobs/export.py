@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from agent.errors import AgentError, InputError
 from agent.jobs.registry import DB, Printed, job
@@ -14,7 +14,7 @@ from agent.ledger.query import History, Row, released_file, started_with
 from agent.options.kinds import File, Texts
 from agent.options.option import option
 from agent.options.shared import JsonOption
-from agent.programs import ARMS, TUNED_ARMS
+from agent.programs import ARMS, TUNED_ARMS, Arm
 from agent.programs.classic import exported
 from agent.release.file_release import MANIFEST
 from agent.release.formats.export_format import FORMATS, Material
@@ -28,7 +28,6 @@ from agent.run.tasks import source_of, task_of
 from agent.types import Task
 
 NO_DEV = "a comparison asks its arms the sealed rows alone"
-Arm = Literal["classic", "lora", "lora+prompt", "full"]
 
 
 def formats() -> Iterator[tuple[str, str]]:

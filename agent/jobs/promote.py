@@ -15,13 +15,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainSerializer
 
 from agent.errors import GateFailed, InputError, LedgerBusy, ReleaseError
-from agent.jobs.export import Arm, task_of_run
+from agent.jobs.export import task_of_run
 from agent.jobs.registry import DB, Printed, job
 from agent.ledger.provenance import user
 from agent.ledger.query import History, released_file
 from agent.ledger.store import Ledger
 from agent.options.option import option
-from agent.programs import ARMS, TUNED_ARMS
+from agent.programs import ARMS, TUNED_ARMS, Arm
 from agent.programs.classic import released
 from agent.release.aliases import (
     NAME,

@@ -11,10 +11,11 @@ in Python; the others are arguments, which may be left out where they have a def
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ from pydantic.fields import FieldInfo
 
 from agent.errors import AgentError
 from agent.jobs import JOBS
+from agent.observer import NO_OBSERVER, Observer
 from agent.options.option import JobOptions, Option, option
 from agent.options.shared import LEDGER, LedgerOption, TrackOptions, in_order
 from agent.registry import Listed, Registry
@@ -95,7 +97,9 @@ class JobSpec:
 
     Args:
         name: the words of its command.
-        asks: what its progress is called; "" for a job that asks no model.
+        asks: what its progress is called; "" for a search, and for a job that asks no model.
+        searches: whether it is a search: its function gets an `observer` for messages.
+        shows: prints the result, with the ledger.
         tracks: whether its command has the options of trackers.
         required: options that must be given.
         registries: by option, what lists its values.
@@ -107,6 +111,8 @@ class JobSpec:
     name: str
     function: Callable[..., Any]
     asks: str = ""
+    searches: bool = False
+    shows: Callable[[Any, Path], None] | None = None
     tracks: bool = False
     required: tuple[str, ...] = ()
     registries: Mapping[str, Registry[Any]] = field(default_factory=dict)
@@ -124,7 +130,8 @@ class JobSpec:
     @cached_property
     def arguments(self) -> list[inspect.Parameter]:
         """The parameters that are no options."""
-        return [each for each in self.parameters if not (_is_model(each) or isinstance(each.default, FieldInfo))]
+        others = [each for each in self.parameters if each.name != "observer"]
+        return [each for each in others if not (_is_model(each) or isinstance(each.default, FieldInfo))]
 
     @cached_property
     def models(self) -> dict[str, type[JobOptions]]:
@@ -161,9 +168,9 @@ class JobSpec:
             kinds += get_args(kind)
         return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Result)), None)
 
-    def begin(self, arguments: Mapping[str, Any], parts: Iterable[JobOptions]) -> Any:
+    def begin(self, arguments: Mapping[str, Any], parts: Iterable[JobOptions], observer: Observer = NO_OBSERVER) -> Any:
         """Call the function with its arguments and an instance of each of its models."""
-        values = dict(arguments)
+        values = {**arguments, **({"observer": observer} if self.searches else {})}
         for name, part in zip(self.models, parts, strict=False):
             values |= {name: part} if name else dict(part)
         return self.function(**values)
@@ -176,7 +183,7 @@ class JobSpec:
         given, models = options.as_given, self.models.values()
         parts = [part.given({name: given[name] for name in part.declared() if name in given}) for part in models]
         named = {each.name: _as_text(each, word) for each, word in zip(self.arguments, words, strict=True)}
-        found = self.begin(named, parts)
+        found = self.begin(named, parts, watcher)
         if isinstance(found, Printed):
             if found.error is not None:
                 raise found.error
@@ -184,11 +191,12 @@ class JobSpec:
         if not isinstance(found, Work):
             return found
         db = Path(getattr(options, "db", LEDGER))
-        return run_blocking(lambda stop: run_work(found, db, watcher, stop, tracking))
+        with resume_note(db):
+            return run_blocking(lambda stop: run_work(found, db, watcher, stop, tracking))
 
     def in_python(self) -> Callable[..., Any]:
         """The job as a function that runs to its end; options are keyword arguments."""
-        bases: list[Any] = [*self.models.values(), *([WatchArguments] if self.asks else [])]
+        bases: list[Any] = [*self.models.values(), *([WatchArguments] if self.asks or self.searches else [])]
         model = create_model("Arguments", __base__=tuple(bases) or JobOptions)
 
         def run(*words: Any) -> Any:
@@ -203,6 +211,18 @@ class JobSpec:
         run.__signature__ = signature  # type: ignore[attr-defined]
         made: Callable[..., Any] = takes(cast(Any, model))(cast(Any, run))
         return made
+
+
+@contextlib.contextmanager
+def resume_note(db: Path) -> Iterator[None]:
+    """Add to what ends a run early how to continue."""
+    try:
+        yield
+    except AgentError as error:
+        if error.run_id:
+            where = "" if db == LEDGER else f", db={str(db)!r}"
+            error.add_note(f"to continue: promptassay.resume({error.run_id!r}{where}), or {error.hint}")
+        raise
 
 
 def _as_text(parameter: inspect.Parameter, word: Any) -> Any:

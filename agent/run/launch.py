@@ -13,7 +13,7 @@ from agent.errors import InputError
 from agent.extras import not_tried
 from agent.observer import NO_OBSERVER, Observer
 from agent.privacy import ALLOW_TRACING, silence_tracing
-from agent.run.session import price_of, remarks, require_batches, run_work
+from agent.run.session import Work, price_of, remarks, require_batches, run_work
 from agent.run.tasks import METRIC, read_task, require_judging
 from agent.run.tracking import NO_TRACKING, Tracking
 from agent.types import Spend, Usage
@@ -233,6 +233,13 @@ def resolved(asked: RecordedOptions, program: Kind, has_proposer: bool = True) -
     )
 
 
+def search_of(launch: Launch, resumed: Resumed | None = None) -> Work[RunResult]:
+    """The search or the migration of a launch, ready to start; `resumed`: the run to continue."""
+    from agent.run.optimize import RunState
+
+    return RunState.of(launch, resumed).work(resumed.run_id if resumed else "")
+
+
 def start(
     launch: Launch,
     db: Path,
@@ -242,10 +249,7 @@ def start(
     tracking: Tracking = NO_TRACKING,
 ) -> RunResult:
     """Run a search or a migration to its end; `resumed`: the run to continue. Otherwise as `run_work`."""
-    from agent.run.optimize import RunState
-
-    work = RunState.of(launch, resumed).work(resumed.run_id if resumed else "")
-    return run_work(work, db, watcher, stop, tracking)
+    return run_work(search_of(launch, resumed), db, watcher, stop, tracking)
 
 
 def _require_function(task: Task) -> None:

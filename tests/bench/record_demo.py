@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.files import sha256_of
+from agent.jobs.search import MODEL, prepare_demo
 from agent.models.local import LocalModel
 from agent.models.recorded import (
     PREFIX,
@@ -30,7 +31,6 @@ from agent.models.recorded import (
     write_recording,
 )
 from agent.programs.kinds import program_for
-from agent.run.demo import MODEL, prepare_demo
 from agent.run.launch import start
 from agent.run.observers import Watcher
 from agent.types import LM, Completion, Request

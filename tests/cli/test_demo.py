@@ -19,8 +19,8 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli import main
+from agent.jobs.search import FOLDER, MODEL
 from agent.models.recorded import PREFIX, RECORDINGS, SUFFIX
-from agent.run.demo import FOLDER, MODEL
 from tests.cli.world import good, good_json, refused
 from tests.conftest import made_once
 from tests.report.web_world import signed_in

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.cli.run import detectable_line
+from agent.jobs.search import detectable_line
 from agent.release.result import RunResult
 from agent.report import facts
 from agent.report.run_blocks import SCREEN, run_sections, screen_lines

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from agent.errors import InputError, RowRefused
 from agent.gateway.prices import price_of
+from agent.jobs.search import MODEL
 from agent.models.model_registry import create_model, leads_elsewhere
 from agent.models.recorded import (
     RecordedModel,
@@ -23,7 +24,6 @@ from agent.models.recorded import (
     request_key,
     write_recording,
 )
-from agent.run.demo import MODEL
 from agent.types import Completion, Message, Request, Tool, Usage
 
 WEIGHTS = RecordedWeights("A Model, Q4 GGUF", "0" * 64, "Apache-2.0")

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 import promptassay as pa
 from agent import api
-from agent.cli.declared import OptionType, command
-from agent.cli.run import run_command
+from agent.cli.declared import OptionType, command, job_command
 from agent.errors import ProblemsError
+from agent.jobs import JOBS as DECLARED
 from agent.jobs.sweep.cells import cells_of
 from agent.jobs.sweep.file import read_sweep
 from agent.options.jobs import (
@@ -86,7 +86,7 @@ def test_a_range_error_reads_the_same_from_every_surface(name: str, text: str, v
     what = RunOptions.problems({name: value})[name]
     assert what.startswith((f"{value}: write ", f"{value!r}: write ")), what
     flag = RunOptions.spelled(name)
-    typed = CliRunner().invoke(run_command, ["toy", flag, text])
+    typed = CliRunner().invoke(job_command(DECLARED.get("run")), ["toy", flag, text])
     assert typed.exit_code == 2
     assert f"Invalid value for '{flag}': {what}" in " ".join(typed.output.split()) or f"': {what}" in typed.output
     with pytest.raises(ProblemsError) as program:
@@ -206,7 +206,7 @@ def test_options_that_contradict_each_other_are_refused_before_anything_is_calle
         pa.optimize("toy", margin=3)
     with pytest.raises(ProblemsError, match="batch_wait: how long a batch is waited for; add batch"):
         pa.optimize("toy", batch_wait="1h")
-    shown = CliRunner().invoke(run_command, ["toy", "--margin", "3"])
+    shown = CliRunner().invoke(job_command(DECLARED.get("run")), ["toy", "--margin", "3"])
     assert "--margin: what --prefer cheap may lose" in str(shown.exception)
 
 

@@ -241,7 +241,7 @@ def test_a_job_of_theirs_is_a_command_a_function_and_a_page(plugin: Path, two_ru
     assert (found.rows, found.alike) == (told["rows"], told["alike"])
     assert said.startswith(f"{told['alike']} of 2 rows are answered alike\ncalls: ")
     assert good_json("audit", "verify")["whole"]
-    assert good("show").startswith(f"{told['alike']} of 2 rows")
+    assert good("show", told["run_id"]).startswith(f"{told['alike']} of 2 rows")
     page = command_page()
     assert "## optimize agreement" in page
     assert "Cap on model calls" in page.partition("## optimize agreement")[2]

@@ -1,0 +1,226 @@
+"""`optimize run`, `resume`, `migrate` and `demo`: from a task, a model and a budget to a tested prompt."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agent.errors import AgentError, InputError
+from agent.jobs.registry import DB, Printed, job
+from agent.ledger.connect import is_there
+from agent.ledger.team_store import database, publish
+from agent.observer import NO_OBSERVER, Observer
+from agent.options.jobs import MigrateOptions, RecordedOptions, ResumeOptions, RunOptions
+from agent.options.shared import PlanOption, PublishedOptions
+from agent.redact import without_password
+from agent.release.result import RunResult
+from agent.report.blocks import Column, PageSection, plain, table, text
+from agent.report.run_blocks import run_sections, screen_lines
+from agent.report.terminal import show, show_sections
+from agent.report.view import RunView
+from agent.run.launch import Launch, estimate, prepare, search_of
+from agent.run.locations import ledger_option, open_history
+from agent.run.migration_source import migration_options
+from agent.run.optimize import Resumed
+from agent.run.resume import prepare_resume
+from agent.run.session import Work
+from agent.run.tasks import SAMPLES, copy_task
+from agent.search.registered import STRATEGIES
+from agent.stats.intervals import smallest_margin
+from agent.tracking.tracker import TRACKERS
+
+MODEL = "recorded/qwen2.5-coder-0.5b"
+FOLDER = Path("tasks/demo")
+ROWS = SAMPLES / "home_assistant"
+OWN = Path(__file__).parents[1] / "demo" / "task"
+"""The files of the task that are not the sample's."""
+DEMO = RecordedOptions(task=FOLDER.name, max_concurrency=16)
+SECTIONS = ("verdict", "result", "prompt")
+STEPS = (
+    ("see it whole", "optimize show"),
+    ("open the report", "optimize report"),
+    ("see it in the browser", "optimize ui"),
+    ("ship the prompt", "optimize promote"),
+    ("use it in a program", "optimize export --format python -o demo_prompt.py"),
+    ("check the record", "optimize audit verify"),
+)
+OWN_DATA = ("try your own data", "optimize run data.csv --target COL --prompt prompt.txt")
+URL: Any = PublishedOptions.field("ledger_url")
+
+
+def show_run(result: RunResult, db: Path) -> None:
+    """Print the result of a run."""
+    lines = None
+    with suppress(AgentError), closing(open_history(db)) as history:  # a result that is there is printed
+        lines = screen_lines(result, RunView(history, result.run_id), brief=True)
+    print("\n".join(lines or screen_lines(result, brief=True)))
+
+
+@job("run", searches=True, tracks=True, registries={"strategy": STRATEGIES, "track": TRACKERS}, shows=show_run)
+def run(
+    task: str, options: RunOptions, plan: PlanOption, *, observer: Observer, db: Path = DB, ledger_url: str | None = URL
+) -> Work[RunResult] | Printed:
+    """Search for the best prompt of TASK, test it once on sealed rows, and write the prompt to ship to runs/.
+
+    TASK is a name under tasks/, a folder with a task.toml, or a data file (.csv, .tsv, .jsonl, .json, .xlsx, .parquet)
+    together with --target and --prompt.
+    Exit codes: 0 done (also when your prompt is kept), 1 error, 2 usage (also a key, address or name that the provider
+    refuses), 3 budget too small, 130 interrupted; after 1 and 130 the last line is the command that continues.
+    """
+    _require_database(ledger_url)
+    launch = prepare(options.changed_to(RecordedOptions, task=task), db, observer)
+    return planned(launch) if plan.dry_run else _search(launch, db, ledger_url)
+
+
+@job("resume", searches=True, tracks=True, registries={"track": TRACKERS}, shows=show_run)
+def resume(
+    run: str = "", *, options: ResumeOptions, observer: Observer, db: Path = DB, ledger_url: str | None = URL
+) -> Work[RunResult]:
+    """Continue RUN (default: the latest that did not finish). Nothing that was paid for is bought again.
+
+    Refuses when the task, its data or metrics, the model or the program changed since, naming what changed; --fork
+    starts a new run with what is there now, which still takes every call that it shares from the ledger.
+    """
+    _require_database(ledger_url)
+    prepared = prepare_resume(run, options, db, observer)
+    work = _search(prepared.launch, db, ledger_url, prepared.resumed)
+    return replace(work, opening="\n".join([*prepared.lines, work.opening]))
+
+
+@job("migrate", searches=True, required=("model",), shows=show_run)
+def migrate(
+    prompt: str, options: MigrateOptions, plan: PlanOption, *, observer: Observer, db: Path = DB
+) -> Work[RunResult] | Printed:
+    """Make PROMPT, which was released for one model, a prompt for another one, in few calls.
+
+    PROMPT is a prompt.md or its folder, NAME@ALIAS, NAME@VERSION, or the id of a run. The prompts that its run tried
+    are raced on the new model, and a few are made from the best. The sealed test then asks whether the new model loses
+    less than --margin against the old one, whose replies to the same rows are in the ledger and are not bought again.
+    Exit codes, resume and promotion are as of `optimize run`.
+    """
+    launch = prepare(migration_options(prompt, options, db), db, observer)
+    return planned(launch) if plan.dry_run else _search(launch, db)
+
+
+def _search(launch: Launch, db: Path, url: str | None = None, resumed: Resumed | None = None) -> Work[RunResult]:
+    """The search of a launch, which is published when it has finished."""
+    work = search_of(launch, resumed)
+    return work if url is None else replace(work, ended=lambda result: _published(url, result.run_id, db))
+
+
+def _require_database(url: str | None) -> None:
+    """Raises InputError, before anything is spent, for a --ledger-url that names no database."""
+    if url is not None:
+        database(url)
+
+
+def _published(url: str, run_id: str, db: Path) -> int:
+    """Publish a run that has just finished. What goes wrong is only said, with the command that repeats it."""
+    try:
+        with closing(open_history(db)) as history:
+            said = publish(history, run_id, url).line()
+    except AgentError as error:
+        again = f"optimize ledger publish {run_id} --to {shlex.quote(without_password(url))}{ledger_option(db)}"
+        said = f"not published: {error}\npublish it with: {again}"
+    print(plain(said), file=sys.stderr)
+    return 0
+
+
+# -- the priced plan --------------------------------------------------------------------------------------------------
+
+
+def detectable_line(gains: Mapping[float, float]) -> str:
+    """The smallest gain (0 to 1; inf: none) that the sealed test can show, by the baseline's score (0 to 1)."""
+    words = [
+        f"{f'{100 * gain:.0f} points' if math.isfinite(gain) else 'none'} if your prompt scores {100 * rate:.0f}"
+        for rate, gain in gains.items()
+    ]
+    return f"the smallest gain that the sealed test can show (80 % power): {', '.join(words)}"
+
+
+def planned(launch: Launch) -> Printed:
+    """The priced plan: what each role may call at most, in calls, tokens and dollars."""
+    plan = estimate(launch)
+    least = smallest_margin(max(1, plan.plan.test_rows))
+    margins = {"margin": launch.migration.margin, "smallest_margin": least} if launch.migration else {}
+    lines = [launch.opening(plan.plan)]
+    for role, row in plan.roles.items():
+        cost = "unknown price" if row["usd"] is None else f"${row['usd']:.4f}"
+        if row["calls"]:
+            calls = f"{row['calls']} calls, about {row['tokens']:,} tokens, {cost}"
+            lines.append(f"  {role:<9} {row['model']}: {calls}")
+    cost = "unknown price" if plan.usd is None else f"${plan.usd:.2f}"
+    allowed = f", as {plan.cap} allows" if plan.cap else ""
+    lines.append(f"at most about {plan.tokens:,} tokens, {cost}{allowed}; nothing was called")
+    if launch.migration is None:
+        lines.append(detectable_line(plan.gains))
+    else:
+        lines.append(f"two models of one quality pass this sealed test from about --margin {100 * least:.0f} on")
+    return Printed({**plan.as_dict(), **margins}, lambda: show(text(*lines, exact=True)))
+
+
+# -- the demo ---------------------------------------------------------------------------------------------------------
+
+
+def show_demo(result: RunResult, db: Path) -> None:
+    """Print what the demo is, which files it wrote, and what to type next."""
+    words, pairs = ledger_option(db), (Column(""), Column("", "code"))
+    files = (("task", FOLDER), ("new prompt", result.release.path), ("record of every call", db))
+    steps = [*((what, f"{command}{words}") for what, command in STEPS), OWN_DATA]
+    with closing(open_history(db)) as history:
+        sections = run_sections(result, RunView(history, result.run_id), brief=True, names=SECTIONS)
+        print()
+        show_sections(
+            [
+                *sections,
+                PageSection("about", "", (text("Search, statistics, ledger and report are those of every run."),)),
+                PageSection("files", "", (table("files:", pairs, files),)),
+                PageSection("next", "", (table("next:", pairs, steps),)),
+            ]
+        )
+
+
+@job("demo", searches=True, shows=show_demo)
+def demo(*, observer: Observer, db: Path = DB) -> Work[RunResult]:
+    """Run a whole search in seconds, over recorded replies: no model, no key, no network.
+
+    The replies were recorded from a small open model and ship with the package. Search, sealed test, statistics, ledger
+    and report are those of every run. The task is written to tasks/demo, the run to runs/. A second demo is a second
+    run, which takes its replies from the ledger. A ledger with runs of yours is refused: give another one with --db.
+    """
+    return search_of(prepare_demo(db, observer))
+
+
+def prepare_demo(db: Path, observer: Observer = NO_OBSERVER) -> Launch:
+    """Write the task to tasks/demo, and prepare a run of it.
+
+    Raises InputError where the ledger holds runs of other models, or tasks/demo is another task.
+    """
+    if is_there(db):
+        with closing(open_history(db)) as history:
+            others = [run["id"] for run in history.runs() if run["model"] != MODEL]
+        if others:
+            raise InputError(
+                f"{db}: holds other runs; keep the demo apart: optimize demo --db demo/ledger.db, or an empty folder"
+            )
+    if not FOLDER.exists():
+        copy_task(FOLDER, ROWS, OWN)
+    elif changed := _changed():
+        raise InputError(f"{changed}: not as the demo was recorded; remove {FOLDER}, or run the demo in another folder")
+    return prepare(DEMO, db, observer)
+
+
+def _changed() -> Path | None:
+    """The first file of the task that is missing here or differs from the package's."""
+    originals = {path.name: path for source in (ROWS, OWN) for path in source.iterdir()}
+    for name, original in sorted(originals.items()):
+        copy = FOLDER / name
+        if not copy.is_file() or copy.read_bytes() != original.read_bytes():
+            return copy
+    return None
