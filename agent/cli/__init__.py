@@ -16,11 +16,11 @@ from agent.registry import OURS
 
 GROUPS = {
     "Start": {
-        "demo": "See a whole run in seconds, over recorded replies: no model, no key, no network.",
+        "demo": "See a whole run in seconds: no model, no key, no network.",
     },
     "Search": {
-        "run": "Search for the best prompt of TASK and test it (the default: `optimize TASK`).",
-        "resume": "Go on with a run that did not finish; nothing is bought twice.",
+        "run": "Search for the best prompt of TASK and test it.",
+        "resume": "Continue a run that did not finish.",
         "migrate": "Make a released prompt one for another model, and prove that it is not worse.",
         "transfer": "Score a run's best prompts on other models.",
         "batch": "List batches of calls at providers, or cancel those of a run.",
@@ -29,22 +29,22 @@ GROUPS = {
     },
     "Look": {
         "runs": "List the runs in the ledger.",
-        "show": "Show a run: its winner, examples, diff to your prompt and what each part cost.",
+        "show": "Show a run: its winner, what changed, what it cost.",
         "history": "Show each trial of a run: instruction, examples, technique, score, cost; or search all texts.",
-        "report": "Write a run as one HTML file: verdict, scores, prompt, changed rows, cost.",
+        "report": "Write a run as one HTML file.",
         "compare": "Compare two runs or two trials: options, scores, cost, words, and a paired test.",
-        "ui": "Show runs, trials, comparisons, ratings and the audit in the browser, on this machine only.",
+        "ui": "Show everything in the browser, on this machine only.",
     },
     "Ship": {
-        "export": "Write a run's prompt as prompt.md, messages JSON, or in the format of another tool.",
-        "promote": "Ship a run's winner under an alias: asks the gate, or overrides it with a reason that is kept.",
+        "export": "Write a run's prompt in the format of your program.",
+        "promote": "Ship a run's winner; asks the gate.",
         "rollback": "Put an alias back to the version before.",
         "load": "Print the prompt that an alias means now, as a program would load it.",
         "aliases": "List the aliases, or the whole history of a name.",
         "apply": "Ask a released prompt each row of a file, and write the rows with the answers.",
     },
     "Watch": {
-        "check": "Ask a released prompt its suite again, here or on a new model; fails when it got worse.",
+        "check": "Ask a released prompt its suite again; fails on regression.",
         "bless": "Record what a released prompt answers now as the reference of later checks.",
         "monitor": "Compare a log of production answers with the reference; fails on drift.",
         "ab": "Read the outcomes of an A/B test, at any time.",
@@ -56,7 +56,7 @@ GROUPS = {
         "reproduce": "Replay a run from the stored replies and report what comes out differently.",
     },
     "Set-up": {
-        "init": "Make a task folder out of your own file or out of a sentence, or copy a sample.",
+        "init": "Make a task folder out of your own file, or copy a sample.",
         "label": "Label rows of a task by single keys, in the terminal or in the browser.",
         "tasks": "List the tasks here, or check one.",
         "metrics": "List the metrics that a task may name.",
@@ -67,20 +67,8 @@ GROUPS = {
     },
 }
 """By heading of the help each command, with what it does."""
-EVERYDAY = {
-    "demo": "See a whole run in seconds: no model, no key, no network.",
-    "init": "Make a task folder out of your own file, or copy a sample.",
-    "run": "Search for the best prompt of TASK and test it.",
-    "resume": "Continue a run that did not finish.",
-    "show": "Show a run: its winner, what changed, what it cost.",
-    "report": "Write a run as one HTML file.",
-    "ui": "Show everything in the browser, on this machine only.",
-    "export": "Write a run's prompt in the format of your program.",
-    "promote": "Ship a run's winner; asks the gate.",
-    "check": "Ask a released prompt its suite again; fails on regression.",
-    "doctor": "Check this machine: Python, SQLite, model, keys, ledger.",
-}
-"""The commands of every day, in words that fit a line."""
+EVERYDAY = ("demo", "init", "run", "resume", "show", "report", "ui", "export", "promote", "check", "doctor")
+"""The commands of every day."""
 HELP = {name: about for commands in GROUPS.values() for name, about in commands.items()}
 _MODULES = {
     "sweep": ("sweep",),
@@ -153,7 +141,7 @@ class _Commands(click.Group):
                     formatter.write_dl([(f"{name:<{_WIDEST}}", about) for name, about in others])
             return
         with formatter.section("Every day"):
-            formatter.write_dl([(f"{name:<{_WIDEST}}", about) for name, about in EVERYDAY.items()])
+            formatter.write_dl([(f"{name:<{_WIDEST}}", HELP[name]) for name in EVERYDAY])
         more = {
             heading: ", ".join(name for name in commands if name not in EVERYDAY)
             for heading, commands in GROUPS.items()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -24,16 +23,6 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from agent.registry import Registry
-
-
-class Number(click.FloatRange):
-    """A finite number in a range; nan, which no comparison finds outside of it, is refused."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is no finite number.", param, ctx)
-        return number
 
 
 class FilePath(click.Path):

@@ -182,7 +182,10 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
     return names[0] if names else None
 
 
-CHANGES = {"run": {"model": {"type": _WholeText(), "multiple": True, "callback": _single_model}}}
+CHANGES: Mapping[str, Mapping[str, Any]] = {
+    "run": {"model": {"type": _WholeText(), "multiple": True, "callback": _single_model}},
+    "report": {"output": {"type": FilePath(allows_stdout=True)}},
+}
 """Keywords of click by command and option."""
 
 

@@ -8,8 +8,8 @@ without a call.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,6 +22,7 @@ from agent.jobs.registry import DB, Printed, job, key_option
 from agent.jobs.released import released
 from agent.ledger.connect import is_there
 from agent.ledger.provenance import tool_version, user, utc_now
+from agent.ledger.query import is_erased
 from agent.options.jobs import BlessOptions, CheckOptions
 from agent.options.kinds import File, Time
 from agent.options.option import JobOptions, option
@@ -39,21 +40,18 @@ from agent.results.checks import AbResult, BlessResult, CheckResult, MonitorResu
 from agent.run.embeddings import model_of_prompt
 from agent.run.launch import earlier_prices, whole_budget
 from agent.run.locations import (
-    metric_folder,
     models_of,
     open_history,
     prompt_path,
     require_named,
-    rubrics_of,
     run_options,
-    suite_in_run,
-    task_folder,
     task_for,
 )
 from agent.run.session import Session, Work
-from agent.run.tasks import find_task, require_judging
+from agent.run.tasks import find_task, require_judging, task_named
 from agent.scoring.llm_judge import judge_builder, judge_calls
 from agent.scoring.task_metrics import build_metrics
+from agent.task.judge_files import read_rubric
 from agent.task.load import load_task
 from agent.tracking.tracker import TRACKERS
 from agent.types import LM, Drift, Outcome, Task
@@ -105,7 +103,7 @@ def check(prompt: str, options: CheckOptions, output: CheckOutput, db: Path = DB
     if (recorded := _suite(path, loaded, options.suite)) is not None:
         source, named = options.suite or path.with_name(SUITE_FILE), {*named, recorded.model, *recorded.judges}
     else:
-        recorded = suite_in_run(loaded, task_for(loaded, options.task, db), db)
+        recorded = _suite_in_run(loaded, task_for(loaded, options.task, db), db)
     if other := [each for each in options.judge if each not in recorded.judges]:
         judges = ", ".join(recorded.judges) or "no judge"
         raise InputError(
@@ -114,7 +112,7 @@ def check(prompt: str, options: CheckOptions, output: CheckOutput, db: Path = DB
         )
     name = options.model or in_folder(loaded.release, recorded.model)
     _require_typed(source, named, name, recorded.judges, options, db)
-    task = recorded.task(loaded, metric_folder(recorded, loaded, options.task, path, db), rubrics_of(recorded))
+    task = _task_of(recorded, loaded, options.task, path, db)
     suite = recorded
     lms, planned, prices, asked = _plan(loaded, path, task, name, recorded.judges, recorded.model, options, db)
     if early := _not_due(loaded, lms[0].name, output.every, db):
@@ -170,7 +168,7 @@ def bless(prompt: str, options: BlessOptions, db: Path = DB) -> Work[BlessResult
     before = read_suite(file) if file.exists() else None
     if before and not options.task:
         require_fit(before, loaded, str(file))
-        task = before.task(loaded, metric_folder(before, loaded, options.task, path, db), rubrics_of(before))
+        task = _task_of(before, loaded, options.task, path, db)
     else:
         task = task_for(loaded, options.task, db)
     task, recorded_by = replace(task, dev=task.dev[: options.limit]), task.judges
@@ -284,6 +282,54 @@ def _suite(path: Path, prompt: Prompt, named: Path | None) -> Suite | None:
     return recorded
 
 
+def _suite_in_run(prompt: Prompt, task: Task, db: Path) -> Suite:
+    """What the prompt's own run has recorded of it on the dev rows. Raises InputError where there is nothing."""
+    provenance = prompt.provenance
+    run_id, candidate_id = str(provenance.get("run_id", "")), str(provenance.get("candidate_id", ""))
+    hint = "record its answers first: optimize bless PROMPT --reason WHY"
+    if not run_id or not db.is_file():
+        raise InputError(f"{prompt.name}: no suite.json beside the prompt, and no ledger at {db} that knows it; {hint}")
+    if task.is_compared:
+        raise InputError(f"{prompt.name}: its judge compares with another prompt's answers; {hint}")
+    if task.hashes.get("dev") != provenance.get("hashes", {}).get("dev"):
+        raise InputError(f"{task.folder}: the dev rows are not those that the prompt was scored on; {hint}")
+    with closing(open_history(db)) as history:
+        seen = {row["example_id"]: row for row in history.outcomes(run_id, candidate_id, "dev")}
+    rows = tuple(row for row in task.dev if row.id in seen and not is_erased(seen[row.id]))
+    if not rows:
+        raise InputError(f"{db}: holds no answers of {prompt.name} ({candidate_id}) to dev rows; {hint}")
+    is_calibrated = prompt.release.calibration is not None
+    samples = [[_recorded_sample(seen[row.id], is_calibrated)] for row in rows]
+    note = {"run_id": run_id, "reason": "the dev rows as its own run scored them"}
+    return suite_of(replace(task, dev=rows), prompt, prompt.model, samples, note)
+
+
+def _recorded_sample(item: Mapping[str, Any], is_calibrated: bool) -> Sample:
+    if is_calibrated and item["fields"]:  # a calibrated label reads as itself
+        return Sample(str(next(iter(item["fields"].values()))), item["value"])
+    if item["reply"] or item["value"] is not None:
+        return Sample(item["reply"], item["value"])
+    return Sample("", None, item["error"] or "no answer")
+
+
+def _task_of(suite: Suite, prompt: Prompt, task: str | None, path: Path, db: Path) -> Task:
+    """The task of a suite, with its rubrics and the folder of metric.py, if a metric needs it. Only a task that the
+    user has is asked for that: a suite names no code."""
+    rubrics = {name: read_rubric(text, name) for name, text in suite.rubrics.items()}
+    folder = path.parent
+    if any(spec.name == "python" for spec in suite.metrics):
+        folder = find_task(task) if task else _task_folder(suite.name, prompt, db)
+    return suite.task(prompt, str(folder), rubrics)
+
+
+def _task_folder(name: str, prompt: Prompt, db: Path) -> Path:
+    """The user's own task of that name: the one of the prompt's run in the ledger, or a folder under tasks/."""
+    with suppress(InputError):
+        if name == prompt.name and (own := run_options(prompt, db)):
+            return find_task(own.task)
+    return task_named(name)
+
+
 # -- checks so far ----------------------------------------------------------------------------------------------------
 
 
@@ -379,7 +425,7 @@ def monitor(
 def _limits(prompt: Prompt, task: str | None, db: Path) -> Drift:
     """The limits of the task that is named, else of the prompt's own, else the defaults."""
     try:
-        folder = find_task(task) if task else task_folder(prompt.name, prompt, db)
+        folder = find_task(task) if task else _task_folder(prompt.name, prompt, db)
     except InputError:
         if task:
             raise

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from agent.errors import InputError
 from agent.jobs.registry import DB, Printed, job
+from agent.options.kinds import File
 from agent.options.option import option
 from agent.options.shared import JsonOption
 from agent.report.blocks import Column, DiffBlock, text
@@ -30,11 +31,8 @@ MARKS = {WON: "green", LOST: "red", TIED: "dim"}
 def report(
     run: str = "",
     *,
-    output: str | None = option(
-        None,
-        "The file; - for standard output. Default: runs/RUN/report.html beside the ledger.",
-        short="-o",
-        metavar="PATH",
+    output: File = option(
+        None, "The file; - for standard output. Default: runs/RUN/report.html beside the ledger.", short="-o"
     ),
     db: Path = DB,
     form: JsonOption,
@@ -46,14 +44,13 @@ def report(
     The file opens offline, asks no host for anything and holds no script. It shows rows, replies and prompts: whoever
     gets it reads them.
     """
-    if output == "-" and form.as_json:
+    to_stdout = output == Path("-")
+    if to_stdout and form.as_json:
         raise InputError("-o - prints the page and --json an object; leave out one of them")
-    if output == "":
-        raise InputError("-o: the path is empty; name a file")
     view = RunView(open_history(db), run)
-    if output == "-":
+    if to_stdout:
         return Printed(None, exact=report_html(view))
-    path, size = write_report(view, None if output is None else Path(output))
+    path, size = write_report(view, output)
     wrote = [] if form.as_json else [f"wrote {path}"]
     return Printed({"run_id": view.id, "file": str(path), "bytes": size}, exact="", notes=wrote)
 

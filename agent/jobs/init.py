@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from agent.errors import BadResponse, BudgetExhausted, InputError, RowRefused
 from agent.files import new_file
@@ -52,16 +52,17 @@ from agent.report.blocks import text as prose
 from agent.report.terminal import show
 from agent.results.rows import DraftResult
 from agent.run.session import Session, Work
-from agent.run.tasks import copy_sample, make_task, new_folder
+from agent.run.tasks import SAMPLES, copy_task, samples
 from agent.task.checks import PLACEHOLDER
 from agent.task.columns import DataColumn, label_reader, target_type
-from agent.task.from_file import renamed
+from agent.task.from_file import Targets, renamed, write_task
 from agent.task.input_files import prompt_text
 from agent.task.label_files import SYNTHETIC, UNLABELLED_FILE, UnlabelledRow, json_line, rows_text
+from agent.task.promptfoo_tests import EXPECTED, is_promptfoo, promptfoo_tests
 from agent.task.splits import MIN_ROWS
-from agent.task.task_text import slug, words
+from agent.task.task_text import Reading, slug, words
 from agent.task.traces import TraceRows, is_traces, read_traces
-from agent.task.words import counted, listed, shown
+from agent.task.words import counted, listed, near, shown
 from agent.types import Field, Message, Request, Signature, content_id
 
 T = TypeVar("T")
@@ -98,7 +99,7 @@ def init(name: str = "", *, options: InitOptions, db: Path = DB) -> Work[DraftRe
     if options.sample:
         if name or source or target or prompt or asked.is_any or asked.has_form:
             raise InputError("--sample copies a task as it is: give no NAME, and no option for a file of yours")
-        return _wrote(copy_sample(options.sample), [], f"run {options.sample}")
+        return _wrote(_copy_sample(options.sample), [], f"run {options.sample}")
     _require_name(name)
     if source is None:
         raise InputError("Missing option '--from'; give your data file")
@@ -107,7 +108,7 @@ def init(name: str = "", *, options: InitOptions, db: Path = DB) -> Work[DraftRe
             raise InputError("--encoding, --sheet and --strip-html go with tables; leave them out for traces")
         return _from_traces(name, source, prompt, asked, options)
     columns = targets if len(targets) > 1 else target
-    folder, reading = make_task(name, source, columns, prompt, options.seed, asked)
+    folder, reading = _make_task(name, source, columns, prompt, options.seed, asked)
     return _wrote(folder, list(reading.lines()), name)
 
 
@@ -120,6 +121,58 @@ def _wrote(folder: Path, lines: Sequence[str], then: str) -> Printed:
     command = f"optimize {then}"
     said = prose(*lines, f"wrote {folder}; look at {folder / 'task.toml'}, then: {command}", exact=True)
     return Printed({"folder": str(folder), "read": list(lines), "next": command}, lambda: show(said))
+
+
+def _folder(name: str) -> Path:
+    """The folder of a task that is to be made: under tasks/ where `name` is no path. Raises InputError for no name."""
+    if not re.fullmatch(r"[^\W_][\w.-]*", Path(name).name):
+        raise InputError(f"{name!r}: a task's folder has a name of letters, digits, dots, dashes and underscores")
+    return Path(name) if len(Path(name).parts) > 1 else Path("tasks") / name
+
+
+def _new_folder(name: str) -> Path:
+    """The same, and InputError where it is there already."""
+    folder = _folder(name)
+    if folder.exists() or folder.is_symlink():
+        raise InputError(f"{shown(folder)} exists; choose another name or remove it first")
+    return folder
+
+
+def _make_task(
+    name: str,
+    source: Path,
+    target: Targets,
+    prompt: str | None,
+    seed: int,
+    asked: Asked | None = None,
+    rows: Sequence[dict[str, Any]] | None = None,
+) -> tuple[Path, Reading]:
+    """Make a task folder of a data file, of promptfoo's tests, or of `rows` that were read; say how it was read."""
+    folder = _folder(name)
+    instruction = prompt_text(prompt) if prompt else ""
+    tests = not target and is_promptfoo(source)
+    if not target and not tests:
+        raise InputError(
+            f"{source}: name the column to predict with --target COLUMN; where none holds the answers, "
+            f"say what the task is: `optimize init {name} --describe TEXT --from {source}`"
+        )
+    if tests and asked and (asked.is_any or asked.has_form):
+        names = "--metric, --type, --input, --ignore, --encoding, --sheet and --strip-html"
+        raise InputError(f"{source}: {names} do not go with promptfoo's tests")
+    given = promptfoo_tests(source) if tests else None if rows is None else (rows, None)
+    column = EXPECTED if tests else target
+    _, reading = write_task(folder, source, column, instruction, seed, asked, given)
+    return folder, reading
+
+
+def _copy_sample(name: str) -> Path:
+    if name not in (known := samples()):
+        raise InputError(f"--sample {name}: no sample of this name{near(name, known)}")
+    folder = Path("tasks") / name
+    if folder.exists() or folder.is_symlink():
+        raise InputError(f"{shown(folder)} exists; `optimize run {name}` runs it, or remove it first")
+    copy_task(folder, SAMPLES / name)
+    return folder
 
 
 # -- out of a sentence ------------------------------------------------------------------------------------------------
@@ -135,7 +188,7 @@ def _draft(name: str, options: InitOptions, asked: Asked) -> Work[DraftResult]:
     require_choice(asked)
     labels, source = labels_given(options.labels), options.source
     own = (DataColumn(TEXT, TEXT, "input", "drafted"), DataColumn(target, target, "target", "the label"))
-    plan = DraftPlan(new_folder(name), description, target, labels, own, (), options.rows)
+    plan = DraftPlan(_new_folder(name), description, target, labels, own, (), options.rows)
     if source:
         file, traces = table_of(source, asked)
         columns, rows, confirmed = unlabelled(file.rows, source, target, asked, traces)
@@ -280,7 +333,7 @@ def _from_traces(name: str, source: Path, prompt: str | None, asked: Asked, opti
     if prompt is None and found.instruction:
         prompt = f"{found.instruction}\n"  # with the end of a line it is never taken as the name of a file
         lines.append(SYSTEM_LINE)
-    folder, reading = make_task(name, source, found.column, prompt, options.seed, asked, found.labelled)
+    folder, reading = _make_task(name, source, found.column, prompt, options.seed, asked, found.labelled)
     table = [(line, row) for line, row in found.table if found.column not in row]
     if rows := made_rows(table, input_columns(reading.columns), source):
         _write(folder / UNLABELLED_FILE, rows_text(rows))
@@ -293,7 +346,7 @@ def _task_to_label(
 ) -> tuple[Path, list[str]]:
     """A task whose confirmed answers are its first labels, and what is in it."""
     require_choice(asked)
-    folder = new_folder(name)
+    folder = _new_folder(name)
     instruction = prompt_text(prompt) if prompt else found.instruction
     marks = frozenset(mark[1] for mark in PLACEHOLDER.finditer(instruction))
     columns, rows, confirmed = unlabelled(found.questions, source, found.column, asked, found, marks)

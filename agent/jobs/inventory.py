@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+from agent.errors import ProblemsError
 from agent.jobs.registry import Printed, about, job
 from agent.metrics.metric_rule import METRICS
 from agent.models.model_registry import MODELS
 from agent.models.weights import CATALOG, weights_path
 from agent.report.blocks import Column, short
 from agent.report.terminal import print_table
-from agent.run.tasks import list_tasks
+from agent.run.tasks import find_task, tasks_here
+from agent.task.load import load_task
 
 
 @job("tasks")
 def tasks(task: str | None = None) -> Printed:
     """List the tasks under tasks/, or check TASK: every problem is printed with its file and line."""
-    items, rows = list_tasks(task), []
+    items: list[dict[str, Any]] = []
+    for folder in [find_task(task)] if task else [Path("tasks") / name for name in tasks_here()]:
+        try:
+            loaded = load_task(folder)
+        except ProblemsError:
+            if task:
+                raise
+            items.append({"name": folder.name, "problem": "broken: `optimize tasks " + folder.name + "` says where"})
+            continue
+        items.append(
+            {
+                "name": loaded.name,
+                "signature": str(loaded.signature),
+                "description": loaded.description,
+                "rows": {"train": len(loaded.train), "dev": len(loaded.dev), "test": len(loaded.test)},
+                "metrics": [metric.name for metric in loaded.metrics],
+                "techniques": list(loaded.space.techniques),
+                "formats": list(loaded.space.formats),
+            }
+        )
+    rows = []
     for item in items:
         sizes = "/".join(str(count) for count in item.get("rows", {}).values())
         words = str(item.get("problem") or item.get("description"))

@@ -27,7 +27,7 @@ from agent.jobs.unlabelled import (
     table_of,
 )
 from agent.ledger.connect import is_there
-from agent.ledger.query import Row, is_calibrated, started_with
+from agent.ledger.query import Row, started_with
 from agent.models.model_registry import create_model
 from agent.options.jobs import LabelOptions
 from agent.options.shared import FormOptions, SpendingOptions
@@ -36,7 +36,7 @@ from agent.prompt.template import label_text
 from agent.results.rows import LabellingResult, LabelResult
 from agent.run.launch import earlier_prices
 from agent.run.locations import open_history
-from agent.run.recorded import recorded_prompt
+from agent.run.recorded import best_trials, recorded_prompt
 from agent.run.session import Session, Work
 from agent.run.tasks import find_task, task_of
 from agent.stats.preflight import rows_for
@@ -193,13 +193,9 @@ def label_answers(labelled: LabelledTask, options: LabelOptions, db: Path) -> Wo
             raise InputError(
                 f"{labelled.name}: no run of this task in {db} yet; label rows, then `optimize run {labelled.folder}`"
             )
-        trials = [trial for trial in history.trials(run["id"]) if trial["state"] == "complete"]
-        own = [trial for trial in trials if trial["number"] == 0]
-        others = [
-            trial for trial in trials if trial["number"] and trial["mean"] is not None and not is_calibrated(trial)
-        ]
-        best = sorted(others, key=lambda trial: (-trial["mean"], trial["number"]))
-        found = [history.candidate(trial["candidate_id"]) for trial in [*own, *best]]
+        trials = history.trials(run["id"])
+        own = [trial for trial in trials if trial["state"] == "complete" and trial["number"] == 0]
+        found = [history.candidate(trial["candidate_id"]) for trial in [*own, *best_trials(trials)]]
         whole = [row for row in found if not (row["picks"] or row["passages"])]  # these look up rows of that run
         prompts = [recorded_prompt(row) for row in whole[:MOST_PROMPTS]]
     begun, of_run = started_with(run), str(run["id"])

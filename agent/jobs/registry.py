@@ -27,6 +27,7 @@ from pydantic.fields import FieldInfo
 from agent.errors import AgentError
 from agent.jobs import JOBS
 from agent.observer import NO_OBSERVER, Observer
+from agent.options.kinds import File
 from agent.options.option import JobOptions, Option, option
 from agent.options.shared import LEDGER, LedgerOption, TrackOptions, in_order
 from agent.registry import Listed, Registry
@@ -138,7 +139,7 @@ class JobSpec:
         """The models of options by the parameter that takes each; "": that of options with parameters of their own."""
         found: dict[str, type[JobOptions]] = {each.name: each.annotation for each in self.parameters if _is_model(each)}
         single: Any = {
-            each.name: (each.annotation, each.default)
+            each.name: (File if each.annotation is Path else each.annotation, each.default)
             for each in self.parameters
             if isinstance(each.default, FieldInfo)
         }

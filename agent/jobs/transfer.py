@@ -17,7 +17,7 @@ from typing import Any
 from agent.errors import BudgetExhausted, InputError
 from agent.evaluate.evaluator import Evaluator
 from agent.jobs.registry import DB, job
-from agent.ledger.query import History, Row, is_calibrated, started_with
+from agent.ledger.query import History, Row, started_with
 from agent.options.jobs import TransferOptions
 from agent.programs.kinds import program_for
 from agent.prompt.prompt_candidate import PromptCandidate
@@ -26,7 +26,7 @@ from agent.results.transfer import TransferCandidate, TransferLift, TransferMode
 from agent.run.embeddings import embed_rows, model_of_candidates
 from agent.run.launch import earlier_prices
 from agent.run.locations import open_history
-from agent.run.recorded import recorded_prompt
+from agent.run.recorded import best_trials, recorded_prompt
 from agent.run.session import Session, Work
 from agent.run.tasks import source_of, task_of
 from agent.scoring.llm_judge import judge_builder, judge_calls
@@ -216,20 +216,16 @@ def _seen(history: History, run_row: Row, task: Task, top: int, limit: int | Non
     """The task with the first `limit` dev rows that the run scored; the baseline, and the best that saw all of them."""
     every = history.trials(run_row["id"])
     base = [trial for trial in every if trial["number"] == 0 and trial["mean"] is not None]
-    trials = [trial for trial in every if trial["state"] == "complete"]
     if not base:
         raise InputError(f"{run_row['id']}: this run is {run_row['status']} and has not scored its baseline")
     scored = {
         outcome["example_id"]
-        for trial in [*base, *trials]
+        for trial in [*base, *(each for each in every if each["state"] == "complete")]
         for outcome in history.outcomes(run_row["id"], trial["candidate_id"], "dev")
     }
     task = replace(task, dev=tuple(row for row in task.dev if row.id in scored)[:limit])
-    own = [trial for trial in trials if trial["number"] and not is_calibrated(trial)]  # weights are of one model alone
-    whole = [trial for trial in own if trial["mean"] is not None]
-    best = sorted(whole, key=lambda trial: (-trial["mean"], trial["number"]))[:top]
     entrants = []
-    for trial in [*base, *best]:
+    for trial in [*base, *best_trials(every)[:top]]:
         outcomes = history.outcomes(run_row["id"], trial["candidate_id"], "dev")
         seen = {outcome["example_id"]: outcome["value"] for outcome in outcomes}
         scores = tuple(seen.get(row.id) for row in task.dev)

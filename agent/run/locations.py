@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent.errors import InputError, LedgerBusy
 from agent.ledger.connect import LEDGER as LEDGER
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from agent.ledger.store import Ledger
     from agent.options.jobs import RecordedOptions
     from agent.release.runtime import Prompt
-    from agent.release.suite import Sample, Suite
-    from agent.types import LM, Rubric, Task
+    from agent.types import LM, Task
 
 
 def open_history(db: Path, by_chain: bool = False) -> History:
@@ -139,14 +138,6 @@ def task_for(prompt: Prompt, name: str | None, db: Path) -> Task:
     return task if task.judges else replace(task, judges=(task.model or prompt.model,))
 
 
-def task_folder(name: str, prompt: Prompt, db: Path) -> Path:
-    """The user's own task of that name: the one of the prompt's run in the ledger, or a folder under tasks/."""
-    with suppress(InputError):
-        if name == prompt.name and (own := run_options(prompt, db)):
-            return find_task(own.task)
-    return task_named(name)
-
-
 def run_options(prompt: Prompt, db: Path) -> RecordedOptions | None:
     """The options of the prompt's own run; None where the ledger does not know it."""
     run_id = str(prompt.provenance.get("run_id", ""))
@@ -167,55 +158,6 @@ def has_goals(prompt: Prompt, db: Path) -> bool:
     except InputError:  # the task is gone
         return False
     return user is not None and bool(user.model)
-
-
-def suite_in_run(prompt: Prompt, task: Task, db: Path) -> Suite:
-    """What the prompt's own run has recorded of it on the dev rows. Raises InputError where there is nothing."""
-    from agent.ledger.query import is_erased
-    from agent.release.suite import suite_of
-
-    provenance = prompt.provenance
-    run_id, candidate_id = str(provenance.get("run_id", "")), str(provenance.get("candidate_id", ""))
-    hint = "record its answers first: optimize bless PROMPT --reason WHY"
-    if not run_id or not db.is_file():
-        raise InputError(f"{prompt.name}: no suite.json beside the prompt, and no ledger at {db} that knows it; {hint}")
-    if task.is_compared:
-        raise InputError(f"{prompt.name}: its judge compares with another prompt's answers; {hint}")
-    if task.hashes.get("dev") != provenance.get("hashes", {}).get("dev"):
-        raise InputError(f"{task.folder}: the dev rows are not those that the prompt was scored on; {hint}")
-    with closing(open_history(db)) as history:
-        seen = {row["example_id"]: row for row in history.outcomes(run_id, candidate_id, "dev")}
-    rows = tuple(row for row in task.dev if row.id in seen and not is_erased(seen[row.id]))
-    if not rows:
-        raise InputError(f"{db}: holds no answers of {prompt.name} ({candidate_id}) to dev rows; {hint}")
-    is_calibrated = prompt.release.calibration is not None
-    samples = [[_sample(seen[row.id], is_calibrated)] for row in rows]
-    note = {"run_id": run_id, "reason": "the dev rows as its own run scored them"}
-    return suite_of(replace(task, dev=rows), prompt, prompt.model, samples, note)
-
-
-def _sample(item: Mapping[str, Any], is_calibrated: bool) -> Sample:
-    from agent.release.suite import Sample
-
-    if is_calibrated and item["fields"]:  # a calibrated label reads as itself
-        return Sample(str(next(iter(item["fields"].values()))), item["value"])
-    if item["reply"] or item["value"] is not None:
-        return Sample(item["reply"], item["value"])
-    return Sample("", None, item["error"] or "no answer")
-
-
-def rubrics_of(suite: Suite) -> dict[str, Rubric]:
-    """The rubrics that the suite brings along."""
-    from agent.task.judge_files import read_rubric
-
-    return {name: read_rubric(text, name) for name, text in suite.rubrics.items()}
-
-
-def metric_folder(suite: Suite, prompt: Prompt, task: str | None, path: Path, db: Path) -> str:
-    """Where metric.py lies, if a metric needs it. Only a task that the user has is asked: a suite names no code."""
-    if any(spec.name == "python" for spec in suite.metrics):
-        return str(find_task(task) if task else task_folder(suite.name, prompt, db))
-    return str(path.parent)
 
 
 def require_named(file: Path, brought: Collection[str], asked: Mapping[str, Sequence[str]], db: Path) -> None:

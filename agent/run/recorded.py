@@ -1,11 +1,12 @@
-"""A prompt as the ledger holds it, made a candidate again. Calls nothing."""
+"""Prompts as the ledger holds them, made candidates again. Calls nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agent.errors import InputError
+from agent.ledger.query import Row, is_calibrated
 from agent.prompt.calibration import LabelCalibration
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.tool_texts import ToolTexts
@@ -13,6 +14,13 @@ from agent.retrieval.passages import Passages
 from agent.retrieval.pick import Picks
 from agent.strict import read_as
 from agent.types import Demo
+
+
+def best_trials(trials: Iterable[Row]) -> list[Row]:
+    """Complete trials but the baseline, the best first; without calibrated ones, whose weights are of one model."""
+    whole = [each for each in trials if each["state"] == "complete" and each["number"] and each["mean"] is not None]
+    own = [each for each in whole if not is_calibrated(each)]
+    return sorted(own, key=lambda trial: (-trial["mean"], trial["number"]))
 
 
 def recorded_prompt(row: Mapping[str, Any]) -> PromptCandidate:

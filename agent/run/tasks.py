@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from agent.errors import InputError, ProblemsError
+from agent.errors import InputError
 from agent.observer import NO_OBSERVER, Observer
-from agent.options.shared import Asked, asked_of
+from agent.options.shared import asked_of
 from agent.task.input_files import prompt_text
 from agent.task.load import with_demo_limit
 from agent.task.scoring_rule import metric_asked
@@ -20,7 +18,6 @@ from agent.task.tools import TOOLS_FILE
 
 if TYPE_CHECKING:
     from agent.options.jobs import RecordedOptions
-    from agent.task.from_file import Targets
     from agent.task.task_text import Reading
     from agent.types import Task
 
@@ -105,93 +102,6 @@ def require_judging(task: Task) -> None:
         raise InputError(
             f'{task.name}: --judge, but no metric of the task is a judge; write name = "judge" in [[metrics]]'
         )
-
-
-def list_tasks(task: str | None) -> list[dict[str, Any]]:
-    """Describe each task under tasks/, or the one that is named. Raises ProblemsError."""
-    from agent.task.load import load_task
-
-    tasks: list[dict[str, Any]] = []
-    for folder in [find_task(task)] if task else [Path("tasks") / name for name in tasks_here()]:
-        try:
-            loaded = load_task(folder)
-        except ProblemsError:
-            if task:
-                raise
-            tasks.append({"name": folder.name, "problem": "broken: `optimize tasks " + folder.name + "` says where"})
-            continue
-        tasks.append(
-            {
-                "name": loaded.name,
-                "signature": str(loaded.signature),
-                "description": loaded.description,
-                "rows": {"train": len(loaded.train), "dev": len(loaded.dev), "test": len(loaded.test)},
-                "metrics": [metric.name for metric in loaded.metrics],
-                "techniques": list(loaded.space.techniques),
-                "formats": list(loaded.space.formats),
-            }
-        )
-    return tasks
-
-
-def task_folder(name: str) -> Path:
-    """The folder of a task that is to be made: under tasks/ where `name` is no path. Raises InputError for no name."""
-    if not re.fullmatch(r"[^\W_][\w.-]*", Path(name).name):
-        raise InputError(f"{name!r}: a task's folder has a name of letters, digits, dots, dashes and underscores")
-    return Path(name) if len(Path(name).parts) > 1 else Path("tasks") / name
-
-
-def new_folder(name: str) -> Path:
-    """The same, and InputError where it is there already."""
-    from agent.task.words import shown
-
-    folder = task_folder(name)
-    if folder.exists() or folder.is_symlink():
-        raise InputError(f"{shown(folder)} exists; choose another name or remove it first")
-    return folder
-
-
-def make_task(
-    name: str,
-    source: Path,
-    target: Targets,
-    prompt: str | None,
-    seed: int,
-    asked: Asked | None = None,
-    rows: Sequence[dict[str, Any]] | None = None,
-) -> tuple[Path, Reading]:
-    """Make a task folder from a data file or promptfoo's tests; also return how it was read. Raises InputError."""
-    from agent.task.from_file import write_task
-    from agent.task.promptfoo_tests import EXPECTED, is_promptfoo, promptfoo_tests
-
-    folder = task_folder(name)
-    instruction = prompt_text(prompt) if prompt else ""
-    tests = not target and is_promptfoo(source)
-    if not target and not tests:
-        raise InputError(
-            f"{source}: name the column to predict with --target COLUMN; where none holds the answers, "
-            f"say what the task is: `optimize init {name} --describe TEXT --from {source}`"
-        )
-    if tests and asked and (asked.is_any or asked.has_form):
-        names = "--metric, --type, --input, --ignore, --encoding, --sheet and --strip-html"
-        raise InputError(f"{source}: {names} do not go with promptfoo's tests")
-    given = promptfoo_tests(source) if tests else None if rows is None else (rows, None)
-    column = EXPECTED if tests else target
-    _, reading = write_task(folder, source, column, instruction, seed, asked, given)
-    return folder, reading
-
-
-def copy_sample(name: str) -> Path:
-    """Copy a task that ships with the package to tasks/NAME and return that folder. Raises InputError."""
-    from agent.task.words import near, shown
-
-    if name not in (known := samples()):
-        raise InputError(f"--sample {name}: no sample of this name{near(name, known)}")
-    folder = Path("tasks") / name
-    if folder.exists() or folder.is_symlink():
-        raise InputError(f"{shown(folder)} exists; `optimize run {name}` runs it, or remove it first")
-    copy_task(folder, SAMPLES / name)
-    return folder
 
 
 def copy_task(folder: Path, *sources: Path) -> None:
