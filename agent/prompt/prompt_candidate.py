@@ -58,10 +58,6 @@ class PromptCandidate(Candidate):
         """The largest number of examples, fixed and picked."""
         return len(self.demos) + (self.picks.k if self.picks else 0)
 
-    def own_fields(self) -> dict[str, Any]:
-        """The fields that every prompt has."""
-        return {each.name: getattr(self, each.name) for each in fields(PromptCandidate) if each.init}
-
     def shown(self) -> Shown:
         """The candidate as people read it."""
         by = f"\n(answered by the fine-tuned model {self.model})" if self.model else ""
@@ -97,7 +93,8 @@ class TunedCandidate(PromptCandidate):
     @staticmethod
     def of(prompt: PromptCandidate, adapter: str) -> TunedCandidate:
         """Make one of the prompt of any candidate."""
-        return TunedCandidate(**prompt.own_fields(), adapter=adapter)
+        own = {each.name: getattr(prompt, each.name) for each in fields(PromptCandidate) if each.init}
+        return TunedCandidate(**own, adapter=adapter)
 
     def parts(self) -> dict[str, Any]:
         return PromptCandidate.parts(self) | {"adapter": self.adapter}

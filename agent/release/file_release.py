@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -87,23 +87,7 @@ def read_files(folder: str | os.PathLike[str]) -> FileRelease:
     path = Path(folder) / MANIFEST
     with only_release_errors(path):
         data = parse_json(read_file(path, MAX_FILE))
-    _require_manifest(path, data)
-    files = {}
-    for name in data["files"]:
-        with only_release_errors(path.with_name(name)):
-            files[name] = read_file(path.with_name(name), MOST_BYTES)
-    release = _release(path, data, files)
-    for name, listed in release.manifest()["files"].items():
-        if listed != data["files"][name]:
-            raise ReleaseError(
-                f"{path.with_name(name)}: was edited after release or cut off; restore the released file"
-            )
-    if release.version != data["version"]:
-        raise ReleaseError(
-            f"{path}: was edited after release: the content is {release.version}, the version says "
-            f"{data['version']!r:.60}; restore the released file"
-        )
-    return release
+    return _release(path, data, lambda name: read_file(path.with_name(name), MOST_BYTES))
 
 
 def kept_files(folder: Path) -> str | None:
@@ -125,11 +109,7 @@ def restored_files(text: str) -> FileRelease:
     path = Path(MANIFEST)
     with only_release_errors(path):
         kept = parse_json(text)
-    _require_manifest(path, kept["release"])
-    release = _release(path, kept["release"], {name: "\n".join(each).encode() for name, each in kept["files"].items()})
-    if release.version != kept["release"]["version"]:
-        raise ReleaseError(f"{path}: is {release.version}, not {kept['release']['version']}")
-    return release
+    return _release(path, kept["release"], lambda name: "\n".join(kept["files"].get(name, ())).encode())
 
 
 def how_to_load(folder: Path, reference: str) -> str:
@@ -142,19 +122,30 @@ def how_to_load(folder: Path, reference: str) -> str:
     )
 
 
-def _release(path: Path, data: Mapping[str, Any], files: Mapping[str, bytes]) -> FileRelease:
-    try:
-        return FileRelease(
-            name=data["name"], what=data["what"], loader=data["loader"], files=files, provenance=data["provenance"]
-        )
-    except ReleaseError as error:
-        raise ReleaseError(f"{path}: {error}") from None
-
-
-def _require_manifest(path: Path, data: Any) -> None:
+def _release(path: Path, data: Any, read: Callable[[str], bytes]) -> FileRelease:
     try:
         read_as(_TYPES, data, MANIFEST)
         if wrong := [name for name in data["files"] if not NAME.fullmatch(name)]:
             raise ValueError(f"{wrong[0]!r:.60} is no name of a file")
     except ValueError as error:
         raise ReleaseError(f"{path}: is no {MANIFEST} of a release: {error}; restore the released file") from None
+    files = {}
+    for name in data["files"]:
+        with only_release_errors(path.with_name(name)):
+            files[name] = read(name)
+    try:
+        named = {key: data[key] for key in ("name", "what", "loader", "provenance")}
+        release = FileRelease(files=files, **named)
+    except ReleaseError as error:
+        raise ReleaseError(f"{path}: {error}") from None
+    for name, listed in release.manifest()["files"].items():
+        if listed != data["files"][name]:
+            raise ReleaseError(
+                f"{path.with_name(name)}: was edited after release or cut off; restore the released file"
+            )
+    if release.version != data["version"]:
+        raise ReleaseError(
+            f"{path}: was edited after release: the content is {release.version}, the version says "
+            f"{data['version']!r:.60}; restore the released file"
+        )
+    return release

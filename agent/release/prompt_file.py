@@ -313,9 +313,7 @@ def _text(file: Path) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ReleaseError(f"{file}:{line}: is not UTF-8 text; restore the released file") from None
-    if text.startswith(
-        f"{FENCE}\r\n"
-    ):  # a checkout that rewrote the line ends; the version tells if that lost anything
+    if text.startswith(f"{FENCE}\r\n"):  # a checkout rewrote the line ends; the version tells if that lost anything
         text = text.replace("\r\n", "\n")
     return text
 
