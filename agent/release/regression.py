@@ -68,7 +68,14 @@ def verdict(
     fell = _difference(both, values, seed)
     test = FlipTest(flipped=len(flips), p_value=p_flips, at_most=ALPHA / 2)
     repeats = WasNow(was=max(map(len, was), default=0), now=max(map(len, now), default=0))
-    why = [*_worse(fell), *_too_many(test, compared)]
+    why = []
+    if fell is not None and fell.diff < 0 and fell.p_value < ALPHA:
+        low, high = (100 * value for value in fell.ci95)
+        figures = f"{100 * fell.diff:+.1f} points on {fell.n} rows (95 % CI {low:+.1f} to {high:+.1f}"
+        why.append(f"the score fell: {figures}, p = {fell.p_value:.2g})")
+    if test.too_many:
+        flipped = f"{test.flipped} of {compared} rows flipped, more than repeat noise explains"
+        why.append(f"{flipped} (p = {test.p_value:.2g})")
     if not both and not compared:
         why.append(f"no row has an answer on both sides, so nothing can be told{_cause(now) or _cause(was)}")
     elif lost and lost >= UNANSWERED_FROM * (had := sum(bool(before) for before, _ in pairs)):
@@ -88,20 +95,6 @@ def verdict(
         readable=WasNow(was=_readable([b for b, _ in pairs]), now=_readable([a for _, a in pairs])),
         steadiness=WasNow(was=_steadiness(was), now=_steadiness(now)),
     )
-
-
-def _worse(found: Difference | None) -> list[str]:
-    if found is None or found.diff >= 0 or found.p_value >= ALPHA:
-        return []
-    low, high = (100 * value for value in found.ci95)
-    points = f"{100 * found.diff:+.1f} points on {found.n} rows"
-    return [f"the score fell: {points} (95 % CI {low:+.1f} to {high:+.1f}, p = {found.p_value:.2g})"]
-
-
-def _too_many(test: FlipTest, compared: int) -> list[str]:
-    p_value = f"p = {test.p_value:.2g}"
-    why = f"{test.flipped} of {compared} rows flipped, more than repeat noise explains ({p_value})"
-    return [why] if test.too_many else []
 
 
 def _cause(answers: Answers) -> str:
