@@ -102,7 +102,7 @@ def _constant(result: RunResult) -> Iterator[Block]:
 def _worse(result: RunResult) -> Iterator[Block]:
     # Holm 1979: the step-down over all parts and slices
     parts: list[tuple[MetricPart | Group, str, BlockCode]] = [
-        (part, f"metric {_named(part)}", "metric_worse") for part in result.metrics
+        (part, f"metric {part.metric}{part.field and f' of {part.field}'}", "metric_worse") for part in result.metrics
     ]
     for cut in result.slices:
         parts += [(group, f"slice {cut.slice} = {group.value}", "slice_worse") for group in cut.groups]
@@ -116,10 +116,6 @@ def _worse(result: RunResult) -> Iterator[Block]:
             return
         if diff < 0:
             yield Block(code, f"{name} got worse: {100 * diff:+.1f} points, p = {p_value:.2g}")
-
-
-def _named(part: MetricPart) -> str:
-    return f"{part.metric} of {part.field}" if part.field else part.metric
 
 
 def untrusted(result: RunResult) -> Iterator[Block]:

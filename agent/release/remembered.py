@@ -147,7 +147,8 @@ class RememberedRows:
         return self._release.votes(values, self._pool(self._fitting()))
 
     def _fitting(self) -> list[RememberedRow]:
-        return [row for row in self.read() if _fits(self._release, row)]
+        inputs, outputs = set(self._release.inputs), self._release.outputs
+        return [row for row in self.read() if set(row.inputs) == inputs and not wrong_answers(outputs, row.answers)]
 
     def _pool(self, rows: Sequence[RememberedRow]) -> list[PoolRow]:
         outputs = self._release.outputs
@@ -191,10 +192,6 @@ class RememberedRows:
                             ) from None
                         time.sleep(0.005)
                 yield
-
-
-def _fits(release: PromptRelease, row: RememberedRow) -> bool:
-    return set(row.inputs) == set(release.inputs) and not wrong_answers(release.outputs, row.answers)
 
 
 # -- a confirmed answer against the outputs of the prompt --------------------------------------------------------------
@@ -263,7 +260,8 @@ def demo_texts(release: PromptRelease, inputs: Mapping[str, str], answers: Mappi
         return user, answer_text(names, answers)
     outputs = {name: answers[name] for name in names}
     if release.format == "dspy-xml":
-        return _tagged(inputs), _tagged({name: _escaped(text) for name, text in outputs.items()})
+        escaped = {name: text.replace("&", "&amp;").replace("<", "&lt;") for name, text in outputs.items()}
+        return _tagged(inputs), _tagged(escaped)
     if release.format == "dspy-json":
         return _headed(inputs), json.dumps(outputs, indent=2, ensure_ascii=False)
     return _headed(inputs), f"{_headed(outputs)}\n\n[[ ## completed ## ]]\n"
@@ -287,10 +285,6 @@ def _headed(values: Mapping[str, str]) -> str:
 
 def _tagged(values: Mapping[str, str]) -> str:
     return "\n\n".join(f"<{name}>\n{value}\n</{name}>" for name, value in values.items())
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _has_form(text: str, form: str) -> bool:

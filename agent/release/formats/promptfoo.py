@@ -153,11 +153,6 @@ def _quoted(char: str) -> str:
 '''
 
 
-def _function_source(release: PromptRelease) -> str:
-    source = _FUNCTION.replace("@inputs@", ascii(release.inputs)).replace("@opens@", f"{OPENS.pattern!r}")
-    return module_source(release) + source
-
-
 def _load_code(folder: Path, release: PromptRelease) -> Opened:
     """Every row by what the function returns for it, filled by promptfoo in one evaluation; each hostile
     value also by promptfoo from end to end, which starts a Python for each row."""
@@ -263,7 +258,8 @@ def _load(folder: Path, release: PromptRelease) -> Opened:
 
 
 def _code_files(material: Material) -> dict[str, str]:
-    return _folder(material, CODE_FILE, REFERENCE, _function_source(material.release))
+    function = _FUNCTION.replace("@inputs@", ascii(material.release.inputs)).replace("@opens@", f"{OPENS.pattern!r}")
+    return _folder(material, CODE_FILE, REFERENCE, module_source(material.release) + function)
 
 
 def _folder(material: Material, file: str, reference: str, prompt: str) -> dict[str, str]:

@@ -93,15 +93,18 @@ def _reading(calibration: LabelCalibration | None) -> str:
 
 
 def _load_langchain(folder: Path, release: PromptRelease) -> Opened:
+    from langchain_core.messages import convert_to_openai_messages
+
     module = load_module(folder / LANGCHAIN_FILE, "exported_langchain_prompt")
     if release.calibration:
         require_same_answers("langchain", _answers(module, release.calibration.reads_input), release)
 
     def render(values: Values) -> Sent:
         given = as_given(release, values)
+        sent = module.prompt.invoke(given).to_messages()
         if release.tools:
-            return rendered_calls("langchain", module, given, _as_openai(module.prompt.invoke(given)))
-        return from_langchain(module.prompt.invoke(given).to_messages())
+            return rendered_calls("langchain", module, given, convert_to_openai_messages(sent))
+        return from_langchain(sent)
 
     return Opened(render, from_openai(module.prompt.metadata))
 
@@ -109,12 +112,6 @@ def _load_langchain(folder: Path, release: PromptRelease) -> Opened:
 def from_langchain(messages: Any) -> Sent:
     """Messages of LangChain in our roles."""
     return [{"role": _ROLES[message.type], "content": message.content} for message in messages]
-
-
-def _as_openai(prompt: Any) -> Any:
-    from langchain_core.messages import convert_to_openai_messages
-
-    return convert_to_openai_messages(prompt.to_messages())
 
 
 def _answers(module: Any, with_inputs: bool) -> Any:
