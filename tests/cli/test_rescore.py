@@ -128,7 +128,7 @@ def test_dspy_is_scored_through_its_own_program(two_runs: Made) -> None:
 
     def files(material: Material) -> dict[str, str]:
         return {
-            name: text.replace("return dict(found.fields)", "return dict.fromkeys(OUTPUTS, 'x')")
+            name: text.replace("**read.fields}", "**dict.fromkeys(OUTPUTS, 'x')}")
             for name, text in dspy.files(material).items()
         }
 
