@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -157,11 +157,11 @@ def read_suite(path: Path) -> Suite:
         if wrong := _contradiction(suite):
             raise ValueError(wrong)
     except (OSError, ValueError) as error:
+        why = f"is not JSON ({error})" if isinstance(error, json.JSONDecodeError) else f"is damaged: {error}"
         raise ReleaseError(
-            f"{path}: is damaged: {getattr(error, 'strerror', None) or error}; restore it, or delete it and record a "
-            "new one with `optimize bless`"
+            f"{path}: {why}; restore it, or delete it and record a new one with `optimize bless`"
         ) from None
-    return suite
+    return replace(suite, judges=_judges(suite.judges, suite.metrics))
 
 
 def _contradiction(suite: Suite) -> str:
@@ -198,6 +198,10 @@ def _data(suite: Suite) -> dict[str, Any]:
     return {"suite": FORM, **asdict(suite), "rows": rows}
 
 
+def _judges(judges: tuple[str, ...], metrics: Sequence[MetricSpec]) -> tuple[str, ...]:
+    return judges if any(each.name == "judge" for each in metrics) else ()
+
+
 def suite_of(
     task: Task, prompt: Prompt, model: str, samples: Sequence[Sequence[Sample]], note: Mapping[str, str]
 ) -> Suite:
@@ -212,7 +216,7 @@ def suite_of(
             SuiteRow(row.id, row.inputs, row.labels, answers=tuple(each))
             for row, each in zip(task.dev, samples, strict=True)
         ),
-        judges=task.judges if any(each.name == "judge" for each in task.metrics) else (),
+        judges=_judges(task.judges, task.metrics),
         rubrics={name: rubric.text for name, rubric in task.rubrics.items()},
         note=note,
     )

@@ -310,7 +310,7 @@ def test_a_provider_that_refuses_rows_is_no_score_of_0(two_runs: Made) -> None:
         (["check", "RELEASE", "--suite", "none.json"], 1, "none.json"),
         (["check", "RELEASE", "--suite", "bad.json"], 1, "is not JSON"),
         (["check", "RELEASE", "--suite", "other.json"], 1, "is not a suite"),
-        (["check", "RELEASE", "--suite", "short.json"], 1, "is damaged: suite lacks note, judges, rubrics, rows"),
+        (["check", "RELEASE", "--suite", "short.json"], 1, "is damaged: suite lacks rows"),
         (["check", "RELEASE", "--repeats", "9"], 2, "--repeats"),
         (["bless", "RELEASE"], 2, "--reason"),
         (["bless", "RELEASE", "--reason", " "], 2, "say why"),
@@ -529,9 +529,9 @@ def test_a_name_in_a_suite_or_a_prompt_is_no_path_to_a_metric(two_runs: Made, he
     blessed(release)
     metrics = [{"name": "python", "field": "label", "weight": 1.0, "options": {}}]
     prompt = away_from_home(release, here / "download", name=name, metrics=metrics)
-    renamed = prompt.read_text("utf-8").replace('name = "rows"', f'name = "{name}"', 1)
+    renamed = prompt.read_text("utf-8").replace('"name": "rows"', f'"name": "{name}"', 1)
     prompt.write_text(renamed, "utf-8")
-    before, after = re.findall(r'(?m)^version = "(.*)"$', renamed)[0], load_prompt(prompt, verify=False).version
+    before, after = re.findall(r'(?m)^  "version": "(.*)",$', renamed)[0], load_prompt(prompt, verify=False).version
     prompt.write_text(renamed.replace(before, after), "utf-8")
     prompt.with_name("task.toml").write_text("", "utf-8")
     code = f"open({str(here / 'ran')!r}, 'w')\ndef metric(example, prediction): return 1\n"
