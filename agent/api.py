@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from agent.errors import InputError
 from agent.jobs import JOBS
+from agent.jobs.arguments import OptimizeArguments, WatchArguments, launch_of, register_as_begun
+from agent.jobs.interrupts import Stop, run_async, run_blocking
+from agent.jobs.launch import silence, start
+from agent.jobs.observers import LogWatcher
 from agent.jobs.registry import resume_note, takes
+from agent.jobs.session import run_work
+from agent.jobs.tracking import Tracking
 from agent.options.jobs import CheckOptions, CustomizeOptions, MigrateOptions, ResumeOptions
 from agent.options.option import option
 from agent.release.result import RunResult
 from agent.results.checks import CheckResult
 from agent.results.customize import CustomizeResult
-from agent.run.arguments import OptimizeArguments, WatchArguments, launch_of, register_as_begun
-from agent.run.interrupts import Stop, run_async, run_blocking
-from agent.run.launch import silence, start
-from agent.run.observers import LogWatcher
-from agent.run.session import run_work
-from agent.run.tracking import Tracking
 from agent.scoring.user_metrics import MetricFunction
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def customize(task: Source, options: CustomizeArguments) -> CustomizeResult:
         >>> result = pa.customize("tasks/support_triage", arms=["best", "lora"], curve=[24, 75])  # doctest: +SKIP
         >>> result.verdict, result.arm, result.text  # doctest: +SKIP
     """
-    from agent.run.customize.prepare import (  # loads the trainer
+    from agent.jobs.customize.prepare import (  # loads the trainer
         checked,
         finished_search,
         prepare_customize,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from agent.errors import Interrupted as Interrupted
     from agent.jobs.promote import promote as promote
     from agent.jobs.sweep.sweep import SweepResult as SweepResult
+    from agent.jobs.tool_sources import write_tools as write_tools
     from agent.ledger.container import merge_ledgers as merge_ledgers
     from agent.programs.chain_parts import load_chain as load_chain
     from agent.programs.classic import load_classifier as load_classifier
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from agent.report.notebook import load_run as load_run
     from agent.results.checks import CheckResult as CheckResult
     from agent.results.customize import CustomizeResult as CustomizeResult
-    from agent.run.tool_sources import write_tools as write_tools
     from agent.task.documents import strip_html as strip_html
     from agent.task.load import load_task as load_task
 
@@ -69,7 +69,7 @@ _HOMES = {
     "resume": "agent.api",
     "strip_html": "agent.task.documents",
     "sweep": "agent.api",
-    "write_tools": "agent.run.tool_sources",
+    "write_tools": "agent.jobs.tool_sources",
 }
 __all__ = [
     "AgentError",

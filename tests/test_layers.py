@@ -19,7 +19,6 @@ LAYERS = (
     ("evaluate",),
     ("search", "release"),
     ("programs", "report"),
-    ("run",),
     ("jobs",),
     ("api",),
     ("cli",),
@@ -71,7 +70,7 @@ DOORS = {
     "transformers": ("training/torch_learner.py",),
     "peft": ("training/torch_learner.py",),
     "safetensors": ("training/hf_files.py",),
-    "ray": ("cluster.py", "run/customize/settings_search.py"),
+    "ray": ("cluster.py", "jobs/customize/settings_search.py"),
 }
 CODE_IN_DATA = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "multiprocessing"}
 """What reads data by running what stands in it, or sends its own data so."""
@@ -114,7 +113,7 @@ def test_a_file_imports_only_from_lower_layers() -> None:
 def layer_faults(name: str) -> Iterator[str]:
     mine = part(name)
     if mine == "__init__":  # the public names: anything but the top
-        yield from (module for module in IMPORTED[name] if module.startswith(("agent.cli", "agent.run.optimize")))
+        yield from (module for module in IMPORTED[name] if module.startswith(("agent.cli", "agent.jobs.optimize")))
     elif mine not in LEVEL:
         yield f"{name} belongs to no layer"
     else:
@@ -153,7 +152,6 @@ def test_nothing_but_the_standard_library_is_imported_when_a_file_loads() -> Non
         "results/": {"pydantic"},
         "release/result.py": {"pydantic"},
         "report/web/": {"starlette"},
-        "run/arguments.py": {"pydantic"},
         "jobs/": {"pydantic"},
     }
     faults = {}

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
+from agent.jobs.launch import Launch, resolved
+from agent.jobs.optimize import RunState
 from agent.ledger.store import Ledger
 from agent.options.jobs import RecordedOptions
 from agent.programs.kinds import program_for
 from agent.release.result import RunResult
-from agent.run.launch import Launch, resolved
-from agent.run.optimize import RunState
 from agent.types import (
     LM,
     Budget,

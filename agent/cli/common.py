@@ -14,10 +14,10 @@ import click
 
 from agent.cli import SETTINGS as SETTINGS
 from agent.errors import InputError
+from agent.jobs.locations import LEDGER
+from agent.jobs.tasks import samples, tasks_here
 from agent.report.blocks import plain as plain
 from agent.report.blocks import short as short
-from agent.run.locations import LEDGER
-from agent.run.tasks import samples, tasks_here
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -18,7 +18,7 @@ from agent.search.registered import STRATEGIES
 from agent.tracking.tracker import TRACKERS
 
 if TYPE_CHECKING:
-    from agent.run.launch import Launch
+    from agent.jobs.launch import Launch
 
 
 class ExportOption(JobOptions):
@@ -60,15 +60,15 @@ def customize_command(
     arm scores, costs and takes, and a stated rule says which to use. Killed or interrupted, the same command goes on
     where it was.
     """
-    from agent.run.customize.hosted import require_service
-    from agent.run.customize.prepare import (
+    from agent.jobs.customize.hosted import require_service
+    from agent.jobs.customize.prepare import (
         checked,
         finished_search,
         prepare_customize,
         require_cluster,
     )
-    from agent.run.launch import prepare, start
-    from agent.run.tracking import Tracking
+    from agent.jobs.launch import prepare, start
+    from agent.jobs.tracking import Tracking
 
     db, as_json, tracking = output.db, output.as_json, Tracking.of(track)
     search = options.changed_to(RecordedOptions, task=task)
@@ -96,7 +96,7 @@ def customize_command(
 
 
 def _say_plan(launch: Launch, asked: CustomizeOptions, run: str, db: Path, as_json: bool) -> None:
-    from agent.run.customize import prepare
+    from agent.jobs.customize import prepare
 
     plan = prepare.dry_run(launch, run, asked, db)
     if as_json:
@@ -109,7 +109,7 @@ def _say_plan(launch: Launch, asked: CustomizeOptions, run: str, db: Path, as_js
 
 
 def _export(launch: Launch, run: str, folder: Path, db: Path, as_json: bool) -> None:
-    from agent.run.customize.prepare import export_training
+    from agent.jobs.customize.prepare import export_training
 
     told = export_training(launch, run, folder, db)
     if as_json:

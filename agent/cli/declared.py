@@ -194,11 +194,11 @@ def job_command(spec: JobSpec) -> click.Command:
 
     def called(*parts: Any, **arguments: Any) -> None:
         from agent.cli.progress import JobProgress, Progress
+        from agent.jobs.launch import silence
         from agent.jobs.registry import Printed
+        from agent.jobs.session import Work, run_work
+        from agent.jobs.tracking import NO_TRACKING, Tracking
         from agent.observer import NO_OBSERVER
-        from agent.run.launch import silence
-        from agent.run.session import Work, run_work
-        from agent.run.tracking import NO_TRACKING, Tracking
 
         output: Any = parts[-1] if shown else JsonOption()
         as_json, is_quiet = output.as_json, getattr(output, "quiet", True)

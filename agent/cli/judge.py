@@ -16,7 +16,7 @@ from agent.cli.common import (
     db_option,
     plain,
 )
-from agent.run.locations import open_history
+from agent.jobs.locations import open_history
 
 if TYPE_CHECKING:
     from agent.report.blinded import BlindedAnswer, RatingSession

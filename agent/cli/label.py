@@ -60,9 +60,9 @@ def label_command(options: LabelOptions, output: ShownOptions, task: str) -> Non
         keys_of(found.choices)  # where they are too few, no model is asked first
     if options.ask:
         from agent.cli.progress import run_shown
+        from agent.jobs.launch import silence
         from agent.report.job_blocks import job_sections
         from agent.report.terminal import lines_of
-        from agent.run.launch import silence
 
         silence()
         work = label_answers(found, options, db)
@@ -90,8 +90,8 @@ def _label(
         return
     from agent.cli.ui import serve_pages
     from agent.extras import require
+    from agent.jobs.locations import open_ledger
     from agent.ledger.connect import is_there
-    from agent.run.locations import open_ledger
 
     require("ui", "optimize label --web")
     from agent.report.web.label_page import LabelPlace

@@ -20,10 +20,10 @@ import click
 from agent.cli.common import plain, short
 from agent.errors import Interrupted
 from agent.gateway.in_flight import InFlight
+from agent.jobs.observers import Snapshot, Watcher, recent_loss
+from agent.jobs.session import Work, run_work
+from agent.jobs.tracking import NO_TRACKING, Tracking
 from agent.report.facts import bracketed, points
-from agent.run.observers import Snapshot, Watcher, recent_loss
-from agent.run.session import Work, run_work
-from agent.run.tracking import NO_TRACKING, Tracking
 from agent.task.words import counted
 
 if TYPE_CHECKING:

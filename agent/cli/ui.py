@@ -19,10 +19,10 @@ from agent.cli.common import (
 )
 from agent.cli.declared import command
 from agent.errors import InputError
+from agent.jobs.locations import open_history, releases_folder
 from agent.options.kinds import Price
 from agent.options.option import JobOptions, option
 from agent.options.shared import BUDGET, OUTPUT, CapOptions, OutputOptions
-from agent.run.locations import open_history, releases_folder
 
 if TYPE_CHECKING:
     from agent.jobs.playground import Playground
@@ -106,8 +106,8 @@ def _playground(db: Path, options: UiOptions) -> Playground | None:
             option = f"--{typed[0].replace('_', '-')}"
             raise InputError(f"{option}: caps the playground, which asks nobody without --allow-calls; give both")
         return None
+    from agent.jobs.launch import silence
     from agent.jobs.playground import Playground
-    from agent.run.launch import silence
 
     silence()
     return Playground(db, options.part(CapOptions))

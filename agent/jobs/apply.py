@@ -20,8 +20,11 @@ from agent.conversation import user_text
 from agent.errors import BudgetExhausted, InputError, Problem, ProblemsError, RunRefused
 from agent.files import new_file
 from agent.gateway.embedding import Embedder
+from agent.jobs.embeddings import model_of_prompt
+from agent.jobs.locations import has_goals, models_of, prompt_path, require_named
 from agent.jobs.registry import DB, job
 from agent.jobs.released import released, rows_task
+from agent.jobs.session import Session, Work
 from agent.options.jobs import ApplyOptions
 from agent.options.shared import FormOptions
 from agent.redact import mask, rare_secrets_in
@@ -30,9 +33,6 @@ from agent.release.regression import require_place
 from agent.release.runtime import Prompt, load_prompt
 from agent.results.rows import ApplyResult
 from agent.retrieval.pool import text_of
-from agent.run.embeddings import model_of_prompt
-from agent.run.locations import has_goals, models_of, prompt_path, require_named
-from agent.run.session import Session, Work
 from agent.task.documents import html_notes, stripped
 from agent.task.examples import reader_of
 from agent.task.input_files import read_bytes

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from agent.errors import AgentError, InputError, LedgerError, error_lines
+from agent.jobs.locations import ledger_option, open_history, releases_folder
 from agent.jobs.registry import DB, Printed, job
+from agent.jobs.tasks import source_of, task_of
 from agent.ledger.anchors import anchor as head_to_keep
 from agent.ledger.anchors import checked, head_of, missing_heads, noted_hash, snapshot, unchecked, witnesses
 from agent.ledger.checks import HELD_OUT, Check, consistency_checks, copied_answers, demo_ids, demo_texts
@@ -36,8 +38,6 @@ from agent.report.compare import change_lines
 from agent.report.facts import amount, looks_up, picked, points, promotion
 from agent.report.terminal import print_listing, print_table, say, show
 from agent.report.view import RunView
-from agent.run.locations import ledger_option, open_history, releases_folder
-from agent.run.tasks import source_of, task_of
 from agent.types import Task
 
 SHOWN = 5  # findings of one check in the table

@@ -11,13 +11,13 @@ from typing import Any
 
 from agent.errors import InputError, ModelError, RunRefused
 from agent.gateway.batch_course import SKEW
+from agent.jobs.locations import open_history
 from agent.jobs.registry import DB, Printed, job
 from agent.models.model_registry import create_model
 from agent.models.provider_jobs import BatchApi, BatchJob, batch_api
 from agent.options.option import option
 from agent.report.blocks import Column, text
 from agent.report.terminal import print_table, show
-from agent.run.locations import open_history
 from agent.types import LM
 
 NOT_CANCELLED = "not cancelled"

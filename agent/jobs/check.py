@@ -18,8 +18,20 @@ from typing import Any, Literal
 
 from agent.errors import InputError, RunRefused
 from agent.gateway.embedding import Embedder
+from agent.jobs.embeddings import model_of_prompt
+from agent.jobs.launch import earlier_prices, whole_budget
+from agent.jobs.locations import (
+    models_of,
+    open_history,
+    prompt_path,
+    require_named,
+    run_options,
+    task_for,
+)
 from agent.jobs.registry import DB, Printed, job, key_option
 from agent.jobs.released import released
+from agent.jobs.session import Session, Work
+from agent.jobs.tasks import find_task, require_judging, task_named
 from agent.ledger.connect import is_there
 from agent.ledger.provenance import tool_version, user, utc_now
 from agent.ledger.query import is_erased
@@ -37,18 +49,6 @@ from agent.report.checks import checks_chart, checks_of, checks_page
 from agent.report.html import write_page
 from agent.report.terminal import print_listing, say
 from agent.results.checks import AbResult, BlessResult, CheckResult, MonitorResult, SuiteReference
-from agent.run.embeddings import model_of_prompt
-from agent.run.launch import earlier_prices, whole_budget
-from agent.run.locations import (
-    models_of,
-    open_history,
-    prompt_path,
-    require_named,
-    run_options,
-    task_for,
-)
-from agent.run.session import Session, Work
-from agent.run.tasks import find_task, require_judging, task_named
 from agent.scoring.llm_judge import judge_builder, judge_calls
 from agent.scoring.task_metrics import build_metrics
 from agent.task.judge_files import read_rubric

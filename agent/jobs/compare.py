@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from agent.errors import InputError
+from agent.jobs.locations import open_history
 from agent.jobs.registry import DB, Printed, job
 from agent.options.kinds import File
 from agent.options.option import option
@@ -17,7 +18,6 @@ from agent.report.facts import paired_test
 from agent.report.html import report_html, write_report
 from agent.report.terminal import LOST, TIED, WON, print_table, say, say_marks, show, won_and_lost, word_diff
 from agent.report.view import RunView
-from agent.run.locations import open_history
 
 COLUMNS = (
     Column("what"),

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError, InputError
+from agent.jobs.customize.release_arm import tuned_file
+from agent.jobs.locations import open_history
 from agent.jobs.registry import DB, Printed, job
+from agent.jobs.tasks import source_of, task_of
 from agent.ledger.query import History, Row, released_file, started_with
 from agent.options.kinds import File, Texts
 from agent.options.option import option
@@ -22,9 +25,6 @@ from agent.release.formats.proof import DevRun, VerifiedExport, dev_run, verify_
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, holds_prompt
 from agent.release.runtime import PromptRelease, load_prompt
 from agent.report.facts import points, without_result
-from agent.run.customize.release_arm import tuned_file
-from agent.run.locations import open_history
-from agent.run.tasks import source_of, task_of
 from agent.types import Task
 
 NO_DEV = "a comparison asks its arms the sealed rows alone"

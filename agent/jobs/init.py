@@ -20,6 +20,8 @@ from agent.files import new_file
 from agent.jobs.label import verdict_lines
 from agent.jobs.registry import DB, Printed, job
 from agent.jobs.released import bare_task
+from agent.jobs.session import Session, Work
+from agent.jobs.tasks import SAMPLES, copy_task, samples
 from agent.jobs.unlabelled import (
     CONFIRMED_BY,
     TEXT,
@@ -51,8 +53,6 @@ from agent.prompt.draft_requests import (
 from agent.report.blocks import text as prose
 from agent.report.terminal import show
 from agent.results.rows import DraftResult
-from agent.run.session import Session, Work
-from agent.run.tasks import SAMPLES, copy_task, samples
 from agent.task.checks import PLACEHOLDER
 from agent.task.columns import DataColumn, label_reader, target_type
 from agent.task.from_file import Targets, renamed, write_task

@@ -7,12 +7,12 @@ from typing import Any
 
 from agent.errors import ProblemsError
 from agent.jobs.registry import Printed, about, job
+from agent.jobs.tasks import find_task, tasks_here
 from agent.metrics.metric_rule import METRICS
 from agent.models.model_registry import MODELS
 from agent.models.weights import CATALOG, weights_path
 from agent.report.blocks import Column, short
 from agent.report.terminal import print_table
-from agent.run.tasks import find_task, tasks_here
 from agent.task.load import load_task
 
 

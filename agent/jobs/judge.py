@@ -19,13 +19,13 @@ from typing import Any
 from agent.errors import InputError
 from agent.jobs.registry import DB, Printed, job
 from agent.jobs.released import bare_task
+from agent.jobs.session import Session, Work
+from agent.jobs.tasks import find_task
 from agent.models.model_registry import DEFAULT_MODEL, create_model
 from agent.options.jobs import CalibrateOptions
 from agent.options.option import option
 from agent.options.shared import BUDGET, OUTPUT
 from agent.results.calibration import CalibrationResult, Control, Raters
-from agent.run.session import Session, Work
-from agent.run.tasks import find_task
 from agent.scoring.llm_judge import FAITHFULNESS, Judge, JudgeSetup, judge_setup
 from agent.scoring.verdict import Comparison, Judgement
 from agent.stats.agreement import (

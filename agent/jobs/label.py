@@ -16,7 +16,12 @@ from typing import Any
 from agent.errors import BudgetExhausted, InputError
 from agent.evaluate.evaluator import Evaluator
 from agent.files import new_file
+from agent.jobs.launch import earlier_prices
+from agent.jobs.locations import open_history
+from agent.jobs.recorded import best_trials, recorded_prompt
 from agent.jobs.released import Readable
+from agent.jobs.session import Session, Work
+from agent.jobs.tasks import find_task, task_of
 from agent.jobs.unlabelled import (
     CONFIRMED_BY,
     Table,
@@ -34,11 +39,6 @@ from agent.options.shared import FormOptions, SpendingOptions
 from agent.programs.kinds import program_for
 from agent.prompt.template import label_text
 from agent.results.rows import LabellingResult, LabelResult
-from agent.run.launch import earlier_prices
-from agent.run.locations import open_history
-from agent.run.recorded import best_trials, recorded_prompt
-from agent.run.session import Session, Work
-from agent.run.tasks import find_task, task_of
 from agent.stats.preflight import rows_for
 from agent.task.columns import column_named, text_of
 from agent.task.examples import folded

@@ -21,13 +21,13 @@ from typing import Any
 
 from agent.errors import InputError, Problem, ProblemsError
 from agent.jobs.registry import job, key_option
+from agent.jobs.tasks import find_task
 from agent.options.kinds import File
 from agent.options.option import option
 from agent.redact import rare_secrets_in, redact
 from agent.release.production_logs import MISSING, listed_once, value_of
 from agent.results.base import WasNow
 from agent.results.rows import LearnResult, LeftOutRows
-from agent.run.tasks import find_task
 from agent.shipped import content_id
 from agent.task.examples import PlacedExample, RowReader, messages_in, parse_number
 from agent.task.input_files import parse_json, parse_toml, read_bytes

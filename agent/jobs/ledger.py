@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
+from agent.jobs.locations import open_history
 from agent.jobs.registry import DB, Printed, job
 from agent.ledger.anchors import noted_hash
 from agent.ledger.container import merge_ledgers
@@ -14,7 +15,6 @@ from agent.options.kinds import File
 from agent.options.option import option
 from agent.report.blocks import text
 from agent.report.terminal import print_table, say, show
-from agent.run.locations import open_history
 
 URL_HELP = "postgresql://USER@HOST/NAME (the password in PGPASSWORD or ~/.pgpass) or sqlite:///FILE."
 

@@ -17,19 +17,19 @@ from agent.errors import BudgetExhausted, InputError, Interrupted
 from agent.gateway.budget import Account
 from agent.gateway.gateway import TEMPLATE_TOKENS, dearest_call
 from agent.gateway.prices import prices_for
+from agent.jobs.embeddings import model_of_prompt
+from agent.jobs.interrupts import Stop
+from agent.jobs.launch import earlier_prices
+from agent.jobs.locations import models_of, require_named, run_options
+from agent.jobs.observers import Watcher
 from agent.jobs.released import released, rows_task
+from agent.jobs.session import Session, Work, price_of, run_work
 from agent.models.hosted import estimate_tokens
 from agent.options.shared import CapOptions, SpendingOptions
 from agent.release.completion import brought, request_of
 from agent.release.runtime import Prompt
 from agent.report.web.page_request import PLAYGROUND, Quote
 from agent.results.rows import PlayedAnswer, PlayedResult
-from agent.run.embeddings import model_of_prompt
-from agent.run.interrupts import Stop
-from agent.run.launch import earlier_prices
-from agent.run.locations import models_of, require_named, run_options
-from agent.run.observers import Watcher
-from agent.run.session import Session, Work, price_of, run_work
 from agent.types import Budget, Example, Outcome, Spend
 
 MAX_WAIT = "30s"

@@ -15,7 +15,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainSerializer
 
 from agent.errors import GateFailed, InputError, LedgerBusy, ReleaseError
+from agent.jobs.arm_release import ArmRelease
 from agent.jobs.export import task_of_run
+from agent.jobs.locations import open_history, open_ledger, releases_folder
 from agent.jobs.registry import DB, Printed, job
 from agent.ledger.provenance import user
 from agent.ledger.query import History, released_file
@@ -44,8 +46,6 @@ from agent.report.facts import gain, points, without_result
 from agent.report.terminal import print_table, say
 from agent.results.base import Result
 from agent.results.breakdown import JudgeTrust
-from agent.run.arm_release import ArmRelease
-from agent.run.locations import open_history, open_ledger, releases_folder
 
 NO_CLAIM = "baseline, no gain claimed"
 BUSY_AFTER = 1.0
@@ -243,7 +243,7 @@ def _moved(
 
 def _promote_arm(run: str, arm: str, alias: str, override: bool, note: Mapping[str, str], db: Path) -> Promotion:
     """Promote an arm if no prompt of the run is shown to be better: "classic", or one that a comparison tuned."""
-    from agent.run.customize.release_arm import tuned_arm
+    from agent.jobs.customize.release_arm import tuned_arm
 
     if override and not note["reason"]:
         raise InputError(NEEDS_REASON)

@@ -26,19 +26,19 @@ from pydantic.fields import FieldInfo
 
 from agent.errors import AgentError
 from agent.jobs import JOBS
+from agent.jobs.arguments import WatchArguments
+from agent.jobs.interrupts import run_blocking
+from agent.jobs.launch import silence
+from agent.jobs.observers import LogWatcher
+from agent.jobs.session import Session as Session
+from agent.jobs.session import Work, run_work
+from agent.jobs.tracking import NO_TRACKING, Tracking
 from agent.observer import NO_OBSERVER, Observer
 from agent.options.kinds import File
 from agent.options.option import JobOptions, Option, option
 from agent.options.shared import LEDGER, LedgerOption, TrackOptions, in_order
 from agent.registry import Listed, Registry
 from agent.results.base import CostedResult, Result
-from agent.run.arguments import WatchArguments
-from agent.run.interrupts import run_blocking
-from agent.run.launch import silence
-from agent.run.observers import LogWatcher
-from agent.run.session import Session as Session
-from agent.run.session import Work, run_work
-from agent.run.tracking import NO_TRACKING, Tracking
 
 R = TypeVar("R", bound=CostedResult)
 T = TypeVar("T")

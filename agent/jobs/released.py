@@ -9,10 +9,10 @@ from typing import Any
 
 from agent.evaluate.evaluator import Evaluator
 from agent.gateway.embedding import Embedder
+from agent.jobs.embeddings import embedder_of
+from agent.jobs.session import Session
 from agent.programs.released import ReleasedCandidate, ReleasedProgram
 from agent.release.runtime import Prompt
-from agent.run.embeddings import embedder_of
-from agent.run.session import Session
 from agent.types import (
     LM,
     Budget,

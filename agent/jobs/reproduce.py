@@ -18,7 +18,11 @@ from typing import Any
 
 from agent.errors import AgentError, InputError, RowRefused, RunRefused
 from agent.gateway.gateway import endpoint_of
+from agent.jobs.launch import Launch, prepare
+from agent.jobs.locations import open_history
+from agent.jobs.optimize import Resumed, RunState
 from agent.jobs.registry import DB, Printed, job
+from agent.jobs.resume import changes_since
 from agent.ledger.connect import reader
 from agent.ledger.query import History, Row, released_file, started_with
 from agent.ledger.resume_state import ResumeState
@@ -32,10 +36,6 @@ from agent.release.runtime import load_prompt
 from agent.report.blocks import plain, text
 from agent.report.facts import without_result
 from agent.report.terminal import show
-from agent.run.launch import Launch, prepare
-from agent.run.locations import open_history
-from agent.run.optimize import Resumed, RunState
-from agent.run.resume import changes_since
 from agent.search.plan import Plan
 from agent.types import LM, Completion, Outcome, Request, Spend, SplitName, Trial, scores_labels
 
@@ -72,7 +72,7 @@ def reproduce(
     if row["result"] is None:
         raise InputError(f"{row['id']}: {without_result(row)}, so there is nothing to compare with")
     if row["result"].get("kind") == "customize":
-        from agent.run.customize.retrain import retrain  # loads the trainer
+        from agent.jobs.customize.retrain import retrain  # loads the trainer
 
         made = retrain(row, history, lambda line: print(plain(line), file=sys.stderr, flush=True))
         lines = [each.drift for each in made if not each.is_same]

@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.jobs import JOBS
+from agent.jobs.locations import open_history
 from agent.jobs.registry import DB, Printed, job, show_result
 from agent.ledger.query import History
 from agent.ledger.texts import search as search_texts
@@ -24,7 +25,6 @@ from agent.report.run_blocks import screen_lines
 from agent.report.terminal import print_listing, print_table, say, so_far, sparkline
 from agent.report.terminal import show as show_blocks
 from agent.report.view import RunView
-from agent.run.locations import open_history
 
 RUNS = (
     Column("run"),

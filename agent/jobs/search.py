@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError, InputError
+from agent.jobs.launch import Launch, estimate, prepare, search_of
+from agent.jobs.locations import ledger_option, open_history
+from agent.jobs.migration_source import migration_options
+from agent.jobs.optimize import Resumed
 from agent.jobs.registry import DB, Printed, job
+from agent.jobs.resume import prepare_resume
+from agent.jobs.session import Work
+from agent.jobs.tasks import SAMPLES, copy_task
 from agent.ledger.connect import is_there
 from agent.ledger.team_store import database, publish
 from agent.observer import NO_OBSERVER, Observer
@@ -24,13 +31,6 @@ from agent.report.blocks import Column, PageSection, plain, table, text
 from agent.report.run_blocks import run_sections, screen_lines
 from agent.report.terminal import show, show_sections
 from agent.report.view import RunView
-from agent.run.launch import Launch, estimate, prepare, search_of
-from agent.run.locations import ledger_option, open_history
-from agent.run.migration_source import migration_options
-from agent.run.optimize import Resumed
-from agent.run.resume import prepare_resume
-from agent.run.session import Work
-from agent.run.tasks import SAMPLES, copy_task
 from agent.search.registered import STRATEGIES
 from agent.stats.intervals import smallest_margin
 from agent.tracking.tracker import TRACKERS

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from agent.errors import InputError
 from agent.jobs.registry import job
+from agent.jobs.tool_sources import tools_in_file, tools_of_server, write_tools
 from agent.options.kinds import File, Texts
 from agent.options.option import option
 from agent.results.rows import ListedTool, ToolsResult
-from agent.run.tool_sources import tools_in_file, tools_of_server, write_tools
 
 
 @job("tools", typed=("env",))

@@ -16,19 +16,19 @@ from typing import Any
 
 from agent.errors import BudgetExhausted, InputError
 from agent.evaluate.evaluator import Evaluator
+from agent.jobs.embeddings import embed_rows, model_of_candidates
+from agent.jobs.launch import earlier_prices
+from agent.jobs.locations import open_history
+from agent.jobs.recorded import best_trials, recorded_prompt
 from agent.jobs.registry import DB, job
+from agent.jobs.session import Session, Work
+from agent.jobs.tasks import source_of, task_of
 from agent.ledger.query import History, Row, started_with
 from agent.options.jobs import TransferOptions
 from agent.programs.kinds import program_for
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.formats.proof import SCORED_BY
 from agent.results.transfer import TransferCandidate, TransferLift, TransferModel, TransferResult, TransferScore
-from agent.run.embeddings import embed_rows, model_of_candidates
-from agent.run.launch import earlier_prices
-from agent.run.locations import open_history
-from agent.run.recorded import best_trials, recorded_prompt
-from agent.run.session import Session, Work
-from agent.run.tasks import source_of, task_of
 from agent.scoring.llm_judge import judge_builder, judge_calls
 from agent.scoring.task_metrics import build_metrics
 from agent.scoring.user_metrics import require_all

@@ -9,7 +9,7 @@ import pytest
 
 import promptassay as pa
 from agent.errors import InputError
-from agent.run.metric_check import check_metrics
+from agent.jobs.metric_check import check_metrics
 from agent.task.load import load_task
 from tests.api.test_optimize import SMALL, table
 from tests.cases import each_case

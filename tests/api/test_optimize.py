@@ -13,7 +13,7 @@ import pytest
 
 import promptassay as pa
 from agent.errors import ProblemsError
-from agent.run.arguments import keep
+from agent.jobs.arguments import keep
 from agent.scoring import user_metrics
 from tests.cli.test_interrupt import told
 from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, optimize, refused, write_csv

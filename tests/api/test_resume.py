@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import promptassay as pa
-from agent.run.interrupts import Stop, run_blocking
+from agent.jobs.interrupts import Stop, run_blocking
 from tests.api.test_optimize import SMALL, table
 from tests.cli.test_interrupt import slow, states, told, wait_for
 from tests.cli.world import INSTRUCTION, compatible, good_json, refused

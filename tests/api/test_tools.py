@@ -10,9 +10,9 @@ from typing import Any, Literal
 import pytest
 
 import promptassay as pa
+from agent.jobs.tasks import task_of
 from agent.options.jobs import RecordedOptions
 from agent.release.runtime import load_prompt
-from agent.run.tasks import task_of
 from tests.cli.test_tools import ROOMS, house
 from tests.cli.world import compatible, refused
 from tests.wire import WireServer

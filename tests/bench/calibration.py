@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError
+from agent.jobs.locations import open_history
+from agent.jobs.tasks import task_of
 from agent.ledger.query import History, started_with
 from agent.programs.train_rows import PickedRows, TrainedPrior
 from agent.prompt.calibration import (
@@ -39,8 +41,6 @@ from agent.prompt.calibration import (
 )
 from agent.prompt.reply_parser import parse_reply
 from agent.retrieval.votes import NEIGHBOURS, log_shares
-from agent.run.locations import open_history
-from agent.run.tasks import task_of
 from agent.search.context import dev_rows
 from agent.stats.calibration import (
     Weights,

@@ -176,10 +176,10 @@ def assemble(job: Job, task: Any, candidate: Any, lm: Any) -> tuple[Any, Any]:
     from agent.evaluate.evaluator import Evaluator
     from agent.gateway.budget import Account
     from agent.gateway.gateway import Gateway
+    from agent.jobs.observers import LedgerObserver
     from agent.ledger.store import Ledger
     from agent.programs.prompt import PromptProgram
     from agent.prompt.render import template
-    from agent.run.observers import LedgerObserver
     from agent.scoring.task_metrics import build_metrics
     from agent.types import Budget
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from agent.run.locations import open_history
+from agent.jobs.locations import open_history
 from tests.bench.arena.data import Row, data_folder, load
 from tests.bench.arena.weights import gguf
 

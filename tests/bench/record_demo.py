@@ -17,6 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.files import sha256_of
+from agent.jobs.launch import start
+from agent.jobs.observers import Watcher
 from agent.jobs.search import MODEL, prepare_demo
 from agent.models.local import LocalModel
 from agent.models.recorded import (
@@ -31,8 +33,6 @@ from agent.models.recorded import (
     write_recording,
 )
 from agent.programs.kinds import program_for
-from agent.run.launch import start
-from agent.run.observers import Watcher
 from agent.types import LM, Completion, Request
 
 FILE = RECORDINGS / f"{MODEL.removeprefix(PREFIX)}{SUFFIX}"

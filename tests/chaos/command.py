@@ -21,11 +21,11 @@ from pathlib import Path
 
 START = "import sys; sys.argv[0] = 'optimize'; from agent.cli import main; main()"
 HEAVY = (
-    *("agent.jobs.search", "agent.jobs.runs", "agent.run.optimize", "agent.task.from_file", "agent.task.task_file"),
+    *("agent.jobs.search", "agent.jobs.runs", "agent.jobs.optimize", "agent.task.from_file", "agent.task.task_file"),
     *("agent.ledger.store", "agent.models.openai", "agent.models.model_registry", "openai", "openai.types", "aiohttp"),
     *(
-        "agent.run.session",
-        "agent.run.optimize",
+        "agent.jobs.session",
+        "agent.jobs.optimize",
         "agent.programs.prompt",
         "agent.programs.classic",
         "agent.release.promotion",

@@ -66,7 +66,7 @@ def hostile(c: Campaign) -> Row:
 
 def impatient() -> None:
     """A hook: a server is given up sooner."""
-    from agent.run import tool_sources
+    from agent.jobs import tool_sources
 
     tool_sources.tools_of_server = partial(tool_sources.tools_of_server, seconds=SECONDS)
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
+from agent.jobs.locations import prompt_path
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.release.promotion import ReleaseRegistry
 from agent.release.runtime import load_prompt
-from agent.run.locations import prompt_path
 from tests.cli.world import compatible, files, good, good_json, knowing, learner, optimize, refused
 from tests.conftest import Made
 from tests.ledger.ledgers import reseal

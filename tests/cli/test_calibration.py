@@ -7,12 +7,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from agent.jobs.launch import prepare
+from agent.jobs.locations import open_history
 from agent.ledger.trail import events_of
 from agent.options.jobs import RecordedOptions
 from agent.release.formats.python_module import load_module
 from agent.release.runtime import load_prompt
-from agent.run.launch import prepare
-from agent.run.locations import open_history
 from agent.task.load import load_task
 from tests.cli.calibrated import biased, likelihoods
 from tests.cli.test_interrupt import trials

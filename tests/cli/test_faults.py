@@ -18,7 +18,7 @@ from tests.wire import Fault, WireServer
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.run.session.random", SimpleNamespace(Random=Calm))
+    monkeypatch.setattr("agent.jobs.session.random", SimpleNamespace(Random=Calm))
 
 
 def one_in(n: int, answer: Answer, faults: list[Fault], salt: str = "") -> tuple[Answer, Counter[str]]:

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from agent.jobs.interrupts import stopping
 from agent.ledger.verify import verify
-from agent.run.interrupts import stopping
 from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused
 from tests.warm import start, start_on_terminal
 from tests.wire import Fault, WireServer

@@ -8,10 +8,10 @@ import pytest
 
 import promptassay as pa
 from agent.errors import InputError
+from agent.jobs.customize.prepare import finished_search
+from agent.jobs.launch import prepare
+from agent.jobs.locations import LEDGER, open_history
 from agent.options.jobs import RecordedOptions
-from agent.run.customize.prepare import finished_search
-from agent.run.launch import prepare
-from agent.run.locations import LEDGER, open_history
 from agent.task.load import with_demo_limit
 from agent.types import Constraints
 from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, refused

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import promptassay as pa
+from agent.jobs.locations import LEDGER, open_history
 from agent.release.runtime import load_prompt
-from agent.run.locations import LEDGER, open_history
 from tests.cli.world import compatible, good, good_json, knowing, learner, optimize, refused, stubborn
 from tests.conftest import Made
 from tests.wire import Fault, WireServer

@@ -12,10 +12,10 @@ import pytest
 from pyarrow import parquet
 
 import promptassay as pa
+from agent.jobs.tasks import task_of as task_of_words
 from agent.ledger.query import History
 from agent.options.jobs import RecordedOptions
 from agent.report.view import task_of
-from agent.run.tasks import task_of as task_of_words
 from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, optimize, refused
 from tests.wire import WireServer
 

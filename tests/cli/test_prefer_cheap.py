@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from agent.run.locations import LEDGER, open_history
+from agent.jobs.locations import LEDGER, open_history
 from tests.cli.world import compatible, files, good, good_json, knowing, optimize, refused
 from tests.wire import WireServer
 

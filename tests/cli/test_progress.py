@@ -26,9 +26,9 @@ from agent.cli.progress import (
 )
 from agent.gateway.budget import Account
 from agent.gateway.in_flight import InFlight, in_flight
+from agent.jobs.observers import Snapshot
 from agent.ledger.resume_state import ResumeState
 from agent.observer import TrainingProgress
-from agent.run.observers import Snapshot
 from agent.search.plan import Plan
 from agent.types import Budget, CallRole, Shown, Spend, Usage
 

@@ -16,9 +16,9 @@ import pytest
 
 from agent.cli import progress
 from agent.gateway.budget import Account
+from agent.jobs import session
 from agent.release.regression import _cell
 from agent.release.runtime import load_prompt
-from agent.run import session
 from agent.types import Budget
 from tests.cli.world import TOPICS, compatible, good, good_json, learner, optimize, refused
 from tests.conftest import Made

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError, ReleaseError
+from agent.jobs.tasks import task_of
 from agent.ledger.query import History
 from agent.options.jobs import RecordedOptions
 from agent.release.formats.export_format import FORMATS, Format, Material, Opened, Parse, Sent, Values
 from agent.release.formats.proof import DevRun, dev_run, verify_exports
 from agent.release.formats.python_module import load_module
 from agent.release.runtime import MESSAGES_FILE, PromptRelease, load_prompt
-from agent.run.tasks import task_of
 from agent.types import Example, Prediction, Score, Task
 from tests.cli.world import good
 from tests.conftest import Made

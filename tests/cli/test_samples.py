@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from agent.run.tasks import SAMPLES, samples
+from agent.jobs.tasks import SAMPLES, samples
 from tests.cli.world import good, good_json, refused
 
 TASKS = Path(__file__).resolve().parents[2] / "tasks"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import InputError
-from agent.run.tool_sources import MOST_BYTES, MOST_LINE, tools_of_server
+from agent.jobs.tool_sources import MOST_BYTES, MOST_LINE, tools_of_server
 from agent.task.tools import read_tools
 from tests.cli.world import good, good_json, refused
 

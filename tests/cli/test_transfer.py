@@ -57,7 +57,7 @@ TESTED = "SELECT example_id FROM outcomes WHERE split = 'test' AND run_id = ?"
 
 def _test_texts(run_id: str) -> list[str]:
     """Rows of the sealed test, as the run's own ledger knows them."""
-    from agent.run.locations import open_history
+    from agent.jobs.locations import open_history
 
     history = open_history(Path("runs/ledger.db"))
     ids = {row["example_id"] for row in history.select(TESTED, run_id)}

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from agent.cli import main
 from agent.cli.common import plain, print_json
 from agent.errors import InputError
+from agent.jobs.optimize import RunState
 from agent.ledger.store import Ledger
-from agent.run.optimize import RunState
 from tests.cli.world import compatible, good, good_json, optimize, refused
 from tests.toys import FakeModel, launched, make_task
 from tests.wire import Fault, WireServer

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 import promptassay as pa
+from agent.jobs.customize.arms import ARMS, bare_prompt, instructed_prompt, prompt_arms, require_arms, rows_a_label
+from agent.jobs.customize.elsewhere import other_tasks
+from agent.jobs.recorded import recorded_prompt
 from agent.ledger.query import History
 from agent.models.adapters import Adapter
 from agent.release.runtime import load_prompt
-from agent.run.customize.arms import ARMS, bare_prompt, instructed_prompt, prompt_arms, require_arms, rows_a_label
-from agent.run.customize.elsewhere import other_tasks
-from agent.run.recorded import recorded_prompt
 from tests.cli.world import good, good_json, optimize, refused
 from tests.customize.conftest import Made
 from tests.toys import make_task

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent.run.customize.retrain import Retrained
+from agent.jobs.customize.retrain import Retrained
 from tests.cli.world import good_json, refused
 from tests.customize.test_customize import WORDS, by_name, events
 from tests.customize.world import write_world

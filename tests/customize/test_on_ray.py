@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from agent.jobs.customize.on_ray import RayTrainings
+from agent.jobs.customize.training import TrainingOrder, trained
 from agent.observer import Observer, TrainingProgress
-from agent.run.customize.on_ray import RayTrainings
-from agent.run.customize.training import TrainingOrder, trained
 from agent.training.settings import LoraSettings, TrainedAdapter, TrainingPair, drawn
 from agent.types import Message
 from tests.cli.world import good_json, refused

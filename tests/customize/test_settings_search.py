@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import TrainingDiverged
-from agent.run.customize import settings_search
-from agent.run.customize.settings_search import choose_settings
+from agent.jobs.customize import settings_search
+from agent.jobs.customize.settings_search import choose_settings
 from agent.training.settings import (
     MOST_SETTINGS,
     LoraSettings,

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from agent.jobs.customize.curve import CurvePoint, curve_lines, curve_text
+from agent.jobs.customize.table import MeasuredArm, break_even, table
 from agent.report.job_blocks import job_sections
 from agent.report.terminal import lines_of
 from agent.results.customize import CustomizeResult, Elsewhere
-from agent.run.customize.curve import CurvePoint, curve_lines, curve_text
-from agent.run.customize.table import MeasuredArm, break_even, table
 
 
 def scores(right: int, of: int = 100) -> list[float]:

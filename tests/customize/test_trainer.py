@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from agent.jobs.customize.arms import ARMS
+from agent.jobs.customize.plan import require_trainer
 from agent.models.gguf import read_gguf
 from agent.options.jobs import CustomizeOptions
 from agent.release.runtime import load_prompt
-from agent.run.customize.arms import ARMS
-from agent.run.customize.plan import require_trainer
 from tests.cli.world import good, good_json, refused
 from tests.customize.conftest import Made
 from tests.customize.test_customize import WORDS, by_name, events

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import promptassay as pa
+from agent.jobs.tasks import task_of
 from agent.ledger.query import History
 from agent.options.jobs import RecordedOptions
-from agent.run.tasks import task_of
 from tests.cli.world import compatible, good_json, refused
 from tests.knowledge.planted import INSTRUCTION, reader, write_task
 from tests.knowledge.test_faithfulness import judging

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from agent.evaluate.evaluator import Evaluator
+from agent.jobs.optimize import RunState
 from agent.ledger.store import Ledger
 from agent.programs.released import ReleasedProgram
 from agent.release.result import RunResult
-from agent.run.optimize import RunState
 from agent.scoring.task_metrics import build_metrics
 from agent.types import Request, Task
 from tests.test_layers import SOURCES

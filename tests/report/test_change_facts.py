@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from agent.jobs.locations import LEDGER
 from agent.release.result import RunResult
 from agent.report import facts, findings
 from agent.report.breakdown_blocks import confusion_table
 from agent.report.next_steps import Excerpts, next_steps
 from agent.report.run_tables import proposals
-from agent.run.locations import LEDGER
 from tests.cli.test_result import RESULT
 
 OWN = {

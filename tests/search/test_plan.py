@@ -12,8 +12,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from agent.errors import BudgetRefused, InputError
+from agent.jobs.launch import models_by_role, plan_for
 from agent.options.jobs import RunOptions
-from agent.run.launch import models_by_role, plan_for
 from agent.search.context import sealed_rows
 from agent.search.costs import call_costs
 from agent.search.plan import (

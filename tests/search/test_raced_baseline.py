@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.jobs.optimize import RunState
 from agent.release.result import RunResult
-from agent.run.optimize import RunState
 from agent.types import Task
 from tests.search.worlds import any_skill, pupil
 from tests.toys import FakeModel, executed, launched, make_task, open_ledger

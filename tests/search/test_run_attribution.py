@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import RowRefused, RunRefused
+from agent.jobs.optimize import RunState
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.programs.moves.prompt_parts import leave_one_out
@@ -20,7 +21,6 @@ from agent.report import facts
 from agent.report.blocks import TableBlock
 from agent.report.run_blocks import run_sections
 from agent.report.view import RunView
-from agent.run.optimize import RunState
 from agent.search.selection import corrected, uncorrected
 from agent.types import Request
 from tests.release.test_result import WHOLE

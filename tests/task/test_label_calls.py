@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError, ProblemsError
-from agent.run.tasks import _scored_as_asked
+from agent.jobs.tasks import _scored_as_asked
 from agent.task.load import load_task
 from agent.task.tools import calls_checker, with_calls
 from agent.types import Tool

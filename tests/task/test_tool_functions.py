@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from agent.errors import InputError, ProblemsError
-from agent.run.tool_sources import given_tools
+from agent.jobs.tool_sources import given_tools
 from agent.task.load import load_task
 from agent.task.tool_functions import docstring_parts, tool_of_function
 from agent.task.tools import read_tools, tools_in_source

@@ -21,16 +21,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from agent.errors import AgentError, Interrupted, LedgerBusy, ProblemsError, message_of
+from agent.jobs.arguments import OptimizeArguments, launch_of
+from agent.jobs.interrupts import Stop
+from agent.jobs.launch import start
+from agent.jobs.locations import open_history
+from agent.jobs.observers import LogWatcher, Snapshot
+from agent.jobs.resume import prepare_resume
 from agent.jobs.sweep.file import Point, SweepFile
 from agent.ledger.connect import is_there
 from agent.ledger.files import is_held, sibling
 from agent.options.jobs import ResumeOptions
-from agent.run.arguments import OptimizeArguments, launch_of
-from agent.run.interrupts import Stop
-from agent.run.launch import start
-from agent.run.locations import open_history
-from agent.run.observers import LogWatcher, Snapshot
-from agent.run.resume import prepare_resume
 from agent.task.words import counted
 
 State = Literal["not begun", "partial", "running", "finished"]

@@ -13,11 +13,11 @@ from itertools import combinations, groupby
 from typing import Any
 
 from agent.evaluate.score_table import ScoreTable
+from agent.jobs.locations import open_history
 from agent.jobs.sweep.cells import Cell, CellProgress, progress_of
 from agent.ledger.query import released_file
 from agent.release.gate import shown
 from agent.release.result import RunResult, search_result
-from agent.run.locations import open_history
 from agent.stats.intervals import mean_ci
 from agent.stats.selection import holm
 

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import AgentError, InputError, Problem, RunRefused
+from agent.jobs.arguments import OptimizeArguments, launch_of, require_none
+from agent.jobs.launch import Estimate, Launch, estimate
+from agent.jobs.locations import LEDGER, open_history
+from agent.jobs.observers import Watcher
+from agent.jobs.resume import prepare_resume, task_changes
 from agent.jobs.sweep.cells import Cell, CellProgress, cells_of, progress_of, with_shares
 from agent.jobs.sweep.file import SweepFile, read_sweep
+from agent.jobs.tasks import task_of
 from agent.ledger.query import started_with
 from agent.models.hosted import HostedModel
 from agent.models.model_registry import create_model, file_digest
 from agent.options.jobs import ResumeOptions
-from agent.run.arguments import OptimizeArguments, launch_of, require_none
-from agent.run.launch import Estimate, Launch, estimate
-from agent.run.locations import LEDGER, open_history
-from agent.run.observers import Watcher
-from agent.run.resume import prepare_resume, task_changes
-from agent.run.tasks import task_of
 from agent.types import LM, Task
 
 HOSTED_JOBS = 4

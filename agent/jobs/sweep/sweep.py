@@ -25,13 +25,13 @@ from pydantic import Field
 
 from agent.cluster import RETRIES, join_cluster, leave_cluster
 from agent.errors import InputError, Interrupted, error_lines
+from agent.jobs.observers import Watcher
+from agent.jobs.session import fetch_weights
 from agent.jobs.sweep.cells import Cell, Ended, carry_out, order_of, read_progress
 from agent.jobs.sweep.figures import CellOutcome, read_outcome, summary
 from agent.jobs.sweep.prepare import PreparedSweep
 from agent.report.sweep_page import write_page
 from agent.results.base import Result
-from agent.run.observers import Watcher
-from agent.run.session import fetch_weights
 
 LOOK_SECONDS = 0.1
 """Between two looks at whether cells have ended."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from agent.jobs.locations import models_of, prompt_path
 from agent.jobs.registry import DB, Session, Work, job
 from agent.jobs.released import released, rows_task
 from agent.options.option import option
@@ -14,7 +15,6 @@ from agent.options.shared import MODELS, SpendingOptions
 from agent.release.runtime import load_prompt
 from agent.report.blocks import Block, text
 from agent.results.base import CostedResult
-from agent.run.locations import models_of, prompt_path
 from agent.types import Example
 
 

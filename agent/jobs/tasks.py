@@ -168,7 +168,7 @@ def _load(options: RecordedOptions, observer: Observer) -> tuple[Task, Reading |
         if asked.knowledge and not Path(asked.knowledge).exists():
             raise InputError(f"--knowledge {asked.knowledge}: no such file or folder; name that of your documents")
         if options.tools:
-            from agent.run.tool_sources import tools_in_file
+            from agent.jobs.tool_sources import tools_in_file
 
             asked = asked.changed(tools=tools_in_file(Path(options.tools)))
         instruction = prompt_text(prompt)

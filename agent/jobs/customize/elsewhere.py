@@ -10,10 +10,10 @@ from agent.errors import BadResponse, RowRefused, Transient, TransportUnknown
 from agent.evaluate.evaluator import Evaluator
 from agent.gateway.gateway import Gateway
 from agent.gateway.in_flight import all_of
+from agent.jobs.tasks import SAMPLES
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import baseline
 from agent.results.customize import Elsewhere, OtherTask
-from agent.run.tasks import SAMPLES
 from agent.scoring.task_metrics import build_metrics
 from agent.task.load import load_task
 from agent.types import LM, Message, Request, Task

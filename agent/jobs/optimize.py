@@ -19,16 +19,16 @@ from functools import partial
 from agent.errors import BudgetExhausted, InputError, Interrupted, RunRefused
 from agent.evaluate.evaluator import Evaluator, why_unscored
 from agent.gateway.budget import HeldBack
+from agent.jobs.embeddings import embed_rows
+from agent.jobs.launch import Launch
+from agent.jobs.observers import Snapshot, Watcher
+from agent.jobs.sealed_test import released, sealed_test
+from agent.jobs.session import Session, Work
+from agent.jobs.tracking import run_params
 from agent.ledger.provenance import new_run_id
 from agent.ledger.store import Ledger
 from agent.programs.classic import ClassicProgram
 from agent.release.result import RunResult
-from agent.run.embeddings import embed_rows
-from agent.run.launch import Launch
-from agent.run.observers import Snapshot, Watcher
-from agent.run.sealed_test import released, sealed_test
-from agent.run.session import Session, Work
-from agent.run.tracking import run_params
 from agent.scoring.llm_judge import judge_builder
 from agent.scoring.task_metrics import build_metrics
 from agent.search import explanation, selection

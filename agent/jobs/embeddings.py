@@ -9,6 +9,7 @@ from agent.errors import InputError
 from agent.extras import require
 from agent.gateway.embedding import Embedder
 from agent.gateway.gateway import ModelClient
+from agent.jobs.locations import asked_before
 from agent.models.langchain import EmbeddingModel
 from agent.models.model_registry import leads_elsewhere
 from agent.observer import Observer
@@ -19,7 +20,6 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.runtime import Prompt
 from agent.retrieval.pool import text_of
 from agent.retrieval.vectors import DENSE, DENSE_RETRIEVERS, WORDLLAMA
-from agent.run.locations import asked_before
 from agent.task.words import printable
 from agent.types import LM, Example, Task
 

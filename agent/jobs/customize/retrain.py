@@ -11,16 +11,16 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.extras import require
+from agent.jobs.customize.arm_trainings import ADAPTERS
+from agent.jobs.customize.arms import bare_prompt, instructed_prompt
+from agent.jobs.customize.training import TrainingOrder, pairs_of, row_hash, rows_hash
+from agent.jobs.launch import Launch, prepare
+from agent.jobs.recorded import recorded_prompt
+from agent.jobs.resume import changes_since
 from agent.ledger.query import History, Row, started_with
 from agent.ledger.trail import facts_of
 from agent.models.local import LocalModel
 from agent.programs.prompt import PromptProgram
-from agent.run.customize.arm_trainings import ADAPTERS
-from agent.run.customize.arms import bare_prompt, instructed_prompt
-from agent.run.customize.training import TrainingOrder, pairs_of, row_hash, rows_hash
-from agent.run.launch import Launch, prepare
-from agent.run.recorded import recorded_prompt
-from agent.run.resume import changes_since
 from agent.training.parameters import read_lora
 from agent.training.settings import FullSettings, LoraSettings, SoftPromptSettings, TrainingSettings
 from agent.types import Example

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.errors import InputError, LedgerBusy
+from agent.jobs.tasks import find_task, task_named, task_of
 from agent.ledger.connect import LEDGER as LEDGER
 from agent.ledger.connect import ledger_option as ledger_option
 from agent.ledger.connect import require_file
-from agent.run.tasks import find_task, task_named, task_of
 from agent.task.examples import PLAYED
 
 if TYPE_CHECKING:

@@ -11,6 +11,18 @@ from statistics import median
 from agent.evaluate.breakdown import summary
 from agent.evaluate.evaluator import Evaluator
 from agent.gateway.prices import Price
+from agent.jobs.customize.arm_trainings import ArmTrainings
+from agent.jobs.customize.arms import MadeArm, rows_a_label
+from agent.jobs.customize.curve import CurvePoint, curve_lines, curve_text, first_rows
+from agent.jobs.customize.elsewhere import RepliesElsewhere, elsewhere, replies
+from agent.jobs.customize.hosted import HostedTrainer
+from agent.jobs.customize.plan import LATENCY_ROWS, CustomizePlan, trainings
+from agent.jobs.customize.release_arm import write_arm
+from agent.jobs.customize.settings_search import choice_record
+from agent.jobs.customize.table import MeasuredArm, table
+from agent.jobs.customize.training import rows_hash
+from agent.jobs.observers import LedgerObserver
+from agent.jobs.session import Session
 from agent.ledger.store import Ledger
 from agent.observer import Observer
 from agent.programs.classic import ClassicProgram
@@ -18,18 +30,6 @@ from agent.programs.prompt import PromptProgram
 from agent.programs.tuned import TunedProgram, adapter_of
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.results.customize import CustomizeResult, ProviderTraining, RowCounts, SeedScore
-from agent.run.customize.arm_trainings import ArmTrainings
-from agent.run.customize.arms import MadeArm, rows_a_label
-from agent.run.customize.curve import CurvePoint, curve_lines, curve_text, first_rows
-from agent.run.customize.elsewhere import RepliesElsewhere, elsewhere, replies
-from agent.run.customize.hosted import HostedTrainer
-from agent.run.customize.plan import LATENCY_ROWS, CustomizePlan, trainings
-from agent.run.customize.release_arm import write_arm
-from agent.run.customize.settings_search import choice_record
-from agent.run.customize.table import MeasuredArm, table
-from agent.run.customize.training import rows_hash
-from agent.run.observers import LedgerObserver
-from agent.run.session import Session
 from agent.scoring.llm_judge import judge_builder
 from agent.scoring.task_metrics import build_metrics
 from agent.types import LM, Candidate, Outcome, Proposal, Runner, Task

@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
 from agent.extras import not_tried
+from agent.jobs.session import Work, price_of, remarks, require_batches, run_work
+from agent.jobs.tasks import METRIC, read_task, require_judging
+from agent.jobs.tracking import NO_TRACKING, Tracking
 from agent.observer import NO_OBSERVER, Observer
 from agent.privacy import ALLOW_TRACING, silence_tracing
-from agent.run.session import Work, price_of, remarks, require_batches, run_work
-from agent.run.tasks import METRIC, read_task, require_judging
-from agent.run.tracking import NO_TRACKING, Tracking
 from agent.types import Spend, Usage
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
+    from agent.jobs.interrupts import Stop
+    from agent.jobs.migration_source import Migration
+    from agent.jobs.observers import Watcher
+    from agent.jobs.optimize import Resumed
     from agent.options.jobs import RecordedOptions, RunOptions
     from agent.options.shared import CapOptions
     from agent.programs.kinds import Kind
     from agent.release.result import RunResult
-    from agent.run.interrupts import Stop
-    from agent.run.migration_source import Migration
-    from agent.run.observers import Watcher
-    from agent.run.optimize import Resumed
     from agent.search.costs import Models
     from agent.search.plan import Plan
     from agent.search.program import Program
@@ -158,11 +158,11 @@ def prepare(asked: RecordedOptions, db: Path, observer: Observer = NO_OBSERVER, 
         InputError: an option, the task, a metric or a model's name is wrong.
     """
     silence(observer.on_message)
+    from agent.jobs.embeddings import embedding_model
+    from agent.jobs.metric_check import check_metrics
+    from agent.jobs.migration_source import recorded_migration
     from agent.models.model_registry import DEFAULT_MODEL, create_model, file_digest
     from agent.programs.kinds import program_for
-    from agent.run.embeddings import embedding_model
-    from agent.run.metric_check import check_metrics
-    from agent.run.migration_source import recorded_migration
 
     task, reading = read_task(asked, observer)
     asked = asked.filled(task.run)
@@ -235,7 +235,7 @@ def resolved(asked: RecordedOptions, program: Kind, has_proposer: bool = True) -
 
 def search_of(launch: Launch, resumed: Resumed | None = None) -> Work[RunResult]:
     """The search or the migration of a launch, ready to start; `resumed`: the run to continue."""
-    from agent.run.optimize import RunState
+    from agent.jobs.optimize import RunState
 
     return RunState.of(launch, resumed).work(resumed.run_id if resumed else "")
 
@@ -387,8 +387,8 @@ def estimate(launch: Launch) -> Estimate:
 
 def _of_embedding(launch: Launch, plan: Plan) -> tuple[int, Usage]:
     """The calls that embed the rows, and the most tokens of one."""
+    from agent.jobs.embeddings import calls_to_embed
     from agent.programs.prompt import PromptProgram
-    from agent.run.embeddings import calls_to_embed
     from agent.search.context import sealed_rows
 
     assert launch.embedder is not None

@@ -19,6 +19,9 @@ from agent.errors import AgentError, InputError, ModelError, ReleaseError, RunRe
 from agent.files import new_files
 from agent.gateway.gateway import TEMPLATE_TOKENS
 from agent.gateway.limiter import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, patiently
+from agent.jobs.customize.arms import instructed_prompt
+from agent.jobs.customize.training import Stopped
+from agent.jobs.session import Session
 from agent.ledger.query import FINE_TUNING
 from agent.models.hosted import cut
 from agent.models.openai import OpenAIModel
@@ -26,9 +29,6 @@ from agent.models.provider_jobs import SUCCEEDED, FineTuning, TuningJob, TuningS
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.formats.native import chat_line, right_answer
-from agent.run.customize.arms import instructed_prompt
-from agent.run.customize.training import Stopped
-from agent.run.session import Session
 from agent.types import LM, Example, Task
 
 TRAIN, VALIDATION, SCRIPT = "train.jsonl", "validation.jsonl", "start-job.sh"

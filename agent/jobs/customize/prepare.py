@@ -10,6 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from agent.cluster import LOCAL, join_cluster, leave_cluster
 from agent.errors import InputError, Problem
+from agent.jobs.arguments import require_none
+from agent.jobs.customize.arms import ArmSpec, bare_prompt, prompt_arms, require_arms, why_no_soft_prompt, why_not_tuned
+from agent.jobs.customize.curve import FEWEST_TRAIN, curve_sizes
+from agent.jobs.customize.elsewhere import other_tasks
+from agent.jobs.customize.hosted import HostedPlan, hosted_plan, require_affordable
+from agent.jobs.customize.hosted_job import training_files, training_prompt, write_training_files
+from agent.jobs.customize.job import Customize
+from agent.jobs.customize.plan import CustomizePlan, require_ray, require_trainer, trainings
+from agent.jobs.launch import Launch
+from agent.jobs.locations import open_history
+from agent.jobs.recorded import recorded_prompt
+from agent.jobs.resume import changes_since
+from agent.jobs.session import Work, fetch_weights, price_of
 from agent.ledger.query import History, Row, searched, started_with
 from agent.models.local import LocalModel
 from agent.models.openai import OpenAIModel
@@ -19,19 +32,6 @@ from agent.options.shared import SpendingOptions
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import baseline
 from agent.results.customize import CustomizeResult
-from agent.run.arguments import require_none
-from agent.run.customize.arms import ArmSpec, bare_prompt, prompt_arms, require_arms, why_no_soft_prompt, why_not_tuned
-from agent.run.customize.curve import FEWEST_TRAIN, curve_sizes
-from agent.run.customize.elsewhere import other_tasks
-from agent.run.customize.hosted import HostedPlan, hosted_plan, require_affordable
-from agent.run.customize.hosted_job import training_files, training_prompt, write_training_files
-from agent.run.customize.job import Customize
-from agent.run.customize.plan import CustomizePlan, require_ray, require_trainer, trainings
-from agent.run.launch import Launch
-from agent.run.locations import open_history
-from agent.run.recorded import recorded_prompt
-from agent.run.resume import changes_since
-from agent.run.session import Work, fetch_weights, price_of
 from agent.task.examples import PLAYED
 
 if TYPE_CHECKING:

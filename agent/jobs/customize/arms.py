@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from agent.errors import InputError, Problem
+from agent.jobs.recorded import recorded_prompt
 from agent.ledger.query import History, Row, is_calibrated
 from agent.models.adapters import free_tokens, split_adapter
 from agent.models.gguf import read_gguf
@@ -18,14 +19,13 @@ from agent.programs import TUNED_ARMS
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.template import label_text
 from agent.results.customize import Family
-from agent.run.recorded import recorded_prompt
 from agent.training.base_model import read_architecture
 from agent.training.rows import require_soft_tokens
 from agent.training.settings import SoftPromptSettings
 from agent.types import LM, Message, Task
 
 if TYPE_CHECKING:
-    from agent.run.customize.settings_search import SettingsChoice
+    from agent.jobs.customize.settings_search import SettingsChoice
 
 Method = Literal["prompt", "lora", "soft prompt", "full", "hosted", "no model"]
 

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from agent.errors import InputError, message_of
 from agent.extras import require
 from agent.files import new_file
+from agent.jobs.locations import open_history
 from agent.ledger.query import run_folder
 from agent.observer import Observer
 from agent.options.shared import TrackOptions
@@ -28,13 +29,12 @@ from agent.privacy import ALLOW_TRACING
 from agent.redact import redact, secrets_in
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import search_result
-from agent.run.locations import open_history
 from agent.tracking.spans import ENDPOINT, CountedExporter, headers_of, otlp_exporter, provider_for, traces_url
 from agent.tracking.tracker import TRACKERS, Cell, TrackedStart, Tracker, TrackerKind
 
 if TYPE_CHECKING:
     from agent.gateway.budget import Account
-    from agent.run.session import Session
+    from agent.jobs.session import Session
     from agent.types import Budget, Task, Trial
 
 LAST_SECONDS = 60.0

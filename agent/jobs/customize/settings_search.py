@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.cluster import RETRIES
 from agent.errors import AgentError, InputError, TrainingDiverged, error_lines
+from agent.jobs.customize.on_ray import LOOK_SECONDS, NodeOrder, RayTrainings, carry_out
 from agent.results.customize import ArmSettings, SettingsTried
-from agent.run.customize.on_ray import LOOK_SECONDS, NodeOrder, RayTrainings, carry_out
 from agent.training.settings import Step, TrainedAdapter, TrainingSettings
 
 if TYPE_CHECKING:
-    from agent.run.customize.training import TrainingOrder
+    from agent.jobs.customize.training import TrainingOrder
 
 T = TypeVar("T")
 Train = Callable[[TrainingSettings, str], Awaitable[TrainedAdapter]]

@@ -34,7 +34,7 @@ from agent.stats.preflight import rows_to_show
 from agent.types import Budget, Candidate, Outcome, Task, scores_labels
 
 if TYPE_CHECKING:
-    from agent.run.optimize import RunState
+    from agent.jobs.optimize import RunState
 
 PROVED_ROWS = 20  # of the sealed test, on which a program that was written is run again
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
+from agent.jobs.locations import open_history, prompt_path
+from agent.jobs.recorded import recorded_prompt
+from agent.jobs.tasks import source_of, task_of
 from agent.ledger.query import History, Row, is_calibrated, is_erased, started_with
 from agent.options.jobs import Migrates, RecordedOptions
 from agent.release.result import search_result
 from agent.report.facts import without_result
-from agent.run.locations import open_history, prompt_path
-from agent.run.recorded import recorded_prompt
-from agent.run.tasks import source_of, task_of
 from agent.task.examples import PLAYED
 from agent.types import Outcome, Prediction, Proposal, Score, Task
 

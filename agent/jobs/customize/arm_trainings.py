@@ -7,22 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from agent.models.local import LocalModel
-from agent.models.model_registry import create_model
-from agent.observer import Observer
-from agent.programs.prompt import PromptProgram
-from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate
-from agent.run.customize.arms import ArmSpec, MadeArm, bare_prompt, instructed_prompt
-from agent.run.customize.on_ray import RayTrainings
-from agent.run.customize.plan import CustomizePlan
-from agent.run.customize.settings_search import (
+from agent.jobs.customize.arms import ArmSpec, MadeArm, bare_prompt, instructed_prompt
+from agent.jobs.customize.on_ray import RayTrainings
+from agent.jobs.customize.plan import CustomizePlan
+from agent.jobs.customize.settings_search import (
     SettingsChoice,
     choice_record,
     choose_by_asha,
     choose_settings,
     each_of,
 )
-from agent.run.customize.training import (
+from agent.jobs.customize.training import (
     Stopped,
     TrainingOrder,
     WatchedTraining,
@@ -31,6 +26,11 @@ from agent.run.customize.training import (
     trained,
     training_record,
 )
+from agent.models.local import LocalModel
+from agent.models.model_registry import create_model
+from agent.observer import Observer
+from agent.programs.prompt import PromptProgram
+from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate
 from agent.training.settings import Step, TrainedAdapter, TrainingSettings, described, drawn, variants
 from agent.types import Task
 

@@ -30,15 +30,15 @@ from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
 from agent.gateway.in_flight import InFlight, all_of, side_by_side
 from agent.gateway.prices import assumed_free, fixed_price, prices_for, prices_version
+from agent.jobs.interrupts import Stop, catch_signals, stopping
+from agent.jobs.locations import ledger_option, releases_folder
+from agent.jobs.observers import Changes, LedgerObserver, Watcher
+from agent.jobs.tracking import NO_TRACKING, Tracking, run_params, tracked
 from agent.ledger.provenance import command_line, new_run_id, provenance
 from agent.ledger.query import run_folder
 from agent.ledger.store import Ledger
 from agent.observer import Observer, Observers
 from agent.results.base import CostedResult
-from agent.run.interrupts import Stop, catch_signals, stopping
-from agent.run.locations import ledger_option, releases_folder
-from agent.run.observers import Changes, LedgerObserver, Watcher
-from agent.run.tracking import NO_TRACKING, Tracking, run_params, tracked
 from agent.task.words import counted
 from agent.tracking.spans import NO_TRACER, CallTracer
 

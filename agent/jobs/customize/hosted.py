@@ -14,14 +14,14 @@ from typing import Any
 
 from agent.errors import BudgetRefused, InputError
 from agent.gateway.prices import Price, price_for, price_of
+from agent.jobs.customize.arms import ArmSpec, MadeArm
+from agent.jobs.customize.hosted_job import Finished, HostedTraining, TrainingFiles, training_files, training_prompt
+from agent.jobs.customize.training import Stopped
+from agent.jobs.session import Session
 from agent.models.model_registry import create_model
 from agent.models.openai import OpenAIModel
 from agent.models.provider_jobs import FineTuning, TuningSettings, tuned_name
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.run.customize.arms import ArmSpec, MadeArm
-from agent.run.customize.hosted_job import Finished, HostedTraining, TrainingFiles, training_files, training_prompt
-from agent.run.customize.training import Stopped
-from agent.run.session import Session
 from agent.types import LM, Spend, Task, canonical
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from agent.cluster import LOCAL
 from agent.errors import Problem
 from agent.extras import command, is_here, missing
+from agent.jobs.customize.arms import ArmSpec, PromptArm
+from agent.jobs.customize.elsewhere import QUESTIONS
+from agent.jobs.customize.hosted import HostedPlan
 from agent.options.jobs import CustomizeOptions
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.run.customize.arms import ArmSpec, PromptArm
-from agent.run.customize.elsewhere import QUESTIONS
-from agent.run.customize.hosted import HostedPlan
 from agent.scoring.llm_judge import judge_calls
 from agent.training.hf_files import folder_fault
 from agent.training.settings import FullSettings, LoraSettings, SoftPromptSettings, Trainer, TrainingSettings

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError, ReleaseError
 from agent.evaluate.breakdown import difference, summary
+from agent.jobs.arm_release import ArmRelease
+from agent.jobs.locations import open_history
 from agent.ledger.provenance import tool_version, utc_now
 from agent.ledger.query import History, Row, run_folder
 from agent.ledger.store import Ledger
@@ -21,12 +23,10 @@ from agent.release.prompt_file import PROMPT_FILE, PromptRelease
 from agent.release.runtime import load_prompt
 from agent.results.breakdown import Gain
 from agent.results.customize import ComparedArm, CustomizeResult
-from agent.run.arm_release import ArmRelease
-from agent.run.locations import open_history
 
 if TYPE_CHECKING:
-    from agent.run.customize.plan import CustomizePlan
-    from agent.run.customize.table import MeasuredArm
+    from agent.jobs.customize.plan import CustomizePlan
+    from agent.jobs.customize.table import MeasuredArm
 
 
 def arm_folder(folder: Path, run: str, arm: str) -> Path:

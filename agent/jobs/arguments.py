@@ -19,16 +19,16 @@ from pydantic import PrivateAttr, SkipValidation
 
 from agent.errors import AgentError, InputError, Problem, ProblemsError
 from agent.files import new_file
+from agent.jobs.launch import Launch, prepare, silence
+from agent.jobs.locations import open_history
+from agent.jobs.observers import Snapshot, Watcher
+from agent.jobs.resume import unfinished
+from agent.jobs.tool_sources import GivenTool, given_tools
 from agent.ledger.query import started_with
 from agent.metrics.metric_rule import METRICS
 from agent.options.jobs import RecordedOptions, RunOptions
 from agent.options.option import option
 from agent.options.shared import LedgerOption, TrackOptions
-from agent.run.launch import Launch, prepare, silence
-from agent.run.locations import open_history
-from agent.run.observers import Snapshot, Watcher
-from agent.run.resume import unfinished
-from agent.run.tool_sources import GivenTool, given_tools
 from agent.scoring.user_metrics import MetricFunction, register, registered
 from agent.search.registered import STRATEGIES
 from agent.task.load import load_task

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import Interrupted
+from agent.jobs.customize.arms import training_answer
 from agent.ledger.provenance import tool_version
 from agent.observer import Observer, TrainingProgress
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.run.customize.arms import training_answer
 from agent.training.loop import OnEpoch, OnStep, train_pairs
 from agent.training.settings import Step, TrainedAdapter, Trainer, TrainingPair, TrainingSettings
 from agent.types import Example, Task
 
 if TYPE_CHECKING:
-    from agent.run.customize.on_ray import RayTrainings
+    from agent.jobs.customize.on_ray import RayTrainings
 
 Stopped = Callable[[], Exception | None]
 """The error that ends the run, if it is to end."""

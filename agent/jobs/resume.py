@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
+from agent.jobs.launch import Launch, prepare
+from agent.jobs.locations import open_history
+from agent.jobs.tasks import source_of
 from agent.ledger.query import started_with
 from agent.observer import NO_OBSERVER, Observer
 from agent.options.jobs import ResumeOptions
-from agent.run.launch import Launch, prepare
-from agent.run.locations import open_history
-from agent.run.tasks import source_of
 
 if TYPE_CHECKING:
-    from agent.run.optimize import Resumed
+    from agent.jobs.optimize import Resumed
     from agent.search.plan import Plan
     from agent.types import Task
 
@@ -45,7 +45,7 @@ def prepare_resume(run: str, changes: ResumeOptions, db: Path, observer: Observe
     Raises:
         InputError: it is finished, something changed since, or a cap is below what was paid.
     """
-    from agent.run.optimize import Resumed
+    from agent.jobs.optimize import Resumed
     from agent.search.plan import Plan
 
     with closing(open_history(db)) as history:
