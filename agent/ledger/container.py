@@ -136,8 +136,8 @@ HASH_OF = "SELECT hash FROM events WHERE seq = ?"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A ledger as it is at one moment: `key` its place in the order, `runs` how many events it has of each run, with
-    number and hash of the last."""
+    """A ledger as it is at one moment: `runs` says how many events it has of each run, with number and hash of the
+    last."""
 
     path: Path
     name: str
@@ -162,10 +162,6 @@ class Source:
         }
         return Source(path, name, ledger, began, events, head, int(last_call), runs)
 
-    @property
-    def key(self) -> tuple[str, str, int, str, str]:
-        return self.began, self.ledger, -self.events, self.head, self.name
-
 
 @dataclass(slots=True)
 class ChainPart:
@@ -188,7 +184,7 @@ def verified(files: Mapping[Path, str]) -> list[Source]:
             faults.append(str(error))
     if faults:
         raise LedgerError("\n".join([*faults, "nothing was merged"]))
-    return sorted(found, key=lambda source: source.key)
+    return sorted(found, key=lambda each: (each.began, each.ledger, -each.events, each.head, each.name))
 
 
 def _source(path: Path, name: str) -> Source:

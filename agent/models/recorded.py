@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, RowRefused, RunRefused
-from agent.files import new_file
 from agent.models.hosted import estimate_tokens
 from agent.models.model_registry import DEFAULT_MODEL, model
 from agent.types import Completion, Request, Usage, content_id
@@ -103,28 +102,6 @@ def read_recording(path: Path, model_name: str) -> Recording:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         head, *lines = (json.loads(line) for line in file)
     return Recording(RecordedWeights(**head), {line["key"]: _completion(line, model_name) for line in lines})
-
-
-def write_recording(path: Path, recording: Recording) -> None:
-    """Write a recording, sorted by key, so that equal recordings are equal files."""
-    lines = [
-        {"title": recording.weights.title, "sha256": recording.weights.sha256, "licence": recording.weights.licence},
-        *(_line(key, reply) for key, reply in sorted(recording.replies.items())),
-    ]
-    data = "".join(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in lines)
-    with new_file(path) as file:
-        file.write(gzip.compress(data.encode("utf-8"), mtime=0))
-
-
-def _line(key: str, reply: Completion) -> dict[str, Any]:
-    usage = reply.usage
-    line: dict[str, Any] = {"key": key, "text": reply.text, "finish": reply.finish}
-    line["tokens"] = [usage.prompt_tokens, usage.completion_tokens, usage.cached_prompt_tokens]
-    if reply.logprobs:
-        line["logprobs"] = reply.logprobs
-    if reply.label_logprobs:
-        line["labels"] = reply.label_logprobs
-    return line
 
 
 def _completion(line: Mapping[str, Any], model_name: str) -> Completion:

@@ -30,10 +30,10 @@ from agent.models.recorded import (
     Recording,
     read_recording,
     request_key,
-    write_recording,
 )
 from agent.programs.kinds import program_for
 from agent.types import LM, Completion, Request
+from tests.recordings import write_recording
 
 FILE = RECORDINGS / f"{MODEL.removeprefix(PREFIX)}{SUFFIX}"
 TITLE, LICENCE = "Qwen2.5-Coder-0.5B-Instruct, Q4_K_M GGUF", "Apache-2.0"

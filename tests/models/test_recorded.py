@@ -22,9 +22,9 @@ from agent.models.recorded import (
     note,
     read_recording,
     request_key,
-    write_recording,
 )
 from agent.types import Completion, Message, Request, Tool, Usage
+from tests.recordings import write_recording
 
 WEIGHTS = RecordedWeights("A Model, Q4 GGUF", "0" * 64, "Apache-2.0")
 ASKED = Request((Message("system", "Add."), Message("user", "1 + 1")), max_tokens=8, logprobs=2, labels=("2", "3"))
