@@ -2,14 +2,15 @@
 
 `mask` takes out secrets that are known by their value, for prompts and replies, which must stay unchanged otherwise and
 lose only what no text holds by chance (`rare_secrets_in`). `redact` also takes out what looks like a key, for error
-texts and whatever is shown.
+texts and whatever is shown. `silence_tracing` switches off third parties' tracing, telemetry and gateways (LangChain,
+DSPy, LiteLLM, OpenTelemetry and friends), which a shell may have switched on for other work.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from functools import lru_cache
 from urllib.parse import quote, unquote, urlsplit
 
@@ -120,3 +121,41 @@ def _masker(secrets: tuple[str, ...]) -> tuple[tuple[str, ...], Callable[[str], 
     ordered = tuple(sorted(forms, key=lambda form: (-len(form), form)))
     pattern = re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
     return ordered, lambda text: pattern.sub(PLACEHOLDER, text)
+
+
+# -- tracing of third parties -----------------------------------------------------------------------------------------
+
+ALLOW_TRACING = "OPTIMIZE_ALLOW_TRACING"
+
+_SENDS = re.compile(
+    r"(LANGSMITH|LANGCHAIN)_(.*TRACING.*|HANDLER|OTEL_.*|ENDPOINT|RUNS_ENDPOINTS)"
+    r"|LANGSMITH_GATEWAY"  # sends the calls themselves through LangSmith
+    r"|OTEL_(EXPORTER_.*|.*_EXPORTER|INSTRUMENTATION_GENAI_.*)"
+    r"|LITELLM_(.*CALLBACKS?|TELEMETRY)"
+    r"|MLFLOW_(TRACKING|REGISTRY)_URI|OPIK_URL_OVERRIDE|WANDB_BASE_URL|LANGFUSE_HOST|PHOENIX_COLLECTOR_ENDPOINT|SENTRY_DSN"
+)
+_OFF: Mapping[str, str] = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "LANGFUSE_TRACING_ENABLED": "false",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it fetches its price list when it is imported
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # it does not take "1" for DO_NOT_TRACK
+    "OPIK_TRACK_DISABLE": "true",
+    "OTEL_SDK_DISABLED": "true",
+    "WANDB_MODE": "disabled",
+}
+
+
+def silence_tracing(environ: MutableMapping[str, str]) -> tuple[str, ...]:
+    """Take tracing variables out of `environ` and set opt-outs such as DO_NOT_TRACK, unless OPTIMIZE_ALLOW_TRACING=1.
+
+    It must run before the packages that it names are imported: some read their variables only once. Returns the
+    removed names, sorted.
+    """
+    if environ.get(ALLOW_TRACING) == "1":
+        return ()
+    removed = tuple(sorted(name for name in environ if _SENDS.fullmatch(name)))
+    for name in removed:
+        del environ[name]
+    environ.update(_OFF)
+    return removed

@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "agent"
 LAYERS = (
     ("errors", "conversation", "shipped", "files", "strict", "worker"),
-    ("types", "redact", "privacy", "registry", "extras", "retrieval", "results"),
+    ("types", "redact", "registry", "extras", "retrieval", "results"),
     ("metrics", "stats", "observer", "cluster"),
     ("options",),
     ("task", "models", "ledger", "tracking"),

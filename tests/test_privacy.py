@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.privacy import silence_tracing
+from agent.redact import silence_tracing
 
 WATCHERS = [
     "LANGSMITH_TRACING",
@@ -91,7 +91,7 @@ import json, os, socket, sys, time
 tried = []
 socket.socket.connect = lambda self, place: tried.append(place)
 socket.getaddrinfo = lambda host, *more, **named: tried.append(host)
-from agent.privacy import silence_tracing
+from agent.redact import silence_tracing
 silence_tracing(os.environ)
 exec(sys.argv[1])
 from mlflow.telemetry.client import get_telemetry_client

@@ -24,7 +24,7 @@ from agent.models import model_registry, weights
 from agent.models.hosted import HostedModel, bare_address
 from agent.options.kinds import Texts
 from agent.options.option import option
-from agent.privacy import ALLOW_TRACING, silence_tracing
+from agent.redact import ALLOW_TRACING, silence_tracing
 from agent.report.terminal import print_table
 
 PACKAGES = ("promptassay", "xllamacpp", "openai", "anthropic", "optuna", "sqlite-utils", "click")

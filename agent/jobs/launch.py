@@ -15,7 +15,7 @@ from agent.jobs.session import Work, price_of, remarks, require_batches, run_wor
 from agent.jobs.tasks import METRIC, read_task, require_judging
 from agent.jobs.tracking import NO_TRACKING, Tracking
 from agent.observer import NO_OBSERVER, Observer
-from agent.privacy import ALLOW_TRACING, silence_tracing
+from agent.redact import ALLOW_TRACING, silence_tracing
 from agent.types import Spend, Usage
 
 if TYPE_CHECKING:

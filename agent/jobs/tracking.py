@@ -25,8 +25,7 @@ from agent.jobs.locations import open_history
 from agent.ledger.query import run_folder
 from agent.observer import Observer
 from agent.options.shared import TrackOptions
-from agent.privacy import ALLOW_TRACING
-from agent.redact import redact, secrets_in
+from agent.redact import ALLOW_TRACING, redact, secrets_in
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import search_result
 from agent.tracking.spans import ENDPOINT, CountedExporter, headers_of, otlp_exporter, provider_for, traces_url

@@ -33,7 +33,7 @@ from agent.models.model_registry import model
 from agent.models.openai import NO_KEY, OpenAIServer, sdk_http_client
 from agent.models.tool_calling import calls_text, openai_messages, openai_tools
 from agent.models.transport import MAX_RESPONSE_BYTES
-from agent.privacy import silence_tracing
+from agent.redact import silence_tracing
 from agent.retrieval.vectors import MOST_DIMENSIONS, Vector, packed, unpacked
 from agent.types import Completion, Message, Request, Usage
 
