@@ -324,7 +324,7 @@ def find_nul(raw: dict[str, Any]) -> Iterator[Fault]:
                 yield Fault((key,), f"{quoted(part)} holds a NUL character; remove it", holding="\\u0000")
 
 
-def _statements(source: str, where: str) -> list[ast.stmt]:
+def statements_of(source: str | bytes, where: str) -> list[ast.stmt]:
     """Parse a Python file without running it. Raises ProblemsError."""
     try:
         with warnings.catch_warnings():
@@ -338,7 +338,7 @@ def _statements(source: str, where: str) -> list[ast.stmt]:
 
 def check_metric_file(source: str, where: str) -> None:
     """Require that metric.py defines `metric(example, prediction)`. Raises ProblemsError."""
-    statements = _statements(source, where)
+    statements = statements_of(source, where)
     found = [node for node in statements if isinstance(node, ast.FunctionDef) and node.name == "metric"]
     if not found:
         raise refused(where, 1, "no function metric; write def metric(example, prediction)")
@@ -348,7 +348,7 @@ def check_metric_file(source: str, where: str) -> None:
 
 def check_program_file(source: str, factory: str, where: str) -> None:
     """Require that the file defines the factory. Raises ProblemsError."""
-    statements = _statements(source, where)
+    statements = statements_of(source, where)
     if not any(isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == factory for node in statements):
         how = f"write def {factory}() for a DSPy module, or def {factory}(model) for a LangChain chain"
         raise refused(where, 1, f"no function or class {factory}; {how}")

@@ -17,9 +17,10 @@ from typing import Annotated, Any, Literal, Optional, Union
 from agent.errors import Problem, refuse_all
 from agent.metrics.calls import ABSENT, calls_in, has_accepted, require_accepted
 from agent.task import tool_functions
+from agent.task.checks import statements_of
 from agent.task.columns import text_of
 from agent.task.examples import json_checker, listed_problems
-from agent.task.input_files import parse_json_cell, refused
+from agent.task.input_files import parse_json_cell
 from agent.task.tool_functions import tool_of_function
 from agent.task.words import listed, near, problem, quoted, shown
 from agent.types import Tool
@@ -357,12 +358,7 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 def tools_in_source(path: Path, names: str, data: bytes) -> list[dict[str, Any]]:
     """Read functions at the top of a file as tools, without running it. Raises ProblemsError."""
-    try:
-        tree = ast.parse(data)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        what = getattr(error, "msg", None) or str(error) or type(error).__name__
-        raise refused(shown(path), getattr(error, "lineno", None) or 1, f"is no Python: {what}") from None
-    functions = {node.name: node for node in tree.body if isinstance(node, _Function)}
+    functions = {node.name: node for node in statements_of(data, shown(path)) if isinstance(node, _Function)}
     found, wrong = list[dict[str, Any]](), list[Problem]()
     for name in _names(names):
         node = functions.get(name)
