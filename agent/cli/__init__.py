@@ -74,10 +74,8 @@ _MODULES = {
     "sweep": ("sweep",),
     "customize": ("customize",),
     "ui": ("ui",),
-    "judge": ("judge rate",),
     "label": ("label",),
-    "audit": ("audit erase",),
-    "models": ("models fetch",),
+    "questions": ("audit erase", "judge rate", "models fetch"),
 }
 FAMILIES = {
     "batch": "Batches of calls at providers, as `--batch` sends them: list them, cancel those of a run.",

@@ -72,11 +72,9 @@ def serve_pages(
     asker: Playground | None = None,
     labelling: LabelPlace | None = None,
 ) -> None:
-    """Serves the web view until Ctrl-C, and then says what was changed: `ended`.
+    """Serve the web view until Ctrl-C, and then say what was changed: `ended`.
 
     Args:
-        port: 0 for a free one.
-        no_open, as_json: the link is only printed, with `as_json` as an object on one line.
         asker: asks the models of the playground; None: nobody is asked.
         labelling: the task whose rows are labelled, which is the page that is opened.
     """

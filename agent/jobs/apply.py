@@ -222,14 +222,9 @@ def write_answers(
     rows: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]],
     trusted: bool,
 ) -> None:
-    """Write rows with their answers, whole or not at all.
+    """Write rows with their answers by the columns `added`, whole or not at all.
 
-    Args:
-        path: .csv or .jsonl.
-        columns: those of the rows.
-        added: those of the answers; a .csv has all of them.
-        rows: each row and its answers by column.
-        trusted: the rows' own cells come out of a .csv or .tsv and are written as they are.
+    `trusted`: the rows' own cells come out of a .csv or .tsv and are written as they are.
     """
     with new_file(path) as file:
         text = io.TextIOWrapper(file, "utf-8", errors="backslashreplace", newline="")

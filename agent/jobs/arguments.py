@@ -82,16 +82,9 @@ class OptimizeArguments(RunOptions, WatchArguments):
 
 
 def launch_of(task: Any, given: OptimizeArguments, db: Path, watcher: Watcher) -> Launch:
-    """Make the arguments of `optimize` a run that is ready to start, and keep rows and prompt as files.
+    """Make the arguments of `optimize` a run that is ready to start; keep rows and prompt as files next to the ledger.
 
-    Args:
-        task: a path, a name, a Task, or rows.
-        given: the other arguments.
-        db: the ledger; the files are kept next to it.
-        watcher: shows messages and warnings.
-
-    Raises:
-        InputError: something is wrong; ProblemsError names all of it that can be seen at once.
+    Raises InputError; ProblemsError names all that can be seen at once.
     """
     silence(watcher.warn)
     problems = [*given._wrong, *_unknown_strategy(given.strategy)]
@@ -163,15 +156,9 @@ def require_none(problems: Sequence[Problem]) -> None:
 
 
 def register_as_begun(run: str, function: MetricFunction, db: Path) -> None:
-    """Registers the function under the name by which the run knows its metric.
+    """Register the function under the name by which a run ("": the latest unfinished one) knows its metric.
 
-    Args:
-        run: its id, or the unique start of it. "": the latest that did not finish.
-        function: what scores.
-        db: the ledger.
-
-    Raises:
-        InputError: there is no such run, or its metrics are no function.
+    Raises InputError where there is no such run, or its metrics are no function.
     """
     with closing(open_history(db)) as history:
         row = history.run(run) if run else unfinished(history.runs(), db)
@@ -266,9 +253,9 @@ def is_file(prompt: str | Path) -> bool:
 
 
 def keep(runs: Path, texts: Mapping[str, str]) -> tuple[Path, bool]:
-    """Puts the texts by file name into a folder of `runs`/tasks, named after what they say, for their owner only.
+    """Put texts by file name into a folder of `runs`/tasks that is named after what they say, for their owner only.
 
-    Returns the folder, and whether it is new. Raises OSError when the disk refuses.
+    Return the folder, and whether it is new.
     """
     data = {name: text.encode("utf-8", "surrogatepass") for name, text in texts.items()}
     digest = hashlib.sha256(b"".join(name.encode() + b"\0" + each + b"\0" for name, each in sorted(data.items())))

@@ -25,16 +25,9 @@ from agent.types import LM, Example, Task
 
 
 def embedding_model(program: Kind, observer: Observer) -> LM | None:
-    """The provider's model that embeds the rows of a run; None where wordllama does, or nothing is picked by vectors.
+    """Return the provider's model that embeds the rows of a run; None where wordllama does, or nothing is picked.
 
-    The vectors of wordllama are made here, so that what is wrong with them is known.
-
-    Args:
-        program: what is optimized, with its task.
-        observer: gets a message about what is embedded, or why nothing is.
-
-    Raises:
-        InputError: the name is of no embeddings, a package is missing, or the vectors are too many for a release.
+    The vectors of wordllama are made here, so that what is wrong with them is known. Raises InputError.
     """
     name = program.task.space.embeddings
     if not name:
@@ -68,17 +61,9 @@ def calls_to_embed(program: PromptProgram, rows: Iterable[Example]) -> tuple[int
 
 
 async def embed_rows(program: Kind, client: ModelClient, lm: LM | None, rows: Iterable[Example]) -> None:
-    """Asks for the vectors of the pool and of the rows that are to be asked.
+    """Ask for the vectors of the pool and of the rows that are to be asked; `lm` None: for nothing.
 
-    Args:
-        program: picks by them.
-        client: sends the calls.
-        lm: the embedding model; None: nothing is to be asked.
-        rows: of dev and test.
-
-    Raises:
-        BudgetExhausted, ModelError, LedgerError: as of a call.
-        InputError: the vectors are too many for a release.
+    Raises what a call does, and InputError where the vectors are too many for a release.
     """
     if lm is None or not isinstance(program, PromptProgram):
         return
@@ -89,15 +74,9 @@ async def embed_rows(program: Kind, client: ModelClient, lm: LM | None, rows: It
 
 
 def model_of_prompt(prompt: Prompt, file: Path, db: Path) -> LM | None:
-    """The provider's model by whose vectors a released prompt picks; None for one that needs none.
+    """Return the provider's model by whose vectors a released prompt picks; None for one that needs none.
 
-    Args:
-        prompt: the prompt.
-        file: where it was read, which may be somebody else's.
-        db: the ledger; what it has asked before, its user has named before.
-
-    Raises:
-        InputError: a package is missing, or only the file names the model, and its address.
+    `file`, where the prompt was read, may be somebody else's. Raises InputError for an address that only it names.
     """
     if not prompt.embeddings:
         return None
@@ -112,11 +91,7 @@ def model_of_prompt(prompt: Prompt, file: Path, db: Path) -> LM | None:
 
 
 async def embedder_of(prompt: Prompt, client: ModelClient, lm: LM | None, rows: Iterable[Example]) -> Embedder | None:
-    """What makes the vectors of rows for a released prompt, with those of `rows` at hand; None where `lm` is None.
-
-    Raises:
-        BudgetExhausted, ModelError, LedgerError: as of a call.
-    """
+    """Return what makes the vectors of rows for a released prompt, with those of `rows`; None where `lm` is None."""
     if lm is None:
         return None
     embedder = Embedder(client, lm)

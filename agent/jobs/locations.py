@@ -26,15 +26,9 @@ if TYPE_CHECKING:
 
 
 def open_history(db: Path, by_chain: bool = False) -> History:
-    """The ledger to read.
+    """Return the ledger to read; `by_chain`: its seal is not enough, all of it is checked.
 
-    Args:
-        db: the ledger.
-        by_chain: its seal is not enough, all of it is checked.
-
-    Raises:
-        InputError: there is none.
-        LedgerError: it is damaged.
+    Raises InputError where there is none, LedgerError for one that is damaged.
     """
     from agent.ledger.connect import is_there
     from agent.ledger.query import history_of
@@ -162,10 +156,9 @@ def has_goals(prompt: Prompt, db: Path) -> bool:
 
 def require_named(file: Path, brought: Collection[str], asked: Mapping[str, Sequence[str]], db: Path) -> None:
     """Raises InputError for a model that only `file` names and that leads elsewhere: by an address, which would get
-    rows and key, or by the path of a file. The file may be somebody else's.
+    rows and key, or by the path of a file. What this ledger has asked before, its user has named before.
 
-    `brought` are the models that it names; `asked` are those that are to be asked and were not typed, by the option
-    that names them. What this ledger has asked before, its user has named before.
+    `brought` are the models that the file names; `asked`, by option, those to be asked that were not typed.
     """
     from agent.models.model_registry import leads_elsewhere
     from agent.task.words import printable

@@ -32,14 +32,9 @@ class _Judge:
 
 
 def check_metrics(task: Task, tell: Callable[[str], None]) -> None:
-    """Score the right answers of up to ROWS rows with each metric that reads labels.
+    """Score the right answers of up to ROWS rows of train and dev with each metric that reads labels.
 
-    Args:
-        task: its rows of train and dev are used, none of the sealed test.
-        tell: gets a line about each metric that gives some of them less than full marks.
-
-    Raises:
-        InputError: a metric gives none of them a score above 0.
+    `tell` gets a line about each that gives some less than full marks. Raises InputError for one that scores none.
     """
     rows = [(row, predicted(answer)) for row, answer in answers(task, (*task.train, *task.dev))[:ROWS]]
     if not rows or task.user is not None:  # what a conversation is scored by is not known before it was held

@@ -46,15 +46,7 @@ def bare_task(name: str, about: str, signature: Signature, folder: Path, hashes:
 
 
 def rows_task(prompt: Prompt, folder: Path, about: str, rows: Sequence[Example], digest: str) -> Task:
-    """Make rows without labels the dev rows of a task.
-
-    Args:
-        prompt: names the task, its inputs and outputs.
-        folder: where the ledger says that the task is.
-        about: a sentence for people.
-        rows: their inputs are those of the prompt.
-        digest: the SHA-256 of what holds them, in hex.
-    """
+    """Make rows without labels the dev rows of a task of a prompt; `digest`: the SHA-256 of what holds them."""
     signature = Signature(tuple(Field(name) for name in prompt.release.inputs), prompt.release.outputs)
     metrics = (MetricSpec(Readable.name, ""),)
     more = {"metrics": metrics, "dev": tuple(rows), "model": prompt.model, "max_tokens": 1}
