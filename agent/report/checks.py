@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from agent.ledger.query import History
-from agent.report.blocks import ChartBlock, Column, PageCell, listing
-from agent.report.html import render, style
+from agent.report.blocks import ChartBlock, Column, PageCell, PageSection, listing
+from agent.report.html import standalone
 from agent.task.words import counted
 
 KIND = "check"
@@ -85,7 +85,8 @@ def _point(utc: str, result: Mapping[str, Any]) -> CheckPoint:
 
 def checks_page(name: str, points: Sequence[CheckPoint]) -> str:
     """A page without script that shows the checks of a prompt: their chart, and a table."""
-    return render("checks.html", name=name, chart=checks_chart(name, points), style=style())
+    section = PageSection("checks", "Checks", (checks_chart(name, points),))
+    return standalone(f"{name}: checks", "Checks over time", name, [section])
 
 
 def checks_chart(name: str, points: Sequence[CheckPoint], address: str = "") -> ChartBlock:

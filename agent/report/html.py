@@ -93,9 +93,17 @@ def report_html(view: RunView) -> str:
     """The report of a search, finished or not, or of a comparison. Raises InputError for a run of another kind."""
     if is_comparison(view) and view.run["result"] is not None:
         origin = PageSection("provenance", "Where this comes from", filled(*run_tables.provenance(view)))
-        sections = page_sections([*comparison_sections(view), origin])
-        return render("comparison.html", run=view.run, sections=sections, style=style())
+        run = view.run
+        about = f"{run['model']} · {run['started_utc'][:10]} · run {run['id']}, {run['tool']}"
+        title = f"{run['task']}: instruct, customize, or no language model"
+        return standalone(title, "Comparison", run["task"], [*comparison_sections(view), origin], about)
     return render("report.html", **report_values(view), style=style())
+
+
+def standalone(title: str, kind: str, name: str, sections: Sequence[PageSection], about: str = "") -> str:
+    """A page of sections as one file; `kind` stands above its name, `about` below it."""
+    values = {"title": title, "kind": kind, "name": name, "about": about, "sections": page_sections(sections)}
+    return render("sections.html", **values, style=style())
 
 
 def report_values(view: RunView) -> dict[str, Any]:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.report import facts, html
-from agent.report.blocks import Column, TableBlock, listing, table
-from agent.report.html import REPORT_FILE, render, style
+from agent.report.blocks import Block, Column, PageSection, TableBlock, filled, listing, table, text
 
 OWN = "task's own"
 """Stands for a model or strategy that the file does not name."""
@@ -49,23 +48,26 @@ def best_of_task(task: Mapping[str, Any], names: Names) -> str:
 
 def sweep_html(sweep: Mapping[str, Any]) -> str:
     """The page of a sweep, from the object of `optimize sweep --json`."""
-    groups, names = sweep["groups"], model_names(sweep["groups"])
-    best = [(best_of_task(task, names), _prompt_of(task, groups)) for task in sweep["tasks"]]
-    tables = (_matrix(groups, names), groups_table(groups, names))
-    return render(
-        "sweep.html",
-        sweep=sweep,
-        best=best,
-        tables=tables,
-        pairs=_pairs(sweep["tasks"], names),
-        cells=_cells(sweep),
-        style=style(),
+    groups, names, folder = sweep["groups"], model_names(sweep["groups"]), sweep["folder"]
+    best: list[Block] = []
+    for task in sweep["tasks"]:
+        group = _prompt_of(task, groups)
+        design = [group["technique"], f"{group['examples']} examples", group["release"]]
+        heading = ", ".join(filter(None, design))
+        best += [text(best_of_task(task, names)), text(group["instruction"], heading=heading, exact=True, folded=True)]
+    where = f"Each has a ledger of its own in {folder}; `optimize show --db {folder}/CELL.db` shows it."
+    sections = (
+        PageSection("scores", "Scores on the sealed rows", (_matrix(groups, names), groups_table(groups, names))),
+        PageSection("best", "Which is best where", filled(*best, *_pairs(sweep["tasks"], names))),
+        PageSection("cells", "Each cell", (text(where), _cells(sweep))),
     )
+    about = f"{len(sweep['cells'])} cells · {facts.dollars(sweep['cost_usd'])}"
+    return html.standalone(f"Sweep {sweep['sweep']}", "Sweep", sweep["sweep"], sections, about)
 
 
 def write_page(sweep: Mapping[str, Any]) -> Path:
     """Writes the page into the sweep's folder, for its owner only. Raises InputError where the disk refuses."""
-    path = Path(sweep["folder"]) / REPORT_FILE
+    path = Path(sweep["folder"]) / html.REPORT_FILE
     html.write_page(path, sweep_html(sweep))
     return path
 
