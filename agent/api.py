@@ -25,7 +25,7 @@ from agent.options.option import option
 from agent.release.result import RunResult
 from agent.results.checks import CheckResult
 from agent.results.customize import CustomizeResult
-from agent.scoring.user_metrics import MetricFunction
+from agent.scoring.task_metrics import MetricFunction
 
 if TYPE_CHECKING:
     from agent.jobs.sweep.sweep import SweepResult
@@ -297,7 +297,7 @@ def metric(name: str) -> Callable[[_F], _F]:
         ... def close_enough(row, answer):
         ...     return float(answer.casefold() == row["label"].casefold())
     """
-    from agent.scoring.user_metrics import register
+    from agent.scoring.task_metrics import register
 
     def take(function: _F) -> _F:
         register(function, name)

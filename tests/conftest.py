@@ -17,7 +17,7 @@ import pytest
 from hypothesis import settings
 
 from agent.ledger.store import Ledger
-from agent.scoring import user_metrics
+from agent.scoring import task_metrics
 from tests.cli.world import compatible, files, good_json, learner
 from tests.report.chromium import CHROMIUM
 from tests.toys import open_ledger
@@ -91,7 +91,7 @@ def _surroundings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, the current one; no function of another test is registered as a metric."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(user_metrics, "_REGISTERED", {})
+    monkeypatch.setattr(task_metrics, "_REGISTERED", {})
     return tmp_path
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import promptassay
-from agent.scoring import user_metrics
+from agent.scoring import task_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = [
@@ -19,5 +19,5 @@ MODULES = [
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_of_a_module_give_what_they_say(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(user_metrics, "_REGISTERED", {})  # an example registers a metric
+    monkeypatch.setattr(task_metrics, "_REGISTERED", {})  # an example registers a metric
     assert doctest.testmod(import_module(name), extraglobs={"pa": promptassay}).failed == 0

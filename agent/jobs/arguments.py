@@ -29,7 +29,7 @@ from agent.metrics.metric_rule import METRICS
 from agent.options.jobs import RecordedOptions, RunOptions
 from agent.options.option import option
 from agent.options.shared import LedgerOption, TrackOptions
-from agent.scoring.user_metrics import MetricFunction, register, registered
+from agent.scoring.task_metrics import MetricFunction, register, registered
 from agent.search.registered import STRATEGIES
 from agent.task.load import load_task
 from agent.task.tools import TOOLS_FILE, tools_json

@@ -253,7 +253,7 @@ def start(
 
 
 def _require_function(task: Task) -> None:
-    from agent.scoring.user_metrics import require_all
+    from agent.scoring.task_metrics import require_all
 
     try:
         require_all(task)

@@ -11,8 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from agent.errors import InputError
 from agent.programs.constants import answers, predicted
-from agent.scoring.task_metrics import FieldMetric, build_metrics
-from agent.scoring.user_metrics import FunctionMetric, PythonMetric
+from agent.scoring.task_metrics import FieldMetric, FunctionMetric, PythonMetric, build_metrics
 from agent.task.words import counted, quoted
 from agent.types import Example, Metric, MetricSpec, Prediction, Score, Task
 

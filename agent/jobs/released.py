@@ -11,7 +11,7 @@ from agent.evaluate.evaluator import Evaluator
 from agent.gateway.embedding import Embedder
 from agent.jobs.embeddings import embedder_of
 from agent.jobs.session import Session
-from agent.programs.released import ReleasedCandidate, ReleasedProgram
+from agent.programs.variants import ReleasedCandidate, ReleasedProgram
 from agent.release.runtime import Prompt
 from agent.types import (
     LM,

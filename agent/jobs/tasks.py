@@ -140,7 +140,7 @@ def _scored_as_asked(task: Task, words: str) -> Task:
 
 
 def _scored_by(task: Task, name: str, source: str) -> Task:
-    from agent.scoring.user_metrics import registered
+    from agent.scoring.task_metrics import registered
     from agent.types import MetricSpec
 
     function, outputs = registered(name), task.signature.outputs

@@ -30,8 +30,7 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.formats.proof import SCORED_BY
 from agent.results.transfer import TransferCandidate, TransferLift, TransferModel, TransferResult, TransferScore
 from agent.scoring.llm_judge import judge_builder, judge_calls
-from agent.scoring.task_metrics import build_metrics
-from agent.scoring.user_metrics import require_all
+from agent.scoring.task_metrics import build_metrics, require_all
 from agent.stats.intervals import mean_ci, paired_difference
 from agent.stats.selection import holm
 from agent.task.examples import PLAYED

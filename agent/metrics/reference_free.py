@@ -1,6 +1,6 @@
 """The metrics that need no label: `length`, `no_repeat`, and `judge` and `python`, which a run builds.
 
-Those two take models to ask or a folder: `scoring/llm_judge.py` and `scoring/user_metrics.py` have their code.
+Those two take models to ask or a folder: `scoring/llm_judge.py` and `scoring/task_metrics.py` have their code.
 """
 
 from __future__ import annotations

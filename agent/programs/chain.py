@@ -234,8 +234,7 @@ class ChainRow:
         self._times: dict[str, count[int]] = {}
 
     def request(self, messages: Sequence[Any], stop: Sequence[str] | None, options: Mapping[str, Any]) -> Request:
-        """Translate LangChain's messages and options. Raises InputError, which ends the run, rather than lose a part.
-        Translate LangChain's messages and options. Raises InputError, which ends the run, rather than lose a part."""
+        """Translate LangChain's messages and options. Raise InputError, which ends the run, where a part is lost."""
         texts = {name: value for name, value in options.items() if value is not None}
         lost = [name for name in texts if name not in CARRIED]
         lost += [f"{one.type} messages" for one in messages if one.type not in _ROLES]

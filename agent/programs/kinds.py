@@ -142,7 +142,7 @@ def program_for(task: Task, lm: LM, user: LM | None = None) -> Kind:
     that plays the user, where the task names one. Raises InputError, naming file and line, where it cannot be made.
     """
     if task.user is not None:
-        from agent.programs.conversation import ConversationProgram
+        from agent.programs.variants import ConversationProgram
 
         return ConversationProgram(task, lm, user)
     if not task.program:

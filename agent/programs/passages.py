@@ -192,7 +192,7 @@ def without_passages(prompt: PromptCandidate) -> PromptCandidate:
 
 _SENTENCE_END = re.compile(r"(?<=[.!?;:。！？])\s+|\n(?=\s{0,99}(?:[-*+•]|\d+[.)])\s)")
 _NUMBERED = re.compile(r"^\[(?=\d+\])", re.MULTILINE)
-_GAP = "\u00b7"
+_GAP = "\u00b7"  # in a line of a passage that looks like the number of one
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,17 +218,12 @@ def passages_of(documents: Iterable[Document], chunk: int, overlap: int) -> list
         overlap: the most letters at the end of a passage that the next one of its section repeats, in whole pieces.
     """
     return [
-        Passage(document.name, _shown(document.name, section, text))
+        Passage(document.name, _NUMBERED.sub(f"[{_GAP}", defused(f"{', '.join([document.name, *heading])}:\n{text}")))
         for document in documents
         for section in document.sections
+        for heading in [[" > ".join(section.heading)] if section.heading else []]
         for text in _cut(section, chunk, overlap)
     ]
-
-
-def _shown(name: str, section: Section, text: str) -> str:
-    """A passage as it is searched and shown. A line of it that looks like the number of a passage gets a dot."""
-    place = ", ".join([name, *([" > ".join(section.heading)] if section.heading else [])])
-    return _NUMBERED.sub(f"[{_GAP}", defused(f"{place}:\n{text}"))
 
 
 def _cut(section: Section, chunk: int, overlap: int) -> Iterator[str]:

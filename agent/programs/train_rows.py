@@ -152,8 +152,7 @@ class PickedRows:
         return frozenset() if is_other else same
 
     def votes(self, row: Example, k: int) -> tuple[float, ...]:
-        """The votes of the `k` nearest rows for each choice of the one output, without the row and its near-duplicates.
-        The votes of the `k` nearest rows for each choice of the one output, without the row and its near-duplicates."""
+        """The votes of the `k` nearest rows for each choice, without the row and its near-duplicates."""
         text, same = text_of(row.inputs, self._names), self._same(row)
         if (text, same, k) not in self._votes:  # a search reads each dev row again for every candidate that picks
             labels = self._task.signature.outputs[0].choices

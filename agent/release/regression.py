@@ -3,7 +3,7 @@ as JUnit XML and as Markdown. Pure but for `require_place` and `write_text`.
 
 The gate asks two questions of the same rows, each at half of 5 %, so that repeat noise alone fails it in at most 5 % of
 all cases: did the score fall (two-sided p below 0.05 and the difference below 0), and did more answers change than
-repeat noise explains (p at most 0.025)? Both p are of shuffles within rows (`stats/flips.py`). A model that answers
+repeat noise explains (p at most 0.025)? Both p are of shuffles within rows (`stats/changes.py`). A model that answers
 as it was recorded flips nothing, and passes always. Where a fifth of the rows that had an answer got none, nothing can
 be result and the gate fails, too.
 """
@@ -24,7 +24,7 @@ from agent.release.suite import is_answer
 from agent.results.base import Mean, WasNow
 from agent.results.breakdown import Steadiness
 from agent.results.checks import CheckResult, Difference, Flip, FlipTest, SuiteComparison
-from agent.stats.flips import flip_p_value, moved_p_value
+from agent.stats.changes import flip_p_value, moved_p_value
 from agent.stats.intervals import mean_ci, paired_difference
 from agent.types import Example, Field, Outcome, canonical
 

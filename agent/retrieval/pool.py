@@ -156,8 +156,7 @@ class PickedDemos:
     def votes(
         self, values: Mapping[str, str], names: Sequence[str], labels: Sequence[str], k: int, own: Sequence[PoolRow]
     ) -> tuple[float, ...]:
-        """The votes of the `k` rows nearest to an input for each label; rows of a user (`own`) vote as they are picked.
-        The votes of the `k` rows nearest to an input for each label; rows of a user (`own`) vote as they are picked."""
+        """The votes of the `k` nearest rows for each label; rows of a user (`own`) vote as they are picked."""
         return label_votes(self._index, text_of(values, names), labels, k, self._replaced(own), own)
 
     def settings(self) -> dict[str, Any]:

@@ -90,8 +90,7 @@ class PoolVectors:
         return _whole(np.frombuffer(raw, dtype="<f4").reshape(len(self.rows), self.dimensions))
 
     def nearest(self, vector: Vector, most: int) -> list[int]:
-        """At most `most` positions, the largest cosine first, equal ones as in the pool; empty for a vector of zeros.
-        At most `most` positions, the largest cosine first, equal ones as in the pool; empty for a vector of zeros."""
+        """At most `most` positions, the largest cosine first, equal ones as in the pool; none for zeros."""
         import numpy as np
 
         asked = _whole(np.asarray(vector, dtype=np.float32).reshape(1, -1))[0]

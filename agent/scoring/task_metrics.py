@@ -1,28 +1,36 @@
-"""The metrics of a task: one field of a prediction against the row's label, as a score in [0, 1] with a reason.
+"""The metrics of a task: a prediction against the labels of its row, as a score in [0, 1] with a reason.
 
-Never sees a model. A prediction with `error` scores 0 with that error as its reason: not parsing is the prompt's fault.
-What cannot be scored (no label, a check that fails) is None, never 0. A list as the label of a text field, which a task
-made in Python may hold, means that any of its items is right.
+Never sees a model. A prediction with `error` scores 0 with that error as its reason: not parsing is the fault of the
+prompt. What cannot be scored (no label, a check that fails) is None, never 0. A list as the label of a text field,
+which a task made in Python may hold, means that any of its items is right.
+
+Two kinds are code of the user: functions of a program, called in this process and trusted, and metric.py, which runs in
+a child process with a time limit for each row. A failure there leaves its row unscored with the reason.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import copy
+import hashlib
 import math
+import re
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+from types import CodeType, FunctionType, MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from agent.conversation import turns_of
 from agent.errors import InputError
 from agent.metrics.comparison import BoundedCheck, Check
 from agent.metrics.metric_rule import METRICS
-from agent.scoring.user_metrics import FunctionMetric, PythonMetric, registered
 from agent.types import Example, Field, Metric, MetricSpec, Prediction, Score, Task
-from agent.worker import Verdict, run_aside
+from agent.worker import LOAD, Verdict, Worker, run_aside
 
 if TYPE_CHECKING:
     from agent.metrics.metric_rule import MetricRule
@@ -137,3 +145,247 @@ def _field_of(spec: MetricSpec, task: Task) -> Field:
             f"{_file(task)}: metric {spec.name} names the field {spec.field!r}; the outputs are {', '.join(outputs)}"
         )
     return outputs[spec.field]
+
+
+MAX_TIMEOUTS = 3
+"""After these the function is not called any more: a thread cannot be ended from outside."""
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,79}")
+_PLAIN = (str, bytes, int, float, complex, bool, type(None))
+
+ROWS, LABELS, ANSWERS = (
+    frozenset({"row", "example"}),
+    frozenset({"expected", "label", "target", "reference", "truth"}),
+    frozenset({"answer", "prediction", "predicted", "pred", "output", "got", "reply", "response"}),
+)
+"""Names of arguments that tell what a function takes there."""
+
+MetricFunction = Callable[[dict[str, Any], Any], Any]
+"""(row with its fields and `id`, answer) -> a score in [0, 1], or None where it cannot be scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredFunction:
+    """A function under its name; `digest` is a SHA-256 of its source and of the plain values in its defaults and
+    closure, not of what it calls."""
+
+    name: str
+    function: MetricFunction
+    digest: str
+
+
+_REGISTERED: dict[str, RegisteredFunction] = {}
+
+
+def register(function: MetricFunction, name: str = "") -> RegisteredFunction:
+    """Make `function` a metric of this process, in place of one of the same name.
+
+    Raises InputError for anything but a plain function of two arguments, and for the name of a registered metric.
+    """
+    if not isinstance(function, FunctionType) or asyncio.iscoroutinefunction(function):
+        raise InputError(f"metric {function!r}: write a plain function, def metric(row, answer), that returns a score")
+    name = name or ("metric" if function.__name__ == "<lambda>" else function.__name__)
+    if not _NAME.fullmatch(name) or name in METRICS:
+        raise InputError(
+            f"metric {name!r}: this name is taken or not usable; take another, of letters, digits and underscores"
+        )
+    most = function.__code__.co_argcount
+    least = most - len(function.__defaults__ or ())
+    if not (least <= 2 <= most or (least <= 2 and function.__code__.co_flags & 0x04)):
+        raise InputError(f"metric {name}: takes {least} arguments; write def {name}(row, answer)")
+    _require_order(name, function.__code__.co_varnames[:2])
+    _REGISTERED[name] = RegisteredFunction(name, function, _digest(function))
+    return _REGISTERED[name]
+
+
+def _require_order(name: str, arguments: Sequence[str]) -> None:
+    first, second = [*map(str.casefold, arguments), "", ""][:2]
+    if first in ANSWERS or first in LABELS or second in ROWS:
+        given = f"{name}({', '.join(arguments)})"
+        raise InputError(
+            f"metric {given}: it is called with the whole row first, then the answer; write def {name}(row, answer) "
+            'and read the label as row["COLUMN"]'
+        )
+
+
+def registered(name: str) -> RegisteredFunction | None:
+    return _REGISTERED.get(name)
+
+
+def require_all(task: Task) -> None:
+    """Raise InputError where a metric of the task is a function that this process does not have."""
+    for spec in task.metrics:
+        if spec.name not in METRICS and spec.name not in _REGISTERED:
+            raise InputError(
+                f"{task.name}: its metric {spec.name} is a Python function, which only a program that has it can call"
+            )
+
+
+def _digest(function: FunctionType) -> str:
+    import inspect
+
+    try:
+        if function.__name__ == "<lambda>":
+            raise OSError  # its source would be its whole line
+        text = inspect.getsource(function)
+    except (OSError, TypeError):  # typed at a prompt
+        text = repr(_code(function.__code__))
+    cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+    held = [*(function.__defaults__ or ()), *sorted((function.__kwdefaults__ or {}).items()), *cells]
+    plain = [repr(value) for value in held if isinstance(value, _PLAIN)]
+    return hashlib.sha256("\n".join([text, *plain]).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
+
+
+def _code(code: CodeType) -> tuple[Any, ...]:
+    """The content of a function without its place in a file."""
+    inner = tuple(_code(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts)
+    return code.co_code.hex(), code.co_names, code.co_varnames, inner
+
+
+class FunctionMetric:
+    """Calls the function in a thread, with copies, one row at a time, each for at most `timeout` seconds.
+
+    `field` is the output that is the answer; without it the answer is a dict of all outputs.
+    """
+
+    def __init__(self, registered: RegisteredFunction, field: str = "", timeout: float = 5.0) -> None:
+        self.name = registered.name
+        self._function, self._field, self._timeout = registered.function, field, timeout
+        self._turn = asyncio.Lock()
+        self._timeouts = 0
+
+    async def score(self, example: Example, prediction: Prediction) -> Score:
+        if prediction.error:
+            return Score(self.name, 0.0, prediction.error)
+        if self._field and self._field not in prediction.fields:
+            return Score(self.name, 0.0, f"the reply has no {self._field}")
+        answer = prediction.fields[self._field] if self._field else dict(prediction.fields)
+        row = {"id": example.id, **example.inputs, **example.labels}
+        async with self._turn:
+            return Score(self.name, *await self._called(copy.deepcopy(row), copy.deepcopy(answer)))
+
+    async def _called(self, row: dict[str, Any], answer: Any) -> tuple[float | None, str]:
+        took = f"{self.name} took longer than {self._timeout:g} s"
+        if self._timeouts >= MAX_TIMEOUTS:
+            return None, f"{took}, {self._timeouts} times, and is not asked any more"
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[tuple[float | None, str]] = loop.create_future()
+
+        def settle(verdict: tuple[float | None, str]) -> None:
+            if not result.done():
+                result.set_result(verdict)
+
+        def call() -> None:
+            verdict = self._verdict(row, answer)
+            with contextlib.suppress(RuntimeError):  # it timed out, and the loop has ended
+                loop.call_soon_threadsafe(settle, verdict)
+
+        threading.Thread(target=call, name=f"metric {self.name}", daemon=True).start()
+        try:
+            return await asyncio.wait_for(result, self._timeout)
+        except TimeoutError:
+            self._timeouts += 1
+            return None, took
+
+    def _verdict(self, row: dict[str, Any], answer: Any) -> tuple[float | None, str]:
+        try:
+            value: Any = self._function(row, answer)
+            reason = ""
+            if isinstance(value, dict):
+                value, reason = value.get("value"), str(value.get("reason", ""))[:2000]
+            if value is None:
+                return None, reason or f"{self.name} returned no value"
+            if isinstance(value, str | bytes):
+                return None, f"{self.name} returned the text {value!r:.200}, not a number in [0, 1]"
+            score = float(value)
+        except (Exception, SystemExit) as problem:
+            return None, f"{self.name}{self._line(problem)}: {type(problem).__name__}: {problem}"[:2000]
+        if not 0 <= score <= 1:
+            return None, f"{self.name} returned {score}, which is not in [0, 1]"
+        return score, reason
+
+    def _line(self, problem: BaseException) -> str:
+        """`:LINE` of the user's file where it failed, or ""."""
+        file, frame, line = self._function.__code__.co_filename, problem.__traceback__, ""
+        while frame:
+            if frame.tb_frame.f_code.co_filename == file:
+                line = f":{frame.tb_lineno}"
+            frame = frame.tb_next
+        return line
+
+
+_SCRIPT = (
+    LOAD
+    + r"""
+path = opening
+try:
+    metric = load("metric", path).metric
+except BaseException as problem:
+    answer(None, "metric.py:" + blame(problem, path))
+    sys.exit(1)
+answer(1, "ready")
+for line in pipe_in:
+    try:
+        value, reason = metric(**json.loads(line)), ""
+        if isinstance(value, dict):
+            value, reason = value.get("value"), value.get("reason", "")
+        if value is None:
+            answer(None, reason or "metric.py returned no value")
+        elif isinstance(value, (str, bytes)):
+            answer(None, f"metric.py returned the text {value!r}, not a number in [0, 1]")
+        else:
+            answer(float(value), reason)
+    except Exception as problem:
+        answer(None, "metric.py:" + blame(problem, path))
+"""
+)
+
+
+class PythonMetric:
+    """`def metric(example: dict, prediction: dict) -> float | dict(value=, reason=)` in the task folder's metric.py.
+
+    `example` has id, inputs and labels; `prediction` has fields and raw, and what was said before the reply as
+    `conversation` where the model plays its part in it. A failure scores None with the reason.
+    """
+
+    def __init__(self, name: str, path: Path, timeout: float = 5.0) -> None:
+        """Raises InputError when the file is missing, does not compile or does not name a `metric`."""
+        try:
+            code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+        except OSError as problem:
+            raise InputError(f"{path}: cannot be read ({problem.strerror}); metric python needs this file") from problem
+        except (SyntaxError, ValueError) as problem:
+            line = getattr(problem, "lineno", None) or 1
+            raise InputError(f"{path}:{line}: {getattr(problem, 'msg', problem)}") from problem
+        if "metric" not in code.co_names:
+            raise InputError(f"{path}:1: no function `metric`; write `def metric(example, prediction):`")
+        self.name = name
+        path = path.resolve()
+        self._worker = Worker("metric.py", _SCRIPT, str(path), timeout, folder=path.parent)
+
+    async def score(self, example: Example, prediction: Prediction) -> Score:
+        if prediction.error:
+            return Score(self.name, 0.0, prediction.error)
+        value, reason = await self._worker.ask(
+            {
+                "example": {"id": example.id, "inputs": dict(example.inputs), "labels": dict(example.labels)},
+                "prediction": {
+                    "fields": dict(prediction.fields),
+                    "raw": prediction.raw,
+                    **({"conversation": prediction.conversation} if prediction.conversation else {}),
+                },
+            }
+        )
+        if value is not None and not 0 <= value <= 1:
+            return Score(self.name, None, f"metric.py returned {value}, which is not in [0, 1]")
+        return Score(self.name, value, reason)
+
+    def close(self) -> None:
+        """End the child process; a later score starts a new one."""
+        self._worker.close()

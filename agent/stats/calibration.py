@@ -188,15 +188,15 @@ def reliability(confidences: Sequence[float], right: Sequence[bool]) -> list[Bin
     bins = []
     for at in range(BINS):
         low, high = at / BINS, (at + 1) / BINS
-        inside = [(c, ok) for c, ok in zip(confidences, right, strict=True) if min(BINS - 1, _bin_of(c)) == at]
+        inside = [
+            (c, ok)
+            for c, ok in zip(confidences, right, strict=True)
+            if min(BINS - 1, max(0, math.ceil(c * BINS) - 1)) == at
+        ]
         if inside:
             mean = math.fsum(c for c, _ in inside) / len(inside)
             bins.append(Bin(low, high, len(inside), mean, sum(ok for _, ok in inside) / len(inside)))
     return bins
-
-
-def _bin_of(confidence: float) -> int:
-    return max(0, math.ceil(confidence * BINS) - 1)
 
 
 def expected_calibration_error(bins: Sequence[Bin]) -> float:

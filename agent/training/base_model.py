@@ -7,10 +7,9 @@ neighbours are rotated together, so nothing is permuted here or in an adapter.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -108,6 +107,7 @@ def read_architecture(file: GgufFile) -> Architecture:
     head = stated.count("attention.key_length", width // max(1, heads))
     kv_heads = stated.count("attention.head_count_kv", heads)
     embedding = file.tensors.get("token_embd.weight")
+    end_of_turn = next((values[key] for key in _END_OF_TURN if key in values), None)
     architecture = Architecture(
         family=family,
         layers=stated.count("block_count"),
@@ -121,7 +121,7 @@ def read_architecture(file: GgufFile) -> Architecture:
         neighbours=family == "llama",
         theta=stated.number("rope.freq_base", 10000.0),
         epsilon=stated.number("attention.layer_norm_rms_epsilon"),
-        end_of_turn=_end_of_turn(values),
+        end_of_turn=end_of_turn if isinstance(end_of_turn, int) else -1,
     )
     wrong = [*stated.missing, *(f"it has {what}" for key, what in _REFUSED.items() if values.get(f"{family}.{key}"))]
     scaling = values.get(f"{family}.rope.scaling.type", "none")
@@ -178,45 +178,37 @@ def load_base(path: Path) -> BaseModel:
             return np.zeros(0, np.float32)
         return float32_of(file, found)
 
-    width, vocabulary = architecture.width, architecture.vocabulary
-    embedding = tensor("token_embd.weight", vocabulary, width)
-    tied = "output.weight" not in file.tensors
-    layers = tuple(_layer(f"blk.{number}", architecture, file, tensor) for number in range(architecture.layers))
-    model = BaseModel(
-        architecture=architecture,
-        layers=layers,
-        embedding=embedding,
-        output=embedding if tied else tensor("output.weight", vocabulary, width),
-        output_norm=tensor("output_norm.weight", width),
-        frequencies=_frequencies(architecture, file, tensor),
-        sha256=hashlib.sha256(file.data).hexdigest(),
-        path=path,
-    )
+    sha256 = hashlib.sha256(file.data).hexdigest()
+    model = assembled(architecture, tensor, file.tensors.keys(), sha256, path)
     if wrong:
         raise InputError(f"{path}: cannot be trained: {'; '.join(wrong[:5])}")
     return model
 
 
-def _layer(start: str, architecture: Architecture, file: GgufFile, tensor: Any) -> Layer:
-    shapes = {name: architecture.shape(name) for name in MAPS}
-    biased = [name for name in MAPS if f"{start}.{name}.bias" in file.tensors]
-    return Layer(
-        maps={name: tensor(f"{start}.{name}.weight", *shape) for name, shape in shapes.items()},
-        biases={name: tensor(f"{start}.{name}.bias", shapes[name][0]) for name in biased},
-        attn_norm=tensor(f"{start}.attn_norm.weight", architecture.width),
-        ffn_norm=tensor(f"{start}.ffn_norm.weight", architecture.width),
-    )
+def assembled(
+    architecture: Architecture, tensor: Callable[..., Array], names: Collection[str], sha256: str, path: Path
+) -> BaseModel:
+    """A model of tensors that `tensor` reads by name and shape; `names`: of those that there are."""
 
+    def layer(start: str) -> Layer:
+        shapes = {name: architecture.shape(name) for name in MAPS}
+        biased = [name for name in MAPS if f"{start}.{name}.bias" in names]
+        return Layer(
+            maps={name: tensor(f"{start}.{name}.weight", *shape) for name, shape in shapes.items()},
+            biases={name: tensor(f"{start}.{name}.bias", shapes[name][0]) for name in biased},
+            attn_norm=tensor(f"{start}.attn_norm.weight", architecture.width),
+            ffn_norm=tensor(f"{start}.ffn_norm.weight", architecture.width),
+        )
 
-def _frequencies(architecture: Architecture, file: GgufFile, tensor: Any) -> Array:
+    whole = architecture.vocabulary, architecture.width
+    embedding = tensor("token_embd.weight", *whole)
     half = architecture.head // 2
     frequencies = architecture.theta ** (-np.arange(half) / half)
-    if "rope_freqs.weight" in file.tensors:  # what Llama 3 divides them by
+    layers = tuple(layer(f"blk.{number}") for number in range(architecture.layers))
+    output = tensor("output.weight", *whole) if "output.weight" in names else embedding
+    norm = tensor("output_norm.weight", architecture.width)
+    if "rope_freqs.weight" in names:  # what Llama 3 divides them by
         divided = tensor("rope_freqs.weight", half)
         frequencies = frequencies / divided if divided.size else frequencies
-    return np.asarray(frequencies, np.float64)
-
-
-def _end_of_turn(values: Mapping[str, Value]) -> int:
-    stated = next((values[key] for key in _END_OF_TURN if key in values), None)
-    return stated if isinstance(stated, int) else -1
+    frequencies = np.asarray(frequencies, np.float64)
+    return BaseModel(architecture, layers, embedding, output, norm, frequencies, sha256, path)

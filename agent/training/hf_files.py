@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +19,9 @@ from agent.errors import InputError
 from agent.extras import require
 from agent.models.gguf import Array, read_gguf
 from agent.strict import parse_json, read_file
-from agent.training.base_model import FAMILIES, Architecture, BaseModel, Layer, read_architecture
+from agent.training.base_model import FAMILIES, Architecture, BaseModel, assembled, read_architecture
 from agent.training.parameters import Lora
-from agent.training.torch_learner import MODULES, hf_name, hf_order
+from agent.training.torch_learner import MODULES, hf_name, hf_order, tensors_of
 
 CONFIG = "config.json"
 WEIGHTS = "model*.safetensors"
@@ -85,73 +85,37 @@ def with_weights(base: BaseModel, folder: Path) -> BaseModel:
         raise InputError(fault)
     from safetensors import SafetensorError, safe_open
 
-    files = sorted(folder.glob(WEIGHTS))
+    files, orders = sorted(folder.glob(WEIGHTS)), {name: order for name, _, order in tensors_of(base)}
     with ExitStack() as stack:
         try:
             opened = [stack.enter_context(safe_open(path, framework="pt")) for path in files]
             where = {name: each for each in opened for name in each.keys()}  # noqa: SIM118 - no mapping
-            read = _Reader(base, folder, where)
-            made = read.model(tuple(map(read.layer, range(len(base.layers)))))
+
+            def tensor(name: str, *shape: int) -> Array:
+                """In the layout of the file."""
+                found = where.get(hf_name(name))
+                stated = None if found is None else tuple(found.get_slice(hf_name(name)).get_shape())
+                if found is None or stated != shape:
+                    raise InputError(
+                        f"{folder}: {hf_name(name)} is {stated or 'missing'}, not {shape}; it is another model than "
+                        f"{base.path} was made from"
+                    )
+                read: Array = found.get_tensor(hf_name(name)).float().numpy()
+                made = read.copy()
+                made[slice(None) if orders[name] is None else orders[name]] = read
+                return made
+
+            made = assembled(base.architecture, tensor, orders, _digest(base, files), base.path)
         except (SafetensorError, OSError) as error:
             raise InputError(f"{folder}: its weights cannot be read ({error}); fetch the folder again") from error
-    read.require_alike(made)
-    return replace(made, sha256=_digest(base, files))
-
-
-class _Reader:
-    """Reads tensors by their names in the GGUF file."""
-
-    def __init__(self, base: BaseModel, folder: Path, where: dict[str, Any]) -> None:
-        self.base, self.folder, self.where = base, folder, where
-
-    def tensor(self, name: str, like: Array) -> Array:
-        """In the layout of the file. Raises InputError where it is missing or has another shape."""
-        found = self.where.get(hf_name(name))
-        shape = None if found is None else tuple(found.get_slice(hf_name(name)).get_shape())
-        if found is None or shape != like.shape:
-            raise InputError(
-                f"{self.folder}: {hf_name(name)} is {shape or 'missing'}, not {like.shape}; it is another model than "
-                f"{self.base.path} was made from"
-            )
-        tensor: Array = found.get_tensor(hf_name(name)).float().numpy()
-        order = hf_order(name.split(".")[2], self.base.architecture) if name.startswith("blk.") else None
-        if order is None:
-            return tensor
-        made = tensor.copy()
-        made[order] = tensor
-        return made
-
-    def layer(self, number: int) -> Layer:
-        layer, start = self.base.layers[number], f"blk.{number}"
-        return Layer(
-            maps={name: self.tensor(f"{start}.{name}.weight", of) for name, of in layer.maps.items()},
-            biases={name: self.tensor(f"{start}.{name}.bias", of) for name, of in layer.biases.items()},
-            attn_norm=self.tensor(f"{start}.attn_norm.weight", layer.attn_norm),
-            ffn_norm=self.tensor(f"{start}.ffn_norm.weight", layer.ffn_norm),
-        )
-
-    def model(self, layers: tuple[Layer, ...]) -> BaseModel:
-        """All of it; one matrix for input and output where the file has one."""
-        base = self.base
-        embedding = self.tensor("token_embd.weight", base.embedding)
-        output = embedding if base.output is base.embedding else self.tensor("output.weight", base.output)
-        norm = self.tensor("output_norm.weight", base.output_norm)
-        return replace(base, layers=layers, embedding=embedding, output=output, output_norm=norm)
-
-    def require_alike(self, made: BaseModel) -> None:
-        """Raises InputError where the weights are not those that the file's were rounded from."""
-        for number, name, ours, theirs in _matrices(self.base, made):
-            if (cosine := _cosine(ours, theirs)) < _ALIKE:
-                raise InputError(
-                    f"{self.folder}: {name} of layer {number} is not what {self.base.path} has (cosine {cosine:.2f}); "
-                    "give the folder that the file was made from"
-                )
-
-
-def _matrices(one: BaseModel, other: BaseModel) -> Iterator[tuple[int, str, Array, Array]]:
-    for number, (ours, theirs) in enumerate(zip(one.layers, other.layers, strict=True)):
+    for number, (ours, theirs) in enumerate(zip(base.layers, made.layers, strict=True)):
         for name, matrix in ours.maps.items():
-            yield number, name, matrix, theirs.maps[name]
+            if (cosine := _cosine(matrix, theirs.maps[name])) < _ALIKE:
+                raise InputError(
+                    f"{folder}: {name} of layer {number} is not what {base.path} has (cosine {cosine:.2f}); give the "
+                    "folder that the file was made from"
+                )
+    return replace(made, frequencies=base.frequencies)
 
 
 def _cosine(one: Array, other: Array) -> float:

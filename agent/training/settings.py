@@ -58,13 +58,10 @@ class TrainingSettings:
             for name, least in _LEAST
             if hasattr(self, name) and getattr(self, name) < least
         ]
-        wrong += [f"{name} is {getattr(self, name)}, not above 0" for name in _ABOVE_0 if not self._above_0(name)]
+        given = {name: value for name in _ABOVE_0 if (value := getattr(self, name, None)) is not None}
+        wrong += [f"{name} is {value}, not above 0" for name, value in given.items() if not 0 < value < math.inf]
         if wrong:
             raise InputError(f"settings of the training: {'; '.join(wrong)}")
-
-    def _above_0(self, name: str) -> bool:
-        value = getattr(self, name, None)
-        return value is None or 0 < value < float("inf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

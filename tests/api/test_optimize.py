@@ -14,7 +14,7 @@ import pytest
 import promptassay as pa
 from agent.errors import ProblemsError
 from agent.jobs.arguments import keep
-from agent.scoring import user_metrics
+from agent.scoring import task_metrics
 from tests.cli.test_interrupt import told
 from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, optimize, refused, write_csv
 from tests.wire import WireServer
@@ -82,7 +82,7 @@ def test_a_function_is_needed_for_scores_and_for_nothing_else(monkeypatch: pytes
             table(), target="label", prompt=INSTRUCTION, metric="close_enough", model=compatible(server), **SMALL
         )
     assert good_json("reproduce")["same"]
-    monkeypatch.setattr(user_metrics, "_REGISTERED", {})
+    monkeypatch.setattr(task_metrics, "_REGISTERED", {})
     assert "its metric close_enough is a Python function" in refused(2, "reproduce")[-1]
     assert "not at hand" not in good("audit", "check")
     good("export", "--format", "finetune-jsonl", "-o", "rows.out.jsonl")

@@ -13,7 +13,7 @@ import pytest
 from agent.evaluate.evaluator import Evaluator
 from agent.jobs.optimize import RunState
 from agent.ledger.store import Ledger
-from agent.programs.released import ReleasedProgram
+from agent.programs.variants import ReleasedProgram
 from agent.release.result import RunResult
 from agent.scoring.task_metrics import build_metrics
 from agent.types import Request, Task

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.errors import RowRefused
-from agent.programs.conversation import ConversationProgram
+from agent.programs.variants import ConversationProgram
 from agent.types import LM, Completion, Example, Field, Prediction, Request, Signature, SimulatedUser
 from tests.toys import FakeModel, make_task
 

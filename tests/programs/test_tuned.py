@@ -15,7 +15,7 @@ from agent.ledger.query import History
 from agent.models.adapters import Adapter
 from agent.programs.kinds import ReleaseSpec
 from agent.programs.prompt import PromptProgram
-from agent.programs.tuned import TunedProgram
+from agent.programs.variants import TunedProgram
 from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate, baseline
 from agent.release.prompt_file import ADAPTER_FILE
 from agent.release.result import search_result

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError
-from agent.scoring.user_metrics import MAX_TIMEOUTS, FunctionMetric, register, registered
+from agent.scoring.task_metrics import MAX_TIMEOUTS, FunctionMetric, register, registered
 from agent.types import Example, Prediction
 from tests.cases import each_case
 

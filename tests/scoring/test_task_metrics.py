@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from agent.errors import InputError
 from agent.metrics import comparison
-from agent.scoring.task_metrics import build_metrics, combine
-from agent.scoring.user_metrics import PythonMetric
+from agent.scoring.task_metrics import PythonMetric, build_metrics, combine
 from agent.types import (
     Budget,
     Constraints,

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from agent.stats.distribution_shift import DriftTest, alarms, categories_moved, more_often, scores_fell, sizes_moved
+from agent.stats.changes import DriftTest, alarms, categories_moved, more_often, scores_fell, sizes_moved
 
 
 def found(name: str, p_value: float | None, effect: float | None = 1.0) -> DriftTest:

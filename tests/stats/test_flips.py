@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from agent.stats.flips import flip_p_value, moved_p_value
+from agent.stats.changes import flip_p_value, moved_p_value
 from agent.stats.intervals import paired_difference
 
 Rows = list[tuple[list[str], list[str]]]

@@ -27,7 +27,7 @@ from agent.ledger.store import Ledger
 from agent.observer import Observer
 from agent.programs.classic import ClassicProgram
 from agent.programs.prompt import PromptProgram
-from agent.programs.tuned import TunedProgram, adapter_of
+from agent.programs.variants import TunedProgram, adapter_of
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.results.customize import CustomizeResult, ProviderTraining, RowCounts, SeedScore
 from agent.scoring.llm_judge import judge_builder

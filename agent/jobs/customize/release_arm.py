@@ -15,7 +15,7 @@ from agent.jobs.locations import open_history
 from agent.ledger.provenance import tool_version, utc_now
 from agent.ledger.query import History, Row, run_folder
 from agent.ledger.store import Ledger
-from agent.programs.tuned import TunedProgram
+from agent.programs.variants import TunedProgram
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.export import write_release
 from agent.release.gate import blocked_arm, shown

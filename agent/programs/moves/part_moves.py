@@ -244,18 +244,13 @@ class ToolMaker:
             given = (call.name, *sorted(call.arguments)) if optional else (call.name, row.id)
             if given not in shown and len(texts) < MOST_EXAMPLES:
                 shown.add(given)
-                about = "" if texts else _about(tools[call.name], optional)
-                texts.append(
-                    f'{about}For "{request}" call it with {json.dumps(dict(call.arguments), ensure_ascii=False)}.'
-                )
+                if not texts:  # a small model gives all arguments that it reads of
+                    required = ", ".join(name for name in argument_texts(tools[call.name]) if name not in optional)
+                    about = f"Arguments: {required}. " if required else ""
+                    about += f"Only if said: {', '.join(optional)}. " if optional else ""
+                given_as = json.dumps(dict(call.arguments), ensure_ascii=False)
+                texts.append(f'{"" if texts else about}For "{request}" call it with {given_as}.')
         return found
-
-
-def _about(tool: Tool, optional: Sequence[str]) -> str:
-    """Which arguments a tool takes, and which of them may be left out: a small model gives all that it reads of."""
-    required = ", ".join(name for name in argument_texts(tool) if name not in optional)
-    parts = [f"Arguments: {required}." if required else "", f"Only if said: {', '.join(optional)}." if optional else ""]
-    return "".join(f"{part} " for part in parts if part)
 
 
 def _calls(row: Example, task: Task) -> list[ToolCall]:

@@ -33,8 +33,7 @@ from agent.release.formats.export_format import (
     settings_of,
 )
 from agent.release.prompt_file import PromptRelease, disk_errors
-from agent.scoring.task_metrics import build_metrics, combine
-from agent.scoring.user_metrics import require_all
+from agent.scoring.task_metrics import build_metrics, combine, require_all
 from agent.task.examples import PLAYED
 from agent.types import Example, MetricSpec, Prediction, Score, Task, canonical
 

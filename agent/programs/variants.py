@@ -1,0 +1,230 @@
+"""Kinds that run prompts in another way: conversations, prompts with an adapter, and released prompts.
+
+In a conversation a script or a model plays the user. Each turn is a separate call whose messages hold the replies
+before it, so a resumed run takes the turns that it bought from the ledger and buys the next one. A tuned prompt is
+answered by a local model with a LoRA adapter, or by a copy of it that was trained whole; a search makes none. A
+released prompt is sent as production sends it: its own messages, parameters and reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol
+
+from agent.conversation import Role, Turns, as_text, turns_of
+from agent.errors import InputError, RowRefused
+from agent.gateway.embedding import Embedder
+from agent.models.adapters import Adapter
+from agent.programs.moves.prompt_moves import PromptMoves
+from agent.programs.prompt import PromptProgram
+from agent.prompt.calibration import read_reply
+from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate, as_prompt
+from agent.release.completion import parameters_of
+from agent.release.runtime import Prompt
+from agent.retrieval.passages import bare_passages
+from agent.retrieval.pool import text_of
+from agent.search.context import SearchContext
+from agent.search.dspy.strategies import DspyForm
+from agent.types import LM, Call, Candidate, Completion, Example, Message, Prediction, Request, SimulatedUser, Task
+from agent.worker import run_aside
+
+OPENING = "(The conversation begins. Write your first message.)"
+"""What the model that plays the user is sent before its first message."""
+
+NO_REPLY = "(no reply)"
+"""What stands for an empty reply of the target in the next call: providers refuse a message without text."""
+
+
+class ConversationProgram(PromptProgram):
+    """Prompts for one task and one model; a row takes a call for each turn.
+
+    `user`: the model that plays the user; None where the rows have its messages.
+    """
+
+    is_fixed = False
+
+    def __init__(self, task: Task, lm: LM, user: LM | None = None) -> None:
+        super().__init__(task, lm)
+        assert task.user is not None
+        self._user, self._as_user = task.user, user
+        self._name = task.signature.conversation
+        self.models = () if user is None else (user,)
+        self.calls = 2 if user else min(len(self._script(row)) for row in (*task.dev, *task.test))
+
+    def _script(self, row: Example) -> list[str]:
+        return [content for role, content in turns_of(row.inputs[self._name]) if role == "user"]
+
+    async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
+        if self._as_user is not None:
+            return await self._played(self._as_user, candidate, example, call, repeat)
+        given = turns_of(example.inputs[self._name])
+        said: Turns = given[:1] if given[0][0] == "system" else []
+        *before, last = self._script(example)
+        for message in before:
+            said.append(("user", message))
+            request = self._request(as_prompt(candidate), self._row(example, said), "", repeat, 0)
+            most = max(request.max_tokens, self._user.reply_tokens)
+            reply = _reply(await self.asked(candidate, replace(request, max_tokens=most), call))
+            said.append(("assistant", _sendable(reply)))
+        return await self._answered(candidate, example, [*said, ("user", last)], call, repeat)
+
+    async def _played(self, user: LM, candidate: Candidate, example: Example, call: Call, repeat: int) -> Prediction:
+        said: Turns = []
+        prediction: Prediction | None = None
+        for _ in range(self._user.max_turns):
+            completion = await call.aside(_user_request(self._user, example.inputs[self._name], said, repeat), user)
+            text, stop, _ = _reply(completion).partition(self._user.stop)
+            if text.strip():
+                said.append(("user", text.strip()))
+                prediction = await self._answered(candidate, example, said, call, repeat)
+                said.append(("assistant", _sendable(prediction.raw)))
+            if stop or not text.strip():
+                break
+        if prediction is None:
+            raise RowRefused(f"{user.name}, which plays the user, wrote no message")
+        return prediction
+
+    async def _answered(
+        self, candidate: Candidate, example: Example, said: Sequence[tuple[Role, str]], call: Call, repeat: int
+    ) -> Prediction:
+        row = self._row(example, said)
+        return replace(await super().run(candidate, row, call, repeat), conversation=row.inputs[self._name])
+
+    def _row(self, example: Example, said: Sequence[tuple[Role, str]]) -> Example:
+        return replace(example, inputs={self._name: as_text(said)})
+
+    def max_tokens(self, candidate: Candidate) -> int:
+        """The most of a last reply; where a model plays the user, any may be the last."""
+        most = super().max_tokens(candidate)
+        return most if self._as_user is None else max(most, self._user.reply_tokens)
+
+    def for_dspy(self, context: SearchContext) -> DspyForm:
+        raise NotImplementedError("ConversationProgram: DSPy's optimizers know no turns")
+
+
+def _reply(completion: Completion) -> str:
+    """The text of a reply. Raises RowRefused where the provider refuses."""
+    if completion.finish == "refusal":
+        raise RowRefused.by_provider(completion.text)
+    return completion.text
+
+
+def _sendable(reply: str) -> str:
+    return reply if reply.strip() else NO_REPLY
+
+
+def _user_request(user: SimulatedUser, goal: str, said: Turns, repeat: int) -> Request:
+    """The call for the user's next message: the roles are turned round."""
+    ending = f"When your goal is reached, or cannot be, end your message with {user.stop}"
+    system = f"{user.prompt.strip()}\n\nYour goal: {goal}\n\nWrite the user's next message only. {ending}"
+    turned = [Message("assistant" if role == "user" else "user", content) for role, content in said]
+    messages = (Message("system", system), Message("user", OPENING), *turned)
+    return Request(messages, user.reply_tokens, repeat=repeat)
+
+
+class AdaptedModel(LM, Protocol):
+    """A local model, with the adapter that its calls go through."""
+
+    @property
+    def adapter(self) -> Adapter | None: ...
+
+
+def adapter_of(candidate: Candidate) -> str:
+    """The SHA-256 of the adapter that answers a candidate; "" without one."""
+    return candidate.adapter if isinstance(candidate, TunedCandidate) else ""
+
+
+class TunedProgram(PromptProgram):
+    """Prompts for one task, answered by a base (`lm`, which counts tokens) with one of several adapters.
+
+    `models`: the base with each adapter, named `local/BASE+ADAPTER.gguf`; whoever makes them closes them. `copies`:
+    models that were trained whole, by the SHA-256 of their files. Raises InputError for a model without an adapter.
+    """
+
+    kind = TunedCandidate.kind
+
+    def __init__(
+        self, task: Task, lm: LM, models: Sequence[AdaptedModel], copies: Mapping[str, LM] = MappingProxyType({})
+    ) -> None:
+        super().__init__(task, lm)
+        if plain := [model.name for model in models if model.adapter is None]:
+            raise InputError(f"{', '.join(plain)}: no adapter; name it as local/BASE+ADAPTER.gguf")
+        self._models: dict[str, LM] = {model.adapter.sha256: model for model in models if model.adapter is not None}
+        self._models |= copies
+
+    def candidates(self, prompt: PromptCandidate) -> list[TunedCandidate]:
+        """A prompt with each of the adapters, in their order."""
+        return [TunedCandidate.of(prompt, adapter) for adapter in self._models]
+
+    def model_of(self, candidate: Candidate) -> LM:
+        assert isinstance(candidate, TunedCandidate)
+        return self._models[candidate.adapter]
+
+    def check(self, candidate: Candidate) -> str:
+        if not isinstance(candidate, TunedCandidate) or candidate.adapter not in self._models:
+            return "its adapter is none of those that were given"
+        return super().check(candidate)
+
+    async def asked(self, candidate: Candidate, request: Request, call: Call) -> Completion:
+        return await call(request, self.model_of(candidate))
+
+    def moves(self, context: SearchContext) -> PromptMoves:
+        raise NotImplementedError("TunedProgram: a search makes no candidates with adapters")
+
+    def for_dspy(self, context: SearchContext) -> DspyForm:
+        raise NotImplementedError("TunedProgram: DSPy's optimizers know no adapters")
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasedCandidate(Candidate):
+    """A released prompt by the hash of its content."""
+
+    kind: ClassVar[str] = "released"
+
+    version: str
+
+    def parts(self) -> dict[str, Any]:
+        return {"version": self.version}
+
+
+class ReleasedProgram:
+    """Runs one released prompt on a model, its own or another.
+
+    `embedder`: makes the vectors of rows, for a prompt that picks its examples by those of a provider.
+    """
+
+    kind = ReleasedCandidate.kind
+
+    def __init__(self, prompt: Prompt, task: Task, lm: LM, embedder: Embedder | None = None) -> None:
+        self._embedder = embedder
+        self.candidate = ReleasedCandidate(prompt.version)
+        self._release = prompt.release
+        self._parameters = parameters_of(prompt.release)
+        self._more = 0 if lm.name == prompt.model else task.thinking  # the released cap holds its own model's
+
+    async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
+        parameters, release, vector = self._parameters, self._release, None
+        if self._embedder is not None:
+            vector = await self._embedder.vector(text_of(example.inputs, release.compared))
+        completion = await call(
+            Request(
+                messages=release.fill(example.inputs, vector=vector),
+                max_tokens=int(parameters["max_tokens"]) + self._more,
+                repeat=repeat,
+                tools=release.tools,
+                **{name: parameters[name] for name in ("temperature", "stop", "seed", "logprobs", "labels")},
+            )
+        )
+        if completion.finish == "refusal":
+            raise RowRefused.by_provider(completion.text)
+        votes, exact = release.votes(example.inputs), completion.label_logprobs
+        how = (release.outputs, release.reasoning, release.calibration, votes, exact)
+        read = partial(read_reply, completion.text, completion.logprobs, *how)
+        prediction = await run_aside(len(completion.text), read)
+        if release.passages is None:
+            return prediction
+        block = release.passages.for_inputs(example.inputs, release.compared)
+        return replace(prediction, passages=bare_passages(block))
