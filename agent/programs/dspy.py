@@ -42,46 +42,6 @@ def is_dspy(made: Any) -> bool:
     return dspy is not None and isinstance(made, dspy.Module)
 
 
-class UserModule:
-    """The user's module. Raises InputError, naming file and line, where it cannot be optimized."""
-
-    def __init__(self, own: UserProgram, made: Any) -> None:
-        self._own = made
-        predictors = made.named_predictors()
-        if not predictors:
-            raise own.wrong(f"{own.factory}() has no predictor, so there is nothing to optimize")
-        for part, predictor in predictors:
-            if predictor.lm is not None:
-                raise own.wrong(f"{part} has a model of its own; leave the model to the run")
-        self.calls = len(predictors)
-        """Calls of one run of it, where each predictor makes one."""
-        self.own = written(state_of(made))
-        """Its own state, as text."""
-
-    def fresh(self, state: str) -> Any:
-        """A copy of the program in a state that `written` wrote."""
-        program, parts = self._own.deepcopy(), json.loads(state)
-        for name, predictor in program.named_predictors():
-            predictor.signature = predictor.signature.with_instructions(parts[name]["instruction"])
-            predictor.demos = parts[name]["demos"]
-        return program
-
-    def save(self, state: str, path: Path) -> None:
-        """Write the state for `dspy.Module.load`; loaded again it must be the same state."""
-        with new_files(path.parent) as folder:
-            new = folder / path.name
-            self.fresh(state).save(str(new))
-            again = self._own.deepcopy()
-            again.load(str(new))
-            if written(state_of(again)) != state:
-                raise ReleaseError(f"{path}: the program reads back another state than was written")
-
-    def load(self, path: Path) -> Any:
-        program = self._own.deepcopy()
-        program.load(str(path))
-        return program
-
-
 def written(state: Mapping[str, Any]) -> str:
     """A state as text; equal states are equal texts. Values of examples that are no JSON become text."""
     parts = {name: {"instruction": words, "demos": demos} for name, (words, demos) in state.items()}
@@ -123,9 +83,15 @@ class DspyProgram(UserKind):
     def __init__(self, task: Task, lm: LM, own: UserProgram, made: Any) -> None:
         """Raises InputError where `made`, which `own` gave, cannot be optimized."""
         super().__init__(task, lm)
-        self._module = UserModule(own, made)
-        self.task = replace(task, instruction=self._module.own)
-        self.calls = self._module.calls
+        predictors = made.named_predictors()
+        if not predictors:
+            raise own.wrong(f"{own.factory}() has no predictor, so there is nothing to optimize")
+        for part, predictor in predictors:
+            if predictor.lm is not None:
+                raise own.wrong(f"{part} has a model of its own; leave the model to the run")
+        self._own, self._state = made, written(state_of(made))
+        self.task = replace(task, instruction=self._state)
+        self.calls = len(predictors)  # where each makes one
         self._modules: dict[str, Any] = {}
 
     async def answered(
@@ -135,9 +101,17 @@ class DspyProgram(UserKind):
 
         lm = bridge.lm(self._lm, "model", max_tokens=self.max_tokens(candidate))
         if candidate.id not in self._modules:
-            self._modules[candidate.id] = self._module.fresh(as_dspy(candidate).state)
+            self._modules[candidate.id] = self._fresh(as_dspy(candidate).state)
         with dspy.context(lm=lm.copy(rollout_id=repeat) if repeat else lm, track_usage=False):
             return read(await bridge.run(self._modules[candidate.id], **example.inputs), self.task.signature)
+
+    def _fresh(self, state: str) -> Any:
+        """A copy of the program in a state that `written` wrote."""
+        program, parts = self._own.deepcopy(), json.loads(state)
+        for name, predictor in program.named_predictors():
+            predictor.signature = predictor.signature.with_instructions(parts[name]["instruction"])
+            predictor.demos = parts[name]["demos"]
+        return program
 
     def unreadable(self, problem: Exception) -> str | None:
         from dspy.utils.exceptions import AdapterParseError
@@ -145,7 +119,7 @@ class DspyProgram(UserKind):
         return problem.lm_response if isinstance(problem, AdapterParseError) else None
 
     def baseline(self) -> Candidate:
-        return DspyCandidate(self._module.own)
+        return DspyCandidate(self._state)
 
     def check(self, candidate: Candidate) -> str:
         return forbidden_in(as_dspy(candidate).state, self.task)
@@ -173,7 +147,7 @@ class DspyProgram(UserKind):
     def for_dspy(self, context: SearchContext) -> DspyForm:
         return DspyForm(
             self._meter,
-            self._module.fresh(self._module.own),
+            self._fresh(self._state),
             {},
             self.max_tokens(context.baseline),
             lambda prediction: read(prediction, self.task.signature),
@@ -182,10 +156,19 @@ class DspyProgram(UserKind):
 
     def saved(self, candidate: Candidate, path: Path, spec: ReleaseSpec) -> tuple[str, Callable[[], None]]:
         state = as_dspy(candidate).state
-        self._module.save(state, path)
+
+        def loaded(path: Path) -> Any:
+            program = self._own.deepcopy()
+            program.load(str(path))
+            return program
+
+        with new_files(path.parent) as folder:
+            self._fresh(state).save(str(folder / path.name))
+            if written(state_of(loaded(folder / path.name))) != state:
+                raise ReleaseError(f"{path}: the program reads back another state than was written")
 
         def load() -> None:
-            self._modules[candidate.id] = self._module.load(path)
+            self._modules[candidate.id] = loaded(path)
 
         return content_id("v", state), load
 

@@ -18,7 +18,6 @@ from agent.conversation import Role, Turns, as_text, turns_of
 from agent.errors import InputError, RowRefused
 from agent.gateway.embedding import Embedder
 from agent.models.adapters import Adapter
-from agent.programs.moves.prompt_moves import PromptMoves
 from agent.programs.prompt import PromptProgram
 from agent.prompt.calibration import read_reply
 from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate, as_prompt
@@ -26,8 +25,6 @@ from agent.release.completion import parameters_of
 from agent.release.runtime import Prompt
 from agent.retrieval.passages import bare_passages
 from agent.retrieval.pool import text_of
-from agent.search.context import SearchContext
-from agent.search.dspy.strategies import DspyForm
 from agent.types import LM, Call, Candidate, Completion, Example, Message, Prediction, Request, SimulatedUser, Task
 from agent.worker import run_aside
 
@@ -101,9 +98,6 @@ class ConversationProgram(PromptProgram):
         most = super().max_tokens(candidate)
         return most if self._as_user is None else max(most, self._user.reply_tokens)
 
-    def for_dspy(self, context: SearchContext) -> DspyForm:
-        raise NotImplementedError("ConversationProgram: DSPy's optimizers know no turns")
-
 
 def _reply(completion: Completion) -> str:
     """The text of a reply. Raises RowRefused where the provider refuses."""
@@ -170,12 +164,6 @@ class TunedProgram(PromptProgram):
 
     async def asked(self, candidate: Candidate, request: Request, call: Call) -> Completion:
         return await call(request, self.model_of(candidate))
-
-    def moves(self, context: SearchContext) -> PromptMoves:
-        raise NotImplementedError("TunedProgram: a search makes no candidates with adapters")
-
-    def for_dspy(self, context: SearchContext) -> DspyForm:
-        raise NotImplementedError("TunedProgram: DSPy's optimizers know no adapters")
 
 
 @dataclass(frozen=True, slots=True)

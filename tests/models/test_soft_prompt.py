@@ -42,7 +42,7 @@ def soft_prompt(base: Path, folder: Path, tokens: SoftTokens = FREE) -> tuple[So
     """Random vectors for the tokens, and their file."""
     method = SoftMethod(load_base(base), tokens)
     soft = method.of(np.random.default_rng(3).normal(0, 0.5, method.size).astype(np.float32))
-    return soft, method.write(folder, soft)[0]
+    return soft, method.write(folder, soft.flat)[0]
 
 
 def changed(path: Path, old: bytes, new: bytes) -> Path:

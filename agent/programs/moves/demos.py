@@ -111,23 +111,19 @@ class DemoMaker:
         self, parent: DemoSet, outcomes: Sequence[Outcome], dev: Mapping[str, Example], limit: int
     ) -> DemoSet:
         """Answers that come too often lose a demo, answers that come too seldom win some, near the failures, late."""
-        surplus = self._surplus(outcomes, dev)
-        ids = [demo.example_id for demo in parent.demos]
-        most = max(surplus, key=lambda label: (surplus[label], label))
-        loud = [i for i in ids if self.label(self._rows[i]) == most]
+        order, ids = self._missed_first(outcomes, dev), [demo.example_id for demo in parent.demos]
+        loud = [i for i in ids if self.label(self._rows[i]) == order[-1]]
         if len(loud) > 1:
             ids.remove(self._rng.choice(loud))
-        starved = sorted(self.groups, key=lambda label: (surplus[label], label))[: max(2, len(self.groups) // 3)]
-        failures = _failures(outcomes, dev)
-        added = []
+        starved, failures, added = order[: max(2, len(order) // 3)], _failures(outcomes, dev), list[str]()
         for label in self._rng.sample(starved, min(2, len(starved))):
             if len(ids) < limit and (row_id := self._near(failures, label, ids)):
                 ids.insert(self._rng.randint(len(ids) // 2, len(ids)), row_id)
                 added.append(label)
         while len(ids) > limit:
             ids.remove(self._rng.choice(ids))
-        reason = f"less {most or 'of one kind'}, more {' and '.join(a or 'like the failures' for a in added) or 'room'}"
-        return self._set(ids, "rebalanced", reason=reason)
+        more = " and ".join(label or "like the failures" for label in added) or "room"
+        return self._set(ids, "rebalanced", reason=f"less {order[-1] or 'of one kind'}, more {more}")
 
     def _near(self, failures: Sequence[Example], label: str, taken: Sequence[str]) -> str | None:
         """A train row of this label close to a failed row, out of a few drawn; None when all are taken."""
@@ -155,11 +151,9 @@ class DemoMaker:
 
     def retailed(self, parent: DemoSet, outcomes: Sequence[Outcome], dev: Mapping[str, Example]) -> DemoSet:
         """The last quarter replaced: what stands near the row weighs most, and the front stays in the model's cache."""
-        surplus, failures = self._surplus(outcomes, dev), _failures(outcomes, dev)
-        ids = [demo.example_id for demo in parent.demos]
-        cut = max(1, len(ids) // 4)
-        front, tail = ids[:-cut], list[str]()
-        order = sorted(self.groups, key=lambda label: (surplus[label], label))
+        order, failures = self._missed_first(outcomes, dev), _failures(outcomes, dev)
+        cut = max(1, len(parent.demos) // 4)
+        front, tail = [demo.example_id for demo in parent.demos[:-cut]], list[str]()
         for position in range(cut):
             label = order[min(position, len(order) - 1)] if self._rng.random() < 0.6 else self._rng.choice(order)
             if row_id := self._near(failures, label, [*front, *tail]):
@@ -169,9 +163,8 @@ class DemoMaker:
 
     def grown(self, parent: DemoSet, outcomes: Sequence[Outcome], dev: Mapping[str, Example], k: int) -> DemoSet:
         """k rows more, of labels that are missed, put at random places."""
-        surplus, failures = self._surplus(outcomes, dev), _failures(outcomes, dev)
+        order, failures = self._missed_first(outcomes, dev), _failures(outcomes, dev)
         ids = [demo.example_id for demo in parent.demos]
-        order = sorted(self.groups, key=lambda label: (surplus[label], label))
         for position in range(k):
             if row_id := self._near(failures, order[position % max(1, len(order) // 2)], ids):
                 ids.insert(self._rng.randint(0, len(ids)), row_id)
@@ -203,11 +196,11 @@ class DemoMaker:
             return self.recombined(parent, other, max(len(parent.demos), len(other.demos)))
         return self.reordered(parent)
 
-    def _surplus(self, outcomes: Sequence[Outcome], dev: Mapping[str, Example]) -> dict[str, int]:
-        """Per label: how much oftener it was answered than it is right."""
+    def _missed_first(self, outcomes: Sequence[Outcome], dev: Mapping[str, Example]) -> list[str]:
+        """The labels, by how much oftener each was answered than it is right."""
         predicted = Counter(str(next(iter(o.prediction.fields.values()), "")) for o in outcomes)
         wanted = Counter(self.label(dev[o.example_id]) for o in outcomes)
-        return {label: predicted[label] - wanted[label] for label in self.groups}
+        return sorted(self.groups, key=lambda label: (predicted[label] - wanted[label], label))
 
     def reordered(self, parent: DemoSet) -> DemoSet:
         """The same rows in another order."""
