@@ -35,7 +35,6 @@ def golds(label: Any) -> list[str]:
 
 
 def as_text(value: Any) -> str:
-    """Return a text unchanged, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 

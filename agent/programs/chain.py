@@ -174,7 +174,6 @@ class ChainProgram(UserKind):
         return texts
 
     def prompt_tokens(self, candidate: Candidate) -> int:
-        """Tokens of all system texts and examples, as they are shown."""
         return self._lm.count_tokens("\n\n".join(self.texts(candidate)))
 
     def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
@@ -263,7 +262,6 @@ ROW: ContextVar[ChainRow | None] = ContextVar("row", default=None)
 
 
 def refusal(lost: Sequence[str]) -> InputError:
-    """The error of a call with parts that a Request cannot carry."""
     what = ", ".join(dict.fromkeys(lost))
     return InputError(f"the gateway cannot carry {what} of a LangChain call; write the chain without")
 
@@ -357,7 +355,6 @@ def use_candidate_messages(name: str, prompt: Any) -> None:
 
 
 def chat_model() -> Any:
-    """A `BaseChatModel` for `build(model)`."""
     from agent.models.langchain import untraced
 
     untraced()

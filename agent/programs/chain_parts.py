@@ -65,7 +65,6 @@ class ChainCandidate(Candidate):
 
 
 def as_chain(candidate: Candidate) -> ChainCandidate:
-    """The candidate, which must be a chain's."""
     assert isinstance(candidate, ChainCandidate)
     return candidate
 
@@ -108,7 +107,6 @@ def find_parts(chain: Any) -> ChainParts:
 
 
 def _walk(one: Any, visited: set[int]) -> Iterator[Any]:
-    """Each Runnable once, followed by those inside of it."""
     from langchain_core.language_models import BaseLanguageModel
     from langchain_core.prompts import BasePromptTemplate
     from langchain_core.runnables import Runnable, RunnableLambda

@@ -80,14 +80,12 @@ class ClassicProgram:
         return not task.is_judged and task.user is None and reads_labels(task) and bool(answers(task, task.train))
 
     def rows(self, candidate: ClassicCandidate) -> int:
-        """How many rows a method is trained on."""
         return len(self._task.train) + len(self._task.dev) * self._is_constant(candidate)
 
     def _is_constant(self, candidate: ClassicCandidate) -> bool:
         return candidate.method == self._constant.name
 
     def candidates(self) -> list[ClassicCandidate]:
-        """One for each method that could be fitted, the constant answer first."""
         return [ClassicCandidate(method, self._rows) for method in (self._constant.name, *self._answers)]
 
     async def fit(self, rows: Sequence[Example], score: Scorer) -> None:

@@ -65,12 +65,10 @@ class Constant:
 
 
 def predicted(fields: Fields) -> Prediction:
-    """An answer as a program returns it."""
     return Prediction(fields, "\n".join(label_text(value) for value in fields.values()))
 
 
 def is_own(task: Task) -> bool:
-    """Whether a metric of the task is code of the user."""
     return any(spec.name == "python" or spec.name not in METRICS for spec in task.metrics)
 
 
@@ -209,7 +207,6 @@ def _pool(field: Field, values: Sequence[Any]) -> list[Any]:
 
 
 def _middles(numbers: Sequence[float]) -> dict[str, float]:
-    """Mean and median, whole where all numbers are."""
     middles = {"mean": math.fsum(numbers) / len(numbers), "median": median(numbers)}
     whole = all(float(number).is_integer() for number in numbers)
     return {name: round(value) if whole else float(value) for name, value in middles.items()}

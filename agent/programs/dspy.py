@@ -106,7 +106,6 @@ class DspyProgram(UserKind):
             return read(await bridge.run(self._modules[candidate.id], **example.inputs), self.task.signature)
 
     def _fresh(self, state: str) -> Any:
-        """A copy of the program in a state that `written` wrote."""
         program, parts = self._own.deepcopy(), json.loads(state)
         for name, predictor in program.named_predictors():
             predictor.signature = predictor.signature.with_instructions(parts[name]["instruction"])
@@ -136,7 +135,6 @@ class DspyProgram(UserKind):
         return texts
 
     def prompt_tokens(self, candidate: Candidate) -> int:
-        """Tokens of all instructions and examples, as they are written in the state."""
         return self._lm.count_tokens(as_dspy(candidate).state)
 
     def strategy(self, name: str | None) -> str:
@@ -174,7 +172,6 @@ class DspyProgram(UserKind):
 
 
 def as_dspy(candidate: Candidate) -> DspyCandidate:
-    """The candidate, which must be a DSPy program's."""
     assert isinstance(candidate, DspyCandidate)
     return candidate
 

@@ -60,12 +60,10 @@ class PassageLibrary:
         return self._index(passages).block(text_of(row.inputs, self._names), passages.retriever, passages.k)
 
     def files(self, passages: Passages, row: Example) -> tuple[str, ...]:
-        """The document of each passage for a row, the nearest first."""
         found = self._index(passages).found(text_of(row.inputs, self._names), passages.retriever, passages.k)
         return tuple(passage.file for passage in found)
 
     def why_other(self, passages: Passages) -> str:
-        """Why these settings are not of this task's documents, or ""."""
         if not self._index(passages).passages:
             return "it looks passages up, and the task has no [knowledge]"
         if passages.pool != self._index(passages).id:
@@ -73,7 +71,6 @@ class PassageLibrary:
         return ""
 
     def mean_tokens(self, passages: Passages, count: Callable[[str], int]) -> int:
-        """Tokens of the block, on average over train rows."""
         if passages not in self._means:
             sizes = [count(self.block(passages, row)) for row in self._task.train[:SAMPLE]]
             self._means[passages] = round(mean(sizes))
@@ -140,7 +137,6 @@ class PassageMaker:
         return self.place(NONE) if how is None else self.place(how.retriever, how.k, (how.chunk, how.overlap))
 
     def first(self) -> list[dict[str, str]]:
-        """Where the first designs with other than usual passages are."""
         return [self.place(*each) for each in FIRST] if self._here else []
 
     def at(self, place: Mapping[str, str], instruction: str) -> Passages | None:
@@ -159,7 +155,6 @@ class PassageMaker:
         return ["passages"] if self._here else []
 
     def child(self, old: PromptCandidate) -> tuple[PromptCandidate, str]:
-        """A changed candidate and the reason."""
         how = old.passages
         if how is None:
             retriever, k, size = self._choices.one(

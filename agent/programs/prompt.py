@@ -18,9 +18,9 @@ from agent.programs.kinds import Kind, ReleaseSpec, WrittenRelease, refuse_pairw
 from agent.programs.moves.prompt_moves import CandidateGenerator, PromptMoves
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.programs.passages import PassageLibrary, own_passages
-from agent.programs.train_rows import PickedRows, TrainedPrior
+from agent.programs.train_rows import PickedRows, TrainedPrior, as_prompt
 from agent.prompt.calibration import LabelCalibration, logprobs_for, read_reply
-from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline
+from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.prompt.render import dspy_signature, template
 from agent.prompt.reply_parser import parse_reply
 from agent.prompt.techniques import answers_last, labels_first, reasons_first, why_rejected
@@ -86,7 +86,6 @@ class ReplyCap:
         return ReplyCap(longest + slack + (0 if len(outputs) == 1 else 4 * len(outputs)), task.thinking)
 
     def tokens(self, candidate: PromptCandidate, n_outputs: int) -> int:
-        """The cap for a candidate's layout and technique."""
         extra = self.thinking + (REASONING_TOKENS if reasons_first(candidate) else 0)
         if candidate.format.startswith("dspy-"):
             extra += DSPY_TOKENS * (n_outputs + 1)
@@ -145,18 +144,15 @@ class PromptProgram(Kind):
         return replace(prediction, passages=bare_passages(block)) if block else prediction
 
     def model_of(self, candidate: Candidate) -> LM:
-        """The model that answers the candidate."""
         return self._lm
 
     async def asked(self, candidate: Candidate, request: Request, call: Call) -> Completion:
-        """The reply of this model to a request of the candidate."""
         return await call(request)
 
     def votes(self, candidate: Candidate, example: Example, k: int) -> tuple[float, ...] | None:
         return self.pool.votes(example, k) if as_prompt(candidate).picks is not None else None
 
     def _opinion(self, calibration: LabelCalibration, example: Example) -> tuple[float, ...]:
-        """What decides next to the model: votes of the neighbours, or what the classifier says."""
         if calibration.neighbours is not None:
             return self.pool.votes(example, calibration.neighbours.k)
         return self.prior(example) if calibration.prior is not None else ()
@@ -279,7 +275,6 @@ class PromptProgram(Kind):
         return {"logprobs": logprobs_for(labels), "labels": list(labels)} if scores_labels(self._lm) else {}
 
     async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
-        """Write the prompt, the parameters to call with, its provenance, and the adapter of its model."""
         result, task, prompt = spec.result, self.task, as_prompt(candidate)
         abstain = result.calibration.abstain if result.calibration and prompt.id == result.winner.candidate_id else None
         abstaining = {"abstain_below": abstain.below} if abstain and abstain.below is not None else {}
@@ -330,7 +325,6 @@ class PromptProgram(Kind):
 
 
 def predict_form(program: PromptProgram, context: SearchContext) -> DspyForm:
-    """The user's own prompt as a `dspy.Predict`."""
     import dspy
 
     signature = program.task.signature

@@ -33,10 +33,15 @@ from agent.retrieval.vectors import (
 from agent.retrieval.votes import label_votes
 from agent.shipped import content_id
 from agent.task.splits import near_duplicates
-from agent.types import Demo, Example, Message, Task
+from agent.types import Candidate, Demo, Example, Message, Task
 
 SAMPLE = 50
 """Train rows over which the mean length of a prompt with picks is taken."""
+
+
+def as_prompt(candidate: Candidate) -> PromptCandidate:
+    assert isinstance(candidate, PromptCandidate)
+    return candidate
 
 
 def as_demo(row: Example, accepted: Collection[str] = ()) -> Demo:
@@ -85,7 +90,6 @@ class PickedRows:
         return self._dense_id if retriever in DENSE_RETRIEVERS else self.id
 
     def why_other(self, picks: Picks) -> str:
-        """Why these picks are not out of this task's rows, or ""."""
         if picks.retriever in DENSE_RETRIEVERS and not self._task.space.embeddings:
             return f"its examples are picked by {picks.retriever}, and the task names no embeddings"
         if picks.pool != (own := self.id_of(picks.retriever)):
@@ -106,7 +110,6 @@ class PickedRows:
         return PoolVectors(model, len(made[0]), tuple(map(packed, made)))
 
     def texts(self, rows: Iterable[Example]) -> list[str]:
-        """What of rows is compared, each text once."""
         return list(dict.fromkeys(text_of(row.inputs, self._names) for row in rows))
 
     def know(self, vectors: Mapping[str, Vector]) -> None:
@@ -232,7 +235,6 @@ class TrainedPrior:
 
     @property
     def rows(self) -> str:
-        """Hash of the training rows; "" without a classifier."""
         return self.trained.trained_on if self.trained else ""
 
     def log_probabilities(self, row: Example) -> tuple[float, ...]:
@@ -244,7 +246,6 @@ class TrainedPrior:
         return self._known[text]
 
     def why_other(self, rows: str) -> str:
-        """Why a classifier of these rows is not this task's, or ""."""
         own = self.rows or "too few to train one"
         return "" if rows == own else f"its classifier was trained on {rows}, and the train rows of the task are {own}"
 

@@ -19,8 +19,9 @@ from agent.errors import InputError, RowRefused
 from agent.gateway.embedding import Embedder
 from agent.models.adapters import Adapter
 from agent.programs.prompt import PromptProgram
+from agent.programs.train_rows import as_prompt
 from agent.prompt.calibration import read_reply
-from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate, as_prompt
+from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate
 from agent.release.completion import parameters_of
 from agent.release.runtime import Prompt
 from agent.retrieval.passages import bare_passages
@@ -150,7 +151,6 @@ class TunedProgram(PromptProgram):
         self._models |= copies
 
     def candidates(self, prompt: PromptCandidate) -> list[TunedCandidate]:
-        """A prompt with each of the adapters, in their order."""
         return [TunedCandidate.of(prompt, adapter) for adapter in self._models]
 
     def model_of(self, candidate: Candidate) -> LM:

@@ -75,12 +75,6 @@ class PromptCandidate(Candidate):
         )
 
 
-def as_prompt(candidate: Candidate) -> PromptCandidate:
-    """The candidate, which must be a prompt."""
-    assert isinstance(candidate, PromptCandidate)
-    return candidate
-
-
 @dataclass(frozen=True, slots=True)
 class TunedCandidate(PromptCandidate):
     """A prompt that a base model answers with a LoRA adapter: its parts are those of the prompt, and the SHA-256 of the

@@ -68,7 +68,6 @@ class JudgeSetup:
 
     @property
     def calls(self) -> int:
-        """Calls for one answer."""
         return len(self.models) * (2 if self.mode == "pairwise" else 1)
 
 
@@ -80,7 +79,6 @@ def judge_setup(spec: MetricSpec, task: Task, default_model: str) -> JudgeSetup:
 
 
 def judge_calls(task: Task) -> int:
-    """Calls for one answer, over all judges of the task."""
     return sum(judge_setup(spec, task, "").calls for spec in task.metrics if spec.name == "judge")
 
 
@@ -119,7 +117,6 @@ class Judge:
         return panel_median(panel)
 
     async def compare(self, inputs: Mapping[str, str], first: Any, second: Any, repeat: int = 0) -> Comparison:
-        """Compare two answers, in both orders."""
         texts = label_text(first), label_text(second)
 
         async def one(a: str, b: str) -> Judgement:

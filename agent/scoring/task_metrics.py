@@ -243,7 +243,6 @@ def _is_filled(cell: Any) -> bool:
 
 
 def _code(code: CodeType) -> tuple[Any, ...]:
-    """The content of a function without its place in a file."""
     inner = tuple(_code(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts)
     return code.co_code.hex(), code.co_names, code.co_varnames, inner
 
@@ -387,5 +386,4 @@ class PythonMetric:
         return Score(self.name, value, reason)
 
     def close(self) -> None:
-        """End the child process; a later score starts a new one."""
         self._worker.close()

@@ -71,12 +71,10 @@ def rating_schema(rubric: Rubric) -> str:
 
 
 def choice_schema(choices: Sequence[str]) -> str:
-    """The JSON schema of a verdict out of `choices`: the reason first."""
     return _schema({"verdict": {"type": "string", "enum": list(choices)}})
 
 
 def claims_schema() -> str:
-    """The JSON schema of a list of claims: of each the evidence before the verdict."""
     text = {"type": "string", "maxLength": CLAIM_CHARACTERS}
     claim = _object({"claim": text, "evidence": text, "supported": {"type": "string", "enum": ["yes", "no"]}})
     return json.dumps(_object({"claims": {"type": "array", "maxItems": MOST_CLAIMS, "items": claim}}))
@@ -305,7 +303,6 @@ def by_reference(text: str, tokens: Tokens) -> Judgement:
 
 
 def by_passages(text: str, tokens: Tokens) -> Judgement:
-    """The part of the claims that the passages support."""
     verdict = read_claims(text)
     if verdict is None:
         return _unreadable(text)

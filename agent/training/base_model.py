@@ -51,7 +51,6 @@ class Architecture:
     end_of_turn: int
 
     def shape(self, name: str) -> tuple[int, int]:
-        """Outputs and inputs of a linear map of MAPS."""
         inner, kv = self.heads * self.head, self.kv_heads * self.head
         return {
             "attn_q": (inner, self.width),

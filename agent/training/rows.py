@@ -55,7 +55,6 @@ class Pack:
 
 
 def pack(pairs: Sequence[TokenPair]) -> Pack:
-    """One sequence of one row or more, each with a prompt and an answer that are not empty."""
     prefix = shared_prefix(pairs)
     ids, positions = list(pairs[0].prompt[:prefix]), list(range(prefix))
     spans: list[tuple[int, int]] = []

@@ -27,8 +27,8 @@ from agent.programs.moves.author import (
     why_repeating,
     wrong_rows,
 )
+from agent.programs.train_rows import as_prompt
 from agent.prompt.fence import Fence, defused
-from agent.prompt.prompt_candidate import as_prompt
 from agent.prompt.techniques import form_sentence
 from agent.prompt.template import escape, marks
 from agent.prompt.tool_texts import ToolTexts
@@ -148,7 +148,6 @@ class Book:
         return self.instructions.get(instruction) or Assembled(instruction)
 
     def add(self, made: Assembled) -> str:
-        """Keep an instruction; returns its text."""
         text = made.text(self.task)
         self.instructions.setdefault(text, made)
         return text
@@ -184,12 +183,10 @@ class Evidence:
 
     @property
     def best(self) -> Parent:
-        """The candidate whose failures are looked at."""
         return self.parents[0] if self.parents else self.parent
 
     @property
     def field(self) -> str:
-        """The name of the output with labels; "" without one."""
         return next((each.name for each in self.task.signature.outputs if each.choices), "")
 
     def instruction(self, parent: Parent) -> Assembled:
@@ -219,7 +216,6 @@ class Evidence:
         return [pair for pair, _ in both.most_common()]
 
     def rows_of(self, label: str, count: int) -> list[Example]:
-        """Up to `count` train rows of a label, drawn."""
         rows = [row for row in self.task.train if str(row.labels[self.field]) == label]
         return self.rng.sample(rows, min(count, len(rows)))
 
@@ -359,7 +355,6 @@ class Asks(Protocol):
 
 
 async def replies_to(ask: Asks, question: Question) -> list[str]:
-    """The usable texts of the reply to one question."""
     return [text for texts in await ask([question]) for text in texts]
 
 
@@ -447,7 +442,6 @@ def sentence(reply: Completion, begins: str) -> str:
 
 
 def steps(reply: Completion) -> tuple[str, ...]:
-    """The steps of a numbered or dotted list."""
     lines = [match[1] for line in reply.text.splitlines() if (match := _STEP.fullmatch(line.strip()))]
     return tuple(line.replace("**", "").replace("`", "") for line in lines)
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.programs.moves.prompt_parts import held
+from agent.programs.train_rows import as_prompt
 from agent.prompt.fence import Fence, defused
-from agent.prompt.prompt_candidate import as_prompt
 from agent.prompt.reply_parser import reasons_of
 from agent.prompt.template import label_text
 from agent.search.board import Board
@@ -145,7 +145,6 @@ def why_not_whole(reply: Completion) -> str:
 
 
 def why_refused(instruction: str, task: Task) -> str:
-    """Why a proposed instruction is not worth a single call, or ""."""
     if len(instruction) < 15:
         return "too short to be an instruction"
     if re.search(r"</?data-[0-9a-f]", instruction):

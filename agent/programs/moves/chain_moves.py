@@ -57,7 +57,6 @@ class ChainMoves:
         return [r for r in made if r.instruction.strip() and not program.last.wrong(r.instruction)]
 
     def _task_of(self, name: str) -> Task:
-        """The task as the proposer gets it for this prompt."""
         laid, task = self._program.laid[name], self._context.task
         if len(self._program.laid) == 1:
             return replace(task, instruction=laid.system)

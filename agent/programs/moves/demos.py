@@ -26,7 +26,6 @@ def most_examples(task: Task) -> int:
 
 
 def demo_sizes(task: Task) -> list[int]:
-    """The numbers of examples in the designs of this task, rising."""
     return sorted({min(k, most_examples(task)) for k in task.space.demo_counts} - {0})
 
 
@@ -203,7 +202,6 @@ class DemoMaker:
         return sorted(self.groups, key=lambda label: (predicted[label] - wanted[label], label))
 
     def reordered(self, parent: DemoSet) -> DemoSet:
-        """The same rows in another order."""
         demos = list(parent.demos)
         self._rng.shuffle(demos)
         return DemoSet(tuple(demos), "reordered", reason="the same rows in another order")

@@ -74,7 +74,6 @@ class PickMaker:
         return [self.place(retriever, self._size(k)) for retriever, k in first]
 
     def at(self, place: Mapping[str, str]) -> Picks | None:
-        """The picks of a design at a place; None for one without."""
         if not self.sizes or place["retriever"] == NONE:
             return None
         retriever = place["retriever"]
@@ -89,7 +88,6 @@ class PickMaker:
         return ["pick"] if prompt.picks is None else ["repick", "head", "fix"]
 
     def child(self, operator: str, old: PromptCandidate, maker: DemoMaker) -> tuple[PromptCandidate, str] | None:
-        """A changed candidate and the reason; None where there is nothing to change."""
         if operator == "pick":
             return self._picked(old)
         if old.picks is None:
@@ -186,7 +184,6 @@ class ToolMaker:
     def child(
         self, old: PromptCandidate, outcomes: Sequence[Outcome], dev: Mapping[str, Example]
     ) -> tuple[PromptCandidate, str] | None:
-        """A changed candidate and the reason; None where nothing changes. `dev`: the rows of its outcomes, by id."""
         tools = with_texts(self._task.tools, old.tool_texts)
         mixed = tool_confusions(self._task, outcomes, dev)
         changes = [*self._orders(tools, mixed), *self._texts(tools, mixed)]

@@ -13,8 +13,8 @@ from agent.programs.moves.part_moves import PickMaker, ToolMaker
 from agent.programs.moves.prompt_parts import compressions
 from agent.programs.moves.proposer import BY_CREDIT, Proposer, is_worth_trying
 from agent.programs.passages import PassageLibrary, PassageMaker
-from agent.programs.train_rows import PickedRows
-from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
+from agent.programs.train_rows import PickedRows, as_prompt
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
 from agent.prompt.tool_texts import ToolTexts
 from agent.search.context import SearchContext
@@ -196,7 +196,6 @@ class CandidateGenerator:
         return operators
 
     def child(self, operator: str, parent: Parent, parents: Sequence[Parent]) -> Proposal | None:
-        """A new candidate from `parent` by one of its operators; None where there is nothing to change."""
         old = as_prompt(parent.proposal.candidate)
         if operator == "format":
             name = self._choices.one("layout", [name for name in self._task.space.formats if name != old.format])
@@ -226,24 +225,12 @@ class CandidateGenerator:
             return None
         return self._child(parent, replace(old, demos=demos.demos), demos.operator, demos.reason)
 
-    @property
-    def groups(self) -> Mapping[str, Sequence[str]]:
-        return self._maker.groups
-
-    def listed(self, parent: Parent, ids: Sequence[str], operator: str, reason: str) -> Proposal:
-        demos = tuple(self._maker.demo(example_id) for example_id in ids)
-        return self._child(parent, replace(as_prompt(parent.proposal.candidate), demos=demos), operator, reason)
-
-    def instructed(self, parent: Parent, rewrite: Rewrite) -> Proposal:
-        made = replace(as_prompt(parent.proposal.candidate), instruction=rewrite.instruction)
-        credit = credit_of(rewrite, "instruction")
-        name = f"instruction:{rewrite.operator}"
-        return self._child(parent, made, name, rewrite.reason, credit=credit, instruction=rewrite.operator)
-
-    def with_tool_texts(self, parent: Parent, rewrite: Rewrite, texts: ToolTexts) -> Proposal:
-        made = replace(as_prompt(parent.proposal.candidate), tool_texts=texts)
-        name, credit = f"tools:{rewrite.operator}", credit_of(rewrite, "tools")
-        return self._child(parent, made, name, rewrite.reason, credit=credit, tools=rewrite.operator)
+    def instructed(self, parent: Parent, rewrite: Rewrite, texts: ToolTexts | None = None) -> Proposal:
+        """A good candidate with the instruction of a rewrite, or with `texts` of the tools."""
+        old, what = as_prompt(parent.proposal.candidate), "tools" if texts else "instruction"
+        made = replace(old, tool_texts=texts) if texts else replace(old, instruction=rewrite.instruction)
+        operator, credit = f"{what}:{rewrite.operator}", credit_of(rewrite, what)
+        return self._child(parent, made, operator, rewrite.reason, credit, **{what: rewrite.operator})
 
     def alone(self, rewrite: Rewrite) -> Proposal | None:
         """The instruction without examples, where the task allows a prompt without any."""
@@ -300,19 +287,17 @@ class PromptMoves(CandidateGenerator):
         """The candidates with what an operator of the proposer makes, without those that a look drops."""
         made = []
         for draft, rewrite in await self._proposer.drafts(operator, parent):
-            changed = draft.parent or parent
-            if isinstance(draft.made, ToolTexts):
-                proposal = self.with_tool_texts(changed, rewrite, draft.made)
-                if await is_worth_trying(self._context, draft, proposal, changed):
-                    self._tools.variants[rewrite.operator] = draft.made
-                    made.append(proposal)
+            changed, texts = draft.parent or parent, draft.made if isinstance(draft.made, ToolTexts) else None
+            proposal = self.instructed(changed, rewrite, texts)
+            if not await is_worth_trying(self._context, draft, proposal, changed):
                 continue
-            proposal = self.instructed(changed, rewrite)
-            if await is_worth_trying(self._context, draft, proposal, changed):
-                self.rewrites.append(rewrite)
-                made.append(proposal)
-                if draft.alone and (without_demos := self.alone(rewrite)):
-                    made.append(without_demos)
+            made.append(proposal)
+            if texts is not None:
+                self._tools.variants[rewrite.operator] = texts
+                continue
+            self.rewrites.append(rewrite)
+            if draft.alone and (without_demos := self.alone(rewrite)):
+                made.append(without_demos)
         return made
 
     async def warmed(self, rows: int) -> None:
@@ -322,10 +307,10 @@ class PromptMoves(CandidateGenerator):
 
     def _attributed(self, parent: Parent) -> Proposal | None:
         """As many examples as the parent has, drawn by what each is believed to add (`effects.py`)."""
-        effects = self._effects()
-        k = len(as_prompt(parent.proposal.candidate).demos)
-        ids = recombine(effects, self.groups, k, self._context.rng)
-        return self.listed(parent, ids, "attributed", recombined(ids, effects)) if ids else None
+        effects, old = self._effects(), as_prompt(parent.proposal.candidate)
+        ids = recombine(effects, self._maker.groups, len(old.demos), self._context.rng)
+        made = replace(old, demos=tuple(map(self._maker.demo, ids)))
+        return self._child(parent, made, "attributed", recombined(ids, effects)) if ids else None
 
     def _effects(self) -> dict[str, Effect]:
         context = self._context

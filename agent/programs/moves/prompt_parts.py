@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from agent.programs.passages import without_passages
-from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
+from agent.programs.train_rows import as_prompt
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, builtin_rewrites, why_rejected
 from agent.prompt.template import split
 from agent.search.effects import Effect, Feature

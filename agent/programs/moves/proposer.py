@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from agent.programs.moves import operators, tool_operators
 from agent.programs.moves.asking import Asker, Book, Draft, Evidence
 from agent.programs.moves.author import best_instructions, why_labels_lost
-from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
+from agent.programs.train_rows import as_prompt
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import Rewrite
 from agent.prompt.tool_texts import ToolTexts, as_text, shown_texts
 from agent.results.run_parts import ProposalFate
@@ -56,7 +57,6 @@ class Proposer:
         self._tool_texts = set[ToolTexts]()
 
     def operators(self, parent: Parent | None) -> list[str]:
-        """The operators that may be asked for, as the bandit knows them."""
         context = self._context
         if context.proposer is None or parent is None or self._log.calls >= context.plan.proposals:
             return []

@@ -28,7 +28,7 @@ from agent.programs.moves.asking import (
 )
 from agent.programs.moves.author import inputs_of
 from agent.programs.moves.part_moves import tool_confusions
-from agent.prompt.prompt_candidate import as_prompt
+from agent.programs.train_rows import as_prompt
 from agent.prompt.tool_texts import ToolTexts, argument_texts, with_argument, with_texts
 from agent.types import Completion, Example, Tool
 
@@ -36,7 +36,6 @@ ROWS = 8
 
 
 def _tools(evidence: Evidence) -> dict[str, Tool]:
-    """The tools of the best candidate by name, in its order."""
     prompt = as_prompt(evidence.best.proposal.candidate)
     return {tool.name: tool for tool in with_texts(evidence.task.tools, prompt.tool_texts)}
 
@@ -64,7 +63,6 @@ def mixed_tools(evidence: Evidence) -> list[tuple[str, str]]:
 
 
 def _names(row: Example, evidence: Evidence) -> list[str] | None:
-    """The tools of a row's label; None where it holds no calls."""
     try:
         return names_in(row.labels.get(evidence.task.signature.outputs[0].name))
     except ValueError:
@@ -239,7 +237,6 @@ SHARE = 0.7  # of its letters, at most
 
 
 def _longest(evidence: Evidence) -> Tool | None:
-    """The tool with the longest description that was not shortened yet."""
     tools = [tool for tool in _tools(evidence).values() if len(tool.description.split()) >= FEWEST_WORDS]
     asked = evidence.book.tools_asked
     open_tools = [tool for tool in tools if ("tool_shorter", tool.name, tool.description) not in asked]

@@ -28,7 +28,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 
-from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
+from agent.programs.train_rows import as_prompt
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search import selection
 from agent.search.calibration import best_readings
 from agent.types import LM, Task

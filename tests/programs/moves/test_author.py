@@ -154,10 +154,10 @@ async def test_what_ends_the_run_or_the_budget_is_not_swallowed(ledger: Ledger) 
         raise RunRefused("the key was refused")
 
     found = made_search(ledger, FakeModel(pupil()), FakeModel(refused, "fake/author"))
-    found.context._account.hold_back(HeldBack(found.context.plan.calls))
+    found.context.account.hold_back(HeldBack(found.context.plan.calls))
     with pytest.raises(BudgetExhausted):
         await proposed(found.context, [], 1)
-    found.context._account.hold_back(HeldBack())
+    found.context.account.hold_back(HeldBack())
     with pytest.raises(RunRefused):
         await proposed(found.context, [], 2)
 

@@ -13,8 +13,8 @@ from agent.programs.moves.part_moves import FEWEST_ROWS, MOST_POOL_LETTERS, pick
 from agent.programs.moves.prompt_moves import CandidateGenerator
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.programs.prompt import PromptProgram
-from agent.programs.train_rows import PickedRows
-from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline
+from agent.programs.train_rows import PickedRows, as_prompt
+from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.retrieval.pick import ORDERS, RETRIEVERS
 from agent.retrieval.vectors import DENSE_RETRIEVERS
 from agent.search.program import Parent

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import BudgetRefused
-from agent.programs.train_rows import PickedRows
-from agent.prompt.prompt_candidate import as_prompt
+from agent.programs.train_rows import PickedRows, as_prompt
 from agent.release.result import RunResult
 from agent.search.context import SearchContext
 from agent.search.registered import BANDIT

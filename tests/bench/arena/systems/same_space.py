@@ -15,9 +15,9 @@ from statistics import mean
 
 from agent.programs.moves.part_moves import NONE
 from agent.programs.moves.prompt_moves import CandidateGenerator
-from agent.programs.train_rows import PickedRows
+from agent.programs.train_rows import PickedRows, as_prompt
 from agent.prompt.calibration import LabelCalibration, Method, Neighbours, label_scores
-from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline
+from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.prompt.techniques import TECHNIQUES
 from agent.retrieval.votes import NEIGHBOURS, log_shares
 from agent.search.calibration import FEWEST_ROWS, LEAST_SHARE
