@@ -40,6 +40,7 @@ from agent.prompt.reply_parser import parse_reply
 from agent.prompt.template import escape, label_text
 from agent.registry import Registry
 from agent.release.result import RunResult
+from agent.scoring.task_metrics import line_in
 from agent.search.dspy.bridge import Bridge, Meter
 from agent.search.program import Program
 from agent.search.registered import STRATEGIES
@@ -197,22 +198,12 @@ class UserProgram:
         except Exception as problem:
             words = str(problem) if isinstance(problem, AgentError) else one_line(problem)
             words += brings(problem.name) if isinstance(problem, ModuleNotFoundError) else ""
-            raise InputError(f"{self._where}:{_line(problem, self._file)}: {words}") from problem
+            line = problem.lineno if isinstance(problem, SyntaxError) else line_in(str(self._file), problem)
+            raise InputError(f"{self._where}:{line or 1}: {words}") from problem
 
     def wrong(self, what: str) -> InputError:
         """The error for an unusable program, with the factory's file and line."""
         return InputError(f"{self._where}:{self._line}: {what}")
-
-
-def _line(problem: Exception, path: Path) -> int:
-    if isinstance(problem, SyntaxError):
-        return problem.lineno or 1
-    line, frame = 1, problem.__traceback__
-    while frame:
-        if frame.tb_frame.f_code.co_filename == str(path):
-            line = frame.tb_lineno
-        frame = frame.tb_next
-    return line
 
 
 class RowClient:

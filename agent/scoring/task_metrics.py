@@ -304,19 +304,22 @@ class FunctionMetric:
                 return None, f"{self.name} returned the text {value!r:.200}, not a number in [0, 1]"
             score = float(value)
         except (Exception, SystemExit) as problem:
-            return None, f"{self.name}{self._line(problem)}: {type(problem).__name__}: {problem}"[:2000]
+            line = line_in(self._function.__code__.co_filename, problem)
+            where = f"{self.name}:{line}" if line else self.name
+            return None, f"{where}: {type(problem).__name__}: {problem}"[:2000]
         if not 0 <= score <= 1:
             return None, f"{self.name} returned {score}, which is not in [0, 1]"
         return score, reason
 
-    def _line(self, problem: BaseException) -> str:
-        """`:LINE` of the user's file where it failed, or ""."""
-        file, frame, line = self._function.__code__.co_filename, problem.__traceback__, ""
-        while frame:
-            if frame.tb_frame.f_code.co_filename == file:
-                line = f":{frame.tb_lineno}"
-            frame = frame.tb_next
-        return line
+
+def line_in(file: str, problem: BaseException) -> int | None:
+    """The line of a file where a problem was raised last; None where it was raised elsewhere."""
+    frame, line = problem.__traceback__, None
+    while frame:
+        if frame.tb_frame.f_code.co_filename == file:
+            line = frame.tb_lineno
+        frame = frame.tb_next
+    return line
 
 
 _SCRIPT = (
