@@ -82,7 +82,6 @@ KNOWN = {
     "extras.py": {"dspy"},  # packages that a plain install leaves out, here and in those that follow
     "prompt/render.py": {"dspy"},
     "task/checks.py": {"dspy"},
-    "jobs/export.py": {"classic"},  # an arm of a comparison
     "jobs/audit.py": {"chain"},  # of the ledger's hashes, as in the two that follow
     "jobs/ledger.py": {"chain"},
     "ledger/container.py": {"chain"},
