@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from agent.jobs.interrupts import Stop
     from agent.jobs.migration_source import Migration
     from agent.jobs.observers import Watcher
-    from agent.jobs.optimize import Resumed
     from agent.options.jobs import RecordedOptions, RunOptions
     from agent.options.shared import CapOptions
     from agent.programs.kinds import Kind
@@ -55,6 +54,12 @@ class Launch:
     """What a migration starts from."""
     parent: str | None = None
     """The run that this one forks or migrates."""
+    run_id: str = ""
+    """The run to continue; "": a new one."""
+    made_with: Plan | None = None
+    """The plan of the run to continue."""
+    note: str = ""
+    """What is said before anything else."""
 
     def lms(self) -> list[LM]:
         """Every model once."""
@@ -68,10 +73,12 @@ class Launch:
         return list(dict.fromkeys(lm.name for lm in self.lms()))
 
     def plan(self) -> Plan:
-        """The plan of a run that is to begin. Raises BudgetRefused where a cap is too small."""
+        """The plan of the run. Raises BudgetRefused where a cap is too small."""
         from agent.search.costs import average_call
         from agent.search.plan import Means, migration_plan
 
+        if self.made_with is not None:
+            return self.made_with
         models, prices = self.models_by_role(), self.prices()
         if (old := self.migration) is None:
             return plan_for(self.program, self.options, models, prices)
@@ -233,23 +240,18 @@ def resolved(asked: RecordedOptions, program: Kind, has_proposer: bool = True) -
     )
 
 
-def search_of(launch: Launch, resumed: Resumed | None = None) -> Work[RunResult]:
-    """The search or the migration of a launch, ready to start; `resumed`: the run to continue."""
+def search_of(launch: Launch) -> Work[RunResult]:
+    """The search or the migration of a launch, ready to start."""
     from agent.jobs.optimize import RunState
 
-    return RunState.of(launch, resumed).work(resumed.run_id if resumed else "")
+    return RunState.of(launch).work()
 
 
 def start(
-    launch: Launch,
-    db: Path,
-    watcher: Watcher,
-    resumed: Resumed | None = None,
-    stop: Stop | None = None,
-    tracking: Tracking = NO_TRACKING,
+    launch: Launch, db: Path, watcher: Watcher, stop: Stop | None = None, tracking: Tracking = NO_TRACKING
 ) -> RunResult:
-    """Run a search or a migration to its end; `resumed`: the run to continue. Otherwise as `run_work`."""
-    return run_work(search_of(launch, resumed), db, watcher, stop, tracking)
+    """Run a search or a migration to its end, as `run_work`."""
+    return run_work(search_of(launch), db, watcher, stop, tracking)
 
 
 def _require_function(task: Task) -> None:

@@ -46,14 +46,6 @@ from agent.types import Candidate, Example, Proposal, Shown, SplitName, TrialSta
 BASELINE_UNSCORED_AT_MOST = 0.5  # more and there is nothing to compare with
 
 
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """A run to go on with: its id, and the plan that it was made with."""
-
-    run_id: str
-    plan: Plan
-
-
 @dataclass(slots=True)
 class RunState:
     """Where one search stands.
@@ -78,17 +70,17 @@ class RunState:
     context: SearchContext = field(init=False)
 
     @staticmethod
-    def of(launch: Launch, resumed: Resumed | None = None) -> RunState:
+    def of(launch: Launch) -> RunState:
         """Raises InputError where a model has no price, BudgetRefused where the budget cannot compare two prompts."""
-        task, plan = launch.program.task, resumed.plan if resumed else launch.plan()
+        task, plan = launch.program.task, launch.plan()
         if old := launch.migration:
             test = tuple(row for row in task.test if row.id in old.sealed)[: plan.test_rows]
         else:
             test = sealed_rows(task, plan)
         return RunState(launch, plan, ClassicProgram(task) if ClassicProgram.suits(task) else None, test)
 
-    def work(self, run_id: str = "") -> Work[RunResult]:
-        """What asks the models; `run_id`: of the run to continue."""
+    def work(self) -> Work[RunResult]:
+        """What asks the models."""
         launch, options, plan = self.launch, self.launch.options, self.planned
         return Work(
             "",
@@ -103,15 +95,15 @@ class RunState:
             use_cache=options.cache,
             seed=options.seed,
             after_interrupt=str(Interrupted()),
-            opening=launch.opening(plan),
+            opening=f"{launch.note}\n{launch.opening(plan)}".lstrip(),
             programs=[launch.program, *([self.classic] if self.classic else [])],
             stored=launch.asked.stored(),
             tags=launch.asked.tag,
             plan=asdict(plan),
             proposer=launch.proposer.name if launch.proposer else "",
             parent=launch.parent,
-            run_id=run_id or new_run_id(),
-            is_resumed=bool(run_id),
+            run_id=launch.run_id or new_run_id(),
+            is_resumed=bool(launch.run_id),
             params=run_params(
                 launch.task,
                 {role: list(names) for role, names in launch.models_by_role().items()},
@@ -168,9 +160,9 @@ class RunState:
         whole = context.board.in_state("complete")
         return [each for each in found if each.candidate_id in whole]
 
-    def open(self, ledger: Ledger, watcher: Watcher | None = None, run_id: str = "") -> Session[RunResult]:
+    def open(self, ledger: Ledger, watcher: Watcher | None = None) -> Session[RunResult]:
         """The session of the run in a ledger that is open for writing."""
-        return Session(self.work(run_id), ledger, watcher, self.launch.prices())
+        return Session(self.work(), ledger, watcher, self.launch.prices())
 
 
 async def search(session: Session[RunResult], run: RunState) -> RunResult:

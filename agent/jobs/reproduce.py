@@ -20,7 +20,7 @@ from agent.errors import AgentError, InputError, RowRefused, RunRefused
 from agent.gateway.gateway import endpoint_of
 from agent.jobs.launch import Launch, prepare
 from agent.jobs.locations import open_history
-from agent.jobs.optimize import Resumed, RunState
+from agent.jobs.optimize import RunState
 from agent.jobs.registry import DB, Printed, job
 from agent.jobs.resume import changes_since
 from agent.ledger.connect import reader
@@ -136,7 +136,6 @@ def _run_again(row: Row, launch: Launch, ledger: ReplayLedger, history: History)
         for lm in launch.lms()
     }
     proposer = None if launch.proposer is None else models[id(launch.proposer)]
-    resumed = Resumed(row["id"], Plan.restored(row["plan"]))
     target = models[id(launch.target)]
     offline = replace(
         launch,
@@ -145,9 +144,11 @@ def _run_again(row: Row, launch: Launch, ledger: ReplayLedger, history: History)
         judges=tuple(models[id(lm)] for lm in launch.judges),
         program=_program_again(launch, target, models),
         embedder=None if launch.embedder is None else models[id(launch.embedder)],
+        run_id=row["id"],
+        made_with=Plan.restored(row["plan"]),
         options=launch.options.model_copy(update={"cache": True}),  # the copy knows which replies the run took
     )
-    again = RunState.of(offline, resumed).open(ledger, run_id=resumed.run_id)
+    again = RunState.of(offline).open(ledger)
 
     async def execute() -> Row:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,23 +17,13 @@ from agent.observer import NO_OBSERVER, Observer
 from agent.options.jobs import ResumeOptions
 
 if TYPE_CHECKING:
-    from agent.jobs.optimize import Resumed
     from agent.search.plan import Plan
     from agent.types import Task
 
 UNFINISHED = ("running", "interrupted", "killed", "failed")
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedRun:
-    """A run that is ready to go on, or, without `resumed`, a new one that is made from it; `lines` say so."""
-
-    launch: Launch
-    resumed: Resumed | None
-    lines: tuple[str, ...]
-
-
-def prepare_resume(run: str, changes: ResumeOptions, db: Path, observer: Observer = NO_OBSERVER) -> PreparedRun:
+def prepare_resume(run: str, changes: ResumeOptions, db: Path, observer: Observer = NO_OBSERVER) -> Launch:
     """Loads a run as it was begun, and checks that it can go on.
 
     Args:
@@ -45,7 +35,6 @@ def prepare_resume(run: str, changes: ResumeOptions, db: Path, observer: Observe
     Raises:
         InputError: it is finished, something changed since, or a cap is below what was paid.
     """
-    from agent.jobs.optimize import Resumed
     from agent.search.plan import Plan
 
     with closing(open_history(db)) as history:
@@ -65,15 +54,15 @@ def prepare_resume(run: str, changes: ResumeOptions, db: Path, observer: Observe
         require_above(given, paid, row["id"])
     launch = prepare(begun.model_copy(update=given), db, observer, is_new=fork)
     if fork:
-        return PreparedRun(replace(launch, parent=row["id"]), None, (f"forking {row['id']} ({row['status']})",))
+        return replace(launch, parent=row["id"], note=f"forking {row['id']} ({row['status']})")
     if changed := changes_since(row, launch):
         raise InputError(
             "\n".join([f"{row['id']}: {what}" for what in changed] + ["put it back, or start a new run with --fork"])
         )
     plan = Plan.restored(row["plan"]) if row["plan"] else launch.plan()
     short = short_of_plan(plan, launch.calls_each, costs, launch.options.max_calls)
-    lines = (f"resuming {row['id']} ({row['status']})", *([short] if short else []))
-    return PreparedRun(launch, Resumed(row["id"], plan), lines)
+    note = f"resuming {row['id']} ({row['status']})\n{short}".rstrip()
+    return replace(launch, run_id=row["id"], made_with=plan, note=note)
 
 
 def require_above(given: Mapping[str, Any], paid: Sequence[Mapping[str, Any]], run_id: str) -> None:

@@ -15,7 +15,6 @@ from agent.errors import AgentError, InputError
 from agent.jobs.launch import Launch, estimate, prepare, search_of
 from agent.jobs.locations import ledger_option, open_history
 from agent.jobs.migration_source import migration_options
-from agent.jobs.optimize import Resumed
 from agent.jobs.registry import DB, Printed, job
 from agent.jobs.resume import prepare_resume
 from agent.jobs.session import Work
@@ -88,9 +87,7 @@ def resume(
     starts a new run with what is there now, which still takes every call that it shares from the ledger.
     """
     _require_database(ledger_url)
-    prepared = prepare_resume(run, options, db, observer)
-    work = _search(prepared.launch, db, ledger_url, prepared.resumed)
-    return replace(work, opening="\n".join([*prepared.lines, work.opening]))
+    return _search(prepare_resume(run, options, db, observer), db, ledger_url)
 
 
 @job("migrate", searches=True, required=("model",), shows=show_run)
@@ -108,9 +105,9 @@ def migrate(
     return planned(launch) if plan.dry_run else _search(launch, db)
 
 
-def _search(launch: Launch, db: Path, url: str | None = None, resumed: Resumed | None = None) -> Work[RunResult]:
+def _search(launch: Launch, db: Path, url: str | None = None) -> Work[RunResult]:
     """The search of a launch, which is published when it has finished."""
-    work = search_of(launch, resumed)
+    work = search_of(launch)
     return work if url is None else replace(work, ended=lambda result: _published(url, result.run_id, db))
 
 

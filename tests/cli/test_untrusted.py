@@ -5,6 +5,7 @@ import json
 import random
 import re
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,7 +50,7 @@ def test_a_ledger_from_elsewhere_does_not_say_where_to_write(tmp_path: Path) -> 
     with closing(Ledger(path)) as ledger:
         ledger.begin_run("../../out", task, "m", "none", 7, {}, {}, options={"task": "toy"})
         with pytest.raises(InputError, match=r"\.\./\.\./out: this cannot be the name of a folder"):
-            RunState.of(launch).open(ledger, run_id="../../out")
+            RunState.of(replace(launch, run_id="../../out")).open(ledger)
     for words in (["report"], ["ui", "--optuna"], ["judge", "rate", "--rater", "ann"]):
         (line,) = refused(2, *words, "--db", path)
         assert "../../out: this cannot be the name of a folder" in line

@@ -191,8 +191,7 @@ def run_cell(task: str, options: Mapping[str, Any], db: Path, stop: Stop | None 
         if before.state == "finished":
             return
         if before.run_id:
-            prepared = prepare_resume(before.run_id, ResumeOptions(), db, watcher)
-            start(prepared.launch, db, watcher, prepared.resumed, stop)
+            start(prepare_resume(before.run_id, ResumeOptions(), db, watcher), db, watcher, stop)
         else:
             start(launch_of(task, OptimizeArguments.given(options), db, watcher), db, watcher, stop=stop)
     finally:

@@ -106,7 +106,7 @@ class _Checking:
                 for what in self._changes(cell.db, progress.run_id):
                     self.stale.setdefault(what, []).append(cell.name)
             elif progress.run_id:
-                self._require(prepare_resume(progress.run_id, ResumeOptions(), cell.db).launch)
+                self._require(prepare_resume(progress.run_id, ResumeOptions(), cell.db))
             else:
                 key = json.dumps([cell.point.task, {**cell.arguments, "seed": 0}], sort_keys=True, default=str)
                 if key not in self._seen:
