@@ -13,10 +13,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from agent.errors import InputError, LedgerError, ReleaseError
 from agent.files import sync_folder
@@ -42,68 +41,32 @@ from agent.release.aliases import (
     read_history,
     released_names,
 )
-from agent.release.file_release import kept_files, read_files, restored_files
-from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, disk_errors, read_release, release_in
+from agent.release.file_release import FileRelease, kept_files, read_files, restored_files
+from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, disk_errors, read_release, release_in
 
 PATIENCE = 20.0  # seconds to wait for another process that moves an alias of the same name
 Chain = Ledger | History | None
 """The ledger open for writing, or only for reading while another process writes to it, or none."""
 
 
-class Releasable(Protocol):
-    """Something that can be released as a version of a name."""
-
-    @property
-    def name(self) -> str:
-        """Of the task: aliases belong to it."""
-        ...
-
-    @property
-    def version(self) -> str:
-        """The tag of its kind, `_` and 16 hex digits: the hash of all that decides what it answers."""
-        ...
-
-    def write(self, folder: Path) -> object:
-        """Writes the folder of the version, proved before it is moved into place. Raises ReleaseError."""
-        ...
+Release = PromptRelease | FileRelease
+"""What is kept as a version of a name; the tag of the version says which of the two."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseKind:
-    """How the folders of a kind are read.
-
-    Args:
-        version_in: the version that a folder holds whole; raises ReleaseError where it holds none.
-        kept: the text of a folder that the ledger keeps to restore it; None for what it cannot keep.
-        restored: the release in such a text; raises ReleaseError where the text is not that any more.
-    """
-
-    version_in: Callable[[Path], str]
-    kept: Callable[[Path], str | None]
-    restored: Callable[[str], Releasable]
-
-    def is_whole(self, folder: Path, version: str) -> bool:
-        """Whether the folder holds all of this version."""
-        try:
-            return self.version_in(folder) == version
-        except ReleaseError:
-            return False
+def is_whole(folder: Path, version: str) -> bool:
+    """Whether the folder holds all of this version."""
+    try:
+        if version.startswith("f"):
+            return read_files(folder).version == version
+        return {read_release(folder / name).version for name in (PROMPT_FILE, MESSAGES_FILE)} == {version}
+    except ReleaseError:
+        return False
 
 
-def kind_of(version: str) -> ReleaseKind:
-    """The kind that a version is of, by its tag (`aliases.VERSION` has the tags)."""
-    return _KINDS[version[0]]
-
-
-def _prompt_version(folder: Path) -> str:
-    versions = {read_release(folder / name).version for name in (PROMPT_FILE, MESSAGES_FILE)}
-    if len(versions) > 1:
-        raise ReleaseError(f"{folder}: its two files are of two versions")
-    return versions.pop()
-
-
-def _prompt_text(folder: Path) -> str | None:
-    """The text of messages.json; None for a prompt with an adapter, whose file is no text."""
+def kept_text(folder: Path, version: str) -> str | None:
+    """The text of a version that the ledger keeps to restore it; None for one that is no text, such as an adapter."""
+    if version.startswith("f"):
+        return kept_files(folder)
     try:
         has_adapter = read_release(folder / MESSAGES_FILE, verify=False).adapter is not None
         return None if has_adapter else (folder / MESSAGES_FILE).read_text("utf-8")
@@ -111,10 +74,9 @@ def _prompt_text(folder: Path) -> str | None:
         return None
 
 
-_KINDS = {
-    "p": ReleaseKind(_prompt_version, _prompt_text, lambda text: release_in(text, Path(MESSAGES_FILE))),
-    "f": ReleaseKind(lambda folder: read_files(folder).version, kept_files, restored_files),
-}
+def _restored(text: str, version: str) -> Release:
+    """The release in what `kept_text` gave. Raises ReleaseError where the text is not that any more."""
+    return restored_files(text) if version.startswith("f") else release_in(text, Path(MESSAGES_FILE))
 
 
 class ReleaseRegistry:
@@ -125,7 +87,7 @@ class ReleaseRegistry:
 
     def promote(
         self,
-        release: Releasable,
+        release: Release,
         alias: str,
         chain: Chain,
         *,
@@ -161,7 +123,7 @@ class ReleaseRegistry:
             change = {"alias": alias, "version": release.version, "share": part, "actor": actor, "reason": reason}
             return self._move(folder, history, chain, {**change, "action": "promote", "evidence": dict(evidence)})
 
-    def require(self, release: Releasable, alias: str, share: float | None, chain: Chain) -> None:
+    def require(self, release: Release, alias: str, share: float | None, chain: Chain) -> None:
         """Raises what `promote` raises for a name, alias or share that is not valid. Writes nothing."""
         check_alias(alias, share)
         _check_name(release.name)
@@ -172,7 +134,7 @@ class ReleaseRegistry:
             raise InputError(
                 f"{release.name}: --share needs a version in {PRODUCTION} for the other arm; promote one first"
             )
-        if kind_of(other) is not kind_of(release.version):
+        if other[0] != release.version[0]:
             raise InputError(
                 f"{release.name}: --share needs two versions that the same function loads; {PRODUCTION} is {other}, "
                 f"and this is {release.version}"
@@ -202,7 +164,7 @@ class ReleaseRegistry:
                 only = f"{kept[0].version} is its first version" if kept else f"{name} has no such alias"
                 raise InputError(f"{name}@{alias}: cannot be rolled back: {only}; `optimize aliases {name}` lists all")
             undone, back = kept[-1], kept[-2]
-            if not kind_of(back.version).is_whole(folder / back.version, back.version):
+            if not is_whole(folder / back.version, back.version):
                 raise ReleaseError(
                     f"{folder / back.version}: the version to go back to is not whole; restore the folder from a copy"
                 )
@@ -243,10 +205,10 @@ class ReleaseRegistry:
         finally:
             lock.release()
 
-    def _store(self, folder: Path, release: Releasable) -> None:
+    def _store(self, folder: Path, release: Release) -> None:
         """Puts a version into its folder, whole or not at all; one that is there stays as it is."""
         target = folder / release.version
-        if kind_of(release.version).is_whole(target, release.version):
+        if is_whole(target, release.version):
             return
         if target.exists():  # damaged: what it must hold is known by its name
             release.write(target)
@@ -303,13 +265,13 @@ class ReleaseRegistry:
 
     def _restore(self, folder: Path, event: Mapping[str, Any], chain: Ledger | History) -> None:
         """A version whose folder is gone, from the text that the ledger kept (unless that was erased)."""
-        kind = kind_of(event["version"])
-        if kind.is_whole(folder / event["version"], event["version"]):
+        version = event["version"]
+        if is_whole(folder / version, version):
             return
         if (text := chain.text(event.get("release_hash", ""))) is None:
             return
         with contextlib.suppress(ReleaseError):  # a text in which a key was masked is not that version any more
-            self._store(folder, kind.restored(text))
+            self._store(folder, _restored(text, version))
 
 
 def check_alias(alias: str, share: float | None) -> None:
@@ -341,7 +303,7 @@ def _change_of(folder: Path, event: Mapping[str, Any]) -> AliasChange:
 
 def _record(folder: Path, changes: list[AliasChange], ledger: Ledger) -> None:
     for change in changes:
-        kept = kind_of(change.version).kept(folder / change.version) if change.action == "promote" else None
+        kept = kept_text(folder / change.version, change.version) if change.action == "promote" else None
         texts = {} if kept is None else {"release": kept}
         ledger.event(str(change.evidence.get("run_id", "")), ALIAS_MOVED, change.as_dict(), texts)
     ledger.flush()

@@ -19,7 +19,7 @@ from agent.release.completion import brought, in_folder, released_model, require
 from agent.release.export import write_release
 from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import verify_exports, write_exports
-from agent.release.promotion import ReleaseRegistry, kind_of
+from agent.release.promotion import ReleaseRegistry, is_whole, kept_text
 from agent.release.prompt_file import ADAPTER_FILE, MESSAGES_FILE, PROMPT_FILE, PromptRelease, read_release
 from agent.release.runtime import load_prompt
 from agent.types import Field, Message
@@ -97,14 +97,13 @@ def edited(path: Path) -> None:
 )
 def test_an_adapter_that_is_not_the_released_one_is_refused(folder: Path, damage: Any, why: str) -> None:
     version = load_prompt(folder).version
-    kind = kind_of(version)
-    assert kind.is_whole(folder, version)
+    assert is_whole(folder, version)
     damage(folder / ADAPTER_FILE)
     for path in (folder, folder / MESSAGES_FILE):
         with pytest.raises(ReleaseError, match=why) as caught:
             load_prompt(path)
         assert "\n" not in str(caught.value)
-    assert not kind.is_whole(folder, version)
+    assert not is_whole(folder, version)
     assert load_prompt(folder, verify=False).version == version
 
 
@@ -184,7 +183,7 @@ def test_a_ledger_keeps_no_text_of_it_so_a_lost_folder_stays_lost(tmp_path: Path
     tuned = read_release(folder)
     with contextlib.closing(open_ledger(tmp_path / "own.db")) as ledger:
         registry.promote(tuned, "production", ledger, evidence={"run_id": "run-1"})
-        assert kind_of(tuned.version).kept(folder) is None
+        assert kept_text(folder, tuned.version) is None
         shutil.rmtree(registry.root / "toy")
         registry.catch_up(ledger)
         (registry.root / "toy").mkdir()
