@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from agent.errors import InputError
@@ -31,6 +32,14 @@ def is_here(extra: str) -> bool:
         return find_spec(MODULES[extra]) is not None
     except ModuleNotFoundError:  # of a package that it would lie in
         return False
+
+
+def version_of(distribution: str) -> str:
+    """The version of an installed distribution, or ""."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""
 
 
 def command(extra: str) -> str:

@@ -10,11 +10,11 @@ import statistics
 import tempfile
 import time
 from contextlib import closing
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 from agent.errors import InputError, LedgerError, RunRefused
-from agent.extras import MODULES, command, is_here
+from agent.extras import MODULES, command, is_here, version_of
 from agent.gateway.prices import prices_version
 from agent.jobs.registry import DB, Printed, job
 from agent.ledger.connect import NeedsWriter, is_there, owner_of, reader, schema_of
@@ -71,12 +71,16 @@ def _machine() -> list[Examined]:
         ("processors", True, str(os.cpu_count())),
     ]
     for package in PACKAGES:
-        try:
-            checks.append((package, True, version(package)))
-        except PackageNotFoundError:
-            checks.append((package, False, "not installed; run `make setup`"))
+        found = version_of(package)
+        checks.append((package, bool(found), found or "not installed; run `make setup`"))
     for extra, package in MODULES.items():
-        checks.append((package, True, _version(package) if is_here(extra) else f"an extra; {command(extra)} brings it"))
+        checks.append(
+            (
+                package,
+                True,
+                version_of(package) or "installed" if is_here(extra) else f"an extra; {command(extra)} brings it",
+            )
+        )
     checks.append(_prices())
     checks.append(_weights())
     checks += [(key, True, "set" if os.environ.get(key) else "not set") for key in KEYS]
@@ -86,13 +90,6 @@ def _machine() -> list[Examined]:
 def _address(variable: str, kinds: str) -> str:
     address = bare_address(os.environ.get(variable, ""))
     return f"{kinds} rows go to {address}" if address else "not set"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # its distribution has another name
-        return "installed"
 
 
 def _sqlite() -> str:

@@ -11,10 +11,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from agent.extras import version_of
 from agent.redact import redact, without_password
 
 PACKAGES = ("openai", "anthropic", "langchain", "dspy", "optuna", "xllamacpp", "genai-prices", "numpy", "scipy")
@@ -30,7 +30,7 @@ def new_run_id() -> str:
 
 
 def tool_version() -> str:
-    return _version("promptassay") or "0+source"
+    return version_of("promptassay") or "0+source"
 
 
 def boot_id() -> str:
@@ -50,7 +50,7 @@ def provenance(folder: Path, argv: Sequence[str]) -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "versions": {name: found for name in PACKAGES if (found := version_of(name))},
         "git": _git(folder),
     }
 
@@ -60,13 +60,6 @@ def user() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        return ""
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
         return ""
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.errors import ReleaseError
+from agent.extras import version_of
 from agent.prompt.template import PICKED, split
 from agent.registry import Registry
 from agent.release.prompt_file import PromptRelease
@@ -109,10 +109,7 @@ def fits_all(release: PromptRelease, values: Values) -> str:
 
 def installed_version(library: str) -> str:
     """`name version` of an installed distribution, or ""."""
-    try:
-        return f"{library} {version(library)}"
-    except PackageNotFoundError:
-        return ""
+    return f"{library} {found}" if (found := version_of(library)) else ""
 
 
 @dataclass(frozen=True, slots=True)
