@@ -74,13 +74,8 @@ def _machine() -> list[Examined]:
         found = version_of(package)
         checks.append((package, bool(found), found or "not installed; run `make setup`"))
     for extra, package in MODULES.items():
-        checks.append(
-            (
-                package,
-                True,
-                version_of(package) or "installed" if is_here(extra) else f"an extra; {command(extra)} brings it",
-            )
-        )
+        found = version_of(package) or "installed"  # the distribution may have another name
+        checks.append((package, True, found if is_here(extra) else f"an extra; {command(extra)} brings it"))
     checks.append(_prices())
     checks.append(_weights())
     checks += [(key, True, "set" if os.environ.get(key) else "not set") for key in KEYS]
