@@ -40,18 +40,19 @@ class PromptCandidate(Candidate):
     tool_texts: ToolTexts | None = None
     model: str = ""
 
+    def _given(self, *names: str) -> dict[str, Any]:
+        return {name: part.as_dict() for name in names if (part := getattr(self, name)) is not None}
+
     def parts(self) -> dict[str, Any]:
-        parts = {
+        return {
             "technique": self.technique,
             "format": self.format,
             "instruction": self.instruction,
             "role": self.role,
             "demos": [demo.as_dict() for demo in self.demos],
-            **({"calibration": self.calibration.as_dict()} if self.calibration else {}),
+            **self._given("calibration", "picks", "passages", "tool_texts"),
             **({"model": self.model} if self.model else {}),
         }
-        given = {"picks": self.picks, "passages": self.passages, "tool_texts": self.tool_texts}
-        return parts | {name: how.as_dict() for name, how in given.items() if how is not None}
 
     @property
     def n_examples(self) -> int:
@@ -69,9 +70,7 @@ class PromptCandidate(Candidate):
             self.role,
             self.demos,
             self.n_examples,
-            calibration=self.calibration.as_dict() if self.calibration else None,
-            picks=self.picks.as_dict() if self.picks else None,
-            passages=self.passages.as_dict() if self.passages else None,
+            **self._given("calibration", "picks", "passages"),
         )
 
 
