@@ -69,8 +69,7 @@ def user_text(content: str) -> str:
 
 
 def after(before: Sequence[tuple[Role, str]], text: str) -> Turns:
-    """The messages of a prompt and those of a conversation after them; a system message of the conversation goes to the
-    end of the prompt's own."""
+    """Append the messages of a conversation to a prompt's; its system message joins the prompt's own."""
     turns = turns_of(text)
     system = "\n\n".join(content for role, content in turns if role == "system")
     if not system:
@@ -96,11 +95,7 @@ def worked_turns(text: str) -> tuple[str, ...]:
 
 
 def read_turns(value: Any) -> Turns:
-    """The messages in a list of {"role", "content"}; a text is one message of the user.
-
-    Raises:
-        ValueError: Names every message that is none.
-    """
+    """Return the messages of a list of {"role", "content"}, or of one text of the user. Raises ValueError."""
     if isinstance(value, str):
         turns, wrong = Turns([("user", value)]), list[str]()
     elif isinstance(value, list):
@@ -119,7 +114,6 @@ def read_turns(value: Any) -> Turns:
 
 
 def _fault(message: Any) -> str:
-    """Why this is no message; "" where it is one."""
     if not isinstance(message, dict):
         return 'is no object; write {"role": "user", "content": "..."}'
     if message.get("role") not in ROLES:
@@ -131,8 +125,7 @@ def _fault(message: Any) -> str:
 
 
 def order_faults(turns: Sequence[tuple[Role, str]]) -> Iterator[str]:
-    """What is wrong with the order of messages: one of the system may come first, then user and assistant in turn, from
-    the user to the user."""
+    """Say what is wrong with the order: system first, then user and assistant in turn, from user to user."""
     expected = "user"
     for number, (role, _) in enumerate(turns, 1):
         if role == "system" and number == 1:

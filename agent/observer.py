@@ -37,13 +37,7 @@ class Observer:
         """There is a line for the user."""
 
     def on_event(self, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> None:
-        """Something happened that the ledger keeps.
-
-        Args:
-            kind: what it is, one of the ledger's kinds of events.
-            body: what is to be known of it, JSON-ready, never erased.
-            texts: texts by name that can be erased, as they may hold what the user's rows say.
-        """
+        """Note an event that the ledger keeps: a JSON-ready `body`, and `texts` by name that can be erased."""
 
     def on_call_settled(self) -> None:
         """A call was answered, by its model or from the ledger; the account has it."""

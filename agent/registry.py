@@ -45,10 +45,7 @@ class Registry(Generic[T]):
         self._known: dict[str, tuple[T, str]] = {}
 
     def add(self, name: str, thing: T, module: str) -> None:
-        """Registers `thing`, which `module` defines; the same module may do it again (a notebook, a reload).
-
-        Raises InputError for a name that something else has: nothing takes the place of another.
-        """
+        """Register what `module` defines, again if need be. Raises InputError for a name that is taken."""
         holder = self._homes.get(self._aliases.get(name, name)) or (
             self._known[name][1] if name in self._known else module
         )
@@ -57,8 +54,7 @@ class Registry(Generic[T]):
         self._known[name] = thing, module
 
     def get(self, name: str) -> T:
-        """The thing of that name, imported now if need be. Raises InputError, which names what is there, for one that
-        is not, and the package for one that cannot be loaded."""
+        """Return the thing of that name, imported if need be. Raises InputError."""
         name = self._aliases.get(name, name)
         if name in self._known:
             return self._known[name][0]
@@ -82,8 +78,7 @@ class Registry(Generic[T]):
         return _packages(self._foreign().get(name, [])) or f"module {self._known[name][1]}"
 
     def names(self) -> tuple[str, ...]:
-        """All names: ours in their order, then those of other packages and of the program that runs, sorted. Imports
-        nothing."""
+        """Return all names without importing: ours in order, then the others sorted."""
         return (*self._homes, *sorted({*self._foreign(), *self._known} - {*self._homes, *self._aliases}))
 
     def all(self, names: Iterable[str] | None = None) -> Iterator[Listed[T]]:
@@ -133,5 +128,4 @@ class Registry(Generic[T]):
 
 
 def _packages(places: Iterable[EntryPoint]) -> str:
-    """`NAME VERSION` of each package."""
     return " and ".join(f"{point.dist.name} {point.dist.version}" for point in places if point.dist)

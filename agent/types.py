@@ -178,12 +178,7 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row: `inputs` are strings by field name (a conversation as its text), `labels` the right outputs (str, number
-    or JSON value).
-
-    `slices` names the group that the row belongs to, for each slice of the task; `sources` the documents that its
-    answer comes from.
-    """
+    """One row: texts of its inputs, right outputs, its group in each slice, and the documents its answer comes from."""
 
     id: str
     inputs: Mapping[str, str]
@@ -213,11 +208,7 @@ class Demo:
 
 
 class Candidate:
-    """What a program can run on a row. Each kind is a frozen dataclass whose fields are its parts.
-
-    `kind` names the program that runs it. `id` is a hash of `parts()`, JSON-ready content; parts of two kinds never
-    have the same keys.
-    """
+    """What a program can run on a row; `kind` names the program, and `id` is a hash of the JSON-ready `parts()`."""
 
     __slots__ = ("id",)
     kind: ClassVar[str]
@@ -294,10 +285,7 @@ class Runner(Protocol):
     def kind(self) -> str: ...
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
-        """The candidate's answer to the row, by no call, one or several. `repeat` tells samples of a row apart.
-
-        Raises a ModelError where the row gets no answer; a reply that cannot be read is a prediction with an error.
-        """
+        """Return the candidate's answer; `repeat` tells samples of a row apart. Raises ModelError without an answer."""
         ...
 
 
@@ -455,8 +443,7 @@ class SearchSpace:
 
 @dataclass(frozen=True, slots=True)
 class TextBlock:
-    """A paragraph of a document, or a table. `header`: of a table the lines with the names of its columns; `text` has
-    its rows then, a line each."""
+    """A paragraph of a document, or the rows of a table with the lines of its `header`."""
 
     text: str
     header: str = ""

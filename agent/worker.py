@@ -173,7 +173,6 @@ def _line(value: Any) -> str:
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
-    """Kill the process and what it started; harmless when it has ended."""
     if process.poll() is None:
         try:
             os.killpg(process.pid, 9) if hasattr(os, "killpg") else process.kill()
@@ -182,7 +181,6 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
-    """End the process and close its pipes; may be called twice."""
     _kill(process)
     process.wait()
     for pipe in (process.stdin, process.stdout):
