@@ -171,7 +171,7 @@ def split_rows(
     groups = [*twins, *((position,) for position in sorted(single))]
     rng.shuffle(groups)
     sizes = _sizes(len(groups), fractions)
-    parts = _Filling({group[0]: labels[group[0]] for group in groups}, sizes, rng).fill([group[0] for group in groups])
+    parts = _filled({group[0]: labels[group[0]] for group in groups}, sizes, rng)
     trained = set(parts[0])
     others = [position for group in groups if group[0] in trained for position in group[1:]]
     parts[0] += others[: _sizes(len(texts), fractions)[0] - len(trained)]
@@ -188,39 +188,29 @@ def _sizes(count: int, fractions: tuple[float, float, float]) -> list[int]:
     return sizes
 
 
-class _Filling:
-    """Iterative stratification (Sechidis et al. 2011), row by row."""
+def _filled(labels: Mapping[int, str], sizes: Sequence[int], rng: random.Random) -> list[list[int]]:
+    """Fill three splits row by row (iterative stratification, Sechidis et al. 2011). `labels` by position."""
+    room, counts = list(sizes), Counter(labels.values())
+    wanted = [{label: size * count / len(labels) for label, count in counts.items()} for size in sizes]
+    parts: list[list[int]] = [[] for _ in sizes]
+    trained, rest = set[str](), list[int]()
 
-    def __init__(self, labels: Mapping[int, str], sizes: list[int], rng: random.Random) -> None:
-        self._labels = labels
-        self._rng = rng
-        self._room = list(sizes)
-        counts = Counter(labels.values())
-        self._wanted = [{label: size * count / len(labels) for label, count in counts.items()} for size in sizes]
-        self._parts: list[list[int]] = [[] for _ in sizes]
-        self._trained: set[str] = set()
+    def put(position: int, split: int) -> None:
+        parts[split].append(position)
+        wanted[split][labels[position]] -= 1
+        room[split] -= 1
 
-    def fill(self, positions: Sequence[int]) -> list[list[int]]:
-        for position in [position for position in positions if not self._seeds(position)]:
-            if fits := [split for split, room in enumerate(self._room) if room]:
-                self._put(position, max(fits, key=lambda split: self._lack(position, split)))
-        return self._parts
-
-    def _seeds(self, position: int) -> bool:
-        label = self._labels[position]
-        if label in self._trained or not self._room[0]:
-            return False
-        self._trained.add(label)
-        self._put(position, 0)
-        return True
-
-    def _lack(self, position: int, split: int) -> tuple[float, int, float]:
-        return self._wanted[split][self._labels[position]], self._room[split], self._rng.random()
-
-    def _put(self, position: int, split: int) -> None:
-        self._parts[split].append(position)
-        self._wanted[split][self._labels[position]] -= 1
-        self._room[split] -= 1
+    for position, label in labels.items():
+        if label in trained or not room[0]:
+            rest.append(position)
+        else:  # train takes a row of each label
+            trained.add(label)
+            put(position, 0)
+    for position in rest:
+        label = labels[position]
+        if fits := [split for split, left in enumerate(room) if left]:
+            put(position, max(fits, key=lambda split: (wanted[split][label], room[split], rng.random())))
+    return parts
 
 
 # -- a table on its way into splits ------------------------------------------------------------------------------------
