@@ -39,14 +39,13 @@ class Watch:
         how = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC  # to write: on overlayfs one opened to read stays the file below
         self.file = os.open(path, how, 0o600)
         self._path, self._lock = path, lock
-        self._own: dict[Path, tuple[int, int]] = {}
+        self._own: dict[Path, os.stat_result] = {}
         self._content = (0, 0)
 
     def begin(self) -> None:
         """When the connection is open and SQLite has made its log."""
         log = log_path(self._path)
-        files = {self._path: os.fstat(self.file), self._lock.path: self._lock.stat(), log: os.stat(log)}
-        self._own = {path: _identity(found) for path, found in files.items()}
+        self._own = {self._path: os.fstat(self.file), self._lock.path: self._lock.stat(), log: os.stat(log)}
         self.note_content()
 
     def note_content(self) -> None:
@@ -74,7 +73,7 @@ class Watch:
             there = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
             return "removed"
-        if _identity(there) != self._own[path]:
+        if not os.path.samestat(there, self._own[path]):
             return "replaced by another file"
         changed = path == self._path and _content(there) != self._content
         return "written to by another program" if changed else ""
@@ -85,10 +84,6 @@ class Watch:
         else:
             how = f"let no other process write to {self._path}, and leave what lies beside it"
         return LedgerError(f"{path}: was {what} while the ledger was in use; {UNKNOWN}; {how}; then go on")
-
-
-def _identity(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino
 
 
 def _content(found: os.stat_result) -> tuple[int, int]:

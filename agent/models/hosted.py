@@ -205,8 +205,12 @@ class HostedModel(ABC):
     One attempt is one HTTP request. Where a model refuses `temperature`, `seed`, log-probabilities or a JSON schema,
     the attempt raises ParameterRefused, and later ones leave it out. `_sends` holds what was not refused so far."""
 
+    concurrency: int | None = None
+    is_bounded = True
+    """Whether `max_tokens` bounds the size of a reply."""
+
     def __init__(self, name: str, model: str, variable: str, endpoint: str = "", address_variable: str = "") -> None:
-        self._name = name
+        self.name = name
         self._model = model
         self.endpoint = endpoint
         self._address_variable = address_variable
@@ -216,10 +220,6 @@ class HostedModel(ABC):
         self._sends = {"temperature", "seed", "logprobs", "schema"}
         self._client: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None  # of the client, whose connections end with it
-
-    @property
-    def name(self) -> str:
-        return self._name
 
     def check_key(self) -> None:
         """Raises RunRefused where there is no key; connects to nothing."""
@@ -231,10 +231,6 @@ class HostedModel(ABC):
         if not (self.endpoint and self._address_variable):
             return []
         return [f"{self.name}: rows go to {self.endpoint.partition(' ')[0]} ({self._address_variable})"]
-
-    @property
-    def concurrency(self) -> int | None:
-        return None
 
     def count_tokens(self, text: str) -> int:
         return estimate_tokens(text)
@@ -248,7 +244,7 @@ class HostedModel(ABC):
         sent = frozenset(self._sends)
         await self._started()
         reply: Any = None
-        ALLOWED_BYTES.set(self.most_bytes(request))
+        ALLOWED_BYTES.set(most_bytes(request) if self.is_bounded else MAX_RESPONSE_BYTES)
         with self._errors(request.timeout, lambda: getattr(reply, "status_code", None), request, sent):
             async with asyncio.timeout(request.timeout):
                 reply = await self._send(request)
@@ -290,21 +286,21 @@ class HostedModel(ABC):
         try:
             yield
         except ModelError as error:
-            raise error.within(self._name, status()) from error.__cause__
+            raise error.within(self.name, status()) from error.__cause__
         except Exception as error:
             self._scrub(error)
             if isinstance(error, TimeoutError):
-                late = f"{self._name}: no reply within {seconds:g} seconds; try again"
+                late = f"{self.name}: no reply within {seconds:g} seconds; try again"
                 raise TransportUnknown(late) from error
             failure = self._translated(error)
             if request is not None and (learned := self._learn(request, sent, failure)):
                 kind = TemperatureRefused if learned == "temperature" else ParameterRefused
-                refused = f"{self._name}: the model {WITHOUT[learned]} from now on; try again"
+                refused = f"{self.name}: the model {WITHOUT[learned]} from now on; try again"
                 raise kind(refused, status=failure.status) from error
             raise failure from error
 
     def _translated(self, error: Exception) -> ModelError:
-        return translate(error, where=self._name, variable=self._variable, quote=self._quote)
+        return translate(error, where=self.name, variable=self._variable, quote=self._quote)
 
     async def probe(self) -> str:
         """Asks the provider about the model, at no cost and within PROBE_SECONDS, by the connection of calls.
@@ -328,14 +324,6 @@ class HostedModel(ABC):
         """Closes the client; the next `complete` makes a new one."""
         client, self._client = self._client, None
         await self._drop(client, self._loop)
-
-    def most_bytes(self, request: Request) -> int:
-        """The limit of a reply's body, in bytes."""
-        return most_bytes(request)
-
-    def most_chars(self, request: Request) -> int:
-        """The limit of a reply's text, in characters."""
-        return most_chars(request)
 
     @abstractmethod
     def _start(self) -> Any:
@@ -372,12 +360,12 @@ class HostedModel(ABC):
         try:
             await self._ready()
         except ModelError as error:
-            raise error.within(self._name) from error.__cause__
+            raise error.within(self.name) from error.__cause__
         except Exception as error:
             self._scrub(error)
             says = words(error, self._quote)
             what = "install that package" if isinstance(error, ImportError) else f"check {self._variable}"
-            raise RunRefused(f"{self._name}: cannot start ({says}); {what}") from error
+            raise RunRefused(f"{self.name}: cannot start ({says}); {what}") from error
 
     async def _ready(self) -> None:
         """A client for the running loop. It is made without a pause, so that no other call makes a second one."""
@@ -450,7 +438,7 @@ class HostedModel(ABC):
         """The completion in `reply` for the ledger: bounded, and without secrets, as a server may echo what it was
         sent. Other long strings are cut; a text beyond `most_chars` raises BadResponse."""
         completion = self._read(request, reply)
-        if len(completion.text) > self.most_chars(request):
+        if len(completion.text) > (most_chars(request) if self.is_bounded else MAX_RESPONSE_BYTES):
             raise BadResponse(
                 f"the reply has {len(completion.text):,} characters, which {request.max_tokens} tokens cannot have: "
                 f"{self._quote(completion.text)}; check that the server heeds max_tokens"

@@ -32,7 +32,6 @@ from agent.models.hosted import (
 from agent.models.model_registry import model
 from agent.models.openai import NO_KEY, OpenAIServer, sdk_http_client
 from agent.models.tool_calling import calls_text, openai_messages, openai_tools
-from agent.models.transport import MAX_RESPONSE_BYTES
 from agent.redact import silence_tracing
 from agent.retrieval.vectors import MOST_DIMENSIONS, Vector, packed, unpacked
 from agent.types import Completion, Message, Request, Usage
@@ -262,6 +261,8 @@ class EmbeddingModel(HostedModel):
     OpenAI's, and those behind an address that speaks as OpenAI does, get our bounded HTTP client, and such an address
     gets no key but OPENAI_COMPATIBLE_API_KEY. Others make their own connections, as `LangChainModel` says."""
 
+    is_bounded = False  # its replies are vectors
+
     def __init__(self, named: str) -> None:
         require("langchain", f"embeddings {named}")
         self._provider, _, rest = named.partition(":")
@@ -285,12 +286,6 @@ class EmbeddingModel(HostedModel):
     def check_key(self) -> None:
         if self._provider in KEY_VARIABLES:
             super().check_key()
-
-    def most_bytes(self, request: Request) -> int:
-        return MAX_RESPONSE_BYTES
-
-    def most_chars(self, request: Request) -> int:
-        return MAX_RESPONSE_BYTES
 
     def _start(self) -> Any:
         untraced()

@@ -128,14 +128,12 @@ def recorded(name: str, rest: str) -> RecordedModel:
 class ScriptedModel:
     """Replies from the script at `path`, with words as tokens; `calls` keeps each request for inspection."""
 
+    concurrency = 16
+
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
         self.calls: list[Request] = []
         self._lines = _read(path)
-
-    @property
-    def concurrency(self) -> int | None:
-        return 16
 
     async def complete(self, request: Request) -> Completion:
         self.calls.append(request)
