@@ -56,19 +56,15 @@ class Account:
         self.lost_usd, self.limited = past.lost_usd, past.limited
         self.bills = Bills(budget, {model: Excess(**times) for model, times in past.excess.items()})
         self.held_back = HeldBack()
-        self._total = sum(self.paid.values(), Spend())
+        self.total_paid = sum(self.paid.values(), Spend())
         self._reserved = Spend()
         self._waiting: list[asyncio.Future[None]] = []  # calls that wait for room
         self._started = time.monotonic() - past.seconds
 
     @property
-    def total_paid(self) -> Spend:
-        return self._total
-
-    @property
     def unpriced(self) -> tuple[str, ...]:
         """The models that make the dollars paid unknown; none as long as nothing was paid."""
-        return self.no_price if self._total.calls else ()
+        return self.no_price if self.total_paid.calls else ()
 
     @property
     def total_used(self) -> Spend:
@@ -85,7 +81,7 @@ class Account:
 
     def reserve(self, worst: Spend) -> None:
         """Reserves `worst`. Raises BudgetExhausted, naming the cap, when it does not fit any more."""
-        if name := self._passed(self._total + self._reserved + worst):
+        if name := self._passed(self.total_paid + self._reserved + worst):
             raise self.exhausted(name)
         self._reserved += worst
 
@@ -118,7 +114,7 @@ class Account:
 
     def overspent(self) -> str:
         """By how much the spending passes a cap on dollars or tokens, and why, in words; "" where it passes none."""
-        paid, budget = self._total, self.budget
+        paid, budget = self.total_paid, self.budget
         if budget.max_cost is not None and paid.usd - 1e-12 > budget.max_cost:
             over = f"${paid.usd - budget.max_cost:.4f}"
             passed = f"paid ${paid.usd:.4f}, which passes the cap (max_cost = {budget.max_cost:g}) by {over}"
@@ -144,7 +140,7 @@ class Account:
 
     def may_fit(self, worst: Spend) -> bool:
         """Whether `worst` fits when the calls in flight turn out to cost next to nothing."""
-        return not self._passed(self._total + Spend(self._reserved.calls) + worst)
+        return not self._passed(self.total_paid + Spend(self._reserved.calls) + worst)
 
     def payable(self) -> float:
         """Replies that `max_calls` still pays without what is kept, if about as many attempts are lost as so far.
@@ -170,7 +166,7 @@ class Account:
         return next((name for name, value, cap in caps if cap is not None and value > cap), "")
 
     def _kept_calls(self) -> int:
-        return _attempts(self.held_back.calls, _rate(self.lost, self._total.calls - self.lost))
+        return _attempts(self.held_back.calls, _rate(self.lost, self.total_paid.calls - self.lost))
 
     def release(self, worst: Spend) -> None:
         """Gives a reservation back and wakes those that wait for room, in the order in which they came."""
@@ -182,7 +178,7 @@ class Account:
 
     def charge(self, role: CallRole, spend: Spend) -> None:
         self.paid[role] = self.paid.get(role, Spend()) + spend
-        self._total += spend
+        self.total_paid += spend
 
     def failed_attempt(self, role: CallRole, worst: Spend, error: ModelError) -> Spend:
         """Charge a failed attempt that was reserved at `worst`: a 429 nothing, another one call, in full where the

@@ -140,17 +140,13 @@ class OpenAIModel(HostedModel):
     ) -> None:
         self.server = server or (OpenAIServer.at(base_url) if base_url else OpenAIServer.own())
         self._given_key = api_key
+        self.served = model  # the provider's name of it
         super().__init__(name, model, self.server.key_variable, self.server.endpoint, self.server.variable)
         if not self.server.is_official:  # many servers know the old name only
             self._sends.add("max_tokens")
 
     def check_key(self) -> None:
         self._key()
-
-    @property
-    def served(self) -> str:
-        """The provider's name of the model."""
-        return self._model
 
     @property
     def hints(self) -> list[str]:
