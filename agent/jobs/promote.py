@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainSerializer
 
 from agent.errors import GateFailed, InputError, LedgerBusy, ReleaseError
-from agent.jobs.arm_release import ArmRelease
+from agent.jobs.customize.release_arm import ArmRelease, tuned_arm
 from agent.jobs.export import task_of_run
 from agent.jobs.locations import open_history, open_ledger, releases_folder
 from agent.jobs.registry import DB, Printed, job
@@ -243,8 +243,6 @@ def _moved(
 
 def _promote_arm(run: str, arm: str, alias: str, override: bool, note: Mapping[str, str], db: Path) -> Promotion:
     """Promote an arm if no prompt of the run is shown to be better: "classic", or one that a comparison tuned."""
-    from agent.jobs.customize.release_arm import tuned_arm
-
     if override and not note["reason"]:
         raise InputError(NEEDS_REASON)
     offer = tuned_arm(run, arm, db) if arm in TUNED_ARMS else _best_yardstick(run, arm, db)

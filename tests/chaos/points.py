@@ -21,7 +21,7 @@ NEVER: Point = ("", -1)
 
 def mark_and_die(place: Path, at: Point) -> None:
     """Writes down epochs and points as they pass, and makes this process kill itself at its point `at`."""
-    from agent.jobs.customize import hosted_job
+    from agent.jobs.customize import hosted as hosted_job
     from agent.ledger import writer
     from agent.models.provider_jobs import FineTuning
     from agent.training import loop as training

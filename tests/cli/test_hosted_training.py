@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from agent.jobs.customize import hosted_job
+from agent.jobs.customize import hosted as hosted_job
 from agent.jobs.customize.table import MeasuredArm, break_even
 from tests.cli.test_interrupt import START
 from tests.cli.tuning_provider import TUNED, Provider, answers
@@ -177,7 +177,7 @@ def test_a_first_ctrl_c_lets_the_job_go_on_and_a_second_cancels_it(bench: Bench,
     bench.provider = Provider(("running",))
     grace = 1 if presses == 1 else 60
     program = START.replace(
-        "main()", f"from agent.jobs.customize import hosted_job as h; h.GRACE_SECONDS = {grace}; main()"
+        "main()", f"from agent.jobs.customize import hosted as h; h.GRACE_SECONDS = {grace}; main()"
     )
     process = subprocess.Popen([sys.executable, "-c", program, *command(bench)], stderr=subprocess.PIPE, text=True)
     cancel = ("POST", f"{JOBS}/ftjob-1/cancel")

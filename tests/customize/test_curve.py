@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from agent.jobs.customize import curve
-from agent.jobs.customize.curve import CurvePoint, curve_sizes, curve_text, first_rows
+from agent.jobs.customize import table as curve
+from agent.jobs.customize.table import CurvePoint, curve_sizes, curve_text, first_rows
 from tests.json_of import json_of
 from tests.toys import make_task
 

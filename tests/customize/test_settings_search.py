@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from agent.errors import TrainingDiverged
-from agent.jobs.customize import settings_search
 from agent.jobs.customize.settings_search import choose_settings
 from agent.training.settings import (
     MOST_SETTINGS,
@@ -21,7 +20,7 @@ from agent.training.settings import (
 )
 from tests.json_of import json_of
 
-choice_record = json_of(settings_search.choice_record)
+choice_record = json_of(lambda arm, choice: choice.record(arm))
 
 Curves = Mapping[tuple[float, int], list[float]]
 """Dev losses by epoch, of a learning rate and rank; none: it diverges."""

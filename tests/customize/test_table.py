@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.jobs.customize.curve import CurvePoint, curve_lines, curve_text
-from agent.jobs.customize.table import MeasuredArm, break_even, table
+from agent.jobs.customize.table import CurvePoint, MeasuredArm, break_even, curve_lines, curve_text, table
 from agent.report.job_blocks import job_sections
 from agent.report.terminal import lines_of
 from agent.results.customize import CustomizeResult, Elsewhere

@@ -1,4 +1,4 @@
-"""The arms of a comparison: what answers the same sealed rows, and what of a finished search takes part. Calls nothing.
+"""The arms and the plan of a comparison: what answers the same sealed rows, and what speaks against it. Calls nothing.
 
 A search has chosen its prompts on dev; none is taken for what it scored on the sealed test.
 """
@@ -7,27 +7,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from agent.cluster import LOCAL
 from agent.errors import InputError, Problem
+from agent.extras import command, is_here, missing
+from agent.jobs.customize.forgetting import QUESTIONS
 from agent.jobs.recorded import recorded_prompt
 from agent.ledger.query import History, Row, is_calibrated
 from agent.models.adapters import free_tokens, split_adapter
 from agent.models.gguf import read_gguf
+from agent.options.jobs import CustomizeOptions
 from agent.programs import TUNED_ARMS
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.template import label_text
 from agent.results.customize import Family
+from agent.scoring.llm_judge import judge_calls
+from agent.task.words import near
 from agent.training.base_model import read_architecture
+from agent.training.hf_files import folder_fault
 from agent.training.rows import require_soft_tokens
-from agent.training.settings import SoftPromptSettings
+from agent.training.settings import FullSettings, LoraSettings, SoftPromptSettings, Trainer, TrainingSettings
 from agent.types import LM, Message, Task
 
 if TYPE_CHECKING:
+    from agent.jobs.customize.hosted import HostedPlan
     from agent.jobs.customize.settings_search import SettingsChoice
 
 Method = Literal["prompt", "lora", "soft prompt", "full", "hosted", "no model"]
+LATENCY_ROWS = 5
+"""Dev rows that are asked one after the other, for the time of a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +80,6 @@ ARMS: Mapping[str, ArmSpec] = {
 
 
 @dataclass(frozen=True, slots=True)
-class PromptArm:
-    """A prompt of the search: the arm that it takes part as, and its trial there."""
-
-    spec: ArmSpec
-    candidate: PromptCandidate
-    trial: int
-
-
-@dataclass(frozen=True, slots=True)
 class MadeArm:
     """An arm that can be asked: its prompt, the model that answers, and what it took to make it.
 
@@ -98,20 +99,9 @@ class MadeArm:
     choice: SettingsChoice | None = None
     job: str = ""
 
-    @property
-    def is_tuned(self) -> bool:
-        """Whether a model was trained for it."""
-        return self.spec.family == "tuned"
-
 
 def require_arms(names: Sequence[str]) -> tuple[list[ArmSpec], list[Problem]]:
-    """The arms of these names, in the order of the table, with `yours`, and the names that no arm has.
-
-    Args:
-        names: as asked for; none: all arms.
-    """
-    from agent.task.words import near
-
+    """The arms of these names (none: the default ones) with `yours`, in the order of the table, and unknown names."""
     unknown = [
         Problem(f"--arms {name:.60}", f"no arm of this name{near(name, list(ARMS))}")
         for name in names
@@ -121,10 +111,8 @@ def require_arms(names: Sequence[str]) -> tuple[list[ArmSpec], list[Problem]]:
     return [spec for spec in ARMS.values() if spec.name in wanted or spec.name == "yours"], unknown
 
 
-def prompt_arms(history: History, run: Row, specs: Sequence[ArmSpec]) -> list[PromptArm]:
-    """The prompts of a finished search that take part as arms: of each kind the best on dev.
-
-    An arm that the search has nothing for is left out: no candidate picks examples, say."""
+def prompt_arms(history: History, run: Row, specs: Sequence[ArmSpec]) -> dict[str, PromptCandidate]:
+    """The prompts of a finished search that take part, by arm: of each kind the best on dev, if there is one."""
     trials = [
         trial
         for trial in history.trials(run["id"])
@@ -139,14 +127,9 @@ def prompt_arms(history: History, run: Row, specs: Sequence[ArmSpec]) -> list[Pr
         "retrieved": [trial for trial in best if rows[trial["candidate_id"]]["picks"]],
         "calibrated": [trial for trial in best if is_calibrated(trial)],
     }
-    return [
-        PromptArm(spec, recorded_prompt(rows[found[0]["candidate_id"]]), found[0]["number"])
-        for spec in specs
-        if (found := groups.get(spec.name))
-    ]
-
-
-# -- what a tuned arm asks --------------------------------------------------------------------------------------------
+    return {
+        spec.name: recorded_prompt(rows[found[0]["candidate_id"]]) for spec in specs if (found := groups.get(spec.name))
+    }
 
 
 def bare_prompt(task: Task) -> PromptCandidate:
@@ -160,11 +143,6 @@ def instructed_prompt(best: PromptCandidate) -> PromptCandidate:
     return replace(best, technique="zero-shot", demos=(), calibration=None, picks=None)
 
 
-def training_answer(task: Task, labels: Mapping[str, object]) -> str:
-    """The reply that is trained: the answer as a demo of the layout `turns` shows it. Only one output is tuned."""
-    return label_text(labels[task.signature.outputs[0].name])
-
-
 def rows_a_label(task: Task) -> dict[str, int]:
     """Train rows of each choice; of all together under "" for other answers."""
     output = task.signature.outputs[0]
@@ -176,12 +154,102 @@ def rows_a_label(task: Task) -> dict[str, int]:
     return counts
 
 
+# -- the plan ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomizePlan:
+    """What is compared.
+
+    Args:
+        run: the search that the prompts come from.
+        prompts: those that take part by arm, `yours` first.
+        base: the file of the model, where adapters are trained.
+        folder: of the ledger; adapters, checkpoints and releases are kept in it.
+        sizes: numbers of train rows that the arms learn from besides all, ascending.
+        hosted: the arm that the model's provider trains, if any.
+        others: shipped tasks, with the rows that tuned arms are asked in addition.
+    """
+
+    task: Task
+    lm: LM
+    judges: tuple[LM, ...]
+    run: str
+    best: PromptCandidate
+    prompts: Mapping[str, PromptCandidate]
+    specs: Sequence[ArmSpec]
+    base: Path
+    folder: Path
+    asked: CustomizeOptions
+    seed: int
+    sizes: Sequence[int]
+    hosted: HostedPlan | None
+    others: tuple[Task, ...]
+
+    @property
+    def tuned(self) -> list[ArmSpec]:
+        """The arms to train here."""
+        return [spec for spec in self.specs if spec.is_trained_here]
+
+    @property
+    def has_classic(self) -> bool:
+        """Whether methods without a language model take part."""
+        return any(spec.method == "no model" for spec in self.specs)
+
+    @property
+    def ray(self) -> str | None:
+        """The address of the Ray cluster that trains. None: this process does."""
+        return (self.asked.ray or (LOCAL if self.asked.tune else None)) if self.tuned else None
+
+    @property
+    def train_seconds(self) -> float | None:
+        """The cap of one arm."""
+        return None if self.asked.train_time is None else float(self.asked.train_time)
+
+    def settings_of(self, spec: ArmSpec) -> TrainingSettings:
+        kinds: dict[Method, type[TrainingSettings]] = {"soft prompt": SoftPromptSettings, "full": FullSettings}
+        return kinds.get(spec.method, LoraSettings)(seed=self.seed, max_seconds=self.train_seconds)  # type: ignore[call-arg]
+
+    def trainer_of(self, spec: ArmSpec) -> Trainer:
+        return "peft" if spec.method == "full" else self.asked.trainer
+
+    @property
+    def picking(self) -> str:
+        """The arm whose prompt picks its examples out of train, so that it learns from more rows; "" for none."""
+        picks = [name for name, prompt in self.prompts.items() if prompt.picks]
+        return "retrieved" if "retrieved" in picks else next(iter(picks), "")
+
+    @property
+    def calls(self) -> int:
+        """How many it takes at most."""
+        judged, trained = 1 + judge_calls(self.task), len(self.tuned)
+        tuned = trained + (self.hosted is not None)
+        rows = (len(self.task.test) + LATENCY_ROWS) * judged * (len(self.prompts) + tuned)
+        general = (len(QUESTIONS) + sum(len(task.dev) for task in self.others)) * (1 + tuned) if tuned else 0
+        learning = trained + bool(self.picking)
+        again = trained * (self.asked.seeds - 1) + len(self.sizes) * learning
+        return rows + general + again * len(self.task.test) * judged
+
+
+def planned_trainings(tuned: Sequence[ArmSpec], asked: CustomizeOptions, sizes: Sequence[int]) -> tuple[int, str]:
+    """How many trainings a comparison begins, and a line about them; most settings are trained for an epoch or two."""
+    if not tuned:
+        return 0, "no training here"
+    count = len(tuned) * (asked.tried + asked.seeds - 1 + len(sizes))
+    parts = [f"{asked.tried} settings on dev"] * (asked.tried > 1) + [f"{asked.seeds} seeds"] * (asked.seeds > 1)
+    parts += [f"{len(sizes)} fewer numbers of rows"] * bool(sizes)
+    names = ", ".join(spec.name for spec in tuned)
+    return count, f"{count} trainings ({names}{': ' if parts else ''}{', '.join(parts)})"
+
+
+# -- obstacles --------------------------------------------------------------------------------------------------------
+
+
 def why_no_soft_prompt(base: Path, messages: Sequence[Message] = ()) -> str:
     """Why no soft prompt can be trained for a model file; "" where one can, or where the file is not here yet.
 
     Args:
-        messages: that a soft prompt is to stand before, for which the engine is asked to cut them into tokens; none: it
-            is not.
+        messages: that a soft prompt is to stand before; the engine is asked to cut them into tokens.
     """
     if not base.is_file():
         return ""
@@ -210,3 +278,31 @@ def why_not_tuned(task: Task, model: str, base: Path | None) -> str:
     except InputError as error:
         return str(error)
     return ""
+
+
+def require_trainer(asked: CustomizeOptions, specs: Sequence[ArmSpec], base: Path | None) -> list[Problem]:
+    """All that speaks against the trainer that was asked for; `specs` are the arms to train that were named."""
+    problems, folder, is_peft = [], asked.hf_folder, asked.trainer == "peft"
+    if folder is not None and (fault := folder_fault(folder, base)):
+        problems.append(Problem("--hf-folder", fault))
+    soft = [spec.name for spec in specs if spec.method == "soft prompt"]
+    if soft and is_peft:
+        problems.append(Problem(f"--arms {soft[0]}", "trained in numpy alone; leave it or --trainer peft out"))
+    full = [f"--arms {spec.name}" for spec in specs if spec.method == "full"]
+    needs = [*(["--trainer peft"] if is_peft else []), *full, *(["--hf-folder"] if folder is not None else [])]
+    if needs and not is_here("tune"):
+        problems.append(Problem(", ".join(needs), missing("tune")))
+    return problems
+
+
+def require_ray(asked: CustomizeOptions, tuned: Sequence[ArmSpec]) -> list[Problem]:
+    """All that speaks against trainings on Ray; `tuned` are the arms to train."""
+    needs = [*(["--ray"] if asked.ray is not None else []), *([f"--tune {asked.tune}"] if asked.tune else [])]
+    problems = []
+    if needs and not tuned:
+        problems.append(Problem(", ".join(needs), "no arm is trained here; name one with --arms, or leave it out"))
+    if needs and not is_here("ray"):
+        problems.append(Problem(", ".join(needs), missing("ray")))
+    elif asked.tune and find_spec("pyarrow") is None:  # which Ray Tune needs and Ray alone does not bring
+        problems.append(Problem(f"--tune {asked.tune}", f"needs the whole extra; {command('ray')}"))
+    return problems

@@ -1,28 +1,140 @@
-"""The arm that a provider trains: its training files, what it may cost, and the model that comes of it.
+"""The arm that a provider trains: its files, what it may cost, the job, and the model that comes of it.
 
 It is never trained unless it is named: the rows of train and dev are uploaded to the provider, and it costs money.
+Three events of the ledger tell how far a training came, each on the disk before what follows it is sent: the files are
+uploaded, the job has started, the job has ended. Where only the files are known, the provider's list says whether a job
+on them was started; so the same training is found again after a kill.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import math
-from collections.abc import Mapping
+import shlex
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
-from agent.errors import BudgetRefused, InputError
+from agent.errors import AgentError, BudgetRefused, InputError, ModelError, ReleaseError, RunRefused
+from agent.files import new_files
+from agent.gateway.gateway import TEMPLATE_TOKENS
+from agent.gateway.limiter import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, patiently
 from agent.gateway.prices import Price, price_for, price_of
-from agent.jobs.customize.arms import ArmSpec, MadeArm
-from agent.jobs.customize.hosted_job import Finished, HostedTraining, TrainingFiles, training_files, training_prompt
+from agent.jobs.customize.arms import ArmSpec, MadeArm, instructed_prompt
 from agent.jobs.customize.training import Stopped
 from agent.jobs.session import Session
+from agent.ledger.query import FINE_TUNING
+from agent.models.hosted import cut
 from agent.models.model_registry import create_model
 from agent.models.openai import OpenAIModel
-from agent.models.provider_jobs import FineTuning, TuningSettings, tuned_name
+from agent.models.provider_jobs import SUCCEEDED, FineTuning, TuningJob, TuningSettings, tuned_name, tuning_body
+from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.types import LM, Spend, Task, canonical
+from agent.release.formats.native import chat_line, right_answer
+from agent.types import LM, Example, Spend, Task, canonical
+
+T = TypeVar("T")
+TRAIN, VALIDATION, SCRIPT = "train.jsonl", "validation.jsonl", "start-job.sh"
+FILES, STARTED, ENDED = FINE_TUNING
+GRACE_SECONDS = 10.0
+"""After a first Ctrl-C, in which a second one cancels the job at the provider."""
+REFUSED = "refused"
+"""The status of a training that the provider would not start."""
+_ENDINGS = {"failed": "failed", "cancelled": "was cancelled", "expired": "has expired"}
+
+
+# -- the files --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFiles:
+    """The files to upload; `tokens` are those of the train rows, at most, in one epoch."""
+
+    train: bytes
+    validation: bytes
+    rows: int
+    tokens: int
+
+
+def training_prompt(best: PromptCandidate) -> PromptCandidate:
+    """What a provider's model is trained with and asked: a prompt's instruction without its examples, in an own layout
+    where it has one of DSPy's, whose answers are wrapped."""
+    bare = instructed_prompt(best)
+    return replace(bare, format="turns") if bare.format.startswith("dspy-") else bare
+
+
+def training_files(task: Task, lm: LM, prompt: PromptCandidate) -> TrainingFiles:
+    """Train and dev rows as chats: exactly what the tuned model will be asked, and the right answer.
+
+    Raises:
+        InputError: the answer of a row would not be read back as the row has it.
+    """
+    program = PromptProgram(task, lm)
+
+    def chats(rows: Sequence[Example]) -> tuple[bytes, int]:
+        lines, tokens = [], 0
+        for row in rows:
+            try:
+                answer = right_answer(row, task, task.signature.outputs, reasoning=False)
+            except ReleaseError as error:
+                raise InputError(f"{error}, so no model can be trained on it; leave the row out") from error
+            messages = program.request(prompt, row).messages
+            texts = [*(message.content for message in messages), answer]
+            tokens += sum(lm.count_tokens(text) + TEMPLATE_TOKENS for text in texts)
+            lines.append(chat_line(messages, answer))
+        return "".join(lines).encode("utf-8", "replace"), tokens
+
+    train, tokens = chats(task.train)
+    return TrainingFiles(train, chats(task.dev)[0], len(task.train), tokens)
+
+
+def write_training_files(
+    folder: Path, files: TrainingFiles, model: OpenAIModel, settings: TuningSettings
+) -> list[Path]:
+    """Write both files, and the shell commands that upload them and start the job; send nothing.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        InputError: they cannot be written.
+    """
+    job = tuning_body(model, "@TRAIN@", "@VALIDATION@" if files.validation else "", settings)
+    body = shlex.quote(json.dumps(job)).replace("@TRAIN@", "'\"$train\"'").replace("@VALIDATION@", "'\"$validation\"'")
+    script = [
+        "#!/bin/sh",
+        "# Uploads the files of this folder and starts the training. It costs money at the provider.",
+        "set -eu",
+        f"url={shlex.quote(model.server.url)}",
+        f'key="Authorization: Bearer ${{{model.server.key_variable}}}"',
+        "upload() {",
+        '    curl -sSf "$url/files" -H "$key" -F purpose=fine-tune -F "file=@$1" |',
+        """        tr -d '\\n' | sed 's/.*"id": *"\\([^"]*\\)".*/\\1/'""",
+        "}",
+        f"train=$(upload {TRAIN})",
+        *([f"validation=$(upload {VALIDATION})"] if files.validation else []),
+        f'curl -sSf "$url/fine_tuning/jobs" -H "$key" -H "Content-Type: application/json" -d {body}',
+    ]
+    contents = {TRAIN: files.train, VALIDATION: files.validation, SCRIPT: ("\n".join(script) + "\n").encode()}
+    contents = {name: data for name, data in contents.items() if data}
+    try:
+        with new_files(folder) as beside:
+            for name, data in contents.items():
+                (beside / name).touch(mode=0o600)
+                (beside / name).write_bytes(data)
+    except OSError as error:
+        raise InputError(
+            f"--export-only {folder}: cannot be written ({error.strerror}); name another folder"
+        ) from error
+    return [folder / name for name in contents]
+
+
+# -- before anything is paid ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +150,44 @@ class HostedPlan:
     call_price: Price
     train_price: float | None
     settings: TuningSettings
+    prompt: PromptCandidate
+    files: TrainingFiles
 
-    def most_dollars(self, files: TrainingFiles) -> float | None:
-        """The most that the training may cost, by our own count of tokens. None: nobody knows the price."""
-        return None if self.train_price is None else files.tokens * self.settings.epochs * self.train_price / 1e6
+    @property
+    def most_dollars(self) -> float | None:
+        """The most that the training may cost, by our own count of tokens. None: the price is not known."""
+        return None if self.train_price is None else self.files.tokens * self.settings.epochs * self.train_price / 1e6
 
-
-# -- before anything is paid ------------------------------------------------------------------------------------------
+    @property
+    def key(self) -> str:
+        """The hash of all that a training is made of: base model with its address, rows, settings."""
+        parts = {
+            "model": self.model.name,
+            "train": hashlib.sha256(self.files.train).hexdigest(),
+            "validation": hashlib.sha256(self.files.validation).hexdigest(),
+            "settings": asdict(self.settings),
+        }
+        return hashlib.sha256(canonical(parts).encode()).hexdigest()
 
 
 def hosted_plan(
     spec: ArmSpec,
+    task: Task,
     lm: LM,
+    best: PromptCandidate,
     train_price: float | None,
     given: Price | None,
     max_cost: float | None,
     seed: int,
 ) -> HostedPlan:
-    """The training of an arm, as far as it can be known before it.
+    """The training of an arm with the instruction of a prompt, as far as it can be known before it.
 
     Args:
         train_price: dollars per million trained tokens. None: not known.
 
     Raises:
         InputError: with a line for each reason why this model is not trained at its provider.
+        BudgetRefused: the training alone may cost more than the cap.
     """
     flag = f"--arms {spec.name}"
     if not isinstance(lm, OpenAIModel):
@@ -79,21 +205,19 @@ def hosted_plan(
         faults.append(f"{flag}: with --max-cost the price of training is needed; give --train-price USD_PER_MILLION")
     if faults or price is None:
         raise InputError("\n".join(faults))
-    return HostedPlan(spec, lm, price, train_price, TuningSettings(seed=seed))
-
-
-def require_affordable(plan: HostedPlan, files: TrainingFiles, max_cost: float | None) -> None:
-    """Raises BudgetRefused where the training alone may cost more than the cap."""
-    most = plan.most_dollars(files)
+    prompt, settings = training_prompt(best), TuningSettings(seed=seed)
+    plan = HostedPlan(spec, lm, price, train_price, settings, prompt, training_files(task, lm, prompt))
+    most = plan.most_dollars
     if max_cost is not None and most is not None and most > max_cost:
         raise BudgetRefused(
-            f"--arms {plan.spec.name}: {files.tokens:,} tokens x {plan.settings.epochs} epochs may cost ${most:.2f}, "
+            f"{flag}: {plan.files.tokens:,} tokens x {settings.epochs} epochs may cost ${most:.2f}, "
             f"more than --max-cost {max_cost:g}; raise it, or use fewer rows (--limit)"
         )
+    return plan
 
 
 def require_service(model: LM) -> None:
-    """Asks the model's address for its fine-tuning API, before a search is paid. Raises RunRefused for none."""
+    """Ask the model's address for its fine-tuning API, before a search is paid. Raises RunRefused for none."""
 
     assert isinstance(model, OpenAIModel)
 
@@ -110,75 +234,195 @@ def require_service(model: LM) -> None:
 # -- the training -----------------------------------------------------------------------------------------------------
 
 
-class HostedTrainer:
-    """Trains the arm of a comparison, within its budget."""
+class HostedTraining:
+    """Trains the arm of a plan at its provider, within the budget of the run."""
 
-    def __init__(self, plan: HostedPlan, task: Task, best: PromptCandidate, session: Session[Any]) -> None:
-        self._plan, self._task, self._session = plan, task, session
-        self._prompt = training_prompt(best)
+    def __init__(self, plan: HostedPlan, session: Session[Any], stopped: Stopped) -> None:
+        self._plan, self._session, self._stopped = plan, session, stopped
         self._api = FineTuning.of(plan.model)
-        self._training: HostedTraining | None = None
-        self._made: list[OpenAIModel] = []
+        self._running: TuningJob | None = None
+        self.model: OpenAIModel | None = None
+        """The tuned model, once there is one."""
 
-    async def arm(self, stopped: Stopped) -> MadeArm:
+    async def arm(self) -> MadeArm:
         """The arm with its tuned model; the same rows and settings are trained once, whatever run began it.
 
         Raises:
             BudgetExhausted: the training may cost more than is left.
-            RunRefused: the provider did not train it, in its words.
+            RunRefused: the job failed, was cancelled or expired, or the provider does not start it.
+            ModelError: the provider cannot be reached; the same command continues.
+            Exception: what `stopped` returns; the job continues at the provider.
         """
-        plan, session = self._plan, self._session
-        files = training_files(self._task, plan.model, self._prompt)
-        key = training_key(plan, files)
-        training = HostedTraining(plan.spec.name, self._api, key, session, stopped, plan.train_price)
-        self._training = training
-        finished = training.settled() or await self._paid(training, files)
-        model = create_model(tuned_name(plan.model.name, finished.job.model))
+        plan = self._plan
+        kind, body = self._known()
+        if kind == ENDED:
+            job = TuningJob(body["job"], SUCCEEDED, "", body["model"], "", body["tokens"], body["seconds"])
+            usd = body["usd"]
+        else:
+            job, usd = await self._paid()
+        model = create_model(tuned_name(plan.model.name, job.model))
         assert isinstance(model, OpenAIModel)
-        self._made.append(model)
-        session.prices[model.name] = price_of(model.name) or plan.call_price
-        session.watcher.on_message(f"{plan.spec.name}: answered by {model.name}")
-        candidate = replace(self._prompt, model=finished.job.model)
-        seconds, job = finished.job.seconds or 0.0, finished.job.id
-        rows = len(self._task.train)
-        return MadeArm(plan.spec, candidate, model, rows, train_s=seconds, seconds=seconds, usd=finished.usd, job=job)
+        self.model = model
+        self._session.prices[model.name] = price_of(model.name) or plan.call_price
+        self._say(f"answered by {model.name}")
+        candidate, seconds = replace(plan.prompt, model=job.model), job.seconds or 0.0
+        return MadeArm(
+            plan.spec, candidate, model, plan.files.rows, train_s=seconds, seconds=seconds, usd=usd, job=job.id
+        )
 
     async def abandon(self) -> None:
-        """Cancels a job that is running, as the user leaves at once."""
-        if self._training is not None:
-            await self._training.abandon()
+        """Cancel a job that is running: the user leaves at once. Raises nothing."""
+        job, self._running = self._running, None
+        if job is None:
+            return
+        warn, what = self._session.watcher.warn, f"{self._plan.spec.name}: the job {job.id}"
+        try:
+            ended = await self._api.cancel(job.id)
+            warn(f"{what} is cancelled at the provider ({ended.status})")
+            if ended.is_ended:
+                await self._note_end(ended, ended.tokens or 0)
+        except AgentError as error:
+            warn(f"{what}: {error}; see to it at the provider")
 
     async def close(self) -> None:
         await self._api.close()
-        for model in self._made:
-            await model.close()
+        if self.model is not None:
+            await self.model.close()
 
-    async def _paid(self, training: HostedTraining, files: TrainingFiles) -> Finished:
-        plan, account = self._plan, self._session.account
-        most = plan.most_dollars(files)
+    async def _paid(self) -> tuple[TuningJob, float | None]:
+        plan, account, most = self._plan, self._session.account, self._plan.most_dollars
         if most is None:
             account.no_price += (f"training {plan.model.name}",)
         says = "at a price that nobody knows" if most is None else f"${most:.2f} at most"
-        self._session.watcher.on_message(
-            f"{plan.spec.name}: training at the provider on {files.rows} rows, {files.tokens:,} tokens at most x "
+        self._say(
+            f"training at the provider on {plan.files.rows} rows, {plan.files.tokens:,} tokens at most x "
             f"{plan.settings.epochs} epochs, {says}"
         )
         worst = Spend(usd=most or 0.0)
         account.reserve(worst)
         try:
-            finished = await training.finished(files, plan.settings)
+            job, usd = await self._finished()
         finally:
             account.release(worst)
-        account.charge("model", Spend(usd=finished.usd or 0.0))
-        return finished
+        account.charge("model", Spend(usd=usd or 0.0))
+        return job, usd
 
+    async def _finished(self) -> tuple[TuningJob, float | None]:
+        """Train, or continue the training that the same command began."""
+        await self._api.check()
+        kind, body = self._known()
+        if kind == STARTED:
+            self._say(f"the job {body['job']} was started before; going on with it")
+            job = await self._look(str(body["job"]))
+        else:
+            job = await self._submitted(body if kind == FILES else None)
+        self._running = job
+        began = time.monotonic()
+        try:
+            job = await self._until_ended(job)
+        finally:
+            if job.is_ended:
+                self._running = None
+        job = replace(job, seconds=round(job.seconds or time.monotonic() - began, 1))
+        most = self._plan.files.tokens * self._plan.settings.epochs if job.status == SUCCEEDED else 0
+        usd = await self._note_end(job, most if job.tokens is None else job.tokens)  # as the provider says, else all
+        if job.status != SUCCEEDED:
+            raise RunRefused(
+                f"{self._plan.spec.name}: the job {job.id} {_ENDINGS.get(job.status, job.status)}"
+                f"{f' ({job.words})' if job.words else ''}; the same command starts a new one"
+            )
+        return job, usd
 
-def training_key(plan: HostedPlan, files: TrainingFiles) -> str:
-    """The hash of all that a training is made of: base model with its address, rows, settings."""
-    parts: Mapping[str, Any] = {
-        "model": plan.model.name,
-        "train": hashlib.sha256(files.train).hexdigest(),
-        "validation": hashlib.sha256(files.validation).hexdigest(),
-        "settings": asdict(plan.settings),
-    }
-    return hashlib.sha256(canonical(parts).encode()).hexdigest()
+    async def _submitted(self, known: Mapping[str, Any] | None) -> TuningJob:
+        """Start the job, unless one on the files that are `known` was started: by a run that was killed, say."""
+        api, settings, is_first = self._api, self._plan.settings, known is None
+        if known is None:
+            known = {"train": "", "validation": ""}
+            for name, data in ((TRAIN, self._plan.files.train), (VALIDATION, self._plan.files.validation)):
+                if data:
+                    known[Path(name).stem] = await self._patiently(partial(api.upload, name, data))
+            await self._note(FILES, **known)
+        train, validation = known["train"], known["validation"]
+
+        async def once() -> TuningJob:
+            nonlocal is_first
+            if not is_first and (found := await api.find(train)) is not None:
+                return found
+            is_first = False
+            try:
+                return await api.create(train, validation, settings)
+            except ModelError as error:
+                if not error.retry and error.status not in (401, 403):  # nothing was started; perhaps a file is gone
+                    await self._note(ENDED, job="", status=REFUSED, model="", words=cut(str(error)), tokens=0, usd=0.0)
+                raise
+
+        job = await self._patiently(once)
+        await self._note(STARTED, job=job.id)
+        self._say(f"the job {job.id} has started at the provider ({job.status})")
+        return job
+
+    async def _until_ended(self, job: TuningJob) -> TuningJob:
+        wait, began, said = FIRST_WAIT, time.monotonic(), time.monotonic()
+        while not job.is_ended:
+            await self._pause(wait)
+            wait, before = min(LONGEST_WAIT, GROWTH * wait), job.status
+            job = await self._look(job.id)
+            now = time.monotonic()
+            if job.status != before:
+                said = now
+                self._say(f"the job is {job.status}")
+            elif now - said >= LINE_SECONDS:
+                said = now
+                self._say(f"the job is still {job.status}, {now - began:.0f} s so far")
+        return job
+
+    async def _look(self, job: str) -> TuningJob:
+        try:
+            return await self._patiently(partial(self._api.look, job))
+        except RunRefused as refusal:
+            if refusal.status != 404:
+                raise
+            raise RunRefused(
+                f"{self._plan.spec.name}: the provider does not know the job {job} (a key of another account?); to "
+                "train anew, give another --seed",
+                status=404,
+            ) from refusal
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        return await patiently(ask, self._pause, self._say, self._session.options.longest_wait, FIRST_WAIT)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait; a run that is stopped ends here, after time for a second Ctrl-C where a job is running."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if (stopped := self._stopped()) is not None:
+                if self._running is not None:
+                    self._session.watcher.warn(
+                        f"{self._plan.spec.name}: the job {self._running.id} goes on at the provider, and the same "
+                        f"command finds it again; Ctrl-C within {GRACE_SECONDS:.0f} s cancels it there"
+                    )
+                    await asyncio.sleep(GRACE_SECONDS)
+                raise stopped
+            await asyncio.sleep(min(left, 0.2))
+
+    def _say(self, line: str) -> None:
+        self._session.watcher.on_message(f"{self._plan.spec.name}: {line}")
+
+    # -- the events ---------------------------------------------------------------------------------------------------
+
+    def _known(self) -> tuple[str, Mapping[str, Any]]:
+        """The last event of this training, unless it ended without a model; then, and at first, nothing."""
+        events = self._session.ledger.fine_tuning(self._plan.key)
+        kind, body = events[-1] if events else ("", {})
+        return ("", {}) if kind == ENDED and body["status"] != SUCCEEDED else (kind, body)
+
+    async def _note(self, kind: str, **body: Any) -> None:
+        ledger, run = self._session.ledger, self._session.id
+        ledger.event(run, kind, {"key": self._plan.key, "arm": self._plan.spec.name, **body})
+        await ledger.commit()
+
+    async def _note_end(self, job: TuningJob, tokens: int) -> float | None:
+        usd = None if self._plan.train_price is None else tokens * self._plan.train_price / 1e6
+        end = {"status": job.status, "model": job.model, "words": job.words}
+        await self._note(ENDED, job=job.id, **end, tokens=tokens, seconds=job.seconds, usd=usd)
+        return usd

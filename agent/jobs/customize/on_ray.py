@@ -28,7 +28,7 @@ LOOK_SECONDS = 0.5
 """Of training between two messages of a node, and between two looks at whether the run was stopped."""
 Files = Sequence[tuple[str, bytes]]
 """By name what a folder holds."""
-OnSteps = Callable[[Sequence[Step]], None]
+OnSteps = Callable[..., None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ def carry_out(order: NodeOrder, on_step: OnStep, on_epoch: OnEpoch | None = None
 
 
 def on_node(order: NodeOrder) -> Iterator[Any]:
-    """What a worker does: gives lists of steps, and at last the result with its files, or the error."""
+    """Train in a worker: yield lists of steps, and at last the result with its files, or the error."""
     steps: SimpleQueue[Step] = SimpleQueue()
     left = threading.Event()
 
@@ -93,7 +93,6 @@ def on_node(order: NodeOrder) -> Iterator[Any]:
 
 
 def checkpoints(folder: Path, training: str) -> Files:
-    """What a training continues from."""
     return [(path.name, path.read_bytes()) for path in sorted(folder.glob(f"{training}-*.npz"))]
 
 
@@ -138,14 +137,13 @@ class RayTrainings:
         leave_cluster(self.ray)
 
     def resources(self, order: TrainingOrder) -> dict[str, float]:
-        """What a training takes of a node: a CPU for each thread, as far as a node has them, and a GPU for PyTorch."""
+        """A CPU for each thread, as far as a node has them, and a GPU for PyTorch."""
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         most, threads = max((node.get("CPU", 0.0) for node in nodes), default=0.0), order.settings.threads
         gpu = order.trainer == "peft" and any(node.get("GPU", 0.0) >= 1 for node in nodes)
         return {"num_cpus": min(threads, most) or threads, "num_gpus": float(gpu)}
 
     def order(self, order: TrainingOrder) -> NodeOrder:
-        """What a node is sent for a training."""
         base, folder = order.base.absolute(), order.folder
         if base not in self._digests:
             self._digests[base] = sha256_of(base)
@@ -165,8 +163,8 @@ class RayTrainings:
         """As `TrainingOrder.train`, on a node; its files are in the order's folder afterwards.
 
         Args:
-            on_steps: gets the steps since the last call, and at least each half second none; what it raises ends the
-                training. Steps that are made again after a node died come again.
+            on_steps: gets the steps since the last call as arguments, and at least each half second none; what it
+                raises ends the training. Steps that are made again after a node died come again.
 
         Raises:
             InputError: as `train_pairs`, or the node has another model or other packages.
@@ -197,23 +195,23 @@ class RayTrainings:
     async def _once(self, order: NodeOrder, on_steps: OnSteps) -> tuple[TrainedAdapter, Files]:
         """One life of a training: its result, and the files that had to be sent."""
         stream = self._task.options(**self.resources(order)).remote(order)
-        work = asyncio.ensure_future(_received(stream, on_steps))
+
+        async def received() -> tuple[TrainedAdapter, Files]:
+            async for reference in stream:
+                got = await reference
+                if isinstance(got, AgentError):
+                    raise got
+                if isinstance(got, tuple):
+                    return got
+                on_steps(*got)
+            raise AgentError("a node ended a training without its result")
+
+        work = asyncio.ensure_future(received())
         try:
             while not work.done():
-                on_steps(())
+                on_steps()
                 await asyncio.wait({work}, timeout=LOOK_SECONDS)
             return work.result()
         finally:
             work.cancel()
             self.ray.cancel(stream)  # nothing where it has ended
-
-
-async def _received(stream: Any, on_steps: OnSteps) -> tuple[TrainedAdapter, Files]:
-    async for reference in stream:
-        got = await reference
-        if isinstance(got, AgentError):
-            raise got
-        if isinstance(got, tuple):
-            return got
-        on_steps(got)
-    raise AgentError("a node ended a training without its result")

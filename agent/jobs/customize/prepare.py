@@ -6,18 +6,27 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.cluster import LOCAL, join_cluster, leave_cluster
 from agent.errors import InputError, Problem
 from agent.jobs.arguments import require_none
-from agent.jobs.customize.arms import ArmSpec, bare_prompt, prompt_arms, require_arms, why_no_soft_prompt, why_not_tuned
-from agent.jobs.customize.curve import FEWEST_TRAIN, curve_sizes
-from agent.jobs.customize.elsewhere import other_tasks
-from agent.jobs.customize.hosted import HostedPlan, hosted_plan, require_affordable
-from agent.jobs.customize.hosted_job import training_files, training_prompt, write_training_files
+from agent.jobs.customize.arms import (
+    ArmSpec,
+    CustomizePlan,
+    bare_prompt,
+    planned_trainings,
+    prompt_arms,
+    require_arms,
+    require_ray,
+    require_trainer,
+    why_no_soft_prompt,
+    why_not_tuned,
+)
+from agent.jobs.customize.forgetting import other_tasks
+from agent.jobs.customize.hosted import HostedPlan, hosted_plan, training_files, training_prompt, write_training_files
 from agent.jobs.customize.job import Customize
-from agent.jobs.customize.plan import CustomizePlan, require_ray, require_trainer, trainings
+from agent.jobs.customize.table import FEWEST_TRAIN, curve_sizes
 from agent.jobs.launch import Launch
 from agent.jobs.locations import open_history
 from agent.jobs.recorded import recorded_prompt
@@ -30,12 +39,9 @@ from agent.models.provider_jobs import TuningSettings
 from agent.options.jobs import CustomizeOptions
 from agent.options.shared import SpendingOptions
 from agent.programs.prompt import PromptProgram
-from agent.prompt.prompt_candidate import baseline
+from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.results.customize import CustomizeResult
 from agent.task.examples import PLAYED
-
-if TYPE_CHECKING:
-    from agent.types import Task
 
 
 def checked(
@@ -48,20 +54,21 @@ def checked(
 
     Raises:
         InputError: arms are not known or cannot be trained for this task and model, or an option is wrong; all of it.
+        BudgetRefused: a training at the provider may cost more than the cap with the user's own prompt.
     """
-    task, problems = launch.task, []
+    task = launch.task
     if task.program:
         raise InputError(f"{task.name}: a program of your own; only prompts and models are compared")
     if task.user is not None:
         raise InputError(f"{task.name}: {PLAYED}; a model is trained on conversations as they were (type conversation)")
-    specs, unknown = require_arms(asked.arms)
-    problems += unknown
+    specs, problems = require_arms(asked.arms)
     tuned = [spec for spec in specs if spec.is_trained_here]
     local = launch.target if isinstance(launch.target, LocalModel) else None
     base = local.path if local else None
-    why = why_not_tuned(task, launch.target.name, base) if tuned else ""
-    if tuned and not why and len(task.train) < FEWEST_TRAIN:
-        why = f"{len(task.train)} train rows are too few to train on; give at least {FEWEST_TRAIN}"
+    few = ""
+    if len(task.train) < FEWEST_TRAIN:
+        few = f"{len(task.train)} train rows are too few to train on; give at least {FEWEST_TRAIN}"
+    why = (why_not_tuned(task, launch.target.name, base) or few) if tuned else ""
     if why and asked.arms:
         problems.append(Problem(f"--arms {tuned[0].name}", why))
     soft = [spec for spec in tuned if spec.method == "soft prompt"]
@@ -73,28 +80,24 @@ def checked(
     problems += require_trainer(asked, tuned if asked.arms else [], base)
     sizes, wrong = curve_sizes(str(asked.curve), len(task.train))
     require_none([*problems, *wrong, *require_ray(asked, tuned)])
-    require_hosted(launch, specs, asked)
+    if _hosted(launch, specs, asked, baseline(task)) and few:
+        raise InputError(f"--arms hosted: {few}")
     return [spec for spec in specs if not why or spec not in tuned], sizes
 
 
-def require_hosted(launch: Launch, specs: Sequence[ArmSpec], asked: CustomizeOptions) -> HostedPlan | None:
-    """The training at the model's provider, where that is asked for. Raises InputError or BudgetRefused where it cannot
-    be, or may cost more than the cap with the user's own prompt."""
+def _hosted(
+    launch: Launch, specs: Sequence[ArmSpec], asked: CustomizeOptions, best: PromptCandidate
+) -> HostedPlan | None:
+    """The training at the model's provider, where that is asked for. Raises what `hosted_plan` raises."""
     spec = next((spec for spec in specs if spec.method == "hosted"), None)
     if spec is None:
         return None
-    task, options = launch.task, launch.options
-    most = options.max_cost
-    plan = hosted_plan(spec, launch.target, asked.train_price, price_of(options), most, options.seed)
-    if len(task.train) < FEWEST_TRAIN:
-        few = f"{len(task.train)} train rows are too few to train on; give at least {FEWEST_TRAIN}"
-        raise InputError(f"--arms {spec.name}: {few}")
-    require_affordable(plan, training_files(task, launch.target, training_prompt(baseline(task))), most)
-    return plan
+    options, price = launch.options, asked.train_price
+    return hosted_plan(spec, launch.task, launch.target, best, price, price_of(options), options.max_cost, options.seed)
 
 
 def require_cluster(asked: CustomizeOptions) -> None:
-    """Asks for the cluster before a search is paid for; one of this machine is started when it is needed. Raises
+    """Ask for the cluster before a search is paid for; one of this machine is started when it is needed. Raises
     InputError where none answers."""
     if asked.ray not in (None, LOCAL):
         leave_cluster(join_cluster(asked.ray, "--ray"))
@@ -103,22 +106,19 @@ def require_cluster(asked: CustomizeOptions) -> None:
 def finished_search(launch: Launch, db: Path) -> str:
     """The id of the latest complete search of this very task, rows (`--limit`), model and limit on examples
     (`--max-examples`) in the ledger; "" for none."""
+
+    def is_same(row: Row) -> bool:
+        if row["status"] != "complete" or not row["result"] or (row["options"] or {}).get("command"):
+            return False
+        began, asked = started_with(row), launch.asked
+        if began.migrates or (began.limit, began.max_examples) != (asked.limit, asked.max_examples):
+            return False
+        return row["model"] == launch.target.name and not changes_since(row, launch, proposes=False)
+
     if not db.is_file():
         return ""
     with closing(open_history(db)) as history:
-        for row in history.runs():
-            if _is_same(row, launch):
-                return str(row["id"])
-    return ""
-
-
-def _is_same(row: Row, launch: Launch) -> bool:
-    if row["status"] != "complete" or not row["result"] or (row["options"] or {}).get("command"):
-        return False
-    began, asked = started_with(row), launch.asked
-    if began.migrates or (began.limit, began.max_examples) != (asked.limit, asked.max_examples):
-        return False
-    return row["model"] == launch.target.name and not changes_since(row, launch, proposes=False)
+        return next((str(row["id"]) for row in history.runs() if is_same(row)), "")
 
 
 def dry_run(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> dict[str, Any]:
@@ -133,13 +133,13 @@ def dry_run(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> dict
     if run:
         plan = planned(launch, run, asked, db)
         tuned, sizes, calls = plan.tuned, plan.sizes, plan.calls
-        arms = [arm.spec.name for arm in plan.prompts] + [spec.name for spec in tuned]
+        arms = [*plan.prompts] + [spec.name for spec in tuned]
         arms += ["hosted"] * (plan.hosted is not None) + ["no-model"] * plan.has_classic
     else:
         specs, sizes = checked(launch, asked)
         tuned, calls = [spec for spec in specs if spec.is_trained_here], None
         arms = [spec.name for spec in specs]
-    count, line = trainings(tuned, asked, sizes)
+    count, line = planned_trainings(tuned, asked, sizes)
     about = {"task": launch.task.name, "model": launch.target.name, "of_run": run, "arms": arms}
     return {**about, "trainings": count, "trainings_text": line, "calls": calls}
 
@@ -178,36 +178,33 @@ def comparison_options(launch: Launch) -> SpendingOptions:
 def planned(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> CustomizePlan:
     """The plan of a comparison, as `prepare_customize` takes it."""
     specs, sizes = checked(launch, asked)
-    with closing(open_history(db)) as history:
-        row = searched(history.run(run))
-        _require_same(row, launch)
-        task = replace(launch.task, test=_tested(history, row, launch.task))
-        prompts = prompt_arms(history, row, specs)
-        best = recorded_prompt(history.candidate(row["result"]["winner"]["candidate_id"]))
     target = launch.target
-    if hosted := require_hosted(launch, specs, asked):
-        files = training_files(task, target, training_prompt(best))
-        require_affordable(hosted, files, launch.asked.max_cost)
+    with closing(open_history(db)) as history:
+        row, best = _searched(history, run, launch)
+        base = history.trials(row["id"], [0])[0]["candidate_id"]
+        opened = {outcome["example_id"] for outcome in history.outcomes(row["id"], base, "test")}
+        task = replace(launch.task, test=tuple(example for example in launch.task.test if example.id in opened))
+        prompts = prompt_arms(history, row, specs)
     return CustomizePlan(
         task=task,
         lm=target,
         judges=launch.judges,
         run=row["id"],
         best=best,
-        prompts=tuple(prompts),
+        prompts=prompts,
         specs=specs,
         base=target.path if isinstance(target, LocalModel) else Path(),
         folder=db.parent,
         asked=asked,
         seed=launch.options.seed,
         sizes=sizes,
-        hosted=hosted,
+        hosted=_hosted(launch, specs, asked, best),
         others=other_tasks(task.name) if any(spec.is_trained_here for spec in specs) else (),
     )
 
 
 def export_training(launch: Launch, run: str, folder: Path, db: Path) -> dict[str, Any]:
-    """Writes what a training at the provider would upload, and the commands for it; calls nothing.
+    """Write what a training at the provider would upload, and the commands for it; call nothing.
 
     Args:
         run: a finished search, whose best instruction is trained with. "": the user's own prompt is.
@@ -227,25 +224,20 @@ def export_training(launch: Launch, run: str, folder: Path, db: Path) -> dict[st
         raise InputError(f"{task.name}: {PLAYED}; write conversations as they were (type conversation)")
     if run:
         with closing(open_history(db)) as history:
-            row = searched(history.run(run))
-            _require_same(row, launch)
-            prompt, row_id = recorded_prompt(history.candidate(row["result"]["winner"]["candidate_id"])), row["id"]
+            row, prompt = _searched(history, run, launch)
+            row_id = row["id"]
     files = training_files(task, target, training_prompt(prompt))
     paths = write_training_files(folder, files, target, TuningSettings(seed=launch.options.seed))
     return {"files": [str(path) for path in paths], "rows": files.rows, "tokens": files.tokens, "of_run": row_id}
 
 
-def _require_same(row: Row, launch: Launch) -> None:
+def _searched(history: History, run: str, launch: Launch) -> tuple[Row, PromptCandidate]:
+    """A finished search of this task and model, and its winner. Raises InputError for another."""
+    row = searched(history.run(run))
     if row["result"] is None:
         raise InputError(f"{row['id']}: this run has no result; `optimize resume {row['id']}` goes on with it")
     if row["model"] != launch.target.name:
         raise InputError(f"{row['id']}: a run with {row['model']}, not {launch.target.name}; give -m {row['model']}")
     if changed := changes_since(row, launch, proposes=False):
         raise InputError("\n".join(f"{row['id']}: {what}" for what in changed))
-
-
-def _tested(history: History, row: Row, task: Task) -> tuple[Any, ...]:
-    """The sealed rows that the search opened."""
-    base = history.trials(row["id"], [0])[0]["candidate_id"]
-    opened = {outcome["example_id"] for outcome in history.outcomes(row["id"], base, "test")}
-    return tuple(example for example in task.test if example.id in opened)
+    return row, recorded_prompt(history.candidate(row["result"]["winner"]["candidate_id"]))

@@ -6,24 +6,21 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
 from agent.extras import require
-from agent.jobs.customize.arm_trainings import ADAPTERS
-from agent.jobs.customize.arms import bare_prompt, instructed_prompt
-from agent.jobs.customize.training import TrainingOrder, pairs_of, row_hash, rows_hash
-from agent.jobs.launch import Launch, prepare
+from agent.jobs.customize.training import ADAPTERS, TrainingOrder, pairs_of, prompt_of, row_hash, rows_hash
+from agent.jobs.launch import prepare
 from agent.jobs.recorded import recorded_prompt
 from agent.jobs.resume import changes_since
 from agent.ledger.query import History, Row, started_with
 from agent.ledger.trail import facts_of
 from agent.models.local import LocalModel
-from agent.programs.prompt import PromptProgram
 from agent.training.parameters import read_lora
 from agent.training.settings import FullSettings, LoraSettings, SoftPromptSettings, TrainingSettings
-from agent.types import Example
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,35 +84,42 @@ def retrain(row: Row, history: History, say: Callable[[str], None]) -> list[Retr
         if not base.is_file():
             raise InputError(f"{row['id']}: {launch.target.name}: its weights are not here, so nothing can be trained")
         best = recorded_prompt(history.candidate(search["result"]["winner"]["candidate_id"]))
-        prompts = {True: instructed_prompt(best), False: bare_prompt(launch.task)}
-        made = []
+        rows, made = {row_hash(example): example for example in launch.task.train}, []
         for before, after in zip(planned, done, strict=True):
             plan, was = before["body"], after["body"]
-            train, dev = _rows(plan, launch, row["id"])
-            say(f"{plan['arm']}, seed {plan['seed']}: training on {len(train)} rows again")
-            program, prompt = PromptProgram(launch.task, launch.target), prompts[plan["arm"] == "lora+prompt"]
+            if set(plan["rows"]) - set(rows) or plan["dev"] != rows_hash(launch.task.dev):
+                what = "the rows that it was trained on are not those of the task any more"
+                raise InputError(f"{row['id']}: {plan['arm']}: {what}")
+            say(f"{plan['arm']}, seed {plan['seed']}: training on {len(plan['rows'])} rows again")
             if plan["trainer"] != "numpy":
                 require("tune", f"{row['id']}: {plan['arm']}, trained by {plan['trainer']}")
+            prompt = prompt_of(plan["arm"], launch.task, best)
             order = TrainingOrder(
                 base=base,
-                rows=pairs_of(program, prompt, train),
-                validation=pairs_of(program, prompt, dev),
+                rows=pairs_of(launch.task, launch.target, prompt, [rows[digest] for digest in plan["rows"]]),
+                validation=pairs_of(launch.task, launch.target, prompt, launch.task.dev),
                 settings=_settings(was),
                 folder=Path(name),
                 trainer=plan["trainer"],
                 weights=plan["weights"] and Path(plan["weights"]),
             )
             now, kept = order.train(), history.path.parent / ADAPTERS
-            weights = None if now.sha256 == was["adapter"] else _weights(now.path, kept, was["adapter"], order)
-            made.append(_compared(plan, was, now.sha256, -max(now.scores) if now.scores else None, weights))
+            is_same = now.sha256 == was["adapter"]
+            made.append(
+                Retrained(
+                    str(plan["arm"]),
+                    int(plan["labels"]),
+                    int(plan["seed"]),
+                    now.sha256,
+                    str(was["adapter"]),
+                    round(-max(now.scores), 5) if now.scores else None,
+                    min(was["dev_losses"], default=None),
+                    None if is_same else _weights(now.path, kept, was["adapter"], order),
+                    version("numpy"),
+                    str(was["numpy"]),
+                )
+            )
     return made
-
-
-def _rows(plan: Mapping[str, Any], launch: Launch, run: str) -> tuple[list[Example], tuple[Example, ...]]:
-    by_hash = {row_hash(example): example for example in launch.task.train}
-    if set(plan["rows"]) - set(by_hash) or plan["dev"] != rows_hash(launch.task.dev):
-        raise InputError(f"{run}: {plan['arm']}: the rows that it was trained on are not those of the task any more")
-    return [by_hash[digest] for digest in plan["rows"]], launch.task.dev
 
 
 def _settings(was: Mapping[str, Any]) -> TrainingSettings:
@@ -133,15 +137,3 @@ def _weights(now: Path, kept: Path, digest: str, order: TrainingOrder) -> float 
     if not isinstance(order.settings, LoraSettings) or not re.fullmatch(r"[0-9a-f]{64}", digest) or not was.is_file():
         return None
     return float(abs(read_lora(now, order.base).flat - read_lora(was, order.base).flat).max())
-
-
-def _compared(
-    plan: Mapping[str, Any], was: Mapping[str, Any], adapter: str, dev_loss: float | None, weights: float | None
-) -> Retrained:
-    import numpy
-
-    loss = None if dev_loss is None else round(dev_loss, 5)
-    loss_was = min(was["dev_losses"], default=None)
-    versions = (numpy.__version__, str(was["numpy"]))
-    name = (str(plan["arm"]), int(plan["labels"]), int(plan["seed"]))
-    return Retrained(*name, adapter, str(was["adapter"]), loss, loss_was, weights, *versions)

@@ -19,16 +19,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from agent.cluster import RETRIES
 from agent.errors import AgentError, InputError, TrainingDiverged, error_lines
 from agent.jobs.customize.on_ray import LOOK_SECONDS, NodeOrder, RayTrainings, carry_out
+from agent.jobs.customize.training import Stopped, TrainingOrder, WatchedTraining, trained
+from agent.observer import Observer
+from agent.options.jobs import CustomizeOptions
 from agent.results.customize import ArmSettings, SettingsTried
-from agent.training.settings import Step, TrainedAdapter, TrainingSettings
-
-if TYPE_CHECKING:
-    from agent.jobs.customize.training import TrainingOrder
+from agent.training.settings import Step, TrainedAdapter, TrainingSettings, drawn, variants
 
 T = TypeVar("T")
 Train = Callable[[TrainingSettings, str], Awaitable[TrainedAdapter]]
@@ -54,19 +54,22 @@ class TriedSettings:
     epochs: int = 0
     dev_loss: float = math.inf
     seconds: float = 0.0
-    diverged: bool = False
     ended: str = ""
     why: str = ""
 
-    def told(self) -> SettingsTried:
-        """As the result says it; a loss that is not known is None."""
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Of several the lowest is the best; of equals the first."""
+        return self.ended == DIVERGED, self.dev_loss
+
+    def record(self) -> SettingsTried:
         return SettingsTried(
             learning_rate=getattr(self.settings, "learning_rate", None),
             rank=getattr(self.settings, "rank", None),
             epochs=self.epochs,
             dev_loss=round(self.dev_loss, 5) if math.isfinite(self.dev_loss) else None,
             seconds=round(self.seconds, 1),
-            diverged=self.diverged,
+            diverged=self.ended == DIVERGED,
             ended=self.ended,
         )
 
@@ -78,6 +81,7 @@ class SettingsChoice:
     Args:
         chosen: the settings, with what is left of a cap on seconds.
         tried: all of them; () where there was one alone.
+        seconds: of those that were given up.
     """
 
     chosen: TrainingSettings
@@ -86,16 +90,44 @@ class SettingsChoice:
 
     @staticmethod
     def of(most: float | None, tried: Sequence[TriedSettings], best: TriedSettings) -> SettingsChoice:
-        """Chooses the best under a cap on seconds. Raises TrainingDiverged where it diverged, as then all did."""
-        if best.diverged:
+        """Choose the best under a cap on seconds. Raises TrainingDiverged where it diverged, as then all did."""
+        if best.ended == DIVERGED:
             raise TrainingDiverged(best.why)
         others = sum(each.seconds for each in tried if each is not best)
         return SettingsChoice(_capped(most, tried, best), tried if len(tried) > 1 else (), others)
 
+    def record(self, arm: str) -> ArmSettings:
+        return ArmSettings(arm=arm, chosen=asdict(self.chosen), tried=tuple(each.record() for each in self.tried))
 
-def choice_record(arm: str, choice: SettingsChoice) -> ArmSettings:
-    """What was chosen of what; `tried` is empty where there was one."""
-    return ArmSettings(arm=arm, chosen=asdict(choice.chosen), tried=tuple(each.told() for each in choice.tried))
+
+async def chosen_settings(
+    arm: str,
+    order: TrainingOrder,
+    asked: CustomizeOptions,
+    observer: Observer,
+    stopped: Stopped,
+    cluster: RayTrainings | None,
+) -> SettingsChoice:
+    """Have dev choose the settings of an arm, by halving or by ASHA. Raises what these raise."""
+    if not asked.tune:
+
+        async def train(settings: TrainingSettings, about: str) -> TrainedAdapter:
+            return await trained(f"{arm}, {about}", replace(order, settings=settings), observer, stopped, cluster)
+
+        return await choose_settings(variants(order.settings, asked.tried), train, cluster is not None)
+    assert cluster is not None
+    settings, most = drawn(order.settings, asked.tried), order.settings.max_seconds
+    share = None if most is None else most / len(settings)
+    watched = [
+        WatchedTraining(
+            f"{arm}, setting {number} of {len(settings)}",
+            replace(order, settings=replace(each, max_seconds=share)),
+            observer,
+            stopped,
+        )
+        for number, each in enumerate(settings, 1)
+    ]
+    return await choose_by_asha(settings, watched, cluster)
 
 
 async def each_of(works: Sequence[Callable[[], Awaitable[T]]], at_once: bool) -> list[T]:
@@ -124,7 +156,7 @@ def _capped(most: float | None, tried: Sequence[TriedSettings], own: TriedSettin
 
 
 async def choose_settings(settings: Sequence[TrainingSettings], train: Train, at_once: bool = False) -> SettingsChoice:
-    """Trains settings until dev has chosen one of them; one alone is chosen at once.
+    """Train settings until dev has chosen one of them; one alone is chosen at once.
 
     Args:
         settings: at least one; of equals the first is chosen. The cap on seconds of the first holds for all together.
@@ -142,7 +174,7 @@ async def choose_settings(settings: Sequence[TrainingSettings], train: Train, at
         try:
             made = await train(replace(_capped(most, tried, each), pause_after=until), number)
         except TrainingDiverged as error:
-            each.diverged, each.ended, each.why = True, DIVERGED, str(error)
+            each.ended, each.why = DIVERGED, str(error)
             return
         scores = made.scores[:until]  # a training that went further before has more
         each.seconds, each.epochs = made.seconds, len(scores)
@@ -150,7 +182,7 @@ async def choose_settings(settings: Sequence[TrainingSettings], train: Train, at
 
     while len(left) > 1:
         await each_of([partial(judge, each, epochs) for each in left], at_once and most is None)
-        ranked = sorted(left, key=lambda each: (each.diverged, each.dev_loss))  # of equals the first
+        ranked = sorted(left, key=lambda each: each.rank)
         is_last = epochs >= ranked[0].settings.epochs
         left, epochs = ranked[: 1 if is_last else math.ceil(len(ranked) / 2)], 2 * epochs
         for each in ranked[len(left) :]:
@@ -160,8 +192,6 @@ async def choose_settings(settings: Sequence[TrainingSettings], train: Train, at
 
 # -- ASHA by Ray Tune -------------------------------------------------------------------------------------------------
 
-Heard = Callable[[int, Sequence[Step]], None]
-"""Gets the number of a setting, from 0, and the steps of an epoch; no steps: what it raises ends the search."""
 KEPT = 2
 """One of this many settings continues at each of ASHA's epochs."""
 ENVIRONMENT = {
@@ -172,43 +202,39 @@ ENVIRONMENT = {
 
 
 async def choose_by_asha(
-    settings: Sequence[TrainingSettings], orders: Sequence[TrainingOrder], cluster: RayTrainings, heard: Heard
+    settings: Sequence[TrainingSettings], watched: Sequence[WatchedTraining], cluster: RayTrainings
 ) -> SettingsChoice:
-    """Trains settings on a cluster, as many at once as it has room for, until ASHA or dev has stopped each.
+    """Train settings on a cluster, as many at once as it has room for, until ASHA or dev has stopped each.
 
     Args:
         settings: at least 2; of equals the first is chosen. The cap on seconds of the first holds for all together.
-        heard: gets steps as they come, and is asked whether the run continues.
+        watched: the trainings, which get steps as they come.
 
     Raises:
         TrainingDiverged: all of them diverged.
         InputError: a node refuses the training.
         AgentError: the workers of a setting died too often.
+        Interrupted: the run was stopped.
     """
-    tried, search, sent = (
-        [TriedSettings(each) for each in settings],
-        _Search(),
-        [cluster.order(each) for each in orders],
-    )
+    tried, search = [TriedSettings(each) for each in settings], _Search()
+    sent = [cluster.order(each.order) for each in watched]
     work = asyncio.ensure_future(asyncio.to_thread(search.run, sent, cluster))
     try:
         while not work.done():
             await asyncio.wait({work}, timeout=LOOK_SECONDS)
-            search.hand_on(tried, heard)
+            search.hand_on(tried, watched)
         work.result()
-        search.hand_on(tried, heard)
+        search.hand_on(tried, watched)
     finally:
         search.is_left = True
         await asyncio.wait({work})
     for each in tried:
         each.ended = each.ended or ("epochs" if each.epochs == each.settings.epochs else ASHA)
-    return SettingsChoice.of(
-        settings[0].max_seconds, tried, min(tried, key=lambda each: (each.diverged, each.dev_loss))
-    )
+    return SettingsChoice.of(settings[0].max_seconds, tried, min(tried, key=lambda each: each.rank))
 
 
 def on_tune_node(config: Mapping[str, int], orders: Sequence[NodeOrder]) -> None:
-    """What a worker of Tune does: one setting, with a report after each epoch and one of how it ended."""
+    """Train one setting in a worker of Tune, with a report after each epoch and one of how it ended."""
     from ray import tune
 
     order, steps = orders[config["setting"]], list[Step]()
@@ -281,18 +307,18 @@ class _Search:
             last = error_lines(grid.errors[0])[-1]
             raise AgentError(f"a training failed {1 + RETRIES} times on --ray {cluster.address}: {last}")
 
-    def hand_on(self, tried: Sequence[TriedSettings], heard: Heard) -> None:
-        """Puts what was reported since the last time into `tried`, and hands on its steps."""
-        heard(0, ())
+    def hand_on(self, tried: Sequence[TriedSettings], watched: Sequence[WatchedTraining]) -> None:
+        """Take in what was reported since the last time, and hand on its steps."""
+        watched[0].on_steps()
         while not self.reports.empty():
             number, report = self.reports.get()
             each = tried[number]
             if "error" in report:
                 raise InputError(report["error"])
             if "ended" in report:
-                each.ended, each.diverged = report["ended"], report["ended"] == DIVERGED
-                each.why = report.get("why", "")
+                each.ended, each.why = report["ended"], report.get("why", "")
                 continue
             each.epochs, each.seconds = max(each.epochs, report["epoch"]), report["seconds"]
             each.dev_loss = min(each.dev_loss, report["dev_loss"])
-            heard(number, [Step(*step) for step in report["steps"]])
+            watched[number].on_steps(*(Step(*step) for step in report["steps"]))
+            watched[number].look()

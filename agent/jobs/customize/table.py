@@ -1,19 +1,51 @@
-"""The figures of the arms, and the advice in words. Pure."""
+"""The table of a comparison, the advice by one stated rule, and the label curve. Pure.
+
+1. A method without a language model is within noise of the best arm: no language model is needed.
+2. Else the best prompt is: instruct.
+3. Else a tuned arm is ahead of every prompt. With rows enough for a label, and more calls than it takes to pay for its
+   training: customize. With too few rows: label more. With too few calls: instruct.
+
+"Within noise" is a paired 95 % interval of the difference that holds 0. Dev rows have no say.
+
+The curve says how far each arm that learns gets with the first rows of train, in an order that spreads the labels, so
+that the first n rows hold each label as the whole does. One order and one training for each point: it says where arms
+cross on these rows, not on rows in general.
+"""
 
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from agent.errors import Problem
 from agent.evaluate.breakdown import difference, summary
+from agent.prompt.template import label_text
 from agent.results.breakdown import Gain
-from agent.results.customize import ArmAdvice, ComparedArm, Elsewhere, Family, SeedScore, SeedSpread
-from agent.stats.advice import FEW_ROWS, ROWS_A_LABEL, Advice, ArmScores, advise
+from agent.results.customize import (
+    AdviceVerdict,
+    ArmAdvice,
+    ComparedArm,
+    CurveScore,
+    Elsewhere,
+    Family,
+    SeedScore,
+    SeedSpread,
+)
+from agent.search.context import stratified
+from agent.stats.intervals import PairedResult, scored_difference
+from agent.types import Task
 
-MILLION = 1_000_000
+ROWS_A_LABEL = 8
+"""Train rows for each label, on average, below which a tuned arm's lead is not built on."""
+FEW_ROWS = 5
+"""Train rows of one label below which it is named."""
 WHOLE = ("full", "hosted")
 """Arms whose model has no adapter that is switched on."""
+FEWEST_TRAIN = 16
+"""Train rows below which nothing is trained."""
+ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +53,12 @@ class MeasuredArm:
     """What was measured of an arm.
 
     Args:
-        usd_per_1000: dollars of 1,000 calls. None: nobody knows the price.
+        usd_per_1000: dollars of 1,000 calls. None: the price is not known.
         latency_s: of one call, alone. None: not measured.
         elsewhere: general questions with it on; None for what leaves the model as it is.
-        train_usd: dollars of its training at a provider. None: nobody knows the price.
-        seeds: of all trainings with these settings, that of the arm first; none where there was one.
         path: of the released prompt; "" where none was written.
+        train_usd: dollars of its training at a provider. None: the price is not known.
+        seeds: of all trainings with these settings, that of the arm first; none where there was one.
     """
 
     name: str
@@ -44,24 +76,76 @@ class MeasuredArm:
     path: str = ""
     train_usd: float | None = 0.0
     seeds: Sequence[SeedScore] = ()
+    break_even_calls: int | None = None
+
+    @property
+    def mean(self) -> float:
+        """Of the rows that have a score; -inf without any."""
+        return _mean(self.scores)
 
 
-def break_even(arm: MeasuredArm, prompt: MeasuredArm | None) -> int | None:
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What the rule says: the case, the arm to use, and the arm with the highest score.
+
+    `behind`: how far `best` is ahead of `arm`, paired; None where they are one. `scarce`: the labels with fewer than
+    FEW_ROWS train rows, and how many each has.
+    """
+
+    verdict: AdviceVerdict
+    arm: str
+    best: str
+    behind: PairedResult | None
+    scarce: Mapping[str, int]
+
+
+def advise(
+    arms: Sequence[MeasuredArm], rows: Mapping[str, int], expected_calls: int | None = None, seed: int = 0
+) -> Advice:
+    """Apply the rule above to arms on the same rows, at least one prompt.
+
+    `rows`: train rows of each label, or of the whole under "" where the answer is no choice. `expected_calls`: calls in
+    the life of the prompt; None: as many as it takes.
+    """
+    best = max(arms, key=lambda arm: arm.mean)  # of equals the first
+    scarce = {label: count for label, count in rows.items() if label and count < FEW_ROWS}
+
+    def advice(verdict: AdviceVerdict, arm: MeasuredArm) -> Advice:
+        behind = None if arm is best else scored_difference(best.scores, arm.scores, seed)
+        return Advice(verdict, arm.name, best.name, behind, scarce)
+
+    def best_of(family: Family) -> MeasuredArm | None:
+        return max((arm for arm in arms if arm.family == family), key=lambda arm: arm.mean, default=None)
+
+    def is_level(arm: MeasuredArm) -> bool:
+        ahead = None if arm is best else scored_difference(best.scores, arm.scores, seed)
+        return arm is best or (ahead is not None and ahead.ci95[0] <= 0)
+
+    prompt = best_of("prompt")
+    assert prompt is not None
+    simplest = best_of("no model")
+    if simplest is not None and is_level(simplest):
+        return advice("no model", simplest)
+    if is_level(prompt):
+        return advice("instruct", prompt)
+    if sum(rows.values()) < ROWS_A_LABEL * len(rows):
+        return advice("label more", prompt)
+    pays_from = best.break_even_calls
+    if expected_calls is not None and (pays_from is None or expected_calls < pays_from):
+        return advice("instruct", prompt)
+    return advice("customize", best)
+
+
+def break_even(arm: MeasuredArm, prompt: MeasuredArm) -> int | None:
     """Calls after which the training is won back against the best prompt: its dollars where it cost some, else its
     seconds. None: never, or not known."""
-    if arm.train_usd != 0.0:
-        return _pays_in_dollars(arm, prompt)
-    if prompt is None or arm.latency_s is None or prompt.latency_s is None or not arm.train_s:
+    paid, own, theirs = arm.train_usd, arm.usd_per_1000, prompt.usd_per_1000
+    each = 1000
+    if arm.train_usd == 0.0:
+        paid, own, theirs, each = arm.train_s, arm.latency_s, prompt.latency_s, 1
+    if not paid or own is None or theirs is None or theirs <= own:
         return None
-    won = prompt.latency_s - arm.latency_s
-    return -int(-arm.train_s // won) if won > 0 else None
-
-
-def _pays_in_dollars(arm: MeasuredArm, prompt: MeasuredArm | None) -> int | None:
-    if prompt is None or arm.train_usd is None or arm.usd_per_1000 is None or prompt.usd_per_1000 is None:
-        return None
-    won = (prompt.usd_per_1000 - arm.usd_per_1000) / 1000
-    return math.ceil(arm.train_usd / won) if won > 0 else None
+    return math.ceil(paid / ((theirs - own) / each))
 
 
 def table(
@@ -72,19 +156,19 @@ def table(
     Args:
         expected_calls: calls in the life of the prompt; None: as many as it takes.
     """
-    prompts = [arm for arm in arms if arm.family == "prompt"]
-    best = max(prompts, key=lambda arm: _scored(arm).mean)
-    pays_from = {arm.name: break_even(arm, best) for arm in arms if arm.family == "tuned"}
-    advice = advise([_scored(arm, pays_from.get(arm.name)) for arm in arms], rows, expected_calls, seed)
-    lines = tuple(_line(arm, arms[0], pays_from.get(arm.name), seed) for arm in arms)
+    best = max((arm for arm in arms if arm.family == "prompt"), key=lambda arm: arm.mean)
+    arms = [replace(arm, break_even_calls=break_even(arm, best)) if arm.family == "tuned" else arm for arm in arms]
+    advice = advise(arms, rows, expected_calls, seed)
+    lines = tuple(_line(arm, arms[0], seed) for arm in arms)
     return lines, ArmAdvice(verdict=advice.verdict, arm=advice.arm, text=advice_text(advice, lines))
 
 
-def _scored(arm: MeasuredArm, break_even_calls: int | None = None) -> ArmScores:
-    return ArmScores(arm.name, arm.family, arm.scores, break_even_calls)
+def _mean(scores: Sequence[float | None]) -> float:
+    known = [score for score in scores if score is not None]
+    return math.fsum(known) / len(known) if known else -math.inf
 
 
-def _line(arm: MeasuredArm, yours: MeasuredArm, pays_from: int | None, seed: int) -> ComparedArm:
+def _line(arm: MeasuredArm, yours: MeasuredArm, seed: int) -> ComparedArm:
     scored, against = summary(arm.scores), Gain()
     if arm is not yours:
         against = difference(arm.scores, yours.scores, seed)
@@ -103,7 +187,7 @@ def _line(arm: MeasuredArm, yours: MeasuredArm, pays_from: int | None, seed: int
         tokens_per_call=round(arm.tokens_per_call, 1),
         usd_per_1000=arm.usd_per_1000,
         latency_s=None if arm.latency_s is None else round(arm.latency_s, 3),
-        break_even_calls=pays_from,
+        break_even_calls=arm.break_even_calls,
         elsewhere=arm.elsewhere,
         seeds=_spread(arm.seeds),
         megabytes=round(arm.megabytes, 1),
@@ -112,7 +196,6 @@ def _line(arm: MeasuredArm, yours: MeasuredArm, pays_from: int | None, seed: int
 
 
 def _spread(seeds: Sequence[SeedScore]) -> SeedSpread | None:
-    """Mean, smallest and largest score over the seeds, and each of them; None where there is one training."""
     known = [each.test for each in seeds if each.test is not None]
     if not known:
         return None
@@ -153,3 +236,96 @@ def advice_text(advice: Advice, lines: Sequence[ComparedArm]) -> str:
 
 def _points(line: ComparedArm) -> str:
     return "-" if line.test is None else f"{100 * line.test:.1f}"
+
+
+# -- the label curve --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """An arm that learnt from some of the train rows."""
+
+    arm: str
+    labels: int
+    scores: Sequence[float | None]
+    train_s: float = 0.0
+
+
+def curve_sizes(text: str, train: int) -> tuple[list[int], list[Problem]]:
+    """The numbers of rows that `--curve` asks for besides all of train, ascending, and what is wrong with it.
+
+    Args:
+        text: such as "24,75,all"; "" asks for no curve.
+    """
+    sizes, problems = set(), []
+    for word in filter(None, (word.strip() for word in text.split(","))):
+        if word == ALL:
+            continue
+        if not word.isascii() or not word.isdigit():
+            problems.append(Problem("--curve", f"{word!r:.40}: write numbers of train rows, such as 24,75,all"))
+        elif int(word) < FEWEST_TRAIN:
+            problems.append(Problem("--curve", f"{word} rows are too few to train on; give at least {FEWEST_TRAIN}"))
+        elif int(word) > train:
+            problems.append(Problem("--curve", f"{word} rows: there are only {train} train rows; write {ALL}"))
+        elif int(word) < train:
+            sizes.add(int(word))
+    return sorted(sizes), problems
+
+
+def first_rows(task: Task, count: int, seed: int) -> Task:
+    """The task with the first train rows of an order that spreads its labels."""
+    field = task.signature.outputs[0]
+    labels = [label_text(row.labels[field.name]) if field.choices else "" for row in task.train]
+    return replace(task, train=tuple(stratified(task.train, labels, random.Random(seed))[:count]))
+
+
+def curve_lines(points: Sequence[CurvePoint]) -> tuple[CurveScore, ...]:
+    """The points, those of one arm together with its rows ascending."""
+    arms = list(dict.fromkeys(point.arm for point in points))
+    ordered = sorted(points, key=lambda point: (arms.index(point.arm), point.labels))
+    return tuple(
+        CurveScore(
+            arm=point.arm,
+            labels=point.labels,
+            test=(scored := summary(point.scores)).mean,
+            ci95=scored.ci95,
+            train_s=round(point.train_s, 1),
+        )
+        for point in ordered
+    )
+
+
+def curve_text(points: Sequence[CurvePoint], seed: int) -> str:
+    """Which arm leads with how many rows, and whether more rows would pay; "" where there is one number of rows.
+
+    Args:
+        points: of each arm for each number of rows; of equals the first leads.
+    """
+    sizes = sorted({point.labels for point in points})
+    if len(sizes) < 2:
+        return ""
+    by_size = {size: [point for point in points if point.labels == size] for size in sizes}
+    leaders = [max(by_size[size], key=lambda point: _mean(point.scores)) for size in sizes]
+    changes = [leader for at, leader in enumerate(leaders) if not at or leader.arm != leaders[at - 1].arm]
+    before = dict(zip(sizes[1:], sizes, strict=False))
+    passed = "".join(f", {each.arm} passes it between {before[each.labels]} and {each.labels}" for each in changes[1:])
+    first = f"Of the arms that learn {changes[0].arm} leads with {sizes[0]} train rows"
+    first += passed or f" and with all others up to {sizes[-1]}: no arm passes it"
+    return f"{first}; {_last_step(points, leaders[-1].arm, seed)}."
+
+
+def _last_step(points: Sequence[CurvePoint], leader: str, seed: int) -> str:
+    own = sorted((point for point in points if point.arm == leader), key=lambda point: point.labels)
+    if len(own) < 2 or (step := scored_difference(own[-1].scores, own[-2].scores, seed)) is None:
+        return f"{leader} has one point, so what more rows bring is not known"
+    low, high = (100 * end for end in step.ci95)
+    rows = own[-1].labels - own[-2].labels
+    so = "it is not shown that more labels pay"
+    if low > 0:
+        so = "it still climbs, so more labels are likely to pay"
+    elif high < 0:
+        so = "it got worse, so more labels of this kind are unlikely to pay"
+    return (
+        f"from {own[-2].labels} to {own[-1].labels} rows {leader} gains {100 * step.diff:+.1f} points (95 % CI "
+        f"{low:+.1f} to {high:+.1f}), {1000 * step.diff / rows:+.1f} for 10 rows: {so}; each point is one training"
+    )

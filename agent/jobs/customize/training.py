@@ -1,4 +1,8 @@
-"""One training of an arm: what it is made of, how far it is, and what the ledger keeps of it."""
+"""The arms that are trained here, or on a cluster: the settings of each by dev, then each with those.
+
+A training is made of the rows as the arm will be asked them. Its steps are shown as they are done, and the ledger keeps
+enough to make it again.
+"""
 
 from __future__ import annotations
 
@@ -6,37 +10,39 @@ import asyncio
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import Interrupted
-from agent.jobs.customize.arms import training_answer
+from agent.jobs.customize.arms import ArmSpec, CustomizePlan, MadeArm, bare_prompt, instructed_prompt
 from agent.ledger.provenance import tool_version
+from agent.models.local import LocalModel
+from agent.models.model_registry import create_model
 from agent.observer import Observer, TrainingProgress
 from agent.programs.prompt import PromptProgram
-from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate
+from agent.prompt.template import label_text
 from agent.training.loop import OnEpoch, OnStep, train_pairs
-from agent.training.settings import Step, TrainedAdapter, Trainer, TrainingPair, TrainingSettings
-from agent.types import Example, Task
+from agent.training.settings import Step, TrainedAdapter, Trainer, TrainingPair, TrainingSettings, described
+from agent.types import LM, Example, Task
 
 if TYPE_CHECKING:
     from agent.jobs.customize.on_ray import RayTrainings
+    from agent.jobs.customize.settings_search import SettingsChoice
 
 Stopped = Callable[[], Exception | None]
 """The error that ends the run, if it is to end."""
+ADAPTERS = "adapters"
+"""The folder next to the ledger that keeps them."""
 SHOWN_SECONDS = 0.5
 """Of training between two looks at it."""
 FEWEST_PAIRS = 120
 """Of an epoch: fewer rows are passed several times in it, as a dozen steps teach a model nothing."""
-
-
-def pairs_of(program: PromptProgram, prompt: PromptCandidate, rows: Sequence[Example]) -> list[TrainingPair]:
-    """The rows as the arm will be asked them, each with its right answer."""
-    answer = training_answer
-    return [TrainingPair(program.request(prompt, row).messages, answer(program.task, row.labels)) for row in rows]
+MB = 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +66,12 @@ class TrainingOrder:
         """Those of an epoch: the rows, or several times the rows where they are few."""
         return [*self.rows] * math.ceil(FEWEST_PAIRS / max(1, len(self.rows)))
 
+    @property
+    def steps_an_epoch(self) -> int:
+        return math.ceil(len(self.pairs) / self.settings.batch)
+
     def train(self, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None) -> TrainedAdapter:
-        """Trains here, from the checkpoint in the folder if there is one. Raises what `train_pairs` does."""
+        """Train here, from the checkpoint in the folder if there is one. Raises what `train_pairs` does."""
         return train_pairs(
             self.base,
             self.pairs,
@@ -75,9 +85,26 @@ class TrainingOrder:
         )
 
 
+def prompt_of(arm: str, task: Task, best: PromptCandidate) -> PromptCandidate:
+    """What a tuned arm is asked with."""
+    return instructed_prompt(best) if arm == "lora+prompt" else bare_prompt(task)
+
+
+def pairs_of(task: Task, lm: LM, prompt: PromptCandidate, rows: Sequence[Example]) -> list[TrainingPair]:
+    """The rows as the arm will be asked them, each with its right answer as an example of the layout `turns` shows it.
+
+    Only one output is tuned.
+    """
+    program, output = PromptProgram(task, lm), task.signature.outputs[0].name
+    return [TrainingPair(program.request(prompt, row).messages, label_text(row.labels[output])) for row in rows]
+
+
+# -- one training -----------------------------------------------------------------------------------------------------
+
+
 @dataclass(slots=True)
 class WatchedTraining:
-    """A training in its thread or on a node, as the run's own thread looks at it."""
+    """A training in its thread or on a node, as the run's own thread sees it."""
 
     name: str
     order: TrainingOrder
@@ -87,11 +114,8 @@ class WatchedTraining:
     written: set[int] = field(default_factory=set)
     is_left: bool = False
 
-    def on_step(self, step: Step) -> None:
-        self.on_steps((step,))
-
-    def on_steps(self, steps: Sequence[Step]) -> None:
-        """Notes steps, if any. Raises Interrupted where the training is to end."""
+    def on_steps(self, *steps: Step) -> None:
+        """Note steps, if any. Raises Interrupted where the training is to end."""
         if self.is_left or self.stopped() is not None:
             raise Interrupted
         for step in steps:
@@ -99,13 +123,9 @@ class WatchedTraining:
                 self.steps.pop()
             self.steps.append(step)
 
-    @property
-    def _steps_an_epoch(self) -> int:
-        return math.ceil(len(self.order.pairs) / self.order.settings.batch)
-
     def look(self) -> None:
-        """Shows how far it is, and writes the epochs that have ended since the last look."""
-        steps, settings, each = self.steps[:], self.order.settings, self._steps_an_epoch
+        """Show the progress, and write the epochs that have ended since the last look."""
+        steps, settings, each = self.steps[:], self.order.settings, self.order.steps_an_epoch
         epochs = settings.pause_after or settings.epochs
         last = steps[-1] if steps else Step(1, 0, epochs * each, 0.0, 0, 0.0)
         left = settings.max_seconds
@@ -125,10 +145,10 @@ class WatchedTraining:
             self.observer.on_event("training_epoch", {**body, "losses": [round(step.loss, 5) for step in own]})
 
     def complete(self, losses: Sequence[float]) -> None:
-        """Puts in the steps that a node made before it died and could not send; `losses` are those of all steps."""
+        """Put in the steps that a node made before it died and could not send; `losses` are those of all steps."""
         if not self.steps:
             return
-        each, steps = self._steps_an_epoch, {step.step: step for step in self.steps}
+        each, steps = self.order.steps_an_epoch, {step.step: step for step in self.steps}
         for at in range(self.steps[0].step, len(losses) + 1):
             steps.setdefault(at, replace(self.steps[-1], epoch=math.ceil(at / each), step=at, loss=losses[at - 1]))
         self.steps = [steps[at] for at in sorted(steps)]
@@ -137,7 +157,7 @@ class WatchedTraining:
 async def trained(
     name: str, order: TrainingOrder, observer: Observer, stopped: Stopped, cluster: RayTrainings | None = None
 ) -> TrainedAdapter:
-    """Trains in a thread, or on a cluster; the same call continues where a killed one stopped.
+    """Train in a thread, or on a cluster; the same call continues where a killed one stopped.
 
     Raises:
         Interrupted: the run was stopped; the epochs that ended are kept.
@@ -145,7 +165,7 @@ async def trained(
     """
     watched = WatchedTraining(name, order, observer, stopped)
     work = asyncio.ensure_future(
-        cluster.train(order, watched.on_steps) if cluster else asyncio.to_thread(order.train, watched.on_step)
+        cluster.train(order, watched.on_steps) if cluster else asyncio.to_thread(order.train, watched.on_steps)
     )
     try:
         while not work.done():
@@ -162,6 +182,106 @@ async def trained(
         why = "" if made.ended == "epochs" else f" ({made.ended})"
         observer.on_message(f"{name}: trained in {made.steps} steps{why}, {made.seconds:.0f} s")
     return made
+
+
+# -- all of a comparison ----------------------------------------------------------------------------------------------
+
+
+class ArmTrainings:
+    """Trains the arms of a plan; `observer` is shown the progress, and its events go into the ledger."""
+
+    def __init__(self, plan: CustomizePlan, observer: Observer, stopped: Stopped) -> None:
+        self._plan, self._observer, self._stopped = plan, observer, stopped
+        self._models: list[LocalModel] = []
+        self._cluster: RayTrainings | None = None
+        self._choices: dict[str, SettingsChoice] = {}
+        self._running: list[asyncio.Task[TrainedAdapter]] = []
+
+    async def begin(self) -> None:
+        """Join the cluster where one is named, and have dev choose the settings of each arm."""
+        from agent.jobs.customize.on_ray import RayTrainings
+        from agent.jobs.customize.settings_search import chosen_settings, each_of
+
+        plan = self._plan
+        if plan.ray is not None:
+            self._cluster = await asyncio.to_thread(RayTrainings, plan.ray)
+
+        async def choose(spec: ArmSpec) -> SettingsChoice:
+            order = self._order(spec, plan.task, plan.settings_of(spec))
+            choice = await chosen_settings(spec.name, order, plan.asked, self._observer, self._stopped, self._cluster)
+            if choice.tried:
+                text = f"dev chose {described(choice.chosen)} of {len(choice.tried)} settings"
+                self._observer.on_message(f"{spec.name}: {text}")
+                self._observer.on_event("settings_chosen", choice.record(spec.name).to_json())
+            return choice
+
+        at_once = self._cluster is not None and not plan.asked.tune
+        found = await each_of([partial(choose, spec) for spec in plan.tuned], at_once)
+        self._choices = {spec.name: choice for spec, choice in zip(plan.tuned, found, strict=True)}
+
+    async def made(self, asked: Sequence[tuple[ArmSpec, Task, int]]) -> list[MadeArm]:
+        """Arms, each trained on the train rows of a task; the number counts further seeds. One begins when those before
+        it have ended, or on a cluster all at once: the ledger has them in this order either way."""
+        begun = (self._begun(*one) for one in asked)
+        return [await made() for made in (begun if self._cluster is None else list(begun))]
+
+    async def close(self) -> None:
+        """End what still runs, the cluster where it is ours, and the models."""
+        for work in self._running:
+            work.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
+        if self._cluster is not None:
+            await asyncio.to_thread(self._cluster.close)
+        for lm in self._models:
+            await lm.close()
+
+    def _order(self, spec: ArmSpec, task: Task, settings: TrainingSettings) -> TrainingOrder:
+        plan, prompt = self._plan, prompt_of(spec.name, self._plan.task, self._plan.best)
+        return TrainingOrder(
+            base=plan.base,
+            rows=pairs_of(task, plan.lm, prompt, task.train),
+            validation=pairs_of(task, plan.lm, prompt, task.dev),
+            settings=settings,
+            folder=plan.folder / ADAPTERS,
+            trainer=plan.trainer_of(spec),
+            weights=plan.asked.hf_folder,
+        )
+
+    def _begun(self, spec: ArmSpec, task: Task, again: int) -> Callable[[], Awaitable[MadeArm]]:
+        """Begin to train an arm with the chosen settings; further seeds have the cap of the command for themselves."""
+        plan, choice = self._plan, self._choices[spec.name]
+        settings = choice.chosen
+        if again or task is not plan.task:
+            settings = replace(settings, seed=settings.seed + again, max_seconds=plan.train_seconds)
+        name = f"{spec.name}, seed {settings.seed}" if again else spec.name
+        order = self._order(spec, task, settings)
+        self._observer.on_message(f"{name}: training on {len(task.train)} rows, {len(task.dev)} to stop early by")
+        self._observer.on_event("training", planned_record(spec.name, task, order))
+        work = asyncio.ensure_future(trained(name, order, self._observer, self._stopped, self._cluster))
+        self._running.append(work)
+
+        async def made() -> MadeArm:
+            adapter = await work
+            body = {"arm": spec.name, "labels": len(task.train), **training_record(adapter, order)}
+            self._observer.on_event("trained", body)
+            is_whole = spec.method == "full"
+            model = create_model(f"local/{adapter.path}" if is_whole else f"{plan.lm.name}+{adapter.path}")
+            assert isinstance(model, LocalModel)
+            self._models.append(model)
+            return MadeArm(
+                spec,
+                TunedCandidate.of(prompt_of(spec.name, plan.task, plan.best), adapter.sha256),
+                model,
+                len(task.train) + len(task.dev),
+                train_s=adapter.seconds,
+                seconds=adapter.seconds + choice.seconds,
+                megabytes=adapter.path.stat().st_size / MB,
+                seed=settings.seed,
+                choice=choice,
+            )
+
+        return made
 
 
 # -- in the ledger ----------------------------------------------------------------------------------------------------
@@ -209,7 +329,6 @@ def _versions(trainer: Trainer) -> dict[str, str]:
 
 
 def row_hash(row: Example) -> str:
-    """Of a row's id, inputs and answers."""
     return _hash([row.id, dict(row.inputs), dict(row.labels)])[:16]
 
 

@@ -7,6 +7,7 @@ between them.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import signal
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from pydantic import Field
 
 from agent.cluster import RETRIES, join_cluster, leave_cluster
 from agent.errors import InputError, Interrupted, error_lines
+from agent.jobs.interrupts import Stop, catch_signals, run_blocking
 from agent.jobs.observers import Watcher
 from agent.jobs.session import fetch_weights
 from agent.jobs.sweep.cells import Cell, Ended, carry_out, order_of, read_progress
@@ -206,30 +208,6 @@ class CellLine:
 Show = Callable[[Sequence[CellLine]], None]
 
 
-@dataclass(slots=True)
-class Presses:
-    """How often the user asked to stop."""
-
-    count: int = 0
-
-    @contextlib.contextmanager
-    def caught(self) -> Iterator[None]:
-        """Count Ctrl-C and SIGTERM; outside the main thread nothing is changed."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def press(*_: object) -> None:
-            self.count += 1
-
-        before = {number: signal.signal(number, press) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
 def run_sweep(
     prepared: PreparedSweep, show: Show = lambda lines: None, ray: str | None = None, jobs: int | None = None
 ) -> SweepResult:
@@ -247,13 +225,11 @@ def run_sweep(
         Interrupted: the user stopped it; the same sweep continues where it was.
     """
     prepared.folder.mkdir(parents=True, exist_ok=True)
-    presses, todo = Presses(), prepared.open_cells()
     done = {cell.name: cell for cell in prepared.cells if prepared.progress[cell.name].state == "finished"}
     table = _Table(prepared, {name: read_outcome(cell) for name, cell in done.items()})
-    if todo:
-        with presses.caught(), contextlib.closing(_executor(prepared, ray, jobs)) as executor:
-            _run(todo, executor, table, presses, show)
-    if presses.count:
+    if len(done) < len(prepared.cells) and run_blocking(
+        lambda stop: asyncio.run(_run(prepared, table, show, ray, jobs, stop or Stop()))
+    ):
         raise Interrupted("the sweep was interrupted; the same command goes on with it, and nothing is bought twice")
     outcomes = [table.outcomes[cell.name] for cell in prepared.cells]
     cells = tuple(outcome.as_dict(table.errors.get(outcome.cell.name, "")) for outcome in outcomes)
@@ -264,33 +240,39 @@ def run_sweep(
         return result.model_copy(update={"report_error": str(error)})
 
 
-def _executor(prepared: PreparedSweep, ray: str | None, jobs: int | None) -> Processes | RayTasks:
+async def _run(
+    prepared: PreparedSweep, table: _Table, show: Show, ray: str | None, jobs: int | None, stop: Stop
+) -> int:
+    """Run the cells without a result; return how often the user asked to stop."""
+    presses, due, waiting = 0, 0.0, dict[Future[Ended], Cell]()
+    executor: Processes | RayTasks
     if ray is not None:
-        return RayTasks(ray, prepared.file.resources.num_cpus, prepared.file.resources.num_gpus)
-    fetch_weights(prepared.models, Watcher().download)
-    return Processes(jobs or prepared.jobs)
+        executor = RayTasks(ray, prepared.file.resources.num_cpus, prepared.file.resources.num_gpus)
+    else:
+        fetch_weights(prepared.models, Watcher().download)
+        executor = Processes(jobs or prepared.jobs)
 
+    def press() -> None:
+        nonlocal presses
+        presses += 1
+        executor.interrupt()
 
-def _run(todo: Sequence[Cell], executor: Processes | RayTasks, table: _Table, presses: Presses, show: Show) -> None:
-    waiting, heard, due = dict[Future[Ended], Cell](), 0, 0.0
-    for cell in todo:
-        if not presses.count:
+    with contextlib.closing(executor), catch_signals((signal.SIGINT, signal.SIGTERM), stop):
+        stop.attach(press, press)
+        for cell in prepared.open_cells():
             waiting[executor.submit(cell)] = cell
-    while waiting and presses.count < LEFT:
-        if presses.count > heard:
-            heard += 1
-            executor.interrupt()
-        done = [future for future in waiting if future.done()]
-        for future in done:
-            cell, end = waiting.pop(future), executor.end_of(future)
-            if end.error and not end.interrupted:
-                table.errors[cell.name] = end.error
-            table.outcomes[cell.name] = read_outcome(cell)
-        if done or time.monotonic() >= due:
-            show(table.lines())
-            due = time.monotonic() + SHOW_SECONDS
-        if waiting:
-            time.sleep(LOOK_SECONDS)
+        while waiting and presses < LEFT:
+            await asyncio.sleep(LOOK_SECONDS)
+            done = [future for future in waiting if future.done()]
+            for future in done:
+                cell, end = waiting.pop(future), executor.end_of(future)
+                if end.error and not end.interrupted:
+                    table.errors[cell.name] = end.error
+                table.outcomes[cell.name] = read_outcome(cell)
+            if done or time.monotonic() >= due:
+                show(table.lines())
+                due = time.monotonic() + SHOW_SECONDS
+    return presses
 
 
 @dataclass(slots=True)

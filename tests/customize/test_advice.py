@@ -5,18 +5,22 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.stats.advice import Advice, ArmScores, advise
+from agent.jobs.customize.table import Advice, MeasuredArm, advise
 from agent.stats.intervals import scored_difference
 
 ROWS = {"a": 40, "b": 40}
 
 
-def arm(name: str, right: int, n: int = 100, break_even: int | None = None) -> ArmScores:
+def scored(name: str, scores: Sequence[float | None], break_even: int | None = None) -> MeasuredArm:
     family = {"c": "no model", "l": "tuned"}.get(name[0], "prompt")
-    return ArmScores(name, family, [1.0] * right + [0.0] * (n - right), break_even)  # type: ignore[arg-type]
+    return MeasuredArm(name, "", family, "", scores, 0, break_even_calls=break_even)  # type: ignore[arg-type]
 
 
-def advice(*arms: ArmScores, rows: dict[str, int] | None = None, calls: int | None = None) -> Advice:
+def arm(name: str, right: int, n: int = 100, break_even: int | None = None) -> MeasuredArm:
+    return scored(name, [1.0] * right + [0.0] * (n - right), break_even)
+
+
+def advice(*arms: MeasuredArm, rows: dict[str, int] | None = None, calls: int | None = None) -> Advice:
     return advise(arms, rows or ROWS, calls)
 
 
@@ -62,10 +66,10 @@ def test_whatever_was_measured_there_is_advice(
     none: Sequence[float | None],
 ) -> None:
     arms = [
-        ArmScores("yours", "prompt", yours),
-        ArmScores("best", "prompt", best),
-        ArmScores("lora", "tuned", lora, 10),
-        ArmScores("classifier", "no model", none),
+        scored("yours", yours),
+        scored("best", best),
+        scored("lora", lora, 10),
+        scored("classifier", none),
     ]
     said = advise(arms, ROWS)
     by_name = {each.name: each for each in arms}

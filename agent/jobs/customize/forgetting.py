@@ -1,13 +1,13 @@
-"""What an adapter costs elsewhere: general questions and rows of other tasks, answered with it on and with it off."""
+"""What a trained model forgets: general questions and rows of other tasks, answered with its adapter on and off."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from agent.errors import BadResponse, RowRefused, Transient, TransportUnknown
-from agent.evaluate.evaluator import Evaluator
+from agent.evaluate.evaluator import Evaluator, values
 from agent.gateway.gateway import Gateway
 from agent.gateway.in_flight import all_of
 from agent.jobs.tasks import SAMPLES
@@ -51,13 +51,8 @@ OTHERS, OTHER_ROWS = 2, 6
 """How many of them are asked, and dev rows of each."""
 
 
-@dataclass(frozen=True, slots=True)
-class RepliesElsewhere:
-    """What a model says elsewhere: its answer to each of QUESTIONS, None without one, and its mean score on
-    the rows of each other task."""
-
-    general: Sequence[str | None]
-    scores: Sequence[float | None]
+Replies = tuple[Sequence[str | None], Sequence[float | None]]
+"""The answers of a model to QUESTIONS, None without one, and its mean scores on the rows of other tasks."""
 
 
 def other_tasks(name: str) -> tuple[Task, ...]:
@@ -66,12 +61,9 @@ def other_tasks(name: str) -> tuple[Task, ...]:
     return tuple(replace(task, dev=task.dev[:OTHER_ROWS]) for task in tasks)
 
 
-async def replies(gateway: Gateway, lm: LM, others: Sequence[Task]) -> RepliesElsewhere:
-    """What the model says to each of QUESTIONS and to the rows of other tasks, with the instruction of each.
-
-    Raises:
-        BudgetExhausted: the budget ends.
-    """
+async def replies(gateway: Gateway, lm: LM, others: Sequence[Task]) -> Replies:
+    """Ask a model QUESTIONS and the rows of other tasks, with the instruction of each; nothing becomes an outcome of
+    the run. Raises BudgetExhausted."""
 
     async def one(question: str) -> str | None:
         request = Request(messages=(Message("user", question),), max_tokens=MOST_TOKENS)
@@ -81,25 +73,23 @@ async def replies(gateway: Gateway, lm: LM, others: Sequence[Task]) -> RepliesEl
             return None
 
     general = await all_of([one(question) for question, _ in QUESTIONS])
-    return RepliesElsewhere(general, [await _mean(gateway, lm, task) for task in others])
+    scores = []
+    for task in others:
+        evaluator = Evaluator(task, gateway, lm, build_metrics(task), [PromptProgram(task, lm)])
+        known = values(await evaluator.outcomes(baseline(task), task.dev, "dev"))
+        scores.append(sum(known) / len(known) if known else None)
+    return general, scores
 
 
-async def _mean(gateway: Gateway, lm: LM, task: Task) -> float | None:
-    """The mean score of a task's dev rows; nothing of it becomes an outcome of the run."""
-    evaluator = Evaluator(task, gateway, lm, build_metrics(task), [PromptProgram(task, lm)])
-    outcomes = await evaluator.outcomes(baseline(task), task.dev, "dev")
-    known = [outcome.value for outcome in outcomes if outcome.value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def elsewhere(on: RepliesElsewhere, off: RepliesElsewhere, others: Sequence[Task]) -> Elsewhere:
-    """An arm's `replies` against those of the base without it."""
-    same = sum(a is not None and a == b for a, b in zip(on.general, off.general, strict=True))
+def forgotten(on: Replies, off: Replies, others: Sequence[Task]) -> Elsewhere:
+    """The replies of a trained model against those of its base."""
+    (general, scores), (base, base_scores) = on, off
     tasks = tuple(
         OtherTask(task=task.name, on=with_it, off=without, n=len(task.dev))
-        for task, with_it, without in zip(others, on.scores, off.scores, strict=True)
+        for task, with_it, without in zip(others, scores, base_scores, strict=True)
     )
-    return Elsewhere(right=_right(on.general), same=same, n=len(QUESTIONS), base_right=_right(off.general), tasks=tasks)
+    same = sum(a is not None and a == b for a, b in zip(general, base, strict=True))
+    return Elsewhere(right=_right(general), same=same, n=len(QUESTIONS), base_right=_right(base), tasks=tasks)
 
 
 def _right(said: Sequence[str | None]) -> int:
