@@ -25,7 +25,7 @@ from agent.jobs.observers import Snapshot, Watcher
 from agent.jobs.resume import unfinished
 from agent.jobs.tool_sources import GivenTool, given_tools
 from agent.ledger.query import started_with
-from agent.metrics.metric_rule import METRICS
+from agent.metrics.metric_registry import METRICS
 from agent.options.jobs import RecordedOptions, RunOptions
 from agent.options.option import option
 from agent.options.shared import LedgerOption, TrackOptions

@@ -8,7 +8,7 @@ from typing import Any
 from agent.errors import ProblemsError
 from agent.jobs.registry import Printed, about, job
 from agent.jobs.tasks import find_task, tasks_here
-from agent.metrics.metric_rule import METRICS
+from agent.metrics.metric_registry import METRICS
 from agent.models.model_registry import MODELS
 from agent.models.weights import CATALOG, weights_path
 from agent.report.blocks import Column, short

@@ -116,7 +116,7 @@ def copy_task(folder: Path, *sources: Path) -> None:
 def _scored_as_asked(task: Task, words: str) -> Task:
     """A task folder with the metric of `--metric` in the place of its own."""
     from agent.metrics.calls import calls_in, require_accepted
-    from agent.metrics.metric_rule import METRICS
+    from agent.metrics.metric_registry import METRICS
 
     spec = metric_asked(words, [field.name for field in task.signature.outputs])
     field = next(each for each in task.signature.outputs if each.name == spec.field)

@@ -12,7 +12,8 @@ from pydantic import Field as Option
 from pydantic import StringConstraints
 
 from agent.metrics.comparison import Check, as_text
-from agent.metrics.metric_rule import MAX_WHOLE_NUMBER, METRICS, MetricRule, Options, metric
+from agent.metrics.metric_registry import METRICS
+from agent.metrics.metric_rule import MAX_WHOLE_NUMBER, MetricRule, Options, metric
 from agent.types import Field
 from agent.worker import Verdict
 

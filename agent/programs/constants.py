@@ -18,7 +18,7 @@ from typing import Any
 
 from agent.metrics.calls import one_answer
 from agent.metrics.comparison import key, labels_in
-from agent.metrics.metric_rule import METRICS
+from agent.metrics.metric_registry import METRICS
 from agent.metrics.text_match import SetOptions
 from agent.prompt.template import label_text
 from agent.types import Example, Field, Prediction, Task

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from agent.conversation import turns_of
 from agent.errors import InputError
 from agent.metrics.comparison import BoundedCheck, Check
-from agent.metrics.metric_rule import METRICS
+from agent.metrics.metric_registry import METRICS
 from agent.types import Example, Field, Metric, MetricSpec, Prediction, Score, Task
 from agent.worker import LOAD, Verdict, Worker, run_aside
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.extras import command, is_here
-from agent.metrics.metric_rule import METRICS
+from agent.metrics.metric_registry import METRICS
 from agent.retrieval.passages import CONTEXT
 from agent.shipped import fold
 from agent.task.input_files import KeyPath, refused, walk

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError, Problem, ProblemsError
-from agent.metrics.metric_rule import METRICS
+from agent.metrics.metric_registry import METRICS
 from agent.registry import OURS
 from agent.task import checks
 from agent.task.checks import CONVERSATION_FORMATS, DEMO_TECHNIQUES, TOOL_FORMATS, Fault

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
 from agent.metrics.comparison import labels_in, quantity_of, units_in
-from agent.metrics.metric_rule import METRICS
+from agent.metrics.metric_registry import METRICS
 from agent.shipped import fold
 from agent.task.checks import DEFAULTS
 from agent.task.columns import known_scale, label_reader, lost_as_number, target_type, text_of

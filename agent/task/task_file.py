@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from pydantic.json_schema import SkipJsonSchema
 
 from agent.errors import InputError
-from agent.metrics.metric_rule import METRICS
+from agent.metrics.metric_registry import METRICS
 from agent.options.jobs import TASK_RUN, RunOptions
 from agent.options.kinds import seconds
 from agent.task.checks import Fault

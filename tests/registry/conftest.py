@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.jobs import JOBS
-from agent.metrics.metric_rule import METRICS
+from agent.metrics.metric_registry import METRICS
 from agent.models.model_registry import MODELS
 from agent.programs.kinds import PROGRAMS
 from agent.registry import Registry

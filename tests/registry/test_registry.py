@@ -13,7 +13,8 @@ import pytest
 
 from agent.errors import InputError
 from agent.metrics.comparison import Check
-from agent.metrics.metric_rule import METRICS, Options, metric
+from agent.metrics.metric_registry import METRICS
+from agent.metrics.metric_rule import Options, metric
 from agent.registry import Registry
 from agent.scoring.task_metrics import build_metrics
 from agent.search.registered import STRATEGIES
@@ -162,7 +163,7 @@ def test_a_package_is_imported_when_its_name_is_asked_for_and_not_before(tmp_pat
     script = f"""
 import sys
 sys.path.insert(0, {str(site)!r})
-from agent.metrics.metric_rule import METRICS
+from agent.metrics.metric_registry import METRICS
 METRICS.get("choice"), METRICS.names()
 assert not [name for name in sys.modules if name.startswith("acme")]
 METRICS.get("first")

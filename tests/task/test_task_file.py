@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from agent.metrics.metric_rule import METRICS
+from agent.metrics.metric_registry import METRICS
 from agent.options.kinds import seconds
 from agent.task.task_file import json_schema, parse
 from tests.task.folders import TOML, changed
