@@ -70,13 +70,11 @@ GROUPS = {
 EVERYDAY = ("demo", "init", "run", "resume", "show", "report", "ui", "export", "promote", "check", "doctor")
 """The commands of every day."""
 HELP = {name: about for commands in GROUPS.values() for name, about in commands.items()}
-_MODULES = {
-    "sweep": ("sweep",),
-    "customize": ("customize",),
-    "ui": ("ui",),
-    "label": ("label",),
-    "questions": ("audit erase", "judge rate", "models fetch"),
+_HOMES = {
+    **{name: f"agent.cli.{name}" for name in ("sweep", "customize", "ui", "label")},
+    **dict.fromkeys(("audit erase", "judge rate", "models fetch"), "agent.cli.questions"),
 }
+"""The modules of commands that are made by hand; the others are jobs."""
 FAMILIES = {
     "batch": "Batches of calls at providers, as `--batch` sends them: list them, cancel those of a run.",
     "ledger": "Merge ledgers into one that is only read; publish finished runs into a team's ledger, and check them "
@@ -88,8 +86,6 @@ FAMILIES = {
     "judge": "Measure a judge against people (calibrate), and collect blinded ratings (rate).",
 }
 """Commands of two words: the first of them, and what they do."""
-_HOMES = {name: f"agent.cli.{module}" for module, names in _MODULES.items() for name in names}
-"""The modules of commands that are made by hand; the others are jobs."""
 _WIDEST = max(map(len, HELP))
 SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OPTIMIZE"}
 OTHERS = "Of other packages"

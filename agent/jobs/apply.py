@@ -23,7 +23,7 @@ from agent.gateway.embedding import Embedder
 from agent.jobs.embeddings import model_of_prompt
 from agent.jobs.locations import has_goals, models_of, prompt_path, require_named
 from agent.jobs.registry import DB, job
-from agent.jobs.released import released, rows_task
+from agent.jobs.released import head, released, rows_task
 from agent.jobs.session import Session, Work
 from agent.options.jobs import ApplyOptions
 from agent.options.shared import FormOptions
@@ -116,10 +116,7 @@ def apply(prompt: str, file: Path, options: ApplyOptions, db: Path = DB) -> Work
         is_text = file.suffix.lower() in TEXT_CELLS
         write_answers(out, columns, added, zip(rows, answers, strict=True), trusted=is_text)
         return ApplyResult(
-            run_id=asking.id,
-            name=loaded.name,
-            version=loaded.version,
-            model=lm.name,
+            **head(asking, loaded),
             source=str(file),
             path=str(out),
             rows=len(answers),

@@ -29,7 +29,7 @@ from agent.jobs.locations import (
     task_for,
 )
 from agent.jobs.registry import DB, Printed, job, key_option
-from agent.jobs.released import released
+from agent.jobs.released import head, released
 from agent.jobs.session import Session, Work
 from agent.jobs.tasks import find_task, require_judging, task_named
 from agent.ledger.connect import is_there
@@ -126,7 +126,7 @@ def check(prompt: str, options: CheckOptions, output: CheckOutput, db: Path = DB
         if "actor" not in suite.note and now and now.agreement < 1:
             found = found.model_copy(update={"notes": (*found.notes, FLATTERED)})
         reference = SuiteReference(suite=suite.id, model=suite.model, version=suite.version, **suite.note)
-        return CheckResult(**_head(asking, loaded), reference=reference, **dict(found), **asking.spent())
+        return CheckResult(**head(asking, loaded), reference=reference, **dict(found), **asking.spent())
 
     def ended(result: CheckResult) -> int:
         if output.junit:
@@ -194,7 +194,7 @@ def bless(prompt: str, options: BlessOptions, db: Path = DB) -> Work[BlessResult
         suite = suite_of(task, loaded, model, samples, {**note, "run_id": asking.id})
         write_suite(suite, file)
         return BlessResult(
-            **_head(asking, loaded),
+            **head(asking, loaded),
             path=str(file),
             suite=suite.id,
             before=before.id if before else "",
@@ -262,10 +262,6 @@ def _plan(
         return [list(each) for each in zip(*passes, strict=True)]
 
     return lms, calls, earlier_prices(run_options(prompt, db), *names), asked
-
-
-def _head(asking: Session[Any], prompt: Prompt) -> dict[str, Any]:
-    return {"run_id": asking.id, "name": prompt.name, "version": prompt.version, "model": asking.model}
 
 
 def _masked(sample: Sample, secrets: tuple[str, ...]) -> Sample:

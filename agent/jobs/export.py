@@ -11,7 +11,7 @@ from typing import Any
 from agent.errors import AgentError, InputError
 from agent.jobs.customize.release_arm import tuned_file
 from agent.jobs.locations import open_history
-from agent.jobs.registry import DB, Printed, job
+from agent.jobs.registry import DB, Printed, about, job
 from agent.jobs.tasks import source_of, task_of
 from agent.ledger.query import History, Row, released_file, started_with
 from agent.options.kinds import File, Texts
@@ -33,9 +33,8 @@ NO_DEV = "a comparison asks its arms the sealed rows alone"
 def formats() -> Iterator[tuple[str, str]]:
     """Each format with its help line, and its form for prompts that a template cannot hold."""
     for one in FORMATS.all():
-        about = one.thing.about if one.thing else f"cannot be used: {one.fault}"
-        code = one.thing.as_code if one.thing else None
-        yield one.name, f"{about}; {code.about} where the prompt looks something up" if code else about
+        said, code = about(one), one.thing.as_code if one.thing else None
+        yield one.name, f"{said}; {code.about} where the prompt looks something up" if code else said
 
 
 @job("export", registries={"format": FORMATS}, listed=("Formats", formats))

@@ -76,3 +76,8 @@ async def released(
     candidate = program.candidate
     made = Evaluator(asking.task, asking.gateway, lm, metrics, [program], baseline_id=candidate.id)
     return made, candidate, embedder
+
+
+def head(asking: Session[Any], prompt: Prompt) -> dict[str, Any]:
+    """The fields that a result about a released prompt begins with."""
+    return {"run_id": asking.id, "name": prompt.name, "version": prompt.version, "model": asking.model}
