@@ -162,11 +162,15 @@ def _code(release: PromptRelease) -> str:
         (("retrieval.votes",), near),
         (("strict", "prompt.calibration"), release.calibration),
     )
-    parts: list[Any] = [passages.passage_block] if release.passages else []
-    parts += [pool.text_of] if release.picks or release.passages or release.classifier else []
-    text = f'\nSEPARATOR, ABOUT_PASSAGES = "\\n", {passages.ABOUT_PASSAGES!a}\n'
-    text += "" if near else f"MOST_NEIGHBOURS = {votes.MOST_NEIGHBOURS}\n"
+    parts: list[Any] = []
+    text = f"\nMOST_NEIGHBOURS = {votes.MOST_NEIGHBOURS}\n" if release.calibration and not near else ""
     text += "".join(f"\n\n{_embedded(module)}" for modules, has in needed if has for module in modules)
+    if release.passages:
+        parts.append(passages.passage_block)
+        text += f"\n\nABOUT_PASSAGES = {passages.ABOUT_PASSAGES!a}\n"
+    if release.picks or release.passages or release.classifier:
+        parts.append(pool.text_of)
+        text += f"\n\nSEPARATOR = {pool.SEPARATOR!a}\n"
     if release.tools:
         parts += _TOOL_CODE
         text += f"\n\nNONE, DONE = {tool_calling.NONE!r}, {tool_calling.DONE!r}\nCall = tuple[str, Any]\n"
