@@ -50,13 +50,7 @@ def near_duplicates(texts: Sequence[str], threshold: float = NEAR) -> list[tuple
     filtering (Chaudhuri et al. 2006; Bayardo et al. 2007), again among those that share a word, finds every such pair
     without comparing all of them.
     """
-    groups = _Groups(len(texts))
-    first: dict[Compared, int] = {}
-    for position, text in enumerate(texts):
-        groups.join(position, first.setdefault(compared(text), position))
-    sets = {position: words for words, position in first.items() if isinstance(words, frozenset)}
-    _NearDuplicates(sets, threshold, groups).join(list(sets))
-    return groups.found()
+    return _NearDuplicates(texts, threshold).groups()
 
 
 def compared(text: str) -> Compared:
@@ -79,16 +73,35 @@ def are_near(one: Compared, other: Compared, threshold: float = NEAR) -> bool:
 class _NearDuplicates:
     """Joins near-duplicates. Words go from rare to frequent, so a near pair shares one of the first few."""
 
-    def __init__(self, sets: Mapping[int, frozenset[str]], threshold: float, groups: _Groups) -> None:
-        frequency = Counter(word for words in sets.values() for word in words)
-        self._sets = sets
+    def __init__(self, texts: Sequence[str], threshold: float) -> None:
+        self._parent, self._threshold = list(range(len(texts))), threshold
+        first: dict[Compared, int] = {}
+        for position, text in enumerate(texts):
+            self._unite(position, first.setdefault(compared(text), position))
+        self._sets = {position: words for words, position in first.items() if isinstance(words, frozenset)}
+        frequency = Counter(word for words in self._sets.values() for word in words)
         self._sorted = {
-            position: sorted(words, key=lambda word: (frequency[word], word)) for position, words in sets.items()
+            position: sorted(words, key=lambda word: (frequency[word], word)) for position, words in self._sets.items()
         }
-        self._threshold = threshold
-        self._groups = groups
+        self._join(list(self._sets))
 
-    def join(self, members: Sequence[int], shared: int = 0, last: str = "") -> None:
+    def groups(self) -> list[tuple[int, ...]]:
+        members: dict[int, list[int]] = defaultdict(list)
+        for position in range(len(self._parent)):
+            members[self._root(position)].append(position)
+        return [tuple(group) for group in members.values() if len(group) > 1]
+
+    def _root(self, position: int) -> int:
+        while self._parent[position] != position:
+            self._parent[position] = self._parent[self._parent[position]]
+            position = self._parent[position]
+        return position
+
+    def _unite(self, one: int, other: int) -> None:
+        first, second = sorted((self._root(one), self._root(other)))
+        self._parent[second] = self._parent[one] = self._parent[other] = first
+
+    def _join(self, members: Sequence[int], shared: int = 0, last: str = "") -> None:
         """Join the near ones among sets that have their first `shared` words in common, the last of which is `last`."""
         if len(members) <= _COMPARE_ALL:
             return self._compare(members)
@@ -97,7 +110,8 @@ class _NearDuplicates:
         next_word: dict[str, list[int]] = defaultdict(list)
         for position in members:
             words = self._sorted[position]
-            needed = self._needed(len(words), smallest)
+            other = max(smallest, self._threshold * len(words))
+            needed = math.ceil(self._threshold * (len(words) + other) / (1 + self._threshold) - 1e-6)
             start = words.index(last) + 1 if shared else 0
             for word in words[start : len(words) - needed + shared + 1]:
                 next_word[word].append(position)
@@ -107,47 +121,21 @@ class _NearDuplicates:
             return self._compare(members)
         self._compare(whole)
         for word, each in next_word.items():
-            self.join(each, shared + 1, word)
+            self._join(each, shared + 1, word)
         return None
 
-    def _needed(self, size: int, smallest: int) -> int:
-        other = max(smallest, self._threshold * size)
-        return math.ceil(self._threshold * (size + other) / (1 + self._threshold) - 1e-6)
-
     def _compare(self, members: Sequence[int]) -> None:
-        parent = self._groups.parent
         for one, other in combinations(members, 2):
-            if parent[one] == parent[other]:  # known to be alike, as in a table full of copies
+            if self._parent[one] == self._parent[other]:  # known to be alike, as in a table full of copies
                 continue
             if are_near(self._sets[one], self._sets[other], self._threshold):
-                self._groups.join(one, other)
+                self._unite(one, other)
 
 
 def _words(text: str) -> frozenset[str]:
     runs = _SCRIPT.findall(text)
     pairs = [run[at : at + 2] for run in runs for at in range(max(1, len(run) - 1))]
     return frozenset([*_WORD.findall(_SCRIPT.sub(" ", text)), *pairs])
-
-
-class _Groups:
-    def __init__(self, size: int) -> None:
-        self.parent = list(range(size))
-
-    def root(self, position: int) -> int:
-        while self.parent[position] != position:
-            self.parent[position] = self.parent[self.parent[position]]
-            position = self.parent[position]
-        return position
-
-    def join(self, one: int, other: int) -> None:
-        first, second = sorted((self.root(one), self.root(other)))
-        self.parent[second] = self.parent[one] = self.parent[other] = first
-
-    def found(self) -> list[tuple[int, ...]]:
-        members: dict[int, list[int]] = defaultdict(list)
-        for position in range(len(self.parent)):
-            members[self.root(position)].append(position)
-        return [tuple(group) for group in members.values() if len(group) > 1]
 
 
 def split_rows(
