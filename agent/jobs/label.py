@@ -89,7 +89,7 @@ def labels_wanted(task: LabelledTask) -> LabellingResult:
         disputed=status.disputed,
         by_label=status.by_label,
         splits=status.splits,
-        agreement=tuple(pair.line for pair in agreements(task, events)),
+        agreement=tuple(agreements(task, events)),
         wanted=tuple(wanted),
         next=f"optimize label {name}{more}" if status.missing else f"optimize run {name}",
     )

@@ -18,7 +18,7 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any
 
-from agent.stats.agreement import IntervalEstimate, kappa, share
+from agent.stats.agreement import kappa
 from agent.task.label_files import DISAGREEMENT, SPREAD, LabelEvent, LabelledTask, UnlabelledRow, agreed, labeller_name
 
 MOST_TERMS = 50_000
@@ -36,28 +36,6 @@ class NextRow:
     why: str
     chosen: str
     others: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class PairAgreement:
-    """How well two labellers agree on the `rows` that both have labelled: Cohen's kappa, the share that is equal."""
-
-    labellers: tuple[str, str]
-    rows: int
-    kappa: IntervalEstimate
-    share: IntervalEstimate
-
-    @property
-    def line(self) -> str:
-        """The agreement in words."""
-        one, two = self.labellers
-        level = "too few to tell"
-        if self.kappa.value is not None and self.kappa.ci95:
-            low, high = self.kappa.ci95
-            if low < high or self.kappa.value == 1:  # else one of them gave one label only, and it is 0 in every draw
-                level = f"Cohen's kappa {self.kappa.value:.2f} ({low:.2f} to {high:.2f})"
-        same = f", {100 * self.share.value:.0f} % the same" if self.share.value is not None else ""
-        return f"agreement of {one} and {two} on {self.rows} row{'s' * (self.rows != 1)}: {level}{same}"
 
 
 def queue_of(task: LabelledTask, answers: Mapping[str, Sequence[str]] | None = None) -> LabelQueue:
@@ -127,19 +105,25 @@ class LabelSession:
         return sum(self.labeller in given for given in self.task.labels(events).values())
 
 
-def agreements(task: LabelledTask, events: Sequence[LabelEvent]) -> list[PairAgreement]:
-    """Measure the agreement of each two labellers who have both labelled a row."""
+def agreements(task: LabelledTask, events: Sequence[LabelEvent]) -> list[str]:
+    """Say how well each two labellers agree on the rows that both have labelled, by Cohen's kappa."""
     labels = task.labels(events)
-    names = sorted({name for given in labels.values() for name in given})
     found = []
-    for one, two in combinations(names, 2):
+    for one, two in combinations(sorted({name for given in labels.values() for name in given}), 2):
         both = [(given[one].label, given[two].label) for given in labels.values() if one in given and two in given]
         if not both:
             continue
         steps = max(1, len(task.choices) - 1)
         first, second = ([task.choices.index(pair[side] or "") / steps for pair in both] for side in (0, 1))
         agreed_on = kappa(first, second, len(task.choices), weighted=False, seed=0)
-        found.append(PairAgreement((one, two), len(both), agreed_on, share([a == b for a, b in both])))
+        same = sum(a == b for a, b in both) / len(both)
+        level = "too few to tell"
+        if agreed_on.value is not None and agreed_on.ci95:
+            low, high = agreed_on.ci95
+            if low < high or agreed_on.value == 1:  # else one of them gave one label only, and it is 0 in every draw
+                level = f"Cohen's kappa {agreed_on.value:.2f} ({low:.2f} to {high:.2f})"
+        on = f"agreement of {one} and {two} on {len(both)} row{'s' * (len(both) != 1)}"
+        found.append(f"{on}: {level}, {100 * same:.0f} % the same")
     return found
 
 

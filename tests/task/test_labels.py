@@ -257,7 +257,7 @@ def test_of_a_labeller_with_one_label_only_no_kappa_is_said() -> None:
     label_rows(task, 0, 20)
     task.log.add_all([(row.id, "billing") for row in task.rows[:20]], "ben", "")
     (pair,) = agreements(task, task.log.events())
-    assert pair.line == "agreement of ann and ben on 20 rows: too few to tell, 25 % the same"
+    assert pair == "agreement of ann and ben on 20 rows: too few to tell, 25 % the same"
 
 
 def test_labels_are_about_as_many_of_each_topic_as_there_are() -> None:

@@ -70,7 +70,7 @@ def label(request: PageRequest) -> dict[str, Any]:
         },
         "labels": [{"key": key, "label": name, "about": meanings[name]} for key, name in place.keys.items()],
         "by_label": dict(status.by_label),
-        "agreement": [pair.line for pair in agreements(task, events)] if shown is None else [],
+        "agreement": agreements(task, events) if shown is None else [],
         "file": str(task.log.path),
     }
 
