@@ -82,16 +82,16 @@ def learn(
     data = read_bytes(log)
     read = _read(loaded, log, data, {"inputs": inputs_column, "answer": answer_column})
     secrets = rare_secrets_in(os.environ)
-    found = sorted_out(loaded, read.placed, lambda text: redact(text, secrets) != text)
+    found, left_out = sorted_out(loaded, read.placed, lambda text: redact(text, secrets) != text)
     digest = hashlib.sha256(data).hexdigest()
-    written = bool(found.taken) and not dry_run
+    written = bool(found) and not dry_run
     if written:
         day = datetime.now(UTC).date().isoformat()
-        ids = [content_id("learned", dict(row.example.inputs)) for row in found.taken]
-        rows = [{"id": own, **read.fields[row.line]} for own, row in zip(ids, found.taken, strict=True)]
+        ids = [content_id("learned", dict(row.example.inputs)) for row in found]
+        rows = [{"id": own, **read.fields[row.line]} for own, row in zip(ids, found, strict=True)]
         sources = [
             {"id": own, "source": log.name, "sha256": digest, "line": row.line, "date": day}
-            for own, row in zip(ids, found.taken, strict=True)
+            for own, row in zip(ids, found, strict=True)
         ]
         _write(folder, target, train, {train: rows, LEARNED: sources}, in_place)
     return LearnResult(
@@ -102,15 +102,15 @@ def learn(
         log=str(log),
         sha256=digest,
         rows=read.count,
-        taken=len(found.taken),
-        lines=tuple(row.line for row in found.taken),
+        taken=len(found),
+        lines=tuple(row.line for row in found),
         left_out=tuple(
             LeftOutRows(why=why, rows=len(lines), lines=tuple(lines))
-            for why, lines in sorted(found.left_out.items(), key=lambda each: -len(each[1]))
+            for why, lines in sorted(left_out.items(), key=lambda each: -len(each[1]))
         ),
         unreadable=read.count - len(read.placed),
         problems=tuple(map(str, read.problems)),
-        train=WasNow(was=len(loaded.train), now=len(loaded.train) + len(found.taken)),
+        train=WasNow(was=len(loaded.train), now=len(loaded.train) + len(found)),
     )
 
 

@@ -403,16 +403,10 @@ CONTRADICTS = "stands in the log with another answer as well"
 SECRET = "holds what looks like a key"
 
 
-@dataclass(frozen=True, slots=True)
-class Corrections:
-    """Rows of a log: those that may become train rows, and by reason the lines of the others."""
-
-    taken: tuple[PlacedExample, ...]
-    left_out: Mapping[str, tuple[int, ...]]
-
-
-def sorted_out(task: Task, rows: Sequence[PlacedExample], holds_secret: Callable[[str], bool]) -> Corrections:
-    """Tell which corrected answers may be added to the train rows of a task."""
+def sorted_out(
+    task: Task, rows: Sequence[PlacedExample], holds_secret: Callable[[str], bool]
+) -> tuple[list[PlacedExample], dict[str, list[int]]]:
+    """Return the corrected answers that may become train rows of a task, and by reason the lines of the others."""
     held_out = _near_held_out(task, rows)
     train = {folded(row.inputs): _labels(row) for row in task.train}
     answers: dict[tuple[str, ...], set[str]] = {}
@@ -437,7 +431,7 @@ def sorted_out(task: Task, rows: Sequence[PlacedExample], holds_secret: Callable
             left_out.setdefault(reason, []).append(row.line)
         else:
             taken.append(row)
-    return Corrections(tuple(taken), {reason: tuple(lines) for reason, lines in left_out.items()})
+    return taken, left_out
 
 
 def _near_held_out(task: Task, rows: Sequence[PlacedExample]) -> dict[int, str]:
