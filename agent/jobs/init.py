@@ -306,7 +306,7 @@ def _from_traces(name: str, source: Path, prompt: str | None, asked: Asked, opti
     """Confirmed answers are the rows of the task, the others lie next to them without a label. Where few are confirmed
     it is a task to label: they are its first labels."""
     found, choices = read_traces(source), labels_given(options.labels)
-    lines = list(found.lines())
+    lines = list(found.lines)
     if len(found.labelled) < MIN_ROWS:
         if choices or (choices := _labels_in(found.answers)):
             origin = "--labels" if options.labels else "the answers in the file"

@@ -145,7 +145,7 @@ def add_rows(name: str, path: Path, form: FormOptions) -> list[str]:
         labelled = task.label_confirmed(answers, CONFIRMED_BY)
     if not new and not labelled:
         raise InputError(f"{shown(path)}: none of its rows is new to {field} of {name}; give a file with others")
-    lines = [*(traces.lines() if traces else ()), *file.notes, f"added {counted(len(new), 'row')} to label"]
+    lines = [*(traces.lines if traces else ()), *file.notes, f"added {counted(len(new), 'row')} to label"]
     if answers:
         lines.append(f"labelled by {CONFIRMED_BY}: {labelled} of {len(answers)}; other answers are no labels here")
     column = "" if traces else column_named(names_in(file.rows), field) or ""

@@ -330,17 +330,12 @@ _PERSONAL = re.compile(
 class TraceRows:
     """Rows of a trace file, each input once with its line; confirmed ones have the answer in `column`."""
 
-    kind: str
     column: str
-    traces: int
     table: Sequence[tuple[int, dict[str, str]]]
     answers: tuple[str, ...]
-    repeated: int
-    contradicted: int
-    empty: int
-    scales: Scales
-    personal: int
     instruction: str
+    lines: tuple[str, ...]
+    """What to say of the file, for people."""
 
     @property
     def labelled(self) -> tuple[dict[str, str], ...]:
@@ -356,28 +351,6 @@ class TraceRows:
     def questions(self) -> list[tuple[int, dict[str, str]]]:
         """All rows with their lines, without the right answers."""
         return [(line, {name: text for name, text in row.items() if name != self.column}) for line, row in self.table]
-
-    def lines(self) -> Iterator[str]:
-        """Describe the file for people, one line each."""
-        confirmed, others = len(self.labelled), len(self.unlabelled)
-        inputs = counted(confirmed + others, "different input")
-        yield f"read as {self.kind}: {counted(self.traces, 'answer')}, {inputs}"
-        yield (
-            f"labels: {counted(confirmed, 'answer')} that a score or feedback confirms; "
-            f"{counted(others, 'row has', 'rows have')} none ({self.contradicted} of them as "
-            "confirmed answers contradict each other)"
-        )
-        if self.scales:
-            highest = listed(f"{name} {most:g}" for name, most in self.scales.items())
-            yield f"with numbers above 1 only the highest in the file says that an answer is right: {highest}"
-        before = counted(self.repeated, "answer")
-        yield f"left out: {before} to inputs that came before, {self.empty} without a question or a text"
-        if self.personal:
-            yield (
-                f"warning: {counted(self.personal, 'row seems', 'rows seem')} to hold personal data (e-mail "
-                "addresses, telephone, card or account numbers); rows become examples, and are sent to "
-                "models: take out what must not be there"
-            )
 
 
 def is_traces(path: Path) -> bool:
@@ -413,7 +386,7 @@ def read_traces(path: Path) -> TraceRows:
     assert kind is not None
     made = _rows(kind, found)
     if not made.table:
-        what = f"read as {kind.name}: {counted(made.traces, 'answer')}, none with both a question and a text"
+        what = f"read as {kind.name}: {counted(len(found), 'answer')}, none with both a question and a text"
         raise ProblemsError((problem(where, found[0][0], f"{what}; give a file that holds both"),))
     return made
 
@@ -461,16 +434,25 @@ def _rows(kind: TraceKind, placed: list[tuple[int, Trace]]) -> TraceRows:
         table.append((line, row))
     systems = Counter(trace.system for trace in usable if trace.system)
     instruction, count = systems.most_common(1)[0] if systems else ("", 0)
-    return TraceRows(
-        kind=kind.name,
-        column=column,
-        traces=len(placed),
-        table=table,
-        answers=tuple(trace.expected or trace.output for trace in usable),
-        repeated=len(usable) - len(first),
-        contradicted=sum(len(confirmed) > 1 for confirmed in labels.values()),
-        empty=len(placed) - len(usable),
-        scales=scales,
-        personal=personal,
-        instruction=instruction if count > len(usable) / 2 else "",
-    )
+    labelled = sum(column in row for _, row in table)
+    contradicted = sum(len(confirmed) > 1 for confirmed in labels.values())
+    lines = [
+        f"read as {kind.name}: {counted(len(placed), 'answer')}, {counted(len(table), 'different input')}",
+        f"labels: {counted(labelled, 'answer')} that a score or feedback confirms; "
+        f"{counted(len(table) - labelled, 'row has', 'rows have')} none ({contradicted} of them as confirmed answers "
+        "contradict each other)",
+    ]
+    if scales:
+        highest = listed(f"{name} {most:g}" for name, most in scales.items())
+        lines.append(f"with numbers above 1 only the highest in the file says that an answer is right: {highest}")
+    before = counted(len(usable) - len(first), "answer")
+    empty = len(placed) - len(usable)
+    lines.append(f"left out: {before} to inputs that came before, {empty} without a question or a text")
+    if personal:
+        lines.append(
+            f"warning: {counted(personal, 'row seems', 'rows seem')} to hold personal data (e-mail addresses, "
+            "telephone, card or account numbers); rows become examples, and are sent to models: take out what must "
+            "not be there"
+        )
+    answers = tuple(trace.expected or trace.output for trace in usable)
+    return TraceRows(column, table, answers, instruction if count > len(usable) / 2 else "", tuple(lines))
