@@ -19,8 +19,7 @@ from agent.programs.kinds import ReleaseSpec, UserKind, UserProgram, program, re
 from agent.prompt.techniques import forbidden_in
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Bridge
-from agent.search.dspy.methods import TriedProgram, state_of
-from agent.search.dspy.strategies import DspyForm
+from agent.search.dspy.strategies import DspyForm, TriedProgram, state_of
 from agent.search.registered import DSPY
 from agent.types import (
     LM,

@@ -32,8 +32,7 @@ from agent.release.prompt_file import PromptRelease
 from agent.retrieval.passages import CONTEXT, bare_passages
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Meter
-from agent.search.dspy.methods import TriedProgram
-from agent.search.dspy.strategies import DspyForm
+from agent.search.dspy.strategies import DspyForm, TriedProgram
 from agent.search.effects import Feature
 from agent.search.program import Ablation
 from agent.search.registered import DEFAULT, DSPY

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ from agent.search.selection import Finalist
 from agent.stats.calibration import Weights, cross_fitted, fitted, label_free, stacked
 from agent.types import Candidate, Example, Field, Outcome, Prediction, Proposal
 
+Read = tuple[Prediction, float | None]
+"""A reply as it is read, and its signal."""
 FEWEST_ROWS = 20
 """Rows with log-probabilities of the labels below which no weights are estimated."""
 LEAST_SHARE = 0.5  # of the dev rows
@@ -36,12 +38,6 @@ REASONS: dict[Method, str] = {
     "prior": "combined with a classifier of the train rows: one weight each, fitted to the dev rows; its score here is "
     "cross-fitted",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    prediction: Prediction
-    signal: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,59 +61,39 @@ class _Estimate:
         bias = dict(zip(field.choices, weights.bias, strict=True))
         return LabelCalibration(self.method, bias, weights.temperature, near, prior)
 
-    def read(self, field: Field, rows: Sequence[Example], outcomes: Sequence[Outcome]) -> list[_Read]:
+    def read(self, field: Field, rows: Sequence[Example], outcomes: Sequence[Outcome]) -> list[Read]:
         votes = self.votes or [()] * len(outcomes)
-        found = []
+        found: list[Read] = []
         for row, outcome, weights, vote in zip(rows, outcomes, self.each, votes, strict=True):
             if outcome.label_scores is None or weights is None:
-                found.append(_Read(outcome.prediction, outcome.signal))
+                found.append((outcome.prediction, outcome.signal))
                 continue
             named = self.named(field, weights)
             scores = named.scores(outcome.label_scores, vote)
             read = calibrated(outcome.prediction, outcome.label_scores, field, named, vote)
             right = row.labels[field.name]
-            found.append(
-                _Read(read, share_of_all(scores, field.choices.index(right)) if right in field.choices else None)
-            )
+            signal = share_of_all(scores, field.choices.index(right)) if right in field.choices else None
+            found.append((read, signal))
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Usable:
-    """The dev rows from which weights are estimated: those with log-probabilities and one of the labels.
+def _estimated(
+    method: Method,
+    usable: Mapping[int, tuple[Sequence[float], int]],
+    rows: int,
+    said: Sequence[Sequence[float]] = (),
+    logs: Sequence[Sequence[float]] = (),
+    fit: Callable[[Any, Any, Any], Weights] = fitted,
+    digest: str = "",
+) -> _Estimate:
+    """Weights fitted to the `usable` of the dev rows: by position the log-probability of each label, and the right one.
 
-    `at`: their positions; `scores`: the log-probability of each label; `answers`: the right labels; `rows`: how many
-    dev rows there are.
+    `said`: for each dev row what decides next to the model; `logs`: its logs.
     """
-
-    at: Sequence[int]
-    scores: Sequence[Sequence[float]]
-    answers: Sequence[int]
-    rows: int
-
-    @staticmethod
-    def of(context: SearchContext, field: Field, outcomes: Sequence[Outcome]) -> _Usable:
-        found = [
-            (at, outcome.label_scores, field.choices.index(context.dev[at].labels[field.name]))
-            for at, outcome in enumerate(outcomes)
-            if outcome.label_scores is not None and context.dev[at].labels[field.name] in field.choices
-        ]
-        return _Usable([at for at, _, _ in found], [s for _, s, _ in found], [y for _, _, y in found], len(outcomes))
-
-    def estimate(
-        self,
-        method: Method,
-        said: Sequence[Sequence[float]] = (),
-        logs: Sequence[Sequence[float]] = (),
-        fit: Callable[[Any, Any, Any], Weights] = fitted,
-        rows: str = "",
-    ) -> _Estimate:
-        """Weights fitted to these rows; `said`: for each dev row what decides next to the model, `logs`: its logs."""
-        more = [logs[at] for at in self.at] if logs else None
-        each: list[Weights | None] = [None] * self.rows
-        for at, one in zip(self.at, cross_fitted(self.scores, self.answers, more, fit), strict=True):
-            each[at] = one
-        return _Estimate(method, fit(self.scores, self.answers, more), each, said, rows)
+    scores, answers = [scores for scores, _ in usable.values()], [answer for _, answer in usable.values()]
+    more = [logs[at] for at in usable] if logs else None
+    each = dict(zip(usable, cross_fitted(scores, answers, more, fit), strict=True))
+    return _Estimate(method, fit(scores, answers, more), [each.get(at) for at in range(rows)], said, digest)
 
 
 async def add_calibrated(context: SearchContext) -> None:
@@ -126,20 +102,26 @@ async def add_calibrated(context: SearchContext) -> None:
     if len(outputs) != 1 or len(outputs[0].choices) < 2:
         return
     field = outputs[0]
+    labels = [row.labels[field.name] for row in context.dev]
     for candidate_id in context.board.in_state("complete"):
         outcomes = context.board.outcomes[candidate_id]
-        usable = _Usable.of(context, field, outcomes)
-        if len(outcomes) < len(context.dev) or len(usable.at) < max(FEWEST_ROWS, LEAST_SHARE * len(outcomes)):
+        usable = {
+            at: (outcome.label_scores, field.choices.index(labels[at]))
+            for at, outcome in enumerate(outcomes)
+            if outcome.label_scores is not None and labels[at] in field.choices
+        }
+        if len(outcomes) < len(context.dev) or len(usable) < max(FEWEST_ROWS, LEAST_SHARE * len(outcomes)):
             continue
         base = context.board.proposals[candidate_id]
-        free = label_free(usable.scores)
-        estimates = [_Estimate("label-free", free, [free] * len(outcomes)), usable.estimate("fitted")]
+        free = label_free([scores for scores, _ in usable.values()])
+        estimates = [_Estimate("label-free", free, [free] * len(outcomes)), _estimated("fitted", usable, len(outcomes))]
         votes = [context.program.votes(base.candidate, row, NEIGHBOURS) for row in context.dev]
         if known := [vote for vote in votes if vote is not None]:
-            estimates.append(usable.estimate("neighbours", known, [log_shares(vote) for vote in known]))
+            logs = [log_shares(vote) for vote in known]
+            estimates.append(_estimated("neighbours", usable, len(outcomes), known, logs))
         if rows := await asyncio.to_thread(context.program.prior_rows):  # trains it the first time
             said = [context.program.prior(row) for row in context.dev]
-            estimates.append(usable.estimate("prior", said, said, stacked, rows))
+            estimates.append(_estimated("prior", usable, len(outcomes), said, said, stacked, rows))
         for estimate in estimates:
             twin = context.program.calibrated(base.candidate, estimate.named(field, estimate.all_rows))
             if twin is None:
@@ -169,10 +151,15 @@ def best_readings(context: SearchContext, candidates: Sequence[Finalist]) -> lis
     return [each for each in candidates if each.candidate_id not in beaten]
 
 
-async def _score(context: SearchContext, twin: Candidate, outcomes: Sequence[Outcome], read: Sequence[_Read]) -> None:
+async def _score(
+    context: SearchContext,
+    twin: Candidate,
+    outcomes: Sequence[Outcome],
+    read: Sequence[Read],
+) -> None:
     context.board.open(twin.id, context.round)
     rows = zip(context.dev, outcomes, read, strict=True)
     again = context.evaluator.read_again
-    seen = [await again(twin, row, outcome, one.prediction, one.signal) for row, outcome, one in rows]
+    seen = [await again(twin, row, outcome, *one) for row, outcome, one in rows]
     context.board.record(twin.id, seen)
     context.board.settle(twin.id, "complete", "read from the replies of its parent, the whole of dev")

@@ -20,11 +20,10 @@ from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
 from agent.gateway.in_flight import all_of
 from agent.observer import NO_OBSERVER, Observer
-from agent.search.board import Board, Calibrated
+from agent.search.board import Board, Calibrated, ProposalLog
 from agent.search.costs import CandidateCosts
 from agent.search.plan import Plan
 from agent.search.program import Choices, Program
-from agent.search.proposal_log import ProposalLog
 from agent.search.registered import BANDIT, RACE
 from agent.types import LM, Candidate, Example, Outcome, Proposal, Spend, Task
 

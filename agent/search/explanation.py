@@ -16,11 +16,10 @@ from agent.evaluate.breakdown import Pair
 from agent.prompt.tool_texts import tool_changes
 from agent.results.breakdown import Consistency, JudgeTrust, Variety
 from agent.results.run_parts import Carried, Change, PromptSize, ProposerUse
-from agent.search.board import Board
+from agent.search.board import Board, by_operator
 from agent.search.context import SearchContext
 from agent.search.effects import Feature, PartsModel, ScoredCandidate
 from agent.search.program import PROPOSED, Ablation, Program
-from agent.search.proposal_log import by_operator
 from agent.stats.intervals import paired_difference
 from agent.types import Candidate, Outcome, Proposal, Task
 
