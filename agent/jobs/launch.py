@@ -21,8 +21,8 @@ from agent.types import Spend, Usage
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
     from agent.jobs.interrupts import Stop
-    from agent.jobs.migration_source import Migration
     from agent.jobs.observers import Watcher
+    from agent.jobs.recorded import Migration
     from agent.options.jobs import RecordedOptions, RunOptions
     from agent.options.shared import CapOptions
     from agent.programs.kinds import Kind
@@ -167,7 +167,7 @@ def prepare(asked: RecordedOptions, db: Path, observer: Observer = NO_OBSERVER, 
     silence(observer.on_message)
     from agent.jobs.embeddings import embedding_model
     from agent.jobs.metric_check import check_metrics
-    from agent.jobs.migration_source import recorded_migration
+    from agent.jobs.recorded import recorded_migration
     from agent.models.model_registry import DEFAULT_MODEL, create_model, file_digest
     from agent.programs.kinds import program_for
 

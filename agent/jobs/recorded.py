@@ -1,19 +1,37 @@
-"""Prompts as the ledger holds them, made candidates again. Calls nothing."""
+"""Prompts as the ledger holds them, made candidates again, and what a migration starts from. Calls nothing.
+
+A migration starts from a released prompt, the run behind it in the ledger, and what that run recorded:
+`migration_options` makes the options of a new run out of those of the old one; `recorded_migration` reads what they
+name. A resumed migration reads it again, and the old run has ended, so it is the same.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
-from agent.ledger.query import Row, is_calibrated
+from agent.jobs.locations import open_history, prompt_path
+from agent.jobs.tasks import source_of, task_of
+from agent.ledger.query import History, Row, is_calibrated, is_erased, started_with
+from agent.options.jobs import Migrates, RecordedOptions
 from agent.prompt.calibration import LabelCalibration
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.tool_texts import ToolTexts
+from agent.release.result import search_result
+from agent.report.facts import without_result
 from agent.retrieval.passages import Passages
 from agent.retrieval.pick import Picks
 from agent.strict import read_as
-from agent.types import Demo
+from agent.task.examples import PLAYED
+from agent.types import Demo, Outcome, Prediction, Proposal, Score, Task
+
+if TYPE_CHECKING:
+    from agent.options.jobs import MigrateOptions
+    from agent.prompt.prompt_candidate import PromptCandidate
 
 
 def best_trials(trials: Iterable[Row]) -> list[Row]:
@@ -52,3 +70,189 @@ def recorded_prompt(row: Mapping[str, Any]) -> PromptCandidate:
     if candidate.id != row["id"]:
         raise InputError(f"{row['id']}: parts of this prompt were erased from the ledger, so it cannot be tried again")
     return candidate
+
+
+# -- what a migration starts from --------------------------------------------------------------------------------------
+
+MOST_SEEDS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """A released prompt that is to be answered by another model, and what the ledger knows of it.
+
+    Args:
+        run_id: the run that released it.
+        version: of the release.
+        model: the model that it was made for.
+        released: the prompt as it was released, with the calibration of that model.
+        trial: its trial in that run.
+        seeds: other prompts of that run, the most promising first, without calibration, which is of one model alone.
+        dev: what the released prompt scored there, by dev row.
+        sealed: what it did there on the sealed test, by row.
+        parameters: those that it was called with.
+        margin: the loss that is accepted, in (0, 1).
+        prompt_tokens: of a call with the released prompt, on average.
+    """
+
+    run_id: str
+    version: str
+    model: str
+    released: PromptCandidate
+    trial: int
+    seeds: tuple[Proposal, ...]
+    dev: Mapping[str, float | None]
+    sealed: Mapping[str, Outcome]
+    parameters: Mapping[str, Any]
+    margin: float
+    prompt_tokens: int
+
+
+def migration_options(prompt: str, given: MigrateOptions, db: Path) -> RecordedOptions:
+    """The options of the run that migrates a prompt: those of the run that released it, with another model and caps.
+
+    Args:
+        prompt: the path of a prompt.md or its folder, NAME@ALIAS, NAME@VERSION, or the id of a run.
+        given: options of the command; others are as in that run.
+        db: the ledger.
+
+    Raises:
+        InputError: the ledger does not know the prompt's run.
+        ReleaseError: the prompt's file is damaged.
+    """
+    from agent.release.runtime import load_prompt
+
+    path = prompt_path(prompt, db)
+    loaded = load_prompt(path)
+    source = {name: str(loaded.provenance.get(name, "")) for name in ("run_id", "candidate_id")}
+    if not all(source.values()):
+        raise InputError(f"{path}: does not say which run it is from, so there is no history to start from")
+    with closing(open_history(db)) as history:
+        row = history.search(source["run_id"])
+    if loaded.release.adapter is not None:
+        raise InputError(
+            f"{path}: its model has an adapter, which goes with no other model; train one for {given.model}"
+        )
+    begun = started_with(row)
+    task = task_of(begun)
+    judge = begun.judge or task.judges or [row["model"]]  # scores of other judges cannot be compared
+    as_begun = ("max_examples", "max_concurrency", "max_wait")
+    return begun.model_copy(
+        update={
+            **{name: value for name, value in given if name not in as_begun or value is not None},
+            "proposer": "none",
+            "judge": tuple(judge) if task.is_judged else (),
+            "trials": None,
+            "strategy": None,
+            "prefer": "best",
+            "anyway": True,
+            "tag": {"migrated_from": row["id"]},
+            "migrates": Migrates(run=row["id"], candidate=source["candidate_id"], version=loaded.version),
+        }
+    )
+
+
+def recorded_migration(options: RecordedOptions, task: Task, db: Path) -> Migration:
+    """What the options of a migration name, as the ledger has it.
+
+    Args:
+        options: `migrates` names run, candidate and version.
+        task: as it is now.
+        db: the ledger.
+
+    Raises:
+        InputError: the model is the one that the prompt is for, the task changed since, texts were erased, or the run
+            has no sealed replies of the prompt.
+    """
+    named = options.migrates
+    assert named is not None
+    with closing(open_history(db)) as history:
+        row = history.search(named.run)
+        if options.model == row["model"]:
+            raise InputError(f"--model {row['model']}: this is the model that the prompt is for; name another one")
+        _require_same_task(row, task)
+        result = search_result(row["result"], db)
+        if result is None:
+            raise InputError(f"{row['id']}: {without_result(row)}, so there is nothing to compare with")
+        trials = history.trials(row["id"])
+        trial = next((each for each in trials if each["candidate_id"] == named.candidate), None)
+        if trial is None:
+            raise InputError(f"{row['id']}: has no candidate {named.candidate}; was the prompt changed by hand?")
+        released = recorded_prompt(history.candidate(named.candidate))
+        sealed = _outcomes(history, row["id"], named.candidate, "test")
+        if not sealed:
+            raise InputError(f"{row['id']}: has no sealed replies of {named.candidate} to compare with")
+        dev = {each["example_id"]: each["value"] for each in history.outcomes(row["id"], named.candidate, "dev")}
+        seeds = _seeds(history, trials, replace(released, calibration=None))
+        (size,) = history.select(
+            "SELECT AVG(prompt_tokens) AS n FROM calls WHERE run_id = ? AND candidate_id = ? AND role = 'model' AND "
+            "state IN ('ok', 'cached')",
+            row["id"],
+            named.candidate,
+        )
+    return Migration(
+        row["id"],
+        named.version,
+        row["model"],
+        released,
+        trial["number"],
+        seeds,
+        dev,
+        sealed,
+        result.parameters,
+        options.margin / 100,
+        round(size["n"] or 0),
+    )
+
+
+def _require_same_task(row: Row, task: Task) -> None:
+    if task.program:
+        raise InputError(f"{row['id']}: a program of your own; only prompts can be migrated")
+    if task.user is not None:
+        raise InputError(f"{row['id']}: {PLAYED}, which no other model repeats; run the task on the other model")
+    if task.is_compared:
+        raise InputError(f"{row['id']}: its judge compares with another prompt's answers, which no other run repeats")
+    names = dict.fromkeys([*row["hashes"], *task.hashes])
+    changed = [name for name in names if row["hashes"].get(name) != task.hashes.get(name)]
+    if changed:
+        what = ", ".join(dict.fromkeys(source_of(name, started_with(row)) for name in changed))
+        raise InputError(f"{row['id']}: {what} changed since, so its scores cannot be compared; put it back")
+
+
+def _outcomes(history: History, run_id: str, candidate_id: str, split: str) -> dict[str, Outcome]:
+    """What a candidate did on the rows of a split. Raises InputError where its answers were erased."""
+    found = {}
+    for each in history.outcomes(run_id, candidate_id, split):
+        if is_erased(each):
+            raise InputError(
+                f"{run_id}: replies to its sealed rows were erased from the ledger; nothing can be compared"
+            )
+        scores = tuple(Score(*score) for score in each["scores"])
+        prediction = Prediction(each["fields"], each["reply"], each["error"])
+        row_id = each["example_id"]
+        found[row_id] = Outcome(candidate_id, row_id, prediction, scores, each["value"], each["call_key"])
+    return found
+
+
+def _seeds(history: History, trials: list[Row], released: PromptCandidate) -> tuple[Proposal, ...]:
+    """Other prompts of a run: the best of each shape first, as what one model makes of a shape says little of another
+    model; those whose texts were erased are left out."""
+    tried = [trial for trial in trials if trial["mean"] is not None and not is_calibrated(trial)]
+    best = sorted(tried, key=lambda trial: (trial["state"] != "complete", -trial["mean"], trial["number"]))
+    first: dict[tuple[Any, ...], Proposal] = {}
+    others: list[Proposal] = []
+    for trial in best:
+        if trial["candidate_id"] == released.id:
+            continue
+        try:
+            prompt = recorded_prompt(history.candidate(trial["candidate_id"]))
+        except InputError:
+            continue
+        said = f"trial {trial['number']} of {trial['n']} rows at {100 * trial['mean']:.1f} on the old model"
+        made = Proposal(prompt, {}, "from-history", None, said)
+        shape = (prompt.technique, prompt.instruction, prompt.picks is not None)
+        if shape in first:
+            others.append(made)
+        else:
+            first[shape] = made
+    return tuple([*first.values(), *others][:MOST_SEEDS])

@@ -14,7 +14,7 @@ from typing import Any
 from agent.errors import AgentError, InputError
 from agent.jobs.launch import Launch, estimate, prepare, search_of
 from agent.jobs.locations import ledger_option, open_history
-from agent.jobs.migration_source import migration_options
+from agent.jobs.recorded import migration_options
 from agent.jobs.registry import DB, Printed, job
 from agent.jobs.resume import prepare_resume
 from agent.jobs.session import Work
