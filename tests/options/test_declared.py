@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import promptassay as pa
-from agent import api
 from agent.cli.declared import OptionType, command, job_command
 from agent.errors import ProblemsError
 from agent.jobs import JOBS as DECLARED
+from agent.jobs.registry import takes
 from agent.jobs.sweep.cells import cells_of
 from agent.jobs.sweep.file import read_sweep
 from agent.options.jobs import (
@@ -117,7 +117,7 @@ def test_one_more_field_is_an_option_of_every_surface(monkeypatch: pytest.Monkey
     assert CliRunner().invoke(run, ["toy"], env={"OPTIMIZE_DUMMY": "4"}).output == "toy 4 ['dummy']\n"
     assert "'--dummy': 12: write a whole number from 1 to 9" in CliRunner().invoke(run, ["toy", "--dummy", "12"]).output
 
-    @api._takes(More)
+    @takes(More)
     def optimize(task: str, options: More) -> int | None:
         """Search.
 
