@@ -430,18 +430,15 @@ class Gateway:
         limiter = self._limiters.get(lm.name)
         if limiter is None:
             ceiling = self._max_concurrency or lm.concurrency or DEFAULT_CONCURRENCY
-            start = 1 if self._hangs_on_bills(lm) else START
+            budget, has_price = self.account.budget, lm.name in self._prices
+            is_capped = budget.max_tokens is not None or (budget.max_cost is not None and has_price)
+            start = 1 if lm.concurrency is None and is_capped else START  # a bill may pass the cap: the first ones tell
             limiter = Limiter(lm.name, ceiling, lm.concurrency is not None, self._max_wait, self._jitter, start)
             self._limiters[lm.name] = limiter
             limiter.one_by_one = not self.account.bills.is_predictable(lm.name)
             if self.stopped is not None:
                 limiter.close(self.stopped)
         return limiter
-
-    def _hangs_on_bills(self, lm: LM) -> bool:
-        """Tell whether a cap can be passed by what a provider bills: how much, its first replies tell."""
-        budget, has_price = self.account.budget, lm.name in self._prices
-        return lm.concurrency is None and (budget.max_tokens is not None or (budget.max_cost is not None and has_price))
 
     def width(self, lm: LM) -> int:
         return self._limiter(lm).allowed()

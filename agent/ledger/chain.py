@@ -101,7 +101,8 @@ def texts_of(row: Mapping[str, Any]) -> Iterator[str]:
 def belonging(folded: Folded, runs: Collection[str], with_answers: bool) -> set[Place]:
     """The places of these runs' rows, of the candidates that they proposed or tried, and of their examples; with
     `with_answers` also of the calls of other runs whose replies they took."""
-    found = {place for place, row in folded.rows.items() if run_of(place, row) in runs}
+    owners = ((place, row["id"] if place[0] == "runs" else row.get("run_id")) for place, row in folded.rows.items())
+    found = {place for place, run_id in owners if run_id in runs}
     candidates = {folded.rows[place]["candidate_id"] for place in found if place[0] in ("proposals", "trials")}
     keys = {folded.rows[place]["call_key"] for place in found if place[0] == "calls"} if with_answers else set()
     for place, row in folded.rows.items():
@@ -109,11 +110,6 @@ def belonging(folded: Folded, runs: Collection[str], with_answers: bool) -> set[
         if answers or (place[0] in ("candidates", "demos") and place[1] in candidates):
             found.add(place)
     return found
-
-
-def run_of(place: Place, row: Row) -> str | None:
-    """The run that a row belongs to, if any."""
-    return row["id"] if place[0] == "runs" else row.get("run_id")
 
 
 def texts_in(folded: Folded, places: Iterable[Place], run_id: str) -> set[str]:

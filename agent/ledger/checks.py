@@ -51,7 +51,7 @@ def consistency_checks(history: History, run: Row) -> list[Check]:
         "SELECT o.*, b.body FROM outcomes o LEFT JOIN blobs b ON b.hash = o.body_hash WHERE o.run_id = ?", run["id"]
     )
     calls = history.select("SELECT * FROM calls WHERE run_id = ? ORDER BY id", run["id"])
-    trials = history.trials(run["id"])
+    trials, trained = history.trials(run["id"]), history.facts(FINE_TUNING[-1], run_ids=[run["id"]])
     return [
         test_opened_once(history, run["id"]),
         *scored_calls(history, outcomes, calls),
@@ -59,7 +59,7 @@ def consistency_checks(history: History, run: Row) -> list[Check]:
         result_scores(run, trials, outcomes, _old_outcomes(history, run)),
         unscored_rows(outcomes),
         settled_calls(run, calls),
-        charges(run, calls, _training_dollars(history, run["id"])),
+        charges(run, calls, math.fsum(event["body"]["usd"] or 0.0 for event in trained)),
         caps_kept(history, run["id"]),
     ]
 
@@ -188,10 +188,6 @@ def charges(run: Row, calls: list[Row], training: float = 0.0) -> Check:
     claims["429s"] = (result["limited"], limited)
     wrong = [f"{what}: says {says}, its calls {is_}" for what, (says, is_) in claims.items() if not _near(says, is_)]
     return Check.of(name, wrong, note)
-
-
-def _training_dollars(history: History, run_id: str) -> float:
-    return math.fsum(event["body"]["usd"] or 0.0 for event in history.facts(FINE_TUNING[-1], run_ids=[run_id]))
 
 
 def caps_kept(history: History, run_id: str) -> Check:

@@ -154,7 +154,10 @@ def verify(db: sqlite3.Connection, anchor: str | None = None) -> list[Finding]:
     gc.disable()  # many small objects that all stay: to look for garbage among them would take a third of the time
     try:
         db.execute("BEGIN")
-        found = structure(db) or [*_damage(db), *_contents(db, anchor)]
+        if not (found := structure(db)):
+            damage = [line for (line,) in db.execute("PRAGMA integrity_check(3)") if line != "ok"]
+            found = [Finding(0, f"the file is damaged: {' '.join(line.split())}") for line in damage]
+            found += _contents(db, anchor)
     except (sqlite3.Error, ValueError, TypeError, RecursionError) as error:
         found = [Finding(0, f"the file is damaged: {error}")]
     finally:
@@ -163,12 +166,6 @@ def verify(db: sqlite3.Connection, anchor: str | None = None) -> list[Finding]:
         if collects:
             gc.enable()
     return sorted(found, key=lambda finding: (finding.seq == 0, finding.seq))
-
-
-def _damage(db: sqlite3.Connection) -> Iterator[Finding]:
-    for (line,) in db.execute("PRAGMA integrity_check(3)"):
-        if line != "ok":
-            yield Finding(0, f"the file is damaged: {' '.join(line.split())}")
 
 
 def _contents(db: sqlite3.Connection, anchor: str | None) -> Iterator[Finding]:

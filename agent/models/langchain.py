@@ -246,13 +246,8 @@ def embedding_request(texts: Sequence[str]) -> Request:
 
 def vectors_in(reply: Completion) -> list[Vector]:
     """The vectors in a reply, in the order of the texts."""
-    lines = reply.text.split("\n")
-    return [unpacked(line, _dimensions(line)) for line in lines]
-
-
-def _dimensions(line: str) -> int:
-    """Numbers in a vector, out of its base64: four characters for three bytes, four bytes for a number."""
-    return (3 * len(line) // 4 - line.count("=")) // 4
+    lines = reply.text.split("\n")  # base64: four characters for three bytes, four bytes for a number
+    return [unpacked(line, (3 * len(line) // 4 - line.count("=")) // 4) for line in lines]
 
 
 class EmbeddingModel(HostedModel):

@@ -34,25 +34,9 @@ def of_q4_1(blocks: Bytes) -> Floats:
     return _halves(blocks[:, 4:]) * _float16(blocks[:, :2]) + _float16(blocks[:, 2:4])
 
 
-def _of_bf16(blocks: Bytes) -> Floats:
-    return (blocks.view("<u2").astype(np.uint32) << 16).view(np.float32)
-
-
-def _of_q4_0(blocks: Bytes) -> Floats:
-    return (_halves(blocks[:, 2:]) - 8) * _float16(blocks[:, :2])
-
-
-def _of_q5_0(blocks: Bytes) -> Floats:
-    return (_halves(blocks[:, 6:]) + 16 * _bits(blocks[:, 2:6]) - 16) * _float16(blocks[:, :2])
-
-
 def _of_q5_1(blocks: Bytes) -> Floats:
     values = _halves(blocks[:, 8:]) + 16 * _bits(blocks[:, 4:8])
     return values * _float16(blocks[:, :2]) + _float16(blocks[:, 2:4])
-
-
-def _of_q8_0(blocks: Bytes) -> Floats:
-    return blocks[:, 2:].view(np.int8).astype(np.float32) * _float16(blocks[:, :2])
 
 
 def _of_q4_k(blocks: Bytes) -> Floats:
@@ -108,12 +92,12 @@ def _float16(pair: Bytes) -> Floats:
 _TYPES: Mapping[int, Callable[[Any], Any]] = {
     gguf.F32: lambda blocks: blocks.view("<f4"),
     gguf.F16: _float16,
-    gguf.BF16: _of_bf16,
-    gguf.Q4_0: _of_q4_0,
+    gguf.BF16: lambda blocks: (blocks.view("<u2").astype(np.uint32) << 16).view(np.float32),
+    gguf.Q4_0: lambda blocks: (_halves(blocks[:, 2:]) - 8) * _float16(blocks[:, :2]),
     gguf.Q4_1: of_q4_1,
-    gguf.Q5_0: _of_q5_0,
+    gguf.Q5_0: lambda blocks: (_halves(blocks[:, 6:]) + 16 * _bits(blocks[:, 2:6]) - 16) * _float16(blocks[:, :2]),
     gguf.Q5_1: _of_q5_1,
-    gguf.Q8_0: _of_q8_0,
+    gguf.Q8_0: lambda blocks: blocks[:, 2:].view(np.int8).astype(np.float32) * _float16(blocks[:, :2]),
     gguf.Q4_K: _of_q4_k,
     gguf.Q5_K: _of_q5_k,
     gguf.Q6_K: _of_q6_k,
