@@ -53,8 +53,8 @@ def sweep_html(sweep: Mapping[str, Any]) -> str:
     for task in sweep["tasks"]:
         group = _prompt_of(task, groups)
         design = [group["technique"], f"{group['examples']} examples", group["release"]]
-        heading = ", ".join(filter(None, design))
-        best += [text(best_of_task(task, names)), text(group["instruction"], heading=heading, exact=True, folded=True)]
+        said = text(best_of_task(task, names), ", ".join(filter(None, design)))
+        best += [said, text(group["instruction"], heading="Its instruction", exact=True, folded=True)]
     where = f"Each has a ledger of its own in {folder}; `optimize show --db {folder}/CELL.db` shows it."
     sections = (
         PageSection("scores", "Scores on the sealed rows", (_matrix(groups, names), groups_table(groups, names))),
