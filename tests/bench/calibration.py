@@ -36,8 +36,8 @@ from agent.prompt.calibration import (
     Method,
     Neighbours,
     Prior,
+    calibrated,
     label_scores,
-    weighed,
 )
 from agent.prompt.reply_parser import parse_reply
 from agent.retrieval.votes import NEIGHBOURS, log_shares
@@ -161,7 +161,7 @@ def _read(
             near = Neighbours(NEIGHBOURS, weights.weight) if method == "neighbours" else None
             prior = Prior(weights.weight, "") if method == "prior" else None
             named = LabelCalibration(method, bias, weights.temperature, near, prior)
-        prediction = weighed(prediction, logs, field, named, beside[row.id])
+        prediction = calibrated(prediction, logs, field, named, beside[row.id])
     return float(prediction.fields.get(field.name) == row.labels[field.name]), prediction.confidence
 
 
