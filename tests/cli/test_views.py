@@ -164,7 +164,7 @@ def test_doctor_is_content_with_a_machine_that_has_all(monkeypatch: pytest.Monke
     weights = tmp_path / "weights.gguf"
     weights.write_bytes(b"GGUF")
     monkeypatch.setattr("agent.models.weights.weights_path", lambda name: weights)
-    monkeypatch.setattr("agent.jobs.doctor.version", lambda package: "1.0")
+    monkeypatch.setattr("agent.jobs.doctor.version_of", lambda package: "1.0")
     assert good_json("doctor")["healthy"] is True
     assert "PROBLEM" not in good("doctor")
 
