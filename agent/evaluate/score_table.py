@@ -1,35 +1,74 @@
-"""Scores of arms on the same rows, and how the arms compare. Knows no model and no kind of arm."""
+"""Arms scored on the same rows, and how the arms compare. Knows no model and no kind of arm."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
+from agent.errors import BudgetExhausted
 from agent.evaluate.breakdown import summary
 from agent.results.breakdown import Side
 from agent.stats.intervals import PairedResult, scored_difference
+from agent.types import Candidate, Example, Outcome, SplitName, Task
+
+if TYPE_CHECKING:
+    from agent.evaluate.evaluator import Evaluator
+    from agent.gateway.gateway import Gateway
 
 Scores = Mapping[tuple[str, Hashable], float | None]
 """Scores in [0, 1] by row and repeat; None: the row could not be scored."""
 
 
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """What is compared: a candidate, and what runs it on its model and scores the answers."""
+
+    name: str
+    candidate: Candidate
+    evaluator: Evaluator
+
+
 class ScoreTable:
     """Scores by arm, row and repeat. A row counts with the mean of its repeats that have a score."""
 
-    def __init__(self, scores: Mapping[str, Scores]) -> None:
-        self._scores = scores
+    def __init__(
+        self, scores: Mapping[str, Scores], outcomes: Mapping[str, Sequence[Sequence[Outcome]]] | None = None
+    ) -> None:
+        self._scores, self._outcomes = scores, outcomes or {}
+
+    @classmethod
+    def of(cls, outcomes: Mapping[str, Sequence[Sequence[Outcome]]]) -> ScoreTable:
+        """A table of what arms answered: for each arm its passes over the rows, in the order of the rows."""
+        scores: dict[str, Scores] = {
+            arm: {(one.example_id, repeat): one.value for repeat, each in enumerate(passes) for one in each}
+            for arm, passes in outcomes.items()
+        }
+        return cls(scores, outcomes)
 
     @classmethod
     def once(cls, scores: Mapping[str, Iterable[float | None]]) -> ScoreTable:
         """A table of arms that answered the same rows once, in the same order."""
         return cls({arm: {(str(row), 0): score for row, score in enumerate(each)} for arm, each in scores.items()})
 
+    def values(self, arm: str) -> list[float | None]:
+        """The scores of an arm in the order of the rows; [] for one that the budget left out."""
+        return list(_by_row(self._scores.get(arm, {})).values())
+
+    def answers(self, arm: str) -> list[list[Outcome]]:
+        """For each row what the arm answered each time."""
+        return [list(each) for each in zip(*self._outcomes.get(arm, ()), strict=True)]
+
     def mean(self, arm: str) -> Side:
         """The mean score of an arm with its 95 % interval."""
-        return summary(list(_by_row(self._scores[arm]).values()))
+        return summary(self.values(arm))
 
     def paired(self, arm: str, other: str, seed: int) -> PairedResult | None:
         """The first arm minus the other, over the rows and repeats that both answered; None without any."""
-        first, second = self._scores[arm], self._scores[other]
+        first, second = self._scores.get(arm, {}), self._scores.get(other, {})
         shared = [key for key, score in first.items() if score is not None and second.get(key) is not None]
         ours, theirs = (list(_by_row({key: side[key] for key in shared}).values()) for side in (first, second))
         return scored_difference(ours, theirs, seed)
@@ -40,3 +79,52 @@ def _by_row(scores: Scores) -> dict[str, float | None]:
     for (row, _), score in scores.items():
         known.setdefault(row, []).extend([] if score is None else [score])
     return {row: sum(values) / len(values) if values else None for row, values in known.items()}
+
+
+class Asking(Protocol):
+    """What of a session scores arms. `stopped`: why the budget ended the calls."""
+
+    task: Task
+    stopped: str
+
+    @property
+    def gateway(self) -> Gateway: ...
+
+    async def in_sets(self, sets: Sequence[Callable[[], Awaitable[Any]]], in_turn: bool = False) -> list[Any]: ...
+
+
+async def score(
+    session: Asking,
+    arms: Sequence[Arm],
+    rows: Sequence[Example],
+    split: SplitName = "dev",
+    repeats: int = 1,
+    is_partial: bool = False,
+) -> ScoreTable:
+    """Score arms on the same rows, one arm after the other; all at once where calls go as batches.
+
+    Args:
+        repeats: how often each row is asked, at least 1.
+        is_partial: an arm that the budget does not pay is left out, and `session.stopped` says why.
+
+    Raises:
+        BudgetExhausted: the budget ended, unless `is_partial`.
+    """
+    asked = [
+        (arm.name, partial(arm.evaluator.outcomes, arm.candidate, rows, split, repeat))
+        for arm in arms
+        for repeat in range(repeats)
+    ]
+    if session.gateway.batches is not None:  # the evaluators keep what comes
+        with suppress(BudgetExhausted):  # told in its turn
+            await session.in_sets([ask for _, ask in asked], in_turn=session.task.is_compared)
+    found: dict[str, list[list[Outcome]]] = defaultdict(list)
+    for name, ask in asked:
+        try:
+            found[name].append(await ask())
+        except BudgetExhausted as stop:
+            if not is_partial:
+                raise
+            session.stopped = str(stop)
+            await session.gateway.drain()
+    return ScoreTable.of(found)

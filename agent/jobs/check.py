@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from agent.errors import InputError, RunRefused
+from agent.evaluate.score_table import Arm, score
 from agent.gateway.embedding import Embedder
 from agent.jobs.embeddings import model_of_prompt
 from agent.jobs.launch import earlier_prices, whole_budget
@@ -257,9 +257,8 @@ def _plan(
             for row, seen in zip(task.dev, recorded, strict=False):
                 if first := next((each for each in seen if is_answer(each)), None):
                     judge.anchor(row, first.prediction)
-        times = [partial(evaluator.outcomes, candidate, task.dev, "dev", each) for each in range(options.repeats)]
-        passes = await asking.in_sets(times, in_turn=task.is_compared)
-        return [list(each) for each in zip(*passes, strict=True)]
+        arm = Arm("now", candidate, evaluator)
+        return (await score(asking, [arm], task.dev, repeats=options.repeats)).answers(arm.name)
 
     return lms, calls, earlier_prices(run_options(prompt, db), *names), asked
 

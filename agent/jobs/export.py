@@ -17,7 +17,7 @@ from agent.ledger.query import History, Row, released_file, started_with
 from agent.options.kinds import File, Texts
 from agent.options.option import option
 from agent.options.shared import JsonOption
-from agent.programs import ARMS, TUNED_ARMS, Arm
+from agent.programs import ARMS, TUNED_ARMS, ArmName
 from agent.programs.classic import exported
 from agent.release.file_release import MANIFEST
 from agent.release.formats.export_format import FORMATS, Material
@@ -42,7 +42,7 @@ def export(
     run: str = "",
     *,
     format: Texts = option(("md",), "The form; repeat it for several. Default: md."),
-    arm: Arm | None = option(
+    arm: ArmName | None = option(
         None,
         "classic: instead of the prompt the best that needs no language model, as Python with scikit-learn; needs -o "
         "DIR. lora, lora+prompt, full: that arm of a run of `optimize customize`.",

@@ -23,7 +23,7 @@ from agent.ledger.provenance import user
 from agent.ledger.query import History, released_file
 from agent.ledger.store import Ledger
 from agent.options.option import option
-from agent.programs import ARMS, TUNED_ARMS, Arm
+from agent.programs import ARMS, TUNED_ARMS, ArmName
 from agent.programs.classic import released
 from agent.release.aliases import (
     NAME,
@@ -123,7 +123,7 @@ def promote(
     share: float | None = option(
         None, "Makes the alias an A/B alias: the candidate's part of the units, 0 to 1.", metavar="SHARE", ge=0, le=1
     ),
-    arm: Arm | None = option(
+    arm: ArmName | None = option(
         None,
         "classic: instead of a prompt the best that needs no language model; its version holds your train rows. lora, "
         "lora+prompt, full: that arm of a run of `optimize customize`, with its adapter or by the path of its model.",

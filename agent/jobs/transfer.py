@@ -8,14 +8,15 @@ touched.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.errors import BudgetExhausted, InputError
+from agent.errors import InputError
+from agent.evaluate.breakdown import summary
 from agent.evaluate.evaluator import Evaluator
+from agent.evaluate.score_table import Arm, score
 from agent.jobs.embeddings import embed_rows, model_of_candidates
 from agent.jobs.launch import earlier_prices
 from agent.jobs.locations import open_history
@@ -31,7 +32,7 @@ from agent.release.formats.proof import SCORED_BY
 from agent.results.transfer import TransferCandidate, TransferLift, TransferModel, TransferResult, TransferScore
 from agent.scoring.llm_judge import judge_builder, judge_calls
 from agent.scoring.task_metrics import build_metrics, require_all
-from agent.stats.intervals import mean_ci, paired_difference
+from agent.stats.intervals import scored_difference
 from agent.stats.selection import holm
 from agent.task.examples import PLAYED
 from agent.types import LM, Task
@@ -83,15 +84,15 @@ def transfer(run: str, options: TransferOptions, db: Path = DB) -> Work[Transfer
         return Evaluator(asking.task, asking.gateway, lm, metrics, [program], baseline_id=base)
 
     async def perform(asking: Session[TransferResult]) -> TransferResult:
+        evaluators = {lm.name: await evaluator_on(asking, lm) for lm in lms}
+        arms = {
+            name: [Arm(f"{each.trial} on {name}", each.candidate, evaluator) for each in entrants]
+            for name, evaluator in evaluators.items()
+        }
+        every = [arm for column in arms.values() for arm in column]
+        table = await score(asking, every, task.dev, is_partial=True)
         columns: dict[str, Sequence[Scores]] = {own: [entrant.scores for entrant in entrants]}
-        evaluators = [await evaluator_on(asking, lm) for lm in lms]
-        if asking.gateway.batches is not None:  # all are asked before their turn, so that all go as one
-            pairs = [(entrant, evaluator) for entrant in entrants for evaluator in evaluators]
-            asked = [partial(evaluator.outcomes, entrant.candidate, task.dev, "dev") for entrant, evaluator in pairs]
-            with suppress(BudgetExhausted):  # told in its turn
-                await asking.in_sets(asked, in_turn=task.is_compared)
-        for lm, evaluator in zip(lms, evaluators, strict=True):
-            columns[lm.name] = await _column(asking, evaluator, entrants)
+        columns |= {name: [table.values(arm.name) for arm in column] for name, column in arms.items()}
         cells = {name: [_cell(scores, column[0], asking.seed) for scores in column] for name, column in columns.items()}
         shown = [(each, program_for(task, lms[0]).shown(each.candidate)) for each in entrants]
         return TransferResult(
@@ -140,34 +141,14 @@ def _for_chain(result: TransferResult) -> Mapping[str, Any]:
     return {"of_run": result.of_run, "candidates": ids, "models": models, "status": result.status}
 
 
-async def _column(asking: Session[TransferResult], evaluator: Evaluator, entrants: Sequence[Entrant]) -> list[Scores]:
-    """Each candidate's scores on one model; where the budget ends, none for what was not finished."""
-    column: list[Scores] = []
-    for entrant in entrants:
-        try:
-            outcomes = await evaluator.outcomes(entrant.candidate, asking.task.dev, "dev")
-        except BudgetExhausted as stop:
-            asking.stopped = str(stop)
-            await asking.gateway.drain()
-            column.append(())
-        else:
-            column.append([outcome.value for outcome in outcomes])
-    return column
-
-
 def _cell(scores: Scores, base: Scores, seed: int) -> TransferScore:
     """The score of a candidate on one model, and its paired difference to the baseline."""
-    known = [value for value in scores if value is not None]
-    if not known:
-        return TransferScore(mean=None, ci95=None, n=0, unscored=len(scores), lift=None, rank=None)
-    mean, low, high = mean_ci(known)
-    both = [(a, b) for a, b in zip(scores, base, strict=False) if a is not None and b is not None]
+    side = summary(scores)
+    test = scored_difference(scores, base, seed) if scores is not base and scores and base else None
     lift = None
-    if scores is not base and both:
-        test = paired_difference([a for a, _ in both], [b for _, b in both], seed)
+    if test is not None:
         lift = TransferLift(diff=test.diff, ci95=test.ci95, p_value=test.p_value, p_holm=None, n=test.n)
-    unscored = len(scores) - len(known)
-    return TransferScore(mean=mean, ci95=(low, high), n=len(known), unscored=unscored, lift=lift, rank=None)
+    return TransferScore(**dict(side), lift=lift, rank=None)
 
 
 def _ranked(column: Sequence[TransferScore]) -> list[TransferScore]:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-Arm = Literal["classic", "lora", "lora+prompt", "full"]
+ArmName = Literal["classic", "lora", "lora+prompt", "full"]
 ARMS = ("classic",)
 """What a run scores besides prompts and can ship when asked for."""
 TUNED_ARMS = ("lora", "lora+prompt", "full")

@@ -251,7 +251,7 @@ async def measured(
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class YardstickArm:
     """The best yardstick of a run, and `release` as which it can get an alias.
 
     `ahead`: how far the run's prompts are ahead of it on the sealed test (`gate.blocked_arm`).
@@ -283,7 +283,7 @@ def exported(found: Row, task: Task, history: History) -> tuple[Yardstick, FileR
     return best, FileRelease(name=task.name, what=what, loader=LOADER, files=files, provenance=origin)
 
 
-def released(found: Row, task: Task, history: History) -> Arm:
+def released(found: Row, task: Task, history: History) -> YardstickArm:
     """`exported`, with what decides whether it may get an alias."""
     result, _ = _best(found)
     best, release = exported(found, task, history)
@@ -297,7 +297,7 @@ def released(found: Row, task: Task, history: History) -> Arm:
     ahead = {"your own prompt": difference(own, arm, result.seed)}
     if result.winner.candidate_id != own_id:
         ahead["the best prompt"] = Gain(diff=best.diff, diff_ci95=best.diff_ci95, p_value=best.p_value)
-    return Arm(best, release, ahead)
+    return YardstickArm(best, release, ahead)
 
 
 def _best(found: Row) -> tuple[RunResult, Yardstick]:

@@ -10,6 +10,7 @@ from statistics import median
 
 from agent.evaluate.breakdown import summary
 from agent.evaluate.evaluator import Evaluator
+from agent.evaluate.score_table import Arm, Asking, score
 from agent.jobs.customize.arms import ARMS, LATENCY_ROWS, CustomizePlan, MadeArm, planned_trainings, rows_a_label
 from agent.jobs.customize.forgetting import Replies, forgotten, replies
 from agent.jobs.customize.hosted import HostedTraining
@@ -53,10 +54,11 @@ class Scoring:
     def of(self, arm: MadeArm) -> Evaluator:
         return self.hosted if self.hosted is not None and arm.spec.method == "hosted" else self.evaluator
 
-    async def sealed(self, arm: MadeArm) -> list[float | None]:
-        """The scores of an arm on the sealed rows."""
-        outcomes = await self.of(arm).outcomes(arm.candidate, self.task.test, "test")
-        return [outcome.value for outcome in outcomes]
+    async def sealed(self, session: Asking, *arms: MadeArm) -> list[list[float | None]]:
+        """The scores of each arm on the sealed rows."""
+        asked = [Arm(f"{at}", each.candidate, self.of(each)) for at, each in enumerate(arms)]
+        table = await score(session, asked, self.task.test, "test")
+        return [table.values(each.name) for each in asked]
 
     def record(self, candidate: Candidate, operator: str, about: str) -> None:
         self.records.on_candidate_accepted(0, Proposal(candidate, {}, operator, None, about))
@@ -183,7 +185,7 @@ class Customize:
 
         sets: list[Callable[[], Awaitable[object]]] = [partial(ask, name, lm) for name, lm in asked.items()]
         if self._session.gateway.batches is not None:
-            sets += [partial(scoring.sealed, arm) for arm in arms]
+            sets += [partial(scoring.of(arm).outcomes, arm.candidate, self._task.test, "test") for arm in arms]
         await self._session.in_sets(sets, in_turn=self._task.is_compared)
         return found
 
@@ -193,13 +195,13 @@ class Customize:
         """An arm and the same training with other seeds on the sealed rows, the time of a call, and what it forgot."""
         spec, candidate, seeds = arm.spec, arm.candidate, list[SeedScore]()
         self._session.observer.on_message(f"{spec.name}: {len(self._task.test)} sealed rows")
-        evaluator, scores = scoring.of(arm), await scoring.sealed(arm)
+        evaluator, (scores,) = scoring.of(arm), await scoring.sealed(self._session, arm)
         latency = await self._latency(evaluator, candidate)
         usage, price = evaluator.usage_of(candidate.id), self._session.prices.get(arm.model.name)
         for each in [arm, *again] if again else []:
             if each is not arm:
                 self._session.observer.on_message(f"{spec.name}, seed {each.seed}: {len(scores)} sealed rows")
-            test = summary(await scoring.sealed(each)).mean
+            test = summary((await scoring.sealed(self._session, each))[0]).mean
             seeds.append(SeedScore(seed=each.seed, test=test, train_s=round(each.train_s, 1)))
         return MeasuredArm(
             spec.name,
@@ -241,7 +243,7 @@ class Customize:
             arms.insert(0, MadeArm(ARMS[name], prompt, self._plan.lm, count))
         for each in arms:
             scoring.record(each.candidate, f"curve:{each.spec.name}", f"with {count} train rows")
-        found = await self._session.in_sets([partial(scoring.sealed, each) for each in arms])
+        found = await scoring.sealed(self._session, *arms)
         points = [
             CurvePoint(each.spec.name, count, scores, each.train_s) for each, scores in zip(arms, found, strict=True)
         ]
