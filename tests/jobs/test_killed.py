@@ -22,7 +22,7 @@ SEARCH = ["--proposer", "none", "--max-calls", "120", "--seed", "1"]
 SWEEP = """\
 tasks = ["rows.csv"]
 models = ["{model}"]
-seeds = [0, 1]
+seeds = [0]
 
 [options]
 target = "label"

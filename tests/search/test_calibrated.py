@@ -43,7 +43,7 @@ async def test_a_search_ranks_by_it_and_reports_the_replies(ledger: Ledger) -> N
     found = await near.searched(ledger, near.Clueless())
     context, board = found.context, found.board
     reported = {i: board.mean(i) for i in board.trials}
-    context._calibrated = Calibrated(context.program)
+    context.calibrated = Calibrated(context.program)
     for candidate_id, outcomes in list(board.outcomes.items()):
         context.record(candidate_id, outcomes)
     assert board.parents(1)[0].proposal.candidate.id == near.PICKED.id

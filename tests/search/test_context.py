@@ -153,7 +153,7 @@ async def test_what_is_left_follows_the_tightest_cap(ledger: Ledger) -> None:
     calls = found.context.left()
     await found.context.see(admitted(found, "One."), 10)
     assert 0 < found.context.left() < calls - 10
-    assert found.context.left() * found.context._account.total_used.tokens / 10 <= 1200
+    assert found.context.left() * found.context.account.total_used.tokens / 10 <= 1200
 
 
 def test_the_same_seed_gives_the_same_chances_and_dev_is_cut_to_the_plan(ledger: Ledger) -> None:
