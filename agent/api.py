@@ -247,7 +247,7 @@ def sweep(
 ) -> SweepResult:
     """Runs every combination of tasks, models, strategies and seeds that a sweep.toml lists, each with its own ledger.
 
-    All are checked before anything is spent. Interrupted or killed, the same call goes on where it was: nothing that
+    All are checked before anything is spent. Interrupted or killed, the same call continues where it was: nothing that
     was paid for is bought again. The first Ctrl-C lets the calls in flight land.
 
     Args:

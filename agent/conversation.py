@@ -1,11 +1,11 @@
 """A conversation as one text, and the text as messages again. Imports the standard library alone.
 
-In a row a conversation is a text: each message begins on a line of its own with `User: `, `Assistant: ` or `System: `,
+In a row a conversation is a text: each message begins on its own line with `User: `, `Assistant: ` or `System: `,
 and its further lines are indented by two spaces, so that no message can look like another one. All that reads, compares
 or shows rows reads this text; a prompt sends it as messages. An export to Python holds this file whole.
 
 `turns_of` and `messages_of` alone read this text, of rows that `as_text` wrote. A text from outside is one message of
-the user, whatever stands in it.
+the user, whatever is in it.
 """
 
 import re
@@ -64,7 +64,7 @@ def messages_of(text: str) -> list[dict[str, str]] | str:
 
 
 def user_text(content: str) -> str:
-    """The text of a conversation that is one message of the user, whatever stands in it."""
+    """The text of a conversation that is one message of the user, whatever is in it."""
     return as_text([("user", content)])
 
 

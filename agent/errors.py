@@ -41,7 +41,7 @@ class AgentError(Exception):
 
 
 def message_of(error: BaseException) -> str:
-    """What is shown of `error`: a message of ours as it stands, any other after the name of its class."""
+    """What is shown of `error`: a message of ours as it is, any other after the name of its class."""
     return str(error) if isinstance(error, AgentError) else f"{type(error).__name__}: {error}"
 
 

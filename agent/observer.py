@@ -61,7 +61,7 @@ class Observer:
         """Candidates were taken to their rows of dev; `candidates` are the ids of those that did not fail."""
 
     def on_training_progress(self, progress: TrainingProgress) -> None:
-        """A training goes on; called about every half second, and when it has ended."""
+        """A training continues; called about every half second, and when it has ended."""
 
 
 NO_OBSERVER = Observer()

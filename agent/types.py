@@ -144,7 +144,7 @@ class LM(Protocol):
     async def complete(self, request: Request) -> Completion: ...
 
     def count_tokens(self, text: str) -> int:
-        """Tokens of `text`: exact where the tokenizer is at hand, else an upper estimate."""
+        """Tokens of `text`: exact where the tokenizer is available, else an upper estimate."""
         ...
 
     async def close(self) -> None: ...
@@ -493,15 +493,15 @@ class SimulatedUser:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A loaded and checked task. `hashes` names the SHA-256 of each split and of task.toml and what lies beside it.
+    """A loaded and checked task. `hashes` names the SHA-256 of each split and of task.toml and what lies next to it.
 
     `program` is `module:factory` for a program of the user's own in that folder, else "". `judges` are the models
     that judge (several: a panel), `rubrics` what they go by, by file name. `slices` are columns or fields by which
-    scores are told apart; each of `repeats` samples of a row is a call of its own. `human_score` is
+    scores are told apart; each of `repeats` samples of a row is its own call. `human_score` is
     what people reach, in (0, 1], or None. `monitor` says what is drift in production. `calibrate`: the finalists also
     compete calibrated. `detect`: the smallest gain worth having, in points. `precision`: the part of the
     answers, in (0, 1), that must be right where the prompt may abstain. With `tools` the answer is a list of calls of
-    them. With `user` a row is a conversation that goes on with the model's own replies, and the last of them is the
+    them. With `user` a row is a conversation that continues with the model's own replies, and the last of them is the
     answer.
     """
 

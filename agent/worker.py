@@ -1,4 +1,4 @@
-"""Work beside the event loop: in a thread, or in a child process with a time limit for code that may never end."""
+"""Work next to the event loop: in a thread, or in a child process with a time limit for code that may never end."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Worker:
         timeout: Seconds for one answer.
         start_timeout: Seconds until the script is ready.
         folder: Where it runs.
-        most_late: After so many timeouts it is not started any more.
+        most_late: After that many timeouts it is not started any more.
     """
 
     def __init__(

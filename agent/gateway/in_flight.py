@@ -13,7 +13,7 @@ from agent.types import LM, CallRole, Completion, Request, Spend
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """The calls that were sent and are not answered, the `oldest` so many seconds ago; `outage` names a model whose
+    """The calls that were sent and are not answered, the `oldest` that many seconds ago; `outage` names a model whose
     provider does not answer, why, and for how long it is tried."""
 
     calls: int = 0

@@ -199,7 +199,7 @@ def _contamination(history: History, run: Row) -> list[Check]:
 
 
 def _task(run: Row) -> tuple[Task | None, str]:
-    """The run's task with the rows that it had, or why these are not at hand."""
+    """The run's task with the rows that it had, or why these are not available."""
     if command := (run["options"] or {}).get("command"):
         return None, f"a run of `optimize {command}`, which made no prompts"
     try:
@@ -225,7 +225,7 @@ def released_versions(history: History) -> dict[str, str]:
         if candidate := prompt.provenance.get("candidate_id"):
             released[prompt.version] = str(candidate)
     for move in (move for name in history.moved_names() for move in history.alias_moves(name)):
-        if candidate := move["evidence"].get("candidate_id"):  # of a version that lies in the registry alone
+        if candidate := move["evidence"].get("candidate_id"):  # of a version that is in the registry alone
             released[move["version"]] = str(candidate)
     return released
 

@@ -268,7 +268,7 @@ def _masked(sample: Sample, secrets: tuple[str, ...]) -> Sample:
 
 
 def _suite(path: Path, prompt: Prompt, named: Path | None) -> Suite | None:
-    """The suite that is named, else the one next to the prompt, if there is one."""
+    """The suite that is named, else the one next to the prompt, if any."""
     file = named or path.with_name(SUITE_FILE)
     if named is None and not file.exists():
         return None

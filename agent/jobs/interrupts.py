@@ -57,7 +57,7 @@ class Stop:
 
 
 def stopping(waiting: int) -> str:
-    """What is said when a run is interrupted with so many calls in flight."""
+    """What is said when a run is interrupted with that many calls in flight."""
     calls = "1 call in flight is" if waiting == 1 else f"{waiting} calls in flight are"
     return f"stopping{f': {calls} being finished' if waiting else ''}; press Ctrl-C again to leave at once"
 
@@ -122,7 +122,7 @@ async def run_async(work: Callable[[Stop | None], _T]) -> _T:
 
 
 def _in_thread(work: Callable[[Stop | None], _T], stop: Stop) -> Future[_T]:
-    """The result of `work`, called in a thread of its own, which `stop` interrupts."""
+    """The result of `work`, called in its own thread, which `stop` interrupts."""
     result = Future[_T]()
 
     def call() -> None:

@@ -264,7 +264,7 @@ def _is_of(run: Row, labelled: LabelledTask) -> bool:
 
 
 def _rows(labelled: LabelledTask, most: int) -> list[Example]:
-    """At most so many rows without a label, spread over all of them."""
+    """At most that many rows without a label, spread over all of them."""
     labels = labelled.labels(labelled.log.events())
     queue = LabelQueue([row.text for row in labelled.rows], {})
     left = [at for at, row in enumerate(labelled.rows) if row.id not in labels]

@@ -287,7 +287,7 @@ def models_by_role(
     target: LM, proposer: LM | None, judges: Sequence[LM], embedder: LM | None = None, others: Sequence[LM] = ()
 ) -> Models:
     """The names of a run's models; the role "embedding" is there where a provider makes vectors, and `others` are asked
-    beside the target."""
+    next to the target."""
     return {
         "model": list(dict.fromkeys([target.name, *(other.name for other in others)])),
         "proposer": [proposer.name] if proposer else [],

@@ -38,7 +38,7 @@ from agent.task.words import problem, quoted, shown
 from agent.types import Field, Task
 
 LEARNED = "learned.jsonl"
-"""Beside the train rows: of each row that was taken its source, the hash of that file, its line and the date."""
+"""Next to the train rows: of each row that was taken its source, the hash of that file, its line and the date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def _train_file(folder: Path) -> str:
 
 
 def _beside(folder: Path) -> Path:
-    """A folder beside a task's with the first free number: after `triage` and `triage-2` comes `triage-3`."""
+    """A folder next to a task's with the first free number: after `triage` and `triage-2` comes `triage-3`."""
     name, parent = folder.resolve().name, folder.resolve().parent if folder.name in ("", "..") else folder.parent
     if (folder / LEARNED).exists():
         name = re.sub(r"-\d+$", "", name)
@@ -242,7 +242,7 @@ def _write(folder: Path, target: Path, train: str, new: Mapping[str, list[dict[s
 
 
 def _append(old: Path, new: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes `new`: what stands in `old`, and the rows. A link in its place would lead into the task that stays."""
+    """Writes `new`: what is in `old`, and the rows. A link in its place would lead into the task that stays."""
     before = old.read_bytes() if old.exists() else b""
     new.unlink(missing_ok=True)
     end = b"" if before.endswith(b"\n") or not before else b"\n"

@@ -1,4 +1,4 @@
-"""Finding what a word or a path means: the ledger, the registry beside it, a released prompt and its records."""
+"""Finding what a word or a path means: the ledger, the registry next to it, a released prompt and its records."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def open_history(db: Path, by_chain: bool = False) -> History:
     """Return the ledger to read; `by_chain`: its seal is not enough, all of it is checked.
 
-    Raises InputError where there is none, LedgerError for one that is damaged.
+    Raises InputError without one, LedgerError for one that is damaged.
     """
     from agent.ledger.connect import is_there
     from agent.ledger.query import history_of
@@ -40,7 +40,7 @@ def open_history(db: Path, by_chain: bool = False) -> History:
 
 
 def releases_folder(db: Path) -> Path:
-    """The registry: where PROMPTASSAY_RELEASES says, as at run time, else beside the ledger."""
+    """The registry: where PROMPTASSAY_RELEASES says, as at run time, else next to the ledger."""
     from agent.release.aliases import ROOT_VARIABLE
 
     own = os.environ.get(ROOT_VARIABLE)
@@ -108,7 +108,7 @@ def _run(run_id: str, db: Path) -> Row:
 def task_for(prompt: Prompt, name: str | None, db: Path) -> Task:
     """The task of a prompt: the one that is named, that of its run in the ledger, or the one of its name.
 
-    Raises InputError where there is none, or its inputs are not those of the prompt.
+    Raises InputError where none is known, or its inputs are not those of the prompt.
     """
     from agent.task.load import load_task
 

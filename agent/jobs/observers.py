@@ -1,4 +1,4 @@
-"""What observes a run: its entries in the ledger, and what shows it while it goes on. Knows no terminal."""
+"""What observes a run: its entries in the ledger, and what shows it while it runs. Knows no terminal."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Snapshot:
     Args:
         stage: its name.
         plan: the calls and rows that the budget pays.
-        account: the spending so far; it goes on changing.
+        account: the spending so far; it keeps changing.
         trials, pruned: candidates that were tried, and those of them that were taken out.
         best: the mean of the best trial with its 95 % interval, in [0, 1]; None before the baseline was scored.
         retries: calls that were sent again.

@@ -59,7 +59,7 @@ REASON: Any = option("", "Why; kept in the history and in the ledger's chain.")
 class Promotable:
     """What a run has to promote: its `winner`, one that was `held` back, or the user's `own` prompt that it kept.
 
-    It lies in `path`; what the run released lies in `released`, and only where it was held back is that another file.
+    It is in `path`; what the run released is in `released`, and only where it was held back is that another file.
     """
 
     result: RunResult

@@ -98,7 +98,7 @@ def short_of_plan(plan: Plan, per_row: int, costs: Sequence[Mapping[str, Any]], 
 
 
 def unfinished(runs: Sequence[dict[str, Any]], db: Path) -> dict[str, Any]:
-    """The latest search that did not finish. Raises InputError where there is none."""
+    """The latest search that did not finish. Raises InputError without one."""
     for run in runs:
         if run["status"] in UNFINISHED and not (run["options"] or {}).get("command"):
             return run

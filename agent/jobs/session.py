@@ -344,7 +344,7 @@ def run_work(
     Args:
         spec: what to run.
         db: the ledger.
-        watcher: shows the run while it goes on.
+        watcher: shows the run.
         stop: interrupts it from another thread.
         tracking: where it is shown in addition to the ledger.
 
@@ -397,7 +397,7 @@ async def watched(session: Session[R], new: Iterable[LM] = (), stop: Stop | None
     """Ask about the models that are `new`, execute the session and close its models.
 
     The first Ctrl-C (or SIGTERM) lets what is in flight land, the second leaves at once and shows the command that
-    goes on from there. A closed terminal (SIGHUP) lets it land as well, and is no second press: the kernel and the
+    continues from there. A closed terminal (SIGHUP) lets it land as well, and is no second press: the kernel and the
     shell both tell of it. Where it is ignored from the start, as under nohup, it stays ignored. `stop` does the same
     from another thread. Raises Interrupted.
     """
@@ -470,7 +470,7 @@ def fetch_weights(models: Iterable[str], download: Callable[[int, int], None]) -
         kind, _, rest = name.partition("/")
         if kind == "local" and not (base := split_adapter(rest)[0]).endswith(SUFFIX):
             fetch(base, download)
-    require_files(names)  # with the weights at hand
+    require_files(names)  # with the weights available
 
 
 def require_batches(lms: Sequence[LM]) -> None:

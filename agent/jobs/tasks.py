@@ -28,7 +28,7 @@ METRIC = "metric"
 
 
 def task_named(name: str) -> Path:
-    """The folder under tasks/ of a name that stands in a file, which may come from elsewhere: never taken as a path."""
+    """The folder under tasks/ of a name that is in a file, which may come from elsewhere: never taken as a path."""
     from agent.release.aliases import NAME
     from agent.task.words import printable
 
@@ -39,7 +39,7 @@ def task_named(name: str) -> Path:
 
 
 def find_task(name: str) -> Path:
-    """A task's folder by path, or by name under tasks/. Raises InputError where there is none."""
+    """A task's folder by path, or by name under tasks/. Raises InputError without one."""
     for place in (Path(name), Path("tasks") / name):
         if (place / "task.toml").is_file():
             return place

@@ -1,5 +1,5 @@
-"""A run in trackers such as MLflow, and as spans of OpenTelemetry, while it goes on. What a tracker cannot take never
-ends a run: it is said once, and the run goes on.
+"""A run in trackers such as MLflow, and as spans of OpenTelemetry, while it runs. What a tracker cannot take never
+ends a run: it is said once, and the run continues.
 
 Only numbers, names and prompts are tracked. Texts of rows (examples and replies among them) are, with `texts` alone.
 """
@@ -41,7 +41,7 @@ LAST_SECONDS = 60.0
 COLUMNS = ("trial", "round", "candidate", "state", "rows", "dev", "ci_low", "ci_high", "reason")
 RUN_ID = "promptassay.run_id"
 FOLDER = "tracking"
-"""Beside the ledger, what trackers keep on this machine."""
+"""Next to the ledger, what trackers keep on this machine."""
 FILES = "tracked"
 """In the folder of a run, the files that trackers get."""
 ARM_COLUMNS = ("arm", "family", "test", "diff", "labels", "train_s", "tokens_per_call", "usd_per_1000", "latency_s")
@@ -50,7 +50,7 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Tracking:
-    """Where a run is shown beside its ledger, as the user chose. Made before tracing of third parties is switched off.
+    """Where a run is shown next to its ledger, as the user chose. Made before tracing of third parties is switched off.
 
     Args:
         kinds: the trackers.
@@ -105,7 +105,7 @@ def _spans_url(trace: str) -> str:
 
 
 class _Line:
-    """One tracker of one run, in a thread of its own: a server that is slow or gone does not hold up the run."""
+    """One tracker of one run, in its own thread: a server that is slow or gone does not hold up the run."""
 
     def __init__(self, kind: TrackerKind, start: TrackedStart) -> None:
         self.name, self.fault = kind.name, ""

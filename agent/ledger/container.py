@@ -2,7 +2,7 @@
 bundle that checks itself (`optimize audit export`). What such a file holds is in `verify.py`.
 
 A copy adds nothing to the ledger that it is a copy of; one that went on by itself adds what came after. A run that
-stands in several sources is taken from the one that has most of it, and refused where each has something that the other
+is in several sources is taken from the one that has most of it, and refused where each has something that the other
 has not. Rows go from file to file inside SQLite: what is held in memory is one source, while it is verified. The same
 sources give the same bytes.
 """
@@ -89,7 +89,7 @@ def merge_ledgers(paths: Sequence[str | Path], output: str | Path, force: bool =
 
     Raises:
         InputError: fewer than two, one of them is not there, or the output is there or is one of them.
-        LedgerError: one is in use or not whole, or a run stands in two of them in two ways; all of it at once.
+        LedgerError: one is in use or not whole, or a run is in two of them in two ways; all of it at once.
     """
     output = Path(output)
     parts, sourced = plan(verified(_distinct([Path(path) for path in paths], output, force)))

@@ -87,7 +87,7 @@ def run_folder(folder: Path, run_id: str) -> Path:
 
 
 def released_file(run: Row, db: Path) -> Path | None:
-    """What the run released, beside the ledger wherever that lies now: the result names it as it was typed then.
+    """What the run released, next to the ledger wherever that lies now: the result names it as it was typed then.
 
     None where it released nothing. Raises InputError for an id that is a path.
     """

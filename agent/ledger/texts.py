@@ -185,7 +185,7 @@ def texts_with(db: sqlite3.Connection, needle: str) -> list[str]:
 
 
 def holds(text: str, needle: str, depth: int = DEPTH) -> bool:
-    """Whether `needle` stands in `text`, also where JSON writes it with escapes."""
+    """Whether `needle` is in `text`, also where JSON writes it with escapes."""
     if needle in text:
         return True
     if not depth or "\\" not in text:  # without an escape the text is what it says

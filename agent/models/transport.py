@@ -1,7 +1,7 @@
 """The HTTP client for the SDKs: bounded replies, no compression, no redirects, many connections.
 
 It knows the two clients of each SDK, but no provider and no key. Where the environment names a proxy, the SDK's default
-client is used, with its rules for proxies; otherwise its aiohttp client, if there is one, at half of the CPU time of a
+client is used, with its rules for proxies; otherwise its aiohttp client, if any, at half of the CPU time of a
 call. Both find certificates in the same way (SSL_CERT_FILE).
 
 Every failure is translated to `agent.errors` here, for all providers and without their SDKs.

@@ -1,6 +1,6 @@
 """Answers learnt from rows without a language model: a classifier, the nearest rows.
 
-Needs scikit-learn and nothing else: an export holds this very file, with `model.json` and `rows.jsonl` beside it.
+Needs scikit-learn and nothing else: an export holds this very file, with `model.json` and `rows.jsonl` next to it.
 
     answer = load(FOLDER)
     answer(message="My card was stolen")

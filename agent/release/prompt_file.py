@@ -90,7 +90,7 @@ class PromptRelease:
     value is None are left out, other types and non-finite numbers raise a ReleaseError. `version` is the hash of all
     that decides what is sent, to which model, and how the reply is read: everything but name and provenance.
     `reasoning` says how `parse` finds the answer; `calibration` decides among the labels of the one output when a reply
-    has log-probabilities, which the parameter `logprobs` asks for (None: a reply is read as it stands), and some
+    has log-probabilities, which the parameter `logprobs` asks for (None: a reply is read as it is), and some
     combine the model with a `classifier`. With `picks`, the messages hold one mark for the examples that are picked for
     each input; with `passages`, one for the block of passages that are looked up for it. With `adapter`, `model` is the
     base, and both answer. With `tools`, these go with every request, and the answer is a list of their calls.

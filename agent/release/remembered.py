@@ -288,7 +288,7 @@ def _tagged(values: Mapping[str, str]) -> str:
 
 
 def _has_form(text: str, form: str) -> bool:
-    """Whether `text` is `form` with any values; in linear time, whatever stands in it."""
+    """Whether `text` is `form` with any values; in linear time, whatever is in it."""
     first, *between = form.split(_VALUE)
     if not between:
         return text == form

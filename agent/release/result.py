@@ -149,7 +149,7 @@ class RunResult(CostedResult):
         return (*self.labels, *self.tools)
 
     def dev(self, side: SideName) -> tuple[float | None, float | None]:
-        """A prompt's mean on dev, and corrected for having been chosen on it; None where there is none."""
+        """A prompt's mean on dev, and corrected for having been chosen on it; None without one."""
         return (self.baseline.dev, None) if side == "baseline" else (self.winner.dev, self.winner.dev_corrected)
 
     def __repr__(self) -> str:

@@ -223,7 +223,7 @@ class Prompt:
             reply: The model's text.
             logprobs: For each token of the reply its most likely tokens, as (token, log-probability) pairs or as OpenAI
                 gives them (`choice.logprobs.content`). A release with calibration decides by them; without them its
-                reply is read as it stands. They also give the prediction its `confidence`.
+                reply is read as it is. They also give the prediction its `confidence`.
             inputs: Those that the prompt was rendered with. Needed with `logprobs` where the nearest rows of the pool
                 or a classifier decide, too (the methods `neighbours` and `prior`); else not looked at.
             who: The user or tenant that it was rendered for, as of `render`.

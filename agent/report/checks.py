@@ -23,7 +23,7 @@ class CheckPoint:
     Args:
         score, reference: mean scores in [0, 1], now and as recorded, over the rows that both have; None without any.
         flipped, rows: answers that changed, of how many.
-        p_value: of so many flips by repeat noise alone.
+        p_value: of that many flips by repeat noise alone.
     """
 
     run_id: str

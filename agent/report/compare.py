@@ -175,7 +175,7 @@ CONTEXT = 12
 COMPARED = 2500
 """Words between the first and the last change that are compared; what follows them counts as replaced."""
 _PIECES = re.compile(r"\s+|\[\w+\]|\w+|[^\w\s]")
-_WORDS = re.compile(r"\s+|\[\w+\]\s*|\w+\s*|[^\w\s]\s*")  # a blank of its own would be like every other blank
+_WORDS = re.compile(r"\s+|\[\w+\]\s*|\w+\s*|[^\w\s]\s*")  # its own blank would be like every other blank
 
 
 @dataclass(frozen=True, slots=True)

@@ -394,7 +394,7 @@ def sizes(front: Sequence[ParetoRow]) -> tuple[str, list[int]]:
 
 
 def picked(picks: Mapping[str, Any] | None) -> str:
-    """Beside a number of examples: how many of them are picked for each input, and by what; "" for none.
+    """Next to a number of examples: how many of them are picked for each input, and by what; "" for none.
 
     >>> picked({"k": 6, "retriever": "bm25"}), picked(None)
     (' (6 picked for each input by bm25)', '')

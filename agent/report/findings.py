@@ -25,8 +25,8 @@ MOST_TOOLS = 8
 
 
 def in_absolute_terms(result: RunResult) -> str:
-    """What the prompt that the verdict is about reaches, without any comparison, and what the yardsticks reach beside
-    it; "" for an older result without either."""
+    """What the prompt that the verdict is about reaches, without any comparison, and what the
+    yardsticks reach in addition to it; "" for an older result without either."""
     name = winner_name(result)
     counts = result.answers.winner if result.answers else None
     parts = [f"{name} gets {points(sealed_score(result, 'winner'))} of 100"]

@@ -146,7 +146,7 @@ class RunView:
             {row["example_id"]: row for row in self.history.outcomes(run_id, candidate, split)}
             for run_id, candidate in (first, (self.id, two))
         ]
-        if first[0] != self.id:  # a migration may have fewer sealed rows than the run that it goes on from
+        if first[0] != self.id:  # a migration may have fewer sealed rows than the run that it continues from
             sides[0] = {row: outcome for row, outcome in sides[0].items() if row in sides[1]}
         return row_pairs(self.examples.get(split, {}), *sides)
 

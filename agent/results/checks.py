@@ -48,7 +48,7 @@ class Flip(Result):
 
 
 class FlipTest(Result):
-    """`p_value` of so many flips by repeat noise; the gate fails at `at_most`."""
+    """`p_value` of that many flips by repeat noise; the gate fails at `at_most`."""
 
     flipped: int
     p_value: float

@@ -211,7 +211,7 @@ class ProposerUse(Result):
         asked: calls that were made, those answered from the ledger among them.
         refused: replies of these that held no instruction that can be used.
         failed: calls that brought no reply.
-        tried: prompts with an instruction of its own that were scored; None where the strategy does not say.
+        tried: prompts with their own instruction that were scored; None where the strategy does not say.
         finalists: those of them that saw the whole of dev.
         won: whether the winner has one.
         why_not: why it was not asked; "" where it was.
@@ -293,7 +293,7 @@ class NotWorse(Result):
 
 
 class Cheaper(Result):
-    """The winner beside `best`, the best on dev, which costs more (`--prefer cheap`). `saved`: the share of the best
+    """The winner next to `best`, the best on dev, which costs more (`--prefer cheap`). `saved`: the share of the best
     one's dollars, or tokens where no dollars are known, that a call saves, in [0, 1]. `dev` chose the winner; `test` is
     of the sealed test, where `best_test` is the mean of the best; None where no row has a score."""
 

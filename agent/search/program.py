@@ -90,7 +90,7 @@ class Moves(Protocol):
         ...
 
     def operators(self, parent: Parent | None) -> list[str]:
-        """The operators that can be used now, with `parent` if there is one."""
+        """The operators that can be used now, with `parent` if any."""
         ...
 
     def due(self, parent: Parent | None) -> str:

@@ -7,7 +7,7 @@ mean being higher, or lower, than a value (Waudby-Smith & Ramdas 2024, JRSS-B 86
 variables by betting"). Where the mean is that value their bets are fair, and by Ville's inequality the wealth ever
 reaches 2 / alpha with probability at most alpha / 2. The values against which neither did are the confidence sequence.
 
-Assumed: units are independent, and both arms' means stay the same or move together, slowly beside the few units
+Assumed: units are independent, and both arms' means stay the same or move together, slowly relative to the few units
 between the two of a pair. The surplus of the larger arm is not used: of those that wait only the latest are kept, so
 that after a change of the shares hardly any is paired with one of another time.
 """

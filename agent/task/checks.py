@@ -133,7 +133,7 @@ def check_instruction(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[st
 
 
 DEMO_TECHNIQUES = frozenset[TechniqueName](("few-shot", "few-shot-cot"))
-"""What a conversation that goes on with the model's own replies cannot have: rows do not say what was replied."""
+"""What a conversation that continues with the model's own replies cannot have: rows do not say what was replied."""
 
 
 def check_parts(parsed: Parsed, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:

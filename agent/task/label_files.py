@@ -239,7 +239,7 @@ class LabelLog:
         return self._append(lambda events: self._place(events, added))
 
     def undo(self, labeller: str) -> LabelEvent | None:
-        """Take back the last label of this labeller that stands; None where there is none."""
+        """Take back the last label of this labeller that stands; None without one."""
         name, taken = labeller_name(labeller), list[LabelEvent]()
 
         def made(events: Sequence[LabelEvent]) -> list[LabelEvent]:

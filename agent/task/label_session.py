@@ -97,7 +97,7 @@ class LabelSession:
         return NextRow(found, "its label was taken back", SPREAD, {}) if found else None
 
     def undo(self) -> LabelEvent | None:
-        """Take back the last label of this labeller; None where there is none."""
+        """Take back the last label of this labeller; None without one."""
         return self.task.log.undo(self.labeller)
 
     def done(self, events: Sequence[LabelEvent]) -> int:

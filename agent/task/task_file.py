@@ -228,7 +228,7 @@ class KnowledgeTable(TomlTable):
 
 
 class ConversationTable(TomlTable):
-    """A conversation that goes on with the model's own replies; the last of them is the answer."""
+    """A conversation that continues with the model's own replies; the last of them is the answer."""
 
     user: Line | Optional = Field(
         None,

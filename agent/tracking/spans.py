@@ -90,7 +90,7 @@ class CallTracer:
             model: its name here, such as openai/NAME.
             request: what is sent.
             candidate_id: the candidate that it is for; "": none.
-            more: attributes beside those of the conventions.
+            more: attributes in addition to those of the conventions.
         """
         if self._tracer is None:
             yield CallSpan()
@@ -235,7 +235,7 @@ def headers_of(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def provider_for(exporter: Any, on_exit: bool) -> Any:
-    """A provider of tracers that hands spans to `exporter` in batches, in a thread of its own.
+    """A provider of tracers that hands spans to `exporter` in batches, in its own thread.
 
     `on_exit`: it is shut down when the process ends; otherwise whoever made it does that.
     """

@@ -1,4 +1,4 @@
-"""Runs in ClearML: a zipped session beside the ledger (`Task.import_offline_session` sends it), or its server where one
+"""Runs in ClearML: a zipped session next to the ledger (`Task.import_offline_session` sends it), or its server if one
 is set up."""
 
 from __future__ import annotations

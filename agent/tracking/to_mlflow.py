@@ -1,4 +1,4 @@
-"""Runs in MLflow: a database beside the ledger, or the server that MLFLOW_TRACKING_URI names."""
+"""Runs in MLflow: a database next to the ledger, or the server that MLFLOW_TRACKING_URI names."""
 
 from __future__ import annotations
 

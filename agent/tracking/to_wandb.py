@@ -1,4 +1,4 @@
-"""Runs in Weights & Biases: files beside the ledger (`wandb sync` sends them), or its server where one is set up."""
+"""Runs in Weights & Biases: files next to the ledger (`wandb sync` sends them), or its server where one is set up."""
 
 from __future__ import annotations
 

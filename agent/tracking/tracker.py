@@ -1,4 +1,4 @@
-"""Where runs are shown beside the ledger: MLflow, Weights & Biases, ClearML, and trackers of other packages.
+"""Where runs are shown next to the ledger: MLflow, Weights & Biases, ClearML, and trackers of other packages.
 
 A tracker only receives. It is given numbers, names and files; whether a file may hold texts of rows is decided where
 the files are made (`run/tracking.py`).
@@ -38,7 +38,7 @@ class TrackedStart:
 
 
 class Tracker(Protocol):
-    """One run in a tracker. Methods are called one at a time, in a thread beside the run; what they raise ends the
+    """One run in a tracker. Methods are called one at a time, in their own thread; what they raise ends the
     tracking, never the run."""
 
     def point(self, curve: str, value: float, axis: str, at: int) -> None:

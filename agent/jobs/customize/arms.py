@@ -112,7 +112,7 @@ def require_arms(names: Sequence[str]) -> tuple[list[ArmSpec], list[Problem]]:
 
 
 def prompt_arms(history: History, run: Row, specs: Sequence[ArmSpec]) -> dict[str, PromptCandidate]:
-    """The prompts of a finished search that take part, by arm: of each kind the best on dev, if there is one."""
+    """The prompts of a finished search that take part, by arm: of each kind the best on dev, if any."""
     trials = [
         trial
         for trial in history.trials(run["id"])

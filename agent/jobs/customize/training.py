@@ -71,7 +71,7 @@ class TrainingOrder:
         return math.ceil(len(self.pairs) / self.settings.batch)
 
     def train(self, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None) -> TrainedAdapter:
-        """Train here, from the checkpoint in the folder if there is one. Raises what `train_pairs` does."""
+        """Train here, from the checkpoint in the folder if any. Raises what `train_pairs` does."""
         return train_pairs(
             self.base,
             self.pairs,

@@ -109,7 +109,7 @@ def progress_of(db: Path) -> CellProgress:
 
 
 def with_shares(sweep: SweepFile, cells: Sequence[Cell], begun: Mapping[str, CellProgress]) -> list[Cell]:
-    """The cells with caps that together are within that of the sweep. Raises ProblemsError where there are none.
+    """The cells with caps that together are within that of the sweep. Raises ProblemsError where no such caps exist.
 
     A cell that has begun keeps the cap that its run has, one with its own `max_cost` has that, and the others
     share alike what is left: a cap is in the plan of a run, so it may not depend on which cell came first."""

@@ -80,7 +80,7 @@ class AccessControl:
         await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})
 
     def _answer(self, request: Request) -> Response | None:
-        """A refusal, or for the printed link a page that sets the cookie and goes on; None for who may come in.
+        """A refusal, or for the printed link a page that sets the cookie and continues; None for who may come in.
 
         A redirect would not do: after a click in another program's page it counts as that page's request still, and a
         strict cookie does not go along.

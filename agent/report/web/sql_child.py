@@ -1,4 +1,4 @@
-"""Answers questions in SQL, in a process of its own: no time limit holds inside one of SQLite's functions, but a
+"""Answers questions in SQL, in its own process: no time limit holds inside one of SQLite's functions, but a
 process can be stopped there. Imports only the standard library, as the child has nothing else.
 """
 

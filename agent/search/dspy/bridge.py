@@ -70,7 +70,7 @@ class Bridge:
         return _lm_class()(lm.name, cache=False, num_retries=0, engine=engine, async_engine=AsyncEngine(engine))
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`function(*args, **kwargs)` in a new thread. Raises `stopped` if there is one at the end.
+        """`function(*args, **kwargs)` in a new thread. Raises `stopped` if any at the end.
 
         A thread cannot be ended: when `run` is cancelled it is left behind, and every later call of it raises.
         """
@@ -85,7 +85,7 @@ class Bridge:
             pool.shutdown(wait=False)
 
     async def through(self, work: Awaitable[T]) -> T:
-        """The result of `work`, awaited on the gateway's loop. Raises `stopped` if there is one at the end."""
+        """The result of `work`, awaited on the gateway's loop. Raises `stopped` if any at the end."""
         try:
             result = await work
         except Exception:

@@ -282,7 +282,7 @@ def rival_of(context: SearchContext, best: Sequence[str]) -> str:
 
 def _for(place: int, context: SearchContext) -> int:
     """Rows that may be paid for the finalist of this place: those beyond the planned ones leave as many as tell what a
-    part of the winner adds, where there are so many."""
+    part of the winner adds, where there are that many."""
     payable, whole = context.payable(), context.plan.dev_rows
     return payable - whole if place >= context.plan.finalists and payable >= whole else payable
 
