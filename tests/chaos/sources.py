@@ -66,9 +66,9 @@ def hostile(c: Campaign) -> Row:
 
 def impatient() -> None:
     """A hook: a server is given up sooner."""
-    from agent.jobs import tool_sources
+    from agent.jobs import tools
 
-    tool_sources.tools_of_server = partial(tool_sources.tools_of_server, seconds=SECONDS)
+    tools.tools_of_server = partial(tools.tools_of_server, seconds=SECONDS)
 
 
 def _lives(process: Path) -> bool:
