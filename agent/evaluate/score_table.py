@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from agent.errors import BudgetExhausted
 from agent.evaluate.breakdown import summary
 from agent.results.breakdown import Side
 from agent.stats.intervals import PairedResult, scored_difference
-from agent.types import Candidate, Example, Outcome, SplitName, Task
+from agent.types import Candidate, Example, Outcome, SplitName
 
 if TYPE_CHECKING:
     from agent.evaluate.evaluator import Evaluator
@@ -49,11 +48,6 @@ class ScoreTable:
         }
         return cls(scores, outcomes)
 
-    @classmethod
-    def once(cls, scores: Mapping[str, Iterable[float | None]]) -> ScoreTable:
-        """A table of arms that answered the same rows once, in the same order."""
-        return cls({arm: {(str(row), 0): score for row, score in enumerate(each)} for arm, each in scores.items()})
-
     def values(self, arm: str) -> list[float | None]:
         """The scores of an arm in the order of the rows; [] for one that the budget left out."""
         return list(_by_row(self._scores.get(arm, {})).values())
@@ -84,13 +78,12 @@ def _by_row(scores: Scores) -> dict[str, float | None]:
 class Asking(Protocol):
     """What of a session scores arms. `stopped`: why the budget ended the calls."""
 
-    task: Task
     stopped: str
 
     @property
     def gateway(self) -> Gateway: ...
 
-    async def in_sets(self, sets: Sequence[Callable[[], Awaitable[Any]]], in_turn: bool = False) -> list[Any]: ...
+    async def ahead(self, sets: Sequence[Callable[[], Awaitable[object]]]) -> None: ...
 
 
 async def score(
@@ -115,9 +108,7 @@ async def score(
         for arm in arms
         for repeat in range(repeats)
     ]
-    if session.gateway.batches is not None:  # the evaluators keep what comes
-        with suppress(BudgetExhausted):  # told in its turn
-            await session.in_sets([ask for _, ask in asked], in_turn=session.task.is_compared)
+    await session.ahead([ask for _, ask in asked])
     found: dict[str, list[list[Outcome]]] = defaultdict(list)
     for name, ask in asked:
         try:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
@@ -144,11 +143,8 @@ class RunState:
         )
 
     async def ahead(self, sets: Sequence[tuple[Candidate, Sequence[Example], SplitName, int]]) -> None:
-        """Where calls go as batches, ask before their turn, so that all go as one; the evaluator keeps what comes."""
-        if self.session.gateway.batches is not None:
-            with suppress(BudgetExhausted):  # told in its turn
-                outcomes = self.context.evaluator.outcomes
-                await self.session.in_sets([partial(outcomes, *each) for each in sets], self.session.task.is_compared)
+        """Ask candidates on rows before their turn where calls go as batches; the evaluator keeps what comes."""
+        await self.session.ahead([partial(self.context.evaluator.outcomes, *each) for each in sets])
 
     def finalists(self) -> list[Finalist]:
         """Those that saw the whole of dev, and the user's own prompt."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -255,6 +255,12 @@ class Session(Generic[R]):
             if self.gateway.batches is None or in_turn:
                 return [await each() for each in sets]
             return await all_of([each() for each in sets])
+
+    async def ahead(self, sets: Sequence[Callable[[], Awaitable[object]]]) -> None:
+        """Where calls go as batches, ask before their turn, so that all go as one; who asks keeps what comes."""
+        if self.gateway.batches is not None:
+            with suppress(BudgetExhausted):  # told in its turn
+                await self.in_sets(sets, in_turn=self.task.is_compared)
 
     async def gathered(self, calls: Sequence[Awaitable[T]]) -> list[T | None]:
         """The answers in order; None where the budget had ended."""

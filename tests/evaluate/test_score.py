@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 import pytest
 
@@ -31,7 +30,7 @@ class Asking:
     """A session of two models."""
 
     def __init__(self, ledger: Ledger, budget: Budget | None = None) -> None:
-        self.task, self.stopped = TASK, ""
+        self.stopped = ""
         self.gateway = Gateway(ledger, "run-1", Account(budget or Budget()), {})
         models = {"knows": FakeModel(right), "guesses": FakeModel(lambda request: "billing", "fake/guesses")}
         self.arms = [Arm(name, baseline(TASK), self._evaluator(lm)) for name, lm in models.items()]
@@ -39,8 +38,8 @@ class Asking:
     def _evaluator(self, lm: FakeModel) -> Evaluator:
         return Evaluator(TASK, self.gateway, lm, build_metrics(TASK), [PromptProgram(TASK, lm)])
 
-    async def in_sets(self, sets: Sequence[Callable[[], Awaitable[Any]]], in_turn: bool = False) -> list[Any]:
-        return [await each() for each in sets]
+    async def ahead(self, sets: Sequence[Callable[[], Awaitable[object]]]) -> None:
+        """Calls go one by one here."""
 
 
 async def test_arms_are_compared_on_the_same_rows(ledger: Ledger) -> None:
