@@ -86,7 +86,7 @@ def customize_command(
         if not run:
             require_cluster(asked)
             if "hosted" in asked.arms:
-                require_service(launch.target)
+                require_service(launch.model)
             run = start(launch, db, progress, tracking=tracking).run_id
             launch = prepare(search, db, is_new=False)  # the models of the search are closed
     job = prepare_customize(launch, run, asked, db)

@@ -38,7 +38,7 @@ class Launch:
     """A run that is ready to start."""
 
     task: Task
-    target: LM
+    model: LM
     proposer: LM | None
     judges: tuple[LM, ...]
     asked: RecordedOptions
@@ -64,7 +64,7 @@ class Launch:
     def lms(self) -> list[LM]:
         """Every model once."""
         others = [lm for lm in (self.proposer, self.embedder) if lm is not None]
-        every = [self.target, *others, *self.judges, *self.program.models]
+        every = [self.model, *others, *self.judges, *self.program.models]
         return list({id(lm): lm for lm in every}.values())
 
     @property
@@ -87,7 +87,7 @@ class Launch:
 
     def models_by_role(self) -> Models:
         """The names of the models."""
-        return models_by_role(self.target, self.proposer, self.judges, self.embedder, self.program.models)
+        return models_by_role(self.model, self.proposer, self.judges, self.embedder, self.program.models)
 
     def prices(self) -> dict[str, Price]:
         """Their prices, by name. Raises InputError for one that must have a price and has none."""
@@ -106,7 +106,7 @@ class Launch:
         if old := self.migration:
             return (
                 f"{task.name}: {task.signature}\n"
-                f"migrates {old.version} of {old.run_id} from {old.model} to {self.target.name}: "
+                f"migrates {old.version} of {old.run_id} from {old.model} to {self.model.name}: "
                 f"{1 + len(old.seeds)} prompts of that run to start from, about {plan.candidates} can be tried\n"
                 f"plan: {plan.calls} calls = search {plan.calls - plan.slack - plan.test_calls} + sealed test "
                 f"{plan.test_calls} + spare {plan.slack}; rows: dev {plan.dev_rows}, test {plan.test_rows}; "
@@ -118,7 +118,7 @@ class Launch:
         program = f"{what} {makes}, which the plan counts as one\n"
         return (
             f"{task.name}: {task.signature}\n"
-            f"model {self.target.name}, proposer {proposer}, {judges}seed {options.seed}\n"
+            f"model {self.model.name}, proposer {proposer}, {judges}seed {options.seed}\n"
             f"{'' if self.program.is_fixed else program}"
             f"plan: {plan.calls} calls = baseline {plan.baseline_calls} + {search}sealed test {plan.test_calls} "
             f"+ spare {plan.slack}; "
@@ -181,9 +181,9 @@ def prepare(asked: RecordedOptions, db: Path, observer: Observer = NO_OBSERVER, 
     if is_new:
         check_metrics(task, observer.on_message)
     name = asked.model or task.model or DEFAULT_MODEL
-    target = create_model(name)
+    model = create_model(name)
     writer = asked.proposer or task.proposer or name
-    proposer = None if writer == "none" else target if writer == name else create_model(writer)
+    proposer = None if writer == "none" else model if writer == name else create_model(writer)
     if asked.judge:
         require_judging(task)
     task = replace(task, judges=tuple(asked.judge or task.judges or (name,)) if task.is_judged else ())
@@ -191,17 +191,17 @@ def prepare(asked: RecordedOptions, db: Path, observer: Observer = NO_OBSERVER, 
         task = replace(task, thinking=asked.thinking)
     if not asked.retrieval:
         task = replace(task, space=replace(task.space, retrieval=False))
-    known = {name: target, **({writer: proposer} if proposer else {})}
+    known = {name: model, **({writer: proposer} if proposer else {})}
     judges = tuple(known.get(judge) or create_model(judge) for judge in task.judges)
     asked = asked.changed(model_digest=file_digest(name))
     played = task.user.model if task.user else ""
-    program = program_for(task, target, known.get(played) or create_model(played) if played else None)
+    program = program_for(task, model, known.get(played) or create_model(played) if played else None)
     embedder = embedding_model(program, observer)
     scoring = "\n".join(reading.metric_lines) if reading and not asked.metric_source else ""
     migration = recorded_migration(asked, program.task, db) if asked.migrates else None
     launch = Launch(
         program.task,
-        target,
+        model,
         proposer,
         judges,
         asked,
@@ -284,12 +284,12 @@ def whole_budget(options: CapOptions, planned: int, what: str) -> Budget:
 
 
 def models_by_role(
-    target: LM, proposer: LM | None, judges: Sequence[LM], embedder: LM | None = None, others: Sequence[LM] = ()
+    model: LM, proposer: LM | None, judges: Sequence[LM], embedder: LM | None = None, others: Sequence[LM] = ()
 ) -> Models:
     """The names of a run's models; the role "embedding" is there where a provider makes vectors, and `others` are asked
     next to the target."""
     return {
-        "model": list(dict.fromkeys([target.name, *(other.name for other in others)])),
+        "model": list(dict.fromkeys([model.name, *(other.name for other in others)])),
         "proposer": [proposer.name] if proposer else [],
         "judge": [judge.name for judge in judges],
         **({"embedding": [embedder.name]} if embedder else {}),
@@ -383,7 +383,7 @@ def estimate(launch: Launch) -> Estimate:
     names = [metric.name for metric in task.metrics]
     most = task.constraints.max_examples
     return Estimate(
-        task.name, launch.target.name, plan, rows, tokens, total, cap, gain, gains, names, launch.scoring, most
+        task.name, launch.model.name, plan, rows, tokens, total, cap, gain, gains, names, launch.scoring, most
     )
 
 

@@ -90,7 +90,7 @@ class RunState:
             options,
             plan.calls,
             options.budget,
-            models=(launch.target.name,),
+            models=(launch.model.name,),
             use_cache=options.cache,
             seed=options.seed,
             after_interrupt=str(Interrupted()),
@@ -134,7 +134,7 @@ class RunState:
                 len(board.in_state("pruned")),
                 (top.mean, *top.ci95) if top and top.mean is not None and top.ci95 else None,
                 gateway.retries.count,
-                gateway.width(self.launch.target),
+                gateway.width(self.launch.model),
                 context.round,
                 self.leader if top else None,
                 context.baseline.id,
@@ -149,7 +149,7 @@ class RunState:
     def finalists(self) -> list[Finalist]:
         """Those that saw the whole of dev, and the user's own prompt."""
         context, session = self.context, self.session
-        price = session.prices.get(self.launch.target.name)
+        price = session.prices.get(self.launch.model.name)
         found = selection.finalists(context, price, session.ledger.latencies(session.id))
         if self.launch.migration is None:
             return found
@@ -166,11 +166,11 @@ async def search(session: Session[RunResult], run: RunState) -> RunResult:
     launch, options, task, old = run.launch, run.launch.options, session.task, run.launch.migration
     program, strategy = launch.program, STRATEGIES.get(options.strategy or DEFAULT)
     baseline = replace(old.released, calibration=None) if old else program.baseline()
-    judges = judge_builder(task, launch.judges or (launch.target,), session.gateway)
+    judges = judge_builder(task, launch.judges or (launch.model,), session.gateway)
     evaluator = Evaluator(
         task,
         program.client(session.gateway),
-        launch.target,
+        launch.model,
         build_metrics(task, {"judge": judges}),
         session.spec.programs,
         session.observer,
@@ -183,7 +183,7 @@ async def search(session: Session[RunResult], run: RunState) -> RunResult:
         plan=run.plan_in_calls(program.calls),
         seed=options.seed,
         program=program,
-        target=launch.target,
+        target=launch.model,
         proposer=launch.proposer,
         gateway=session.gateway,
         evaluator=evaluator,

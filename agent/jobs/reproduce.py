@@ -136,13 +136,12 @@ def _run_again(row: Row, launch: Launch, ledger: ReplayLedger, history: History)
         for lm in launch.lms()
     }
     proposer = None if launch.proposer is None else models[id(launch.proposer)]
-    target = models[id(launch.target)]
     offline = replace(
         launch,
-        target=target,
+        model=models[id(launch.model)],
         proposer=proposer,
         judges=tuple(models[id(lm)] for lm in launch.judges),
-        program=_program_again(launch, target, models),
+        program=_program_again(launch, models),
         embedder=None if launch.embedder is None else models[id(launch.embedder)],
         run_id=row["id"],
         made_with=Plan.restored(row["plan"]),
@@ -163,10 +162,10 @@ def _run_again(row: Row, launch: Launch, ledger: ReplayLedger, history: History)
         return None, str(error)
 
 
-def _program_again(launch: Launch, target: Offline, models: Mapping[int, Offline]) -> Kind:
+def _program_again(launch: Launch, models: Mapping[int, Offline]) -> Kind:
     """The program on models that answer nothing."""
     others = [models[id(lm)] for lm in launch.program.models]
-    return program_for(launch.task, target, others[0] if others else None)
+    return program_for(launch.task, models[id(launch.model)], others[0] if others else None)
 
 
 def _release_drift(history: History, run: Row, now: Row | None) -> Iterator[str]:

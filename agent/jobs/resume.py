@@ -112,10 +112,10 @@ def changes_since(run: dict[str, Any], launch: Launch, proposes: bool = True) ->
     from agent.ledger.provenance import tool_version
 
     changed = task_changes(run, launch.task)
-    if run["model"] != launch.target.name:
-        changed.append(f"the model is {launch.target.name}, it was {run['model']}")
+    if run["model"] != launch.model.name:
+        changed.append(f"the model is {launch.model.name}, it was {run['model']}")
     if started_with(run).model_digest != launch.asked.model_digest:
-        changed.append(f"the file behind {launch.target.name} changed")
+        changed.append(f"the file behind {launch.model.name} changed")
     proposer = launch.proposer.name if launch.proposer else ""
     if proposes and run["proposer"] != proposer:
         changed.append(f"the proposer is {proposer or 'none'}, it was {run['proposer'] or 'none'}")

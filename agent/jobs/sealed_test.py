@@ -116,7 +116,7 @@ async def sealed_test(
         run_id=session.id,
         task=session.task.name,
         status=session.ends_as,
-        model=run.launch.target.name,
+        model=run.launch.model.name,
         seed=seed,
         **_two_prompts(context, winner, pair, dev, seed),
         decision="keep_baseline",
@@ -315,7 +315,7 @@ def _write_old(run: RunState, result: RunResult) -> tuple[Path, str]:
 
 def _parameters(run: RunState, candidate: Candidate) -> dict[str, Any]:
     """What a candidate was scored with."""
-    program, target = run.launch.program, run.launch.target
+    program, target = run.launch.program, run.launch.model
     cap: dict[str, Any] = {"max_tokens": program.max_tokens(candidate)}
     if program.shown(candidate).calibration:
         cap["logprobs"] = run.context.evaluator.logprobs

@@ -121,10 +121,12 @@ class MetricTable(TomlTable):
 class ModelsTable(TomlTable):
     """Which models take part."""
 
-    target: Line | Optional = Field(None, description="The model being prompted, such as local/smollm2-135m.")
-    proposer: Line | Optional = Field(None, description="The model that writes new instructions; default: the target.")
+    model: Line | Optional = Field(None, description="The model being prompted, such as local/smollm2-135m.")
+    proposer: Line | Optional = Field(
+        None, description="The model that writes new instructions; default: the model itself."
+    )
     judge: Line | Annotated[list[Line], Field(min_length=1, max_length=9)] | Optional = Field(
-        None, description="The model that judges, or a list of them (a panel); default: the target."
+        None, description="The model that judges, or a list of them (a panel); default: the model itself."
     )
     max_tokens: Count | Optional = Field(None, description="The most tokens of one reply; default: from the labels.")
     thinking: Annotated[int, Field(ge=0, le=MOST_COUNT)] = Field(

@@ -37,7 +37,7 @@ ignore_case = true
 name = "choice"
 
 [models]
-target = "local/smollm2-135m"
+model = "local/smollm2-135m"
 max_tokens = 20
 
 [search]

@@ -63,12 +63,12 @@ def checked(
         raise InputError(f"{task.name}: {PLAYED}; a model is trained on conversations as they were (type conversation)")
     specs, problems = require_arms(asked.arms)
     tuned = [spec for spec in specs if spec.is_trained_here]
-    local = launch.target if isinstance(launch.target, LocalModel) else None
+    local = launch.model if isinstance(launch.model, LocalModel) else None
     base = local.path if local else None
     few = ""
     if len(task.train) < FEWEST_TRAIN:
         few = f"{len(task.train)} train rows are too few to train on; give at least {FEWEST_TRAIN}"
-    why = (why_not_tuned(task, launch.target.name, base) or few) if tuned else ""
+    why = (why_not_tuned(task, launch.model.name, base) or few) if tuned else ""
     if why and asked.arms:
         problems.append(Problem(f"--arms {tuned[0].name}", why))
     soft = [spec for spec in tuned if spec.method == "soft prompt"]
@@ -93,7 +93,7 @@ def _hosted(
     if spec is None:
         return None
     options, price = launch.options, asked.train_price
-    return hosted_plan(spec, launch.task, launch.target, best, price, price_of(options), options.max_cost, options.seed)
+    return hosted_plan(spec, launch.task, launch.model, best, price, price_of(options), options.max_cost, options.seed)
 
 
 def require_cluster(asked: CustomizeOptions) -> None:
@@ -113,7 +113,7 @@ def finished_search(launch: Launch, db: Path) -> str:
         began, asked = started_with(row), launch.asked
         if began.migrates or (began.limit, began.max_examples) != (asked.limit, asked.max_examples):
             return False
-        return row["model"] == launch.target.name and not changes_since(row, launch, proposes=False)
+        return row["model"] == launch.model.name and not changes_since(row, launch, proposes=False)
 
     if not db.is_file():
         return ""
@@ -140,7 +140,7 @@ def dry_run(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> dict
         tuned, calls = [spec for spec in specs if spec.is_trained_here], None
         arms = [spec.name for spec in specs]
     count, line = planned_trainings(tuned, asked, sizes)
-    about = {"task": launch.task.name, "model": launch.target.name, "of_run": run, "arms": arms}
+    about = {"task": launch.task.name, "model": launch.model.name, "of_run": run, "arms": arms}
     return {**about, "trainings": count, "trainings_text": line, "calls": calls}
 
 
@@ -178,7 +178,7 @@ def comparison_options(launch: Launch) -> SpendingOptions:
 def planned(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> CustomizePlan:
     """The plan of a comparison, as `prepare_customize` takes it."""
     specs, sizes = checked(launch, asked)
-    target = launch.target
+    target = launch.model
     with closing(open_history(db)) as history:
         row, best = _searched(history, run, launch)
         base = history.trials(row["id"], [0])[0]["candidate_id"]
@@ -215,7 +215,7 @@ def export_training(launch: Launch, run: str, folder: Path, db: Path) -> dict[st
     Raises:
         InputError: the model is none that a provider trains, or the files cannot be written.
     """
-    task, target, prompt, row_id = launch.task, launch.target, baseline(launch.task), ""
+    task, target, prompt, row_id = launch.task, launch.model, baseline(launch.task), ""
     if not isinstance(target, OpenAIModel):
         raise InputError(f"--export-only: {target.name}: name a provider's model, openai/NAME, with -m")
     if task.program:
@@ -236,8 +236,8 @@ def _searched(history: History, run: str, launch: Launch) -> tuple[Row, PromptCa
     row = searched(history.run(run))
     if row["result"] is None:
         raise InputError(f"{row['id']}: this run has no result; `optimize resume {row['id']}` goes on with it")
-    if row["model"] != launch.target.name:
-        raise InputError(f"{row['id']}: a run with {row['model']}, not {launch.target.name}; give -m {row['model']}")
+    if row["model"] != launch.model.name:
+        raise InputError(f"{row['id']}: a run with {row['model']}, not {launch.model.name}; give -m {row['model']}")
     if changed := changes_since(row, launch, proposes=False):
         raise InputError("\n".join(f"{row['id']}: {what}" for what in changed))
     return row, recorded_prompt(history.candidate(row["result"]["winner"]["candidate_id"]))

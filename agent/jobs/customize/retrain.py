@@ -77,12 +77,12 @@ def retrain(row: Row, history: History, say: Callable[[str], None]) -> list[Retr
     search = history.run(row["result"]["of_run"])
     with tempfile.TemporaryDirectory(prefix="reproduce-") as name:
         launch = prepare(started_with(search), Path(name) / "ledger.db", is_new=False)
-        base = launch.target.path if isinstance(launch.target, LocalModel) else Path()
+        base = launch.model.path if isinstance(launch.model, LocalModel) else Path()
         if changed := changes_since(search, launch):
             lines = [f"{row['id']}: {what}" for what in changed]
             raise InputError("\n".join([*lines, "put it back to reproduce it"]))
         if not base.is_file():
-            raise InputError(f"{row['id']}: {launch.target.name}: its weights are not here, so nothing can be trained")
+            raise InputError(f"{row['id']}: {launch.model.name}: its weights are not here, so nothing can be trained")
         best = recorded_prompt(history.candidate(search["result"]["winner"]["candidate_id"]))
         rows, made = {row_hash(example): example for example in launch.task.train}, []
         for before, after in zip(planned, done, strict=True):
@@ -96,8 +96,8 @@ def retrain(row: Row, history: History, say: Callable[[str], None]) -> list[Retr
             prompt = prompt_of(plan["arm"], launch.task, best)
             order = TrainingOrder(
                 base=base,
-                rows=pairs_of(launch.task, launch.target, prompt, [rows[digest] for digest in plan["rows"]]),
-                validation=pairs_of(launch.task, launch.target, prompt, launch.task.dev),
+                rows=pairs_of(launch.task, launch.model, prompt, [rows[digest] for digest in plan["rows"]]),
+                validation=pairs_of(launch.task, launch.model, prompt, launch.task.dev),
                 settings=_settings(was),
                 folder=Path(name),
                 trainer=plan["trainer"],
