@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from agent.files import new_file
 from agent.models.recorded import Recording
+from agent.safe_file import new_file
 from agent.types import Completion
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.files import new_file, new_files
+from agent.safe_file import new_file, new_files
 
 
 @contextmanager

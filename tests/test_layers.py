@@ -9,7 +9,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "agent"
 LAYERS = (
-    ("errors", "conversation", "shipped", "files", "strict", "worker"),
+    ("errors", "conversation", "shipped", "strict", "worker"),
+    ("safe_text",),
+    ("safe_file",),
     ("types", "redact", "registry", "extras", "retrieval", "results"),
     ("metrics", "stats", "observer", "cluster"),
     ("options",),
@@ -33,7 +35,7 @@ DOORS = {
         "release/formats/dspy",
     ),
     "optuna": ("search/study.py", "report/optuna_study.py"),
-    "tomllib": ("strict.py",),
+    "tomllib": ("safe_file.py",),
     "click": ("cli/",),
     "rich": ("cli/", "report/terminal.py"),
     "openai": ("models/openai.py",),

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.strict import MAX_TOML, MAX_TOML_DEPTH, BadToml, parse_json, parse_toml, read_file
+from agent.safe_file import MAX_TOML, MAX_TOML_DEPTH, BadToml, parse_json, read_file, toml_tables
 from tests.cases import each_case
 
 DEEP = (
@@ -43,13 +43,13 @@ FLAT = (
 @pytest.mark.parametrize("text", DEEP, ids=range(len(DEEP)))
 def test_deep_toml_is_refused_at_its_line(text: str) -> None:
     with pytest.raises(BadToml, match=f"nested deeper than {MAX_TOML_DEPTH} levels") as caught:
-        parse_toml("\n" + text)
+        toml_tables("\n" + text)
     assert caught.value.line == text.count("\n") + 2
 
 
 @pytest.mark.parametrize("text", FLAT, ids=range(len(FLAT)))
 def test_flat_toml_is_what_the_parser_makes_of_it(text: str) -> None:
-    assert parse_toml(text) == tomllib.loads(text)
+    assert toml_tables(text) == tomllib.loads(text)
 
 
 _TOML = st.lists(st.sampled_from([*"ab.=[]{}'\"#\n\\ ,1", '"""', "'''", "a = ", "\r\n"]), max_size=40).map("".join)
@@ -61,9 +61,9 @@ def test_any_toml_that_parses_comes_out_the_same(text: str) -> None:
         expected = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
         with pytest.raises(BadToml):
-            parse_toml(text)
+            toml_tables(text)
     else:
-        assert parse_toml(text) == expected
+        assert toml_tables(text) == expected
 
 
 SLOW = (
@@ -83,8 +83,8 @@ def test_no_text_within_the_limits_keeps_the_parser_long(text: str, tmp_path: Pa
     """In a child, which is stopped where it takes minutes."""
     (tmp_path / "x.toml").write_text(text)
     code = (
-        "import sys; from agent.strict import parse_toml, read_file\n"
-        "try: parse_toml(read_file(sys.argv[1], 10**6).decode())\n"
+        "import sys; from agent.strict import toml_tables, read_file\n"
+        "try: toml_tables(read_file(sys.argv[1], 10**6).decode())\n"
         "except ValueError: pass"
     )
     root = Path(__file__).resolve().parents[1]
@@ -93,10 +93,10 @@ def test_no_text_within_the_limits_keeps_the_parser_long(text: str, tmp_path: Pa
 
 def test_a_long_toml_is_refused_and_what_the_parser_says_keeps_its_line() -> None:
     with pytest.raises(BadToml, match="longer than 1,000,000 characters"):
-        parse_toml("#" * (MAX_TOML + 1))
+        toml_tables("#" * (MAX_TOML + 1))
     for text, line in (("a = 1\nb = \n", 2), ("a = 1\nb = [\n\n", 2), ("a = 1\na = 2", 2), ("a = " + "9" * 5000, 1)):
         with pytest.raises(BadToml) as caught:
-            parse_toml(text)
+            toml_tables(text)
         assert caught.value.line == line
         assert "at line" not in str(caught.value)
 

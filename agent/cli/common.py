@@ -127,7 +127,7 @@ def require_first_word(word: str, commands: Iterable[str]) -> None:
     """Raises InputError where a first word that is no command is no task, folder or file here either."""
     if Path(word).suffix or os.path.exists(word) or os.path.exists(Path("tasks") / word):
         return
-    from agent.task.words import closest
+    from agent.safe_text import closest
 
     near = closest(word, [*commands, *tasks_here()])
     hint = (

@@ -24,7 +24,7 @@ from agent.jobs.observers import Snapshot, Watcher, recent_loss
 from agent.jobs.session import Work, run_work
 from agent.jobs.tracking import NO_TRACKING, Tracking
 from agent.report.facts import bracketed, points
-from agent.task.words import counted
+from agent.safe_text import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from agent.errors import BadResponse, ModelError, RunRefused
 from agent.gateway.limiter import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, patiently
 from agent.models.provider_jobs import BatchApi, BatchJob, BatchResults, RowReply
-from agent.task.words import counted
+from agent.safe_text import counted
 from agent.types import Request, Spend
 
 T = TypeVar("T")

@@ -18,7 +18,6 @@ from typing import Any
 
 from agent.conversation import user_text
 from agent.errors import BudgetExhausted, InputError, Problem, ProblemsError, RunRefused
-from agent.files import new_file
 from agent.gateway.embedding import Embedder
 from agent.jobs.embeddings import model_of_prompt
 from agent.jobs.locations import has_goals, models_of, prompt_path, require_named
@@ -33,11 +32,11 @@ from agent.release.regression import require_place
 from agent.release.runtime import Prompt, load_prompt
 from agent.results.rows import ApplyResult
 from agent.retrieval.pool import text_of
+from agent.safe_file import new_file, read_bytes
+from agent.safe_text import listed, problem, quoted, shown
 from agent.task.documents import html_notes, stripped
 from agent.task.examples import reader_of
-from agent.task.input_files import read_bytes
-from agent.task.tables import TEXT_CELLS, data_file
-from agent.task.words import listed, problem, quoted, shown
+from agent.task.tables import TEXT_CELLS, DataFile
 from agent.types import Example, Outcome
 
 ERROR = "error"
@@ -166,7 +165,7 @@ def _read(
     `goals`: the texts of a conversation's column are goals of a model that played the user, and no messages.
     """
     data, where, inputs = read_bytes(source), shown(source), prompt.release.inputs
-    file = data_file(source, form, data)
+    file = DataFile(source, form, data)
     found, problems = file.rows, file.problems
     if problems or not found:
         raise ProblemsError(tuple(problems) or (Problem(f"{where}:1", "no rows; write one for each call"),))

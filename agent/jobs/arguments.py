@@ -18,7 +18,6 @@ from typing import Annotated, Any, Self
 from pydantic import PrivateAttr, SkipValidation
 
 from agent.errors import AgentError, InputError, Problem, ProblemsError
-from agent.files import new_file
 from agent.jobs.launch import Launch, prepare, silence
 from agent.jobs.locations import open_history
 from agent.jobs.observers import Snapshot, Watcher
@@ -29,6 +28,7 @@ from agent.metrics.metric_registry import METRICS
 from agent.options.jobs import RecordedOptions, RunOptions
 from agent.options.option import option
 from agent.options.shared import LedgerOption, TrackOptions
+from agent.safe_file import new_file
 from agent.scoring.task_metrics import MetricFunction, register, registered
 from agent.search.registered import STRATEGIES
 from agent.task.load import load_task

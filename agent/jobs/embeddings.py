@@ -20,7 +20,7 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.runtime import Prompt
 from agent.retrieval.pool import text_of
 from agent.retrieval.vectors import DENSE, DENSE_RETRIEVERS, WORDLLAMA
-from agent.task.words import printable
+from agent.safe_text import printable
 from agent.types import LM, Example, Task
 
 

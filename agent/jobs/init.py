@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.errors import BadResponse, BudgetExhausted, InputError, RowRefused
-from agent.files import new_file
 from agent.jobs.label import verdict_lines
 from agent.jobs.registry import DB, Printed, job
 from agent.jobs.released import bare_task
@@ -53,16 +52,16 @@ from agent.prompt.draft_requests import (
 from agent.report.blocks import text as prose
 from agent.report.terminal import show
 from agent.results.rows import DraftResult
+from agent.safe_file import new_file, prompt_text
+from agent.safe_text import counted, listed, near, shown
 from agent.task.checks import PLACEHOLDER
 from agent.task.columns import DataColumn, label_reader, target_type
 from agent.task.from_file import Targets, renamed, write_task
-from agent.task.input_files import prompt_text
 from agent.task.label_files import SYNTHETIC, UNLABELLED_FILE, UnlabelledRow, json_line, rows_text
 from agent.task.promptfoo_tests import EXPECTED, is_promptfoo, promptfoo_tests
 from agent.task.splits import MIN_ROWS
 from agent.task.task_text import Reading, slug, words
 from agent.task.traces import TraceRows, is_traces, read_traces
-from agent.task.words import counted, listed, near, shown
 from agent.types import Field, Message, Request, Signature, content_id
 
 T = TypeVar("T")
@@ -190,8 +189,8 @@ def _draft(name: str, options: InitOptions, asked: Asked) -> Work[DraftResult]:
     own = (DataColumn(TEXT, TEXT, "input", "drafted"), DataColumn(target, target, "target", "the label"))
     plan = DraftPlan(_new_folder(name), description, target, labels, own, (), options.rows)
     if source:
-        file, traces = table_of(source, asked)
-        columns, rows, confirmed = unlabelled(file.rows, source, target, asked, traces)
+        table, _, traces = table_of(source, asked)
+        columns, rows, confirmed = unlabelled(table, source, target, asked, traces)
         plan = replace(plan, columns=columns, rows=tuple(rows), synthetic=0, confirmed=confirmed)
     lm = create_model(options.model or DEFAULT_MODEL)
     calls = (not labels) + (len(labels) or GUESSED_LABELS) + 1 + plan.synthetic

@@ -15,7 +15,6 @@ from typing import Any
 
 from agent.errors import BudgetExhausted, InputError
 from agent.evaluate.evaluator import Evaluator
-from agent.files import new_file
 from agent.jobs.launch import earlier_prices
 from agent.jobs.locations import open_history
 from agent.jobs.recorded import best_trials, recorded_prompt
@@ -39,6 +38,8 @@ from agent.options.shared import FormOptions, SpendingOptions
 from agent.programs.kinds import program_for
 from agent.prompt.template import label_text
 from agent.results.rows import LabellingResult, LabelResult
+from agent.safe_file import new_file
+from agent.safe_text import counted, listed, near, quoted, shown
 from agent.stats.preflight import rows_for
 from agent.task.columns import column_named, text_of
 from agent.task.examples import folded
@@ -46,7 +47,6 @@ from agent.task.label_files import UNLABELLED_FILE, LabelledTask, read_fields, r
 from agent.task.label_session import LabelQueue, LabelSession, agreements, disagreement, queue_of
 from agent.task.splits import FRACTIONS
 from agent.task.tables import read_rows
-from agent.task.words import counted, listed, near, quoted, shown
 from agent.types import SPLITS, Example
 
 GAINS = (0.3, 0.1)
@@ -124,9 +124,9 @@ def add_rows(name: str, path: Path, form: FormOptions) -> list[str]:
     """
     folder = find_task(name)
     inputs, field = read_fields(folder)
-    file, traces = table_of(path, form)
-    columns = _columns(file.rows, inputs, path, traces is not None or path.suffix.lower() == ".txt")
-    made = made_rows(file.rows, columns, path)
+    table, notes, traces = table_of(path, form)
+    columns = _columns(table, inputs, path, traces is not None or path.suffix.lower() == ".txt")
+    made = made_rows(table, columns, path)
     require_rows(made, inputs, path)
     known = _known(folder, inputs)
     new = [row for row in made if folded(row.inputs) not in known]
@@ -145,11 +145,11 @@ def add_rows(name: str, path: Path, form: FormOptions) -> list[str]:
         labelled = task.label_confirmed(answers, CONFIRMED_BY)
     if not new and not labelled:
         raise InputError(f"{shown(path)}: none of its rows is new to {field} of {name}; give a file with others")
-    lines = [*(traces.lines if traces else ()), *file.notes, f"added {counted(len(new), 'row')} to label"]
+    lines = [*(traces.lines if traces else ()), *notes, f"added {counted(len(new), 'row')} to label"]
     if answers:
         lines.append(f"labelled by {CONFIRMED_BY}: {labelled} of {len(answers)}; other answers are no labels here")
-    column = "" if traces else column_named(names_in(file.rows), field) or ""
-    if not_taken := sum(bool(text_of(row.get(column)).strip()) for _, row in file.rows):
+    column = "" if traces else column_named(names_in(table), field) or ""
+    if not_taken := sum(bool(text_of(row.get(column)).strip()) for _, row in table):
         lines.append(f"column {quoted(column)}, with {not_taken} filled in, is left out: people give the labels")
     return lines
 

@@ -28,13 +28,13 @@ from agent.redact import rare_secrets_in, redact
 from agent.release.production_logs import MISSING, listed_once, value_of
 from agent.results.base import WasNow
 from agent.results.rows import LearnResult, LeftOutRows
+from agent.safe_file import parse_data, parse_toml, read_bytes
+from agent.safe_text import problem, quoted, shown
 from agent.shipped import content_id
 from agent.task.examples import PlacedExample, RowReader, messages_in, parse_number
-from agent.task.input_files import parse_json, parse_toml, read_bytes
 from agent.task.load import load_task
 from agent.task.splits import sorted_out
 from agent.task.tables import TEXT_CELLS, read_rows
-from agent.task.words import problem, quoted, shown
 from agent.types import Field, Task
 
 LEARNED = "learned.jsonl"
@@ -192,7 +192,7 @@ def _matched(task: Task, row: Mapping[str, Any], columns: Mapping[str, str], cel
 def _object(value: Any, cells: bool) -> Any:
     """A cell of a table that holds a JSON object as that object, anything else as it is."""
     if cells and isinstance(value, str) and value.lstrip().startswith("{"):
-        return parse_json(value)
+        return parse_data(value)
     return value
 
 
@@ -215,7 +215,7 @@ def _typed(field: Field, value: Any, cells: bool) -> Any:
     try:
         if field.type == "number":
             return parse_number(value)
-        return parse_json(value) if field.type == "json" else value
+        return parse_data(value) if field.type == "json" else value
     except json.JSONDecodeError as error:
         raise ValueError(f"{field.name}: {quoted(value)} is not JSON: {error.msg}; write JSON in the cell") from None
     except ValueError as error:

@@ -161,7 +161,7 @@ def require_named(file: Path, brought: Collection[str], asked: Mapping[str, Sequ
     `brought` are the models that the file names; `asked`, by option, those to be asked that were not typed.
     """
     from agent.models.model_registry import leads_elsewhere
-    from agent.task.words import printable
+    from agent.safe_text import printable
 
     for option, names in asked.items():
         for name in names:

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from agent.errors import InputError
 from agent.programs.constants import answers, predicted
+from agent.safe_text import counted, quoted
 from agent.scoring.task_metrics import FieldMetric, FunctionMetric, PythonMetric, build_metrics
-from agent.task.words import counted, quoted
 from agent.types import Example, Metric, MetricSpec, Prediction, Score, Task
 
 ROWS = 20

@@ -39,7 +39,7 @@ from agent.ledger.query import run_folder
 from agent.ledger.store import Ledger
 from agent.observer import Observer, Observers
 from agent.results.base import CostedResult
-from agent.task.words import counted
+from agent.safe_text import counted
 from agent.tracking.spans import NO_TRACER, CallTracer
 
 if TYPE_CHECKING:

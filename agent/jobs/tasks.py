@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from agent.errors import InputError
 from agent.observer import NO_OBSERVER, Observer
 from agent.options.shared import asked_of
-from agent.task.input_files import prompt_text
+from agent.safe_file import prompt_text
 from agent.task.load import with_demo_limit
 from agent.task.scoring_rule import metric_asked
 from agent.task.tools import TOOLS_FILE
@@ -30,7 +30,7 @@ METRIC = "metric"
 def task_named(name: str) -> Path:
     """The folder under tasks/ of a name that is in a file, which may come from elsewhere: never taken as a path."""
     from agent.release.aliases import NAME
-    from agent.task.words import printable
+    from agent.safe_text import printable
 
     folder = Path("tasks") / name
     if NAME.fullmatch(name) and (folder / "task.toml").is_file():
@@ -43,7 +43,7 @@ def find_task(name: str) -> Path:
     for place in (Path(name), Path("tasks") / name):
         if (place / "task.toml").is_file():
             return place
-    from agent.task.words import closest
+    from agent.safe_text import closest
 
     known = tasks_here()
     near = closest(name, known)

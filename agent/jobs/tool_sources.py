@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from agent.errors import InputError
-from agent.files import new_file
 from agent.models.tool_calling import openai_tools
-from agent.strict import parse_json
-from agent.task.input_files import decoded, read_bytes
+from agent.safe_file import decoded, new_file, parse_json, read_bytes
+from agent.safe_text import shown
 from agent.task.tool_functions import tool_of_function
 from agent.task.tools import FUNCTIONS, MOST_TOOLS, read_tools, tools_of_functions
-from agent.task.words import shown
 from agent.types import Tool
 
 SECONDS = 60.0

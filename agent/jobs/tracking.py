@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 
 from agent.errors import InputError, message_of
 from agent.extras import require
-from agent.files import new_file
 from agent.jobs.locations import open_history
 from agent.ledger.query import run_folder
 from agent.observer import Observer
@@ -28,6 +27,7 @@ from agent.options.shared import TrackOptions
 from agent.redact import ALLOW_TRACING, redact, secrets_in
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import search_result
+from agent.safe_file import new_file
 from agent.tracking.spans import ENDPOINT, CountedExporter, headers_of, otlp_exporter, provider_for, traces_url
 from agent.tracking.tracker import TRACKERS, Cell, TrackedStart, Tracker, TrackerKind
 

@@ -3,60 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.errors import InputError, ProblemsError
+from agent.errors import InputError
 from agent.options.shared import Asked, FormOptions
 from agent.prompt.draft_requests import Refused, checked_labels
+from agent.safe_text import quoted, shown
 from agent.task.columns import DataColumn, column_named, decide_columns, text_of
 from agent.task.documents import html_notes, stripped
 from agent.task.from_file import new_task_folder
-from agent.task.input_files import as_utf8, decode, read_bytes
 from agent.task.label_files import UNLABELLED_FILE, LabelledTask, UnlabelledRow, rows_text, unlabelled_rows
 from agent.task.scoring_rule import ScoringRule
-from agent.task.tables import DataFile, Rows, data_file, encoding_notes
+from agent.task.tables import TEXT_COLUMN, DataFile
 from agent.task.task_text import SCHEMA_LINE, Output, slug, task_toml, words
 from agent.task.traces import TraceRows, is_traces, read_traces
-from agent.task.words import problem, quoted, shown
 from agent.types import MetricSpec, content_id
 
-TEXT = "text"
-"""The input of a .txt file: a row a line."""
+TEXT = TEXT_COLUMN
 CONFIRMED_BY = "feedback in the traces"
 """The labeller of answers that a trace file confirms."""
 Table = Sequence[tuple[int, Mapping[str, Any]]]
 """Rows with their lines."""
 
 
-def table_of(path: Path, form: FormOptions) -> tuple[DataFile, TraceRows | None]:
-    """The rows of traces, a data file, or a .txt file, and what was read of traces. Raises ProblemsError."""
+def table_of(path: Path, form: FormOptions) -> tuple[Table, Sequence[str], TraceRows | None]:
+    """Return rows and notes of traces, a data file or a .txt file, and the traces read. Raises ProblemsError."""
     if is_traces(path):
         traces = read_traces(path)
-        return DataFile(traces.questions, []), traces
-    return read_table(path, form), None
-
-
-def read_table(path: Path, form: FormOptions) -> DataFile:
-    """The rows of a data file, or the lines of a .txt one, with their lines. Raises ProblemsError for broken ones."""
-    file = _lines_of(path, form) if path.suffix.lower() == ".txt" else data_file(path, form)
-    if not file.rows and not file.problems:
-        raise ProblemsError((problem(shown(path), 1, "no rows; write one a line"),))
-    if file.problems:
-        raise ProblemsError(tuple(file.problems))
-    table = [row for _, row in file.rows]
-    notes = (*file.notes, *html_notes(table, dict.fromkeys(name for row in table for name in row), form))
+        return traces.questions, (), traces
+    file = DataFile(path, form, has_lines=True)
+    file.refuse_all()
+    if not file.rows:
+        raise file.refusal(1, "no rows; write one a line")
+    notes = html_notes([row for _, row in file.rows], names_in(file.rows), form)
     rows = [(line, stripped(row)) for line, row in file.rows] if form.strip_html else file.rows
-    return replace(file, rows=rows, notes=notes)
-
-
-def _lines_of(path: Path, form: FormOptions) -> DataFile:
-    where = shown(path)
-    data, name = as_utf8(read_bytes(path), where, form.encoding)
-    lines, problems = decode(data, where)
-    rows: Rows = [(number, {TEXT: line}) for number, line in enumerate(lines, start=1) if line and line.strip()]
-    return DataFile(rows, problems, encoding_notes(where, name, form))
+    return rows, (*file.notes, *notes), None
 
 
 def unlabelled(

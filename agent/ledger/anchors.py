@@ -28,7 +28,7 @@ from agent.ledger.chain import GENESIS, Finding, structure
 from agent.ledger.connect import reader, refuse_merged, require_version
 from agent.ledger.provenance import utc_now
 from agent.ledger.verify import chains, verify
-from agent.strict import parse_json, read_file
+from agent.safe_file import parse_json, read_file
 
 HASH = re.compile("[0-9a-f]{64}")
 _NOTED = [re.compile(rf'\b{name}"?\s*[=:]\s*"([0-9a-f]{{64}})"') for name in ("ledger_head", "hash")]

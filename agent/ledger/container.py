@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from agent.errors import InputError, LedgerError
-from agent.files import new_file
 from agent.ledger import chain
 from agent.ledger import verify as checks
 from agent.ledger.anchors import head_of, unchecked
@@ -30,6 +29,7 @@ from agent.ledger.chain import belonging, expected_objects, replay, texts_in
 from agent.ledger.connect import address_to_read, create, is_there, owner_of
 from agent.ledger.files import break_seal, is_held, log_path, set_seal
 from agent.ledger.verify import ALIAS_MOVED, CHAINS, LEDGER, OWNER_OF, is_merged, verify
+from agent.safe_file import new_file
 
 CACHE_KIB = 128_000
 README = """A bundle of a ledger: what was asked, answered, scored and decided, in the order in which it happened.

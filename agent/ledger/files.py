@@ -26,9 +26,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from agent.errors import LedgerError
-from agent.files import sync_folder
 from agent.ledger.chain import first_break, structure
 from agent.ledger.verify import events
+from agent.safe_file import sync_folder
 
 TRIES = 5  # for the lock
 BETWEEN = 0.02  # seconds between two of them

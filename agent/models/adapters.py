@@ -25,7 +25,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 from agent.errors import InputError
-from agent.files import new_file, sha256_of
 from agent.models.gguf import (
     EMBEDDING,
     OUTPUT,
@@ -39,6 +38,7 @@ from agent.models.gguf import (
     read_gguf,
 )
 from agent.models.weights import CATALOG, cache_folder
+from agent.safe_file import new_file, sha256_of
 
 SUFFIX = ".gguf"
 MARK = "+"

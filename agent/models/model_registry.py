@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent.errors import InputError, RunRefused
-from agent.files import sha256_of
 from agent.models.hosted import HostedModel
 from agent.registry import Registry
+from agent.safe_file import sha256_of
 from agent.types import LM
 
 DEFAULT_MODEL = "local/smollm2-135m"

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
-from agent.files import sha256_of
+from agent.safe_file import sha256_of
 
 CHUNK = 1 << 18
 

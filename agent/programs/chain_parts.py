@@ -19,9 +19,8 @@ from string import Formatter
 from typing import Any, ClassVar
 
 from agent.errors import InputError, ReleaseError
-from agent.files import new_files
 from agent.release.prompt_file import MAX_FILE, only_release_errors
-from agent.strict import parse_json, read_file
+from agent.safe_file import new_files, parse_json, read_file
 from agent.types import Candidate, Demo, content_id
 
 Part = Mapping[str, Any]

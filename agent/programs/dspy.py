@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from agent.errors import ReleaseError
-from agent.files import new_files
 from agent.programs.kinds import ReleaseSpec, UserKind, UserProgram, program, read_fields, refuse_pairwise
 from agent.prompt.techniques import forbidden_in
+from agent.safe_file import new_files
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Bridge
 from agent.search.dspy.strategies import DspyForm, TriedProgram, state_of

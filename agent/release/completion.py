@@ -18,7 +18,7 @@ from agent.models.model_registry import create_model, file_digest, leads_elsewhe
 from agent.models.weights import known_weights
 from agent.prompt.calibration import logprobs_for, read_reply
 from agent.release.prompt_file import PromptRelease, ReleasedAdapter
-from agent.task.words import printable
+from agent.safe_text import printable
 from agent.tracking.spans import program_tracer
 from agent.types import LM, Completion, Message, Prediction, Request
 from agent.worker import run_aside

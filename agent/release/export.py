@@ -19,7 +19,6 @@ from typing import Any
 
 from agent.conversation import as_text, messages_of, user_text
 from agent.errors import ReleaseError
-from agent.files import new_files
 from agent.prompt.template import placeholder
 from agent.release.prompt_file import (
     ADAPTER_FILE,
@@ -32,6 +31,7 @@ from agent.release.prompt_file import (
     disk_errors,
 )
 from agent.release.runtime import Prompt, load_prompt
+from agent.safe_file import new_files
 from agent.types import ChatRole
 
 HOSTILE = (

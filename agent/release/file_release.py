@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from agent.errors import ReleaseError
-from agent.files import new_files
 from agent.release.aliases import NAME, releases_root
 from agent.release.prompt_file import MAX_FILE, disk_errors, only_release_errors
+from agent.safe_file import new_files, parse_json, read_file
 from agent.shipped import content_id
-from agent.strict import Rule, parse_json, read_as, read_file
+from agent.strict import Rule, read_as
 
 MANIFEST = "release.json"
 MOST_BYTES = 256_000_000  # of one file

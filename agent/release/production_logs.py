@@ -31,10 +31,10 @@ from agent.release.runtime import Prompt
 from agent.release.suite import Suite, is_answer
 from agent.results.base import WasNow
 from agent.results.checks import AbResult, DriftLine, MonitorResult
+from agent.safe_text import listed, near, problem, quoted, shown
 from agent.stats import anytime
 from agent.stats.changes import DriftTest, alarms, categories_moved, more_often, scores_fell, sizes_moved
 from agent.task.tables import read_rows
-from agent.task.words import listed, near, problem, quoted, shown
 from agent.types import Drift, Prediction, canonical
 
 AS_THEY_ARE: Mapping[str, str] = {}

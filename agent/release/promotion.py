@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, LedgerError, ReleaseError
-from agent.files import sync_folder
 from agent.ledger.files import Lock
 from agent.ledger.provenance import utc_now
 from agent.ledger.query import History
@@ -43,6 +42,7 @@ from agent.release.aliases import (
 )
 from agent.release.file_release import FileRelease, kept_files, read_files, restored_files
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, disk_errors, read_release, release_in
+from agent.safe_file import sync_folder
 
 PATIENCE = 20.0  # seconds to wait for another process that moves an alias of the same name
 Chain = Ledger | History | None

@@ -18,16 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args
 from agent.conversation import AS_TURNS
 from agent.errors import ReleaseError
 from agent.prompt.template import PICKED, fill_messages, fill_picked, placeholder, turns_input
+from agent.safe_file import parse_json, read_file
 from agent.shipped import ChatRole, Field, FormatName, Message, Tool, content_id
-from agent.strict import (
-    Rule,
-    at_least,
-    matching,
-    parse_json,
-    read_as,
-    read_file,
-    whole,
-)
+from agent.strict import Rule, at_least, matching, read_as, whole
 
 if TYPE_CHECKING:
     from agent.prompt.calibration import LabelCalibration
@@ -69,7 +62,7 @@ class ReleasedAdapter:
 
     def require_whole(self) -> None:
         """Raises a ReleaseError unless the file is there with every byte."""
-        from agent.files import sha256_of
+        from agent.safe_file import sha256_of
 
         what = f"{self.path}: the adapter of the prompt cannot be read"
         with disk_errors(what, "restore the released folder, which holds both"):

@@ -20,15 +20,15 @@ from typing import Any
 
 from agent.conversation import worked_turns
 from agent.errors import ReleaseError
-from agent.files import sync_folder
 from agent.prompt.reply_parser import broken_limit
 from agent.prompt.template import PICKED, answer_text, fill, label_text, worked_text
 from agent.redact import rare_secrets_in, redact
 from agent.release.prompt_file import PromptRelease, disk_errors
 from agent.retrieval.pick import PoolRow
 from agent.retrieval.pool import same_words, text_of
+from agent.safe_file import parse_json, read_file, sync_folder
 from agent.shipped import MAX_NUMBER, Field, Message, canonical, content_id
-from agent.strict import parse_json, read_as, read_file
+from agent.strict import read_as
 
 MOST_ROWS = 200
 """Rows of one user; the oldest go."""

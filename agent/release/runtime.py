@@ -151,7 +151,7 @@ class Prompt:
         ]
         if wrong:
             needs = ", ".join(inputs) or "none"
-            from agent.task.words import printable
+            from agent.safe_text import printable
 
             said = printable(f"{'; '.join(wrong)}; give exactly these as text: {needs}")
             raise ReleaseError(f"cannot {verb} {self.name!r}: {said}")

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from agent.errors import ReleaseError
-from agent.files import new_files
 from agent.release.prompt_file import disk_errors
 from agent.release.runtime import Prompt
-from agent.strict import REAL, Rule, parse_json, read_as, read_file
+from agent.safe_file import new_files, parse_json, read_file
+from agent.strict import REAL, Rule, read_as
 from agent.types import (
     Budget,
     Constraints,

@@ -11,7 +11,7 @@ from typing import Any
 from agent.ledger.query import History
 from agent.report.blocks import ChartBlock, Column, PageCell, PageSection, listing
 from agent.report.html import standalone
-from agent.task.words import counted
+from agent.safe_text import counted
 
 KIND = "check"
 

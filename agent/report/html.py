@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
-from agent.files import new_file
 from agent.ledger.query import run_folder
 from agent.prompt.template import label_text
 from agent.report import compare, facts, run_tables, terms
@@ -23,6 +22,7 @@ from agent.report.compare import whole_prompt
 from agent.report.comparison import comparison_sections, is_comparison
 from agent.report.run_blocks import PROMPT_LETTERS, run_sections
 from agent.report.view import RunView
+from agent.safe_file import new_file
 
 if TYPE_CHECKING:
     from jinja2 import Environment

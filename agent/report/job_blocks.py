@@ -25,7 +25,7 @@ from agent.results.rows import (
     ToolsResult,
 )
 from agent.results.transfer import TransferResult, TransferScore
-from agent.task.words import counted
+from agent.safe_text import counted
 
 SHOWN = 20
 """Flips of a check that are shown."""

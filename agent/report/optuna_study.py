@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
-from agent.files import new_files
 from agent.ledger.query import Row, history_of, run_folder, searched
 from agent.report.facts import verdict
 from agent.report.view import RunView
+from agent.safe_file import new_files
 from agent.search.study import TOLD, MeanScore, Params, StudyTrial, built, folded, shrunk
 from agent.types import content_id
 

@@ -17,7 +17,7 @@ from agent.report.facts import amount, bracketed, gain, points, promotion
 from agent.report.next_steps import held_folder, next_steps
 from agent.report.terminal import lines_of
 from agent.report.view import RunView
-from agent.task.words import counted
+from agent.safe_text import counted
 
 SCREEN = (
     *("verdict", "result", "prompt", "counts", "yardsticks", "metrics", "labels", "unreadable replies", "slices"),

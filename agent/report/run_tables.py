@@ -18,7 +18,7 @@ from agent.report.optuna_study import importances
 from agent.report.terminal import whisker
 from agent.report.view import EQUAL, RunView
 from agent.results.run_parts import ProposalFate
-from agent.task.words import counted
+from agent.safe_text import counted
 
 BEST, LAST, WORDS = 100, 20, 100
 """Trials that a page shows of a long search, and characters of an instruction in its table."""

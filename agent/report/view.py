@@ -225,7 +225,7 @@ def task_of(run: Row) -> Task:
 
 def _prompt(name: str) -> str:
     """The user's prompt as it is now, whose marks say which columns are inputs; "" where it is gone."""
-    from agent.task.input_files import prompt_text
+    from agent.safe_file import prompt_text
 
     try:
         return prompt_text(name)

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from agent.extras import command, is_here
 from agent.metrics.metric_registry import METRICS
 from agent.retrieval.passages import CONTEXT
+from agent.safe_file import KeyPath, refused, walk
+from agent.safe_text import listed, near, quoted
 from agent.shipped import fold
-from agent.task.input_files import KeyPath, refused, walk
-from agent.task.words import listed, near, quoted
 from agent.types import Field, FieldType, FormatName, MetricSpec, TechniqueName
 
 if TYPE_CHECKING:

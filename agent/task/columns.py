@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agent.errors import InputError
 from agent.metrics.comparison import quantity_of
+from agent.safe_file import COLUMNS, parse_data
+from agent.safe_text import counted, listed, near, quoted
 from agent.shipped import MAX_NUMBER, fold
 from agent.task.examples import parse_number
-from agent.task.input_files import COLUMNS, parse_json
-from agent.task.words import counted, listed, near, quoted
 from agent.types import FieldType
 
 if TYPE_CHECKING:
@@ -428,7 +428,7 @@ def _is(parse: Any, value: Any) -> bool:
 
 def parse_object(value: Any) -> dict[str, Any]:
     """Return a JSON object, given as one or as its text. Raises ValueError."""
-    made = parse_json(value) if isinstance(value, str) else value
+    made = parse_data(value) if isinstance(value, str) else value
     if not isinstance(made, dict):
         raise ValueError(f"{quoted(value)} is not a JSON object")
     return made

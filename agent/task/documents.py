@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import Problem, ProblemsError
 from agent.extras import command, is_here
+from agent.safe_file import decoded, read_bytes
+from agent.safe_text import counted, listed, problem, quoted, shown
 from agent.shipped import canonical
-from agent.task.input_files import decoded, read_bytes
-from agent.task.words import counted, listed, problem, quoted, shown
 from agent.types import Document, Section, TextBlock
 
 if TYPE_CHECKING:

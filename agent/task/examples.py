@@ -16,10 +16,10 @@ from typing import Any
 
 from agent.conversation import as_text, read_turns, waiting_text
 from agent.errors import Problem
+from agent.safe_file import parse_cell
+from agent.safe_text import listed, near, problem, quoted
 from agent.shipped import MAX_NUMBER, fold
-from agent.task.input_files import parse_json_cell
 from agent.task.tables import Rows
-from agent.task.words import listed, near, problem, quoted
 from agent.types import Example, Field, Knowledge, Signature, canonical, content_id
 
 PLAYED = "its rows are conversations that go on with the model's own replies"
@@ -30,7 +30,7 @@ def messages_in(value: Any) -> Any:
     """Return the value of a cell; the list of messages where it is the JSON of one. Raises ValueError."""
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return value
-    return parse_json_cell(value, "write the list of messages")
+    return parse_cell(value, "write the list of messages")
 
 
 def conversation_text(value: Any) -> str:
@@ -297,7 +297,7 @@ class RowReader:
 
     def _json(self, field: Field, value: Any, cells: bool) -> Any:
         if cells:
-            value = parse_json_cell(value, "write JSON in the cell")
+            value = parse_cell(value, "write JSON in the cell")
         if (checker := self._checkers.get(field.name)) and (wrong := checker(value)):
             raise ValueError(f"{quoted(value)} {wrong}")
         return value

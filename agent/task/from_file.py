@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from agent.conversation import messages_of
 from agent.errors import InputError, refuse_all
-from agent.files import new_files
 from agent.retrieval.passages import CONTEXT
+from agent.safe_file import new_files
+from agent.safe_text import quoted, shown
 from agent.shipped import fold
 from agent.task.checks import PLACEHOLDER
 from agent.task.columns import (
@@ -39,7 +40,7 @@ from agent.task.examples import conversations_in, listed_problems, parse_number
 from agent.task.load import load_task
 from agent.task.scoring_rule import ScoringRule, metric_asked, scoring_rule, usual_rule
 from agent.task.splits import MIN_ROWS, DataTable, RuleOf, Splitting, each_once
-from agent.task.tables import data_file
+from agent.task.tables import DataFile
 from agent.task.task_text import (
     SCHEMA_FILE,
     SCHEMA_LINE,
@@ -52,7 +53,6 @@ from agent.task.task_text import (
     task_toml,
 )
 from agent.task.tools import TOOLS_FILE, tools_json, with_calls
-from agent.task.words import quoted, shown
 from agent.types import SPLITS, MetricSpec, Task, canonical
 
 if TYPE_CHECKING:
@@ -248,8 +248,8 @@ def _read(
     path: Path, targets: Sequence[str], asked: Asked, marks: Sequence[str]
 ) -> tuple[Table, frozenset[str], list[int], Sequence[str]]:
     """Return rows, names of columns with conversations, the line of each row, and notes on the file."""
-    file = data_file(path, asked)
-    refuse_all(file.problems)
+    file = DataFile(path, asked)
+    file.refuse_all()
     rows, names = file.rows, _names([row for _, row in file.rows])
     if asked.strip_html:
         kept = {name for each in targets for name in (each.partition(".")[0], column_named(names, each), each)}

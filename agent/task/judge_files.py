@@ -31,9 +31,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, Problem, refuse_all
-from agent.task.input_files import refused
+from agent.safe_file import refused
+from agent.safe_text import near, problem, quoted, shown
 from agent.task.tables import read_rows
-from agent.task.words import near, problem, quoted, shown
 from agent.types import Criterion, Rubric, content_id
 
 VOTES = {

@@ -25,13 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, refuse_all
-from agent.files import new_files
+from agent.safe_file import decode, new_files, parse_data, parse_toml, read_bytes
+from agent.safe_text import counted, listed, problem, quoted, shown
 from agent.shipped import fold
 from agent.task.examples import folded
-from agent.task.input_files import decode, parse_json, parse_toml, read_bytes
 from agent.task.splits import CAPS, FRACTIONS, MIN_ROWS, are_near, compared, near_duplicates
 from agent.task.tables import read_rows
-from agent.task.words import counted, listed, problem, quoted, shown
 from agent.types import SPLITS, SplitName, content_id
 
 UNLABELLED_FILE = "unlabelled.jsonl"
@@ -282,7 +281,7 @@ class LabelLog:
         raw, events, before = data.split(b"\n"), list[LabelEvent](), ""
         for number, line in enumerate(lines[:-1] if not problems else [], start=1):
             try:
-                event, prev = _event(parse_json(line or ""))
+                event, prev = _event(parse_data(line or ""))
             except ValueError as error:
                 problems.append(problem(where, number, f"is no label as it was written: {error}"))
                 break

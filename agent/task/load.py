@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import InputError, Problem, ProblemsError
 from agent.metrics.metric_registry import METRICS
 from agent.registry import OURS
+from agent.safe_file import TomlLines, decoded, parse_data, parse_toml, read_bytes
+from agent.safe_text import near, problem, quoted, shown
 from agent.task import checks
 from agent.task.checks import CONVERSATION_FORMATS, DEMO_TECHNIQUES, TOOL_FORMATS, Fault
 from agent.task.documents import read_documents
@@ -28,11 +30,9 @@ from agent.task.examples import (
     json_checker,
     script_text,
 )
-from agent.task.input_files import TomlLines, decoded, parse_json, parse_toml, read_bytes
 from agent.task.judge_files import read_rubric
 from agent.task.tables import TEXT_CELLS, read_rows
 from agent.task.tools import FUNCTIONS, accepted_checker, calls_checker, read_tools, tools_in_source
-from agent.task.words import near, problem, quoted, shown
 from agent.types import (
     SPLITS,
     Budget,
@@ -176,7 +176,7 @@ class _Loading:
                 text = self._text(schema, key="")  # not hashed, as it is a part of the signature
             if text is None:
                 raise ValueError(f"the file {quoted(schema)} cannot be used; correct it or its name")
-            schema = parse_json(text)
+            schema = parse_data(text)
         if not isinstance(schema, dict | bool):
             raise ValueError(f"{quoted(schema)} is not a JSON schema; write an object")
         try:
@@ -203,7 +203,7 @@ class _Loading:
                     if functions:
                         given: Any = tools_in_source(self.folder / name, functions["names"], self._bytes(name))
                     else:
-                        given = parse_json(self._text(name))
+                        given = parse_data(self._text(name))
                     tools, wrong = read_tools(given)
                 except ValueError as error:
                     wrong = [f"is not JSON: {error}"]

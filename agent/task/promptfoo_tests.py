@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import refuse_all
-from agent.task.input_files import YAML, YAML_NODES, TooMuch, more_than, read_bytes, refused
+from agent.safe_file import YAML, YAML_NODES, TooMuch, more_than, read_bytes, refused
+from agent.safe_text import listed, problem, quoted, shown
 from agent.task.tables import read_rows
-from agent.task.words import listed, problem, quoted, shown
 from agent.types import MetricSpec
 
 EXPECTED = "expected"

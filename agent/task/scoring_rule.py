@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import InputError
 from agent.metrics.comparison import labels_in, quantity_of, units_in
 from agent.metrics.metric_registry import METRICS
+from agent.safe_text import counted, listed, near, quoted
 from agent.shipped import fold
 from agent.task.checks import DEFAULTS
 from agent.task.columns import known_scale, label_reader, lost_as_number, target_type, text_of
 from agent.task.examples import parse_number
-from agent.task.words import counted, listed, near, quoted
 from agent.types import Field, FieldType, MetricSpec
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
+from agent.safe_text import quoted
 from agent.shipped import fold
 from agent.task.columns import DataColumn, decide_columns, label_reader, split_of, text_of
 from agent.task.examples import PlacedExample, folded
 from agent.task.scoring_rule import ScoringRule
-from agent.task.words import quoted
 from agent.types import SPLITS, Example, MetricSpec, SplitName, Task, canonical
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from agent.errors import InputError
 from agent.metrics.metric_registry import METRICS
 from agent.options.jobs import TASK_RUN, RunOptions
 from agent.options.kinds import seconds
+from agent.safe_file import KeyPath
+from agent.safe_text import listed, near, quoted
 from agent.task.checks import Fault
-from agent.task.input_files import KeyPath
-from agent.task.words import listed, near, quoted
 from agent.types import MOST_COUNT, MOST_DOLLARS, FieldType, FormatName, TechniqueName
 
 if TYPE_CHECKING:

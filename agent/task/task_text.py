@@ -11,10 +11,10 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.metrics.comparison import units_in
+from agent.safe_text import counted, listed, printable, quoted
 from agent.task.checks import PLACEHOLDER
 from agent.task.columns import DataColumn, field_name, text_of
 from agent.task.scoring_rule import ScoringRule
-from agent.task.words import counted, listed, printable, quoted
 from agent.types import SPLITS, FieldType
 
 SCHEMA_FILE = "task.schema.json"

@@ -16,13 +16,13 @@ from typing import Annotated, Any, Literal, Optional, Union
 
 from agent.errors import Problem, refuse_all
 from agent.metrics.calls import ABSENT, calls_in, has_accepted, require_accepted
+from agent.safe_file import parse_cell
+from agent.safe_text import listed, near, problem, quoted, shown
 from agent.task import tool_functions
 from agent.task.checks import statements_of
 from agent.task.columns import text_of
 from agent.task.examples import json_checker, listed_problems
-from agent.task.input_files import parse_json_cell
 from agent.task.tool_functions import tool_of_function
-from agent.task.words import listed, near, problem, quoted, shown
 from agent.types import Tool
 from agent.worker import LOAD, Worker
 
@@ -320,7 +320,7 @@ def with_calls(
         value = row.get(target)
         if text_of(value).strip():
             try:
-                given = parse_json_cell(value, "write the list of its calls") if isinstance(value, str) else value
+                given = parse_cell(value, "write the list of its calls") if isinstance(value, str) else value
                 calls = calls_in(given)
                 value = [{"name": call.name, "arguments": dict(call.arguments)} for call in calls]
                 if fault := check(value):

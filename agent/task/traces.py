@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import Problem, ProblemsError
-from agent.task.input_files import parse_json, read_bytes
-from agent.task.tables import Rows, read_rows, whole_text
-from agent.task.words import counted, listed, problem, quoted, shown
+from agent.safe_file import LINE, Source, parse_data
+from agent.safe_text import counted, listed, problem, quoted, shown
+from agent.task.tables import Rows, read_rows
 from agent.types import canonical
 
 INPUT = "input"
@@ -286,7 +286,7 @@ def _any_value(value: Any) -> Any:
 
 def _parsed(value: Any) -> list[Any]:
     try:
-        found = parse_json(value) if isinstance(value, str) else value
+        found = parse_data(value) if isinstance(value, str) else value
     except ValueError:
         return []
     return found if isinstance(found, list) else []
@@ -394,12 +394,13 @@ def read_traces(path: Path) -> TraceRows:
 def _trace_records(path: Path) -> tuple[Rows, list[Problem]]:
     if path.suffix.lower() != ".json":
         return read_rows(path)
-    where = shown(path)
+    source = Source(path)
+    where = source.where
     try:
-        text = whole_text(read_bytes(path), where)
+        text = source.whole(LINE, "save it as .jsonl, one object a line")
         if not text.lstrip().startswith("{"):
             return read_rows(path)
-        whole = parse_json(text)
+        whole = parse_data(text)
     except ProblemsError as error:
         return [], list(error.problems)
     except ValueError as error:

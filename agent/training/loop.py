@@ -20,9 +20,9 @@ import numpy as np
 
 from agent.errors import InputError, TrainingDiverged
 from agent.extras import require
-from agent.files import new_files, sha256_of
 from agent.models.adapters import SoftTokens, free_tokens
 from agent.models.gguf import Array, read_gguf
+from agent.safe_file import new_files, sha256_of
 from agent.training.base_model import BaseModel, load_base, read_architecture
 from agent.training.learner import LaidRows, Learner, NumpyLearner
 from agent.training.parameters import LoraMethod, SoftMethod

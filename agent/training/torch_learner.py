@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from agent.errors import InputError
-from agent.files import new_files
 from agent.models.gguf import F16, F32, Array, GgufFile, Tensor, WrittenTensor, gguf_parts, kept, read_gguf
+from agent.safe_file import new_files
 from agent.training.base_model import Architecture, BaseModel
 from agent.training.learner import LaidRows
 from agent.training.parameters import LoraMethod

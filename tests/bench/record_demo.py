@@ -16,7 +16,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from agent.files import sha256_of
 from agent.jobs.launch import start
 from agent.jobs.observers import Watcher
 from agent.jobs.search import MODEL, prepare_demo
@@ -32,6 +31,7 @@ from agent.models.recorded import (
     request_key,
 )
 from agent.programs.kinds import program_for
+from agent.safe_file import sha256_of
 from agent.types import LM, Completion, Request
 from tests.recordings import write_recording
 

@@ -17,9 +17,8 @@ STARTS = {
         "agent", "agent.errors", "agent.shipped", "agent.types", "agent.prompt",
         "agent.prompt.template",
         "agent.release", "agent.release.aliases", "agent.release.prompt_file", "agent.release.runtime",
-        "agent.task", "agent.task.checks", "agent.task.input_files",
+        "agent.safe_file", "agent.safe_text", "agent.task", "agent.task.checks",
         "agent.task.load", "agent.task.task_file", "agent.task.examples", "agent.task.splits",
-        "agent.task.words",
     },
 }  # fmt: skip
 HELP = "from agent.cli import main; main(['--help'], standalone_mode=False)"

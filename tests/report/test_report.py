@@ -275,7 +275,7 @@ def test_the_file_is_written_whole_or_not_at_all(two_runs: Made, monkeypatch: py
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("agent.files.os.replace", fail)
+    monkeypatch.setattr("agent.safe_file.os.replace", fail)
     (line,) = refused(2, "report", two_runs[0]["run_id"], "-o", str(path))
     assert "No space left on device" in line
     assert path.read_bytes() == before

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from agent.errors import InputError, ProblemsError
 from agent.prompt.reply_parser import parse_reply
+from agent.safe_file import parse_toml
 from agent.task.columns import decide_columns, field_name, target_type
 from agent.task.from_file import task_from_file, write_task
-from agent.task.input_files import parse_toml
 from agent.task.load import load_task
 from agent.task.splits import near_duplicates
 from agent.task.task_file import json_schema

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from agent.errors import InputError
-from agent.task.input_files import parse_json, prompt_text
+from agent.safe_file import parse_data, prompt_text
 from agent.task.load import load_task
 from agent.task.tables import read_rows
 from tests.task.folders import TOML, WHERE, changed, jsonl, make, problems, rows
@@ -257,7 +257,7 @@ def test_no_bytes_make_the_reader_fail(data: bytes) -> None:
 @given(st.text())
 def test_strict_json_raises_only_value_errors(text: str) -> None:
     try:
-        value = parse_json(text)
+        value = parse_data(text)
     except ValueError:
         return
     assert json.loads(text) == value

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.task.input_files import TomlLines
+from agent.safe_file import TomlLines
 
 TEXT = '''\
 # a = 1

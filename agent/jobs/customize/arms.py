@@ -23,8 +23,8 @@ from agent.options.jobs import CustomizeOptions
 from agent.programs import TUNED_ARMS
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.results.customize import Family
+from agent.safe_text import near
 from agent.scoring.llm_judge import judge_calls
-from agent.task.words import near
 from agent.training.base_model import read_architecture
 from agent.training.hf_files import folder_fault
 from agent.training.rows import require_soft_tokens

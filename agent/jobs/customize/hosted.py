@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.errors import AgentError, BudgetRefused, InputError, ModelError, ReleaseError, RunRefused
-from agent.files import new_files
 from agent.gateway.gateway import TEMPLATE_TOKENS
 from agent.gateway.limiter import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, patiently
 from agent.gateway.prices import Price, price_for, price_of
@@ -36,6 +35,7 @@ from agent.models.provider_jobs import SUCCEEDED, FineTuning, TuningJob, TuningS
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.formats.native import chat_line, right_answer
+from agent.safe_file import new_files
 from agent.types import LM, Example, Spend, Task, canonical
 
 T = TypeVar("T")

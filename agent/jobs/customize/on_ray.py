@@ -19,8 +19,8 @@ from typing import IO, Any
 
 from agent.cluster import RETRIES, join_cluster, leave_cluster
 from agent.errors import AgentError, InputError, Interrupted, TrainingDiverged, error_lines
-from agent.files import new_file, sha256_of
 from agent.jobs.customize.training import TrainingOrder, deciding_versions
+from agent.safe_file import new_file, sha256_of
 from agent.training.loop import OnEpoch, OnStep
 from agent.training.settings import Step, TrainedAdapter
 

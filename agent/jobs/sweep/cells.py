@@ -31,7 +31,7 @@ from agent.jobs.sweep.file import Point, SweepFile
 from agent.ledger.connect import is_there
 from agent.ledger.files import is_held, sibling
 from agent.options.jobs import ResumeOptions
-from agent.task.words import counted
+from agent.safe_text import counted
 
 State = Literal["not begun", "partial", "running", "finished"]
 FINISHED = ("complete", "budget")

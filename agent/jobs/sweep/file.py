@@ -18,9 +18,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 
 from agent.errors import InputError, Problem, ProblemsError
 from agent.options.jobs import RunOptions
+from agent.safe_file import KeyPath, TomlLines, decoded, parse_toml, read_bytes
+from agent.safe_text import near, problem, quoted, shown
 from agent.search.registered import STRATEGIES
-from agent.task.input_files import KeyPath, TomlLines, decoded, parse_toml, read_bytes
-from agent.task.words import near, problem, quoted, shown
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 MOST_CELLS = 10_000

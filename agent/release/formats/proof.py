@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, ReleaseError, one_line
-from agent.files import new_file, new_files
 from agent.gateway.gateway import key_of
 from agent.ledger.query import History, Row
 from agent.ledger.trail import request_of
@@ -33,6 +32,7 @@ from agent.release.formats.export_format import (
     settings_of,
 )
 from agent.release.prompt_file import PromptRelease, disk_errors
+from agent.safe_file import new_file, new_files
 from agent.scoring.task_metrics import build_metrics, combine, require_all
 from agent.task.examples import PLAYED
 from agent.types import Example, MetricSpec, Prediction, Score, Task, canonical

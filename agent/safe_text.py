@@ -1,21 +1,28 @@
-"""The wording of problems: one printable line each, the bad value quoted, the near miss named; and times as seconds."""
+"""Text from outside in messages: one printable line each, the bad value quoted, the near miss named."""
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from agent.errors import Problem
 
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a character, which UTF-8 cannot write."""
 
-def printable(text: str) -> str:
-    """Write `text` on one line: every character that does not print (newline, NUL, lone surrogate) as its escape."""
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def printable(text: str, keep: str = "", mark: Callable[[str], str] = _escape) -> str:
+    """Replace every character that does not print (newline, NUL, lone surrogate) and is not in `keep` by its mark."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return "".join(c if c.isprintable() or c in keep else mark(c) for c in text)
 
 
 def quoted(value: Any, limit: int = 80) -> str:
@@ -49,6 +56,8 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 def closest(word: str, known: Iterable[str]) -> str:
     """Return the one of `known` that `word` probably means, or ""."""
+    import difflib
+
     folded = {name.casefold(): name for name in known}
     close = difflib.get_close_matches(word.casefold()[:200], list(folded), n=1, cutoff=0.6)
     return folded[close[0]] if close else ""
