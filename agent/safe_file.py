@@ -165,7 +165,7 @@ def prompt_text(prompt: str | Path) -> str:
         raise InputError(f"{text}: the prompt cannot be read ({error}); give a UTF-8 text file") from error
 
 
-class Source:
+class OutsideFile:
     """A file from outside, or its `data`: what it holds, and all `problems` that are found in it."""
 
     def __init__(self, path: Path, data: bytes | None = None, folder: Path | None = None) -> None:

@@ -83,7 +83,7 @@ def test_no_text_within_the_limits_keeps_the_parser_long(text: str, tmp_path: Pa
     """In a child, which is stopped where it takes minutes."""
     (tmp_path / "x.toml").write_text(text)
     code = (
-        "import sys; from agent.strict import toml_tables, read_file\n"
+        "import sys; from agent.safe_file import toml_tables, read_file\n"
         "try: toml_tables(read_file(sys.argv[1], 10**6).decode())\n"
         "except ValueError: pass"
     )

@@ -19,7 +19,8 @@ from itertools import combinations
 from typing import Any
 
 from agent.stats.agreement import kappa
-from agent.task.label_files import DISAGREEMENT, SPREAD, LabelEvent, LabelledTask, UnlabelledRow, agreed, labeller_name
+from agent.task.label_files import LabelledTask, UnlabelledRow
+from agent.task.label_log import DISAGREEMENT, SPREAD, LabelEvent, agreed, labeller_name
 
 MOST_TERMS = 50_000
 AT_ONCE = 64  # labelled rows that are compared with all rows together: more take more memory

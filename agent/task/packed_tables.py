@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.extras import command
-from agent.safe_file import CELL_TEXT, CELLS, LINES, MEMORY, POSITIONS, ROWS, Source, TooMuch, more_than
+from agent.safe_file import CELL_TEXT, CELLS, LINES, MEMORY, POSITIONS, ROWS, OutsideFile, TooMuch, more_than
 from agent.safe_text import listed, near, printable, quoted
 from agent.task.tables import FileMeter, Rows, values_in
 from agent.worker import Worker
@@ -57,7 +57,7 @@ for line in pipe_in:
 """
 
 
-def read_packed(source: Source, sheet: str | None) -> tuple[Rows, tuple[str, ...]]:
+def read_packed(source: OutsideFile, sheet: str | None) -> tuple[Rows, tuple[str, ...]]:
     """Read a sheet ("": the first) or a table, with row numbers and notes. Raises ProblemsError."""
     if find_spec(_LIBRARIES[source.suffix]) is None:
         raise source.refusal(1, _fault({"error": "missing"}, "", source.suffix))
@@ -75,7 +75,7 @@ def read_packed(source: Source, sheet: str | None) -> tuple[Rows, tuple[str, ...
         worker.close()
 
 
-def _read(worker: Worker, name: str, source: Source, sheet: str | None) -> tuple[Rows, tuple[str, ...]]:
+def _read(worker: Worker, name: str, source: OutsideFile, sheet: str | None) -> tuple[Rows, tuple[str, ...]]:
     rows: Rows = []
 
     def asked(question: Any) -> Any:

@@ -20,7 +20,7 @@ from agent.safe_file import (
     LINE,
     ROWS,
     TEXT,
-    Source,
+    OutsideFile,
     and_more,
     as_utf8,
     decode,
@@ -54,7 +54,7 @@ def read_rows(path: Path, data: bytes | None = None) -> tuple[Rows, list[Problem
     return file.rows, file.problems
 
 
-class DataFile(Source):
+class DataFile(OutsideFile):
     """The `rows` of a file of one of the kinds `TABLES`, its `problems`, and `notes` on how it was read.
 
     CSV values are texts; their delimiter is a comma, semicolon or tab, as the header or `sep=;` before it says. Values

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import Problem, ProblemsError
-from agent.safe_file import LINE, Source, parse_data
+from agent.safe_file import LINE, OutsideFile, parse_data
 from agent.safe_text import counted, listed, problem, quoted, shown
 from agent.task.tables import Rows, read_rows
 from agent.types import canonical
@@ -394,7 +394,7 @@ def read_traces(path: Path) -> TraceRows:
 def _trace_records(path: Path) -> tuple[Rows, list[Problem]]:
     if path.suffix.lower() != ".json":
         return read_rows(path)
-    source = Source(path)
+    source = OutsideFile(path)
     where = source.where
     try:
         text = source.whole(LINE, "save it as .jsonl, one object a line")

@@ -162,13 +162,13 @@ def test_apply_reads_other_encodings(two_runs: Made) -> None:
 
 def test_rows_that_are_added_to_label_are_read_the_same() -> None:
     Path("mails.csv").write_bytes(with_html().encode("cp1252"))
-    from agent.jobs.unlabelled import read_table
+    from agent.jobs.unlabelled import table_of
     from agent.options.shared import FormOptions
 
     Path("mails.txt").write_bytes("für <b>Köln</b>\n".encode("cp1252"))
-    file = read_table(Path("mails.txt"), FormOptions(strip_html=True))
-    assert file.rows == [(1, {"text": "für Köln"})]
-    assert file.notes[0] == "mails.txt: read as cp1252 (not UTF-8); --encoding NAME sets another"
+    rows, notes, _ = table_of(Path("mails.txt"), FormOptions(strip_html=True))
+    assert rows == [(1, {"text": "für Köln"})]
+    assert notes[0] == "mails.txt: read as cp1252 (not UTF-8); --encoding NAME sets another"
 
 
 @given(st.text("ab <>/&;p\n-!", max_size=60))

@@ -18,7 +18,8 @@ from agent.cli import main
 from agent.cli.label import keys_of
 from agent.jobs import label as label_answers
 from agent.release.runtime import load_prompt
-from agent.task.label_files import LabelledTask, standing
+from agent.task.label_files import LabelledTask
+from agent.task.label_log import standing
 from tests.cli.label_world import (
     DESCRIPTION,
     MEANINGS,

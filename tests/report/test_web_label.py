@@ -14,7 +14,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from agent.report.web.app import Web, make
 from agent.report.web.label_page import LabelPlace
 from agent.task import label_session
-from agent.task.label_files import LabelledTask, LabelLog, standing
+from agent.task.label_files import LabelledTask
+from agent.task.label_log import LabelLog, standing
 from tests.cli.label_world import label_place, topic_of, write_label_task
 from tests.cli.world import TOPICS
 from tests.conftest import Made

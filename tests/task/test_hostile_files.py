@@ -220,7 +220,7 @@ except AgentError as error:
         (
             "labels.jsonl",
             written(("{}\n", 2 * MB + 2)),
-            "from agent.task.label_files import LabelLog; LabelLog(Path(sys.argv[1])).events()",
+            "from agent.task.label_log import LabelLog; LabelLog(Path(sys.argv[1])).events()",
             "more than 2,000,000 lines",
         ),
     ],

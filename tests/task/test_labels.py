@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from agent.errors import InputError, ProblemsError
 from agent.prompt.draft_requests import Refused, read_definition, read_labels, read_opening, read_row
 from agent.task import label_files, label_session
-from agent.task.label_files import LabelledTask, LabelLog, SplitRow, agreed, places, standing
+from agent.task.label_files import LabelledTask, SplitRow, places
+from agent.task.label_log import LabelLog, agreed, standing
 from agent.task.label_session import LabelQueue, LabelSession, agreements
 from agent.task.load import load_task
 from agent.task.splits import near_duplicates

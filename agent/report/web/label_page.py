@@ -12,7 +12,8 @@ from urllib.parse import urlencode
 
 from agent.errors import InputError
 from agent.report.web.page_request import PageRequest, Site
-from agent.task.label_files import DISAGREEMENT, LONGEST_NAME, SPREAD, LabelledTask
+from agent.task.label_files import LabelledTask
+from agent.task.label_log import DISAGREEMENT, LONGEST_NAME, SPREAD
 from agent.task.label_session import LabelQueue, LabelSession, agreements
 
 MOST_SKIPPED = 30

@@ -1,0 +1,200 @@
+"""The log of a task's labels: a line of labels.jsonl for each label and each undo, with the hash of the line before."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agent.errors import InputError
+from agent.safe_file import OutsideFile, decode, parse_data
+from agent.safe_text import quoted, shown
+
+LONGEST_NAME = 100
+SPREAD, DISAGREEMENT, CONFIRMED = "spread", "disagreement", "confirmed"
+"""How a row was chosen: far from those that have a label, because prompts answered it differently, or by feedback that
+confirmed its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelEvent:
+    """A line of the log: a label, or None for an undo; `split` is set at the first label of a row."""
+
+    row: str
+    label: str | None
+    labeller: str
+    time: str
+    chosen: str = ""
+    split: str = ""
+
+    def line(self, before: str) -> bytes:
+        """Return the line after one with the hash `before`."""
+        given = {"undo": True} if self.label is None else {"label": self.label}
+        more = {name: text for name, text in (("chosen", self.chosen), ("split", self.split)) if text}
+        row = {"row": self.row, **given, "labeller": self.labeller, "time": self.time, **more, "prev": before}
+        return json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n"
+
+
+Place = Callable[[Sequence[LabelEvent], Sequence[LabelEvent]], Sequence[LabelEvent]]
+"""Takes the events so far and labels to add; returns these labels with their splits."""
+
+
+def standing(events: Iterable[LabelEvent]) -> dict[str, dict[str, LabelEvent]]:
+    """Return the labels that stand after these events; of a row the labellers in the order of their last label."""
+    found: dict[str, dict[str, LabelEvent]] = {}
+    stacks = _not_taken_back(events).values()
+    for _, event in sorted((each for stack in stacks for each in stack), key=lambda each: each[0]):
+        of_row = found.setdefault(event.row, {})
+        of_row.pop(event.labeller, None)
+        of_row[event.labeller] = event
+    return found
+
+
+def _not_taken_back(events: Iterable[LabelEvent]) -> dict[str, list[tuple[int, LabelEvent]]]:
+    stacks: dict[str, list[tuple[int, LabelEvent]]] = {}
+    for number, event in enumerate(events):
+        stack = stacks.setdefault(event.labeller, [])
+        if event.label is not None:
+            stack.append((number, event))
+        elif stack:
+            stack.pop()
+    return stacks
+
+
+def first_labels(events: Iterable[LabelEvent]) -> dict[str, LabelEvent]:
+    """Return by row its first label, taken back or not, in their order."""
+    found: dict[str, LabelEvent] = {}
+    for event in events:
+        if event.label is not None:
+            found.setdefault(event.row, event)
+    return found
+
+
+def agreed(of_row: Mapping[str, LabelEvent]) -> str | None:
+    """Return the label that more labellers gave than any other; None where two labels have as many."""
+    counts = Counter(event.label for event in of_row.values()).most_common(2)
+    return None if not counts or (len(counts) > 1 and counts[0][1] == counts[1][1]) else counts[0][0]
+
+
+class LabelLog:
+    """The file. Under its lock, `place` gives added labels their splits, and `then` gets all events."""
+
+    def __init__(
+        self,
+        path: Path,
+        then: Callable[[Sequence[LabelEvent]], None] = lambda events: None,
+        place: Place = lambda events, added: added,
+    ) -> None:
+        self.path, self._then, self._place = path, then, place
+
+    def events(self) -> list[LabelEvent]:
+        """Read all events, without a last line that was cut off. Raises ProblemsError for a changed line."""
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return self._parsed(data[: data.rfind(b"\n") + 1])
+
+    def add(self, row: str, label: str, labeller: str, chosen: str) -> LabelEvent:
+        """Do `add_all` for one label."""
+        return self.add_all([(row, label)], labeller, chosen)[0]
+
+    def add_all(self, labels: Sequence[tuple[str, str]], labeller: str, chosen: str) -> list[LabelEvent]:
+        """Append labels of rows in one write; they are on the disk when this returns.
+
+        Raises InputError for an unusable name.
+        """
+        name, time = labeller_name(labeller), _now()
+        added = [LabelEvent(row, label, name, time, chosen) for row, label in labels]
+        return self._append(lambda events: self._place(events, added))
+
+    def undo(self, labeller: str) -> LabelEvent | None:
+        """Take back the last label of this labeller that stands; None without one."""
+        name, taken = labeller_name(labeller), list[LabelEvent]()
+
+        def made(events: Sequence[LabelEvent]) -> list[LabelEvent]:
+            taken.extend(event for _, event in _not_taken_back(events).get(name, [])[-1:])
+            return [LabelEvent(each.row, None, name, _now()) for each in taken]
+
+        self._append(made)
+        return taken[0] if taken else None
+
+    def _append(self, make: Callable[[Sequence[LabelEvent]], Sequence[LabelEvent]]) -> list[LabelEvent]:
+        try:
+            with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                file.seek(0)
+                data = file.read()
+                whole = data[: data.rfind(b"\n") + 1]
+                events = self._parsed(whole)
+                if not (added := list(make(events))):
+                    return []
+                if len(whole) < len(data):  # of a process that was killed in the line
+                    file.truncate(len(whole))
+                before = _hash(whole.splitlines()[-1]) if whole else ""
+                for event in added:
+                    file.write(line := event.line(before))
+                    before = _hash(line[:-1])
+                file.flush()
+                os.fsync(file.fileno())
+                self._then([*events, *added])
+                return added
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> InputError:
+        return InputError(f"{shown(self.path)}: cannot be read and written ({error.strerror}); mend its permissions")
+
+    def _parsed(self, data: bytes) -> list[LabelEvent]:
+        source, events, before = OutsideFile(self.path, data), list[LabelEvent](), ""
+        lines, source.problems = decode(data, source.where)
+        source.refuse_all()
+        for number, (line, raw) in enumerate(zip(lines[:-1], data.split(b"\n"), strict=False), start=1):
+            try:
+                event, prev = _event(parse_data(line or ""))
+            except ValueError as error:
+                raise source.refusal(number, f"is no label as it was written: {error}") from None
+            if prev != before:
+                what = "the line before is not the one that was there when this one was written"
+                raise source.refusal(number, f"{what}; put labels.jsonl back as it was")
+            events.append(event)
+            before = _hash(raw)
+        return events
+
+
+def labeller_name(name: str) -> str:
+    """Return a labeller's name as it is kept. Raises InputError for one that is empty, too long or not printable."""
+    name = name.strip()
+    if not name or len(name) > LONGEST_NAME or not name.isprintable():
+        raise InputError(f"--labeller {quoted(name)}: give a name or initials of 1 to {LONGEST_NAME} printable letters")
+    return name
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _event(value: Any) -> tuple[LabelEvent, str]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{quoted(value)} is no object")
+    texts = {name: value.get(name) for name in ("row", "labeller", "time", "prev")}
+    if wrong := [name for name, text in texts.items() if not isinstance(text, str)]:
+        raise ValueError(f"no text under {quoted(wrong[0])}")
+    label = None if value.get("undo") is True else value.get("label")
+    if value.get("undo") is not True and not isinstance(label, str):
+        raise ValueError("neither a label nor an undo")
+    more = [str(value.get(name, "")) for name in ("chosen", "split")]
+    return LabelEvent(value["row"], label, value["labeller"], value["time"], *more), value["prev"]
+
+
+def _hash(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()
