@@ -15,10 +15,10 @@ from agent.errors import InputError
 from agent.jobs import JOBS
 from agent.jobs.arguments import OptimizeArguments, WatchArguments, launch_of, register_as_begun
 from agent.jobs.interrupts import Stop, run_async, run_blocking
-from agent.jobs.launch import silence, start
+from agent.jobs.launch import Launch, silence, start
 from agent.jobs.observers import LogWatcher
-from agent.jobs.registry import resume_note, takes
-from agent.jobs.session import run_work
+from agent.jobs.registry import After, resume_note, run_here, takes
+from agent.jobs.session import Work
 from agent.jobs.tracking import Tracking
 from agent.options.jobs import CheckOptions, CustomizeOptions, MigrateOptions, ResumeOptions
 from agent.options.option import option
@@ -217,29 +217,18 @@ def customize(task: Source, options: CustomizeArguments) -> CustomizeResult:
         >>> result = pa.customize("tasks/support_triage", arms=["best", "lora"], curve=[24, 75])  # doctest: +SKIP
         >>> result.verdict, result.arm, result.text  # doctest: +SKIP
     """
-    from agent.jobs.customize.prepare import (  # loads the trainer
-        checked,
-        finished_search,
-        prepare_customize,
-        require_cluster,
-    )
+    from agent.jobs.customize.job import comparison  # loads the trainer
 
     db, watcher = Path(options.db), LogWatcher(options.progress)
-    tracking, asked = Tracking.of(options), options.part(CustomizeOptions)
 
-    def compare(stop: Stop | None) -> CustomizeResult:
-        launch = launch_of(task, options, db, watcher)
-        checked(launch, asked, watcher.download)
-        with resume_note(db):
-            found = asked.run or finished_search(launch, db)
-            if not found:
-                require_cluster(asked)
-                found = start(launch, db, watcher, stop=stop, tracking=tracking).run_id
-                launch = launch_of(task, options, db, watcher)  # the models of the search are closed
-        job = prepare_customize(launch, found, asked, db)
-        return run_work(job, db, watcher, stop, tracking)
+    def launch() -> Launch:
+        return launch_of(task, options, db, watcher)
 
-    return run_blocking(compare)
+    def made() -> Work[CustomizeResult] | After[CustomizeResult]:
+        return comparison(launch(), launch, options.part(CustomizeOptions), db, watcher)
+
+    result: CustomizeResult = run_here(made, db, watcher, Tracking.of(options))
+    return result
 
 
 def sweep(

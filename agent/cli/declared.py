@@ -21,7 +21,7 @@ from agent.cli import SHOW_ALL, show_all
 from agent.cli.common import PATH, SETTINGS, FilePath, Registered, print_shown
 from agent.jobs import JOBS
 from agent.options.option import JobOptions, Option, with_names
-from agent.options.shared import GROUPS, OUTPUT, JsonOption, QuietOption, TrackOptions, in_order
+from agent.options.shared import GROUPS, LEDGER, OUTPUT, JsonOption, QuietOption, TrackOptions, in_order
 
 if TYPE_CHECKING:
     from agent.jobs.registry import JobSpec
@@ -183,6 +183,7 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
 
 
 CHANGES: Mapping[str, Mapping[str, Any]] = {
+    "customize": {"ray": {"is_flag": False, "flag_value": "local"}},
     "run": {"model": {"type": _WholeText(), "multiple": True, "callback": _single_model}},
     "report": {"output": {"type": FilePath(allows_stdout=True)}},
 }
@@ -195,22 +196,27 @@ def job_command(spec: JobSpec) -> click.Command:
     def called(*parts: Any, **arguments: Any) -> None:
         from agent.cli.progress import JobProgress, Progress
         from agent.jobs.launch import silence
-        from agent.jobs.registry import Printed
+        from agent.jobs.registry import After, Printed
         from agent.jobs.session import Work, run_work
         from agent.jobs.tracking import NO_TRACKING, Tracking
         from agent.observer import NO_OBSERVER
 
         output: Any = parts[-1] if shown else JsonOption()
         as_json, is_quiet = output.as_json, getattr(output, "quiet", True)
-        progress = Progress(is_quiet) if spec.searches else JobProgress(is_quiet or as_json, spec.asks)
+        progress = Progress(is_quiet)
         tracking = next((Tracking.of(each) for each in parts if isinstance(each, TrackOptions)), NO_TRACKING)
-        if spec.asks:
+        if spec.asks and not spec.searches:
             silence()
+
+        def run(work: Work[Any]) -> Any:
+            shown = JobProgress(is_quiet or as_json, spec.asks) if work.kind else progress
+            with shown:
+                return run_work(work, db, shown, tracking=tracking)
+
         found = spec.begin(arguments, parts, NO_OBSERVER if as_json else progress)
-        if isinstance(found, Work):
-            db = next(part.db for part in parts if hasattr(part, "db"))
-            with progress:
-                result = run_work(found, db, progress, tracking=tracking)
+        db = next((part.db for part in parts if hasattr(part, "db")), LEDGER)
+        if isinstance(found := After.next(found, run), Work):
+            result = run(found)
             print_shown(Printed(result, spec.shows and partial(spec.shows, result, db)), as_json)
             code = found.ended(result)
         else:

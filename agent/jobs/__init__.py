@@ -13,6 +13,7 @@ _MODULES = {
     "apply": ("apply",),
     "batch": ("batch list", "batch cancel"),
     "compare": ("report", "compare"),
+    "customize.job": ("customize",),
     "doctor": ("doctor",),
     "inventory": ("tasks", "metrics list", "models list"),
     "ledger": ("ledger merge", "ledger publish", "ledger verify"),

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast, get_args, get_type_hints
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, get_args, get_type_hints
 
 from pydantic import create_model
 from pydantic.fields import FieldInfo
@@ -27,9 +27,9 @@ from pydantic.fields import FieldInfo
 from agent.errors import AgentError
 from agent.jobs import JOBS
 from agent.jobs.arguments import WatchArguments
-from agent.jobs.interrupts import run_blocking
+from agent.jobs.interrupts import Stop, run_blocking
 from agent.jobs.launch import silence
-from agent.jobs.observers import LogWatcher
+from agent.jobs.observers import LogWatcher, Watcher
 from agent.jobs.session import Session as Session
 from agent.jobs.session import Work, run_work
 from agent.jobs.tracking import NO_TRACKING, Tracking
@@ -80,6 +80,19 @@ class Printed:
     error: AgentError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class After(Generic[R]):
+    """Work that follows other work, such as a comparison after its search."""
+
+    first: Work[Any]
+    then: Callable[[Any], Work[R]]
+
+    @staticmethod
+    def next(found: Any, run: Callable[[Work[Any]], Any]) -> Any:
+        """What a job gave, or where it is work after other work, that work once the other has run."""
+        return found.then(run(found.first)) if isinstance(found, After) else found
+
+
 def show_result(result: Result) -> None:
     """Print a result as its own blocks, else as those that the report has for it."""
     from agent.report.blocks import text
@@ -99,7 +112,7 @@ class JobSpec:
     Args:
         name: the words of its command.
         asks: what its progress is called; "" for a search, and for a job that asks no model.
-        searches: whether it is a search: its function gets an `observer` for messages.
+        searches: whether it is or begins with a search: its function gets an `observer` for messages.
         shows: prints the result, with the ledger.
         tracks: whether its command has the options of trackers.
         required: options that must be given.
@@ -189,11 +202,9 @@ class JobSpec:
             if found.error is not None:
                 raise found.error
             return found.value
-        if not isinstance(found, Work):
+        if not isinstance(found, Work | After):
             return found
-        db = Path(getattr(options, "db", LEDGER))
-        with resume_note(db):
-            return run_blocking(lambda stop: run_work(found, db, watcher, stop, tracking))
+        return run_here(lambda: found, Path(getattr(options, "db", LEDGER)), watcher, tracking)
 
     def in_python(self) -> Callable[..., Any]:
         """The job as a function that runs to its end; options are keyword arguments."""
@@ -212,6 +223,19 @@ class JobSpec:
         run.__signature__ = signature  # type: ignore[attr-defined]
         made: Callable[..., Any] = takes(cast(Any, model))(cast(Any, run))
         return made
+
+
+def run_here(make: Callable[[], Work[Any] | After[Any]], db: Path, watcher: Watcher, tracking: Tracking) -> Any:
+    """Make work and run it to its end from Python, where an event loop may run already. Raises what `run_work` does."""
+
+    def run(stop: Stop | None) -> Any:
+        def begun(work: Work[Any]) -> Any:
+            return run_work(work, db, watcher, stop, tracking)
+
+        return begun(After.next(make(), begun))
+
+    with resume_note(db):
+        return run_blocking(run)
 
 
 @contextlib.contextmanager

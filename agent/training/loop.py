@@ -29,7 +29,6 @@ from agent.training.parameters import LoraMethod, SoftMethod
 from agent.training.rows import NO_TOKENS, TokenPair, engine_tokens
 from agent.training.settings import (
     Ended,
-    FullSettings,
     LoraSettings,
     SoftPromptSettings,
     Step,
@@ -41,7 +40,8 @@ from agent.training.settings import (
 
 OnStep = Callable[[Step], None]
 OnEpoch = Callable[[int, float, float], None]
-"""Is called for each epoch that ended, those of a checkpoint first: number, score, seconds of training so far."""
+FEWEST_PAIRS = 120
+"""Of an epoch: a dozen steps teach a model nothing."""
 CAPS: tuple[Ended, ...] = ("seconds", "tokens")
 FIRST, SECOND, EPSILON = 0.9, 0.999, 1e-8
 CLIP = 1.0
@@ -115,7 +115,33 @@ class Training:
         of = [self.learner.base, [*self.learner.decides, *how], rows, validation]
         return hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]
 
-    def run(self, progress: TrainingState, on_step: OnStep | None, on_epoch: OnEpoch | None) -> Ended:
+    def run(self, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None) -> TrainedAdapter:
+        """Train from the last checkpoint, if any, to the result of the best epoch; without validation, of the last.
+
+        Args:
+            on_epoch: is called for each validated epoch, with its number, its score and the seconds of training so far;
+                first for those of a checkpoint.
+        """
+        with self.learner:
+            progress = self.begun()
+            ended = self._epochs(progress, on_step, on_epoch)
+        if not progress.scores:
+            progress.best, progress.best_epoch = progress.parameters, progress.epoch
+        path, digest = self.learner.write(self.folder, progress.best)
+        return TrainedAdapter(
+            path=path,
+            sha256=digest,
+            steps=len(progress.losses),
+            seconds=progress.seconds,
+            tokens=progress.tokens,
+            losses=tuple(progress.losses),
+            scores=tuple(progress.scores),
+            best_epoch=progress.best_epoch,
+            ended=ended,
+            training=self.name,
+        )
+
+    def _epochs(self, progress: TrainingState, on_step: OnStep | None, on_epoch: OnEpoch | None) -> Ended:
         """Epochs until one of the ends; a checkpoint after each."""
         if on_epoch is not None:
             for epoch, kept in enumerate(progress.scores, 1):
@@ -279,123 +305,82 @@ def _digest(path: Path) -> str:
     return sha256_of(path)[:16]
 
 
-NEEDS_PEFT = "the trainer peft"
+# -- from pairs of a prompt and its answer ---------------------------------------------------------------------------
 
 
-def train_pairs(
-    base: Path,
-    pairs: Sequence[TrainingPair],
-    settings: TrainingSettings,
-    *,
-    folder: Path,
-    trainer: Trainer = "numpy",
-    weights: Path | None = None,
-    validation: Sequence[TrainingPair] = (),
-    on_step: OnStep | None = None,
-    on_epoch: OnEpoch | None = None,
-) -> TrainedAdapter:
-    """Trains an adapter, a soft prompt or all weights of a GGUF model, as the settings say, on pairs of prompt and
-    answer.
-
-    The checkpoint of the last epoch stays in `folder`, so that the same call continues where it was stopped and
-    gives at once what is done.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingOrder:
+    """A training: what it is made of, and where its result goes.
 
     Args:
         base: a GGUF file of the llama or qwen2 family.
+        rows: prompts with their answers.
+        validation: pairs whose mean loss, negative, is the score of an epoch; training ends when no epoch has been
+            better for `settings.patience`.
         settings: LoraSettings, SoftPromptSettings, or FullSettings for all weights, which only "peft" trains.
-        folder: for the result and the checkpoint; made if need be.
+        folder: for the result and the checkpoints; made if need be.
         trainer: numpy, or transformers with peft (extra `tune`): "peft". Both take the same pairs in the same order,
             begin with the same parameters and give the same kind of file.
         weights: a Hugging Face folder of the model that `base` was made from, to train on in the place of the file's
             own, rounded weights; needs the extra `tune`. None: the file's own.
-        validation: pairs whose mean loss, negative, is the score of an epoch; training ends when no epoch has been
-            better for `settings.patience`.
-        on_epoch: is called for each validated epoch, with its number, its score and the seconds of training so far;
-            first for those of a checkpoint.
-
-    Returns:
-        The result of the best epoch; without validation, of the last.
-
-    Raises:
-        InputError: the model cannot be trained, pairs are wrong or too long, the loss is no number any more, the
-            model has no free tokens for a soft prompt, the extra is not installed, or `weights` is no folder of it.
-        OSError: the disk refuses.
+        fewest: pairs of an epoch, at least: fewer rows are passed several times in it.
     """
-    if not pairs:
-        raise InputError("there is no pair to train on")
-    file = read_gguf(base)
-    tokens = free_tokens(file, settings.vectors) if isinstance(settings, SoftPromptSettings) else NO_TOKENS
-    if isinstance(settings, SoftPromptSettings) and not tokens.ids:
-        raise InputError(f"{base}: its vocabulary has no free control token, whose place a soft prompt could take")
-    made = engine_tokens(base, [*pairs, *validation], read_architecture(file), tokens)
-    rows, held = made[: len(pairs)], made[len(pairs) :]
-    model = load_base(base)
-    if weights is not None:
-        from agent.training.hf_files import with_weights
 
-        model = with_weights(model, weights)
-    return train_tokens(
-        model,
-        rows,
-        settings,
-        tokens,
-        folder=folder,
-        trainer=trainer,
-        validation=held,
-        on_step=on_step,
-        on_epoch=on_epoch,
-    )
+    base: Path
+    rows: Sequence[TrainingPair]
+    validation: Sequence[TrainingPair] = ()
+    settings: TrainingSettings
+    folder: Path
+    trainer: Trainer = "numpy"
+    weights: Path | None = None
+    fewest: int = FEWEST_PAIRS
 
+    @property
+    def pairs(self) -> list[TrainingPair]:
+        """Those of an epoch."""
+        return [*self.rows] * max(1, math.ceil(self.fewest / max(1, len(self.rows))))
 
-def train_tokens(
-    base: BaseModel,
-    rows: Sequence[TokenPair],
-    settings: TrainingSettings,
-    soft: SoftTokens = NO_TOKENS,
-    *,
-    folder: Path,
-    trainer: Trainer = "numpy",
-    validation: Sequence[TokenPair] = (),
-    on_step: OnStep | None = None,
-    on_epoch: OnEpoch | None = None,
-) -> TrainedAdapter:
-    """As `train_pairs`, of weights and token ids that are there already."""
-    learner = _learner(base, settings, soft, trainer)
-    with learner:
-        training = Training(learner, settings, folder, rows, validation)
-        progress = training.begun()
-        ended = training.run(progress, on_step, on_epoch)
-    if not progress.scores:
-        progress.best, progress.best_epoch = progress.parameters, progress.epoch
-    path, digest = learner.write(folder, progress.best)
-    return TrainedAdapter(
-        path=path,
-        sha256=digest,
-        steps=len(progress.losses),
-        seconds=progress.seconds,
-        tokens=progress.tokens,
-        losses=tuple(progress.losses),
-        scores=tuple(progress.scores),
-        best_epoch=progress.best_epoch,
-        ended=ended,
-        training=training.name,
-    )
+    @property
+    def steps_an_epoch(self) -> int:
+        return math.ceil(len(self.pairs) / self.settings.batch)
+
+    def train(self, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None) -> TrainedAdapter:
+        """Train in this process; a training that was stopped continues from its checkpoint in the folder.
+
+        Raises:
+            InputError: the model cannot be trained, pairs are wrong or too long, the loss is no number any more, the
+                model has no free tokens for a soft prompt, the extra is not installed, or `weights` is no folder of it.
+            OSError: the disk refuses.
+        """
+        if not self.rows:
+            raise InputError("there is no pair to train on")
+        file, settings, pairs, soft = read_gguf(self.base), self.settings, self.pairs, NO_TOKENS
+        if isinstance(settings, SoftPromptSettings) and not (soft := free_tokens(file, settings.vectors)).ids:
+            why = "its vocabulary has no free control token, whose place a soft prompt could take"
+            raise InputError(f"{self.base}: {why}")
+        tokens = engine_tokens(self.base, [*pairs, *self.validation], read_architecture(file), soft)
+        model = load_base(self.base)
+        if self.weights is not None:
+            from agent.training.hf_files import with_weights
+
+            model = with_weights(model, self.weights)
+        learner = learner_of(model, settings, soft, self.trainer)
+        training = Training(learner, settings, self.folder, tokens[: len(pairs)], tokens[len(pairs) :])
+        return training.run(on_step, on_epoch)
 
 
-def _learner(base: BaseModel, settings: TrainingSettings, soft: SoftTokens, trainer: Trainer) -> Learner:
-    if isinstance(settings, LoraSettings):
-        lora = LoraMethod(base.architecture, settings.rank, settings.alpha)
-        if trainer == "numpy":
-            return NumpyLearner(base, lora, settings.threads)
-        require("tune", NEEDS_PEFT)
-        from agent.training.torch_learner import lora_learner
-
-        return lora_learner(base, lora, settings)
-    if isinstance(settings, FullSettings):
-        require("tune", "training all weights")
-        from agent.training.torch_learner import full_learner
-
-        return full_learner(base, settings)
-    if trainer != "numpy":
+def learner_of(
+    base: BaseModel, settings: TrainingSettings, soft: SoftTokens = NO_TOKENS, trainer: Trainer = "numpy"
+) -> Learner:
+    """What computes a training. Raises InputError where the extra is not installed, or does not train this."""
+    if isinstance(settings, SoftPromptSettings) and trainer != "numpy":
         raise InputError("a soft prompt is trained in numpy alone")
-    return NumpyLearner(base, SoftMethod(base, soft), settings.threads)
+    if isinstance(settings, SoftPromptSettings):
+        return NumpyLearner(base, SoftMethod(base, soft), settings.threads)
+    lora = LoraMethod(base.architecture, settings.rank, settings.alpha) if isinstance(settings, LoraSettings) else None
+    if lora is not None and trainer == "numpy":
+        return NumpyLearner(base, lora, settings.threads)
+    require("tune", "training all weights" if lora is None else "the trainer peft")
+    from agent.training.torch_learner import full_learner, lora_learner
+
+    return full_learner(base, settings) if lora is None else lora_learner(base, lora, settings)

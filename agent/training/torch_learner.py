@@ -24,7 +24,7 @@ from agent.training.base_model import Architecture, BaseModel
 from agent.training.learner import LaidRows
 from agent.training.parameters import LoraMethod
 from agent.training.rows import TokenPair
-from agent.training.settings import LoraSettings, TrainingSettings
+from agent.training.settings import TrainingSettings
 
 MODULES: Mapping[str, str] = {
     "attn_q": "self_attn.q_proj",
@@ -236,7 +236,7 @@ class TorchLearner:
                 slot.parameter.copy_(torch.from_numpy(view if slot.order is None else view[slot.order]))
 
 
-def lora_learner(base: BaseModel, method: LoraMethod, settings: LoraSettings) -> TorchLearner:
+def lora_learner(base: BaseModel, method: LoraMethod, settings: TrainingSettings) -> TorchLearner:
     """An adapter of peft, which begins as the one of numpy does."""
     from peft import LoraConfig, get_peft_model
 

@@ -18,7 +18,7 @@ import pytest
 
 import promptassay as pa
 from agent.jobs.customize import hosted as hosted_job
-from agent.jobs.customize.arms import LATENCY_ROWS
+from agent.jobs.customize.plan import LATENCY_ROWS
 from tests.batch.provider import BATCHES, BatchProvider
 from tests.cli.judges import PlantedJudge, write_labels
 from tests.cli.test_interrupt import START, told, trials

@@ -8,7 +8,7 @@ import pytest
 
 import promptassay as pa
 from agent.errors import InputError
-from agent.jobs.customize.prepare import finished_search
+from agent.jobs.customize.plan import finished_search
 from agent.jobs.launch import prepare
 from agent.jobs.locations import LEDGER, open_history
 from agent.options.jobs import RecordedOptions

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 import promptassay as pa
-from agent.jobs.customize.arms import ARMS, bare_prompt, instructed_prompt, prompt_arms, require_arms, rows_a_label
+from agent.jobs.customize.arms import ARMS, bare_prompt, instructed_prompt, prompt_arms
 from agent.jobs.customize.forgetting import other_tasks
+from agent.jobs.customize.plan import require_arms
+from agent.jobs.customize.table import rows_a_label
 from agent.jobs.recorded import recorded_prompt
 from agent.ledger.query import History
 from agent.models.adapters import Adapter

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from agent.jobs.customize.on_ray import RayTrainings
-from agent.jobs.customize.training import TrainingOrder, trained
+from agent.jobs.customize.training import Executor, Here, trained
 from agent.observer import Observer, TrainingProgress
+from agent.training.loop import TrainingOrder
 from agent.training.settings import LoraSettings, TrainedAdapter, TrainingPair, drawn
 from agent.types import Message
 from tests.cli.world import good_json, refused
@@ -165,14 +166,14 @@ def test_what_is_killed_in_mid_training_costs_an_epoch_at_most_and_counts_nothin
 
     base, settings = speaking(tmp_path / "tiny.gguf"), LoraSettings(epochs=16, patience=16)
 
-    def train(observer: Watch, folder: str, on: RayTrainings | None) -> TrainedAdapter:
+    def train(observer: Watch, folder: str, on: Executor) -> TrainedAdapter:
         order = TrainingOrder(base=base, rows=PAIRS, validation=PAIRS, settings=settings, folder=tmp_path / folder)
         return asyncio.run(trained("lora", order, observer, lambda: None, on))
 
     killed, plain = Watch(kill), Watch()
     with contextlib.closing(RayTrainings(nodes.address)) as cluster:
         made = train(killed, "ray", cluster)
-    whole = train(plain, "here", None)
+    whole = train(plain, "here", Here())
     assert killed.kill is None, "it was killed"
     assert made.path == tmp_path / "ray" / whole.path.name
     assert made.path.read_bytes() == whole.path.read_bytes()

@@ -14,12 +14,12 @@ import pytest
 from agent.models.engine import EngineServer
 from agent.models.weights import weights_path
 from agent.training.base_model import load_base
-from agent.training.loop import train_pairs
 from agent.training.parameters import read_lora
 from agent.training.rows import engine_tokens
 from agent.training.settings import LoraSettings, TrainingPair
 from agent.types import Message
 from tests.training.engine import load
+from tests.training.tiny import train_pairs
 
 BASE = weights_path("smollm2-135m")
 pytestmark = [

@@ -13,11 +13,11 @@ from agent.models.local import LocalModel
 from agent.models.model_registry import create_model
 from agent.models.weights import weights_path
 from agent.training.base_model import read_architecture
-from agent.training.loop import train_pairs
 from agent.training.rows import engine_tokens
 from agent.training.settings import SoftPromptSettings
 from agent.types import Completion, Request
 from tests.engine.test_tuning import PAIRS
+from tests.training.tiny import train_pairs
 
 BASE = weights_path("smollm2-135m")
 pytestmark = [

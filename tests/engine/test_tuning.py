@@ -12,12 +12,12 @@ from agent.models.local import without_turn_marks
 from agent.models.weights import weights_path
 from agent.training.base_model import load_base, read_architecture
 from agent.training.decoder import logits
-from agent.training.loop import train_pairs
 from agent.training.parameters import initial_lora
 from agent.training.rows import engine_tokens, pack
 from agent.training.settings import LoraSettings, TrainingPair
 from agent.types import Message
 from tests.training.engine import load, log_probabilities, top
+from tests.training.tiny import train_pairs
 
 BASE = weights_path("smollm2-135m")
 pytestmark = [

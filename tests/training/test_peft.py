@@ -19,11 +19,10 @@ import pytest
 from agent.errors import InputError
 from agent.training.base_model import BaseModel, load_base
 from agent.training.decoder import logits
-from agent.training.loop import train_tokens
 from agent.training.parameters import read_lora
 from agent.training.rows import TokenPair, pack
 from agent.training.settings import FullSettings, LoraSettings, SoftPromptSettings, Step, TrainingSettings
-from tests.training.tiny import END, rows, tiny
+from tests.training.tiny import END, rows, tiny, train_tokens
 
 pytestmark = pytest.mark.skipif(
     find_spec("peft") is None, reason="training by PyTorch is not tested: the extra `tune` is not installed here"

@@ -14,7 +14,6 @@ from agent.models.adapters import SoftTokens
 from agent.models.gguf import read_gguf
 from agent.training.base_model import BaseModel, load_base
 from agent.training.decoder import add_gradients, answer_loss
-from agent.training.loop import train_pairs, train_tokens
 from agent.training.parameters import LoraMethod, SoftMethod
 from agent.training.rows import TokenPair, pack
 from agent.training.settings import LoraSettings, SoftPromptSettings, Step, TrainingPair
@@ -22,7 +21,7 @@ from agent.types import Message
 from tests.training.soft import FIRST, vectors_in
 from tests.training.test_gradients import FAMILIES, exact
 from tests.training.test_train import Killed, killed_at
-from tests.training.tiny import rows, tiny, with_vocabulary
+from tests.training.tiny import rows, tiny, train_pairs, train_tokens, with_vocabulary
 
 TOKENS = SoftTokens((3, 4), ("<a>", "<b>"))
 SETTINGS = SoftPromptSettings(learning_rate=5e-2, batch=4, epochs=3)

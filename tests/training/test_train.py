@@ -15,11 +15,11 @@ from agent.errors import InputError
 from agent.training.base_model import BaseModel, load_base
 from agent.training.decoder import answer_loss
 from agent.training.learner import NumpyLearner
-from agent.training.loop import load_checkpoint, train_pairs, train_tokens
+from agent.training.loop import load_checkpoint
 from agent.training.parameters import lora_size, read_lora
 from agent.training.rows import pack
 from agent.training.settings import LoraSettings, Step, TrainedAdapter
-from tests.training.tiny import rows, tiny
+from tests.training.tiny import rows, tiny, train_pairs, train_tokens
 
 SETTINGS = LoraSettings(rank=4, alpha=8.0, learning_rate=1e-2, batch=4, epochs=3)
 ROWS = rows(18)

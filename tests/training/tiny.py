@@ -10,8 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from agent.models.adapters import SoftTokens
 from agent.models.gguf import Value, gguf_bytes, gguf_parts, kept, read_gguf
-from agent.training.rows import TokenPair
+from agent.training.base_model import BaseModel
+from agent.training.loop import Training, TrainingOrder, learner_of
+from agent.training.rows import NO_TOKENS, TokenPair
+from agent.training.settings import TrainedAdapter, Trainer, TrainingPair, TrainingSettings
 
 WIDTH, HIDDEN, HEADS, KV_HEADS, LAYERS, VOCABULARY = 16, 24, 4, 2, 2, 40
 END = 2
@@ -22,6 +26,29 @@ _PLAIN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _OTHERS = [byte for byte in range(256) if byte not in _PLAIN]
 ALL_BYTES = (*MARKS, *map(chr, _PLAIN), *(chr(0x100 + at) for at in range(len(_OTHERS))))
 """Marks of turns and each of the 256 bytes: any text can be asked."""
+
+
+def train_pairs(
+    base: Path, pairs: Sequence[TrainingPair], settings: TrainingSettings, folder: Path, trainer: Trainer = "numpy"
+) -> TrainedAdapter:
+    """Trains on pairs, each once an epoch."""
+    order = TrainingOrder(base=base, rows=pairs, settings=settings, folder=folder, trainer=trainer, fewest=1)
+    return order.train()
+
+
+def train_tokens(
+    base: BaseModel,
+    rows: Sequence[TokenPair],
+    settings: TrainingSettings,
+    soft: SoftTokens = NO_TOKENS,
+    *,
+    folder: Path,
+    trainer: Trainer = "numpy",
+    validation: Sequence[TokenPair] = (),
+    on_step: Any = None,
+) -> TrainedAdapter:
+    """Trains on token ids."""
+    return Training(learner_of(base, settings, soft, trainer), settings, folder, rows, validation).run(on_step)
 
 
 def tiny(

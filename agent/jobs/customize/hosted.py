@@ -24,14 +24,16 @@ from agent.errors import AgentError, BudgetRefused, InputError, ModelError, Rele
 from agent.gateway.gateway import TEMPLATE_TOKENS
 from agent.gateway.limiter import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, patiently
 from agent.gateway.prices import Price, price_for, price_of
-from agent.jobs.customize.arms import ArmSpec, MadeArm, instructed_prompt
-from agent.jobs.customize.training import Stopped
+from agent.jobs.customize.arms import ArmSpec, MadeArm, Wanted, instructed_prompt
+from agent.jobs.launch import Launch
 from agent.jobs.session import Session
+from agent.jobs.session import price_of as given_price
 from agent.ledger.query import FINE_TUNING
 from agent.models.hosted import cut
 from agent.models.model_registry import create_model
 from agent.models.openai import OpenAIModel
 from agent.models.provider_jobs import SUCCEEDED, FineTuning, TuningJob, TuningSettings, tuned_name, tuning_body
+from agent.options.jobs import CustomizeOptions
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.formats.native import chat_line, right_answer
@@ -170,33 +172,20 @@ class HostedPlan:
         return hashlib.sha256(canonical(parts).encode()).hexdigest()
 
 
-def hosted_plan(
-    spec: ArmSpec,
-    task: Task,
-    lm: LM,
-    best: PromptCandidate,
-    train_price: float | None,
-    given: Price | None,
-    max_cost: float | None,
-    seed: int,
-) -> HostedPlan:
+def hosted_plan(spec: ArmSpec, launch: Launch, asked: CustomizeOptions, best: PromptCandidate) -> HostedPlan:
     """The training of an arm with the instruction of a prompt, as far as it can be known before it.
-
-    Args:
-        train_price: dollars per million trained tokens. None: not known.
 
     Raises:
         InputError: with a line for each reason why this model is not trained at its provider.
         BudgetRefused: the training alone may cost more than the cap.
     """
-    flag = f"--arms {spec.name}"
+    flag, lm, train_price, max_cost = f"--arms {spec.name}", launch.model, asked.train_price, launch.options.max_cost
     if not isinstance(lm, OpenAIModel):
         raise InputError(
             f"{flag}: {lm.name} is not trained at a provider; name openai/NAME or openai-compatible/NAME@URL"
         )
     example = tuned_name(lm.name, f"ft:{lm.name.partition('/')[2].partition('@')[0]}:you::id")
-    price = price_for(example, given)
-    faults = []
+    price, faults = price_for(example, given_price(launch.options)), list[str]()
     if price is None:
         faults.append(f"{flag}: nobody knows what a call to the tuned model costs; give --price IN,OUT")
     if train_price is not None and not math.isfinite(train_price):
@@ -205,8 +194,8 @@ def hosted_plan(
         faults.append(f"{flag}: with --max-cost the price of training is needed; give --train-price USD_PER_MILLION")
     if faults or price is None:
         raise InputError("\n".join(faults))
-    prompt, settings = training_prompt(best), TuningSettings(seed=seed)
-    plan = HostedPlan(spec, lm, price, train_price, settings, prompt, training_files(task, lm, prompt))
+    prompt, settings = training_prompt(best), TuningSettings(seed=launch.options.seed)
+    plan = HostedPlan(spec, lm, price, train_price, settings, prompt, training_files(launch.task, lm, prompt))
     most = plan.most_dollars
     if max_cost is not None and most is not None and most > max_cost:
         raise BudgetRefused(
@@ -234,24 +223,24 @@ def require_service(model: LM) -> None:
 # -- the training -----------------------------------------------------------------------------------------------------
 
 
-class HostedTraining:
+class HostedMaker:
     """Trains the arm of a plan at its provider, within the budget of the run."""
 
-    def __init__(self, plan: HostedPlan, session: Session[Any], stopped: Stopped) -> None:
-        self._plan, self._session, self._stopped = plan, session, stopped
+    def __init__(self, plan: HostedPlan, session: Session[Any]) -> None:
+        self._plan, self._session = plan, session
         self._api = FineTuning.of(plan.model)
         self._running: TuningJob | None = None
-        self.model: OpenAIModel | None = None
-        """The tuned model, once there is one."""
+        self._model: OpenAIModel | None = None
+        session.cancel_elsewhere = self.abandon
 
-    async def arm(self) -> MadeArm:
+    async def make(self, wanted: Sequence[Wanted] = ()) -> list[MadeArm]:
         """The arm with its tuned model; the same rows and settings are trained once, whatever run began it.
 
         Raises:
             BudgetExhausted: the training may cost more than is left.
             RunRefused: the job failed, was cancelled or expired, or the provider does not start it.
             ModelError: the provider cannot be reached; the same command continues.
-            Exception: what `stopped` returns; the job continues at the provider.
+            Interrupted: the run was stopped; the job continues at the provider.
         """
         plan = self._plan
         kind, body = self._known()
@@ -262,13 +251,12 @@ class HostedTraining:
             job, usd = await self._paid()
         model = create_model(tuned_name(plan.model.name, job.model))
         assert isinstance(model, OpenAIModel)
-        self.model = model
+        self._model = model
         self._session.prices[model.name] = price_of(model.name) or plan.call_price
         self._say(f"answered by {model.name}")
-        candidate, seconds = replace(plan.prompt, model=job.model), job.seconds or 0.0
-        return MadeArm(
-            plan.spec, candidate, model, plan.files.rows, train_s=seconds, seconds=seconds, usd=usd, job=job.id
-        )
+        candidate, took = replace(plan.prompt, model=job.model), job.seconds or 0.0
+        rows = plan.files.rows
+        return [MadeArm(plan.spec, candidate, model, rows, train_s=took, seconds=took, usd=usd, job=job.id)]
 
     async def abandon(self) -> None:
         """Cancel a job that is running: the user leaves at once. Raises nothing."""
@@ -286,8 +274,8 @@ class HostedTraining:
 
     async def close(self) -> None:
         await self._api.close()
-        if self.model is not None:
-            await self.model.close()
+        if self._model is not None:
+            await self._model.close()
 
     async def _paid(self) -> tuple[TuningJob, float | None]:
         plan, account, most = self._plan, self._session.account, self._plan.most_dollars
@@ -395,7 +383,7 @@ class HostedTraining:
         """Wait; a run that is stopped ends here, after time for a second Ctrl-C where a job is running."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            if (stopped := self._stopped()) is not None:
+            if (stopped := self._session.gateway.stopped) is not None:
                 if self._running is not None:
                     self._session.watcher.warn(
                         f"{self._plan.spec.name}: the job {self._running.id} goes on at the provider, and the same "

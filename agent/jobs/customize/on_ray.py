@@ -19,9 +19,9 @@ from typing import IO, Any
 
 from agent.cluster import RETRIES, join_cluster, leave_cluster
 from agent.errors import AgentError, InputError, Interrupted, TrainingDiverged, error_lines
-from agent.jobs.customize.training import TrainingOrder, deciding_versions
+from agent.jobs.customize.training import deciding_versions
 from agent.safe_file import new_file, sha256_of
-from agent.training.loop import OnEpoch, OnStep
+from agent.training.loop import OnEpoch, OnStep, TrainingOrder
 from agent.training.settings import Step, TrainedAdapter
 
 LOOK_SECONDS = 0.5
@@ -55,7 +55,7 @@ def carry_out(order: NodeOrder, on_step: OnStep, on_epoch: OnEpoch | None = None
     """Trains on this node.
 
     Raises:
-        InputError: the node has not the same model or packages, or the training is refused as `train_pairs` refuses it.
+        InputError: as `TrainingOrder.train`, or the node has another model or other packages.
     """
     node = f"node {platform.node()}"
     if not order.base.is_file() or sha256_of(order.base) != order.digest:
@@ -123,6 +123,8 @@ class RayTrainings:
         InputError: Ray is not installed, or there is no such cluster.
     """
 
+    at_once = True
+
     def __init__(self, address: str) -> None:
         self.address = address
         self.ray = join_cluster(address, "--ray")
@@ -167,7 +169,7 @@ class RayTrainings:
                 raises ends the training. Steps that are made again after a node died come again.
 
         Raises:
-            InputError: as `train_pairs`, or the node has another model or other packages.
+            InputError: as `TrainingOrder.train`, or the node has another model or other packages.
             AgentError: the workers of this training died too often.
         """
         sent, uncapped = self.order(order), replace(order.settings, pause_after=None, max_seconds=None)

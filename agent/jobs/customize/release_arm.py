@@ -14,7 +14,6 @@ from agent.evaluate.breakdown import difference, summary
 from agent.jobs.locations import open_history
 from agent.ledger.provenance import tool_version, utc_now
 from agent.ledger.query import History, Row, run_folder
-from agent.ledger.store import Ledger
 from agent.release.export import write_release
 from agent.release.gate import blocked_arm, shown
 from agent.release.prompt_file import PROMPT_FILE, PromptRelease
@@ -23,8 +22,10 @@ from agent.results.breakdown import Gain
 from agent.results.customize import ComparedArm, CustomizeResult
 
 if TYPE_CHECKING:
-    from agent.jobs.customize.arms import CustomizePlan, MadeArm
+    from agent.jobs.customize.arms import MadeArm
+    from agent.jobs.customize.plan import CustomizePlan
     from agent.jobs.customize.table import MeasuredArm
+    from agent.jobs.session import Session
     from agent.programs.variants import TunedProgram
     from agent.release.file_release import FileRelease
 
@@ -38,8 +39,7 @@ def arm_folder(folder: Path, run: str, arm: str) -> Path:
 
 def write_arm(
     plan: CustomizePlan,
-    run: str,
-    ledger: Ledger,
+    session: Session[Any],
     program: TunedProgram,
     arm: MeasuredArm,
     yours: MeasuredArm,
@@ -53,15 +53,15 @@ def write_arm(
     Raises:
         ReleaseError: what was written is not what was scored, or the disk refuses.
     """
-    candidate = made.candidate
+    candidate, ledger = made.candidate, session.ledger
     parameters: dict[str, Any] = {"max_tokens": program.max_tokens(candidate), "temperature": 0.0}
     provenance = {
-        "run_id": run,
+        "run_id": session.id,
         "arm": arm.name,
         "candidate_id": candidate.id,
         "test": summary(arm.scores).mean,
         "baseline_test": summary(yours.scores).mean,
-        "lift": difference(arm.scores, yours.scores, plan.seed).to_json(),
+        "lift": difference(arm.scores, yours.scores, session.seed).to_json(),
         "train_rows": len(plan.task.train),
         "hashes": dict(plan.task.hashes),
         "tool": tool_version(),
@@ -70,7 +70,7 @@ def write_arm(
         "ledger_head": ledger.head(),
     }
     release = program.release(candidate, parameters, provenance)
-    path = write_release(release, arm_folder(plan.folder, run, arm.name))
+    path = write_release(release, arm_folder(plan.folder, session.id, arm.name))
     return path, {"arm": arm.name, "candidate_id": candidate.id, "version": release.version}
 
 

@@ -12,13 +12,16 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.extras import require
-from agent.jobs.customize.training import ADAPTERS, TrainingOrder, pairs_of, prompt_of, row_hash, rows_hash
+from agent.jobs.customize.arms import prompt_of
+from agent.jobs.customize.trainer import ADAPTERS, pairs_of
+from agent.jobs.customize.training import row_hash, rows_hash
 from agent.jobs.launch import prepare
 from agent.jobs.recorded import recorded_prompt
 from agent.jobs.resume import changes_since
 from agent.ledger.query import History, Row, started_with
 from agent.ledger.trail import facts_of
 from agent.models.local import LocalModel
+from agent.training.loop import TrainingOrder
 from agent.training.parameters import read_lora
 from agent.training.settings import FullSettings, LoraSettings, SoftPromptSettings, TrainingSettings
 

@@ -19,18 +19,18 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 
 from agent.cluster import RETRIES
 from agent.errors import AgentError, InputError, TrainingDiverged, error_lines
 from agent.jobs.customize.on_ray import LOOK_SECONDS, NodeOrder, RayTrainings, carry_out
-from agent.jobs.customize.training import Stopped, TrainingOrder, WatchedTraining, trained
+from agent.jobs.customize.training import Executor, Stopped, WatchedTraining, each_of, trained
 from agent.observer import Observer
 from agent.options.jobs import CustomizeOptions
 from agent.results.customize import ArmSettings, SettingsTried
+from agent.training.loop import TrainingOrder
 from agent.training.settings import Step, TrainedAdapter, TrainingSettings, drawn, variants
 
-T = TypeVar("T")
 Train = Callable[[TrainingSettings, str], Awaitable[TrainedAdapter]]
 """Trains with settings; the text says which they are."""
 HALVING, ASHA, DIVERGED = "halving", "ASHA", "diverged"
@@ -106,16 +106,16 @@ async def chosen_settings(
     asked: CustomizeOptions,
     observer: Observer,
     stopped: Stopped,
-    cluster: RayTrainings | None,
+    executor: Executor,
 ) -> SettingsChoice:
     """Have dev choose the settings of an arm, by halving or by ASHA. Raises what these raise."""
     if not asked.tune:
 
         async def train(settings: TrainingSettings, about: str) -> TrainedAdapter:
-            return await trained(f"{arm}, {about}", replace(order, settings=settings), observer, stopped, cluster)
+            return await trained(f"{arm}, {about}", replace(order, settings=settings), observer, stopped, executor)
 
-        return await choose_settings(variants(order.settings, asked.tried), train, cluster is not None)
-    assert cluster is not None
+        return await choose_settings(variants(order.settings, asked.tried), train, executor.at_once)
+    assert isinstance(executor, RayTrainings)
     settings, most = drawn(order.settings, asked.tried), order.settings.max_seconds
     share = None if most is None else most / len(settings)
     watched = [
@@ -127,20 +127,7 @@ async def chosen_settings(
         )
         for number, each in enumerate(settings, 1)
     ]
-    return await choose_by_asha(settings, watched, cluster)
-
-
-async def each_of(works: Sequence[Callable[[], Awaitable[T]]], at_once: bool) -> list[T]:
-    """The results of all, made one after the other or at once; the first error ends the others."""
-    if not at_once:
-        return [await work() for work in works]
-    running = [asyncio.ensure_future(work()) for work in works]
-    try:
-        return list(await asyncio.gather(*running))
-    finally:
-        for one in running:
-            one.cancel()
-        await asyncio.wait(running)
+    return await choose_by_asha(settings, watched, executor)
 
 
 def _capped(most: float | None, tried: Sequence[TriedSettings], own: TriedSettings) -> TrainingSettings:

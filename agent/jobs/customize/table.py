@@ -279,6 +279,17 @@ def first_rows(task: Task, count: int, seed: int) -> Task:
     return replace(task, train=tuple(stratified(task.train, labels, random.Random(seed))[:count]))
 
 
+def rows_a_label(task: Task) -> dict[str, int]:
+    """Train rows of each choice; of all together under "" for other answers."""
+    output = task.signature.outputs[0]
+    if len(task.signature.outputs) != 1 or not output.choices:
+        return {"": len(task.train)}
+    counts = dict.fromkeys(output.choices, 0)
+    for row in task.train:
+        counts[str(row.labels[output.name])] += 1
+    return counts
+
+
 def curve_lines(points: Sequence[CurvePoint]) -> tuple[CurveScore, ...]:
     """The points, those of one arm together with its rows ascending."""
     arms = list(dict.fromkeys(point.arm for point in points))

@@ -1,0 +1,232 @@
+"""The arms on the same train rows and the same sealed test, which is opened once, when all of them are made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import partial
+from statistics import median
+
+from agent.evaluate.breakdown import summary
+from agent.evaluate.evaluator import Evaluator
+from agent.evaluate.score_table import Arm, score
+from agent.jobs.customize.arms import ARMS, MadeArm, Maker, SearchMaker
+from agent.jobs.customize.forgetting import Replies, forgotten, replies
+from agent.jobs.customize.hosted import HostedMaker
+from agent.jobs.customize.plan import LATENCY_ROWS, CustomizePlan, planned_trainings
+from agent.jobs.customize.release_arm import write_arm
+from agent.jobs.customize.table import CurvePoint, MeasuredArm, curve_lines, curve_text, first_rows, rows_a_label, table
+from agent.jobs.customize.trainer import TrainingMaker
+from agent.jobs.customize.training import rows_hash
+from agent.jobs.observers import LedgerObserver
+from agent.jobs.session import Session
+from agent.programs.classic import ClassicProgram
+from agent.programs.prompt import PromptProgram
+from agent.programs.variants import TunedProgram, adapter_of
+from agent.results.customize import CustomizeResult, ProviderTraining, RowCounts, SeedScore
+from agent.scoring.llm_judge import judge_builder
+from agent.scoring.task_metrics import build_metrics
+from agent.types import LM, Candidate, Proposal, Runner, Task
+
+LATENCY_REPEAT = 1
+"""Which sample of a call is timed: one that the search has not bought."""
+NO_MODEL = "answers without a language model"
+
+
+async def compare(session: Session[CustomizeResult], plan: CustomizePlan) -> CustomizeResult:
+    """Make the arms, score them on the sealed rows, release those that were trained here, and advise."""
+    task, seeds = session.task, range(1, plan.asked.seeds)
+    some = [first_rows(task, size, plan.launch.options.seed) for size in plan.sizes]
+    async with AsyncExitStack() as stack:
+        search, training = SearchMaker(plan.prompts, plan.launch.model, task), TrainingMaker(plan, session)
+        provider = HostedMaker(plan.hosted, session) if plan.hosted else None
+        makers: list[Maker] = [search, *([provider] if provider else []), training]
+        for maker in makers:
+            stack.push_async_callback(maker.close)
+        if plan.tuned:
+            session.observer.on_message(planned_trainings(plan.tuned, plan.asked, plan.sizes)[1])
+        wanted = [(spec, part, 0) for part in [*some, task] for spec in plan.tuned]
+        made = await training.make([*wanted, *((spec, task, seed) for spec in plan.tuned for seed in seeds)])
+        few, whole, again = made[: len(wanted)], made[len(wanted) - len(plan.tuned) : len(wanted)], made[len(wanted) :]
+        hosted = await provider.make() if provider else []
+        prompts = await search.make([(ARMS[name], task, 0) for name in plan.prompts])
+        arms, scoring = [*prompts, *whole, *hosted], Scoring(plan, session, task, [*whole, *again, *hosted])
+        for each in arms:
+            scoring.record(each.candidate, f"arm:{each.spec.name}", each.spec.about)
+        for each in again:
+            scoring.record(each.candidate, f"seed:{each.spec.name}", f"seed {each.seed}")
+        opened = {"arms": {each.spec.name: each.candidate.id for each in arms}, "rows": len(task.test)}
+        session.observer.on_event("test_opened", opened)
+        general = await scoring.asked_elsewhere(arms)
+        measured = [await scoring.measured(each, general, again) for each in arms] + await scoring.unmodelled()
+        points = list[CurvePoint]()
+        for at, part in enumerate(some):
+            tuned = few[at * len(plan.tuned) : (at + 1) * len(plan.tuned)]
+            picking = await search.make([(spec, part, 0) for spec in plan.learning if spec.method == "prompt"])
+            points += await Scoring(plan, session, part, tuned).points([*picking, *tuned])
+            for each in tuned:
+                await each.model.close()
+        if points:
+            points += whole_points(plan, measured)
+        await session.ledger.commit()  # no file may name a head that a kill takes back
+        for each in whole:
+            at = next(at for at, one in enumerate(measured) if one.name == each.spec.name)
+            path, noted = write_arm(plan, session, scoring.program, measured[at], measured[0], each)
+            session.observer.on_event("released", noted)
+            measured[at] = replace(measured[at], path=str(path))
+    lines, advice = table(measured, rows_a_label(task), plan.asked.expected_calls, session.seed)
+    return CustomizeResult(
+        run_id=session.id,
+        of_run=plan.run,
+        task=task.name,
+        model=plan.launch.model.name,
+        rows=RowCounts(train=len(task.train), test=len(task.test)),
+        arms=lines,
+        advice=advice,
+        curve=curve_lines(points),
+        curve_text=curve_text(points, session.seed),
+        settings=tuple(each.choice.record(each.spec.name) for each in whole if each.choice),
+        fine_tuning=next((_fine_tuning(each) for each in hosted), None),
+        **session.spent(),
+    )
+
+
+class Scoring:
+    """What scores the arms that learnt from the train rows of a task, each sealed row once.
+
+    Args:
+        task: with all train rows, or the first of them.
+        tuned: the arms whose model is not that of the plan.
+    """
+
+    def __init__(
+        self, plan: CustomizePlan, session: Session[CustomizeResult], task: Task, tuned: Sequence[MadeArm]
+    ) -> None:
+        self._plan, self._session, self._task = plan, session, task
+        self._lm, launch = plan.launch.model, plan.launch
+        models = {digest: each.model for each in tuned if (digest := adapter_of(each.candidate))}
+        self.program = TunedProgram(task, self._lm, (), models)
+        runners: list[PromptProgram | ClassicProgram] = [PromptProgram(task, self._lm), self.program]
+        self._classic = None
+        if plan.has_classic and ClassicProgram.suits(task):
+            is_whole = task.train == session.task.train
+            self._classic = ClassicProgram(task, "" if is_whole else rows_hash(task.train))
+            runners.append(self._classic)
+        self._records = LedgerObserver(session.ledger, session.id, runners)
+        judge = judge_builder(task, launch.judges or (self._lm,), session.gateway)
+        metrics, base = build_metrics(task, {"judge": judge}), plan.prompts["yours"].id
+
+        def evaluator(lm: LM, programs: Sequence[Runner]) -> Evaluator:
+            gateway, records = session.gateway, self._records
+            return Evaluator(task, gateway, lm, metrics, programs, records, graded=True, baseline_id=base)
+
+        self._evaluator = evaluator(self._lm, runners)
+        hosted = (each.model for each in tuned if each.spec.method == "hosted")
+        self._hosted = next((evaluator(lm, [PromptProgram(task, lm)]) for lm in hosted), self._evaluator)
+
+    def record(self, candidate: Candidate, operator: str, about: str) -> None:
+        self._records.on_candidate_accepted(0, Proposal(candidate, {}, operator, None, about))
+
+    def _of(self, arm: MadeArm) -> Evaluator:
+        return self._hosted if arm.spec.method == "hosted" else self._evaluator
+
+    async def _sealed(self, *arms: MadeArm) -> list[list[float | None]]:
+        """The scores of each arm on the sealed rows."""
+        asked = [Arm(f"{at}", each.candidate, self._of(each)) for at, each in enumerate(arms)]
+        found = await score(self._session, asked, self._task.test, "test")
+        return [found.values(each.name) for each in asked]
+
+    async def asked_elsewhere(self, arms: Sequence[MadeArm]) -> Mapping[str, Replies]:
+        """The replies of trained models elsewhere, by the name of the arm, and of the base model ("").
+
+        Where calls go as batches, the sealed rows of all arms go with them; the evaluators keep what comes.
+        """
+        session, trained = self._session, {arm.spec.name: arm.model for arm in arms if arm.spec.family == "tuned"}
+        asked: dict[str, LM] = {"": self._lm, **trained} if trained else {}
+        found: dict[str, Replies] = {}
+
+        async def ask(name: str, lm: LM) -> None:
+            found[name] = await replies(session.gateway, lm, self._plan.others)
+
+        sets: list[Callable[[], Awaitable[object]]] = [partial(ask, name, lm) for name, lm in asked.items()]
+        if session.gateway.batches is not None:
+            sets += [partial(self._of(arm).outcomes, arm.candidate, self._task.test, "test") for arm in arms]
+        await session.in_sets(sets, in_turn=self._task.is_compared)
+        return found
+
+    async def measured(self, arm: MadeArm, general: Mapping[str, Replies], again: Sequence[MadeArm]) -> MeasuredArm:
+        """An arm and the same training with other seeds on the sealed rows, the time of a call, and what it forgot."""
+        session, spec, seeds = self._session, arm.spec, list[SeedScore]()
+        session.observer.on_message(f"{spec.name}: {len(self._task.test)} sealed rows")
+        (scores,), evaluator = await self._sealed(arm), self._of(arm)
+        latency = await self._latency(arm)
+        usage, price = evaluator.usage_of(arm.candidate.id), session.prices.get(arm.model.name)
+        for each in [arm, *same] if (same := [each for each in again if each.spec is spec]) else []:
+            if each is not arm:
+                session.observer.on_message(f"{spec.name}, seed {each.seed}: {len(scores)} sealed rows")
+            test = summary((await self._sealed(each))[0]).mean
+            seeds.append(SeedScore(seed=each.seed, test=test, train_s=round(each.train_s, 1)))
+        return MeasuredArm(
+            spec.name,
+            spec.about,
+            spec.family,
+            arm.candidate.id,
+            scores,
+            arm.labels,
+            arm.seconds,
+            usage.prompt_tokens + usage.completion_tokens,
+            0.0 if self._lm.name.startswith("local/") else 1000 * price(usage) if price else None,
+            latency,
+            forgotten(general[spec.name], general[""], self._plan.others) if spec.family == "tuned" else None,
+            arm.megabytes,
+            train_usd=arm.usd,
+            seeds=seeds,
+        )
+
+    async def _latency(self, arm: MadeArm) -> float | None:
+        """Seconds of one call, the median of a few dev rows that are asked one after the other."""
+        seconds = []
+        for row in self._task.dev[:LATENCY_ROWS]:
+            outcome = await self._of(arm).outcome(arm.candidate, row, repeat=LATENCY_REPEAT)
+            if (took := self._session.ledger.seconds_of(outcome.call_key)) is not None:
+                seconds.append(took)
+        return median(seconds) if seconds else None
+
+    async def unmodelled(self) -> list[MeasuredArm]:
+        """The methods without a language model, the constant answer first."""
+        test, classic, arms = self._task.test, self._classic, list[MeasuredArm]()
+        if classic is None:
+            return []
+        await classic.fit(test, self._evaluator.value)
+        for each in classic.candidates():
+            self.record(each, "yardstick", NO_MODEL)
+            began = time.perf_counter()
+            scores = [outcome.value for outcome in await self._evaluator.outcomes(each, test, "test")]
+            seconds = (time.perf_counter() - began) / max(1, len(scores))
+            labels = classic.rows(each)
+            arms.append(MeasuredArm(each.method, NO_MODEL, "no model", each.id, scores, labels, latency_s=seconds))
+        return arms
+
+    async def points(self, arms: Sequence[MadeArm]) -> list[CurvePoint]:
+        """The arms that learn, with the train rows of this task: the prompt that picks, adapters, and methods."""
+        count = len(self._task.train)
+        self._session.observer.on_message(f"curve: {count} train rows")
+        for each in arms:
+            self.record(each.candidate, f"curve:{each.spec.name}", f"with {count} train rows")
+        found = zip(arms, await self._sealed(*arms), strict=True)
+        points = [CurvePoint(each.spec.name, count, scores, each.train_s) for each, scores in found]
+        return points + [CurvePoint(each.name, count, each.scores) for each in (await self.unmodelled())[1:]]
+
+
+def whole_points(plan: CustomizePlan, measured: Sequence[MeasuredArm]) -> list[CurvePoint]:
+    """The arms of the curve with all train rows, as the table has them."""
+    learn = {spec.name for spec in plan.learning}
+    learn |= {arm.name for arm in [arm for arm in measured if arm.family == "no model"][1:]}
+    count = len(plan.task.train)
+    return [CurvePoint(arm.name, count, arm.scores, arm.train_s) for arm in measured if arm.name in learn]
+
+
+def _fine_tuning(hosted: MadeArm) -> ProviderTraining:
+    return ProviderTraining(job=hosted.job, model=hosted.model.name, seconds=hosted.seconds, usd=hosted.usd)

@@ -1,0 +1,314 @@
+"""What a comparison compares, what speaks against it, and how many calls it takes. Calls nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+
+from agent.cluster import LOCAL
+from agent.errors import InputError, Problem
+from agent.extras import command, is_here, missing
+from agent.jobs.arguments import require_none
+from agent.jobs.customize.arms import ARMS, ArmSpec, bare_prompt, prompt_arms
+from agent.jobs.customize.forgetting import QUESTIONS, other_tasks
+from agent.jobs.customize.hosted import HostedPlan, hosted_plan
+from agent.jobs.customize.table import FEWEST_TRAIN, curve_sizes
+from agent.jobs.launch import Launch
+from agent.jobs.locations import open_history
+from agent.jobs.observers import Watcher
+from agent.jobs.recorded import recorded_prompt
+from agent.jobs.resume import changes_since
+from agent.jobs.session import fetch_weights
+from agent.ledger.query import History, Row, searched, started_with
+from agent.models.adapters import free_tokens, split_adapter
+from agent.models.gguf import read_gguf
+from agent.models.local import LocalModel
+from agent.observer import NO_OBSERVER, Observer
+from agent.options.jobs import CustomizeOptions
+from agent.programs.prompt import PromptProgram
+from agent.prompt.prompt_candidate import PromptCandidate, baseline
+from agent.safe_text import near
+from agent.scoring.llm_judge import judge_calls
+from agent.task.examples import PLAYED
+from agent.training.base_model import read_architecture
+from agent.training.hf_files import folder_fault
+from agent.training.rows import require_soft_tokens
+from agent.training.settings import SoftPromptSettings
+from agent.types import Message, Task
+
+LATENCY_ROWS = 5
+"""Dev rows that are asked one after the other, for the time of a call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomizePlan:
+    """What is compared.
+
+    Args:
+        launch: the task with the sealed rows that the search opened, and the models.
+        run: the search that the prompts come from.
+        prompts: those that take part by arm, `yours` first.
+        folder: of the ledger; adapters, checkpoints and releases are kept in it.
+        sizes: numbers of train rows that the arms learn from besides all, ascending.
+        hosted: the arm that the model's provider trains, if any.
+    """
+
+    launch: Launch
+    asked: CustomizeOptions
+    run: str
+    best: PromptCandidate
+    prompts: Mapping[str, PromptCandidate]
+    specs: Sequence[ArmSpec]
+    folder: Path
+    sizes: Sequence[int]
+    hosted: HostedPlan | None
+
+    @property
+    def task(self) -> Task:
+        return self.launch.task
+
+    @property
+    def tuned(self) -> list[ArmSpec]:
+        """The arms to train here."""
+        return [spec for spec in self.specs if spec.is_trained_here]
+
+    @property
+    def has_classic(self) -> bool:
+        """Whether methods without a language model take part."""
+        return any(spec.method == "no model" for spec in self.specs)
+
+    @property
+    def names(self) -> list[str]:
+        """The arms that take part."""
+        tuned = [spec.name for spec in self.tuned]
+        return [*self.prompts, *tuned, *["hosted"] * (self.hosted is not None), *["no-model"] * self.has_classic]
+
+    @cached_property
+    def others(self) -> tuple[Task, ...]:
+        """Shipped tasks, with the rows that tuned arms are asked in addition."""
+        return other_tasks(self.task.name) if self.tuned else ()
+
+    @property
+    def ray(self) -> str | None:
+        """The address of the Ray cluster that trains. None: this process does."""
+        return (self.asked.ray or (LOCAL if self.asked.tune else None)) if self.tuned else None
+
+    @property
+    def train_seconds(self) -> float | None:
+        """The cap of one arm."""
+        return None if self.asked.train_time is None else float(self.asked.train_time)
+
+    @property
+    def learning(self) -> list[ArmSpec]:
+        """The arms of the label curve that take calls: a prompt that picks its examples out of train, and the tuned."""
+        picks = [name for name, prompt in self.prompts.items() if prompt.picks]
+        picking = "retrieved" if "retrieved" in picks else next(iter(picks), "")
+        return [*([ARMS[picking]] if picking else []), *self.tuned]
+
+    @property
+    def calls(self) -> int:
+        """How many it takes at most."""
+        judged, trained = 1 + judge_calls(self.task), len(self.tuned)
+        tuned = trained + (self.hosted is not None)
+        rows = (len(self.task.test) + LATENCY_ROWS) * judged * (len(self.prompts) + tuned)
+        general = (len(QUESTIONS) + sum(len(task.dev) for task in self.others)) * (1 + tuned) if tuned else 0
+        again = trained * (self.asked.seeds - 1) + len(self.sizes) * len(self.learning)
+        return rows + general + again * len(self.task.test) * judged
+
+
+def planned_trainings(tuned: Sequence[ArmSpec], asked: CustomizeOptions, sizes: Sequence[int]) -> tuple[int, str]:
+    """How many trainings a comparison begins, and a line about them; most settings are trained for an epoch or two."""
+    if not tuned:
+        return 0, "no training here"
+    count = len(tuned) * (asked.tried + asked.seeds - 1 + len(sizes))
+    parts = [f"{asked.tried} settings on dev"] * (asked.tried > 1) + [f"{asked.seeds} seeds"] * (asked.seeds > 1)
+    parts += [f"{len(sizes)} fewer numbers of rows"] * bool(sizes)
+    names = ", ".join(spec.name for spec in tuned)
+    return count, f"{count} trainings ({names}{': ' if parts else ''}{', '.join(parts)})"
+
+
+def planned(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> CustomizePlan:
+    """The plan of a comparison with the prompts of a finished search. Raises what `checked` and `searched_for` do."""
+    specs, sizes = checked(launch, asked)
+    with closing(open_history(db)) as history:
+        row, best = searched_for(history, run, launch)
+        base = history.trials(row["id"], [0])[0]["candidate_id"]
+        opened = {outcome["example_id"] for outcome in history.outcomes(row["id"], base, "test")}
+        task = replace(launch.task, test=tuple(example for example in launch.task.test if example.id in opened))
+        prompts = prompt_arms(history, row, specs)
+    return CustomizePlan(
+        launch=replace(launch, task=task),
+        asked=asked,
+        run=row["id"],
+        best=best,
+        prompts=prompts,
+        specs=specs,
+        folder=db.parent,
+        sizes=sizes,
+        hosted=_hosted(launch, specs, asked, best),
+    )
+
+
+# -- the search behind it ---------------------------------------------------------------------------------------------
+
+
+def finished_search(launch: Launch, db: Path) -> str:
+    """The id of the latest complete search of this very task, rows (`--limit`), model and limit on examples
+    (`--max-examples`) in the ledger; "" for none."""
+
+    def is_same(row: Row) -> bool:
+        if row["status"] != "complete" or not row["result"] or (row["options"] or {}).get("command"):
+            return False
+        began, asked = started_with(row), launch.asked
+        if began.migrates or (began.limit, began.max_examples) != (asked.limit, asked.max_examples):
+            return False
+        return row["model"] == launch.model.name and not changes_since(row, launch, proposes=False)
+
+    if not db.is_file():
+        return ""
+    with closing(open_history(db)) as history:
+        return next((str(row["id"]) for row in history.runs() if is_same(row)), "")
+
+
+def searched_for(history: History, run: str, launch: Launch) -> tuple[Row, PromptCandidate]:
+    """A finished search of this task and model, and its winner. Raises InputError for another."""
+    row = searched(history.run(run))
+    if row["result"] is None:
+        raise InputError(f"{row['id']}: this run has no result; `optimize resume {row['id']}` goes on with it")
+    if row["model"] != launch.model.name:
+        raise InputError(f"{row['id']}: a run with {row['model']}, not {launch.model.name}; give -m {row['model']}")
+    if changed := changes_since(row, launch, proposes=False):
+        raise InputError("\n".join(f"{row['id']}: {what}" for what in changed))
+    return row, recorded_prompt(history.candidate(row["result"]["winner"]["candidate_id"]))
+
+
+# -- obstacles --------------------------------------------------------------------------------------------------------
+
+
+def checked(
+    launch: Launch, asked: CustomizeOptions, observer: Observer = NO_OBSERVER
+) -> tuple[list[ArmSpec], list[int]]:
+    """The arms that are compared and the numbers of rows besides all, before anything is searched or trained.
+
+    Args:
+        observer: is shown the weights as they come, where a soft prompt needs the model's tokenizer.
+
+    Raises:
+        InputError: arms are not known or cannot be trained for this task and model, or an option is wrong; all of it.
+        BudgetRefused: a training at the provider may cost more than the cap with the user's own prompt.
+    """
+    task = launch.task
+    if task.program:
+        raise InputError(f"{task.name}: a program of your own; only prompts and models are compared")
+    if task.user is not None:
+        raise InputError(f"{task.name}: {PLAYED}; a model is trained on conversations as they were (type conversation)")
+    specs, problems = require_arms(asked.arms)
+    tuned = [spec for spec in specs if spec.is_trained_here]
+    local = launch.model if isinstance(launch.model, LocalModel) else None
+    base, few = local.path if local else None, ""
+    if len(task.train) < FEWEST_TRAIN:
+        few = f"{len(task.train)} train rows are too few to train on; give at least {FEWEST_TRAIN}"
+    why = (why_not_tuned(task, launch.model.name, base) or few) if tuned else ""
+    if why and asked.arms:
+        problems.append(Problem(f"--arms {tuned[0].name}", why))
+    soft = [spec for spec in tuned if spec.method == "soft prompt"]
+    if soft and not why and local:
+        watcher = observer if isinstance(observer, Watcher) else Watcher()
+        fetch_weights([local.name], watcher.download)
+        asked_first = PromptProgram(task, local).request(bare_prompt(task), task.train[0]).messages
+        if no := why_no_soft_prompt(local.path, asked_first):
+            problems.append(Problem(f"--arms {soft[0].name}", no))
+    problems += require_trainer(asked, tuned if asked.arms else [], base)
+    sizes, wrong = curve_sizes(str(asked.curve), len(task.train))
+    require_none([*problems, *wrong, *require_ray(asked, tuned)])
+    if _hosted(launch, specs, asked, baseline(task)) and few:
+        raise InputError(f"--arms hosted: {few}")
+    return [spec for spec in specs if not why or spec not in tuned], sizes
+
+
+def _hosted(
+    launch: Launch, specs: Sequence[ArmSpec], asked: CustomizeOptions, best: PromptCandidate
+) -> HostedPlan | None:
+    """The training at the model's provider, where that is asked for. Raises what `hosted_plan` raises."""
+    spec = next((spec for spec in specs if spec.method == "hosted"), None)
+    return None if spec is None else hosted_plan(spec, launch, asked, best)
+
+
+def require_arms(names: Sequence[str]) -> tuple[list[ArmSpec], list[Problem]]:
+    """The arms of these names (none: the default ones) with `yours`, in the order of the table, and unknown names."""
+    unknown = [
+        Problem(f"--arms {name:.60}", f"no arm of this name{near(name, list(ARMS))}")
+        for name in names
+        if name not in ARMS
+    ]
+    wanted = names or [spec.name for spec in ARMS.values() if spec.by_default]
+    return [spec for spec in ARMS.values() if spec.name in wanted or spec.name == "yours"], unknown
+
+
+def why_no_soft_prompt(base: Path, messages: Sequence[Message] = ()) -> str:
+    """Why no soft prompt can be trained for a model file; "" where one can, or where the file is not here yet.
+
+    Args:
+        messages: that a soft prompt is to stand before; the engine is asked to cut them into tokens.
+    """
+    if not base.is_file():
+        return ""
+    tokens = free_tokens(read_gguf(base), SoftPromptSettings().vectors)
+    if not tokens.ids:
+        return f"{base}: its vocabulary has no free control token for a soft prompt; leave the arm out"
+    try:
+        if messages:
+            require_soft_tokens(base, messages, tokens)
+    except InputError as error:
+        return f"{error}; leave the arm out"
+    return ""
+
+
+def why_not_tuned(task: Task, model: str, base: Path | None) -> str:
+    """Why no adapter can be trained for this task and model; "" where one can, as far as is known without the file."""
+    if not model.startswith("local/"):
+        return f"{model} is not trained here; name an embedded model (local/NAME or local/PATH.gguf)"
+    if split_adapter(model.removeprefix("local/"))[1]:
+        return f"{model} has an adapter already; name the model without it"
+    if len(task.signature.outputs) != 1:
+        return "only tasks with one output are tuned; leave the tuned arms out with --arms"
+    try:
+        if base is not None and base.is_file():
+            read_architecture(read_gguf(base))
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def require_trainer(asked: CustomizeOptions, specs: Sequence[ArmSpec], base: Path | None) -> list[Problem]:
+    """All that speaks against the trainer that was asked for; `specs` are the arms to train that were named."""
+    problems, folder, is_peft = [], asked.hf_folder, asked.trainer == "peft"
+    if folder is not None and (fault := folder_fault(folder, base)):
+        problems.append(Problem("--hf-folder", fault))
+    soft = [spec.name for spec in specs if spec.method == "soft prompt"]
+    if soft and is_peft:
+        problems.append(Problem(f"--arms {soft[0]}", "trained in numpy alone; leave it or --trainer peft out"))
+    full = [f"--arms {spec.name}" for spec in specs if spec.method == "full"]
+    needs = [*(["--trainer peft"] if is_peft else []), *full, *(["--hf-folder"] if folder is not None else [])]
+    if needs and not is_here("tune"):
+        problems.append(Problem(", ".join(needs), missing("tune")))
+    return problems
+
+
+def require_ray(asked: CustomizeOptions, tuned: Sequence[ArmSpec]) -> list[Problem]:
+    """All that speaks against trainings on Ray; `tuned` are the arms to train."""
+    needs = ", ".join(
+        [*(["--ray"] if asked.ray is not None else []), *([f"--tune {asked.tune}"] if asked.tune else [])]
+    )
+    problems = []
+    if needs and not tuned:
+        problems.append(Problem(needs, "no arm is trained here; name one with --arms, or leave it out"))
+    if needs and not is_here("ray"):
+        problems.append(Problem(needs, missing("ray")))
+    elif asked.tune and find_spec("pyarrow") is None:  # which Ray Tune needs and Ray alone does not bring
+        problems.append(Problem(f"--tune {asked.tune}", f"needs the whole extra; {command('ray')}"))
+    return problems
