@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
 
@@ -27,9 +27,7 @@ from agent.retrieval.passages import (
     ReleasedPassages,
     passage_block,
 )
-from agent.retrieval.pick import RETRIEVERS
 from agent.retrieval.pool import text_of
-from agent.search.program import Choices
 from agent.types import Document, Example, Section, Task, TextBlock
 
 SAMPLE = 50
@@ -92,14 +90,9 @@ class PassageLibrary:
         return self.index(passages.chunk, passages.overlap)
 
 
-SIZES = (2, 4, 8)
 CHUNKS = ((400, 0), (400, 100), (800, 0), (800, 200), (1600, 0), (1600, 400))
 """Letters of a passage, and how many of them the next one repeats."""
 USUAL = ("bm25", 4, (800, 0))
-FIRST = (("hybrid", 4, (800, 0)), ("bm25", 8, (800, 0)), ("hybrid", 8, (400, 0)))
-"""The first designs besides the usual one: retriever, k and size of the passages."""
-NONE = "none"
-"""The retriever of a design without passages."""
 
 
 def own_passages(task: Task, library: PassageLibrary) -> Passages | None:
@@ -110,70 +103,7 @@ def own_passages(task: Task, library: PassageLibrary) -> Passages | None:
     return library.settings(retriever, k, *size)
 
 
-class PassageMaker:
-    """Makes the passages of one run's candidates; the same choices make the same ones."""
-
-    def __init__(self, task: Task, choices: Choices, library: PassageLibrary) -> None:
-        self._choices, self._library = choices, library
-        self._here = task.knowledge is not None
-
-    def space(self) -> dict[str, tuple[str, ...]]:
-        """The coordinates of passages in the space of designs; none where the task has no documents."""
-        if not self._here:
-            return {}
-        return {
-            "passages": (NONE, *RETRIEVERS),
-            "passage_count": tuple(map(str, SIZES)),
-            "passage_size": tuple(map(_named, CHUNKS)),
-        }
-
-    def place(self, retriever: str = USUAL[0], k: int = USUAL[1], size: tuple[int, int] = USUAL[2]) -> dict[str, str]:
-        if not self._here:
-            return {}
-        return {"passages": retriever, "passage_count": str(k), "passage_size": _named(size)}
-
-    def place_of(self, prompt: PromptCandidate) -> dict[str, str]:
-        how = prompt.passages
-        return self.place(NONE) if how is None else self.place(how.retriever, how.k, (how.chunk, how.overlap))
-
-    def first(self) -> list[dict[str, str]]:
-        return [self.place(*each) for each in FIRST] if self._here else []
-
-    def at(self, place: Mapping[str, str], instruction: str) -> Passages | None:
-        """The passages of a design at a place; None for one without. An instruction with a place for them has some."""
-        if not self._here:
-            return None
-        retriever = place["passages"]
-        if retriever == NONE:
-            if not marks(instruction, [CONTEXT]):
-                return None
-            retriever = USUAL[0]
-        size = next(size for size in CHUNKS if _named(size) == place["passage_size"])
-        return self._library.settings(retriever, int(place["passage_count"]), *size)
-
-    def operators(self, prompt: PromptCandidate) -> list[str]:
-        return ["passages"] if self._here else []
-
-    def child(self, old: PromptCandidate) -> tuple[PromptCandidate, str]:
-        how = old.passages
-        if how is None:
-            retriever, k, size = self._choices.one(
-                "first", (USUAL, *FIRST), lambda usual: f"{usual[0]} {usual[1]} {_named(usual[2])}"
-            )
-            made = self._library.settings(retriever, k, *size)
-            return replace(old, passages=made), f"{k} passages looked up for each input by {retriever}"
-        changes: list[tuple[tuple[str, int, tuple[int, int]], str]] = [
-            *(((name, how.k, (how.chunk, how.overlap)), f"passages by {name}") for name in RETRIEVERS),
-            *(((how.retriever, k, (how.chunk, how.overlap)), f"{k} passages") for k in SIZES),
-            *(((how.retriever, how.k, size), f"passages of {_named(size)} letters") for size in CHUNKS),
-        ]
-        present = (how.retriever, how.k, (how.chunk, how.overlap))
-        others = [each for each in changes if each[0] != present]
-        (retriever, k, size), reason = self._choices.one("change", others, lambda change: change[1])
-        return replace(old, passages=self._library.settings(retriever, k, *size)), reason
-
-
-def _named(size: tuple[int, int]) -> str:
+def size_name(size: tuple[int, int]) -> str:
     return f"{size[0]}+{size[1]}" if size[1] else str(size[0])
 
 

@@ -10,41 +10,40 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from agent.programs.chain_parts import ChainCandidate, as_chain
+from agent.programs.chain_parts import as_chain
 from agent.programs.moves.asking import Asker, replies_to
-from agent.programs.moves.author import FAILURES, STYLES, ScoredInstruction, best_instructions, wrong_rows
+from agent.programs.moves.author import FAILURES, STYLES, whole_question
 from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes
-from agent.programs.moves.operators import whole_question
-from agent.programs.moves.prompt_parts import SHARES, dropped, least_useful, tidied, without_a_sentence
+from agent.programs.moves.evidence import ScoredInstruction, best_instructions, wrong_rows
+from agent.programs.moves.prompt_parts import fewer_examples, tidied, without_a_sentence
+from agent.programs.moves.text_moves import TextMoves, at, coordinate
 from agent.prompt.techniques import Rewrite, builtin_rewrites
 from agent.search.context import SearchContext
 from agent.search.program import PROPOSED, Parent
 from agent.search.study import Place
-from agent.types import FRESH, Demo, Example, Proposal, Task
+from agent.types import FRESH, Candidate, Demo, Example, Proposal, Task
 
 if TYPE_CHECKING:
     from agent.programs.chain import ChainProgram
 
-
 OWN = "own"
 
 
-class ChainMoves:
+class ChainMoves(TextMoves):
     """The `Moves` of one run."""
 
     def __init__(self, context: SearchContext, program: ChainProgram) -> None:
         self._context, self._program, self._proposals = context, program, 0
-        self._dev = {row.id: row for row in context.task.dev}
-        self._texts = {
+        texts = {
             name: [Rewrite(OWN, laid.system, "the user's words"), *self._builtin(name)]
             for name, laid in program.laid.items()
         }
+        super().__init__(context.task, context.rng, context.choices, texts)
+        self._kinds, self._last = demo_kinds(context.task), program.last.name
         self._maker: DemoMaker | None = None
         self._sizes: list[int] = []
         missing = sorted(program.last.variables - {field.name for field in context.task.signature.inputs})
-        self._no_demos = (
-            f"; no examples yet: {program.last.name} takes {missing[0]}, no input of the task" if missing else ""
-        )
+        self._no_demos = f"; no examples yet: {self._last} takes {missing[0]}, no input of the task" if missing else ""
         if not missing:
             self._set_demo_rows(context.task.train)
 
@@ -74,33 +73,43 @@ class ChainMoves:
         task = replace(self._context.task, train=tuple(train))
         self._sizes, self._maker = demo_sizes(task), DemoMaker(task, self._context.rng)
 
-    def designs(self) -> list[Proposal]:
-        last, kinds = self._program.last.name, demo_kinds(self._context.task)[:2]
-        places = [self._place({last: text.operator}) for text in self._texts[last][1:]]
-        places += [self._place({}, kind, str(size)) for size in self._sizes[-3:] for kind in kinds]
-        return [proposal for place in places if (proposal := self.fresh(place)) is not None]
+    def text_of(self, candidate: Candidate, name: str) -> str:
+        return as_chain(candidate).texts(name).system
+
+    def with_text(self, candidate: Candidate, name: str, text: str) -> Candidate:
+        return as_chain(candidate).with_texts(name, system=text)
+
+    def demos_of(self, candidate: Candidate) -> tuple[Demo, ...]:
+        return as_chain(candidate).texts(self._last).demos or ()
+
+    def with_demos(self, candidate: Candidate, demos: tuple[Demo, ...]) -> Candidate:
+        return as_chain(candidate).with_texts(self._last, demos=demos)
+
+    def places(self) -> Sequence[Place]:
+        places = [self._place({self._last: text.operator}) for text in self.texts[self._last][1:]]
+        return places + [self._place({}, kind, str(k)) for k in self._sizes[-3:] for kind in self._kinds[:2]]
 
     def _place(self, texts: Place, kind: str = "", size: str = OWN) -> Place:
-        words = {_text(name): texts.get(name, OWN) for name in self._texts}
-        return {**words, "kind": kind or demo_kinds(self._context.task)[0], "size": size}
+        words = {coordinate(name): texts.get(name, OWN) for name in self.texts}
+        return {**words, "kind": kind or self._kinds[0], "size": size}
 
     def space(self) -> dict[str, tuple[str, ...]]:
-        words = {_text(name): tuple(text.operator for text in texts) for name, texts in self._texts.items()}
-        sizes = (OWN, *map(str, self._sizes))
-        return {**words, "kind": demo_kinds(self._context.task), "size": sizes}
+        words = {coordinate(name): tuple(text.operator for text in texts) for name, texts in self.texts.items()}
+        return {**words, "kind": self._kinds, "size": (OWN, *map(str, self._sizes))}
 
     def fresh(self, place: Place) -> Proposal | None:
-        made, operators, reasons, credit = self._program.baseline(), list[str](), list[str](), FRESH
-        for name, texts in self._texts.items():
-            text = next(one for one in texts if one.operator == place[_text(name)])
+        made: Candidate = self._program.baseline()
+        operators, reasons, credit = list[str](), list[str](), FRESH
+        for name in self.texts:
+            text = self.text_at(name, place[coordinate(name)])
             if text.operator != OWN:
-                made = made.with_texts(name, system=text.instruction)
+                made = self.with_text(made, name, text.instruction)
                 operators.append(f"{name}:{text.operator}")
                 credit = PROPOSED if text.is_proposed else credit
-                reasons.append(f"{name}: {text.reason}{self._no_demos}")
+                reasons.append(at(name, f"{text.reason}{self._no_demos}"))
         if place["size"] != OWN and self._maker is not None:
             drawn: DemoSet = getattr(self._maker, place["kind"])(int(place["size"]))
-            made = made.with_texts(self._program.last.name, demos=drawn.demos)
+            made = self.with_demos(made, drawn.demos)
             operators.append(drawn.operator)
             reasons.append(drawn.reason)
         if not operators:
@@ -110,10 +119,10 @@ class ChainMoves:
     def operators(self, parent: Parent | None) -> list[str]:
         operators = list[str]()
         if parent is not None:
-            if self._maker is not None and self._demos(parent).demos:
+            if self._maker is not None and self.demos_of(parent.proposal.candidate):
                 operators += OPERATORS
             operators.append("compress")
-            if any(len(texts) > 1 for texts in self._texts.values()):
+            if any(len(texts) > 1 for texts in self.texts.values()):
                 operators.append("instruction")
         if self._context.proposer is not None and self._proposals < self._context.plan.proposals:
             operators.append(PROPOSED)
@@ -121,7 +130,7 @@ class ChainMoves:
 
     def due(self, parent: Parent | None) -> str:
         """One proposal for each prompt as soon as there is a candidate to build on."""
-        is_due = self._proposals < len(self._texts) and parent is not None and PROPOSED in self.operators(parent)
+        is_due = self._proposals < len(self.texts) and parent is not None and PROPOSED in self.operators(parent)
         return PROPOSED if is_due else ""
 
     async def made(self, operator: str, parent: Parent | None, parents: Sequence[Parent]) -> list[Proposal]:
@@ -131,9 +140,10 @@ class ChainMoves:
         if operator == "compress":
             proposal = self._shorter(parent)
         elif operator == "instruction":
-            proposal = self._reworded(parent)
+            proposal = self.reworded(parent)
         else:
-            proposal = self._redrawn(operator, parent, parents)
+            assert self._maker is not None
+            proposal = self.redrawn(self._maker, operator, parent, parents)
         return [proposal] if proposal is not None else []
 
     async def warmed(self, rows: int) -> None:
@@ -153,39 +163,19 @@ class ChainMoves:
 
     async def _proposed(self, parent: Parent | None, parents: Sequence[Parent]) -> list[Proposal]:
         self._proposals += 1
-        names = list(self._texts)
+        names = list(self.texts)
         name = names[-1 - (self._proposals - 1) % len(names)]
-        tried = best_instructions(self._context.board, lambda candidate: as_chain(candidate).texts(name).system)
+        tried = best_instructions(self._context.board, lambda candidate: self.text_of(candidate, name))
         text = await rewritten(self._context, self._task_of(name), tried, parents, self._proposals)
         if text is None:
             return []
         if self._program.laid[name].wrong(text.instruction):  # logged with the reason when it is admitted
-            alone = self._program.baseline().with_texts(name, system=text.instruction)
+            alone = self.with_text(self._program.baseline(), name, text.instruction)
             return [Proposal(alone, self._place({}), f"{name}:{text.operator}", None, text.reason, PROPOSED)]
-        self._texts[name].append(text)
+        self.texts[name].append(text)
         fresh = self.fresh(self._place({name: text.operator}))
-        return [proposal for proposal in (self._with(parent, name, text), fresh) if proposal is not None]
-
-    def _with(self, parent: Parent | None, name: str, text: Rewrite) -> Proposal | None:
-        if parent is None:
-            return None
-        made = as_chain(parent.proposal.candidate).with_texts(name, system=text.instruction)
-        credit = PROPOSED if text.is_proposed else "instruction"
-        operator, reason, place = f"instruction:{text.operator}", f"{name}: {text.reason}", {_text(name): text.operator}
-        return self._child(parent, made, operator, credit, reason, place)
-
-    def _reworded(self, parent: Parent) -> Proposal | None:
-        old = as_chain(parent.proposal.candidate)
-        others = [
-            (name, text)
-            for name, texts in self._texts.items()
-            for text in texts
-            if text.instruction != old.texts(name).system
-        ]
-        if not others:
-            return None
-        words = self._context.choices.one("words", others, lambda other: f"{other[0]}: {other[1].operator}")
-        return self._with(parent, *words)
+        child = self.instructed(parent, text, name) if parent else None
+        return [proposal for proposal in (child, fresh) if proposal is not None]
 
     def _shorter(self, parent: Parent) -> Proposal | None:
         task, old = self._context.task, as_chain(parent.proposal.candidate)
@@ -196,47 +186,20 @@ class ChainMoves:
             texts += [(rest, f'without "{cut[:60]}"') for cut, rest in without_a_sentence(prompt.system, task)]
             short = [(text, why) for text, why in texts if len(text) < len(prompt.system) and not laid.wrong(text)]
             shorter += [("text", {"name": prompt.name, "system": text}, why) for text, why in short]
-            demos = prompt.demos or ()
-            for share in SHARES:
-                if gone := least_useful(demos, max(1, int(len(demos) * share)), {}):
-                    kept = tuple(demo for demo in demos if demo.example_id not in gone)
-                    shorter.append(("examples", {"name": prompt.name, "demos": kept}, dropped(gone, {})))
+            fewer = fewer_examples(prompt.demos or ())
+            shorter += [("examples", {"name": prompt.name, "demos": demos}, why) for demos, why in fewer]
         if not shorter:
             return None
         what, changes, why = self._context.rng.choice(shorter)
-        return self._child(
-            parent, old.with_texts(**changes), f"compress:{what}", "compress", f"{changes['name']}: {why}", {}
-        )
-
-    def _redrawn(self, operator: str, parent: Parent, parents: Sequence[Parent]) -> Proposal | None:
-        assert self._maker is not None
-        others = [demos for other in parents if other is not parent and (demos := self._demos(other)).demos]
-        drawn = self._maker.child(operator, self._demos(parent), parent.outcomes, self._dev, others)
-        if drawn is None or not drawn.demos:
-            return None
-        made = as_chain(parent.proposal.candidate).with_texts(self._program.last.name, demos=drawn.demos)
-        return self._child(parent, made, drawn.operator, drawn.operator, drawn.reason, {})
-
-    def _demos(self, parent: Parent) -> DemoSet:
-        demos: tuple[Demo, ...] = as_chain(parent.proposal.candidate).texts(self._program.last.name).demos or ()
-        return DemoSet(demos, parent.proposal.operator)
-
-    def _child(
-        self, parent: Parent, made: ChainCandidate, operator: str, credit: str, reason: str, place: Place
-    ) -> Proposal:
-        where = {**parent.proposal.place, **place}
-        return Proposal(made, where, operator, parent.proposal.candidate.id, reason, credit)
-
-
-def _text(name: str) -> str:
-    """The coordinate of a prompt's text in the space of designs."""
-    return f"text of {name}"
+        made = old.with_texts(**changes)
+        return self.child_of(parent, made, f"compress:{what}", at(changes["name"], why), "compress")
 
 
 async def rewritten(
     context: SearchContext, task: Task, tried: Sequence[ScoredInstruction], parents: Sequence[Parent], number: int
 ) -> Rewrite | None:
-    """A new instruction, grounded on the scored history and on where the best candidate fails; None without one.
+    """Ask for a new instruction, grounded on the scored history and on where the best candidate fails; None without
+    one.
 
     `task`: the one whose instruction is asked for, which may be a part of the run's. `tried`: the worst first;
     `parents`: the best first. `number`: of the request in its run, at least 1; it decides the style.

@@ -11,56 +11,48 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from random import Random
 
 from agent.programs.moves.asking import (
     FREE,
-    MOST_STEPS,
-    Asks,
-    Assembled,
+    MAX_CHARACTERS,
+    Ask,
     Data,
     Draft,
-    Evidence,
-    Operator,
-    Part,
     Question,
     Read,
     fewer_words,
-    goal,
-    labels_of_task,
-    line_of,
-    listed,
     messages_about,
-    nouns,
     one_sentence,
     replies_to,
     steps,
+    task_line,
     why_alike,
-    why_part_refused,
-)
-from agent.programs.moves.author import (
-    FAILURES,
-    HISTORY,
-    MAX_CHARACTERS,
-    STYLES,
-    ScoredInstruction,
-    Wrong,
-    inputs_of,
-    labels_of,
-    read_proposal,
-    read_proposals,
-    request_messages,
     why_labels_lost,
     why_not_whole,
+    why_part_refused,
     why_refused,
+)
+from agent.programs.moves.author import FAILURES, STYLES, read_proposal, whole_question
+from agent.programs.moves.evidence import (
+    Assembled,
+    Evidence,
+    Part,
+    Wrong,
+    goal,
+    inputs_of,
+    labels_of,
+    labels_of_task,
+    line_of,
+    listed,
+    nouns,
+    wrong_rows,
 )
 from agent.programs.moves.prompt_parts import held
 from agent.programs.train_rows import as_prompt
 from agent.prompt.techniques import form_sentence, reasons_first
 from agent.prompt.template import escape
 from agent.search.costs import PROPOSAL_TOKENS, SEVERAL, proposal_tokens
-from agent.types import Completion, Message, Task
+from agent.types import Completion, Task
 
 # -- definitions: what the inputs of a label are about, a sentence for each label --------------------------------------
 
@@ -69,7 +61,7 @@ AT_ONCE = 8  # labels of one proposal, at most
 FIRST = 3  # labels that are asked for before the others; where none of them is answered, the others are not asked for
 
 
-def _undefined(evidence: Evidence) -> list[str]:
+def undefined(evidence: Evidence) -> list[str]:
     """Labels to ask for: those without a definition, the most mixed up first; else the one mixed up most."""
     labels, bought = labels_of_task(evidence.task), evidence.book.definitions
     times = evidence.confusions()
@@ -80,7 +72,7 @@ def _undefined(evidence: Evidence) -> list[str]:
     return [label for label in order[:1] if mixed[label]]
 
 
-async def _definitions(evidence: Evidence, wanted: list[str], ask: Asks) -> list[Draft]:
+async def definitions(evidence: Evidence, wanted: list[str], ask: Ask) -> list[Draft]:
     """Ask once more for a label whose reply cannot be used."""
     is_again = all(label in evidence.book.definitions for label in wanted)
     made = await _defined(evidence, wanted[:FIRST], ask, [], is_again)
@@ -102,7 +94,7 @@ async def _definitions(evidence: Evidence, wanted: list[str], ask: Asks) -> list
 
 
 async def _defined(
-    evidence: Evidence, labels: Sequence[str], ask: Asks, others: Sequence[Part], is_again: bool = False
+    evidence: Evidence, labels: Sequence[str], ask: Ask, others: Sequence[Part], is_again: bool = False
 ) -> list[Part]:
     known = [part.text for part in others]
     questions = [_definition_question(evidence, label, known, is_again) for label in labels]
@@ -133,7 +125,7 @@ FEWEST_FAILURES, MOST_FAILURES = 2, 5
 GUARDED = 4  # rows that were right
 
 
-def _failed(evidence: Evidence) -> list[Wrong]:
+def failed(evidence: Evidence) -> list[Wrong]:
     """The next group of failures to ask about."""
     if len(evidence.wrong()) < FEWEST_FAILURES:
         return []
@@ -141,20 +133,19 @@ def _failed(evidence: Evidence) -> list[Wrong]:
     return found[evidence.asked.get("rule", 0) % len(found)]
 
 
-async def _rule(evidence: Evidence, cluster: list[Wrong], ask: Asks) -> list[Draft]:
+async def rule(evidence: Evidence, cluster: list[Wrong], ask: Ask) -> list[Draft]:
     asked = "In one short sentence, give a rule that would lead to the right answers here and on others like them."
     lines = ["These were answered wrongly:", *(_failure(each, "answer") for each in cluster), asked]
     question = one_sentence("You find out why answers are wrong.", lines, "If", evidence.task, says_task=True)
     texts = await replies_to(ask, question)
-    right = evidence.right()
-    guard = tuple(evidence.rng.sample(right, min(GUARDED, len(right))))
-    rows = tuple(wrong.row.id for wrong in cluster)
+    guard = tuple(evidence.drawn(evidence.right(), GUARDED))
     answer = f" where {cluster[0].row.labels[evidence.field]} is right" if evidence.field else ""
-    hypothesis = f"{len(rows)} answers are wrong{answer}: a rule mends them"
-    old = evidence.instruction(evidence.best)
-    return [
-        Draft(old.having([Part("rule", text)]), hypothesis, rows, guard, evidence.best, claim=text) for text in texts
-    ]
+    old, hypothesis = (
+        evidence.instruction(evidence.best),
+        f"{len(cluster)} answers are wrong{answer}: a rule mends them",
+    )
+    drafts = [Draft(old.having([Part("rule", text)]), hypothesis, _ids(cluster), claim=text) for text in texts]
+    return [replace(draft, guard=guard, parent=evidence.best) for draft in drafts]
 
 
 def clusters(evidence: Evidence) -> list[list[Wrong]]:
@@ -169,6 +160,10 @@ def clusters(evidence: Evidence) -> list[list[Wrong]]:
     return found or [wrong[:MOST_FAILURES]]
 
 
+def _ids(wrong: Sequence[Wrong]) -> tuple[str, ...]:
+    return tuple(each.row.id for each in wrong)
+
+
 def _failure(wrong: Wrong, word: str) -> Data:
     said = f"{word}: {line_of(wrong.outcome.prediction.raw)}"
     return Data(f"{line_of(inputs_of(wrong.row))}\n{said}\nright answer: {line_of(labels_of(wrong.row))}")
@@ -179,21 +174,20 @@ def _failure(wrong: Wrong, word: str) -> Data:
 CONTRASTED_BY = 6  # rows of each label
 
 
-def _mixed_pair(evidence: Evidence) -> tuple[str, str] | None:
+def mixed_pair(evidence: Evidence) -> tuple[str, str] | None:
     """The pair that is mixed up most of those that were not asked for yet."""
     known = {frozenset(part.about) for part in evidence.instruction(evidence.best).of("contrast")}
     return next((pair for pair in evidence.mixed_pairs() if frozenset(pair) not in known), None)
 
 
-async def _contrast(evidence: Evidence, pair: tuple[str, str], ask: Asks) -> list[Draft]:
-    groups, what = [Data(listed(evidence.rows_of(label, CONTRASTED_BY))) for label in pair], nouns(evidence.task)
+async def contrast(evidence: Evidence, pair: tuple[str, str], ask: Ask) -> list[Draft]:
+    one, two = (Data(listed(evidence.rows_of(label, CONTRASTED_BY))) for label in pair)
+    what = nouns(evidence.task)
     question = one_sentence(  # does not name the labels, as a small model says the name again
         "You tell two kinds of texts apart.",
         [
-            f"{what.capitalize()} of the first kind:",
-            groups[0],
-            f"{what.capitalize()} of the second kind:",
-            groups[1],
+            *(f"{what.capitalize()} of the first kind:", one),
+            *(f"{what.capitalize()} of the second kind:", two),
             f"In one short sentence, say what the {what} of the first kind are about and those of the second are not.",
         ],
         "The first kind is about",
@@ -202,20 +196,11 @@ async def _contrast(evidence: Evidence, pair: tuple[str, str], ask: Asks) -> lis
     )
     texts = await replies_to(ask, question)
     old = evidence.instruction(evidence.best)
-    field, wrong = evidence.field, evidence.wrong()
-    said = [(each.row.id, each.row.labels[field], each.outcome.prediction.fields.get(field)) for each in wrong]
-    rows = tuple(row for row, *labels in said if set(map(str, labels)) == set(pair))
+    rows = [wrong.row.id for wrong in evidence.wrong() if set(evidence.labels(wrong)) == set(pair)]
     hypothesis = f"{pair[0]} and {pair[1]} are mixed up ({len(rows)} rows): what tells them apart is said"
-    return [
-        Draft(
-            old.having([_contrast_part(evidence.task, pair, text)]),
-            hypothesis,
-            rows[:CONTRASTED_BY],
-            parent=evidence.best,
-            claim=text,
-        )
-        for text in texts
-    ]
+    made = [(old.having([_contrast_part(evidence.task, pair, text)]), text) for text in texts]
+    shown = tuple(rows[:CONTRASTED_BY])
+    return [Draft(each, hypothesis, shown, parent=evidence.best, claim=text) for each, text in made]
 
 
 def _contrast_part(task: Task, pair: tuple[str, str], text: str) -> Part:
@@ -228,25 +213,7 @@ def _contrast_part(task: Task, pair: tuple[str, str], text: str) -> Part:
 # -- whole: a new instruction; several in one call of a proposer whose latest one passed the checks --------------------
 
 
-def whole_question(
-    task: Task, tried: Sequence[ScoredInstruction], failures: Sequence[str], style: str, rng: Random, several: int = 1
-) -> Question:
-    """A question for `several` new instructions, grounded on the scored history and on failures."""
-    messages = request_messages(task, tried[-HISTORY:], failures, style, rng, several)
-
-    def read(reply: Completion) -> Read:
-        texts, reasons = list[str](), [why_not_whole(reply)]
-        for text in read_proposals(reply, several):
-            refused = why_refused(text, task) or why_labels_lost(text, task)
-            reasons.append(refused)
-            if not refused:
-                texts.append(text)
-        return (tuple(texts), "") if texts and not reasons[0] else ((), next(filter(None, reasons), "no instruction"))
-
-    return Question(messages, read, proposal_tokens(task, several), FREE)
-
-
-async def _whole(evidence: Evidence, found: bool, ask: Asks) -> list[Draft]:
+async def whole(evidence: Evidence, found: bool, ask: Ask) -> list[Draft]:
     number, wrong = evidence.asked.get("whole", 0), [each.line for each in evidence.wrong()]
     several, style = SEVERAL if evidence.is_strong else 1, STYLES[number % len(STYLES)]
     start = FAILURES * number % max(1, len(wrong))
@@ -260,11 +227,11 @@ async def _whole(evidence: Evidence, found: bool, ask: Asks) -> list[Draft]:
 MOST_UNREAD = 4  # replies that are shown
 
 
-def _unread(evidence: Evidence) -> list[Wrong]:
+def unread(evidence: Evidence) -> list[Wrong]:
     return [each for each in evidence.wrong() if each.outcome.prediction.error][:MOST_UNREAD]
 
 
-async def _form(evidence: Evidence, unread: list[Wrong], ask: Asks) -> list[Draft]:
+async def form(evidence: Evidence, unread: list[Wrong], ask: Ask) -> list[Draft]:
     replies = [each.outcome.prediction for each in unread]
     question = one_sentence(
         "You say how an answer must be written.",
@@ -278,52 +245,54 @@ async def _form(evidence: Evidence, unread: list[Wrong], ask: Asks) -> list[Draf
         evidence.task,
         lambda rest: f"Write {rest}.",
     )
-    texts = await replies_to(ask, question)
-    rows, old = tuple(each.row.id for each in unread), evidence.instruction(evidence.best)
-    hypothesis = f"replies cannot be read ({len(rows)} rows): the form of the answer is said"
-    return [Draft(old.having([Part("form", text)]), hypothesis, rows, parent=evidence.best) for text in texts]
+    old = evidence.instruction(evidence.best)
+    hypothesis = f"replies cannot be read ({len(unread)} rows): the form of the answer is said"
+    made = [old.having([Part("form", text)]) for text in await replies_to(ask, question)]
+    return [Draft(each, hypothesis, _ids(unread), parent=evidence.best) for each in made]
 
 
 # -- procedure: the steps of a solution, for a candidate that reasons before it answers --------------------------------
 
 MOST_TRACES = 3  # failures that are shown
-FEWEST_STEPS = 2
+FEWEST_STEPS, MOST_STEPS = 2, 6
 
 
-def _traced(evidence: Evidence) -> list[Wrong]:
+def traced(evidence: Evidence) -> list[Wrong]:
     """Rows that a parent that reasons got wrong, where its reply shows how it came to its answer."""
     if not reasons_first(as_prompt(evidence.parent.proposal.candidate)):
         return []
     outcomes = [o for o in evidence.parent.outcomes if o.value is not None and o.value < 0.5]
-    wrong = [Wrong(evidence.dev[o.example_id], o) for o in outcomes if o.example_id in evidence.dev]
+    wrong = wrong_rows(evidence.dev.values(), outcomes)
     return [each for each in wrong if len(each.outcome.prediction.raw.split()) > 3][:MOST_TRACES]
 
 
-async def _procedure(evidence: Evidence, failed: list[Wrong], ask: Asks) -> list[Draft]:
-    asked = f"List {FEWEST_STEPS + 1} to {MOST_STEPS - 1} short steps that solve any such question"
-    shown = [_failure(each, "reply") for each in failed]
+async def procedure(evidence: Evidence, failed: list[Wrong], ask: Ask) -> list[Draft]:
+    asked, task = f"List {FEWEST_STEPS + 1} to {MOST_STEPS - 1} short steps that solve any such question", evidence.task
     messages = messages_about(
         "You write down how to solve a kind of question. You answer with a numbered list of short steps.",
-        ["These were answered wrongly:", *shown, f"{asked}, without the numbers and names above."],
+        [
+            "These were answered wrongly:",
+            *(_failure(each, "reply") for each in failed),
+            f"{asked}, without the numbers and names above.",
+        ],
         "1.",
-        evidence.task,
+        [task_line(task)],
     )
-    read = partial(_read_steps, evidence.task, messages)
+
+    def read(reply: Completion) -> Read:
+        found = steps(reply)[: -1 if reply.finish == "length" else None]
+        if not FEWEST_STEPS <= len(found) <= MOST_STEPS:
+            return (), f"{len(found)} steps, not {FEWEST_STEPS} to {MOST_STEPS}"
+        refused = next(filter(None, (why_part_refused(step, task, messages) for step in found)), "")
+        text = "\n".join(f"{number}. {step}" for number, step in enumerate(found, 1))
+        return ((), refused) if refused else ((text,), "")
+
     texts = await replies_to(ask, Question(messages, read, PROPOSAL_TOKENS, FREE))
-    old, rows = evidence.instruction(evidence.parent), tuple(each.row.id for each in failed)
-    hypothesis = "the reasoning goes astray: the steps of a solution are said"
-    return [Draft(old.having([Part("procedure", text)]), hypothesis, rows) for text in texts]
-
-
-def _read_steps(task: Task, messages: Sequence[Message], reply: Completion) -> Read:
-    found = steps(reply)
-    if reply.finish == "length":
-        found = found[:-1]
-    if not FEWEST_STEPS <= len(found) <= MOST_STEPS:
-        return (), f"{len(found)} steps, not {FEWEST_STEPS} to {MOST_STEPS}"
-    if refused := next(filter(None, (why_part_refused(step, task, messages) for step in found)), ""):
-        return (), refused
-    return ("\n".join(f"{number}. {step}" for number, step in enumerate(found, 1)),), ""
+    old, hypothesis = (
+        evidence.instruction(evidence.parent),
+        "the reasoning goes astray: the steps of a solution are said",
+    )
+    return [Draft(old.having([Part("procedure", text)]), hypothesis, _ids(failed)) for text in texts]
 
 
 # -- merge: two good instructions, part by part; asks nobody, as the parts were bought before --------------------------
@@ -331,7 +300,7 @@ def _read_steps(task: Task, messages: Sequence[Message], reply: Completion) -> R
 NOISE = 1.0  # points that a part may seem to cost
 
 
-def _pairs(evidence: Evidence) -> list[tuple[Assembled, Assembled]]:
+def pairs(evidence: Evidence) -> list[tuple[Assembled, Assembled]]:
     """The better and the other of two instructions of good candidates that make a third one."""
     good = list(dict.fromkeys(evidence.instruction(parent) for parent in evidence.parents))
     known = {*evidence.book.instructions, *(one.text(evidence.task) for one in good)}
@@ -339,7 +308,7 @@ def _pairs(evidence: Evidence) -> list[tuple[Assembled, Assembled]]:
     return [(one, two) for one, two in pairs if merged(one, two, {}).text(evidence.task) not in known]
 
 
-async def _merge(evidence: Evidence, pairs: list[tuple[Assembled, Assembled]], ask: Asks) -> list[Draft]:
+async def merge(evidence: Evidence, pairs: list[tuple[Assembled, Assembled]], ask: Ask) -> list[Draft]:
     one, two = evidence.rng.choice(pairs)
     made = merged(one, two, evidence.effects())
     taken = len([part for part in made.parts if part not in one.parts])
@@ -368,12 +337,12 @@ SHARE = 0.8  # of its letters, at most
 AIMED_AT = 0.6  # of its words, in the request
 
 
-def _is_long(evidence: Evidence) -> bool:
+def is_long(evidence: Evidence) -> bool:
     words = evidence.instruction(evidence.parent).words
     return len(words.split()) >= FEWEST_WORDS and len(words) <= MAX_CHARACTERS
 
 
-async def _shorter(evidence: Evidence, found: bool, ask: Asks) -> list[Draft]:
+async def shorter(evidence: Evidence, found: bool, ask: Ask) -> list[Draft]:
     task, old = evidence.task, evidence.instruction(evidence.parent)
     keep = ", ".join(held(old.words, task))
     lines = [
@@ -393,13 +362,3 @@ async def _shorter(evidence: Evidence, found: bool, ask: Asks) -> list[Draft]:
     texts = await replies_to(ask, question)
     about = "fewer words do as well: {} characters, not {}"
     return [Draft(replace(old, words=text), about.format(len(text), len(old.words))) for text in texts]
-
-
-DEFINITIONS = Operator("definitions", _undefined, _definitions)
-RULE = Operator("rule", _failed, _rule)
-CONTRAST = Operator("contrast", _mixed_pair, _contrast)
-WHOLE = Operator("whole", lambda evidence: True, _whole)
-FORM = Operator("form", _unread, _form)
-PROCEDURE = Operator("procedure", _traced, _procedure)
-MERGE = Operator("merge", _pairs, _merge)
-SHORTER = Operator("shorter", _is_long, _shorter)

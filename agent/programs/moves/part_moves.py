@@ -1,25 +1,42 @@
-"""Changes of the parts of a prompt that ask no model: picked examples, passages, texts of tools."""
+"""The parts of a prompt that ask no model when they are made or changed: picked examples, passages, texts of tools.
+
+Each has a maker, used where the task has such a part (`is_used`): its coordinates in the space of designs (`space`),
+the place of designs that say nothing of it, the places of the first designs with it, and how it changes in a good
+candidate (`child`, by one of `operators`; None where it cannot be). The same choices make the same parts.
+"""
 
 from __future__ import annotations
 
 import json
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
 from agent.evaluate.answer_counts import tool_cells
 from agent.metrics.calls import NO_CALL, ToolCall, calls_in, one_answer
-from agent.programs.moves.demos import DemoMaker, demo_kinds, demo_sizes, most_examples
+from agent.programs.moves.demos import DemoMaker, DemoSet, demo_kinds, demo_sizes, most_examples
+from agent.programs.passages import CHUNKS, USUAL, PassageLibrary, size_name
 from agent.programs.train_rows import PickedRows
 from agent.prompt.fence import defused
 from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.template import marks
 from agent.prompt.tool_texts import ToolTexts, argument_texts, optional_arguments, with_texts
+from agent.retrieval.passages import CONTEXT, Passages
 from agent.retrieval.pick import ORDERS, RETRIEVERS, Picks
 from agent.retrieval.vectors import DENSE, DENSE_RETRIEVERS
 from agent.search.program import Choices
-from agent.types import Example, Outcome, Task, Tool
+from agent.search.study import Place
+from agent.types import Demo, Example, Outcome, Task, Tool
+
+Made = tuple[PromptCandidate, str]
+"""A changed candidate, and what was changed."""
+NONE = "none"
+"""The retriever of a design without picked examples, or without passages."""
+
+
+# -- picked examples ---------------------------------------------------------------------------------------------------
 
 FEWEST_ROWS = 24
 """Train rows, below which nearest rows are seldom near."""
@@ -27,8 +44,6 @@ MOST_POOL_LETTERS = 1_000_000
 """Of the train rows together: a release holds them all, twice."""
 SIZES = (4, 6, 8, 12)
 HEADS = (2, 4, 8)
-NONE = "none"
-"""The retriever of a design without picks."""
 FIRST = (("hybrid", 6), ("bm25", 8))
 """The first designs with picks: retriever and k."""
 FIRST_DENSE = (DENSE, 6)
@@ -45,49 +60,37 @@ def pick_sizes(task: Task) -> list[int]:
 
 
 class PickMaker:
-    """Makes the picks of one run's candidates; the same choices make the same ones."""
-
-    def __init__(self, task: Task, choices: Choices, pool: PickedRows) -> None:
-        self._task, self._choices, self._pool = task, choices, pool
+    def __init__(self, task: Task, choices: Choices, pool: PickedRows, demos: Callable[[], DemoMaker]) -> None:
+        self._task, self._choices, self._pool, self._demos = task, choices, pool, demos
         self.sizes = pick_sizes(task)
+        self.is_used = bool(self.sizes)
         self._retrievers = (*RETRIEVERS, *(DENSE_RETRIEVERS if task.space.embeddings else ()))
 
     def space(self) -> dict[str, tuple[str, ...]]:
-        """The coordinates of picked examples in the space of designs; none where nothing is picked."""
-        if not self.sizes:
-            return {}
-        return {
-            "retriever": (NONE, *self._retrievers),
-            "picked": tuple(str(k) for k in self.sizes),
-            "pick_order": ORDERS,
-        }
+        sizes = tuple(str(k) for k in self.sizes)
+        return {"retriever": (NONE, *self._retrievers), "picked": sizes, "pick_order": ORDERS}
 
     def place(self, retriever: str = NONE, k: int | None = None) -> dict[str, str]:
-        if not self.sizes:
-            return {}
         return {"retriever": retriever, "picked": str(k or self.sizes[0]), "pick_order": ORDERS[0]}
 
     def first(self) -> list[dict[str, str]]:
-        if not self.sizes:
-            return []
         first = (*FIRST, *([FIRST_DENSE] if self._task.space.embeddings else []))
-        return [self.place(retriever, self._size(k)) for retriever, k in first]
+        return [
+            self.place(retriever, min(self.sizes, key=lambda size: (abs(size - k), size))) for retriever, k in first
+        ]
 
-    def at(self, place: Mapping[str, str]) -> Picks | None:
-        if not self.sizes or place["retriever"] == NONE:
+    def at(self, place: Place) -> Picks | None:
+        retriever = place.get("retriever", NONE)
+        if retriever == NONE:
             return None
-        retriever = place["retriever"]
         return Picks(retriever, int(place["picked"]), place["pick_order"], pool=self._pool.id_of(retriever))
 
-    def _size(self, k: int) -> int:
-        return min(self.sizes, key=lambda size: (abs(size - k), size))
-
     def operators(self, prompt: PromptCandidate) -> list[str]:
-        if not self.sizes or prompt.technique != "few-shot":
+        if prompt.technique != "few-shot":
             return []
         return ["pick"] if prompt.picks is None else ["repick", "head", "fix"]
 
-    def child(self, operator: str, old: PromptCandidate, maker: DemoMaker) -> tuple[PromptCandidate, str] | None:
+    def child(self, operator: str, old: PromptCandidate, outcomes: Sequence[Outcome]) -> Made | None:
         if operator == "pick":
             return self._picked(old)
         if old.picks is None:
@@ -95,12 +98,15 @@ class PickMaker:
         if operator == "repick":
             return self._repicked(old, old.picks)
         if operator == "head":
-            return self._headed(old, old.picks, maker)
-        k = self._choices.one("size", demo_sizes(self._task) or [old.picks.k])
-        demos = getattr(maker, demo_kinds(self._task)[0])(k).demos
+            return self._headed(old, old.picks)
+        demos = self._drawn(self._choices.one("size", demo_sizes(self._task) or [old.picks.k]))
         return replace(old, demos=demos, picks=None), f"{len(demos)} fixed rows in place of picked ones"
 
-    def _picked(self, old: PromptCandidate) -> tuple[PromptCandidate, str]:
+    def _drawn(self, k: int) -> tuple[Demo, ...]:
+        demos: DemoSet = getattr(self._demos(), demo_kinds(self._task)[0])(k)
+        return demos.demos
+
+    def _picked(self, old: PromptCandidate) -> Made:
         k = self._choices.one("k", self.sizes)
         kept = self._choices.one("head", [0, *(size for size in HEADS if size + k <= most_examples(self._task))])
         retriever = self._choices.one("retriever", self._retrievers)
@@ -109,20 +115,13 @@ class PickMaker:
         after = f" after the first {len(head)} of its rows" if head else ""
         return replace(old, demos=head, picks=picks), f"{k} rows picked for each input{after}"
 
-    def _repicked(self, old: PromptCandidate, picks: Picks) -> tuple[PromptCandidate, str] | None:
+    def _repicked(self, old: PromptCandidate, picks: Picks) -> Made | None:
         room = most_examples(self._task) - len(old.demos)
-        changes: list[tuple[Picks, str]] = [
-            *(
-                (replace(picks, retriever=name, pool=self._pool.id_of(name)), f"picked by {name}")
-                for name in self._retrievers
-            ),
-            *((replace(picks, k=k), f"{k} picked rows") for k in self.sizes if k <= room),
-            *((replace(picks, order=order), f"the picked rows {order}") for order in ORDERS),
-            (
-                replace(picks, diverse=not picks.diverse),
-                "near-duplicates " + ("may" if picks.diverse else "not") + " picked together",
-            ),
-        ]
+        alike = "near-duplicates " + ("may" if picks.diverse else "not") + " picked together"
+        changes = [(replace(picks, retriever=r, pool=self._pool.id_of(r)), f"picked by {r}") for r in self._retrievers]
+        changes += [(replace(picks, k=k), f"{k} picked rows") for k in self.sizes if k <= room]
+        changes += [(replace(picks, order=order), f"the picked rows {order}") for order in ORDERS]
+        changes.append((replace(picks, diverse=not picks.diverse), alike))
         if demo_kinds(self._task)[0] == "balanced":
             words = "any of the labels" if picks.balanced else "at most half of one label"
             changes.append((replace(picks, balanced=not picks.balanced), f"of the picked rows {words}"))
@@ -132,15 +131,81 @@ class PickMaker:
         made, reason = self._choices.one("change", changed, lambda change: change[1])
         return replace(old, picks=made), reason
 
-    def _headed(self, old: PromptCandidate, picks: Picks, maker: DemoMaker) -> tuple[PromptCandidate, str] | None:
+    def _headed(self, old: PromptCandidate, picks: Picks) -> Made | None:
         if old.demos:
             return replace(old, demos=()), "without the fixed rows before the picked ones"
         sizes = [size for size in HEADS if size + picks.k <= most_examples(self._task)]
         if not sizes:
             return None
-        demos = getattr(maker, demo_kinds(self._task)[0])(self._choices.one("head", sizes)).demos
+        demos = self._drawn(self._choices.one("head", sizes))
         return replace(old, demos=demos), f"{len(demos)} fixed rows before the picked ones"
 
+
+# -- passages ----------------------------------------------------------------------------------------------------------
+
+PASSAGE_COUNTS = (2, 4, 8)
+FIRST_PASSAGES = (("hybrid", 4, (800, 0)), ("bm25", 8, (800, 0)), ("hybrid", 8, (400, 0)))
+"""The first designs besides the usual one: retriever, k and size of the passages."""
+LookUp = tuple[str, int, tuple[int, int]]
+
+
+class PassageMaker:
+    def __init__(self, task: Task, choices: Choices, library: PassageLibrary) -> None:
+        self._choices, self._library = choices, library
+        self.is_used = task.knowledge is not None
+
+    def space(self) -> dict[str, tuple[str, ...]]:
+        counts, sizes = tuple(map(str, PASSAGE_COUNTS)), tuple(map(size_name, CHUNKS))
+        return {"passages": (NONE, *RETRIEVERS), "passage_count": counts, "passage_size": sizes}
+
+    def place(self, look_up: LookUp = USUAL) -> dict[str, str]:
+        retriever, k, size = look_up
+        return {"passages": retriever, "passage_count": str(k), "passage_size": size_name(size)}
+
+    def place_of(self, prompt: PromptCandidate) -> dict[str, str]:
+        how = prompt.passages
+        return self.place((how.retriever, how.k, (how.chunk, how.overlap)) if how else (NONE, *USUAL[1:]))
+
+    def first(self) -> list[dict[str, str]]:
+        return [self.place(each) for each in FIRST_PASSAGES]
+
+    def at(self, place: Place, instruction: str) -> Passages | None:
+        """The passages of a design at a place; None for one without. An instruction with a place for them has some."""
+        if not self.is_used:
+            return None
+        retriever = place["passages"]
+        if retriever == NONE:
+            if not marks(instruction, [CONTEXT]):
+                return None
+            retriever = USUAL[0]
+        size = next(size for size in CHUNKS if size_name(size) == place["passage_size"])
+        return self._library.settings(retriever, int(place["passage_count"]), *size)
+
+    def operators(self, prompt: PromptCandidate) -> list[str]:
+        return ["passages"]
+
+    def child(self, operator: str, old: PromptCandidate, outcomes: Sequence[Outcome]) -> Made:
+        how = old.passages
+        if how is None:
+            (retriever, k, size), reason = self._choices.one(
+                "first",
+                [
+                    (each, f"{each[1]} passages looked up for each input by {each[0]}")
+                    for each in (USUAL, *FIRST_PASSAGES)
+                ],
+                lambda usual: f"{usual[0][0]} {usual[0][1]} {size_name(usual[0][2])}",
+            )
+        else:
+            present: LookUp = (how.retriever, how.k, (how.chunk, how.overlap))
+            changes = [((name, *present[1:]), f"passages by {name}") for name in RETRIEVERS]
+            changes += [((how.retriever, k, present[2]), f"{k} passages") for k in PASSAGE_COUNTS]
+            changes += [((how.retriever, how.k, size), f"passages of {size_name(size)} letters") for size in CHUNKS]
+            others = [each for each in changes if each[0] != present]
+            (retriever, k, size), reason = self._choices.one("change", others, lambda change: change[1])
+        return replace(old, passages=self._library.settings(retriever, k, *size)), reason
+
+
+# -- texts of tools ----------------------------------------------------------------------------------------------------
 
 OWN, EXAMPLES = "own", "examples"
 """The texts of the task, and these with an example call of each tool."""
@@ -152,13 +217,12 @@ APART, LONE = "two tools that are mixed up stand apart", "a tool that is mixed u
 
 
 class ToolMaker:
-    """Makes the tool texts of one run's candidates; the same choices and seed make the same ones.
-
-    `variants` are the texts so far that a new design may have, by name; none where the task has no tools.
-    """
+    """`variants` are the texts so far that a new design may have, by name."""
 
     def __init__(self, task: Task, choices: Choices, rng: random.Random) -> None:
         self._task, self._choices, self._rng = task, choices, rng
+        self._dev = {example.id: example for example in task.dev}
+        self.is_used = bool(task.tools)
         self.variants: dict[str, ToolTexts | None] = {}
         if task.tools:
             self.variants[OWN] = None
@@ -166,26 +230,23 @@ class ToolMaker:
             self.variants |= {EXAMPLES: shown} if shown else {}
 
     def space(self) -> dict[str, tuple[str, ...]]:
-        return {"tools": tuple(self.variants)} if self.variants else {}
+        return {"tools": tuple(self.variants)}
 
     def place(self, name: str = OWN) -> dict[str, str]:
-        return {"tools": name} if self.variants else {}
+        return {"tools": name}
 
     def first(self) -> list[dict[str, str]]:
-        """Where the first designs with other than the task's own texts are."""
         return [self.place(name) for name in self.variants if name != OWN]
 
-    def at(self, place: Mapping[str, str]) -> ToolTexts | None:
-        return self.variants[place["tools"]] if self.variants else None
+    def at(self, place: Place) -> ToolTexts | None:
+        return self.variants[place["tools"]] if self.is_used else None
 
-    def operators(self) -> list[str]:
-        return ["tools"] if self.variants else []
+    def operators(self, prompt: PromptCandidate) -> list[str]:
+        return ["tools"]
 
-    def child(
-        self, old: PromptCandidate, outcomes: Sequence[Outcome], dev: Mapping[str, Example]
-    ) -> tuple[PromptCandidate, str] | None:
+    def child(self, operator: str, old: PromptCandidate, outcomes: Sequence[Outcome]) -> Made | None:
         tools = with_texts(self._task.tools, old.tool_texts)
-        mixed = tool_confusions(self._task, outcomes, dev)
+        mixed = tool_confusions(self._task, outcomes, self._dev)
         changes = [*self._orders(tools, mixed), *self._texts(tools, mixed)]
         new, reason = self._choices.one("change", changes, lambda change: change[1].split(" of ")[0])
         texts = ToolTexts.between(self._task.tools, new)

@@ -9,10 +9,11 @@ from functools import cached_property
 
 from agent.programs.moves.author import rationales
 from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes, most_examples
-from agent.programs.moves.part_moves import PickMaker, ToolMaker
+from agent.programs.moves.part_moves import PassageMaker, PickMaker, ToolMaker
 from agent.programs.moves.prompt_parts import compressions
 from agent.programs.moves.proposer import BY_CREDIT, Proposer, is_worth_trying
-from agent.programs.passages import PassageLibrary, PassageMaker
+from agent.programs.moves.text_moves import TextMoves, credit_of
+from agent.programs.passages import PassageLibrary
 from agent.programs.train_rows import PickedRows, as_prompt
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
@@ -20,13 +21,11 @@ from agent.prompt.tool_texts import ToolTexts
 from agent.search.context import SearchContext
 from agent.search.effects import Effect, demo_effects, recombine
 from agent.search.explanation import scored_candidates
-from agent.search.program import PROPOSED, Choices, Parent
+from agent.search.program import Choices, Parent
 from agent.search.study import Place
-from agent.types import FRESH, Candidate, Demo, Example, Proposal, Task
+from agent.types import FRESH, Candidate, Demo, Proposal, Task
 
 FEWEST_FITTED = 12  # candidates, before effects of single demos are fitted
-
-
 NO_DEMOS = DemoSet((), "none")
 
 
@@ -36,16 +35,7 @@ def redraws(candidate: Candidate) -> bool:
     return bool(prompt.demos) and not TECHNIQUES[prompt.technique].reasoning
 
 
-def demos_of(parent: Parent) -> DemoSet:
-    return DemoSet(as_prompt(parent.proposal.candidate).demos, parent.proposal.operator)
-
-
-def credit_of(rewrite: Rewrite, otherwise: str) -> str:
-    """The operator that learns from a candidate with this instruction; `otherwise` where no model wrote it."""
-    return rewrite.credit or PROPOSED if rewrite.is_proposed else otherwise
-
-
-class CandidateGenerator:
+class CandidateGenerator(TextMoves):
     """Makes the candidates of one run; the same seed of `rng` makes the same ones.
 
     `rewrites` are the instructions so far, the user's own first; `rationales` are worked solutions by row id, verified
@@ -61,59 +51,70 @@ class CandidateGenerator:
         library: PassageLibrary | None = None,
         choices: Choices | None = None,
     ) -> None:
-        self._task = task
-        self._rng = rng
-        self._choices = choices = choices or Choices(rng)
-        self._dev: Mapping[str, Example] = {example.id: example for example in task.dev}
+        choices = choices or Choices(rng)
+        self.rewrites = [Rewrite("own", task.instruction, "the user's words"), *builtin_rewrites(task)]
+        super().__init__(task, rng, choices, {"": self.rewrites})
         self.counts, self.kinds = demo_sizes(task), demo_kinds(task)
-        self.rewrites: list[Rewrite] = [Rewrite("own", task.instruction, "the user's words"), *builtin_rewrites(task)]
         self.rationales: dict[str, str] = {}
-        self._picks = PickMaker(task, choices, pool or PickedRows(task))
+        self._picks = PickMaker(task, choices, pool or PickedRows(task), lambda: self._maker)
         self._passages = PassageMaker(task, choices, library or PassageLibrary(task))
         self._tools = ToolMaker(task, choices, rng)
+        self._parts = [part for part in (self._picks, self._passages, self._tools) if part.is_used]
 
     @cached_property
     def _maker(self) -> DemoMaker:
         """Made when needed: it reads every row of train."""
         return DemoMaker(self._task, self._rng)
 
-    def designs(self) -> list[Proposal]:
-        """The first candidates: each technique and wording without examples, then sets of each size, in each format."""
+    def text_of(self, candidate: Candidate, name: str) -> str:
+        return as_prompt(candidate).instruction
+
+    def with_text(self, candidate: Candidate, name: str, text: str) -> Candidate:
+        return replace(as_prompt(candidate), instruction=text)
+
+    def demos_of(self, candidate: Candidate) -> tuple[Demo, ...]:
+        return as_prompt(candidate).demos
+
+    def with_demos(self, candidate: Candidate, demos: tuple[Demo, ...]) -> Candidate | None:
+        old = as_prompt(candidate)
+        is_too_long = old.picks is not None and len(demos) + old.picks.k > most_examples(self._task)
+        return None if is_too_long else replace(old, demos=demos)
+
+    def places(self) -> Sequence[Place]:
+        """Each technique and wording without examples, then sets of each size, in each format."""
         space, own = self._task.space, self.rewrites[0].operator
         places = [
-            self._place(technique, space.formats[0], rewrite.operator, role=role)
+            self._place(technique, instruction=rewrite.operator, role=role)
             for technique in space.techniques
             if not TECHNIQUES[technique].demos
             for rewrite in self.rewrites[: 3 if not TECHNIQUES[technique].reasoning else 1]
             for role in ("", *space.roles[:1])[: 2 if rewrite.operator == own else 1]
         ]
-        others = [*self._passages.first(), *self._tools.first()]
-        places += [{**self._place(space.techniques[0], space.formats[0], own), **how} for how in others]
+        others = [how for part in self._parts if part is not self._picks for how in part.first()]
+        places += [self._place(space.techniques[0], **how) for how in others]
         if "few-shot" in space.techniques and self.counts:
-            places += [{**self._place("few-shot", space.formats[0], own), **picked} for picked in self._picks.first()]
+            picked = self._picks.first() if self._picks.is_used else []
+            places += [self._place("few-shot", **how) for how in picked]
             places += [
-                self._place("few-shot", space.formats[0], own, kind, str(k))
-                for k in self.counts[-3:]
-                for kind in self.kinds[:2]
+                self._place("few-shot", kind=kind, size=str(k)) for k in self.counts[-3:] for kind in self.kinds[:2]
             ]
             middle = str(self.counts[len(self.counts) // 2])
-            places += [self._place("few-shot", name, own, self.kinds[0], middle) for name in space.formats[1:]]
-        return [proposal for place in places if (proposal := self.fresh(place)) is not None]
+            places += [self._place("few-shot", format=name, size=middle) for name in space.formats[1:]]
+        return places
 
     def space(self) -> dict[str, tuple[str, ...]]:
         space = self._task.space
-        usable = [name for name in space.techniques if self._usable(name)]
-        return {
-            "technique": tuple(usable),
+        coordinates = {
+            "technique": tuple(name for name in space.techniques if self._usable(name)),
             "format": tuple(space.formats),
             "instruction": tuple(rewrite.operator for rewrite in self.rewrites),
             "role": ("", *space.roles),
             "kind": self.kinds,
             "size": tuple(str(k) for k in self.counts) or ("0",),
-            **self._picks.space(),
-            **self._passages.space(),
-            **self._tools.space(),
         }
+        for part in self._parts:
+            coordinates |= part.space()
+        return coordinates
 
     def _usable(self, technique: str) -> bool:
         if not TECHNIQUES[technique].demos:  # type: ignore[index]
@@ -128,16 +129,15 @@ class CandidateGenerator:
         kind = TECHNIQUES[technique]  # type: ignore[index]
         demos, picks = NO_DEMOS, self._picks.at(place) if technique == "few-shot" else None
         if picks is not None:
-            demos = DemoSet(
-                (), f"picked:{picks.retriever}", f"{picks.k} rows picked for each input by {picks.retriever}"
-            )
+            reason = f"{picks.k} rows picked for each input by {picks.retriever}"
+            demos = DemoSet((), f"picked:{picks.retriever}", reason)
         elif kind.demos and kind.reasoning:
             demos = self._worked(int(place["size"]))
         elif kind.demos:
             demos = getattr(self._maker, place["kind"])(int(place["size"]))
         if kind.demos and not demos.demos and picks is None:
             return None
-        rewrite = next(r for r in self.rewrites if r.operator == place["instruction"])
+        rewrite = self.text_at("", place["instruction"])
         candidate = PromptCandidate(
             technique,  # type: ignore[arg-type]
             place["format"],  # type: ignore[arg-type]
@@ -150,44 +150,37 @@ class CandidateGenerator:
         )
         more = "+role" * bool(place["role"]) + "+tools" * bool(candidate.tool_texts)
         operator = demos.operator if candidate.n_examples else f"{technique}:{rewrite.operator}{more}"
-        credit = credit_of(rewrite, FRESH) if not candidate.n_examples else FRESH
+        credit = FRESH if candidate.n_examples else credit_of(rewrite, FRESH)
         return Proposal(candidate, dict(place), operator, None, demos.reason or rewrite.reason, credit)
 
     def _worked(self, k: int) -> DemoSet:
         ids = self._rng.sample(sorted(self.rationales), min(k, len(self.rationales)))
-        demos = []
-        for example_id in ids:
-            demo = self._maker.demo(example_id)
-            demos.append(Demo(example_id, demo.inputs, demo.outputs, self.rationales[example_id], "target"))
-        return DemoSet(
-            tuple(demos), "verified-rationales", reason=f"{len(ids)} solutions of the target's own, all right"
-        )
+        demos = [replace(self._maker.demo(i), rationale=self.rationales[i], source="target") for i in ids]
+        reason = f"{len(ids)} solutions of the target's own, all right"
+        return DemoSet(tuple(demos), "verified-rationales", reason)
 
     def place(self, candidate: PromptCandidate) -> dict[str, str]:
-        where = self._place(candidate.technique, candidate.format, self.rewrites[0].operator)
-        return {**where, **self._passages.place_of(candidate)}
+        where = self._place(candidate.technique, format=candidate.format)
+        return where | (self._passages.place_of(candidate) if self._passages.is_used else {})
 
-    def _place(
-        self, technique: str, name: str, instruction: str, kind: str = "", size: str = "", role: str = ""
-    ) -> dict[str, str]:
-        size = size or str(self.counts[0] if self.counts else 0)
-        return {
+    def _place(self, technique: str, **how: str) -> dict[str, str]:
+        """The place of a technique: the user's own words in the first format and so on, but for `how`."""
+        where = {
             "technique": technique,
-            "format": name,
-            "instruction": instruction,
-            "role": role,
-            "kind": kind or self.kinds[0],
-            "size": size,
-            **self._picks.place(),
-            **self._passages.place(),
-            **self._tools.place(),
+            "format": self._task.space.formats[0],
+            "instruction": self.rewrites[0].operator,
+            "role": "",
+            "kind": self.kinds[0],
+            "size": str(self.counts[0] if self.counts else 0),
         }
+        for part in self._parts:
+            where |= part.place()
+        return where | how
 
     def operators(self, parent: Parent) -> list[str]:
-        operators = [*OPERATORS] if redraws(parent.proposal.candidate) else []
-        operators += self._picks.operators(as_prompt(parent.proposal.candidate))
-        operators += self._passages.operators(as_prompt(parent.proposal.candidate))
-        operators += self._tools.operators()
+        old = as_prompt(parent.proposal.candidate)
+        operators = [*OPERATORS] if redraws(old) else []
+        operators += [operator for part in self._parts for operator in part.operators(old)]
         operators.append("compress")
         if len(self._task.space.formats) > 1:
             operators.append("format")
@@ -200,49 +193,29 @@ class CandidateGenerator:
         if operator == "format":
             name = self._choices.one("layout", [name for name in self._task.space.formats if name != old.format])
             made = replace(old, format=name)
-            return self._child(parent, made, operator, f"the same prompt laid out as {name}", format=name)
+            return self.child_of(parent, made, operator, f"the same prompt laid out as {name}", place={"format": name})
         if operator == "instruction":
-            rewrites = [rewrite for rewrite in self.rewrites if rewrite.instruction != old.instruction]
-            if not rewrites:
-                return None
-            return self.instructed(parent, self._choices.one("words", rewrites, lambda rewrite: rewrite.operator))
-        if operator in self._picks.operators(old):
-            changed = self._picks.child(operator, old, self._maker)
-            if changed is None or changed[0] == old:
-                return None
-            return self._child(parent, changed[0], operator, changed[1])
-        if operator in self._passages.operators(old):
-            made, reason = self._passages.child(old)
-            return self._child(parent, made, operator, reason, **self._passages.place_of(made))
-        if operator in self._tools.operators():
-            retold = self._tools.child(old, parent.outcomes, self._dev)
-            return self._child(parent, retold[0], operator, retold[1]) if retold else None
-        others = [good for other in parents if other is not parent and (good := demos_of(other)).demos]
-        demos = self._maker.child(operator, demos_of(parent), parent.outcomes, self._dev, others)
-        if demos is None or not demos.demos or demos.demos == old.demos:
-            return None
-        if old.picks is not None and len(demos.demos) + old.picks.k > most_examples(self._task):
-            return None
-        return self._child(parent, replace(old, demos=demos.demos), demos.operator, demos.reason)
+            return self.reworded(parent)
+        for part in self._parts:
+            if operator in part.operators(old):
+                changed = part.child(operator, old, parent.outcomes)
+                if changed is None or changed[0] == old:
+                    return None
+                place = part.place_of(changed[0]) if isinstance(part, PassageMaker) else {}
+                return self.child_of(parent, changed[0], operator, changed[1], place=place)
+        return self.redrawn(self._maker, operator, parent, parents)
 
-    def instructed(self, parent: Parent, rewrite: Rewrite, texts: ToolTexts | None = None) -> Proposal:
-        """A good candidate with the instruction of a rewrite, or with `texts` of the tools."""
-        old, what = as_prompt(parent.proposal.candidate), "tools" if texts else "instruction"
-        made = replace(old, tool_texts=texts) if texts else replace(old, instruction=rewrite.instruction)
-        operator, credit = f"{what}:{rewrite.operator}", credit_of(rewrite, what)
-        return self._child(parent, made, operator, rewrite.reason, credit, **{what: rewrite.operator})
+    def retold(self, parent: Parent, rewrite: Rewrite, texts: ToolTexts) -> Proposal:
+        """Put texts of tools into a good candidate."""
+        made, credit = replace(as_prompt(parent.proposal.candidate), tool_texts=texts), credit_of(rewrite, "tools")
+        place = {"tools": rewrite.operator}
+        return self.child_of(parent, made, f"tools:{rewrite.operator}", rewrite.reason, credit, place)
 
     def alone(self, rewrite: Rewrite) -> Proposal | None:
         """The instruction without examples, where the task allows a prompt without any."""
         if "zero-shot" not in self._task.space.techniques:
             return None
-        return self.fresh(self._place("zero-shot", self._task.space.formats[0], rewrite.operator))
-
-    def _child(
-        self, parent: Parent, made: PromptCandidate, operator: str, reason: str, credit: str = "", **place: str
-    ) -> Proposal:
-        where = {**parent.proposal.place, **place}
-        return Proposal(made, where, operator, parent.proposal.candidate.id, reason, credit or operator)
+        return self.fresh(self._place("zero-shot", instruction=rewrite.operator))
 
 
 class PromptMoves(CandidateGenerator):
@@ -288,7 +261,7 @@ class PromptMoves(CandidateGenerator):
         made = []
         for draft, rewrite in await self._proposer.drafts(operator, parent):
             changed, texts = draft.parent or parent, draft.made if isinstance(draft.made, ToolTexts) else None
-            proposal = self.instructed(changed, rewrite, texts)
+            proposal = self.retold(changed, rewrite, texts) if texts else self.instructed(changed, rewrite)
             if not await is_worth_trying(self._context, draft, proposal, changed):
                 continue
             made.append(proposal)
@@ -310,7 +283,7 @@ class PromptMoves(CandidateGenerator):
         effects, old = self._effects(), as_prompt(parent.proposal.candidate)
         ids = recombine(effects, self._maker.groups, len(old.demos), self._context.rng)
         made = replace(old, demos=tuple(map(self._maker.demo, ids)))
-        return self._child(parent, made, "attributed", recombined(ids, effects)) if ids else None
+        return self.child_of(parent, made, "attributed", recombined(ids, effects)) if ids else None
 
     def _effects(self) -> dict[str, Effect]:
         context = self._context

@@ -139,11 +139,8 @@ def _all(
         yield "whitespace", replace(old, instruction=tidy), "without spare blanks and empty lines", {}
     if old.role.strip():
         yield "role", replace(old, role=""), "without the opening sentence on the role", {"role": ""}
-    for share in SHARES:
-        gone = least_useful(old.demos, max(1, int(len(old.demos) * share)), effects)
-        if gone:
-            kept = tuple(demo for demo in old.demos if demo.example_id not in gone)
-            yield "examples", replace(old, demos=kept), dropped(gone, effects), {}
+    for kept, reason in fewer_examples(old.demos, effects):
+        yield "examples", replace(old, demos=kept), reason, {}
     shortest = min(builtin_rewrites(task), key=lambda rewrite: len(rewrite.instruction))
     if len(shortest.instruction) < len(old.instruction):
         words = f"{shortest.reason}; {len(shortest.instruction)} characters in place of {len(old.instruction)}"
@@ -152,6 +149,15 @@ def _all(
     for sentence, rest in without_a_sentence(old.instruction, task):
         cut = sentence if len(sentence) <= 60 else f"{sentence[:59]}…"
         yield "sentence", replace(old, instruction=rest), f'without "{cut}"', {}
+
+
+def fewer_examples(
+    demos: Sequence[Demo], effects: Mapping[str, Effect] = NOTHING
+) -> Iterator[tuple[tuple[Demo, ...], str]]:
+    """Leave out a share of the examples, those that add least; with the reason."""
+    for share in SHARES:
+        if gone := least_useful(demos, max(1, int(len(demos) * share)), effects):
+            yield tuple(demo for demo in demos if demo.example_id not in gone), dropped(gone, effects)
 
 
 def least_useful(demos: Sequence[Demo], count: int, effects: Mapping[str, Effect]) -> list[str]:

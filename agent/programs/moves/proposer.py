@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from agent.programs.moves import operators, tool_operators
-from agent.programs.moves.asking import Asker, Book, Draft, Evidence
-from agent.programs.moves.author import best_instructions, why_labels_lost
+from agent.programs.moves.asking import Asker, Draft, Operator, why_labels_lost
+from agent.programs.moves.evidence import Book, Evidence, best_instructions
 from agent.programs.train_rows import as_prompt
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import Rewrite
@@ -23,18 +23,18 @@ from agent.search.program import PROPOSED, Parent
 from agent.types import Proposal
 
 OPERATORS = (
-    operators.DEFINITIONS,
-    tool_operators.TOOL_USE,
-    tool_operators.TOOL_CONTRAST,
-    tool_operators.TOOL_ARGUMENT,
-    operators.RULE,
-    operators.CONTRAST,
-    operators.WHOLE,
-    operators.FORM,
-    operators.PROCEDURE,
-    operators.MERGE,
-    operators.SHORTER,
-    tool_operators.TOOL_SHORTER,
+    Operator("definitions", operators.undefined, operators.definitions),
+    Operator("tool_use", tool_operators.mixed_up, tool_operators.tool_use),
+    Operator("tool_contrast", tool_operators.mixed_pair, tool_operators.tool_contrast),
+    Operator("tool_argument", tool_operators.wrong_argument, tool_operators.tool_argument),
+    Operator("rule", operators.failed, operators.rule),
+    Operator("contrast", operators.mixed_pair, operators.contrast),
+    Operator("whole", lambda evidence: True, operators.whole),
+    Operator("form", operators.unread, operators.form),
+    Operator("procedure", operators.traced, operators.procedure),
+    Operator("merge", operators.pairs, operators.merge),
+    Operator("shorter", operators.is_long, operators.shorter),
+    Operator("tool_shorter", tool_operators.longest, tool_operators.tool_shorter),
 )
 """In the order in which each is tried for the first time."""
 

@@ -11,22 +11,17 @@ from agent.metrics.calls import NO_CALL, calls_in, names_in
 from agent.metrics.tool_calls import CallOptions, argument_faults
 from agent.programs.moves.asking import (
     SENTENCE_TOKENS,
-    Asks,
+    Ask,
     Data,
     Draft,
-    Evidence,
-    Operator,
     Question,
     fewer_words,
-    line_of,
-    listed,
     messages_about,
-    nouns,
     one_sentence,
     replies_to,
     why_part_refused,
 )
-from agent.programs.moves.author import inputs_of
+from agent.programs.moves.evidence import Evidence, inputs_of, line_of, listed, nouns
 from agent.programs.moves.part_moves import tool_confusions
 from agent.programs.train_rows import as_prompt
 from agent.prompt.tool_texts import ToolTexts, argument_texts, with_argument, with_texts
@@ -105,14 +100,14 @@ def _question(
 AT_ONCE = 4  # tools of one proposal, at most
 
 
-def _mixed_up(evidence: Evidence) -> list[str]:
+def mixed_up(evidence: Evidence) -> list[str]:
     """The tools that are mixed up, the worst first; those that were not asked for yet, if any."""
     names = [name for pair in mixed_tools(evidence) for name in pair if name != NO_CALL]
     known = [name for name in dict.fromkeys(names) if name in _tools(evidence) and _all_rows(evidence, name)]
     return ([name for name in known if name not in evidence.book.tools] or known[:1])[:AT_ONCE]
 
 
-async def _tool_use(evidence: Evidence, wanted: list[str], ask: Asks) -> list[Draft]:
+async def tool_use(evidence: Evidence, wanted: list[str], ask: Ask) -> list[Draft]:
     """A sentence in the place of a tool's description, which may be what misleads, and one after it."""
     tools, what, begins = _tools(evidence), nouns(evidence.task), "Call it to"
     questions = [
@@ -143,14 +138,14 @@ async def _tool_use(evidence: Evidence, wanted: list[str], ask: Asks) -> list[Dr
 # -- tool_contrast: when one tool is called and not another that is called in its place --------------------------------
 
 
-def _mixed_pair(evidence: Evidence) -> tuple[str, str] | None:
+def mixed_pair(evidence: Evidence) -> tuple[str, str] | None:
     """The tool to say more of, and the other one or `NO_CALL`; of those not asked for yet the most mixed up."""
     pairs = [(said, right) if right == NO_CALL else (right, said) for right, said in mixed_tools(evidence)]
     open_pairs = [pair for pair in pairs if ("tool_contrast", *pair) not in evidence.book.tools_asked]
     return next((pair for pair in open_pairs if all(_all_rows(evidence, name) for name in pair)), None)
 
 
-async def _tool_contrast(evidence: Evidence, pair: tuple[str, str], ask: Asks) -> list[Draft]:
+async def tool_contrast(evidence: Evidence, pair: tuple[str, str], ask: Ask) -> list[Draft]:
     evidence.book.tools_asked.add(("tool_contrast", *pair))
     (name, other), what = pair, nouns(evidence.task)
     rather = "only when" if other == NO_CALL else f"rather than {other} when"
@@ -197,7 +192,7 @@ def wrong_arguments(evidence: Evidence) -> dict[tuple[str, str], list[WrongArgum
     return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
 
 
-def _wrong_argument(evidence: Evidence) -> tuple[str, str, list[WrongArgument]] | None:
+def wrong_argument(evidence: Evidence) -> tuple[str, str, list[WrongArgument]] | None:
     """The argument that is wrong most often, of those that were not asked for yet."""
     known = {name: argument_texts(tool) for name, tool in _tools(evidence).items()}
     for (tool, argument), rows in wrong_arguments(evidence).items():
@@ -207,7 +202,7 @@ def _wrong_argument(evidence: Evidence) -> tuple[str, str, list[WrongArgument]] 
     return None
 
 
-async def _tool_argument(evidence: Evidence, found: tuple[str, str, list[WrongArgument]], ask: Asks) -> list[Draft]:
+async def tool_argument(evidence: Evidence, found: tuple[str, str, list[WrongArgument]], ask: Ask) -> list[Draft]:
     name, argument, rows = found
     evidence.book.tools_asked.add(("tool_argument", name, argument))
     tool = _tools(evidence)[name]
@@ -236,14 +231,14 @@ FEWEST_WORDS = 20  # of a description that is worth it
 SHARE = 0.7  # of its letters, at most
 
 
-def _longest(evidence: Evidence) -> Tool | None:
+def longest(evidence: Evidence) -> Tool | None:
     tools = [tool for tool in _tools(evidence).values() if len(tool.description.split()) >= FEWEST_WORDS]
     asked = evidence.book.tools_asked
     open_tools = [tool for tool in tools if ("tool_shorter", tool.name, tool.description) not in asked]
     return max(open_tools, key=lambda tool: len(tool.description), default=None)
 
 
-async def _tool_shorter(evidence: Evidence, tool: Tool, ask: Asks) -> list[Draft]:
+async def tool_shorter(evidence: Evidence, tool: Tool, ask: Ask) -> list[Draft]:
     """Names of tools and arguments in a description stay."""
     evidence.book.tools_asked.add(("tool_shorter", tool.name, tool.description))
     names = [*(other.name for other in evidence.task.tools), *argument_texts(tool)]
@@ -274,9 +269,3 @@ async def _tool_shorter(evidence: Evidence, tool: Tool, ask: Asks) -> list[Draft
 
 def _holds(text: str, name: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
-
-
-TOOL_USE = Operator("tool_use", _mixed_up, _tool_use)
-TOOL_CONTRAST = Operator("tool_contrast", _mixed_pair, _tool_contrast)
-TOOL_ARGUMENT = Operator("tool_argument", _wrong_argument, _tool_argument)
-TOOL_SHORTER = Operator("tool_shorter", _longest, _tool_shorter)

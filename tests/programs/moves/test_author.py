@@ -11,8 +11,9 @@ import pytest
 from agent.errors import BudgetExhausted, RowRefused, RunRefused
 from agent.gateway.budget import HeldBack
 from agent.ledger.store import Ledger
-from agent.programs.moves.author import ScoredInstruction, best_instructions, longest_request, rationales
+from agent.programs.moves.author import longest_request, rationales
 from agent.programs.moves.chain_moves import rewritten
+from agent.programs.moves.evidence import ScoredInstruction, best_instructions
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import Rewrite
 from agent.search.context import SearchContext

@@ -10,17 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.programs.moves.author import (
-    COPIED_WORDS,
-    FAILURE,
-    MAX_CHARACTERS,
-    MOST_OF_A_ROW,
-    ScoredInstruction,
-    read_proposal,
-    request_messages,
-    why_refused,
-    wrong_rows,
-)
+from agent.programs.moves.asking import COPIED_WORDS, MAX_CHARACTERS, why_refused
+from agent.programs.moves.author import MOST_OF_A_ROW, read_proposal, request_messages
+from agent.programs.moves.evidence import FAILURE, ScoredInstruction, wrong_rows
 from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.prompt.techniques import why_rejected
 from agent.types import Constraints, Demo, Example, Outcome, Prediction, Score

@@ -47,7 +47,7 @@ def test_confusions_are_of_the_two_that_are_swapped() -> None:
 def test_each_change_keeps_names_and_schemas_and_says_what_it_is() -> None:
     own, reasons = baseline(TASK), set[str]()
     for seed in range(40):
-        changed = maker(seed).child(as_prompt(own), outcomes(), DEV)
+        changed = maker(seed).child("tools", as_prompt(own), outcomes())
         if changed is None:  # drawn as it stands
             continue
         made, reason = changed
@@ -64,7 +64,7 @@ def test_each_change_keeps_names_and_schemas_and_says_what_it_is() -> None:
     assert len(reasons) == 4
     texts = ToolTexts(descriptions=(("send_repair", "X"),))
     other = PromptCandidate("zero-shot", "turns", "x", tool_texts=texts)
-    back = [found for seed in range(40) if (found := maker(seed).child(other, outcomes(), DEV))]
+    back = [found for seed in range(40) if (found := maker(seed).child("tools", other, outcomes()))]
     assert {made.tool_texts for made, reason in back if "own texts" in reason} == {None}
 
 
@@ -112,7 +112,7 @@ def test_a_second_example_has_other_arguments_and_a_third_is_not_given() -> None
     )
     made = PromptCandidate("zero-shot", "turns", "x")
     for rng in map(random.Random, range(60)):
-        changed = ToolMaker(task, Choices(rng), rng).child(made, [], {})
+        changed = ToolMaker(task, Choices(rng), rng).child("tools", made, [])
         made = changed[0] if changed and "example" in changed[1] else made
     assert with_texts(task.tools, made.tool_texts)[0].description == (
         'Light. Arguments: room. Only if said: colour. For "x" call it with {"room": "hall"}. '
@@ -142,5 +142,5 @@ def test_texts_of_tools_are_a_part_whose_gain_can_be_told() -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_same_seed_makes_the_same_changes(seed: int) -> None:
-    one, two = (maker(seed).child(as_prompt(baseline(TASK)), outcomes(), DEV) for _ in range(2))
+    one, two = (maker(seed).child("tools", as_prompt(baseline(TASK)), outcomes()) for _ in range(2))
     assert one == two

@@ -12,9 +12,9 @@ from agent.programs.moves.asking import (
     steps,
     why_alike,
     why_cut,
+    why_labels_lost,
     why_part_refused,
 )
-from agent.programs.moves.author import why_labels_lost
 from agent.types import Completion, Example, Message, Usage
 from tests.toys import TEAMS, make_task
 

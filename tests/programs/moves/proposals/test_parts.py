@@ -8,8 +8,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.programs.moves.asking import HEADINGS, Assembled, Book, Part, goal, labels_of_task
-from agent.programs.moves.author import why_labels_lost
+from agent.programs.moves.asking import why_labels_lost
+from agent.programs.moves.evidence import HEADINGS, Assembled, Book, Part, goal, labels_of_task
 from agent.prompt.template import marks
 from tests.toys import TEAMS, make_task
 

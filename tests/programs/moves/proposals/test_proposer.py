@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from agent.ledger.store import Ledger
-from agent.programs.moves.asking import Assembled, Draft, Part
-from agent.programs.moves.author import why_copied, why_labels_lost
+from agent.programs.moves.asking import Draft, why_copied, why_labels_lost
+from agent.programs.moves.evidence import Assembled, Part
 from agent.programs.moves.prompt_moves import PromptMoves
 from agent.programs.moves.proposer import BY_CREDIT, OF_ALL, OF_ONE, Proposer, is_worth_trying
 from agent.programs.train_rows import as_prompt

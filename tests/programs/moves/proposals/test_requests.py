@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.programs.moves.asking import Book, Evidence, Question
-from agent.programs.moves.author import ScoredInstruction, longest_request
+from agent.programs.moves.asking import Question
+from agent.programs.moves.author import longest_request
+from agent.programs.moves.evidence import Book, Evidence, ScoredInstruction
 from agent.programs.moves.proposer import OPERATORS
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search.costs import SEVERAL, proposal_tokens

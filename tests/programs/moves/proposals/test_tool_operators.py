@@ -11,16 +11,10 @@ from collections.abc import Sequence
 import pytest
 
 from agent.metrics.calls import NO_CALL
-from agent.programs.moves.asking import Book, Draft, Evidence, Operator, Question
+from agent.programs.moves.asking import Draft, Operator, Question
+from agent.programs.moves.evidence import Book, Evidence
 from agent.programs.moves.proposer import OPERATORS
-from agent.programs.moves.tool_operators import (
-    TOOL_ARGUMENT,
-    TOOL_CONTRAST,
-    TOOL_SHORTER,
-    TOOL_USE,
-    mixed_tools,
-    wrong_arguments,
-)
+from agent.programs.moves.tool_operators import mixed_tools, wrong_arguments
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.tool_texts import ToolTexts, with_texts
 from agent.search.program import Parent
@@ -39,6 +33,7 @@ from agent.types import (
 )
 from tests.toys import make_task
 
+TOOL_USE, TOOL_CONTRAST, TOOL_ARGUMENT, TOOL_SHORTER = (one for one in OPERATORS if one.name.startswith("tool_"))
 LONG = "Sets the light of one room to a brightness that is given in per cent by the argument level and nothing else."
 SCHEMA = {"type": "object", "properties": {"room": {"type": "string"}, "level": {"type": "integer"}}}
 TOOLS = (
