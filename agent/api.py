@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-from agent.errors import InputError
 from agent.jobs import JOBS
 from agent.jobs.arguments import OptimizeArguments, WatchArguments, launch_of, register_as_begun
 from agent.jobs.interrupts import Stop, run_async, run_blocking
-from agent.jobs.launch import Launch, silence, start
+from agent.jobs.launch import Launch, start
 from agent.jobs.observers import LogWatcher
 from agent.jobs.registry import After, resume_note, run_here, takes
 from agent.jobs.session import Work
@@ -28,7 +27,6 @@ from agent.results.customize import CustomizeResult
 from agent.scoring.task_metrics import MetricFunction
 
 if TYPE_CHECKING:
-    from agent.jobs.sweep.sweep import SweepResult
     from agent.types import Task
 
 Rows = Sequence[Mapping[str, Any]]
@@ -229,44 +227,6 @@ def customize(task: Source, options: CustomizeArguments) -> CustomizeResult:
 
     result: CustomizeResult = run_here(made, db, watcher, Tracking.of(options))
     return result
-
-
-def sweep(
-    file: str | Path, *, ray: str | None = None, jobs: int | None = None, folder: str | Path | None = None
-) -> SweepResult:
-    """Runs every combination of tasks, models, strategies and seeds that a sweep.toml lists, each with its own ledger.
-
-    All are checked before anything is spent. Interrupted or killed, the same call continues where it was: nothing that
-    was paid for is bought again. The first Ctrl-C lets the calls in flight land.
-
-    Args:
-        file: the sweep.toml.
-        ray: the address of a Ray cluster whose nodes run the cells ("auto", "local", or HOST:PORT). None: processes of
-            this machine.
-        jobs: cells at once on this machine, at least 1. None: 1 where a model is embedded, else 4. Not with `ray`.
-        folder: for ledgers and report. None: runs/sweep-NAME.
-
-    Returns:
-        Scores, gains and costs of all cells; `unfinished` names those that have no result.
-
-    Raises:
-        InputError: what the file says is wrong, all of it at once; nothing was called.
-        Interrupted: Ctrl-C.
-
-    Example:
-        >>> result = pa.sweep("sweep.toml", jobs=2)  # doctest: +SKIP
-        >>> [(group["model"], group["score"]) for group in result.groups]  # doctest: +SKIP
-    """
-    from agent.jobs.sweep.prepare import prepare_sweep
-    from agent.jobs.sweep.sweep import run_sweep
-
-    if ray is not None and jobs is not None:
-        raise InputError("jobs: counts processes of this machine; with ray=, [resources] of the file say it")
-    if jobs is not None and (isinstance(jobs, bool) or jobs < 1):
-        raise InputError(f"jobs: {jobs!r}: write a whole number of at least 1")
-    silence()
-    prepared = prepare_sweep(Path(file), None if folder is None else Path(folder), check_keys=ray is None)
-    return run_sweep(prepared, ray=ray, jobs=jobs)
 
 
 def metric(name: str) -> Callable[[_F], _F]:

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from agent.api import migrate as migrate
     from agent.api import optimize as optimize
     from agent.api import resume as resume
-    from agent.api import sweep as sweep
     from agent.errors import AgentError as AgentError
     from agent.errors import InputError as InputError
     from agent.errors import Interrupted as Interrupted
     from agent.jobs.promote import promote as promote
     from agent.jobs.sweep.sweep import SweepResult as SweepResult
+    from agent.jobs.sweep.sweep import sweep as sweep
     from agent.jobs.tool_sources import write_tools as write_tools
     from agent.ledger.container import merge_ledgers as merge_ledgers
     from agent.programs.chain_parts import load_chain as load_chain
@@ -68,7 +68,6 @@ _HOMES = {
     "optimize": "agent.api",
     "resume": "agent.api",
     "strip_html": "agent.task.documents",
-    "sweep": "agent.api",
     "write_tools": "agent.jobs.tool_sources",
 }
 __all__ = [

@@ -115,6 +115,8 @@ def print_shown(found: Any, as_json: bool) -> int:
         show_result(value)
     if shown.error is not None:
         raise shown.error
+    for line in shown.errors:
+        click.echo(f"error: {plain(line)}", err=True)
     return shown.exit_code
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
@@ -196,16 +197,16 @@ def job_command(spec: JobSpec) -> click.Command:
     def called(*parts: Any, **arguments: Any) -> None:
         from agent.cli.progress import JobProgress, Progress
         from agent.jobs.launch import silence
+        from agent.jobs.observers import Watcher
         from agent.jobs.registry import After, Printed
         from agent.jobs.session import Work, run_work
         from agent.jobs.tracking import NO_TRACKING, Tracking
-        from agent.observer import NO_OBSERVER
 
         output: Any = parts[-1] if shown else JsonOption()
         as_json, is_quiet = output.as_json, getattr(output, "quiet", True)
         progress = Progress(is_quiet)
         tracking = next((Tracking.of(each) for each in parts if isinstance(each, TrackOptions)), NO_TRACKING)
-        if spec.asks and not spec.searches:
+        if spec.asks and not spec.takes_observer:
             silence()
 
         def run(work: Work[Any]) -> Any:
@@ -213,7 +214,8 @@ def job_command(spec: JobSpec) -> click.Command:
             with shown:
                 return run_work(work, db, shown, tracking=tracking)
 
-        found = spec.begin(arguments, parts, NO_OBSERVER if as_json else progress)
+        with progress if spec.takes_observer else nullcontext():
+            found = spec.begin(arguments, parts, Watcher() if as_json else progress)
         db = next((part.db for part in parts if hasattr(part, "db")), LEDGER)
         if isinstance(found := After.next(found, run), Work):
             result = run(found)
@@ -227,8 +229,8 @@ def job_command(spec: JobSpec) -> click.Command:
     called.__doc__ = spec.about
     called.__click_params__ = [_argument(each) for each in reversed(spec.arguments)]  # type: ignore[attr-defined]
     shown: list[type[JobOptions]] = [TrackOptions] if spec.tracks else []
-    if (asks := bool(spec.asks or spec.searches)) or spec.has_json:
-        shown.append(QuietOption if asks else JsonOption)
+    if (is_watched := spec.makes_work or spec.takes_observer) or spec.has_json:
+        shown.append(QuietOption if is_watched else JsonOption)
     types = {name: Registered(registry) for name, registry in spec.registries.items()}
     changes: dict[str, Any] = {**CHANGES.get(spec.name, {}), **{name: {"required": True} for name in spec.required}}
     changes |= {name: {"allow_from_autoenv": False} for name in spec.typed}

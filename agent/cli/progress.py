@@ -20,10 +20,10 @@ import click
 from agent.cli.common import plain, short
 from agent.errors import Interrupted
 from agent.gateway.in_flight import InFlight
-from agent.jobs.observers import Snapshot, Watcher, recent_loss
+from agent.jobs.observers import CellLine, Snapshot, Watcher, recent_loss
 from agent.jobs.session import Work, run_work
 from agent.jobs.tracking import NO_TRACKING, Tracking
-from agent.report.facts import bracketed, points
+from agent.report.facts import bracketed, dollars, points
 from agent.safe_text import counted
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class Progress(Watcher):
         self._stage = ""
         self._view: Callable[[], View] | None = None
         self._in_flight, self._beats = InFlight(), 0
+        self._states: dict[str, str] = {}
 
     def __enter__(self) -> Progress:
         if not self._quiet and (live := live_on_stderr()) is not None:
@@ -90,6 +91,19 @@ class Progress(Watcher):
     def on_snapshot(self, snapshot: Snapshot) -> None:
         self._view = lambda: search_view(snapshot)
         self._show(stage_key(snapshot))
+
+    def on_cells(self, cells: Sequence[CellLine]) -> None:
+        if self._live is not None:
+            from agent.cli.cells import cells_table
+
+            self._live.update(cells_table(cells), refresh=True)
+            return
+        for line in cells:
+            was = self._states.get(line.name)
+            self._states[line.name] = line.state
+            if was != line.state and not self._quiet and (was is not None or not line.state.startswith("waits")):
+                score = "" if line.score is None else f", sealed test {points(line.score)}, {dollars(line.usd)}"
+                click.echo(plain(f"{line.name}: {line.state}{score}"), err=True)
 
     def on_heartbeat(self, in_flight: InFlight) -> None:
         self._in_flight, self._beats = in_flight, self._beats + 1

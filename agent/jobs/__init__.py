@@ -27,6 +27,7 @@ _MODULES = {
     "check": ("check", "bless", "monitor", "ab report"),
     "learn": ("learn",),
     "search": ("run", "resume", "migrate", "demo"),
+    "sweep.sweep": ("sweep",),
     "tools": ("tools",),
     "transfer": ("transfer",),
 }

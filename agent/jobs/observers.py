@@ -105,6 +105,19 @@ class Snapshot:
     baseline: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CellLine:
+    """How far a cell of a sweep is: `state` in words, scores in [0, 1], US dollars (None: unknown)."""
+
+    name: str
+    state: str
+    calls: int | None = None
+    planned: int | None = None
+    best: float | None = None
+    score: float | None = None
+    usd: float | None = None
+
+
 class Watcher(Observer):
     """Shows nothing; a subclass shows what happens in a run, and where it stands.
 
@@ -118,6 +131,9 @@ class Watcher(Observer):
 
     def on_job_progress(self, done: int, planned: int, account: Account, retries: int = 0) -> None:
         """How many of its planned calls a job has made, and how many were sent again; called often."""
+
+    def on_cells(self, cells: Sequence[CellLine]) -> None:
+        """How far the cells of a sweep are; called often."""
 
     def on_heartbeat(self, in_flight: InFlight) -> None:
         """The run is alive, and waits for these calls; called about every half second."""

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, get_args, get_type_hints
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from pydantic import create_model
 from pydantic.fields import FieldInfo
@@ -33,7 +33,6 @@ from agent.jobs.observers import LogWatcher, Watcher
 from agent.jobs.session import Session as Session
 from agent.jobs.session import Work, run_work
 from agent.jobs.tracking import NO_TRACKING, Tracking
-from agent.observer import NO_OBSERVER, Observer
 from agent.options.kinds import File
 from agent.options.option import JobOptions, Option, option
 from agent.options.shared import LEDGER, LedgerOption, TrackOptions, in_order
@@ -70,6 +69,7 @@ class Printed:
         notes: lines on stderr.
         exact: printed byte for byte instead.
         error: raised when `--json` has the value.
+        errors: lines on stderr, after the value.
     """
 
     value: Any
@@ -78,6 +78,7 @@ class Printed:
     notes: Sequence[str] = ()
     exact: str | None = None
     error: AgentError | None = None
+    errors: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,6 @@ class JobSpec:
     Args:
         name: the words of its command.
         asks: what its progress is called; "" for a search, and for a job that asks no model.
-        searches: whether it is or begins with a search: its function gets an `observer` for messages.
         shows: prints the result, with the ledger.
         tracks: whether its command has the options of trackers.
         required: options that must be given.
@@ -125,7 +125,6 @@ class JobSpec:
     name: str
     function: Callable[..., Any]
     asks: str = ""
-    searches: bool = False
     shows: Callable[[Any, Path], None] | None = None
     tracks: bool = False
     required: tuple[str, ...] = ()
@@ -158,6 +157,24 @@ class JobSpec:
         }
         return {**({"": create_model("Options", __base__=JobOptions, **single)} if single else {}), **found}
 
+    @cached_property
+    def takes_observer(self) -> bool:
+        """Whether its function gets an `observer` that shows what it does before it is done or gives work."""
+        return any(each.name == "observer" for each in self.parameters)
+
+    @cached_property
+    def makes_work(self) -> bool:
+        """Whether it asks models."""
+        return any(get_origin(kind) in (Work, After) for kind in self._returned)
+
+    @cached_property
+    def _returned(self) -> list[Any]:
+        """The types of what its function gives."""
+        kinds = [get_type_hints(self.function)["return"]]
+        for kind in kinds:
+            kinds += get_args(kind)
+        return kinds
+
     @property
     def paragraphs(self) -> list[str]:
         """The docstring up to its sections, then each section."""
@@ -177,14 +194,11 @@ class JobSpec:
     @property
     def result(self) -> type[Result] | None:
         """The type of its result; None where it has none of its own."""
-        kinds = [get_type_hints(self.function)["return"]]
-        for kind in kinds:
-            kinds += get_args(kind)
-        return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Result)), None)
+        return next((kind for kind in self._returned if isinstance(kind, type) and issubclass(kind, Result)), None)
 
-    def begin(self, arguments: Mapping[str, Any], parts: Iterable[JobOptions], observer: Observer = NO_OBSERVER) -> Any:
+    def begin(self, arguments: Mapping[str, Any], parts: Iterable[JobOptions], observer: Watcher) -> Any:
         """Call the function with its arguments and an instance of each of its models."""
-        values = {**arguments, **({"observer": observer} if self.searches else {})}
+        values = {**arguments, **({"observer": observer} if self.takes_observer else {})}
         for name, part in zip(self.models, parts, strict=False):
             values |= {name: part} if name else dict(part)
         return self.function(**values)
@@ -208,7 +222,7 @@ class JobSpec:
 
     def in_python(self) -> Callable[..., Any]:
         """The job as a function that runs to its end; options are keyword arguments."""
-        bases: list[Any] = [*self.models.values(), *([WatchArguments] if self.asks or self.searches else [])]
+        bases: list[Any] = [*self.models.values(), *([WatchArguments] if self.makes_work else [])]
         model = create_model("Arguments", __base__=tuple(bases) or JobOptions)
 
         def run(*words: Any) -> Any:

@@ -61,7 +61,7 @@ def show_run(result: RunResult, db: Path) -> None:
     print("\n".join(lines or screen_lines(result, brief=True)))
 
 
-@job("run", searches=True, tracks=True, registries={"strategy": STRATEGIES, "track": TRACKERS}, shows=show_run)
+@job("run", tracks=True, registries={"strategy": STRATEGIES, "track": TRACKERS}, shows=show_run)
 def run(
     task: str, options: RunOptions, plan: PlanOption, *, observer: Observer, db: Path = DB, ledger_url: str | None = URL
 ) -> Work[RunResult] | Printed:
@@ -77,7 +77,7 @@ def run(
     return planned(launch) if plan.dry_run else _search(launch, db, ledger_url)
 
 
-@job("resume", searches=True, tracks=True, registries={"track": TRACKERS}, shows=show_run)
+@job("resume", tracks=True, registries={"track": TRACKERS}, shows=show_run)
 def resume(
     run: str = "", *, options: ResumeOptions, observer: Observer, db: Path = DB, ledger_url: str | None = URL
 ) -> Work[RunResult]:
@@ -90,7 +90,7 @@ def resume(
     return _search(prepare_resume(run, options, db, observer), db, ledger_url)
 
 
-@job("migrate", searches=True, required=("model",), shows=show_run)
+@job("migrate", required=("model",), shows=show_run)
 def migrate(
     prompt: str, options: MigrateOptions, plan: PlanOption, *, observer: Observer, db: Path = DB
 ) -> Work[RunResult] | Printed:
@@ -183,7 +183,7 @@ def show_demo(result: RunResult, db: Path) -> None:
         )
 
 
-@job("demo", searches=True, shows=show_demo)
+@job("demo", shows=show_demo)
 def demo(*, observer: Observer, db: Path = DB) -> Work[RunResult]:
     """Run a whole search in seconds, over recorded replies: no model, no key, no network.
 

@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.cluster import LOCAL
+from agent.jobs.observers import Watcher
+from agent.jobs.sweep.executors import RayTasks
 from agent.jobs.sweep.prepare import prepare_sweep
-from agent.jobs.sweep.sweep import RayTasks, run_sweep
+from agent.jobs.sweep.sweep import run_sweep
 from tests.cli.sweeps import write_sweep
 from tests.cli.world import compatible, knowing
 from tests.wire import Fault, WireServer
@@ -45,7 +47,7 @@ def plain(model: str, seed: int) -> None:
 
 def sweep(path: Path, folder: str, ray: str | None) -> None:
     """One sweep of one cell at a time."""
-    found = run_sweep(prepare_sweep(path, Path(folder)), ray=ray, jobs=None if ray else 1)
+    found = run_sweep(prepare_sweep(path, Path(folder)), Watcher(), ray=ray, jobs=None if ray else 1)
     if found.unfinished:
         raise SystemExit(f"{found.unfinished}: no result: {found.cells}")
 

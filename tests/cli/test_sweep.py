@@ -228,7 +228,7 @@ def test_a_page_that_cannot_be_written_takes_no_result_away(monkeypatch: pytest.
     path = write_sweep(["scripted/a.jsonl"])
     Path("a.jsonl").write_text('{"reply": "billing"}\n', "utf-8")
     without_cells = replace(prepare_sweep(path), cells=())
-    monkeypatch.setattr("agent.cli.sweep.prepare_sweep", lambda *_, **__: without_cells)
+    monkeypatch.setattr("agent.jobs.sweep.sweep.prepare_sweep", lambda *_, **__: without_cells)
     (FOLDER / "report.html").mkdir(parents=True)
     result = optimize("sweep", path, "--json")
     assert result.exit_code == 0

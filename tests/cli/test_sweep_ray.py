@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from agent.jobs.observers import CellLine, Watcher
 from agent.jobs.sweep.prepare import prepare_sweep
-from agent.jobs.sweep.sweep import CellLine, run_sweep
+from agent.jobs.sweep.sweep import run_sweep
 from tests.cli.sweeps import broken_cells, resumed, scores, settled, write_sweep
 from tests.cli.world import compatible, good_json, learner, refused
 from tests.ray_nodes import ray_nodes
@@ -48,15 +49,19 @@ def test_ray_is_asked_for_where_it_is_missing() -> None:
 def test_a_killed_node_loses_no_cell_and_buys_nothing_twice(cluster: Any) -> None:
     killed: list[str] = []
 
+    class Killer(Watcher):
+        def on_cells(self, cells: Sequence[CellLine]) -> None:
+            kill_a_node(cells)
+
     def kill_a_node(lines: Sequence[CellLine]) -> None:
-        running = [line.cell.name for line in lines if line.state == "running" and (line.calls or 0) > 3]
+        running = [line.name for line in lines if line.state == "running" and (line.calls or 0) > 3]
         if not killed and len(running) == 3 and any(line.state == "finished" for line in lines):
             killed.extend(running)
             cluster.remove_node(cluster.others[0], allow_graceful=False)
 
     with WireServer(slow) as server:
         prepared = prepare_sweep(write_sweep([compatible(server)], range(12), SLOW))
-        found = run_sweep(prepared, kill_a_node, cluster.address).to_json()
+        found = run_sweep(prepared, Killer(), cluster.address).to_json()
     assert killed
     assert [(cell["state"], cell["error"]) for cell in found["cells"]] == [("finished", "")] * 12
     assert broken_cells() == {}

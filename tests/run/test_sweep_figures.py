@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent.jobs.sweep.cells import Cell, CellProgress
-from agent.jobs.sweep.figures import CellOutcome, summary
+from agent.jobs.sweep.cells import Cell, CellOutcome
+from agent.jobs.sweep.figures import summary
 from agent.jobs.sweep.file import Point
 from agent.release.result import RunResult
 from agent.stats.intervals import mean_ci, paired_difference
@@ -55,7 +55,7 @@ def outcome(task: str, model: str, seed: int, rate: float, rows: range = range(8
     best = {f"r{row}": float(rng.random() < rate) for row in rows}
     own = {f"r{row}": float(rng.random() < 0.5) for row in rows}
     cell = Cell(f"{task}.{model}.{seed}", Point(task, model, None, seed), {}, Path("x.db"))
-    return CellOutcome(cell, CellProgress("finished", "r"), result(model), own, best, digest, 0.25)
+    return CellOutcome(cell, "finished", {"id": "r"}, result(model), own, best, digest, 0.25)
 
 
 def test_gains_are_one_family_and_pairs_of_a_task_another() -> None:

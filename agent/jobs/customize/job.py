@@ -46,7 +46,6 @@ class ExportOption(JobOptions):
 @job(
     "customize",
     asks="comparing the arms",
-    searches=True,
     tracks=True,
     registries={"strategy": STRATEGIES, "track": TRACKERS},
 )

@@ -1,4 +1,4 @@
-"""The cells of a sweep: their ledgers, progress and caps, and how one runs: here, in a child process or on a Ray node.
+"""The cells of a sweep: what their ledgers say, their caps, and how one runs, here or in a child process or on a node.
 
 While a cell runs it writes its progress into a small file next to its ledger, which is replaced as a whole: the ledger
 of a run that continues elsewhere is never opened.
@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -30,7 +30,9 @@ from agent.jobs.resume import prepare_resume
 from agent.jobs.sweep.file import Point, SweepFile
 from agent.ledger.connect import is_there
 from agent.ledger.files import is_held, sibling
+from agent.ledger.query import Row, released_file
 from agent.options.jobs import ResumeOptions
+from agent.release.result import RunResult, search_result
 from agent.safe_text import counted
 
 State = Literal["not begun", "partial", "running", "finished"]
@@ -40,6 +42,8 @@ BUSY_SECONDS = 60.0
 """How long a cell that is taken over waits for the process that had its ledger before."""
 WRITE_SECONDS = 0.5
 """Between two writings of the progress file."""
+PROGRESS = ".progress.json"
+"""The end of its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +65,26 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class CellProgress:
-    """The state of a cell by its ledger. `running`: a process writes it now. `max_cost`: the cap of its run."""
+class CellOutcome:
+    """What the ledger of a cell says.
 
+    Args:
+        state: "running": a process writes it now.
+        run: of the cell, as the ledger lists it; None: not begun.
+        own, best: the sealed scores in [0, 1], by row, of the user's own prompt and of the best found.
+        rows: the hash of the sealed rows.
+        usd: what was paid; None: a price is not known.
+    """
+
+    cell: Cell
     state: State
-    run_id: str = ""
-    status: str = ""
-    error: str = ""
-    max_cost: float | None = None
+    run: Row | None = None
+    result: RunResult | None = None
+    own: Mapping[str, float] = field(default_factory=dict)
+    best: Mapping[str, float] = field(default_factory=dict)
+    rows: str = ""
+    usd: float | None = None
+    release: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,34 +110,51 @@ def cells_of(sweep: SweepFile, folder: Path) -> list[Cell]:
     return found
 
 
-def progress_of(db: Path) -> CellProgress:
-    """The state of the cell with this ledger. Raises LedgerError for a file that is damaged."""
+def begun_run(db: Path) -> tuple[State, Row | None]:
+    """The state of the cell with this ledger, and its run. Raises LedgerError for a file that is damaged."""
     if not is_there(db):
-        return CellProgress("not begun")
+        return "not begun", None
     held = is_held(db)
     with closing(open_history(db)) as history:
         runs = [run for run in history.runs() if not (run["options"] or {}).get("command")]
     if not runs:
-        return CellProgress("running" if held else "not begun")
+        return ("running" if held else "not begun"), None
     run = next((run for run in runs if run["status"] in FINISHED), runs[0])
-    state: State = "finished" if run["status"] in FINISHED else "running" if held else "partial"
-    return CellProgress(state, run["id"], run["status"], run["error"] or "", (run["options"] or {}).get("max_cost"))
+    return ("finished" if run["status"] in FINISHED else "running" if held else "partial"), run
 
 
-def with_shares(sweep: SweepFile, cells: Sequence[Cell], begun: Mapping[str, CellProgress]) -> list[Cell]:
+def read_outcome(cell: Cell) -> CellOutcome:
+    """What the ledger of a cell says. Raises LedgerError where it is damaged."""
+    state, run = begun_run(cell.db)
+    if run is None or state == "running":
+        return CellOutcome(cell, state, run)
+    with closing(open_history(cell.db)) as history:
+        costs = [row["cost_usd"] for row in history.costs(run["id"])]
+        usd = None if None in costs else sum(costs)
+        result = search_result(run["result"], cell.db)
+        if result is None:
+            return CellOutcome(cell, state, run, usd=usd)
+        own = history.trials(run["id"], [0])[0]["candidate_id"]
+        sides = (history.outcomes(run["id"], candidate, "test") for candidate in (own, result.winner.candidate_id))
+        yours, best = ({row["example_id"]: row["value"] for row in side if row["value"] is not None} for side in sides)
+        rows, release = str((run["hashes"] or {}).get("test", "")), str(released_file(run, cell.db) or "")
+        return CellOutcome(cell, state, run, result, yours, best, rows, usd, release)
+
+
+def with_shares(sweep: SweepFile, cells: Sequence[Cell], begun: Mapping[str, CellOutcome]) -> list[Cell]:
     """The cells with caps that together are within that of the sweep. Raises ProblemsError where no such caps exist.
 
     A cell that has begun keeps the cap that its run has, one with its own `max_cost` has that, and the others
     share alike what is left: a cap is in the plan of a run, so it may not depend on which cell came first."""
     if sweep.max_cost is None:
         return list(cells)
+    runs = {name: found.run for name, found in begun.items() if found.run}
     caps = {
-        cell.name: begun[cell.name].max_cost if begun[cell.name].run_id else cell.options.get("max_cost")
+        cell.name: ((run["options"] or {}) if (run := runs.get(cell.name)) else cell.options).get("max_cost")
         for cell in cells
     }
-    uncapped = [name for name, cap in caps.items() if cap is None and begun[name].run_id]
-    taken = sum(cap for cap in caps.values() if cap is not None)
     sharing = [name for name, cap in caps.items() if cap is None]
+    uncapped, taken = [name for name in sharing if name in runs], sum(cap for cap in caps.values() if cap is not None)
     left, what = sweep.max_cost - taken, ""
     if uncapped:
         what = f"max_cost: {uncapped[0]} was begun without a cap; leave it out"
@@ -141,14 +174,10 @@ def with_shares(sweep: SweepFile, cells: Sequence[Cell], begun: Mapping[str, Cel
 # -- running one ------------------------------------------------------------------------------------------------------
 
 
-def progress_file(db: Path) -> Path:
-    return sibling(db, ".progress.json")
-
-
 def read_progress(db: Path) -> dict[str, Any]:
     """The progress file: calls, planned, best (0 to 1), usd (None: unknown), seconds; {} without one."""
     try:
-        found = json.loads(progress_file(db).read_text("utf-8"))
+        found = json.loads(sibling(db, PROGRESS).read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -161,7 +190,7 @@ class CellWatcher(LogWatcher):
 
     def __init__(self, db: Path) -> None:
         super().__init__(None)
-        self._path, self._written = progress_file(db), 0.0
+        self._path, self._written = sibling(db, PROGRESS), 0.0
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
         if time.monotonic() - self._written < WRITE_SECONDS:
@@ -187,15 +216,16 @@ def run_cell(task: str, options: Mapping[str, Any], db: Path, stop: Stop | None 
     """Run a cell to its end, or continue it; a finished one is left alone. Raises AgentError."""
     watcher = CellWatcher(db)
     try:
-        before = progress_of(db)
-        if before.state == "finished":
+        state, run = begun_run(db)
+        if state == "finished":
             return
-        if before.run_id:
-            start(prepare_resume(before.run_id, ResumeOptions(), db, watcher), db, watcher, stop)
+        if run is None:
+            launch = launch_of(task, OptimizeArguments.given(options), db, watcher)
         else:
-            start(launch_of(task, OptimizeArguments.given(options), db, watcher), db, watcher, stop=stop)
+            launch = prepare_resume(run["id"], ResumeOptions(), db, watcher)
+        start(launch, db, watcher, stop)
     finally:
-        progress_file(db).unlink(missing_ok=True)
+        sibling(db, PROGRESS).unlink(missing_ok=True)
 
 
 def order_of(cell: Cell) -> str:

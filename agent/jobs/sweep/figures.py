@@ -7,80 +7,40 @@ comparisons of combinations another for each task; both are corrected by Holm's 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import combinations, groupby
 from typing import Any
 
 from agent.evaluate.score_table import ScoreTable
-from agent.jobs.locations import open_history
-from agent.jobs.sweep.cells import Cell, CellProgress, progress_of
-from agent.ledger.query import released_file
+from agent.jobs.sweep.cells import CellOutcome
 from agent.release.gate import shown
-from agent.release.result import RunResult, search_result
 from agent.stats.intervals import mean_ci
 from agent.stats.selection import holm
 
-Scores = Mapping[str, float]
-"""Scores in [0, 1] by sealed row."""
 SIDES = ("own", "best")
 
 
-@dataclass(frozen=True, slots=True)
-class CellOutcome:
-    """A cell with what its ledger says. `own` and `best`: the sealed scores of the user's own prompt and of the best
-    found; `rows`: the hash of the sealed rows; `usd`: what was paid, None where a price is not known."""
-
-    cell: Cell
-    progress: CellProgress
-    result: RunResult | None = None
-    own: Scores = field(default_factory=dict)
-    best: Scores = field(default_factory=dict)
-    rows: str = ""
-    usd: float | None = None
-    release: str = ""
-
-    def as_dict(self, error: str = "") -> dict[str, Any]:
-        """The cell, JSON-ready. `error`: why it has no result, where that is known."""
-        result, point = self.result, self.cell.point
-        lift = None if result is None else result.lift
-        interval = mean_ci(list(self.best.values()))[1:] if self.best else None
-        return {
-            "cell": self.cell.name,
-            **_axes(self),
-            "seed": point.seed,
-            "state": self.progress.state,
-            "run_id": self.progress.run_id or None,
-            "ledger": str(self.cell.db),
-            "release": self.release or None,
-            "error": (error or self.progress.error) if result is None else "",
-            "baseline": None if result is None else result.baseline.test,
-            "score": None if result is None else result.winner.test,
-            "ci95": None if interval is None else list(interval),
-            "lift": None if lift is None else {"diff": lift.diff, "ci95": list(lift.ci95), "p_value": lift.p_value},
-            "decision": None if result is None else result.decision,
-            "max_cost": self.cell.max_cost,
-            "cost_usd": self.usd,
-        }
-
-
-def read_outcome(cell: Cell) -> CellOutcome:
-    """What the ledger of a cell says. Raises LedgerError where it is damaged."""
-    progress = progress_of(cell.db)
-    if not progress.run_id or progress.state == "running":
-        return CellOutcome(cell, progress)
-    with closing(open_history(cell.db)) as history:
-        run = history.run(progress.run_id)
-        costs = [row["cost_usd"] for row in history.costs(run["id"])]
-        usd = None if None in costs else sum(costs)
-        result = search_result(run["result"], cell.db)
-        if result is None:
-            return CellOutcome(cell, progress, usd=usd)
-        own = history.trials(run["id"], [0])[0]["candidate_id"]
-        sides = (history.outcomes(run["id"], candidate, "test") for candidate in (own, result.winner.candidate_id))
-        yours, best = ({row["example_id"]: row["value"] for row in side if row["value"] is not None} for side in sides)
-        rows = str((run["hashes"] or {}).get("test", ""))
-        return CellOutcome(cell, progress, result, yours, best, rows, usd, str(released_file(run, cell.db) or ""))
+def described(outcome: CellOutcome, error: str = "") -> dict[str, Any]:
+    """A cell, JSON-ready. `error`: why it has no result, where that is known."""
+    cell, run, result = outcome.cell, outcome.run, outcome.result
+    lift = None if result is None else result.lift
+    return {
+        "cell": cell.name,
+        **_axes(outcome),
+        "seed": cell.point.seed,
+        "state": outcome.state,
+        "run_id": run["id"] if run else None,
+        "ledger": str(cell.db),
+        "release": outcome.release or None,
+        "error": (error or (run and run["error"]) or "") if result is None else "",
+        "baseline": None if result is None else result.baseline.test,
+        "score": None if result is None else result.winner.test,
+        "ci95": list(mean_ci(list(outcome.best.values()))[1:]) if outcome.best else None,
+        "lift": None if lift is None else {"diff": lift.diff, "ci95": list(lift.ci95), "p_value": lift.p_value},
+        "decision": None if result is None else result.decision,
+        "max_cost": cell.max_cost,
+        "cost_usd": outcome.usd,
+    }
 
 
 def _axes(outcome: CellOutcome) -> dict[str, Any]:
@@ -103,11 +63,10 @@ def summary(outcomes: Sequence[CellOutcome]) -> dict[str, Any]:
     finished = [outcome for outcome in outcomes if outcome.best]
     groups = [tuple(cells) for _, cells in groupby(finished, key=_axes)]
     table = ScoreTable({f"{side} {at}": _scores(cells, side) for at, cells in enumerate(groups) for side in SIDES})
-    described = [_described(cells, table, at) for at, cells in enumerate(groups)]
-    _correct([found["lift"] for found in described if found["lift"] is not None])
-    tasks = [_task(task, list(same), table) for task, same in groupby(enumerate(described), key=lambda e: e[1]["task"])]
-    known = [outcome.usd for outcome in outcomes if outcome.progress.run_id]
-    return {"groups": described, "tasks": tasks, "cost_usd": _sum(known)}
+    found = [_group(cells, table, at) for at, cells in enumerate(groups)]
+    _correct([group["lift"] for group in found if group["lift"] is not None])
+    tasks = [_task(task, list(same), table) for task, same in groupby(enumerate(found), key=lambda e: e[1]["task"])]
+    return {"groups": found, "tasks": tasks, "cost_usd": _sum([outcome.usd for outcome in outcomes if outcome.run])}
 
 
 def _scores(cells: Sequence[CellOutcome], side: str) -> dict[tuple[str, Hashable], float]:
@@ -126,7 +85,7 @@ def _correct(tests: Sequence[dict[str, Any]]) -> None:
         test["p_holm"], test["shown"] = corrected, shown(test["ci95"], corrected)
 
 
-def _described(cells: Sequence[CellOutcome], table: ScoreTable, at: int) -> dict[str, Any]:
+def _group(cells: Sequence[CellOutcome], table: ScoreTable, at: int) -> dict[str, Any]:
     first, best = cells[0].result, table.mean(f"best {at}")
     assert first is not None
     return {
@@ -160,14 +119,14 @@ def _task(task: str, groups: Sequence[tuple[int, Mapping[str, Any]]], table: Sco
         if test := _paired(table, f"best {one}", f"best {other}", group["seeds"][0]):
             pairs.append({"one": names[one], "other": names[other], **test})
     _correct(pairs)
-    best, described = max(groups, key=lambda group: group[1]["score"])
+    best, group = max(groups, key=lambda group: group[1]["score"])
     mine = names[best]
     beaten = [pair["other"] for pair in pairs if pair["one"] == mine and pair["shown"] > 0]
     beaten += [pair["one"] for pair in pairs if pair["other"] == mine and pair["shown"] < 0]
     return {
         "task": task,
         "best": mine,
-        "score": described["score"],
+        "score": group["score"],
         "beats": beaten,
         "not_shown": [name for at, name in names.items() if at != best and name not in beaten],
         "pairs": pairs,

@@ -1,0 +1,147 @@
+"""Where the cells of a sweep run: as child processes of this machine, or as tasks of a Ray cluster.
+
+On a cluster this process asks and waits. A node or worker that dies takes its cell with it; Ray starts the cell again
+elsewhere, where it continues from its ledger. So all nodes must see the folder of the sweep, with locks that hold
+between them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+from agent.cluster import RETRIES, join_cluster, leave_cluster
+from agent.errors import error_lines
+from agent.jobs.sweep.cells import Cell, Ended, carry_out, order_of
+
+_CHILD = "import promptassay; from agent.jobs.sweep.cells import main; main()"
+_NOT_STARTED = Ended("was not started", True)
+
+
+class Executor(Protocol):
+    """Runs cells; each of its futures ends with its cell."""
+
+    def submit(self, cell: Cell) -> Future[Ended]: ...
+
+    def end_of(self, future: Future[Ended]) -> Ended:
+        """How the cell of a future that is done ended."""
+
+    def interrupt(self) -> None:
+        """At first let what is in flight land, the second time leave the cells at once; start none any more."""
+
+    def close(self) -> None: ...
+
+
+class Processes:
+    """Runs cells as child processes, at most `jobs` at once."""
+
+    def __init__(self, jobs: int) -> None:
+        self._pool = ThreadPoolExecutor(jobs)
+        self._running: set[subprocess.Popen[str]] = set()
+        self._changing = threading.Lock()
+        self._stopped = False
+
+    def submit(self, cell: Cell) -> Future[Ended]:
+        return self._pool.submit(self._run, order_of(cell))
+
+    def end_of(self, future: Future[Ended]) -> Ended:
+        try:
+            return future.result()
+        except CancelledError:
+            return _NOT_STARTED
+
+    def interrupt(self) -> None:
+        with self._changing:
+            self._stopped = True
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            for process in self._running:
+                process.send_signal(signal.SIGINT)
+
+    def close(self) -> None:
+        with self._changing:
+            self._stopped = True
+            for process in self._running:
+                process.kill()
+        self._pool.shutdown(cancel_futures=True)
+
+    def _run(self, order: str) -> Ended:
+        end = _NOT_STARTED
+        for _ in range(1 + RETRIES):
+            with tempfile.TemporaryFile() as errors:
+                with self._changing:
+                    if self._stopped:
+                        return end
+                    process = subprocess.Popen(
+                        [sys.executable, "-X", "utf8", "-c", _CHILD],
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE,
+                        stderr=errors,
+                        text=True,
+                        encoding="utf-8",
+                        start_new_session=True,  # a Ctrl-C of the terminal comes to us alone
+                    )
+                    self._running.add(process)
+                with process:
+                    assert process.stdin is not None
+                    assert process.stdout is not None
+                    with contextlib.suppress(BrokenPipeError):  # it has ended
+                        process.stdin.write(f"{order}\n")
+                        process.stdin.flush()
+                    said = process.stdout.read()
+                with self._changing:
+                    self._running.remove(process)
+                errors.seek(0)
+                last = errors.read()[-2000:].decode("utf-8", "replace").strip().rpartition("\n")[2]
+            with contextlib.suppress(ValueError):
+                return Ended(**json.loads(said))
+            end = Ended(
+                f"its process ended with {process.returncode}{f': {last}' if last else ''}",
+                self._stopped,
+            )
+            if process.returncode >= 0:
+                break
+        return end
+
+
+class RayTasks:
+    """Runs each cell as a task of the cluster at an address, such as "auto" or "local".
+
+    Raises:
+        InputError: Ray is not installed, or there is no such cluster.
+    """
+
+    def __init__(self, address: str, num_cpus: float, num_gpus: float) -> None:
+        self._ray = join_cluster(address, "--ray")
+        self._task = self._ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=RETRIES)(carry_out)
+        self._running: dict[Future[Ended], Any] = {}
+        self._presses = 0
+
+    def submit(self, cell: Cell) -> Future[Ended]:
+        reference = self._task.options(name=cell.name).remote(order_of(cell))
+        future: Future[Ended] = reference.future()
+        self._running[future] = reference
+        return future
+
+    def end_of(self, future: Future[Ended]) -> Ended:
+        del self._running[future]
+        try:
+            return future.result()
+        except self._ray.exceptions.TaskCancelledError:
+            return _NOT_STARTED
+        except self._ray.exceptions.RayError as error:
+            return Ended(f"its task failed: {error_lines(error)[0]}", self._presses > 0)
+
+    def interrupt(self) -> None:
+        self._presses += 1
+        for reference in self._running.values():
+            self._ray.cancel(reference, force=self._presses > 1)
+
+    def close(self) -> None:
+        leave_cluster(self._ray)
