@@ -25,7 +25,7 @@ _CHILD = "import promptassay; from agent.jobs.sweep.cells import main; main()"
 _NOT_STARTED = Ended("was not started", True)
 
 
-class Executor(Protocol):
+class CellExecutor(Protocol):
     """Runs cells; each of its futures ends with its cell."""
 
     def submit(self, cell: Cell) -> Future[Ended]: ...

@@ -20,7 +20,7 @@ from agent.jobs.observers import CellLine, Watcher
 from agent.jobs.registry import Printed, job
 from agent.jobs.session import fetch_weights
 from agent.jobs.sweep.cells import Cell, CellOutcome, Ended, read_outcome, read_progress
-from agent.jobs.sweep.executors import Executor, Processes, RayTasks
+from agent.jobs.sweep.executors import CellExecutor, Processes, RayTasks
 from agent.jobs.sweep.figures import described, summary
 from agent.jobs.sweep.prepare import PreparedSweep, prepare_sweep
 from agent.options.kinds import File
@@ -199,7 +199,7 @@ def run_sweep(
     async def run(stop: Stop) -> int:
         """Run the cells without a result; return how often the user asked to stop."""
         presses, due, waiting = 0, 0.0, dict[Future[Ended], Cell]()
-        executor: Executor
+        executor: CellExecutor
         if ray is not None:
             executor = RayTasks(ray, prepared.file.resources.num_cpus, prepared.file.resources.num_gpus)
         else:
