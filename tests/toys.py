@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent.jobs.launch import Launch, resolved
 from agent.jobs.optimize import RunState
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, NewRun
 from agent.options.jobs import RecordedOptions
 from agent.programs.kinds import program_for
 from agent.release.result import RunResult
@@ -76,7 +76,7 @@ def make_task(rows: int = 12, **changes: object) -> Task:
 def open_ledger(path: Path, run_id: str = "run-1") -> Ledger:
     """A ledger with one open run."""
     ledger = Ledger(path)
-    ledger.begin_run(run_id, make_task(), "m", "", 0, {}, {})
+    ledger.begin_run(NewRun(run_id, make_task(), "m"))
     return ledger
 
 

@@ -17,9 +17,9 @@ from agent.jobs.locations import ledger_option, open_history, releases_folder
 from agent.jobs.registry import DB, Printed, job
 from agent.jobs.tasks import source_of, task_of
 from agent.ledger.anchors import anchor as head_to_keep
-from agent.ledger.anchors import checked, head_of, missing_heads, noted_hash, snapshot, unchecked, witnesses
+from agent.ledger.anchors import checked, missing_heads, noted_hash, witnesses
 from agent.ledger.checks import HELD_OUT, Check, consistency_checks, copied_answers, demo_ids, demo_texts
-from agent.ledger.connect import is_there, refuse_merged
+from agent.ledger.connect import head_of, is_there, refuse_merged, unchecked
 from agent.ledger.container import new_export, write_bundle, write_jsonl
 from agent.ledger.files import is_held, log_is_empty, log_path
 from agent.ledger.query import History, Row, released_file, started_with
@@ -144,7 +144,7 @@ def export(
     run_id = str(history.run(run)["id"]) if run else ""
     if out.is_dir():
         raise InputError(f"{out}: is a folder; name a file with -o")
-    with snapshot(db) as connection:
+    with unchecked(db, as_one=True) as connection:
         refuse_merged(connection, db, "an export holds one whole chain")
         if format == "jsonl":
             return Printed(None, exact="", notes=[f"wrote {out}: {write_jsonl(connection, out, force)} events"])
@@ -447,7 +447,7 @@ def prepare_erasure(hashes: Sequence[str], containing: str | None, actor: str, r
         if containing and containing in words:
             raise InputError(f"{flag} holds the very text that is to go, and would stay; say it without it")
     open_history(db).close()
-    with snapshot(db) as connection:
+    with unchecked(db, as_one=True) as connection:
         for digest in hashes:
             if not connection.execute("SELECT 1 FROM blobs WHERE hash = ?", (digest,)).fetchone():
                 raise InputError(f"{digest}: no text of this hash in {db}; `optimize audit show` prints hashes")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agent.ledger.query import CALIBRATED_EVENT, LOOKED_UP, TOOL_TEXTS
+from agent.ledger.store import NewCandidate
 from agent.observer import Observer, TrainingProgress
 from agent.prompt.tool_texts import as_text
 
@@ -61,9 +62,8 @@ class LedgerObserver(Observer):
         for name, settings in (("picks", shown.picks), ("passages", shown.passages)):
             if settings and not rejected:
                 self._ledger.event(self._run_id, LOOKED_UP[name], {"candidate_id": shown.id, **settings})
-        self._ledger.add_candidate(
-            self._run_id, round_, shown, laid_out, proposal.operator, proposal.parent_id, proposal.reason, rejected
-        )
+        about = (proposal.operator, proposal.parent_id, proposal.reason, rejected)
+        self._ledger.add_candidate(self._run_id, NewCandidate(round_, shown, laid_out, *about))
         if shown.calibration and not rejected:
             body = {key: value for key, value in shown.calibration.items() if key != "bias"}
             bias = json.dumps(shown.calibration["bias"], ensure_ascii=False)  # the labels are the user's words

@@ -36,7 +36,7 @@ from agent.jobs.observers import Changes, LedgerObserver, Watcher
 from agent.jobs.tracking import NO_TRACKING, Tracking, run_params, tracked
 from agent.ledger.provenance import command_line, new_run_id, provenance
 from agent.ledger.query import run_folder
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, NewRun
 from agent.observer import Observer, Observers
 from agent.results.base import CostedResult
 from agent.safe_text import counted
@@ -233,17 +233,19 @@ class Session(Generic[R]):
             self.account = Account(spec.budget, past, self._unpriced)
             return past
         self.ledger.begin_run(
-            self.id,
-            self.task,
-            ", ".join(self.models),
-            spec.proposer,
-            self.seed,
-            caps,
-            {"kind": spec.kind} if spec.kind else spec.tags,
-            parent=spec.parent,
-            origin=provenance(Path(self.task.folder), command_line()),
-            options={"command": self.command} if spec.stored is None else spec.stored,
-            prices=prices_version(self._unpriced),
+            NewRun(
+                self.id,
+                self.task,
+                ", ".join(self.models),
+                spec.proposer,
+                self.seed,
+                caps,
+                {"kind": spec.kind} if spec.kind else spec.tags,
+                spec.parent,
+                provenance(Path(self.task.folder), command_line()),
+                {"command": self.command} if spec.stored is None else spec.stored,
+                prices_version(self._unpriced),
+            )
         )
         if spec.plan is not None:
             self.ledger.set_plan(self.id, spec.plan)

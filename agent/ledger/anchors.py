@@ -3,14 +3,9 @@
 An anchor is number and hash of the last event at one moment, kept by the user. Witnesses are files that the ledger's
 runs wrote: releases (`RUN/prompt.md`, versions in the registry), lines of `aliases.jsonl` and reports note the head
 that the chain had when they were made, the run, and which ledger it was: the hash of its first event, which no two
-ledgers share and all copies of one have. A file counts against a ledger
-
-- that it names by this id, also where the run is not in the ledger: an older copy does not know it; or
-- that has its run: a chain that is made anew has another id.
-
-All others are of another ledger, which may have its runs in the same folder. Nor does a file count whose head another
-ledger in the folder has (a copy that was continued: a note). Knows how the files are laid out, and nothing of what
-they say otherwise.
+ledgers share and all copies of one have. A file counts against a ledger that it names by this id (an older copy does
+not know its run), or that has its run (a chain that is made anew has another id). All others are of another ledger in
+the same folder; nor does a file count whose head another ledger there has (a copy that was continued: a note).
 """
 
 from __future__ import annotations
@@ -18,54 +13,23 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, LedgerError
-from agent.ledger.chain import GENESIS, Finding, structure
-from agent.ledger.connect import reader, refuse_merged, require_version
+from agent.ledger.chain import Finding, structure
+from agent.ledger.connect import head_of, reader, refuse_merged
 from agent.ledger.provenance import utc_now
 from agent.ledger.verify import chains, verify
 from agent.safe_file import parse_json, read_file
 
 HASH = re.compile("[0-9a-f]{64}")
-_NOTED = [re.compile(rf'\b{name}"?\s*[=:]\s*"([0-9a-f]{{64}})"') for name in ("ledger_head", "hash")]
 FENCE = "+++"
 MOST = 64_000_000  # bytes of a release or a history of aliases that are read
 START = 4096  # bytes of a page in which its marks stand
 _MARK = re.compile(r'<meta name="promptassay-(ledger|ledger_head|run_id)" content="([^"]*)">')
-
-
-@contextmanager
-def unchecked(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that cannot write, to a file of this version that was not checked otherwise.
-
-    Raises LedgerError for another version's, and when SQLite cannot read on.
-    """
-    try:
-        with closing(reader(path)) as db:
-            db.isolation_level = None
-            with suppress(sqlite3.Error):  # damaged: whoever reads on says how
-                require_version(db, path)
-            yield db
-    except sqlite3.Error as error:
-        raise LedgerError(f"{path}: not a readable ledger ({error}); name another file with --db") from error
-
-
-@contextmanager
-def snapshot(path: Path) -> Iterator[sqlite3.Connection]:
-    """The same, and it sees the ledger as it is at its first question, whatever a writer adds meanwhile."""
-    with unchecked(path) as db:
-        db.execute("BEGIN")
-        yield db
-
-
-def head_of(db: sqlite3.Connection) -> tuple[int, str]:
-    """Number and hash of the last event."""
-    found = db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
-    return (int(found[0]), str(found[1])) if found else (0, GENESIS)
 
 
 def checked(db: sqlite3.Connection, anchor: str | None = None) -> tuple[int, str, list[Finding]]:
@@ -98,13 +62,10 @@ def noted_hash(word: str) -> str:
         raise InputError(
             f"{word}: neither a hash (64 hex digits) nor a readable file; give what `optimize audit anchor` printed"
         ) from None
-    for pattern in _NOTED:
-        if found := pattern.search(text):
+    for name in ("ledger_head", "hash"):
+        if found := re.search(rf'\b{name}"?\s*[=:]\s*"([0-9a-f]{{64}})"', text):
             return found[1]
     raise InputError(f"{word}: notes no head of a ledger; give what `optimize audit anchor` wrote, or a release")
-
-
-# -- witnesses ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +80,33 @@ class Witness:
 
 def witnesses(folder: Path, releases: Path) -> list[Witness]:
     """All that lies where runs of a ledger in `folder` write, and in the registry `releases`."""
-    places = (
-        (folder, "*/prompt.md", _of_release),
-        (folder, "*/held/prompt.md", _of_release),
-        (releases, "*/*/prompt.md", _of_release),
-        (releases, "*/aliases.jsonl", _of_aliases),
-        (folder, "*.html", _of_page),
-        (folder, "*/*.html", _of_page),
-    )
-    return [each for at, name, read in places for path in sorted(at.glob(name)) for each in read(path)]
+    of_runs, of_versions = ("*/prompt.md", "*/held/prompt.md"), ("*/*/prompt.md", "*/aliases.jsonl")
+    places = [*((folder, name) for name in of_runs), *((releases, name) for name in of_versions)]
+    places += [(folder, name) for name in ("*.html", "*/*.html")]
+    found = []
+    for path in (path for at, name in places for path in sorted(at.glob(name))):
+        for noted in _noted(path):
+            ledger, run_id, head = (str(noted.get(key, "")) for key in ("ledger", "run_id", "ledger_head"))
+            if HASH.fullmatch(head):
+                found.append(Witness(path, ledger, run_id, head))
+    return found
+
+
+def _noted(path: Path) -> Iterator[Mapping[str, Any]]:
+    """What a release, a history of aliases or a page notes; what is none of these notes nothing."""
+    found: list[Any] = []
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        if path.suffix == ".html":
+            with path.open("rb") as file:
+                found.append(dict(_MARK.findall(file.read(START).decode("utf-8", "replace"))))
+        elif path.suffix == ".md":
+            _, front, _ = read_file(path, MOST).decode("utf-8").split(f"{FENCE}\n", 2)
+            found.append(parse_json(front)["provenance"])
+        else:
+            for line in read_file(path, MOST).splitlines():
+                with suppress(ValueError, KeyError, TypeError):  # the last may be cut off; `aliases` tells the rest
+                    found.append(parse_json(line)["evidence"])
+    yield from (each for each in found if isinstance(each, Mapping))
 
 
 def missing_heads(db: sqlite3.Connection, path: Path, noted: list[Witness]) -> tuple[list[Finding], list[str]]:
@@ -163,44 +142,3 @@ def _has(path: Path, head: str) -> bool:
             return db.execute("SELECT 1 FROM events WHERE hash = ?", (head,)).fetchone() is not None
     except (OSError, sqlite3.Error, LedgerError):  # another program's, or damaged: it vouches for nothing
         return False
-
-
-# -- the files --------------------------------------------------------------------------------------------------------
-
-
-def _of_release(path: Path) -> Iterator[Witness]:
-    try:
-        _, front, _ = read_file(path, MOST).decode("utf-8").split(f"{FENCE}\n", 2)
-        noted = parse_json(front)["provenance"]
-    except (OSError, ValueError, KeyError, TypeError):  # what is no release says nothing
-        return
-    yield from _witness(path, noted)
-
-
-def _of_aliases(path: Path) -> Iterator[Witness]:
-    try:
-        lines = read_file(path, MOST).splitlines()
-    except (OSError, ValueError):
-        return
-    for line in lines:
-        try:
-            yield from _witness(path, parse_json(line)["evidence"])
-        except (ValueError, KeyError, TypeError):  # the last may be cut off; `aliases` tells the rest
-            continue
-
-
-def _of_page(path: Path) -> Iterator[Witness]:
-    try:
-        with path.open("rb") as file:
-            start = file.read(START).decode("utf-8", "replace")
-    except OSError:
-        return
-    yield from _witness(path, dict(_MARK.findall(start)))
-
-
-def _witness(path: Path, noted: Mapping[str, Any]) -> Iterator[Witness]:
-    if not isinstance(noted, Mapping):
-        return
-    ledger, run_id, head = (str(noted.get(key, "")) for key in ("ledger", "run_id", "ledger_head"))
-    if HASH.fullmatch(head):
-        yield Witness(path, ledger, run_id, head)

@@ -3,14 +3,16 @@ of another version."""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from agent.errors import InputError, LedgerError
-from agent.ledger.chain import SCHEMA, VERSION, Finding, structure
+from agent.ledger.chain import GENESIS, SCHEMA, VERSION, Finding, structure
 from agent.ledger.files import (
     head_in_main,
     is_held,
@@ -203,13 +205,40 @@ def _not_whole(path: Path, finding: Finding) -> LedgerError:
 
 
 def owner_of(path: Path) -> str:
-    """Who holds the lock, in words, from the row that the holder wrote."""
+    """Who holds the lock, in words, from the event that the holder wrote."""
+    opened = "SELECT body, utc FROM events WHERE kind = 'ledger_opened' ORDER BY seq DESC LIMIT 1"
     try:
         with closing(reader(path)) as db:
-            found = None if structure(db) else db.execute("SELECT host, pid, since_utc FROM owner").fetchone()
-    except (sqlite3.Error, LedgerError):
-        found = None
-    return f"process {found[1]} on {found[0]} since {found[2][:19]} UTC" if found else "another process"
+            body, utc = ("", "") if structure(db) else db.execute(opened).fetchone()
+        owner = json.loads(body)
+        return f"process {owner['pid']} on {owner['host']} since {utc[:19]} UTC"
+    except (sqlite3.Error, LedgerError, ValueError, TypeError, KeyError):
+        return "another process"
+
+
+@contextmanager
+def unchecked(path: Path, as_one: bool = False) -> Iterator[sqlite3.Connection]:
+    """A connection that cannot write, to a file of this version that was not checked otherwise; `as_one`: it sees the
+    ledger as it is at its first question, whatever a writer adds meanwhile.
+
+    Raises LedgerError for another version's, and when SQLite cannot read on.
+    """
+    try:
+        with closing(reader(path)) as db:
+            db.isolation_level = None
+            with suppress(sqlite3.Error):  # damaged: whoever reads on says how
+                require_version(db, path)
+            if as_one:
+                db.execute("BEGIN")
+            yield db
+    except sqlite3.Error as error:
+        raise LedgerError(f"{path}: not a readable ledger ({error}); name another file with --db") from error
+
+
+def head_of(db: sqlite3.Connection) -> tuple[int, str]:
+    """Number and hash of the last event."""
+    found = db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+    return (int(found[0]), str(found[1])) if found else (0, GENESIS)
 
 
 def create(connection: sqlite3.Connection) -> None:

@@ -1,10 +1,8 @@
-"""Takes whole chains out of ledgers into one file that is only read: a merged ledger (`optimize ledger merge`), or a
-bundle that checks itself (`optimize audit export`). What such a file holds is in `verify.py`.
+"""Whole chains of ledgers in one file that is only read: a merged ledger, or a bundle that checks itself.
 
 A copy adds nothing to the ledger that it is a copy of; one that went on by itself adds what came after. A run that
 is in several sources is taken from the one that has most of it, and refused where each has something that the other
-has not. Rows go from file to file inside SQLite: what is held in memory is one source, while it is verified. The same
-sources give the same bytes.
+has not. Rows go from file to file inside SQLite. The same sources give the same bytes. `verify.py` describes the file.
 """
 
 from __future__ import annotations
@@ -19,16 +17,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from agent.errors import InputError, LedgerError
-from agent.ledger import chain
-from agent.ledger import verify as checks
-from agent.ledger.anchors import head_of, unchecked
-from agent.ledger.chain import belonging, expected_objects, replay, texts_in
-from agent.ledger.connect import address_to_read, create, is_there, owner_of
+from agent.ledger import chain as chain_file
+from agent.ledger import verify as verify_file
+from agent.ledger.chain import OWNER_OF, Folded, columns_of, expected_objects
+from agent.ledger.connect import address_to_read, create, head_of, is_there, owner_of, reader, unchecked
 from agent.ledger.files import break_seal, is_held, log_path, set_seal
-from agent.ledger.verify import ALIAS_MOVED, CHAINS, LEDGER, OWNER_OF, is_merged, verify
+from agent.ledger.verify import ALIAS_MOVED, CHAINS, LEDGER, Chain, events, is_merged, verify
 from agent.safe_file import new_file
 
 CACHE_KIB = 128_000
@@ -57,49 +54,46 @@ sys.exit(main(sys.argv[1:], Path(__file__).resolve().parent))
 """
 
 
+class MergedSource(NamedTuple):
+    """A source of a merged ledger: the number of the chain that has it, its events and its head."""
+
+    name: str
+    chain: int
+    events: int
+    head: str
+
+
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What was merged: `chains` with their `events`, `runs` and `calls`; of each of `sources` its name, the chain that
-    has it, its events and its head."""
+    """What was merged: `chains` with their `events`, `runs` and `calls`, out of `sources`."""
 
     path: Path
     chains: int
     events: int
     runs: int
     calls: int
-    sources: tuple[tuple[str, int, int, str], ...]
+    sources: tuple[MergedSource, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The object of `optimize ledger merge --json`."""
-        names = ("name", "chain", "events", "head")
-        return {
-            "ledger": str(self.path),
-            **{name: getattr(self, name) for name in ("chains", "events", "runs", "calls")},
-            "sources": [dict(zip(names, source, strict=True)) for source in self.sources],
-        }
+        counts = {"chains": self.chains, "events": self.events, "runs": self.runs, "calls": self.calls}
+        return {"ledger": str(self.path), **counts, "sources": [source._asdict() for source in self.sources]}
 
 
 def merge_ledgers(paths: Sequence[str | Path], output: str | Path, force: bool = False) -> Merged:
-    """Merges ledgers into one that is only read: the same sources give the same bytes, in any order.
+    """Merge two or more ledgers into one that is only read: the same sources give the same bytes, in any order.
 
-    Args:
-        paths: the ledgers, two or more.
-        output: the file to write, whole or not at all.
-        force: write over a merged ledger that is there.
-
-    Raises:
-        InputError: fewer than two, one of them is not there, or the output is there or is one of them.
-        LedgerError: one is in use or not whole, or a run is in two of them in two ways; all of it at once.
+    Raises InputError where one is not there, or the output is there (`force`: writes over a merged one) or one of them;
+    LedgerError where one is in use or not whole, or a run is in two of them in two ways.
     """
     output = Path(output)
-    parts, sourced = plan(verified(_distinct([Path(path) for path in paths], output, force)))
+    parts, sources = plan(verified(_distinct([Path(path) for path in paths], output, force)))
     with _new_ledger(output) as new:
         write_container(new, parts)
         with closing(sqlite3.connect(new)) as db:
             ask = "SELECT (SELECT seq FROM head), (SELECT COUNT(*) FROM runs), (SELECT COUNT(*) FROM calls)"
-            events, runs, calls = db.execute(ask).fetchone()
-    named = tuple((source.name, part.number, source.events, source.head) for source, part in sourced)
-    return Merged(output, len(parts), events, runs, calls, named)
+            events_of, runs, calls = db.execute(ask).fetchone()
+    return Merged(output, len(parts), events_of, runs, calls, tuple(sources))
 
 
 def _distinct(paths: Sequence[Path], output: Path, force: bool) -> dict[Path, str]:
@@ -109,35 +103,29 @@ def _distinct(paths: Sequence[Path], output: Path, force: bool) -> dict[Path, st
         raise InputError("\n".join(f"{path}: no ledger here" for path in missing))
     if len(paths) < 2:
         raise InputError("name the ledgers to merge, two or more")
+    why = ""
     if Path(os.path.realpath(output)) in files:
-        raise InputError(f"{output}: is one of the ledgers to merge; choose another name with -o")
-    if output.is_dir():
-        raise InputError(f"{output}: is a folder; name a file with -o")
-    if output.exists() and not force:
-        raise InputError(f"{output}: is there already; choose another name, or add --force")
-    if output.exists() and not _holds_merged(output):
-        raise InputError(f"{output}: is there, and is no merged ledger; choose another name with -o")
+        why = "is one of the ledgers to merge; choose another name with -o"
+    elif output.is_dir():
+        why = "is a folder; name a file with -o"
+    elif output.exists() and not force:
+        why = "is there already; choose another name, or add --force"
+    elif output.exists():
+        why = "is there, and is no merged ledger; choose another name with -o"
+        with suppress(sqlite3.Error, LedgerError), closing(reader(output)) as db:
+            why = "" if is_merged(db) else why
+    if why:
+        raise InputError(f"{output}: {why}")
     folder = os.path.commonpath([path.parent for path in files])
     return {path: path.relative_to(folder).as_posix() for path in files}
 
 
-def _holds_merged(path: Path) -> bool:
-    try:
-        with closing(sqlite3.connect(address_to_read(path), uri=True)) as db:
-            return is_merged(db)
-    except (sqlite3.Error, LedgerError):
-        return False
-
-
 # -- the plan: which chains there are, and from which of them each run is taken ----------------------------------------
-
-HASH_OF = "SELECT hash FROM events WHERE seq = ?"
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A ledger as it is at one moment: `runs` says how many events it has of each run, with number and hash of the
-    last."""
+    """A ledger as it is at one moment. `runs`: of each its events, and number and hash of the last of them."""
 
     path: Path
     name: str
@@ -146,32 +134,33 @@ class Source:
     events: int
     head: str
     last_call: int
-    runs: dict[str, tuple[int, int, str]]
+    runs: dict[str, list[Any]]
 
     @staticmethod
     def of(db: sqlite3.Connection, path: Path, name: str) -> Source:
-        events, head = head_of(db)
-        if not events:
+        count, head = head_of(db)
+        if not count:
             raise LedgerError(f"{path}: an empty ledger; leave it out")
         began, ledger = db.execute("SELECT utc, hash FROM events WHERE seq = 1").fetchone()
         (last_call,) = db.execute("SELECT COALESCE(MAX(id), 0) FROM calls").fetchone()
-        last = "SELECT run_id, COUNT(*), MAX(seq) FROM events WHERE run_id <> '' AND kind <> ? GROUP BY run_id"
-        runs = {
-            run_id: (count, seq, str(db.execute(HASH_OF, (seq,)).fetchone()[0]))
-            for run_id, count, seq in db.execute(last, (ALIAS_MOVED,)).fetchall()
-        }
-        return Source(path, name, ledger, began, events, head, int(last_call), runs)
+        of_runs = "SELECT run_id, COUNT(*), MAX(seq), hash FROM events WHERE run_id <> '' AND kind <> ? GROUP BY run_id"
+        runs = {run_id: last for run_id, *last in db.execute(of_runs, (ALIAS_MOVED,))}
+        return Source(path, name, ledger, began, count, head, int(last_call), runs)
+
+    def chain(self, before: Sequence[Part] = (), parent: Chain | None = None, shared: int = 0, only: str = "") -> Chain:
+        """The chain that a container has of it, behind the chains of the parts `before`."""
+        end = before[-1].chain.events + before[-1].chain.seq_offset if before else 0
+        calls = sum(part.source.last_call for part in before)
+        about = (len(before) + 1, self.name, self.ledger, self.events, self.head)
+        return Chain(*about, parent, shared, end - shared, calls, only)
 
 
-@dataclass(slots=True)
-class ChainPart:
-    """A chain that the container will have, and what is taken from its source: the events after `shared`, and what
-    belongs to `runs`."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A chain that the container will have, its source, and the runs whose rows are taken from there."""
 
-    number: int
+    chain: Chain
     source: Source
-    parent: int = 0
-    shared: int = 0
     runs: list[str] = field(default_factory=list)
 
 
@@ -198,44 +187,41 @@ def _source(path: Path, name: str) -> Source:
         return Source.of(db, path, name)
 
 
-def plan(sources: Sequence[Source]) -> tuple[list[ChainPart], list[tuple[Source, ChainPart]]]:
-    """The chains, and for each source the chain that has it: its own, or that of a ledger that went on from it."""
-    parts: list[ChainPart] = []
-    sourced = []
+def plan(sources: Sequence[Source]) -> tuple[list[Part], list[MergedSource]]:
+    """The parts, and for each source the chain that has it: its own, or that of a ledger that went on from it."""
+    parts: list[Part] = []
+    merged = []
     for source in sources:
-        shared, parent = 0, None
+        shared, chain = 0, None
         for part in parts:
             if part.source.ledger == source.ledger and (common := _common(part.source, source)) > shared:
-                shared, parent = common, part
-        if parent is None or shared < source.events:
-            parts.append(ChainPart(len(parts) + 1, source, parent.number if parent else 0, shared))
-            parent = parts[-1]
-        sourced.append((source, parent))
+                shared, chain = common, part.chain
+        if chain is None or shared < source.events:
+            chain = source.chain(parts, chain, shared)
+            parts.append(Part(chain, source))
+        merged.append(MergedSource(source.name, chain.number, source.events, source.head))
     _give_homes(parts, sources)
-    return parts, sourced
+    return parts, merged
 
 
 def _common(one: Source, other: Source) -> int:
     """How many events two copies of one ledger have in common: a hash is that of all events up to its own."""
-    low, high = 1, min(one.events, other.events)
-    with unchecked(one.path) as left, unchecked(other.path) as right:
-        while low < high:
-            middle = (low + high + 1) // 2
-            hashes = {db.execute(HASH_OF, (middle,)).fetchone() for db in (left, right)}
-            low, high = (middle, high) if len(hashes) == 1 else (low, middle - 1)
-    return low
+    with unchecked(one.path) as db:
+        db.execute("ATTACH ? AS other", (address_to_read(other.path),))
+        return int(db.execute("SELECT MAX(seq) FROM main.events JOIN other.events USING (seq, hash)").fetchone()[0])
 
 
-def _give_homes(parts: Sequence[ChainPart], sources: Sequence[Source]) -> None:
+def _give_homes(parts: Sequence[Part], sources: Sequence[Source]) -> None:
     """Each run to the chain that has most of it. Raises LedgerError where another has something else of it."""
     faults = []
     for run_id in dict.fromkeys(run_id for source in sources for run_id in source.runs):
-        having = [(part.source.runs[run_id], part) for part in parts if run_id in part.source.runs]
-        _, home = max(having, key=lambda each: (each[0][0], -each[1].number))
+        having = [part for part in parts if run_id in part.source.runs]
+        home = max(having, key=lambda part: (part.source.runs[run_id][0], -part.chain.number))
         home.runs.append(run_id)
         with unchecked(home.source.path) as db:
-            for (_, seq, digest), part in having:
-                if db.execute(HASH_OF, (seq,)).fetchone() != (digest,):
+            for part in having:
+                _, seq, digest = part.source.runs[run_id]
+                if db.execute("SELECT hash FROM events WHERE seq = ?", (seq,)).fetchone() != (digest,):
                     faults.append(
                         f"{part.source.path}: the run {run_id} is another one than in {home.source.path}, from its "
                         f"event {seq} at the latest; merge one of the two"
@@ -272,8 +258,8 @@ def _new_ledger(output: Path) -> Iterator[Path]:
             new.unlink(missing_ok=True)
 
 
-def write_container(new: Path, parts: Sequence[ChainPart], only: str = "") -> None:
-    """Write the chains into an empty file; with `only`, no rows and texts but those of this run."""
+def write_container(new: Path, parts: Sequence[Part]) -> None:
+    """Write the chains into an empty file; of one that is `only` of a run, no rows and texts but those of this run."""
     indexes = {name: sql for (kind, name), (_, sql) in expected_objects().items() if kind == "index" and sql}
     with closing(sqlite3.connect(new, isolation_level=None)) as db:
         create(db)
@@ -283,25 +269,25 @@ def write_container(new: Path, parts: Sequence[ChainPart], only: str = "") -> No
     for part in parts:
         with _beside(part.source, new) as db:
             erased |= _erased(db)
-    last_seq = last_call = 0
     for part in parts:
-        source = part.source
-        with _beside(source, new) as db:
-            _copy(db, part, last_seq - part.shared, last_call, only)
-            texts = _texts_of(db, only) if only else None
-            where = "NOT IN" if texts is None else "IN"
+        with _beside(part.source, new) as db:
+            _copy(db, part)
+            where, digests = "NOT IN", erased
+            if part.chain.only:
+                folded = Folded.of(events(db))
+                where, digests = "IN", folded.texts_in(folded.belonging(part.runs, True), part.chain.only)
             db.execute(
                 "INSERT OR IGNORE INTO team.blobs SELECT hash, body FROM main.blobs "
                 f"WHERE hash {where} (SELECT value FROM json_each(?)) ORDER BY hash",
-                (json.dumps(sorted(erased if texts is None else texts)),),
+                (json.dumps(sorted(digests)),),
             )
-        last_seq, last_call = last_seq + source.events - part.shared, last_call + source.last_call
     with closing(sqlite3.connect(new, isolation_level=None)) as db:
         _tune(db, "main")
         db.execute("BEGIN")
         for sql in indexes.values():
             db.execute(sql)
-        db.execute("INSERT OR REPLACE INTO head VALUES (1, ?, ?)", (last_seq, parts[-1].source.head))
+        last = parts[-1].chain
+        db.execute("INSERT OR REPLACE INTO head VALUES (1, ?, ?)", (last.events + last.seq_offset, last.head))
         db.execute("COMMIT")
 
 
@@ -329,36 +315,31 @@ def _erased(db: sqlite3.Connection) -> set[str]:
     return {digest for (digest,) in db.execute(f"{said} AND e.value NOT IN (SELECT hash FROM main.blobs)")}
 
 
-def _texts_of(db: sqlite3.Connection, run_id: str) -> set[str]:
-    folded = replay(checks.events(db)).folded
-    return texts_in(folded, belonging(folded, {run_id}, with_answers=True), run_id)
-
-
-def _copy(db: sqlite3.Connection, part: ChainPart, seq_offset: int, call_offset: int, only: str) -> None:
-    source = part.source
-    row = (part.number, source.name, source.ledger, source.events, source.head, part.parent, part.shared)
-    db.execute(
-        "INSERT INTO team.merged_chains VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, seq_offset, call_offset, only)
-    )
+def _copy(db: sqlite3.Connection, part: Part) -> None:
+    chain = part.chain
+    parent = chain.parent.number if chain.parent else 0
+    about = (chain.number, chain.name, chain.ledger, chain.events, chain.head, parent, chain.shared)
+    row = (*about, chain.seq_offset, chain.call_offset, chain.only)
+    db.execute(f"INSERT INTO team.merged_chains VALUES ({', '.join('?' * len(row))})", row)
     db.execute(
         "INSERT INTO team.events SELECT seq + ?, run_id, utc, kind, body, prev_hash, hash FROM main.events "
         "WHERE seq > ? ORDER BY seq",
-        (seq_offset, part.shared),
+        (chain.seq_offset, chain.shared),
     )
     db.execute("CREATE TEMP TABLE taken (id TEXT PRIMARY KEY)")
-    db.executemany("INSERT INTO temp.taken VALUES (?)", ((run_id,) for run_id in ([only] if only else part.runs)))
+    db.executemany("INSERT INTO temp.taken VALUES (?)", ((run_id,) for run_id in part.runs))
     taken = "IN (SELECT id FROM temp.taken)"
     tried = " UNION ".join(
         f"SELECT candidate_id FROM main.{table} WHERE run_id {taken}" for table in ("proposals", "trials")
     )
     for table, column in OWNER_OF.items():
         where = f"{column} {taken}"
-        if table in ("demos", "candidates"):  # in this order: those of the chains before are known by their candidates
+        if table in ("examples", "candidates"):  # in this order: by candidates those of the chains before are known
             where = f"{column} IN ({tried}) AND {column} NOT IN (SELECT id FROM team.candidates)"
-        elif table == "calls" and only:
+        elif table == "calls" and chain.only:
             where += f" OR (state = 'ok' AND call_key IN (SELECT call_key FROM main.calls WHERE run_id {taken}))"
-        names = [name for _, name, *_ in db.execute(f"PRAGMA main.table_info({table})")]
-        found = [f"id + {call_offset}" if (table, name) == ("calls", "id") else name for name in names]
+        names = [*columns_of(table)]
+        found = [f"id + {chain.call_offset}" if (table, name) == ("calls", "id") else name for name in names]
         db.execute(
             f"INSERT INTO team.{table} ({', '.join(names)}) SELECT {', '.join(found)} FROM main.{table} "
             f"WHERE {where} ORDER BY rowid"
@@ -372,7 +353,7 @@ def write_jsonl(db: sqlite3.Connection, path: Path, force: bool) -> int:
     """Every event as one JSON object a line, its body parsed. Returns how many. Raises InputError if it exists."""
     seq = 0
     with new_export(path, force) as file:
-        for event in checks.events(db):
+        for event in events(db):
             seq = event["seq"]
             line = json.dumps({**event, "body": json.loads(event["body"])})  # in ASCII: nothing can break the line
             file.write(f"{line}\n".encode())
@@ -389,10 +370,10 @@ def write_bundle(db: sqlite3.Connection, output: Path, force: bool, run_id: str 
             db.backup(snapshot)
         with unchecked(copy) as snapshot:
             source = Source.of(snapshot, copy, "")
-        write_container(new, [ChainPart(1, source, runs=[*source.runs])], run_id)
+        write_container(new, [Part(source.chain(only=run_id), source, [run_id] if run_id else [*source.runs])])
         with closing(sqlite3.connect(new)) as made:
             (texts,) = made.execute("SELECT COUNT(*) FROM blobs").fetchone()
-        scripts = [Path(str(each.__file__)) for each in (chain, checks)]
+        scripts = [Path(str(each.__file__)) for each in (chain_file, verify_file)]
         members = {
             "README.txt": README.format(part=f", for the run {run_id} only" if run_id else "").encode(),
             "__main__.py": MAIN.encode(),

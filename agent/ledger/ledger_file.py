@@ -16,13 +16,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from agent.errors import LedgerBusy, LedgerError
-from agent.ledger.chain import AUDITED, GENESIS, link, sha256
+from agent.ledger.chain import AUDITED, link, sha256
 from agent.ledger.connect import (
     NeedsWriter,
     create,
+    head_of,
     is_there,
     owner_of,
     reader,
@@ -39,6 +41,7 @@ from agent.ledger.writer import Entry, Statement, Watch, Writer
 from agent.redact import mask, rare_secrets_in
 from agent.types import canonical
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 KNOWN_TEXTS = 10_000  # hashes of texts written by this process that are remembered
 
 
@@ -85,9 +88,7 @@ class LedgerFile:
             break_seal(self.path)
             create(self._connection)
         self.db = reader(self.path)
-        last = self.db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
-        self._seq: int = last[0] if last else 0
-        self._head: str = last[1] if last else GENESIS
+        self._seq, self._head = head_of(self.db)
         self._next_call = int(self.db.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM calls").fetchone()[0])
         self._watch.begin()
         self._writer = Writer(self._connection, self.path, self._watch)
@@ -96,8 +97,7 @@ class LedgerFile:
 
     def _recover(self) -> None:
         """Names the owner, and closes what a killed process left open: unknown, charged at its reservation."""
-        owner = {"host": socket.gethostname(), "pid": os.getpid(), "boot_id": boot_id(), "since_utc": utc_now()}
-        self._put("", "ledger_opened", "owner", {"id": 1, **owner})
+        self.event("", "ledger_opened", {"host": socket.gethostname(), "pid": os.getpid(), "boot_id": boot_id()})
         for number, run_id, usd in self.db.execute(
             "SELECT id, run_id, reserved_usd FROM calls WHERE state IN ('reserved', 'sent')"
         ).fetchall():
@@ -174,9 +174,7 @@ class LedgerFile:
 
     def event(self, run_id: str, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> str:
         """Records a fact; `texts` are payloads, which the body names as `<name>_hash`. Returns the new head."""
-        statements: list[Statement] = []
-        hashes = {f"{name}_hash": self._text(text, statements) for name, text in (texts or {}).items()}
-        self._record(run_id, kind, {**body, **hashes}, statements)
+        self._record(run_id, kind, body, texts={f"{name}_hash": text for name, text in (texts or {}).items()})
         return self._head
 
     def has_event(self, run_id: str, kind: str, body: Mapping[str, Any]) -> bool:
@@ -186,11 +184,9 @@ class LedgerFile:
         return found.fetchone() is not None
 
     def _put(
-        self, run_id: str, kind: str, table: str, row: Mapping[str, Any], statements: Sequence[Statement] = ()
+        self, run_id: str, kind: str, table: str, row: Mapping[str, Any], texts: Mapping[str, str] = NOTHING
     ) -> None:
-        row = {column: self._clean(value) if isinstance(value, str) else value for column, value in row.items()}
-        sql = _insert_sql(table, tuple(row))
-        self._record(run_id, kind, {"insert": table, "row": row}, [*statements, (sql, tuple(row.values()))])
+        self._record(run_id, kind, {"insert": table, "row": row}, "row", texts)
 
     def _set(
         self,
@@ -199,17 +195,32 @@ class LedgerFile:
         table: str,
         key: tuple[Any, ...],
         changes: Mapping[str, Any],
+        texts: Mapping[str, str] = NOTHING,
+    ) -> None:
+        self._record(run_id, kind, {"update": table, "key": list(key), "set": changes}, "set", texts)
+
+    def _record(
+        self,
+        run_id: str,
+        kind: str,
+        fact: Mapping[str, Any],
+        row_in: str = "",
+        texts: Mapping[str, str] = NOTHING,
         statements: Sequence[Statement] = (),
     ) -> None:
-        row = {column: self._clean(value) if isinstance(value, str) else value for column, value in changes.items()}
-        sql = _update_sql(table, tuple(row))
-        body = {"update": table, "key": list(key), "set": row}
-        self._record(run_id, kind, body, [*statements, (sql, (*row.values(), *key))])
-
-    def _record(self, run_id: str, kind: str, fact: Mapping[str, Any], statements: Sequence[Statement]) -> None:
-        """Links an event to the chain and hands it over together with the statements that make it true."""
+        """Links an event to the chain and hands it over together with the statements that make it true: those of the
+        row that it describes, and of payload `texts` by the column that names each."""
         if self._writer.error is not None:
             raise self._refusal(self._writer.error)
+        statements = [*statements]
+        hashes = {column: self._text(text, statements) for column, text in texts.items()}
+        if row_in:
+            values = {**fact[row_in], **hashes}
+            row = {column: self._clean(value) if isinstance(value, str) else value for column, value in values.items()}
+            fact = {**fact, row_in: row}
+            statements.append(_statement(fact, row))
+        else:
+            fact = {**fact, **hashes}
         body = self._clean(canonical(fact))
         if self._repeated.get((kind, body), 0):  # a resumed run passes by: this stands already
             self._repeated[kind, body] -= 1
@@ -218,11 +229,11 @@ class LedgerFile:
         self._seq += 1
         event = {"seq": self._seq, "run_id": run_id, "utc": utc_now(), "kind": kind, "body": body}
         prev, self._head = self._head, link(self._head, event)
-        row = (*event.values(), prev, self._head)
+        statements.append((_EVENT, (*event.values(), prev, self._head)))
         if self._together is not None:
-            self._together += [*statements, (_EVENT, row)]
+            self._together += statements
         else:
-            self._writer.put(Entry([*statements, (_EVENT, row)], self._position))
+            self._writer.put(Entry(statements, self._position))
 
     @contextlib.contextmanager
     def _as_one(self) -> Iterator[None]:
@@ -256,6 +267,13 @@ class LedgerFile:
         return LedgerError(
             f"{self.path}: the ledger cannot be written ({error}); free or repair the disk: what was settled is safe"
         )
+
+
+def _statement(fact: Mapping[str, Any], row: Mapping[str, Any]) -> Statement:
+    """What makes the event about a row true."""
+    if "insert" in fact:
+        return _insert_sql(fact["insert"], tuple(row)), tuple(row.values())
+    return _update_sql(fact["update"], tuple(row)), (*row.values(), *fact["key"])
 
 
 _EVENT = "INSERT INTO events (seq, run_id, utc, kind, body, prev_hash, hash) VALUES (?, ?, ?, ?, ?, ?, ?)"

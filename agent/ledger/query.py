@@ -1,15 +1,11 @@
-"""Reading the ledger: what ran, what each trial was, what it cost. Opens the file read-only; writes nothing.
-
-A damaged file is refused when it is opened. One that was altered together with its seal is refused where it is
-opened `by_chain`.
-"""
+"""Reading the ledger: what ran, what each trial was, what it cost. Writes nothing; a damaged file is refused."""
 
 from __future__ import annotations
 
 import json
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +16,7 @@ from agent.ledger.files import is_held
 from agent.ledger.resume_state import IS_CALL
 from agent.ledger.verify import ALIAS_MOVED
 from agent.options.jobs import RecordedOptions
+from agent.types import Task
 
 Row = dict[str, Any]
 ERASED = "(erased)"
@@ -131,13 +128,10 @@ class Queries:
         return [{**row, "body": json.loads(row["body"])} for row in self.each(asked, *values)]
 
     def alias_moves(self, name: str) -> list[Row]:
-        """The bodies of all events of the kind ALIAS_MOVED of a released `name`, in the order of the chain.
-
-        Each is the line of the name's history (`release/registry.py`) with the hash of that line, and with
-        `release_hash` where the text of the version was kept. In a merged ledger several chains have the same line.
-        """
+        """The bodies of all ALIAS_MOVED events of a released `name`, in the order of the chain: each is a line of its
+        history (`release/registry.py`) with the line's hash, and `release_hash` where the version's text was kept."""
         bodies = [fact["body"] for fact in self.facts(ALIAS_MOVED, name=name)]
-        return list({body["hash"]: body for body in bodies}.values())
+        return list({body["hash"]: body for body in bodies}.values())  # chains of a container may have the same line
 
     def moved_names(self) -> list[str]:
         """Every name whose aliases were moved."""
@@ -148,11 +142,8 @@ class Queries:
         return [(fact["kind"], fact["body"]) for fact in self.facts(*FINE_TUNING, key=key)]
 
     def batches(self) -> list[Row]:
-        """Every batch of calls of every run, in the order of the chain.
-
-        Each has `run_id`, `utc` and `body` of its first event, `job`, its id at the provider ("" where that is not
-        known), and `end`, the body of its last event (None: it is not known to have ended).
-        """
+        """Every batch of calls of every run, in the order of the chain: the first event of each with `job`, its id at
+        the provider ("": not known), and `end`, the body of its last event (None: it is not known to have ended)."""
         found: dict[str, Row] = {}
         for fact in self.facts(*BATCH):
             body = fact["body"]
@@ -163,6 +154,40 @@ class Queries:
             else:
                 found[body["name"]]["end"] = body
         return list(found.values())
+
+    def calibration(self, judge_id: str, run_id: str) -> Row | None:
+        """The latest calibration of this judge that `run_id` could know when it ended, or None."""
+        known = self.facts("judge_calibrated", judge_id=judge_id)
+        ended = self.facts("run_complete", "run_budget", run_ids=[run_id])
+        bodies = [fact["body"] for fact in known if not ended or fact["seq"] < ended[0]["seq"]]
+        return bodies[-1] if bodies else None
+
+    def latencies(self, run_id: str) -> dict[str, float]:
+        """Mean seconds of a settled call by candidate, to be shown; nothing is decided by it."""
+        mean = "SELECT candidate_id, AVG(latency_s) AS mean FROM calls WHERE run_id = ? AND state = 'ok' GROUP BY 1"
+        return {row["candidate_id"]: row["mean"] for row in self.each(mean, run_id) if row["mean"] is not None}
+
+    def seconds_of(self, call_key: str) -> float | None:
+        """How long a settled call took, the first time that it was made, or None."""
+        first = "SELECT latency_s FROM calls WHERE call_key = ? AND state = 'ok' ORDER BY id LIMIT 1"
+        return next((row["latency_s"] for row in self.each(first, call_key)), None)
+
+    def recorded_since(self, utc: str, call_keys: Collection[str]) -> set[str]:
+        """Those of the calls of which an attempt was written down at `utc` or later."""
+        since = "call_key IN (SELECT value FROM json_each(?)) AND sent_utc >= ? AND state <> 'cached'"
+        found = self.each(f"SELECT DISTINCT call_key FROM calls WHERE {since}", json.dumps([*call_keys]), utc)
+        return {row["call_key"] for row in found}
+
+    def has_replies(self, model: str, task: Task) -> bool:
+        """Whether the model has answered for this very task (its rows, metrics and prompt as they are now)."""
+        of_task = "run_id IN (SELECT id FROM runs WHERE hashes = ?) AND model = ? AND state = 'ok'"
+        hashes = json.dumps(dict(task.hashes), ensure_ascii=False)
+        return bool(self.select(f"SELECT 1 FROM calls WHERE {of_task} LIMIT 1", hashes, model))
+
+    def refuses_temperature(self, model: str) -> bool:
+        """Whether the model was seen to take no `temperature`, in any run of this ledger."""
+        refused = "SELECT 1 FROM calls WHERE error_class = 'temperature_refused' AND model = ? LIMIT 1"
+        return bool(self.select(refused, model))
 
     def text(self, digest: str) -> str | None:
         """A payload text by its hash; None when it was erased or never written."""
@@ -250,8 +275,8 @@ class History(Queries):
             SELECT t.number, t.round, t.state, t.n, t.mean, t.low, t.high, t.reason, c.id AS candidate_id, c.technique,
                    c.format, c.role, c.n_examples, COALESCE(c.instruction, '(erased)') AS instruction, p.operator,
                    p.parent_id, p.reason AS proposal,
-                   (SELECT json_group_array(example_id) FROM (SELECT example_id FROM demos d
-                     WHERE d.candidate_id = c.id ORDER BY position)) AS demos,
+                   (SELECT json_group_array(example_id) FROM (SELECT example_id FROM examples e
+                     WHERE e.candidate_id = c.id ORDER BY position)) AS demos,
                    COALESCE(SUM(k.state <> 'cached' AND {IS_CALL}), 0) AS calls,
                    COALESCE(SUM(k.state = 'cached'), 0) AS cached,
                    COALESCE(SUM(CASE WHEN k.state <> 'cached' THEN k.prompt_tokens + k.completion_tokens END), 0)
@@ -281,36 +306,30 @@ class History(Queries):
         rows = self.select("SELECT * FROM prompts WHERE id = ?", candidate_id)
         if not rows:
             raise InputError(f"{candidate_id}: no such candidate in {self.path}")
-        demos = self.select(
-            "SELECT d.position, d.example_id, d.source, b.body FROM demos d LEFT JOIN blobs b ON b.hash = d.body_hash "
-            "WHERE d.candidate_id = ? ORDER BY d.position",
+        examples = self.each(
+            "SELECT e.position, e.example_id, e.source, b.body FROM examples e "
+            "LEFT JOIN blobs b ON b.hash = e.body_hash WHERE e.candidate_id = ? ORDER BY e.position",
             candidate_id,
         )
-        decoded = [{**demo, **(_load(demo.pop("body")) or ERASED_DEMO)} for demo in demos]
         return {
             **rows[0],
             "instruction": rows[0]["instruction"] or ERASED,
             "template": _load(rows[0]["template"]) or [],
-            "demos": decoded,
+            "demos": [{**example, **(_load(example.pop("body")) or ERASED_EXAMPLE)} for example in examples],
             **self._facts_of(candidate_id),
         }
 
     def _facts_of(self, candidate_id: str) -> Row:
         facts = self.facts(*LOOKED_UP.values(), CALIBRATED_EVENT, TOOL_TEXTS, candidate_id=candidate_id)
         bodies = {fact["kind"]: fact["body"] for fact in reversed(facts)}  # the first of each kind
-        found: Row = {
-            name: {key: value for key, value in bodies[kind].items() if key != "candidate_id"}
-            if kind in bodies
-            else None
-            for name, kind in LOOKED_UP.items()
-        }
+        for body in bodies.values():
+            del body["candidate_id"]
+        found: Row = {name: bodies.get(kind) for name, kind in LOOKED_UP.items()}
         if body := bodies.get(CALIBRATED_EVENT):
-            more = {name: body[name] for name in ("neighbours", "prior") if name in body}
-            bias = _load(self.text(body["bias_hash"]))
-            found["calibration"] = {"method": body["method"], "bias": bias, "temperature": body["temperature"], **more}
+            bias, method = _load(self.text(body.pop("bias_hash"))), body.pop("method")
+            found["calibration"] = {"method": method, "bias": bias, "temperature": body.pop("temperature"), **body}
         if body := bodies.get(TOOL_TEXTS):
-            digest = body["tool_texts_hash"]
-            found |= {"tool_texts": _load(self.text(digest)), "tool_texts_hash": digest}
+            found |= {"tool_texts": _load(self.text(body["tool_texts_hash"])), **body}
         return found
 
     def outcomes(self, run_id: str, candidate_id: str, split: str) -> list[Row]:
@@ -350,7 +369,7 @@ class History(Queries):
         )
 
 
-ERASED_DEMO: Row = {"inputs": {}, "outputs": {}, "rationale": ERASED}
+ERASED_EXAMPLE: Row = {"inputs": {}, "outputs": {}, "rationale": ERASED}
 
 
 def _load(text: str | None) -> Any:

@@ -12,30 +12,19 @@ import os
 import platform
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from agent.errors import LedgerError, ModelError, TransportUnknown
-from agent.ledger.ledger_file import LedgerFile
+from agent.ledger.ledger_file import NOTHING, LedgerFile
 from agent.ledger.provenance import tool_version, utc_now
 from agent.ledger.query import Queries
 from agent.ledger.resume_state import ResumeState, resume_state
-from agent.ledger.writer import Entry, Statement
+from agent.ledger.writer import Entry
 from agent.redact import redact, secrets_in
-from agent.types import (
-    CallRole,
-    Completion,
-    Message,
-    Outcome,
-    Request,
-    Shown,
-    SplitName,
-    Task,
-    Trial,
-    Usage,
-)
+from agent.types import CallRole, Completion, Message, Outcome, Request, Shown, SplitName, Task, Trial, Usage
 
 LONGEST_ERROR = 500  # characters
 TOKENS = ("prompt_tokens", "cached_prompt_tokens", "written_prompt_tokens", "completion_tokens")
@@ -60,48 +49,56 @@ class Reservation:
     endpoint: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run that begins: `options` are what resumes it, `origin` says who began it, where and with what."""
+
+    id: str
+    task: Task
+    model: str
+    proposer: str = ""
+    seed: int = 0
+    budget: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    parent: str | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    prices: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NewCandidate:
+    """A candidate, and how a run came to it in a round; `rejected` says why it may not be tried, "" where it may."""
+
+    round: int
+    shown: Shown
+    template: tuple[Message, ...]
+    operator: str
+    parent_id: str | None = None
+    reason: str = ""
+    rejected: str = ""
+
+
 class Ledger(LedgerFile, Queries):
     """What there is to record of a run, and the replies that were paid for. Raises as `LedgerFile`."""
 
     # -- runs ---------------------------------------------------------------------------------------------------------
 
-    def begin_run(
-        self,
-        run_id: str,
-        task: Task,
-        model: str,
-        proposer: str,
-        seed: int,
-        budget: Mapping[str, Any],
-        tags: Mapping[str, str],
-        *,
-        parent: str | None = None,
-        origin: Mapping[str, Any] | None = None,
-        options: Mapping[str, Any] | None = None,
-        prices: str = "",
-    ) -> None:
-        """Opens a run. The task's hashes say which data, metric and rubric it was; `options` are what resumes it."""
+    def begin_run(self, run: NewRun) -> None:
+        """Opens a run. The task's hashes say which data, metric and rubric it was."""
         row = {
-            "id": run_id,
-            "parent": parent,
-            "task": task.name,
-            "folder": task.folder,
+            **_fields(run, "id", "parent", "model", "proposer", "seed", "prices"),
+            **{name: _json(getattr(run, name)) for name in ("budget", "tags", "origin", "options")},
+            **_fields(run.task, "folder"),
+            "task": run.task.name,
+            "hashes": _json(run.task.hashes),
             "status": "running",
-            "model": model,
-            "proposer": proposer,
-            "seed": seed,
             "started_utc": utc_now(),
             "tool": tool_version(),
             "python": platform.python_version(),
             "sqlite": sqlite3.sqlite_version,
-            "origin": _json(origin or {}),
-            "options": _json(options or {}),
-            "prices": prices,
-            "hashes": _json(task.hashes),
-            "budget": _json(budget),
-            "tags": _json(tags),
         }
-        self._put(run_id, "run_started", "runs", row)
+        self._put(run.id, "run_started", "runs", row)
 
     def resume_run(self, run_id: str, budget: Mapping[str, Any]) -> ResumeState:
         """Opens a run again. What it records anew on its way to where it stood is not written twice."""
@@ -119,99 +116,34 @@ class Ledger(LedgerFile, Queries):
     ) -> None:
         """Closes a run. `error` is why it failed: kept as one line of at most 500 characters without keys."""
         self._repeated = Counter()
-        statements: list[Statement] = []
         changes: dict[str, Any] = {"status": status, "ended_utc": utc_now(), "seconds": round(seconds, 3)}
-        if result is not None:
-            changes["result_hash"] = self._text(_json(result), statements)
         if error:
             changes["error"] = _line(error)
-        self._set(run_id, f"run_{status}", "runs", (run_id,), changes, statements)
+        texts = {} if result is None else {"result_hash": _json(result)}
+        self._set(run_id, f"run_{status}", "runs", (run_id,), changes, texts)
 
     # -- candidates, trials, outcomes ---------------------------------------------------------------------------------
 
-    def add_candidate(
-        self,
-        run_id: str,
-        round_: int,
-        shown: Shown,
-        template: tuple[Message, ...],
-        operator: str,
-        parent_id: str | None,
-        reason: str,
-        rejected: str,
-    ) -> None:
-        """A candidate with its examples, and how this run came to it; `rejected` is "" for one that may be tried."""
-        if shown.id not in self._known:
-            self._known.add(shown.id)
-            if not self.db.execute("SELECT 1 FROM candidates WHERE id = ?", (shown.id,)).fetchone():
-                with self._as_one():  # a candidate without its demos would be another one
-                    self._put_candidate(run_id, shown, template)
-        proposal = {"run_id": run_id, "round": round_, "candidate_id": shown.id, "parent_id": parent_id}
-        proposal |= {"operator": operator, "reason": reason, "rejected": rejected}
-        self._put(run_id, "candidate_rejected" if rejected else "candidate_admitted", "proposals", proposal)
+    def add_candidate(self, run_id: str, made: NewCandidate) -> None:
+        """A candidate with its examples, and how this run came to it."""
+        if made.shown.id not in self._known:
+            self._known.add(made.shown.id)
+            if not self.db.execute("SELECT 1 FROM candidates WHERE id = ?", (made.shown.id,)).fetchone():
+                with self._as_one():  # a candidate without its examples would be another one
+                    self._put_candidate(run_id, made.shown, made.template)
+        proposal = {"run_id": run_id, "candidate_id": made.shown.id}
+        proposal |= _fields(made, "round", "parent_id", "operator", "reason", "rejected")
+        self._put(run_id, "candidate_rejected" if made.rejected else "candidate_admitted", "proposals", proposal)
 
     def _put_candidate(self, run_id: str, shown: Shown, template: tuple[Message, ...]) -> None:
-        statements: list[Statement] = []
+        row = _fields(shown, "id", "technique", "format", "role", "n_examples")
         laid_out = json.dumps([message.as_dict() for message in template], ensure_ascii=False)
-        row = {
-            **_fields(shown, "id", "technique", "format", "role", "n_examples"),
-            "instruction_hash": self._text(shown.text, statements),
-            "template_hash": self._text(laid_out, statements),
-        }
-        self._put(run_id, "candidate_made", "candidates", row, statements)
+        texts = {"instruction_hash": shown.text, "template_hash": laid_out}
+        self._put(run_id, "candidate_made", "candidates", row, texts)
         for position, demo in enumerate(shown.demos):
-            parts: list[Statement] = []
+            row = {"candidate_id": shown.id, "position": position, **_fields(demo, "example_id", "source")}
             body = {"inputs": dict(demo.inputs), "outputs": dict(demo.outputs), "rationale": demo.rationale}
-            row = {
-                "candidate_id": shown.id,
-                "position": position,
-                "example_id": demo.example_id,
-                "source": demo.source,
-                "body_hash": self._text(json.dumps(body, ensure_ascii=False), parts),
-            }
-            self._put(run_id, "demo_made", "demos", row, parts)
-
-    def calibration(self, judge_id: str, run_id: str) -> dict[str, Any] | None:
-        """The latest calibration of this judge that `run_id` could know when it ended, or None."""
-        known = self.facts("judge_calibrated", judge_id=judge_id)
-        ended = self.facts("run_complete", "run_budget", run_ids=[run_id])
-        bodies = [fact["body"] for fact in known if not ended or fact["seq"] < ended[0]["seq"]]
-        return bodies[-1] if bodies else None
-
-    def latencies(self, run_id: str) -> dict[str, float]:
-        """Mean seconds of a settled call by candidate, to be shown; nothing is decided by it."""
-        found = self.db.execute(
-            "SELECT candidate_id, AVG(latency_s) FROM calls WHERE run_id = ? AND state = 'ok' GROUP BY candidate_id",
-            (run_id,),
-        )
-        return {str(candidate_id): float(mean) for candidate_id, mean in found if mean is not None}
-
-    def seconds_of(self, call_key: str) -> float | None:
-        """How long a settled call took, the first time that it was made, or None."""
-        first = "SELECT latency_s FROM calls WHERE call_key = ? AND state = 'ok' ORDER BY id LIMIT 1"
-        found = self.db.execute(first, (call_key,)).fetchone()
-        return None if found is None or found[0] is None else float(found[0])
-
-    def recorded_since(self, utc: str, call_keys: Collection[str]) -> set[str]:
-        """Those of the calls of which an attempt was written down at `utc` or later."""
-        since = (
-            "SELECT DISTINCT call_key FROM calls WHERE call_key IN (SELECT value FROM json_each(?)) "
-            "AND sent_utc >= ? AND state <> 'cached'"
-        )
-        return {key for (key,) in self.db.execute(since, (json.dumps([*call_keys]), utc))}
-
-    def has_replies(self, model: str, task: Task) -> bool:
-        """Whether the model has answered for this very task (its rows, metrics and prompt as they are now)."""
-        answered = (
-            "SELECT 1 FROM runs r JOIN calls k ON k.run_id = r.id "
-            "WHERE r.hashes = ? AND k.model = ? AND k.state = 'ok' LIMIT 1"
-        )
-        return self.db.execute(answered, (_json(task.hashes), model)).fetchone() is not None
-
-    def refuses_temperature(self, model: str) -> bool:
-        """Whether the model was seen to take no `temperature`, in any run of this ledger."""
-        refused = "SELECT 1 FROM calls WHERE error_class = 'temperature_refused' AND model = ? LIMIT 1"
-        return self.db.execute(refused, (model,)).fetchone() is not None
+            self._put(run_id, "example_made", "examples", row, {"body_hash": _json(body)})
 
     def put_trial(self, run_id: str, trial: Trial) -> None:
         low, high = trial.ci95 or (None, None)
@@ -221,22 +153,13 @@ class Ledger(LedgerFile, Queries):
 
     def put_outcome(self, run_id: str, split: SplitName, outcome: Outcome) -> None:
         """What a candidate did on a row. The reply itself is that of the call `call_key`."""
-        statements: list[Statement] = []
         body = {
             "fields": dict(outcome.prediction.fields),
             "error": outcome.prediction.error,
             "scores": [[score.metric, score.value, score.reason] for score in outcome.scores],
         }
-        row = {
-            "run_id": run_id,
-            "split": split,
-            "candidate_id": outcome.candidate_id,
-            "example_id": outcome.example_id,
-            "value": outcome.value,
-            "call_key": outcome.call_key,
-            "body_hash": self._text(json.dumps(body, ensure_ascii=False), statements),
-        }
-        self._put(run_id, "outcome", "outcomes", row, statements)
+        row = {"run_id": run_id, "split": split, **_fields(outcome, "candidate_id", "example_id", "value", "call_key")}
+        self._put(run_id, "outcome", "outcomes", row, {"body_hash": _json(body)})
 
     # -- calls --------------------------------------------------------------------------------------------------------
 
@@ -276,16 +199,15 @@ class Ledger(LedgerFile, Queries):
             if isinstance(outcome, Completion):
                 self._settle(call.run_id, call_id, outcome, usd, None)
             else:
-                state = "unknown" if isinstance(outcome, TransportUnknown) else "error"
-                self._fail(call.run_id, call_id, state, outcome, None, usd)
+                self._fail(call.run_id, call_id, state_after(outcome), outcome, None, usd)
         await self.commit()
 
     def _reserve(self, call: Reservation) -> int:
-        statements: list[Statement] = []
         identity = call.request.identity(call.endpoint)
         *before, last = identity["messages"]
-        prefix = self._text(_prefix(call.request.messages[:-1]), statements) if before else ""
-        body = json.dumps({**identity, "messages": [last]}, ensure_ascii=True)
+        texts = {"request_hash": json.dumps({**identity, "messages": [last]})}
+        if before:
+            texts["prefix_hash"] = _prefix(call.request.messages[:-1])
         call_id, self._next_call = self._next_call, self._next_call + 1
         row = {
             "id": call_id,
@@ -294,10 +216,8 @@ class Ledger(LedgerFile, Queries):
             "reserved_usd": call.usd,
             "reserved_tokens": call.tokens,
             "sent_utc": utc_now(),
-            "prefix_hash": prefix,
-            "request_hash": self._text(body, statements),
         }
-        self._put(call.run_id, "call_reserved", "calls", row, statements)
+        self._put(call.run_id, "call_reserved", "calls", row, texts)
         return call_id
 
     def sent(self, call_id: int) -> None:
@@ -310,19 +230,11 @@ class Ledger(LedgerFile, Queries):
         await self.commit()
 
     def _settle(self, run_id: str, call_id: int, completion: Completion, usd: float, latency: float | None) -> None:
-        statements: list[Statement] = []
         scores = {"label_logprobs": completion.label_logprobs} if completion.label_logprobs else {}
-        reply = json.dumps({"text": completion.text, "logprobs": completion.logprobs, **scores}, ensure_ascii=True)
-        changes = {
-            "state": "ok",
-            "finish": completion.finish,
-            **_fields(completion.usage, *TOKENS),
-            "cost_usd": usd,
-            "latency_s": None if latency is None else round(latency, 6),
-            "served_model": completion.model,
-            "response_hash": self._text(reply, statements),
-        }
-        self._set(run_id, "call_ok", "calls", (call_id,), changes, statements)
+        reply = json.dumps({"text": completion.text, "logprobs": completion.logprobs, **scores})
+        changes = {"state": "ok", "finish": completion.finish, "served_model": completion.model}
+        changes |= _fields(completion.usage, *TOKENS)
+        self._end_call(run_id, call_id, changes, usd, latency, {"response_hash": reply})
 
     async def fail(
         self, run_id: str, call_id: int, state: str, error: ModelError | str, latency: float, usd: float
@@ -339,25 +251,26 @@ class Ledger(LedgerFile, Queries):
         if isinstance(error, ModelError):
             changes |= {"error_class": error.kind, "error": str(error)}
             changes |= {"http_status": error.status, "retry_after": error.retry_after}
-        changes |= {"latency_s": None if latency is None else round(latency, 6), "cost_usd": usd}
-        self._set(run_id, f"call_{state}", "calls", (call_id,), changes)
+        self._end_call(run_id, call_id, changes, usd, latency)
+
+    def _end_call(
+        self,
+        run_id: str,
+        call_id: int,
+        changes: Mapping[str, Any],
+        usd: float,
+        latency: float | None,
+        texts: Mapping[str, str] = NOTHING,
+    ) -> None:
+        spent = {"cost_usd": usd, "latency_s": None if latency is None else round(latency, 6)}
+        self._set(run_id, f"call_{changes['state']}", "calls", (call_id,), {**changes, **spent}, texts)
 
     def cache_hit(
         self, run_id: str, role: CallRole, model: str, call_key: str, candidate_id: str, usage: Usage
     ) -> None:
-        row = {
-            "id": self._next_call,
-            "run_id": run_id,
-            "role": role,
-            "model": model,
-            "call_key": call_key,
-            "candidate_id": candidate_id,
-            "attempt": 0,
-            "state": "cached",
-            **_fields(usage, *TOKENS),
-            "sent_utc": utc_now(),
-            "request_hash": "",
-        }
+        row = {"id": self._next_call, "run_id": run_id, "role": role, "model": model, "call_key": call_key}
+        row |= {"candidate_id": candidate_id, "attempt": 0, "state": "cached", "sent_utc": utc_now()}
+        row |= {"request_hash": "", **_fields(usage, *TOKENS)}
         self._next_call += 1
         self._put(run_id, "call_cached", "calls", row)
 
@@ -372,7 +285,7 @@ class Ledger(LedgerFile, Queries):
         if hashes:
             statements = [("DELETE FROM blobs WHERE hash = ?", (digest,)) for digest in hashes]
             body = {"erased": list(hashes), "actor": self._clean(actor), "reason": self._clean(reason)}
-            self._record("", "texts_erased", body, statements)
+            self._record("", "texts_erased", body, statements=statements)
             self._texts.clear()  # what is brought again must be written again
         self.flush()
         try:
@@ -384,6 +297,11 @@ class Ledger(LedgerFile, Queries):
             ) from error
 
 
+def state_after(error: ModelError) -> str:
+    """The state of an attempt that ended in this error."""
+    return "unknown" if isinstance(error, TransportUnknown) else "error"
+
+
 def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(dict(value), ensure_ascii=False)
 
@@ -391,7 +309,7 @@ def _json(value: Mapping[str, Any]) -> str:
 @lru_cache(maxsize=256)
 def _prefix(messages: tuple[Message, ...]) -> str:
     """All messages but the last: the same for every row of a candidate."""
-    return json.dumps([message.as_dict() for message in messages], ensure_ascii=True)
+    return json.dumps([message.as_dict() for message in messages])
 
 
 def _line(error: str) -> str:

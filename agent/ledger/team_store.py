@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError, LedgerError
 from agent.extras import require
-from agent.ledger.chain import AUDITED, EVENT, SCHEMA, Finding, compare, defaults, replay, sha256
+from agent.ledger.chain import AUDITED, EVENT, Finding, Folded, Row, columns_of, sha256
 from agent.ledger.connect import ledger_option, refuse_merged
 from agent.ledger.provenance import tool_version, utc_now
-from agent.ledger.query import History, Row
-from agent.ledger.verify import OWNER_OF
+from agent.ledger.query import History
 from agent.redact import redact, without_password
 
 if TYPE_CHECKING:
@@ -38,14 +36,19 @@ FORMS = "postgresql://USER@HOST/NAME (the password in PGPASSWORD or ~/.pgpass) o
 FINISHED = ("complete", "budget")
 NUL, SHOWN_NUL = "\0", "\u2400"
 """PostgreSQL keeps no text with NUL: it stands there as its symbol."""
+PUBLISHED = {
+    **dict.fromkeys(("ledger", "digest", "tool", "published_utc"), "TEXT"),
+    **dict.fromkeys(("events", "texts"), "INTEGER"),
+}
+"""What is noted of a published run: columns with their types."""
 _TRIED = (
     "SELECT candidate_id FROM proposals WHERE run_id = :run UNION SELECT candidate_id FROM trials WHERE run_id = :run"
 )
 _OF_RUN = (
     f"SELECT {', '.join(EVENT)} FROM events WHERE run_id = :run "
-    "OR (kind IN ('candidate_made', 'demo_made') AND CASE json_extract(body, '$.insert') "
+    "OR (kind IN ('candidate_made', 'example_made') AND CASE json_extract(body, '$.insert') "
     f"WHEN 'candidates' THEN json_extract(body, '$.row.id') IN ({_TRIED}) "
-    f"WHEN 'demos' THEN json_extract(body, '$.row.candidate_id') IN ({_TRIED}) "
+    f"WHEN 'examples' THEN json_extract(body, '$.row.candidate_id') IN ({_TRIED}) "
     "END) ORDER BY seq"
 )
 
@@ -132,7 +135,7 @@ def publish(history: History, run_id: str, url: str, texts: bool = False) -> Pub
             new = _write(engine, metadata, record, tables)
         except IntegrityError:  # another has just published it
             new = _write(engine, metadata, record, tables)
-    rows = sum(len(tables[name]) for name in OWNER_OF)
+    rows = sum(len(tables[name]) for name in AUDITED)
     counts = record["events"], rows, record["texts"], record["digest"]
     return Published(record["run"], without_password(url), *counts, new)
 
@@ -176,7 +179,7 @@ def verify_published(url: str, run_id: str, anchor: str | None = None) -> Publis
         if there is None:
             raise missing
         events = _rows(db, metadata, "events", run_id, ("seq",))
-        rows = {table: _rows(db, metadata, table, run_id, AUDITED[table]) for table in OWNER_OF}
+        rows = {table: _rows(db, metadata, table, run_id, AUDITED[table]) for table in AUDITED}
         texts = _rows(db, metadata, "texts", run_id, ("hash",))
     digest = digest_of(events)
     found = list(differences([{name: event[name] for name in EVENT} for event in events], rows, texts))
@@ -226,32 +229,17 @@ def _connected(target: URL, url: str) -> Iterator[tuple[Engine, MetaData]]:
 def _metadata() -> MetaData:
     from sqlalchemy import BigInteger, Column, Double, MetaData, Table, Text
 
-    metadata = MetaData()
-    named = {
-        "published": ("", "ledger:TEXT events:INTEGER digest:TEXT texts:INTEGER tool:TEXT published_utc:TEXT"),
-        "events": ("seq", "seq:INTEGER run_id:TEXT utc:TEXT kind:TEXT body:TEXT prev_hash:TEXT hash:TEXT"),
-        "texts": ("hash", "hash:TEXT body:TEXT"),
-    }
-    of: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
-        name: ((key,), [tuple(column.split(":")) for column in columns.split()])
-        for name, (key, columns) in named.items()
-    }
-    with _schema() as db:
-        for table in OWNER_OF:
-            of[table] = AUDITED[table], [(row[1], row[2]) for row in db.execute(f"PRAGMA table_info({table})")]
-    types = {"TEXT": Text, "INTEGER": BigInteger, "REAL": Double}
+    metadata, types = MetaData(), {"TEXT": Text, "INTEGER": BigInteger, "REAL": Double}
+    of: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {"published": ((), PUBLISHED)}
+    for table, key in {**AUDITED, "events": ("seq",), "blobs": ("hash",)}.items():
+        kinds = {column: kind for column, (kind, _) in columns_of(table).items()}
+        of["texts" if table == "blobs" else table] = key, kinds
     for name, (key, columns) in of.items():
-        made: list[Column[Any]] = [Column(column, types[kind], primary_key=column in key) for column, kind in columns]
+        made: list[Column[Any]] = [
+            Column(column, types[kind], primary_key=column in key) for column, kind in columns.items()
+        ]
         Table(PREFIX + name, metadata, Column("run", Text, primary_key=True), *made)
     return metadata
-
-
-@contextmanager
-def _schema() -> Iterator[sqlite3.Connection]:
-    """An empty ledger in memory, for what its columns are."""
-    with closing(sqlite3.connect(":memory:")) as db:
-        db.executescript(SCHEMA)
-        yield db
 
 
 # -- what is published -------------------------------------------------------------------------------------------------
@@ -266,15 +254,15 @@ def publication(history: History, run_id: str, with_texts: bool) -> tuple[Row, d
     if run["status"] not in FINISHED:
         raise LedgerError(f"{run['id']}: not finished ({run['status']}); `optimize resume` goes on with it")
     events = [dict(zip(EVENT, found, strict=True)) for found in history.db.execute(_OF_RUN, {"run": run["id"]})]
-    replayed = replay(events, gaps=True)
-    if replayed.broken:
+    folded = Folded.of(events, gaps=True)
+    if folded.broken:
         verify = f"`optimize audit verify{ledger_option(history.path)}`"
-        raise LedgerError(f"{history.path}: not whole: {replayed.broken}; {verify} lists all")
-    tables: dict[str, list[Row]] = {"events": events, **{table: [] for table in OWNER_OF}, "texts": []}
-    empty = {table: defaults(history.db, table) for table in OWNER_OF}
-    for place, row in replayed.folded.rows.items():
-        tables[place[0]].append(plain({**empty[place[0]], **row}))
-    for digest in replayed.folded.texts if with_texts else ():
+        raise LedgerError(f"{history.path}: not whole: {folded.broken}; {verify} lists all")
+    tables: dict[str, list[Row]] = {"events": events, **{table: [] for table in AUDITED}, "texts": []}
+    for place, row in folded.rows.items():
+        empty = {name: value for name, (_, value) in columns_of(place[0]).items()}
+        tables[place[0]].append(plain({**empty, **row}))
+    for digest in folded.texts if with_texts else ():
         if (text := history.text(digest)) is not None:
             tables["texts"].append(plain({"hash": digest, "body": text}))
     (ledger,) = history.db.execute("SELECT hash FROM events WHERE seq = 1").fetchone()
@@ -294,15 +282,12 @@ def plain(row: Mapping[str, Any]) -> Row:
 
 def differences(events: Iterable[Row], rows: Mapping[str, Iterable[Row]], texts: Iterable[Row]) -> Iterator[Finding]:
     """Where rows and texts are not what the events say of them."""
-    replayed = replay(events, gaps=True)
-    if replayed.broken:
-        yield replayed.broken
+    folded = Folded.of(events, gaps=True)
+    if folded.broken:
+        yield folded.broken
         return
-    folded = replayed.folded
     said = {place: plain(row) for place, row in folded.rows.items()}
-    with _schema() as db:
-        tables = [(table, map(dict, there), defaults(db, table)) for table, there in rows.items()]
-    yield from compare(tables, said, folded, replayed.seq)
+    yield from folded.compare(((table, map(dict, there)) for table, there in rows.items()), said)
     for text in texts:
         if text["hash"] not in folded.texts:
             yield Finding(0, f"no event tells of a text: {text['hash']}")

@@ -40,7 +40,7 @@ KINDS = (
     ("reply", "calls", "response_hash"),
     ("instruction", "candidates", "instruction_hash"),
     ("prompt", "candidates", "template_hash"),
-    ("demo", "demos", "body_hash"),
+    ("example", "examples", "body_hash"),
     ("outcome", "outcomes", "body_hash"),
     ("result", "runs", "result_hash"),
 )

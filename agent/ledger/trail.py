@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from agent.errors import InputError
 from agent.ledger.chain import AUDITED
 from agent.ledger.query import History, Row, no_price, released_file
 from agent.ledger.verify import home_of
-from agent.types import canonical
 
 
 def events_of(history: History, run_id: str) -> list[Row]:
@@ -26,15 +25,7 @@ def events_of(history: History, run_id: str) -> list[Row]:
 
 def facts_of(history: History, run_id: str, kind: str) -> list[Row]:
     """The run's events of one kind in order, each with its parsed body."""
-    return facts_by_run(history, [run_id], kind).get(run_id, [])
-
-
-def facts_by_run(history: History, run_ids: Sequence[str], kind: str) -> dict[str, list[Row]]:
-    """`facts_of` each of these runs, those that have none left out: all events are looked through once."""
-    found: dict[str, list[Row]] = {}
-    for fact in history.facts(kind, run_ids=run_ids):
-        found.setdefault(fact.pop("run_id"), []).append(fact)
-    return found
+    return history.facts(kind, run_ids=[run_id])
 
 
 def promoted_since(history: History, run_id: str) -> Row | None:
@@ -43,33 +34,16 @@ def promoted_since(history: History, run_id: str) -> Row | None:
     return found[-1]["body"] if found else None
 
 
-def events_about(history: History, run_id: str, table: str, key: Sequence[Any]) -> list[Row]:
-    """The run's events that tell of one row, each with its parsed body."""
-    place = (table, *key)
-    column, value = AUDITED[table][-1], canonical(key[-1])
-    rows = history.select(
-        "SELECT seq, utc, kind, body FROM events WHERE run_id = ? AND "
-        "(instr(body, ?) AND instr(body, ?) OR instr(body, ?) AND instr(body, ?)) ORDER BY seq",
+def events_about(history: History, run_id: str, table: str, key: Any) -> list[Row]:
+    """The run's events that tell of one row, by the last column of its key, each with its parsed body."""
+    found = history.select(
+        "SELECT seq, utc, kind, body FROM events WHERE run_id = ? AND (json_extract(body, '$.insert') = ? AND "
+        f"json_extract(body, '$.row.{AUDITED[table][-1]}') = ? OR json_extract(body, '$.update') = ? AND "
+        "json_extract(body, '$.key[#-1]') = ?) ORDER BY seq",
         run_id,
-        f'"{column}":{value}',
-        f'"insert":"{table}"',
-        f'"key":{canonical(list(key))}',
-        f'"update":"{table}"',
+        *2 * (table, key),
     )
-    found = []
-    for row in rows:
-        body = json.loads(row["body"])
-        if _place(body) == place:
-            found.append({**row, "body": body})
-    return found
-
-
-def _place(body: Row) -> tuple[Any, ...]:
-    if "update" in body:
-        return (body["update"], *body["key"])
-    if "insert" in body:
-        return (body["insert"], *(body["row"][column] for column in AUDITED[body["insert"]]))
-    return ()
+    return [{**row, "body": json.loads(row["body"])} for row in found]
 
 
 def trial_states(history: History, run_id: str, number: int) -> list[Row]:
@@ -77,7 +51,7 @@ def trial_states(history: History, run_id: str, number: int) -> list[Row]:
     return [
         {"seq": event["seq"], "utc": event["utc"]}
         | {column: event["body"]["row"][column] for column in ("state", "n", "mean", "reason")}
-        for event in events_about(history, run_id, "trials", (run_id, number))
+        for event in events_about(history, run_id, "trials", number)
     ]
 
 
@@ -134,7 +108,7 @@ def call(history: History, number: int, with_events: bool = True) -> Row:
 
 def _events_of_call(history: History, row: Row) -> list[Row]:
     number = row["id"] - home_of(history.db, row["run_id"]).call_offset  # as its own ledger numbers it
-    return events_about(history, row["run_id"], "calls", (number,))
+    return events_about(history, row["run_id"], "calls", number)
 
 
 def request_of(history: History, call_key: str) -> Row | None:
@@ -196,10 +170,8 @@ def lineage(history: History, candidate_id: str, versions: Mapping[str, str]) ->
     rows = history.select("SELECT run_id FROM proposals WHERE candidate_id = ? ORDER BY rowid", candidate_id)
     ids = [row["run_id"] for row in rows]
     runs = {run["id"]: run for run in history.runs()} if ids else {}
-    promoted, proposed = (facts_by_run(history, ids, kind) for kind in ("promoted", "proposal"))
-    found = [
-        _in_run(history, runs[run_id], candidate, promoted.get(run_id, []), proposed.get(run_id, [])) for run_id in ids
-    ]
+    facts = history.facts("promoted", "proposal", run_ids=ids)
+    found = [_in_run(history, runs[run_id], candidate, [f for f in facts if f["run_id"] == run_id]) for run_id in ids]
     mine = [version for version, made_from in versions.items() if made_from == candidate_id]
     names = dict.fromkeys(run["task"] for run in found) if mine else {}
     moves = [move for name in names for move in history.alias_moves(name)]
@@ -211,13 +183,13 @@ def lineage(history: History, candidate_id: str, versions: Mapping[str, str]) ->
     }
 
 
-def _in_run(history: History, run: Row, candidate: Row, promotions: list[Row], proposals: list[Row]) -> Row:
+def _in_run(history: History, run: Row, candidate: Row, facts: list[Row]) -> Row:
     run_id = run["id"]
     own = "SELECT number FROM trials WHERE run_id = ? AND (candidate_id = ? OR number = 0)"
     trials = history.trials(run_id, [row["number"] for row in history.select(own, run_id, candidate["id"])])
     result = run["result"] or {}
     file = released_file(run, history.path)
-    since = promotions[-1]["body"] if promotions else None
+    since = next((fact["body"] for fact in reversed(facts) if fact["kind"] == "promoted"), None)
     promoted = since is not None or result.get("decision") == "promote"
     baseline = next((trial["candidate_id"] for trial in trials if trial["number"] == 0), None)
     released = result.get("winner", {}).get("candidate_id") if promoted else baseline
@@ -229,7 +201,7 @@ def _in_run(history: History, run: Row, candidate: Row, promotions: list[Row], p
         "status": run["status"],
         "started_utc": run["started_utc"],
         "chain": chain_of_parents(history, run_id, candidate["id"]),
-        "proposal": _proposal(history, proposals, candidate),
+        "proposal": _proposal(history, [fact for fact in facts if fact["kind"] == "proposal"], candidate),
         "trials": [{name: t[name] for name in kept} for t in trials if t["candidate_id"] == candidate["id"]],
         "released": file is not None and released == candidate["id"],
         "decision": result.get("decision"),

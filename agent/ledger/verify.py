@@ -3,13 +3,10 @@
 Tamper-evident, not tamper-proof: who rewrites the whole file can rewrite the chain. A head hash noted elsewhere (every
 release and report has it, `optimize audit anchor` prints it) shows that too.
 
-A ledger that is written has one chain. A container has the chains of one or more ledgers and is only read: a merged
-ledger, or what a bundle holds, which may have the rows and texts of one run alone. Its tables are those of a ledger, so
-that whatever reads one reads this; `merged_chains` describes each chain. A copy of a ledger that was continued shares
-its first events with the original: they are in the file once. Each chain numbers its events and calls from 1; in the
-file both are numbered through.
-
-A bundle holds a copy of this file (see `chain.py`): `main` checks it.
+A ledger that is written has one chain. A container has the chains of one or more ledgers in the same tables, so that
+whatever reads a ledger reads it, and is only read: a merged ledger, or what a bundle holds. A copy of a ledger that was
+continued shares its first events with the original: they are in the file once. Each chain numbers its events and calls
+from 1; in the file both are numbered through. `main` checks the bundle that holds a copy of this file.
 """
 
 from __future__ import annotations
@@ -18,39 +15,18 @@ import gc
 import json
 import sqlite3
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.ledger.chain import (
-    AUDITED,
-    EVENT,
-    Finding,
-    Row,
-    belonging,
-    compare,
-    compare_texts,
-    defaults,
-    replay,
-    stored_texts,
-    structure,
-    texts_in,
-)
+from agent.ledger.chain import AUDITED, EVENT, OWNER_OF, Finding, Folded, Row, sha256, structure
 
 CHAINS = (
     "CREATE TABLE merged_chains (number INTEGER PRIMARY KEY, name TEXT NOT NULL, ledger TEXT NOT NULL, events INTEGER "
     "NOT NULL, head TEXT NOT NULL, parent INTEGER NOT NULL, shared INTEGER NOT NULL, seq_offset INTEGER NOT NULL, "
     "call_offset INTEGER NOT NULL, only TEXT NOT NULL)"
 )
-OWNER_OF = {
-    "runs": "id",
-    "demos": "candidate_id",
-    "candidates": "id",
-    **dict.fromkeys(("proposals", "trials", "outcomes", "calls"), "run_id"),
-}
-"""The tables of a container, each with the column of the run or candidate that a row belongs to. (`owner` is of the
-open file, and left out.)"""
 ALIAS_MOVED = "alias_moved"
 """The kind of the event about an alias: every ledger of a folder has it, also of the runs of others."""
 LEDGER = "ledger.db"
@@ -98,6 +74,10 @@ class Chain:
             return self.events
         return min(self.shared, self.parent.shared_with(other)) if self.parent else 0
 
+    def here(self, finding: Finding) -> Finding:
+        """A finding with the number that its event has in the file."""
+        return Finding(self.seq_here(finding.seq), f"{self.name}: {finding.what}") if self.name else finding
+
 
 def is_merged(db: sqlite3.Connection) -> bool:
     """Whether the file says that it is a container; its schema is checked separately (`structure`)."""
@@ -125,6 +105,13 @@ def home_of(db: sqlite3.Connection, run_id: str) -> Chain:
     return next((chain for chain in reversed(found) if seq > chain.start), found[0])
 
 
+def events(db: sqlite3.Connection, after: int = FIRST, upto: int = LAST) -> Iterator[Row]:
+    """The events with numbers above `after` and up to `upto` in order; `body` is its exact text."""
+    asked = f"SELECT {', '.join(EVENT)} FROM events WHERE seq > ? AND seq <= ? ORDER BY seq"
+    for values in db.execute(asked, (after, upto)):
+        yield dict(zip(EVENT, values, strict=True))
+
+
 def chain_events(db: sqlite3.Connection, chain: Chain, upto: int) -> Iterator[Row]:
     """The events of one chain up to number `upto` in order, with the numbers that they have there."""
     if chain.parent:
@@ -134,21 +121,15 @@ def chain_events(db: sqlite3.Connection, chain: Chain, upto: int) -> Iterator[Ro
         yield event
 
 
-def events(db: sqlite3.Connection, after: int = FIRST, upto: int = LAST) -> Iterator[Row]:
-    """The events with numbers above `after` and up to `upto` in order; `body` is its exact text."""
-    asked = f"SELECT {', '.join(EVENT)} FROM events WHERE seq > ? AND seq <= ? ORDER BY seq"
-    for values in db.execute(asked, (after, upto)):
-        yield dict(zip(EVENT, values, strict=True))
+# -- verification -----------------------------------------------------------------------------------------------------
 
 
 def verify(db: sqlite3.Connection, anchor: str | None = None) -> list[Finding]:
     """Everything that does not hold, first seq first, the file as a whole last; [] for a whole ledger.
 
-    `anchor`: a hash noted elsewhere.
-
     Checked are the schema, and if that is ours the file's structure, the chain, its head, every row of the audited
     tables against the events about it, and every text against its hash. A file that SQLite cannot read is a finding,
-    not an error. All of it is seen as it is at one moment, whatever a writer adds meanwhile.
+    not an error. All of it is seen as it is at one moment. `anchor`: a hash noted elsewhere.
     """
     collects = gc.isenabled()
     gc.disable()  # many small objects that all stay: to look for garbage among them would take a third of the time
@@ -169,7 +150,6 @@ def verify(db: sqlite3.Connection, anchor: str | None = None) -> list[Finding]:
 
 
 def _contents(db: sqlite3.Connection, anchor: str | None) -> Iterator[Finding]:
-    """The numbers are those of the file's events, the words have those of the chain."""
     (made,) = db.execute("SELECT MAX(sql) FROM main.sqlite_master WHERE name = 'merged_chains'").fetchone()
     if made not in (None, CHAINS):
         yield Finding(0, "the tables of the merge are not as made: merged_chains")
@@ -184,56 +164,69 @@ def _contents(db: sqlite3.Connection, anchor: str | None) -> Iterator[Finding]:
     candidates: set[str] = set()  # of the chains before
     anchored, seq = anchor is None, 0
     for chain in found.values():
-        replayed = replay(chain_events(db, chain, chain.events if merged else LAST), anchor)
-        folded, seq, broken = replayed.folded, replayed.seq, replayed.broken
-        if broken is None and (seq, replayed.head) != (chain.events, chain.head):
+        folded = Folded.of(chain_events(db, chain, chain.events if merged else LAST), anchor)
+        seq, broken = folded.seq, folded.broken
+        if broken is None and (seq, folded.head) != (chain.events, chain.head):
             broken = Finding(seq + 1, f"the chain ends at event {seq}, which is not the head that was noted")
         if broken is not None:
-            yield _here(chain, broken)
+            yield chain.here(broken)
             return
-        anchored = anchored or replayed.anchored
+        anchored = anchored or folded.anchored
         said, texts, mine = folded.rows, folded.texts, set[str]()
         if merged:
             if chain.only and ("runs", chain.only) not in folded.rows:
                 yield Finding(0, f"no event begins the run that the bundle is of: {chain.only}")
             runs = {chain.only} if chain.only else {run for run, last in ends.items() if max(last) == chain.number}
-            places = belonging(folded, runs, bool(chain.only))
-            places = {p for p in places if p[0] not in ("candidates", "demos") or p[1] not in candidates}
+            places = folded.belonging(runs, bool(chain.only))
+            places = {p for p in places if p[0] not in ("candidates", "examples") or p[1] not in candidates}
             said = {place: folded.rows[place] for place in places}
             if chain.only:
-                texts = {digest: texts[digest] for digest in texts_in(folded, places, chain.only)}
+                texts = {digest: texts[digest] for digest in folded.texts_in(places, chain.only)}
             mine = {place[1] for place in places if place[0] == "candidates"}
             candidates |= mine
             mine |= runs
-        tables = ((table, _rows(db, table, chain, len(found) > 1, mine), defaults(db, table)) for table in AUDITED)
-        for finding in compare(tables, said, folded, seq):
-            yield _here(chain, finding)
+        tables = ((table, _rows(db, table, chain, mine if len(found) > 1 else None)) for table in AUDITED)
+        for finding in folded.compare(tables, said):
+            yield chain.here(finding)
         named = {digest: chain.seq_here(seq) for digest, seq in texts.items()} | named
         erased |= folded.erased
     if not anchored:
         yield Finding(1, f"no event has the hash that was noted elsewhere: {anchor}")
     if merged:
         yield from _homeless(db, found, ends, candidates)
-    yield from compare_texts(stored_texts(db), named, erased, 0 if merged else seq + 1)
+    yield from _texts(db, named, erased, 0 if merged else seq + 1)
 
 
-def _here(chain: Chain, finding: Finding) -> Finding:
-    return Finding(chain.seq_here(finding.seq), f"{chain.name}: {finding.what}") if chain.name else finding
-
-
-def _rows(db: sqlite3.Connection, table: str, chain: Chain, one_of_many: bool, owners: set[str]) -> Iterator[Row]:
-    """The rows of a table that belong to a chain, calls with their numbers there."""
-    where, values = "", []
-    if one_of_many:
-        where = f"WHERE {OWNER_OF.get(table, 'id')} IN (SELECT value FROM json_each(?))"
-        values = [json.dumps(sorted(owners))]
-    cursor = db.execute(f"SELECT * FROM {table} {where}", values)
+def _rows(db: sqlite3.Connection, table: str, chain: Chain, owners: set[str] | None) -> Iterator[Row]:
+    """The rows of a table (of these owners, if named), calls with the numbers that they have in their chain."""
+    mine = json.dumps(None if owners is None else sorted(owners))
+    where = f"WHERE ?1 = 'null' OR {OWNER_OF[table]} IN (SELECT value FROM json_each(?1))"
+    cursor = db.execute(f"SELECT * FROM {table} {where}", (mine,))
     names = [name for name, *_ in cursor.description]
     for each in cursor:
         row = dict(zip(names, each, strict=True))
         if chain.call_offset and table == "calls":
             row["id"] -= chain.call_offset
         yield row
+
+
+def _texts(
+    db: sqlite3.Connection, named: Mapping[str, int], erased: Collection[str], unnamed: int
+) -> Iterator[Finding]:
+    """Compare the texts that are there with those that events name, by the number of the first that does."""
+    there = set()
+    for digest, body in db.execute("SELECT hash, body FROM blobs"):
+        there.add(digest)
+        seq = named.get(digest, unnamed)
+        if not isinstance(body, str) or sha256(body) != digest:
+            yield Finding(seq, f"a text is not what its hash says: {digest}")
+        elif digest in erased:
+            yield Finding(seq, f"a text that was erased is back: {digest}")
+        elif digest not in named:
+            yield Finding(seq, f"no event tells of a text: {digest}")
+    for digest, seq in named.items():
+        if digest not in there and digest not in erased:
+            yield Finding(seq, f"a text is missing: {digest}")
 
 
 def _numbering(db: sqlite3.Connection, found: Mapping[int, Chain]) -> str:
@@ -281,8 +274,6 @@ def _homeless(
         asked = f"SELECT DISTINCT {column} FROM {table} WHERE {column} NOT IN (SELECT value FROM json_each(?))"
         for (name,) in db.execute(asked, (known,)):
             yield Finding(0, f"no chain has the rows of {table} of {name}")
-    for (count,) in db.execute("SELECT COUNT(*) FROM owner HAVING COUNT(*) > 0"):
-        yield Finding(0, f"no event tells of a row of owner: {count}")
 
 
 # -- a bundle ----------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from agent.ledger.store import Ledger, Reservation
+from agent.ledger.store import Ledger, NewCandidate, NewRun, Reservation
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import template
 from agent.prompt.template import fill_messages
@@ -67,11 +67,13 @@ def candidate_of(task: Task, number: int) -> PromptCandidate:
 async def build(path: Path, trials: int, rows: int, task: Task | None = None) -> None:
     """One finished run of `trials` candidates on `rows` rows each, of the toy task or one like it."""
     task, ledger, started = task or make_task(rows), Ledger(path), time.perf_counter()
-    ledger.begin_run(RUN, task, MODEL, "", 0, {}, {})
+    ledger.begin_run(NewRun(RUN, task, MODEL))
     for number in range(trials):
         candidate, round_ = candidate_of(task, number), number // TRIALS_PER_ROUND
         laid_out = template(candidate, task.signature)
-        ledger.add_candidate(RUN, round_, candidate.shown(), laid_out, "instruction", None, f"wording {number}", "")
+        ledger.add_candidate(
+            RUN, NewCandidate(round_, candidate.shown(), laid_out, "instruction", None, f"wording {number}")
+        )
         right = sum(await asyncio.gather(*(buy(ledger, candidate, laid_out, row, number) for row in task.dev)))
         mean = right / rows
         ledger.put_trial(RUN, Trial(number, round_, candidate.id, "complete", rows, mean, (mean, mean), "saw all rows"))

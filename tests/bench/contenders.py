@@ -177,7 +177,7 @@ def assemble(job: Job, task: Any, candidate: Any, lm: Any) -> tuple[Any, Any]:
     from agent.gateway.budget import Account
     from agent.gateway.gateway import Gateway
     from agent.jobs.observers import LedgerObserver
-    from agent.ledger.store import Ledger
+    from agent.ledger.store import Ledger, NewCandidate, NewRun
     from agent.programs.prompt import PromptProgram
     from agent.prompt.render import template
     from agent.scoring.task_metrics import build_metrics
@@ -185,8 +185,8 @@ def assemble(job: Job, task: Any, candidate: Any, lm: Any) -> tuple[Any, Any]:
 
     budget = Budget(max_calls=job.calls + WARM_UP)
     ledger = Ledger(job.folder / "ledger.db")
-    ledger.begin_run("bench", task, lm.name, "", 0, asdict(budget), {})
-    ledger.add_candidate("bench", 0, candidate.shown(), template(candidate, task.signature), "baseline", None, "", "")
+    ledger.begin_run(NewRun("bench", task, lm.name, "", 0, asdict(budget), {}))
+    ledger.add_candidate("bench", NewCandidate(0, candidate.shown(), template(candidate, task.signature), "baseline"))
     gateway = Gateway(ledger, "bench", Account(budget), {}, job.concurrency)
     observer = LedgerObserver(ledger, "bench")
     return Evaluator(task, gateway, lm, build_metrics(task), [PromptProgram(task, lm)], observer), ledger

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.ledger.chain import link
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, NewRun
 from agent.types import canonical
 from tests.toys import make_task
 
@@ -48,7 +48,7 @@ class Filler:
 
     def __init__(self, path: Path, run_id: str) -> None:
         with closing(Ledger(path)) as ledger:
-            ledger.begin_run(run_id, make_task(), MODEL, "", 0, {}, {})
+            ledger.begin_run(NewRun(run_id, make_task(), MODEL))
         self.run_id = run_id
         self.db = sqlite3.connect(path, isolation_level=None)
         self.db.execute("PRAGMA synchronous = OFF")

@@ -17,7 +17,7 @@ import pytest
 
 from agent.ledger.chain import first_break
 from agent.ledger.query import History
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, NewCandidate
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.runtime import load_prompt
 from agent.types import Trial, canonical, content_id
@@ -128,7 +128,7 @@ def test_a_schema_that_would_lose_what_is_paid_is_found_before_anything_is_paid(
         assert server.requests == []
 
 
-@pytest.mark.parametrize("table", ["owner", "events", "runs"])
+@pytest.mark.parametrize("table", ["outcomes", "events", "runs"])
 def test_no_command_asks_a_view_that_stands_for_a_table(here: Path, table: str) -> None:
     """Its rows never end; a command that asked would not either."""
     ledgers.make(DB, ["run-1"])
@@ -396,7 +396,7 @@ def everything() -> dict[str, bytes]:
 
 
 def test_an_erased_text_is_in_no_file_any_more_and_the_ledger_is_whole(two_runs: Made) -> None:
-    shown = "SELECT example_id FROM demos"
+    shown = "SELECT example_id FROM examples"
     example = read(DB, f"SELECT example_id FROM outcomes WHERE split = 'test' AND example_id NOT IN ({shown})")[0][0]
     text = next(line for line in Path("rows.csv").read_text().splitlines() if line.startswith(f"{example},"))
     text = text.split(",")[1]
@@ -539,7 +539,7 @@ def test_nothing_that_was_recorded_steers_a_terminal(two_runs: Made) -> None:
     first, _ = two_runs
     ledger = Ledger(DB)
     candidate = PromptCandidate("zero-shot", "turns", f"Say {EVIL}", role=EVIL)
-    ledger.add_candidate(first["run_id"], 9, candidate.shown(), (), EVIL, None, EVIL, "")
+    ledger.add_candidate(first["run_id"], NewCandidate(9, candidate.shown(), (), EVIL, None, EVIL))
     ledger.put_trial(first["run_id"], Trial(99, 9, candidate.id, "failed", 0, None, None, EVIL))
     ledger.close()
     for words in (

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.ledger.checks import copied_answers
-from agent.ledger.store import Ledger, Reservation
+from agent.ledger.store import Ledger, NewCandidate, Reservation
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.task.from_file import task_from_file
 from agent.types import Completion, Demo, Example, Outcome, Prediction, Score, Task, Trial, Usage
@@ -34,7 +34,7 @@ def problems(*arguments: str) -> dict[str, list[str]]:
 
 
 def add(ledger: Ledger, run_id: str, candidate: PromptCandidate) -> None:
-    ledger.add_candidate(run_id, 9, candidate.shown(), (), "forged", None, "", "")
+    ledger.add_candidate(run_id, NewCandidate(9, candidate.shown(), (), "forged"))
 
 
 def demo_of_a_test_row(ledger: Ledger, run_id: str, task: Task) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, NewCandidate
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.report import compare
 from agent.report.compare import COMPARED, ComparedPrompt, changes, scoring_difference
@@ -140,7 +140,7 @@ def test_no_prompt_steers_a_terminal(two_runs: Made) -> None:
     run_id = two_runs[0]["run_id"]
     ledger = Ledger(DB)
     candidate = PromptCandidate("zero-shot", "turns", f"Say {EVIL}", role=EVIL)
-    ledger.add_candidate(run_id, 9, candidate.shown(), (), EVIL, None, EVIL, "")
+    ledger.add_candidate(run_id, NewCandidate(9, candidate.shown(), (), EVIL, None, EVIL))
     ledger.put_trial(run_id, Trial(99, 9, candidate.id, "failed", 0, None, None, EVIL))
     ledger.close()
     for more in ([], ["--json"]):

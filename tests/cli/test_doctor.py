@@ -37,7 +37,7 @@ def test_the_ledger_is_told_with_its_schema_lock_and_seal() -> None:
 
 def ledger_owner() -> int:
     with sqlite3.connect(DB) as db:
-        return int(db.execute("SELECT pid FROM owner").fetchone()[0])
+        return int(db.execute("SELECT json_extract(body, '$.pid') FROM events ORDER BY seq LIMIT 1").fetchone()[0])
 
 
 def test_a_ledger_of_another_version_is_a_problem_and_stays_as_it_is() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from agent.ledger.connect import require_whole
 from agent.ledger.files import seal_path
-from agent.ledger.store import Ledger, Reservation
+from agent.ledger.store import Ledger, NewRun, Reservation
 from agent.types import Completion, Usage
 from tests.cli.world import good, good_json, optimize, refused
 from tests.conftest import Made
@@ -39,7 +39,7 @@ def team(two_runs: Made) -> Made:
 async def failed(path: Path, run_id: str) -> None:
     """Adds a run that ended early."""
     with closing(Ledger(path)) as ledger:
-        ledger.begin_run(run_id, make_task(), "m", "p", 7, {}, {}, options={"seed": 7})
+        ledger.begin_run(NewRun(run_id, make_task(), "m", "p", 7, {}, {}, options={"seed": 7}))
         for row in range(5):
             call = await ledger.reserve(
                 Reservation(run_id, "model", "m", f"k-{row}", "", 1, ask(f"row {row}"), 0.5, 100)

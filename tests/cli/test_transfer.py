@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from agent.jobs import transfer as model_transfer
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, NewRun
 from agent.report.job_blocks import _cell
 from agent.results.transfer import TransferLift, TransferScore
 from tests.cli.world import compatible, good, good_json, knowing, learner, optimize, refused, stubborn
@@ -156,7 +156,7 @@ def test_other_data_and_other_kinds_of_runs_are_refused(two_runs: Made) -> None:
         (line,) = refused(2, "transfer", told["run_id"], "--models", compatible(server))
         assert "is no search" in line
         ledger = Ledger(Path("runs/ledger.db"))
-        ledger.begin_run("old", make_task(), "m", "", 0, {}, {})
+        ledger.begin_run(NewRun("old", make_task(), "m"))
         ledger.end_run("old", "complete", 1.0)
         ledger.close()
         assert "was started by another version" in refused(2, "transfer", "old", "--models", compatible(server))[0]

@@ -18,7 +18,7 @@ from agent.cli import main
 from agent.cli.common import plain, print_json
 from agent.errors import InputError
 from agent.jobs.optimize import RunState
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, NewRun
 from tests.cli.world import compatible, good, good_json, optimize, refused
 from tests.toys import FakeModel, launched, make_task
 from tests.wire import Fault, WireServer
@@ -48,7 +48,7 @@ def test_a_ledger_from_elsewhere_does_not_say_where_to_write(tmp_path: Path) -> 
     task = make_task(60)
     launch = launched(task, FakeModel("x"), max_calls=300)
     with closing(Ledger(path)) as ledger:
-        ledger.begin_run("../../out", task, "m", "none", 7, {}, {}, options={"task": "toy"})
+        ledger.begin_run(NewRun("../../out", task, "m", "none", 7, {}, {}, options={"task": "toy"}))
         with pytest.raises(InputError, match=r"\.\./\.\./out: this cannot be the name of a folder"):
             RunState.of(replace(launch, run_id="../../out")).open(ledger)
     for words in (["report"], ["ui", "--optuna"], ["judge", "rate", "--rater", "ann"]):

@@ -13,7 +13,7 @@ from tests.wire import WireServer
 
 SQL = """
 SELECT t.number, t.state, t.n, t.mean, c.technique, c.format, c.instruction,
-       (SELECT group_concat(example_id, ',') FROM (SELECT example_id FROM demos d WHERE d.candidate_id = c.id
+       (SELECT group_concat(example_id, ',') FROM (SELECT example_id FROM examples d WHERE d.candidate_id = c.id
          ORDER BY position)) AS demos,
        (SELECT COUNT(*) FROM calls k WHERE k.run_id = t.run_id AND k.candidate_id = c.id
          AND k.state <> 'cached') AS calls,

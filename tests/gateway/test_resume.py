@@ -15,7 +15,7 @@ from agent.errors import BudgetExhausted, Interrupted, RowRefused, TransportUnkn
 from agent.gateway.budget import Account, Spend
 from agent.gateway.gateway import Gateway
 from agent.gateway.prices import fixed_price
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, NewRun
 from agent.types import Budget, Completion, Request
 from tests.gateway.doors import gateway, scripted
 from tests.ledger.ledgers import read
@@ -120,7 +120,7 @@ def states_of(path: Path) -> dict[str, int]:
 
 async def test_its_own_replies_come_before_those_of_others(ledger: Ledger) -> None:
     """Another run had bought the same calls before; this one did not take them, and does not take them now."""
-    ledger.begin_run("other", make_task(), "m", "", 0, {}, {})
+    ledger.begin_run(NewRun("other", make_task(), "m"))
     others = FakeModel(lambda request: "the other run's")
     await together(gateway(ledger, run_id="other"), others)
     first = await first_time(ledger, together, counting(), use_cache=False)
@@ -130,7 +130,7 @@ async def test_its_own_replies_come_before_those_of_others(ledger: Ledger) -> No
 
 
 async def test_what_came_from_another_run_comes_from_it_again_and_stays_a_hit(ledger: Ledger) -> None:
-    ledger.begin_run("other", make_task(), "m", "", 0, {}, {})
+    ledger.begin_run(NewRun("other", make_task(), "m"))
     await one_by_one(gateway(ledger, run_id="other"), counting())
     first = await first_time(ledger, one_by_one, counting())
     rows = states_of(ledger.path)
@@ -150,7 +150,7 @@ def refusing(text: str = "no") -> FakeModel:
 
 
 async def test_another_runs_refusal_is_never_served(ledger: Ledger) -> None:
-    ledger.begin_run("other", make_task(), "m", "", 0, {}, {})
+    ledger.begin_run(NewRun("other", make_task(), "m"))
     await gateway(ledger, run_id="other").complete("model", refusing(), ask("a"))
     lm = scripted("billing")
     assert (await gateway(ledger).complete("model", lm, ask("a"))).text == "billing"

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from agent.errors import Transient, TransportUnknown
 from agent.ledger.chain import AUDITED
 from agent.ledger.files import set_seal
-from agent.ledger.store import Ledger, Reservation
+from agent.ledger.store import Ledger, NewCandidate, NewRun, Reservation
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.types import Completion, Demo, Message, Outcome, Prediction, Score, Trial, Usage
 from tests.toys import TEAMS, ask, make_task
@@ -50,12 +50,12 @@ def candidates() -> list[PromptCandidate]:
 
 async def fill(ledger: Ledger, run_id: str = "run-1", rows: int = 4) -> dict[str, Any]:
     """A whole run: calls of every state, trials, outcomes, a result. Returns the result."""
-    ledger.begin_run(run_id, make_task(), "m", "p", 7, {"max_calls": 9}, {"why": "test"}, options={"seed": 7})
+    ledger.begin_run(NewRun(run_id, make_task(), "m", "p", 7, {"max_calls": 9}, {"why": "test"}, options={"seed": 7}))
     ledger.set_plan(run_id, {"calls": 9})
     for number, candidate in enumerate(candidates()):
         layout = (Message("system", candidate.instruction), Message("user", "{{message}}"))
         parent = candidates()[0].id if number else None
-        ledger.add_candidate(run_id, number, candidate.shown(), layout, "op", parent, "a reason", "")
+        ledger.add_candidate(run_id, NewCandidate(number, candidate.shown(), layout, "op", parent, "a reason"))
         ledger.put_trial(run_id, Trial(number, number, candidate.id, "incomplete", 0, None))
         for row in range(rows):
             key = f"k-{candidate.id}-{row}"
@@ -70,7 +70,9 @@ async def fill(ledger: Ledger, run_id: str = "run-1", rows: int = 4) -> dict[str
         ledger.put_trial(run_id, Trial(number, number, candidate.id, "complete", rows, 0.5, (0.25, 0.75), "saw all"))
     await _failures(ledger, run_id)
     rejected = PromptCandidate("zero-shot", "turns", "{{x}}")
-    ledger.add_candidate(run_id, 2, rejected.shown(), (), "op", None, "a reason", "a placeholder in the instruction")
+    ledger.add_candidate(
+        run_id, NewCandidate(2, rejected.shown(), (), "op", None, "a reason", "a placeholder in the instruction")
+    )
     ledger.event(run_id, "note", {"number": 1, "text": "é \0"})
     result = {"run_id": run_id, "winner": candidates()[1].id, "cost_usd": 1.5}
     ledger.end_run(run_id, "complete", 12.5, result)

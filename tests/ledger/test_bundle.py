@@ -18,19 +18,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import InputError
-from agent.ledger.anchors import snapshot
-from agent.ledger.chain import AUDITED
+from agent.ledger.chain import AUDITED, OWNER_OF
+from agent.ledger.connect import unchecked
 from agent.ledger.container import new_export, write_bundle
 from agent.ledger.query import History
 from agent.ledger.store import Ledger, Reservation
-from agent.ledger.verify import LEDGER, OWNER_OF, verify
+from agent.ledger.verify import LEDGER, verify
 from tests.ledger import ledgers
 from tests.toys import ask
 
 
 def pack(ledger: Path, bundle: Path, run_id: str = "") -> bytes:
     """The ledger in the bundle that was written."""
-    with snapshot(ledger) as db:
+    with unchecked(ledger, as_one=True) as db:
         write_bundle(db, bundle, False, run_id)
     with zipfile.ZipFile(bundle) as zipped:
         return zipped.read(LEDGER)
@@ -79,7 +79,7 @@ def test_the_zip_and_the_folder_check_themselves(whole: Path, tmp_path: Path) ->
         done = run(*words)
         said, _, counts = done.stdout.partition("; of all runs: ")
         assert (done.returncode, said, done.stderr) == (0, f"whole: {seq} events, head {head}", "")
-        assert counts.startswith("runs 2, demos 5, candidates 4, ")
+        assert counts.startswith("runs 2, examples 5, candidates 4, ")
     middle = ledgers.read(whole, "SELECT hash FROM events WHERE seq = 7")[0][0]
     assert run(bundle, "--anchor", middle).returncode == 0
     done = run(bundle, "--anchor", "f" * 64)
@@ -198,7 +198,7 @@ def test_a_chain_that_was_cut_off_is_found(packed: bytes) -> None:
 def test_a_bundle_of_one_run_has_the_whole_chain_and_that_run_only(whole: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "b.zip"
     data = pack(whole, bundle, "run-2")
-    assert "; of the run run-2: runs 1, demos 5, candidates 4, " in run(bundle).stdout
+    assert "; of the run run-2: runs 1, examples 5, candidates 4, " in run(bundle).stdout
     assert rows(data, "SELECT COUNT(*) FROM events") == ledgers.read(whole, "SELECT COUNT(*) FROM events")
     for table in ("runs", "trials", "outcomes", "proposals"):
         assert rows(data, f"SELECT DISTINCT {OWNER_OF[table]} FROM {table}") == [("run-2",)]

@@ -52,7 +52,7 @@ def test_the_texts_that_hold_a_name_are_found_with_what_they_are(tmp_path: Path)
         kinds = kinds_of(db, [digest for (digest,) in db.execute("SELECT hash FROM blobs")])
     assert kinds["result"] == 2
     assert kinds["reply"] == 3
-    assert {"request", "instruction", "prompt", "demo", "outcome"} <= set(kinds)
+    assert {"request", "instruction", "prompt", "example", "outcome"} <= set(kinds)
 
 
 def test_a_page_that_shows_a_text_is_found_however_it_is_marked_up(tmp_path: Path) -> None:

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from agent.errors import LedgerError
-from agent.ledger.anchors import snapshot, unchecked
-from agent.ledger.connect import reader
+from agent.ledger.connect import reader, unchecked
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.ledger.verify import verify
@@ -33,7 +32,7 @@ def no_file_beyond(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "opens", [History, Ledger, lambda path: unchecked(path).__enter__(), lambda path: snapshot(path).__enter__()]
+    "opens", [History, Ledger, lambda path: unchecked(path).__enter__(), lambda path: unchecked(path, True).__enter__()]
 )
 def test_a_ledger_beside_which_nothing_can_be_made_is_told_in_one_line(whole: Path, opens: Any) -> None:
     content = whole.read_bytes()

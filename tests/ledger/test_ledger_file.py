@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.errors import InputError, LedgerError
-from agent.ledger.anchors import unchecked
 from agent.ledger.chain import VERSION, sha256
+from agent.ledger.connect import unchecked
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.ledger.verify import verify

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import signal
 import socket
@@ -71,7 +72,8 @@ def test_a_second_writer_is_refused_with_the_name_of_the_first(path: Path) -> No
         assert "\n" not in str(caught.value)
         History(path).runs()  # whoever only reads is let in
     with closing(Ledger(path)):
-        assert read(path, "SELECT pid, host, boot_id FROM owner") == [(os.getpid(), socket.gethostname(), boot_id())]
+        (body,) = read(path, "SELECT body FROM events WHERE kind = 'ledger_opened' ORDER BY seq DESC")[0]
+        assert json.loads(body) == {"pid": os.getpid(), "host": socket.gethostname(), "boot_id": boot_id()}
 
 
 def test_a_second_writer_of_the_same_process_is_refused_too(path: Path) -> None:

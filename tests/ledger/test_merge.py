@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from agent.errors import InputError, LedgerError
-from agent.ledger.anchors import unchecked
-from agent.ledger.chain import AUDITED, EVENT
+from agent.ledger.chain import EVENT, OWNER_OF
+from agent.ledger.connect import unchecked
 from agent.ledger.container import merge_ledgers
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.ledger.trail import call
-from agent.ledger.verify import OWNER_OF, Chain, chain_events, chains, home_of, verify
+from agent.ledger.verify import Chain, chain_events, chains, home_of, verify
 from tests.ledger.ledgers import alter, copy, fill, make, read
 
 EVENTS = f"SELECT {', '.join(EVENT)} FROM events ORDER BY seq"
@@ -223,7 +223,6 @@ CHANGES = {
     "a chain that is gone": "DELETE FROM merged_chains WHERE number = 2",
     "a chain's ledger": "UPDATE merged_chains SET ledger = 'x' WHERE number = 2",
     "the head": "UPDATE head SET seq = seq - 1",
-    "an owner": "INSERT INTO owner VALUES (1, 'h', 1, 'b', 's')",
 }
 
 
@@ -241,10 +240,6 @@ def test_whatever_is_changed_in_it_is_found(tmp_path: Path, original: Path) -> N
     with closing(opened(merged)) as db:
         db.execute("ALTER TABLE merged_chains ADD COLUMN note TEXT")
         assert verify(db)
-
-
-def test_each_table_of_a_ledger_has_a_home() -> None:
-    assert set(OWNER_OF) == set(AUDITED) - {"owner"}
 
 
 def test_ledgers_of_one_folder_are_merged_after_an_alias_moved(tmp_path: Path) -> None:

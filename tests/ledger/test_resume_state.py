@@ -14,7 +14,7 @@ import pytest
 from agent.errors import BadResponse, RateLimited, Transient, TransportUnknown
 from agent.ledger import ledger_file, store
 from agent.ledger.resume_state import resume_state
-from agent.ledger.store import Ledger, Reservation
+from agent.ledger.store import Ledger, NewCandidate, NewRun, Reservation
 from agent.ledger.verify import verify
 from agent.types import Completion, Message, Outcome, Prediction, Score, Spend, Trial, Usage
 from tests.ledger.ledgers import candidates, read
@@ -31,7 +31,7 @@ async def buy(ledger: Ledger, key: str, run_id: str = "run-1", text: str = "ok",
 
 
 async def test_bought_are_the_runs_own_settled_attempts_in_their_order(ledger: Ledger) -> None:
-    ledger.begin_run("run-2", make_task(), "m", "", 0, {}, {})
+    ledger.begin_run(NewRun("run-2", make_task(), "m"))
     first = await buy(ledger, "k")
     await buy(ledger, "k", "run-2")
     second, other = await buy(ledger, "k"), await buy(ledger, "other")
@@ -109,7 +109,7 @@ def walk() -> list[Step]:
     steps: list[Step] = []
     for c in candidates():
         layout = (Message("user", c.instruction),)
-        steps.append(("add_candidate", ("run-1", 1, c.shown(), layout, "op", None, "why", "")))
+        steps.append(("add_candidate", ("run-1", NewCandidate(1, c.shown(), layout, "op", None, "why"))))
         steps.append(("put_trial", ("run-1", Trial(1, 1, c.id, "incomplete", 0, None))))
         for row in range(3):
             made = Prediction({"team": TEAMS[row]}, TEAMS[row])
@@ -173,7 +173,7 @@ async def test_after_its_end_a_run_says_everything_anew(ledger: Ledger) -> None:
 
 
 async def test_another_runs_words_do_not_stand_for_a_runs_own(ledger: Ledger) -> None:
-    ledger.begin_run("run-2", make_task(), "m", "", 0, {}, {})
+    ledger.begin_run(NewRun("run-2", make_task(), "m"))
     ledger.event("run-2", "note", {"n": 1})
     ledger.close()
     with closing(Ledger(ledger.path)) as again:

@@ -19,7 +19,7 @@ from agent.errors import BadResponse, InputError, LedgerError, RateLimited, Tran
 from agent.ledger import trail
 from agent.ledger.provenance import provenance
 from agent.ledger.query import History
-from agent.ledger.store import Ledger, Reservation
+from agent.ledger.store import Ledger, NewCandidate, NewRun, Reservation
 from agent.ledger.verify import verify
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.types import Completion, Demo, Message, Outcome, Prediction, Request, Score, Trial, Usage
@@ -119,9 +119,9 @@ async def test_a_refusal_is_not_served_to_others_and_does_not_hide_a_reply(ledge
 async def test_beside_an_outcome_stands_the_reply_that_its_run_took(ledger: Ledger) -> None:
     """Its own; else the one that is served."""
     for run_id in ("run-2", "run-3"):
-        ledger.begin_run(run_id, make_task(), "m", "", 0, {}, {})
+        ledger.begin_run(NewRun(run_id, make_task(), "m"))
     candidate = candidates()[0]
-    ledger.add_candidate("run-1", 0, candidate.shown(), (), "op", None, "", "")
+    ledger.add_candidate("run-1", NewCandidate(0, candidate.shown(), (), "op"))
     for run_id, text, finish in (("run-1", "no", "refusal"), ("run-1", "one", "stop"), ("run-2", "two", "stop")):
         call = await ledger.reserve(Reservation(run_id, "model", "m", "k_1", candidate.id, 1, ask("a"), 0.5, 40))
         await ledger.settle(run_id, call, replace(REPLY, text=text, finish=finish), 0.25, 0.5)
@@ -191,7 +191,7 @@ async def test_hostile_and_huge_text_survives_in_every_place(ledger: Ledger) -> 
     text = HOSTILE + "x" * 1_000_000
     demo = Demo("train-1", {"message": text}, {"team": text}, text, "target")
     candidate = PromptCandidate("few-shot-cot", "turns", text, HOSTILE, (demo,))
-    ledger.add_candidate("run-1", 1, candidate.shown(), (Message("user", text),), "op", None, text, "")
+    ledger.add_candidate("run-1", NewCandidate(1, candidate.shown(), (Message("user", text),), "op", None, text))
     made = Prediction({"team": text}, text, text)
     ledger.put_outcome("run-1", "dev", Outcome(candidate.id, "d", made, (Score("m", None, text),), None, "k"))
     ledger.put_trial("run-1", Trial(1, 1, candidate.id, "failed", 0, None, None, text))
@@ -217,7 +217,9 @@ async def test_hostile_and_huge_text_survives_in_every_place(ledger: Ledger) -> 
 
 
 async def test_a_run_of_a_folder_whose_name_is_no_text_can_be_written(ledger: Ledger) -> None:
-    ledger.begin_run("run-2", make_task(folder="/tmp/\udcff"), "scripted/\udcff", "m\udcff", 0, {}, {"tag": "\udcff"})
+    ledger.begin_run(
+        NewRun("run-2", make_task(folder="/tmp/\udcff"), "scripted/\udcff", "m\udcff", 0, {}, {"tag": "\udcff"})
+    )
     await ledger.commit()
     assert read(ledger.path, "SELECT folder FROM runs WHERE id = 'run-2'") == [("/tmp/\\udcff",)]
 
@@ -230,8 +232,8 @@ async def test_a_secret_of_the_environment_is_nowhere_in_the_files(
     ledger = open_ledger(tmp_path / "ledger.db")
     said = f"it says {secret}!"
     candidate = PromptCandidate("zero-shot", "turns", said)
-    ledger.begin_run("run-2", make_task(), said, said, 0, {"cap": said}, {said: said}, origin={"argv": [said]})
-    ledger.add_candidate("run-2", 0, candidate.shown(), (Message("user", said),), "op", None, said, said)
+    ledger.begin_run(NewRun("run-2", make_task(), said, said, 0, {"cap": said}, {said: said}, origin={"argv": [said]}))
+    ledger.add_candidate("run-2", NewCandidate(0, candidate.shown(), (Message("user", said),), "op", None, said, said))
     made = Outcome("c", "e", Prediction({"team": said}, said, said), (Score("m", None, said),), None)
     ledger.put_outcome("run-2", "dev", made)
     ledger.event("run-2", "note", {"text": said, "deep": [{"x": said}]}, {"reply": said})
@@ -253,21 +255,21 @@ async def test_a_secret_of_the_environment_is_nowhere_in_the_files(
 
 
 async def test_a_candidate_is_written_once_by_all_runs_and_each_run_tells_how_it_came_to_it(ledger: Ledger) -> None:
-    ledger.begin_run("run-2", make_task(), "m", "", 0, {}, {})
+    ledger.begin_run(NewRun("run-2", make_task(), "m"))
     few = candidates()[1]
     for run_id, reason in (("run-1", "first"), ("run-2", "second")):
-        ledger.add_candidate(run_id, 0, few.shown(), (), "op", None, reason, "")
+        ledger.add_candidate(run_id, NewCandidate(0, few.shown(), (), "op", None, reason))
     await ledger.commit()
     assert read(ledger.path, "SELECT COUNT(*) FROM candidates") == [(1,)]
-    assert read(ledger.path, "SELECT position, example_id FROM demos") == [(0, "train-0"), (1, "train-1")]
+    assert read(ledger.path, "SELECT position, example_id FROM examples") == [(0, "train-0"), (1, "train-1")]
     assert read(ledger.path, "SELECT run_id, reason FROM proposals") == [("run-1", "first"), ("run-2", "second")]
 
 
 async def test_a_candidate_that_is_there_already_is_not_written_again_by_another_process(ledger: Ledger) -> None:
-    ledger.add_candidate("run-1", 0, candidates()[1].shown(), (), "op", None, "", "")
+    ledger.add_candidate("run-1", NewCandidate(0, candidates()[1].shown(), (), "op"))
     ledger.close()
     again = open_ledger(ledger.path, "run-2")
-    again.add_candidate("run-2", 0, candidates()[1].shown(), (), "op", None, "", "")
+    again.add_candidate("run-2", NewCandidate(0, candidates()[1].shown(), (), "op"))
     await again.commit()
     assert read(ledger.path, "SELECT COUNT(*) FROM events WHERE kind = 'candidate_made'") == [(1,)]
     again.close()
@@ -275,7 +277,7 @@ async def test_a_candidate_that_is_there_already_is_not_written_again_by_another
 
 async def test_a_trial_is_what_was_said_of_it_last(ledger: Ledger) -> None:
     candidate = candidates()[0]
-    ledger.add_candidate("run-1", 0, candidate.shown(), (), "op", None, "", "")
+    ledger.add_candidate("run-1", NewCandidate(0, candidate.shown(), (), "op"))
     ledger.put_trial("run-1", Trial(1, 0, candidate.id, "incomplete", 3, 0.5))
     ledger.put_trial("run-1", Trial(1, 0, candidate.id, "complete", 9, 0.75, (0.5, 0.9)))
     await ledger.commit()

@@ -18,13 +18,13 @@ from agent.extras import is_here
 from agent.ledger import team_store
 from agent.ledger.container import merge_ledgers
 from agent.ledger.query import History
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, NewRun
 from agent.ledger.team_store import Published, database, publish, verify_published
 from tests.ledger import postgres
 from tests.ledger.ledgers import copy, make, read
 from tests.toys import make_task
 
-TABLES = ("published", "events", "runs", "candidates", "demos", "proposals", "trials", "outcomes", "calls", "texts")
+TABLES = ("published", "events", "runs", "candidates", "examples", "proposals", "trials", "outcomes", "calls", "texts")
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +142,8 @@ CHANGES = (
     "DELETE FROM promptassay_events WHERE seq = (SELECT MAX(seq) FROM promptassay_events)",
     "DELETE FROM promptassay_outcomes WHERE example_id = 'dev-1'",
     "DELETE FROM promptassay_candidates",
-    "INSERT INTO promptassay_demos SELECT run, candidate_id, position + 9, example_id, source, body_hash "
-    "FROM promptassay_demos",
+    "INSERT INTO promptassay_examples SELECT run, candidate_id, position + 9, example_id, source, body_hash "
+    "FROM promptassay_examples",
     "UPDATE promptassay_texts SET body = 'x'",
     "DELETE FROM promptassay_texts",
     "UPDATE promptassay_published SET digest = 'x'",
@@ -260,7 +260,7 @@ def test_what_cannot_be_published_is_refused(original: Path, tmp_path: Path) -> 
     with pytest.raises(LedgerError, match="a merged ledger: a run is published from its own ledger"):
         put(merged, "run-1", url)
     with closing(Ledger(path)) as ledger:
-        ledger.begin_run("run-3", make_task(), "m", "p", 7, {}, {})
+        ledger.begin_run(NewRun("run-3", make_task(), "m", "p", 7, {}, {}))
     with pytest.raises(LedgerError, match=r"run-3: not finished \(killed\)"):
         put(path, "run-3", url)
     put(path, "run-2", url)
@@ -271,7 +271,7 @@ def test_what_cannot_be_published_is_refused(original: Path, tmp_path: Path) -> 
 def test_a_text_with_nul_is_kept(tmp_path: Path, url: str) -> None:
     path = tmp_path / "ledger.db"
     with closing(Ledger(path)) as ledger:
-        ledger.begin_run("run-1", make_task(), "m\0n", "p", 7, {}, {"why": "a\0b"})
+        ledger.begin_run(NewRun("run-1", make_task(), "m\0n", "p", 7, {}, {"why": "a\0b"}))
         ledger.event("run-1", "note", {"what": "x"}, {"said": "nul \0 here"})
         ledger.end_run("run-1", "complete", 1.0)
     put(path, "run-1", url, texts=True)

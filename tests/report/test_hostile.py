@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.ledger.query import History
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, NewCandidate, NewRun
 from agent.prompt.fence import defused
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.report import html as page_module
@@ -121,13 +121,13 @@ def made_up(path: Path) -> None:
     """A finished run in whose every text is a payload: names, ids, operators, reasons, tags and the result."""
     pick: Callable[[], str] = iter(PAYLOADS * 20).__next__
     task, ledger = make_task(6, name=pick()), Ledger(path)
-    ledger.begin_run("run", task, pick(), pick(), 0, {}, {pick(): pick()})
+    ledger.begin_run(NewRun("run", task, pick(), pick(), 0, {}, {pick(): pick()}))
     ids = []
     for number, payload in enumerate(PAYLOADS):
         candidate = PromptCandidate("few-shot", "turns", payload)
         rejected = pick() if number % 10 == 9 else ""
         messages = (Message("system", payload), Message("user", "{{message}}"))
-        ledger.add_candidate("run", 0, candidate.shown(), messages, pick(), None, pick(), rejected)
+        ledger.add_candidate("run", NewCandidate(0, candidate.shown(), messages, pick(), None, pick(), rejected))
         if not rejected:
             ids.append(candidate.id)
             ledger.put_trial("run", Trial(len(ids) - 1, 0, candidate.id, "complete", 6, 0.5, (0.2, 0.8), pick()))

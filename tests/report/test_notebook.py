@@ -13,7 +13,7 @@ import pytest
 
 import agent
 from agent.errors import AgentError, InputError
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, NewCandidate, NewRun
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.report.notebook import TRIALS
 from agent.types import Trial
@@ -118,9 +118,9 @@ def test_a_cell_is_one_piece_of_html_without_style_or_script_of_its_own(two_runs
 
 def test_a_run_with_hostile_words_and_no_result_shows_what_there_is(here: Path) -> None:
     ledger = Ledger(Path("odd.db"))
-    ledger.begin_run("run-1", make_task(), HOSTILE, "none", 7, {}, {}, options={})
+    ledger.begin_run(NewRun("run-1", make_task(), HOSTILE, "none", 7, {}, {}, options={}))
     candidate = PromptCandidate("zero-shot", "turns", HOSTILE)
-    ledger.add_candidate("run-1", 0, candidate.shown(), (), HOSTILE, None, HOSTILE, "")
+    ledger.add_candidate("run-1", NewCandidate(0, candidate.shown(), (), HOSTILE, None, HOSTILE))
     ledger.put_trial("run-1", Trial(0, 0, candidate.id, "incomplete", 0, None, None, HOSTILE))
     ledger.close()
     run = agent.load_run(db="odd.db")

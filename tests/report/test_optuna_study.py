@@ -13,7 +13,7 @@ import pytest
 
 from agent.errors import InputError
 from agent.ledger.query import History
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, NewCandidate, NewRun
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.report import optuna_study
 from agent.report.optuna_study import optuna_file, write_study
@@ -143,7 +143,7 @@ def test_a_run_under_way_with_odd_words_in_an_odd_folder(here: Path) -> None:
     folder = here / "a {x} 100% ? # ü"
     folder.mkdir()
     ledger = Ledger(folder / "ledger.db")
-    ledger.begin_run("run-1", make_task(), EVIL, EVIL, 7, {}, {}, options={})
+    ledger.begin_run(NewRun("run-1", make_task(), EVIL, EVIL, 7, {}, {}, options={}))
     states = [
         ("complete", 4, 0.5),
         ("failed", 2, 0.9),
@@ -153,7 +153,7 @@ def test_a_run_under_way_with_odd_words_in_an_odd_folder(here: Path) -> None:
     ]
     for number, (state, n, mean) in enumerate(states):
         candidate = PromptCandidate("zero-shot", "turns", f"{EVIL} {number} {'long ' * 500}", role=EVIL)
-        ledger.add_candidate("run-1", number, candidate.shown(), (), f"{EVIL}:x", None, EVIL, "")
+        ledger.add_candidate("run-1", NewCandidate(number, candidate.shown(), (), f"{EVIL}:x", None, EVIL))
         ledger.put_trial("run-1", Trial(number, 0, candidate.id, state, n, mean, None, EVIL))  # type: ignore[arg-type]
     ledger.close()
     path = optuna_file(folder / "ledger.db")
@@ -173,7 +173,7 @@ def test_a_run_under_way_with_odd_words_in_an_odd_folder(here: Path) -> None:
 
 def test_a_run_without_trials_is_an_empty_study(here: Path) -> None:
     ledger = Ledger(Path("ledger.db"))
-    ledger.begin_run("run-1", make_task(), "m", "none", 7, {}, {}, options={})
+    ledger.begin_run(NewRun("run-1", make_task(), "m", "none", 7, {}, {}, options={}))
     ledger.close()
     path = optuna_file(Path("ledger.db"))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.ledger.query import History
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, NewCandidate, NewRun
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.report.compare import whole_prompt
 from agent.report.facts import duration, points
@@ -167,13 +167,13 @@ def assert_compares_nothing(result: dict[str, Any], page: Page) -> None:
 
 def test_an_unfinished_run_says_so_and_shows_what_there_is() -> None:
     ledger, toy = Ledger(Path("ledger.db")), make_task(4)
-    ledger.begin_run("run-a", toy, "m", "", 0, {}, {})
+    ledger.begin_run(NewRun("run-a", toy, "m"))
     asyncio.run(ledger.commit())
     view = RunView(History(Path("ledger.db")))
     assert "No trial yet." in Page(report_html(view)).text
     for number, mean in enumerate((0.25, 0.75)):
         candidate = PromptCandidate("zero-shot", "turns", f"wording {number}")
-        ledger.add_candidate("run-a", 0, candidate.shown(), (Message("system", "x"),), "instruction", None, "", "")
+        ledger.add_candidate("run-a", NewCandidate(0, candidate.shown(), (Message("system", "x"),), "instruction"))
         ledger.put_trial("run-a", Trial(number, 0, candidate.id, "complete", 4, mean, (0.1, 0.9), "saw all"))
     asyncio.run(ledger.commit())
     page = assert_harmless(report_html(RunView(History(Path("ledger.db")))))

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli import main
-from agent.ledger.store import Ledger, Reservation
+from agent.ledger.store import Ledger, NewCandidate, NewRun, Reservation
 from agent.options.jobs import RecordedOptions
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.result import RunResult
@@ -272,10 +272,10 @@ async def test_events_come_in_pages_and_a_call_is_shown_whole(two_runs: Made) ->
 async def test_a_run_is_followed_while_another_process_writes_and_its_log_can_be_emptied(here: Path) -> None:
     """Also by Datasette's pages, which hold no connection between two questions."""
     ledger, task = Ledger(DB), make_task()
-    ledger.begin_run("live", task, "m", "", 0, {}, {})
+    ledger.begin_run(NewRun("live", task, "m"))
     ledger.set_plan("live", {"calls": 9})
     candidate = PromptCandidate("zero-shot", "turns", "Answer with one team.")
-    ledger.add_candidate("live", 0, candidate.shown(), (Message("user", "{{message}}"),), "baseline", None, "", "")
+    ledger.add_candidate("live", NewCandidate(0, candidate.shown(), (Message("user", "{{message}}"),), "baseline"))
     await ledger.commit()
     async with signed_in(DB) as (client, _):
         assert "is running" in (await page(client, "/run/live")).words
@@ -319,10 +319,10 @@ async def test_a_run_that_did_not_end_says_how_to_go_on_even_while_another_is_wr
     here: Path, status: str, said: str
 ) -> None:
     ledger, task = Ledger(DB), make_task()
-    ledger.begin_run("old", task, "m", "", 0, {}, {})
+    ledger.begin_run(NewRun("old", task, "m"))
     if status != "running":
         ledger.end_run("old", status, 1.0)
-    ledger.begin_run("new", task, "m", "", 0, {}, {})
+    ledger.begin_run(NewRun("new", task, "m"))
     await ledger.commit()
     async with signed_in(DB) as (client, _):
         assert said in (await page(client, "/run/old")).words
@@ -355,7 +355,7 @@ async def test_a_text_that_was_erased_is_not_shown_from_memory(two_runs: Made) -
 @pytest.mark.parametrize("kind", ["judge_calibration", "check"])
 async def test_a_result_of_another_shape_is_told_and_stays_text(here: Path, kind: str) -> None:
     ledger = Ledger(DB)
-    ledger.begin_run("errand", make_task(), "m", "", 0, {}, {})
+    ledger.begin_run(NewRun("errand", make_task(), "m"))
     ledger.end_run("errand", "complete", 1.0, {"kind": kind, "trusted": True, "gate": "pass", "words": "seven <b>"})
     ledger.close()
     async with signed_in(DB) as (client, _):
@@ -369,8 +369,8 @@ async def test_a_result_of_another_shape_is_told_and_stays_text(here: Path, kind
 async def test_each_criterion_of_a_rubric_gets_its_mark(here: Path) -> None:
     task = load_task(TASKS / "podcast_blurb")
     ledger, candidate = Ledger(DB), PromptCandidate("zero-shot", "turns", "Write a blurb.")
-    ledger.begin_run("blurbs", task, "m", "", 0, {}, {}, options=RecordedOptions(task=task.folder).stored())
-    ledger.add_candidate("blurbs", 0, candidate.shown(), (Message("user", "{{notes}}"),), "baseline", None, "", "")
+    ledger.begin_run(NewRun("blurbs", task, "m", "", 0, {}, {}, options=RecordedOptions(task=task.folder).stored()))
+    ledger.add_candidate("blurbs", NewCandidate(0, candidate.shown(), (Message("user", "{{notes}}"),), "baseline"))
     name = task.signature.outputs[0].name
     for row in task.dev[:6]:
         prediction = Prediction({name: f"About {row.id}"}, "")
@@ -406,7 +406,7 @@ async def test_each_criterion_of_a_rubric_gets_its_mark(here: Path) -> None:
 async def test_why_a_run_failed_is_told_on_every_surface(here: Path) -> None:
     why = "openai/x: HTTP 401: the key was refused (<b>bad</b> \x1b[2J); set OPENAI_API_KEY"
     ledger = Ledger(DB)
-    ledger.begin_run("old", make_task(), "m", "", 0, {}, {}, options={"seed": 0})
+    ledger.begin_run(NewRun("old", make_task(), "m", "", 0, {}, {}, options={"seed": 0}))
     ledger.end_run("old", "failed", 1.0, error=why)
     await ledger.commit()
     ledger.close()
@@ -429,7 +429,7 @@ async def test_why_a_run_failed_is_told_on_every_surface(here: Path) -> None:
 
 async def test_an_errand_that_did_not_end_is_not_said_to_be_resumable(here: Path) -> None:
     ledger = Ledger(DB)
-    ledger.begin_run("old", make_task(), "m", "", 0, {}, {}, options={"command": "transfer"})
+    ledger.begin_run(NewRun("old", make_task(), "m", "", 0, {}, {}, options={"command": "transfer"}))
     ledger.end_run("old", "failed", 1.0)
     await ledger.commit()
     ledger.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, NewCandidate, NewRun
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.report.blocks import plain
 from agent.types import Message, Trial
@@ -19,7 +19,7 @@ from tests.toys import make_task
 from tests.wire import WireServer
 
 DB = Path("runs/ledger.db")
-TABLES = ("runs", "candidates", "demos", "proposals", "trials", "outcomes", "calls", "blobs", "events", "prompts")
+TABLES = ("runs", "candidates", "examples", "proposals", "trials", "outcomes", "calls", "blobs", "events", "prompts")
 TOGETHER = [" | ".join(PAYLOADS[start : start + 12]) for start in range(0, len(PAYLOADS), 12)]
 
 
@@ -48,11 +48,11 @@ def everything_named() -> None:
     """A run with payloads as task name, folder, model, tag, instruction, operator, reason and proposal."""
     ledger, first = Ledger(DB), TOGETHER[0]
     task = make_task(name=first, folder=first)
-    ledger.begin_run("named", task, TOGETHER[1], TOGETHER[2], 0, {}, {TOGETHER[3]: first}, options={"x": first})
+    ledger.begin_run(NewRun("named", task, TOGETHER[1], TOGETHER[2], 0, {}, {TOGETHER[3]: first}, options={"x": first}))
     for number, texts in enumerate(TOGETHER):
         candidate = PromptCandidate("zero-shot", "turns", texts, role=texts)
         layout = (Message("system", texts), Message("user", "{{message}}"))
-        ledger.add_candidate("named", 0, candidate.shown(), layout, texts, None, texts, "")
+        ledger.add_candidate("named", NewCandidate(0, candidate.shown(), layout, texts, None, texts))
         ledger.put_trial("named", Trial(number, 0, candidate.id, "pruned", 1, 0.5, (0.1, 0.9), texts))
     ledger.end_run("named", "failed", 1.0, {"kind": TOGETHER[-1]})
     ledger.close()

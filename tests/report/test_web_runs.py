@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from agent.ledger.query import History
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, NewRun
 from agent.report import facts
 from agent.report.compare import whole_prompt
 from agent.report.terms import TERMS
@@ -26,7 +26,7 @@ def add_runs(*runs: tuple[str, dict[str, str], str, dict[str, str] | None, str])
     """Runs of a toy task, each as id, options, status, result and error."""
     with closing(Ledger(DB)) as ledger:
         for run_id, options, status, result, error in runs:
-            ledger.begin_run(run_id, make_task(), "m", "", 0, {}, {}, options=options)
+            ledger.begin_run(NewRun(run_id, make_task(), "m", "", 0, {}, {}, options=options))
             ledger.end_run(run_id, status, 1.0, result, error=error)
         asyncio.run(ledger.commit())
 

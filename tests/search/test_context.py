@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import BudgetExhausted, RowRefused, RunRefused
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, NewRun
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.types import Budget, Constraints, Proposal, Request
 from tests.search.worlds import TASK, Searched, front_and_row, made_search, pupil, with_baseline
@@ -128,7 +128,7 @@ async def test_calls_that_the_ledger_answers_count_as_if_they_were_paid(tmp_path
     ledger = open_ledger(tmp_path / "ledger.db")
     for number in range(2):
         if number:
-            ledger.begin_run("run-2", TASK, "m", "", 0, {}, {})
+            ledger.begin_run(NewRun("run-2", TASK, "m"))
         found = made_search(ledger, model, run_id=f"run-{number + 1}")
         await found.context.see(admitted(found, "One.", "Two."), 12)
         left.append(found.context.left())

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.ledger import trail
-from agent.ledger.anchors import checked, unchecked
+from agent.ledger.anchors import checked
+from agent.ledger.connect import unchecked
 from agent.ledger.files import is_held
 from agent.ledger.provenance import utc_now
 from agent.ledger.query import History
