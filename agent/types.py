@@ -217,6 +217,21 @@ class Candidate:
     def parts(self) -> dict[str, Any]:
         raise NotImplementedError
 
+    @property
+    def must_prove(self) -> bool:
+        """Whether it has to prove itself against the others, as one that picks its examples has."""
+        return False
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether log-probabilities decide how its replies are read."""
+        return False
+
+    @property
+    def varies(self) -> bool:
+        """Whether its prompt differs from row to row in more than the row."""
+        return False
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", content_id("c", self.parts()))  # once: it is asked for several times a call
 

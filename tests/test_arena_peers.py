@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from agent.programs.moves.prompt_moves import CandidateGenerator
-from agent.programs.train_rows import PickedRows
 from agent.prompt.calibration import LabelCalibration
+from agent.prompt.parts.picks import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.types import Completion, Example, Task, Usage
 from tests.bench.arena import goods, guard

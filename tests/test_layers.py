@@ -66,7 +66,7 @@ DOORS = {
     "sqlalchemy": ("ledger/team_store.py",),
     "genai_prices": ("gateway/prices.py",),
     "pypdf": ("task/documents.py",),
-    "sklearn": ("programs/classifiers.py", "task/label_session.py"),
+    "sklearn": ("retrieval/classifiers.py", "task/label_session.py"),
     "wordllama": ("retrieval/vectors.py",),
     "torch": ("training/torch_learner.py",),
     "transformers": ("training/torch_learner.py",),

@@ -26,8 +26,8 @@ from agent.jobs.released import head, released, rows_task
 from agent.jobs.session import Session, Work
 from agent.options.jobs import ApplyOptions
 from agent.options.shared import FormOptions
+from agent.prompt.parts.adapter import brought
 from agent.redact import mask, rare_secrets_in
-from agent.release.completion import brought
 from agent.release.regression import require_place
 from agent.release.runtime import Prompt, load_prompt
 from agent.results.rows import ApplyResult

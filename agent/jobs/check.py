@@ -39,8 +39,8 @@ from agent.options.jobs import BlessOptions, CheckOptions
 from agent.options.kinds import File, Time
 from agent.options.option import JobOptions, option
 from agent.options.shared import OUTPUT
+from agent.prompt.parts.adapter import brought, in_folder, without_folder
 from agent.redact import mask, rare_secrets_in
-from agent.release.completion import brought, in_folder, without_folder
 from agent.release.production_logs import ab_report, compare_windows, read_outcomes, window_of_log, window_of_suite
 from agent.release.regression import as_junit, as_markdown, mean_of, require_place, verdict, write_text
 from agent.release.runtime import Prompt, load_prompt
@@ -293,7 +293,7 @@ def _suite_in_run(prompt: Prompt, task: Task, db: Path) -> Suite:
     rows = tuple(row for row in task.dev if row.id in seen and not is_erased(seen[row.id]))
     if not rows:
         raise InputError(f"{db}: holds no answers of {prompt.name} ({candidate_id}) to dev rows; {hint}")
-    is_calibrated = prompt.release.calibration is not None
+    is_calibrated = prompt.release.reads_tokens
     samples = [[_recorded_sample(seen[row.id], is_calibrated)] for row in rows]
     note = {"run_id": run_id, "reason": "the dev rows as its own run scored them"}
     return suite_of(replace(task, dev=rows), prompt, prompt.model, samples, note)

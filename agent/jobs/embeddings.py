@@ -19,7 +19,7 @@ from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.runtime import Prompt
 from agent.retrieval.pool import text_of
-from agent.retrieval.vectors import DENSE, DENSE_RETRIEVERS, WORDLLAMA
+from agent.retrieval.vectors import DENSE, WORDLLAMA
 from agent.safe_text import printable
 from agent.types import LM, Example, Task
 
@@ -48,8 +48,7 @@ def embedding_model(program: Kind, observer: Observer) -> LM | None:
 
 def model_of_candidates(task: Task, candidates: Iterable[PromptCandidate]) -> LM | None:
     """The provider's model by whose vectors some of a run's candidates pick; None where none does."""
-    picks = [each.picks for each in candidates if each.picks]
-    is_needed = any(each.retriever in DENSE_RETRIEVERS for each in picks)
+    is_needed = any(each.needs_vectors for each in candidates)
     return EmbeddingModel(task.space.embeddings) if is_needed and task.space.embeddings != WORDLLAMA else None
 
 

@@ -145,7 +145,7 @@ def _details(one: VerifiedExport) -> dict[str, Any]:
 
 def _dev_run(history: History, row: Row, release: PromptRelease) -> tuple[DevRun | None, str]:
     """What the run has of the prompt on dev, or why that cannot be had."""
-    if release.calibration:
+    if release.reads_tokens:
         return None, "its calibration reads each dev row by log-probabilities, which an export does not have"
     try:
         task = task_of(started_with(row))

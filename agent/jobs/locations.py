@@ -184,7 +184,7 @@ def models_of(name: str, judges: tuple[str, ...], prompt: Prompt) -> tuple[LM, t
     """The model and the judges, each made once. Raises a ReleaseError where the adapter of the prompt that is to be
     asked goes with other weights than are here."""
     from agent.models.model_registry import create_model
-    from agent.release.completion import require_base
+    from agent.prompt.parts.adapter import require_base
 
     if prompt.model in (name, *judges):
         require_base(prompt.release)

@@ -26,7 +26,8 @@ from agent.jobs.released import released, rows_task
 from agent.jobs.session import Session, Work, price_of, run_work
 from agent.models.hosted import estimate_tokens
 from agent.options.shared import CapOptions, SpendingOptions
-from agent.release.completion import brought, request_of
+from agent.prompt.parts.adapter import brought
+from agent.release.completion import request_of
 from agent.release.runtime import Prompt
 from agent.report.web.page_request import PLAYGROUND, Quote
 from agent.results.rows import PlayedAnswer, PlayedResult
@@ -96,7 +97,7 @@ class Playground:
 
     def _most(self, prompt: Prompt, fields: Mapping[str, str]) -> float | None:
         """The most dollars that one call can cost; None where nobody knows the price."""
-        request = request_of(prompt.release, prompt.release.fill(fields, vector=prompt.release.some_vector()))
+        request = request_of(prompt.release, prompt.release.row(fields, vector=prompt.release.some_vector()))
         price = prices_for([prompt.model], self._budget, self._given, self._earlier(prompt)).get(prompt.model)
         tokens = sum(estimate_tokens(message.content) + TEMPLATE_TOKENS for message in request.messages)
         return None if price is None else dearest_call(price, tokens, request.max_tokens)

@@ -129,7 +129,7 @@ def migration_options(prompt: str, given: MigrateOptions, db: Path) -> RecordedO
         raise InputError(f"{path}: does not say which run it is from, so there is no history to start from")
     with closing(open_history(db)) as history:
         row = history.search(source["run_id"])
-    if loaded.release.adapter is not None:
+    if loaded.release.target != loaded.release.model:
         raise InputError(
             f"{path}: its model has an adapter, which goes with no other model; train one for {given.model}"
         )
@@ -250,7 +250,7 @@ def _seeds(history: History, trials: list[Row], released: PromptCandidate) -> tu
             continue
         said = f"trial {trial['number']} of {trial['n']} rows at {100 * trial['mean']:.1f} on the old model"
         made = Proposal(prompt, {}, "from-history", None, said)
-        shape = (prompt.technique, prompt.instruction, prompt.picks is not None)
+        shape = (prompt.technique, prompt.instruction, prompt.must_prove)
         if shape in first:
             others.append(made)
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -234,7 +233,7 @@ def _retrieval(context: SearchContext, pair: Pair, winner: Candidate) -> Retriev
     if task.knowledge is None:
         return None
     sides = {"winner": winner, "baseline": context.baseline}
-    looked_up = {side: partial(context.program.documents, candidate) for side, candidate in sides.items()}
+    looked_up = {side: context.program.traits(candidate).documents for side, candidate in sides.items()}
     return retrieval_figures(pair, task.knowledge, task.signature.outputs[0].name, looked_up)
 
 
@@ -298,7 +297,7 @@ def _write_old(run: RunState, result: RunResult) -> tuple[Path, str]:
     old, session = run.launch.migration, run.session
     assert old is not None
     program = PromptProgram(session.task, create_model(old.model))
-    program.pool, program.library = run.launch.program.pool, run.launch.program.library  # type: ignore[attr-defined]
+    program.shared = run.launch.program.shared  # type: ignore[attr-defined]
     provenance = {
         "run_id": old.run_id,
         "trial": old.trial,
@@ -317,7 +316,7 @@ def _parameters(run: RunState, candidate: Candidate) -> dict[str, Any]:
     """What a candidate was scored with."""
     program, target = run.launch.program, run.launch.model
     cap: dict[str, Any] = {"max_tokens": program.max_tokens(candidate)}
-    if program.shown(candidate).calibration:
+    if candidate.reads_tokens:
         cap["logprobs"] = run.context.evaluator.logprobs
         if scores_labels(target):
             cap["labels"] = list(run.session.task.signature.outputs[0].choices)

@@ -38,7 +38,7 @@ from agent.prompt.techniques import forbidden_in
 from agent.prompt.template import label_text
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import ROLLOUTS, Bridge
-from agent.search.program import Ablation
+from agent.search.program import Ablation, Traits
 from agent.search.registered import DEFAULT
 from agent.types import (
     LM,
@@ -56,6 +56,24 @@ from agent.types import (
     Task,
     canonical,
 )
+
+
+class ChainTraits(Traits):
+    """The texts of a chain's prompts, each a part."""
+
+    def __init__(self, chain: ChainCandidate) -> None:
+        self._chain = chain
+
+    def ablations(self, baseline: Candidate) -> list[Ablation]:
+        won, ablations = self._chain, list[Ablation]()
+        for base in as_chain(baseline).prompts:
+            texts = won.texts(base.name)
+            if texts.system != base.system:
+                made = won.with_texts(base.name, system=base.system)
+                ablations.append(Ablation(f"instruction of {base.name}", made))
+            if texts.demos != base.demos:
+                ablations.append(Ablation("examples", won.with_texts(base.name, demos=base.demos)))
+        return ablations
 
 
 @program("chain", about="A LangChain chain of your own.", takes="a LangChain Runnable", claims=is_chain)
@@ -176,16 +194,8 @@ class ChainProgram(UserKind):
     def prompt_tokens(self, candidate: Candidate) -> int:
         return self._lm.count_tokens("\n\n".join(self.texts(candidate)))
 
-    def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
-        won, ablations = as_chain(winner), list[Ablation]()
-        for base in as_chain(baseline).prompts:
-            texts = won.texts(base.name)
-            if texts.system != base.system:
-                made = won.with_texts(base.name, system=base.system)
-                ablations.append(Ablation(f"instruction of {base.name}", made))
-            if texts.demos != base.demos:
-                ablations.append(Ablation("examples", won.with_texts(base.name, demos=base.demos)))
-        return ablations
+    def traits(self, candidate: Candidate) -> ChainTraits:
+        return ChainTraits(as_chain(candidate))
 
     def moves(self, context: SearchContext) -> ChainMoves:
         return ChainMoves(context, self)

@@ -20,15 +20,15 @@ from agent.evaluate.breakdown import difference, summary
 from agent.evaluate.evaluator import Evaluator
 from agent.ledger.query import History, Row
 from agent.observer import Observer
-from agent.programs import classifiers
-from agent.programs import classifiers as learnt
-from agent.programs.classifiers import NEIGHBOURS, fit, text_of, trained
 from agent.programs.constants import Constant, Scorer, answers, best_constant, predicted, reads_labels, separator_of
 from agent.release.aliases import Reference, releases_root, resolve
 from agent.release.file_release import FileRelease, read_files
 from agent.release.result import RunResult, search_result
 from agent.results.breakdown import Gain
 from agent.results.run_parts import Yardstick
+from agent.retrieval import classifiers
+from agent.retrieval import classifiers as learnt
+from agent.retrieval.classifiers import NEIGHBOURS, fit, text_of, trained
 from agent.types import NO_MODEL, Call, Candidate, Example, Message, Outcome, Prediction, Proposal, Shown, Task
 
 CONSTANT = "the one answer for every row that scores best on train and dev"

@@ -5,6 +5,7 @@ It is rendered into a template once, filled with a row, and the reply is read as
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections.abc import Mapping
@@ -12,29 +13,31 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from typing import Any
 
-from agent.errors import InputError, RowRefused
+from agent.errors import InputError
 from agent.extras import require
 from agent.programs.kinds import Kind, ReleaseSpec, WrittenRelease, refuse_pairwise
 from agent.programs.moves.prompt_moves import CandidateGenerator, PromptMoves
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
-from agent.programs.passages import PassageLibrary, own_passages
-from agent.programs.train_rows import PickedRows, TrainedPrior, as_prompt
-from agent.prompt.calibration import LabelCalibration, logprobs_for, read_reply
-from agent.prompt.prompt_candidate import PromptCandidate, baseline
+from agent.prompt.bound import BoundPrompt
+from agent.prompt.calibration import LabelCalibration, logprobs_for
+from agent.prompt.parts.adapter import released_model
+from agent.prompt.parts.calibration import Opinion, calibrated_by, trained_opinions
+from agent.prompt.parts.kinds import bound, held
+from agent.prompt.parts.part import PromptPart, Row, TaskParts
+from agent.prompt.parts.passages import PassageLibrary
+from agent.prompt.parts.picks import PickedRows
+from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline
 from agent.prompt.render import dspy_signature, template
 from agent.prompt.reply_parser import parse_reply
 from agent.prompt.techniques import answers_last, labels_first, reasons_first, why_rejected
-from agent.prompt.template import fill_messages, fill_picked, label_text, marks
-from agent.prompt.tool_texts import shown_texts, with_texts
-from agent.release.completion import released_model
+from agent.prompt.template import fill_picked, label_text, marks
 from agent.release.export import write_release
 from agent.release.prompt_file import PromptRelease
-from agent.retrieval.passages import CONTEXT, bare_passages
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Meter
 from agent.search.dspy.strategies import DspyForm, TriedProgram
 from agent.search.effects import Feature
-from agent.search.program import Ablation
+from agent.search.program import Ablation, Traits
 from agent.search.registered import DEFAULT, DSPY
 from agent.types import (
     LM,
@@ -53,8 +56,9 @@ from agent.types import (
     canonical,
     scores_labels,
 )
-from agent.worker import run_aside
 
+SAMPLE = 50
+"""Train rows over which the mean length of what differs from row to row is taken."""
 OF_PREDICT = ("config", "demos", "lm", "signature")
 """What `dspy.Predict` takes out of its arguments."""
 REASONING_TOKENS = 180
@@ -101,71 +105,61 @@ class PromptProgram(Kind):
     def __init__(self, task: Task, lm: LM) -> None:
         self.task = task
         self._lm = lm
-        self._templates: dict[str, tuple[Message, ...]] = {}
+        self._bound: dict[str, BoundPrompt] = {}
         self._sizes: dict[tuple[str, bool], int] = {}
-        self.pool = PickedRows(task)
-        self.library = PassageLibrary(task)
-        self.classifier = TrainedPrior(task)
+        self.shared = TaskParts(task)
+
+    @property
+    def pool(self) -> PickedRows:
+        return self.shared.of(PickedRows)
+
+    @property
+    def library(self) -> PassageLibrary:
+        return self.shared.of(PassageLibrary)
+
+    def bound(self, candidate: Candidate) -> BoundPrompt:
+        """The candidate as what runs, made once."""
+        if candidate.id not in self._bound:
+            prompt, signature = as_prompt(candidate), self.task.signature
+            self._bound[candidate.id] = BoundPrompt(
+                messages=template(prompt, signature),
+                inputs=tuple(field.name for field in signature.inputs),
+                outputs=signature.outputs,
+                format=prompt.format,
+                reasoning=answers_last(prompt),
+                **bound(prompt, self.shared),
+            )
+        return self._bound[candidate.id]
 
     def request(self, candidate: Candidate, example: Example, repeat: int = 0, logprobs: int = 0) -> Request:
-        prompt = as_prompt(candidate)
-        return self._request(prompt, example, self._block(prompt, example), repeat, logprobs)
+        return self._request(as_prompt(candidate), self._row(example), repeat, logprobs)
 
-    def _block(self, prompt: PromptCandidate, example: Example) -> str:
-        return self.library.block(prompt.passages, example) if prompt.passages is not None else ""
+    def _row(self, example: Example) -> Row:
+        return Row(example.inputs, self.task.signature.compared, example.id)
 
-    def _request(self, prompt: PromptCandidate, example: Example, block: str, repeat: int, logprobs: int) -> Request:
-        template, outputs = self.template(prompt), self.task.signature.outputs
-        values = {**example.inputs, CONTEXT: block} if prompt.passages is not None else example.inputs
-        picked = None if prompt.picks is None else self.pool.messages(prompt, template, example, values)
+    def _request(self, prompt: PromptCandidate, row: Row, repeat: int, logprobs: int) -> Request:
+        outputs = self.task.signature.outputs
         is_scored = logprobs > 0 and labels_first(prompt, outputs) and scores_labels(self.model_of(prompt))
-        return Request(
-            messages=fill_messages(template, values) if picked is None else picked,
+        return self.bound(prompt).request(
+            row,
             max_tokens=self.max_tokens(prompt),
             logprobs=0 if reasons_first(prompt) else logprobs,
             repeat=repeat,
             labels=outputs[0].choices if is_scored else (),
-            tools=with_texts(self.task.tools, prompt.tool_texts),
         )
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
-        prompt, outputs = as_prompt(candidate), self.task.signature.outputs
-        block = self._block(prompt, example)
-        request = self._request(prompt, example, block, repeat, call.logprobs)
-        completion = await self.asked(candidate, request, call)
-        if completion.finish == "refusal":
-            raise RowRefused.by_provider(completion.text)
-        tokens = completion.logprobs if labels_first(prompt, outputs) else ()
-        exact = completion.label_logprobs
-        votes = self._opinion(prompt.calibration, example) if prompt.calibration and (tokens or exact) else ()
-        reply = (completion.text, tokens, outputs, answers_last(prompt), prompt.calibration, votes, exact)
-        prediction = await run_aside(len(completion.text), partial(read_reply, *reply))
-        return replace(prediction, passages=bare_passages(block)) if block else prediction
+        prompt, row = as_prompt(candidate), self._row(example)
+        completion = await self.asked(candidate, self._request(prompt, row, repeat, call.logprobs), call)
+        if not labels_first(prompt, self.task.signature.outputs):
+            completion = replace(completion, logprobs=())
+        return await self.bound(candidate).read_aside(completion, row)
 
     def model_of(self, candidate: Candidate) -> LM:
         return self._lm
 
     async def asked(self, candidate: Candidate, request: Request, call: Call) -> Completion:
         return await call(request)
-
-    def votes(self, candidate: Candidate, example: Example, k: int) -> tuple[float, ...] | None:
-        return self.pool.votes(example, k) if as_prompt(candidate).picks is not None else None
-
-    def _opinion(self, calibration: LabelCalibration, example: Example) -> tuple[float, ...]:
-        if calibration.neighbours is not None:
-            return self.pool.votes(example, calibration.neighbours.k)
-        return self.prior(example) if calibration.prior is not None else ()
-
-    def prior_rows(self) -> str:
-        return self.classifier.rows
-
-    def prior(self, example: Example) -> tuple[float, ...]:
-        return self.classifier.log_probabilities(example)
-
-    def calibrated(self, candidate: Candidate, calibration: LabelCalibration) -> Candidate | None:
-        prompt = as_prompt(candidate)
-        fits = prompt.calibration is None and labels_first(prompt, self.task.signature.outputs)
-        return replace(prompt, calibration=calibration) if fits else None
 
     @cached_property
     def _cap(self) -> ReplyCap:
@@ -176,70 +170,42 @@ class PromptProgram(Kind):
         return self._cap.tokens(as_prompt(candidate), len(self.task.signature.outputs))
 
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
-        """The candidate's messages with placeholders, made once."""
-        if candidate.id not in self._templates:
-            self._templates[candidate.id] = template(as_prompt(candidate), self.task.signature)
-        return self._templates[candidate.id]
+        return template(as_prompt(candidate), self.task.signature)
 
     def baseline(self) -> Candidate:
-        return baseline(self.task, own_passages(self.task, self.library))
+        return baseline(self.task, self.library.usual())
 
     def check(self, candidate: Candidate) -> str:
         prompt = as_prompt(candidate)
-        if prompt.picks is not None and (why := self.pool.why_other(prompt.picks)):
-            return why
-        if prompt.calibration and prompt.calibration.neighbours and prompt.picks is None:
-            return "neighbours decide on its answers, and it has no pool: it picks no examples"
-        prior = prompt.calibration.prior if prompt.calibration else None
-        if prior and (why := self.classifier.why_other(prior.rows)):
-            return why
-        if prompt.passages is not None and (why := self.library.why_other(prompt.passages)):
-            return why
-        return why_rejected(prompt, self.task)
+        others = (kind.why_other(prompt, self.shared) for kind, _ in held(prompt))
+        return next(filter(None, others), "") or why_rejected(prompt, self.task)
 
     def place(self, candidate: Candidate) -> dict[str, str]:
-        return CandidateGenerator(self.task, random.Random(0), self.pool, self.library).place(as_prompt(candidate))
+        return CandidateGenerator(self.task, random.Random(0), self.shared).place(as_prompt(candidate))
 
     def shown(self, candidate: Candidate) -> Shown:
-        prompt = as_prompt(candidate)
-        texts = prompt.tool_texts
-        return replace(prompt.shown(), tool_texts=shown_texts(texts, self.task.tools) if texts else None)
+        return as_prompt(candidate).shown(self.task.tools)
 
     def prompt_tokens(self, candidate: Candidate) -> int:
-        return self._size(as_prompt(candidate), most=False)
+        return self._size(candidate, most=False)
 
     def most_prompt_tokens(self, candidate: Candidate) -> int:
-        return self._size(as_prompt(candidate), most=True)
+        return self._size(candidate, most=True)
 
-    def _size(self, prompt: PromptCandidate, most: bool) -> int:
-        """Tokens of the template and the tools, with picked examples and passages of usual length or the longest."""
-        count, pool, library = self._lm.count_tokens, self.pool, self.library
-        shown = with_texts(self.task.tools, prompt.tool_texts)
-        tools = sum(count(text) for tool in shown for text in tool.as_dict().values())
-        if prompt.picks is None and prompt.passages is None:
-            return tools + sum(count(message.content) for message in self.template(prompt))
-        if (prompt.id, most) not in self._sizes:
-            empty = {CONTEXT: ""} if prompt.passages else {}
-            size = tools + sum(count(message.content) for message in fill_picked(self.template(prompt), empty, ()))
-            if prompt.picks is not None:
-                size += (pool.most_tokens if most else pool.mean_tokens)(prompt, count)
-            if prompt.passages is not None:
-                size += (library.most_tokens if most else library.mean_tokens)(prompt.passages, count)
-            self._sizes[prompt.id, most] = size
-        return self._sizes[prompt.id, most]
+    def _size(self, candidate: Candidate, most: bool) -> int:
+        """Tokens of the template and the parts, with what differs from row to row of usual length or the longest."""
+        if (candidate.id, most) not in self._sizes:
+            prompt, count, of = self.bound(candidate), self._lm.count_tokens, as_prompt(candidate)
+            empty, messages = dict.fromkeys(of.marks("context"), ""), prompt.messages
+            if empty or of.marks("examples"):
+                messages = fill_picked(messages, empty, ())
+            rows = [self._row(row) for row in self.task.train[:SAMPLE]]
+            size = sum(count(message.content) for message in messages)
+            self._sizes[candidate.id, most] = size + sum(part.size(count, rows, most) for part in prompt.parts)
+        return self._sizes[candidate.id, most]
 
-    def picks(self, candidate: Candidate) -> bool:
-        return as_prompt(candidate).picks is not None
-
-    def documents(self, candidate: Candidate, example: Example) -> tuple[str, ...] | None:
-        passages = as_prompt(candidate).passages
-        return None if passages is None else self.library.files(passages, example)
-
-    def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
-        return leave_one_out(as_prompt(winner), as_prompt(baseline))
-
-    def features(self, candidate: Candidate) -> Mapping[Feature, float]:
-        return features_of(candidate)
+    def traits(self, candidate: Candidate) -> PromptTraits:
+        return PromptTraits(as_prompt(candidate), self)
 
     def strategy(self, name: str | None) -> str:
         task, name = self.task, name or DEFAULT
@@ -263,7 +229,7 @@ class PromptProgram(Kind):
         return name
 
     def moves(self, context: SearchContext) -> PromptMoves:
-        return PromptMoves(self.task, context, self.pool, self.library)
+        return PromptMoves(self.task, context, self.shared)
 
     def for_dspy(self, context: SearchContext) -> DspyForm:
         return predict_form(self, context)
@@ -302,25 +268,39 @@ class PromptProgram(Kind):
 
         `parameters`: to call with, those that it was scored with. `provenance`: JSON-ready.
         """
-        task, prompt = self.task, as_prompt(candidate)
-        model, adapter = released_model(self.model_of(candidate).name)
-        return PromptRelease(
-            name=task.name,
-            messages=template(prompt, task.signature),
-            inputs=tuple(field.name for field in task.signature.inputs),
-            outputs=task.signature.outputs,
-            format=prompt.format,
-            reasoning=answers_last(prompt),
-            model=model,
-            parameters=dict(parameters),
-            provenance=dict(provenance),
-            calibration=prompt.calibration,
-            classifier=self.classifier.trained if prompt.calibration and prompt.calibration.prior else None,
-            picks=self.pool.released(prompt) if prompt.picks is not None else None,
-            passages=self.library.released(prompt.passages) if prompt.passages is not None else None,
-            adapter=adapter,
-            tools=with_texts(task.tools, prompt.tool_texts),
-        )
+        prompt, (model, adapter) = self.bound(candidate), released_model(self.model_of(candidate).name)
+        fields = {each.name: getattr(prompt, each.name) for each in dataclasses.fields(BoundPrompt) if each.init}
+        fields |= {name: part.whole() for name, part in fields.items() if isinstance(part, PromptPart)}
+        fields |= {"adapter": adapter, "parameters": dict(parameters), "provenance": dict(provenance)}
+        return PromptRelease(name=self.task.name, model=model, **fields)
+
+
+class PromptTraits(Traits):
+    """What the parts of a prompt answer."""
+
+    def __init__(self, prompt: PromptCandidate, program: PromptProgram) -> None:
+        self._prompt, self._program = prompt, program
+
+    def features(self) -> Mapping[Feature, float]:
+        return features_of(self._prompt)
+
+    def ablations(self, baseline: Candidate) -> list[Ablation]:
+        return leave_one_out(self._prompt, as_prompt(baseline))
+
+    def documents(self, example: Example) -> tuple[str, ...] | None:
+        row = Row(example.inputs, self._program.task.signature.compared)
+        found = (part.documents(row) for part in self._program.bound(self._prompt).parts)
+        return next((files for files in found if files is not None), None)
+
+    def calibrated(self, calibration: LabelCalibration) -> Candidate | None:
+        fits = labels_first(self._prompt, self._program.task.signature.outputs)
+        return calibrated_by(self._prompt, calibration) if fits else None
+
+    def voters(self) -> list[Opinion]:
+        return [found for kind, _ in held(self._prompt) if (found := kind.opinion(self._program.shared))]
+
+    def opinions(self) -> list[Opinion]:
+        return [*self.voters(), *trained_opinions(self._program.shared)]
 
 
 def predict_form(program: PromptProgram, context: SearchContext) -> DspyForm:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
@@ -19,15 +18,10 @@ from agent.errors import InputError, RowRefused
 from agent.gateway.embedding import Embedder
 from agent.models.adapters import Adapter
 from agent.programs.prompt import PromptProgram
-from agent.programs.train_rows import as_prompt
-from agent.prompt.calibration import read_reply
 from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate
 from agent.release.completion import parameters_of
 from agent.release.runtime import Prompt
-from agent.retrieval.passages import bare_passages
-from agent.retrieval.pool import text_of
 from agent.types import LM, Call, Candidate, Completion, Example, Message, Prediction, Request, SimulatedUser, Task
-from agent.worker import run_aside
 
 OPENING = "(The conversation begins. Write your first message.)"
 """What the model that plays the user is sent before its first message."""
@@ -63,7 +57,7 @@ class ConversationProgram(PromptProgram):
         *before, last = self._script(example)
         for message in before:
             said.append(("user", message))
-            request = self._request(as_prompt(candidate), self._row(example, said), "", repeat, 0)
+            request = self.request(candidate, self._said(example, said), repeat)
             most = max(request.max_tokens, self._user.reply_tokens)
             reply = _reply(await self.asked(candidate, replace(request, max_tokens=most), call))
             said.append(("assistant", _sendable(reply)))
@@ -88,10 +82,10 @@ class ConversationProgram(PromptProgram):
     async def _answered(
         self, candidate: Candidate, example: Example, said: Sequence[tuple[Role, str]], call: Call, repeat: int
     ) -> Prediction:
-        row = self._row(example, said)
+        row = self._said(example, said)
         return replace(await super().run(candidate, row, call, repeat), conversation=row.inputs[self._name])
 
-    def _row(self, example: Example, said: Sequence[tuple[Role, str]]) -> Example:
+    def _said(self, example: Example, said: Sequence[tuple[Role, str]]) -> Example:
         return replace(example, inputs={self._name: as_text(said)})
 
     def max_tokens(self, candidate: Candidate) -> int:
@@ -194,25 +188,14 @@ class ReleasedProgram:
         self._more = 0 if lm.name == prompt.model else task.thinking  # the released cap holds its own model's
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
-        parameters, release, vector = self._parameters, self._release, None
+        parameters, release = self._parameters, self._release
+        row = release.row(example.inputs)
         if self._embedder is not None:
-            vector = await self._embedder.vector(text_of(example.inputs, release.compared))
-        completion = await call(
-            Request(
-                messages=release.fill(example.inputs, vector=vector),
-                max_tokens=int(parameters["max_tokens"]) + self._more,
-                repeat=repeat,
-                tools=release.tools,
-                **{name: parameters[name] for name in ("temperature", "stop", "seed", "logprobs", "labels")},
-            )
+            row = release.row(example.inputs, vector=await self._embedder.vector(row.text))
+        request = release.request(
+            row,
+            max_tokens=int(parameters["max_tokens"]) + self._more,
+            repeat=repeat,
+            **{name: parameters[name] for name in ("temperature", "stop", "seed", "logprobs", "labels")},
         )
-        if completion.finish == "refusal":
-            raise RowRefused.by_provider(completion.text)
-        votes, exact = release.votes(example.inputs), completion.label_logprobs
-        how = (release.outputs, release.reasoning, release.calibration, votes, exact)
-        read = partial(read_reply, completion.text, completion.logprobs, *how)
-        prediction = await run_aside(len(completion.text), read)
-        if release.passages is None:
-            return prediction
-        block = release.passages.for_inputs(example.inputs, release.compared)
-        return replace(prediction, passages=bare_passages(block))
+        return await release.read_aside(await call(request), row)

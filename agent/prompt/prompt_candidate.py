@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from agent.prompt.calibration import LabelCalibration
-from agent.prompt.tool_texts import ToolTexts
-from agent.retrieval.passages import Passages
-from agent.retrieval.pick import Picks
-from agent.types import Candidate, Demo, FormatName, Shown, Task, TechniqueName
+from agent.prompt.parts.kinds import held, marks_of
+from agent.types import Candidate, Demo, FormatName, Shown, Task, TechniqueName, Tool
+
+if TYPE_CHECKING:
+    from agent.prompt.calibration import LabelCalibration
+    from agent.prompt.parts.part import PromptPart
+    from agent.prompt.tool_texts import ToolTexts
+    from agent.retrieval.passages import Passages
+    from agent.retrieval.pick import Picks
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +23,10 @@ class PromptCandidate(Candidate):
 
     Args:
         role: an opening sentence of the role technique, or "".
-        examples: the same for each input.
-        calibration: decides among the labels when the reply is read; None: the reply itself says the answer.
-        picks: how more examples are picked for each input, which follow `examples`.
-        passages: how passages of the task's documents are looked up for each input; they go where the instruction has
-            `{{context}}`, else before the input.
-        tool_texts: replace the texts of the task's tools.
+        demos: examples that are the same for each input.
+        calibration, picks, passages, tool_texts: settings of its parts (`parts/`); None for a part that it has not.
         model: the provider's fine-tuned model that answers; "" for the model of the task.
+        more: parts of other packages.
     """
 
     kind: ClassVar[str] = "prompt"
@@ -39,9 +41,7 @@ class PromptCandidate(Candidate):
     passages: Passages | None = None
     tool_texts: ToolTexts | None = None
     model: str = ""
-
-    def _given(self, *names: str) -> dict[str, Any]:
-        return {name: part.as_dict() for name in names if (part := getattr(self, name)) is not None}
+    more: tuple[PromptPart, ...] = ()
 
     def parts(self) -> dict[str, Any]:
         return {
@@ -49,29 +49,70 @@ class PromptCandidate(Candidate):
             "format": self.format,
             "instruction": self.instruction,
             "role": self.role,
-            "demos": [demo.as_dict() for demo in self.demos],
-            **self._given("calibration", "picks", "passages", "tool_texts"),
+            "demos": [],
+            **{kind.name: kind.as_dict(settings) for kind, settings in held(self)},
             **({"model": self.model} if self.model else {}),
         }
 
     @property
     def n_examples(self) -> int:
         """The largest number of examples, fixed and picked."""
-        return len(self.demos) + (self.picks.k if self.picks else 0)
+        return sum(kind.examples(settings) for kind, settings in held(self))
 
-    def shown(self) -> Shown:
-        """The candidate as people read it."""
-        by = f"\n(answered by the fine-tuned model {self.model})" if self.model else ""
-        return Shown(
-            self.id,
-            self.technique,
-            self.format,
-            self.instruction + by,
-            self.role,
-            self.demos,
-            self.n_examples,
-            **self._given("calibration", "picks", "passages"),
-        )
+    @property
+    def must_prove(self) -> bool:
+        return any(kind.must_prove for kind, _ in held(self))
+
+    @property
+    def reads_tokens(self) -> bool:
+        return any(kind.only_reads for kind, _ in held(self))
+
+    @property
+    def varies(self) -> bool:
+        return any(kind.made.mark for kind, _ in held(self))
+
+    @property
+    def needs_vectors(self) -> bool:
+        """Whether a part compares rows by vectors."""
+        return any(kind.needs_vectors(settings) for kind, settings in held(self))
+
+    def learnt_from(self, task: Task) -> set[str]:
+        """The ids of the rows whose right answers its parts were made of or show."""
+        return {row for kind, settings in held(self) for row in kind.learnt_from(settings, task)}
+
+    def marks(self, place: str) -> list[str]:
+        """The marks that its parts fill: before the input ("examples") or in the instruction ("context")."""
+        return marks_of(self, place)
+
+    def shown(self, tools: Sequence[Tool] = ()) -> Shown:
+        """The candidate as people read it; `tools`: the task's own."""
+        notes = [f"answered by the fine-tuned model {self.model}"] if self.model else []
+        shown: dict[str, Any] = {}
+        for kind, settings in held(self):
+            shown |= kind.shown(settings, tools)
+            notes += [shown.pop("note")] if "note" in shown else []
+        text = "\n".join([self.instruction, *(f"({note})" for note in notes)])
+        return Shown(self.id, self.technique, self.format, text, self.role, n_examples=self.n_examples, **shown)
+
+    def with_demos(self, demos: Sequence[Demo], reasoning: bool | None = None) -> PromptCandidate:
+        """The candidate with other fixed examples, by the technique for them; `reasoning`: None for as it is."""
+        from agent.prompt.techniques import TECHNIQUES
+
+        if reasoning is None:
+            reasoning = TECHNIQUES[self.technique].reasoning
+        kept = demos if reasoning else [Demo(demo.example_id, demo.inputs, demo.outputs) for demo in demos]
+        made = replace(self, demos=tuple(kept))
+        names = {(one.demos, one.reasoning): name for name, one in TECHNIQUES.items()}
+        return replace(made, technique=names[made.n_examples > 0, reasoning])
+
+    def other(self, name: str) -> PromptPart | None:
+        """The part of another package of this name."""
+        return next((own for own in self.more if own.name == name), None)
+
+    def with_other(self, name: str, own: PromptPart | None) -> PromptCandidate:
+        """The candidate with another part of this name; None: without it."""
+        kept = (one for one in self.more if one.name != name)
+        return replace(self, more=(*kept, *([own] if own is not None else [])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +130,10 @@ class TunedCandidate(PromptCandidate):
         own = {each.name: getattr(prompt, each.name) for each in fields(PromptCandidate) if each.init}
         return TunedCandidate(**own, adapter=adapter)
 
-    def parts(self) -> dict[str, Any]:
-        return PromptCandidate.parts(self) | {"adapter": self.adapter}
 
-    def shown(self) -> Shown:
-        shown = PromptCandidate.shown(self)
-        return replace(shown, text=f"{shown.text}\n(answered with the adapter {self.adapter[:12]})")
+def as_prompt(candidate: Candidate) -> PromptCandidate:
+    assert isinstance(candidate, PromptCandidate)
+    return candidate
 
 
 def baseline(task: Task, passages: Passages | None = None) -> PromptCandidate:

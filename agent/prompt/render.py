@@ -10,7 +10,6 @@ text in one user turn), and `dspy-chat`, `dspy-json`, `dspy-xml` (the adapters o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import cycle
 from typing import Any
 
@@ -20,7 +19,6 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, reasoning_suffix
 from agent.prompt.template import (
     DEMO_ROLES,
-    PICKED,
     answer_text,
     escape,
     fill_messages,
@@ -59,27 +57,29 @@ def template(candidate: PromptCandidate, signature: Signature) -> tuple[Message,
     opening = f"{candidate.role.strip()}\n\n" if candidate.role.strip() else ""
 
     turn = _turn(candidate, signature)
-    own: Parts = [candidate.instruction.strip()]
-    if candidate.passages:
-        own = split(candidate.instruction.strip(), [CONTEXT])
+    own = split(candidate.instruction.strip(), candidate.marks("context"))
     system = join([opening, *own, suffix], names)
     if marks(candidate.instruction, inputs):
         system = escape(candidate.role.strip(), names)
 
     messages = [Message("system", system)] if system else []
     last = turn
-    if candidate.passages and not marks(candidate.instruction, [CONTEXT]):
-        last = [(CONTEXT,), "\n\n", *turn]
+    for name in _unplaced(candidate):
+        last = [(name,), "\n\n", *last]
     if candidate.format == "inline" and candidate.n_examples:
         worked = "".join(f"{_worked(demo, signature, reasoning)}\n\n" for demo in candidate.demos)
-        picked: Parts = [(PICKED,)] if candidate.picks else []
+        picked: Parts = [(name,) for name in candidate.marks("examples")]
         return (*messages, Message("user", join([f"Examples:\n\n{worked}", *picked, *last], names)))
     for demo in candidate.demos:
         messages.append(Message("user", escape(_filled(turn, demo), names)))
         messages.append(Message("assistant", escape(answer_of(demo, signature, reasoning), names)))
-    if candidate.picks:
-        messages.append(Message("user", placeholder(PICKED)))
+    messages += [Message("user", placeholder(name)) for name in candidate.marks("examples")]
     return (*messages, Message("user", join(last, names)))
+
+
+def _unplaced(candidate: PromptCandidate) -> list[str]:
+    """The marks of the instruction that it has no place for."""
+    return [name for name in candidate.marks("context") if not marks(candidate.instruction, [name])]
 
 
 def _conversation_template(candidate: PromptCandidate, signature: Signature) -> tuple[Message, ...]:
@@ -88,20 +88,20 @@ def _conversation_template(candidate: PromptCandidate, signature: Signature) -> 
     names = _names(candidate, signature)
     reasoning = TECHNIQUES[candidate.technique].reasoning
     system: Parts = [f"{candidate.role.strip()}\n\n" if candidate.role.strip() else ""]
-    own = split(candidate.instruction.strip(), [CONTEXT] if candidate.passages else [])
+    own = split(candidate.instruction.strip(), candidate.marks("context"))
     system += [*own, f"\n\n{reasoning_suffix(signature)}" if reasoning else ""]
-    if candidate.passages and (CONTEXT,) not in own:
-        system += ["\n\n", (CONTEXT,)]
+    for name in _unplaced(candidate):
+        system += ["\n\n", (name,)]
     is_inline = candidate.format == "inline" and candidate.n_examples > 0
     shown = [shown_demo(candidate, demo, signature) for demo in candidate.demos]
     if is_inline:
         system += ["\n\nExamples:\n\n", *(text for texts in shown for text in texts)]
-        system += [(PICKED,)] if candidate.picks else []
+        system += [(name,) for name in candidate.marks("examples")]
     messages = [Message("system", join(system, names))]
     if not is_inline:
         turns = [turn for texts in shown for turn in zip(cycle(DEMO_ROLES), texts)]
         messages += [Message(role, escape(text, names)) for role, text in turns]
-        messages += [Message("user", placeholder(PICKED))] if candidate.picks else []
+        messages += [Message("user", placeholder(name)) for name in candidate.marks("examples")]
     return (*messages, Message("user", placeholder(f"{signature.conversation}{AS_TURNS}")))
 
 
@@ -109,7 +109,9 @@ def shown_demo(candidate: PromptCandidate, demo: Demo, signature: Signature) -> 
     """Return the texts of a picked demo in the candidate's layout, as `fill_picked` takes them."""
     reasoning = TECHNIQUES[candidate.technique].reasoning
     if candidate.format.startswith("dspy-"):
-        alone = replace(candidate, demos=(demo,), picks=None)
+        alone = PromptCandidate(
+            candidate.technique, candidate.format, candidate.instruction, candidate.role, demos=(demo,)
+        )
         *_, user, assistant, _ = dspy_messages(alone, signature, {field.name: "" for field in signature.inputs})
         return user.content, assistant.content
     if candidate.format == "inline":
@@ -120,12 +122,9 @@ def shown_demo(candidate: PromptCandidate, demo: Demo, signature: Signature) -> 
 
 
 def _names(candidate: PromptCandidate, signature: Signature) -> list[str]:
-    given = {
-        PICKED: candidate.picks,
-        CONTEXT: candidate.passages,
-        f"{signature.conversation}{AS_TURNS}": signature.conversation,
-    }
-    return [*(field.name for field in signature.inputs), *(name for name, how in given.items() if how)]
+    turns = [f"{signature.conversation}{AS_TURNS}"] if signature.conversation else []
+    inputs = (field.name for field in signature.inputs)
+    return [*inputs, *candidate.marks("examples"), *candidate.marks("context"), *turns]
 
 
 def _turn(candidate: PromptCandidate, signature: Signature) -> Parts:
@@ -133,7 +132,7 @@ def _turn(candidate: PromptCandidate, signature: Signature) -> Parts:
     names = [field.name for field in signature.inputs]
     reasoning = TECHNIQUES[candidate.technique].reasoning
     if marks(candidate.instruction, names):
-        places = [*names, *([CONTEXT] if candidate.passages else [])]
+        places = [*names, *candidate.marks("context")]
         return [*split(candidate.instruction, places), f"\n\n{reasoning_suffix(signature)}" if reasoning else ""]
     return _layout(candidate.format, signature, reasoning)
 
@@ -184,10 +183,10 @@ def _dspy_template(candidate: PromptCandidate, signature: Signature) -> tuple[Me
         for name in inputs:
             parts = [piece for part in parts for piece in _cut(part, _sentinel(name), name)]
         messages.append(Message(message.role, join(parts, names)))
-    if candidate.picks:
-        messages.insert(-1, Message("user", placeholder(PICKED)))
-    if candidate.passages:
-        messages[-1] = Message(messages[-1].role, f"{placeholder(CONTEXT)}\n\n{messages[-1].content}")
+    for name in candidate.marks("examples"):
+        messages.insert(-1, Message("user", placeholder(name)))
+    for name in candidate.marks("context"):
+        messages[-1] = Message(messages[-1].role, f"{placeholder(name)}\n\n{messages[-1].content}")
     return tuple(messages)
 
 

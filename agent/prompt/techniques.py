@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from agent.prompt.calibration import LABELS_FIRST
+from agent.prompt.parts.kinds import held
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.template import escape, marks, placeholder
 from agent.retrieval.passages import CONTEXT
@@ -153,7 +154,8 @@ def why_rejected(candidate: PromptCandidate, task: Task) -> str:
     names = [field.name for field in task.signature.inputs]
     if not candidate.instruction.strip():
         return "the instruction is empty"
-    texts = " ".join(candidate.tool_texts.texts) if candidate.tool_texts else ""
+    parts = list(held(candidate))
+    texts = " ".join(text for kind, settings in parts for text in kind.texts(settings))
     if _SURROGATE.search(candidate.role + candidate.instruction + texts):
         return "the instruction holds a lone surrogate, which is no text"
     needed, present = marks(task.instruction, names), marks(candidate.instruction, names)
@@ -162,7 +164,7 @@ def why_rejected(candidate: PromptCandidate, task: Task) -> str:
     if present and (missing := set(names) - present):
         return f"has no place for {', '.join(sorted(missing))}"
     if marks(candidate.instruction, [CONTEXT]) and CONTEXT not in names and task.knowledge:
-        if not candidate.passages:
+        if CONTEXT not in candidate.marks("context"):
             return f"has the place {placeholder(CONTEXT)} for passages and looks none up"
         if candidate.format.startswith("dspy-"):
             return f"the instruction has its own place for passages, which the format {candidate.format} cannot keep"
@@ -172,19 +174,12 @@ def why_rejected(candidate: PromptCandidate, task: Task) -> str:
         return f"holds a text that the format {candidate.format} reads as a mark of its own"
     if problem := forbidden_in(f"{candidate.role} {candidate.instruction} {texts}", task):
         return problem
-    if candidate.tool_texts and (problem := candidate.tool_texts.why_other(task.tools)):
-        return problem
     if TECHNIQUES[candidate.technique].demos != bool(candidate.n_examples):
         return f"technique {candidate.technique} with {candidate.n_examples} examples"
-    if candidate.picks and TECHNIQUES[candidate.technique].reasoning:
-        return f"technique {candidate.technique}: a picked demo has no reasons to show"
     limit = task.constraints.max_examples
     if limit is not None and candidate.n_examples > limit:
         return f"{candidate.n_examples} examples, more than max_examples = {limit}"
-    train = {example.id for example in task.train}
-    if others := [demo.example_id for demo in candidate.demos if demo.example_id not in train]:
-        return f"demo {others[0]} is not a train row"
-    return ""
+    return next((why for kind, _ in parts if (why := kind.why_rejected(candidate, task))), "")
 
 
 def forbidden_in(text: str, task: Task) -> str:

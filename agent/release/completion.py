@@ -9,19 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
-from agent.errors import ParameterRefused, ReleaseError, RowRefused
-from agent.models.adapters import MARK, Adapter, split_adapter
-from agent.models.model_registry import create_model, file_digest, leads_elsewhere
-from agent.models.weights import known_weights
-from agent.prompt.calibration import logprobs_for, read_reply
-from agent.release.prompt_file import PromptRelease, ReleasedAdapter
+from agent.errors import ParameterRefused, ReleaseError
+from agent.models.model_registry import create_model
+from agent.prompt.calibration import logprobs_for
+from agent.prompt.parts.adapter import require_base
+from agent.prompt.parts.part import Row
+from agent.release.prompt_file import PromptRelease
 from agent.safe_text import printable
 from agent.tracking.spans import program_tracer
-from agent.types import LM, Completion, Message, Prediction, Request
-from agent.worker import run_aside
+from agent.types import LM, Completion, Prediction, Request
 
 DEFAULT_PARAMETERS: dict[str, Any] = {
     "max_tokens": 1024,
@@ -46,25 +44,23 @@ def parameters_of(release: PromptRelease) -> dict[str, Any]:
     return {**DEFAULT_PARAMETERS, **release.parameters, **lists, "labels": tuple(release.parameters.get("labels", ()))}
 
 
-def request_of(release: PromptRelease, messages: tuple[Message, ...]) -> Request:
-    """The request with these messages and the parameters of the release, and with log-probabilities where an answer
+def request_of(release: PromptRelease, row: Row) -> Request:
+    """The request for an input with the parameters of the release, and with log-probabilities where an answer
     that is not sure enough is to be left out. Raises a ReleaseError."""
     parameters = parameters_of(release)
     if "abstain_below" in release.provenance and release.outputs and not parameters["logprobs"]:
         parameters["logprobs"] = logprobs_for(release.outputs[0].choices)
-    return Request(messages=messages, tools=release.tools, **parameters)
+    return release.request(row, **parameters)
 
 
-async def acomplete(
-    release: PromptRelease, messages: tuple[Message, ...], lm: LM | None = None, votes: Sequence[float] = ()
-) -> Prediction:
-    """The answer by `lm`, or by the release's own model, made and closed here.
+async def acomplete(release: PromptRelease, row: Row, lm: LM | None = None) -> Prediction:
+    """The answer to an input by `lm`, or by the release's own model, made and closed here.
 
     Raises:
         ModelError: The call failed; RowRefused also where the model replied that it refuses.
     """
-    request = request_of(release, messages)
-    if lm is None and release.adapter is not None:
+    request = request_of(release, row)
+    if lm is None:
         require_base(release)
     model = lm or create_model(release.target)
     try:
@@ -72,10 +68,7 @@ async def acomplete(
     finally:
         if lm is None:
             await model.close()
-    if completion.finish == "refusal":
-        raise RowRefused.by_provider(completion.text, f"{release.model} refused to answer")
-    how = (release.outputs, release.reasoning, release.calibration, votes, completion.label_logprobs)
-    return await run_aside(len(completion.text), partial(read_reply, completion.text, completion.logprobs, *how))
+    return await release.read_aside(completion, row, f"{release.model} refused to answer")
 
 
 async def _complete(model: LM, request: Request, release: PromptRelease) -> Completion:
@@ -115,55 +108,3 @@ def blocking(name: str, answer: Callable[[], Coroutine[Any, Any, Prediction]]) -
     raise ReleaseError(
         f"{name!r}: complete() would block the event loop that is running; write `await prompt.acomplete(...)` there"
     )
-
-
-# -- the model of a released prompt: a name that calls it, with the adapter of the release where it has one ------------
-
-
-def released_model(name: str) -> tuple[str, ReleasedAdapter | None]:
-    """What a release says of a model: the name of its base, and its adapter where it has one.
-
-    Raises InputError where the adapter cannot be read.
-    """
-    kind, _, rest = name.partition("/")
-    base, path = split_adapter(rest) if kind == "local" else (rest, None)
-    if path is None:
-        return name, None
-    adapter, base = Adapter.read(path), f"{kind}/{base}"
-    return base, ReleasedAdapter(adapter.sha256, base_digest(base), path)
-
-
-def base_digest(name: str) -> str:
-    """The SHA-256 of the weights of a local model; "" where its file is gone."""
-    return file_digest(name) if leads_elsewhere(name) else known_weights(name).running
-
-
-def require_base(release: PromptRelease) -> None:
-    """Raises a ReleaseError where the adapter of a release was made for other weights than its model has here."""
-    if release.adapter is None:
-        return
-    found = base_digest(release.model)
-    if found and found != release.adapter.base:
-        raise ReleaseError(
-            f"{release.name!r}: its adapter goes with weights of SHA-256 {release.adapter.base[:12]}..., and "
-            f"{release.model} has {found[:12]}... here; use the model file that it was released with"
-        )
-
-
-def without_folder(release: PromptRelease, name: str) -> str:
-    """The name of a model as it can be written down: the release's own without its folder."""
-    if release.adapter is None or name != release.target:
-        return name
-    return f"{release.model}{MARK}{release.adapter.path.name}"
-
-
-def in_folder(release: PromptRelease, name: str) -> str:
-    """The name of a model as it can be called here: the inverse of `without_folder`."""
-    return release.target if name == without_folder(release, release.target) else name
-
-
-def brought(release: PromptRelease) -> set[str]:
-    """The models that the file of a release makes known: its adapter, checked by its hash, is no other
-    place, but a model file of somebody's own is."""
-    is_beside = release.adapter is not None and not leads_elsewhere(release.model)
-    return set() if is_beside else {release.target}

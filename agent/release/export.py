@@ -21,14 +21,13 @@ from agent.conversation import as_text, messages_of, user_text
 from agent.errors import ReleaseError
 from agent.prompt.template import placeholder
 from agent.release.prompt_file import (
-    ADAPTER_FILE,
     FENCE,
     HEADING_LIKE,
     MESSAGES_FILE,
     PROMPT_FILE,
-    SECTIONS,
     PromptRelease,
     disk_errors,
+    sections_of,
 )
 from agent.release.runtime import Prompt, load_prompt
 from agent.safe_file import new_files
@@ -60,10 +59,9 @@ def export_markdown(release: PromptRelease) -> str:
     data = release.data()
     del data["messages"]
     sections = [f"## {m.role}\n\n{HEADING_LIKE.sub(lambda _: chr(92), m.content)}\n" for m in release.messages]
-    for key, title in SECTIONS.items():
-        if key in data:
-            lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in data[key].pop("rows"))
-            sections.append(f"{title}\n\n{lines}\n")
+    for key, title in sections_of(data).items():
+        lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in data[key].pop("rows"))
+        sections.append(f"{title}\n\n{lines}\n")
     head = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
     text = "\n".join([f"{FENCE}\n{head}\n{FENCE}\n", *sections])
     if found := re.search("[\ud800-\udfff]", text):
@@ -97,8 +95,9 @@ def write_release(release: PromptRelease, folder: str | os.PathLike[str]) -> Pat
     target = Path(folder)
     texts = {PROMPT_FILE: export_markdown(release), MESSAGES_FILE: export_messages(release)}
     with disk_errors(f"{target}: cannot write the release"), new_files(target) as staged:
-        if release.adapter is not None:
-            shutil.copyfile(release.adapter.path, staged / ADAPTER_FILE)
+        for part in release.parts:
+            for name, path in part.files().items():
+                shutil.copyfile(path, staged / name)
         for name, text in texts.items():
             (staged / name).write_bytes(text.encode("utf-8"))
             verify_file(staged / name, release)

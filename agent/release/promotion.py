@@ -68,8 +68,8 @@ def kept_text(folder: Path, version: str) -> str | None:
     if version.startswith("f"):
         return kept_files(folder)
     try:
-        has_adapter = read_release(folder / MESSAGES_FILE, verify=False).adapter is not None
-        return None if has_adapter else (folder / MESSAGES_FILE).read_text("utf-8")
+        release = read_release(folder / MESSAGES_FILE, verify=False)
+        return None if any(part.files() for part in release.parts) else (folder / MESSAGES_FILE).read_text("utf-8")
     except (OSError, UnicodeDecodeError, ReleaseError):
         return None
 

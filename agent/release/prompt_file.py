@@ -9,32 +9,20 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
-from agent.conversation import AS_TURNS
 from agent.errors import ReleaseError
-from agent.prompt.template import PICKED, fill_messages, fill_picked, placeholder, turns_input
+from agent.prompt.bound import BoundPrompt
 from agent.safe_file import parse_json, read_file
-from agent.shipped import ChatRole, Field, FormatName, Message, Tool, content_id
-from agent.strict import Rule, at_least, matching, read_as, whole
-
-if TYPE_CHECKING:
-    from agent.prompt.calibration import LabelCalibration
-    from agent.retrieval.linear import LabelClassifier
-    from agent.retrieval.passages import ReleasedPassages
-    from agent.retrieval.pick import PoolRow
-    from agent.retrieval.pool import PickedDemos
+from agent.shipped import ChatRole, Field, FormatName, Message, content_id
+from agent.strict import Rule, at_least, read_as, whole
 
 PROMPT_FILE = "prompt.md"
 MESSAGES_FILE = "messages.json"
-ADAPTER_FILE = "adapter.gguf"
-"""Next to the files of a prompt that is answered with an adapter."""
-SECTIONS = {"classifier": "## classifier", "passages": "## passages", "picks": "## pool"}
-"""The last sections of a prompt.md, in this order, by their keys in the front matter: rows as JSON, one a line."""
 HELD = "held"  # inside a run's folder, the folder of a winner that was not promoted
 FENCE = "+++"
 MAX_FILE = 16_000_000
@@ -48,72 +36,31 @@ HEADING_LIKE = re.compile(rf"^(?=\\*## (?:{_ROLES})[ \t\r]*$)", re.MULTILINE)  #
 _ESCAPED = re.compile(rf"^\\(?=\\*## (?:{_ROLES})[ \t\r]*$)", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class ReleasedAdapter:
-    """The adapter that a prompt is answered with, by the SHA-256 of its file and of the weights of its base."""
-
-    sha256: str
-    base: str
-    path: Path = field(compare=False)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The part of the version and of both files."""
-        return {"file": ADAPTER_FILE, "sha256": self.sha256, "base": self.base}
-
-    def require_whole(self) -> None:
-        """Raises a ReleaseError unless the file is there with every byte."""
-        from agent.safe_file import sha256_of
-
-        what = f"{self.path}: the adapter of the prompt cannot be read"
-        with disk_errors(what, "restore the released folder, which holds both"):
-            found = sha256_of(self.path)
-        if found != self.sha256:
-            raise ReleaseError(
-                f"{self.path}: was edited after release or cut off: it has SHA-256 {found[:12]}..., the prompt says "
-                f"{self.sha256[:12]}...; restore the released file"
-            )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PromptRelease:
+class PromptRelease(BoundPrompt):
     """One released prompt, the canonical form behind every export.
 
-    `messages` are templates: their contents hold `{{field}}` for each of `inputs`, anything else is literal.
     `parameters` (max_tokens, temperature, stop) and `provenance` become plain JSON data: tuples are lists, keys whose
     value is None are left out, other types and non-finite numbers raise a ReleaseError. `version` is the hash of all
-    that decides what is sent, to which model, and how the reply is read: everything but name and provenance.
-    `reasoning` says how `parse` finds the answer; `calibration` decides among the labels of the one output when a reply
-    has log-probabilities, which the parameter `logprobs` asks for (None: a reply is read as it is), and some
-    combine the model with a `classifier`. With `picks`, the messages hold one mark for the examples that are picked for
-    each input; with `passages`, one for the block of passages that are looked up for it. With `adapter`, `model` is the
-    base, and both answer. With `tools`, these go with every request, and the answer is a list of their calls.
+    that decides what is sent, to which model, and how the reply is read: everything but name and provenance. With
+    `adapter`, `model` is the base, and both answer.
     """
 
     name: str
-    messages: tuple[Message, ...]
-    inputs: tuple[str, ...]
-    outputs: tuple[Field, ...]
-    format: FormatName
-    reasoning: bool
     model: str
     parameters: Mapping[str, Any]
     provenance: Mapping[str, Any]
-    calibration: LabelCalibration | None = None
-    classifier: LabelClassifier | None = None
-    picks: PickedDemos | None = None
-    passages: ReleasedPassages | None = None
-    adapter: ReleasedAdapter | None = None
-    tools: tuple[Tool, ...] = ()
     version: str = field(init=False)
 
     def __post_init__(self) -> None:
+        BoundPrompt.__post_init__(self)
         for name in ("parameters", "provenance"):
             object.__setattr__(self, name, _plain(getattr(self, name), name))
         object.__setattr__(self, "version", content_id("p", self._content()))
 
     def _content(self) -> dict[str, Any]:
         """All that decides what is sent and how it is read, JSON-ready."""
-        return {
+        found = {
             "messages": [message.as_dict() for message in self.messages],
             "inputs": list(self.inputs),
             "outputs": [_hashed(output) for output in self.outputs],
@@ -121,8 +68,10 @@ class PromptRelease:
             "reasoning": self.reasoning,
             "model": self.model,
             "parameters": self.parameters,
-            **self._optional_data(),
         }
+        for part in self.parts:
+            found |= part.data()
+        return found
 
     def data(self) -> dict[str, Any]:
         """The release as both files hold it: what `release_in` reads."""
@@ -134,94 +83,12 @@ class PromptRelease:
         return {"name": self.name, "version": self.version, **content, "provenance": self.provenance}
 
     @property
-    def conversation(self) -> str:
-        """The name of the input that is a conversation, whose messages are sent; "" for none."""
-        return turns_input(self.messages)
-
-    @property
-    def compared(self) -> tuple[str, ...]:
-        """What inputs are compared by, as of `Signature.compared`."""
-        return tuple(name + AS_TURNS * (name == self.conversation) for name in self.inputs)
-
-    @property
     def target(self) -> str:
         """The name of the model that answers, as it can be called here: with the path of the adapter, if any."""
-        return f"{self.model}+{self.adapter.path}" if self.adapter else self.model
-
-    def _optional_data(self) -> dict[str, Any]:
-        """What only some prompts have, JSON-ready: calibration, what they pick and look up, with the rows, the hashes
-        of an adapter, and tools."""
-        found: dict[str, Any] = {"calibration": self.calibration.as_dict()} if self.calibration else {}
-        if self.classifier is not None:
-            lines = self.classifier.lines(self.outputs[0].choices)
-            found["classifier"] = {**self.classifier.settings(), "rows": lines}
-        if self.picks is not None:
-            found["picks"] = {**self.picks.settings(), "rows": self.picks.row_data()}
-        if self.passages is not None:
-            found["passages"] = {**self.passages.settings.as_dict(), "rows": self.passages.row_data()}
-        if self.adapter is not None:
-            found["adapter"] = self.adapter.as_dict()
-        if self.tools:
-            found["tools"] = [tool.as_dict() for tool in self.tools]
-        return found
-
-    def fill(
-        self,
-        values: Mapping[str, str],
-        own: Sequence[PoolRow] = (),
-        shown: Sequence[tuple[str, ...]] = (),
-        vector: Sequence[float] | None = None,
-    ) -> tuple[Message, ...]:
-        """The messages for an input, exactly as they were scored where there are no rows of a user.
-
-        Args:
-            values: A text for each of `inputs`.
-            own: Rows of a user that are picked before those of the pool.
-            shown: Of each of these its texts in the prompt.
-            vector: That of the input, where examples are picked by vectors of a provider.
-
-        Raises:
-            ReleaseError: A vector is missing, does not fit or is of no use.
-        """
-        filled = self.with_passages(values)
-        if self.picks is None:
-            if vector is not None:
-                raise ReleaseError("vector=... was given, and this prompt picks no examples by vectors; leave it out")
-            return fill_messages(self.messages, filled)
-        if not own:
-            return fill_picked(self.messages, filled, self.picks.for_inputs(values, self.compared, vector))
-        return fill_picked(self.messages, filled, self.picks.with_own(values, self.compared, own, shown, vector))
-
-    @property
-    def embeddings(self) -> str:
-        """The provider's model that the vector of an input comes from; "" where none is needed."""
-        vectors = self.picks.vectors if self.picks else None
-        return vectors.model if vectors and vectors.is_provided else ""
-
-    def some_vector(self) -> Sequence[float] | None:
-        """A vector to prove files with, where an input's would have to be asked for: that of the first row."""
-        vectors = self.picks.vectors if self.picks else None
-        return vectors.vector(0) if vectors and vectors.is_provided else None
-
-    def votes(self, values: Mapping[str, str], own: Sequence[PoolRow] = ()) -> tuple[float, ...]:
-        """For each label the votes of the input's neighbours (`own`: rows of a user among them), or what the classifier
-        says; () where neither decides."""
-        if self.classifier is not None:
-            from agent.retrieval.pool import text_of
-
-            return self.classifier.log_probabilities(text_of(values, self.compared))
-        near = self.calibration.neighbours if self.calibration else None
-        if near is None or self.picks is None:
-            return ()
-        return self.picks.votes(values, self.compared, self.outputs[0].choices, near.k, own)
-
-    def with_passages(self, values: Mapping[str, str]) -> Mapping[str, str]:
-        """The values of an input and, where the prompt looks passages up, the block of them."""
-        if self.passages is None:
-            return values
-        from agent.retrieval.passages import CONTEXT  # most prompts have none, and start faster without
-
-        return {**values, CONTEXT: self.passages.for_inputs(values, self.compared)}
+        name = self.model
+        for part in self.parts:
+            name = part.target(name)
+        return name
 
     def write(self, folder: Path) -> Path:
         """Writes prompt.md and messages.json, proved (`export.write_release`); gives the path of prompt.md."""
@@ -275,8 +142,8 @@ def read_release(path: str | os.PathLike[str], *, verify: bool = True) -> Prompt
             file = file / PROMPT_FILE
     with only_release_errors(file):
         release = release_in(_text(file), file, verify=verify)
-    if verify and release.adapter is not None:
-        release.adapter.require_whole()
+    for part in release.parts if verify else ():
+        part.require_whole()
     return release
 
 
@@ -327,9 +194,8 @@ def _markdown(text: str, file: Path) -> dict[str, Any]:
         line = text.count("\n", 0, text.index(stray, fences.end())) + 1
         raise ReleaseError(f"{file}:{line}: {stray[:40]!r} stands before the first heading such as `## user`")
     end, lists = len(text), dict[str, list[Any]]()
-    for key, title in reversed(SECTIONS.items()):
-        if key in data:
-            end, lists[key] = _lines_of(text[:end], title, key, file)
+    for key, title in reversed(sections_of(data).items()):
+        end, lists[key] = _lines_of(text[:end], title, key, file)
     headings = [heading for heading in headings if heading.start() < end]
     ends = [*(heading.start() for heading in headings[1:]), end]
     data["messages"] = [
@@ -397,15 +263,6 @@ _TYPES: dict[str, Any] = {
     "parameters": dict[str, Any],
     "provenance": dict[str, Any],
 }
-_HASH = Annotated[str, matching("[0-9a-f]{64}", "64 hex digits")]
-_OPTIONAL: dict[str, Any] = {
-    "calibration": dict[str, Any],
-    "adapter": {"file": Literal["adapter.gguf"], "sha256": _HASH, "base": _HASH},
-    "tools": tuple[Tool, ...],
-    "picks": dict[str, Any],
-    "passages": dict[str, Any],
-    "classifier": dict[str, Any],
-}
 _TEXTS = Rule("a list of texts", lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value))
 _PARAMETERS: dict[str, Rule] = {
     "max_tokens": whole(1),
@@ -417,11 +274,12 @@ _PARAMETERS: dict[str, Rule] = {
 }
 
 
-def _is_json(text: str | None, kind: type = object) -> bool:
+def _is_json(text: str | None) -> bool:
     try:
-        return text is None or isinstance(parse_json(text), kind)
+        parse_json("null" if text is None else text)
     except ValueError:
         return False
+    return True
 
 
 def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
@@ -430,23 +288,41 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
 
     if missing := [key for key in _TYPES if key not in data]:
         raise ReleaseError(f"{file}: lacks {', '.join(missing)}; restore the released file")
-    read, types = dict[str, Any](), _TYPES | _OPTIONAL
+    read, keys = dict[str, Any](), list[str]()
     for key, value in data.items():
-        if key not in types:
-            refuse(key, f"unknown key {key!r:.60}, known are {', '.join(types)}")
+        if key not in _TYPES:
+            _require_part(key, refuse)
+            keys.append(key)
+            read[key] = value
+            continue
         if key in ("inputs", "outputs") and isinstance(value, list) and len(value) > MOST_FIELDS:
             refuse(key, f"{len(value):,} {key}; at most {MOST_FIELDS:,} can be read")
         try:
-            read[key] = read_as(types[key], value, key)
+            read[key] = read_as(_TYPES[key], value, key)
         except ValueError as error:
             refuse(key, str(error))
     _require_rules(read, refuse)
-    del read["version"]
-    parts = _parts(read, file.parent, refuse)
+    parts = _parts(read, keys, file.parent, refuse) if keys else {}
     try:
-        return PromptRelease(**read, **parts)
+        return PromptRelease(**{key: read[key] for key in _TYPES if key != "version"}, **parts)
     except ReleaseError as error:
         raise ReleaseError(f"{file}: {error}") from None
+
+
+def sections_of(keys: Iterable[str]) -> dict[str, str]:
+    """The headings of the last sections of a prompt.md by their keys in the front matter: rows as JSON, one a line."""
+    if not (others := [key for key in keys if key not in _TYPES]):
+        return {}
+    from agent.prompt.parts.kinds import headings_of  # most prompts have none, and start faster without
+
+    return {key: f"## {title}" for key, title in headings_of(others).items()}
+
+
+def _require_part(key: str, refuse: Refuse) -> None:
+    from agent.prompt.parts.kinds import is_section, sections
+
+    if not is_section(key):
+        refuse(key, f"unknown key {key!r:.60}, known are {', '.join((*_TYPES, *sections()))}")
 
 
 def _require_rules(read: Mapping[str, Any], refuse: Refuse) -> None:
@@ -458,63 +334,16 @@ def _require_rules(read: Mapping[str, Any], refuse: Refuse) -> None:
     for at, output in enumerate(read["outputs"]):
         if not _is_json(output.schema):
             refuse("outputs", f"outputs[{at}].schema must be a JSON text, not {output.schema!r:.60}")
-    for at, tool in enumerate(read.get("tools", ())):
-        if not _is_json(tool.parameters, dict):
-            refuse("tools", f"tools[{at}].parameters must be a JSON object, not {tool.parameters!r:.60}")
 
 
-def _parts(read: dict[str, Any], folder: Path, refuse: Refuse) -> dict[str, Any]:
-    """The parts that only some prompts have, out of `read`; the code of each is imported where a prompt has it."""
-    found = dict[str, Any]()
+def _parts(read: Mapping[str, Any], keys: Sequence[str], folder: Path, refuse: Refuse) -> dict[str, Any]:
+    from agent.prompt.parts.kinds import loaded
+    from agent.prompt.parts.part import FileHead, WrongPart
 
-    def part(key: str, made: Callable[[Any], Any]) -> Any:
-        try:
-            found[key] = made(read.pop(key))
-        except ValueError as error:
-            refuse(key, str(error))
-        return found[key]
-
-    calibration, contents = None, [message.content for message in read["messages"]]
-    choices = read["outputs"][0].choices if len(read["outputs"]) == 1 else ()
-    if "calibration" in read:
-        from agent.prompt.calibration import label_calibration
-
-        calibration = part("calibration", lambda data: label_calibration(data, choices))
-        if calibration.neighbours and "picks" not in read:
-            refuse("calibration", "neighbours decide on the answers, and there is no pool that they are of (picks)")
-    prior = calibration.prior if calibration else None
-    if (prior is None) != ("classifier" not in read):
-        refuse("calibration", "a classifier decides on the answers, and there is none, or no calibration names it")
-    if prior is not None:
-        from agent.retrieval.linear import label_classifier
-
-        classifier = part("classifier", lambda data: label_classifier(data, data.pop("rows", None), choices))
-        if classifier.trained_on != prior.rows:
-            refuse(
-                "classifier",
-                f"was trained on {classifier.trained_on!r:.40}, and the calibration names {prior.rows!r:.40}",
-            )
-    if "picks" in read:
-        from agent.retrieval.pool import picked_examples
-
-        picks, mark = part("picks", lambda data: picked_examples(data, data.pop("rows", None))), placeholder(PICKED)
-        if not any(mark in content for content in contents):
-            refuse("messages", f"hold no {mark}, where the picked examples go")
-        if len(picks.shown[0]) % 2 != (0 if mark in contents else 1):
-            refuse("messages", "show picked examples in another form than the rows of the pool have")
-    if "passages" in read:
-        from agent.retrieval.passages import CONTEXT, released_passages
-
-        part("passages", lambda data: released_passages(data, data.pop("rows", None)))
-        if CONTEXT in read["inputs"]:
-            refuse("inputs", f"{CONTEXT!r} is the place of the passages and cannot be an input")
-        if not any(placeholder(CONTEXT) in content for content in contents):
-            refuse("messages", f"hold no {placeholder(CONTEXT)}, where the passages go")
-    if "adapter" in read:
-        if not read["model"].startswith("local/"):
-            refuse("adapter", f"the model {read['model']!r:.60} takes no adapter; a local one does")
-        part("adapter", lambda data: ReleasedAdapter(data["sha256"], data["base"], folder / data["file"]))
-    return found
+    try:
+        return loaded(keys, FileHead(read, folder))
+    except WrongPart as wrong:
+        refuse(wrong.key, str(wrong))
 
 
 def _where(file: Path, text: str, key: str) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 from agent.conversation import worked_turns
 from agent.errors import ReleaseError
+from agent.prompt.parts.part import Row
 from agent.prompt.reply_parser import broken_limit
 from agent.prompt.template import PICKED, answer_text, fill, label_text, worked_text
 from agent.redact import rare_secrets_in, redact
@@ -27,7 +28,7 @@ from agent.release.prompt_file import PromptRelease, disk_errors
 from agent.retrieval.pick import PoolRow
 from agent.retrieval.pool import same_words, text_of
 from agent.safe_file import parse_json, read_file, sync_folder
-from agent.shipped import MAX_NUMBER, Field, Message, canonical, content_id
+from agent.shipped import MAX_NUMBER, Field, canonical, content_id
 from agent.strict import read_as
 
 MOST_ROWS = 200
@@ -132,19 +133,15 @@ class RememberedRows:
         sync_folder(self._folder)  # after a power cut an erased file must not be there again
         return count
 
-    def fill(self, values: Mapping[str, str], vector: Sequence[float] | None = None) -> tuple[Message, ...]:
-        """The messages for an input, with the user's rows before those of the pool.
+    def row(self, values: Mapping[str, str], vector: Sequence[float] | None = None) -> Row:
+        """An input with the user's rows, which are shown before those of the pool.
 
         Rows that do not fit the prompt (another version of it had other fields or labels) are passed over.
         """
         release, rows = self._release, self._fitting()
         answers = [{field: label_text(value) for field, value in row.answers.items()} for row in rows]
         shown = [demo_texts(release, row.inputs, texts) for row, texts in zip(rows, answers, strict=True)]
-        return release.fill(values, self._pool(rows), shown, vector)
-
-    def votes(self, values: Mapping[str, str]) -> tuple[float, ...]:
-        """The votes of the input's neighbours, among which are the user's rows."""
-        return self._release.votes(values, self._pool(self._fitting()))
+        return release.row(values, vector=vector, own=self._pool(rows), shown=shown)
 
     def _fitting(self) -> list[RememberedRow]:
         inputs, outputs = set(self._release.inputs), self._release.outputs
@@ -269,10 +266,9 @@ def demo_texts(release: PromptRelease, inputs: Mapping[str, str], answers: Mappi
 
 def require_layout(release: PromptRelease) -> None:
     """Raises a ReleaseError where `demo_texts` writes otherwise than the rows of the release are written."""
-    assert release.picks is not None
     values = dict.fromkeys((*release.inputs, *(output.name for output in release.outputs)), _VALUE)
     made = demo_texts(release, values, values)
-    if not all(map(_has_form, release.picks.shown[0], made)):
+    if not all(map(_has_form, next(part.example() for part in release.parts if part.takes_rows), made)):
         raise ReleaseError(
             f"{release.name!r} {release.version}: cannot remember: its examples are laid out ({release.format}) "
             "otherwise than this version of Promptassay lays them out; run its task again, or update"

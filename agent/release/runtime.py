@@ -18,8 +18,9 @@ from agent.release.aliases import PRODUCTION, NeedsUnit, Reference, ResolvedVers
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, only_release_errors, read_release
 
 if TYPE_CHECKING:
+    from agent.prompt.parts.part import Row
     from agent.release.remembered import RememberedRows
-    from agent.shipped import Message, Prediction
+    from agent.shipped import Prediction
     from agent.types import LM
 
 Input: TypeAlias = str | list[dict[str, str]]
@@ -89,7 +90,7 @@ class Prompt:
         Raises:
             ReleaseError: One that names what is missing, unknown or not text.
         """
-        return [message.as_dict() for message in self._messages(*self._named(who, vector, fields))]
+        return [message.as_dict() for message in self.release.render(self._row(*self._named(who, vector, fields)))]
 
     @property
     def embeddings(self) -> str:
@@ -98,11 +99,9 @@ class Prompt:
 
     def embedded_text(self, **fields: Input) -> str:
         """The text of an input that is embedded, for a program that asks the provider itself."""
-        from agent.retrieval.pool import text_of
-
         texts = self._texts(fields, "embed")
         self._require_inputs("embed", texts)
-        return text_of(texts, self.release.compared)
+        return self.release.row(texts).text
 
     def _named(
         self, who: Any, vector: Any, fields: Mapping[str, Any], verb: str = "render"
@@ -114,19 +113,11 @@ class Prompt:
         self._require_inputs(verb, inputs)
         return (None if "who" in own else who), (None if "vector" in own else vector), inputs
 
-    def _messages(self, who: str | None, vector: Any, inputs: dict[str, str]) -> tuple[Message, ...]:
-        if who is None or self.release.picks is None:
-            return self.release.fill(inputs, vector=vector)
-        return self._rows_of(who).fill(inputs, vector)
-
-    def _votes(self, who: str | None, inputs: dict[str, str]) -> tuple[float, ...]:
-        """What decides next to the model: the neighbours' votes for the inputs and a user, or the classifier's; ()
-        where the model decides alone."""
-        if self.release.calibration is None or not self.release.calibration.reads_input:
-            return ()
-        if who is None or self.release.calibration.prior is not None:
-            return self.release.votes(inputs)
-        return self._rows_of(who).votes(inputs)
+    def _row(self, who: str | None, vector: Any, inputs: dict[str, str]) -> Row:
+        """The input with what a user has confirmed."""
+        if who is None or not self.release.takes_rows:
+            return self.release.row(inputs, vector=vector)
+        return self._rows_of(who).row(inputs, vector)
 
     def _texts(self, given: Mapping[str, Any], verb: str) -> dict[str, str]:
         """The inputs with a conversation as the text of its messages; a str is one message of the user."""
@@ -172,7 +163,7 @@ class Prompt:
         """
         from agent.release.remembered import answers_of, require_layout, wrong_answers
 
-        if self.release.picks is None:
+        if not self.release.takes_rows:
             raise ReleaseError(
                 f"cannot remember: {self.name!r} {self.version} shows every input the same examples; release a prompt "
                 "that picks its examples for each input"
@@ -231,24 +222,18 @@ class Prompt:
         Raises:
             ReleaseError: The inputs are needed and not given, or not those of the prompt.
         """
-        from agent.prompt.calibration import read_reply, tokens_of  # takes time, and not all who render parse
+        from agent.prompt.calibration import tokens_of  # takes time, and not all who render parse
 
-        release, tokens = self.release, tokens_of(logprobs)
-        votes: tuple[float, ...] = ()
-        if tokens and release.calibration is not None and release.calibration.reads_input:
+        tokens, row = tokens_of(logprobs), None
+        if tokens and (what := self.release.reads_input):
             if inputs is None:
-                what = (
-                    "the labels of the nearest rows decide"
-                    if release.calibration.neighbours
-                    else "a classifier decides"
-                )
                 raise ReleaseError(
                     f"cannot parse a reply of {self.name!r} without its inputs: {what}, "
                     "too; write prompt.parse(reply, logprobs, inputs={...})"
                 )
             user, _, given = self._named(who, None, inputs, "parse a reply of")
-            votes = self._votes(user, given)
-        return read_reply(reply, tokens, release.outputs, release.reasoning, release.calibration, votes)
+            row = self._row(user, None, given)
+        return self.release.read(reply, tokens, row)
 
     def complete(
         self,
@@ -296,8 +281,7 @@ class Prompt:
 
         if self.embeddings and vector is None:
             vector = await input_vector(self.embeddings, self.embedded_text(**inputs))
-        messages = self._messages(who, vector, inputs)
-        return await acomplete(self.release, messages, lm, self._votes(who, inputs))
+        return await acomplete(self.release, self._row(who, vector, inputs), lm)
 
 
 def load_prompt(

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from agent.ledger.connect import ledger_option
 from agent.ledger.query import History, Row
 from agent.prompt.fence import Fence
-from agent.release.prompt_file import ADAPTER_FILE, HELD
+from agent.prompt.parts.adapter import ADAPTER_FILE
+from agent.release.prompt_file import HELD
 from agent.release.result import RunResult
 from agent.report import facts
 from agent.report.findings import side_name

@@ -3,7 +3,7 @@
 Imports the standard library alone and is one file, as an export to Python holds it whole (so no annotation is a
 text here). A search, a released prompt and an export score a text with this very code, so their answers are equal.
 Terms are words and pairs of words, and 2 to 5 neighbouring letters within a word; each kind is weighted by rarity and
-scaled to length 1. `programs/train_rows.py` trains it.
+scaled to length 1. `prompt/label_training.py` trains it.
 """
 
 import base64

@@ -5,15 +5,15 @@ Imports the standard library alone: a released prompt looks its passages up by t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import heapq
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Annotated, Any
 
 from agent.retrieval.pick import RETRIEVERS, PoolIndex, PoolRow
-from agent.retrieval.pool import text_of
 from agent.shipped import content_id
-from agent.strict import one_of, read_as, whole
+from agent.strict import one_of, whole
 
 CONTEXT = "context"
 """The field of a template that the block of passages goes into, and its name in the user's own prompt."""
@@ -89,6 +89,7 @@ class PassageIndex:
     def __init__(self, passages: Sequence[Passage]) -> None:
         self.passages = tuple(passages)
         self._index = PoolIndex([PoolRow(str(at), each.text, "", "") for at, each in enumerate(passages)])
+        self._longest: list[str] = []
 
     @cached_property
     def id(self) -> str:
@@ -106,31 +107,8 @@ class PassageIndex:
     def block(self, text: str, retriever: str, k: int) -> str:
         return passage_block(self.tag, [passage.text for passage in self.found(text, retriever, k)])
 
-
-@dataclass(frozen=True)
-class ReleasedPassages:
-    """The passages of a released prompt, and how they are looked up."""
-
-    settings: Passages
-    passages: tuple[Passage, ...]
-
-    @cached_property
-    def index(self) -> PassageIndex:
-        return PassageIndex(self.passages)
-
-    def for_inputs(self, values: Mapping[str, str], names: Sequence[str]) -> str:
-        return self.index.block(text_of(values, names), self.settings.retriever, self.settings.k)
-
-    def row_data(self) -> list[dict[str, str]]:
-        return [{"file": passage.file, "text": passage.text} for passage in self.passages]
-
-
-def released_passages(settings: Any, rows: Any) -> ReleasedPassages:
-    """Restore what `as_dict` and `row_data` gave. Raises ValueError for wrong data."""
-    how: Passages = read_as(Passages, settings, "passages")
-    made: tuple[Passage, ...] = read_as(tuple[Passage, ...], rows, "passages.rows")
-    if not made:
-        raise ValueError("there are settings of passages and no passages")
-    if how.pool != passages_id(made):
-        raise ValueError(f"the passages are {passages_id(made)}, and their settings say {how.pool!r:.40}")
-    return ReleasedPassages(how, made)
+    def longest(self, count: Callable[[str], int]) -> list[str]:
+        """The texts of the MOST_PASSAGES longest passages, by their tokens."""
+        if not self._longest:
+            self._longest = heapq.nlargest(MOST_PASSAGES, (each.text for each in self.passages), key=count)
+        return self._longest

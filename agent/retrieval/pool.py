@@ -1,35 +1,21 @@
-"""The rows of a pool as data: their hash, and what a release holds of them. Imports the standard library alone.
+"""The texts of rows that are compared with an input, the hash of a pool, and a pool that is ready to be compared.
 
-Where rows are picked by their vectors, picking imports numpy, and wordllama where that makes the vector of an input.
+Imports the standard library alone, and numpy where rows have vectors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from itertools import chain
-from typing import Annotated, Any
+from typing import Any
 
-from agent.conversation import AS_TURNS, MOST_MESSAGES, last_said
-from agent.errors import InputError, ReleaseError
-from agent.retrieval.pick import MOST_PICKED, ORDERS, RETRIEVERS, Picks, PoolIndex, PoolRow, chosen, words_of
-from agent.retrieval.vectors import (
-    DENSE_RETRIEVERS,
-    MOST_DIMENSIONS,
-    DenseIndex,
-    PoolVectors,
-    Vector,
-    require_vector,
-    static_vector,
-)
+from agent.conversation import AS_TURNS, last_said
+from agent.retrieval.pick import PoolIndex, PoolRow, words_of
+from agent.retrieval.vectors import DenseIndex, PoolVectors, Vector, static_vector
 from agent.retrieval.votes import label_votes
 from agent.shipped import content_id
-from agent.strict import one_of, read_as, whole
 
 SEPARATOR = "\n"
-VECTOR = "vector"
-"""Of a row in a release, the key of its vector."""
 
 
 def text_of(inputs: Mapping[str, str], names: Sequence[str]) -> str:
@@ -59,155 +45,56 @@ def pool_id(rows: Sequence[PoolRow], vectors: PoolVectors | None = None) -> str:
     return content_id("pool", {"rows": plain, "embeddings": vectors.model, "vectors": vectors.rows})
 
 
-@dataclass(frozen=True)
-class PickedDemos:
-    """The picked part of a released prompt.
+class Pool:
+    """Rows that may be picked, ready to be compared; the prompts of a run share it.
 
-    `head`: ids of the rows that the prompt always shows, which are not picked again. `shown`: of each row its texts in
-    the prompt: those of the user's and the assistant's turn, or one for a layout with all examples in one turn.
-    `vectors`: those of the rows, where rows are picked by them.
+    `embed`: makes the vector of an input, for rows that have `vectors`.
     """
 
-    picks: Picks
-    head: tuple[str, ...]
-    rows: tuple[PoolRow, ...]
-    shown: tuple[tuple[str, ...], ...]
-    vectors: PoolVectors | None = None
+    def __init__(
+        self,
+        rows: Sequence[PoolRow],
+        vectors: PoolVectors | None = None,
+        embed: Callable[[str], Vector] = static_vector,
+    ) -> None:
+        self.index = PoolIndex(rows) if vectors is None else DenseIndex(rows, vectors, embed)
+        self._votes: dict[Any, tuple[float, ...]] = {}
 
     @cached_property
-    def _index(self) -> PoolIndex:
-        if self.vectors is None:
-            return PoolIndex(self.rows)
-        return DenseIndex(self.rows, self.vectors, self._embed)
+    def _by_id(self) -> dict[str, PoolRow]:
+        return {row.id: row for row in self.index.rows}
 
     @cached_property
-    def _is_alike(self) -> bool:
-        """Whether the installed wordllama gives the first row the vector that it had in the run."""
-        assert self.vectors is not None
-        kept, made = self.vectors.vector(0), static_vector(self.rows[0].text)
-        return len(kept) == len(made) and all(abs(one - other) < 1e-3 for one, other in zip(kept, made, strict=True))
-
-    def _embed(self, text: str) -> Vector:
-        assert self.vectors is not None
-        what = f"this prompt picks its examples by vectors of {self.vectors.model}"
-        if self.vectors.is_provided:
-            raise ReleaseError(f"{what}; give the one of the input as vector=..., or call complete, which asks for it")
-        try:
-            if self._is_alike:
-                return static_vector(text)
-        except InputError as missing:
-            raise ReleaseError(f"{what}; {missing}") from missing
-        raise ReleaseError(
-            f"{what}, and the installed version makes others than those of the run; install the version that the run "
-            "had, or run the task again"
-        )
-
-    def _index_for(self, vector: Vector | None) -> PoolIndex:
-        if vector is None:
-            return self._index
-        if self.vectors is None or not isinstance(self._index, DenseIndex):
-            raise ReleaseError("vector=... was given, and this prompt picks no examples by vectors; leave it out")
-        return self._index.for_vector(require_vector(vector, self.vectors))
-
-    def for_inputs(
-        self, values: Mapping[str, str], names: Sequence[str], vector: Vector | None = None
-    ) -> list[tuple[str, ...]]:
-        """The texts of the picked rows for an input, in the order in which they are shown.
-
-        `names`: of its fields, in the order of the signature. `vector`: that of the input; None: wordllama makes it
-        where rows are picked by its vectors.
-        """
-        found = self._index_for(vector).pick(text_of(values, names), self.picks, self.head)
-        return [self.shown[position] for position in found]
+    def _groups(self) -> dict[str, frozenset[str]]:
+        members: dict[str, set[str]] = {}
+        for row in self.index.rows:
+            members.setdefault(row.group, set()).add(row.id)
+        return {group: frozenset(ids) for group, ids in members.items()}
 
     @cached_property
     def _ids_by_words(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
-        for row in self.rows:
+        for row in self.index.rows:
             found.setdefault(same_words(row.text), []).append(row.id)
         return found
 
-    def with_own(
-        self,
-        values: Mapping[str, str],
-        names: Sequence[str],
-        own: Sequence[PoolRow],
-        shown: Sequence[tuple[str, ...]],
-        vector: Vector | None = None,
-    ) -> list[tuple[str, ...]]:
-        """`for_inputs` with rows of a user before those of the pool.
+    def same(self, row_id: str, text: str) -> frozenset[str]:
+        """The ids of a train row and its near-duplicates; none for another row, even one with the id of a train row."""
+        known = self._by_id.get(row_id) if row_id else None
+        return self._groups[known.group] if known is not None and known.text == text else frozenset()
 
-        Of the user's own rows those that have something in common with the input come first, as many as k. A row of the
-        pool with the words of one of them is not picked: its label may be the one that was corrected. The user's rows
-        have no vectors: they are picked by words and letters. `shown`: of each of `own` its texts in the prompt.
-        """
-        text = text_of(values, names)
-        left_out = {*self.head, *self._replaced(own)}
-        common = self._index_for(vector).candidates(text, self.picks, len(left_out))
-        by_text = self.picks if self.vectors is None else replace(self.picks, retriever="hybrid")
-        nearest = chain(PoolIndex(own).alike(text, by_text), (len(own) + position for position in common))
-        texts = (*shown, *self.shown)
-        return [texts[position] for position in chosen((*own, *self.rows), nearest, self.picks, left_out)]
-
-    def _replaced(self, own: Sequence[PoolRow]) -> list[str]:
-        """Ids of the pool's rows with the words of one of these."""
+    def replaced(self, own: Sequence[PoolRow]) -> list[str]:
+        """Ids of the rows with the words of one of these, whose labels may be the ones that were corrected."""
         return [name for row in own for name in self._ids_by_words.get(same_words(row.text), ())]
 
     def votes(
-        self, values: Mapping[str, str], names: Sequence[str], labels: Sequence[str], k: int, own: Sequence[PoolRow]
+        self, text: str, labels: Sequence[str], k: int, row_id: str = "", own: Sequence[PoolRow] = ()
     ) -> tuple[float, ...]:
-        """The votes of the `k` nearest rows for each label; rows of a user (`own`) vote as they are picked."""
-        return label_votes(self._index, text_of(values, names), labels, k, self._replaced(own), own)
-
-    def settings(self) -> dict[str, Any]:
-        made = {"embeddings": self.vectors.model, "dimensions": self.vectors.dimensions} if self.vectors else {}
-        return {**self.picks.as_dict(), "head": list(self.head), **made}
-
-    def row_data(self) -> list[dict[str, Any]]:
-        data: list[dict[str, Any]] = [
-            {"id": row.id, "text": row.text, "label": row.label, "group": row.group, "shown": list(shown)}
-            for row, shown in zip(self.rows, self.shown, strict=True)
-        ]
-        if self.vectors is None:
-            return data
-        return [{**row, VECTOR: vector} for row, vector in zip(data, self.vectors.rows, strict=True)]
-
-
-_SETTINGS: dict[str, Any] = {
-    "retriever": Annotated[str, one_of((*RETRIEVERS, *DENSE_RETRIEVERS))],
-    "k": Annotated[int, whole(1, MOST_PICKED)],
-    "order": Annotated[str, one_of(ORDERS)],
-    "diverse": bool,
-    "balanced": bool,
-    "pool": str,
-}
-_OF_VECTORS: dict[str, Any] = {"embeddings": str, "dimensions": Annotated[int, whole(1, MOST_DIMENSIONS)]}
-_ROW: dict[str, Any] = {"id": str, "text": str, "label": str, "group": str}
-
-
-def picked_examples(settings: Any, rows: Any) -> PickedDemos:
-    """Restore what `settings` and `row_data` gave. Raises ValueError for wrong data."""
-    is_dense = isinstance(settings, dict) and settings.get("retriever") in DENSE_RETRIEVERS
-    of_vectors = _OF_VECTORS if is_dense else {}
-    read = read_as({**_SETTINGS, "head": tuple[str, ...], **of_vectors}, settings, "picks")
-    kind = {**_ROW, "shown": tuple[str, ...], **({VECTOR: str} if is_dense else {})}
-    found = [read_as(kind, row, f"picks.rows[{at}]") for at, row in enumerate(read_as(tuple[Any, ...], rows, "rows"))]
-    if not found:
-        raise ValueError("there are picks and no rows that may be picked")
-    for at, row in enumerate(found):
-        turns = len(row["shown"])
-        if turns not in (1, *range(2, 2 + 2 * MOST_MESSAGES, 2)) or turns % 2 != len(found[0]["shown"]) % 2:
-            raise ValueError(f"picks.rows[{at}].shown must be one text, or turns, as in the other rows")
-    vectors = None
-    if is_dense:
-        vectors = PoolVectors(read["embeddings"], read["dimensions"], tuple(row[VECTOR] for row in found))
-        for at in range(len(found)):
-            try:
-                vectors.vector(at)
-            except ValueError as error:
-                raise ValueError(f"picks.rows[{at}].{VECTOR} {error}") from None
-    made = tuple(PoolRow(**{name: row[name] for name in _ROW}) for row in found)
-    if read["pool"] != (own := pool_id(made, vectors)):
-        raise ValueError(f"the rows of the pool are {own}, and picks says {read['pool']!r:.40}")
-    picks = Picks(**{name: read[name] for name in _SETTINGS})
-    return PickedDemos(picks, read["head"], made, tuple(row["shown"] for row in found), vectors)
+        """The votes of the `k` nearest rows for each label, without the row itself; `own`: rows of a user vote, too."""
+        left_out = self.same(row_id, text) or self.replaced(own)
+        if not row_id:
+            return label_votes(self.index, text, labels, k, left_out, own)
+        key = text, frozenset(left_out), k  # a search reads each dev row again for every candidate that picks
+        if key not in self._votes:
+            self._votes[key] = label_votes(self.index, text, labels, k, left_out)
+        return self._votes[key]

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from agent.evaluate.evaluator import evidence, values
 from agent.observer import NO_OBSERVER, Observer
-from agent.prompt.calibration import LabelCalibration, Neighbours, share_of_all
+from agent.prompt.calibration import LabelCalibration, share_of_all
+from agent.prompt.parts.calibration import Opinion
 from agent.results.run_parts import OperatorUse, ProposalFate
-from agent.retrieval.votes import NEIGHBOURS
 from agent.search.program import Parent, Program
 from agent.search.study import MeanScore, shrunk
 from agent.stats.calibration import label_free
@@ -184,24 +184,22 @@ class Calibrated:
         scored = [o.label_scores for o in outcomes if o.label_scores is not None and o.value is not None]
         if field is None or not scored:
             return list(outcomes)
-        near = Neighbours(NEIGHBOURS, 1.0) if self._program.picks(candidate) else None
-        calibration = LabelCalibration(
-            "label-free", dict(zip(field.choices, label_free(scored).bias, strict=True)), 1.0, near
-        )
-        if self._program.calibrated(candidate, calibration) is None:
+        traits = self._program.traits(candidate)
+        voter = next(iter(traits.voters()), None)
+        bias = dict(zip(field.choices, label_free(scored).bias, strict=True))
+        calibration = LabelCalibration("label-free", bias, 1.0, **(voter.weighed(1.0) if voter else {}))
+        if traits.calibrated(calibration) is None:
             return list(outcomes)
-        return [
-            self._one(candidate, row, outcome, field, calibration) for row, outcome in zip(rows, outcomes, strict=True)
-        ]
+        both = zip(rows, outcomes, strict=True)
+        return [self._one(row, outcome, field, calibration, voter) for row, outcome in both]
 
     def _one(
-        self, candidate: Candidate, row: Example, outcome: Outcome, field: Field, calibration: LabelCalibration
+        self, row: Example, outcome: Outcome, field: Field, calibration: LabelCalibration, voter: Opinion | None
     ) -> Outcome:
         right = row.labels[field.name]
         if outcome.label_scores is None or outcome.value is None or right not in field.choices:
             return outcome
-        votes = self._program.votes(candidate, row, NEIGHBOURS) if calibration.neighbours else None
-        scores = calibration.scores(outcome.label_scores, votes or ())
+        scores = calibration.scores(outcome.label_scores, voter.said(row) if voter else ())
         at = field.choices.index(right)
         answer = field.choices[scores.index(max(scores))]
         is_same = answer == outcome.prediction.fields.get(field.name)

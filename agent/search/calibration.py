@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.ledger.query import CALIBRATED
-from agent.prompt.calibration import FLOOR, LabelCalibration, Method, Neighbours, Prior, calibrated, share_of_all
-from agent.retrieval.votes import NEIGHBOURS, log_shares
+from agent.prompt.calibration import FLOOR, LabelCalibration, Method, calibrated, share_of_all
+from agent.prompt.parts.calibration import Opinion
+from agent.retrieval.votes import NEIGHBOURS
 from agent.search.context import SearchContext
 from agent.search.selection import Finalist
 from agent.stats.calibration import Weights, cross_fitted, fitted, label_free, stacked
@@ -30,6 +31,8 @@ Read = tuple[Prediction, float | None]
 FEWEST_ROWS = 20
 """Rows with log-probabilities of the labels below which no weights are estimated."""
 LEAST_SHARE = 0.5  # of the dev rows
+FITS: dict[Method, Callable[[Any, Any, Any], Weights]] = {"prior": stacked}
+"""How the weights of a method are fitted, where not by `fitted`."""
 REASONS: dict[Method, str] = {
     "label-free": "takes out how much the model prefers each label over all dev rows; no right answer was used",
     "fitted": "a bias for each label and one temperature, fitted to the dev rows; its score here is cross-fitted",
@@ -45,21 +48,19 @@ class _Estimate:
     """Weights by one method.
 
     `all_rows`: those of the twin, of all dev rows together. `each`: for each dev row those that it is read with; None:
-    its reply decides. `votes`: for each dev row the votes of its neighbours, or what the classifier says. `rows`: the
-    hash of what the classifier learnt from.
+    its reply decides. `votes`: for each dev row what the `opinion` says.
     """
 
     method: Method
     all_rows: Weights
     each: Sequence[Weights | None]
     votes: Sequence[Sequence[float]] = ()
-    rows: str = ""
+    opinion: Opinion | None = None
 
     def named(self, field: Field, weights: Weights) -> LabelCalibration:
-        near = Neighbours(NEIGHBOURS, weights.weight) if self.method == "neighbours" else None
-        prior = Prior(weights.weight, self.rows) if self.method == "prior" else None
         bias = dict(zip(field.choices, weights.bias, strict=True))
-        return LabelCalibration(self.method, bias, weights.temperature, near, prior)
+        more = self.opinion.weighed(weights.weight) if self.opinion else {}
+        return LabelCalibration(self.method, bias, weights.temperature, **more)
 
     def read(self, field: Field, rows: Sequence[Example], outcomes: Sequence[Outcome]) -> list[Read]:
         votes = self.votes or [()] * len(outcomes)
@@ -83,8 +84,7 @@ def _estimated(
     rows: int,
     said: Sequence[Sequence[float]] = (),
     logs: Sequence[Sequence[float]] = (),
-    fit: Callable[[Any, Any, Any], Weights] = fitted,
-    digest: str = "",
+    opinion: Opinion | None = None,
 ) -> _Estimate:
     """Weights fitted to the `usable` of the dev rows: by position the log-probability of each label, and the right one.
 
@@ -92,8 +92,9 @@ def _estimated(
     """
     scores, answers = [scores for scores, _ in usable.values()], [answer for _, answer in usable.values()]
     more = [logs[at] for at in usable] if logs else None
+    fit = FITS.get(method, fitted)
     each = dict(zip(usable, cross_fitted(scores, answers, more, fit), strict=True))
-    return _Estimate(method, fit(scores, answers, more), [each.get(at) for at in range(rows)], said, digest)
+    return _Estimate(method, fit(scores, answers, more), [each.get(at) for at in range(rows)], said, opinion)
 
 
 async def add_calibrated(context: SearchContext) -> None:
@@ -115,15 +116,12 @@ async def add_calibrated(context: SearchContext) -> None:
         base = context.board.proposals[candidate_id]
         free = label_free([scores for scores, _ in usable.values()])
         estimates = [_Estimate("label-free", free, [free] * len(outcomes)), _estimated("fitted", usable, len(outcomes))]
-        votes = [context.program.votes(base.candidate, row, NEIGHBOURS) for row in context.dev]
-        if known := [vote for vote in votes if vote is not None]:
-            logs = [log_shares(vote) for vote in known]
-            estimates.append(_estimated("neighbours", usable, len(outcomes), known, logs))
-        if rows := await asyncio.to_thread(context.program.prior_rows):  # trains it the first time
-            said = [context.program.prior(row) for row in context.dev]
-            estimates.append(_estimated("prior", usable, len(outcomes), said, said, stacked, rows))
+        traits = context.program.traits(base.candidate)
+        for opinion in await asyncio.to_thread(traits.opinions):  # trains a classifier the first time
+            said = [opinion.said(row) for row in context.dev]
+            estimates.append(_estimated(opinion.method, usable, len(outcomes), said, opinion.logs(said), opinion))
         for estimate in estimates:
-            twin = context.program.calibrated(base.candidate, estimate.named(field, estimate.all_rows))
+            twin = traits.calibrated(estimate.named(field, estimate.all_rows))
             if twin is None:
                 continue
             operator, reason = f"{CALIBRATED}{estimate.method}", REASONS[estimate.method]

@@ -255,8 +255,7 @@ class SearchContext:
         return self.account.used.get("proposer", Spend()).calls + self.noted["proposal_failed"]
 
     def _varies(self, candidate_id: str) -> bool:
-        shown = self.program.shown(self.board.candidate(candidate_id))
-        return bool(shown.picks or shown.passages)
+        return self.board.candidate(candidate_id).varies
 
     def _size(self, candidate_id: str) -> int:
         row = "".join(self.dev[0].inputs.values())

@@ -75,7 +75,7 @@ def _pairs(winner: ScoredCandidate | None, other: ScoredCandidate | None) -> lis
 def scored_candidates(program: Program, board: Board) -> list[ScoredCandidate]:
     """Every candidate that was tried, with its scores."""
     return [
-        ScoredCandidate(i, program.features(board.candidate(i)), [o.value for o in outcomes])
+        ScoredCandidate(i, program.traits(board.candidate(i)).features(), [o.value for o in outcomes])
         for i, outcomes in board.outcomes.items()
     ]
 
@@ -85,7 +85,7 @@ async def ablate(context: SearchContext, winner: Candidate) -> None:
 
     A cap that `spare` does not cover (time) ends this and not the run: the sealed test has its own share.
     """
-    for ablation in context.program.ablations(winner, context.baseline):
+    for ablation in context.program.traits(winner).ablations(context.baseline):
         made = ablation.candidate
         rows = context.plan.dev_rows - len(context.board.outcomes.get(made.id, ()))
         cost = context.costs.of_rows(winner.id, rows) + context.costs.through_test(winner.id)
@@ -112,9 +112,13 @@ def carried(context: SearchContext, winner: Candidate, corrected: float | None) 
         return []
     mean = context.board.mean(winner.id) or 0.0
     optimism = max(0.0, mean - corrected) if corrected is not None else 0.0
-    ablations = context.program.ablations(winner, context.baseline)
+    ablations = context.program.traits(winner).ablations(context.baseline)
     table = scored_candidates(context.program, context.board)
-    return attribution(winner, ablations, table, context.program.features, optimism, context.seed)
+
+    def features(candidate: Candidate) -> Mapping[Feature, float]:
+        return context.program.traits(candidate).features()
+
+    return attribution(winner, ablations, table, features, optimism, context.seed)
 
 
 def changed(context: SearchContext, winner: Candidate) -> Change | None:

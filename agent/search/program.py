@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from agent.gateway.gateway import Gateway, ModelClient
 from agent.prompt.calibration import LabelCalibration
+from agent.prompt.parts.calibration import Opinion
 from agent.search.effects import Feature
 from agent.search.registered import DEFAULT
 from agent.search.study import Place
@@ -72,6 +73,34 @@ class Ablation:
 
     part: str
     candidate: Candidate
+
+
+class Traits:
+    """What a search may ask about a candidate without running it; a kind overrides what its candidates have."""
+
+    def features(self) -> Mapping[Feature, float]:
+        """Columns of the model of the parts (`effects.py`)."""
+        return {}
+
+    def ablations(self, baseline: Candidate) -> list[Ablation]:
+        """One candidate for each part that it does not share with the baseline; they may break hard rules."""
+        return []
+
+    def documents(self, example: Example) -> tuple[str, ...] | None:
+        """The document of each passage that it shows on a row, the nearest first; None where it looks up none."""
+        return None
+
+    def calibrated(self, calibration: LabelCalibration) -> Candidate | None:
+        """The candidate with this calibration; None where its replies do not begin with a label, or it has one."""
+        return None
+
+    def voters(self) -> list[Opinion]:
+        """What of its parts may decide on a label next to the model, never a row about itself."""
+        return []
+
+    def opinions(self) -> list[Opinion]:
+        """`voters`, and a classifier of the train rows; the first call trains it."""
+        return []
 
 
 class Moves(Protocol):
@@ -158,37 +187,9 @@ class Program(Describes, Protocol):
         """`prompt_tokens` of the longest prompt of the candidate, where it differs from row to row."""
         return self.prompt_tokens(candidate)
 
-    def picks(self, candidate: Candidate) -> bool:
-        """Whether its examples are picked for each row: such a candidate must prove itself against the others."""
-        return False
-
-    def documents(self, candidate: Candidate, example: Example) -> tuple[str, ...] | None:
-        """The document of each passage that it shows on a row, the nearest first; None where it looks up none."""
-        return None
-
-    def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
-        """One candidate for each part that the winner does not share with the baseline; they may break hard rules."""
-        return []
-
-    def calibrated(self, candidate: Candidate, calibration: LabelCalibration) -> Candidate | None:
-        """The candidate with this calibration; None where its replies do not begin with a label, or it has one."""
-        return None
-
-    def votes(self, candidate: Candidate, example: Example, k: int) -> tuple[float, ...] | None:
-        """Votes for each label by the `k` nearest rows of its pool, never the row itself; None: no pool."""
-        return None
-
-    def prior_rows(self) -> str:
-        """The hash of the train rows that a classifier has learnt from (the first call trains it); "" without one."""
-        return ""
-
-    def prior(self, example: Example) -> tuple[float, ...]:
-        """For each label of the one output its log-probability by that classifier."""
-        return ()
-
-    def features(self, candidate: Candidate) -> Mapping[Feature, float]:
-        """The candidate as columns of the model of the parts (`effects.py`); empty where the kind has none."""
-        return {}
+    def traits(self, candidate: Candidate) -> Traits:
+        """What a search may ask about a candidate without running it."""
+        return Traits()
 
     def strategy(self, name: str | None) -> str:
         """The strategy of that name, or the kind's own choice for None. Raises InputError for one that cannot work."""

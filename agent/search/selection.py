@@ -163,11 +163,12 @@ def chosen(context: SearchContext, candidates: list[Finalist], how: Prefer) -> C
     with fixed examples it must be better on dev, row by row, and that not by being the best of many that pick
     (`PROVED`). The user's own prompt is no such rival, as the sealed test compares with it.
     """
-    compared, picks = counted(candidates), context.program.picks
+    compared = counted(candidates)
     winner = _preferred(context, compared, how)
-    if not picks(winner):
+    if not winner.must_prove:
         return winner
-    picking = {each.candidate_id: each.scores for each in compared if picks(context.board.candidate(each.candidate_id))}
+    candidate = context.board.candidate
+    picking = {each.candidate_id: each.scores for each in compared if candidate(each.candidate_id).must_prove}
     others = [each for each in compared if each.candidate_id not in picking]
     rival = _preferred(context, others, "best")
     rival_scores = next(each.scores for each in others if each.candidate_id == rival.id)
@@ -199,12 +200,12 @@ def cheaper(
 
     Dollars decide, then prompt tokens. One that picks its examples takes part only where the best does.
     """
-    compared, picks = counted(candidates), context.program.picks
+    compared = counted(candidates)
     reference = next(each for each in compared if each.candidate_id == best.id)
     found = [(reference, LossBound(0.0, 0.0, margin, 0))]
     for each in compared:
         whole = each is not reference and len(each.scores) == len(reference.scores)
-        if not whole or (picks(context.board.candidate(each.candidate_id)) and not picks(best)):
+        if not whole or (context.board.candidate(each.candidate_id).must_prove and not best.must_prove):
             continue
         bound = loss_bound(each.scores, reference.scores, margin, context.seed)
         if bound is not None and bound.is_shown:
@@ -382,8 +383,8 @@ def _because(context: SearchContext, candidate_id: str, how: Prefer, is_unproved
 
 def _to_prove(context: SearchContext, candidate_id: str) -> str:
     """The calls of a plan with as many dev rows as show the lead over the best that does not pick; "" without rows."""
-    board, picks, plan = context.board, context.program.picks, context.plan
-    fixed = [i for i in board.in_state("complete") if not picks(board.candidate(i))]
+    board, plan = context.board, context.plan
+    fixed = [i for i in board.in_state("complete") if not board.candidate(i).must_prove]
     rival = [o.value or 0.0 for o in board.outcomes[max(fixed, key=lambda i: board.mean(i) or 0.0)]]
     mine = [o.value or 0.0 for o in board.outcomes[candidate_id]]
     gain = (sum(mine) - sum(rival)) / len(rival) if len(mine) == len(rival) else 0.0

@@ -29,7 +29,6 @@ from agent.errors import AgentError
 from agent.jobs.locations import open_history
 from agent.jobs.tasks import task_of
 from agent.ledger.query import History, started_with
-from agent.programs.train_rows import PickedRows, TrainedPrior
 from agent.prompt.calibration import (
     LABELS_FIRST,
     LabelCalibration,
@@ -39,6 +38,8 @@ from agent.prompt.calibration import (
     calibrated,
     label_scores,
 )
+from agent.prompt.parts.calibration import TrainedPrior
+from agent.prompt.parts.picks import PickedRows
 from agent.prompt.reply_parser import parse_reply
 from agent.retrieval.votes import NEIGHBOURS, log_shares
 from agent.search.context import dev_rows

@@ -19,7 +19,8 @@ from pathlib import Path
 from statistics import mean
 
 from agent.models.local import LocalModel
-from agent.programs.passages import PassageLibrary
+from agent.prompt.parts.part import Row
+from agent.prompt.parts.passages import PassageLibrary
 from agent.retrieval.passages import bare_passages
 from agent.scoring.llm_judge import CLAIMS_TOKENS, claims_messages
 from agent.scoring.verdict import by_passages, claims_schema
@@ -43,7 +44,7 @@ def pairs(task: Task, most: int) -> Iterator[tuple[Example, str, str, str]]:
             most -= 1
             other = next((one for one in others if one.id > row.id), others[0])
             right, wrong = str(row.labels["answer"]), str(other.labels["answer"])
-            yield row, bare_passages(library.block(how, row)), right, wrong
+            yield row, bare_passages(library.bound(how).block(Row(row.inputs, task.signature.compared))), right, wrong
 
 
 async def verdict(task: Task, row: Example, passages: str, answer: str, lm: LM) -> float | None:

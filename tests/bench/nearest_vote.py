@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from agent.programs.train_rows import PickedRows
+from agent.prompt.parts.picks import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.retrieval.pick import RETRIEVERS, Picks
 from agent.retrieval.vectors import DENSE_RETRIEVERS, WORDLLAMA

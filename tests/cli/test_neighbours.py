@@ -15,7 +15,7 @@ from tests.wire import WireServer
 
 
 def test_neighbours_win_where_they_know_more_than_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.programs.prompt.PromptProgram.prior_rows", lambda program: "")  # it would win
+    monkeypatch.setattr("agent.programs.prompt.trained_opinions", lambda shared: [])  # it would win
     with WireServer(copying) as server:
         found = good_json(*files(240), "--max-calls", "600", "--price", "1,2", "-m", compatible(server))
         assert found["calibration"]["method"] == "neighbours", found["winner"]

@@ -43,7 +43,7 @@ def answers(release: PromptRelease, rows: tuple[Example, ...]) -> list[str]:
     async def ask() -> list[str]:
         model = create_model(f"local/{MODEL}")
         try:
-            requests = [request_of(release, release.fill(row.inputs)) for row in rows]
+            requests = [request_of(release, release.row(row.inputs)) for row in rows]
             return [reply.text for reply in await asyncio.gather(*map(model.complete, requests))]
         finally:
             await model.close()

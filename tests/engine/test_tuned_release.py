@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from agent.cli import main
 from agent.models.model_registry import create_model
 from agent.models.weights import weights_path
-from agent.release.completion import released_model
+from agent.prompt.parts.adapter import released_model
 from agent.release.export import write_release
 from agent.release.prompt_file import PromptRelease
 from agent.release.runtime import load_prompt

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import ReleaseError
-from agent.programs.passages import CHUNKS, passages_of
 from agent.programs.prompt import PromptProgram
-from agent.programs.train_rows import as_demo
+from agent.prompt.cutting import passages_of
+from agent.prompt.parts.examples import as_demo
+from agent.prompt.parts.passages import CHUNKS
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import OMITTED
 from agent.release.export import hostile_rows, write_release
@@ -94,7 +95,7 @@ def test_search_release_and_export_send_the_same(name: FormatName, tmp_path: Pat
     for number, prompt in enumerate(prompts(name)):
         assert prompt.passages is not None
         for example, sent in sent_alike(PROGRAM, prompt, tmp_path / str(number), asked()):
-            block = PROGRAM.library.block(prompt.passages, example)
+            block = PROGRAM.library.bound(prompt.passages).block(PROGRAM.pool.row(example))
             assert sum(message.content.count(block) for message in sent) == 1
 
 

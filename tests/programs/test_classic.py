@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.programs.classic import ClassicProgram
-from agent.programs.classifiers import text_of, trained
 from agent.programs.constants import Scorer, best_constant, predicted
+from agent.retrieval.classifiers import text_of, trained
 from agent.scoring.task_metrics import build_metrics, combine
 from agent.types import Example, Field, MetricSpec, Prediction, Signature, Task
 from tests.toys import TEAMS, make_task

@@ -16,8 +16,8 @@ from agent.models.adapters import Adapter
 from agent.programs.kinds import ReleaseSpec
 from agent.programs.prompt import PromptProgram
 from agent.programs.variants import TunedProgram
+from agent.prompt.parts.adapter import ADAPTER_FILE
 from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate, baseline
-from agent.release.prompt_file import ADAPTER_FILE
 from agent.release.result import search_result
 from agent.release.runtime import load_prompt
 from agent.scoring.task_metrics import build_metrics

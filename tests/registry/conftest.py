@@ -10,12 +10,13 @@ from agent.jobs import JOBS
 from agent.metrics.metric_registry import METRICS
 from agent.models.model_registry import MODELS
 from agent.programs.kinds import PROGRAMS
+from agent.prompt.parts.kinds import PARTS
 from agent.registry import Registry
 from agent.release.formats.export_format import FORMATS
 from agent.search.registered import STRATEGIES
 from tests.registry.packages import install_plugin
 
-ALL: tuple[Registry[object], ...] = (METRICS, MODELS, PROGRAMS, FORMATS, STRATEGIES, JOBS)  # type: ignore[assignment]
+ALL: tuple[Registry[object], ...] = (METRICS, MODELS, PROGRAMS, FORMATS, STRATEGIES, JOBS, PARTS)  # type: ignore[assignment]
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ import pytest
 from agent.errors import InputError, ReleaseError
 from agent.ledger.store import Ledger
 from agent.models.weights import known_weights
-from agent.release.completion import brought, in_folder, released_model, require_base, without_folder
+from agent.prompt.parts.adapter import ADAPTER_FILE, brought, in_folder, released_model, require_base, without_folder
 from agent.release.export import write_release
 from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import verify_exports, write_exports
 from agent.release.promotion import ReleaseRegistry, is_whole, kept_text
-from agent.release.prompt_file import ADAPTER_FILE, MESSAGES_FILE, PROMPT_FILE, PromptRelease, read_release
+from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, read_release
 from agent.release.runtime import load_prompt
 from agent.types import Field, Message
 from tests.models.lora import gguf, lora

@@ -127,9 +127,9 @@ def test_parse_and_complete_decide_by_the_weights(tmp_path: Path) -> None:
 
 async def test_a_prompt_without_weights_asks_for_log_probabilities_where_it_may_abstain() -> None:
     plain, lm = replace(RELEASE, calibration=None, parameters={"max_tokens": 8}), Sure()
-    found = await acomplete(plain, plain.fill({"text": "x"}), lm)
+    found = await acomplete(plain, plain.row({"text": "x"}), lm)
     assert (found.fields, found.confidence) == ({"label": LABELS[0]}, pytest.approx(0.7))
-    await acomplete(replace(plain, provenance={}), plain.fill({"text": "x"}), lm)
+    await acomplete(replace(plain, provenance={}), plain.row({"text": "x"}), lm)
     assert [request.logprobs for request in lm.seen] == [6, 0]
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from agent.errors import ReleaseError
-from agent.programs.train_rows import trained
 from agent.prompt.calibration import LabelCalibration, Prior
+from agent.prompt.label_training import trained
 from agent.release.export import write_release
 from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import verify_exports

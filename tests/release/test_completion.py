@@ -81,7 +81,7 @@ def test_a_parameter_that_cannot_be_sent_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_release_does_not_say_has_one_meaning(parameters: dict[str, Any], sent: tuple[Any, ...]) -> None:
-    asked = request_of((one := release(1, parameters=parameters)), one.fill({"message": "hi"}))
+    asked = request_of((one := release(1, parameters=parameters)), one.row({"message": "hi"}))
     assert (asked.max_tokens, asked.temperature, asked.seed, asked.stop) == sent
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import agent
 from agent.errors import ReleaseError
+from agent.prompt.parts.picks import PickedDemos
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import shown_demo, template
 from agent.release import remembered
@@ -25,7 +26,7 @@ from agent.release.export import hostile_rows, write_release
 from agent.release.remembered import answers_of, demo_texts, require_layout, wrong_answers
 from agent.release.runtime import Prompt, PromptRelease, load_prompt
 from agent.retrieval.pick import ORDERS, Picks, PoolRow
-from agent.retrieval.pool import PickedDemos, pool_id
+from agent.retrieval.pool import pool_id
 from agent.types import Demo, Field, FormatName, Message, Signature
 from tests.release.test_completion import Recorder
 from tests.release.test_runtime import RELEASE

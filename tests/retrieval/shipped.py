@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import pytest
 from agent.errors import ReleaseError
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.render import template
 from agent.release.export import write_release
 from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import verify_exports
@@ -26,20 +26,7 @@ CARRIERS = {"md", "messages", "python", "langchain", "dspy", "mlflow", "promptfo
 
 
 def release_of(program: PromptProgram, prompt: PromptCandidate) -> PromptRelease:
-    signature = program.task.signature
-    return PromptRelease(
-        name="toy",
-        messages=template(prompt, signature),
-        inputs=tuple(field.name for field in signature.inputs),
-        outputs=signature.outputs,
-        format=prompt.format,
-        reasoning=False,
-        model="openai/gpt-x",
-        parameters={"max_tokens": 8},
-        provenance={},
-        picks=program.pool.released(prompt) if prompt.picks else None,
-        passages=program.library.released(prompt.passages) if prompt.passages else None,
-    )
+    return replace(program.release(prompt, {"max_tokens": 8}, {}), name="toy", model="openai/gpt-x")
 
 
 def sent_alike(

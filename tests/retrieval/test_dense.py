@@ -15,7 +15,7 @@ import pytest
 import agent
 from agent.errors import InputError, ReleaseError
 from agent.programs.prompt import PromptProgram
-from agent.programs.train_rows import PickedRows
+from agent.prompt.parts.picks import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.export import hostile_rows, write_release
 from agent.release.formats.export_format import FORMATS, Material
@@ -222,6 +222,6 @@ def test_a_program_that_renders_keeps_its_logging(tmp_path: Path) -> None:
 
 def test_more_vectors_than_a_release_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     needs_wordllama()
-    monkeypatch.setattr("agent.programs.train_rows.MOST_NUMBERS", 256 * 29)
+    monkeypatch.setattr("agent.prompt.parts.picks.MOST_NUMBERS", 256 * 29)
     with pytest.raises(InputError, match="30 train rows with vectors of 256 numbers"):
         assert PickedRows(EMBEDDED).vectors

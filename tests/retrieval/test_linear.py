@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.programs.classifiers import fit
-from agent.programs.train_rows import trained
+from agent.prompt.label_training import trained
+from agent.retrieval.classifiers import fit
 from agent.retrieval.linear import (
     MOST_FEATURES,
     MOST_LETTERS,

@@ -17,7 +17,8 @@ import pytest
 import agent
 from agent.errors import ReleaseError
 from agent.programs.prompt import PromptProgram
-from agent.programs.train_rows import PickedRows, as_demo
+from agent.prompt.parts.examples import as_demo
+from agent.prompt.parts.picks import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import render
 from agent.release.export import HOSTILE, hostile_rows, write_release

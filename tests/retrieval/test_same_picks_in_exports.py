@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from agent.programs.passages import CHUNKS
 from agent.programs.prompt import PromptProgram
-from agent.programs.train_rows import as_demo
+from agent.prompt.parts.examples import as_demo
+from agent.prompt.parts.passages import CHUNKS
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.export import write_release
 from agent.release.formats.export_format import FORMATS, Format, Material, Render

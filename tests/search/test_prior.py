@@ -15,6 +15,7 @@ from agent.ledger.store import Ledger
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.programs.prompt import PromptProgram
 from agent.prompt.calibration import LabelCalibration, Prior
+from agent.prompt.parts.calibration import TrainedPrior
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.export import hostile_rows, write_release
 from agent.release.formats.export_format import FORMATS, Material
@@ -55,7 +56,7 @@ async def test_what_the_model_does_not_know_the_classifier_does_for_each_prompt(
         assert (found.board.mean(twin.id) or 0) > 0.9 > 0.6 > (found.board.mean(parent) or 0)
         assert twin.calibration is not None
         assert twin.calibration.prior is not None
-        assert twin.calibration.prior.rows == PROGRAM.prior_rows()
+        assert twin.calibration.prior.rows == PROGRAM.shared.of(TrainedPrior).rows
         assert twin.calibration.prior.weight > 1
     winner = selection.chosen(found.context, selection.finalists(found.context, None, {}), "best")
     assert isinstance(winner, PromptCandidate)
@@ -162,7 +163,7 @@ async def test_a_program_that_loads_it_imports_no_library(ledger: Ledger, tmp_pa
 
 
 def test_a_prior_is_a_part_of_the_weights_and_names_its_rows() -> None:
-    rows = PROGRAM.prior_rows()
+    rows = PROGRAM.shared.of(TrainedPrior).rows
     twin = replace(FIXED, calibration=LabelCalibration("prior", dict.fromkeys(TEAMS, 0.5), 2.0, prior=Prior(1.5, rows)))
     assert twin.calibration is not None
     assert (
@@ -187,4 +188,4 @@ def test_scores_are_those_of_the_formula() -> None:
 
 def test_a_task_whose_train_rows_have_one_label_has_no_prior() -> None:
     train = tuple(replace(row, labels={"team": TEAMS[0]}) for row in TASK.train)
-    assert PromptProgram(replace(TASK, train=train), Clueless()).prior_rows() == ""
+    assert PromptProgram(replace(TASK, train=train), Clueless()).traits(FIXED).opinions() == []

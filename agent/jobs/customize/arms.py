@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from agent.jobs.recorded import recorded_prompt
 from agent.ledger.query import History, Row, is_calibrated
 from agent.programs import TUNED_ARMS
-from agent.programs.prompt import PromptProgram
+from agent.prompt.parts.part import TaskParts
+from agent.prompt.parts.picks import of_pool
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.results.customize import Family
 from agent.training.settings import FullSettings, LoraSettings, SoftPromptSettings, Trainer, TrainingSettings
@@ -163,9 +164,7 @@ class SearchMaker:
         """Nothing: its model is the run's."""
 
     def _made(self, spec: ArmSpec, task: Task) -> MadeArm:
-        prompt, fitted = self.prompts[spec.name], 0
-        if prompt.picks and task is not self.task:
-            prompt = replace(prompt, picks=replace(prompt.picks, pool=PromptProgram(task, self.lm).pool.id))
-        if prompt.calibration and prompt.calibration.method != "label-free":
-            fitted = len(task.dev)
-        return MadeArm(spec, prompt, self.lm, fitted + len(task.train if prompt.picks else prompt.demos))
+        prompt = self.prompts[spec.name]
+        if task is not self.task:
+            prompt = of_pool(prompt, TaskParts(task))
+        return MadeArm(spec, prompt, self.lm, len(prompt.learnt_from(task)))

@@ -105,7 +105,7 @@ class CustomizePlan:
     @property
     def learning(self) -> list[ArmSpec]:
         """The arms of the label curve that take calls: a prompt that picks its examples out of train, and the tuned."""
-        picks = [name for name, prompt in self.prompts.items() if prompt.picks]
+        picks = [name for name, prompt in self.prompts.items() if prompt.must_prove]
         picking = "retrieved" if "retrieved" in picks else next(iter(picks), "")
         return [*([ARMS[picking]] if picking else []), *self.tuned]
 

@@ -24,7 +24,7 @@ from agent.programs.moves.asking import (
     why_refused,
 )
 from agent.programs.moves.evidence import FAILURE, MOST_OF_A_FAILURE, ScoredInstruction, cut, inputs_of, labels_of
-from agent.programs.train_rows import as_prompt
+from agent.prompt.prompt_candidate import as_prompt
 from agent.prompt.reply_parser import reasons_of
 from agent.search.context import SearchContext
 from agent.search.costs import BYTES_A_TOKEN, proposal_tokens

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.programs.train_rows import as_demo
+from agent.prompt.parts.examples import as_demo
 from agent.types import Demo, Example, Outcome, Task
 
 KINDS = ("balanced", "natural", "diverse", "short")

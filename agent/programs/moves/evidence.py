@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
-from agent.programs.train_rows import as_prompt
+from agent.prompt.prompt_candidate import as_prompt
 from agent.prompt.techniques import form_sentence
 from agent.prompt.template import escape, label_text, marks
 from agent.search.board import Board

@@ -48,7 +48,7 @@ from agent.programs.moves.evidence import (
     wrong_rows,
 )
 from agent.programs.moves.prompt_parts import held
-from agent.programs.train_rows import as_prompt
+from agent.prompt.prompt_candidate import as_prompt
 from agent.prompt.techniques import form_sentence, reasons_first
 from agent.prompt.template import escape
 from agent.search.costs import PROPOSAL_TOKENS, SEVERAL, proposal_tokens

@@ -17,9 +17,9 @@ from functools import cached_property
 from agent.evaluate.answer_counts import tool_cells
 from agent.metrics.calls import NO_CALL, ToolCall, calls_in, one_answer
 from agent.programs.moves.demos import DemoMaker, DemoSet, demo_kinds, demo_sizes, most_examples
-from agent.programs.passages import CHUNKS, USUAL, PassageLibrary, size_name
-from agent.programs.train_rows import PickedRows
 from agent.prompt.fence import defused
+from agent.prompt.parts.passages import CHUNKS, USUAL, PassageLibrary, size_name
+from agent.prompt.parts.picks import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.template import marks
 from agent.prompt.tool_texts import ToolTexts, argument_texts, optional_arguments, with_texts

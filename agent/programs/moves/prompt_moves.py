@@ -9,13 +9,15 @@ from functools import cached_property
 
 from agent.programs.moves.author import rationales
 from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes, most_examples
+from agent.programs.moves.other_parts import OtherPartMaker
 from agent.programs.moves.part_moves import PassageMaker, PickMaker, ToolMaker
 from agent.programs.moves.prompt_parts import compressions
 from agent.programs.moves.proposer import BY_CREDIT, Proposer, is_worth_trying
 from agent.programs.moves.text_moves import TextMoves, credit_of
-from agent.programs.passages import PassageLibrary
-from agent.programs.train_rows import PickedRows, as_prompt
-from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.parts.part import TaskParts
+from agent.prompt.parts.passages import PassageLibrary
+from agent.prompt.parts.picks import PickedRows
+from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
 from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
 from agent.prompt.tool_texts import ToolTexts
 from agent.search.context import SearchContext
@@ -47,19 +49,20 @@ class CandidateGenerator(TextMoves):
         self,
         task: Task,
         rng: random.Random,
-        pool: PickedRows | None = None,
-        library: PassageLibrary | None = None,
+        shared: TaskParts | None = None,
         choices: Choices | None = None,
     ) -> None:
-        choices = choices or Choices(rng)
+        choices, shared = choices or Choices(rng), shared or TaskParts(task)
         self.rewrites = [Rewrite("own", task.instruction, "the user's words"), *builtin_rewrites(task)]
         super().__init__(task, rng, choices, {"": self.rewrites})
         self.counts, self.kinds = demo_sizes(task), demo_kinds(task)
         self.rationales: dict[str, str] = {}
-        self._picks = PickMaker(task, choices, pool or PickedRows(task), lambda: self._maker)
-        self._passages = PassageMaker(task, choices, library or PassageLibrary(task))
+        self._picks = PickMaker(task, choices, shared.of(PickedRows), lambda: self._maker)
+        self._passages = PassageMaker(task, choices, shared.of(PassageLibrary))
         self._tools = ToolMaker(task, choices, rng)
-        self._parts = [part for part in (self._picks, self._passages, self._tools) if part.is_used]
+        self._others = OtherPartMaker(task, choices)
+        makers = (self._picks, self._passages, self._tools, self._others)
+        self._parts = [part for part in makers if part.is_used]
 
     @cached_property
     def _maker(self) -> DemoMaker:
@@ -147,8 +150,10 @@ class CandidateGenerator(TextMoves):
             picks=picks,
             passages=self._passages.at(place, rewrite.instruction),
             tool_texts=self._tools.at(place),
+            more=self._others.at(place),
         )
         more = "+role" * bool(place["role"]) + "+tools" * bool(candidate.tool_texts)
+        more += "".join(f"+{part.name}" for part in candidate.more)
         operator = demos.operator if candidate.n_examples else f"{technique}:{rewrite.operator}{more}"
         credit = FRESH if candidate.n_examples else credit_of(rewrite, FRESH)
         return Proposal(candidate, dict(place), operator, None, demos.reason or rewrite.reason, credit)
@@ -201,7 +206,7 @@ class CandidateGenerator(TextMoves):
                 changed = part.child(operator, old, parent.outcomes)
                 if changed is None or changed[0] == old:
                     return None
-                place = part.place_of(changed[0]) if isinstance(part, PassageMaker) else {}
+                place = part.place_of(changed[0]) if isinstance(part, PassageMaker | OtherPartMaker) else {}
                 return self.child_of(parent, changed[0], operator, changed[1], place=place)
         return self.redrawn(self._maker, operator, parent, parents)
 
@@ -225,10 +230,9 @@ class PromptMoves(CandidateGenerator):
         self,
         task: Task,
         context: SearchContext,
-        pool: PickedRows | None = None,
-        library: PassageLibrary | None = None,
+        shared: TaskParts | None = None,
     ) -> None:
-        super().__init__(task, context.rng, pool, library, context.choices)
+        super().__init__(task, context.rng, shared, context.choices)
         self._context, self._proposer = context, Proposer(context)
         self._fitted, self._known_effects = -1, dict[str, Effect]()
 

@@ -6,20 +6,21 @@ least one demo.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from agent.programs.passages import without_passages
-from agent.programs.train_rows import as_prompt
-from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.parts.examples import label_of
+from agent.prompt.parts.kinds import held as parts_of
+from agent.prompt.parts.kinds import held_in_either
+from agent.prompt.parts.part import PartKind
+from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
 from agent.prompt.techniques import TECHNIQUES, builtin_rewrites, why_rejected
 from agent.prompt.template import split
 from agent.search.effects import Effect, Feature
 from agent.search.program import Ablation
-from agent.types import Candidate, Demo, Proposal, Task, TechniqueName
+from agent.types import Candidate, Demo, Proposal, Task
 
 
 def features_of(candidate: Candidate) -> dict[Feature, float]:
@@ -29,7 +30,7 @@ def features_of(candidate: Candidate) -> dict[Feature, float]:
     fixed demo, how others are picked and passages looked up, the order of tools and each of their texts. Numbers: the
     logs of how many fixed and picked examples and passages there are, and the share of each label among the fixed ones.
     """
-    assert isinstance(candidate, PromptCandidate)
+    candidate = as_prompt(candidate)
     columns: dict[Feature, float] = {
         ("instruction", candidate.instruction): 1.0,
         ("technique", candidate.technique): 1.0,
@@ -37,73 +38,33 @@ def features_of(candidate: Candidate) -> dict[Feature, float]:
         ("role", candidate.role): 1.0,
         ("own", candidate.id): 1.0,
     }
-    if candidate.calibration:
-        columns["calibration", candidate.calibration.method] = 1.0
     if candidate.n_examples:
         columns["instruction beside examples", candidate.instruction] = 1.0
         columns["format beside examples", candidate.format] = 1.0
-    if candidate.picks is not None:
-        columns["picked examples", candidate.picks.retriever] = 1.0
-        columns["picked order", candidate.picks.order] = 1.0
-        columns["log2 picked examples", ""] = math.log2(1 + candidate.picks.k) / 2
-    if candidate.passages is not None:
-        columns["passages", candidate.passages.retriever] = 1.0
-        columns["passage size", str(candidate.passages.chunk)] = 1.0
-        columns["log2 passages", ""] = math.log2(1 + candidate.passages.k) / 2
-    if candidate.tool_texts is not None:
-        columns["tool order", " ".join(candidate.tool_texts.order)] = 1.0
-        columns |= {("tool text", text): 1.0 for text in candidate.tool_texts.texts}
-    if candidate.demos:
-        columns["log2 examples", ""] = math.log2(1 + len(candidate.demos)) / 2
-        labels = Counter(label_of(demo) for demo in candidate.demos)
-        if max(labels.values()) > 1:  # else the answers are no labels
-            columns |= {("label share", label): count / len(candidate.demos) for label, count in labels.items()}
-        columns |= {("demo", demo.example_id): 1.0 for demo in candidate.demos}
+    for kind, settings in parts_of(candidate):
+        columns |= kind.features(settings)
     return columns
-
-
-def label_of(demo: Demo) -> str:
-    return " | ".join(demo.outputs.values())
 
 
 def leave_one_out(winner: PromptCandidate, baseline: PromptCandidate) -> list[Ablation]:
     """One candidate for each part that the winner does not share with the baseline; they may break hard rules."""
+    kinds = held_in_either(winner, baseline)
     ablations = []
     if winner.instruction != baseline.instruction:
         ablations.append(Ablation("instruction", replace(winner, instruction=baseline.instruction)))
-    if winner.demos != baseline.demos:
-        ablations.append(
-            Ablation("examples", _laid_out(winner, baseline.demos, TECHNIQUES[winner.technique].reasoning))
-        )
-    if winner.picks is not None:
-        is_near = bool(winner.calibration and winner.calibration.neighbours)  # which come with the pool
-        static = replace(winner, picks=None, calibration=None if is_near else winner.calibration)
-        ablations.append(
-            Ablation("picked examples", _laid_out(static, winner.demos, TECHNIQUES[winner.technique].reasoning))
-        )
-    if winner.passages != baseline.passages:
-        own = replace(winner, passages=baseline.passages) if baseline.passages else without_passages(winner)
-        ablations.append(Ablation("passages", own))
-    if winner.tool_texts != baseline.tool_texts:
-        ablations.append(Ablation("tool texts", replace(winner, tool_texts=baseline.tool_texts)))
+    ablations += _without(winner, baseline, [kind for kind in kinds if not kind.only_reads])
     reasoning = TECHNIQUES[baseline.technique].reasoning
     if TECHNIQUES[winner.technique].reasoning != reasoning:
-        ablations.append(Ablation("technique", _laid_out(winner, winner.demos, reasoning)))
+        ablations.append(Ablation("technique", winner.with_demos(winner.demos, reasoning)))
     if winner.format != baseline.format:
         ablations.append(Ablation("format", replace(winner, format=baseline.format)))
     if winner.role != baseline.role:
         ablations.append(Ablation("role", replace(winner, role=baseline.role)))
-    if winner.calibration != baseline.calibration:
-        ablations.append(Ablation("calibration", replace(winner, calibration=baseline.calibration)))
-    return ablations
+    return ablations + _without(winner, baseline, [kind for kind in kinds if kind.only_reads])
 
 
-def _laid_out(winner: PromptCandidate, demos: Sequence[Demo], reasoning: bool) -> PromptCandidate:
-    kept = demos if reasoning else [Demo(demo.example_id, demo.inputs, demo.outputs) for demo in demos]
-    names: dict[tuple[bool, bool], TechniqueName] = {
-        (technique.demos, technique.reasoning): name for name, technique in TECHNIQUES.items()
-    }
-    return replace(winner, technique=names[bool(demos or winner.picks), reasoning], demos=tuple(kept))
+def _without(winner: PromptCandidate, baseline: PromptCandidate, kinds: Sequence[PartKind]) -> list[Ablation]:
+    return [Ablation(*without) for kind in kinds if (without := kind.without(winner, baseline)) is not None]
 
 
 SHARES = (0.25, 0.5)

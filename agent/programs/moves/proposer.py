@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from agent.programs.moves import operators, tool_operators
 from agent.programs.moves.asking import Asker, Draft, Operator, why_labels_lost
 from agent.programs.moves.evidence import Book, Evidence, best_instructions
-from agent.programs.train_rows import as_prompt
-from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
 from agent.prompt.techniques import Rewrite
 from agent.prompt.tool_texts import ToolTexts, as_text, shown_texts
 from agent.results.run_parts import ProposalFate
@@ -167,7 +166,7 @@ def part_effects(context: SearchContext, book: Book) -> dict[str, float]:
         candidate = context.board.candidate(candidate_id)
         texts = {part.text for part in book.of(as_prompt(candidate).instruction).parts if part.text}
         counts.update(texts)
-        columns = {**context.program.features(candidate), **{(PART, text): 1.0 for text in texts}}
+        columns = {**context.program.traits(candidate).features(), **{(PART, text): 1.0 for text in texts}}
         table.append(ScoredCandidate(candidate_id, columns, [outcome.value for outcome in outcomes]))
     known = {text for text, count in counts.items() if FEWEST <= count < len(table)}
     return {e.name: e.points for e in PartsModel(table).effects(PART) if e.name in known} if known else {}

@@ -11,7 +11,7 @@ from agent.extras import command
 from agent.models.adapters import is_soft_prompt
 from agent.models.gguf import read_gguf
 from agent.models.weights import CATALOG, weights_path
-from agent.release.completion import require_base
+from agent.prompt.parts.adapter import ADAPTER_FILE, require_base
 from agent.release.export import export_markdown, verify_file
 from agent.release.formats.export_format import (
     Content,
@@ -21,7 +21,7 @@ from agent.release.formats.export_format import (
     installed_version,
     settings_of,
 )
-from agent.release.prompt_file import ADAPTER_FILE, disk_errors
+from agent.release.prompt_file import disk_errors
 from agent.release.runtime import PROMPT_FILE, PromptRelease, load_prompt
 from agent.training.base_model import Architecture, read_architecture
 from agent.training.hf_files import peft_form, read_peft_form

@@ -13,10 +13,9 @@ from typing import Any, TypeVar
 
 from agent.errors import ReleaseError
 from agent.extras import version_of
-from agent.prompt.template import PICKED, split
+from agent.prompt.template import split
 from agent.registry import Registry
 from agent.release.prompt_file import PromptRelease
-from agent.retrieval.passages import CONTEXT
 from agent.task.examples import PLAYED
 from agent.types import Prediction, Task
 
@@ -67,34 +66,40 @@ class Material:
         return self.task
 
 
-PARTS: Mapping[str, tuple[Callable[[PromptRelease], object], str]] = {
+_LOOKS = (
+    "a template cannot {} for each input, as this prompt does; export it as md, messages, python, langchain, dspy, "
+    "mlflow or promptfoo, or load it with load_prompt"
+)
+REFUSALS: Mapping[str, tuple[str, str]] = {
     "adapter": (
-        lambda release: release.adapter,
+        "adapter",
         "{name} is answered with an adapter, which this target does not hold; export it as --format llama-server or "
         "peft, or load the released folder with load_prompt",
     ),
     "tools": (
-        lambda release: release.tools,
+        "tools",
         "{name} calls tools, which this target does not hold; export it as --format md, messages, python, langchain, "
         "mlflow or tools, or load it with load_prompt",
     ),
     "calibration": (
-        lambda release: release.calibration,
+        "calibration",
         "{name} decides among its labels by log-probabilities (calibration), which this target does not give; "
         "export it as md, messages, python, langchain or dspy, or run again with --no-calibrate",
     ),
-    "picks": (
-        lambda release: release.picks or release.passages,
-        "a template cannot {look_up} for each input, as this prompt does; export it as md, messages, python, "
-        "langchain, dspy, mlflow or promptfoo, or load it with load_prompt",
-    ),
+    "picks": ("picks", _LOOKS.format("pick examples")),
+    "passages": ("picks", _LOOKS.format("look passages up")),
     "conversation": (
-        lambda release: release.conversation,
+        "conversation",
         "{name} takes the messages of a conversation, and this target has no place for them; export it as md, "
         "messages, python, langchain, mlflow, promptfoo or finetune-jsonl, or load it with load_prompt",
     ),
 }
-"""What only some prompts have and a target may have no place for: whether a release has it, and the refusal."""
+"""By the name of a part what a format says that it carries (`Format.carries`), and why another one refuses it."""
+OTHER = (
+    "more",
+    "{name} has a part of another package, which this target does not hold; export it as md, messages, python or "
+    "langchain, or load it with load_prompt",
+)
 
 
 def no_files(material: Material) -> dict[str, Content]:
@@ -132,7 +137,7 @@ class Format:
     everything else must come out byte for byte."""
     needs_task: bool = False
     carries: Collection[str] = ()
-    """Which of PARTS the target holds; a prompt with another one is refused."""
+    """Which parts the target holds, by the words of REFUSALS; a prompt with another one is refused."""
     find_library: Callable[[str], str] = installed_version
     """Name and version of the installed library, "" where it is missing."""
     settings_note: str = ""
@@ -144,8 +149,13 @@ class Format:
 
     def lacking(self, release: PromptRelease) -> list[str]:
         """Why the target cannot hold the release, for each part that it has no place for."""
-        words = {"name": repr(release.name), "look_up": "pick examples" if release.picks else "look passages up"}
-        return [why.format(**words) for part, (has, why) in PARTS.items() if has(release) and part not in self.carries]
+        names = [part.name for part in release.parts] + ["conversation"] * bool(release.conversation)
+        ordered = sorted(names, key=lambda name: [*REFUSALS, name].index(name))
+        found: dict[str, str] = {}
+        for carried, why in (REFUSALS.get(name, OTHER) for name in ordered):
+            if carried not in self.carries:
+                found.setdefault(carried, why.format(name=repr(release.name)))
+        return [*found.values()]
 
     def fitting(self, release: PromptRelease) -> Format:
         """This format, or `as_code` where this one cannot hold the release."""
@@ -183,12 +193,7 @@ FORMATS: Registry[Format] = Registry(
 
 def parts_of(release: PromptRelease) -> list[tuple[str, Parts]]:
     """Role and parts of each message; with picked examples, `PICKED` is one more input, and `CONTEXT` with passages."""
-    names = (
-        *release.inputs,
-        *release.compared,
-        *([PICKED] if release.picks else []),
-        *([CONTEXT] if release.passages else []),
-    )
+    names = [*release.inputs, *release.compared, *(part.mark for part in release.parts if part.mark)]
     return [(message.role, split(message.content, names)) for message in release.messages]
 
 

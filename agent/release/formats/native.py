@@ -42,7 +42,7 @@ def _load(name: str) -> Callable[[Path, PromptRelease], Opened]:
     "md",
     about="prompt.md: for people and diffs; load_prompt reads it",
     load=_load(PROMPT_FILE),
-    carries=("tools", "calibration", "picks", "conversation"),
+    carries=("tools", "calibration", "picks", "conversation", "more"),
 )
 def markdown(material: Material) -> dict[str, str]:
     return {PROMPT_FILE: export_markdown(material.release)}
@@ -52,7 +52,7 @@ def markdown(material: Material) -> dict[str, str]:
     "messages",
     about="messages.json: roles and contents for any program; load_prompt reads it",
     load=_load(MESSAGES_FILE),
-    carries=("tools", "calibration", "picks", "conversation"),
+    carries=("tools", "calibration", "picks", "conversation", "more"),
 )
 def messages(material: Material) -> dict[str, str]:
     return {MESSAGES_FILE: export_messages(material.release)}
@@ -161,7 +161,7 @@ def right_answer(row: Example, task: Task, outputs: tuple[Field, ...], reasoning
 
 def _line(kept: tuple[Message, ...], release: PromptRelease, row: Example, task: Task) -> str:
     answer = right_answer(row, task, release.outputs, release.reasoning)
-    return chat_line(fill_picked(kept, release.with_passages(row.inputs), ()), answer)
+    return chat_line(fill_picked(kept, release.values(release.row(row.inputs), examples=False), ()), answer)
 
 
 def _load_rows(folder: Path, release: PromptRelease) -> Opened:

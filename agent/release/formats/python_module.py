@@ -21,7 +21,7 @@ from agent.errors import ReleaseError
 from agent.metrics import calls
 from agent.models import tool_calling
 from agent.models.tool_calling import openai_messages, openai_tools
-from agent.prompt.calibration import Tokens, calibrated, label_scores
+from agent.prompt.calibration import Tokens
 from agent.prompt.reply_parser import parse_reply
 from agent.release.export import HOSTILE, as_given, probe_rows, tried_rows
 from agent.release.formats.export_format import Material, Opened, Values, export_format
@@ -53,6 +53,15 @@ _PASSAGES = PoolIndex([PoolRow(str(at), text, "", "") for at, text in enumerate(
 def _context(values: dict[str, str]) -> str:
     found = _PASSAGES.nearest(text_of(values, COMPARED), LOOKUP["retriever"], LOOKUP["k"])
     return passage_block(LOOKUP["tag"], [PASSAGES[at] for at in found])
+"""
+_CHANGED = """
+
+def _changed(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    sent = [message.as_dict() for message in messages]
+    for change in (@changes@,):
+        sent = change(sent)
+    return tuple(Message(**message) for message in sent)
+
 """
 _RENDER = '''
 
@@ -224,6 +233,10 @@ def _data(release: PromptRelease) -> str:
         lines = "".join(f"    {passage.text!a},\n" for passage in found.passages)
         text += f"\n\nLOOKUP: Any = {lookup!a}\nPASSAGES = [\n{lines}]\n{_CONTEXT}"
         filled = filled.replace("values", f'{{**values, "{passages.CONTEXT}": _context(values)}}', 1)
+    if sources := [part.source() for part in release.parts if part.source()]:
+        changes = ", ".join(part.name for part in release.parts if part.source())
+        text += "".join(f"\n\n{source}" for source in sources) + _CHANGED.replace("@changes@", changes)
+        filled = f"_changed({filled})"
     if release.tools:
         text += f"TOOLS: list[dict[str, Any]] = {openai_tools(release.tools)!a}\n"
     marks = {
@@ -302,7 +315,7 @@ def _load(folder: Path, release: PromptRelease) -> Opened:
     "python",
     about="prompt.py: `render(input=...)` gives the messages, `parse(reply)` the answer; needs nothing but Python",
     load=_load,
-    carries=("tools", "calibration", "picks", "conversation"),
+    carries=("tools", "calibration", "picks", "conversation", "more"),
 )
 def files(material: Material) -> dict[str, str]:
     return {FILE: module_source(material.release)}
@@ -370,11 +383,8 @@ def require_same_answers(
     for tokens, values in zip(cycle(replies), rows, strict=False):
         if how.reads_input and unfit(release, values):
             continue
-        logs = label_scores(tokens, field.choices)
-        want = None
-        if logs is not None:
-            found = calibrated(Prediction({}, ""), logs, field, how, release.votes(values))
-            want = found.fields[field.name], found.confidence
+        found = release.read("", tokens, release.row(values))
+        want = (found.fields[field.name], found.confidence) if found.fields else None
         got = answer(tokens, as_given(release, values)) if how.reads_input else answer(tokens)
         if (got and got[0]) != (want and want[0]) or (got and want and abs(got[1] - (want[1] or 0)) > 1e-9):
             raise ReleaseError(f"{name}: its calibration drifts: {got!a:.80} for {tokens!a:.80}, not {want!a:.80}")

@@ -151,7 +151,7 @@ LANGCHAIN_CODE = Format(
     library="langchain-core",
     install=command("langchain"),
     settings_note="a template sends no parameters; give them to your model, as in ChatOpenAI(**prompt.metadata)",
-    carries=("tools", "calibration", "picks", "conversation"),
+    carries=("tools", "calibration", "picks", "conversation", "more"),
 )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from agent.errors import InputError, ReleaseError
 from agent.ledger.connect import ledger_option
 from agent.ledger.query import Row
+from agent.prompt.parts.adapter import without_folder
 from agent.release.aliases import (
     PRODUCTION,
     VERSION,
@@ -24,7 +25,6 @@ from agent.release.aliases import (
     released_names,
     releases_root,
 )
-from agent.release.completion import without_folder
 from agent.release.file_release import how_to_load, read_files
 from agent.release.prompt_file import PROMPT_FILE, PromptRelease, read_release
 from agent.report.web.page_request import PageRequest

@@ -193,7 +193,7 @@ class Search:
         board, rungs = self._board, self._context.plan.rungs
         best = [i for i in board.ranked() if i not in {*self._out, self._context.baseline.id}]
         rival = rival_of(self._context, best)
-        if not rival or not self._context.program.picks(board.candidate(best[0])):
+        if not rival or not board.candidate(best[0]).must_prove:
             return []
         has, goal = (len(board.outcomes[i]) for i in (rival, best[0]))
         above = [rung for rung in rungs[:-1] if has < rung <= goal]
@@ -276,7 +276,7 @@ def rival_of(context: SearchContext, best: Sequence[str]) -> str:
 
     `best`: ids of candidates, the best first.
     """
-    picks = {i: context.program.picks(context.board.candidate(i)) for i in best}
+    picks = {i: context.board.candidate(i).must_prove for i in best}
     return next((i for i in best[1:] if not (picks[i] and picks[best[0]])), "")
 
 
@@ -313,7 +313,7 @@ def _ordered(context: SearchContext, scores: Mapping[str, Scores]) -> list[str]:
     """Those of `scores`, the best first, that are close to the best, with a rival for those with picked examples, or
     the best of these where none is close."""
     close = close_to_best(scores, context.seed)
-    picks = {i for i in scores if context.program.picks(context.board.candidate(i))}
+    picks = {i for i in scores if context.board.candidate(i).must_prove}
     fixed = [i for i in scores if i not in picks]
     if fixed and {*close} <= picks:
         payable = context.payable() - context.plan.dev_rows + len(scores[close[0]])
@@ -328,6 +328,6 @@ def _ordered(context: SearchContext, scores: Mapping[str, Scores]) -> list[str]:
 def rival_placed(context: SearchContext, best: Sequence[str]) -> list[str]:
     """Order finalists, the best first, so that a rival of those with picked examples is paid in time."""
     board = context.board
-    picks = {i for i in best if context.program.picks(board.candidate(i))}
+    picks = {i for i in best if board.candidate(i).must_prove}
     left = {i: context.plan.dev_rows - len(board.outcomes.get(i, ())) for i in best if i != context.baseline.id}
     return with_rival(left, picks, context.payable()) if picks else list(best)

@@ -28,8 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 
-from agent.programs.train_rows import as_prompt
-from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
 from agent.search import selection
 from agent.search.calibration import best_readings
 from agent.types import LM, Task

@@ -37,7 +37,7 @@ from agent.search.evolve.evolve import Search
 from agent.search.plan import Means, Plan, make_plan
 from agent.search.program import Choices, Parent
 from agent.search.registered import BANDIT, RACE, WILCOXON
-from agent.types import Budget, Candidate, Demo, Outcome, Prediction, Proposal
+from agent.types import Budget, Demo, Outcome, Prediction, Proposal
 from tests.toys import make_task
 
 FOLDER = Path(__file__).parent / "matrix"
@@ -143,13 +143,6 @@ class RecordedMoves:
         return Proposal(candidate, made["place"], made["operator"], parent, "", credit)
 
 
-class RecordedProgram:
-    """No recorded prompt picks its examples."""
-
-    def picks(self, candidate: Candidate) -> bool:
-        return False
-
-
 class RecordedGateway:
     """Nothing is sent."""
 
@@ -167,7 +160,7 @@ class RecordedContext:
         self.task, self.proposer, self.round, self.spent = None, None, 0, 0
         self.plan, self.baseline = plan, PromptCandidate("zero-shot", "turns", "the user's own")
         self.costs = CandidateCosts(self.plan, Account(Budget()), self.board, "", lambda candidate: 1)
-        self.program, self.gateway = RecordedProgram(), RecordedGateway()
+        self.program, self.gateway = None, RecordedGateway()
         self.moves = RecordedMoves(world, self.rng, self.board)
         self._world, self._rows = world, world.dev(plan.dev_rows, random.Random(f"rows {seed}"))
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.programs.moves.demos import DemoMaker, jaccard
-from agent.programs.train_rows import as_demo
+from agent.prompt.parts.examples import as_demo
 from agent.release.formats.native import right_answer
 from agent.types import Example, Field, MetricSpec, Outcome, Prediction, Signature
 from tests.toys import TEAMS, make_task

@@ -13,8 +13,9 @@ from agent.programs.moves.part_moves import FEWEST_ROWS, MOST_POOL_LETTERS, pick
 from agent.programs.moves.prompt_moves import CandidateGenerator
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.programs.prompt import PromptProgram
-from agent.programs.train_rows import PickedRows, as_prompt
-from agent.prompt.prompt_candidate import PromptCandidate, baseline
+from agent.prompt.parts.part import TaskParts
+from agent.prompt.parts.picks import PickedRows
+from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline
 from agent.retrieval.pick import ORDERS, RETRIEVERS
 from agent.retrieval.vectors import DENSE_RETRIEVERS
 from agent.search.program import Parent
@@ -101,9 +102,10 @@ def test_every_part_of_the_picks_is_tried_and_the_way_leads_there_and_back() -> 
 
 def test_where_the_task_names_embeddings_rows_are_also_picked_by_their_vectors() -> None:
     task = replace(TASK, space=replace(SPACE, embeddings="openai:x"))
-    pool = PickedRows(task)
+    shared = TaskParts(task)
+    pool = shared.of(PickedRows)
     pool.know({text: word_vector(text) for text in pool.texts(task.train)})
-    made = CandidateGenerator(task, random.Random(0), pool)
+    made = CandidateGenerator(task, random.Random(0), shared)
     assert made.space()["retriever"] == ("none", *RETRIEVERS, *DENSE_RETRIEVERS)
     known, rng = made.designs(), random.Random(0)
     assert [prompt.picks.retriever for prompt in picked(known) if prompt.picks] == ["hybrid", "bm25", "dense"]

@@ -11,8 +11,7 @@ import pytest
 from agent.programs.moves.part_moves import EXAMPLES, OWN, ToolMaker, times_mixed, tool_confusions
 from agent.programs.moves.prompt_moves import CandidateGenerator
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
-from agent.programs.train_rows import as_prompt
-from agent.prompt.prompt_candidate import PromptCandidate, baseline
+from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline
 from agent.prompt.tool_texts import ToolTexts, with_texts
 from agent.search.program import Choices, Parent
 from agent.types import Example, MetricSpec, Outcome, Prediction, Proposal, Tool

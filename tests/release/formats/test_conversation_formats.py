@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from agent.conversation import AS_TURNS, as_text, last_said
 from agent.errors import ReleaseError
 from agent.prompt.calibration import LabelCalibration, Neighbours
+from agent.prompt.parts.picks import PickedDemos
 from agent.release.export import export_markdown
 from agent.release.export import wanted as sent
 from agent.release.formats.export_format import FORMATS
@@ -19,7 +20,7 @@ from agent.release.formats.python_module import load_module
 from agent.release.prompt_file import PromptRelease, release_in
 from agent.release.runtime import Prompt
 from agent.retrieval.pick import Picks, PoolRow
-from agent.retrieval.pool import PickedDemos, pool_id
+from agent.retrieval.pool import pool_id
 from agent.types import Message
 from tests.release.formats.sample import proved, refused, release, wanted, write
 

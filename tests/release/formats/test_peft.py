@@ -12,7 +12,7 @@ import pytest
 
 from agent.errors import InputError, ReleaseError
 from agent.models.gguf import read_gguf
-from agent.release.completion import released_model
+from agent.prompt.parts.adapter import released_model
 from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import verify_exports, write_exports
 from agent.release.prompt_file import PromptRelease

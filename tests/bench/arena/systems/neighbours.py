@@ -3,7 +3,7 @@ the nearest last. Nothing is searched, so no call is made before the test."""
 
 from __future__ import annotations
 
-from agent.programs.train_rows import PickedRows
+from agent.prompt.parts.picks import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.retrieval.pick import Picks
 from agent.types import Task

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import BudgetRefused
-from agent.programs.train_rows import PickedRows, as_prompt
+from agent.prompt.parts.picks import PickedRows
+from agent.prompt.prompt_candidate import as_prompt
 from agent.release.result import RunResult
 from agent.search.context import SearchContext
 from agent.search.registered import BANDIT

@@ -15,9 +15,9 @@ from statistics import mean
 
 from agent.programs.moves.part_moves import NONE
 from agent.programs.moves.prompt_moves import CandidateGenerator
-from agent.programs.train_rows import PickedRows, as_prompt
 from agent.prompt.calibration import LabelCalibration, Method, Neighbours, label_scores
-from agent.prompt.prompt_candidate import PromptCandidate, baseline
+from agent.prompt.parts.picks import PickedRows
+from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline
 from agent.prompt.techniques import TECHNIQUES
 from agent.retrieval.votes import NEIGHBOURS, log_shares
 from agent.search.calibration import FEWEST_ROWS, LEAST_SHARE
@@ -37,7 +37,7 @@ def random_search(task: Task, url: str, budget: int, seed: int) -> Found:
     rng, pool = random.Random(seed), PickedRows(task)
     rows = dev_rows(task, DEV_ROWS, seed)
     best, steps, calls, tried = -1.0, list[Step](), 0, list[str]()
-    for candidate in designs(task, rng, pool):
+    for candidate in designs(task, rng):
         if calls + len(rows) > budget:
             break
         tried.append("picks" if candidate.picks else "fixed" if candidate.demos else "none")
@@ -67,9 +67,9 @@ def random_search(task: Task, url: str, budget: int, seed: int) -> Found:
     return Found(found, tuple(steps), facts=facts)
 
 
-def designs(task: Task, rng: random.Random, pool: PickedRows) -> Iterator[PromptCandidate]:
+def designs(task: Task, rng: random.Random) -> Iterator[PromptCandidate]:
     """Designs in a random order, each candidate once."""
-    generator, seen = CandidateGenerator(task, rng, pool), set[str]()
+    generator, seen = CandidateGenerator(task, rng), set[str]()
     space = generator.space()
     while True:
         place = {name: rng.choice(choices) for name, choices in space.items()}

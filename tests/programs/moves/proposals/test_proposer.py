@@ -15,7 +15,7 @@ from agent.programs.moves.asking import Draft, why_copied, why_labels_lost
 from agent.programs.moves.evidence import Assembled, Part
 from agent.programs.moves.prompt_moves import PromptMoves
 from agent.programs.moves.proposer import BY_CREDIT, OF_ALL, OF_ONE, Proposer, is_worth_trying
-from agent.programs.train_rows import as_prompt
+from agent.prompt.prompt_candidate import as_prompt
 from agent.prompt.techniques import Rewrite
 from agent.search.evolve.evolve import search
 from agent.search.explanation import proposer_use

@@ -1,0 +1,173 @@
+"""A prompt with its parts bound to all that they need: what a search runs, what is released, and what ships.
+
+Imports only the standard library and the light parts of this package; the code of a part is imported where a prompt
+has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from agent.conversation import AS_TURNS
+from agent.errors import ReleaseError
+from agent.prompt.parts.part import PromptPart, RawReply, Row
+from agent.prompt.template import PICKED, fill_messages, fill_picked, turns_input
+from agent.shipped import Field, FormatName, Message, Prediction, Tool
+
+if TYPE_CHECKING:
+    from agent.prompt.calibration import LabelCalibration
+    from agent.prompt.parts.adapter import ReleasedAdapter
+    from agent.prompt.parts.passages import ReleasedPassages
+    from agent.prompt.parts.picks import PickedDemos
+    from agent.retrieval.linear import LabelClassifier
+    from agent.types import Completion, Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundPrompt:
+    """A template, how its replies are read, and its parts.
+
+    Args:
+        messages: templates: their contents hold `{{field}}` for each of `inputs`, anything else is literal.
+        reasoning: whether the answer comes last in a reply.
+        calibration: decides among the labels of the one output where a reply has log-probabilities.
+        classifier: combined with the model by some calibrations.
+        picks: examples that are picked for each input, at the mark that the messages have for them.
+        passages: are looked up for each input, at their mark.
+        adapter: answers with the model.
+        tools: go with every request; the answer is a list of their calls.
+        more: parts of other packages.
+    """
+
+    messages: tuple[Message, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[Field, ...]
+    format: FormatName
+    reasoning: bool
+    calibration: LabelCalibration | None = None
+    classifier: LabelClassifier | None = None
+    picks: PickedDemos | None = None
+    passages: ReleasedPassages | None = None
+    adapter: ReleasedAdapter | None = None
+    tools: tuple[Tool, ...] = ()
+    more: tuple[PromptPart, ...] = ()
+    parts: tuple[PromptPart, ...] = field(init=False, compare=False, repr=False)
+    """All of these as what runs."""
+
+    def __post_init__(self) -> None:
+        fields = (self.calibration, self.classifier, self.picks, self.passages, self.adapter, self.tools, self.more)
+        parts: tuple[PromptPart, ...] = ()
+        if any(fields):
+            from agent.prompt.parts.kinds import parts_in
+
+            parts = parts_in(self)
+        object.__setattr__(self, "parts", parts)
+
+    @property
+    def conversation(self) -> str:
+        """The name of the input that is a conversation, whose messages are sent; "" for none."""
+        return turns_input(self.messages)
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """What inputs are compared by, as of `Signature.compared`."""
+        return tuple(name + AS_TURNS * (name == self.conversation) for name in self.inputs)
+
+    @property
+    def embeddings(self) -> str:
+        """The provider's model that the vector of an input comes from; "" where none is needed."""
+        return next((part.embeddings for part in self.parts if part.embeddings), "")
+
+    @property
+    def takes_rows(self) -> bool:
+        """Whether confirmed rows of a user are shown."""
+        return any(part.takes_rows for part in self.parts)
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the log-probabilities of a reply decide how it is read."""
+        return any(part.reads_tokens for part in self.parts)
+
+    @property
+    def reads_input(self) -> str:
+        """What of the input decides when a reply is read, as a sentence; "" for nothing."""
+        return next((part.reads_input for part in self.parts if part.reads_input), "")
+
+    def some_vector(self) -> Sequence[float] | None:
+        """A vector to prove files with, where an input's would have to be asked for: that of the first row."""
+        return next((part.some_vector() for part in self.parts if part.embeddings), None)
+
+    # -- what is sent --------------------------------------------------------------------------------------------------
+
+    def row(self, values: Mapping[str, str], **more: Any) -> Row:
+        """An input for the parts; `more` as of `Row`."""
+        return Row(values, self.compared, **more)
+
+    def values(self, row: Row, *, examples: bool = True) -> dict[str, Any]:
+        """What fills the marks of the messages; `examples`: also those that are picked for the row."""
+        found: dict[str, Any] = dict(row.values)
+        for part in self.parts:
+            if examples or part.place != "examples":
+                found |= part.values(row)
+        return found
+
+    def render(self, row: Row) -> tuple[Message, ...]:
+        """The messages for an input, exactly as they were scored where there are no rows of a user.
+
+        Raises:
+            ReleaseError: A vector is missing, does not fit or is of no use.
+        """
+        if row.vector is not None and not any(part.takes_vector for part in self.parts):
+            raise ReleaseError("vector=... was given, and this prompt picks no examples by vectors; leave it out")
+        values = self.values(row)
+        picked = values.pop(PICKED, None)
+        filled = fill_messages(self.messages, values) if picked is None else fill_picked(self.messages, values, picked)
+        for part in self.parts:
+            filled = part.messages(filled, row)
+        return filled
+
+    def fill(self, values: Mapping[str, str], vector: Sequence[float] | None = None) -> tuple[Message, ...]:
+        """`render` for an input; `vector` as of `Row`."""
+        return self.render(self.row(values, vector=vector))
+
+    def request(self, row: Row, **how: Any) -> Request:
+        """The request for an input; `how`: its other fields, such as max_tokens."""
+        from agent.types import Request
+
+        request = Request(self.render(row), **how)
+        for part in self.parts:
+            request = part.request(request, row)
+        return request
+
+    # -- what is read --------------------------------------------------------------------------------------------------
+
+    def read(
+        self, text: str, tokens: Sequence[Any] = (), row: Row | None = None, exact: Sequence[float] = ()
+    ) -> Prediction:
+        """Read a reply, whatever the model wrote; never raises for a reply.
+
+        Args:
+            text: The reply.
+            tokens: Its log-probabilities; without them no label is calibrated.
+            row: The input; None where it is not known.
+            exact: The log-probability of each label, of a model that scores labels; then `tokens` are not looked at.
+        """
+        from agent.prompt.calibration import read_reply  # takes time, and not all who render parse
+
+        prediction = read_reply(text, tokens, self.outputs, self.reasoning, None, (), exact)
+        reply = RawReply(text, tokens, exact, self.outputs, self.reasoning)
+        for part in self.parts:
+            prediction = part.read(reply, row, prediction)
+        return prediction
+
+    async def read_aside(self, completion: Completion, row: Row, *refused: str) -> Prediction:
+        """`read`, a long reply in a thread of its own. Raises RowRefused where the provider refuses."""
+        from agent.errors import RowRefused
+        from agent.worker import run_aside
+
+        if completion.finish == "refusal":
+            raise RowRefused.by_provider(completion.text, *refused)
+        text, tokens, exact = completion.text, completion.logprobs, completion.label_logprobs
+        return await run_aside(len(text), lambda: self.read(text, tokens, row, exact))

@@ -1,0 +1,194 @@
+"""The calibration of label scores, with what may decide next to the model: neighbours, or a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from agent.prompt.calibration import LabelCalibration, Method, Neighbours, Prior, calibrated, label_calibration
+from agent.prompt.parts.kinds import part_kind
+from agent.prompt.parts.part import FileHead, PartKind, PromptPart, RawReply, Row, TaskParts, WrongPart
+from agent.retrieval.votes import NEIGHBOURS, log_shares
+from agent.shipped import Prediction
+
+if TYPE_CHECKING:
+    from agent.prompt.bound import BoundPrompt
+    from agent.prompt.parts.picks import PickedDemos
+    from agent.prompt.prompt_candidate import PromptCandidate
+    from agent.retrieval.linear import LabelClassifier
+    from agent.types import Example, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrating(PromptPart):
+    """A calibration with the pool or the classifier that it combines the model with."""
+
+    name = "calibration"
+    reads_tokens = True
+
+    weights: LabelCalibration
+    labels: tuple[str, ...]
+    classifier: LabelClassifier | None
+    picks: PickedDemos | None
+
+    @property
+    def reads_input(self) -> str:
+        if not self.weights.reads_input:
+            return ""
+        return "the labels of the nearest rows decide" if self.weights.neighbours else "a classifier decides"
+
+    def votes(self, row: Row | None) -> tuple[float, ...]:
+        """What decides next to the model: for each label the votes of the nearest rows, or its log-probability by the
+        classifier; () where the model decides alone."""
+        if row is None:
+            return ()
+        if self.classifier is not None:
+            return self.classifier.log_probabilities(row.text)
+        near = self.weights.neighbours
+        if near is None or self.picks is None:
+            return ()
+        return self.picks.pool.votes(row.text, self.labels, near.k, row.id, row.own)
+
+    def read(self, reply: RawReply, row: Row | None, prediction: Prediction) -> Prediction:
+        if (logs := reply.label_logs) is None:
+            return prediction
+        return calibrated(prediction, logs, reply.outputs[0], self.weights, self.votes(row))
+
+    def data(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"calibration": self.weights.as_dict()}
+        if self.classifier is not None:
+            lines = self.classifier.lines(self.labels)
+            found["classifier"] = {**self.classifier.settings(), "rows": lines}
+        return found
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What may decide on a label next to the model. `rows`: the hash of what a classifier learnt from."""
+
+    method: Method
+    said: Callable[[Example], tuple[float, ...]]
+    """For each label its votes, or its log-probability."""
+    rows: str = ""
+
+    def logs(self, said: Sequence[Sequence[float]]) -> Sequence[Sequence[float]]:
+        """What rows `said`, as logs of shares."""
+        return [log_shares(votes) for votes in said] if self.method == "neighbours" else said
+
+    def weighed(self, weight: float) -> dict[str, Any]:
+        """The fields of `LabelCalibration` that have it."""
+        if self.method == "neighbours":
+            return {"neighbours": Neighbours(NEIGHBOURS, weight)}
+        return {"prior": Prior(weight, self.rows)}
+
+
+class TrainedPrior:
+    """The classifier of a task's train rows; trained when first needed."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._names = task.signature.compared
+        self._known: dict[str, tuple[float, ...]] = {}
+
+    @cached_property
+    def trained(self) -> LabelClassifier | None:
+        """None where the task has no single choice, or train rows too few to tell labels apart."""
+        from agent.prompt.label_training import MOST_ROWS, trained
+        from agent.retrieval.pool import text_of
+
+        outputs = self._task.signature.outputs
+        if len(outputs) != 1 or len(outputs[0].choices) < 2:
+            return None
+        field = outputs[0]
+        rows = [row for row in self._task.train if row.labels[field.name] in field.choices][:MOST_ROWS]
+        texts = [text_of(row.inputs, self._names) for row in rows]
+        return trained(texts, [field.choices.index(row.labels[field.name]) for row in rows], len(field.choices))
+
+    @property
+    def rows(self) -> str:
+        return self.trained.trained_on if self.trained else ""
+
+    def log_probabilities(self, row: Example) -> tuple[float, ...]:
+        """Of each label for a row, in nats."""
+        from agent.retrieval.pool import text_of
+
+        assert self.trained is not None
+        text = text_of(row.inputs, self._names)
+        if text not in self._known:  # a search reads each dev row again for every finalist
+            self._known[text] = self.trained.log_probabilities(text)
+        return self._known[text]
+
+    def why_other(self, rows: str) -> str:
+        own = self.rows or "too few to train one"
+        return "" if rows == own else f"its classifier was trained on {rows}, and the train rows of the task are {own}"
+
+
+def trained_opinions(shared: TaskParts) -> list[Opinion]:
+    """That of a classifier of the train rows, which is trained the first time; none where there can be none."""
+    prior = shared.of(TrainedPrior)
+    return [Opinion("prior", prior.log_probabilities, prior.rows)] if prior.rows else []
+
+
+def calibrated_by(prompt: PromptCandidate, calibration: LabelCalibration) -> PromptCandidate | None:
+    """The candidate with this calibration; None where it has one."""
+    return replace(prompt, calibration=calibration) if prompt.calibration is None else None
+
+
+@part_kind
+class LabelReading(PartKind):
+    name = "calibration"
+    headings: ClassVar[Mapping[str, str]] = {"classifier": "classifier"}
+    only_reads = True
+
+    def learnt_from(self, settings: LabelCalibration, task: Task) -> Iterable[str]:
+        return (row.id for row in task.dev) if settings.method != "label-free" else ()
+
+    def features(self, settings: LabelCalibration) -> dict[tuple[str, str], float]:
+        return {("calibration", settings.method): 1.0}
+
+    def without(self, winner: PromptCandidate, baseline: PromptCandidate) -> tuple[str, PromptCandidate] | None:
+        if winner.calibration == baseline.calibration:
+            return None
+        return "calibration", replace(winner, calibration=baseline.calibration)
+
+    def why_other(self, prompt: PromptCandidate, shared: TaskParts) -> str:
+        how = prompt.calibration
+        if how and how.neighbours and prompt.picks is None:
+            return "neighbours decide on its answers, and it has no pool: it picks no examples"
+        return shared.of(TrainedPrior).why_other(how.prior.rows) if how and how.prior else ""
+
+    def bind(self, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
+        how = prompt.calibration
+        if how is None:
+            return {}
+        return {"calibration": how, **({"classifier": shared.of(TrainedPrior).trained} if how.prior else {})}
+
+    def load(self, head: FileHead) -> dict[str, Any]:
+        outputs = head.data["outputs"]
+        labels = outputs[0].choices if len(outputs) == 1 else ()
+        how = label_calibration(head.table(self.name)[0], labels) if self.name in head.data else None
+        if how and how.neighbours and "picks" not in head.data:
+            why = "neighbours decide on the answers, and there is no pool that they are of (picks)"
+            raise WrongPart(self.name, why)
+        prior = how.prior if how else None
+        if (prior is None) != ("classifier" not in head.data):
+            why = "a classifier decides on the answers, and there is none, or no calibration names it"
+            raise WrongPart(self.name, why)
+        if prior is None:
+            return {"calibration": how}
+        from agent.retrieval.linear import label_classifier
+
+        try:
+            found = label_classifier(*head.table("classifier"), labels)
+        except ValueError as error:
+            raise WrongPart("classifier", str(error)) from None
+        if found.trained_on != prior.rows:
+            why = f"was trained on {found.trained_on!r:.40}, and the calibration names {prior.rows!r:.40}"
+            raise WrongPart("classifier", why)
+        return {"calibration": how, "classifier": found}
+
+    def parts(self, prompt: BoundPrompt) -> Iterable[PromptPart]:
+        labels = prompt.outputs[0].choices if len(prompt.outputs) == 1 else ()
+        return (Calibrating(prompt.calibration, labels, prompt.classifier, prompt.picks),) if prompt.calibration else ()

@@ -1,0 +1,118 @@
+"""The registry of parts, and walks over those that a candidate or a prompt has. Knows each part by its name alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from agent.errors import InputError
+from agent.prompt.parts.part import FileHead, PartKind, PromptPart, TaskParts, WrongPart
+from agent.registry import Registry
+
+if TYPE_CHECKING:
+    from agent.prompt.bound import BoundPrompt
+    from agent.prompt.prompt_candidate import PromptCandidate
+
+HOMES = {
+    "demos": "agent.prompt.parts.examples",
+    "picks": "agent.prompt.parts.picks",
+    "passages": "agent.prompt.parts.passages",
+    "tool_texts": "agent.prompt.parts.tools",
+    "adapter": "agent.prompt.parts.adapter",
+    "calibration": "agent.prompt.parts.calibration",
+}
+"""The modules of our parts, by the fields of a candidate."""
+ALIASES = {"tools": "tool_texts", "classifier": "calibration"}
+"""Other keys of theirs in a released file."""
+PARTS: Registry[PartKind] = Registry("part of a prompt", "promptassay.parts", HOMES, ALIASES)
+IN_FILES = ("calibration", "picks", "passages", "adapter", "tools")
+"""The fields of a bound prompt, in the order of a released file."""
+
+Kind = TypeVar("Kind", bound=type[PartKind])
+Own = TypeVar("Own", bound=type[PromptPart])
+
+
+def part_kind(kind: Kind) -> Kind:
+    """Register a kind under its name."""
+    PARTS.add(kind.name, kind(), kind.__module__)
+    return kind
+
+
+def part(own: Own) -> Own:
+    """Register a part that needs no rows: its settings are what runs."""
+    PARTS.add(own.name, PartKind(own), own.__module__)
+    return own
+
+
+def others() -> dict[str, PartKind]:
+    """The parts of other packages that can be used, by name."""
+    names = [name for name in PARTS.names() if name not in HOMES]
+    return {one.name: one.thing for one in PARTS.all(names) if one.thing is not None}
+
+
+def held(prompt: PromptCandidate) -> Iterator[tuple[PartKind, Any]]:
+    """The parts of a candidate, with its settings."""
+    for name in HOMES:
+        if settings := getattr(prompt, name, None):
+            yield PARTS.get(name), settings
+    for own in prompt.more:
+        yield PARTS.get(own.name), own
+
+
+def held_in_either(one: PromptCandidate, other: PromptCandidate) -> list[PartKind]:
+    return list({kind.name: kind for kind, _ in (*held(one), *held(other))}.values())
+
+
+def marks_of(prompt: PromptCandidate, place: str) -> list[str]:
+    """The marks that its parts fill at one place of the template."""
+    return [kind.made.mark for kind, _ in held(prompt) if kind.made.place == place]
+
+
+def bound(prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
+    """The fields of `BoundPrompt` for a candidate."""
+    names = (*HOMES, *(own.name for own in prompt.more))
+    return _joined(PARTS.get(name).bind(prompt, shared) for name in names)
+
+
+def parts_in(prompt: BoundPrompt) -> tuple[PromptPart, ...]:
+    """The parts of a bound prompt."""
+    kinds = [PARTS.get(name) for name in IN_FILES if getattr(prompt, name)]
+    return (*(one for kind in kinds for one in kind.parts(prompt)), *prompt.more)
+
+
+def is_section(key: str) -> bool:
+    """Whether a key of a released file is one of a part that is installed."""
+    return key in IN_FILES or key == "classifier" or (key not in HOMES and key in PARTS)
+
+
+def sections() -> tuple[str, ...]:
+    """The keys of a released file that are those of parts."""
+    return (*IN_FILES, "classifier", *(name for name in PARTS.names() if name not in HOMES))
+
+
+def headings_of(keys: Iterable[str]) -> dict[str, str]:
+    """The headings of those sections of a released file that have rows, in the order of prompt.md."""
+    return {key: title for key in sorted(keys) if is_section(key) and (title := PARTS.get(key).headings.get(key))}
+
+
+def loaded(keys: Iterable[str], head: FileHead) -> dict[str, Any]:
+    """The fields of `BoundPrompt` from these sections of a released file. Raises WrongPart."""
+    ordered = sorted(keys, key=lambda key: IN_FILES.index(key) if key in IN_FILES else len(IN_FILES))
+    keys = {ALIASES.get(key, key): key for key in reversed(ordered)}
+    return _joined(_loaded(name, key, head) for name, key in reversed(keys.items()))
+
+
+def _loaded(name: str, key: str, head: FileHead) -> dict[str, Any]:
+    try:
+        return PARTS.get(name).load(head)
+    except WrongPart:
+        raise
+    except (InputError, ValueError) as error:
+        raise WrongPart(key, str(error)) from None
+
+
+def _joined(all_fields: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for fields in all_fields:
+        found |= {name: (*found.get(name, ()), *value) if name == "more" else value for name, value in fields.items()}
+    return found

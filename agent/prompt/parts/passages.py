@@ -1,0 +1,176 @@
+"""Passages of the task's documents that are looked up for each input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import mean
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from agent.prompt.parts.kinds import part_kind
+from agent.prompt.parts.part import Count, FileHead, PartKind, PromptPart, RawReply, Row, TaskParts, WrongPart
+from agent.prompt.template import fill, marks, placeholder
+from agent.retrieval.passages import (
+    CONTEXT,
+    Passage,
+    PassageIndex,
+    Passages,
+    bare_passages,
+    passage_block,
+    passages_id,
+)
+from agent.shipped import Prediction
+from agent.strict import read_as
+
+if TYPE_CHECKING:
+    from agent.prompt.prompt_candidate import PromptCandidate
+    from agent.types import Task
+
+CHUNKS = ((400, 0), (400, 100), (800, 0), (800, 200), (1600, 0), (1600, 400))
+"""Letters of a passage, and how many of them the next one repeats."""
+USUAL = ("bm25", 4, (800, 0))
+"""Retriever, number of passages and their size, where the user's own prompt has a place for passages."""
+
+
+def size_name(size: tuple[int, int]) -> str:
+    return f"{size[0]}+{size[1]}" if size[1] else str(size[0])
+
+
+@dataclass(frozen=True)
+class ReleasedPassages(PromptPart):
+    """The passages of a prompt, and how they are looked up."""
+
+    name = "passages"
+    mark, place = CONTEXT, "context"
+
+    settings: Passages
+    passages: tuple[Passage, ...]
+
+    @cached_property
+    def index(self) -> PassageIndex:
+        return PassageIndex(self.passages)
+
+    def documents(self, row: Row) -> tuple[str, ...]:
+        return tuple(passage.file for passage in self.index.found(row.text, self.settings.retriever, self.settings.k))
+
+    def block(self, row: Row) -> str:
+        if self.name not in row.memo:
+            row.memo[self.name] = self.index.block(row.text, self.settings.retriever, self.settings.k)
+        found: str = row.memo[self.name]
+        return found
+
+    def values(self, row: Row) -> dict[str, Any]:
+        return {CONTEXT: self.block(row)}
+
+    def read(self, reply: RawReply, row: Row | None, prediction: Prediction) -> Prediction:
+        return prediction if row is None else replace(prediction, passages=bare_passages(self.block(row)))
+
+    @cached_property
+    def _sizes(self) -> dict[bool, int]:
+        return {}
+
+    def size(self, count: Count, rows: Sequence[Row], most: bool) -> int:
+        if most not in self._sizes:  # the same for all prompts that look up alike
+            self._sizes[most] = self._most(count) if most else round(mean(count(self.block(row)) for row in rows))
+        return self._sizes[most]
+
+    def _most(self, count: Count) -> int:
+        """Tokens of the k longest passages."""
+        longest = self.index.longest(count)[: self.settings.k]
+        return count(passage_block(self.index.tag, longest)) + len(longest)  # they may join otherwise in another order
+
+    def data(self) -> dict[str, Any]:
+        rows = [{"file": passage.file, "text": passage.text} for passage in self.passages]
+        return {self.name: {**self.settings.as_dict(), "rows": rows}}
+
+
+def released_passages(settings: Any, rows: Any) -> ReleasedPassages:
+    """Restore what `ReleasedPassages.data` gave. Raises ValueError for wrong data."""
+    how: Passages = read_as(Passages, settings, "passages")
+    made: tuple[Passage, ...] = read_as(tuple[Passage, ...], rows, "passages.rows")
+    if not made:
+        raise ValueError("there are settings of passages and no passages")
+    if how.pool != passages_id(made):
+        raise ValueError(f"the passages are {passages_id(made)}, and their settings say {how.pool!r:.40}")
+    return ReleasedPassages(how, made)
+
+
+class PassageLibrary:
+    """The passages of one task, for each size that they are cut into; worked out when first needed."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._indexes: dict[tuple[int, int], PassageIndex] = {}
+        self._bound: dict[Passages, ReleasedPassages] = {}
+
+    def index(self, chunk: int, overlap: int) -> PassageIndex:
+        from agent.prompt.cutting import passages_of
+
+        if (chunk, overlap) not in self._indexes:
+            documents = self._task.knowledge.documents if self._task.knowledge else ()
+            self._indexes[chunk, overlap] = PassageIndex(passages_of(documents, chunk, overlap))
+        return self._indexes[chunk, overlap]
+
+    def settings(self, retriever: str, k: int, chunk: int, overlap: int) -> Passages:
+        """How passages are looked up, with the hash of those that there are."""
+        return Passages(retriever, k, chunk, overlap, self.index(chunk, overlap).id)
+
+    def usual(self) -> Passages | None:
+        """How the user's own prompt looks passages up: as usual where it has a place for them, else not at all."""
+        if self._task.knowledge is None or not marks(self._task.instruction, [CONTEXT]):
+            return None
+        retriever, k, size = USUAL
+        return self.settings(retriever, k, *size)
+
+    def bound(self, passages: Passages) -> ReleasedPassages:
+        """What looks up for a candidate with these settings."""
+        if passages not in self._bound:
+            index = self.index(passages.chunk, passages.overlap)
+            self._bound[passages] = made = ReleasedPassages(passages, index.passages)
+            made.__dict__["index"] = index  # prompts with passages of one size share it
+        return self._bound[passages]
+
+    def why_other(self, passages: Passages) -> str:
+        index = self.index(passages.chunk, passages.overlap)
+        if not index.passages:
+            return "it looks passages up, and the task has no [knowledge]"
+        if passages.pool != index.id:
+            return f"its passages are {passages.pool}, and those of the task's documents {index.id}"
+        return ""
+
+
+@part_kind
+class LookingUp(PartKind):
+    name = "passages"
+    made = ReleasedPassages
+    headings: ClassVar[Mapping[str, str]] = {"passages": "passages"}
+
+    def features(self, settings: Passages) -> dict[tuple[str, str], float]:
+        return {
+            ("passages", settings.retriever): 1.0,
+            ("passage size", str(settings.chunk)): 1.0,
+            ("log2 passages", ""): math.log2(1 + settings.k) / 2,
+        }
+
+    def without(self, winner: PromptCandidate, baseline: PromptCandidate) -> tuple[str, PromptCandidate] | None:
+        if winner.passages == baseline.passages:
+            return None
+        text = winner.instruction if baseline.passages else fill(winner.instruction, {CONTEXT: ""})
+        return "passages", replace(winner, passages=baseline.passages, instruction=text)
+
+    def why_other(self, prompt: PromptCandidate, shared: TaskParts) -> str:
+        assert prompt.passages is not None
+        return shared.of(PassageLibrary).why_other(prompt.passages)
+
+    def bind(self, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
+        return {"passages": shared.of(PassageLibrary).bound(prompt.passages)} if prompt.passages else {}
+
+    def load(self, head: FileHead) -> dict[str, Any]:
+        found = released_passages(*head.table(self.name))
+        if CONTEXT in head.data["inputs"]:
+            raise WrongPart("inputs", f"{CONTEXT!r} is the place of the passages and cannot be an input")
+        if not any(placeholder(CONTEXT) in content for content in head.contents):
+            raise WrongPart("messages", f"hold no {placeholder(CONTEXT)}, where the passages go")
+        return {"passages": found}

@@ -1,0 +1,402 @@
+"""Examples that are picked for each input out of the train rows, whose labels may also vote."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain
+from statistics import mean
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from agent.conversation import MOST_MESSAGES
+from agent.errors import InputError, ReleaseError
+from agent.prompt.parts.calibration import Opinion
+from agent.prompt.parts.kinds import part_kind
+from agent.prompt.parts.part import Count, FileHead, PartKind, PromptPart, Row, TaskParts, WrongPart
+from agent.prompt.template import PICKED, marks, placeholder
+from agent.retrieval.pick import MOST_PICKED, ORDERS, RETRIEVERS, Picks, PoolIndex, PoolRow, chosen
+from agent.retrieval.pool import Pool, pool_id, text_of
+from agent.retrieval.vectors import (
+    DENSE_RETRIEVERS,
+    MOST_DIMENSIONS,
+    MOST_NUMBERS,
+    WORDLLAMA,
+    DenseIndex,
+    PoolVectors,
+    Vector,
+    packed,
+    require_vector,
+    static_vector,
+)
+from agent.retrieval.votes import NEIGHBOURS
+from agent.strict import one_of, read_as, whole
+
+if TYPE_CHECKING:
+    from agent.prompt.prompt_candidate import PromptCandidate
+    from agent.types import Example, Task
+
+VECTOR = "vector"
+"""Of a row in a release, the key of its vector."""
+Shown = Sequence[tuple[str, ...]]
+"""Of each row its texts in the prompt: those of its turns, or one for a layout with all examples in one turn."""
+
+
+@dataclass(frozen=True)
+class PickedDemos(PromptPart):
+    """The picked part of a prompt.
+
+    `head`: ids of the rows that the prompt always shows, which are not picked again. `vectors`: those of the rows,
+    where rows are picked by them. `shared`: the rows as a run has them; None: they are made ready here.
+    """
+
+    name = "picks"
+    mark, place = PICKED, "examples"
+    takes_rows = True
+
+    picks: Picks
+    head: tuple[str, ...]
+    rows: tuple[PoolRow, ...]
+    shown: Shown
+    vectors: PoolVectors | None = None
+    shared: Pool | None = field(default=None, compare=False, repr=False)
+
+    @cached_property
+    def pool(self) -> Pool:
+        return self.shared or Pool(self.rows, self.vectors, self._embed)
+
+    @property
+    def embeddings(self) -> str:
+        return self.vectors.model if self.vectors and self.vectors.is_provided else ""
+
+    @property
+    def takes_vector(self) -> bool:
+        return self.vectors is not None
+
+    def example(self) -> tuple[str, ...]:
+        found: tuple[str, ...] = self.shown[0]
+        return found
+
+    def some_vector(self) -> Sequence[float] | None:
+        return self.vectors.vector(0) if self.vectors else None
+
+    @cached_property
+    def _is_alike(self) -> bool:
+        """Whether the installed wordllama gives the first row the vector that it had in the run."""
+        assert self.vectors is not None
+        kept, made = self.vectors.vector(0), static_vector(self.rows[0].text)
+        return len(kept) == len(made) and all(abs(one - other) < 1e-3 for one, other in zip(kept, made, strict=True))
+
+    def _embed(self, text: str) -> Vector:
+        assert self.vectors is not None
+        what = f"this prompt picks its examples by vectors of {self.vectors.model}"
+        if self.vectors.is_provided:
+            raise ReleaseError(f"{what}; give the one of the input as vector=..., or call complete, which asks for it")
+        try:
+            if self._is_alike:
+                return static_vector(text)
+        except InputError as missing:
+            raise ReleaseError(f"{what}; {missing}") from missing
+        raise ReleaseError(
+            f"{what}, and the installed version makes others than those of the run; install the version that the run "
+            "had, or run the task again"
+        )
+
+    def _index_for(self, vector: Vector | None) -> PoolIndex:
+        index = self.pool.index
+        if vector is None or self.vectors is None or not isinstance(index, DenseIndex):
+            return index
+        return index.for_vector(require_vector(vector, self.vectors))
+
+    def positions(self, row: Row) -> list[int]:
+        """Where in the pool the row's examples are: never the row itself, its near-duplicates, or a row of the head.
+
+        An input that is no train row gets what it gets in production, where nothing else is known of it.
+        """
+        left_out = self.pool.same(row.id, row.text) | frozenset(self.head)
+        return self._index_for(row.vector).pick(row.text, self.picks, left_out)
+
+    def values(self, row: Row) -> dict[str, Any]:
+        picked = self._with_own(row) if row.own else [self.shown[position] for position in self.positions(row)]
+        return {PICKED: picked}
+
+    def _with_own(self, row: Row) -> list[tuple[str, ...]]:
+        """The examples with those of a user before those of the pool.
+
+        Of the user's own rows those that have something in common with the input come first, as many as k. A row of the
+        pool with the words of one of them is not picked: its label may be the one that was corrected. The user's rows
+        have no vectors: they are picked by words and letters.
+        """
+        left_out = {*self.head, *self.pool.replaced(row.own)}
+        common = self._index_for(row.vector).candidates(row.text, self.picks, len(left_out))
+        by_text = self.picks if self.vectors is None else replace(self.picks, retriever="hybrid")
+        nearest = chain(PoolIndex(row.own).alike(row.text, by_text), (len(row.own) + position for position in common))
+        texts = (*row.shown, *self.shown)
+        return [texts[position] for position in chosen((*row.own, *self.rows), nearest, self.picks, left_out)]
+
+    def size(self, count: Count, rows: Sequence[Row], most: bool) -> int:
+        if not most:
+            return round(mean(sum(count(text) for texts in self.values(row)[PICKED] for text in texts) for row in rows))
+        sizes = [sum(map(count, self.shown[at])) for at, row in enumerate(self.rows) if row.id not in self.head]
+        return sum(sorted(sizes)[-self.picks.k :])
+
+    def whole(self) -> PickedDemos:
+        return replace(self, shown=tuple(self.shown), shared=None)
+
+    def data(self) -> dict[str, Any]:
+        made = {"embeddings": self.vectors.model, "dimensions": self.vectors.dimensions} if self.vectors else {}
+        return {self.name: {**self.picks.as_dict(), "head": list(self.head), **made, "rows": self._row_data()}}
+
+    def _row_data(self) -> list[dict[str, Any]]:
+        data: list[dict[str, Any]] = [
+            {"id": row.id, "text": row.text, "label": row.label, "group": row.group, "shown": list(shown)}
+            for row, shown in zip(self.rows, self.shown, strict=True)
+        ]
+        if self.vectors is None:
+            return data
+        return [{**row, VECTOR: vector} for row, vector in zip(data, self.vectors.rows, strict=True)]
+
+
+# -- read from a file --------------------------------------------------------------------------------------------------
+
+_SETTINGS: dict[str, Any] = {
+    "retriever": Annotated[str, one_of((*RETRIEVERS, *DENSE_RETRIEVERS))],
+    "k": Annotated[int, whole(1, MOST_PICKED)],
+    "order": Annotated[str, one_of(ORDERS)],
+    "diverse": bool,
+    "balanced": bool,
+    "pool": str,
+}
+_OF_VECTORS: dict[str, Any] = {"embeddings": str, "dimensions": Annotated[int, whole(1, MOST_DIMENSIONS)]}
+_ROW: dict[str, Any] = {"id": str, "text": str, "label": str, "group": str}
+
+
+def picked_examples(settings: Any, rows: Any) -> PickedDemos:
+    """Restore what `PickedDemos.data` gave. Raises ValueError for wrong data."""
+    is_dense = isinstance(settings, dict) and settings.get("retriever") in DENSE_RETRIEVERS
+    of_vectors = _OF_VECTORS if is_dense else {}
+    read = read_as({**_SETTINGS, "head": tuple[str, ...], **of_vectors}, settings, "picks")
+    kind = {**_ROW, "shown": tuple[str, ...], **({VECTOR: str} if is_dense else {})}
+    found = [read_as(kind, row, f"picks.rows[{at}]") for at, row in enumerate(read_as(tuple[Any, ...], rows, "rows"))]
+    if not found:
+        raise ValueError("there are picks and no rows that may be picked")
+    for at, row in enumerate(found):
+        turns = len(row["shown"])
+        if turns not in (1, *range(2, 2 + 2 * MOST_MESSAGES, 2)) or turns % 2 != len(found[0]["shown"]) % 2:
+            raise ValueError(f"picks.rows[{at}].shown must be one text, or turns, as in the other rows")
+    vectors = None
+    if is_dense:
+        vectors = PoolVectors(read["embeddings"], read["dimensions"], tuple(row[VECTOR] for row in found))
+        for at in range(len(found)):
+            try:
+                vectors.vector(at)
+            except ValueError as error:
+                raise ValueError(f"picks.rows[{at}].{VECTOR} {error}") from None
+    made = tuple(PoolRow(**{name: row[name] for name in _ROW}) for row in found)
+    if read["pool"] != (own := pool_id(made, vectors)):
+        raise ValueError(f"the rows of the pool are {own}, and picks says {read['pool']!r:.40}")
+    picks = Picks(**{name: read[name] for name in _SETTINGS})
+    return PickedDemos(picks, read["head"], made, tuple(row["shown"] for row in found), vectors)
+
+
+# -- the pool of a task ------------------------------------------------------------------------------------------------
+
+
+class PickedRows:
+    """The pool of one task; all is worked out when it is first needed."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._names = task.signature.compared
+        self._layouts: dict[Any, LaidOut] = {}
+        self._embedded: dict[str, Vector] = {}
+
+    @cached_property
+    def rows(self) -> tuple[PoolRow, ...]:
+        """The train rows; near-duplicates have the same group, the id of the first of them."""
+        from agent.task.splits import near_duplicates
+
+        train, outputs = self._task.train, self._task.signature.outputs
+        texts = [text_of(row.inputs, self._names) for row in train]
+        groups = [row.id for row in train]
+        for twins in near_duplicates(texts):
+            for position in twins:
+                groups[position] = train[twins[0]].id
+        field = outputs[0].name if len(outputs) == 1 and outputs[0].choices else ""
+        labels = [str(row.labels[field]) if field else "" for row in train]
+        return tuple(
+            PoolRow(row.id, text, label, group)
+            for row, text, label, group in zip(train, texts, labels, groups, strict=True)
+        )
+
+    @cached_property
+    def id(self) -> str:
+        """The hash of the pool, which a candidate's `picks` names."""
+        return pool_id(self.rows)
+
+    @cached_property
+    def _dense_id(self) -> str:
+        return pool_id(self.rows, self.vectors)
+
+    def id_of(self, retriever: str) -> str:
+        """The hash for a retriever; those that compare vectors have them in the hash."""
+        return self._dense_id if retriever in DENSE_RETRIEVERS else self.id
+
+    def why_other(self, picks: Picks) -> str:
+        if picks.retriever in DENSE_RETRIEVERS and not self._task.space.embeddings:
+            return f"its examples are picked by {picks.retriever}, and the task names no embeddings"
+        if picks.pool != (own := self.id_of(picks.retriever)):
+            return f"its examples are picked out of {picks.pool}, and the train rows of the task are {own}"
+        return ""
+
+    @cached_property
+    def vectors(self) -> PoolVectors:
+        """Those of the rows. Raises InputError where they cannot be made, or are too many for a release."""
+        model = self._task.space.embeddings
+        made = [self._vector(row.text) for row in self.rows]
+        if (numbers := len(made) * len(made[0])) > MOST_NUMBERS:
+            raise InputError(
+                f"{len(made):,} train rows with vectors of {len(made[0]):,} numbers ({model}) are more than a release "
+                f"holds ({numbers:,} numbers, at most {MOST_NUMBERS:,}); use fewer train rows (--limit), a model of "
+                "fewer dimensions, or no embeddings"
+            )
+        return PoolVectors(model, len(made[0]), tuple(map(packed, made)))
+
+    def texts(self, rows: Iterable[Example]) -> list[str]:
+        return list(dict.fromkeys(text_of(row.inputs, self._names) for row in rows))
+
+    def know(self, vectors: Mapping[str, Vector]) -> None:
+        """Take the vectors of texts that a provider made."""
+        self._embedded.update(vectors)
+
+    def _vector(self, text: str) -> Vector:
+        if text not in self._embedded:
+            if (model := self._task.space.embeddings) != WORDLLAMA:
+                raise InputError(f"a row is asked whose vector {model} was not asked for: {text!r:.60}")
+            self._embedded[text] = static_vector(text)
+        return self._embedded[text]
+
+    @cached_property
+    def pool(self) -> Pool:
+        return Pool(self.rows)
+
+    @cached_property
+    def _dense_pool(self) -> Pool:
+        return Pool(self.rows, self.vectors, self._vector)
+
+    def bound(self, prompt: PromptCandidate) -> PickedDemos:
+        """What picks for a candidate that has `picks`."""
+        assert prompt.picks is not None
+        is_dense = prompt.picks.retriever in DENSE_RETRIEVERS
+        return PickedDemos(
+            prompt.picks,
+            tuple(demo.example_id for demo in prompt.demos),
+            self.rows,
+            self._laid_out(prompt),
+            self.vectors if is_dense else None,
+            self._dense_pool if is_dense else self.pool,
+        )
+
+    def _laid_out(self, prompt: PromptCandidate) -> LaidOut:
+        own = prompt.instruction if marks(prompt.instruction, self._names) else ""
+        return self._layouts.setdefault((prompt.technique, prompt.format, own), LaidOut(prompt, self._task))
+
+    def row(self, row: Example) -> Row:
+        return Row(row.inputs, self._names, row.id)
+
+    def positions(self, prompt: PromptCandidate, row: Example) -> list[int]:
+        return self.bound(prompt).positions(self.row(row))
+
+    def votes(self, row: Example, k: int) -> tuple[float, ...]:
+        """The votes of the `k` nearest rows for each choice, without the row and its near-duplicates."""
+        text, labels = text_of(row.inputs, self._names), self._task.signature.outputs[0].choices
+        return self.pool.votes(text, labels, k, row.id)
+
+
+class LaidOut(Sequence[Any]):
+    """The texts of the train rows in a prompt's layout, each written when it is first needed."""
+
+    def __init__(self, prompt: PromptCandidate, task: Task) -> None:
+        self._prompt, self._task = prompt, task
+        self._known: dict[int, tuple[str, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._task.train)
+
+    def __getitem__(self, at: Any) -> Any:
+        from agent.prompt.parts.examples import as_demo
+        from agent.prompt.render import shown_demo
+
+        if not 0 <= at < len(self):
+            raise IndexError(at)
+        if at not in self._known:
+            demo = as_demo(self._task.train[at], self._task.accepted)
+            self._known[at] = shown_demo(self._prompt, demo, self._task.signature)
+        return self._known[at]
+
+
+def of_pool(prompt: PromptCandidate, shared: TaskParts) -> PromptCandidate:
+    """The same prompt, which picks out of the rows of another task."""
+    if prompt.picks is None:
+        return prompt
+    return replace(prompt, picks=replace(prompt.picks, pool=shared.of(PickedRows).id))
+
+
+# -- the kind ----------------------------------------------------------------------------------------------------------
+
+
+@part_kind
+class Picking(PartKind):
+    name = "picks"
+    headings: ClassVar[Mapping[str, str]] = {"picks": "pool"}
+    made = PickedDemos
+    must_prove = True
+
+    def examples(self, settings: Picks) -> int:
+        return settings.k
+
+    def needs_vectors(self, settings: Picks) -> bool:
+        return settings.retriever in DENSE_RETRIEVERS
+
+    def learnt_from(self, settings: Picks, task: Task) -> Iterable[str]:
+        return (row.id for row in task.train)
+
+    def features(self, settings: Picks) -> dict[tuple[str, str], float]:
+        return {
+            ("picked examples", settings.retriever): 1.0,
+            ("picked order", settings.order): 1.0,
+            ("log2 picked examples", ""): math.log2(1 + settings.k) / 2,
+        }
+
+    def without(self, winner: PromptCandidate, baseline: PromptCandidate) -> tuple[str, PromptCandidate] | None:
+        if winner.picks is None:
+            return None
+        is_near = bool(winner.calibration and winner.calibration.neighbours)  # which come with the pool
+        static = replace(winner, picks=None, calibration=None if is_near else winner.calibration)
+        return "picked examples", static.with_demos(winner.demos)
+
+    def why_rejected(self, prompt: PromptCandidate, task: Task) -> str:
+        from agent.prompt.techniques import TECHNIQUES
+
+        is_reasoned = TECHNIQUES[prompt.technique].reasoning
+        return f"technique {prompt.technique}: a picked demo has no reasons to show" if is_reasoned else ""
+
+    def why_other(self, prompt: PromptCandidate, shared: TaskParts) -> str:
+        assert prompt.picks is not None
+        return shared.of(PickedRows).why_other(prompt.picks)
+
+    def opinion(self, shared: TaskParts) -> Opinion:
+        pool = shared.of(PickedRows)
+        return Opinion("neighbours", lambda row: pool.votes(row, NEIGHBOURS))
+
+    def bind(self, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
+        return {"picks": shared.of(PickedRows).bound(prompt)} if prompt.picks else {}
+
+    def load(self, head: FileHead) -> dict[str, Any]:
+        found, mark = picked_examples(*head.table(self.name)), placeholder(PICKED)
+        if not any(mark in content for content in head.contents):
+            raise WrongPart("messages", f"hold no {mark}, where the picked examples go")
+        if len(found.shown[0]) % 2 != (0 if mark in head.contents else 1):
+            raise WrongPart("messages", "show picked examples in another form than the rows of the pool have")
+        return {"picks": found}
