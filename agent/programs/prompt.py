@@ -22,8 +22,9 @@ from agent.prompt.bound import BoundPrompt
 from agent.prompt.calibration import LabelCalibration, logprobs_for
 from agent.prompt.parts.adapter import released_model
 from agent.prompt.parts.calibration import Opinion, calibrated_by, trained_opinions
+from agent.prompt.parts.kind import TaskParts
 from agent.prompt.parts.kinds import bound, held
-from agent.prompt.parts.part import PromptPart, Row, TaskParts
+from agent.prompt.parts.part import PromptPart, Row
 from agent.prompt.parts.passages import PassageLibrary
 from agent.prompt.parts.picks import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.conversation import AS_TURNS
 from agent.errors import ReleaseError
-from agent.prompt.parts.part import PromptPart, RawReply, Row
+from agent.prompt.parts.part import PromptPart, Row
 from agent.prompt.template import PICKED, fill_messages, fill_picked, turns_input
 from agent.shipped import Field, FormatName, Message, Prediction, Tool
 
@@ -157,10 +157,18 @@ class BoundPrompt:
         from agent.prompt.calibration import read_reply  # takes time, and not all who render parse
 
         prediction = read_reply(text, tokens, self.outputs, self.reasoning, None, (), exact)
-        reply = RawReply(text, tokens, exact, self.outputs, self.reasoning)
+        logs = self._label_logs(tokens, exact) if self.parts else None
         for part in self.parts:
-            prediction = part.read(reply, row, prediction)
+            prediction = part.read(logs, row, prediction)
         return prediction
+
+    def _label_logs(self, tokens: Sequence[Any], exact: Sequence[float]) -> Sequence[float] | None:
+        from agent.prompt.calibration import label_scores
+
+        labels = self.outputs[0].choices if len(self.outputs) == 1 and not self.reasoning else ()
+        if not labels or not (tokens or exact):
+            return None
+        return exact if len(exact) == len(labels) else label_scores(tokens, labels)
 
     async def read_aside(self, completion: Completion, row: Row, *refused: str) -> Prediction:
         """`read`, a long reply in a thread of its own. Raises RowRefused where the provider refuses."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from agent.prompt.parts.kinds import held, marks_of
+from agent.prompt.parts.kinds import HOMES, held, marks_of
 from agent.types import Candidate, Demo, FormatName, Shown, Task, TechniqueName, Tool
 
 if TYPE_CHECKING:
@@ -105,14 +105,16 @@ class PromptCandidate(Candidate):
         names = {(one.demos, one.reasoning): name for name, one in TECHNIQUES.items()}
         return replace(made, technique=names[made.n_examples > 0, reasoning])
 
-    def other(self, name: str) -> PromptPart | None:
-        """The part of another package of this name."""
-        return next((own for own in self.more if own.name == name), None)
+    def part(self, name: str) -> Any:
+        """The settings of a part; None or () without it."""
+        return getattr(self, name) if name in HOMES else next((own for own in self.more if own.name == name), None)
 
-    def with_other(self, name: str, own: PromptPart | None) -> PromptCandidate:
-        """The candidate with another part of this name; None: without it."""
+    def with_part(self, name: str, settings: Any) -> PromptCandidate:
+        """The candidate with other settings of a part; None or () for none."""
+        if name in HOMES:
+            return replace(self, **{name: settings})
         kept = (one for one in self.more if one.name != name)
-        return replace(self, more=(*kept, *([own] if own is not None else [])))
+        return replace(self, more=(*kept, *([settings] if settings is not None else [])))
 
 
 @dataclass(frozen=True, slots=True)

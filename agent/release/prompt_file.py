@@ -337,8 +337,8 @@ def _require_rules(read: Mapping[str, Any], refuse: Refuse) -> None:
 
 
 def _parts(read: Mapping[str, Any], keys: Sequence[str], folder: Path, refuse: Refuse) -> dict[str, Any]:
+    from agent.prompt.parts.kind import FileHead, WrongPart
     from agent.prompt.parts.kinds import loaded
-    from agent.prompt.parts.part import FileHead, WrongPart
 
     try:
         return loaded(keys, FileHead(read, folder))

@@ -1,4 +1,4 @@
-"""Code outside of `prompt/parts/` walks over the parts of a prompt; where it asks for one by name, a line here says why."""
+"""Code outside of `prompt/parts/` walks over the parts of a prompt; where it asks for one by name, a line says why."""
 
 from __future__ import annotations
 

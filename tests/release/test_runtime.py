@@ -273,9 +273,10 @@ def test_loading_a_prompt_needs_no_third_party_package(tmp_path):
         names = done.stdout.split()
         assert {name.partition(".")[0] for name in names} - sys.stdlib_module_names == {"agent"}
         assert [name for name in names if name.startswith("agent.")] == [
-            *("agent.conversation", "agent.errors", "agent.prompt", "agent.prompt.template"),
+            *("agent.conversation", "agent.errors", "agent.prompt", "agent.prompt.bound", "agent.prompt.parts"),
+            *("agent.prompt.parts.part", "agent.prompt.template"),
             *("agent.release", "agent.release.aliases", "agent.release.prompt_file", "agent.release.runtime"),
-            *("agent.shipped", "agent.strict"),
+            *("agent.safe_file", "agent.shipped", "agent.strict"),
         ]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from agent.jobs.recorded import recorded_prompt
 from agent.ledger.query import History, Row, is_calibrated
 from agent.programs import TUNED_ARMS
-from agent.prompt.parts.part import TaskParts
+from agent.prompt.parts.kind import TaskParts
 from agent.prompt.parts.picks import of_pool
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.results.customize import Family

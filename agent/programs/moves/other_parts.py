@@ -40,6 +40,6 @@ class OtherPartMaker:
         return [*self._offers]
 
     def child(self, operator: str, old: PromptCandidate, outcomes: Sequence[Outcome]) -> Made:
-        offer, now = self._offers[operator], old.other(operator)
+        offer, now = self._offers[operator], old.part(operator)
         word = self._choices.one(operator, [word for word in (NONE, *offer) if offer.get(word) != now])
-        return old.with_other(operator, offer.get(word)), f"{operator}: {word}"
+        return old.with_part(operator, offer.get(word)), f"{operator}: {word}"

@@ -14,7 +14,7 @@ from agent.programs.moves.part_moves import PassageMaker, PickMaker, ToolMaker
 from agent.programs.moves.prompt_parts import compressions
 from agent.programs.moves.proposer import BY_CREDIT, Proposer, is_worth_trying
 from agent.programs.moves.text_moves import TextMoves, credit_of
-from agent.prompt.parts.part import TaskParts
+from agent.prompt.parts.kind import TaskParts
 from agent.prompt.parts.passages import PassageLibrary
 from agent.prompt.parts.picks import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from agent.prompt.parts.examples import label_of
+from agent.prompt.parts.kind import PartKind
 from agent.prompt.parts.kinds import held as parts_of
 from agent.prompt.parts.kinds import held_in_either
-from agent.prompt.parts.part import PartKind
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
 from agent.prompt.techniques import TECHNIQUES, builtin_rewrites, why_rejected
 from agent.prompt.template import split

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from agent.errors import ReleaseError
+from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
 from agent.prompt.parts.kinds import part_kind
-from agent.prompt.parts.part import FileHead, PartKind, PromptPart, TaskParts, WrongPart
+from agent.prompt.parts.part import PromptPart
 from agent.strict import matching, read_as
 
 if TYPE_CHECKING:

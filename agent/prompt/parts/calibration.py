@@ -8,10 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agent.prompt.calibration import LabelCalibration, Method, Neighbours, Prior, calibrated, label_calibration
+from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
 from agent.prompt.parts.kinds import part_kind
-from agent.prompt.parts.part import FileHead, PartKind, PromptPart, RawReply, Row, TaskParts, WrongPart
+from agent.prompt.parts.part import PromptPart, Row
 from agent.retrieval.votes import NEIGHBOURS, log_shares
-from agent.shipped import Prediction
+from agent.shipped import Field, Prediction
 
 if TYPE_CHECKING:
     from agent.prompt.bound import BoundPrompt
@@ -29,7 +30,7 @@ class Calibrating(PromptPart):
     reads_tokens = True
 
     weights: LabelCalibration
-    labels: tuple[str, ...]
+    field: Field
     classifier: LabelClassifier | None
     picks: PickedDemos | None
 
@@ -49,17 +50,15 @@ class Calibrating(PromptPart):
         near = self.weights.neighbours
         if near is None or self.picks is None:
             return ()
-        return self.picks.pool.votes(row.text, self.labels, near.k, row.id, row.own)
+        return self.picks.pool.votes(row.text, self.field.choices, near.k, row.id, row.own)
 
-    def read(self, reply: RawReply, row: Row | None, prediction: Prediction) -> Prediction:
-        if (logs := reply.label_logs) is None:
-            return prediction
-        return calibrated(prediction, logs, reply.outputs[0], self.weights, self.votes(row))
+    def read(self, logs: Sequence[float] | None, row: Row | None, prediction: Prediction) -> Prediction:
+        return prediction if logs is None else calibrated(prediction, logs, self.field, self.weights, self.votes(row))
 
     def data(self) -> dict[str, Any]:
         found: dict[str, Any] = {"calibration": self.weights.as_dict()}
         if self.classifier is not None:
-            lines = self.classifier.lines(self.labels)
+            lines = self.classifier.lines(self.field.choices)
             found["classifier"] = {**self.classifier.settings(), "rows": lines}
         return found
 
@@ -148,11 +147,6 @@ class LabelReading(PartKind):
     def features(self, settings: LabelCalibration) -> dict[tuple[str, str], float]:
         return {("calibration", settings.method): 1.0}
 
-    def without(self, winner: PromptCandidate, baseline: PromptCandidate) -> tuple[str, PromptCandidate] | None:
-        if winner.calibration == baseline.calibration:
-            return None
-        return "calibration", replace(winner, calibration=baseline.calibration)
-
     def why_other(self, prompt: PromptCandidate, shared: TaskParts) -> str:
         how = prompt.calibration
         if how and how.neighbours and prompt.picks is None:
@@ -190,5 +184,5 @@ class LabelReading(PartKind):
         return {"calibration": how, "classifier": found}
 
     def parts(self, prompt: BoundPrompt) -> Iterable[PromptPart]:
-        labels = prompt.outputs[0].choices if len(prompt.outputs) == 1 else ()
-        return (Calibrating(prompt.calibration, labels, prompt.classifier, prompt.picks),) if prompt.calibration else ()
+        how = prompt.calibration
+        return (Calibrating(how, prompt.outputs[0], prompt.classifier, prompt.picks),) if how else ()

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from agent.prompt.parts.kind import PartKind, TaskParts
 from agent.prompt.parts.kinds import part_kind
-from agent.prompt.parts.part import PartKind, TaskParts
 from agent.prompt.template import label_text
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def label_of(demo: Demo) -> str:
 
 @part_kind
 class Examples(PartKind):
-    name = "demos"
+    name, words = "demos", "examples"
 
     def as_dict(self, settings: Any) -> Any:
         return [demo.as_dict() for demo in settings]
@@ -53,7 +53,7 @@ class Examples(PartKind):
         return columns | {("demo", demo.example_id): 1.0 for demo in settings}
 
     def without(self, winner: PromptCandidate, baseline: PromptCandidate) -> tuple[str, PromptCandidate] | None:
-        return None if winner.demos == baseline.demos else ("examples", winner.with_demos(baseline.demos))
+        return None if winner.demos == baseline.demos else (self.words, winner.with_demos(baseline.demos))
 
     def why_rejected(self, prompt: PromptCandidate, task: Task) -> str:
         train = {example.id for example in task.train}

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.errors import InputError
-from agent.prompt.parts.part import FileHead, PartKind, PromptPart, TaskParts, WrongPart
+from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
+from agent.prompt.parts.part import PromptPart
 from agent.registry import Registry
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from functools import cached_property
 from statistics import mean
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
 from agent.prompt.parts.kinds import part_kind
-from agent.prompt.parts.part import Count, FileHead, PartKind, PromptPart, RawReply, Row, TaskParts, WrongPart
+from agent.prompt.parts.part import Count, PromptPart, Row
 from agent.prompt.template import fill, marks, placeholder
 from agent.retrieval.passages import (
     CONTEXT,
@@ -64,7 +65,7 @@ class ReleasedPassages(PromptPart):
     def values(self, row: Row) -> dict[str, Any]:
         return {CONTEXT: self.block(row)}
 
-    def read(self, reply: RawReply, row: Row | None, prediction: Prediction) -> Prediction:
+    def read(self, logs: Sequence[float] | None, row: Row | None, prediction: Prediction) -> Prediction:
         return prediction if row is None else replace(prediction, passages=bare_passages(self.block(row)))
 
     @cached_property
@@ -155,10 +156,10 @@ class LookingUp(PartKind):
         }
 
     def without(self, winner: PromptCandidate, baseline: PromptCandidate) -> tuple[str, PromptCandidate] | None:
-        if winner.passages == baseline.passages:
-            return None
-        text = winner.instruction if baseline.passages else fill(winner.instruction, {CONTEXT: ""})
-        return "passages", replace(winner, passages=baseline.passages, instruction=text)
+        found = super().without(winner, baseline)
+        if found is None or baseline.passages:
+            return found
+        return self.name, replace(found[1], instruction=fill(winner.instruction, {CONTEXT: ""}))
 
     def why_other(self, prompt: PromptCandidate, shared: TaskParts) -> str:
         assert prompt.passages is not None

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from agent.conversation import MOST_MESSAGES
 from agent.errors import InputError, ReleaseError
 from agent.prompt.parts.calibration import Opinion
+from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
 from agent.prompt.parts.kinds import part_kind
-from agent.prompt.parts.part import Count, FileHead, PartKind, PromptPart, Row, TaskParts, WrongPart
+from agent.prompt.parts.part import Count, PromptPart, Row
 from agent.prompt.template import PICKED, marks, placeholder
 from agent.retrieval.pick import MOST_PICKED, ORDERS, RETRIEVERS, Picks, PoolIndex, PoolRow, chosen
 from agent.retrieval.pool import Pool, pool_id, text_of

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
 from agent.prompt.parts.kinds import part_kind
-from agent.prompt.parts.part import Count, FileHead, PartKind, PromptPart, Row, TaskParts, WrongPart
+from agent.prompt.parts.part import Count, PromptPart, Row
 from agent.safe_file import parse_json
 from agent.shipped import Tool
 from agent.strict import read_as
@@ -39,7 +40,7 @@ class ReleasedTools(PromptPart):
 
 @part_kind
 class Calling(PartKind):
-    name = "tool_texts"
+    name, words = "tool_texts", "tool texts"
 
     def shown(self, settings: ToolTexts, tools: Sequence[Tool]) -> dict[str, Any]:
         from agent.prompt.tool_texts import shown_texts
@@ -51,11 +52,6 @@ class Calling(PartKind):
 
     def features(self, settings: ToolTexts) -> dict[tuple[str, str], float]:
         return {("tool order", " ".join(settings.order)): 1.0, **{("tool text", text): 1.0 for text in settings.texts}}
-
-    def without(self, winner: PromptCandidate, baseline: PromptCandidate) -> tuple[str, PromptCandidate] | None:
-        if winner.tool_texts == baseline.tool_texts:
-            return None
-        return "tool texts", replace(winner, tool_texts=baseline.tool_texts)
 
     def why_rejected(self, prompt: PromptCandidate, task: Task) -> str:
         return prompt.tool_texts.why_other(task.tools) if prompt.tool_texts else ""

@@ -13,7 +13,7 @@ from agent.programs.moves.part_moves import FEWEST_ROWS, MOST_POOL_LETTERS, pick
 from agent.programs.moves.prompt_moves import CandidateGenerator
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.programs.prompt import PromptProgram
-from agent.prompt.parts.part import TaskParts
+from agent.prompt.parts.kind import TaskParts
 from agent.prompt.parts.picks import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline
 from agent.retrieval.pick import ORDERS, RETRIEVERS

@@ -1,0 +1,155 @@
+"""How a part of a prompt is searched, bound to the rows of a task, and read from a released file.
+
+A candidate holds the settings of its parts; what runs is made of them by `bind`, and of a released file by `load`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from agent.prompt.parts.part import PromptPart
+from agent.strict import read_as
+
+if TYPE_CHECKING:
+    from agent.prompt.bound import BoundPrompt
+    from agent.prompt.parts.calibration import Opinion
+    from agent.prompt.prompt_candidate import PromptCandidate
+    from agent.types import Task, Tool
+
+T = TypeVar("T")
+
+
+class WrongPart(ValueError):
+    """What is wrong with a released file, and under which of its keys."""
+
+    def __init__(self, key: str, what: str) -> None:
+        super().__init__(what)
+        self.key = key
+
+
+@dataclass(frozen=True)
+class FileHead:
+    """What a released file says, for a part that is read from it. `data`: its keys; `folder`: where it is."""
+
+    data: Mapping[str, Any]
+    folder: Path
+
+    def table(self, key: str) -> tuple[dict[str, Any], Any]:
+        """A section that is a table, and the rows in it. Raises WrongPart."""
+        try:
+            found = dict(read_as(dict[str, Any], self.data[key], key))
+        except ValueError as error:
+            raise WrongPart(key, str(error)) from None
+        return found, found.pop("rows", None)
+
+    @property
+    def contents(self) -> list[str]:
+        return [message.content for message in self.data["messages"]]
+
+
+class TaskParts:
+    """What the prompts of one task share, such as the index of a pool; each is made when first needed."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._made: dict[Any, Any] = {}
+
+    def of(self, kind: Callable[[Task], T]) -> T:
+        """The one `kind(task)`."""
+        if kind not in self._made:
+            self._made[kind] = kind(self.task)
+        found: T = self._made[kind]
+        return found
+
+
+class PartKind:
+    """How a part is searched, bound to a task and read from a file: here one whose settings are the part `made` itself.
+
+    `name`: the field of a candidate that holds the settings, and the key in a released file. `headings`: by the keys of
+    sections that have rows, their headings in prompt.md.
+    """
+
+    name: str = ""
+    made: type[PromptPart] = PromptPart
+    headings: ClassVar[Mapping[str, str]] = {}
+    must_prove: bool = False
+    """Whether a candidate with it has to prove itself against those without."""
+    words: str = ""
+    """What it is called where its contribution is shown; "" for `name`."""
+    only_reads: bool = False
+    """Whether the request is the same without it."""
+
+    def __init__(self, made: type[PromptPart] | None = None) -> None:
+        self.made = made or self.made
+        self.name = self.name or self.made.name
+
+    # -- settings
+
+    def as_dict(self, settings: Any) -> Any:
+        """The settings, JSON-ready: a part of the candidate's id."""
+        return settings.data()[self.name] if isinstance(settings, PromptPart) else settings.as_dict()
+
+    def shown(self, settings: Any, tools: Sequence[Tool]) -> dict[str, Any]:
+        """Fields of `Shown`, or a `note` after the instruction; `tools`: the task's own."""
+        return {"note": str(settings)} if isinstance(settings, PromptPart) else {self.name: self.as_dict(settings)}
+
+    def choices(self, task: Task) -> Mapping[str, PromptPart]:
+        """What a search may try, by the words for it; of our own parts their makers in `programs/moves/` know."""
+        offer = getattr(self.made, "choices", None)
+        return offer(task) if offer else {}
+
+    def examples(self, settings: Any) -> int:
+        """How many examples it shows at most."""
+        return 0
+
+    def texts(self, settings: Any) -> Iterable[str]:
+        """Every text of it that a model may have written."""
+        return ()
+
+    def needs_vectors(self, settings: Any) -> bool:
+        """Whether it compares rows by vectors."""
+        return False
+
+    def learnt_from(self, settings: Any, task: Task) -> Iterable[str]:
+        """The ids of the rows whose right answers it was made of or shows."""
+        return ()
+
+    def opinion(self, shared: TaskParts) -> Opinion | None:
+        """What of it may decide on a label next to the model."""
+        return None
+
+    def features(self, settings: Any) -> dict[tuple[str, str], float]:
+        """Columns of the model of the parts (`search/effects.py`)."""
+        return {(self.name, str(self.as_dict(settings))): 1.0}
+
+    # -- in a candidate
+
+    def without(self, winner: PromptCandidate, baseline: PromptCandidate) -> tuple[str, PromptCandidate] | None:
+        """The name of the part, and the winner with it as in the baseline; None where it is the same."""
+        own = baseline.part(self.name)
+        return None if winner.part(self.name) == own else (self.words or self.name, winner.with_part(self.name, own))
+
+    def why_rejected(self, prompt: PromptCandidate, task: Task) -> str:
+        """The hard rule that a candidate with it breaks, or ""."""
+        return ""
+
+    def why_other(self, prompt: PromptCandidate, shared: TaskParts) -> str:
+        """Why the candidate's settings belong to another task, or ""."""
+        return ""
+
+    # -- as what runs
+
+    def bind(self, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
+        """The fields of `BoundPrompt` that run what the candidate has settings of."""
+        return {"more": (prompt.part(self.name),)}
+
+    def load(self, head: FileHead) -> dict[str, Any]:
+        """The fields of `BoundPrompt` from the sections of a released file. Raises ValueError for wrong data."""
+        return {"more": (read_as(self.made, head.data[self.name], self.name),)}
+
+    def parts(self, prompt: BoundPrompt) -> Iterable[PromptPart]:
+        """The parts in these fields."""
+        return (getattr(prompt, self.name),)
