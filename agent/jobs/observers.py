@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from agent.ledger.query import CALIBRATED_EVENT, LOOKED_UP, TOOL_TEXTS
 from agent.ledger.store import NewCandidate
 from agent.observer import Observer, TrainingProgress
-from agent.prompt.tool_texts import as_text
+from agent.prompt.parts.tools import as_text
 
 if TYPE_CHECKING:
     from agent.gateway.budget import Account

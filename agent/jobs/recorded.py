@@ -19,8 +19,8 @@ from agent.jobs.tasks import source_of, task_of
 from agent.ledger.query import History, Row, is_calibrated, is_erased, started_with
 from agent.options.jobs import Migrates, RecordedOptions
 from agent.prompt.calibration import LabelCalibration
+from agent.prompt.parts.tools import ToolTexts
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.tool_texts import ToolTexts
 from agent.release.result import search_result
 from agent.report.facts import without_result
 from agent.retrieval.passages import Passages

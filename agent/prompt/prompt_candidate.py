@@ -12,7 +12,7 @@ from agent.types import Candidate, Demo, FormatName, Shown, Task, TechniqueName,
 if TYPE_CHECKING:
     from agent.prompt.calibration import LabelCalibration
     from agent.prompt.parts.part import PromptPart
-    from agent.prompt.tool_texts import ToolTexts
+    from agent.prompt.parts.tools import ToolTexts
     from agent.retrieval.passages import Passages
     from agent.retrieval.pick import Picks
 

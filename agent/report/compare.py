@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from agent.errors import InputError
 from agent.ledger.query import ERASED, History
-from agent.prompt.tool_texts import TextChange, tool_changes
+from agent.prompt.parts.tools import TextChange, tool_changes
 from agent.release.result import RunResult, search_result
 from agent.report.facts import prompt_text, without_result
 

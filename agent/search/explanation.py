@@ -13,7 +13,7 @@ from typing import Any, Literal
 from agent.errors import BudgetExhausted
 from agent.evaluate import answer_counts, breakdown
 from agent.evaluate.breakdown import Pair
-from agent.prompt.tool_texts import tool_changes
+from agent.prompt.parts.tools import tool_changes
 from agent.results.breakdown import Consistency, JudgeTrust, Variety
 from agent.results.run_parts import Carried, Change, PromptSize, ProposerUse
 from agent.search.board import Board, by_operator

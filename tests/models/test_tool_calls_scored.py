@@ -17,8 +17,8 @@ import pytest
 
 from agent.models.local import with_tools
 from agent.programs.prompt import PromptProgram
+from agent.prompt.parts.tools import ToolTexts
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.tool_texts import ToolTexts
 from agent.types import Demo, Example, Field, MetricSpec, Signature, Task, calls_schema
 from tests.models.test_tool_calling import KEY, LIGHT, LOCK, MODELS, model, wire
 from tests.search.worlds import made_search

@@ -8,9 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.techniques import why_rejected
-from agent.prompt.tool_texts import (
+from agent.prompt.parts.tools import (
     ORDER,
     ToolTexts,
     argument_texts,
@@ -20,6 +18,8 @@ from agent.prompt.tool_texts import (
     with_argument,
     with_texts,
 )
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.techniques import why_rejected
 from agent.types import Constraints, Tool
 from tests.toys import make_task
 

@@ -16,8 +16,8 @@ import pytest
 
 from agent.gateway.gateway import call_key
 from agent.programs.prompt import PromptProgram
+from agent.prompt.parts.tools import ToolTexts
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.tool_texts import ToolTexts
 from agent.retrieval.pick import Picks
 from agent.task.load import load_task
 from agent.types import Candidate, Demo, Example, FormatName, Message, Request, Task, TechniqueName, Tool

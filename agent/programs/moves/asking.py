@@ -17,7 +17,7 @@ from agent.gateway.in_flight import all_of
 from agent.programs.moves.evidence import Assembled, Evidence, words_of
 from agent.programs.moves.prompt_parts import held
 from agent.prompt.fence import Fence, defused
-from agent.prompt.tool_texts import ToolTexts
+from agent.prompt.parts.tools import ToolTexts
 from agent.search.context import SearchContext
 from agent.search.program import Parent
 from agent.types import Completion, Message, Request, Task

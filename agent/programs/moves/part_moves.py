@@ -20,9 +20,9 @@ from agent.programs.moves.demos import DemoMaker, DemoSet, demo_kinds, demo_size
 from agent.prompt.fence import defused
 from agent.prompt.parts.passages import CHUNKS, USUAL, PassageLibrary, size_name
 from agent.prompt.parts.picks import PickedRows
+from agent.prompt.parts.tools import ToolTexts, argument_texts, optional_arguments, with_texts
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.template import marks
-from agent.prompt.tool_texts import ToolTexts, argument_texts, optional_arguments, with_texts
 from agent.retrieval.passages import CONTEXT, Passages
 from agent.retrieval.pick import ORDERS, RETRIEVERS, Picks
 from agent.retrieval.vectors import DENSE, DENSE_RETRIEVERS

@@ -17,9 +17,9 @@ from agent.programs.moves.text_moves import TextMoves, credit_of
 from agent.prompt.parts.kind import TaskParts
 from agent.prompt.parts.passages import PassageLibrary
 from agent.prompt.parts.picks import PickedRows
+from agent.prompt.parts.tools import ToolTexts
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
 from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
-from agent.prompt.tool_texts import ToolTexts
 from agent.search.context import SearchContext
 from agent.search.effects import Effect, demo_effects, recombine
 from agent.search.explanation import scored_candidates

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from agent.programs.moves import operators, tool_operators
 from agent.programs.moves.asking import Asker, Draft, Operator, why_labels_lost
 from agent.programs.moves.evidence import Book, Evidence, best_instructions
+from agent.prompt.parts.tools import ToolTexts, as_text, shown_texts
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
 from agent.prompt.techniques import Rewrite
-from agent.prompt.tool_texts import ToolTexts, as_text, shown_texts
 from agent.results.run_parts import ProposalFate
 from agent.search.context import SearchContext
 from agent.search.effects import PartsModel, ScoredCandidate

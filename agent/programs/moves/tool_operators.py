@@ -23,8 +23,8 @@ from agent.programs.moves.asking import (
 )
 from agent.programs.moves.evidence import Evidence, inputs_of, line_of, listed, nouns
 from agent.programs.moves.part_moves import tool_confusions
+from agent.prompt.parts.tools import ToolTexts, argument_texts, with_argument, with_texts
 from agent.prompt.prompt_candidate import as_prompt
-from agent.prompt.tool_texts import ToolTexts, argument_texts, with_argument, with_texts
 from agent.types import Completion, Example, Tool
 
 ROWS = 8

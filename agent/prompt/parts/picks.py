@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from agent.conversation import MOST_MESSAGES
 from agent.errors import InputError, ReleaseError
 from agent.prompt.parts.calibration import Opinion
+from agent.prompt.parts.examples import as_demo
 from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
 from agent.prompt.parts.kinds import part_kind
 from agent.prompt.parts.part import Count, PromptPart, Row
@@ -40,15 +41,14 @@ if TYPE_CHECKING:
 
 VECTOR = "vector"
 """Of a row in a release, the key of its vector."""
-Shown = Sequence[tuple[str, ...]]
-"""Of each row its texts in the prompt: those of its turns, or one for a layout with all examples in one turn."""
 
 
 @dataclass(frozen=True)
 class PickedDemos(PromptPart):
     """The picked part of a prompt.
 
-    `head`: ids of the rows that the prompt always shows, which are not picked again. `vectors`: those of the rows,
+    `head`: ids of the rows that the prompt always shows, which are not picked again. `shown`: of each row its texts in
+    the prompt: those of its turns, or one for a layout with all examples in one turn. `vectors`: those of the rows,
     where rows are picked by them. `shared`: the rows as a run has them; None: they are made ready here.
     """
 
@@ -59,7 +59,7 @@ class PickedDemos(PromptPart):
     picks: Picks
     head: tuple[str, ...]
     rows: tuple[PoolRow, ...]
-    shown: Shown
+    shown: tuple[tuple[str, ...], ...]
     vectors: PoolVectors | None = None
     shared: Pool | None = field(default=None, compare=False, repr=False)
 
@@ -76,8 +76,7 @@ class PickedDemos(PromptPart):
         return self.vectors is not None
 
     def example(self) -> tuple[str, ...]:
-        found: tuple[str, ...] = self.shown[0]
-        return found
+        return self.shown[0]
 
     def some_vector(self) -> Sequence[float] | None:
         return self.vectors.vector(0) if self.vectors else None
@@ -143,7 +142,7 @@ class PickedDemos(PromptPart):
         return sum(sorted(sizes)[-self.picks.k :])
 
     def whole(self) -> PickedDemos:
-        return replace(self, shown=tuple(self.shown), shared=None)
+        return replace(self, shared=None)
 
     def data(self) -> dict[str, Any]:
         made = {"embeddings": self.vectors.model, "dimensions": self.vectors.dimensions} if self.vectors else {}
@@ -210,7 +209,7 @@ class PickedRows:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._names = task.signature.compared
-        self._layouts: dict[Any, LaidOut] = {}
+        self._layouts: dict[tuple[str, str, str], tuple[tuple[str, ...], ...]] = {}
         self._embedded: dict[str, Vector] = {}
 
     @cached_property
@@ -299,9 +298,15 @@ class PickedRows:
             self._dense_pool if is_dense else self.pool,
         )
 
-    def _laid_out(self, prompt: PromptCandidate) -> LaidOut:
+    def _laid_out(self, prompt: PromptCandidate) -> tuple[tuple[str, ...], ...]:
+        from agent.prompt.render import shown_demo
+
         own = prompt.instruction if marks(prompt.instruction, self._names) else ""
-        return self._layouts.setdefault((prompt.technique, prompt.format, own), LaidOut(prompt, self._task))
+        key, task = (prompt.technique, prompt.format, own), self._task
+        if key not in self._layouts:
+            demos = (as_demo(row, task.accepted) for row in task.train)
+            self._layouts[key] = tuple(shown_demo(prompt, demo, task.signature) for demo in demos)
+        return self._layouts[key]
 
     def row(self, row: Example) -> Row:
         return Row(row.inputs, self._names, row.id)
@@ -313,28 +318,6 @@ class PickedRows:
         """The votes of the `k` nearest rows for each choice, without the row and its near-duplicates."""
         text, labels = text_of(row.inputs, self._names), self._task.signature.outputs[0].choices
         return self.pool.votes(text, labels, k, row.id)
-
-
-class LaidOut(Sequence[Any]):
-    """The texts of the train rows in a prompt's layout, each written when it is first needed."""
-
-    def __init__(self, prompt: PromptCandidate, task: Task) -> None:
-        self._prompt, self._task = prompt, task
-        self._known: dict[int, tuple[str, ...]] = {}
-
-    def __len__(self) -> int:
-        return len(self._task.train)
-
-    def __getitem__(self, at: Any) -> Any:
-        from agent.prompt.parts.examples import as_demo
-        from agent.prompt.render import shown_demo
-
-        if not 0 <= at < len(self):
-            raise IndexError(at)
-        if at not in self._known:
-            demo = as_demo(self._task.train[at], self._task.accepted)
-            self._known[at] = shown_demo(self._prompt, demo, self._task.signature)
-        return self._known[at]
 
 
 def of_pool(prompt: PromptCandidate, shared: TaskParts) -> PromptCandidate:

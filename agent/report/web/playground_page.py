@@ -19,10 +19,10 @@ from agent.errors import AgentError, InputError, ReleaseError
 from agent.ledger import trail
 from agent.ledger.query import History, Row, released_file
 from agent.prompt.calibration import LabelCalibration
+from agent.prompt.parts.tools import ToolTexts, with_texts
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import answers_last
 from agent.prompt.template import label_text
-from agent.prompt.tool_texts import ToolTexts, with_texts
 from agent.release.completion import DEFAULT_PARAMETERS
 from agent.release.prompt_file import PROMPT_FILE, PromptRelease, holds_prompt, read_release
 from agent.release.runtime import Prompt

@@ -11,8 +11,8 @@ import pytest
 from agent.programs.moves.part_moves import EXAMPLES, OWN, ToolMaker, times_mixed, tool_confusions
 from agent.programs.moves.prompt_moves import CandidateGenerator
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
+from agent.prompt.parts.tools import ToolTexts, with_texts
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline
-from agent.prompt.tool_texts import ToolTexts, with_texts
 from agent.search.program import Choices, Parent
 from agent.types import Example, MetricSpec, Outcome, Prediction, Proposal, Tool
 from tests.programs.moves.proposals.planted_tools import SWAPPED, TOOLS, pick, planted

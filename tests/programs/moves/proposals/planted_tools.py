@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from agent.prompt.tool_texts import with_texts
+from agent.prompt.parts.tools import with_texts
 from agent.search.evolve.evolve import search
 from agent.types import Budget, Example, Field, MetricSpec, Request, SearchSpace, Signature, Task, Tool, calls_schema
 from tests.cli.world import FILLER, TOPICS

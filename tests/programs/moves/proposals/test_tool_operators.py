@@ -15,8 +15,8 @@ from agent.programs.moves.asking import Draft, Operator, Question
 from agent.programs.moves.evidence import Book, Evidence
 from agent.programs.moves.proposer import OPERATORS
 from agent.programs.moves.tool_operators import mixed_tools, wrong_arguments
+from agent.prompt.parts.tools import ToolTexts, with_texts
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.tool_texts import ToolTexts, with_texts
 from agent.search.program import Parent
 from agent.types import (
     Completion,
