@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from agent.errors import InputError, Problem, ProblemsError, refuse_all
-from agent.safe_text import problem, quoted, shown
+from agent.safe_text import counted, problem, quoted, shown
 
 MAX_TOML = 1_000_000  # characters; at this size the slowest that is still parsed takes about a second
 MAX_TOML_DEPTH = 50  # levels of tables and arrays, also in the JSON of rows, and parts of a dotted key
@@ -115,6 +115,19 @@ def new_file(path: Path, private: bool = False) -> Iterator[IO[bytes]]:
             shutil.copymode(target, new)
 
 
+def append_line(path: Path, line: bytes) -> None:
+    """Append to a private file, made if need be; the line is on the disk when this returns. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else b"\n" + line
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -203,6 +216,13 @@ class OutsideFile:
     def refuse_all(self) -> None:
         """Raise ProblemsError with all problems, where there are some."""
         refuse_all(self.problems)
+
+    def refuse_most(self, most: int, what: str) -> None:
+        """Do the same with the first `most`, and how many more of `what` have a problem."""
+        if (more := len(self.problems) - most) > 0:
+            rest = Problem(self.where, f"and {counted(more, f'more {what}')} with a problem")
+            self.problems = [*self.problems[:most], rest]
+        self.refuse_all()
 
     def whole(self, most: int, fix: str) -> str:
         """Return the text of a file that is read as a whole, and so is smaller than others. Raises ProblemsError."""

@@ -30,10 +30,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from agent.errors import InputError, Problem, refuse_all
-from agent.safe_file import refused
-from agent.safe_text import near, problem, quoted, shown
-from agent.task.tables import read_rows
+from agent.errors import InputError
+from agent.safe_file import OutsideFile, append_line, refused
+from agent.safe_text import near, quoted, shown
+from agent.task.tables import DataFile
 from agent.types import Criterion, Rubric, content_id
 
 VOTES = {
@@ -78,29 +78,22 @@ class RatedItem:
 
 def read_ratings_file(path: Path, columns: RatingColumns) -> list[RatedItem]:
     """Read the items in the order of the file. Raises ProblemsError with every problem at its `file:line`."""
-    rows, problems = read_rows(path)
-    where = shown(path)
-    items: dict[str, RatedItem] = {}
-    if not rows and not problems:
-        problems = [problem(where, 1, "no rows; write one for each answer and rater")]
-    have = list(rows[0][1]) if rows else []
+    file, items = DataFile(path), dict[str, RatedItem]()
+    if not file.rows and not file.problems:
+        file.note(1, "no rows; write one for each answer and rater")
+    have = list(file.rows[0][1]) if file.rows else []
     needed = (*columns.inputs, *columns.answers, columns.rating)
-    if rows and (lacking := [name for name in needed if name not in have]):
-        raise refused(where, rows[0][0], f"no column {quoted(lacking[0])}{near(lacking[0], have)}")
-    for line, row in rows:
-        try:
+    if file.rows and (lacking := [name for name in needed if name not in have]):
+        raise file.refusal(file.rows[0][0], f"no column {quoted(lacking[0])}{near(lacking[0], have)}")
+    for line, row in file.rows:
+        with file.at(line):
             item = _item(row, columns)
-        except ValueError as error:
-            problems.append(problem(where, line, str(error)))
-            continue
-        known = items.get(item.id)
-        if known and (twice := set(known.ratings) & set(item.ratings)):
-            what = f"the rater {quoted(min(twice))} rated this answer before; keep one of the two"
-            problems.append(problem(where, line, what))
-        ratings = {**(known.ratings if known else {}), **item.ratings}
-        reference = item.reference or (known.reference if known else "")
-        items[item.id] = replace(item, ratings=ratings, reference=reference)
-    refuse_all(problems)
+            known = items.get(item.id, item)
+            if known is not item and (twice := set(known.ratings) & set(item.ratings)):
+                file.note(line, f"the rater {quoted(min(twice))} rated this answer before; keep one of the two")
+            ratings, reference = {**known.ratings, **item.ratings}, item.reference or known.reference
+            items[item.id] = replace(item, ratings=ratings, reference=reference)
+    file.refuse_all()
     return list(items.values())
 
 
@@ -110,7 +103,10 @@ def _item(row: Mapping[str, Any], columns: RatingColumns) -> RatedItem:
     given, is_pair = row.get(columns.rating), len(answers) == 2
     named = "" if row.get(columns.rater) is None else str(row[columns.rater])
     raters = [name.strip() for name in (named.split(",") if is_pair else [named]) if name.strip()]
-    votes = [_vote(word.strip()) for word in str(given).split(",")] if is_pair else [_rating(given, columns.scale)]
+    words = [word.strip() for word in str(given).split(",")]
+    if is_pair and (wrong := [word for word in words if word.casefold() not in VOTES]):
+        raise ValueError(f"{quoted(wrong[0])} is no vote; write 1, 2 or tie")
+    votes = [VOTES[word.casefold()] for word in words] if is_pair else [_rating(given, columns.scale)]
     if not raters:
         raters = [str(number) for number in range(1, len(votes) + 1)]
     if len(raters) != len(votes) or len(set(raters)) != len(raters):
@@ -130,12 +126,6 @@ def _text(row: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{name}: {quoted(value)} is not a text; put it in quotes")
     return value
-
-
-def _vote(word: str) -> float:
-    if (vote := VOTES.get(word.casefold())) is None:
-        raise ValueError(f"{quoted(word)} is no vote; write 1, 2 or tie")
-    return vote
 
 
 def _rating(value: Any, scale: tuple[float, float]) -> float:
@@ -174,24 +164,24 @@ def require(items: Sequence[RatedItem], least: int, path: Path) -> None:
 
 # -- a file of ratings that grows --------------------------------------------------------------------------------------
 
-_NEEDED = ("item", "rater", "rating")
-
 
 class RatedFile:
     """A growing .jsonl file of ratings, private and synced after each. Raises ProblemsError for other content."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.rows = path, list[dict[str, Any]]()
         if path.suffix.lower() != ".jsonl":
             raise refused(shown(path), 1, "ratings are written as JSON lines; name a .jsonl file")
-        rows, problems = read_rows(path) if os.path.exists(path) else ([], [])
-        for line, row in rows:
-            if lacking := [name for name in _NEEDED if name not in row]:
-                problems.append(problem(shown(path), line, f"no {lacking[0]}: this is no file of ratings"))
+        if not os.path.exists(path):
+            return
+        file = DataFile(path)
+        for line, row in file.rows:
+            if lacking := [name for name in ("item", "rater", "rating") if name not in row]:
+                file.note(line, f"no {lacking[0]}: this is no file of ratings")
             elif isinstance(row["rating"], bool) or not isinstance(row["rating"], int | float):
-                problems.append(problem(shown(path), line, f"the rating {row['rating']!r:.40} is not a number"))
-        refuse_all(problems)
-        self.rows = [row for _, row in rows]
+                file.note(line, f"the rating {row['rating']!r:.40} is not a number")
+        file.refuse_all()
+        self.rows = [row for _, row in file.rows]
 
     def done(self, rater: str) -> set[str]:
         """Return the items that this rater has rated."""
@@ -200,17 +190,8 @@ class RatedFile:
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a rating; it is on the disk when this returns."""
         row = {name: _plain(value) if isinstance(value, str) else value for name, value in row.items()}
-        text = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.touch(mode=0o600)
-            with self.path.open("a+b") as file:
-                if file.tell():
-                    file.seek(-1, os.SEEK_END)
-                    text = text if file.read(1) == b"\n" else b"\n" + text
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+            append_line(self.path, json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({error.strerror}); name another with -o") from error
         self.rows.append(row)
@@ -236,13 +217,9 @@ def read_rubric(text: str, where: str) -> Rubric:
     if len(text) > MOST_CHARACTERS:
         what = f"{len(text)} characters; a rubric goes out with every call, so keep to {MOST_CHARACTERS}"
         raise refused(where, 1, what)
-    problems: list[Problem] = []
-    criteria: list[Criterion] = []
+    file = OutsideFile(Path(where))
+    refuse, criteria = file.note, list[Criterion]()
     scale: tuple[int, int] | None = None  # of the first criterion with good levels: all have the same
-
-    def refuse(line: int, what: str) -> None:
-        problems.append(problem(where, line, what))
-
     if not text.strip():
         refuse(1, "the rubric is empty; write what makes an answer good")
     lines = [line.strip() for line in text.split("\n")]
@@ -272,7 +249,7 @@ def read_rubric(text: str, where: str) -> Rubric:
         elif ratings:
             scale = ratings[0], ratings[-1]
         criteria.append(Criterion(name, weight, " ".join(line for line, level in below if not level), levels))
-    refuse_all(problems)
+    file.refuse_all()
     return Rubric(text.strip(), tuple(criteria) or (Criterion("quality", 1.0, ""),), *(scale or (1, 5)))
 
 

@@ -10,10 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from agent.errors import refuse_all
-from agent.safe_file import YAML, YAML_NODES, TooMuch, more_than, read_bytes, refused
-from agent.safe_text import listed, problem, quoted, shown
-from agent.task.tables import read_rows
+from agent.safe_file import YAML, YAML_NODES, OutsideFile, TooMuch, more_than
+from agent.safe_text import listed, quoted
+from agent.task.tables import DataFile
 from agent.types import MetricSpec
 
 EXPECTED = "expected"
@@ -52,19 +51,17 @@ _Test = tuple[dict[str, Any], str, int]
 
 def promptfoo_tests(path: Path) -> tuple[list[dict[str, Any]], MetricSpec | None]:
     """Read vars and right answer of each test, and the metric that scores as they do. Raises ProblemsError."""
-    where, tests = shown(path), list[_Test]()
-    rows, problems = read_rows(path) if path.suffix.lower() == ".csv" else ([(1, node) for node in _nodes(path)], [])
+    file, tests = (DataFile if path.suffix.lower() == ".csv" else OutsideFile)(path), list[_Test]()
+    rows = file.rows if isinstance(file, DataFile) else [(1, node) for node in _nodes(file)]
     for line, row in rows:
-        try:
+        with file.at(line):
             tests.append(_csv_test(row, line) if isinstance(row, dict) else _yaml_test(row))
-        except ValueError as error:
-            problems.append(problem(where, getattr(error, "line", line), str(error)))
-    if not tests and not problems:
-        problems = [problem(where, 1, "holds no tests; write them under `tests:`, each with vars and assert")]
+    if not tests and not file.problems:
+        file.note(1, "holds no tests; write them under `tests:`, each with vars and assert")
     for _, check, line in [test for test in tests if test[1] != tests[0][1]][:1]:
         fix = "one metric scores every row, so use one check in all tests, or make two tasks"
-        problems.append(problem(where, line, f"the check is {check}, and {tests[0][1]} in line {tests[0][2]}; {fix}"))
-    refuse_all(problems)
+        file.note(line, f"the check is {check}, and {tests[0][1]} in line {tests[0][2]}; {fix}")
+    file.refuse_all()
     return [row for row, _, _ in tests], _METRICS[tests[0][1]]
 
 
@@ -113,7 +110,7 @@ class _Stop(ValueError):
         self.line = int(node.start_mark.line) + 1
 
 
-def _nodes(path: Path) -> list[Any]:
+def _nodes(file: OutsideFile) -> list[Any]:
     import yaml
 
     class Counting(yaml.SafeLoader):
@@ -125,12 +122,10 @@ def _nodes(path: Path) -> list[Any]:
                 raise more_than(YAML_NODES, "names and values", "take fewer tests, or a CSV")
             return super().compose_node(parent, index)
 
-    where = shown(path)
     try:
-        data = read_bytes(path)
-        if len(data) > YAML:
-            raise refused(where, 1, f"has more than {YAML >> 20} MB; take fewer tests, or a CSV")
-        root = yaml.compose(data.decode("utf-8-sig"), Loader=Counting)
+        if len(file.data) > YAML:
+            raise file.refusal(1, f"has more than {YAML >> 20} MB; take fewer tests, or a CSV")
+        root = yaml.compose(file.data.decode("utf-8-sig"), Loader=Counting)
         top = {} if root is None else _mapping(root, "the file")
         if "defaultTest" in top:
             raise _Stop(top["defaultTest"], "defaultTest is not read; write its vars and assertions into each test")
@@ -140,15 +135,15 @@ def _nodes(path: Path) -> list[Any]:
             raise _Stop(tests, what)
         return list(tests.value) if tests else []
     except UnicodeDecodeError:
-        raise refused(where, 1, "is not UTF-8; save the file as UTF-8") from None
+        raise file.refusal(1, "is not UTF-8; save the file as UTF-8") from None
     except (TooMuch, _Stop) as error:
-        raise refused(where, getattr(error, "line", 1), str(error)) from None
+        raise file.refusal(getattr(error, "line", 1), str(error)) from None
     except RecursionError:
-        raise refused(where, 1, "is nested too deeply") from None
+        raise file.refusal(1, "is nested too deeply") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         what = " ".join(str(getattr(error, "problem", None) or "cannot be read").split())
-        raise refused(where, mark.line + 1 if mark else 1, f"wrong YAML: {what}") from None
+        raise file.refusal(mark.line + 1 if mark else 1, f"wrong YAML: {what}") from None
 
 
 def _yaml_test(test: Any) -> _Test:

@@ -19,18 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.errors import Problem, ProblemsError
+from agent.errors import ProblemsError
 from agent.safe_file import LINE, OutsideFile, parse_data
-from agent.safe_text import counted, listed, problem, quoted, shown
-from agent.task.tables import Rows, read_rows
+from agent.safe_text import counted, listed, quoted
+from agent.task.tables import DataFile, Rows
 from agent.types import canonical
 
 INPUT = "input"
 """The column of a question that is one text."""
 EVALUATION = "gen_ai.evaluation"
 """What the attributes of an evaluation begin with."""
-
-
 KEYS = ("score", "scores", "feedback", "rating", "correct")
 """Keys of a record that hold what people said of its answer."""
 GOOD = {"correct", "good", "yes", "true", "up", "thumbs_up", "thumbsup", "positive", "like", "pass", "passed", "accept"}
@@ -60,28 +58,19 @@ def said_in(name: str, said: Any) -> Iterator[Feedback]:
     >>> [(one.name, one.value) for one in said_in("scores", [{"name": "ok", "value": 1}, {"stars": ["4", 5]}])]
     [('ok', 1), ('stars', 4.0), ('stars', 5)]
     """
-    if isinstance(said, Mapping):
-        if {"value", "stringValue"} & {*said}:
-            text = said.get("stringValue")  # says what the number means
-            value = text if isinstance(text, str) and text.strip() else said.get("value")
-            yield from said_in(str(said.get("name") or name), value)
-            return
-        parts = list(said.items())
-    elif isinstance(said, list):
-        parts = [(name, part) for part in said]
+    if isinstance(said, Mapping) and {"value", "stringValue"} & {*said}:
+        text = said.get("stringValue")  # says what the number means
+        value = text if isinstance(text, str) and text.strip() else said.get("value")
+        yield from said_in(str(said.get("name") or name), value)
+    elif isinstance(said, Mapping | list) and said:
+        parts = said.items() if isinstance(said, Mapping) else ((name, part) for part in said)
+        for own, part in parts:
+            yield from said_in(str(own), part)
+    elif isinstance(said, str):
+        text = said.strip()
+        yield Feedback(name, float(text) if _NUMBER.fullmatch(text) else text)
     else:
-        yield Feedback(name, _plain(said))
-        return
-    if not parts:
-        yield Feedback(name, None)
-    for own, part in parts:
-        yield from said_in(str(own), part)
-
-
-def _plain(said: Any) -> bool | float | str | None:
-    if isinstance(said, str):
-        return float(said) if _NUMBER.fullmatch(said := said.strip()) else said
-    return said if isinstance(said, bool | int | float) else None
+        yield Feedback(name, said if isinstance(said, bool | int | float) else None)
 
 
 def scales_of(feedback: Iterable[Feedback]) -> Scales:
@@ -105,23 +94,17 @@ def is_right(feedback: Iterable[Feedback], scales: Scales) -> bool:
     >>> is_right(star, {}), is_right(star, {"stars": 5}), is_right([], {})
     (True, False, False)
     """
+
+    def is_good(said: Feedback) -> bool:
+        if isinstance(said.value, str):
+            return said.value.lower().replace(" ", "_") in GOOD
+        return said.value is True or (type(said.value) is not bool and said.value == scales.get(said.name, 1))
+
     said = list(feedback)
-    return bool(said) and all(_is_good(each, scales) for each in said)
-
-
-def _is_good(said: Feedback, scales: Scales) -> bool:
-    if isinstance(said.value, str):
-        return said.value.lower().replace(" ", "_") in GOOD
-    if isinstance(said.value, bool) or said.value is None:
-        return said.value is True
-    return said.value == scales.get(said.name, 1)
+    return bool(said) and all(map(is_good, said))
 
 
 # -- records -----------------------------------------------------------------------------------------------------------
-
-
-class Malformed(ValueError):
-    """Why a record of a known kind cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +124,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class TraceKind:
-    """A kind of trace file: its name, whether a record is of it, and the traces of a record, or Malformed."""
+    """A kind of trace file: its name, whether a record is of it, and the traces of a record, or ValueError."""
 
     name: str
     holds: Callable[[Mapping[str, Any]], bool]
@@ -186,8 +169,13 @@ def _messages(record: Mapping[str, Any]) -> list[Any]:
 
 def _openai(record: Mapping[str, Any]) -> Iterator[Trace]:
     turns, response = _messages(record), record.get("response")
-    reply = _object(response.get("body", response), "body") if isinstance(response, Mapping) else {}
-    choices = _objects(record.get("choices") or reply.get("choices"), "choices")
+    reply = response.get("body", response) if isinstance(response, Mapping) else {}
+    reply = {} if reply is None else reply
+    if not isinstance(reply, Mapping):
+        raise _not(reply, "body", "object")
+    choices = record.get("choices") or reply.get("choices")
+    if choices is not None and (not isinstance(choices, list) or len(_mappings(choices)) < len(choices)):
+        raise _not(choices, "choices", "list of objects")
     other = next((record[key] for key in ("reply", "completion", "output") if record.get(key)), response)
     if choices:
         output = _text(choices[0].get("message", choices[0]))
@@ -203,16 +191,8 @@ def _openai(record: Mapping[str, Any]) -> Iterator[Trace]:
     yield Trace(inputs, output, _expected(record), _feedback_of(record), system)
 
 
-def _object(value: Any, key: str) -> Mapping[str, Any]:
-    if value is not None and not isinstance(value, Mapping):
-        raise Malformed(f"{key} is {quoted(value)}, and no object; correct the record or take it out")
-    return value or {}
-
-
-def _objects(value: Any, key: str) -> list[Mapping[str, Any]]:
-    if value is not None and not (isinstance(value, list) and all(isinstance(each, Mapping) for each in value)):
-        raise Malformed(f"{key} is {quoted(value)}, and no list of objects; correct the record or take it out")
-    return value or []
+def _not(value: Any, key: str, kind: str) -> ValueError:
+    return ValueError(f"{key} is {quoted(value)}, and no {kind}; correct the record or take it out")
 
 
 def _langfuse(record: Mapping[str, Any]) -> Iterator[Trace]:
@@ -281,7 +261,7 @@ def _any_value(value: Any) -> Any:
     try:
         return number if math.isfinite(number := float(found)) else None
     except (TypeError, ValueError):
-        raise Malformed(f"{kind} is {quoted(found)}, and no number; correct the record or take it out") from None
+        raise _not(found, kind, "number") from None
 
 
 def _parsed(value: Any) -> list[Any]:
@@ -328,23 +308,23 @@ _PERSONAL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class TraceRows:
-    """Rows of a trace file, each input once with its line; confirmed ones have the answer in `column`."""
+    """Rows of a trace file, each input once with its line; confirmed ones have the answer in `column`.
+
+    `lines` say for people how the file was read.
+    """
 
     column: str
     table: Sequence[tuple[int, dict[str, str]]]
     answers: tuple[str, ...]
     instruction: str
     lines: tuple[str, ...]
-    """What to say of the file, for people."""
 
     @property
     def labelled(self) -> tuple[dict[str, str], ...]:
-        """The rows with a right answer."""
         return tuple(row for _, row in self.table if self.column in row)
 
     @property
     def unlabelled(self) -> tuple[dict[str, str], ...]:
-        """The rows without one."""
         return tuple(row for _, row in self.table if self.column not in row)
 
     @property
@@ -357,57 +337,53 @@ def is_traces(path: Path) -> bool:
     """Whether the first record of a .jsonl or .json file is a trace."""
     if path.suffix.lower() not in (".jsonl", ".json") or not path.is_file():
         return False
-    records, _ = _trace_records(path)
+    _, records = _trace_records(path)
     return bool(records) and _kind_of(records[0][1]) is not None
 
 
 def read_traces(path: Path) -> TraceRows:
     """Read a trace file. Raises ProblemsError for records that are not all of one known kind."""
-    records, problems = _trace_records(path)
-    where, found = shown(path), []
+    file, records = _trace_records(path)
+    found: list[tuple[int, Trace]] = []
     kind = _kind_of(records[0][1]) if records else None
     for line, record in records:
         own = _kind_of(record)
         if own is None or own is not kind:
             is_a = own.name if own else f"an object with the keys {quoted(', '.join(map(str, record)))}"
             known = f"the file began as {kind.name}" if kind else f"known are {', '.join(each.name for each in KINDS)}"
-            problems.append(problem(where, line, f"{is_a}; {known}"))
+            file.note(line, f"{is_a}; {known}")
             continue
         try:
             found += [(line, trace) for trace in own.read(record)]
-        except Malformed as error:
-            problems.append(problem(where, line, f"{own.name}: {error}"))
-    if not found and not problems:
-        problems = [Problem(f"{where}:1", "no answers of a model; give a file of traces")]
-    if problems:
-        more = len(problems) - MOST_LISTED
-        rest = [Problem(where, f"and {counted(more, 'more record')} with a problem")] if more > 0 else []
-        raise ProblemsError((*problems[:MOST_LISTED], *rest))
-    assert kind is not None
+        except ValueError as error:
+            file.note(line, f"{own.name}: {error}")
+    file.refuse_most(MOST_LISTED, "record")
+    if kind is None or not found:
+        raise file.refusal(1, "no answers of a model; give a file of traces")
     made = _rows(kind, found)
     if not made.table:
         what = f"read as {kind.name}: {counted(len(found), 'answer')}, none with both a question and a text"
-        raise ProblemsError((problem(where, found[0][0], f"{what}; give a file that holds both"),))
+        raise file.refusal(found[0][0], f"{what}; give a file that holds both")
     return made
 
 
-def _trace_records(path: Path) -> tuple[Rows, list[Problem]]:
-    if path.suffix.lower() != ".json":
-        return read_rows(path)
-    source = OutsideFile(path)
-    where = source.where
+def _trace_records(path: Path) -> tuple[OutsideFile, Rows]:
+    file = OutsideFile(path)
     try:
-        text = source.whole(LINE, "save it as .jsonl, one object a line")
+        text = file.whole(LINE, "save it as .jsonl, one object a line") if file.suffix == ".json" else ""
         if not text.lstrip().startswith("{"):
-            return read_rows(path)
+            rows = DataFile(path)
+            return rows, rows.rows
         whole = parse_data(text)
     except ProblemsError as error:
-        return [], list(error.problems)
+        file.problems += error.problems
+        return file, []
     except ValueError as error:
-        return [], [problem(where, getattr(error, "lineno", 1), f"not valid JSON: {error}; correct it")]
+        file.note(getattr(error, "lineno", 1), f"not valid JSON: {error}; correct it")
+        return file, []
     inside = whole.get("data")
     records = [each for each in inside if isinstance(each, dict)] if isinstance(inside, list) else [whole]
-    return [(1, each) for each in records], []
+    return file, [(1, each) for each in records]
 
 
 def _kind_of(record: Mapping[str, Any]) -> TraceKind | None:
