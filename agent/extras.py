@@ -35,7 +35,6 @@ def is_here(extra: str) -> bool:
 
 
 def version_of(distribution: str) -> str:
-    """The version of an installed distribution, or ""."""
     try:
         return version(distribution)
     except PackageNotFoundError:

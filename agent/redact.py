@@ -113,7 +113,6 @@ def _without_login(found: re.Match[str]) -> str:
 
 @lru_cache(maxsize=256)
 def _masker(secrets: tuple[str, ...]) -> tuple[tuple[str, ...], Callable[[str], str]]:
-    """All forms of the secrets, the longest first (one may hold another), and the one regex that replaces them."""
     long = [secret for secret in secrets if len(secret) >= _SHORTEST]
     forms = {
         form for s in long for form in (s, json.dumps(s)[1:-1], json.dumps(s, ensure_ascii=False)[1:-1], quote(s, ""))

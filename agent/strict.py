@@ -28,24 +28,20 @@ MOST_WHOLE = 2**53
 
 
 def whole(least: int = -MOST_WHOLE, most: int = MOST_WHOLE) -> Rule:
-    """A whole number from `least` to `most`."""
     start, end = least > -MOST_WHOLE, most < MOST_WHOLE
     words = f" from {least:,} to {most:,}" if start and end else f" of at least {least:,}" if start else ""
     return Rule(f"a whole number{words}", lambda value: _is_number(value, int) and least <= value <= most)
 
 
 def at_least(least: float) -> Rule:
-    """A number of at least `least`."""
     return Rule(f"a number of at least {least:g}", lambda value: _is_number(value, int | float) and value >= least)
 
 
 def one_of(names: Collection[str]) -> Rule:
-    """One of some texts."""
     return Rule(f"one of {', '.join(names)}", lambda value: isinstance(value, str) and value in names)
 
 
 def matching(pattern: str, words: str) -> Rule:
-    """A text that a regular expression matches whole."""
     return Rule(words, lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None)
 
 
@@ -101,7 +97,6 @@ def require_keys(table: Mapping[str, Any], where: str, needed: Iterable[str], kn
 
 @cache
 def _fields_of(kind: Any) -> dict[str, tuple[Any, bool]]:
-    """The type of each field of a dataclass, and whether it has no default."""
     types = get_type_hints(kind, include_extras=True)
     return {
         field.name: (types[field.name], field.default is MISSING and field.default_factory is MISSING)

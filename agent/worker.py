@@ -94,11 +94,9 @@ class Worker:
         """The exit code of a process that ended by itself while it was asked the last time; None where none did."""
 
     async def ask(self, question: Any) -> Verdict:
-        """The answer to a JSON-ready question."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._ask, _line(question))
 
     def now(self, question: Any) -> tuple[Any, str]:
-        """The answer to a JSON-ready question, waited for here."""
         return self._ask(_line(question))
 
     def close(self) -> None:

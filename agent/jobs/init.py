@@ -123,14 +123,12 @@ def _wrote(folder: Path, lines: Sequence[str], then: str) -> Printed:
 
 
 def _folder(name: str) -> Path:
-    """The folder of a task that is to be made: under tasks/ where `name` is no path. Raises InputError for no name."""
     if not re.fullmatch(r"[^\W_][\w.-]*", Path(name).name):
         raise InputError(f"{name!r}: a task's folder has a name of letters, digits, dots, dashes and underscores")
     return Path(name) if len(Path(name).parts) > 1 else Path("tasks") / name
 
 
 def _new_folder(name: str) -> Path:
-    """The same, and InputError where it is there already."""
     folder = _folder(name)
     if folder.exists() or folder.is_symlink():
         raise InputError(f"{shown(folder)} exists; choose another name or remove it first")
@@ -146,7 +144,6 @@ def _make_task(
     asked: Asked | None = None,
     rows: Sequence[dict[str, Any]] | None = None,
 ) -> tuple[Path, Reading]:
-    """Make a task folder of a data file, of promptfoo's tests, or of `rows` that were read; say how it was read."""
     folder = _folder(name)
     instruction = prompt_text(prompt) if prompt else ""
     tests = not target and is_promptfoo(source)
@@ -202,7 +199,6 @@ def _draft(name: str, options: InitOptions, asked: Asked) -> Work[DraftResult]:
         refused: list[str] = []
 
         async def ask(make: Callable[[int], tuple[Message, ...]], read: Callable[[str], T], seed: int = 0) -> T | None:
-            """What `read` makes of the first reply that can be used; None where none of ATTEMPTS can."""
             for attempt in range(ATTEMPTS):
                 heat = (
                     0.9 if seed else 0.7 * (attempt > 0)
@@ -343,7 +339,6 @@ def _from_traces(name: str, source: Path, prompt: str | None, asked: Asked, opti
 def _task_to_label(
     name: str, source: Path, found: TraceRows, prompt: str | None, asked: Asked, labels: tuple[str, ...]
 ) -> tuple[Path, list[str]]:
-    """A task whose confirmed answers are its first labels, and what is in it."""
     require_choice(asked)
     folder = _new_folder(name)
     instruction = prompt_text(prompt) if prompt else found.instruction
@@ -362,7 +357,6 @@ def _task_to_label(
 
 
 def _labels_in(answers: Sequence[str]) -> tuple[str, ...]:
-    """The labels that the answers are, each in its usual spelling; () where they are none."""
     if target_type(answers) != "choice":
         return ()
     read = label_reader("choice", answers)

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,11 +31,11 @@ from agent.results.rows import LearnResult, LeftOutRows
 from agent.safe_file import parse_data, parse_toml, read_bytes
 from agent.safe_text import problem, quoted, shown
 from agent.shipped import content_id
-from agent.task.examples import PlacedExample, RowReader, messages_in, parse_number
+from agent.task.examples import PlacedExample, RowReader, folded, messages_in, parse_number
 from agent.task.load import load_task
-from agent.task.splits import sorted_out
+from agent.task.splits import near_duplicates
 from agent.task.tables import TEXT_CELLS, read_rows
-from agent.types import Field, Task
+from agent.types import Field, Task, canonical
 
 LEARNED = "learned.jsonl"
 """Next to the train rows: of each row that was taken its source, the hash of that file, its line and the date."""
@@ -82,7 +82,7 @@ def learn(
     data = read_bytes(log)
     read = _read(loaded, log, data, {"inputs": inputs_column, "answer": answer_column})
     secrets = rare_secrets_in(os.environ)
-    found, left_out = sorted_out(loaded, read.placed, lambda text: redact(text, secrets) != text)
+    found, left_out = _sorted_out(loaded, read.placed, lambda text: redact(text, secrets) != text)
     digest = hashlib.sha256(data).hexdigest()
     written = bool(found) and not dry_run
     if written:
@@ -115,7 +115,6 @@ def learn(
 
 
 def _train_file(folder: Path) -> str:
-    """The name of the file with the train rows. Raises InputError where rows cannot be added to it."""
     from agent.task.task_file import parse
 
     toml = folder / "task.toml"
@@ -127,7 +126,6 @@ def _train_file(folder: Path) -> str:
 
 
 def _beside(folder: Path) -> Path:
-    """A folder next to a task's with the first free number: after `triage` and `triage-2` comes `triage-3`."""
     name, parent = folder.resolve().name, folder.resolve().parent if folder.name in ("", "..") else folder.parent
     if (folder / LEARNED).exists():
         name = re.sub(r"-\d+$", "", name)
@@ -138,7 +136,6 @@ def _beside(folder: Path) -> Path:
 
 
 def _read(task: Task, log: Path, data: bytes, columns: Mapping[str, str]) -> _ReadLog:
-    """The rows of a log by the names of the task's fields. Raises ProblemsError where none is valid."""
     rows, problems = read_rows(log, data)
     count = len(rows) + len(problems)
     where, cells = shown(log), log.suffix.lower() in TEXT_CELLS
@@ -161,7 +158,6 @@ def _read(task: Task, log: Path, data: bytes, columns: Mapping[str, str]) -> _Re
 
 
 def _matched(task: Task, row: Mapping[str, Any], columns: Mapping[str, str], cells: bool) -> dict[str, Any]:
-    """The fields of the task out of a row of a log. Raises ValueError for a row without an answer."""
     signature = task.signature
     inputs, answer = (value_of(row, columns.get(key, key)) for key in ("inputs", "answer"))
     outputs = [field.name for field in signature.outputs]
@@ -190,7 +186,6 @@ def _matched(task: Task, row: Mapping[str, Any], columns: Mapping[str, str], cel
 
 
 def _object(value: Any, cells: bool) -> Any:
-    """A cell of a table that holds a JSON object as that object, anything else as it is."""
     if cells and isinstance(value, str) and value.lstrip().startswith("{"):
         return parse_data(value)
     return value
@@ -203,13 +198,11 @@ def _part(answer: Any, name: str) -> Any:
 
 
 def _messages(value: Any, cells: bool) -> Any:
-    """The messages of a conversation; a text is one message of the user, a cell of a table may hold a JSON list."""
     found = messages_in(value) if cells else value
     return [{"role": "user", "content": found}] if isinstance(found, str) else found
 
 
 def _typed(field: Field, value: Any, cells: bool) -> Any:
-    """A cell as its field's type says. Raises ValueError for one that is no number or no JSON."""
     if not cells or not isinstance(value, str):
         return value
     try:
@@ -223,7 +216,6 @@ def _typed(field: Field, value: Any, cells: bool) -> Any:
 
 
 def _write(folder: Path, target: Path, train: str, new: Mapping[str, list[dict[str, Any]]], in_place: bool) -> None:
-    """Copies the task, adds the lines of `new` to its files, loads it, and puts it in place."""
     target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".new-", dir=target.parent) as name:
@@ -242,9 +234,8 @@ def _write(folder: Path, target: Path, train: str, new: Mapping[str, list[dict[s
 
 
 def _append(old: Path, new: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes `new`: what is in `old`, and the rows. A link in its place would lead into the task that stays."""
     before = old.read_bytes() if old.exists() else b""
-    new.unlink(missing_ok=True)
+    new.unlink(missing_ok=True)  # a link in its place would lead into the task that stays
     end = b"" if before.endswith(b"\n") or not before else b"\n"
     lines = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
     with new.open("wb") as opened:
@@ -253,3 +244,48 @@ def _append(old: Path, new: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         os.fsync(opened.fileno())
     if old.exists():
         shutil.copymode(old, new)
+
+
+# -- corrected answers: unlike all rows of dev and test, new, and without secrets --------------------------------------
+
+
+def _sorted_out(
+    task: Task, rows: Sequence[PlacedExample], holds_secret: Callable[[str], bool]
+) -> tuple[list[PlacedExample], dict[str, list[int]]]:
+    held_out = _near_held_out(task, rows)
+    train = {folded(row.inputs): canonical(dict(row.labels)) for row in task.train}
+    keys = [(folded(row.example.inputs), canonical(dict(row.example.labels))) for row in rows]
+    answers: dict[tuple[str, ...], set[str]] = {}
+    for key, label in keys:
+        answers.setdefault(key, set()).add(label)
+    seen: set[tuple[str, ...]] = set()
+    taken: list[PlacedExample] = []
+    left_out: dict[str, list[int]] = {}
+    for position, (row, (key, label)) in enumerate(zip(rows, keys, strict=True)):
+        reason = held_out.get(position, "")
+        if not reason and any(map(holds_secret, (*row.example.inputs.values(), label))):
+            reason = "holds what looks like a key"
+        if not reason and key in train:
+            reason = "is in train already" if train[key] == label else "is in train with another answer"
+        if not reason and len(answers[key]) > 1:
+            reason = "stands in the log with another answer as well"
+        if not reason and key in seen:
+            reason = "stands in the log before"
+        seen.add(key)
+        if reason:
+            left_out.setdefault(reason, []).append(row.line)
+        else:
+            taken.append(row)
+    return taken, left_out
+
+
+def _near_held_out(task: Task, rows: Sequence[PlacedExample]) -> dict[int, str]:
+    kept = ["dev"] * len(task.dev) + ["test"] * len(task.test)
+    found: dict[int, str] = {}
+    examples = (*task.dev, *task.test, *(row.example for row in rows))
+    for group in near_duplicates(["\n".join(row.inputs.values()) for row in examples]):
+        near = sorted({kept[position] for position in group if position < len(kept)})
+        if near:
+            reason = f"is equal or near to a row of {' and '.join(near)}"
+            found |= {position - len(kept): reason for position in group if position >= len(kept)}
+    return found

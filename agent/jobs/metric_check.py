@@ -21,8 +21,6 @@ FULL = 1 - 1e-9
 
 
 class _Judge:
-    """Stands where a judge would; asks no model."""
-
     def __init__(self, spec: MetricSpec) -> None:
         self.name = spec.name
 

@@ -96,14 +96,12 @@ class Playground:
         return Quote(len(prompts), usd, f"{problem}; start the web view with a larger one")
 
     def _most(self, prompt: Prompt, fields: Mapping[str, str]) -> float | None:
-        """The most dollars that one call can cost; None where nobody knows the price."""
         request = request_of(prompt.release, prompt.release.row(fields, vector=prompt.release.some_vector()))
         price = prices_for([prompt.model], self._budget, self._given, self._earlier(prompt)).get(prompt.model)
         tokens = sum(estimate_tokens(message.content) + TEMPLATE_TOKENS for message in request.messages)
         return None if price is None else dearest_call(price, tokens, request.max_tokens)
 
     def _earlier(self, prompt: Prompt) -> Mapping[str, Any]:
-        """The price that the prompt's run was given; how a run was started never changes, so it is read once."""
         key = (str(prompt.provenance.get("run_id", "")), prompt.model)
         if key not in self._known:
             self._known[key] = earlier_prices(run_options(prompt, self._db), prompt.model)
@@ -190,6 +188,4 @@ def _for_chain(result: PlayedResult) -> Mapping[str, Any]:
 
 
 class _Unseen(Watcher):
-    """Shows nothing and catches no signal: the server has its own handler."""
-
     signals = ()

@@ -12,7 +12,6 @@ from agent.errors import InputError
 from agent.observer import NO_OBSERVER, Observer
 from agent.options.shared import asked_of
 from agent.safe_file import prompt_text
-from agent.task.load import with_demo_limit
 from agent.task.scoring_rule import metric_asked
 from agent.task.tools import TOOLS_FILE
 
@@ -53,12 +52,10 @@ def find_task(name: str) -> Path:
 
 
 def tasks_here() -> list[str]:
-    """The names of the tasks under tasks/."""
     return sorted(path.parent.name for path in Path("tasks").glob("*/task.toml"))
 
 
 def samples() -> list[str]:
-    """The names of the tasks that ship with the package."""
     return sorted(path.parent.name for path in SAMPLES.glob("*/task.toml"))
 
 
@@ -114,7 +111,6 @@ def copy_task(folder: Path, *sources: Path) -> None:
 
 
 def _scored_as_asked(task: Task, words: str) -> Task:
-    """A task folder with the metric of `--metric` in the place of its own."""
     from agent.metrics.calls import calls_in, require_accepted
     from agent.metrics.metric_registry import METRICS
 
@@ -197,3 +193,23 @@ def _limited(task: Task, limit: int | tuple[int, int, int] | None) -> Task:
         return task
     train, dev, test = (limit, limit, limit) if isinstance(limit, int) else limit
     return replace(task, train=task.train[:train], dev=task.dev[:dev], test=task.test[:test])
+
+
+def with_demo_limit(task: Task, most: int) -> Task:
+    """Limit the examples of a prompt, also in the sizes of example sets. Raises InputError."""
+    if most < 0:
+        raise InputError(f"--max-examples {most}: write a whole number of at least 0; 0 tries instructions only")
+    own = task.constraints.max_examples
+    limit = most if own is None else min(most, own)
+    if not limit and not task.program and all("few-shot" in name for name in task.space.techniques):
+        names = ", ".join(task.space.techniques)
+        raise InputError(
+            f"--max-examples {most}: every technique of {task.name} shows examples ({names}); add zero-shot to "
+            "techniques in task.toml, or allow some examples"
+        )
+    counts = tuple(dict.fromkeys(min(count, limit) for count in task.space.demo_counts))
+    return replace(
+        task,
+        constraints=replace(task.constraints, max_examples=limit),
+        space=replace(task.space, demo_counts=counts),
+    )

@@ -147,8 +147,6 @@ def _whole(value: Any, where: str) -> tuple[Tool, ...]:
 
 
 class _Server:
-    """A running MCP server, asked over its standard streams until a deadline, then killed with its group."""
-
     def __init__(self, words: Sequence[str], seconds: float, names: Sequence[str]) -> None:
         if missing := [name for name in names if name not in os.environ]:
             raise InputError(f"--env {missing[0]}: is not set; set it, or leave it out")
@@ -182,7 +180,6 @@ class _Server:
         self._stdout.close()
 
     def tell(self, method: str, params: Mapping[str, Any] | None = None, **more: int) -> None:
-        """Send a notification, or with an `id` a call."""
         given = {} if params is None else {"params": params}
         try:
             self._stdin.write(json.dumps({"jsonrpc": "2.0", **more, "method": method, **given}).encode() + b"\n")
@@ -230,7 +227,7 @@ class _Server:
         return InputError(f"{self._name}: {what}")
 
     def _has_ended(self) -> bool:
-        """Tell whether the server itself has ended, which is not yet reaped: its id stays that of its group."""
+        # not yet reaped, so its id stays that of its group
         return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 

@@ -75,12 +75,10 @@ def unlabelled(
 
 
 def names_in(table: Table) -> list[str]:
-    """The names of the columns."""
     return list(dict.fromkeys(key for _, row in table for key in row))
 
 
 def input_columns(columns: Sequence[DataColumn]) -> dict[str, str]:
-    """By input the name of its column."""
     return {column.field: column.name for column in columns if column.use == "input"}
 
 
@@ -136,7 +134,6 @@ class DraftPlan:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The names of the inputs."""
         return tuple(input_columns(self.columns))
 
 

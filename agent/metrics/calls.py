@@ -103,7 +103,6 @@ def _call(value: Any) -> ToolCall:
 
 
 def _parts(value: Any) -> tuple[str, Any]:
-    """Name and arguments, as they were written. Raises ValueError."""
     if not isinstance(value, Mapping):
         raise ValueError(f"{short(value, 60)} is no call")
     inner = value.get("function")

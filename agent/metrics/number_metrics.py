@@ -159,7 +159,6 @@ def quantity(options: ToleranceOptions, field: Field) -> Check:
 
 
 def _number_with(unit: str, text: str) -> tuple[float | None, str]:
-    """The one number of a reply with this unit; else None and why."""
     spelled = re.compile(rf"(?<![^\W\d_]){re.escape(fold(unit))}(?![^\W\d_]|[/^])")
     found = list(_MARKED.finditer(spelled.sub(_MARK, fold(text.replace(_MARK, " ")))))
     numbers = {number_of(f"{each['sign'] or each['sign2']}{each['number']}") for each in found}

@@ -154,8 +154,6 @@ def _separator_faults(options: SetOptions, field: Field | None) -> Iterator[tupl
     faults=_separator_faults,
 )
 def set_f1(options: SetOptions, field: Field) -> Check:
-    """F1 of two sets: 2 * common / (labels of the answer + labels of the row); two empty ones agree."""
-
     def check(got: Any, label: Any) -> Verdict:
         mine, wanted = ({fold(part): part for part in labels_in(value, options.separator)} for value in (got, label))
         differences = missing_and_extra([wanted.get(same, part) for same, part in mine.items()], [*wanted.values()])

@@ -35,8 +35,6 @@ def token_f1(options: Options, field: Field) -> Check:
 
 
 def _register(name: str, about: str, make: Callable[[], Scorer]) -> None:
-    """Register the metric of a scorer, which is made when a task uses it."""
-
     def build(options: Options, field: Field) -> Check:
         scorer = make()
 
@@ -92,7 +90,6 @@ def _sacrebleu(metric: str) -> Any:
 
 
 def _share(scorer: Any) -> Scorer:
-    """The score of sacrebleu, a percentage, as a share; equal texts have 1, also where they hold nothing to count."""
     return lambda got, wanted: 1.0 if got == wanted else min(1.0, scorer.sentence_score(got, [wanted]).score / 100)
 
 

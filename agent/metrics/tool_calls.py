@@ -65,7 +65,6 @@ def tool_calls(options: CallOptions, field: Field) -> Check:
     types=("json",),
 )
 def tool_choice(options: Options, field: Field) -> Check:
-    """F1 of two multisets of names; two empty ones agree."""
     return _check(names_in, names_in, lambda mine, wanted: (f1(mine, wanted), _wrong_tools(mine, wanted)))
 
 
@@ -158,7 +157,6 @@ def _agree(got: Any, wanted: Any, options: CallOptions) -> bool:
 
 
 def _inside(wanted: Mapping[str, Any], options: CallOptions) -> CallOptions:
-    """How the fields of an object are compared: by their accepted values where all of them are lists of such."""
     return options if options.accepted and has_accepted(wanted) else options.model_copy(update={"accepted": False})
 
 

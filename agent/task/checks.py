@@ -73,7 +73,6 @@ def parse_signature(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def check_fields(parsed: Parsed, inputs: tuple[str, ...], outputs: tuple[str, ...] = ()) -> Iterator[Fault]:
-    """Check [fields.*] against the names of the signature (none: the signature itself is wrong)."""
     names = inputs + outputs
     for name, table in parsed.file.fields.items():
         if names and name not in names:
@@ -118,7 +117,6 @@ def _field_faults(table: FieldTable, this: str, is_input: bool) -> _Faults:
 
 
 def check_instruction(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
-    """Check the `{{field}}` placeholders: each must name an input, or be the place of passages."""
     for found in PLACEHOLDER.finditer(file.instruction):
         if found[1] in outputs:
             what = f"an output; only inputs can be filled in: {listed(inputs)}"
@@ -137,7 +135,6 @@ DEMO_TECHNIQUES = frozenset[TechniqueName](("few-shot", "few-shot-cot"))
 
 
 def check_parts(parsed: Parsed, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
-    """Check [knowledge], tools and conversations against the signature, the instruction and the search."""
     file = parsed.file
     found = [*_conversation_faults(file, inputs, outputs)]
     if "knowledge" in file.model_fields_set:
@@ -208,7 +205,6 @@ def _conversation_faults(file: TaskFile, inputs: tuple[str, ...], outputs: tuple
 
 
 def _user_faults(file: TaskFile, inputs: tuple[str, ...]) -> _Faults:
-    """Check [conversation]."""
     table, name = file.conversation, inputs[0]
     kind = file.fields[name].type if name in file.fields else "text"
     if len(inputs) > 1:
@@ -265,7 +261,6 @@ def check_metrics(parsed: Parsed, outputs: Sequence[Field], unsure: Collection[s
 
 
 def check_slices(file: TaskFile, fields: tuple[str, ...]) -> Iterator[Fault]:
-    """Check that each of `slices` is named once and can be a column."""
     for name in file.slices:
         if file.slices.count(name) > 1:
             yield Fault(("slices",), f"slices holds {quoted(name)} twice; keep one")
@@ -275,7 +270,6 @@ def check_slices(file: TaskFile, fields: tuple[str, ...]) -> Iterator[Fault]:
 
 
 def check_limits(file: TaskFile) -> Iterator[Fault]:
-    """Check [search] against [constraints]."""
     fewest, cap = min(file.search.demo_counts), file.constraints.max_examples
     if cap is not None and cap < fewest and any("few-shot" in technique for technique in file.search.techniques):
         what = f"max_examples = {cap} is below the smallest of demo_counts ({fewest}); raise it or add a smaller count"
@@ -317,7 +311,6 @@ def metric_specs(parsed: Parsed, outputs: Sequence[Field]) -> tuple[MetricSpec, 
 
 
 def find_nul(raw: dict[str, Any]) -> Iterator[Fault]:
-    """Find every text that holds a NUL, written as an escape."""
     for key, value in raw.items():
         for part, _ in walk({key: value}):
             if isinstance(part, str) and "\x00" in part:

@@ -215,7 +215,6 @@ def _use(name: str, texts: list[str], labels: Sequence[list[str]]) -> tuple[Use,
 
 
 def split_of(cell: Any) -> str:
-    """Return the split that a cell names, or ""."""
     return SPLIT_OF.get(fold(text_of(cell)), "")
 
 
@@ -238,7 +237,6 @@ def filled_in_later(columns: Sequence[DataColumn]) -> list[str]:
 
 
 def _copies(pairs: Counter[tuple[str, str]]) -> str:
-    """Describe a column that equals the label in nearly all rows, also those with rarer labels."""
     rows, same = Counter[str](), Counter[str]()
     for (text, label), count in pairs.items():
         rows[label] += count
@@ -250,7 +248,6 @@ def _copies(pairs: Counter[tuple[str, str]]) -> str:
 
 
 def _codes(pairs: Counter[tuple[str, str]]) -> str:
-    """Describe a column whose texts and the labels map one to one in nearly all rows."""
     best: dict[str, str] = {}
     for (text, label), _ in pairs.most_common():
         best.setdefault(label, text)

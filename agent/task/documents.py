@@ -44,19 +44,16 @@ class Outline:
         self._sections: list[Section] = []
 
     def head(self, level: int, text: str) -> None:
-        """Open a heading: it closes those of its level and deeper ones."""
         self._close()
         self._open = [each for each in self._open if each[0] < level]
         if text:
             self._open.append((level, text))
 
     def add(self, text: str, header: str = "") -> None:
-        """Add a paragraph, or a table's rows with its header."""
         if text.strip():
             self._blocks.append(TextBlock(text.strip("\n").rstrip(), header))
 
     def sections(self) -> tuple[Section, ...]:
-        """Return all sections with something in them."""
         self._close()
         return tuple(self._sections)
 
@@ -67,7 +64,6 @@ class Outline:
 
 
 def read_text(text: str) -> tuple[Section, ...]:
-    """Read paragraphs, with empty lines between them."""
     outline = Outline()
     for paragraph in re.split(r"\n\s*\n", text):
         outline.add(paragraph)
@@ -75,7 +71,6 @@ def read_text(text: str) -> tuple[Section, ...]:
 
 
 def read_markdown(text: str) -> tuple[Section, ...]:
-    """Read headings with `#`, tables with `|`, code between fences, paragraphs."""
     outline, held = Outline(), list[str]()
 
     def end() -> None:

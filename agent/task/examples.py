@@ -244,7 +244,6 @@ class RowReader:
         return row | dict.fromkeys(outputs if self._signature.conversation in row and len(outputs) == 1 else ())
 
     def _with_answer(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Take the assistant's last message as the answer where the column of the one output is missing."""
         name, outputs = self._signature.conversation, self._signature.outputs
         if (
             self._read_conversation is not conversation_text

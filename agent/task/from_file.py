@@ -247,7 +247,6 @@ def _data_table(
 def _read(
     path: Path, targets: Sequence[str], asked: Asked, marks: Sequence[str]
 ) -> tuple[Table, frozenset[str], list[int], Sequence[str]]:
-    """Return rows, names of columns with conversations, the line of each row, and notes on the file."""
     file = DataFile(path, asked)
     file.refuse_all()
     rows, names = file.rows, _names([row for _, row in file.rows])
@@ -304,7 +303,6 @@ def _target_reading(
 
 
 def _choices(labels: set[str], rule: ScoringRule) -> tuple[str, ...]:
-    """Sort labels by their scale, as numbers, or alphabetically."""
     ordered = [label for step in rule.order for label in labels if fold(label) == fold(step)]
     if not ordered and all(not lost_as_number(label) for label in labels):
         return tuple(sorted(labels, key=lambda label: (parse_number(label), label)))

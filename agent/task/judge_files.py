@@ -184,11 +184,9 @@ class RatedFile:
         self.rows = [row for _, row in file.rows]
 
     def done(self, rater: str) -> set[str]:
-        """Return the items that this rater has rated."""
         return {str(row["item"]) for row in self.rows if str(row["rater"]) == _plain(rater)}
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Append a rating; it is on the disk when this returns."""
         row = {name: _plain(value) if isinstance(value, str) else value for name, value in row.items()}
         try:
             append_line(self.path, json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
@@ -198,7 +196,6 @@ class RatedFile:
 
 
 def _plain(text: str) -> str:
-    """Replace lone surrogates and NUL, which a file of rows may not hold."""
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
 
 

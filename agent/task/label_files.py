@@ -48,18 +48,15 @@ class UnlabelledRow:
     drafted: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the row as it is written in the file."""
         drafted = {"drafted": self.drafted} if self.drafted else {}
         return {"id": self.id, **self.inputs, "source": self.source, **drafted}
 
     @property
     def text(self) -> str:
-        """The inputs as one text."""
         return "\n".join(self.inputs.values())
 
 
 def unlabelled_rows(table: Sequence[tuple[Mapping[str, str], str]]) -> list[UnlabelledRow]:
-    """Make rows of inputs and source, of equal inputs (whatever the case) the first."""
     found: dict[tuple[str, ...], UnlabelledRow] = {}
     for inputs, source in table:
         row = UnlabelledRow(content_id("row", dict(inputs)), dict(inputs), source)
@@ -68,12 +65,10 @@ def unlabelled_rows(table: Sequence[tuple[Mapping[str, str], str]]) -> list[Unla
 
 
 def rows_text(rows: Sequence[UnlabelledRow]) -> str:
-    """Return the text of unlabelled.jsonl."""
     return "".join(json_line(row.as_dict()) for row in rows)
 
 
 def json_line(row: Mapping[str, Any]) -> str:
-    """Return a row as a line of a .jsonl file."""
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
@@ -178,12 +173,10 @@ class LabelledTask:
 
     @cached_property
     def by_id(self) -> Mapping[str, UnlabelledRow]:
-        """The rows by their ids."""
         return {row.id: row for row in self.rows}
 
     @cached_property
     def positions(self) -> Mapping[str, int]:
-        """By id the position of a row."""
         return {row.id: at for at, row in enumerate(self.rows)}
 
     def label(self, row: str, label: str, labeller: str, chosen: str) -> LabelEvent:
@@ -298,7 +291,6 @@ class _Moment:
 
     @cached_property
     def made(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-        """The rows of each split: those that are not labelled here, then the labelled ones."""
         made: dict[str, list[Mapping[str, Any]]] = {split: [] for split in SPLITS}
         for given, row in self.given:
             made[given].append(row)

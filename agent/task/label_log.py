@@ -105,7 +105,6 @@ class LabelLog:
         return self._parsed(data[: data.rfind(b"\n") + 1])
 
     def add(self, row: str, label: str, labeller: str, chosen: str) -> LabelEvent:
-        """Do `add_all` for one label."""
         return self.add_all([(row, label)], labeller, chosen)[0]
 
     def add_all(self, labels: Sequence[tuple[str, str]], labeller: str, chosen: str) -> list[LabelEvent]:

@@ -89,11 +89,9 @@ class LabelSession:
         return None
 
     def label(self, row: str, label: str, chosen: str = SPREAD) -> LabelEvent:
-        """Log a label of this labeller."""
         return self.task.label(row, label, self.labeller, chosen)
 
     def again(self, row: str) -> NextRow | None:
-        """Return a row whose label was taken back; None where there is no such row."""
         found = self.task.by_id.get(row)
         return NextRow(found, "its label was taken back", SPREAD, {}) if found else None
 
@@ -102,7 +100,6 @@ class LabelSession:
         return self.task.log.undo(self.labeller)
 
     def done(self, events: Sequence[LabelEvent]) -> int:
-        """Count the rows that this labeller has labelled."""
         return sum(self.labeller in given for given in self.task.labels(events).values())
 
 
@@ -157,7 +154,6 @@ class LabelQueue:
         return vectors.fit_transform(self._texts)
 
     def answered(self, at: int) -> list[str]:
-        """Return the answers of prompts on a row, each once."""
         return sorted({*self._answers.get(at, ())})
 
     def disagreement(self, at: int) -> float:
@@ -192,7 +188,6 @@ class LabelQueue:
         return min(candidates, key=order)
 
     def _nearest(self, known: tuple[int, ...]) -> tuple[Any, Any]:
-        """Return by row the similarity and position of the nearest known row; only new known rows are compared."""
         import numpy as np
 
         last, similarity, position = self._last or ((), None, None)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import InputError, Problem, ProblemsError
+from agent.errors import Problem, ProblemsError
 from agent.metrics.metric_registry import METRICS
 from agent.registry import OURS
 from agent.safe_file import TomlLines, decoded, parse_data, parse_toml, read_bytes
@@ -120,7 +120,6 @@ class _Loading:
             self.problems += error.problems
 
     def _bytes(self, name: str, key: str | None = None) -> bytes:
-        """Read a file of the folder and note its hash under `key`, unless that is ""."""
         data = read_bytes(self.folder / name, self.folder)
         if (key := name if key is None else key) != "":
             self.hashes[key] = hashlib.sha256(data).hexdigest()
@@ -187,7 +186,6 @@ class _Loading:
         return Field(name, table.type, table.description, (), as_json)
 
     def _tools(self, faults: list[Fault]) -> None:
-        """Read the tools into `self.tools`; none if one is wrong, as labels may call it."""
         value = self.file.tools
         if value is None or self.parsed.doubts("tools"):
             return
@@ -390,23 +388,3 @@ class _Loading:
             user=user if is_played else None,
             hashes=self.hashes,
         )
-
-
-def with_demo_limit(task: Task, most: int) -> Task:
-    """Limit the examples of a prompt, also in the sizes of example sets. Raises InputError."""
-    if most < 0:
-        raise InputError(f"--max-examples {most}: write a whole number of at least 0; 0 tries instructions only")
-    own = task.constraints.max_examples
-    limit = most if own is None else min(most, own)
-    if not limit and not task.program and all("few-shot" in name for name in task.space.techniques):
-        names = ", ".join(task.space.techniques)
-        raise InputError(
-            f"--max-examples {most}: every technique of {task.name} shows examples ({names}); add zero-shot to "
-            "techniques in task.toml, or allow some examples"
-        )
-    counts = tuple(dict.fromkeys(min(count, limit) for count in task.space.demo_counts))
-    return replace(
-        task,
-        constraints=replace(task.constraints, max_examples=limit),
-        space=replace(task.space, demo_counts=counts),
-    )

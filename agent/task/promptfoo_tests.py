@@ -103,8 +103,6 @@ def _inside(text: str, name: str) -> str:
 
 
 class _Stop(ValueError):
-    """A fault of a YAML node, with its line."""
-
     def __init__(self, node: Any, what: str) -> None:
         super().__init__(what)
         self.line = int(node.start_mark.line) + 1

@@ -47,12 +47,10 @@ class ScoringRule:
 
     @property
     def is_scale(self) -> bool:
-        """Whether the answers are steps of a scale."""
         return self.metric.name == "ordinal"
 
     @property
     def order(self) -> list[str]:
-        """The labels of a scale of words, from one end to the other, or []."""
         return list(self.metric.options.get("order", ()))
 
 
@@ -99,7 +97,6 @@ def _require_no_folder(spec: MetricSpec, asked: Asked) -> None:
 
 
 def _fitting(values: Sequence[Any], spec: MetricSpec, kind: FieldType, asked: Asked) -> FieldType:
-    """Return the type of the answers under this metric: their own, else one that the metric scores."""
     types = METRICS.get(spec.name).types
     if kind in types:
         return kind
@@ -197,14 +194,12 @@ def _of_text(texts: Sequence[str]) -> tuple[str, str]:
 
 
 def _units(texts: Sequence[str]) -> list[str]:
-    """Return the units of answers that are all numbers with units, [] where these hardly repeat."""
     units = units_in(texts)
     is_rule = sum(units.values()) == len(texts) and len(units) <= max(1, min(MOST_UNITS, len(texts) / 5))
     return list(units) if is_rule else []
 
 
 def _words(text: str) -> int:
-    """Count words; in scripts without spaces, pairs of characters."""
     return max(len(text.split()), len(_UNSPACED.findall(text)) // 2)
 
 
@@ -234,7 +229,6 @@ def _scale_of_words(values: Sequence[Any], field: str) -> ScoringRule | None:
 
 
 def _several(texts: Sequence[str], field: str) -> ScoringRule | None:
-    """Detect several labels in a cell: short parts that repeat in other combinations."""
     for separator in SEPARATORS:
         cells = [labels_in(text, separator) for text in texts]
         multiple = {frozenset(map(fold, cell)) for cell in cells if len(cell) > 1}

@@ -19,9 +19,8 @@ from agent.errors import InputError
 from agent.safe_text import quoted
 from agent.shipped import fold
 from agent.task.columns import DataColumn, decide_columns, label_reader, split_of, text_of
-from agent.task.examples import PlacedExample, folded
 from agent.task.scoring_rule import ScoringRule
-from agent.types import SPLITS, Example, MetricSpec, SplitName, Task, canonical
+from agent.types import SPLITS, MetricSpec, canonical
 
 if TYPE_CHECKING:
     from agent.options.shared import Asked
@@ -71,7 +70,7 @@ def are_near(one: Compared, other: Compared, threshold: float = NEAR) -> bool:
 
 
 class _NearDuplicates:
-    """Joins near-duplicates. Words go from rare to frequent, so a near pair shares one of the first few."""
+    # words go from rare to frequent, so a near pair shares one of the first few
 
     def __init__(self, texts: Sequence[str], threshold: float) -> None:
         self._parent, self._threshold = list(range(len(texts))), threshold
@@ -102,7 +101,6 @@ class _NearDuplicates:
         self._parent[second] = self._parent[one] = self._parent[other] = first
 
     def _join(self, members: Sequence[int], shared: int = 0, last: str = "") -> None:
-        """Join the near ones among sets that have their first `shared` words in common, the last of which is `last`."""
         if len(members) <= _COMPARE_ALL:
             return self._compare(members)
         smallest = min(len(self._sets[position]) for position in members)
@@ -177,7 +175,7 @@ def _sizes(count: int, fractions: tuple[float, float, float]) -> list[int]:
 
 
 def _filled(labels: Mapping[int, str], sizes: Sequence[int], rng: random.Random) -> list[list[int]]:
-    """Fill three splits row by row (iterative stratification, Sechidis et al. 2011). `labels` by position."""
+    # iterative stratification, row by row (Sechidis et al. 2011)
     room, counts = list(sizes), Counter(labels.values())
     wanted = [{label: size * count / len(labels) for label, count in counts.items()} for size in sizes]
     parts: list[list[int]] = [[] for _ in sizes]
@@ -211,7 +209,6 @@ RuleOf = Callable[[str, Sequence[Any], Sequence[str]], ScoringRule]
 
 
 def full_rows(table: Table, needed: Sequence[str]) -> list[int]:
-    """Return the rows in which no column of `needed` is blank."""
     return [at for at, row in enumerate(table) if all(text_of(row.get(name)).strip() for name in needed)]
 
 
@@ -222,7 +219,6 @@ def _texts(table: Table, inputs: Sequence[str], positions: Iterable[int]) -> lis
 def _groups(
     table: Table, inputs: Sequence[str], full: Sequence[int], labels: Mapping[int, Any]
 ) -> tuple[list[list[int]], dict[str, int]]:
-    """Group the `full` rows by equal inputs where their labels agree; also count the rows that are dropped."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for at in full:
         groups.setdefault(tuple(fold(text_of(table[at].get(name))) for name in inputs), []).append(at)
@@ -294,7 +290,6 @@ class Splitting:
             self._basis, self._basis_full = basis, full
 
     def _complete(self, table: Table, inputs: Sequence[str]) -> tuple[str, list[int]]:
-        """Return the input with the most text, and the rows that have it; the other inputs may be empty."""
         main = max(inputs, key=lambda name: sum(len(text_of(row.get(name)).strip()) for row in table))
         return main, full_rows(table, [main, *self._targets])
 
@@ -335,7 +330,6 @@ class Splitting:
 
     @property
     def split_line(self) -> str:
-        """How the rows are split where a column says it; else ""."""
         if not self._split:
             return ""
         given = {split_of(self._table[at].get(self._split)) for at in self.kept}
@@ -375,7 +369,6 @@ class Splitting:
         return settled(self._table, self._inputs, (found,), self._usable)
 
     def _given_parts(self, rng: random.Random) -> Parts:
-        """Return the rows as the column of splits has them."""
         parts: Parts = ([], [], [])
         for group in self._usable:
             places = {SPLITS.index(split_of(self._table[at].get(self._split))): at for at in group}
@@ -385,71 +378,7 @@ class Splitting:
         return parts
 
     def made(self, at: int) -> dict[str, Any]:
-        """Return a row of fields."""
         row = self._table[at]
         made: dict[str, Any] = {"id": text_of(row["id"]).strip()} if self._has_id else {}
         made |= {column.field: text_of(row.get(column.name)) for column in self._columns}
         return made | dict(zip(self.fields, self.labels[at], strict=True))
-
-
-# -- corrected answers: unlike all rows of dev and test, new, and without secrets --------------------------------------
-
-
-HELD_OUT: tuple[SplitName, ...] = ("dev", "test")
-IN_TRAIN = "is in train already"
-IN_TRAIN_OTHERWISE = "is in train with another answer"
-AGAIN = "stands in the log before"
-CONTRADICTS = "stands in the log with another answer as well"
-SECRET = "holds what looks like a key"
-
-
-def sorted_out(
-    task: Task, rows: Sequence[PlacedExample], holds_secret: Callable[[str], bool]
-) -> tuple[list[PlacedExample], dict[str, list[int]]]:
-    """Return the corrected answers that may become train rows of a task, and by reason the lines of the others."""
-    held_out = _near_held_out(task, rows)
-    train = {folded(row.inputs): _labels(row) for row in task.train}
-    answers: dict[tuple[str, ...], set[str]] = {}
-    for row in rows:
-        answers.setdefault(folded(row.example.inputs), set()).add(_labels(row.example))
-    seen: Counter[tuple[str, ...]] = Counter()
-    taken: list[PlacedExample] = []
-    left_out: dict[str, list[int]] = {}
-    for position, row in enumerate(rows):
-        key = folded(row.example.inputs)
-        seen[key] += 1
-        reason = held_out.get(position, "")
-        if not reason and any(map(holds_secret, (*row.example.inputs.values(), _labels(row.example)))):
-            reason = SECRET
-        if not reason and key in train:
-            reason = IN_TRAIN if train[key] == _labels(row.example) else IN_TRAIN_OTHERWISE
-        if not reason and len(answers[key]) > 1:
-            reason = CONTRADICTS
-        if not reason and seen[key] > 1:
-            reason = AGAIN
-        if reason:
-            left_out.setdefault(reason, []).append(row.line)
-        else:
-            taken.append(row)
-    return taken, left_out
-
-
-def _near_held_out(task: Task, rows: Sequence[PlacedExample]) -> dict[int, str]:
-    splits = {"dev": task.dev, "test": task.test}
-    kept = [name for name in HELD_OUT for _ in splits[name]]
-    texts = [_text(row) for name in HELD_OUT for row in splits[name]] + [_text(row.example) for row in rows]
-    found: dict[int, str] = {}
-    for group in near_duplicates(texts):
-        near = sorted({kept[position] for position in group if position < len(kept)})
-        if near:
-            reason = f"is equal or near to a row of {' and '.join(near)}"
-            found |= {position - len(kept): reason for position in group if position >= len(kept)}
-    return found
-
-
-def _text(row: Example) -> str:
-    return "\n".join(row.inputs.values())
-
-
-def _labels(row: Example) -> str:
-    return canonical(dict(row.labels))

@@ -227,7 +227,6 @@ def _records(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[str] 
 
 
 def _delimiter(lines: list[str]) -> str:
-    """Choose the delimiter that suits most rows, of those that give the header enough cells."""
     width = {delimiter: next(map(_cells, _records(lines, delimiter)), 0) for delimiter in DELIMITERS}
     likely = [delimiter for delimiter in DELIMITERS if width[delimiter] >= max(2, width[","])]
     if len(likely) < 2:

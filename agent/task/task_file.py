@@ -327,7 +327,6 @@ def _run_table() -> dict[str, Any]:
 
 
 def _add_metrics(schema: dict[str, Any]) -> None:
-    """Add the names and options of all installed metrics; an option says which metrics take it."""
     table, rules = schema["$defs"]["MetricTable"], METRICS.usable()
     forms: dict[str, dict[str, tuple[list[str], dict[str, Any]]]] = {}
     for name, rule in rules.items():
@@ -351,7 +350,6 @@ def _about(names: list[str], option: dict[str, Any]) -> str:
 
 
 def _tidy(part: Any) -> Any:
-    """Drop pydantic's generated titles and null defaults (TOML has no null)."""
     if isinstance(part, list):
         return [_tidy(item) for item in part]
     if not isinstance(part, dict):
@@ -420,7 +418,6 @@ def parse(raw: dict[str, Any]) -> Parsed:
 
 
 def _read(model: type[Any], raw: Any, place: KeyPath, faults: dict[KeyPath, Fault], metric: str = "") -> Any:
-    """Validate a table without what is wrong in it, which is noted; None where it is no table."""
     while True:
         try:
             return model.model_validate(raw)

@@ -71,7 +71,6 @@ def _joined(names: Sequence[str]) -> str:
 
 
 def _answer_form(output: Output, labels: Sequence[Any]) -> tuple[list[str], str]:
-    """Return lines about an answer, and its form as the end of a sentence."""
     rule, answer = output.rule, words(output.field)
     named = output.choices or rule.labels
     if braced := next((choice for choice in named if PLACEHOLDER.search(choice)), None):
@@ -101,7 +100,6 @@ def words(field: str) -> str:
 
 
 def slug(name: str) -> str:
-    """Make the name of a task of `name`."""
     made = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:80]
     return made or field_name(name, 1, ())
 
@@ -195,13 +193,11 @@ class TargetReading(Output):
     """Rows by split and class; one class "" when the target is not a choice."""
 
     def lines(self) -> Iterator[str]:
-        """Describe the target for people, one line each, without the metric."""
         about = f" of {len(self.choices)}" if self.choices else f" ({self.why_text})" if self.why_text else ""
         yield from (f"target {self.field}: {what}" for what in (f"{self.rule.type}{about}", *self.remarks))
 
     @property
     def metric_text(self) -> str:
-        """The metric and why it fits."""
         metric = self.rule.metric
         given = {key: " < ".join(value) if key == "order" else value for key, value in metric.options.items()}
         options = ", ".join(f"{key} {value}" for key, value in given.items())
@@ -235,13 +231,11 @@ class Reading:
 
     @property
     def metric_lines(self) -> list[str]:
-        """The metric of each target, and why it fits."""
         if len(self.targets) == 1:
             return [f"metric: {self.targets[0].metric_text}"]
         return [f"metric of {target.field}: {target.metric_text}" for target in self.targets]
 
     def lines(self) -> Iterator[str]:
-        """Describe the file for people, one line each."""
         yield from self.notes
         left_out = f"left out of the splits (near-duplicates, or past their sizes): {self.unused}"
         yield f"{self.file}: {self.rows} rows; dropped: {listed_counts(self.dropped)}; {left_out}"
@@ -273,5 +267,4 @@ class Reading:
 
 
 def listed_counts(counts: Mapping[str, int]) -> str:
-    """List the counts above 0 with what they count; `none` without any."""
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "none"

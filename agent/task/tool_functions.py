@@ -71,7 +71,6 @@ def docstring_parts(text: str) -> tuple[str, dict[str, str]]:
 
 
 def _untitled(schema: Any) -> Any:
-    """Drop the titles that pydantic makes of names."""
     if isinstance(schema, list):
         return [_untitled(each) for each in schema]
     if not isinstance(schema, Mapping):

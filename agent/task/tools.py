@@ -22,6 +22,7 @@ from agent.task import tool_functions
 from agent.task.checks import statements_of
 from agent.task.columns import text_of
 from agent.task.examples import json_checker, listed_problems
+from agent.task.openapi import OpenApi, as_object
 from agent.task.tool_functions import tool_of_function
 from agent.types import Tool
 from agent.worker import LOAD, Worker
@@ -32,12 +33,7 @@ SCHEMAS = ("parameters", "input_schema", "inputSchema")
 """The key of the schema of the arguments: OpenAI's, Anthropic's, and that of MCP."""
 KEYS = ("name", "description", "type", "strict", *SCHEMAS)
 """Of a tool in task.toml, as OpenAI and Anthropic write one."""
-METHODS = ("get", "post", "put", "patch", "delete")
-MOST_STEPS = 100  # from reference to reference
-MOST_PARTS = 100_000
-"""Of an OpenAPI document: one that refers to itself twice at each of 30 levels would fill the memory."""
 MOST_SCHEMA = 100_000  # characters of the schema of a tool: to check it takes seconds
-MOST_LEVELS = 60  # of a schema inside another, with its references in place
 
 
 def read_tools(value: Any, own: bool = False) -> tuple[tuple[Tool, ...], list[str]]:
@@ -46,7 +42,7 @@ def read_tools(value: Any, own: bool = False) -> tuple[tuple[Tool, ...], list[st
         return (), ["is a Swagger document of version 2; convert it to OpenAPI 3, which is read"]
     if isinstance(value, Mapping) and "openapi" in value:
         try:
-            value, wrong = _Document(value).tools()
+            value, wrong = OpenApi(value).tools()
         except ValueError as error:
             return (), [str(error)]
         if wrong:
@@ -74,7 +70,7 @@ def read_tools(value: Any, own: bool = False) -> tuple[tuple[Tool, ...], list[st
 def _tool(value: Any, own: bool) -> Tool:
     if isinstance(value, Mapping) and isinstance(value.get("function"), Mapping):
         value = value["function"]
-    if own and (unknown := [key for key in _object(value) if key not in KEYS]):
+    if own and (unknown := [key for key in as_object(value) if key not in KEYS]):
         raise ValueError(f"unknown key {quoted(unknown[0])}{near(unknown[0], KEYS)}")
     if not isinstance(value, Mapping):
         raise ValueError(f"{quoted(value)} is no object with name, description and {listed(SCHEMAS)}")
@@ -90,7 +86,7 @@ def _tool(value: Any, own: bool) -> Tool:
         raise ValueError(f"the schema of the arguments of {quoted(name)} is not of type object")
     try:
         if "$ref" in json.dumps(schema):  # inside another schema its references would lead nowhere
-            found = _Document(schema)._resolved(schema)
+            found = OpenApi(schema).resolved(schema)
             schema = {key: part for key, part in found.items() if key not in ("$defs", "definitions")}
         text = json.dumps({"type": "object", **schema}, ensure_ascii=False, allow_nan=False)
         if len(text) > MOST_SCHEMA:
@@ -103,143 +99,11 @@ def _tool(value: Any, own: bool) -> Tool:
     return Tool(name, about.strip(), text)
 
 
-class _Document:
-    """An OpenAPI document whose parts are read with their references in place. All methods raise ValueError."""
-
-    def __init__(self, document: Mapping[str, Any]) -> None:
-        self._document, self._copied = document, 0
-        self._read: dict[int, tuple[dict[str, Any], list[str]]] = {}
-        """Fields of schemas that were read, by `id`: a part that is named twice is read once."""
-
-    def tools(self) -> tuple[list[dict[str, Any]], list[str]]:
-        """Return the operations as tools, and what is wrong with the others."""
-        tools, wrong = list[dict[str, Any]](), list[str]()
-        for path, given in _object(self._document.get("paths")).items():
-            try:
-                methods = self._followed(given)
-            except ValueError as error:
-                wrong.append(f"{path}: {error}")
-                continue
-            for method in METHODS:
-                operation = methods.get(method)
-                if isinstance(operation, Mapping):
-                    name = operation.get("operationId") or re.sub(r"\W+", "_", f"{method} {path}").strip("_")
-                    about = operation.get("description") or operation.get("summary") or ""
-                    try:
-                        arguments = self._arguments(operation, methods.get("parameters"))
-                    except ValueError as error:
-                        if self._copied > MOST_PARTS:
-                            raise
-                        wrong.append(f"{method} {path}: {error}; or take the operation out")
-                    else:
-                        tools.append({"name": name, "description": about, "parameters": arguments})
-        return tools, wrong
-
-    def _arguments(self, operation: Mapping[str, Any], shared: Any) -> dict[str, Any]:
-        properties: dict[str, Any] = {}
-        required: list[str] = []
-        for given in [*_items(shared), *_items(operation.get("parameters"))]:
-            parameter = self._followed(given)
-            if isinstance(parameter.get("name"), str):
-                about = {"description": parameter["description"]} if parameter.get("description") else {}
-                schema = parameter.get("schema") or _first_schema(parameter)
-                properties[parameter["name"]] = {**_object(self._resolved(schema)), **about}
-                required += [parameter["name"]] if parameter.get("required") else []
-        fields, needed = self._fields(_first_schema(self._followed(operation.get("requestBody"))), frozenset())
-        properties |= {name: self._resolved(schema) for name, schema in fields.items()}
-        return {"type": "object", "properties": properties, "required": list(dict.fromkeys(required + needed))}
-
-    def _fields(self, given: Any, inside: frozenset[int]) -> tuple[dict[str, Any], list[str]]:
-        schema = self._followed(given)
-        if id(schema) in self._read:
-            return self._read[id(schema)]
-        if len(inside) > MOST_LEVELS:
-            raise ValueError(f"its body is nested more than {MOST_LEVELS} levels deep (allOf); write its fields out")
-        if id(schema) in inside:
-            raise ValueError("a part of its body (allOf) is the body itself; write its fields out")
-        kind = schema.get("type", "object")
-        other = next((word for word in ("oneOf", "anyOf") if word in schema), "")
-        if other or (kind != "object" and kind != ["object", "null"]):
-            what = f"is one of several ({other})" if other else f"is of type {quoted(kind, 40)}"
-            raise ValueError(f"its body {what}, and arguments have names; describe it as an object with fields")
-        fields = dict(_object(schema.get("properties")))
-        required = [name for name in _items(schema.get("required")) if isinstance(name, str)]
-        for part in _items(schema.get("allOf")):
-            more, needed = self._fields(part, inside | {id(schema)})
-            fields, required = fields | more, list(dict.fromkeys(required + needed))
-            self._count(len(more) + len(needed))
-        if schema:  # an empty one is made anew by `_object`, and its id may be another's later
-            self._read[id(schema)] = fields, required
-        return fields, required
-
-    def _followed(self, value: Any) -> Mapping[str, Any]:
-        for _ in range(MOST_STEPS):
-            reference = _object(value).get("$ref")
-            if not isinstance(reference, str):
-                return _object(value)
-            value = self._at(reference)
-        raise ValueError(f"more than {MOST_STEPS} references lead to each other; correct them")
-
-    def _at(self, reference: str) -> Any:
-        if not reference.startswith("#/"):
-            raise ValueError(f"{quoted(reference)} lies in another document, which is not read; put it in place")
-        found: Any = self._document
-        for part in reference[2:].split("/"):
-            found = _object(found).get(part.replace("~1", "/").replace("~0", "~"))
-        if found is None:
-            raise ValueError(f"{quoted(reference)} leads nowhere; correct it")
-        return found
-
-    def _resolved(self, value: Any, inside: frozenset[str] = frozenset(), depth: int = 0) -> Any:
-        """Copy a value with its references in place; {} for one that leads back to itself."""
-        self._count(1)
-        if depth > MOST_LEVELS:
-            raise ValueError(f"is nested more than {MOST_LEVELS} levels deep with its references in place; flatten it")
-        if isinstance(value, list):
-            return [self._resolved(each, inside, depth + 1) for each in value]
-        if not isinstance(value, Mapping):
-            return value
-        reference = value.get("$ref")
-        if not isinstance(reference, str):
-            return _with_bounds({key: self._resolved(each, inside, depth + 1) for key, each in value.items()})
-        if reference == "#" or reference in inside:
-            return {}
-        return self._resolved(self._at(reference), inside | {reference}, depth + 1)
-
-    def _count(self, parts: int) -> None:
-        self._copied += parts
-        if self._copied > MOST_PARTS:
-            raise ValueError(f"has more than {MOST_PARTS:,} parts with its references in place; take fewer operations")
-
-
-def _with_bounds(schema: dict[str, Any]) -> dict[str, Any]:
-    """Convert exclusive bounds to numbers: in OpenAPI 3.0 they are true or false next to the bound."""
-    for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
-        if isinstance(schema.get(exclusive), bool):
-            is_exclusive = schema.pop(exclusive)
-            if is_exclusive and bound in schema:
-                schema[exclusive] = schema.pop(bound)
-    return schema
-
-
-def _first_schema(described: Mapping[str, Any]) -> Any:
-    content = _object(described.get("content"))
-    return _object(content.get("application/json", next(iter(content.values()), None))).get("schema")
-
-
-def _object(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _items(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
 # -- labels that are calls ---------------------------------------------------------------------------------------------
 
 
 TOOLS_FILE = "tools.json"
-FORM = {
+_CALLS = {
     "type": "array",
     "items": {
         "type": "object",
@@ -252,7 +116,7 @@ FORM = {
 
 def calls_checker(tools: Sequence[Tool], accepted: bool = False) -> Callable[[Any], str]:
     """Return a function from a label to its fault, or ""; `accepted`: arguments are lists of right values."""
-    form = json_checker(json.dumps(FORM))
+    form = json_checker(json.dumps(_CALLS))
     by_name = {tool.name: json_checker(tool.parameters) for tool in tools}
 
     def check(label: Any) -> str:
@@ -287,7 +151,6 @@ def _fault(call: Mapping[str, Any], by_name: Mapping[str, Callable[[Any], str]],
 
 
 def _single(accepted: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    """Yield arguments of one value each, so that every accepted value occurs once."""
     choices = {name: [one for value in values for one in _values(value)] for name, values in accepted.items()}
     first = {name: values[0] for name, values in choices.items() if values}
     yield first
@@ -431,7 +294,6 @@ def _filled(of: Any, nodes: Sequence[ast.expr]) -> Any:
 
 
 def _note(node: ast.expr) -> Any:
-    """Return the `Field` of an `Annotated`; other notes say nothing of the schema."""
     from pydantic import Field
 
     match node:

@@ -118,7 +118,6 @@ class Trace:
     system: str = ""
 
     def label(self, scales: Scales) -> str:
-        """The right answer: what a person wrote down, or the output where people say that it is right; else ""."""
         return self.expected or (self.output if is_right(self.feedback, scales) else "")
 
 
@@ -148,7 +147,6 @@ def _text(value: Any) -> str:
 
 
 def _asked(turns: Sequence[Any]) -> tuple[dict[str, str], str]:
-    """Return the question of a dialogue (its further lines indented) and its system text."""
     messages = [turn for turn in turns if isinstance(turn, Mapping)]
     system = "\n".join(_text(turn) for turn in messages if turn.get("role") in ("system", "developer"))
     said = [

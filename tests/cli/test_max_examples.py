@@ -11,8 +11,8 @@ from agent.errors import InputError
 from agent.jobs.customize.plan import finished_search
 from agent.jobs.launch import prepare
 from agent.jobs.locations import LEDGER, open_history
+from agent.jobs.tasks import with_demo_limit
 from agent.options.jobs import RecordedOptions
-from agent.task.load import with_demo_limit
 from agent.types import Constraints
 from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, refused
 from tests.toys import make_task
