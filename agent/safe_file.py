@@ -201,9 +201,14 @@ class OutsideFile:
 
     @contextmanager
     def at(self, line: int) -> Iterator[None]:
-        """Note what a block raises as ValueError (at its own `line`, if it has one); a limit refuses the file."""
+        """Note what a block raises as ValueError (at its own `line`, if it has one) or ProblemsError.
+
+        A limit refuses the file.
+        """
         try:
             yield
+        except ProblemsError as error:
+            self.problems += error.problems
         except TooMuch as error:
             raise self.refusal(line, str(error)) from None
         except ValueError as error:

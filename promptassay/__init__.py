@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from agent.report.notebook import load_run as load_run
     from agent.results.checks import CheckResult as CheckResult
     from agent.results.customize import CustomizeResult as CustomizeResult
-    from agent.task.documents import strip_html as strip_html
+    from agent.task.html_text import strip_html as strip_html
     from agent.task.load import load_task as load_task
 
     __version__: str
@@ -67,7 +67,7 @@ _HOMES = {
     "migrate": "agent.api",
     "optimize": "agent.api",
     "resume": "agent.api",
-    "strip_html": "agent.task.documents",
+    "strip_html": "agent.task.html_text",
     "write_tools": "agent.jobs.tool_sources",
 }
 __all__ = [

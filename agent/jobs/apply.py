@@ -34,8 +34,8 @@ from agent.results.rows import ApplyResult
 from agent.retrieval.pool import text_of
 from agent.safe_file import new_file, read_bytes
 from agent.safe_text import listed, problem, quoted, shown
-from agent.task.documents import html_notes, stripped
 from agent.task.examples import reader_of
+from agent.task.html_text import html_notes, stripped
 from agent.task.tables import TEXT_CELLS, DataFile
 from agent.types import Example, Outcome
 

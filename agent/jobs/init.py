@@ -54,8 +54,9 @@ from agent.report.terminal import show
 from agent.results.rows import DraftResult
 from agent.safe_file import new_file, prompt_text
 from agent.safe_text import counted, listed, near, shown
+from agent.task.answers import label_reader, target_type
 from agent.task.checks import PLACEHOLDER
-from agent.task.columns import DataColumn, label_reader, target_type
+from agent.task.columns import DataColumn
 from agent.task.from_file import Targets, renamed, write_task
 from agent.task.label_files import SYNTHETIC, UNLABELLED_FILE, UnlabelledRow, json_line, rows_text
 from agent.task.promptfoo_tests import EXPECTED, is_promptfoo, promptfoo_tests

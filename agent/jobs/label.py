@@ -41,7 +41,8 @@ from agent.results.rows import LabellingResult, LabelResult
 from agent.safe_file import new_file
 from agent.safe_text import counted, listed, near, quoted, shown
 from agent.stats.preflight import rows_for
-from agent.task.columns import column_named, text_of
+from agent.task.answers import text_of
+from agent.task.columns import column_named
 from agent.task.examples import folded
 from agent.task.label_files import UNLABELLED_FILE, LabelledTask, read_fields, rows_text
 from agent.task.label_session import LabelQueue, LabelSession, agreements, disagreement, queue_of

@@ -31,7 +31,8 @@ from agent.results.rows import LearnResult, LeftOutRows
 from agent.safe_file import parse_data, parse_toml, read_bytes
 from agent.safe_text import problem, quoted, shown
 from agent.shipped import content_id
-from agent.task.examples import PlacedExample, RowReader, folded, messages_in, parse_number
+from agent.task.answers import parse_number
+from agent.task.examples import PlacedExample, RowReader, folded, messages_in
 from agent.task.load import load_task
 from agent.task.splits import near_duplicates
 from agent.task.tables import TEXT_CELLS, read_rows

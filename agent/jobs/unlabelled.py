@@ -11,9 +11,10 @@ from agent.errors import InputError
 from agent.options.shared import Asked, FormOptions
 from agent.prompt.draft_requests import Refused, checked_labels
 from agent.safe_text import quoted, shown
-from agent.task.columns import DataColumn, column_named, decide_columns, text_of
-from agent.task.documents import html_notes, stripped
+from agent.task.answers import text_of
+from agent.task.columns import DataColumn, column_named, decide_columns
 from agent.task.from_file import new_task_folder
+from agent.task.html_text import html_notes, stripped
 from agent.task.label_files import UNLABELLED_FILE, LabelledTask, UnlabelledRow, rows_text, unlabelled_rows
 from agent.task.scoring_rule import ScoringRule
 from agent.task.tables import TEXT_COLUMN, DataFile

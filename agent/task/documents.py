@@ -10,21 +10,21 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from agent.errors import Problem, ProblemsError
+from agent.errors import Problem
 from agent.extras import command, is_here
-from agent.safe_file import decoded, read_bytes
-from agent.safe_text import counted, listed, problem, quoted, shown
+from agent.safe_file import OutsideFile, decoded
+from agent.safe_text import listed, problem, shown
 from agent.shipped import canonical
+from agent.task.html_text import parse_html
 from agent.types import Document, Section, TextBlock
 
 if TYPE_CHECKING:
-    from agent.options.shared import FormOptions
+    pass
 
 MOST_FILES = 1_000
 MOST_BYTES = 20_000_000  # of one file
@@ -234,38 +234,36 @@ SUFFIXES = (*TEXTS, ".pdf")
 
 def read_documents(path: str, folder: Path) -> tuple[tuple[Document, ...], str, list[Problem]]:
     """Read the documents at `path` inside a task folder; also return their SHA-256 and all problems."""
-    place, problems = folder / path, list[Problem]()
+    place = OutsideFile(folder / path)
+    problems = place.problems
     try:
-        inside = place.resolve(strict=True).is_relative_to(folder.resolve())
+        inside = place.path.resolve(strict=True).is_relative_to(folder.resolve())
     except (OSError, ValueError, RuntimeError):
-        return (), "", [problem(shown(place), 1, "no such file or folder; write it, or correct path under [knowledge]")]
+        place.note(1, "no such file or folder; write it, or correct path under [knowledge]")
+        return (), "", problems
     if not inside:
-        what = f"lies outside the task folder {shown(folder)}; copy it into the folder"
-        return (), "", [problem(shown(place), 1, what)]
-    files = _files(place, problems) if place.is_dir() else [place]
-    root = place if place.is_dir() else place.parent
+        place.note(1, f"lies outside the task folder {shown(folder)}; copy it into the folder")
+        return (), "", problems
+    is_folder = place.path.is_dir()
+    files = _files(place.path, problems) if is_folder else [place.path]
     if len(files) > MOST_FILES:
-        problems.append(problem(shown(place), 1, f"holds {len(files)} files; {MOST_FILES} documents at most"))
+        place.note(1, f"holds {len(files)} files; {MOST_FILES} documents at most")
         files = []
     elif not files and not problems:
-        problems.append(problem(shown(place), 1, f"holds no documents; write some ({listed(SUFFIXES)})"))
+        place.note(1, f"holds no documents; write some ({listed(SUFFIXES)})")
     documents, digests, letters = list[Document](), list[tuple[str, str]](), 0
-    for file in files:
-        name = file.relative_to(root).as_posix()
-        try:
-            data = read_bytes(file, folder)
-            documents.append(Document(name, _sections(name, data, file)))
-        except ProblemsError as error:
-            problems += error.problems
-            continue
-        except ValueError as error:
-            problems.append(problem(shown(file), 1, str(error)))
-            continue
-        digests.append((name, hashlib.sha256(data).hexdigest()))
-        letters += sum(len(block.text) for section in documents[-1].sections for block in section.blocks)
+    for path_of in files:
+        file = OutsideFile(path_of, folder=folder)
+        name = path_of.relative_to(place.path if is_folder else place.path.parent).as_posix()
+        with file.at(1):
+            documents.append(Document(name, _sections(name, file)))
+            digests.append((name, hashlib.sha256(file.data).hexdigest()))
+            letters += sum(len(block.text) for section in documents[-1].sections for block in section.blocks)
+            if letters > MOST_LETTERS:
+                what = f"with this file the documents have more than {MOST_LETTERS:,} letters; a release holds them all"
+                file.note(1, f"{what}, so take fewer or shorter ones")
+        problems += file.problems
         if letters > MOST_LETTERS:
-            what = f"with this file the documents have more than {MOST_LETTERS:,} letters; a release holds them all"
-            problems.append(problem(shown(file), 1, f"{what}, so take fewer or shorter ones"))
             break
     digest = hashlib.sha256(canonical(digests).encode("utf-8", "surrogatepass")).hexdigest()
     return tuple(documents), digest, problems
@@ -282,127 +280,15 @@ def _files(place: Path, problems: list[Problem]) -> list[Path]:
     return sorted(found, key=lambda file: file.relative_to(place).as_posix())
 
 
-def _sections(name: str, data: bytes, file: Path) -> tuple[Section, ...]:
-    suffix = file.suffix.lower()
+def _sections(name: str, file: OutsideFile) -> tuple[Section, ...]:
+    data, suffix = file.data, file.suffix
     if not name.isprintable():
         raise ValueError("has a name with characters that do not show; rename it")
     if suffix not in SUFFIXES:
         raise ValueError(f"is no document that can be read ({listed(SUFFIXES)}); take it out of the folder")
     if len(data) > MOST_BYTES:
         raise ValueError(f"is larger than {MOST_BYTES // 1_000_000} MB; cut it into parts")
-    sections = read_pdf(data) if suffix == ".pdf" else TEXTS[suffix](decoded(data, shown(file)))
+    sections = read_pdf(data) if suffix == ".pdf" else TEXTS[suffix](decoded(data, file.where))
     if not sections:
         raise ValueError("holds no text; write it, or take the file out of the folder")
     return sections
-
-
-_NOT_SHOWN = re.compile(  # taken out first: where one of them is not closed, html.parser takes the square of the time
-    r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\s*>|\Z)|<![^>]*>?", re.DOTALL | re.IGNORECASE
-)
-SHARE = 0.1  # of the texts of a column; with as many in HTML it is named
-_BLOCKS = frozenset((
-    "address", "article", "aside", "blockquote", "body", "br", "center", "dd", "details", "dialog", "div", "dl",
-    "dt", "fieldset", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "head", "header", "hr",
-    "html", "legend", "li", "main", "nav", "ol", "p", "pre", "section", "summary", "table", "tbody", "tfoot",
-    "thead", "title", "tr", "ul",
-))  # fmt: skip
-_INLINE = frozenset((
-    "a", "abbr", "acronym", "b", "base", "bdi", "bdo", "big", "button", "cite", "code", "col", "colgroup", "data",
-    "del", "dfn", "em", "embed", "font", "i", "iframe", "img", "input", "ins", "kbd", "label", "link", "map",
-    "mark", "meta", "noscript", "object", "option", "param", "picture", "q", "s", "samp", "select", "small",
-    "source", "span", "strike", "strong", "sub", "sup", "svg", "td", "template", "textarea", "th", "time", "tt",
-    "u", "var", "video", "wbr",
-))  # fmt: skip
-_HIDDEN = frozenset(("script", "style"))
-_NAMES = "|".join(sorted(_BLOCKS | _INLINE, key=len, reverse=True))
-_TAG = re.compile(rf"</?(?:{_NAMES})(?:\s[^<>]*)?/?>", re.IGNORECASE)
-_ENTITY = re.compile(r"&(?:[a-z]{2,8}|#[0-9]{1,7}|#x[0-9a-f]{1,6});", re.IGNORECASE)
-
-
-def is_html(text: str) -> bool:
-    """Whether a text has tags of HTML, or entities.
-
-    >>> is_html("<p>Hi"), is_html("Tom &amp; Jo"), is_html("a < b > c, <bob@example.org>")
-    (True, True, False)
-    """
-    return _TAG.search(text) is not None or _ENTITY.search(text) is not None
-
-
-def html_notes(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], form: FormOptions) -> list[str]:
-    """Say which columns hold HTML, one line each, or that it was taken out."""
-    if form.strip_html:
-        do = "do the same where the prompt is used: optimize apply --strip-html, promptassay.strip_html(text)"
-        return [f"HTML was taken out of the inputs (--strip-html); {do}"]
-    notes = []
-    for name in columns:
-        texts = [cell for row in rows if isinstance(cell := row.get(name), str) and cell.strip()]
-        if (count := sum(map(is_html, texts))) and count >= SHARE * len(texts):
-            what = f"HTML in {count} of {counted(len(texts), 'row')}; --strip-html takes it out"
-            notes.append(f"column {quoted(name)}: {what}")
-    return notes
-
-
-def strip_html(text: str) -> str:
-    """Return a text without tags and comments of HTML, with its entities decoded; what is no HTML stays unchanged.
-
-    >>> strip_html("<p>Tom &amp; Jo</p><p>call <b>me</b>: <jo@example.org></p>")
-    'Tom & Jo\\ncall me: <jo@example.org>'
-    """
-    if not is_html(text):
-        return text
-    page = _Text()
-    try:
-        parse_html(page, text)
-    except ValueError:
-        return text
-    return page.text()
-
-
-def parse_html(page: HTMLParser, text: str) -> None:
-    """Feed a text to a parser, without scripts, styles and comments. Raises ValueError for broken declarations."""
-    shown = _NOT_SHOWN.sub(" ", text)
-    end = shown.rfind(">") + 1
-    try:
-        page.feed(shown[:end] + escape(shown[end:], quote=False).replace("&amp;", "&"))
-        page.close()
-    except AssertionError as error:  # what the standard library raises on `<![` and the like
-        raise ValueError(f"is no HTML that can be read ({str(error)[:60]!a}); correct it") from error
-
-
-def stripped(value: Any) -> Any:
-    """Return a cell with the HTML taken out of its texts."""
-    if isinstance(value, str):
-        return strip_html(value)
-    if isinstance(value, list):
-        return [stripped(part) for part in value]
-    return {key: stripped(part) for key, part in value.items()} if isinstance(value, dict) else value
-
-
-class _Text(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self._parts: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag in _BLOCKS:
-            self._parts.append("\n")
-        elif tag in ("td", "th"):
-            self._parts.append(" ")
-        elif tag not in _INLINE and tag not in _HIDDEN:  # an address in angle brackets, and the like
-            self._parts.append(self.get_starttag_text() or "")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in _BLOCKS:
-            self._parts.append("\n")
-        elif tag not in _INLINE and tag not in _HIDDEN:
-            self._parts.append(f"</{tag}>")
-
-    def handle_startendtag(self, tag: str, attrs: object) -> None:
-        self.handle_starttag(tag, attrs)
-
-    def handle_data(self, data: str) -> None:
-        self._parts.append(data)
-
-    def text(self) -> str:
-        lines = [" ".join(line.split()) for line in "".join(self._parts).split("\n")]
-        return "\n".join(line for line in lines if line)

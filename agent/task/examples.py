@@ -6,8 +6,6 @@ Knows fields, types, labels and ids; knows no file format and nothing of task.to
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from agent.errors import Problem
 from agent.safe_file import parse_cell
 from agent.safe_text import listed, near, problem, quoted
 from agent.shipped import MAX_NUMBER, fold
+from agent.task.answers import parse_number
 from agent.task.tables import Rows
 from agent.types import Example, Field, Knowledge, Signature, canonical, content_id
 
@@ -117,7 +116,6 @@ def _listed_text(value: Any) -> str:
 SOURCES_JOINT = ";"
 """Between two documents of a row."""
 MOST_LISTED = 20  # wrong values of a column and file that are listed one by one
-_NUMBER = re.compile(r"[+-]?(\d+|\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,18 +125,6 @@ class PlacedExample:
     where: str
     line: int
     example: Example
-
-
-def parse_number(text: str) -> int | float:
-    """Parse a finite number written in ASCII digits. Raises ValueError.
-
-    >>> parse_number("12"), parse_number(" -0.5 "), parse_number("1e3")
-    (12, -0.5, 1000.0)
-    """
-    text = text.strip()
-    if not _NUMBER.fullmatch(text) or len(text) > 308 or not math.isfinite(float(text)):
-        raise ValueError(f"{quoted(text)} is not a finite number; write digits only, such as 12 or 0.5")
-    return int(text) if text.lstrip("+-").isdigit() else float(text)
 
 
 def json_checker(schema: str) -> Callable[[Any], str]:

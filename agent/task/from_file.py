@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from agent.conversation import messages_of
 from agent.errors import InputError, refuse_all
 from agent.retrieval.passages import CONTEXT
-from agent.safe_file import new_files
 from agent.safe_text import quoted, shown
 from agent.shipped import fold
+from agent.task.answers import lost_as_number, misspelled, other_spellings, parse_number, thousands_warning, why_text
 from agent.task.checks import PLACEHOLDER
 from agent.task.columns import (
     DataColumn,
@@ -29,20 +29,14 @@ from agent.task.columns import (
     field_name,
     filled_in_later,
     find_targets,
-    lost_as_number,
-    misspelled,
-    other_spellings,
-    thousands_warning,
-    why_text,
 )
-from agent.task.documents import html_notes, stripped
-from agent.task.examples import conversations_in, listed_problems, parse_number
+from agent.task.examples import conversations_in, listed_problems
+from agent.task.html_text import html_notes, stripped
 from agent.task.load import load_task
 from agent.task.scoring_rule import ScoringRule, metric_asked, scoring_rule, usual_rule
 from agent.task.splits import MIN_ROWS, DataTable, RuleOf, Splitting, each_once
 from agent.task.tables import DataFile
 from agent.task.task_text import (
-    SCHEMA_FILE,
     SCHEMA_LINE,
     Reading,
     TargetReading,
@@ -110,6 +104,8 @@ def new_task_folder(folder: Path) -> Iterator[tuple[Path, bool]]:
     """Yield a temporary folder that becomes `folder`, and whether editors have the schema. Raises InputError."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        from agent.task.published_schema import has_schema
+
         is_there = has_schema(folder.parent)
         with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as temporary:
             new = Path(temporary) / folder.name
@@ -118,21 +114,6 @@ def new_task_folder(folder: Path) -> Iterator[tuple[Path, bool]]:
             new.rename(folder)
     except OSError as error:
         raise InputError(f"{shown(folder)} cannot be written ({error.strerror}); choose another place") from error
-
-
-def has_schema(folder: Path) -> bool:
-    """Write the schema of task.toml for editors where it is missing; return whether `folder` has it now."""
-    from agent.task.task_file import json_schema
-
-    path = folder / SCHEMA_FILE
-    if path.is_file() or path.is_symlink():
-        return True
-    try:
-        with new_files(folder) as new:
-            (new / SCHEMA_FILE).write_text(json.dumps(json_schema(), indent=2) + "\n", "utf-8")
-    except OSError:
-        return False
-    return True
 
 
 def renamed(instruction: str, columns: tuple[DataColumn, ...]) -> str:

@@ -120,10 +120,14 @@ class _Loading:
             self.problems += error.problems
 
     def _bytes(self, name: str, key: str | None = None) -> bytes:
+        """Read a file of the folder; note its hash, unless `key` is ""."""
         data = read_bytes(self.folder / name, self.folder)
-        if (key := name if key is None else key) != "":
-            self.hashes[key] = hashlib.sha256(data).hexdigest()
+        if key != "":
+            self.hashes[key or name] = hashlib.sha256(data).hexdigest()
         return data
+
+    def _problem(self, name: str, what: str) -> None:
+        self.problems.append(problem(shown(self.folder / name), 1, what))
 
     def _text(self, name: str, key: str | None = None) -> str:
         return decoded(self._bytes(name, key), shown(self.folder / name))
@@ -205,7 +209,8 @@ class _Loading:
                     tools, wrong = read_tools(given)
                 except ValueError as error:
                     wrong = [f"is not JSON: {error}"]
-            self.problems += [problem(shown(self.folder / name), 1, what) for what in wrong]
+            for what in wrong:
+                self._problem(name, what)
         self.tools = () if wrong else tools
 
     def _label_checkers(self, signature: Signature) -> dict[str, Callable[[Any], str]]:
@@ -220,13 +225,11 @@ class _Loading:
         }
         checkers: dict[str, Callable[[Any], str]] = {}
         for field in signature.outputs:
-            table = self.file.fields.get(field.name)
-            if table is None or field.type != "json" or field.name in self.unsure:
-                continue
-            if self.tools and table.schema_ is None:
-                checkers[field.name] = calls_checker(self.tools, field.name in accepted)
-            elif field.name in accepted:
-                checkers[field.name] = accepted_checker(field.schema)
+            if field.type == "json" and field.name not in self.unsure:
+                if self.tools and self.file.fields[field.name].schema_ is None:
+                    checkers[field.name] = calls_checker(self.tools, field.name in accepted)
+                elif field.name in accepted:
+                    checkers[field.name] = accepted_checker(field.schema)
         return checkers
 
     def _metrics(self, signature: Signature | None) -> Iterator[Fault]:
@@ -255,12 +258,11 @@ class _Loading:
             asked = any(j.rubric == name and (j.mode == "rubric" or "rubric" in j.model_fields_set) for j in judges)
             if not here and not asked:
                 continue
-            if not here:
-                what = "no such file, and a judge goes by it; write what makes an answer good"
-                self.problems.append(problem(shown(self.folder / name), 1, what))
-            else:
-                with self._noting():
+            with self._noting():
+                if here:
                     found[name] = read_rubric(self._text(name), shown(self.folder / name))
+                else:
+                    self._problem(name, "no such file, and a judge goes by it; write what makes an answer good")
         return found
 
     def _knowledge(self) -> Knowledge | None:
@@ -303,7 +305,7 @@ class _Loading:
             if data is None:
                 continue
             if files.count(name) > 1:
-                self.problems.append(problem(shown(path), 1, "is the file of two splits; give each split its own file"))
+                self._problem(name, "is the file of two splits; give each split its own file")
                 continue
             rows, problems = read_rows(path, data)
             if not rows and not problems:
@@ -327,7 +329,7 @@ class _Loading:
             what = f"not written yet; `optimize label {self.folder.name}` makes it of the labels that you give"
         if found:
             what = f"{split}.csv is there too; remove one or name the right one under [splits]"
-        self.problems.append(problem(shown(self.folder / f"{split}.jsonl"), 1, what))
+        self._problem(f"{split}.jsonl", what)
         return None
 
     def _build(

@@ -18,9 +18,8 @@ from agent.metrics.comparison import labels_in, quantity_of, units_in
 from agent.metrics.metric_registry import METRICS
 from agent.safe_text import counted, listed, near, quoted
 from agent.shipped import fold
+from agent.task.answers import known_scale, label_reader, lost_as_number, parse_number, target_type, text_of
 from agent.task.checks import DEFAULTS
-from agent.task.columns import known_scale, label_reader, lost_as_number, target_type, text_of
-from agent.task.examples import parse_number
 from agent.types import Field, FieldType, MetricSpec
 
 if TYPE_CHECKING:

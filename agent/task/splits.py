@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import InputError
 from agent.safe_text import quoted
 from agent.shipped import fold
-from agent.task.columns import DataColumn, decide_columns, label_reader, split_of, text_of
+from agent.task.answers import label_reader, text_of
+from agent.task.columns import DataColumn, decide_columns, split_of
 from agent.task.scoring_rule import ScoringRule
 from agent.types import SPLITS, MetricSpec, canonical
 

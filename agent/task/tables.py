@@ -21,6 +21,7 @@ from agent.safe_file import (
     ROWS,
     TEXT,
     OutsideFile,
+    TooMuch,
     and_more,
     as_utf8,
     decode,
@@ -140,9 +141,10 @@ class DataFile(OutsideFile):
         try:
             stated = _SEP.fullmatch(lines[0])
             lines = ["", *lines[1:]] if stated else lines
-            with self.at(1):  # a limit within a row that spans lines
-                given = "\t" if self.suffix == ".tsv" else ""
-                self._table(lines, stated[1] if stated else given or _delimiter(lines))
+            given = "\t" if self.suffix == ".tsv" else ""
+            self._table(lines, stated[1] if stated else given or _delimiter(lines))
+        except TooMuch as error:  # within a row that spans lines
+            raise self.refusal(1, str(error)) from None
         finally:
             csv.field_size_limit(before)
 

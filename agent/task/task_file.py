@@ -5,7 +5,6 @@ Knows what one key may hold; what keys mean together (a metric on a field, a sig
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -76,8 +75,8 @@ class TomlTable(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-def _section(table: type[TomlTable], description: str) -> Any:
-    return Field(default_factory=lambda: table.model_validate({}), description=description)
+def _section(table: type[TomlTable]) -> Any:
+    return Field(default_factory=lambda: table.model_validate({}), description=table.__doc__)
 
 
 class FieldTable(TomlTable):
@@ -217,7 +216,7 @@ class SplitsTable(TomlTable):
 
 
 class KnowledgeTable(TomlTable):
-    """The documents that prompts look passages up in."""
+    """Documents that prompts look passages up in; {{context}} in the instruction is their place."""
 
     path: Line | Optional = Field(
         None,
@@ -270,96 +269,24 @@ class TaskFile(TomlTable):
     )
     fields: dict[str, FieldTable] = Field({}, description="More about each field of the signature, by its name.")
     metrics: list[MetricTable] = Field([], description="How answers are scored; default: by the type of the output.")
-    models: ModelsTable = _section(ModelsTable, "Which models take part.")
-    search: SearchTable = _section(SearchTable, "What the search may try.")
-    constraints: ConstraintsTable = _section(ConstraintsTable, "Hard limits on every prompt.")
-    budget: BudgetTable = _section(BudgetTable, "Hard caps on a run.")
+    models: ModelsTable = _section(ModelsTable)
+    search: SearchTable = _section(SearchTable)
+    constraints: ConstraintsTable = _section(ConstraintsTable)
+    budget: BudgetTable = _section(BudgetTable)
     run: dict[str, Any] = Field(
         {}, description="Options of `optimize run` for this task; what is given takes precedence."
     )
-    monitor: MonitorTable = _section(MonitorTable, "What counts as drift of answers in production.")
-    calibration: CalibrationTable = _section(CalibrationTable, "How sure an answer must be to be given.")
-    splits: SplitsTable = _section(SplitsTable, "File names of the three splits.")
-    knowledge: KnowledgeTable = _section(
-        KnowledgeTable, "Documents that prompts look passages up in; {{context}} in the instruction is their place."
-    )
-    conversation: ConversationTable = _section(
-        ConversationTable, "Conversations of several turns, in which a script or a model answers in the user's place."
-    )
+    monitor: MonitorTable = _section(MonitorTable)
+    calibration: CalibrationTable = _section(CalibrationTable)
+    splits: SplitsTable = _section(SplitsTable)
+    knowledge: KnowledgeTable = _section(KnowledgeTable)
+    conversation: ConversationTable = _section(ConversationTable)
     tools: Tools | Optional = Field(
         None,
         description="Tools that the model may call, where the answer is a list of calls: a JSON file as OpenAI, "
         "Anthropic, MCP (tools/list) or OpenAPI write it; FILE.py:NAME,... for functions of a Python file beside it; "
         "or tables [[tools]] with name, description and parameters.",
     )
-
-
-def json_schema() -> dict[str, Any]:
-    """Return the published JSON schema of task.toml: every key with its type, default and description."""
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **TaskFile.model_json_schema(by_alias=True)}
-    _add_metrics(schema)
-    schema["properties"]["run"] = {"$ref": "#/$defs/RunTable"}
-    schema["$defs"]["RunTable"] = _run_table()
-    tidy: dict[str, Any] = _tidy(schema)
-    return tidy | {"title": "task.toml"}
-
-
-def _run_table() -> dict[str, Any]:
-    kinds = {bool: "boolean", int: "integer", float: "number"}
-    properties: dict[str, Any] = {}
-    for name in TASK_RUN:
-        each = RunOptions.declared()[name]
-        kind: dict[str, Any] = {"enum": list(each.choices)} if each.choices else {}
-        if each.reading is None and not each.is_repeatable and not each.choices:
-            kind = {"type": kinds.get(each.kind, "string")}
-        bounds = {"minimum": each.bound("ge"), "exclusiveMinimum": each.bound("gt"), "maximum": each.bound("le")}
-        properties[name] = {
-            "description": each.about,
-            **kind,
-            **{key: at for key, at in bounds.items() if at is not None},
-        }
-    return {
-        "type": "object",
-        "additionalProperties": False,
-        "description": TaskFile.model_fields["run"].description,
-        "properties": properties,
-    }
-
-
-def _add_metrics(schema: dict[str, Any]) -> None:
-    table, rules = schema["$defs"]["MetricTable"], METRICS.usable()
-    forms: dict[str, dict[str, tuple[list[str], dict[str, Any]]]] = {}
-    for name, rule in rules.items():
-        home = f"{rule.options.__module__}.{rule.options.__qualname__}"
-        made = rule.options.model_json_schema(ref_template=f"#/$defs/{home}.{{model}}")
-        schema["$defs"] |= {f"{home}.{key}": part for key, part in made.get("$defs", {}).items()}
-        for key, option in made.get("properties", {}).items():
-            alike = forms.setdefault(key, {})
-            alike.setdefault(json.dumps(option, sort_keys=True), ([], option))[0].append(name)
-    for key, alike in forms.items():
-        told = [option | {"description": _about(names, option)} for names, option in alike.values()]
-        both = {"anyOf": told, "description": " ".join(form["description"] for form in told)}
-        table["properties"][key] = told[0] if len(told) == 1 else both
-    table["properties"]["name"]["enum"] = list(rules)
-    table["additionalProperties"] = False
-
-
-def _about(names: list[str], option: dict[str, Any]) -> str:
-    text = option.get("description", "an option.")
-    return f"{', '.join(names)}: {text[:1].lower()}{text[1:]}"
-
-
-def _tidy(part: Any) -> Any:
-    if isinstance(part, list):
-        return [_tidy(item) for item in part]
-    if not isinstance(part, dict):
-        return part
-    noise = {
-        key
-        for key, value in part.items()
-        if (key == "title" and isinstance(value, str)) or (key == "default" and value is None)
-    }
-    return {key: _tidy(value) for key, value in part.items() if key not in noise}
 
 
 # -- a parsed task.toml against the model ------------------------------------------------------------------------------

@@ -12,13 +12,13 @@ from typing import Any
 from agent.errors import InputError
 from agent.metrics.comparison import units_in
 from agent.safe_text import counted, listed, printable, quoted
+from agent.task.answers import text_of
 from agent.task.checks import PLACEHOLDER
-from agent.task.columns import DataColumn, field_name, text_of
+from agent.task.columns import DataColumn, field_name
 from agent.task.scoring_rule import ScoringRule
 from agent.types import SPLITS, FieldType
 
-SCHEMA_FILE = "task.schema.json"
-SCHEMA_LINE = f"#:schema ../{SCHEMA_FILE}\n"
+SCHEMA_LINE = "#:schema ../task.schema.json\n"
 OTHERS: Mapping[FieldType, Sequence[tuple[str, str]]] = {
     "text": (
         ('name = "exact_match"', "the label itself"),

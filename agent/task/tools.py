@@ -19,8 +19,8 @@ from agent.metrics.calls import ABSENT, calls_in, has_accepted, require_accepted
 from agent.safe_file import parse_cell
 from agent.safe_text import listed, near, problem, quoted, shown
 from agent.task import tool_functions
+from agent.task.answers import text_of
 from agent.task.checks import statements_of
-from agent.task.columns import text_of
 from agent.task.examples import json_checker, listed_problems
 from agent.task.openapi import OpenApi, as_object
 from agent.task.tool_functions import tool_of_function

@@ -47,11 +47,6 @@ class Feedback:
     value: bool | float | str | None
 
 
-def _feedback_of(record: Mapping[str, Any]) -> tuple[Feedback, ...]:
-    said = [(key, record[key]) for key in KEYS if record.get(key) not in (None, "", [], {})]
-    return tuple(each for key, value in said for each in said_in(key, value))
-
-
 def said_in(name: str, said: Any) -> Iterator[Feedback]:
     """Yield the parts of a feedback: each of a list, the value of an object, or each of its keys.
 
@@ -81,7 +76,7 @@ def scales_of(feedback: Iterable[Feedback]) -> Scales:
     """
     highest: dict[str, float] = {}
     for each in feedback:
-        if isinstance(each.value, int | float) and not isinstance(each.value, bool) and each.value > 1:
+        if isinstance(each.value, int | float) and each.value > 1:  # true is not
             highest[each.name] = max(each.value, highest.get(each.name, each.value))
     return highest
 
@@ -130,8 +125,11 @@ class TraceKind:
     read: Callable[[Mapping[str, Any]], Iterator[Trace]]
 
 
-def _expected(record: Mapping[str, Any]) -> str:
-    return _text(expected) if (expected := record.get("expectedOutput", record.get("expected_output"))) else ""
+def _trace(record: Mapping[str, Any], inputs: Mapping[str, str], output: str, system: str = "") -> Trace:
+    expected = record.get("expectedOutput", record.get("expected_output"))
+    said = [(key, record[key]) for key in KEYS if record.get(key) not in (None, "", [], {})]
+    feedback = tuple(each for key, value in said for each in said_in(key, value))
+    return Trace(inputs, output, _text(expected) if expected else "", feedback, system)
 
 
 def _text(value: Any) -> str:
@@ -147,11 +145,9 @@ def _text(value: Any) -> str:
 
 
 def _asked(turns: Sequence[Any]) -> tuple[dict[str, str], str]:
-    messages = [turn for turn in turns if isinstance(turn, Mapping)]
-    system = "\n".join(_text(turn) for turn in messages if turn.get("role") in ("system", "developer"))
-    said = [
-        (str(turn.get("role")), _text(turn)) for turn in messages if turn.get("role") not in ("system", "developer")
-    ]
+    messages = [(str(turn.get("role")), _text(turn)) for turn in turns if isinstance(turn, Mapping)]
+    system = "\n".join(text for role, text in messages if role in ("system", "developer"))
+    said = [(role, text) for role, text in messages if role not in ("system", "developer")]
     users = [text for role, text in said if role == "user"]
     whole = "\n".join(f"{' '.join(role.split())}: " + text.replace("\n", "\n  ") for role, text in said)
     text = whole if len(said) > 1 else (users or [whole])[0]
@@ -178,15 +174,13 @@ def _openai(record: Mapping[str, Any]) -> Iterator[Trace]:
     if choices:
         output = _text(choices[0].get("message", choices[0]))
     elif isinstance(reply.get("output"), list):
-        output = _text(
-            [part for part in reply["output"] if isinstance(part, Mapping) and part.get("type") == "message"]
-        )
+        output = _text([part for part in _mappings(reply["output"]) if part.get("type") == "message"])
     elif other is not None:
         output = _text(other)
     else:
         output, turns = (_text(turns[-1]), turns[:-1]) if turns[-1].get("role") == "assistant" else ("", turns)
     inputs, system = _asked(turns)
-    yield Trace(inputs, output, _expected(record), _feedback_of(record), system)
+    yield _trace(record, inputs, output, system)
 
 
 def _not(value: Any, key: str, kind: str) -> ValueError:
@@ -204,13 +198,13 @@ def _langfuse(record: Mapping[str, Any]) -> Iterator[Trace]:
         inputs = {str(name): value.strip() for name, value in asked.items()}
     else:
         inputs = {INPUT: _text(asked)}
-    yield Trace(inputs, output, _expected(record), _feedback_of(record), system)
+    yield _trace(record, inputs, output, system)
 
 
 def _production(record: Mapping[str, Any]) -> Iterator[Trace]:
     asked, output = record.get("inputs") or {}, _text(record["reply"])
     inputs = {str(name): _text(value) for name, value in asked.items()} if isinstance(asked, Mapping) else {}
-    yield Trace(inputs or {INPUT: _text(asked)}, output, _expected(record), _feedback_of(record))
+    yield _trace(record, inputs or {INPUT: _text(asked)}, output)
 
 
 def _otlp(record: Mapping[str, Any]) -> Iterator[Trace]:
@@ -223,20 +217,18 @@ def _otlp(record: Mapping[str, Any]) -> Iterator[Trace]:
 
 
 def _of_span(found: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Trace:
-    results = [each for each in events if each.get("name") == f"{EVALUATION}.result"]
-    evaluations = [_attributes(each.get("attributes")) for each in results]
+    results = [_attributes(each.get("attributes")) for each in events if each.get("name") == f"{EVALUATION}.result"]
     turns = _parsed(found.get("gen_ai.input.messages")) or _numbered(found, "gen_ai.prompt.")
     inputs, system = _asked(turns)
     system = system or _text(_parsed(found.get("gen_ai.system_instructions")))
     said = _parsed(found.get("gen_ai.output.messages")) or _numbered(found, "gen_ai.completion.")
-    feedback = tuple(each for part in (found, *evaluations) for each in _evaluated(part))
-    return Trace(inputs, _text(said[:1]), "", feedback, system)
-
-
-def _evaluated(found: Mapping[str, Any]) -> Iterator[Feedback]:
-    score = {"stringValue": found.get(f"{EVALUATION}.score.label"), "value": found.get(f"{EVALUATION}.score.value")}
-    if score != {"stringValue": None, "value": None}:
-        yield from said_in(str(found.get(f"{EVALUATION}.name") or EVALUATION), score)
+    feedback = list[Feedback]()
+    for part in (found, *results):
+        label, value = part.get(f"{EVALUATION}.score.label"), part.get(f"{EVALUATION}.score.value")
+        if label is not None or value is not None:
+            name = str(part.get(f"{EVALUATION}.name") or EVALUATION)
+            feedback += said_in(name, {"stringValue": label, "value": value})
+    return Trace(inputs, _text(said[:1]), "", tuple(feedback), system)
 
 
 def _mappings(value: Any) -> list[Mapping[str, Any]]:
@@ -278,22 +270,17 @@ def _numbered(found: Mapping[str, Any], start: str) -> list[dict[str, Any]]:
     return turns
 
 
-def _is_langfuse(record: Mapping[str, Any]) -> bool:
-    own = ("traceId", "projectId", "observations", "htmlPath", "scores", "userId", "sessionId")
-    return "input" in record and "output" in record and any(name in record for name in own)
-
-
+_LANGFUSE = {"traceId", "projectId", "observations", "htmlPath", "scores", "userId", "sessionId"}
+_ASKED = {"input", "output"}
 KINDS: tuple[TraceKind, ...] = (
-    TraceKind("OpenTelemetry spans (OTLP/JSON)", lambda record: "resourceSpans" in record, _otlp),
+    TraceKind("OpenTelemetry spans (OTLP/JSON)", lambda r: "resourceSpans" in r, _otlp),
+    TraceKind("a production log", lambda r: isinstance(r.get("reply"), str) and "inputs" in r, _production),
     TraceKind(
-        "a production log", lambda record: isinstance(record.get("reply"), str) and "inputs" in record, _production
+        "OpenAI chat logs", lambda r: bool(_messages(r)) and not (r.keys() >= _ASKED and r.keys() & _LANGFUSE), _openai
     ),
-    TraceKind("OpenAI chat logs", lambda record: bool(_messages(record)) and not _is_langfuse(record), _openai),
-    TraceKind("Langfuse traces", lambda record: "input" in record and "output" in record, _langfuse),
+    TraceKind("Langfuse traces", lambda r: r.keys() >= _ASKED, _langfuse),
 )
 """In the order in which a record is tried."""
-
-
 LABEL = "output"
 """The column of the right answers."""
 MOST_LISTED = 20
@@ -390,7 +377,6 @@ def _kind_of(record: Mapping[str, Any]) -> TraceKind | None:
 
 def _rows(kind: TraceKind, placed: list[tuple[int, Trace]]) -> TraceRows:
     full = [(line, trace) for line, trace in placed if trace.output and any(trace.inputs.values())]
-    usable = [trace for _, trace in full]
     scales = scales_of(said for _, trace in placed for said in trace.feedback)
     labels: dict[str, set[str]] = {}
     first: dict[str, tuple[int, Trace]] = {}
@@ -399,15 +385,13 @@ def _rows(kind: TraceKind, placed: list[tuple[int, Trace]]) -> TraceRows:
         first.setdefault(key, (line, trace))
         if label := trace.label(scales):
             labels.setdefault(key, set()).add(label)
-    column = f"right_{LABEL}" if any(LABEL in trace.inputs for trace in usable) else LABEL
+    column = f"right_{LABEL}" if any(LABEL in trace.inputs for _, trace in full) else LABEL
     table: list[tuple[int, dict[str, str]]] = []
-    personal = 0
     for key, (line, trace) in first.items():
         confirmed = labels.get(key, set())
-        row = {**trace.inputs, **({column: next(iter(confirmed))} if len(confirmed) == 1 else {})}
-        personal += any(map(_PERSONAL.search, row.values()))
-        table.append((line, row))
-    systems = Counter(trace.system for trace in usable if trace.system)
+        table.append((line, {**trace.inputs, **({column: next(iter(confirmed))} if len(confirmed) == 1 else {})}))
+    personal = sum(any(map(_PERSONAL.search, row.values())) for _, row in table)
+    systems = Counter(trace.system for _, trace in full if trace.system)
     instruction, count = systems.most_common(1)[0] if systems else ("", 0)
     labelled = sum(column in row for _, row in table)
     contradicted = sum(len(confirmed) > 1 for confirmed in labels.values())
@@ -420,14 +404,15 @@ def _rows(kind: TraceKind, placed: list[tuple[int, Trace]]) -> TraceRows:
     if scales:
         highest = listed(f"{name} {most:g}" for name, most in scales.items())
         lines.append(f"with numbers above 1 only the highest in the file says that an answer is right: {highest}")
-    before = counted(len(usable) - len(first), "answer")
-    empty = len(placed) - len(usable)
-    lines.append(f"left out: {before} to inputs that came before, {empty} without a question or a text")
+    before = counted(len(full) - len(first), "answer")
+    lines.append(
+        f"left out: {before} to inputs that came before, {len(placed) - len(full)} without a question or a text"
+    )
     if personal:
         lines.append(
             f"warning: {counted(personal, 'row seems', 'rows seem')} to hold personal data (e-mail addresses, "
             "telephone, card or account numbers); rows become examples, and are sent to models: take out what must "
             "not be there"
         )
-    answers = tuple(trace.expected or trace.output for trace in usable)
-    return TraceRows(column, table, answers, instruction if count > len(usable) / 2 else "", tuple(lines))
+    answers = tuple(trace.expected or trace.output for _, trace in full)
+    return TraceRows(column, table, answers, instruction if count > len(full) / 2 else "", tuple(lines))

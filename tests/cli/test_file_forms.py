@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import promptassay as pa
 from agent.safe_file import as_utf8, told
-from agent.task.documents import is_html, strip_html
+from agent.task.html_text import is_html, strip_html
 from tests.cli.test_apply import words, written
 from tests.cli.world import INSTRUCTION, files, good, good_json, learner, optimize, refused
 from tests.conftest import Made

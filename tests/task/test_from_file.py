@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from agent.errors import InputError, ProblemsError
 from agent.prompt.reply_parser import parse_reply
 from agent.safe_file import parse_toml
-from agent.task.columns import decide_columns, field_name, target_type
+from agent.task.answers import target_type
+from agent.task.columns import decide_columns, field_name
 from agent.task.from_file import task_from_file, write_task
 from agent.task.load import load_task
+from agent.task.published_schema import json_schema
 from agent.task.splits import near_duplicates
-from agent.task.task_file import json_schema
 from agent.task.task_text import Reading, string
 from agent.types import Example, Task
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agent.errors import InputError
 from agent.metrics.number_metrics import OrdinalOptions, ordinal
 from agent.safe_file import parse_toml
-from agent.task.columns import known_scale
+from agent.task.answers import known_scale
 from agent.task.from_file import write_task
 from agent.task.scoring_rule import metric_asked
 from agent.task.task_text import Reading

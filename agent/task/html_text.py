@@ -1,0 +1,121 @@
+"""Texts with HTML in them: told, taken out, and fed to a parser without what is not shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any
+
+from agent.safe_text import counted, quoted
+
+if TYPE_CHECKING:
+    from agent.options.shared import FormOptions
+
+_NOT_SHOWN = re.compile(  # taken out first: where one of them is not closed, html.parser takes the square of the time
+    r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\s*>|\Z)|<![^>]*>?", re.DOTALL | re.IGNORECASE
+)
+SHARE = 0.1  # of the texts of a column; with as many in HTML it is named
+_BLOCKS = frozenset((
+    "address", "article", "aside", "blockquote", "body", "br", "center", "dd", "details", "dialog", "div", "dl",
+    "dt", "fieldset", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "head", "header", "hr",
+    "html", "legend", "li", "main", "nav", "ol", "p", "pre", "section", "summary", "table", "tbody", "tfoot",
+    "thead", "title", "tr", "ul",
+))  # fmt: skip
+_INLINE = frozenset((
+    "a", "abbr", "acronym", "b", "base", "bdi", "bdo", "big", "button", "cite", "code", "col", "colgroup", "data",
+    "del", "dfn", "em", "embed", "font", "i", "iframe", "img", "input", "ins", "kbd", "label", "link", "map",
+    "mark", "meta", "noscript", "object", "option", "param", "picture", "q", "s", "samp", "select", "small",
+    "source", "span", "strike", "strong", "sub", "sup", "svg", "td", "template", "textarea", "th", "time", "tt",
+    "u", "var", "video", "wbr",
+))  # fmt: skip
+_HIDDEN = frozenset(("script", "style"))
+_NAMES = "|".join(sorted(_BLOCKS | _INLINE, key=len, reverse=True))
+_TAG = re.compile(rf"</?(?:{_NAMES})(?:\s[^<>]*)?/?>", re.IGNORECASE)
+_ENTITY = re.compile(r"&(?:[a-z]{2,8}|#[0-9]{1,7}|#x[0-9a-f]{1,6});", re.IGNORECASE)
+
+
+def is_html(text: str) -> bool:
+    """Whether a text has tags of HTML, or entities.
+
+    >>> is_html("<p>Hi"), is_html("Tom &amp; Jo"), is_html("a < b > c, <bob@example.org>")
+    (True, True, False)
+    """
+    return _TAG.search(text) is not None or _ENTITY.search(text) is not None
+
+
+def html_notes(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], form: FormOptions) -> list[str]:
+    """Say which columns hold HTML, one line each, or that it was taken out."""
+    if form.strip_html:
+        do = "do the same where the prompt is used: optimize apply --strip-html, promptassay.strip_html(text)"
+        return [f"HTML was taken out of the inputs (--strip-html); {do}"]
+    notes = []
+    for name in columns:
+        texts = [cell for row in rows if isinstance(cell := row.get(name), str) and cell.strip()]
+        if (count := sum(map(is_html, texts))) and count >= SHARE * len(texts):
+            what = f"HTML in {count} of {counted(len(texts), 'row')}; --strip-html takes it out"
+            notes.append(f"column {quoted(name)}: {what}")
+    return notes
+
+
+def strip_html(text: str) -> str:
+    """Return a text without tags and comments of HTML, with its entities decoded; what is no HTML stays unchanged.
+
+    >>> strip_html("<p>Tom &amp; Jo</p><p>call <b>me</b>: <jo@example.org></p>")
+    'Tom & Jo\\ncall me: <jo@example.org>'
+    """
+    if not is_html(text):
+        return text
+    page = _Text()
+    try:
+        parse_html(page, text)
+    except ValueError:
+        return text
+    return page.text()
+
+
+def parse_html(page: HTMLParser, text: str) -> None:
+    """Feed a text to a parser, without scripts, styles and comments. Raises ValueError for broken declarations."""
+    shown = _NOT_SHOWN.sub(" ", text)
+    end = shown.rfind(">") + 1
+    try:
+        page.feed(shown[:end] + escape(shown[end:], quote=False).replace("&amp;", "&"))
+        page.close()
+    except AssertionError as error:  # what the standard library raises on `<![` and the like
+        raise ValueError(f"is no HTML that can be read ({str(error)[:60]!a}); correct it") from error
+
+
+def stripped(value: Any) -> Any:
+    """Return a cell with the HTML taken out of its texts."""
+    if isinstance(value, str):
+        return strip_html(value)
+    if isinstance(value, list):
+        return [stripped(part) for part in value]
+    return {key: stripped(part) for key, part in value.items()} if isinstance(value, dict) else value
+
+
+class _Text(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self._parts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self._put(tag, " " if tag in ("td", "th") else "", self.get_starttag_text() or "")
+
+    handle_startendtag = handle_starttag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._put(tag, "", f"</{tag}>")
+
+    def _put(self, tag: str, inline: str, written: str) -> None:
+        """Add a line break for a block, and as written what is no tag of HTML, such as <bob@example.org>."""
+        known = "\n" if tag in _BLOCKS else inline
+        self._parts.append(known if tag in _BLOCKS | _INLINE | _HIDDEN else written)
+
+    def handle_data(self, data: str) -> None:
+        self._parts.append(data)
+
+    def text(self) -> str:
+        lines = [" ".join(line.split()) for line in "".join(self._parts).split("\n")]
+        return "\n".join(line for line in lines if line)
