@@ -13,16 +13,14 @@ import json
 import math
 import os
 import re
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from agent.errors import InputError, Problem, ProblemsError, refuse_all
+from agent.errors import InputError, Problem, ProblemsError, ReleaseError, refuse_all
 from agent.safe_text import counted, problem, quoted, shown
 
 MAX_TOML = 1_000_000  # characters; at this size the slowest that is still parsed takes about a second
@@ -83,6 +81,8 @@ def new_files(folder: Path) -> Iterator[Path]:
 
     A block that fails leaves `folder` as it was. Raises OSError when the disk refuses.
     """
+    import tempfile  # here, as a program that only loads a prompt starts faster without it
+
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as name:
         beside = Path(name)
@@ -112,6 +112,8 @@ def new_file(path: Path, private: bool = False) -> Iterator[IO[bytes]]:
         with new.open("wb") as file:
             yield file
         if target.exists() and not private:
+            import shutil
+
             shutil.copymode(target, new)
 
 
@@ -126,6 +128,15 @@ def append_line(path: Path, line: bytes) -> None:
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextmanager
+def disk_errors(what: str, fix: str = "") -> Iterator[None]:
+    """Turn an OSError of the block into a ReleaseError: `WHAT (REASON); FIX`."""
+    try:
+        yield
+    except OSError as error:
+        raise ReleaseError(f"{what} ({error.strerror or error}){fix and f'; {fix}'}") from error
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

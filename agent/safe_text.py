@@ -25,6 +25,26 @@ def printable(text: str, keep: str = "", mark: Callable[[str], str] = _escape) -
     return "".join(c if c.isprintable() or c in keep else mark(c) for c in text)
 
 
+class _Marks(dict[int, int | str]):
+    def __missing__(self, code: int) -> int | str:
+        is_shown = chr(code) in "\n\t" or chr(code).isprintable()
+        self[code] = mark = code if is_shown else f"\\x{code:02x}"
+        return mark
+
+
+_MARKS = _Marks()
+
+
+def plain(text: str) -> str:
+    """Make control and invisible characters of untrusted text visible, such as \\x1b; lines stay."""
+    return text.translate(_MARKS)
+
+
+def whole_characters(text: str) -> str:
+    """Replace lone surrogates, which neither UTF-8 nor SQLite takes, by question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def quoted(value: Any, limit: int = 80) -> str:
     """Write `value` as Python would, cut to `limit` characters; never raises."""
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "agent"
 LAYERS = (
-    ("errors", "conversation", "shipped", "strict", "worker"),
+    ("errors", "conversation", "shipped", "safe_sql", "strict", "worker"),
     ("safe_text",),
     ("safe_file",),
     ("types", "redact", "registry", "extras", "retrieval", "results"),

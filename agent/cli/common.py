@@ -16,8 +16,9 @@ from agent.cli import SETTINGS as SETTINGS
 from agent.errors import InputError
 from agent.jobs.locations import LEDGER
 from agent.jobs.tasks import samples, tasks_here
-from agent.report.blocks import plain as plain
 from agent.report.blocks import short as short
+from agent.safe_text import plain as plain
+from agent.safe_text import printable
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -91,7 +92,7 @@ def print_json(value: Any) -> None:
     stdout is not UTF-8 so does all that is not ASCII."""
     is_utf8 = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
     text = json.dumps(value, indent=2, ensure_ascii=not is_utf8, allow_nan=False)
-    click.echo("".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text))
+    click.echo(printable(text, "\n", lambda char: json.dumps(char)[1:-1]))
 
 
 def print_shown(found: Any, as_json: bool) -> int:

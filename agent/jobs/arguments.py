@@ -29,6 +29,7 @@ from agent.options.jobs import RecordedOptions, RunOptions
 from agent.options.option import option
 from agent.options.shared import LedgerOption, TrackOptions
 from agent.safe_file import new_file
+from agent.safe_text import SURROGATE
 from agent.scoring.task_metrics import MetricFunction, register, registered
 from agent.search.registered import STRATEGIES
 from agent.task.load import load_task
@@ -233,7 +234,7 @@ def lines_of(rows: Sequence[Any]) -> tuple[list[str], list[Problem]]:
             line.encode("utf-8")
             lines.append(line)
         except UnicodeEncodeError:
-            halves = [key for key, value in row.items() if re.search("[\ud800-\udfff]", f"{key}{value}")]
+            halves = [key for key, value in row.items() if SURROGATE.search(f"{key}{value}")]
             columns = ", ".join(map(ascii, halves)) or "a nested value"
             problems.append(Problem(where, f"{columns}: holds half a character (a lone surrogate); take it out"))
         except (TypeError, ValueError) as error:

@@ -28,7 +28,7 @@ from agent.redact import rare_secrets_in, redact
 from agent.release.production_logs import MISSING, listed_once, value_of
 from agent.results.base import WasNow
 from agent.results.rows import LearnResult, LeftOutRows
-from agent.safe_file import parse_data, parse_toml, read_bytes
+from agent.safe_file import parse_data, read_bytes
 from agent.safe_text import problem, quoted, shown
 from agent.shipped import content_id
 from agent.task.answers import parse_number
@@ -116,11 +116,11 @@ def learn(
 
 
 def _train_file(folder: Path) -> str:
-    from agent.task.task_file import parse
+    from agent.task.task_file import parse_folder
 
-    toml = folder / "task.toml"
-    named = parse(parse_toml(toml.read_text("utf-8-sig"), shown(toml))).file.splits.train
-    name = named or ("train.jsonl" if (folder / "train.jsonl").exists() else "train.csv")
+    name = parse_folder(folder).file.splits.train or (
+        "train.jsonl" if (folder / "train.jsonl").exists() else "train.csv"
+    )
     if Path(name).suffix.lower() != ".jsonl":
         raise InputError(f"{shown(folder / name)}: rows are added to a .jsonl file; save the train rows as train.jsonl")
     return name

@@ -33,9 +33,10 @@ from agent.options.option import option
 from agent.programs.kinds import Kind, program_for
 from agent.release.result import RunResult
 from agent.release.runtime import load_prompt
-from agent.report.blocks import plain, text
+from agent.report.blocks import text
 from agent.report.facts import without_result
 from agent.report.terminal import show
+from agent.safe_text import plain
 from agent.search.plan import Plan
 from agent.types import LM, Completion, Outcome, Request, Spend, SplitName, Trial, scores_labels
 

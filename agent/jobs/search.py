@@ -26,10 +26,11 @@ from agent.options.jobs import MigrateOptions, RecordedOptions, ResumeOptions, R
 from agent.options.shared import PlanOption, PublishedOptions
 from agent.redact import without_password
 from agent.release.result import RunResult
-from agent.report.blocks import Column, PageSection, plain, table, text
+from agent.report.blocks import Column, PageSection, table, text
 from agent.report.run_blocks import run_sections, screen_lines
 from agent.report.terminal import show, show_sections
 from agent.report.view import RunView
+from agent.safe_text import plain
 from agent.search.registered import STRATEGIES
 from agent.stats.intervals import smallest_margin
 from agent.tracking.tracker import TRACKERS

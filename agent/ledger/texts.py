@@ -24,6 +24,7 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.ledger.query import REPLY, TOOL_TEXTS, History, Row
+from agent.safe_text import whole_characters
 
 MOST_TEXTS = 2_000_000
 MOST_CHARS = 500_000_000
@@ -141,7 +142,7 @@ def _texts(history: History, run_id: str) -> Iterator[Row]:
             "row": row,
             "split": split,
             "score": own.get("score", trial["mean"]),
-            "text": text.encode("utf-8", "replace").decode("utf-8"),  # SQLite takes no lone surrogates
+            "text": whole_characters(text),
         }
 
     for found in history.each(

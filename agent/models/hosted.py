@@ -35,6 +35,7 @@ from agent.models.transport import (
     words,
 )
 from agent.redact import mask, rare_secrets_in, redact, secrets_in
+from agent.safe_text import printable
 from agent.types import Completion, FinishReason, Request, Usage
 from agent.worker import run_aside
 
@@ -405,7 +406,7 @@ class HostedModel(ABC):
         if len(text) > _READ + longest:  # a key cut at the end goes with the last characters
             text = redact(text[: _READ + longest], self._secrets)[: -longest or None]
         text = " ".join(redact(text, self._secrets).split())
-        text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: _DETAIL + 1])
+        text = printable(text[: _DETAIL + 1], mark=lambda char: "\N{REPLACEMENT CHARACTER}")
         return text if len(text) <= _DETAIL else text[:_DETAIL] + "…"
 
     def _served(self, name: object) -> str:

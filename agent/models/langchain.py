@@ -34,6 +34,7 @@ from agent.models.openai import NO_KEY, OpenAIServer, sdk_http_client
 from agent.models.tool_calling import calls_text, openai_messages, openai_tools
 from agent.redact import silence_tracing
 from agent.retrieval.vectors import MOST_DIMENSIONS, Vector, packed, unpacked
+from agent.safe_text import whole_characters
 from agent.types import Completion, Message, Request, Usage
 
 KEY_VARIABLES: Mapping[str, str] = {
@@ -240,7 +241,7 @@ _COMPATIBLE = "openai-compatible"
 
 def embedding_request(texts: Sequence[str]) -> Request:
     """The request for the vectors of at most `MOST_TEXTS` texts. Providers refuse an empty one, so it gets a word."""
-    cut = [text.strip()[:MOST_CHARS].encode("utf-8", "replace").decode("utf-8") for text in texts]
+    cut = [whole_characters(text.strip()[:MOST_CHARS]) for text in texts]
     return Request(tuple(Message("user", text or "(empty)") for text in cut), max_tokens=0)
 
 

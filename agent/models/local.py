@@ -22,6 +22,7 @@ from agent.models.local_engines import EngineCall, Engines, close_engines, open_
 from agent.models.model_registry import missing, model
 from agent.models.tool_calling import described
 from agent.models.weights import known_weights, weights_path
+from agent.safe_text import whole_characters
 from agent.types import Completion, FinishReason, Message, Request, Usage, calls_schema
 
 WEIGHTS = "sha256:"
@@ -155,7 +156,7 @@ def without_turn_marks(text: str) -> str:
 
     Lone surrogates and NUL, which the engine cannot take, become the replacement character.
     """
-    clean = text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
+    clean = whole_characters(text).replace("\0", "\ufffd")
     return _TURN.sub(lambda match: f"{match[0]}\u200b", clean)
 
 

@@ -17,6 +17,7 @@ from agent.prompt.parts.kinds import held
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.template import escape, marks, placeholder
 from agent.retrieval.passages import CONTEXT
+from agent.safe_text import SURROGATE
 from agent.types import Field, Signature, Task, TechniqueName, canonical
 
 _REASONS = re.compile(
@@ -142,7 +143,6 @@ def builtin_rewrites(task: Task) -> tuple[Rewrite, ...]:
 
 NOT_FOR_DSPY = ("\ue0f7", "<<CUSTOM-TYPE-START-IDENTIFIER>>")
 """Texts that a candidate of a DSPy layout must not hold: our own sentinel, and what DSPy reads as an attachment."""
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def why_rejected(candidate: PromptCandidate, task: Task) -> str:
@@ -156,7 +156,7 @@ def why_rejected(candidate: PromptCandidate, task: Task) -> str:
         return "the instruction is empty"
     parts = list(held(candidate))
     texts = " ".join(text for kind, settings in parts for text in kind.texts(settings))
-    if _SURROGATE.search(candidate.role + candidate.instruction + texts):
+    if SURROGATE.search(candidate.role + candidate.instruction + texts):
         return "the instruction holds a lone surrogate, which is no text"
     needed, present = marks(task.instruction, names), marks(candidate.instruction, names)
     if lost := needed - present:

@@ -20,17 +20,10 @@ from typing import Any
 from agent.conversation import as_text, messages_of, user_text
 from agent.errors import ReleaseError
 from agent.prompt.template import placeholder
-from agent.release.prompt_file import (
-    FENCE,
-    HEADING_LIKE,
-    MESSAGES_FILE,
-    PROMPT_FILE,
-    PromptRelease,
-    disk_errors,
-    sections_of,
-)
+from agent.release.prompt_file import FENCE, HEADING_LIKE, MESSAGES_FILE, PROMPT_FILE, PromptRelease, sections_of
 from agent.release.runtime import Prompt, load_prompt
-from agent.safe_file import new_files
+from agent.safe_file import disk_errors, new_files
+from agent.safe_text import SURROGATE
 from agent.types import ChatRole
 
 HOSTILE = (
@@ -64,7 +57,7 @@ def export_markdown(release: PromptRelease) -> str:
         sections.append(f"{title}\n\n{lines}\n")
     head = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
     text = "\n".join([f"{FENCE}\n{head}\n{FENCE}\n", *sections])
-    if found := re.search("[\ud800-\udfff]", text):
+    if found := SURROGATE.search(text):
         raise ReleaseError(
             f"{release.name!r}: {PROMPT_FILE} cannot hold the lone surrogate {found[0]!a} "
             f"(after {text[max(0, found.start() - 30) : found.start()]!a}); take it out of the prompt"
@@ -82,7 +75,7 @@ def export_messages(release: PromptRelease) -> str:
         raise ReleaseError(
             f"{release.name!r}: {MESSAGES_FILE} cannot hold {found[0]!a} as two characters; write the one they make"
         )
-    return re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
+    return SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def write_release(release: PromptRelease, folder: str | os.PathLike[str]) -> Path:

@@ -19,8 +19,8 @@ from typing import Annotated, Any
 
 from agent.errors import ReleaseError
 from agent.release.aliases import NAME, releases_root
-from agent.release.prompt_file import MAX_FILE, disk_errors, only_release_errors
-from agent.safe_file import new_files, parse_json, read_file
+from agent.release.prompt_file import MAX_FILE, only_release_errors
+from agent.safe_file import disk_errors, new_files, parse_json, read_file
 from agent.shipped import content_id
 from agent.strict import Rule, read_as
 

@@ -41,8 +41,8 @@ from agent.release.aliases import (
     released_names,
 )
 from agent.release.file_release import FileRelease, kept_files, read_files, restored_files
-from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, disk_errors, read_release, release_in
-from agent.safe_file import sync_folder
+from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, read_release, release_in
+from agent.safe_file import disk_errors, sync_folder
 
 PATIENCE = 20.0  # seconds to wait for another process that moves an alias of the same name
 Chain = Ledger | History | None

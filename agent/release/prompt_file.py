@@ -120,15 +120,6 @@ def only_release_errors(what: object) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def disk_errors(what: str, fix: str = "") -> Iterator[None]:
-    """Turns an OSError of the block into a ReleaseError: `WHAT (REASON); FIX`."""
-    try:
-        yield
-    except OSError as error:
-        raise ReleaseError(f"{what} ({error.strerror or error}){fix and f'; {fix}'}") from error
-
-
 def read_release(path: str | os.PathLike[str], *, verify: bool = True) -> PromptRelease:
     """Reads a prompt.md, a messages.json, or the folder that holds a prompt.md.
 

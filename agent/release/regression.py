@@ -19,11 +19,12 @@ from xml.etree import ElementTree
 
 from agent.errors import InputError
 from agent.evaluate.breakdown import consistency
-from agent.release.prompt_file import disk_errors
 from agent.release.suite import is_answer
 from agent.results.base import Mean, WasNow
 from agent.results.breakdown import Steadiness
 from agent.results.checks import CheckResult, Difference, Flip, FlipTest, SuiteComparison
+from agent.safe_file import disk_errors
+from agent.safe_text import printable
 from agent.stats.changes import flip_p_value, moved_p_value
 from agent.stats.intervals import mean_ci, paired_difference
 from agent.types import Example, Field, Outcome, canonical
@@ -288,7 +289,7 @@ def _xml(text: str) -> str:
 
 def _cell(text: str, longest: int = CELL) -> str:
     """Text as it is, on one line: no character of it is read as Markdown or HTML."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    line = " ".join(printable(text, mark=lambda char: " ").split())
     line = line if len(line) <= longest else f"{line[: longest - 1]}…"
     line = re.sub(r"([\\`*_\[\]()#|~!@])", r"\\\1", line)
     return _LINK.sub(lambda found: "".join(f"&#{ord(c)};" for c in found[0]), html.escape(line, quote=False))

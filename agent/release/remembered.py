@@ -24,10 +24,10 @@ from agent.prompt.parts.part import Row
 from agent.prompt.reply_parser import broken_limit
 from agent.prompt.template import PICKED, answer_text, fill, label_text, worked_text
 from agent.redact import rare_secrets_in, redact
-from agent.release.prompt_file import PromptRelease, disk_errors
+from agent.release.prompt_file import PromptRelease
 from agent.retrieval.pick import PoolRow
 from agent.retrieval.pool import same_words, text_of
-from agent.safe_file import parse_json, read_file, sync_folder
+from agent.safe_file import disk_errors, parse_json, read_file, sync_folder
 from agent.shipped import MAX_NUMBER, Field, canonical, content_id
 from agent.strict import read_as
 

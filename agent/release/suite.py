@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from agent.errors import ReleaseError
-from agent.release.prompt_file import disk_errors
 from agent.release.runtime import Prompt
-from agent.safe_file import new_files, parse_json, read_file
+from agent.safe_file import disk_errors, new_files, parse_json, read_file
 from agent.strict import REAL, Rule, read_as
 from agent.types import (
     Budget,

@@ -10,28 +10,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+from agent.safe_text import plain
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Surface = Literal["", "screen", "page"]
 """Where a block or a column is shown: everywhere, on a terminal alone, on pages alone."""
-
-
-class _Marks(dict[int, int | str]):
-    """For `str.translate`: each control or invisible character as a mark."""
-
-    def __missing__(self, code: int) -> int | str:
-        is_shown = chr(code) in "\n\t" or chr(code).isprintable()
-        self[code] = mark = code if is_shown else f"\\x{code:02x}"
-        return mark
-
-
-_MARKS = _Marks()
-
-
-def plain(text: str) -> str:
-    """Make control and invisible characters of untrusted text visible, such as \\x1b."""
-    return text.translate(_MARKS)
 
 
 def short(text: str, width: int) -> str:

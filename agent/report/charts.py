@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
 
 from agent.report import facts
-from agent.report.blocks import plain
 from agent.report.facts import carried, gain
+from agent.safe_text import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

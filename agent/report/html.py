@@ -17,12 +17,13 @@ from agent.errors import InputError
 from agent.ledger.query import run_folder
 from agent.prompt.template import label_text
 from agent.report import compare, facts, run_tables, terms
-from agent.report.blocks import DiffBlock, PageSection, filled, plain, sentence
+from agent.report.blocks import DiffBlock, PageSection, filled, sentence
 from agent.report.compare import whole_prompt
 from agent.report.comparison import comparison_sections, is_comparison
 from agent.report.run_blocks import PROMPT_LETTERS, run_sections
 from agent.report.view import RunView
 from agent.safe_file import new_file
+from agent.safe_text import plain
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -16,10 +16,11 @@ from agent.extras import require
 from agent.ledger.connect import is_there
 from agent.ledger.query import history_of
 from agent.report import charts, html
-from agent.report.blocks import PageSection, plain
+from agent.report.blocks import PageSection
 from agent.report.facts import certainty, decision, prompt_text, verdict
 from agent.report.run_blocks import run_sections
 from agent.report.view import RowPair, RunView
+from agent.safe_text import plain
 from agent.types import SplitName
 
 if TYPE_CHECKING:

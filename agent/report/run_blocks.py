@@ -10,14 +10,14 @@ from agent.ledger.trail import claims
 from agent.models.recorded import note
 from agent.release.result import RunResult
 from agent.report import breakdown_blocks, facts, findings, run_tables
-from agent.report.blocks import Block, Column, DiffBlock, PageSection, filled, plain, sentence, table, text
+from agent.report.blocks import Block, Column, DiffBlock, PageSection, filled, sentence, table, text
 from agent.report.breakdown_blocks import ShownRun
 from agent.report.compare import compared_texts, whole_prompt
 from agent.report.facts import amount, bracketed, gain, points, promotion
 from agent.report.next_steps import held_folder, next_steps
 from agent.report.terminal import lines_of
 from agent.report.view import RunView
-from agent.safe_text import counted
+from agent.safe_text import counted, plain
 
 SCREEN = (
     *("verdict", "result", "prompt", "counts", "yardsticks", "metrics", "labels", "unreadable replies", "slices"),

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Sequence
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
-from agent.report.blocks import Block, Column, DiffBlock, PageSection, ProseBlock, TableBlock, filled, plain, shown_on
+from agent.report.blocks import Block, Column, DiffBlock, PageSection, ProseBlock, TableBlock, filled, shown_on
 from agent.report.blocks import table as made_table
+from agent.safe_text import plain
 
 if TYPE_CHECKING:
     from rich.console import Console

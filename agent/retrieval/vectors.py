@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError, ReleaseError
 from agent.retrieval.pick import DEPTH, FUSED, MOST_LETTERS, PoolIndex, PoolRow, fused, words_of
+from agent.safe_text import whole_characters
 
 if TYPE_CHECKING:
     import numpy as np
@@ -171,5 +172,5 @@ def static_vector(text: str) -> Vector:
 
     Raises InputError where wordllama is not installed.
     """
-    known = text[:MOST_LETTERS].encode("utf-8", "replace").decode("utf-8")  # a lone surrogate becomes "?"
+    known = whole_characters(text[:MOST_LETTERS])
     return [float(number) for number in _model().embed(known)[0]]

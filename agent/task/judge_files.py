@@ -32,7 +32,7 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.safe_file import OutsideFile, append_line, refused
-from agent.safe_text import near, quoted, shown
+from agent.safe_text import near, quoted, shown, whole_characters
 from agent.task.tables import DataFile
 from agent.types import Criterion, Rubric, content_id
 
@@ -196,7 +196,7 @@ class RatedFile:
 
 
 def _plain(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
+    return whole_characters(text).replace("\0", "\ufffd")
 
 
 # -- the rubric --------------------------------------------------------------------------------------------------------

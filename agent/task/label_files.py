@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, refuse_all
-from agent.safe_file import new_files, parse_toml, read_bytes
+from agent.safe_file import new_files
 from agent.safe_text import counted, listed, problem, quoted, shown
 from agent.shipped import fold
 from agent.task.examples import folded
@@ -331,11 +331,9 @@ def rows_to_label(folder: str) -> int:
 
 def _read_toml(folder: Path) -> tuple[str, tuple[str, ...], str, tuple[str, ...], str]:
     from agent.task.checks import parse_signature
-    from agent.task.task_file import parse
+    from agent.task.task_file import parse_folder
 
-    toml = folder / "task.toml"
-    where = shown(toml)
-    parsed = parse(parse_toml(read_bytes(toml, folder).decode("utf-8-sig"), where))
+    where, parsed = shown(folder / "task.toml"), parse_folder(folder)
     refuse_all(problem(where, 1, fault.what) for fault in parsed.faults)
     file = parsed.file
     inputs, outputs = parse_signature(file.signature)

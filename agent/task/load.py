@@ -304,7 +304,7 @@ class _Loading:
                 data = self._bytes(name, split) if name else None
             if data is None:
                 continue
-            if files.count(name) > 1:
+            if name and files.count(name) > 1:
                 self._problem(name, "is the file of two splits; give each split its own file")
                 continue
             rows, problems = read_rows(path, data)

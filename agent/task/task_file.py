@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, WithJsonSchema
@@ -16,8 +17,8 @@ from agent.errors import InputError
 from agent.metrics.metric_registry import METRICS
 from agent.options.jobs import TASK_RUN, RunOptions
 from agent.options.kinds import seconds
-from agent.safe_file import KeyPath
-from agent.safe_text import listed, near, quoted
+from agent.safe_file import KeyPath, decoded, parse_toml, read_bytes
+from agent.safe_text import listed, near, quoted, shown
 from agent.task.checks import Fault
 from agent.types import MOST_COUNT, MOST_DOLLARS, FieldType, FormatName, TechniqueName
 
@@ -316,6 +317,12 @@ class Parsed:
     def doubts(self, *path: str | int) -> bool:
         """Whether the file has a fault at `path`, below it, or in a part around it."""
         return any(bad[: len(path)] == path or path[: len(bad)] == bad for bad in self.broken)
+
+
+def parse_folder(folder: Path) -> Parsed:
+    """Read the task.toml of a folder. Raises ProblemsError where it is no TOML."""
+    path = folder / "task.toml"
+    return parse(parse_toml(decoded(read_bytes(path, folder), shown(path)), shown(path)))
 
 
 def parse(raw: dict[str, Any]) -> Parsed:

@@ -10,7 +10,7 @@ import pytest
 
 from agent.ledger.store import Ledger, NewCandidate, NewRun
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.report.blocks import plain
+from agent.safe_text import plain
 from agent.types import Message, Trial
 from tests.cli.world import compatible, good_json
 from tests.report.hostile import PAYLOADS

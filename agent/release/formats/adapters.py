@@ -21,8 +21,8 @@ from agent.release.formats.export_format import (
     installed_version,
     settings_of,
 )
-from agent.release.prompt_file import disk_errors
 from agent.release.runtime import PROMPT_FILE, PromptRelease, load_prompt
+from agent.safe_file import disk_errors
 from agent.training.base_model import Architecture, read_architecture
 from agent.training.hf_files import peft_form, read_peft_form
 from agent.training.parameters import Lora, read_lora

@@ -5,7 +5,6 @@ Each is imported only when it is asked for. Knows no library of a target.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from agent.extras import version_of
 from agent.prompt.template import split
 from agent.registry import Registry
 from agent.release.prompt_file import PromptRelease
+from agent.safe_text import SURROGATE
 from agent.task.examples import PLAYED
 from agent.types import Prediction, Task
 
@@ -35,7 +35,6 @@ Content = str | bytes
 Files = TypeVar("Files", bound=Callable[["Material"], Mapping[str, str | bytes]])
 
 _BOTH = {"max_tokens": "max_tokens", "temperature": "temperature"}
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +203,7 @@ def written(parts: Parts, mark: Callable[[str], str], escape: Callable[[str], st
 
 def no_lone_surrogates(release: PromptRelease, values: Values) -> str:
     """The `unfit` of a target that keeps text as UTF-8."""
-    return "half a character (a lone surrogate)" if any(map(_LONE_SURROGATE.search, values.values())) else ""
+    return "half a character (a lone surrogate)" if any(map(SURROGATE.search, values.values())) else ""
 
 
 def settings_of(release: PromptRelease) -> Settings:

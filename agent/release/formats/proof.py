@@ -31,8 +31,8 @@ from agent.release.formats.export_format import (
     Values,
     settings_of,
 )
-from agent.release.prompt_file import PromptRelease, disk_errors
-from agent.safe_file import new_file, new_files
+from agent.release.prompt_file import PromptRelease
+from agent.safe_file import disk_errors, new_file, new_files
 from agent.scoring.task_metrics import build_metrics, combine, require_all
 from agent.task.examples import PLAYED
 from agent.types import Example, MetricSpec, Prediction, Score, Task, canonical

@@ -7,7 +7,7 @@ run_pages.py, compare_page.py, audit_page.py, registry_pages.py    the pages tha
 label_page.py, rating_page.py, playground_page.py    those with a form that writes or asks
                  The calls of the playground are made by agent/jobs/playground.py.
 sql_database.py  the ledger for Datasette's own pages: SQL and JSON
-sql_child.py     answers SQL in a child process
+(agent/safe_sql.py answers SQL in a child process)
 """
 
 from agent.extras import require

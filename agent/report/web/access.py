@@ -20,8 +20,8 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent.errors import AgentError, InputError
-from agent.report.blocks import plain
 from agent.report.html import render
+from agent.safe_text import plain
 
 WRITES = re.compile(r"/label|/run/[^/]+/(?:rate|play)|/release/[^/]+/[^/]+/play")
 """The only addresses that take a POST: labels of rows, ratings and the playground."""

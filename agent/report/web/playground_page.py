@@ -27,12 +27,12 @@ from agent.release.completion import DEFAULT_PARAMETERS
 from agent.release.prompt_file import PROMPT_FILE, PromptRelease, holds_prompt, read_release
 from agent.release.runtime import Prompt
 from agent.report import facts
-from agent.report.blocks import plain
 from agent.report.next_steps import held_folder
 from agent.report.view import RunView
 from agent.report.web.page_request import PLAYGROUND, PageRequest, Site
 from agent.report.web.registry_pages import version_folder
 from agent.results.rows import PlayedAnswer, PlayedResult
+from agent.safe_text import plain
 from agent.strict import read_as
 from agent.types import Demo, Example, Message, SplitName, Tool
 

@@ -1,7 +1,7 @@
 """The ledger for Datasette's own pages: a connection for each question, closed at once, that can only read.
 
 SQLite itself refuses to write (`mode=ro`), and its authorizer all but reading. All SQL goes to child
-processes (`sql_child.py`), which can be stopped in time; only what Datasette asks about columns and keys stays here.
+processes (`safe_sql.py`), which can be stopped in time; only what Datasette asks about columns and keys stays here.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from agent import safe_sql
 from agent.ledger.connect import address_to_read, reader
-from agent.report.web import sql_child
 from agent.worker import Worker
 
 CHILD = r"""
-import sys
-sys.path.insert(0, opening)
-import sql_child
-sql_child.limit_memory()
+from importlib.util import module_from_spec, spec_from_file_location
+spec = spec_from_file_location("safe_sql", opening)
+safe_sql = module_from_spec(spec)
+spec.loader.exec_module(safe_sql)
+safe_sql.limit_memory()
 answer(True, "")
 for line in pipe_in:
-    pipe_out.write(f"[{sql_child.answer(json.loads(line))}, null]\n")
+    pipe_out.write(f"[{safe_sql.answer(json.loads(line))}, null]\n")
     pipe_out.flush()
 """
 HARD_LIMIT = 10.0  # seconds after which a child is ended that has not ended itself
@@ -45,12 +46,11 @@ def read_only(datasette: Any, path: Path) -> Any:
     from datasette.database import Database, QueryInterrupted, Results
 
     count = datasette.setting("num_sql_threads")
-    folder = str(Path(sql_child.__file__).parent)
 
     class LedgerDatabase(Database):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__(datasette, path=str(path), is_mutable=True)
-            self._workers = [Worker("the question", CHILD, folder, HARD_LIMIT) for _ in range(count)]
+            self._workers = [Worker("the question", CHILD, safe_sql.__file__, HARD_LIMIT) for _ in range(count)]
             self._idle, self._at_once = [*self._workers], asyncio.Semaphore(count)
 
         def connect(self, write: bool = False) -> sqlite3.Connection:
@@ -99,7 +99,7 @@ def read_only(datasette: Any, path: Path) -> Any:
             def ask() -> Any:
                 with closing(self.connect()) as connection:
                     self.ds._prepare_connection(connection, self.name)
-                    connection.set_authorizer(sql_child.authorize)
+                    connection.set_authorizer(safe_sql.authorize)
                     return fn(connection)
 
             return await asyncio.get_running_loop().run_in_executor(self.ds.executor, ask)
