@@ -23,7 +23,8 @@ from agent.shipped import fold
 from agent.types import Field, FieldType, FormatName, MetricSpec, TechniqueName
 
 if TYPE_CHECKING:
-    from agent.task.task_file import FieldTable, Parsed, TaskFile
+    from agent.task.schema import FieldTable, TaskFile
+    from agent.task.task_file import Parsed
 
 
 @dataclass(frozen=True, slots=True)

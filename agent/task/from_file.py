@@ -104,7 +104,7 @@ def new_task_folder(folder: Path) -> Iterator[tuple[Path, bool]]:
     """Yield a temporary folder that becomes `folder`, and whether editors have the schema. Raises InputError."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        from agent.task.published_schema import has_schema
+        from agent.task.task_file import has_schema
 
         is_there = has_schema(folder.parent)
         with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as temporary:

@@ -51,7 +51,7 @@ from agent.types import (
 )
 
 if TYPE_CHECKING:
-    from agent.task.task_file import FieldTable
+    from agent.task.schema import FieldTable
 
 
 def load_task(path: str | Path, documents: Path | None = None) -> Task:

@@ -1,296 +1,30 @@
-"""The keys of task.toml as a pydantic model, and a parsed task.toml against it: each wrong key is a `Fault`.
+"""A parsed task.toml against its schema, each wrong key as a `Fault`; and the schema as JSON, which editors read.
 
-Knows what one key may hold; what keys mean together (a metric on a field, a signature) is checked in `checks`.
+What keys mean together (a metric on a field, a signature) is checked in `checks`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, WithJsonSchema
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import ValidationError
 
 from agent.errors import InputError
 from agent.metrics.metric_registry import METRICS
 from agent.options.jobs import TASK_RUN, RunOptions
-from agent.options.kinds import seconds
-from agent.safe_file import KeyPath, decoded, parse_toml, read_bytes
+from agent.safe_file import KeyPath, decoded, new_file, parse_toml, read_bytes
 from agent.safe_text import listed, near, quoted, shown
 from agent.task.checks import Fault
-from agent.types import MOST_COUNT, MOST_DOLLARS, FieldType, FormatName, TechniqueName
+from agent.task.schema import FieldTable, MetricTable, TaskFile, TomlTable
+from agent.types import FieldType, FormatName, TechniqueName
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from agent.metrics.metric_rule import Options
-
-
-def _schema(value: Any) -> str | dict[str, Any]:
-    if (isinstance(value, str) and value.strip()) or isinstance(value, dict):
-        return value
-    raise ValueError("write the name of a file in the task folder, or the JSON schema as a table")
-
-
-def _tools(value: Any) -> str | list[dict[str, Any]]:
-    if (isinstance(value, str) and value.strip()) or (
-        isinstance(value, list) and value and all(isinstance(each, dict) for each in value)
-    ):
-        return value
-    raise ValueError(
-        "write the name of a JSON file in the task folder, or FILE.py:FUNCTION,..., or each tool as a table [[tools]]"
-    )
-
-
-def _metric(value: Any) -> Any:
-    from pydantic_core import PydanticCustomError
-
-    if value not in METRICS:
-        raise PydanticCustomError("literal_error", "no such metric")
-    return value
-
-
-Line = Annotated[str, StringConstraints(pattern=r"^[^\r\n]*\S[^\r\n]*$")]
-Text = Annotated[str, StringConstraints(pattern=r"\S")]
-Count = Annotated[int, Field(ge=1, le=MOST_COUNT)]
-Seconds = Annotated[
-    float,
-    BeforeValidator(seconds),
-    WithJsonSchema(
-        {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "examples": ["5m", "1h"]}]}
-    ),
-]
-Schema = Annotated[Any, BeforeValidator(_schema), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]})]
-Tools = Annotated[
-    Any,
-    BeforeValidator(_tools),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}),
-]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Optional = SkipJsonSchema[None]
-
-
-class TomlTable(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-def _section(table: type[TomlTable]) -> Any:
-    return Field(default_factory=lambda: table.model_validate({}), description=table.__doc__)
-
-
-class FieldTable(TomlTable):
-    """One field of the signature."""
-
-    description: str = Field("", description="What the field holds, in a few words; shown to the model.")
-    type: FieldType = Field(
-        "text",
-        description="text, choice (one of a list), number, json, or conversation (an input: a list of messages).",
-    )
-    choices: list[Line] = Field([], description="Type choice: every allowed value, spelled as it must be answered.")
-    schema_: Schema | Optional = Field(
-        None, alias="schema", description="Type json: a JSON schema, as a file in the task folder or as a table."
-    )
-    min_words: Count | Optional = Field(None, description="Type text: an answer with fewer words scores 0.")
-    max_words: Count | Optional = Field(None, description="Type text: an answer with more words scores 0.")
-    forbidden: list[Text] = Field(
-        [], description="Type text: an answer that holds one of these, in any case, scores 0."
-    )
-    optional: bool = Field(False, description="An input of type text: rows may leave it empty.")
-    required: list[Text] = Field([], description="Type text: an answer that lacks one of these, in any case, scores 0.")
-
-
-class MetricTable(TomlTable):
-    """One metric; a task's score is the weighted sum of its metrics."""
-
-    model_config = ConfigDict(extra="allow")  # the metric's own options, which its own model checks
-
-    name: Annotated[str, BeforeValidator(_metric)] = Field(description="Which metric.")
-    field: str | Optional = Field(None, description="The output it scores; may be left out when there is only one.")
-    weight: float = Field(
-        1.0, gt=0, le=1e9, description="Its share of the score, above 0; weights are normalised to sum 1."
-    )
-
-    @property
-    def given(self) -> dict[str, Any]:
-        """The options, unchecked."""
-        return self.model_extra or {}
-
-
-class ModelsTable(TomlTable):
-    """Which models take part."""
-
-    model: Line | Optional = Field(None, description="The model being prompted, such as local/smollm2-135m.")
-    proposer: Line | Optional = Field(
-        None, description="The model that writes new instructions; default: the model itself."
-    )
-    judge: Line | Annotated[list[Line], Field(min_length=1, max_length=9)] | Optional = Field(
-        None, description="The model that judges, or a list of them (a panel); default: the model itself."
-    )
-    max_tokens: Count | Optional = Field(None, description="The most tokens of one reply; default: from the labels.")
-    thinking: Annotated[int, Field(ge=0, le=MOST_COUNT)] = Field(
-        0, description="Tokens that a model may think in each call beside its reply: for reasoning models."
-    )
-
-
-class SearchTable(TomlTable):
-    """What the search may try."""
-
-    techniques: list[TechniqueName] = Field(
-        list(get_args(TechniqueName)), min_length=1, description="The prompting techniques to try; default: all."
-    )
-    formats: list[FormatName] = Field(
-        ["turns", "labelled-turns", "inline", "dspy-chat"], min_length=1, description="The prompt layouts to try."
-    )
-    demo_counts: list[Annotated[int, Field(ge=1, le=10_000)]] = Field(
-        [4, 8, 16, 32], min_length=1, description="How many worked examples a few-shot prompt may hold."
-    )
-    retrieval: bool = Field(
-        True, description="Whether examples may be picked for each input, out of the train rows (24 or more)."
-    )
-    embeddings: Line | Optional = Field(
-        None,
-        description="By whose vectors examples may also be picked: wordllama, or PROVIDER:NAME; default: none.",
-    )
-    roles: list[Text] = Field([], description='Opening sentences to try, such as "You are a careful clerk."')
-    calibrate: bool = Field(
-        True, description="Whether the finalists also compete calibrated, where a reply begins with a label."
-    )
-    detect: Annotated[float, Field(gt=0, le=100)] = Field(
-        10.0, description="The smallest gain worth having, in points: the sealed test takes the rows that show it."
-    )
-
-
-class ConstraintsTable(TomlTable):
-    """Hard limits on every prompt."""
-
-    max_prompt_tokens: Count | Optional = Field(None, description="The most tokens of a rendered prompt.")
-    max_examples: Annotated[int, Field(ge=0, le=MOST_COUNT)] | Optional = Field(
-        None, description="The most worked examples in a prompt."
-    )
-    forbidden: list[Text] = Field([], description="Words that no prompt may contain.")
-
-
-class BudgetTable(TomlTable):
-    """Hard caps on a run: target, proposer and judge together."""
-
-    max_calls: Count | Optional = Field(None, description="The most model calls.")
-    max_tokens: Count | Optional = Field(None, description="The most tokens, prompts and replies together.")
-    max_cost: Annotated[float, Field(ge=0, le=MOST_DOLLARS)] | Optional = Field(
-        None, description="The most US dollars."
-    )
-    time_limit: Seconds | Optional = Field(
-        None, description='The longest run: seconds, or a text such as "5m" or "1h".'
-    )
-
-
-class MonitorTable(TomlTable):
-    """What counts as drift of answers in production; a change must be significant and at least so large."""
-
-    alpha: Share = Field(0.01, description="The rate of false alarms of one look at a log, over all its tests.")
-    unreadable: Share = Field(0.02, description="How much more often a reply cannot be read.")
-    labels: Share = Field(0.1, description="Type choice: the part of all answers that moved to another choice.")
-    length: Share = Field(0.15, description="The largest distance between the distributions of lengths (0 to 1).")
-    repeats: Share = Field(0.05, description="How much more often an input that comes again gets another answer.")
-    score: Share = Field(0.05, description="How far the mean score fell.")
-    confidence: Share = Field(
-        0.05, description="How far the share of answers below the confidence that a release names moved."
-    )
-
-
-class CalibrationTable(TomlTable):
-    """How sure an answer must be to be given."""
-
-    precision: Share | Optional = Field(
-        None,
-        description="The part of the answers that must be right; a run then says below which confidence to abstain.",
-    )
-
-
-class SplitsTable(TomlTable):
-    """File names of the three splits, inside the task folder; default: NAME.jsonl or NAME.csv."""
-
-    train: Line | Optional = Field(None, description="The file that examples in prompts come from.")
-    dev: Line | Optional = Field(None, description="The file that chooses between prompts.")
-    test: Line | Optional = Field(None, description="The sealed file, opened once, at the end.")
-
-
-class KnowledgeTable(TomlTable):
-    """Documents that prompts look passages up in; {{context}} in the instruction is their place."""
-
-    path: Line | Optional = Field(
-        None,
-        description="A folder of documents inside the task folder, or one file: text, Markdown, HTML, CSV or PDF.",
-    )
-    source: Line | Optional = Field(
-        None, description='The column that names the documents of a row\'s answer, with "; " between two; may be empty.'
-    )
-    unanswerable: Line | Optional = Field(None, description="The answer of rows that no document answers.")
-
-
-class ConversationTable(TomlTable):
-    """A conversation that continues with the model's own replies; the last of them is the answer."""
-
-    user: Line | Optional = Field(
-        None,
-        description="The model that plays the user, towards the goal that a row's input says; default: a row's input "
-        "has the user's messages, which are sent one after the other.",
-    )
-    prompt: Text | Optional = Field(None, description="What the model that plays the user is told to be.")
-    max_turns: Annotated[int, Field(ge=1, le=50)] = Field(6, description="The most messages that it writes.")
-    stop: Line = Field("[DONE]", description="The text by which it ends its last message.")
-    reply_tokens: Count = Field(
-        200, description="The most tokens of a message of it, and of a reply of the target before the last one."
-    )
-
-
-class TaskFile(TomlTable):
-    """A task: what goes in, what must come out, how it is scored, and what the search may spend."""
-
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")] = Field(
-        description="The task's name: letters, digits, dot, dash and underscore, at most 80."
-    )
-    description: Text = Field(description="What the task is, in one sentence.")
-    signature: Text = Field(description='Inputs and outputs, such as "message -> team".')
-    instruction: Text = Field(description="The prompt used today: the baseline that every other prompt must beat.")
-    program: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,79}:[A-Za-z_][A-Za-z0-9_]{0,79}$")] = (
-        Field(
-            "",
-            description='A program of your own in place of one prompt: "program:build" is build() in program.py, which '
-            "gives a DSPy module, or build(model), which gives a LangChain chain.",
-        )
-    )
-    slices: list[Line] = Field([], description='Columns or fields by which scores are told apart, such as "language".')
-    repeats: Annotated[int, Field(ge=1, le=20)] = Field(
-        1, description="How often each of some test rows is asked at the end, to see how steady the answers are."
-    )
-    human_score: Annotated[float, Field(gt=0, le=1)] | Optional = Field(
-        None, description="What people reach on such rows by the same metrics, shown beside the result."
-    )
-    fields: dict[str, FieldTable] = Field({}, description="More about each field of the signature, by its name.")
-    metrics: list[MetricTable] = Field([], description="How answers are scored; default: by the type of the output.")
-    models: ModelsTable = _section(ModelsTable)
-    search: SearchTable = _section(SearchTable)
-    constraints: ConstraintsTable = _section(ConstraintsTable)
-    budget: BudgetTable = _section(BudgetTable)
-    run: dict[str, Any] = Field(
-        {}, description="Options of `optimize run` for this task; what is given takes precedence."
-    )
-    monitor: MonitorTable = _section(MonitorTable)
-    calibration: CalibrationTable = _section(CalibrationTable)
-    splits: SplitsTable = _section(SplitsTable)
-    knowledge: KnowledgeTable = _section(KnowledgeTable)
-    conversation: ConversationTable = _section(ConversationTable)
-    tools: Tools | Optional = Field(
-        None,
-        description="Tools that the model may call, where the answer is a list of calls: a JSON file as OpenAI, "
-        "Anthropic, MCP (tools/list) or OpenAPI write it; FILE.py:NAME,... for functions of a Python file beside it; "
-        "or tables [[tools]] with name, description and parameters.",
-    )
-
-
-# -- a parsed task.toml against the model ------------------------------------------------------------------------------
 
 _SECTIONS = {
     name: info.annotation
@@ -347,7 +81,10 @@ def parse(raw: dict[str, Any]) -> Parsed:
             options.append(_read(rule.options, metric.given, place, faults, metric.name))
             data["metrics"].append(metric)
     file = _read(TaskFile, data, (), faults)
-    faults |= {("run", name): Fault(("run", name), what) for name, what in _wrong_options(file.run).items()}
+    wrong = {name: f"unknown key {quoted(name)}{near(name, TASK_RUN)}" for name in file.run if name not in TASK_RUN}
+    known = {name: value for name, value in file.run.items() if name in TASK_RUN}
+    wrong |= {name: f"{name} = {what}" for name, what in RunOptions.problems(known).items()}
+    faults |= {("run", name): Fault(("run", name), what) for name, what in wrong.items()}
     return Parsed(file, tuple(options), tuple(faults.values()), frozenset(faults))
 
 
@@ -366,12 +103,6 @@ def _read(model: type[Any], raw: Any, place: KeyPath, faults: dict[KeyPath, Faul
                 raw = {name: value for name, value in raw.items() if name != loc[0]} | stand_in
             if model is MetricTable and (*place, "name") in faults:
                 return None
-
-
-def _wrong_options(given: Mapping[str, Any]) -> dict[str, str]:
-    unknown = {name: f"unknown key {quoted(name)}{near(name, TASK_RUN)}" for name in given if name not in TASK_RUN}
-    wrong = RunOptions.problems({name: value for name, value in given.items() if name in TASK_RUN})
-    return unknown | {name: f"{name} = {what}" for name, what in wrong.items()}
 
 
 def _say(path: KeyPath, wrong: ErrorDetails, model: type[Any], metric: str) -> str:
@@ -404,3 +135,86 @@ def _words(path: KeyPath) -> tuple[str, ...]:
         return METRICS.names()
     types = {"type": FieldType, "techniques": TechniqueName, "formats": FormatName}
     return tuple(word for part in path for word in get_args(types.get(str(part))) if part != path[0])
+
+
+# -- the published schema ----------------------------------------------------------------------------------------------
+
+
+def has_schema(folder: Path) -> bool:
+    """Write the schema for editors where it is missing; return whether `folder` has it now."""
+    path = folder / "task.schema.json"
+    if not (path.is_file() or path.is_symlink()):
+        try:
+            with new_file(path) as file:
+                file.write(f"{json.dumps(json_schema(), indent=2)}\n".encode())
+        except OSError:
+            return False
+    return True
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the published JSON schema of task.toml: every key with its type, default and description."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **TaskFile.model_json_schema(by_alias=True)}
+    _add_metrics(schema)
+    schema["properties"]["run"] = {"$ref": "#/$defs/RunTable"}
+    schema["$defs"]["RunTable"] = _run_table()
+    tidy: dict[str, Any] = _tidy(schema)
+    return tidy | {"title": "task.toml"}
+
+
+def _run_table() -> dict[str, Any]:
+    kinds = {bool: "boolean", int: "integer", float: "number"}
+    properties: dict[str, Any] = {}
+    for name in TASK_RUN:
+        each = RunOptions.declared()[name]
+        kind: dict[str, Any] = {"enum": list(each.choices)} if each.choices else {}
+        if each.reading is None and not each.is_repeatable and not each.choices:
+            kind = {"type": kinds.get(each.kind, "string")}
+        bounds = {"minimum": each.bound("ge"), "exclusiveMinimum": each.bound("gt"), "maximum": each.bound("le")}
+        properties[name] = {
+            "description": each.about,
+            **kind,
+            **{key: at for key, at in bounds.items() if at is not None},
+        }
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "description": TaskFile.model_fields["run"].description,
+        "properties": properties,
+    }
+
+
+def _add_metrics(schema: dict[str, Any]) -> None:
+    table, rules = schema["$defs"]["MetricTable"], METRICS.usable()
+    forms: dict[str, dict[str, tuple[list[str], dict[str, Any]]]] = {}
+    for name, rule in rules.items():
+        home = f"{rule.options.__module__}.{rule.options.__qualname__}"
+        made = rule.options.model_json_schema(ref_template=f"#/$defs/{home}.{{model}}")
+        schema["$defs"] |= {f"{home}.{key}": part for key, part in made.get("$defs", {}).items()}
+        for key, option in made.get("properties", {}).items():
+            alike = forms.setdefault(key, {})
+            alike.setdefault(json.dumps(option, sort_keys=True), ([], option))[0].append(name)
+    for key, alike in forms.items():
+        told = [option | {"description": _about(names, option)} for names, option in alike.values()]
+        both = {"anyOf": told, "description": " ".join(form["description"] for form in told)}
+        table["properties"][key] = told[0] if len(told) == 1 else both
+    table["properties"]["name"]["enum"] = list(rules)
+    table["additionalProperties"] = False
+
+
+def _about(names: list[str], option: dict[str, Any]) -> str:
+    text = option.get("description", "an option.")
+    return f"{', '.join(names)}: {text[:1].lower()}{text[1:]}"
+
+
+def _tidy(part: Any) -> Any:
+    if isinstance(part, list):
+        return [_tidy(item) for item in part]
+    if not isinstance(part, dict):
+        return part
+    noise = {
+        key
+        for key, value in part.items()
+        if (key == "title" and isinstance(value, str)) or (key == "default" and value is None)
+    }
+    return {key: _tidy(value) for key, value in part.items() if key not in noise}

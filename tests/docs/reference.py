@@ -23,7 +23,7 @@ from agent.cli import main as command_line
 from agent.cli.declared import PLAIN, JobCommand
 from agent.options.shared import GROUPS as HEADINGS
 from agent.results.base import Result
-from agent.task.published_schema import json_schema
+from agent.task.task_file import json_schema
 from tests.schemas import RESULTS, schema_of, schema_text
 from tests.test_layers import DOORS, LAYERS
 

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from agent.cli import main
 from agent.jobs.sweep.file import read_sweep
-from agent.task.published_schema import json_schema
+from agent.task.task_file import json_schema
 from tests.docs.pages import DOCS, NAMES, PAGES, blocks, commands, prose
 
 EACH = pytest.mark.parametrize("page", PAGES, ids=NAMES)

@@ -18,7 +18,7 @@ from agent.metrics.metric_rule import Options, metric
 from agent.registry import Registry
 from agent.scoring.task_metrics import build_metrics
 from agent.search.registered import STRATEGIES
-from agent.task.published_schema import json_schema
+from agent.task.task_file import json_schema
 from agent.types import Example, Field, MetricSpec, Prediction
 from tests.cli.world import files, good, good_json
 from tests.registry.conftest import ALL

@@ -19,8 +19,8 @@ from agent.task.answers import target_type
 from agent.task.columns import decide_columns, field_name
 from agent.task.from_file import task_from_file, write_task
 from agent.task.load import load_task
-from agent.task.published_schema import json_schema
 from agent.task.splits import near_duplicates
+from agent.task.task_file import json_schema
 from agent.task.task_text import Reading, string
 from agent.types import Example, Task
 

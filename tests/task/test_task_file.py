@@ -12,8 +12,7 @@ from jsonschema import Draft202012Validator
 
 from agent.metrics.metric_registry import METRICS
 from agent.options.kinds import seconds
-from agent.task.published_schema import json_schema
-from agent.task.task_file import parse
+from agent.task.task_file import json_schema, parse
 from tests.task.folders import TOML, changed
 
 ROOT = Path(__file__).parents[2]
