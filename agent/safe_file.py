@@ -1,16 +1,10 @@
-"""Files from outside, read within limits and named in each refusal as `file:line`; and files of ours, written whole.
-
-The standard library's parsers take what is small and flat: `tomllib` takes time with the square of a dotted key's
-parts, both run out of stack on deep nesting, and `json` takes the last of two equal keys.
-"""
+"""Files from outside, read within limits and named in each refusal as `file:line`; and files of ours, written whole."""
 
 from __future__ import annotations
 
 import codecs
 import errno
 import hashlib
-import json
-import math
 import os
 import re
 import stat
@@ -18,44 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 from agent.errors import InputError, Problem, ProblemsError, ReleaseError, refuse_all
-from agent.safe_text import counted, problem, quoted, shown
-
-MAX_TOML = 1_000_000  # characters; at this size the slowest that is still parsed takes about a second
-MAX_TOML_DEPTH = 50  # levels of tables and arrays, also in the JSON of rows, and parts of a dotted key
-MAX_JSON_DEPTH = 500  # levels, well within the interpreter's stack
-COLUMNS = 1_000  # columns, also of all JSON rows together
-ROWS = 1_000_000
-LINES = 2_000_000  # lines of a text file; a cell may span several
-CELLS = 5_000_000  # cells of all rows, and values inside of JSON
-CELL_TEXT = 1_000_000  # characters of one cell, or of one text inside of JSON
-TEXT = 100_000_000  # characters of all cells of a workbook or Parquet file, which are packed
-POSITIONS = 50_000_000  # cells of a sheet, empty ones to the left of others included
-FILE = 200 * 1024 * 1024  # bytes of a file
-LINE = 64 * 1024 * 1024  # bytes of a line, and of a .json file, which is read as a whole
-YAML = 4 * 1024 * 1024  # bytes of a YAML file, whose reader is slow
-YAML_NODES = 50_000  # names, values and lists in it
-MEMORY = 1024 * 1024 * 1024  # bytes of memory of the process that reads a workbook or Parquet file
-
-KeyPath = tuple[str | int, ...]
-"""Where a key of a TOML text stands: names of tables and keys, and indices of arrays."""
-
-
-class TooMuch(ValueError):
-    """A file holds more than is read of one; says what and what to do."""
-
-
-def more_than(most: int, what: str, fix: str = "") -> TooMuch:
-    """Return the error of a limit."""
-    return TooMuch(f"more than {most:,} {what}; {fix or 'take fewer'}")
-
-
-def refused(where: str, line: int, what: str) -> ProblemsError:
-    """Return the error of a file that is not read at all, for one problem."""
-    return ProblemsError((problem(where, line, what),))
-
+from agent.safe_data import FILE, LINE, LINES, TooMuch, more_than
+from agent.safe_text import counted, problem, refused, shown
 
 # -- writing -----------------------------------------------------------------------------------------------------------
 
@@ -324,188 +285,3 @@ def _is(data: bytes, encoding: str) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-# -- JSON --------------------------------------------------------------------------------------------------------------
-
-_UNSAFE = re.compile("[\x00\ud800-\udfff]")
-_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{\]}]', re.DOTALL)
-_JSON_MARK = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{,]', re.DOTALL)
-
-
-def parse_json(text: str | bytes, **hooks: Any) -> Any:
-    """Parse JSON of at most MAX_JSON_DEPTH levels, and with no key twice in an object. Raises ValueError."""
-    if isinstance(text, bytes):
-        text = text.decode(json.detect_encoding(text), "surrogatepass")
-    if text.count("[") + text.count("{") > MAX_JSON_DEPTH:
-        depth = 0
-        for token in _BRACKETS.finditer(text):  # before: at the end of its stack the interpreter prints of finalizers
-            depth += (token[0] in "[{") - (token[0] in "]}")
-            if depth > MAX_JSON_DEPTH:
-                raise ValueError("JSON nested too deeply; flatten it")
-    return json.loads(text, object_pairs_hook=_once, **hooks)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice!r:.80} stands twice; keep one")
-    return made
-
-
-def parse_data(text: str) -> Any:
-    """Parse strict JSON of a user within all limits. Raises ValueError with a reason of one line."""
-    if text.count(",") + text.count("[") + text.count("{") > CELLS:
-        values = 0
-        for token in _JSON_MARK.finditer(text):
-            values += not token[0].startswith('"')
-            if values > CELLS:
-                raise more_than(CELLS, "values", "take fewer rows")
-    value = parse_json(text, parse_constant=_constant, parse_float=_float, parse_int=_int)
-    for part, depth in walk(value):
-        if depth > MAX_TOML_DEPTH:
-            raise ValueError(f"JSON nested deeper than {MAX_TOML_DEPTH} levels; flatten it")
-        if isinstance(part, str) and len(part) > CELL_TEXT:
-            raise more_than(CELL_TEXT, "characters in a text", "shorten it")
-        if isinstance(part, str) and (bad := _UNSAFE.search(part)):
-            raise ValueError(f"{quoted(bad[0])} in the text {quoted(part)} is a NUL or half a character; remove it")
-    return value
-
-
-def parse_cell(text: str, fix: str) -> Any:
-    """Parse the JSON of a cell; a syntax error says to `fix` it."""
-    try:
-        return parse_data(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{quoted(text)} is not JSON: {error.msg}; {fix}") from error
-
-
-def walk(value: Any) -> Iterator[tuple[Any, int]]:
-    """Yield every value and key inside JSON-like data with its depth (from 1), without recursion."""
-    stack = [(value, 1)]
-    while stack:
-        part, depth = stack.pop()
-        yield part, depth
-        if isinstance(part, dict):
-            stack += [(key, depth) for key in part]
-            stack += [(item, depth + 1) for item in part.values()]
-        elif isinstance(part, list):
-            stack += [(item, depth + 1) for item in part]
-
-
-def _constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON; write a finite number or null")
-
-
-def _float(text: str) -> float:
-    if not math.isfinite(value := float(text)):
-        raise ValueError(f"the number {quoted(text)} is too large; write a finite number")
-    return value
-
-
-def _int(text: str) -> int:
-    if len(text) > 308:
-        raise ValueError(f"a number of {len(text)} digits is too large; write a shorter one or a text")
-    return int(text)
-
-
-# -- TOML --------------------------------------------------------------------------------------------------------------
-
-TOML_STRING = (  # one that is never closed goes to the end: each character is looked at once
-    r'"""(?:[^"\\]|\\.|"(?!""))*+(?:"{3,5}|\Z)'
-    r"|'''(?:[^']|'(?!''))*+(?:'{3,5}|\Z)"
-    r'|"(?:[^"\\\n]|\\.)*+"?'
-    r"|'[^'\n]*+'?"
-)
-_TOML_TOKEN = TOML_STRING + r"|(?P<mark>\.|[\[{]|[\]}]|[=,\n]|#[^\n]*+)"
-_HIDDEN = re.compile(TOML_STRING + r"|#[^\n]*+", re.DOTALL)
-_PART = re.compile(r'"((?:\\.|[^"\\])*+)"?' + r"|'([^']*+)'?" + r"|([A-Za-z0-9_-]+)")
-
-
-class BadToml(ValueError):
-    """A TOML text that is not valid or beyond the limits, with the `line` (from 1)."""
-
-    def __init__(self, what: str, line: int) -> None:
-        super().__init__(what)
-        self.line = line
-
-
-def toml_tables(text: str) -> dict[str, Any]:
-    """Parse a TOML text of at most MAX_TOML characters and MAX_TOML_DEPTH levels. Raises BadToml."""
-    import tomllib
-
-    if len(text) > MAX_TOML:
-        raise BadToml(f"it is longer than {MAX_TOML:,} characters", 1)
-    depth = dots = 0
-    for token in re.finditer(_TOML_TOKEN, text, re.DOTALL):
-        if (mark := token["mark"]) is None:  # a string: perhaps a part of a key
-            continue
-        dots = dots + 1 if mark == "." else 0
-        depth += (mark in "[{") - (mark in "]}")
-        if dots >= MAX_TOML_DEPTH or depth > MAX_TOML_DEPTH:
-            raise BadToml(f"it is nested deeper than {MAX_TOML_DEPTH} levels", text.count("\n", 0, token.start()) + 1)
-    try:
-        return tomllib.loads(text)
-    except ValueError as error:  # also an integer of thousands of digits, whose line is not given
-        at = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", str(error))
-        if at is None:
-            raise BadToml(str(error), 1) from None
-        raise BadToml(str(error)[: at.start()], int(at[1] or text.rstrip().count("\n") + 1)) from None
-
-
-def parse_toml(text: str, where: str) -> dict[str, Any]:
-    """Parse a TOML text. Raises `ProblemsError` with one problem at its line."""
-    try:
-        raw = toml_tables(text)
-    except BadToml as error:
-        text = str(error)
-        raise refused(where, error.line, f"not valid TOML: {text[:1].lower()}{text[1:]}; correct this line") from None
-    if any(depth > MAX_TOML_DEPTH for _, depth in walk(raw)):
-        raise refused(where, 1, f"nested deeper than {MAX_TOML_DEPTH} levels; flatten it")
-    return raw
-
-
-class TomlLines:
-    """Line numbers (from 1) of the keys and sections of a TOML text that parses, which is scanned once for them.
-
-    >>> TomlLines("a = 1\\n[b]\\nc = 2").of(("b", "c"))
-    3
-    """
-
-    def __init__(self, text: str) -> None:
-        self._text = text.replace("\r\n", "\n").split("\n")
-        self._lines: dict[KeyPath, int] = {}
-        section: KeyPath = ()
-        counts: dict[KeyPath, int] = {}
-        depth = 0
-        masked = _HIDDEN.sub(lambda found: re.sub(r"[^\n]", "~", found[0]), "\n".join(self._text)).split("\n")
-        for number, (line, mask) in enumerate(zip(self._text, masked, strict=True), start=1):
-            bare = mask.strip()
-            if depth == 0 and bare.startswith("["):
-                section = _parts(line[: mask.find("]")])
-                if bare.startswith("[["):
-                    counts[section] = counts.get(section, -1) + 1
-                    section = (*section, counts[section])
-                self._note(section, number)
-                continue
-            if depth == 0 and "=" in mask:
-                self._note((*section, *_parts(line[: mask.index("=")])), number)
-            depth += sum(mask.count(c) for c in "[{") - sum(mask.count(c) for c in "]}")
-
-    def _note(self, path: KeyPath, number: int) -> None:
-        for end in range(1, len(path) + 1):
-            self._lines.setdefault(path[:end], number)
-
-    def of(self, path: KeyPath, holding: str = "") -> int:
-        """Return the line of a key, or of its nearest section; with `holding`, the first line with this text."""
-        known = (self._lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self._lines)
-        line = next(known, 1)
-        if holding:
-            return next((n for n in range(line, len(self._text) + 1) if holding in self._text[n - 1]), line)
-        return line
-
-
-def _parts(dotted: str) -> KeyPath:
-    return tuple(found[1] or found[2] or found[3] or "" for found in _PART.finditer(dotted))

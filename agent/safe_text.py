@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from agent.errors import Problem
+from agent.errors import Problem, ProblemsError
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 """Half a character, which UTF-8 cannot write."""
@@ -104,3 +104,8 @@ def shown(path: Path) -> str:
 def problem(where: str, line: int, what: str) -> Problem:
     """Make a `Problem` at `where:line` that is sure to print as one line."""
     return Problem(f"{where}:{line}", printable(what))
+
+
+def refused(where: str, line: int, what: str) -> ProblemsError:
+    """Return the error of a file that is not read at all, for one problem."""
+    return ProblemsError((problem(where, line, what),))

@@ -15,7 +15,7 @@ SAME = {"lower", "upper", "casefold", "strip", "lstrip", "rstrip", "removeprefix
 FROM_OUTSIDE = {
     "models/transport.py": "a provider's error text is all that says which parameter it refuses",
     "models/langchain.py": "LangChain says in words alone that a model's class takes no max_retries",
-    "strict.py": "tomllib names the line of a mistake in its message alone",
+    "safe_data.py": "tomllib names the line of a mistake in its message alone",
     "release/formats/dspy.py": "the first line of DSPy's error is shown; nothing is decided",
     "task/tables.py": "Python's csv says in words alone that a carriage return is what it cannot read",
     "gateway/limiter.py": "the advice behind a refusal is not shown again; nothing is decided",

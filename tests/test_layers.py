@@ -9,8 +9,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "agent"
 LAYERS = (
-    ("errors", "conversation", "shipped", "safe_sql", "strict", "worker"),
+    ("errors", "conversation", "shipped", "safe_sql", "worker"),
     ("safe_text",),
+    ("safe_data",),
     ("safe_file",),
     ("types", "redact", "registry", "extras", "retrieval", "results"),
     ("metrics", "stats", "observer", "cluster"),
@@ -35,7 +36,7 @@ DOORS = {
         "release/formats/dspy",
     ),
     "optuna": ("search/study.py", "report/optuna_study.py"),
-    "tomllib": ("safe_file.py",),
+    "tomllib": ("safe_data.py",),
     "click": ("cli/",),
     "rich": ("cli/", "report/terminal.py"),
     "openai": ("models/openai.py",),

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.safe_file import MAX_TOML, MAX_TOML_DEPTH, BadToml, parse_json, read_file, toml_tables
+from agent.safe_data import MAX_TOML, MAX_TOML_DEPTH, BadToml, parse_json, toml_tables
+from agent.safe_file import read_file
 from tests.cases import each_case
 
 DEEP = (
@@ -83,7 +84,7 @@ def test_no_text_within_the_limits_keeps_the_parser_long(text: str, tmp_path: Pa
     """In a child, which is stopped where it takes minutes."""
     (tmp_path / "x.toml").write_text(text)
     code = (
-        "import sys; from agent.safe_file import toml_tables, read_file\n"
+        "import sys; from agent.safe_data import toml_tables; from agent.safe_file import read_file\n"
         "try: toml_tables(read_file(sys.argv[1], 10**6).decode())\n"
         "except ValueError: pass"
     )

@@ -28,7 +28,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.errors import InputError, ProblemsError
 from agent.ledger.query import NO_PRICE
-from agent.safe_file import TomlLines, decoded, parse_toml, read_bytes
+from agent.safe_data import TomlLines, parse_toml
+from agent.safe_file import decoded, read_bytes
 from agent.safe_text import near, problem, quoted, shown
 from agent.types import Budget, Spend, Usage
 

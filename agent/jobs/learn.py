@@ -28,7 +28,8 @@ from agent.redact import rare_secrets_in, redact
 from agent.release.production_logs import MISSING, listed_once, value_of
 from agent.results.base import WasNow
 from agent.results.rows import LearnResult, LeftOutRows
-from agent.safe_file import parse_data, read_bytes
+from agent.safe_data import parse_data
+from agent.safe_file import read_bytes
 from agent.safe_text import problem, quoted, shown
 from agent.shipped import content_id
 from agent.task.answers import parse_number

@@ -25,7 +25,7 @@ from agent.release.result import search_result
 from agent.report.facts import without_result
 from agent.retrieval.passages import Passages
 from agent.retrieval.pick import Picks
-from agent.strict import read_as
+from agent.safe_data import read_as
 from agent.task.examples import PLAYED
 from agent.types import Demo, Outcome, Prediction, Proposal, Score, Task
 

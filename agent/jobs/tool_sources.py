@@ -16,7 +16,8 @@ from typing import Any, Self
 
 from agent.errors import InputError
 from agent.models.tool_calling import openai_tools
-from agent.safe_file import decoded, new_file, parse_json, read_bytes
+from agent.safe_data import parse_json
+from agent.safe_file import decoded, new_file, read_bytes
 from agent.safe_text import shown
 from agent.task.tool_functions import tool_of_function
 from agent.task.tools import FUNCTIONS, MOST_TOOLS, read_tools, tools_of_functions

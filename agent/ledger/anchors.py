@@ -23,7 +23,8 @@ from agent.ledger.chain import Finding, structure
 from agent.ledger.connect import head_of, reader, refuse_merged
 from agent.ledger.provenance import utc_now
 from agent.ledger.verify import chains, verify
-from agent.safe_file import parse_json, read_file
+from agent.safe_data import parse_json
+from agent.safe_file import read_file
 
 HASH = re.compile("[0-9a-f]{64}")
 FENCE = "+++"

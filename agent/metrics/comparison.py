@@ -29,6 +29,16 @@ def short(value: Any, limit: int = 120) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def by_label(compare: Callable[[Any, Any], float]) -> Check:
+    """Check by a comparison in [0, 1]; the reason of less than 1 is what was expected."""
+
+    def check(got: Any, label: Any) -> Verdict:
+        value = compare(got, label)
+        return value, "" if value == 1 else f"expected {short(label)}, got {short(got)}"
+
+    return check
+
+
 def golds(label: Any) -> list[str]:
     """Return the texts that are right: the items of a list, else the label itself."""
     return [as_text(item) for item in label] if isinstance(label, list) else [as_text(label)]

@@ -12,6 +12,7 @@ from agent.metrics.comparison import (
     BoundedCheck,
     Check,
     as_text,
+    by_label,
     exact,
     f1,
     golds,
@@ -54,23 +55,17 @@ def exact_match(options: CaseOptions, field: Field) -> Check:
     """Equal after stripping, and after folding case and space with `ignore_case`; JSON and numbers by value."""
     normalised = fold if options.ignore_case else exact
 
-    def check(got: Any, label: Any) -> Verdict:
+    def same(got: Any, label: Any) -> float:
         if isinstance(got, str):
-            same = normalised(got) in [normalised(gold) for gold in golds(label)]
-        else:
-            same = key(got, normalised) == key(label, normalised)
-        return (1.0, "") if same else (0.0, f"expected {short(label)}, got {short(got)}")
+            return float(normalised(got) in [normalised(gold) for gold in golds(label)])
+        return float(key(got, normalised) == key(label, normalised))
 
-    return check
+    return by_label(same)
 
 
 @metric("choice", about="The same choice, whatever its case and spacing.", types=("choice",))
 def choice(options: Options, field: Field) -> Check:
-    def check(got: Any, label: Any) -> Verdict:
-        same = fold(as_text(got)) == fold(as_text(label))
-        return (1.0, "") if same else (0.0, f"expected {short(label)}, got {short(got)}")
-
-    return check
+    return by_label(lambda got, label: float(fold(as_text(got)) == fold(as_text(label))))
 
 
 @metric("contains", about="The label's text stands in the answer.", types=("text", "choice"), options=CaseOptions)
@@ -141,9 +136,7 @@ class SetOptions(Options):
     separator: str = Option(";", description="What stands between two labels of an answer.")
 
 
-def _separator_faults(options: SetOptions, field: Field | None) -> Iterator[tuple[str, str]]:
-    if not options.separator.strip():
-        yield "separator", "separator is blank; write what stands between two labels, such as ;"
+_BLANK = ("separator", "separator is blank; write what stands between two labels, such as ;")
 
 
 @metric(
@@ -151,7 +144,7 @@ def _separator_faults(options: SetOptions, field: Field | None) -> Iterator[tupl
     about="F1 of the labels in the answer, whatever their order, case and spacing.",
     types=("text", "choice"),
     options=SetOptions,
-    faults=_separator_faults,
+    faults=lambda options, field: [] if options.separator.strip() else [_BLANK],
 )
 def set_f1(options: SetOptions, field: Field) -> Check:
     def check(got: Any, label: Any) -> Verdict:

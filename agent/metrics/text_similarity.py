@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from unicodedata import category
 
-from agent.metrics.comparison import Check, as_text, f1, golds, short
+from agent.metrics.comparison import Check, as_text, by_label, f1, golds, short
 from agent.metrics.metric_rule import Options, metric
 from agent.retrieval.vectors import load_wordllama
 from agent.shipped import composed
@@ -27,11 +27,9 @@ def token_f1(options: Options, field: Field) -> Check:
         bare = "".join(c for c in composed(text).lower() if c not in string.punctuation)
         return re.sub(r"\b(a|an|the)\b", " ", bare).split() or bare.split()
 
-    def check(got: Any, label: Any) -> Verdict:
-        value = max((f1(words(as_text(got)), words(gold)) for gold in golds(label)), default=0.0)
-        return value, "" if value == 1 else f"expected {short(label)}, got {short(got)}"
-
-    return check
+    return by_label(
+        lambda got, label: max((f1(words(as_text(got)), words(gold)) for gold in golds(label)), default=0.0)
+    )
 
 
 def _register(name: str, about: str, make: Callable[[], Scorer]) -> None:
@@ -52,14 +50,11 @@ def _register(name: str, about: str, make: Callable[[], Scorer]) -> None:
 # ---- the scorers
 
 
-def bleu_scorer() -> Scorer:
-    """Sentence BLEU of sacrebleu with effective order (Papineni et al. 2002; Post 2018)."""
-    return _share(_sacrebleu("bleu"))
-
-
-def chrf_scorer() -> Scorer:
-    """chrF of sacrebleu: character 6-grams, beta 2 (Popovic 2015)."""
-    return _share(_sacrebleu("chrf"))
+def sacrebleu_scorer(metric: str) -> Scorer:
+    """Return `bleu` (sentences, with effective order: Papineni et al. 2002; Post 2018) or `chrf` (Popovic 2015)."""
+    scorer = _sacrebleu(metric)
+    # equal texts also where they hold nothing to count
+    return lambda got, wanted: 1.0 if got == wanted else min(1.0, scorer.sentence_score(got, [wanted]).score / 100)
 
 
 def signature(metric: str) -> str:
@@ -87,10 +82,6 @@ def _sacrebleu(metric: str) -> Any:
     from sacrebleu.metrics import BLEU, CHRF
 
     return BLEU(effective_order=True) if metric == "bleu" else CHRF()
-
-
-def _share(scorer: Any) -> Scorer:
-    return lambda got, wanted: 1.0 if got == wanted else min(1.0, scorer.sentence_score(got, [wanted]).score / 100)
 
 
 def levenshtein_similarity(got: str, wanted: str) -> float:
@@ -149,8 +140,8 @@ def rouge_l_scorer() -> Scorer:
     return measure
 
 
-_register("bleu", "BLEU with the label: runs of one to four words in common.", bleu_scorer)
-_register("chrf", "chrF with the label: runs of characters in common.", chrf_scorer)
+_register("bleu", "BLEU with the label: runs of one to four words in common.", lambda: sacrebleu_scorer("bleu"))
+_register("chrf", "chrF with the label: runs of characters in common.", lambda: sacrebleu_scorer("chrf"))
 _register("edit_similarity", "1 - edit distance to the label over the longer length.", lambda: levenshtein_similarity)
 _register("embedding_similarity", "Cosine of static word embeddings with the label (an extra).", embedding_scorer)
 _register("rouge1", "ROUGE-1 with the label: single words in common.", lambda: _rouge_n("rouge1"))

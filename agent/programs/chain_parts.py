@@ -20,7 +20,8 @@ from typing import Any, ClassVar
 
 from agent.errors import InputError, ReleaseError
 from agent.release.prompt_file import MAX_FILE, only_release_errors
-from agent.safe_file import new_files, parse_json, read_file
+from agent.safe_data import parse_json
+from agent.safe_file import new_files, read_file
 from agent.types import Candidate, Demo, content_id
 
 Part = Mapping[str, Any]

@@ -19,8 +19,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from agent.prompt.reply_parser import parse_reply
 from agent.retrieval.votes import MOST_NEIGHBOURS, log_shares
+from agent.safe_data import REAL, Rule, at_least, read_as, whole
 from agent.shipped import Field, Prediction
-from agent.strict import REAL, Rule, at_least, read_as, whole
 
 Tokens = Sequence[Sequence[tuple[str, float]]]
 """For each token of a reply its most likely (token, log-probability) pairs."""

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from agent.errors import ReleaseError
-from agent.safe_file import parse_json, read_file
-from agent.strict import REAL, Rule, matching, read_as
+from agent.safe_data import REAL, Rule, matching, parse_json, read_as
+from agent.safe_file import read_file
 
 ALIASES_FILE = "aliases.jsonl"
 MAX_FILE = 64_000_000  # bytes of a history: some 60,000 changes

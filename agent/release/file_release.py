@@ -20,9 +20,9 @@ from typing import Annotated, Any
 from agent.errors import ReleaseError
 from agent.release.aliases import NAME, releases_root
 from agent.release.prompt_file import MAX_FILE, only_release_errors
-from agent.safe_file import disk_errors, new_files, parse_json, read_file
+from agent.safe_data import Rule, parse_json, read_as
+from agent.safe_file import disk_errors, new_files, read_file
 from agent.shipped import content_id
-from agent.strict import Rule, read_as
 
 MANIFEST = "release.json"
 MOST_BYTES = 256_000_000  # of one file

@@ -17,9 +17,9 @@ from typing import Any, NoReturn, get_args
 
 from agent.errors import ReleaseError
 from agent.prompt.bound import BoundPrompt
-from agent.safe_file import parse_json, read_file
+from agent.safe_data import Rule, at_least, parse_json, read_as, whole
+from agent.safe_file import read_file
 from agent.shipped import ChatRole, Field, FormatName, Message, content_id
-from agent.strict import Rule, at_least, read_as, whole
 
 PROMPT_FILE = "prompt.md"
 MESSAGES_FILE = "messages.json"

@@ -27,9 +27,9 @@ from agent.redact import rare_secrets_in, redact
 from agent.release.prompt_file import PromptRelease
 from agent.retrieval.pick import PoolRow
 from agent.retrieval.pool import same_words, text_of
-from agent.safe_file import disk_errors, parse_json, read_file, sync_folder
+from agent.safe_data import parse_json, read_as
+from agent.safe_file import disk_errors, read_file, sync_folder
 from agent.shipped import MAX_NUMBER, Field, canonical, content_id
-from agent.strict import read_as
 
 MOST_ROWS = 200
 """Rows of one user; the oldest go."""

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 from agent.errors import ReleaseError
 from agent.release.runtime import Prompt
-from agent.safe_file import disk_errors, new_files, parse_json, read_file
-from agent.strict import REAL, Rule, read_as
+from agent.safe_data import REAL, Rule, parse_json, read_as
+from agent.safe_file import disk_errors, new_files, read_file
 from agent.types import (
     Budget,
     Constraints,

@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import Annotated, Any
 
 from agent.retrieval.pick import RETRIEVERS, PoolIndex, PoolRow
+from agent.safe_data import one_of, whole
 from agent.shipped import content_id
-from agent.strict import one_of, whole
 
 CONTEXT = "context"
 """The field of a template that the block of passages goes into, and its name in the user's own prompt."""

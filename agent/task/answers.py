@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from agent.metrics.comparison import quantity_of
-from agent.safe_file import parse_data
+from agent.safe_data import parse_data
 from agent.safe_text import quoted
 from agent.shipped import MAX_NUMBER, fold
 from agent.types import FieldType

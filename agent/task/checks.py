@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from agent.extras import command, is_here
 from agent.metrics.metric_registry import METRICS
 from agent.retrieval.passages import CONTEXT
-from agent.safe_file import KeyPath, refused, walk
-from agent.safe_text import listed, near, quoted
+from agent.safe_data import KeyPath, walk
+from agent.safe_text import listed, near, quoted, refused
 from agent.shipped import fold
 from agent.types import Field, FieldType, FormatName, MetricSpec, TechniqueName
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from agent.errors import InputError
-from agent.safe_file import COLUMNS
+from agent.safe_data import COLUMNS
 from agent.safe_text import counted, listed, near, quoted
 from agent.shipped import fold
 from agent.task.answers import most_choices, parse_object, text_of

@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.conversation import as_text, read_turns, waiting_text
 from agent.errors import Problem
-from agent.safe_file import parse_cell
+from agent.safe_data import parse_cell
 from agent.safe_text import listed, near, problem, quoted
 from agent.shipped import MAX_NUMBER, fold
 from agent.task.answers import parse_number

@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
-from agent.safe_file import OutsideFile, append_line, refused
-from agent.safe_text import near, quoted, shown, whole_characters
+from agent.safe_file import OutsideFile, append_line
+from agent.safe_text import near, quoted, refused, shown, whole_characters
 from agent.task.tables import DataFile
 from agent.types import Criterion, Rubric, content_id
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
-from agent.safe_file import OutsideFile, decode, parse_data
+from agent.safe_data import parse_data
+from agent.safe_file import OutsideFile, decode
 from agent.safe_text import quoted, shown
 
 LONGEST_NAME = 100

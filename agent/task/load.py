@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import Problem, ProblemsError
 from agent.metrics.metric_registry import METRICS
 from agent.registry import OURS
-from agent.safe_file import TomlLines, decoded, parse_data, parse_toml, read_bytes
+from agent.safe_data import TomlLines, parse_data, parse_toml
+from agent.safe_file import decoded, read_bytes
 from agent.safe_text import near, problem, quoted, shown
 from agent.task import checks
 from agent.task.checks import CONVERSATION_FORMATS, DEMO_TECHNIQUES, TOOL_FORMATS, Fault

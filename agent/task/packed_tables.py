@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.extras import command
-from agent.safe_file import CELL_TEXT, CELLS, LINES, MEMORY, POSITIONS, ROWS, OutsideFile, TooMuch, more_than
+from agent.safe_data import CELL_TEXT, CELLS, LINES, MEMORY, POSITIONS, ROWS, TooMuch, more_than
+from agent.safe_file import OutsideFile
 from agent.safe_text import listed, near, printable, quoted
 from agent.task.tables import FileMeter, Rows, values_in
 from agent.worker import Worker
@@ -30,7 +31,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 spec = spec_from_file_location("agent", opening["package"])  # by its place: a user's agent.py is not taken for it
 sys.modules["agent"] = package = module_from_spec(spec)
 spec.loader.exec_module(package)
-from agent.safe_file import TooMuch
+from agent.safe_data import TooMuch
 from agent.task.packed_tables import TableFile, limit_memory
 limit_memory()
 answer(True, "")

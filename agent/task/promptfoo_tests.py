@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from agent.safe_file import YAML, YAML_NODES, OutsideFile, TooMuch, more_than
+from agent.safe_data import YAML, YAML_NODES, TooMuch, more_than
+from agent.safe_file import OutsideFile
 from agent.safe_text import listed, quoted
 from agent.task.tables import DataFile
 from agent.types import MetricSpec

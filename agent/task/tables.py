@@ -13,21 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import Problem, ProblemsError
-from agent.safe_file import (
-    CELL_TEXT,
-    CELLS,
-    COLUMNS,
-    LINE,
-    ROWS,
-    TEXT,
-    OutsideFile,
-    TooMuch,
-    and_more,
-    as_utf8,
-    decode,
-    more_than,
-    parse_data,
-)
+from agent.safe_data import CELL_TEXT, CELLS, COLUMNS, LINE, PACKED_TEXT, ROWS, TooMuch, more_than, parse_data
+from agent.safe_file import OutsideFile, and_more, as_utf8, decode
 from agent.safe_text import quoted
 
 if TYPE_CHECKING:
@@ -287,5 +274,5 @@ class FileMeter:
         self._text += length
         if length > CELL_TEXT:
             raise more_than(CELL_TEXT, "characters in a cell", "shorten it")
-        if self._text > TEXT:
-            raise more_than(TEXT, "characters", "take fewer rows, or save it as .jsonl")
+        if self._text > PACKED_TEXT:
+            raise more_than(PACKED_TEXT, "characters", "take fewer rows, or save it as .jsonl")

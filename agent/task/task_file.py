@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from agent.errors import InputError
 from agent.metrics.metric_registry import METRICS
 from agent.options.jobs import TASK_RUN, RunOptions
-from agent.safe_file import KeyPath, decoded, new_file, parse_toml, read_bytes
+from agent.safe_data import KeyPath, parse_toml
+from agent.safe_file import decoded, new_file, read_bytes
 from agent.safe_text import listed, near, quoted, shown
 from agent.task.checks import Fault
 from agent.task.schema import FieldTable, MetricTable, TaskFile, TomlTable

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Optional, Union
 
 from agent.errors import Problem, refuse_all
 from agent.metrics.calls import ABSENT, calls_in, has_accepted, require_accepted
-from agent.safe_file import parse_cell
+from agent.safe_data import parse_cell
 from agent.safe_text import listed, near, problem, quoted, shown
 from agent.task import tool_functions
 from agent.task.answers import text_of

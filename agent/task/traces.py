@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ProblemsError
-from agent.safe_file import LINE, OutsideFile, parse_data
+from agent.safe_data import LINE, parse_data
+from agent.safe_file import OutsideFile
 from agent.safe_text import counted, listed, quoted
 from agent.task.tables import DataFile, Rows
 from agent.types import canonical

@@ -18,7 +18,8 @@ import numpy as np
 from agent.errors import InputError
 from agent.extras import require
 from agent.models.gguf import Array, read_gguf
-from agent.safe_file import parse_json, read_file
+from agent.safe_data import parse_json
+from agent.safe_file import read_file
 from agent.training.base_model import FAMILIES, Architecture, BaseModel, assembled, read_architecture
 from agent.training.parameters import Lora
 from agent.training.torch_learner import MODULES, hf_name, hf_order, tensors_of

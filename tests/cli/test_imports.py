@@ -17,7 +17,7 @@ STARTS = {
         "agent", "agent.errors", "agent.shipped", "agent.types", "agent.prompt",
         "agent.prompt.template",
         "agent.release", "agent.release.aliases", "agent.release.prompt_file", "agent.release.runtime",
-        "agent.safe_file", "agent.safe_text", "agent.task", "agent.task.checks",
+        "agent.safe_data", "agent.safe_file", "agent.safe_text", "agent.task", "agent.task.checks",
         "agent.task.load", "agent.task.task_file", "agent.task.examples", "agent.task.splits",
     },
 }  # fmt: skip

@@ -8,7 +8,7 @@ from rapidfuzz.distance import Levenshtein
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
 
-from agent.metrics.text_similarity import bleu_scorer, chrf_scorer, levenshtein_similarity, rouge_l_scorer, signature
+from agent.metrics.text_similarity import levenshtein_similarity, rouge_l_scorer, sacrebleu_scorer, signature
 from agent.types import Score
 from tests.cases import each_case
 from tests.metrics.scored import score
@@ -30,7 +30,7 @@ CZECH = [  # test/test_chrf.py of sacrebleu, sentence level
 ]
 PAIRS = [*DOGS, *CZECH]
 
-bleu, chrf = bleu_scorer(), chrf_scorer()
+bleu, chrf = sacrebleu_scorer("bleu"), sacrebleu_scorer("chrf")
 
 
 # ---- bleu and chrf

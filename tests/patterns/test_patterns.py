@@ -14,7 +14,7 @@ NOT_LITERAL = {
     "agent/metrics/text_match.py: options.pattern": "compiled to see whether it is valid; no text is searched",
     "agent/models/model_registry.py: start": "beginnings of model names in a table of ours, on a name that was typed",
     "agent/prompt/value_readers.py: name_pattern(choice)": "an escaped label, with one letter between its words",
-    "agent/strict.py: pattern": "names of aliases and versions, measured where they are written, and 64 hex digits",
+    "agent/safe_data.py: pattern": "names of aliases and versions, measured where they are written, and 64 hex digits",
     "agent/redact.py: '|'.join(map(re.escape, ordered)) or '(?!)'": "escaped secrets, without a repeat",
 }
 """Patterns that are not read from the code, with the reason why none of them is slow."""

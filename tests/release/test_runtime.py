@@ -276,7 +276,7 @@ def test_loading_a_prompt_needs_no_third_party_package(tmp_path):
             *("agent.conversation", "agent.errors", "agent.prompt", "agent.prompt.bound", "agent.prompt.parts"),
             *("agent.prompt.parts.part", "agent.prompt.template"),
             *("agent.release", "agent.release.aliases", "agent.release.prompt_file", "agent.release.runtime"),
-            *("agent.safe_file", "agent.safe_text", "agent.shipped", "agent.strict"),
+            *("agent.safe_data", "agent.safe_file", "agent.safe_text", "agent.shipped"),
         ]
 
 

@@ -22,9 +22,9 @@ from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE
 from agent.release.runtime import Prompt, load_prompt
 from agent.retrieval.pick import Picks
 from agent.retrieval.votes import NEIGHBOURS
+from agent.safe_data import read_as
 from agent.search import selection
 from agent.search.calibration import add_calibrated
-from agent.strict import read_as
 from agent.types import Budget, Completion, Example, Prediction, Proposal, Request, Usage
 from tests.retrieval.shipped import release_of
 from tests.search.worlds import Searched, made_search, share, with_baseline

@@ -23,9 +23,9 @@ from agent.release.formats.proof import verify_exports
 from agent.release.formats.python_module import load_module
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease
 from agent.release.runtime import load_prompt
+from agent.safe_data import read_as
 from agent.search import selection
 from agent.search.calibration import add_calibrated, best_readings
-from agent.strict import read_as
 from agent.types import Budget, Example, Proposal
 from tests.search.test_calibrated_twins import Biased
 from tests.search.test_neighbours import FIXED, PICKED, PROGRAM, TASK, Clueless, searched

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agent.errors import InputError, ProblemsError
 from agent.prompt.reply_parser import parse_reply
-from agent.safe_file import parse_toml
+from agent.safe_data import parse_toml
 from agent.task.answers import target_type
 from agent.task.columns import decide_columns, field_name
 from agent.task.from_file import task_from_file, write_task

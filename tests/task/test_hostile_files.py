@@ -13,7 +13,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from agent.safe_file import MEMORY
+from agent.safe_data import MEMORY
 from tests.task.folders import jsonl
 
 ROOT = Path(__file__).resolve().parents[2]

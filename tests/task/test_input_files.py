@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from agent.errors import InputError
-from agent.safe_file import parse_data, prompt_text
+from agent.safe_data import parse_data
+from agent.safe_file import prompt_text
 from agent.task.load import load_task
 from agent.task.tables import read_rows
 from tests.task.folders import TOML, WHERE, changed, jsonl, make, problems, rows

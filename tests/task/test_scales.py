@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.errors import InputError
 from agent.metrics.number_metrics import OrdinalOptions, ordinal
-from agent.safe_file import parse_toml
+from agent.safe_data import parse_toml
 from agent.task.answers import known_scale
 from agent.task.from_file import write_task
 from agent.task.scoring_rule import metric_asked

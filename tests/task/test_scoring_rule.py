@@ -10,7 +10,7 @@ import pytest
 
 from agent.errors import InputError
 from agent.options.shared import Asked
-from agent.safe_file import parse_toml
+from agent.safe_data import parse_toml
 from agent.task.from_file import task_from_file, write_task
 from agent.task.scoring_rule import metric_asked
 from agent.task.task_text import Reading

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.safe_file import TomlLines
+from agent.safe_data import TomlLines
 
 TEXT = '''\
 # a = 1

@@ -18,7 +18,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 
 from agent.errors import InputError, Problem, ProblemsError
 from agent.options.jobs import RunOptions
-from agent.safe_file import KeyPath, TomlLines, decoded, parse_toml, read_bytes
+from agent.safe_data import KeyPath, TomlLines, parse_toml
+from agent.safe_file import decoded, read_bytes
 from agent.safe_text import near, problem, quoted, shown
 from agent.search.registered import STRATEGIES
 

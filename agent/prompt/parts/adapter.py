@@ -11,7 +11,7 @@ from agent.errors import ReleaseError
 from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
 from agent.prompt.parts.kinds import part_kind
 from agent.prompt.parts.part import PromptPart
-from agent.strict import matching, read_as
+from agent.safe_data import matching, read_as
 
 if TYPE_CHECKING:
     from agent.prompt.prompt_candidate import PromptCandidate

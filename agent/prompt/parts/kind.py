@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from agent.prompt.parts.part import PromptPart
-from agent.strict import read_as
+from agent.safe_data import read_as
 
 if TYPE_CHECKING:
     from agent.prompt.bound import BoundPrompt

@@ -22,8 +22,8 @@ from agent.retrieval.passages import (
     passage_block,
     passages_id,
 )
+from agent.safe_data import read_as
 from agent.shipped import Prediction
-from agent.strict import read_as
 
 if TYPE_CHECKING:
     from agent.prompt.prompt_candidate import PromptCandidate

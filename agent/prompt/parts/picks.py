@@ -33,7 +33,7 @@ from agent.retrieval.vectors import (
     static_vector,
 )
 from agent.retrieval.votes import NEIGHBOURS
-from agent.strict import one_of, read_as, whole
+from agent.safe_data import one_of, read_as, whole
 
 if TYPE_CHECKING:
     from agent.prompt.prompt_candidate import PromptCandidate

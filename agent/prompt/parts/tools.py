@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
 from agent.prompt.parts.kinds import part_kind
 from agent.prompt.parts.part import Count, PromptPart, Row
-from agent.safe_file import parse_json
+from agent.safe_data import parse_json, read_as
 from agent.shipped import Tool
-from agent.strict import read_as
 
 if TYPE_CHECKING:
     from agent.prompt.bound import BoundPrompt

@@ -32,8 +32,8 @@ from agent.report.view import RunView
 from agent.report.web.page_request import PLAYGROUND, PageRequest, Site
 from agent.report.web.registry_pages import version_folder
 from agent.results.rows import PlayedAnswer, PlayedResult
+from agent.safe_data import read_as
 from agent.safe_text import plain
-from agent.strict import read_as
 from agent.types import Demo, Example, Message, SplitName, Tool
 
 FIELD = "in."
