@@ -57,7 +57,7 @@ from agent.safe_text import counted, listed, near, shown
 from agent.task.answers import label_reader, target_type
 from agent.task.checks import PLACEHOLDER
 from agent.task.columns import DataColumn
-from agent.task.from_file import Targets, renamed, write_task
+from agent.task.from_file import Targets, renamed, require_new, write_task
 from agent.task.label_files import SYNTHETIC, UNLABELLED_FILE, UnlabelledRow, json_line, rows_text
 from agent.task.promptfoo_tests import EXPECTED, is_promptfoo, promptfoo_tests
 from agent.task.splits import MIN_ROWS
@@ -130,9 +130,7 @@ def _folder(name: str) -> Path:
 
 
 def _new_folder(name: str) -> Path:
-    folder = _folder(name)
-    if folder.exists() or folder.is_symlink():
-        raise InputError(f"{shown(folder)} exists; choose another name or remove it first")
+    require_new(folder := _folder(name))
     return folder
 
 
@@ -166,8 +164,7 @@ def _copy_sample(name: str) -> Path:
     if name not in (known := samples()):
         raise InputError(f"--sample {name}: no sample of this name{near(name, known)}")
     folder = Path("tasks") / name
-    if folder.exists() or folder.is_symlink():
-        raise InputError(f"{shown(folder)} exists; `optimize run {name}` runs it, or remove it first")
+    require_new(folder, f"`optimize run {name}` runs it, or remove it first")
     copy_task(folder, SAMPLES / name)
     return folder
 
@@ -201,9 +198,8 @@ def _draft(name: str, options: InitOptions, asked: Asked) -> Work[DraftResult]:
 
         async def ask(make: Callable[[int], tuple[Message, ...]], read: Callable[[str], T], seed: int = 0) -> T | None:
             for attempt in range(ATTEMPTS):
-                heat = (
-                    0.9 if seed else 0.7 * (attempt > 0)
-                )  # rows are to differ; all else is first asked without chance
+                # rows are to differ; all else is first asked without chance
+                heat = 0.9 if seed else 0.7 * (attempt > 0)
                 request = Request(make(attempt), REPLY_TOKENS, temperature=heat, seed=1000 * seed + attempt)
                 try:
                     return read((await asking.gateway.complete("proposer", lm, request)).text)
@@ -227,9 +223,9 @@ def _draft(name: str, options: InitOptions, asked: Asked) -> Work[DraftResult]:
                 lambda text: read_definition(text, description, label, others),
             )
 
-        named = (
-            labels or await ask(lambda n: labels_request(description, n), lambda t: read_labels(t, description)) or ()
-        )
+        named = labels
+        if not named:
+            named = await ask(lambda n: labels_request(description, n), lambda t: read_labels(t, description)) or ()
         if not named:
             raise InputError(f"{lm.name} named no labels that can be used ({refused[-1]}); give them: --labels a,b,c")
         definitions: dict[str, str] = {}
@@ -313,17 +309,13 @@ def _from_traces(name: str, source: Path, prompt: str | None, asked: Asked, opti
         if file.exists():
             raise InputError(f"{shown(file)} exists, and the rows to label would be written there; move it away")
         _write(file, "".join(map(json_line, [*found.labelled, *found.unlabelled])))
-        raise InputError(
-            "\n".join(
-                [
-                    *lines,
-                    f"{shown(source)}: {confirmed} confirmed by a score or feedback, and a task "
-                    f"needs {MIN_ROWS}; wrote the rows to {shown(file)}: fill in {found.column!r}, then "
-                    f"`optimize init {name} --from {shown(file)} --target {found.column}`; where the answer is one of "
-                    f"some labels, give them: `optimize init {name} --from {shown(source)} --labels A,B`",
-                ]
-            )
+        lines.append(
+            f"{shown(source)}: {confirmed} confirmed by a score or feedback, and a task "
+            f"needs {MIN_ROWS}; wrote the rows to {shown(file)}: fill in {found.column!r}, then "
+            f"`optimize init {name} --from {shown(file)} --target {found.column}`; where the answer is one of "
+            f"some labels, give them: `optimize init {name} --from {shown(source)} --labels A,B`"
         )
+        raise InputError("\n".join(lines))
     if choices:
         raise InputError(f"--labels: {len(found.labelled)} answers are confirmed and say the labels; leave it out")
     if prompt is None and found.instruction:

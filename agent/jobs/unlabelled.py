@@ -51,15 +51,9 @@ def unlabelled(
     traces: TraceRows | None,
     marks: frozenset[str] = frozenset(),
 ) -> tuple[tuple[DataColumn, ...], list[UnlabelledRow], tuple[tuple[str, str], ...]]:
-    """The columns and the rows of a table without labels; row and answer where feedback in traces confirms it.
+    """Return columns and rows of a table without labels; row and answer where feedback in traces confirms it.
 
-    Args:
-        table: its rows with their lines.
-        path: where they were read.
-        target: the name of the output. Raises InputError where it is a column.
-        asked: `--input` and `--ignore`.
-        traces: what was read, where the file holds traces.
-        marks: the columns in the `{{ }}` of the prompt.
+    `marks` are the columns in the `{{ }}` of the prompt. Raises InputError where `target` is a column.
     """
     if (column := column_named(names_in(table), target)) is not None:
         raise InputError(
@@ -109,18 +103,10 @@ def _inputs(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str
 
 @dataclass(frozen=True, slots=True)
 class DraftPlan:
-    """A folder for a task that the user describes.
+    """A new folder for a task that the user describes, with the rows of a file, or `synthetic` rows.
 
-    Args:
-        folder: not there yet.
-        description: the user's words.
-        target: the name of the output.
-        labels: as the user gave them; none: the proposer names them.
-        columns: of the file without labels.
-        rows: of that file.
-        synthetic: how many rows are written where there is no file.
-        confirmed: row and answer, where feedback in the file confirms it.
-        prompt: the user's own, "" where it is drafted.
+    The proposer names the labels where there are none, and drafts the prompt where it is "". `confirmed` holds rows and
+    their answers, where feedback in the file confirms them.
     """
 
     folder: Path

@@ -89,14 +89,19 @@ def write_task(
 ) -> tuple[Task, Reading]:
     """Do `task_from_file` and keep the task in a new folder; `given` replaces the rows of `path`."""
     folder = Path(folder)
-    if folder.exists() or folder.is_symlink():
-        raise InputError(f"{shown(folder)} exists; choose another name or remove it first")
+    require_new(folder)
     files, reading = _draft(Path(path), target, instruction, seed, slug(folder.resolve().name), asked, given)
     with new_task_folder(folder) as (new, has_schema):
         for file, text in files.items():
             (new / file).write_bytes((text if has_schema else text.removeprefix(SCHEMA_LINE)).encode("utf-8"))
         load_task(new)
     return load_task(folder), reading
+
+
+def require_new(folder: Path, fix: str = "choose another name or remove it first") -> None:
+    """Raise InputError where a folder is there."""
+    if folder.exists() or folder.is_symlink():
+        raise InputError(f"{shown(folder)} exists; {fix}")
 
 
 @contextmanager
