@@ -53,11 +53,11 @@ def rare_secrets_in(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Those of `secrets_in` that no text holds by chance, as it may hold a password that is a word: values of variables
     with API_KEY in their names, and what has 16 characters or more, or both a letter and a digit."""
     keys = {value.strip() for name, value in environ.items() if "API_KEY" in name.upper()}
-    return tuple(secret for secret in secrets_in(environ) if secret in keys or _is_rare(secret))
-
-
-def _is_rare(secret: str) -> bool:
-    return len(secret) >= _RARE or (any(map(str.isalpha, secret)) and any(map(str.isdigit, secret)))
+    return tuple(
+        secret
+        for secret in secrets_in(environ)
+        if secret in keys or len(secret) >= _RARE or (any(map(str.isalpha, secret)) and any(map(str.isdigit, secret)))
+    )
 
 
 def _header_values(lines: str) -> Iterable[str]:

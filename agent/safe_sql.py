@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
+PLACE = __file__
+"""Where a child process finds this file."""
 READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 PRAGMAS = {"database_list", "schema_version", "compile_options", "table_info", "table_xinfo", "foreign_key_list"}
 PRAGMAS |= {"index_list", "index_info", "index_xinfo"}

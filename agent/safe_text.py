@@ -14,11 +14,9 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 """Half a character, which UTF-8 cannot write."""
 
 
-def _escape(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
-
-
-def printable(text: str, keep: str = "", mark: Callable[[str], str] = _escape) -> str:
+def printable(
+    text: str, keep: str = "", mark: Callable[[str], str] = lambda char: char.encode("unicode_escape").decode("ascii")
+) -> str:
     """Replace every character that does not print (newline, NUL, lone surrogate) and is not in `keep` by its mark."""
     if text.isprintable():
         return text

@@ -169,12 +169,17 @@ def _matched(task: Task, row: Mapping[str, Any], columns: Mapping[str, str], cel
         value = (
             inputs[field.name] if isinstance(inputs, Mapping) and field.name in inputs else value_of(row, field.name)
         )
-        is_said = field.type == "conversation" and task.user is None
-        found[field.name] = _messages(value, cells) if is_said else _typed(field, value, cells)
+        if field.type == "conversation" and task.user is None:
+            value = messages_in(value) if cells else value
+            found[field.name] = [{"role": "user", "content": value}] if isinstance(value, str) else value
+        else:
+            found[field.name] = _typed(field, value, cells)
     for field in signature.outputs:
         value = value_of(row, field.name)
+        if answer is not MISSING and len(outputs) > 1 and not isinstance(answer, Mapping):
+            raise ValueError(f"answer: {quoted(answer)} is no object; write an answer for each output by its name")
         if answer is not MISSING:
-            value = answer if len(outputs) == 1 else _part(answer, field.name)
+            value = answer if len(outputs) == 1 else answer.get(field.name, MISSING)
         if value is None or value is MISSING or (isinstance(value, str) and not value.strip()):
             raise ValueError(f"{field.name}: no answer; write the right one, or name its key with --answer-column")
         found[field.name] = _typed(field, value, cells)
@@ -191,17 +196,6 @@ def _object(value: Any, cells: bool) -> Any:
     if cells and isinstance(value, str) and value.lstrip().startswith("{"):
         return parse_data(value)
     return value
-
-
-def _part(answer: Any, name: str) -> Any:
-    if not isinstance(answer, Mapping):
-        raise ValueError(f"answer: {quoted(answer)} is no object; write an answer for each output by its name")
-    return answer.get(name, MISSING)
-
-
-def _messages(value: Any, cells: bool) -> Any:
-    found = messages_in(value) if cells else value
-    return [{"role": "user", "content": found}] if isinstance(found, str) else found
 
 
 def _typed(field: Field, value: Any, cells: bool) -> Any:

@@ -75,7 +75,10 @@ def read_task(options: RecordedOptions, observer: Observer = NO_OBSERVER) -> tup
         task = replace(task, space=replace(task.space, embeddings=options.embeddings))
     if options.max_examples is not None:
         task = with_demo_limit(task, options.max_examples)
-    return _limited(task, options.limit), reading
+    if (limit := options.limit) is not None:
+        train, dev, test = (limit, limit, limit) if isinstance(limit, int) else limit
+        task = replace(task, train=task.train[:train], dev=task.dev[:dev], test=task.test[:test])
+    return task, reading
 
 
 def source_of(part: str, options: RecordedOptions) -> str:
@@ -186,13 +189,6 @@ def _load(options: RecordedOptions, observer: Observer) -> tuple[Task, Reading |
     from agent.task.load import load_task
 
     return load_task(find_task(name)), None
-
-
-def _limited(task: Task, limit: int | tuple[int, int, int] | None) -> Task:
-    if limit is None:
-        return task
-    train, dev, test = (limit, limit, limit) if isinstance(limit, int) else limit
-    return replace(task, train=task.train[:train], dev=task.dev[:dev], test=task.test[:test])
 
 
 def with_demo_limit(task: Task, most: int) -> Task:

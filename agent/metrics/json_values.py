@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from agent.metrics.comparison import BoundedCheck, Check, f1, key, short
@@ -26,17 +26,16 @@ def _schema_of(field: Field) -> Mapping[str, Any]:
     return schema
 
 
-def _faults(options: Options, field: Field | None) -> Iterator[tuple[str, str]]:
-    if field is not None and field.type == "json" and not field.has_schema:
-        yield "", f"the metric json_schema needs a schema; write schema under [fields.{field.name}], or use json_fields"
-
-
 @metric(
     "json_schema",
     about="The answer is valid under its field's JSON schema.",
     types=("json",),
     needs_label=False,
-    faults=_faults,
+    faults=lambda options, field: [
+        ("", f"the metric json_schema needs a schema; write schema under [fields.{each.name}], or use json_fields")
+        for each in [field]
+        if each is not None and each.type == "json" and not each.has_schema
+    ],
 )
 def json_schema(options: Options, field: Field) -> Check | BoundedCheck:
     from jsonschema.exceptions import SchemaError

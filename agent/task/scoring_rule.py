@@ -62,7 +62,11 @@ def usual_rule(values: Sequence[Any], field: str, metric: MetricSpec | None = No
 
 def scoring_rule(values: Sequence[Any], field: str, asked: Asked, texts: Sequence[str] = ()) -> ScoringRule:
     """Return the rule that was asked for, else the one that fits the answers. Raises InputError."""
-    proposed = found = _of_calls(field, len(asked.tools)) if asked.tools else _proposed(values, field, texts)
+    count = len(asked.tools)
+    calls = f"the answers are calls of {'the tool' if count == 1 else f'{count} tools'}"
+    proposed = found = (
+        ScoringRule("json", MetricSpec("tool_calls", field), calls) if count else _proposed(values, field, texts)
+    )
     if asked.tools and asked.type not in (None, "json"):
         raise InputError(f"--type {asked.type}: the answers are calls of tools, which are json; leave --type out")
     if asked.type and not asked.tools:
@@ -156,11 +160,6 @@ def _copied(texts: Sequence[str], field: str, sources: Sequence[str]) -> Scoring
         why = f"the answers are numbers with a unit ({listed(units, 8)}) that {where}"
         return ScoringRule("text", MetricSpec("quantity", field), why)
     return None
-
-
-def _of_calls(field: str, count: int) -> ScoringRule:
-    about = "the tool" if count == 1 else f"{count} tools"
-    return ScoringRule("json", MetricSpec("tool_calls", field), f"the answers are calls of {about}")
 
 
 def _of_type(values: Sequence[Any], field: str, kind: FieldType) -> ScoringRule:

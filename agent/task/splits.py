@@ -56,7 +56,8 @@ def near_duplicates(texts: Sequence[str], threshold: float = NEAR) -> list[tuple
 def compared(text: str) -> Compared:
     """Return what `are_near` compares of a text."""
     folded = fold(text)
-    return _words(folded) or folded
+    pairs = [run[at : at + 2] for run in _SCRIPT.findall(folded) for at in range(max(1, len(run) - 1))]
+    return frozenset([*_WORD.findall(_SCRIPT.sub(" ", folded)), *pairs]) or folded
 
 
 def are_near(one: Compared, other: Compared, threshold: float = NEAR) -> bool:
@@ -129,12 +130,6 @@ class _NearDuplicates:
                 continue
             if are_near(self._sets[one], self._sets[other], self._threshold):
                 self._unite(one, other)
-
-
-def _words(text: str) -> frozenset[str]:
-    runs = _SCRIPT.findall(text)
-    pairs = [run[at : at + 2] for run in runs for at in range(max(1, len(run) - 1))]
-    return frozenset([*_WORD.findall(_SCRIPT.sub(" ", text)), *pairs])
 
 
 def split_rows(

@@ -15,8 +15,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from agent import safe_sql
 from agent.ledger.connect import address_to_read, reader
+from agent.safe_sql import PLACE, authorize
 from agent.worker import Worker
 
 CHILD = r"""
@@ -50,7 +50,7 @@ def read_only(datasette: Any, path: Path) -> Any:
     class LedgerDatabase(Database):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__(datasette, path=str(path), is_mutable=True)
-            self._workers = [Worker("the question", CHILD, safe_sql.__file__, HARD_LIMIT) for _ in range(count)]
+            self._workers = [Worker("the question", CHILD, PLACE, HARD_LIMIT) for _ in range(count)]
             self._idle, self._at_once = [*self._workers], asyncio.Semaphore(count)
 
         def connect(self, write: bool = False) -> sqlite3.Connection:
@@ -99,7 +99,7 @@ def read_only(datasette: Any, path: Path) -> Any:
             def ask() -> Any:
                 with closing(self.connect()) as connection:
                     self.ds._prepare_connection(connection, self.name)
-                    connection.set_authorizer(safe_sql.authorize)
+                    connection.set_authorizer(authorize)
                     return fn(connection)
 
             return await asyncio.get_running_loop().run_in_executor(self.ds.executor, ask)
