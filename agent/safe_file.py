@@ -172,8 +172,8 @@ class OutsideFile:
         self.problems.append(problem(self.where, line, what))
 
     @contextmanager
-    def at(self, line: int) -> Iterator[None]:
-        """Note what a block raises as ValueError (at its own `line`, if it has one) or ProblemsError.
+    def at(self, line: int, before: str = "") -> Iterator[None]:
+        """Note what a block raises as ValueError, at its own `line` if it has one, after `before`; or ProblemsError.
 
         A limit refuses the file.
         """
@@ -184,7 +184,7 @@ class OutsideFile:
         except TooMuch as error:
             raise self.refusal(line, str(error)) from None
         except ValueError as error:
-            self.note(getattr(error, "line", line), str(error))
+            self.note(getattr(error, "line", line), f"{before}{error}")
 
     def refusal(self, line: int, what: str) -> ProblemsError:
         """Return the error of a file that is not read any further."""

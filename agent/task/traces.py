@@ -14,7 +14,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from agent.errors import ProblemsError
 from agent.safe_data import LINE, parse_data
 from agent.safe_file import OutsideFile
 from agent.safe_text import counted, listed, quoted
+from agent.task.feedback import Feedback, Scales, is_right, said_in, scales_of
 from agent.task.tables import DataFile, Rows
 from agent.types import canonical
 
@@ -32,75 +33,6 @@ EVALUATION = "gen_ai.evaluation"
 """What the attributes of an evaluation begin with."""
 KEYS = ("score", "scores", "feedback", "rating", "correct")
 """Keys of a record that hold what people said of its answer."""
-GOOD = {"correct", "good", "yes", "true", "up", "thumbs_up", "thumbsup", "positive", "like", "pass", "passed", "accept"}
-"""Words that say that an answer is right."""
-_NUMBER = re.compile(r"-?[0-9]{1,300}(\.[0-9]{1,300})?")
-
-Scales = Mapping[str, float]
-"""The highest number of each name that has numbers above 1 in a file, such as stars."""
-
-
-@dataclass(frozen=True, slots=True)
-class Feedback:
-    """What people said of an answer: what was judged, and a number, a truth value, a text or None."""
-
-    name: str
-    value: bool | float | str | None
-
-
-def said_in(name: str, said: Any) -> Iterator[Feedback]:
-    """Yield the parts of a feedback: each of a list, the value of an object, or each of its keys.
-
-    >>> [(one.name, one.value) for one in said_in("scores", [{"name": "ok", "value": 1}, {"stars": ["4", 5]}])]
-    [('ok', 1), ('stars', 4.0), ('stars', 5)]
-    """
-    if isinstance(said, Mapping) and {"value", "stringValue"} & {*said}:
-        text = said.get("stringValue")  # says what the number means
-        value = text if isinstance(text, str) and text.strip() else said.get("value")
-        yield from said_in(str(said.get("name") or name), value)
-    elif isinstance(said, Mapping | list) and said:
-        parts = said.items() if isinstance(said, Mapping) else ((name, part) for part in said)
-        for own, part in parts:
-            yield from said_in(str(own), part)
-    elif isinstance(said, str):
-        text = said.strip()
-        yield Feedback(name, float(text) if _NUMBER.fullmatch(text) else text)
-    else:
-        yield Feedback(name, said if isinstance(said, bool | int | float) else None)
-
-
-def scales_of(feedback: Iterable[Feedback]) -> Scales:
-    """Return the scales of a file by all feedback in it.
-
-    >>> scales_of([Feedback("stars", 1), Feedback("stars", 5), Feedback("ok", 1)])
-    {'stars': 5}
-    """
-    highest: dict[str, float] = {}
-    for each in feedback:
-        if isinstance(each.value, int | float) and each.value > 1:  # true is not
-            highest[each.name] = max(each.value, highest.get(each.name, each.value))
-    return highest
-
-
-def is_right(feedback: Iterable[Feedback], scales: Scales) -> bool:
-    """Whether something was said, and all of it says that the answer is right: a word such as `correct`, true, or 1; of
-    a name with a scale its highest number instead of 1.
-
-    >>> star = [Feedback("stars", 1)]
-    >>> is_right(star, {}), is_right(star, {"stars": 5}), is_right([], {})
-    (True, False, False)
-    """
-
-    def is_good(said: Feedback) -> bool:
-        if isinstance(said.value, str):
-            return said.value.lower().replace(" ", "_") in GOOD
-        return said.value is True or (type(said.value) is not bool and said.value == scales.get(said.name, 1))
-
-    said = list(feedback)
-    return bool(said) and all(map(is_good, said))
-
-
-# -- records -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,10 +271,8 @@ def read_traces(path: Path) -> TraceRows:
             known = f"the file began as {kind.name}" if kind else f"known are {', '.join(each.name for each in KINDS)}"
             file.note(line, f"{is_a}; {known}")
             continue
-        try:
+        with file.at(line, f"{own.name}: "):
             found += [(line, trace) for trace in own.read(record)]
-        except ValueError as error:
-            file.note(line, f"{own.name}: {error}")
     file.refuse_most(MOST_LISTED, "record")
     if kind is None or not found:
         raise file.refusal(1, "no answers of a model; give a file of traces")
@@ -389,8 +319,8 @@ def _rows(kind: TraceKind, placed: list[tuple[int, Trace]]) -> TraceRows:
     column = f"right_{LABEL}" if any(LABEL in trace.inputs for _, trace in full) else LABEL
     table: list[tuple[int, dict[str, str]]] = []
     for key, (line, trace) in first.items():
-        confirmed = labels.get(key, set())
-        table.append((line, {**trace.inputs, **({column: next(iter(confirmed))} if len(confirmed) == 1 else {})}))
+        confirmed = [*labels.get(key, ())]
+        table.append((line, {**trace.inputs, **({column: confirmed[0]} if len(confirmed) == 1 else {})}))
     personal = sum(any(map(_PERSONAL.search, row.values())) for _, row in table)
     systems = Counter(trace.system for _, trace in full if trace.system)
     instruction, count = systems.most_common(1)[0] if systems else ("", 0)
@@ -402,8 +332,7 @@ def _rows(kind: TraceKind, placed: list[tuple[int, Trace]]) -> TraceRows:
         f"{counted(len(table) - labelled, 'row has', 'rows have')} none ({contradicted} of them as confirmed answers "
         "contradict each other)",
     ]
-    if scales:
-        highest = listed(f"{name} {most:g}" for name, most in scales.items())
+    if highest := listed(f"{name} {most:g}" for name, most in scales.items()):
         lines.append(f"with numbers above 1 only the highest in the file says that an answer is right: {highest}")
     before = counted(len(full) - len(first), "answer")
     lines.append(
