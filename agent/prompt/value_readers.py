@@ -11,7 +11,6 @@ import math
 import re
 from typing import Any, NoReturn
 
-from agent.safe_text import printable
 from agent.shipped import MAX_NUMBER, Field, composed, fold
 
 MAX_DEPTH = 64
@@ -299,7 +298,7 @@ _STRICT = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 
 def _plain(text: str) -> str:
     """One printable line that every encoder takes."""
-    return printable(" ".join(text.split()), mark=lambda char: "?")
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
 def quote(text: str) -> str:
