@@ -123,6 +123,8 @@ class PromptProgram(Kind):
         if candidate.id not in self._bound:
             prompt, signature = as_prompt(candidate), self.task.signature
             self._bound[candidate.id] = BoundPrompt(
+                name=self.task.name,
+                model=self.model_of(candidate).name,
                 messages=template(prompt, signature),
                 inputs=tuple(field.name for field in signature.inputs),
                 outputs=signature.outputs,
@@ -272,8 +274,8 @@ class PromptProgram(Kind):
         prompt, (model, adapter) = self.bound(candidate), released_model(self.model_of(candidate).name)
         fields = {each.name: getattr(prompt, each.name) for each in dataclasses.fields(BoundPrompt) if each.init}
         fields |= {name: part.whole() for name, part in fields.items() if isinstance(part, PromptPart)}
-        fields |= {"adapter": adapter, "parameters": dict(parameters), "provenance": dict(provenance)}
-        return PromptRelease(name=self.task.name, model=model, **fields)
+        fields |= {"model": model, "adapter": adapter, "parameters": dict(parameters), "provenance": dict(provenance)}
+        return PromptRelease(**fields)
 
 
 class PromptTraits(Traits):

@@ -30,6 +30,8 @@ class BoundPrompt:
     """A template, how its replies are read, and its parts.
 
     Args:
+        name: that of the task.
+        model: that answers; with an `adapter` its base.
         messages: templates: their contents hold `{{field}}` for each of `inputs`, anything else is literal.
         reasoning: whether the answer comes last in a reply.
         calibration: decides among the labels of the one output where a reply has log-probabilities.
@@ -41,6 +43,8 @@ class BoundPrompt:
         more: parts of other packages.
     """
 
+    name: str
+    model: str
     messages: tuple[Message, ...]
     inputs: tuple[str, ...]
     outputs: tuple[Field, ...]
@@ -64,6 +68,14 @@ class BoundPrompt:
 
             parts = parts_in(self)
         object.__setattr__(self, "parts", parts)
+
+    @property
+    def target(self) -> str:
+        """The name of the model that answers, as it can be called here: with the path of the adapter, if any."""
+        name = self.model
+        for part in self.parts:
+            name = part.target(name)
+        return name
 
     @property
     def conversation(self) -> str:

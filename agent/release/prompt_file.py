@@ -42,12 +42,9 @@ class PromptRelease(BoundPrompt):
 
     `parameters` (max_tokens, temperature, stop) and `provenance` become plain JSON data: tuples are lists, keys whose
     value is None are left out, other types and non-finite numbers raise a ReleaseError. `version` is the hash of all
-    that decides what is sent, to which model, and how the reply is read: everything but name and provenance. With
-    `adapter`, `model` is the base, and both answer.
+    that decides what is sent, to which model, and how the reply is read: everything but name and provenance.
     """
 
-    name: str
-    model: str
     parameters: Mapping[str, Any]
     provenance: Mapping[str, Any]
     version: str = field(init=False)
@@ -81,14 +78,6 @@ class PromptRelease(BoundPrompt):
             for output in content["outputs"]
         ]
         return {"name": self.name, "version": self.version, **content, "provenance": self.provenance}
-
-    @property
-    def target(self) -> str:
-        """The name of the model that answers, as it can be called here: with the path of the adapter, if any."""
-        name = self.model
-        for part in self.parts:
-            name = part.target(name)
-        return name
 
     def write(self, folder: Path) -> Path:
         """Writes prompt.md and messages.json, proved (`export.write_release`); gives the path of prompt.md."""

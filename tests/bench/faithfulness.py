@@ -36,15 +36,16 @@ PASSAGES = ("hybrid", 3, 800, 0)
 def pairs(task: Task, most: int) -> Iterator[tuple[Example, str, str, str]]:
     """A row, its passages, its right answer, and that of another row of its kind."""
     library, rows = PassageLibrary(task), chosen(task, 10 * most, 0)
-    how = library.settings(*PASSAGES)
-    shown = [row for row in rows if set(row.sources) & set(library.files(how, row))]
+    passages = library.bound(library.settings(*PASSAGES))
+    asked = {row.id: Row(row.inputs, task.signature.compared) for row in rows}
+    shown = [row for row in rows if set(row.sources) & set(passages.documents(asked[row.id]))]
     for row in shown:
         others = [one for one in shown if one.slices == row.slices and one.labels != row.labels]
         if others and most:
             most -= 1
             other = next((one for one in others if one.id > row.id), others[0])
             right, wrong = str(row.labels["answer"]), str(other.labels["answer"])
-            yield row, bare_passages(library.bound(how).block(Row(row.inputs, task.signature.compared))), right, wrong
+            yield row, bare_passages(passages.block(asked[row.id])), right, wrong
 
 
 async def verdict(task: Task, row: Example, passages: str, answer: str, lm: LM) -> float | None:

@@ -80,7 +80,8 @@ class CandidateGenerator(TextMoves):
 
     def with_demos(self, candidate: Candidate, demos: tuple[Demo, ...]) -> Candidate | None:
         old = as_prompt(candidate)
-        is_too_long = old.picks is not None and len(demos) + old.picks.k > most_examples(self._task)
+        picked = old.n_examples - len(old.demos)
+        is_too_long = picked > 0 and len(demos) + picked > most_examples(self._task)
         return None if is_too_long else replace(old, demos=demos)
 
     def places(self) -> Sequence[Place]:

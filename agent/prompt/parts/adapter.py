@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from agent.errors import ReleaseError
 from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
@@ -14,6 +14,7 @@ from agent.prompt.parts.part import PromptPart
 from agent.safe_data import matching, read_as
 
 if TYPE_CHECKING:
+    from agent.prompt.bound import BoundPrompt
     from agent.prompt.prompt_candidate import PromptCandidate
     from agent.types import Tool
 
@@ -65,22 +66,6 @@ class ReleasedAdapter(PromptPart):
 # -- the model of a released prompt: a name that calls it, with the adapter of the release where it has one ------------
 
 
-class AnsweredRelease(Protocol):
-    """A released prompt as far as its model goes."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def model(self) -> str: ...
-
-    @property
-    def adapter(self) -> ReleasedAdapter | None: ...
-
-    @property
-    def target(self) -> str: ...
-
-
 def released_model(name: str) -> tuple[str, ReleasedAdapter | None]:
     """What a release says of a model: the name of its base, and its adapter where it has one.
 
@@ -104,7 +89,7 @@ def base_digest(name: str) -> str:
     return file_digest(name) if leads_elsewhere(name) else known_weights(name).running
 
 
-def require_base(release: AnsweredRelease) -> None:
+def require_base(release: BoundPrompt) -> None:
     """Raises a ReleaseError where the adapter of a release was made for other weights than its model has here."""
     if release.adapter is None:
         return
@@ -116,7 +101,7 @@ def require_base(release: AnsweredRelease) -> None:
         )
 
 
-def without_folder(release: AnsweredRelease, name: str) -> str:
+def without_folder(release: BoundPrompt, name: str) -> str:
     """The name of a model as it can be written down: the release's own without its folder."""
     if release.adapter is None or name != release.target:
         return name
@@ -125,12 +110,12 @@ def without_folder(release: AnsweredRelease, name: str) -> str:
     return f"{release.model}{MARK}{release.adapter.path.name}"
 
 
-def in_folder(release: AnsweredRelease, name: str) -> str:
+def in_folder(release: BoundPrompt, name: str) -> str:
     """The name of a model as it can be called here: the inverse of `without_folder`."""
     return release.target if name == without_folder(release, release.target) else name
 
 
-def brought(release: AnsweredRelease) -> set[str]:
+def brought(release: BoundPrompt) -> set[str]:
     """The models that the file of a release makes known: its adapter, checked by its hash, is no other
     place, but a model file of somebody's own is."""
     from agent.models.model_registry import leads_elsewhere
