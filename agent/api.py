@@ -259,7 +259,7 @@ def metric(name: str) -> Callable[[_F], _F]:
 def check(prompt: str | Path, options: CheckArguments) -> CheckResult:
     """Ask a released prompt the rows of its suite again, and compare with what was recorded.
 
-    The model is asked afresh, not the ledger. Ctrl-C as of `optimize`; what was asked is kept, and a check starts anew.
+    The model is asked afresh, not the ledger. Ctrl-C as of `optimize`; the same check continues with what was asked.
 
     Args:
         prompt: the path of a prompt.md, NAME@ALIAS, NAME@VERSION, or the id of a run.

@@ -46,7 +46,7 @@ ROW_BYTES = 2_000
 RECORDED = "recorded"
 """The status of a batch of which no row was missing any more when it was looked for."""
 FRESH = timedelta(days=2)
-"""The age of a batch that may still answer a run which asks afresh."""
+"""The age of a batch, and of a run that did not finish, which may still answer a run that asks afresh."""
 
 
 class Batches:

@@ -229,9 +229,13 @@ class Gateway:
                 self._use(role, lm, candidate_id, reply.usage, self._cost(lm, reply.usage))
                 return reply
         was_hit = past.hits[key, candidate_id] > 0
-        if not (self._use_cache or was_hit):
-            return None
-        reply = self._ledger.reply(self._own[key]) if was_hit and key in self._own else self._ledger.settled(key)
+        if was_hit and key in self._own:
+            reply = self._ledger.reply(self._own[key])
+        elif self._use_cache or was_hit:
+            reply = self._ledger.settled(key)
+        else:
+            left = past.left.get(key)
+            reply = self._ledger.reply(left.pop(0)) if left else None
         if reply is None:
             return None
         if was_hit:

@@ -62,7 +62,6 @@ FLATTERED = (
 )
 UNANSWERED_AT_MOST = 0.5
 """Of the rows; with more there is nothing to record."""
-STARTS_AGAIN = "interrupted; nothing was changed, the same command starts again"
 
 
 class CheckOutput(JobOptions):
@@ -148,7 +147,6 @@ def check(prompt: str, options: CheckOptions, output: CheckOutput, db: Path = DB
         use_cache=False,
         prices=prices,
         seed=options.seed,
-        after_interrupt=STARTS_AGAIN,
         ended=ended,
     )
 
@@ -218,7 +216,6 @@ def bless(prompt: str, options: BlessOptions, db: Path = DB) -> Work[BlessResult
         chained=("name", "version", "model", "suite", "before", "reason", "actor", "score"),
         use_cache=False,
         prices=prices,
-        after_interrupt=STARTS_AGAIN,
     )
 
 

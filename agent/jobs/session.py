@@ -11,6 +11,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -25,7 +26,7 @@ from agent.errors import (
     message_of,
 )
 from agent.gateway.batch_course import BatchSettings
-from agent.gateway.batches import Batches
+from agent.gateway.batches import FRESH, Batches
 from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
 from agent.gateway.in_flight import InFlight, all_of, side_by_side
@@ -139,6 +140,11 @@ class Session(Generic[R]):
         self.models = list(spec.models) or [lm.name for lm in spec.lms[:1]]
         names = dict.fromkeys([*self.models, *(lm.name for lm in spec.lms)])
         self._unpriced = [name for name in names if name not in self.prices]
+        self.past: ResumeState | None = None
+        """What is known of it already."""
+        if spec.kind and not spec.use_cache:
+            since = (datetime.now(UTC) - FRESH).isoformat(timespec="milliseconds")
+            self.past = ledger.left_by(spec.kind, self.task, ", ".join(self.models), since)
         self.account = Account(spec.budget, no_price=self._unpriced)
         self.report: Callable[[], None] = self._report
         """Shows the watcher how far it is."""
@@ -183,7 +189,7 @@ class Session(Generic[R]):
     async def execute(self) -> R:
         """Run to the end. Raises Interrupted after `interrupt`, and whatever else ends it; paid replies are kept."""
         spec, options = self.spec, self.options
-        past = self._begin()
+        self._begin()
         batches = None
         if options.is_batched:
             wait = None if options.batch_wait is None else float(options.batch_wait)
@@ -198,7 +204,7 @@ class Session(Generic[R]):
             spec.use_cache,
             self.observer,
             jitter=random.Random(f"{self.seed}/{self.id}"),
-            past=past,
+            past=self.past,
             max_wait=options.longest_wait,
             thinking=self.task.thinking,
             batches=batches,
@@ -225,13 +231,13 @@ class Session(Generic[R]):
         finally:
             await self.gateway.close()
 
-    def _begin(self) -> ResumeState | None:
-        """Open the run in the ledger; what is known of it already, where it is resumed."""
+    def _begin(self) -> None:
+        """Open the run in the ledger, or open it again."""
         spec, caps = self.spec, asdict(self.spec.budget)
         if spec.is_resumed:
-            past = self.ledger.resume_run(self.id, caps)
-            self.account = Account(spec.budget, past, self._unpriced)
-            return past
+            self.past = self.ledger.resume_run(self.id, caps)
+            self.account = Account(spec.budget, self.past, self._unpriced)
+            return
         self.ledger.begin_run(
             NewRun(
                 self.id,
@@ -249,7 +255,6 @@ class Session(Generic[R]):
         )
         if spec.plan is not None:
             self.ledger.set_plan(self.id, spec.plan)
-        return None
 
     async def in_sets(self, sets: Sequence[Callable[[], Awaitable[S]]], in_turn: bool = False) -> list[S]:
         """Run groups of calls in order, or as one provider batch; `in_turn`: each needs the one before."""
@@ -382,9 +387,8 @@ def run_work(
             except ReleaseError as error:
                 watcher.warn(f"warning: {error}")
             session = Session(spec, ledger, watcher, prices)
-            known = [
-                lm for lm in lms if spec.is_resumed or (spec.use_cache and ledger.has_replies(lm.name, session.task))
-            ]
+            is_continued = spec.is_resumed or bool(session.past and session.past.left)
+            known = [lm for lm in lms if is_continued or (spec.use_cache and ledger.has_replies(lm.name, session.task))]
             new = [lm for lm in lms if lm not in known]
             shown.begin(
                 session, spec.params or run_params(session.task, names, spec.budget, command=session.command), spec.tags

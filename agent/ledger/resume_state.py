@@ -26,7 +26,8 @@ class ResumeState:
     attempts that the provider failed, by call key; 429s are none. All four are used up as the run passes by. `paid` is
     what each role was charged: calls of every kind, tokens and $, unknown outcomes at their reservation; `lost_usd` of
     it for attempts that brought nothing. `seconds` are those that it ran before, `limited` the 429s, `excess`
-    by model how many times its reservation a reply cost (the `times` of an OVERBILLED event).
+    by model how many times its reservation a reply cost (the `times` of an OVERBILLED event). `left`: ids of the
+    settled attempts of other runs that this one continues, by call key, which answer as the cache does.
     """
 
     bought: dict[str, list[int]] = field(default_factory=dict)
@@ -38,6 +39,7 @@ class ResumeState:
     lost_usd: float = 0.0
     limited: int = 0
     excess: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    left: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def lost(self) -> int:
@@ -79,6 +81,21 @@ def resume_state(db: sqlite3.Connection, run_id: str) -> ResumeState:
         event = json.loads(body)
         found.excess[event["model"]] = event["times"]
     found.seconds = _seconds(db, run_id)
+    return found
+
+
+def left_state(db: sqlite3.Connection, kind: str, hashes: str, model: str, since: str) -> ResumeState:
+    """What a new run takes from those of its kind, task and model that did not finish: since `since`, and since the
+    last one that did."""
+    same = "json_extract(tags, '$.kind') = ? AND hashes = ? AND model = ? AND result_hash IS"
+    found = ResumeState()
+    for key, number in db.execute(
+        "SELECT call_key, id FROM calls WHERE state = 'ok' AND finish <> 'refusal' AND run_id IN (SELECT id FROM runs "
+        f"WHERE {same} NULL AND started_utc >= ? AND started_utc > COALESCE((SELECT MAX(started_utc) FROM runs WHERE "
+        f"{same} NOT NULL), '')) ORDER BY id",
+        (kind, hashes, model, since, kind, hashes, model),
+    ):
+        found.left.setdefault(key, []).append(number)
     return found
 
 

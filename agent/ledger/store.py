@@ -21,7 +21,7 @@ from agent.errors import LedgerError, ModelError, TransportUnknown
 from agent.ledger.ledger_file import NOTHING, LedgerFile
 from agent.ledger.provenance import tool_version, utc_now
 from agent.ledger.query import Queries
-from agent.ledger.resume_state import ResumeState, resume_state
+from agent.ledger.resume_state import ResumeState, left_state, resume_state
 from agent.ledger.writer import Entry
 from agent.redact import redact, secrets_in
 from agent.types import CallRole, Completion, Message, Outcome, Request, Shown, SplitName, Task, Trial, Usage
@@ -107,6 +107,10 @@ class Ledger(LedgerFile, Queries):
         again = {"status": "running", "budget": _json(budget), "error": ""}
         self._set(run_id, "run_resumed", "runs", (run_id,), again)
         return state
+
+    def left_by(self, kind: str, task: Task, model: str, since: str) -> ResumeState:
+        """What unfinished runs of this kind, task and model have bought since `since` (UTC)."""
+        return left_state(self.db, kind, _json(task.hashes), model, since)
 
     def set_plan(self, run_id: str, plan: Mapping[str, Any]) -> None:
         self._set(run_id, "run_planned", "runs", (run_id,), {"plan": _json(plan)})

@@ -84,6 +84,14 @@ def _sweep(model: str) -> list[str]:
     return ["sweep", "small.toml", "--jobs", "1"]
 
 
+def _check(model: str) -> list[str]:
+    return ["check", _search(model), "--repeats", "2"]
+
+
+def _bless(model: str) -> list[str]:
+    return ["bless", _search(model), "--reason", "first release", "--repeats", "2"]
+
+
 CASES: dict[str, Callable[[str], list[str]]] = {
     "run": _run,
     "migrate": _migrate,
@@ -92,9 +100,9 @@ CASES: dict[str, Callable[[str], list[str]]] = {
     "judge calibrate": _calibrate,
     "customize": _customize,
     "sweep": _sweep,
+    "check": _check,
+    "bless": _bless,
 }
-ASKED_AFRESH = {"check", "bless"}
-"""They tell what the model answers today, so replies of before the kill are no use."""
 OF_OTHERS = {"resume", "demo", "init", "label"}
 """`resume` is what a killed run is typed again with, `demo` is a run, and drafts and labels have tests of their own."""
 
@@ -108,7 +116,7 @@ def _asks(name: str) -> bool:
 
 
 def test_every_job_that_asks_models_is_here() -> None:
-    assert {name for name in JOBS.names() if _asks(name)} <= {*CASES, *ASKED_AFRESH, *OF_OTHERS}
+    assert {name for name in JOBS.names() if _asks(name)} <= {*CASES, *OF_OTHERS}
 
 
 @pytest.mark.parametrize(("name", "share"), [*((name, 0.5) for name in CASES), ("run", 0.2), ("run", 0.9)])
@@ -139,6 +147,22 @@ def test_a_killed_job_buys_no_settled_call_again(name: str, share: float) -> Non
         assert 0 < asked < whole
         _again(["resume", "-q"] if name in ("run", "migrate") else words)
         assert whole <= len(server.requests) - at <= whole + 1, "only the call in flight at the kill may be asked again"
+
+
+@pytest.mark.parametrize("make", [_check, _bless])
+def test_what_finished_is_asked_afresh(make: Callable[[str], list[str]]) -> None:
+    """Also the replies that a killed command left count once: for the one that continues it."""
+    with WireServer(_answer) as server:
+        words = [*make(compatible(server)), "-q", "--price", "1,2", "--max-concurrency", "1"]
+        process = start(*words)
+        before = len(server.requests)
+        _wait(server, before + 10)
+        process.kill()
+        process.wait(60)
+        good(*words)
+        at = len(server.requests)
+        calls = good_json(*words)["calls"]
+        assert calls == {"model": len(server.requests) - at, "cached": 0}
 
 
 def _again(words: list[str]) -> None:
